@@ -1,0 +1,1 @@
+"""Data sources: one loader per public data set, and the synthetic marketplace."""

@@ -1,0 +1,39 @@
+"""The specification of every op: plain torch, float64-capable, never optimised.
+
+The C++ core and the Triton kernels are tested against these functions. They favour the shortest honest formula over
+speed, so that a reader can check them against the docstring by eye.
+"""
+
+from pygrade.reference.advantage import group_advantage
+from pygrade.reference.dirichlet import (
+    dirichlet_entropy,
+    dirichlet_kl,
+    dirichlet_log_prob,
+    dirichlet_sample,
+    floor_log_weights,
+)
+from pygrade.reference.fusion import fuse_scores, fuse_topk, rank_order, transform_scores
+from pygrade.reference.gain import topk_gain
+from pygrade.reference.grpo import grpo_loss
+from pygrade.reference.lambdaloss import lambda_loss
+from pygrade.reference.ranking import rank
+from pygrade.reference.rollout import format_penalty, rollout
+
+__all__ = [
+    "dirichlet_entropy",
+    "dirichlet_kl",
+    "dirichlet_log_prob",
+    "dirichlet_sample",
+    "floor_log_weights",
+    "format_penalty",
+    "fuse_scores",
+    "fuse_topk",
+    "group_advantage",
+    "grpo_loss",
+    "lambda_loss",
+    "rank",
+    "rank_order",
+    "rollout",
+    "topk_gain",
+    "transform_scores",
+]
