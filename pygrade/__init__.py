@@ -1,5 +1,6 @@
 """pygrade: learns and serves multi-task fusion weights in rankers (GRADE, arXiv 2510.07919)."""
 
+from pygrade._core import __version__
 from pygrade.ops import (
     DirichletSample,
     TopK,
@@ -19,11 +20,10 @@ from pygrade.ops import (
     transform_scores,
 )
 
-__version__ = "0.1.0"
-
 __all__ = [
     "DirichletSample",
     "TopK",
+    "__version__",
     "dirichlet_entropy",
     "dirichlet_kl",
     "dirichlet_log_prob",

@@ -1,4 +1,4 @@
-"""The fused ops: argument checks, dispatch by device (CPU: C++, GPU: Triton), autograd and torch.library registration."""
+"""The fused ops: argument checks, dispatch by device (CPU: C++, GPU: Triton), autograd, torch.library registration."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pygrade import reference
+from pygrade.ops.advantage import group_advantage
 from pygrade.reference import (
     dirichlet_entropy,
     dirichlet_kl,
@@ -13,7 +14,6 @@ from pygrade.reference import (
     floor_log_weights,
     format_penalty,
     fuse_scores,
-    group_advantage,
     grpo_loss,
     lambda_loss,
     topk_gain,

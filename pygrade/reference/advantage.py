@@ -27,6 +27,8 @@ def group_advantage(
 
     ``leave_one_out`` replaces r̄ by the mean of the other samples, that is multiplies d_g by n / (n - 1) (RLOO).
     """
+    if rewards.numel() == 0:
+        return rewards.new_zeros(rewards.shape[:2])
     valid = ~torch.isnan(rewards).any(-1)  # [B, G]
     clean = torch.where(valid[..., None], rewards, torch.zeros_like(rewards))
     count = valid.sum(-1, keepdim=True)  # [B, 1]

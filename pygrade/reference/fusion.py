@@ -1,5 +1,7 @@
 """Reference of the `fusion` family, and the order that every op ranks by."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,7 @@ TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank")
 
 
 def rank_order(scores: Tensor) -> Tensor:
-    """Indices that sort the last dimension: score descending, then index ascending; NaN last, after -inf; -0.0 == +0.0."""
+    """Indices that sort the last dimension: score descending, then index ascending; NaN after -inf; -0.0 == +0.0."""
     missing = torch.isnan(scores)
     by_score = torch.where(missing, -torch.inf, scores).sort(dim=-1, descending=True, stable=True).indices
     by_missing = missing.gather(-1, by_score).to(torch.int8).sort(dim=-1, stable=True).indices
@@ -35,7 +37,7 @@ def transform_scores(
         bounds = offsets.tolist()
         parts = [
             transform_scores(scores[None, start:stop], transform, beta=beta, epsilon=epsilon)[0]
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+            for start, stop in pairwise(bounds)
         ]
         return torch.cat(parts) if parts else scores.clone()
     if transform not in TRANSFORMS:
@@ -76,7 +78,7 @@ def fuse_scores(
         bounds = offsets.tolist()
         parts = [
             fuse_scores(values[None, start:stop], weights[b : b + 1])[0]
-            for b, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+            for b, (start, stop) in enumerate(pairwise(bounds))
         ]
         shape = (0,) if weights.ndim == 2 else (weights.shape[1], 0)
         return torch.cat(parts, dim=-1) if parts else values.new_empty(shape)
@@ -114,8 +116,8 @@ def fuse_topk(
 ) -> tuple[Tensor, Tensor]:
     """The k best candidates by fused score: values and int32 indices within the request, [B, k] or [B, G, k].
 
-    Order as `rank_order`. mask[B, N] (jagged: [M]) bool: True where eligible; the z-score and rank transforms still see every candidate.
-    Fewer than k eligible candidates: the rest is padded with index -1 and value -inf.
+    Order as `rank_order`. mask[B, N] (jagged: [M]) bool: True where eligible; the z-score and rank transforms still see
+    every candidate. Fewer than k eligible candidates: the rest is padded with index -1 and value -inf.
     """
     fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, offsets=offsets)
     if offsets is None:
@@ -123,8 +125,7 @@ def fuse_topk(
         return _take(fused, k, wide)
     bounds = offsets.tolist()
     rows = [
-        _take(fused[..., start:stop], k, None if mask is None else mask[start:stop])
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        _take(fused[..., start:stop], k, None if mask is None else mask[start:stop]) for start, stop in pairwise(bounds)
     ]
     if not rows:
         shape = (0, k) if weights.ndim == 2 else (0, weights.shape[1], k)

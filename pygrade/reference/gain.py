@@ -1,5 +1,7 @@
 """Reference of the `gain` family."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -38,15 +40,15 @@ def topk_gain(
                 scores[None, a:z], weights[b : b + 1], gains[None, a:z], k, discount,
                 None if masks is None else masks[None, :, a:z], component_list, transform, beta=beta, epsilon=epsilon,
             )
-            for b, (a, z) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
+            for b, (a, z) in enumerate(pairwise(bounds))
         ]  # fmt: skip
         return torch.cat(rows) if rows else gains.new_empty((0, weights.shape[1], components))
     result = []
     for c, which in enumerate(lists):
         mask = None if which < 0 or masks is None else masks[:, which]
         _, indices = fuse_topk(scores, weights, k, transform, mask=mask, beta=beta, epsilon=epsilon)  # [B, G, k]
-        rows = torch.arange(gains.shape[0])[:, None, None]
+        request = torch.arange(gains.shape[0])[:, None, None]
         padded = torch.cat([gains[..., c], gains.new_zeros(gains.shape[0], 1)], 1)  # index -1 reads the zero
-        picked = padded[rows, indices.long()]
+        picked = padded[request, indices.long()]
         result.append(torch.where(indices >= 0, picked * discount, 0.0).sum(-1))
     return torch.stack(result, -1)

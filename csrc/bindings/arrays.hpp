@@ -1,0 +1,43 @@
+// Reads numpy arrays and CPU torch tensors without linking either: pointer, shape and dtype, checked by name.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+
+namespace pygrade::bindings {
+
+namespace py = pybind11;
+
+enum class Dtype : std::uint8_t { float32, float16, bfloat16, float64, int32, int64, boolean };
+
+const char* dtype_name(Dtype dtype);
+
+inline constexpr std::int64_t any_size = -1;
+
+// A C-contiguous CPU array that Python owns; valid while the Python object lives.
+struct Array {
+  void* data = nullptr;
+  Dtype dtype = Dtype::float32;
+  int ndim = 0;
+  std::array<std::int64_t, 4> shape{};
+
+  std::int64_t size() const;
+  template <class T>
+  std::span<T> span() const {
+    return {static_cast<T*>(data), static_cast<std::size_t>(size())};
+  }
+};
+
+// The array behind `value`. TypeError where it is no array or not of `dtype`; ValueError where it is not contiguous,
+// not in CPU memory, or its shape is not `shape` (any_size admits every length). `name` is the argument in the message.
+Array array(py::handle value, const char* name, Dtype dtype, std::initializer_list<std::int64_t> shape);
+
+// The same without a wish for dtype and shape.
+Array any_array(py::handle value, const char* name);
+
+}  // namespace pygrade::bindings

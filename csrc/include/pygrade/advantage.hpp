@@ -1,0 +1,24 @@
+// Group-relative advantages; the formulas stand in pygrade/reference/advantage.py.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+
+namespace pygrade {
+
+enum class Normalize { none = 0, group = 1, batch = 2, component = 3 };
+
+struct AdvantageOptions {
+  Normalize normalize = Normalize::batch;
+  bool leave_one_out = false;
+  float clip = std::numeric_limits<float>::infinity();  // advantages are clamped to ±clip
+};
+
+// rewards[B, G, C] and component_weights[C] → advantage[B, G], C-contiguous. A sample with a NaN reward is left out of
+// its group's statistics and gets 0. Sums are taken in double. Throws std::invalid_argument on sizes that do not fit.
+void group_advantage(std::span<const float> rewards, std::span<const float> component_weights, std::int64_t batch,
+                     std::int64_t samples, const AdvantageOptions& options, std::span<float> advantage,
+                     int num_threads = 1);
+
+}  // namespace pygrade

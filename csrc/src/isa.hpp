@@ -1,0 +1,47 @@
+// How a family reaches the kernels that were compiled once per instruction set.
+//
+// A family's kernels are one source, csrc/src/simd/<family>.cpp, compiled into namespace PYGRADE_ISA_NAMESPACE. It
+// defines one table of function pointers; everything else in it is in an unnamed namespace, and it instantiates no
+// standard-library template with external linkage, so that no instruction-set object defines a weak symbol that the
+// linker could hand to the others.
+#pragma once
+
+#include "pygrade/isa.hpp"
+
+#if defined(PYGRADE_X86_KERNELS)
+#define PYGRADE_DECLARE_KERNELS(Table, name) \
+  namespace baseline {                       \
+  extern const Table name;                   \
+  }                                          \
+  namespace avx2 {                           \
+  extern const Table name;                   \
+  }                                          \
+  namespace avx512 {                         \
+  extern const Table name;                   \
+  }
+#define PYGRADE_KERNELS(name)                                                                         \
+  ::pygrade::detail::select_kernels(::pygrade::detail::baseline::name, ::pygrade::detail::avx2::name, \
+                                    ::pygrade::detail::avx512::name)
+#else
+#define PYGRADE_DECLARE_KERNELS(Table, name) \
+  namespace baseline {                       \
+  extern const Table name;                   \
+  }
+#define PYGRADE_KERNELS(name) (::pygrade::detail::baseline::name)
+#endif
+
+namespace pygrade::detail {
+
+template <class Table>
+const Table& select_kernels(const Table& baseline, const Table& avx2, const Table& avx512) {
+  switch (active_isa()) {
+    case Isa::avx512:
+      return avx512;
+    case Isa::avx2:
+      return avx2;
+    default:
+      return baseline;
+  }
+}
+
+}  // namespace pygrade::detail

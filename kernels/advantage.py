@@ -1,0 +1,109 @@
+"""Group-relative advantages: one program a group, float64 inside. Formulas: pygrade/reference/advantage.py."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+NORMALIZE = {"none": 0, "group": 1, "batch": 2, "component": 3}
+
+
+@triton.jit
+def _centred(values, valid, count):
+    """Deviations from the mean of the valid samples; exactly 0 for invalid ones and in a constant group."""
+    low = tl.min(tl.where(valid, values, float("inf")), axis=0)
+    high = tl.max(tl.where(valid, values, float("-inf")), axis=0)
+    mean = tl.sum(tl.where(valid, values, 0.0), axis=0) / tl.maximum(count, 1.0)
+    return tl.where(valid, tl.where(high > low, values - mean, 0.0), 0.0)
+
+
+@triton.jit
+def _inverse_std(square, count):
+    std = tl.sqrt(square / tl.maximum(count, 1.0))
+    return tl.where(std > 0.0, 1.0 / tl.where(std > 0.0, std, 1.0), 0.0)
+
+
+@triton.jit
+def _finish(deviation, scale, count, clip, LEAVE_ONE_OUT: tl.constexpr):
+    if LEAVE_ONE_OUT:
+        scale = scale * tl.where(count > 1.0, count / tl.maximum(count - 1.0, 1.0), 1.0)
+    return tl.minimum(tl.maximum(deviation * scale, -clip), clip)
+
+
+@triton.jit
+def _group_kernel(
+    rewards, component_weights, advantage, square, counts, samples, components, clip,
+    NORMALIZE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr,
+):  # fmt: skip
+    """One group. With the batch's scale (NORMALIZE 2) it leaves plain deviations, their square sum and their count."""
+    row = tl.program_id(0).to(tl.int64)
+    g = tl.arange(0, GP)
+    inside = g < samples
+    base = rewards + (row * samples + g) * components
+    valid = inside
+    for c in range(0, components):
+        reward = tl.load(base + c, mask=inside, other=0.0)
+        valid = valid & (reward == reward)
+    count = tl.sum(valid.to(tl.float64), axis=0)
+    total = tl.zeros([GP], tl.float64)
+    for c in range(0, components):
+        reward = tl.load(base + c, mask=inside, other=0.0).to(tl.float64)
+        weight = tl.load(component_weights + c).to(tl.float64)
+        reward = tl.where(valid, reward, 0.0)
+        if NORMALIZE == 3:
+            part = _centred(reward, valid, count)
+            total += weight * part * _inverse_std(tl.sum(part * part, axis=0), count)
+        else:
+            total += weight * reward
+    if NORMALIZE != 3:
+        total = _centred(total, valid, count)
+    sum_of_squares = tl.sum(total * total, axis=0)
+    if NORMALIZE == 2:
+        tl.store(square + row, sum_of_squares)
+        tl.store(counts + row, count)
+        result = total
+    else:
+        scale = count * 0.0 + 1.0
+        if NORMALIZE == 1:
+            scale = _inverse_std(sum_of_squares, count)
+        result = _finish(total, scale, count, clip, LEAVE_ONE_OUT)
+    tl.store(advantage + row * samples + g, result.to(tl.float32), mask=inside)
+
+
+@triton.jit
+def _scale_kernel(advantage, square, counts, valid, samples, clip, LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr):
+    """One group's deviations, divided by the batch's std: square and valid are the sums over the batch."""
+    row = tl.program_id(0).to(tl.int64)
+    g = tl.arange(0, GP)
+    where = advantage + row * samples + g
+    deviation = tl.load(where, mask=g < samples, other=0.0).to(tl.float64)
+    scale = _inverse_std(tl.load(square), tl.load(valid))
+    result = _finish(deviation, scale, tl.load(counts + row), clip, LEAVE_ONE_OUT)
+    tl.store(where, result.to(tl.float32), mask=g < samples)
+
+
+def launch_configuration(samples: int) -> dict[str, int]:
+    """GP, the padded group, and the warps that hold it: one until a lane would carry more than 16 samples."""
+    padded = triton.next_power_of_2(max(samples, 1))
+    return {"GP": padded, "num_warps": max(1, min(8, padded // 512))}
+
+
+def group_advantage(
+    rewards: Tensor, component_weights: Tensor, normalize: str, leave_one_out: bool, clip: float
+) -> Tensor:
+    """[B, G, C] float32 → [B, G] float32 on the device of ``rewards``; two launches for the batch's scale, else one."""
+    batch, samples, components = rewards.shape
+    advantage = torch.empty((batch, samples), dtype=torch.float32, device=rewards.device)
+    if advantage.numel() == 0:
+        return advantage
+    by_batch = normalize == "batch"
+    moments = torch.empty((2, batch if by_batch else 0), dtype=torch.float64, device=rewards.device)
+    options = {"LEAVE_ONE_OUT": leave_one_out, "enable_fp_fusion": False, **launch_configuration(samples)}
+    _group_kernel[(batch,)](
+        rewards, component_weights, advantage, moments[0], moments[1], samples, components, clip,
+        NORMALIZE=NORMALIZE[normalize], **options,
+    )  # fmt: skip
+    if by_batch:
+        totals = moments.sum(1)
+        _scale_kernel[(batch,)](advantage, totals[:1], moments[1], totals[1:], samples, clip, **options)
+    return advantage

@@ -1,0 +1,63 @@
+"""Argument checks shared by the ops: every message names the argument, what it was and what is wanted."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = Tensor | NDArray[np.generic]
+T = TypeVar("T", bound=Array)
+
+SCORE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def tensor(name: str, value: Array, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]) -> Tensor:
+    """``value`` as a contiguous tensor (numpy memory is shared) of one of ``dtypes`` and of ``shape`` (None: any)."""
+    if isinstance(value, np.ndarray):
+        if not value.flags.writeable:
+            value = value.copy()  # torch warns of read-only memory
+        try:
+            found = torch.from_numpy(value)
+        except TypeError:
+            raise TypeError(f"{name} is a numpy array of {value.dtype}; want {_names(dtypes)}") from None
+    elif isinstance(value, Tensor):
+        found = value
+    else:
+        raise TypeError(f"{name} is {type(value).__name__}; want a torch tensor or a numpy array")
+    if found.dtype not in dtypes:
+        raise TypeError(f"{name} is {_names([found.dtype])}; want {_names(dtypes)}")
+    fits = found.ndim == len(shape) and all(w is None or w == s for s, w in zip(found.shape, shape, strict=True))
+    if not fits:
+        wanted = ", ".join("*" if s is None else str(s) for s in shape)
+        raise ValueError(f"{name} is of shape {list(found.shape)}; want [{wanted}]")
+    return found.contiguous()
+
+
+def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """ValueError where two arguments live on different devices."""
+    if value.device != other.device:
+        raise ValueError(f"{name} is on {value.device}; want {other.device}, where {other_name} is")
+
+
+def like(result: Tensor, argument: Array) -> Array:
+    """``result`` as a numpy array where the caller's ``argument`` was one."""
+    return result.numpy() if isinstance(argument, np.ndarray) else result
+
+
+def must_validate(validate: bool | None, value: Tensor) -> bool:
+    """Whether values are checked: as asked, else on a CPU only (a check would wait for the GPU)."""
+    return value.device.type == "cpu" if validate is None else validate
+
+
+def choice(name: str, value: str, choices: Sequence[str]) -> int:
+    """The position of ``value`` in ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; want one of {', '.join(choices)}")
+    return choices.index(value)
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return " or ".join(str(d).removeprefix("torch.") for d in dtypes)

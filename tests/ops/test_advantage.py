@@ -1,0 +1,131 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pygrade import group_advantage, reference
+from pygrade.ops import dispatch
+from tests.tolerances import assert_close, same_bits
+
+NORMALIZE = ("none", "group", "batch", "component")
+BACKENDS = ("cpu", "triton")
+
+
+def rewards_of(batch: int, samples: int, components: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(batch, samples, components, generator=generator)
+    if batch > 1:
+        values[0] = 3.0  # a group without a signal
+    if batch > 2:
+        values[1] *= 1e4
+        values[2] *= 1e-4
+    return values
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(7, 5, 2), (1, 8, 1), (3, 1, 2), (4, 33, 3), (0, 4, 2), (2, 0, 1), (2, 3, 0)])
+@pytest.mark.parametrize(("normalize", "leave_one_out"), [*itertools.product(NORMALIZE, (False, True))])
+def test_matches_reference(backend, shape, normalize, leave_one_out):
+    rewards = rewards_of(*shape)
+    weights = torch.tensor([1.0, 0.5, -2.0])[: shape[2]]
+    with dispatch.use_backend(backend):
+        advantage = group_advantage(rewards, weights, normalize, leave_one_out, clip=3.0)
+    expected = reference.group_advantage(rewards.double(), weights.double(), normalize, leave_one_out, clip=3.0)
+    assert_close(advantage, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_nan_samples_are_left_out(backend, normalize):
+    rewards = rewards_of(5, 6, 2, seed=1)
+    rewards[3, 2, 1] = torch.nan
+    rewards[4] = torch.nan
+    with dispatch.use_backend(backend):
+        advantage = group_advantage(rewards, None, normalize, validate=False)
+    assert not torch.isnan(advantage).any()
+    assert advantage[3, 2] == 0 and not advantage[4].any()
+    kept = [0, 1, 3, 4, 5]
+    weights = torch.ones(2, dtype=torch.float64)
+    if normalize != "batch":
+        expected = reference.group_advantage(rewards[3:4, kept].double(), weights, normalize)
+        assert_close(advantage[3:4, kept], expected)
+    assert_close(advantage, reference.group_advantage(rewards.double(), weights, normalize))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_groups_without_a_signal_get_exactly_zero(backend, normalize):
+    rewards = torch.full((2, 16, 1), 0.1)  # 16 × 0.1 / 16 is not 0.1 in floating point
+    rewards[1, 0] = 1.0
+    with dispatch.use_backend(backend):
+        advantage = group_advantage(rewards, None, normalize)
+    assert not advantage[0].any()
+    assert advantage[1].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_infinite_weights_and_clip(backend):
+    rewards = torch.tensor([[[0.0], [0.0], [0.0], [100.0]]])
+    with dispatch.use_backend(backend):
+        assert group_advantage(rewards, None, "none", clip=2.0).tolist() == [[-2.0, -2.0, -2.0, 2.0]]
+        assert group_advantage(rewards, None, "none", clip=None).tolist() == [[-25.0, -25.0, -25.0, 75.0]]
+
+
+@given(
+    scale=st.sampled_from([0.25, 3.0, 1024.0]),
+    normalize=st.sampled_from(["group", "batch", "component"]),
+    seed=st.integers(0, 99),
+)
+def test_scaling_rewards_changes_nothing(scale, normalize, seed):
+    rewards = torch.randn(4, 6, 2, generator=torch.Generator().manual_seed(seed))
+    assert_close(group_advantage(rewards * scale, None, normalize), group_advantage(rewards, None, normalize).double())
+
+
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_threads_change_nothing(normalize):
+    rewards = rewards_of(40_000, 8, 2, seed=3)
+    one = group_advantage(rewards, None, normalize, num_threads=1)
+    assert same_bits(group_advantage(rewards, None, normalize, num_threads=5), one)
+
+
+def test_numpy_in_numpy_out():
+    rewards = rewards_of(4, 6, 2).numpy()
+    advantage = group_advantage(rewards, np.array([1.0, 2.0], dtype=np.float32))
+    assert isinstance(advantage, np.ndarray)
+    expected = group_advantage(torch.from_numpy(rewards), torch.tensor([1.0, 2.0]))
+    assert same_bits(torch.from_numpy(advantage), expected)
+
+
+def test_bad_arguments_are_named():
+    good = torch.zeros(2, 3, 4)
+    with pytest.raises(TypeError, match=r"rewards is float64; want float32"):
+        group_advantage(good.double())
+    with pytest.raises(TypeError, match=r"rewards is list; want a torch tensor or a numpy array"):
+        group_advantage([[1.0]])
+    with pytest.raises(ValueError, match=r"rewards is of shape \[2, 3\]; want \[\*, \*, \*\]"):
+        group_advantage(good[..., 0])
+    with pytest.raises(ValueError, match=r"component_weights is of shape \[3\]; want \[4\]"):
+        group_advantage(good, torch.ones(3))
+    with pytest.raises(ValueError, match="normalize is 'std'; want one of none, group, batch, component"):
+        group_advantage(good, normalize="std")
+    with pytest.raises(ValueError, match=r"clip is -1; want a number ≥ 0 or None"):
+        group_advantage(good, clip=-1)
+    with pytest.raises(ValueError, match="rewards holds NaN"):
+        group_advantage(good * torch.nan)
+
+
+def test_torch_library_contract():
+    from pygrade.ops.advantage import _op
+
+    torch.library.opcheck(_op, (rewards_of(3, 4, 2), torch.ones(2), "batch", False, 5.0, True, 1))
+
+
+def test_compiles_without_a_graph_break():
+    rewards = rewards_of(3, 4, 2)
+    compiled = torch.compile(lambda r: group_advantage(r * 2.0, None, "group"), fullgraph=True, backend="aot_eager")
+    assert_close(compiled(rewards), group_advantage(rewards * 2.0, None, "group").double())
+    with pytest.raises(ValueError, match="rewards holds NaN"):
+        compiled(rewards * torch.nan)
