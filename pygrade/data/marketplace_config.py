@@ -1,0 +1,129 @@
+"""The constants of the synthetic marketplace."""
+
+from dataclasses import dataclass, field
+
+PerTask = tuple[float, float, float, float, float, float]
+PerTrait = PerTask
+
+TASKS = ("click", "cart", "order", "like", "share", "dwell")
+TASK_VALUES: PerTask = (1.0, 3.0, 60.0, 2.0, 4.0, 2.0)  # business value of one event
+PRODUCTION_WEIGHTS: PerTask = (0.20, 0.25, 0.30, 0.05, 0.05, 0.15)  # hand-tuned, for z-scored log predictions
+SEGMENTS = ("buy", "price", "browse", "social", "casual")
+TRAITS = ("intent", "price", "browse", "social", "quality", "patience")
+SCENARIOS = ("feed", "category", "search")  # by rising specificity of the query
+PARENT = (-1, 0, 1, 0, 0, 0)  # click → cart → order; like, share and dwell follow a click
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Coefficients of the logit of each event given its parent event, one per task (click, cart, order, like, share,
+    dwell). `shopping` is the session's mode, 0 (browsing) to 1; `_shopping` terms are added times the mode.
+    """
+
+    intercept: PerTask = (-3.0, -3.2, -2.9, -2.2, -3.5, -1.0)  # base rate
+    taste: PerTask = (1.0, 0.1, 0.0, 0.5, 0.4, 0.8)  # match of user and item in content
+    taste_shopping: PerTask = (-0.75, 0.0, 0.0, 0.0, 0.0, 0.0)
+    need: PerTask = (0.25, 0.8, 0.6, 0.0, 0.0, 0.0)  # match of user and item in purchase need
+    need_shopping: PerTask = (0.75, 0.0, 0.0, 0.0, 0.0, 0.0)
+    hype: PerTask = (0.45, -0.30, -0.50, 0.0, 0.0, -0.40)  # clickbait: earns clicks, loses what follows
+    quality: PerTask = (0.15, 0.0, 0.0, 0.0, 0.0, 0.0)
+    quality_by_user: PerTask = (0.0, 0.7, 0.6, 0.0, 0.0, 0.0)  # times the user's sensitivity, as all *_by_user
+    price_by_user: PerTask = (-0.45, -0.8, -0.7, 0.0, 0.0, 0.0)
+    entertainment: PerTask = (0.0, 0.0, 0.0, 0.5, 0.3, 0.0)
+    entertainment_by_user: PerTask = (0.91, 0.0, 0.0, 0.0, 0.0, 0.9)
+    entertainment_by_user_shopping: PerTask = (-0.7, 0.0, 0.0, 0.0, 0.0, 0.0)
+    social_by_user: PerTask = (0.0, 0.0, 0.0, 0.9, 1.2, 0.0)  # the item's social appeal
+    intent: PerTask = (0.0, 1.1, 1.1, 0.0, 0.0, -0.4)  # the user's trait itself
+    browse: PerTask = (0.2, 0.0, 0.0, 0.0, 0.0, 0.6)
+    social: PerTask = (0.0, 0.0, 0.0, 0.7, 0.8, 0.0)
+
+
+@dataclass(frozen=True)
+class PredictionErrors:
+    """How the multi-task model is wrong, one number per task: logit_hat = bias + slope · (logit of shrunk long-term
+    traits + hype · item hype) + item · e_item + (pair + cold / √(1 + history)) · noise.
+    """
+
+    bias: PerTask = (0.0, 0.15, 0.35, 0.5, 0.6, 0.3)
+    slope: PerTask = (0.95, 0.9, 0.75, 1.1, 1.15, 1.0)
+    item: PerTask = (0.20, 0.30, 0.40, 0.30, 0.30, 0.25)  # sd of the error that an item keeps
+    pair: PerTask = (0.25, 0.35, 0.45, 0.35, 0.35, 0.30)  # sd of the error of one request and item
+    cold: PerTask = (0.2, 0.5, 0.9, 0.4, 0.4, 0.3)  # more of it for users with little history
+    hype: PerTask = (0.0, 0.35, 0.60, 0.0, 0.0, 0.35)  # hype that the model fails to discount
+    shrink: PerTask = (0.3, 0.3, 0.5, 0.3, 0.3, 0.3)  # 0: knows the user's traits, 1: knows the population's mean only
+
+
+@dataclass(frozen=True)
+class MarketplaceConfig:
+    """The world's constants. Traits and item attributes are in standard deviations."""
+
+    log_users: int = 20_000  # users that appear in the log
+    test_users: int = 10_000  # further users, kept for tests
+    items: int = 6_000
+    pool: int = 120  # items drawn for a request, before the prerank
+    candidates: int = 40  # left by the prerank: what fusion ranks
+    page_size: int = 10
+
+    segment_shares: tuple[float, float, float, float, float] = (0.15, 0.25, 0.30, 0.15, 0.15)  # of SEGMENTS
+    segment_traits: tuple[PerTrait, PerTrait, PerTrait, PerTrait, PerTrait] = (  # mean of TRAITS in each segment
+        (1.1, -0.3, -0.5, -0.4, 0.3, 0.0),
+        (0.2, 1.2, -0.2, -0.2, -0.2, 0.4),
+        (-0.7, -0.2, 1.0, 0.1, 0.0, 0.5),
+        (-0.3, -0.3, 0.4, 1.4, 0.0, 0.1),
+        (-0.5, 0.0, 0.1, -0.2, 0.0, -0.8),
+    )
+    heterogeneity: float = 1.0  # scales all differences between users' traits
+    trait_spread: float = 0.6  # sd of a trait within its segment
+    match_dimensions: int = 6  # of the taste and need vectors
+    log_history_mean: float = 2.0  # log of a user's past interactions
+    log_history_sd: float = 1.1
+    frequency_exponent: float = 0.6  # a user makes requests ∝ history^this
+
+    session: float = 1.0  # scales all session shifts; 0: a session is the user's long-term self
+    specificity_intent: float = 0.9  # a fully specific query raises intent by this, an empty one lowers it
+    specificity_browse: float = -0.5
+    session_spread: PerTrait = (0.6, 0.3, 0.5, 0.3, 0.15, 0.15)  # sd of each trait's shift in a session
+    scenario_bounds: tuple[float, float] = (1 / 3, 2 / 3)  # specificity at which feed turns category turns search
+    shopping_slope: float = 1.6  # shopping = sigmoid(slope · (intent - browse · trade))
+    shopping_browse_trade: float = 0.6
+    quality_sensitivity: tuple[float, float] = (0.5, 0.5)  # a + b · tanh(trait)
+    price_sensitivity: tuple[float, float] = (0.25, 0.35)  # a + b · softplus(trait), as the next two
+    entertainment_sensitivity: tuple[float, float] = (0.15, 0.35)
+    social_sensitivity: tuple[float, float] = (0.1, 0.5)
+
+    hype_quality_correlation: float = -0.35
+    price_quality_correlation: float = 0.3
+    prerank_match: float = 0.5  # prerank score = match · (taste + need) + quality + hype + noise
+    prerank_quality: float = 0.35
+    prerank_hype: float = 0.25
+    prerank_noise: float = 0.8
+
+    attention_exponent: float = 0.45  # an item in 1-based slot k gets attention with k^-this, if reached
+    leave_intercept: float = -2.3  # logit of leaving after an item
+    leave_patience: float = -0.5
+    leave_hype: float = 0.30
+    leave_match: float = -0.25
+    leave_quality: float = -0.15
+
+    trait_noise: float = 0.35  # sd of the lasting error of an observed trait
+    trait_noise_cold: float = 1.4  # more of it / √(1 + history)
+    trait_noise_session: float = 0.3  # sd of a fresh error in each request
+    segment_wrong: float = 0.25  # share of wrong segment guesses
+    segment_wrong_cold: float = 0.3  # more of them / √(1 + history)
+    specificity_noise: float = 0.15
+
+    effects: Effects = field(default_factory=Effects)
+    errors: PredictionErrors = field(default_factory=PredictionErrors)
+
+    def __post_init__(self) -> None:
+        for name in ("log_users", "test_users", "items", "candidates", "page_size", "match_dimensions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+        # up to a few of the drawn items come twice and are dropped, hence twice the candidates
+        if not self.page_size <= self.candidates <= self.pool // 2 or self.pool > self.items:
+            raise ValueError(
+                f"page_size {self.page_size}, candidates {self.candidates}, pool {self.pool}, items {self.items}; "
+                "want page_size ≤ candidates ≤ pool / 2 and pool ≤ items"
+            )
+        if min(self.segment_shares) < 0 or abs(sum(self.segment_shares) - 1) > 1e-6:
+            raise ValueError(f"segment_shares are {self.segment_shares}; want shares that sum to 1")
