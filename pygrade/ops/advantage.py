@@ -31,8 +31,8 @@ def _implementation(
         exact = reference.group_advantage(rewards.double(), component_weights.double(), normalize, leave_one_out, clip)
         return exact.float()
     advantage = torch.empty(rewards.shape[:2], dtype=torch.float32)
-    code = NORMALIZE.index(normalize)
-    _core.group_advantage(rewards, component_weights, code, leave_one_out, clip, advantage, num_threads)
+    code, threads = NORMALIZE.index(normalize), dispatch.threads(num_threads)
+    _core.group_advantage(rewards, component_weights, code, leave_one_out, clip, advantage, threads)
     return advantage
 
 
@@ -94,5 +94,5 @@ def group_advantage(
         raise ValueError(f"clip is {clip}; want a number ≥ 0 or None")
     values, weights = values.detach(), weights.detach()
     check = checks.must_validate(validate, values)
-    arguments = (values, weights, normalize, leave_one_out, bound, check, dispatch.threads(num_threads))
+    arguments = (values, weights, normalize, leave_one_out, bound, check, checks.thread_count(num_threads))
     return checks.like(dispatch.call(_op, _implementation, (values, weights), *arguments), rewards)

@@ -59,5 +59,14 @@ def choice(name: str, value: str, choices: Sequence[str]) -> int:
     return choices.index(value)
 
 
+def thread_count(num_threads: int | None) -> int:
+    """``num_threads`` for an op's schema, where 0 stands for None: torch's setting."""
+    if num_threads is None:
+        return 0
+    if num_threads < 1:
+        raise ValueError(f"num_threads is {num_threads}; want at least 1, or None for torch's setting")
+    return num_threads
+
+
 def _names(dtypes: Sequence[torch.dtype]) -> str:
     return " or ".join(str(d).removeprefix("torch.") for d in dtypes)

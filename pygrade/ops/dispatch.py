@@ -45,9 +45,9 @@ def backend(tensor: Tensor) -> str:
     return "cpu" if tensor.device.type == "cpu" else "triton"
 
 
-def threads(num_threads: int | None) -> int:
-    """The number of threads of a CPU op: as given, or torch's setting."""
-    return torch.get_num_threads() if num_threads is None else num_threads
+def threads(num_threads: int) -> int:
+    """The number of threads of a CPU op: as given, or torch's setting for 0. Ask inside an op: tracing can't."""
+    return torch.get_num_threads() if num_threads == 0 else num_threads
 
 
 def call(op: Any, implementation: Callable[..., Any], tensors: tuple[Tensor | None, ...], *arguments: object) -> Any:
