@@ -1,0 +1,274 @@
+"""`BlendedRanker`: a saved policy in front of the blended-ranking op, ready for a Python server.
+
+The policy chooses task weights per request from its features; the op fuses the task predictions with them, applies
+masks, boosts and caps, and returns the page. Requests whose features are missing get static weights, and are counted.
+"""
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from pygrade import ops
+from pygrade.page import Page, Source, present, transform
+from pygrade.policy import FusionPolicy
+
+_LOW = (1 << 32) - 1  # the counter's share of a logged seed
+
+
+class BlendedRanker:
+    """Ranks requests through a policy and the blended-ranking op. `rank` may be called from many threads at once."""
+
+    def __init__(self, policy: FusionPolicy, seed: int | None = None, impute: bool = False) -> None:
+        """``seed`` (0 … 2³¹ - 1) starts the exploration stream; None takes one from the operating system.
+
+        ``impute``: a request that misses some of its features goes through the policy, which takes their training
+        means; for policies trained on logs with such gaps. By default one missing feature is enough to fall back.
+        """
+        if seed is not None and not 0 <= seed < 1 << 31:
+            raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
+        self.policy = policy.eval()
+        self.impute = impute
+        self.version = policy.version
+        self._next = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else seed) << 32
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, path: str | Path, seed: int | None = None, impute: bool = False) -> "BlendedRanker":
+        """The ranker of a policy directory written by `FusionPolicy.save`; named errors where it is damaged."""
+        return cls(FusionPolicy.load(Path(path)), seed, impute)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Counts since the start: ``requests``, ``fallback_scenario`` and ``fallback_global`` (served the scenario's or
+        the global static weights), ``explored``, ``missing_predictions`` (candidates with a NaN), ``empty_pages``."""
+        names = "requests", "fallback_scenario", "fallback_global", "explored", "missing_predictions", "empty_pages"
+        with self._lock:
+            return {name: self._counts[name] for name in names}
+
+    def rank(
+        self,
+        context: ArrayLike | None,
+        predictions: ArrayLike,
+        k: int,
+        *,
+        offsets: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+        boost_mul: ArrayLike | None = None,
+        boost_add: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+        caps: ArrayLike | None = None,
+        scenario: str | Sequence[str] | None = None,
+        explore: bool = False,
+        seed: int | None = None,
+        request_id: ArrayLike | None = None,
+        user_id: ArrayLike | None = None,
+        item_id: ArrayLike | None = None,
+    ) -> Page:
+        """The best ``k`` candidates of each of B requests.
+
+        ``context`` [B, F] in the order of ``policy.features``; None, or a row with a NaN: that request is served the
+        static weights of its ``scenario`` (a name, or one a request) where the policy has them, else the global ones.
+        ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1]; a candidate with a NaN in any task ranks
+        last and its score is NaN. ``mask`` bool, ``boost_mul``, ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A]
+        or [M, A] with ``caps`` [A]: see `pygrade.rank`. ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]:
+        only for the log.
+
+        ``explore`` serves a draw of Dirichlet(concentration) instead of its mean, unprojected so that its logged
+        density is exact; fallback requests never explore. Draw of a request: ``dirichlet_sample(concentration, 1, seed
+        >> 32, offset=seed & 0xffffffff)`` with the ``seed`` of its log row. A ``seed`` (0 … 2³¹ - 1) given here
+        replaces the ranker's stream for this call and counts its rows from 0: the same call gives the same draws.
+
+        Raises ValueError naming the argument for wrong shapes or values, before anything is ranked or counted.
+        """
+        policy = self.policy
+        rows, bounds = _candidates(predictions, offsets, len(policy.tasks))
+        batch, total = len(bounds) - 1, len(rows)
+        if k < 1:
+            raise ValueError(f"k is {k}; want at least 1")
+        if seed is not None and not 0 <= seed < 1 << 31:
+            raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
+        features = _context(context, batch, len(policy.features))
+        names = _scenarios(scenario, batch)
+        options = _options(total, mask=mask, boost_mul=boost_mul, boost_add=boost_add, groups=groups, caps=caps)
+        requests, users = _ids("request_id", request_id, batch), _ids("user_id", user_id, batch)
+        items = _ids("item_id", item_id, total)
+        missing: NDArray[np.bool_] = np.any(np.isnan(rows), axis=1)
+
+        weights, concentration, fallback, scenario_used = self._weights(features, rows, bounds, missing, names)
+        explored = ~fallback & explore
+        seeds = np.zeros(batch, np.uint64)
+        if explored.any():
+            first = self._reserve(batch) if seed is None else seed << 32
+            filled = np.where(explored[:, None], concentration, 1.0)  # draws of other rows are thrown away
+            drawn = ops.dirichlet_sample(torch.from_numpy(filled), 1, first >> 32, offset=first & _LOW)
+            weights = np.where(explored[:, None], drawn.weights[:, 0].float().numpy(), weights)
+            seeds[explored] = np.uint64(first) + np.flatnonzero(explored).astype(np.uint64)
+        page = self._page(rows, bounds, missing, weights, k, options)
+
+        with self._lock:
+            first_id = self._counts["requests"]
+            self._counts.update(
+                requests=batch,
+                fallback_scenario=int(scenario_used.sum()),
+                fallback_global=int((fallback & ~scenario_used).sum()),
+                explored=int(explored.sum()),
+                missing_predictions=int(missing.sum()),
+                empty_pages=int((page.indices[:, 0] < 0).sum()),
+            )
+        numbers = np.arange(first_id, first_id + batch)
+        source = Source(
+            policy, self.version, features, rows, bounds, missing,
+            request_id=numbers if requests is None else requests,
+            user_id=numbers if users is None else users,
+            item_id=np.arange(total) - np.repeat(bounds[:-1], np.diff(bounds)) if items is None else items,
+            scenario=None if names is None else np.array(names, dtype=str),
+        )  # fmt: skip
+        return Page(
+            page.values.numpy(), page.indices.numpy(), weights, concentration, fallback, explored, seeds,
+            tuple(policy.tasks), source,
+        )  # fmt: skip
+
+    def _weights(
+        self,
+        features: NDArray[np.float32],
+        rows: NDArray[np.float32],
+        bounds: NDArray[np.int64],
+        missing: NDArray[np.bool_],
+        names: list[str] | None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Served weights, concentrations [B, T]; which requests fell back [B], and which of these to a scenario."""
+        policy = self.policy
+        clean, clean_bounds = present(rows, bounds, missing)
+        lost = np.isnan(features)  # [B, F]
+        unknown = lost.all(1) if self.impute else lost.any(1)
+        fallback = (np.diff(clean_bounds) == 0) | (unknown & (lost.shape[1] > 0))
+        weights = np.empty((len(features), rows.shape[1]), np.float32)
+        concentration = np.full_like(weights, np.nan)
+        live = np.flatnonzero(~fallback)
+        if len(live):
+            sizes = np.diff(clean_bounds)
+            own = clean[np.repeat(~fallback, sizes)]
+            own_bounds = np.concatenate([[0], np.cumsum(sizes[live])]).astype(np.int64)
+            with torch.inference_mode():
+                inputs = policy.request_inputs(features[live], own, own_bounds)
+                concentration[live] = policy(inputs, None if names is None else [names[b] for b in live]).numpy()
+                weights[live] = policy.serve(inputs).numpy()
+        by_scenario = fallback & np.isin([""] * len(features) if names is None else names, policy.scenarios)
+        for b in np.flatnonzero(fallback):
+            weights[b] = policy.fallback_weights(None if names is None else names[b]).numpy()
+        return weights, concentration, fallback, by_scenario
+
+    def _page(
+        self,
+        rows: NDArray[np.float32],
+        bounds: NDArray[np.int64],
+        missing: NDArray[np.bool_],
+        weights: NDArray[np.float32],
+        k: int,
+        options: dict[str, Tensor],
+    ) -> ops.TopK:
+        config = self.policy.config
+        given, offsets = torch.from_numpy(weights), torch.from_numpy(bounds)
+        if missing.any():  # a NaN must not enter the others' z-scores: transform without it, then rank as they are
+            scores = transform(self.policy, rows, bounds, missing)
+            return ops.rank(scores, given, k, "identity", offsets=offsets, **options)
+        scores = torch.from_numpy(rows)
+        return ops.rank(
+            scores, given, k, config.transform, beta=config.beta, epsilon=config.epsilon, offsets=offsets, **options
+        )
+
+    def _reserve(self, batch: int) -> int:
+        """The first of ``batch`` places in the exploration stream, all with the same upper half."""
+        with self._lock:
+            if (self._next & _LOW) + batch > _LOW:  # the counter's half is used up: go on under the next seed
+                self._next = ((self._next >> 32) + 1) % (1 << 31) << 32
+            first = self._next
+            self._next += batch
+            return first
+
+
+def _array(value: ArrayLike | Tensor) -> NDArray[Any]:
+    if isinstance(value, Tensor):
+        return np.asarray((value.float() if value.is_floating_point() else value).detach().cpu().numpy())
+    return np.asarray(value)
+
+
+def _candidates(
+    predictions: ArrayLike, offsets: ArrayLike | None, tasks: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    rows = np.ascontiguousarray(_array(predictions), np.float32)
+    wanted = 3 if offsets is None else 2
+    if rows.ndim != wanted or rows.shape[-1] != tasks:
+        want = f"[B, N, {tasks}]" if offsets is None else f"[M, {tasks}] with offsets"
+        raise ValueError(f"predictions has shape {rows.shape}; want {want}")
+    if offsets is None:
+        batch, count = rows.shape[:2]
+        return rows.reshape(-1, tasks), np.arange(batch + 1, dtype=np.int64) * count
+    bounds = np.ascontiguousarray(_array(offsets), np.int64)
+    if bounds.ndim != 1 or len(bounds) < 1 or bounds[0] != 0 or bounds[-1] != len(rows) or (np.diff(bounds) < 0).any():
+        raise ValueError(f"offsets must ascend from 0 to the number of prediction rows, {len(rows)}; got {bounds}")
+    return rows, bounds
+
+
+def _context(context: ArrayLike | None, batch: int, features: int) -> NDArray[np.float32]:
+    if context is None:
+        return np.full((batch, features), np.nan, np.float32)
+    values = np.ascontiguousarray(_array(context), np.float32)
+    if values.shape != (batch, features):
+        raise ValueError(f"context has shape {values.shape}; want {(batch, features)}")
+    return np.where(np.isfinite(values), values, np.float32(np.nan))
+
+
+def _scenarios(scenario: str | Sequence[str] | None, batch: int) -> list[str] | None:
+    if scenario is None:
+        return None
+    names = [scenario] * batch if isinstance(scenario, str) else [str(name) for name in scenario]
+    if len(names) != batch:
+        raise ValueError(f"scenario has {len(names)} names; want one, or one for each of {batch} requests")
+    return names
+
+
+def _options(total: int, **given: ArrayLike | None) -> dict[str, Tensor]:
+    """The optional arguments of the ranking op as flat tensors [M] or [M, A]."""
+    kinds: dict[str, Any] = {"mask": np.bool_, "groups": np.int32, "caps": np.int32}
+    result = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        array = np.ascontiguousarray(_array(value), kinds.get(name, np.float32))
+        if name == "groups":
+            array = array.reshape(-1, array.shape[-1]) if array.ndim in (2, 3) else array
+            good = array.ndim == 2 and len(array) == total
+        elif name == "caps":
+            good = array.ndim == 1
+        else:
+            array = array.reshape(-1)
+            good = len(array) == total
+        if not good:
+            want = "[A]" if name == "caps" else f"one entry for each of {total} candidates"
+            raise ValueError(f"{name} has shape {np.shape(_array(value))}; want {want}")
+        result[name] = torch.from_numpy(array)
+    if ("groups" in result) != ("caps" in result):
+        raise ValueError("groups and caps belong together: got only one of them")
+    if "caps" in result and result["caps"].shape[0] != result["groups"].shape[1]:
+        columns = result["groups"].shape[1]
+        raise ValueError(f"caps has {result['caps'].shape[0]} entries; want one for each of {columns} group columns")
+    return result
+
+
+def _ids(name: str, given: ArrayLike | None, count: int) -> NDArray[Any] | None:
+    if given is None:
+        return None
+    ids = np.asarray(given).reshape(-1)
+    if len(ids) != count:
+        raise ValueError(f"{name} has {len(ids)} entries; want {count}")
+    return ids.astype(np.int64) if ids.dtype.kind in "iu" else ids.astype(str)
