@@ -33,14 +33,14 @@ _HOUR, _DAY = 3_600_000, 86_400_000
 class SimulateConfig:
     """How the log is made: production ranks by hand-tuned weights and explores on a share of its requests."""
 
-    num_requests: int = 20_000
+    num_requests: int = 20_000  # in the log
     seed: int = 0  # of the world and of everything drawn in it
     days: int = 14  # the requests spread evenly over these days
-    weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS
+    weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS  # production's, by task
     dirichlet_share: float = 0.1  # requests whose weights are drawn from Dirichlet(concentration · weights)
     shuffle_share: float = 0.1  # requests whose page is shuffled; the propensities of the slots come from them
-    concentration: float = 15.0
-    world: MarketplaceConfig = field(default_factory=MarketplaceConfig)
+    concentration: float = 15.0  # of the draws: the higher, the closer to the weights
+    world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
 
     def __post_init__(self) -> None:
         if self.num_requests < 1 or self.days < 1:

@@ -22,20 +22,20 @@ class Effects:
 
     intercept: PerTask = (-3.0, -3.2, -2.9, -2.2, -3.5, -1.0)  # base rate
     taste: PerTask = (1.0, 0.1, 0.0, 0.5, 0.4, 0.8)  # match of user and item in content
-    taste_shopping: PerTask = (-0.75, 0.0, 0.0, 0.0, 0.0, 0.0)
+    taste_shopping: PerTask = (-0.75, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to taste, times the mode
     need: PerTask = (0.25, 0.8, 0.6, 0.0, 0.0, 0.0)  # match of user and item in purchase need
-    need_shopping: PerTask = (0.75, 0.0, 0.0, 0.0, 0.0, 0.0)
+    need_shopping: PerTask = (0.75, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to need, times the mode
     hype: PerTask = (0.45, -0.30, -0.50, 0.0, 0.0, -0.40)  # clickbait: earns clicks, loses what follows
-    quality: PerTask = (0.15, 0.0, 0.0, 0.0, 0.0, 0.0)
-    quality_by_user: PerTask = (0.0, 0.7, 0.6, 0.0, 0.0, 0.0)  # times the user's sensitivity, as all *_by_user
-    price_by_user: PerTask = (-0.45, -0.8, -0.7, 0.0, 0.0, 0.0)
-    entertainment: PerTask = (0.0, 0.0, 0.0, 0.5, 0.3, 0.0)
-    entertainment_by_user: PerTask = (0.91, 0.0, 0.0, 0.0, 0.0, 0.9)
-    entertainment_by_user_shopping: PerTask = (-0.7, 0.0, 0.0, 0.0, 0.0, 0.0)
-    social_by_user: PerTask = (0.0, 0.0, 0.0, 0.9, 1.2, 0.0)  # the item's social appeal
-    intent: PerTask = (0.0, 1.1, 1.1, 0.0, 0.0, -0.4)  # the user's trait itself
-    browse: PerTask = (0.2, 0.0, 0.0, 0.0, 0.0, 0.6)
-    social: PerTask = (0.0, 0.0, 0.0, 0.7, 0.8, 0.0)
+    quality: PerTask = (0.15, 0.0, 0.0, 0.0, 0.0, 0.0)  # of the item, the same for all users
+    quality_by_user: PerTask = (0.0, 0.7, 0.6, 0.0, 0.0, 0.0)  # times the user's sensitivity to quality
+    price_by_user: PerTask = (-0.45, -0.8, -0.7, 0.0, 0.0, 0.0)  # the item's price, times the user's sensitivity to it
+    entertainment: PerTask = (0.0, 0.0, 0.0, 0.5, 0.3, 0.0)  # of the item, the same for all users
+    entertainment_by_user: PerTask = (0.91, 0.0, 0.0, 0.0, 0.0, 0.9)  # times the user's sensitivity to it
+    entertainment_by_user_shopping: PerTask = (-0.7, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to it, times the mode
+    social_by_user: PerTask = (0.0, 0.0, 0.0, 0.9, 1.2, 0.0)  # the item's social appeal, times the user's liking of it
+    intent: PerTask = (0.0, 1.1, 1.1, 0.0, 0.0, -0.4)  # the user's intent itself
+    browse: PerTask = (0.2, 0.0, 0.0, 0.0, 0.0, 0.6)  # the user's inclination to browse
+    social: PerTask = (0.0, 0.0, 0.0, 0.7, 0.8, 0.0)  # the user's inclination to share
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class PredictionErrors:
     traits + hype · item hype) + item · e_item + (pair + cold / √(1 + history)) · noise.
     """
 
-    bias: PerTask = (0.0, 0.15, 0.35, 0.5, 0.6, 0.3)
-    slope: PerTask = (0.95, 0.9, 0.75, 1.1, 1.15, 1.0)
+    bias: PerTask = (0.0, 0.15, 0.35, 0.5, 0.6, 0.3)  # added to the logit: positive overrates the event
+    slope: PerTask = (0.95, 0.9, 0.75, 1.1, 1.15, 1.0)  # below 1: too timid, above 1: too sure
     item: PerTask = (0.20, 0.30, 0.40, 0.30, 0.30, 0.25)  # sd of the error that an item keeps
     pair: PerTask = (0.25, 0.35, 0.45, 0.35, 0.35, 0.30)  # sd of the error of one request and item
     cold: PerTask = (0.2, 0.5, 0.9, 0.4, 0.4, 0.3)  # more of it for users with little history
@@ -59,10 +59,10 @@ class MarketplaceConfig:
 
     log_users: int = 20_000  # users that appear in the log
     test_users: int = 10_000  # further users, kept for tests
-    items: int = 6_000
+    items: int = 6_000  # in the catalogue
     pool: int = 120  # items drawn for a request, before the prerank
     candidates: int = 40  # left by the prerank: what fusion ranks
-    page_size: int = 10
+    page_size: int = 10  # items shown
 
     segment_shares: tuple[float, float, float, float, float] = (0.15, 0.25, 0.30, 0.15, 0.15)  # of SEGMENTS
     segment_traits: tuple[PerTrait, PerTrait, PerTrait, PerTrait, PerTrait] = (  # mean of TRAITS in each segment
@@ -76,41 +76,41 @@ class MarketplaceConfig:
     trait_spread: float = 0.6  # sd of a trait within its segment
     match_dimensions: int = 6  # of the taste and need vectors
     log_history_mean: float = 2.0  # log of a user's past interactions
-    log_history_sd: float = 1.1
+    log_history_sd: float = 1.1  # its standard deviation over users
     frequency_exponent: float = 0.6  # a user makes requests ∝ history^this
 
     session: float = 1.0  # scales all session shifts; 0: a session is the user's long-term self
     specificity_intent: float = 0.9  # a fully specific query raises intent by this, an empty one lowers it
-    specificity_browse: float = -0.5
+    specificity_browse: float = -0.5  # the same for browsing
     session_spread: PerTrait = (0.6, 0.3, 0.5, 0.3, 0.15, 0.15)  # sd of each trait's shift in a session
     scenario_bounds: tuple[float, float] = (1 / 3, 2 / 3)  # specificity at which feed turns category turns search
     shopping_slope: float = 1.6  # shopping = sigmoid(slope · (intent - browse · trade))
-    shopping_browse_trade: float = 0.6
+    shopping_browse_trade: float = 0.6  # how much browsing offsets intent
     quality_sensitivity: tuple[float, float] = (0.5, 0.5)  # a + b · tanh(trait)
-    price_sensitivity: tuple[float, float] = (0.25, 0.35)  # a + b · softplus(trait), as the next two
-    entertainment_sensitivity: tuple[float, float] = (0.15, 0.35)
-    social_sensitivity: tuple[float, float] = (0.1, 0.5)
+    price_sensitivity: tuple[float, float] = (0.25, 0.35)  # a + b · softplus(trait)
+    entertainment_sensitivity: tuple[float, float] = (0.15, 0.35)  # a + b · softplus(browse trait)
+    social_sensitivity: tuple[float, float] = (0.1, 0.5)  # a + b · softplus(social trait)
 
-    hype_quality_correlation: float = -0.35
-    price_quality_correlation: float = 0.3
-    prerank_match: float = 0.5  # prerank score = match · (taste + need) + quality + hype + noise
-    prerank_quality: float = 0.35
-    prerank_hype: float = 0.25
-    prerank_noise: float = 0.8
+    hype_quality_correlation: float = -0.35  # negative: hyped items tend to be poor
+    price_quality_correlation: float = 0.3  # positive: good items cost more
+    prerank_match: float = 0.5  # prerank score = this · (taste + need) + …
+    prerank_quality: float = 0.35  # … + this · quality
+    prerank_hype: float = 0.25  # … + this · hype
+    prerank_noise: float = 0.8  # … + this · noise
 
     attention_exponent: float = 0.45  # an item in 1-based slot k gets attention with k^-this, if reached
     leave_intercept: float = -2.3  # logit of leaving after an item
-    leave_patience: float = -0.5
-    leave_hype: float = 0.30
-    leave_match: float = -0.25
-    leave_quality: float = -0.15
+    leave_patience: float = -0.5  # change of it with the user's patience
+    leave_hype: float = 0.30  # with the item's hype
+    leave_match: float = -0.25  # with the mean of its taste and need match
+    leave_quality: float = -0.15  # with the item's quality
 
     trait_noise: float = 0.35  # sd of the lasting error of an observed trait
     trait_noise_cold: float = 1.4  # more of it / √(1 + history)
     trait_noise_session: float = 0.3  # sd of a fresh error in each request
     segment_wrong: float = 0.25  # share of wrong segment guesses
     segment_wrong_cold: float = 0.3  # more of them / √(1 + history)
-    specificity_noise: float = 0.15
+    specificity_noise: float = 0.15  # sd of the error of the observed specificity
 
     effects: Effects = field(default_factory=Effects)
     errors: PredictionErrors = field(default_factory=PredictionErrors)
