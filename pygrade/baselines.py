@@ -1,0 +1,122 @@
+"""What a learned policy must beat: equal weights, the weights in production, and the best static weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade.extras import require
+from pygrade.logs import Logs
+from pygrade.policy import project_weights
+from pygrade.reward import RewardData
+
+Array = NDArray[Any]
+
+_ROWS = 1024  # requests scored at a time
+
+
+@dataclass(frozen=True)
+class CemConfig:
+    """Search for the best static weights."""
+
+    # cem: cross-entropy method, no extra package; cmaes: CMA-ES of the `cmaes` package. Both over log-weights.
+    method: Literal["cem", "cmaes"] = "cem"
+    iterations: int = 8
+    population: int = 24  # weight vectors tried in an iteration
+    elite: int = 6  # of them, how many shape the next iteration (cem)
+    subsample: int = 10000  # requests to score on, drawn once; all where there are fewer
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in ("cem", "cmaes"):
+            raise ValueError(f"method is {self.method!r}; want 'cem' or 'cmaes'")
+        if min(self.iterations, self.subsample) < 1 or not 2 <= self.elite <= self.population:
+            raise ValueError(
+                f"iterations {self.iterations}, subsample {self.subsample}, elite {self.elite}, population "
+                f"{self.population}; want iterations and subsample >= 1 and 2 <= elite <= population"
+            )
+
+
+def equal_weights(tasks: int) -> Tensor:
+    """1 / T each, [T]."""
+    if tasks < 1:
+        raise ValueError(f"tasks is {tasks}; want at least 1")
+    return torch.full((tasks,), 1.0 / tasks)
+
+
+def production_weights(logs: Logs) -> Tensor | None:
+    """Mean logged weights [T] of the requests served without weight exploration; None where the log has no weights."""
+    if logs.weights is None:
+        return None
+    known = ~np.isnan(logs.weights).any(1)
+    plain = known if logs.exploration is None else known & (logs.exploration != "dirichlet")
+    if not plain.any():
+        return None
+    mean = logs.weights[plain].astype(np.float64).mean(0)
+    return torch.from_numpy(mean / mean.sum()).float() if mean.sum() > 0 else None
+
+
+def best_static_weights(
+    data: RewardData, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
+) -> Tensor:
+    """The one weight vector [T] with the highest mean reward (posterior and prior, as the data weigh them).
+
+    The search runs over log-weights, from equal weights, on common requests, so that vectors are compared without
+    sampling noise; every vector tried is first projected onto ``bounds`` [2, T] where given. ``rows``: the requests to
+    tune on (of a scenario, say), all by default. Deterministic for a config.
+    """
+    config = CemConfig() if config is None else config
+    rng = np.random.default_rng(config.seed)
+    pool = torch.arange(data.num_requests) if rows is None else rows.cpu()
+    if len(pool) == 0:
+        raise ValueError("rows is empty; want at least one request to tune on")
+    if len(pool) > config.subsample:
+        pool = pool[torch.from_numpy(np.sort(rng.choice(len(pool), config.subsample, replace=False)))]
+    tasks = data.scores.shape[-1]
+
+    def vectors(logits: Array) -> Tensor:  # [P, T] -> weights [P, T]
+        weights = torch.softmax(torch.from_numpy(logits), -1).float()
+        return weights if bounds is None else project_weights(weights, bounds)
+
+    def score(logits: Array) -> Array:  # [P, T] -> [P]
+        return mean_reward(data, vectors(logits), pool).numpy()
+
+    if config.method == "cmaes":
+        best = _cmaes(score, tasks, config)
+    else:
+        mean, spread = np.zeros(tasks), np.ones(tasks)
+        for _ in range(config.iterations):
+            logits = mean + spread * rng.standard_normal((config.population, tasks))
+            top = logits[np.argsort(-score(logits), kind="stable")[: config.elite]]
+            mean, spread = top.mean(0), 0.8 * top.std(0) + 0.02
+        best = mean
+    return vectors(best[None])[0]
+
+
+def mean_reward(data: RewardData, weights: Tensor, rows: Tensor) -> Tensor:
+    """Mean of posterior and prior over requests rows [n] under each static vector weights [P, T]: float64 [P], CPU."""
+    ranked = len(data.component_list)
+    device = data.scores.device
+    weights = weights.to(device)
+    total = torch.zeros(len(weights), dtype=torch.float64, device=device)
+    for part in torch.split(rows.to(device), _ROWS):
+        rewards = data.rewards(part, weights[None].expand(len(part), -1, -1).contiguous())[..., :ranked]
+        total += (rewards * data.component_weights[:ranked]).sum(-1).double().sum(0)
+    return (total / len(rows)).cpu()
+
+
+def _cmaes(score: Callable[[Array], Array], tasks: int, config: CemConfig) -> Array:
+    cmaes = require("cmaes")
+    search = cmaes.CMA(mean=np.zeros(tasks), sigma=1.0, seed=config.seed, population_size=config.population)
+    best, best_value = np.zeros(tasks), -np.inf
+    for _ in range(config.iterations):
+        asked = np.stack([search.ask() for _ in range(config.population)])
+        values = score(asked)
+        search.tell([(vector, -float(value)) for vector, value in zip(asked, values, strict=True)])
+        if values.max() > best_value:
+            best, best_value = asked[int(values.argmax())], float(values.max())
+    return best
