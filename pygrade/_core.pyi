@@ -13,3 +13,13 @@ def group_advantage(
     advantage: Any,
     num_threads: int,
 ) -> None: ...
+def lambda_loss(
+    scores: Any,
+    gains: Any,
+    mask: Any,
+    discount: Any,
+    temperature: float,
+    loss: Any,
+    gradient: Any,
+    num_threads: int,
+) -> None: ...

@@ -6,5 +6,6 @@
 namespace pygrade::bindings {
 
 void bind_advantage(pybind11::module_& module);
+void bind_lambdaloss(pybind11::module_& module);
 
 }  // namespace pygrade::bindings

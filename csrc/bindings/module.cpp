@@ -16,4 +16,5 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     return names;
   });
   pygrade::bindings::bind_advantage(module);
+  pygrade::bindings::bind_lambdaloss(module);
 }

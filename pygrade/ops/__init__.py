@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pygrade import reference
 from pygrade.ops.advantage import group_advantage
+from pygrade.ops.lambdaloss import lambda_loss
 from pygrade.reference import (
     dirichlet_entropy,
     dirichlet_kl,
@@ -15,7 +16,6 @@ from pygrade.reference import (
     format_penalty,
     fuse_scores,
     grpo_loss,
-    lambda_loss,
     topk_gain,
     transform_scores,
 )

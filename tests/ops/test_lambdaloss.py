@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pygrade import lambda_loss, reference
+from pygrade.ops import dispatch
+from tests.tolerances import assert_close, same_bits
+
+BACKENDS = ("cpu", "triton")  # "triton" runs the device formula in torch: the family has no kernel
+DISCOUNT = 1.0 / torch.log2(torch.arange(10) + 2.0)
+
+
+def problem(batch: int, count: int, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(batch, count, generator=generator)
+    if count > 3:
+        scores[:, 1] = scores[:, 3]  # ties
+    gains = torch.randint(0, 4, (batch, count), generator=generator).float()
+    gains *= torch.rand(batch, count, generator=generator) < 0.4
+    mask = torch.rand(batch, count, generator=generator) < 0.7
+    return scores, gains, mask
+
+
+def expected(scores, gains, mask, temperature, upstream):
+    exact = scores.double().requires_grad_()
+    loss = reference.lambda_loss(exact, gains.double(), mask, DISCOUNT.double(), temperature)
+    (gradient,) = torch.autograd.grad((loss * upstream.double()).sum(), exact)
+    return loss.detach(), gradient
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(5, 40), (3, 7), (2, 1), (0, 4), (2, 0), (1, 200)])
+@pytest.mark.parametrize(("masked", "temperature"), [(False, 1.0), (True, 0.3)])
+def test_matches_reference_forward_and_gradient(backend, shape, masked, temperature):
+    scores, gains, mask = problem(*shape)
+    chosen = mask if masked else None
+    upstream = torch.linspace(-1.0, 2.0, shape[0])
+    loss, gradient = expected(scores, gains, chosen, temperature, upstream)
+    scores.requires_grad_()
+    with dispatch.use_backend(backend):
+        actual = lambda_loss(scores, gains, chosen, DISCOUNT, temperature)
+        (slope,) = torch.autograd.grad((actual * upstream).sum(), scores)
+    assert_close(actual.detach(), loss)
+    assert_close(slope, gradient)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masked_values_are_not_read(backend):
+    scores, gains, mask = problem(4, 12)
+    with dispatch.use_backend(backend):
+        clean = lambda_loss(scores, gains, mask, DISCOUNT)
+        dirty = lambda_loss(scores.masked_fill(~mask, torch.nan), gains.masked_fill(~mask, torch.nan), mask, DISCOUNT)
+    assert same_bits(dirty, clean)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_large_margins_stay_finite(backend):
+    scores = torch.tensor([[-1e4, 1e4, 0.0]], requires_grad=True)
+    with dispatch.use_backend(backend):
+        loss = lambda_loss(scores, torch.tensor([[1.0, 0.0, 0.0]]), None, DISCOUNT, 0.01)
+        (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    assert torch.isfinite(loss).all() and torch.isfinite(gradient).all() and gradient[0, 0] < 0
+
+
+@given(seed=st.integers(0, 999), count=st.integers(2, 30))
+def test_properties(seed, count):
+    scores, gains, _ = problem(2, count, seed)
+    scores += torch.arange(count) * 1e-4  # no ties, which a permutation would resolve differently
+    loss = lambda_loss(scores, gains, None, DISCOUNT)
+    assert (loss >= 0).all()
+    assert (loss[gains.amax(1) == gains.amin(1)] == 0).all()
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    assert_close(lambda_loss(scores[:, order], gains[:, order], None, DISCOUNT), loss.double())
+    assert_close(lambda_loss(scores, gains * 4.0, None, DISCOUNT), loss.double() * 4.0)
+
+
+def test_threads_and_batch_split_change_nothing():
+    scores, gains, mask = problem(2000, 24)
+    one = lambda_loss(scores, gains, mask, DISCOUNT, num_threads=1)
+    assert same_bits(lambda_loss(scores, gains, mask, DISCOUNT, num_threads=5), one)
+    assert same_bits(lambda_loss(scores[700:900], gains[700:900], mask[700:900], DISCOUNT), one[700:900])
+
+
+def test_numpy_in_numpy_out():
+    scores, gains, mask = problem(3, 9)
+    loss = lambda_loss(scores.numpy(), gains.numpy(), mask.numpy(), DISCOUNT.numpy())
+    assert isinstance(loss, np.ndarray)
+    assert same_bits(torch.from_numpy(loss), lambda_loss(scores, gains, mask, DISCOUNT))
+
+
+def test_bad_arguments_are_named():
+    scores, gains, mask = problem(2, 5)
+    with pytest.raises(TypeError, match="scores is float64; want float32"):
+        lambda_loss(scores.double(), gains, None, DISCOUNT)
+    with pytest.raises(ValueError, match=r"gains is of shape \[2, 4\]; want \[2, 5\]"):
+        lambda_loss(scores, gains[:, :4], None, DISCOUNT)
+    with pytest.raises(TypeError, match="mask is float32; want bool"):
+        lambda_loss(scores, gains, mask.float(), DISCOUNT)
+    with pytest.raises(ValueError, match=r"discount is of shape \[1, 10\]; want \[\*\]"):
+        lambda_loss(scores, gains, mask, DISCOUNT[None])
+    for temperature in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=r"temperature is .*; want a positive number"):
+            lambda_loss(scores, gains, mask, DISCOUNT, temperature)
+    with pytest.raises(ValueError, match="gains holds NaN"):
+        lambda_loss(scores, gains * torch.nan, mask, DISCOUNT)
+    assert torch.isnan(lambda_loss(scores * torch.nan, gains, None, DISCOUNT, validate=False)).any()
+
+
+def test_torch_library_contract():
+    from pygrade.ops.lambdaloss import _op
+
+    scores, gains, mask = problem(3, 6)
+    torch.library.opcheck(_op, (scores.requires_grad_(), gains, mask, DISCOUNT, 1.0, True, 1))
+    torch.library.opcheck(_op, (scores, gains, None, DISCOUNT, 1.0, True, 1))
+
+
+def test_compiles_without_a_graph_break():
+    scores, gains, mask = problem(3, 6)
+    compiled = torch.compile(lambda s: lambda_loss(s * 2.0, gains, mask, DISCOUNT), fullgraph=True, backend="aot_eager")
+    given = scores.clone().requires_grad_()
+    loss, gradient = expected(scores * 2.0, gains, mask, 1.0, torch.ones(3))
+    actual = compiled(given)
+    (slope,) = torch.autograd.grad(actual.sum(), given)
+    assert_close(actual.detach(), loss)
+    assert_close(slope, gradient * 2.0)
