@@ -27,19 +27,19 @@ class MtlConfig:
     """Width of an expert's output, which the towers read."""
     tower_hidden: int = 16
     """Width of a task tower's hidden layer."""
-    embedding: int = 8
+    embedding: int = 4
     """Width of the embedding of each id field."""
     buckets: int = 1 << 15
     """Hash buckets of each id field; ids that collide share an embedding."""
-    dropout: float = 0.2
+    dropout: float = 0.4
     """Dropout on the embeddings and on the experts' hidden layer."""
     positive_weight_power: float = 0.5
     """Positives weigh (negatives / positives) ** power in the loss; predictions are corrected back to probabilities."""
     max_positive_weight: float = 30.0
     """Upper bound of that weight."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """Step size of AdamW."""
-    weight_decay: float = 1e-2
+    weight_decay: float = 0.3
     """Decoupled weight decay of AdamW, on every parameter."""
     batch_size: int = 512
     """Rows a step."""
@@ -74,32 +74,38 @@ class MMoE(nn.Module):
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=0.01)  # an id never trained on says next to nothing
         width = num_dense + num_fields * config.embedding
+        self.experts, self.tasks = config.experts, num_tasks
         self.dropout = nn.Dropout(config.dropout)
-        self.experts = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(width, config.expert_hidden), nn.SiLU(), nn.Dropout(config.dropout),
-                nn.Linear(config.expert_hidden, config.expert_output), nn.SiLU(),
-            )
-            for _ in range(config.experts)
-        )  # fmt: skip
-        self.gates = nn.ModuleList(nn.Linear(width, config.experts) for _ in range(num_tasks))
-        self.towers = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(config.expert_output, config.tower_hidden), nn.SiLU(), nn.Linear(config.tower_hidden, 1)
-            )
-            for _ in range(num_tasks)
-        )
+        self.expert_in = nn.Linear(width, config.experts * config.expert_hidden)
+        self.expert_out = _Stacked(config.experts, config.expert_hidden, config.expert_output)
+        self.gates = nn.Linear(width, num_tasks * config.experts)
+        self.tower_in = _Stacked(num_tasks, config.expert_output, config.tower_hidden)
+        self.tower_out = _Stacked(num_tasks, config.tower_hidden, 1)
 
     def forward(self, dense: Tensor, buckets: Tensor) -> Tensor:
         """dense[n, D] float, buckets[n, F] int64 in [0, config.buckets) → logits [n, T]."""
         parts = [table(buckets[:, f]) for f, table in enumerate(self.embeddings)]
         inputs = torch.cat([dense, *(self.dropout(part) for part in parts)], -1)
-        outputs = torch.stack([expert(inputs) for expert in self.experts], 1)  # [n, E, W]
-        logits = [
-            tower((torch.softmax(gate(inputs), -1)[:, :, None] * outputs).sum(1))[:, 0]
-            for gate, tower in zip(self.gates, self.towers, strict=True)
-        ]
-        return torch.stack(logits, -1)
+        rows = inputs.shape[0]
+        hidden = self.dropout(functional.silu(self.expert_in(inputs))).view(rows, self.experts, -1)
+        outputs = functional.silu(self.expert_out(hidden))  # [n, E, W]
+        gates = torch.softmax(self.gates(inputs).view(rows, self.tasks, self.experts), -1)
+        mixed = torch.bmm(gates, outputs)  # [n, T, W]
+        logits: Tensor = self.tower_out(functional.silu(self.tower_in(mixed)))[..., 0]
+        return logits
+
+
+class _Stacked(nn.Module):
+    """One linear map for each of S slices: x[n, S, I] → [n, S, O], initialised as S `nn.Linear` would be."""
+
+    def __init__(self, slices: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(slices, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(slices, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bmm(x.transpose(0, 1), self.weight).transpose(0, 1) + self.bias
 
 
 @dataclass(frozen=True)
@@ -209,9 +215,7 @@ def _train(
         torch.manual_seed(config.seed)
         module = MMoE(config, dense.shape[1], ids.shape[1], labels.shape[1])
         with torch.no_grad():  # start at the base rates
-            for t, tower in enumerate(module.towers):
-                bias = tower.get_parameter("2.bias")
-                bias.fill_(float(np.log(rate[t] / (1 - rate[t])) + shift[t]))
+            module.tower_out.bias[:, 0] = torch.from_numpy((np.log(rate / (1 - rate)) + shift).astype(np.float32))
         optimiser = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         losses: list[float] = []
         best, best_state = 0, {name: value.clone() for name, value in module.state_dict().items()}
