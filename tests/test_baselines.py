@@ -53,7 +53,7 @@ def test_production_weights_leave_explored_requests_out() -> None:
     assert production_weights(replace(logged, exploration=np.full(4, "dirichlet"))) is None
 
 
-@pytest.mark.parametrize("options", [{"method": "grid"}, {"elite": 30}, {"iterations": 0}])
+@pytest.mark.parametrize("options", [{"method": "grid"}, {"elite": 40}, {"iterations": 0}])
 def test_config_errors_name_the_option(options: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         CemConfig(**options)
@@ -64,3 +64,11 @@ def test_empty_rows_are_refused(data) -> None:
         best_static_weights(data, rows=torch.zeros(0, dtype=torch.int64))
     with pytest.raises(ValueError, match="tasks"):
         equal_weights(0)
+
+
+def test_prior_share_moves_the_search_towards_the_prior(data) -> None:
+    """The prior of the tiny world overrates orders: the more it counts, the more weight they get."""
+    posterior, both = (best_static_weights(data, CemConfig(prior_share=share)) for share in (0.0, 100.0))
+    assert float(both[1]) > float(posterior[1]) + 0.02
+    with pytest.raises(ValueError, match="prior_share"):
+        CemConfig(prior_share=-1.0)
