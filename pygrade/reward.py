@@ -12,7 +12,8 @@ and rule-based format constraints, and leaves the formulas open. Ours, in units 
 - **format** minus the weight outside the box of `PolicyConfig`. One tenth of weight outside costs ``format_weight`` of
   a page's mean predicted value. It keeps sampling near the box; compliance itself comes from the projection at serving.
 
-D(r) is the attention that rank r gets: q again ("attention"), or 1 / log2(r + 2) ("dcg").
+D(r) is the attention that rank r gets: q again ("attention"), or 1 / log2(r + 2) ("dcg"). A q that does not fall (an
+exponent of 0, or no shuffled page to fit one to) could not tell a page's orders apart, so D is "dcg" then.
 """
 
 import logging
@@ -198,7 +199,8 @@ class CompositeReward:
             names, weights = [*names, "format"], [*weights, 10.0 * config.format_weight * page_mean]
         shown = pad(logs.shown, logs.offsets)[0]
         rank = np.arange(config.page_size)
-        discount = curve[: config.page_size] if config.discount == "attention" else 1.0 / np.log2(rank + 2.0)
+        attention = config.discount == "attention" and exponent > 0.0  # flat attention would reward every order alike
+        discount = curve[: config.page_size] if attention else 1.0 / np.log2(rank + 2.0)
         page, page_mask = _pages(logs)
         row = (logs.offsets[:-1, None] + page)[page_mask]
 

@@ -127,6 +127,7 @@ def test_without_shuffled_pages_labels_stay_raw_and_say_so(caplog) -> None:
     data = build(logs)
     assert data.propensity_source == "none" and bool((data.page_propensity == 1).all())
     assert "position bias" in caplog.text
+    np.testing.assert_allclose(data.discount, 1 / np.log2(np.arange(len(data.discount)) + 2.0), rtol=1e-6)
 
 
 def test_propensity_floor_bounds_labels() -> None:
