@@ -1,0 +1,380 @@
+"""The subcommands: their options are the config dataclasses, their results tables or one JSON object."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade import console, data
+from pygrade.baselines import equal_weights, production_weights
+from pygrade.data.kuairand import KuaiRandConfig
+from pygrade.data.marketplace import FEATURES, PRODUCTION_WEIGHTS, TASKS, Marketplace
+from pygrade.data.marketplace_config import MarketplaceConfig
+from pygrade.evaluate import Evaluation, evaluate
+from pygrade.extras import require
+from pygrade.info import collect
+from pygrade.logs import Logs, write_logs
+from pygrade.pipeline import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
+from pygrade.policy import FusionPolicy
+from pygrade.progress import say, set_quiet
+from pygrade.ranker import BlendedRanker
+from pygrade.report import write_report, write_text
+from pygrade.reward import RewardConfig, estimate_propensity, propensity_curve
+from pygrade.simulate import SimulateConfig, ab_test, simulate_logs
+from pygrade.train import TrainConfig, train
+
+METRICS = ("value", "orders", "opm", "ctr", "cvr")
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Options of every command."""
+
+    json: bool = False  # print one JSON object on standard output instead of tables
+    quiet: bool = False  # no progress on standard error
+    traceback: bool = False  # show the Python traceback of an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where requests come from."""
+
+    data: str  # SCHEME:PATH, e.g. logs:runs/demo/logs or kuairand:KuaiRand-1K
+    kuairand: KuaiRandConfig = field(default_factory=KuaiRandConfig)  # for kuairand: data only
+
+    def load(self) -> Logs:
+        """The logs, with progress on standard error."""
+        if not self.data.startswith("kuairand:"):
+            return data.load(self.data)
+        options = {entry.name: getattr(self.kuairand, entry.name) for entry in fields(KuaiRandConfig)}
+        return data.load(self.data, log=say, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Output):
+    """The main job on a simulated marketplace: log, stage 1, stage 2, A/B test, report, ranked pages.
+
+    A demo that was interrupted goes on where it stopped; a finished one is made anew.
+
+    Example: pygrade demo --out runs/demo
+    """
+
+    out: Path = Path("runs/demo")  # directory to write
+    requests: int = 20_000  # logged requests to learn from
+    test_requests: int = 12_000  # requests of the A/B test, by users that are not in the log
+    pages: int = 3  # ranked pages to print
+    seed: int = 0  # of the world, the training and the test
+    resume: bool = True  # go on with an interrupted demo of the same options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate(Output, SimulateConfig):
+    """Write the production log of a simulated marketplace, in the Parquet layout that train and evaluate read.
+
+    Example: pygrade simulate --out runs/logs --num-requests 5000
+    """
+
+    out: Path  # directory to write; an earlier log there is replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Source, Output, TrainConfig):
+    """Train a fusion policy on logged requests and judge it on the latest of them.
+
+    The directory gets policy/, stage1/, metrics.jsonl, checkpoints/, evaluation.json and report.html. A training that
+    was interrupted goes on from its last checkpoint when the data and the options are the same.
+
+    Example: pygrade train --data logs:runs/demo/logs --out runs/mine
+    """
+
+    out: Path  # directory to write
+    holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
+    resume: bool = True  # go on from the checkpoints in --out; --no-resume removes them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Output, Source):
+    """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users.
+
+    A replay re-orders what was shown. Feedback is divided by the slot's propensity, estimated from shuffled pages.
+
+    Example: pygrade evaluate --data logs:runs/demo/logs --policy runs/demo/policy
+    """
+
+    policy: Path  # directory of a saved policy, e.g. runs/demo/policy
+    last: float = 1.0  # evaluate only this share of the requests, the latest
+    k: int = 10  # ranks that count
+    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it where pages were shuffled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abtest(Output):
+    """Paired A/B test in the simulated marketplace: each arm ranks the same requests of users that are in no log.
+
+    Example: pygrade abtest --policy runs/demo/policy
+    """
+
+    policy: tuple[Path, ...]  # directories of saved policies, an arm each
+    requests: int = 12_000
+    seed: int = 0  # of the world, as in the log that the policies learned from
+    baseline: str = PRODUCTION  # arm that lifts refer to: production, equal weights or best static
+    world: MarketplaceConfig = field(default_factory=MarketplaceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank(Output, Source):
+    """Rank logged requests with a saved policy; print each page with its weights and the contributions per task.
+
+    Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
+    """
+
+    policy: Path  # directory of a saved policy
+    requests: tuple[int, ...] = (0,)  # which requests of the data, from 0
+    k: int = 10  # items a page
+    explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
+    seed: int | None = None  # of the draws; none: from the operating system
+    impute: bool = False  # send requests that miss some features through the policy, instead of static weights
+    log: Path | None = None  # also write the pages as log rows (weights, concentration, seed, policy version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Output):
+    """Versions, device, instruction set, and which backends work here."""
+
+
+def run(command: str, arguments: list[str]) -> None:
+    """Parse the options of a command and run it; the result goes to standard output."""
+    options, handler = _HANDLERS[command]
+    tyro = require("tyro")
+    args: Any = tyro.cli(
+        options, args=arguments, prog=f"pygrade {command}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )  # fmt: skip
+    set_quiet(args.quiet)
+    result = handler(args)
+    if args.json:
+        print(json.dumps(_plain(result), allow_nan=False))
+    sys.stdout.flush()
+
+
+def _demo(args: Demo) -> dict[str, Any]:
+    config = DemoConfig(args.requests, args.test_requests, args.seed, args.pages)
+    result = demo(config, args.out, args.resume)
+    if not args.json:
+        for page in result.pages:
+            console.page(page)
+        test = result.test.to_dict()
+        sampled = {arm: entry["lifts"] for arm, entry in test["sampled"].items()}
+        expected = {arm: entry["lifts"] for arm, entry in test["expected"].items()}
+        console.lifts(f"Sampled A/B test: lift over {PRODUCTION}, ± 95 %", sampled, METRICS, GRADE)
+        console.lifts(f"Closed-form A/B test: lift over {PRODUCTION}, ± 95 %", expected, METRICS, GRADE)
+        console.text(
+            f"report: {result.report}    policy: {args.out / 'policy'}    summary: {args.out / 'summary.json'}"
+        )
+    return result.summary | {"report": str(result.report)}
+
+
+def _simulate(args: Simulate) -> dict[str, Any]:
+    config = _part(SimulateConfig, args)
+    say(f"simulating {config.num_requests:,} requests …")
+    logs = simulate_logs(config, args.out)
+    record: dict[str, Any] = {
+        "out": str(args.out), "requests": logs.num_requests, "users": len(np.unique(logs.user_id)),
+        "rows": logs.num_rows, "tasks": list(logs.tasks), "features": list(logs.features), "seed": config.seed,
+        "events": dict(zip(logs.tasks, logs.feedback.sum(0, dtype=float).tolist(), strict=True)),
+    }  # fmt: skip
+    if not args.json:
+        console.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {args.out}")
+        console.text("events: " + ", ".join(f"{int(n):,} {task}" for task, n in record["events"].items()))
+    return record
+
+
+def _train(args: Train) -> dict[str, Any]:
+    if not 0 <= args.holdout < 1:
+        raise ValueError(f"holdout is {args.holdout}; want a share from 0 to below 1")
+    config = _part(TrainConfig, args)
+    logs = args.load()
+    early, late = logs.split(1 - args.holdout) if args.holdout else (logs, None)
+    if not early.num_requests or (late is not None and not late.num_requests):
+        raise ValueError(f"holdout {args.holdout} of {logs.num_requests} requests leaves one part empty; want another")
+    result = train(early, config, args.out, args.resume)
+    record: dict[str, Any] = {
+        "data": args.data, "out": str(args.out), "policy": str(args.out / "policy"), "train": result.summary
+    }  # fmt: skip
+    if late is not None:
+        rankers = {
+            STAGE1: _served(result.stage1_policy, late),
+            GRADE: _served(result.policy, late),
+        }
+        found = _replay(late, early, result.policy, rankers, config.reward, config.reward.page_size)
+        record["evaluation"] = found.to_dict()
+        write_text(args.out / "evaluation.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    record["report"] = str(write_report(args.out, f"pygrade train: {args.data}"))
+    if not args.json:
+        if late is not None:
+            _print_evaluation(record["evaluation"])
+        console.text(f"policy: {record['policy']}    report: {record['report']}")
+    return record
+
+
+def _evaluate(args: Evaluate) -> dict[str, Any]:
+    if not 0 < args.last <= 1:
+        raise ValueError(f"last is {args.last}; want a share above 0, up to 1")
+    policy = FusionPolicy.load(args.policy)
+    logs = args.load()
+    chosen = logs.split(1 - args.last)[1] if args.last < 1 else logs
+    reward = RewardConfig(propensity="estimate" if args.propensity is None else args.propensity)
+    found = _replay(chosen, logs, policy, {GRADE: _served(policy, chosen)}, reward, args.k).to_dict()
+    if not args.json:
+        _print_evaluation(found)
+    return {"data": args.data, "policy": str(args.policy), "policy_version": policy.version, **found}
+
+
+def _served(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
+    _check_schema(policy, logs)
+    return np.asarray(policy.serve(policy.request_inputs(logs.context, logs.predictions, logs.offsets)).numpy())
+
+
+def _check_schema(policy: FusionPolicy, logs: Logs) -> None:
+    for name, own, theirs in (("tasks", policy.tasks, logs.tasks), ("features", policy.features, logs.features)):
+        if own != theirs:
+            raise ValueError(f"the data has {name} {', '.join(theirs)}; the policy wants {', '.join(own)}")
+
+
+def _replay(
+    logs: Logs, explored: Logs, policy: FusionPolicy, rankers: dict[str, Any], reward: RewardConfig, k: int
+) -> Evaluation:
+    """Replay of the rankers beside static ones; propensities come from the shuffled pages of ``explored``."""
+    arms: dict[str, Any] = {EQUAL: equal_weights(len(logs.tasks)).numpy(), STATIC: policy.static_weights.numpy()}
+    production = production_weights(logs)
+    if production is not None:
+        arms[PRODUCTION] = production.numpy()
+    curve = None
+    if not isinstance(reward.propensity, str):
+        curve = propensity_curve(reward.propensity, k)
+    elif explored.exploration is not None and bool((explored.exploration == "shuffle").any()):
+        curve = estimate_propensity(explored, k)
+    return evaluate(
+        logs, arms | rankers, STATIC, k=k, transform=policy.config.transform, propensity=curve,
+        propensity_floor=reward.propensity_floor,
+    )  # fmt: skip
+
+
+def _print_evaluation(record: dict[str, Any]) -> None:
+    tasks = [
+        [task, f"{int(own['events']):,}", f"{own['rate']:.2%}", f"{own['mean_prediction']:.2%}",
+         *(console.interval(own[name]) for name in ("auc", "gauc"))]
+        for task, own in record["predictions"].items()
+    ]  # fmt: skip
+    size = f"{record['num_requests']:,} requests of {record['num_users']:,} users"
+    console.table(f"Predictions, {size}", ["task", "events", "rate", "predicted", "AUC", "GAUC"], tasks)
+    names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
+    lifted = {name: record["lifts"].get(name, {}) for name in record["rankers"]}
+    rows = [
+        [name, *(console.interval(own[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
+        for name, own in record["rankers"].items()
+    ]
+    head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
+    console.table(f"Replay of the shown items; lift over {record['baseline']}, ± 95 %", head, rows, GRADE)
+
+
+def _abtest(args: Abtest) -> dict[str, Any]:
+    policies = [FusionPolicy.load(path) for path in args.policy]
+    world = Marketplace(args.world, args.seed)
+    requests = world.requests(args.requests, args.seed, "test")
+    first = policies[0]
+    arms: dict[str, Any] = {
+        EQUAL: equal_weights(len(first.tasks)).numpy(),
+        PRODUCTION: np.array(PRODUCTION_WEIGHTS, np.float32),
+        STATIC: first.static_weights.numpy(),
+    }
+    transforms = dict.fromkeys(arms, "zlog") | {STATIC: first.config.transform}
+    for path, policy in zip(args.policy, policies, strict=True):
+        if policy.tasks != TASKS or policy.features != FEATURES:
+            raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
+        name = GRADE if len(policies) == 1 else str(path)
+        arms[name] = policy.serve(policy.request_inputs(requests.context, requests.p_hat)).numpy()
+        transforms[name] = policy.config.transform
+    say(f"{len(arms)} arms rank {args.requests:,} requests …")
+    record = ab_test(world, requests, arms, args.baseline, transform=transforms, seed=args.seed).to_dict()
+    if not args.json:
+        for kind, title in (("sampled", "Sampled users"), ("expected", "Closed form")):
+            entries = {arm: entry["lifts"] for arm, entry in record[kind].items()}
+            console.lifts(f"{title}: lift over {args.baseline}, ± 95 %", entries, METRICS, GRADE)
+    return {"seed": args.seed, **record}
+
+
+def _rank(args: Rank) -> dict[str, Any]:
+    ranker = BlendedRanker.load(args.policy, args.seed, args.impute)
+    logs = args.load()
+    _check_schema(ranker.policy, logs)
+    for index in args.requests:
+        if not 0 <= index < logs.num_requests:
+            raise ValueError(f"requests names {index}; want 0 … {logs.num_requests - 1}")
+    chosen = logs.select(list(args.requests))
+    page = ranker.rank(
+        chosen.context, chosen.predictions, args.k, offsets=chosen.offsets, explore=args.explore,
+        scenario=None if chosen.scenario is None else [str(name) for name in chosen.scenario],
+        request_id=chosen.request_id, user_id=chosen.user_id, item_id=chosen.item_id,
+    )  # fmt: skip
+    titles = [f"request {r}, user {u}" for r, u in zip(chosen.request_id, chosen.user_id, strict=True)]
+    pages = describe_pages(page, titles, ranker.policy.static_weights.numpy())
+    if args.log is not None:
+        write_logs(page.log_rows(task_values=logs.task_values), args.log)
+    if not args.json:
+        for record in pages:
+            console.page(record)
+    return {"policy_version": ranker.version, "pages": pages, "counters": ranker.counters}
+
+
+def _info(args: Info) -> dict[str, Any]:
+    record = collect()
+    if not args.json:
+        cpu = record["cpu"]
+        missing = [name for name, found in record["packages"].items() if found is None]
+        rows = [
+            ["pygrade", record["pygrade"]],
+            ["python", record["python"]],
+            ["packages", ", ".join(f"{name} {v}" for name, v in record["packages"].items() if v is not None)],
+            ["not installed", ", ".join(missing) or "none"],
+            ["CPU", f"{cpu['model']}, {cpu['cores']} cores, {cpu['torch_threads']} torch threads"],
+            ["instruction set", f"{cpu['instruction_set']} (of {', '.join(cpu['instruction_sets_available'])})"],
+            ["GPU", record["gpu"] or "none"],
+            *([f"backend {name}", state] for name, state in record["backends"].items()),
+        ]
+        for name, value in rows:
+            console.text(f"{name:<18} {value}")
+    return record
+
+
+def _part(kind: type[Config], args: Any) -> Config:
+    """The config whose fields the command's options repeat."""
+    return kind(**{entry.name: getattr(args, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: None."""
+    if isinstance(value, dict):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+_HANDLERS: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
+    "demo": (Demo, _demo),
+    "simulate": (Simulate, _simulate),
+    "train": (Train, _train),
+    "evaluate": (Evaluate, _evaluate),
+    "abtest": (Abtest, _abtest),
+    "rank": (Rank, _rank),
+    "info": (Info, _info),
+}
