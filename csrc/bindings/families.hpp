@@ -8,4 +8,7 @@ namespace pygrade::bindings {
 void bind_advantage(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
 
+// Not an op family: the saved policy and the ranker.
+void bind_policy(pybind11::module_& module);
+
 }  // namespace pygrade::bindings

@@ -1,0 +1,64 @@
+#include "pygrade/policy.hpp"
+
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "arrays.hpp"
+#include "families.hpp"
+
+namespace pygrade::bindings {
+
+namespace {
+
+std::span<const std::byte> bytes_of(const py::bytes& value) {
+  const std::string_view view = value;
+  return std::as_bytes(std::span(view));
+}
+
+void evaluate(const Policy& policy, py::handle context, py::handle predictions,
+              const std::optional<std::string>& scenario, py::handle inputs, py::handle concentration,
+              py::handle weights) {
+  const auto tasks = static_cast<std::int64_t>(policy.tasks().size());
+  const Array c = array(context, "context", Dtype::float32, {static_cast<std::int64_t>(policy.features().size())});
+  const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
+  const Array i = array(inputs, "inputs", Dtype::float32, {static_cast<std::int64_t>(policy.num_inputs())});
+  const Array a = array(concentration, "concentration", Dtype::float32, {tasks});
+  const Array w = array(weights, "weights", Dtype::float32, {tasks});
+  Policy::Workspace workspace;
+  policy.request_inputs(c.span<const float>(), p.span<const float>(), i.span<float>());
+  policy.evaluate(i.span<const float>(), scenario, workspace, a.span<float>(), w.span<float>());
+}
+
+}  // namespace
+
+void bind_policy(py::module_& module) {
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const ArtefactMissing& error) {
+      py::set_error(PyExc_FileNotFoundError, error.what());
+    } catch (const ArtefactError& error) {
+      py::set_error(PyExc_ValueError, error.what());
+    }
+  });
+  // Shared with C++ rankers. pybind11 holds no pointers to const; nothing here changes a policy.
+  py::class_<Policy, std::shared_ptr<Policy>>(module, "Policy")
+      .def(py::init([](const py::bytes& json, const py::bytes& tensors, const std::string& name) {
+             return std::const_pointer_cast<Policy>(Policy::parse(std::string_view(json), bytes_of(tensors), name));
+           }),
+           py::arg("json"), py::arg("tensors"), py::arg("name") = "policy")
+      .def_static(
+          "load", [](const std::string& path) { return std::const_pointer_cast<Policy>(Policy::load(path)); },
+          py::arg("path"))
+      .def_property_readonly("tasks", &Policy::tasks)
+      .def_property_readonly("features", &Policy::features)
+      .def_property_readonly("scenarios", &Policy::scenarios)
+      .def_property_readonly("version", &Policy::version)
+      .def_property_readonly("schema_hash", &Policy::schema_hash)
+      .def_property_readonly("num_inputs", &Policy::num_inputs)
+      .def("evaluate", &evaluate, py::arg("context"), py::arg("predictions"), py::arg("scenario").none(true),
+           py::arg("inputs"), py::arg("concentration"), py::arg("weights"));
+}
+
+}  // namespace pygrade::bindings

@@ -1,0 +1,104 @@
+// A trained fusion policy, read from what `pygrade train` and `FusionPolicy.save` write: policy.json and
+// policy.safetensors. The network and the formulas stand in pygrade/policy.py.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pygrade {
+
+// A policy file is damaged, of another format version, or does not fit the other one. The message names file and fault.
+class ArtefactError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// There is no such file.
+class ArtefactMissing : public ArtefactError {
+  using ArtefactError::ArtefactError;
+};
+
+// Immutable: any number of threads may use one at once. Its tasks are at most 64.
+class Policy {
+ public:
+  static constexpr std::int64_t format_version = 1;
+  static constexpr std::size_t max_tasks = 64;
+
+  // Reads a directory that FusionPolicy.save wrote, also the middle state that a process killed while saving leaves.
+  static std::shared_ptr<const Policy> load(const std::filesystem::path& directory);
+
+  // The same from the content of the two files; `name` stands for the directory in messages.
+  static std::shared_ptr<const Policy> parse(std::string_view json, std::span<const std::byte> safetensors,
+                                             std::string_view name = "policy");
+
+  const std::vector<std::string>& tasks() const { return tasks_; }          // T names, in the order of the predictions
+  const std::vector<std::string>& features() const { return features_; }    // F names, in the order of the context
+  const std::vector<std::string>& scenarios() const { return scenarios_; }  // those with their own static weights
+  const std::string& version() const { return version_; }  // of the tensors, as in the logs: 12 hexadecimal digits
+  const std::string& schema_hash() const { return schema_hash_; }  // of tasks, features and formula: 16 digits
+  const std::string& transform() const { return transform_; }      // identity, log, zscore, zlog or rank
+  float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm
+  float epsilon() const { return epsilon_; }                       // added to the standard deviation of a z-score
+  std::size_t num_inputs() const { return input_mean_.size(); }    // F, or F + 2T with prediction features
+
+  // What is served where features are missing: the scenario's static weights [T], or the global ones.
+  struct Fallback {
+    std::span<const float> weights;
+    bool of_scenario;
+  };
+  Fallback fallback(std::optional<std::string_view> scenario) const;
+
+  // Memory that `evaluate` works in; it grows to what the largest policy needs and is then reused.
+  struct Workspace {
+    std::vector<float> activations;
+  };
+
+  // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features count as unknown) →
+  // raw inputs[num_inputs]: the context, then per task mean and std over the candidates of log(p + beta), in double.
+  void request_inputs(std::span<const float> context, std::span<const float> predictions,
+                      std::span<float> inputs) const;
+
+  // Raw inputs → concentration[T] under the scenario's exploration factor (none or unknown: 1), and the weights[T] to
+  // serve: the Dirichlet mean, projected onto the weight constraints. Equal bits on every instruction set.
+  void evaluate(std::span<const float> inputs, std::optional<std::string_view> scenario, Workspace& workspace,
+                std::span<float> concentration, std::span<float> weights) const;
+
+ private:
+  friend class PolicyReader;
+  struct Layer {
+    std::int64_t inputs = 0;
+    std::int64_t outputs = 0;    // padded to a multiple of 16
+    std::vector<float> weights;  // [inputs, outputs]: transposed, so that outputs are the vector lanes
+    std::vector<float> bias;     // [outputs]
+  };
+
+  Policy() = default;
+
+  std::vector<std::string> tasks_, features_, scenarios_;
+  std::string version_, schema_hash_, transform_;
+  double beta_ = 1e-7;
+  float epsilon_ = 1e-3f;
+  float floor_ = 0.0f;
+  float total_ = 0.0f;
+  bool prediction_features_ = true;
+  std::vector<float> input_mean_, input_std_;
+  std::vector<float> lower_, upper_, static_weights_;  // [T] each
+  std::vector<float> scenario_table_;                  // [scenarios, T]
+  std::vector<std::string> explored_scenarios_;        // those with an exploration factor
+  std::vector<float> exploration_;                     // factor on the concentration, of each of these
+  std::vector<Layer> layers_;
+  std::size_t widest_ = 0;
+};
+
+// The weight vector nearest to `weights` in KL divergence that sums to 1 and lies in the box lower[T] … upper[T], in
+// place: clip(λ w, lower, upper). Weights that comply stay as they are.
+void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper);
+
+}  // namespace pygrade

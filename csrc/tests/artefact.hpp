@@ -1,0 +1,140 @@
+// Writes policy files as the Python side does, for the tests of their reader.
+#pragma once
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "json.hpp"
+#include "sha256.hpp"
+
+namespace pygrade::tests {
+
+struct Artefact {
+  std::vector<std::string> tasks = {"click", "cart", "order"};
+  std::vector<std::string> features = {"hour", "intent"};
+  std::vector<int> hidden = {8, 5};
+  std::string transform = "zlog";
+  bool prediction_features = true;
+  std::string exploration = "{\"search\": 0.5}";
+  std::map<std::string, std::string> replaced;  // values of the JSON, as JSON text, by key
+  unsigned seed = 1;
+
+  struct Tensor {
+    std::vector<int> shape;
+    std::vector<float> values;
+  };
+  std::map<std::string, Tensor> tensors;  // `draw` fills it
+
+  Artefact& draw() {
+    std::mt19937 random(seed);
+    const int count = static_cast<int>(tasks.size());
+    int size = static_cast<int>(features.size()) + (prediction_features ? 2 * count : 0);
+    const auto add = [&](const std::string& name, std::vector<int> shape, float low, float high) {
+      std::size_t total = 1;
+      for (int s : shape) total *= static_cast<std::size_t>(s);
+      Tensor& tensor = tensors[name] = {std::move(shape), std::vector<float>(total)};
+      for (float& v : tensor.values)
+        v = low + (high - low) * static_cast<float>(random() >> 8) * 0x1p-24f;  // not std::uniform…: same everywhere
+    };
+    add("input_mean", {size}, -1, 1);
+    add("input_std", {size}, 0.5, 2);
+    add("bounds", {2, count}, 0, 0);
+    for (int t = 0; t < 2 * count; ++t)
+      tensors["bounds"].values[static_cast<std::size_t>(t)] = t < count ? 0.005f : 0.7f;
+    add("static_weights", {count}, 0.3f, 0.3f);
+    add("scenario_table", {1, count}, 0.2f, 0.4f);
+    for (std::size_t i = 0; i < hidden.size(); size = hidden[i++]) {
+      const std::string name = "body." + std::to_string(2 * i);
+      add(name + ".weight", {hidden[i], size}, -0.5, 0.5);
+      add(name + ".bias", {hidden[i]}, -0.5, 0.5);
+    }
+    add("head.weight", {count, size}, -1, 1);
+    add("head.bias", {count}, -1, 1);
+    return *this;
+  }
+
+  std::string safetensors() const {
+    std::string header;
+    std::string data;
+    for (const auto& [name, tensor] : tensors) {
+      std::string shape;
+      for (int s : tensor.shape) shape += (shape.empty() ? "" : ",") + std::to_string(s);
+      const std::size_t begin = data.size();
+      data.append(reinterpret_cast<const char*>(tensor.values.data()), tensor.values.size() * sizeof(float));
+      header += (header.empty() ? "{" : ",") + detail::json_quote(name) + R"(:{"dtype":"F32","shape":[)" + shape +
+                R"(],"data_offsets":[)" + std::to_string(begin) + "," + std::to_string(data.size()) + "]}";
+    }
+    return frame(header + "}") + data;
+  }
+
+  static std::string frame(const std::string& header) {
+    const std::uint64_t length = header.size();
+    std::string result(sizeof length, '\0');
+    std::memcpy(result.data(), &length, sizeof length);
+    return result + header;
+  }
+
+  std::string schema_hash() const {
+    const auto lines = [](const std::vector<std::string>& names) {
+      std::string text;
+      for (const auto& name : names) text += (text.empty() ? "\n    " : ",\n    ") + detail::json_quote(name);
+      return names.empty() ? "[]" : "[" + text + "\n  ]";
+    };
+    return sha256("{\n  \"features\": " + lines(features) +
+                  ",\n  \"prediction_features\": " + (prediction_features ? "true" : "false") +
+                  ",\n  \"tasks\": " + lines(tasks) + ",\n  \"transform\": \"" + transform + "\"\n}\n")
+        .substr(0, 16);
+  }
+
+  static std::string sha256(const std::string& text) { return detail::sha256_hex(std::as_bytes(std::span(text))); }
+
+  std::string json() const {
+    const auto names = [](const std::vector<std::string>& all) {
+      std::string text;
+      for (const auto& name : all) text += (text.empty() ? "" : ", ") + detail::json_quote(name);
+      return "[" + text + "]";
+    };
+    std::string widths;
+    for (int width : hidden) widths += (widths.empty() ? "" : ", ") + std::to_string(width);
+    std::map<std::string, std::string> config = {{"hidden", "[" + widths + "]"},
+                                                 {"concentration_floor", "null"},
+                                                 {"total_concentration", "10.0"},
+                                                 {"transform", "\"" + transform + "\""},
+                                                 {"beta", "1e-07"},
+                                                 {"epsilon", "0.001"},
+                                                 {"prediction_features", prediction_features ? "true" : "false"},
+                                                 {"scenario_exploration", exploration}};
+    std::map<std::string, std::string> record = {{"format", "\"pygrade.FusionPolicy\""},
+                                                 {"format_version", "1"},
+                                                 {"tasks", names(tasks)},
+                                                 {"features", names(features)},
+                                                 {"scenarios", "[\"search\"]"},
+                                                 {"schema_hash", "\"" + schema_hash() + "\""},
+                                                 {"sha256", "\"" + sha256(safetensors()) + "\""}};
+    for (const auto& [key, value] : replaced) (config.contains(key) ? config : record)[key] = value;
+    record["config"] = object(config);
+    return object(record);
+  }
+
+  static std::string object(const std::map<std::string, std::string>& values) {
+    std::string text;
+    for (const auto& [key, value] : values)
+      text += (text.empty() ? "\n" : ",\n") + detail::json_quote(key) + ": " + value;
+    return "{" + text + "\n}";
+  }
+
+  void write(const std::filesystem::path& directory) const {
+    std::filesystem::create_directories(directory);
+    std::ofstream(directory / "policy.safetensors", std::ios::binary) << safetensors();
+    std::ofstream(directory / "policy.json", std::ios::binary) << json();
+  }
+};
+
+inline std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
+
+}  // namespace pygrade::tests

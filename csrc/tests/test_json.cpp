@@ -1,0 +1,96 @@
+#include "check.hpp"
+#include "json.hpp"
+
+using pygrade::detail::Json;
+using pygrade::detail::json_quote;
+using pygrade::detail::JsonError;
+
+namespace {
+
+void check_refused(const std::string& text, const std::string& reason) {
+  CHECK_THROWS(JsonError, reason, Json::parse(text));
+}
+
+}  // namespace
+
+TEST(every_kind_of_value_is_read) {
+  const Json value = Json::parse(R"( {"a": [1, -2.5e+3, true, false, null], "b": {"c": "x"}, "": []} )");
+  CHECK_EQUAL(value.keys.size(), std::size_t{3});
+  const Json& list = value.at("a");
+  CHECK_EQUAL(list.items[0].number, 1.0);
+  CHECK_EQUAL(list.items[1].number, -2500.0);
+  CHECK(list.items[2].boolean && !list.items[3].boolean);
+  CHECK(list.items[3].type == Json::Type::boolean && list.items[4].type == Json::Type::null);
+  CHECK_EQUAL(value.at("b").string_at("c"), "x");
+  CHECK(value.at("").type == Json::Type::array);
+  CHECK(value.find("d") == nullptr);
+  CHECK(Json::parse("0").number == 0.0 && Json::parse("\"\"").string.empty());
+}
+
+TEST(numbers_are_exact_and_python_s_literals_are_known) {
+  CHECK_EQUAL(Json::parse("0.1").number, 0.1);
+  CHECK_EQUAL(Json::parse("5e-324").number, 5e-324);
+  CHECK_EQUAL(Json::parse("123456789012345678901234567890").number, 123456789012345678901234567890.0);
+  CHECK(std::isnan(Json::parse("NaN").number));
+  CHECK_EQUAL(Json::parse("[-Infinity]").items[0].number, -std::numeric_limits<double>::infinity());
+  for (const char* bad : {"01", "-", "1.", ".5", "1e", "+1", "0x1", "1e999", "nan", "Inf", "-NaN", "tru", "1 2"})
+    CHECK_THROWS(JsonError, "byte ", Json::parse(bad));
+}
+
+TEST(strings_are_utf8) {
+  CHECK_EQUAL(Json::parse(R"("\u00e9\n\/\ud83d\ude00\"")").string, "\xc3\xa9\n/\xf0\x9f\x98\x80\"");
+  CHECK_EQUAL(Json::parse("\"\xc3\xa9\"").string, "\xc3\xa9");
+  for (const char* bad :
+       {"\"\xc3\"", "\"\xc0\x80\"", "\"\xed\xa0\x80\"", "\"\xf4\x90\x80\x80\"", "\"\xff\"", "\"\x80\""})
+    check_refused(bad, "not UTF-8");
+  check_refused(R"("\ud800")", "byte 1 (line 1, column 2): a lone surrogate");
+  check_refused(R"("\udc00")", "lone surrogate");
+  check_refused(R"("\ud800\u0041")", "lone surrogate");
+  check_refused(R"("\u12g4")", "four hexadecimal digits");
+  check_refused(R"("\u12)", "ends within an escape");
+  check_refused(R"("\x")", "unknown escape");
+  check_refused("\"a\nb\"", "control character");
+  check_refused("\"abc", "byte 0 (line 1, column 1): a string without an end");
+  check_refused("\xef\xbb\xbf{}", "want a value");
+}
+
+TEST(quoting_is_python_s) {
+  CHECK_EQUAL(json_quote("a\"\\\b\f\n\r\t/\x01\x7f"), R"("a\"\\\b\f\n\r\t/\u0001\u007f")");
+  CHECK_EQUAL(json_quote("\xc3\xa9\xf0\x9f\x98\x80"), R"("\u00e9\ud83d\ude00")");
+  CHECK_THROWS(JsonError, "not UTF-8", json_quote("\xff"));
+}
+
+TEST(structure_is_strict_and_places_are_told) {
+  check_refused("", "byte 0 (line 1, column 1): the text ends");
+  check_refused("{\"a\": 1,\n \"b\" 2}", "byte 14 (line 2, column 6): want ':'");
+  check_refused("{\"a\": 1,}", "want a key");
+  check_refused("[1,]", "want a value");
+  check_refused("[1 2]", "want ',' or ']'");
+  check_refused("{\"a\": 1", "want ',' or '}'");
+  check_refused("{a: 1}", "want a key in quotes");
+  check_refused("[] []", "text after the end");
+  check_refused("{\"a\": 1, \"b\": 2, \"\\u0061\": 3}", "byte 17 (line 1, column 18): a key stands twice");
+  check_refused(std::string("[1\0]", 4), "want ',' or ']'");
+}
+
+TEST(limits_hold) {
+  check_refused(std::string(33, '[') + std::string(33, ']'), "nested deeper than 32");
+  Json::parse(std::string(32, '[') + std::string(32, ']'));
+  check_refused(std::string(5'000'000, '['), "nested deeper than 32");
+  CHECK_THROWS(JsonError, "more than 3 values", Json::parse("[1, 2, 3]", {.values = 3}));
+  CHECK_THROWS(JsonError, "at most 4 are read", Json::parse("[1, 2]", {.bytes = 4}));
+}
+
+TEST(typed_access_names_the_key) {
+  const Json value = Json::parse(R"({"s": "x", "n": 1.5, "l": [1, 2.5], "t": ["a", 1], "inf": Infinity, "i": [0, 7]})");
+  CHECK_THROWS(JsonError, "'none' is absent", value.at("none"));
+  CHECK_THROWS(JsonError, "'n' is not a string", value.string_at("n"));
+  CHECK_THROWS(JsonError, "'s' is not a number", value.finite_at("s"));
+  CHECK_THROWS(JsonError, "'inf' is not finite", value.finite_at("inf"));
+  CHECK_THROWS(JsonError, "'l' holds something that is not an integer", value.integers_at("l"));
+  CHECK_THROWS(JsonError, "'t' holds something that is not a string", value.strings_at("t"));
+  CHECK_THROWS(JsonError, "'s' is not a list", value.strings_at("s"));
+  CHECK_THROWS(JsonError, "'s' is not an object", value.object_at("s"));
+  CHECK_THROWS(JsonError, "'s' is not true or false", value.boolean_at("s"));
+  CHECK_EQUAL(value.integers_at("i"), (std::vector<std::int64_t>{0, 7}));
+}

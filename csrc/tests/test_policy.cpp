@@ -1,0 +1,199 @@
+#include <cmath>
+#include <limits>
+
+#include "artefact.hpp"
+#include "check.hpp"
+#include "policy.hpp"
+
+using namespace pygrade;
+using namespace pygrade::tests;
+
+namespace {
+
+constexpr float missing = std::numeric_limits<float>::quiet_NaN();
+
+std::shared_ptr<const Policy> parse(const Artefact& artefact) {
+  return Policy::parse(artefact.json(), bytes(artefact.safetensors()));
+}
+
+std::shared_ptr<const Policy> policy_of(Artefact artefact) { return parse(artefact.draw()); }
+
+struct Evaluation {
+  std::vector<float> inputs, concentration, weights;
+};
+
+Evaluation evaluate(const Policy& policy, const std::vector<float>& context, const std::vector<float>& predictions,
+                    std::optional<std::string_view> scenario = {}) {
+  const std::size_t tasks = policy.tasks().size();
+  Evaluation result{std::vector<float>(policy.num_inputs(), missing), std::vector<float>(tasks, missing),
+                    std::vector<float>(tasks, missing)};
+  Policy::Workspace workspace;
+  policy.request_inputs(context, predictions, result.inputs);
+  policy.evaluate(result.inputs, scenario, workspace, result.concentration, result.weights);
+  return result;
+}
+
+// The same in plain double, straight from the tensors.
+std::vector<double> expected_concentration(const Artefact& artefact, const std::vector<float>& inputs) {
+  const auto& tensors = artefact.tensors;
+  std::vector<double> x(inputs.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double value = (inputs[i] - tensors.at("input_mean").values[i]) / tensors.at("input_std").values[i];
+    x[i] = std::isnan(value) ? 0.0 : std::clamp(value, -5.0, 5.0);
+  }
+  const auto linear = [&](const std::string& name) {
+    const auto& weight = tensors.at(name + ".weight").values;
+    const auto& bias = tensors.at(name + ".bias").values;
+    std::vector<double> y(bias.size());
+    for (std::size_t j = 0; j < y.size(); ++j) {
+      y[j] = bias[j];
+      for (std::size_t i = 0; i < x.size(); ++i) y[j] += static_cast<double>(weight[j * x.size() + i]) * x[i];
+    }
+    x = y;
+  };
+  for (std::size_t i = 0; i < artefact.hidden.size(); ++i) {
+    linear("body." + std::to_string(2 * i));
+    for (double& v : x) v /= 1.0 + std::exp(-v);
+  }
+  linear("head");
+  double total = 0.0;
+  for (double& v : x) total += v = std::exp(v);
+  for (double& v : x) v = 0.3 / static_cast<double>(x.size()) + 10.0 * v / total;
+  return x;
+}
+
+}  // namespace
+
+TEST(the_network_is_evaluated) {
+  for (const std::vector<int>& hidden : {std::vector<int>{8, 5}, {64, 64}, {1}, {130, 17, 3}})
+    for (std::size_t tasks : {1u, 3u, 8u, 64u}) {
+      Artefact artefact;
+      artefact.hidden = hidden;
+      artefact.tasks.clear();
+      for (std::size_t t = 0; t < tasks; ++t) artefact.tasks.push_back("t" + std::to_string(t));
+      artefact.draw();
+      if (tasks == 1)
+        for (float& bound : artefact.tensors["bounds"].values) bound = 1.0f;
+      const auto policy = parse(artefact);
+      std::vector<float> predictions(37 * tasks);
+      for (std::size_t i = 0; i < predictions.size(); ++i) predictions[i] = static_cast<float>(i * 7919 % 1000) / 1000;
+      const auto result = evaluate(*policy, {0.5f, missing}, predictions);
+      const auto expected = expected_concentration(artefact, result.inputs);
+      double sum = 0.0;
+      for (std::size_t t = 0; t < tasks; ++t) {
+        CHECK_NEAR(result.concentration[t], expected[t], 1e-5 * expected[t]);
+        sum += result.weights[t];
+      }
+      CHECK_NEAR(sum, 1.0, 1e-6);
+    }
+}
+
+TEST(inputs_are_mean_and_std_of_the_logarithms) {
+  const auto policy = policy_of({});
+  for (std::size_t rows : {1u, 2u, 5u, 340u, 341u, 342u, 1500u}) {
+    std::vector<float> predictions(rows * 3);
+    for (std::size_t i = 0; i < predictions.size(); ++i)
+      predictions[i] = std::ldexp(static_cast<float>(i * 7919 % 1000), -static_cast<int>(i % 60));
+    const auto inputs = evaluate(*policy, {1, 2}, predictions).inputs;
+    for (std::size_t t = 0; t < 3; ++t) {
+      double mean = 0.0;
+      double square = 0.0;
+      const auto log_of = [&](std::size_t j) { return std::log(static_cast<double>(predictions[j * 3 + t]) + 1e-7); };
+      for (std::size_t j = 0; j < rows; ++j) mean += log_of(j) / static_cast<double>(rows);
+      for (std::size_t j = 0; j < rows; ++j) square += std::pow(log_of(j) - mean, 2) / static_cast<double>(rows);
+      CHECK_NEAR(inputs[2 + t], mean, 1e-6 * std::fabs(mean));
+      CHECK_NEAR(inputs[5 + t], std::sqrt(square), 1e-6 * std::sqrt(square) + 1e-7);
+    }
+  }
+}
+
+TEST(scenarios_scale_the_concentration_and_not_the_weights) {
+  const auto policy = policy_of({});
+  const std::vector<float> predictions = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
+  const auto plain = evaluate(*policy, {1, 2}, predictions);
+  const auto search = evaluate(*policy, {1, 2}, predictions, "search");
+  for (std::size_t t = 0; t < 3; ++t) CHECK_EQUAL(search.concentration[t], 0.5f * plain.concentration[t]);
+  CHECK_EQUAL(search.weights, plain.weights);
+  CHECK_EQUAL(evaluate(*policy, {1, 2}, predictions, "other").concentration, plain.concentration);
+  CHECK(policy->fallback("search").of_scenario && !policy->fallback("other").of_scenario);
+  CHECK(!policy->fallback({}).of_scenario);
+}
+
+TEST(projection_complies_and_keeps_what_complies) {
+  const std::vector<float> low = {0.05f, 0.1f, 0.0f};
+  const std::vector<float> high = {0.5f, 0.7f, 0.3f};
+  for (const auto& given :
+       {std::vector<float>{1, 0, 0}, {0, 0, 1}, {0.3f, 0.4f, 0.3f}, {1e-30f, 1e-38f, 1}, {0, 1, 0}}) {
+    std::vector<float> weights = given;
+    project_weights(weights, low, high);
+    double sum = 0.0;
+    for (std::size_t t = 0; t < 3; ++t) {
+      CHECK(weights[t] >= low[t] && weights[t] <= high[t]);
+      sum += weights[t];
+    }
+    CHECK_NEAR(sum, 1.0, 1e-6);
+    if (given[1] == 0.4f) CHECK_EQUAL(weights, given);
+  }
+}
+
+TEST(every_instruction_set_gives_these_bits) {
+  const auto policy = policy_of({});
+  std::vector<float> predictions(300);
+  for (std::size_t i = 0; i < predictions.size(); ++i) predictions[i] = static_cast<float>(i * 7919 % 1000) / 1000;
+  const auto result = evaluate(*policy, {0.25f, -1}, predictions);
+  const auto check = [](const std::vector<float>& actual, const std::string& expected) {
+    CHECK_EQUAL(Artefact::sha256({reinterpret_cast<const char*>(actual.data()), actual.size() * 4}).substr(0, 16),
+                expected);
+  };
+  check(result.inputs, "0039daa7c90f1bf9");
+  check(result.concentration, "687e189460dc21d7");
+}
+
+TEST(files_are_read_and_told_apart) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("pygrade_test_policy_" + std::to_string(std::random_device{}()));
+  CHECK_THROWS(ArtefactMissing, "policy.json does not exist", Policy::load(folder));
+  Artefact old, next;
+  next.seed = 2;
+  old.draw().write(folder);
+  CHECK_EQUAL(Policy::load(folder)->version(), parse(old)->version());
+  std::ofstream(folder / "policy.safetensors.new", std::ios::binary) << next.draw().safetensors();
+  CHECK_EQUAL(Policy::load(folder)->version(), parse(old)->version());
+  std::ofstream(folder / "policy.json", std::ios::binary) << next.json();
+  CHECK_EQUAL(Policy::load(folder)->version(), parse(next)->version());
+  std::filesystem::remove(folder / "policy.safetensors.new");
+  CHECK_THROWS(ArtefactError, "policy.safetensors has sha256", Policy::load(folder));
+  std::filesystem::remove(folder / "policy.safetensors");
+  CHECK_THROWS(ArtefactMissing, "policy.safetensors", Policy::load(folder));
+  std::filesystem::remove_all(folder);
+}
+
+TEST(what_does_not_fit_is_named) {
+  const auto refused = [](const std::string& key, const std::string& value, const std::string& reason) {
+    Artefact artefact;
+    artefact.replaced[key] = value;
+    CHECK_THROWS(ArtefactError, reason, policy_of(artefact));
+  };
+  refused("format_version", "2", "policy.json: it is \"pygrade.FusionPolicy\" of version 2");
+  refused("features", "[\"a\"]", "schema_hash");
+  refused("tasks", "[]", "'tasks' has 0 names");
+  refused("hidden", "[8]", "\"head.weight\" is [3, 5]; want [3, 8]");
+  refused("hidden", "[0]", "'hidden' must be");
+  refused("hidden", "[99999999]", "'hidden' must be");
+  refused("transform", "\"cube\"", "'transform' is \"cube\"");
+  refused("beta", "-1", "'beta' is not positive");
+  refused("epsilon", "Infinity", "'epsilon' is not finite");
+  refused("sha256", "\"0\"", "policy/policy.safetensors has sha256");
+  refused("scenarios", "[]", "scenario_table");
+  const auto broken = [](const std::string& tensor, std::size_t index, float value, const std::string& reason) {
+    Artefact artefact;
+    artefact.draw().tensors[tensor].values[index] = value;
+    CHECK_THROWS(ArtefactError, reason, parse(artefact));
+  };
+  broken("head.bias", 1, missing, "tensor \"head.bias\" holds NaN or infinity");
+  broken("bounds", 0, 0.9f, "tensor \"bounds\"");
+  broken("bounds", 3, 0.001f, "tensor \"bounds\"");
+  Artefact artefact;
+  artefact.draw().tensors["more"] = {{1}, {1}};
+  CHECK_THROWS(ArtefactError, "tensors that the policy does not have", parse(artefact));
+}

@@ -1,0 +1,90 @@
+#include "artefact.hpp"
+#include "check.hpp"
+#include "safetensors.hpp"
+
+using namespace pygrade::tests;
+using namespace pygrade::detail;
+
+namespace {
+
+std::string file(const std::string& header, std::size_t data) {
+  return Artefact::frame(header) + std::string(data, '\1');
+}
+
+void check_refused(const std::string& content, const std::string& reason) {
+  CHECK_THROWS(SafetensorsError, reason, read_safetensors(bytes(content)));
+}
+
+std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  const std::string& offsets) {
+  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":[)" + shape + R"(],"data_offsets":[)" + offsets + "]}";
+}
+
+}  // namespace
+
+TEST(sha256_gives_the_published_digests) {
+  CHECK_EQUAL(Artefact::sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK_EQUAL(Artefact::sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK_EQUAL(Artefact::sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+              "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  CHECK_EQUAL(Artefact::sha256(std::string(1'000'000, 'a')),
+              "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+TEST(sha256_does_not_depend_on_the_pieces) {
+  const std::string text(1000, 'x');
+  for (std::size_t piece : {1, 3, 63, 64, 65, 127, 500}) {
+    Sha256 digest;
+    for (std::size_t at = 0; at < text.size(); at += piece)
+      digest.update(bytes(text).subspan(at, std::min(piece, text.size() - at)));
+    CHECK_EQUAL(digest.hex(), Artefact::sha256(text));
+  }
+  for (std::size_t size = 50; size < 130; ++size)
+    CHECK_EQUAL(Artefact::sha256(std::string(size, 'y')).size(), std::size_t{64});
+}
+
+TEST(tensors_come_back_by_name) {
+  Artefact artefact;
+  artefact.tensors = {{"b", {{2, 2}, {1, 2, 3, 4}}}, {"a", {{3}, {5, 6, 7}}}, {"empty", {{0, 4}, {}}}};
+  const std::string content = artefact.safetensors();
+  const auto tensors = read_safetensors(bytes(content));
+  CHECK_EQUAL(tensors.size(), std::size_t{3});
+  CHECK_EQUAL(tensors[0].name, "a");
+  const std::int64_t shape[] = {2, 2};
+  CHECK_EQUAL(float_tensor(tensors, "b", shape), (std::vector<float>{1, 2, 3, 4}));
+  CHECK_THROWS(SafetensorsError, "tensor \"a\" is [3]; want [2, 2]", float_tensor(tensors, "a", shape));
+  CHECK_THROWS(SafetensorsError, "tensor \"c\" is absent", float_tensor(tensors, "c", shape));
+}
+
+TEST(other_types_are_read_and_refused_as_float32) {
+  const std::string content = file("{\"__metadata__\":{\"x\":\"y\"}," + entry("d", "F64", "2", "0,16") + "," +
+                                       entry("i", "I64", "", "16,24") + "}  ",
+                                   24);
+  const auto tensors = read_safetensors(bytes(content));
+  CHECK(tensors[0].type == TensorType::float64 && tensors[1].type == TensorType::int64);
+  const std::int64_t shape[] = {2};
+  CHECK_THROWS(SafetensorsError, "tensor \"d\" is not F32", float_tensor(tensors, "d", shape));
+}
+
+TEST(damage_is_named) {
+  check_refused("", "truncated");
+  check_refused("1234567", "truncated");
+  check_refused(std::string(8, '\xff'), "the header says it has 18446744073709551615 bytes");
+  check_refused(file("{}", 0).substr(0, 9), "the header says it has 2 bytes; the file has 1");
+  check_refused(file("", 0), "the header: byte 0");
+  check_refused(file("[]", 0), "it is not an object");
+  check_refused(file(" {}", 0), "it is not an object");
+  check_refused(file("{", 0), "the header: byte 1");
+  check_refused(file("{\"a\":1}", 0), "tensor \"a\": its entry");
+  check_refused(file("{" + entry("a", "F16", "2", "0,4") + "}", 4), "want F32, F64 or I64");
+  check_refused(file("{" + entry("a", "F32", "2", "0,4") + "}", 4), "shape [2] wants 8");
+  check_refused(file("{" + entry("a", "F32", "-1", "0,4") + "}", 4), "'shape' holds");
+  check_refused(file("{" + entry("a", "F32", "4294967296,4294967296", "0,0") + "}", 0), "too large");
+  check_refused(file("{" + entry("a", "F32", "1", "4,0") + "}", 4), "'data_offsets' are 4 … 0");
+  check_refused(file("{" + entry("a", "F32", "2", "0,8") + "}", 4), "the file has 4 bytes");
+  check_refused(file("{" + entry("a", "F32", "1", "0,4,8") + "}", 4), "must be two numbers");
+  check_refused(file("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "0,4") + "}", 4), "overlaps");
+  check_refused(file("{" + entry("a", "F32", "1", "0,4") + "," + entry("b", "F32", "1", "8,12") + "}", 12), "gap");
+  check_refused(file("{" + entry("a", "F32", "1", "0,4") + "}", 5), "after the last tensor");
+  check_refused(file("{" + entry("a", "F32", "1,1,1,1,1,1,1,1,1", "0,4") + "}", 4), "8 dimensions");
+}

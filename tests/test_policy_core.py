@@ -1,0 +1,161 @@
+"""The C++ reader and evaluation of a saved policy against the Python ones."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pygrade import _core
+from pygrade.policy import FusionPolicy, PolicyConfig
+
+
+def save(folder, tasks=("click", "cart", "order"), features=("hour", "intent"), scale=30.0, seed=0, **options):
+    policy = FusionPolicy(PolicyConfig(**options), tasks, features, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    policy.head.weight.data.mul_(scale)  # so that requests differ
+    policy.input_mean.copy_(torch.randn(policy.num_inputs, generator=generator))
+    policy.input_std.copy_(torch.rand(policy.num_inputs, generator=generator) + 0.5)
+    share = torch.rand(2, len(tasks), generator=generator) + 0.2
+    static, search = share / share.sum(-1, keepdim=True)
+    policy.set_static_weights(static, {"search": search, "": static.flip(0)})
+    policy.save(folder)
+    return policy
+
+
+def evaluate(core, context, predictions, scenario=None):
+    tasks = len(core.tasks)
+    inputs, concentration, weights = (np.full(n, np.nan, np.float32) for n in (core.num_inputs, tasks, tasks))
+    core.evaluate(context, predictions, scenario, inputs, concentration, weights)
+    return inputs, concentration, weights
+
+
+CASES = {
+    "default": {"tasks": tuple("abcdefgh"), "features": tuple(f"f{i}" for i in range(22)), "hidden": (64, 64)},
+    "odd": {"tasks": tuple("abcde"), "features": ("é", "\U0001f600", 'quo"te\\\n\x7f'), "hidden": (7, 33, 1)},
+    "one task": {"tasks": ("only",), "features": (), "hidden": (5,)},
+    "no prediction features": {"prediction_features": False, "hidden": (130,), "transform": "rank"},
+    "scenarios": {"scenario_exploration": {"search": 0.5, "feed": 2.0}, "concentration_floor": 0.7, "hidden": (16,)},
+    "tight box": {"lower": (0.2, 0.3, 0.1), "upper": 0.5, "minimum": {"order": 0.15}, "scale": 900.0},
+    "wide": {"tasks": tuple(f"t{i}" for i in range(64)), "features": (), "lower": 0.0, "upper": 1.0},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("rows", [1, 3, 500, 2501])
+def test_forward_agrees_with_torch(case, rows, tmp_path):
+    policy = save(tmp_path, **CASES[case])
+    core = _core.Policy.load(str(tmp_path))
+    assert core.version == policy.version
+    assert core.schema_hash == policy.schema_hash()
+    assert tuple(core.tasks) == policy.tasks and tuple(core.features) == policy.features
+    rng = np.random.default_rng(rows)
+    context = rng.standard_normal(len(policy.features)).astype(np.float32) * 3
+    if len(context) > 1:
+        context[1] = np.nan  # unknown
+    predictions = (rng.uniform(0, 1, (rows, len(policy.tasks))) ** 6).astype(np.float32)
+    predictions[0, 0] = 0.0
+    for scenario in (None, "search", "other"):
+        inputs, concentration, weights = evaluate(core, context, predictions, scenario)
+        expected = policy.request_inputs(context[None], predictions[None])
+        np.testing.assert_allclose(inputs, expected[0].numpy(), rtol=1e-6, atol=1e-6, equal_nan=True)
+        with torch.no_grad():
+            alpha = policy(expected, None if scenario is None else [scenario])[0].numpy()
+        np.testing.assert_allclose(concentration, alpha, rtol=1e-5)
+        np.testing.assert_allclose(weights, policy.serve(expected)[0].numpy(), rtol=1e-5, atol=1e-7)
+        low, high = policy.bounds.numpy()
+        assert ((weights >= low) & (weights <= high)).all()
+        assert abs(weights.astype(float).sum() - 1) < 1e-6
+
+
+name = st.text(st.characters(exclude_categories=("Cs",)), max_size=4)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.lists(name, min_size=1, max_size=5, unique=True), st.lists(name, max_size=5), st.booleans())
+def test_schema_hash_of_any_names_is_reproduced(tmp_path_factory, tasks, features, prediction_features):
+    if not features:
+        prediction_features = True
+    folder = tmp_path_factory.mktemp("policy")
+    policy = save(folder, tasks, features, hidden=(2,), prediction_features=prediction_features, upper=1.0)
+    assert _core.Policy.load(str(folder)).schema_hash == policy.schema_hash()
+    shutil.rmtree(folder)
+
+
+def test_a_save_killed_before_the_last_rename_is_read(tmp_path):
+    old, new = save(tmp_path / "a"), save(tmp_path / "b", seed=1)
+    (tmp_path / "b" / "policy.safetensors").rename(tmp_path / "a" / "policy.safetensors.new")
+    assert _core.Policy.load(str(tmp_path / "a")).version == old.version  # killed before the JSON was replaced
+    (tmp_path / "b" / "policy.json").rename(tmp_path / "a" / "policy.json")
+    assert _core.Policy.load(str(tmp_path / "a")).version == new.version  # and after
+
+
+def test_extra_may_hold_any_json(tmp_path):
+    policy = FusionPolicy(PolicyConfig(hidden=(2,)), ("a", "b"), ("x",))
+    policy.save(tmp_path, {"loss": float("nan"), "best": float("inf"), "deep": [{"a": [1e-300, -1, "é\n"]}]})
+    assert _core.Policy.load(str(tmp_path)).version == policy.version
+
+
+def edit(folder, **changes):
+    path = folder / "policy.json"
+    record = json.loads(path.read_text())
+    for key, value in changes.items():
+        target = record["config"] if key in record["config"] else record
+        target[key] = value
+    path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"format_version": 2}, "version"),
+        ({"format": "other"}, "other"),
+        ({"features": ["hour", "other"]}, "schema_hash"),
+        ({"transform": "log"}, "schema_hash"),
+        ({"transform": "cube"}, "transform"),
+        ({"hidden": [8, 8]}, r"policy.safetensors: tensor \"body.0"),
+        ({"hidden": []}, "hidden"),
+        ({"hidden": [1e9]}, "hidden"),
+        ({"beta": 0}, "beta"),
+        ({"beta": "x"}, "beta"),
+        ({"tasks": "abc"}, "tasks"),
+        ({"sha256": "0" * 64}, "sha256"),
+        ({"scenario_exploration": {"a": -1}}, "'a'"),
+        ({"scenarios": []}, "scenario_table"),
+    ],
+)
+def test_json_that_does_not_fit_is_named(tmp_path, change, named):
+    save(tmp_path)
+    edit(tmp_path, **change)
+    with pytest.raises(ValueError, match=named):
+        _core.Policy.load(str(tmp_path))
+
+
+def test_damaged_and_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"policy\.json"):
+        _core.Policy.load(str(tmp_path))
+    save(tmp_path)
+    tensors = tmp_path / "policy.safetensors"
+    content = tensors.read_bytes()
+    for damaged in (content[:-1], content + b"x", content[:200] + b"\x00" + content[201:], b""):
+        tensors.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"policy\.safetensors has sha256"):
+            _core.Policy.load(str(tmp_path))
+    tensors.unlink()
+    with pytest.raises(FileNotFoundError, match=r"policy\.safetensors"):
+        _core.Policy.load(str(tmp_path))
+    text = (tmp_path / "policy.json").read_text()
+    (tmp_path / "policy.json").write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"policy\.json: byte \d+ \(line \d+, column \d+\)"):
+        _core.Policy.load(str(tmp_path))
+
+
+def test_parse_takes_the_content_of_the_files(tmp_path):
+    policy = save(tmp_path)
+    text, tensors = ((tmp_path / name).read_bytes() for name in ("policy.json", "policy.safetensors"))
+    assert _core.Policy(text, tensors).version == policy.version
+    with pytest.raises(ValueError, match=r"here/policy\.safetensors has sha256"):
+        _core.Policy(text, tensors[:-4], "here")
