@@ -70,3 +70,35 @@ def test_what_the_data_cannot_say_is_nan_and_null_in_json():
     assert one_user.value == 1.5 and math.isnan(one_user.standard_error)
     assert math.isnan(intervals.mean([], np.empty(0)).value)
     assert math.isnan(intervals.ratio([1.0], [0.0], np.zeros(1)).value)
+
+
+def test_bootstrap_of_a_mean_is_no_narrower_than_the_normal_interval_and_leans_with_the_skew():
+    rng = np.random.default_rng(3)
+    values = rng.lognormal(0, 1.5, 300)
+    result = intervals.bootstrap([values, np.ones(300)], [1.0], np.arange(300))
+    exact = intervals.mean(values, np.arange(300))
+    assert (result.value, result.standard_error) == pytest.approx((exact.value, exact.standard_error))
+    assert result.value - result.low == pytest.approx(1.959964 * result.standard_error)
+    assert result.high - result.value > 1.2 * (result.value - result.low)
+    narrow = intervals.bootstrap([values, np.ones(300)], [1.0], np.arange(300), confidence=0.5)
+    assert result.low < narrow.low < result.value < narrow.high < result.high
+    assert intervals.bootstrap([values, np.ones(300)], [1.0], np.arange(300)) == result
+
+
+def test_bootstrap_of_a_ratio_difference_has_the_delta_method_error():
+    rng = np.random.default_rng(4)
+    users = rng.integers(0, 100, 500)
+    top, bottom = rng.random(500), rng.random(500) + 0.5
+    one = intervals.ratio(top, bottom, users)
+    result = intervals.bootstrap([top, bottom], [1.0], users)
+    assert (result.value, result.standard_error) == pytest.approx((one.value, one.standard_error))
+    same = intervals.bootstrap([top, bottom, top, bottom], [1.0, -1.0], users)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_bootstrap_is_unbounded_where_one_cluster_knows():
+    values = np.zeros(50)
+    values[3] = 1
+    result = intervals.bootstrap([values, np.ones(50)], [1.0], np.arange(50))
+    assert result.value == 0.02 and result.high == math.inf
+    assert math.isnan(intervals.bootstrap([values, np.ones(50)], [1.0], np.zeros(50)).low)
