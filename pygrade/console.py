@@ -26,7 +26,7 @@ def text(line: str) -> None:
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "") -> None:
     """A table whose first column is text and the others numbers; the row that begins with ``strong`` stands out."""
     view = require("rich.table").Table(
-        title=title, title_justify="left", title_style="bold", box=require("rich.box").SIMPLE_HEAD
+        title=title or None, title_justify="left", title_style="bold", box=require("rich.box").SIMPLE_HEAD
     )
     for index, name in enumerate(head):
         view.add_column(name, justify="right" if index else "left", no_wrap=True)
@@ -36,7 +36,7 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], strong
 
 
 def lifts(title: str, lifts_by_arm: Mapping[str, Mapping[str, Any]], metrics: Sequence[str], strong: str = "") -> None:
-    """Lift of each arm per metric in per cent, ± half of the 95 % interval; empty lifts are the baseline's."""
+    """Lift of each arm per metric in per cent, ± half of the 95 % interval; a missing lift is the baseline's own."""
     rows = [[arm, *(lift(own.get(metric)) for metric in metrics)] for arm, own in lifts_by_arm.items()]
     table(title, ["", *(LABELS.get(metric, metric) for metric in metrics)], rows, strong)
 
@@ -49,7 +49,8 @@ def page(record: Mapping[str, Any]) -> None:
         [str(slot), str(item["item_id"]), f"{item['score']:+.3f}", *(f"{c:+.3f}" for c in item["contributions"])]
         for slot, item in enumerate(record["items"], 1)
     ]
-    table(f"{record['title']}: {record['why']}", head, [weights, *rows])
+    text(f"\n{record['title']}: {record['why']}")
+    table("", head, [weights, *rows])
 
 
 def lift(found: Mapping[str, Any] | None) -> str:

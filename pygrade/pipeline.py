@@ -20,11 +20,11 @@ from pygrade.data.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.logs import Logs, read_logs
 from pygrade.page import Page
 from pygrade.policy import FusionPolicy, PolicyConfig
-from pygrade.progress import say
+from pygrade.progress import say, track
 from pygrade.ranker import BlendedRanker
 from pygrade.report import record_weights, write_report, write_text
 from pygrade.reward import CompositeReward
-from pygrade.simulate import AbTest, SimulateConfig, ab_test, simulate_logs
+from pygrade.simulate import AbTest, SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.train import TrainConfig, TrainResult, train
 
 EQUAL, PRODUCTION, STATIC, LINEAR, STAGE1, GRADE = (
@@ -91,11 +91,18 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     result.policy.save(run / "policy", extra={"trained_on": logs.num_requests, "seed": config.seed})
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
 
-    say(f"A/B test: {config.test_requests:,} requests of users that are not in the log …")
+    say(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
     requests = world.requests(config.test_requests, config.seed, "test")
     arms, transforms, inputs = _arms(logs, result, training, requests)
-    test = ab_test(world, requests, arms, PRODUCTION, transform=transforms, seed=config.seed)
-    against_static = ab_test(world, requests, arms, STATIC, transform=transforms, seed=config.seed)
+    ranked = {}
+    with track("A/B test", total=len(arms) + 2) as bar:
+        for arm, weights in arms.items():
+            ranked[arm] = rank_pages(requests.p_hat, weights, world.config.page_size, transforms[arm], arm)
+            bar.advance(1, arm=arm)
+        test = compare_pages(world, requests, ranked, PRODUCTION, seed=config.seed)
+        bar.advance(1, arm=f"against {PRODUCTION}")
+        against_static = compare_pages(world, requests, ranked, STATIC, seed=config.seed)
+        bar.advance(1, arm=f"against {STATIC}")
     write_text(run / "abtest.json", json.dumps(test.to_dict(), indent=2) + "\n")
     with torch.no_grad():
         alpha = result.policy(inputs, requests.scenario)
@@ -121,7 +128,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-    report = write_report(run, "pygrade demo: fusion weights learned from a simulated marketplace's log", GRADE)
+    report = write_report(run, "pygrade demo: weights learned from a simulated log", GRADE)
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     _mark(run, config, "complete")

@@ -123,7 +123,7 @@ def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[A
                 line.set_color(FAINT)
         for box, colour in zip(parts["boxes"], CYCLE * 8, strict=False):
             box.set(facecolor=colour, alpha=0.55, edgecolor=colour)
-        axis.set_xticks(range(1, len(tasks) + 1), tasks, rotation=30 if len(tasks) > 4 else 0)
+        axis.set_xticks(range(1, len(tasks) + 1), tasks, **_turned(tasks))
         axis.set_title(title)
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
@@ -133,6 +133,31 @@ def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[A
     axes[2].set_xlabel("nats (higher: wider exploration)")
     axes[2].set_ylabel("requests")
     return _png(figure)
+
+
+def served(gains: Mapping[str, Mapping[str, float]], reference: str) -> bytes:
+    """Bars of what each policy's served weights earn on the log, per reward component, in per cent over a reference."""
+    arms, parts = list(gains), list(next(iter(gains.values())))
+    figure, (axis,) = _figure(1, 1, (6.6, 2.7))
+    width = 0.8 / len(arms)
+    for offset, (colour, arm) in enumerate(zip((GREY, BLUE, *CYCLE[1:]), arms, strict=False)):
+        left = [i - 0.4 + width * (offset + 0.5) for i in range(len(parts))]
+        bars = axis.bar(left, [100 * gains[arm][part] for part in parts], 0.9 * width, color=colour, label=arm)
+        axis.bar_label(bars, fmt="%+.2f", padding=2, fontsize=8.5, color=INK)
+    axis.axhline(0, color=FAINT, linewidth=1)
+    axis.set_xticks(range(len(parts)), parts)
+    axis.set_ylabel(f"% over {reference}")
+    axis.set_title("Reward of the weights served")
+    axis.grid(axis="x", visible=False)
+    axis.margins(y=0.2)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return _png(figure)
+
+
+def _turned(names: Sequence[str]) -> dict[str, Any]:
+    """Tick labels lie flat where they fit, else slanted with their end at the tick."""
+    slant = sum(len(name) for name in names) > 36
+    return {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slant else {}
 
 
 def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, list[Any]]:

@@ -202,6 +202,28 @@ def _training_sections(run: Path) -> list[Section]:
                 plots.curves(panels),
             )
         )
+    record = _json(path.with_name("train.json")).get("served")
+    if record:
+        base = record["static"]
+        sections.append(
+            Section(
+                "What the policy earns on its log",
+                "Mean reward of the weights served (not sampled) over all logged requests, against the best static "
+                "weights. In-sample: the policy was fitted to these requests; the A/B test is the judge.",
+                "served",
+                plots.served(
+                    {
+                        label: {
+                            part: record[name][part] / base[part] - 1
+                            for part in ("posterior", "prior", "reward")
+                            if base.get(part)
+                        }
+                        for name, label in (("stage1", "stage 1"), ("stage2", "stage 2"))
+                    },
+                    "best static",
+                ),
+            )
+        )
     parts = [name for name in two if name.startswith("reward_")]
     if parts:
         sections.append(
@@ -254,7 +276,8 @@ def _page_sections(pages: Json) -> list[Section]:
         Section(
             f"A ranked page: {page['title']}",
             "What the saved policy served. First row: the weights it chose for this request. Below, each item's fused "
-            "score and what every task contributed to it, w · f(p): blue lifts the item, orange sinks it.",
+            "score and what every task contributed to it, w · f(p): blue lifts the item, orange sinks it."
+            + f" Here: {html.escape(page['why'])}.",
             table=page_table(page),
         )
         for page in pages.get("pages", [])

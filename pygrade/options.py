@@ -1,0 +1,129 @@
+"""The options of the subcommands: the config dataclasses, and what only the command line asks."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from pygrade import data
+from pygrade.data.kuairand import KuaiRandConfig
+from pygrade.data.marketplace_config import MarketplaceConfig
+from pygrade.logs import Logs
+from pygrade.pipeline import PRODUCTION
+from pygrade.progress import say
+from pygrade.simulate import SimulateConfig
+from pygrade.train import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Options of every command."""
+
+    json: bool = False  # print one JSON object on standard output instead of tables
+    quiet: bool = False  # no progress on standard error
+    traceback: bool = False  # show the Python traceback of an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where requests come from."""
+
+    data: str  # SCHEME:PATH, e.g. logs:runs/demo/logs or kuairand:KuaiRand-1K
+    kuairand: KuaiRandConfig = field(default_factory=KuaiRandConfig)  # for kuairand: data only
+
+    def load(self) -> Logs:
+        """The logs, with progress on standard error."""
+        if not self.data.startswith("kuairand:"):
+            return data.load(self.data)
+        options = {entry.name: getattr(self.kuairand, entry.name) for entry in fields(KuaiRandConfig)}
+        return data.load(self.data, log=say, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Output):
+    """The main job on a simulated marketplace: log, stage 1, stage 2, A/B test, report, ranked pages.
+
+    A demo that was interrupted goes on where it stopped; a finished one is made anew.
+
+    Example: pygrade demo --out runs/demo
+    """
+
+    out: Path = Path("runs/demo")  # directory to write
+    requests: int = 20_000  # logged requests to learn from
+    test_requests: int = 12_000  # requests of the A/B test, by users that are not in the log
+    pages: int = 3  # ranked pages to print
+    seed: int = 0  # of the world, the training and the test
+    resume: bool = True  # go on with an interrupted demo of the same options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate(Output, SimulateConfig):
+    """Write the production log of a simulated marketplace, in the Parquet layout that train and evaluate read.
+
+    Example: pygrade simulate --out runs/logs --num-requests 5000
+    """
+
+    out: Path  # directory to write; an earlier log there is replaced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Source, Output, TrainConfig):
+    """Train a fusion policy on logged requests and judge it on the latest of them.
+
+    The directory gets policy/, stage1/, metrics.jsonl, checkpoints/, evaluation.json and report.html. A training that
+    was interrupted goes on from its last checkpoint when the data and the options are the same.
+
+    Example: pygrade train --data logs:runs/demo/logs --out runs/mine
+    """
+
+    out: Path  # directory to write
+    holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
+    resume: bool = True  # go on from the checkpoints in --out; --no-resume removes them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Output, Source):
+    """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users.
+
+    A replay re-orders what was shown. Feedback is divided by the slot's propensity, estimated from shuffled pages.
+
+    Example: pygrade evaluate --data logs:runs/demo/logs --policy runs/demo/policy
+    """
+
+    policy: Path  # directory of a saved policy, e.g. runs/demo/policy
+    last: float = 1.0  # evaluate only this share of the requests, the latest
+    k: int = 10  # ranks that count
+    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it where pages were shuffled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abtest(Output):
+    """Paired A/B test in the simulated marketplace: each arm ranks the same requests of users that are in no log.
+
+    Example: pygrade abtest --policy runs/demo/policy
+    """
+
+    policy: tuple[Path, ...]  # directories of saved policies, an arm each
+    requests: int = 12_000
+    seed: int = 0  # of the world, as in the log that the policies learned from
+    baseline: str = PRODUCTION  # arm that lifts refer to: production, equal weights or best static
+    world: MarketplaceConfig = field(default_factory=MarketplaceConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank(Output, Source):
+    """Rank logged requests with a saved policy; print each page with its weights and the contributions per task.
+
+    Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
+    """
+
+    policy: Path  # directory of a saved policy
+    requests: tuple[int, ...] = (0,)  # which requests of the data, from 0
+    k: int = 10  # items a page
+    explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
+    seed: int | None = None  # of the draws; none: from the operating system
+    impute: bool = False  # send requests that miss some features through the policy, instead of static weights
+    log: Path | None = None  # also write the pages as log rows (weights, concentration, seed, policy version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Output):
+    """Versions, device, instruction set, and which backends work here."""
