@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -170,12 +171,22 @@ def test_the_version_stands_in_one_place():
     assert found["value"] == _core.__version__ == pygrade.__version__ == importlib.metadata.version("pygrade")
 
 
+def public(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not name.startswith("_")}
+
+
+def members_of(node: ast.ClassDef) -> set[str]:
+    return public(member.name for member in node.body if isinstance(member, ast.FunctionDef))
+
+
 def test_the_stub_lists_the_core():
     body = ast.parse((ROOT / "pygrade/_core.pyi").read_text()).body
     stub = {node.name: [a.arg for a in node.args.args] for node in body if isinstance(node, ast.FunctionDef)}
+    classes = {node.name: members_of(node) for node in body if isinstance(node, ast.ClassDef)}
+    assert classes == {name: public(vars(value)) for name, value in vars(_core).items() if isinstance(value, type)}
     compiled = {}
     for name in dir(_core):
-        if callable(getattr(_core, name)) and not name.startswith("__"):
+        if callable(getattr(_core, name)) and not name.startswith("__") and name not in classes:
             first_line = (getattr(_core, name).__doc__ or "").splitlines()[0]
             compiled[name] = re.findall(r"(\w+): ", first_line)
     assert stub == compiled
