@@ -23,6 +23,46 @@ def lambda_loss(
     gradient: Any,
     num_threads: int,
 ) -> None: ...
+def transform_scores(
+    scores: Any, transform: int, beta: float, epsilon: float, offsets: Any, values: Any, num_threads: int
+) -> None: ...
+def fuse_scores(
+    scores: Any,
+    weights: Any,
+    transform: int,
+    beta: float,
+    epsilon: float,
+    offsets: Any,
+    fused: Any,
+    num_threads: int,
+) -> None: ...
+def fuse_topk(
+    scores: Any,
+    weights: Any,
+    k: int,
+    transform: int,
+    mask: Any,
+    beta: float,
+    epsilon: float,
+    offsets: Any,
+    values: Any,
+    indices: Any,
+    num_threads: int,
+) -> None: ...
+def topk_gain(
+    scores: Any,
+    weights: Any,
+    gains: Any,
+    discount: Any,
+    masks: Any,
+    component_list: Any,
+    transform: int,
+    beta: float,
+    epsilon: float,
+    offsets: Any,
+    gain: Any,
+    num_threads: int,
+) -> None: ...
 
 class Policy:
     """A saved policy as the C++ core reads it."""

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from pygrade import reference
 from pygrade.ops.advantage import group_advantage
+from pygrade.ops.fusion import TopK, fuse_scores, fuse_topk, transform_scores
+from pygrade.ops.gain import topk_gain
 from pygrade.ops.lambdaloss import lambda_loss
 from pygrade.reference import (
     dirichlet_entropy,
@@ -14,10 +16,7 @@ from pygrade.reference import (
     dirichlet_log_prob,
     floor_log_weights,
     format_penalty,
-    fuse_scores,
     grpo_loss,
-    topk_gain,
-    transform_scores,
 )
 
 
@@ -29,24 +28,12 @@ class DirichletSample(NamedTuple):
     log_prob: Tensor  # [B, G]
 
 
-class TopK(NamedTuple):
-    """The best candidates of each list, best first."""
-
-    values: Tensor  # [B, (G,) k] float32
-    indices: Tensor  # [B, (G,) k] int32, within the request; -1 pads
-
-
 def dirichlet_sample(concentration: Tensor, num_samples: int, seed: int, offset: int = 0) -> DirichletSample:
     """Placeholder until the C++ sampler stands."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + offset)
     log_weights = reference.dirichlet_sample(concentration.double(), num_samples, generator).to(concentration.dtype)
     log_prob = dirichlet_log_prob(concentration, log_weights)
     return DirichletSample(log_weights.exp(), log_weights, log_prob)
-
-
-def fuse_topk(scores: Tensor, weights: Tensor, k: int, transform: str = "identity", **options: object) -> TopK:
-    """Placeholder until the C++ op stands."""
-    return TopK(*reference.fuse_topk(scores, weights, k, transform, **options))  # type: ignore[arg-type]
 
 
 def rank(scores: Tensor, weights: Tensor, k: int, transform: str = "identity", **options: object) -> TopK:

@@ -1,7 +1,7 @@
 """Argument checks shared by the ops: every message names the argument, what it was and what is wanted."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,9 +42,10 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
         raise ValueError(f"{name} is on {value.device}; want {other.device}, where {other_name} is")
 
 
-def like(result: Tensor, argument: Array) -> Array:
+def like(result: Tensor, argument: T) -> T:
     """``result`` as a numpy array where the caller's ``argument`` was one."""
-    return result.numpy() if isinstance(argument, np.ndarray) else result
+    found: Any = result.numpy() if isinstance(argument, np.ndarray) else result
+    return found  # type: ignore[no-any-return]
 
 
 def must_validate(validate: bool | None, value: Tensor) -> bool:

@@ -1,0 +1,128 @@
+#include "fusion.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+#include "parallel.hpp"
+#include "scratch.hpp"
+
+namespace pygrade {
+namespace detail {
+namespace {
+
+void check_offsets(const Scores& scores) {
+  const std::int64_t* offsets = scores.offsets;
+  const auto at = [&](std::int64_t b) { return "offsets[" + std::to_string(b) + "] is " + std::to_string(offsets[b]); };
+  if (offsets[0] != 0) throw std::invalid_argument(at(0) + "; want 0");
+  for (std::int64_t b = 0; b < scores.batch; ++b)
+    if (offsets[b + 1] < offsets[b])
+      throw std::invalid_argument(at(b + 1) + ", below offsets[" + std::to_string(b) + "]; want ascending offsets");
+  if (offsets[scores.batch] != scores.rows)
+    throw std::invalid_argument(at(scores.batch) + "; want the number of rows of scores, " +
+                                std::to_string(scores.rows));
+}
+
+std::int64_t request_of_row(const Scores& scores, std::int64_t row) {
+  if (scores.offsets == nullptr) return row / scores.candidates;
+  return std::upper_bound(scores.offsets, scores.offsets + scores.batch + 1, row) - scores.offsets - 1;
+}
+
+void check_no_negative(const Scores& scores, int num_threads) {
+  std::atomic<std::int64_t> first = -1;
+  const FusionKernels& kernels = PYGRADE_KERNELS(fusion_kernels);
+  parallel_for(scores.rows * scores.tasks, num_threads, 1'000'000, [&](std::int64_t begin, std::int64_t end) {
+    const std::int64_t found = kernels.find_negative(scores, begin, end);
+    std::int64_t before = first.load();
+    while (found >= 0 && (before < 0 || found < before) && !first.compare_exchange_weak(before, found)) {
+    }
+  });
+  const std::int64_t found = first.load();
+  if (found < 0) return;
+  const std::int64_t row = found / scores.tasks;
+  const std::int64_t b = request_of_row(scores, row);
+  throw std::invalid_argument("scores is negative at request " + std::to_string(b) + ", candidate " +
+                              std::to_string(row - request_of(scores, b).first) + ", task " +
+                              std::to_string(found % scores.tasks) + "; want scores ≥ 0 under a logarithm");
+}
+
+}  // namespace
+
+void check_scores(const Scores& scores, const FusionOptions& options, int num_threads) {
+  if (scores.tasks < 1 || scores.tasks > max_tasks)
+    throw std::invalid_argument("scores has " + std::to_string(scores.tasks) + " tasks; want 1 to " +
+                                std::to_string(max_tasks));
+  if (scores.batch < 0 || scores.rows < 0) throw std::invalid_argument("scores has a negative size");
+  if (scores.offsets != nullptr) check_offsets(scores);
+  if (longest_request(scores) > INT32_MAX) throw std::invalid_argument("a request has more than 2^31 - 1 candidates");
+  if (options.transform == Transform::log || options.transform == Transform::zlog)
+    check_no_negative(scores, num_threads);
+}
+
+void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples) {
+  if (samples < 0 || static_cast<std::int64_t>(weights.size()) != scores.batch * samples * scores.tasks)
+    throw std::invalid_argument("weights does not hold batch * samples * tasks values");
+}
+
+std::int64_t longest_request(const Scores& scores) {
+  if (scores.offsets == nullptr) return scores.batch > 0 ? scores.candidates : 0;
+  std::int64_t longest = 0;
+  for (std::int64_t b = 0; b < scores.batch; ++b) longest = std::max(longest, request_of(scores, b).count);
+  return longest;
+}
+
+namespace {
+
+void run(FusionTask task, int num_threads,
+         void (*kernel)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch)) {
+  task.stride = scratch_stride(longest_request(task.scores));
+  const std::int64_t rows = scratch_rows(task.scores.tasks);
+  parallel_for(task.scores.batch, num_threads, request_grain(task.scores, task.samples),
+               [&](std::int64_t begin, std::int64_t end) {
+                 kernel(task, begin, end,
+                        Scratch::of_this_thread().floats(static_cast<std::size_t>(rows * task.stride)));
+               });
+}
+
+void check_size(std::size_t size, std::int64_t wanted, const char* message) {
+  if (static_cast<std::int64_t>(size) != wanted) throw std::invalid_argument(message);
+}
+
+}  // namespace
+}  // namespace detail
+
+void transform_scores(const Scores& scores, const FusionOptions& options, std::span<float> values, int num_threads) {
+  detail::check_size(values.size(), scores.rows * scores.tasks, "values does not hold as many values as scores");
+  detail::check_scores(scores, options, num_threads);
+  detail::FusionTask task{scores, options};
+  task.values = values.data();
+  detail::run(task, num_threads, PYGRADE_KERNELS(fusion_kernels).transform);
+}
+
+void fuse_scores(const Scores& scores, std::span<const float> weights, std::int64_t samples,
+                 const FusionOptions& options, std::span<float> fused, int num_threads) {
+  detail::check_weights(scores, weights, samples);
+  detail::check_size(fused.size(), scores.rows * samples, "fused does not hold samples * rows values");
+  detail::check_scores(scores, options, num_threads);
+  detail::FusionTask task{scores, options, weights.data(), samples};
+  task.values = fused.data();
+  detail::run(task, num_threads, PYGRADE_KERNELS(fusion_kernels).fuse);
+}
+
+void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::int64_t k,
+               const FusionOptions& options, std::span<const std::uint8_t> mask, std::span<float> values,
+               std::span<std::int32_t> indices, int num_threads) {
+  if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; want at least 1");
+  detail::check_weights(scores, weights, samples);
+  if (!mask.empty()) detail::check_size(mask.size(), scores.rows, "mask does not hold one value a candidate");
+  detail::check_size(values.size(), scores.batch * samples * k, "values does not hold batch * samples * k values");
+  detail::check_size(indices.size(), scores.batch * samples * k, "indices does not hold batch * samples * k values");
+  detail::check_scores(scores, options, num_threads);
+  detail::FusionTask task{scores, options, weights.data(), samples, k, mask.empty() ? nullptr : mask.data()};
+  task.values = values.data();
+  task.indices = indices.data();
+  detail::run(task, num_threads, PYGRADE_KERNELS(fusion_kernels).topk);
+}
+
+}  // namespace pygrade

@@ -1,0 +1,68 @@
+#pragma once
+
+#include "isa.hpp"
+#include "pygrade/fusion.hpp"
+
+namespace pygrade::detail {
+
+// The candidates of one request: rows [first, first + count) of the scores.
+struct Request {
+  std::int64_t first;
+  std::int64_t count;
+};
+
+inline Request request_of(const Scores& scores, std::int64_t b) {
+  if (scores.offsets == nullptr) return {b * scores.candidates, scores.candidates};
+  return {scores.offsets[b], scores.offsets[b + 1] - scores.offsets[b]};
+}
+
+// Throws std::invalid_argument where the sizes, the offsets or (under a logarithm) the values of the scores do not
+// hold.
+void check_scores(const Scores& scores, const FusionOptions& options, int num_threads);
+void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples);
+
+// The most candidates that a request has.
+std::int64_t longest_request(const Scores& scores);
+
+// Rows of working memory are this long: room for `candidates` and for the vector that a compressing store writes past
+// them, and never a multiple of 4 KiB, where the same column of all rows would fall on one cache set.
+inline std::int64_t scratch_stride(std::int64_t candidates) {
+  const std::int64_t padded = (candidates + 63) / 32 * 32 + 32;
+  return padded % 1024 == 0 ? padded + 32 : padded;
+}
+
+inline constexpr std::int64_t fused_rows = 4;  // weight vectors fused at a time
+
+// Two tiles, fused rows, the ids of a mask and the six rows of the selection.
+inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + fused_rows + 7; }
+
+// Requests with about 50 µs of work: a share of a thread is worth no less.
+inline std::int64_t request_grain(const Scores& scores, std::int64_t samples) {
+  const std::int64_t per_request = scores.rows / (scores.batch > 0 ? scores.batch : 1) * (scores.tasks + 4);
+  return 1 + 400'000 / (1 + per_request * (samples > 0 ? samples : 1));
+}
+
+struct FusionTask {
+  Scores scores;
+  FusionOptions options;
+  const float* weights = nullptr;      // [B, G, T]
+  std::int64_t samples = 1;            // G
+  std::int64_t k = 0;                  // top-k only
+  const std::uint8_t* mask = nullptr;  // [rows]; null admits all
+  float* values = nullptr;             // transformed scores, fused scores or the top k's
+  std::int32_t* indices = nullptr;
+  std::int64_t stride = 0;  // scratch_stride of the longest request
+};
+
+// Each works on requests [begin, end) with scratch_rows · stride floats of scratch.
+struct FusionKernels {
+  // The first element of [begin, end) that is negative, or -1.
+  std::int64_t (*find_negative)(const Scores& scores, std::int64_t begin, std::int64_t end);
+  void (*transform)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*fuse)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
+  void (*topk)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
+};
+
+PYGRADE_DECLARE_KERNELS(FusionKernels, fusion_kernels)
+
+}  // namespace pygrade::detail

@@ -1,0 +1,49 @@
+#include "gain.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <stdexcept>
+#include <string>
+
+#include "parallel.hpp"
+#include "scratch.hpp"
+
+namespace pygrade {
+
+void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::span<const float> gains,
+               std::span<const float> discount, std::span<const std::uint8_t> masks, std::int64_t lists,
+               std::span<const std::int32_t> component_list, std::int64_t components, const FusionOptions& options,
+               std::span<float> gain, int num_threads) {
+  const auto sized = [](std::size_t size, std::int64_t wanted, const char* message) {
+    if (static_cast<std::int64_t>(size) != wanted) throw std::invalid_argument(message);
+  };
+  if (discount.empty()) throw std::invalid_argument("discount is empty; want one value a rank");
+  if (components < 0 || lists < 0) throw std::invalid_argument("components or lists is negative");
+  detail::check_weights(scores, weights, samples);
+  sized(gains.size(), scores.rows * components, "gains does not hold rows * components values");
+  sized(masks.size(), scores.rows * lists, "masks does not hold rows * lists values");
+  sized(gain.size(), scores.batch * samples * components, "gain does not hold batch * samples * components values");
+  if (!component_list.empty()) sized(component_list.size(), components, "component_list does not hold one a component");
+  for (std::size_t c = 0; c < component_list.size(); ++c)
+    if (component_list[c] < -1 || component_list[c] >= lists)
+      throw std::invalid_argument("component_list[" + std::to_string(c) + "] is " + std::to_string(component_list[c]) +
+                                  "; want -1 or a list below " + std::to_string(lists));
+  detail::check_scores(scores, options, num_threads);
+
+  const auto k = static_cast<std::int64_t>(discount.size());
+  const auto padded_k = static_cast<std::int64_t>(std::bit_ceil(discount.size()));
+  const std::int64_t stride = detail::scratch_stride(detail::longest_request(scores));
+  const detail::GainTask task{
+      scores,       options,      weights.data(),  samples,
+      gains.data(), components,   discount.data(), k,
+      padded_k,     masks.data(), lists,           component_list.empty() ? nullptr : component_list.data(),
+      gain.data(),  stride};
+  const auto size = static_cast<std::size_t>(detail::scratch_rows(scores.tasks) * stride + padded_k);
+  const detail::GainKernels& kernels = PYGRADE_KERNELS(gain_kernels);
+  detail::parallel_for(scores.batch, num_threads, detail::request_grain(scores, samples),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         kernels.topk_gain(task, begin, end, detail::Scratch::of_this_thread().floats(size));
+                       });
+}
+
+}  // namespace pygrade

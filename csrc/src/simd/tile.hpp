@@ -1,0 +1,157 @@
+// The task-major tile of a request: row t holds f_t(p) of its candidates, as float32. Everything that compares
+// candidates of one request (transforms, fusing many weight vectors, selecting) works on such rows.
+#pragma once
+
+#include "../fusion.hpp"
+#include "numerics.hpp"
+#include "select.hpp"
+#include "simd.hpp"
+
+namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace {
+
+inline std::int64_t score_bytes(ScoreType type) { return type == ScoreType::float32 ? 4 : 2; }
+
+inline const void* scores_at(const Scores& scores, std::int64_t element) {
+  return static_cast<const char*>(scores.data) + element * score_bytes(scores.type);
+}
+
+// Widens `count` scores; reads none beyond them.
+inline void widen(const void* from, ScoreType type, std::int64_t count, float* to) {
+  if (type == ScoreType::float32) {
+    __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+    return;
+  }
+  const auto* half = static_cast<const std::uint16_t*>(from);
+  const bool brain = type == ScoreType::bfloat16;
+  std::int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) store(to + i, brain ? widen_bfloat16(half + i) : widen_float16(half + i));
+  if (i == count) return;
+  std::uint16_t rest[lanes] = {};
+  float wide[lanes];
+  __builtin_memcpy(rest, half + i, static_cast<std::size_t>(count - i) * sizeof *half);
+  store(wide, brain ? widen_bfloat16(rest) : widen_float16(rest));
+  __builtin_memcpy(to + i, wide, static_cast<std::size_t>(count - i) * sizeof *wide);
+}
+
+constexpr std::int64_t block = 32;  // candidates that are transposed together
+
+// Transposes rows [first, first + count) of the scores to tile[T][stride], in columns from 0.
+inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t count, float* tile, std::int64_t stride) {
+  const std::int64_t tasks = scores.tasks;
+  float wide[block * max_tasks];
+  for (std::int64_t begin = 0; begin < count; begin += block) {
+    const std::int64_t size = count - begin < block ? count - begin : block;
+    const void* from = scores_at(scores, (first + begin) * tasks);
+    const float* rows = static_cast<const float*>(from);
+    if (scores.type != ScoreType::float32) {
+      widen(from, scores.type, size * tasks, wide);
+      rows = wide;
+    }
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      float* row = tile + t * stride + begin;
+      for (std::int64_t i = 0; i < size; ++i) row[i] = rows[i * tasks + t];
+    }
+  }
+}
+
+// The way back: tile[T][stride] to values[count, T].
+inline void store_tile(const float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count, float* values) {
+  for (std::int64_t begin = 0; begin < count; begin += block) {
+    const std::int64_t end = count - begin < block ? count : begin + block;
+    for (std::int64_t t = 0; t < tasks; ++t)
+      for (std::int64_t i = begin; i < end; ++i) values[i * tasks + t] = tile[t * stride + i];
+  }
+}
+
+constexpr int accumulators = 128;
+
+// Σ term(x_i) in the order that fusion.hpp fixes; `fold(sum, x)` adds one value to an accumulator.
+template <class Fold>
+inline float fixed_sum(const float* row, std::int64_t count, Fold fold) {
+  float sums[accumulators] = {};
+  std::int64_t begin = 0;
+  for (; begin + accumulators <= count; begin += accumulators)
+    for (int i = 0; i < accumulators; ++i) sums[i] = fold(sums[i], row[begin + i]);
+  for (int i = 0; begin + i < count; ++i) sums[i] = fold(sums[i], row[begin + i]);
+  for (int half = accumulators / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
+  return sums[0];
+}
+
+inline void zscore_row(float* row, std::int64_t count, float epsilon) {
+  const float n = static_cast<float>(count);
+  const float mean = fixed_sum(row, count, [](float sum, float x) { return sum + x; }) / n;
+  const float square = fixed_sum(row, count, [mean](float sum, float x) {
+    const float d = x - mean;
+    return __builtin_fmaf(d, d, sum);
+  });
+  const float inverse = 1.0f / (__builtin_sqrtf(square / n) + epsilon);
+  for (std::int64_t i = 0; i < count; ++i) row[i] = (row[i] - mean) * inverse;
+}
+
+// Share of the other candidates that each one beats: (n - 1 - position) / (n - 1).
+inline void rank_row(float* row, std::int64_t count, const SelectScratch& scratch) {
+  select_best(row, count, count, scratch);
+  const std::int64_t last = count - 1;
+  const float divisor = static_cast<float>(last > 1 ? last : 1);
+  for (std::int64_t position = 0; position < count; ++position)
+    row[scratch.best[position]] = static_cast<float>(last - position) / divisor;
+}
+
+// The transform of the whole request, in place.
+inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count,
+                           const FusionOptions& options, const SelectScratch& scratch) {
+  if (options.transform == Transform::identity || count == 0) return;
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    float* row = tile + t * stride;
+    if (options.transform == Transform::log || options.transform == Transform::zlog)
+      for (std::int64_t i = 0; i < count; ++i) row[i] = log(row[i] + options.beta);
+    if (options.transform == Transform::zscore || options.transform == Transform::zlog)
+      zscore_row(row, count, options.epsilon);
+    if (options.transform == Transform::rank) rank_row(row, count, scratch);
+  }
+}
+
+// How a share's scratch is divided: scratch_rows rows of `stride` floats.
+struct FusionScratch {
+  std::int64_t stride;
+  float* tile;        // [T][stride]
+  float* kept;        // [T][stride] the columns of `ids`
+  float* fused;       // [fused_rows][stride]
+  std::int32_t* ids;  // [stride] candidates that a mask admits, ascending
+  SelectScratch select;
+
+  FusionScratch(float* scratch, std::int64_t tasks, std::int64_t row_stride)
+      : stride(row_stride),
+        tile(scratch),
+        kept(tile + tasks * stride),
+        fused(kept + tasks * stride),
+        ids(reinterpret_cast<std::int32_t*>(fused + fused_rows * stride)),
+        select(fused + (fused_rows + 1) * stride, stride) {}
+};
+
+// The request's transformed tile, to s.tile.
+inline void load_request(const Scores& scores, const FusionOptions& options, Request request, const FusionScratch& s) {
+  load_tile(scores, request.first, request.count, s.tile, s.stride);
+  transform_tile(s.tile, s.stride, scores.tasks, request.count, options, s.select);
+}
+
+// The candidates that the mask admits to s.ids, their columns of the tile to s.kept; returns how many there are.
+inline std::int64_t keep_admitted(const std::uint8_t* mask, std::int64_t count, std::int64_t tasks,
+                                  const FusionScratch& s) {
+  std::int64_t kept = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    s.ids[kept] = static_cast<std::int32_t>(i);
+    kept += mask[i] != 0 ? 1 : 0;
+  }
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    const float* from = s.tile + t * s.stride;
+    float* to = s.kept + t * s.stride;
+    for (std::int64_t i = 0; i < kept; ++i) to[i] = from[s.ids[i]];
+  }
+  return kept;
+}
+
+}  // namespace
+}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

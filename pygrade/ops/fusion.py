@@ -1,0 +1,344 @@
+"""Fused scores of task predictions, their transforms, and the best candidates by them."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pygrade import _core, reference
+from pygrade.ops import checks, dispatch
+from pygrade.ops.checks import Array, T
+from pygrade.ops.fusion_gradient import fuse_gradients, transform_gradient
+
+TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank")  # in the order of the C++ enum
+MAX_TASKS = 64
+
+
+class TopK(NamedTuple):
+    """The best candidates of each list, best first."""
+
+    values: Any  # [B, (G,) k] float32, a tensor or an array
+    indices: Any  # [B, (G,) k] int32, within the request; -1 pads
+
+
+def check_values(scores: Tensor, transform: str, offsets: Tensor | None) -> None:
+    """What the C++ core checks by itself: offsets that ascend over all rows, no negative score under a logarithm."""
+    if offsets is not None:
+        steps = offsets.diff()
+        if int(offsets[0]) != 0 or int(offsets[-1]) != scores.shape[0] or bool((steps < 0).any()):
+            raise ValueError(f"offsets is {offsets.tolist()}; want it to ascend from 0 to {scores.shape[0]}")
+    if transform in ("log", "zlog") and bool((scores < 0).any()):
+        raise ValueError("scores is negative somewhere; want scores ≥ 0 under a logarithm")
+
+
+def _transform(
+    scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None, validate: bool, threads: int
+) -> Tensor:
+    backend = dispatch.backend(scores)
+    if backend == "cpu":
+        values = torch.empty(scores.shape, dtype=torch.float32)
+        code = TRANSFORMS.index(transform)
+        _core.transform_scores(scores, code, beta, epsilon, offsets, values, dispatch.threads(threads))
+        return values
+    if validate:
+        check_values(scores, transform, offsets)
+    if backend == "reference":
+        exact = reference.transform_scores(scores.double(), transform, beta=beta, epsilon=epsilon, offsets=offsets)
+        return exact.float()
+    from pygrade.kernels import fusion as kernel
+
+    result: Tensor = kernel.transform_scores(scores, transform, beta, epsilon, offsets)
+    return result
+
+
+def _fuse(
+    scores: Tensor,
+    weights: Tensor,
+    transform: str,
+    beta: float,
+    epsilon: float,
+    offsets: Tensor | None,
+    validate: bool,
+    threads: int,
+) -> Tensor:
+    backend = dispatch.backend(scores)
+    if backend == "cpu":
+        fused = torch.empty(_fused_shape(scores, weights, offsets), dtype=torch.float32)
+        code = TRANSFORMS.index(transform)
+        _core.fuse_scores(scores, weights, code, beta, epsilon, offsets, fused, dispatch.threads(threads))
+        return fused
+    if validate:
+        check_values(scores, transform, offsets)
+    if backend == "reference":
+        exact = reference.fuse_scores(
+            scores.double(), weights.double(), transform, beta=beta, epsilon=epsilon, offsets=offsets
+        )
+        return exact.float()
+    from pygrade.kernels import fusion as kernel
+
+    result: Tensor = kernel.fuse_scores(scores, weights, transform, beta, epsilon, offsets)
+    return result
+
+
+def _topk(
+    scores: Tensor,
+    weights: Tensor,
+    k: int,
+    transform: str,
+    mask: Tensor | None,
+    beta: float,
+    epsilon: float,
+    offsets: Tensor | None,
+    validate: bool,
+    threads: int,
+) -> tuple[Tensor, Tensor]:
+    backend = dispatch.backend(scores)
+    if backend == "cpu":
+        values = torch.empty((*weights.shape[:-1], k), dtype=torch.float32)
+        indices = torch.empty((*weights.shape[:-1], k), dtype=torch.int32)
+        code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
+        _core.fuse_topk(scores, weights, k, code, mask, beta, epsilon, offsets, values, indices, count)
+        return values, indices
+    if validate:
+        check_values(scores, transform, offsets)
+    if backend == "reference":
+        exact, indices = reference.fuse_topk(
+            scores.double(), weights.double(), k, transform, mask=mask, beta=beta, epsilon=epsilon, offsets=offsets
+        )
+        return exact.float(), indices
+    from pygrade.kernels import fusion as kernel
+
+    result: tuple[Tensor, Tensor] = kernel.fuse_topk(scores, weights, k, transform, mask, beta, epsilon, offsets)
+    return result
+
+
+def _fused_shape(scores: Tensor, weights: Tensor, offsets: Tensor | None) -> tuple[int, ...]:
+    lists = scores.shape[:-1]  # [B, N] or [M]
+    if weights.ndim == 2:
+        return tuple(lists)
+    return (*lists[:-1], weights.shape[1], lists[-1])
+
+
+_transform_op = torch.library.custom_op("pygrade::transform_scores", _transform, mutates_args=())
+_fuse_op = torch.library.custom_op("pygrade::fuse_scores", _fuse, mutates_args=())
+_topk_op = torch.library.custom_op("pygrade::fuse_topk", _topk, mutates_args=())
+
+
+@_transform_op.register_fake
+def _(
+    scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None, validate: bool, threads: int
+) -> Tensor:
+    return scores.new_empty(scores.shape, dtype=torch.float32)
+
+
+@_fuse_op.register_fake
+def _(
+    scores: Tensor,
+    weights: Tensor,
+    transform: str,
+    beta: float,
+    epsilon: float,
+    offsets: Tensor | None,
+    validate: bool,
+    threads: int,
+) -> Tensor:
+    return weights.new_empty(_fused_shape(scores, weights, offsets))
+
+
+@_topk_op.register_fake
+def _(
+    scores: Tensor,
+    weights: Tensor,
+    k: int,
+    transform: str,
+    mask: Tensor | None,
+    beta: float,
+    epsilon: float,
+    offsets: Tensor | None,
+    validate: bool,
+    threads: int,
+) -> tuple[Tensor, Tensor]:
+    shape = (*weights.shape[:-1], k)
+    return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
+
+
+def _save_transform(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    scores, ctx.transform, ctx.beta, ctx.epsilon, offsets, *_ = inputs
+    ctx.save_for_backward(scores, offsets)
+
+
+def _transform_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    scores, offsets = ctx.saved_tensors
+    return transform_gradient(grad, scores, ctx.transform, ctx.beta, ctx.epsilon, offsets), *([None] * 6)
+
+
+def _save_fuse(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    scores, weights, ctx.transform, ctx.beta, ctx.epsilon, offsets, *_ = inputs
+    ctx.save_for_backward(scores, weights, offsets)
+
+
+def _fuse_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    scores, weights, offsets = ctx.saved_tensors
+    values = scores.float()
+    if ctx.transform != "identity" and ctx.needs_input_grad[1]:
+        values = _transform_op(scores, ctx.transform, ctx.beta, ctx.epsilon, offsets, False, 0)
+    grad_values, grad_weights = fuse_gradients(grad, values, weights, offsets, ctx.needs_input_grad[:2])
+    if grad_values is not None:
+        grad_values = transform_gradient(grad_values, scores, ctx.transform, ctx.beta, ctx.epsilon, offsets)
+    return grad_values, grad_weights, *([None] * 6)
+
+
+_transform_op.register_autograd(_transform_backward, setup_context=_save_transform)
+_fuse_op.register_autograd(_fuse_backward, setup_context=_save_fuse)
+
+
+def checked_scores(scores: Array, offsets: Array | None) -> tuple[Tensor, Tensor | None]:
+    """The arguments that every op on task predictions takes, checked but for their values."""
+    s = checks.tensor("scores", scores, checks.SCORE_DTYPES, (None, None, None) if offsets is None else (None, None))
+    if not 1 <= s.shape[-1] <= MAX_TASKS:
+        raise ValueError(f"scores has {s.shape[-1]} tasks; want 1 to {MAX_TASKS}")
+    if offsets is None:
+        return s, None
+    o = checks.tensor("offsets", offsets, (torch.int64,), (None,))
+    checks.same_device("offsets", o, "scores", s)
+    if o.shape[0] < 1:
+        raise ValueError("offsets is empty; want [B + 1]")
+    return s, o
+
+
+def checked_weights(weights: Array, scores: Tensor, offsets: Tensor | None) -> Tensor:
+    """weights[B, T] or [B, G, T] that fit the scores."""
+    batch = scores.shape[0] if offsets is None else offsets.shape[0] - 1
+    group = getattr(weights, "ndim", 2) == 3
+    shape = (batch, None, scores.shape[-1]) if group else (batch, scores.shape[-1])
+    w = checks.tensor("weights", weights, (torch.float32,), shape)
+    checks.same_device("weights", w, "scores", scores)
+    return w
+
+
+def checked_transform(transform: str, scores: Tensor, beta: float, epsilon: float) -> None:
+    """A known transform that this device has, with constants it is defined for."""
+    checks.choice("transform", transform, TRANSFORMS)
+    if transform == "rank" and dispatch.backend(scores) == "triton":
+        raise ValueError("transform is 'rank', which runs on a CPU only")
+    if not beta >= 0.0:
+        raise ValueError(f"beta is {beta}; want a number ≥ 0")
+    if not epsilon >= 0.0:
+        raise ValueError(f"epsilon is {epsilon}; want a number ≥ 0")
+
+
+def checked_k(k: int) -> int:
+    """A list length."""
+    if k < 1:
+        raise ValueError(f"k is {k}; want at least 1")
+    return int(k)
+
+
+def transform_scores(
+    scores: T,
+    transform: str = "identity",
+    *,
+    beta: float = 1e-7,
+    epsilon: float = 1e-3,
+    offsets: Array | None = None,
+    validate: bool | None = None,
+    num_threads: int | None = None,
+) -> T:
+    """f_t(p) of each task prediction, within each request; `fuse_scores` of the result equals the fused transform.
+
+    Args:
+        scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch or numpy, T ≤ 64; [M, T] with ``offsets``.
+        transform: ``"identity"``: p; ``"log"``: log(p + beta); ``"zscore"``: (p - mean) / (std + epsilon), mean and
+            population std per task over the request's candidates; ``"zlog"``: the z-score of log(p + beta);
+            ``"rank"`` (CPU only): the share of the request's other candidates that p beats.
+        beta, epsilon: see ``transform``; ≥ 0.
+        offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
+        validate: check offsets and signs on a GPU too, which waits for it. A CPU always checks.
+        num_threads: CPU threads; None: torch's setting. The result does not depend on it.
+
+    Returns:
+        float32, of the shape and kind of ``scores``. Differentiable with respect to them (``"rank"`` has gradient 0).
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape, device, option, offset, or a negative score under a logarithm.
+    """
+    s, o = checked_scores(scores, offsets)
+    checked_transform(transform, s, beta, epsilon)
+    arguments = (s, transform, beta, epsilon, o, checks.must_validate(validate, s), checks.thread_count(num_threads))
+    return checks.like(dispatch.call(_transform_op, _transform, (s,), *arguments), scores)
+
+
+def fuse_scores(
+    scores: T,
+    weights: Array,
+    transform: str = "identity",
+    *,
+    beta: float = 1e-7,
+    epsilon: float = 1e-3,
+    offsets: Array | None = None,
+    validate: bool | None = None,
+    num_threads: int | None = None,
+) -> T:
+    """Fused scores s_j = Σ_t w_t · f_t(p_jt), summed in one fixed order on every backend.
+
+    Args:
+        scores, transform, beta, epsilon, offsets, validate, num_threads: as in `transform_scores`.
+        weights: float32 [B, T], or [B, G, T] for G weight vectors a request.
+
+    Returns:
+        float32 [B, N] or [B, G, N]; jagged: [M] or [G, M]; of the kind of ``scores``. Differentiable with respect to
+        scores and weights.
+
+    Raises:
+        TypeError, ValueError: as `transform_scores`.
+    """
+    s, o = checked_scores(scores, offsets)
+    w = checked_weights(weights, s, o)
+    checked_transform(transform, s, beta, epsilon)
+    check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
+    result = dispatch.call(_fuse_op, _fuse, (s, w), s, w, transform, beta, epsilon, o, check, threads)
+    return checks.like(result, scores)
+
+
+def fuse_topk(
+    scores: Array,
+    weights: Array,
+    k: int,
+    transform: str = "identity",
+    *,
+    mask: Array | None = None,
+    beta: float = 1e-7,
+    epsilon: float = 1e-3,
+    offsets: Array | None = None,
+    validate: bool | None = None,
+    num_threads: int | None = None,
+) -> TopK:
+    """The k best candidates by fused score, best first, without writing the fused scores.
+
+    Order: score descending, then index ascending; NaN after -inf; -0.0 equals +0.0.
+
+    Args:
+        scores, weights, transform, beta, epsilon, offsets, validate, num_threads: as in `fuse_scores`.
+        k: length of the lists, ≥ 1 (≤ 1024 on a GPU).
+        mask: bool [B, N] (jagged: [M]), True where a candidate is eligible. Transforms still see all candidates.
+
+    Returns:
+        TopK of values float32 and indices int32 within the request, [B, k] or [B, G, k], of the kind of ``scores``.
+        With fewer than k eligible candidates the rest is -inf and -1. Not differentiable.
+
+    Raises:
+        TypeError, ValueError: as `transform_scores`.
+    """
+    s, o = checked_scores(scores, offsets)
+    w = checked_weights(weights, s, o)
+    checked_transform(transform, s, beta, epsilon)
+    count = checked_k(k)
+    m = None
+    if mask is not None:
+        m = checks.tensor("mask", mask, (torch.bool,), tuple(s.shape[:-1]))
+        checks.same_device("mask", m, "scores", s)
+    s, w = s.detach(), w.detach()
+    check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
+    arguments = (s, w, count, transform, m, beta, epsilon, o, check, threads)
+    values, indices = dispatch.call(_topk_op, _topk, (s, w), *arguments)
+    return TopK(checks.like(values, scores), checks.like(indices, scores))
