@@ -252,6 +252,7 @@ def train(
     the checkpoints there are of other logs or another config. Without ``resume`` they are removed first.
     ``on_step(stage, steps done)`` is called after each step.
     """
+    _check_device(config.device)
     directory = Path(out_dir)
     started = time.perf_counter()
     with _threads(config.threads):
@@ -277,6 +278,17 @@ def train(
         summary["version"] = policy.version
         run.write_summary(summary)
     return TrainResult(policy.eval(), first.eval(), static.cpu(), summary)
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}; want cpu or cuda") from error
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(
+            f"device is {name!r}; want cpu" + (" or cuda" if torch.cuda.is_available() else ", no GPU here")
+        )
 
 
 @contextlib.contextmanager

@@ -306,6 +306,13 @@ def test_config_errors_name_the_option(make, named: str) -> None:
         make()
 
 
+@pytest.mark.parametrize("device", ["tpu9", "meta"] + ([] if torch.cuda.is_available() else ["cuda"]))
+def test_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path, device: str) -> None:
+    with pytest.raises(ValueError, match=f"device is '{device}'"):
+        train(tiny_logs(5), replace(SMALL, device=device), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_thread_count_of_the_caller_comes_back(tmp_path) -> None:
     before = torch.get_num_threads()
     train(tiny_logs(30), replace(SMALL, threads=before + 1, stage1=Stage1Config(steps=1)), tmp_path)
