@@ -26,14 +26,14 @@ class CemConfig:
     # cem: cross-entropy method, no extra package; cmaes: CMA-ES of the `cmaes` package, which wants three times the
     # iterations. Both search over log-weights.
     method: Literal["cem", "cmaes"] = "cem"
-    iterations: int = 10
+    iterations: int = 10  # rounds of the search
     population: int = 32  # weight vectors tried in an iteration
     elite: int = 8  # of them, how many shape the next iteration (cem)
     subsample: int = 20000  # requests to score on, drawn once; all where there are fewer
     # The prior's weight in the search, as a share of its weight in the composite. Static weights have so few degrees of
     # freedom that the posterior alone decides them well; the prior only adds the predictions' own bias.
     prior_share: float = 0.0
-    seed: int = 0
+    seed: int = 0  # of the draws and of the subsample
 
     def __post_init__(self) -> None:
         if self.method not in ("cem", "cmaes"):

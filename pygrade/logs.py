@@ -47,7 +47,9 @@ class Logs:
     value: NDArray[np.float32] | None = None  # [M], price or other value of the item
     weights: NDArray[np.float32] | None = None  # [R, T] that made the page; NaN: unknown
     concentration: NDArray[np.float32] | None = None  # [R, T] that the weights were drawn from; NaN: not drawn
-    seed: NDArray[np.uint64] | None = None  # [R] of the draw
+    seed: NDArray[np.uint64] | None = (
+        None  # [R] of the draw: its upper 32 bits the sampler's seed, the lower its offset
+    )
     policy_version: Array | None = None  # [R] str
     exploration: Array | None = None  # [R] str, how the page was made: one of EXPLORATIONS
     timestamp: NDArray[np.int64] | None = None  # [R] milliseconds since 1970

@@ -102,7 +102,7 @@ class Abtest(Output):
     """
 
     policy: tuple[Path, ...]  # directories of saved policies, an arm each
-    requests: int = 12_000
+    requests: int = 12_000  # of the test
     seed: int = 0  # of the world, as in the log that the policies learned from
     baseline: str = PRODUCTION  # arm that lifts refer to: production, equal weights or best static
     world: MarketplaceConfig = field(default_factory=MarketplaceConfig)

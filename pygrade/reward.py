@@ -37,13 +37,13 @@ class RewardConfig:
     """Components of the composite reward and how they are measured. A weight of 0 switches a component off."""
 
     posterior: Literal["ips", "raw", "none"] = "ips"  # logged value, debiased by slot or not; none: off
-    posterior_weight: float = 1.0
+    posterior_weight: float = 1.0  # of the logged value
     prior_weight: float = 0.5  # 0.3 to 0.5; 1 for logs of 5,000 requests or fewer
     format_weight: float = 0.03  # share of a page's value that 0.1 of weight outside the box costs
     # q(slot) = (slot + 1)^-exponent: the exponent, or fitted to the requests whose page was shuffled.
     propensity: Literal["estimate"] | float = "estimate"
     propensity_floor: float = 0.15  # smallest q that a label is divided by
-    discount: Literal["attention", "dcg"] = "attention"  # D(r)
+    discount: Literal["attention", "dcg"] = "attention"  # D(r), what rank r counts: q of the slot, or 1 / log2(r + 2)
     page_size: int = 10  # ranks that count
     task_values: tuple[float, ...] | None = None  # value of one event of each task; None: what the log says
     value_tasks: tuple[str, ...] = ()  # tasks whose events are worth their value times the item's `value` (its price)

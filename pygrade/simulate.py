@@ -43,6 +43,8 @@ class SimulateConfig:
     world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 31:
+            raise ValueError(f"seed is {self.seed}; want 0 to 2**31 - 1")
         if self.num_requests < 1 or self.days < 1:
             raise ValueError(f"num_requests is {self.num_requests}, days {self.days}; want at least 1 of each")
         if min(self.dirichlet_share, self.shuffle_share) < 0 or self.dirichlet_share + self.shuffle_share > 1:
@@ -68,8 +70,9 @@ def simulate_logs(
     """Production's log of a marketplace; written to the directory `out` when given.
 
     The log has every candidate of each request, its page, the users' feedback, and how the page was made: weights,
-    exploration, and for drawn weights the concentration and seed: `ops.dirichlet_sample(concentration[None], 1, seed,
-    offset=request_id)` draws them again. `world` must be of the config's constants and seed when given.
+    exploration, and for drawn weights the concentration and seed: `ops.dirichlet_sample(concentration[None], 1,
+    seed >> 32, offset=seed & 0xffffffff)` draws them again. `world`, when given, must have the config's
+    constants and seed.
     """
     c = config or SimulateConfig()
     world = world or Marketplace(c.world, c.seed)
@@ -114,7 +117,7 @@ def simulate_logs(
         scenario=requests.scenario,
         weights=weights,
         concentration=concentration,
-        seed=np.where(drawn, c.seed, 0).astype(np.uint64),
+        seed=np.where(drawn, (np.uint64(c.seed) << np.uint64(32)) + np.arange(n, dtype=np.uint64), np.uint64(0)),
         policy_version=np.full(n, "production"),
         exploration=np.where(drawn, "dirichlet", np.where(shuffled, "shuffle", "none")),
         timestamp=_LOG_START + day * _DAY + (requests.hour * _HOUR).astype(np.int64),

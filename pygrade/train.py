@@ -46,7 +46,7 @@ class Stage1Config:
     learning_rate: float = 2e-3  # falls linearly to a tenth
     labels: Literal["ips", "raw"] = "ips"  # logged value divided by the slot's propensity, or as it is
     temperature: float = 1.0  # of the fused score
-    max_grad_norm: float = 1.0
+    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size", "learning_rate", "temperature", "max_grad_norm")
@@ -66,12 +66,12 @@ class Stage2Config:
     clip: float = 0.2  # ratios are cut to 1 ± clip
     clip_high: float | None = None  # another bound upwards; None: the same
     kl_coefficient: float = 0.01  # of KL(new ‖ stage 1), nats
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: float = 0.0  # of a bonus for wide exploration
     weight_floor: float = 1e-5  # weights are raised to it before both log-probabilities
     normalize: Literal["batch", "group", "component", "none"] = "batch"  # of the advantage, see `group_advantage`
-    leave_one_out: bool = False
-    advantage_clip: float | None = 5.0
-    max_grad_norm: float = 1.0
+    leave_one_out: bool = False  # a sample's baseline is the mean of the others
+    advantage_clip: float | None = 5.0  # advantages are cut to ± this; None: not
+    max_grad_norm: float = 1.0  # gradients are scaled down to this norm
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size", "group_size", "inner_epochs", "learning_rate", "clip", "max_grad_norm")
@@ -86,8 +86,8 @@ class TrainConfig:
     static: CemConfig = field(default_factory=CemConfig)  # search for the static weights the policy starts from
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)
-    seed: int = 0
-    device: str = "cpu"  # or cuda
+    seed: int = 0  # of the network, the batches and the draws
+    device: str = "cpu"  # cpu or cuda
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
     checkpoint_every: int = 50  # steps between checkpoints
     tensorboard: bool = True  # scalars, where tensorboard is installed
