@@ -30,6 +30,19 @@ def slot_discount(position: ArrayLike, discount: ArrayLike) -> NDArray[np.float6
     return np.asarray(table[np.where(inside, slots, -1)])
 
 
+def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: ArrayLike) -> NDArray[np.float64]:
+    """q [M] from predicted rewards [M] (``predictions @ task_values``): one factor makes Σ θ q = Σ r over shown rows.
+
+    Predictions are seldom calibrated, and θ has an arbitrary scale; unscaled, their error shows in full on items that
+    were never shown, and no interval tells.
+    """
+    given, discount = np.asarray(predicted, np.float64), np.asarray(logged_discount, np.float64)
+    expected = float((given * discount).sum())
+    if not expected > 0:
+        raise ValueError(f"predicted sums to {expected} over the shown rows; want a positive number")
+    return given * (float(np.asarray(rewards, np.float64).sum()) / expected)
+
+
 def estimate(
     rewards: ArrayLike,
     logged_discount: ArrayLike,
@@ -54,8 +67,9 @@ def estimate(
         target_discount: θ' [M], the same at the target's slot:
             `slot_discount(evaluate.ranks(scores, offsets), discount)`.
         offsets: [R + 1], the rows of each request.
-        model: q [M], expected reward of an item that is looked at: makes the estimate doubly robust and stands in for
-            items never shown. None: q = 0, items never shown earn nothing and a target that wants them looks bad.
+        model: q [M], expected reward of an item that is looked at, see `scaled_model`: makes the estimate doubly robust
+            and stands in for items never shown; the interval does not know the model's bias there. None: q = 0, items
+            never shown earn nothing, and every target but the logged order looks bad.
         users, clip (on the ratio), confidence, replicates, seed: as in `offpolicy.estimate`.
 
     The effective sample size is that of the items' ratios, as a share, times the number of requests.

@@ -55,7 +55,7 @@ ORDER = (
     "data.marketplace_config", "data.marketplace",
     "policy", "reward", "page", "ranker",
     # beside the pipeline
-    "baselines", "evaluate", "offpolicy", "offpolicy_pages",
+    "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment",
     # these compose
     "run", "train", "simulate", "plots", "report_html", "report", "pipeline", "options", "info", "commands", "cli", "__main__",
 )  # fmt: skip

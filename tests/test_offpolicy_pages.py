@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from pygrade import offpolicy_pages
+from pygrade.data.marketplace import TASK_VALUES, Marketplace
 from pygrade.offpolicy import SupportWarning
+from pygrade.reward import estimate_propensity
+from pygrade.simulate import SimulateConfig, rank_pages, simulate_logs
 
 DISCOUNT = np.array([1.0, 0.5, 0.25])
 
@@ -74,6 +77,30 @@ def test_intervals_cover_the_truth_in_50_worlds():
     assert min(hits.values()) >= 45, hits
 
 
+def test_a_marketplace_log_judges_an_order_that_production_never_showed():
+    """θ from the shuffled pages, q from the predictions: the closed form of the same requests lies in the interval."""
+    config = SimulateConfig(num_requests=6000, seed=3)
+    world = Marketplace(config.world, config.seed)
+    logs, requests = simulate_logs(config, world=world), world.requests(6000, 3, "log")
+    values, slots = np.array(TASK_VALUES, np.float32), config.world.page_size
+    attention = estimate_propensity(logs, slots)
+    rewards, logged = logs.feedback @ values, offpolicy_pages.slot_discount(logs.position, attention)
+    model = offpolicy_pages.scaled_model(logs.predictions @ values, rewards, logged)
+    assert (model * logged).sum() == pytest.approx(rewards.sum())
+    discounts, truths = [], []
+    for weights in (np.full(6, 1 / 6), np.array(config.weights)):
+        order = rank_pages(requests.p_hat, weights, slots)
+        rank = np.full(requests.p_hat.shape[:2], -1)
+        np.put_along_axis(rank, order, np.broadcast_to(np.arange(slots), order.shape), 1)
+        discounts.append(offpolicy_pages.slot_discount(rank.ravel(), attention))
+        truths.append(world.expected(requests, order).value.mean())
+    result = offpolicy_pages.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id, model=model)
+    assert result.low <= truths[0] - truths[1] <= result.high < 0
+    with pytest.warns(SupportWarning, match="never shown"):
+        naive = offpolicy_pages.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id)
+    assert naive.high < truths[0] - truths[1]
+
+
 def test_errors_name_the_argument():
     offsets, ones = np.array([0, 2, 3]), np.ones(3)
     for arguments, options, message in (
@@ -86,3 +113,5 @@ def test_errors_name_the_argument():
     ):
         with pytest.raises(ValueError, match=message):
             offpolicy_pages.estimate(*arguments, **options)
+    with pytest.raises(ValueError, match=r"predicted sums to 0\.0"):
+        offpolicy_pages.scaled_model(ones * 0, ones, ones)
