@@ -57,7 +57,8 @@ ORDER = (
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment",
     # these compose
-    "run", "train", "simulate", "plots", "report_html", "report", "pipeline", "options", "info", "commands", "cli", "__main__",
+    "run", "train", "simulate", "plots", "report_html", "report", "pipeline", "options", "info", "commands", "cli",
+    "__main__",
 )  # fmt: skip
 CORE_USERS = ("ops", "info")  # beside the package itself, which takes the version from the core
 
