@@ -3,6 +3,7 @@
 from pygrade._core import __version__
 from pygrade.ops import (
     DirichletSample,
+    GrpoLoss,
     TopK,
     dirichlet_entropy,
     dirichlet_kl,
@@ -22,6 +23,7 @@ from pygrade.ops import (
 
 __all__ = [
     "DirichletSample",
+    "GrpoLoss",
     "TopK",
     "__version__",
     "dirichlet_entropy",

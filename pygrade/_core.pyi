@@ -13,6 +13,66 @@ def group_advantage(
     advantage: Any,
     num_threads: int,
 ) -> None: ...
+def dirichlet_sample(
+    concentration: Any,
+    seed: int,
+    offset: int,
+    weights: Any,
+    log_weights: Any,
+    log_prob: Any,
+    validate: bool,
+    num_threads: int,
+) -> None: ...
+def dirichlet_log_prob(
+    concentration: Any,
+    log_weights: Any,
+    weight_floor: float,
+    log_prob: Any,
+    validate: bool,
+    num_threads: int,
+) -> None: ...
+def dirichlet_log_prob_backward(
+    concentration: Any,
+    log_weights: Any,
+    gradient: Any,
+    weight_floor: float,
+    concentration_gradient: Any,
+    num_threads: int,
+) -> None: ...
+def dirichlet_entropy(concentration: Any, entropy: Any, gradient: Any, validate: bool, num_threads: int) -> None: ...
+def dirichlet_kl(
+    concentration: Any,
+    other: Any,
+    kl: Any,
+    gradient: Any,
+    other_gradient: Any,
+    validate: bool,
+    num_threads: int,
+) -> None: ...
+def floor_log_weights(log_weights: Any, weight_floor: float, floored: Any, num_threads: int) -> None: ...
+def float_function(function: int, x: Any, y: Any) -> None: ...
+def gamma_functions(x: Any, y: Any) -> None: ...
+def grpo_loss(
+    concentration: Any,
+    log_weights: Any,
+    old_log_prob: Any,
+    advantages: Any,
+    reference_concentration: Any,
+    clip: float,
+    clip_high: float,
+    kl_coefficient: float,
+    entropy_coefficient: float,
+    weight_floor: float,
+    log_ratio_clamp: float,
+    loss: Any,
+    kl: Any,
+    entropy: Any,
+    clip_fraction: Any,
+    ratio_max: Any,
+    gradient: Any,
+    validate: bool,
+    num_threads: int,
+) -> None: ...
 def lambda_loss(
     scores: Any,
     gains: Any,

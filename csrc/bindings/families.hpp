@@ -6,8 +6,10 @@
 namespace pygrade::bindings {
 
 void bind_advantage(pybind11::module_& module);
+void bind_dirichlet(pybind11::module_& module);
 void bind_fusion(pybind11::module_& module);
 void bind_gain(pybind11::module_& module);
+void bind_grpo(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
 
 // Not an op family: the saved policy and the ranker.

@@ -17,7 +17,9 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   });
   pygrade::bindings::bind_policy(module);
   pygrade::bindings::bind_advantage(module);
+  pygrade::bindings::bind_dirichlet(module);
   pygrade::bindings::bind_fusion(module);
   pygrade::bindings::bind_gain(module);
+  pygrade::bindings::bind_grpo(module);
   pygrade::bindings::bind_lambdaloss(module);
 }

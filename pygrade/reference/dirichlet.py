@@ -43,7 +43,8 @@ def dirichlet_log_prob(concentration: Tensor, log_weights: Tensor, weight_floor:
     """
     floored = floor_log_weights(log_weights, weight_floor)
     exponent = (concentration - 1.0)[:, None, :].expand_as(floored)
-    terms = torch.where(exponent == 0.0, torch.zeros_like(floored), exponent * floored)
+    silent = (exponent == 0.0) & torch.isinf(floored)  # replaced before the product, so that its gradient is finite too
+    terms = exponent * torch.where(silent, torch.zeros_like(floored), floored)
     return terms.sum(-1) - _log_beta(concentration)[:, None]
 
 

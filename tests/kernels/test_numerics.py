@@ -1,4 +1,4 @@
-"""The bit-exact numerics and how accurate they are."""
+"""The bit-exact numerics: how accurate they are, and that Triton and C++ give the same bits."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,11 @@ import torch
 import triton
 import triton.language as tl
 
+from pygrade import _core
 from pygrade.kernels import numerics
+from tests.tolerances import same_bits
 
+FUNCTIONS = ("log", "exp", "log1p")  # in the order of the core's hook
 SPECIAL = [0.0, -0.0, 1.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-45, -1e-45, 1.1754942e-38, 1.1754944e-38, 3.4e38]
 
 
@@ -52,10 +55,51 @@ def ulps(actual: torch.Tensor, exact: np.ndarray) -> np.ndarray:
     return np.where(same, 0.0, distance)
 
 
-@pytest.mark.parametrize("function", ["log", "exp", "log1p"])
+def core_values(function: str, x: torch.Tensor) -> torch.Tensor:
+    y = torch.empty_like(x)
+    _core.float_function(FUNCTIONS.index(function), x, y)
+    return y
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_accuracy(function):
     x = samples(function)
     with np.errstate(all="ignore"):
         exact = getattr(np, function)(x.double().numpy())
-        distance = ulps(triton_values(function, x), exact)
+        distance = ulps(core_values(function, x), exact)
     assert distance.max() < 1.5, (function, x[int(distance.argmax())].item())
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # the interpreter runs on numpy
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_triton_gives_the_bits_of_the_core(function):
+    x = samples(function)
+    assert same_bits(triton_values(function, x), core_values(function, x))
+
+
+@triton.jit
+def _philox(counters, words, key_low, key_high):
+    key = (tl.cast(key_high, tl.int64) << 32) | tl.cast(key_low, tl.int64)
+    w0, w1, w2, w3 = tl.philox(
+        key, tl.load(counters), tl.load(counters + 1), tl.load(counters + 2), tl.load(counters + 3)
+    )
+    tl.store(words, w0)
+    tl.store(words + 1, w1)
+    tl.store(words + 2, w2)
+    tl.store(words + 3, w3)
+
+
+@pytest.mark.parametrize(
+    ("counters", "key", "expected"),
+    [
+        ("00000000 00000000 00000000 00000000", (0, 0), "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ("ffffffff ffffffff ffffffff ffffffff", (2**32 - 1,) * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        ("243f6a88 85a308d3 13198a2e 03707344", (0xA4093822, 0x299F31D0), "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    ],
+)
+def test_philox_vectors(counters, key, expected):
+    """The known answers of Random123 for philox4x32-10; the C++ test has the same."""
+    counters = torch.from_numpy(np.array([int(w, 16) for w in counters.split()], dtype=np.uint32))
+    words = torch.zeros(4, dtype=torch.uint32)
+    _philox[(1,)](counters, words, *key)
+    assert " ".join(f"{w:08x}" for w in words.tolist()) == expected

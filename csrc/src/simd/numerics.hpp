@@ -57,8 +57,8 @@ inline float log_one_plus(float y) {
   return log_positive(s) + (y - (s - 1.0f)) / s;
 }
 
-// exp(x) of any x: 0 below -104, denormal results rounded once, inf above 88.72, NaN at NaN. Cephes expf's polynomial on
-// |r| ≤ ½ log 2; the power of two is applied in two halves, each a normal float.
+// exp(x) of any x: 0 below -104, denormal results rounded once, inf above 88.72, NaN at NaN. Cephes expf's polynomial
+// on |r| ≤ ½ log 2; the power of two is applied in two halves, each a normal float.
 inline float exp(float x) {
   const float low = x < -104.0f ? -104.0f : x;
   const float inside = low > 89.0f ? 89.0f : low;

@@ -1,0 +1,303 @@
+// The Dirichlet sampler: Marsaglia-Tsang gamma variates in log space, 64 draws at a time, 16 of one task to a vector.
+//
+// A pass over everything makes the first attempt of each variate; the few that it rejects are collected and retried
+// together, so that lanes are never idle. Which lanes share a vector changes no bit of a draw.
+#pragma once
+
+#include "../dirichlet.hpp"
+#include "lanes.hpp"
+#include "numerics.hpp"
+#include "special.hpp"
+
+namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace {
+
+inline constexpr int block = 64;         // draws in flight
+inline constexpr int philox_calls = 16;  // of two attempts each: the chance that all fail is below 1e-40
+inline constexpr float lowest = -1e38f;  // log-gammas are raised to it, so that their differences stay finite
+
+// What the sampler needs of one concentration row.
+struct SamplerRow {
+  alignas(64) float alpha[max_tasks];      // 1 in a row that is no row of concentrations
+  alignas(64) float shape[max_tasks];      // d = α - ⅓, α + ⅔ below α = 1
+  alignas(64) float scale[max_tasks];      // c = 1 / (3 √d)
+  alignas(64) float log_shape[max_tasks];  // log(d / max d)
+  double log_beta;
+  float poison;  // 0, or NaN
+};
+
+inline void prepare(const float* concentration, std::int64_t tasks, bool with_log_prob, SamplerRow& row) {
+  bool good = true;
+  for (std::int64_t t = 0; t < tasks; ++t) good &= concentration[t] > 0.0f && concentration[t] < __builtin_inff();
+  row.poison = good ? 0.0f : __builtin_nanf("");
+  for (std::int64_t t = 0; t < tasks; ++t) row.alpha[t] = good ? concentration[t] : 1.0f;
+  for (std::int64_t t = tasks; t % lane_count != 0; ++t) row.alpha[t] = 1.0f;
+  float most = 0.0f;
+  for (std::int64_t first = 0; first < tasks; first += lane_count) {
+    for (std::int64_t t = first; t < first + lane_count; ++t) {
+      const float a = row.alpha[t];
+      row.shape[t] = (a < 1.0f ? a + 1.0f : a) - 0.33333334f;
+      row.scale[t] = 0.33333334f / __builtin_sqrtf(row.shape[t]);
+    }
+  }
+  for (std::int64_t t = 0; t < tasks; ++t) most = row.shape[t] > most ? row.shape[t] : most;
+  for (std::int64_t first = 0; first < tasks; first += lane_count)
+    for (std::int64_t t = first; t < first + lane_count; ++t) row.log_shape[t] = log(row.shape[t] / most);
+  row.log_beta = 0.0;
+  if (with_log_prob) {
+    Row exact;
+    load_row(row.alpha, tasks, exact);
+    evaluate_log_beta(tasks, exact);
+    row.log_beta = exact.log_beta;
+  }
+}
+
+struct Attempt {
+  float log_ratio;  // log of the variate over d
+  bool accepted;
+};
+
+// One Marsaglia-Tsang attempt with the normal x and the uniform of `word`. With u = v - 1, v = 1 + c x as rounded, the
+// test log U < ½x² + d (3 log v + 1 - v³) is written without the cancellation that large d would blow up.
+inline Attempt attempt(float d, float c, float x, std::uint32_t word) {
+  const float v = fma(c, x, 1.0f);
+  const bool positive = v > 0.0f;
+  const float safe = positive ? v : 1.0f;
+  const float u = safe - 1.0f;
+  const float log_ratio = 3.0f * log_positive(safe);
+  const float excess = log_ratio - u * fma(u, u + 3.0f, 3.0f);
+  const float bound = fma(d, excess, (0.5f * x) * x);
+  const bool below = log_positive(uniform(word)) < bound;
+  return {log_ratio, static_cast<bool>(positive & below)};
+}
+
+// log U / α, which turns a variate of α + 1 into one of α, where α < 1. U comes from the bits of the first attempt's
+// words that no uniform of theirs uses. The divisor is kept from overflowing the quotient.
+inline float boost(float alpha, std::uint32_t w0, std::uint32_t w1, std::uint32_t w2) {
+  const float u = unit_interval(((w0 & 511u) << 14) | ((w1 & 511u) << 5) | (w2 & 31u));
+  const float value = log_positive(u) / (alpha > 1e-37f ? alpha : 1e-37f);
+  const float raised = value > lowest ? value : lowest;
+  return alpha < 1.0f ? raised : 0.0f;
+}
+
+// The state of up to 64 draws; arrays [T, 64] in scratch.
+struct Block {
+  alignas(64) std::uint32_t row_low[block];
+  alignas(64) std::uint32_t row_high[block];
+  alignas(64) std::uint32_t sample[block];  // 256 g
+  alignas(64) float poison[block];
+  alignas(64) double log_beta[block];
+  bool small[max_tasks];  // whether any α of the task is below 1
+  float* alpha;
+  float* shape;
+  float* scale;
+  float* log_shape;
+  float* variate;  // log-gamma variates, then log-weights
+  float* boosts;
+  float* weight;
+  std::uint16_t pending[block * max_tasks];
+};
+
+inline void first_attempts(Block& b, std::uint64_t seed, std::int64_t tasks, int draws, int& pending) {
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    for (int first = 0; first < draws; first += lane_count) {
+      const std::int64_t at = t * block + first;
+      alignas(64) std::uint32_t w0[lane_count], w1[lane_count], w2[lane_count];
+      alignas(8) std::uint8_t rejected[lane_count];
+      for (int l = 0; l < lane_count; ++l) {
+        const Words w = philox(seed, b.row_low[first + l], b.sample[first + l] + static_cast<std::uint32_t>(t), 0u,
+                               b.row_high[first + l]);
+        w0[l] = w.w0;
+        w1[l] = w.w1;
+        w2[l] = w.w2;
+      }
+      for (int l = 0; l < lane_count; ++l) {
+        const float x = box_muller(w0[l], w1[l]).first;
+        const Attempt a = attempt(b.shape[at + l], b.scale[at + l], x, w2[l]);
+        b.variate[at + l] = a.log_ratio;
+        rejected[l] = a.accepted ? 0 : 1;
+      }
+      if (b.small[t])
+        for (int l = 0; l < lane_count; ++l) b.boosts[at + l] = boost(b.alpha[at + l], w0[l], w1[l], w2[l]);
+      else
+        for (int l = 0; l < lane_count; ++l) b.boosts[at + l] = 0.0f;
+      for (int half = 0; half < lane_count; half += 8) {
+        std::uint64_t mask;
+        __builtin_memcpy(&mask, rejected + half, 8);
+        for (; mask != 0; mask &= mask - 1)
+          b.pending[pending++] = static_cast<std::uint16_t>(at + half + __builtin_ctzll(mask) / 8);
+      }
+    }
+  }
+}
+
+inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) {
+  int kept = 0;
+  for (int first = 0; first < pending; first += lane_count) {
+    const int count = pending - first < lane_count ? pending - first : lane_count;
+    alignas(64) std::uint32_t low[lane_count], high[lane_count], sample[lane_count];
+    alignas(64) std::uint32_t w0[lane_count], w1[lane_count], w2[lane_count], w3[lane_count];
+    alignas(64) float shape[lane_count], scale[lane_count], ratio[lane_count];
+    alignas(64) std::int32_t accepted[lane_count];
+    std::uint16_t at[lane_count];
+    for (int l = 0; l < lane_count; ++l) {
+      at[l] = b.pending[first + (l < count ? l : 0)];
+      const int draw = at[l] % block;
+      low[l] = b.row_low[draw];
+      high[l] = b.row_high[draw];
+      sample[l] = b.sample[draw] + at[l] / block;
+      shape[l] = b.shape[at[l]];
+      scale[l] = b.scale[at[l]];
+    }
+    for (int l = 0; l < lane_count; ++l) {
+      const Words w = philox(seed, low[l], sample[l], call, high[l]);
+      w0[l] = w.w0;
+      w1[l] = w.w1;
+      w2[l] = w.w2;
+      w3[l] = w.w3;
+    }
+    for (int l = 0; l < lane_count; ++l) {
+      const Normals x = box_muller(w0[l], w1[l]);
+      const Attempt one = attempt(shape[l], scale[l], x.first, w2[l]);
+      const Attempt two = attempt(shape[l], scale[l], x.second, w3[l]);
+      ratio[l] = one.accepted ? one.log_ratio : two.log_ratio;
+      accepted[l] = one.accepted | two.accepted;
+    }
+    for (int l = 0; l < count; ++l) {
+      b.variate[at[l]] = accepted[l] != 0 ? ratio[l] : 0.0f;
+      b.pending[kept] = at[l];
+      kept += accepted[l] == 0;
+    }
+  }
+  return kept;
+}
+
+// Log-gamma variates → log-weights and weights, by log-sum-exp around the largest: its own term is left out of the sum,
+// so that the log-weight of a dominant task keeps its relative accuracy.
+inline void normalise(Block& b, std::int64_t tasks, int padded, int first) {
+  alignas(64) float most[lane_count], ties[lane_count], total[lane_count], log_total[lane_count];
+  alignas(64) float rest[max_tasks][lane_count];
+  for (int l = 0; l < lane_count; ++l) {
+    most[l] = -__builtin_inff();
+    ties[l] = -1.0f;
+  }
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    float* variate = b.variate + t * block + first;
+    const float* log_shape = b.log_shape + t * block + first;
+    const float* boosts = b.boosts + t * block + first;
+    for (int l = 0; l < lane_count; ++l) {
+      const float value = (log_shape[l] + variate[l]) + boosts[l];
+      variate[l] = value;
+      most[l] = value > most[l] ? value : most[l];
+    }
+  }
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    float* variate = b.variate + t * block + first;
+    float* weight = b.weight + t * block + first;
+    for (int l = 0; l < lane_count; ++l) {
+      const float z = variate[l] - most[l];
+      const float e = exp(z);
+      const bool top = z == 0.0f;
+      variate[l] = z;
+      weight[l] = e;
+      rest[t][l] = top ? 0.0f : e;
+      ties[l] += top ? 1.0f : 0.0f;
+    }
+  }
+  for (int half = padded / 2; half >= 1; half /= 2)
+    for (int t = 0; t + half < tasks && t < half; ++t)
+      for (int l = 0; l < lane_count; ++l) rest[t][l] += rest[t + half][l];
+  for (int l = 0; l < lane_count; ++l) {
+    const float y = rest[0][l] + ties[l];
+    total[l] = 1.0f + y;
+    log_total[l] = log_one_plus(y);
+  }
+  const float* poison = b.poison + first;
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    float* variate = b.variate + t * block + first;
+    float* weight = b.weight + t * block + first;
+    for (int l = 0; l < lane_count; ++l) {
+      variate[l] = (variate[l] - log_total[l]) + poison[l];
+      weight[l] = weight[l] / total[l] + poison[l];
+    }
+  }
+}
+
+inline void block_log_prob(const Block& b, std::int64_t tasks, int first, int count, float* log_prob) {
+  alignas(64) double sum[lane_count];
+  for (int l = 0; l < lane_count; ++l) sum[l] = -b.log_beta[first + l];
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    const float* alpha = b.alpha + t * block + first;
+    const float* log_weight = b.variate + t * block + first;
+    for (int l = 0; l < lane_count; ++l)
+      sum[l] = fma(static_cast<double>(alpha[l]) - 1.0, static_cast<double>(log_weight[l]), sum[l]);
+  }
+  for (int l = 0; l < count; ++l) log_prob[l] = static_cast<float>(sum[l]);
+}
+
+inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t begin, std::int64_t end) {
+  const std::int64_t tasks = task.tasks;
+  int padded = 1;
+  while (padded < tasks) padded *= 2;
+  Block b;
+  float** arrays[] = {&b.alpha, &b.shape, &b.scale, &b.log_shape, &b.variate, &b.boosts, &b.weight};
+  for (float** array : arrays) {
+    *array = scratch;
+    scratch += (tasks + 7) / 8 * 8 * block;
+  }
+  SamplerRow row;
+  std::int64_t prepared = -1;  // the row that `row` holds
+  const std::int64_t last = end * task.samples;
+  for (std::int64_t start = begin * task.samples; start < last; start += block) {
+    const int draws = static_cast<int>(last - start < block ? last - start : block);
+    for (std::int64_t t = 0; t < tasks; ++t) b.small[t] = false;
+    for (int lane = 0; lane < block;) {  // lanes behind the last draw repeat it
+      const std::int64_t draw = start + (lane < draws ? lane : draws - 1);
+      const std::int64_t r = draw / task.samples;
+      std::int64_t g = draw % task.samples;
+      if (r != prepared) {
+        prepare(task.concentration + r * tasks, tasks, task.log_prob != nullptr, row);
+        prepared = r;
+      }
+      const std::int64_t fits = lane < draws ? task.samples - g : block;
+      const int stop = static_cast<int>(block - lane < fits ? block : lane + fits);
+      const std::uint64_t global = task.offset + static_cast<std::uint64_t>(r);
+      const std::int64_t final_sample = lane < draws ? task.samples : g + 1;
+      for (int l = lane; l < stop; ++l) {
+        b.row_low[l] = static_cast<std::uint32_t>(global);
+        b.row_high[l] = static_cast<std::uint32_t>(global >> 32);
+        b.sample[l] = static_cast<std::uint32_t>(g) << 8;
+        b.poison[l] = row.poison;
+        b.log_beta[l] = row.log_beta;
+        g = g + 1 < final_sample ? g + 1 : g;
+      }
+      for (std::int64_t t = 0; t < tasks; ++t) {
+        const std::int64_t at = t * block;
+        b.small[t] |= row.alpha[t] < 1.0f;
+        for (int l = lane; l < stop; ++l) {
+          b.alpha[at + l] = row.alpha[t];
+          b.shape[at + l] = row.shape[t];
+          b.scale[at + l] = row.scale[t];
+          b.log_shape[at + l] = row.log_shape[t];
+        }
+      }
+      lane = stop;
+    }
+    int pending = 0;
+    first_attempts(b, task.seed, tasks, draws, pending);
+    for (int call = 0; call < philox_calls && pending > 0; ++call)
+      pending = retry(b, task.seed, static_cast<std::uint32_t>(call), pending);
+    for (int first = 0; first < draws; first += lane_count) {
+      const int count = draws - first < lane_count ? draws - first : lane_count;
+      const std::int64_t out = start + first;
+      normalise(b, tasks, padded, first);
+      if (task.weights != nullptr) from_lanes(b.weight + first, block, tasks, count, task.weights + out * tasks);
+      if (task.log_weights != nullptr)
+        from_lanes(b.variate + first, block, tasks, count, task.log_weights + out * tasks);
+      if (task.log_prob != nullptr) block_log_prob(b, tasks, first, count, task.log_prob + out);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

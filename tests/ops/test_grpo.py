@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+import torch
+
+from pygrade import dirichlet_log_prob, dirichlet_sample, grpo_loss, reference
+from pygrade.ops import dispatch
+from pygrade.ops.grpo import _op
+from tests.tolerances import assert_close, same_bits
+
+BACKENDS = ("cpu", "triton")
+FLOOR = 1e-5
+Group = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def group(batch: int, samples: int, tasks: int, scale: float = 1.0, step: float = 0.3, seed: int = 0) -> Group:
+    """concentration, log_weights, old_log_prob, advantages, reference_concentration after a step of the policy."""
+    generator = torch.Generator().manual_seed(seed)
+    old = (torch.rand(batch, tasks, generator=generator) * 3 + 0.05) * scale
+    log_weights = dirichlet_sample(old, samples, seed).log_weights
+    old_log_prob = dirichlet_log_prob(old, log_weights, FLOOR)
+    advantages = torch.randn(batch, samples, generator=generator)
+    advantages[:, ::3] = 0.0
+    concentration = old * (1 + step * torch.randn(batch, tasks, generator=generator)).clamp_min(0.3)
+    return concentration, log_weights, old_log_prob, advantages, old * 1.2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip": 0.1, "clip_high": 0.3, "kl_coefficient": 0.5, "entropy_coefficient": 0.2},
+        {"log_ratio_clamp": 0.05, "weight_floor": 0.0},
+        {"clip": 0.0, "weight_floor": 1e-2},
+    ],
+)
+@pytest.mark.parametrize("shape", [(4, 24, 7), (3, 5, 8), (2, 1, 1), (2, 40, 3)])
+def test_matches_reference(backend, options, shape):
+    concentration, *others = group(*shape)
+    concentration.requires_grad_()
+    exact = concentration.detach().double().requires_grad_()
+    upstream = torch.linspace(0.5, 2.0, shape[0])
+    expected = reference.grpo_loss(exact, *(x.double() for x in others), **options)
+    expected.loss.backward(upstream.double())
+    with dispatch.use_backend(backend):
+        found = grpo_loss(concentration, *others, **options)
+        found.loss.backward(upstream)
+    for name, mine, theirs in zip(found._fields, found, expected, strict=True):
+        assert_close(mine.detach(), theirs.detach()), name
+    assert_close(concentration.grad, exact.grad)
+    assert not any(part.requires_grad for part in found[1:])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_large_concentrations(backend, scale):
+    concentration, *others = group(3, 16, 5, scale, step=0.01 / scale**0.5)
+    exact = concentration.double().requires_grad_()
+    expected = reference.grpo_loss(exact, *(x.double() for x in others))
+    expected.loss.sum().backward()
+    with dispatch.use_backend(backend):
+        found = grpo_loss(concentration.requires_grad_(), *others)
+        found.loss.sum().backward()
+    assert_close(found.loss.detach(), expected.loss.detach())
+    assert_close(concentration.grad, exact.grad)
+
+
+def test_reference_gradient():
+    concentration, *others = (x.double() for x in group(2, 4, 3))
+    options = {"kl_coefficient": 0.3, "entropy_coefficient": 0.1}
+    loss = lambda a: reference.grpo_loss(a, *others, **options).loss  # noqa: E731
+    assert torch.autograd.gradcheck(loss, (concentration.requires_grad_(),))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_advantages_of_zero_leave_only_the_penalties(backend):
+    concentration, log_weights, old, advantages, anchor = group(3, 6, 4)
+    old[:] = 1e4  # a ratio of any size
+    with dispatch.use_backend(backend):
+        found = grpo_loss(concentration, log_weights, old, torch.zeros_like(advantages), anchor, kl_coefficient=2.0)
+    assert_close(found.loss, 2.0 * found.kl.double())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_on_policy_gradient_is_the_score_function(backend):
+    concentration, log_weights, _, advantages, _ = group(2, 9, 4, step=0.0)
+    old = dirichlet_log_prob(concentration, log_weights, FLOOR)
+    alpha = concentration.clone().requires_grad_()
+    with dispatch.use_backend(backend):
+        found = grpo_loss(alpha, log_weights, old, advantages, concentration, kl_coefficient=0.0)
+        found.loss.sum().backward()
+    other = concentration.clone().requires_grad_()
+    (-(dirichlet_log_prob(other, log_weights, FLOOR) * advantages).mean(-1)).sum().backward()
+    assert_close(alpha.grad, other.grad.double())
+    assert not found.clip_fraction.any()
+
+
+def test_threads_change_nothing():
+    inputs = group(2000, 8, 5)
+    one, five = (grpo_loss(*inputs, num_threads=n) for n in (1, 5))
+    for a, b in zip(one, five, strict=True):
+        assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bad_concentrations(backend):
+    concentration, *others, anchor = group(3, 4, 2)
+    concentration[1, 0] = -1.0
+    with dispatch.use_backend(backend):
+        with pytest.raises(ValueError, match=r"concentration\[1, 0\] is -1; want a finite number > 0"):
+            grpo_loss(concentration, *others, anchor)
+        found = grpo_loss(concentration, *others, anchor, validate=False)
+        assert torch.isnan(found.loss[1]) and torch.isfinite(found.loss[[0, 2]]).all()
+        anchor[2, 1] = torch.nan
+        with pytest.raises(ValueError, match=r"reference_concentration\[2, 1\] is nan"):
+            grpo_loss(concentration.abs(), *others, anchor)
+
+
+def test_bad_arguments_are_named():
+    concentration, log_weights, old, advantages, anchor = group(2, 4, 3)
+    with pytest.raises(ValueError, match=r"old_log_prob is of shape \[2, 3\]; want \[2, 4\]"):
+        grpo_loss(concentration, log_weights, old[:, :3], advantages, anchor)
+    with pytest.raises(TypeError, match="advantages is float64; want float32"):
+        grpo_loss(concentration, log_weights, old, advantages.double(), anchor)
+    with pytest.raises(ValueError, match=r"clip_high is -0.5; want a number ≥ 0"):
+        grpo_loss(concentration, log_weights, old, advantages, anchor, clip_high=-0.5)
+    with pytest.raises(ValueError, match=r"log_ratio_clamp is 0.0; want a number in \(0, 80\]"):
+        grpo_loss(concentration, log_weights, old, advantages, anchor, log_ratio_clamp=0.0)
+    with pytest.raises(ValueError, match="log_weights has no samples"):
+        grpo_loss(concentration, log_weights[:, :0], old[:, :0], advantages[:, :0], anchor)
+
+
+def test_numpy_in_numpy_out():
+    inputs = group(2, 4, 3)
+    found = grpo_loss(*(x.numpy() for x in inputs))
+    assert all(isinstance(part, np.ndarray) for part in found)
+    assert same_bits(torch.from_numpy(found.loss), grpo_loss(*inputs).loss)
+
+
+def test_torch_library_contract():
+    concentration, *others = group(3, 5, 4)
+    torch.library.opcheck(
+        _op, (concentration.requires_grad_(), *others, 0.2, 0.2, 0.01, 0.01, 1e-5, 10.0, True, 1)
+    )  # fmt: skip
+
+
+def test_compiles_without_a_graph_break():
+    concentration, *others = group(3, 5, 4)
+    concentration.requires_grad_()
+    compiled = torch.compile(lambda a: grpo_loss(a, *others).loss.sum(), fullgraph=True, backend="aot_eager")
+    found = compiled(concentration)
+    expected = grpo_loss(concentration, *others).loss.sum()
+    assert_close(found.detach(), expected.detach().double())
+    (mine,), (theirs,) = (torch.autograd.grad(x, concentration) for x in (found, expected))
+    assert_close(mine, theirs.double())
