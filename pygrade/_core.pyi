@@ -145,3 +145,21 @@ class Policy:
     def evaluate(
         self, context: Any, predictions: Any, scenario: str | None, inputs: Any, concentration: Any, weights: Any
     ) -> None: ...
+
+def rank(
+    scores: Any,
+    weights: Any,
+    k: int,
+    transform: int,
+    mask: Any,
+    boost_mul: Any,
+    boost_add: Any,
+    groups: Any,
+    caps: Any,
+    beta: float,
+    epsilon: float,
+    offsets: Any,
+    values: Any,
+    indices: Any,
+    num_threads: int,
+) -> None: ...

@@ -174,7 +174,7 @@ class BlendedRanker:
         missing: NDArray[np.bool_],
         weights: NDArray[np.float32],
         k: int,
-        options: dict[str, Tensor],
+        options: dict[str, Any],
     ) -> ops.TopK:
         config = self.policy.config
         given, offsets = torch.from_numpy(weights), torch.from_numpy(bounds)

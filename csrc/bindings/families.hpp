@@ -11,6 +11,7 @@ void bind_fusion(pybind11::module_& module);
 void bind_gain(pybind11::module_& module);
 void bind_grpo(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
+void bind_ranking(pybind11::module_& module);
 
 // Not an op family: the saved policy and the ranker.
 void bind_policy(pybind11::module_& module);

@@ -1,8 +1,5 @@
 """The fused ops: argument checks, dispatch by device (CPU: C++, GPU: Triton), autograd, torch.library registration."""
 
-from torch import Tensor
-
-from pygrade import reference
 from pygrade.ops.advantage import group_advantage
 from pygrade.ops.dirichlet import (
     DirichletSample,
@@ -16,15 +13,8 @@ from pygrade.ops.fusion import TopK, fuse_scores, fuse_topk, transform_scores
 from pygrade.ops.gain import topk_gain
 from pygrade.ops.grpo import GrpoLoss, grpo_loss
 from pygrade.ops.lambdaloss import lambda_loss
-from pygrade.reference import (
-    format_penalty,
-)
-
-
-def rank(scores: Tensor, weights: Tensor, k: int, transform: str = "identity", **options: object) -> TopK:
-    """Placeholder until the C++ op stands."""
-    return TopK(*reference.rank(scores, weights, k, transform, **options))  # type: ignore[arg-type]
-
+from pygrade.ops.ranking import rank
+from pygrade.reference import format_penalty
 
 __all__ = [
     "DirichletSample",

@@ -17,8 +17,8 @@ SCORE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 def tensor(name: str, value: Array, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]) -> Tensor:
     """``value`` as a contiguous tensor (numpy memory is shared) of one of ``dtypes`` and of ``shape`` (None: any)."""
     if isinstance(value, np.ndarray):
-        if not value.flags.writeable:
-            value = value.copy()  # torch warns of read-only memory
+        if not (value.flags.writeable and value.flags.c_contiguous):
+            value = value.copy()  # torch warns of read-only memory and knows no negative strides
         try:
             found = torch.from_numpy(value)
         except TypeError:

@@ -1,0 +1,72 @@
+#include "ranking.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "parallel.hpp"
+#include "scratch.hpp"
+
+namespace pygrade {
+namespace {
+
+template <class T>
+const T* optional(std::span<const T> values, std::int64_t wanted, const char* name) {
+  if (values.empty()) return nullptr;
+  if (static_cast<std::int64_t>(values.size()) != wanted)
+    throw std::invalid_argument(std::string(name) + " does not hold one value a candidate");
+  return values.data();
+}
+
+// Puts the caps into the task where one of them limits anything.
+void set_caps(detail::RankingTask& task, const PageRules& rules, std::int64_t longest) {
+  const std::int64_t rows = task.fusion.scores.rows;
+  const auto columns = static_cast<std::int64_t>(rules.caps.size());
+  if (static_cast<std::int64_t>(rules.groups.size()) != rows * columns)
+    throw std::invalid_argument("groups does not hold one value a candidate and cap");
+  for (std::size_t a = 0; a < rules.caps.size(); ++a)
+    if (rules.caps[a] < -1)
+      throw std::invalid_argument("caps[" + std::to_string(a) + "] is " + std::to_string(rules.caps[a]) +
+                                  "; want -1 (no cap) or more");
+  if (std::all_of(rules.caps.begin(), rules.caps.end(), [](std::int32_t cap) { return cap < 0; })) return;
+  task.groups = rules.groups.data();
+  task.caps = rules.caps.data();
+  task.columns = columns;
+  const auto page = static_cast<std::uint64_t>(std::min(task.fusion.k, longest));
+  task.slots = static_cast<std::int64_t>(std::bit_ceil(std::max<std::uint64_t>(16, 2 * page)));
+}
+
+}  // namespace
+
+void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
+          const PageRules& rules, std::span<float> values, std::span<std::int32_t> indices, int num_threads) {
+  if (k < 1) throw std::invalid_argument("k is " + std::to_string(k) + "; want at least 1");
+  detail::check_scores(scores, options, num_threads);
+  detail::check_weights(scores, weights, 1);
+  const auto page = static_cast<std::uint64_t>(scores.batch) * static_cast<std::uint64_t>(k);
+  if (values.size() != page) throw std::invalid_argument("values does not hold batch * k values");
+  if (indices.size() != page) throw std::invalid_argument("indices does not hold batch * k values");
+
+  const std::int64_t longest = detail::longest_request(scores);
+  detail::RankingTask task{{scores, options, weights.data(), 1, k}};
+  task.fusion.mask = optional(rules.mask, scores.rows, "mask");
+  task.fusion.values = values.data();
+  task.fusion.indices = indices.data();
+  task.fusion.stride = detail::scratch_stride(longest);
+  task.boost_mul = optional(rules.boost_mul, scores.rows, "boost_mul");
+  task.boost_add = optional(rules.boost_add, scores.rows, "boost_add");
+  set_caps(task, rules, longest);
+
+  const detail::RankingKernels& kernels = PYGRADE_KERNELS(ranking_kernels);
+  detail::parallel_for(scores.batch, num_threads, detail::request_grain(scores, 1),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         std::vector<std::int32_t> counters(static_cast<std::size_t>(2 * task.columns * task.slots));
+                         const std::int64_t size = detail::scratch_rows(scores.tasks) * task.fusion.stride;
+                         float* scratch = detail::Scratch::of_this_thread().floats(static_cast<std::size_t>(size));
+                         kernels.rank(task, begin, end, scratch, counters.data());
+                       });
+}
+
+}  // namespace pygrade

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "fusion.hpp"
+#include "pygrade/ranking.hpp"
+
+namespace pygrade::detail {
+
+struct RankingTask {
+  FusionTask fusion;  // one weight vector a request; values and indices are the page's
+  const float* boost_mul = nullptr;
+  const float* boost_add = nullptr;
+  const std::int32_t* groups = nullptr;  // [rows, columns]; null: no caps
+  const std::int32_t* caps = nullptr;    // [columns]
+  std::int64_t columns = 0;
+  std::int64_t slots = 0;  // of one column's counters: a power of two, at least twice what a page can hold
+};
+
+struct RankingKernels {
+  // Pages of requests [begin, end), with a FusionTask's scratch and 2 · columns · slots integers of counters.
+  void (*rank)(const RankingTask& task, std::int64_t begin, std::int64_t end, float* scratch, std::int32_t* counters);
+};
+
+PYGRADE_DECLARE_KERNELS(RankingKernels, ranking_kernels)
+
+}  // namespace pygrade::detail

@@ -1,0 +1,213 @@
+"""Top-k blended ranking: predictions and weights to a page."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pygrade import _core, reference
+from pygrade.ops import checks, dispatch
+from pygrade.ops.checks import Array
+from pygrade.ops.fusion import TRANSFORMS, TopK, check_values, checked_k, checked_scores, checked_transform
+
+Page = tuple[Tensor, Tensor]
+
+
+def _rank_into(
+    page: tuple[Array, Array],
+    scores: Tensor,
+    weights: Tensor,
+    k: int,
+    transform: str,
+    mask: Tensor | None,
+    boost_mul: Tensor | None,
+    boost_add: Tensor | None,
+    groups: Tensor | None,
+    caps: Tensor | None,
+    beta: float,
+    epsilon: float,
+    offsets: Tensor | None,
+    threads: int,
+) -> None:
+    _core.rank(
+        scores, weights, k, TRANSFORMS.index(transform), mask, boost_mul, boost_add, groups, caps, beta, epsilon,
+        offsets, *page, dispatch.threads(threads),
+    )  # fmt: skip
+
+
+def _implementation(
+    scores: Tensor,
+    weights: Tensor,
+    k: int,
+    transform: str,
+    mask: Tensor | None,
+    boost_mul: Tensor | None,
+    boost_add: Tensor | None,
+    groups: Tensor | None,
+    caps: Tensor | None,
+    beta: float,
+    epsilon: float,
+    offsets: Tensor | None,
+    threads: int,
+) -> Page:
+    if dispatch.backend(scores) == "reference":
+        check_values(scores, transform, offsets)
+        if caps is not None and bool((caps < -1).any()):
+            column = int((caps < -1).nonzero()[0])
+            raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
+        boosts = [None if boost is None else boost.double() for boost in (boost_mul, boost_add)]
+        values, indices = reference.rank(
+            scores.double(), weights.double(), k, transform, mask=mask, boost_mul=boosts[0], boost_add=boosts[1],
+            groups=groups, caps=caps, beta=beta, epsilon=epsilon, offsets=offsets,
+        )  # fmt: skip
+        return values.float(), indices
+    page = (
+        torch.empty((weights.shape[0], k), dtype=torch.float32),
+        torch.empty((weights.shape[0], k), dtype=torch.int32),
+    )
+    _rank_into(
+        page, scores, weights, k, transform, mask, boost_mul, boost_add, groups, caps, beta, epsilon, offsets, threads
+    )
+    return page
+
+
+_op = torch.library.custom_op("pygrade::rank", _implementation, mutates_args=())
+
+
+@_op.register_fake
+def _(
+    scores: Tensor,
+    weights: Tensor,
+    k: int,
+    transform: str,
+    mask: Tensor | None,
+    boost_mul: Tensor | None,
+    boost_add: Tensor | None,
+    groups: Tensor | None,
+    caps: Tensor | None,
+    beta: float,
+    epsilon: float,
+    offsets: Tensor | None,
+    threads: int,
+) -> Page:
+    shape = (weights.shape[0], k)
+    return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
+
+
+def _output(name: str, value: Array, dtype: torch.dtype, shape: tuple[int, ...]) -> Array:
+    """A caller's array that the core may write to: its own memory, no copy of it."""
+    found = checks.tensor(name, value, (dtype,), shape)
+    if found.device.type != "cpu":
+        raise ValueError(f"{name} is on {found.device}; want it in CPU memory")
+    if isinstance(value, np.ndarray):
+        usable = value.flags.c_contiguous and value.flags.writeable
+    else:
+        usable = value.is_contiguous() and not value.requires_grad
+    if not usable:
+        raise ValueError(f"{name} is not contiguous, not writable or requires a gradient; want plain memory to fill")
+    return value
+
+
+def _caps(caps: Array | Sequence[int], columns: int) -> Tensor:
+    if isinstance(caps, (list, tuple)):
+        caps = torch.tensor(caps, dtype=torch.int32)
+    return checks.tensor("caps", caps, (torch.int32,), (columns,))  # type: ignore[arg-type]
+
+
+def rank(
+    scores: Array,
+    weights: Array,
+    k: int,
+    transform: str = "identity",
+    *,
+    mask: Array | None = None,
+    boost_mul: Array | None = None,
+    boost_add: Array | None = None,
+    groups: Array | None = None,
+    caps: Array | Sequence[int] | None = None,
+    offsets: Array | None = None,
+    beta: float = 1e-7,
+    epsilon: float = 1e-3,
+    out: tuple[Array, Array] | None = None,
+    validate: bool | None = None,
+    num_threads: int | None = None,
+) -> TopK:
+    """Rank candidates to pages: fuse, leave out the ineligible, boost, take the best under caps. CPU only.
+
+    The final score is fuse_scores · boost_mul + boost_add (product rounded, then the sum). Candidates are taken by it,
+    descending, then by index (NaN last), skipping those with a group value that already fills its cap.
+
+    Args:
+        scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch (CPU) or numpy, T ≤ 64; [M, T] with
+            ``offsets``; [N, T] for one request.
+        weights: [B, T] float32; [T] for one request.
+        k: length of a page, ≥ 1.
+        transform, beta, epsilon: as in `fuse_scores`; transforms see the ineligible candidates too.
+        mask: bool, True where a candidate is eligible. This and the boosts are [B, N]; [M] with ``offsets``; [N] for
+            one request.
+        boost_mul, boost_add: float32 factors and summands of the fused scores.
+        groups: int32 [B, N, A] ([M, A]; [N, A]): the candidate's value of each of A group columns, such as its seller
+            and its category; negative: it belongs to no group of that column.
+        caps: int32 [A] or a list: the most candidates of one value on a page, per column; -1: no cap; 0: none at all.
+        offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
+        out: (values, indices) to fill and return instead of new ones, contiguous, disjoint from the inputs.
+        validate: as in the other ops, where it decides for a GPU; a CPU always checks values.
+        num_threads: CPU threads; None: torch's setting. The result does not depend on it.
+
+    Returns:
+        TopK of final scores float32 and indices int32 within the request, [B, k], or [k] for one request; of the kind
+        of ``scores``. With fewer than k candidates to take, the rest is -inf and -1. Not differentiable.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape, device, option, cap or offset, or a negative score under a
+            logarithm; before anything is written.
+    """
+    single = offsets is None and getattr(scores, "ndim", 3) == 2
+    s, o = checked_scores(scores[None] if single else scores, offsets)
+    if s.device.type != "cpu":
+        raise ValueError(f"scores is on {s.device}; want it in CPU memory, where pages are ranked")
+    batch = s.shape[0] if o is None else o.shape[0] - 1
+    lead = () if single else (batch,)
+    rows = tuple(s.shape[1:-1] if single else s.shape[:-1])
+
+    def checked(name: str, value: Array, dtype: torch.dtype, shape: tuple[int | None, ...]) -> Tensor:
+        found = checks.tensor(name, value, (dtype,), shape)
+        checks.same_device(name, found, "scores", s)
+        return found.detach()[None] if single else found.detach()
+
+    w = checked("weights", weights, torch.float32, (*lead, s.shape[-1]))
+    checked_transform(transform, s, beta, epsilon)
+    page = checked_k(k)
+    if (groups is None) != (caps is None):
+        raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
+    g = None if groups is None else checked("groups", groups, torch.int32, (*rows, None))
+    arguments = (
+        s.detach(), w, page, transform,
+        None if mask is None else checked("mask", mask, torch.bool, rows),
+        None if boost_mul is None else checked("boost_mul", boost_mul, torch.float32, rows),
+        None if boost_add is None else checked("boost_add", boost_add, torch.float32, rows),
+        g, None if g is None or caps is None else _caps(caps, g.shape[-1]),
+        beta, epsilon, o, checks.thread_count(num_threads),
+    )  # fmt: skip
+    if out is not None:
+        return _rank_out(out, (*lead, page), arguments)
+    values, indices = dispatch.call(_op, _implementation, (arguments[0], w), *arguments)
+    if single:
+        values, indices = values[0], indices[0]
+    return TopK(checks.like(values, scores), checks.like(indices, scores))
+
+
+def _rank_out(out: tuple[Array, Array], shape: tuple[int, ...], arguments: tuple[Any, ...]) -> TopK:
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise TypeError("out is not a pair; want (values, indices)")
+    values = _output("out[0]", out[0], torch.float32, shape)
+    indices = _output("out[1]", out[1], torch.int32, shape)
+    views = (values[None], indices[None]) if len(shape) == 1 else (values, indices)
+    if dispatch.backend(arguments[0]) == "reference":
+        for view, result in zip(views, _implementation(*arguments), strict=True):
+            torch.as_tensor(view).copy_(result)
+    else:
+        _rank_into(views, *arguments)
+    return TopK(values, indices)

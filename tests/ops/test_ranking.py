@@ -1,0 +1,239 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pygrade import fuse_scores, rank, reference
+from pygrade.ops import dispatch
+from tests.tolerances import same_bits
+
+RULES = ("mask", "boost_mul", "boost_add", "caps")
+
+
+def problem(batch: int, count: int, tasks: int, rules=RULES, seed: int = 0, exact: bool = True):
+    """Scores, weights and rules; with ``exact`` every product and sum is representable, so that all orders agree."""
+    generator = torch.Generator().manual_seed(seed)
+    if exact:
+        scores = torch.randint(0, 16, (batch, count, tasks), generator=generator) / 8.0
+        weights = torch.randint(-2, 5, (batch, tasks), generator=generator) / 4.0
+    else:
+        scores = torch.rand(batch, count, tasks, generator=generator)
+        weights = torch.rand(batch, tasks, generator=generator)
+    options = {}
+    if "mask" in rules:
+        options["mask"] = torch.rand(batch, count, generator=generator) < 0.7
+    if "boost_mul" in rules:
+        options["boost_mul"] = torch.tensor([0.5, 1.0, 1.0, 2.0])[
+            torch.randint(0, 4, (batch, count), generator=generator)
+        ]
+        options["boost_mul"] *= 1.0 if exact else 1.1
+    if "boost_add" in rules:
+        options["boost_add"] = torch.tensor([-1.0, 0.0, 0.0, 0.25])[
+            torch.randint(0, 4, (batch, count), generator=generator)
+        ]
+        options["boost_add"] *= 1.0 if exact else 0.1
+    if "caps" in rules:
+        groups = torch.randint(-1, 6, (batch, count, 3), generator=generator, dtype=torch.int32)
+        groups[..., 1] *= 1_000_003  # values are labels, not positions
+        options["groups"], options["caps"] = groups, torch.tensor([2, 3, -1], dtype=torch.int32)
+    return scores, weights, options
+
+
+def jagged(scores, options, counts):
+    """The first counts[b] candidates of each request, end to end."""
+    offsets = torch.tensor([0, *itertools.accumulate(counts)])
+
+    def flat(value):
+        return torch.cat([value[b, :n] for b, n in enumerate(counts)])
+
+    beside = {name: value if name == "caps" else flat(value) for name, value in options.items()}
+    return flat(scores), {**beside, "offsets": offsets}
+
+
+def assert_page(actual, expected):
+    assert same_bits(actual.indices, expected[1])
+    assert same_bits(actual.values, expected[0])
+
+
+@pytest.mark.parametrize("rules", [r for n in range(5) for r in itertools.combinations(RULES, n)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 50, 4), (2, 300, 3)])
+@pytest.mark.parametrize("k", [1, 10, 60])
+def test_bits_and_order_of_the_reference(rules, shape, k):
+    scores, weights, options = problem(*shape, rules)
+    assert_page(rank(scores, weights, k, **options), reference.rank(scores, weights, k, **options))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 2), (2, 0, 2), (2, 1, 1), (1, 17, 64), (4, 1000, 8)])
+def test_corner_shapes(shape):
+    scores, weights, options = problem(*shape)
+    assert_page(rank(scores, weights, 7, **options), reference.rank(scores, weights, 7, **options))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_jagged_single_and_dense_requests_agree(dtype):
+    scores, weights, options = problem(4, 40, 5)
+    scores = scores.to(dtype)
+    flat, beside = jagged(scores, options, [40, 0, 13, 1])
+    page = rank(flat, weights, 9, **beside)
+    for b, count in enumerate([40, 0, 13, 1]):
+        own = {name: value if name == "caps" else value[b, :count] for name, value in options.items()}
+        alone = rank(scores[b, :count], weights[b], 9, **own)
+        assert alone.values.shape == alone.indices.shape == (9,)
+        assert same_bits(alone.values, page.values[b]) and same_bits(alone.indices, page.indices[b])
+    assert_page(page, reference.rank(flat.float(), weights, 9, **beside))
+
+
+@pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog", "rank"])
+def test_values_are_fused_scores_boosted_without_a_fused_multiply_add(transform):
+    scores, weights, options = problem(3, 200, 6, exact=False)
+    final = fuse_scores(scores, weights, transform)
+    final = torch.from_numpy(final.numpy() * options["boost_mul"].numpy() + options["boost_add"].numpy())
+    rules = {name: options[name] for name in ("mask", "groups", "caps")}
+    expected = reference.rank(final[..., None], torch.ones(3, 1), 40, **rules)
+    assert_page(rank(scores, weights, 40, transform, **options), expected)
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_nan_infinities_zeros_and_ties(capped):
+    nan, inf = torch.nan, torch.inf
+    scores = torch.tensor([nan, 0.0, -inf, -0.0, 1.0, inf, nan, 1.0])[None, :, None]
+    rules = {"groups": torch.zeros(1, 8, 1, dtype=torch.int32), "caps": [9]} if capped else {}
+    page = rank(scores, torch.ones(1, 1), 9, **rules)
+    assert page.indices.tolist() == [[5, 4, 7, 1, 3, 2, 0, 6, -1]]
+    assert same_bits(page.values, torch.tensor([[inf, 1.0, 1.0, 0.0, -0.0, -inf, nan, nan, -inf]]))
+
+
+def test_caps_hold_back_the_best_and_the_page_fills_from_far_behind():
+    """The first 990 candidates share a seller: the page takes two of them and the last eight of the list."""
+    scores = torch.arange(1000, 0, -1.0)[:, None]
+    groups = torch.zeros(1000, 1, dtype=torch.int32)
+    groups[990:] = torch.arange(1, 11, dtype=torch.int32)[:, None]
+    page = rank(scores, torch.ones(1), 10, groups=groups, caps=[2])
+    assert page.indices.tolist() == [0, 1, *range(990, 998)]
+    assert rank(scores, torch.ones(1), 10, groups=groups, caps=[-1]).indices.tolist() == list(range(10))
+    assert rank(scores, torch.ones(1), 3, groups=groups - 1, caps=[0]).indices.tolist() == [0, 1, 2]  # -1: no group
+    none = rank(scores, torch.ones(1), 3, groups=groups, caps=[0])
+    assert none.indices.tolist() == [-1, -1, -1] and none.values.tolist() == [-torch.inf] * 3
+
+
+@given(
+    seed=st.integers(0, 9999), count=st.integers(0, 80), k=st.integers(1, 90), cap=st.integers(0, 4),
+    values=st.integers(1, 12),
+)  # fmt: skip
+def test_any_page_obeys_its_rules(seed, count, k, cap, values):
+    scores, weights, options = problem(1, count, 3, ("mask", "boost_add"), seed)
+    generator = torch.Generator().manual_seed(seed)
+    options["groups"] = torch.randint(0, values, (1, count, 1), generator=generator, dtype=torch.int32)
+    page = rank(scores, weights, k, caps=[cap], **options)
+    assert_page(page, reference.rank(scores, weights, k, caps=torch.tensor([cap]), **options))
+    taken = page.indices[0][page.indices[0] >= 0].long()
+    assert options["mask"][0, taken].all() and len(set(taken.tolist())) == len(taken)
+    assert torch.bincount(options["groups"][0, taken, 0], minlength=1).max() <= cap
+    shown = page.values[0][: len(taken)]
+    assert (shown[:-1] >= shown[1:]).all()
+
+
+def test_threads_change_nothing():
+    scores, weights, options = problem(400, 300, 4, exact=False)
+    one = rank(scores, weights, 20, "zlog", num_threads=1, **options)
+    assert_page(rank(scores, weights, 20, "zlog", num_threads=5, **options), one)
+
+
+def test_reference_backend_agrees():
+    scores, weights, options = problem(3, 30, 4)
+    with dispatch.use_backend("reference"):
+        slow = rank(scores, weights, 8, **options)
+        with pytest.raises(ValueError, match=r"caps\[1\] is -2; want -1 \(no cap\) or more"):
+            rank(scores, weights, 8, groups=options["groups"], caps=[1, -2, 0])
+    assert_page(rank(scores, weights, 8, **options), slow)
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+@pytest.mark.parametrize("single", [False, True])
+def test_out_is_filled_and_returned(kind, single):
+    scores, weights, options = problem(2, 30, 4)
+    if single:
+        scores, weights = scores[0], weights[0]
+        options = {name: value if name == "caps" else value[0] for name, value in options.items()}
+    expected = rank(scores, weights, 6, **options)
+    out = (torch.full(expected[0].shape, 7.0), torch.full(expected[0].shape, 7, dtype=torch.int32))
+    if kind == "numpy":
+        out = tuple(part.numpy() for part in out)
+    page = rank(scores, weights, 6, out=out, **options)
+    assert page.values is out[0] and page.indices is out[1]
+    assert_page(type(page)(*map(torch.as_tensor, page)), expected)
+
+
+def test_numpy_in_numpy_out():
+    scores, weights, options = problem(2, 30, 4)
+    given = {name: value.numpy() for name, value in options.items()}
+    page = rank(scores.numpy(), weights.numpy(), 6, **given)
+    assert isinstance(page.values, np.ndarray) and isinstance(page.indices, np.ndarray)
+    assert_page(type(page)(*map(torch.from_numpy, page)), rank(scores, weights, 6, **options))
+    frozen = scores.numpy().copy()
+    frozen.flags.writeable = False
+    assert (rank(frozen, weights.numpy(), 6, **given).indices == page.indices).all()
+
+
+def test_bad_arguments_are_named_before_anything_is_written():
+    scores, weights, options = problem(2, 30, 4)
+    groups, caps = options["groups"], options["caps"]
+    out = (torch.full((2, 6), 7.0), torch.full((2, 6), 7, dtype=torch.int32))
+
+    def refuses(error, message, *arguments, **given):
+        with pytest.raises(error, match=message):
+            rank(*arguments, **{"out": out, **given})
+
+    refuses(TypeError, "scores is float64; want float32 or float16 or bfloat16", scores.double(), weights, 6)
+    refuses(ValueError, r"weights is of shape \[2, 3\]; want \[2, 4\]", scores, weights[:, :3], 6)
+    refuses(ValueError, r"weights is of shape \[2, 4\]; want \[4\]", scores[0], weights, 6)
+    refuses(TypeError, "weights is NoneType; want", scores, None, 6)
+    refuses(ValueError, "k is 0; want at least 1", scores, weights, 0)
+    refuses(ValueError, "transform is 'sqrt'; want one of", scores, weights, 6, "sqrt")
+    refuses(ValueError, "negative", -scores - 1.0, weights, 6, "log")
+    refuses(ValueError, r"mask is of shape \[2, 29\]; want \[2, 30\]", scores, weights, 6, mask=options["mask"][:, :29])
+    refuses(TypeError, "boost_mul is int32; want float32", scores, weights, 6, boost_mul=groups[..., 0])
+    refuses(ValueError, "boost_add is of shape", scores, weights, 6, boost_add=torch.zeros(30))
+    refuses(ValueError, "groups and caps go together; got groups alone", scores, weights, 6, groups=groups)
+    refuses(ValueError, "groups and caps go together; got caps alone", scores, weights, 6, caps=caps)
+    refuses(ValueError, r"caps is of shape \[2\]; want \[3\]", scores, weights, 6, groups=groups, caps=[1, 2])
+    refuses(ValueError, r"caps\[1\] is -2; want -1", scores, weights, 6, groups=groups, caps=[1, -2, 0])
+    refuses(TypeError, "groups is int64; want int32", scores, weights, 6, groups=groups.long(), caps=caps)
+    flat, offsets = scores.reshape(-1, 4), torch.tensor([0, 70, 60])
+    refuses(ValueError, "offsets", flat, weights, 6, offsets=offsets)
+    refuses(ValueError, r"weights is of shape \[2, 4\]; want \[3, 4\]", flat, weights, 6, offsets=torch.arange(4) * 20)
+    assert (out[0] == 7).all() and (out[1] == 7).all()
+    for bad, message in (
+        ((out[0], out[1].long()), r"out\[1\] is int64; want int32"),
+        ((out[0][:1], out[1]), r"out\[0\] is of shape \[1, 6\]; want \[2, 6\]"),
+        ((torch.zeros(6, 2).T, out[1]), r"out\[0\] is not contiguous"),
+        ((np.zeros((2, 6), np.float32)[:, ::-1], out[1]), r"out\[0\] is not contiguous"),
+        (out[0], "out is not a pair"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            rank(scores, weights, 6, out=bad)
+    assert (out[0] == 7).all() and (out[1] == 7).all()
+
+
+def test_torch_library_contract():
+    from pygrade.ops.ranking import _op
+
+    scores, weights, options = problem(2, 9, 3)
+    rules = [options[name] for name in ("mask", "boost_mul", "boost_add", "groups", "caps")]
+    torch.library.opcheck(_op, (scores, weights, 4, "zlog", *rules, 1e-7, 1e-3, None, 1))
+    torch.library.opcheck(_op, (scores, weights, 4, "identity", *[None] * 5, 1e-7, 1e-3, None, 1))
+
+
+def test_compiles_without_a_graph_break():
+    scores, weights, options = problem(2, 30, 4)
+    compiled = torch.compile(lambda s, w: rank(s, w + 1.0, 5, **options), fullgraph=True, backend="aot_eager")
+    assert_page(compiled(scores, weights), rank(scores, weights + 1.0, 5, **options))
+
+
+def test_gradients_stop_here():
+    scores, weights, _ = problem(2, 9, 3)
+    page = rank(scores.requires_grad_(), weights, 4)
+    assert not page.values.requires_grad
