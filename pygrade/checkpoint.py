@@ -113,7 +113,12 @@ class CheckpointStore:
                 logger.warning("checkpoint %s is damaged, taking the one before it: %s", path.name, error)
         return None
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written."""
+        for path in self.directory.glob(".*.partial-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     def clear(self) -> None:
-        """Remove every checkpoint, and what killed processes left half-written."""
-        for path in [*self._names(), *self.directory.glob(".*.partial-*")]:
+        """Remove every checkpoint."""
+        for path in self._names():
             shutil.rmtree(path, ignore_errors=True)

@@ -46,6 +46,7 @@ class Run:
         self._every = int(config.checkpoint_every)
         self._fingerprint = _fingerprint(config, data)
         self._store = CheckpointStore(directory / "checkpoints", STAGES)
+        self._store.sweep()
         if resume:
             self._checkpoint = self._store.latest()
         else:

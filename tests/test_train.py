@@ -207,6 +207,14 @@ def test_broken_newest_checkpoint_falls_back(straight, tmp_path, caplog, name: s
     assert policy_bytes(tmp_path) == policy_bytes(straight)
 
 
+def test_half_written_checkpoint_of_a_killed_process_is_swept_away(straight, tmp_path) -> None:
+    half = tmp_path / "checkpoints" / ".stage2-000010.partial-abc"
+    half.mkdir(parents=True)
+    (half / "state.json").write_text("{")
+    train(tiny_logs(80), SMALL, tmp_path)
+    assert not half.exists() and policy_bytes(tmp_path) == policy_bytes(straight)
+
+
 def test_full_disk_keeps_the_last_checkpoint(straight, tmp_path) -> None:
     """Files may not grow beyond a limit while the second checkpoint of stage 2 is written: a real partial write."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
