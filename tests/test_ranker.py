@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade import reference
+from pygrade import ops, reference
 from pygrade.logs import read_logs, validate, write_logs
 from pygrade.policy import FusionPolicy, PolicyConfig
 from pygrade.ranker import BlendedRanker
@@ -126,7 +126,7 @@ def test_mask_boost_and_caps_reach_the_op(policy, requests):
     assert ((page.indices >= 0).sum(1) == 3).all()  # the boosted one, and two of the capped group
 
 
-def test_explored_pages_reach_the_log(policy, requests, tmp_path):
+def test_explored_weights_can_be_drawn_again_from_the_log(policy, requests, tmp_path):
     context, predictions = requests
     context = context.copy()
     context[2, 1] = np.nan
@@ -142,6 +142,11 @@ def test_explored_pages_reach_the_log(policy, requests, tmp_path):
     assert log.policy_version.tolist() == [policy.version] * 4
     assert log.exploration.tolist() == ["dirichlet", "dirichlet", "none", "dirichlet"]
     assert np.isnan(log.concentration[2]).all()
+    for r in (0, 1, 3):
+        seed = int(log.seed[r])
+        alpha = torch.from_numpy(log.concentration[r : r + 1])
+        drawn = ops.dirichlet_sample(alpha, 1, seed >> 32, offset=seed & 0xFFFFFFFF)
+        assert np.array_equal(log.weights[r], drawn.weights[0, 0].numpy())
     assert log.position.reshape(4, 12).max(1).tolist() == [3] * 4
     top = log.position == 0
     assert np.array_equal(log.item_id[top], first.indices[:, 0] + 100 + 12 * np.arange(4))

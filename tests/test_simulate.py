@@ -54,6 +54,14 @@ def test_drawn_weights_have_the_moments_of_the_dirichlet():
     np.testing.assert_allclose(logs.weights.var(0), variance, rtol=0.25)
 
 
+def test_drawn_weights_can_be_drawn_again_from_the_log(logs):
+    for r in np.flatnonzero(logs.exploration == "dirichlet")[:20]:
+        seed = int(logs.seed[r])
+        alpha = torch.from_numpy(logs.concentration[r : r + 1])
+        again = ops.dirichlet_sample(alpha, 1, seed >> 32, offset=seed & 0xFFFFFFFF)
+        np.testing.assert_array_equal(logs.weights[r], again.weights[0, 0].numpy())
+
+
 def test_pages_follow_the_logged_weights(logs):
     scores = torch.from_numpy(logs.predictions.reshape(1500, 15, -1))
     page = ops.fuse_topk(scores, torch.from_numpy(logs.weights), 5, "zlog").indices.numpy()
