@@ -4,6 +4,7 @@ from pygrade._core import __version__
 from pygrade.ops import (
     DirichletSample,
     GrpoLoss,
+    Rollout,
     TopK,
     dirichlet_entropy,
     dirichlet_kl,
@@ -17,6 +18,7 @@ from pygrade.ops import (
     grpo_loss,
     lambda_loss,
     rank,
+    rollout,
     topk_gain,
     transform_scores,
 )
@@ -24,6 +26,7 @@ from pygrade.ops import (
 __all__ = [
     "DirichletSample",
     "GrpoLoss",
+    "Rollout",
     "TopK",
     "__version__",
     "dirichlet_entropy",
@@ -38,6 +41,7 @@ __all__ = [
     "grpo_loss",
     "lambda_loss",
     "rank",
+    "rollout",
     "topk_gain",
     "transform_scores",
 ]

@@ -14,11 +14,12 @@ from pygrade.ops.gain import topk_gain
 from pygrade.ops.grpo import GrpoLoss, grpo_loss
 from pygrade.ops.lambdaloss import lambda_loss
 from pygrade.ops.ranking import rank
-from pygrade.reference import format_penalty
+from pygrade.ops.rollout import Rollout, format_penalty, rollout
 
 __all__ = [
     "DirichletSample",
     "GrpoLoss",
+    "Rollout",
     "TopK",
     "dirichlet_entropy",
     "dirichlet_kl",
@@ -32,6 +33,7 @@ __all__ = [
     "grpo_loss",
     "lambda_loss",
     "rank",
+    "rollout",
     "topk_gain",
     "transform_scores",
 ]

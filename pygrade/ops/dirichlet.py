@@ -46,6 +46,17 @@ def check_floor(weight_floor: float) -> float:
     return float(weight_floor)
 
 
+def checked_draw(num_samples: int, seed: int, offset: int) -> int:
+    """``seed`` as a signed integer of 64 bits, where all three lie in their ranges."""
+    if not 0 <= num_samples <= MAX_SAMPLES:
+        raise ValueError(f"num_samples is {num_samples}; want 0 to {MAX_SAMPLES}")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"seed is {seed}; want an integer of 64 bits")
+    if not 0 <= offset < 1 << 63:
+        raise ValueError(f"offset is {offset}; want 0 to 2^63 - 1")
+    return seed - (1 << 64) if seed >= 1 << 63 else seed
+
+
 # --- draws -----------------------------------------------------------------------------------------------------------
 
 
@@ -119,13 +130,7 @@ def dirichlet_sample(
         TypeError, ValueError: a wrong dtype, shape, ``num_samples``, ``seed``, ``offset`` or concentration.
     """
     alpha = concentration_rows("concentration", concentration).detach()
-    if not 0 <= num_samples <= MAX_SAMPLES:
-        raise ValueError(f"num_samples is {num_samples}; want 0 to {MAX_SAMPLES}")
-    if not -(1 << 63) <= seed < 1 << 64:
-        raise ValueError(f"seed is {seed}; want an integer of 64 bits")
-    if not 0 <= offset < 1 << 63:
-        raise ValueError(f"offset is {offset}; want 0 to 2^63 - 1")
-    signed = seed - (1 << 64) if seed >= 1 << 63 else seed
+    signed = checked_draw(num_samples, seed, offset)
     check = checks.must_validate(validate, alpha)
     arguments = (alpha, num_samples, signed, offset, check, checks.thread_count(num_threads))
     drawn = dispatch.call(_sample_op, _sample, (alpha,), *arguments)

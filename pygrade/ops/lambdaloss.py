@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pygrade import _core, reference
 from pygrade.ops import checks, dispatch
-from pygrade.ops.checks import Array
+from pygrade.ops.checks import Array, T
 
 
 def _on_device(
@@ -79,7 +79,7 @@ _op.register_autograd(_backward, setup_context=_save)
 
 
 def lambda_loss(
-    scores: Array,
+    scores: T,
     gains: Array,
     mask: Array | None,
     discount: Array,
@@ -87,7 +87,7 @@ def lambda_loss(
     *,
     validate: bool | None = None,
     num_threads: int | None = None,
-) -> Array:
+) -> T:
     """LambdaLoss with LambdaRank weights (Wang et al., CIKM 2018), per request; differentiable in ``scores``.
 
     loss = Σ_{i,j: g_i > g_j} (g_i - g_j) · |D(r_i) - D(r_j)| · softplus(-(s_i - s_j) / temperature), r being the

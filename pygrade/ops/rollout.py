@@ -1,0 +1,161 @@
+"""One step of exploration: sampled weights and what each of them earns."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pygrade import reference
+from pygrade.ops import checks, dispatch
+from pygrade.ops.checks import Array, T
+from pygrade.ops.dirichlet import check_floor, checked_draw, concentration_rows, dirichlet_log_prob, dirichlet_sample
+from pygrade.ops.fusion import checked_k, checked_scores
+from pygrade.ops.gain import topk_gain
+
+
+class Rollout(NamedTuple):
+    """Result of `rollout`; numpy arrays where the concentration was one."""
+
+    weights: Tensor  # [B, G, T]
+    log_weights: Tensor  # [B, G, T]
+    log_prob: Tensor  # [B, G]
+    rewards: Tensor  # [B, G, C], or C + 1 with weight bounds: the format penalty comes last
+
+
+def format_penalty(weights: T, weight_bounds: Array) -> T:
+    """Minus the total violation of box constraints: -Σ_t [max(0, low_t - w_t) + max(0, w_t - high_t)].
+
+    Args:
+        weights: [..., T] float32 or float64, torch or numpy.
+        weight_bounds: [2, T], row 0 low, row 1 high, of the dtype of ``weights``.
+
+    Returns:
+        [...], of the kind and dtype of ``weights``: 0 inside the box, negative outside. Differentiable in ``weights``.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape or device.
+    """
+    dtypes = (torch.float32, torch.float64)
+    values = checks.tensor("weights", weights, dtypes, (None,) * max(1, getattr(weights, "ndim", 1)))
+    bounds = checks.tensor("weight_bounds", weight_bounds, (values.dtype,), (2, values.shape[-1])).detach()
+    checks.same_device("weight_bounds", bounds, "weights", values)
+    return checks.like(reference.format_penalty(values, bounds), weights)
+
+
+def _implementation(
+    concentration: Tensor,
+    scores: Tensor,
+    gains: Tensor,
+    discount: Tensor,
+    num_samples: int,
+    seed: int,
+    offset: int,
+    masks: Tensor | None,
+    component_list: Tensor | None,
+    weight_bounds: Tensor | None,
+    weight_floor: float,
+    validate: bool,
+    num_threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    options = {"validate": validate, "num_threads": num_threads or None}
+    drawn = dirichlet_sample(concentration, num_samples, seed, offset, **options)  # type: ignore[arg-type]
+    weights, log_weights, log_prob = drawn
+    if weight_floor > 0.0:
+        log_prob = dirichlet_log_prob(concentration, log_weights, weight_floor, **options)  # type: ignore[arg-type]
+    k = discount.shape[0]
+    rewards = topk_gain(scores, weights, gains, k, discount, masks, component_list, **options)  # type: ignore[arg-type]
+    if weight_bounds is not None:
+        rewards = torch.cat([rewards, format_penalty(weights, weight_bounds)[..., None]], -1)
+    return weights, log_weights, log_prob, rewards
+
+
+_op = torch.library.custom_op("pygrade::rollout", _implementation, mutates_args=())
+
+
+@_op.register_fake
+def _(
+    concentration: Tensor,
+    scores: Tensor,
+    gains: Tensor,
+    discount: Tensor,
+    num_samples: int,
+    seed: int,
+    offset: int,
+    masks: Tensor | None,
+    component_list: Tensor | None,
+    weight_bounds: Tensor | None,
+    weight_floor: float,
+    validate: bool,
+    num_threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    batch, tasks = concentration.shape
+    weights = concentration.new_empty((batch, num_samples, tasks))
+    components = gains.shape[-1] + (0 if weight_bounds is None else 1)
+    return (
+        weights,
+        torch.empty_like(weights),
+        concentration.new_empty((batch, num_samples)),
+        concentration.new_empty((batch, num_samples, components)),
+    )
+
+
+def rollout(
+    concentration: Array,
+    scores: Array,
+    gains: Array,
+    k: int,
+    discount: Array,
+    num_samples: int,
+    seed: int,
+    offset: int = 0,
+    masks: Array | None = None,
+    component_list: Array | None = None,
+    weight_bounds: Array | None = None,
+    weight_floor: float = 0.0,
+    *,
+    validate: bool | None = None,
+    num_threads: int | None = None,
+) -> Rollout:
+    """Sample weight vectors and reward each: `dirichlet_sample`, `topk_gain`, `format_penalty`, bit for bit.
+
+    Args:
+        concentration, num_samples, seed, offset: as in `dirichlet_sample`; [B, T] float32.
+        scores: [B, N, T] float32, float16 or bfloat16, already transformed (`transform_scores`).
+        gains, k, discount, masks, component_list: as in `topk_gain`; gains [B, N, C], discount [k], masks [B, L, N].
+        weight_bounds: [2, T] float32, lower and upper bounds of the weights; adds `format_penalty` as last component.
+        weight_floor: in [0, 1); ``log_prob`` is taken at log-weights with this floor, as `grpo_loss` does.
+        validate: check values on a GPU too, which waits for it. A CPU always checks.
+        num_threads: CPU threads; None: torch's setting. The result does not depend on it.
+
+    Returns:
+        Rollout of float32 tensors, of the kind of ``concentration``. Nothing is differentiable.
+
+    Raises:
+        TypeError, ValueError: as those ops, before anything is drawn.
+    """
+    alpha = concentration_rows("concentration", concentration).detach()
+    batch, tasks = alpha.shape
+    signed = checked_draw(num_samples, seed, offset)
+    s, _ = checked_scores(scores, None)
+    if (s.shape[0], s.shape[2]) != (batch, tasks):
+        raise ValueError(f"scores is of shape {list(s.shape)}; want [{batch}, *, {tasks}]")
+    v = checks.tensor("gains", gains, (torch.float32,), (batch, s.shape[1], None))
+    d = checks.tensor("discount", discount, (torch.float32,), (checked_k(k),))
+    m = c = b = None
+    if masks is not None:
+        m = checks.tensor("masks", masks, (torch.bool,), (batch, None, s.shape[1]))
+    if component_list is not None:
+        c = checks.tensor("component_list", component_list, (torch.int32,), (v.shape[2],))
+    if weight_bounds is not None:
+        b = checks.tensor("weight_bounds", weight_bounds, (torch.float32,), (2, tasks)).detach()
+    named = {"scores": s, "gains": v, "discount": d, "masks": m, "component_list": c, "weight_bounds": b}
+    for name, value in named.items():
+        if value is not None:
+            checks.same_device(name, value, "concentration", alpha)
+    s, v, d = s.detach(), v.detach(), d.detach()
+    arguments = (
+        alpha, s, v, d, num_samples, signed, offset, m, c, b, check_floor(weight_floor),
+        checks.must_validate(validate, alpha), checks.thread_count(num_threads),
+    )  # fmt: skip
+    parts = dispatch.call(_op, _implementation, (alpha, s, v, d), *arguments)
+    return Rollout(*(checks.like(part, concentration) for part in parts))  # type: ignore[arg-type]

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import torch
+
+from pygrade import (
+    dirichlet_log_prob,
+    dirichlet_sample,
+    format_penalty,
+    reference,
+    rollout,
+    topk_gain,
+    transform_scores,
+)
+from pygrade.ops import dispatch
+from tests.tolerances import assert_close, same_bits
+
+BACKENDS = ("cpu", "reference")
+SAMPLES = 5
+
+
+def problem(batch: int = 3, count: int = 20, tasks: int = 4):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "concentration": torch.rand(batch, tasks, generator=generator) * 3.0 + 0.05,
+        "scores": transform_scores(torch.rand(batch, count, tasks, generator=generator), "zlog"),
+        "gains": torch.rand(batch, count, 2, generator=generator),
+        "k": 6,
+        "discount": 1.0 / torch.log2(torch.arange(6) + 2.0),
+        "num_samples": SAMPLES,
+        "seed": 7,
+        "masks": torch.rand(batch, 1, count, generator=generator) < 0.5,
+        "component_list": torch.tensor([0, -1], dtype=torch.int32),
+        "weight_bounds": torch.tensor([[0.05] * tasks, [0.6] * tasks]),
+    }
+
+
+def chain(given, weight_floor):
+    sample = dirichlet_sample(given["concentration"], SAMPLES, given["seed"], given.get("offset", 0))
+    lists = {name: given.get(name) for name in ("masks", "component_list")}
+    gain = (given["gains"], given["k"], given["discount"])
+    rewards = topk_gain(given["scores"], sample.weights, *gain, **lists)
+    if given.get("weight_bounds") is not None:
+        rewards = torch.cat([rewards, format_penalty(sample.weights, given["weight_bounds"])[..., None]], -1)
+    log_prob = sample.log_prob
+    if weight_floor > 0.0:
+        log_prob = dirichlet_log_prob(given["concentration"], sample.log_weights, weight_floor)
+    return sample.weights, sample.log_weights, log_prob, rewards
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
+@pytest.mark.parametrize("dropped", [(), ("weight_bounds",), ("masks", "component_list")])
+def test_equals_the_chain_bit_for_bit(backend, weight_floor, dropped):
+    given = {**problem(), "offset": 11}
+    given = {name: value for name, value in given.items() if name not in dropped}
+    with dispatch.use_backend(backend):
+        result = rollout(**given, weight_floor=weight_floor)
+        expected = chain(given, weight_floor)
+    for actual, wanted in zip(result, expected, strict=True):
+        assert same_bits(actual, wanted)
+    assert result.rewards.shape == (3, SAMPLES, 2 if "weight_bounds" in dropped else 3)
+
+
+@pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
+def test_matches_reference(weight_floor):
+    given = problem()
+    result = rollout(**given, weight_floor=weight_floor)
+    exact = {
+        name: v.double() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for name, v in given.items()
+    }
+    del exact["num_samples"], exact["seed"]
+    expected = reference.rollout(log_weights=result.log_weights.double(), **exact, weight_floor=weight_floor)
+    for actual, wanted in zip((result.weights, result.log_prob, result.rewards), expected, strict=True):
+        assert_close(actual, wanted)
+
+
+def test_a_split_batch_draws_the_same():
+    given = problem()
+    whole = rollout(**given)
+    per_row = ("concentration", "scores", "gains", "masks")
+    part = rollout(**{name: v[1:] if name in per_row else v for name, v in given.items()}, offset=1)
+    for actual, wanted in zip(part, whole, strict=True):
+        assert same_bits(actual, wanted[1:])
+
+
+def test_format_penalty_measures_the_violation():
+    weights = torch.tensor([[0.1, 0.2, 0.7], [0.25, 0.25, 0.5]])
+    bounds = torch.tensor([[0.2, 0.0, 0.0], [1.0, 1.0, 0.55]])
+    assert_close(format_penalty(weights, bounds), torch.tensor([-0.25, 0.0], dtype=torch.float64))
+    array = format_penalty(weights.numpy(), bounds.numpy())
+    assert isinstance(array, np.ndarray) and array.shape == (2,)
+    assert torch.autograd.gradcheck(format_penalty, (weights.double().requires_grad_(), bounds.double()))
+    with pytest.raises(ValueError, match=r"weight_bounds is of shape \[2, 2\]; want \[2, 3\]"):
+        format_penalty(weights, bounds[:, :2])
+    with pytest.raises(TypeError, match="weight_bounds is float64; want float32"):
+        format_penalty(weights, bounds.double())
+
+
+def test_numpy_in_numpy_out():
+    given = problem()
+    arrays = {name: v.numpy() if isinstance(v, torch.Tensor) else v for name, v in given.items()}
+    for actual, wanted in zip(rollout(**arrays), rollout(**given), strict=True):
+        assert isinstance(actual, np.ndarray)
+        assert same_bits(torch.from_numpy(actual), wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("concentration", lambda v: v * 0.0, ValueError, "concentration"),
+        ("concentration", lambda v: v.double(), TypeError, "concentration is float64; want float32"),
+        ("scores", lambda v: v[:2], ValueError, r"scores is of shape \[2, 20, 4\]; want \[3, \*, 4\]"),
+        ("scores", lambda v: v[..., :3], ValueError, r"scores is of shape \[3, 20, 3\]; want \[3, \*, 4\]"),
+        ("gains", lambda v: v[:, :5], ValueError, r"gains is of shape \[3, 5, 2\]; want \[3, 20, \*\]"),
+        ("k", lambda v: 5, ValueError, r"discount is of shape \[6\]; want \[5\]"),
+        ("masks", lambda v: v[..., :7], ValueError, r"masks is of shape \[3, 1, 7\]; want \[3, \*, 20\]"),
+        ("component_list", lambda v: v.long(), TypeError, "component_list is int64; want int32"),
+        ("component_list", lambda v: v + 1, ValueError, "component_list"),
+        ("weight_bounds", lambda v: v[:1], ValueError, r"weight_bounds is of shape \[1, 4\]; want \[2, 4\]"),
+        ("num_samples", lambda v: -1, ValueError, "num_samples is -1; want 0 to"),
+        ("seed", lambda v: 1 << 64, ValueError, "seed is 18446744073709551616; want an integer of 64 bits"),
+    ],
+)
+def test_bad_arguments_are_named(name, change, error, message):
+    given = problem()
+    with pytest.raises(error, match=message):
+        rollout(**{**given, name: change(given[name])})
+    with pytest.raises(ValueError, match=r"weight_floor is 1.0; want a number in \[0, 1\)"):
+        rollout(**given, weight_floor=1.0)
+
+
+def arguments(given):
+    names = ("concentration", "scores", "gains", "discount", "num_samples", "seed")
+    return [given[name] for name in names] + [0, given["masks"], given["component_list"], given["weight_bounds"]]
+
+
+def test_torch_library_contract():
+    from pygrade.ops.rollout import _op
+
+    given = problem()
+    torch.library.opcheck(_op, (*arguments(given), 1e-4, True, 1))
+    torch.library.opcheck(_op, (*arguments({**given, "weight_bounds": None}), 0.0, True, 1))
+
+
+def test_compiles_without_a_graph_break():
+    given = problem()
+    alpha = given.pop("concentration")
+    compiled = torch.compile(lambda a: rollout(a + 0.5, **given), fullgraph=True, backend="aot_eager")
+    for actual, wanted in zip(compiled(alpha), rollout(alpha + 0.5, **given), strict=True):
+        assert same_bits(actual, wanted)
