@@ -18,7 +18,7 @@ exponent of 0, or no shuffled page to fit one to) could not tell a page's orders
 
 import logging
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -73,15 +73,6 @@ class RewardConfig:
         return self.posterior != "none" and self.posterior_weight > 0.0
 
 
-class Rollout(NamedTuple):
-    """Sampled weights and what they earned."""
-
-    weights: Tensor  # [B, G, T]
-    log_weights: Tensor  # [B, G, T]
-    log_prob: Tensor  # [B, G], at the floored log-weights
-    rewards: Tensor  # [B, G, C]
-
-
 @dataclass(frozen=True)
 class RewardData:
     """Logged requests made ready for training: R requests padded to N candidates, P slots on the longest page.
@@ -127,11 +118,13 @@ class RewardData:
 
     def rollout(
         self, rows: Tensor, concentration: Tensor, num_samples: int, seed: int, weight_floor: float = 0.0
-    ) -> Rollout:
+    ) -> ops.Rollout:
         """Draw G weight vectors from Dirichlet(concentration[B, T]) for requests rows [B], and score them."""
-        sample = ops.dirichlet_sample(concentration, num_samples, seed)
-        log_prob = ops.dirichlet_log_prob(concentration, sample.log_weights, weight_floor)
-        return Rollout(sample.weights, sample.log_weights, log_prob, self.rewards(rows, sample.weights))
+        return ops.rollout(
+            concentration, self.scores[rows], self.gains[rows], len(self.discount), self.discount, num_samples, seed,
+            masks=self.masks[rows], component_list=self.component_list, weight_bounds=self.bounds,
+            weight_floor=weight_floor,
+        )  # fmt: skip
 
 
 def propensity_curve(exponent: float, count: int) -> NDArray[np.float64]:
