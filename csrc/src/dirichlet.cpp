@@ -76,7 +76,8 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
                                          pointer(weights),     pointer(log_weights), pointer(log_prob)};
   const double cost = 200.0 + 10.0 * static_cast<double>(shape.samples * shape.tasks);
   detail::parallel_for(shape.batch, num_threads, grain(cost), [&](std::int64_t begin, std::int64_t end) {
-    std::vector<float> scratch(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
+    static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
+    scratch.resize(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
     kernels().sample(task, scratch.data(), begin, end);
   });
 }

@@ -62,7 +62,8 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
   const detail::RankingKernels& kernels = PYGRADE_KERNELS(ranking_kernels);
   detail::parallel_for(scores.batch, num_threads, detail::request_grain(scores, 1),
                        [&](std::int64_t begin, std::int64_t end) {
-                         std::vector<std::int32_t> counters(static_cast<std::size_t>(2 * task.columns * task.slots));
+                         static thread_local std::vector<std::int32_t> counters;  // kept: a warm call allocates nothing
+                         counters.assign(static_cast<std::size_t>(2 * task.columns * task.slots), 0);
                          const std::int64_t size = detail::scratch_rows(scores.tasks) * task.fusion.stride;
                          float* scratch = detail::Scratch::of_this_thread().floats(static_cast<std::size_t>(size));
                          kernels.rank(task, begin, end, scratch, counters.data());

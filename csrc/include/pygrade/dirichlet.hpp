@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <span>
 
+#include "pygrade/export.h"
+
 namespace pygrade {
 
 struct DirichletShape {
@@ -17,38 +19,40 @@ struct DirichletShape {
 };
 
 // Throws std::invalid_argument that names `name` and the first element of values[rows, tasks] that is no concentration.
-void check_concentration(std::span<const float> values, std::int64_t tasks, const char* name = "concentration");
+PYGRADE_API void check_concentration(std::span<const float> values, std::int64_t tasks,
+                                     const char* name = "concentration");
 
 // concentration[B, T] → weights[B, G, T], log_weights[B, G, T], log_prob[B, G]; any output may be empty. A draw is a
 // function of (seed, offset + b, g, t) and α_b alone: Philox4x32-10 with key `seed` and counter (low word of offset +
 // b, 256 g + t, attempt, high word). Weights and log-weights have the same bits for every instruction set, thread count
 // and in Triton. Log-weights are finite even where weights underflow to 0.
-void dirichlet_sample(std::span<const float> concentration, const DirichletShape& shape, std::uint64_t seed,
-                      std::uint64_t offset, std::span<float> weights, std::span<float> log_weights,
-                      std::span<float> log_prob, bool validate = true, int num_threads = 1);
+PYGRADE_API void dirichlet_sample(std::span<const float> concentration, const DirichletShape& shape, std::uint64_t seed,
+                                  std::uint64_t offset, std::span<float> weights, std::span<float> log_weights,
+                                  std::span<float> log_prob, bool validate = true, int num_threads = 1);
 
 // log p(w_bg | α_b) → log_prob[B, G]. weight_floor > 0: log-weights are first clamped to log(weight_floor) and
 // renormalised.
-void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
-                        const DirichletShape& shape, double weight_floor, std::span<float> log_prob,
-                        bool validate = true, int num_threads = 1);
+PYGRADE_API void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
+                                    const DirichletShape& shape, double weight_floor, std::span<float> log_prob,
+                                    bool validate = true, int num_threads = 1);
 
 // Σ_g gradient[B, G] · ∂ log p(w_bg | α_b) / ∂α_b → concentration_gradient[B, T].
-void dirichlet_log_prob_backward(std::span<const float> concentration, std::span<const float> log_weights,
-                                 std::span<const float> gradient, const DirichletShape& shape, double weight_floor,
-                                 std::span<float> concentration_gradient, int num_threads = 1);
+PYGRADE_API void dirichlet_log_prob_backward(std::span<const float> concentration, std::span<const float> log_weights,
+                                             std::span<const float> gradient, const DirichletShape& shape,
+                                             double weight_floor, std::span<float> concentration_gradient,
+                                             int num_threads = 1);
 
 // Entropy in nats → entropy[B], and its gradient[B, T].
-void dirichlet_entropy(std::span<const float> concentration, std::int64_t tasks, std::span<float> entropy,
-                       std::span<float> gradient, bool validate = true, int num_threads = 1);
+PYGRADE_API void dirichlet_entropy(std::span<const float> concentration, std::int64_t tasks, std::span<float> entropy,
+                                   std::span<float> gradient, bool validate = true, int num_threads = 1);
 
 // KL(Dir(concentration) ‖ Dir(other)) in nats → kl[B], and its gradients[B, T] to both.
-void dirichlet_kl(std::span<const float> concentration, std::span<const float> other, std::int64_t tasks,
-                  std::span<float> kl, std::span<float> gradient, std::span<float> other_gradient, bool validate = true,
-                  int num_threads = 1);
+PYGRADE_API void dirichlet_kl(std::span<const float> concentration, std::span<const float> other, std::int64_t tasks,
+                              std::span<float> kl, std::span<float> gradient, std::span<float> other_gradient,
+                              bool validate = true, int num_threads = 1);
 
 // log(max(w, weight_floor) / Σ max(w, weight_floor)) of rows of log-weights → floored, of the same size.
-void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, double weight_floor,
-                       std::span<float> floored, int num_threads = 1);
+PYGRADE_API void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, double weight_floor,
+                                   std::span<float> floored, int num_threads = 1);
 
 }  // namespace pygrade

@@ -15,6 +15,8 @@
 #include <cstdint>
 #include <span>
 
+#include "pygrade/export.h"
+
 namespace pygrade {
 
 enum class ScoreType { float32 = 0, float16 = 1, bfloat16 = 2 };  // widened exactly to float32
@@ -53,16 +55,17 @@ struct FusionOptions {
 // ascend from 0 to the number of rows, and a negative score under a logarithm.
 
 // f_t(p) of every score: values has the shape of the scores.
-void transform_scores(const Scores& scores, const FusionOptions& options, std::span<float> values, int num_threads = 1);
+PYGRADE_API void transform_scores(const Scores& scores, const FusionOptions& options, std::span<float> values,
+                                  int num_threads = 1);
 
 // weights[B, G, T] → fused[B, G, N]; jagged: [G, M]. Give samples (G) = 1 for one weight vector a request.
-void fuse_scores(const Scores& scores, std::span<const float> weights, std::int64_t samples,
-                 const FusionOptions& options, std::span<float> fused, int num_threads = 1);
+PYGRADE_API void fuse_scores(const Scores& scores, std::span<const float> weights, std::int64_t samples,
+                             const FusionOptions& options, std::span<float> fused, int num_threads = 1);
 
 // The k best of each list: values[B, G, k], indices[B, G, k] within the request, padded with -inf and -1.
 // mask[B, N] (jagged: [M]) admits where nonzero; an empty span admits all.
-void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::int64_t k,
-               const FusionOptions& options, std::span<const std::uint8_t> mask, std::span<float> values,
-               std::span<std::int32_t> indices, int num_threads = 1);
+PYGRADE_API void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::int64_t k,
+                           const FusionOptions& options, std::span<const std::uint8_t> mask, std::span<float> values,
+                           std::span<std::int32_t> indices, int num_threads = 1);
 
 }  // namespace pygrade

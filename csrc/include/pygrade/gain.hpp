@@ -2,6 +2,7 @@
 // scores, order and transforms are those of pygrade/fusion.hpp.
 #pragma once
 
+#include "pygrade/export.h"
 #include "pygrade/fusion.hpp"
 
 namespace pygrade {
@@ -11,9 +12,10 @@ namespace pygrade {
 // for all candidates, and is empty where all do. Products gains · discount are added in one tree: KP = next power of
 // two ≥ k, v_r += v_{r+h} for h = KP/2 … 1, ranks without a candidate being +0. Throws std::invalid_argument before
 // anything is written, as the functions of fusion.hpp do, and on a list that does not exist.
-void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::span<const float> gains,
-               std::span<const float> discount, std::span<const std::uint8_t> masks, std::int64_t lists,
-               std::span<const std::int32_t> component_list, std::int64_t components, const FusionOptions& options,
-               std::span<float> gain, int num_threads = 1);
+PYGRADE_API void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_t samples,
+                           std::span<const float> gains, std::span<const float> discount,
+                           std::span<const std::uint8_t> masks, std::int64_t lists,
+                           std::span<const std::int32_t> component_list, std::int64_t components,
+                           const FusionOptions& options, std::span<float> gain, int num_threads = 1);
 
 }  // namespace pygrade

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "pygrade/dirichlet.hpp"
+#include "pygrade/export.h"
 
 namespace pygrade {
 
@@ -38,7 +39,7 @@ struct GrpoOutputs {
 
 // Loss and gradient in one pass. Throws std::invalid_argument on sizes and options that do not fit, fewer than one
 // sample, and, where `validate` is set, concentrations that are not finite and positive; without it such rows are NaN.
-void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const GrpoOptions& options,
-               const GrpoOutputs& outputs, bool validate = true, int num_threads = 1);
+PYGRADE_API void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const GrpoOptions& options,
+                           const GrpoOutputs& outputs, bool validate = true, int num_threads = 1);
 
 }  // namespace pygrade

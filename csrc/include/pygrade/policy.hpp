@@ -13,20 +13,22 @@
 #include <string_view>
 #include <vector>
 
+#include "pygrade/export.h"
+
 namespace pygrade {
 
 // A policy file is damaged, of another format version, or does not fit the other one. The message names file and fault.
-class ArtefactError : public std::runtime_error {
+class PYGRADE_API ArtefactError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 // There is no such file.
-class ArtefactMissing : public ArtefactError {
+class PYGRADE_API ArtefactMissing : public ArtefactError {
   using ArtefactError::ArtefactError;
 };
 
 // Immutable: any number of threads may use one at once. Its tasks are at most 64.
-class Policy {
+class PYGRADE_API Policy {
  public:
   static constexpr std::int64_t format_version = 1;
   static constexpr std::size_t max_tasks = 64;
@@ -99,6 +101,6 @@ class Policy {
 
 // The weight vector nearest to `weights` in KL divergence that sums to 1 and lies in the box lower[T] … upper[T], in
 // place: clip(λ w, lower, upper). Weights that comply stay as they are.
-void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper);
+PYGRADE_API void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper);
 
 }  // namespace pygrade

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "pygrade/export.h"
 #include "pygrade/fusion.hpp"
 
 namespace pygrade {
@@ -25,7 +26,8 @@ struct PageRules {
 //
 // Throws std::invalid_argument, before anything is written, on sizes that do not fit, k < 1, a cap below -1, offsets
 // that do not ascend from 0 to the number of rows, and a negative score under a logarithm.
-void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
-          const PageRules& rules, std::span<float> values, std::span<std::int32_t> indices, int num_threads = 1);
+PYGRADE_API void rank(const Scores& scores, std::span<const float> weights, std::int64_t k,
+                      const FusionOptions& options, const PageRules& rules, std::span<float> values,
+                      std::span<std::int32_t> indices, int num_threads = 1);
 
 }  // namespace pygrade

@@ -1,0 +1,140 @@
+/* The C ABI of pygrade's ranker, for Go, Rust, Java, C and whatever else calls C.
+ *
+ * Stability: what this header declares does not change within an ABI version (PYGRADE_ABI_VERSION, also the major
+ * version of the shared library's name). Functions, enumerators and flags may be added; none is removed, renumbered or
+ * given another meaning. Structs may grow at their end: the caller sets `size` to its sizeof, the library reads and
+ * writes no further, and takes what the caller does not know as 0. A caller that is newer than the library may leave
+ * its additional members 0; otherwise it gets PYGRADE_INVALID_ARGUMENT. Anything else raises the ABI version. The C++
+ * headers make no such promise: build them with the library that they came with.
+ *
+ * Every function that can fail returns a pygrade_status; the text of the calling thread's last failure stands in
+ * pygrade_last_error(). Failed calls write nothing. No C++ exception leaves the library. Threads may use one ranker at
+ * once, also while one of them reloads it; only pygrade_ranker_free must come last and alone. Pointers that a call gets
+ * are not kept after it. */
+#ifndef PYGRADE_H
+#define PYGRADE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pygrade/export.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PYGRADE_ABI_VERSION 1
+
+typedef int32_t pygrade_status;
+enum {
+  PYGRADE_OK = 0,
+  PYGRADE_INVALID_ARGUMENT = 1, /* a pointer, size or value; nothing was done */
+  PYGRADE_NOT_FOUND = 2,        /* there is no policy at the path */
+  PYGRADE_BAD_ARTEFACT = 3,     /* the policy is damaged, of another format version, or of another schema */
+  PYGRADE_OUT_OF_MEMORY = 4,
+  PYGRADE_INTERNAL = 5
+};
+
+/* PYGRADE_ABI_VERSION of the library that runs. */
+PYGRADE_API int32_t pygrade_abi_version(void);
+/* Version of the library that runs, for example "0.1.0". */
+PYGRADE_API const char* pygrade_version(void);
+/* Instruction set of the kernels that run: "baseline", "avx2" or "avx512"; "" where PYGRADE_ISA asks for one that is
+ * not there (then every ranking fails and says so). */
+PYGRADE_API const char* pygrade_isa(void);
+/* What this thread's last failed call complained about, or "". UTF-8; valid until the thread's next call. */
+PYGRADE_API const char* pygrade_last_error(void);
+
+typedef struct pygrade_ranker pygrade_ranker; /* opaque */
+
+enum {
+  PYGRADE_OPTION_SEED = 1,  /* flags: take `seed`; otherwise the operating system gives one */
+  PYGRADE_OPTION_IMPUTE = 2 /* flags: a request that misses some of its features still goes through the policy */
+};
+typedef struct pygrade_ranker_options {
+  size_t size;    /* sizeof(pygrade_ranker_options) */
+  uint32_t flags; /* PYGRADE_OPTION_… */
+  uint32_t seed;  /* of the exploration stream, below 2^31 */
+} pygrade_ranker_options;
+
+/* Makes a ranker of a policy directory (policy.json and policy.safetensors). `options` may be NULL. */
+PYGRADE_API pygrade_status pygrade_ranker_load(const char* directory, const pygrade_ranker_options* options,
+                                               pygrade_ranker** ranker);
+/* The same from the content of the two files. */
+PYGRADE_API pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const void* tensors,
+                                                 size_t tensors_size, const pygrade_ranker_options* options,
+                                                 pygrade_ranker** ranker);
+/* Replaces the policy while other threads rank; it must have the same tasks and features. */
+PYGRADE_API pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory);
+/* NULL is fine. */
+PYGRADE_API void pygrade_ranker_free(pygrade_ranker* ranker);
+
+/* Names in the order that requests must have. They live as long as the ranker; NULL where `index` is too large. */
+PYGRADE_API size_t pygrade_ranker_num_tasks(const pygrade_ranker* ranker);
+PYGRADE_API size_t pygrade_ranker_num_features(const pygrade_ranker* ranker);
+PYGRADE_API const char* pygrade_ranker_task(const pygrade_ranker* ranker, size_t index);
+PYGRADE_API const char* pygrade_ranker_feature(const pygrade_ranker* ranker, size_t index);
+
+enum {
+  PYGRADE_REQUEST_EXPLORE = 1, /* flags: serve a Dirichlet draw instead of its mean */
+  PYGRADE_REQUEST_DRAW = 2     /* flags: of the coordinates `draw`; otherwise the ranker's own stream goes on */
+};
+typedef struct pygrade_request {
+  size_t size;              /* sizeof(pygrade_request) */
+  const float* context;     /* [features]; NULL: unknown. NaN: that feature is unknown */
+  size_t features;          /* F */
+  const float* predictions; /* [candidates, tasks] row-major; NULL only without candidates */
+  size_t candidates;        /* N, below 2^31 */
+  size_t tasks;             /* T */
+  const uint8_t* mask;      /* [candidates] eligible where not 0, or NULL */
+  const float* boost_mul;   /* [candidates] or NULL: final score = fused score * boost_mul + boost_add */
+  const float* boost_add;   /* [candidates] or NULL */
+  const int32_t* groups;    /* [candidates, group_columns] or NULL; a negative value: no group */
+  const int32_t* caps;      /* [group_columns] most candidates of one group on the page; -1: no cap */
+  size_t group_columns;
+  const char* scenario; /* UTF-8, or NULL */
+  size_t scenario_size; /* bytes */
+  uint64_t draw;        /* seed << 32 | offset, as in pygrade_page.seed */
+  uint32_t flags;       /* PYGRADE_REQUEST_… */
+  uint32_t reserved;    /* 0 */
+} pygrade_request;
+
+enum { PYGRADE_FALLBACK_NONE = 0, PYGRADE_FALLBACK_SCENARIO = 1, PYGRADE_FALLBACK_GLOBAL = 2 };
+typedef struct pygrade_page {
+  size_t size; /* sizeof(pygrade_page) */
+  /* The caller's memory: */
+  size_t k;             /* places of the page, 1 … 2^31 - 1 */
+  float* values;        /* [k] final scores, best first, -inf behind the last item */
+  int32_t* indices;     /* [k] candidates, -1 behind the last item */
+  float* weights;       /* [tasks] served weights, or NULL */
+  float* concentration; /* [tasks] what the policy chose, NaN where it fell back, or NULL */
+  /* Written by the call: */
+  int32_t filled;              /* items on the page */
+  int32_t missing_predictions; /* candidates with a NaN */
+  int32_t fallback;            /* PYGRADE_FALLBACK_…: whose static weights were served */
+  int32_t explored;            /* 1: the weights are the draw `seed` */
+  uint64_t seed;
+  char policy_version[16]; /* 12 hexadecimal digits and a 0 */
+} pygrade_page;
+
+PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
+                                               pygrade_page* page);
+
+typedef struct pygrade_counters {
+  size_t size; /* sizeof(pygrade_counters) */
+  uint64_t requests;
+  uint64_t fallback_scenario;
+  uint64_t fallback_global;
+  uint64_t explored;
+  uint64_t missing_predictions;
+  uint64_t empty_pages;
+} pygrade_counters;
+
+/* Counts since the ranker was made, over all threads. */
+PYGRADE_API pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

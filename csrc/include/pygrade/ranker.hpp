@@ -1,0 +1,130 @@
+// The whole serving path in one object: features and task predictions of a request in, page out.
+//
+// `Ranker` evaluates the policy, falls back to static weights where features are missing, explores where asked, and
+// ranks; pygrade.ranker.BlendedRanker of the Python package calls this code. `rank` may be called from any number of
+// threads at once, also while another thread swaps the policy. It takes no lock, and after the first requests of a size
+// it allocates nothing.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "pygrade/export.h"
+#include "pygrade/policy.hpp"
+#include "pygrade/ranking.hpp"
+
+namespace pygrade {
+
+// One request of N candidates. All spans belong to the caller.
+struct Request {
+  std::span<const float> context = {};            // [F] in the order of policy.features(); empty, or NaN: unknown
+  std::span<const float> predictions = {};        // [N, T] in the order of policy.tasks()
+  PageRules rules = {};                           // mask, boosts, groups and caps
+  std::optional<std::string_view> scenario = {};  // chooses fallback weights and the width of exploration
+  bool explore = false;                           // serve a Dirichlet draw instead of the mean
+  std::optional<std::uint64_t> draw =
+      {};  // its coordinates, see Page::seed; by default the ranker's own stream goes on
+};
+
+// Where `rank` writes. k is the size of values.
+struct PageBuffer {
+  std::span<float> values = {};  // [k] final scores, best first; -inf behind the last item, NaN for a NaN prediction
+  std::span<std::int32_t> indices = {};  // [k] candidates; -1 behind the last item
+  std::span<float> weights = {};         // [T] the weights that were served, or empty
+  std::span<float> concentration = {};   // [T] what the policy chose, NaN where it fell back, or empty
+};
+
+enum class Fallback : std::uint8_t { none = 0, scenario = 1, global = 2 };  // whose static weights were served
+
+struct Page {
+  std::int32_t filled = 0;               // items on the page
+  std::int32_t missing_predictions = 0;  // candidates with a NaN: they rank last and leave the others' scores alone
+  Fallback fallback = Fallback::none;
+  bool explored = false;   // the weights are a draw; fallback requests never explore
+  std::uint64_t seed = 0;  // of the draw: dirichlet_sample(concentration, 1, seed >> 32, offset = seed & 0xffffffff)
+  std::array<char, 12> policy_version{};
+
+  std::string_view version() const { return {policy_version.data(), policy_version.size()}; }
+};
+
+struct RankerOptions {
+  std::optional<std::uint32_t> seed =
+      {};               // of the exploration stream, below 2^31; by default from the operating system
+  bool impute = false;  // a request that misses some features goes through the policy, which takes their means
+};
+
+// Since the start, over all threads.
+struct RankerCounters {
+  std::uint64_t requests = 0;
+  std::uint64_t fallback_scenario = 0;
+  std::uint64_t fallback_global = 0;
+  std::uint64_t explored = 0;
+  std::uint64_t missing_predictions = 0;  // candidates
+  std::uint64_t empty_pages = 0;
+};
+
+class PYGRADE_API Ranker {
+ public:
+  explicit Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options = {});
+  // A policy directory; ArtefactError where it is damaged or absent.
+  static std::unique_ptr<Ranker> load(const std::filesystem::path& directory, const RankerOptions& options = {});
+  ~Ranker();
+  Ranker(const Ranker&) = delete;
+  Ranker& operator=(const Ranker&) = delete;
+
+  // Throws std::invalid_argument, with the buffer untouched and nothing counted, on sizes that do not fit and on
+  // negative predictions under a logarithm.
+  Page rank(const Request& request, const PageBuffer& buffer);
+
+  // Requests that start after this returns are ranked by `policy`, which must have the same tasks and features
+  // (std::invalid_argument). Returns when no thread ranks with the old one any more.
+  void swap(std::shared_ptr<const Policy> policy);
+
+  std::shared_ptr<const Policy> policy() const;
+  RankerCounters counters() const;
+
+ private:
+  struct Slot;
+  class Lease;
+
+  Slot& claim(const Policy* policy);
+  std::uint64_t next_draw();
+
+  // Which policy is current, and who uses which: every thread that ranks holds a slot, and the slot names the policy in
+  // use (a hazard pointer). `swap` publishes the new policy and waits until no slot names the old one. Readers thus pay
+  // one compare-and-swap on a cache line of their own; a std::atomic<std::shared_ptr> would lock, and count references
+  // on a line that all threads share.
+  std::atomic<const Policy*> current_;
+  std::atomic<Slot*> slots_{nullptr};
+  std::atomic<std::uint64_t> stream_;
+  const std::uint64_t id_;
+  const bool impute_;
+  mutable std::mutex swap_mutex_;  // between threads that swap
+  std::shared_ptr<const Policy> owner_;
+};
+
+// Whom a request and its candidates belong to, for the log.
+struct LogIds {
+  std::string_view request_id = {};
+  std::string_view user_id = {};
+  std::span<const std::int64_t> item_id = {};  // [N]; empty: the index
+  std::optional<std::int64_t> timestamp = {};  // ms since 1970
+};
+
+// The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
+// scenario, w_…, a_…, seed, policy_version, exploration, timestamp): one per candidate, as Python's Page.log_rows. The
+// y_ are 0 where shown and empty elsewhere: join the feedback by request_id and item_id. A candidate with a NaN
+// prediction is left out, or if shown gets the smallest prediction of the task. Appends to `out`.
+PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
+PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
+                                 const Page& page, const LogIds& ids, std::string& out);
+
+}  // namespace pygrade

@@ -1,0 +1,122 @@
+// The rows that a request leaves in the log, as CSV.
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "pygrade/ranker.hpp"
+
+namespace pygrade {
+
+namespace {
+
+template <class Number>
+void number(Number value, std::string& out) {
+  char text[40];
+  const auto end = std::to_chars(text, text + sizeof text, value);
+  out.append(text, end.ptr);
+}
+
+// A real number; nothing for NaN.
+void real(float value, std::string& out) {
+  if (!std::isnan(value)) number(value, out);
+}
+
+void field(std::string_view text, std::string& out) {
+  if (text.find_first_of(",\"\r\n") == text.npos) {
+    out += text;
+    return;
+  }
+  out += '"';
+  for (const char c : text) out.append(c == '"' ? 2 : 1, c);
+  out += '"';
+}
+
+bool has_nan(std::span<const float> values) {
+  for (const float value : values)
+    if (std::isnan(value)) return true;
+  return false;
+}
+
+// The smallest prediction of a task that is not NaN; 0 without any.
+float smallest(std::span<const float> predictions, std::size_t tasks, std::size_t task) {
+  float low = std::numeric_limits<float>::infinity();
+  for (std::size_t i = task; i < predictions.size(); i += tasks) low = predictions[i] < low ? predictions[i] : low;
+  return std::isinf(low) ? 0.0f : low;
+}
+
+}  // namespace
+
+void append_log_header(const Policy& policy, std::string& out) {
+  const auto columns = [&](const char* prefix, const std::vector<std::string>& names) {
+    for (const auto& name : names) {
+      out += ',';
+      field(prefix + name, out);
+    }
+  };
+  out += "request_id,user_id,item_id,position";
+  columns("x_", policy.features());
+  columns("p_", policy.tasks());
+  columns("y_", policy.tasks());
+  out += ",scenario";
+  columns("w_", policy.tasks());
+  columns("a_", policy.tasks());
+  out += ",seed,policy_version,exploration,timestamp\n";
+}
+
+void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
+                     const LogIds& ids, std::string& out) {
+  const std::size_t tasks = policy.tasks().size();
+  const std::size_t rows = request.predictions.size() / tasks;
+  if (buffer.weights.size() != tasks || buffer.concentration.size() != tasks)
+    throw std::invalid_argument("the log needs the weights and the concentration of the page");
+  if (!ids.item_id.empty() && ids.item_id.size() != rows)
+    throw std::invalid_argument("item_id must have one entry for each candidate");
+  // Before and after what belongs to the single candidate, the same text for all of the request.
+  std::string before;
+  field(ids.request_id, before);
+  before += ',';
+  field(ids.user_id, before);
+  before += ',';
+  std::string context;
+  for (std::size_t f = 0; f < policy.features().size(); ++f) {
+    const bool known = f < request.context.size() && std::isfinite(request.context[f]);
+    context += ',';
+    if (known) real(request.context[f], context);
+  }
+  std::string after = ",";
+  field(request.scenario.value_or(""), after);
+  for (const float weight : buffer.weights) real(weight, after += ',');
+  for (const float alpha : buffer.concentration) {
+    after += ',';
+    if (page.explored) real(alpha, after);
+  }
+  number(page.seed, after += ',');
+  after += ',';
+  after += page.version();
+  after += page.explored ? ",dirichlet," : ",none,";
+  if (ids.timestamp) number(*ids.timestamp, after);
+  after += '\n';
+
+  for (std::size_t row = 0; row < rows; ++row) {
+    const auto predictions = request.predictions.subspan(row * tasks, tasks);
+    const auto shown = buffer.indices.first(static_cast<std::size_t>(page.filled));
+    std::size_t position = 0;
+    while (position < shown.size() && shown[position] != static_cast<std::int32_t>(row)) ++position;
+    const bool is_shown = position < shown.size();
+    if (!is_shown && has_nan(predictions)) continue;
+    out += before;
+    number(ids.item_id.empty() ? static_cast<std::int64_t>(row) : ids.item_id[row], out);
+    out += ',';
+    if (is_shown) number(position, out);
+    out += context;
+    for (std::size_t t = 0; t < tasks; ++t) {
+      out += ',';
+      real(std::isnan(predictions[t]) ? smallest(request.predictions, tasks, t) : predictions[t], out);
+    }
+    for (std::size_t t = 0; t < tasks; ++t) out += is_shown ? ",0" : ",";
+    out += after;
+  }
+}
+
+}  // namespace pygrade

@@ -1,0 +1,27 @@
+// Uses the C++ API as a server would; exits 0 where it works.
+#include <cstdio>
+#include <pygrade/advantage.hpp>
+#include <pygrade/isa.hpp>
+#include <pygrade/ranker.hpp>
+#include <pygrade/version.hpp>
+#include <vector>
+
+int main() {
+  std::printf("pygrade %s, %s\n", PYGRADE_VERSION, pygrade::isa_name(pygrade::active_isa()).data());
+
+  const std::vector<float> scores = {0.1f, 0.9f, 0.5f, 0.2f, 0.3f, 0.3f};  // three candidates, two tasks
+  const std::vector<float> weights = {0.25f, 0.75f};
+  std::vector<float> values(2);
+  std::vector<std::int32_t> page(2);
+  pygrade::rank(pygrade::Scores::dense(scores.data(), pygrade::ScoreType::float32, 1, 3, 2), weights, 2, {}, {}, values,
+                page);
+  if (page[0] != 0 || page[1] != 2) return 1;
+
+  try {  // exceptions of the library are caught by their type, also across a shared one
+    pygrade::Ranker::load("no-such-directory");
+    return 2;
+  } catch (const pygrade::ArtefactMissing& error) {
+    std::printf("as expected: %s\n", error.what());
+  }
+  return 0;
+}

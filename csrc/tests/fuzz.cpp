@@ -1,0 +1,391 @@
+// A deterministic mutation fuzzer of everything that reads what others wrote: JSON, safetensors, policies, and the
+// arguments of the C ABI.
+//
+//   fuzz [RUNS] [SEED]
+//
+// Run i of a seed is the same on every machine. A run passes where the input is refused with the error that is declared
+// for it, or accepted and then behaves; anything else ends the program. Meant for the sanitizers, which turn a read or
+// write out of bounds, an overflow or a leak into an end, too. The last line says how many inputs were accepted: a
+// fuzzer that only ever sees refusals tests little.
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "pygrade/pygrade.h"
+#include "safetensors.hpp"
+#include "serving.hpp"
+
+using namespace pygrade;
+using namespace pygrade::tests;
+
+namespace {
+
+class Random {  // splitmix64
+ public:
+  explicit Random(std::uint64_t seed) : state_(seed) {}
+  std::uint64_t next() {
+    std::uint64_t z = state_ += 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+  }
+  std::size_t below(std::size_t count) { return count == 0 ? 0 : static_cast<std::size_t>(next() % count); }
+  bool one_in(std::size_t count) { return below(count) == 0; }
+
+ private:
+  std::uint64_t state_;
+};
+
+[[noreturn]] void end(const char* what) {
+  std::fprintf(stderr, "fuzz: %s\n", what);
+  std::abort();
+}
+
+void expect(bool good, const char* what) {
+  if (!good) end(what);
+}
+
+// ---- mutations
+// -------------------------------------------------------------------------------------------------------
+
+constexpr std::string_view tokens[] = {"{",
+                                       "}",
+                                       "[",
+                                       "]",
+                                       ",",
+                                       ":",
+                                       "\"",
+                                       "\\",
+                                       "\\u",
+                                       "\\ud800",
+                                       "\\udc00",
+                                       "null",
+                                       "true",
+                                       "NaN",
+                                       "-Infinity",
+                                       "1e999",
+                                       "-1",
+                                       "0",
+                                       "1e308",
+                                       "4294967296",
+                                       "9007199254740993",
+                                       "18446744073709551615",
+                                       "1.5",
+                                       "F32",
+                                       "F64",
+                                       "I64",
+                                       "[[[[[[[[",
+                                       "{\"a\":{\"a\":{\"a\":",
+                                       "\xff",
+                                       "\xc3\xa9",
+                                       "\xed\xa0\x80",
+                                       "\xef\xbb\xbf",
+                                       "click",
+                                       "config",
+                                       "hidden",
+                                       "tasks"};
+
+void mutate(std::string& text, Random& random) {
+  const std::size_t count = 1 + random.below(random.one_in(4) ? 8 : 2);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t at = random.below(text.size() + 1);
+    const std::size_t length = random.below(random.one_in(8) ? 64 : 4) + 1;
+    switch (random.below(8)) {
+      case 0:
+        if (at < text.size()) text[at] = static_cast<char>(text[at] ^ 1 << random.below(8));
+        break;
+      case 1:
+        if (at < text.size()) text[at] = static_cast<char>(random.next());
+        break;
+      case 2:
+        text.erase(at, length);
+        break;
+      case 3:
+        text.insert(at, text.substr(random.below(text.size() + 1), length));
+        break;
+      case 4:
+        text.insert(at, tokens[random.below(std::size(tokens))]);
+        break;
+      case 5: {
+        const auto token = tokens[random.below(std::size(tokens))];
+        text.replace(at, std::min(token.size(), text.size() - at), token);
+        break;
+      }
+      case 6:
+        if (random.one_in(4)) text.resize(at);
+        break;
+      default: {  // another number in the place of one
+        std::size_t begin = text.find_first_of("0123456789", at);
+        if (begin == text.npos) break;
+        const std::size_t after = std::min(text.find_first_not_of("0123456789", begin), text.size());
+        constexpr std::uint64_t near[] = {0, 1, 2, 3, 4, 7, 8, 16, 63, 64, 65, 255, 1u << 16, 1ull << 31, 1ull << 53};
+        text.replace(begin, after - begin, std::to_string(near[random.below(std::size(near))] + random.below(3)));
+      }
+    }
+  }
+}
+
+// ---- what reads
+// ------------------------------------------------------------------------------------------------------
+
+bool run_json(Random& random) {
+  static const std::string corpus[] = {
+      Artefact{}.draw().json(), R"({"a": [1, -2.5e+3, true, false, null, NaN], "b": {"c": "\u00e9\ud83d\ude00\n"}})",
+      "[[[]], {}, \"\", 0, -0.0, 1e-300]"};
+  std::string text = corpus[random.below(std::size(corpus))];
+  mutate(text, random);
+  try {
+    const detail::Json value = detail::Json::parse(text, {.bytes = 1 << 16, .values = 1000, .depth = 8});
+    if (value.type == detail::Json::Type::string)
+      expect(detail::Json::parse(detail::json_quote(value.string)).string == value.string, "a quoted string changed");
+    if (const auto* a = value.find("a"); a != nullptr && a->type == detail::Json::Type::array)
+      expect(value.at("a").items.size() == a->items.size(), "a value was lost");
+    return true;
+  } catch (const detail::JsonError&) {
+    return false;
+  }
+}
+
+bool run_safetensors(Random& random) {
+  static const std::string corpus = [] {
+    Artefact artefact;
+    artefact.tensors = {{"a", {{3}, {1, 2, 3}}}, {"b", {{2, 2}, {1, 2, 3, 4}}}, {"c", {{0, 2}, {}}}};
+    return artefact.safetensors();
+  }();
+  const std::uint64_t length = corpus.size() - 8 - 28;
+  std::string header = corpus.substr(8, length);
+  std::string data = corpus.substr(8 + length);
+  std::string content;
+  if (random.one_in(3)) {
+    content = corpus;
+    mutate(content, random);
+  } else {
+    mutate(header, random);
+    if (random.one_in(4)) data.resize(random.below(40));
+    content = Artefact::frame(header) + data;
+  }
+  const std::vector<char> exact(content.begin(), content.end());  // its own allocation: what lies behind is not ours
+  try {
+    const auto tensors = detail::read_safetensors(std::as_bytes(std::span(exact)));
+    std::size_t covered = 0;
+    unsigned sum = 0;
+    for (const auto& tensor : tensors) {
+      covered += tensor.bytes.size();
+      for (const std::byte b : tensor.bytes) sum += std::to_integer<unsigned>(b);
+    }
+    expect(covered + 8 <= content.size() && sum <= 255 * covered, "tensors cover more than there is");
+    return true;
+  } catch (const detail::SafetensorsError&) {
+    return false;
+  }
+}
+
+void check_page(const Ranker& ranker, const PageMemory& memory, const Page& page, std::size_t candidates) {
+  expect(page.filled >= 0 && static_cast<std::size_t>(page.filled) <= memory.indices.size(), "filled is out of range");
+  std::vector<bool> seen(candidates);
+  for (std::int32_t i = 0; i < page.filled; ++i) {
+    const auto index = static_cast<std::size_t>(memory.indices[static_cast<std::size_t>(i)]);
+    expect(index < candidates && !seen[index], "an index is out of range or stands twice");
+    seen[index] = true;
+  }
+  if (page.fallback != Fallback::none) return;
+  float sum = 0.0f;
+  for (const float w : memory.weights) {
+    expect(w >= 0.0f && w <= 1.0f, "a weight is outside 0 … 1");
+    sum += w;
+  }
+  expect(std::abs(sum - 1.0f) < 1e-4f, "the weights do not sum to 1");
+  expect(ranker.policy()->version() == page.version(), "another version served");
+}
+
+// The two files of a policy, damaged; the hashes are mended more often than not, so that what lies behind is reached.
+bool run_policy(Random& random) {
+  Artefact artefact;
+  artefact.hidden.assign(1, 4);
+  artefact.seed = static_cast<unsigned>(random.below(4));
+  artefact.draw();
+  std::string tensors = artefact.safetensors();
+  std::string json = artefact.json();
+  if (random.one_in(2)) {  // numbers of the tensors, anything at all
+    for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
+      const auto bits = static_cast<std::uint32_t>(random.next());
+      auto tensor = artefact.tensors.begin();
+      std::advance(tensor, static_cast<std::ptrdiff_t>(random.below(artefact.tensors.size())));
+      auto& values = tensor->second.values;
+      if (!values.empty()) std::memcpy(&values[random.below(values.size())], &bits, sizeof bits);
+    }
+    json = artefact.json();
+    tensors = artefact.safetensors();
+  }
+  if (random.one_in(2)) mutate(tensors, random);
+  if (!random.one_in(8)) {
+    artefact.replaced["sha256"] = "\"" + Artefact::sha256(tensors) + "\"";
+    json = artefact.json();
+  }
+  if (random.one_in(2)) mutate(json, random);
+  try {
+    const auto policy = Policy::parse(json, bytes(tensors));
+    Ranker ranker(policy, {.seed = 1});
+    const std::size_t tasks = policy->tasks().size();
+    const std::vector<float> context(policy->features().size(), 0.5f);
+    const auto predictions = make_predictions(5, tasks);
+    PageMemory memory(3, tasks);
+    check_page(ranker, memory,
+               ranker.rank({.context = context, .predictions = predictions, .explore = random.one_in(2)}, memory), 5);
+    return true;
+  } catch (const ArtefactError&) {
+    return false;
+  } catch (const std::invalid_argument&) {  // a concentration that no double adds up
+    return false;
+  }
+}
+
+// ---- the C ABI
+// -------------------------------------------------------------------------------------------------------
+
+float any_float(Random& random) {
+  constexpr float special[] = {0.0f,   -0.0f, 1.0f,      -1.0f,
+                               1e-45f, 3e38f, nan_value, std::numeric_limits<float>::infinity()};
+  if (random.one_in(200)) return special[random.below(std::size(special))];
+  return static_cast<float>(random.next() >> 40) * 0x1p-24f;
+}
+
+template <class T, class Make>
+std::vector<T> some(std::size_t count, Make make) {
+  std::vector<T> values(count);
+  for (T& value : values) value = make();
+  values.shrink_to_fit();
+  return values;
+}
+
+std::size_t near(std::size_t value, Random& random) {
+  if (!random.one_in(30)) return value;
+  constexpr std::size_t wild[] = {0, 1, 2, 64, 65, std::size_t{1} << 31, std::size_t{1} << 62, SIZE_MAX};
+  return random.one_in(2) ? value + random.below(3) - 1 : wild[random.below(std::size(wild))];
+}
+
+// A struct of its own allocation of exactly `size` bytes, its tail filled where it is larger.
+template <class Struct>
+std::vector<std::byte> boxed(Struct value, Random& random) {
+  std::size_t size = sizeof value;
+  if (random.one_in(20)) size = sizeof(std::size_t) + random.below(sizeof value + 32);
+  value.size = size;
+  std::vector<std::byte> box(std::max(size, sizeof(std::size_t)), random.one_in(2) ? std::byte{0} : std::byte{1});
+  std::memcpy(box.data(), &value, std::min(size, sizeof value));
+  return box;
+}
+
+// The arguments describe memory that is really there (a C caller that lies is beyond help), and are otherwise anything.
+bool run_c_api(Random& random) {
+  static pygrade_ranker* const rankers[] = {[] {
+                                              pygrade_ranker* made = nullptr;
+                                              const std::string json = Artefact{}.draw().json();
+                                              const std::string tensors = Artefact{}.draw().safetensors();
+                                              pygrade_ranker_create(json.data(), json.size(), tensors.data(),
+                                                                    tensors.size(), nullptr, &made);
+                                              return made;
+                                            }(),
+                                            nullptr};
+  pygrade_ranker* ranker = rankers[random.one_in(50)];
+  const std::size_t candidates = random.below(random.one_in(10) ? 100 : 12);
+  const std::size_t columns = 1 + random.below(2);
+  const std::size_t k = 1 + random.below(15);
+  const auto real = [&] { return any_float(random); };
+  const auto whole = [&] { return static_cast<std::int32_t>(random.below(5)) - 1; };
+  const auto features = some<float>(2, real);
+  const auto predictions = some<float>(candidates * 3, real);
+  const auto boosts = some<float>(2 * candidates, real);
+  const auto mask = some<std::uint8_t>(candidates, [&] { return static_cast<std::uint8_t>(random.below(3)); });
+  const auto groups = some<std::int32_t>(candidates * columns, whole);
+  const auto caps = some<std::int32_t>(columns, whole);
+  constexpr std::string_view names[] = {"search", "", "other", "\xff\0x"};
+  const std::string_view scenario = names[random.below(std::size(names))];
+
+  pygrade_request request{};
+  request.context = random.one_in(10) ? nullptr : features.data();
+  request.features = near(2, random);
+  request.predictions = random.one_in(50) ? nullptr : predictions.data();
+  request.candidates = candidates;
+  request.tasks = near(3, random);
+  if (request.predictions == nullptr) request.candidates = near(candidates, random);
+  if (request.candidates == candidates) {
+    if (random.one_in(3)) request.mask = mask.data();
+    if (random.one_in(3)) request.boost_mul = boosts.data();
+    if (random.one_in(3)) request.boost_add = boosts.data() + candidates;
+    if (random.one_in(3)) request.groups = groups.data();
+    if ((request.groups != nullptr) != random.one_in(20)) request.caps = caps.data();
+    request.group_columns = random.one_in(30) ? random.below(columns + 1) : columns;
+  }
+  if (random.one_in(2)) request.scenario = scenario.data();
+  request.scenario_size = scenario.size();
+  request.draw = random.next();
+  request.flags = static_cast<std::uint32_t>(random.one_in(30) ? random.next() : random.below(4));
+
+  PageMemory memory(k);
+  pygrade_page page{};
+  page.k = random.one_in(40) ? 0 : k;
+  page.values = random.one_in(50) ? nullptr : memory.values.data();
+  page.indices = random.one_in(50) ? nullptr : memory.indices.data();
+  page.weights = random.one_in(5) ? nullptr : memory.weights.data();
+  page.concentration = random.one_in(5) ? nullptr : memory.concentration.data();
+
+  auto request_box = boxed(request, random);
+  auto page_box = boxed(page, random);
+  const auto page_before = page_box;
+  const auto status = pygrade_ranker_rank(
+      ranker, random.one_in(100) ? nullptr : reinterpret_cast<const pygrade_request*>(request_box.data()),
+      random.one_in(100) ? nullptr : reinterpret_cast<pygrade_page*>(page_box.data()));
+  if (status != PYGRADE_OK) {
+    expect(status == PYGRADE_INVALID_ARGUMENT && pygrade_last_error()[0] != '\0',
+           "a failure without its status or text");
+    expect(page_box == page_before && std::isnan(memory.values[0]) && memory.indices[0] == -7 &&
+               std::isnan(memory.weights[0]),
+           "a failed call wrote");
+    return false;
+  }
+  std::memcpy(&page, page_box.data(), std::min(page_box.size(), sizeof page));
+  expect(page.filled >= 0 && page.filled <= static_cast<std::int32_t>(std::min(k, candidates)),
+         "filled is out of range");
+  for (std::size_t i = 0; i < k; ++i) {
+    const std::int32_t index = memory.indices[i];
+    const bool on_page = i < static_cast<std::size_t>(page.filled);
+    expect(on_page ? index >= 0 && index < static_cast<std::int32_t>(candidates) : index == -1,
+           "an index is out of range");
+    expect(!on_page || request.mask == nullptr || mask[static_cast<std::size_t>(index)] != 0, "a masked item is shown");
+  }
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::uint64_t runs = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 100'000;
+  const std::uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
+  struct Target {
+    const char* name;
+    bool (*run)(Random&);
+    std::uint64_t runs = 0, accepted = 0;
+  };
+  Target targets[] = {
+      {"json", &run_json}, {"safetensors", &run_safetensors}, {"policy", &run_policy}, {"C ABI", &run_c_api}};
+  for (std::uint64_t i = 0; i < runs; ++i) {
+    Random random(seed << 32 ^ i);
+    Target& target = targets[i % std::size(targets)];
+    try {
+      target.accepted += target.run(random);
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "fuzz: run %llu of seed %llu (%s): %s\n", static_cast<unsigned long long>(i),
+                   static_cast<unsigned long long>(seed), target.name, error.what());
+      return 1;
+    }
+    ++target.runs;
+  }
+  bool reached = true;
+  for (const Target& target : targets) {
+    std::printf("%-12s %8llu runs, %8llu accepted\n", target.name, static_cast<unsigned long long>(target.runs),
+                static_cast<unsigned long long>(target.accepted));
+    reached = reached && (target.runs < 1000 || (target.accepted > 0 && target.accepted < target.runs));
+  }
+  return reached ? 0 : 1;
+}

@@ -1,0 +1,39 @@
+// A policy and requests for the tests of the ranker and of the C ABI.
+#pragma once
+
+#include <limits>
+
+#include "artefact.hpp"
+#include "pygrade/ranker.hpp"
+
+namespace pygrade::tests {
+
+inline constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
+
+inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::string& transform = "zlog") {
+  Artefact artefact;
+  artefact.seed = seed;
+  artefact.transform = transform;
+  artefact.draw();
+  return Policy::parse(artefact.json(), bytes(artefact.safetensors()));
+}
+
+inline std::vector<float> make_predictions(std::size_t candidates, std::size_t tasks = 3, unsigned seed = 7) {
+  std::mt19937 random(seed);
+  std::vector<float> values(candidates * tasks);
+  for (float& v : values) v = static_cast<float>((random() >> 8) + 1) * 0x1p-24f;
+  return values;
+}
+
+// Memory of a page, poisoned.
+struct PageMemory {
+  explicit PageMemory(std::size_t k, std::size_t tasks = 3)
+      : values(k, nan_value), indices(k, -7), weights(tasks, nan_value), concentration(tasks, nan_value) {}
+  operator PageBuffer() { return {values, indices, weights, concentration}; }
+
+  std::vector<float> values;
+  std::vector<std::int32_t> indices;
+  std::vector<float> weights, concentration;
+};
+
+}  // namespace pygrade::tests

@@ -1,0 +1,197 @@
+#include <cstring>
+#include <thread>
+
+#include "check.hpp"
+#include "pygrade/pygrade.h"
+#include "serving.hpp"
+
+using namespace pygrade::tests;
+
+// The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
+static_assert(PYGRADE_ABI_VERSION == 1);
+static_assert(sizeof(void*) != 8 || (sizeof(pygrade_ranker_options) == 16 && sizeof(pygrade_request) == 128 &&
+                                     sizeof(pygrade_page) == 88 && sizeof(pygrade_counters) == 56));
+static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
+
+namespace {
+
+pygrade_ranker* create(unsigned seed = 1, const pygrade_ranker_options* options = nullptr) {
+  Artefact artefact;
+  artefact.seed = seed;
+  artefact.draw();
+  const std::string json = artefact.json();
+  const std::string tensors = artefact.safetensors();
+  pygrade_ranker* ranker = nullptr;
+  CHECK_EQUAL(pygrade_ranker_create(json.data(), json.size(), tensors.data(), tensors.size(), options, &ranker),
+              PYGRADE_OK);
+  return ranker;
+}
+
+const std::vector<float> context = {0.5f, -1.0f};
+
+pygrade_request request_of(const std::vector<float>& predictions) {
+  pygrade_request request{};
+  request.size = sizeof request;
+  request.context = context.data();
+  request.features = context.size();
+  request.predictions = predictions.data();
+  request.candidates = predictions.size() / 3;
+  request.tasks = 3;
+  return request;
+}
+
+pygrade_page page_of(PageMemory& memory) {
+  pygrade_page page{};
+  page.size = sizeof page;
+  page.k = memory.values.size();
+  page.values = memory.values.data();
+  page.indices = memory.indices.data();
+  page.weights = memory.weights.data();
+  page.concentration = memory.concentration.data();
+  return page;
+}
+
+void check_fails(pygrade_status status, pygrade_status expected, const std::string& reason) {
+  CHECK_EQUAL(status, expected);
+  const std::string message = pygrade_last_error();
+  CHECK(message.find(reason) != std::string::npos);
+  if (message.find(reason) == std::string::npos) CHECK_EQUAL(message, reason);
+}
+
+}  // namespace
+
+TEST(a_page_equals_the_cpp_one) {
+  pygrade_ranker* ranker = create();
+  const auto predictions = make_predictions(30);
+  PageMemory got(6), expected(6);
+  pygrade_request request = request_of(predictions);
+  request.scenario = "search";
+  request.scenario_size = 6;
+  request.flags = PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW;
+  request.draw = 77;
+  pygrade_page page = page_of(got);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  CHECK_EQUAL(std::string(pygrade_last_error()), "");
+  pygrade::Ranker direct(make_policy());
+  const auto same = direct.rank(
+      {.context = context, .predictions = predictions, .scenario = "search", .explore = true, .draw = 77}, expected);
+  CHECK_EQUAL(got.indices, expected.indices);
+  CHECK_EQUAL(got.values, expected.values);
+  CHECK_EQUAL(got.weights, expected.weights);
+  CHECK_EQUAL(got.concentration, expected.concentration);
+  CHECK(page.filled == 6 && page.explored == 1 && page.seed == 77 && page.fallback == PYGRADE_FALLBACK_NONE);
+  CHECK_EQUAL(std::string(page.policy_version), same.version());
+  pygrade_counters counters{};
+  counters.size = sizeof counters;
+  CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters), PYGRADE_OK);
+  CHECK(counters.requests == 1 && counters.explored == 1 && counters.fallback_global == 0);
+  pygrade_ranker_free(ranker);
+}
+
+TEST(names_and_versions_are_told) {
+  pygrade_ranker* ranker = create();
+  CHECK_EQUAL(pygrade_abi_version(), PYGRADE_ABI_VERSION);
+  CHECK(std::strlen(pygrade_version()) >= 5 && std::strlen(pygrade_isa()) >= 4);
+  CHECK_EQUAL(pygrade_ranker_num_tasks(ranker), std::size_t{3});
+  CHECK_EQUAL(pygrade_ranker_num_features(ranker), std::size_t{2});
+  CHECK_EQUAL(std::string(pygrade_ranker_task(ranker, 2)), "order");
+  CHECK_EQUAL(std::string(pygrade_ranker_feature(ranker, 0)), "hour");
+  CHECK(pygrade_ranker_task(ranker, 3) == nullptr && pygrade_ranker_feature(nullptr, 0) == nullptr);
+  CHECK(pygrade_ranker_num_tasks(nullptr) == 0);
+  pygrade_ranker_free(ranker);
+  pygrade_ranker_free(nullptr);
+}
+
+TEST(failures_have_a_status_and_a_text) {
+  pygrade_ranker* ranker = nullptr;
+  check_fails(pygrade_ranker_load("no-such-directory", nullptr, &ranker), PYGRADE_NOT_FOUND, "no-such-directory");
+  check_fails(pygrade_ranker_load(nullptr, nullptr, &ranker), PYGRADE_INVALID_ARGUMENT, "directory is NULL");
+  check_fails(pygrade_ranker_load("x", nullptr, nullptr), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
+  check_fails(pygrade_ranker_create("{", 1, "", 0, nullptr, &ranker), PYGRADE_BAD_ARTEFACT, "policy.json: byte 1");
+  pygrade_ranker_options options{sizeof options, 64, 0};
+  check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "options.flags");
+  options = {3, 0, 0};
+  check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "sizeof");
+  CHECK(ranker == nullptr);
+  std::thread([] { CHECK_EQUAL(std::string(pygrade_last_error()), ""); }).join();  // each thread has its own
+  CHECK(pygrade_last_error()[0] != '\0');
+}
+
+TEST(requests_that_do_not_fit_are_refused) {
+  pygrade_ranker* ranker = create();
+  const auto predictions = make_predictions(4);
+  PageMemory memory(2);
+  const auto refused = [&](auto change, const std::string& reason) {
+    pygrade_request request = request_of(predictions);
+    pygrade_page page = page_of(memory);
+    change(request, page);
+    check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, reason);
+    CHECK(memory.indices[0] == -7 && page.filled == 0 && page.policy_version[0] == '\0');
+  };
+  const std::int32_t number = 1;
+  refused([](auto& r, auto&) { r.size = 0; }, "sizeof");
+  refused([](auto& r, auto&) { r.tasks = 4; }, "request.tasks");
+  refused([](auto& r, auto&) { r.features = 1; }, "request.features");
+  refused([](auto& r, auto&) { r.candidates = SIZE_MAX; }, "request.candidates");
+  refused([](auto& r, auto&) { r.predictions = nullptr; }, "request.predictions");
+  refused([](auto& r, auto&) { r.flags = 8; }, "request.flags");
+  refused([](auto& r, auto&) { r.reserved = 1; }, "request.flags");
+  refused([&](auto& r, auto&) { r.groups = &number; }, "belong together");
+  refused([&](auto& r, auto&) { r.groups = r.caps = &number, r.group_columns = 65; }, "group_columns");
+  refused([](auto& r, auto&) { r.scenario = "x", r.scenario_size = SIZE_MAX; }, "scenario_size");
+  refused([](auto&, auto& p) { p.k = 0; }, "page.k");
+  refused([](auto&, auto& p) { p.k = SIZE_MAX; }, "page.k");
+  refused([](auto&, auto& p) { p.values = nullptr; }, "page.values");
+  refused([](auto&, auto& p) { p.size = 8; }, "sizeof");
+  pygrade_request request = request_of(predictions);
+  pygrade_page page = page_of(memory);
+  check_fails(pygrade_ranker_rank(nullptr, &request, &page), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
+  check_fails(pygrade_ranker_rank(ranker, nullptr, &page), PYGRADE_INVALID_ARGUMENT, "request is NULL");
+  check_fails(pygrade_ranker_rank(ranker, &request, nullptr), PYGRADE_INVALID_ARGUMENT, "page is NULL");
+  check_fails(pygrade_ranker_counters(ranker, nullptr), PYGRADE_INVALID_ARGUMENT, "counters is NULL");
+  pygrade_ranker_free(ranker);
+}
+
+TEST(newer_callers_are_served_while_they_ask_for_nothing_new) {
+  struct Newer {
+    pygrade_request known;
+    std::uint64_t more;
+  };
+  pygrade_ranker* ranker = create();
+  const auto predictions = make_predictions(4);
+  PageMemory memory(2);
+  Newer request{request_of(predictions), 0};
+  request.known.size = sizeof request;
+  pygrade_page page = page_of(memory);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request.known, &page), PYGRADE_OK);
+  request.more = 1;
+  check_fails(pygrade_ranker_rank(ranker, &request.known, &page), PYGRADE_INVALID_ARGUMENT, "newer header");
+  pygrade_ranker_free(ranker);
+}
+
+TEST(a_policy_is_reloaded) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("pygrade_test_c_api_" + std::to_string(std::random_device{}()));
+  Artefact artefact;
+  artefact.draw().write(folder);
+  const std::string path = folder.string();
+  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED | PYGRADE_OPTION_IMPUTE, 9};
+  pygrade_ranker* ranker = nullptr;
+  CHECK_EQUAL(pygrade_ranker_load(path.c_str(), &options, &ranker), PYGRADE_OK);
+  const char* task = pygrade_ranker_task(ranker, 0);
+  artefact.seed = 2;
+  artefact.draw().write(folder);
+  CHECK_EQUAL(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_OK);
+  CHECK_EQUAL(std::string(task), "click");  // still there
+  const auto predictions = make_predictions(4);
+  PageMemory memory(2);
+  pygrade_request request = request_of(predictions);
+  pygrade_page page = page_of(memory);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  CHECK_EQUAL(std::string(page.policy_version), make_policy(2)->version());
+  artefact.features = {"other", "intent"};
+  artefact.draw().write(folder);
+  check_fails(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_BAD_ARTEFACT, "other tasks or features");
+  pygrade_ranker_free(ranker);
+  std::filesystem::remove_all(folder);
+}

@@ -1,0 +1,320 @@
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+#include "check.hpp"
+#include "pygrade/dirichlet.hpp"
+#include "pygrade/ranker.hpp"
+#include "serving.hpp"
+
+using namespace pygrade;
+using namespace pygrade::tests;
+
+namespace {
+
+std::atomic<std::size_t> allocations{0};
+
+void* counted(std::size_t size, std::size_t alignment) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  void* memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+const std::vector<float> context = {0.5f, -1.0f};
+
+}  // namespace
+
+void* operator new(std::size_t size) { return counted(size, alignof(std::max_align_t)); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+
+TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
+  for (const char* name : {"zlog", "log", "identity", "zscore", "rank"}) {
+    const auto policy = make_policy(1, name);
+    Ranker ranker(policy);
+    const auto predictions = make_predictions(100);
+    std::vector<float> boost(100, 1.0f);
+    boost[3] = 50.0f;
+    std::vector<std::uint8_t> mask(100, 1);
+    mask[4] = 0;
+    Request request{.context = context, .predictions = predictions};
+    request.rules.boost_mul = boost;
+    request.rules.mask = mask;
+    PageMemory got(10), expected(10);
+    const Page page = ranker.rank(request, got);
+
+    std::vector<float> inputs(policy->num_inputs());
+    Policy::Workspace workspace;
+    policy->request_inputs(context, predictions, inputs);
+    policy->evaluate(inputs, {}, workspace, expected.concentration, expected.weights);
+    const auto code = static_cast<Transform>(std::string_view(name) == "identity" ? 0
+                                             : std::string_view(name) == "log"    ? 1
+                                             : std::string_view(name) == "zscore" ? 2
+                                             : std::string_view(name) == "zlog"   ? 3
+                                                                                  : 4);
+    rank(Scores::dense(predictions.data(), ScoreType::float32, 1, 100, 3), expected.weights, 10, {code, 1e-7f, 1e-3f},
+         request.rules, expected.values, expected.indices);
+    CHECK_EQUAL(got.indices, expected.indices);
+    CHECK_EQUAL(got.values, expected.values);
+    CHECK_EQUAL(got.weights, expected.weights);
+    CHECK_EQUAL(got.concentration, expected.concentration);
+    CHECK_EQUAL(page.filled, 10);
+    CHECK_EQUAL(page.version(), policy->version());
+    CHECK(page.fallback == Fallback::none && !page.explored && page.seed == 0);
+  }
+}
+
+TEST(missing_features_fall_back_and_are_counted) {
+  const auto policy = make_policy();
+  Ranker ranker(policy), tolerant(policy, {.impute = true});
+  const auto predictions = make_predictions(20);
+  const std::vector<float> gap = {1.0f, nan_value};
+  const std::vector<float> broken = {std::numeric_limits<float>::infinity(), nan_value};
+  const auto rank_with = [&](Ranker& r, std::span<const float> features, std::optional<std::string_view> scenario) {
+    PageMemory memory(5);
+    const Page page = r.rank({.context = features, .predictions = predictions, .scenario = scenario}, memory);
+    const auto expected = policy->fallback(scenario).weights;
+    if (page.fallback != Fallback::none) {
+      CHECK_EQUAL(memory.weights, std::vector<float>(expected.begin(), expected.end()));
+      CHECK(std::isnan(memory.concentration[0]) && std::isnan(memory.concentration[2]));
+    }
+    return page.fallback;
+  };
+  CHECK(rank_with(ranker, gap, "search") == Fallback::scenario);
+  CHECK(rank_with(ranker, gap, "other") == Fallback::global);
+  CHECK(rank_with(ranker, {}, {}) == Fallback::global);
+  CHECK(rank_with(ranker, context, "search") == Fallback::none);
+  CHECK(rank_with(tolerant, gap, {}) == Fallback::none);
+  CHECK(rank_with(tolerant, broken, {}) == Fallback::global);
+  const RankerCounters counted = ranker.counters();
+  CHECK_EQUAL(counted.requests, 4u);
+  CHECK_EQUAL(counted.fallback_scenario, 1u);
+  CHECK_EQUAL(counted.fallback_global, 2u);
+}
+
+TEST(candidates_with_nan_rank_last_and_leave_the_others_alone) {
+  Ranker ranker(make_policy());
+  auto predictions = make_predictions(12);
+  std::vector<float> without(predictions.begin(), predictions.begin() + 12);  // rows 0 … 3, 5 … 11 without 9
+  for (std::size_t row : {5u, 6u, 7u, 8u, 10u, 11u})
+    without.insert(without.end(), predictions.begin() + static_cast<std::ptrdiff_t>(row * 3),
+                   predictions.begin() + static_cast<std::ptrdiff_t>(row * 3 + 3));
+  predictions[4 * 3 + 1] = nan_value;
+  predictions[9 * 3] = nan_value;
+  PageMemory got(13), expected(10);
+  const Page page = ranker.rank({.context = context, .predictions = predictions}, got);
+  ranker.rank({.context = context, .predictions = without}, expected);
+  CHECK_EQUAL(got.weights, expected.weights);
+  for (std::size_t i = 0; i < 10; ++i) {
+    const int j = expected.indices[i];
+    CHECK_EQUAL(got.indices[i], j < 4 ? j : j < 8 ? j + 1 : j + 2);
+    CHECK_NEAR(got.values[i], expected.values[i], 1e-6);
+  }
+  CHECK_EQUAL(got.indices[10], 4);
+  CHECK_EQUAL(got.indices[11], 9);
+  CHECK_EQUAL(got.indices[12], -1);
+  CHECK(std::isnan(got.values[10]) && std::isnan(got.values[11]));
+  CHECK_EQUAL(page.missing_predictions, 2);
+  CHECK_EQUAL(page.filled, 12);
+  CHECK_EQUAL(ranker.counters().missing_predictions, 2u);
+}
+
+TEST(requests_without_usable_candidates_get_what_there_is) {
+  Ranker ranker(make_policy());
+  PageMemory empty(2), missing(2);
+  const Page page = ranker.rank({.context = context}, empty);
+  CHECK(page.filled == 0 && page.fallback == Fallback::global);
+  CHECK_EQUAL(empty.indices, (std::vector<std::int32_t>{-1, -1}));
+  const std::vector<float> row = {nan_value, 0.5f, 0.5f};
+  CHECK(ranker.rank({.context = context, .predictions = row}, missing).fallback == Fallback::global);
+  CHECK_EQUAL(missing.indices, (std::vector<std::int32_t>{0, -1}));
+  CHECK_EQUAL(ranker.counters().empty_pages, 1u);
+}
+
+TEST(explored_weights_are_the_draw_that_is_named) {
+  Ranker ranker(make_policy(), {.seed = 11});
+  const auto predictions = make_predictions(20);
+  Request request{.context = context, .predictions = predictions, .scenario = "search", .explore = true};
+  for (std::uint64_t i = 0; i < 3; ++i) {
+    PageMemory memory(5);
+    const Page page = ranker.rank(request, memory);
+    CHECK(page.explored);
+    CHECK_EQUAL(page.seed, (std::uint64_t{11} << 32) + i);
+    std::vector<float> drawn(3);
+    dirichlet_sample(memory.concentration, {1, 1, 3}, page.seed >> 32, page.seed & 0xffffffff, drawn, {}, {});
+    CHECK_EQUAL(memory.weights, drawn);
+    PageMemory again(5);
+    request.draw = page.seed;
+    ranker.rank(request, again);
+    CHECK_EQUAL(again.weights, drawn);
+    request.draw.reset();
+  }
+  request.context = {};
+  PageMemory memory(5);
+  CHECK(!ranker.rank(request, memory).explored);  // a fallback never explores
+  CHECK_EQUAL(ranker.counters().explored, 6u);
+}
+
+TEST(the_stream_goes_on_under_the_next_seed) {
+  Ranker one(make_policy()), two(make_policy());
+  const auto predictions = make_predictions(3);
+  const Request request{.context = context, .predictions = predictions, .explore = true};
+  PageMemory memory(1);
+  CHECK(one.rank(request, memory).seed >> 32 !=
+        two.rank(request, memory).seed >> 32);  // from the system: 2^-31 to fail
+  CHECK_THROWS(std::invalid_argument, "seed must be below 2^31", Ranker(make_policy(), {.seed = 1u << 31}));
+}
+
+TEST(a_warm_ranker_allocates_nothing) {
+  auto predictions = make_predictions(500);
+  std::vector<std::int32_t> groups(500);
+  for (std::size_t i = 0; i < groups.size(); ++i) groups[i] = static_cast<std::int32_t>(i % 40);
+  const std::vector<std::int32_t> caps = {2};
+  Ranker ranker(make_policy());
+  PageMemory memory(50);
+  Request plain{.context = context, .predictions = predictions, .scenario = "search"};
+  Request capped = plain;
+  capped.rules.groups = groups;
+  capped.rules.caps = caps;
+  capped.explore = true;
+  auto gaps = predictions;
+  gaps[10] = nan_value;
+  Request with_gaps = plain;
+  with_gaps.predictions = gaps;
+  Request lost = plain;
+  lost.context = {};
+  for (int round = 0; round < 3; ++round) {
+    const std::size_t before = allocations.load();
+    for (const Request* request : {&plain, &capped, &with_gaps, &lost}) ranker.rank(*request, memory);
+    if (round > 0) CHECK_EQUAL(allocations.load() - before, std::size_t{0});
+  }
+}
+
+TEST(policies_are_swapped_while_threads_rank) {
+  const std::shared_ptr<const Policy> policies[] = {make_policy(1), make_policy(2)};
+  const auto predictions = make_predictions(40);
+  const Request request{.context = context, .predictions = predictions};
+  std::vector<float> weights[2];
+  for (int i : {0, 1}) {
+    PageMemory memory(4);
+    Ranker(policies[i]).rank(request, memory);
+    weights[i] = memory.weights;
+  }
+  CHECK(weights[0] != weights[1]);
+
+  Ranker ranker(make_policy(1));
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0}, pages[2] = {0, 0};
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&] {
+      PageMemory memory(4);
+      while (!stop) {
+        const Page page = ranker.rank(request, memory);
+        const bool second = page.version() == policies[1]->version();
+        wrong += memory.weights != weights[second];
+        ++pages[second];
+      }
+    });
+  int swaps = 0;
+  while (swaps < 300 || ((pages[0] < 50 || pages[1] < 50) && swaps < 1'000'000)) {
+    ranker.swap(make_policy(++swaps % 2 ? 2 : 1));  // new ones each time: the old one is freed
+    std::this_thread::yield();
+  }
+  stop = true;
+  threads.clear();
+  CHECK_EQUAL(wrong.load(), 0);
+  CHECK(pages[0] > 0 && pages[1] > 0);
+  CHECK_EQUAL(ranker.counters().requests, static_cast<std::uint64_t>(pages[0] + pages[1]));
+  CHECK_EQUAL(ranker.policy()->version(), policies[swaps % 2]->version());
+}
+
+TEST(many_threads_share_a_ranker) {
+  Ranker ranker(make_policy(), {.seed = 3});
+  const auto predictions = make_predictions(30);
+  std::vector<std::vector<std::uint64_t>> seeds(6);
+  {
+    std::vector<std::jthread> threads;
+    for (auto& own : seeds)
+      threads.emplace_back([&] {
+        PageMemory memory(4);
+        for (int i = 0; i < 50; ++i)
+          own.push_back(ranker.rank({.context = context, .predictions = predictions, .explore = true}, memory).seed);
+      });
+  }
+  std::vector<std::uint64_t> all;
+  for (const auto& own : seeds) all.insert(all.end(), own.begin(), own.end());
+  std::ranges::sort(all);
+  CHECK(std::ranges::adjacent_find(all) == all.end());
+  CHECK_EQUAL(all.back() - all.front(), std::uint64_t{299});
+  CHECK_EQUAL(ranker.counters().explored, 300u);
+}
+
+TEST(a_policy_of_another_schema_is_not_swapped_in) {
+  Ranker ranker(make_policy());
+  Artefact other;
+  other.features = {"hour"};
+  other.draw();
+  CHECK_THROWS(std::invalid_argument, "other tasks or features",
+               ranker.swap(Policy::parse(other.json(), bytes(other.safetensors()))));
+  CHECK_THROWS(std::invalid_argument, "policy is null", ranker.swap(nullptr));
+  ranker.swap(ranker.policy());
+}
+
+TEST(sizes_that_do_not_fit_are_refused_and_nothing_is_counted) {
+  Ranker ranker(make_policy());
+  const auto predictions = make_predictions(4);
+  const std::vector<float> negative = {0.5f, -0.5f, 0.5f};
+  const auto refused = [&](const Request& request, const std::string& reason) {
+    PageMemory memory(2);
+    CHECK_THROWS(std::invalid_argument, reason, ranker.rank(request, memory));
+    CHECK(memory.indices[0] == -7 && std::isnan(memory.weights[0]));
+  };
+  refused({.context = predictions, .predictions = predictions}, "context must have");
+  refused({.context = context, .predictions = std::span(predictions).first(4)}, "predictions must have");
+  refused({.context = context, .predictions = negative}, "negative");
+  const std::vector<std::uint8_t> mask(3);
+  Request masked{.context = context, .predictions = predictions};
+  masked.rules.mask = mask;
+  refused(masked, "mask");
+  PageMemory memory(2);
+  PageBuffer buffer = memory;
+  buffer.indices = buffer.indices.first(1);
+  CHECK_THROWS(std::invalid_argument, "values and indices", ranker.rank({.predictions = predictions}, buffer));
+  buffer = memory;
+  buffer.weights = buffer.weights.first(1);
+  CHECK_THROWS(std::invalid_argument, "weights and concentration", ranker.rank({.predictions = predictions}, buffer));
+  CHECK_EQUAL(ranker.counters().requests, 0u);
+}
+
+TEST(log_rows_hold_the_request) {
+  const auto policy = make_policy();
+  Ranker ranker(policy, {.seed = 5});
+  std::vector<float> predictions = {0.5f, 0.25f, 0.125f, nan_value, 0.5f, 0.5f, 0.75f, 0.5f, 0.25f};
+  const std::vector<float> features = {1.5f, nan_value};
+  const std::vector<std::int64_t> items = {101, 102, 103};
+  Request request{.context = features, .predictions = predictions, .scenario = "a,\"b\""};
+  PageMemory memory(2);
+  const Page page = ranker.rank(request, memory);
+  std::string text;
+  append_log_header(*policy, text);
+  CHECK_EQUAL(text,
+              "request_id,user_id,item_id,position,x_hour,x_intent,p_click,p_cart,p_order,y_click,y_cart,y_order,"
+              "scenario,w_click,w_cart,w_order,a_click,a_cart,a_order,seed,policy_version,exploration,timestamp\n");
+  text.clear();
+  append_log_rows(*policy, request, memory, page, {"r1", "u1", items, 99}, text);
+  const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.3,0.3,0.3,,,,0,") + policy->version() + ",none,99\n";
+  CHECK_EQUAL(text, "r1,u1,101,1,1.5,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,1.5,,0.75,0.5,0.25,0,0,0" + tail);
+  PageMemory longer(3);  // now the candidate with a NaN is shown: it takes the smallest prediction of the task
+  text.clear();
+  append_log_rows(*policy, request, longer, ranker.rank(request, longer), {"r1", "u1", {}, {}}, text);
+  CHECK(text.find("r1,u1,1,2,1.5,,0.5,0.5,0.5,0,0,0,") != std::string::npos);
+}
