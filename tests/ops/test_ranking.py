@@ -103,7 +103,7 @@ def test_nan_infinities_zeros_and_ties(capped):
     rules = {"groups": torch.zeros(1, 8, 1, dtype=torch.int32), "caps": [9]} if capped else {}
     page = rank(scores, torch.ones(1, 1), 9, **rules)
     assert page.indices.tolist() == [[5, 4, 7, 1, 3, 2, 0, 6, -1]]
-    assert same_bits(page.values, torch.tensor([[inf, 1.0, 1.0, 0.0, -0.0, -inf, nan, nan, -inf]]))
+    assert same_bits(page.values, torch.tensor([[inf, 1.0, 1.0, 0.0, 0.0, -inf, nan, nan, -inf]]))
 
 
 def test_caps_hold_back_the_best_and_the_page_fills_from_far_behind():

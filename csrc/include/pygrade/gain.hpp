@@ -10,8 +10,9 @@ namespace pygrade {
 // weights[B, G, T], gains[B, N, C] (jagged: [M, C]), discount[k] → gain[B, G, C]. masks[B, L, N] (jagged: [L, M]) holds
 // L candidate lists, nonzero where a candidate belongs; component_list[C] names the list that each component ranks, -1
 // for all candidates, and is empty where all do. Products gains · discount are added in one tree: KP = next power of
-// two ≥ k, v_r += v_{r+h} for h = KP/2 … 1, ranks without a candidate being +0. Throws std::invalid_argument before
-// anything is written, as the functions of fusion.hpp do, and on a list that does not exist.
+// two ≥ k, v_r += v_{r+h} for h = KP/2 … 1, ranks without a candidate being +0; the gain is v_0 + 0: never -0. Throws
+// std::invalid_argument before anything is written, as the functions of fusion.hpp do, and on a list that does not
+// exist.
 PYGRADE_API void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_t samples,
                            std::span<const float> gains, std::span<const float> discount,
                            std::span<const std::uint8_t> masks, std::int64_t lists,

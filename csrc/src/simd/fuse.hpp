@@ -51,7 +51,8 @@ PYGRADE_INLINE void fuse_block(const float* tile, std::int64_t stride, std::int6
   for (std::int64_t v = 0; v < vectors; v += V) {
     const FusedBlock<Q, V> x = tree<0, 1, H, Q, V>(tile + v * lanes, stride, tasks, weights);
     for (int q = 0; q < Q; ++q)
-      for (int i = 0; i < V; ++i) store(fused + q * fused_stride + (v + i) * lanes, x.at[q][i]);
+      for (int i = 0; i < V; ++i)
+        store(fused + q * fused_stride + (v + i) * lanes, add(x.at[q][i], broadcast(0.0f)));  // never -0
   }
 }
 

@@ -26,7 +26,7 @@ float discounted(const GainTask& task, const float* gains, const std::int32_t* c
   for (std::int64_t r = found; r < task.padded_k; ++r) products[r] = 0.0f;
   for (std::int64_t half = task.padded_k / 2; half > 0; half /= 2)
     for (std::int64_t r = 0; r < half; ++r) products[r] += products[r + half];
-  return products[0];
+  return products[0] + 0.0f;  // never -0
 }
 
 // The gain of every component that ranks `list`, whose candidates stand in the columns of tile.

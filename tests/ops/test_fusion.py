@@ -1,0 +1,312 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pygrade import _core, fuse_scores, fuse_topk, reference, transform_scores
+from pygrade.ops import dispatch
+from tests.tolerances import assert_close, same_bits
+
+TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank")
+# B, N, T, G, k: empty, one candidate, N < k, N = k, not a multiple of a tile, wide trees
+SHAPES = [(2, 0, 3, 2, 4), (2, 1, 4, 1, 2), (2, 7, 1, 2, 9), (1, 130, 6, 2, 130), (2, 70, 8, 3, 10), (1, 45, 33, 1, 20)]
+
+
+def scores_of(batch: int, candidates: int, tasks: int, kind: str = "plain", seed: int = 0) -> torch.Tensor:
+    scores = torch.rand(batch, candidates, tasks, generator=torch.Generator().manual_seed(seed))
+    if kind == "ties":
+        scores = (scores * 3).round() / 2
+    elif kind == "equal":
+        scores = torch.full_like(scores, 0.5)
+    elif kind == "special":
+        scores[:, ::5, 0] = torch.nan
+        scores[:, 1::7, 0] = torch.inf
+        scores[:, 2::7, 0] = -torch.inf
+        scores[:, 3::6] = -0.0
+        scores[:, 4::6] = 0.0
+    return scores
+
+
+def weights_of(batch: int, samples: int, tasks: int, seed: int = 1) -> torch.Tensor:
+    return torch.rand(batch, samples, tasks, generator=torch.Generator().manual_seed(seed)) + 0.25
+
+
+def on(backend: str, function, *arguments, **options):
+    with dispatch.use_backend(backend):
+        return function(*arguments, **options)
+
+
+def fused_by_definition(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The tree of csrc/include/pygrade/fusion.hpp in float32; scores[N, T], weights[T]. A fused multiply-add is a
+    float64 product and sum, rounded once more: right but for double rounding, which these sizes do not meet."""
+    tasks = scores.shape[1]
+    half = max(1, (1 << (tasks - 1).bit_length()) // 2)
+    x = scores[:, :half] * weights[:half]
+    rest = tasks - half
+    if rest > 0:
+        exact = scores[:, half:].double() * weights[half:].double() + x[:, :rest].double()
+        x = torch.cat([exact.float(), x[:, rest:]], 1)
+    while x.shape[1] > 1:
+        x = x[:, : x.shape[1] // 2] + x[:, x.shape[1] // 2 :]
+    return x[:, 0] + 0.0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_and_fused_scores_match_the_reference(shape, transform):
+    batch, candidates, tasks, samples, _ = shape
+    scores, weights = scores_of(batch, candidates, tasks), weights_of(batch, samples, tasks)
+    values = transform_scores(scores, transform)
+    assert_close(values, reference.transform_scores(scores.double(), transform))
+    fused = fuse_scores(scores, weights, transform)
+    assert_close(fused, reference.fuse_scores(scores.double(), weights.double(), transform))
+    assert same_bits(fused, fuse_scores(values, weights))
+    single = fuse_scores(scores, weights[:, 0].contiguous(), transform)
+    assert same_bits(single, fused[:, 0].contiguous())
+    if transform != "rank":
+        assert same_bits(on("triton", transform_scores, scores, transform), values)
+
+
+@pytest.mark.parametrize("tasks", [*range(1, 18), 31, 32, 33, 64])
+def test_fused_scores_follow_the_one_tree(tasks):
+    scores, weights = scores_of(1, 40, tasks), weights_of(1, 1, tasks)
+    fused = fuse_scores(scores, weights)
+    assert same_bits(fused[0, 0], fused_by_definition(scores[0], weights[0, 0]))
+    if tasks in (1, 2, 3, 6, 8, 33):
+        assert same_bits(on("triton", fuse_scores, scores, weights), fused)
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "equal", "special"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_top_k_is_the_front_of_the_ranking(shape, kind, masked):
+    batch, candidates, tasks, samples, k = shape
+    scores, weights = scores_of(batch, candidates, tasks, kind), weights_of(batch, samples, tasks)
+    mask = torch.rand(batch, candidates, generator=torch.Generator().manual_seed(5)) < 0.5 if masked else None
+    values, indices = fuse_topk(scores, weights, k, mask=mask)
+    fused = fuse_scores(scores, weights)
+    expected = reference.fusion._take(fused, k, None if mask is None else mask[:, None])
+    assert torch.equal(indices, expected[1])
+    assert same_bits(values, expected[0])
+    single = fuse_topk(scores, weights[:, 0].contiguous(), k, mask=mask)
+    assert torch.equal(single.indices, indices[:, 0]) and same_bits(single.values, values[:, 0].contiguous())
+    if kind != "equal":
+        interpreted = on("triton", fuse_topk, scores, weights, k, mask=mask)
+        assert torch.equal(interpreted.indices, indices)
+        assert same_bits(interpreted.values, values)
+
+
+@pytest.mark.parametrize("candidates", [64, 65, 257, 1000, 5000, 100_003])
+@pytest.mark.parametrize("k", [1, 10, 100, 1000, 100_003])
+@pytest.mark.parametrize("levels", [None, 1, 40])
+def test_large_lists(candidates, k, levels):
+    scores = scores_of(1, candidates, 2)
+    if levels is not None:
+        scores = (scores * levels).floor()
+    weights = torch.ones(1, 2)
+    values, indices = fuse_topk(scores, weights, k)
+    expected = reference.fusion._take(fuse_scores(scores, weights), k, None)
+    assert torch.equal(indices, expected[1]) and same_bits(values, expected[0])
+
+
+def test_the_streaming_kernel_cuts_its_buffer():
+    scores, weights = scores_of(1, 1200, 6).sort(1).values, weights_of(1, 1, 6)  # rising: every tile beats the last
+    expected = fuse_topk(scores, weights, 5)
+    interpreted = on("triton", fuse_topk, scores, weights, 5)
+    assert torch.equal(interpreted.indices, expected.indices) and same_bits(interpreted.values, expected.values)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
+@pytest.mark.parametrize("transform", ["identity", "zlog"])
+def test_jagged_equals_dense_request_by_request(backend, transform):
+    sizes = [3, 0, 20, 1]
+    offsets = torch.tensor([0, 3, 3, 23, 24])
+    scores, weights = scores_of(1, 24, 3)[0], weights_of(4, 2, 3)
+    mask = torch.arange(24) % 3 != 0
+    fused = on(backend, fuse_scores, scores, weights, transform, offsets=offsets)
+    values, indices = on(backend, fuse_topk, scores, weights, 4, transform, mask=mask, offsets=offsets)
+    changed = on(backend, transform_scores, scores, transform, offsets=offsets)
+    assert fused.shape == (2, 24) and values.shape == indices.shape == (4, 2, 4)
+    parts = zip(scores.split(sizes), fused.split(sizes, 1), mask.split(sizes), strict=True)
+    for b, (part, inside, eligible) in enumerate(parts):
+        one = part[None], weights[b : b + 1]
+        assert same_bits(inside[None].contiguous(), on(backend, fuse_scores, *one, transform))
+        top = on(backend, fuse_topk, *one, 4, transform, mask=eligible[None])
+        assert torch.equal(top.indices[0], indices[b]) and same_bits(top.values[0], values[b])
+        part_changed = changed[int(offsets[b]) : int(offsets[b + 1])]
+        assert same_bits(part_changed, on(backend, transform_scores, part[None], transform)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_half_precision_scores_are_widened_exactly(dtype, backend):
+    scores, weights = scores_of(2, 37, 6).to(dtype), weights_of(2, 2, 6)
+    scores[0, :5, 0] = torch.tensor([6e-8, -0.0, torch.inf, -torch.inf, torch.nan]).to(dtype)
+    assert same_bits(on(backend, transform_scores, scores), scores.float())
+    assert same_bits(on(backend, fuse_scores, scores, weights), fuse_scores(scores.float(), weights))
+    got = on(backend, fuse_topk, scores, weights, 5)
+    assert torch.equal(got.indices, fuse_topk(scores.float(), weights, 5).indices)
+
+
+_PARITY = """
+import sys, torch
+from pygrade import _core, fuse_topk, fuse_scores, topk_gain, transform_scores
+g = torch.Generator().manual_seed(7)
+parts = []
+for tasks, candidates, k in ((1, 50, 9), (6, 333, 20), (8, 2000, 100), (17, 90, 90), (40, 70, 5)):
+    s, w = torch.rand(2, candidates, tasks, generator=g), torch.rand(2, 5, tasks, generator=g)
+    s[0, ::9, 0] = torch.nan
+    parts += [fuse_scores(s, w), *fuse_topk(s, w, k), fuse_topk(s.half(), w, k).values]
+    parts += [transform_scores(s, t) for t in ("log", "zscore", "zlog", "rank")]
+    parts.append(topk_gain(s, w, torch.rand(2, candidates, 2, generator=g), k, torch.rand(k, generator=g)))
+import hashlib
+bytes_ = b"".join(torch.nan_to_num(p, nan=123.0).numpy().tobytes() for p in parts)
+print(_core.active_isa(), hashlib.sha256(bytes_).hexdigest())
+"""
+
+
+def test_every_instruction_set_gives_the_same_bits():
+    seen = {}
+    for isa in _core.available_isas():
+        run = subprocess.run(
+            [sys.executable, "-c", _PARITY], env={**os.environ, "PYGRADE_ISA": isa}, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        name, seen[isa] = run.stdout.split()
+        assert name == isa
+    assert len(set(seen.values())) == 1, seen
+
+
+@given(seed=st.integers(0, 999), kind=st.sampled_from(["plain", "ties", "special"]), k=st.integers(1, 40))
+def test_permuting_candidates_permutes_the_result(seed, kind, k):
+    scores, weights = scores_of(1, 33, 4, kind, seed), weights_of(1, 1, 4, seed)
+    order = torch.randperm(33, generator=torch.Generator().manual_seed(seed))
+    fused = fuse_scores(scores, weights)
+    assert same_bits(fuse_scores(scores[:, order], weights), fused[..., order].contiguous())
+    values, indices = fuse_topk(scores[:, order], weights, k)
+    assert same_bits(values, fuse_topk(scores, weights, k).values)
+    taken = indices[0, 0, : min(k, 33)].long()
+    assert same_bits(fused[0, 0, order[taken]], values[0, 0, : len(taken)])
+
+
+def test_threads_and_the_split_of_a_batch_change_nothing():
+    scores, weights = scores_of(64, 300, 6), weights_of(64, 16, 6)
+    one = fuse_topk(scores, weights, 20, "zlog", num_threads=1)
+    many = fuse_topk(scores, weights, 20, "zlog", num_threads=5)
+    assert torch.equal(one.indices, many.indices) and same_bits(one.values, many.values)
+    half = fuse_topk(scores[32:].contiguous(), weights[32:].contiguous(), 20, "zlog")
+    assert torch.equal(half.indices, one.indices[32:])
+
+
+@pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog"])
+@pytest.mark.parametrize("jagged", [False, True])
+@pytest.mark.parametrize("group", [False, True])
+def test_gradients_match_the_reference(transform, jagged, group):
+    scores, weights = scores_of(3, 8, 4), weights_of(3, 2, 4)
+    if not group:
+        weights = weights[:, 0].contiguous()
+    offsets = None
+    if jagged:
+        scores, offsets = scores.flatten(0, 1), torch.tensor([0, 5, 17, 24])
+
+    def gradients(function, s, w):
+        s, w = s.clone().requires_grad_(), w.clone().requires_grad_()
+        fused = function(s, w, transform, offsets=offsets)
+        slopes = torch.linspace(-1.0, 2.0, fused.numel(), dtype=fused.dtype).view_as(fused)
+        return torch.autograd.grad((fused * slopes).sum(), (s, w))
+
+    got, expected = (
+        gradients(fuse_scores, scores, weights),
+        gradients(reference.fuse_scores, scores.double(), weights.double()),
+    )
+    for a, b in zip(got, expected, strict=True):
+        scale = b.abs().max()  # the z-score's gradient is a difference of sums
+        assert_close(a / scale.float(), b / scale)
+
+
+def test_gradient_reaches_the_weights_alone_where_only_they_want_it():
+    values = transform_scores(scores_of(2, 9, 3), "zlog")
+    weights = weights_of(2, 1, 3)[:, 0].contiguous().requires_grad_()
+    fuse_scores(values, weights).sum().backward()
+    assert_close(weights.grad, values.double().sum(1))
+
+
+def test_numpy_in_numpy_out():
+    scores, weights = scores_of(2, 30, 4).numpy(), weights_of(2, 1, 4)[:, 0].numpy()
+    top = fuse_topk(scores, weights, 5, mask=np.ones((2, 30), dtype=bool))
+    assert isinstance(top.values, np.ndarray) and isinstance(top.indices, np.ndarray)
+    expected = fuse_topk(torch.from_numpy(scores), torch.from_numpy(weights), 5)
+    assert np.array_equal(top.values, expected.values) and np.array_equal(top.indices, expected.indices)
+    assert isinstance(fuse_scores(scores, weights), np.ndarray)
+    assert isinstance(transform_scores(scores, "log"), np.ndarray)
+
+
+def test_bad_arguments_are_named():
+    s, w = scores_of(2, 4, 3), weights_of(2, 1, 3)
+    with pytest.raises(TypeError, match="scores is float64; want float32 or float16 or bfloat16"):
+        fuse_scores(s.double(), w)
+    with pytest.raises(ValueError, match=r"weights is of shape \[2, 1, 3\]; want \[3, \*, 3\]"):
+        fuse_scores(scores_of(3, 4, 3), w)
+    with pytest.raises(ValueError, match="scores has 65 tasks; want 1 to 64"):
+        fuse_scores(scores_of(1, 1, 65), weights_of(1, 1, 65))
+    with pytest.raises(ValueError, match="transform is 'power'; want one of identity, log, zscore, zlog, rank"):
+        fuse_scores(s, w, "power")
+    with pytest.raises(ValueError, match="k is 0; want at least 1"):
+        fuse_topk(s, w, 0)
+    with pytest.raises(TypeError, match="mask is float32; want bool"):
+        fuse_topk(s, w, 1, mask=torch.ones(2, 4))
+    with pytest.raises(ValueError, match="beta is -1; want a number ≥ 0"):
+        fuse_scores(s, w, "log", beta=-1)
+    with pytest.raises(ValueError, match=r"offsets\[1\] is 9, .*|offsets\[2\] is 8, below offsets\[1\]"):
+        fuse_scores(s.flatten(0, 1), w, offsets=torch.tensor([0, 9, 8]))
+    with pytest.raises(ValueError, match=r"offsets\[2\] is 7; want the number of rows of scores, 8"):
+        fuse_scores(s.flatten(0, 1), w, offsets=torch.tensor([0, 4, 7]))
+    s[1, 2, 0] = -1e-9
+    for function in (lambda: fuse_topk(s, w, 1, "zlog"), lambda: transform_scores(s, "log")):
+        with pytest.raises(ValueError, match="scores is negative at request 1, candidate 2, task 0"):
+            function()
+
+
+def test_the_kernel_survives_what_it_was_not_told_to_check():
+    scores, weights = scores_of(1, 6, 3)[0], weights_of(2, 1, 3)
+    broken = torch.tensor([0, 3, 9])
+    with dispatch.use_backend("triton"):
+        values, indices = fuse_topk(scores, weights, 2, offsets=broken, validate=False)
+        assert (indices[1] == -1).all() and (indices[0] >= 0).all() and torch.isneginf(values[1]).all()
+        fused = fuse_scores(scores, weights, offsets=broken, validate=False)
+        assert torch.isnan(fused[:, 3:]).all() and not torch.isnan(fused[:, :3]).any()
+        with pytest.raises(ValueError, match=r"offsets is \[0, 3, 9\]; want it to ascend from 0 to 6"):
+            fuse_scores(scores, weights, offsets=broken, validate=True)
+        with pytest.raises(ValueError, match="'rank', which runs on a CPU only"):
+            fuse_scores(scores[None], weights[:1], "rank")
+        with pytest.raises(ValueError, match="k is 1025; want at most 1024 on a GPU"):
+            fuse_topk(scores[None], weights[:1], 1025)
+
+
+def test_torch_library_contract():
+    from pygrade.ops import fusion as ops
+
+    s, w = scores_of(2, 9, 3), weights_of(2, 2, 3)
+    torch.library.opcheck(ops._transform_op, (s.clone().requires_grad_(), "zlog", 1e-7, 1e-3, None, True, 1))
+    for offsets, scores in ((None, s), (torch.tensor([0, 4, 18]), s.flatten(0, 1))):
+        arguments = (scores.clone().requires_grad_(), w.clone().requires_grad_(), "log", 1e-7, 1e-3, offsets, True, 1)
+        torch.library.opcheck(ops._fuse_op, arguments)
+        torch.library.opcheck(ops._topk_op, (scores, w, 3, "identity", None, 1e-7, 1e-3, offsets, True, 1))
+
+
+def test_compiles_without_a_graph_break():
+    s, w = scores_of(2, 9, 3), weights_of(2, 2, 3)
+
+    def loss(scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return fuse_scores(scores * 2.0, weights, "zlog").sum() + fuse_topk(scores, weights, 2).values.sum()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    leaf, other = w.clone().requires_grad_(), w.clone().requires_grad_()
+    (got,) = torch.autograd.grad(compiled(s, leaf), leaf)
+    (expected,) = torch.autograd.grad(loss(s, other), other)
+    assert_close(got, expected.double())
