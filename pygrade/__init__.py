@@ -1,5 +1,8 @@
 """pygrade: learns and serves multi-task fusion weights in rankers (GRADE, arXiv 2510.07919)."""
 
+from pathlib import Path as _Path
+
+from pygrade import _core
 from pygrade._core import __version__
 from pygrade.ops import (
     DirichletSample,
@@ -29,6 +32,7 @@ __all__ = [
     "Rollout",
     "TopK",
     "__version__",
+    "cmake_dir",
     "dirichlet_entropy",
     "dirichlet_kl",
     "dirichlet_log_prob",
@@ -45,3 +49,11 @@ __all__ = [
     "topk_gain",
     "transform_scores",
 ]
+
+
+def cmake_dir() -> str:
+    """The directory of the C++ library's CMake package, for ``find_package(pygrade CONFIG)``: give it as pygrade_DIR.
+
+    Headers, the static and the shared library lie beside it (<pygrade/ranker.hpp>, C ABI: <pygrade/pygrade.h>).
+    """
+    return str(_Path(_core.__file__).resolve().parent / "lib" / "cmake" / "pygrade")

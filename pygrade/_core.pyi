@@ -163,3 +163,28 @@ def rank(
     indices: Any,
     num_threads: int,
 ) -> None: ...
+
+class Ranker:
+    """A policy in front of the blended-ranking op."""
+
+    def __init__(self, policy: Policy, impute: bool) -> None: ...
+    def rank(
+        self,
+        context: Any,
+        predictions: Any,
+        offsets: Any,
+        scenario: list[str] | None,
+        mask: Any,
+        boost_mul: Any,
+        boost_add: Any,
+        groups: Any,
+        caps: Any,
+        explore: bool,
+        first_draw: int,
+        values: Any,
+        indices: Any,
+        weights: Any,
+        concentration: Any,
+        fallback: Any,
+        num_threads: int,
+    ) -> None: ...

@@ -31,6 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    if args[0] == "--cmake-dir":
+        from pygrade import cmake_dir
+
+        print(cmake_dir())
+        return 0
     if args[0] not in COMMANDS:
         return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
@@ -63,7 +68,8 @@ def usage() -> str:
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
         f"commands:\n{rows}\n\n"
         "Data is named SCHEME:PATH: logs:DIR (Parquet that pygrade wrote) or kuairand:DIR.\n"
-        "'pygrade COMMAND --help' lists the options of a command; 'pygrade --version' prints the version.\n"
+        "'pygrade COMMAND --help' lists the options of a command; 'pygrade --version' prints the version,\n"
+        "'pygrade --cmake-dir' where C++ projects find the library: cmake -Dpygrade_DIR=$(pygrade --cmake-dir).\n"
         "Results go to standard output, progress to standard error; --json prints one JSON object instead of tables."
     )
 

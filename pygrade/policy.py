@@ -296,15 +296,8 @@ class FusionPolicy(nn.Module):
         }
         return hashlib.sha256(to_json(schema)).hexdigest()[:16]
 
-    def save(self, directory: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
-        """Write ``policy.safetensors`` and ``policy.json`` into a directory (made where it is absent).
-
-        The JSON names the sha256 of the tensors and is the commit point: the tensors are written beside the old ones,
-        the JSON is replaced, then the tensors take their name. A process killed in between leaves the old policy or the
-        new one, never a mixture (`load` knows the middle state). ``extra``: more JSON to keep with it.
-        """
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
+    def artefact(self, extra: Mapping[str, Any] | None = None) -> tuple[bytes, bytes]:
+        """The content of ``policy.json`` and ``policy.safetensors``, as `save` writes them."""
         content = to_safetensors(self.state_dict())
         record = {
             "format": "pygrade.FusionPolicy",
@@ -320,8 +313,20 @@ class FusionPolicy(nn.Module):
             "scenario_weights": {name: weights.tolist() for name, weights in self.scenario_weights.items()},
             "extra": dict(extra or {}),
         }
+        return to_json(record), content
+
+    def save(self, directory: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
+        """Write ``policy.safetensors`` and ``policy.json`` into a directory (made where it is absent).
+
+        The JSON names the sha256 of the tensors and is the commit point: the tensors are written beside the old ones,
+        the JSON is replaced, then the tensors take their name. A process killed in between leaves the old policy or the
+        new one, never a mixture (`load` knows the middle state). ``extra``: more JSON to keep with it.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        record, content = self.artefact(extra)
         write_bytes(folder / "policy.safetensors.new", content)
-        write_bytes(folder / "policy.json", to_json(record))
+        write_bytes(folder / "policy.json", record)
         (folder / "policy.safetensors.new").replace(folder / "policy.safetensors")
         return folder
 

@@ -2,6 +2,7 @@
 
 The policy chooses task weights per request from its features; the op fuses the task predictions with them, applies
 masks, boosts and caps, and returns the page. Requests whose features are missing get static weights, and are counted.
+The work is done by the C++ core's Ranker (<pygrade/ranker.hpp>), which servers without Python link: equal pages.
 """
 
 import os
@@ -16,11 +17,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from pygrade import ops
-from pygrade.page import Page, Source, present, transform
+from pygrade import _core
+from pygrade.page import Page, Source
 from pygrade.policy import FusionPolicy
 
 _LOW = (1 << 32) - 1  # the counter's share of a logged seed
+_BY_SCENARIO = 1  # of the C++ enum Fallback: none, scenario, global
 
 
 class BlendedRanker:
@@ -35,6 +37,7 @@ class BlendedRanker:
         if seed is not None and not 0 <= seed < 1 << 31:
             raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
         self.policy = policy.eval()
+        self._core = _core.Ranker(_core.Policy(*policy.artefact()), impute)
         self.impute = impute
         self.version = policy.version
         self._next = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else seed) << 32
@@ -102,17 +105,22 @@ class BlendedRanker:
         requests, users = _ids("request_id", request_id, batch), _ids("user_id", user_id, batch)
         items = _ids("item_id", item_id, total)
         missing: NDArray[np.bool_] = np.any(np.isnan(rows), axis=1)
+        if policy.config.transform in ("log", "zlog"):
+            _no_negative(rows, bounds, missing)
 
-        weights, concentration, fallback, scenario_used = self._weights(features, rows, bounds, missing, names)
+        tasks = len(policy.tasks)
+        first = 0 if not explore else self._reserve(batch) if seed is None else seed << 32
+        values, indices = np.empty((batch, k), np.float32), np.empty((batch, k), np.int32)
+        weights, concentration = np.empty((batch, tasks), np.float32), np.empty((batch, tasks), np.float32)
+        served = np.empty(batch, np.int32)
+        rule = options.get
+        self._core.rank(
+            features, rows, bounds, names, rule("mask"), rule("boost_mul"), rule("boost_add"), rule("groups"),
+            rule("caps"), explore, first, values, indices, weights, concentration, served, torch.get_num_threads(),
+        )  # fmt: skip
+        fallback, scenario_used = served != 0, served == _BY_SCENARIO
         explored = ~fallback & explore
-        seeds = np.zeros(batch, np.uint64)
-        if explored.any():
-            first = self._reserve(batch) if seed is None else seed << 32
-            filled = np.where(explored[:, None], concentration, 1.0)  # draws of other rows are thrown away
-            drawn = ops.dirichlet_sample(torch.from_numpy(filled), 1, first >> 32, offset=first & _LOW)
-            weights = np.where(explored[:, None], drawn.weights[:, 0].float().numpy(), weights)
-            seeds[explored] = np.uint64(first) + np.flatnonzero(explored).astype(np.uint64)
-        page = self._page(rows, bounds, missing, weights, k, options)
+        seeds = np.where(explored, np.uint64(first) + np.arange(batch, dtype=np.uint64), np.uint64(0))
 
         with self._lock:
             first_id = self._counts["requests"]
@@ -122,7 +130,7 @@ class BlendedRanker:
                 fallback_global=int((fallback & ~scenario_used).sum()),
                 explored=int(explored.sum()),
                 missing_predictions=int(missing.sum()),
-                empty_pages=int((page.indices[:, 0] < 0).sum()),
+                empty_pages=int((indices[:, 0] < 0).sum()),
             )
         numbers = np.arange(first_id, first_id + batch)
         source = Source(
@@ -133,58 +141,8 @@ class BlendedRanker:
             scenario=None if names is None else np.array(names, dtype=str),
         )  # fmt: skip
         return Page(
-            page.values.numpy(), page.indices.numpy(), weights, concentration, fallback, explored, seeds,
-            tuple(policy.tasks), source,
+            values, indices, weights, concentration, fallback, explored, seeds, tuple(policy.tasks), source,
         )  # fmt: skip
-
-    def _weights(
-        self,
-        features: NDArray[np.float32],
-        rows: NDArray[np.float32],
-        bounds: NDArray[np.int64],
-        missing: NDArray[np.bool_],
-        names: list[str] | None,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Served weights, concentrations [B, T]; which requests fell back [B], and which of these to a scenario."""
-        policy = self.policy
-        clean, clean_bounds = present(rows, bounds, missing)
-        lost = np.isnan(features)  # [B, F]
-        unknown = lost.all(1) if self.impute else lost.any(1)
-        fallback = (np.diff(clean_bounds) == 0) | (unknown & (lost.shape[1] > 0))
-        weights = np.empty((len(features), rows.shape[1]), np.float32)
-        concentration = np.full_like(weights, np.nan)
-        live = np.flatnonzero(~fallback)
-        if len(live):
-            sizes = np.diff(clean_bounds)
-            own = clean[np.repeat(~fallback, sizes)]
-            own_bounds = np.concatenate([[0], np.cumsum(sizes[live])]).astype(np.int64)
-            with torch.inference_mode():
-                inputs = policy.request_inputs(features[live], own, own_bounds)
-                concentration[live] = policy(inputs, None if names is None else [names[b] for b in live]).numpy()
-                weights[live] = policy.serve(inputs).numpy()
-        by_scenario = fallback & np.isin([""] * len(features) if names is None else names, policy.scenarios)
-        for b in np.flatnonzero(fallback):
-            weights[b] = policy.fallback_weights(None if names is None else names[b]).numpy()
-        return weights, concentration, fallback, by_scenario
-
-    def _page(
-        self,
-        rows: NDArray[np.float32],
-        bounds: NDArray[np.int64],
-        missing: NDArray[np.bool_],
-        weights: NDArray[np.float32],
-        k: int,
-        options: dict[str, Any],
-    ) -> ops.TopK:
-        config = self.policy.config
-        given, offsets = torch.from_numpy(weights), torch.from_numpy(bounds)
-        if missing.any():  # a NaN must not enter the others' z-scores: transform without it, then rank as they are
-            scores = transform(self.policy, rows, bounds, missing)
-            return ops.rank(scores, given, k, "identity", offsets=offsets, **options)
-        scores = torch.from_numpy(rows)
-        return ops.rank(
-            scores, given, k, config.transform, beta=config.beta, epsilon=config.epsilon, offsets=offsets, **options
-        )
 
     def _reserve(self, batch: int) -> int:
         """The first of ``batch`` places in the exploration stream, all with the same upper half."""
@@ -219,6 +177,15 @@ def _candidates(
     return rows, bounds
 
 
+def _no_negative(rows: NDArray[np.float32], bounds: NDArray[np.int64], missing: NDArray[np.bool_]) -> None:
+    negative = (rows < 0.0) & ~missing[:, None]
+    if negative.any():
+        row, task = (int(i[0]) for i in np.nonzero(negative))
+        request = int(np.searchsorted(bounds, row, side="right")) - 1
+        place = f"request {request}, candidate {row - bounds[request]}, task {task}"
+        raise ValueError(f"predictions is negative at {place}; want predictions >= 0 under a logarithm")
+
+
 def _context(context: ArrayLike | None, batch: int, features: int) -> NDArray[np.float32]:
     if context is None:
         return np.full((batch, features), np.nan, np.float32)
@@ -237,8 +204,8 @@ def _scenarios(scenario: str | Sequence[str] | None, batch: int) -> list[str] | 
     return names
 
 
-def _options(total: int, **given: ArrayLike | None) -> dict[str, Tensor]:
-    """The optional arguments of the ranking op as flat tensors [M] or [M, A]."""
+def _options(total: int, **given: ArrayLike | None) -> dict[str, NDArray[Any]]:
+    """The optional arguments of the ranking op as flat arrays [M] or [M, A]."""
     kinds: dict[str, Any] = {"mask": np.bool_, "groups": np.int32, "caps": np.int32}
     result = {}
     for name, value in given.items():
@@ -256,7 +223,7 @@ def _options(total: int, **given: ArrayLike | None) -> dict[str, Tensor]:
         if not good:
             want = "[A]" if name == "caps" else f"one entry for each of {total} candidates"
             raise ValueError(f"{name} has shape {np.shape(_array(value))}; want {want}")
-        result[name] = torch.from_numpy(array)
+        result[name] = array
     if ("groups" in result) != ("caps" in result):
         raise ValueError("groups and caps belong together: got only one of them")
     if "caps" in result and result["caps"].shape[0] != result["groups"].shape[1]:

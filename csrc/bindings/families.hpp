@@ -15,5 +15,6 @@ void bind_ranking(pybind11::module_& module);
 
 // Not an op family: the saved policy and the ranker.
 void bind_policy(pybind11::module_& module);
+void bind_ranker(pybind11::module_& module);
 
 }  // namespace pygrade::bindings

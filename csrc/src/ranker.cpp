@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fpenv.hpp"
+#include "parallel.hpp"
 #include "pygrade/dirichlet.hpp"
 
 namespace pygrade {
@@ -261,6 +262,20 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
   slot.add(Slot::missing_predictions, static_cast<std::uint64_t>(page.missing_predictions));
   slot.add(Slot::empty_pages, page.filled == 0);
   return page;
+}
+
+void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
+                  int num_threads) {
+  if (buffers.size() != requests.size() || pages.size() != requests.size())
+    throw std::invalid_argument("buffers and pages must have one entry for each request");
+  std::size_t values = 0;
+  for (const Request& request : requests) values += request.predictions.size();
+  const auto count = static_cast<std::int64_t>(requests.size());
+  const auto mean = static_cast<std::int64_t>(values / std::max<std::size_t>(1, requests.size()));
+  detail::parallel_for(count, num_threads, 1 + 200'000 / (1'000 + mean), [&](std::int64_t begin, std::int64_t end) {
+    for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
+      pages[b] = rank(requests[b], buffers[b]);
+  });
 }
 
 void Ranker::swap(std::shared_ptr<const Policy> policy) {

@@ -258,6 +258,25 @@ TEST(many_threads_share_a_ranker) {
   CHECK_EQUAL(ranker.counters().explored, 300u);
 }
 
+TEST(a_batch_is_each_request_alone) {
+  Ranker ranker(make_policy());
+  const auto predictions = make_predictions(3000);
+  std::vector<Request> requests;
+  for (std::size_t b = 0; b < 600; ++b)
+    requests.push_back({.context = context, .predictions = std::span(predictions).subspan(b * 15, 15)});
+  std::vector<PageMemory> memory(600, PageMemory(4));
+  const std::vector<PageBuffer> buffers(memory.begin(), memory.end());
+  std::vector<Page> pages(600);
+  ranker.rank(requests, buffers, pages, 3);
+  for (std::size_t b = 0; b < 600; ++b) {
+    PageMemory alone(4);
+    ranker.rank(requests[b], alone);
+    CHECK(memory[b].indices == alone.indices && memory[b].values == alone.values && pages[b].filled == 4);
+  }
+  CHECK_THROWS(std::invalid_argument, "one entry for each request",
+               ranker.rank(requests, buffers, std::span(pages).first(1)));
+}
+
 TEST(a_policy_of_another_schema_is_not_swapped_in) {
   Ranker ranker(make_policy());
   Artefact other;

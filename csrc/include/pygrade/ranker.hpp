@@ -84,6 +84,11 @@ class PYGRADE_API Ranker {
   // negative predictions under a logarithm.
   Page rank(const Request& request, const PageBuffer& buffer);
 
+  // One page for each request; the requests are spread over up to num_threads threads. The pages do not depend on it.
+  // What `rank` of one request throws is rethrown after the others are done.
+  void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
+            int num_threads = 1);
+
   // Requests that start after this returns are ranked by `policy`, which must have the same tasks and features
   // (std::invalid_argument). Returns when no thread ranks with the old one any more.
   void swap(std::shared_ptr<const Policy> policy);
