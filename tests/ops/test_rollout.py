@@ -14,7 +14,7 @@ from pygrade import (
 from pygrade.ops import dispatch
 from tests.tolerances import assert_close, same_bits
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "triton", "reference")
 SAMPLES = 5
 
 
