@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "replay metrics of a policy and of static weights on logged requests",
     "abtest": "paired A/B test of policies in the simulated marketplace, lifts with intervals",
     "rank": "rank logged requests with a policy; print pages, weights and contributions per task",
+    "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
     "info": "versions, device, instruction set, and which backends work",
 }
 _TRACEBACK = "--traceback"

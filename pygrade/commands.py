@@ -3,7 +3,8 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from pygrade.evaluate import Evaluation, evaluate
 from pygrade.extras import require
 from pygrade.info import collect
 from pygrade.logs import Logs, write_logs
-from pygrade.options import Abtest, Demo, Evaluate, Info, Rank, Simulate, Train
+from pygrade.options import Abtest, Demo, Evaluate, Info, Rank, Reproduce, Simulate, Train
 from pygrade.pipeline import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
 from pygrade.policy import FusionPolicy
 from pygrade.progress import say, set_quiet
@@ -25,6 +26,7 @@ from pygrade.ranker import BlendedRanker
 from pygrade.report import record_weights, write_report, write_text
 from pygrade.reward import RewardConfig, estimate_propensity, propensity_curve
 from pygrade.simulate import SimulateConfig, ab_test, simulate_logs
+from pygrade.study import StudyConfig, reproduce, tables
 from pygrade.train import TrainConfig, train
 
 METRICS = ("value", "orders", "opm", "ctr", "cvr")
@@ -41,8 +43,11 @@ def run(command: str, arguments: list[str]) -> None:
     )  # fmt: skip
     set_quiet(args.quiet)
     result = handler(args)
-    if args.json:
-        print(json.dumps(_plain(result), allow_nan=False))
+    text = json.dumps(_plain(result), allow_nan=False)
+    if args.json is True or args.json == Path("-"):
+        print(text)
+    elif args.json:
+        write_text(args.json, text + "\n")
     sys.stdout.flush()
 
 
@@ -226,6 +231,19 @@ def _rank(args: Rank) -> dict[str, Any]:
     return {"policy_version": ranker.version, "pages": pages, "counters": ranker.counters}
 
 
+def _reproduce(args: Reproduce) -> dict[str, Any]:
+    config = _part(StudyConfig, args)
+    arms, regimes = (
+        tuple(word for entry in names for word in entry.split(",")) for names in (config.arms, config.regimes)
+    )
+    record = reproduce(replace(config, arms=arms, regimes=regimes), args.out, args.docs)
+    if args.json != Path("-"):
+        for title, head, rows in tables(record):
+            console.table(title, head, rows, GRADE)
+        console.text(f"report: {args.out / 'RESULTS.md'}    results: {args.out / 'results.json'}")
+    return record
+
+
 def _info(args: Info) -> dict[str, Any]:
     record = collect()
     if not args.json:
@@ -269,5 +287,6 @@ _HANDLERS: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "evaluate": (Evaluate, _evaluate),
     "abtest": (Abtest, _abtest),
     "rank": (Rank, _rank),
+    "reproduce": (Reproduce, _reproduce),
     "info": (Info, _info),
 }

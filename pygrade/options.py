@@ -10,6 +10,7 @@ from pygrade.logs import Logs
 from pygrade.pipeline import PRODUCTION
 from pygrade.progress import say
 from pygrade.simulate import SimulateConfig
+from pygrade.study import StudyConfig
 from pygrade.train import TrainConfig
 
 
@@ -122,6 +123,24 @@ class Rank(Output, Source):
     seed: int | None = None  # of the draws; none: from the operating system
     impute: bool = False  # send requests that miss some features through the policy, instead of static weights
     log: Path | None = None  # also write the pages as log rows (weights, concentration, seed, policy version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reproduce(StudyConfig):
+    """The study: every arm and finding on held-out worlds, with tables, pictures and verdicts (see docs/PROTOCOL.md).
+
+    Each result is kept in --out as soon as it is there; a study that was interrupted goes on with what is missing.
+
+    Example: pygrade reproduce --quick
+    Example: pygrade reproduce --full --jobs 2 --docs docs --json out.json
+    Example: pygrade reproduce --arms static,stage1,grade --world-seed 7 8 --world-set session=0.5
+    """
+
+    out: Path = Path("runs/study")  # directory to write: results.json, RESULTS.md, pictures, and each result
+    docs: Path | None = None  # also write RESULTS.md and pictures here, from every frozen result in --out
+    json: Path | None = None  # also write the results to this file as one JSON object; -: to standard output
+    quiet: bool = False  # no progress on standard error
+    traceback: bool = False  # show the Python traceback of an error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ Lifts = Mapping[str, Mapping[str, Interval]]  # arm → metric → interval
 
 def lifts(expected: Lifts, sampled: Lifts, baseline: str, highlight: str) -> bytes:
     """Lift of each arm over the baseline, a panel per metric: expectation as a dot, the simulated test behind it."""
-    figure, axes = _figure(1, len(METRIC_NAMES), (11.0, 0.45 * len(expected) + 1.7), sharey=True)
+    figure, axes = new_figure(1, len(METRIC_NAMES), (11.0, 0.45 * len(expected) + 1.7), sharey=True)
     arms = list(expected)
     for axis, (metric, label) in zip(axes, METRIC_NAMES.items(), strict=True):
         axis.axvline(0, color=FAINT, linewidth=1)
@@ -59,14 +59,14 @@ def lifts(expected: Lifts, sampled: Lifts, baseline: str, highlight: str) -> byt
     for tick, arm in zip(axes[0].get_yticklabels(), arms, strict=True):
         tick.set_fontweight("bold" if arm == highlight else "normal")
     figure.suptitle(f"Lift over {baseline}, with 95 % intervals", x=0.005, ha="left", fontsize=11, fontweight="bold")
-    return _png(figure)
+    return to_png(figure)
 
 
 def curves(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]]) -> bytes:
     """Line panels of (title, y label, {name: (steps, values)}): the raw values faint, their moving mean in front."""
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure, axes = _figure(rows, columns, (3.7 * columns, 2.5 * rows))
+    figure, axes = new_figure(rows, columns, (3.7 * columns, 2.5 * rows))
     for axis, (title, label, lines) in zip(axes, panels, strict=False):
         for colour, (name, (steps, values)) in zip(CYCLE, lines.items(), strict=False):
             if len(values) >= 20:
@@ -80,7 +80,7 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence[float], 
             axis.legend(loc="best")
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    return _png(figure)
+    return to_png(figure)
 
 
 def weight_table(means: Mapping[str, Mapping[str, float]], static: Mapping[str, float], static_name: str) -> bytes:
@@ -89,7 +89,7 @@ def weight_table(means: Mapping[str, Mapping[str, float]], static: Mapping[str, 
     values = np.array([[means[g][t] for t in tasks] for g in groups] + [[static[t] for t in tasks]])
     difference = values - values[-1]
     reach = max(float(np.abs(difference).max()), 0.01)
-    figure, (axis,) = _figure(1, 1, (1.05 * len(tasks) + 2.6, 0.4 * len(values) + 1.3))
+    figure, (axis,) = new_figure(1, 1, (1.05 * len(tasks) + 2.6, 0.4 * len(values) + 1.3))
     picture = axis.imshow(100 * difference, cmap=_diverging(), vmin=-100 * reach, vmax=100 * reach, aspect="auto")
     for row, column in np.ndindex(*values.shape):
         axis.text(column, row, f"{100 * values[row, column]:.1f}", ha="center", va="center", color=INK)
@@ -105,12 +105,12 @@ def weight_table(means: Mapping[str, Mapping[str, float]], static: Mapping[str, 
     bar.outline.set_visible(False)
     bar.set_label(f"points from {static_name}")
     axis.set_title("Mean weight served, %")
-    return _png(figure)
+    return to_png(figure)
 
 
 def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[Any], tasks: Sequence[str]) -> bytes:
     """How the policy spreads over requests: α per task, weights served per task, entropy of the Dirichlet."""
-    figure, axes = _figure(1, 3, (11.0, 3.1), width_ratios=(1.15, 1.15, 0.9))
+    figure, axes = new_figure(1, 3, (11.0, 3.1), width_ratios=(1.15, 1.15, 0.9))
     for axis, values, title, label in (
         (axes[0], alpha, "Concentration of the exploration", "α of the task"),
         (axes[1], 100 * weights, "Weight served", "weight, %"),
@@ -132,13 +132,13 @@ def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[A
     axes[2].set_title("Entropy of the Dirichlet")
     axes[2].set_xlabel("nats (higher: wider exploration)")
     axes[2].set_ylabel("requests")
-    return _png(figure)
+    return to_png(figure)
 
 
 def served(gains: Mapping[str, Mapping[str, float]], reference: str) -> bytes:
     """Bars of what each policy's served weights earn on the log, per reward component, in per cent over a reference."""
     arms, parts = list(gains), list(next(iter(gains.values())))
-    figure, (axis,) = _figure(1, 1, (6.6, 2.7))
+    figure, (axis,) = new_figure(1, 1, (6.6, 2.7))
     width = 0.8 / len(arms)
     for offset, (colour, arm) in enumerate(zip((GREY, BLUE, *CYCLE[1:]), arms, strict=False)):
         left = [i - 0.4 + width * (offset + 0.5) for i in range(len(parts))]
@@ -151,7 +151,7 @@ def served(gains: Mapping[str, Mapping[str, float]], reference: str) -> bytes:
     axis.grid(axis="x", visible=False)
     axis.margins(y=0.2)
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return _png(figure)
+    return to_png(figure)
 
 
 def _turned(names: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _turned(names: Sequence[str]) -> dict[str, Any]:
     return {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slant else {}
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, list[Any]]:
+def new_figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, list[Any]]:
     matplotlib = require("matplotlib")
     matplotlib.use("Agg", force=True)
     pyplot = require("matplotlib.pyplot")
@@ -172,7 +172,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) 
     return figure, list(axes.ravel())
 
 
-def _png(figure: Any) -> bytes:
+def to_png(figure: Any) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, dpi=150, metadata={"Software": None})
     require("matplotlib.pyplot").close(figure)

@@ -26,6 +26,17 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """No progress inside the block: for work whose caller reports it."""
+    before = _quiet
+    set_quiet(True)
+    try:
+        yield
+    finally:
+        set_quiet(before)
+
+
 def say(message: str) -> None:
     """One line on standard error, unless quiet."""
     if not _quiet:

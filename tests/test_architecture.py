@@ -55,8 +55,10 @@ ORDER = (
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment",
     # these compose
-    "run", "train", "simulate", "plots", "report_html", "report", "pipeline", "options", "info", "commands", "cli",
-    "__main__",
+    "run", "train", "simulate", "plots", "report_html", "report", "pipeline", "info",
+    "study.settings", "study.bench", "study.learners", "study.arms", "study.runner", "study.stats", "study.plots",
+    "study.findings", "study.report", "study",
+    "options", "commands", "cli", "__main__",
 )  # fmt: skip
 CORE_USERS = ("ops", "ranker", "info")  # beside the package itself, which takes the version from the core
 

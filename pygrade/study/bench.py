@@ -1,0 +1,217 @@
+"""One world with its log and its test requests, what arms share on it, and how an arm is measured."""
+
+import copy
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade.baselines import best_static_weights
+from pygrade.data.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace, Requests
+from pygrade.intervals import Interval
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy
+from pygrade.reward import CompositeReward, RewardData
+from pygrade.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.study.settings import Regime, Settings, merged, override
+from pygrade.train import TrainConfig, train_stage1
+
+Array = NDArray[Any]
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What an arm does with the test requests: weights [T] or [n, T] under a transform, or ready pages [n, K]."""
+
+    weights: Array | None = None
+    transform: str = "zlog"
+    pages: Array | None = None
+    proposed: Array | None = None  # [n, T] weights before the projection onto the constraints
+    bounds: Array | None = None  # [2, T] the constraints
+    figures: dict[str, float] = field(default_factory=dict)  # of the training
+
+
+class Bench:
+    """A regime's world, log and test requests, and one training seed. Test users are not in the log."""
+
+    def __init__(self, settings: Settings, regime: Regime, world_seed: int, seed: int) -> None:
+        self.settings, self.regime, self.seed = settings, regime, seed
+        self.world = Marketplace(regime.marketplace, world_seed)
+        self.logs = self._log(regime.requests)
+        requests = self.world.requests(settings.test_requests, world_seed, "test")
+        self.requests = replace(requests, p_hat=self._with_noise(requests.p_hat, 1))
+        self._stage1: dict[str, FusionPolicy] = {}
+
+    def _log(self, requests: int) -> Logs:
+        config = SimulateConfig(num_requests=requests, seed=self.world.seed, world=self.regime.marketplace)
+        return _with_noise_tasks(simulate_logs(config, world=self.world), self)
+
+    def _with_noise(self, p_hat: Array, stream: int) -> Array:
+        """Predictions [..., T] with the regime's useless ones appended: log-normal, the same for the same requests."""
+        if not self.regime.noise_tasks:
+            return p_hat
+        rng = np.random.default_rng([self.world.seed, 7, stream])
+        noise = np.exp(rng.standard_normal((*p_hat.shape[:-1], self.regime.noise_tasks), dtype=np.float32) - 3.0)
+        return np.concatenate([p_hat, np.minimum(noise, 1.0)], -1)
+
+    def config(self, options: Options) -> TrainConfig:
+        """The frozen training config with the regime's changes and then the arm's."""
+        parts = merged({"reward": self.regime.reward}, {k: v for k, v in options.items() if isinstance(v, Mapping)})
+        task_values = parts.get("reward", {}).get("task_values")
+        if task_values is not None:  # for the world's own tasks
+            padded = (*task_values, *[0.0] * (len(self.logs.tasks) - len(task_values)))
+            parts = merged(parts, {"reward.task_values": padded})
+        train = replace(self.settings.train, seed=self.seed)
+        if self.regime.noise_tasks:  # α_min and the lower bounds are for the number of tasks
+            parts = merged({"policy": {"concentration_floor": None}}, parts)
+        return replace(train, **{name: override(getattr(train, name), changes) for name, changes in parts.items()})
+
+    def policy(self, config: TrainConfig, features: tuple[str, ...] | None = None) -> FusionPolicy:
+        """An untrained policy at the best static weights of the log."""
+        names = self.logs.features if features is None else features
+        policy = FusionPolicy(config.policy, self.logs.tasks, names, self.static, self.seed)
+        if features is None:
+            policy.fit_normalisation(self.data.inputs)
+        return policy
+
+    def build(self, config: TrainConfig) -> RewardData:
+        """The log's reward data under a config."""
+        base = self.config({})
+        if config.reward == base.reward and config.policy.transform == base.policy.transform:
+            return self.data
+        return self._build(config)
+
+    def _build(self, config: TrainConfig, logs: Logs | None = None) -> RewardData:
+        draft = FusionPolicy(config.policy, self.logs.tasks, self.logs.features)
+        return CompositeReward(config.reward).build(self.logs if logs is None else logs, draft)
+
+    @cached_property
+    def data(self) -> RewardData:
+        """The log's reward data under the regime's own config."""
+        return self._build(self.config({}))
+
+    @cached_property
+    def static(self) -> Tensor:
+        """Best static weights [T] of the regime's fusion: every policy starts there."""
+        config = self.config({})
+        return best_static_weights(self.data, config.static, bounds=config.policy.bounds(self.logs.tasks))
+
+    def stage1(self, config: TrainConfig) -> FusionPolicy:
+        """The policy as stage 1 leaves it; trained once for a config, a copy each time."""
+        key = json.dumps([asdict(config.policy), asdict(config.stage1)])
+        if key not in self._stage1:
+            self._stage1[key] = train_stage1(self.data, self.policy(config), config.stage1, seed=self.seed)
+        return copy.deepcopy(self._stage1[key])
+
+    def serve(
+        self, policy: FusionPolicy, context: Array | None = None, figures: Mapping[str, float] | None = None
+    ) -> Served:
+        """A trained policy's weights for the test requests."""
+        requests = self.requests
+        inputs = policy.request_inputs(requests.context if context is None else context, requests.p_hat)
+        with torch.no_grad():
+            alpha = policy.concentration(inputs)
+            mean = alpha / alpha.sum(-1, keepdim=True)
+        return Served(
+            policy.serve(inputs).numpy(), policy.config.transform, proposed=mean.numpy(),
+            bounds=policy.bounds.numpy(), figures=dict(figures or {}),
+        )  # fmt: skip
+
+    def measure(self, served: Served) -> dict[str, Any]:
+        """Closed-form and sampled outcomes, lifts over production, predicted value, slices, compliance."""
+        k = self.world.config.page_size
+        p_hat = self.requests.p_hat
+        pages = served.pages
+        if pages is None:
+            assert served.weights is not None
+            pages = rank_pages(p_hat, served.weights, k, served.transform)
+        test = compare_pages(
+            self.world, self.requests, {"production": self._production_pages, "arm": pages}, "production",
+            seed=self.world.seed,
+        )  # fmt: skip
+        value = self.world.expected(self.requests, pages).value
+        predicted = np.take_along_axis(p_hat[..., : len(TASK_VALUES)] @ np.array(TASK_VALUES, np.float32), pages, 1)
+        result: dict[str, Any] = {
+            "expected": {name: _round(own.value) for name, own in test.expected["arm"].values.items()}
+            | {"predicted": _round(float((predicted * self.world.attention(k)).sum(1).mean()))},
+            "sampled": {name: _round(own.value) for name, own in test.sampled["arm"].values.items()},
+            "lifts": {
+                kind: {name: _interval(own.lifts[name]) for name in METRICS}
+                for kind, own in (("expected", test.expected["arm"]), ("sampled", test.sampled["arm"]))
+            },
+            "slices": {name: _round(float(value[rows].mean())) for name, rows in self._slices.items()},
+            "figures": {name: _round(figure) for name, figure in served.figures.items()},
+        }
+        if served.proposed is not None and served.weights is not None and served.bounds is not None:
+            plain = rank_pages(p_hat, served.proposed, k, served.transform)
+            result["compliance"] = {
+                "served": _round(_inside(served.weights, served.bounds)),
+                "before": _round(_inside(served.proposed, served.bounds)),
+                "value_before": _round(float(self.world.expected(self.requests, plain).value.mean())),
+            }
+        return result
+
+    @cached_property
+    def production(self) -> NDArray[np.float32]:
+        """The hand-tuned weights [T]."""
+        return np.array([*PRODUCTION_WEIGHTS, *[0.0] * self.regime.noise_tasks], np.float32)
+
+    @cached_property
+    def _production_pages(self) -> Array:
+        return rank_pages(self.requests.p_hat, self.production, self.world.config.page_size)
+
+    @cached_property
+    def _slices(self) -> dict[str, Array]:
+        history = self.world.history[self.requests.user_id]
+        rare = history <= np.quantile(history, 0.1)
+        scenario = self.requests.scenario
+        return {"rarest tenth of users": rare, "other users": ~rare} | {
+            f"scenario {name}": scenario == name for name in np.unique(scenario)
+        }
+
+    def truth(self) -> tuple[Requests, Tensor, RewardData]:
+        """For oracles: logged requests, their true value per candidate [R, N], and the reward data of their log."""
+        count = self.settings.oracle_requests
+        data = self.data if count == self.regime.requests else self._build(self.config({}), self._log(count))
+        requests = self.world.requests(count, self.world.seed, "log")
+        values = self.config({}).reward.task_values or TASK_VALUES
+        return requests, torch.from_numpy(requests.p @ np.array(values[: len(TASK_VALUES)], np.float32)), data
+
+
+def _with_noise_tasks(logs: Logs, bench: Bench) -> Logs:
+    count = bench.regime.noise_tasks
+    if not count:
+        return logs
+    zeros = np.zeros((logs.num_requests, count), np.float32)
+    assert logs.weights is not None
+    return replace(
+        logs,
+        tasks=(*logs.tasks, *(f"noise_{i}" for i in range(count))),
+        task_values=(*logs.task_values, *[0.0] * count),
+        predictions=bench._with_noise(logs.predictions, 0),
+        feedback=np.concatenate([logs.feedback, np.zeros((logs.num_rows, count), np.float32)], 1),
+        weights=np.concatenate([logs.weights, zeros], 1),
+        concentration=None,  # was of the world's own tasks
+        seed=None,
+    )
+
+
+def _inside(weights: Array, bounds: Array) -> float:
+    return float(((weights >= bounds[0] - 1e-6) & (weights <= bounds[1] + 1e-6)).all(-1).mean())
+
+
+def _interval(found: Interval) -> list[float | None]:
+    return [_round(value) for value in (found.value, found.low, found.high)]
+
+
+def _round(value: float) -> float | None:
+    """Seven significant digits: plenty for a table, and files that stay small."""
+    return float(f"{value:.7g}") if math.isfinite(value) else None

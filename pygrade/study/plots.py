@@ -1,0 +1,62 @@
+"""The study's pictures: rows of lifts with intervals, and predicted against true value."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pygrade.intervals import Interval
+from pygrade.plots import BLUE, CYCLE, FAINT, GREY, INK, new_figure, to_png
+
+Rows = Mapping[str, tuple[Interval, Sequence[float]]]  # label → mean with interval, one faint point per world or seed
+
+
+def dots(title: str, label: str, panels: Mapping[str, Rows], highlight: Sequence[str] = (), columns: int = 3) -> bytes:
+    """Panels side by side that share their rows: mean and 95 % interval of each row, the single values behind."""
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    size = (3.4 * columns + 2.6, lines * (0.3 * len(names) + 1.1) + 0.3)
+    figure, axes = new_figure(lines, columns, size, sharey=True)
+    for axis, (heading, rows) in zip(axes, panels.items(), strict=False):
+        axis.axvline(0, color=FAINT, linewidth=1)
+        for place, name in enumerate(names):
+            if name not in rows:
+                continue
+            interval, points = rows[name]
+            colour = BLUE if name in highlight else GREY
+            axis.plot(points, [place] * len(points), "o", color=colour, alpha=0.28, markersize=4, markeredgewidth=0)
+            if math.isfinite(interval.low):
+                axis.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.4)
+            axis.plot([interval.value], [place], "o", color=colour, markersize=6, markeredgecolor="white")
+        axis.set_title(heading)
+        axis.set_xlabel(label)
+        axis.set_ylim(len(names) - 0.4, -0.6)
+        axis.grid(axis="y", visible=False)
+        axis.margins(x=0.08)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    axes[0].set_yticks(range(len(names)), names)
+    for axis in axes:
+        for tick, name in zip(axis.get_yticklabels(), names, strict=False):
+            tick.set_fontweight("bold" if name in highlight else "normal")
+    figure.suptitle(title, x=0.005, ha="left", fontsize=11, fontweight="bold")
+    return to_png(figure)
+
+
+def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base: str) -> bytes:
+    """Lift over ``base`` of predicted value (across) and true value (up) for each arm: right and down is hacking."""
+    figure, axes = new_figure(1, len(panels), (4.6 * len(panels) + 0.6, 3.9))
+    for axis, (heading, arms) in zip(axes, panels.items(), strict=True):
+        axis.axhline(0, color=FAINT, linewidth=1)
+        axis.axvline(0, color=FAINT, linewidth=1)
+        for colour, (name, (predicted, true)) in zip(CYCLE, arms.items(), strict=False):
+            if math.isfinite(true.low):
+                axis.plot([predicted.value] * 2, [true.low, true.high], color=colour, linewidth=2)
+                axis.plot([predicted.low, predicted.high], [true.value] * 2, color=colour, linewidth=2)
+            axis.plot([predicted.value], [true.value], "o", color=colour, markersize=7, label=name)
+        axis.set_title(heading)
+        axis.set_xlabel(f"predicted value, % over {base}")
+        axis.set_ylabel(f"true value, % over {base}")
+        axis.margins(0.15)
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=3, labelcolor=INK)
+    return to_png(figure)

@@ -1,0 +1,171 @@
+"""The study's frozen configuration: `settings.json` beside this module, read and checked."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pygrade.baselines import CemConfig
+from pygrade.data.marketplace_config import MarketplaceConfig
+from pygrade.policy import PolicyConfig
+from pygrade.reward import RewardConfig
+from pygrade.train import Stage1Config, Stage2Config, TrainConfig
+
+MAIN, STABILITY, TUNING = "main", "stability", "tuning"
+KINDS = ("fixed", "static", "grade", "rival", "actor-critic", "scorer", "oracle")
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to rank, and how it is learned."""
+
+    name: str
+    title: str
+    kind: str  # one of KINDS
+    extra: bool = False  # runs with --full only
+    options: dict[str, Any] = field(default_factory=dict)  # changes of the frozen training config, and the kind's own
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A kind of log and world."""
+
+    name: str
+    title: str
+    requests: int  # logged requests to learn from
+    arms: tuple[str, ...]
+    world: dict[str, Any] = field(default_factory=dict)  # changes of `MarketplaceConfig`, nested names with dots
+    reward: dict[str, Any] = field(default_factory=dict)  # changes of `RewardConfig`
+    noise_tasks: int = 0  # predictions appended that say nothing and are worth nothing
+    judge: str = "value"  # the metric that decides
+
+    @property
+    def marketplace(self) -> MarketplaceConfig:
+        """The world's constants."""
+        return override(MarketplaceConfig(), self.world)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the study's numbers."""
+
+    development_worlds: tuple[int, ...]
+    judging_worlds: tuple[int, ...]
+    training_seeds: tuple[int, ...]
+    test_requests: int
+    oracle_requests: int  # logged requests whose truth the oracles see, in every regime
+    train: TrainConfig
+    arms: dict[str, Arm]
+    regimes: dict[str, Regime]
+    stability: dict[str, Any]
+    tuning: dict[str, Any]
+
+
+@cache
+def load_settings(path: Path | None = None) -> Settings:
+    """The frozen settings; ``ValueError`` where the file is not of this form or its worlds overlap."""
+    source = path or Path(__file__).with_name("settings.json")
+    record = json.loads(source.read_text(encoding="utf-8"))
+    try:
+        arms = {
+            name: Arm(name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry)
+            for name, entry in record["arms"].items()
+        }
+        default = {MAIN: tuple(arms)}
+        regimes = {
+            name: Regime(name, arms=default.get(name, tuple(record["regime_arms"])), **entry)
+            for name, entry in record["regimes"].items()
+        }
+        parts = {"policy": PolicyConfig, "reward": RewardConfig, "static": CemConfig, "stage1": Stage1Config,
+                 "stage2": Stage2Config}  # fmt: skip
+        settings = Settings(
+            development_worlds=tuple(record["development_worlds"]), judging_worlds=tuple(record["judging_worlds"]),
+            training_seeds=tuple(record["training_seeds"]), test_requests=record["test_requests"],
+            oracle_requests=record["oracle_requests"],
+            train=TrainConfig(**{name: kind(**record["train"][name]) for name, kind in parts.items()}),
+            arms=arms, regimes=regimes, stability=record["stability"], tuning=record["tuning"],
+        )  # fmt: skip
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source} lacks a field or has a wrong one: {error}") from error
+    if set(settings.development_worlds) & set(settings.judging_worlds):
+        raise ValueError(f"{source}: development_worlds and judging_worlds overlap; want disjoint ones")
+    if not set(settings.tuning["worlds"]) <= set(settings.development_worlds):
+        raise ValueError(f"{source}: tuning worlds are {settings.tuning['worlds']}; want development worlds")
+    for arm in arms.values():
+        if arm.kind not in KINDS:
+            raise ValueError(f"{source}: arm {arm.name!r} has kind {arm.kind!r}; want one of {', '.join(KINDS)}")
+    return settings
+
+
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A frozen dataclass with some fields changed; ``a.b`` names field b of the dataclass in field a.
+
+    Lists become tuples. ``ValueError`` for a name that is not a field.
+
+    >>> override(MarketplaceConfig(), {"items": 500, "errors.bias": [0, 0, 0, 0, 0, 0]}).errors.bias
+    (0, 0, 0, 0, 0, 0)
+    """
+    assert is_dataclass(config) and not isinstance(config, type)
+    names = {entry.name for entry in fields(config)}
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        name, _, rest = key.partition(".")
+        if name not in names:
+            raise ValueError(f"{key!r} is not an option of {type(config).__name__}; want one of {', '.join(names)}")
+        if rest:
+            value = override(values.get(name, getattr(config, name)), {rest: value})
+        old = values.get(name, getattr(config, name))
+        if isinstance(old, tuple) and (not isinstance(value, list | tuple) or len(value) != len(old)):
+            raise ValueError(f"{key!r} is {value!r}; want {len(old)} values, as in {list(old)}")
+        number = isinstance(old, int | float) and not isinstance(old, bool) and value is not None
+        if number and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{key!r} is {value!r}; want a number")
+        values[name] = _tuples(value)
+    try:
+        return replace(config, **values)
+    except TypeError as error:
+        raise ValueError(f"{dict(changes)} does not fit {type(config).__name__}: {error}") from error
+
+
+def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with others on top; options of options are merged, and ``a.b`` names one of them.
+
+    >>> merged({"stage2": {"steps": 5}}, {"stage2.clip": 0.1})
+    {'stage2': {'steps': 5, 'clip': 0.1}}
+    """
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in base.items()}
+    for changes in more:
+        for key, value in changes.items():
+            name, _, rest = key.partition(".")
+            if rest:
+                result[name] = merged(result.get(name, {}), {rest: value})
+            elif isinstance(value, Mapping):
+                result[name] = merged(result.get(name, {}), value)
+            else:
+                result[name] = value
+    return result
+
+
+def parse_changes(words: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words, the value in JSON.
+
+    >>> parse_changes(["session=0.5", "errors.bias=[0,0,0,0,0,0]"])
+    {'session': 0.5, 'errors.bias': [0, 0, 0, 0, 0, 0]}
+    """
+    result = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        try:
+            if not equals:
+                raise ValueError
+            result[key] = json.loads(value)
+        except ValueError:
+            raise ValueError(f"{word!r} is not KEY=VALUE with a JSON value (a number or a list of them)") from None
+    return result
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(entry) for entry in value) if isinstance(value, list | tuple) else value
