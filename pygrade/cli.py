@@ -19,6 +19,7 @@ COMMANDS = {
     "info": "versions, device, instruction set, and which backends work",
 }
 _TRACEBACK = "--traceback"
+_INTERRUPTED = "interrupted; what was written is whole. The same command goes on from the last checkpoint"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,11 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         commands.run(args[0], args[1:])
     except KeyboardInterrupt:
-        return _fail("interrupted; what was written is whole. The same command goes on from the last checkpoint", 130)
+        return _fail(_INTERRUPTED, 130)
     except BrokenPipeError:  # the reader of the output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C met a clean-up, which then failed
+            return _fail(_INTERRUPTED, 130)
         if wants_traceback:
             traceback.print_exc()
         return _fail(_one_line(error), 2)
