@@ -7,6 +7,7 @@
 #include "../dirichlet.hpp"
 #include "lanes.hpp"
 #include "numerics.hpp"
+#include "philox.hpp"
 #include "special.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
@@ -102,28 +103,31 @@ inline void first_attempts(Block& b, std::uint64_t seed, std::int64_t tasks, int
   for (std::int64_t t = 0; t < tasks; ++t) {
     for (int first = 0; first < draws; first += lane_count) {
       const std::int64_t at = t * block + first;
-      alignas(64) std::uint32_t w0[lane_count], w1[lane_count], w2[lane_count];
-      alignas(8) std::uint8_t rejected[lane_count];
+      alignas(64) std::uint32_t counter[lane_count], rejected[lane_count];
+      alignas(64) float variate[lane_count];
+      alignas(8) std::uint8_t bytes[lane_count];
+      for (int l = 0; l < lane_count; ++l) counter[l] = b.sample[first + l] + static_cast<std::uint32_t>(t);
+      LaneWords w;
+      philox16(seed, b.row_low + first, counter, 0u, b.row_high + first, w);
+      const float* shape = b.shape + at;
+      const float* scale = b.scale + at;
       for (int l = 0; l < lane_count; ++l) {
-        const Words w = philox(seed, b.row_low[first + l], b.sample[first + l] + static_cast<std::uint32_t>(t), 0u,
-                               b.row_high[first + l]);
-        w0[l] = w.w0;
-        w1[l] = w.w1;
-        w2[l] = w.w2;
+        const float x = box_muller(w.w0[l], w.w1[l]).first;
+        const Attempt a = attempt(shape[l], scale[l], x, w.w2[l]);
+        variate[l] = a.log_ratio;
+        rejected[l] = a.accepted ? 0u : 1u;
       }
-      for (int l = 0; l < lane_count; ++l) {
-        const float x = box_muller(w0[l], w1[l]).first;
-        const Attempt a = attempt(b.shape[at + l], b.scale[at + l], x, w2[l]);
-        b.variate[at + l] = a.log_ratio;
-        rejected[l] = a.accepted ? 0 : 1;
+      __builtin_memcpy(b.variate + at, variate, sizeof variate);
+      for (int l = 0; l < lane_count; ++l) bytes[l] = static_cast<std::uint8_t>(rejected[l]);
+      for (int l = 0; l < lane_count; ++l) variate[l] = 0.0f;
+      if (b.small[t]) {
+        const float* alpha = b.alpha + at;
+        for (int l = 0; l < lane_count; ++l) variate[l] = boost(alpha[l], w.w0[l], w.w1[l], w.w2[l]);
       }
-      if (b.small[t])
-        for (int l = 0; l < lane_count; ++l) b.boosts[at + l] = boost(b.alpha[at + l], w0[l], w1[l], w2[l]);
-      else
-        for (int l = 0; l < lane_count; ++l) b.boosts[at + l] = 0.0f;
+      __builtin_memcpy(b.boosts + at, variate, sizeof variate);
       for (int half = 0; half < lane_count; half += 8) {
         std::uint64_t mask;
-        __builtin_memcpy(&mask, rejected + half, 8);
+        __builtin_memcpy(&mask, bytes + half, 8);
         for (; mask != 0; mask &= mask - 1)
           b.pending[pending++] = static_cast<std::uint16_t>(at + half + __builtin_ctzll(mask) / 8);
       }
@@ -136,7 +140,6 @@ inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) 
   for (int first = 0; first < pending; first += lane_count) {
     const int count = pending - first < lane_count ? pending - first : lane_count;
     alignas(64) std::uint32_t low[lane_count], high[lane_count], sample[lane_count];
-    alignas(64) std::uint32_t w0[lane_count], w1[lane_count], w2[lane_count], w3[lane_count];
     alignas(64) float shape[lane_count], scale[lane_count], ratio[lane_count];
     alignas(64) std::int32_t accepted[lane_count];
     std::uint16_t at[lane_count];
@@ -149,17 +152,12 @@ inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) 
       shape[l] = b.shape[at[l]];
       scale[l] = b.scale[at[l]];
     }
+    LaneWords w;
+    philox16(seed, low, sample, call, high, w);
     for (int l = 0; l < lane_count; ++l) {
-      const Words w = philox(seed, low[l], sample[l], call, high[l]);
-      w0[l] = w.w0;
-      w1[l] = w.w1;
-      w2[l] = w.w2;
-      w3[l] = w.w3;
-    }
-    for (int l = 0; l < lane_count; ++l) {
-      const Normals x = box_muller(w0[l], w1[l]);
-      const Attempt one = attempt(shape[l], scale[l], x.first, w2[l]);
-      const Attempt two = attempt(shape[l], scale[l], x.second, w3[l]);
+      const Normals x = box_muller(w.w0[l], w.w1[l]);
+      const Attempt one = attempt(shape[l], scale[l], x.first, w.w2[l]);
+      const Attempt two = attempt(shape[l], scale[l], x.second, w.w3[l]);
       ratio[l] = one.accepted ? one.log_ratio : two.log_ratio;
       accepted[l] = one.accepted | two.accepted;
     }
@@ -194,13 +192,11 @@ inline void normalise(Block& b, std::int64_t tasks, int padded, int first) {
   for (std::int64_t t = 0; t < tasks; ++t) {
     float* variate = b.variate + t * block + first;
     float* weight = b.weight + t * block + first;
+    for (int l = 0; l < lane_count; ++l) variate[l] -= most[l];
+    for (int l = 0; l < lane_count; ++l) weight[l] = exp(variate[l]);
     for (int l = 0; l < lane_count; ++l) {
-      const float z = variate[l] - most[l];
-      const float e = exp(z);
-      const bool top = z == 0.0f;
-      variate[l] = z;
-      weight[l] = e;
-      rest[t][l] = top ? 0.0f : e;
+      const bool top = variate[l] == 0.0f;
+      rest[t][l] = top ? 0.0f : weight[l];
       ties[l] += top ? 1.0f : 0.0f;
     }
   }
