@@ -228,10 +228,11 @@ def sample_configuration(samples: int, tasks: int) -> dict[str, int]:
     }
 
 
-def density_configuration(samples: int, tasks: int) -> dict[str, int]:
-    """Tile of a density program: up to 256 float64 log-weights in one warp."""
+def density_configuration(samples: int, tasks: int, tile: int = 256) -> dict[str, int]:
+    """Tile of a density program: up to ``tile`` float64 log-weights in one warp."""
     width = padded_tasks(tasks)
-    return {"GP": max(1, min(int(triton.next_power_of_2(max(samples, 1))), 256 // width)), "TP": width, "num_warps": 1}
+    rows = max(1, min(int(triton.next_power_of_2(max(samples, 1))), tile // width))
+    return {"GP": rows, "TP": width, "num_warps": 1}
 
 
 def log_floor(weight_floor: float) -> float:

@@ -74,8 +74,9 @@ def grpo_loss(
     batch, samples, tasks = log_weights.shape
     if batch == 0:
         return
+    tile = density_configuration(samples, tasks, tile=128)  # 256 spill on sm_80
     _loss_kernel[(batch,)](
         concentration, log_weights, old_log_prob, advantages, reference, loss, kl, entropy, clip_fraction, ratio_max,
         gradient, clip, clip_high, kl_coefficient, entropy_coefficient, log_ratio_clamp, samples, tasks,
-        LOG_FLOOR=log_floor(weight_floor), enable_fp_fusion=False, **density_configuration(samples, tasks),
+        LOG_FLOOR=log_floor(weight_floor), enable_fp_fusion=False, **tile,
     )  # fmt: skip
