@@ -83,9 +83,9 @@ def _scale_kernel(advantage, square, counts, valid, samples, clip, LEAVE_ONE_OUT
 
 
 def launch_configuration(samples: int) -> dict[str, int]:
-    """GP, the padded group, and the warps that hold it: one until a lane would carry more than 16 samples."""
+    """GP, the padded group, and the warps that hold it: one until a lane would carry more than 8 samples."""
     padded = triton.next_power_of_2(max(samples, 1))
-    return {"GP": padded, "num_warps": max(1, min(8, padded // 512))}
+    return {"GP": padded, "num_warps": max(1, min(8, padded // 256))}
 
 
 def group_advantage(
