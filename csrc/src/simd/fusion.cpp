@@ -2,6 +2,7 @@
 #include "../fusion.hpp"
 
 #include "fuse.hpp"
+#include "rows.hpp"
 #include "select.hpp"
 #include "tile.hpp"
 
@@ -45,6 +46,12 @@ void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(task.scores, b);
     if (request.count == 0) continue;
+    if (samples == 1) {
+      const float* weights = task.weights + b * task.scores.tasks;
+      fuse_request(task.scores, task.options, request, weights, s);
+      __builtin_memcpy(task.values + request.first, s.fused, static_cast<std::size_t>(request.count) * sizeof(float));
+      continue;
+    }
     load_request(task.scores, task.options, request, s);
     // Dense [B, G, N] and jagged [G, M] differ in where a sample's row starts.
     const bool jagged = task.scores.offsets != nullptr;
@@ -61,35 +68,63 @@ void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
   }
 }
 
+// The result of list `list` (b · G + g): `found` positions in s.select.best of fused[count], which ids[] name where it
+// is not null.
+void write_list(const FusionTask& task, std::int64_t list, const float* fused, const std::int32_t* ids,
+                std::int64_t found, const FusionScratch& s) {
+  float* values = task.values + list * task.k;
+  std::int32_t* indices = task.indices + list * task.k;
+  for (std::int64_t r = 0; r < found; ++r) {
+    const std::int32_t position = s.select.best[r];
+    values[r] = fused[position];
+    indices[r] = ids != nullptr ? ids[position] : position;
+  }
+  for (std::int64_t r = found; r < task.k; ++r) {
+    values[r] = -__builtin_inff();
+    indices[r] = -1;
+  }
+}
+
+// One weight vector over all candidates: the maxima are noted while fusing.
+void topk_single(const FusionTask& task, std::int64_t b, Request request, const FusionScratch& s) {
+  const std::int64_t k = task.k < request.count ? task.k : request.count;
+  const std::int64_t depth = block_depth(request.count, k);
+  const float* weights = task.weights + b * task.scores.tasks;
+  if (depth > 0 && fuses_rows(task.scores, task.options)) {
+    fuse_request_rows(task.scores, request, task.options, weights, s.fused, s.select.maxima, depth);
+    select_by_maxima(s.fused, request.count, k, depth, s.select);
+  } else {
+    fuse_request(task.scores, task.options, request, weights, s);
+    select_best(s.fused, request.count, k, s.select);
+  }
+  write_list(task, b, s.fused, nullptr, k, s);
+}
+
 void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch) {
   const FusionScratch s(scratch, task.scores.tasks, task.stride);
   const std::int64_t tasks = task.scores.tasks;
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(task.scores, b);
+    if (task.samples == 1 && task.mask == nullptr) {
+      topk_single(task, b, request, s);
+      continue;
+    }
     load_request(task.scores, task.options, request, s);
     const float* tile = s.tile;
+    const std::int32_t* ids = nullptr;
     std::int64_t count = request.count;
     if (task.mask != nullptr) {
       count = keep_admitted(task.mask + request.first, request.count, tasks, s);
       tile = s.kept;
+      ids = s.ids;
     }
     for (std::int64_t g = 0; g < task.samples; g += fused_rows) {
       const std::int64_t some = task.samples - g < fused_rows ? task.samples - g : fused_rows;
-      fuse_tile(tile, task.stride, tasks, task.weights + (b * task.samples + g) * tasks, some, count, s.fused,
-                task.stride);
+      const std::int64_t list = b * task.samples + g;
+      fuse_tile(tile, task.stride, tasks, task.weights + list * tasks, some, count, s.fused, task.stride);
       for (std::int64_t i = 0; i < some; ++i) {
         const float* fused = s.fused + i * task.stride;
-        const std::int64_t found = select_best(fused, count, task.k, s.select);
-        const std::int64_t out = (b * task.samples + g + i) * task.k;
-        for (std::int64_t r = 0; r < found; ++r) {
-          const std::int32_t position = s.select.best[r];
-          task.values[out + r] = fused[position];
-          task.indices[out + r] = task.mask != nullptr ? s.ids[position] : position;
-        }
-        for (std::int64_t r = found; r < task.k; ++r) {
-          task.values[out + r] = -__builtin_inff();
-          task.indices[out + r] = -1;
-        }
+        write_list(task, list + i, fused, ids, select_best(fused, count, task.k, s.select), s);
       }
     }
   }

@@ -166,43 +166,40 @@ inline void keep_winners(const SelectScratch& s, std::int64_t count, std::int64_
   }
 }
 
-// Writes the positions of the k best of row[count] to s.best, best first, and returns how many there are. Reads up to a
-// vector beyond the row, whatever stands there.
-inline std::int64_t select_best(const float* row, std::int64_t count, std::int64_t k, const SelectScratch& s) {
-  k = k < count ? k : count;
-  if (k == 0) return 0;
+// The order keys of vector v of row[count]; key_none beyond the end.
+PYGRADE_INLINE Ints key_at(const float* row, std::int64_t count, std::int64_t v) {
+  const Ints key = order_key(load(row + v * lanes));
+  return (v + 1) * lanes <= count ? key : select(first_lanes(count - v * lanes), key, broadcast(key_none));
+}
+
+// How many vectors share one vector of maxima, for a threshold near the k-th best: four times k maxima, each of up to
+// 16 vectors. 0 where all candidates are compared at once.
+inline std::int64_t block_depth(std::int64_t count, std::int64_t k) {
+  if (count <= 4 * lanes || 2 * k >= count) return 0;
+  const std::int64_t depth = count / (4 * k);
+  return depth < 1 ? 1 : depth > 16 ? 16 : depth;
+}
+
+// The k best of few candidates, or of not many more than k.
+inline void select_from_all(const float* row, std::int64_t count, std::int64_t k, const SelectScratch& s) {
+  Ints ids = iota();
+  for (std::int64_t v = 0; v < vectors_of(count); ++v, ids = add(ids, broadcast(lanes))) {
+    store(s.keys + v * lanes, key_at(row, count, v));
+    store(s.ids + v * lanes, ids);
+  }
+  if (count > counting_limit && k < count) {
+    keep_winners(s, count, k);
+    count = k;
+  }
+  sort_candidates(s, count, k);
+}
+
+// The k best, given the maxima of the blocks of `depth` vectors in s.maxima.
+inline void select_by_maxima(const float* row, std::int64_t count, std::int64_t k, std::int64_t depth,
+                             const SelectScratch& s) {
   const std::int64_t vectors = vectors_of(count);
-  const unsigned last_lanes = first_lanes(count - (vectors - 1) * lanes);
-  const auto key_at = [&](std::int64_t v) {
-    const Ints key = order_key(load(row + v * lanes));
-    return v + 1 < vectors ? key : select(last_lanes, key, broadcast(key_none));
-  };
-
-  if (count <= 4 * lanes || 2 * k >= count) {
-    Ints ids = iota();
-    for (std::int64_t v = 0; v < vectors; ++v, ids = add(ids, broadcast(lanes))) {
-      store(s.keys + v * lanes, key_at(v));
-      store(s.ids + v * lanes, ids);
-    }
-    if (count > counting_limit && k < count) {
-      keep_winners(s, count, k);
-      count = k;
-    }
-    sort_candidates(s, count, k);
-    return k;
-  }
-
-  // Enough maxima for a threshold near the k-th best: four times k, each of up to 16 vectors.
-  std::int64_t depth = count / (4 * k);
-  depth = depth < 1 ? 1 : depth > 16 ? 16 : depth;
   const std::int64_t blocks = (vectors + depth - 1) / depth;
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const std::int64_t end = (block + 1) * depth < vectors ? (block + 1) * depth : vectors;
-    Ints most = key_at(block * depth);
-    for (std::int64_t v = block * depth + 1; v < end; ++v) most = max(most, key_at(v));
-    store(s.maxima + block * lanes, most);
-  }
-  std::int32_t threshold = threshold_of(s.maxima, blocks, k, k / 4 + 4);
+  std::int32_t threshold = threshold_of(s.maxima, blocks, k, k / 8 + 4);
   threshold = threshold > key_none ? threshold : key_nan;  // every candidate reaches key_nan, and there are k
   const Ints bound = broadcast(threshold);
   std::int64_t kept = 0;
@@ -210,7 +207,7 @@ inline std::int64_t select_best(const float* row, std::int64_t count, std::int64
     if (greater_equal(load(s.maxima + block * lanes), bound) == 0) continue;
     const std::int64_t end = (block + 1) * depth < vectors ? (block + 1) * depth : vectors;
     for (std::int64_t v = block * depth; v < end; ++v) {
-      const Ints key = key_at(v);
+      const Ints key = key_at(row, count, v);
       const unsigned reaching = greater_equal(key, bound);
       compress(s.keys + kept, reaching, key);
       compress(s.ids + kept, reaching, add(iota(), broadcast(static_cast<std::int32_t>(v * lanes))));
@@ -222,6 +219,26 @@ inline std::int64_t select_best(const float* row, std::int64_t count, std::int64
     kept = k;
   }
   sort_candidates(s, kept, k);
+}
+
+// Writes the positions of the k best of row[count] to s.best, best first, and returns how many there are. Reads up to a
+// vector beyond the row, whatever stands there.
+inline std::int64_t select_best(const float* row, std::int64_t count, std::int64_t k, const SelectScratch& s) {
+  k = k < count ? k : count;
+  if (k == 0) return 0;
+  const std::int64_t depth = block_depth(count, k);
+  if (depth == 0) {
+    select_from_all(row, count, k, s);
+    return k;
+  }
+  const std::int64_t vectors = vectors_of(count);
+  for (std::int64_t v = 0, block = 0; v < vectors; ++block) {
+    const std::int64_t end = v + depth < vectors ? v + depth : vectors;
+    Ints most = key_at(row, count, v);
+    for (++v; v < end; ++v) most = max(most, key_at(row, count, v));
+    store(s.maxima + block * lanes, most);
+  }
+  select_by_maxima(row, count, k, depth, s);
   return k;
 }
 

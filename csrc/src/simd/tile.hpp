@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../fusion.hpp"
+#include "lanes.hpp"
 #include "numerics.hpp"
 #include "select.hpp"
 #include "simd.hpp"
@@ -36,10 +37,11 @@ inline void widen(const void* from, ScoreType type, std::int64_t count, float* t
 
 constexpr std::int64_t block = 32;  // candidates that are transposed together
 
-// Transposes rows [first, first + count) of the scores to tile[T][stride], in columns from 0.
+// Transposes rows [first, first + count) of the scores to tile[T][stride], in columns from 0. Goes by eight tasks: up
+// to seven rows behind the tile are overwritten.
 inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t count, float* tile, std::int64_t stride) {
   const std::int64_t tasks = scores.tasks;
-  float wide[block * max_tasks];
+  float wide[block * max_tasks + 8];
   for (std::int64_t begin = 0; begin < count; begin += block) {
     const std::int64_t size = count - begin < block ? count - begin : block;
     const void* from = scores_at(scores, (first + begin) * tasks);
@@ -48,10 +50,14 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
       widen(from, scores.type, size * tasks, wide);
       rows = wide;
     }
-    for (std::int64_t t = 0; t < tasks; ++t) {
-      float* row = tile + t * stride + begin;
-      for (std::int64_t i = 0; i < size; ++i) row[i] = rows[i * tasks + t];
-    }
+    std::int64_t i = 0;
+    const std::int64_t behind = count - 8 - begin;  // eight rows behind are enough to read eight floats at any
+    const std::int64_t fast = size < behind ? size : behind;
+    for (; i + 8 <= fast; i += 8)
+      for (std::int64_t t = 0; t < tasks; t += 8)
+        transpose8(rows + i * tasks + t, tasks, tile + t * stride + begin + i, stride);
+    for (std::int64_t t = 0; t < tasks; ++t)
+      for (std::int64_t j = i; j < size; ++j) tile[t * stride + begin + j] = rows[j * tasks + t];
   }
 }
 
