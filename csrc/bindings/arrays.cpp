@@ -81,8 +81,88 @@ const std::array<PyObject*, 7>& torch_dtypes() {
   return dtypes;
 }
 
+// The part of DLPack's C exchange API (1.x, frozen) that reads a tensor: some 50 ns, against 2 µs of attribute
+// look-ups.
+struct DlTensor {
+  void* data;
+  std::int32_t device_type, device_id;
+  std::int32_t ndim;
+  std::uint8_t code, bits;
+  std::uint16_t lanes;
+  std::int64_t* shape;
+  std::int64_t* strides;
+  std::uint64_t byte_offset;
+};
+
+struct DlExchange {
+  std::uint32_t major, minor;
+  void* previous;
+  void* allocate;
+  void* managed_from_object;
+  void* managed_to_object;
+  int (*tensor_from_object)(void* object, DlTensor* out);
+  void* current_stream;
+};
+
+// torch.Tensor and its exchange API, looked up once; no API where torch has none that we know.
+struct TorchExchange {
+  PyObject* tensor_type = nullptr;
+  const DlExchange* api = nullptr;
+
+  TorchExchange() {
+    const py::object type = py::module_::import("torch").attr("Tensor");
+    if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return;
+    const py::object capsule = type.attr("__dlpack_c_exchange_api__");
+    const auto* found = static_cast<const DlExchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    if (found == nullptr) PyErr_Clear();
+    if (found == nullptr || found->major != 1) return;
+    tensor_type = py::object(type).release().ptr();  // lives as long as the process, and the API with it
+    api = found;
+  }
+};
+
+bool dl_dtype(const DlTensor& tensor, Dtype& dtype) {
+  constexpr std::uint8_t signed_code = 0, float_code = 2, bfloat_code = 4, bool_code = 6;
+  if (tensor.lanes != 1) return false;
+  const int kind = tensor.code << 8 | tensor.bits;
+  if (kind == (float_code << 8 | 32)) return dtype = Dtype::float32, true;
+  if (kind == (float_code << 8 | 16)) return dtype = Dtype::float16, true;
+  if (kind == (bfloat_code << 8 | 16)) return dtype = Dtype::bfloat16, true;
+  if (kind == (float_code << 8 | 64)) return dtype = Dtype::float64, true;
+  if (kind == (signed_code << 8 | 32)) return dtype = Dtype::int32, true;
+  if (kind == (signed_code << 8 | 64)) return dtype = Dtype::int64, true;
+  if (kind == (bool_code << 8 | 8)) return dtype = Dtype::boolean, true;
+  return false;
+}
+
+// Reads a plain, contiguous CPU tensor of a known dtype; whatever else is left to from_torch, which words the errors.
+bool from_exchange(py::handle value, Array& result) {
+  static const TorchExchange torch;
+  constexpr std::int32_t cpu = 1;
+  DlTensor tensor;
+  if (torch.api == nullptr || reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())) != torch.tensor_type) return false;
+  if (torch.api->tensor_from_object(value.ptr(), &tensor) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (tensor.device_type != cpu || tensor.ndim > 4 || !dl_dtype(tensor, result.dtype)) return false;
+  std::int64_t step = 1;
+  bool contiguous = true;
+  for (int d = tensor.ndim - 1; d >= 0; --d) {
+    const std::int64_t size = tensor.shape[d];
+    contiguous &= size == 1 || tensor.strides == nullptr || tensor.strides[d] == step;
+    step *= size;
+    result.shape[static_cast<std::size_t>(d)] = size;
+  }
+  result.ndim = tensor.ndim;
+  result.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+  return contiguous || step == 0;
+}
+
 Array from_torch(py::handle value, const char* name) {
   Array result;
+  if (from_exchange(value, result)) return result;
+  result = {};
   const py::object dtype = value.attr("dtype");
   const auto& known = torch_dtypes();
   std::size_t code = 0;

@@ -1,5 +1,7 @@
 #include "pygrade/fusion.hpp"
 
+#include <optional>
+
 #include "families.hpp"
 #include "scores.hpp"
 
@@ -63,7 +65,9 @@ void bind_fusion(py::module_& module) {
         const Array i = output(indices, "indices", Dtype::int32);
         require_size(v, s.batch * w.samples * k, "values");
         require_size(i, s.batch * w.samples * k, "indices");
-        const py::gil_scoped_release release;
+        // A few microseconds of work are not worth handing the lock over and back.
+        std::optional<py::gil_scoped_release> release;
+        if (s.rows * s.tasks * w.samples > 50'000) release.emplace();
         fuse_topk(s, w.array.span<const float>(), w.samples, k, options, admitted, v.span<float>(),
                   i.span<std::int32_t>(), num_threads);
       },

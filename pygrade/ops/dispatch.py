@@ -50,6 +50,19 @@ def threads(num_threads: int) -> int:
     return torch.get_num_threads() if num_threads == 0 else num_threads
 
 
+def plain() -> bool:
+    """Whether an eager call on plain CPU tensors may skip torch's dispatcher: no other backend, no tracing, no modes.
+
+    Gradients are the caller's business.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and _chosen.get() in ("auto", "cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def call(op: Any, implementation: Callable[..., Any], tensors: tuple[Tensor | None, ...], *arguments: object) -> Any:
     """``op(*arguments)``, or its implementation at once where nothing needs torch's dispatcher.
 
