@@ -39,33 +39,33 @@ inline void transpose8(const float* from, std::int64_t from_stride, float* to, s
 }
 
 // rows[count, tasks] → lanes[t · stride + l], 0 for l ≥ count. `lanes` has room for tasks rounded up to 8.
-inline void to_lanes(const float* rows, std::int64_t tasks, int count, float* lanes, std::int64_t stride) {
+inline void to_lanes(const float* rows, std::int64_t tasks, int count, float* columns, std::int64_t stride) {
   for (std::int64_t first = 0; first < tasks; first += 8) {
     for (int l = 0; l < lane_count; l += 8) {
       if ((l + 7) * tasks + first + 8 <= count * tasks) {  // eight whole loads stay inside `rows`
-        transpose8(rows + l * tasks + first, tasks, lanes + first * stride + l, stride);
+        transpose8(rows + l * tasks + first, tasks, columns + first * stride + l, stride);
         continue;
       }
       const std::int64_t last = first + 8 < tasks ? first + 8 : tasks;
       for (std::int64_t t = first; t < last; ++t)
-        for (int k = l; k < l + 8; ++k) lanes[t * stride + k] = k < count ? rows[k * tasks + t] : 0.0f;
+        for (int k = l; k < l + 8; ++k) columns[t * stride + k] = k < count ? rows[k * tasks + t] : 0.0f;
     }
   }
 }
 
-// lanes[t · stride + l] → rows[count, tasks]. A whole store of a partial tile spills into the next row, which is
+// columns[t · stride + l] → rows[count, tasks]. A whole store of a partial tile spills into the next row, which is
 // written afterwards: partial tiles go first and no store leaves `rows`.
-inline void from_lanes(const float* lanes, std::int64_t stride, std::int64_t tasks, int count, float* rows) {
+inline void from_lanes(const float* columns, std::int64_t stride, std::int64_t tasks, int count, float* rows) {
   for (int l = 0; l < count; l += 8) {
     for (std::int64_t first = (tasks - 1) / 8 * 8; first >= 0; first -= 8) {
       if ((l + 7) * tasks + first + 8 <= count * tasks) {
-        transpose8(lanes + first * stride + l, stride, rows + l * tasks + first, tasks);
+        transpose8(columns + first * stride + l, stride, rows + l * tasks + first, tasks);
         continue;
       }
       const std::int64_t last = first + 8 < tasks ? first + 8 : tasks;
       const int end = l + 8 < count ? l + 8 : count;
       for (int k = l; k < end; ++k)
-        for (std::int64_t t = first; t < last; ++t) rows[k * tasks + t] = lanes[t * stride + k];
+        for (std::int64_t t = first; t < last; ++t) rows[k * tasks + t] = columns[t * stride + k];
     }
   }
 }
