@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 COMMANDS = {  # what makes each documented command small
-    "simulate": ["--num-requests", "400"],
+    "simulate": ["--num-requests", "2000"],
     "train": ["--stage1.steps", "3", "--stage2.steps", "3"],
     "rank": [],
 }
