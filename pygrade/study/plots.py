@@ -44,7 +44,7 @@ def dots(title: str, label: str, panels: Mapping[str, Rows], highlight: Sequence
 
 def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base: str) -> bytes:
     """Lift over ``base`` of predicted value (across) and true value (up) for each arm: right and down is hacking."""
-    figure, axes = new_figure(1, len(panels), (4.6 * len(panels) + 0.6, 3.9))
+    figure, axes = new_figure(1, len(panels), (4.2 * len(panels) + 2.8, 3.7))
     for axis, (heading, arms) in zip(axes, panels.items(), strict=True):
         axis.axhline(0, color=FAINT, linewidth=1)
         axis.axvline(0, color=FAINT, linewidth=1)
@@ -58,5 +58,5 @@ def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base:
         axis.set_ylabel(f"true value, % over {base}")
         axis.margins(0.15)
     handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=3, labelcolor=INK)
+    figure.legend(*handles, loc="outside right upper", labelcolor=INK)
     return to_png(figure)
