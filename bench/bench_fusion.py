@@ -25,12 +25,11 @@ def _serving(count: int, tasks: int, k: int, log: bool, seconds: float) -> Row:
     rotations = 64 if count <= 20_000 else 16
     scores = random_scores(rotations, (count, tasks))
     weights = np.random.default_rng(1).random(tasks, np.float32)
-    values, indices = np.empty((1, k), np.float32), np.empty((1, k), np.int32)
     transform = "log" if log else "identity"
     batched = [s[None] for s in scores]
     query = weights[None].copy()
     contenders: dict[str, Contender] = {
-        OURS: lambda i: pygrade.fuse_topk(batched[i % rotations], query, k, transform, out=(values, indices)),
+        OURS: lambda i: pygrade.fuse_topk(batched[i % rotations], query, k, transform),
     }
     library = topk_peers(scores, weights, k, log)
     contenders |= library
