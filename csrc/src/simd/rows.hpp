@@ -152,14 +152,14 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
   float buffer[lanes * P + row_overread] = {};
   Ints most = broadcast(key_none);
   std::int64_t left = depth;
-  std::int64_t block = 0;
+  std::int64_t written = 0;  // blocks
   const auto put = [&](std::int64_t v, Floats x, unsigned valid) {
     store(fused + v * lanes, x);
     if (maxima == nullptr) return;
     const Ints key = order_key(x);
     most = max(most, valid == all_lanes ? key : select(valid, key, broadcast(key_none)));
     if (--left == 0 || v + 1 == vectors) {
-      store(maxima + block++ * lanes, most);
+      store(maxima + written++ * lanes, most);
       most = broadcast(key_none);
       left = depth;
     }
