@@ -152,13 +152,13 @@ def _processor() -> str:
 def table(report: Report) -> str:
     """The rows as text: ours, the best library peer, the ratio, and the ratio to the bound."""
     lines = [f"suite {report.suite} on {report.machine['processor']}, {report.machine['isa']}"]
-    head = f"{'op':16}{'shape':44}{'pygrade µs':>11}{'best peer µs':>14}  {'peer':18}{'ratio':>7}{'× bound':>9}"
+    head = f"{'op':22}{'shape':44}{'pygrade µs':>11}{'best peer µs':>14}  {'peer':18}{'ratio':>7}{'× bound':>9}"
     lines += [head, "-" * len(head)]
     for row in report.rows:
         shape = " ".join(f"{key}={value}" for key, value in row.shape.items())
         bound = "" if not row.bound_us or not row.core_us else f"{row.core_us / row.bound_us:.2f}"
         ours, best = row.timings[OURS].p50, row.timings[row.best_peer].p50
-        lines.append(f"{row.op:16}{shape:44}{ours:11.2f}{best:14.2f}  {row.best_peer:18}{row.ratio:7.2f}{bound:>9}")
+        lines.append(f"{row.op:22}{shape:44}{ours:11.2f}{best:14.2f}  {row.best_peer:18}{row.ratio:7.2f}{bound:>9}")
     return "\n".join(lines)
 
 
