@@ -1,30 +1,32 @@
 """pygrade: learns and serves multi-task fusion weights in rankers (GRADE, arXiv 2510.07919)."""
 
+import importlib
 from pathlib import Path as _Path
+from typing import TYPE_CHECKING, Any
 
 from pygrade import _core
 from pygrade._core import __version__
-from pygrade.ops import (
-    DirichletSample,
-    GrpoLoss,
-    Rollout,
-    TopK,
-    dirichlet_entropy,
-    dirichlet_kl,
-    dirichlet_log_prob,
-    dirichlet_sample,
-    floor_log_weights,
-    format_penalty,
-    fuse_scores,
-    fuse_topk,
-    group_advantage,
-    grpo_loss,
-    lambda_loss,
-    rank,
-    rollout,
-    topk_gain,
-    transform_scores,
-)
+
+if TYPE_CHECKING:
+    from pygrade.ops import (
+        DirichletSample,
+        GrpoLoss,
+        TopK,
+        dirichlet_entropy,
+        dirichlet_kl,
+        dirichlet_log_prob,
+        dirichlet_sample,
+        floor_log_weights,
+        fuse_scores,
+        fuse_topk,
+        group_advantage,
+        grpo_loss,
+        lambda_loss,
+        rank,
+        topk_gain,
+        transform_scores,
+    )
+    from pygrade.ops.rollout import Rollout, format_penalty, rollout
 
 __all__ = [
     "DirichletSample",
@@ -57,3 +59,21 @@ def cmake_dir() -> str:
     Headers, the static and the shared library lie beside it (<pygrade/ranker.hpp>, C ABI: <pygrade/pygrade.h>).
     """
     return str(_Path(_core.__file__).resolve().parent / "lib" / "cmake" / "pygrade")
+
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and names that don't exist
+
+    def __getattr__(name: str) -> Any:
+        """The ops, imported when first asked for, and torch with them: the command line answers --help without it."""
+        if name in __all__:
+            value = getattr(importlib.import_module("pygrade.ops"), name)
+        elif name in ("ops", "reference"):
+            value = importlib.import_module(f"pygrade.{name}")
+        else:
+            raise AttributeError(f"module 'pygrade' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

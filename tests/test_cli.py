@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,13 @@ def test_help_lists_every_command(capsys):
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert cli.main([]) == 2
     assert cli.main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "--cmake-dir"])
+def test_what_needs_no_torch_does_not_import_it(option):
+    code = f"import sys; from pygrade import cli; sys.exit(cli.main(['{option}']) or 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout, run.stderr
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
@@ -208,3 +216,16 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(workplace, tmp_path):
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=60)
     assert re.match(r"stage 2: started at \d+ of 100000", lines[-1]), lines
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs /proc to see what the child loads")
+def test_ctrl_c_while_torch_is_imported_is_one_line():
+    child = subprocess.Popen([sys.executable, "-m", "pygrade", "info"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while "libtorch" not in Path(f"/proc/{child.pid}/maps").read_text():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert out == b"" and err.startswith(b"pygrade: interrupted") and err.count(b"\n") == 1, err
