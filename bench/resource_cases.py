@@ -16,26 +16,26 @@ def _scores(candidates: int, tasks: int, dtype: torch.dtype = torch.float32) -> 
 
 
 def _transform(transform: str) -> Callable[[], object]:
-    return lambda: fusion.transform_scores(_scores(64, 8), transform, 1e-7, 1e-3, None)
+    return lambda: fusion.transform_scores(_scores(64, 8), transform, 1e-7, 1e-3, torch.ones(8), None)
 
 
 def _fuse(tasks: int, dtype: torch.dtype = torch.float32, samples: int = 1) -> Callable[[], object]:
     weights = torch.zeros(2, samples, tasks)
-    return lambda: fusion.fuse_scores(_scores(1000, tasks, dtype), weights, "identity", 1e-7, 1e-3, None)
+    return lambda: fusion.fuse_scores(_scores(1000, tasks, dtype), weights, "identity", 1e-7, 1e-3, None, None)
 
 
 def _topk(candidates: int, tasks: int, k: int, jagged: bool = False) -> Callable[[], object]:
     scores, weights, offsets = _scores(candidates, tasks), torch.zeros(2, 4, tasks), None
     if jagged:
         scores, offsets = scores.flatten(0, 1), torch.tensor([0, candidates, 2 * candidates])
-    return lambda: fusion.fuse_topk(scores, weights, k, "identity", None, 1e-7, 1e-3, offsets)
+    return lambda: fusion.fuse_topk(scores, weights, k, "identity", None, 1e-7, 1e-3, None, offsets)
 
 
 def _gain(candidates: int, tasks: int, k: int) -> Callable[[], object]:
     return lambda: gain.topk_gain(
         _scores(candidates, tasks), torch.zeros(2, 16, tasks), torch.zeros(2, candidates, 2), torch.ones(k),
         torch.zeros(2, 1, candidates, dtype=torch.bool), torch.zeros(2, dtype=torch.int32), "identity", 1e-7, 1e-3,
-        None,
+        None, None,
     )  # fmt: skip
 
 
@@ -89,6 +89,7 @@ CASES: dict[str, Callable[[], object]] = {
     "grpo G=64 T=64": _grpo(64, 64),
     "transform log": _transform("log"),
     "transform zlog": _transform("zlog"),
+    "transform log1p": _transform("log1p"),
     "fuse T=8": _fuse(8),
     "fuse T=64 bfloat16 G=4": _fuse(64, torch.bfloat16, 4),
     "topk N=1000 T=8 k=50": _topk(1000, 8, 50),

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .numerics import log, tree_sum
+from .numerics import log, log1p, tree_sum
 
 MAX_K = 1024
 EMPTY = tl.constexpr(-(2**63))  # the key of no candidate
@@ -167,8 +167,8 @@ def _topk_kernel(
 
 @triton.jit
 def _transform_kernel(
-    scores, offsets, out, candidates, rows, tasks, beta, epsilon,
-    JAGGED: tl.constexpr, LOG: tl.constexpr, ZSCORE: tl.constexpr, LANES: tl.constexpr,
+    scores, offsets, slope, out, candidates, rows, tasks, beta, epsilon,
+    JAGGED: tl.constexpr, LOG: tl.constexpr, ZSCORE: tl.constexpr, LOG1P: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """One task of one request; LANES (128) accumulators, as the bits demand."""
     first, count = request(offsets, tl.program_id(0).to(tl.int64), candidates, rows, JAGGED)
@@ -203,6 +203,8 @@ def _transform_kernel(
             x = log(x + beta)
         if ZSCORE:
             x = (x - mean) * inverse
+        if LOG1P:
+            x = log1p(x * tl.load(slope + tl.program_id(1)))
         tl.store(out + base + index * tasks, x, mask=index < count)
 
 
@@ -230,13 +232,17 @@ def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int
     return batch, -(-rows // max(batch, 1)), rows, tasks
 
 
-def transformed(scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None) -> Tensor:
+def transformed(
+    scores: Tensor, transform: str, beta: float, epsilon: float, slope: Tensor | None, offsets: Tensor | None
+) -> Tensor:
     """The scores that fuse to the same bits under the identity: as they are, or transformed."""
-    return scores if transform == "identity" else transform_scores(scores, transform, beta, epsilon, offsets)
+    return scores if transform == "identity" else transform_scores(scores, transform, beta, epsilon, slope, offsets)
 
 
-def transform_scores(scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None) -> Tensor:
-    """[B, N, T] or [M, T] → float32 of the same shape. A request with bad offsets stays NaN."""
+def transform_scores(
+    scores: Tensor, transform: str, beta: float, epsilon: float, slope: Tensor | None, offsets: Tensor | None
+) -> Tensor:
+    """[B, N, T] or [M, T] → float32 of the same shape; slope[T] for log1p. A request with bad offsets stays NaN."""
     if transform == "identity":
         return scores.to(torch.float32, copy=True)
     batch, candidates, rows, tasks = shape_of(scores, offsets)
@@ -244,15 +250,21 @@ def transform_scores(scores: Tensor, transform: str, beta: float, epsilon: float
     if out.numel() == 0:
         return out
     _transform_kernel[(batch, tasks)](
-        scores, offsets, out, candidates, rows, tasks, beta, epsilon,
+        scores, offsets, slope, out, candidates, rows, tasks, beta, epsilon,
         JAGGED=offsets is not None, LOG=transform in ("log", "zlog"), ZSCORE=transform in ("zscore", "zlog"),
-        LANES=128, num_warps=1, enable_fp_fusion=False,
+        LOG1P=transform == "log1p", LANES=128, num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip
     return out
 
 
 def fuse_scores(
-    scores: Tensor, weights: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None
+    scores: Tensor,
+    weights: Tensor,
+    transform: str,
+    beta: float,
+    epsilon: float,
+    slope: Tensor | None,
+    offsets: Tensor | None,
 ) -> Tensor:
     """weights [B, (G,) T] → [B, (G,) N] or [(G,) M]. A request with bad offsets stays NaN."""
     batch, candidates, rows, tasks = shape_of(scores, offsets)
@@ -266,8 +278,8 @@ def fuse_scores(
     options = launch_configuration(candidates, tasks)
     tiles = min(64, -(-candidates // options["TN"]))
     _fuse_kernel[(batch * samples, tiles)](
-        transformed(scores, transform, beta, epsilon, offsets), weights, offsets, out, candidates, rows, samples, tasks,
-        JAGGED=offsets is not None, enable_fp_fusion=False, **options,
+        transformed(scores, transform, beta, epsilon, slope, offsets), weights, offsets, out, candidates, rows,
+        samples, tasks, JAGGED=offsets is not None, enable_fp_fusion=False, **options,
     )  # fmt: skip
     return out
 
@@ -280,6 +292,7 @@ def fuse_topk(
     mask: Tensor | None,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Values and int32 indices of the k best, [B, (G,) k]; a request with bad offsets has none."""
@@ -296,8 +309,8 @@ def fuse_topk(
     buffer = torch.empty((batch * samples, options["CAPACITY"]), dtype=torch.int64, device=scores.device)
     admitted = scores if mask is None else mask.view(torch.uint8)  # never read without MASKED
     _topk_kernel[(batch * samples,)](
-        transformed(scores, transform, beta, epsilon, offsets), weights, admitted, offsets, buffer, values, indices,
-        candidates, rows, samples, tasks, k, JAGGED=offsets is not None, MASKED=mask is not None,
+        transformed(scores, transform, beta, epsilon, slope, offsets), weights, admitted, offsets, buffer, values,
+        indices, candidates, rows, samples, tasks, k, JAGGED=offsets is not None, MASKED=mask is not None,
         enable_fp_fusion=False, **options,
     )  # fmt: skip
     return values, indices

@@ -70,6 +70,7 @@ def topk_gain(
     transform: str,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
 ) -> Tensor:
     """[B, G, C] on the device of ``scores``. NaN where the offsets or the list of a component make no sense."""
@@ -90,7 +91,7 @@ def topk_gain(
     buffer = torch.empty((programs, options["CAPACITY"]), dtype=torch.int64, device=scores.device)
     ranked = torch.empty((programs, k), dtype=torch.int32, device=scores.device)
     _gain_kernel[(batch * samples, lists + 1)](
-        transformed(scores, transform, beta, epsilon, offsets), weights, gains, discount,
+        transformed(scores, transform, beta, epsilon, slope, offsets), weights, gains, discount,
         scores if lists == 0 else masks.view(torch.uint8), component_list, offsets, buffer, ranked, gain,
         candidates, rows, samples, tasks, k, lists, components, JAGGED=offsets is not None, MASKED=lists > 0,
         GP=padded, G_LEVELS=padded.bit_length() - 1, CP=triton.next_power_of_2(components), enable_fp_fusion=False,

@@ -61,6 +61,14 @@ def log_one_plus(y):
 
 
 @triton.jit
+def log1p(y):
+    """log(1 + y) of any y ≥ 0, inf and NaN included."""
+    finite = tl.where(y < float("inf"), y, 0.0)
+    s = 1.0 + finite
+    return log(1.0 + y) + tl.div_rn(finite - (s - 1.0), s)
+
+
+@triton.jit
 def exp(x):
     """exp(x) of any float32 x: 0 below -104, denormal results rounded once, inf above 88.72, NaN at NaN."""
     low = tl.where(x < -104.0, -104.0, x)

@@ -84,7 +84,15 @@ def lambda_loss(
     num_threads: int,
 ) -> None: ...
 def transform_scores(
-    scores: Any, transform: int, beta: float, epsilon: float, offsets: Any, values: Any, num_threads: int
+    scores: Any,
+    transform: int,
+    beta: float,
+    epsilon: float,
+    slope: Any,
+    offsets: Any,
+    task_major: bool,
+    values: Any,
+    num_threads: int,
 ) -> None: ...
 def fuse_scores(
     scores: Any,
@@ -92,7 +100,9 @@ def fuse_scores(
     transform: int,
     beta: float,
     epsilon: float,
+    slope: Any,
     offsets: Any,
+    task_major: bool,
     fused: Any,
     num_threads: int,
 ) -> None: ...
@@ -104,7 +114,9 @@ def fuse_topk(
     mask: Any,
     beta: float,
     epsilon: float,
+    slope: Any,
     offsets: Any,
+    task_major: bool,
     values: Any,
     indices: Any,
     num_threads: int,
@@ -119,6 +131,7 @@ def topk_gain(
     transform: int,
     beta: float,
     epsilon: float,
+    slope: Any,
     offsets: Any,
     gain: Any,
     num_threads: int,
@@ -158,7 +171,9 @@ def rank(
     caps: Any,
     beta: float,
     epsilon: float,
+    slope: Any,
     offsets: Any,
+    task_major: bool,
     values: Any,
     indices: Any,
     num_threads: int,

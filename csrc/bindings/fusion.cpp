@@ -27,36 +27,37 @@ Array output(py::handle value, const char* name, Dtype dtype) {
 void bind_fusion(py::module_& module) {
   module.def(
       "transform_scores",
-      [](py::handle scores, int transform, float beta, float epsilon, py::handle offsets, py::handle values,
-         int num_threads) {
-        const Scores s = scores_of(scores, offsets);
-        const FusionOptions options = fusion_options(transform, beta, epsilon);
+      [](py::handle scores, int transform, float beta, float epsilon, py::handle slope, py::handle offsets,
+         bool task_major, py::handle values, int num_threads) {
+        const Scores s = scores_of(scores, offsets, task_major);
+        const FusionOptions options = fusion_options(transform, beta, epsilon, slope, s);
         const Array v = output(values, "values", Dtype::float32);
         const py::gil_scoped_release release;
         transform_scores(s, options, v.span<float>(), num_threads);
       },
-      py::arg("scores"), py::arg("transform"), py::arg("beta"), py::arg("epsilon"), py::arg("offsets"),
-      py::arg("values"), py::arg("num_threads"));
+      py::arg("scores"), py::arg("transform"), py::arg("beta"), py::arg("epsilon"), py::arg("slope"),
+      py::arg("offsets"), py::arg("task_major"), py::arg("values"), py::arg("num_threads"));
   module.def(
       "fuse_scores",
-      [](py::handle scores, py::handle weights, int transform, float beta, float epsilon, py::handle offsets,
-         py::handle fused, int num_threads) {
-        const Scores s = scores_of(scores, offsets);
+      [](py::handle scores, py::handle weights, int transform, float beta, float epsilon, py::handle slope,
+         py::handle offsets, bool task_major, py::handle fused, int num_threads) {
+        const Scores s = scores_of(scores, offsets, task_major);
         const Weights w = weights_of(weights, s);
-        const FusionOptions options = fusion_options(transform, beta, epsilon);
+        const FusionOptions options = fusion_options(transform, beta, epsilon, slope, s);
         const Array f = output(fused, "fused", Dtype::float32);
         const py::gil_scoped_release release;
         fuse_scores(s, w.array.span<const float>(), w.samples, options, f.span<float>(), num_threads);
       },
       py::arg("scores"), py::arg("weights"), py::arg("transform"), py::arg("beta"), py::arg("epsilon"),
-      py::arg("offsets"), py::arg("fused"), py::arg("num_threads"));
+      py::arg("slope"), py::arg("offsets"), py::arg("task_major"), py::arg("fused"), py::arg("num_threads"));
   module.def(
       "fuse_topk",
       [](py::handle scores, py::handle weights, std::int64_t k, int transform, py::handle mask, float beta,
-         float epsilon, py::handle offsets, py::handle values, py::handle indices, int num_threads) {
-        const Scores s = scores_of(scores, offsets);
+         float epsilon, py::handle slope, py::handle offsets, bool task_major, py::handle values, py::handle indices,
+         int num_threads) {
+        const Scores s = scores_of(scores, offsets, task_major);
         const Weights w = weights_of(weights, s);
-        const FusionOptions options = fusion_options(transform, beta, epsilon);
+        const FusionOptions options = fusion_options(transform, beta, epsilon, slope, s);
         Array m;
         if (!mask.is_none()) m = beside_scores(mask, "mask", Dtype::boolean, s);
         const std::span<const std::uint8_t> admitted =
@@ -72,7 +73,8 @@ void bind_fusion(py::module_& module) {
                   i.span<std::int32_t>(), num_threads);
       },
       py::arg("scores"), py::arg("weights"), py::arg("k"), py::arg("transform"), py::arg("mask"), py::arg("beta"),
-      py::arg("epsilon"), py::arg("offsets"), py::arg("values"), py::arg("indices"), py::arg("num_threads"));
+      py::arg("epsilon"), py::arg("slope"), py::arg("offsets"), py::arg("task_major"), py::arg("values"),
+      py::arg("indices"), py::arg("num_threads"));
 }
 
 }  // namespace pygrade::bindings

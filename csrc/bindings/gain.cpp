@@ -9,11 +9,11 @@ void bind_gain(py::module_& module) {
   module.def(
       "topk_gain",
       [](py::handle scores, py::handle weights, py::handle gains, py::handle discount, py::handle masks,
-         py::handle component_list, int transform, float beta, float epsilon, py::handle offsets, py::handle gain,
-         int num_threads) {
-        const Scores s = scores_of(scores, offsets);
+         py::handle component_list, int transform, float beta, float epsilon, py::handle slope, py::handle offsets,
+         py::handle gain, int num_threads) {
+        const Scores s = scores_of(scores, offsets, false);
         const Weights w = weights_of(weights, s);
-        const FusionOptions options = fusion_options(transform, beta, epsilon);
+        const FusionOptions options = fusion_options(transform, beta, epsilon, slope, s);
         const bool jagged = s.offsets != nullptr;
         const Array g = jagged ? array(gains, "gains", Dtype::float32, {s.rows, any_size})
                                : array(gains, "gains", Dtype::float32, {s.batch, s.candidates, any_size});
@@ -36,8 +36,8 @@ void bind_gain(py::module_& module) {
                   lists, ranked, components, options, out.span<float>(), num_threads);
       },
       py::arg("scores"), py::arg("weights"), py::arg("gains"), py::arg("discount"), py::arg("masks"),
-      py::arg("component_list"), py::arg("transform"), py::arg("beta"), py::arg("epsilon"), py::arg("offsets"),
-      py::arg("gain"), py::arg("num_threads"));
+      py::arg("component_list"), py::arg("transform"), py::arg("beta"), py::arg("epsilon"), py::arg("slope"),
+      py::arg("offsets"), py::arg("gain"), py::arg("num_threads"));
 }
 
 }  // namespace pygrade::bindings

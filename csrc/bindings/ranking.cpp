@@ -18,11 +18,11 @@ void bind_ranking(py::module_& module) {
   module.def(
       "rank",
       [](py::handle scores, py::handle weights, std::int64_t k, int transform, py::handle mask, py::handle boost_mul,
-         py::handle boost_add, py::handle groups, py::handle caps, float beta, float epsilon, py::handle offsets,
-         py::handle values, py::handle indices, int num_threads) {
-        const Scores s = scores_of(scores, offsets);
+         py::handle boost_add, py::handle groups, py::handle caps, float beta, float epsilon, py::handle slope,
+         py::handle offsets, bool task_major, py::handle values, py::handle indices, int num_threads) {
+        const Scores s = scores_of(scores, offsets, task_major);
         const Array w = array(weights, "weights", Dtype::float32, {s.batch, s.tasks});
-        const FusionOptions options = fusion_options(transform, beta, epsilon);
+        const FusionOptions options = fusion_options(transform, beta, epsilon, slope, s);
         PageRules rules;
         rules.mask = optional_beside<std::uint8_t>(mask, "mask", Dtype::boolean, s);
         rules.boost_mul = optional_beside<float>(boost_mul, "boost_mul", Dtype::float32, s);
@@ -41,8 +41,8 @@ void bind_ranking(py::module_& module) {
         rank(s, w.span<const float>(), k, options, rules, v.span<float>(), i.span<std::int32_t>(), num_threads);
       },
       py::arg("scores"), py::arg("weights"), py::arg("k"), py::arg("transform"), py::arg("mask"), py::arg("boost_mul"),
-      py::arg("boost_add"), py::arg("groups"), py::arg("caps"), py::arg("beta"), py::arg("epsilon"), py::arg("offsets"),
-      py::arg("values"), py::arg("indices"), py::arg("num_threads"));
+      py::arg("boost_add"), py::arg("groups"), py::arg("caps"), py::arg("beta"), py::arg("epsilon"), py::arg("slope"),
+      py::arg("offsets"), py::arg("task_major"), py::arg("values"), py::arg("indices"), py::arg("num_threads"));
 }
 
 }  // namespace pygrade::bindings

@@ -2,7 +2,7 @@
 
 namespace pygrade::bindings {
 
-Scores scores_of(py::handle scores, py::handle offsets) {
+Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
   const Array s = any_array(scores, "scores");
   ScoreType type = ScoreType::float32;
   if (s.dtype == Dtype::float16) {
@@ -16,15 +16,22 @@ Scores scores_of(py::handle scores, py::handle offsets) {
   if (s.ndim != wanted)
     throw py::value_error("scores has " + std::to_string(s.ndim) +
                           " dimensions; want [B, N, T], or [M, T] with offsets");
-  if (offsets.is_none()) return Scores::dense(s.data, type, s.shape[0], s.shape[1], s.shape[2]);
+  const Layout layout = task_major ? Layout::task_major : Layout::item_major;
+  const auto last = static_cast<std::size_t>(wanted - 1);
+  const std::int64_t tasks = s.shape[task_major ? last - 1 : last];
+  const std::int64_t rows = s.shape[task_major ? last : last - 1];
+  if (offsets.is_none()) return Scores::dense(s.data, type, s.shape[0], rows, tasks, layout);
   const Array o = array(offsets, "offsets", Dtype::int64, {any_size});
   if (o.shape[0] < 1) throw py::value_error("offsets is empty; want [B + 1]");
-  return Scores::jagged(s.data, type, s.shape[0], s.shape[1], o.span<const std::int64_t>());
+  return Scores::jagged(s.data, type, rows, tasks, o.span<const std::int64_t>(), layout);
 }
 
-FusionOptions fusion_options(int transform, float beta, float epsilon) {
-  if (transform < 0 || transform > 4) throw py::value_error("transform is not a known code");
-  return {static_cast<Transform>(transform), beta, epsilon};
+FusionOptions fusion_options(int transform, float beta, float epsilon, py::handle slope, const Scores& scores) {
+  if (transform < 0 || transform > 5) throw py::value_error("transform is not a known code");
+  FusionOptions options{static_cast<Transform>(transform), beta, epsilon};
+  if (!slope.is_none())
+    options.slope = static_cast<const float*>(array(slope, "slope", Dtype::float32, {scores.tasks}).data);
+  return options;
 }
 
 Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores) {

@@ -24,9 +24,22 @@ void check_offsets(const Scores& scores) {
                                 std::to_string(scores.rows));
 }
 
-std::int64_t request_of_row(const Scores& scores, std::int64_t row) {
-  if (scores.offsets == nullptr) return row / scores.candidates;
-  return std::upper_bound(scores.offsets, scores.offsets + scores.batch + 1, row) - scores.offsets - 1;
+// "request 1, candidate 2, task 0" of an element of the scores.
+std::string place_of(const Scores& scores, std::int64_t element) {
+  std::int64_t row = element / scores.tasks;
+  std::int64_t task = element % scores.tasks;
+  if (scores.layout == Layout::task_major) {
+    const std::int64_t length = scores.offsets != nullptr ? scores.rows : scores.candidates;  // of a task's row
+    task = element / length % scores.tasks;
+    row = element / (length * scores.tasks) * length + element % length;
+  }
+  std::int64_t b = 0;
+  if (scores.offsets == nullptr)
+    b = row / scores.candidates;
+  else
+    b = std::upper_bound(scores.offsets, scores.offsets + scores.batch + 1, row) - scores.offsets - 1;
+  return "request " + std::to_string(b) + ", candidate " + std::to_string(row - request_of(scores, b).first) +
+         ", task " + std::to_string(task);
 }
 
 void check_no_negative(const Scores& scores, int num_threads) {
@@ -40,11 +53,16 @@ void check_no_negative(const Scores& scores, int num_threads) {
   });
   const std::int64_t found = first.load();
   if (found < 0) return;
-  const std::int64_t row = found / scores.tasks;
-  const std::int64_t b = request_of_row(scores, row);
-  throw std::invalid_argument("scores is negative at request " + std::to_string(b) + ", candidate " +
-                              std::to_string(row - request_of(scores, b).first) + ", task " +
-                              std::to_string(found % scores.tasks) + "; want scores ≥ 0 under a logarithm");
+  throw std::invalid_argument("scores is negative at " + place_of(scores, found) +
+                              "; want scores ≥ 0 under a logarithm");
+}
+
+void check_slope(const float* slope, std::int64_t tasks) {
+  if (slope == nullptr) return;
+  for (std::int64_t t = 0; t < tasks; ++t)
+    if (!(slope[t] >= 0.0f))
+      throw std::invalid_argument("slope[" + std::to_string(t) + "] is " + std::to_string(slope[t]) +
+                                  "; want a number ≥ 0");
 }
 
 }  // namespace
@@ -56,8 +74,8 @@ void check_scores(const Scores& scores, const FusionOptions& options, int num_th
   if (scores.batch < 0 || scores.rows < 0) throw std::invalid_argument("scores has a negative size");
   if (scores.offsets != nullptr) check_offsets(scores);
   if (longest_request(scores) > INT32_MAX) throw std::invalid_argument("a request has more than 2^31 - 1 candidates");
-  if (options.transform == Transform::log || options.transform == Transform::zlog)
-    check_no_negative(scores, num_threads);
+  if (options.transform == Transform::log1p) check_slope(options.slope, scores.tasks);
+  if (takes_logarithm(options.transform)) check_no_negative(scores, num_threads);
 }
 
 void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples) {

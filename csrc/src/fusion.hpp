@@ -16,8 +16,13 @@ inline Request request_of(const Scores& scores, std::int64_t b) {
   return {scores.offsets[b], scores.offsets[b + 1] - scores.offsets[b]};
 }
 
-// Throws std::invalid_argument where the sizes, the offsets or (under a logarithm) the values of the scores do not
-// hold.
+// A logarithm admits no negative scores.
+inline bool takes_logarithm(Transform transform) {
+  return transform == Transform::log || transform == Transform::zlog || transform == Transform::log1p;
+}
+
+// Throws std::invalid_argument where the sizes, the offsets, the slope or (under a logarithm) the values of the scores
+// do not hold.
 void check_scores(const Scores& scores, const FusionOptions& options, int num_threads);
 void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples);
 

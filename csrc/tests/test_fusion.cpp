@@ -101,6 +101,25 @@ TEST(the_best_are_those_of_a_full_sort) {
       }
 }
 
+TEST(task_major_scores_give_the_same_bits) {
+  for (const std::int64_t tasks : {1, 3, 8, 17, 64})
+    for (const std::int64_t count : {1, 31, 64, 100}) {
+      const auto values = noise(static_cast<std::size_t>(2 * count * tasks));
+      std::vector<float> by_task(values.size());
+      for (std::int64_t b = 0; b < 2; ++b)
+        for (std::int64_t i = 0; i < count; ++i)
+          for (std::int64_t t = 0; t < tasks; ++t)
+            by_task[static_cast<std::size_t>((b * tasks + t) * count + i)] =
+                values[static_cast<std::size_t>((b * count + i) * tasks + t)];
+      const auto weights = noise(static_cast<std::size_t>(2 * tasks), 3);
+      const auto turned = Scores::dense(by_task.data(), ScoreType::float32, 2, count, tasks, Layout::task_major);
+      for (const Transform transform : {Transform::identity, Transform::log1p})
+        CHECK_EQUAL(fused_of(turned, weights, 1, {transform}),
+                    fused_of(dense(values, 2, tasks), weights, 1, {transform}));
+      CHECK_EQUAL(best_of(turned, weights, 1, 10).indices, best_of(dense(values, 2, tasks), weights, 1, 10).indices);
+    }
+}
+
 TEST(masks_and_empty_requests) {
   const std::vector<float> values = {1, 2, 3, 4, 5, 6};
   const std::vector<std::uint8_t> mask = {1, 0, 1, 0, 0, 0};

@@ -11,7 +11,8 @@ from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import Array, T
 from pygrade.ops.fusion_gradient import fuse_gradients, transform_gradient
 
-TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank")  # in the order of the C++ enum
+TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")  # in the order of the C++ enum
+LAYOUTS = ("item-major", "task-major")
 MAX_TASKS = 64
 _FLOAT32, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
 
@@ -23,34 +24,60 @@ class TopK(NamedTuple):
     indices: Any  # [B, (G,) k] int32, within the request; -1 pads
 
 
-def check_values(scores: Tensor, transform: str, offsets: Tensor | None) -> None:
-    """What the C++ core checks by itself: offsets that ascend over all rows, no negative score under a logarithm."""
+def check_values(scores: Tensor, transform: str, slope: Tensor | None, offsets: Tensor | None) -> None:
+    """What the C++ core checks by itself: offsets that ascend over all rows, no negative score under a logarithm, no
+    negative slope."""
     if offsets is not None:
         steps = offsets.diff()
         if int(offsets[0]) != 0 or int(offsets[-1]) != scores.shape[0] or bool((steps < 0).any()):
             raise ValueError(f"offsets is {offsets.tolist()}; want it to ascend from 0 to {scores.shape[0]}")
-    if transform in ("log", "zlog") and bool((scores < 0).any()):
+    if slope is not None and not bool((slope >= 0).all()):
+        raise ValueError(f"slope is {slope.tolist()}; want numbers ≥ 0")
+    if transform in ("log", "zlog", "log1p") and bool((scores < 0).any()):
         raise ValueError("scores is negative somewhere; want scores ≥ 0 under a logarithm")
 
 
+def stored(scores: Tensor) -> tuple[Tensor, bool]:
+    """The scores as they lie in memory, contiguous, and whether that is task-major.
+
+    Task-major scores go through the ops as an item-major view, `Tensor.mT`: shapes, gradients and fakes hold for both.
+    """
+    task_major = not scores.is_contiguous() and scores.mT.is_contiguous()
+    return (scores.mT, True) if task_major else (scores.contiguous(), False)
+
+
+def transform_constants(beta: float, epsilon: float, slope: Tensor | None) -> dict[str, Any]:
+    """The constants of the transforms as the reference takes them."""
+    return {"beta": beta, "epsilon": epsilon, "slope": 1.0 if slope is None else slope.double()}
+
+
 def _transform(
-    scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None, validate: bool, threads: int
+    scores: Tensor,
+    transform: str,
+    beta: float,
+    epsilon: float,
+    slope: Tensor | None,
+    offsets: Tensor | None,
+    validate: bool,
+    threads: int,
 ) -> Tensor:
     backend = dispatch.backend(scores)
     if backend == "cpu":
-        values = torch.empty(scores.shape, dtype=torch.float32)
-        code = TRANSFORMS.index(transform)
-        _core.transform_scores(scores, code, beta, epsilon, offsets, values, dispatch.threads(threads))
-        return values
+        memory, task_major = stored(scores)
+        values = torch.empty(memory.shape, dtype=torch.float32)
+        code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
+        _core.transform_scores(memory, code, beta, epsilon, slope, offsets, task_major, values, count)
+        return values.mT if task_major else values
     if validate:
-        check_values(scores, transform, offsets)
+        check_values(scores, transform, slope, offsets)
     if backend == "reference":
-        exact = reference.transform_scores(scores.double(), transform, beta=beta, epsilon=epsilon, offsets=offsets)
-        return exact.float()
-    from pygrade.kernels import fusion as kernel
+        constants = transform_constants(beta, epsilon, slope)
+        result = reference.transform_scores(scores.double(), transform, offsets=offsets, **constants)
+    else:
+        from pygrade.kernels import fusion as kernel
 
-    result: Tensor = kernel.transform_scores(scores, transform, beta, epsilon, offsets)
-    return result
+        result = kernel.transform_scores(scores.contiguous(), transform, beta, epsilon, slope, offsets)
+    return torch.empty_like(scores, dtype=torch.float32).copy_(result)  # in the layout of the scores
 
 
 def _fuse(
@@ -59,6 +86,7 @@ def _fuse(
     transform: str,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
     threads: int,
@@ -66,19 +94,18 @@ def _fuse(
     backend = dispatch.backend(scores)
     if backend == "cpu":
         fused = torch.empty(_fused_shape(scores, weights, offsets), dtype=torch.float32)
-        code = TRANSFORMS.index(transform)
-        _core.fuse_scores(scores, weights, code, beta, epsilon, offsets, fused, dispatch.threads(threads))
+        memory, task_major = stored(scores)
+        code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
+        _core.fuse_scores(memory, weights, code, beta, epsilon, slope, offsets, task_major, fused, count)
         return fused
     if validate:
-        check_values(scores, transform, offsets)
+        check_values(scores, transform, slope, offsets)
     if backend == "reference":
-        exact = reference.fuse_scores(
-            scores.double(), weights.double(), transform, beta=beta, epsilon=epsilon, offsets=offsets
-        )
-        return exact.float()
+        constants = transform_constants(beta, epsilon, slope)
+        return reference.fuse_scores(scores.double(), weights.double(), transform, offsets=offsets, **constants).float()
     from pygrade.kernels import fusion as kernel
 
-    result: Tensor = kernel.fuse_scores(scores, weights, transform, beta, epsilon, offsets)
+    result: Tensor = kernel.fuse_scores(scores.contiguous(), weights, transform, beta, epsilon, slope, offsets)
     return result
 
 
@@ -90,6 +117,7 @@ def _topk(
     mask: Tensor | None,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
     threads: int,
@@ -98,19 +126,25 @@ def _topk(
     if backend == "cpu":
         values = torch.empty((*weights.shape[:-1], k), dtype=torch.float32)
         indices = torch.empty((*weights.shape[:-1], k), dtype=torch.int32)
-        code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
-        _core.fuse_topk(scores, weights, k, code, mask, beta, epsilon, offsets, values, indices, count)
+        memory, task_major = stored(scores)
+        _core.fuse_topk(
+            memory, weights, k, TRANSFORMS.index(transform), mask, beta, epsilon, slope, offsets, task_major,
+            values, indices, dispatch.threads(threads),
+        )  # fmt: skip
         return values, indices
     if validate:
-        check_values(scores, transform, offsets)
+        check_values(scores, transform, slope, offsets)
     if backend == "reference":
+        constants = transform_constants(beta, epsilon, slope)
         exact, indices = reference.fuse_topk(
-            scores.double(), weights.double(), k, transform, mask=mask, beta=beta, epsilon=epsilon, offsets=offsets
+            scores.double(), weights.double(), k, transform, mask=mask, offsets=offsets, **constants
         )
         return exact.float(), indices
     from pygrade.kernels import fusion as kernel
 
-    result: tuple[Tensor, Tensor] = kernel.fuse_topk(scores, weights, k, transform, mask, beta, epsilon, offsets)
+    result: tuple[Tensor, Tensor] = kernel.fuse_topk(
+        scores.contiguous(), weights, k, transform, mask, beta, epsilon, slope, offsets
+    )
     return result
 
 
@@ -123,13 +157,14 @@ def _topk_at_once(
     beta: float,
     epsilon: float,
     offsets: Any,
+    layout: str,
     num_threads: int | None,
 ) -> TopK | None:
     """The result for plain arrays or CPU tensors, checked by the core alone: a tenth of the cost of a small call.
 
     None where the call needs more: conversions, torch's dispatcher, another backend, or an error in words.
     """
-    if not dispatch.plain():
+    if transform == "log1p" or layout not in LAYOUTS or not dispatch.plain():
         return None
     kind = type(scores)
     if (kind is not np.ndarray and kind is not Tensor) or type(weights) is not kind:
@@ -144,7 +179,10 @@ def _topk_at_once(
             values = torch.empty(*shape, dtype=torch.float32)
             indices = torch.empty(*shape, dtype=torch.int32)
         threads = 1 if weights.shape[0] <= 1 else dispatch.threads(checks.thread_count(num_threads))
-        _core.fuse_topk(scores, weights, k, code, mask, beta, epsilon, offsets, values, indices, threads)
+        task_major = layout == "task-major"
+        _core.fuse_topk(
+            scores, weights, k, code, mask, beta, epsilon, None, offsets, task_major, values, indices, threads
+        )
     except (TypeError, ValueError):
         return None
     return TopK(values, indices)
@@ -164,9 +202,16 @@ _topk_op = torch.library.custom_op("pygrade::fuse_topk", _topk, mutates_args=())
 
 @_transform_op.register_fake
 def _(
-    scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None, validate: bool, threads: int
+    scores: Tensor,
+    transform: str,
+    beta: float,
+    epsilon: float,
+    slope: Tensor | None,
+    offsets: Tensor | None,
+    validate: bool,
+    threads: int,
 ) -> Tensor:
-    return scores.new_empty(scores.shape, dtype=torch.float32)
+    return torch.empty_like(scores, dtype=torch.float32)
 
 
 @_fuse_op.register_fake
@@ -176,6 +221,7 @@ def _(
     transform: str,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
     threads: int,
@@ -192,6 +238,7 @@ def _(
     mask: Tensor | None,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
     threads: int,
@@ -201,38 +248,41 @@ def _(
 
 
 def _save_transform(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    scores, ctx.transform, ctx.beta, ctx.epsilon, offsets, *_ = inputs
-    ctx.save_for_backward(scores, offsets)
+    scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets, *_ = inputs
+    ctx.save_for_backward(scores, slope, offsets)
 
 
 def _transform_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    scores, offsets = ctx.saved_tensors
-    return transform_gradient(grad, scores, ctx.transform, ctx.beta, ctx.epsilon, offsets), *([None] * 6)
+    scores, slope, offsets = ctx.saved_tensors
+    return transform_gradient(grad, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets), *([None] * 7)
 
 
 def _save_fuse(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    scores, weights, ctx.transform, ctx.beta, ctx.epsilon, offsets, *_ = inputs
-    ctx.save_for_backward(scores, weights, offsets)
+    scores, weights, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets, *_ = inputs
+    ctx.save_for_backward(scores, weights, slope, offsets)
 
 
 def _fuse_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    scores, weights, offsets = ctx.saved_tensors
+    scores, weights, slope, offsets = ctx.saved_tensors
     values = scores.float()
     if ctx.transform != "identity" and ctx.needs_input_grad[1]:
-        values = _transform_op(scores, ctx.transform, ctx.beta, ctx.epsilon, offsets, False, 0)
+        values = _transform_op(scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets, False, 0)
     grad_values, grad_weights = fuse_gradients(grad, values, weights, offsets, ctx.needs_input_grad[:2])
     if grad_values is not None:
-        grad_values = transform_gradient(grad_values, scores, ctx.transform, ctx.beta, ctx.epsilon, offsets)
-    return grad_values, grad_weights, *([None] * 6)
+        grad_values = transform_gradient(grad_values, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets)
+    return grad_values, grad_weights, *([None] * 7)
 
 
 _transform_op.register_autograd(_transform_backward, setup_context=_save_transform)
 _fuse_op.register_autograd(_fuse_backward, setup_context=_save_fuse)
 
 
-def checked_scores(scores: Array, offsets: Array | None) -> tuple[Tensor, Tensor | None]:
-    """The arguments that every op on task predictions takes, checked but for their values."""
+def checked_scores(scores: Array, offsets: Array | None, layout: str = "item-major") -> tuple[Tensor, Tensor | None]:
+    """The arguments that every op on task predictions takes, checked but for their values; see `stored`."""
+    checks.choice("layout", layout, LAYOUTS)
     s = checks.tensor("scores", scores, checks.SCORE_DTYPES, (None, None, None) if offsets is None else (None, None))
+    if layout == "task-major":
+        s = s.mT
     if not 1 <= s.shape[-1] <= MAX_TASKS:
         raise ValueError(f"scores has {s.shape[-1]} tasks; want 1 to {MAX_TASKS}")
     if offsets is None:
@@ -254,8 +304,10 @@ def checked_weights(weights: Array, scores: Tensor, offsets: Tensor | None) -> T
     return w
 
 
-def checked_transform(transform: str, scores: Tensor, beta: float, epsilon: float) -> None:
-    """A known transform that this device has, with constants it is defined for."""
+def checked_transform(
+    transform: str, scores: Tensor, beta: float, epsilon: float, slope: float | Array
+) -> Tensor | None:
+    """A known transform that this device has, with constants it is defined for. Returns the slope[T] of log1p."""
     checks.choice("transform", transform, TRANSFORMS)
     if transform == "rank" and dispatch.backend(scores) == "triton":
         raise ValueError("transform is 'rank', which runs on a CPU only")
@@ -263,6 +315,15 @@ def checked_transform(transform: str, scores: Tensor, beta: float, epsilon: floa
         raise ValueError(f"beta is {beta}; want a number ≥ 0")
     if not epsilon >= 0.0:
         raise ValueError(f"epsilon is {epsilon}; want a number ≥ 0")
+    if transform != "log1p":
+        return None
+    if isinstance(slope, (int, float)):
+        if not slope >= 0.0:
+            raise ValueError(f"slope is {slope}; want a number ≥ 0")
+        return scores.new_full((scores.shape[-1],), slope, dtype=torch.float32)
+    vector = checks.tensor("slope", slope, (torch.float32,), (scores.shape[-1],))
+    checks.same_device("slope", vector, "scores", scores)
+    return vector.detach()
 
 
 def checked_k(k: int) -> int:
@@ -278,7 +339,9 @@ def transform_scores(
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Array = 1.0,
     offsets: Array | None = None,
+    layout: str = "item-major",
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> T:
@@ -286,11 +349,15 @@ def transform_scores(
 
     Args:
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch or numpy, T ≤ 64; [M, T] with ``offsets``.
+            Task-major: [B, T, N] or [T, M].
         transform: ``"identity"``: p; ``"log"``: log(p + beta); ``"zscore"``: (p - mean) / (std + epsilon), mean and
             population std per task over the request's candidates; ``"zlog"``: the z-score of log(p + beta);
-            ``"rank"`` (CPU only): the share of the request's other candidates that p beats.
+            ``"rank"`` (CPU only): the share of the request's other candidates that p beats; ``"log1p"``:
+            log(1 + slope_t · p), so that exp of the fused score is the product Π_t (1 + slope_t · p_t)^w_t.
         beta, epsilon: see ``transform``; ≥ 0.
+        slope: see ``transform``; ≥ 0, a number or float32 [T]. Not differentiable.
         offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
+        layout: ``"item-major"`` or ``"task-major"``: how the scores lie. The values are the same, bit for bit.
         validate: check offsets and signs on a GPU too, which waits for it. A CPU always checks.
         num_threads: CPU threads; None: torch's setting. The result does not depend on it.
 
@@ -300,10 +367,11 @@ def transform_scores(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option, offset, or a negative score under a logarithm.
     """
-    s, o = checked_scores(scores, offsets)
-    checked_transform(transform, s, beta, epsilon)
-    arguments = (s, transform, beta, epsilon, o, checks.must_validate(validate, s), checks.thread_count(num_threads))
-    return checks.like(dispatch.call(_transform_op, _transform, (s,), *arguments), scores)
+    s, o = checked_scores(scores, offsets, layout)
+    a = checked_transform(transform, s, beta, epsilon, slope)
+    check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
+    result: Tensor = dispatch.call(_transform_op, _transform, (s,), s, transform, beta, epsilon, a, o, check, threads)
+    return checks.like(result.mT if layout == "task-major" else result, scores)
 
 
 def fuse_scores(
@@ -313,14 +381,16 @@ def fuse_scores(
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Array = 1.0,
     offsets: Array | None = None,
+    layout: str = "item-major",
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> T:
     """Fused scores s_j = Σ_t w_t · f_t(p_jt), summed in one fixed order on every backend.
 
     Args:
-        scores, transform, beta, epsilon, offsets, validate, num_threads: as in `transform_scores`.
+        scores, transform, beta, epsilon, slope, offsets, layout, validate, num_threads: as in `transform_scores`.
         weights: float32 [B, T], or [B, G, T] for G weight vectors a request.
 
     Returns:
@@ -330,11 +400,11 @@ def fuse_scores(
     Raises:
         TypeError, ValueError: as `transform_scores`.
     """
-    s, o = checked_scores(scores, offsets)
+    s, o = checked_scores(scores, offsets, layout)
     w = checked_weights(weights, s, o)
-    checked_transform(transform, s, beta, epsilon)
+    a = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    result = dispatch.call(_fuse_op, _fuse, (s, w), s, w, transform, beta, epsilon, o, check, threads)
+    result = dispatch.call(_fuse_op, _fuse, (s, w), s, w, transform, beta, epsilon, a, o, check, threads)
     return checks.like(result, scores)
 
 
@@ -347,7 +417,9 @@ def fuse_topk(
     mask: Array | None = None,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Array = 1.0,
     offsets: Array | None = None,
+    layout: str = "item-major",
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> TopK:
@@ -356,7 +428,7 @@ def fuse_topk(
     Order: score descending, then index ascending; NaN after -inf; -0.0 equals +0.0.
 
     Args:
-        scores, weights, transform, beta, epsilon, offsets, validate, num_threads: as in `fuse_scores`.
+        scores, weights, transform, beta, epsilon, slope, offsets, layout, validate, num_threads: as in `fuse_scores`.
         k: length of the lists, ≥ 1 (≤ 1024 on a GPU).
         mask: bool [B, N] (jagged: [M]), True where a candidate is eligible. Transforms still see all candidates.
 
@@ -367,12 +439,12 @@ def fuse_topk(
     Raises:
         TypeError, ValueError: as `transform_scores`.
     """
-    at_once = _topk_at_once(scores, weights, k, transform, mask, beta, epsilon, offsets, num_threads)
+    at_once = _topk_at_once(scores, weights, k, transform, mask, beta, epsilon, offsets, layout, num_threads)
     if at_once is not None:
         return at_once
-    s, o = checked_scores(scores, offsets)
+    s, o = checked_scores(scores, offsets, layout)
     w = checked_weights(weights, s, o)
-    checked_transform(transform, s, beta, epsilon)
+    a = checked_transform(transform, s, beta, epsilon, slope)
     count = checked_k(k)
     m = None
     if mask is not None:
@@ -380,6 +452,6 @@ def fuse_topk(
         checks.same_device("mask", m, "scores", s)
     s, w = s.detach(), w.detach()
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    arguments = (s, w, count, transform, m, beta, epsilon, o, check, threads)
+    arguments = (s, w, count, transform, m, beta, epsilon, a, o, check, threads)
     values, indices = dispatch.call(_topk_op, _topk, (s, w), *arguments)
     return TopK(checks.like(values, scores), checks.like(indices, scores))

@@ -37,7 +37,13 @@ def fuse_gradients(
 
 
 def transform_gradient(
-    grad: Tensor, scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None
+    grad: Tensor,
+    scores: Tensor,
+    transform: str,
+    beta: float,
+    epsilon: float,
+    slope: Tensor | None,
+    offsets: Tensor | None,
 ) -> Tensor:
     """The gradient to the scores, in their dtype; computed in float64 where statistics are involved."""
     if transform == "identity":
@@ -52,10 +58,13 @@ def transform_gradient(
         deviation = values - mean
         std = _request_mean(deviation * deviation, offsets).sqrt()
         scale = 1.0 / (std + epsilon)
-        slope = _request_mean(result * deviation, offsets) * scale * scale / torch.where(std > 0.0, std, 1.0)
-        result = (result - _request_mean(result, offsets)) * scale - slope * deviation
+        tilt = _request_mean(result * deviation, offsets) * scale * scale / torch.where(std > 0.0, std, 1.0)
+        result = (result - _request_mean(result, offsets)) * scale - tilt * deviation
     if transform in ("log", "zlog"):
         result = result / (exact + beta)
+    if transform == "log1p" and slope is not None:
+        steep = slope.double()
+        result = result * steep / (1.0 + steep * exact)
     return result.to(scores.dtype)
 
 

@@ -6,7 +6,14 @@ from torch import Tensor
 from pygrade import _core, reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import Array, T
-from pygrade.ops.fusion import TRANSFORMS, check_values, checked_k, checked_scores, checked_transform
+from pygrade.ops.fusion import (
+    TRANSFORMS,
+    check_values,
+    checked_k,
+    checked_scores,
+    checked_transform,
+    transform_constants,
+)
 
 
 def _gain(
@@ -19,6 +26,7 @@ def _gain(
     transform: str,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
     threads: int,
@@ -28,24 +36,24 @@ def _gain(
         gain = torch.empty((*weights.shape[:2], gains.shape[-1]), dtype=torch.float32)
         code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
         _core.topk_gain(
-            scores, weights, gains, discount, masks, component_list, code, beta, epsilon, offsets, gain, count
+            scores, weights, gains, discount, masks, component_list, code, beta, epsilon, slope, offsets, gain, count
         )
         return gain
     if validate:
-        check_values(scores, transform, offsets)
+        check_values(scores, transform, slope, offsets)
         lists = 0 if masks is None else masks.shape[-2]
         if component_list is not None and bool(((component_list < -1) | (component_list >= lists)).any()):
             raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
     if backend == "reference":
         exact = reference.topk_gain(
             scores.double(), weights.double(), gains.double(), discount.shape[0], discount.double(), masks,
-            component_list, transform, beta=beta, epsilon=epsilon, offsets=offsets,
+            component_list, transform, offsets=offsets, **transform_constants(beta, epsilon, slope),
         )  # fmt: skip
         return exact.float()
     from pygrade.kernels import gain as kernel
 
     result: Tensor = kernel.topk_gain(
-        scores, weights, gains, discount, masks, component_list, transform, beta, epsilon, offsets
+        scores, weights, gains, discount, masks, component_list, transform, beta, epsilon, slope, offsets
     )
     return result
 
@@ -64,6 +72,7 @@ def _(
     transform: str,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
     threads: int,
@@ -83,6 +92,7 @@ def topk_gain(
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Array = 1.0,
     offsets: Array | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
@@ -92,7 +102,7 @@ def topk_gain(
     Each component ranks its own candidate list with `fuse_topk`'s order; ranks without a candidate add nothing.
 
     Args:
-        scores, transform, beta, epsilon, offsets, validate, num_threads: as in `fuse_scores`.
+        scores, transform, beta, epsilon, slope, offsets, validate, num_threads: as in `fuse_scores`.
         weights: float32 [B, G, T], G sampled weight vectors a request.
         gains: float32 [B, N, C] (jagged: [M, C]): what a candidate is worth to each of C reward components.
         k: length of the ranked list, ≥ 1 (≤ 1024 on a GPU).
@@ -109,7 +119,7 @@ def topk_gain(
     s, o = checked_scores(scores, offsets)
     batch = s.shape[0] if o is None else o.shape[0] - 1
     w = checks.tensor("weights", weights, (torch.float32,), (batch, None, s.shape[-1]))
-    checked_transform(transform, s, beta, epsilon)
+    a = checked_transform(transform, s, beta, epsilon, slope)
     v = checks.tensor("gains", gains, (torch.float32,), (*s.shape[:-1], None))
     d = checks.tensor("discount", discount, (torch.float32,), (checked_k(k),))
     m = c = None
@@ -122,5 +132,5 @@ def topk_gain(
             checks.same_device(name, value, "scores", s)
     s, w, v, d = s.detach(), w.detach(), v.detach(), d.detach()
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    arguments = (s, w, v, d, m, c, transform, beta, epsilon, o, check, threads)
+    arguments = (s, w, v, d, m, c, transform, beta, epsilon, a, o, check, threads)
     return checks.like(dispatch.call(_op, _gain, (s, w, v, d), *arguments), scores)

@@ -10,7 +10,16 @@ from torch import Tensor
 from pygrade import _core, reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import Array
-from pygrade.ops.fusion import TRANSFORMS, TopK, check_values, checked_k, checked_scores, checked_transform
+from pygrade.ops.fusion import (
+    TRANSFORMS,
+    TopK,
+    check_values,
+    checked_k,
+    checked_scores,
+    checked_transform,
+    stored,
+    transform_constants,
+)
 
 Page = tuple[Tensor, Tensor]
 
@@ -28,12 +37,14 @@ def _rank_into(
     caps: Tensor | None,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     threads: int,
 ) -> None:
+    memory, task_major = stored(scores)
     _core.rank(
-        scores, weights, k, TRANSFORMS.index(transform), mask, boost_mul, boost_add, groups, caps, beta, epsilon,
-        offsets, *page, dispatch.threads(threads),
+        memory, weights, k, TRANSFORMS.index(transform), mask, boost_mul, boost_add, groups, caps, beta, epsilon,
+        slope, offsets, task_major, *page, dispatch.threads(threads),
     )  # fmt: skip
 
 
@@ -49,18 +60,19 @@ def _implementation(
     caps: Tensor | None,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     threads: int,
 ) -> Page:
     if dispatch.backend(scores) == "reference":
-        check_values(scores, transform, offsets)
+        check_values(scores, transform, slope, offsets)
         if caps is not None and bool((caps < -1).any()):
             column = int((caps < -1).nonzero()[0])
             raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
         boosts = [None if boost is None else boost.double() for boost in (boost_mul, boost_add)]
         values, indices = reference.rank(
             scores.double(), weights.double(), k, transform, mask=mask, boost_mul=boosts[0], boost_add=boosts[1],
-            groups=groups, caps=caps, beta=beta, epsilon=epsilon, offsets=offsets,
+            groups=groups, caps=caps, offsets=offsets, **transform_constants(beta, epsilon, slope),
         )  # fmt: skip
         return values.float(), indices
     page = (
@@ -68,7 +80,21 @@ def _implementation(
         torch.empty((weights.shape[0], k), dtype=torch.int32),
     )
     _rank_into(
-        page, scores, weights, k, transform, mask, boost_mul, boost_add, groups, caps, beta, epsilon, offsets, threads
+        page,
+        scores,
+        weights,
+        k,
+        transform,
+        mask,
+        boost_mul,
+        boost_add,
+        groups,
+        caps,
+        beta,
+        epsilon,
+        slope,
+        offsets,
+        threads,
     )
     return page
 
@@ -89,6 +115,7 @@ def _(
     caps: Tensor | None,
     beta: float,
     epsilon: float,
+    slope: Tensor | None,
     offsets: Tensor | None,
     threads: int,
 ) -> Page:
@@ -130,6 +157,8 @@ def rank(
     offsets: Array | None = None,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Array = 1.0,
+    layout: str = "item-major",
     out: tuple[Array, Array] | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
@@ -141,10 +170,10 @@ def rank(
 
     Args:
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch (CPU) or numpy, T ≤ 64; [M, T] with
-            ``offsets``; [N, T] for one request.
+            ``offsets``; [N, T] for one request. Task-major: [B, T, N], [T, M] or [T, N].
         weights: [B, T] float32; [T] for one request.
         k: length of a page, ≥ 1.
-        transform, beta, epsilon: as in `fuse_scores`; transforms see the ineligible candidates too.
+        transform, beta, epsilon, slope, layout: as in `fuse_scores`; transforms see the ineligible candidates too.
         mask: bool, True where a candidate is eligible. This and the boosts are [B, N]; [M] with ``offsets``; [N] for
             one request.
         boost_mul, boost_add: float32 factors and summands of the fused scores.
@@ -165,7 +194,7 @@ def rank(
             logarithm; before anything is written.
     """
     single = offsets is None and getattr(scores, "ndim", 3) == 2
-    s, o = checked_scores(scores[None] if single else scores, offsets)
+    s, o = checked_scores(scores[None] if single else scores, offsets, layout)
     if s.device.type != "cpu":
         raise ValueError(f"scores is on {s.device}; want it in CPU memory, where pages are ranked")
     batch = s.shape[0] if o is None else o.shape[0] - 1
@@ -178,7 +207,7 @@ def rank(
         return found.detach()[None] if single else found.detach()
 
     w = checked("weights", weights, torch.float32, (*lead, s.shape[-1]))
-    checked_transform(transform, s, beta, epsilon)
+    a = checked_transform(transform, s, beta, epsilon, slope)
     page = checked_k(k)
     if (groups is None) != (caps is None):
         raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
@@ -189,7 +218,7 @@ def rank(
         None if boost_mul is None else checked("boost_mul", boost_mul, torch.float32, rows),
         None if boost_add is None else checked("boost_add", boost_add, torch.float32, rows),
         g, None if g is None or caps is None else _caps(caps, g.shape[-1]),
-        beta, epsilon, o, checks.thread_count(num_threads),
+        beta, epsilon, a, o, checks.thread_count(num_threads),
     )  # fmt: skip
     if out is not None:
         return _rank_out(out, (*lead, page), arguments)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank")
+TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
 
 
 def rank_order(scores: Tensor) -> Tensor:
@@ -22,6 +22,7 @@ def transform_scores(
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Tensor = 1.0,
     offsets: Tensor | None = None,
 ) -> Tensor:
     """f_t(p) of each score, within each request: scores[B, N, T], or [M, T] with offsets[B + 1]; same shape.
@@ -31,12 +32,14 @@ def transform_scores(
     - ``"zscore"``: (p - mean) / (std + epsilon), mean and population std over the request's N candidates, per task;
     - ``"zlog"``: the z-score of log(p + beta);
     - ``"rank"``: share of the request's candidates that p beats, (N - 1 - position) / (N - 1) in `rank_order`;
-      1 for the best, 0 for the last and for a single candidate.
+      1 for the best, 0 for the last and for a single candidate;
+    - ``"log1p"``: log(1 + slope_t · p), slope ≥ 0 a number or [T]; negative p is an error. exp of the fused score is
+      then the product Π_t (1 + slope_t · p_t)^w_t.
     """
     if offsets is not None:
         bounds = offsets.tolist()
         parts = [
-            transform_scores(scores[None, start:stop], transform, beta=beta, epsilon=epsilon)[0]
+            transform_scores(scores[None, start:stop], transform, beta=beta, epsilon=epsilon, slope=slope)[0]
             for start, stop in pairwise(bounds)
         ]
         return torch.cat(parts) if parts else scores.clone()
@@ -49,6 +52,8 @@ def transform_scores(
         position = torch.argsort(order, dim=-1).transpose(1, 2)
         last = scores.shape[1] - 1
         return (last - position).to(scores.dtype) / max(last, 1)
+    if transform == "log1p":
+        return torch.log1p(slope * scores)
     values = torch.log(scores + beta) if transform in ("log", "zlog") else scores
     if transform == "log":
         return values
@@ -64,6 +69,7 @@ def fuse_scores(
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Tensor = 1.0,
     offsets: Tensor | None = None,
 ) -> Tensor:
     """Fused scores s_j = Σ_t w_t · f_t(p_jt).
@@ -73,7 +79,7 @@ def fuse_scores(
     x_j = p_j·w_j (j < h), x_j = fma(p_{j+h}, w_{j+h}, x_j) where that task exists, then x_j += x_{j+h} for
     h = P/4 … 1; for T = 1, p_0·w_0.
     """
-    values = transform_scores(scores, transform, beta=beta, epsilon=epsilon, offsets=offsets)
+    values = transform_scores(scores, transform, beta=beta, epsilon=epsilon, slope=slope, offsets=offsets)
     if offsets is not None:
         bounds = offsets.tolist()
         parts = [
@@ -112,6 +118,7 @@ def fuse_topk(
     mask: Tensor | None = None,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Tensor = 1.0,
     offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best candidates by fused score: values and int32 indices within the request, [B, k] or [B, G, k].
@@ -119,7 +126,7 @@ def fuse_topk(
     Order as `rank_order`. mask[B, N] (jagged: [M]) bool: True where eligible; the z-score and rank transforms still see
     every candidate. Fewer than k eligible candidates: the rest is padded with index -1 and value -inf.
     """
-    fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, offsets=offsets)
+    fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, slope=slope, offsets=offsets)
     if offsets is None:
         wide = None if mask is None else (mask if weights.ndim == 2 else mask[:, None, :])
         return _take(fused, k, wide)

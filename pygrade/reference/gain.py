@@ -20,6 +20,7 @@ def topk_gain(
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Tensor = 1.0,
     offsets: Tensor | None = None,
 ) -> Tensor:
     """Discounted gain of the top k under each sampled weight vector: [B, G, C].
@@ -38,7 +39,8 @@ def topk_gain(
         rows = [
             topk_gain(
                 scores[None, a:z], weights[b : b + 1], gains[None, a:z], k, discount,
-                None if masks is None else masks[None, :, a:z], component_list, transform, beta=beta, epsilon=epsilon,
+                None if masks is None else masks[None, :, a:z], component_list, transform,
+                beta=beta, epsilon=epsilon, slope=slope,
             )
             for b, (a, z) in enumerate(pairwise(bounds))
         ]  # fmt: skip
@@ -46,7 +48,9 @@ def topk_gain(
     result = []
     for c, which in enumerate(lists):
         mask = None if which < 0 or masks is None else masks[:, which]
-        _, indices = fuse_topk(scores, weights, k, transform, mask=mask, beta=beta, epsilon=epsilon)  # [B, G, k]
+        _, indices = fuse_topk(
+            scores, weights, k, transform, mask=mask, beta=beta, epsilon=epsilon, slope=slope
+        )  # [B, G, k]
         request = torch.arange(gains.shape[0])[:, None, None]
         padded = torch.cat([gains[..., c], gains.new_zeros(gains.shape[0], 1)], 1)  # index -1 reads the zero
         picked = padded[request, indices.long()]

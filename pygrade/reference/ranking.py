@@ -19,6 +19,7 @@ def rank(
     caps: Tensor | None = None,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
+    slope: float | Tensor = 1.0,
     offsets: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Blended ranking: fused score s, final score s·boost_mul + boost_add (product rounded, then the sum), greedy page.
@@ -28,7 +29,7 @@ def rank(
     belongs to no group. scores[B, N, T] (or [M, T] with offsets), weights[B, T], mask, boosts[B, N], groups[B, N, A]
     int32, caps[A] int32 → values[B, k], indices[B, k] int32, padded with -inf and -1.
     """
-    fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, offsets=offsets)
+    fused = fuse_scores(scores, weights, transform, beta=beta, epsilon=epsilon, slope=slope, offsets=offsets)
     if boost_mul is not None:
         fused = fused * boost_mul
     if boost_add is not None:

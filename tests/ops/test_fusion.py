@@ -12,7 +12,7 @@ from pygrade import _core, fuse_scores, fuse_topk, reference, transform_scores
 from pygrade.ops import dispatch
 from tests.tolerances import assert_close, same_bits
 
-TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank")
+TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
 # B, N, T, G, k: empty, one candidate, N < k, N = k, not a multiple of a tile, wide trees
 SHAPES = [(2, 0, 3, 2, 4), (2, 1, 4, 1, 2), (2, 7, 1, 2, 9), (1, 130, 6, 2, 130), (2, 70, 8, 3, 10), (1, 45, 33, 1, 20)]
 
@@ -142,6 +142,73 @@ def test_jagged_equals_dense_request_by_request(backend, transform):
         assert same_bits(part_changed, on(backend, transform_scores, part[None], transform)[0])
 
 
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
+def test_log1p_makes_fused_scores_the_logarithm_of_a_product(backend):
+    scores, weights = scores_of(2, 40, 5), weights_of(2, 3, 5)
+    scores[0, :4] = torch.tensor([0.0, 1e-12, torch.inf, torch.nan])[:, None]
+    scores[1, :3] = torch.tensor([1e-30, 1e30, 1e9])[:, None]
+    slope = torch.tensor([0.5, 30.0, 1.0, 1e-6, 1.0])
+    values = on(backend, transform_scores, scores, "log1p", slope=slope)
+    assert_close(values, torch.log1p(scores.double() * slope.double()).where(~torch.isinf(scores * slope), torch.inf))
+    assert same_bits(values, transform_scores(scores, "log1p", slope=slope))
+    fused = on(backend, fuse_scores, scores, weights, "log1p", slope=slope)
+    assert same_bits(fused, fuse_scores(values, weights))
+    factors = (1.0 + slope.double() * scores[1, 3:].double()) ** weights[1, :, None].double()
+    assert_close(fused[1, :, 3:], factors.prod(-1).log())
+    top = on(backend, fuse_topk, scores, weights, 7, "log1p", slope=slope)
+    assert torch.equal(top.indices, fuse_topk(values, weights, 7).indices)
+    assert same_bits(transform_scores(scores, "log1p", slope=2), transform_scores(scores, "log1p", slope=slope * 0 + 2))
+
+
+BY_TASK = [("cpu", shape) for shape in (*SHAPES, (3, 100, 8, 2, 10), (1, 67, 4, 5, 3))]
+BY_TASK += [("triton", (2, 9, 3, 2, 4)), ("reference", (2, 9, 3, 2, 4))]
+
+
+@pytest.mark.parametrize(("backend", "shape"), BY_TASK)
+@pytest.mark.parametrize("transform", ["identity", "zlog", "log1p"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_task_major_scores_give_the_same_bits(backend, shape, transform, dtype):
+    batch, candidates, tasks, samples, k = shape
+    scores, weights = scores_of(batch, candidates, tasks).to(dtype), weights_of(batch, samples, tasks)
+    mask = torch.arange(batch * candidates).view(batch, candidates) % 3 != 0
+    by_task = scores.mT.contiguous()
+    values = on(backend, transform_scores, by_task, transform, layout="task-major")
+    assert values.is_contiguous()
+    assert same_bits(values.mT.contiguous(), on(backend, transform_scores, scores, transform))
+    for vectors in (weights, weights[:, 0].contiguous()):
+        fused = on(backend, fuse_scores, by_task, vectors, transform, layout="task-major")
+        assert same_bits(fused, on(backend, fuse_scores, scores, vectors, transform))
+        for eligible in (None, mask):
+            top = on(backend, fuse_topk, by_task, vectors, k, transform, mask=eligible, layout="task-major")
+            expected = on(backend, fuse_topk, scores, vectors, k, transform, mask=eligible)
+            assert torch.equal(top.indices, expected.indices) and same_bits(top.values, expected.values)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
+def test_jagged_task_major_scores_give_the_same_bits(backend):
+    scores, weights = scores_of(1, 12, 3)[0], weights_of(3, 2, 3)
+    beside = {"offsets": torch.tensor([0, 7, 7, 12])}
+    by_task = {**beside, "layout": "task-major"}
+    for transform in ("identity", "zscore"):
+        values = on(backend, transform_scores, scores.mT.contiguous(), transform, **by_task)
+        assert same_bits(values.mT.contiguous(), on(backend, transform_scores, scores, transform, **beside))
+        for vectors in (weights, weights[:, 0].contiguous()):
+            got = on(backend, fuse_topk, scores.mT.contiguous(), vectors, 7, transform, **by_task)
+            expected = on(backend, fuse_topk, scores, vectors, 7, transform, **beside)
+            assert torch.equal(got.indices, expected.indices) and same_bits(got.values, expected.values)
+
+
+def test_gradients_of_task_major_scores_are_those_of_item_major_ones():
+    scores, weights = scores_of(2, 9, 3), weights_of(2, 2, 3)
+    leaf, by_task = scores.clone().requires_grad_(), scores.mT.contiguous().requires_grad_()
+    (expected,) = torch.autograd.grad(fuse_scores(leaf, weights, "zlog").square().sum(), leaf)
+    fused = fuse_scores(by_task, weights, "zlog", layout="task-major")
+    (got,) = torch.autograd.grad(fused.square().sum(), by_task)
+    assert_close(got.mT, expected.double())
+    (through,) = torch.autograd.grad(transform_scores(by_task, "log1p", layout="task-major").sum(), by_task)
+    assert_close(through, 1.0 / (1.0 + by_task.detach().double()))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 def test_half_precision_scores_are_widened_exactly(dtype, backend):
@@ -162,7 +229,8 @@ for tasks, candidates, k in ((1, 50, 9), (6, 333, 20), (8, 2000, 100), (17, 90, 
     s, w = torch.rand(2, candidates, tasks, generator=g), torch.rand(2, 5, tasks, generator=g)
     s[0, ::9, 0] = torch.nan
     parts += [fuse_scores(s, w), *fuse_topk(s, w, k), fuse_topk(s.half(), w, k).values]
-    parts += [transform_scores(s, t) for t in ("log", "zscore", "zlog", "rank")]
+    parts += [transform_scores(s, t) for t in ("log", "zscore", "zlog", "rank", "log1p")]
+    parts.append(fuse_scores(s.mT.contiguous(), w[:, 0].contiguous(), layout="task-major"))
     parts.append(topk_gain(s, w, torch.rand(2, candidates, 2, generator=g), k, torch.rand(k, generator=g)))
 import hashlib
 bytes_ = b"".join(torch.nan_to_num(p, nan=123.0).numpy().tobytes() for p in parts)
@@ -203,7 +271,7 @@ def test_threads_and_the_split_of_a_batch_change_nothing():
     assert torch.equal(half.indices, one.indices[32:])
 
 
-@pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog"])
+@pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog", "log1p"])
 @pytest.mark.parametrize("jagged", [False, True])
 @pytest.mark.parametrize("group", [False, True])
 def test_gradients_match_the_reference(transform, jagged, group):
@@ -254,7 +322,7 @@ def test_bad_arguments_are_named():
         fuse_scores(scores_of(3, 4, 3), w)
     with pytest.raises(ValueError, match="scores has 65 tasks; want 1 to 64"):
         fuse_scores(scores_of(1, 1, 65), weights_of(1, 1, 65))
-    with pytest.raises(ValueError, match="transform is 'power'; want one of identity, log, zscore, zlog, rank"):
+    with pytest.raises(ValueError, match="transform is 'power'; want one of identity, log, zscore, zlog, rank, log1p"):
         fuse_scores(s, w, "power")
     with pytest.raises(ValueError, match="k is 0; want at least 1"):
         fuse_topk(s, w, 0)
@@ -266,7 +334,22 @@ def test_bad_arguments_are_named():
         fuse_scores(s.flatten(0, 1), w, offsets=torch.tensor([0, 9, 8]))
     with pytest.raises(ValueError, match=r"offsets\[2\] is 7; want the number of rows of scores, 8"):
         fuse_scores(s.flatten(0, 1), w, offsets=torch.tensor([0, 4, 7]))
+    with pytest.raises(ValueError, match="slope is -1; want a number ≥ 0"):
+        fuse_scores(s, w, "log1p", slope=-1)
+    with pytest.raises(ValueError, match=r"slope is of shape \[2\]; want \[3\]"):
+        fuse_scores(s, w, "log1p", slope=torch.ones(2))
+    for backend, message in (("cpu", r"slope\[1\] is nan; want"), ("triton", r"slope is \[1.0, nan, 1.0\]; want")):
+        with pytest.raises(ValueError, match=message):
+            on(backend, fuse_topk, s, w, 1, "log1p", slope=torch.tensor([1.0, torch.nan, 1.0]))
+    with pytest.raises(ValueError, match="layout is 'NHWC'; want one of item-major, task-major"):
+        fuse_topk(s, w, 1, layout="NHWC")
     s[1, 2, 0] = -1e-9
+    for layout, scores in (("item-major", s), ("task-major", s.mT.contiguous())):
+        with pytest.raises(ValueError, match="scores is negative at request 1, candidate 2, task 0"):
+            transform_scores(scores, "log1p", layout=layout)
+    offsets = torch.tensor([0, 5, 8])
+    with pytest.raises(ValueError, match="scores is negative at request 1, candidate 1, task 0"):
+        fuse_scores(s.flatten(0, 1).mT.contiguous(), w, "log", offsets=offsets, layout="task-major")
     for function in (lambda: fuse_topk(s, w, 1, "zlog"), lambda: transform_scores(s, "log")):
         with pytest.raises(ValueError, match="scores is negative at request 1, candidate 2, task 0"):
             function()
@@ -292,11 +375,14 @@ def test_torch_library_contract():
     from pygrade.ops import fusion as ops
 
     s, w = scores_of(2, 9, 3), weights_of(2, 2, 3)
-    torch.library.opcheck(ops._transform_op, (s.clone().requires_grad_(), "zlog", 1e-7, 1e-3, None, True, 1))
+    torch.library.opcheck(ops._transform_op, (s.clone().requires_grad_(), "zlog", 1e-7, 1e-3, None, None, True, 1))
+    by_task = s.mT.contiguous().mT.requires_grad_()
+    torch.library.opcheck(ops._transform_op, (by_task, "log1p", 1e-7, 1e-3, torch.ones(3), None, True, 1))
     for offsets, scores in ((None, s), (torch.tensor([0, 4, 18]), s.flatten(0, 1))):
-        arguments = (scores.clone().requires_grad_(), w.clone().requires_grad_(), "log", 1e-7, 1e-3, offsets, True, 1)
+        leaves = scores.clone().requires_grad_(), w.clone().requires_grad_()
+        arguments = (*leaves, "log", 1e-7, 1e-3, None, offsets, True, 1)
         torch.library.opcheck(ops._fuse_op, arguments)
-        torch.library.opcheck(ops._topk_op, (scores, w, 3, "identity", None, 1e-7, 1e-3, offsets, True, 1))
+        torch.library.opcheck(ops._topk_op, (scores, w, 3, "identity", None, 1e-7, 1e-3, None, offsets, True, 1))
 
 
 def test_compiles_without_a_graph_break():

@@ -60,7 +60,7 @@ def test_ties_and_special_scores_rank_as_the_reference_does(kind):
     assert same_bits(on("triton", topk_gain, *case), gain)
 
 
-@pytest.mark.parametrize("transform", ["log", "zscore", "zlog", "rank"])
+@pytest.mark.parametrize("transform", ["log", "zscore", "zlog", "rank", "log1p"])
 def test_transforms(transform):
     case = case_of(2, 50, 3, 4, 10)
     gain = topk_gain(*case, transform)
@@ -126,7 +126,7 @@ def test_torch_library_contract():
     from pygrade.ops.gain import _op
 
     scores, weights, gains, _, discount, masks, lists = case_of(2, 6, 3, 2, 4)
-    arguments = (scores, weights, gains, discount, masks, lists, "identity", 1e-7, 1e-3, None, True, 1)
+    arguments = (scores, weights, gains, discount, masks, lists, "identity", 1e-7, 1e-3, None, None, True, 1)
     torch.library.opcheck(_op, arguments)
 
 

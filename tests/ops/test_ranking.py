@@ -86,7 +86,7 @@ def test_jagged_single_and_dense_requests_agree(dtype):
     assert_page(page, reference.rank(flat.float(), weights, 9, **beside))
 
 
-@pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog", "rank"])
+@pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog", "rank", "log1p"])
 def test_values_are_fused_scores_boosted_without_a_fused_multiply_add(transform):
     scores, weights, options = problem(3, 200, 6, exact=False)
     final = fuse_scores(scores, weights, transform)
@@ -94,6 +94,18 @@ def test_values_are_fused_scores_boosted_without_a_fused_multiply_add(transform)
     rules = {name: options[name] for name in ("mask", "groups", "caps")}
     expected = reference.rank(final[..., None], torch.ones(3, 1), 40, **rules)
     assert_page(rank(scores, weights, 40, transform, **options), expected)
+
+
+def test_task_major_scores_give_the_same_page():
+    scores, weights, options = problem(3, 50, 6, exact=False)
+    expected = rank(scores, weights, 20, "zlog", **options)
+    assert_page(rank(scores.mT.contiguous(), weights, 20, "zlog", layout="task-major", **options), expected)
+    first = {name: value if name == "caps" else value[0] for name, value in options.items()}
+    one = rank(scores[0].T.contiguous(), weights[0], 20, "zlog", layout="task-major", **first)
+    assert_page(one, (expected.values[0], expected.indices[0]))
+    flat, beside = jagged(scores, options, [50, 0, 7])
+    page = rank(flat.T.contiguous(), weights, 20, layout="task-major", **beside)
+    assert_page(page, rank(flat, weights, 20, **beside))
 
 
 @pytest.mark.parametrize("capped", [False, True])
@@ -223,8 +235,8 @@ def test_torch_library_contract():
 
     scores, weights, options = problem(2, 9, 3)
     rules = [options[name] for name in ("mask", "boost_mul", "boost_add", "groups", "caps")]
-    torch.library.opcheck(_op, (scores, weights, 4, "zlog", *rules, 1e-7, 1e-3, None, 1))
-    torch.library.opcheck(_op, (scores, weights, 4, "identity", *[None] * 5, 1e-7, 1e-3, None, 1))
+    torch.library.opcheck(_op, (scores, weights, 4, "zlog", *rules, 1e-7, 1e-3, None, None, 1))
+    torch.library.opcheck(_op, (scores, weights, 4, "identity", *[None] * 5, 1e-7, 1e-3, None, None, 1))
 
 
 def test_compiles_without_a_graph_break():

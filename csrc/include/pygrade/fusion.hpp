@@ -21,27 +21,30 @@ namespace pygrade {
 
 enum class ScoreType { float32 = 0, float16 = 1, bfloat16 = 2 };  // widened exactly to float32
 
-enum class Transform { identity = 0, log = 1, zscore = 2, zlog = 3, rank = 4 };
+enum class Transform { identity = 0, log = 1, zscore = 2, zlog = 3, rank = 4, log1p = 5 };
+
+enum class Layout { item_major = 0, task_major = 1 };
 
 inline constexpr std::int64_t max_tasks = 64;
 
-// The predictions of a batch of requests, item-major and C-contiguous; a view. `dense` and `jagged` make one.
+// The predictions of a batch of requests, C-contiguous in either layout; a view. `dense` and `jagged` make one.
 struct Scores {
-  const void* data = nullptr;  // [B, N, T], or [M, T] with offsets
+  const void* data = nullptr;  // item-major: [B, N, T], or [M, T] with offsets; task-major: [B, T, N] or [T, M]
   ScoreType type = ScoreType::float32;
   std::int64_t batch = 0;                 // B
   std::int64_t candidates = 0;            // N; 0 where offsets tell
   std::int64_t tasks = 0;                 // T, 1 … max_tasks
   std::int64_t rows = 0;                  // B · N, or M
   const std::int64_t* offsets = nullptr;  // [B + 1], ascending from 0 to M; null where dense
+  Layout layout = Layout::item_major;
 
-  static Scores dense(const void* data, ScoreType type, std::int64_t batch, std::int64_t candidates,
-                      std::int64_t tasks) {
-    return {data, type, batch, candidates, tasks, batch * candidates, nullptr};
+  static Scores dense(const void* data, ScoreType type, std::int64_t batch, std::int64_t candidates, std::int64_t tasks,
+                      Layout layout = Layout::item_major) {
+    return {data, type, batch, candidates, tasks, batch * candidates, nullptr, layout};
   }
   static Scores jagged(const void* data, ScoreType type, std::int64_t rows, std::int64_t tasks,
-                       std::span<const std::int64_t> offsets) {
-    return {data, type, static_cast<std::int64_t>(offsets.size()) - 1, 0, tasks, rows, offsets.data()};
+                       std::span<const std::int64_t> offsets, Layout layout = Layout::item_major) {
+    return {data, type, static_cast<std::int64_t>(offsets.size()) - 1, 0, tasks, rows, offsets.data(), layout};
   }
 };
 
@@ -49,10 +52,12 @@ struct FusionOptions {
   Transform transform = Transform::identity;
   float beta = 1e-7f;     // log(p + beta)
   float epsilon = 1e-3f;  // added to a standard deviation
+  // [T], ≥ 0, null: all 1; log(1 + slope_t · p), so that exp of the fused score is Π_t (1 + slope_t · p_t)^w_t
+  const float* slope = nullptr;
 };
 
 // All of these throw std::invalid_argument, before anything is written, on sizes that do not fit, offsets that do not
-// ascend from 0 to the number of rows, and a negative score under a logarithm.
+// ascend from 0 to the number of rows, a negative slope, and a negative score under a logarithm.
 
 // f_t(p) of every score: values has the shape of the scores.
 PYGRADE_API void transform_scores(const Scores& scores, const FusionOptions& options, std::span<float> values,

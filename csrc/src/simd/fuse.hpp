@@ -110,5 +110,19 @@ inline void fuse_tile(const float* tile, std::int64_t stride, std::int64_t tasks
   fuse_group<32>(tile, stride, tasks, weights, samples, count, fused, fused_stride);
 }
 
+// One weight vector over columns[tasks][stride] that end where they end: the last columns go through a padded copy.
+inline void fuse_columns(const float* columns, std::int64_t stride, std::int64_t tasks, const float* weights,
+                         std::int64_t count, float* fused) {
+  constexpr std::int64_t whole = block_vectors * lanes;
+  const std::int64_t body = count / whole * whole;
+  fuse_tile(columns, stride, tasks, weights, 1, body, fused, 0);
+  if (body == count) return;
+  float rest[max_tasks * whole] = {};
+  for (std::int64_t t = 0; t < tasks; ++t)
+    __builtin_memcpy(rest + t * whole, columns + t * stride + body,
+                     static_cast<std::size_t>(count - body) * sizeof(float));
+  fuse_tile(rest, whole, tasks, weights, 1, count - body, fused + body, 0);
+}
+
 }  // namespace
 }  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

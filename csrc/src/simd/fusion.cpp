@@ -31,6 +31,13 @@ void transform(const FusionTask& task, std::int64_t begin, std::int64_t end, flo
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(task.scores, b);
     float* values = task.values + request.first * tasks;
+    if (task.scores.layout == Layout::task_major) {
+      load_request(task.scores, task.options, request, s);
+      for (std::int64_t t = 0; t < tasks; ++t)
+        __builtin_memcpy(task.values + task_row(task.scores, request, t), s.tile + t * task.stride,
+                         static_cast<std::size_t>(request.count) * sizeof(float));
+      continue;
+    }
     if (task.options.transform == Transform::identity) {
       widen(scores_at(task.scores, request.first * tasks), task.scores.type, request.count * tasks, values);
       continue;

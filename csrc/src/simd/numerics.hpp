@@ -57,6 +57,13 @@ inline float log_one_plus(float y) {
   return log_positive(s) + (y - (s - 1.0f)) / s;
 }
 
+// log(1 + y) of any y ≥ 0, inf and NaN included.
+inline float log1p(float y) {
+  const float finite = y < __builtin_inff() ? y : 0.0f;
+  const float s = 1.0f + finite;
+  return log(1.0f + y) + (finite - (s - 1.0f)) / s;
+}
+
 // exp(x) of any x: 0 below -104, denormal results rounded once, inf above 88.72, NaN at NaN. Cephes expf's polynomial
 // on |r| ≤ ½ log 2; the power of two is applied in two halves, each a normal float.
 inline float exp(float x) {

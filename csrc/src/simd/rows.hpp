@@ -181,7 +181,7 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
 inline bool fuses_rows(const Scores& scores, const FusionOptions& options) {
 #if defined(__AVX2__)
   const bool alone = options.transform == Transform::identity || options.transform == Transform::log;
-  return alone && scores.tasks >= 3 && scores.tasks <= 16;
+  return alone && scores.layout == Layout::item_major && scores.tasks >= 3 && scores.tasks <= 16;
 #else
   (void)scores, (void)options;
   return false;
@@ -206,6 +206,13 @@ inline void fuse_request(const Scores& scores, const FusionOptions& options, Req
                          const FusionScratch& s) {
   if (fuses_rows(scores, options)) {
     fuse_request_rows(scores, request, options, weights, s.fused, nullptr, 1);
+    return;
+  }
+  if (scores.layout == Layout::task_major && scores.type == ScoreType::float32 &&
+      options.transform == Transform::identity) {
+    const auto* columns = static_cast<const float*>(scores.data) + task_row(scores, request, 0);
+    const std::int64_t stride = scores.offsets != nullptr ? scores.rows : scores.candidates;
+    fuse_columns(columns, stride, scores.tasks, weights, request.count, s.fused);
     return;
   }
   load_request(scores, options, request, s);

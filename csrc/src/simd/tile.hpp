@@ -35,6 +35,12 @@ inline void widen(const void* from, ScoreType type, std::int64_t count, float* t
   __builtin_memcpy(to + i, wide, static_cast<std::size_t>(count - i) * sizeof *wide);
 }
 
+// Where task t of the request begins in task-major scores.
+inline std::int64_t task_row(const Scores& scores, Request request, std::int64_t t) {
+  if (scores.offsets != nullptr) return t * scores.rows + request.first;
+  return request.first * scores.tasks + t * scores.candidates;
+}
+
 constexpr std::int64_t block = 32;  // candidates that are transposed together
 
 // Transposes rows [first, first + count) of the scores to tile[T][stride], in columns from 0. Goes by eight tasks: up
@@ -113,6 +119,10 @@ inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks,
     float* row = tile + t * stride;
     if (options.transform == Transform::log || options.transform == Transform::zlog)
       for (std::int64_t i = 0; i < count; ++i) row[i] = log(row[i] + options.beta);
+    if (options.transform == Transform::log1p) {
+      const float slope = options.slope == nullptr ? 1.0f : options.slope[t];
+      for (std::int64_t i = 0; i < count; ++i) row[i] = log1p(slope * row[i]);
+    }
     if (options.transform == Transform::zscore || options.transform == Transform::zlog)
       zscore_row(row, count, options.epsilon);
     if (options.transform == Transform::rank) rank_row(row, count, scratch);
@@ -139,7 +149,12 @@ struct FusionScratch {
 
 // The request's transformed tile, to s.tile.
 inline void load_request(const Scores& scores, const FusionOptions& options, Request request, const FusionScratch& s) {
-  load_tile(scores, request.first, request.count, s.tile, s.stride);
+  if (scores.layout == Layout::task_major) {
+    for (std::int64_t t = 0; t < scores.tasks; ++t)
+      widen(scores_at(scores, task_row(scores, request, t)), scores.type, request.count, s.tile + t * s.stride);
+  } else {
+    load_tile(scores, request.first, request.count, s.tile, s.stride);
+  }
   transform_tile(s.tile, s.stride, scores.tasks, request.count, options, s.select);
 }
 
