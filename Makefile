@@ -15,13 +15,13 @@ test: $(VENV)/ready
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc bench -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
 	$(BIN)/mypy
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format -i $$(find csrc bench -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench

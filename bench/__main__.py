@@ -1,35 +1,56 @@
 """Times pygrade against what a user would call instead.
 
     python -m bench                               every suite
-    python -m bench --suite serving --quick       a look, below a minute
+    python -m bench --quick                       a look at all of them, below a minute
     python -m bench --suite serving --json        one JSON object on standard output
     python -m bench compare A.json B.json         what changed beyond the noise
+    python -m bench report                        tables and pictures from the committed results
 
-Results go to bench/results/ as JSON and CSV; ``--out`` names another place. One pinned thread, or ``--threads``.
+A full run writes <suite>-<isa>.json and .csv to bench/results/; ``--out`` names another place. One pinned thread, or
+``--threads``. PYGRADE_ISA=avx2 (or baseline) runs another instruction set than the best.
 """
 
 import argparse
 import json
-import os
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-from bench import harness
+from bench import harness, machine, results
 
 Suite = Callable[[bool], Iterator[harness.Row]]
+NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
 
 
 def suites() -> dict[str, tuple[Suite, ...]]:
     """The suites by name; each yields its rows as they are measured."""
-    from bench import bench_advantage, bench_dirichlet, bench_fusion, bench_grpo
+    from bench import (
+        bench_advantage,
+        bench_call,
+        bench_dirichlet,
+        bench_fusion,
+        bench_gain,
+        bench_grpo,
+        bench_lambdaloss,
+        bench_ranking,
+        bench_scaling,
+        bench_step,
+    )
 
     return {
-        "serving": (bench_fusion.serving,),
-        "group": (bench_fusion.group,),
+        "serving": (bench_fusion.serving, bench_ranking.rules, bench_ranking.policy),
+        "rollout": (bench_fusion.rollout, bench_gain.gain, bench_gain.rollout),
         "sampling": (bench_dirichlet.sampling,),
-        "training": (bench_dirichlet.log_prob, bench_grpo.loss, bench_advantage.training, bench_grpo.training),
+        "training": (
+            bench_dirichlet.log_prob,
+            bench_grpo.training,
+            bench_advantage.training,
+            bench_lambdaloss.training,
+            bench_step.training,
+        ),
+        "call": (bench_call.topk, bench_call.others),
+        "scaling": (bench_scaling.scaling,),
     }
 
 
@@ -38,40 +59,40 @@ def main() -> int:
         from bench.compare import main as compare
 
         return compare(sys.argv[2:])
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
-    parser.add_argument("--suite", default="all", help="serving, group, sampling, training or all")
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs")
+    if sys.argv[1:2] == ["report"]:
+        from bench.report import main as report
+
+        return report(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas")
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no files")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of everyone")
-    parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the table")
-    parser.add_argument("--out", type=Path, default=harness.RESULTS, help="directory of the results")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the tables")
+    parser.add_argument("--out", type=Path, default=results.RESULTS, help="directory of the results")
     options = parser.parse_args()
-
-    os.environ.pop("TRITON_INTERPRET", None)
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # overrides for old libraries; they slow numpy's own down
-        os.environ.pop(name, None)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
-    harness.pin(options.threads)
-
-    table = suites()
-    chosen = list(table) if options.suite == "all" else options.suite.split(",")
-    unknown = [name for name in chosen if name not in table]
-    if unknown:
-        parser.error(f"suite {unknown[0]!r} is unknown; want {', '.join(table)} or all")
-    reports = []
+    chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
-        report = harness.Report(name, harness.machine())
+        if name not in NAMES:
+            parser.error(f"suite {name!r} is unknown; want {', '.join(NAMES)} or all")
+
+    machine.prepare(options.threads)
+    table, reports = suites(), []
+    for name in chosen:
+        report, start = harness.Report(name, machine.facts()), time.perf_counter()
         for suite in table[name]:
             for row in suite(options.quick):
                 report.rows.append(row)
-                harness.progress(f"{name}: {row.op} {row.shape} {row.ratio:.2f} × {row.best_peer}")
+                times = "" if row.ratio is None else f": {row.ratio:.2f} × {row.best_peer}"
+                harness.progress(f"{name} {time.perf_counter() - start:4.0f} s  {row.op} {row.label}{times}")
         reports.append(report)
         if not options.quick:
-            harness.write(report, options.out)
+            results.write(report, options.out)
     if options.json:
-        print(json.dumps([asdict(report) for report in reports], ensure_ascii=False))
+        print(json.dumps({report.suite: results.as_record(report) for report in reports}, ensure_ascii=False))
     else:
-        print("\n\n".join(harness.table(report) for report in reports))
+        print("\n\n".join(results.table(report) for report in reports))
     return 0
 
 

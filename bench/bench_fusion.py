@@ -1,80 +1,111 @@
 """Fused top-k: one request in a serving process, and groups of sampled weights in training."""
 
+import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
 import pygrade
-from bench import core
-from bench.harness import OURS, Contender, Row, measure
-from bench.peers import numba_threshold, random_scores, topk_peers
+from bench import core, onnx_peers, verify
+from bench.harness import OURS, ROTATIONS, Contender, Row, measure
+from bench.peers import Floats, compiled, numba_threshold, random_scores, topk_peers
+
+SHAPES = [
+    (500, 8, 10), (500, 8, 50), (2000, 8, 50), (2000, 8, 100), (2000, 8, 500), (5000, 8, 100), (10_000, 8, 10),
+    (10_000, 8, 50), (10_000, 8, 100), (10_000, 8, 500), (100_000, 8, 100), (2000, 4, 100), (2000, 16, 100),
+    (2000, 6, 100),
+]  # fmt: skip
+LOG_SHAPES = [(500, 8, 10), (2000, 8, 100), (10_000, 8, 100)]
+WRITES_OUT = "out" in inspect.signature(pygrade.fuse_topk).parameters
 
 
-def _verify(contenders: dict[str, Contender], k: int) -> None:
-    """Everyone's values must be ours (indices may differ where scores tie within rounding)."""
-    ours = np.sort(np.asarray(contenders[OURS](0)[0]).ravel())
-    for name, run in contenders.items():
-        result = run(0)
-        values = result[0] if name != "faiss" else result[0][0]
-        if not np.allclose(np.sort(np.asarray(values).ravel()), ours, rtol=1e-5, atol=1e-5):
-            raise AssertionError(f"{name} disagrees with pygrade at k={k}")
+def topk_contenders(scores: list[Floats], weights: Floats, k: int, transform: str) -> dict[str, Contender]:
+    """Ours into given arrays, and ours that makes new ones."""
+    batched, query = [s[None] for s in scores], weights[None].copy()
+
+    def new(i: int) -> Any:
+        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform)
+
+    if not WRITES_OUT:
+        return {OURS: new}
+    out = np.empty((1, k), np.float32), np.empty((1, k), np.int32)
+
+    def given(i: int) -> Any:
+        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, out=out)
+
+    return {OURS: given, "pygrade, new arrays": new}
 
 
-def _serving(count: int, tasks: int, k: int, log: bool, seconds: float) -> Row:
-    rotations = 64 if count <= 20_000 else 16
-    scores = random_scores(rotations, (count, tasks))
-    weights = np.random.default_rng(1).random(tasks, np.float32)
-    transform = "log" if log else "identity"
-    batched = [s[None] for s in scores]
-    query = weights[None].copy()
-    contenders: dict[str, Contender] = {
-        OURS: lambda i: pygrade.fuse_topk(batched[i % rotations], query, k, transform),
-    }
-    library = topk_peers(scores, weights, k, log)
+def request(count: int, tasks: int, k: int, transform: str, seconds: float, compile: bool = True) -> Row:
+    """One request against everybody."""
+    scores = random_scores(ROTATIONS, (count, tasks))
+    weights = random_scores(1, (tasks,), seed=1)[0]
+    contenders = topk_contenders(scores, weights, k, transform)
+    library = topk_peers(scores, weights, k, transform == "log", compile)
     contenders |= library
-    kernel = None if log else numba_threshold()
+    kernel = None if transform == "log" else numba_threshold()
     if kernel is not None:
-        contenders["numba threshold"] = lambda i: kernel(scores[i % rotations], weights, k)
-    _verify(contenders, k)
+        contenders["numba threshold"] = lambda i: kernel(scores[i % ROTATIONS], weights, k)
+    for number in (0, 1):
+        fused = verify.fused_scores(scores[number], weights, transform)
+        for name, run in contenders.items():
+            verify.topk(name, run(number), fused, k)
     timings = measure(contenders, seconds)
-    alone = {} if log else core.run("fuse_topk", count, tasks, k)
-    return Row("fuse_topk", {"N": count, "T": tasks, "k": k, "f": transform}, timings, tuple(library), **alone)
+    name = "fuse_topk" if transform == "identity" else f"fuse_topk_{transform}"
+    alone = core.run(name, 1, 1, count, tasks, k, seconds=seconds / 8)
+    beside = ("numba threshold",) if kernel is not None else ()
+    return Row("fuse_topk", {"N": count, "T": tasks, "k": k, "f": transform}, timings, tuple(library), beside, **alone)
 
 
 def serving(quick: bool) -> Iterator[Row]:
     """One request per call, as a server ranks."""
-    shapes = [(2000, 8, 100), (500, 8, 10)] if quick else [
-        (500, 8, 10), (500, 8, 50), (2000, 8, 50), (2000, 8, 100), (2000, 8, 500), (5000, 8, 100), (10_000, 8, 10),
-        (10_000, 8, 50), (10_000, 8, 100), (10_000, 8, 500), (100_000, 8, 100), (2000, 4, 100), (2000, 16, 100),
-        (2000, 6, 100),
-    ]  # fmt: skip
-    seconds = 0.3 if quick else 1.0
-    for count, tasks, k in shapes:
-        yield _serving(count, tasks, k, False, seconds)
-    for count, tasks, k in [(2000, 8, 100)] if quick else [(500, 8, 10), (2000, 8, 100), (10_000, 8, 100)]:
-        yield _serving(count, tasks, k, True, seconds)
+    seconds = 0.7 if quick else 4.0
+    for count, tasks, k in [(500, 8, 10), (2000, 8, 100)] if quick else SHAPES:
+        yield request(count, tasks, k, "identity", seconds, not quick)
+    for count, tasks, k in [(2000, 8, 100)] if quick else LOG_SHAPES:
+        yield request(count, tasks, k, "log", seconds, not quick)
 
 
-def group(quick: bool) -> Iterator[Row]:
-    """[B, G] rollouts: fuse under every sampled weight vector and keep the k best."""
-    batch, samples, count, tasks, rotations = (16, 32, 1000, 8, 4) if quick else (64, 32, 1000, 8, 4)
-    scores = [torch.from_numpy(s) for s in random_scores(rotations, (batch, count, tasks))]
-    weights = torch.from_numpy(random_scores(1, (batch, samples, tasks), seed=1)[0])
+def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool = True) -> Row:
+    """[B, G] lists. A batch is many requests, so four batches are more than 64 distinct inputs."""
+    distinct = max(4, ROTATIONS // batch)
+    arrays = random_scores(distinct, (batch, count, tasks))
+    weight_array = random_scores(1, (batch, samples, tasks), seed=1)[0]
+    scores, weights = [torch.from_numpy(s) for s in arrays], torch.from_numpy(weight_array)
+    threads = torch.get_num_threads()
+    products = np.empty((batch, samples, count), np.float32)
 
+    def eager(s: torch.Tensor, w: torch.Tensor) -> Any:
+        return torch.topk(torch.bmm(w, s.transpose(1, 2)), k)
+
+    def with_numpy(i: int) -> Any:
+        np.matmul(weight_array, arrays[i % distinct].transpose(0, 2, 1), out=products)
+        best = np.argpartition(products, -k, -1)[..., -k:]
+        values = np.take_along_axis(products, best, -1)
+        order = np.argsort(-values, -1)
+        return np.take_along_axis(values, order, -1), np.take_along_axis(best, order, -1)
+
+    contenders: dict[str, Contender] = {
+        OURS: lambda i: pygrade.fuse_topk(scores[i % distinct], weights, k, num_threads=threads),
+        "torch": lambda i: eager(scores[i % distinct], weights),
+        "numpy": with_numpy,
+    } | onnx_peers.group_topk(arrays, weight_array, k)
+    if compile:
+        function = compiled(eager)
+        contenders["torch.compile"] = lambda i: function(scores[i % distinct], weights)
+    fused = verify.fused_scores(scores[0], weights, "identity")
+    for name, run in contenders.items():
+        verify.topk(name, run(0), fused, k)
+    timings = measure(contenders, seconds)
+    shape: dict[str, int | str] = {"B": batch, "G": samples, "N": count, "T": tasks, "k": k}
+    alone = core.run("fuse_topk", batch, samples, count, tasks, k, seconds=seconds / 8) if threads == 1 else {}
+    return Row("fuse_topk", shape, timings, tuple(name for name in contenders if name != OURS), **alone)
+
+
+def rollout(quick: bool) -> Iterator[Row]:
+    """Fuse under every sampled weight vector and keep the k best of each."""
+    batch = 16 if quick else 64
     for k in (10, 50):
-
-        def eager(s: torch.Tensor, w: torch.Tensor, k: int = k) -> object:
-            return torch.topk(torch.bmm(w, s.transpose(1, 2)), k)
-
-        compiled = torch.compile(eager, dynamic=False)
-        contenders: dict[str, Contender] = {
-            OURS: lambda i, k=k: pygrade.fuse_topk(scores[i % rotations], weights, k, num_threads=1),
-            "torch": lambda i, f=eager: f(scores[i % rotations], weights),
-            "torch.compile": lambda i, f=compiled: f(scores[i % rotations], weights),
-        }
-        _verify(contenders, k)
-        timings = measure(contenders, 1.0 if quick else 4.0)
-        shape = {"B": batch, "G": samples, "N": count, "T": tasks, "k": k}
-        alone = core.run("group", batch, samples, count, tasks, k)
-        yield Row("fuse_topk", shape, timings, ("torch", "torch.compile"), **alone)
+        yield group_topk(batch, 32, 1000, 8, k, 0.7 if quick else 8.0, not quick)

@@ -2,9 +2,12 @@
 
 import functools
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from bench.harness import Timing, progress
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "bench"
@@ -13,27 +16,35 @@ BUILD = ROOT / "build" / "bench"
 @functools.cache
 def executable() -> Path | None:
     """The built program, or None (with the reason printed) where there is no CMake or compiler."""
-    from bench.harness import progress
-
     commands = [
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
         ["cmake", "--build", str(BUILD), "--target", "pygrade_core_bench", "--parallel", "2"],
     ]
+    everywhere = _unpinned()
     for command in commands:
         try:
-            subprocess.run(command, capture_output=True, text=True, check=True)
+            subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=everywhere)
         except (OSError, subprocess.CalledProcessError) as error:
             progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
             return None
     return BUILD / "pygrade_core_bench"
 
 
-def run(op: str, *sizes: int) -> dict[str, Any]:
-    """``core_us``, ``bound_us`` and ``bound`` of one op and shape; empty where the program can't be built."""
+def _unpinned() -> Any:
+    """The timed process is pinned, which its children inherit; a build may use every processor."""
+    return lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:
+    """``core``, ``bound`` (None where there is none) and ``bound_kind`` of one op; empty where nothing is built."""
     program = executable()
     if program is None:
         return {}
-    command = [str(program), op, *map(str, sizes)]
-    facts: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    facts.pop("isa")
-    return facts
+    command = [str(program), str(seconds), op, *map(str, sizes)]
+    environment = os.environ | ({} if policy is None else {"PYGRADE_BENCH_POLICY": str(policy)})
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode != 0:
+        raise RuntimeError(f"{' '.join(command[1:])}: {result.stderr}")
+    facts = json.loads(result.stdout)
+    bound = facts["bound"] and Timing(**facts["bound"])
+    return {"core": Timing(**facts["core"]), "bound": bound, "bound_kind": facts["bound_kind"]}

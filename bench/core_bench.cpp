@@ -1,9 +1,10 @@
-// The C++ core alone, beside what this machine allows: reading the same buffers once, or its peak of fused
-// multiply-adds.
+// The C++ core alone, beside what this machine allows on the same buffers: one read-only pass, a copy, or its peak of
+// multiply-adds. Both are timed in turns.
 //
-//   pygrade_core_bench fuse_topk N T k | group B G N T k | group_advantage B G
+//   pygrade_core_bench SECONDS OP SIZES…     (the table in main names the operations and their sizes)
 //
-// prints one JSON object with core_us and bound_us (p50 of many, inputs rotated). `python -m bench` builds and runs it.
+// prints one JSON object: quantiles of microseconds for the core and, where there is one, for the bound. `python -m
+// bench` builds and runs it. PYGRADE_ISA chooses the instruction set of both.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -16,72 +17,116 @@
 #include <vector>
 
 #include "pygrade/advantage.hpp"
+#include "pygrade/dirichlet.hpp"
 #include "pygrade/fusion.hpp"
+#include "pygrade/gain.hpp"
+#include "pygrade/grpo.hpp"
 #include "pygrade/isa.hpp"
+#include "pygrade/ranker.hpp"
+#include "pygrade/ranking.hpp"
 
 namespace {
 
 using Buffer = std::vector<float>;
+using Sizes = std::vector<std::int64_t>;
+using Work = std::function<void(std::size_t)>;  // works on input number i modulo the number of inputs
+
+constexpr std::size_t rotations = 64;  // with fewer inputs the branch predictor learns the data
+volatile float sink;
+
+// --- timing
+// -----------------------------------------------------------------------------------------------------------
 
 double now_us() {
   return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// Median microseconds of run(i), i = 0, 1, …, timed in blocks that fill about 50 µs, for half a second.
-double median_us(const std::function<void(std::size_t)>& run) {
-  for (std::size_t i = 0; i < 3; ++i) run(i);
-  const double once_start = now_us();
-  run(3);
-  const double once = std::max(now_us() - once_start, 0.05);
-  const std::size_t calls = std::clamp<std::size_t>(static_cast<std::size_t>(50.0 / once), 1, 1000);
-  std::vector<double> samples;
-  std::size_t number = 4;
-  const double end = now_us() + 5e5;
-  while (now_us() < end || samples.size() < 7) {
+// A block is as many calls as fill about 50 µs; a sample is the microseconds a call of one block. Timed in turns, each
+// starts at another input, so that none finds in the cache what the other has just read.
+class Timed {
+ public:
+  explicit Timed(Work work, std::size_t first = 0) : work_(std::move(work)), number_(first) {
+    for (int i = 0; i < 3; ++i) work_(number_++);
     const double start = now_us();
-    for (std::size_t c = 0; c < calls; ++c) run(number++);
-    samples.push_back((now_us() - start) / static_cast<double>(calls));
+    work_(number_++);
+    const double once = std::max(now_us() - start, 0.05);
+    calls_ = std::clamp<std::size_t>(static_cast<std::size_t>(50.0 / once), 1, 1000);
   }
-  std::nth_element(samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2), samples.end());
-  return samples[samples.size() / 2];
+
+  void block() {
+    const double start = now_us();
+    for (std::size_t c = 0; c < calls_; ++c) work_(number_++);
+    samples_.push_back((now_us() - start) / static_cast<double>(calls_));
+  }
+
+  std::size_t blocks() const { return samples_.size(); }
+
+  // A bound that counts other work than it is held against is scaled to it.
+  std::string json(double scale = 1.0) {
+    std::ranges::sort(samples_);
+    const auto at = [&](double q) { return scale * samples_[static_cast<std::size_t>(q * (samples_.size() - 1))]; };
+    char text[160];
+    std::snprintf(text, sizeof text, "{\"p20\": %.5f, \"p50\": %.5f, \"p80\": %.5f, \"blocks\": %zu}", at(0.2), at(0.5),
+                  at(0.8), samples_.size());
+    return text;
+  }
+
+ private:
+  Work work_;
+  std::size_t calls_ = 1, number_;
+  std::vector<double> samples_;
+};
+
+struct Bound {
+  const char* kind = "";  // read, copy or flop; empty: none
+  Work work = {};
+  double scale = 1.0;
+};
+
+void compare(double seconds, const Work& core, const Bound& bound = {}) {
+  Timed ours(core);
+  std::vector<Timed> other;
+  if (bound.work) other.emplace_back(bound.work, rotations / 2);
+  for (const double end = now_us() + seconds * 1e6; now_us() < end || ours.blocks() < 7;) {
+    ours.block();
+    for (Timed& timed : other) timed.block();
+  }
+  std::printf("{\"isa\": \"%s\", \"core\": %s, \"bound\": %s, \"bound_kind\": \"%s\"}\n",
+              std::string(pygrade::isa_name(pygrade::active_isa())).c_str(), ours.json().c_str(),
+              other.empty() ? "null" : other[0].json(bound.scale).c_str(), bound.kind);
 }
 
-std::vector<Buffer> random_buffers(std::size_t count, std::size_t size) {
-  std::mt19937 generator(0);
-  std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
-  std::vector<Buffer> buffers(count, Buffer(size));
-  for (Buffer& buffer : buffers)
-    for (float& value : buffer) value = uniform(generator);
-  return buffers;
-}
+// --- what the machine allows
+// ------------------------------------------------------------------------------------------
 
-typedef float Wide __attribute__((vector_size(64), aligned(4), may_alias));
-
-// One read-only pass with eight independent accumulators; the compiler picks the registers of the instruction set.
-template <class Unused = void>
+// One read-only pass with eight independent accumulators of the native width.
+template <int bytes>
 inline __attribute__((always_inline)) float read_pass(const float* data, std::size_t size) {
+  typedef float Wide __attribute__((vector_size(bytes), aligned(4), may_alias));
+  constexpr std::size_t lanes = bytes / sizeof(float);
   Wide sums[8] = {};
   std::size_t i = 0;
-  for (; i + 128 <= size; i += 128)
-    for (std::size_t j = 0; j < 8; ++j) sums[j] += *reinterpret_cast<const Wide*>(data + i + 16 * j);
+  for (; i + 8 * lanes <= size; i += 8 * lanes)
+    for (std::size_t j = 0; j < 8; ++j) sums[j] += *reinterpret_cast<const Wide*>(data + i + lanes * j);
   float total = 0.0f;
-  for (const Wide& sum : sums)
-    for (int lane = 0; lane < 16; ++lane) total += sum[lane];
+  float lane_sums[8 * lanes];
+  std::memcpy(lane_sums, sums, sizeof sums);
+  for (float sum : lane_sums) total += sum;
   for (; i < size; ++i) total += data[i];
   return total;
 }
 
-constexpr std::int64_t flop_rounds = 20'000;
+constexpr std::int64_t flop_rounds = 5'000;
+constexpr int chains = 12;  // independent, so that the latency of a multiply-add hides; they fit 16 registers
 
-template <class Unused = void>
-inline __attribute__((always_inline)) float fma_rounds(float start) {
-  constexpr int chains = 12;
-  float values[chains][16];
+template <int lanes, bool fused>
+inline __attribute__((always_inline)) float multiply_add(float start) {
+  float values[chains][lanes];
   for (auto& chain : values)
     for (float& value : chain) value = start;
   for (std::int64_t round = 0; round < flop_rounds; ++round)
     for (auto& chain : values)
-      for (float& value : chain) value = __builtin_fmaf(value, 0.999f, 0.001f);
+      for (float& value : chain) value = fused ? __builtin_fmaf(value, 0.999f, 0.001f) : value * 0.999f + 0.001f;
   float total = 0.0f;
   for (auto& chain : values)
     for (float value : chain) total += value;
@@ -89,17 +134,12 @@ inline __attribute__((always_inline)) float fma_rounds(float start) {
 }
 
 #if defined(__x86_64__)
-__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"), optimize("O3"))) float read_512(const float* p,
-                                                                                                 std::size_t n) {
-  return read_pass<>(p, n);
-}
-__attribute__((target("arch=x86-64-v3"), optimize("O3"))) float read_256(const float* p, std::size_t n) {
-  return read_pass<>(p, n);
-}
-__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"), optimize("O3"))) float fma_512(float s) {
-  return fma_rounds<>(s);
-}
-__attribute__((target("arch=x86-64-v3"), optimize("O3"))) float fma_256(float s) { return fma_rounds<>(s); }
+#define V4 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512"), optimize("O3")))
+#define V3 __attribute__((target("arch=x86-64-v3"), optimize("O3")))
+V4 float read_512(const float* data, std::size_t size) { return read_pass<64>(data, size); }
+V3 float read_256(const float* data, std::size_t size) { return read_pass<32>(data, size); }
+V4 float multiply_add_512(float start) { return multiply_add<16, true>(start); }
+V3 float multiply_add_256(float start) { return multiply_add<8, true>(start); }
 #endif
 
 float read_once(const Buffer& buffer) {
@@ -107,89 +147,219 @@ float read_once(const Buffer& buffer) {
   if (pygrade::active_isa() == pygrade::Isa::avx512) return read_512(buffer.data(), buffer.size());
   if (pygrade::active_isa() == pygrade::Isa::avx2) return read_256(buffer.data(), buffer.size());
 #endif
-  return read_pass<>(buffer.data(), buffer.size());
+  return read_pass<16>(buffer.data(), buffer.size());
 }
 
-float fma_once(float start) {
+// The time of `flops` floating-point operations at this machine's peak.
+Bound flop_bound(double flops) {
+  double lanes = 4.0;
+  Work work = [](std::size_t i) { sink = multiply_add<4, false>(static_cast<float>(i & 7)); };
 #if defined(__x86_64__)
-  if (pygrade::active_isa() == pygrade::Isa::avx512) return fma_512(start);
-  if (pygrade::active_isa() == pygrade::Isa::avx2) return fma_256(start);
+  if (pygrade::active_isa() == pygrade::Isa::avx512) {
+    lanes = 16.0;
+    work = [](std::size_t i) { sink = multiply_add_512(static_cast<float>(i & 7)); };
+  } else if (pygrade::active_isa() == pygrade::Isa::avx2) {
+    lanes = 8.0;
+    work = [](std::size_t i) { sink = multiply_add_256(static_cast<float>(i & 7)); };
+  }
 #endif
-  return fma_rounds<>(start);
+  return {"flop", work, flops / (2.0 * lanes * chains * static_cast<double>(flop_rounds))};
 }
 
-volatile float sink;
-
-double flops_per_us() {
-  const double us = median_us([](std::size_t i) { sink = fma_once(static_cast<float>(i & 7)); });
-  return static_cast<double>(flop_rounds) * 12 * 16 * 2 / us;
+Bound read_bound(const std::vector<Buffer>& buffers) {
+  return {"read", [&](std::size_t i) { sink = read_once(buffers[i % buffers.size()]); }};
 }
 
-void print(double core_us, double bound_us, const char* bound) {
-  std::printf("{\"isa\": \"%s\", \"core_us\": %.4f, \"bound_us\": %.4f, \"bound\": \"%s\"}\n",
-              std::string(pygrade::isa_name(pygrade::active_isa())).c_str(), core_us, bound_us, bound);
+// --- inputs
+// -----------------------------------------------------------------------------------------------------------
+
+std::vector<Buffer> random_buffers(std::size_t count, std::int64_t size, float low = 0.0f, float high = 1.0f) {
+  std::mt19937 generator(0);
+  std::vector<Buffer> buffers(count, Buffer(static_cast<std::size_t>(size)));
+  for (Buffer& buffer : buffers)
+    for (float& value : buffer) value = low + (high - low) * static_cast<float>(generator() >> 8) * 0x1p-24f;
+  return buffers;
 }
 
-void fuse_topk(std::int64_t candidates, std::int64_t tasks, std::int64_t k) {
-  const auto size = static_cast<std::size_t>(candidates * tasks);
-  const std::vector<Buffer> scores = random_buffers(size > 200'000 ? 16 : 64, size);
-  const Buffer weights = random_buffers(1, static_cast<std::size_t>(tasks))[0];
-  Buffer values(static_cast<std::size_t>(k));
-  std::vector<std::int32_t> indices(static_cast<std::size_t>(k));
-  const double core = median_us([&](std::size_t i) {
-    const auto view =
-        pygrade::Scores::dense(scores[i % scores.size()].data(), pygrade::ScoreType::float32, 1, candidates, tasks);
-    pygrade::fuse_topk(view, weights, 1, k, {}, {}, values, indices);
-  });
-  const double bound = median_us([&](std::size_t i) { sink = read_once(scores[i % scores.size()]); });
-  print(core, bound, "read");
+pygrade::Scores view(const Buffer& scores, std::int64_t batch, std::int64_t candidates, std::int64_t tasks) {
+  return pygrade::Scores::dense(scores.data(), pygrade::ScoreType::float32, batch, candidates, tasks);
 }
 
-void group(std::int64_t batch, std::int64_t samples, std::int64_t candidates, std::int64_t tasks, std::int64_t k) {
-  const std::vector<Buffer> scores = random_buffers(4, static_cast<std::size_t>(batch * candidates * tasks));
-  const Buffer weights = random_buffers(1, static_cast<std::size_t>(batch * samples * tasks))[0];
+// --- the operations
+// ---------------------------------------------------------------------------------------------------
+
+void fuse_topk(double seconds, const Sizes& s, pygrade::Transform transform) {
+  const std::int64_t batch = s[0], samples = s[1], candidates = s[2], tasks = s[3], k = s[4];
+  // A batch is many requests: few of them are as many distinct inputs.
+  const auto scores = random_buffers(batch >= 16 ? 4 : rotations, batch * candidates * tasks);
+  const Buffer weights = random_buffers(1, batch * samples * tasks)[0];
   Buffer values(static_cast<std::size_t>(batch * samples * k));
   std::vector<std::int32_t> indices(values.size());
-  const double core = median_us([&](std::size_t i) {
-    const auto view =
-        pygrade::Scores::dense(scores[i % scores.size()].data(), pygrade::ScoreType::float32, batch, candidates, tasks);
-    pygrade::fuse_topk(view, weights, samples, k, {}, {}, values, indices);
-  });
-  print(core, 2.0 * static_cast<double>(batch * samples * candidates * tasks) / flops_per_us(), "flop");
+  pygrade::FusionOptions options;
+  options.transform = transform;
+  const Work work = [&](std::size_t i) {
+    pygrade::fuse_topk(view(scores[i % scores.size()], batch, candidates, tasks), weights, samples, k, options, {},
+                       values, indices);
+  };
+  const double flops = 2.0 * static_cast<double>(batch * samples * candidates * tasks);
+  compare(seconds, work, samples > 1 ? flop_bound(flops) : read_bound(scores));
 }
 
-void group_advantage(std::int64_t batch, std::int64_t samples) {
-  const std::vector<Buffer> rewards = random_buffers(64, static_cast<std::size_t>(batch * samples));
+void rank(double seconds, const Sizes& s) {
+  const std::int64_t candidates = s[0], tasks = s[1], k = s[2], rules = s[3];
+  const auto scores = random_buffers(rotations, candidates * tasks);
+  const Buffer weights = random_buffers(1, tasks)[0];
+  const Buffer boost = random_buffers(1, candidates, 0.5f, 1.5f)[0];
+  std::vector<std::uint8_t> mask(static_cast<std::size_t>(candidates));
+  std::vector<std::int32_t> groups(mask.size());
+  for (std::size_t i = 0; i < mask.size(); ++i) mask[i] = i % 10 != 0, groups[i] = static_cast<std::int32_t>(i % 50);
+  const std::int32_t cap = 3;
+  pygrade::PageRules page;
+  if (rules != 0) page = {mask, boost, boost, groups, {&cap, 1}};
+  Buffer values(static_cast<std::size_t>(k));
+  std::vector<std::int32_t> indices(values.size());
+  const Work work = [&](std::size_t i) {
+    pygrade::rank(view(scores[i % rotations], 1, candidates, tasks), weights, k, {}, page, values, indices);
+  };
+  compare(seconds, work, read_bound(scores));
+}
+
+// Features and predictions in, page out: the whole of Ranker::rank.
+void policy_rank(double seconds, const Sizes& s, const char* directory) {
+  const std::int64_t candidates = s[0], tasks = s[1], features = s[2], k = s[3];
+  const auto ranker = pygrade::Ranker::load(directory);
+  const auto scores = random_buffers(rotations, candidates * tasks, 0.001f, 1.0f);
+  const auto contexts = random_buffers(rotations, features, -1.0f, 1.0f);
+  Buffer values(static_cast<std::size_t>(k));
+  std::vector<std::int32_t> indices(values.size());
+  compare(seconds, [&](std::size_t i) {
+    pygrade::Request request;
+    request.context = contexts[i % rotations];
+    request.predictions = scores[i % rotations];
+    ranker->rank(request, {values, indices});
+  });
+}
+
+void topk_gain(double seconds, const Sizes& s) {
+  const std::int64_t batch = s[0], samples = s[1], candidates = s[2], tasks = s[3], k = s[4], components = s[5];
+  const auto scores = random_buffers(4, batch * candidates * tasks);
+  const Buffer weights = random_buffers(1, batch * samples * tasks)[0];
+  const Buffer gains = random_buffers(1, batch * candidates * components)[0];
+  const Buffer discount = random_buffers(1, k)[0];
+  Buffer gain(static_cast<std::size_t>(batch * samples * components));
+  const Work work = [&](std::size_t i) {
+    pygrade::topk_gain(view(scores[i % scores.size()], batch, candidates, tasks), weights, samples, gains, discount, {},
+                       0, {}, components, {}, gain);
+  };
+  compare(seconds, work, flop_bound(2.0 * static_cast<double>(batch * samples * candidates * tasks)));
+}
+
+struct Draws {
+  pygrade::DirichletShape shape;
+  std::vector<Buffer> concentrations;
+  Buffer weights, log_weights, log_prob, gradient;
+
+  explicit Draws(const Sizes& s, float level = 1.0f)
+      : shape{s[0], s[1], s[2]},
+        concentrations(random_buffers(rotations, s[0] * s[2], 0.5f * level, 1.5f * level)),
+        weights(static_cast<std::size_t>(s[0] * s[1] * s[2])),
+        log_weights(weights.size()),
+        log_prob(static_cast<std::size_t>(s[0] * s[1])),
+        gradient(static_cast<std::size_t>(s[0] * s[2])) {
+    draw(0);
+  }
+
+  void draw(std::size_t i) {
+    pygrade::dirichlet_sample(concentrations[i % rotations], shape, i, 0, weights, log_weights, log_prob);
+  }
+};
+
+void dirichlet_sample(double seconds, const Sizes& s) {
+  Draws draws(s, static_cast<float>(s[3]) / 1000.0f);
+  compare(seconds, [&](std::size_t i) { draws.draw(i); });
+}
+
+void dirichlet_log_prob(double seconds, const Sizes& s, bool backward) {
+  Draws draws(s);
+  const Buffer upstream(draws.log_prob.size(), 1.0f);
+  compare(seconds, [&](std::size_t i) {
+    const Buffer& concentration = draws.concentrations[i % rotations];
+    pygrade::dirichlet_log_prob(concentration, draws.log_weights, draws.shape, 0.0, draws.log_prob);
+    if (backward)
+      pygrade::dirichlet_log_prob_backward(concentration, draws.log_weights, upstream, draws.shape, 0.0,
+                                           draws.gradient);
+  });
+}
+
+void grpo_loss(double seconds, const Sizes& s) {
+  Draws draws(s);
+  const Buffer old = draws.log_prob;
+  const Buffer advantages = random_buffers(1, s[0] * s[1], -1.0f, 1.0f)[0];
+  std::vector<Buffer> outputs(5, Buffer(static_cast<std::size_t>(s[0])));
+  pygrade::GrpoOptions options;
+  options.weight_floor = 0.0;
+  compare(seconds, [&](std::size_t i) {
+    const pygrade::GrpoInputs inputs{draws.concentrations[i % rotations], draws.log_weights, old, advantages,
+                                     draws.concentrations[0]};
+    pygrade::grpo_loss(inputs, draws.shape, options,
+                       {outputs[0], outputs[1], outputs[2], outputs[3], outputs[4], draws.gradient});
+  });
+}
+
+void group_advantage(double seconds, const Sizes& s, pygrade::Normalize normalize) {
+  const auto rewards = random_buffers(rotations, s[0] * s[1]);
   const float one = 1.0f;
   Buffer advantage(rewards[0].size());
   pygrade::AdvantageOptions options;
-  options.normalize = pygrade::Normalize::group;
-  const double core = median_us([&](std::size_t i) {
-    pygrade::group_advantage(rewards[i % rewards.size()], {&one, 1}, batch, samples, options, advantage);
-  });
-  const double bound = median_us([&](std::size_t i) {
-    const Buffer& source = rewards[i % rewards.size()];
+  options.normalize = normalize;
+  options.clip = 5.0f;
+  const Work work = [&](std::size_t i) {
+    pygrade::group_advantage(rewards[i % rotations], {&one, 1}, s[0], s[1], options, advantage);
+  };
+  const Work copy = [&](std::size_t i) {
+    const Buffer& source = rewards[i % rotations];
     std::memcpy(advantage.data(), source.data(), source.size() * sizeof(float));
     sink = advantage[i % advantage.size()];
-  });
-  print(core, bound, "copy");
+  };
+  compare(seconds, work, {"copy", copy});
 }
+
+struct Operation {
+  const char* name;
+  const char* sizes;
+  std::function<void(double, const Sizes&)> run;
+};
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const std::string op = argc > 1 ? argv[1] : "";
-  std::vector<std::int64_t> sizes;
-  for (int i = 2; i < argc; ++i) sizes.push_back(std::atoll(argv[i]));
-  if (op == "fuse_topk" && sizes.size() == 3) {
-    fuse_topk(sizes[0], sizes[1], sizes[2]);
-  } else if (op == "group" && sizes.size() == 5) {
-    group(sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]);
-  } else if (op == "group_advantage" && sizes.size() == 2) {
-    group_advantage(sizes[0], sizes[1]);
-  } else {
-    std::fprintf(stderr, "want: fuse_topk N T k | group B G N T k | group_advantage B G\n");
-    return 2;
-  }
-  return 0;
+  using pygrade::Normalize;
+  using pygrade::Transform;
+  const char* directory = std::getenv("PYGRADE_BENCH_POLICY");
+  const std::vector<Operation> operations = {
+      {"fuse_topk", "BGNTk", [](double t, const Sizes& s) { fuse_topk(t, s, Transform::identity); }},
+      {"fuse_topk_log", "BGNTk", [](double t, const Sizes& s) { fuse_topk(t, s, Transform::log); }},
+      {"fuse_topk_zlog", "BGNTk", [](double t, const Sizes& s) { fuse_topk(t, s, Transform::zlog); }},
+      {"rank", "NTkR", rank},  // R: 0 no rules, 1 mask, boosts and a cap
+      {"policy_rank", "NTFk", [=](double t, const Sizes& s) { policy_rank(t, s, directory ? directory : ""); }},
+      {"topk_gain", "BGNTkC", topk_gain},
+      {"dirichlet_sample", "BGTa", dirichlet_sample},  // a: mean concentration in thousandths
+      {"dirichlet_log_prob", "BGT", [](double t, const Sizes& s) { dirichlet_log_prob(t, s, false); }},
+      {"dirichlet_log_prob_gradient", "BGT", [](double t, const Sizes& s) { dirichlet_log_prob(t, s, true); }},
+      {"grpo_loss", "BGT", grpo_loss},
+      {"group_advantage_group", "BG", [](double t, const Sizes& s) { group_advantage(t, s, Normalize::group); }},
+      {"group_advantage_batch", "BG", [](double t, const Sizes& s) { group_advantage(t, s, Normalize::batch); }},
+  };
+  const double seconds = argc > 1 ? std::atof(argv[1]) : 0.0;
+  const std::string name = argc > 2 ? argv[2] : "";
+  Sizes sizes;
+  for (int i = 3; i < argc; ++i) sizes.push_back(std::atoll(argv[i]));
+  for (const Operation& operation : operations)
+    if (name == operation.name && sizes.size() == std::strlen(operation.sizes)) {
+      operation.run(seconds, sizes);
+      return 0;
+    }
+  std::fputs("want SECONDS OP SIZES…, with one number for each letter:\n", stderr);
+  for (const Operation& operation : operations) std::fprintf(stderr, "  %s %s\n", operation.name, operation.sizes);
+  return 2;
 }

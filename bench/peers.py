@@ -1,4 +1,7 @@
-"""What a user would call instead, for fused top-k. A peer that is not installed is left out."""
+"""What a user would call instead, for fused top-k. A peer that is not installed is left out.
+
+Everyone writes into memory that is allocated beforehand, where the library lets it.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.harness import Contender
+from bench import onnx_peers
+from bench.harness import ROTATIONS, Contender
 
 Floats = NDArray[np.float32]
-LOG_BETA = 1e-7
+BETA = 1e-7
 
 
 def aligned(shape: tuple[int, ...]) -> Floats:
@@ -21,111 +25,100 @@ def aligned(shape: tuple[int, ...]) -> Floats:
     return raw[start : start + size].reshape(shape)
 
 
-def random_scores(rotations: int, shape: tuple[int, ...], seed: int = 0) -> list[Floats]:
+def random_scores(count: int, shape: tuple[int, ...], seed: int = 0) -> list[Floats]:
     """Distinct aligned inputs, uniform in (0, 1)."""
     generator = np.random.default_rng(seed)
     inputs = []
-    for _ in range(rotations):
+    for _ in range(count):
         scores = aligned(shape)
-        scores[...] = generator.random(shape, np.float32)
+        generator.random(dtype=np.float32, out=scores)
         inputs.append(scores)
     return inputs
 
 
-def topk_peers(scores: list[Floats], weights: Floats, k: int, log: bool = False) -> dict[str, Contender]:
-    """Library calls that fuse scores[N, T] with weights[T] and return the k best."""
-    rotations = len(scores)
-    tensors = [torch.from_numpy(s) for s in scores]
-    weight = torch.from_numpy(weights)
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """torch.compile for one fixed shape, one such contender a row.
 
-    def with_numpy(i: int) -> Any:
-        values = scores[i % rotations]
-        fused = (np.log(values + np.float32(LOG_BETA)) if log else values) @ weights
+    Dynamo forgets what it knew: it keeps a limited number of shapes of one function, and then quietly runs it eagerly.
+    """
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False)  # type: ignore[no-any-return]
+
+
+def topk_peers(
+    scores: list[Floats], weights: Floats, k: int, log: bool = False, compile: bool = True
+) -> dict[str, Contender]:
+    """Library calls that fuse scores[N, T] with weights[T] and return values and indices of the k best."""
+    peers = {"numpy": _numpy(scores, weights, k, log), "torch": _torch(scores, weights, k, log)}
+    if compile:
+        peers["torch.compile"] = _compiled(scores, weights, k, log)
+    peers |= onnx_peers.topk(scores, weights, k, BETA if log else None)
+    peers |= _jax(scores, weights, k, log)
+    return peers if log else peers | _faiss(scores, weights, k)
+
+
+def _numpy(scores: list[Floats], weights: Floats, k: int, log: bool) -> Contender:
+    fused = np.empty(len(scores[0]), np.float32)
+    logs = np.empty(scores[0].shape, np.float32)
+
+    def run(i: int) -> Any:
+        values = scores[i % ROTATIONS]
+        if log:
+            values = np.log(np.add(values, np.float32(BETA), out=logs), out=logs)
+        np.dot(values, weights, out=fused)
         best = np.argpartition(fused, -k)[-k:] if k < len(fused) else np.arange(len(fused))
         best = best[np.argsort(-fused[best])]
         return fused[best], best
 
+    return run
+
+
+def _torch(scores: list[Floats], weights: Floats, k: int, log: bool) -> Contender:
+    tensors, weight = [torch.from_numpy(s) for s in scores], torch.from_numpy(weights)
+    fused, logs = torch.empty(len(scores[0])), torch.empty(scores[0].shape)
+    best = torch.empty(k), torch.empty(k, dtype=torch.int64)
+
+    def run(i: int) -> Any:
+        values = tensors[i % ROTATIONS]
+        if log:
+            values = torch.add(values, BETA, out=logs).log_()
+        return torch.topk(torch.mv(values, weight, out=fused), k, out=best)
+
+    return run
+
+
+def _compiled(scores: list[Floats], weights: Floats, k: int, log: bool) -> Contender:
+    tensors, weight = [torch.from_numpy(s) for s in scores], torch.from_numpy(weights)
+
     def fuse_and_take(values: torch.Tensor, w: torch.Tensor) -> Any:
-        return torch.topk(torch.mv(torch.log(values + LOG_BETA) if log else values, w), k)
+        return torch.topk(torch.mv(torch.log(values + BETA) if log else values, w), k)
 
-    compiled = torch.compile(fuse_and_take, dynamic=False)
-    peers: dict[str, Contender] = {
-        "numpy": with_numpy,
-        "torch": lambda i: fuse_and_take(tensors[i % rotations], weight),
-        "torch.compile": lambda i: compiled(tensors[i % rotations], weight),
-    }
-    peers |= _onnx_peers(scores, weights, k, log)
-    if not log:
-        peers |= _faiss_peers(scores, weights, k)
-    return peers
+    function = compiled(fuse_and_take)
+    return lambda i: function(tensors[i % ROTATIONS], weight)
 
 
-def _faiss_peers(scores: list[Floats], weights: Floats, k: int) -> dict[str, Contender]:
+def _faiss(scores: list[Floats], weights: Floats, k: int) -> dict[str, Contender]:
     try:
         import faiss
     except ImportError:
         return {}
-    query, rotations = weights[None], len(scores)
-    return {"faiss": lambda i: faiss.knn(query, scores[i % rotations], k, metric=faiss.METRIC_INNER_PRODUCT)}
+    query = weights[None]
+
+    def run(i: int) -> Any:
+        values, indices = faiss.knn(query, scores[i % ROTATIONS], k, metric=faiss.METRIC_INNER_PRODUCT)
+        return values[0], indices[0]
+
+    return {"faiss": run}
 
 
-def onnx_session(nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]) -> Any:
-    """A single-threaded ONNX Runtime session of a small graph."""
-    import onnx
-    import onnxruntime
-
-    graph = onnx.helper.make_graph(nodes, "peer", inputs, outputs, constants)
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _onnx_peers(scores: list[Floats], weights: Floats, k: int, log: bool) -> dict[str, Contender]:
+def _jax(scores: list[Floats], weights: Floats, k: int, log: bool) -> dict[str, Contender]:
     try:
-        import onnx
-        import onnxruntime
+        import jax
     except ImportError:
         return {}
-    make, tensor_type, float32 = onnx.helper.make_node, onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
-    nodes, source = [], "s"
-    if log:
-        nodes += [make("Add", ["s", "beta"], ["shifted"]), make("Log", ["shifted"], ["logs"])]
-        source = "logs"
-    nodes += [
-        make("Gemm", ["w", source], ["fused"], transB=1),
-        make("TopK", ["fused", "k"], ["v", "i"], axis=1, largest=1, sorted=1),
-    ]
-    constants = [onnx.numpy_helper.from_array(np.array([k], np.int64), "k")]
-    if log:
-        constants.append(onnx.numpy_helper.from_array(np.array([LOG_BETA], np.float32), "beta"))
-    count, tasks = scores[0].shape
-    session = onnx_session(
-        nodes,
-        [tensor_type("s", float32, [count, tasks]), tensor_type("w", float32, [1, tasks])],
-        [tensor_type("v", float32, [1, k]), tensor_type("i", onnx.TensorProto.INT64, [1, k])],
-        constants,
-    )
-    rotations, query = len(scores), weights[None].copy()
-    value = onnxruntime.OrtValue.ortvalue_from_numpy
-    values, indices, bound_query = value(np.empty((1, k), np.float32)), value(np.empty((1, k), np.int64)), value(query)
-    bindings = []
-    for one in scores:
-        binding = session.io_binding()
-        binding.bind_ortvalue_input("s", value(one))
-        binding.bind_ortvalue_input("w", bound_query)
-        binding.bind_ortvalue_output("v", values)
-        binding.bind_ortvalue_output("i", indices)
-        bindings.append(binding)
-
-    def with_binding(i: int) -> Any:
-        session.run_with_iobinding(bindings[i % rotations])
-        return values.numpy()[0], indices.numpy()[0]
-
-    return {
-        "onnxruntime": lambda i: session.run(None, {"s": scores[i % rotations], "w": query}),
-        "onnxruntime bound": with_binding,
-    }
+    inputs, weight = [jax.device_put(s) for s in scores], jax.device_put(weights)
+    function = jax.jit(lambda s, w: jax.lax.top_k((jax.numpy.log(s + BETA) if log else s) @ w, k))
+    return {"jax": lambda i: jax.block_until_ready(function(inputs[i % ROTATIONS], weight))}
 
 
 def numba_threshold() -> Callable[[Floats, Floats, int], Any] | None:

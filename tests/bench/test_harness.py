@@ -1,0 +1,78 @@
+"""Timing, the records and their files."""
+
+import csv
+import time
+
+import pytest
+
+from bench import harness, results
+from bench.harness import NOTHING, OURS, Report, Row, Timing
+
+
+def flat(p50: float) -> Timing:
+    return Timing(p50, p50, p50, 100)
+
+
+def row(**options: object) -> Row:
+    timings = {OURS: flat(2.0), "numpy": flat(10.0), "torch": flat(6.0), "numba threshold": flat(3.0)}
+    values = {"core": flat(1.5), "bound": flat(0.5), "bound_kind": "read"} | options
+    return Row("fuse_topk", {"N": 10, "T": 8}, timings, ("numpy", "torch"), ("numba threshold",), **values)
+
+
+def test_contenders_are_timed_in_microseconds_and_take_turns():
+    order = []
+
+    def sleeping(name, seconds):
+        def run(i):
+            order.append(name)
+            time.sleep(seconds)
+
+        return run
+
+    timings = harness.measure({"a": sleeping("a", 0.001), "b": sleeping("b", 0.003)}, 0.1)
+    assert 1000 < timings["a"].p50 < timings["b"].p50
+    assert timings["b"].p50 > 3000
+    assert all(t.p20 <= t.p50 <= t.p80 and t.blocks >= 7 for t in timings.values())
+    turns = order[8:]  # behind the warm-up
+    assert all(set(turns[i : i + 2]) == {"a", "b"} for i in range(0, len(turns), 2))
+    assert turns[:2] != turns[2:4] or len({tuple(turns[i : i + 2]) for i in range(0, len(turns), 2)}) == 2
+
+
+def test_every_input_is_visited():
+    seen = set()
+    harness.measure({"a": lambda i: seen.add(i % harness.ROTATIONS), "b": lambda i: None}, 0.02)
+    assert seen == set(range(harness.ROTATIONS))
+
+
+def test_ratios_are_to_the_best_library_peer():
+    found = row()
+    assert found.best_peer == "torch"
+    assert found.ratio == 3.0
+    assert found.core_ratio == 4.0
+    assert found.bound_ratio == 3.0
+    assert found.ratio_to("numba threshold") == 1.5
+    assert found.overhead is None
+
+
+def test_the_overhead_leaves_out_the_harness_and_the_core():
+    found = row()
+    found.timings[NOTHING] = flat(0.1)
+    assert found.overhead == pytest.approx(0.4)
+
+
+def test_a_row_without_peers_has_no_ratio():
+    found = row(core=None, bound=None)
+    found.peers = ()
+    assert (found.best_peer, found.ratio, found.core_ratio, found.bound_ratio) == (None,) * 4
+    assert "fuse_topk" in results.table(Report("call", {"processor": "P", "isa": "avx2"}, [found]))
+
+
+def test_reports_survive_their_files(tmp_path):
+    report = Report("serving", {"processor": "P", "isa": "avx2", "pygrade": "0.1"}, [row()])
+    path = results.write(report, tmp_path)
+    assert path.name == "serving-avx2.json"
+    assert results.read(path) == report
+    assert results.read_all(tmp_path) == {"avx2": {"serving": report}}
+    lines = list(csv.DictReader(path.with_suffix(".csv").read_text().splitlines()))
+    assert [line["contender"] for line in lines] == [*report.rows[0].timings, "C++ alone", "bound: read"]
+    assert {line["isa"] for line in lines} == {"avx2"}

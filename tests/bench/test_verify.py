@@ -1,0 +1,73 @@
+"""A contender that is wrong is not timed."""
+
+import numpy as np
+import pytest
+import torch
+
+import pygrade
+from bench import verify
+
+
+@pytest.fixture
+def scores():
+    return np.random.default_rng(0).random((1, 50, 4), np.float32)
+
+
+WEIGHTS = np.array([[0.4, 0.3, 0.2, 0.1]], np.float32)
+
+
+def test_the_right_page_passes_for_everyone(scores):
+    fused = verify.fused_scores(scores, WEIGHTS, "identity")
+    values, indices = pygrade.fuse_topk(scores, WEIGHTS, 5)
+    verify.topk("pygrade", (values, indices), fused, 5)
+    verify.topk("numpy", (values[0, ::-1].copy(), indices[0, ::-1].copy()), fused, 5)  # in any order
+    single = verify.fused_scores(scores[0], WEIGHTS[0], "identity")
+    verify.topk("numpy", (values, indices), single, 5)
+
+
+@pytest.mark.parametrize(
+    ("values", "indices", "message"),
+    [
+        ([0.0, 0.01, 0.0], [0, 0, 0], "values differs"),
+        ([0.0, 0.0, 0.0], [1, 0, 0], "score of the indices differs"),
+    ],
+)
+def test_a_wrong_page_is_named(scores, values, indices, message):
+    fused = verify.fused_scores(scores, WEIGHTS, "identity")
+    right = pygrade.fuse_topk(scores, WEIGHTS, 3)
+    wrong = right.values + np.array(values, np.float32), right.indices + np.array(indices)
+    with pytest.raises(AssertionError, match=f"numpy: {message}"):
+        verify.topk("numpy", wrong, fused, 3)
+
+
+def test_an_index_that_comes_twice_is_named():
+    fused = torch.tensor([[1.0, 1.0, 0.5]]).double()
+    with pytest.raises(AssertionError, match="an index comes twice"):
+        verify.topk("numpy", ([[1.0, 1.0]], [[0, 0]]), fused, 2)
+
+
+def test_ours_is_held_to_more_than_peers():
+    wanted = torch.ones(3).double()
+    verify.close("numpy", "sum", wanted + 1e-4, wanted)
+    with pytest.raises(AssertionError, match="pygrade: sum differs"):
+        verify.close("pygrade", "sum", wanted + 1e-4, wanted)
+
+
+def test_a_share_may_be_wrong_where_it_is_given():
+    wanted = torch.ones(100).double()
+    found = wanted.clone()
+    found[0] = 2.0
+    verify.close("torch", "gain", found, wanted, 0.99)
+    with pytest.raises(AssertionError, match=r"99.0000% right, off by up to 1"):
+        verify.close("torch", "gain", found, wanted, 0.999)
+
+
+def test_draws_have_the_right_mean_and_density():
+    concentration = torch.tensor([[0.5, 1.0, 3.0]]).repeat(64, 1)
+    drawn = pygrade.dirichlet_sample(concentration, 32, seed=0)
+    verify.draws("pygrade", drawn, concentration)
+    other = pygrade.dirichlet_sample(concentration.flip(1), 32, seed=0)
+    with pytest.raises(AssertionError, match="standard errors off"):
+        verify.draws("pygrade", other, concentration)
+    with pytest.raises(AssertionError, match="log_prob differs"):
+        verify.draws("pygrade", (drawn.weights, drawn.log_weights, drawn.log_prob + 0.1), concentration)
