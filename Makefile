@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(shell find csrc CMakeLists.txt -type f)
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check check-kernels format bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/pygrade demo
@@ -22,6 +22,12 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc bench -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+
+# Every kernel for every GPU target under both Tritons, against bench/budgets; UPDATE=--update writes the budgets.
+check-kernels: $(VENV)/ready
+	$(BIN)/python -m bench.resources --check --jobs 2 $(UPDATE)
+	[ -d build/triton-3.6/triton ] || $(BIN)/python -m pip install --no-deps --target build/triton-3.6 'triton==3.6.*'
+	PYTHONPATH=build/triton-3.6 $(BIN)/python -m bench.resources --check --jobs 2 $(UPDATE)
 
 bench: $(VENV)/ready
 	$(BIN)/python -m bench

@@ -1,197 +1,194 @@
 """What every Triton kernel uses on every GPU target, read from binaries compiled without a GPU.
 
-    python -m bench.resources                       the table
-    python -m bench.resources --check               also fail on a spill, a stack or an inexact instruction
-    python -m bench.resources --targets sm_90 --json
+    python -m bench.resources                            the table, then a roofline estimate per op
+    python -m bench.resources --check                    fail on a broken rule, or on more than the budget
+    python -m bench.resources --update                   write the budget; the change shows as a diff
+    python -m bench.resources --sample --targets sm_90 --json
 
-The launch functions themselves say what is compiled: each case below calls one on small CPU tensors while the launch is
-recorded instead of run, so that the shapes, specialisations and launch configuration are those of a real call.
+The rules: nothing spills; no float32 arithmetic that the compiler may fuse, flush or approximate; no global scratch;
+128-bit loads of the scores where a variant asks for them. The budget (bench/budgets/, a file per Triton version and a
+line per kernel and target) bounds registers, shared memory and instructions from above and wide loads from below. A
+spill that is known and not yet mended stands there too, as ``spills``.
 """
 
 import argparse
 import json
 import os
-import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Any
+from multiprocessing import get_context
+from pathlib import Path
 
-if os.environ.get("TRITON_INTERPRET"):
-    sys.exit("bench.resources compiles: unset TRITON_INTERPRET")
+from bench import roofline
 
-import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from triton.runtime.jit import JITFunction
-
-from bench.resource_cases import CASES
-
-TARGETS = {
-    "sm_80": GPUTarget("cuda", 80, 32),
-    "sm_90": GPUTarget("cuda", 90, 32),
-    "sm_100": GPUTarget("cuda", 100, 32),
-    "gfx942": GPUTarget("hip", "gfx942", 64),
-}
-POINTERS = {
-    torch.float64: "*fp64", torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16",
-    torch.int64: "*i64", torch.int32: "*i32", torch.int8: "*i8", torch.uint8: "*u8", torch.bool: "*i1",
-}  # fmt: skip
-OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+BUDGETS = Path(__file__).parent / "budgets"
+AT_MOST = ("registers", "shared", "instructions")  # of the budget; wide loads at least
+Budget = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One recorded launch: a kernel with its arguments, compile-time constants and options."""
+class Row:
+    """One kernel of one variant on one target; the fields after ``warps`` are those of `bench.binaries.Resources`."""
 
-    kernel: JITFunction
-    arguments: dict[str, Any]
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Resources:
-    """One kernel on one target. ``spills`` counts what does not fit into registers: bytes of stack and of local memory,
-    or spilled vector registers and private bytes; ``inexact`` the float32 instructions that the compiler may fuse."""
-
-    case: str
+    variant: str
     kernel: str
     target: str
+    warps: int
     registers: int
     spills: int
-    shared_bytes: int
+    shared: int
+    scratch: int
     instructions: int
     inexact: int
-    num_warps: int
+    wide_loads: int
+
+    @property
+    def key(self) -> str:
+        """Its line in the budget."""
+        return f"{self.variant} {self.kernel.strip('_')} {self.target}"
 
 
-@contextmanager
-def recorded_launches() -> Iterator[list[Launch]]:
-    """Inside the block, launching a kernel appends to the list and runs nothing."""
-    launches: list[Launch] = []
+def measure(variant: str, targets: tuple[str, ...]) -> list[Row]:
+    """Compile the launches of one variant (cached by Triton) and read the binaries."""
+    from bench.binaries import resources
+    from pygrade import aot
+    from pygrade.aot_variants import VARIANTS
 
-    def record(self: JITFunction, *arguments: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
-        options = {name: keywords.pop(name) for name in OPTIONS if name in keywords}
-        launches.append(Launch(self, dict(zip(self.arg_names, arguments, strict=False)) | keywords, options))
-
-    original = JITFunction.run
-    JITFunction.run = record  # type: ignore[method-assign]
-    try:
-        yield launches
-    finally:
-        JITFunction.run = original  # type: ignore[method-assign]
-
-
-def source_of(launch: Launch) -> ASTSource:
-    """The kernel specialised as Triton's launcher would: 16-divisible pointers and integers, ones and None constant."""
-    constant = {p.name for p in launch.kernel.params if p.is_constexpr}
-    signature: dict[str, str] = {}
-    constants: dict[str, Any] = {}
-    attributes: dict[tuple[int], list[list[Any]]] = {}
-    for position, name in enumerate(launch.kernel.arg_names):
-        value = launch.arguments[name]
-        divisible = isinstance(value, torch.Tensor)
-        if name in constant or value is None or (type(value) is int and value == 1):
-            signature[name], constants[name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            signature[name] = POINTERS[value.dtype]
-        elif isinstance(value, bool):
-            signature[name] = "i1"
-        elif isinstance(value, int):
-            signature[name], divisible = ("i32" if -(2**31) <= value < 2**31 else "i64"), value % 16 == 0
-        else:
-            signature[name] = "fp32"
-        if divisible:
-            attributes[(position,)] = [["tt.divisibility", 16]]
-    return ASTSource(fn=launch.kernel, signature=signature, constexprs=constants, attrs=attributes)
-
-
-def measure(case: str, launch: Launch, target: str) -> Resources:
-    """Compile one launch for one target (cached by Triton) and read the binary."""
-    compiled = triton.compile(source_of(launch), target=TARGETS[target], options=launch.options)
-    read = _read_amd if target.startswith("gfx") else _read_nvidia
-    registers, spills, instructions, inexact = read(compiled)
-    return Resources(
-        case, launch.kernel.__name__, target, registers, spills, compiled.metadata.shared, instructions, inexact,
-        launch.options.get("num_warps", 4),
-    )  # fmt: skip
-
-
-def _read_nvidia(compiled: Any) -> tuple[int, int, int, int]:
-    tool = os.path.join(os.path.dirname(triton.__file__), "backends", "nvidia", "bin", "cuobjdump")
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage, code = (
-            subprocess.run([tool, flag, file.name], capture_output=True, text=True, check=True).stdout
-            for flag in ("-res-usage", "-sass")
-        )
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
-    assert found is not None, usage
-    registers, stack, local = map(int, found.groups())
-    instructions = len(re.findall(r"/\*[0-9a-f]{4,}\*/\s+[@!A-Z]", code))
-    inexact = len(re.findall(r"\b(?:add|sub|mul|fma|mad)(?:\.ftz)?\.f32\b", compiled.asm["ptx"]))
-    return registers, stack + local, instructions, inexact
-
-
-def _read_amd(compiled: Any) -> tuple[int, int, int, int]:
-    text = compiled.asm["amdgcn"]
-
-    def number(key: str) -> int:
-        found = re.search(rf"\.{key}:\s*(\d+)", text)
-        assert found is not None, key
-        return int(found[1])
-
-    spills = number("vgpr_spill_count") + number("private_segment_fixed_size")
-    return number("vgpr_count"), spills, len(re.findall(r"^\s+(?:s|v|global|ds|buffer|flat)_", text, re.M)), 0
-
-
-def collect(targets: list[str], only: str = "", progress: Callable[[str], None] = lambda _: None) -> list[Resources]:
-    """Every recorded launch of every case whose name contains ``only``, on every target."""
     rows = []
-    for case, call in CASES.items():
-        if only not in case:
-            continue
-        with recorded_launches() as launches:
-            call()
-        if not launches:
-            raise RuntimeError(f"case {case} launched no kernel")
-        for launch in launches:
-            for target in targets:
-                progress(f"{case} {launch.kernel.__name__} {target}")
-                rows.append(measure(case, launch, target))
+    for launch in aot.record(VARIANTS[variant].call):
+        for target in targets:
+            binary = aot.compiled(launch, target)
+            rows.append(Row(variant, launch.name, target, binary.metadata.num_warps, **asdict(resources(binary))))
     return rows
 
 
+def collect(variants: list[str], targets: tuple[str, ...], jobs: int) -> list[Row]:
+    """The rows of all variants in order, compiled by ``jobs`` processes."""
+    if jobs == 1:
+        return [row for variant in variants for row in measure(variant, targets)]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        parts = pool.map(measure, variants, [targets] * len(variants))
+        return [row for part in parts for row in part]
+
+
+def broken_rules(rows: Iterable[Row], wide: set[str]) -> list[str]:
+    """What no budget excuses; ``wide`` names the variants whose scores come in 128-bit loads."""
+    found = []
+    for row in rows:
+        if row.inexact:
+            found.append(f"{row.key}: {row.inexact} float32 instructions that may be fused or flushed; want none")
+        if row.scratch:
+            found.append(f"{row.key}: {row.scratch} bytes of Triton's own global scratch; want none")
+        if row.variant in wide and not row.wide_loads:
+            found.append(f"{row.key}: no 128-bit load; want the scores loaded so")
+    return found
+
+
+def over_budget(rows: Iterable[Row], budget: Budget) -> list[str]:
+    """Where rows take more than the budget's lines allow, or have none."""
+    found = []
+    for row in rows:
+        line = budget.get(row.key)
+        if line is None:
+            found.append(f"{row.key}: no line in the budget; run python -m bench.resources --update")
+            continue
+        found += [
+            f"{row.key}: {getattr(row, name)} {name}; the budget has {line[name]}"
+            for name in AT_MOST
+            if getattr(row, name) > line[name]
+        ]
+        if row.spills > line.get("spills", 0):
+            found.append(f"{row.key}: {row.spills} spills; want {line.get('spills', 'none')}")
+        if row.wide_loads < line["wide_loads"]:
+            found.append(f"{row.key}: {row.wide_loads} wide_loads; the budget has {line['wide_loads']}")
+    return found
+
+
+def budget_of(rows: list[Row]) -> Budget:
+    """The lines that these rows just fit."""
+    lines = {row.key: {name: getattr(row, name) for name in (*AT_MOST, "wide_loads")} for row in rows}
+    for row in rows:
+        if row.spills:
+            lines[row.key]["spills"] = row.spills
+    return lines
+
+
+def budget_path(triton_version: str) -> Path:
+    """The budget of a Triton version: 3.6.1 and 3.6.0 share one."""
+    return BUDGETS / f"triton-{'.'.join(triton_version.split('.')[:2])}.json"
+
+
+def write_budget(path: Path, budget: Budget) -> None:
+    """One line a kernel and target, replaced as a whole."""
+    path.parent.mkdir(exist_ok=True)
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(line)}" for key, line in sorted(budget.items()))
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text("{\n" + lines + "\n}\n")
+    temporary.replace(path)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text."""
+    width = max((len(row.variant) for row in rows), default=8) + 2
+    lines = [
+        f"{'variant':{width}}{'kernel':22}{'target':8}{'warps':>6}{'regs':>6}{'spills':>8}{'shared':>8}{'instr':>8}"
+        f"{'inexact':>9}{'128-bit':>9}"
+    ]
+    lines += [
+        f"{r.variant:{width}}{r.kernel.strip('_'):22}{r.target:8}{r.warps:6}{r.registers:6}{r.spills:8}{r.shared:8}"
+        f"{r.instructions:8}{r.inexact:9}{r.wide_loads:9}"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.resources", description=__doc__.split("\n")[0])
     parser.add_argument("--targets", default=",".join(TARGETS), help="comma-separated: %(default)s")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--check", action="store_true", help="exit 1 on spills or inexact float32 instructions")
-    parser.add_argument("--tolerate", type=int, default=0, metavar="BYTES", help="spills that --check lets pass")
+    parser.add_argument("--only", default="", help="variants whose name contains this")
+    parser.add_argument("--sample", action="store_true", help="the variants that CI compiles")
+    parser.add_argument("--check", action="store_true", help="exit 1 on a broken rule or more than the budget")
+    parser.add_argument("--update", action="store_true", help="write the budget of this Triton version")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
+    parser.add_argument("--gpu", default="H100", choices=roofline.GPUS, help="of the roofline: %(default)s")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
-    rows = collect(options.targets.split(","), options.only, lambda text: print(text, file=sys.stderr))
-    if options.json:
-        print(json.dumps({"triton": triton.__version__, "kernels": [asdict(r) for r in rows]}))
+    if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+        parser.error("TRITON_INTERPRET is set; unset it to compile")
+    import triton
+
+    from pygrade.aot_variants import VARIANTS
+
+    whole = not options.only and not options.sample and options.targets == ",".join(TARGETS)
+    names = [n for n, v in VARIANTS.items() if options.only in n and (v.sample or not options.sample)]
+    rows = list({row.key: row for row in collect(names, tuple(options.targets.split(",")), options.jobs)}.values())
+    path = budget_path(triton.__version__)
+    budget: Budget = json.loads(path.read_text()) if path.exists() else {}
+    if not budget:
+        print(f"no budget for Triton {triton.__version__}: the rules alone are checked", file=sys.stderr)
+        budget = {key: line | {"spills": 0} for key, line in budget_of(rows).items()}
+    problems = broken_rules(rows, {name for name, variant in VARIANTS.items() if variant.wide})
+    if options.update:
+        write_budget(path, budget_of(rows) if whole else budget | budget_of(rows))
+        problems += [f"{row.key}: {row.spills} spills, now in the budget" for row in rows if row.spills]
     else:
-        print(f"Triton {triton.__version__}: {len(rows)} compiled kernels")
-        print(
-            f"{'case':34}{'kernel':22}{'target':8}{'warps':>6}{'regs':>6}{'spills':>8}{'shared':>8}{'instr':>8}{'inexact':>9}"
-        )
-        for r in rows:
-            print(
-                f"{r.case:34}{r.kernel:22}{r.target:8}{r.num_warps:6}{r.registers:6}{r.spills:8}{r.shared_bytes:8}"
-                f"{r.instructions:8}{r.inexact:9}"
-            )
-    bad = [r for r in rows if r.spills > options.tolerate or r.inexact]
-    for r in bad:
-        print(f"{r.case} {r.kernel} on {r.target}: {r.spills} spills, {r.inexact} inexact", file=sys.stderr)
-    return 1 if options.check and bad else 0
+        problems += over_budget(rows, budget)
+    if options.json:
+        record = {"triton": triton.__version__, "kernels": [asdict(r) for r in rows], "problems": problems}
+        print(json.dumps(record | {"roofline": roofline.estimates(options.gpu)}))
+    else:
+        print(f"Triton {triton.__version__}: {len(rows)} binaries of {len(names)} variants")
+        print(table(rows) + "\n\n" + roofline.table(options.gpu))
+        missing = [] if not whole else sorted(set(budget) - {row.key for row in rows})
+        lower = [r.key for r in rows if budget.get(r.key) and budget_of([r])[r.key] != budget[r.key]]
+        if (missing or lower) and not options.update:
+            print(f"{len(lower)} lines differ from the budget, {len(missing)} are no longer built: see --update")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if options.check and problems else 0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def _loss_kernel(
     psi = digamma(alpha)
     psi_total = digamma(total)
     exponent = tl.where(t < tasks, alpha - 1.0, 0.0)
-    count = samples.to(tl.float64)
+    count = tl.cast(samples, tl.float64)
     objective = total * 0.0
     outside = total * 0.0
     weight = total * 0.0

@@ -16,6 +16,7 @@ COMMANDS = {
     "abtest": "paired A/B test of policies in the simulated marketplace, lifts with intervals",
     "rank": "rank logged requests with a policy; print pages, weights and contributions per task",
     "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
+    "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
     "info": "versions, device, instruction set, and which backends work",
 }
 _TRACEBACK = "--traceback"

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade import console, ops
+from pygrade import aot, console, ops
 from pygrade.baselines import equal_weights, production_weights
 from pygrade.data.marketplace import FEATURES, PRODUCTION_WEIGHTS, TASKS, Marketplace
 from pygrade.evaluate import Evaluation, evaluate
 from pygrade.extras import require
 from pygrade.info import collect
 from pygrade.logs import Logs, write_logs
-from pygrade.options import Abtest, Demo, Evaluate, Info, Rank, Reproduce, Simulate, Train
+from pygrade.options import Abtest, Aot, Demo, Evaluate, Info, Rank, Reproduce, Simulate, Train
 from pygrade.pipeline import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
 from pygrade.policy import FusionPolicy
 from pygrade.progress import say, set_quiet
@@ -244,6 +244,15 @@ def _reproduce(args: Reproduce) -> dict[str, Any]:
     return record
 
 
+def _aot(args: Aot) -> dict[str, Any]:
+    manifest = aot.build(args.out, args.arch.split(","), args.only, say)
+    if not args.json:
+        binaries = manifest["binaries"]
+        size = sum(file["bytes"] for binary in binaries for file in binary["files"])
+        console.text(f"{len(binaries)} binaries, {size / 1e6:.1f} MB, and manifest.json in {args.out}")
+    return {"out": str(args.out), **manifest}
+
+
 def _info(args: Info) -> dict[str, Any]:
     record = collect()
     if not args.json:
@@ -288,5 +297,6 @@ _HANDLERS: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "abtest": (Abtest, _abtest),
     "rank": (Rank, _rank),
     "reproduce": (Reproduce, _reproduce),
+    "aot": (Aot, _aot),
     "info": (Info, _info),
 }

@@ -144,5 +144,19 @@ class Reproduce(StudyConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aot(Output):
+    """Compile the Triton kernels for GPUs that need not be here: cubin and PTX, or HSACO, and manifest.json.
+
+    A program without Python launches them through the driver: csrc/examples/launch_aot.c, docs/GPU.md.
+
+    Example: pygrade aot --arch sm_90,gfx942 --out build/aot
+    """
+
+    out: Path  # directory to write; an earlier one there is replaced
+    arch: str = "sm_80,sm_90,sm_100,gfx942"  # architectures, separated by commas
+    only: str = ""  # only variants whose name contains this, e.g. rollout
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info(Output):
     """Versions, device, instruction set, and which backends work here."""

@@ -47,6 +47,7 @@ ORDER = (
     # tools
     "extras", "files", "progress", "console", "intervals", "checkpoint", "tracking",
     "ops",
+    "aot_variants", "aot",
     # the pipeline
     "logs_parquet", "logs",
     "data.tables", "data.history", "data.kuairand_files", "mtl", "data.kuairand", "data",

@@ -1,0 +1,199 @@
+"""The calls whose launches are compiled ahead of time: what the launch functions can choose, in at most 60 variants.
+
+Shapes are those of a small batch; requests and rows are free in every kernel. `tests/kernels/test_variants.py` compares
+the list with what a sweep of shapes makes the launch functions choose.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pygrade import ops
+
+BATCH = 2
+SEED = (1 << 40) + 7  # beyond 32 bits, so that the kernels take seeds and offsets of 64
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One call of an op. ``sample``: CI compiles it too; ``wide``: its scores must be loaded 128 bits at a time."""
+
+    call: Callable[[], object]
+    sample: bool = False
+    wide: bool = False
+
+
+def _scores(candidates: int, tasks: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.zeros(BATCH, candidates, tasks, dtype=dtype)
+
+
+def _offsets(candidates: int) -> Tensor:
+    return torch.arange(BATCH + 1) * candidates
+
+
+def _advantage(normalize: str, samples: int, leave_one_out: bool = False) -> Callable[[], object]:
+    rewards = torch.zeros(BATCH, samples, 2)
+    return lambda: ops.group_advantage(rewards, torch.ones(2), normalize=normalize, leave_one_out=leave_one_out)
+
+
+def _sample(samples: int, tasks: int) -> Callable[[], object]:
+    return lambda: ops.dirichlet_sample(torch.ones(BATCH, tasks), samples, SEED, SEED)
+
+
+def _log_prob(samples: int, tasks: int, weight_floor: float) -> Callable[[], object]:
+    """With its backward pass."""
+
+    def call() -> None:
+        concentration = torch.ones(BATCH, tasks, requires_grad=True)
+        values = ops.dirichlet_log_prob(concentration, torch.zeros(BATCH, samples, tasks), weight_floor)
+        torch.autograd.grad(values.sum(), concentration)
+
+    return call
+
+
+def _entropy(tasks: int) -> Callable[[], object]:
+    return lambda: ops.dirichlet_entropy(torch.ones(BATCH, tasks))
+
+
+def _kl(tasks: int) -> Callable[[], object]:
+    return lambda: ops.dirichlet_kl(torch.ones(BATCH, tasks), torch.ones(BATCH, tasks))
+
+
+def _grpo(samples: int, tasks: int, weight_floor: float = 1e-5) -> Callable[[], object]:
+    rows, draws = torch.ones(BATCH, tasks), torch.zeros(BATCH, samples)
+    logs = torch.zeros(BATCH, samples, tasks)
+    return lambda: ops.grpo_loss(rows, logs, draws, draws, rows, weight_floor=weight_floor)
+
+
+def _transform(transform: str, jagged: bool = False, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
+    scores, offsets = _scores(64, 8, dtype), None
+    if jagged:
+        scores, offsets = scores.flatten(0, 1), _offsets(64)
+    return lambda: ops.transform_scores(scores, transform, offsets=offsets)
+
+
+def _fuse(
+    candidates: int, tasks: int, samples: int = 0, dtype: torch.dtype = torch.float32, jagged: bool = False
+) -> Callable[[], object]:
+    scores, offsets = _scores(candidates, tasks, dtype), None
+    weights = torch.zeros(BATCH, samples, tasks) if samples else torch.zeros(BATCH, tasks)
+    if jagged:
+        scores, offsets = scores.flatten(0, 1), _offsets(candidates)
+    return lambda: ops.fuse_scores(scores, weights, offsets=offsets)
+
+
+def _topk(
+    candidates: int,
+    tasks: int,
+    k: int,
+    samples: int = 0,
+    dtype: torch.dtype = torch.float32,
+    jagged: bool = False,
+    masked: bool = False,
+) -> Callable[[], object]:
+    scores, offsets = _scores(candidates, tasks, dtype), None
+    weights = torch.zeros(BATCH, samples, tasks) if samples else torch.zeros(BATCH, tasks)
+    mask = torch.ones(BATCH, candidates, dtype=torch.bool) if masked else None
+    if jagged:
+        scores, offsets = scores.flatten(0, 1), _offsets(candidates)
+        mask = None if mask is None else mask.flatten()
+    return lambda: ops.fuse_topk(scores, weights, k, mask=mask, offsets=offsets)
+
+
+def _lists(candidates: int, lists: int, components: int) -> tuple[Tensor | None, Tensor | None]:
+    if lists == 0:
+        return None, None
+    return torch.ones(BATCH, lists, candidates, dtype=torch.bool), torch.arange(components).int() % (lists + 1) - 1
+
+
+def _gain(
+    candidates: int,
+    tasks: int,
+    k: int,
+    components: int = 2,
+    lists: int = 1,
+    dtype: torch.dtype = torch.float32,
+    jagged: bool = False,
+) -> Callable[[], object]:
+    scores, offsets = _scores(candidates, tasks, dtype), None
+    gains = torch.zeros(BATCH, candidates, components)
+    masks, component_list = _lists(candidates, lists, components)
+    if jagged:
+        scores, gains, offsets = scores.flatten(0, 1), gains.flatten(0, 1), _offsets(candidates)
+        masks = None if masks is None else masks.transpose(0, 1).flatten(1)
+    return lambda: ops.topk_gain(
+        scores, torch.zeros(BATCH, 16, tasks), gains, k, torch.ones(k), masks, component_list, offsets=offsets
+    )
+
+
+def _rollout(
+    candidates: int, tasks: int, k: int, samples: int, components: int = 2, lists: int = 1, bounded: bool = True
+) -> Callable[[], object]:
+    masks, component_list = _lists(candidates, lists, components)
+    bounds = torch.stack([torch.zeros(tasks), torch.ones(tasks)]) if bounded else None
+    return lambda: ops.rollout(
+        torch.ones(BATCH, tasks), _scores(candidates, tasks), torch.zeros(BATCH, candidates, components), k,
+        torch.ones(k), samples, SEED, SEED, masks, component_list, bounds, 1e-5 if bounded else 0.0,
+    )  # fmt: skip
+
+
+HALF, BRAIN = torch.float16, torch.bfloat16
+
+VARIANTS: dict[str, Variant] = {
+    "advantage-batch-G16": Variant(_advantage("batch", 16), sample=True),
+    "advantage-batch-loo-G512": Variant(_advantage("batch", 512, True)),
+    "advantage-batch-G1": Variant(_advantage("batch", 1)),
+    "advantage-group-G32": Variant(_advantage("group", 32)),
+    "advantage-component-G1024": Variant(_advantage("component", 1024)),
+    "advantage-component-loo-G2048": Variant(_advantage("component", 2048, True)),
+    "advantage-none-G1": Variant(_advantage("none", 1)),
+    "sample-G32-T8": Variant(_sample(32, 8), sample=True),
+    "sample-G16-T16": Variant(_sample(16, 16)),
+    "sample-G512-T1": Variant(_sample(512, 1)),
+    "sample-G1-T64": Variant(_sample(1, 64)),
+    "log_prob-G32-T8": Variant(_log_prob(32, 8, 1e-5), sample=True),
+    "log_prob-G256-T1-exact": Variant(_log_prob(256, 1, 0.0)),
+    "log_prob-G1-T64": Variant(_log_prob(1, 64, 1e-5)),
+    "entropy-T8": Variant(_entropy(8)),
+    "entropy-T1": Variant(_entropy(1)),
+    "entropy-T64": Variant(_entropy(64)),
+    "kl-T8": Variant(_kl(8)),
+    "kl-T1": Variant(_kl(1)),
+    "kl-T64": Variant(_kl(64)),
+    "grpo-G32-T8": Variant(_grpo(32, 8), sample=True),
+    "grpo-G64-T64": Variant(_grpo(64, 64)),
+    "grpo-G128-T1-exact": Variant(_grpo(128, 1, 0.0)),
+    "grpo-G1-T5": Variant(_grpo(1, 5)),
+    "transform-log": Variant(_transform("log")),
+    "transform-zscore-f16-jagged": Variant(_transform("zscore", True, HALF)),
+    "transform-log1p": Variant(_transform("log1p")),
+    "transform-zlog": Variant(_transform("zlog"), sample=True),
+    "transform-zlog-bf16": Variant(_transform("zlog", False, BRAIN)),
+    "fuse-N1000-T8": Variant(_fuse(1000, 8), sample=True),
+    "fuse-N1000-T6-G4-jagged": Variant(_fuse(1000, 6, 4, jagged=True)),
+    "fuse-N1000-T8-f16": Variant(_fuse(1000, 8, dtype=HALF)),
+    "fuse-N1000-T64-bf16-G4": Variant(_fuse(1000, 64, 4, BRAIN)),
+    "fuse-N10-T1": Variant(_fuse(10, 1)),
+    "fuse-N30-T32": Variant(_fuse(30, 32)),
+    "fuse-N200-T8": Variant(_fuse(200, 8)),
+    "topk-N1000-T8-k50": Variant(_topk(1000, 8, 50), sample=True),
+    "topk-N2000-T8-k100-bf16": Variant(_topk(2000, 8, 100, dtype=BRAIN)),
+    "topk-N200-T5-k10-G32-masked": Variant(_topk(200, 5, 10, 32, masked=True)),
+    "topk-N4000-T6-k1000-G4-jagged": Variant(_topk(4000, 6, 1000, 4, jagged=True)),
+    "topk-N100000-T8-k100-f16": Variant(_topk(100_000, 8, 100, dtype=HALF)),
+    "topk-N1000-T64-k20": Variant(_topk(1000, 64, 20)),
+    "topk-N100-T8-k10": Variant(_topk(100, 8, 10)),
+    "topk-N5-T1-k1-jagged-masked": Variant(_topk(5, 1, 1, jagged=True, masked=True)),
+    "gain-N200-T6-k10": Variant(_gain(200, 6, 10), sample=True),
+    "gain-N1000-T8-k50-bf16": Variant(_gain(1000, 8, 50, 2, 2, BRAIN)),
+    "gain-N1000-T8-k50-one-list": Variant(_gain(1000, 8, 50, 1, 0)),
+    "gain-N500-T64-k20-f16-jagged": Variant(_gain(500, 64, 20, 3, 1, HALF, jagged=True)),
+    "gain-N3000-T4-k1024-jagged": Variant(_gain(3000, 4, 1024, 8, 0, jagged=True)),
+    "gain-N100-T5-k10-one-list": Variant(_gain(100, 5, 10, 1, 0)),
+    "gain-N5-T1-k1": Variant(_gain(5, 1, 1, 1, 1)),
+    "rollout-N1000-T8-k50-G32": Variant(_rollout(1000, 8, 50, 32), sample=True),
+    "rollout-N200-T5-k10-G16-one-list": Variant(_rollout(200, 5, 10, 16, 1, 0, bounded=False)),
+    "rollout-N1000-T64-k100-G8": Variant(_rollout(1000, 64, 100, 8)),
+}

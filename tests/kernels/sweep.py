@@ -1,0 +1,91 @@
+"""Prints as JSON what the launch functions choose over a sweep of shapes but no variant compiles; no kernel runs.
+
+A process of its own: the other tests interpret, and launches can be recorded only where Triton compiles.
+"""
+
+import itertools
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import torch
+
+from pygrade import aot, aot_variants
+
+Choices = dict[str, dict[str, set[str]]]  # kernel → what is chosen → its values
+
+
+def calls() -> Iterator[Callable[[], object]]:
+    """Calls of every op that has kernels."""
+    tasks, samples, lists = (1, 2, 5, 8, 16, 40, 64), (1, 3, 16, 32, 100, 500), (5, 100, 700, 3000)
+    for normalize, loo, g in itertools.product(("none", "group", "batch", "component"), (False, True), (1, 16, 300)):
+        yield aot_variants._advantage(normalize, g, loo)
+    for g, t in itertools.product(samples, tasks):
+        yield aot_variants._sample(g, t)
+        for floor in (0.0, 1e-5):
+            yield aot_variants._log_prob(g, t, floor)
+            yield aot_variants._grpo(g, t, floor)
+    for t in tasks:
+        yield aot_variants._entropy(t)
+        yield aot_variants._kl(t)
+    for transform, jagged in itertools.product(("log", "zscore", "zlog", "log1p"), (False, True)):
+        yield aot_variants._transform(transform, jagged)
+    for n, t, jagged in itertools.product(lists, tasks, (False, True)):
+        yield aot_variants._fuse(n, t, 0, jagged=jagged)
+        for k in (1, 10, 100, 1024):
+            yield aot_variants._topk(n, t, k, 4, jagged=jagged, masked=k == 10)
+            yield aot_variants._gain(n, t, k, 2, int(k == 10), jagged=jagged)
+            if not jagged:
+                yield aot_variants._rollout(n, t, k, 16, 2, int(k == 10), k == 10)
+    for dtype in (torch.float16, torch.bfloat16):
+        yield aot_variants._transform("zlog", False, dtype)
+        yield aot_variants._fuse(100, 8, 0, dtype)
+        yield aot_variants._topk(100, 8, 10, 0, dtype)
+        yield aot_variants._gain(100, 8, 10, 2, 1, dtype)
+
+
+def choices(launches: list[aot.Launch], into: Choices) -> None:
+    """Flags, warps and element types as they are; of a size the bounds of its range, which `uncovered` compares."""
+    for launch in launches:
+        found = into[launch.name]
+        found["num_warps"].add(str(launch.options["num_warps"]))
+        signature = aot.signature_of(launch, general=True)
+        for name, kind in signature.types.items():
+            value = signature.constants.get(name)
+            if kind.startswith("*") or isinstance(value, bool):
+                found[name].add(f"{kind} {value}")
+            elif type(value) is int:
+                found[f"{name} (size)"].add(str(value))
+
+
+def uncovered(chosen: Choices, built: Choices) -> list[str]:
+    """What is chosen and not built: any flag, element type or number of warps, and the bounds of every size."""
+    missing = []
+    for kernel, found in chosen.items():
+        for name, values in found.items():
+            have = built[kernel][name]
+            wanted = values - have
+            if name.endswith("(size)"):
+                sizes, there = sorted(map(int, values)), sorted(map(int, have)) or [0, -1]
+                wanted = {str(n) for n in (sizes[0], sizes[-1]) if not there[0] <= n <= there[-1]}
+            missing += [f"{kernel} {name} = {value}" for value in sorted(wanted)]
+    return missing
+
+
+def main() -> int:
+    chosen: Choices = defaultdict(lambda: defaultdict(set))
+    built: Choices = defaultdict(lambda: defaultdict(set))
+    count = 0
+    for call in calls():
+        launches = aot.record(call)
+        count += len(launches)
+        choices(launches, chosen)
+    for variant in aot_variants.VARIANTS.values():
+        choices(aot.record(variant.call), built)
+    print(json.dumps({"launches": count, "kernels": sorted(chosen), "uncovered": uncovered(chosen, built)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

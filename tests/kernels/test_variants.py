@@ -1,0 +1,118 @@
+"""The list of compiled variants covers what the launch functions choose, and the tools that judge binaries can fail."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from bench import resources, roofline
+from pygrade.aot_variants import VARIANTS
+from tests.kernels import sweep
+
+ROW = resources.Row("a", "_k", "sm_90", 4, 64, 0, 1024, 0, 500, 0, 2)
+
+
+def compiling(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module in a process where Triton compiles."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return subprocess.run([sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True)
+
+
+def test_at_most_60_variants_cover_what_launch_functions_choose():
+    assert len(VARIANTS) <= 60
+    run = compiling("tests.kernels.sweep")
+    assert run.returncode == 0, run.stderr
+    record = json.loads(run.stdout)
+    assert record["launches"] > 500
+    assert record["uncovered"] == []
+
+
+def test_the_sweep_finds_what_is_missing():
+    chosen = {"k": {"num_warps": {"1", "8"}, "N (size)": {"1", "4", "64"}, "x": {"*fp16 None"}}}
+    built = {"k": {"num_warps": {"1"}, "N (size)": {"2", "64"}, "x": {"*fp32 None"}}}
+    assert sweep.uncovered(chosen, built) == ["k num_warps = 8", "k N (size) = 1", "k x = *fp16 None"]
+
+
+@pytest.mark.parametrize("version", ["3.6.0", "3.9.0"])
+def test_each_budget_has_a_line_for_every_variant_and_target(version):
+    budget = json.loads(resources.budget_path(version).read_text())
+    lines = {(key.split()[0], key.split()[2]) for key in budget}
+    assert lines == {(name, target) for name in VARIANTS for target in resources.TARGETS}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"registers": 65}, "65 registers; the budget has 64"),
+        ({"shared": 1025}, "1025 shared; the budget has 1024"),
+        ({"instructions": 501}, "501 instructions; the budget has 500"),
+        ({"wide_loads": 1}, "1 wide_loads; the budget has 2"),
+        ({"spills": 8}, "8 spills; want none"),
+        ({"target": "sm_80"}, "no line in the budget"),
+    ],
+)
+def test_more_than_the_budget_is_reported(change, message):
+    budget = resources.budget_of([ROW])
+    assert resources.over_budget([ROW], budget) == []
+    (problem,) = resources.over_budget([replace(ROW, **change)], budget)
+    assert message in problem
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inexact": 1}, "1 float32 instructions that may be fused"),
+        ({"scratch": 64}, "64 bytes of Triton's own global scratch"),
+        ({"wide_loads": 0}, "no 128-bit load"),
+    ],
+)
+def test_broken_rules_are_reported(change, message):
+    assert resources.broken_rules([ROW], {"a"}) == []
+    (problem,) = resources.broken_rules([replace(ROW, **change)], {"a"})
+    assert message in problem
+
+
+def test_a_budget_is_one_line_a_kernel_and_target(tmp_path):
+    path = tmp_path / "budget.json"
+    resources.write_budget(path, resources.budget_of([ROW, replace(ROW, target="gfx942", spills=3)]))
+    assert path.read_text().splitlines()[2].startswith('"a k sm_90": {"registers": 64, ')
+    assert json.loads(path.read_text())["a k gfx942"]["spills"] == 3
+
+
+def test_an_inexact_kernel_is_caught(tmp_path):
+    """A kernel that the compiler may contract, and the same as ours are compiled."""
+    code = tmp_path / "inexact.py"
+    code.write_text(
+        "import torch, triton, triton.language as tl\n"
+        "from bench.binaries import resources\n"
+        "from pygrade import aot\n"
+        "@triton.jit\n"
+        "def k(x, y, N: tl.constexpr):\n"
+        "    i = tl.arange(0, N)\n"
+        "    tl.store(y + i, tl.load(x + i) * 3.0 + 1.0)\n"
+        "x = torch.zeros(1024)\n"
+        "for fusion in (True, False):\n"
+        "    (launch,) = aot.record(lambda: k[(1,)](x, x, N=1024, enable_fp_fusion=fusion, num_warps=4))\n"
+        "    found = [resources(aot.compiled(launch, target)) for target in ('sm_90', 'gfx942')]\n"
+        "    print(*(r.inexact for r in found), *(r.wide_loads for r in found))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, code], env=environment | {"PYTHONPATH": "."}, capture_output=True, text=True, check=True
+    )
+    fused, exact = ([int(n) for n in line.split()] for line in run.stdout.splitlines())
+    assert min(fused[:2]) > 0 and exact[:2] == [0, 0]
+    assert min(exact[2:]) > 0
+
+
+def test_roofline_estimates_are_consistent():
+    for gpu in roofline.GPUS:
+        for entry in roofline.estimates(gpu):
+            slower = max(float(entry["memory_us"]), float(entry["compute_us"]))
+            assert (slower == entry["memory_us"]) == (entry["bound"] == "memory")
+        assert "ESTIMATE" in roofline.table(gpu)
+    rollout = next(work for work in roofline.works() if work.op == "rollout")
+    assert 160e6 < rollout.bytes < 200e6
