@@ -11,6 +11,7 @@ def group_advantage(
     leave_one_out: bool,
     clip: float,
     advantage: Any,
+    validate: bool,
     num_threads: int,
 ) -> None: ...
 def dirichlet_sample(

@@ -16,9 +16,14 @@ struct AdvantageTask {
   double* count;     // [B] valid samples of each group; batch scaling only
 };
 
+// Floats of scratch that one share of `centre` needs.
+inline std::int64_t advantage_scratch(std::int64_t samples, std::int64_t components) {
+  return 8 * samples * (components + 3);
+}
+
 struct AdvantageKernels {
   // Rows [begin, end): deviations into `advantage`, already scaled and clipped unless the scale is the batch's.
-  void (*centre)(const AdvantageTask& task, std::int64_t begin, std::int64_t end);
+  void (*centre)(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end);
   // Rows [begin, end) of deviations times 1 / std, then leave-one-out and clip.
   void (*scale)(const AdvantageTask& task, double std, std::int64_t begin, std::int64_t end);
 };

@@ -15,7 +15,8 @@ std::vector<float> advantage_of(const std::vector<float>& rewards, const std::ve
   const std::size_t components = weights.size();
   const std::size_t count = rewards.size() / components;
   std::vector<float> advantage(count, missing);
-  group_advantage(rewards, weights, batch, static_cast<std::int64_t>(count) / batch, options, advantage, threads);
+  group_advantage(rewards, weights, batch, static_cast<std::int64_t>(count) / batch, options, advantage, false,
+                  threads);
   return advantage;
 }
 

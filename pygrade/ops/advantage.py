@@ -1,5 +1,8 @@
 """Group-relative advantages."""
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,27 +15,47 @@ NORMALIZE = ("none", "group", "batch", "component")  # in the order of the C++ e
 
 def _implementation(
     rewards: Tensor,
-    component_weights: Tensor,
+    component_weights: Tensor | None,
     normalize: str,
     leave_one_out: bool,
     clip: float,
     validate: bool,
     num_threads: int,
 ) -> Tensor:
+    backend = dispatch.backend(rewards)
+    if backend == "cpu":
+        advantage = torch.empty(rewards.shape[:2], dtype=torch.float32)
+        code, threads = NORMALIZE.index(normalize), dispatch.threads(num_threads)
+        _core.group_advantage(rewards, component_weights, code, leave_one_out, clip, advantage, validate, threads)
+        return advantage
     if validate and bool(torch.isnan(rewards).any()):  # here and not in the caller, so that compiled graphs check too
         raise ValueError("rewards holds NaN; want numbers (validate=False leaves such samples out)")
-    backend = dispatch.backend(rewards)
+    weights = rewards.new_ones(rewards.shape[2]) if component_weights is None else component_weights
     if backend == "triton":
         from pygrade.kernels import advantage as kernel
 
-        result: Tensor = kernel.group_advantage(rewards, component_weights, normalize, leave_one_out, clip)
+        result: Tensor = kernel.group_advantage(rewards, weights, normalize, leave_one_out, clip)
         return result
-    if backend == "reference":
-        exact = reference.group_advantage(rewards.double(), component_weights.double(), normalize, leave_one_out, clip)
-        return exact.float()
-    advantage = torch.empty(rewards.shape[:2], dtype=torch.float32)
-    code, threads = NORMALIZE.index(normalize), dispatch.threads(num_threads)
-    _core.group_advantage(rewards, component_weights, code, leave_one_out, clip, advantage, threads)
+    return reference.group_advantage(rewards.double(), weights.double(), normalize, leave_one_out, clip).float()
+
+
+def _at_once(
+    rewards: Any, component_weights: Any, normalize: str, leave_one_out: bool, clip: float | None,
+    validate: bool | None, num_threads: int | None,
+) -> Tensor | None:  # fmt: skip
+    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
+    if type(rewards) is not Tensor or rewards.ndim != 3 or not dispatch.plain():
+        return None
+    if component_weights is not None and type(component_weights) is not Tensor:
+        return None
+    try:
+        advantage = torch.empty(rewards.shape[0], rewards.shape[1], dtype=torch.float32)
+        code, bound = NORMALIZE.index(normalize), math.inf if clip is None else clip
+        threads = dispatch.threads(checks.thread_count(num_threads))
+        check = validate is None or validate
+        _core.group_advantage(rewards, component_weights, code, leave_one_out, bound, advantage, check, threads)
+    except (TypeError, ValueError):
+        return None
     return advantage
 
 
@@ -42,7 +65,7 @@ _op = torch.library.custom_op("pygrade::group_advantage", _implementation, mutat
 @_op.register_fake
 def _(
     rewards: Tensor,
-    component_weights: Tensor,
+    component_weights: Tensor | None,
     normalize: str,
     leave_one_out: bool,
     clip: float,
@@ -82,17 +105,19 @@ def group_advantage(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, ``normalize`` or ``clip``, or a NaN reward.
     """
+    at_once = _at_once(rewards, component_weights, normalize, leave_one_out, clip, validate, num_threads)
+    if at_once is not None:
+        return at_once
     values = checks.tensor("rewards", rewards, (torch.float32,), (None, None, None))
-    if component_weights is None:
-        weights = values.new_ones(values.shape[2])
-    else:
-        weights = checks.tensor("component_weights", component_weights, (torch.float32,), (values.shape[2],))
+    weights = None
+    if component_weights is not None:
+        weights = checks.tensor("component_weights", component_weights, (torch.float32,), (values.shape[2],)).detach()
         checks.same_device("component_weights", weights, "rewards", values)
     checks.choice("normalize", normalize, NORMALIZE)
     bound = float("inf") if clip is None else float(clip)
     if not bound >= 0.0:
         raise ValueError(f"clip is {clip}; want a number ≥ 0 or None")
-    values, weights = values.detach(), weights.detach()
+    values = values.detach()
     check = checks.must_validate(validate, values)
     arguments = (values, weights, normalize, leave_one_out, bound, check, checks.thread_count(num_threads))
     return checks.like(dispatch.call(_op, _implementation, (values, weights), *arguments), rewards)

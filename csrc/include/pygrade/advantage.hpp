@@ -18,9 +18,10 @@ struct AdvantageOptions {
 };
 
 // rewards[B, G, C] and component_weights[C] → advantage[B, G], C-contiguous. A sample with a NaN reward is left out of
-// its group's statistics and gets 0. Sums are taken in double. Throws std::invalid_argument on sizes that do not fit.
+// its group's statistics and gets 0; where `validate` is set it throws. Sums are taken in double. Throws
+// std::invalid_argument on sizes that do not fit.
 PYGRADE_API void group_advantage(std::span<const float> rewards, std::span<const float> component_weights,
                                  std::int64_t batch, std::int64_t samples, const AdvantageOptions& options,
-                                 std::span<float> advantage, int num_threads = 1);
+                                 std::span<float> advantage, bool validate = false, int num_threads = 1);
 
 }  // namespace pygrade

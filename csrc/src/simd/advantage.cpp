@@ -1,104 +1,150 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for what may stand here. Eight groups at a time, one to a lane.
 #include "../advantage.hpp"
+
+#include "doubles.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 struct Moments {
-  double square = 0.0;  // sum of squared deviations
-  double count = 0.0;   // valid samples
+  Doubles pivot;   // a valid value: subtracted first, so that no digit is lost in the sums
+  Doubles mean;    // of value - pivot
+  Doubles square;  // sum of squared deviations; exactly 0 where all are equal
+  Doubles count;   // valid samples
 };
 
-bool is_valid(const float* sample, std::int64_t components) {
-  bool valid = true;
-  for (std::int64_t c = 0; c < components; ++c) valid &= sample[c] == sample[c];
-  return valid;
+inline bool any_nan(Doubles x) {
+  alignas(64) double lane[row_lanes];
+  store(lane, x);
+  bool found = false;
+  for (int l = 0; l < row_lanes; ++l) found |= lane[l] != lane[l];
+  return found;
 }
 
-// reward(sample) of every valid sample, centred, added times `factor` to `row`; invalid ones and constant groups add 0.
-template <class Reward>
-Moments add_deviations(const float* rewards, std::int64_t samples, std::int64_t components, Reward reward,
-                       double (*factor)(Moments), double weight, float* row) {
-  double sum = 0.0;
-  double low = __builtin_inf();
-  double high = -__builtin_inf();
-  Moments moments;
+// Of values[samples, 8]; NaN counts nowhere.
+inline Moments moments_of(const double* values, std::int64_t samples) {
+  const Doubles zero = fill(0.0);
+  const Doubles one = fill(1.0);
+  Doubles pivot = load(values + (samples - 1) * row_lanes);
+  for (std::int64_t g = 0; g < samples && any_nan(pivot); ++g)
+    pivot = select(pivot == pivot, pivot, load(values + g * row_lanes));
+  Doubles sum = zero, squares = zero, count = zero;
   for (std::int64_t g = 0; g < samples; ++g) {
-    const float* sample = rewards + g * components;
-    if (!is_valid(sample, components)) continue;
-    const double value = reward(sample);
-    sum += value;
-    low = value < low ? value : low;
-    high = value > high ? value : high;
-    moments.count += 1.0;
+    const Doubles value = load(values + g * row_lanes);
+    const Doubles shifted = select(value == pivot, zero, value - pivot);  // 0 of equal infinities too
+    const Doubles kept = select(value == value, shifted, zero);
+    sum = sum + kept;
+    squares = multiply_add(kept, kept, squares);
+    count = count + select(value == value, one, zero);
   }
-  if (!(high > low)) return moments;
-  const double mean = sum / moments.count;
-  for (std::int64_t g = 0; g < samples; ++g) {
-    const float* sample = rewards + g * components;
-    if (!is_valid(sample, components)) continue;
-    const double deviation = reward(sample) - mean;
-    moments.square += deviation * deviation;
-  }
-  const double scale = factor(moments) * weight;
-  for (std::int64_t g = 0; g < samples; ++g) {
-    const float* sample = rewards + g * components;
-    if (is_valid(sample, components)) row[g] += static_cast<float>((reward(sample) - mean) * scale);
-  }
-  return moments;
+  const Doubles mean = select(zero < count, sum / count, zero);
+  const Doubles square = squares - sum * mean;
+  return {pivot, mean, select(square < zero, zero, square), count};
 }
 
-double one(Moments) { return 1.0; }
+inline Doubles inverse(Doubles std) { return select(fill(0.0) < std, fill(1.0) / std, fill(0.0)); }
 
-double inverse_std(Moments moments) {
-  const double std = __builtin_sqrt(moments.square / moments.count);
-  return std > 0.0 ? 1.0 / std : 0.0;
+inline Doubles inverse_std(const Moments& moments) { return inverse(square_root(moments.square / moments.count)); }
+
+inline Doubles left_out(const AdvantageTask& task, Doubles count) {
+  const Doubles one = fill(1.0);
+  return task.options.leave_one_out ? select(one < count, count / (count - one), one) : one;
 }
 
-void finish(const AdvantageTask& task, double scale, double count, float* row) {
-  if (task.options.leave_one_out && count > 1.0) scale *= count / (count - 1.0);
-  const float clip = task.options.clip;
+// columns[g, 8] += scale · (value - mean) of the valid samples, unless all are equal.
+inline void add_deviations(const Moments& moments, const double* values, std::int64_t samples, Doubles scale,
+                           float* columns) {
+  const Doubles zero = fill(0.0);
+  const Mask silent = moments.square == zero;
+  for (std::int64_t g = 0; g < samples; ++g) {
+    const Doubles value = load(values + g * row_lanes);
+    const Doubles deviation = ((value - moments.pivot) - moments.mean) * scale;
+    const Doubles kept = select(silent, zero, select(value == value, deviation, zero));
+    store(columns + g * row_lanes, load(columns + g * row_lanes) + kept);
+  }
+}
+
+void clamp(float clip, std::int64_t count, float* values) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float value = values[i] > clip ? clip : values[i];
+    values[i] = value < -clip ? -clip : value;
+  }
+}
+
+// Σ_c weight_c · reward_gc → values[samples, 8], NaN where a component is.
+inline void weigh(const AdvantageTask& task, const float* rewards, double* values) {
   for (std::int64_t g = 0; g < task.samples; ++g) {
-    float value = static_cast<float>(row[g] * scale);
-    value = value > clip ? clip : value;
-    row[g] = value < -clip ? -clip : value;
+    Doubles sum = fill(0.0);
+    for (std::int64_t c = 0; c < task.components; ++c) {
+      const Doubles reward = load(rewards + (g * task.components + c) * row_lanes);
+      sum = multiply_add(fill(task.component_weights[c]), reward, sum);
+    }
+    store(values + g * row_lanes, sum);
   }
 }
 
-void centre(const AdvantageTask& task, std::int64_t begin, std::int64_t end) {
-  const std::int64_t components = task.components;
-  const float* weight = task.component_weights;
-  for (std::int64_t b = begin; b < end; ++b) {
-    const float* rewards = task.rewards + b * task.samples * components;
-    float* row = task.advantage + b * task.samples;
-    for (std::int64_t g = 0; g < task.samples; ++g) row[g] = 0.0f;
-    Moments moments;
-    const auto weighted = [&](const float* sample) {
-      double sum = 0.0;
-      for (std::int64_t c = 0; c < components; ++c) sum += static_cast<double>(weight[c]) * sample[c];
-      return sum;
-    };
+// One component → values[samples, 8], NaN where any is.
+inline void pick(const AdvantageTask& task, const float* rewards, std::int64_t component, double* values) {
+  for (std::int64_t g = 0; g < task.samples; ++g) {
+    const float* sample = rewards + g * task.components * row_lanes;
+    Doubles value = load(sample + component * row_lanes);
+    for (std::int64_t c = 0; c < task.components; ++c) {
+      const Doubles other = load(sample + c * row_lanes);
+      value = select(other == other, value, other);
+    }
+    store(values + g * row_lanes, value);
+  }
+}
+
+void centre(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end) {
+  const std::int64_t samples = task.samples;
+  const std::int64_t length = samples * task.components;
+  if (samples == 0) return;
+  double* values = reinterpret_cast<double*>(scratch);  // [G, 8]
+  float* columns = scratch + 2 * samples * row_lanes;   // [G, 8]
+  float* rewards = columns + samples * row_lanes;       // [G, C, 8]
+  for (std::int64_t b = begin; b < end; b += row_lanes) {
+    const int count = static_cast<int>(end - b < row_lanes ? end - b : row_lanes);
+    to_columns(task.rewards + b * length, length, count, length, rewards);
+    for (std::int64_t i = 0; i < samples * row_lanes; ++i) columns[i] = 0.0f;
     if (task.options.normalize == Normalize::component) {
-      for (std::int64_t c = 0; c < components; ++c) {
-        const auto alone = [c](const float* sample) { return static_cast<double>(sample[c]); };
-        moments = add_deviations(rewards, task.samples, components, alone, inverse_std, weight[c], row);
+      for (std::int64_t c = 0; c < task.components; ++c) {
+        pick(task, rewards, c, values);
+        const Moments moments = moments_of(values, samples);
+        const Doubles weight = fill(task.component_weights[c]) * left_out(task, moments.count);
+        add_deviations(moments, values, samples, weight * inverse_std(moments), columns);
       }
     } else {
-      const bool by_group = task.options.normalize == Normalize::group;
-      moments = add_deviations(rewards, task.samples, components, weighted, by_group ? inverse_std : one, 1.0, row);
+      weigh(task, rewards, values);
+      const Moments moments = moments_of(values, samples);
+      Doubles scale = fill(1.0);
+      if (task.options.normalize == Normalize::group) scale = inverse_std(moments);
+      if (task.options.normalize != Normalize::batch) scale = scale * left_out(task, moments.count);
+      add_deviations(moments, values, samples, scale, columns);
+      if (task.options.normalize == Normalize::batch) {
+        alignas(64) double square[row_lanes], valid[row_lanes];
+        store(square, moments.square);
+        store(valid, moments.count);
+        for (int l = 0; l < count; ++l) {
+          task.square[b + l] = square[l];
+          task.count[b + l] = valid[l];
+        }
+      }
     }
-    if (task.options.normalize == Normalize::batch) {
-      task.square[b] = moments.square;
-      task.count[b] = moments.count;
-    } else {
-      finish(task, 1.0, moments.count, row);
-    }
+    if (task.options.normalize != Normalize::batch) clamp(task.options.clip, samples * row_lanes, columns);
+    from_columns(columns, samples, task.advantage + b * samples, samples, count);
   }
 }
 
 void scale(const AdvantageTask& task, double std, std::int64_t begin, std::int64_t end) {
   const double inverse = std > 0.0 ? 1.0 / std : 0.0;
-  for (std::int64_t b = begin; b < end; ++b) finish(task, inverse, task.count[b], task.advantage + b * task.samples);
+  for (std::int64_t b = begin; b < end; ++b) {
+    const double count = task.count[b];
+    const double factor = task.options.leave_one_out && count > 1.0 ? inverse * (count / (count - 1.0)) : inverse;
+    float* row = task.advantage + b * task.samples;
+    for (std::int64_t g = 0; g < task.samples; ++g) row[g] = static_cast<float>(row[g] * factor);
+    clamp(task.options.clip, task.samples, row);
+  }
 }
 
 }  // namespace
