@@ -1,8 +1,7 @@
-"""Settings of the whole suite. Triton kernels run in its interpreter here; tests/compile is a process of its own."""
+"""Settings of the whole suite. Triton kernels run in its interpreter, or with ``--device cuda`` on a GPU."""
 
 import os
 
-os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
@@ -15,10 +14,53 @@ settings.register_profile(
 settings.load_profile("pygrade")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", choices=("cpu", "cuda"), help="where Triton kernels run")
+
+
+def pytest_configure(config):
+    if config.getoption("--device") == "cpu":
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
+    else:
+        os.environ.pop("TRITON_INTERPRET", None)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what torch's deterministic mode asks for
+        if not torch.cuda.is_available():
+            raise pytest.UsageError("--device is cuda, and torch sees no GPU")
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig):
+    """``"cpu"``, where Triton kernels are interpreted, or ``"cuda"``."""
+    return pytestconfig.getoption("--device")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kernels_take_cpu_tensors(device):
+    """With ``--device cuda`` a test that sends CPU tensors to the backend "triton" runs the kernels on the GPU."""
+    if device == "cpu":
+        yield
+        return
+    from tests.kernels.adapter import adapted_kernels
+
+    with adapted_kernels(device):
+        yield
+
+
 @pytest.fixture(autouse=True)
-def poisoned_memory():
+def poisoned_memory(device):
     """Every torch.empty comes filled with NaN (or the largest integer), so that an unwritten element shows."""
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many values the parity tests found equal bit for bit, by where they ran."""
+    totals = {}
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name.startswith("bit-equal "):
+                totals[name] = totals.get(name, 0) + value
+    for name, value in sorted(totals.items()):
+        terminalreporter.write_line(f"{name}: {value:,} values")

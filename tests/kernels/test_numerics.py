@@ -27,10 +27,11 @@ def _apply(x, y, count, FUNCTION: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(y + i, value, mask=i < count)
 
 
-def triton_values(function: str, x: torch.Tensor) -> torch.Tensor:
+def triton_values(function: str, x: torch.Tensor, device: str) -> torch.Tensor:
+    x = x.to(device)
     y = torch.empty_like(x)
     _apply[(1,)](x, y, x.numel(), FUNCTION=function, BLOCK=triton.next_power_of_2(x.numel()), enable_fp_fusion=False)
-    return y
+    return y.cpu()
 
 
 def samples(function: str, count: int = 20_000) -> torch.Tensor:
@@ -72,9 +73,9 @@ def test_accuracy(function):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered")  # the interpreter runs on numpy
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_triton_gives_the_bits_of_the_core(function):
+def test_triton_gives_the_bits_of_the_core(function, device):
     x = samples(function)
-    assert same_bits(triton_values(function, x), core_values(function, x))
+    assert same_bits(triton_values(function, x, device), core_values(function, x))
 
 
 @triton.jit
@@ -97,9 +98,9 @@ def _philox(counters, words, key_low, key_high):
         ("243f6a88 85a308d3 13198a2e 03707344", (0xA4093822, 0x299F31D0), "d16cfe09 94fdcceb 5001e420 24126ea1"),
     ],
 )
-def test_philox_vectors(counters, key, expected):
+def test_philox_vectors(counters, key, expected, device):
     """The known answers of Random123 for philox4x32-10; the C++ test has the same."""
-    counters = torch.from_numpy(np.array([int(w, 16) for w in counters.split()], dtype=np.uint32))
-    words = torch.zeros(4, dtype=torch.uint32)
+    counters = torch.from_numpy(np.array([int(w, 16) for w in counters.split()], dtype=np.uint32)).to(device)
+    words = torch.zeros(4, dtype=torch.uint32, device=device)
     _philox[(1,)](counters, words, *key)
     assert " ".join(f"{w:08x}" for w in words.tolist()) == expected
