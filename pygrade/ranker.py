@@ -36,13 +36,36 @@ class BlendedRanker:
         """
         if seed is not None and not 0 <= seed < 1 << 31:
             raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
-        self.policy = policy.eval()
-        self._core = _core.Ranker(_core.Policy(*policy.artefact()), impute)
         self.impute = impute
-        self.version = policy.version
+        self._served = self._prepare(policy)
         self._next = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else seed) << 32
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
+
+    @property
+    def policy(self) -> FusionPolicy:
+        """The policy that is served."""
+        return self._served[0]
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+        return self._served[1]
+
+    def publish(self, policy: FusionPolicy) -> None:
+        """Serve another policy of the same tasks, features and formula from the next `rank` on.
+
+        Calls that are under way end with the policy they began with; every page names the version that made it.
+        """
+        if policy.schema_hash() != self.policy.schema_hash():
+            raise ValueError(
+                f"the policy has schema_hash {policy.schema_hash()}; the ranker serves {self.policy.schema_hash()} "
+                "(tasks, features and formula)"
+            )
+        self._served = self._prepare(policy)
+
+    def _prepare(self, policy: FusionPolicy) -> tuple[FusionPolicy, str, _core.Ranker]:
+        return policy.eval(), policy.version, _core.Ranker(_core.Policy(*policy.artefact()), self.impute)
 
     @classmethod
     def load(cls, path: str | Path, seed: int | None = None, impute: bool = False) -> "BlendedRanker":
@@ -92,7 +115,7 @@ class BlendedRanker:
 
         Raises ValueError naming the argument for wrong shapes or values, before anything is ranked or counted.
         """
-        policy = self.policy
+        policy, version, core = self._served
         rows, bounds = _candidates(predictions, offsets, len(policy.tasks))
         batch, total = len(bounds) - 1, len(rows)
         if k < 1:
@@ -114,7 +137,7 @@ class BlendedRanker:
         weights, concentration = np.empty((batch, tasks), np.float32), np.empty((batch, tasks), np.float32)
         served = np.empty(batch, np.int32)
         rule = options.get
-        self._core.rank(
+        core.rank(
             features, rows, bounds, names, rule("mask"), rule("boost_mul"), rule("boost_add"), rule("groups"),
             rule("caps"), explore, first, values, indices, weights, concentration, served, torch.get_num_threads(),
         )  # fmt: skip
@@ -134,7 +157,7 @@ class BlendedRanker:
             )
         numbers = np.arange(first_id, first_id + batch)
         source = Source(
-            policy, self.version, features, rows, bounds, missing,
+            policy, version, features, rows, bounds, missing,
             request_id=numbers if requests is None else requests,
             user_id=numbers if users is None else users,
             item_id=np.arange(total) - np.repeat(bounds[:-1], np.diff(bounds)) if items is None else items,

@@ -39,6 +39,9 @@ class RewardConfig:
     posterior: Literal["ips", "raw", "none"] = "ips"  # logged value, debiased by slot or not; none: off
     posterior_weight: float = 1.0  # of the logged value
     prior_weight: float = 0.5  # 0.3 to 0.5; 1 for logs of 5,000 requests or fewer
+    # slope: each task's predictions times the slope of its logged feedback on them, so that what they overrate counts
+    # less and what says nothing, nothing; none: as they are.
+    prior_calibration: Literal["none", "slope"] = "none"
     format_weight: float = 0.03  # share of a page's value that 0.1 of weight outside the box costs
     # q(slot) = (slot + 1)^-exponent: the exponent, or fitted to the requests whose page was shuffled.
     propensity: Literal["estimate"] | float = "estimate"
@@ -49,7 +52,11 @@ class RewardConfig:
     value_tasks: tuple[str, ...] = ()  # tasks whose events are worth their value times the item's `value` (its price)
 
     def __post_init__(self) -> None:
-        choices = {"posterior": ("ips", "raw", "none"), "discount": ("attention", "dcg")}
+        choices = {
+            "posterior": ("ips", "raw", "none"),
+            "discount": ("attention", "dcg"),
+            "prior_calibration": ("none", "slope"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; want one of {', '.join(allowed)}")
@@ -153,6 +160,23 @@ def estimate_propensity(logs: Logs, k: int = 10) -> NDArray[np.float64]:
     return propensity_curve(float(np.clip(-slope, 0.0, 3.0)), k)
 
 
+def calibration_slopes(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[T]: how much of a difference in prediction between two items of a page is found again in their feedback.
+
+    Σ (p - p̄) y / q over Σ (p - p̄)² of the shown rows, p̄ the mean of the row's page, q = propensity [M]; cut to 0 … 2.
+    1: calibrated; below: the predictions overrate the event or their differences; 0: they say nothing about order.
+    """
+    shown = logs.shown
+    request = logs.row_request[shown]
+    p = logs.predictions[shown].astype(np.float64)
+    count = np.maximum(np.bincount(request, minlength=logs.num_requests), 1)[:, None]
+    mean = np.stack([np.bincount(request, column, logs.num_requests) for column in p.T], 1) / count
+    apart = p - mean[request]
+    spread = np.square(apart).sum(0)
+    found = (apart * logs.feedback[shown] / propensity[shown, None]).sum(0)
+    return np.asarray(np.clip(np.divide(found, spread, out=np.zeros(len(spread)), where=spread > 0), 0.0, 2.0))
+
+
 class CompositeReward:
     """Builds the `RewardData` of a log for a policy."""
 
@@ -172,11 +196,12 @@ class CompositeReward:
         exponent, source = self._propensity(logs)
         event_value = self._event_value(logs)  # [M or 1, T]
         value = (logs.feedback * event_value).sum(1)  # [M] logged
-        predicted = (logs.predictions * event_value).sum(1)  # [M]
         slots = max(int(logs.position.max(initial=0)) + 1, config.page_size)
         curve = propensity_curve(exponent, slots)
         examined = np.where(logs.shown, curve[logs.position], 0.0)  # [M]
         floored = np.maximum(curve, config.propensity_floor)[logs.position]
+        slopes = calibration_slopes(logs, floored) if config.prior_calibration == "slope" else 1.0
+        predicted = (logs.predictions * (event_value * slopes)).sum(1)  # [M]
 
         columns, lists, names, weights = [], [], [], []
         if config.has_posterior:

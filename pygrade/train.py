@@ -154,7 +154,7 @@ def train_stage1(
             fused = (scores[rows] * weights[:, None]).sum(-1)  # [B, P]
             losses = ops.lambda_loss(fused, labels[rows], data.page_mask[rows], data.discount, config.temperature)
             loss = losses.mean() / len(data.discount)
-            norm = _update(loss, policy, optimizer, config.max_grad_norm, "stage 1", step)
+            norm = _update(loss, policy, optimizer, config.max_grad_norm, f"stage 1, step {step + 1}")
             figures = {"loss": loss.item(), "grad_norm": norm, "learning_rate": optimizer.param_groups[0]["lr"]}
             bar.advance(1, loss=figures["loss"])
             run.after("stage1", step + 1, steps, figures, policy, optimizer)
@@ -175,39 +175,65 @@ def train_stage2(
         for step in range(start, config.steps):
             _set_rate(optimizer, config.learning_rate, step / config.steps)
             rows = batch_rows(seed, 2, step, data.num_requests, config.batch_size).to(device)
-            inputs, exploration, anchor = data.inputs[rows], data.exploration[rows], anchors[rows]
-            with torch.no_grad():
-                old = policy.concentration(inputs, exploration)
-                sample = data.rollout(rows, old, config.group_size, draw_seed(seed, 2, step), config.weight_floor)
-                advantages = ops.group_advantage(
-                    sample.rewards,
-                    data.component_weights,
-                    config.normalize,
-                    config.leave_one_out,
-                    config.advantage_clip,
-                )
-                assert isinstance(advantages, Tensor)  # [B, G]
-            for _ in range(config.inner_epochs):
-                result = ops.grpo_loss(
-                    policy.concentration(inputs, exploration), sample.log_weights, sample.log_prob, advantages, anchor,
-                    clip=config.clip, clip_high=config.clip_high, kl_coefficient=config.kl_coefficient,
-                    entropy_coefficient=config.entropy_coefficient, weight_floor=config.weight_floor,
-                )  # fmt: skip
-                norm = _update(result.loss.mean(), policy, optimizer, config.max_grad_norm, "stage 2", step)
-            figures = {
-                "loss": result.loss.mean().item(),
-                "kl": result.kl.mean().item(),
-                "entropy": result.entropy.mean().item(),
-                "clip_fraction": result.clip_fraction.mean().item(),
-                "ratio_max": result.ratio_max.max().item(),
-                "concentration": old.sum(-1).mean().item(),
-                "grad_norm": norm,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                **_signal(data, sample.rewards, advantages),
-            }
+            figures = stage2_step(
+                data,
+                policy,
+                optimizer,
+                config,
+                rows,
+                anchors[rows],
+                draw_seed(seed, 2, step),
+                f"stage 2, step {step + 1}",
+            )
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, optimizer, reference)
     return policy
+
+
+def stage2_step(
+    data: RewardData,
+    policy: FusionPolicy,
+    optimizer: torch.optim.Optimizer,
+    config: Stage2Config,
+    rows: Tensor,
+    anchor: Tensor,
+    seed: int,
+    label: str = "stage 2",
+) -> dict[str, float]:
+    """One batch: sample groups for requests rows [B], score them, update; anchor [B, T] is the reference's α.
+
+    Returns what the step showed; ``label`` names it where a gradient is not finite.
+    """
+    inputs, exploration = data.inputs[rows], data.exploration[rows]
+    with torch.no_grad():
+        old = policy.concentration(inputs, exploration)
+        sample = data.rollout(rows, old, config.group_size, seed, config.weight_floor)
+        advantages = ops.group_advantage(
+            sample.rewards,
+            data.component_weights,
+            config.normalize,
+            config.leave_one_out,
+            config.advantage_clip,
+        )
+        assert isinstance(advantages, Tensor)  # [B, G]
+    for _ in range(config.inner_epochs):
+        result = ops.grpo_loss(
+            policy.concentration(inputs, exploration), sample.log_weights, sample.log_prob, advantages, anchor,
+            clip=config.clip, clip_high=config.clip_high, kl_coefficient=config.kl_coefficient,
+            entropy_coefficient=config.entropy_coefficient, weight_floor=config.weight_floor,
+        )  # fmt: skip
+        norm = _update(result.loss.mean(), policy, optimizer, config.max_grad_norm, label)
+    return {
+        "loss": result.loss.mean().item(),
+        "kl": result.kl.mean().item(),
+        "entropy": result.entropy.mean().item(),
+        "clip_fraction": result.clip_fraction.mean().item(),
+        "ratio_max": result.ratio_max.max().item(),
+        "concentration": old.sum(-1).mean().item(),
+        "grad_norm": norm,
+        "learning_rate": optimizer.param_groups[0]["lr"],
+        **_signal(data, sample.rewards, advantages),
+    }
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
@@ -215,17 +241,13 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) ->
         group["lr"] = rate * (1.0 - 0.9 * progress)
 
 
-def _update(
-    loss: Tensor, policy: FusionPolicy, optimizer: torch.optim.Optimizer, max_norm: float, stage: str, step: int
-) -> float:
+def _update(loss: Tensor, policy: FusionPolicy, optimizer: torch.optim.Optimizer, max_norm: float, label: str) -> float:
     """One optimiser step; returns the gradient norm. ``FloatingPointError`` where it is not finite: nothing changes."""
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm).item()
     if not np.isfinite(norm):
-        raise FloatingPointError(
-            f"{stage}, step {step + 1}: loss {loss.item()}, gradient norm {norm}; want finite ones"
-        )
+        raise FloatingPointError(f"{label}: loss {loss.item()}, gradient norm {norm}; want finite ones")
     optimizer.step()
     return float(norm)
 

@@ -56,9 +56,9 @@ ORDER = (
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment",
     # these compose
-    "run", "train", "simulate", "plots", "report_html", "report", "pipeline", "info",
-    "study.settings", "study.bench", "study.learners", "study.arms", "study.runner", "study.stats", "study.plots",
-    "study.findings", "study.report", "study",
+    "run", "train", "online", "simulate", "plots", "report_html", "report", "pipeline", "info",
+    "study.settings", "study.bench", "study.learners", "study.drift", "study.arms", "study.runner", "study.stats",
+    "study.plots", "study.findings", "study.report", "study",
     "options", "commands", "cli", "__main__",
 )  # fmt: skip
 CORE_USERS = ("ops", "ranker", "info")  # beside the package itself, which takes the version from the core

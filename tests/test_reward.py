@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from pygrade.policy import FusionPolicy, PolicyConfig
-from pygrade.reward import CompositeReward, RewardConfig, RewardData, estimate_propensity, propensity_curve
+from pygrade.reward import (
+    CompositeReward,
+    RewardConfig,
+    RewardData,
+    calibration_slopes,
+    estimate_propensity,
+    propensity_curve,
+)
 from tests.learning import TASKS, VALUES, tiny_logs
 
 
@@ -168,3 +175,29 @@ def test_policy_of_other_tasks_is_refused() -> None:
     policy = FusionPolicy(PolicyConfig(), (*TASKS, "share"), ("mode", "noise"))
     with pytest.raises(ValueError, match="share"):
         CompositeReward(RewardConfig()).build(tiny_logs(5), policy)
+
+
+def test_calibration_slopes_are_those_of_least_squares_within_pages() -> None:
+    logs = tiny_logs(200, seed=3)
+    q = np.maximum((logs.position + 1.0).clip(1) ** -0.5, 0.15)
+    rows = np.flatnonzero(logs.shown)
+    page = np.eye(logs.num_requests)[logs.row_request[rows]]  # a level for each page
+    for t, slope in enumerate(calibration_slopes(logs, q)):
+        design = np.concatenate([logs.predictions[rows, t : t + 1], page], 1).astype(float)
+        fitted = np.linalg.lstsq(design, logs.feedback[rows, t] / q[rows], rcond=None)[0]
+        assert slope == pytest.approx(np.clip(fitted[0], 0, 2), rel=1e-6)
+
+
+def test_a_calibrated_prior_counts_what_is_found_again() -> None:
+    logs = tiny_logs(4000, seed=1)
+    rng = np.random.default_rng(0)
+    nonsense = np.stack([logs.predictions[:, 0], rng.random(logs.num_rows).astype(np.float32)], 1)
+    q = np.maximum((logs.position + 1.0).clip(1) ** -0.5, 0.15)
+    slopes = calibration_slopes(replace(logs, predictions=nonsense), q)
+    # half of the requests click at 0.9 of the prediction; the other task's says nothing
+    assert slopes[0] == pytest.approx(0.45, abs=0.1) and slopes[1] < 0.03
+    double = calibration_slopes(replace(logs, predictions=2 * logs.predictions), q)
+    np.testing.assert_allclose(2 * double, calibration_slopes(logs, q), rtol=1e-5)
+    data = build(logs, propensity=0.5, prior_calibration="slope")
+    expected = logs.predictions @ (np.array(VALUES) * calibration_slopes(logs, q))
+    np.testing.assert_allclose(data.gains[..., 1].flatten().numpy(), expected, rtol=1e-5)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,3 +263,15 @@ def test_every_unit_has_a_file_of_its_own(tmp_path):
     units = plan(load_settings(), StudyConfig(full=True))
     assert len({unit.path(tmp_path) for unit in units}) == len(units)
     assert all(isinstance(unit, Unit) for unit in units)
+
+
+def test_committed_results_are_of_the_frozen_settings():
+    """An option or a part that comes later must not make what was measured stale."""
+    record = json.loads((Path(__file__).parents[1] / "docs" / "study" / "results.json").read_text())
+    assert record["units"]
+    settings = load_settings()
+    known = {(u.regime.name, u.world, u.seed, u.name): u for u in plan(settings, StudyConfig(full=True))}
+    for found in record["units"]:
+        name = "+".join([found["arm"], *(f"{key}={value}" for key, value in found["variant"].items())])
+        unit = known[found["regime"], found["world"], found["seed"], name]
+        assert unit.fingerprint(settings) == found["fingerprint"], name

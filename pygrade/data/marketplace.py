@@ -21,6 +21,7 @@ from pygrade.data.marketplace_config import (
     TASK_VALUES,
     TASKS,
     TRAITS,
+    Effects,
     MarketplaceConfig,
     PerTask,
 )
@@ -107,21 +108,27 @@ class Marketplace:
         self.population = {name: np.average(v, weights=self.frequency["log"]) for name, v in log.items()}
 
     # ---- requests ----------------------------------------------------------------------------------------------------
-    def requests(self, n: int, seed: int, users: Literal["log", "test"] = "log") -> Requests:
-        """n requests of the log's or the test users; the same (n, seed, users) gives the same requests."""
+    def requests(self, n: int, seed: int, users: Literal["log", "test"] = "log", time: float = 0.0) -> Requests:
+        """n requests of the log's or the test users; the same arguments give the same requests.
+
+        ``time`` (0 to 1) is where a drifting world stands; nothing else about the requests changes with it.
+        """
         if users not in self.users:
             raise ValueError(f"users is {users!r}; want 'log' or 'test'")
         if n < 1:
             raise ValueError(f"n is {n}; want at least 1")
+        if not 0 <= time <= 1:
+            raise ValueError(f"time is {time}; want 0 to 1")
+        effects = self.config.effects_at(time)
         stream = 2 if users == "log" else 3
         starts = range(0, n, _BLOCK)
         blocks = [
-            self._block(np.random.default_rng([self.seed, stream, seed, start]), min(_BLOCK, n - start), users)
+            self._block(np.random.default_rng([self.seed, stream, seed, start]), min(_BLOCK, n - start), users, effects)
             for start in starts
         ]
         return Requests(**{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
 
-    def _block(self, rng: np.random.Generator, n: int, users: str) -> dict[str, Array]:
+    def _block(self, rng: np.random.Generator, n: int, users: str, effects: Effects) -> dict[str, Array]:
         c = self.config
         user = rng.choice(self.users[users], n, p=self.frequency[users])
         specificity = rng.random(n, dtype=np.float32)
@@ -133,13 +140,13 @@ class Marketplace:
         traits = long_term + np.float32(c.session) * shift
 
         item, taste, need = self._prerank(rng, user)
-        p = _chain(self._logits(traits, item, taste, need))
+        p = _chain(self._logits(traits, item, taste, need, effects))
         leave = _sigmoid(
             np.float32(c.leave_intercept) + c.leave_patience * traits[:, 5:6] + c.leave_hype * self.hype[item]
             + c.leave_match * (taste + need) / 2 + c.leave_quality * self.quality[item]
         )  # fmt: skip
         e = c.errors
-        guess = self._logits(long_term, item, taste, need, e.shrink)
+        guess = self._logits(long_term, item, taste, need, c.effects, e.shrink)
         for t in range(len(TASKS)):
             noise = (e.pair[t] + e.cold[t] * self.cold[user])[:, None] * _normal(rng, *item.shape)
             known = guess[t] + np.float32(e.hype[t]) * self.hype[item]
@@ -190,10 +197,10 @@ class Marketplace:
         return result | {"trait_intent": intent, "trait_browse": browse, "trait_social": social}
 
     def _logits(
-        self, traits: Float32, item: Array, taste: Float32, need: Float32, shrink: PerTask | None = None
+        self, traits: Float32, item: Array, taste: Float32, need: Float32, e: Effects, shrink: PerTask | None = None
     ) -> list[Float32]:
         """Logit of each event given its parent, [n, C] per task; `shrink` pulls the traits to the population's mean."""
-        c, e = self.config, self.config.effects
+        c = self.config
         own = self._sensitivities(traits)
         quality, hype = self.quality[item], self.hype[item]
         entertainment, price, appeal = self.entertainment[item], self.price[item], self.social_appeal[item]

@@ -1,6 +1,6 @@
 """The constants of the synthetic marketplace."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 PerTask = tuple[float, float, float, float, float, float]
 PerTrait = PerTask
@@ -36,6 +36,16 @@ class Effects:
     intent: PerTask = (0.0, 1.1, 1.1, 0.0, 0.0, -0.4)  # the user's intent itself
     browse: PerTask = (0.2, 0.0, 0.0, 0.0, 0.0, 0.6)  # the user's inclination to browse
     social: PerTask = (0.0, 0.0, 0.0, 0.7, 0.8, 0.0)  # the user's inclination to share
+
+
+# Where the effects of a drifting world go: orders dry up, clicks follow hype, who used to buy now browses and shares.
+LATER = Effects(
+    intercept=(-3.0, -2.6, -5.4, -1.6, -2.0, -0.6),
+    taste=(1.4, 0.1, 0.0, 0.5, 0.4, 0.8),
+    hype=(1.2, -0.9, -1.2, 0.0, 0.0, -1.2),
+    social_by_user=(0.0, 0.0, 0.0, 1.3, 1.8, 0.0),
+    intent=(0.0, 0.2, 0.2, 0.0, 0.4, 0.4),
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,9 @@ class MarketplaceConfig:
     segment_wrong_cold: float = 0.3  # more of them / √(1 + history)
     specificity_noise: float = 0.15  # sd of the error of the observed specificity
 
+    drift: float = 0.0  # 0: the world stands still; 1: by time 1 its effects have become `later`
     effects: Effects = field(default_factory=Effects)
+    later: Effects = LATER  # the multi-task model never learns of it
     errors: PredictionErrors = field(default_factory=PredictionErrors)
 
     def __post_init__(self) -> None:
@@ -127,3 +139,16 @@ class MarketplaceConfig:
             )
         if min(self.segment_shares) < 0 or abs(sum(self.segment_shares) - 1) > 1e-6:
             raise ValueError(f"segment_shares are {self.segment_shares}; want shares that sum to 1")
+        if not 0 <= self.drift <= 1:
+            raise ValueError(f"drift is {self.drift}; want 0 to 1")
+
+    def effects_at(self, time: float) -> Effects:
+        """The effects at a time from 0 to 1: between `effects` and `later`, as far as the drift goes."""
+        share = self.drift * time
+        if share == 0:
+            return self.effects
+        pairs = {f.name: (getattr(self.effects, f.name), getattr(self.later, f.name)) for f in fields(Effects)}
+        moved = {
+            name: tuple((1 - share) * a + share * b for a, b in zip(*pair, strict=True)) for name, pair in pairs.items()
+        }
+        return Effects(**moved)

@@ -46,7 +46,9 @@ class Bench:
         self.settings, self.regime, self.seed = settings, regime, seed
         self.world = Marketplace(regime.marketplace, world_seed)
         self.logs = self._log(regime.requests)
-        requests = self.world.requests(settings.test_requests, world_seed, "test")
+        requests = self.world.requests(
+            settings.test_requests, world_seed, "test", time=1.0
+        )  # where it stands still: now
         self.requests = replace(requests, p_hat=self._with_noise(requests.p_hat, 1))
         self._stage1: dict[str, FusionPolicy] = {}
 
@@ -82,9 +84,11 @@ class Bench:
             policy.fit_normalisation(self.data.inputs)
         return policy
 
-    def build(self, config: TrainConfig) -> RewardData:
-        """The log's reward data under a config."""
+    def build(self, config: TrainConfig, logs: Logs | None = None) -> RewardData:
+        """The reward data of the regime's log, or another, under a config."""
         base = self.config({})
+        if logs is not None:
+            return self._build(config, logs)
         if config.reward == base.reward and config.policy.transform == base.policy.transform:
             return self.data
         return self._build(config)
@@ -101,8 +105,11 @@ class Bench:
     @cached_property
     def static(self) -> Tensor:
         """Best static weights [T] of the regime's fusion: every policy starts there."""
-        config = self.config({})
-        return best_static_weights(self.data, config.static, bounds=config.policy.bounds(self.logs.tasks))
+        return self.static_of(self.data, self.config({}))
+
+    def static_of(self, data: RewardData, config: TrainConfig) -> Tensor:
+        """Best static weights [T] of any reward data."""
+        return best_static_weights(data, config.static, bounds=config.policy.bounds(self.logs.tasks))
 
     def stage1(self, config: TrainConfig) -> FusionPolicy:
         """The policy as stage 1 leaves it; trained once for a config, a copy each time."""

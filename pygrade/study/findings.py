@@ -13,6 +13,7 @@ from pygrade.study.stats import Record, Results, over_worlds, sign
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"
+GUARD = 2.0  # per cent of stage 1's value that an online version may fall short of it, as the settings have it
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,8 @@ def findings(results: Results) -> list[Finding]:
         finding("Debiased labels (IPS) beat raw ones in stage 1", lifts("stage1", "stage1-naive", here), "main",
                 "ours"),
         finding("The group baseline is better than a learned critic", lifts("grade", "ppo", here), "ablations", "ours"),
+        finding("Learning online follows a drift: over the same policy that stays",
+                lifts("online", "grade", [("drift", "after the drift")]), "drift", "ours"),
     ]  # fmt: skip
 
 
@@ -283,6 +286,16 @@ def targets(results: Results) -> list[Target]:
         found.append(Target("requests whose weights obey the constraints", "100 %, value not below 0",
                             f"{inside.value:.1f} %, value {percent(cost)}",
                             inside.value == 100 and sign(cost) >= 0))  # fmt: skip
+    if results.has("drift", "online", "stage1", "retrained"):
+        share = results.share("drift", "online", "stage1", "retrained")
+        add(
+            "drift: share of what training anew gains over stage 1", "≥ 80 %", [("drift", "online")], share, 80.0, False
+        )
+        records = results.records("drift", "online")
+        worst = min(record["figures"]["worst"] for record in records)
+        back = sum(record["figures"]["rolled_back"] for record in records)
+        found.append(Target("drift: worst interval of any online run against stage 1", f"≥ -{GUARD:g} % (the guard)",
+                            f"{worst:+.2f} %, {back:.0f} roll-backs", worst >= -GUARD))  # fmt: skip
     return found
 
 

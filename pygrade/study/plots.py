@@ -60,3 +60,17 @@ def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base:
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside right upper", labelcolor=INK)
     return to_png(figure)
+
+
+def lines(title: str, across: str, up: str, single: Sequence[Sequence[float]]) -> bytes:
+    """Faint lines and their mean."""
+    figure, axes = new_figure(1, 1, (7.0, 3.2))
+    axes[0].axhline(0, color=FAINT, linewidth=1)
+    for values in single:
+        axes[0].plot(range(1, len(values) + 1), values, color=GREY, alpha=0.4, linewidth=1)
+    mean = [sum(values) / len(values) for values in zip(*single, strict=True)]
+    axes[0].plot(range(1, len(mean) + 1), mean, color=BLUE, linewidth=2.2)
+    axes[0].set_xlabel(across)
+    axes[0].set_ylabel(up)
+    axes[0].set_title(title)
+    return to_png(figure)

@@ -8,7 +8,7 @@ from pygrade.files import atomic_file
 from pygrade.intervals import Interval
 from pygrade.report import write_text
 from pygrade.study.findings import Target, collapses, findings, percent, targets
-from pygrade.study.plots import dots, hacking
+from pygrade.study.plots import dots, hacking, lines
 from pygrade.study.settings import MAIN, STABILITY, Settings
 from pygrade.study.stats import Results, over_worlds
 
@@ -133,7 +133,7 @@ def _regimes(results: Results, settings: Settings, folder: str, drawn: Mapping[s
                      + table(["arm", "over best static", "over production", "GRADE over it"], rows))  # fmt: skip
     if not parts:
         return ""
-    return "## Other regimes" + _images(folder, drawn, ("regimes",)) + "\n\n" + "\n\n".join(parts)
+    return "## Other regimes" + _images(folder, drawn, ("regimes", "drift")) + "\n\n" + "\n\n".join(parts)
 
 
 def _stability(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:
@@ -223,7 +223,7 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
     panels = {
         f"{regime.title} ({regime.judge})" if regime.judge != "value" else regime.title: {
             _title(settings, arm): row(name, arm, "static", regime.judge)
-            for arm in settings.regimes["small"].arms
+            for arm in regime.arms
             if results.has(name, arm, "static") and arm != "static"
         }
         for name, regime in settings.regimes.items()
@@ -243,6 +243,8 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
     }
     if traps:
         drawn["hacking"] = hacking(traps, base)
+    if results.has("drift", "online", "stage1"):
+        drawn["drift"] = _drift(results)
     stable = results.arms(STABILITY)
     if stable:
         drawn["stability"] = dots(
@@ -250,6 +252,15 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
             {"20,000 logged requests": {_title(settings, arm): _each(results, arm) for arm in stable}},
         )  # fmt: skip
     return drawn
+
+
+def _drift(results: Results) -> bytes:
+    """What the online policy earns over stage 1 after each interval; a faint line is a world and seed."""
+    records = results.records("drift", "online")
+    names = sorted(name for name in records[0]["figures"] if name.startswith("lift_"))
+    single = [[record["figures"][name] for name in names] for record in records]
+    return lines("Learning online in a drifting world; it drifts in the first half", "interval of 1,000 requests",
+                 "value, % over stage 1", single)  # fmt: skip
 
 
 def read(metric: str, slice: str | None = None) -> Any:

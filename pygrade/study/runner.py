@@ -25,11 +25,14 @@ from pygrade.progress import hushed, say, set_quiet
 from pygrade.study.arms import run_arm
 from pygrade.study.bench import Bench
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
+from pygrade.train import TrainConfig
 
 FORMAT = 1
+_YOUNGER = (("reward", "prior_calibration"),)
 _SEEDLESS = ("fixed", "static")  # kinds that no training seed changes
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
+_QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "intervals": 6}  # the most of each
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,18 @@ class Unit:
     def fingerprint(self, settings: Settings) -> str:
         """Of everything that decides its numbers."""
         regime = {key: value for key, value in asdict(self.regime).items() if key not in ("name", "title", "arms")}
-        what = [FORMAT, regime, self.arm.kind, self.options, asdict(settings.train), settings.test_requests]
+        what = [FORMAT, regime, self.arm.kind, self.options, _options(settings.train), settings.test_requests]
         what += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _options(config: TrainConfig) -> dict[str, Any]:
+    """The training options; one that is younger than the first results counts where it is not at its default."""
+    options = asdict(config)
+    for part, name in _YOUNGER:
+        if getattr(getattr(config, part), name) == getattr(type(getattr(config, part))(), name):
+            del options[part][name]
+    return options
 
 
 def scaled(settings: Settings, config: StudyConfig) -> Settings:
@@ -127,7 +139,7 @@ def scaled(settings: Settings, config: StudyConfig) -> Settings:
 
 def _shortened(options: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _shortened(value) if isinstance(value, dict) else min(value, _QUICK_STEPS) if key == "steps" else value
+        key: _shortened(value) if isinstance(value, dict) else min(value, _QUICK_OPTIONS.get(key, value))
         for key, value in options.items()
     }
 

@@ -14,7 +14,7 @@ from pygrade.reward import RewardConfig
 from pygrade.train import Stage1Config, Stage2Config, TrainConfig
 
 MAIN, STABILITY, TUNING = "main", "stability", "tuning"
-KINDS = ("fixed", "static", "grade", "rival", "actor-critic", "scorer", "oracle")
+KINDS = ("fixed", "static", "grade", "rival", "actor-critic", "scorer", "oracle", "retrained", "online")
 Config = TypeVar("Config")
 
 
@@ -72,11 +72,11 @@ def load_settings(path: Path | None = None) -> Settings:
     try:
         arms = {
             name: Arm(name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry)
-            for name, entry in record["arms"].items()
+            for name, entry in (record["arms"] | record["beyond_arms"]).items()
         }
-        default = {MAIN: tuple(arms)}
+        default = {MAIN: tuple(record["arms"])}
         regimes = {
-            name: Regime(name, arms=default.get(name, tuple(record["regime_arms"])), **entry)
+            name: Regime(name, arms=tuple(entry.pop("arms", default.get(name, record["regime_arms"]))), **entry)
             for name, entry in record["regimes"].items()
         }
         parts = {"policy": PolicyConfig, "reward": RewardConfig, "static": CemConfig, "stage1": Stage1Config,
