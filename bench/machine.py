@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
 
 PACKAGES = ("pygrade", "torch", "triton", "numpy", "numba", "faiss-cpu", "onnx", "onnxruntime", "jax", "scipy")
 # Where ours is held to AVX2, so are the peers that have a switch. ONNX Runtime has none and keeps what the processor
@@ -35,7 +36,10 @@ def pin(threads: int) -> None:
     The affinity is what holds everyone, also libraries that start threads of their own (ONNX Runtime is told
     besides, when a session is made).
     """
-    os.sched_setaffinity(0, _processors()[:threads])
+    chosen = _processors()[:threads]
+    os.sched_setaffinity(0, chosen)
+    for thread in Path("/proc/self/task").glob("*"):  # pools that libraries have started already
+        os.sched_setaffinity(int(thread.name), chosen)
     import torch
 
     torch.set_num_threads(threads)
