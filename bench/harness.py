@@ -4,6 +4,7 @@ A contender is a callable that takes the number of a call and works on input ``n
 distinct inputs the branch predictor learns the data and flatters whoever branches on it.
 """
 
+import os
 import random
 import statistics
 import sys
@@ -16,6 +17,8 @@ Contender = Callable[[int], Any]
 OURS = "pygrade"
 NOTHING = "nothing"  # a contender that does nothing: what the harness itself costs a call
 ROTATIONS = 64
+REST = 0.01  # seconds
+SHARED_BLOCK_US = 3000.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,13 @@ def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float
     A block is as many calls as fill ``block_us``, so that reading the clock costs nothing visible; the quantiles are
     over blocks. Turns share the machine's drift evenly; their order is shuffled, and each contender starts at another
     input, so that nobody profits from what another has just brought into the cache.
+
+    On several processors a turn begins with a rest and an untimed call, and its block is longer: the pools of the
+    others go on spinning for some milliseconds and would take a processor from whoever comes next.
     """
+    shared = len(os.sched_getaffinity(0)) > 1
+    if shared:
+        block_us = max(block_us, SHARED_BLOCK_US)
     number = {name: i * ROTATIONS // len(contenders) for i, name in enumerate(contenders)}
     calls: dict[str, int] = {}
     for name, run in contenders.items():
@@ -112,6 +121,9 @@ def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float
         shuffle(turns)
         for name, run in turns:
             count, first = calls[name], number[name]
+            if shared:
+                time.sleep(REST)
+                run(first)
             start = time.perf_counter_ns()
             for i in range(first, first + count):
                 run(i)

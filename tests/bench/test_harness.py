@@ -19,7 +19,9 @@ def row(**options: object) -> Row:
     return Row("fuse_topk", {"N": 10, "T": 8}, timings, ("numpy", "torch"), ("numba threshold",), **values)
 
 
-def test_contenders_are_timed_in_microseconds_and_take_turns():
+@pytest.mark.parametrize("processors", [1, 2])
+def test_contenders_are_timed_in_microseconds_and_take_turns(processors, monkeypatch):
+    monkeypatch.setattr(harness.os, "sched_getaffinity", lambda _: set(range(processors)))
     order = []
 
     def sleeping(name, seconds):
@@ -33,9 +35,12 @@ def test_contenders_are_timed_in_microseconds_and_take_turns():
     assert 1000 < timings["a"].p50 < timings["b"].p50
     assert timings["b"].p50 > 3000
     assert all(t.p20 <= t.p50 <= t.p80 and t.blocks >= 7 for t in timings.values())
-    turns = order[8:]  # behind the warm-up
-    assert all(set(turns[i : i + 2]) == {"a", "b"} for i in range(0, len(turns), 2))
-    assert turns[:2] != turns[2:4] or len({tuple(turns[i : i + 2]) for i in range(0, len(turns), 2)}) == 2
+    if processors == 1:
+        turns = order[8:]  # behind the warm-up
+        assert all(set(turns[i : i + 2]) == {"a", "b"} for i in range(0, len(turns), 2))
+        assert len({tuple(turns[i : i + 2]) for i in range(0, len(turns), 2)}) == 2
+    else:  # blocks of about 3 ms behind an untimed call
+        assert order.count("a") > order.count("b")
 
 
 def test_every_input_is_visited():
