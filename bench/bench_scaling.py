@@ -36,14 +36,17 @@ def scaling(quick: bool) -> Iterator[Row]:
 
 
 def threads(quick: bool) -> Iterator[Row]:
-    """The group on more and more processors, each contender with that many threads."""
+    """A group and draws on more and more processors, each contender with that many threads."""
     before = machine.threads()
     count, most = 1, machine.available()
     while count <= most:
         machine.pin(count)
-        row = bench_fusion.group_topk(*GROUP.values(), 0.2 if quick else 2.0, compile=False)
-        row.shape["threads"] = count
-        yield _kept(row, "threads")
+        seconds = 0.2 if quick else 2.0
+        group = bench_fusion.group_topk(*(GROUP | {"B": 256}).values(), seconds, compile=False)
+        draws = bench_dirichlet.sample(1024, 16, 8, 2.0, seconds)
+        for row, axis in ((group, "threads"), (draws, "draws threads")):
+            row.shape["threads"] = count
+            yield _kept(row, axis)
         count = most if count < most < 2 * count else 2 * count
     machine.pin(before)
 

@@ -1,9 +1,11 @@
 """The bench's pictures, drawn from result files."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from bench.harness import OURS, Report, Row, Timing
 from bench.targets import CORE, PEER, Verdict
+from pygrade.extras import require
 from pygrade.plots import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, RED, SAND, TEAL, new_figure, to_png
 
 ISA_NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE2"}
@@ -16,8 +18,8 @@ COLOURS = {
     "onnxruntime": PURPLE,
     "faiss": GREEN,
     "numba threshold": TEAL,
-    "torch.distributions": RED,
 }
+LIBRARIES = {"onnxruntime bound": "onnxruntime", "numpy float32": "numpy", "torch.distributions": "torch"}
 
 
 def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
@@ -31,23 +33,27 @@ def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
             y = names.index(verdict.target.name) + (place - (len(shown) - 1) / 2) * height
             low, high = min(verdict.values), max(verdict.values)
             colour = ISA_COLOURS[isa]
-            axis.barh(y, low, height * 0.82, color=colour, label=ISA_NAMES[isa])
-            axis.barh(y, high - low, height * 0.82, left=low, color=colour, alpha=0.35)
+            axis.barh(y, low - 1.0, height * 0.82, left=1.0, color=colour, label=ISA_NAMES[isa])
+            axis.barh(y, high - low, height * 0.82, left=low, color=colour, alpha=0.3)
             axis.plot([verdict.wanted] * 2, [y - height / 2, y + height / 2], color=INK, linewidth=2, label="wanted")
-            axis.text(high * 1.04, y, f"{low:.1f}", va="center", fontsize=8, color=INK if verdict.met else RED)
+            name = f"{low:.1f}" if verdict.met else f"{low:.1f} missed"
+            if low > 2.0:
+                axis.text(0.97 * low, y, name, va="center", ha="right", fontsize=8, color="white")
+            else:
+                axis.text(1.03 * max(high, 1.0), y, name, va="center", fontsize=8, color=INK)
+    values = [value for found in shown.values() for v in found for value in (*v.values, v.wanted)]
     axis.set_xscale("log")
-    axis.set_xlim(0.8, 1.35 * max((max(v.values) for found in shown.values() for v in found), default=10.0))
-    axis.set_xticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
-    axis.minorticks_off()
+    axis.set_xlim(min(0.9, 0.9 * min(values)), 1.2 * max(values))
+    _ticks(axis.xaxis)
     axis.axvline(1, color=FAINT, linewidth=1)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("times faster than the best library peer; pale: up to the best shape")
+    axis.set_xlabel("times faster than the best library peer, worst shape (number) to best (pale)")
     labels: dict[str, object] = {}
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
         labels.setdefault(label, handle)
-    axis.legend(list(labels.values()), list(labels), loc="lower right")
+    figure.legend(list(labels.values()), list(labels), loc="outside upper center", ncols=len(labels))
     return to_png(figure)
 
 
@@ -68,7 +74,7 @@ def serving(report: Report) -> bytes:
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
     axis.set_xlabel("µs a request, one core, p50 with the Python call")
-    axis.xaxis.set_major_formatter("{x:g}")
+    _ticks(axis.xaxis)
     labels = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(labels.values()), list(labels), loc="outside upper center", ncols=4)
     return to_png(figure)
@@ -76,7 +82,8 @@ def serving(report: Report) -> bytes:
 
 TITLES = {
     "N": "Candidates N", "T": "Tasks T", "k": "List length k", "B": "Requests B, group top-k",
-    "G": "Samples G, group top-k", "threads": "Threads, group top-k", "draws G": "Samples G, Dirichlet draws",
+    "G": "Samples G, group top-k", "draws G": "Samples G, Dirichlet draws",
+    "threads": "Threads, group top-k", "draws threads": "Threads, Dirichlet draws",
 }  # fmt: skip
 
 
@@ -104,22 +111,29 @@ def scaling(report: Report) -> bytes:
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_title(TITLES[axis])
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_major_formatter("{x:g}")
-        if axis == "threads":
-            panel.set_xticks([row.shape["threads"] for row in rows])
-            panel.minorticks_off()
+        _ticks(panel.yaxis)
+        sizes = sorted({float(row.shape[size]) for row in rows})
+        panel.set_xticks(sizes if len(sizes) < 6 else sizes[::2])
+        panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+        panel.minorticks_off()
     for first in axes[::columns]:
         first.set_ylabel("µs")
     figure.legend(list(handles.values()), list(handles), loc="outside upper center", ncols=len(handles))
     return to_png(figure)
 
 
+def _ticks(axis: Any) -> None:
+    """1, 2, 5, 10 … on a logarithmic scale, without powers."""
+    axis.set_major_locator(require("matplotlib.ticker").LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
+
+
 def _by_library(timings: Mapping[str, Timing]) -> dict[str, Timing]:
     """The best way of calling each library that has a colour."""
     found: dict[str, Timing] = {}
     for name, timing in timings.items():
-        library = {"onnxruntime bound": "onnxruntime", "numpy float32": "numpy"}.get(name, name)
+        library = LIBRARIES.get(name, name)
         if library in COLOURS and (library not in found or timing.p50 < found[library].p50):
             found[library] = timing
     return found
