@@ -265,8 +265,9 @@ def targets(results: Results) -> list[Target]:
     for regime, floor, label in (("main", 80.0, "20k"), ("small", 60.0, "5k")):
         ran = results.has(regime, "grade", "static", "oracle")
         share = results.share(regime, "grade", "static", "oracle") if ran else over_nothing()
-        add(f"share of the observed-feature oracle's gain, {label} logs", f"≥ {floor:g} %",
-            [(regime, "grade"), (regime, "oracle")], share, floor, False)  # fmt: skip
+        found.append(Target(f"share of the observed-feature oracle's gain, {label} logs", f"≥ {floor:g} %",
+                            percent(share).removeprefix("+") if ran else NOT_RUN,
+                            share.value >= floor if ran else None))  # fmt: skip
     if results.has("main", "grade", "stage1"):
         composite = results.lift("main", "grade", "stage1")
         found.append(

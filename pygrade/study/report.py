@@ -42,15 +42,21 @@ def write_results(record: Mapping[str, Any], settings: Settings, target: Path, p
 
 
 def table(head: Row, rows: Sequence[Row]) -> str:
-    """A Markdown table, first column left, the others right.
+    """A Markdown table; columns of numbers stand right, words left.
 
     >>> print(table(["a", "b"], [["x", "1"]]))
     | a | b |
     | :-- | --: |
     | x | 1 |
     """
-    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
+    columns = [[row[i] for row in rows] for i in range(len(head))]
+    sides = ["--:" if any(column) and all(map(_is_number, column)) else ":--" for column in columns]
+    lines = [head, sides, *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell.lstrip("+-≥≤ ")[:1].isdigit()
 
 
 def _head(record: Mapping[str, Any], results: Results) -> str:
