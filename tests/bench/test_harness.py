@@ -1,7 +1,7 @@
 """Timing, the records and their files."""
 
 import csv
-import time
+import threading
 
 import pytest
 
@@ -21,26 +21,27 @@ def row(**options: object) -> Row:
 
 @pytest.mark.parametrize("processors", [1, 2])
 def test_contenders_are_timed_in_microseconds_and_take_turns(processors, monkeypatch):
+    order, rests = [], []
     monkeypatch.setattr(harness.os, "sched_getaffinity", lambda _: set(range(processors)))
-    order = []
+    monkeypatch.setattr(harness.time, "sleep", rests.append)
 
-    def sleeping(name, seconds):
+    def waiting(name, seconds):
         def run(i):
             order.append(name)
-            time.sleep(seconds)
+            threading.Event().wait(seconds)
 
         return run
 
-    timings = harness.measure({"a": sleeping("a", 0.001), "b": sleeping("b", 0.003)}, 0.1)
-    assert 1000 < timings["a"].p50 < timings["b"].p50
-    assert timings["b"].p50 > 3000
+    timings = harness.measure({"a": waiting("a", 0.004), "b": waiting("b", 0.008)}, 0.1)
+    assert timings["a"].p20 >= 4000
+    assert timings["b"].p20 >= 8000
     assert all(t.p20 <= t.p50 <= t.p80 and t.blocks >= 7 for t in timings.values())
-    if processors == 1:
-        turns = order[8:]  # behind the warm-up
-        assert all(set(turns[i : i + 2]) == {"a", "b"} for i in range(0, len(turns), 2))
-        assert len({tuple(turns[i : i + 2]) for i in range(0, len(turns), 2)}) == 2
-    else:  # blocks of about 3 ms behind an untimed call
-        assert order.count("a") > order.count("b")
+    calls = 1 if processors == 1 else 2  # pools of several threads: a rest and an untimed call before each block
+    turns = [order[i : i + calls] for i in range(8, len(order), calls)]  # behind the warm-up
+    assert all(len(set(turn)) == 1 for turn in turns)
+    assert all({*first, *second} == {"a", "b"} for first, second in zip(turns[::2], turns[1::2], strict=True))
+    assert len({first[0] for first in turns[::2]}) == 2  # in shuffled order
+    assert rests == ([] if processors == 1 else [harness.REST] * len(turns))
 
 
 def test_every_input_is_visited():
