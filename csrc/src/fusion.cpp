@@ -67,7 +67,7 @@ void check_slope(const float* slope, std::int64_t tasks) {
 
 }  // namespace
 
-void check_scores(const Scores& scores, const FusionOptions& options, int num_threads) {
+void check_shapes(const Scores& scores, const FusionOptions& options) {
   if (scores.tasks < 1 || scores.tasks > max_tasks)
     throw std::invalid_argument("scores has " + std::to_string(scores.tasks) + " tasks; want 1 to " +
                                 std::to_string(max_tasks));
@@ -75,6 +75,10 @@ void check_scores(const Scores& scores, const FusionOptions& options, int num_th
   if (scores.offsets != nullptr) check_offsets(scores);
   if (longest_request(scores) > INT32_MAX) throw std::invalid_argument("a request has more than 2^31 - 1 candidates");
   if (options.transform == Transform::log1p) check_slope(options.slope, scores.tasks);
+}
+
+void check_scores(const Scores& scores, const FusionOptions& options, int num_threads) {
+  check_shapes(scores, options);
   if (takes_logarithm(options.transform)) check_no_negative(scores, num_threads);
 }
 
@@ -136,11 +140,19 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
   if (!mask.empty()) detail::check_size(mask.size(), scores.rows, "mask does not hold one value a candidate");
   detail::check_size(values.size(), scores.batch * samples * k, "values does not hold batch * samples * k values");
   detail::check_size(indices.size(), scores.batch * samples * k, "indices does not hold batch * samples * k values");
-  detail::check_scores(scores, options, num_threads);
+  detail::check_shapes(scores, options);
   detail::FusionTask task{scores, options, weights.data(), samples, k, mask.empty() ? nullptr : mask.data()};
   task.values = values.data();
   task.indices = indices.data();
-  detail::run(task, num_threads, PYGRADE_KERNELS(fusion_kernels).topk);
+  const detail::FusionKernels& kernels = PYGRADE_KERNELS(fusion_kernels);
+  if (options.transform == Transform::log && scores.batch == 1 && samples == 1 && mask.empty()) {
+    task.stride = detail::scratch_stride(scores.rows);
+    const std::int64_t size = detail::scratch_rows(scores.tasks) * task.stride;
+    const detail::FloatEnvironment environment;
+    if (kernels.topk_unchecked(task, detail::Scratch::of_this_thread().floats(static_cast<std::size_t>(size)))) return;
+  }
+  detail::check_scores(scores, options, num_threads);
+  detail::run(task, num_threads, kernels.topk);
 }
 
 }  // namespace pygrade

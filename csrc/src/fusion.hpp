@@ -24,6 +24,7 @@ inline bool takes_logarithm(Transform transform) {
 // Throws std::invalid_argument where the sizes, the offsets, the slope or (under a logarithm) the values of the scores
 // do not hold.
 void check_scores(const Scores& scores, const FusionOptions& options, int num_threads);
+void check_shapes(const Scores& scores, const FusionOptions& options);  // all but the values
 void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples);
 
 // The most candidates that a request has.
@@ -38,8 +39,8 @@ inline std::int64_t scratch_stride(std::int64_t candidates) {
 
 inline constexpr std::int64_t fused_rows = 4;  // weight vectors fused at a time
 
-// Two tiles, fused rows, the ids of a mask and the six rows of the selection.
-inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + fused_rows + 7; }
+// Two tiles, fused rows and their maxima, the ids of a mask and the six rows of the selection.
+inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + 2 * fused_rows + 7; }
 
 // Requests with about 50 µs of work: a share of a thread is worth no less.
 inline std::int64_t request_grain(const Scores& scores, std::int64_t samples) {
@@ -66,6 +67,9 @@ struct FusionKernels {
   void (*transform)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
   void (*fuse)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
   void (*topk)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
+  // The list of a single request and weight vector whose scores nobody has looked at; false, with nothing written,
+  // where the general way has to be gone.
+  bool (*topk_unchecked)(const FusionTask& task, float* scratch);
 };
 
 PYGRADE_DECLARE_KERNELS(FusionKernels, fusion_kernels)

@@ -114,6 +114,36 @@ def test_large_lists(candidates, k, levels):
     assert torch.equal(indices, expected[1]) and same_bits(values, expected[0])
 
 
+@pytest.mark.parametrize("tasks", [2, 3, 4, 6, 8, 13, 16])
+@pytest.mark.parametrize("kind", ["uniform", "tiny", "zeros", "close", "special", "ties"])
+@pytest.mark.parametrize("beta", [1e-7, 1e-3, 0.0])
+def test_the_short_cut_to_the_best_logarithms_is_exact(tasks, kind, beta):
+    generator = torch.Generator().manual_seed(tasks)
+    for candidates, k in ((70, 5), (500, 10), (2000, 100), (2003, 1)):
+        scores = torch.rand(1, candidates, tasks, generator=generator)
+        if kind == "tiny":
+            scores = scores.pow(12.0)
+        elif kind == "zeros":
+            scores = torch.where(scores < 0.5, 0.0, scores)
+        elif kind == "close":
+            scores = 0.3 + 1e-6 * scores
+        elif kind == "special":
+            scores[0, ::97, 0], scores[0, 1::97, 0], scores[0, 2::97, -1] = torch.nan, torch.inf, -0.0
+        elif kind == "ties":
+            scores = (scores * 4).round() / 4
+        weights = torch.randn(1, tasks, generator=generator) if k == 10 else torch.rand(1, tasks, generator=generator)
+        values, indices = fuse_topk(scores, weights, k, "log", beta=beta)
+        expected = fuse_topk(transform_scores(scores, "log", beta=beta), weights, k)
+        assert torch.equal(indices, expected.indices) and same_bits(values, expected.values)
+        twice = fuse_topk(
+            scores.expand(2, -1, -1).contiguous(), weights.expand(2, -1).contiguous(), k, "log", beta=beta
+        )
+        assert same_bits(twice.values[1:], values) and torch.equal(twice.indices[:1], indices)
+        scores[0, candidates - 1, 0] = -1e-30
+        with pytest.raises(ValueError, match=f"scores is negative at request 0, candidate {candidates - 1}, task 0"):
+            fuse_topk(scores, weights, k, "log", beta=beta)
+
+
 def test_the_streaming_kernel_cuts_its_buffer():
     scores, weights = scores_of(1, 1200, 6).sort(1).values, weights_of(1, 1, 6)  # rising: every tile beats the last
     expected = fuse_topk(scores, weights, 5)
@@ -229,6 +259,7 @@ for tasks, candidates, k in ((1, 50, 9), (6, 333, 20), (8, 2000, 100), (17, 90, 
     s, w = torch.rand(2, candidates, tasks, generator=g), torch.rand(2, 5, tasks, generator=g)
     s[0, ::9, 0] = torch.nan
     parts += [fuse_scores(s, w), *fuse_topk(s, w, k), fuse_topk(s.half(), w, k).values]
+    parts += fuse_topk(s[:1], w[:1, 0].contiguous(), k, "log")
     parts += [transform_scores(s, t) for t in ("log", "zscore", "zlog", "rank", "log1p")]
     parts.append(fuse_scores(s.mT.contiguous(), w[:, 0].contiguous(), layout="task-major"))
     parts.append(topk_gain(s, w, torch.rand(2, candidates, 2, generator=g), k, torch.rand(k, generator=g)))

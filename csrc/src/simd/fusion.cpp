@@ -11,10 +11,14 @@ namespace {
 
 std::int64_t find_negative(const Scores& scores, std::int64_t begin, std::int64_t end) {
   constexpr std::int64_t chunk = 512;
-  float wide[chunk];
+  float buffer[chunk];
   for (; begin < end; begin += chunk) {
     const std::int64_t size = end - begin < chunk ? end - begin : chunk;
-    widen(scores_at(scores, begin), scores.type, size, wide);
+    const auto* wide = static_cast<const float*>(scores_at(scores, begin));
+    if (scores.type != ScoreType::float32) {
+      widen(scores_at(scores, begin), scores.type, size, buffer);
+      wide = buffer;
+    }
     int negative = 0;
     for (std::int64_t i = 0; i < size; ++i) negative |= wide[i] < 0.0f ? 1 : 0;
     if (negative == 0) continue;
@@ -67,7 +71,7 @@ void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     for (std::int64_t g = 0; g < samples; g += fused_rows) {
       const std::int64_t some = samples - g < fused_rows ? samples - g : fused_rows;
       fuse_tile(s.tile, task.stride, task.scores.tasks, task.weights + (b * samples + g) * task.scores.tasks, some,
-                request.count, s.fused, task.stride);
+                request.count, {s.fused, task.stride});
       for (std::int64_t i = 0; i < some; ++i)
         __builtin_memcpy(to + (g + i) * step, s.fused + i * task.stride,
                          static_cast<std::size_t>(request.count) * sizeof(float));
@@ -92,14 +96,30 @@ void write_list(const FusionTask& task, std::int64_t list, const float* fused, c
   }
 }
 
+// One weight vector over all candidates under the log transform. False, with nothing written, where there is no short
+// cut, or scores may be negative.
+bool topk_of_contenders(const FusionTask& task, std::int64_t b, const FusionScratch& s) {
+  const Request request = request_of(task.scores, b);
+  const float* weights = task.weights + b * task.scores.tasks;
+  const std::int64_t count = fuse_contenders(task.scores, task.options, request, weights, task.k, s);
+  if (count < 0) return false;
+  write_list(task, b, s.fused, s.ids, select_best(s.fused, count, task.k, s.select), s);
+  return true;
+}
+
+bool topk_unchecked(const FusionTask& task, float* scratch) {
+  return topk_of_contenders(task, 0, FusionScratch(scratch, task.scores.tasks, task.stride));
+}
+
 // One weight vector over all candidates: the maxima are noted while fusing.
 void topk_single(const FusionTask& task, std::int64_t b, Request request, const FusionScratch& s) {
+  if (task.options.transform == Transform::log && topk_of_contenders(task, b, s)) return;
   const std::int64_t k = task.k < request.count ? task.k : request.count;
   const std::int64_t depth = block_depth(request.count, k);
   const float* weights = task.weights + b * task.scores.tasks;
   if (depth > 0 && fuses_rows(task.scores, task.options)) {
-    fuse_request_rows(task.scores, request, task.options, weights, s.fused, s.select.maxima, depth);
-    select_by_maxima(s.fused, request.count, k, depth, s.select);
+    fuse_request_rows(task.scores, request, task.options, weights, s.fused, s.maxima, depth);
+    select_by_maxima(s.fused, request.count, k, depth, s.maxima, s.select);
   } else {
     fuse_request(task.scores, task.options, request, weights, s);
     select_best(s.fused, request.count, k, s.select);
@@ -125,13 +145,16 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
       tile = s.kept;
       ids = s.ids;
     }
+    const std::int64_t depth = block_depth(count, task.k);
+    const FusedRows rows{s.fused, task.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
     for (std::int64_t g = 0; g < task.samples; g += fused_rows) {
       const std::int64_t some = task.samples - g < fused_rows ? task.samples - g : fused_rows;
       const std::int64_t list = b * task.samples + g;
-      fuse_tile(tile, task.stride, tasks, task.weights + list * tasks, some, count, s.fused, task.stride);
+      fuse_tile(tile, task.stride, tasks, task.weights + list * tasks, some, count, rows);
       for (std::int64_t i = 0; i < some; ++i) {
-        const float* fused = s.fused + i * task.stride;
-        write_list(task, list + i, fused, ids, select_best(fused, count, task.k, s.select), s);
+        const FusedRows row = rows.from(i);
+        const std::int64_t found = select_noted(row.scores, count, task.k, depth, row.maxima, s.select);
+        write_list(task, list + i, row.scores, ids, found, s);
       }
     }
   }
@@ -139,6 +162,6 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
 
 }  // namespace
 
-const FusionKernels fusion_kernels{&find_negative, &transform, &fuse, &topk};
+const FusionKernels fusion_kernels{&find_negative, &transform, &fuse, &topk, &topk_unchecked};
 
 }  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

@@ -33,11 +33,14 @@ float discounted(const GainTask& task, const float* gains, const std::int32_t* c
 void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32_t list, const float* tile,
                std::int64_t count, const FusionScratch& s, float* products) {
   const std::int64_t tasks = task.scores.tasks;
+  const std::int64_t depth = block_depth(count, task.k);
+  const FusedRows rows{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
   for (std::int64_t g = 0; g < task.samples; g += fused_rows) {
     const std::int64_t some = task.samples - g < fused_rows ? task.samples - g : fused_rows;
-    fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + g) * tasks, some, count, s.fused, s.stride);
+    fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + g) * tasks, some, count, rows);
     for (std::int64_t i = 0; i < some; ++i) {
-      const std::int64_t found = select_best(s.fused + i * s.stride, count, task.k, s.select);
+      const FusedRows row = rows.from(i);
+      const std::int64_t found = select_noted(row.scores, count, task.k, depth, row.maxima, s.select);
       std::int32_t* best = s.select.best;
       if (list >= 0)
         for (std::int64_t r = 0; r < found; ++r) best[r] = s.ids[best[r]];

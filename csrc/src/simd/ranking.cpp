@@ -109,7 +109,7 @@ void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* 
       candidates.count = keep_admitted(fusion.mask + request.first, request.count, tasks, s);
       tile = s.kept;
     }
-    fuse_tile(tile, fusion.stride, tasks, fusion.weights + b * tasks, 1, candidates.count, s.fused, fusion.stride);
+    fuse_tile(tile, fusion.stride, tasks, fusion.weights + b * tasks, 1, candidates.count, {s.fused, fusion.stride});
     if (task.boost_mul != nullptr || task.boost_add != nullptr)
       boost(task.boost_mul, task.boost_add, candidates, s.fused);
     float* values = fusion.values + b * fusion.k;

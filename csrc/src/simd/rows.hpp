@@ -14,12 +14,34 @@ namespace {
 
 #if defined(__AVX2__)
 
+constexpr std::int64_t prefetched = 2048;  // floats ahead: the processor's own prefetching stops at every page
 constexpr std::int64_t row_overread = 16;  // floats that fuse_rows may read behind its rows, whatever stands there
 
-// The fused scores of `lanes` candidates, P (4, 8 or 16) being the padded number of tasks.
-template <int P>
+// How a RowFuser reads scores: as they are,
+struct ReadScores {
+  PYGRADE_INLINE Floats operator()(const float* p) const { return load(p); }
+};
+
+// or as the bits of p + beta taken for an integer, which is (log(p + beta) ± log_error) / log_step plus a constant, for
+// p and beta that are not negative, nor p + beta denormal or infinite. Notes the largest bits it sees.
+struct ReadLogBits {
+  Floats beta;
+  Ints* most;
+  PYGRADE_INLINE Floats operator()(const float* p) const {
+    const Floats x = load(p);
+    *most = max_bits(*most, x);
+    return number_of_bits(add(x, beta));
+  }
+};
+constexpr float log_step = 0x1p-23f * 0.693147181f;
+constexpr float log_error = 0.031f;  // of a chord of log2 over an octave: 0.0299; the rest is for roundings
+
+// The fused scores of `lanes` candidates, P (4, 8 or 16) being the padded number of tasks, and Whole whether there are
+// so many, which saves the spreading.
+template <int P, bool Whole, class Read>
 struct RowFuser {
-  std::int64_t tasks;
+  Read read;
+  std::int64_t number_of_tasks;
   Floats first, second;  // weights of tasks [0, P/2) and [P/2, P), repeated over the register
   Ints order;            // undoes the order that the reduction leaves
   Ints spread;           // moves rows of T to a distance of P (P = 4, and 8 where a register holds two rows)
@@ -29,7 +51,9 @@ struct RowFuser {
   Floats present;
 #endif
 
-  RowFuser(const float* weights, std::int64_t number_of_tasks) : tasks(number_of_tasks) {
+  PYGRADE_INLINE std::int64_t tasks() const { return Whole ? P : number_of_tasks; }
+
+  RowFuser(const float* weights, std::int64_t tasks, Read how) : read(how), number_of_tasks(tasks) {
     constexpr int half = P / 2;
     constexpr int groups = lanes / 4;
     float low[lanes], high[lanes];
@@ -58,6 +82,7 @@ struct RowFuser {
   // Adds the second half's products where those tasks exist.
   PYGRADE_INLINE Floats halves(Floats low, Floats high) const {
     const Floats x = mul(low, first);
+    if constexpr (Whole) return fma(high, second, x);
 #if defined(__AVX512F__)
     return _mm512_mask3_fmadd_ps(high, second, x, present);
 #else
@@ -68,8 +93,8 @@ struct RowFuser {
 #if defined(__AVX512F__)
   // A register of rows from the n-th of the vector on: 16 / P of them, at a distance of P.
   PYGRADE_INLINE Floats rows(const float* p, int n) const {
-    const Floats raw = load(p + n * tasks);
-    return P == 16 || tasks == P ? raw : _mm512_permutexvar_ps(spread, raw);
+    const Floats raw = read(p + n * tasks());
+    return P == 16 || Whole ? raw : _mm512_permutexvar_ps(spread, raw);
   }
   static PYGRADE_INLINE Floats even_pairs(Floats a, Floats b) { return _mm512_shuffle_ps(a, b, 0x44); }
   static PYGRADE_INLINE Floats odd_pairs(Floats a, Floats b) { return _mm512_shuffle_ps(a, b, 0xee); }
@@ -95,8 +120,8 @@ struct RowFuser {
   static PYGRADE_INLINE Floats permute(Floats x, Ints at) { return _mm512_permutexvar_ps(at, x); }
 #else
   PYGRADE_INLINE Floats rows(const float* p, int n) const {
-    const Floats raw = load(p + n * tasks);
-    return P >= 8 || tasks == P ? raw : _mm256_permutevar8x32_ps(raw, spread);
+    const Floats raw = read(p + n * tasks());
+    return P >= 8 || Whole ? raw : _mm256_permutevar8x32_ps(raw, spread);
   }
   static PYGRADE_INLINE Floats even_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0x44); }
   static PYGRADE_INLINE Floats odd_pairs(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0xee); }
@@ -110,8 +135,8 @@ struct RowFuser {
       const Floats a = rows(p, n), b = rows(p, n + 1);
       return halves(even_fours(a, b), odd_fours(a, b));
     } else {
-      const Floats x = halves(load(p + n * tasks), load(p + n * tasks + 8));
-      const Floats y = halves(load(p + (n + 1) * tasks), load(p + (n + 1) * tasks + 8));
+      const Floats x = halves(read(p + n * tasks()), read(p + n * tasks() + 8));
+      const Floats y = halves(read(p + (n + 1) * tasks()), read(p + (n + 1) * tasks() + 8));
       return add(even_fours(x, y), odd_fours(x, y));
     }
   }
@@ -139,40 +164,38 @@ struct RowFuser {
 // Fuses the request's rows to fused[count] and notes the maxima of blocks of `depth` vectors (where maxima is not
 // null). Rows that are not plain floats, and the last ones, behind which there may be nothing to read, go through a
 // buffer.
-template <int P>
+template <int P, bool Whole, class Read>
 inline void fuse_rows(const Scores& scores, Request request, const FusionOptions& options, const float* weights,
-                      float* fused, std::int32_t* maxima, std::int64_t depth) {
-  const RowFuser<P> fuse(weights, scores.tasks);
-  const std::int64_t tasks = scores.tasks;
+                      float* fused, std::int32_t* maxima, std::int64_t depth, Read read) {
+  const RowFuser<P, Whole, Read> fuse(weights, scores.tasks, read);
+  const std::int64_t tasks = fuse.tasks();
   const std::int64_t vectors = vectors_of(request.count);
   const bool plain = scores.type == ScoreType::float32 && options.transform == Transform::identity;
   const std::int64_t readable = (request.count * tasks - row_overread) / (lanes * tasks);
   const std::int64_t direct = plain && request.count * tasks > row_overread ? readable : 0;
   const float* rows = static_cast<const float*>(scores.data) + request.first * tasks;
   float buffer[lanes * P + row_overread] = {};
-  Ints most = broadcast(key_none);
-  std::int64_t left = depth;
-  std::int64_t written = 0;  // blocks
-  const auto put = [&](std::int64_t v, Floats x, unsigned valid) {
-    store(fused + v * lanes, x);
-    if (maxima == nullptr) return;
-    const Ints key = order_key(x);
-    most = max(most, valid == all_lanes ? key : select(valid, key, broadcast(key_none)));
-    if (--left == 0 || v + 1 == vectors) {
-      store(maxima + written++ * lanes, most);
-      most = broadcast(key_none);
-      left = depth;
-    }
-  };
   std::int64_t v = 0;
-  for (; v < direct; ++v) put(v, fuse(rows + v * lanes * tasks), all_lanes);
+  std::int64_t block = 0;
+  for (; v < direct; ++block) {
+    Floats most = broadcast(-__builtin_inff());
+    for (const std::int64_t end = v + depth < direct ? v + depth : direct; v < end; ++v) {
+      const float* from = rows + v * lanes * tasks;
+      for (std::int64_t i = 0; i < lanes * tasks; i += 16) __builtin_prefetch(from + prefetched + i);
+      const Floats score = fuse(from);
+      store(fused + v * lanes, score);
+      most = max(score, most);
+    }
+    if (maxima != nullptr) store(maxima + block * lanes, order_key(most));
+  }
   for (; v < vectors; ++v) {
     const std::int64_t size = request.count - v * lanes < lanes ? request.count - v * lanes : lanes;
     widen(scores_at(scores, (request.first + v * lanes) * tasks), scores.type, size * tasks, buffer);
     if (options.transform == Transform::log)
       for (std::int64_t i = 0; i < size * tasks; ++i) buffer[i] = log(buffer[i] + options.beta);
-    put(v, fuse(buffer), first_lanes(size));
+    store(fused + v * lanes, fuse(buffer));
   }
+  if (maxima != nullptr) note_maxima(fused, request.count, depth, block > 0 ? block - 1 : 0, maxima);
 }
 
 #endif
@@ -188,16 +211,79 @@ inline bool fuses_rows(const Scores& scores, const FusionOptions& options) {
 #endif
 }
 
+#if defined(__AVX2__)
+template <class Read>
+inline void fuse_rows(const Scores& scores, Request request, const FusionOptions& options, const float* weights,
+                      float* fused, std::int32_t* maxima, std::int64_t depth, Read read) {
+  const auto fuse_all = [&]<int P>() {
+    if (scores.tasks == P) return fuse_rows<P, true>(scores, request, options, weights, fused, maxima, depth, read);
+    fuse_rows<P, false>(scores, request, options, weights, fused, maxima, depth, read);
+  };
+  if (scores.tasks <= 4) return fuse_all.template operator()<4>();
+  if (scores.tasks <= 8) return fuse_all.template operator()<8>();
+  fuse_all.template operator()<16>();
+}
+#endif
+
 // The fused scores of one weight vector to fused[count], the maxima of blocks of `depth` vectors to maxima (unless it
 // is null). For requests that `fuses_rows` admits.
 inline void fuse_request_rows(const Scores& scores, Request request, const FusionOptions& options, const float* weights,
                               float* fused, std::int32_t* maxima, std::int64_t depth) {
 #if defined(__AVX2__)
-  if (scores.tasks <= 4) return fuse_rows<4>(scores, request, options, weights, fused, maxima, depth);
-  if (scores.tasks <= 8) return fuse_rows<8>(scores, request, options, weights, fused, maxima, depth);
-  fuse_rows<16>(scores, request, options, weights, fused, maxima, depth);
+  fuse_rows(scores, request, options, weights, fused, maxima, depth, ReadScores{});
 #else
   (void)scores, (void)request, (void)options, (void)weights, (void)fused, (void)maxima, (void)depth;
+#endif
+}
+
+// Finds the few candidates of a request that may be among the k best under the log transform, to s.ids, from a cheap
+// approximation of their fused scores, and leaves their exact fused scores in s.fused. Returns how many there are, or
+// -1 where the approximation does not hold or would spare nothing; scores that are not negative are known not to be
+// only where it holds.
+inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& options, Request request,
+                                    const float* weights, std::int64_t k, const FusionScratch& s) {
+#if defined(__AVX2__)
+  const std::int64_t count = request.count;
+  const std::int64_t tasks = scores.tasks;
+  const std::int64_t depth = block_depth(count, k);
+  if (depth == 0 || 4 * k > count || options.transform != Transform::log || scores.type != ScoreType::float32 ||
+      !fuses_rows(scores, options) || !(options.beta >= 0x1p-126f && options.beta <= 1.0f))
+    return -1;
+  float steps[max_tasks];
+  float total = 0.0f;
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    steps[t] = weights[t] * log_step;
+    total += __builtin_fabsf(weights[t]);
+  }
+  if (!(total <= 1e30f)) return -1;
+  Ints most = broadcast(0);
+  const FusionOptions plain;
+  fuse_rows(scores, request, plain, steps, s.fused, s.maxima, depth, ReadLogBits{broadcast(options.beta), &most});
+  std::int32_t bits[lanes];
+  store(bits, most);
+  for (const std::int32_t b : bits)
+    if (b < 0 || b >= 0x7f000000) return -1;  // negative, -0, NaN, or near overflow
+  const std::int32_t threshold = threshold_of(s.maxima, (vectors_of(count) + depth - 1) / depth, k, k / 8 + 4);
+  if (threshold <= key_lowest) return -1;
+  // At least k candidates have an exact score above the threshold less the error, up to the constant.
+  const Floats least = broadcast(score_of_key(threshold) - 2.0f * log_error * total);
+  std::int64_t kept = 0;
+  Ints ids = iota();
+  for (std::int64_t i = 0; i < count; i += lanes, ids = add(ids, broadcast(lanes))) {
+    const unsigned reaching = greater_equal(load(s.fused + i), least) & first_lanes(count - i);
+    compress(s.ids + kept, reaching, ids);
+    kept += __builtin_popcount(reaching);
+  }
+  if (2 * kept > count) return -1;
+  const float* rows = static_cast<const float*>(scores.data) + request.first * tasks;
+  for (std::int64_t i = 0; i < kept; ++i)
+    for (std::int64_t t = 0; t < tasks; ++t) s.tile[i * tasks + t] = rows[s.ids[i] * tasks + t];
+  const Scores contenders{s.tile, ScoreType::float32, 1, kept, tasks, kept, nullptr, Layout::item_major};
+  fuse_request_rows(contenders, {0, kept}, options, weights, s.fused, nullptr, 16);
+  return kept;
+#else
+  (void)scores, (void)options, (void)request, (void)weights, (void)k, (void)s;
+  return -1;
 #endif
 }
 
@@ -205,7 +291,7 @@ inline void fuse_request_rows(const Scores& scores, Request request, const Fusio
 inline void fuse_request(const Scores& scores, const FusionOptions& options, Request request, const float* weights,
                          const FusionScratch& s) {
   if (fuses_rows(scores, options)) {
-    fuse_request_rows(scores, request, options, weights, s.fused, nullptr, 1);
+    fuse_request_rows(scores, request, options, weights, s.fused, nullptr, 16);
     return;
   }
   if (scores.layout == Layout::task_major && scores.type == ScoreType::float32 &&
@@ -216,7 +302,7 @@ inline void fuse_request(const Scores& scores, const FusionOptions& options, Req
     return;
   }
   load_request(scores, options, request, s);
-  fuse_tile(s.tile, s.stride, scores.tasks, weights, 1, request.count, s.fused, s.stride);
+  fuse_tile(s.tile, s.stride, scores.tasks, weights, 1, request.count, {s.fused, s.stride});
 }
 
 }  // namespace

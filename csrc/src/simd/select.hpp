@@ -1,6 +1,6 @@
 // The k best of a row of fused scores: block maxima → a threshold that at least k candidates reach → compress what
-// reaches it → sort. Scores are compared as the integers of `order_key`, so NaN, -0 and ties fall out of integer order;
-// ids ascend wherever candidates are compared, and every step is stable.
+// reaches it → sort. Candidates are sorted by the integers of `order_key`, so NaN, -0 and ties fall out of integer
+// order; ids ascend wherever candidates are compared, and every step is stable.
 #pragma once
 
 #include "simd.hpp"
@@ -62,29 +62,25 @@ inline std::int32_t threshold_of(const std::int32_t* keys, std::int64_t vectors,
   return low;
 }
 
-inline void pad_keys(std::int32_t* keys, std::int64_t count) {
-  for (std::int64_t i = count; i < vectors_of(count) * lanes; ++i) keys[i] = key_none;
-}
+// The keys' own order within a vector: -1 in the lanes behind lane j of `later + 15 - j`.
+constexpr std::int32_t later[32] = {0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+                                    -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
-// Sorts few candidates by counting, for each, those that come before it; the first k ids go to best.
-inline void sort_by_counting(std::int32_t* keys, const std::int32_t* ids, std::int64_t count, std::int64_t k,
-                             std::int32_t* best) {
-  pad_keys(keys, count);
+// Sorts few candidates by counting, for each, those that come before it. Overwrites up to a vector behind the keys.
+inline void sort_by_counting(std::int32_t* keys, const std::int32_t* ids, std::int64_t count, std::int32_t* best) {
+  for (std::int64_t i = count; i < vectors_of(count) * lanes; ++i) keys[i] = key_none;
   for (std::int64_t begin = 0; begin < count; begin += lanes) {
     const Ints mine = load(keys + begin);
+    const Ints below = add(mine, broadcast(-1));  // whatever is above it is equal or better
     const std::int64_t end = begin + lanes < count ? begin + lanes : count;
     Ints even = broadcast(0);
     Ints odd = broadcast(0);
     std::int64_t j = 0;
     for (; j < begin; j += 2) {  // lanes is even: an equal key before comes first
-      even = count_greater_equal(even, broadcast(keys[j]), mine);
-      odd = count_greater_equal(odd, broadcast(keys[j + 1]), mine);
+      even = count_greater(even, broadcast(keys[j]), below);
+      odd = count_greater(odd, broadcast(keys[j + 1]), below);
     }
-    for (; j < end; ++j) {
-      const Ints theirs = broadcast(keys[j]);
-      const unsigned later = all_lanes & (~1u << (j - begin));
-      even = increment(even, greater(theirs, mine) | (equal(theirs, mine) & later));
-    }
+    for (; j < end; ++j) even = count_greater(even, broadcast(keys[j]), add(mine, load(later + 15 - (j - begin))));
     for (; j + 1 < count; j += 2) {  // an equal key behind comes later
       even = count_greater(even, broadcast(keys[j]), mine);
       odd = count_greater(odd, broadcast(keys[j + 1]), mine);
@@ -92,154 +88,140 @@ inline void sort_by_counting(std::int32_t* keys, const std::int32_t* ids, std::i
     if (j < count) even = count_greater(even, broadcast(keys[j]), mine);
     std::int32_t rank[lanes];
     store(rank, add(even, odd));
-    for (std::int64_t i = begin; i < end; ++i)
-      if (rank[i - begin] < k) best[rank[i - begin]] = ids[i];
+    for (std::int64_t i = begin; i < end; ++i) best[rank[i - begin]] = ids[i];
   }
 }
 
-// Sorts many candidates, keys descending and stable, byte by byte from the lowest. Returns the ids, in one of the two
-// id rows.
-inline const std::int32_t* sort_by_bytes(const SelectScratch& s, std::int64_t count) {
-  std::uint32_t starts[4][256] = {};
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::uint32_t digits = ~static_cast<std::uint32_t>(s.keys[i]) ^ 0x80000000u;
-    for (int byte = 0; byte < 4; ++byte) ++starts[byte][digits >> (8 * byte) & 0xff];
+// Moves the candidates of [begin, end) whose key is above `middle` before the others and returns how far they reach.
+inline std::int64_t partition(const SelectScratch& s, std::int64_t begin, std::int64_t end, std::int32_t middle) {
+  const Ints bound = broadcast(middle);
+  std::int64_t front = begin;
+  std::int64_t rest = 0;
+  for (std::int64_t i = begin; i < end; i += lanes) {
+    const Ints keys = load(s.keys + i);
+    const Ints ids = load(s.ids + i);
+    const unsigned valid = first_lanes(end - i);
+    const unsigned above = greater(keys, bound) & valid;
+    compress(s.keys + front, above, keys);
+    compress(s.ids + front, above, ids);
+    compress(s.other_keys + rest, above ^ valid, keys);
+    compress(s.other_ids + rest, above ^ valid, ids);
+    front += __builtin_popcount(above);
+    rest += __builtin_popcount(above ^ valid);
   }
-  std::int32_t *keys = s.keys, *ids = s.ids, *to_keys = s.other_keys, *to_ids = s.other_ids;
-  for (int byte = 0; byte < 4; ++byte) {
-    std::uint32_t sum = 0;
-    bool one_bucket = false;
-    for (std::uint32_t& start : starts[byte]) {
-      const std::uint32_t size = start;
-      one_bucket |= size == static_cast<std::uint32_t>(count);
-      start = sum;
-      sum += size;
+  for (std::int64_t i = 0; i < rest; i += lanes) {
+    store(s.keys + front + i, load(s.other_keys + i));
+    store(s.ids + front + i, load(s.other_ids + i));
+  }
+  return front;
+}
+
+constexpr std::int64_t counting_limit = 64;
+
+// The places [begin, end) of the ranking to s.best, given their candidates in s.keys and s.ids; of places from k on,
+// some or none. Halves the range of the keys, 32 times at most, until few candidates are left or all are equal.
+// Overwrites up to a vector behind the candidates.
+inline void sort_places(const SelectScratch& s, std::int64_t begin, std::int64_t end, std::int64_t k) {
+  while (begin < end && begin < k) {
+    if (end - begin <= counting_limit)
+      return sort_by_counting(s.keys + begin, s.ids + begin, end - begin, s.best + begin);
+    Ints low = load(s.keys + begin);
+    Ints high = low;
+    std::int64_t i = begin + lanes;
+    for (; i + lanes <= end; i += lanes) {
+      const Ints keys = load(s.keys + i);
+      low = min(low, keys);
+      high = max(high, keys);
     }
-    if (one_bucket) continue;
-    for (std::int64_t i = 0; i < count; ++i) {
-      const std::uint32_t digits = ~static_cast<std::uint32_t>(keys[i]) ^ 0x80000000u;
-      const std::uint32_t to = starts[byte][digits >> (8 * byte) & 0xff]++;
-      to_keys[to] = keys[i];
-      to_ids[to] = ids[i];
+    const Ints last = load(s.keys + end - lanes);  // again some that were seen
+    const std::int32_t least = min_of(min(low, last));
+    const std::int32_t most = max_of(max(high, last));
+    if (least == most) {
+      __builtin_memcpy(s.best + begin, s.ids + begin, static_cast<std::size_t>(end - begin) * sizeof(std::int32_t));
+      return;
     }
-    std::int32_t* const swapped_keys = keys;
-    std::int32_t* const swapped_ids = ids;
-    keys = to_keys;
-    ids = to_ids;
-    to_keys = swapped_keys;
-    to_ids = swapped_ids;
-  }
-  return ids;
-}
-
-constexpr std::int64_t counting_limit = 256;
-
-// Sorts keys and ids, as many as `count`; the first k ids go to best.
-inline void sort_candidates(const SelectScratch& s, std::int64_t count, std::int64_t k) {
-  if (count <= counting_limit) {
-    sort_by_counting(s.keys, s.ids, count, k, s.best);
-  } else {
-    __builtin_memcpy(s.best, sort_by_bytes(s, count), static_cast<std::size_t>(k) * sizeof(std::int32_t));
+    const auto middle = static_cast<std::int32_t>(least + (std::int64_t{most} - least) / 2);
+    const std::int64_t front = partition(s, begin, end, middle);
+    sort_places(s, front, end, k);  // before what overwrites its candidates
+    end = front;
   }
 }
 
-// Of `count` keys and ids that compete for k places, keeps exactly the k that win them, in order of their ids.
-inline void keep_winners(const SelectScratch& s, std::int64_t count, std::int64_t k) {
-  pad_keys(s.keys, count);
-  const std::int64_t vectors = vectors_of(count);
-  const std::int32_t last = threshold_of(s.keys, vectors, k, 0);
-  const Ints bound = broadcast(last);
-  std::int64_t above = 0;
-  for (std::int64_t v = 0; v < vectors; ++v) above += __builtin_popcount(greater(load(s.keys + v * lanes), bound));
-  std::int64_t ties = k - above;
-  std::int64_t kept = 0;
-  for (std::int64_t v = 0; v < vectors; ++v) {
-    const Ints keys = load(s.keys + v * lanes);
-    const Ints ids = load(s.ids + v * lanes);
-    unsigned tied = equal(keys, bound) & first_lanes(count - v * lanes);
-    while (__builtin_popcount(tied) > ties) tied &= ~(1u << (31 - __builtin_clz(tied)));
-    ties -= __builtin_popcount(tied);
-    const unsigned winners = greater(keys, bound) | tied;
-    compress(s.keys + kept, winners, keys);
-    compress(s.ids + kept, winners, ids);
-    kept += __builtin_popcount(winners);
-  }
-}
-
-// The order keys of vector v of row[count]; key_none beyond the end.
-PYGRADE_INLINE Ints key_at(const float* row, std::int64_t count, std::int64_t v) {
-  const Ints key = order_key(load(row + v * lanes));
-  return (v + 1) * lanes <= count ? key : select(first_lanes(count - v * lanes), key, broadcast(key_none));
-}
-
-// How many vectors share one vector of maxima, for a threshold near the k-th best: four times k maxima, each of up to
-// 16 vectors. 0 where all candidates are compared at once.
-inline std::int64_t block_depth(std::int64_t count, std::int64_t k) {
-  if (count <= 4 * lanes || 2 * k >= count) return 0;
-  const std::int64_t depth = count / (4 * k);
-  return depth < 1 ? 1 : depth > 16 ? 16 : depth;
-}
-
-// The k best of few candidates, or of not many more than k.
+// The k best, compared all.
 inline void select_from_all(const float* row, std::int64_t count, std::int64_t k, const SelectScratch& s) {
   Ints ids = iota();
-  for (std::int64_t v = 0; v < vectors_of(count); ++v, ids = add(ids, broadcast(lanes))) {
-    store(s.keys + v * lanes, key_at(row, count, v));
-    store(s.ids + v * lanes, ids);
+  for (std::int64_t i = 0; i < count; i += lanes, ids = add(ids, broadcast(lanes))) {
+    store(s.keys + i, order_key(load(row + i)));
+    store(s.ids + i, ids);
   }
-  if (count > counting_limit && k < count) {
-    keep_winners(s, count, k);
-    count = k;
-  }
-  sort_candidates(s, count, k);
+  sort_places(s, 0, count, k);
 }
 
-// The k best, given the maxima of the blocks of `depth` vectors in s.maxima.
+// How many vectors share one vector of maxima, for a threshold near the k-th best: four times k maxima, each of 2 to 16
+// vectors, an even number. 0 where all candidates are compared at once.
+inline std::int64_t block_depth(std::int64_t count, std::int64_t k) {
+  if (count <= 4 * lanes || 2 * k >= count) return 0;
+  const std::int64_t depth = count / (4 * k) / 2 * 2;
+  return depth < 2 ? 2 : depth > 16 ? 16 : depth;
+}
+
+// The maxima of the blocks of `depth` vectors from block `first` on, lane by lane, as keys. NaN counts as -inf.
+inline void note_maxima(const float* row, std::int64_t count, std::int64_t depth, std::int64_t first,
+                        std::int32_t* maxima) {
+  const Floats lowest = broadcast(-__builtin_inff());
+  for (std::int64_t block = first; block * depth * lanes < count; ++block) {
+    Floats most = lowest;
+    for (std::int64_t i = block * depth * lanes; i < count && i < (block + 1) * depth * lanes; i += lanes)
+      most = max(select(first_lanes(count - i), load(row + i), lowest), most);
+    store(maxima + block * lanes, order_key(most));
+  }
+}
+
+// The k best, given the block maxima.
 inline void select_by_maxima(const float* row, std::int64_t count, std::int64_t k, std::int64_t depth,
-                             const SelectScratch& s) {
+                             const std::int32_t* maxima, const SelectScratch& s) {
   const std::int64_t vectors = vectors_of(count);
   const std::int64_t blocks = (vectors + depth - 1) / depth;
-  std::int32_t threshold = threshold_of(s.maxima, blocks, k, k / 8 + 4);
-  threshold = threshold > key_none ? threshold : key_nan;  // every candidate reaches key_nan, and there are k
+  const std::int32_t threshold = threshold_of(maxima, blocks, k, k / 8 + 4);
+  if (threshold <= key_lowest) return select_from_all(row, count, k, s);  // where the maxima do not tell NaN from -inf
   const Ints bound = broadcast(threshold);
+  const Floats least = broadcast(score_of_key(threshold));
   std::int64_t kept = 0;
   for (std::int64_t block = 0; block < blocks; ++block) {
-    if (greater_equal(load(s.maxima + block * lanes), bound) == 0) continue;
+    if (greater_equal(load(maxima + block * lanes), bound) == 0) continue;
     const std::int64_t end = (block + 1) * depth < vectors ? (block + 1) * depth : vectors;
-    for (std::int64_t v = block * depth; v < end; ++v) {
-      const Ints key = key_at(row, count, v);
-      const unsigned reaching = greater_equal(key, bound);
-      compress(s.keys + kept, reaching, key);
-      compress(s.ids + kept, reaching, add(iota(), broadcast(static_cast<std::int32_t>(v * lanes))));
+    Ints ids = add(iota(), broadcast(static_cast<std::int32_t>(block * depth * lanes)));
+    for (std::int64_t v = block * depth; v < end; ++v, ids = add(ids, broadcast(lanes))) {
+      const Floats x = load(row + v * lanes);
+      const unsigned reaching = greater_equal(x, least) & first_lanes(count - v * lanes);
+      compress(reinterpret_cast<float*>(s.keys) + kept, reaching, x);
+      compress(s.ids + kept, reaching, ids);
       kept += __builtin_popcount(reaching);
     }
   }
-  if (kept > 2 * k + 4 * lanes) {
-    keep_winners(s, kept, k);
-    kept = k;
-  }
-  sort_candidates(s, kept, k);
+  for (std::int64_t i = 0; i < kept; i += lanes)
+    store(s.keys + i, order_key(load(reinterpret_cast<const float*>(s.keys) + i)));
+  sort_places(s, 0, kept, k);
 }
 
-// Writes the positions of the k best of row[count] to s.best, best first, and returns how many there are. Reads up to a
-// vector beyond the row, whatever stands there.
-inline std::int64_t select_best(const float* row, std::int64_t count, std::int64_t k, const SelectScratch& s) {
+// Writes the positions of the k best of row[count] to s.best, best first, and returns how many there are; `depth` is
+// block_depth's, and the maxima are noted where it is not 0. Reads up to a vector beyond the row, whatever stands
+// there.
+inline std::int64_t select_noted(const float* row, std::int64_t count, std::int64_t k, std::int64_t depth,
+                                 const std::int32_t* maxima, const SelectScratch& s) {
   k = k < count ? k : count;
-  if (k == 0) return 0;
-  const std::int64_t depth = block_depth(count, k);
-  if (depth == 0) {
+  if (depth == 0)
     select_from_all(row, count, k, s);
-    return k;
-  }
-  const std::int64_t vectors = vectors_of(count);
-  for (std::int64_t v = 0, block = 0; v < vectors; ++block) {
-    const std::int64_t end = v + depth < vectors ? v + depth : vectors;
-    Ints most = key_at(row, count, v);
-    for (++v; v < end; ++v) most = max(most, key_at(row, count, v));
-    store(s.maxima + block * lanes, most);
-  }
-  select_by_maxima(row, count, k, depth, s);
+  else
+    select_by_maxima(row, count, k, depth, maxima, s);
   return k;
+}
+
+// The same for a row whose maxima nobody noted.
+inline std::int64_t select_best(const float* row, std::int64_t count, std::int64_t k, const SelectScratch& s) {
+  const std::int64_t depth = block_depth(count, k);
+  if (depth > 0) note_maxima(row, count, depth, 0, s.maxima);
+  return select_noted(row, count, k, depth, s.maxima, s);
 }
 
 }  // namespace

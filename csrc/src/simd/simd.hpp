@@ -14,8 +14,14 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-constexpr std::int32_t key_none = INT32_MIN;     // of no candidate: below every key
-constexpr std::int32_t key_nan = INT32_MIN + 1;  // of NaN: below -inf's
+constexpr std::int32_t key_none = INT32_MIN;               // of no candidate: below every key
+constexpr std::int32_t key_nan = INT32_MIN + 1;            // of NaN: below -inf's
+constexpr std::int32_t key_lowest = INT32_MIN + 0x7fffff;  // of -inf
+
+// The score, not NaN, that has this key.
+PYGRADE_INLINE float score_of_key(std::int32_t key) {
+  return __builtin_bit_cast(float, key < 0 ? key ^ 0x7fffffff : key);
+}
 
 #if defined(__AVX512F__)
 
@@ -31,6 +37,15 @@ PYGRADE_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 PYGRADE_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 
+// b where a is not greater, which includes NaN
+PYGRADE_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
+  return _cvtmask16_u32(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ));
+}
+PYGRADE_INLINE Floats select(unsigned mask, Floats yes, Floats no) {
+  return _mm512_mask_blend_ps(static_cast<__mmask16>(mask), no, yes);
+}
+
 PYGRADE_INLINE Ints load(const std::int32_t* p) { return _mm512_loadu_si512(p); }
 PYGRADE_INLINE void store(std::int32_t* p, Ints v) { _mm512_storeu_si512(p, v); }
 PYGRADE_INLINE Ints broadcast(std::int32_t x) { return _mm512_set1_epi32(x); }
@@ -38,14 +53,12 @@ PYGRADE_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 PYGRADE_INLINE Ints max(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
+// The larger bit pattern, and bit patterns as numbers, for floats that are not negative.
+PYGRADE_INLINE Ints max_bits(Ints a, Floats b) { return _mm512_max_epu32(a, _mm512_castps_si512(b)); }
+PYGRADE_INLINE Floats number_of_bits(Floats a) { return _mm512_cvtepi32_ps(_mm512_castps_si512(a)); }
 PYGRADE_INLINE Ints iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 PYGRADE_INLINE unsigned greater(Ints a, Ints b) { return _cvtmask16_u32(_mm512_cmpgt_epi32_mask(a, b)); }
 PYGRADE_INLINE unsigned greater_equal(Ints a, Ints b) { return _cvtmask16_u32(_mm512_cmpge_epi32_mask(a, b)); }
-PYGRADE_INLINE unsigned equal(Ints a, Ints b) { return _cvtmask16_u32(_mm512_cmpeq_epi32_mask(a, b)); }
-// count + 1 in the lanes of a mask
-PYGRADE_INLINE Ints increment(Ints count, unsigned mask) {
-  return _mm512_mask_add_epi32(count, static_cast<__mmask16>(mask), count, _mm512_set1_epi32(1));
-}
 // count + 1 where a > b, where a >= b
 PYGRADE_INLINE Ints count_greater(Ints count, Ints a, Ints b) {
   return _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(a, b), count, _mm512_set1_epi32(1));
@@ -96,6 +109,12 @@ PYGRADE_INLINE Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 PYGRADE_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 
+// b where a is not greater, which includes NaN
+PYGRADE_INLINE Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
+  return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
+}
+
 PYGRADE_INLINE Ints load(const std::int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 PYGRADE_INLINE void store(std::int32_t* p, Ints v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 PYGRADE_INLINE Ints broadcast(std::int32_t x) { return _mm256_set1_epi32(x); }
@@ -103,6 +122,8 @@ PYGRADE_INLINE Ints add(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) { return _mm256_sub_epi32(a, b); }
 PYGRADE_INLINE Ints max(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
 PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm256_min_epi32(a, b); }
+PYGRADE_INLINE Ints max_bits(Ints a, Floats b) { return _mm256_max_epu32(a, _mm256_castps_si256(b)); }
+PYGRADE_INLINE Floats number_of_bits(Floats a) { return _mm256_cvtepi32_ps(_mm256_castps_si256(a)); }
 PYGRADE_INLINE Ints iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 PYGRADE_INLINE unsigned bits_of(Ints mask) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(mask)));
@@ -113,8 +134,6 @@ PYGRADE_INLINE Ints lanes_of(unsigned mask) {
 }
 PYGRADE_INLINE unsigned greater(Ints a, Ints b) { return bits_of(_mm256_cmpgt_epi32(a, b)); }
 PYGRADE_INLINE unsigned greater_equal(Ints a, Ints b) { return 0xffu ^ bits_of(_mm256_cmpgt_epi32(b, a)); }
-PYGRADE_INLINE unsigned equal(Ints a, Ints b) { return bits_of(_mm256_cmpeq_epi32(a, b)); }
-PYGRADE_INLINE Ints increment(Ints count, unsigned mask) { return _mm256_sub_epi32(count, lanes_of(mask)); }
 PYGRADE_INLINE Ints count_greater(Ints count, Ints a, Ints b) {
   return _mm256_sub_epi32(count, _mm256_cmpgt_epi32(a, b));
 }
@@ -122,6 +141,9 @@ PYGRADE_INLINE Ints count_greater_equal(Ints count, Ints a, Ints b) {
   return _mm256_add_epi32(_mm256_add_epi32(count, _mm256_set1_epi32(1)), _mm256_cmpgt_epi32(b, a));
 }
 PYGRADE_INLINE Ints select(unsigned mask, Ints yes, Ints no) { return _mm256_blendv_epi8(no, yes, lanes_of(mask)); }
+PYGRADE_INLINE Floats select(unsigned mask, Floats yes, Floats no) {
+  return _mm256_blendv_ps(no, yes, _mm256_castsi256_ps(lanes_of(mask)));
+}
 struct CompressTable {
   alignas(64) std::uint8_t from[256][8];
   constexpr CompressTable() : from() {
@@ -213,6 +235,16 @@ PYGRADE_INLINE Floats mul(Floats a, Floats b) {
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return each<Floats>([&](int i) { return __builtin_fmaf(a.at[i], b.at[i], c.at[i]); });
 }
+// b where a is not greater, which includes NaN
+PYGRADE_INLINE Floats max(Floats a, Floats b) {
+  return each<Floats>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; });
+}
+PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
+  return each_bit([&](int i) { return a.at[i] >= b.at[i]; });
+}
+PYGRADE_INLINE Floats select(unsigned mask, Floats yes, Floats no) {
+  return each<Floats>([&](int i) { return (mask >> i & 1) ? yes.at[i] : no.at[i]; });
+}
 PYGRADE_INLINE Ints load(const std::int32_t* p) {
   return each<Ints>([p](int i) { return p[i]; });
 }
@@ -240,12 +272,6 @@ PYGRADE_INLINE unsigned greater(Ints a, Ints b) {
 }
 PYGRADE_INLINE unsigned greater_equal(Ints a, Ints b) {
   return each_bit([&](int i) { return a.at[i] >= b.at[i]; });
-}
-PYGRADE_INLINE unsigned equal(Ints a, Ints b) {
-  return each_bit([&](int i) { return a.at[i] == b.at[i]; });
-}
-PYGRADE_INLINE Ints increment(Ints count, unsigned mask) {
-  return each<Ints>([&](int i) { return count.at[i] + static_cast<std::int32_t>(mask >> i & 1); });
 }
 PYGRADE_INLINE Ints count_greater(Ints count, Ints a, Ints b) {
   return each<Ints>([&](int i) { return count.at[i] + (a.at[i] > b.at[i] ? 1 : 0); });

@@ -132,10 +132,11 @@ inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks,
 // How a share's scratch is divided: scratch_rows rows of `stride` floats.
 struct FusionScratch {
   std::int64_t stride;
-  float* tile;        // [T][stride]
-  float* kept;        // [T][stride] the columns of `ids`
-  float* fused;       // [fused_rows][stride]
-  std::int32_t* ids;  // [stride] candidates that a mask admits, ascending
+  float* tile;           // [T][stride]
+  float* kept;           // [T][stride] the columns of `ids`
+  float* fused;          // [fused_rows][stride]
+  std::int32_t* maxima;  // [fused_rows][stride] of the fused rows' blocks
+  std::int32_t* ids;     // [stride] candidates that a mask admits, ascending
   SelectScratch select;
 
   FusionScratch(float* scratch, std::int64_t tasks, std::int64_t row_stride)
@@ -143,8 +144,9 @@ struct FusionScratch {
         tile(scratch),
         kept(tile + tasks * stride),
         fused(kept + tasks * stride),
-        ids(reinterpret_cast<std::int32_t*>(fused + fused_rows * stride)),
-        select(fused + (fused_rows + 1) * stride, stride) {}
+        maxima(reinterpret_cast<std::int32_t*>(fused + fused_rows * stride)),
+        ids(maxima + fused_rows * stride),
+        select(fused + (2 * fused_rows + 1) * stride, stride) {}
 };
 
 // The request's transformed tile, to s.tile.
