@@ -15,6 +15,8 @@ AVX2_SWITCHES = {
     "OPENBLAS_CORETYPE": "Haswell",
     "FAISS_OPT_LEVEL": "avx2",
     "NUMBA_CPU_NAME": "x86-64-v3",
+    # torch.compile's cache does not ask for the instruction set: it would mix code of both, and did give wrong results.
+    "TORCHINDUCTOR_CACHE_DIR": str(Path(__file__).parents[1] / "build" / "inductor-avx2"),
 }
 
 
