@@ -29,14 +29,19 @@ check-kernels: $(VENV)/ready
 	[ -d build/triton-3.6/triton ] || $(BIN)/python -m pip install --no-deps --target build/triton-3.6 'triton==3.6.*'
 	PYTHONPATH=build/triton-3.6 $(BIN)/python -m bench.resources --check --jobs 2 $(UPDATE)
 
-bench: $(VENV)/ready
+bench: $(VENV)/peers
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench report
 
 clean:
 	rm -rf build $(VENV)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/peers: $(VENV)/ready
+	$(BIN)/python -m pip install -e '.[bench]'
+	touch $@
 
 $(VENV)/ready: $(VENV)/bin/python pyproject.toml $(CORE)
 	$(BIN)/python -m pip install -e '.[dev]'

@@ -39,7 +39,7 @@ def suites() -> dict[str, tuple[Suite, ...]]:
     )
 
     return {
-        "serving": (bench_fusion.serving, bench_ranking.rules, bench_ranking.policy),
+        "serving": (bench_fusion.serving, bench_fusion.forms, bench_ranking.rules, bench_ranking.policy),
         "rollout": (bench_fusion.rollout, bench_gain.gain, bench_gain.rollout),
         "sampling": (bench_dirichlet.sampling,),
         "training": (

@@ -10,7 +10,7 @@ import torch
 import pygrade
 from bench import core, onnx_peers, verify
 from bench.harness import OURS, ROTATIONS, Contender, Row, measure
-from bench.peers import Floats, compiled, numba_threshold, random_scores, topk_peers
+from bench.peers import BETA, Floats, compiled, numba_threshold, random_scores, topk_peers
 
 SHAPES = [
     (500, 8, 10), (500, 8, 50), (2000, 8, 50), (2000, 8, 100), (2000, 8, 500), (5000, 8, 100), (10_000, 8, 10),
@@ -66,6 +66,61 @@ def serving(quick: bool) -> Iterator[Row]:
         yield request(count, tasks, k, "identity", seconds, not quick)
     for count, tasks, k in [(2000, 8, 100)] if quick else LOG_SHAPES:
         yield request(count, tasks, k, "log", seconds, not quick)
+
+
+def forms(quick: bool) -> Iterator[Row]:
+    """The other forms that the field uses, and the other ways that scores lie: 2,000 candidates, 8 tasks."""
+    for form in ("zlog",) if quick else ("zlog", "zscore", "log1p", "bfloat16", "float16", "task-major"):
+        yield _form(form, 0.5 if quick else 3.0)
+
+
+def _form(form: str, seconds: float) -> Row:
+    count, tasks, k = 2000, 8, 100
+    transform = form if form in ("zlog", "zscore", "log1p") else "identity"
+    layout = form if form == "task-major" else "item-major"
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(form, torch.float32)
+    arrays = random_scores(ROTATIONS, (tasks, count) if layout == "task-major" else (count, tasks))
+    weight_array = random_scores(1, (tasks,), seed=1)[0]
+    inputs, weights = [torch.from_numpy(s).to(dtype) for s in arrays], torch.from_numpy(weight_array)
+    batched, query = [s[None] for s in inputs], weights[None].clone()
+    out: dict[str, Any] = {"out": (torch.empty(1, k), torch.empty(1, k, dtype=torch.int32))} if WRITES_OUT else {}
+
+    def ours(i: int) -> Any:
+        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, **out)
+
+    def plain(values: Any, library: Any) -> Any:
+        """The form in a library's own words; a z-score divides by std + 0.001 as ours does."""
+        if transform == "log1p":
+            return library.log1p(values)
+        if transform == "zlog":
+            values = library.log(values + BETA)
+        centred = values - values.mean(0)
+        return centred / (library.sqrt((centred * centred).mean(0)) + 1e-3)
+
+    def with_torch(i: int) -> Any:
+        values = inputs[i % ROTATIONS].float()
+        values = values if transform == "identity" else plain(values, torch)
+        return torch.topk(weights @ values if layout == "task-major" else values @ weights, k)
+
+    def with_numpy(i: int) -> Any:
+        values = arrays[i % ROTATIONS]
+        values = values if transform == "identity" else plain(values, np)
+        fused = weight_array @ values if layout == "task-major" else values @ weight_array
+        best = np.argpartition(fused, -k)[-k:]
+        best = best[np.argsort(-fused[best])]
+        return fused[best], best
+
+    contenders: dict[str, Contender] = {OURS: ours, "torch": with_torch}
+    if dtype == torch.float32:  # numpy has no bfloat16, and widens float16 slowly
+        contenders["numpy"] = with_numpy
+    for number in (0, 1):
+        scores = inputs[number].mT if layout == "task-major" else inputs[number]
+        fused = verify.fused_scores(scores.float(), weights, transform)
+        for name, run in contenders.items():
+            verify.topk(name, run(number), fused, k)
+    alone = core.run("fuse_topk_zlog", 1, 1, count, tasks, k, seconds=seconds / 8) if form == "zlog" else {}
+    shape: dict[str, int | str] = {"N": count, "T": tasks, "k": k, "f": form}
+    return Row("fuse_topk", shape, measure(contenders, seconds), tuple(n for n in contenders if n != OURS), **alone)
 
 
 def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool = True) -> Row:

@@ -60,6 +60,7 @@ def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
 def serving(report: Report) -> bytes:
     """Time of one request by contender: a line of dots a shape."""
     rows = [row for row in report.rows if row.op == "fuse_topk" and row.shape["T"] == 8]
+    rows = [row for row in rows if row.shape["f"] in ("identity", "log")]
     figure, (axis,) = new_figure(1, 1, (8.6, 0.36 * len(rows) + 1.4))
     for y, row in enumerate(rows):
         times = _by_library(row.timings)

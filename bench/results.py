@@ -52,7 +52,8 @@ def from_record(record: dict[str, Any]) -> Report:
 def write(report: Report, directory: Path) -> Path:
     """The JSON and the CSV in ``directory``; each replaced as a whole. Returns the path of the JSON."""
     directory.mkdir(parents=True, exist_ok=True)
-    stem = directory / f"{report.suite}-{report.machine['isa']}"
+    threads = report.machine.get("threads", "1")
+    stem = directory / f"{report.suite}-{report.machine['isa']}{'' if threads == '1' else f'-{threads}-threads'}"
     path = stem.with_suffix(".json")
     _replace(path, json.dumps(as_record(report), indent=1, ensure_ascii=False) + "\n")
     _replace(stem.with_suffix(".csv"), _csv(report))
@@ -65,10 +66,12 @@ def read(path: Path) -> Report:
 
 
 def read_all(directory: Path = RESULTS) -> dict[str, dict[str, Report]]:
-    """Every result in a directory: instruction set → suite → report."""
+    """Every result on one thread in a directory: instruction set → suite → report."""
     found: dict[str, dict[str, Report]] = {}
     for path in sorted(directory.glob("*-*.json")):
         report = read(path)
+        if report.machine.get("threads", "1") != "1":
+            continue
         found.setdefault(report.machine["isa"], {})[report.suite] = report
     return found
 

@@ -82,3 +82,9 @@ def test_reports_survive_their_files(tmp_path):
     lines = list(csv.DictReader(path.with_suffix(".csv").read_text().splitlines()))
     assert [line["contender"] for line in lines] == [*report.rows[0].timings, "C++ alone", "bound: read"]
     assert {line["isa"] for line in lines} == {"avx2"}
+
+
+def test_results_on_several_threads_lie_apart(tmp_path):
+    report = Report("serving", {"processor": "P", "isa": "avx2", "threads": "4"}, [row()])
+    assert results.write(report, tmp_path).name == "serving-avx2-4-threads.json"
+    assert results.read_all(tmp_path) == {}
