@@ -31,6 +31,7 @@ def dirichlet_log_prob(
     log_prob: Any,
     validate: bool,
     num_threads: int,
+    digamma_shift: Any,
 ) -> None: ...
 def dirichlet_log_prob_backward(
     concentration: Any,
@@ -39,6 +40,7 @@ def dirichlet_log_prob_backward(
     weight_floor: float,
     concentration_gradient: Any,
     num_threads: int,
+    digamma_shift: Any,
 ) -> None: ...
 def dirichlet_entropy(concentration: Any, entropy: Any, gradient: Any, validate: bool, num_threads: int) -> None: ...
 def dirichlet_kl(
@@ -82,6 +84,7 @@ def lambda_loss(
     temperature: float,
     loss: Any,
     gradient: Any,
+    validate: bool,
     num_threads: int,
 ) -> None: ...
 def transform_scores(

@@ -37,7 +37,6 @@ CPP = ("header", "source", "simd", "binding", "C++ test")
 GAPS = {
     ("ranking", "kernel"): "a page is ranked where it is served, on a CPU",
     ("lambdaloss", "kernel"): "stage 1 takes seconds; on a GPU the formula runs in torch",
-    ("lambdaloss", "simd"): "few pairs a request, each with an exponential: scalar code in double",
     **{("rollout", layer): "a chain of the other families' ops" for layer in ("kernel", *CPP)},
 }
 

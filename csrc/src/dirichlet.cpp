@@ -40,6 +40,11 @@ double log_floor(double weight_floor) {
   return weight_floor > 0.0 ? std::log(weight_floor) : -std::numeric_limits<double>::infinity();
 }
 
+template <class T>
+T* pointer(std::span<T> out) {
+  return out.empty() ? nullptr : out.data();
+}
+
 // Rows in a share of about 200 µs, where a row costs `nanoseconds`.
 std::int64_t grain(double nanoseconds) { return 1 + static_cast<std::int64_t>(200'000.0 / nanoseconds); }
 
@@ -71,7 +76,6 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
   if (!log_prob.empty()) check_size(log_prob.size(), draws, "log_prob");
   if (validate) check_concentration(concentration, shape.tasks);
   if (draws == 0) return;
-  const auto pointer = [](std::span<float> out) { return out.empty() ? nullptr : out.data(); };
   const detail::DirichletSampleTask task{concentration.data(), shape.samples,        shape.tasks,      seed, offset,
                                          pointer(weights),     pointer(log_weights), pointer(log_prob)};
   const double cost = 200.0 + 10.0 * static_cast<double>(shape.samples * shape.tasks);
@@ -84,15 +88,24 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
 
 void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
                         const DirichletShape& shape, double weight_floor, std::span<float> log_prob, bool validate,
-                        int num_threads) {
+                        int num_threads, std::span<double> digamma_shift) {
   check_shape(shape);
   check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
   check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
   check_size(log_prob.size(), shape.batch * shape.samples, "log_prob");
+  if (!digamma_shift.empty()) check_size(digamma_shift.size(), shape.batch * shape.tasks, "digamma_shift");
   const double floor = log_floor(weight_floor);
   if (validate) check_concentration(concentration, shape.tasks);
-  const detail::DirichletLogProbTask task{
-      concentration.data(), log_weights.data(), nullptr, shape.samples, shape.tasks, floor, log_prob.data(), nullptr};
+  const detail::DirichletLogProbTask task{concentration.data(),
+                                          log_weights.data(),
+                                          nullptr,
+                                          shape.samples,
+                                          shape.tasks,
+                                          floor,
+                                          log_prob.data(),
+                                          nullptr,
+                                          pointer(digamma_shift),
+                                          nullptr};
   const double cost = 200.0 + 2.0 * static_cast<double>(shape.samples * shape.tasks);
   detail::parallel_for(shape.batch, num_threads, grain(cost),
                        [&](std::int64_t begin, std::int64_t end) { kernels().log_prob(task, begin, end); });
@@ -100,15 +113,24 @@ void dirichlet_log_prob(std::span<const float> concentration, std::span<const fl
 
 void dirichlet_log_prob_backward(std::span<const float> concentration, std::span<const float> log_weights,
                                  std::span<const float> gradient, const DirichletShape& shape, double weight_floor,
-                                 std::span<float> concentration_gradient, int num_threads) {
+                                 std::span<float> concentration_gradient, int num_threads,
+                                 std::span<const double> digamma_shift) {
   check_shape(shape);
   check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
   check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
   check_size(gradient.size(), shape.batch * shape.samples, "gradient");
   check_size(concentration_gradient.size(), concentration.size(), "concentration_gradient");
-  const detail::DirichletLogProbTask task{
-      concentration.data(), log_weights.data(),      gradient.data(), shape.samples,
-      shape.tasks,          log_floor(weight_floor), nullptr,         concentration_gradient.data()};
+  if (!digamma_shift.empty()) check_size(digamma_shift.size(), shape.batch * shape.tasks, "digamma_shift");
+  const detail::DirichletLogProbTask task{concentration.data(),
+                                          log_weights.data(),
+                                          gradient.data(),
+                                          shape.samples,
+                                          shape.tasks,
+                                          log_floor(weight_floor),
+                                          nullptr,
+                                          concentration_gradient.data(),
+                                          nullptr,
+                                          pointer(digamma_shift)};
   const double cost = 200.0 + 2.0 * static_cast<double>(shape.samples * shape.tasks);
   detail::parallel_for(shape.batch, num_threads, grain(cost),
                        [&](std::int64_t begin, std::int64_t end) { kernels().log_prob_backward(task, begin, end); });

@@ -1,8 +1,10 @@
-#include "pygrade/lambdaloss.hpp"
+#include "lambdaloss.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
+#include <limits>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "parallel.hpp"
@@ -10,72 +12,97 @@
 namespace pygrade {
 namespace {
 
-struct Candidate {
-  double gain;
-  double score;
-  double discount;  // of its current rank
-  std::int64_t index;
-};
-
 struct Row {
   const float* scores;
   const float* gains;
   const std::uint8_t* mask;  // nullptr: all count
   std::int64_t count;
+
+  bool counts(std::int64_t i) const { return mask == nullptr || mask[i] != 0; }
 };
 
-// The candidates that count, each with the discount of its current rank, by descending gain. A NaN score ranks with the
-// left-out ones, behind all others, in index order; a NaN gain makes no pair.
-void read_row(const Row& row, std::span<const float> discount, std::vector<std::int64_t>& order,
-              std::vector<Candidate>& candidates) {
-  const auto counts = [&](std::int64_t i) { return row.mask == nullptr || row.mask[i] != 0; };
-  const auto ranked = [&](std::int64_t i) { return counts(i) && row.scores[i] == row.scores[i]; };
-  order.clear();
-  for (std::int64_t i = 0; i < row.count; ++i)
-    if (ranked(i)) order.push_back(i);
-  std::sort(order.begin(), order.end(), [&](std::int64_t a, std::int64_t b) {
-    return row.scores[a] != row.scores[b] ? row.scores[a] > row.scores[b] : a < b;
-  });
-  for (std::int64_t i = 0; i < row.count; ++i)
-    if (!ranked(i)) order.push_back(i);
-  candidates.clear();
-  for (std::size_t rank = 0; rank < order.size(); ++rank) {
-    const std::int64_t i = order[rank];
-    if (!counts(i) || row.gains[i] != row.gains[i]) continue;
-    candidates.push_back({row.gains[i], row.scores[i], rank < discount.size() ? double{discount[rank]} : 0.0, i});
-  }
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return a.gain != b.gain ? a.gain > b.gain : a.index < b.index;
-  });
+// Ascending where the score descends: its bits as an integer of that order above the index.
+std::uint64_t rank_key(float score, std::int64_t index) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(score + 0.0f);  // -0 equals 0
+  const std::uint32_t ascending = (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
+  return static_cast<std::uint64_t>(~ascending) << 32 | static_cast<std::uint32_t>(index);
 }
 
-// The loss; d loss / d score is added to `slope`, which is as long as `candidates`.
-double add_pairs(const std::vector<Candidate>& candidates, double inverse_temperature, std::vector<double>& slope) {
-  double loss = 0.0;
-  std::size_t lower = 0;  // the first candidate with less gain than `high`
-  for (std::size_t high = 0; high < candidates.size(); ++high) {
-    const Candidate& a = candidates[high];
-    while (lower < candidates.size() && candidates[lower].gain == a.gain) ++lower;
-    for (std::size_t low = lower; low < candidates.size(); ++low) {
-      const Candidate& b = candidates[low];
-      const double weight = (a.gain - b.gain) * std::abs(a.discount - b.discount);
-      if (weight == 0.0) continue;  // both ranks beyond the discounts
-      const double margin = (a.score - b.score) * inverse_temperature;
-      const double tail = std::exp(-std::abs(margin));
-      loss += weight * ((margin < 0.0 ? -margin : 0.0) + std::log1p(tail));
-      const double pull = weight * inverse_temperature * (margin < 0.0 ? 1.0 : tail) / (1.0 + tail);
-      slope[high] -= pull;
-      slope[low] += pull;
-    }
+// Buffers of one thread, kept between rows and calls.
+struct Workspace {
+  std::vector<std::uint64_t> keys;
+  std::vector<std::int64_t> index;  // of each place of the arrays, -1 in padding
+  std::vector<double> score, gain, discount, present, slope;
+
+  void append(double s, double g, double d, double p, std::int64_t i) {
+    score.push_back(s);
+    gain.push_back(g);
+    discount.push_back(d);
+    present.push_back(p);
+    index.push_back(i);
   }
-  return loss;
+  void pad(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) append(0.0, 0.0, 0.0, 0.0, -1);
+  }
+};
+
+// Ranks the candidates that count and lays them out as the kernel wants them. A NaN score ranks with the left-out ones,
+// behind all others, in index order; a NaN gain makes no pair.
+detail::LambdaRow lay_out(const Row& row, std::span<const float> discount, double inverse_temperature, Workspace& w) {
+  w.keys.clear();
+  float least = std::numeric_limits<float>::infinity();
+  for (std::int64_t i = 0; i < row.count; ++i) {
+    if (!row.counts(i)) continue;
+    if (row.gains[i] < least) least = row.gains[i];
+    if (row.scores[i] == row.scores[i]) w.keys.push_back(rank_key(row.scores[i], i));
+  }
+  std::sort(w.keys.begin(), w.keys.end());
+  const std::size_t ranked = w.keys.size();
+  for (std::int64_t i = 0; i < row.count; ++i)
+    if (!row.counts(i) || row.scores[i] != row.scores[i]) w.keys.push_back(static_cast<std::uint64_t>(i));
+  for (auto* values : {&w.score, &w.gain, &w.discount, &w.present}) values->clear();
+  w.index.clear();
+  detail::LambdaRow result{};
+  for (const bool of_least : {true, false}) {
+    const std::size_t begin = w.index.size();
+    std::int64_t seen = 0;
+    for (std::size_t rank = 0; rank < w.keys.size(); ++rank) {
+      const auto i = static_cast<std::int64_t>(w.keys[rank] & 0xffffffffu);
+      if (rank >= ranked && !row.counts(i)) continue;
+      if (row.gains[i] != row.gains[i] || (row.gains[i] == least) != of_least) continue;
+      w.append(row.scores[i] * inverse_temperature, row.gains[i], rank < discount.size() ? discount[rank] : 0.0f, 1.0,
+               i);
+      seen += rank < discount.size();
+    }
+    const std::size_t count = w.index.size() - begin;
+    (of_least ? result.least : result.others) = static_cast<std::int64_t>(count);
+    (of_least ? result.seen_least : result.seen_others) = seen;
+    w.pad((8 - count % 8) % 8);
+  }
+  w.pad(8);  // the kernel reads whole vectors from any place on
+  w.slope.assign(w.index.size(), 0.0);
+  result.score = w.score.data();
+  result.gain = w.gain.data();
+  result.discount = w.discount.data();
+  result.present = w.present.data();
+  result.slope = w.slope.data();
+  return result;
+}
+
+void check_numbers(std::span<const float> values, std::span<const std::uint8_t> mask, const char* name) {
+  bool good = true;
+  if (mask.empty())
+    for (const float value : values) good &= value == value;
+  else
+    for (std::size_t i = 0; i < values.size(); ++i) good &= (values[i] == values[i]) | (mask[i] == 0);
+  if (!good) throw std::invalid_argument(std::string(name) + " holds NaN; want numbers wherever mask is True");
 }
 
 }  // namespace
 
 void lambda_loss(std::span<const float> scores, std::span<const float> gains, std::span<const std::uint8_t> mask,
                  std::span<const float> discount, std::int64_t batch, float temperature, std::span<float> loss,
-                 std::span<float> gradient, int num_threads) {
+                 std::span<float> gradient, bool validate, int num_threads) {
   if (batch < 0 || (batch == 0 ? !scores.empty() : scores.size() % static_cast<std::size_t>(batch) != 0))
     throw std::invalid_argument("scores does not hold the same number of candidates for each request");
   if (gains.size() != scores.size()) throw std::invalid_argument("gains is not as long as scores");
@@ -84,21 +111,29 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
   if (gradient.size() != scores.size()) throw std::invalid_argument("gradient is not as long as scores");
   if (!(temperature > 0.0f)) throw std::invalid_argument("temperature is not a positive number");
 
+  if (validate) {
+    check_numbers(scores, mask, "scores");
+    check_numbers(gains, mask, "gains");
+  }
+
   const std::int64_t count = batch == 0 ? 0 : static_cast<std::int64_t>(scores.size()) / batch;
-  const std::int64_t grain = 1 + 4000 / (1 + count);  // a few hundred µs of work where few candidates have gains
+  if (count > std::numeric_limits<std::uint32_t>::max())
+    throw std::invalid_argument("scores has 2^32 candidates or more");
+  const detail::LambdaKernels& kernels = PYGRADE_KERNELS(lambda_kernels);
+  const std::int64_t grain = 1 + 8000 / (1 + count);  // a few hundred µs of work where few candidates have gains
   detail::parallel_for(batch, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
-    std::vector<std::int64_t> order;
-    std::vector<Candidate> candidates;
-    std::vector<double> slope;
+    static thread_local Workspace workspace;  // kept: a warm call allocates nothing
+    const double inverse_temperature = 1.0 / double{temperature};
     for (std::int64_t b = begin; b < end; ++b) {
       const std::int64_t at = b * count;
       const Row row{scores.data() + at, gains.data() + at, mask.empty() ? nullptr : mask.data() + at, count};
       float* out = gradient.data() + at;
       std::fill_n(out, count, 0.0f);
-      read_row(row, discount, order, candidates);
-      slope.assign(candidates.size(), 0.0);
-      loss[static_cast<std::size_t>(b)] = static_cast<float>(add_pairs(candidates, 1.0 / double{temperature}, slope));
-      for (std::size_t i = 0; i < candidates.size(); ++i) out[candidates[i].index] = static_cast<float>(slope[i]);
+      const detail::LambdaRow pairs = lay_out(row, discount, inverse_temperature, workspace);
+      loss[static_cast<std::size_t>(b)] = static_cast<float>(kernels.add_pairs(pairs));
+      for (std::size_t i = 0; i < workspace.index.size(); ++i)
+        if (workspace.index[i] >= 0)
+          out[workspace.index[i]] = static_cast<float>(workspace.slope[i] * inverse_temperature);
     }
   });
 }

@@ -20,7 +20,7 @@ Result loss_of(const std::vector<float>& scores, const std::vector<float>& gains
                std::int64_t batch, float temperature = 1.0f, int threads = 1) {
   Result result{std::vector<float>(static_cast<std::size_t>(batch), missing),
                 std::vector<float>(scores.size(), missing)};
-  lambda_loss(scores, gains, mask, dcg, batch, temperature, result.loss, result.gradient, threads);
+  lambda_loss(scores, gains, mask, dcg, batch, temperature, result.loss, result.gradient, false, threads);
   return result;
 }
 

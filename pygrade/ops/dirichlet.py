@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pygrade import _core, reference
-from pygrade.ops import checks, dispatch
+from pygrade.ops import checks, dispatch, eager
 from pygrade.ops.checks import Array, T
 
 MAX_TASKS = 64
@@ -155,7 +155,7 @@ def _log_prob(
         kernel.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob)
     else:
         threads = dispatch.threads(num_threads)
-        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob, validate, threads)
+        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob, validate, threads, None)
     return log_prob
 
 
@@ -176,7 +176,7 @@ def _log_prob_backward(
         kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result)
     else:
         threads = dispatch.threads(num_threads)
-        _core.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result, threads)
+        _core.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result, threads, None)
     return result
 
 
@@ -210,6 +210,33 @@ def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, N
 _log_prob_op.register_autograd(_differentiate_log_prob, setup_context=_save_log_prob)
 
 
+def _log_prob_at_once(
+    concentration: Any, log_weights: Any, weight_floor: float, validate: bool | None, num_threads: int | None
+) -> Tensor | None:
+    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
+    if type(concentration) is not Tensor or type(log_weights) is not Tensor or not dispatch.plain():
+        return None
+    check = validate is None or validate
+    try:
+        threads = dispatch.threads(checks.thread_count(num_threads))
+        batch, samples, tasks = log_weights.shape
+        value = torch.empty(batch, samples)
+        differentiable = concentration.requires_grad and torch.is_grad_enabled()
+        shift = torch.empty(batch, tasks, dtype=torch.float64) if differentiable else None
+        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, value, check, threads, shift)
+    except (TypeError, ValueError):
+        return None
+    if shift is None:
+        return value
+
+    def backward(gradient: Tensor, alpha: Tensor, logs: Tensor, saved: Tensor) -> Tensor:
+        result = torch.empty(batch, tasks)
+        _core.dirichlet_log_prob_backward(alpha, logs, gradient.contiguous(), weight_floor, result, threads, saved)
+        return result
+
+    return eager.with_gradient(concentration, value, backward, concentration.detach(), log_weights.detach(), shift)
+
+
 def dirichlet_log_prob(
     concentration: T,
     log_weights: Array,
@@ -231,6 +258,9 @@ def dirichlet_log_prob(
         [B, G] float32: density with respect to Lebesgue measure on the first T - 1 coordinates. Can be differentiated
         once.
     """
+    at_once = _log_prob_at_once(concentration, log_weights, weight_floor, validate, num_threads)
+    if at_once is not None:
+        return at_once  # type: ignore[return-value]
     alpha = concentration_rows("concentration", concentration)
     logs = checks.tensor("log_weights", log_weights, (torch.float32,), (alpha.shape[0], None, alpha.shape[1])).detach()
     checks.same_device("log_weights", logs, "concentration", alpha)
@@ -318,6 +348,13 @@ _entropy_op.register_autograd(_differentiate_entropy, setup_context=_save_gradie
 _kl_op.register_autograd(_differentiate_kl, setup_context=_save_gradients)
 
 
+def _differentiable(*tensors: Tensor) -> bool:
+    """Whether a plain eager call of plain CPU tensors is to carry a gradient to the first of them alone."""
+    plain = all(type(t) is Tensor and t.device.type == "cpu" for t in tensors) and dispatch.plain()
+    first, *others = (t.requires_grad for t in tensors)
+    return plain and torch.is_grad_enabled() and first and not any(others)
+
+
 def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_threads: int | None = None) -> T:
     """H(α) = log B(α) + (α₀ - T) ψ(α₀) - Σ_t (α_t - 1) ψ(α_t), α₀ = Σ α, computed in double.
 
@@ -326,6 +363,8 @@ def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_thr
     """
     alpha = concentration_rows("concentration", concentration)
     arguments = (alpha, checks.must_validate(validate, alpha), checks.thread_count(num_threads))
+    if _differentiable(alpha):
+        return eager.with_slope(alpha, *_entropy(*arguments))  # type: ignore[return-value]
     return checks.like(dispatch.call(_entropy_op, _entropy, (alpha,), *arguments)[0], concentration)
 
 
@@ -339,6 +378,8 @@ def dirichlet_kl(concentration: T, other: Array, *, validate: bool | None = None
     beta = concentration_rows("other", other, tuple(alpha.shape))
     checks.same_device("other", beta, "concentration", alpha)
     arguments = (alpha, beta, checks.must_validate(validate, alpha), checks.thread_count(num_threads))
+    if _differentiable(alpha, beta):
+        return eager.with_slope(alpha, *_kl(*arguments)[:2])  # type: ignore[return-value]
     return checks.like(dispatch.call(_kl_op, _kl, (alpha, beta), *arguments)[0], concentration)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pygrade import _core, reference
-from pygrade.ops import checks, dispatch
+from pygrade.ops import checks, dispatch, eager
 from pygrade.ops.checks import Array
 from pygrade.ops.dirichlet import check_floor, check_values, concentration_rows
 
@@ -104,6 +104,28 @@ def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, 
 _op.register_autograd(_differentiate, setup_context=_save)
 
 
+def _at_once(
+    inputs: tuple[Any, ...], options: tuple[float, ...], validate: bool | None, num_threads: int | None
+) -> Any:
+    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
+    if any(type(x) is not Tensor for x in inputs) or not dispatch.plain():
+        return None
+    concentration = inputs[0]
+    try:
+        batch, tasks = concentration.shape
+        loss, kl, entropy = torch.empty(batch), torch.empty(batch), torch.empty(batch)
+        fraction, ratio, slope = torch.empty(batch), torch.empty(batch), torch.empty(batch, tasks)
+        threads = dispatch.threads(checks.thread_count(num_threads))
+        check = validate is None or validate
+        arguments: Any = (*inputs, *options, loss, kl, entropy, fraction, ratio, slope, check, threads)
+        _core.grpo_loss(*arguments)
+    except (TypeError, ValueError):
+        return None
+    if concentration.requires_grad and torch.is_grad_enabled():
+        loss = eager.with_slope(concentration, loss, slope)
+    return GrpoLoss(loss, kl, entropy, fraction, ratio)
+
+
 def grpo_loss(
     concentration: Array,
     log_weights: Array,
@@ -147,6 +169,12 @@ def grpo_loss(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option or concentration.
     """
+    high = clip if clip_high is None else clip_high
+    numbers = (clip, high, kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp)
+    given = (concentration, log_weights, old_log_prob, advantages, reference_concentration)
+    found = _at_once(given, numbers, validate, num_threads)
+    if found is not None:
+        return found  # type: ignore[no-any-return]
     alpha = concentration_rows("concentration", concentration)
     batch, tasks = alpha.shape
     f32 = (torch.float32,)
@@ -160,7 +188,6 @@ def grpo_loss(
     names = ("log_weights", "old_log_prob", "advantages", "reference_concentration")
     for name, value in zip(names, (logs, old, gains, anchor), strict=True):
         checks.same_device(name, value, "concentration", alpha)
-    high = clip if clip_high is None else clip_high
     for name, number in (("clip", clip), ("clip_high", high)):
         if not number >= 0.0:
             raise ValueError(f"{name} is {number}; want a number ≥ 0")

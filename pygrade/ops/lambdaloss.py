@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pygrade import _core, reference
-from pygrade.ops import checks, dispatch
+from pygrade.ops import checks, dispatch, eager
 from pygrade.ops.checks import Array, T
 
 
@@ -36,17 +36,18 @@ def _implementation(
     validate: bool,
     num_threads: int,
 ) -> tuple[Tensor, Tensor]:
+    if dispatch.backend(scores) == "cpu":
+        loss = torch.empty(scores.shape[0], dtype=torch.float32)
+        gradient = torch.empty(scores.shape, dtype=torch.float32)
+        threads = dispatch.threads(num_threads)
+        _core.lambda_loss(scores, gains, mask, discount, temperature, loss, gradient, validate, threads)
+        return loss, gradient
     if validate:  # here and not in the caller, so that compiled graphs check too
         for name, value in (("scores", scores), ("gains", gains)):
             missing = torch.isnan(value) if mask is None else torch.isnan(value) & mask
             if bool(missing.any()):
                 raise ValueError(f"{name} holds NaN; want numbers wherever mask is True")
-    if dispatch.backend(scores) != "cpu":
-        return _on_device(scores, gains, mask, discount, temperature)
-    loss = torch.empty(scores.shape[0], dtype=torch.float32)
-    gradient = torch.empty(scores.shape, dtype=torch.float32)
-    _core.lambda_loss(scores, gains, mask, discount, temperature, loss, gradient, dispatch.threads(num_threads))
-    return loss, gradient
+    return _on_device(scores, gains, mask, discount, temperature)
 
 
 _op = torch.library.custom_op("pygrade::lambda_loss", _implementation, mutates_args=())
@@ -76,6 +77,28 @@ def _backward(ctx: Any, grad_loss: Tensor, _grad_gradient: Tensor) -> tuple[Tens
 
 
 _op.register_autograd(_backward, setup_context=_save)
+
+
+def _at_once(
+    scores: Any,
+    gains: Any,
+    mask: Any,
+    discount: Any,
+    temperature: float,
+    validate: bool | None,
+    num_threads: int | None,
+) -> Tensor | None:
+    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
+    tensors = (scores, gains, discount) if mask is None else (scores, gains, discount, mask)
+    if any(type(t) is not Tensor for t in tensors) or not dispatch.plain():
+        return None
+    try:
+        loss, slope = torch.empty(scores.shape[0]), torch.empty(*scores.shape)
+        check, threads = validate is None or validate, dispatch.threads(checks.thread_count(num_threads))
+        _core.lambda_loss(scores, gains, mask, discount, temperature, loss, slope, check, threads)
+    except (TypeError, ValueError):
+        return None
+    return eager.with_slope(scores, loss, slope) if scores.requires_grad and torch.is_grad_enabled() else loss
 
 
 def lambda_loss(
@@ -108,6 +131,9 @@ def lambda_loss(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device or temperature, or NaN.
     """
+    at_once = _at_once(scores, gains, mask, discount, temperature, validate, num_threads)
+    if at_once is not None:
+        return at_once  # type: ignore[return-value]
     values = checks.tensor("scores", scores, (torch.float32,), (None, None))
     labels = checks.tensor("gains", gains, (torch.float32,), values.shape).detach()
     keep = None if mask is None else checks.tensor("mask", mask, (torch.bool,), values.shape)

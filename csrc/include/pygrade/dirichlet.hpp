@@ -31,16 +31,17 @@ PYGRADE_API void dirichlet_sample(std::span<const float> concentration, const Di
                                   std::span<float> log_prob, bool validate = true, int num_threads = 1);
 
 // log p(w_bg | α_b) → log_prob[B, G]. weight_floor > 0: log-weights are first clamped to log(weight_floor) and
-// renormalised.
+// renormalised. digamma_shift[B, T], unless empty, gets what the backward pass needs of the concentration.
 PYGRADE_API void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
                                     const DirichletShape& shape, double weight_floor, std::span<float> log_prob,
-                                    bool validate = true, int num_threads = 1);
+                                    bool validate = true, int num_threads = 1, std::span<double> digamma_shift = {});
 
-// Σ_g gradient[B, G] · ∂ log p(w_bg | α_b) / ∂α_b → concentration_gradient[B, T].
+// Σ_g gradient[B, G] · ∂ log p(w_bg | α_b) / ∂α_b → concentration_gradient[B, T]. digamma_shift as the forward pass
+// left it, or empty.
 PYGRADE_API void dirichlet_log_prob_backward(std::span<const float> concentration, std::span<const float> log_weights,
                                              std::span<const float> gradient, const DirichletShape& shape,
                                              double weight_floor, std::span<float> concentration_gradient,
-                                             int num_threads = 1);
+                                             int num_threads = 1, std::span<const double> digamma_shift = {});
 
 // Entropy in nats → entropy[B], and its gradient[B, T].
 PYGRADE_API void dirichlet_entropy(std::span<const float> concentration, std::int64_t tasks, std::span<float> entropy,

@@ -5,84 +5,144 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
+// At most eight rows from `b` on.
+int rows_from(std::int64_t b, std::int64_t end) { return static_cast<int>(end - b < row_lanes ? end - b : row_lanes); }
+
+// Samples from `g` on that fit in one chunk.
+std::int64_t samples_from(const DirichletLogProbTask& task, std::int64_t g) {
+  const std::int64_t chunk = chunk_samples(task.tasks);
+  return task.samples - g < chunk ? task.samples - g : chunk;
+}
+
 void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end) {
-  Row row;
-  Lanes lanes;
-  for (std::int64_t b = begin; b < end; ++b) {
-    load_row(task.concentration + b * task.tasks, task.tasks, row);
-    evaluate_log_beta(task.tasks, row);
-    for (std::int64_t g = 0; g < task.samples; g += lane_count) {
-      const int count = static_cast<int>(task.samples - g < lane_count ? task.samples - g : lane_count);
+  const std::int64_t tasks = task.tasks;
+  Rows rows;
+  Samples samples;
+  alignas(64) double value[most_columns * row_lanes];
+  alignas(64) float column[most_columns * row_lanes];
+  for (std::int64_t b = begin; b < end; b += row_lanes) {
+    const int count = rows_from(b, end);
+    load_rows(task.concentration + b * tasks, tasks, count, rows);
+    if (task.digamma_shift != nullptr) {
+      evaluate<Order::digamma>(tasks, rows);
+      for (std::int64_t t = 0; t < tasks; ++t) {
+        alignas(64) double shift[row_lanes];
+        store(shift, digamma_shift(rows, tasks, t));
+        for (int l = 0; l < count; ++l) task.digamma_shift[(b + l) * tasks + t] = shift[l];
+      }
+    } else {
+      evaluate<Order::log_gamma>(tasks, rows);
+    }
+    for (std::int64_t g = 0; g < task.samples;) {
+      const std::int64_t size = samples_from(task, g);
       const std::int64_t at = b * task.samples + g;
-      load_lanes(task.log_weights + at * task.tasks, task.tasks, count, task.log_floor, lanes);
-      alignas(64) double value[lane_count];
-      lane_log_prob(row, task.tasks, lanes, value);
-      for (int l = 0; l < count; ++l) task.log_prob[at + l] = static_cast<float>(value[l]);
+      load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, tasks, task.log_floor, samples);
+      log_probs(rows, samples, size, tasks, value);
+      for (std::int64_t i = 0; i < size * row_lanes; ++i) column[i] = static_cast<float>(value[i]);
+      from_columns(column, size, task.log_prob + at, task.samples, count);
+      g += size;
     }
   }
 }
 
 void log_prob_backward(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end) {
-  Row row;
-  Lanes lanes;
+  const std::int64_t tasks = task.tasks;
+  Rows rows;
+  Samples samples;
   ScoreSum score;
-  for (std::int64_t b = begin; b < end; ++b) {
-    load_row(task.concentration + b * task.tasks, task.tasks, row);
-    evaluate_row(task.tasks, row);
-    clear(score, task.tasks);
-    for (std::int64_t g = 0; g < task.samples; g += lane_count) {
-      const int count = static_cast<int>(task.samples - g < lane_count ? task.samples - g : lane_count);
-      const std::int64_t at = b * task.samples + g;
-      load_lanes(task.log_weights + at * task.tasks, task.tasks, count, task.log_floor, lanes);
-      alignas(64) double coefficient[lane_count] = {};
-      for (int l = 0; l < count; ++l) coefficient[l] = task.gradient[at + l];
-      add_score(coefficient, task.tasks, lanes, score);
+  alignas(64) float coefficient[most_columns * row_lanes];
+  alignas(64) float gradient[max_tasks * row_lanes];
+  for (std::int64_t b = begin; b < end; b += row_lanes) {
+    const int count = rows_from(b, end);
+    if (task.saved_shift == nullptr) {
+      load_rows(task.concentration + b * tasks, tasks, count, rows);
+      evaluate<Order::digamma>(tasks, rows);
     }
-    alignas(64) double gradient[max_tasks];
-    finish(score, row, task.tasks, gradient);
-    float* out = task.concentration_gradient + b * task.tasks;
-    for (std::int64_t t = 0; t < task.tasks; ++t) out[t] = static_cast<float>(gradient[t]);
+    clear(tasks, score);
+    for (std::int64_t g = 0; g < task.samples;) {
+      const std::int64_t size = samples_from(task, g);
+      const std::int64_t at = b * task.samples + g;
+      load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, tasks, task.log_floor, samples);
+      to_columns(task.gradient + at, task.samples, count, size, coefficient);
+      add_scores(coefficient, samples, size, tasks, score);
+      g += size;
+    }
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      alignas(64) double saved[row_lanes];
+      if (task.saved_shift == nullptr)
+        store(saved, digamma_shift(rows, tasks, t));
+      else
+        for (int l = 0; l < row_lanes; ++l) saved[l] = task.saved_shift[(b + (l < count ? l : count - 1)) * tasks + t];
+      store(gradient + t * row_lanes, score_of(score, t, load(saved)));
+    }
+    from_columns(gradient, tasks, task.concentration_gradient + b * tasks, tasks, count);
   }
 }
 
+// gradient[T, 8] in double → rows of `out`.
+void store_gradient(const double* gradient, std::int64_t tasks, int count, float* out) {
+  alignas(64) float columns[max_tasks * row_lanes];
+  for (std::int64_t i = 0; i < tasks * row_lanes; ++i) columns[i] = static_cast<float>(gradient[i]);
+  from_columns(columns, tasks, out, tasks, count);
+}
+
 void entropy(const DirichletRowTask& task, std::int64_t begin, std::int64_t end) {
-  Row row;
-  for (std::int64_t b = begin; b < end; ++b) {
-    load_row(task.concentration + b * task.tasks, task.tasks, row);
-    evaluate_row(task.tasks, row);
-    alignas(64) double gradient[max_tasks];
-    task.value[b] = static_cast<float>(row_entropy(row, task.tasks, gradient));
-    for (std::int64_t t = 0; t < task.tasks; ++t) task.gradient[b * task.tasks + t] = static_cast<float>(gradient[t]);
+  const std::int64_t tasks = task.tasks;
+  Rows rows;
+  alignas(64) double gradient[max_tasks * row_lanes];
+  for (std::int64_t b = begin; b < end; b += row_lanes) {
+    const int count = rows_from(b, end);
+    load_rows(task.concentration + b * tasks, tasks, count, rows);
+    evaluate<Order::trigamma>(tasks, rows);
+    store_rows(row_entropy(rows, tasks, gradient), count, task.value + b);
+    store_gradient(gradient, tasks, count, task.gradient + b * tasks);
   }
 }
 
 void kl(const DirichletRowTask& task, std::int64_t begin, std::int64_t end) {
-  Row row;
-  Row other;
-  for (std::int64_t b = begin; b < end; ++b) {
-    const std::int64_t at = b * task.tasks;
-    load_row(task.concentration + at, task.tasks, row);
-    load_row(task.other + at, task.tasks, other);
-    evaluate_row(task.tasks, row);
-    evaluate_row(task.tasks, other);
-    alignas(64) double gradient[max_tasks];
-    task.value[b] = static_cast<float>(row_kl(row, other, task.tasks, gradient));
-    const double shift = row.digamma[task.tasks] - other.digamma[task.tasks];
-    for (std::int64_t t = 0; t < task.tasks; ++t) {
-      task.gradient[at + t] = static_cast<float>(gradient[t]);
-      task.other_gradient[at + t] = static_cast<float>(other.digamma[t] - row.digamma[t] + shift);
-    }
+  const std::int64_t tasks = task.tasks;
+  Rows rows;
+  Rows other;
+  alignas(64) double gradient[max_tasks * row_lanes];
+  for (std::int64_t b = begin; b < end; b += row_lanes) {
+    const int count = rows_from(b, end);
+    load_rows(task.concentration + b * tasks, tasks, count, rows);
+    load_rows(task.other + b * tasks, tasks, count, other);
+    evaluate<Order::trigamma>(tasks, rows);
+    evaluate<Order::digamma>(tasks, other);
+    store_rows(row_kl(rows, other, tasks, gradient), count, task.value + b);
+    store_gradient(gradient, tasks, count, task.gradient + b * tasks);
+    for (std::int64_t t = 0; t < tasks; ++t)
+      store(gradient + t * row_lanes, digamma_shift(rows, tasks, t) - digamma_shift(other, tasks, t));
+    store_gradient(gradient, tasks, count, task.other_gradient + b * tasks);
   }
 }
 
 void floor_rows(const FloorTask& task, std::int64_t begin, std::int64_t end) {
-  for (std::int64_t r = begin; r < end; ++r) {
-    const float* x = task.log_weights + r * task.tasks;
-    float* y = task.floored + r * task.tasks;
-    double total = 0.0;
-    for (std::int64_t t = 0; t < task.tasks; ++t) total += exp64(raised(x[t], task.log_floor));
-    const double log_total = log64(total);
-    for (std::int64_t t = 0; t < task.tasks; ++t) y[t] = static_cast<float>(raised(x[t], task.log_floor) - log_total);
+  const Doubles floor = fill(task.log_floor);
+  const std::int64_t tasks = task.tasks;
+  for (std::int64_t r = begin; r < end; r += row_lanes) {
+    const int count = rows_from(r, end);
+    Doubles total = fill(0.0);
+    alignas(64) float columns[8 * row_lanes];
+    for (std::int64_t first = 0; first < tasks; first += 8) {
+      const std::int64_t width = tasks - first < 8 ? tasks - first : 8;
+      to_columns(task.log_weights + r * tasks + first, tasks, count, width, columns);
+      for (std::int64_t t = 0; t < width; ++t) {
+        const Doubles x = load(columns + t * row_lanes);
+        total = total + exp64(select(x < floor, floor, x));
+      }
+    }
+    const Doubles log_total = log64(total);
+    for (std::int64_t first = 0; first < tasks; first += 8) {
+      const std::int64_t width = tasks - first < 8 ? tasks - first : 8;
+      to_columns(task.log_weights + r * tasks + first, tasks, count, width, columns);
+      for (std::int64_t t = 0; t < width; ++t) {
+        const Doubles x = load(columns + t * row_lanes);
+        store(columns + t * row_lanes, select(x < floor, floor, x) - log_total);
+      }
+      from_columns(columns, width, task.floored + r * tasks + first, tasks, count);
+    }
   }
 }
 
@@ -97,7 +157,7 @@ void float_function(int function, const float* x, float* y, std::int64_t count) 
 
 void gamma(const double* x, double* y, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) {
-    const GammaFunctions g = gamma_functions(x[i]);
+    const GammaFunctions<double> g = gamma_functions(x[i]);
     y[3 * i] = g.log_gamma;
     y[3 * i + 1] = g.digamma;
     y[3 * i + 2] = g.trigamma;

@@ -26,6 +26,7 @@ inline constexpr int parts = row_lanes / part_lanes;
 
 // Vectors that the compiler knows: they have the arithmetic, the comparisons and ?: of a double, lane by lane.
 typedef double Part __attribute__((vector_size(8 * part_lanes)));
+typedef std::uint64_t PartBits __attribute__((vector_size(8 * part_lanes)));
 typedef std::int64_t PartMask __attribute__((vector_size(8 * part_lanes)));
 typedef double PartInMemory __attribute__((vector_size(8 * part_lanes), aligned(8), may_alias));
 typedef float PartOfFloats __attribute__((vector_size(4 * part_lanes), aligned(4), may_alias));
@@ -79,16 +80,27 @@ PYGRADE_ROW_OP Doubles operator/(Doubles a, Doubles b) {
   return by_part<Doubles>([&](int i) { return a.part[i] / b.part[i]; });
 }
 // a · b + c: rounded once where the instruction set can, for nothing in double is promised bit by bit.
-PYGRADE_ROW_OP Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
-  return by_part<Doubles>([&](int i) -> Part {
-#if defined(__AVX512F__)
-    return _mm512_fmadd_pd(a.part[i], b.part[i], c.part[i]);
-#elif defined(__AVX2__)
-    return _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);
+PYGRADE_ROW_OP double multiply_add(double a, double b, double c) {
+#if defined(__FMA__)
+  return __builtin_fma(a, b, c);
 #else
-    return a.part[i] * b.part[i] + c.part[i];
+  return a * b + c;
 #endif
-  });
+}
+PYGRADE_ROW_OP Part multiply_add(Part a, Part b, Part c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_pd(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+PYGRADE_ROW_OP Part multiply_add(Part a, Part b, double c) { return multiply_add(a, b, Part{} + c); }
+PYGRADE_ROW_OP Part multiply_add(Part a, double b, Part c) { return multiply_add(a, Part{} + b, c); }
+PYGRADE_ROW_OP Part multiply_add(Part a, double b, double c) { return multiply_add(a, Part{} + b, Part{} + c); }
+PYGRADE_ROW_OP Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
+  return by_part<Doubles>([&](int i) { return multiply_add(a.part[i], b.part[i], c.part[i]); });
 }
 PYGRADE_ROW_OP Doubles square_root(Doubles a) {
   return by_part<Doubles>([&](int i) -> Part {

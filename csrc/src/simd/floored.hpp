@@ -1,110 +1,133 @@
-// What the density kernels of `dirichlet` and `grpo` share: 16 samples of a row in lanes, their log-probabilities, and
-// the sum of their scores ∂ log p / ∂α. All in double.
+// What the density kernels of `dirichlet` and `grpo` share: samples of eight rows at a time, one row to a lane, their
+// log-probabilities, and the sum of their scores ∂ log p / ∂α. All in double.
 #pragma once
 
-#include "lanes.hpp"
 #include "special.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-inline double raised(float log_weight, double log_floor) {
-  const double value = log_weight;
-  return value < log_floor ? log_floor : value;  // NaN stays
-}
+inline constexpr std::int64_t most_columns = 512;  // of G · T in flight: 8 samples of 64 tasks
 
-// Log-weights of 16 samples, raised to the floor; minus `log_total` they are normalised again.
-struct Lanes {
-  alignas(64) float loaded[max_tasks][lane_count];
-  alignas(64) double log_weight[max_tasks][lane_count];
-  alignas(64) double log_total[lane_count];
+// Samples in flight: a multiple of 8, so that their columns are transposed without a remainder.
+inline std::int64_t chunk_samples(std::int64_t tasks) { return most_columns / tasks / 8 * 8; }
+
+// Log-weights of some samples, raised to the floor; minus `log_total` they are normalised again.
+struct Samples {
+  alignas(64) float loaded[most_columns * row_lanes];
+  alignas(64) double log_weight[most_columns * row_lanes];  // [samples, T, 8]
+  alignas(64) double log_total[most_columns * row_lanes];   // [samples, 8]
 };
 
-inline void load_lanes(const float* rows, std::int64_t tasks, int count, double log_floor, Lanes& lanes) {
-  to_lanes(rows, tasks, count, &lanes.loaded[0][0], lane_count);
-  const bool floored = log_floor > -__builtin_inf();
-  for (int l = 0; l < lane_count; ++l) lanes.log_total[l] = 0.0;
-  for (std::int64_t t = 0; t < tasks; ++t) {
-    if (floored) {
-      for (int l = 0; l < lane_count; ++l) {
-        lanes.log_weight[t][l] = raised(lanes.loaded[t][l], log_floor);
-        lanes.log_total[l] += exp64(lanes.log_weight[t][l]);
+// `rows` points to the first of `count` samples in row 0; those of the next row stand `stride` floats behind.
+inline void load_samples(const float* rows, std::int64_t stride, int row_count, std::int64_t count, std::int64_t tasks,
+                         double log_floor, Samples& samples) {
+  to_columns(rows, stride, row_count, count * tasks, samples.loaded);
+  if (log_floor > -__builtin_inf()) {
+    const Doubles floor = fill(log_floor);
+    for (std::int64_t g = 0; g < count; ++g) {
+      Doubles total = fill(0.0);
+      for (std::int64_t t = 0; t < tasks; ++t) {
+        const std::int64_t at = (g * tasks + t) * row_lanes;
+        const Doubles loaded = load(samples.loaded + at);
+        const Doubles log_weight = select(loaded < floor, floor, loaded);  // NaN stays
+        store(samples.log_weight + at, log_weight);
+        total = total + exp64(log_weight);
       }
-    } else {
-      for (int l = 0; l < lane_count; ++l) lanes.log_weight[t][l] = lanes.loaded[t][l];
+      store(samples.log_total + g * row_lanes, log64(total));
     }
-  }
-  if (floored)
-    for (int l = 0; l < lane_count; ++l) lanes.log_total[l] = log64(lanes.log_total[l]);
-}
-
-// log p of each lane. A task with α = 1 adds 0, even where its weight is 0.
-inline void lane_log_prob(const Row& row, std::int64_t tasks, const Lanes& lanes, double* value) {
-  const double exponents = row.total - static_cast<double>(tasks);
-  for (int l = 0; l < lane_count; ++l) value[l] = fma(-exponents, lanes.log_total[l], -row.log_beta);
-  for (std::int64_t t = 0; t < tasks; ++t) {
-    const double exponent = row.alpha[t] - 1.0;
-    if (exponent == 0.0) continue;
-    for (int l = 0; l < lane_count; ++l) value[l] = fma(exponent, lanes.log_weight[t][l], value[l]);
+  } else {
+    for (std::int64_t i = 0; i < count * tasks * row_lanes; ++i) samples.log_weight[i] = samples.loaded[i];
+    for (std::int64_t i = 0; i < count * row_lanes; ++i) samples.log_total[i] = 0.0;
   }
 }
 
-// Σ_g coefficient_g · (log w_g - log total_g) by task, and Σ_g coefficient_g, each split over lanes.
+// log p of each sample → value[count, 8]. A task with α = 1 adds 0, even where its weight is 0.
+inline void log_probs(const Rows& rows, const Samples& samples, std::int64_t count, std::int64_t tasks, double* value) {
+  const Doubles zero = fill(0.0), one = fill(1.0);
+  const Doubles excess = fill(static_cast<double>(tasks)) - rows.total(tasks);
+  const Doubles shift = zero - load(rows.log_beta);
+  for (std::int64_t g = 0; g < count; ++g) {
+    const double* log_weight = samples.log_weight + g * tasks * row_lanes;
+    Doubles sum = multiply_add(excess, load(samples.log_total + g * row_lanes), shift);
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      const Doubles exponent = load(rows.alpha + t * row_lanes) - one;
+      const Doubles term = select(exponent == zero, zero, load(log_weight + t * row_lanes));
+      sum = multiply_add(exponent, term, sum);
+    }
+    store(value + g * row_lanes, sum);
+  }
+}
+
+// Σ_g coefficient_g · log w_g by task, and Σ_g coefficient_g, Σ_g coefficient_g · log total_g.
 struct ScoreSum {
-  alignas(64) double by_task[max_tasks][lane_count];
-  alignas(64) double coefficient[lane_count];
-  alignas(64) double total[lane_count];
+  alignas(64) double by_task[max_tasks * row_lanes];
+  Doubles coefficient;
+  Doubles total;
 };
 
-inline void clear(ScoreSum& score, std::int64_t tasks) {
-  for (std::int64_t t = 0; t < tasks; ++t)
-    for (int l = 0; l < lane_count; ++l) score.by_task[t][l] = 0.0;
-  for (int l = 0; l < lane_count; ++l) score.coefficient[l] = score.total[l] = 0.0;
+inline void clear(std::int64_t tasks, ScoreSum& score) {
+  for (std::int64_t i = 0; i < tasks * row_lanes; ++i) score.by_task[i] = 0.0;
+  score.coefficient = score.total = fill(0.0);
 }
 
-inline void add_score(const double* coefficient, std::int64_t tasks, const Lanes& lanes, ScoreSum& score) {
-  for (int l = 0; l < lane_count; ++l) {
-    score.coefficient[l] += coefficient[l];
-    score.total[l] = fma(coefficient[l], lanes.log_total[l], score.total[l]);
+// coefficient[count, 8], in single precision where it is a gradient.
+template <class Float>
+inline void add_scores(const Float* coefficient, const Samples& samples, std::int64_t count, std::int64_t tasks,
+                       ScoreSum& score) {
+  for (std::int64_t g = 0; g < count; ++g) {
+    const Doubles c = load(coefficient + g * row_lanes);
+    score.coefficient = score.coefficient + c;
+    score.total = multiply_add(c, load(samples.log_total + g * row_lanes), score.total);
   }
-  for (std::int64_t t = 0; t < tasks; ++t)
-    for (int l = 0; l < lane_count; ++l)
-      score.by_task[t][l] = fma(coefficient[l], lanes.log_weight[t][l], score.by_task[t][l]);
-}
-
-inline double lane_sum(const double* x) {
-  double half[8];
-  for (int l = 0; l < 8; ++l) half[l] = x[l] + x[l + 8];
-  return ((half[0] + half[4]) + (half[2] + half[6])) + ((half[1] + half[5]) + (half[3] + half[7]));
-}
-
-// gradient_t = Σ_g coefficient_g · (log w_gt + ψ(α₀) - ψ(α_t)).
-inline void finish(const ScoreSum& score, const Row& row, std::int64_t tasks, double* gradient) {
-  const double coefficient = lane_sum(score.coefficient);
-  const double total = lane_sum(score.total);
-  for (std::int64_t t = 0; t < tasks; ++t)
-    gradient[t] = fma(coefficient, row.digamma[tasks] - row.digamma[t], lane_sum(score.by_task[t]) - total);
-}
-
-// Entropy and its gradient (α₀ - T) ψ'(α₀) - (α_t - 1) ψ'(α_t).
-inline double row_entropy(const Row& row, std::int64_t tasks, double* gradient) {
-  const double excess = row.total - static_cast<double>(tasks);
-  double inner = 0.0;
   for (std::int64_t t = 0; t < tasks; ++t) {
-    inner = fma(row.alpha[t] - 1.0, row.digamma[t], inner);
-    gradient[t] = excess * row.trigamma[tasks] - (row.alpha[t] - 1.0) * row.trigamma[t];
+    Doubles sum = load(score.by_task + t * row_lanes);
+    for (std::int64_t g = 0; g < count; ++g)
+      sum =
+          multiply_add(load(coefficient + g * row_lanes), load(samples.log_weight + (g * tasks + t) * row_lanes), sum);
+    store(score.by_task + t * row_lanes, sum);
   }
-  return row.log_beta + excess * row.digamma[tasks] - inner;
 }
 
-// KL(row ‖ other) and its gradient to `row`, (α_t - β_t) ψ'(α_t) - (α₀ - β₀) ψ'(α₀).
-inline double row_kl(const Row& row, const Row& other, std::int64_t tasks, double* gradient) {
-  double sum = other.log_beta - row.log_beta;
-  const double shared = (row.total - other.total) * row.trigamma[tasks];
+// Σ_g coefficient_g · (log w_gt + ψ(α₀) - ψ(α_t)), the last two as `shift`.
+inline Doubles score_of(const ScoreSum& score, std::int64_t t, Doubles shift) {
+  return multiply_add(score.coefficient, shift, load(score.by_task + t * row_lanes) - score.total);
+}
+
+// ψ(α₀) - ψ(α_t).
+inline Doubles digamma_shift(const Rows& rows, std::int64_t tasks, std::int64_t t) {
+  return load(rows.digamma + tasks * row_lanes) - load(rows.digamma + t * row_lanes);
+}
+
+// The first `count` lanes of x.
+inline void store_rows(Doubles x, int count, float* rows) {
+  alignas(64) float lane[row_lanes];
+  store(lane, x);
+  for (int l = 0; l < count; ++l) rows[l] = lane[l];
+}
+
+// Entropy and its gradient[T, 8], (α₀ - T) ψ'(α₀) - (α_t - 1) ψ'(α_t).
+inline Doubles row_entropy(const Rows& rows, std::int64_t tasks, double* gradient) {
+  const Doubles one = fill(1.0);
+  const Doubles excess = rows.total(tasks) - fill(static_cast<double>(tasks));
+  const Doubles shared = excess * load(rows.trigamma + tasks * row_lanes);
+  Doubles sum = multiply_add(excess, load(rows.digamma + tasks * row_lanes), load(rows.log_beta));
   for (std::int64_t t = 0; t < tasks; ++t) {
-    const double difference = row.alpha[t] - other.alpha[t];
-    sum = fma(difference, row.digamma[t] - row.digamma[tasks], sum);
-    gradient[t] = fma(difference, row.trigamma[t], -shared);
+    const Doubles less = one - load(rows.alpha + t * row_lanes);
+    sum = multiply_add(less, load(rows.digamma + t * row_lanes), sum);
+    store(gradient + t * row_lanes, multiply_add(less, load(rows.trigamma + t * row_lanes), shared));
+  }
+  return sum;
+}
+
+// KL(rows ‖ other) and its gradient[T, 8] to `rows`, (α_t - β_t) ψ'(α_t) - (α₀ - β₀) ψ'(α₀).
+inline Doubles row_kl(const Rows& rows, const Rows& other, std::int64_t tasks, double* gradient) {
+  Doubles sum = load(other.log_beta) - load(rows.log_beta);
+  const Doubles shared = (other.total(tasks) - rows.total(tasks)) * load(rows.trigamma + tasks * row_lanes);
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    const Doubles difference = load(rows.alpha + t * row_lanes) - load(other.alpha + t * row_lanes);
+    sum = sum - difference * digamma_shift(rows, tasks, t);
+    store(gradient + t * row_lanes, multiply_add(difference, load(rows.trigamma + t * row_lanes), shared));
   }
   return sum;
 }

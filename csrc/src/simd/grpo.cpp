@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for what may stand here. Eight rows at a time, one to a lane.
 #include "../grpo.hpp"
 
 #include "floored.hpp"
@@ -6,89 +6,87 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-struct Group {
-  alignas(64) double objective[lane_count];
-  alignas(64) double outside[lane_count];
-  alignas(64) double ratio_max[lane_count];
+// Of some samples, [samples, 8].
+struct Ratios {
+  alignas(64) float old[most_columns * row_lanes];
+  alignas(64) float advantage[most_columns * row_lanes];
+  alignas(64) double log_prob[most_columns * row_lanes];
+  alignas(64) double coefficient[most_columns * row_lanes];  // d loss / d log p
 };
 
-// One vector of samples: adds to the group's sums, and leaves d loss / d log p in `coefficient`.
-inline void clipped_objective(const GrpoOptions& options, double samples, const double* log_prob, const double* old,
-                              const double* advantage, const double* valid, Group& group, double* coefficient) {
-  const double clamp = options.log_ratio_clamp;
-  const double least = 1.0 - options.clip;
-  const double most = 1.0 + options.clip_high;
-  for (int l = 0; l < lane_count; ++l) {
-    const double difference = log_prob[l] - old[l];
-    const double raised_difference = difference < -clamp ? -clamp : difference;
-    const double clamped = raised_difference > clamp ? clamp : raised_difference;
-    const double ratio = exp64(clamped);
-    const double raised_ratio = ratio < least ? least : ratio;
-    const double clipped_ratio = raised_ratio > most ? most : raised_ratio;
-    const double a = advantage[l];
-    const double free = ratio * a;
-    const double clipped = clipped_ratio * a;
-    const double smaller = free > clipped ? clipped : free;
-    group.objective[l] += a == 0.0 ? 0.0 : smaller;
-    group.outside[l] += ((ratio < least) | (ratio > most)) ? valid[l] : 0.0;
-    const double candidate = valid[l] > 0.0 ? ratio : 0.0;
-    group.ratio_max[l] = candidate > group.ratio_max[l] ? candidate : group.ratio_max[l];
-    group.ratio_max[l] = candidate == candidate ? group.ratio_max[l] : candidate;
-    const bool constant = (free > clipped) | (difference > clamp) | (difference < -clamp) | (a == 0.0);
-    coefficient[l] = constant ? 0.0 : -free / samples;
+struct Group {
+  Doubles objective, outside, ratio_max;
+};
+
+// Adds the samples' clipped objective to the group's sums, and leaves their coefficients.
+inline void clipped_objective(const GrpoTask& task, std::int64_t count, Ratios& r, Group& group) {
+  const GrpoOptions& options = task.options;
+  const Doubles zero = fill(0.0), one = fill(1.0);
+  const Doubles least = fill(1.0 - options.clip), most = fill(1.0 + options.clip_high);
+  const Doubles low = fill(-options.log_ratio_clamp), high = fill(options.log_ratio_clamp);
+  const Doubles share = fill(-1.0 / static_cast<double>(task.samples));
+  for (std::int64_t i = 0; i < count * row_lanes; i += row_lanes) {
+    const Doubles difference = load(r.log_prob + i) - load(r.old + i), a = load(r.advantage + i);
+    const Doubles raised_difference = select(difference < low, low, difference);
+    const Doubles ratio = exp64(select(high < raised_difference, high, raised_difference));
+    const Doubles raised_ratio = select(ratio < least, least, ratio);
+    const Doubles free = ratio * a;
+    const Doubles clipped = select(most < raised_ratio, most, raised_ratio) * a;
+    const Mask cut = clipped < free, silent = a == zero;
+    group.objective = group.objective + select(silent, zero, select(cut, clipped, free));
+    group.outside = group.outside + select((ratio < least) | (most < ratio), one, zero);
+    const Doubles larger = select(group.ratio_max < ratio, ratio, group.ratio_max);
+    group.ratio_max = select(ratio == ratio, larger, ratio);
+    const Mask constant = cut | silent | (high < difference) | (difference < low);
+    store(r.coefficient + i, select(constant, zero, free * share));
   }
 }
 
 void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
   const std::int64_t tasks = task.tasks;
-  const auto samples = static_cast<double>(task.samples);
-  Row row;
-  Row reference;
-  Lanes lanes;
+  const std::int64_t chunk = chunk_samples(tasks);
+  Rows rows;
+  Rows reference;
+  Samples samples;
   ScoreSum score;
-  Group group;
-  for (std::int64_t b = begin; b < end; ++b) {
-    load_row(task.concentration + b * tasks, tasks, row);
-    load_row(task.reference + b * tasks, tasks, reference);
-    evaluate_row(tasks, row);
-    evaluate_log_beta(tasks, reference);
-    clear(score, tasks);
-    for (int l = 0; l < lane_count; ++l) group.objective[l] = group.outside[l] = group.ratio_max[l] = 0.0;
-    for (std::int64_t g = 0; g < task.samples; g += lane_count) {
-      const int count = static_cast<int>(task.samples - g < lane_count ? task.samples - g : lane_count);
+  Ratios ratios;
+  alignas(64) double kl_gradient[max_tasks * row_lanes], entropy_gradient[max_tasks * row_lanes];
+  alignas(64) float gradient[max_tasks * row_lanes];
+  for (std::int64_t b = begin; b < end; b += row_lanes) {
+    const int count = static_cast<int>(end - b < row_lanes ? end - b : row_lanes);
+    load_rows(task.concentration + b * tasks, tasks, count, rows);
+    load_rows(task.reference + b * tasks, tasks, count, reference);
+    evaluate<Order::trigamma>(tasks, rows);
+    evaluate<Order::log_gamma>(tasks, reference);
+    clear(tasks, score);
+    Group group{fill(0.0), fill(0.0), fill(0.0)};
+    for (std::int64_t g = 0; g < task.samples; g += chunk) {
+      const std::int64_t size = task.samples - g < chunk ? task.samples - g : chunk;
       const std::int64_t at = b * task.samples + g;
-      load_lanes(task.log_weights + at * tasks, tasks, count, task.log_floor, lanes);
-      alignas(64) double log_prob[lane_count], coefficient[lane_count];
-      alignas(64) double old[lane_count] = {}, advantage[lane_count] = {}, valid[lane_count] = {};
-      for (int l = 0; l < count; ++l) {
-        old[l] = task.old_log_prob[at + l];
-        advantage[l] = task.advantages[at + l];
-        valid[l] = 1.0;
-      }
-      lane_log_prob(row, tasks, lanes, log_prob);
-      clipped_objective(task.options, samples, log_prob, old, advantage, valid, group, coefficient);
-      add_score(coefficient, tasks, lanes, score);
+      load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, tasks, task.log_floor, samples);
+      to_columns(task.old_log_prob + at, task.samples, count, size, ratios.old);
+      to_columns(task.advantages + at, task.samples, count, size, ratios.advantage);
+      log_probs(rows, samples, size, tasks, ratios.log_prob);
+      clipped_objective(task, size, ratios, group);
+      add_scores(ratios.coefficient, samples, size, tasks, score);
     }
-    alignas(64) double gradient[max_tasks], kl_gradient[max_tasks], entropy_gradient[max_tasks];
-    finish(score, row, tasks, gradient);
-    const double kl = row_kl(row, reference, tasks, kl_gradient);
-    const double entropy = row_entropy(row, tasks, entropy_gradient);
-    double ratio_max = 0.0;
-    for (int l = 0; l < lane_count; ++l) {
-      const double candidate = group.ratio_max[l];
-      ratio_max = candidate > ratio_max || candidate != candidate ? candidate : ratio_max;
+    const Doubles kl = row_kl(rows, reference, tasks, kl_gradient);
+    const Doubles entropy = row_entropy(rows, tasks, entropy_gradient);
+    const Doubles kl_coefficient = fill(task.options.kl_coefficient);
+    const Doubles entropy_coefficient = fill(task.options.entropy_coefficient);
+    const Doubles share = fill(1.0 / static_cast<double>(task.samples));
+    store_rows(kl_coefficient * kl - entropy_coefficient * entropy - group.objective * share, count, task.loss + b);
+    store_rows(kl, count, task.kl + b);
+    store_rows(entropy, count, task.entropy + b);
+    store_rows(group.outside * share, count, task.clip_fraction + b);
+    store_rows(group.ratio_max, count, task.ratio_max + b);
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      const std::int64_t at = t * row_lanes;
+      const Doubles penalty =
+          kl_coefficient * load(kl_gradient + at) - entropy_coefficient * load(entropy_gradient + at);
+      store(gradient + at, score_of(score, t, digamma_shift(rows, tasks, t)) + penalty);
     }
-    const double kl_coefficient = task.options.kl_coefficient;
-    const double entropy_coefficient = task.options.entropy_coefficient;
-    task.loss[b] =
-        static_cast<float>(-lane_sum(group.objective) / samples + kl_coefficient * kl - entropy_coefficient * entropy);
-    task.kl[b] = static_cast<float>(kl);
-    task.entropy[b] = static_cast<float>(entropy);
-    task.clip_fraction[b] = static_cast<float>(lane_sum(group.outside) / samples);
-    task.ratio_max[b] = static_cast<float>(ratio_max);
-    for (std::int64_t t = 0; t < tasks; ++t)
-      task.gradient[b * tasks + t] =
-          static_cast<float>(gradient[t] + kl_coefficient * kl_gradient[t] - entropy_coefficient * entropy_gradient[t]);
+    from_columns(gradient, tasks, task.gradient + b * tasks, tasks, count);
   }
 }
 

@@ -23,11 +23,10 @@ struct SamplerRow {
   alignas(64) float shape[max_tasks];      // d = α - ⅓, α + ⅔ below α = 1
   alignas(64) float scale[max_tasks];      // c = 1 / (3 √d)
   alignas(64) float log_shape[max_tasks];  // log(d / max d)
-  double log_beta;
-  float poison;  // 0, or NaN
+  float poison;                            // 0, or NaN
 };
 
-inline void prepare(const float* concentration, std::int64_t tasks, bool with_log_prob, SamplerRow& row) {
+inline void prepare(const float* concentration, std::int64_t tasks, SamplerRow& row) {
   bool good = true;
   for (std::int64_t t = 0; t < tasks; ++t) good &= concentration[t] > 0.0f && concentration[t] < __builtin_inff();
   row.poison = good ? 0.0f : __builtin_nanf("");
@@ -44,13 +43,6 @@ inline void prepare(const float* concentration, std::int64_t tasks, bool with_lo
   for (std::int64_t t = 0; t < tasks; ++t) most = row.shape[t] > most ? row.shape[t] : most;
   for (std::int64_t first = 0; first < tasks; first += lane_count)
     for (std::int64_t t = first; t < first + lane_count; ++t) row.log_shape[t] = log(row.shape[t] / most);
-  row.log_beta = 0.0;
-  if (with_log_prob) {
-    Row exact;
-    load_row(row.alpha, tasks, exact);
-    evaluate_log_beta(tasks, exact);
-    row.log_beta = exact.log_beta;
-  }
 }
 
 struct Attempt {
@@ -226,7 +218,7 @@ inline void block_log_prob(const Block& b, std::int64_t tasks, int first, int co
     const float* alpha = b.alpha + t * block + first;
     const float* log_weight = b.variate + t * block + first;
     for (int l = 0; l < lane_count; ++l)
-      sum[l] = fma(static_cast<double>(alpha[l]) - 1.0, static_cast<double>(log_weight[l]), sum[l]);
+      sum[l] = multiply_add(static_cast<double>(alpha[l]) - 1.0, static_cast<double>(log_weight[l]), sum[l]);
   }
   for (int l = 0; l < count; ++l) log_prob[l] = static_cast<float>(sum[l]);
 }
@@ -242,7 +234,9 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
     scratch += (tasks + 7) / 8 * 8 * block;
   }
   SamplerRow row;
-  std::int64_t prepared = -1;  // the row that `row` holds
+  Rows exact;                            // eight rows, for their log_beta
+  std::int64_t prepared = -1;            // the row that `row` holds
+  std::int64_t exact_from = -row_lanes;  // the first row that `exact` holds
   const std::int64_t last = end * task.samples;
   for (std::int64_t start = begin * task.samples; start < last; start += block) {
     const int draws = static_cast<int>(last - start < block ? last - start : block);
@@ -252,9 +246,16 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
       const std::int64_t r = draw / task.samples;
       std::int64_t g = draw % task.samples;
       if (r != prepared) {
-        prepare(task.concentration + r * tasks, tasks, task.log_prob != nullptr, row);
+        prepare(task.concentration + r * tasks, tasks, row);
         prepared = r;
+        if (task.log_prob != nullptr && r >= exact_from + row_lanes) {
+          load_rows(task.concentration + r * tasks, tasks, static_cast<int>(end - r < row_lanes ? end - r : row_lanes),
+                    exact);
+          evaluate<Order::log_gamma>(tasks, exact);
+          exact_from = r;
+        }
       }
+      const double log_beta = task.log_prob != nullptr ? exact.log_beta[r - exact_from] : 0.0;
       const std::int64_t fits = lane < draws ? task.samples - g : block;
       const int stop = static_cast<int>(block - lane < fits ? block : lane + fits);
       const std::uint64_t global = task.offset + static_cast<std::uint64_t>(r);
@@ -264,7 +265,7 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
         b.row_high[l] = static_cast<std::uint32_t>(global >> 32);
         b.sample[l] = static_cast<std::uint32_t>(g) << 8;
         b.poison[l] = row.poison;
-        b.log_beta[l] = row.log_beta;
+        b.log_beta[l] = log_beta;
         g = g + 1 < final_sample ? g + 1 : g;
       }
       for (std::int64_t t = 0; t < tasks; ++t) {

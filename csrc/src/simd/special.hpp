@@ -1,170 +1,183 @@
 // Special functions in double for the rows of the Dirichlet families: within ~1e-14 of the exact value (relative above
-// 1, absolute below). Scalar and branch-free like numerics.hpp, so that loops over them vectorise.
+// 1, absolute below). Branch-free, and the same source for one double and for a vector of them.
 #pragma once
 
 #include <cstdint>
 
+#include "doubles.hpp"
+
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+PYGRADE_ROW_OP std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
+PYGRADE_ROW_OP double from_bits(std::uint64_t x) { return __builtin_bit_cast(double, x); }
+PYGRADE_ROW_OP PartBits bits_of(Part x) { return __builtin_bit_cast(PartBits, x); }
+PYGRADE_ROW_OP Part from_bits(PartBits x) { return __builtin_bit_cast(Part, x); }
+
+// c[0] x^(n - 1) + … + c[n - 1], even and odd powers apart, so that one need not wait for the other.
+template <class Value, int terms>
+PYGRADE_ROW_OP Value polynomial(Value x, const double (&c)[terms]) {
+  const Value square = x * x;
+  Value p = Value{} + c[0];
+  Value q = Value{} + c[1];
+#pragma GCC unroll 16
+  for (int i = 2; i + 1 < terms; i += 2) {
+    p = multiply_add(p, square, c[i]);
+    q = multiply_add(q, square, c[i + 1]);
+  }
+  return terms % 2 == 0 ? multiply_add(p, x, q) : multiply_add(p, square, multiply_add(q, x, c[terms - 1]));
+}
 
 // log(x) of a normal, positive, finite x (fdlibm's e_log.c); NaN at NaN and inf.
-inline double log64(double x) {
-  const std::uint64_t bits = __builtin_bit_cast(std::uint64_t, x);
+template <class Value>
+PYGRADE_ROW_OP Value log64(Value x) {
   const std::uint64_t one = 0x3ff0000000000000u;
-  const std::uint64_t biased = bits - 0x3fe6a09e667f3bcdu + one;  // exponent + 1023 above bit 52
-  const std::uint64_t exponent = biased >> 52;
-  const double f = __builtin_bit_cast(double, bits - (exponent << 52) + one) - 1.0;
+  const auto bits = bits_of(x);
+  const auto biased = bits - 0x3fe6a09e667f3bcdu + one;  // exponent + 1023 above bit 52
+  const auto exponent = biased >> 52;
+  const Value f = from_bits(bits - (exponent << 52) + one) - 1.0;
   // An integer below 2^52 under the exponent of 2^52 is 2^52 + integer.
-  const double e = __builtin_bit_cast(double, exponent | 0x4330000000000000u) - (0x1p52 + 1023.0);
-  const double s = f / (2.0 + f);
-  const double z = s * s;
-  double r = 1.479819860511658591e-01;
-  r = fma(r, z, 1.531383769920937332e-01);
-  r = fma(r, z, 1.818357216161805012e-01);
-  r = fma(r, z, 2.222219843214978396e-01);
-  r = fma(r, z, 2.857142874366239149e-01);
-  r = fma(r, z, 3.999999999940941908e-01);
-  r = fma(r, z, 6.666666666666735130e-01);
-  r = r * z;
-  const double half = 0.5 * f * f;
-  const double low = fma(s, half + r, e * 1.90821492927058770002e-10);
-  return fma(e, 6.93147180369123816490e-01, f - (half - low)) + (x - x);
+  const Value e = from_bits(exponent | 0x4330000000000000u) - (0x1p52 + 1023.0);
+  const Value s = f / (2.0 + f);
+  const Value z = s * s;
+  const double series[] = {1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01,
+                           2.222219843214978396e-01, 2.857142874366239149e-01, 3.999999999940941908e-01,
+                           6.666666666666735130e-01};
+  const Value r = polynomial(z, series) * z;
+  const Value half = 0.5 * f * f;
+  const Value low = multiply_add(s, half + r, e * 1.90821492927058770002e-10);
+  return multiply_add(e, 6.93147180369123816490e-01, f - (half - low)) + (x - x);
 }
 
 // exp(x), x clamped to ±700; NaN stays.
-inline double exp64(double x) {
-  const double low = x < -700.0 ? -700.0 : x;
-  const double inside = low > 700.0 ? 700.0 : low;
+template <class Value>
+PYGRADE_ROW_OP Value exp64(Value x) {
+  const Value low = x < -700.0 ? Value{} - 700.0 : x;
+  const Value inside = low > 700.0 ? Value{} + 700.0 : low;
   const double rounder = 0x1.8p52;
-  const double shifted = fma(inside, 1.44269504088896338700, rounder);
-  const double n = shifted - rounder;
-  double r = fma(n, -6.93147180369123816490e-01, inside);
-  r = fma(n, -1.90821492927058770002e-10, r);
-  double p = 1.0 / 479001600.0;  // Taylor: the next term is below 2e-16 on |r| ≤ ½ log 2
-  p = fma(p, r, 1.0 / 39916800.0);
-  p = fma(p, r, 1.0 / 3628800.0);
-  p = fma(p, r, 1.0 / 362880.0);
-  p = fma(p, r, 1.0 / 40320.0);
-  p = fma(p, r, 1.0 / 5040.0);
-  p = fma(p, r, 1.0 / 720.0);
-  p = fma(p, r, 1.0 / 120.0);
-  p = fma(p, r, 1.0 / 24.0);
-  p = fma(p, r, 1.0 / 6.0);
-  p = fma(p, r, 0.5);
-  p = fma(p, r, 1.0);
-  p = fma(p, r, 1.0);
-  const std::uint64_t power = __builtin_bit_cast(std::uint64_t, shifted) << 52;  // the low bits of `shifted` hold n
-  return __builtin_bit_cast(double, __builtin_bit_cast(std::uint64_t, p) + power);
+  const Value shifted = multiply_add(inside, 1.44269504088896338700, rounder);
+  const Value n = shifted - rounder;
+  const Value r = multiply_add(n, -1.90821492927058770002e-10, multiply_add(n, -6.93147180369123816490e-01, inside));
+  const double taylor[] = {1.0 / 479001600.0,
+                           1.0 / 39916800.0,
+                           1.0 / 3628800.0,
+                           1.0 / 362880.0,
+                           1.0 / 40320.0,
+                           1.0 / 5040.0,
+                           1.0 / 720.0,
+                           1.0 / 120.0,
+                           1.0 / 24.0,
+                           1.0 / 6.0,
+                           0.5,
+                           1.0,
+                           1.0};  // the next is below 2e-16 on |r| ≤ ½ log 2
+  const Value p = polynomial(r, taylor);
+  return from_bits(bits_of(p) + (bits_of(shifted) << 52));  // the low bits of `shifted` hold n
 }
 
+PYGRADE_ROW_OP Doubles log64(Doubles x) {
+  return by_part<Doubles>([&](int i) { return log64(x.part[i]); });
+}
+PYGRADE_ROW_OP Doubles exp64(Doubles x) {
+  return by_part<Doubles>([&](int i) { return exp64(x.part[i]); });
+}
+
+template <class Value>
 struct GammaFunctions {
-  double log_gamma, digamma, trigamma;
+  Value log_gamma, digamma, trigamma;
 };
 
 // log Γ, ψ and ψ' of x > 0 (NaN stays): x < 8 is shifted up by 8, where Stirling's series hold. The shift's factors are
-// paired, (y + k)(y + 7 - k) = q + k(7 - k) with q = y(y + 7).
-inline GammaFunctions gamma_functions(double x) {
-  const bool small = x < 8.0;
-  const double y = small ? x : 1.0;
-  const double z = small ? x + 8.0 : x;
-  const double q0 = y * (y + 7.0);
-  const double q1 = q0 + 6.0;
-  const double q2 = q0 + 10.0;
-  const double q3 = q0 + 12.0;
-  const double r0 = 1.0 / q0;
-  const double r1 = 1.0 / q1;
-  const double r2 = 1.0 / q2;
-  const double r3 = 1.0 / q3;
-  const double product = (q0 * q1) * (q2 * q3);
-  const double harmonic = fma(2.0, y, 7.0) * ((r0 + r1) + (r2 + r3));
-  const double pair = fma(2.0, q0, 49.0);
-  double squares = (pair * r0) * r0;
-  squares = fma((pair - 12.0) * r1, r1, squares);
-  squares = fma((pair - 20.0) * r2, r2, squares);
-  squares = fma((pair - 24.0) * r3, r3, squares);
+// paired, (y + k)(y + 7 - k) = q + k(7 - k) with q = y(y + 7). All reciprocals come out of one division.
+template <class Value>
+PYGRADE_ROW_OP GammaFunctions<Value> gamma_functions(Value x) {
+  const auto small = x < 8.0;
+  const Value y = small ? x : Value{} + 1.0;
+  const Value z = small ? x + 8.0 : x;
+  const Value q0 = y * (y + 7.0);
+  const Value q1 = q0 + 6.0;
+  const Value q2 = q0 + 10.0;
+  const Value q3 = q0 + 12.0;
+  const Value q01 = q0 * q1;
+  const Value q23 = q2 * q3;
+  const Value product = q01 * q23;
+  const Value shared = 1.0 / (product * z);
+  const Value i = product * shared;  // 1 / z
+  const Value rest01 = (shared * z) * q23;
+  const Value rest23 = (shared * z) * q01;
+  const Value r0 = q1 * rest01;  // 1 / q0, and so on
+  const Value r1 = q0 * rest01;
+  const Value r2 = q3 * rest23;
+  const Value r3 = q2 * rest23;
+  const Value harmonic = (2.0 * y + 7.0) * ((r0 + r1) + (r2 + r3));
+  const Value pair = 2.0 * q0 + 49.0;
+  Value squares = (pair * r0) * r0;
+  squares = multiply_add((pair - 12.0) * r1, r1, squares);
+  squares = multiply_add((pair - 20.0) * r2, r2, squares);
+  squares = multiply_add((pair - 24.0) * r3, r3, squares);
 
-  const double log_z = log64(z);
-  const double i = 1.0 / z;
-  const double w = i * i;
-  double lg = 0.00641025641025641026;
-  lg = fma(lg, w, -0.00191752691752691753);
-  lg = fma(lg, w, 0.000841750841750841751);
-  lg = fma(lg, w, -0.000595238095238095238);
-  lg = fma(lg, w, 0.000793650793650793651);
-  lg = fma(lg, w, -0.00277777777777777778);
-  lg = fma(lg, w, 0.0833333333333333333);
-  lg = fma(lg, i, fma(z - 0.5, log_z, 0.918938533204672742 - z));
-
-  double psi = 0.0833333333333333333;
-  psi = fma(psi, w, -0.0210927960927960928);
-  psi = fma(psi, w, 0.00757575757575757576);
-  psi = fma(psi, w, -0.00416666666666666667);
-  psi = fma(psi, w, 0.00396825396825396825);
-  psi = fma(psi, w, -0.00833333333333333333);
-  psi = fma(psi, w, 0.0833333333333333333);
-  psi = log_z - fma(psi, w, 0.5 * i);
-
-  double tri = 1.16666666666666667;
-  tri = fma(tri, w, -0.253113553113553114);
-  tri = fma(tri, w, 0.0757575757575757576);
-  tri = fma(tri, w, -0.0333333333333333333);
-  tri = fma(tri, w, 0.0238095238095238095);
-  tri = fma(tri, w, -0.0333333333333333333);
-  tri = fma(tri, w, 0.166666666666666667);
-  tri = i * fma(tri, w, fma(0.5, i, 1.0));
-  return {lg - (small ? log64(product) : 0.0), psi - (small ? harmonic : 0.0), tri + (small ? squares : 0.0)};
+  const Value log_z = log64(z);
+  const Value w = i * i;
+  const double log_gamma_series[] = {0.00641025641025641026,   -0.00191752691752691753, 0.000841750841750841751,
+                                     -0.000595238095238095238, 0.000793650793650793651, -0.00277777777777777778,
+                                     0.0833333333333333333};
+  const double digamma_series[] = {0.0833333333333333333,   -0.0210927960927960928, 0.00757575757575757576,
+                                   -0.00416666666666666667, 0.00396825396825396825, -0.00833333333333333333,
+                                   0.0833333333333333333};
+  const double trigamma_series[] = {1.16666666666666667,    -0.253113553113553114, 0.0757575757575757576,
+                                    -0.0333333333333333333, 0.0238095238095238095, -0.0333333333333333333,
+                                    0.166666666666666667};
+  const Value stirling = multiply_add(z - 0.5, log_z, 0.918938533204672742 - z);
+  const Value log_gamma = multiply_add(polynomial(w, log_gamma_series), i, stirling);
+  const Value digamma = log_z - multiply_add(polynomial(w, digamma_series), w, 0.5 * i);
+  const Value trigamma = i * multiply_add(polynomial(w, trigamma_series), w, 0.5 * i + 1.0);
+  const Value none{};
+  return {log_gamma - (small ? log64(product) : none), digamma - (small ? harmonic : none),
+          trigamma + (small ? squares : none)};
 }
 
 inline constexpr int max_tasks = 64;
 
-// One row of concentrations with its total last, in double, padded to a multiple of 8 with ones: the shape that the
-// special functions take it in.
-struct Row {
-  alignas(64) double alpha[max_tasks + 8];
-  alignas(64) double log_gamma[max_tasks + 8];
-  alignas(64) double digamma[max_tasks + 8];
-  alignas(64) double trigamma[max_tasks + 8];
-  double total;
-  double log_beta;  // Σ log Γ(α_t) - log Γ(total)
+// Up to eight rows of concentrations in double, one to a lane (the last stands in for those that are missing), task by
+// task with the totals last: [T + 1, 8], the shape that the special functions take them in.
+struct Rows {
+  alignas(64) double alpha[(max_tasks + 1) * row_lanes];
+  alignas(64) double log_gamma[(max_tasks + 1) * row_lanes];
+  alignas(64) double digamma[(max_tasks + 1) * row_lanes];
+  alignas(64) double trigamma[(max_tasks + 1) * row_lanes];
+  alignas(64) double log_beta[row_lanes];  // Σ log Γ(α_t) - log Γ(total)
+
+  Doubles total(std::int64_t tasks) const { return load(alpha + tasks * row_lanes); }
 };
 
 // A concentration that is not a finite positive number makes its whole row NaN.
-inline void load_row(const float* concentration, std::int64_t tasks, Row& row) {
-  const double nan = __builtin_nan("");
-  double total = 0.0;
+inline void load_rows(const float* concentration, std::int64_t tasks, int count, Rows& rows) {
+  alignas(64) float columns[max_tasks * row_lanes];
+  to_columns(concentration, tasks, count, tasks, columns);
+  const Doubles zero = fill(0.0), infinity = fill(__builtin_inf()), nan = fill(__builtin_nan(""));
+  Doubles total = zero;
   for (std::int64_t t = 0; t < tasks; ++t) {
-    const float a = concentration[t];
-    const double value = a > 0.0f && a < __builtin_inff() ? static_cast<double>(a) : nan;
-    row.alpha[t] = value;
-    total += value;
+    const Doubles a = load(columns + t * row_lanes);
+    const Doubles value = select(zero < a, select(a < infinity, a, nan), nan);
+    store(rows.alpha + t * row_lanes, value);
+    total = total + value;
   }
-  row.total = row.alpha[tasks] = total;
-  for (std::int64_t t = tasks + 1; t % 8 != 0; ++t) row.alpha[t] = 1.0;
+  store(rows.alpha + tasks * row_lanes, total);
 }
 
-inline void evaluate_row(std::int64_t tasks, Row& row) {
-  for (std::int64_t first = 0; first <= tasks; first += 8) {
-    for (int l = 0; l < 8; ++l) {
-      const GammaFunctions g = gamma_functions(row.alpha[first + l]);
-      row.log_gamma[first + l] = g.log_gamma;
-      row.digamma[first + l] = g.digamma;
-      row.trigamma[first + l] = g.trigamma;
-    }
-  }
-  double sum = 0.0;
-  for (std::int64_t t = 0; t < tasks; ++t) sum += row.log_gamma[t];
-  row.log_beta = sum - row.log_gamma[tasks];
-}
+enum class Order { log_gamma, digamma, trigamma };  // which of the special functions, each with those before it
 
-// The same without ψ and ψ'.
-inline void evaluate_log_beta(std::int64_t tasks, Row& row) {
-  for (std::int64_t first = 0; first <= tasks; first += 8)
-    for (int l = 0; l < 8; ++l) row.log_gamma[first + l] = gamma_functions(row.alpha[first + l]).log_gamma;
-  double sum = 0.0;
-  for (std::int64_t t = 0; t < tasks; ++t) sum += row.log_gamma[t];
-  row.log_beta = sum - row.log_gamma[tasks];
+template <Order order>
+inline void evaluate(std::int64_t tasks, Rows& rows) {
+  for (std::int64_t i = 0; i < (tasks + 1) * row_lanes; i += part_lanes) {
+    const auto g = gamma_functions<Part>(*reinterpret_cast<const PartInMemory*>(rows.alpha + i));
+    *reinterpret_cast<PartInMemory*>(rows.log_gamma + i) = g.log_gamma;
+    if (order >= Order::digamma) *reinterpret_cast<PartInMemory*>(rows.digamma + i) = g.digamma;
+    if (order >= Order::trigamma) *reinterpret_cast<PartInMemory*>(rows.trigamma + i) = g.trigamma;
+  }
+  Doubles sum = fill(0.0) - load(rows.log_gamma + tasks * row_lanes);
+  for (std::int64_t t = 0; t < tasks; ++t) sum = sum + load(rows.log_gamma + t * row_lanes);
+  store(rows.log_beta, sum);
 }
 
 }  // namespace
