@@ -4,6 +4,13 @@ __version__: str
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
+def connect_torch(torch: Any, backend: Any) -> None:
+    """Tell the core of torch and of the ContextVar that names the backend; `…_at_once` functions need both."""
+
+def plain(*tensors: Any) -> bool:
+    """Whether an op on these may skip torch's dispatcher: each None or a torch.Tensor in CPU memory, no dispatch mode,
+    no functorch transform, no gradient wanted."""
+
 def group_advantage(
     rewards: Any,
     component_weights: Any,
@@ -125,6 +132,63 @@ def fuse_topk(
     indices: Any,
     num_threads: int,
 ) -> None: ...
+
+# The public functions' own arguments; None where a call needs more than the core alone.
+def transform_scores_at_once(
+    scores: Any,
+    transform: Any,
+    beta: Any,
+    epsilon: Any,
+    slope: Any,
+    offsets: Any,
+    layout: Any,
+    num_threads: Any,
+) -> Any: ...
+def fuse_scores_at_once(
+    scores: Any,
+    weights: Any,
+    transform: Any,
+    beta: Any,
+    epsilon: Any,
+    slope: Any,
+    offsets: Any,
+    layout: Any,
+    num_threads: Any,
+) -> Any: ...
+def fuse_topk_at_once(
+    type: Any,
+    scores: Any,
+    weights: Any,
+    k: Any,
+    transform: Any,
+    mask: Any,
+    beta: Any,
+    epsilon: Any,
+    slope: Any,
+    offsets: Any,
+    layout: Any,
+    out: Any,
+    num_threads: Any,
+) -> Any: ...
+def rank_at_once(
+    type: Any,
+    scores: Any,
+    weights: Any,
+    k: Any,
+    transform: Any,
+    mask: Any,
+    boost_mul: Any,
+    boost_add: Any,
+    groups: Any,
+    caps: Any,
+    beta: Any,
+    epsilon: Any,
+    slope: Any,
+    offsets: Any,
+    layout: Any,
+    out: Any,
+    num_threads: Any,
+) -> Any: ...
 def topk_gain(
     scores: Any,
     weights: Any,
@@ -184,26 +248,49 @@ def rank(
 ) -> None: ...
 
 class Ranker:
-    """A policy in front of the blended-ranking op."""
+    """A policy in front of the blended-ranking op, with an exploration stream and counters."""
 
-    def __init__(self, policy: Policy, impute: bool) -> None: ...
-    def rank(
-        self,
-        context: Any,
-        predictions: Any,
-        offsets: Any,
-        scenario: list[str] | None,
-        mask: Any,
-        boost_mul: Any,
-        boost_add: Any,
-        groups: Any,
-        caps: Any,
-        explore: bool,
-        first_draw: int,
-        values: Any,
-        indices: Any,
-        weights: Any,
-        concentration: Any,
-        fallback: Any,
-        num_threads: int,
-    ) -> None: ...
+    def __init__(self, policy: Policy, impute: bool, stream: int) -> None: ...
+    def successor(self, policy: Policy) -> Ranker:
+        """The same stream and counters in front of another policy."""
+
+    @property
+    def stream(self) -> int: ...
+    @stream.setter
+    def stream(self, next: int) -> None: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
+
+def rank_pages(
+    ranker: Ranker,
+    context: Any,
+    predictions: Any,
+    k: int,
+    offsets: Any,
+    scenario: str | list[str] | None,
+    mask: Any,
+    boost_mul: Any,
+    boost_add: Any,
+    groups: Any,
+    caps: Any,
+    explore: bool,
+    seed: int | None,
+) -> tuple[Any, ...]:
+    """values, indices, weights, concentration, fallback, explored and seed of a Page, the context as it was used, and
+    the number of the first request."""
+
+def rank_pages_at_once(
+    ranker: Ranker,
+    context: Any,
+    predictions: Any,
+    k: Any,
+    offsets: Any,
+    scenario: Any,
+    mask: Any,
+    boost_mul: Any,
+    boost_add: Any,
+    groups: Any,
+    caps: Any,
+    explore: Any,
+    seed: Any,
+) -> tuple[Any, ...] | None: ...

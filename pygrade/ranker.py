@@ -6,23 +6,17 @@ The work is done by the C++ core's Ranker (<pygrade/ranker.hpp>), which servers 
 """
 
 import os
-import threading
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pygrade import _core
 from pygrade.page import Page, Source
 from pygrade.policy import FusionPolicy
-
-_LOW = (1 << 32) - 1  # the counter's share of a logged seed
-_BY_SCENARIO = 1  # of the C++ enum Fallback: none, scenario, global
 
 
 class BlendedRanker:
@@ -37,10 +31,9 @@ class BlendedRanker:
         if seed is not None and not 0 <= seed < 1 << 31:
             raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
         self.impute = impute
-        self._served = self._prepare(policy)
-        self._next = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else seed) << 32
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        stream = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else seed) << 32
+        core = _core.Ranker(_core.Policy(*policy.artefact()), impute, stream)
+        self._served = policy.eval(), policy.version, core
 
     @property
     def policy(self) -> FusionPolicy:
@@ -62,10 +55,8 @@ class BlendedRanker:
                 f"the policy has schema_hash {policy.schema_hash()}; the ranker serves {self.policy.schema_hash()} "
                 "(tasks, features and formula)"
             )
-        self._served = self._prepare(policy)
-
-    def _prepare(self, policy: FusionPolicy) -> tuple[FusionPolicy, str, _core.Ranker]:
-        return policy.eval(), policy.version, _core.Ranker(_core.Policy(*policy.artefact()), self.impute)
+        core = self._served[2].successor(_core.Policy(*policy.artefact()))
+        self._served = policy.eval(), policy.version, core
 
     @classmethod
     def load(cls, path: str | Path, seed: int | None = None, impute: bool = False) -> "BlendedRanker":
@@ -76,9 +67,7 @@ class BlendedRanker:
     def counters(self) -> dict[str, int]:
         """Counts since the start: ``requests``, ``fallback_scenario`` and ``fallback_global`` (served the scenario's or
         the global static weights), ``explored``, ``missing_predictions`` (candidates with a NaN), ``empty_pages``."""
-        names = "requests", "fallback_scenario", "fallback_global", "explored", "missing_predictions", "empty_pages"
-        with self._lock:
-            return {name: self._counts[name] for name in names}
+        return self._served[2].counters
 
     def rank(
         self,
@@ -116,65 +105,56 @@ class BlendedRanker:
         Raises ValueError naming the argument for wrong shapes or values, before anything is ranked or counted.
         """
         policy, version, core = self._served
+        given: tuple[Any, ...] = (
+            context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed,
+        )  # fmt: skip
+        found = ids = None
+        if type(predictions) is np.ndarray and request_id is None and user_id is None and item_id is None:
+            found = _core.rank_pages_at_once(core, *given)
+        if found is None:  # something is to be converted, or wrong
+            given = self._converted(policy, *given)
+            batch, total = len(given[3]) - 1, len(given[1])
+            ids = (
+                _ids("request_id", request_id, batch),
+                _ids("user_id", user_id, batch),
+                _ids("item_id", item_id, total),
+            )
+            found = _core.rank_pages(core, *given)
+        values, indices, weights, concentration, fallback, explored, seeds, features, first = found
+        source = Source(policy, version, features, given[1], given[3], given[4], first, ids)
+        return Page(
+            values, indices, weights, concentration, fallback, explored, seeds, policy.tasks, source,
+        )  # fmt: skip
+
+    @staticmethod
+    def _converted(
+        policy: FusionPolicy,
+        context: ArrayLike | None,
+        predictions: ArrayLike,
+        k: int,
+        offsets: ArrayLike | None,
+        scenario: str | Sequence[str] | None,
+        mask: ArrayLike | None,
+        boost_mul: ArrayLike | None,
+        boost_add: ArrayLike | None,
+        groups: ArrayLike | None,
+        caps: ArrayLike | None,
+        explore: bool,
+        seed: int | None,
+    ) -> tuple[Any, ...]:
+        """The arguments as the core takes them: predictions [M, T] with offsets; a ValueError where one can't be."""
         rows, bounds = _candidates(predictions, offsets, len(policy.tasks))
         batch, total = len(bounds) - 1, len(rows)
         if k < 1:
             raise ValueError(f"k is {k}; want at least 1")
         if seed is not None and not 0 <= seed < 1 << 31:
             raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
-        features = _context(context, batch, len(policy.features))
+        features = None if context is None else _context(context, batch, len(policy.features))
         names = _scenarios(scenario, batch)
         options = _options(total, mask=mask, boost_mul=boost_mul, boost_add=boost_add, groups=groups, caps=caps)
-        requests, users = _ids("request_id", request_id, batch), _ids("user_id", user_id, batch)
-        items = _ids("item_id", item_id, total)
-        missing: NDArray[np.bool_] = np.any(np.isnan(rows), axis=1)
         if policy.config.transform in ("log", "zlog"):
-            _no_negative(rows, bounds, missing)
-
-        tasks = len(policy.tasks)
-        first = 0 if not explore else self._reserve(batch) if seed is None else seed << 32
-        values, indices = np.empty((batch, k), np.float32), np.empty((batch, k), np.int32)
-        weights, concentration = np.empty((batch, tasks), np.float32), np.empty((batch, tasks), np.float32)
-        served = np.empty(batch, np.int32)
-        rule = options.get
-        core.rank(
-            features, rows, bounds, names, rule("mask"), rule("boost_mul"), rule("boost_add"), rule("groups"),
-            rule("caps"), explore, first, values, indices, weights, concentration, served, torch.get_num_threads(),
-        )  # fmt: skip
-        fallback, scenario_used = served != 0, served == _BY_SCENARIO
-        explored = ~fallback & explore
-        seeds = np.where(explored, np.uint64(first) + np.arange(batch, dtype=np.uint64), np.uint64(0))
-
-        with self._lock:
-            first_id = self._counts["requests"]
-            self._counts.update(
-                requests=batch,
-                fallback_scenario=int(scenario_used.sum()),
-                fallback_global=int((fallback & ~scenario_used).sum()),
-                explored=int(explored.sum()),
-                missing_predictions=int(missing.sum()),
-                empty_pages=int((indices[:, 0] < 0).sum()),
-            )
-        numbers = np.arange(first_id, first_id + batch)
-        source = Source(
-            policy, version, features, rows, bounds, missing,
-            request_id=numbers if requests is None else requests,
-            user_id=numbers if users is None else users,
-            item_id=np.arange(total) - np.repeat(bounds[:-1], np.diff(bounds)) if items is None else items,
-            scenario=None if names is None else np.array(names, dtype=str),
-        )  # fmt: skip
-        return Page(
-            values, indices, weights, concentration, fallback, explored, seeds, tuple(policy.tasks), source,
-        )  # fmt: skip
-
-    def _reserve(self, batch: int) -> int:
-        """The first of ``batch`` places in the exploration stream, all with the same upper half."""
-        with self._lock:
-            if (self._next & _LOW) + batch > _LOW:  # the counter's half is used up: go on under the next seed
-                self._next = ((self._next >> 32) + 1) % (1 << 31) << 32
-            first = self._next
-            self._next += batch
-            return first
+            _no_negative(rows, bounds)
+        return features, rows, k, bounds, names, *options.values(), bool(explore), seed
 
 
 def _array(value: ArrayLike | Tensor) -> NDArray[Any]:
@@ -200,8 +180,8 @@ def _candidates(
     return rows, bounds
 
 
-def _no_negative(rows: NDArray[np.float32], bounds: NDArray[np.int64], missing: NDArray[np.bool_]) -> None:
-    negative = (rows < 0.0) & ~missing[:, None]
+def _no_negative(rows: NDArray[np.float32], bounds: NDArray[np.int64]) -> None:
+    negative = (rows < 0.0) & ~np.isnan(rows).any(1, keepdims=True)
     if negative.any():
         row, task = (int(i[0]) for i in np.nonzero(negative))
         request = int(np.searchsorted(bounds, row, side="right")) - 1
@@ -209,13 +189,11 @@ def _no_negative(rows: NDArray[np.float32], bounds: NDArray[np.int64], missing: 
         raise ValueError(f"predictions is negative at {place}; want predictions >= 0 under a logarithm")
 
 
-def _context(context: ArrayLike | None, batch: int, features: int) -> NDArray[np.float32]:
-    if context is None:
-        return np.full((batch, features), np.nan, np.float32)
+def _context(context: ArrayLike, batch: int, features: int) -> NDArray[np.float32]:
     values = np.ascontiguousarray(_array(context), np.float32)
     if values.shape != (batch, features):
         raise ValueError(f"context has shape {values.shape}; want {(batch, features)}")
-    return np.where(np.isfinite(values), values, np.float32(np.nan))
+    return values
 
 
 def _scenarios(scenario: str | Sequence[str] | None, batch: int) -> list[str] | None:
@@ -227,10 +205,10 @@ def _scenarios(scenario: str | Sequence[str] | None, batch: int) -> list[str] | 
     return names
 
 
-def _options(total: int, **given: ArrayLike | None) -> dict[str, NDArray[Any]]:
-    """The optional arguments of the ranking op as flat arrays [M] or [M, A]."""
+def _options(total: int, **given: ArrayLike | None) -> dict[str, NDArray[Any] | None]:
+    """The optional arguments of the ranking op as arrays of its dtypes."""
     kinds: dict[str, Any] = {"mask": np.bool_, "groups": np.int32, "caps": np.int32}
-    result = {}
+    result: dict[str, NDArray[Any] | None] = dict.fromkeys(given)
     for name, value in given.items():
         if value is None:
             continue
@@ -241,17 +219,16 @@ def _options(total: int, **given: ArrayLike | None) -> dict[str, NDArray[Any]]:
         elif name == "caps":
             good = array.ndim == 1
         else:
-            array = array.reshape(-1)
-            good = len(array) == total
+            good = array.size == total
         if not good:
             want = "[A]" if name == "caps" else f"one entry for each of {total} candidates"
             raise ValueError(f"{name} has shape {np.shape(_array(value))}; want {want}")
         result[name] = array
-    if ("groups" in result) != ("caps" in result):
+    groups, caps = result["groups"], result["caps"]
+    if (groups is None) != (caps is None):
         raise ValueError("groups and caps belong together: got only one of them")
-    if "caps" in result and result["caps"].shape[0] != result["groups"].shape[1]:
-        columns = result["groups"].shape[1]
-        raise ValueError(f"caps has {result['caps'].shape[0]} entries; want one for each of {columns} group columns")
+    if groups is not None and caps is not None and len(caps) != groups.shape[1]:
+        raise ValueError(f"caps has {len(caps)} entries; want one for each of {groups.shape[1]} group columns")
     return result
 
 

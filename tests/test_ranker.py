@@ -162,7 +162,7 @@ def test_a_seed_of_the_call_repeats_its_draws(policy, requests):
 
 def test_the_stream_moves_on_to_the_next_seed_before_the_counter_overflows(policy, requests):
     ranker = BlendedRanker(policy, seed=1)
-    ranker._next = (1 << 32) + (1 << 32) - 2
+    ranker._served[2].stream = (1 << 32) + (1 << 32) - 2
     page = ranker.rank(*requests, 4, explore=True)
     assert (page.seed >> np.uint64(32)).tolist() == [2] * 4
 

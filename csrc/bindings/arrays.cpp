@@ -2,6 +2,8 @@
 
 #include <pybind11/numpy.h>
 
+#include "torch.hpp"
+
 namespace pygrade::bindings {
 
 const char* dtype_name(Dtype dtype) {
@@ -43,9 +45,10 @@ std::string shape_text(const std::int64_t* shape, int ndim) {
 }
 
 Dtype numpy_dtype(const py::array& value, const char* name) {
-  const char kind = value.dtype().kind();
-  const auto bytes = value.dtype().itemsize();
-  if (value.dtype().byteorder() != '>') {
+  const py::dtype dtype = value.dtype();
+  const char kind = dtype.kind();
+  const auto bytes = dtype.itemsize();
+  if (dtype.byteorder() != '>') {
     if (kind == 'f' && bytes == 4) return Dtype::float32;
     if (kind == 'f' && bytes == 2) return Dtype::float16;
     if (kind == 'f' && bytes == 8) return Dtype::float64;
@@ -53,7 +56,7 @@ Dtype numpy_dtype(const py::array& value, const char* name) {
     if (kind == 'i' && bytes == 8) return Dtype::int64;
     if (kind == 'b') return Dtype::boolean;
   }
-  throw py::type_error(prefix(name) + py::cast<std::string>(py::str(value.dtype())) +
+  throw py::type_error(prefix(name) + py::cast<std::string>(py::str(dtype)) +
                        "; want float32, float16, bfloat16, float64, int32, int64 or bool");
 }
 
@@ -71,55 +74,17 @@ Array from_numpy(const py::array& value, const char* name) {
 
 // The torch dtypes in the order of Dtype, looked up once.
 const std::array<PyObject*, 7>& torch_dtypes() {
-  static const std::array<PyObject*, 7> dtypes = [] {
-    const py::module_ torch = py::module_::import("torch");
-    std::array<PyObject*, 7> found{};
-    for (std::size_t i = 0; i < found.size(); ++i)
-      found[i] = py::object(torch.attr(dtype_name(static_cast<Dtype>(i)))).release().ptr();
-    return found;
-  }();
-  return dtypes;
+  static py::gil_safe_call_once_and_store<std::array<PyObject*, 7>> storage;
+  return storage
+      .call_once_and_store_result([] {
+        const py::module_ module = py::module_::import("torch");
+        std::array<PyObject*, 7> found{};
+        for (std::size_t i = 0; i < found.size(); ++i)
+          found[i] = py::object(module.attr(dtype_name(static_cast<Dtype>(i)))).release().ptr();
+        return found;
+      })
+      .get_stored();
 }
-
-// The part of DLPack's C exchange API (1.x, frozen) that reads a tensor: some 50 ns, against 2 µs of attribute
-// look-ups.
-struct DlTensor {
-  void* data;
-  std::int32_t device_type, device_id;
-  std::int32_t ndim;
-  std::uint8_t code, bits;
-  std::uint16_t lanes;
-  std::int64_t* shape;
-  std::int64_t* strides;
-  std::uint64_t byte_offset;
-};
-
-struct DlExchange {
-  std::uint32_t major, minor;
-  void* previous;
-  void* allocate;
-  void* managed_from_object;
-  void* managed_to_object;
-  int (*tensor_from_object)(void* object, DlTensor* out);
-  void* current_stream;
-};
-
-// torch.Tensor and its exchange API, looked up once; no API where torch has none that we know.
-struct TorchExchange {
-  PyObject* tensor_type = nullptr;
-  const DlExchange* api = nullptr;
-
-  TorchExchange() {
-    const py::object type = py::module_::import("torch").attr("Tensor");
-    if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return;
-    const py::object capsule = type.attr("__dlpack_c_exchange_api__");
-    const auto* found = static_cast<const DlExchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-    if (found == nullptr) PyErr_Clear();
-    if (found == nullptr || found->major != 1) return;
-    tensor_type = py::object(type).release().ptr();  // lives as long as the process, and the API with it
-    api = found;
-  }
-};
 
 bool dl_dtype(const DlTensor& tensor, Dtype& dtype) {
   constexpr std::uint8_t signed_code = 0, float_code = 2, bfloat_code = 4, bool_code = 6;
@@ -137,11 +102,11 @@ bool dl_dtype(const DlTensor& tensor, Dtype& dtype) {
 
 // Reads a plain, contiguous CPU tensor of a known dtype; whatever else is left to from_torch, which words the errors.
 bool from_exchange(py::handle value, Array& result) {
-  static const TorchExchange torch;
   constexpr std::int32_t cpu = 1;
+  const Torch* known = torch();
+  if (known == nullptr || known->api == nullptr || !known->is_tensor(value)) return false;
   DlTensor tensor;
-  if (torch.api == nullptr || reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())) != torch.tensor_type) return false;
-  if (torch.api->tensor_from_object(value.ptr(), &tensor) != 0) {
+  if (known->api->tensor_from_object(value.ptr(), &tensor) != 0) {
     PyErr_Clear();
     return false;
   }
@@ -161,8 +126,6 @@ bool from_exchange(py::handle value, Array& result) {
 
 Array from_torch(py::handle value, const char* name) {
   Array result;
-  if (from_exchange(value, result)) return result;
-  result = {};
   const py::object dtype = value.attr("dtype");
   const auto& known = torch_dtypes();
   std::size_t code = 0;
@@ -185,24 +148,27 @@ Array from_torch(py::handle value, const char* name) {
 }  // namespace
 
 Array any_array(py::handle value, const char* name) {
+  if (Array result; from_exchange(value, result)) return result;
   if (py::isinstance<py::array>(value)) return from_numpy(py::reinterpret_borrow<py::array>(value), name);
   if (py::hasattr(value, "data_ptr")) return from_torch(value, name);
   throw py::type_error(prefix(name) + py::cast<std::string>(py::str(py::type::handle_of(value).attr("__name__"))) +
                        "; want a numpy array or a torch tensor");
 }
 
-Array array(py::handle value, const char* name, Dtype dtype, std::initializer_list<std::int64_t> shape) {
-  const Array result = any_array(value, name);
-  if (result.dtype != dtype)
-    throw py::type_error(prefix(name) + dtype_name(result.dtype) + "; want " + dtype_name(dtype));
-  bool same = result.ndim == static_cast<int>(shape.size());
-  for (std::size_t d = 0; same && d < shape.size(); ++d) {
-    const std::int64_t wanted = shape.begin()[d];
-    same = wanted == any_size || wanted == result.shape[d];
-  }
+void check(const Array& value, const char* name, Dtype dtype, const Shape& shape) {
+  if (value.dtype != dtype)
+    throw py::type_error(prefix(name) + dtype_name(value.dtype) + "; want " + dtype_name(dtype));
+  bool same = value.ndim == shape.ndim;
+  for (std::size_t d = 0; same && d < static_cast<std::size_t>(shape.ndim); ++d)
+    same = shape.sizes[d] == any_size || shape.sizes[d] == value.shape[d];
   if (!same)
-    throw py::value_error(prefix(name) + "of shape " + shape_text(result.shape.data(), result.ndim) + "; want " +
-                          shape_text(shape.begin(), static_cast<int>(shape.size())));
+    throw py::value_error(prefix(name) + "of shape " + shape_text(value.shape.data(), value.ndim) + "; want " +
+                          shape_text(shape.sizes.data(), shape.ndim));
+}
+
+Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape) {
+  const Array result = any_array(value, name);
+  check(result, name, dtype, shape);
   return result;
 }
 

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <initializer_list>
@@ -18,6 +19,19 @@ enum class Dtype : std::uint8_t { float32, float16, bfloat16, float64, int32, in
 const char* dtype_name(Dtype dtype);
 
 inline constexpr std::int64_t any_size = -1;
+
+// Up to four sizes; any_size admits every length.
+struct Shape {
+  int ndim = 0;
+  std::array<std::int64_t, 4> sizes{};
+
+  Shape(int dimensions, const std::array<std::int64_t, 4>& given) : ndim(dimensions), sizes(given) {}
+  Shape(std::initializer_list<std::int64_t> given) : ndim(static_cast<int>(given.size())) {
+    std::copy(given.begin(), given.end(), sizes.begin());
+  }
+  // Without the first size: what one request has of a batch.
+  Shape tail() const { return {ndim - 1, {sizes[1], sizes[2], sizes[3]}}; }
+};
 
 // A C-contiguous CPU array that Python owns; valid while the Python object lives.
 struct Array {
@@ -35,9 +49,10 @@ struct Array {
 
 // The array behind `value`. TypeError where it is no array or not of `dtype`; ValueError where it is not contiguous,
 // not in CPU memory, or its shape is not `shape` (any_size admits every length). `name` is the argument in the message.
-Array array(py::handle value, const char* name, Dtype dtype, std::initializer_list<std::int64_t> shape);
+Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape);
 
-// The same without a wish for dtype and shape.
+// The same in two steps: without a wish for dtype and shape, and the check of these.
 Array any_array(py::handle value, const char* name);
+void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
 
 }  // namespace pygrade::bindings

@@ -13,7 +13,8 @@ void bind_grpo(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
 void bind_ranking(pybind11::module_& module);
 
-// Not an op family: the saved policy and the ranker.
+// Not an op family: how calls reach the core, the saved policy and the ranker.
+void bind_dispatch(pybind11::module_& module);
 void bind_policy(pybind11::module_& module);
 void bind_ranker(pybind11::module_& module);
 

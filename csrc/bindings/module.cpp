@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
       if (pygrade::isa_available(isa)) names.emplace_back(pygrade::isa_name(isa));
     return names;
   });
+  pygrade::bindings::bind_dispatch(module);
   pygrade::bindings::bind_policy(module);
   pygrade::bindings::bind_ranker(module);
   pygrade::bindings::bind_advantage(module);

@@ -1,107 +1,288 @@
 #include "pygrade/ranker.hpp"
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
 #include <optional>
 
-#include "arrays.hpp"
 #include "families.hpp"
+#include "scores.hpp"
 
 namespace pygrade::bindings {
 
 namespace {
 
-// An optional array over the candidates: the part that belongs to one request.
-template <class T>
-struct Rows {
-  std::span<T> values;
-  std::size_t columns = 1;
+constexpr std::uint64_t low_word = 0xffffffff;
 
-  std::span<T> of(std::size_t begin, std::size_t count) const {
-    return values.empty() ? values : values.subspan(begin * columns, count * columns);
+// What outlives the policies that a BlendedRanker of Python serves one after the other.
+struct Record {
+  std::atomic<std::uint64_t> stream;       // the next place of the exploration stream
+  std::atomic<std::uint64_t> numbered{0};  // requests so far, which number those without an id
+  std::atomic<std::uint64_t> requests{0}, fallback_scenario{0}, fallback_global{0}, explored{0}, missing_predictions{0},
+      empty_pages{0};
+
+  explicit Record(std::uint64_t first) : stream(first) {}
+
+  // The first of `count` places in the stream, all with the same upper half: where the lower one is used up, go on
+  // under the next seed.
+  std::uint64_t reserve(std::uint64_t count) {
+    std::uint64_t first, before = stream.load();
+    do {
+      const bool full = (before & low_word) + count > low_word;
+      first = full ? ((before >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : before;
+    } while (!stream.compare_exchange_weak(before, first + count));
+    return first;
+  }
+
+  void count(std::span<const Page> pages) {
+    RankerCounters more;
+    for (const Page& page : pages) {
+      more.fallback_scenario += page.fallback == Fallback::scenario;
+      more.fallback_global += page.fallback == Fallback::global;
+      more.explored += page.explored;
+      more.missing_predictions += static_cast<std::uint64_t>(page.missing_predictions);
+      more.empty_pages += page.filled == 0;
+    }
+    const auto add = [](std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
+      if (amount > 0) counter.fetch_add(amount, std::memory_order_relaxed);
+    };
+    add(requests, pages.size());
+    add(fallback_scenario, more.fallback_scenario);
+    add(fallback_global, more.fallback_global);
+    add(explored, more.explored);
+    add(missing_predictions, more.missing_predictions);
+    add(empty_pages, more.empty_pages);
   }
 };
 
-template <class T>
-Rows<const T> optional_rows(py::handle value, const char* name, Dtype dtype, std::int64_t rows) {
-  if (value.is_none()) return {};
-  return {array(value, name, dtype, {rows}).span<const T>()};
+// One policy in service.
+struct Server {
+  std::shared_ptr<Record> record;
+  bool impute;
+  Ranker ranker;
+
+  Server(std::shared_ptr<Record> kept, const std::shared_ptr<Policy>& policy, bool imputing)
+      : record(std::move(kept)), impute(imputing), ranker(policy, RankerOptions{.impute = imputing}) {}
+};
+
+// Where each request begins and ends, and its predictions.
+struct Candidates {
+  Array predictions;                     // [B, N, T], or [M, T] with offsets
+  std::span<const std::int64_t> bounds;  // [B + 1] where jagged
+  std::size_t batch, total;
+
+  std::span<const float> rows(std::size_t first, std::size_t last, std::size_t tasks) const {
+    return predictions.span<const float>().subspan(first * tasks, (last - first) * tasks);
+  }
+  std::size_t begin(std::size_t b) const { return bounds.empty() ? b * (total / batch) : at(b); }
+  std::size_t end(std::size_t b) const { return bounds.empty() ? (b + 1) * (total / batch) : at(b + 1); }
+
+ private:
+  std::size_t at(std::size_t b) const { return static_cast<std::size_t>(bounds[b]); }
+};
+
+Candidates candidates_of(py::handle predictions, py::handle offsets, std::int64_t tasks) {
+  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
+  if (offsets.is_none()) {
+    const Array p = array(predictions, "predictions", Dtype::float32, {any_size, any_size, tasks});
+    return {p, {}, size(p.shape[0]), size(p.shape[0] * p.shape[1])};
+  }
+  const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
+  const auto bounds = array(offsets, "offsets", Dtype::int64, {any_size}).span<const std::int64_t>();
+  if (bounds.empty() || bounds.front() != 0 || bounds.back() != p.shape[0] || !std::ranges::is_sorted(bounds))
+    throw py::value_error("offsets must ascend from 0 to the number of prediction rows");
+  return {p, bounds, bounds.size() - 1, size(p.shape[0])};
 }
 
-void rank(Ranker& ranker, py::handle context, py::handle predictions, py::handle offsets,
-          const std::optional<std::vector<std::string>>& scenario, py::handle mask, py::handle boost_mul,
-          py::handle boost_add, py::handle groups, py::handle caps, bool explore, std::uint64_t first_draw,
-          py::handle values, py::handle indices, py::handle weights, py::handle concentration, py::handle fallback,
-          int num_threads) {
-  const auto policy = ranker.policy();
-  const auto tasks = static_cast<std::int64_t>(policy->tasks().size());
-  const Array o = array(offsets, "offsets", Dtype::int64, {any_size});
-  const std::int64_t batch = o.shape[0] - 1;
-  const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
-  const std::int64_t total = p.shape[0];
-  const Array c =
-      array(context, "context", Dtype::float32, {batch, static_cast<std::int64_t>(policy->features().size())});
-  const Array v = array(values, "values", Dtype::float32, {batch, any_size});
-  const Array i = array(indices, "indices", Dtype::int32, {batch, v.shape[1]});
-  const Array w = array(weights, "weights", Dtype::float32, {batch, tasks});
-  const Array a = array(concentration, "concentration", Dtype::float32, {batch, tasks});
-  const Array f = array(fallback, "fallback", Dtype::int32, {batch});
-  const auto eligible = optional_rows<std::uint8_t>(mask, "mask", Dtype::boolean, total);
-  const auto factor = optional_rows<float>(boost_mul, "boost_mul", Dtype::float32, total);
-  const auto addend = optional_rows<float>(boost_add, "boost_add", Dtype::float32, total);
-  Rows<const std::int32_t> member;
-  std::span<const std::int32_t> most;
-  if (!groups.is_none()) {
-    const Array g = array(groups, "groups", Dtype::int32, {total, any_size});
-    member = {g.span<const std::int32_t>(), static_cast<std::size_t>(g.shape[1])};
-    most = array(caps, "caps", Dtype::int32, {g.shape[1]}).span<const std::int32_t>();
-  }
-  if (scenario && static_cast<std::int64_t>(scenario->size()) != batch)
-    throw py::value_error("scenario must have one name for each request");
-  const auto bounds = o.span<const std::int64_t>();
-  for (std::size_t b = 0; b + 1 < bounds.size(); ++b)
-    if (bounds[b] < 0 || bounds[b + 1] < bounds[b] || bounds[b + 1] > total)
-      throw py::value_error("offsets must ascend from 0 to the number of prediction rows");
+// An optional array with `columns` values for each candidate, in any shape: the part that belongs to one request.
+template <class T>
+struct Rows {
+  std::span<const T> values;
+  std::size_t columns = 1;
 
-  const py::gil_scoped_release release;
-  const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
-  const std::size_t k = size(v.shape[1]);
-  std::vector<Request> requests(size(batch));
-  std::vector<PageBuffer> buffers(size(batch));
-  std::vector<Page> pages(size(batch));
-  for (std::size_t b = 0; b < requests.size(); ++b) {
-    const std::size_t begin = size(bounds[b]);
-    const std::size_t count = size(bounds[b + 1]) - begin;
-    Request& request = requests[b];
-    request.context = c.span<const float>().subspan(b * size(c.shape[1]), size(c.shape[1]));
-    request.predictions = p.span<const float>().subspan(begin * size(tasks), count * size(tasks));
-    request.rules = {eligible.of(begin, count), factor.of(begin, count), addend.of(begin, count),
-                     member.of(begin, count), most};
-    if (scenario) request.scenario = (*scenario)[b];
-    request.explore = explore;
-    request.draw = first_draw + b;
-    buffers[b] = {v.span<float>().subspan(b * k, k), i.span<std::int32_t>().subspan(b * k, k),
-                  w.span<float>().subspan(b * size(tasks), size(tasks)),
-                  a.span<float>().subspan(b * size(tasks), size(tasks))};
+  Rows(py::handle value, const char* name, Dtype dtype, std::size_t total, std::size_t width = 1) : columns(width) {
+    if (value.is_none()) return;
+    const Array a = any_array(value, name);
+    if (a.dtype != dtype || a.size() != static_cast<std::int64_t>(total * width))
+      throw py::value_error(std::string(name) + " does not hold its values for each candidate");
+    values = a.span<const T>();
   }
-  ranker.rank(requests, buffers, pages, num_threads);
-  for (std::size_t b = 0; b < pages.size(); ++b)
-    f.span<std::int32_t>()[b] = static_cast<std::int32_t>(pages[b].fallback);
+  std::span<const T> of(std::size_t begin, std::size_t end) const {
+    return values.empty() ? values : values.subspan(begin * columns, (end - begin) * columns);
+  }
+};
+
+// One name for all requests, or a list of one for each.
+struct Scenarios {
+  std::optional<std::string_view> all;
+  std::vector<std::string> each;
+
+  Scenarios(py::handle value, std::size_t batch) {
+    if (value.is_none()) return;
+    if (PyUnicode_Check(value.ptr())) {
+      all = py::cast<std::string_view>(value);
+    } else {
+      each = py::cast<std::vector<std::string>>(value);
+      if (each.size() != batch) throw py::value_error("scenario must have one name for each request");
+    }
+  }
+  std::optional<std::string_view> of(std::size_t b) const {
+    return each.empty() ? all : std::optional<std::string_view>(each[b]);
+  }
+};
+
+std::uint64_t draw_of(py::handle seed, bool explore, Record& record, std::size_t batch) {
+  if (seed.is_none()) return explore ? record.reserve(batch) : 0;
+  const auto given = py::cast<std::int64_t>(seed);
+  if (given < 0 || given >> 31) throw py::value_error("seed must be 0 … 2^31 - 1");
+  return static_cast<std::uint64_t>(given) << 32;
+}
+
+// A new array that a Page keeps.
+template <class T>
+struct Output {
+  py::object array;
+  std::span<T> values;
+
+  explicit Output(std::size_t rows) : Output(rows, {static_cast<std::int64_t>(rows)}) {}
+  Output(std::size_t rows, std::size_t columns)
+      : Output(rows * columns, {static_cast<std::int64_t>(rows), static_cast<std::int64_t>(columns)}) {}
+
+  std::span<T> row(std::size_t b, std::size_t columns) const { return values.subspan(b * columns, columns); }
+
+ private:
+  Output(std::size_t size, std::initializer_list<std::int64_t> shape)
+      : array(new_numpy(py::dtype::num_of<T>(), shape)),
+        values(static_cast<T*>(py::reinterpret_borrow<py::array>(array).mutable_data()), size) {}
+};
+
+// NaN for what is not finite; all NaN where the context is None.
+void copy_context(py::handle context, std::size_t batch, std::size_t features, std::span<float> to) {
+  constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
+  std::ranges::fill(to, unknown);
+  if (context.is_none()) return;
+  const Array from = array(context, "context", Dtype::float32,
+                           {static_cast<std::int64_t>(batch), static_cast<std::int64_t>(features)});
+  for (std::size_t i = 0; i < to.size(); ++i)
+    if (const float value = from.span<const float>()[i]; std::isfinite(value)) to[i] = value;
+}
+
+// Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed → what a
+// Page holds, see _core.pyi.
+py::object rank(const Arguments<13>& arguments) {
+  const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
+               exploring, seed] = arguments;
+  auto& server = py::cast<Server&>(self);
+  const auto policy = server.ranker.policy();
+  const std::size_t tasks = policy->tasks().size(), features = policy->features().size();
+  const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
+  const std::size_t batch = candidates.batch, total = candidates.total;
+  const auto k = static_cast<std::size_t>(list_length(length));
+  const Scenarios scenarios(scenario, batch);
+  if (groups.is_none() != caps.is_none()) throw py::value_error("groups and caps belong together");
+  std::span<const std::int32_t> most;
+  if (!caps.is_none()) most = array(caps, "caps", Dtype::int32, {any_size}).span<const std::int32_t>();
+  if (std::ranges::any_of(most, [](std::int32_t cap) { return cap < -1; }))
+    throw py::value_error("caps holds a number below -1; want -1 (no cap) or more");
+  const Rows<std::uint8_t> eligible(mask, "mask", Dtype::boolean, total);
+  const Rows<float> factor(boost_mul, "boost_mul", Dtype::float32, total);
+  const Rows<float> addend(boost_add, "boost_add", Dtype::float32, total);
+  const Rows<std::int32_t> member(groups, "groups", Dtype::int32, total, most.size());
+  const bool explore = py::cast<bool>(exploring);
+
+  const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
+  const Output<std::int32_t> indices(batch, k);
+  const Output<bool> fallback(batch), explored(batch);
+  const Output<std::uint64_t> draws(batch);
+  copy_context(context, batch, features, known.values);
+  const std::uint64_t first = draw_of(seed, explore, *server.record, batch);
+
+  const auto request_of = [&](std::size_t b) {
+    const std::size_t begin = candidates.begin(b), end = candidates.end(b);
+    const PageRules rules{eligible.of(begin, end), factor.of(begin, end), addend.of(begin, end), member.of(begin, end),
+                          most};
+    return Request{
+        known.row(b, features), candidates.rows(begin, end, tasks), rules, scenarios.of(b), explore, first + b};
+  };
+  const auto buffer_of = [&](std::size_t b) {
+    return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks)};
+  };
+  const auto keep = [&](std::span<const Page> pages) {
+    for (std::size_t b = 0; b < batch; ++b) {
+      fallback.values[b] = pages[b].fallback != Fallback::none;
+      explored.values[b] = pages[b].explored;
+      draws.values[b] = pages[b].seed;
+    }
+    server.record->count(pages);
+  };
+  if (batch == 1) {
+    const py::gil_scoped_release release;
+    const Page page = server.ranker.rank(request_of(0), buffer_of(0));
+    keep({&page, 1});
+  } else {
+    const int threads = thread_count(py::none());
+    const py::gil_scoped_release release;
+    std::vector<Request> requests(batch);
+    std::vector<PageBuffer> buffers(batch);
+    std::vector<Page> pages(batch);
+    for (std::size_t b = 0; b < batch; ++b) {
+      requests[b] = request_of(b);
+      buffers[b] = buffer_of(b);
+    }
+    server.ranker.rank(requests, buffers, pages, threads);
+    keep(pages);
+  }
+  return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
+                        draws.array, known.array, server.record->numbered.fetch_add(batch));
 }
 
 }  // namespace
 
 void bind_ranker(py::module_& module) {
-  py::class_<Ranker>(module, "Ranker")
-      .def(py::init([](std::shared_ptr<Policy> policy, bool impute) {
-             return std::make_unique<Ranker>(std::move(policy), RankerOptions{.impute = impute});
+  py::class_<Server>(module, "Ranker")
+      .def(py::init([](const std::shared_ptr<Policy>& policy, bool impute, std::uint64_t stream) {
+             return std::make_unique<Server>(std::make_shared<Record>(stream), policy, impute);
            }),
-           py::arg("policy"), py::arg("impute"))
-      .def("rank", &rank, py::arg("context"), py::arg("predictions"), py::arg("offsets"),
-           py::arg("scenario").none(true), py::arg("mask").none(true), py::arg("boost_mul").none(true),
-           py::arg("boost_add").none(true), py::arg("groups").none(true), py::arg("caps").none(true),
-           py::arg("explore"), py::arg("first_draw"), py::arg("values"), py::arg("indices"), py::arg("weights"),
-           py::arg("concentration"), py::arg("fallback"), py::arg("num_threads"));
+           py::arg("policy"), py::arg("impute"), py::arg("stream"))
+      .def(
+          "successor",
+          [](const Server& server, const std::shared_ptr<Policy>& policy) {
+            return std::make_unique<Server>(server.record, policy, server.impute);
+          },
+          py::arg("policy"))
+      .def_property(
+          "stream", [](const Server& server) { return server.record->stream.load(); },
+          [](Server& server, std::uint64_t next) { server.record->stream.store(next); })
+      .def_property_readonly("counters", [](const Server& server) {
+        const Record& now = *server.record;
+        py::dict counts;
+        counts["requests"] = now.requests.load();
+        counts["fallback_scenario"] = now.fallback_scenario.load();
+        counts["fallback_global"] = now.fallback_global.load();
+        counts["explored"] = now.explored.load();
+        counts["missing_predictions"] = now.missing_predictions.load();
+        counts["empty_pages"] = now.empty_pages.load();
+        return counts;
+      });
+  module.def(
+      "rank_pages",
+      [](py::handle ranker, py::handle context, py::handle predictions, py::handle k, py::handle offsets,
+         py::handle scenario, py::handle mask, py::handle boost_mul, py::handle boost_add, py::handle groups,
+         py::handle caps, py::handle explore, py::handle seed) {
+        return rank({ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
+                     explore, seed});
+      },
+      py::arg("ranker"), py::arg("context"), py::arg("predictions"), py::arg("k"), py::arg("offsets"),
+      py::arg("scenario"), py::arg("mask"), py::arg("boost_mul"), py::arg("boost_add"), py::arg("groups"),
+      py::arg("caps"), py::arg("explore"), py::arg("seed"));
+  def_at_once<&rank>(module, "rank_pages_at_once",
+                     "rank_pages_at_once(ranker: object, context: object, predictions: object, k: object, offsets: "
+                     "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
+                     "caps: object, explore: object, seed: object) -> object");
 }
 
 }  // namespace pygrade::bindings

@@ -3,7 +3,10 @@
 namespace pygrade::bindings {
 
 Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
-  const Array s = any_array(scores, "scores");
+  return scores_of(any_array(scores, "scores"), offsets, task_major, false);
+}
+
+Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool single) {
   ScoreType type = ScoreType::float32;
   if (s.dtype == Dtype::float16) {
     type = ScoreType::float16;
@@ -12,7 +15,7 @@ Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
   } else if (s.dtype != Dtype::float32) {
     throw py::type_error(std::string("scores is ") + dtype_name(s.dtype) + "; want float32, float16 or bfloat16");
   }
-  const int wanted = offsets.is_none() ? 3 : 2;
+  const int wanted = offsets.is_none() && !single ? 3 : 2;
   if (s.ndim != wanted)
     throw py::value_error("scores has " + std::to_string(s.ndim) +
                           " dimensions; want [B, N, T], or [M, T] with offsets");
@@ -20,6 +23,7 @@ Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
   const auto last = static_cast<std::size_t>(wanted - 1);
   const std::int64_t tasks = s.shape[task_major ? last - 1 : last];
   const std::int64_t rows = s.shape[task_major ? last : last - 1];
+  if (single) return Scores::dense(s.data, type, 1, rows, tasks, layout);
   if (offsets.is_none()) return Scores::dense(s.data, type, s.shape[0], rows, tasks, layout);
   const Array o = array(offsets, "offsets", Dtype::int64, {any_size});
   if (o.shape[0] < 1) throw py::value_error("offsets is empty; want [B + 1]");
@@ -34,16 +38,62 @@ FusionOptions fusion_options(int transform, float beta, float epsilon, py::handl
   return options;
 }
 
-Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores) {
+Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores, bool single) {
   if (scores.offsets != nullptr) return array(value, name, dtype, {scores.rows});
-  return array(value, name, dtype, {scores.batch, scores.candidates});
+  const Shape shape{scores.batch, scores.candidates};
+  return array(value, name, dtype, single ? shape.tail() : shape);
+}
+
+std::int64_t list_length(py::handle k) {
+  const long long length = PyLong_AsLongLong(k.ptr());
+  if (length == -1 && PyErr_Occurred()) throw py::error_already_set();
+  if (length < 1) throw py::value_error("k must be at least 1");
+  return length;
 }
 
 Weights weights_of(py::handle weights, const Scores& scores) {
   const Array w = any_array(weights, "weights");
-  if (w.ndim == 3)
-    return {array(weights, "weights", Dtype::float32, {scores.batch, any_size, scores.tasks}), w.shape[1]};
-  return {array(weights, "weights", Dtype::float32, {scores.batch, scores.tasks}), 1};
+  const bool group = w.ndim == 3;
+  check(w, "weights", Dtype::float32,
+        group ? Shape{scores.batch, any_size, scores.tasks} : Shape{scores.batch, scores.tasks});
+  return {w, group ? w.shape[1] : 1};
+}
+
+namespace {
+
+template <std::size_t count>
+int place_of(py::handle text, const std::array<const char*, count>& names, const char* name) {
+  if (PyUnicode_Check(text.ptr()))
+    for (std::size_t i = 0; i < count; ++i)
+      if (PyUnicode_CompareWithASCIIString(text.ptr(), names[i]) == 0) return static_cast<int>(i);
+  throw py::value_error(std::string(name) + " is not a known name");
+}
+
+// In the order of the enums, as in pygrade/ops/fusion.py.
+constexpr std::array transform_names = {"identity", "log", "zscore", "zlog", "rank", "log1p"};
+constexpr std::array layout_names = {"item-major", "task-major"};
+
+float not_negative(py::handle value, const char* name) {
+  const double number = PyFloat_AsDouble(value.ptr());
+  if (number == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  if (!(number >= 0.0)) throw py::value_error(std::string(name) + " is not a number >= 0");
+  return static_cast<float>(number);
+}
+
+}  // namespace
+
+FusionCall::FusionCall(const Array& given, py::handle transform, py::handle beta, py::handle epsilon, py::handle slope,
+                       py::handle offsets, py::handle layout, bool single)
+    : scores(scores_of(given, offsets, place_of(layout, layout_names, "layout") == 1, single)) {
+  const int code = place_of(transform, transform_names, "transform");
+  options = {static_cast<Transform>(code), not_negative(beta, "beta"), not_negative(epsilon, "epsilon")};
+  if (options.transform != Transform::log1p) return;
+  if (PyFloat_Check(slope.ptr()) || PyLong_Check(slope.ptr())) {
+    slopes_.fill(not_negative(slope, "slope"));
+    options.slope = slopes_.data();
+  } else {
+    options.slope = static_cast<const float*>(array(slope, "slope", Dtype::float32, {scores.tasks}).data);
+  }
 }
 
 }  // namespace pygrade::bindings

@@ -1,20 +1,34 @@
 // The arguments that every op on task predictions takes.
 #pragma once
 
-#include "arrays.hpp"
+#include <array>
+#include <optional>
+
+#include "dispatch.hpp"
 #include "pygrade/fusion.hpp"
 
 namespace pygrade::bindings {
 
-// scores[B, N, T], or [M, T] where offsets[B + 1] is not None; task-major: [B, T, N] or [T, M]. The arrays must outlive
-// the result.
+// scores[B, N, T], or [M, T] where offsets[B + 1] is not None; task-major: [B, T, N] or [T, M]. Of a single request it
+// is [N, T] or [T, N]. The arrays must outlive the result.
 Scores scores_of(py::handle scores, py::handle offsets, bool task_major);
+Scores scores_of(const Array& scores, py::handle offsets, bool task_major, bool single);
 
 // slope[T], or None for 1; it must outlive the result.
 FusionOptions fusion_options(int transform, float beta, float epsilon, py::handle slope, const Scores& scores);
 
 // The shape [*lead, candidates of a batch, *trail] of an array beside the scores is [B, N] dense and [M] jagged.
-Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores);
+Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores, bool single = false);
+
+// Nothing where the value is None.
+template <class T>
+std::span<const T> optional_beside(py::handle value, const char* name, Dtype dtype, const Scores& scores,
+                                   bool single = false) {
+  return value.is_none() ? std::span<const T>() : beside_scores(value, name, dtype, scores, single).span<const T>();
+}
+
+// A k ≥ 1.
+std::int64_t list_length(py::handle k);
 
 // G of weights[B, T] (1) or [B, G, T].
 struct Weights {
@@ -22,5 +36,32 @@ struct Weights {
   std::int64_t samples;
 };
 Weights weights_of(py::handle weights, const Scores& scores);
+
+// The scores and options of a call as the public functions take them: transform and layout by name, slope a number or
+// an array. Neither copied nor moved, for the options may point into it.
+struct FusionCall {
+  FusionCall(const Array& given, py::handle transform, py::handle beta, py::handle epsilon, py::handle slope,
+             py::handle offsets, py::handle layout, bool single = false);
+  FusionCall(const FusionCall&) = delete;
+  FusionCall& operator=(const FusionCall&) = delete;
+
+  Scores scores;
+  FusionOptions options;
+
+ private:
+  std::array<float, max_tasks> slopes_;
+};
+
+// Calls work(threads). A few microseconds of work are worth neither a second thread nor handing the interpreter's lock
+// over and back.
+template <class Work>
+void run(const FusionCall& call, std::int64_t samples, py::handle num_threads, Work&& work) {
+  const std::int64_t factor = call.options.transform == Transform::identity ? 1 : 8;
+  const bool brief = call.scores.rows * call.scores.tasks * samples * factor < 50'000;
+  const int threads = brief && num_threads.is_none() ? 1 : thread_count(num_threads);
+  std::optional<py::gil_scoped_release> release;
+  if (!brief) release.emplace();
+  work(threads);
+}
 
 }  // namespace pygrade::bindings

@@ -59,6 +59,19 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
 }
 
+// A negative prediction under a logarithm, in a candidate without a NaN: those are not transformed.
+void check_signs(const Policy& policy, const Request& request) {
+  const Transform transform = transform_of(policy);
+  if (transform != Transform::log && transform != Transform::zlog) return;
+  std::uint32_t found = 0;
+  for (const float value : request.predictions) found += value < 0.0f ? 1u : 0u;
+  const std::size_t tasks = policy.tasks().size();
+  for (std::size_t i = 0; found > 0 && i < request.predictions.size(); ++i)
+    if (request.predictions[i] < 0.0f && !has_nan(request.predictions.data() + i / tasks * tasks, tasks))
+      throw std::invalid_argument("predictions is negative at candidate " + std::to_string(i / tasks) + ", task " +
+                                  std::to_string(i % tasks) + "; want predictions >= 0 under a logarithm");
+}
+
 }  // namespace
 
 // What one thread at a time works in. Slots are made as threads need them and live as long as the ranker.
@@ -269,7 +282,14 @@ void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer>
   if (buffers.size() != requests.size() || pages.size() != requests.size())
     throw std::invalid_argument("buffers and pages must have one entry for each request");
   std::size_t values = 0;
-  for (const Request& request : requests) values += request.predictions.size();
+  {
+    const Lease lease(*this);
+    for (std::size_t b = 0; b < requests.size(); ++b) {
+      check_sizes(lease.policy(), requests[b], buffers[b]);
+      check_signs(lease.policy(), requests[b]);
+      values += requests[b].predictions.size();
+    }
+  }
   const auto count = static_cast<std::int64_t>(requests.size());
   const auto mean = static_cast<std::int64_t>(values / std::max<std::size_t>(1, requests.size()));
   detail::parallel_for(count, num_threads, 1 + 200'000 / (1'000 + mean), [&](std::int64_t begin, std::int64_t end) {

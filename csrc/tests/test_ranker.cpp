@@ -275,6 +275,14 @@ TEST(a_batch_is_each_request_alone) {
   }
   CHECK_THROWS(std::invalid_argument, "one entry for each request",
                ranker.rank(requests, buffers, std::span(pages).first(1)));
+  auto negative = std::vector<float>(predictions.begin(), predictions.begin() + 15);
+  negative[14] = -0.5f;
+  requests[599].predictions = negative;
+  const auto before = ranker.counters().requests;
+  CHECK_THROWS(std::invalid_argument, "negative at candidate 4, task 2", ranker.rank(requests, buffers, pages, 3));
+  CHECK_EQUAL(ranker.counters().requests, before);
+  negative[13] = nan_value;  // a candidate with a NaN is not transformed
+  ranker.rank(requests, buffers, pages);
 }
 
 TEST(a_policy_of_another_schema_is_not_swapped_in) {

@@ -36,6 +36,27 @@ def tensor(name: str, value: Array, dtypes: Sequence[torch.dtype], shape: Sequen
     return found.contiguous()
 
 
+def outputs(out: Any, shape: tuple[int, ...], scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The caller's (values, indices) as tensors of their own memory, no copies of it."""
+    if not isinstance(out, (tuple, list)) or len(out) != 2:
+        raise TypeError("out is not a pair; want (values, indices)")
+    return _output("out[0]", out[0], torch.float32, shape, scores), _output(
+        "out[1]", out[1], torch.int32, shape, scores
+    )
+
+
+def _output(name: str, value: Array, dtype: torch.dtype, shape: tuple[int, ...], scores: Tensor) -> Tensor:
+    found = tensor(name, value, (dtype,), shape)
+    same_device(name, found, "scores", scores)
+    if isinstance(value, np.ndarray):
+        usable = value.flags.c_contiguous and value.flags.writeable
+    else:
+        usable = value.is_contiguous() and not value.requires_grad
+    if not usable:
+        raise ValueError(f"{name} is not contiguous, not writable or requires a gradient; want plain memory to fill")
+    return found
+
+
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     """ValueError where two arguments live on different devices."""
     if value.device != other.device:

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pygrade import _core
+
 BACKENDS = ("auto", "reference", "cpu", "triton")
 
 
@@ -25,6 +27,9 @@ def _checked(name: str) -> str:
 
 _default = _checked(os.environ.get("PYGRADE_BACKEND", "auto"))
 _chosen: ContextVar[str] = ContextVar("pygrade_backend", default=_default)
+_core.connect_torch(torch, _chosen)
+
+tracing = torch.compiler.is_dynamo_compiling  # what traces without dynamo shows as a mode or as another tensor type
 
 
 @contextmanager
@@ -50,17 +55,10 @@ def threads(num_threads: int) -> int:
     return torch.get_num_threads() if num_threads == 0 else num_threads
 
 
-def plain() -> bool:
-    """Whether an eager call on plain CPU tensors may skip torch's dispatcher: no other backend, no tracing, no modes.
-
-    Gradients are the caller's business.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and _chosen.get() in ("auto", "cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
-    )
+def plain(*tensors: object) -> bool:
+    """Whether an eager call on these may go to the core at once: no other backend, tracing, mode or transform, and each
+    argument None or a torch.Tensor in CPU memory that no gradient is wanted of."""
+    return not tracing() and _chosen.get() in ("auto", "cpu") and _core.plain(*tensors)
 
 
 def call(op: Any, implementation: Callable[..., Any], tensors: tuple[Tensor | None, ...], *arguments: object) -> Any:
@@ -69,11 +67,4 @@ def call(op: Any, implementation: Callable[..., Any], tensors: tuple[Tensor | No
     Going through a custom_op costs some 11 µs. That buys autograd, tracing and dispatch modes; a plain eager call on
     plain CPU tensors needs none of them.
     """
-    plain = (
-        not torch.compiler.is_compiling()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not torch._C._are_functorch_transforms_active()
-        and all(type(t) is Tensor and t.device.type == "cpu" for t in tensors if t is not None)
-        and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors if t is not None))
-    )
-    return (implementation if plain else op)(*arguments)
+    return (op if tracing() or not _core.plain(*tensors) else implementation)(*arguments)

@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +13,6 @@ from pygrade.ops.fusion_gradient import fuse_gradients, transform_gradient
 TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")  # in the order of the C++ enum
 LAYOUTS = ("item-major", "task-major")
 MAX_TASKS = 64
-_FLOAT32, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
 
 
 class TopK(NamedTuple):
@@ -146,46 +144,6 @@ def _topk(
         scores.contiguous(), weights, k, transform, mask, beta, epsilon, slope, offsets
     )
     return result
-
-
-def _topk_at_once(
-    scores: Any,
-    weights: Any,
-    k: int,
-    transform: str,
-    mask: Any,
-    beta: float,
-    epsilon: float,
-    offsets: Any,
-    layout: str,
-    num_threads: int | None,
-) -> TopK | None:
-    """The result for plain arrays or CPU tensors, checked by the core alone: a tenth of the cost of a small call.
-
-    None where the call needs more: conversions, torch's dispatcher, another backend, or an error in words.
-    """
-    if transform == "log1p" or layout not in LAYOUTS or not dispatch.plain():
-        return None
-    kind = type(scores)
-    if (kind is not np.ndarray and kind is not Tensor) or type(weights) is not kind:
-        return None
-    try:
-        code = TRANSFORMS.index(transform)
-        shape = (*weights.shape[:-1], k)
-        if kind is np.ndarray:
-            values: Any = np.empty(shape, _FLOAT32)
-            indices: Any = np.empty(shape, _INT32)
-        else:  # sizes one by one: 1 µs less than in a tuple
-            values = torch.empty(*shape, dtype=torch.float32)
-            indices = torch.empty(*shape, dtype=torch.int32)
-        threads = 1 if weights.shape[0] <= 1 else dispatch.threads(checks.thread_count(num_threads))
-        task_major = layout == "task-major"
-        _core.fuse_topk(
-            scores, weights, k, code, mask, beta, epsilon, None, offsets, task_major, values, indices, threads
-        )
-    except (TypeError, ValueError):
-        return None
-    return TopK(values, indices)
 
 
 def _fused_shape(scores: Tensor, weights: Tensor, offsets: Tensor | None) -> tuple[int, ...]:
@@ -367,6 +325,12 @@ def transform_scores(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option, offset, or a negative score under a logarithm.
     """
+    if not dispatch.tracing():
+        found: T | None = _core.transform_scores_at_once(
+            scores, transform, beta, epsilon, slope, offsets, layout, num_threads
+        )
+        if found is not None:
+            return found
     s, o = checked_scores(scores, offsets, layout)
     a = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
@@ -400,6 +364,12 @@ def fuse_scores(
     Raises:
         TypeError, ValueError: as `transform_scores`.
     """
+    if not dispatch.tracing():
+        found: T | None = _core.fuse_scores_at_once(
+            scores, weights, transform, beta, epsilon, slope, offsets, layout, num_threads
+        )
+        if found is not None:
+            return found
     s, o = checked_scores(scores, offsets, layout)
     w = checked_weights(weights, s, o)
     a = checked_transform(transform, s, beta, epsilon, slope)
@@ -420,6 +390,7 @@ def fuse_topk(
     slope: float | Array = 1.0,
     offsets: Array | None = None,
     layout: str = "item-major",
+    out: tuple[Array, Array] | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> TopK:
@@ -431,6 +402,8 @@ def fuse_topk(
         scores, weights, transform, beta, epsilon, slope, offsets, layout, validate, num_threads: as in `fuse_scores`.
         k: length of the lists, ≥ 1 (≤ 1024 on a GPU).
         mask: bool [B, N] (jagged: [M]), True where a candidate is eligible. Transforms still see all candidates.
+        out: (values, indices) to fill and return instead of new ones, contiguous, disjoint from the inputs. A TopK
+            that an earlier call returned serves best.
 
     Returns:
         TopK of values float32 and indices int32 within the request, [B, k] or [B, G, k], of the kind of ``scores``.
@@ -439,9 +412,12 @@ def fuse_topk(
     Raises:
         TypeError, ValueError: as `transform_scores`.
     """
-    at_once = _topk_at_once(scores, weights, k, transform, mask, beta, epsilon, offsets, layout, num_threads)
-    if at_once is not None:
-        return at_once
+    if not dispatch.tracing():
+        found: TopK | None = _core.fuse_topk_at_once(
+            TopK, scores, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, out, num_threads
+        )
+        if found is not None:
+            return found
     s, o = checked_scores(scores, offsets, layout)
     w = checked_weights(weights, s, o)
     a = checked_transform(transform, s, beta, epsilon, slope)
@@ -450,8 +426,13 @@ def fuse_topk(
     if mask is not None:
         m = checks.tensor("mask", mask, (torch.bool,), tuple(s.shape[:-1]))
         checks.same_device("mask", m, "scores", s)
+    page = None if out is None else checks.outputs(out, (*w.shape[:-1], count), s)
     s, w = s.detach(), w.detach()
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
     arguments = (s, w, count, transform, m, beta, epsilon, a, o, check, threads)
     values, indices = dispatch.call(_topk_op, _topk, (s, w), *arguments)
+    if page is not None and out is not None:
+        page[0].copy_(values)
+        page[1].copy_(indices)
+        return TopK(*out)
     return TopK(checks.like(values, scores), checks.like(indices, scores))

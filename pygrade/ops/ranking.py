@@ -1,9 +1,7 @@
 """Top-k blended ranking: predictions and weights to a page."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,30 +20,6 @@ from pygrade.ops.fusion import (
 )
 
 Page = tuple[Tensor, Tensor]
-
-
-def _rank_into(
-    page: tuple[Array, Array],
-    scores: Tensor,
-    weights: Tensor,
-    k: int,
-    transform: str,
-    mask: Tensor | None,
-    boost_mul: Tensor | None,
-    boost_add: Tensor | None,
-    groups: Tensor | None,
-    caps: Tensor | None,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    threads: int,
-) -> None:
-    memory, task_major = stored(scores)
-    _core.rank(
-        memory, weights, k, TRANSFORMS.index(transform), mask, boost_mul, boost_add, groups, caps, beta, epsilon,
-        slope, offsets, task_major, *page, dispatch.threads(threads),
-    )  # fmt: skip
 
 
 def _implementation(
@@ -75,28 +49,14 @@ def _implementation(
             groups=groups, caps=caps, offsets=offsets, **transform_constants(beta, epsilon, slope),
         )  # fmt: skip
         return values.float(), indices
-    page = (
-        torch.empty((weights.shape[0], k), dtype=torch.float32),
-        torch.empty((weights.shape[0], k), dtype=torch.int32),
-    )
-    _rank_into(
-        page,
-        scores,
-        weights,
-        k,
-        transform,
-        mask,
-        boost_mul,
-        boost_add,
-        groups,
-        caps,
-        beta,
-        epsilon,
-        slope,
-        offsets,
-        threads,
-    )
-    return page
+    values = torch.empty((weights.shape[0], k), dtype=torch.float32)
+    indices = torch.empty((weights.shape[0], k), dtype=torch.int32)
+    memory, task_major = stored(scores)
+    _core.rank(
+        memory, weights, k, TRANSFORMS.index(transform), mask, boost_mul, boost_add, groups, caps, beta, epsilon,
+        slope, offsets, task_major, values, indices, dispatch.threads(threads),
+    )  # fmt: skip
+    return values, indices
 
 
 _op = torch.library.custom_op("pygrade::rank", _implementation, mutates_args=())
@@ -121,20 +81,6 @@ def _(
 ) -> Page:
     shape = (weights.shape[0], k)
     return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
-
-
-def _output(name: str, value: Array, dtype: torch.dtype, shape: tuple[int, ...]) -> Array:
-    """A caller's array that the core may write to: its own memory, no copy of it."""
-    found = checks.tensor(name, value, (dtype,), shape)
-    if found.device.type != "cpu":
-        raise ValueError(f"{name} is on {found.device}; want it in CPU memory")
-    if isinstance(value, np.ndarray):
-        usable = value.flags.c_contiguous and value.flags.writeable
-    else:
-        usable = value.is_contiguous() and not value.requires_grad
-    if not usable:
-        raise ValueError(f"{name} is not contiguous, not writable or requires a gradient; want plain memory to fill")
-    return value
 
 
 def _caps(caps: Array | Sequence[int], columns: int) -> Tensor:
@@ -193,6 +139,13 @@ def rank(
         TypeError, ValueError: a wrong dtype, shape, device, option, cap or offset, or a negative score under a
             logarithm; before anything is written.
     """
+    if not dispatch.tracing():
+        found: TopK | None = _core.rank_at_once(
+            TopK, scores, weights, k, transform, mask, boost_mul, boost_add, groups, caps, beta, epsilon, slope,
+            offsets, layout, out, num_threads,
+        )  # fmt: skip
+        if found is not None:
+            return found
     single = offsets is None and getattr(scores, "ndim", 3) == 2
     s, o = checked_scores(scores[None] if single else scores, offsets, layout)
     if s.device.type != "cpu":
@@ -220,23 +173,12 @@ def rank(
         g, None if g is None or caps is None else _caps(caps, g.shape[-1]),
         beta, epsilon, a, o, checks.thread_count(num_threads),
     )  # fmt: skip
-    if out is not None:
-        return _rank_out(out, (*lead, page), arguments)
+    filled = None if out is None else checks.outputs(out, (*lead, page), s)
     values, indices = dispatch.call(_op, _implementation, (arguments[0], w), *arguments)
     if single:
         values, indices = values[0], indices[0]
+    if filled is not None and out is not None:
+        filled[0].copy_(values)
+        filled[1].copy_(indices)
+        return TopK(*out)
     return TopK(checks.like(values, scores), checks.like(indices, scores))
-
-
-def _rank_out(out: tuple[Array, Array], shape: tuple[int, ...], arguments: tuple[Any, ...]) -> TopK:
-    if not isinstance(out, (tuple, list)) or len(out) != 2:
-        raise TypeError("out is not a pair; want (values, indices)")
-    values = _output("out[0]", out[0], torch.float32, shape)
-    indices = _output("out[1]", out[1], torch.int32, shape)
-    views = (values[None], indices[None]) if len(shape) == 1 else (values, indices)
-    if dispatch.backend(arguments[0]) == "reference":
-        for view, result in zip(views, _implementation(*arguments), strict=True):
-            torch.as_tensor(view).copy_(result)
-    else:
-        _rank_into(views, *arguments)
-    return TopK(values, indices)

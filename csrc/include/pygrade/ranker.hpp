@@ -85,7 +85,7 @@ class PYGRADE_API Ranker {
   Page rank(const Request& request, const PageBuffer& buffer);
 
   // One page for each request; the requests are spread over up to num_threads threads. The pages do not depend on it.
-  // What `rank` of one request throws is rethrown after the others are done.
+  // Sizes and signs are checked before any is ranked; rules that do not fit are reported after the others are done.
   void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
             int num_threads = 1);
 
