@@ -85,8 +85,9 @@ void write_list(const FusionTask& task, std::int64_t list, const float* fused, c
                 std::int64_t found, const FusionScratch& s) {
   float* values = task.values + list * task.k;
   std::int32_t* indices = task.indices + list * task.k;
+  const std::int32_t* best = s.select.best;
   for (std::int64_t r = 0; r < found; ++r) {
-    const std::int32_t position = s.select.best[r];
+    const std::int32_t position = best[r];
     values[r] = fused[position];
     indices[r] = ids != nullptr ? ids[position] : position;
   }
@@ -127,13 +128,22 @@ void topk_single(const FusionTask& task, std::int64_t b, Request request, const 
   write_list(task, b, s.fused, nullptr, k, s);
 }
 
+void topk_masked(const FusionTask& task, std::int64_t b, Request request, const FusionScratch& s) {
+  fuse_request(task.scores, task.options, request, task.weights + b * task.scores.tasks, s);
+  const std::int64_t count = keep_admitted(task.mask + request.first, request.count, s.fused, s.kept, 1, s);
+  write_list(task, b, s.kept, s.ids, select_best(s.kept, count, task.k, s.select), s);
+}
+
 void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch) {
   const FusionScratch s(scratch, task.scores.tasks, task.stride);
   const std::int64_t tasks = task.scores.tasks;
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(task.scores, b);
-    if (task.samples == 1 && task.mask == nullptr) {
-      topk_single(task, b, request, s);
+    if (task.samples == 1) {
+      if (task.mask == nullptr)
+        topk_single(task, b, request, s);
+      else
+        topk_masked(task, b, request, s);
       continue;
     }
     load_request(task.scores, task.options, request, s);
@@ -141,7 +151,7 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     const std::int32_t* ids = nullptr;
     std::int64_t count = request.count;
     if (task.mask != nullptr) {
-      count = keep_admitted(task.mask + request.first, request.count, tasks, s);
+      count = keep_admitted(task.mask + request.first, request.count, s.tile, s.kept, tasks, s);
       tile = s.kept;
       ids = s.ids;
     }

@@ -65,7 +65,7 @@ void topk_gain(const GainTask& task, std::int64_t begin, std::int64_t end, float
       if (!is_ranked(task, list)) continue;
       const std::uint8_t* mask =
           task.masks + (jagged ? list * task.scores.rows + request.first : (b * task.lists + list) * request.count);
-      const std::int64_t count = keep_admitted(mask, request.count, tasks, s);
+      const std::int64_t count = keep_admitted(mask, request.count, s.tile, s.kept, tasks, s);
       rank_list(task, b, request, list, s.kept, count, s, products);
     }
   }

@@ -1,7 +1,7 @@
 // Compiled once per instruction set; see ../isa.hpp for what may stand here.
 #include "../ranking.hpp"
 
-#include "fuse.hpp"
+#include "rows.hpp"
 #include "select.hpp"
 #include "tile.hpp"
 
@@ -58,14 +58,12 @@ struct Candidates {
   }
 };
 
-void boost(const float* mul, const float* add, const Candidates& candidates, float* fused) {
-  for (std::int64_t i = 0; i < candidates.count; ++i) {
-    const std::int64_t row = candidates.first + candidates.id(i);
-    float score = fused[i];
-    if (mul != nullptr) score *= mul[row];
-    if (add != nullptr) score += add[row];
-    fused[i] = score;
-  }
+// The product is rounded before the sum: two loops.
+void boost(const RankingTask& task, Request request, float* fused) {
+  if (task.boost_mul != nullptr)
+    for (std::int64_t i = 0; i < request.count; ++i) fused[i] *= task.boost_mul[request.first + i];
+  if (task.boost_add != nullptr)
+    for (std::int64_t i = 0; i < request.count; ++i) fused[i] += task.boost_add[request.first + i];
 }
 
 // Takes candidates in order, from a sorted prefix that grows until the page is full. Returns how many it took.
@@ -98,20 +96,15 @@ std::int64_t fill_page(const RankingTask& task, const Candidates& candidates, co
 void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* scratch, std::int32_t* counters) {
   const FusionTask& fusion = task.fusion;
   const FusionScratch s(scratch, fusion.scores.tasks, fusion.stride);
-  const std::int64_t tasks = fusion.scores.tasks;
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(fusion.scores, b);
-    load_request(fusion.scores, fusion.options, request, s);
+    fuse_request(fusion.scores, fusion.options, request, fusion.weights + b * fusion.scores.tasks, s);
+    boost(task, request, s.fused);
     Candidates candidates{s.fused, nullptr, request.count, request.first};
-    const float* tile = s.tile;
     if (fusion.mask != nullptr) {
-      candidates.ids = s.ids;
-      candidates.count = keep_admitted(fusion.mask + request.first, request.count, tasks, s);
-      tile = s.kept;
+      const std::int64_t count = keep_admitted(fusion.mask + request.first, request.count, s.fused, s.kept, 1, s);
+      candidates = {s.kept, s.ids, count, request.first};
     }
-    fuse_tile(tile, fusion.stride, tasks, fusion.weights + b * tasks, 1, candidates.count, {s.fused, fusion.stride});
-    if (task.boost_mul != nullptr || task.boost_add != nullptr)
-      boost(task.boost_mul, task.boost_add, candidates, s.fused);
     float* values = fusion.values + b * fusion.k;
     std::int32_t* indices = fusion.indices + b * fusion.k;
     for (std::int64_t r = fill_page(task, candidates, s.select, counters, values, indices); r < fusion.k; ++r) {

@@ -14,7 +14,6 @@ namespace {
 
 #if defined(__AVX2__)
 
-constexpr std::int64_t prefetched = 2048;  // floats ahead: the processor's own prefetching stops at every page
 constexpr std::int64_t row_overread = 16;  // floats that fuse_rows may read behind its rows, whatever stands there
 
 // How a RowFuser reads scores: as they are,
@@ -181,7 +180,7 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
     Floats most = broadcast(-__builtin_inff());
     for (const std::int64_t end = v + depth < direct ? v + depth : direct; v < end; ++v) {
       const float* from = rows + v * lanes * tasks;
-      for (std::int64_t i = 0; i < lanes * tasks; i += 16) __builtin_prefetch(from + prefetched + i);
+      prefetch(from, lanes * tasks);
       const Floats score = fuse(from);
       store(fused + v * lanes, score);
       most = max(score, most);

@@ -95,23 +95,25 @@ inline void sort_by_counting(std::int32_t* keys, const std::int32_t* ids, std::i
 // Moves the candidates of [begin, end) whose key is above `middle` before the others and returns how far they reach.
 inline std::int64_t partition(const SelectScratch& s, std::int64_t begin, std::int64_t end, std::int32_t middle) {
   const Ints bound = broadcast(middle);
+  std::int32_t *const all_keys = s.keys, *const all_ids = s.ids;
+  std::int32_t *const rest_keys = s.other_keys, *const rest_ids = s.other_ids;
   std::int64_t front = begin;
   std::int64_t rest = 0;
   for (std::int64_t i = begin; i < end; i += lanes) {
-    const Ints keys = load(s.keys + i);
-    const Ints ids = load(s.ids + i);
+    const Ints keys = load(all_keys + i);
+    const Ints ids = load(all_ids + i);
     const unsigned valid = first_lanes(end - i);
     const unsigned above = greater(keys, bound) & valid;
-    compress(s.keys + front, above, keys);
-    compress(s.ids + front, above, ids);
-    compress(s.other_keys + rest, above ^ valid, keys);
-    compress(s.other_ids + rest, above ^ valid, ids);
+    compress(all_keys + front, above, keys);
+    compress(all_ids + front, above, ids);
+    compress(rest_keys + rest, above ^ valid, keys);
+    compress(rest_ids + rest, above ^ valid, ids);
     front += __builtin_popcount(above);
     rest += __builtin_popcount(above ^ valid);
   }
   for (std::int64_t i = 0; i < rest; i += lanes) {
-    store(s.keys + front + i, load(s.other_keys + i));
-    store(s.ids + front + i, load(s.other_ids + i));
+    store(all_keys + front + i, load(rest_keys + i));
+    store(all_ids + front + i, load(rest_ids + i));
   }
   return front;
 }
@@ -186,6 +188,8 @@ inline void select_by_maxima(const float* row, std::int64_t count, std::int64_t 
   if (threshold <= key_lowest) return select_from_all(row, count, k, s);  // where the maxima do not tell NaN from -inf
   const Ints bound = broadcast(threshold);
   const Floats least = broadcast(score_of_key(threshold));
+  auto* const scores = reinterpret_cast<float*>(s.keys);
+  std::int32_t* const positions = s.ids;
   std::int64_t kept = 0;
   for (std::int64_t block = 0; block < blocks; ++block) {
     if (greater_equal(load(maxima + block * lanes), bound) == 0) continue;
@@ -193,14 +197,14 @@ inline void select_by_maxima(const float* row, std::int64_t count, std::int64_t 
     Ints ids = add(iota(), broadcast(static_cast<std::int32_t>(block * depth * lanes)));
     for (std::int64_t v = block * depth; v < end; ++v, ids = add(ids, broadcast(lanes))) {
       const Floats x = load(row + v * lanes);
-      const unsigned reaching = greater_equal(x, least) & first_lanes(count - v * lanes);
-      compress(reinterpret_cast<float*>(s.keys) + kept, reaching, x);
-      compress(s.ids + kept, reaching, ids);
+      const unsigned reaching = greater_equal(x, least);
+      compress(scores + kept, reaching, x);
+      compress(positions + kept, reaching, ids);
       kept += __builtin_popcount(reaching);
     }
   }
-  for (std::int64_t i = 0; i < kept; i += lanes)
-    store(s.keys + i, order_key(load(reinterpret_cast<const float*>(s.keys) + i)));
+  while (positions[kept - 1] >= count) --kept;  // what stands behind the row
+  for (std::int64_t i = 0; i < kept; i += lanes) store(s.keys + i, order_key(load(scores + i)));
   sort_places(s, 0, kept, k);
 }
 

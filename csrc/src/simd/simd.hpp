@@ -87,6 +87,10 @@ PYGRADE_INLINE Ints order_key(Floats x) {
 PYGRADE_INLINE std::int32_t sum_of(Ints a) { return _mm512_reduce_add_epi32(a); }
 PYGRADE_INLINE std::int32_t max_of(Ints a) { return _mm512_reduce_max_epi32(a); }
 PYGRADE_INLINE std::int32_t min_of(Ints a) { return _mm512_reduce_min_epi32(a); }
+PYGRADE_INLINE unsigned nonzero(const std::uint8_t* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _cvtmask16_u32(_mm_test_epi8_mask(x, x));
+}
 PYGRADE_INLINE Floats widen_float16(const std::uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
@@ -184,6 +188,10 @@ PYGRADE_INLINE std::int32_t min_of(Ints a) {
   __m128i x = _mm_min_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
   x = _mm_min_epi32(x, _mm_shuffle_epi32(x, 0x4e));
   return _mm_cvtsi128_si32(_mm_min_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
+}
+PYGRADE_INLINE unsigned nonzero(const std::uint8_t* p) {
+  const __m128i x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return 0xffu & ~static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(x, _mm_setzero_si128())));
 }
 PYGRADE_INLINE Floats widen_float16(const std::uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -317,6 +325,9 @@ PYGRADE_INLINE std::int32_t min_of(Ints a) {
   std::int32_t least = a.at[0];
   for (int i = 1; i < lanes; ++i) least = a.at[i] < least ? a.at[i] : least;
   return least;
+}
+PYGRADE_INLINE unsigned nonzero(const std::uint8_t* p) {
+  return each_bit([p](int i) { return p[i] != 0; });
 }
 PYGRADE_INLINE float float_of_bits(std::uint32_t bits) {
   float value;

@@ -41,21 +41,27 @@ inline std::int64_t task_row(const Scores& scores, Request request, std::int64_t
   return request.first * scores.tasks + t * scores.candidates;
 }
 
-constexpr std::int64_t block = 32;  // candidates that are transposed together
+// Fetches what a pass over floats needs 8 KiB later: the processor's own prefetching stops at every page.
+inline void prefetch(const float* from, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + 2048 + i);
+}
+
+constexpr std::int64_t tile_block = 32;  // candidates that are transposed together
 
 // Transposes rows [first, first + count) of the scores to tile[T][stride], in columns from 0. Goes by eight tasks: up
 // to seven rows behind the tile are overwritten.
 inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t count, float* tile, std::int64_t stride) {
   const std::int64_t tasks = scores.tasks;
-  float wide[block * max_tasks + 8];
-  for (std::int64_t begin = 0; begin < count; begin += block) {
-    const std::int64_t size = count - begin < block ? count - begin : block;
+  float wide[tile_block * max_tasks + 8];
+  for (std::int64_t begin = 0; begin < count; begin += tile_block) {
+    const std::int64_t size = count - begin < tile_block ? count - begin : tile_block;
     const void* from = scores_at(scores, (first + begin) * tasks);
     const float* rows = static_cast<const float*>(from);
     if (scores.type != ScoreType::float32) {
       widen(from, scores.type, size * tasks, wide);
       rows = wide;
     }
+    prefetch(static_cast<const float*>(from), size * tasks * score_bytes(scores.type) / 4);
     std::int64_t i = 0;
     const std::int64_t behind = count - 8 - begin;  // eight rows behind are enough to read eight floats at any
     const std::int64_t fast = size < behind ? size : behind;
@@ -69,8 +75,8 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
 
 // The way back: tile[T][stride] to values[count, T].
 inline void store_tile(const float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count, float* values) {
-  for (std::int64_t begin = 0; begin < count; begin += block) {
-    const std::int64_t end = count - begin < block ? count : begin + block;
+  for (std::int64_t begin = 0; begin < count; begin += tile_block) {
+    const std::int64_t end = count - begin < tile_block ? count : begin + tile_block;
     for (std::int64_t t = 0; t < tasks; ++t)
       for (std::int64_t i = begin; i < end; ++i) values[i * tasks + t] = tile[t * stride + i];
   }
@@ -160,18 +166,20 @@ inline void load_request(const Scores& scores, const FusionOptions& options, Req
   transform_tile(s.tile, s.stride, scores.tasks, request.count, options, s.select);
 }
 
-// The candidates that the mask admits to s.ids, their columns of the tile to s.kept; returns how many there are.
-inline std::int64_t keep_admitted(const std::uint8_t* mask, std::int64_t count, std::int64_t tasks,
-                                  const FusionScratch& s) {
+// The candidates that the mask admits to s.ids, and their columns of from[rows][s.stride] to `to`; returns how many
+// there are.
+inline std::int64_t keep_admitted(const std::uint8_t* mask, std::int64_t count, const float* from, float* to,
+                                  std::int64_t rows, const FusionScratch& s) {
   std::int64_t kept = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    s.ids[kept] = static_cast<std::int32_t>(i);
-    kept += mask[i] != 0 ? 1 : 0;
-  }
-  for (std::int64_t t = 0; t < tasks; ++t) {
-    const float* from = s.tile + t * s.stride;
-    float* to = s.kept + t * s.stride;
-    for (std::int64_t i = 0; i < kept; ++i) to[i] = from[s.ids[i]];
+  Ints ids = iota();
+  for (std::int64_t i = 0; i < count; i += lanes, ids = add(ids, broadcast(lanes))) {
+    std::uint8_t rest[lanes] = {};
+    const bool whole = i + lanes <= count;
+    if (!whole) __builtin_memcpy(rest, mask + i, static_cast<std::size_t>(count - i));
+    const unsigned admitted = nonzero(whole ? mask + i : rest);
+    compress(s.ids + kept, admitted, ids);
+    for (std::int64_t r = 0; r < rows; ++r) compress(to + r * s.stride + kept, admitted, load(from + r * s.stride + i));
+    kept += __builtin_popcount(admitted);
   }
   return kept;
 }
