@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "lists.hpp"
 #include "parallel.hpp"
 #include "scratch.hpp"
 
@@ -100,11 +101,14 @@ void run(FusionTask task, int num_threads,
          void (*kernel)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch)) {
   task.stride = scratch_stride(longest_request(task.scores));
   const std::int64_t rows = scratch_rows(task.scores.tasks);
-  parallel_for(task.scores.batch, num_threads, request_grain(task.scores, task.samples),
-               [&](std::int64_t begin, std::int64_t end) {
-                 kernel(task, begin, end,
-                        Scratch::of_this_thread().floats(static_cast<std::size_t>(rows * task.stride)));
-               });
+  parallel_for_lists(task.scores, task.samples, num_threads,
+                     [&](std::int64_t begin, std::int64_t end, std::int64_t first_sample, std::int64_t end_sample) {
+                       FusionTask share = task;
+                       share.first_sample = first_sample;
+                       share.end_sample = end_sample;
+                       kernel(share, begin, end,
+                              Scratch::of_this_thread().floats(static_cast<std::size_t>(rows * task.stride)));
+                     });
 }
 
 void check_size(std::size_t size, std::int64_t wanted, const char* message) {

@@ -43,9 +43,9 @@ inline constexpr std::int64_t fused_rows = 4;  // weight vectors fused at a time
 inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + 2 * fused_rows + 7; }
 
 // Requests with about 50 µs of work: a share of a thread is worth no less.
-inline std::int64_t request_grain(const Scores& scores, std::int64_t samples) {
+inline std::int64_t request_grain(const Scores& scores) {
   const std::int64_t per_request = scores.rows / (scores.batch > 0 ? scores.batch : 1) * (scores.tasks + 4);
-  return 1 + 400'000 / (1 + per_request * (samples > 0 ? samples : 1));
+  return 1 + 400'000 / (1 + per_request);
 }
 
 struct FusionTask {
@@ -58,6 +58,8 @@ struct FusionTask {
   float* values = nullptr;             // transformed scores, fused scores or the top k's
   std::int32_t* indices = nullptr;
   std::int64_t stride = 0;  // scratch_stride of the longest request
+  std::int64_t first_sample = 0;
+  std::int64_t end_sample = 1;  // samples [first, end) of G are to be done
 };
 
 // Each works on requests [begin, end) with scratch_rows · stride floats of scratch.

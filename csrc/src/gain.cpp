@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "parallel.hpp"
+#include "lists.hpp"
 #include "scratch.hpp"
 
 namespace pygrade {
@@ -40,10 +40,14 @@ void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_
       gain.data(),  stride};
   const auto size = static_cast<std::size_t>(detail::scratch_rows(scores.tasks) * stride + padded_k);
   const detail::GainKernels& kernels = PYGRADE_KERNELS(gain_kernels);
-  detail::parallel_for(scores.batch, num_threads, detail::request_grain(scores, samples),
-                       [&](std::int64_t begin, std::int64_t end) {
-                         kernels.topk_gain(task, begin, end, detail::Scratch::of_this_thread().floats(size));
-                       });
+  detail::parallel_for_lists(
+      scores, samples, num_threads,
+      [&](std::int64_t begin, std::int64_t end, std::int64_t first_sample, std::int64_t end_sample) {
+        detail::GainTask share = task;
+        share.first_sample = first_sample;
+        share.end_sample = end_sample;
+        kernels.topk_gain(share, begin, end, detail::Scratch::of_this_thread().floats(size));
+      });
 }
 
 }  // namespace pygrade

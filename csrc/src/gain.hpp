@@ -20,6 +20,8 @@ struct GainTask {
   const std::int32_t* component_list;  // [C]; null: every component ranks all candidates
   float* gain;                         // [B, G, C]
   std::int64_t stride;                 // scratch_stride of the longest request
+  std::int64_t first_sample = 0;
+  std::int64_t end_sample = 0;  // samples [first, end) of G are to be done
 };
 
 struct GainKernels {

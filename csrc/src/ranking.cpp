@@ -60,7 +60,7 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
   set_caps(task, rules, longest);
 
   const detail::RankingKernels& kernels = PYGRADE_KERNELS(ranking_kernels);
-  detail::parallel_for(scores.batch, num_threads, detail::request_grain(scores, 1),
+  detail::parallel_for(scores.batch, num_threads, detail::request_grain(scores),
                        [&](std::int64_t begin, std::int64_t end) {
                          static thread_local std::vector<std::int32_t> counters;  // kept: a warm call allocates nothing
                          counters.assign(static_cast<std::size_t>(2 * task.columns * task.slots), 0);

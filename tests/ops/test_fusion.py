@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pygrade import _core, fuse_scores, fuse_topk, reference, transform_scores
+from pygrade import _core, fuse_scores, fuse_topk, reference, topk_gain, transform_scores
 from pygrade.ops import dispatch
 from tests.tolerances import assert_close, same_bits
 
@@ -300,6 +300,25 @@ def test_threads_and_the_split_of_a_batch_change_nothing():
     assert torch.equal(one.indices, many.indices) and same_bits(one.values, many.values)
     half = fuse_topk(scores[32:].contiguous(), weights[32:].contiguous(), 20, "zlog")
     assert torch.equal(half.indices, one.indices[32:])
+
+
+@pytest.mark.parametrize("sizes", [[3000], [5, 0, 4000, 1], [0, 0], [700, 700, 700]])
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_share_the_samples_of_a_request(sizes, threads):
+    rows, batch = sum(sizes), len(sizes)
+    scores, weights = scores_of(1, rows, 8)[0], weights_of(batch, 100, 8)
+    offsets = torch.tensor([0, *np.cumsum(sizes)])
+    gains, discount = torch.rand(rows, 2, generator=torch.Generator().manual_seed(3)), torch.ones(9)
+    for transform in ("identity", "zscore"):
+        one, many = (
+            (
+                fuse_scores(scores, weights, transform, offsets=offsets, num_threads=n),
+                *fuse_topk(scores, weights, 9, transform, offsets=offsets, num_threads=n),
+                topk_gain(scores, weights, gains, 9, discount, transform=transform, offsets=offsets, num_threads=n),
+            )
+            for n in (1, threads)
+        )
+        assert all(same_bits(a, b) for a, b in zip(one, many, strict=True))
 
 
 @pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog", "log1p"])

@@ -68,8 +68,9 @@ void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     const bool jagged = task.scores.offsets != nullptr;
     float* to = task.values + (jagged ? request.first : request.first * samples);
     const std::int64_t step = jagged ? task.scores.rows : request.count;
-    for (std::int64_t g = 0; g < samples; g += fused_rows) {
-      const std::int64_t some = samples - g < fused_rows ? samples - g : fused_rows;
+    for (std::int64_t g = task.first_sample; g < task.end_sample; g += fused_rows) {
+      const std::int64_t left = task.end_sample - g;
+      const std::int64_t some = left < fused_rows ? left : fused_rows;
       fuse_tile(s.tile, task.stride, task.scores.tasks, task.weights + (b * samples + g) * task.scores.tasks, some,
                 request.count, {s.fused, task.stride});
       for (std::int64_t i = 0; i < some; ++i)
@@ -157,8 +158,9 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     }
     const std::int64_t depth = block_depth(count, task.k);
     const FusedRows rows{s.fused, task.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
-    for (std::int64_t g = 0; g < task.samples; g += fused_rows) {
-      const std::int64_t some = task.samples - g < fused_rows ? task.samples - g : fused_rows;
+    for (std::int64_t g = task.first_sample; g < task.end_sample; g += fused_rows) {
+      const std::int64_t left = task.end_sample - g;
+      const std::int64_t some = left < fused_rows ? left : fused_rows;
       const std::int64_t list = b * task.samples + g;
       fuse_tile(tile, task.stride, tasks, task.weights + list * tasks, some, count, rows);
       for (std::int64_t i = 0; i < some; ++i) {

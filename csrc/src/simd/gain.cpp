@@ -35,8 +35,9 @@ void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32
   const std::int64_t tasks = task.scores.tasks;
   const std::int64_t depth = block_depth(count, task.k);
   const FusedRows rows{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
-  for (std::int64_t g = 0; g < task.samples; g += fused_rows) {
-    const std::int64_t some = task.samples - g < fused_rows ? task.samples - g : fused_rows;
+  for (std::int64_t g = task.first_sample; g < task.end_sample; g += fused_rows) {
+    const std::int64_t left = task.end_sample - g;
+    const std::int64_t some = left < fused_rows ? left : fused_rows;
     fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + g) * tasks, some, count, rows);
     for (std::int64_t i = 0; i < some; ++i) {
       const FusedRows row = rows.from(i);

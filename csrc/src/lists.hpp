@@ -1,0 +1,51 @@
+// Splits the lists of a batch, G of each request, over threads by their number of candidates, so that one request of
+// many samples, or one that is longer than all others, keeps every thread at work.
+#pragma once
+
+#include "fusion.hpp"
+#include "parallel.hpp"
+
+namespace pygrade::detail {
+
+// Calls work(begin, end, first_sample, end_sample) on requests [begin, end), of which the samples in that range are to
+// be done; all together cover every list once. A list counts as its candidates and one more.
+template <class Work>
+void parallel_for_lists(const Scores& scores, std::int64_t samples, int num_threads, Work&& work) {
+  const std::int64_t batch = scores.batch;
+  const auto cost_before = [&](std::int64_t b) {
+    return ((scores.offsets != nullptr ? scores.offsets[b] : b * scores.candidates) + b) * samples;
+  };
+  const std::int64_t total = cost_before(batch);
+  const auto list_at = [&](std::int64_t cost) {  // b · samples + g
+    std::int64_t low = 0;
+    std::int64_t high = batch;
+    while (low < high) {  // the last request that begins at or before the cost
+      const std::int64_t middle = high - (high - low) / 2;
+      if (cost_before(middle) <= cost)
+        low = middle;
+      else
+        high = middle - 1;
+    }
+    if (low == batch) return batch * samples;
+    return low * samples + (cost - cost_before(low)) / (request_of(scores, low).count + 1);
+  };
+  const std::int64_t grain = 1 + 400'000 / (scores.tasks + 4);  // about 50 µs
+  parallel_for(total, num_threads, grain, [&](std::int64_t from, std::int64_t to) {
+    const std::int64_t first = from == 0 ? 0 : list_at(from);
+    const std::int64_t last = to == total ? batch * samples : list_at(to);
+    std::int64_t begin = first / samples;
+    const std::int64_t end = last / samples;
+    if (begin == end) {
+      if (first < last) work(begin, begin + 1, first % samples, last % samples);
+      return;
+    }
+    if (first % samples > 0) {
+      work(begin, begin + 1, first % samples, samples);
+      ++begin;
+    }
+    if (begin < end) work(begin, end, std::int64_t{0}, samples);
+    if (last % samples > 0) work(end, end + 1, std::int64_t{0}, last % samples);
+  });
+}
+
+}  // namespace pygrade::detail
