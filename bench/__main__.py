@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import harness, machine, results
+from bench import core, harness, machine, results
 
 Suite = Callable[[bool], Iterator[harness.Row]]
 NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
@@ -77,6 +77,7 @@ def main() -> int:
         if name not in NAMES:
             parser.error(f"suite {name!r} is unknown; want {', '.join(NAMES)} or all")
 
+    core.executable()
     machine.prepare(options.threads)
     table, reports = suites(), []
     for name in chosen:

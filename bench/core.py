@@ -15,24 +15,21 @@ BUILD = ROOT / "build" / "bench"
 
 @functools.cache
 def executable() -> Path | None:
-    """The built program, or None (with the reason printed) where there is no CMake or compiler."""
+    """The built program, or None (with the reason printed) where there is no CMake or compiler.
+
+    Ask before the process is pinned: children inherit that, and a build may use every processor.
+    """
     commands = [
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
         ["cmake", "--build", str(BUILD), "--target", "pygrade_core_bench", "--parallel", "2"],
     ]
-    everywhere = _unpinned()
     for command in commands:
         try:
-            subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=everywhere)
+            subprocess.run(command, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
             return None
     return BUILD / "pygrade_core_bench"
-
-
-def _unpinned() -> Any:
-    """The timed process is pinned, which its children inherit; a build may use every processor."""
-    return lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
 def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:
