@@ -34,12 +34,20 @@ struct Workspace {
   std::vector<std::int64_t> index;  // of each place of the arrays, -1 in padding
   std::vector<double> score, gain, discount, present, slope;
 
+  std::size_t places = 0;
+
+  void reset(std::size_t most) {
+    index.resize(most);
+    for (auto* values : {&score, &gain, &discount, &present}) values->resize(most);
+    slope.assign(most, 0.0);
+    places = 0;
+  }
   void append(double s, double g, double d, double p, std::int64_t i) {
-    score.push_back(s);
-    gain.push_back(g);
-    discount.push_back(d);
-    present.push_back(p);
-    index.push_back(i);
+    score[places] = s;
+    gain[places] = g;
+    discount[places] = d;
+    present[places] = p;
+    index[places++] = i;
   }
   void pad(std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) append(0.0, 0.0, 0.0, 0.0, -1);
@@ -60,11 +68,10 @@ detail::LambdaRow lay_out(const Row& row, std::span<const float> discount, doubl
   const std::size_t ranked = w.keys.size();
   for (std::int64_t i = 0; i < row.count; ++i)
     if (!row.counts(i) || row.scores[i] != row.scores[i]) w.keys.push_back(static_cast<std::uint64_t>(i));
-  for (auto* values : {&w.score, &w.gain, &w.discount, &w.present}) values->clear();
-  w.index.clear();
+  w.reset(w.keys.size() + 24);  // with the padding of both parts and of the end
   detail::LambdaRow result{};
   for (const bool of_least : {true, false}) {
-    const std::size_t begin = w.index.size();
+    const std::size_t begin = w.places;
     std::int64_t seen = 0;
     for (std::size_t rank = 0; rank < w.keys.size(); ++rank) {
       const auto i = static_cast<std::int64_t>(w.keys[rank] & 0xffffffffu);
@@ -74,13 +81,12 @@ detail::LambdaRow lay_out(const Row& row, std::span<const float> discount, doubl
                i);
       seen += rank < discount.size();
     }
-    const std::size_t count = w.index.size() - begin;
+    const std::size_t count = w.places - begin;
     (of_least ? result.least : result.others) = static_cast<std::int64_t>(count);
     (of_least ? result.seen_least : result.seen_others) = seen;
     w.pad((8 - count % 8) % 8);
   }
   w.pad(8);  // the kernel reads whole vectors from any place on
-  w.slope.assign(w.index.size(), 0.0);
   result.score = w.score.data();
   result.gain = w.gain.data();
   result.discount = w.discount.data();
@@ -131,7 +137,7 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
       std::fill_n(out, count, 0.0f);
       const detail::LambdaRow pairs = lay_out(row, discount, inverse_temperature, workspace);
       loss[static_cast<std::size_t>(b)] = static_cast<float>(kernels.add_pairs(pairs));
-      for (std::size_t i = 0; i < workspace.index.size(); ++i)
+      for (std::size_t i = 0; i < workspace.places; ++i)
         if (workspace.index[i] >= 0)
           out[workspace.index[i]] = static_cast<float>(workspace.slope[i] * inverse_temperature);
     }
