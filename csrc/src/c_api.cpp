@@ -28,6 +28,11 @@ pygrade_status fail(pygrade_status status, const char* message) noexcept {
   return status;
 }
 
+// The text of a log is longer than the caller's memory.
+struct TooSmall : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // Runs `call`; whatever it throws becomes a status and a message.
 template <class Call>
 pygrade_status guarded(Call&& call) noexcept {
@@ -39,6 +44,8 @@ pygrade_status guarded(Call&& call) noexcept {
     return fail(PYGRADE_NOT_FOUND, error.what());
   } catch (const ArtefactError& error) {
     return fail(PYGRADE_BAD_ARTEFACT, error.what());
+  } catch (const TooSmall& error) {
+    return fail(PYGRADE_BUFFER_TOO_SMALL, error.what());
   } catch (const std::invalid_argument& error) {
     return fail(PYGRADE_INVALID_ARGUMENT, error.what());
   } catch (const std::bad_alloc&) {
@@ -129,6 +136,41 @@ PageBuffer buffer_of(const pygrade_ranker& ranker, const pygrade_page& given) {
           optional_span(given.concentration, ranker.tasks.size())};
 }
 
+// What a ranking wrote into the caller's struct.
+Page page_of(const pygrade_page& given) {
+  require(given.filled >= 0 && static_cast<std::size_t>(given.filled) <= given.k, "page.filled is not in 0 … page.k");
+  require(given.weights != nullptr && given.concentration != nullptr, "page.weights or page.concentration is NULL");
+  Page page;
+  page.filled = given.filled;
+  page.explored = given.explored != 0;
+  page.seed = given.seed;
+  static_assert(sizeof page.policy_version < sizeof given.policy_version);
+  std::memcpy(page.policy_version.data(), given.policy_version, sizeof page.policy_version);
+  for (const char c : page.policy_version)
+    require((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'), "page.policy_version is not one");
+  return page;
+}
+
+LogIds ids_of(const pygrade_log_ids& given, std::size_t candidates) {
+  constexpr std::size_t most = std::numeric_limits<std::int32_t>::max();
+  require((given.flags & ~std::uint32_t{PYGRADE_LOG_TIMESTAMP}) == 0 && given.reserved == 0,
+          "ids.flags has an unknown bit");
+  require(given.request_id == nullptr || given.request_id_size <= most, "ids.request_id_size is above 2^31 - 1");
+  require(given.user_id == nullptr || given.user_id_size <= most, "ids.user_id_size is above 2^31 - 1");
+  LogIds ids;
+  if (given.request_id != nullptr) ids.request_id = {given.request_id, given.request_id_size};
+  if (given.user_id != nullptr) ids.user_id = {given.user_id, given.user_id_size};
+  ids.item_id = optional_span(given.item_id, candidates);
+  if (given.flags & PYGRADE_LOG_TIMESTAMP) ids.timestamp = given.timestamp;
+  return ids;
+}
+
+void write_text(const std::string& text, char* to, std::size_t capacity, std::size_t* length) {
+  *length = text.size();
+  if (text.size() > capacity) throw TooSmall("the text is longer than capacity");
+  text.copy(to, text.size());
+}
+
 void make(std::shared_ptr<const Policy> policy, const RankerOptions& options, pygrade_ranker** ranker) {
   *ranker = new pygrade_ranker(std::move(policy), options);
 }
@@ -210,6 +252,34 @@ pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request
     std::memset(result.policy_version, 0, sizeof result.policy_version);
     ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
     write_struct(result, result.size, page);
+  });
+}
+
+pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity, size_t* length) {
+  return guarded([&] {
+    require(ranker != nullptr, "ranker is NULL");
+    require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
+    std::string header;
+    append_log_header(*ranker->ranker.policy(), header);
+    write_text(header, text, capacity, length);
+  });
+}
+
+pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygrade_request* request,
+                                       const pygrade_page* page, const pygrade_log_ids* ids, char* text,
+                                       size_t capacity, size_t* length) {
+  return guarded([&] {
+    require(ranker != nullptr, "ranker is NULL");
+    require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
+    const auto asked = request_of(*ranker, read_struct(request, sizeof(pygrade_request), "request is NULL"));
+    const auto given = read_struct(page, sizeof(pygrade_page), "page is NULL");
+    const PageBuffer buffer = buffer_of(*ranker, given);
+    const Page ranked = page_of(given);
+    const auto known = read_struct(ids, sizeof(pygrade_log_ids), "ids is NULL");
+    std::string rows;
+    append_log_rows(*ranker->ranker.policy(), asked, buffer, ranked,
+                    ids_of(known, asked.predictions.size() / ranker->tasks.size()), rows);
+    write_text(rows, text, capacity, length);
   });
 }
 

@@ -287,6 +287,36 @@ std::vector<std::byte> boxed(Struct value, Random& random) {
   return box;
 }
 
+// The log of a page, of arguments changed here and there; what is written lies within the text, and is whole lines.
+void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page page, std::size_t candidates,
+             Random& random) {
+  const auto items = some<std::int64_t>(candidates, [&] { return static_cast<std::int64_t>(random.next()); });
+  constexpr std::string_view names[] = {"r1", "", "a,\"b\"\n", "\xff"};
+  const std::string_view request_id = names[random.below(std::size(names))];
+  pygrade_log_ids ids{};
+  if (!random.one_in(5)) ids.request_id = request_id.data();
+  ids.request_id_size = ids.request_id == nullptr ? near(2, random) : request_id.size();
+  if (random.one_in(2)) ids.item_id = items.data();
+  ids.timestamp = static_cast<std::int64_t>(random.next());
+  ids.flags = static_cast<std::uint32_t>(random.one_in(30) ? random.next() : random.below(2));
+  if (random.one_in(30)) page.filled = static_cast<std::int32_t>(random.next());
+  if (random.one_in(30)) page.policy_version[random.below(16)] = static_cast<char>(random.next());
+  page.size = sizeof page;
+  const auto box = boxed(ids, random);
+  std::vector<char> text(random.below(random.one_in(2) ? 1'000 : 40'000), '\x7f');
+  std::size_t length = 0;
+  const auto status =
+      pygrade_ranker_log_rows(ranker, request, &page, reinterpret_cast<const pygrade_log_ids*>(box.data()),
+                              text.empty() ? nullptr : text.data(), text.size(), &length);
+  expect(status == PYGRADE_OK || status == PYGRADE_INVALID_ARGUMENT || status == PYGRADE_BUFFER_TOO_SMALL,
+         "another status of a log");
+  expect((status == PYGRADE_OK) == (pygrade_last_error()[0] == '\0'), "a failure without its text");
+  expect((status == PYGRADE_BUFFER_TOO_SMALL) == (length > text.size()), "the length and the status differ");
+  const std::size_t written = status == PYGRADE_OK ? length : 0;
+  expect(written == 0 || text[written - 1] == '\n', "a log does not end with a line");
+  for (std::size_t i = written; i < text.size(); ++i) expect(text[i] == '\x7f', "a log wrote behind its length");
+}
+
 // The arguments describe memory that is really there (a C caller that lies is beyond help), and are otherwise anything.
 bool run_c_api(Random& random) {
   static pygrade_ranker* const rankers[] = {[] {
@@ -365,6 +395,7 @@ bool run_c_api(Random& random) {
            "an index is out of range");
     expect(!on_page || request.mask == nullptr || mask[static_cast<std::size_t>(index)] != 0, "a masked item is shown");
   }
+  run_log(ranker, reinterpret_cast<const pygrade_request*>(request_box.data()), page, candidates, random);
   return true;
 }
 

@@ -9,8 +9,9 @@ using namespace pygrade::tests;
 
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
-static_assert(sizeof(void*) != 8 || (sizeof(pygrade_ranker_options) == 16 && sizeof(pygrade_request) == 128 &&
-                                     sizeof(pygrade_page) == 88 && sizeof(pygrade_counters) == 56));
+static_assert(sizeof(void*) != 8 ||
+              (sizeof(pygrade_ranker_options) == 16 && sizeof(pygrade_request) == 128 && sizeof(pygrade_page) == 88 &&
+               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
 
 namespace {
@@ -85,6 +86,75 @@ TEST(a_page_equals_the_cpp_one) {
   counters.size = sizeof counters;
   CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters), PYGRADE_OK);
   CHECK(counters.requests == 1 && counters.explored == 1 && counters.fallback_global == 0);
+  pygrade_ranker_free(ranker);
+}
+
+TEST(log_rows_equal_the_cpp_ones) {
+  pygrade_ranker* ranker = create();
+  auto predictions = make_predictions(5);
+  predictions[4] = nan_value;
+  PageMemory memory(3);
+  pygrade_request request = request_of(predictions);
+  request.scenario = "search";
+  request.scenario_size = 6;
+  request.flags = PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW;
+  request.draw = 77;
+  pygrade_page page = page_of(memory);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  const std::vector<std::int64_t> items = {7, 8, 9, 10, 11};
+  pygrade_log_ids ids{};
+  ids.size = sizeof ids;
+  ids.request_id = "r,1";
+  ids.request_id_size = 3;
+  ids.item_id = items.data();
+  ids.timestamp = 99;
+  ids.flags = PYGRADE_LOG_TIMESTAMP;
+
+  PageMemory same(3);
+  const auto policy = make_policy();
+  pygrade::Ranker direct(policy);
+  const pygrade::Request asked{
+      .context = context, .predictions = predictions, .scenario = "search", .explore = true, .draw = 77};
+  std::string header, rows;
+  append_log_header(*policy, header);
+  append_log_rows(*policy, asked, same, direct.rank(asked, same), {"r,1", {}, items, 99}, rows);
+
+  std::size_t length = 0;
+  std::string text(header.size(), 'x');
+  CHECK_EQUAL(pygrade_ranker_log_header(ranker, text.data(), text.size(), &length), PYGRADE_OK);
+  CHECK_EQUAL(length, header.size());
+  CHECK_EQUAL(text, header);
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, nullptr, 0, &length), PYGRADE_BUFFER_TOO_SMALL,
+              "longer than capacity");
+  CHECK_EQUAL(length, rows.size());
+  text.assign(length, 'x');
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), length - 1, &length),
+              PYGRADE_BUFFER_TOO_SMALL, "longer than capacity");
+  CHECK_EQUAL(text, std::string(length, 'x'));
+  CHECK_EQUAL(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), length, &length), PYGRADE_OK);
+  CHECK_EQUAL(text, rows);
+  CHECK(rows.find(",77,") != std::string::npos && rows.find(policy->version() + ",dirichlet,99") != std::string::npos);
+
+  const auto refused = [&](auto change, const std::string& reason) {
+    pygrade_page other = page;
+    pygrade_log_ids whose = ids;
+    change(other, whose);
+    check_fails(pygrade_ranker_log_rows(ranker, &request, &other, &whose, text.data(), text.size(), &length),
+                PYGRADE_INVALID_ARGUMENT, reason);
+  };
+  refused([](auto& p, auto&) { p.filled = 4; }, "page.filled");
+  refused([](auto& p, auto&) { p.filled = -1; }, "page.filled");
+  refused([](auto& p, auto&) { p.weights = nullptr; }, "page.weights");
+  refused([](auto& p, auto&) { p.policy_version[3] = '"'; }, "page.policy_version");
+  refused([](auto&, auto& i) { i.flags = 2; }, "ids.flags");
+  refused([](auto&, auto& i) { i.request_id_size = SIZE_MAX; }, "ids.request_id_size");
+  refused([](auto&, auto& i) { i.user_id = "", i.user_id_size = SIZE_MAX; }, "ids.user_id_size");
+  refused([](auto&, auto& i) { i.size = 8; }, "sizeof");
+  check_fails(pygrade_ranker_log_header(ranker, nullptr, 9, &length), PYGRADE_INVALID_ARGUMENT, "text or length");
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, &ids, text.data(), 9, nullptr), PYGRADE_INVALID_ARGUMENT,
+              "text or length");
+  check_fails(pygrade_ranker_log_rows(ranker, &request, &page, nullptr, text.data(), 9, &length),
+              PYGRADE_INVALID_ARGUMENT, "ids is NULL");
   pygrade_ranker_free(ranker);
 }
 

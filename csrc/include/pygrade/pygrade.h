@@ -8,7 +8,8 @@
  * headers make no such promise: build them with the library that they came with.
  *
  * Every function that can fail returns a pygrade_status; the text of the calling thread's last failure stands in
- * pygrade_last_error(). Failed calls write nothing. No C++ exception leaves the library. Threads may use one ranker at
+ * pygrade_last_error(). Failed calls write nothing (but for the length
+ * of a text that does not fit). No C++ exception leaves the library. Threads may use one ranker at
  * once, also while one of them reloads it; only pygrade_ranker_free must come last and alone. Pointers that a call gets
  * are not kept after it. */
 #ifndef PYGRADE_H
@@ -32,7 +33,8 @@ enum {
   PYGRADE_NOT_FOUND = 2,        /* there is no policy at the path */
   PYGRADE_BAD_ARTEFACT = 3,     /* the policy is damaged, of another format version, or of another schema */
   PYGRADE_OUT_OF_MEMORY = 4,
-  PYGRADE_INTERNAL = 5
+  PYGRADE_INTERNAL = 5,
+  PYGRADE_BUFFER_TOO_SMALL = 6 /* the text does not fit; its length was written, nothing else */
 };
 
 /* PYGRADE_ABI_VERSION of the library that runs. */
@@ -119,6 +121,36 @@ typedef struct pygrade_page {
 
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
                                                pygrade_page* page);
+
+/* Whom a request and its candidates belong to, for the log. */
+enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };
+typedef struct pygrade_log_ids {
+  size_t size;            /* sizeof(pygrade_log_ids) */
+  const char* request_id; /* UTF-8; NULL: empty */
+  size_t request_id_size; /* bytes */
+  const char* user_id;    /* UTF-8; NULL: empty */
+  size_t user_id_size;    /* bytes */
+  const int64_t* item_id; /* [candidates], or NULL: the index of the candidate */
+  int64_t timestamp;      /* ms since 1970 */
+  uint32_t flags;         /* PYGRADE_LOG_… */
+  uint32_t reserved;      /* 0 */
+} pygrade_log_ids;
+
+/* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
+ * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, scenario,
+ * w_<task> (the served weights), a_<task> (the concentration, where explored), seed, policy_version, exploration and
+ * timestamp: those that the Python and the C++ rankers write, and that training and off-policy estimates read. The y_
+ * are 0 where shown and empty elsewhere: join the feedback by request_id and item_id. A candidate with a NaN prediction
+ * is left out, or if shown gets the smallest prediction of the task.
+ *
+ * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
+ * `*length` becomes the length of the text; where it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL
+ * and `text` (which may be NULL with capacity 0) is left alone. */
+PYGRADE_API pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity,
+                                                     size_t* length);
+PYGRADE_API pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygrade_request* request,
+                                                   const pygrade_page* page, const pygrade_log_ids* ids, char* text,
+                                                   size_t capacity, size_t* length);
 
 typedef struct pygrade_counters {
   size_t size; /* sizeof(pygrade_counters) */
