@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORE := $(shell find csrc CMakeLists.txt -type f)
 
-.PHONY: demo test check check-kernels format bench clean
+.PHONY: demo test check check-kernels gpu-check format bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/pygrade demo
@@ -28,6 +28,18 @@ check-kernels: $(VENV)/ready
 	$(BIN)/python -m bench.resources --check --jobs 2 $(UPDATE)
 	[ -d build/triton-3.6/triton ] || $(BIN)/python -m pip install --no-deps --target build/triton-3.6 'triton==3.6.*'
 	PYTHONPATH=build/triton-3.6 $(BIN)/python -m bench.resources --check --jobs 2 $(UPDATE)
+
+# On a machine with a GPU, without network, with the Python that has torch and triton: make gpu-check PYTHON=python3.
+# STEPS=parity,bench runs some of it; DEVICE=cpu makes a dry run in .venv.
+DEVICE ?= cuda
+ifeq ($(DEVICE),cuda)
+gpu-check:
+	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index -e .
+	$(PYTHON) -m bench.gpu_check --steps "$(STEPS)"
+else
+gpu-check: $(VENV)/ready
+	$(BIN)/python -m bench.gpu_check --device $(DEVICE) --steps "$(STEPS)"
+endif
 
 bench: $(VENV)/peers
 	$(BIN)/python -m bench

@@ -4,6 +4,7 @@
     python -m bench --quick                       a look at all of them, below a minute
     python -m bench --suite serving --json        one JSON object on standard output
     python -m bench compare A.json B.json         what changed beyond the noise
+    python -m bench --device cuda                 the Triton kernels on a GPU (bench/bench_cuda.py)
     python -m bench report                        tables and pictures from the committed results
 
 A full run writes <suite>-<isa>.json and .csv to bench/results/; ``--out`` names another place. One pinned thread, or
@@ -59,6 +60,10 @@ def main() -> int:
         from bench.compare import main as compare
 
         return compare(sys.argv[2:])
+    if any(argument.split("=")[0] == "--device" for argument in sys.argv[1:]):
+        from bench.bench_cuda import main as on_gpu
+
+        return on_gpu(sys.argv[1:])
     if sys.argv[1:2] == ["report"]:
         from bench.report import main as report
 

@@ -174,7 +174,9 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
 
     entries: list[dict[str, Any]] = []
     seen: set[str] = set()
-    with atomic_directory(out) as directory:
+    # Without line numbers the bytes don't depend on where the sources lie.
+    with atomic_directory(out) as directory, triton.knobs.compilation.scope():
+        triton.knobs.compilation.disable_line_info = True
         for name in chosen:
             log(f"{name}: {', '.join(wanted)}")
             for launch in record(VARIANTS[name].call):

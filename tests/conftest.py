@@ -35,8 +35,9 @@ def device(pytestconfig):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def kernels_take_cpu_tensors(device):
+def kernels_take_cpu_tensors(pytestconfig):
     """With ``--device cuda`` a test that sends CPU tensors to the backend "triton" runs the kernels on the GPU."""
+    device = pytestconfig.getoption("--device")
     if device == "cpu":
         yield
         return
@@ -47,9 +48,9 @@ def kernels_take_cpu_tensors(device):
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory(device):
+def poisoned_memory(pytestconfig):
     """Every torch.empty comes filled with NaN (or the largest integer), so that an unwritten element shows."""
-    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+    torch.use_deterministic_algorithms(True, warn_only=pytestconfig.getoption("--device") != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)

@@ -2,10 +2,8 @@ import os
 import subprocess
 import sys
 
-import mpmath
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,6 +152,8 @@ ALPHAS = [0.02, 0.1, 0.5, 0.99, 1.0, 1.5, 5.0, 50.0, 1e3, 1e4]
 
 
 def test_marginals_are_beta():
+    scipy = pytest.importorskip("scipy")
+    pytest.importorskip("scipy.stats")
     """Every marginal against its exact Beta law, by log-weight where it underflows; the bound counts all the tests."""
     draws, pairs = 20_000, [(a, b) for a in ALPHAS for b in (0.02, 1.0, 30.0, 1e4)]
     sample = dirichlet_sample(torch.tensor(pairs), draws, 2024)
@@ -178,6 +178,8 @@ def test_marginals_are_beta():
 
 
 def test_gamma_of_two_equal_tasks_is_symmetric_and_uniform():
+    scipy = pytest.importorskip("scipy")
+    pytest.importorskip("scipy.stats")
     """w / (w + w') of a subset is again Beta: an amalgamation and a subcomposition of one row of eight tasks."""
     draws = 40_000
     concentration = torch.tensor([ROWS[0]])
@@ -209,6 +211,8 @@ def test_moments():
 
 
 def test_tasks_and_samples_are_independent():
+    scipy = pytest.importorskip("scipy")
+    pytest.importorskip("scipy.stats")
     """χ² of quartile tables: two gamma variates of one sample, and one weight in neighbouring samples and rows."""
     draws = 20_000
     sample = dirichlet_sample(torch.full((2, 3), 0.7), draws, 8)
@@ -230,6 +234,7 @@ def test_tasks_and_samples_are_independent():
 
 
 def test_special_functions():
+    mpmath = pytest.importorskip("mpmath")
     generator = np.random.default_rng(0)
     x = np.concatenate([10.0 ** generator.uniform(-30, 7, 200), generator.uniform(0.5, 12.0, 200), [1.0, 2.0, 8.0]])
     found = np.empty((x.size, 3))

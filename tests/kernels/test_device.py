@@ -1,0 +1,201 @@
+"""Every op where kernels run: on a GPU with ``--device cuda``, else in the interpreter, on fewer and smaller cases."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+import pygrade
+from bench import bench_cuda
+from bench.device_ops import OPS, SMALL, inputs, on_device, to, verify
+from pygrade.ops import dispatch
+from tests.kernels.adapter import adapted
+from tests.tolerances import assert_close, same_bits
+
+MEDIUM = {"B": 64, "N": 777, "T": 7, "G": 16, "k": 40, "C": 3}
+NAMES = [op.name for op in OPS]
+BITS = [op for op in OPS if op.exact and op.name != "rollout"]
+gpu = pytest.mark.skipif("config.getoption('--device') == 'cpu'", reason="needs a GPU: --device cuda")
+
+
+@contextmanager
+def warps(count: int | None):
+    """Inside the block every kernel is launched with ``count`` warps instead of its own choice."""
+    from triton.runtime.jit import JITFunction
+
+    original = JITFunction.run
+
+    def run(self, *arguments, grid, warmup, **keywords):
+        return original(self, *arguments, grid=grid, warmup=warmup, **keywords | {"num_warps": count or 4})
+
+    if count is not None:
+        JITFunction.run = run
+    try:
+        yield
+    finally:
+        JITFunction.run = original
+
+
+def results(op, given):
+    return [part.clone() for part in on_device(op, given)]
+
+
+@pytest.mark.parametrize("op", OPS, ids=NAMES)
+def test_agrees_with_the_core(op, device):
+    assert verify(op, inputs(SMALL, device)) > 0
+    if device == "cuda":
+        verify(op, inputs(MEDIUM, device, seed=3))
+        verify(op, inputs({**MEDIUM, "T": 1, "G": 1, "k": 1, "C": 1}, device, seed=4))
+
+
+@pytest.mark.parametrize("op", BITS, ids=[op.name for op in BITS])
+def test_repeats_are_identical_whatever_the_launch(op, device):
+    repeats = 100 if device == "cuda" else 2
+    given = inputs(MEDIUM if device == "cuda" else SMALL, device)
+    first = results(op, given)
+    for number in range(repeats):
+        with warps((None, 1, 2, 4, 8)[number % 5] if device == "cuda" else None):
+            again = results(op, given)
+        for mine, theirs in zip(again, first, strict=True):
+            assert same_bits(mine, theirs), f"repeat {number}"
+
+
+@gpu
+@pytest.mark.parametrize("op", [op for op in OPS if not op.backward], ids=lambda op: op.name)
+def test_a_cuda_graph_replays_on_new_inputs(op):
+    given, other = inputs(MEDIUM, "cuda", seed=1), inputs(MEDIUM, "cuda", seed=2)
+    other["seed"] = given["seed"]  # captured with the launch
+    on_device(op, given)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = on_device(op, given)
+    expected = results(op, other)
+    for name, value in other.items():
+        if isinstance(value, torch.Tensor):
+            given[name].copy_(value)
+    graph.replay()
+    torch.cuda.synchronize()
+    for mine, theirs in zip(captured, expected, strict=True):
+        assert same_bits(mine, theirs)
+
+
+@gpu
+@pytest.mark.parametrize("op", OPS, ids=NAMES)
+def test_runs_on_the_current_stream(op):
+    """Inputs come late on a side stream: a kernel on another stream would read what was there before."""
+    given, other = inputs(MEDIUM, "cuda", seed=1), inputs(MEDIUM, "cuda", seed=2)
+    other["seed"] = given["seed"]
+    expected = results(op, other)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(50_000_000)
+        for name, value in other.items():
+            if isinstance(value, torch.Tensor):
+                given[name].copy_(value)
+        found = results(op, given)
+    stream.synchronize()
+    for mine, theirs in zip(found, expected, strict=True):
+        assert same_bits(mine, theirs)
+
+
+@gpu
+@pytest.mark.parametrize("op", [op for op in OPS if op.name != "lambda_loss"], ids=lambda op: op.name)
+def test_never_waits_for_the_gpu(op):
+    given = inputs(MEDIUM, "cuda")
+    on_device(op, given)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        on_device(op, given)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@gpu
+def test_a_rollout_needs_little_memory_beside_its_results():
+    given = inputs({"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}, "cuda")
+    op = next(op for op in OPS if op.name == "rollout")
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    size = sum(part.numel() * part.element_size() for part in on_device(op, given))
+    assert torch.cuda.max_memory_allocated() - before < size + (64 << 20)
+
+
+@gpu
+def test_ops_compile_whole_on_the_gpu():
+    given = inputs(SMALL, "cuda")
+
+    def step(scores: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+        drawn = pygrade.dirichlet_sample(alpha, 5, 3).weights
+        return pygrade.topk_gain(scores * 2.0, drawn, given["gains"], 9, given["discount"]) + 1.0
+
+    compiled = torch.compile(step, fullgraph=True)
+    arguments = given["scores"], given["concentration"]
+    assert_close(compiled(*arguments).cpu(), step(*arguments).cpu().double())
+
+
+@gpu
+def test_bad_rows_give_nan_and_validate_names_them():
+    alpha = torch.ones(3, 2, device="cuda")
+    alpha[1, 1] = -1.0
+    drawn = pygrade.dirichlet_sample(alpha, 4, 0).weights.cpu()
+    assert torch.isnan(drawn[1]).all() and torch.isfinite(drawn[[0, 2]]).all()
+    with pytest.raises(ValueError, match=r"concentration\[1, 1\] is -1; want a finite number > 0"):
+        pygrade.dirichlet_sample(alpha, 4, 0, validate=True)
+
+
+@gpu
+def test_gradients_on_the_gpu_are_those_of_the_core():
+    given = inputs(MEDIUM, "cuda")
+    gradients = []
+    for device in ("cuda", "cpu"):
+        here = to(given, device)
+        scores, weights = (here[name].detach().requires_grad_() for name in ("scores", "weights"))
+        alpha = here["concentration"].detach().requires_grad_()
+        value = pygrade.fuse_scores(scores, weights, "zlog").square().mean()
+        value = value + pygrade.dirichlet_log_prob(alpha, here["log_weights"], 1e-4).mean()
+        value = value + pygrade.dirichlet_entropy(alpha).mean() + pygrade.dirichlet_kl(alpha, here["reference"]).mean()
+        gradients.append([g.cpu() for g in torch.autograd.grad(value, (scores, weights, alpha))])
+    for mine, theirs in zip(*gradients, strict=True):
+        assert_close(mine, theirs.double())
+
+
+def test_the_adapter_returns_results_and_updates_outputs():
+    def launch(x, out, *, scale):
+        assert x.data_ptr() != given.data_ptr()  # moved, here to a copy
+        out.copy_(x * scale)
+        return x + 1.0, out
+
+    given, out = torch.ones(3), torch.zeros(3)
+    first, second = adapted(launch, "cpu")(given, out, scale=2.0)
+    assert out.tolist() == second.tolist() == [2.0, 2.0, 2.0] and first.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_the_bench_of_the_gpu_runs_dry(capsys, tmp_path, device):
+    trace = tmp_path / "trace.json"
+    arguments = ["--device", device, "--only", "entropy", "--quick", "--no-compile", "--profile", str(trace)]
+    assert bench_cuda.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert "1 ops agree with the C++ core" in text and "dirichlet_entropy" in text
+    assert trace.stat().st_size > 0
+    for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"]):
+        with pytest.raises(SystemExit):
+            bench_cuda.main(wrong)
+
+
+def test_the_bench_says_which_targets_were_reached(tmp_path):
+    def line(contender, time):
+        return bench_cuda.Line("card", "rollout", "B=4096 N=1", contender, time, time, time, 1.0, 2.0, 0.5)
+
+    lines = [line("pygrade", 10.0), line("torch", 65.0), line("torch.compile", 15.0)]
+    reached, missed = bench_cuda.targets(lines).splitlines()
+    assert reached == "rollout B=4096: 6.50 × torch; target 6 ×: reached"
+    assert missed == "rollout B=4096: 1.50 × torch.compile; target 2 ×: missed"
+    bench_cuda.write(lines, tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_text().splitlines()[1].startswith("card,rollout,B=4096 N=1,pygrade,10.0,10.0")
+    assert "6.50" in bench_cuda.table(lines)
+
+
+def test_the_backend_of_a_gpu_tensor_is_triton(device):
+    assert dispatch.backend(torch.zeros(1, device=device)) == ("triton" if device == "cuda" else "cpu")

@@ -1,0 +1,59 @@
+"""The script that a GPU machine runs: its steps exist and name files that exist, and failures are reported."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import gpu_check
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("where", ["cuda", "cpu"])
+def test_steps_name_what_exists(where, tmp_path):
+    steps = gpu_check.steps(where, tmp_path)
+    assert [s.name for s in steps] == [
+        "machine", "parity", "device", "bench", "launch", "numeric", "memcheck", "racecheck",
+    ]  # fmt: skip
+    for step in steps:
+        assert 0 < step.seconds < 600
+        for word in step.command:
+            if word.startswith("tests/"):
+                assert (ROOT / word).exists(), word
+        modules = [step.command[i + 1] for i, word in enumerate(step.command) if word == "-m"]
+        for module in modules:
+            path = ROOT / module.replace(".", "/")
+            assert module == "pytest" or path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
+        if "--device" in step.command:
+            assert step.command[step.command.index("--device") + 1] == where
+
+
+def test_a_step_that_fails_hangs_or_is_missing_is_reported(tmp_path):
+    def outcome(*command, seconds=60, skip=""):
+        return gpu_check.run(gpu_check.Step("x", command, seconds, skip), tmp_path, {})
+
+    assert outcome(sys.executable, "-c", "print('fine')").result == "passed"
+    assert (tmp_path / "x.log").read_text() == "fine\n"
+    failed = outcome(sys.executable, "-c", "raise SystemExit(3)")
+    assert (failed.result, failed.note) == ("failed", "exit code 3")
+    assert outcome(sys.executable, "-c", "while True: pass", seconds=1).result == "timed out"
+    assert outcome("no-such-program").result == "failed"
+    skipped = outcome("no-such-program", skip="not here")
+    assert (skipped.result, skipped.note) == ("skipped", "not here")
+
+
+def test_a_failed_step_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    made = [
+        gpu_check.Step("one", (sys.executable, "-c", "raise SystemExit(1)"), 60),
+        gpu_check.Step("two", (sys.executable, "-c", "print('second')"), 60),
+    ]
+    monkeypatch.setattr(gpu_check, "steps", lambda device, out: made)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--device", "cpu", "--out", str(tmp_path)])
+    assert gpu_check.main() == 1
+    assert "second" in capsys.readouterr().out
+    assert [o["result"] for o in json.loads((tmp_path / "summary.json").read_text())] == ["failed", "passed"]
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--device", "cpu", "--steps", "three", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        gpu_check.main()
