@@ -12,7 +12,7 @@ from torch import Tensor
 from pygrade.extras import require
 from pygrade.logs import Logs
 from pygrade.policy import project_weights
-from pygrade.reward import RewardData
+from pygrade.reward import RewardData, logged_weights
 
 Array = NDArray[Any]
 
@@ -56,14 +56,8 @@ def equal_weights(tasks: int) -> Tensor:
 
 def production_weights(logs: Logs) -> Tensor | None:
     """Mean logged weights [T] of the requests served without weight exploration; None where the log has no weights."""
-    if logs.weights is None:
-        return None
-    known = ~np.isnan(logs.weights).any(1)
-    plain = known if logs.exploration is None else known & (logs.exploration != "dirichlet")
-    if not plain.any():
-        return None
-    mean = logs.weights[plain].astype(np.float64).mean(0)
-    return torch.from_numpy(mean / mean.sum()).float() if mean.sum() > 0 else None
+    mean = logged_weights(logs)
+    return None if mean is None else torch.from_numpy(mean)
 
 
 def best_static_weights(

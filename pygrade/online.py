@@ -13,7 +13,9 @@ held by the KL term to the reference, which is the policy that the learner began
 A share of the requests whose weights were drawn is never learned from: it judges. Before a version is published, and at
 every update afterwards, `offpolicy.compare` estimates from the exact densities of those draws what it earns against the
 reference. A version whose interval lies below ``-guard`` of the reference's value is not published; one that was, and
-now does, is taken back: the reference is served again, and learning starts from there.
+now does, is taken back: the reference is served again, and learning starts from there. The draws of versions far from
+the reference tell little of it, and an estimate of too small an effective sample decides nothing: serve a small share
+of the traffic by the reference, exploring, and the guard keeps its sight.
 """
 
 import copy
@@ -68,7 +70,9 @@ class OnlineConfig:
     wait: int = 3_600_000  # ms after which a request's feedback counts as complete; what comes later is dropped
     waiting: int = 100_000  # events kept whose request is not known yet
     guard: float = 0.02  # share of the reference's value that a version may fall short of it
-    confidence: float = 0.8  # of the interval that must lie below the guard, all of it, to refuse or roll back
+    confidence: float = 0.95  # of the interval that must lie below the guard, all of it, to refuse or roll back
+    recent: int = 4_000  # newest requests of the window that judge: older ones speak of a world that may have moved on
+    enough: int = 100  # effective sample size below which an estimate is no reason to act
     judged: float = 0.5  # share of the requests with drawn weights that judge versions and are never learned from
     seed: int = 0  # of the batches and the draws
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -76,7 +80,7 @@ class OnlineConfig:
     step: Stage2Config = field(default_factory=lambda: Stage2Config(steps=25))
 
     def __post_init__(self) -> None:
-        for name in ("window", "least", "waiting"):
+        for name in ("window", "least", "waiting", "recent", "enough"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
         if self.wait < 0 or not self.guard >= 0:
@@ -243,6 +247,7 @@ class OnlineLearner:
     def _judge(self, window: Logs, policy: FusionPolicy) -> tuple[OffPolicyEstimate | None, bool]:
         """What the policy earns per request more than the reference, and whether that is below the guard."""
         rows = np.flatnonzero(self._judging(window))
+        rows = rows[rows >= window.num_requests - self.config.recent]
         if len(rows) < 2 or policy.version == self.reference.version:
             return None, False
         drawn = window.select(rows)
@@ -263,7 +268,8 @@ class OnlineLearner:
             warnings.simplefilter("ignore", offpolicy.SupportWarning)  # poor support makes it wide, which is the point
             base = offpolicy.estimate(rewards, both[1], replicates=100, **options).value
             gain = offpolicy.compare(rewards, *both, confidence=self.config.confidence, replicates=200, **options)
-        return gain, gain.high < -self.config.guard * abs(base)
+        falls = gain.high < -self.config.guard * abs(base) and gain.effective_sample_size >= self.config.enough
+        return gain, falls
 
     def _return_to(self, policy: FusionPolicy) -> None:
         self.policy.load_state_dict(policy.state_dict())

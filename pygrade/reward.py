@@ -9,6 +9,8 @@ and rule-based format constraints, and leaves the formulas open. Ours, in units 
   the old policy put on top);
 - **prior** Σ_r D(r) · Σ_t value_t · p_jt: w ranks *all candidates*; dense, but only as good as the predictions: alone
   it is hacked (predicted value rises while true value falls);
+- **guards**, one a task: its debiased events on the logged page, to be held above a share of what the logging policy's
+  weights get; they count by the price that stage 2 finds, 0 where the policy keeps them anyway;
 - **format** minus the weight outside the box of `PolicyConfig`. One tenth of weight outside costs ``format_weight`` of
   a page's mean predicted value. It keeps sampling near the box; compliance itself comes from the projection at serving.
 
@@ -17,7 +19,7 @@ exponent of 0, or no shuffled page to fit one to) could not tell a page's orders
 """
 
 import logging
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +32,7 @@ from pygrade.logs import Logs, pad
 from pygrade.policy import FusionPolicy
 
 logger = logging.getLogger("pygrade")
+GUARD = "guard_"  # before the name of a guarded task's component
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class RewardConfig:
     # slope: each task's predictions times the slope of its logged feedback on them, so that what they overrate counts
     # less and what says nothing, nothing; none: as they are.
     prior_calibration: Literal["none", "slope"] = "none"
+    # Task → share of its events under the logging policy's weights that must be kept (1: not below them). Stage 2 finds
+    # the price of each, see `train.Stage2Config.guard_rate`. Kept on the log that is learned from: leave a margin.
+    guards: dict[str, float] = field(default_factory=dict)
     format_weight: float = 0.03  # share of a page's value that 0.1 of weight outside the box costs
     # q(slot) = (slot + 1)^-exponent: the exponent, or fitted to the requests whose page was shuffled.
     propensity: Literal["estimate"] | float = "estimate"
@@ -74,6 +80,9 @@ class RewardConfig:
             raise ValueError(f"propensity_floor is {self.propensity_floor}; want a number in (0, 1]")
         if self.page_size < 1:
             raise ValueError(f"page_size is {self.page_size}; want at least 1")
+        for task, level in self.guards.items():
+            if not level > 0:
+                raise ValueError(f"guards[{task!r}] is {level}; want a positive share")
 
     @property
     def has_posterior(self) -> bool:
@@ -95,7 +104,7 @@ class RewardData:
     component_list: Tensor  # int32 [C'], the list that each component ranks, -1: all N
     discount: Tensor  # [page_size]
     bounds: Tensor | None  # [2, T], None: no format component
-    names: tuple[str, ...]  # of the C components, "format" last
+    names: tuple[str, ...]  # of the C components, guards after the ranked ones, "format" last
     component_weights: Tensor  # [C]
     page: Tensor  # int64 [R, P] candidate in each slot, 0 where none
     page_mask: Tensor  # bool [R, P]
@@ -103,6 +112,7 @@ class RewardData:
     page_propensity: Tensor  # [R, P] q(slot), floored
     propensity_exponent: float  # of q
     propensity_source: str  # "shuffled pages", "given" or "none" (q = 1: nothing to fit it to)
+    guard_floor: Tensor  # [R, Q] what each guard demands of a request's page, in the units of its gains
 
     @property
     def num_requests(self) -> int:
@@ -112,6 +122,11 @@ class RewardData:
         """The same on another device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), Tensor)}
         return replace(self, **{name: tensor.to(device) for name, tensor in moved.items()})
+
+    @property
+    def guards(self) -> list[int]:
+        """Places of the guards among the components."""
+        return [i for i, name in enumerate(self.names) if name.startswith(GUARD)]
 
     def rewards(self, rows: Tensor, weights: Tensor) -> Tensor:
         """Rewards [B, G, C] of weights [B, G, T] on requests rows [B]."""
@@ -132,6 +147,18 @@ class RewardData:
             masks=self.masks[rows], component_list=self.component_list, weight_bounds=self.bounds,
             weight_floor=weight_floor,
         )  # fmt: skip
+
+
+def logged_weights(logs: Logs) -> NDArray[np.float32] | None:
+    """Mean logged weights [T] of the requests served without weight exploration; None where the log has no weights."""
+    if logs.weights is None:
+        return None
+    known = ~np.isnan(logs.weights).any(1)
+    plain = known if logs.exploration is None else known & (logs.exploration != "dirichlet")
+    if not plain.any():
+        return None
+    mean = logs.weights[plain].astype(np.float64).mean(0)
+    return (mean / mean.sum()).astype(np.float32) if mean.sum() > 0 else None
 
 
 def propensity_curve(exponent: float, count: int) -> NDArray[np.float64]:
@@ -212,6 +239,9 @@ class CompositeReward:
         if config.prior_weight > 0.0:
             columns.append(predicted)
             lists, names, weights = [*lists, 1 if padded else -1], [*names, "prior"], [*weights, config.prior_weight]
+        for task in config.guards:
+            columns.append(self._guarded(logs, task, floored, value))
+            lists, names, weights = [*lists, 0], [*names, GUARD + task], [*weights, 0.0]
         if config.format_weight > 0.0:
             page_mean = float((predicted * examined).sum()) / logs.num_requests
             names, weights = [*names, "format"], [*weights, 10.0 * config.format_weight * page_mean]
@@ -227,7 +257,7 @@ class CompositeReward:
             block[page_mask] = values[row]
             return torch.from_numpy(block)
 
-        return RewardData(
+        data = RewardData(
             inputs=policy.request_inputs(logs.context, logs.predictions, logs.offsets).cpu(),
             exploration=policy.exploration_factor(logs.scenario, logs.num_requests).cpu(),
             scores=torch.from_numpy(dense),
@@ -244,7 +274,30 @@ class CompositeReward:
             page_propensity=on_page(floored) + torch.from_numpy(~page_mask),  # 1 in empty slots, never divided by 0
             propensity_exponent=exponent,
             propensity_source=source,
+            guard_floor=torch.zeros(logs.num_requests, 0),
         )
+        return replace(data, guard_floor=self._guard_floor(logs, data)) if config.guards else data
+
+    def _guarded(
+        self, logs: Logs, task: str, propensity: NDArray[np.float64], value: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        """Debiased events [M] of a guarded task, scaled so that all of them are worth what is logged."""
+        if task not in logs.tasks:
+            raise ValueError(f"guards name task {task!r}; want one of {', '.join(logs.tasks)}")
+        events = logs.feedback[:, logs.tasks.index(task)] / propensity
+        if not events.sum() > 0:
+            raise ValueError(f"guards name task {task!r}, of which the log has no event")
+        return np.asarray(events * ((value / propensity).sum() / events.sum()))
+
+    def _guard_floor(self, logs: Logs, data: RewardData) -> Tensor:
+        """[R, Q]: what the logging policy's weights get of each guarded task on the logged page, times its level."""
+        weights = logged_weights(logs)
+        if weights is None:
+            raise ValueError("guards compare with the logging policy's weights; want a log with w_<task> columns")
+        rows = torch.arange(data.num_requests)
+        vector = torch.from_numpy(weights)[None, None].expand(len(rows), 1, -1)
+        parts = [data.rewards(part, vector[: len(part)].contiguous())[:, 0] for part in torch.split(rows, 4096)]
+        return torch.cat(parts)[:, data.guards] * torch.tensor(list(self.config.guards.values()))
 
     def _propensity(self, logs: Logs) -> tuple[float, str]:
         if not isinstance(self.config.propensity, str):

@@ -41,6 +41,7 @@ class Run:
         self._store: CheckpointStore | None = None
         self._tracker: Tracker | None = None
         self.static_weights: Tensor | None = None  # of the checkpoint resumed from
+        self.state: dict[str, Any] = {}  # what a stage must keep beside policy and optimiser, as JSON
         if directory is None or data is None:
             return
         self._every = int(config.checkpoint_every)
@@ -59,7 +60,7 @@ class Run:
                     f"{directory / 'checkpoints'} holds a run on other logs or with another config; "
                     "want the same ones, another directory, or resume=False"
                 )
-            self._sums = record["sums"]
+            self._sums, self.state = record["sums"], record["state"]
             self.static_weights = self._checkpoint.tensors["static_weights"]
             done = {self._checkpoint.stage: self._checkpoint.step}
             if self._checkpoint.stage == "stage2":
@@ -145,7 +146,7 @@ class Run:
         if optimizer is not None:
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
-        record = {"fingerprint": self._fingerprint, "sums": self._sums}
+        record = {"fingerprint": self._fingerprint, "sums": self._sums, "state": self.state}
         self._store.save(Checkpoint(stage, step, tensors, record))
 
 

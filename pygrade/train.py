@@ -17,7 +17,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,9 +72,13 @@ class Stage2Config:
     leave_one_out: bool = False  # a sample's baseline is the mean of the others
     advantage_clip: float | None = 5.0  # advantages are cut to ± this; None: not
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
+    # How fast the price of a guard (`reward.guards`) rises in a step, per share of events that the served weights lack.
+    guard_rate: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_positive(self, "batch_size", "group_size", "inner_epochs", "learning_rate", "clip", "max_grad_norm")
+        _check_positive(
+            self, "batch_size", "group_size", "inner_epochs", "learning_rate", "clip", "max_grad_norm", "guard_rate"
+        )
 
 
 @dataclass(frozen=True)
@@ -164,13 +168,19 @@ def train_stage1(
 def train_stage2(
     data: RewardData, policy: FusionPolicy, config: Stage2Config, run: Run | None = None, seed: int = 0
 ) -> FusionPolicy:
-    """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term."""
+    """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term.
+
+    Guards make it a constrained problem: their prices follow dual ascent, price ← max(0, price - rate · slack), with
+    the slack of the weights that would be served on the step's requests.
+    """
     run = run or Run()
     device = data.scores.device
     reference = copy.deepcopy(policy).requires_grad_(False)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     start = run.resume("stage2", config.steps, policy, optimizer)
     anchors = reference.concentration(data.inputs, data.exploration)  # [R, T]
+    prices = torch.tensor(run.state.get("prices", [0.0] * len(data.guards)), device=device)
+    data = _priced(data, prices) if data.guards else data
     with track("stage 2", total=config.steps, start=start) as bar:
         for step in range(start, config.steps):
             _set_rate(optimizer, config.learning_rate, step / config.steps)
@@ -185,9 +195,35 @@ def train_stage2(
                 draw_seed(seed, 2, step),
                 f"stage 2, step {step + 1}",
             )
+            if data.guards:
+                prices = _raise_prices(data, policy, rows, prices, config.guard_rate, figures)
+                data = _priced(data, prices)
+                run.state["prices"] = prices.tolist()
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, optimizer, reference)
     return policy
+
+
+def _priced(data: RewardData, prices: Tensor) -> RewardData:
+    weights = data.component_weights.clone()
+    weights[data.guards] = prices.to(weights)
+    return replace(data, component_weights=weights)
+
+
+@torch.no_grad()
+def _raise_prices(
+    data: RewardData, policy: FusionPolicy, rows: Tensor, prices: Tensor, rate: float, figures: dict[str, float]
+) -> Tensor:
+    """The guards' prices [Q] after a step; notes them and the slack, a share of what is demanded, in ``figures``."""
+    alpha = policy.concentration(data.inputs[rows])
+    held = data.rewards(rows, (alpha / alpha.sum(-1, keepdim=True))[:, None])[:, 0, data.guards].mean(0)
+    floor = data.guard_floor[rows].mean(0)
+    slack = torch.where(floor > 0, held / floor - 1, 0.0)
+    prices = (prices - rate * slack).clamp_min(0.0)
+    for place, index in enumerate(data.guards):
+        figures[f"slack_{data.names[index]}"] = slack[place].item()
+        figures[f"price_{data.names[index]}"] = prices[place].item()
+    return prices
 
 
 def stage2_step(

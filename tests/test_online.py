@@ -164,7 +164,7 @@ def test_a_version_that_harms_is_rolled_back():
 def test_a_version_that_would_harm_is_not_published():
     good = policy_of()
     logs, events = stream(good, count=1200)
-    config = replace(CONFIG, step=replace(STEP, steps=60, learning_rate=2e-2), guard=0.0)
+    config = replace(CONFIG, step=replace(STEP, steps=60, learning_rate=2e-2), guard=0.0, enough=10)
     learner = OnlineLearner(good, config)
     learner.serve(logs)
     learner.feedback(events)
@@ -179,6 +179,16 @@ def test_a_version_that_would_harm_is_not_published():
     assert result.refused and result.version == good.version
     assert result.estimate is not None and result.estimate.high < 0
     assert all(torch.equal(a, b) for a, b in zip(learner.policy.parameters(), good.parameters(), strict=True))
+
+
+def test_too_little_evidence_decides_nothing():
+    good, bad = policy_of(), harmful()
+    logs, events = stream(bad, count=1200)
+    learner = OnlineLearner(bad, replace(CONFIG, enough=10_000), reference=good)
+    learner.serve(logs)
+    learner.feedback(events)
+    result = learner.update(2000)
+    assert not result.rolled_back and result.estimate is not None
 
 
 def test_the_ranker_swaps_policies_between_pages():

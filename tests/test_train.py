@@ -17,6 +17,7 @@ import torch
 from pygrade.policy import FusionPolicy, PolicyConfig
 from pygrade.progress import set_quiet
 from pygrade.reward import CompositeReward, RewardConfig
+from pygrade.run import Run
 from pygrade.tracking import read_metrics
 from pygrade.train import (
     CemConfig,
@@ -332,3 +333,75 @@ def test_tensorboard_scalars_are_written(tmp_path) -> None:
     pytest.importorskip("tensorboard")
     train(tiny_logs(30), replace(SMALL, tensorboard=True), tmp_path)
     assert any(path.stat().st_size > 500 for path in (tmp_path / "tensorboard").iterdir())
+
+
+# ---- guards ----------------------------------------------------------------------------------------------------------
+REWARD = SMALL.reward
+
+
+def held(logs, policy) -> float:
+    """Debiased orders per request on the logged pages under the served mean."""
+    data = CompositeReward(replace(REWARD, guards={"order": 1.0})).build(logs, policy)
+    weights = policy.concentration(data.inputs)
+    weights = (weights / weights.sum(-1, keepdim=True)).detach()
+    return float(data.rewards(torch.arange(logs.num_requests), weights[:, None])[:, 0, data.guards].mean())
+
+
+def test_a_guard_holds_what_value_alone_gives_away() -> None:
+    logs = replace(tiny_logs(1500, seed=2), task_values=(1.0, 0.05))  # orders are worth next to nothing
+    level = 1.06
+    policies, prices = {}, {}
+    for name, guards in (("free", {}), ("guarded", {"order": level})):
+        reward = replace(REWARD, guards=guards)
+        policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features, seed=1)
+        data = CompositeReward(reward).build(logs, policy)
+        policy.fit_normalisation(data.inputs)
+        config = Stage2Config(steps=300, batch_size=128, learning_rate=5e-3, kl_coefficient=0.0, guard_rate=2.0)
+        run = Run()
+        train_stage2(data, policy, config, run)
+        policies[name], prices[name] = policy, run.state.get("prices")
+    floor = float(data.guard_floor.mean())
+    assert held(logs, policies["free"]) < 0.95 * floor
+    assert held(logs, policies["guarded"]) > 0.985 * floor
+    assert prices["free"] is None and prices["guarded"][0] > 0
+
+
+def test_a_guard_that_value_keeps_anyway_has_no_price() -> None:
+    logs = tiny_logs(400, seed=2)
+    policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
+    data = CompositeReward(replace(REWARD, guards={"click": 0.5})).build(logs, policy)
+    run = Run()
+    train_stage2(data, policy, Stage2Config(steps=5, batch_size=64), run)
+    assert run.state["prices"] == [0.0]
+    plain = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
+    train_stage2(CompositeReward(REWARD).build(logs, plain), plain, Stage2Config(steps=5, batch_size=64))
+    assert policy.version == plain.version  # nothing else changes
+
+
+def test_guards_name_what_they_miss() -> None:
+    logs = tiny_logs(50)
+    policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
+    for guards, changed, message in (
+        ({"dwell": 1.0}, logs, "guards name task 'dwell'; want one of click, order"),
+        ({"click": 1.0}, replace(logs, weights=None), "want a log with w_<task> columns"),
+        ({"click": 1.0}, replace(logs, feedback=np.zeros_like(logs.feedback)), "of which the log has no event"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CompositeReward(replace(REWARD, guards=guards)).build(changed, policy)
+    with pytest.raises(ValueError, match=r"guards\['click'\] is -1"):
+        RewardConfig(guards={"click": -1})
+
+
+def test_the_price_of_a_guard_outlives_a_killed_run(tmp_path) -> None:
+    logs = tiny_logs(80)
+    config = replace(SMALL, reward=replace(REWARD, guards={"order": 1.5}))
+    whole = train(logs, config, tmp_path / "whole")
+    assert whole.summary["stage2"]["price_guard_order"] > 0
+
+    def dies(stage: str, step: int) -> None:
+        if (stage, step) == ("stage2", 8):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(logs, config, tmp_path / "killed", on_step=dies)
+    assert train(logs, config, tmp_path / "killed").policy.version == whole.policy.version

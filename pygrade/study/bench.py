@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade.baselines import best_static_weights
-from pygrade.data.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, Marketplace, Requests
+from pygrade.data.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.intervals import Interval
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -144,7 +144,8 @@ class Bench:
             self.world, self.requests, {"production": self._production_pages, "arm": pages}, "production",
             seed=self.world.seed,
         )  # fmt: skip
-        value = self.world.expected(self.requests, pages).value
+        outcome = self.world.expected(self.requests, pages)
+        value = outcome.value
         predicted = np.take_along_axis(p_hat[..., : len(TASK_VALUES)] @ np.array(TASK_VALUES, np.float32), pages, 1)
         result: dict[str, Any] = {
             "expected": {name: _round(own.value) for name, own in test.expected["arm"].values.items()}
@@ -155,6 +156,7 @@ class Bench:
                 for kind, own in (("expected", test.expected["arm"]), ("sampled", test.sampled["arm"]))
             },
             "slices": {name: _round(float(value[rows].mean())) for name, rows in self._slices.items()},
+            "events": dict(zip(TASKS, map(_round, outcome.events.mean(0).tolist()), strict=True)),
             "figures": {name: _round(figure) for name, figure in served.figures.items()},
         }
         if served.proposed is not None and served.weights is not None and served.bounds is not None:

@@ -13,6 +13,7 @@ from pygrade.study.stats import Record, Results, over_worlds, sign
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"
+GUARDED = {"guard-100": 0.0, "guard-102": 2.0, "guard-104": 4.0}  # arm → carts over production, per cent
 GUARD = 2.0  # per cent of stage 1's value that an online version may fall short of it, as the settings have it
 
 
@@ -297,6 +298,11 @@ def targets(results: Results) -> list[Target]:
         back = sum(record["figures"]["rolled_back"] for record in records)
         found.append(Target("drift: worst interval of any online run against stage 1", f"≥ -{GUARD:g} % (the guard)",
                             f"{worst:+.2f} %, {back:.0f} roll-backs", worst >= -GUARD))  # fmt: skip
+    for arm, level in GUARDED.items():
+        if results.has("guard", arm, "production"):
+            carts = results.lift("guard", arm, "production", "cart", "events")
+            add(f"guard of carts at {level:+g} %: carts over production", f"≥ {level:+g} %", [("guard", arm)], carts,
+                level, False)  # fmt: skip
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pygrade.files import atomic_file
 from pygrade.intervals import Interval
 from pygrade.report import write_text
-from pygrade.study.findings import Target, collapses, findings, percent, targets
+from pygrade.study.findings import GUARDED, Target, collapses, findings, percent, targets
 from pygrade.study.plots import dots, hacking, lines
 from pygrade.study.settings import MAIN, STABILITY, Settings
 from pygrade.study.stats import Results, over_worlds
@@ -33,6 +33,7 @@ def write_results(record: Mapping[str, Any], settings: Settings, target: Path, p
         _findings(results, folder, drawn),
         _main(results, settings, folder, drawn),
         _regimes(results, settings, folder, drawn),
+        _guards(results, settings),
         _stability(results, settings, folder, drawn),
         _tuning(results, settings),
         _foot(record, settings),
@@ -126,7 +127,7 @@ def _main(results: Results, settings: Settings, folder: str, drawn: Mapping[str,
 def _regimes(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:
     parts = []
     for name, regime in settings.regimes.items():
-        if name == MAIN or not results.has(name, "static", "grade"):
+        if name in (MAIN, "guard") or not results.has(name, "static", "grade"):
             continue
         other = f", judged by {regime.judge}" if regime.judge != "value" else ""
         rows = [
@@ -140,6 +141,21 @@ def _regimes(results: Results, settings: Settings, folder: str, drawn: Mapping[s
     if not parts:
         return ""
     return "## Other regimes" + _images(folder, drawn, ("regimes", "drift")) + "\n\n" + "\n\n".join(parts)
+
+
+def _guards(results: Results, settings: Settings) -> str:
+    """The front of value against a guarded task."""
+    arms = [arm for arm in ("stage1", "grade", *GUARDED) if results.has("guard", arm, "production")]
+    if not arms:
+        return ""
+    rows = [
+        [_title(settings, arm), percent(results.lift("guard", arm, "production", "cart", "events")),
+         percent(results.lift("guard", arm, "production")),
+         percent(results.lift("guard", arm, "production", "dwell", "events"))]
+        for arm in arms
+    ]  # fmt: skip
+    head = ["arm", "carts over production", "value over production", "dwell over production"]
+    return "## Guards\n\n" + table(head, rows)
 
 
 def _stability(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:
@@ -233,7 +249,7 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
             if results.has(name, arm, "static") and arm != "static"
         }
         for name, regime in settings.regimes.items()
-        if results.has(name, "grade", "static")
+        if results.has(name, "grade", "static") and name != "guard"
     }
     if len(panels) > 1:
         drawn["regimes"] = dots("Lift over best static in each regime", "%", panels, [grade])
