@@ -17,6 +17,7 @@ from pygrade.data.marketplace import FEATURES, PRODUCTION_WEIGHTS, TASKS, Market
 from pygrade.evaluate import Evaluation, evaluate
 from pygrade.extras import require
 from pygrade.info import collect
+from pygrade.judgement import check_counts, plan_test, policy_estimates, sequential_lifts
 from pygrade.logs import Logs, write_logs
 from pygrade.options import Abtest, Aot, Demo, Evaluate, Info, Rank, Reproduce, Simulate, Train
 from pygrade.pipeline import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
@@ -129,8 +130,15 @@ def _evaluate(args: Evaluate) -> dict[str, Any]:
     chosen = logs.split(1 - args.last)[1] if args.last < 1 else logs
     reward = RewardConfig(propensity="estimate" if args.propensity is None else args.propensity)
     found = _replay(chosen, logs, policy, {GRADE: _served(policy, chosen)}, reward, args.k).to_dict()
+    curve = _propensity(reward, logs, int(logs.position.max()) + 1)
+    found["off_policy"] = {name: own.to_dict() for name, own in policy_estimates(policy, chosen, curve, args.k).items()}
     if not args.json:
         _print_evaluation(found)
+        rows = [
+            [name, console.interval(own), f"{own['effective_sample_size']:,.0f}", own["warning"] or ""]
+            for name, own in found["off_policy"].items()
+        ]
+        console.table("Off-policy: value per request of the policy, ± 95 %", ["", "value", "ESS", "warning"], rows)
     return {"data": args.data, "policy": str(args.policy), "policy_version": policy.version, **found}
 
 
@@ -153,15 +161,19 @@ def _replay(
     production = production_weights(logs)
     if production is not None:
         arms[PRODUCTION] = production.numpy()
-    curve = None
-    if not isinstance(reward.propensity, str):
-        curve = propensity_curve(reward.propensity, k)
-    elif explored.exploration is not None and bool((explored.exploration == "shuffle").any()):
-        curve = estimate_propensity(explored, k)
+    curve = _propensity(reward, explored, k)
     return evaluate(
         logs, arms | rankers, STATIC, k=k, transform=policy.config.transform, propensity=curve,
         propensity_floor=reward.propensity_floor,
     )  # fmt: skip
+
+
+def _propensity(reward: RewardConfig, explored: Logs, slots: int) -> NDArray[np.float64] | None:
+    if not isinstance(reward.propensity, str):
+        return propensity_curve(reward.propensity, slots)
+    if explored.exploration is not None and bool((explored.exploration == "shuffle").any()):
+        return estimate_propensity(explored, slots)
+    return None
 
 
 def _print_evaluation(record: dict[str, Any]) -> None:
@@ -205,6 +217,26 @@ def _abtest(args: Abtest) -> dict[str, Any]:
         for kind, title in (("sampled", "Sampled users"), ("expected", "Closed form")):
             entries = {arm: entry["lifts"] for arm, entry in record[kind].items()}
             console.lifts(f"{title}: lift over {args.baseline}, ± 95 %", entries, METRICS, GRADE)
+    users = record["num_users"]
+    plan = plan_test(record["sampled"][args.baseline]["values"], users, args.effect, args.power)
+    record["plan"] = {"effect": args.effect, "power": args.power, "metrics": plan}
+    record["sequential"] = {
+        arm: sequential_lifts(entry["lifts"], users, users) for arm, entry in record["sampled"].items()
+    }
+    if args.counts:
+        record["sample_ratio"] = check_counts(args.counts)
+    if not args.json:
+        console.lifts("Sampled users, looked at after every user: lift", record["sequential"], METRICS, GRADE)
+        rows = [
+            [name, f"{own['users'] or 0:,.0f}", f"{100 * (own['detectable_lift'] or 0):.2f} %"]
+            for name, own in plan.items()
+        ]
+        head = ["", f"users for {100 * args.effect:g} %", f"lift that {users:,} find"]
+        console.table(f"A test of separate users, power {args.power:g}", head, rows)
+        if args.counts:
+            found = record["sample_ratio"]
+            verdict = "MISMATCH: do not read the test" if found["mismatch"] else "as planned"
+            console.text(f"sample ratio of {list(args.counts)}: {verdict} (p = {found['p_value']:.2g})")
     return {"seed": args.seed, **record}
 
 

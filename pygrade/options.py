@@ -82,7 +82,8 @@ class Train(Source, Output, TrainConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Output, Source):
-    """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users.
+    """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
+    off-policy estimates of the policy: IPS, SNIPS, clipped, doubly robust where weights were drawn, by position else.
 
     A replay re-orders what was shown. Feedback is divided by the slot's propensity, estimated from shuffled pages.
 
@@ -106,6 +107,9 @@ class Abtest(Output):
     requests: int = 12_000  # of the test
     seed: int = 0  # of the world, as in the log that the policies learned from
     baseline: str = PRODUCTION  # arm that lifts refer to: production, equal weights or best static
+    effect: float = 0.01  # relative lift that a test of your own should find; plans how many users it needs
+    power: float = 0.8  # chance to find it
+    counts: tuple[int, ...] = ()  # users that each arm of your own test got: checks them for a sample-ratio mismatch
     world: MarketplaceConfig = field(default_factory=MarketplaceConfig)
 
 

@@ -53,7 +53,7 @@ ORDER = (
     "data.marketplace_config", "data.marketplace",
     "policy", "reward", "page", "ranker",
     # beside the pipeline
-    "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment",
+    "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",
     # these compose
     "run", "train", "online", "simulate", "plots", "report_html", "report", "pipeline", "info",
     "study.settings", "study.bench", "study.learners", "study.drift", "study.arms", "study.runner", "study.stats",

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pygrade import cli, commands
@@ -112,6 +113,36 @@ def test_abtest_prints_lifts_per_arm(capsys, workplace):
     arms = [policy, str(workplace / "run" / "stage1")]
     record = result(capsys, "abtest", "--policy", *arms, "--requests", "60", "--quiet", *WORLD)
     assert set(arms) <= set(record["expected"])
+
+
+def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):
+    data, policy = f"logs:{workplace / 'logs'}", str(workplace / "run" / "policy")
+    found = result(capsys, "evaluate", "--data", data, "--policy", policy, "--quiet")["off_policy"]
+    assert set(found) == {"logged", "ips", "snips", "clipped", "dr", "position", "position, model"}
+    logs = read_logs(workplace / "logs")
+    drawn = logs.exploration == "dirichlet"
+    pages = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])
+    assert found["logged"]["value"] == pytest.approx(pages[drawn].mean())
+    assert found["logged"]["effective_sample_size"] == pytest.approx(drawn.sum())
+    assert found["snips"]["effective_sample_size"] < drawn.sum()
+    assert "never shown" in found["position"]["warning"]  # 10 of 40 were
+    assert cli.main(["evaluate", "--data", data, "--policy", policy, "--quiet"]) == 0
+    assert "ESS" in capsys.readouterr().out
+
+
+def test_abtest_plans_and_checks_a_test_of_your_own(capsys, workplace):
+    arguments = ["abtest", "--policy", str(workplace / "run" / "policy"), "--requests", "200", "--quiet", *WORLD]
+    record = result(capsys, *arguments, "--effect", "0.1", "--counts", "5000", "5400")
+    assert record["sample_ratio"]["mismatch"]
+    plan, users = record["plan"]["metrics"]["ctr"], record["num_users"]
+    assert plan["users"] == pytest.approx(users * (plan["detectable_lift"] / 0.1) ** 2, rel=0.01)
+    narrow, wide = record["sampled"]["GRADE"]["lifts"]["ctr"], record["sequential"]["GRADE"]["ctr"]
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+    half = result(capsys, *arguments, "--effect", "0.05", "--counts", "5000", "5010")
+    assert half["plan"]["metrics"]["ctr"]["users"] == pytest.approx(4 * plan["users"], rel=0.01)
+    assert not half["sample_ratio"]["mismatch"]
+    assert cli.main(arguments) == 0
+    assert "users for 1 %" in capsys.readouterr().out
 
 
 def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):

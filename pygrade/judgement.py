@@ -1,0 +1,123 @@
+"""What a log says about a policy that it was not made by, and what an A/B test needs and allows to conclude.
+
+Both put the parts together that `offpolicy`, `offpolicy_pages` and `experiment` are.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade import experiment, offpolicy, offpolicy_pages, ops
+from pygrade.evaluate import ranks
+from pygrade.logs import Logs
+from pygrade.offpolicy import Densities, OffPolicyEstimate, SupportWarning
+from pygrade.policy import FusionPolicy
+
+Array = NDArray[Any]
+_WEIGHT_FLOOR = 1e-5  # as in training
+
+
+def policy_estimates(
+    policy: FusionPolicy, logs: Logs, propensity: ArrayLike | None = None, k: int = 10
+) -> dict[str, OffPolicyEstimate]:
+    """Every estimate of the policy's value per request that the log allows, by name.
+
+    From requests with drawn weights: ``logged`` (what their pages earned), ``ips``, ``snips``, ``clipped`` and ``dr``
+    of the policy as it explores. With ``propensity`` [S] of the slots, from all pages: ``position`` (items never shown
+    count as worthless) and ``position, model`` (the calibrated predictions stand in) of its served mean's first k. An
+    estimate without support says so in its ``warning``.
+    """
+    found: dict[str, OffPolicyEstimate] = {}
+    values = np.array(logs.task_values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
+        if logs.concentration is not None and logs.weights is not None:
+            drawn = logs.select(np.flatnonzero(~np.isnan(logs.concentration).any(1)))
+            if drawn.num_requests > 1:
+                found |= _drawn(policy, drawn, values)
+        if propensity is not None:
+            found |= _positions(policy, logs, values, np.asarray(propensity, np.float64), k)
+    return found
+
+
+def _drawn(policy: FusionPolicy, logs: Logs, values: Array) -> dict[str, OffPolicyEstimate]:
+    assert logs.concentration is not None and logs.weights is not None
+    rewards = np.add.reduceat(logs.feedback @ values, logs.offsets[:-1])
+    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
+    with torch.no_grad(), np.errstate(divide="ignore"):
+        alpha = policy.concentration(inputs, policy.exploration_factor(logs.scenario, logs.num_requests)).numpy()
+        target = Densities(alpha, logs.concentration, np.log(logs.weights))
+    found = {"logged": offpolicy.estimate(rewards, np.zeros(len(rewards)), users=logs.user_id)}
+    for method in offpolicy.METHODS:
+        found[method] = offpolicy.estimate(
+            rewards, target, method=method, users=logs.user_id, context=logs.context, weight_floor=_WEIGHT_FLOOR
+        )
+    return found
+
+
+def _positions(
+    policy: FusionPolicy, logs: Logs, values: Array, curve: NDArray[np.float64], k: int
+) -> dict[str, OffPolicyEstimate]:
+    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
+    config = policy.config
+    scores = ops.fuse_scores(
+        torch.from_numpy(logs.predictions), policy.serve(inputs), config.transform, beta=config.beta,
+        epsilon=config.epsilon, offsets=torch.from_numpy(logs.offsets),
+    )  # fmt: skip
+    logged = offpolicy_pages.slot_discount(logs.position, curve)
+    target = offpolicy_pages.slot_discount(ranks(np.asarray(scores), logs.offsets), curve[:k])
+    rewards = np.where(logged > 0, logs.feedback @ values, 0.0)
+    model = offpolicy_pages.scaled_model(logs.predictions @ values, rewards, logged)
+    options: dict[str, Any] = {"users": logs.user_id}
+    return {
+        "position": offpolicy_pages.estimate(rewards, logged, target, logs.offsets, **options),
+        "position, model": offpolicy_pages.estimate(rewards, logged, target, logs.offsets, model=model, **options),
+    }
+
+
+def plan_test(
+    values: Mapping[str, Mapping[str, float | None]], users: int, effect: float, power: float
+) -> dict[str, dict[str, float | None]]:
+    """Metric → users (both arms) that find a relative lift of ``effect`` with this power, and the lift that ``users``
+    find.
+
+    values: metric → ``value`` and ``standard_error`` of the baseline, from ``users`` users. None where the metric is 0.
+    """
+    plan: dict[str, dict[str, float | None]] = {}
+    for name, own in values.items():
+        value, error = own["value"], own["standard_error"]
+        if not value or error is None or not math.isfinite(error):
+            plan[name] = {"users": None, "detectable_lift": None}
+            continue
+        metric = experiment.Metric(value, error**2 * users)
+        plan[name] = {
+            "users": float(experiment.sample_size(metric, effect * value, power=power)),
+            "detectable_lift": experiment.minimum_detectable_effect(metric, users, power=power) / abs(value),
+        }
+    return plan
+
+
+def sequential_lifts(
+    lifts: Mapping[str, Mapping[str, float | None]], users: int, planned: float
+) -> dict[str, dict[str, float | None]]:
+    """The lifts' intervals widened so that they may be looked at after every user: metric → value, low, high."""
+    result: dict[str, dict[str, float | None]] = {}
+    for name, own in lifts.items():
+        value, error = own["value"], own["standard_error"]
+        if value is None or error is None:
+            result[name] = {"value": None, "low": None, "high": None}
+            continue
+        wide = experiment.sequential_interval(value, error, users, planned_units=planned)
+        result[name] = {"value": value, "low": wide.low, "high": wide.high}
+    return result
+
+
+def check_counts(counts: Sequence[int]) -> dict[str, float | bool]:
+    """Whether users were split evenly over the arms: χ², its p-value, and whether that is a mismatch."""
+    found = experiment.sample_ratio(counts)
+    return {"statistic": found.statistic, "p_value": found.p_value, "mismatch": found.mismatch}
