@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .launch import launch
+
 NORMALIZE = {"none": 0, "group": 1, "batch": 2, "component": 3}
 
 
@@ -89,21 +91,19 @@ def launch_configuration(samples: int) -> dict[str, int]:
 
 
 def group_advantage(
-    rewards: Tensor, component_weights: Tensor, normalize: str, leave_one_out: bool, clip: float
-) -> Tensor:
-    """[B, G, C] float32 → [B, G] float32 on the device of ``rewards``; two launches for the batch's scale, else one."""
+    rewards: Tensor, component_weights: Tensor, normalize: str, leave_one_out: bool, clip: float, advantage: Tensor
+) -> None:
+    """rewards[B, G, C] → advantage[B, G]; two launches and a sum for the batch's scale, else one launch."""
     batch, samples, components = rewards.shape
-    advantage = torch.empty((batch, samples), dtype=torch.float32, device=rewards.device)
     if advantage.numel() == 0:
-        return advantage
+        return
     by_batch = normalize == "batch"
-    moments = torch.empty((2, batch if by_batch else 0), dtype=torch.float64, device=rewards.device)
-    options = {"LEAVE_ONE_OUT": leave_one_out, "enable_fp_fusion": False, **launch_configuration(samples)}
-    _group_kernel[(batch,)](
-        rewards, component_weights, advantage, moments[0], moments[1], samples, components, clip,
-        NORMALIZE=NORMALIZE[normalize], **options,
+    moments = rewards.new_empty((2, batch if by_batch else 0), dtype=torch.float64)
+    options = {"LEAVE_ONE_OUT": leave_one_out, **launch_configuration(samples)}
+    launch(
+        _group_kernel, (batch,), rewards, component_weights, advantage, moments[0], moments[1], samples, components,
+        clip, NORMALIZE=NORMALIZE[normalize], **options,
     )  # fmt: skip
     if by_batch:
         totals = moments.sum(1)
-        _scale_kernel[(batch,)](advantage, totals[:1], moments[1], totals[1:], samples, clip, **options)
-    return advantage
+        launch(_scale_kernel, (batch,), advantage, totals[:1], moments[1], totals[1:], samples, clip, **options)

@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import numerics
+from .launch import launch
 from .special import digamma, load_row, log_gamma, row_sum, trigamma
 
 _LOWEST = tl.constexpr(-1e38)  # log-gammas are raised to it, so that their differences stay finite
@@ -248,9 +249,10 @@ def dirichlet_sample(
     if weights.numel() == 0:
         return
     tile = sample_configuration(samples, tasks)
-    _sample_kernel[(batch, triton.cdiv(samples, tile["ROWS"]))](
-        concentration, weights, log_weights, log_prob, seed, offset, samples, tasks, enable_fp_fusion=False, **tile
-    )
+    launch(
+        _sample_kernel, (batch, triton.cdiv(samples, tile["ROWS"])), concentration, weights, log_weights, log_prob,
+        seed, offset, samples, tasks, **tile,
+    )  # fmt: skip
 
 
 def dirichlet_log_prob(concentration: Tensor, log_weights: Tensor, weight_floor: float, log_prob: Tensor) -> None:
@@ -258,9 +260,9 @@ def dirichlet_log_prob(concentration: Tensor, log_weights: Tensor, weight_floor:
     batch, samples, tasks = log_weights.shape
     if log_prob.numel() == 0:
         return
-    _log_prob_kernel[(batch,)](
-        concentration, log_weights, log_prob, samples, tasks,
-        LOG_FLOOR=log_floor(weight_floor), enable_fp_fusion=False, **density_configuration(samples, tasks),
+    launch(
+        _log_prob_kernel, (batch,), concentration, log_weights, log_prob, samples, tasks,
+        LOG_FLOOR=log_floor(weight_floor), **density_configuration(samples, tasks),
     )  # fmt: skip
 
 
@@ -271,9 +273,9 @@ def dirichlet_log_prob_backward(
     batch, samples, tasks = log_weights.shape
     if result.numel() == 0:
         return
-    _log_prob_backward_kernel[(batch,)](
-        concentration, log_weights, gradient, result, samples, tasks,
-        LOG_FLOOR=log_floor(weight_floor), enable_fp_fusion=False, **density_configuration(samples, tasks),
+    launch(
+        _log_prob_backward_kernel, (batch,), concentration, log_weights, gradient, result, samples, tasks,
+        LOG_FLOOR=log_floor(weight_floor), **density_configuration(samples, tasks),
     )  # fmt: skip
 
 
@@ -282,9 +284,7 @@ def dirichlet_entropy(concentration: Tensor, entropy: Tensor, gradient: Tensor) 
     batch, tasks = concentration.shape
     if batch == 0:
         return
-    _entropy_kernel[(batch,)](
-        concentration, entropy, gradient, tasks, TP=padded_tasks(tasks), enable_fp_fusion=False, num_warps=1
-    )
+    launch(_entropy_kernel, (batch,), concentration, entropy, gradient, tasks, TP=padded_tasks(tasks), num_warps=1)
 
 
 def dirichlet_kl(concentration: Tensor, other: Tensor, kl: Tensor, gradient: Tensor, other_gradient: Tensor) -> None:
@@ -292,7 +292,7 @@ def dirichlet_kl(concentration: Tensor, other: Tensor, kl: Tensor, gradient: Ten
     batch, tasks = concentration.shape
     if batch == 0:
         return
-    _kl_kernel[(batch,)](
-        concentration, other, kl, gradient, other_gradient, tasks,
-        TP=padded_tasks(tasks), enable_fp_fusion=False, num_warps=1,
+    launch(
+        _kl_kernel, (batch,), concentration, other, kl, gradient, other_gradient, tasks,
+        TP=padded_tasks(tasks), num_warps=1,
     )  # fmt: skip

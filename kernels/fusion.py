@@ -1,8 +1,7 @@
 """Transforms, fused scores and their top k. csrc/include/pygrade/fusion.hpp fixes the bits.
 
-A list is ranked by one program. It streams the candidates, keeps those that beat the k-th best so far in a buffer, and
-cuts the buffer back to k when it fills. Candidates compete as 64-bit keys (order of the score, then of the index): all
-different, so that a cut by bisection is exact and ties need no care.
+A program fuses a tile of candidates with several weight vectors of a request at once, so that scores are read and
+transformed once for all of them; each weight vector keeps its best candidates as kernels/select.py says.
 """
 
 import torch
@@ -10,217 +9,242 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .numerics import log, log1p, tree_sum
+from .launch import launch, resident_programs
+from .numerics import log, log1p
+from .select import NOTHING, append, best, index_of, order_of, score_of
 
 MAX_K = 1024
-EMPTY = tl.constexpr(-(2**63))  # the key of no candidate
+LOGARITHMS = ("log", "zlog")
+Z_SCORES = ("zscore", "zlog")
 
 
 @triton.jit
 def request(offsets, b, candidates, rows, JAGGED: tl.constexpr):
-    """First row and number of candidates of request b; -1 candidates where the offsets make no sense."""
+    """First row (int64) and number of candidates of request b; -1 candidates where the offsets make no sense."""
     if JAGGED:
         first = tl.load(offsets + b)
         stop = tl.load(offsets + b + 1)
         good = (first >= 0) & (first <= stop) & (stop <= rows)
-        return tl.where(good, first, 0), tl.where(good, stop - first, -1)
+        return tl.where(good, first, 0), tl.where(good, stop - first, -1).to(tl.int32)
     else:
-        return b * candidates, candidates + b * 0
+        return b * candidates, candidates + (b * 0).to(tl.int32)
 
 
 @triton.jit
-def fused(scores, weights, row, inside, tasks, TN: tl.constexpr, HALF: tl.constexpr, LEVELS: tl.constexpr):
-    """The fused scores of rows[TN] under one weight vector, float32 [TN]; HALF is half the padded number of tasks."""
-    t = tl.arange(0, HALF)[None, :]
-    at = scores + row[:, None] * tasks + t
-    wanted = inside[:, None]
-    x = tl.load(at, mask=wanted, other=0.0).to(tl.float32) * tl.load(weights + t)
-    second = t + HALF < tasks
-    p = tl.load(at + HALF, mask=wanted & second, other=0.0).to(tl.float32)
-    w = tl.load(weights + t + HALF, mask=second, other=0.0)
-    x = tl.where(second, tl.fma(p, tl.broadcast_to(w, TN, HALF), x), x)
-    return tl.reshape(tree_sum(x, TN, HALF, LEVELS), [TN]) + 0.0
+def _changed(p, t, here, moments, slope, beta, T: tl.constexpr, TRANSFORM: tl.constexpr):
+    """f_t(p) in float32; moments[2, T] are those of p's request."""
+    p = p.to(tl.float32)
+    if TRANSFORM == "log" or TRANSFORM == "zlog":
+        p = log(p + beta)
+    if TRANSFORM == "zscore" or TRANSFORM == "zlog":
+        p = (p - tl.load(moments + t, mask=here, other=0.0)) * tl.load(moments + T + t, mask=here, other=1.0)
+    if TRANSFORM == "log1p":
+        p = log1p(p * tl.load(slope + t, mask=here, other=0.0))
+    return p
 
 
 @triton.jit
-def _key(score, index):
-    """int64 in ranking order: NaN below -inf, -0 equal to +0, the smaller index first."""
-    bits = (score + 0.0).to(tl.int32, bitcast=True)
-    order = tl.where(score == score, bits ^ ((bits >> 31) & 0x7FFFFFFF), -(2**31) + 1)
-    return (order.to(tl.int64) << 32) | (0xFFFFFFFF - index.to(tl.int64))
+def _columns(scores, moments, slope, beta, row, inside, T: tl.constexpr, TRANSFORM: tl.constexpr, VECTOR: tl.constexpr):
+    """f_t(p) of rows[TN], a float32 [TN] for each task. A lane reads VECTOR tasks of a row at once and keeps them."""
+    v = tl.arange(0, VECTOR)[None, :]
+    columns = ()
+    for begin in tl.static_range(0, T, VECTOR):
+        t = begin + v
+        p = tl.load(scores + row[:, None] * T + t, mask=inside[:, None] & (t < T), other=1.0)
+        bits = _changed(p, t, t < T, moments, slope, beta, T, TRANSFORM).to(tl.int32, bitcast=True)
+        for i in tl.static_range(VECTOR):
+            if begin + i < T:
+                columns += (tl.sum(tl.where(v == i, bits, 0), axis=1).to(tl.float32, bitcast=True),)
+    return columns
 
 
 @triton.jit
-def _cut(keys, k):
-    """A key that exactly k of more than k different keys reach."""
-    low = tl.min(tl.where(keys == EMPTY, 2**63 - 1, keys), axis=0)
-    high = tl.max(keys, axis=0) + 1
-    cut = low
-    reached = k + 1
-    while reached != k:
-        cut = (low & high) + ((low ^ high) >> 1)
-        reached = tl.sum((keys >= cut).to(tl.int32), axis=0)
-        low = tl.where(reached > k, cut, low)
-        high = tl.where(reached < k, cut, high)
-    return cut
-
-
-@triton.jit
-def _keep(buffer, keys, kept):
-    """Moves the kept keys to the front of the buffer."""
-    tl.debug_barrier()
-    tl.store(buffer + tl.cumsum(kept.to(tl.int32), axis=0) - 1, keys, mask=kept)
-    tl.debug_barrier()
-
-
-@triton.jit
-def select(
-    scores, weights, mask, buffer, ranked, first, count, tasks, k,
-    MASKED: tl.constexpr, TN: tl.constexpr, HALF: tl.constexpr, LEVELS: tl.constexpr,
-    KP: tl.constexpr, CAPACITY: tl.constexpr,
+def fused(
+    scores, weights, moments, slope, beta, row, inside, live,
+    TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr, HALF: tl.constexpr,
+    VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """Indices of the k best of one request's candidates to ranked[k], best first, padded with -1.
+    """The fused scores of rows[TN] under each of the weight vectors weights[LISTS, T], float32 [LISTS, TN].
 
-    mask points to the request's first candidate; buffer[CAPACITY] is int64 scratch of this program.
+    HALF is half the padded number of tasks, where the tree of the sum begins.
+    """
+    p = _columns(scores, moments, slope, beta, row, inside, T, TRANSFORM, VECTOR)
+    w = weights + tl.arange(0, LISTS)[:, None] * T
+    x = ()
+    for t in tl.static_range(HALF):
+        product = p[t][None, :] * tl.load(w + t, mask=live[:, None], other=1.0)
+        if t + HALF < T:
+            more = tl.load(w + t + HALF, mask=live[:, None], other=1.0)
+            product = tl.fma(
+                tl.broadcast_to(p[t + HALF][None, :], LISTS, TN), tl.broadcast_to(more, LISTS, TN), product
+            )
+        x += (product,)
+    for _ in tl.static_range(HALF.bit_length() - 1):
+        halves = ()
+        for t in tl.static_range(len(x) // 2):
+            halves += (x[t] + x[t + len(x) // 2],)
+        x = halves
+    return x[0] + 0.0
+
+
+@triton.jit
+def collect(
+    scores, weights, moments, slope, beta, mask, masked, buffer, first, count, live, k,
+    MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
+    HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, CAPACITY: tl.constexpr,
+):  # fmt: skip
+    """Streams one request's candidates past LISTS weight vectors; the number of keys in each one's buffer, [LISTS].
+
+    mask points to the request's first candidate and is read where ``masked`` says so; live[LISTS] are the vectors that
+    exist.
     """
     i = tl.arange(0, TN)
-    slot = tl.arange(0, CAPACITY)
-    filled = k * 0
-    bound = first * 0 + EMPTY
+    filled = tl.zeros([LISTS], tl.int32)
+    bound = tl.zeros([LISTS], tl.int32) + NOTHING
     for begin in range(0, count, TN):
         index = begin + i
-        eligible = index < count
-        if MASKED:
-            eligible = eligible & (tl.load(mask + index, mask=eligible, other=0) != 0)
-        score = fused(scores, weights, first + index, eligible, tasks, TN, HALF, LEVELS)
-        key = tl.where(eligible, _key(score, index), EMPTY)
-        better = key > bound
-        new = better.to(tl.int32)
-        tl.store(buffer + filled + tl.cumsum(new, axis=0) - 1, key, mask=better)
-        filled += tl.sum(new, axis=0)
-        if filled > CAPACITY - TN:
-            tl.debug_barrier()
-            held = tl.load(buffer + slot, mask=slot < filled, other=EMPTY)
-            bound = _cut(held, k) - 1
-            _keep(buffer, held, held > bound)
-            filled = k
-    tl.debug_barrier()
-    if filled > k:
-        held = tl.load(buffer + slot, mask=slot < filled, other=EMPTY)
-        _keep(buffer, held, held >= _cut(held, k))
-        filled = k
-    # Few enough to count, for each, those before it.
-    place = tl.arange(0, KP)
-    mine = tl.load(buffer + place, mask=place < filled, other=EMPTY)
-    rank = tl.zeros([KP], tl.int32)
-    some = tl.arange(0, 16)
-    for begin in range(0, filled, 16):
-        theirs = tl.load(buffer + begin + some, mask=begin + some < filled, other=EMPTY)
-        rank += tl.sum((theirs[None, :] > mine[:, None]).to(tl.int32), axis=1)
-    here = place < filled
-    tl.store(ranked + place, tl.zeros([KP], tl.int32) - 1, mask=(place < k) & (place >= filled))
-    tl.store(ranked + rank, (0xFFFFFFFF - (mine & 0xFFFFFFFF)).to(tl.int32), mask=here)
-    tl.debug_barrier()
-
-
-@triton.jit
-def _fuse_kernel(
-    scores, weights, offsets, out, candidates, rows, samples, tasks,
-    JAGGED: tl.constexpr, TN: tl.constexpr, HALF: tl.constexpr, LEVELS: tl.constexpr,
-):  # fmt: skip
-    """One weight vector over every num_programs(1)-th tile of its request."""
-    vector = tl.program_id(0).to(tl.int64)
-    b = vector // samples
-    first, count = request(offsets, b, candidates, rows, JAGGED)
-    to = out + vector * candidates
-    if JAGGED:
-        to = out + (vector - b * samples) * rows + first
-    for begin in range(tl.program_id(1) * TN, count, tl.num_programs(1) * TN):
-        index = begin + tl.arange(0, TN)
         inside = index < count
-        score = fused(scores, weights + vector * tasks, first + index, inside, tasks, TN, HALF, LEVELS)
-        tl.store(to + index, score, mask=inside)
+        if MASKED:
+            inside = inside & (tl.load(mask + index, mask=inside & masked, other=1) != 0)
+        score = fused(
+            scores, weights, moments, slope, beta, first + index, inside, live,
+            TRANSFORM, LISTS, TN, T, HALF, VECTOR,
+        )  # fmt: skip
+        filled, bound = append(
+            buffer, order_of(score), index, inside[None, :] & live[:, None], filled, bound, k, LISTS, TN, KP, CAPACITY
+        )
+    return filled
 
 
 @triton.jit
 def _topk_kernel(
-    scores, weights, mask, offsets, buffer, values, indices, candidates, rows, samples, tasks, k,
-    JAGGED: tl.constexpr, MASKED: tl.constexpr, TN: tl.constexpr, HALF: tl.constexpr, LEVELS: tl.constexpr,
-    KP: tl.constexpr, CAPACITY: tl.constexpr,
+    scores, weights, moments, slope, beta, mask, offsets, buffer, values, indices,
+    candidates, rows, batch, samples, k,
+    JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
+    T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
+    CAPACITY: tl.constexpr,
 ):  # fmt: skip
-    """One list. The values are fused once more from the winners, so that they keep the bits of `fuse_scores`."""
-    vector = tl.program_id(0).to(tl.int64)
-    first, count = request(offsets, vector // samples, candidates, rows, JAGGED)
-    weight = weights + vector * tasks
-    ranked = indices + vector * k
-    select(
-        scores, weight, mask + first, buffer + vector * CAPACITY, ranked, first, count, tasks, k,
-        MASKED, TN, HALF, LEVELS, KP, CAPACITY,
-    )  # fmt: skip
-    i = tl.arange(0, TN)
-    for begin in range(0, k, TN):
-        place = begin + i
-        index = tl.load(ranked + place, mask=place < k, other=-1)
-        score = fused(scores, weight, first + index, index >= 0, tasks, TN, HALF, LEVELS)
-        tl.store(values + vector * k + place, tl.where(index >= 0, score, float("-inf")), mask=place < k)
+    """Persistent: LISTS weight vectors of one request at a time."""
+    own = buffer + tl.program_id(0).to(tl.int64) * LISTS * CAPACITY
+    groups = tl.cdiv(samples, LISTS)
+    lists = tl.arange(0, LISTS)
+    place = tl.arange(0, KP)
+    for item in range(tl.program_id(0), batch * groups, tl.num_programs(0)):
+        g = (item % groups) * LISTS
+        b = (item // groups).to(tl.int64)
+        vector = (item // groups * samples + g).to(tl.int64)
+        first, count = request(offsets, b, candidates, rows, JAGGED)
+        filled = collect(
+            scores, weights + vector * T, moments + b * 2 * T, slope, beta, mask + first, True, own, first, count,
+            g + lists < samples, k, MASKED, TRANSFORM, LISTS, TN, T, HALF, VECTOR, KP, CAPACITY,
+        )  # fmt: skip
+        for i in range(0, tl.minimum(samples - g, LISTS)):
+            mine = tl.sum(tl.where(lists == i, filled, 0), axis=0)
+            keys = best(own + i * CAPACITY, mine, k, KP, K_LEVELS, CAPACITY)
+            at = (vector + i) * k + place
+            tl.store(values + at, score_of(keys), mask=place < k)
+            tl.store(indices + at, index_of(keys), mask=place < k)
+
+
+@triton.jit
+def _fuse_kernel(
+    scores, weights, moments, slope, beta, offsets, out, candidates, rows, samples,
+    JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
+    HALF: tl.constexpr, VECTOR: tl.constexpr,
+):  # fmt: skip
+    """LISTS weight vectors over every num_programs(1)-th tile of their request."""
+    groups = tl.cdiv(samples, LISTS)
+    b = (tl.program_id(0) // groups).to(tl.int64)
+    g = (tl.program_id(0) % groups) * LISTS + tl.arange(0, LISTS)
+    first, count = request(offsets, b, candidates, rows, JAGGED)
+    to = out + (b * samples + g) * candidates
+    if JAGGED:
+        to = out + g.to(tl.int64) * rows + first
+    vector = b * samples + (tl.program_id(0) % groups) * LISTS
+    for begin in range(tl.program_id(1) * TN, count, tl.num_programs(1) * TN):
+        index = begin + tl.arange(0, TN)
+        score = fused(
+            scores, weights + vector * T, moments + b * 2 * T, slope, beta, first + index, index < count, g < samples,
+            TRANSFORM, LISTS, TN, T, HALF, VECTOR,
+        )  # fmt: skip
+        tl.store(to[:, None] + index[None, :], score, mask=(g < samples)[:, None] & (index < count)[None, :])
+
+
+@triton.jit
+def _moments_kernel(
+    scores, moments, offsets, beta, epsilon, candidates, rows,
+    JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
+    """Mean and 1 / (std + epsilon) of TP tasks of one request; LANES (128) accumulators, as the bits demand."""
+    b = tl.program_id(0).to(tl.int64)
+    first, count = request(offsets, b, candidates, rows, JAGGED)
+    t = tl.program_id(1) * TP + tl.arange(0, TP)[None, :]
+    lane = tl.arange(0, LANES)[:, None]
+    n = tl.zeros([1, TP], tl.float32) + tl.maximum(count, 1).to(tl.float32)
+    mean = tl.zeros([1, TP], tl.float32)
+    for second in tl.static_range(2):
+        total = tl.zeros([LANES, TP], tl.float32)
+        for begin in range(0, count, LANES):
+            inside = (begin + lane < count) & (t < T)
+            x = tl.load(scores + (first + begin + lane) * T + t, mask=inside, other=1.0).to(tl.float32)
+            if TRANSFORM == "zlog":
+                x = log(x + beta)
+            if second:
+                d = tl.where(inside, x - mean, 0.0)
+                total = tl.fma(d, d, total)
+            else:
+                total += tl.where(inside, x, 0.0)
+        for level in tl.static_range(7):
+            total = tl.sum(tl.reshape(total, [2, LANES >> (level + 1), TP]), axis=0)
+        if second:
+            std = tl.sqrt_rn(tl.div_rn(total, n))
+            inverse = tl.div_rn(tl.zeros([1, TP], tl.float32) + 1.0, std + epsilon)
+            tl.store(moments + (b * 2 + 1) * T + t, inverse, mask=t < T)
+        else:
+            mean = tl.div_rn(total, n)
+            tl.store(moments + b * 2 * T + t, mean, mask=t < T)
 
 
 @triton.jit
 def _transform_kernel(
-    scores, offsets, slope, out, candidates, rows, tasks, beta, epsilon,
-    JAGGED: tl.constexpr, LOG: tl.constexpr, ZSCORE: tl.constexpr, LOG1P: tl.constexpr, LANES: tl.constexpr,
+    scores, moments, slope, beta, offsets, out, candidates, rows,
+    JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, TN: tl.constexpr, T: tl.constexpr, TP: tl.constexpr,
 ):  # fmt: skip
-    """One task of one request; LANES (128) accumulators, as the bits demand."""
-    first, count = request(offsets, tl.program_id(0).to(tl.int64), candidates, rows, JAGGED)
-    lane = tl.arange(0, LANES)[None, :]
-    base = first * tasks + tl.program_id(1)
-    n = tl.zeros([1, 1], tl.float32) + tl.maximum(count, 1).to(tl.float32)
-    mean = tl.zeros([1, 1], tl.float32)
-    inverse = tl.zeros([1, 1], tl.float32) + 1.0
-    if ZSCORE:
-        total = tl.zeros([1, LANES], tl.float32)
-        for begin in range(0, count, LANES):
-            index = begin + lane
-            x = tl.load(scores + base + index * tasks, mask=index < count, other=1.0).to(tl.float32)
-            if LOG:
-                x = log(x + beta)
-            total += tl.where(index < count, x, 0.0)
-        mean = tl.div_rn(tree_sum(total, 1, LANES, 7), n)
-        square = tl.zeros([1, LANES], tl.float32)
-        for begin in range(0, count, LANES):
-            index = begin + lane
-            x = tl.load(scores + base + index * tasks, mask=index < count, other=1.0).to(tl.float32)
-            if LOG:
-                x = log(x + beta)
-            d = tl.where(index < count, x - mean, 0.0)
-            square = tl.fma(d, d, square)
-        std = tl.sqrt_rn(tl.div_rn(tree_sum(square, 1, LANES, 7), n))
-        inverse = tl.div_rn(inverse, std + epsilon)
-    for begin in range(0, count, LANES):
-        index = begin + lane
-        x = tl.load(scores + base + index * tasks, mask=index < count, other=1.0).to(tl.float32)
-        if LOG:
-            x = log(x + beta)
-        if ZSCORE:
-            x = (x - mean) * inverse
-        if LOG1P:
-            x = log1p(x * tl.load(slope + tl.program_id(1)))
-        tl.store(out + base + index * tasks, x, mask=index < count)
+    """Every num_programs(1)-th tile of one request."""
+    b = tl.program_id(0).to(tl.int64)
+    first, count = request(offsets, b, candidates, rows, JAGGED)
+    t = tl.arange(0, TP)[None, :]
+    for begin in range(tl.program_id(1) * TN, count, tl.num_programs(1) * TN):
+        index = begin + tl.arange(0, TN)[:, None]
+        inside = (index < count) & (t < T)
+        at = (first + index) * T + t
+        p = tl.load(scores + at, mask=inside, other=1.0)
+        tl.store(out + at, _changed(p, t, t < T, moments + b * 2 * T, slope, beta, T, TRANSFORM), mask=inside)
 
 
-def launch_configuration(candidates: int, tasks: int, k: int = 0) -> dict[str, int]:
-    """The tile of candidates (about 4,096 scores, at most 512 candidates) and the tree of the tasks; with k the padded
-    list and the buffer, room for a list and a tile. A thread holds 8 sums of products or 4 keys: more would spill."""
-    half = max(1, triton.next_power_of_2(tasks) // 2)
-    tile = min(512, max(16, triton.next_power_of_2(max(candidates, 1))), max(32, 4096 // half))
-    shape = {"TN": tile, "HALF": half, "LEVELS": half.bit_length() - 1}
-    held = tile * half
+def launch_configuration(candidates: int, tasks: int, size: int, samples: int, k: int = 0) -> dict[str, int]:
+    """How many weight vectors and candidates a program takes at a time, the tree of the tasks, and the warps.
+
+    size is that of a score in bytes; a lane reads up to 16 at once. It holds about 16 scores and 32 weights, more where
+    there are many tasks. With k also the padded list and the buffer of each weight vector. One warp ranks short lists
+    of few candidates, so that no reduction leaves it; long ones have up to 8.
+    """
+    width = int(triton.next_power_of_2(tasks))
+    padded = max(32, int(triton.next_power_of_2(max(k, 1))))
+    wanted = max(1, min(8, max(padded // 128, candidates // 4096)))
+    warps = 1 << (wanted.bit_length() - 1)
+    lists = min(4, max(1, 32 // width), int(triton.next_power_of_2(max(samples, 1)))) if warps == 1 else 1
+    tile = warps * 32 if warps > 1 else max(32, min(64, 512 // width))
+    half = max(1, width // 2)
+    shape = {
+        "LISTS": lists, "TN": tile, "T": tasks, "HALF": half, "VECTOR": min(tasks & -tasks, 16 // size),
+        "num_warps": warps,
+    }  # fmt: skip
     if k > 0:
-        padded = max(16, triton.next_power_of_2(k))
-        capacity = triton.next_power_of_2(padded + tile)
-        shape |= {"KP": padded, "CAPACITY": capacity}
-        held = max(held, 2 * capacity)
-    return {**shape, "num_warps": max(1, min(8, held // 256))}
+        capacity = int(triton.next_power_of_2(padded + max(padded // 2, tile) + tile))
+        shape |= {"KP": padded, "K_LEVELS": padded.bit_length() - 1, "CAPACITY": capacity}
+        shape["maxnreg"] = 255 if warps > 1 else (168 if tasks > 16 else 128)
+    return shape
 
 
 def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int]:
@@ -232,29 +256,41 @@ def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int
     return batch, -(-rows // max(batch, 1)), rows, tasks
 
 
-def transformed(
-    scores: Tensor, transform: str, beta: float, epsilon: float, slope: Tensor | None, offsets: Tensor | None
-) -> Tensor:
-    """The scores that fuse to the same bits under the identity: as they are, or transformed."""
-    return scores if transform == "identity" else transform_scores(scores, transform, beta, epsilon, slope, offsets)
+def transform_moments(scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None) -> Tensor:
+    """Mean and 1 / (std + epsilon) of each request's tasks, float32 [B, 2, T]; the scores where none are asked for."""
+    if transform not in Z_SCORES:
+        return scores  # never read
+    batch, candidates, rows, tasks = shape_of(scores, offsets)
+    moments = scores.new_empty((batch, 2, tasks), dtype=torch.float32)
+    width = min(16, int(triton.next_power_of_2(tasks)))
+    if moments.numel() > 0:
+        launch(
+            _moments_kernel, (batch, -(-tasks // width)), scores, moments, offsets, beta, epsilon, candidates, rows,
+            JAGGED=offsets is not None, TRANSFORM=transform, T=tasks, TP=width, LANES=128, num_warps=4,
+        )  # fmt: skip
+    return moments
 
 
 def transform_scores(
-    scores: Tensor, transform: str, beta: float, epsilon: float, slope: Tensor | None, offsets: Tensor | None
-) -> Tensor:
-    """[B, N, T] or [M, T] → float32 of the same shape; slope[T] for log1p. A request with bad offsets stays NaN."""
-    if transform == "identity":
-        return scores.to(torch.float32, copy=True)
+    scores: Tensor,
+    transform: str,
+    beta: float,
+    epsilon: float,
+    slope: Tensor | None,
+    offsets: Tensor | None,
+    out: Tensor,
+) -> None:
+    """[B, N, T] or [M, T] → out float32 of the same shape; slope[T] for log1p. Skips a request with bad offsets."""
     batch, candidates, rows, tasks = shape_of(scores, offsets)
-    out = torch.full(scores.shape, torch.nan, dtype=torch.float32, device=scores.device)
     if out.numel() == 0:
-        return out
-    _transform_kernel[(batch, tasks)](
-        scores, offsets, slope, out, candidates, rows, tasks, beta, epsilon,
-        JAGGED=offsets is not None, LOG=transform in ("log", "zlog"), ZSCORE=transform in ("zscore", "zlog"),
-        LOG1P=transform == "log1p", LANES=128, num_warps=1, enable_fp_fusion=False,
+        return
+    width = int(triton.next_power_of_2(tasks))
+    tile = max(16, 1024 // width)
+    moments = transform_moments(scores, transform, beta, epsilon, offsets)
+    launch(
+        _transform_kernel, (batch, min(64, -(-candidates // tile))), scores, moments, slope, beta, offsets, out,
+        candidates, rows, JAGGED=offsets is not None, TRANSFORM=transform, TN=tile, T=tasks, TP=width, num_warps=4,
     )  # fmt: skip
-    return out
 
 
 def fuse_scores(
@@ -265,23 +301,26 @@ def fuse_scores(
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
-) -> Tensor:
-    """weights [B, (G,) T] → [B, (G,) N] or [(G,) M]. A request with bad offsets stays NaN."""
+    out: Tensor,
+) -> None:
+    """weights [B, (G,) T] → out [B, (G,) N] or [(G,) M]. Skips a request with bad offsets."""
     batch, candidates, rows, tasks = shape_of(scores, offsets)
     samples = weights.shape[1] if weights.ndim == 3 else 1
-    lists = (rows,) if offsets is not None else (candidates,)
-    group = (samples,) if weights.ndim == 3 else ()
-    shape = (*group, *lists) if offsets is not None else (batch, *group, *lists)
-    out = torch.full(shape, torch.nan, dtype=torch.float32, device=scores.device)
     if out.numel() == 0:
-        return out
-    options = launch_configuration(candidates, tasks)
-    tiles = min(64, -(-candidates // options["TN"]))
-    _fuse_kernel[(batch * samples, tiles)](
-        transformed(scores, transform, beta, epsilon, slope, offsets), weights, offsets, out, candidates, rows,
-        samples, tasks, JAGGED=offsets is not None, enable_fp_fusion=False, **options,
+        return
+    options = launch_configuration(candidates, tasks, scores.element_size(), samples)
+    moments = transform_moments(scores, transform, beta, epsilon, offsets)
+    grid = (batch * -(-samples // options["LISTS"]), min(64, -(-candidates // options["TN"])))
+    launch(
+        _fuse_kernel, grid, scores, weights, moments, slope, beta, offsets, out, candidates, rows, samples,
+        JAGGED=offsets is not None, TRANSFORM=transform, **options,
     )  # fmt: skip
-    return out
+
+
+def buffer_for(options: dict[str, int], items: int, scores: Tensor) -> tuple[int, Tensor]:
+    """The programs of a persistent kernel that ranks, at most one an item, and their buffers."""
+    programs = min(items, resident_programs(scores.device, options["num_warps"], options["maxnreg"]))
+    return programs, scores.new_empty((programs, options["LISTS"], options["CAPACITY"]), dtype=torch.int64)
 
 
 def fuse_topk(
@@ -294,23 +333,22 @@ def fuse_topk(
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Values and int32 indices of the k best, [B, (G,) k]; a request with bad offsets has none."""
+    values: Tensor,
+    indices: Tensor,
+) -> None:
+    """weights [B, (G,) T] → values and int32 indices of the k best, [B, (G,) k]; none of a request with bad offsets."""
     if k > MAX_K:
         raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
     batch, candidates, rows, tasks = shape_of(scores, offsets)
     samples = weights.shape[1] if weights.ndim == 3 else 1
-    shape = (*weights.shape[:-1], k)
-    values = torch.empty(shape, dtype=torch.float32, device=scores.device)
-    indices = torch.empty(shape, dtype=torch.int32, device=scores.device)
     if values.numel() == 0:
-        return values, indices
-    options = launch_configuration(candidates, tasks, k)
-    buffer = torch.empty((batch * samples, options["CAPACITY"]), dtype=torch.int64, device=scores.device)
+        return
+    options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
+    programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
+    moments = transform_moments(scores, transform, beta, epsilon, offsets)
     admitted = scores if mask is None else mask.view(torch.uint8)  # never read without MASKED
-    _topk_kernel[(batch * samples,)](
-        transformed(scores, transform, beta, epsilon, slope, offsets), weights, admitted, offsets, buffer, values,
-        indices, candidates, rows, samples, tasks, k, JAGGED=offsets is not None, MASKED=mask is not None,
-        enable_fp_fusion=False, **options,
+    launch(
+        _topk_kernel, (programs,), scores, weights, moments, slope, beta, admitted, offsets, buffer, values, indices,
+        candidates, rows, batch, samples, k, JAGGED=offsets is not None, MASKED=mask is not None, TRANSFORM=transform,
+        **options,
     )  # fmt: skip
-    return values, indices

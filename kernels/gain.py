@@ -5,59 +5,78 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .fusion import MAX_K, launch_configuration, request, select, shape_of, transformed
+from .fusion import MAX_K, buffer_for, collect, launch_configuration, request, shape_of, transform_moments
+from .launch import launch
 from .numerics import tree_sum
+from .select import best, index_of
+
+
+@triton.jit
+def reward_lists(
+    scores, weights, moments, slope, beta, gains, discount, masks, stride, component_list, buffer, gain, width,
+    first, count, here, k, lists, components,
+    MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
+    HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr, CAPACITY: tl.constexpr,
+    CP: tl.constexpr,
+):  # fmt: skip
+    """The gain of every component under the first ``here`` of weights[LISTS, T], over one request's candidates.
+
+    gain points to the first vector's components, a row of ``width``; masks to the request's first candidate in list 0,
+    list l being ``stride`` · l further; -1 are all candidates. A component whose list does not exist gets NaN.
+    """
+    vector = tl.arange(0, LISTS)
+    place = tl.arange(0, KP)
+    c = tl.arange(0, CP)
+    listed = tl.load(component_list + c, mask=c < components, other=-2)
+    lost = ((listed < -1) | (listed >= lists))[None, :] & (c < components)[None, :] & (vector < here)[:, None]
+    tl.store(gain + vector[:, None] * width + c[None, :], tl.zeros([LISTS, CP], tl.float32) + float("nan"), mask=lost)
+    worth = tl.load(discount + place, mask=place < k, other=0.0)
+    for which in range(-1, lists):
+        if tl.max((listed == which).to(tl.int32), axis=0) > 0:
+            filled = collect(
+                scores, weights, moments, slope, beta, masks + tl.maximum(which, 0) * stride, which >= 0, buffer,
+                first, count, vector < here, k, MASKED, TRANSFORM, LISTS, TN, T, HALF, VECTOR, KP, CAPACITY,
+            )  # fmt: skip
+            for i in range(0, here):
+                mine = tl.sum(tl.where(vector == i, filled, 0), axis=0)
+                index = index_of(best(buffer + i * CAPACITY, mine, k, KP, K_LEVELS, CAPACITY))
+                at = gains + (first + index) * components
+                for component in range(0, components):
+                    if tl.load(component_list + component) == which:
+                        product = tl.load(at + component, mask=index >= 0, other=0.0) * worth
+                        product = tl.where(index >= 0, product, 0.0)
+                        total = tree_sum(product[None, :], 1, KP, K_LEVELS) + 0.0
+                        total = tl.where(count < 0, float("nan"), total)
+                        tl.store(gain + i * width + component + tl.zeros([1, 1], tl.int32), total)
 
 
 @triton.jit
 def _gain_kernel(
-    scores, weights, gains, discount, masks, component_list, offsets, buffer, ranked, gain,
-    candidates, rows, samples, tasks, k, lists, components,
-    JAGGED: tl.constexpr, MASKED: tl.constexpr, TN: tl.constexpr, HALF: tl.constexpr, LEVELS: tl.constexpr,
-    KP: tl.constexpr, CAPACITY: tl.constexpr, GP: tl.constexpr, G_LEVELS: tl.constexpr, CP: tl.constexpr,
+    scores, weights, moments, slope, beta, gains, discount, masks, component_list, offsets, buffer, gain,
+    candidates, rows, batch, samples, k, lists, components,
+    JAGGED: tl.constexpr, MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
+    T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
+    CAPACITY: tl.constexpr, CP: tl.constexpr,
 ):  # fmt: skip
-    """One weight vector over one candidate list: all candidates (program 0 of axis 1), or list program - 1."""
-    vector = tl.program_id(0).to(tl.int64)
-    which = tl.program_id(1) - 1
-    c = tl.arange(0, CP)
-    ranks = tl.load(component_list + c, mask=c < components, other=-2)
-    if tl.sum((ranks == which).to(tl.int32), axis=0) > 0:
-        b = vector // samples
+    """Persistent: LISTS weight vectors of one request at a time."""
+    own = buffer + tl.program_id(0).to(tl.int64) * LISTS * CAPACITY
+    groups = tl.cdiv(samples, LISTS)
+    for item in range(tl.program_id(0), batch * groups, tl.num_programs(0)):
+        g = (item % groups) * LISTS
+        b = (item // groups).to(tl.int64)
+        vector = (item // groups * samples + g).to(tl.int64)
         first, count = request(offsets, b, candidates, rows, JAGGED)
-        program = vector * tl.num_programs(1) + tl.program_id(1)
-        order = ranked + program * k
-        weight = weights + vector * tasks
-        scratch = buffer + program * CAPACITY
-        if MASKED:
-            if which < 0:
-                select(
-                    scores, weight, masks, scratch, order, first, count, tasks, k,
-                    False, TN, HALF, LEVELS, KP, CAPACITY,
-                )  # fmt: skip
-            else:
-                admitted = masks + (b * lists + which) * candidates
-                if JAGGED:
-                    admitted = masks + which.to(tl.int64) * rows + first
-                select(
-                    scores, weight, admitted, scratch, order, first, count, tasks, k,
-                    True, TN, HALF, LEVELS, KP, CAPACITY,
-                )  # fmt: skip
-        else:
-            select(
-                scores, weight, masks, scratch, order, first, count, tasks, k,
-                False, TN, HALF, LEVELS, KP, CAPACITY,
-            )  # fmt: skip
-        place = tl.arange(0, GP)[None, :]
-        index = tl.load(order + place, mask=place < k, other=-1)
-        worth = tl.load(discount + place, mask=place < k, other=0.0)
-        for component in range(0, components):
-            if tl.load(component_list + component) == which:
-                at = gains + (first + index) * components + component
-                product = tl.load(at, mask=index >= 0, other=0.0) * worth
-                product = tl.where(index >= 0, product, 0.0)
-                total = tree_sum(product, 1, GP, G_LEVELS) + 0.0
-                total = tl.where(count < 0, float("nan"), total)
-                tl.store(gain + vector * components + component + tl.zeros([1, 1], tl.int64), total)
+        admitted = masks + b * lists * candidates
+        stride = tl.zeros([], tl.int64) + candidates
+        if JAGGED:
+            admitted = masks + first
+            stride = tl.zeros([], tl.int64) + rows
+        reward_lists(
+            scores, weights + vector * T, moments + b * 2 * T, slope, beta, gains, discount, admitted, stride,
+            component_list, own, gain + vector * components, components, first, count,
+            tl.minimum(samples - g, LISTS), k, lists, components,
+            MASKED, TRANSFORM, LISTS, TN, T, HALF, VECTOR, KP, K_LEVELS, CAPACITY, CP,
+        )  # fmt: skip
 
 
 def topk_gain(
@@ -72,29 +91,24 @@ def topk_gain(
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
-) -> Tensor:
-    """[B, G, C] on the device of ``scores``. NaN where the offsets or the list of a component make no sense."""
+    gain: Tensor,
+) -> None:
+    """→ gain[B, G, C]; NaN where the offsets or the list of a component make no sense."""
     k = discount.shape[0]
     if k > MAX_K:
         raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
     batch, candidates, rows, tasks = shape_of(scores, offsets)
     samples, components = weights.shape[1], gains.shape[-1]
-    gain = torch.full((batch, samples, components), torch.nan, dtype=torch.float32, device=scores.device)
     if gain.numel() == 0:
-        return gain
+        return
     lists = 0 if masks is None or component_list is None else masks.shape[-2]
     if component_list is None:
         component_list = torch.full((components,), -1, dtype=torch.int32, device=scores.device)
-    options = launch_configuration(candidates, tasks, k)
-    padded = triton.next_power_of_2(k)  # the tree's, which fixes the bits
-    programs = batch * samples * (lists + 1)
-    buffer = torch.empty((programs, options["CAPACITY"]), dtype=torch.int64, device=scores.device)
-    ranked = torch.empty((programs, k), dtype=torch.int32, device=scores.device)
-    _gain_kernel[(batch * samples, lists + 1)](
-        transformed(scores, transform, beta, epsilon, slope, offsets), weights, gains, discount,
-        scores if lists == 0 else masks.view(torch.uint8), component_list, offsets, buffer, ranked, gain,
-        candidates, rows, samples, tasks, k, lists, components, JAGGED=offsets is not None, MASKED=lists > 0,
-        GP=padded, G_LEVELS=padded.bit_length() - 1, CP=triton.next_power_of_2(components), enable_fp_fusion=False,
-        **options,
+    options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
+    programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
+    launch(
+        _gain_kernel, (programs,), scores, weights, transform_moments(scores, transform, beta, epsilon, offsets), slope,
+        beta, gains, discount, scores if lists == 0 else masks.view(torch.uint8), component_list, offsets, buffer, gain,
+        candidates, rows, batch, samples, k, lists, components, JAGGED=offsets is not None, MASKED=lists > 0,
+        TRANSFORM=transform, CP=triton.next_power_of_2(components), **options,
     )  # fmt: skip
-    return gain

@@ -5,6 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .dirichlet import density_configuration, entropy_of, kl_of, load_floored, log_floor, log_probabilities
+from .launch import launch
 from .special import digamma, load_row, log_gamma, row_sum
 
 
@@ -74,9 +75,9 @@ def grpo_loss(
     batch, samples, tasks = log_weights.shape
     if batch == 0:
         return
-    tile = density_configuration(samples, tasks, tile=128)  # 256 spill on sm_80
-    _loss_kernel[(batch,)](
-        concentration, log_weights, old_log_prob, advantages, reference, loss, kl, entropy, clip_fraction, ratio_max,
-        gradient, clip, clip_high, kl_coefficient, entropy_coefficient, log_ratio_clamp, samples, tasks,
-        LOG_FLOOR=log_floor(weight_floor), enable_fp_fusion=False, **tile,
+    tile = density_configuration(samples, tasks, tile=128)  # 256 would spill on sm_80; maxnreg: see launch.py
+    launch(
+        _loss_kernel, (batch,), concentration, log_weights, old_log_prob, advantages, reference, loss, kl, entropy,
+        clip_fraction, ratio_max, gradient, clip, clip_high, kl_coefficient, entropy_coefficient, log_ratio_clamp,
+        samples, tasks, LOG_FLOOR=log_floor(weight_floor), maxnreg=255, **tile,
     )  # fmt: skip

@@ -139,6 +139,13 @@ def _rollout(
     )  # fmt: skip
 
 
+def _lambda_loss(candidates: int, masked: bool = False) -> Callable[[], object]:
+    scores, mask = torch.zeros(BATCH, candidates), None
+    if masked:
+        mask = torch.ones(BATCH, candidates, dtype=torch.bool)
+    return lambda: ops.lambda_loss(scores, scores, mask, torch.ones(10))
+
+
 HALF, BRAIN = torch.float16, torch.bfloat16
 
 VARIANTS: dict[str, Variant] = {
@@ -193,7 +200,11 @@ VARIANTS: dict[str, Variant] = {
     "gain-N3000-T4-k1024-jagged": Variant(_gain(3000, 4, 1024, 8, 0, jagged=True)),
     "gain-N100-T5-k10-one-list": Variant(_gain(100, 5, 10, 1, 0)),
     "gain-N5-T1-k1": Variant(_gain(5, 1, 1, 1, 1)),
+    "lambdaloss-N200": Variant(_lambda_loss(200, masked=True), sample=True),
+    "lambdaloss-N10": Variant(_lambda_loss(10)),
     "rollout-N1000-T8-k50-G32": Variant(_rollout(1000, 8, 50, 32), sample=True),
     "rollout-N200-T5-k10-G16-one-list": Variant(_rollout(200, 5, 10, 16, 1, 0, bounded=False)),
     "rollout-N1000-T64-k100-G8": Variant(_rollout(1000, 64, 100, 8)),
+    "rollout-N5000-T1-k1024-G8": Variant(_rollout(5000, 1, 1024, 8)),
+    "rollout-N20-T16-k5-G1": Variant(_rollout(20, 16, 5, 1)),
 }

@@ -34,7 +34,8 @@ def _implementation(
     if backend == "triton":
         from pygrade.kernels import advantage as kernel
 
-        result: Tensor = kernel.group_advantage(rewards, weights, normalize, leave_one_out, clip)
+        result = rewards.new_empty(rewards.shape[:2])
+        kernel.group_advantage(rewards, weights, normalize, leave_one_out, clip, result)
         return result
     return reference.group_advantage(rewards.double(), weights.double(), normalize, leave_one_out, clip).float()
 

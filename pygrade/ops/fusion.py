@@ -49,6 +49,12 @@ def transform_constants(beta: float, epsilon: float, slope: Tensor | None) -> di
     return {"beta": beta, "epsilon": epsilon, "slope": 1.0 if slope is None else slope.double()}
 
 
+def _filled(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | None) -> Tensor:
+    """Room for what a kernel writes; NaN where bad offsets may keep it from writing."""
+    room = scores.new_empty(shape, dtype=torch.float32)
+    return room if offsets is None else room.fill_(torch.nan)
+
+
 def _transform(
     scores: Tensor,
     transform: str,
@@ -74,7 +80,8 @@ def _transform(
     else:
         from pygrade.kernels import fusion as kernel
 
-        result = kernel.transform_scores(scores.contiguous(), transform, beta, epsilon, slope, offsets)
+        result = _filled(scores.shape, scores, offsets)
+        kernel.transform_scores(scores.contiguous(), transform, beta, epsilon, slope, offsets, result)
     return torch.empty_like(scores, dtype=torch.float32).copy_(result)  # in the layout of the scores
 
 
@@ -103,7 +110,8 @@ def _fuse(
         return reference.fuse_scores(scores.double(), weights.double(), transform, offsets=offsets, **constants).float()
     from pygrade.kernels import fusion as kernel
 
-    result: Tensor = kernel.fuse_scores(scores.contiguous(), weights, transform, beta, epsilon, slope, offsets)
+    result = _filled(_fused_shape(scores, weights, offsets), scores, offsets)
+    kernel.fuse_scores(scores.contiguous(), weights, transform, beta, epsilon, slope, offsets, result)
     return result
 
 
@@ -140,10 +148,10 @@ def _topk(
         return exact.float(), indices
     from pygrade.kernels import fusion as kernel
 
-    result: tuple[Tensor, Tensor] = kernel.fuse_topk(
-        scores.contiguous(), weights, k, transform, mask, beta, epsilon, slope, offsets
-    )
-    return result
+    values = weights.new_empty((*weights.shape[:-1], k))
+    indices = weights.new_empty(values.shape, dtype=torch.int32)
+    kernel.fuse_topk(scores.contiguous(), weights, k, transform, mask, beta, epsilon, slope, offsets, values, indices)
+    return values, indices
 
 
 def _fused_shape(scores: Tensor, weights: Tensor, offsets: Tensor | None) -> tuple[int, ...]:

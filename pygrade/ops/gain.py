@@ -16,6 +16,13 @@ from pygrade.ops.fusion import (
 )
 
 
+def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
+    """What the C++ core checks by itself: that every component's list exists."""
+    lists = 0 if masks is None else masks.shape[-2]
+    if component_list is not None and bool(((component_list < -1) | (component_list >= lists)).any()):
+        raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
+
+
 def _gain(
     scores: Tensor,
     weights: Tensor,
@@ -41,9 +48,7 @@ def _gain(
         return gain
     if validate:
         check_values(scores, transform, slope, offsets)
-        lists = 0 if masks is None else masks.shape[-2]
-        if component_list is not None and bool(((component_list < -1) | (component_list >= lists)).any()):
-            raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
+        check_lists(component_list, masks)
     if backend == "reference":
         exact = reference.topk_gain(
             scores.double(), weights.double(), gains.double(), discount.shape[0], discount.double(), masks,
@@ -52,10 +57,11 @@ def _gain(
         return exact.float()
     from pygrade.kernels import gain as kernel
 
-    result: Tensor = kernel.topk_gain(
-        scores, weights, gains, discount, masks, component_list, transform, beta, epsilon, slope, offsets
+    gain = weights.new_empty((*weights.shape[:2], gains.shape[-1]))
+    kernel.topk_gain(
+        scores, weights, gains, discount, masks, component_list, transform, beta, epsilon, slope, offsets, gain
     )
-    return result
+    return gain
 
 
 _op = torch.library.custom_op("pygrade::topk_gain", _gain, mutates_args=())

@@ -10,10 +10,10 @@ from pygrade.ops import checks, dispatch, eager
 from pygrade.ops.checks import Array, T
 
 
-def _on_device(
+def _by_definition(
     scores: Tensor, gains: Tensor, mask: Tensor | None, discount: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Loss and gradient in float64 torch, for devices without a kernel of this family; O(N²) memory a request."""
+    """Loss and gradient in float64; inside an op autograd is off, so that the gradient is written out."""
     exact, gains, discount = scores.double(), gains.double(), discount.double()
     loss = reference.lambda_loss(exact, gains, mask, discount, temperature)
     keep = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask
@@ -47,7 +47,16 @@ def _implementation(
             missing = torch.isnan(value) if mask is None else torch.isnan(value) & mask
             if bool(missing.any()):
                 raise ValueError(f"{name} holds NaN; want numbers wherever mask is True")
-    return _on_device(scores, gains, mask, discount, temperature)
+    if dispatch.backend(scores) == "reference":
+        return _by_definition(scores, gains, mask, discount, temperature)
+    from pygrade.kernels import lambdaloss as kernel
+
+    loss = scores.new_empty(scores.shape[:1])
+    gradient = scores.new_empty(scores.shape)
+    ranks = scores.new_empty(scores.shape, dtype=torch.int32)
+    admitted = None if mask is None else mask.view(torch.uint8)
+    kernel.lambda_loss(scores, gains, admitted, discount, temperature, loss, gradient, ranks)
+    return loss, gradient
 
 
 _op = torch.library.custom_op("pygrade::lambda_loss", _implementation, mutates_args=())

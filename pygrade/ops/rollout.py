@@ -8,9 +8,16 @@ from torch import Tensor
 from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import Array, T
-from pygrade.ops.dirichlet import check_floor, checked_draw, concentration_rows, dirichlet_log_prob, dirichlet_sample
+from pygrade.ops.dirichlet import (
+    check_floor,
+    check_values,
+    checked_draw,
+    concentration_rows,
+    dirichlet_log_prob,
+    dirichlet_sample,
+)
 from pygrade.ops.fusion import checked_k, checked_scores
-from pygrade.ops.gain import topk_gain
+from pygrade.ops.gain import check_lists, topk_gain
 
 
 class Rollout(NamedTuple):
@@ -42,6 +49,34 @@ def format_penalty(weights: T, weight_bounds: Array) -> T:
     return checks.like(reference.format_penalty(values, bounds), weights)
 
 
+def _launch(
+    concentration: Tensor,
+    scores: Tensor,
+    gains: Tensor,
+    discount: Tensor,
+    num_samples: int,
+    seed: int,
+    offset: int,
+    masks: Tensor | None,
+    component_list: Tensor | None,
+    weight_bounds: Tensor | None,
+    weight_floor: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from pygrade.kernels import rollout as kernel
+
+    batch, tasks = concentration.shape
+    weights = concentration.new_empty((batch, num_samples, tasks))
+    log_weights = torch.empty_like(weights)
+    log_prob = concentration.new_empty((batch, num_samples))
+    components = gains.shape[-1] + (0 if weight_bounds is None else 1)
+    rewards = concentration.new_empty((batch, num_samples, components))
+    kernel.rollout(
+        concentration, scores.contiguous(), gains, discount, seed, offset, masks, component_list, weight_bounds,
+        weight_floor, weights, log_weights, log_prob, rewards,
+    )  # fmt: skip
+    return weights, log_weights, log_prob, rewards
+
+
 def _implementation(
     concentration: Tensor,
     scores: Tensor,
@@ -57,6 +92,14 @@ def _implementation(
     validate: bool,
     num_threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if dispatch.backend(scores) == "triton":
+        if validate:
+            check_values("concentration", concentration)
+            check_lists(component_list, masks)
+        return _launch(
+            concentration, scores, gains, discount, num_samples, seed, offset, masks, component_list, weight_bounds,
+            weight_floor,
+        )  # fmt: skip
     options = {"validate": validate, "num_threads": num_threads or None}
     drawn = dirichlet_sample(concentration, num_samples, seed, offset, **options)  # type: ignore[arg-type]
     weights, log_weights, log_prob = drawn
@@ -116,7 +159,9 @@ def rollout(
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> Rollout:
-    """Sample weight vectors and reward each: `dirichlet_sample`, `topk_gain`, `format_penalty`, bit for bit.
+    """Sample weight vectors and reward each: `dirichlet_sample`, `topk_gain`, `format_penalty`; one launch on a GPU.
+
+    Weights, log-weights and gains have the bits of those ops, on every backend.
 
     Args:
         concentration, num_samples, seed, offset: as in `dirichlet_sample`; [B, T] float32.

@@ -29,6 +29,8 @@ def calls() -> Iterator[Callable[[], object]]:
     for t in tasks:
         yield aot_variants._entropy(t)
         yield aot_variants._kl(t)
+    for n, masked in itertools.product((1, *lists), (False, True)):
+        yield aot_variants._lambda_loss(n, masked)
     for transform, jagged in itertools.product(("log", "zscore", "zlog", "log1p"), (False, True)):
         yield aot_variants._transform(transform, jagged)
     for n, t, jagged in itertools.product(lists, tasks, (False, True)):

@@ -8,7 +8,7 @@ from pygrade import lambda_loss, reference
 from pygrade.ops import dispatch
 from tests.tolerances import assert_close, same_bits
 
-BACKENDS = ("cpu", "triton")  # "triton" runs the device formula in torch: the family has no kernel
+BACKENDS = ("cpu", "triton", "reference")
 DISCOUNT = 1.0 / torch.log2(torch.arange(10) + 2.0)
 
 
@@ -64,6 +64,35 @@ def test_large_margins_stay_finite(backend):
     assert torch.isfinite(loss).all() and torch.isfinite(gradient).all() and gradient[0, 0] < 0
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # the interpreter runs on numpy: inf - inf is not used
+@pytest.mark.parametrize("kind", ["equal", "rising", "zeros", "infinite", "one gain"])
+def test_the_kernel_agrees_with_the_core_in_the_corners(kind):
+    """37 candidates: more than a tile of the kernel, and not a multiple of it."""
+    scores, gains, mask = problem(3, 37)
+    place = torch.arange(37)
+    if kind == "equal":
+        scores = torch.full_like(scores, 0.25)
+    elif kind == "rising":
+        scores = scores.sort(1).values
+    elif kind == "zeros":
+        scores = torch.where(place % 2 == 0, 0.0, -0.0).expand(3, -1).contiguous()
+    elif kind == "infinite":
+        scores[:, 0], gains[:, 0] = -torch.inf, 0.0
+        mask[:, 0] = True
+    else:
+        gains = torch.ones_like(gains)
+    results = {}
+    for backend in ("cpu", "triton"):
+        leaf = scores.clone().requires_grad_()
+        with dispatch.use_backend(backend):
+            loss = lambda_loss(leaf, gains, mask, DISCOUNT, 0.5)
+        results[backend] = loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]
+    for actual, wanted in zip(results["triton"], results["cpu"], strict=True):
+        assert_close(actual, wanted.double())
+    if kind == "one gain":
+        assert not results["triton"][0].any() and not results["triton"][1].any()
+
+
 @given(seed=st.integers(0, 999), count=st.integers(2, 30))
 def test_properties(seed, count):
     scores, gains, _ = problem(2, count, seed)
@@ -114,6 +143,8 @@ def test_torch_library_contract():
     scores, gains, mask = problem(3, 6)
     torch.library.opcheck(_op, (scores.requires_grad_(), gains, mask, DISCOUNT, 1.0, True, 1))
     torch.library.opcheck(_op, (scores, gains, None, DISCOUNT, 1.0, True, 1))
+    with dispatch.use_backend("triton"):
+        torch.library.opcheck(_op, (scores.detach(), gains, mask, DISCOUNT, 1.0, True, 1))
 
 
 def test_compiles_without_a_graph_break():

@@ -74,6 +74,69 @@ def test_matches_reference(weight_floor):
         assert_close(actual, wanted)
 
 
+@pytest.mark.parametrize(
+    ("candidates", "tasks", "samples", "k", "dtype"),
+    [(150, 8, 6, 12, torch.float32), (90, 1, 3, 100, torch.float16), (40, 9, 1, 8, torch.bfloat16)],
+)
+def test_one_launch_has_the_bits_of_the_core(candidates, tasks, samples, k, dtype):
+    """Three components over two lists and all candidates; more items than programs, samples that fill no program."""
+    generator = torch.Generator().manual_seed(candidates)
+    given = {
+        "concentration": 10.0 ** (torch.rand(4, tasks, generator=generator) * 6.0 - 3.0),
+        "scores": torch.randn(4, candidates, tasks, generator=generator).to(dtype),
+        "gains": torch.randn(4, candidates, 3, generator=generator),
+        "k": k,
+        "discount": torch.rand(k, generator=generator),
+        "num_samples": samples,
+        "seed": 2**40 + 3,
+        "offset": 2**33,
+        "masks": torch.rand(4, 2, candidates, generator=generator) < 0.3,
+        "component_list": torch.tensor([1, -1, 0], dtype=torch.int32),
+        "weight_bounds": torch.rand(2, tasks, generator=generator).sort(0).values,
+    }
+    given["masks"][1, 0] = False  # a list of nobody
+    expected = rollout(**given, weight_floor=1e-4)
+    with dispatch.use_backend("triton"):
+        result = rollout(**given, weight_floor=1e-4)
+    assert same_bits(result.weights, expected.weights)
+    assert same_bits(result.log_weights, expected.log_weights)
+    assert same_bits(result.rewards[..., :3].contiguous(), expected.rewards[..., :3].contiguous())
+    assert_close(result.rewards[..., 3], expected.rewards[..., 3].double())
+    assert_close(result.log_prob, expected.log_prob.double())
+
+
+def test_what_one_launch_was_not_told_to_check_comes_back_as_nan():
+    given = {**problem(), "component_list": torch.tensor([1, -1], dtype=torch.int32)}
+    given["concentration"][1, 2] = -1.0
+    with dispatch.use_backend("triton"):
+        result = rollout(**given, validate=False)
+        with pytest.raises(ValueError, match="concentration"):
+            rollout(**given, validate=True)
+        given["concentration"][1, 2] = 1.0
+        with pytest.raises(ValueError, match=r"component_list is \[1, -1\]; want -1 or a list below 1"):
+            rollout(**given, validate=True)
+        with pytest.raises(ValueError, match="k is 1025; want at most 1024 on a GPU"):
+            rollout(**{**given, "k": 1025, "discount": torch.ones(1025)}, validate=False)
+    assert torch.isnan(result.rewards[..., 0]).all() and torch.isnan(result.weights[1]).all()
+    assert not torch.isnan(result.rewards[::2, :, 1:]).any() and not torch.isnan(result.weights[::2]).any()
+
+
+def test_one_launch_is_one_launch(monkeypatch):
+    from pygrade.kernels import launch
+    from pygrade.kernels import rollout as kernel
+
+    names = []
+
+    def record(function, grid, *arguments, **options):
+        names.append(function.__name__)
+        launch.launch(function, grid, *arguments, **options)
+
+    monkeypatch.setattr(kernel, "launch", record)
+    with dispatch.use_backend("triton"):
+        rollout(**problem())
+    assert names == ["_rollout_kernel"]
+
+
 def test_a_split_batch_draws_the_same():
     given = problem()
     whole = rollout(**given)
@@ -140,6 +203,8 @@ def test_torch_library_contract():
     given = problem()
     torch.library.opcheck(_op, (*arguments(given), 1e-4, True, 1))
     torch.library.opcheck(_op, (*arguments({**given, "weight_bounds": None}), 0.0, True, 1))
+    with dispatch.use_backend("triton"):
+        torch.library.opcheck(_op, (*arguments(given), 1e-4, True, 1))
 
 
 def test_compiles_without_a_graph_break():

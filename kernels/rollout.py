@@ -1,0 +1,102 @@
+"""Sample, fuse, rank and reward in one launch: the families' own device functions, so that the bits are theirs."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .dirichlet import draw, load_floored, log_floor, log_probabilities, padded_tasks
+from .fusion import MAX_K, buffer_for, launch_configuration
+from .gain import reward_lists
+from .launch import launch
+from .special import load_row, log_gamma, row_sum
+
+
+@triton.jit(do_not_specialize=["seed", "offset"])
+def _rollout_kernel(
+    concentration, scores, gains, discount, masks, component_list, bounds, buffer, weights, log_weights, log_prob,
+    rewards, seed, offset, candidates, batch, samples, k, lists, components,
+    MASKED: tl.constexpr, BOUNDED: tl.constexpr, LOG_FLOOR: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr,
+    T: tl.constexpr, HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, K_LEVELS: tl.constexpr,
+    CAPACITY: tl.constexpr, CP: tl.constexpr, TP: tl.constexpr, T_LEVELS: tl.constexpr,
+):  # fmt: skip
+    """Persistent: LISTS samples of one request at a time, drawn once and then ranked over every candidate list."""
+    own = buffer + tl.program_id(0).to(tl.int64) * LISTS * CAPACITY
+    groups = tl.cdiv(samples, LISTS)
+    t = tl.arange(0, TP)
+    for item in range(tl.program_id(0), batch * groups, tl.num_programs(0)):
+        first = (item % groups) * LISTS
+        g = first + tl.arange(0, LISTS)
+        b = (item // groups).to(tl.int64)
+        vector = (item // groups * samples + first).to(tl.int64)
+        width = components
+        if BOUNDED:
+            width = components + 1
+        # Draw.
+        inside = (g < samples)[:, None] & (t < T)[None, :]
+        alpha = tl.load(concentration + b * T + t, mask=t < T, other=1.0)
+        number = tl.cast(offset, tl.int64) + b
+        w, logs = draw(alpha, T, tl.cast(seed, tl.int64), number, g[:, None], inside.to(tl.int32), LISTS, TP, T_LEVELS)
+        place = vector * T + tl.arange(0, LISTS)[:, None] * T + t[None, :]
+        tl.store(weights + place, w, mask=inside)
+        tl.store(log_weights + place, logs, mask=inside)
+        if BOUNDED:
+            low = tl.load(bounds + t, mask=t < T, other=0.0)[None, :]
+            high = tl.load(bounds + T + t, mask=t < T, other=0.0)[None, :]
+            excess = tl.where(w < low, low - w, tl.where(w > high, w - high, 0.0 * w))
+            penalty = -tl.sum(tl.where(inside, excess, 0.0), axis=1)
+            tl.store(rewards + b * samples * width + g * width + components, penalty, mask=g < samples)
+        tl.debug_barrier()
+        # Density.
+        exact, total = load_row(concentration, b, t, T)
+        log_beta = row_sum(log_gamma(exact), t < T) - log_gamma(total)
+        exponent = tl.where(t < T, exact - 1.0, 0.0)
+        floored, log_total = load_floored(log_weights, b * samples * T, g, samples, t, T, LOG_FLOOR)
+        value = log_probabilities(exponent, log_beta, floored, log_total)
+        tl.store(log_prob + b * samples + g, value.to(tl.float32), mask=g < samples)
+        # Rank and reward.
+        reward_lists(
+            scores, weights + vector * T, scores, None, 0.0, gains, discount, masks + b * lists * candidates,
+            tl.zeros([], tl.int64) + candidates, component_list, own, rewards + vector * width, width,
+            b * candidates, candidates, tl.minimum(samples - first, LISTS), k, lists, components,
+            MASKED, "identity", LISTS, TN, T, HALF, VECTOR, KP, K_LEVELS, CAPACITY, CP,
+        )  # fmt: skip
+        tl.debug_barrier()
+
+
+def rollout(
+    concentration: Tensor,
+    scores: Tensor,
+    gains: Tensor,
+    discount: Tensor,
+    seed: int,
+    offset: int,
+    masks: Tensor | None,
+    component_list: Tensor | None,
+    weight_bounds: Tensor | None,
+    weight_floor: float,
+    weights: Tensor,
+    log_weights: Tensor,
+    log_prob: Tensor,
+    rewards: Tensor,
+) -> None:
+    """concentration[B, T], scores[B, N, T] → weights, log_weights [B, G, T], log_prob[B, G], rewards[B, G, C (+ 1)]."""
+    k = discount.shape[0]
+    if k > MAX_K:
+        raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
+    (batch, candidates, tasks), samples, components = scores.shape, weights.shape[1], gains.shape[-1]
+    if log_prob.numel() == 0:
+        return
+    lists = 0 if masks is None or component_list is None else masks.shape[-2]
+    if component_list is None:
+        component_list = torch.full((components,), -1, dtype=torch.int32, device=scores.device)
+    options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
+    programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
+    padded = padded_tasks(tasks)
+    launch(
+        _rollout_kernel, (programs,), concentration, scores, gains, discount,
+        scores if lists == 0 else masks.view(torch.uint8), component_list, weight_bounds, buffer, weights, log_weights,
+        log_prob, rewards, seed, offset, candidates, batch, samples, k, lists, components,
+        MASKED=lists > 0, BOUNDED=weight_bounds is not None, LOG_FLOOR=log_floor(weight_floor),
+        CP=triton.next_power_of_2(max(components, 1)), TP=padded, T_LEVELS=padded.bit_length() - 1, **options,
+    )  # fmt: skip
