@@ -130,6 +130,12 @@ def test_torch_library_contract():
     torch.library.opcheck(_op, arguments)
 
 
+def test_compiles_without_a_graph_break():
+    scores, weights, *others = case_of(2, 30, 4, 2, 5)
+    compiled = torch.compile(lambda s: topk_gain(s * 2.0, weights, *others) + 1.0, fullgraph=True, backend="aot_eager")
+    assert same_bits(compiled(scores), topk_gain(scores * 2.0, weights, *others) + 1.0)
+
+
 def test_the_backend_that_is_named_runs():
     case = case_of(1, 5, 2, 1, 2)
     with dispatch.use_backend("triton"), pytest.raises(ValueError, match="k is 1025; want at most 1024 on a GPU"):
