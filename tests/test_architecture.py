@@ -55,8 +55,8 @@ ORDER = (
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",
     # these compose
     "run", "train", "online", "simulate", "plots", "report_html", "report", "pipeline", "info",
-    "study.settings", "study.bench", "study.learners", "study.drift", "study.arms", "study.runner", "study.stats",
-    "study.plots", "study.findings", "study.report", "study",
+    "study.settings", "study.bench", "study.learners", "study.drift", "study.estimates", "study.arms", "study.runner",
+    "study.stats", "study.plots", "study.findings", "study.report", "study",
     "options", "commands", "cli", "__main__",
 )  # fmt: skip
 CORE_USERS = ("ops", "ranker", "info")  # beside the package itself, which takes the version from the core

@@ -275,3 +275,14 @@ def test_committed_results_are_of_the_frozen_settings():
         name = "+".join([found["arm"], *(f"{key}={value}" for key, value in found["variant"].items())])
         unit = known[found["regime"], found["world"], found["seed"], name]
         assert unit.fingerprint(settings) == found["fingerprint"], name
+
+
+def test_estimates_run_on_worlds_of_their_own_and_are_compared_with_the_truth(tiny):
+    units = plan(load_settings(), StudyConfig(regimes=("estimates",)))
+    assert sorted({unit.world for unit in units}) == list(range(100, 150)) and len(units) == 50
+    assert len(plan(tiny, StudyConfig(quick=True, regimes=("estimates",)))) == 2
+    arm = tiny.arms["estimates"]
+    regime = replace(tiny.regimes["estimates"], requests=600)
+    figures = run_arm(Bench(tiny, regime, 0, 0), arm.kind, arm.options).figures
+    assert {figures[f"covered {name}"] for name in ("logged", "snips", "position")} <= {0.0, 1.0}
+    assert figures["half snips"] > 0 and figures["ess snips"] < figures["ess logged"]

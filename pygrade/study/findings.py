@@ -134,6 +134,9 @@ def findings(results: Results) -> list[Finding]:
         finding("Debiased labels (IPS) beat raw ones in stage 1", lifts("stage1", "stage1-naive", here), "main",
                 "ours"),
         finding("The group baseline is better than a learned critic", lifts("grade", "ppo", here), "ablations", "ours"),
+        finding("A prior calibrated to feedback is better than one taken as it is",
+                lifts("calibrated", "grade", [("small", "5k logs"), *here, ("hype", "hyped predictions")]), "regimes",
+                "ours"),
         finding("Learning online follows a drift: over the same policy that stays",
                 lifts("online", "grade", [("drift", "after the drift")]), "drift", "ours"),
     ]  # fmt: skip
@@ -298,6 +301,16 @@ def targets(results: Results) -> list[Target]:
         back = sum(record["figures"]["rolled_back"] for record in records)
         found.append(Target("drift: worst interval of any online run against stage 1", f"≥ -{GUARD:g} % (the guard)",
                             f"{worst:+.2f} %, {back:.0f} roll-backs", worst >= -GUARD))  # fmt: skip
+    if results.has("hype", "calibrated", "no-prior"):
+        gain = results.lift("hype", "calibrated", "no-prior")
+        found.append(Target("hyped predictions: calibrated composite over posterior only", "not below 0", percent(gain),
+                            sign(gain) >= 0))  # fmt: skip
+    if results.has("estimates", "estimates"):
+        records = results.records("estimates", "estimates")
+        for method in ("snips", "dr"):
+            hits = sum(record["figures"][f"covered {method}"] for record in records)
+            found.append(Target(f"off-policy intervals that cover the truth, {method}", "≥ 90 % of 50 worlds",
+                                f"{hits:.0f} of {len(records)}", hits >= 0.9 * len(records)))  # fmt: skip
     for arm, level in GUARDED.items():
         if results.has("guard", arm, "production"):
             carts = results.lift("guard", arm, "production", "cart", "events")

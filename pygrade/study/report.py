@@ -34,6 +34,7 @@ def write_results(record: Mapping[str, Any], settings: Settings, target: Path, p
         _main(results, settings, folder, drawn),
         _regimes(results, settings, folder, drawn),
         _guards(results, settings),
+        _estimates(results),
         _stability(results, settings, folder, drawn),
         _tuning(results, settings),
         _foot(record, settings),
@@ -156,6 +157,24 @@ def _guards(results: Results, settings: Settings) -> str:
     ]  # fmt: skip
     head = ["arm", "carts over production", "value over production", "dwell over production"]
     return "## Guards\n\n" + table(head, rows)
+
+
+def _estimates(results: Results) -> str:
+    """How often each off-policy interval covers the truth."""
+    records = results.records("estimates", "estimates")
+    if not records:
+        return ""
+    names = [name.removeprefix("covered ") for name in records[0]["figures"] if name.startswith("covered ")]
+    rows, count = [], len(records)
+    for name in names:
+        covered, error, half, size, warned = (
+            sum(record["figures"][f"{figure} {name}"] for record in records)
+            for figure in ("covered", "error", "half", "ess", "warned")
+        )
+        rows.append([name, f"{covered:.0f} of {count}", f"{error / count:+.1f} %", f"{half / count:.1f} %",
+                     f"{size / count:,.0f}", f"{warned:.0f}"])  # fmt: skip
+    head = ["method", "worlds covered", "mean error", "mean half width", "effective sample", "with a warning"]
+    return "## Off-policy estimates of stage 1\n\n" + table(head, rows)
 
 
 def _stability(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:

@@ -29,10 +29,16 @@ from pygrade.train import TrainConfig
 
 FORMAT = 1
 _YOUNGER = (("reward", "prior_calibration"), ("reward", "guards"), ("stage2", "guard_rate"))
-_SEEDLESS = ("fixed", "static")  # kinds that no training seed changes
+_SEEDLESS = ("fixed", "static", "estimates")  # kinds that no training seed changes
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
-_QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "intervals": 6}  # the most of each
+_QUICK_OPTIONS = {
+    "steps": _QUICK_STEPS,
+    "window": 600,
+    "interval": 100,
+    "intervals": 6,
+    "truth": 500,
+}  # the most of each
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,9 @@ class Unit:
 
     def fingerprint(self, settings: Settings) -> str:
         """Of everything that decides its numbers."""
-        regime = {key: value for key, value in asdict(self.regime).items() if key not in ("name", "title", "arms")}
+        regime = {
+            key: value for key, value in asdict(self.regime).items() if key not in ("name", "title", "arms", "worlds")
+        }
         what = [FORMAT, regime, self.arm.kind, self.options, _options(settings.train), settings.test_requests]
         what += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
@@ -163,10 +171,13 @@ def plan(settings: Settings, config: StudyConfig) -> list[Unit]:
             seeds: Iterable[int] = range(settings.stability["seeds"])
         else:
             regime, seeds = settings.regimes[name], settings.training_seeds
+        worlds = settings.judging_worlds
+        if regime.worlds and config.publishable:
+            worlds = tuple(range(worlds[0], worlds[0] + regime.worlds))
         wanted = [settings.arms[a] for a in regime.arms if not config.arms or a in config.arms]
         units += [
             Unit(regime, world, seed, arm)
-            for world, seed in product(settings.judging_worlds, seeds)
+            for world, seed in product(worlds, seeds)
             for arm in wanted
             if (seed == settings.training_seeds[0] or arm.kind not in _SEEDLESS)
             and (config.full or _is_asked(arm, config) or not arm.extra)

@@ -14,7 +14,7 @@ from pygrade.reward import RewardConfig
 from pygrade.train import Stage1Config, Stage2Config, TrainConfig
 
 MAIN, STABILITY, TUNING = "main", "stability", "tuning"
-KINDS = ("fixed", "static", "grade", "rival", "actor-critic", "scorer", "oracle", "retrained", "online")
+KINDS = ("fixed", "static", "grade", "rival", "actor-critic", "scorer", "oracle", "retrained", "online", "estimates")
 Config = TypeVar("Config")
 
 
@@ -41,6 +41,7 @@ class Regime:
     reward: dict[str, Any] = field(default_factory=dict)  # changes of `RewardConfig`
     noise_tasks: int = 0  # predictions appended that say nothing and are worth nothing
     judge: str = "value"  # the metric that decides
+    worlds: int = 0  # how many, from the first judging world on; 0: the judging worlds
 
     @property
     def marketplace(self) -> MarketplaceConfig:
