@@ -39,19 +39,23 @@ def policy_estimates(
         if logs.concentration is not None and logs.weights is not None:
             drawn = logs.select(np.flatnonzero(~np.isnan(logs.concentration).any(1)))
             if drawn.num_requests > 1:
-                found |= _drawn(policy, drawn, values)
+                inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
+                with torch.no_grad():
+                    alpha = policy.concentration(inputs, policy.exploration_factor(drawn.scenario, len(inputs)))
+                found |= drawn_estimates(drawn, alpha.numpy())
         if propensity is not None:
             found |= _positions(policy, logs, values, np.asarray(propensity, np.float64), k)
     return found
 
 
-def _drawn(policy: FusionPolicy, logs: Logs, values: Array) -> dict[str, OffPolicyEstimate]:
+def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEstimate]:
+    """``logged``, ``ips``, ``snips``, ``clipped`` and ``dr`` of Dirichlet(concentration [R, T]) on requests that all
+    have drawn weights.
+    """
     assert logs.concentration is not None and logs.weights is not None
-    rewards = np.add.reduceat(logs.feedback @ values, logs.offsets[:-1])
-    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
-    with torch.no_grad(), np.errstate(divide="ignore"):
-        alpha = policy.concentration(inputs, policy.exploration_factor(logs.scenario, logs.num_requests)).numpy()
-        target = Densities(alpha, logs.concentration, np.log(logs.weights))
+    rewards = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])
+    with np.errstate(divide="ignore"):
+        target = Densities(concentration, logs.concentration, np.log(logs.weights))
     found = {"logged": offpolicy.estimate(rewards, np.zeros(len(rewards)), users=logs.user_id)}
     for method in offpolicy.METHODS:
         found[method] = offpolicy.estimate(

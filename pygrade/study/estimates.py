@@ -1,7 +1,9 @@
 """Do the intervals of off-policy estimates cover the truth? On each world the policy after stage 1 is estimated from
-the log by every method, and compared with its closed-form value on fresh requests of the log's users.
+the log by every method, and compared with its closed-form value on fresh requests of the log's users. That policy lies
+far from the logged draws, so the estimates from densities also judge a small step from production towards it.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade.data.marketplace import Requests
-from pygrade.judgement import policy_estimates
+from pygrade.judgement import drawn_estimates, policy_estimates
+from pygrade.offpolicy import SupportWarning
 from pygrade.reward import propensity_curve
 from pygrade.simulate import SimulateConfig, rank_pages
 from pygrade.study.bench import Bench, Options, Served
@@ -36,6 +39,15 @@ def estimates(bench: Bench, options: Options) -> Served:
     served = _value(bench, requests, policy.serve(inputs).numpy())
     truths |= {"position": served, "position, model": served}
     explored = _explored(bench, requests, alpha, options["draws"])
+    drawn = bench.logs.select(np.flatnonzero(bench.logs.exploration == "dirichlet"))
+    near = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
+    step = _step(bench, policy.serve(inputs))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SupportWarning)
+        close = drawn_estimates(drawn, _step(bench, policy.serve(near)).numpy())
+    found |= {f"{name}, small step": own for name, own in close.items() if name != "logged"}
+    truth_of_step = _explored(bench, requests, step, options["draws"])
+    truths |= {name: truth_of_step for name in found if name.endswith("small step")}
     figures: dict[str, float] = {}
     for name, own in found.items():
         truth = truths.get(name, explored)
@@ -47,6 +59,12 @@ def estimates(bench: Bench, options: Options) -> Served:
             f"warned {name}": float(own.warning is not None),
         }
     return bench.serve(policy, figures=figures)
+
+
+def _step(bench: Bench, weights: Tensor) -> Tensor:
+    """The logged concentration, its mean moved a quarter of the way to weights [n, T]."""
+    log = torch.from_numpy(bench.production).float()
+    return (SimulateConfig().concentration * (0.75 * log + 0.25 * weights)).contiguous()
 
 
 def _value(bench: Bench, requests: Requests, weights: Array) -> float:

@@ -308,7 +308,7 @@ def targets(results: Results) -> list[Target]:
     if results.has("estimates", "estimates"):
         records = results.records("estimates", "estimates")
         for method in ("snips", "dr"):
-            hits = sum(record["figures"][f"covered {method}"] for record in records)
+            hits = sum(record["figures"][f"covered {method}, small step"] for record in records)
             found.append(Target(f"off-policy intervals that cover the truth, {method}", "≥ 90 % of 50 worlds",
                                 f"{hits:.0f} of {len(records)}", hits >= 0.9 * len(records)))  # fmt: skip
     for arm, level in GUARDED.items():
