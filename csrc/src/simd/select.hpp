@@ -21,6 +21,13 @@ struct SelectScratch {
     maxima = row + 4 * stride;
     best = row + 5 * stride;
   }
+
+  // The same with the two pairs of keys and ids in each other's place.
+  SelectScratch swapped() const {
+    SelectScratch s = *this;
+    s.keys = other_keys, s.ids = other_ids, s.other_keys = keys, s.other_ids = ids;
+    return s;
+  }
 };
 
 inline std::int64_t vectors_of(std::int64_t count) { return (count + lanes - 1) / lanes; }
@@ -66,87 +73,94 @@ inline std::int32_t threshold_of(const std::int32_t* keys, std::int64_t vectors,
 constexpr std::int32_t later[32] = {0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
                                     -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
-// Sorts few candidates by counting, for each, those that come before it. Overwrites up to a vector behind the keys.
-inline void sort_by_counting(std::int32_t* keys, const std::int32_t* ids, std::int64_t count, std::int32_t* best) {
-  for (std::int64_t i = count; i < vectors_of(count) * lanes; ++i) keys[i] = key_none;
-  for (std::int64_t begin = 0; begin < count; begin += lanes) {
-    const Ints mine = load(keys + begin);
-    const Ints below = add(mine, broadcast(-1));  // whatever is above it is equal or better
-    const std::int64_t end = begin + lanes < count ? begin + lanes : count;
-    Ints even = broadcast(0);
-    Ints odd = broadcast(0);
-    std::int64_t j = 0;
-    for (; j < begin; j += 2) {  // lanes is even: an equal key before comes first
-      even = count_greater(even, broadcast(keys[j]), below);
-      odd = count_greater(odd, broadcast(keys[j + 1]), below);
-    }
-    for (; j < end; ++j) even = count_greater(even, broadcast(keys[j]), add(mine, load(later + 15 - (j - begin))));
-    for (; j + 1 < count; j += 2) {  // an equal key behind comes later
-      even = count_greater(even, broadcast(keys[j]), mine);
-      odd = count_greater(odd, broadcast(keys[j + 1]), mine);
-    }
-    if (j < count) even = count_greater(even, broadcast(keys[j]), mine);
-    std::int32_t rank[lanes];
-    store(rank, add(even, odd));
-    for (std::int64_t i = begin; i < end; ++i) best[rank[i - begin]] = ids[i];
+// The places of the candidates [i, i + lanes) ∩ [i, to) to best, by counting those of [from, to) that come before each.
+// Whatever stands before `from` comes before them, whatever stands from `to` on comes after.
+PYGRADE_INLINE void place_by_counting(const std::int32_t* keys, const std::int32_t* ids, std::int64_t i,
+                                      std::int64_t from, std::int64_t to, std::int32_t* best) {
+  const Ints mine = load(keys + i);
+  const Ints below = add(mine, broadcast(-1));  // whatever is above it is equal or better
+  const std::int64_t end = i + lanes < to ? i + lanes : to;
+  Ints even = broadcast(static_cast<std::int32_t>(from));
+  Ints odd = broadcast(0);
+  std::int64_t j = from;
+  for (; j + 1 < i; j += 2) {  // an equal key before comes first
+    even = count_greater(even, broadcast(keys[j]), below);
+    odd = count_greater(odd, broadcast(keys[j + 1]), below);
   }
+  if (j < i) odd = count_greater(odd, broadcast(keys[j]), below);
+  for (j = i; j < end; ++j) even = count_greater(even, broadcast(keys[j]), add(mine, load(later + 15 - (j - i))));
+  for (; j + 1 < to; j += 2) {  // an equal key behind comes later
+    even = count_greater(even, broadcast(keys[j]), mine);
+    odd = count_greater(odd, broadcast(keys[j + 1]), mine);
+  }
+  if (j < to) even = count_greater(even, broadcast(keys[j]), mine);
+  std::int32_t place[lanes];
+  store(place, add(even, odd));
+  for (j = i; j < end; ++j) best[place[j - i]] = ids[j];
 }
 
-// Moves the candidates of [begin, end) whose key is above `middle` before the others and returns how far they reach.
-inline std::int64_t partition(const SelectScratch& s, std::int64_t begin, std::int64_t end, std::int32_t middle) {
-  const Ints bound = broadcast(middle);
-  std::int32_t *const all_keys = s.keys, *const all_ids = s.ids;
-  std::int32_t *const rest_keys = s.other_keys, *const rest_ids = s.other_ids;
-  std::int64_t front = begin;
-  std::int64_t rest = 0;
-  for (std::int64_t i = begin; i < end; i += lanes) {
-    const Ints keys = load(all_keys + i);
-    const Ints ids = load(all_ids + i);
-    const unsigned valid = first_lanes(end - i);
-    const unsigned above = greater(keys, bound) & valid;
-    compress(all_keys + front, above, keys);
-    compress(all_ids + front, above, ids);
-    compress(rest_keys + rest, above ^ valid, keys);
-    compress(rest_ids + rest, above ^ valid, ids);
-    front += __builtin_popcount(above);
-    rest += __builtin_popcount(above ^ valid);
-  }
-  for (std::int64_t i = 0; i < rest; i += lanes) {
-    store(all_keys + front + i, load(rest_keys + i));
-    store(all_ids + front + i, load(rest_ids + i));
-  }
-  return front;
-}
-
-constexpr std::int64_t counting_limit = 64;
+constexpr std::int64_t counting_limit = 8 * lanes;
+constexpr std::uint32_t most_buckets = 256;
 
 // The places [begin, end) of the ranking to s.best, given their candidates in s.keys and s.ids; of places from k on,
-// some or none. Halves the range of the keys, 32 times at most, until few candidates are left or all are equal.
-// Overwrites up to a vector behind the candidates.
+// some or none. Spreads them stably over buckets, evenly by their keys, and sorts a bucket that got many likewise, or
+// else by counting. Overwrites keys and ids.
 inline void sort_places(const SelectScratch& s, std::int64_t begin, std::int64_t end, std::int64_t k) {
-  while (begin < end && begin < k) {
-    if (end - begin <= counting_limit)
-      return sort_by_counting(s.keys + begin, s.ids + begin, end - begin, s.best + begin);
-    Ints low = load(s.keys + begin);
-    Ints high = low;
-    std::int64_t i = begin + lanes;
-    for (; i + lanes <= end; i += lanes) {
-      const Ints keys = load(s.keys + i);
-      low = min(low, keys);
-      high = max(high, keys);
-    }
-    const Ints last = load(s.keys + end - lanes);  // again some that were seen
-    const std::int32_t least = min_of(min(low, last));
-    const std::int32_t most = max_of(max(high, last));
-    if (least == most) {
-      __builtin_memcpy(s.best + begin, s.ids + begin, static_cast<std::size_t>(end - begin) * sizeof(std::int32_t));
-      return;
-    }
-    const auto middle = static_cast<std::int32_t>(least + (std::int64_t{most} - least) / 2);
-    const std::int64_t front = partition(s, begin, end, middle);
-    sort_places(s, front, end, k);  // before what overwrites its candidates
-    end = front;
+  if (end - begin <= counting_limit) {
+    for (std::int64_t i = begin; i < end; i += lanes) place_by_counting(s.keys, s.ids, i, begin, end, s.best);
+    return;
   }
+  Ints low = load(s.keys + end - lanes);
+  Ints high = low;
+  for (std::int64_t i = begin; i + lanes <= end; i += lanes) {
+    const Ints keys = load(s.keys + i);
+    low = min(low, keys);
+    high = max(high, keys);
+  }
+  const auto most = static_cast<std::uint32_t>(max_of(high));
+  const std::uint32_t range = most - static_cast<std::uint32_t>(min_of(low));
+  if (range == 0) {
+    __builtin_memcpy(s.best + begin, s.ids + begin, static_cast<std::size_t>(end - begin) * sizeof(std::int32_t));
+    return;
+  }
+  int shift = 0;
+  while (range >> shift >= most_buckets) ++shift;
+  const auto bucket_of = [&](std::int32_t key) { return (most - static_cast<std::uint32_t>(key)) >> shift; };
+  std::int32_t ends[most_buckets + 1] = {};  // where bucket b ends stands in ends[b + 1], where it begins in ends[b]
+  for (std::int64_t i = begin; i < end; ++i) ++ends[bucket_of(s.keys[i]) + 1];
+  auto filled = static_cast<std::int32_t>(begin);
+  std::int32_t largest = 0;
+  for (std::int32_t& place : ends) {  // until the candidates are there, a bucket ends where it begins
+    const std::int32_t size = place;
+    place = filled;
+    filled += size;
+    largest = size > largest ? size : largest;
+  }
+  const SelectScratch moved = s.swapped();
+  for (std::int64_t i = begin; i < end; ++i) {
+    const std::int32_t key = s.keys[i];
+    const std::int32_t to = ends[bucket_of(key) + 1]++;
+    moved.keys[to] = key;
+    moved.ids[to] = s.ids[i];
+  }
+
+  std::int64_t from = begin;  // what is not sorted yet
+  const auto place_buckets_until = [&](std::int64_t to) {
+    for (; from < to; from += lanes) {
+      const std::int64_t last = from + lanes < to ? from + lanes - 1 : to - 1;
+      const std::int64_t first = ends[bucket_of(moved.keys[from])];
+      if (first >= k) return;
+      place_by_counting(moved.keys, moved.ids, from, first, ends[bucket_of(moved.keys[last]) + 1], s.best);
+    }
+  };
+  if (largest > counting_limit)
+    for (std::uint32_t b = 0; b < most_buckets && ends[b] < k; ++b) {
+      if (ends[b + 1] - ends[b] <= counting_limit) continue;
+      place_buckets_until(ends[b]);
+      from = ends[b + 1];
+      sort_places(moved, ends[b], from, k);
+    }
+  place_buckets_until(end);
 }
 
 // The k best, compared all.
@@ -188,7 +202,6 @@ inline void select_by_maxima(const float* row, std::int64_t count, std::int64_t 
   if (threshold <= key_lowest) return select_from_all(row, count, k, s);  // where the maxima do not tell NaN from -inf
   const Ints bound = broadcast(threshold);
   const Floats least = broadcast(score_of_key(threshold));
-  auto* const scores = reinterpret_cast<float*>(s.keys);
   std::int32_t* const positions = s.ids;
   std::int64_t kept = 0;
   for (std::int64_t block = 0; block < blocks; ++block) {
@@ -196,14 +209,14 @@ inline void select_by_maxima(const float* row, std::int64_t count, std::int64_t 
     const std::int64_t end = (block + 1) * depth < vectors ? (block + 1) * depth : vectors;
     Ints ids = add(iota(), broadcast(static_cast<std::int32_t>(block * depth * lanes)));
     for (std::int64_t v = block * depth; v < end; ++v, ids = add(ids, broadcast(lanes))) {
-      const Floats x = load(row + v * lanes);
-      const unsigned reaching = greater_equal(x, least);
-      compress(scores + kept, reaching, x);
+      const unsigned reaching = greater_equal(load(row + v * lanes), least);
       compress(positions + kept, reaching, ids);
       kept += __builtin_popcount(reaching);
     }
   }
   while (positions[kept - 1] >= count) --kept;  // what stands behind the row
+  auto* const scores = reinterpret_cast<float*>(s.keys);
+  for (std::int64_t i = 0; i < kept; ++i) scores[i] = row[positions[i]];
   for (std::int64_t i = 0; i < kept; i += lanes) store(s.keys + i, order_key(load(scores + i)));
   sort_places(s, 0, kept, k);
 }

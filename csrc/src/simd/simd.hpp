@@ -260,8 +260,10 @@ PYGRADE_INLINE void store(std::int32_t* p, Ints v) { __builtin_memcpy(p, v.at, s
 PYGRADE_INLINE Ints broadcast(std::int32_t x) {
   return each<Ints>([x](int) { return x; });
 }
-PYGRADE_INLINE Ints add(Ints a, Ints b) {
-  return each<Ints>([&](int i) { return a.at[i] + b.at[i]; });
+PYGRADE_INLINE Ints add(Ints a, Ints b) {  // wraps, as instructions do: lanes that nobody wants hold anything
+  return each<Ints>([&](int i) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) + static_cast<std::uint32_t>(b.at[i]));
+  });
 }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) {
   return each<Ints>([&](int i) { return a.at[i] - b.at[i]; });
