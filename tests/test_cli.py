@@ -211,6 +211,15 @@ def test_tracebacks_are_shown_on_request_only(capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.fixture
+def heeded_ctrl_c():
+    """Children take Ctrl-C even where the tests run in the background, whose children would inherit that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(workplace, tmp_path):
     command = [
         sys.executable,
@@ -250,6 +259,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(workplace, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs /proc to see what the child loads")
+@pytest.mark.usefixtures("heeded_ctrl_c")
 def test_ctrl_c_while_torch_is_imported_is_one_line():
     child = subprocess.Popen([sys.executable, "-m", "pygrade", "info"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 60
