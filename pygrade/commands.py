@@ -162,10 +162,11 @@ def _replay(
     if production is not None:
         arms[PRODUCTION] = production.numpy()
     curve = _propensity(reward, explored, k)
+    arms |= rankers
+    formulas = dict.fromkeys(arms, policy.config.formula)
     return evaluate(
-        logs, arms | rankers, STATIC, k=k, transform=policy.config.transform, propensity=curve,
-        propensity_floor=reward.propensity_floor,
-    )  # fmt: skip
+        logs, arms, STATIC, k=k, transform=formulas, propensity=curve, propensity_floor=reward.propensity_floor
+    )
 
 
 def _propensity(reward: RewardConfig, explored: Logs, slots: int) -> NDArray[np.float64] | None:
@@ -204,13 +205,13 @@ def _abtest(args: Abtest) -> dict[str, Any]:
         PRODUCTION: np.array(PRODUCTION_WEIGHTS, np.float32),
         STATIC: first.static_weights.numpy(),
     }
-    transforms = dict.fromkeys(arms, "zlog") | {STATIC: first.config.transform}
+    transforms: dict[str, Any] = dict.fromkeys(arms, "zlog") | {STATIC: first.config.formula}
     for path, policy in zip(args.policy, policies, strict=True):
         if policy.tasks != TASKS or policy.features != FEATURES:
             raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
         name = GRADE if len(policies) == 1 else str(path)
         arms[name] = policy.serve(policy.request_inputs(requests.context, requests.p_hat)).numpy()
-        transforms[name] = policy.config.transform
+        transforms[name] = policy.config.formula
     say(f"{len(arms)} arms rank {args.requests:,} requests …")
     record = ab_test(world, requests, arms, args.baseline, transform=transforms, seed=args.seed).to_dict()
     if not args.json:

@@ -161,7 +161,7 @@ def evaluate(
     baseline: str | None = None,
     *,
     k: int = 10,
-    transform: str | Mapping[str, str] = "zlog",
+    transform: str | Mapping[str, str | Mapping[str, Any]] = "zlog",
     propensity: ArrayLike | None = None,
     propensity_floor: float = 0.15,
     segments: Array | None = None,
@@ -169,9 +169,10 @@ def evaluate(
     """Metrics of the predictions and of each ranker's fused ranking.
 
     rankers: name → weights [T] or [R, T]; baseline: one of them (the first when left out); transform: one for all or
-    name → transform. propensity[S]: probability that slot s is looked at, relative to the first; with it each shown
-    row's gain is its feedback's value / max(propensity[slot], floor) and value@k discounts rank r by propensity[r];
-    left out, gains are the plain values. segments[R] group the weight statistics (the scenario when left out).
+    name → transform, or `PolicyConfig.formula`.
+    propensity[S]: probability that slot s is looked at, relative to the first; with it each shown row's gain is
+    its feedback's value / max(propensity[slot], floor) and value@k discounts rank r by propensity[r]; left out, gains
+    are the plain values. segments[R] group the weight statistics (the scenario when left out).
 
     NDCG and value re-rank the shown rows of each request; predicted_value ranks all candidates and sums their own
     predictions: a ranker that wins there and loses the others exploits the predictions' errors.
@@ -210,7 +211,8 @@ def evaluate(
     for name in names:
         weights = broadcast_weights(name, rankers[name], logs.num_requests, len(logs.tasks))
         kind = transform if isinstance(transform, str) else transform[name]
-        fused = ops.fuse_scores(scores, torch.from_numpy(weights), kind, offsets=offsets).numpy()
+        formula = {"transform": kind} if isinstance(kind, str) else kind
+        fused = ops.fuse_scores(scores, torch.from_numpy(weights), offsets=offsets, **formula).numpy()
         per_request[name] = {
             "ndcg": ndcg_at_k(fused, gains, logs.offsets, k, shown),
             "value": value_at_k(fused, gains, logs.offsets, k, shown, attention),

@@ -68,10 +68,9 @@ def _positions(
     policy: FusionPolicy, logs: Logs, values: Array, curve: NDArray[np.float64], k: int
 ) -> dict[str, OffPolicyEstimate]:
     inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
-    config = policy.config
     scores = ops.fuse_scores(
-        torch.from_numpy(logs.predictions), policy.serve(inputs), config.transform, beta=config.beta,
-        epsilon=config.epsilon, offsets=torch.from_numpy(logs.offsets),
+        torch.from_numpy(logs.predictions), policy.serve(inputs), offsets=torch.from_numpy(logs.offsets),
+        **policy.config.formula,
     )  # fmt: skip
     logged = offpolicy_pages.slot_discount(logs.position, curve)
     target = offpolicy_pages.slot_discount(ranks(np.asarray(scores), logs.offsets), curve[:k])

@@ -168,12 +168,10 @@ def transform(
     policy: FusionPolicy, rows: NDArray[np.float32], bounds: NDArray[np.int64], missing: NDArray[np.bool_]
 ) -> Tensor:
     """Transformed predictions [M, T]; rows with a NaN stay out of the statistics and become NaN."""
-    config = policy.config
     clean, clean_bounds = present(rows, bounds, missing)
     scores = ops.transform_scores(
-        torch.from_numpy(clean), config.transform, beta=config.beta, epsilon=config.epsilon,
-        offsets=torch.from_numpy(clean_bounds),
-    )  # fmt: skip
+        torch.from_numpy(clean), offsets=torch.from_numpy(clean_bounds), **policy.config.formula
+    )
     result = torch.full(rows.shape, torch.nan)
     result[torch.from_numpy(~missing)] = scores.float()
     return result

@@ -173,7 +173,7 @@ def _maxrss_unit() -> float:
 
 def _arms(
     logs: Logs, result: TrainResult, training: TrainConfig, requests: Requests
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, str], torch.Tensor]:
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any], torch.Tensor]:
     """Weights of every arm ([T] or [n, T]), its transform, and the policy's inputs for the requests."""
     production = production_weights(logs)
     if production is None:
@@ -189,7 +189,7 @@ def _arms(
         STAGE1: result.stage1_policy.serve(inputs).numpy(),
         GRADE: result.policy.serve(inputs).numpy(),
     }
-    transforms = dict.fromkeys(arms, result.policy.config.transform)
+    transforms: dict[str, Any] = dict.fromkeys(arms, result.policy.config.formula)
     return arms, transforms | {LINEAR: LINEAR_TRANSFORM}, inputs
 
 

@@ -25,9 +25,11 @@ from torch import Tensor, nn
 
 from pygrade.checkpoint import read_json, read_safetensors, to_json, to_safetensors, write_bytes
 
+# Rises where an older reader would serve a newer policy wrongly. Until then keys may be added to `config`: a reader
+# leaves alone what it does not know, and takes what was meant before where one is absent (slope: 1).
 FORMAT_VERSION = 1
 _INPUT_CLIP = 5.0  # normalised inputs beyond are cut: one broken feature must not take over the weights
-_TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank")
+_TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class PolicyConfig:
     concentration_floor: float | None = None  # α_min > 0; None: 0.3 / T
     # κ > 0, the width of exploration. Above about 60 small logit changes make large probability ratios (× 22 at 300).
     total_concentration: float = 10.0
-    transform: str = "zlog"  # f_t of the fused score Σ_t w_t f_t(p_t): identity, log, zscore, zlog or rank
+    transform: str = "zlog"  # f_t of the fused score Σ_t w_t f_t(p_t): identity, log, zscore, zlog, rank or log1p
     beta: float = 1e-7  # added to predictions before the logarithm
     epsilon: float = 1e-3  # added to the standard deviation of a z-score
+    slope: float | tuple[float, ...] = 1.0  # ≥ 0, for all tasks or one each: log1p is log(1 + slope_t p_t)
     prediction_features: bool = True  # mean and std over the candidates of log(p + beta), per task, as inputs
     lower: float | tuple[float, ...] = 0.005  # smallest weight served, for all tasks or one each
     upper: float | tuple[float, ...] = 0.70  # largest weight served, for all tasks or one each
@@ -49,7 +52,7 @@ class PolicyConfig:
     scenario_exploration: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "lower", "upper"):  # JSON gives lists
+        for name in ("hidden", "slope", "lower", "upper"):  # JSON gives lists
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.hidden or any(width < 1 for width in self.hidden):
@@ -63,6 +66,15 @@ class PolicyConfig:
                 raise ValueError(f"{name} is {value}; want a positive number")
         if self.transform not in _TRANSFORMS:
             raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(_TRANSFORMS)}")
+        slopes = self.slope if isinstance(self.slope, tuple) else (self.slope,)
+        if not slopes or not all(slope >= 0.0 and math.isfinite(slope) for slope in slopes):
+            raise ValueError(f"slope is {self.slope}; want one number ≥ 0 or one per task")
+
+    @property
+    def formula(self) -> dict[str, Any]:
+        """How predictions are fused, as keyword arguments of `fuse_scores` and its like."""
+        slope = torch.tensor(self.slope) if isinstance(self.slope, tuple) else self.slope
+        return {"transform": self.transform, "beta": self.beta, "epsilon": self.epsilon, "slope": slope}
 
     def bounds(self, tasks: Sequence[str]) -> Tensor:
         """The box of the weights, float32 [2, T]: row 0 the lower bounds, row 1 the upper ones."""
@@ -149,6 +161,8 @@ class FusionPolicy(nn.Module):
         count = len(self.tasks)
         if count == 0:
             raise ValueError("tasks is empty; want at least one")
+        if isinstance(config.slope, tuple) and len(config.slope) != count:
+            raise ValueError(f"slope has {len(config.slope)} numbers; want one, or {count}, one per task")
         size = len(self.features) + (2 * count if config.prediction_features else 0)
         if size == 0:
             raise ValueError("there are no features and prediction_features is off; the policy needs an input")

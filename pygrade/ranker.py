@@ -109,16 +109,16 @@ class BlendedRanker:
             context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed,
         )  # fmt: skip
         found = ids = None
-        if type(predictions) is np.ndarray and request_id is None and user_id is None and item_id is None:
+        named = request_id is not None or user_id is not None or item_id is not None
+        if type(predictions) is np.ndarray and predictions.ndim == (3 if offsets is None else 2):
+            if named:
+                batch = len(predictions) if offsets is None else np.size(offsets) - 1
+                ids = _all_ids(request_id, user_id, item_id, batch, predictions.size // max(1, predictions.shape[-1]))
             found = _core.rank_pages_at_once(core, *given)
         if found is None:  # something is to be converted, or wrong
             given = self._converted(policy, *given)
-            batch, total = len(given[3]) - 1, len(given[1])
-            ids = (
-                _ids("request_id", request_id, batch),
-                _ids("user_id", user_id, batch),
-                _ids("item_id", item_id, total),
-            )
+            if named:
+                ids = _all_ids(request_id, user_id, item_id, len(given[3]) - 1, len(given[1]))
             found = _core.rank_pages(core, *given)
         values, indices, weights, concentration, fallback, explored, seeds, features, first = found
         source = Source(policy, version, features, given[1], given[3], given[4], first, ids)
@@ -152,7 +152,7 @@ class BlendedRanker:
         features = None if context is None else _context(context, batch, len(policy.features))
         names = _scenarios(scenario, batch)
         options = _options(total, mask=mask, boost_mul=boost_mul, boost_add=boost_add, groups=groups, caps=caps)
-        if policy.config.transform in ("log", "zlog"):
+        if policy.config.transform in ("log", "zlog", "log1p"):
             _no_negative(rows, bounds)
         return features, rows, k, bounds, names, *options.values(), bool(explore), seed
 
@@ -230,6 +230,12 @@ def _options(total: int, **given: ArrayLike | None) -> dict[str, NDArray[Any] | 
     if groups is not None and caps is not None and len(caps) != groups.shape[1]:
         raise ValueError(f"caps has {len(caps)} entries; want one for each of {groups.shape[1]} group columns")
     return result
+
+
+def _all_ids(
+    request_id: ArrayLike | None, user_id: ArrayLike | None, item_id: ArrayLike | None, batch: int, total: int
+) -> tuple[NDArray[Any] | None, NDArray[Any] | None, NDArray[Any] | None]:
+    return _ids("request_id", request_id, batch), _ids("user_id", user_id, batch), _ids("item_id", item_id, total)
 
 
 def _ids(name: str, given: ArrayLike | None, count: int) -> NDArray[Any] | None:

@@ -327,12 +327,12 @@ class CompositeReward:
 
 def _transform(logs: Logs, policy: FusionPolicy) -> NDArray[np.float32]:
     """Transformed predictions [M, T]: requests of equal size go through the op together."""
-    config, sizes = policy.config, np.diff(logs.offsets)
+    sizes = np.diff(logs.offsets)
     result = np.empty_like(logs.predictions)
     for size in np.unique(sizes):
         rows = logs.offsets[:-1][sizes == size][:, None] + np.arange(size)  # [r, n]
         block = torch.from_numpy(logs.predictions[rows])
-        result[rows] = ops.transform_scores(block, config.transform, beta=config.beta, epsilon=config.epsilon).numpy()
+        result[rows] = ops.transform_scores(block, **policy.config.formula).numpy()
     return result
 
 

@@ -55,12 +55,20 @@ class SimulateConfig:
 
 
 def rank_pages(
-    predictions: NDArray[np.float32], weights: ArrayLike, k: int, transform: str = "zlog", name: str = "weights"
+    predictions: NDArray[np.float32],
+    weights: ArrayLike,
+    k: int,
+    transform: str | Mapping[str, Any] = "zlog",
+    name: str = "weights",
 ) -> NDArray[np.int64]:
-    """The k best candidates of each request by fused score: predictions[n, C, T], weights[T] or [n, T] → [n, k]."""
+    """The k best candidates of each request by fused score: predictions[n, C, T], weights[T] or [n, T] → [n, k].
+
+    transform: its name, or `PolicyConfig.formula`.
+    """
     n, _, tasks = predictions.shape
     rows = torch.from_numpy(broadcast_weights(name, weights, n, tasks))
-    page = ops.fuse_topk(torch.from_numpy(np.ascontiguousarray(predictions)), rows, k, transform)
+    formula = {"transform": transform} if isinstance(transform, str) else transform
+    page = ops.fuse_topk(torch.from_numpy(np.ascontiguousarray(predictions)), rows, k, **formula)
     return np.asarray(page.indices.numpy(), np.int64)
 
 
@@ -170,11 +178,12 @@ def ab_test(
     arms: Mapping[str, ArrayLike],
     baseline: str,
     *,
-    transform: str | Mapping[str, str] = "zlog",
+    transform: str | Mapping[str, str | Mapping[str, Any]] = "zlog",
     seed: int = 0,
 ) -> AbTest:
     """Each arm ranks the same requests: arms maps a name to its weights [T] or [n, T]; transform is one for all arms or
-    a name → transform. Use requests of the world's test users. Intervals are 95 %, by the delta method, with the
+    a name → transform, or `PolicyConfig.formula`.
+    Use requests of the world's test users. Intervals are 95 %, by the delta method, with the
     requests of one user taken together.
     """
     if baseline not in arms:

@@ -140,6 +140,8 @@ def test_served_weights_always_comply() -> None:
         ({"concentration_floor": 0.0}, "concentration_floor"),
         ({"scenario_exploration": {"feed": 0.0}}, "feed"),
         ({"transform": "cube"}, "cube"),
+        ({"slope": -1.0}, "slope is -1.0"),
+        ({"slope": (1.0, float("inf"))}, "slope is"),
     ],
 )
 def test_config_errors_name_the_option(options: dict[str, object], named: str) -> None:

@@ -39,6 +39,7 @@ CASES = {
     "one task": {"tasks": ("only",), "features": (), "hidden": (5,)},
     "no prediction features": {"prediction_features": False, "hidden": (130,), "transform": "rank"},
     "scenarios": {"scenario_exploration": {"search": 0.5, "feed": 2.0}, "concentration_floor": 0.7, "hidden": (16,)},
+    "product": {"transform": "log1p", "slope": (0.0, 2.5, 30.0)},
     "tight box": {"lower": (0.2, 0.3, 0.1), "upper": 0.5, "minimum": {"order": 0.15}, "scale": 900.0},
     "wide": {"tasks": tuple(f"t{i}" for i in range(64)), "features": (), "lower": 0.0, "upper": 1.0},
 }

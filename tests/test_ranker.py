@@ -1,5 +1,6 @@
 """`BlendedRanker`: serving, falling back, exploring, logging."""
 
+import json
 import threading
 
 import numpy as np
@@ -38,6 +39,38 @@ def test_a_page_is_the_reference_ranking_under_the_served_weights(policy, reques
     assert np.array_equal(page.indices, indices.numpy())
     np.testing.assert_allclose(page.values, values.numpy(), rtol=1e-4, atol=1e-5)
     assert not page.fallback.any() and not page.explored.any()
+
+
+@pytest.mark.parametrize("slope", [3.0, (0.0, 2.5, 30.0)])
+def test_a_product_form_goes_through_the_artefact(requests, tmp_path, slope):
+    context, predictions = requests
+    config = PolicyConfig(transform="log1p", slope=slope, hidden=(8,))
+    made = FusionPolicy(config, ("click", "cart", "order"), ("hour", "intent"))
+    ranker = BlendedRanker.load(made.save(tmp_path))
+    assert ranker.policy.config == config
+    page = ranker.rank(context, predictions, 5)
+    fused = ops.fuse_topk(torch.from_numpy(predictions), torch.from_numpy(page.weights), 5, **config.formula)
+    assert page.values.tobytes() == fused.values.numpy().tobytes()
+    assert np.array_equal(page.indices, fused.indices.numpy())
+    np.testing.assert_allclose(page.contributions.sum(-1), page.values, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="predictions is negative at request 1, candidate 2, task 0"):
+        negative = predictions.copy()
+        negative[1, 2, 0] = -0.5
+        ranker.rank(context, negative, 5)
+
+
+def test_an_artefact_older_than_the_slope_is_read(tmp_path):
+    made = FusionPolicy(PolicyConfig(transform="log1p", hidden=(8,)), ("click", "order"), ("hour",))
+    path = made.save(tmp_path) / "policy.json"
+    record = json.loads(path.read_text())
+    del record["config"]["slope"]
+    path.write_text(json.dumps(record))
+    assert FusionPolicy.load(tmp_path).config == made.config
+    assert BlendedRanker.load(tmp_path).version == made.version
+    record["config"]["slope"] = [1.0, 2.0, 3.0]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="slope has 3 numbers; want one, or 2"):
+        FusionPolicy.load(tmp_path)
 
 
 def test_contributions_add_up_to_the_score_before_boosts(policy, requests):

@@ -19,7 +19,7 @@ using detail::Json;
 constexpr std::uintmax_t max_file = std::uintmax_t{1} << 30;
 constexpr std::int64_t max_width = 1 << 16;
 constexpr std::size_t max_layers = 64;
-constexpr std::string_view transforms[] = {"identity", "log", "zscore", "zlog", "rank"};
+constexpr std::string_view transforms[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};
 
 Bytes read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -119,10 +119,11 @@ class PolicyReader {
     p.transform_ = config.string_at("transform");
     if (std::ranges::find(transforms, p.transform_) == std::end(transforms))
       throw detail::JsonError("'transform' is " + detail::json_quote(p.transform_) +
-                              "; want identity, log, zscore, zlog or rank");
+                              "; want identity, log, zscore, zlog, rank or log1p");
     p.prediction_features_ = config.boolean_at("prediction_features");
     p.beta_ = positive(config, "beta");
     p.epsilon_ = static_cast<float>(positive(config, "epsilon"));
+    slope(config);
     p.total_ = static_cast<float>(positive(config, "total_concentration"));
     const bool chosen = config.at("concentration_floor").type != Json::Type::null;
     p.floor_ = static_cast<float>(chosen ? positive(config, "concentration_floor")
@@ -133,6 +134,25 @@ class PolicyReader {
       throw detail::JsonError("'schema_hash' is " + detail::json_quote(wanted) + "; tasks, features and formula give " +
                               p.schema_hash_);
     if (inputs() == 0) throw detail::JsonError("there are no features and prediction_features is off");
+  }
+
+  // One number for all tasks or a list of one each; 1 where the file is older than the key.
+  void slope(const Json& config) {
+    Policy& p = *policy_;
+    p.slope_.assign(p.tasks_.size(), 1.0f);
+    const Json* given = config.find("slope");
+    if (given == nullptr) return;
+    const bool each = given->type == Json::Type::array;
+    if (each && given->items.size() != p.tasks_.size())
+      throw detail::JsonError("'slope' has " + std::to_string(given->items.size()) + " numbers; want one, or " +
+                              std::to_string(p.tasks_.size()));
+    for (std::size_t t = 0; t < p.slope_.size(); ++t) {
+      const Json& value = each ? given->items[t] : *given;
+      const auto number = static_cast<float>(value.number);
+      if (value.type != Json::Type::number || !(number >= 0.0f && std::isfinite(number)))
+        throw detail::JsonError("'slope' holds something that is not a number ≥ 0");
+      p.slope_[t] = number;
+    }
   }
 
   void exploration(const Json& table) {

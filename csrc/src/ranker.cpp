@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "fpenv.hpp"
+#include "fusion.hpp"
 #include "parallel.hpp"
 #include "pygrade/dirichlet.hpp"
 
@@ -36,7 +37,7 @@ const Policy* checked(const Policy* policy) {
 }
 
 Transform transform_of(const Policy& policy) {
-  constexpr std::string_view names[] = {"identity", "log", "zscore", "zlog", "rank"};  // in the order of the enum
+  constexpr std::string_view names[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};  // in the enum's order
   return static_cast<Transform>(std::ranges::find(names, policy.transform()) - std::begin(names));
 }
 
@@ -61,8 +62,7 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
 
 // A negative prediction under a logarithm, in a candidate without a NaN: those are not transformed.
 void check_signs(const Policy& policy, const Request& request) {
-  const Transform transform = transform_of(policy);
-  if (transform != Transform::log && transform != Transform::zlog) return;
+  if (!detail::takes_logarithm(transform_of(policy))) return;
   std::uint32_t found = 0;
   for (const float value : request.predictions) found += value < 0.0f ? 1u : 0u;
   const std::size_t tasks = policy.tasks().size();
@@ -253,7 +253,7 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
                      page.seed & low_word, slot.weights, {}, {});
   }
 
-  const FusionOptions options{transform_of(used), used.beta(), used.epsilon()};
+  const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};
   if (page.missing_predictions > 0)
     slot.rank_with_gaps(used, request, options, rows, buffer);
   else

@@ -20,6 +20,7 @@ struct Artefact {
   std::vector<int> hidden = {8, 5};
   std::string transform = "zlog";
   bool prediction_features = true;
+  std::string slope = "1.0";
   std::string exploration = "{\"search\": 0.5}";
   std::map<std::string, std::string> replaced;  // values of the JSON, as JSON text, by key
   unsigned seed = 1;
@@ -107,6 +108,7 @@ struct Artefact {
                                                  {"transform", "\"" + transform + "\""},
                                                  {"beta", "1e-07"},
                                                  {"epsilon", "0.001"},
+                                                 {"slope", slope},
                                                  {"prediction_features", prediction_features ? "true" : "false"},
                                                  {"scenario_exploration", exploration}};
     std::map<std::string, std::string> record = {{"format", "\"pygrade.FusionPolicy\""},

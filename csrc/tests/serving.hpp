@@ -14,6 +14,7 @@ inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::s
   Artefact artefact;
   artefact.seed = seed;
   artefact.transform = transform;
+  if (transform == "log1p") artefact.slope = "[0.5, 0, 20]";
   artefact.draw();
   return Policy::parse(artefact.json(), bytes(artefact.safetensors()));
 }

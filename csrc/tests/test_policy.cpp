@@ -182,6 +182,10 @@ TEST(what_does_not_fit_is_named) {
   refused("hidden", "[99999999]", "'hidden' must be");
   refused("transform", "\"cube\"", "'transform' is \"cube\"");
   refused("beta", "-1", "'beta' is not positive");
+  refused("slope", "[1, 2]", "'slope' has 2 numbers; want one, or 3");
+  refused("slope", "[1, 2, -1]", "'slope' holds something that is not a number");
+  refused("slope", "1e39", "'slope' holds something that is not a number");
+  refused("slope", "null", "'slope' holds something that is not a number");
   refused("epsilon", "Infinity", "'epsilon' is not finite");
   refused("sha256", "\"0\"", "policy/policy.safetensors has sha256");
   refused("scenarios", "[]", "scenario_table");

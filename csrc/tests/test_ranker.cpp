@@ -37,7 +37,7 @@ void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
 TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
-  for (const char* name : {"zlog", "log", "identity", "zscore", "rank"}) {
+  for (const char* name : {"zlog", "log", "identity", "zscore", "rank", "log1p"}) {
     const auto policy = make_policy(1, name);
     Ranker ranker(policy);
     const auto predictions = make_predictions(100);
@@ -59,9 +59,10 @@ TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
                                              : std::string_view(name) == "log"    ? 1
                                              : std::string_view(name) == "zscore" ? 2
                                              : std::string_view(name) == "zlog"   ? 3
-                                                                                  : 4);
-    rank(Scores::dense(predictions.data(), ScoreType::float32, 1, 100, 3), expected.weights, 10, {code, 1e-7f, 1e-3f},
-         request.rules, expected.values, expected.indices);
+                                             : std::string_view(name) == "rank"   ? 4
+                                                                                  : 5);
+    rank(Scores::dense(predictions.data(), ScoreType::float32, 1, 100, 3), expected.weights, 10,
+         {code, 1e-7f, 1e-3f, policy->slope().data()}, request.rules, expected.values, expected.indices);
     CHECK_EQUAL(got.indices, expected.indices);
     CHECK_EQUAL(got.values, expected.values);
     CHECK_EQUAL(got.weights, expected.weights);

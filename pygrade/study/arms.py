@@ -110,11 +110,9 @@ def _scorer(bench: Bench, options: Options) -> Served:
     policy, k = bench.policy(config), bench.world.config.page_size
     sizes = {name: options[name] for name in ("steps", "batch_size", "learning_rate")}
     scorer = train_scorer(bench.data, policy, **sizes, seed=bench.seed)
-    requests, formula = bench.requests, config.policy
+    requests = bench.requests
     inputs = policy.request_inputs(requests.context, requests.p_hat)
-    scores = ops.transform_scores(
-        torch.from_numpy(requests.p_hat), formula.transform, beta=formula.beta, epsilon=formula.epsilon
-    )
+    scores = ops.transform_scores(torch.from_numpy(requests.p_hat), **config.policy.formula)
     with torch.no_grad():
         parts = zip(torch.split(inputs, 1024), torch.split(scores, 1024), strict=True)
         pages = [scorer(*part).topk(k, -1).indices for part in parts]

@@ -45,9 +45,10 @@ class PYGRADE_API Policy {
   const std::vector<std::string>& scenarios() const { return scenarios_; }  // those with their own static weights
   const std::string& version() const { return version_; }  // of the tensors, as in the logs: 12 hexadecimal digits
   const std::string& schema_hash() const { return schema_hash_; }  // of tasks, features and formula: 16 digits
-  const std::string& transform() const { return transform_; }      // identity, log, zscore, zlog or rank
+  const std::string& transform() const { return transform_; }      // identity, log, zscore, zlog, rank or log1p
   float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm
   float epsilon() const { return epsilon_; }                       // added to the standard deviation of a z-score
+  std::span<const float> slope() const { return slope_; }          // [T] of log1p, log(1 + slope_t p_t)
   std::size_t num_inputs() const { return input_mean_.size(); }    // F, or F + 2T with prediction features
 
   // What is served where features are missing: the scenario's static weights [T], or the global ones.
@@ -87,6 +88,7 @@ class PYGRADE_API Policy {
   std::string version_, schema_hash_, transform_;
   double beta_ = 1e-7;
   float epsilon_ = 1e-3f;
+  std::vector<float> slope_;  // [T]
   float floor_ = 0.0f;
   float total_ = 0.0f;
   bool prediction_features_ = true;
