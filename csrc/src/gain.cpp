@@ -38,7 +38,8 @@ void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_
       gains.data(), components,   discount.data(), k,
       padded_k,     masks.data(), lists,           component_list.empty() ? nullptr : component_list.data(),
       gain.data(),  stride};
-  const auto size = static_cast<std::size_t>(detail::scratch_rows(scores.tasks) * stride + padded_k);
+  const auto size =
+      static_cast<std::size_t>(detail::scratch_rows(scores.tasks) * stride + (padded_k + k) * detail::lists_at_once);
   const detail::GainKernels& kernels = PYGRADE_KERNELS(gain_kernels);
   detail::parallel_for_lists(
       scores, samples, num_threads,

@@ -5,6 +5,8 @@
 
 namespace pygrade::detail {
 
+inline constexpr std::int64_t lists_at_once = 16;  // whose gains are summed together; a multiple of fused_rows
+
 struct GainTask {
   Scores scores;
   FusionOptions options;
@@ -25,7 +27,7 @@ struct GainTask {
 };
 
 struct GainKernels {
-  // Requests [begin, end), with scratch_rows · stride + padded_k floats of scratch.
+  // Requests [begin, end), with scratch_rows · stride + (padded_k + k) · lists_at_once floats of scratch.
   void (*topk_gain)(const GainTask& task, std::int64_t begin, std::int64_t end, float* scratch);
 };
 

@@ -32,7 +32,7 @@ def exact(scores, weights, gains, k, discount, masks=None, lists=None, transform
 
 
 @pytest.mark.parametrize(
-    "shape", [(2, 0, 3, 2, 4), (2, 1, 4, 1, 2), (2, 40, 6, 3, 10), (1, 70, 9, 2, 70), (1, 300, 2, 1, 9)]
+    "shape", [(2, 0, 3, 2, 4), (2, 1, 4, 1, 2), (2, 40, 6, 3, 10), (1, 70, 9, 2, 70), (1, 200, 8, 17, 10)]
 )
 @pytest.mark.parametrize("lists", [True, False])
 def test_matches_the_reference(shape, lists):
@@ -44,9 +44,10 @@ def test_matches_the_reference(shape, lists):
     assert same_bits(on("triton", topk_gain, *case), gain)
 
 
+@pytest.mark.parametrize(("candidates", "k"), [(41, 7), (401, 7), (401, 12)])
 @pytest.mark.parametrize("kind", ["ties", "equal", "special"])
-def test_ties_and_special_scores_rank_as_the_reference_does(kind):
-    case = case_of(2, 41, 4, 2, 7, kind)
+def test_ties_and_special_scores_rank_as_the_reference_does(kind, candidates, k):
+    case = case_of(2, candidates, 4, 2, k, kind)
     gain = topk_gain(*case)
     # The ranking of the fused scores as they are: ties of float32 may be none in float64.
     from pygrade import fuse_scores
@@ -54,7 +55,7 @@ def test_ties_and_special_scores_rank_as_the_reference_does(kind):
     fused = fuse_scores(case[0], case[1])
     for component, which in enumerate(case[6].tolist()):
         mask = None if which < 0 else case[5][:, None, which]
-        indices = reference.fusion._take(fused, 7, mask)[1]
+        indices = reference.fusion._take(fused, k, mask)[1]
         picked = torch.cat([case[2], case[2].new_zeros(2, 1, 3)], 1)[torch.arange(2)[:, None, None], indices.long()]
         assert_close(gain[..., component], (picked[..., component].double() * case[4].double()).sum(-1))
     assert same_bits(on("triton", topk_gain, *case), gain)

@@ -51,9 +51,10 @@ struct FusedRows {
   std::int64_t stride;
   std::int32_t* maxima = nullptr;  // null: not wanted
   std::int64_t depth = 16;         // vectors of a block; even
+  bool padded = false;             // whether NaN, which is in no maximum, stands behind the candidates
 
   FusedRows from(std::int64_t q) const {
-    return {scores + q * stride, stride, maxima != nullptr ? maxima + q * stride : nullptr, depth};
+    return {scores + q * stride, stride, maxima != nullptr ? maxima + q * stride : nullptr, depth, padded};
   }
 };
 
@@ -80,7 +81,7 @@ PYGRADE_INLINE void fuse_block(const float* tile, std::int64_t stride, std::int6
     if (fused.maxima == nullptr) continue;
     for (int q = 0; q < Q; ++q) store(fused.maxima + q * fused.stride + block * lanes, order_key(most[q]));
   }
-  if (fused.maxima == nullptr || block == 0) return;
+  if (fused.maxima == nullptr || block == 0 || fused.padded) return;
   for (int q = 0; q < Q; ++q)  // the last block saw what stands behind the candidates
     note_maxima(fused.scores + q * fused.stride, count, fused.depth, block - 1, fused.maxima + q * fused.stride);
 }

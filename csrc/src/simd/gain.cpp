@@ -1,8 +1,8 @@
 // Compiled once per instruction set; see ../isa.hpp for what may stand here.
 #include "../gain.hpp"
 
+#include "few.hpp"
 #include "fuse.hpp"
-#include "select.hpp"
 #include "tile.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
@@ -19,36 +19,63 @@ bool is_ranked(const GainTask& task, std::int32_t list) {
   return false;
 }
 
-// Σ gains · discount over the ranks, by halves of the padded k.
-float discounted(const GainTask& task, const float* gains, const std::int32_t* candidates, std::int64_t found,
-                 float* products) {
-  for (std::int64_t r = 0; r < found; ++r) products[r] = gains[candidates[r] * task.components] * task.discount[r];
-  for (std::int64_t r = found; r < task.padded_k; ++r) products[r] = 0.0f;
+// Σ gains · discount over the ranks, by halves of the padded k, of 16 lists: best[rank][list] → sums[list]. `gains` are
+// those of one component. products[padded_k][16] is overwritten.
+void discounted(const GainTask& task, const float* gains, const std::int32_t* best, std::int64_t found, float* products,
+                float* sums) {
+  constexpr std::int64_t width = lists_at_once;
+  for (std::int64_t r = 0; r < found; ++r)
+    for (std::int64_t i = 0; i < width; ++i)
+      products[r * width + i] = gains[best[r * width + i] * task.components] * task.discount[r];
+  for (std::int64_t i = found * width; i < task.padded_k * width; ++i) products[i] = 0.0f;
   for (std::int64_t half = task.padded_k / 2; half > 0; half /= 2)
-    for (std::int64_t r = 0; r < half; ++r) products[r] += products[r + half];
-  return products[0] + 0.0f;  // never -0
+    for (std::int64_t i = 0; i < half * width; ++i) products[i] += products[half * width + i];
+  for (std::int64_t i = 0; i < width; ++i) sums[i] = products[i] + 0.0f;  // never -0
+}
+
+// NaN behind the columns of the tile, up to the end of their last two vectors.
+void pad_tile(float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count) {
+  const std::int64_t end = (count + 2 * lanes - 1) / (2 * lanes) * (2 * lanes);
+  for (std::int64_t t = 0; t < tasks; ++t)
+    for (std::int64_t i = count; i < end; ++i) tile[t * stride + i] = __builtin_nanf("");
 }
 
 // The gain of every component that ranks `list`, whose candidates stand in the columns of tile.
-void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32_t list, const float* tile,
+void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32_t list, float* tile,
                std::int64_t count, const FusionScratch& s, float* products) {
   const std::int64_t tasks = task.scores.tasks;
-  const std::int64_t depth = block_depth(count, task.k);
-  const FusedRows rows{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
-  for (std::int64_t g = task.first_sample; g < task.end_sample; g += fused_rows) {
-    const std::int64_t left = task.end_sample - g;
-    const std::int64_t some = left < fused_rows ? left : fused_rows;
-    fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + g) * tasks, some, count, rows);
-    for (std::int64_t i = 0; i < some; ++i) {
-      const FusedRows row = rows.from(i);
-      const std::int64_t found = select_noted(row.scores, count, task.k, depth, row.maxima, s.select);
-      std::int32_t* best = s.select.best;
-      if (list >= 0)
-        for (std::int64_t r = 0; r < found; ++r) best[r] = s.ids[best[r]];
-      float* gain = task.gain + (b * task.samples + g + i) * task.components;
-      for (std::int64_t c = 0; c < task.components; ++c)
-        if (list_of(task, c) == list)
-          gain[c] = discounted(task, task.gains + request.first * task.components + c, best, found, products);
+  const std::int64_t found = task.k < count ? task.k : count;
+  const std::int64_t few = few_depth(count, task.k);
+  const std::int64_t depth = few > 0 ? few : block_depth(count, task.k);
+  const FusedRows rows{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16, true};
+  auto* const best = reinterpret_cast<std::int32_t*>(products + task.padded_k * lists_at_once);  // [k][16]
+  pad_tile(tile, s.stride, tasks, count);
+  for (std::int64_t first = task.first_sample; first < task.end_sample; first += lists_at_once) {
+    const std::int64_t rest = task.end_sample - first;
+    const std::int64_t size = rest < lists_at_once ? rest : lists_at_once;
+    for (std::int64_t g = 0; g < size; g += fused_rows) {
+      const std::int64_t some = size - g < fused_rows ? size - g : fused_rows;
+      fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + first + g) * tasks, some, count, rows);
+      for (std::int64_t i = 0; i < some; ++i) {
+        const FusedRows row = rows.from(i);
+        if (few > 0)
+          select_few(row.scores, count, task.k, few, row.maxima, s.select);
+        else
+          select_noted(row.scores, count, task.k, depth, row.maxima, s.select);
+        for (std::int64_t r = 0; r < found; ++r) best[r * lists_at_once + g + i] = s.select.best[r];
+      }
+    }
+    for (std::int64_t r = 0; r < found; ++r) {
+      std::int32_t* ids = best + r * lists_at_once;
+      for (std::int64_t i = size; i < lists_at_once; ++i) ids[i] = ids[0];
+      for (std::int64_t i = 0; list >= 0 && i < lists_at_once; ++i) ids[i] = s.ids[ids[i]];
+    }
+    for (std::int64_t c = 0; c < task.components; ++c) {
+      if (list_of(task, c) != list) continue;
+      float sums[lists_at_once];
+      discounted(task, task.gains + request.first * task.components + c, best, found, products, sums);
+      float* gain = task.gain + (b * task.samples + first) * task.components + c;
+      for (std::int64_t i = 0; i < size; ++i) gain[i * task.components] = sums[i];
     }
   }
 }

@@ -88,43 +88,69 @@ struct Block {
   float* variate;  // log-gamma variates, then log-weights
   float* boosts;
   float* weight;
+  std::uint8_t rejected[block * max_tasks];  // 1 where the first attempt failed
   std::uint16_t pending[block * max_tasks];
 };
 
-inline void first_attempts(Block& b, std::uint64_t seed, std::int64_t tasks, int draws, int& pending) {
+// In loops of their own for words, normals and attempts, for a processor looks only so far ahead: of a short loop it
+// has several turns in flight.
+inline void first_attempts(Block& b, std::uint64_t seed, std::int64_t tasks, int draws) {
+  const int vectors = (draws + lane_count - 1) / lane_count;
+  LaneWords words[block / lane_count];
+  alignas(64) float normal[block];
   for (std::int64_t t = 0; t < tasks; ++t) {
-    for (int first = 0; first < draws; first += lane_count) {
-      const std::int64_t at = t * block + first;
-      alignas(64) std::uint32_t counter[lane_count], rejected[lane_count];
-      alignas(64) float variate[lane_count];
-      alignas(8) std::uint8_t bytes[lane_count];
+    for (int v = 0; v < vectors; ++v) {
+      const int first = v * lane_count;
+      alignas(64) std::uint32_t counter[lane_count];
       for (int l = 0; l < lane_count; ++l) counter[l] = b.sample[first + l] + static_cast<std::uint32_t>(t);
-      LaneWords w;
-      philox16(seed, b.row_low + first, counter, 0u, b.row_high + first, w);
+      philox16(seed, b.row_low + first, counter, 0u, b.row_high + first, words[v]);
+    }
+    for (int v = 0; v < vectors; ++v) {
+      const LaneWords& w = words[v];
+      for (int l = 0; l < lane_count; ++l) normal[v * lane_count + l] = box_muller(w.w0[l], w.w1[l]).first;
+    }
+    for (int v = 0; v < vectors; ++v) {
+      const LaneWords& w = words[v];
+      const std::int64_t at = t * block + v * lane_count;
       const float* shape = b.shape + at;
       const float* scale = b.scale + at;
+      const float* x = normal + v * lane_count;
+      alignas(64) float variate[lane_count];
+      alignas(64) std::uint32_t rejected[lane_count];
       for (int l = 0; l < lane_count; ++l) {
-        const float x = box_muller(w.w0[l], w.w1[l]).first;
-        const Attempt a = attempt(shape[l], scale[l], x, w.w2[l]);
+        const Attempt a = attempt(shape[l], scale[l], x[l], w.w2[l]);
         variate[l] = a.log_ratio;
         rejected[l] = a.accepted ? 0u : 1u;
       }
       __builtin_memcpy(b.variate + at, variate, sizeof variate);
-      for (int l = 0; l < lane_count; ++l) bytes[l] = static_cast<std::uint8_t>(rejected[l]);
-      for (int l = 0; l < lane_count; ++l) variate[l] = 0.0f;
-      if (b.small[t]) {
-        const float* alpha = b.alpha + at;
-        for (int l = 0; l < lane_count; ++l) variate[l] = boost(alpha[l], w.w0[l], w.w1[l], w.w2[l]);
-      }
-      __builtin_memcpy(b.boosts + at, variate, sizeof variate);
-      for (int half = 0; half < lane_count; half += 8) {
-        std::uint64_t mask;
-        __builtin_memcpy(&mask, bytes + half, 8);
-        for (; mask != 0; mask &= mask - 1)
-          b.pending[pending++] = static_cast<std::uint16_t>(at + half + __builtin_ctzll(mask) / 8);
-      }
+      for (int l = 0; l < lane_count; ++l) b.rejected[at + l] = static_cast<std::uint8_t>(rejected[l]);
+    }
+    float* boosts = b.boosts + t * block;
+    for (int i = 0; i < block; ++i) boosts[i] = 0.0f;
+    for (int v = 0; v < vectors && b.small[t]; ++v) {
+      const LaneWords& w = words[v];
+      const float* alpha = b.alpha + t * block + v * lane_count;
+      alignas(64) float value[lane_count];
+      for (int l = 0; l < lane_count; ++l) value[l] = boost(alpha[l], w.w0[l], w.w1[l], w.w2[l]);
+      __builtin_memcpy(boosts + v * lane_count, value, sizeof value);
     }
   }
+}
+
+// Those that the first attempts rejected. Their own pass: each is a surprise to the processor, which in the midst of
+// the attempts would throw away what it has begun of the next ones.
+inline int collect_rejected(Block& b, std::int64_t tasks, int draws) {
+  int pending = 0;
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    for (int first = 0; first < draws; first += 8) {
+      const std::int64_t at = t * block + first;
+      std::uint64_t mask;
+      __builtin_memcpy(&mask, b.rejected + at, 8);
+      for (; mask != 0; mask &= mask - 1)
+        b.pending[pending++] = static_cast<std::uint16_t>(at + __builtin_ctzll(mask) / 8);
+    }
+  }
+  return pending;
 }
 
 inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) {
@@ -184,12 +210,14 @@ inline void normalise(Block& b, std::int64_t tasks, int padded, int first) {
   for (std::int64_t t = 0; t < tasks; ++t) {
     float* variate = b.variate + t * block + first;
     float* weight = b.weight + t * block + first;
-    for (int l = 0; l < lane_count; ++l) variate[l] -= most[l];
-    for (int l = 0; l < lane_count; ++l) weight[l] = exp(variate[l]);
     for (int l = 0; l < lane_count; ++l) {
-      const bool top = variate[l] == 0.0f;
-      rest[t][l] = top ? 0.0f : weight[l];
-      ties[l] += top ? 1.0f : 0.0f;
+      const float below = variate[l] - most[l];
+      const float value = exp(below);
+      const float top = below == 0.0f ? 1.0f : 0.0f;  // what exp(0) is, exactly
+      variate[l] = below;
+      weight[l] = value;
+      rest[t][l] = value - top;
+      ties[l] += top;
     }
   }
   for (int half = padded / 2; half >= 1; half /= 2)
@@ -212,15 +240,18 @@ inline void normalise(Block& b, std::int64_t tasks, int padded, int first) {
 }
 
 inline void block_log_prob(const Block& b, std::int64_t tasks, int first, int count, float* log_prob) {
-  alignas(64) double sum[lane_count];
-  for (int l = 0; l < lane_count; ++l) sum[l] = -b.log_beta[first + l];
-  for (std::int64_t t = 0; t < tasks; ++t) {
-    const float* alpha = b.alpha + t * block + first;
-    const float* log_weight = b.variate + t * block + first;
-    for (int l = 0; l < lane_count; ++l)
-      sum[l] = multiply_add(static_cast<double>(alpha[l]) - 1.0, static_cast<double>(log_weight[l]), sum[l]);
+  const Doubles zero = fill(0.0), one = fill(1.0);
+  for (int from = 0; from < count; from += row_lanes) {
+    Doubles sum = zero - load(b.log_beta + first + from);
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      const std::int64_t at = t * block + first + from;
+      sum = multiply_add(load(b.alpha + at) - one, load(b.variate + at), sum);
+    }
+    alignas(64) float value[row_lanes];
+    store(value, sum);
+    const int size = count - from < row_lanes ? count - from : row_lanes;
+    __builtin_memcpy(log_prob + from, value, static_cast<std::size_t>(size) * sizeof(float));
   }
-  for (int l = 0; l < count; ++l) log_prob[l] = static_cast<float>(sum[l]);
 }
 
 inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t begin, std::int64_t end) {
@@ -280,8 +311,8 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
       }
       lane = stop;
     }
-    int pending = 0;
-    first_attempts(b, task.seed, tasks, draws, pending);
+    first_attempts(b, task.seed, tasks, draws);
+    int pending = collect_rejected(b, tasks, draws);
     for (int call = 0; call < philox_calls && pending > 0; ++call)
       pending = retry(b, task.seed, static_cast<std::uint32_t>(call), pending);
     for (int first = 0; first < draws; first += lane_count) {
