@@ -325,7 +325,8 @@ def transform_scores(
         offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
         layout: ``"item-major"`` or ``"task-major"``: how the scores lie. The values are the same, bit for bit.
         validate: check offsets and signs on a GPU too, which waits for it. A CPU always checks.
-        num_threads: CPU threads; None: torch's setting. The result does not depend on it.
+        num_threads: CPU threads; None: torch's setting. They share the requests (where there are samples, these too); a
+            request is transformed by one thread. The result does not depend on it.
 
     Returns:
         float32, of the shape and kind of ``scores``. Differentiable with respect to them (``"rank"`` has gradient 0).

@@ -129,7 +129,8 @@ def rank(
         offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
         out: (values, indices) to fill and return instead of new ones, contiguous, disjoint from the inputs.
         validate: as in the other ops, where it decides for a GPU; a CPU always checks values.
-        num_threads: CPU threads; None: torch's setting. The result does not depend on it.
+        num_threads: CPU threads; None: torch's setting. They share the requests; a single request is one thread's. The
+            result does not depend on it.
 
     Returns:
         TopK of final scores float32 and indices int32 within the request, [B, k], or [k] for one request; of the kind

@@ -59,12 +59,10 @@ inline std::int32_t threshold_of(const std::int32_t* keys, std::int64_t vectors,
   while (high - low > 1) {
     const auto middle = static_cast<std::int32_t>(low + (high - low) / 2);
     const std::int64_t reaching = count_reaching(keys, vectors, middle);
-    if (reaching < k) {
-      high = middle;
-    } else {
-      low = middle;
-      if (reaching <= k + slack) break;
-    }
+    const bool few = reaching < k;
+    high = few ? middle : high;  // moves and no branch, which nobody could predict
+    low = few ? low : middle;
+    if (static_cast<std::uint64_t>(reaching - k) <= static_cast<std::uint64_t>(slack)) break;
   }
   return low;
 }
