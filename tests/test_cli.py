@@ -213,7 +213,7 @@ def test_tracebacks_are_shown_on_request_only(capsys, monkeypatch):
 
 @pytest.fixture
 def heeded_ctrl_c():
-    """Children take Ctrl-C even where the tests run in the background, whose children would inherit that it is ignored."""
+    """Children take Ctrl-C even where the tests run in the background, where it starts ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
