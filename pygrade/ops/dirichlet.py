@@ -60,7 +60,7 @@ def checked_draw(num_samples: int, seed: int, offset: int) -> int:
 # --- draws -----------------------------------------------------------------------------------------------------------
 
 
-def _sample(
+def draw(
     concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, num_threads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, tasks = concentration.shape
@@ -86,7 +86,7 @@ def _sample(
     return weights, log_weights, log_prob
 
 
-_sample_op = torch.library.custom_op("pygrade::dirichlet_sample", _sample, mutates_args=())
+_sample_op = torch.library.custom_op("pygrade::dirichlet_sample", draw, mutates_args=())
 
 
 @_sample_op.register_fake
@@ -133,14 +133,14 @@ def dirichlet_sample(
     signed = checked_draw(num_samples, seed, offset)
     check = checks.must_validate(validate, alpha)
     arguments = (alpha, num_samples, signed, offset, check, checks.thread_count(num_threads))
-    drawn = dispatch.call(_sample_op, _sample, (alpha,), *arguments)
+    drawn = dispatch.call(_sample_op, draw, (alpha,), *arguments)
     return DirichletSample(*(checks.like(part, concentration) for part in drawn))  # type: ignore[arg-type]
 
 
 # --- log-probability -------------------------------------------------------------------------------------------------
 
 
-def _log_prob(
+def log_prob_of(
     concentration: Tensor, log_weights: Tensor, weight_floor: float, validate: bool, num_threads: int
 ) -> Tensor:
     backend = dispatch.backend(concentration)
@@ -180,7 +180,7 @@ def _log_prob_backward(
     return result
 
 
-_log_prob_op = torch.library.custom_op("pygrade::dirichlet_log_prob", _log_prob, mutates_args=())
+_log_prob_op = torch.library.custom_op("pygrade::dirichlet_log_prob", log_prob_of, mutates_args=())
 _log_prob_backward_op = torch.library.custom_op(
     "pygrade::dirichlet_log_prob_backward", _log_prob_backward, mutates_args=()
 )
@@ -267,7 +267,7 @@ def dirichlet_log_prob(
     arguments = (
         alpha, logs, check_floor(weight_floor), checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     )  # fmt: skip
-    return checks.like(dispatch.call(_log_prob_op, _log_prob, (alpha, logs), *arguments), concentration)
+    return checks.like(dispatch.call(_log_prob_op, log_prob_of, (alpha, logs), *arguments), concentration)
 
 
 # --- entropy and KL divergence: the gradient comes with the value ----------------------------------------------------

@@ -23,7 +23,7 @@ def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
         raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
 
 
-def _gain(
+def gain_of(
     scores: Tensor,
     weights: Tensor,
     gains: Tensor,
@@ -64,7 +64,7 @@ def _gain(
     return gain
 
 
-_op = torch.library.custom_op("pygrade::topk_gain", _gain, mutates_args=())
+_op = torch.library.custom_op("pygrade::topk_gain", gain_of, mutates_args=())
 
 
 @_op.register_fake
@@ -139,4 +139,4 @@ def topk_gain(
     s, w, v, d = s.detach(), w.detach(), v.detach(), d.detach()
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
     arguments = (s, w, v, d, m, c, transform, beta, epsilon, a, o, check, threads)
-    return checks.like(dispatch.call(_op, _gain, (s, w, v, d), *arguments), scores)
+    return checks.like(dispatch.call(_op, gain_of, (s, w, v, d), *arguments), scores)

@@ -13,11 +13,11 @@ from pygrade.ops.dirichlet import (
     check_values,
     checked_draw,
     concentration_rows,
-    dirichlet_log_prob,
-    dirichlet_sample,
+    draw,
+    log_prob_of,
 )
 from pygrade.ops.fusion import checked_k, checked_scores
-from pygrade.ops.gain import check_lists, topk_gain
+from pygrade.ops.gain import check_lists, gain_of
 
 
 class Rollout(NamedTuple):
@@ -100,13 +100,13 @@ def _implementation(
             concentration, scores, gains, discount, num_samples, seed, offset, masks, component_list, weight_bounds,
             weight_floor,
         )  # fmt: skip
-    options = {"validate": validate, "num_threads": num_threads or None}
-    drawn = dirichlet_sample(concentration, num_samples, seed, offset, **options)  # type: ignore[arg-type]
-    weights, log_weights, log_prob = drawn
+    weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, num_threads)
     if weight_floor > 0.0:
-        log_prob = dirichlet_log_prob(concentration, log_weights, weight_floor, **options)  # type: ignore[arg-type]
-    k = discount.shape[0]
-    rewards = topk_gain(scores, weights, gains, k, discount, masks, component_list, **options)  # type: ignore[arg-type]
+        log_prob = log_prob_of(concentration, log_weights, weight_floor, False, num_threads)
+    rewards = gain_of(
+        scores, weights, gains, discount, masks, component_list, "identity", 1e-7, 1e-3, None, None, validate,
+        num_threads,
+    )  # fmt: skip
     if weight_bounds is not None:
         rewards = torch.cat([rewards, format_penalty(weights, weight_bounds)[..., None]], -1)
     return weights, log_weights, log_prob, rewards

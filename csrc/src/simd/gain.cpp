@@ -40,6 +40,25 @@ void pad_tile(float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t
     for (std::int64_t i = count; i < end; ++i) tile[t * stride + i] = __builtin_nanf("");
 }
 
+// Fetches share [begin, end) of the next request's `size` bytes, where a request's stand at `from`.
+void fetch_next(const void* from, std::int64_t size, double begin, double end) {
+  const char* next = static_cast<const char*>(from) + size;
+  const auto last = static_cast<std::int64_t>(static_cast<double>(size) * end);
+  for (auto at = static_cast<std::int64_t>(static_cast<double>(size) * begin); at < last; at += 64)
+    __builtin_prefetch(next + at);
+}
+
+// The same of its scores and gains. A tile's worth at once would hold up the loads that are wanted now.
+void fetch_next(const GainTask& task, Request request, std::int64_t first, std::int64_t end) {
+  const Scores& s = task.scores;
+  if (s.layout == Layout::task_major) return;
+  const double share = 1.0 / static_cast<double>(task.end_sample - task.first_sample);
+  const double from = static_cast<double>(first - task.first_sample) * share;
+  const double to = static_cast<double>(end - task.first_sample) * share;
+  fetch_next(scores_at(s, request.first * s.tasks), request.count * s.tasks * score_bytes(s.type), from, to);
+  fetch_next(task.gains + request.first * task.components, request.count * task.components * 4, from, to);
+}
+
 // The gain of every component that ranks `list`, whose candidates stand in the columns of tile.
 void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32_t list, float* tile,
                std::int64_t count, const FusionScratch& s, float* products) {
@@ -55,6 +74,7 @@ void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32
     const std::int64_t size = rest < lists_at_once ? rest : lists_at_once;
     for (std::int64_t g = 0; g < size; g += fused_rows) {
       const std::int64_t some = size - g < fused_rows ? size - g : fused_rows;
+      fetch_next(task, request, first + g, first + g + some);
       fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + first + g) * tasks, some, count, rows);
       for (std::int64_t i = 0; i < some; ++i) {
         const FusedRows row = rows.from(i);
@@ -87,7 +107,7 @@ void topk_gain(const GainTask& task, std::int64_t begin, std::int64_t end, float
   const bool jagged = task.scores.offsets != nullptr;
   for (std::int64_t b = begin; b < end; ++b) {
     const Request request = request_of(task.scores, b);
-    load_request(task.scores, task.options, request, s);
+    load_request(task.scores, task.options, request, s, false);
     if (is_ranked(task, -1)) rank_list(task, b, request, -1, s.tile, request.count, s, products);
     for (std::int32_t list = 0; list < task.lists; ++list) {
       if (!is_ranked(task, list)) continue;

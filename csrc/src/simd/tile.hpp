@@ -49,8 +49,9 @@ inline void prefetch(const float* from, std::int64_t count) {
 constexpr std::int64_t tile_block = 32;  // candidates that are transposed together
 
 // Transposes rows [first, first + count) of the scores to tile[T][stride], in columns from 0. Goes by eight tasks: up
-// to seven rows behind the tile are overwritten.
-inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t count, float* tile, std::int64_t stride) {
+// to seven rows behind the tile are overwritten. `ahead`: whether to fetch what follows.
+inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t count, float* tile, std::int64_t stride,
+                      bool ahead = true) {
   const std::int64_t tasks = scores.tasks;
   float wide[tile_block * max_tasks + 8];
   for (std::int64_t begin = 0; begin < count; begin += tile_block) {
@@ -61,7 +62,7 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
       widen(from, scores.type, size * tasks, wide);
       rows = wide;
     }
-    prefetch(static_cast<const float*>(from), size * tasks * score_bytes(scores.type) / 4);
+    if (ahead) prefetch(static_cast<const float*>(from), size * tasks * score_bytes(scores.type) / 4);
     std::int64_t i = 0;
     const std::int64_t behind = count - 8 - begin;  // eight rows behind are enough to read eight floats at any
     const std::int64_t fast = size < behind ? size : behind;
@@ -156,12 +157,13 @@ struct FusionScratch {
 };
 
 // The request's transformed tile, to s.tile.
-inline void load_request(const Scores& scores, const FusionOptions& options, Request request, const FusionScratch& s) {
+inline void load_request(const Scores& scores, const FusionOptions& options, Request request, const FusionScratch& s,
+                         bool ahead = true) {
   if (scores.layout == Layout::task_major) {
     for (std::int64_t t = 0; t < scores.tasks; ++t)
       widen(scores_at(scores, task_row(scores, request, t)), scores.type, request.count, s.tile + t * s.stride);
   } else {
-    load_tile(scores, request.first, request.count, s.tile, s.stride);
+    load_tile(scores, request.first, request.count, s.tile, s.stride, ahead);
   }
   transform_tile(s.tile, s.stride, scores.tasks, request.count, options, s.select);
 }
