@@ -48,7 +48,8 @@ def steps(device: str, out: Path) -> list[Step]:
     pytest = (python, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "--device", device)
     several = ("-n", "4", "--dist", "worksteal") if not dry and importlib.util.find_spec("xdist") else ()
     few = ("-k", "triton_gives_the_golden_bits and gain") if dry else ()
-    ops = "tests/ops/test_advantage.py" if dry else "tests/ops"
+    values = ("tests/ops", "tests/kernels/test_selection.py", "tests/kernels/test_special.py")
+    values = ("tests/ops/test_advantage.py", "tests/kernels/test_special.py") if dry else values
     one_op = ("--only", "entropy") if dry else ()
     sanitizer = shutil.which("compute-sanitizer")
     no_tool = "" if sanitizer else "compute-sanitizer is not on the PATH"
@@ -61,7 +62,7 @@ def steps(device: str, out: Path) -> list[Step]:
         ),
         Step("bench", (python, "-m", "bench", "--device", device, "--out", str(out), *one_op), 500),
         Step("launch", (python, "-m", "bench.launch_aot", "--device", device, "--out", str(out / "aot")), 200),
-        Step("numeric", (*pytest, ops, *several), 590),
+        Step("numeric", (*pytest, *values, *several), 590),
     ]
     for tool in ("memcheck", "racecheck"):
         command = (sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *small)

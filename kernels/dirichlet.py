@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import numerics
 from .launch import launch
-from .special import digamma, load_row, log_gamma, row_sum, trigamma
+from .special import digamma, load_row, log_beta_of, row_sum, trigamma
 
 _LOWEST = tl.constexpr(-1e38)  # log-gammas are raised to it, so that their differences stay finite
 _PHILOX_CALLS = tl.constexpr(16)  # of two attempts each
@@ -89,8 +89,9 @@ def _sample_kernel(
     ROWS: tl.constexpr, TP: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
     """ROWS samples of one row."""
-    row = tl.program_id(0).to(tl.int64)
-    g = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    tiles = tl.cdiv(samples, ROWS)
+    row = (tl.program_id(0) // tiles).to(tl.int64)
+    g = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
     t = tl.arange(0, TP)
     alpha = tl.load(concentration + row * tasks + t, mask=t < tasks, other=1.0)
     live = (g < samples)[:, None] & (t < tasks)[None, :]
@@ -102,7 +103,7 @@ def _sample_kernel(
     tl.store(weights + place, w, mask=live)
     tl.store(log_weights + place, logs, mask=live)
     exact, total = load_row(concentration, row, t, tasks)
-    log_beta = row_sum(log_gamma(exact), t < tasks) - log_gamma(total)
+    log_beta = log_beta_of(exact, total, t < tasks)
     terms = tl.where((t < tasks)[None, :], (exact - 1.0)[None, :] * logs.to(tl.float64), 0.0)
     value = tl.sum(terms, axis=1) - log_beta
     tl.store(log_prob + row * samples + g, value.to(tl.float32), mask=g < samples)
@@ -140,7 +141,7 @@ def _log_prob_kernel(
     row = tl.program_id(0).to(tl.int64)
     t = tl.arange(0, TP)
     alpha, total = load_row(concentration, row, t, tasks)
-    log_beta = row_sum(log_gamma(alpha), t < tasks) - log_gamma(total)
+    log_beta = log_beta_of(alpha, total, t < tasks)
     exponent = tl.where(t < tasks, alpha - 1.0, 0.0)
     for first in range(0, samples, GP):
         g = first + tl.arange(0, GP)
@@ -189,7 +190,7 @@ def _entropy_kernel(concentration, entropy, gradient, tasks, TP: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     t = tl.arange(0, TP)
     alpha, total = load_row(concentration, row, t, tasks)
-    log_beta = row_sum(log_gamma(alpha), t < tasks) - log_gamma(total)
+    log_beta = log_beta_of(alpha, total, t < tasks)
     value, slope = entropy_of(alpha, total, digamma(alpha), digamma(total), log_beta, t < tasks, tasks)
     tl.store(entropy + row, value.to(tl.float32))
     tl.store(gradient + row * tasks + t, slope.to(tl.float32), mask=t < tasks)
@@ -201,8 +202,8 @@ def _kl_kernel(concentration, other, kl, gradient, other_gradient, tasks, TP: tl
     t = tl.arange(0, TP)
     alpha, total = load_row(concentration, row, t, tasks)
     beta, beta_total = load_row(other, row, t, tasks)
-    log_beta = row_sum(log_gamma(alpha), t < tasks) - log_gamma(total)
-    other_log_beta = row_sum(log_gamma(beta), t < tasks) - log_gamma(beta_total)
+    log_beta = log_beta_of(alpha, total, t < tasks)
+    other_log_beta = log_beta_of(beta, beta_total, t < tasks)
     psi = digamma(alpha)
     psi_total = digamma(total)
     value, slope = kl_of(alpha, total, psi, psi_total, log_beta, beta, beta_total, other_log_beta, t < tasks)
@@ -250,7 +251,7 @@ def dirichlet_sample(
         return
     tile = sample_configuration(samples, tasks)
     launch(
-        _sample_kernel, (batch, triton.cdiv(samples, tile["ROWS"])), concentration, weights, log_weights, log_prob,
+        _sample_kernel, (batch * triton.cdiv(samples, tile["ROWS"]),), concentration, weights, log_weights, log_prob,
         seed, offset, samples, tasks, **tile,
     )  # fmt: skip
 

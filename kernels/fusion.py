@@ -132,7 +132,7 @@ def _topk_kernel(
     for item in range(tl.program_id(0), batch * groups, tl.num_programs(0)):
         g = (item % groups) * LISTS
         b = (item // groups).to(tl.int64)
-        vector = (item // groups * samples + g).to(tl.int64)
+        vector = b * samples + g
         first, count = request(offsets, b, candidates, rows, JAGGED)
         filled = collect(
             scores, weights + vector * T, moments + b * 2 * T, slope, beta, mask + first, True, own, first, count,
@@ -319,6 +319,8 @@ def fuse_scores(
 
 def buffer_for(options: dict[str, int], items: int, scores: Tensor) -> tuple[int, Tensor]:
     """The programs of a persistent kernel that ranks, at most one an item, and their buffers."""
+    if items >= 2**31:
+        raise ValueError(f"{items} groups of weight vectors; want fewer than 2^31 a call on a GPU")
     programs = min(items, resident_programs(scores.device, options["num_warps"], options["maxnreg"]))
     return programs, scores.new_empty((programs, options["LISTS"], options["CAPACITY"]), dtype=torch.int64)
 

@@ -64,7 +64,7 @@ def _gain_kernel(
     for item in range(tl.program_id(0), batch * groups, tl.num_programs(0)):
         g = (item % groups) * LISTS
         b = (item // groups).to(tl.int64)
-        vector = (item // groups * samples + g).to(tl.int64)
+        vector = b * samples + g
         first, count = request(offsets, b, candidates, rows, JAGGED)
         admitted = masks + b * lists * candidates
         stride = tl.zeros([], tl.int64) + candidates

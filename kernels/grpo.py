@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .dirichlet import density_configuration, entropy_of, kl_of, load_floored, log_floor, log_probabilities
 from .launch import launch
-from .special import digamma, load_row, log_gamma, row_sum
+from .special import digamma, load_row, log_beta_of
 
 
 @triton.jit
@@ -19,8 +19,8 @@ def _loss_kernel(
     t = tl.arange(0, TP)
     alpha, total = load_row(concentration, row, t, tasks)
     other, other_total = load_row(reference, row, t, tasks)
-    log_beta = row_sum(log_gamma(alpha), t < tasks) - log_gamma(total)
-    other_log_beta = row_sum(log_gamma(other), t < tasks) - log_gamma(other_total)
+    log_beta = log_beta_of(alpha, total, t < tasks)
+    other_log_beta = log_beta_of(other, other_total, t < tasks)
     psi = digamma(alpha)
     psi_total = digamma(total)
     exponent = tl.where(t < tasks, alpha - 1.0, 0.0)

@@ -9,7 +9,7 @@ from .dirichlet import draw, load_floored, log_floor, log_probabilities, padded_
 from .fusion import MAX_K, buffer_for, launch_configuration
 from .gain import reward_lists
 from .launch import launch
-from .special import load_row, log_gamma, row_sum
+from .special import load_row, log_beta_of
 
 
 @triton.jit(do_not_specialize=["seed", "offset"])
@@ -28,7 +28,7 @@ def _rollout_kernel(
         first = (item % groups) * LISTS
         g = first + tl.arange(0, LISTS)
         b = (item // groups).to(tl.int64)
-        vector = (item // groups * samples + first).to(tl.int64)
+        vector = b * samples + first
         width = components
         if BOUNDED:
             width = components + 1
@@ -49,7 +49,7 @@ def _rollout_kernel(
         tl.debug_barrier()
         # Density.
         exact, total = load_row(concentration, b, t, T)
-        log_beta = row_sum(log_gamma(exact), t < T) - log_gamma(total)
+        log_beta = log_beta_of(exact, total, t < T)
         exponent = tl.where(t < T, exact - 1.0, 0.0)
         floored, log_total = load_floored(log_weights, b * samples * T, g, samples, t, T, LOG_FLOOR)
         value = log_probabilities(exponent, log_beta, floored, log_total)

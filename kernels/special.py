@@ -71,15 +71,21 @@ def trigamma(x):
 
 
 @triton.jit
+def row_sum(values, inside):
+    """Sum over the tasks of a row; what lies beyond them counts nothing."""
+    return tl.sum(tl.where(inside, values, values * 0.0), axis=0)
+
+
+@triton.jit
 def load_row(concentration, row, t, tasks):
     """One row in float64, NaN where it is no finite positive number, 1 beyond its tasks; and its total."""
     inside = t < tasks
     values = tl.load(concentration + row * tasks + t, mask=inside, other=1.0).to(tl.float64)
     values = tl.where((values > 0.0) & (values < float("inf")), values, float("nan"))
-    return values, tl.sum(tl.where(inside, values, values * 0.0), axis=0)
+    return values, row_sum(values, inside)
 
 
 @triton.jit
-def row_sum(values, inside):
-    """Sum over the tasks of a row; what lies beyond them counts nothing."""
-    return tl.sum(tl.where(inside, values, values * 0.0), axis=0)
+def log_beta_of(alpha, total, inside):
+    """The log of the Dirichlet's normalisation, Σ_t log Γ(α_t) - log Γ(Σ_t α_t)."""
+    return row_sum(log_gamma(alpha), inside) - log_gamma(total)

@@ -7,7 +7,6 @@ recorded, so that constants, types and launch configuration are those of a real 
 import hashlib
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,11 @@ _ELEMENTS = {
     torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16",
     torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.uint8: "u8", torch.bool: "i1",
 }  # fmt: skip
+# What the kernels compile for; LLVM ends the process on a name that it doesn't know.
+ARCHES = (
+    "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120",
+    "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1200",
+)  # fmt: skip
 _BYTES = {"i1": 1, "i32": 4, "i64": 8, "fp32": 4}
 
 
@@ -111,11 +115,11 @@ def target_of(arch: str) -> Any:
     """Triton's target of an architecture such as sm_90 or gfx942."""
     from triton.backends.compiler import GPUTarget
 
-    if match := re.fullmatch(r"sm_(\d{2,3})", arch):
-        return GPUTarget("cuda", int(match[1]), 32)
-    if re.fullmatch(r"gfx[0-9a-f]{3,4}", arch):
-        return GPUTarget("hip", arch, 64 if arch.startswith("gfx9") else 32)
-    raise ValueError(f"arch is {arch!r}; want names such as sm_90 or gfx942, separated by commas")
+    if arch not in ARCHES:
+        raise ValueError(f"arch is {arch!r}; want some of {', '.join(ARCHES)}, separated by commas")
+    if arch.startswith("sm_"):
+        return GPUTarget("cuda", int(arch[3:]), 32)
+    return GPUTarget("hip", arch, 64 if arch.startswith("gfx9") else 32)
 
 
 def compiled(launch: Launch, arch: str, general: bool = False) -> Any:
@@ -151,8 +155,8 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
     """Compile every variant whose name contains ``only``; write the binaries and manifest.json, all or nothing.
 
     Args:
-        out: the directory; an earlier one there is replaced as a whole.
-        arches: sm_NN (a cubin, and PTX beside it) or gfxNNN (an HSACO).
+        out: the directory; what an earlier run left there is replaced as a whole.
+        arches: some of ARCHES: sm_NN (a cubin, and PTX beside it) or gfxNNN (an HSACO).
         only: part of the names of the wanted variants.
         log: takes one line of progress.
 
@@ -160,8 +164,10 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
         The manifest.
 
     Raises:
-        ValueError: an architecture or a name that is none, or TRITON_INTERPRET is set.
+        ValueError: an architecture or a name that is none, ``out`` holds other files, or TRITON_INTERPRET is set.
     """
+    if out.exists() and not (out / "manifest.json").exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"out is {out}, which holds something else; want a new directory or that of an earlier run")
     wanted = list(dict.fromkeys(arches))
     for arch in wanted:
         target_of(arch)

@@ -105,7 +105,8 @@ def test_layouts_are_naturally_aligned():
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--arch", "sm90", "arch is 'sm90'; want names such as sm_90 or gfx942, separated by commas"),
+        ("--arch", "sm90", "arch is 'sm90'; want some of sm_80, sm_86, "),
+        ("--arch", "sm_90,sm_99", "arch is 'sm_99'; want some of sm_80, sm_86, "),
         ("--only", "nothing", "only is 'nothing'"),
     ],
 )
@@ -113,6 +114,29 @@ def test_bad_arguments_are_named(option, value, message, tmp_path, capsys):
     assert cli.main(["aot", "--out", str(tmp_path / "x"), option, value, "--quiet"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_what_no_earlier_run_left_is_never_replaced(tmp_path, capsys):
+    (tmp_path / "precious").write_text("data")
+    for out in (tmp_path, tmp_path / "precious"):
+        assert cli.main(["aot", "--out", str(out), "--only", "entropy-T8", "--quiet"]) == 2
+        assert f"out is {out}, which holds something else" in capsys.readouterr().err
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_an_interrupted_run_leaves_the_earlier_one(built, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "binaries"
+    shutil.copytree(built, out)
+    earlier = sorted(path.name for path in out.iterdir())
+
+    def interrupt(call):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(aot, "record", interrupt)
+    assert cli.main(["aot", "--out", str(out), "--only", "entropy-T8", "--quiet"]) == 130
+    assert "interrupted; what was written is whole" in capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == earlier
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_an_interpreted_process_compiles_nothing(tmp_path, capsys, monkeypatch):

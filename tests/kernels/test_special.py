@@ -1,12 +1,14 @@
 """The special functions of the Triton kernels against mpmath."""
 
-import mpmath
 import numpy as np
+import pytest
 import torch
 import triton
 import triton.language as tl
 
 from pygrade.kernels import special
+
+mpmath = pytest.importorskip("mpmath")
 
 
 @triton.jit
