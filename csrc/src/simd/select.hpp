@@ -97,7 +97,7 @@ PYGRADE_INLINE void place_by_counting(const std::int32_t* keys, const std::int32
   for (j = i; j < end; ++j) best[place[j - i]] = ids[j];
 }
 
-constexpr std::int64_t counting_limit = 8 * lanes;
+constexpr std::int64_t counting_limit = 12 * lanes;
 constexpr std::uint32_t most_buckets = 256;
 
 // The places [begin, end) of the ranking to s.best, given their candidates in s.keys and s.ids; of places from k on,
