@@ -14,7 +14,6 @@ from .numerics import log, log1p
 from .select import NOTHING, append, best, index_of, order_of, score_of
 
 MAX_K = 1024
-LOGARITHMS = ("log", "zlog")
 Z_SCORES = ("zscore", "zlog")
 
 
@@ -229,6 +228,8 @@ def launch_configuration(candidates: int, tasks: int, size: int, samples: int, k
     there are many tasks. With k also the padded list and the buffer of each weight vector. One warp ranks short lists
     of few candidates, so that no reduction leaves it; long ones have up to 8.
     """
+    if k > MAX_K:
+        raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
     width = int(triton.next_power_of_2(tasks))
     padded = max(32, int(triton.next_power_of_2(max(k, 1))))
     wanted = max(1, min(8, max(padded // 128, candidates // 4096)))
@@ -339,8 +340,6 @@ def fuse_topk(
     indices: Tensor,
 ) -> None:
     """weights [B, (G,) T] → values and int32 indices of the k best, [B, (G,) k]; none of a request with bad offsets."""
-    if k > MAX_K:
-        raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
     batch, candidates, rows, tasks = shape_of(scores, offsets)
     samples = weights.shape[1] if weights.ndim == 3 else 1
     if values.numel() == 0:

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .fusion import MAX_K, buffer_for, collect, launch_configuration, request, shape_of, transform_moments
+from .fusion import buffer_for, collect, launch_configuration, request, shape_of, transform_moments
 from .launch import launch
 from .numerics import tree_sum
 from .select import best, index_of
@@ -79,6 +79,14 @@ def _gain_kernel(
         )  # fmt: skip
 
 
+def candidate_lists(masks: Tensor | None, component_list: Tensor | None, gains: Tensor) -> tuple[int, Tensor, Tensor]:
+    """The number of lists, their masks (where there is none, what is never read), and the list of each component."""
+    if masks is None or component_list is None:
+        everyone = torch.full(gains.shape[-1:], -1, dtype=torch.int32, device=gains.device)
+        return 0, gains, everyone if component_list is None else component_list
+    return masks.shape[-2], masks.view(torch.uint8), component_list
+
+
 def topk_gain(
     scores: Tensor,
     weights: Tensor,
@@ -95,20 +103,16 @@ def topk_gain(
 ) -> None:
     """→ gain[B, G, C]; NaN where the offsets or the list of a component make no sense."""
     k = discount.shape[0]
-    if k > MAX_K:
-        raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
     batch, candidates, rows, tasks = shape_of(scores, offsets)
     samples, components = weights.shape[1], gains.shape[-1]
     if gain.numel() == 0:
         return
-    lists = 0 if masks is None or component_list is None else masks.shape[-2]
-    if component_list is None:
-        component_list = torch.full((components,), -1, dtype=torch.int32, device=scores.device)
+    lists, admitted, listed = candidate_lists(masks, component_list, gains)
     options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
     programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
     launch(
         _gain_kernel, (programs,), scores, weights, transform_moments(scores, transform, beta, epsilon, offsets), slope,
-        beta, gains, discount, scores if lists == 0 else masks.view(torch.uint8), component_list, offsets, buffer, gain,
-        candidates, rows, batch, samples, k, lists, components, JAGGED=offsets is not None, MASKED=lists > 0,
-        TRANSFORM=transform, CP=triton.next_power_of_2(components), **options,
+        beta, gains, discount, admitted, listed, offsets, buffer, gain, candidates, rows, batch, samples, k, lists,
+        components, JAGGED=offsets is not None, MASKED=lists > 0, TRANSFORM=transform,
+        CP=triton.next_power_of_2(components), **options,
     )  # fmt: skip

@@ -1,13 +1,12 @@
 """Sample, fuse, rank and reward in one launch: the families' own device functions, so that the bits are theirs."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .dirichlet import draw, load_floored, log_floor, log_probabilities, padded_tasks
-from .fusion import MAX_K, buffer_for, launch_configuration
-from .gain import reward_lists
+from .fusion import buffer_for, launch_configuration
+from .gain import candidate_lists, reward_lists
 from .launch import launch
 from .special import load_row, log_beta_of
 
@@ -82,21 +81,16 @@ def rollout(
 ) -> None:
     """concentration[B, T], scores[B, N, T] → weights, log_weights [B, G, T], log_prob[B, G], rewards[B, G, C (+ 1)]."""
     k = discount.shape[0]
-    if k > MAX_K:
-        raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
     (batch, candidates, tasks), samples, components = scores.shape, weights.shape[1], gains.shape[-1]
     if log_prob.numel() == 0:
         return
-    lists = 0 if masks is None or component_list is None else masks.shape[-2]
-    if component_list is None:
-        component_list = torch.full((components,), -1, dtype=torch.int32, device=scores.device)
+    lists, admitted, listed = candidate_lists(masks, component_list, gains)
     options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
     programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
     padded = padded_tasks(tasks)
     launch(
-        _rollout_kernel, (programs,), concentration, scores, gains, discount,
-        scores if lists == 0 else masks.view(torch.uint8), component_list, weight_bounds, buffer, weights, log_weights,
-        log_prob, rewards, seed, offset, candidates, batch, samples, k, lists, components,
+        _rollout_kernel, (programs,), concentration, scores, gains, discount, admitted, listed, weight_bounds, buffer,
+        weights, log_weights, log_prob, rewards, seed, offset, candidates, batch, samples, k, lists, components,
         MASKED=lists > 0, BOUNDED=weight_bounds is not None, LOG_FLOOR=log_floor(weight_floor),
         CP=triton.next_power_of_2(max(components, 1)), TP=padded, T_LEVELS=padded.bit_length() - 1, **options,
     )  # fmt: skip
