@@ -1,8 +1,12 @@
 """Places beyond 32 bits: rows and elements far into files that are mapped and, but for a few pages, never written."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 
+import pygrade.kernels
 from pygrade.kernels import fusion, gain
 from tests.tolerances import same_bits
 
@@ -80,3 +84,22 @@ def test_gain(far, mapped):
     gain.topk_gain(near, weights(1), worth[None], torch.ones(K), near_masks, *rest[2:], None, expected)
     assert same_bits(found[:1], expected) and float(expected.min()) > 0.0
     assert (found[1] == 0.0).all()
+
+
+def widened_late(source: str) -> list[str]:
+    """Products that become 64-bit integers after they were computed, when they may have overflowed."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(".to")
+        and any(ast.unparse(argument) == "tl.int64" for argument in node.args)
+        and any(isinstance(part, ast.Mult) for part in ast.walk(node))
+    ]
+
+
+def test_no_product_is_widened_after_it_may_have_overflowed():
+    assert widened_late("place = (row * samples + g).to(tl.int64)") == ["(row * samples + g).to(tl.int64)"]
+    assert widened_late("place = row.to(tl.int64) * samples") == []
+    for path in Path(pygrade.kernels.__path__[0]).glob("*.py"):
+        assert widened_late(path.read_text()) == [], path.name
