@@ -1,5 +1,6 @@
 """RESULTS.md and its pictures, from the study's record alone."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -271,7 +272,9 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
         if results.has(name, "grade", "static") and name != "guard"
     }
     if len(panels) > 1:
-        drawn["regimes"] = dots("Lift over best static in each regime", "%", panels, [grade])
+        runs = Counter(name for rows in panels.values() for name in rows)  # what ran once has nothing to compare
+        shared = {title: {n: row for n, row in rows.items() if runs[n] > 1} for title, rows in panels.items()}
+        drawn["regimes"] = dots("Lift over best static in each regime", "%", shared, [grade])
     base = settings.arms["stage1"].title
     traps: dict[str, dict[str, tuple[Interval, Interval]]] = {
         settings.regimes[name].title: {
