@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pygrade import aot, console, ops
 from pygrade.baselines import equal_weights, production_weights
 from pygrade.data.marketplace import FEATURES, PRODUCTION_WEIGHTS, TASKS, Marketplace
+from pygrade.demo import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
 from pygrade.evaluate import Evaluation, evaluate
 from pygrade.extras import require
 from pygrade.info import collect
 from pygrade.judgement import check_counts, plan_test, policy_estimates, sequential_lifts
 from pygrade.logs import Logs, write_logs
 from pygrade.options import Abtest, Aot, Demo, Evaluate, Info, Rank, Reproduce, Simulate, Train
-from pygrade.pipeline import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
 from pygrade.policy import FusionPolicy
 from pygrade.progress import say, set_quiet
 from pygrade.ranker import BlendedRanker

@@ -6,8 +6,8 @@ from pathlib import Path
 from pygrade import data
 from pygrade.data.kuairand import KuaiRandConfig
 from pygrade.data.marketplace_config import MarketplaceConfig
+from pygrade.demo import PRODUCTION
 from pygrade.logs import Logs
-from pygrade.pipeline import PRODUCTION
 from pygrade.progress import say
 from pygrade.simulate import SimulateConfig
 from pygrade.study import StudyConfig

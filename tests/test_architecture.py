@@ -54,7 +54,7 @@ ORDER = (
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",
     # these compose
-    "run", "train", "online", "simulate", "plots", "report_html", "report", "pipeline", "info",
+    "run", "train", "online", "simulate", "plots", "report_html", "report", "demo", "info",
     "study.settings", "study.bench", "study.learners", "study.drift", "study.estimates", "study.arms", "study.runner",
     "study.stats", "study.plots", "study.findings", "study.report", "study",
     "options", "commands", "cli", "__main__",

@@ -1,4 +1,4 @@
-"""The main job: a simulated marketplace's log → two stages of training → A/B test → report → ranked pages."""
+"""The demo: a simulated marketplace's log → two stages of training → A/B test → report → ranked pages."""
 
 import hashlib
 import json

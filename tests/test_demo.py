@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade import pipeline
+from pygrade import demo as demo_module
 from pygrade.baselines import CemConfig
 from pygrade.data.marketplace import MarketplaceConfig
-from pygrade.pipeline import GRADE, PRODUCTION, STATIC, DemoConfig, demo
+from pygrade.demo import GRADE, PRODUCTION, STATIC, DemoConfig, demo
 from pygrade.progress import set_quiet
 from pygrade.ranker import BlendedRanker
 from pygrade.simulate import SimulateConfig
@@ -47,7 +47,7 @@ def test_the_demo_leaves_its_files_and_says_what_it_found(finished):
     out, result = finished
     summary = json.loads((out / "summary.json").read_text())
     assert summary["seed"] == 0 and summary["wall_seconds"] > 0 and summary["test_requests"] == 150
-    assert set(summary["arms"]) == {*pipeline.ARMS}
+    assert set(summary["arms"]) == {*demo_module.ARMS}
     for kind in ("expected", "sampled"):
         value = summary["arms"][GRADE][kind]["value"]
         for against, baseline in (("lift_over_production", PRODUCTION), ("lift_over_best_static", STATIC)):
@@ -75,8 +75,8 @@ def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
 
 def test_an_interrupted_demo_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
     out, _ = finished
-    monkeypatch.setattr(pipeline, "write_report", lambda run, *_: run / "report.html")  # slow, and tested above
-    real = pipeline.train
+    monkeypatch.setattr(demo_module, "write_report", lambda run, *_: run / "report.html")  # slow, and tested above
+    real = demo_module.train
 
     def interrupted(logs, config, directory, **options):
         def stop(stage, step):
@@ -86,7 +86,7 @@ def test_an_interrupted_demo_goes_on_and_ends_the_same(finished, tmp_path, monke
         return real(logs, config, directory, on_step=stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "train", interrupted)
+        patch.setattr(demo_module, "train", interrupted)
         with pytest.raises(KeyboardInterrupt):
             demo(CONFIG, tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -99,7 +99,7 @@ def test_an_interrupted_demo_goes_on_and_ends_the_same(finished, tmp_path, monke
 
 
 def test_other_options_start_afresh_and_strangers_are_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "write_report", lambda run, *_: run / "report.html")
+    monkeypatch.setattr(demo_module, "write_report", lambda run, *_: run / "report.html")
     out = tmp_path / "run"
     demo(replace(CONFIG, test_requests=20), out)
     result = demo(replace(CONFIG, test_requests=20, seed=1), out)
@@ -117,9 +117,9 @@ def test_reasons_name_the_source_of_the_weights(finished):
     predictions = np.random.default_rng(0).uniform(0.01, 0.5, (1, 12, 6)).astype(np.float32)
     context = np.zeros((1, len(ranker.policy.features)), np.float32)
     static = ranker.policy.static_weights.numpy()
-    assert "static" in pipeline.explain(ranker.rank(None, predictions, 3), 0, static)
-    assert pipeline.explain(ranker.rank(context, predictions, 3), 0, None) == "chosen by the policy"
-    assert "drawn" in pipeline.explain(ranker.rank(context, predictions, 3, explore=True), 0, static)
+    assert "static" in demo_module.explain(ranker.rank(None, predictions, 3), 0, static)
+    assert demo_module.explain(ranker.rank(context, predictions, 3), 0, None) == "chosen by the policy"
+    assert "drawn" in demo_module.explain(ranker.rank(context, predictions, 3, explore=True), 0, static)
 
 
 @pytest.mark.parametrize("change", [{"requests": 0}, {"test_requests": 1}, {"seed": -1}, {"pages": -1}])
