@@ -55,6 +55,7 @@ ORDER = (
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",
     # these compose
     "run", "train", "online", "simulate", "plots", "report_html", "report", "demo", "info",
+    "pipeline.stages", "pipeline",
     "study.settings", "study.bench", "study.learners", "study.drift", "study.estimates", "study.arms", "study.runner",
     "study.stats", "study.plots", "study.findings", "study.report", "study",
     "options", "commands", "cli", "__main__",

@@ -1,0 +1,1 @@
+"""The whole ranking system, stage by stage, from raw events to pages."""

@@ -1,0 +1,184 @@
+"""Stages that are done once: each leaves a directory named after everything that decides its content.
+
+``RUN/<stage>-<key>``: the key is a hash of the stage's options, of the keys of the stages it reads, and of the source
+files that make it. A stage whose directory is there and whole is not run again; one that was killed left a hidden
+working directory, and starts afresh or, where it can, goes on inside it. A directory gets its name when all is written.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pygrade
+from pygrade.checkpoint import read_json, to_json, write_bytes
+from pygrade.files import sync
+from pygrade.progress import say
+
+RECORD = "stage.json"
+_BLOCK = 1 << 20
+_DIGITS = 12  # of a key, in names
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished stage."""
+
+    name: str
+    key: str
+    path: Path
+    record: dict[str, Any]  # what the stage said about its result
+    seconds: float  # that it took when it ran
+    cached: bool  # it was there already
+
+
+class Runner:
+    """Runs stages in a directory, and knows which it ran (`done`)."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.done: dict[str, Done] = {}
+
+    def stage(
+        self,
+        name: str,
+        work: Callable[[Path], dict[str, Any]],
+        options: Any = None,
+        inputs: Iterable[Done | str] = (),
+        code: Sequence[str] = (),
+        resumable: bool = False,
+    ) -> Done:
+        """The finished stage: found, or made by ``work(directory)``, which returns what is to be said about it.
+
+        options: JSON, dataclasses in it too; inputs: stages, or hashes of files; code: modules and packages below
+        ``pygrade`` that decide the result; resumable: ``work`` goes on with what a killed one left in the directory.
+        """
+        parts = [item.key if isinstance(item, Done) else item for item in inputs]
+        recipe = json.dumps([name, _plain(options), parts, code_hash(code)], sort_keys=True)
+        key = hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS]
+        path = self.out / f"{name}-{key}"
+        found = self._find(path, key)
+        if found is not None:
+            say(f"{name}: done before, {path.name}")
+            self.done[name] = Done(name, key, path, found["record"], float(found["seconds"]), cached=True)
+            return self.done[name]
+        partial = self.out / f".{path.name}.work"
+        if partial.exists() and not resumable:
+            shutil.rmtree(partial)
+        say(f"{name}: {'going on' if partial.exists() else 'started'}")
+        partial.mkdir(exist_ok=True)
+        started = time.perf_counter()
+        record = work(partial)
+        seconds = time.perf_counter() - started
+        files = {
+            str(file.relative_to(partial)): file.stat().st_size
+            for file in sorted(partial.rglob("*"))
+            if file.is_file() and file.name != RECORD
+        }
+        for file in files:
+            sync(partial / file)
+        content = {"stage": name, "key": key, "record": record, "seconds": seconds, "files": files}
+        write_bytes(partial / RECORD, to_json(content))
+        partial.rename(path)
+        sync(self.out)
+        say(f"{name}: {seconds:.1f} s, {path.name}")
+        self.done[name] = Done(name, key, path, read_json(path / RECORD)["record"], seconds, cached=False)
+        return self.done[name]
+
+    def _find(self, path: Path, key: str) -> dict[str, Any] | None:
+        """The record of a stage that is there and whole; a damaged one is removed, and said so."""
+        if not path.exists():
+            return None
+        try:
+            content = read_json(path / RECORD)
+            fault = None if content.get("key") == key else f"{RECORD} names key {content.get('key')!r}"
+            for name, size in content.get("files", {}).items():
+                there = (path / name).stat().st_size
+                if there != size:
+                    fault = f"{name} has {there} bytes, {size} were written"
+        except (OSError, ValueError) as error:
+            fault = str(error)
+        if fault is None:
+            return content
+        say(f"{path.name} is damaged and made again: {fault}")
+        shutil.rmtree(path)
+        return None
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """The directory, made where it is absent, for this process alone; ValueError where another has it."""
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"{out} is in use by another pipeline; want a directory of its own") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def code_hash(modules: Sequence[str]) -> str:
+    """Version of the code of modules and packages below ``pygrade``: a hash of its source files."""
+    root = Path(pygrade.__file__).parent
+    digest = hashlib.sha256(pygrade.__version__.encode())
+    for name in modules:
+        base = root.joinpath(*name.split("."))
+        files = sorted(base.rglob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
+        for file in files:
+            digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def content_hash(path: Path, memory: Path) -> str:
+    """Hash of a file, or of all files below a directory, with their names there.
+
+    A file is read again only when its size or time of change is new; ``memory``, a JSON file, keeps the rest.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; want a file or a directory")
+    try:
+        known = read_json(memory)
+    except (OSError, ValueError):
+        known = {}
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest, fresh = hashlib.sha256(), dict(known)
+    for file in files:
+        status = file.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        entry = known.get(str(file.resolve()))
+        if not entry or entry[:2] != stamp:
+            entry = [*stamp, file_hash(file)]
+        fresh[str(file.resolve())] = entry
+        digest.update(f"{file.relative_to(path) if path.is_dir() else file.name}\0{entry[2]}\0".encode())
+    if fresh != known:
+        write_bytes(memory, to_json(fresh))
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,161 @@
+"""Stages that are done once: keys, caching, damage, and processes that are killed."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pygrade.pipeline import stages
+from pygrade.pipeline.stages import Runner, code_hash, content_hash, locked
+from pygrade.progress import set_quiet
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    set_quiet(True)
+    yield
+    set_quiet(False)
+
+
+@dataclass(frozen=True)
+class Options:
+    size: int = 1
+
+
+def make(runner: Runner, calls: list[str], size: int = 1, text: str = "a"):
+    """Two stages, the second reads the first."""
+
+    def first(directory: Path):
+        calls.append("first")
+        (directory / "data.txt").write_text(text * size)
+        return {"size": size}
+
+    def second(directory: Path):
+        calls.append("second")
+        (directory / "copy.txt").write_text((one.path / "data.txt").read_text())
+        return {}
+
+    one = runner.stage("first", first, Options(size))
+    return one, runner.stage("second", second, None, [one])
+
+
+def test_a_second_run_does_nothing(tmp_path, capsys):
+    calls: list[str] = []
+    made = make(Runner(tmp_path), calls)
+    set_quiet(False)
+    found = make(Runner(tmp_path), calls)
+    assert calls == ["first", "second"]
+    assert [s.cached for s in made] == [False, False] and [s.cached for s in found] == [True, True]
+    assert [s.key for s in made] == [s.key for s in found] and found[0].record == {"size": 1}
+    assert (found[1].path / "copy.txt").read_text() == "a"
+    assert capsys.readouterr().err.count("done before") == 2
+
+
+def test_an_option_makes_its_stage_and_all_that_read_it_new(tmp_path):
+    calls: list[str] = []
+    make(Runner(tmp_path), calls, 1)
+    make(Runner(tmp_path), calls, 2)
+    assert calls == ["first", "second"] * 2
+    make(Runner(tmp_path), calls, 1)  # the first results are still there
+    assert calls == ["first", "second"] * 2
+
+
+def test_code_makes_a_stage_new(tmp_path, monkeypatch):
+    runner = Runner(tmp_path)
+    before = runner.stage("x", lambda _: {}, code=["pipeline"]).key
+    monkeypatch.setattr(stages, "code_hash", lambda modules: "other")
+    assert runner.stage("x", lambda _: {}, code=["pipeline"]).key != before
+    assert code_hash(["logs"]) != code_hash(["logs_parquet"]) != code_hash(["ops"])
+
+
+def test_a_failed_stage_leaves_no_result_and_starts_afresh(tmp_path):
+    def fails(directory: Path):
+        (directory / "half").write_text("")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        Runner(tmp_path).stage("x", fails)
+    assert not [p for p in tmp_path.iterdir() if not p.name.startswith(".")]
+
+    def works(directory: Path):
+        assert not list(directory.iterdir())
+        return {}
+
+    assert not Runner(tmp_path).stage("x", works).cached
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "record", "key"])
+def test_a_damaged_stage_is_made_again(tmp_path, damage):
+    calls: list[str] = []
+    one, _ = make(Runner(tmp_path), calls, 3)
+    record = one.path / stages.RECORD
+    if damage == "cut":
+        (one.path / "data.txt").write_text("a")
+    elif damage == "missing":
+        (one.path / "data.txt").unlink()
+    elif damage == "record":
+        record.write_text(record.read_text()[:20])
+    else:
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"key": "0"}))
+    again, _ = make(Runner(tmp_path), calls, 3)
+    assert calls == ["first", "second", "first"] and (again.path / "data.txt").read_text() == "aaa"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pygrade.pipeline.stages import Runner
+out, resumable = Path(sys.argv[1]), sys.argv[2] == "True"
+def work(directory):
+    steps = directory / "steps"
+    steps.write_text((steps.read_text() if steps.exists() else "") + "x")
+    if not (out / "alive").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"steps": len(steps.read_text())}
+print(Runner(out).stage("x", work, resumable=resumable).record["steps"])
+"""
+
+
+@pytest.mark.parametrize("resumable, steps", [(True, "2"), (False, "1")])
+def test_a_killed_stage_goes_on_where_it_can(tmp_path, resumable, steps):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), str(resumable)]
+    first = subprocess.run(command, capture_output=True, text=True)
+    assert first.returncode == -signal.SIGKILL and not list(tmp_path.glob("x-*"))
+    (tmp_path / "alive").touch()
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == steps
+
+
+def test_a_directory_belongs_to_one_pipeline(tmp_path):
+    with (
+        locked(tmp_path / "run"),
+        pytest.raises(ValueError, match="in use by another pipeline"),
+        locked(tmp_path / "run"),
+    ):
+        pass
+    with locked(tmp_path / "run"):
+        pass
+
+
+def test_content_hash_follows_content_and_names(tmp_path):
+    memory, data = tmp_path / "memory.json", tmp_path / "data"
+    data.mkdir()
+    (data / "a").write_text("1")
+    before = content_hash(data, memory)
+    assert content_hash(data, memory) == before == content_hash(data, tmp_path / "none.json")
+    (data / "a").write_text("23")
+    changed = content_hash(data, memory)
+    (data / "a").rename(data / "b")
+    assert len({before, changed, content_hash(data, memory)}) == 3
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        content_hash(tmp_path / "nothing", memory)
+
+
+def test_content_hash_reads_a_file_once(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("1")
+    before = content_hash(tmp_path / "a", tmp_path / "memory.json")
+    monkeypatch.setattr(stages, "file_hash", lambda path: pytest.fail("read again"))
+    assert content_hash(tmp_path / "a", tmp_path / "memory.json") == before
