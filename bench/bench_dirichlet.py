@@ -26,6 +26,7 @@ def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -
     inputs = concentrations(batch, tasks, level)
     arrays = [a.numpy() for a in inputs]
     threads = torch.get_num_threads()
+    page = pygrade.dirichlet_sample(inputs[0], samples, seed=0)  # numpy's generator fills given memory too
 
     def with_torch(i: int) -> Any:
         distribution = torch.distributions.Dirichlet(inputs[i % ROTATIONS][:, None], validate_args=False)
@@ -33,7 +34,10 @@ def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -
         return weights, weights.log(), distribution.log_prob(weights[:, :, None])
 
     contenders: dict[str, Contender] = {
-        OURS: lambda i: pygrade.dirichlet_sample(inputs[i % ROTATIONS], samples, seed=i, num_threads=threads),
+        OURS: lambda i: pygrade.dirichlet_sample(inputs[i % ROTATIONS], samples, seed=i, out=page, num_threads=threads),
+        "pygrade, new arrays": lambda i: pygrade.dirichlet_sample(
+            inputs[i % ROTATIONS], samples, seed=i, num_threads=threads
+        ),
         "torch.distributions": with_torch,
     } | _numpy(arrays, samples)
     for name in contenders.keys() - {"torch.distributions"}:
@@ -44,7 +48,7 @@ def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -
     sizes = batch, samples, tasks, round(1000 * level)
     alone = core.run("dirichlet_sample", *sizes, seconds=seconds / 8) if threads == 1 else {}
     notes = "numpy's logarithm of the beta function is scipy's"
-    peers = tuple(name for name in contenders if name != OURS)
+    peers = tuple(name for name in contenders if "pygrade" not in name)
     return Row("dirichlet_sample", shape, measure(contenders, seconds), peers, notes=notes, **alone)
 
 

@@ -40,14 +40,17 @@ def outputs(out: Any, shape: tuple[int, ...], scores: Tensor) -> tuple[Tensor, T
     """The caller's (values, indices) as tensors of their own memory, no copies of it."""
     if not isinstance(out, (tuple, list)) or len(out) != 2:
         raise TypeError("out is not a pair; want (values, indices)")
-    return _output("out[0]", out[0], torch.float32, shape, scores), _output(
-        "out[1]", out[1], torch.int32, shape, scores
+    return output("out[0]", out[0], torch.float32, shape, "scores", scores), output(
+        "out[1]", out[1], torch.int32, shape, "scores", scores
     )
 
 
-def _output(name: str, value: Array, dtype: torch.dtype, shape: tuple[int, ...], scores: Tensor) -> Tensor:
+def output(
+    name: str, value: Array, dtype: torch.dtype, shape: tuple[int, ...], other_name: str, other: Tensor
+) -> Tensor:
+    """The caller's array as a tensor of its own memory, no copy of it, on the device of another argument."""
     found = tensor(name, value, (dtype,), shape)
-    same_device(name, found, "scores", scores)
+    same_device(name, found, other_name, other)
     if isinstance(value, np.ndarray):
         usable = value.flags.c_contiguous and value.flags.writeable
     else:

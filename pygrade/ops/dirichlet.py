@@ -81,8 +81,26 @@ def draw(
 
         kernel.dirichlet_sample(concentration, seed, offset, weights, log_weights, log_prob)
     else:
-        key, threads = seed % (1 << 64), dispatch.threads(num_threads)
-        _core.dirichlet_sample(concentration, key, offset, weights, log_weights, log_prob, validate, threads)
+        _draw_into((weights, log_weights, log_prob), concentration, seed, offset, validate, num_threads)
+    return weights, log_weights, log_prob
+
+
+def _draw_into(
+    out: tuple[Tensor, Tensor, Tensor], concentration: Tensor, seed: int, offset: int, validate: bool, num_threads: int
+) -> None:
+    key, threads = seed % (1 << 64), dispatch.threads(num_threads)
+    _core.dirichlet_sample(concentration, key, offset, *out, validate, threads)
+
+
+def _checked_out(out: Any, concentration: Tensor, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    if not isinstance(out, (tuple, list)) or len(out) != 3:
+        raise TypeError("out is no DirichletSample; want (weights, log_weights, log_prob)")
+    batch, tasks = concentration.shape
+    shapes = (batch, num_samples, tasks), (batch, num_samples, tasks), (batch, num_samples)
+    weights, log_weights, log_prob = (
+        checks.output(f"out[{i}]", part, torch.float32, shape, "concentration", concentration)
+        for i, (part, shape) in enumerate(zip(out, shapes, strict=True))
+    )
     return weights, log_weights, log_prob
 
 
@@ -104,6 +122,7 @@ def dirichlet_sample(
     seed: int,
     offset: int = 0,
     *,
+    out: tuple[Array, Array, Array] | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> DirichletSample:
@@ -118,6 +137,8 @@ def dirichlet_sample(
         num_samples: G, draws per row, up to 2^24.
         seed: any integer of 64 bits, signed or unsigned.
         offset: number of the first row, 0 ≤ offset < 2^63.
+        out: (weights, log_weights, log_prob) to fill and return instead of new ones, contiguous and disjoint: memory
+            that was written before spares a tenth of the time, which a system takes to map new pages.
         validate: raise on bad concentrations; None: on a CPU only. Unchecked, a bad one makes its row NaN.
         num_threads: CPU threads; None: torch's setting. The result does not depend on it.
 
@@ -131,8 +152,16 @@ def dirichlet_sample(
     """
     alpha = concentration_rows("concentration", concentration).detach()
     signed = checked_draw(num_samples, seed, offset)
-    check = checks.must_validate(validate, alpha)
-    arguments = (alpha, num_samples, signed, offset, check, checks.thread_count(num_threads))
+    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    arguments = (alpha, num_samples, signed, offset, check, threads)
+    if out is not None:
+        given = _checked_out(out, alpha, num_samples)
+        if dispatch.plain(alpha, *given):
+            _draw_into(given, alpha, signed, offset, check, threads)
+        else:
+            for own, part in zip(given, _sample_op(*arguments), strict=True):
+                own.copy_(part)
+        return DirichletSample(*out)  # type: ignore[arg-type]
     drawn = dispatch.call(_sample_op, draw, (alpha,), *arguments)
     return DirichletSample(*(checks.like(part, concentration) for part in drawn))  # type: ignore[arg-type]
 

@@ -375,6 +375,34 @@ def test_numpy_in_numpy_out():
 
 
 @pytest.mark.filterwarnings("ignore:.*non-deterministic.*")
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_given_memory_is_filled(kind, backend):
+    alpha = torch.tensor([[0.05, 1.0, 30.0], [2.0, 0.5, 1.0]])
+    out = tuple(torch.full(shape, float("nan")) for shape in ((2, 5, 3), (2, 5, 3), (2, 5)))
+    if kind == "numpy":
+        alpha, out = alpha.numpy(), tuple(part.numpy() for part in out)
+    with dispatch.use_backend(backend):
+        wanted = dirichlet_sample(alpha, 5, seed=3, offset=7)
+        found = dirichlet_sample(alpha, 5, seed=3, offset=7, out=out)
+    assert isinstance(found, ops.DirichletSample)
+    for own, part, memory in zip(found, wanted, out, strict=True):
+        assert own is memory
+        np.testing.assert_array_equal(own, part)
+
+
+def test_memory_that_cannot_be_filled_is_refused():
+    alpha, out = torch.ones(2, 3), (torch.empty(2, 5, 3), torch.empty(2, 5, 3), torch.empty(2, 5))
+    with pytest.raises(TypeError, match="out is no DirichletSample"):
+        dirichlet_sample(alpha, 5, seed=0, out=out[:2])
+    with pytest.raises(ValueError, match=r"out\[1\] is of shape"):
+        dirichlet_sample(alpha, 5, seed=0, out=(out[0], out[2], out[2]))
+    with pytest.raises(ValueError, match=r"out\[0\] is not contiguous"):
+        dirichlet_sample(alpha, 5, seed=0, out=(torch.empty(2, 3, 5).mT, *out[1:]))
+    with pytest.raises(TypeError, match=r"out\[2\]"):
+        dirichlet_sample(alpha, 5, seed=0, out=(*out[:2], torch.empty(2, 5, dtype=torch.float64)))
+
+
 def test_torch_library_contract():
     concentration = (rows(4, 3) + 0.1).requires_grad_()
     log_weights = some_log_weights(3, 5, 4)
