@@ -48,6 +48,8 @@ ORDER = (
     "aot_variants", "aot",
     # the pipeline
     "logs_parquet", "logs",
+    "stores.errors", "stores.record", "stores.store", "stores.memory", "stores.lmdb_file", "stores.lmdb",
+    "stores.redis", "stores",
     "data.tables", "data.history", "data.kuairand_files", "mtl", "data.kuairand", "data",
     "data.marketplace_config", "data.marketplace",
     "policy", "reward", "page", "ranker",

@@ -1,0 +1,29 @@
+"""What can go wrong with a store, by name. Whoever serves catches `StoreError` and goes on with defaults."""
+
+
+class StoreError(Exception):
+    """The store could not do what it was asked; the message says which store and why."""
+
+
+class StoreUnreachableError(StoreError):
+    """Nobody answered in time: the server is down, hangs, or refuses the login."""
+
+
+class NotAStoreError(StoreError):
+    """There is nothing at this address, or something that pygrade has not written."""
+
+
+class StoreCorruptError(StoreError):
+    """The content is damaged: cut off, overwritten, or a record that cannot be."""
+
+
+class StoreFormatError(StoreError):
+    """The store was written by another release, in a format that this one does not know."""
+
+
+class MissingVersionError(StoreError):
+    """The store has no version of that name, or none is current yet."""
+
+
+class VersionInUseError(StoreError):
+    """The version is complete and may not be begun again, or is current and may not be dropped."""

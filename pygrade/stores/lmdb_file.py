@@ -1,0 +1,185 @@
+"""One LMDB file, opened once a process: transactions that let its map grow, and errors by name."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Condition, Lock, RLock
+from typing import Any, ClassVar, TypeVar
+
+from pygrade import extras
+from pygrade.stores.errors import NotAStoreError, StoreCorruptError, StoreError, StoreFormatError
+
+T = TypeVar("T")
+
+FIRST_MAP = 64 << 20  # bytes; doubles when it is full
+_LOOSE = 1 << 20  # bytes: LMDB need not write the last pages of a file when they are free
+
+
+class LmdbFile:
+    """The environment behind every `LmdbStore` of one directory in this process: LMDB forbids a second one."""
+
+    _opened: ClassVar[dict[tuple[int, int], "LmdbFile"]] = {}
+    _lock: ClassVar[Any] = Lock()
+
+    @classmethod
+    def open(cls, path: Path, url: str, max_bytes: int | None) -> "LmdbFile":
+        with cls._lock:
+            status = path.stat()
+            file = cls._opened.get((status.st_dev, status.st_ino))
+            if file is None or file._process != os.getpid():
+                file = cls(path, url, max_bytes, (status.st_dev, status.st_ino))
+                cls._opened[file._place] = file
+            file._users += 1
+            return file
+
+    def __init__(self, path: Path, url: str, max_bytes: int | None, place: tuple[int, int]) -> None:
+        self._lmdb = extras.require("lmdb", "pipeline")
+        self._url, self._place, self._max_bytes = url, place, max_bytes
+        self._process, self._users = os.getpid(), 0
+        self._writer, self._writing = RLock(), False
+        self._readers, self._idle = 0, Condition()
+        try:
+            self._env = self._lmdb.open(
+                str(path), create=False, map_size=FIRST_MAP, metasync=False, max_readers=1024, max_spare_txns=8
+            )
+        except self._lmdb.Error as error:
+            raise self._named(error) from error
+        try:
+            self._env.reader_check()  # readers that were killed would keep old pages from being used again
+            self._check_whole(path)
+        except BaseException:
+            self._env.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0 and self._process == os.getpid():
+                self._opened.pop(self._place, None)
+                with self._alone():
+                    self._env.close()
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def read(self, body: Callable[[Any], T]) -> T:
+        """What ``body`` makes of a read transaction: a snapshot that no writer disturbs."""
+        checked = False
+        while True:
+            try:
+                with self._shared(), self._env.begin() as txn:
+                    return body(txn)
+            except self._lmdb.MapResizedError:
+                self._resize(0)
+            except self._lmdb.ReadersFullError as error:
+                if checked:
+                    raise self._named(error) from error
+                self._env.reader_check()
+                checked = True
+            except self._lmdb.Error as error:
+                raise self._named(error) from error
+
+    def write(self, body: Callable[[Any], T]) -> T:
+        """What ``body`` makes of a write transaction, committed; it starts again when the map had to grow."""
+        with self._writer:
+            if self._writing:
+                raise StoreError(f"{self._url}: an update wrote to the store it updates; want it to return the values")
+            self._writing = True
+            try:
+                return self._write(body)
+            finally:
+                self._writing = False
+
+    def _write(self, body: Callable[[Any], T]) -> T:
+        while True:
+            self._check_process()
+            try:
+                with self._env.begin(write=True) as txn:
+                    return body(txn)
+            except self._lmdb.MapResizedError:
+                self._resize(0)
+            except self._lmdb.MapFullError as error:
+                self._grow(error)
+            except self._lmdb.Error as error:
+                raise self._named(error) from error
+
+    def sync(self) -> None:
+        """Everything that was committed is on the disk afterwards."""
+        self._env.sync(True)
+
+    @contextmanager
+    def _shared(self) -> Iterator[None]:
+        with self._idle:
+            self._check_process()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._readers -= 1
+                if not self._readers:
+                    self._idle.notify_all()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No read transaction of this process is open, and none begins: LMDB wants that when the map moves."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._readers)
+            yield
+
+    def _resize(self, size: int) -> None:
+        with self._writer, self._alone():  # 0: the size that another process has given it
+            self._env.set_mapsize(size)
+
+    def _grow(self, error: Exception) -> None:
+        size = self._env.info()["map_size"]
+        wanted = 2 * size if self._max_bytes is None else min(2 * size, self._max_bytes)
+        if wanted <= size:
+            raise StoreError(f"{self._url} is full at {size} bytes; drop versions or raise max_bytes") from error
+        self._resize(wanted)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def check_format(self, name: bytes, wanted: bytes, create: bool) -> None:
+        """The file is a store of this format; an empty file becomes one where ``create`` is set."""
+        found = self.read(lambda txn: (txn.get(name), txn.stat()["entries"]))
+        if found == (None, 0) and create:
+            self.write(lambda txn: txn.put(name, wanted))
+        elif found[0] is None:
+            raise NotAStoreError(f"{self._url} is an LMDB file, but not a store")
+        elif found[0] != wanted:
+            raise StoreFormatError(
+                f"{self._url} has format {found[0].decode()!r}; this release reads {wanted.decode()!r}"
+            )
+
+    def _check_whole(self, path: Path) -> None:
+        """A file that was cut off would end the process when a page beyond its end is read."""
+        wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        data = path / "data.mdb"
+        missing = wanted - data.stat().st_size
+        if missing <= 0:
+            return
+        try:
+            if missing > _LOOSE:
+                raise self._lmdb.CorruptedError
+            with data.open("rb+") as stream:
+                os.posix_fallocate(stream.fileno(), wanted - 1, 1)  # zeros, which LMDB knows from pages
+            with self._env.begin() as txn:
+                if sum(1 for _ in txn.cursor().iternext(values=False)) != txn.stat()["entries"]:
+                    raise self._lmdb.CorruptedError
+        except self._lmdb.Error as error:
+            raise StoreCorruptError(f"{self._url} was cut off: {missing} bytes are missing at its end") from error
+
+    def _check_process(self) -> None:
+        if self._users < 1:
+            raise StoreError(f"{self._url}: the store is closed")
+        if self._process != os.getpid():
+            raise StoreError(f"{self._url} was opened before this process was forked; open it in the new process")
+
+    def _named(self, error: Exception) -> StoreError:
+        corrupt = (self._lmdb.CorruptedError, self._lmdb.InvalidError, self._lmdb.PageNotFoundError)
+        if isinstance(error, (*corrupt, self._lmdb.PanicError)):
+            return StoreCorruptError(f"{self._url} is damaged or no LMDB file: {error}")
+        if isinstance(error, self._lmdb.VersionMismatchError):
+            return StoreFormatError(f"{self._url} was written by an LMDB of another format: {error}")
+        return StoreError(f"{self._url}: {error}")

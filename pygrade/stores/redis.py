@@ -1,0 +1,365 @@
+"""The store for many machines: a Redis server (7 or newer, or one that speaks like it), through redis-py.
+
+    PREFIX:store             hash   format; current, the name of the current version; next, a counter
+    PREFIX:versions          hash   name → "<number> filling" or "<number> ready"
+    PREFIX:tables:VERSION    set    the tables of a version
+    PREFIX:v:VERSION:TABLE   hash   key as decimal text → the record (pygrade/stores/record.py)
+
+A read asks for the current version's name and, in the same MULTI block, for the records of the version that was current
+when it last looked: one round trip, and a second one only after a switch. Every write is a Lua script that looks first
+whether its version is still what the writer thinks. Expiry goes by the clock of the machine that reads.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from pygrade import extras
+from pygrade.stores.errors import (
+    MissingVersionError,
+    NotAStoreError,
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    StoreUnreachableError,
+    VersionInUseError,
+)
+from pygrade.stores.record import FORMAT, expiry, is_expired, now, pack, unpack
+from pygrade.stores.store import (
+    CURRENT,
+    FILLING,
+    READY,
+    Keys,
+    Request,
+    Store,
+    Values,
+    check_keys,
+    check_requests,
+    check_table,
+    check_ttl,
+    check_updated,
+    check_values,
+    check_version,
+)
+
+TIMEOUT = 0.25  # seconds for a connection, and for an answer
+PAUSE = 1.0  # seconds in which nothing is asked of a server that has not answered in time
+_BATCH = 4096  # records a script writes: other clients wait for no more
+_ATTEMPTS = 1000  # of an update that others come before
+
+# KEYS: store, versions, tables, hash of the table. ARGV: version, "1" where it has to be the current one, table, then
+# key, record, key, record … (unpack takes some 8000 at once)
+_PUT = """
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 'missing' end
+if ARGV[2] == '1' and redis.call('HGET', KEYS[1], 'current') ~= ARGV[1] then return 'switched' end
+redis.call('SADD', KEYS[3], ARGV[3])
+for i = 4, #ARGV, 2000 do
+  redis.call('HSET', KEYS[4], unpack(ARGV, i, math.min(i + 1999, #ARGV)))
+end
+return 'ok'
+"""
+
+# KEYS: store, tables, then the hash of each table. ARGV: version, then for each table its name, the number n of its
+# records, n keys, n records as they were ('' for none) and n new ones. All are as they were, or nothing is written.
+_UPDATE = """
+if redis.call('HGET', KEYS[1], 'current') ~= ARGV[1] then return 'switched' end
+local at = 2
+for t = 3, #KEYS do
+  local n = tonumber(ARGV[at + 1])
+  for i = at + 2, at + 1 + n do
+    if (redis.call('HGET', KEYS[t], ARGV[i]) or '') ~= ARGV[i + n] then return 'changed' end
+  end
+  at = at + 2 + 3 * n
+end
+at = 2
+for t = 3, #KEYS do
+  local n = tonumber(ARGV[at + 1])
+  redis.call('SADD', KEYS[2], ARGV[at])
+  for i = at + 2, at + 1 + n do redis.call('HSET', KEYS[t], ARGV[i], ARGV[i + 2 * n]) end
+  at = at + 2 + 3 * n
+end
+return 'ok'
+"""
+
+# KEYS: store, versions, tables. ARGV: version, prefix of its hashes.
+_BEGIN = """
+local state = redis.call('HGET', KEYS[2], ARGV[1])
+if state and string.find(state, ' ready') then return 'ready' end
+for _, table in ipairs(redis.call('SMEMBERS', KEYS[3])) do redis.call('UNLINK', ARGV[2] .. table) end
+redis.call('DEL', KEYS[3])
+redis.call('HSET', KEYS[2], ARGV[1], redis.call('HINCRBY', KEYS[1], 'next', 1) .. ' filling')
+return 'ok'
+"""
+_SWITCH = """
+local state = redis.call('HGET', KEYS[2], ARGV[1])
+if not state then return 'missing' end
+redis.call('HSET', KEYS[2], ARGV[1], string.match(state, '^%d+') .. ' ready')
+redis.call('HSET', KEYS[1], 'current', ARGV[1])
+return 'ok'
+"""
+_DROP = """
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 'missing' end
+if redis.call('HGET', KEYS[1], 'current') == ARGV[1] then return 'current' end
+for _, table in ipairs(redis.call('SMEMBERS', KEYS[3])) do redis.call('UNLINK', ARGV[2] .. table) end
+redis.call('DEL', KEYS[3])
+redis.call('HDEL', KEYS[2], ARGV[1])
+return 'ok'
+"""
+
+# KEYS: hash of a table. ARGV: key, record, key, record …: removes those that still are what they were.
+_EXPIRE = """
+local gone = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then gone = gone + redis.call('HDEL', KEYS[1], ARGV[i]) end
+end
+return gone
+"""
+
+
+class RedisStore(Store):
+    """`Store` on a Redis server.
+
+    url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://… (TLS) or unix://SOCKET?db=DB, with ?prefix=NAME (default
+    "pygrade": several stores share a server) and ?timeout=SECONDS. ``create``: make the store where there is none;
+    without it, that is an error.
+
+    A server that does not answer within the timeout raises `StoreUnreachableError`, and so does, at once, everything
+    that is asked in the second after; connections are made anew when they are needed. An update whose answer was lost
+    is not repeated: it may have been done.
+    """
+
+    def __init__(self, url: str, create: bool = False) -> None:
+        address, prefix, timeout = _parse(url)
+        super().__init__(_without_password(url))
+        redis = extras.require("redis", "pipeline")
+        backoff = extras.require("redis.backoff", "pipeline").NoBackoff()
+        retry = extras.require("redis.retry", "pipeline").Retry(backoff, 0)
+        self._errors = redis.exceptions
+        self._client: Any = redis.Redis.from_url(
+            address, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry, protocol=2
+        )
+        self._prefix = prefix.encode()
+        self._store, self._versions = self._prefix + b":store", self._prefix + b":versions"
+        scripts = {"put": _PUT, "update": _UPDATE, "begin": _BEGIN, "switch": _SWITCH, "drop": _DROP, "expire": _EXPIRE}
+        self._scripts = {name: self._client.register_script(text) for name, text in scripts.items()}
+        self._seen: bytes | None = None  # the version that was current when we last looked
+        self._down_until = 0.0
+        try:
+            self._check_server(create)
+        except BaseException:
+            self.close()
+            raise
+
+    # --- records ------------------------------------------------------------------------------------------------------
+
+    def get_tables(self, requests: Sequence[Request]) -> list[Values]:
+        checked = check_requests(requests)
+        return [self._unpack(records) for records in self._read(checked)[1]]
+
+    def put_many(
+        self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
+    ) -> None:
+        table, keys = check_table(table), check_keys(keys)
+        records = pack(check_values(values, len(keys)), expiry(check_ttl(ttl)))
+        fields = _fields(keys)
+        for start in range(0, len(fields), _BATCH):
+            pairs = zip(fields[start : start + _BATCH], records[start : start + _BATCH], strict=True)
+            flat = [part for pair in pairs for part in pair]
+            answer = b"switched"
+            while answer == b"switched":
+                name = self._current_or_raise() if version is None else check_version(version).encode()
+                places = (self._store, self._versions, self._tables(name), self._hash(name, table))
+                answer = self._run("put", places, (name, b"1" if version is None else b"0", table, *flat))
+            if answer == b"missing":
+                raise self._missing(name)
+
+    def update_tables(
+        self,
+        requests: Sequence[Request],
+        update: Callable[[list[Values]], Sequence[Sequence[bytes]]],
+        ttl: float | None = None,
+    ) -> None:
+        checked, ttl = check_requests(requests, distinct=True), check_ttl(ttl)
+        for attempt in range(_ATTEMPTS):
+            name, found = self._read(checked)
+            updated = check_updated(update([self._unpack(records) for records in found]), checked)
+            header = expiry(ttl)
+            arguments: list[Any] = [name]
+            for (table, keys), records, values in zip(checked, found, updated, strict=True):
+                arguments += [table, len(keys), *_fields(keys)]
+                arguments += [b"" if old is None else old for old in records]
+                arguments += pack(values, header)
+            places = (self._store, self._tables(name), *(self._hash(name, table) for table, _ in checked))
+            if self._run("update", places, arguments) == b"ok":
+                return
+            time.sleep(random.random() * min(0.05, 0.0005 * (attempt + 1)))  # let somebody through
+        raise StoreError(f"{self.url}: {_ATTEMPTS} times others wrote to the same keys before an update could")
+
+    def sweep(self) -> int:
+        moment, gone = now(), 0
+        for version in self.versions():
+            with self._named():
+                tables = list(self._client.sscan_iter(self._tables(version.encode())))
+            for table in tables:
+                gone += self._sweep(self._hash(version.encode(), table.decode()), moment)
+        return gone
+
+    # --- versions -----------------------------------------------------------------------------------------------------
+
+    def begin(self, version: str) -> None:
+        if self._manage("begin", version) == b"ready":
+            raise VersionInUseError(f"{self.url}: version {version!r} is complete; drop it first")
+
+    def switch(self, version: str) -> None:
+        self._manage("switch", version)
+
+    def versions(self) -> dict[str, str]:
+        with self._named():
+            pipe = self._client.pipeline(transaction=True)
+            current, states = pipe.hget(self._store, "current").hgetall(self._versions).execute()
+        found = sorted((int(state.split()[0]), name, state.split()[1]) for name, state in states.items())
+        names = {b"filling": FILLING, b"ready": READY}
+        return {name.decode(): CURRENT if name == current else names[state] for _, name, state in found}
+
+    def drop(self, version: str) -> None:
+        if self._manage("drop", version) == b"current":
+            raise VersionInUseError(f"{self.url}: version {version!r} is current; switch to another first")
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _read(self, requests: Sequence[Request]) -> tuple[bytes, list[list[bytes | None]]]:
+        """The current version and the records, as the server had them at one moment."""
+        fields = [_fields(keys) for _, keys in requests]
+        name = self._seen or self._current_or_raise()
+        while True:
+            with self._named():
+                pipe = self._client.pipeline(transaction=True)
+                pipe.hget(self._store, "current")
+                for (table, _), keys in zip(requests, fields, strict=True):
+                    if keys:
+                        pipe.hmget(self._hash(name, table), keys)
+                current, *found = pipe.execute()
+            if current == name:
+                answers = iter(found)
+                return name, [next(answers) if keys else [] for keys in fields]
+            name = self._known(current)
+
+    def _current_or_raise(self) -> bytes:
+        with self._named():
+            return self._known(self._client.hget(self._store, "current"))
+
+    def _known(self, current: bytes | None) -> bytes:
+        self._seen = current
+        if current is None:
+            raise MissingVersionError(f"{self.url} has no current version; fill one and switch to it")
+        return current
+
+    def _manage(self, script: str, version: str) -> bytes:
+        name = check_version(version).encode()
+        places = (self._store, self._versions, self._tables(name))
+        answer: bytes = self._run(script, places, (name, self._hash(name, "")))
+        if answer == b"missing":
+            raise self._missing(name)
+        return answer
+
+    def _missing(self, name: bytes) -> StoreError:
+        return MissingVersionError(f"{self.url} has no version {name.decode()!r}; begin it first")
+
+    def _run(self, script: str, keys: Sequence[bytes], arguments: Sequence[Any]) -> Any:
+        with self._named():
+            return self._scripts[script](keys=keys, args=arguments, client=self._client)
+
+    def _sweep(self, place: bytes, moment: int) -> int:
+        gone, cursor = 0, 1
+        position = 0
+        while cursor:
+            with self._named():
+                cursor, found = self._client.hscan(place, position, count=1000)
+            position = cursor
+            expired = [part for pair in found.items() if is_expired(pair[1], moment) for part in pair]
+            gone += self._run("expire", (place,), expired) if expired else 0
+        return gone
+
+    def _tables(self, version: bytes) -> bytes:
+        return b"%b:tables:%b" % (self._prefix, version)
+
+    def _hash(self, version: bytes, table: str) -> bytes:
+        return b"%b:v:%b:%b" % (self._prefix, version, table.encode())
+
+    def _unpack(self, records: list[bytes | None]) -> Values:
+        try:
+            return unpack(records)
+        except ValueError as error:
+            raise StoreCorruptError(f"{self.url}: {error}") from error
+
+    def _check_server(self, create: bool) -> None:
+        with self._named():
+            memory = self._client.info("memory")
+            if create:
+                self._client.hsetnx(self._store, "format", FORMAT)
+            found = self._client.hget(self._store, "format")
+        if found is None:
+            raise NotAStoreError(f"{self.url}: the server holds no store of this prefix; one is made with create=True")
+        if found != FORMAT:
+            wanted = FORMAT.decode()
+            raise StoreFormatError(f"{self.url} has format {found.decode()!r}; this release reads {wanted!r}")
+        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        if policy.startswith("allkeys") and int(memory.get("maxmemory", 0)):
+            raise StoreError(
+                f"{self.url}: the server may evict whole tables (maxmemory-policy {policy}); want noeviction"
+            )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """redis-py's errors become ours."""
+        if self._client is None:
+            raise StoreError(f"{self.url}: the store is closed")
+        if time.monotonic() < self._down_until:
+            raise StoreUnreachableError(f"{self.url} has not answered within the last {PAUSE:g} s")
+        try:
+            yield
+        except self._errors.TimeoutError as error:
+            self._down_until = time.monotonic() + PAUSE
+            raise StoreUnreachableError(f"{self.url} does not answer: {error}") from error
+        except (self._errors.ConnectionError, OSError) as error:
+            raise StoreUnreachableError(f"{self.url} is not reachable: {error}") from error
+        except self._errors.ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                raise NotAStoreError(f"{self.url}: keys of this prefix are no store: {error}") from error
+            raise StoreError(f"{self.url}: the server refuses: {error}") from error
+        except self._errors.RedisError as error:
+            raise StoreError(f"{self.url}: {error}") from error
+
+
+def _fields(keys: Keys) -> list[bytes]:
+    found: list[bytes] = keys.astype("S20").tolist()
+    return found
+
+
+def _parse(url: str) -> tuple[str, str, float]:
+    """redis-py's part of the address, the prefix and the timeout."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    prefix, seconds = options.pop("prefix", "pygrade"), options.pop("timeout", str(TIMEOUT))
+    try:
+        timeout = float(seconds)
+    except ValueError:
+        timeout = 0.0
+    if not timeout > 0.0:
+        raise ValueError(f"url has timeout={seconds!r}; want a positive number of seconds")
+    if unknown := set(options) - {"db"}:
+        raise ValueError(f"url has the option {sorted(unknown)[0]!r}; want prefix, timeout or db")
+    return urlunsplit(parts._replace(query=urlencode(options))), prefix, timeout
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@", 1)

@@ -1,0 +1,280 @@
+"""What every backend promises: the same tests over all of them."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pygrade.stores import MissingVersionError, StoreError, VersionInUseError, open_store
+
+INT64 = np.iinfo(np.int64)
+
+
+def ids(*keys):
+    return np.array(keys, dtype=np.int64)
+
+
+def number(value):
+    return 0 if value is None else int(value)
+
+
+def test_what_is_put_is_what_is_read(store):
+    keys = ids(3, -1, INT64.max, INT64.min, 0)
+    values = [b"three", b"", bytes(300), b"\xff" * 5000, b"\r\n\x00"]
+    store.put_many("user", keys, values)
+    assert store.get_many("user", keys) == values
+    assert store.get_many("user", keys[::-1]) == values[::-1]
+    assert store.get_many("user", ids(4, 3, 3, 5)) == [None, b"three", b"three", None]
+
+
+def test_tables_are_apart_and_are_read_together(store):
+    store.put_many("user", ids(1), [b"u"])
+    store.put_many("cross:user×category", ids(1, 2), [b"c1", b"c2"])
+    found = store.get_tables([("user", ids(1, 2)), ("cross:user×category", ids(2)), ("never", ids(1)), ("user", ids())])
+    assert found == [[b"u", None], [b"c2"], [None], []]
+    assert store.get_tables([]) == []
+
+
+def test_the_last_of_equal_keys_stays(store):
+    store.put_many("user", ids(5, 1, 5, 5, 1), [b"a", b"b", b"c", b"d", b"e"])
+    assert store.get_many("user", ids(1, 5)) == [b"e", b"d"]
+    store.put_many("user", ids(5), [b"new"])
+    assert store.get_many("user", ids(1, 5)) == [b"e", b"new"]
+
+
+def test_nothing_to_do_is_fine(store):
+    store.put_many("user", ids(), [])
+    store.update_many("user", ids(), lambda values: values)
+    assert store.get_many("user", ids()) == []
+
+
+def test_many_records_at_once(store):
+    keys = np.random.default_rng(0).permutation(20_000).astype(np.int64) - 10_000
+    store.put_many("item", keys, [b"%d" % key for key in keys])
+    wanted = np.arange(-10_100, 10_100, dtype=np.int64)
+    found = store.get_many("item", wanted)
+    assert found[100:-100] == [b"%d" % key for key in wanted[100:-100]]
+    assert set(found[:100] + found[-100:]) == {None}
+
+
+@settings(max_examples=10)
+@given(data=st.data())
+def test_it_is_a_dictionary(data):
+    key, text = st.integers(INT64.min, INT64.max), st.binary(max_size=40)
+    model = {}
+    with open_store("memory:") as store:
+        store.begin("v1")
+        store.switch("v1")
+        for pairs in data.draw(st.lists(st.lists(st.tuples(key, text), max_size=5), max_size=5)):
+            store.put_many("t", ids(*[k for k, _ in pairs]), [v for _, v in pairs])
+            model |= dict(pairs)
+        asked = [*model, *data.draw(st.lists(key, max_size=3))]
+        assert store.get_many("t", ids(*asked)) == [model.get(k) for k in asked]
+
+
+# --- time to live -----------------------------------------------------------------------------------------------------
+
+
+def test_a_record_ends_with_its_time(store):
+    store.put_many("user", ids(1, 2), [b"short", b"short"], ttl=0.15)
+    store.put_many("user", ids(3, 4), [b"long", b"long"], ttl=3600)
+    store.put_many("user", ids(5), [b"ever"])
+    assert store.get_many("user", ids(1, 3, 5)) == [b"short", b"long", b"ever"]
+    store.put_many("user", ids(2), [b"kept"])  # written anew without an end
+    time.sleep(0.2)
+    assert store.get_many("user", ids(1, 2, 3, 4, 5)) == [None, b"kept", b"long", b"long", b"ever"]
+    assert store.sweep() == 1
+    assert store.sweep() == 0
+    assert store.get_many("user", ids(1, 2, 3, 4, 5)) == [None, b"kept", b"long", b"long", b"ever"]
+
+
+def test_an_update_finds_nothing_where_the_time_is_over(store):
+    seen = []
+    store.put_many("user", ids(1), [b"old"], ttl=0.02)
+    time.sleep(0.05)
+    store.update_many("user", ids(1), lambda values: seen.append(list(values)) or [b"new"], ttl=0.05)
+    assert seen == [[None]] and store.get_many("user", ids(1)) == [b"new"]
+    time.sleep(0.1)
+    assert store.get_many("user", ids(1)) == [None]
+
+
+def test_a_sweep_goes_through_every_table_and_version(store):
+    store.begin("v2")
+    for version in ("v1", "v2"):
+        for table in ("user", "item"):
+            store.put_many(table, np.arange(3000), [b"x"] * 3000, version=version, ttl=0.01)
+            store.put_many(table, np.arange(3000, 3100), [b"y"] * 100, version=version)
+    time.sleep(0.1)
+    assert store.sweep() == 12_000
+    assert store.get_many("item", np.arange(2999, 3002)) == [None, b"y", b"y"]
+
+
+# --- updates ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_update_reads_changes_and_writes(store):
+    store.put_many("user", ids(1, 2), [b"1", b"2"])
+    store.update_many("user", ids(2, 3, 1), lambda values: [b"%d" % (number(v) * 10 + 1) for v in values])
+    assert store.get_many("user", ids(1, 2, 3)) == [b"11", b"21", b"1"]
+
+
+def test_an_update_of_several_tables_is_one(store):
+    def add(tables):
+        return [[b"%d" % (number(v) + 1) for v in values] for values in tables]
+
+    requests = [("user", ids(1)), ("item", ids(7, 8))]
+    store.update_tables(requests, add)
+    store.update_tables(requests[1:], add)
+    assert store.get_tables(requests) == [[b"1"], [b"2", b"2"]]
+
+
+def test_an_update_that_fails_writes_nothing(store):
+    store.put_many("user", ids(1), [b"1"])
+
+    def fail(tables):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.update_tables([("user", ids(1)), ("item", ids(1))], fail)
+    with pytest.raises(ValueError, match="what update returned for table 'item' has 0 entries; want 1"):
+        store.update_tables([("user", ids(1)), ("item", ids(1))], lambda tables: [[b"2"], []])
+    with pytest.raises(ValueError, match="update returned 1 lists; want 2"):
+        store.update_tables([("user", ids(1)), ("item", ids(1))], lambda tables: [[b"2"]])
+    assert store.get_tables([("user", ids(1)), ("item", ids(1))]) == [[b"1"], [None]]
+    store.update_many("user", ids(1), lambda values: [b"after"])
+    assert store.get_many("user", ids(1)) == [b"after"]
+
+
+def test_an_update_may_read_the_store(store):
+    store.put_many("item", ids(9), [b"9"])
+    store.update_many("user", ids(1), lambda values: store.get_many("item", ids(9)))
+    assert store.get_many("user", ids(1)) == [b"9"]
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_without_a_version_says_so(empty):
+    assert empty.versions() == {} and empty.current() is None
+    for act in (
+        lambda: empty.get_many("user", ids(1)),
+        lambda: empty.put_many("user", ids(1), [b"x"]),
+        lambda: empty.update_many("user", ids(1), lambda values: [b"x"]),
+    ):
+        with pytest.raises(MissingVersionError, match="has no current version; fill one and switch to it"):
+            act()
+    for act in (
+        lambda: empty.put_many("user", ids(1), [b"x"], version="v9"),
+        lambda: empty.switch("v9"),
+        lambda: empty.drop("v9"),
+    ):
+        with pytest.raises(MissingVersionError, match="has no version 'v9'; begin it first"):
+            act()
+
+
+def test_a_version_is_seen_when_it_is_switched_to(store):
+    store.put_many("user", ids(1, 2), [b"old1", b"old2"])
+    store.begin("v2")
+    store.put_many("user", ids(1), [b"new1"], version="v2")
+    assert store.get_many("user", ids(1, 2)) == [b"old1", b"old2"]
+    assert store.versions() == {"v1": "current", "v2": "filling"} and store.current() == "v1"
+    store.switch("v2")
+    assert store.get_many("user", ids(1, 2)) == [b"new1", None]
+    assert store.versions() == {"v1": "ready", "v2": "current"} and store.current() == "v2"
+    store.update_many("user", ids(1), lambda values: [values[0] + b"+"])
+    store.switch("v1")  # back
+    assert store.get_many("user", ids(1, 2)) == [b"old1", b"old2"]
+    store.switch("v2")
+    store.drop("v1")
+    assert store.versions() == {"v2": "current"}
+    assert store.get_many("user", ids(1, 2)) == [b"new1+", None]
+
+
+def test_a_half_filled_version_can_be_begun_again_or_dropped(store):
+    store.put_many("user", ids(1), [b"served"])
+    store.begin("v2")
+    store.put_many("user", ids(1, 2), [b"half", b"half"], version="v2")
+    store.put_many("item", ids(1), [b"half"], version="v2")
+    store.begin("v2")
+    store.put_many("user", ids(1), [b"whole"], version="v2")
+    store.switch("v2")
+    assert store.get_tables([("user", ids(1, 2)), ("item", ids(1))]) == [[b"whole", None], [None]]
+    store.begin("v3")
+    store.put_many("user", ids(1), [b"half"], version="v3")
+    store.drop("v3")
+    assert store.versions() == {"v1": "ready", "v2": "current"}
+    with pytest.raises(MissingVersionError, match="'v3'"):
+        store.put_many("user", ids(1), [b"late"], version="v3")
+
+
+def test_a_name_can_be_used_again_after_a_drop(store):
+    store.begin("v2")
+    store.put_many("user", ids(1), [b"first"], version="v2")
+    store.drop("v2")
+    store.begin("v2")
+    store.switch("v2")
+    assert store.get_many("user", ids(1)) == [None]
+
+
+def test_what_is_served_is_not_begun_again_and_not_dropped(store):
+    store.begin("v2")
+    store.switch("v2")
+    for version in ("v1", "v2"):
+        with pytest.raises(VersionInUseError, match=f"version '{version}' is complete; drop it first"):
+            store.begin(version)
+    with pytest.raises(VersionInUseError, match="version 'v2' is current; switch to another first"):
+        store.drop("v2")
+    assert store.versions() == {"v1": "ready", "v2": "current"}
+
+
+# --- wrong arguments --------------------------------------------------------------------------------------------------
+
+
+def test_wrong_arguments_are_named(store):
+    with pytest.raises(TypeError, match="keys are float64; want int64"):
+        store.get_many("user", np.zeros(2))
+    with pytest.raises(TypeError, match="keys are uint64; want int64"):
+        store.get_many("user", np.zeros(2, dtype=np.uint64))
+    with pytest.raises(ValueError, match=r"keys have shape \(1, 2\); want \[n\]"):
+        store.put_many("user", np.zeros((1, 2), dtype=np.int64), [b"x"])
+    with pytest.raises(ValueError, match="values has 1 entries; want 2, one per key"):
+        store.put_many("user", ids(1, 2), [b"x"])
+    with pytest.raises(TypeError, match=r"values\[1\] is a str; want bytes"):
+        store.put_many("user", ids(1, 2), [b"x", "y"])
+    for ttl in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"ttl is .*; want a positive number of seconds, or None"):
+            store.put_many("user", ids(1), [b"x"], ttl=ttl)
+    with pytest.raises(ValueError, match="keys of table 'user' hold a key twice"):
+        store.update_many("user", ids(1, 2, 1), lambda values: values)
+    with pytest.raises(ValueError, match=r"requests name tables .*; want each once"):
+        store.update_tables([("user", ids(1)), ("user", ids(2))], lambda tables: tables)
+    with pytest.raises(ValueError, match="table is ''; want 1 to 100 printable characters"):
+        store.get_many("", ids(1))
+    with pytest.raises(TypeError, match="table is a bytes; want a str"):
+        store.get_many(b"user", ids(1))
+    for name in ("", "a b", "a:b", "é", "x" * 101, "-x"):
+        with pytest.raises(ValueError, match=r"version is .*; want 1 to 100 letters, digits"):
+            store.begin(name)
+    with pytest.raises(TypeError, match="version is a int; want a str"):
+        store.switch(1)
+
+
+def test_narrow_integers_are_taken_as_keys(store):
+    store.put_many("user", np.array([1, 2], dtype=np.int32), [b"a", b"b"])
+    assert store.get_many("user", [1, 2]) == [b"a", b"b"]
+
+
+def test_a_closed_store_says_so(store):
+    store.close()
+    store.close()
+    for act in (lambda: store.get_many("user", ids(1)), store.versions, lambda: store.begin("v2"), store.sweep):
+        with pytest.raises(StoreError, match="the store is closed"):
+            act()
+
+
+def test_unknown_addresses_are_named():
+    for url in ("", "lmdb:", "memory:x", "http://localhost", "redis"):
+        with pytest.raises(ValueError, match=r"url is .*; want lmdb:DIR"):
+            open_store(url)
