@@ -52,6 +52,9 @@ ORDER = (
     "stores.redis", "stores",
     "data.tables", "data.history", "data.kuairand_files", "mtl", "data.kuairand", "data",
     "data.marketplace_config", "data.marketplace",
+    "features.values", "features.records", "features.schema", "features.storage", "features.aggregates",
+    "features.fitted", "features.batch", "features.compute", "features.chunks", "features.defaults",
+    "features.materialise", "features",
     "policy", "reward", "page", "ranker",
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",

@@ -1,0 +1,100 @@
+"""What comes out: the features of R requests with n rows."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.features.fitted import Fitted
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """R requests over n rows; rows offsets[r] to offsets[r + 1] are request r's.
+
+    Dense values are as measured, NaN where unknown; ids are places in vocabularies from 1 on, or hash buckets, 0 where
+    unknown. ``names`` says what the columns are.
+    """
+
+    request_id: NDArray[np.int64]  # [R]
+    user_id: NDArray[np.int64]  # [R]
+    timestamp: NDArray[np.int64]  # [R] ms
+    scenario: NDArray[np.str_] | None  # [R]
+    offsets: NDArray[np.int64]  # [R + 1]
+    item_id: NDArray[np.int64]  # [n]
+    position: NDArray[np.int32]  # [n] slot in which it was shown, -1 where it was not
+    feedback: NDArray[np.float32]  # [n, T] NaN where not shown
+    request_dense: NDArray[np.float32]  # [R, Du]
+    request_ids: NDArray[np.int64]  # [R, Fu]
+    sequences: NDArray[np.int64]  # [R, L] item ids, the latest first, -1 padding
+    item_dense: NDArray[np.float32]  # [n, Di]
+    item_ids: NDArray[np.int64]  # [n, Fi]
+    cross_dense: NDArray[np.float32]  # [n, Dx]
+    fitted: Fitted
+    """Schema, normalisation and vocabularies."""
+
+    def __len__(self) -> int:
+        return len(self.user_id)
+
+    @property
+    def row_request(self) -> NDArray[np.int64]:
+        """[n] which request each row is of."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """Names of the columns of request_dense, request_ids, item_dense, item_ids and cross_dense."""
+        schema = self.fitted.schema
+        return {
+            "request_dense": schema.request_features, "request_ids": schema.request_id_features,
+            "item_dense": schema.item_features, "item_ids": schema.item_id_features,
+            "cross_dense": schema.cross_features,
+        }  # fmt: skip
+
+    def normalised(self) -> "FeatureBatch":
+        """A copy with (x − mean) / std of the training window in the dense arrays, limited to ±10, 0 where unknown."""
+        scale = self.fitted.normalise
+        return replace(
+            self,
+            request_dense=scale("request_dense", self.request_dense),
+            item_dense=scale("item_dense", self.item_dense),
+            cross_dense=scale("cross_dense", self.cross_dense),
+        )
+
+    def model_inputs(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Of each row dense [n, Du + Di + Dx], normalised, and ids [n, Fu + Fi]; sizes: ``fitted.sizes``."""
+        ready, request = self.normalised(), self.row_request
+        dense = np.concatenate([ready.request_dense[request], ready.item_dense, ready.cross_dense], 1)
+        return dense, np.concatenate([self.request_ids[request], self.item_ids], 1)
+
+    def take(self, requests: NDArray[np.int64]) -> "FeatureBatch":
+        """The requests with their rows, in the order asked for."""
+        sizes = np.diff(self.offsets)[requests]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(self.offsets[requests] - offsets[:-1], sizes)
+        chosen: dict[str, Any] = {"offsets": offsets}
+        for name in (*REQUEST_ARRAYS, "scenario"):
+            values = getattr(self, name)
+            chosen[name] = None if values is None else values[requests]
+        chosen |= {name: getattr(self, name)[rows] for name in ROW_ARRAYS}
+        return replace(self, **chosen)
+
+
+REQUEST_ARRAYS = ("request_id", "user_id", "timestamp", "request_dense", "request_ids", "sequences")
+ROW_ARRAYS = ("item_id", "position", "feedback", "item_dense", "item_ids", "cross_dense")
+
+
+def concatenate(batches: list[FeatureBatch]) -> FeatureBatch:
+    """The requests of several batches of one schema, one after another."""
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    sizes = np.concatenate([np.diff(batch.offsets) for batch in batches])
+    joined: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
+    for field in fields(FeatureBatch):
+        if field.name not in ("offsets", "fitted", "scenario"):
+            joined[field.name] = np.concatenate([getattr(batch, field.name) for batch in batches])
+    if first.scenario is not None:
+        joined["scenario"] = np.concatenate([batch.scenario for batch in batches if batch.scenario is not None])
+    return replace(first, **joined)

@@ -1,0 +1,136 @@
+"""Frames of raw events as arrays: requests, rows, and the feedback that becomes history."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.features.aggregates import Feedback, State, keys_of, outcomes_of
+from pygrade.features.compute import Attributes, Inputs
+from pygrade.features.records import Ints, View
+from pygrade.features.schema import FeatureSchema, SchemaError
+from pygrade.features.values import NULL, code_of, codes_of, floats_of, frame_of
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """R requests with n rows, in order of time."""
+
+    request_id: Ints  # [R]
+    user_id: Ints  # [R]
+    timestamp: Ints  # [R]
+    scenario: NDArray[np.str_] | None  # [R]
+    context: Mapping[str, NDArray[Any]]  # column → float64 or codes int64 [R]
+    offsets: Ints  # [R + 1]
+    item_id: Ints  # [n]
+    position: NDArray[np.int32]  # [n], -1 where not shown
+    feedback: NDArray[np.float32]  # [n, T]
+
+    @classmethod
+    def of(cls, schema: FeatureSchema, frame: Any) -> "Chunk":
+        """The requests of a frame of raw events. `SchemaError` where a request's rows lie apart or time goes back."""
+        request = frame["request_id"].to_numpy()
+        first = np.flatnonzero(np.append(True, np.diff(request) != 0)) if len(request) else np.zeros(0, np.int64)
+        time = frame["timestamp"].to_numpy()
+        if (np.diff(time) < 0).any():
+            row = int(np.argmax(np.diff(time) < 0)) + 1
+            raise SchemaError(f"events are not in order of time: request {request[row]} stands after a later one")
+        heads = frame[first]
+        if len(np.unique(request[first])) != len(first):
+            raise SchemaError("events: the rows of a request lie apart; want them one after another")
+        return cls(
+            request_id=request[first],
+            user_id=heads["user_id"].to_numpy(),
+            timestamp=time[first],
+            scenario=heads["scenario"].fill_null("").to_numpy().astype(np.str_)
+            if "scenario" in frame.columns
+            else None,
+            context={
+                name: floats_of(heads[name]) if kind == "float" else codes_of(heads[name])
+                for name, kind in schema.context.items()
+            },
+            offsets=np.append(first, len(request)).astype(np.int64),
+            item_id=frame["item_id"].to_numpy(),
+            position=frame["position"].fill_null(-1).to_numpy().astype(np.int32),
+            feedback=np.stack([floats_of(frame[f"y_{task}"]) for task in schema.tasks], 1).astype(np.float32),
+        )
+
+    @property
+    def row_request(self) -> Ints:
+        """[n] which request each row is of."""
+        return np.repeat(np.arange(len(self.request_id)), np.diff(self.offsets))
+
+
+def scenario_codes(scenario: NDArray[np.str_] | None, requests: int) -> Ints:
+    """Codes [R] of the scenarios; NULL where there is none."""
+    if scenario is None:
+        return np.full(requests, NULL, np.int64)
+    names, place = np.unique(scenario, return_inverse=True)
+    return np.array([code_of(name) if name else NULL for name in names.tolist()], np.int64)[place]
+
+
+def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> Feedback:
+    """The shown rows of a frame (or mapping) of raw events as `Feedback`; without a position column all are shown."""
+    frame = frame_of(frame)
+    if "position" in frame.columns:
+        frame = frame.filter(frame["position"].is_not_null())
+    for column in ("user_id", "item_id", "event_time"):
+        if column not in frame.columns:
+            raise SchemaError(f"feedback lacks {column}")
+    user, item = frame["user_id"].to_numpy(), frame["item_id"].to_numpy()
+    scenario = frame["scenario"].fill_null("").to_numpy().astype(np.str_) if "scenario" in frame.columns else None
+    parts = key_parts(
+        schema, users, items, user, item, scenario_codes(scenario, len(user)), users.get(user), items.get(item)
+    )
+    values, observed = outcomes_of(frame, schema)
+    return Feedback(frame["event_time"].to_numpy(), item, parts, values, observed)
+
+
+def key_parts(
+    schema: FeatureSchema, users: Attributes, items: Attributes,
+    user_id: Ints, item_id: Ints, scenario: Ints, user_rows: Ints, item_rows: Ints,
+) -> dict[str, Ints]:  # fmt: skip
+    """The columns that events are counted over; the attribute rows may be of users and items, or of n rows each."""
+    parts = {}
+    for part in schema.key_parts:
+        owner, _, column = part.partition(".")
+        if column:
+            attributes, rows = (users, user_rows) if owner == "user" else (items, item_rows)
+            parts[part] = rows[:, attributes.places[column, "code"]][:, 0]
+        else:
+            parts[part] = {"user_id": user_id, "item_id": item_id, "scenario": scenario}[part]
+    return parts
+
+
+def table_keys(schema: FeatureSchema, parts: Mapping[str, Ints], row_request: Ints, requests: int) -> dict[str, Ints]:
+    """Keys of each table: [n] where its key names an item, else [R]. ``parts`` of users are [R], of items [n]."""
+    keys = {}
+    for name, table in schema.tables.items():
+        per_row = any(part.startswith("item") for part in table.key)
+        level = {
+            part: parts[part][row_request] if per_row and not part.startswith("item") else parts[part]
+            for part in table.key
+        }
+        keys[name] = keys_of(table, level, len(row_request) if per_row else requests)
+    return keys
+
+
+def inputs_of(
+    schema: FeatureSchema, users: Attributes, items: Attributes, chunk: Chunk, state: State, recent: Feedback | None
+) -> Inputs:
+    """What the requests of a chunk knew: the state, and those of the recent events that came before each."""
+    row_request = chunk.row_request
+    scenario = scenario_codes(chunk.scenario, len(chunk.user_id))
+    user_rows, item_rows = users.get(chunk.user_id), items.get(chunk.item_id)
+    parts = key_parts(schema, users, items, chunk.user_id, chunk.item_id, scenario, user_rows, item_rows)
+    views: dict[str, View] = {}
+    for name, keys in table_keys(schema, parts, row_request, len(chunk.user_id)).items():
+        per_row = any(part.startswith("item") for part in schema.tables[name].key)
+        time = chunk.timestamp[row_request] if per_row else chunk.timestamp
+        views[name] = state.read(name, keys, time, recent)
+    return Inputs(
+        timestamp=chunk.timestamp, user_id=chunk.user_id, scenario=scenario, context=chunk.context, users=user_rows,
+        item_id=chunk.item_id, row_request=row_request, items=item_rows, views=views,
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+"""A schema for a log that has none: what its columns and outcomes offer, without tuning."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pygrade.features.schema import Feature, FeatureSchema, RawEvents, SchemaError
+from pygrade.features.values import kind_of
+
+SEQUENCE = 20
+LIST = 3
+BUCKETS = 1 << 16
+WINDOW_HOURS = 24.0
+CROSSED_TASKS = 3
+
+
+def default_schema(event_log: RawEvents, utc_offset_hours: float = 0.0) -> FeatureSchema:
+    """Features for a log of raw events, from its columns and the kinds that its ``source`` states of them.
+
+    Of the request: hour, weekend, context columns, user attributes, the user's counts (``user_count``: shown rows so
+    far, the evidence), rates of every task, means of every measure, recency, counts and rates of the latest day, and
+    his last 20 items with the first task. Of the item: id, attributes, age, counts, rates, recency; the same of its
+    categories (the source's ``category`` and the first hashed attribute). Crossed: the user's counts and rates of those
+    categories, shrunk to his own rates.
+    """
+    source: dict[str, Any] = getattr(event_log, "source", {})
+    events = {name: kind_of(dtype) for name, dtype in event_log.scan().collect_schema().items()}
+    frames = {"user": event_log.users(), "item": event_log.items()}
+    dtypes = {f"events.{name}": kind for name, kind in events.items() if name.startswith("c_")}
+    for entity, frame in frames.items():
+        if frame is not None:
+            dtypes |= {f"{entity}s.{name}": kind_of(dtype) for name, dtype in frame.schema.items()}
+    measures = sorted(name for name in events if name.startswith("m_"))
+    features = list(_context(events, source.get("context", {})))
+    categories = _categories(source, dtypes)
+    for entity in ("user", "item"):
+        features += _attributes(entity, dtypes, source.get(f"{entity}s", {}))
+    features += _user(event_log.tasks, measures)
+    features += _item(event_log.tasks, measures, categories)
+    used = {FeatureSchema.column_of(feature) for feature in features} | {f"items.{name}" for name in categories}
+    kept = {name: kind for name, kind in dtypes.items() if name in used}
+    if not event_log.tasks:
+        raise SchemaError("the log has no tasks")
+    return FeatureSchema(tuple(features), event_log.tasks, kept, utc_offset_hours)
+
+
+def _context(events: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]:
+    for name in ("hour_sin", "hour_cos", "weekend"):
+        yield Feature(name, "context", "dense", f"time:{name}")
+    if "scenario" in events:
+        yield Feature("scenario", "context", "categorical", "scenario")
+    for column, dtype in events.items():
+        if not column.startswith("c_"):
+            continue
+        if dtype == "float":
+            yield Feature(column, "context", "dense", column)
+        elif dtype == "str" and kinds.get(column.removeprefix("c_"), kinds.get(column)) == "hashed":
+            yield Feature(column, "context", "hashed", column, buckets=BUCKETS)
+        elif dtype == "str":
+            yield Feature(column, "context", "categorical", column)
+
+
+def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]:
+    yield Feature(f"{entity}_id", entity, "categorical", f"{entity}_id", min_count=2)
+    for place, dtype in dtypes.items():
+        owner, column = place.split(".", 1)
+        if owner != f"{entity}s" or column == f"{entity}_id":
+            continue
+        name, kind = f"{entity}_{column}", kinds.get(column, "")
+        if kind == "time" and dtype in ("int", "float"):
+            yield Feature(name, entity, "dense", column, transform="age")
+        elif dtype == "float" or (kind == "dense" and dtype == "int"):
+            yield Feature(name, entity, "dense", column, transform="log1p" if kind == "dense" else "none")
+        elif dtype in ("int", "str") and kind == "hashed":
+            yield Feature(name, entity, "hashed", column, buckets=BUCKETS)
+        elif dtype in ("int", "str"):
+            yield Feature(name, entity, "categorical", column)
+        elif dtype.startswith("list"):
+            yield Feature(name, entity, "list", column, length=LIST)
+
+
+def _categories(source: dict[str, Any], dtypes: dict[str, str]) -> list[str]:
+    """Item attributes to count over: the stated category and the first hashed one, else the first discrete ones."""
+    stated = [source["category"]] if source.get("category") else []
+    stated += [name for name, kind in source.get("items", {}).items() if kind == "hashed"][:1]
+    if not stated:
+        stated = [
+            place.removeprefix("items.")
+            for place, dtype in dtypes.items()
+            if place.startswith("items.") and place != "items.item_id" and dtype in ("int", "str")
+        ]
+    return list(dict.fromkeys(stated))[:2]
+
+
+def _user(tasks: tuple[str, ...], measures: list[str]) -> Iterator[Feature]:
+    key = ("user_id",)
+    yield Feature("user_count", "user", "count", key=key)
+    yield Feature("user_log_count", "user", "count", key=key, transform="log1p")
+    yield Feature("user_recency", "user", "recency", key=key)
+    yield Feature("user_day_count", "user", "count", key=key, transform="log1p", window_hours=WINDOW_HOURS)
+    for task in tasks:
+        yield Feature(f"user_{task}_rate", "user", "rate", f"y_{task}", key)
+    yield Feature(f"user_{tasks[0]}_day_rate", "user", "rate", f"y_{tasks[0]}", key, window_hours=WINDOW_HOURS)
+    yield Feature(f"user_{tasks[0]}_recency", "user", "recency", f"y_{tasks[0]}", key)
+    for measure in measures:
+        yield Feature(f"user_{measure[2:]}_mean", "user", "rate", f"log1p({measure})", key)
+    yield Feature(f"recent_{tasks[0]}", "user", "sequence", f"y_{tasks[0]}", length=SEQUENCE)
+
+
+def _item(tasks: tuple[str, ...], measures: list[str], categories: list[str]) -> Iterator[Feature]:
+    keys: list[tuple[str, tuple[str, ...]]] = [
+        ("item", ("item_id",)),
+        *((f"by_{name}", (f"item.{name}",)) for name in categories),
+    ]
+    for name, key in keys:
+        yield Feature(f"{name}_count", "item", "count", key=key, transform="log1p")
+        yield Feature(f"{name}_recency", "item", "recency", key=key)
+        for task in tasks:
+            yield Feature(f"{name}_{task}_rate", "item", "rate", f"y_{task}", key)
+    yield Feature("item_day_count", "item", "count", key=("item_id",), transform="log1p", window_hours=WINDOW_HOURS)
+    for measure in measures:
+        yield Feature(f"item_{measure[2:]}_mean", "item", "rate", f"log1p({measure})", ("item_id",))
+    for name in categories:
+        key = ("user_id", f"item.{name}")
+        yield Feature(f"user_by_{name}_count", "cross", "count", key=key, transform="log1p")
+        yield Feature(f"user_by_{name}_recency", "cross", "recency", key=key)
+        for task in tasks[:CROSSED_TASKS]:
+            yield Feature(f"user_by_{name}_{task}_rate", "cross", "rate", f"y_{task}", key)

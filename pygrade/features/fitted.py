@@ -1,0 +1,163 @@
+"""What is learnt from the training window: means, deviations, vocabularies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from pygrade.features.schema import Feature, FeatureSchema, SchemaError
+from pygrade.features.storage import read_tensors
+from pygrade.features.values import NULL, mix
+from pygrade.files import atomic_file
+
+DENSE = ("request_dense", "item_dense", "cross_dense")
+IDS = ("request_ids", "item_ids")
+LIMIT = 10.0
+"""Normalised values are limited to ± this."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Normalisation and vocabularies of one schema."""
+
+    schema: FeatureSchema
+    mean: Mapping[str, NDArray[np.float64]]
+    """Array name → mean of each column over the training window; 0 where a column was never known."""
+    std: Mapping[str, NDArray[np.float64]]
+    """Array name → standard deviation of each column, 1 where it is (nearly) 0."""
+    vocabularies: Mapping[str, NDArray[np.int64]]
+    """Feature name → codes [V], ascending; the id of a value is its place + 1."""
+
+    def normalise(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(x − mean) / std of an array's columns, limited to ±10; 0 where unknown."""
+        scaled = ((values.astype(np.float64) - self.mean[name]) / self.std[name]).clip(-LIMIT, LIMIT)
+        scaled[np.isnan(scaled)] = 0.0
+        return scaled.astype(np.float32)
+
+    def encode(self, name: str, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ids [q, F] of raw codes [q, F] of the array request_ids or item_ids."""
+        ids = np.empty_like(codes)
+        at = 0
+        for feature in self.schema.group(name):
+            for _ in feature.columns:
+                ids[:, at] = self._encode(feature, codes[:, at])
+                at += 1
+        return ids
+
+    def _encode(self, feature: Feature, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        if feature.kind == "hashed":
+            bucket = mix(codes).view(np.uint64) % np.uint64(feature.buckets)
+            return np.where(codes == NULL, 0, bucket.astype(np.int64) + 1)
+        known = self.vocabularies[feature.name]
+        if not len(known):
+            return np.zeros_like(codes)
+        place = np.searchsorted(known, codes)
+        return np.where(known[place.clip(max=len(known) - 1)] == codes, place + 1, 0)
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Number of ids, 0 included, of each column of request_ids and item_ids."""
+        return {
+            name: tuple(
+                1 + (feature.buckets or len(self.vocabularies.get(feature.name, ())))
+                for feature in self.schema.group(name)
+                for _ in feature.columns
+            )
+            for name in IDS
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file with the schema in its header, whole or not at all."""
+        tensors: dict[str, NDArray[Any]] = {f"mean.{name}": values for name, values in self.mean.items()}
+        tensors |= {f"std.{name}": values for name, values in self.std.items()}
+        tensors |= {f"vocabulary.{name}": values for name, values in self.vocabularies.items()}
+        header = {"schema": self.schema.hash, "schema_json": self.schema.to_json()}
+        with atomic_file(path) as partial:
+            safetensors.numpy.save_file(tensors, partial, header)
+
+    @classmethod
+    def load(cls, path: Path, schema: FeatureSchema | None = None) -> "Fitted":
+        """Reads what `save` wrote. `SchemaError` where it is damaged, or was fitted for another schema than given."""
+        if schema is None:
+            schema = schema_in(path)
+        tensors = read_tensors(path, schema.hash)
+        groups: dict[str, dict[str, Any]] = {"mean": {}, "std": {}, "vocabulary": {}}
+        for name, values in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = values
+        return cls(schema, groups["mean"], groups["std"], groups["vocabulary"])
+
+
+def schema_in(path: Path) -> FeatureSchema:
+    """The schema in the header of a file of `Fitted.save`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            header = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise SchemaError(f"{path} is truncated or corrupt: {error}") from error
+    return FeatureSchema.from_json(header.get("schema_json", ""))
+
+
+class Fitter:
+    """Accumulates means, deviations and vocabularies over the chunks of a training window."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        self.schema = schema
+        widths = {name: sum(len(f.columns) for f in schema.group(name)) for name in DENSE}
+        self._count = {name: np.zeros(width) for name, width in widths.items()}
+        self._mean = {name: np.zeros(width) for name, width in widths.items()}
+        self._square = {name: np.zeros(width) for name, width in widths.items()}
+        named = [f for name in IDS for f in schema.group(name) if f.kind != "hashed"]
+        self._codes = {f.name: np.zeros(0, np.int64) for f in named}
+        self._seen = {f.name: np.zeros(0, np.int64) for f in named}
+
+    def add_dense(self, name: str, values: NDArray[np.float32]) -> None:
+        """Rows [q, D] of one of the dense arrays."""
+        if not len(values):
+            return
+        exact = values.astype(np.float64)
+        known = ~np.isnan(exact)
+        count = known.sum(0).astype(np.float64)
+        mean = np.where(known, exact, 0.0).sum(0) / count.clip(min=1.0)
+        square = (np.where(known, exact - mean, 0.0) ** 2).sum(0)
+        total = self._count[name] + count
+        shift = mean - self._mean[name]
+        self._square[name] += square + shift**2 * self._count[name] * count / total.clip(min=1.0)
+        self._mean[name] += shift * count / total.clip(min=1.0)
+        self._count[name] = total
+
+    def add_codes(self, name: str, codes: NDArray[np.int64]) -> None:
+        """Raw codes [q, F] of request_ids or item_ids."""
+        at = 0
+        for feature in self.schema.group(name):
+            columns = codes[:, at : at + len(feature.columns)]
+            at += len(feature.columns)
+            if feature.kind == "hashed":
+                continue
+            found, count = np.unique(columns[columns != NULL], return_counts=True)
+            both = np.concatenate([self._codes[feature.name], found])
+            self._codes[feature.name], place = np.unique(both, return_inverse=True)
+            seen = np.zeros(len(self._codes[feature.name]), np.int64)
+            np.add.at(seen, place, np.concatenate([self._seen[feature.name], count]))
+            self._seen[feature.name] = seen
+
+    def finish(self) -> Fitted:
+        """What was learnt. The most frequent ``max_size`` values with ``min_count`` make a vocabulary."""
+        std = {}
+        for name, square in self._square.items():
+            deviation = np.sqrt(square / self._count[name].clip(min=1.0))
+            std[name] = np.where(deviation > 1e-6 * np.abs(self._mean[name]).clip(min=1.0), deviation, 1.0)
+        vocabularies = {}
+        for feature in (f for name in IDS for f in self.schema.group(name) if f.kind != "hashed"):
+            codes, seen = self._codes[feature.name], self._seen[feature.name]
+            order = np.lexsort((codes, -seen))[: feature.max_size]
+            vocabularies[feature.name] = np.sort(codes[order[seen[order] >= feature.min_count]])
+        return Fitted(self.schema, dict(self._mean), std, vocabularies)

@@ -1,0 +1,328 @@
+"""Materialised features against histories counted by hand, and what makes them the same however they are read."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade.features import Feature, FeatureSchema, FeatureSet, SchemaError, default_schema, materialise
+from pygrade.features.values import log1p
+from tests.features.events import make_log
+
+ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
+HOUR = 3_600_000
+
+
+def whole(features):
+    (batch,) = features.batches(requests=10**9)
+    return batch
+
+
+def same_bits(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+@pytest.fixture(scope="module")
+def log():
+    return make_log()
+
+
+@pytest.fixture(scope="module")
+def features(log, tmp_path_factory):
+    return materialise(log, default_schema(log), tmp_path_factory.mktemp("features") / "set")
+
+
+def seen_before(log, row):
+    """Shown rows whose feedback was there strictly before the row's request."""
+    events = log.events.filter(pl.col("position").is_not_null())
+    return events.filter(pl.col("event_time") < row["timestamp"])
+
+
+def rate(events, everything, column, prior=None, smoothing=20.0):
+    """(s + m·g) / (n + m) by hand."""
+    if prior is None:
+        known = everything[column].drop_nulls()
+        prior = float(known.mean()) if len(known) else 0.0
+    known = events[column].drop_nulls()
+    return (float(known.sum()) + smoothing * prior) / (len(known) + smoothing)
+
+
+def test_every_kind_of_feature_is_what_counting_by_hand_gives(log, features):
+    batch = whole(features)
+    schema = features.schema
+    authors = dict(zip(log.items()["item_id"], log.items()["author"], strict=True))
+    author = pl.col("item_id").replace_strict(authors, default=None, return_dtype=pl.Int64)
+    rows = log.events.with_columns(author.alias("author"))
+    request = batch.row_request
+    checked = 0
+    for at in range(0, len(rows), 7):
+        row = rows.row(at, named=True)
+        r = request[at]
+        past = seen_before(log, row).with_columns(author.alias("author"))
+        mine = past.filter(pl.col("user_id") == row["user_id"])
+        item = past.filter(pl.col("item_id") == row["item_id"])
+        dense = dict(zip(schema.request_features, batch.request_dense[r].tolist(), strict=True))
+        dense |= dict(zip(schema.item_features, batch.item_dense[at].tolist(), strict=True))
+        dense |= dict(zip(schema.cross_features, batch.cross_dense[at].tolist(), strict=True))
+        step = 3 * HOUR
+        start = (row["timestamp"] // step - 7) * step
+        expected = {
+            "user_count": len(mine),
+            "user_log_count": math.log1p(len(mine)),
+            "item_count": math.log1p(len(item)),
+            "user_day_count": math.log1p(len(mine.filter(pl.col("event_time") >= start))),
+            "item_day_count": math.log1p(len(item.filter(pl.col("event_time") >= start))),
+            "user_click_rate": rate(mine, past, "y_click"),
+            "item_order_rate": rate(item, past, "y_order"),
+            "user_click_day_rate": rate(mine.filter(pl.col("event_time") >= start), past, "y_click"),
+            "user_play_mean": rate(
+                mine.with_columns(pl.col("m_play").log1p()), past.with_columns(pl.col("m_play").log1p()), "m_play"
+            ),
+            "c_battery": row["c_battery"],
+            "hour_sin": math.sin(2 * math.pi * (row["timestamp"] // 60_000 % 1440) / 1440),
+        }
+        for name, events in (("user_recency", mine), ("user_click_recency", mine.filter(pl.col("y_click") > 0))):
+            last = events["event_time"].max()
+            expected[name] = math.nan if last is None else math.log1p((row["timestamp"] - last) / HOUR)
+        if row["author"] is None:
+            assert dense["by_author_count"] == dense["user_by_author_count"] == 0
+        else:
+            theirs = past.filter(pl.col("author") == row["author"])
+            ours = theirs.filter(pl.col("user_id") == row["user_id"])
+            expected["by_author_count"] = math.log1p(len(theirs))
+            expected["by_author_click_rate"] = rate(theirs, past, "y_click")
+            expected["user_by_author_click_rate"] = rate(ours, past, "y_click", rate(mine, past, "y_click"))
+        for name, value in expected.items():
+            assert dense[name] == pytest.approx(value, rel=2e-5, abs=2e-5, nan_ok=True), (at, name)
+        clicks = mine.filter(pl.col("y_click") > 0).sort("event_time", "item_id", descending=True)["item_id"]
+        assert batch.sequences[r].tolist() == (clicks.to_list() + [-1] * 20)[:20]
+        checked += len(mine) > 0
+    assert checked > 50  # histories were not all empty
+
+
+def test_attributes_and_vocabularies(log, features):
+    batch, schema = whole(features), features.schema
+    items = {row["item_id"]: row for row in log.items().rows(named=True)}
+    column = {name: at for at, name in enumerate(schema.item_id_features)}
+    dense = {name: at for at, name in enumerate(schema.item_features)}
+    ids: dict[str, dict[int, object]] = {name: {} for name in ("item_author", "item_brand", "item_tags_0")}
+    for at, item_id in enumerate(batch.item_id.tolist()):
+        item = items.get(item_id)
+        price = batch.item_dense[at, dense["item_price"]]
+        if item is None:
+            assert math.isnan(price) and batch.item_ids[at, column["item_author"]] == 0
+            continue
+        assert price == np.float32(item["price"])
+        tag = item["tags"][0] if item["tags"] else None
+        for name, value in (("item_author", item["author"]), ("item_brand", item["brand"]), ("item_tags_0", tag)):
+            found = int(batch.item_ids[at, column[name]])
+            assert (found == 0) == (value is None), name
+            assert ids[name].setdefault(found, value) == value  # one id a value
+    for name, size in zip(schema.item_id_features, features.fitted.sizes["item_ids"], strict=True):
+        assert batch.item_ids[:, column[name]].max() < size
+    assert len(set(ids["item_brand"].values())) == len(ids["item_brand"]) == 3
+
+
+def test_chunks_do_not_matter(log, features, tmp_path):
+    again = materialise(log, features.schema, tmp_path / "again", rows=9)
+    a, b = whole(features), whole(again)
+    for name in ARRAYS:
+        assert same_bits(getattr(a, name), getattr(b, name)), name
+    for name, records in features.state().records.items():
+        other = again.state().records[name]
+        assert same_bits(records.keys, other.keys) and same_bits(records.all(), other.all()), name
+
+
+def test_the_state_depends_on_the_set_of_events_alone(log, features):
+    from pygrade.features.aggregates import State
+    from pygrade.features.chunks import feedback_of
+    from pygrade.features.compute import Attributes
+
+    schema = features.schema
+    users = Attributes.of(schema, "user", log.users())
+    items = Attributes.of(schema, "item", log.items())
+    state = State(schema)
+    shuffled = feedback_of(schema, users, items, log.events.sample(fraction=1.0, shuffle=True, seed=3))
+    for part in np.array_split(np.arange(len(shuffled)), 13):
+        state.apply(shuffled.take(part))
+    for name, records in features.state().records.items():
+        assert same_bits(records.all(), state.records[name].all()), name
+
+
+def test_only_the_window_is_learnt_from(log, features, tmp_path):
+    times = whole(features).timestamp
+    window = (int(times[60]), int(times[200]))
+    inside = materialise(log, features.schema, tmp_path / "inside", window)
+    part = next(inside.batches(*window, requests=10**9))
+    assert len(part) == ((times >= window[0]) & (times < window[1])).sum()
+    for name in ("request_dense", "item_dense", "cross_dense"):
+        values = getattr(part, name).astype(np.float64)
+        np.testing.assert_allclose(inside.fitted.mean[name], np.nanmean(values, 0), rtol=1e-9)
+        spread = np.nanstd(values, 0)
+        np.testing.assert_allclose(inside.fitted.std[name], np.where(spread > 1e-6, spread, 1.0), rtol=1e-6)
+    seen = np.unique(part.item_id, return_counts=True)
+    assert inside.fitted.vocabularies["item_id"].tolist() == seen[0][seen[1] >= 2].tolist()
+    # what comes later, changed, changes nothing of what was learnt
+    last = int(log.events["timestamp"].max())
+    later = pl.col("timestamp") >= window[1]
+    changed = dataclasses.replace(
+        log,
+        events=log.events.with_columns(
+            pl.when(later).then(pl.col("item_id") + 1).otherwise("item_id").alias("item_id"),
+            pl.when(later).then(pl.lit(1e6)).otherwise("c_battery").alias("c_battery"),
+        ),
+    )
+    assert window[1] < last
+    other = materialise(changed, features.schema, tmp_path / "changed", window)
+    for group in ("mean", "std", "vocabularies"):
+        for name, values in getattr(inside.fitted, group).items():
+            assert same_bits(values, getattr(other.fitted, group)[name]), (group, name)
+
+
+def test_batches_partition_the_requests(log, features, tmp_path):
+    small = materialise(log, features.schema, tmp_path / "small", rows=40)
+    everything = whole(features)
+    ordered = list(small.batches(requests=32))
+    assert [len(b) for b in ordered] == [32] * 9 + [12]
+    assert np.concatenate([b.request_id for b in ordered]).tolist() == everything.request_id.tolist()
+    assert same_bits(np.concatenate([b.item_dense for b in ordered]), everything.item_dense)
+    assert np.concatenate([b.scenario for b in ordered]).tolist() == everything.scenario.tolist()
+    shuffled = np.concatenate([b.request_id for b in small.batches(requests=32, shuffle=1)])
+    again = np.concatenate([b.request_id for b in small.batches(requests=32, shuffle=1)])
+    assert shuffled.tolist() == again.tolist() != everything.request_id.tolist()
+    assert sorted(shuffled) == sorted(everything.request_id)
+    assert small.num_requests == 300 and small.num_rows == len(log.events)
+
+
+def test_model_inputs_are_finite_and_normalised(features):
+    dense, ids = whole(features).model_inputs()
+    names = features.schema.request_features + features.schema.item_features + features.schema.cross_features
+    assert dense.shape[1] == len(names) and dense.dtype == np.float32 and ids.dtype == np.int64
+    assert np.isfinite(dense).all() and np.abs(dense).max() <= 10
+    at = names.index("by_author_count")
+    assert abs(dense[:, at].mean()) < 1e-3 and abs(dense[:, at].std() - 1) < 1e-3
+
+
+def test_log1p_is_the_logarithm_whatever_it_is_computed_beside():
+    x = np.concatenate([np.linspace(0.0, 3.0, 1001), np.logspace(-12, 12, 1001), [0.0]])
+    np.testing.assert_allclose(log1p(x), np.log1p(x), rtol=5e-16, atol=3e-16)
+    alone = np.array([log1p(x[i : i + 1])[0] for i in range(len(x))])
+    for size in (1, 2, 3, 5, 7, 8, 9, 16, 17, 100):
+        parts = np.concatenate([log1p(part) for part in np.split(x, range(size, len(x), size))])
+        assert same_bits(parts, alone), size
+    assert same_bits(log1p(np.repeat(x, 2)[::2]), alone)  # strided
+    assert math.isnan(log1p(np.array([math.nan]))[0])
+
+
+# ---- what does not fit is named
+
+
+def test_errors_name_what_does_not_fit(log, features, tmp_path):
+    schema, out = features.schema, tmp_path / "out"
+
+    def with_events(*columns):
+        return dataclasses.replace(log, events=log.events.with_columns(*columns))
+
+    cases = [
+        (dataclasses.replace(log, item_table=None), "no table items"),
+        (dataclasses.replace(log, item_table=log.items().drop("price")), "items.price, which is missing"),
+        (with_events(pl.col("c_battery").cast(pl.String)), r"c_battery as float; it now is String \(type drift\)"),
+        (
+            dataclasses.replace(log, item_table=log.items().with_columns(pl.col("author").cast(pl.String))),
+            r"items.author as int; it now is String \(type drift\)",
+        ),
+        (dataclasses.replace(log, events=log.events.drop("m_play")), "events.m_play, which is missing"),
+        (dataclasses.replace(log, events=log.events.drop("scenario")), "events.scenario, which is missing"),
+        (dataclasses.replace(log, tasks=("click",)), "no task 'order'"),
+        (dataclasses.replace(log, events=log.events.reverse()), "not in order of time"),
+        (with_events(pl.lit(None, pl.Float32).alias("y_click")), "y_click is null on a shown row"),
+        (with_events(pl.lit(math.inf).alias("m_play")), "m_play holds an infinite number"),
+    ]
+    for bad, message in cases:
+        with pytest.raises(SchemaError, match=message):
+            materialise(bad, schema, out)
+    with pytest.raises(SchemaError, match="no request of the log lies in the training window"):
+        materialise(log, schema, out, (0, 1))
+    assert list(tmp_path.iterdir()) == []  # nothing half done
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a b"}, "no identifier"),
+        ({"kind": "magic"}, "kind is 'magic'"),
+        ({"entity": "world"}, "entity is 'world'"),
+        ({"source": "clicks"}, "source is 'clicks'"),
+        ({"source": ""}, "a rate wants an outcome"),
+        ({"key": ("item_id",)}, "its key makes it item"),
+        ({"key": ("user_id", "item_id")}, "its key makes it cross"),
+        ({"key": ("weather",)}, "key names 'weather'"),
+        ({"length": 3}, "length is 3"),
+        ({"buckets": 3}, "buckets is 3"),
+        ({"transform": "log1p"}, "transform 'log1p'"),
+        ({"transform": "age"}, "transform 'age'"),
+        ({"kind": "recency", "window_hours": 2.0}, "has no window"),
+        ({"kind": "recency", "source": "m_play"}, "a recency wants y_TASK"),
+        ({"kind": "categorical", "source": "city", "key": ("user_id",)}, "a categorical feature has none"),
+    ],
+)
+def test_a_wrong_declaration_is_named(changes, message):
+    good = {"name": "ctr", "entity": "user", "kind": "rate", "source": "y_click", "key": ("user_id",)}
+    Feature(**good)
+    with pytest.raises(SchemaError, match=message):
+        Feature(**{**good, **changes})
+
+
+def test_schema_errors_and_round_trip(features):
+    schema = features.schema
+    assert FeatureSchema.from_json(schema.to_json()) == schema
+    assert FeatureSchema.from_json(schema.to_json()).hash == schema.hash
+    ctr = Feature("ctr", "user", "rate", "y_like", ("user_id",))
+    assert dataclasses.replace(schema, utc_offset_hours=8.0).hash != schema.hash
+    with pytest.raises(SchemaError, match="'ctr' reads y_like; the log's tasks are click"):
+        FeatureSchema((ctr,), ("click",))
+    with pytest.raises(SchemaError, match="'ctr' is declared more than once"):
+        FeatureSchema((ctr, ctr), ("like",))
+    with pytest.raises(SchemaError, match=r"reads users.city, which dtypes does not name"):
+        FeatureSchema((Feature("city", "user", "categorical", "city"),), ("click",))
+    with pytest.raises(SchemaError, match=r"users.city is str; a dense feature wants float or int"):
+        FeatureSchema((Feature("city", "user", "dense", "city"),), ("click",), {"users.city": "str"})
+    with pytest.raises(SchemaError, match="not a feature schema"):
+        FeatureSchema.from_json('{"tasks": []}')
+
+
+def test_damage_is_named(log, features, tmp_path):
+    path = tmp_path / "set"
+
+    def fresh():
+        return materialise(log, features.schema, path)
+
+    fresh()
+    (path / "fitted.safetensors").write_bytes((path / "fitted.safetensors").read_bytes()[:100])
+    with pytest.raises(SchemaError, match=r"fitted.safetensors is truncated or corrupt"):
+        FeatureSet.open(path)
+    fresh()
+    (path / "index.json").write_text('{"sch')
+    with pytest.raises(SchemaError, match=r"index.json is truncated"):
+        FeatureSet.open(path)
+    other = dataclasses.replace(features.schema, utc_offset_hours=8.0)
+    fresh()
+    other.save(path / "schema.json")
+    with pytest.raises(SchemaError, match="the parts are of"):
+        FeatureSet.open(path)
+    fresh()
+    materialise(log, other, tmp_path / "other")
+    (tmp_path / "other" / "state.safetensors").rename(path / "state.safetensors")
+    with pytest.raises(SchemaError, match=r"state.safetensors is of schema \w+; want"):
+        FeatureSet.open(path).state()
+    fresh()
+    part = path / "part-00000.safetensors"
+    part.write_bytes(part.read_bytes()[:-8])
+    with pytest.raises(SchemaError, match=r"part-00000.safetensors is truncated or corrupt"):
+        list(FeatureSet.open(path).batches())
+    with pytest.raises(FileNotFoundError, match="no feature set"):
+        FeatureSet.open(tmp_path / "nowhere")
+    assert json.loads(features.schema.to_json())["tasks"] == ["click", "order"]
