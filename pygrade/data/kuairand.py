@@ -28,14 +28,9 @@ from numpy.typing import NDArray
 
 from pygrade.data.history import last_before, prior_sums
 from pygrade.data.kuairand_files import EVENTS, USER_FEATURES, Events, find_files, local_day, read_events
+from pygrade.data.kuairand_requests import TASK_VALUES, Requests, group_requests
 from pygrade.logs import Logs
 from pygrade.mtl import MtlConfig, MtlModel, fit, predict
-
-TASK_VALUES: Mapping[str, float] = {
-    "click": 1.0, "long_view": 2.0, "like": 2.0, "comment": 4.0, "follow": 8.0, "forward": 4.0,
-    "profile_enter": 2.0, "comment_stay": 1.0,
-}  # fmt: skip
-"""Business value of one event. A choice of ours, the rarer the event the higher; the data set states no values."""
 
 CONTEXT_FEATURES = (
     *USER_FEATURES, "hour_sin", "hour_cos", "weekend",
@@ -94,22 +89,6 @@ class KuaiRandConfig:
                 raise ValueError(f"task_values names {task!r}; want some of {', '.join(EVENTS)}")
 
 
-@dataclass(frozen=True)
-class Requests:
-    """R requests over events that are put in order of request, then time."""
-
-    order: NDArray[np.int64]  # [n] event at each row
-    offsets: NDArray[np.int64]  # [R + 1] rows of each request
-    user: NDArray[np.int64]  # [R] index of the user
-    tab: NDArray[np.int64]  # [R]
-    start: NDArray[np.int64]  # [R] ms of the first impression
-
-    @property
-    def row_request(self) -> NDArray[np.int64]:
-        """[n] request of each row."""
-        return np.repeat(np.arange(len(self.user)), np.diff(self.offsets))
-
-
 def load(directory: str | Path, config: KuaiRandConfig | None = None, log: Callable[[str], None] | None = None) -> Logs:
     """The later days of a KuaiRand directory as `Logs` with out-of-sample predictions, in order of time.
 
@@ -157,19 +136,9 @@ def load(directory: str | Path, config: KuaiRandConfig | None = None, log: Calla
 
 
 def group(events: Events, config: KuaiRandConfig) -> Requests:
-    """Groups each user's impressions in one tab into requests: by day or by gap, at most ``max_rows`` each."""
-    order = np.lexsort((events.time, events.tab, events.user))  # stable: equal times keep the file's order
-    user, tab, time = events.user[order], events.tab[order], events.time[order]
-    if config.requests == "day":
-        apart = np.diff(local_day(time)) != 0
-    else:
-        apart = np.diff(time) > config.session_gap_minutes * 60_000
-    first = np.concatenate([[True], (np.diff(user) != 0) | (np.diff(tab) != 0) | apart])
-    begin = np.flatnonzero(first)
-    place = np.arange(len(order)) - np.repeat(begin, np.diff(np.append(begin, len(order))))
-    begin = np.flatnonzero(place % config.max_rows == 0)
-    offsets = np.append(begin, len(order)).astype(np.int64)
-    return Requests(order, offsets, user[begin], tab[begin], time[begin])
+    """Each user's impressions in one tab as requests: by day or by gap, at most ``max_rows`` each."""
+    gap = None if config.requests == "day" else config.session_gap_minutes
+    return group_requests(events.user, events.tab, events.time, gap, config.max_rows)
 
 
 def features(events: Events, requests: Requests) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.data.tables import Table, concat_tables, read_table
+from pygrade.data.tables import Table, concat_tables, read_table, refuse
 
 EVENTS = ("click", "long_view", "like", "comment", "follow", "forward", "profile_enter", "comment_stay")
 """Kinds of feedback, in the order of `Events.feedback`. comment_stay: more than 0 ms in the comments section."""
@@ -23,23 +23,23 @@ ACCEPTED = (
     "log_random_*.csv, user_features_*.csv, video_features_basic_*.csv; parts *_part1.csv … allowed), there or in data/"
 )
 
-_EXCERPT_COLUMNS = {
+EXCERPT_COLUMNS = {
     "user_id": "int", "video_id": "int", "date": "int", "time_ms": "int", "is_click": "binary", "is_follow": "binary",
     "is_comment": "binary", "is_forward": "binary", "long_view": "binary", "is_profile_enter": "binary",
     "label": "binary", "play_time_ms": "int", "duration_ms": "int", "comment_stay_time": "int",
 }  # fmt: skip
-_LOG_COLUMNS = {
+LOG_COLUMNS = {
     "user_id": "int", "video_id": "int", "date": "int", "time_ms": "int", "is_click": "binary", "is_like": "binary",
     "is_follow": "binary", "is_comment": "binary", "is_forward": "binary", "long_view": "binary",
     "is_profile_enter": "binary", "is_rand": "binary", "play_time_ms": "int", "duration_ms": "int",
     "comment_stay_time": "int", "tab": "int",
 }  # fmt: skip
-_USER_COLUMNS = {
+USER_COLUMNS = {
     "user_id": "int", "user_active_degree": "text", "is_live_streamer": "int", "is_video_author": "int",
     "follow_user_num": "int", "fans_user_num": "int", "friend_user_num": "int", "register_days": "int",
 }  # fmt: skip
-_BASIC_COLUMNS = {"video_id": "int", "author_id": "int", "video_type": "text", "upload_dt": "text", "tag": "text"}
-_FEEDBACK_COLUMNS = ("is_click", "long_view", "is_like", "is_comment", "is_follow", "is_forward", "is_profile_enter")
+BASIC_COLUMNS = {"video_id": "int", "author_id": "int", "video_type": "text", "upload_dt": "text", "tag": "text"}
+FEEDBACK_COLUMNS = ("is_click", "long_view", "is_like", "is_comment", "is_follow", "is_forward", "is_profile_enter")
 
 USER_FEATURES = (
     "active_full", "active_high", "active_middle", "live_streamer", "video_author",
@@ -56,6 +56,7 @@ class Files:
     logs: tuple[Path, ...]
     users: tuple[Path, ...]
     basic: tuple[Path, ...]  # empty for the excerpt, or where the file was left out
+    version: str = ""  # Pure, 1K, 27K, where the names tell
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def find_files(directory: Path) -> Files:
     if len(versions) > 1:
         raise ValueError(f"{place} mixes versions, whose ids differ: {', '.join(sorted(versions.values()))}; want one")
     logs = groups["log_standard_"] + groups["log_random_"]
-    return Files(False, logs, groups["user_features"], groups["video_features_basic"])
+    version = next(iter(versions), "").capitalize().replace("k", "K")
+    return Files(False, logs, groups["user_features"], groups["video_features_basic"], version)
 
 
 def read_events(
@@ -127,19 +129,13 @@ def read_events(
     a user without features. A video without basic features keeps unknown ones.
     """
 
-    def chosen(block: Table) -> NDArray[np.bool_]:
-        mix = block["user_id"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # wraps
-        mask: NDArray[np.bool_] = (mix >> np.uint64(32)).astype(np.float64) < user_fraction * 2.0**32
-        if not random and "is_rand" in block:
-            mask = mask & (block["is_rand"] == 0)
-        return mask
-
     tables = []
     for path in files.logs:
         if log:
             log(f"kuairand: reading {path.name}")
-        columns, delimiter = (_EXCERPT_COLUMNS, "\t") if files.excerpt else (_LOG_COLUMNS, ",")
-        tables.append(read_table(path, columns, delimiter=delimiter, check=_check_log, keep=chosen))
+        columns, delimiter = (EXCERPT_COLUMNS, "\t") if files.excerpt else (LOG_COLUMNS, ",")
+        keep = chosen_rows(random=random, user_fraction=user_fraction)
+        tables.append(read_table(path, columns, delimiter=delimiter, check=check_log, keep=keep))
     table = concat_tables(tables)
     if not len(table["user_id"]):
         raise ValueError(f"user_fraction {user_fraction} leaves no user of {files.logs[0].parent}")
@@ -148,7 +144,7 @@ def read_events(
     stay = (table["comment_stay_time"] > 0).astype(np.int8)
     if files.excerpt:
         table["is_like"] = table["label"]
-    feedback = np.stack([*(table[name] for name in _FEEDBACK_COLUMNS), stay], 1).astype(np.float32)
+    feedback = np.stack([*(table[name] for name in FEEDBACK_COLUMNS), stay], 1).astype(np.float32)
     author, tag, advert, upload = _read_videos(files, video_id)
     return Events(
         user=user.astype(np.int64),
@@ -168,21 +164,35 @@ def read_events(
     )
 
 
+def chosen_rows(*, random: bool, user_fraction: float) -> Callable[[Table], NDArray[np.bool_]]:
+    """Which rows of a block to keep: a fixed pseudo-random share of the users, with or without is_rand = 1."""
+
+    def chosen(block: Table) -> NDArray[np.bool_]:
+        mix = block["user_id"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # wraps
+        mask: NDArray[np.bool_] = (mix >> np.uint64(32)).astype(np.float64) < user_fraction * 2.0**32
+        if not random and "is_rand" in block:
+            mask = mask & (block["is_rand"] == 0)
+        return mask
+
+    return chosen
+
+
 def local_day(time: NDArray[np.int64]) -> NDArray[np.int64]:
     """Days since 1970 in the app's time zone (UTC+8) of ms since 1970."""
     return (time + 8 * 3_600_000) // 86_400_000
 
 
-def _check_log(path: Path, block: Table, line: int) -> None:
+def check_log(path: Path, block: Table, line: int) -> None:
+    """Raises ValueError for a negative id or duration, an unknown tab, a date that is not the day of time_ms."""
     day = local_day(block["time_ms"])
     dates, inverse = np.unique(block["date"], return_inverse=True)
     days = np.array([_day_of(int(value)) for value in dates], dtype=np.int64)[inverse]
     for column in ("user_id", "video_id", "time_ms", "play_time_ms", "duration_ms", "comment_stay_time"):
-        _refuse(path, line, column, block[column], block[column] < 0, "0 or more")
+        refuse(path, line, column, block[column], block[column] < 0, "0 or more")
     if "tab" in block:
-        _refuse(path, line, "tab", block["tab"], (block["tab"] < 0) | (block["tab"] > 14), "0 to 14")
-    _refuse(path, line, "date", block["date"], days < 0, "a day as YYYYMMDD")
-    _refuse(path, line, "date", block["date"], np.abs(days - day) > 1, "the day of time_ms in UTC+8, give or take one")
+        refuse(path, line, "tab", block["tab"], (block["tab"] < 0) | (block["tab"] > 14), "0 to 14")
+    refuse(path, line, "date", block["date"], days < 0, "a day as YYYYMMDD")
+    refuse(path, line, "date", block["date"], np.abs(days - day) > 1, "the day of time_ms in UTC+8, give or take one")
 
 
 def _day_of(value: int) -> int:
@@ -190,12 +200,6 @@ def _day_of(value: int) -> int:
         return (date(value // 10_000, value // 100 % 100, value % 100) - date(1970, 1, 1)).days
     except ValueError:
         return -1
-
-
-def _refuse(path: Path, line: int, column: str, values: NDArray[np.int64], bad: NDArray[np.bool_], want: str) -> None:
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(f"{path}: line {line + row}, column {column!r} is {values[row]}; want {want}")
 
 
 def _lookup(paths: tuple[Path, ...], table: Table, column: str, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -210,7 +214,7 @@ def _lookup(paths: tuple[Path, ...], table: Table, column: str, wanted: NDArray[
 
 
 def _read_users(files: Files, user_id: NDArray[np.int64]) -> NDArray[np.float32]:
-    table = concat_tables([read_table(path, _USER_COLUMNS) for path in files.users])
+    table = concat_tables([read_table(path, USER_COLUMNS) for path in files.users])
     row = _lookup(files.users, table, "user_id", user_id)
     absent = user_id[row < 0]
     if len(absent):
@@ -238,7 +242,7 @@ def _read_videos(
     def logged(block: Table) -> NDArray[np.bool_]:
         return np.isin(block["video_id"], video_id)
 
-    table = concat_tables([read_table(path, _BASIC_COLUMNS, keep=logged) for path in files.basic])
+    table = concat_tables([read_table(path, BASIC_COLUMNS, keep=logged) for path in files.basic])
     row = _lookup(files.basic, table, "video_id", video_id)
     author, tag = np.full(size, -1, np.int64), np.full(size, -1, np.int64)
     advert, upload = np.zeros(size, np.float32), np.full(size, np.nan, np.float32)

@@ -1,7 +1,7 @@
 """Strict reading of delimited text: columns by name and kind, errors that name the file, the line and the column."""
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,20 @@ def read_table(
     check: Callable[[Path, Table, int], None] | None = None,
     keep: Callable[[Table], NDArray[np.bool_]] | None = None,
 ) -> Table:
-    """Reads the named columns of one file, in blocks, so that memory follows what ``keep`` lets through.
+    """The blocks of `read_blocks` as one table; memory follows what ``keep`` lets through."""
+    blocks = read_blocks(path, columns, delimiter=delimiter, check=check, keep=keep)
+    return concat_tables([block for _, block in blocks])
+
+
+def read_blocks(
+    path: Path,
+    columns: Mapping[str, str],
+    *,
+    delimiter: str = ",",
+    check: Callable[[Path, Table, int], None] | None = None,
+    keep: Callable[[Table], NDArray[np.bool_]] | None = None,
+) -> Iterator[tuple[int, Table]]:
+    """Reads the named columns of one file, in blocks of a bounded size, each with the line of its first row.
 
     ``columns`` maps a name to one of `KINDS`; other columns of the file are skipped. ``check`` gets the path, each
     block and the line of its first row, to raise what it must; ``keep`` returns a bool mask of a block's rows. Raises
@@ -55,7 +68,6 @@ def read_table(
     if missing:
         raise ValueError(f"{path}: column {missing[0]!r} is missing; the file has {', '.join(header)}")
     types = {"int": pa.int64(), "binary": pa.int64(), "text": pa.string()}
-    blocks: list[Table] = []
     line = 2
     try:
         reader = pa_csv.open_csv(
@@ -73,16 +85,22 @@ def read_table(
             block = {name: _checked(path, name, kind, batch.column(name), line) for name, kind in columns.items()}
             if check is not None:
                 check(path, block, line)
-            line += batch.num_rows
             if keep is not None:
                 mask = keep(block)
                 block = {name: values[mask] for name, values in block.items()}
-            blocks.append(block)
+            yield line, block
+            line += batch.num_rows
     except pa.ArrowInvalid as error:
         raise ValueError(_diagnose(path, header, columns, delimiter) or f"{path}: {error}") from error
     if line == 2:
         raise ValueError(f"{path}: the file has a header and no rows")
-    return concat_tables(blocks)
+
+
+def refuse(path: Path, line: int, column: str, values: NDArray[Any], bad: NDArray[np.bool_], want: str) -> None:
+    """Raises ValueError that names the first bad value's file, line and column; ``line`` is the first value's."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"{path}: line {line + row}, column {column!r} is {values[row]}; want {want}")
 
 
 def concat_tables(tables: list[Table]) -> Table:

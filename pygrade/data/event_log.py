@@ -1,0 +1,236 @@
+"""Raw events on disk: who was shown what, when, and what came of it; the input of features.
+
+A log is a directory:
+
+- ``events/part-00000.parquet`` …: one row per candidate of a request, in order of (``timestamp``, ``request_id``,
+  ``position``); the rows of a request are contiguous and in one row group.
+- ``users.parquet``, ``items.parquet`` (optional): ``user_id`` / ``item_id`` and attribute columns.
+- ``ids.parquet`` (optional): ``kind`` (request, user, item), ``id``, ``name``, where the source has string ids.
+- ``source.json``: what it is, see `EventSource`, with counts.
+
+Columns of the events:
+
+- ``request_id``, ``user_id``, ``item_id`` int64; ``timestamp`` int64: ms since 1970 of the request; ``event_time``
+  int64: ms at which the row's feedback is known, at or after ``timestamp``.
+- ``position`` int32: 0-based slot; null where the candidate was not shown, and then ``m_`` and ``y_`` are null too.
+- ``scenario`` str (optional); ``c_<name>``: context of the request, float64 or str, null where unknown.
+- ``m_<name>`` float32: outcome measures of a shown row (seconds played …), null where unknown; ``y_<task>`` float32:
+  0 or 1.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.extras import require
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT_VERSION = 1
+KINDS = ("dense", "categorical", "hashed", "list", "time")
+"""Of an attribute or context column: a number; few distinct values; many; a list of ids or words; ms since 1970."""
+
+
+@dataclass(frozen=True)
+class EventSource:
+    """What an importer states about its data set; kept in source.json."""
+
+    name: str
+    licence: str
+    tasks: tuple[str, ...]
+    task_values: tuple[float, ...]  # business value of one event of each task
+    funnel: tuple[tuple[str, ...], ...] = ()  # chains of tasks, each possible only after the one before it
+    users: Mapping[str, str] = field(default_factory=dict)  # column of users.parquet → kind, one of KINDS
+    items: Mapping[str, str] = field(default_factory=dict)  # column of items.parquet → kind
+    context: Mapping[str, str] = field(default_factory=dict)  # c_<name> → kind
+    measures: tuple[str, ...] = ()  # m_<name>
+    category: str | None = None  # the column of items.parquet that groups items best
+
+    def __post_init__(self) -> None:
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"tasks are {self.tasks}; want at least one, each once")
+        if len(self.task_values) != len(self.tasks):
+            raise ValueError(f"task_values has {len(self.task_values)} entries; want one per task, {len(self.tasks)}")
+        for chain in self.funnel:
+            unknown = [task for task in chain if task not in self.tasks]
+            if unknown or len(chain) < 2:
+                raise ValueError(f"funnel has the chain {chain}; want two or more of the tasks {', '.join(self.tasks)}")
+        for table in ("users", "items", "context"):
+            for column, kind in getattr(self, table).items():
+                if kind not in KINDS:
+                    raise ValueError(f"{table} says {column!r} is {kind!r}; want one of {', '.join(KINDS)}")
+        if self.category is not None and self.category not in self.items:
+            raise ValueError(f"category is {self.category!r}; want an item attribute: {', '.join(self.items)}")
+
+
+class EventLog:
+    """A log of raw events that `import_events` wrote."""
+
+    def __init__(self, path: Path, source: dict[str, Any], parts: list[Path]) -> None:
+        self.path, self.source, self.parts = path, source, parts
+
+    @classmethod
+    def open(cls, path: str | Path) -> "EventLog":
+        """FileNotFoundError where there is no log; ValueError, naming the file, where it is damaged or incomplete."""
+        path = Path(path)
+        file = path / "source.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"{path} holds no source.json; want a log of events that import_events wrote")
+        try:
+            source = json.loads(file.read_text())
+            version, parts = source["format_version"], source["parts"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: not the description of a log of events ({error})") from error
+        if version != FORMAT_VERSION:
+            raise ValueError(f"{file}: format version {version}; this pygrade reads version {FORMAT_VERSION}")
+        found = sorted((path / "events").glob("part-*.parquet"))
+        if len(found) != len(parts):
+            raise ValueError(f"{path / 'events'} holds {len(found)} parts; source.json says {len(parts)}")
+        log = cls(path, source, found)
+        for part, rows in zip(found, parts, strict=True):
+            with log._parquet(part) as parquet:
+                if parquet.metadata.num_rows != rows:
+                    raise ValueError(f"{part}: {parquet.metadata.num_rows} rows; source.json says {rows}")
+        return log
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return tuple(self.source["tasks"])
+
+    @property
+    def task_values(self) -> tuple[float, ...]:
+        return tuple(float(value) for value in self.source["task_values"])
+
+    @property
+    def funnel(self) -> list[list[str]]:
+        return [list(chain) for chain in self.source["funnel"]]
+
+    @property
+    def num_requests(self) -> int:
+        return int(self.source["num_requests"])
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.source["num_rows"])
+
+    def scan(self) -> "pl.LazyFrame":
+        """All events, lazily."""
+        frame: pl.LazyFrame = require("polars", "pipeline").scan_parquet(self.parts)
+        return frame
+
+    def users(self) -> "pl.DataFrame | None":
+        """``user_id`` (each once) and the attributes; None where the source has none."""
+        return self._table("users.parquet")
+
+    def items(self) -> "pl.DataFrame | None":
+        """``item_id`` (each once) and the attributes; None where the source has none."""
+        return self._table("items.parquet")
+
+    def names(self, kind: str, ids: Sequence[int] | NDArray[np.int64]) -> list[str | None]:
+        """The names [n] that the source gave to ids of a ``kind`` (request, user, item); None where it gave none."""
+        polars = require("polars", "pipeline")
+        if not (self.path / "ids.parquet").is_file():
+            return [None] * len(ids)
+        table = polars.scan_parquet(self.path / "ids.parquet").filter(polars.col("kind") == kind)
+        wanted = polars.DataFrame({"id": np.asarray(ids, np.int64)})
+        known = table.filter(polars.col("id").is_in(wanted["id"].implode())).collect()
+        names: list[str | None] = wanted.join(known, "id", "left", maintain_order="left")["name"].to_list()
+        return names
+
+    def chunks(
+        self,
+        rows: int = 200_000,
+        columns: Sequence[str] | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> "Iterator[pl.DataFrame]":
+        """The events in order of time, in frames of whole requests with at most ``rows`` rows (or one longer request).
+
+        ``columns`` picks some (request_id and timestamp always come); ``start`` and ``stop`` (ms) limit the requests to
+        start ≤ timestamp < stop. Memory: about one frame, whatever the length of the log.
+        """
+        if rows < 1:
+            raise ValueError(f"rows is {rows}; want at least 1")
+        polars = require("polars", "pipeline")
+        held: list[pl.DataFrame] = []
+        count = 0
+        for group in self._row_groups(columns, start, stop):
+            for frame in _pieces(group, rows):
+                if held and count + len(frame) > rows:
+                    yield polars.concat(held)
+                    held, count = [], 0
+                held.append(frame)
+                count += len(frame)
+        if held:
+            yield polars.concat(held)
+
+    def _row_groups(
+        self, columns: Sequence[str] | None, start: int | None, stop: int | None
+    ) -> "Iterator[pl.DataFrame]":
+        polars = require("polars", "pipeline")
+        low, high = -(2**63) if start is None else start, 2**63 - 1 if stop is None else stop
+        for part in self.parts:
+            with self._parquet(part) as parquet:
+                names = parquet.schema_arrow.names
+                wanted = names if columns is None else [n for n in names if n in {*columns, "request_id", "timestamp"}]
+                missing = [name for name in columns or () if name not in names]
+                if missing:
+                    raise ValueError(f"{part}: column {missing[0]!r} is missing; it has {', '.join(names)}")
+                place = names.index("timestamp")
+                for group in range(parquet.metadata.num_row_groups):
+                    times = parquet.metadata.row_group(group).column(place).statistics
+                    if times.max < low:
+                        continue
+                    if times.min >= high:
+                        return
+                    try:
+                        frame = polars.from_arrow(parquet.read_row_group(group, columns=wanted))
+                    except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+                        raise ValueError(f"{part}: row group {group} is corrupt ({error})") from error
+                    if times.min < low or times.max >= high:
+                        frame = frame.filter(polars.col("timestamp").is_between(low, high - 1))
+                    if len(frame):
+                        yield frame
+
+    def _parquet(self, path: Path) -> Any:
+        try:
+            return require("pyarrow.parquet", "pipeline").ParquetFile(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: not a complete Parquet file ({error})") from error
+
+    def _table(self, name: str) -> "pl.DataFrame | None":
+        path = self.path / name
+        if not path.is_file():
+            return None
+        polars = require("polars", "pipeline")
+        self._parquet(path).close()
+        frame: pl.DataFrame = polars.read_parquet(path)
+        return frame
+
+
+def request_starts(request_id: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first row [R] of each run of equal ids."""
+    if not len(request_id):
+        return np.zeros(0, np.int64)
+    return np.concatenate([[0], np.flatnonzero(request_id[1:] != request_id[:-1]) + 1]).astype(np.int64)
+
+
+def _pieces(frame: "pl.DataFrame", rows: int) -> "Iterator[pl.DataFrame]":
+    """A frame cut into pieces of whole requests with at most ``rows`` rows, or one longer request."""
+    if len(frame) <= rows:
+        yield frame
+        return
+    ends = np.append(request_starts(frame["request_id"].to_numpy())[1:], len(frame))
+    at = 0
+    while at < len(frame):
+        end = int(ends[max(int(np.searchsorted(ends, at + rows, side="right")) - 1, 0)])
+        if end <= at:
+            end = int(ends[np.searchsorted(ends, at, side="right")])
+        yield frame.slice(at, end - at)
+        at = end

@@ -1,0 +1,57 @@
+"""Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it by the piece.
+
+``SCHEME:PATH`` names the files as their users download them; each importer's module says which columns it reads and
+under which licence: `kuairand_events`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pygrade.data.event_log import EventLog, EventSource
+from pygrade.data.event_writer import EventWriter
+from pygrade.data.kuairand_events import KuaiRandEventConfig, import_kuairand
+from pygrade.files import atomic_directory
+
+__all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events"]
+
+SCHEMES = {
+    "kuairand": "kuairand:DIR, the KuaiRand files (excerpt, Pure, 1K or 27K)",
+}
+CONFIGS: dict[str, type] = {"kuairand": KuaiRandEventConfig}
+"""The dataclass of options of each scheme."""
+
+_IMPORTERS: dict[str, Callable[..., None]] = {"kuairand": import_kuairand}
+
+
+def import_events(
+    spec: str,
+    out: str | Path,
+    config: Any = None,
+    log: Callable[[str], None] | None = None,
+    *,
+    rows: int = 500_000,
+) -> EventLog:
+    """Writes the raw events that ``SCHEME:PATH`` names into the directory ``out`` and opens it.
+
+    ``config`` is the scheme's dataclass (`CONFIGS`); ``log`` gets a line of progress now and then. ``rows`` is how many
+    rows are held in memory at a time; memory does not grow with the log. The directory appears at once and complete; it
+    replaces an earlier log of events, never anything else. ValueError for an unknown scheme, a foreign directory and
+    bad input (named by file, line or row, and column), TypeError for another scheme's config, FileNotFoundError for
+    missing files.
+    """
+    scheme, _, path = spec.partition(":")
+    accepted = "; ".join(SCHEMES.values())
+    if scheme not in SCHEMES or not path:
+        raise ValueError(f"data is {spec!r}; want one of {accepted}")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {accepted}")
+    if config is not None and not isinstance(config, CONFIGS[scheme]):
+        wanted = CONFIGS[scheme].__name__
+        raise TypeError(f"config is a {type(config).__name__}; want a {wanted} for {scheme}:")
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
+        raise ValueError(f"{out} is there and is no log of events; want a path that is free")
+    with atomic_directory(out) as directory:
+        _IMPORTERS[scheme](Path(path), EventWriter(directory, rows), config, log)
+    return EventLog.open(out)

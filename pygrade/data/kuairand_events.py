@@ -1,0 +1,268 @@
+"""KuaiRand (the excerpt, Pure, 1K, 27K) as raw events.
+
+KuaiRand: Gao et al., CIKM 2022, doi 10.1145/3511808.3557624, kuairand.com; CC BY-SA 4.0. What is read:
+
+- log_standard_*.csv, log_random_*.csv (the excerpt: interactions.tsv): user_id, video_id, date, time_ms, tab, is_rand,
+  is_click, is_like (excerpt: label), is_comment, is_follow, is_forward, is_profile_enter, long_view, play_time_ms,
+  duration_ms, comment_stay_time.
+- user_features_*.csv: every column. It is one snapshot of unknown date; -124 stands for unknown.
+- video_features_basic_*.csv, where there is one: author_id, video_type, upload_dt, upload_type, video_duration,
+  music_id, music_type, tag. video_features_statistic_*.csv averages the very month that is to be predicted: never read.
+
+A request is what a user was shown in one tab on one day (or in one session), see `KuaiRandConfig.requests`; a slot is
+the order in time. ``event_time`` is time_ms plus the time played, the earliest moment at which the feedback is known.
+There is no funnel: 1 % of the long views have no click.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.data.event_log import EventSource
+from pygrade.data.event_writer import EventWriter
+from pygrade.data.kuairand_files import (
+    BASIC_COLUMNS,
+    EVENTS,
+    EXCERPT_COLUMNS,
+    LOG_COLUMNS,
+    USER_COLUMNS,
+    Files,
+    check_log,
+    chosen_rows,
+    find_files,
+)
+from pygrade.data.kuairand_requests import TASK_VALUES, group_requests
+from pygrade.data.spool import Spool, mix
+from pygrade.data.tables import Table, read_blocks, read_header, refuse
+from pygrade.extras import require
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LICENCE = "CC BY-SA 4.0"
+
+USER_KINDS = {
+    "user_active_degree": "categorical", "is_lowactive_period": "categorical", "is_live_streamer": "categorical",
+    "is_video_author": "categorical", "follow_user_num": "dense", "follow_user_num_range": "categorical",
+    "fans_user_num": "dense", "fans_user_num_range": "categorical", "friend_user_num": "dense",
+    "friend_user_num_range": "categorical", "register_days": "dense", "register_days_range": "categorical",
+    **{f"onehot_feat{i}": "categorical" for i in range(18)},
+}  # fmt: skip
+ITEM_KINDS = {
+    "author_id": "hashed", "video_type": "categorical", "upload_time": "time", "upload_type": "categorical",
+    "duration": "dense", "music_id": "hashed", "music_type": "categorical", "tags": "list", "category": "categorical",
+}  # fmt: skip
+"""duration: seconds. category: the first tag."""
+
+_UNKNOWN = -124
+_BYTES_PER_ROW = 60  # of the log files, at least: what sizes the partitions by user
+_BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id": "float?", "music_type": "float?"}
+
+
+@dataclass(frozen=True)
+class KuaiRandEventConfig:
+    """How KuaiRand's rows become requests."""
+
+    requests: str = "day"
+    """"day": a request is a user's day (UTC+8) in one tab; "session": it ends at a gap of ``session_gap_minutes``."""
+    session_gap_minutes: float = 30.0
+    """Minutes without an impression after which a new session begins."""
+    max_rows: int = 100
+    """Longer requests are cut into consecutive ones of at most this many rows."""
+    tasks: tuple[str, ...] | None = None
+    """Kinds of feedback; None: all, the excerpt's without like (there it is nearly a property of the video)."""
+    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)
+    """Business value of one event of each kind of feedback."""
+    random_rows: bool = True
+    """Whether randomly inserted videos (is_rand = 1 in the public files) are part of the requests."""
+    user_fraction: float = 1.0
+    """Share of the users to read (a fixed pseudo-random choice)."""
+
+    def __post_init__(self) -> None:
+        if self.requests not in ("day", "session"):
+            raise ValueError(f"requests is {self.requests!r}; want 'day' or 'session'")
+        if not self.session_gap_minutes >= 0:
+            raise ValueError(f"session_gap_minutes is {self.session_gap_minutes}; want 0 or more")
+        if self.max_rows < 1:
+            raise ValueError(f"max_rows is {self.max_rows}; want at least 1")
+        if not 0 < self.user_fraction <= 1:
+            raise ValueError(f"user_fraction is {self.user_fraction}; want a number in (0, 1]")
+        for name in (*(self.tasks or ()), *self.task_values):
+            if name not in EVENTS:
+                raise ValueError(f"tasks or task_values name {name!r}; want some of {', '.join(EVENTS)}")
+
+
+def import_kuairand(
+    directory: Path,
+    writer: EventWriter,
+    config: KuaiRandEventConfig | None = None,
+    log: Callable[[str], None] | None = None,
+) -> None:
+    """Writes the events of a KuaiRand directory. Errors name file, line and column; see `kuairand_files.find_files`."""
+    config = config or KuaiRandEventConfig()
+    found = find_files(directory)
+    tasks = config.tasks or tuple(t for t in EVENTS if not (found.excerpt and t == "like"))
+    users = _read_users(found.users)
+    writer.add_attributes("user", users)
+    spool = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config, log)
+    item_kinds = dict(ITEM_KINDS)
+    for path in found.basic:
+        if log:
+            log(f"kuairand: reading {path.name}")
+        item_kinds = _add_videos(path, writer)
+    if not found.basic:
+        item_kinds = {"duration": "dense"}
+    gap = None if config.requests == "day" else config.session_gap_minutes
+    requests = 0
+    for partition in sorted(spool.rows):
+        requests = _add_requests(spool.take(partition), writer, gap, config.max_rows, requests)
+    version = "27K, an excerpt" if found.excerpt else found.version
+    source = EventSource(
+        name=f"KuaiRand-{version}".removesuffix("-"),
+        licence=LICENCE,
+        tasks=tasks,
+        task_values=tuple(float(config.task_values.get(task, 1.0)) for task in tasks),
+        users={name: kind for name, kind in USER_KINDS.items() if name in users.columns},
+        items=item_kinds,
+        measures=("play", "comment_stay"),
+        category="category" if found.basic else None,
+    )
+    if log:
+        log("kuairand: sorting by time")
+    writer.finish(source)
+
+
+def _read_logs(
+    found: Files,
+    known: NDArray[np.int64],
+    tasks: tuple[str, ...],
+    writer: EventWriter,
+    config: KuaiRandEventConfig,
+    log: Callable[[str], None] | None,
+) -> Spool:
+    """All rows of a user in one partition, so that requests can be made of them; about `writer.rows` rows in each."""
+    polars = require("polars", "pipeline")
+    size = sum(path.stat().st_size for path in found.logs)
+    partitions = max(1, size // (_BYTES_PER_ROW * writer.rows))
+    spool = Spool(writer.scratch / "users")
+    keep = chosen_rows(random=config.random_rows, user_fraction=config.user_fraction)
+    columns, delimiter = (EXCERPT_COLUMNS, "\t") if found.excerpt else (LOG_COLUMNS, ",")
+    durations = not found.basic
+    for path in found.logs:
+        if log:
+            log(f"kuairand: reading {path.name}")
+        for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep):
+            user = block["user_id"]
+            absent = ~np.isin(user, known)
+            if absent.any():
+                raise ValueError(
+                    f"{found.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
+                    f"{line} on; want a row for every user of the logs"
+                )
+            if not len(user):
+                continue
+            frame = polars.DataFrame(
+                {
+                    "user_id": user, "item_id": block["video_id"], "time": block["time_ms"],
+                    "tab": block.get("tab", np.full(len(user), -1, np.int64)), "play_ms": block["play_time_ms"],
+                    "m_play": (block["play_time_ms"] / 1000.0).astype(np.float32),
+                    "m_comment_stay": (block["comment_stay_time"] / 1000.0).astype(np.float32),
+                    **{f"y_{task}": _feedback(block, task) for task in tasks},
+                }
+            )  # fmt: skip
+            spool.add((mix(user) % np.uint64(partitions)).astype(np.int64), frame)
+            if durations:
+                seconds = np.where(block["duration_ms"] > 0, block["duration_ms"] / 1000.0, np.nan)
+                items = polars.DataFrame({"item_id": block["video_id"], "duration": seconds.astype(np.float32)})
+                items = items.with_columns(polars.col("duration").fill_nan(None))
+                writer.add_attributes("item", items.sort("duration", nulls_last=True, maintain_order=True))
+    if not spool.rows:
+        raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {found.logs[0].parent}")
+    return spool
+
+
+def _feedback(block: Table, task: str) -> NDArray[np.int8]:
+    if task == "comment_stay":
+        return (block["comment_stay_time"] > 0).astype(np.int8)
+    if task == "like" and "is_like" not in block:
+        return np.asarray(block["label"], np.int8)
+    return np.asarray(block[task if task == "long_view" else f"is_{task}"], np.int8)
+
+
+def _add_requests(frame: "pl.DataFrame", writer: EventWriter, gap: float | None, max_rows: int, first: int) -> int:
+    """Makes requests of all rows of some users, numbered from ``first`` on; the number after the last."""
+    polars = require("polars", "pipeline")
+    requests = group_requests(
+        frame["user_id"].to_numpy(), frame["tab"].to_numpy(), frame["time"].to_numpy(), gap, max_rows
+    )
+    row_request = requests.row_request
+    rows = frame[requests.order].with_columns(
+        polars.Series("request_id", first + row_request),
+        polars.Series("timestamp", requests.start[row_request]),
+        polars.Series("position", np.arange(len(row_request)) - requests.offsets[row_request]),
+        (polars.col("time") + polars.col("play_ms")).alias("event_time"),
+    )
+    if frame["tab"][0] >= 0:
+        rows = rows.with_columns(polars.format("tab{}", "tab").alias("scenario"))
+    writer.add_events(rows.drop("time", "tab", "play_ms"))
+    return first + len(requests.user)
+
+
+def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
+    """``user_id`` and the attributes. ValueError where a user has two rows."""
+    polars = require("polars", "pipeline")
+    frames = []
+    for path in paths:
+        header = read_header(path)
+        columns = dict(USER_COLUMNS)
+        for name in (name for name in USER_KINDS if name in header):
+            text = name.endswith("_range") or name == "user_active_degree"
+            columns.setdefault(name, "text" if text else "float?")
+        for _, block in read_blocks(path, columns):
+            frames.append(polars.DataFrame({name: _attribute(block[name], columns[name]) for name in columns}))
+    frame: pl.DataFrame = polars.concat(frames)
+    if frame["user_id"].n_unique() < len(frame):
+        again = frame.filter(frame["user_id"].is_duplicated())["user_id"][0]
+        raise ValueError(f"{paths[-1]}: user_id {again} stands in more than one row; want one")
+    return frame.select("user_id", *(name for name in USER_KINDS if name in frame.columns))
+
+
+def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
+    """Adds one file of basic video features; the kinds of its attributes."""
+    polars = require("polars", "pipeline")
+    header = read_header(path)
+    columns = BASIC_COLUMNS | {name: kind for name, kind in _BASIC_OPTIONAL.items() if name in header}
+    for line, block in read_blocks(path, columns):
+        frame = polars.DataFrame({name: _attribute(block[name], columns[name]) for name in columns})
+        upload = frame["upload_dt"].str.to_date("%Y-%m-%d", strict=False)
+        bad = (upload.is_null() & frame["upload_dt"].is_not_null()).to_numpy()
+        refuse(path, line, "upload_dt", block["upload_dt"], bad, "YYYY-MM-DD, or nothing")
+        words = (
+            frame["tag"].str.split(",").list.eval(polars.element().str.strip_chars().cast(polars.Int64, strict=False))
+        )
+        bad = words.list.eval(polars.element().is_null()).list.any().fill_null(False).to_numpy()
+        refuse(path, line, "tag", block["tag"], bad, "numbers with commas, or nothing")
+        frame = frame.with_columns(
+            (upload.cast(polars.Datetime("ms")).cast(polars.Int64) - 8 * 3_600_000).alias("upload_time"),
+            words.alias("tags"),
+            words.list.first().alias("category"),
+        )
+        if "video_duration" in frame.columns:
+            frame = frame.with_columns((polars.col("video_duration") / 1000.0).cast(polars.Float32).alias("duration"))
+        kinds = {name: kind for name, kind in ITEM_KINDS.items() if name in frame.columns}
+        writer.add_attributes("item", frame.select(polars.col("video_id").alias("item_id"), *kinds))
+    return kinds
+
+
+def _attribute(values: NDArray[Any], kind: str) -> "pl.Series":
+    """Empty and -124 become null; whole numbers are int64."""
+    polars = require("polars", "pipeline")
+    if kind == "text":
+        text: pl.Series = polars.Series(values, dtype=polars.String).replace("", None)
+        return text
+    series: pl.Series = polars.Series(values).fill_nan(None) if values.dtype.kind == "f" else polars.Series(values)
+    return series.cast(polars.Int64).replace(_UNKNOWN, None)

@@ -1,0 +1,88 @@
+"""Rows on their way to another order: appended to partitions on disk, read back one partition at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.extras import require
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class Spool:
+    """Partitions of one table, in files under ``directory`` (created); every frame has the columns of the first.
+
+    Memory: the frame that is being added, and a small buffer for each of at most ``open_files`` open files.
+    """
+
+    def __init__(self, directory: Path, open_files: int = 128) -> None:
+        self.directory, self.open_files = directory, open_files
+        self.rows: dict[int, int] = {}
+        self._writers: dict[int, Any] = {}  # the least recently used first
+        self._files: dict[int, list[Path]] = {}
+        directory.mkdir(parents=True)
+
+    def add(self, partition: NDArray[np.int64], frame: "pl.DataFrame") -> None:
+        """Appends the rows; ``partition`` [n] names each row's."""
+        order = np.argsort(partition, kind="stable")
+        keys, starts = np.unique(partition[order], return_index=True)
+        if len(keys) > 1:
+            frame = frame[order]
+        for key, start, stop in zip(keys.tolist(), starts, np.append(starts[1:], len(order)), strict=True):
+            table = frame.slice(int(start), int(stop - start)).to_arrow()
+            self._writer(key, table.schema).write_table(table)
+            self.rows[key] = self.rows.get(key, 0) + int(stop - start)
+
+    def read(self, partition: int) -> "Iterator[pl.DataFrame]":
+        """The frames of a partition in the order in which they were added."""
+        pa, polars = require("pyarrow", "pipeline"), require("polars", "pipeline")
+        self._close(partition)
+        for path in self._files.get(partition, []):
+            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
+                for batch in reader:
+                    yield polars.from_arrow(batch)
+
+    def take(self, partition: int) -> "pl.DataFrame":
+        """The whole partition, which is then gone."""
+        polars = require("polars", "pipeline")
+        frame: pl.DataFrame = polars.concat(list(self.read(partition)))
+        self.drop(partition)
+        return frame
+
+    def drop(self, partition: int) -> None:
+        self._close(partition)
+        for path in self._files.pop(partition, []):
+            path.unlink()
+        self.rows.pop(partition, None)
+
+    def close(self) -> None:
+        """Closes all files; what was added can still be read."""
+        for partition in list(self._writers):
+            self._close(partition)
+
+    def _writer(self, partition: int, schema: Any) -> Any:
+        writer = self._writers.pop(partition, None)
+        if writer is None:
+            pa = require("pyarrow", "pipeline")
+            if len(self._writers) >= self.open_files:
+                self._close(next(iter(self._writers)))
+            files = self._files.setdefault(partition, [])
+            files.append(self.directory / f"{partition}-{len(files)}.arrow")
+            writer = pa.ipc.new_stream(str(files[-1]), schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        self._writers[partition] = writer
+        return writer
+
+    def _close(self, partition: int) -> None:
+        writer = self._writers.pop(partition, None)
+        if writer is not None:
+            writer.close()
+
+
+def mix(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A fixed pseudo-random number for each id, to divide ids by."""
+    bits = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # wraps
+    return bits ^ (bits >> np.uint64(32))

@@ -1,0 +1,223 @@
+"""Logs of raw events: the order, the chunks, bad rows, damaged directories, memory."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade.data.event_log import EventLog, EventSource
+from pygrade.data.event_writer import EventWriter, stable_id
+from pygrade.data.events import import_events
+from pygrade.data.kuairand_events import KuaiRandEventConfig
+
+DAY = 86_400_000
+SOURCE = EventSource("test", "none", ("click", "order"), (1.0, 5.0), (("click", "order"),), context={"hour": "dense"},
+                     measures=("play",))  # fmt: skip
+
+
+def rows_of(requests=200, days=3, seed=0, size=12):
+    """Whole requests as dicts in a random order; a third of the candidates is not shown."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for request in range(requests):
+        time = int(rng.integers(days * DAY))
+        shown = rng.permutation(size)[: int(rng.integers(1, size + 1))]
+        for item in range(size):
+            at = np.flatnonzero(shown == item)
+            click = bool(len(at) and rng.random() < 0.5)
+            rows.append(
+                {
+                    "request_id": request, "user_id": request % 17, "item_id": item, "timestamp": time,
+                    "event_time": time + int(rng.integers(1000)), "position": int(at[0]) if len(at) else None,
+                    "c_hour": float(time // 3_600_000), "m_play": float(item) if len(at) else None,
+                    "y_click": float(click) if len(at) else None,
+                    "y_order": float(click and item % 2) if len(at) else None,
+                }
+            )  # fmt: skip
+    return [rows[i] for i in rng.permutation(len(rows))]
+
+
+def write(directory, rows, limit=500_000, batch=100, source=SOURCE, **options):
+    directory.mkdir()
+    writer = EventWriter(directory, limit)
+    for at in range(0, len(rows), batch):
+        writer.add_events(pl.DataFrame(rows[at : at + batch], infer_schema_length=None))
+    writer.finish(source, **options)
+    return EventLog.open(directory)
+
+
+def in_order(rows):
+    key = lambda r: (r["timestamp"], r["request_id"], r["position"] is None, r["position"] or 0, r["item_id"])  # noqa: E731
+    return sorted(rows, key=key)
+
+
+@pytest.mark.parametrize("limit", [500_000, 700, 50])
+def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, limit):
+    rows = rows_of()
+    log = write(tmp_path / "log", rows, limit)
+    assert log.scan().collect().to_dicts() == in_order(rows)
+    assert [path.name for path in log.path.iterdir() if path.suffix != ".json"] == ["events"]
+    assert log.tasks == ("click", "order") and log.task_values == (1.0, 5.0) and log.funnel == [["click", "order"]]
+    assert log.num_requests == 200 and log.num_rows == len(rows) == 2400
+    assert log.source["positives"]["click"] == sum(r["y_click"] or 0 for r in rows) > 0
+    assert log.source["num_shown"] == sum(r["position"] is not None for r in rows)
+    assert log.source["funnel_violations"] == 0
+    assert log.users() is None and log.items() is None
+
+
+@pytest.mark.parametrize("limit", [1, 13, 100, 10_000])
+def test_chunks_hold_whole_requests_in_order(tmp_path, limit, monkeypatch):
+    monkeypatch.setattr("pygrade.data.event_writer._GROUP_ROWS", 40)
+    monkeypatch.setattr("pygrade.data.event_writer._PART_ROWS", 1000)
+    log = write(tmp_path / "log", rows_of())
+    assert len(log.parts) == 3 and sum(log.source["parts"]) == 2400
+    chunks = list(log.chunks(limit))
+    assert pl.concat(chunks).equals(log.scan().collect())
+    assert all(len(chunk) <= limit or chunk["request_id"].n_unique() == 1 for chunk in chunks)
+    assert sum(chunk["request_id"].n_unique() for chunk in chunks) == log.num_requests
+
+
+def test_chunks_of_some_columns_and_a_span_of_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("pygrade.data.event_writer._GROUP_ROWS", 40)
+    log = write(tmp_path / "log", rows_of())
+    part = pl.concat(log.chunks(100, ["y_click"], start=DAY, stop=2 * DAY))
+    wanted = log.scan().filter(pl.col("timestamp").is_between(DAY, 2 * DAY - 1)).collect()
+    assert 0 < len(wanted) < log.num_rows
+    assert part.equals(wanted.select("request_id", "timestamp", "y_click"))
+    assert not list(log.chunks(start=5 * DAY))
+    with pytest.raises(ValueError, match="column 'y_share' is missing"):
+        next(log.chunks(columns=["y_share"]))
+    with pytest.raises(ValueError, match="rows is 0"):
+        next(log.chunks(0))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("y_click", 2.0, "column 'y_click', request 7: 2.0; want 0 or 1"),
+        ("y_click", None, "column 'y_click', request 7: None; want 0 or 1 for a shown"),
+        ("position", None, "column 'm_play', request 7: .*; want null where position is null"),
+        ("position", -1, "column 'position', request 7: -1; want a slot from 0 on"),
+        ("event_time", 5, "column 'event_time', request 7: 5; want the request's time, or later"),
+        ("timestamp", 5, "column 'timestamp', request 7: .*; want one time for all rows"),
+        ("user_id", 99, "column 'user_id', request 7: .*; want one value in a request"),
+        ("c_hour", 99.0, "column 'c_hour', request 7: .*; want one value in a request"),
+        ("m_play", float("inf"), "column 'm_play', request 7: inf; want a finite number"),
+        ("item_id", None, "column 'item_id', request 7: None; want a whole number"),
+    ],
+)
+def test_a_bad_row_is_named_by_column_and_request(tmp_path, column, value, message):
+    rows = rows_of(20, days=1)
+    bad = next(r for r in rows if r["request_id"] == 7 and r["position"] is not None and r["timestamp"] > 5)
+    bad[column] = value
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "log", rows)
+
+
+def test_a_slot_that_is_taken_twice_is_refused(tmp_path):
+    rows = rows_of(20)
+    first, second = [r for r in rows if r["request_id"] == 3 and r["position"] is not None][:2]
+    second["position"] = first["position"]
+    with pytest.raises(ValueError, match=r"column 'position', request 3: .*; want each slot once"):
+        write(tmp_path / "log", rows)
+
+
+def test_columns_must_be_those_that_the_source_states(tmp_path):
+    with pytest.raises(ValueError, match="the source states c_hour, m_play, y_click"):
+        write(tmp_path / "log", rows_of(5), source=EventSource("x", "", ("click",), (1.0,), context={"hour": "dense"},
+                                                               measures=("play",)))  # fmt: skip
+    with pytest.raises(ValueError, match="no events"):
+        EventWriter(tmp_path / "empty").finish(SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": ()}, "tasks are"), ({"task_values": (1.0,)}, "one per task, 2"),
+        ({"funnel": (("click", "buy"),)}, "funnel has"), ({"users": {"age": "int"}}, "users says 'age' is 'int'"),
+        ({"category": "brand"}, "category is 'brand'"),
+    ],
+)  # fmt: skip
+def test_bad_descriptions_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        EventSource(**{"name": "x", "licence": "", "tasks": ("click", "order"), "task_values": (1.0, 1.0), **change})
+
+
+@pytest.mark.parametrize("limit", [1000, 10])
+def test_attributes_keep_the_first_row_of_an_id(tmp_path, limit):
+    (tmp_path / "log").mkdir()
+    writer = EventWriter(tmp_path / "log", limit)
+    writer.add_events(pl.DataFrame(rows_of(5), infer_schema_length=None))
+    for age in (20, 30):
+        writer.add_attributes("user", pl.DataFrame({"user_id": [*range(age, age + 40), age], "age": [age] * 41}))
+    writer.finish(SOURCE)
+    users = EventLog.open(tmp_path / "log").users().sort("user_id")
+    assert users["user_id"].to_list() == list(range(20, 70))
+    assert users["age"].to_list() == [20] * 40 + [30] * 10
+
+
+def test_string_ids_have_stable_numbers_and_keep_their_names(tmp_path):
+    (tmp_path / "log").mkdir()
+    writer = EventWriter(tmp_path / "log")
+    ids = writer.number("user", pl.Series(["b", "a", "b"]))
+    assert writer.number("user", pl.Series(["a", "c"]))[0] == ids[1] == stable_id("a")
+    assert stable_id("a") == 1_702_698_405_120_146_464 and stable_id("b") >= 0
+    writer.add_events(pl.DataFrame(rows_of(5), infer_schema_length=None))
+    writer.finish(SOURCE)
+    log = EventLog.open(tmp_path / "log")
+    assert log.names("user", [*ids, 5]) == ["b", "a", "b", None]
+    assert log.names("item", ids) == [None] * 3
+    assert len(pl.read_parquet(log.path / "ids.parquet")) == 3
+
+
+def test_damaged_logs_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no source\.json"):
+        EventLog.open(tmp_path)
+    log = write(tmp_path / "log", rows_of(5))
+    part, source = log.parts[0], log.path / "source.json"
+    text = source.read_text()
+    source.write_text(text.replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(ValueError, match=r"source\.json: format version 2"):
+        EventLog.open(log.path)
+    source.write_text(text[: len(text) // 2])
+    with pytest.raises(ValueError, match=r"source\.json: not the description"):
+        EventLog.open(log.path)
+    source.write_text(json.dumps({**json.loads(text), "parts": [59]}))
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: 60 rows; source.json says 59"):
+        EventLog.open(log.path)
+    source.write_text(text)
+    data = part.read_bytes()
+    part.write_bytes(data[:-20])
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: not a complete Parquet file"):
+        EventLog.open(log.path)
+    part.write_bytes(data[:40] + bytes(200) + data[240:])
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: row group 0 is corrupt"):
+        list(EventLog.open(log.path).chunks())
+    part.unlink()
+    with pytest.raises(ValueError, match=r"holds 0 parts; source\.json says 1"):
+        EventLog.open(log.path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ("movielens:x", ValueError, "data is 'movielens:x'; want one of kuairand:DIR"),
+        ("kuairand", ValueError, "want one of kuairand:DIR"),
+        ("kuairand:no/such/place", FileNotFoundError, "no/such/place does not exist"),
+    ],
+)
+def test_unknown_data_is_refused(tmp_path, spec, error, message):
+    with pytest.raises(error, match=message):
+        import_events(spec, tmp_path / "log")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_directory_and_a_foreign_config_are_refused(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ValueError, match="is no log of events"):
+        import_events(f"kuairand:{tmp_path}", tmp_path)
+    with pytest.raises(TypeError, match="config is a dict; want a KuaiRandEventConfig for kuairand:"):
+        import_events(f"kuairand:{tmp_path}", tmp_path / "log", {"tasks": ()})
+    with pytest.raises(ValueError, match="max_rows is 0"):
+        KuaiRandEventConfig(max_rows=0)
