@@ -57,6 +57,8 @@ ORDER = (
     "features.values", "features.records", "features.schema", "features.storage", "features.aggregates",
     "features.fitted", "features.batch", "features.compute", "features.chunks", "features.defaults",
     "features.materialise", "features",
+    "prerank.batches", "prerank.frequency", "prerank.index", "prerank.recall", "prerank.towers", "prerank.fit",
+    "prerank.service", "prerank.evaluate", "prerank",
     "policy", "reward", "page", "ranker",
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",
@@ -264,6 +266,7 @@ def test_importing_the_package_loads_no_optional_dependency():
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "pygrade" in loaded
     heavy = {"triton", "matplotlib", "pyarrow", "polars", "tyro", "rich", "tensorboard", "cmaes", "optuna", "scipy"}
+    heavy |= {"faiss"}
     assert not loaded & heavy
 
 

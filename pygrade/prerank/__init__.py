@@ -1,0 +1,20 @@
+"""Prerank: a two-tower model and an item index that find the candidates of a request among all items.
+
+>>> from pygrade.prerank import Catalogue, Prerank, PrerankConfig, fit  # doctest: +SKIP
+>>> fitted = fit(batches, task_weights=[1.0, 0.5], config=PrerankConfig(), validation=later)  # doctest: +SKIP
+>>> prerank = Prerank.build(fitted, Catalogue.from_batches(batches), schema_hash)  # doctest: +SKIP
+>>> prerank.candidates(features, n=500, seen=[seen_ids])  # doctest: +SKIP
+"""
+
+from pygrade.prerank.batches import Batch, Batches, Catalogue, Requests
+from pygrade.prerank.evaluate import Retrieval, evaluate
+from pygrade.prerank.fit import Fitted, fit
+from pygrade.prerank.index import EligibleItems, ItemIndex
+from pygrade.prerank.recall import Popularity, recall
+from pygrade.prerank.service import ArtefactError, Prerank, SchemaError
+from pygrade.prerank.towers import PrerankConfig
+
+__all__ = [
+    "ArtefactError", "Batch", "Batches", "Catalogue", "EligibleItems", "Fitted", "ItemIndex", "Popularity", "Prerank",
+    "PrerankConfig", "Requests", "Retrieval", "SchemaError", "evaluate", "fit", "recall",
+]  # fmt: skip

@@ -1,0 +1,182 @@
+"""What the two-tower model reads: batches of requests, the items in them, and positives in a shuffled stream.
+
+Everything streams: memory grows with the number of distinct items and the size of the shuffle buffer, not with rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+_JOIN = 4096  # item rows that wait before they are joined with the rest
+
+
+class Requests(Protocol):
+    """What the user tower reads of R requests."""
+
+    @property
+    def user_id(self) -> Ids: ...  # [R]
+    @property
+    def request_dense(self) -> Floats: ...  # [R, Du], NaN: unknown
+    @property
+    def request_ids(self) -> Ids: ...  # [R, Fu] vocabulary indices, 0: unknown
+    @property
+    def sequences(self) -> Ids: ...  # [R, L] item ids, -1: padding
+
+
+class Batch(Requests, Protocol):
+    """R logged requests with n candidate rows in all, as `pygrade.features.FeatureBatch`."""
+
+    @property
+    def offsets(self) -> Ids: ...  # [R + 1]: the rows of request r are offsets[r] … offsets[r + 1] - 1
+    @property
+    def item_id(self) -> Ids: ...  # [n]
+    @property
+    def position(self) -> NDArray[np.int32]: ...  # [n], -1: not shown
+    @property
+    def feedback(self) -> Floats: ...  # [n, T]
+    @property
+    def item_dense(self) -> Floats: ...  # [n, Di], NaN: unknown
+    @property
+    def item_ids(self) -> Ids: ...  # [n, Fi] vocabulary indices, 0: unknown
+
+
+Batches = Callable[[], Iterator[Batch]]
+"""Makes the same stream of batches, in time order, each time it is called."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items that can be retrieved, with what the item tower reads of them."""
+
+    item_id: Ids  # [m], ascending
+    dense: Floats  # [m, Di], NaN: unknown
+    ids: Ids  # [m, Fi]
+
+    def __post_init__(self) -> None:
+        m = len(self.item_id)
+        if self.item_id.ndim != 1 or (np.diff(self.item_id) <= 0).any():
+            raise ValueError("item_id of a catalogue must be [m], ascending and distinct")
+        if self.dense.ndim != 2 or len(self.dense) != m:
+            raise ValueError(f"dense has shape {self.dense.shape}; want [{m}, Di]")
+        if self.ids.ndim != 2 or len(self.ids) != m:
+            raise ValueError(f"ids has shape {self.ids.shape}; want [{m}, Fi]")
+
+    def __len__(self) -> int:
+        return len(self.item_id)
+
+    @classmethod
+    def of(cls, item_id: Ids, dense: Floats, ids: Ids) -> "Catalogue":
+        """Rows in any order; of an item that comes several times the last row counts."""
+        last = len(item_id) - 1 - np.unique(item_id[::-1], return_index=True)[1]
+        return cls(item_id[last], dense[last], ids[last])
+
+    @classmethod
+    def from_batches(cls, batches: Batches) -> "Catalogue":
+        """Every item of the batches, as it was in its last row."""
+        parts: list[Catalogue] = []
+        held = 0
+        for batch in batches():
+            parts.append(cls.of(batch.item_id, batch.item_dense, batch.item_ids))
+            held += len(parts[-1])
+            if held > 2 * len(parts[0]) + _JOIN:
+                parts = [cls._joined(parts)]
+                held = len(parts[0])
+        if not parts:
+            raise ValueError("batches gave none; want at least one batch")
+        return cls._joined(parts)
+
+    @classmethod
+    def _joined(cls, parts: "Sequence[Catalogue]") -> "Catalogue":
+        return cls.of(
+            np.concatenate([part.item_id for part in parts]),
+            np.concatenate([part.dense for part in parts]),
+            np.concatenate([part.ids for part in parts]),
+        )
+
+    def updated(self, newer: "Catalogue") -> "Catalogue":
+        """These items and the newer ones; the newer row of an item counts."""
+        return self._joined([self, newer])
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """n positives: a request as it was, the item that it liked, and how much."""
+
+    user_id: Ids  # [n]
+    request_dense: Floats  # [n, Du]
+    request_ids: Ids  # [n, Fu]
+    sequences: Ids  # [n, L]
+    item_id: Ids  # [n]
+    item_dense: Floats  # [n, Di]
+    item_ids: Ids  # [n, Fi]
+    weight: Floats  # [n], > 0
+
+    def __len__(self) -> int:
+        return len(self.item_id)
+
+    def select(self, rows: Ids | slice) -> "Pairs":
+        return Pairs(*(value[rows] for value in vars(self).values()))
+
+    @staticmethod
+    def joined(parts: "Sequence[Pairs]") -> "Pairs":
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return Pairs(*(np.concatenate(column) for column in columns))
+
+
+def positive_weight(batch: Batch, task_weights: Floats) -> Floats:
+    """How much each row is a positive, [n]: Σ_t task_weights[t] · feedback[t] where it was shown, else 0."""
+    if batch.feedback.ndim != 2 or batch.feedback.shape[1] != len(task_weights):
+        raise ValueError(f"feedback has shape {batch.feedback.shape}; want [n, {len(task_weights)}], as task_weights")
+    value = np.nan_to_num(batch.feedback, nan=0.0).astype(np.float32) @ task_weights
+    return np.where(batch.position >= 0, value, np.float32(0)).astype(np.float32)
+
+
+def row_requests(batch: Batch) -> Ids:
+    """The request of each row, [n]."""
+    return np.repeat(np.arange(len(batch.offsets) - 1), np.diff(batch.offsets))
+
+
+def positives(batch: Batch, task_weights: Floats) -> Pairs:
+    """The positive rows of a batch, each beside its request."""
+    weight = positive_weight(batch, task_weights)
+    rows = np.flatnonzero(weight > 0)
+    requests = row_requests(batch)[rows]
+    return Pairs(
+        batch.user_id[requests], batch.request_dense[requests], batch.request_ids[requests],
+        batch.sequences[requests], batch.item_id[rows], batch.item_dense[rows], batch.item_ids[rows], weight[rows],
+    )  # fmt: skip
+
+
+def shuffled(
+    batches: Batches, task_weights: Floats, size: int, buffer: int, rng: np.random.Generator
+) -> Iterator[Pairs]:
+    """Batches of ``size`` positives (the last may be smaller), drawn from a buffer of about ``buffer`` positives.
+
+    The buffer is filled in the order of the stream; when it is full, half of it leaves in random order.
+    """
+    waiting: list[Pairs] = []
+    held = 0
+    for batch in batches():
+        found = positives(batch, task_weights)
+        if not len(found):
+            continue
+        waiting.append(found)
+        held += len(found)
+        if held >= max(buffer, 2 * size):
+            pool = Pairs.joined(waiting)
+            order = rng.permutation(held)
+            leaving = held // 2 // size * size
+            for start in range(0, leaving, size):
+                yield pool.select(order[start : start + size])
+            waiting, held = [pool.select(order[leaving:])], held - leaving
+    if held:
+        pool = Pairs.joined(waiting)
+        order = rng.permutation(held)
+        for start in range(0, held, size):
+            yield pool.select(order[start : start + size])

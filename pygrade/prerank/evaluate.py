@@ -1,0 +1,103 @@
+"""What a prerank finds of later positives, beside popularity; and what its index finds of what brute force finds."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade import intervals
+from pygrade.prerank.batches import Batch, Batches, Ids
+from pygrade.prerank.index import Floats, ItemIndex, is_in, scores_of
+from pygrade.prerank.recall import Popularity, held_out_positives, recall
+from pygrade.prerank.service import Prerank
+
+_BLOCK = 1 << 16  # vectors scored at a time
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Recall@n of held-out requests with a positive; intervals know that one user's requests belong together."""
+
+    n: int
+    requests: int
+    positives: int
+    unknown: float  # share of the positives that are not in the index: no list can hold them
+    recall: intervals.Interval  # mean of |candidates ∩ positives| / min(|positives|, n)
+    popularity_recall: intervals.Interval  # of the most popular items, under the same filter
+    difference: intervals.Interval  # recall - popularity_recall
+    index_recall: float  # |candidates ∩ those of brute force| / n
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    prerank: Prerank,
+    batches: Batches,
+    popularity: Popularity,
+    n: int = 100,
+    seen: Callable[[Batch], ArrayLike] | None = None,
+    max_requests: int = 20_000,
+    brute_force_requests: int = 100,
+) -> Retrieval:
+    """Measures on the first ``max_requests`` requests with a positive of batches later than the training.
+
+    ``seen``: the items of each request of a batch to leave out, [R, S] or R arrays, of both kinds of lists.
+    ``brute_force_requests``: how many requests the index is compared with brute force on.
+    """
+    weights = np.asarray(prerank.task_weights, np.float32)
+    served = prerank.towers, prerank.index
+    ours: list[NDArray[np.float64]] = []
+    popular: list[NDArray[np.float64]] = []
+    users: list[Ids] = []
+    agreement: list[float] = []
+    positives = unknown = count = 0
+    for batch in batches():
+        requests, relevant = held_out_positives(batch, weights)
+        requests = requests[: max_requests - count]
+        relevant = relevant[: len(requests)]
+        if not len(requests):
+            continue
+        vectors = served[0].user_vectors(batch)[requests]
+        drop = np.full((len(requests), 0), -1) if seen is None else _rows(seen(batch), requests)
+        found = served[1].search(vectors, n, drop)[0]
+        ours.append(recall(found, relevant))
+        popular.append(recall(popularity.candidates(n, [np.asarray(row, np.int64) for row in drop]), relevant))
+        users.append(batch.user_id[requests])
+        every = np.concatenate(relevant)
+        positives, unknown = positives + len(every), unknown + int((~served[1].has(every)).sum())
+        for r in range(min(len(requests), brute_force_requests - len(agreement))):
+            best = brute_force(served[1], vectors[r], n, np.asarray(drop[r], np.int64))
+            agreement.append(float(is_in(found[r], np.sort(best)).sum() / max(1, len(best))))
+        count += len(requests)
+        if count >= max_requests:
+            break
+    if not count:
+        raise ValueError("batches hold no positive; want later requests with some")
+    mine, theirs, user = np.concatenate(ours), np.concatenate(popular), np.concatenate(users)
+    return Retrieval(
+        n, count, positives, unknown / positives, intervals.mean(mine, user), intervals.mean(theirs, user),
+        intervals.mean(mine - theirs, user), float(np.mean(agreement)) if agreement else float("nan"),
+    )  # fmt: skip
+
+
+def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:
+    """The n best items of one query[D] by scoring all, best first; fewer where there are fewer. Without faiss."""
+    ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    drop = np.unique(seen)
+    for every, vectors in ((index.item_id, index.vectors), (index.extra_id, index.extra_vectors)):
+        for start in range(0, len(every), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            keep = ~is_in(every[part], drop)
+            ids = np.concatenate([ids, every[part][keep]])
+            scores = np.concatenate([scores, scores_of(query, vectors[part][keep])])
+            best = np.lexsort((ids, -scores))[:n]
+            ids, scores = ids[best], scores[best]
+    return ids
+
+
+def _rows(seen: ArrayLike, requests: Ids) -> Any:
+    return seen[requests] if isinstance(seen, np.ndarray) else [seen[r] for r in requests]  # type: ignore[index]

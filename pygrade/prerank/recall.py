@@ -1,0 +1,57 @@
+"""How good retrieved lists are: recall of later positives, against popularity and against brute force."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.prerank.batches import Batch, Batches, Ids, positive_weight, row_requests
+from pygrade.prerank.index import is_in
+
+
+def held_out_positives(batch: Batch, task_weights: NDArray[np.float32]) -> tuple[Ids, list[Ids]]:
+    """The requests of a batch that have a positive, and the distinct item ids of each one's positives."""
+    rows = np.flatnonzero(positive_weight(batch, task_weights) > 0)
+    requests, first = np.unique(row_requests(batch)[rows], return_index=True)
+    return requests, [np.unique(part) for part in np.split(batch.item_id[rows], first[1:])] if len(first) else []
+
+
+def recall(found: Ids, relevant: Sequence[Ids]) -> NDArray[np.float64]:
+    """Per request |found ∩ relevant| / min(|relevant|, N), [R]; found[R, N] padded with -1, relevant: ascending ids."""
+    if len(found) != len(relevant):
+        raise ValueError(f"found has {len(found)} rows; want one for each of {len(relevant)} lists of relevant items")
+    length = found.shape[1]
+    return np.array(
+        [is_in(row, items).sum() / min(len(items), length) for row, items in zip(found, relevant, strict=True)]
+    )
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """Items by the weight of their positives in the training batches: what every retrieval model has to beat."""
+
+    item_id: Ids  # [m], most popular first, ties by id
+    weight: NDArray[np.float64]  # [m]
+
+    @classmethod
+    def fit(cls, batches: Batches, task_weights: Sequence[float]) -> "Popularity":
+        weights = np.asarray(task_weights, np.float32)
+        items: Ids = np.empty(0, np.int64)
+        sums: NDArray[np.float64] = np.empty(0)
+        for batch in batches():
+            value = positive_weight(batch, weights)
+            rows = np.flatnonzero(value > 0)
+            items, place = np.unique(np.concatenate([items, batch.item_id[rows]]), return_inverse=True)
+            sums = np.bincount(place, np.concatenate([sums, value[rows].astype(np.float64)])).astype(np.float64)
+        order = np.lexsort((items, -sums))
+        return cls(items[order], sums[order])
+
+    def candidates(self, n: int, seen: Sequence[Ids]) -> Ids:
+        """The n most popular items that each request has not seen, [R, n], padded with -1."""
+        result = np.full((len(seen), n), -1, np.int64)
+        for r, drop in enumerate(seen):
+            head = self.item_id[: n + len(drop)]
+            left = head[~is_in(head, np.unique(drop))][:n]
+            result[r, : len(left)] = left
+        return result

@@ -1,0 +1,225 @@
+"""Candidates for requests: the towers and an index of their items, saved, loaded, and rebuilt while it is queried."""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from pygrade.checkpoint import read_json, read_safetensors, to_json, to_safetensors
+from pygrade.extras import require
+from pygrade.files import atomic_directory
+from pygrade.prerank.batches import Catalogue, Ids, Requests
+from pygrade.prerank.fit import Fitted
+from pygrade.prerank.index import Eligible, ItemIndex
+from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+
+FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
+
+
+class ArtefactError(ValueError):
+    """A saved artefact that is truncated, corrupt, a mixture of two saves, or of a format that is not read here."""
+
+
+class SchemaError(ValueError):
+    """A saved artefact that was made for another feature schema than the one in use."""
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What one query reads: towers and index belong together and change together."""
+
+    towers: TwoTower
+    index: ItemIndex
+    task_weights: tuple[float, ...]
+    version: int
+
+
+class Prerank:
+    """The first stage of ranking: some hundred candidates out of all items.
+
+    A query reads one immutable pair of towers and index. `rebuild`, `add_items` and `swap` make another pair beside it
+    and put it in its place in one assignment: queries of other threads never wait and never see a mixture.
+    """
+
+    def __init__(
+        self, towers: TwoTower, index: ItemIndex, task_weights: Sequence[float], schema_hash: str = ""
+    ) -> None:
+        if index.width != towers.config.width:
+            raise ValueError(
+                f"index has vectors of width {index.width}; want that of the towers, {towers.config.width}"
+            )
+        self._served = _Served(towers, index, tuple(float(weight) for weight in task_weights), 1)
+        self._writing = threading.Lock()
+        self.schema_hash = schema_hash
+
+    @classmethod
+    def build(cls, fitted: Fitted, catalogue: Catalogue, schema_hash: str = "") -> "Prerank":
+        """Towers that `fit` trained and an index of the catalogue, of the kind that their config names."""
+        towers = fitted.towers
+        index = ItemIndex.build(catalogue.item_id, towers.item_vectors(catalogue), towers.config.index)
+        return cls(towers, index, fitted.task_weights, schema_hash)
+
+    @property
+    def towers(self) -> TwoTower:
+        """The towers that are served now."""
+        return self._served.towers
+
+    @property
+    def index(self) -> ItemIndex:
+        """The index that is served now."""
+        return self._served.index
+
+    @property
+    def task_weights(self) -> tuple[float, ...]:
+        """What the towers that are served now were trained to find."""
+        return self._served.task_weights
+
+    @property
+    def version(self) -> int:
+        """Rises by one with every change of what is served."""
+        return self._served.version
+
+    def candidates(
+        self,
+        requests: Requests,
+        n: int,
+        seen: ArrayLike | Sequence[ArrayLike] | None = None,
+        eligible: Eligible | Sequence[Eligible | None] | None = None,
+    ) -> Ids:
+        """The n best items of each request, int64 [R, n], best first, ties by id, padded with -1.
+
+        ``requests``: anything with `user_id`, `request_dense`, `request_ids` and `sequences` of R requests, such as a
+        `FeatureBatch`. ``seen``, ``eligible``: see `ItemIndex.search`; a request gets n items whenever n pass. A
+        request's answer does not depend on the requests beside it.
+        """
+        served = self._served
+        return served.index.search(served.towers.user_vectors(requests), n, seen, eligible)[0]
+
+    def rebuild(self, catalogue: Catalogue, kind: str | None = None) -> int:
+        """Index another catalogue with the towers of now; queries go on against the old index. The new version."""
+        with self._writing:
+            towers = self._served.towers
+            index = ItemIndex.build(catalogue.item_id, towers.item_vectors(catalogue), kind or towers.config.index)
+            return self._put(index=index)
+
+    def add_items(self, catalogue: Catalogue) -> int:
+        """Make the new items among these retrievable without a rebuild; those known keep their vectors. How many."""
+        with self._writing:
+            towers, index = self._served.towers, self._served.index
+            new = ~index.has(catalogue.item_id)
+            if new.any():
+                fresh = Catalogue(catalogue.item_id[new], catalogue.dense[new], catalogue.ids[new])
+                self._put(index=index.added(fresh.item_id, towers.item_vectors(fresh)))
+            return int(new.sum())
+
+    def swap(self, other: "Prerank") -> int:
+        """Serve the towers and the index of another (a newly trained one); SchemaError if it is of another schema."""
+        if other.schema_hash != self.schema_hash:
+            raise SchemaError(f"other has schema {other.schema_hash!r}; want that of now, {self.schema_hash!r}")
+        new = other._served
+        with self._writing:
+            return self._put(towers=new.towers, index=new.index, task_weights=new.task_weights)
+
+    def _put(self, **changes: Any) -> int:
+        self._served = replace(self._served, version=self._served.version + 1, **changes)
+        return self._served.version
+
+    def save(self, directory: str | Path) -> Path:
+        """Write ``prerank.json``, ``prerank.safetensors`` and ``items.faiss`` as a directory that appears whole.
+
+        Items added since the last build become part of the saved index.
+        """
+        faiss = require("faiss", "pipeline")
+        served, target = self._served, Path(directory)
+        index = served.index.merged()
+        tensors = {f"towers.{name}": value for name, value in served.towers.state_dict().items()}
+        inputs = {item.name: getattr(served.towers.inputs, item.name) for item in fields(Inputs)}
+        tensors |= {f"inputs.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in inputs.items()}
+        tensors["index.item_id"] = torch.from_numpy(index.item_id)
+        with atomic_directory(target) as partial:
+            (partial / "prerank.safetensors").write_bytes(to_safetensors(tensors))
+            faiss.write_index(index.base, str(partial / "items.faiss"))
+            record = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "schema_hash": self.schema_hash,
+                "config": asdict(served.towers.config),
+                "task_weights": served.task_weights,
+                "index_kind": index.kind,
+                "items": len(index),
+                "sha256": {name: _sha256(partial / name) for name in ("prerank.safetensors", "items.faiss")},
+            }
+            (partial / "prerank.json").write_bytes(to_json(record))
+        return target
+
+    @classmethod
+    def load(cls, directory: str | Path, schema_hash: str | None = None) -> "Prerank":
+        """Read what `save` wrote.
+
+        FileNotFoundError where there is none, ArtefactError naming the file where one is truncated, corrupt or of
+        another save, SchemaError where ``schema_hash`` is given and the artefact was made for another schema.
+        """
+        folder = Path(directory)
+        path = folder / "prerank.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; want a directory that Prerank.save wrote")
+        try:
+            record = read_json(path)
+        except ValueError as error:
+            raise ArtefactError(str(error)) from error
+        if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
+            raise ArtefactError(
+                f"{path} is {record.get('format')!r} version {record.get('format_version')!r}; "
+                f"this pygrade reads {FORMAT} version {FORMAT_VERSION}"
+            )
+        if schema_hash is not None and record.get("schema_hash") != schema_hash:
+            raise SchemaError(f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}")
+        for name in ("prerank.safetensors", "items.faiss"):
+            if not (folder / name).is_file():
+                raise ArtefactError(f"{folder / name} does not exist; {path} beside it names its content")
+        try:
+            config = PrerankConfig(**record["config"])
+            weights, kind, sha256 = tuple(record["task_weights"]), str(record["index_kind"]), dict(record["sha256"])
+            tensors = read_safetensors(folder / "prerank.safetensors", str(sha256["prerank.safetensors"]))
+            base = _read_index(folder / "items.faiss", str(sha256["items.faiss"]))
+            towers = _towers(config, tensors)
+            item_id = tensors["index.item_id"].numpy()
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ArtefactError(f"{path} does not fit the files beside it: {error}") from error
+        except ValueError as error:
+            raise ArtefactError(str(error)) from error
+        if base.ntotal != len(item_id) or base.d != config.width:
+            raise ArtefactError(
+                f"{folder / 'items.faiss'} holds {base.ntotal} vectors of width {base.d}; want {len(item_id)} of width "
+                f"{config.width}, as prerank.safetensors"
+            )
+        index = ItemIndex.around(kind, item_id, base)
+        return cls(towers, index, weights, str(record.get("schema_hash", "")))
+
+
+def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower:
+    arrays: dict[str, Any] = {item.name: tensors[f"inputs.{item.name}"].numpy() for item in fields(Inputs)}
+    arrays["length"] = int(arrays["length"][0])
+    with torch.random.fork_rng(devices=[]):
+        towers = TwoTower(config, Inputs(**arrays))
+    prefix = "towers."
+    towers.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+    return towers.eval()
+
+
+def _read_index(path: Path, sha256: str) -> Any:
+    found = _sha256(path)
+    if found != sha256:
+        raise ValueError(f"{path} has sha256 {found[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
+    return require("faiss", "pipeline").read_index(str(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

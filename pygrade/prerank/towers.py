@@ -1,0 +1,283 @@
+"""The two towers: a request and an item become vectors whose inner product says how well they suit each other.
+
+    s(u, i) = ⟨x_u, y_i⟩ / τ + b_i       x, y: unit vectors of width - 1; b: the item's bias; τ: temperature
+
+The item's vector is kept as [y / τ, b] and the user's as [x, 1], so that s is one inner product of ``width`` numbers.
+Two-tower retrieval with in-batch negatives: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
+Recommendations", RecSys 2019. The bias beside unit vectors is ours: an item may be liked by all.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pygrade.prerank.batches import Batches, Catalogue, Ids, Requests, positives
+
+_INPUT_CLIP = 5.0
+
+
+@dataclass(frozen=True)
+class PrerankConfig:
+    """Size and training of the two-tower model, and the kind of its index."""
+
+    width: int = 32
+    """Numbers in a vector; one of them is the item's bias."""
+    hidden: int = 64
+    """Width of the hidden layer of either tower."""
+    field_embedding: int = 8
+    """Width of the embedding of a categorical feature."""
+    user_buckets: int = 1 << 14
+    """Hash buckets of the user's own embedding; 0: users are known by their features and sequences alone."""
+    max_categories: int = 1 << 20
+    """Largest index that a categorical feature may have."""
+    temperature: float = 0.1
+    """τ: what the cosine of the towers is divided by."""
+    id_dropout: float = 0.1
+    """Share of item and user ids hidden in training, so that those never trained on have a vector too."""
+    dropout: float = 0.1
+    """Dropout on the hidden layers."""
+    learning_rate: float = 3e-3
+    """Step size of AdamW."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW, on every parameter."""
+    frequency_half_life: float = 0.0
+    """Positives after which an item's count weighs half in the estimate of its frequency; 0: all weigh the same."""
+    batch_size: int = 512
+    """Positives a step; each is a negative for all others."""
+    shuffle: int = 1 << 15
+    """Positives in the buffer that mixes the stream."""
+    epochs: int = 20
+    """Most passes over the positives."""
+    patience: int = 3
+    """Passes without a better recall on the validation batches after which training stops."""
+    recall_at: int = 100
+    """Length of the lists whose recall decides when to stop."""
+    validation_requests: int = 2000
+    """Requests with a positive, from the first of the validation batches on, that the recall is measured on."""
+    refit: bool = True
+    """After stopping, train again on the validation batches too, for the best number of passes."""
+    index: str = "auto"
+    """``flat``, ``hnsw``, or ``auto``: hnsw for large catalogues."""
+    seed: int = 0
+    """Initial parameters, dropout and the order of the positives."""
+
+    def __post_init__(self) -> None:
+        least = {"width": 2, "hidden": 1, "field_embedding": 1, "user_buckets": 0, "max_categories": 1, "batch_size": 2,
+                 "shuffle": 0, "epochs": 1, "patience": 1, "recall_at": 1, "validation_requests": 1}  # fmt: skip
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)}; want at least {low}")
+        for name in ("id_dropout", "dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; want a number in [0, 1)")
+        for name in ("temperature", "learning_rate"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; want a positive number")
+        for name in ("weight_decay", "frequency_half_life"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
+        if self.index not in ("auto", "flat", "hnsw"):
+            raise ValueError(f"index is {self.index!r}; want 'auto', 'flat' or 'hnsw'")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the towers were fitted to: the items they know and the scale of their features."""
+
+    item_id: Ids  # [V] items with a positive, ascending; item_id[i] has embedding i + 1
+    request_mean: NDArray[np.float32]  # [Du]
+    request_std: NDArray[np.float32]  # [Du], 0: a constant or unknown feature, which is left out
+    item_mean: NDArray[np.float32]  # [Di]
+    item_std: NDArray[np.float32]  # [Di]
+    request_sizes: Ids  # [Fu]: indices from there on are unknown
+    item_sizes: Ids  # [Fi]
+    length: int  # L of the sequences
+
+    @classmethod
+    def fit(cls, batches: Batches, task_weights: NDArray[np.float32], max_categories: int) -> "Inputs":
+        """One pass over the positives of the batches. ValueError where there is none, or a feature is bad."""
+        items: Ids = np.empty(0, np.int64)
+        moments: list[_Moments] = []
+        sizes: list[Ids] = []
+        length = 0
+        for batch in batches():
+            found = positives(batch, task_weights)
+            if not moments:
+                moments = [_Moments(found.request_dense.shape[1]), _Moments(found.item_dense.shape[1])]
+                sizes = [np.ones(found.request_ids.shape[1], np.int64), np.ones(found.item_ids.shape[1], np.int64)]
+                length = found.sequences.shape[1]
+            items = np.union1d(items, found.item_id)
+            for moment, name, values in zip(
+                moments, ("request_dense", "item_dense"), (found.request_dense, found.item_dense), strict=True
+            ):
+                moment.add(name, values)
+            for size, name, ids in zip(
+                sizes, ("request_ids", "item_ids"), (found.request_ids, found.item_ids), strict=True
+            ):
+                np.maximum(size, ids.max(0, initial=0) + 1, out=size)
+                if (size > max_categories).any():
+                    column = int(np.argmax(size))
+                    raise ValueError(
+                        f"{name} reaches {size[column] - 1} in column {column}; want vocabulary indices below "
+                        f"max_categories, {max_categories}"
+                    )
+        if not len(items):
+            raise ValueError("batches hold no positive; want shown rows whose weighted feedback is above 0")
+        (request_mean, request_std), (item_mean, item_std) = (moment.result() for moment in moments)
+        return cls(items, request_mean, request_std, item_mean, item_std, sizes[0], sizes[1], length)
+
+    def item_rows(self, item_id: Ids) -> Ids:
+        """Embedding row of each item id (any shape): 1 … V, 0 for items that the towers don't know."""
+        place = np.searchsorted(self.item_id, item_id).clip(max=len(self.item_id) - 1)
+        return np.where(self.item_id[place] == item_id, place + 1, 0)
+
+
+class _Moments:
+    """Mean and standard deviation of the known values of each column, streaming, in float64 around the first row."""
+
+    def __init__(self, width: int) -> None:
+        self.count, self.sum, self.square = np.zeros(width), np.zeros(width), np.zeros(width)
+        self.origin: NDArray[np.float64] | None = None
+
+    def add(self, name: str, values: NDArray[np.float32]) -> None:
+        if np.isinf(values).any():
+            raise ValueError(f"{name} is infinite in column {int(np.argmax(np.isinf(values).any(0)))}")
+        if not len(values):
+            return
+        if self.origin is None:
+            self.origin = np.nan_to_num(values[0].astype(np.float64))
+        known = ~np.isnan(values)
+        centred = np.where(known, values - self.origin, 0.0)
+        self.count += known.sum(0)
+        self.sum += centred.sum(0)
+        self.square += (centred**2).sum(0)
+
+    def result(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        count = self.count.clip(1)
+        mean = self.sum / count
+        variance = (self.square / count - mean**2).clip(0)
+        origin = 0.0 if self.origin is None else self.origin
+        return (mean + origin).astype(np.float32), np.sqrt(variance).astype(np.float32)
+
+
+class TwoTower(nn.Module):
+    """`user` and `item` give the vectors; both read tensors that `user_inputs` and `item_inputs` make from arrays."""
+
+    def __init__(self, config: PrerankConfig, inputs: Inputs) -> None:
+        super().__init__()
+        self.config, self.inputs = config, inputs
+        wide, narrow = config.width - 1, config.field_embedding
+        self.item_table = nn.Embedding(len(inputs.item_id) + 1, wide)
+        self.user_table = nn.Embedding(config.user_buckets + 1, wide)
+        self.request_fields = nn.ModuleList(nn.Embedding(int(size), narrow) for size in inputs.request_sizes)
+        self.item_fields = nn.ModuleList(nn.Embedding(int(size), narrow) for size in inputs.item_sizes)
+        for table in (self.item_table, self.user_table, *self.request_fields, *self.item_fields):
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight, std=0.1)
+        nn.init.normal_(self.user_table.weight, std=0.01)  # a user never trained on says next to nothing
+        request_width = len(inputs.request_mean) + narrow * len(inputs.request_sizes) + 2 * wide
+        item_width = len(inputs.item_mean) + narrow * len(inputs.item_sizes) + wide
+        self.user_tower = _tower(request_width, config.hidden, wide, config.dropout)
+        self.item_tower = _tower(item_width, config.hidden, wide + 1, config.dropout)
+        self.item_bias = nn.Embedding(len(inputs.item_id) + 1, 1)
+        nn.init.zeros_(self.item_bias.weight)
+
+    def user(self, dense: Tensor, fields: Tensor, buckets: Tensor, sequence: Tensor) -> Tensor:
+        """Vectors [R, width] of requests: dense[R, Du], fields[R, Fu], buckets[R], sequence[R, L] of item rows."""
+        known = (sequence > 0).unsqueeze(-1)
+        history = (self.item_table(sequence) * known).sum(1) / known.sum(1).clamp_min(1)  # [R, wide]
+        own = self.user_table(buckets) * (buckets > 0).unsqueeze(-1)
+        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.request_fields)), history, own]
+        vector = functional.normalize(history + own + self.user_tower(torch.cat(parts, -1)), dim=-1)
+        return torch.cat([vector, torch.ones_like(vector[:, :1])], -1)
+
+    def item(self, dense: Tensor, fields: Tensor, rows: Tensor) -> Tensor:
+        """Vectors [n, width] of items: dense[n, Di], fields[n, Fi], rows[n] of the item table."""
+        own = self.item_table(rows)
+        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.item_fields)), own]
+        out = self.item_tower(torch.cat(parts, -1))
+        vector = functional.normalize(own + out[:, :-1], dim=-1) / self.config.temperature
+        return torch.cat([vector, out[:, -1:] + self.item_bias(rows)], -1)
+
+    def user_inputs(self, requests: Requests) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The arguments of `user`; ValueError where an array does not have the shape that was fitted."""
+        known = self.inputs
+        count = len(requests.user_id)
+        for name, array, width in (
+            ("request_dense", requests.request_dense, len(known.request_mean)),
+            ("request_ids", requests.request_ids, len(known.request_sizes)),
+            ("sequences", requests.sequences, known.length),
+        ):
+            _shape(name, array, count, width)
+        return (
+            _scaled(requests.request_dense, known.request_mean, known.request_std),
+            _indices(requests.request_ids, known.request_sizes),
+            torch.from_numpy(_buckets(requests.user_id, self.config.user_buckets)),
+            torch.from_numpy(known.item_rows(requests.sequences)),
+        )
+
+    def item_inputs(self, item_id: Ids, dense: NDArray[np.float32], ids: Ids) -> tuple[Tensor, Tensor, Tensor]:
+        """The arguments of `item`; ValueError where an array does not have the shape that was fitted."""
+        known = self.inputs
+        _shape("item_dense", dense, len(item_id), len(known.item_mean))
+        _shape("item_ids", ids, len(item_id), len(known.item_sizes))
+        return (
+            _scaled(dense, known.item_mean, known.item_std),
+            _indices(ids, known.item_sizes),
+            torch.from_numpy(known.item_rows(item_id)),
+        )
+
+    def user_vectors(self, requests: Requests) -> NDArray[np.float32]:
+        """Vectors of requests, [R, width]. Each is computed by itself, so that it has the same bits in every batch."""
+        dense, fields, buckets, sequence = self.user_inputs(requests)
+        result = np.empty((len(dense), self.config.width), np.float32)
+        with torch.inference_mode():
+            for r in range(len(dense)):
+                one = slice(r, r + 1)
+                result[r] = self.user(dense[one], fields[one], buckets[one], sequence[one])[0].numpy()
+        return result
+
+    def item_vectors(self, catalogue: Catalogue, rows: int = 8192) -> NDArray[np.float32]:
+        """Vectors of a catalogue, [m, width]."""
+        result = np.empty((len(catalogue), self.config.width), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(catalogue), rows):
+                part = slice(start, start + rows)
+                inputs = self.item_inputs(catalogue.item_id[part], catalogue.dense[part], catalogue.ids[part])
+                result[part] = self.item(*inputs).numpy()
+        return result
+
+
+def _tower(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
+
+
+def _shape(name: str, array: NDArray[np.generic], rows: int, width: int) -> None:
+    if array.shape != (rows, width):
+        raise ValueError(f"{name} has shape {array.shape}; want {(rows, width)}, as the model was fitted")
+
+
+def _scaled(dense: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]) -> Tensor:
+    """Normalised features, unknown ones at the mean, clipped."""
+    scaled = np.where(std > 0, (dense - mean) / np.where(std > 0, std, 1), 0)
+    return torch.from_numpy(np.nan_to_num(scaled, nan=0.0).clip(-_INPUT_CLIP, _INPUT_CLIP).astype(np.float32))
+
+
+def _indices(ids: Ids, sizes: Ids) -> Tensor:
+    return torch.from_numpy(np.where((ids >= 0) & (ids < sizes), ids, 0).astype(np.int64))
+
+
+def _buckets(user_id: Ids, buckets: int) -> Ids:
+    """Bucket of each user in 1 … buckets (splitmix64 finaliser), 0 where users have none."""
+    if not buckets:
+        return np.zeros(len(user_id), np.int64)
+    with np.errstate(over="ignore"):
+        x = user_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return (x % np.uint64(buckets)).astype(np.int64) + 1

@@ -1,0 +1,96 @@
+"""Recall as it is defined, popularity as the baseline, brute force as the judge of the index."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pygrade.prerank import Catalogue, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit, recall
+from pygrade.prerank.evaluate import brute_force
+from tests.prerank.world import World
+
+WEIGHTS = (1.0, 0.0)
+CONFIG = PrerankConfig(width=16, hidden=16, user_buckets=64, batch_size=128, epochs=1, refit=False)
+
+
+def test_recall_by_hand():
+    found = np.array([[5, 3, 9], [1, -1, -1], [4, 5, 6]])
+    relevant = [np.array([3, 9, 11, 12]), np.array([2]), np.array([5])]
+    assert recall(found, relevant).tolist() == [2 / 3, 0.0, 1.0]
+    with pytest.raises(ValueError, match="found has 3 rows"):
+        recall(found, relevant[:2])
+
+
+def test_popularity_counts_weighted_positives_and_skips_what_was_seen():
+    world = World(users=30, items=40)
+    batches = world.batches(500, seed=1)
+    popular = Popularity.fit(batches, WEIGHTS)
+    liked = np.concatenate([batch.item_id[::4] for batch in batches()])
+    ids, counts = np.unique(liked, return_counts=True)
+    want = sorted(zip((-counts).tolist(), ids.tolist(), strict=True))
+    assert popular.item_id.tolist() == [item for _, item in want]
+    top = popular.item_id
+    found = popular.candidates(3, [np.array([top[0], top[2], 7]), np.array([-1]), top])
+    assert found.tolist() == [[top[1], top[3], top[4]], top[:3].tolist(), [-1, -1, -1]]
+
+
+def test_brute_force_reads_base_and_added_items():
+    rng = np.random.default_rng(0)
+    ids, vectors = np.arange(90), rng.integers(-1, 2, (90, 4)).astype(np.float32)
+    index = ItemIndex.build(ids[:60], vectors[:60]).added(ids[60:], vectors[60:])
+    query = np.array([1, 2, 0, -1], np.float32)
+    want = sorted((-(vectors @ query)[i], i) for i in range(90) if i not in (3, 5))[:20]
+    assert brute_force(index, query, 20, np.array([3, 5])).tolist() == [i for _, i in want]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    world = World(users=60, items=300)
+    train = world.batches(600, seed=1)
+    fitted = fit(train, WEIGHTS, CONFIG)
+    return world, train, Prerank.build(fitted, Catalogue.from_batches(train)), Popularity.fit(train, WEIGHTS)
+
+
+def test_evaluation_is_the_mean_of_single_answers(trained):
+    world, _, prerank, popular = trained
+    later = world.batches(150, seed=2)
+    result = evaluate(prerank, later, popular, 10, seen=lambda batch: batch.sequences, max_requests=100)
+    hits, popular_hits = [], []
+    for batch in later():
+        for r in range(len(batch.user_id)):
+            one = replace(batch, **{
+                name: getattr(batch, name)[r : r + 1]
+                for name in ("user_id", "request_dense", "request_ids", "sequences")
+            })  # fmt: skip
+            hits.append(float(batch.item_id[4 * r] in prerank.candidates(one, 10, one.sequences)))
+            popular_hits.append(float(batch.item_id[4 * r] in popular.candidates(10, [one.sequences[0]])))
+    assert result.requests == 100 and result.recall.value == pytest.approx(np.mean(hits[:100]))
+    assert result.popularity_recall.value == pytest.approx(np.mean(popular_hits[:100]))
+    assert result.difference.value == pytest.approx(result.recall.value - result.popularity_recall.value)
+    assert result.index_recall == 1.0 and result.to_dict()["recall"]["value"] == result.recall.value
+
+
+def test_what_is_not_in_the_index_counts_as_missed(trained):
+    world, train, prerank, popular = trained
+    whole = Catalogue.from_batches(train)
+    half = Catalogue(whole.item_id[::2], whole.dense[::2], whole.ids[::2])
+    less = Prerank(prerank.towers, prerank.index, WEIGHTS)
+    less.rebuild(half)
+    later = world.batches(300, seed=2)
+    liked = np.concatenate([batch.item_id[::4] for batch in later()])
+    result = evaluate(less, later, popular, len(half))
+    assert result.unknown == pytest.approx(np.mean(~np.isin(liked, half.item_id)))
+    assert result.recall.value == pytest.approx(1 - result.unknown) and 0.2 < result.unknown < 0.8
+    with pytest.raises(ValueError, match="hold no positive"):
+        evaluate(less, lambda: iter(()), popular)
+
+
+def test_a_poor_index_is_found_out(trained, monkeypatch):
+    world, train, prerank, popular = trained
+    monkeypatch.setattr("pygrade.prerank.index._SLACK", 0)
+    monkeypatch.setattr("pygrade.prerank.index._LINKS", 2)
+    monkeypatch.setattr("pygrade.prerank.index._BUILD_BREADTH", 2)
+    poor = Prerank(prerank.towers, prerank.index, WEIGHTS)
+    poor.rebuild(Catalogue.from_batches(train), "hnsw")
+    monkeypatch.setattr("pygrade.prerank.index._SEARCH_BREADTH", 2)
+    assert evaluate(poor, world.batches(64, seed=2), popular, 10).index_recall < 0.99

@@ -1,0 +1,199 @@
+"""Prerank as it is served: saved whole or not at all, loaded or refused by name, rebuilt while it is queried."""
+
+import json
+import shutil
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pygrade.prerank import ArtefactError, Catalogue, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
+from tests.prerank.world import World
+
+CONFIG = PrerankConfig(width=16, hidden=16, user_buckets=64, batch_size=128, epochs=1, refit=False)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(users=80, items=300)
+
+
+@pytest.fixture(scope="module")
+def fitted(world):
+    return fit(world.batches(500, seed=1), (1.0, 0.0), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def catalogue(world):
+    return Catalogue.from_batches(world.batches(2000, seed=1))
+
+
+@pytest.fixture
+def requests(world):
+    return next(world.batches(16, seed=3)())
+
+
+@pytest.fixture
+def prerank(fitted, catalogue):
+    return Prerank.build(fitted, catalogue, "schema-1")
+
+
+def part(catalogue, keep):
+    return Catalogue(catalogue.item_id[keep], catalogue.dense[keep], catalogue.ids[keep])
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_what_is_loaded_answers_as_what_was_saved(kind, fitted, catalogue, requests, tmp_path):
+    towers = fitted.towers
+    some = np.arange(len(catalogue)) < 250
+    old = part(catalogue, some)
+    prerank = Prerank(towers, ItemIndex.build(old.item_id, towers.item_vectors(old), kind), (1.0, 0.0), "schema-1")
+    assert prerank.add_items(catalogue) == 50
+    prerank.save(tmp_path / "prerank")
+    assert sorted(p.name for p in (tmp_path / "prerank").iterdir()) == [
+        "items.faiss", "prerank.json", "prerank.safetensors",
+    ]  # fmt: skip
+    loaded = Prerank.load(tmp_path / "prerank", "schema-1")
+    assert loaded.index.kind == kind and len(loaded.index) == len(catalogue) and loaded.task_weights == (1.0, 0.0)
+    assert loaded.towers.config == towers.config
+    rebuilt = Prerank(towers, prerank.index.merged(), (1.0, 0.0))
+    for n, seen in ((40, None), (5, requests.sequences)):
+        want = rebuilt.candidates(requests, n, seen)
+        assert loaded.candidates(requests, n, seen).tobytes() == want.tobytes()
+        if kind == "flat":
+            assert prerank.candidates(requests, n, seen).tobytes() == want.tobytes()
+    loaded.save(tmp_path / "again")
+    for name in ("items.faiss", "prerank.json", "prerank.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "prerank" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["items.faiss", "prerank.json", "prerank.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
+def test_damage_is_named(name, damage, prerank, tmp_path):
+    folder = prerank.save(tmp_path / "prerank")
+    path = folder / name
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flipped":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :])
+    else:
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    want = FileNotFoundError if (name, damage) == ("prerank.json", "missing") else ArtefactError
+    with pytest.raises(want, match=name.replace(".", r"\.")):
+        Prerank.load(folder)
+
+
+@pytest.mark.parametrize("name", ["items.faiss", "prerank.safetensors"])
+def test_files_of_two_saves_are_not_mixed(name, prerank, catalogue, tmp_path):
+    folder = prerank.save(tmp_path / "one")
+    prerank.rebuild(part(catalogue, np.arange(len(catalogue)) % 2 == 0))
+    other = prerank.save(tmp_path / "two")
+    shutil.copy(other / name, folder / name)
+    with pytest.raises(ArtefactError, match=f"{name}.*of another save"):
+        Prerank.load(folder)
+
+
+def test_another_schema_and_another_format_are_refused(prerank, fitted, catalogue, tmp_path):
+    folder = prerank.save(tmp_path / "prerank")
+    with pytest.raises(SchemaError, match="made for schema 'schema-1'; in use is 'schema-2'"):
+        Prerank.load(folder, "schema-2")
+    assert Prerank.load(folder).schema_hash == "schema-1"
+    with pytest.raises(SchemaError, match="other has schema 'schema-2'"):
+        prerank.swap(Prerank.build(fitted, catalogue, "schema-2"))
+    record = json.loads((folder / "prerank.json").read_text())
+    for change, message in (
+        ({"format_version": 99}, "version 99"),
+        ({"format": "pygrade.FusionPolicy"}, "'pygrade.FusionPolicy'"),
+        ({"config": {**record["config"], "wings": 2}}, "does not fit"),
+        ({"config": {**record["config"], "width": 24}}, "does not fit"),
+        ({"sha256": {}}, "does not fit"),
+    ):
+        (folder / "prerank.json").write_text(json.dumps({**record, **change}))
+        with pytest.raises(ArtefactError, match=message):
+            Prerank.load(folder)
+    with pytest.raises(FileNotFoundError, match="want a directory that"):
+        Prerank.load(tmp_path / "nowhere")
+
+
+def test_a_save_that_fails_leaves_the_old_one(prerank, catalogue, requests, tmp_path, monkeypatch):
+    folder = prerank.save(tmp_path / "prerank")
+    want = prerank.candidates(requests, 10)
+    prerank.rebuild(part(catalogue, np.arange(len(catalogue)) % 2 == 0))
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("faiss.write_index", full)
+    with pytest.raises(OSError, match="no space"):
+        prerank.save(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["prerank"]
+    assert Prerank.load(folder).candidates(requests, 10).tobytes() == want.tobytes()
+
+
+def test_new_items_are_retrievable_without_a_rebuild(fitted, catalogue, requests):
+    some = np.arange(len(catalogue)) % 3 > 0
+    whole = Prerank.build(fitted, catalogue)
+    prerank = Prerank.build(fitted, part(catalogue, some))
+    assert prerank.version == 1
+    assert prerank.add_items(catalogue) == int((~some).sum())
+    assert prerank.version == 2 and prerank.add_items(catalogue) == 0 and prerank.version == 2
+    assert np.array_equal(prerank.candidates(requests, 50), whole.candidates(requests, 50))
+
+
+def test_queries_go_on_through_rebuilds_and_swaps_and_never_see_a_mixture(world, fitted, catalogue, requests):
+    """Even versions hold even items, odd versions odd ones; every answer must be one version's, whole."""
+    even = part(catalogue, np.arange(len(catalogue)) % 2 == 0)
+    odd = part(catalogue, np.arange(len(catalogue)) % 2 == 1)
+    other_towers = fit(world.batches(500, seed=1), (1.0, 0.0), replace(CONFIG, seed=5))
+    one, two = Prerank.build(fitted, even), Prerank.build(other_towers, odd)
+    answers = {one.candidates(requests, 30).tobytes(), two.candidates(requests, 30).tobytes()}
+    answers.add(Prerank.build(fitted, odd).candidates(requests, 30).tobytes())
+    answers.add(Prerank.build(other_towers, even).candidates(requests, 30).tobytes())
+    assert len(answers) == 4
+    served = Prerank.build(fitted, even)
+    stop, wrong, counts = threading.Event(), [], [0, 0, 0]
+    seen_answers: set[bytes] = set()
+
+    def query(worker):
+        while not stop.is_set():
+            try:
+                found = served.candidates(requests, 30).tobytes()
+            except Exception as error:  # the test must see it
+                wrong.append(repr(error))
+                return
+            seen_answers.add(found)
+            counts[worker] += 1
+            if found not in answers:
+                wrong.append("a mixture")
+
+    threads = [threading.Thread(target=query, args=(worker,)) for worker in range(3)]
+    for thread in threads:
+        thread.start()
+    for turn in range(60):
+        (served.rebuild(odd), served.swap(two), served.rebuild(even), served.swap(one))
+        if turn >= 5 and min(counts) >= 5 and len(seen_answers) >= 3:
+            break
+    stop.set()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not wrong and min(counts) > 0 and len(seen_answers) >= 2
+    assert served.version == 1 + 4 * (turn + 1)
+
+
+def test_items_added_by_many_threads_are_all_there(fitted, catalogue):
+    prerank = Prerank.build(fitted, part(catalogue, np.arange(len(catalogue)) < 20))
+    parts = [part(catalogue, np.arange(len(catalogue)) % 8 == k) for k in range(8)]
+    threads = [threading.Thread(target=prerank.add_items, args=(one,)) for one in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(prerank.index) == len(catalogue) and prerank.index.has(catalogue.item_id).all()
+
+
+def test_towers_and_index_must_fit(fitted):
+    with pytest.raises(ValueError, match="index has vectors of width 4; want that of the towers, 16"):
+        Prerank(fitted.towers, ItemIndex.build([1], np.zeros((1, 4))), (1.0,))
