@@ -144,7 +144,8 @@ def _evaluate(args: Evaluate) -> dict[str, Any]:
 
 def _served(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
     _check_schema(policy, logs)
-    return np.asarray(policy.serve(policy.request_inputs(logs.context, logs.predictions, logs.offsets)).numpy())
+    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
+    return np.asarray(policy.serve(inputs, logs.scenario).numpy())
 
 
 def _check_schema(policy: FusionPolicy, logs: Logs) -> None:
@@ -210,7 +211,7 @@ def _abtest(args: Abtest) -> dict[str, Any]:
         if policy.tasks != TASKS or policy.features != FEATURES:
             raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
         name = GRADE if len(policies) == 1 else str(path)
-        arms[name] = policy.serve(policy.request_inputs(requests.context, requests.p_hat)).numpy()
+        arms[name] = policy.serve(policy.request_inputs(requests.context, requests.p_hat), requests.scenario).numpy()
         transforms[name] = policy.config.formula
     say(f"{len(arms)} arms rank {args.requests:,} requests …")
     record = ab_test(world, requests, arms, args.baseline, transform=transforms, seed=args.seed).to_dict()

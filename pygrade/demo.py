@@ -186,8 +186,8 @@ def _arms(
         PRODUCTION: production.numpy(),
         STATIC: result.static_weights.numpy(),
         LINEAR: best_static_weights(data, training.static, bounds=linear.bounds).numpy(),
-        STAGE1: result.stage1_policy.serve(inputs).numpy(),
-        GRADE: result.policy.serve(inputs).numpy(),
+        STAGE1: result.stage1_policy.serve(inputs, requests.scenario).numpy(),
+        GRADE: result.policy.serve(inputs, requests.scenario).numpy(),
     }
     transforms: dict[str, Any] = dict.fromkeys(arms, result.policy.config.formula)
     return arms, transforms | {LINEAR: LINEAR_TRANSFORM}, inputs

@@ -41,7 +41,7 @@ def policy_estimates(
             if drawn.num_requests > 1:
                 inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
                 with torch.no_grad():
-                    alpha = policy.concentration(inputs, policy.exploration_factor(drawn.scenario, len(inputs)))
+                    alpha = policy(inputs, drawn.scenario)
                 found |= drawn_estimates(drawn, alpha.numpy())
         if propensity is not None:
             found |= _positions(policy, logs, values, np.asarray(propensity, np.float64), k)
@@ -69,7 +69,7 @@ def _positions(
 ) -> dict[str, OffPolicyEstimate]:
     inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
     scores = ops.fuse_scores(
-        torch.from_numpy(logs.predictions), policy.serve(inputs), offsets=torch.from_numpy(logs.offsets),
+        torch.from_numpy(logs.predictions), policy.serve(inputs, logs.scenario), offsets=torch.from_numpy(logs.offsets),
         **policy.config.formula,
     )  # fmt: skip
     logged = offpolicy_pages.slot_discount(logs.position, curve)

@@ -255,12 +255,11 @@ class OnlineLearner:
         values = self.config.reward.task_values or drawn.task_values
         rewards = np.add.reduceat(drawn.feedback @ np.array(values), drawn.offsets[:-1])
         inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
-        factor = policy.exploration_factor(drawn.scenario, drawn.num_requests)
         with np.errstate(divide="ignore"):
             logs = np.log(drawn.weights)
         with torch.no_grad():
             both = [
-                offpolicy.Densities(p.concentration(inputs, factor).numpy(), drawn.concentration, logs)
+                offpolicy.Densities(p(inputs, drawn.scenario).numpy(), drawn.concentration, logs)
                 for p in (policy, self.reference)
             ]
         options: dict[str, Any] = {"users": drawn.user_id, "weight_floor": self.config.step.weight_floor}

@@ -9,6 +9,10 @@ the request; it leaves the network and the parametrisation open. Ours, for T tas
 the width of the exploration, f the exploration factor of the request's scenario, 1 by default. The mean α / Σα is what
 is served, projected onto the weight constraints; it does not depend on f, so that exploring more in one scenario does
 not change what exploitation shows there.
+
+Users of whom little is known may be served weights nearer to what their scenario gets (off by default): with n pieces
+of evidence, told by a context feature, and a prior worth m of them, the mean becomes
+(n · mean + m · scenario) / (n + m), Σα and f stay. It acts on what is served and explored, not on what is trained.
 """
 
 import hashlib
@@ -25,10 +29,12 @@ from torch import Tensor, nn
 
 from pygrade.checkpoint import read_json, read_safetensors, to_json, to_safetensors, write_bytes
 
-# Rises where an older reader would serve a newer policy wrongly. Until then keys may be added to `config`: a reader
-# leaves alone what it does not know, and takes what was meant before where one is absent (slope: 1).
-FORMAT_VERSION = 1
+# Rises where an older reader would serve a newer policy wrongly: 2 has an evidence prior; policies without one are
+# written as 1. Else keys may be added to `config`: a reader leaves alone what it does not know, and takes what was
+# meant before where one is absent (slope: 1).
+FORMAT_VERSION = 2
 _INPUT_CLIP = 5.0  # normalised inputs beyond are cut: one broken feature must not take over the weights
+_EVIDENCE_SCALES = ("count", "log", "log1p")
 _TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
 
 
@@ -50,6 +56,11 @@ class PolicyConfig:
     minimum: dict[str, float] = field(default_factory=dict)  # smallest weight of single tasks, above `lower`
     # Factor on the concentration by scenario: below 1 explores more widely, above 1 less.
     scenario_exploration: dict[str, float] = field(default_factory=dict)
+    # Shrinkage of the served weights by evidence. The feature tells n, how much is known of the user: below 0 or NaN
+    # counts as 0.
+    evidence_feature: str = ""  # name of a context feature
+    evidence_scale: str = "count"  # the feature is n (count), log(n) (log) or log(1 + n) (log1p)
+    evidence_prior: float = 0.0  # m ≥ 0, what the scenario's weights are worth in pieces of evidence; 0: off
 
     def __post_init__(self) -> None:
         for name in ("hidden", "slope", "lower", "upper"):  # JSON gives lists
@@ -66,6 +77,10 @@ class PolicyConfig:
                 raise ValueError(f"{name} is {value}; want a positive number")
         if self.transform not in _TRANSFORMS:
             raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(_TRANSFORMS)}")
+        if self.evidence_scale not in _EVIDENCE_SCALES:
+            raise ValueError(f"evidence_scale is {self.evidence_scale!r}; want one of {', '.join(_EVIDENCE_SCALES)}")
+        if not (self.evidence_prior >= 0.0 and math.isfinite(self.evidence_prior)):
+            raise ValueError(f"evidence_prior is {self.evidence_prior}; want a number ≥ 0")
         slopes = self.slope if isinstance(self.slope, tuple) else (self.slope,)
         if not slopes or not all(slope >= 0.0 and math.isfinite(slope) for slope in slopes):
             raise ValueError(f"slope is {self.slope}; want one number ≥ 0 or one per task")
@@ -163,6 +178,8 @@ class FusionPolicy(nn.Module):
             raise ValueError("tasks is empty; want at least one")
         if isinstance(config.slope, tuple) and len(config.slope) != count:
             raise ValueError(f"slope has {len(config.slope)} numbers; want one, or {count}, one per task")
+        if config.evidence_prior and config.evidence_feature not in self.features:
+            raise ValueError(f"evidence_feature is {config.evidence_feature!r}; want one of {', '.join(self.features)}")
         size = len(self.features) + (2 * count if config.prediction_features else 0)
         if size == 0:
             raise ValueError("there are no features and prediction_features is off; the policy needs an input")
@@ -200,10 +217,12 @@ class FusionPolicy(nn.Module):
 
     @property
     def version(self) -> str:
-        """First 12 hex digits of a sha256 of the tensors: equal policies, equal versions."""
+        """First 12 hex digits of a sha256 of the tensors and the evidence prior: equal policies, equal versions."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        if self.config.evidence_prior:
+            digest.update(b"evidence_prior" + np.float32(self.config.evidence_prior).tobytes())
         return digest.hexdigest()[:12]
 
     @property
@@ -290,14 +309,33 @@ class FusionPolicy(nn.Module):
         alpha = self.concentration_floor + self.config.total_concentration * share
         return alpha if factor is None else alpha * factor[:, None]
 
+    def shrinkage(self, inputs: Tensor) -> Tensor:
+        """m / (n + m) [B] of raw inputs [B, D]: the share of the scenario's weights in what is served."""
+        prior = self.config.evidence_prior
+        if not prior:
+            return inputs.new_zeros(len(inputs))
+        told = inputs[:, self.features.index(self.config.evidence_feature)]
+        count = {"count": told, "log": told.exp(), "log1p": told.exp() - 1.0}[self.config.evidence_scale]
+        return prior / (torch.where(count > 0.0, count, 0.0) + prior)
+
+    def _shrunk(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None) -> Tensor:
+        """α [B, T] with its mean shrunk by evidence."""
+        alpha = self.concentration(inputs)
+        if not self.config.evidence_prior:
+            return alpha
+        names = [None] * len(alpha) if scenario is None else [str(name) for name in scenario]
+        target = torch.stack([self.fallback_weights(name) for name in names]) if names else alpha
+        share = self.shrinkage(inputs)[:, None]
+        return alpha + share * (alpha.sum(-1, keepdim=True) * target - alpha)
+
     def forward(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None = None) -> Tensor:
-        """α [B, T] of raw inputs [B, D], exploring as the scenarios [B] (names) say."""
-        return self.concentration(inputs, self.exploration_factor(scenario, inputs.shape[0]))
+        """α [B, T] of raw inputs [B, D] that is explored with in the scenarios [B] (names)."""
+        return self._shrunk(inputs, scenario) * self.exploration_factor(scenario, inputs.shape[0])[:, None]
 
     @torch.no_grad()
-    def serve(self, inputs: Tensor) -> Tensor:
-        """Weights [B, T] to rank with: the Dirichlet mean, projected onto the constraints."""
-        alpha = self.concentration(inputs)
+    def serve(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None = None) -> Tensor:
+        """Weights [B, T] to rank with in the scenarios [B] (names): the mean of α, projected onto the constraints."""
+        alpha = self._shrunk(inputs, scenario)
         return project_weights(alpha / alpha.sum(-1, keepdim=True), self.bounds)
 
     def schema_hash(self) -> str:
@@ -315,7 +353,7 @@ class FusionPolicy(nn.Module):
         content = to_safetensors(self.state_dict())
         record = {
             "format": "pygrade.FusionPolicy",
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if self.config.evidence_prior else 1,
             "tasks": self.tasks,
             "features": self.features,
             "scenarios": self.scenarios,
@@ -354,10 +392,10 @@ class FusionPolicy(nn.Module):
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; want a directory that FusionPolicy.save wrote")
         record = read_json(path)
-        if record.get("format") != "pygrade.FusionPolicy" or record.get("format_version") != FORMAT_VERSION:
+        if record.get("format") != "pygrade.FusionPolicy" or record.get("format_version") not in (1, FORMAT_VERSION):
             raise ValueError(
                 f"{path} is {record.get('format')!r} version {record.get('format_version')!r}; "
-                f"this pygrade reads pygrade.FusionPolicy version {FORMAT_VERSION}"
+                f"this pygrade reads pygrade.FusionPolicy version 1 or {FORMAT_VERSION}"
             )
         try:
             known = {item.name for item in fields(PolicyConfig)}

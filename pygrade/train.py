@@ -23,17 +23,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade import ops
 from pygrade.baselines import CemConfig, best_static_weights
 from pygrade.logs import Logs
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, project_weights
 from pygrade.progress import track
 from pygrade.reward import CompositeReward, RewardConfig, RewardData
 from pygrade.run import Run, logger
 
-_SCENARIO_REQUESTS = 200  # a scenario with fewer gets no fallback weights of its own
+_SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
 OnStep = Callable[[str, int], None]
 
 
@@ -328,11 +329,14 @@ def train(
             train_stage1(data, policy, config.stage1, run, config.seed)
             first = copy.deepcopy(policy)
             train_stage2(data, policy, config.stage2, run, config.seed)
+            for trained in (first, policy):
+                trained.set_static_weights(static, _scenario_weights(logs, data, trained, static))
             seconds = time.perf_counter() - started
-            summary = _summary(data, config, run, static, first, policy) | {"seconds": seconds}
+            summary = _summary(data, config, run, static, first, policy, logs.scenario) | {"seconds": seconds}
         for trained, name in ((first, "stage1"), (policy, "policy")):
-            trained.cpu().set_static_weights(static.cpu(), _scenario_weights(logs, data, trained))
-            trained.save(directory / name, extra={"trained_on": logs.num_requests, "seed": config.seed, "stage": name})
+            trained.cpu().save(
+                directory / name, extra={"trained_on": logs.num_requests, "seed": config.seed, "stage": name}
+            )
         summary["version"] = policy.version
         run.write_summary(summary)
     return TrainResult(policy.eval(), first.eval(), static.cpu(), summary)
@@ -360,18 +364,28 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _scenario_weights(logs: Logs, data: RewardData, policy: FusionPolicy) -> dict[str, Tensor]:
-    """Mean of the served weights by scenario, for scenarios with enough requests."""
+@torch.no_grad()
+def _scenario_weights(logs: Logs, data: RewardData, policy: FusionPolicy, static: Tensor) -> dict[str, Tensor]:
+    """By scenario, the mean of the policy's weights, shrunk to the static ones where its requests are few."""
     if logs.scenario is None:
         return {}
-    served = policy.serve(data.inputs.cpu())
-    names, counts = np.unique(logs.scenario, return_counts=True)
-    chosen = [str(name) for name, count in zip(names, counts, strict=True) if count >= _SCENARIO_REQUESTS]
-    return {name: served[torch.from_numpy(logs.scenario == name)].mean(0) for name in chosen}
+    alpha = policy.concentration(data.inputs)
+    own = project_weights(alpha / alpha.sum(-1, keepdim=True), policy.bounds)
+    total = {str(name): own[torch.from_numpy(logs.scenario == name)] for name in np.unique(logs.scenario)}
+    return {
+        name: (rows.sum(0) + _SCENARIO_PRIOR * static.to(rows)) / (len(rows) + _SCENARIO_PRIOR)
+        for name, rows in total.items()
+    }
 
 
 def _summary(
-    data: RewardData, config: TrainConfig, run: Run, static: Tensor, first: FusionPolicy, last: FusionPolicy
+    data: RewardData,
+    config: TrainConfig,
+    run: Run,
+    static: Tensor,
+    first: FusionPolicy,
+    last: FusionPolicy,
+    scenario: NDArray[Any] | None,
 ) -> dict[str, Any]:
     """What a user asks first: did it learn, was there signal, did it stay near the reference, is it stable."""
     every = torch.arange(data.num_requests, device=data.scores.device)
@@ -391,8 +405,8 @@ def _summary(
         # in-sample: on the very log that was trained on
         "served": {
             "static": served(static.expand(data.num_requests, -1)),
-            "stage1": served(first.serve(data.inputs)),
-            "stage2": served(last.serve(data.inputs)),
+            "stage1": served(first.serve(data.inputs, scenario)),
+            "stage2": served(last.serve(data.inputs, scenario)),
         },
         "resumed_from": run.resumed_from,
     }

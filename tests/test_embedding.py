@@ -25,7 +25,9 @@ def library() -> Path:
 
 @pytest.fixture
 def policy(tmp_path):
-    made = FusionPolicy(PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}), TASKS, FEATURES, seed=3)
+    evidence = {"evidence_feature": "intent", "evidence_scale": "log1p", "evidence_prior": 0.5}
+    config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, **evidence)
+    made = FusionPolicy(config, TASKS, FEATURES, seed=3)
     made.head.weight.data.mul_(40)
     made.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
     made.save(tmp_path / "policy")

@@ -43,6 +43,35 @@ def test_scenario_scales_exploration_but_not_what_is_served() -> None:
     assert torch.allclose(scaled / scaled.sum(-1, keepdim=True), plain / plain.sum(-1, keepdim=True))
 
 
+@pytest.mark.parametrize("scale", ["count", "log", "log1p"])
+def test_little_evidence_is_served_the_scenario_s_weights(scale: str) -> None:
+    options = {"evidence_feature": "intent", "evidence_scale": scale, "evidence_prior": 3.0}
+    policy, plain = make_policy(**options), make_policy()
+    for one in (policy, plain):
+        one.head.weight.data.mul_(50)
+        one.set_static_weights(torch.tensor([0.2, 0.3, 0.5]), {"feed": torch.tensor([0.6, 0.3, 0.1])})
+    count = torch.tensor([0.0, 1.0, 3.0, 12.0, float("nan"), 9.0])
+    told = {"count": count, "log": count.log(), "log1p": count.log1p()}[scale]
+    inputs = torch.randn(6, policy.num_inputs, generator=torch.Generator().manual_seed(0))
+    inputs[:, 1] = told
+    scenario = np.array(["feed", "feed", "feed", "other", "feed", "other"])
+    share = torch.tensor([1.0, 3 / 4, 3 / 6, 3 / 15, 1.0, 3 / 12])[:, None]
+    target = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])[[0, 0, 0, 1, 0, 1]]
+    expected = (1 - share) * plain.serve(inputs) + share * target
+    torch.testing.assert_close(policy.serve(inputs, scenario), expected, rtol=1e-5, atol=1e-6)
+    explored = policy(inputs, scenario)
+    torch.testing.assert_close(explored.sum(-1), plain(inputs).sum(-1))
+    torch.testing.assert_close(explored / explored.sum(-1, keepdim=True), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(policy.concentration(inputs), plain.concentration(inputs))  # what is trained
+
+
+def test_evidence_without_a_scenario_leads_to_the_global_weights() -> None:
+    policy = make_policy(evidence_feature="intent", evidence_prior=1e9)
+    policy.set_static_weights(torch.tensor([0.2, 0.3, 0.5]), {"feed": torch.tensor([0.6, 0.3, 0.1])})
+    served = policy.serve(torch.ones(2, policy.num_inputs))
+    torch.testing.assert_close(served, torch.tensor([[0.2, 0.3, 0.5]]).expand(2, 3))
+
+
 def test_seed_fixes_bits_and_leaves_global_generator() -> None:
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
@@ -140,6 +169,11 @@ def test_served_weights_always_comply() -> None:
         ({"concentration_floor": 0.0}, "concentration_floor"),
         ({"scenario_exploration": {"feed": 0.0}}, "feed"),
         ({"transform": "cube"}, "cube"),
+        ({"evidence_prior": -1.0}, "evidence_prior is -1.0"),
+        ({"evidence_prior": float("inf")}, "evidence_prior is inf"),
+        ({"evidence_prior": 1.0}, "evidence_feature is ''; want one of hour, intent"),
+        ({"evidence_prior": 1.0, "evidence_feature": "age"}, "evidence_feature is 'age'"),
+        ({"evidence_scale": "root"}, "evidence_scale is 'root'; want one of count, log, log1p"),
         ({"slope": -1.0}, "slope is -1.0"),
         ({"slope": (1.0, float("inf"))}, "slope is"),
     ],
@@ -204,6 +238,16 @@ def test_mixed_files_of_two_saves_are_refused(saved) -> None:
     (saved[1].parent / "other" / "policy.safetensors").rename(saved[1] / "policy.safetensors")
     with pytest.raises(ValueError, match="of another save"):
         FusionPolicy.load(saved[1])
+
+
+def test_the_format_rises_only_with_an_evidence_prior(saved, tmp_path) -> None:
+    assert json.loads((saved[1] / "policy.json").read_text())["format_version"] == 1
+    made = [make_policy(7, evidence_feature="hour", evidence_prior=prior) for prior in (0.0, 2.0, 3.0)]
+    assert len({policy.version for policy in made}) == 3 and made[0].version == make_policy(7).version
+    made[1].save(tmp_path)
+    assert json.loads((tmp_path / "policy.json").read_text())["format_version"] == 2
+    loaded = FusionPolicy.load(tmp_path)
+    assert loaded.config == made[1].config and loaded.version == made[1].version
 
 
 def test_newer_format_is_refused(saved) -> None:

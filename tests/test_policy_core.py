@@ -40,6 +40,10 @@ CASES = {
     "no prediction features": {"prediction_features": False, "hidden": (130,), "transform": "rank"},
     "scenarios": {"scenario_exploration": {"search": 0.5, "feed": 2.0}, "concentration_floor": 0.7, "hidden": (16,)},
     "product": {"transform": "log1p", "slope": (0.0, 2.5, 30.0)},
+    "evidence": {"evidence_feature": "hour", "evidence_prior": 0.7, "scenario_exploration": {"search": 0.5}},
+    "evidence, log": {"evidence_feature": "hour", "evidence_scale": "log", "evidence_prior": 2.0, "upper": 0.4},
+    "evidence, log1p": {"evidence_feature": "hour", "evidence_scale": "log1p", "evidence_prior": 1.0},
+    "no evidence": {"evidence_feature": "intent", "evidence_prior": 0.1},
     "tight box": {"lower": (0.2, 0.3, 0.1), "upper": 0.5, "minimum": {"order": 0.15}, "scale": 900.0},
     "wide": {"tasks": tuple(f"t{i}" for i in range(64)), "features": (), "lower": 0.0, "upper": 1.0},
 }
@@ -64,9 +68,10 @@ def test_forward_agrees_with_torch(case, rows, tmp_path):
         expected = policy.request_inputs(context[None], predictions[None])
         np.testing.assert_allclose(inputs, expected[0].numpy(), rtol=1e-6, atol=1e-6, equal_nan=True)
         with torch.no_grad():
-            alpha = policy(expected, None if scenario is None else [scenario])[0].numpy()
+            names = None if scenario is None else [scenario]
+            alpha = policy(expected, names)[0].numpy()
         np.testing.assert_allclose(concentration, alpha, rtol=1e-5)
-        np.testing.assert_allclose(weights, policy.serve(expected)[0].numpy(), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(weights, policy.serve(expected, names)[0].numpy(), rtol=1e-5, atol=1e-7)
         low, high = policy.bounds.numpy()
         assert ((weights >= low) & (weights <= high)).all()
         assert abs(weights.astype(float).sum() - 1) < 1e-6
@@ -112,7 +117,11 @@ def edit(folder, **changes):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"format_version": 2}, "version"),
+        ({"format_version": 3}, "version"),
+        ({"evidence_prior": -1}, "evidence_prior"),
+        ({"evidence_prior": 1}, "'evidence_feature' is not a feature"),
+        ({"evidence_prior": 1, "evidence_feature": "hour", "evidence_scale": "root"}, "evidence_scale"),
+        ({"evidence_prior": 1, "evidence_feature": 3}, "evidence_feature"),
         ({"format": "other"}, "other"),
         ({"features": ["hour", "other"]}, "schema_hash"),
         ({"transform": "log"}, "schema_hash"),

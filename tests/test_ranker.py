@@ -41,6 +41,24 @@ def test_a_page_is_the_reference_ranking_under_the_served_weights(policy, reques
     assert not page.fallback.any() and not page.explored.any()
 
 
+def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_density(policy, requests):
+    context, predictions = requests
+    context[:, 1] = [0.0, 1.0, 4.0, -2.0]
+    config = PolicyConfig(hidden=(8,), evidence_feature="b", evidence_prior=1.0)
+    made = FusionPolicy(config, TASKS, FEATURES)
+    made.load_state_dict(policy.state_dict() | {"scenario_table": made.scenario_table})
+    made.set_static_weights(policy.static_weights, policy.scenario_weights)
+    page = BlendedRanker(made).rank(context, predictions, 5, scenario="search")
+    own = BlendedRanker(policy).rank(context, predictions, 5).weights
+    share = np.array([1.0, 0.5, 0.2, 1.0])[:, None]
+    expected = share * np.array([0.1, 0.6, 0.3]) + (1 - share) * own
+    np.testing.assert_allclose(page.weights, expected, rtol=1e-5)
+    assert not page.fallback.any()
+    drawn = BlendedRanker(made, seed=1).rank(context, predictions, 5, scenario="search", explore=True)
+    alpha = made(made.request_inputs(context, predictions), ["search"] * 4).detach().numpy()
+    np.testing.assert_allclose(drawn.concentration, alpha, rtol=1e-5)
+
+
 @pytest.mark.parametrize("slope", [3.0, (0.0, 2.5, 30.0)])
 def test_a_product_form_goes_through_the_artefact(requests, tmp_path, slope):
     context, predictions = requests

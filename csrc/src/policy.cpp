@@ -96,6 +96,16 @@ void Policy::request_inputs(std::span<const float> context, std::span<const floa
   }
 }
 
+// m / (n + m): the share of the scenario's weights in what is served.
+float Policy::shrinkage(std::span<const float> inputs) const {
+  float count = inputs[evidence_input_];
+  if (evidence_scale_ != Evidence::count) {
+    PYGRADE_KERNELS(policy_kernels).exp(&count, 1);
+    if (evidence_scale_ == Evidence::log1p) count -= 1.0f;
+  }
+  return evidence_prior_ / ((count > 0.0f ? count : 0.0f) + evidence_prior_);
+}
+
 void Policy::evaluate(std::span<const float> inputs, std::optional<std::string_view> scenario, Workspace& workspace,
                       std::span<float> concentration, std::span<float> weights) const {
   const std::size_t tasks = tasks_.size();
@@ -124,6 +134,13 @@ void Policy::evaluate(std::span<const float> inputs, std::optional<std::string_v
   for (std::size_t t = 0; t < tasks; ++t) total += x[t];
   float sum = 0.0f;
   for (std::size_t t = 0; t < tasks; ++t) sum += weights[t] = floor_ + total_ * (x[t] / total);
+  if (evidence_prior_ > 0.0f) {
+    const float share = shrinkage(inputs);
+    const auto target = fallback(scenario).weights;
+    float shrunk = 0.0f;
+    for (std::size_t t = 0; t < tasks; ++t) shrunk += weights[t] += share * (sum * target[t] - weights[t]);
+    sum = shrunk;
+  }
   float factor = 1.0f;
   for (std::size_t s = 0; scenario && s < explored_scenarios_.size(); ++s)
     if (explored_scenarios_[s] == *scenario) factor = exploration_[s];

@@ -19,6 +19,7 @@ using detail::Json;
 constexpr std::uintmax_t max_file = std::uintmax_t{1} << 30;
 constexpr std::int64_t max_width = 1 << 16;
 constexpr std::size_t max_layers = 64;
+constexpr std::string_view evidence_scales[] = {"count", "log", "log1p"};  // in the enum's order
 constexpr std::string_view transforms[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};
 
 Bytes read_file(const fs::path& path) {
@@ -40,9 +41,9 @@ Json read_record(std::string_view text, const std::string& path) {
     if (record.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
     const std::string& format = record.string_at("format");
     const double version = record.finite_at("format_version");
-    if (format != "pygrade.FusionPolicy" || version != static_cast<double>(Policy::format_version))
+    if (format != "pygrade.FusionPolicy" || (version != 1.0 && version != static_cast<double>(Policy::format_version)))
       throw detail::JsonError("it is " + detail::json_quote(format) + " of version " + std::to_string(version) +
-                              "; this pygrade reads pygrade.FusionPolicy version 1");
+                              "; this pygrade reads pygrade.FusionPolicy version 1 or 2");
     return record;
   } catch (const detail::JsonError& error) {
     throw ArtefactError(path + ": " + error.what());
@@ -65,12 +66,16 @@ std::string schema_text(const Policy& policy, bool prediction_features) {
 
 std::string sha256_text(std::string_view text) { return detail::sha256_hex(std::as_bytes(std::span(text))); }
 
-// As FusionPolicy.version: sha256 over the name and the bytes of every tensor, by name.
-std::string version_of(std::span<const detail::TensorView> tensors) {
+// As FusionPolicy.version: sha256 over the name and the bytes of every tensor, by name, then of the evidence prior.
+std::string version_of(std::span<const detail::TensorView> tensors, float evidence_prior) {
   detail::Sha256 digest;
   for (const auto& tensor : tensors) {
     digest.update(std::as_bytes(std::span(tensor.name)));
     digest.update(tensor.bytes);
+  }
+  if (evidence_prior > 0.0f) {
+    digest.update(std::as_bytes(std::span(std::string_view("evidence_prior"))));
+    digest.update(std::as_bytes(std::span(&evidence_prior, 1)));
   }
   return digest.hex().substr(0, 12);
 }
@@ -129,6 +134,7 @@ class PolicyReader {
     p.floor_ = static_cast<float>(chosen ? positive(config, "concentration_floor")
                                          : 0.3 / static_cast<double>(p.tasks_.size()));
     exploration(config.object_at("scenario_exploration"));
+    evidence(config);
     p.schema_hash_ = sha256_text(schema_text(p, p.prediction_features_)).substr(0, 16);
     if (const std::string& wanted = record.string_at("schema_hash"); wanted != p.schema_hash_)
       throw detail::JsonError("'schema_hash' is " + detail::json_quote(wanted) + "; tasks, features and formula give " +
@@ -159,6 +165,22 @@ class PolicyReader {
     for (const std::string& name : table.keys)
       policy_->exploration_.push_back(static_cast<float>(positive(table, name)));
     policy_->explored_scenarios_ = table.keys;
+  }
+
+  // Off where the file is older than the keys.
+  void evidence(const Json& config) {
+    Policy& p = *policy_;
+    if (config.find("evidence_prior") == nullptr) return;
+    p.evidence_prior_ = static_cast<float>(config.finite_at("evidence_prior"));
+    if (!(p.evidence_prior_ >= 0.0f && std::isfinite(p.evidence_prior_)))
+      throw detail::JsonError("'evidence_prior' is not a number ≥ 0");
+    if (p.evidence_prior_ == 0.0f) return;
+    const auto scale = std::ranges::find(evidence_scales, config.string_at("evidence_scale"));
+    if (scale == std::end(evidence_scales)) throw detail::JsonError("'evidence_scale' is not count, log or log1p");
+    p.evidence_scale_ = static_cast<Policy::Evidence>(scale - std::begin(evidence_scales));
+    const auto feature = std::ranges::find(p.features_, config.string_at("evidence_feature"));
+    if (feature == p.features_.end()) throw detail::JsonError("'evidence_feature' is not a feature of the policy");
+    p.evidence_input_ = static_cast<std::size_t>(feature - p.features_.begin());
   }
 
   std::int64_t inputs() const {
@@ -193,7 +215,7 @@ class PolicyReader {
     add_layer(take("head.weight", {tasks, size}), take("head.bias", {tasks}), size);
     if (used != tensors.size()) throw detail::SafetensorsError("there are tensors that the policy does not have");
     check_bounds();
-    p.version_ = version_of(tensors);
+    p.version_ = version_of(tensors, p.evidence_prior_);
   }
 
   // weight[outputs, inputs] as torch has it.

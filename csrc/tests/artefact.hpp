@@ -22,6 +22,7 @@ struct Artefact {
   bool prediction_features = true;
   std::string slope = "1.0";
   std::string exploration = "{\"search\": 0.5}";
+  std::string evidence_feature = "intent", evidence_scale = "count", evidence_prior = "0.0";
   std::map<std::string, std::string> replaced;  // values of the JSON, as JSON text, by key
   unsigned seed = 1;
 
@@ -110,9 +111,12 @@ struct Artefact {
                                                  {"epsilon", "0.001"},
                                                  {"slope", slope},
                                                  {"prediction_features", prediction_features ? "true" : "false"},
-                                                 {"scenario_exploration", exploration}};
+                                                 {"scenario_exploration", exploration},
+                                                 {"evidence_feature", detail::json_quote(evidence_feature)},
+                                                 {"evidence_scale", detail::json_quote(evidence_scale)},
+                                                 {"evidence_prior", evidence_prior}};
     std::map<std::string, std::string> record = {{"format", "\"pygrade.FusionPolicy\""},
-                                                 {"format_version", "1"},
+                                                 {"format_version", evidence_prior == "0.0" ? "1" : "2"},
                                                  {"tasks", names(tasks)},
                                                  {"features", names(features)},
                                                  {"scenarios", "[\"search\"]"},

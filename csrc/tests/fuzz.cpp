@@ -210,6 +210,8 @@ bool run_policy(Random& random) {
     for (unsigned i = 0; i < made.size(); ++i) {
       made[i].artefact.hidden.assign(1, 4);
       made[i].artefact.seed = i;
+      if (i % 2 == 1) made[i].artefact.evidence_prior = "0.5";
+      if (i == 3) made[i].artefact.evidence_scale = "log1p";
       made[i].artefact.draw();
       made[i].json = made[i].artefact.json();
       made[i].tensors = made[i].artefact.safetensors();

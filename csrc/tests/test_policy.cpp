@@ -119,6 +119,37 @@ TEST(scenarios_scale_the_concentration_and_not_the_weights) {
   CHECK(!policy->fallback({}).of_scenario);
 }
 
+TEST(little_evidence_is_served_the_scenario_s_weights) {
+  const std::vector<float> predictions = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
+  Artefact artefact;
+  artefact.draw().tensors["static_weights"].values = {0.2f, 0.3f, 0.5f};
+  artefact.tensors["scenario_table"].values = {0.6f, 0.3f, 0.1f};
+  artefact.tensors["bounds"].values = {0, 0, 0, 1, 1, 1};  // nothing to project
+  const auto plain = parse(artefact);
+  artefact.evidence_prior = "2";
+  for (const std::string scale : {"count", "log", "log1p"}) {
+    artefact.evidence_scale = scale;
+    const auto policy = parse(artefact);
+    CHECK(policy->version() != plain->version());
+    for (const float count : {0.0f, 2.0f, 6.0f, -1.0f, missing}) {
+      const float told = scale == "count" ? count : scale == "log" ? std::log(count) : std::log1p(count);
+      for (const std::string_view scenario : {"search", "other"}) {
+        const auto& target = artefact.tensors.at(scenario == "search" ? "scenario_table" : "static_weights").values;
+        const auto before = evaluate(*plain, {1, told}, predictions, scenario);
+        const auto after = evaluate(*policy, {1, told}, predictions, scenario);
+        const float share = 2.0f / (2.0f + (count > 0.0f ? count : 0.0f));
+        float total = 0.0f;
+        for (const float a : before.concentration) total += a;
+        for (std::size_t t = 0; t < 3; ++t) {
+          CHECK_NEAR(after.weights[t], share * target[t] + (1.0f - share) * before.weights[t], 2e-6);
+          CHECK_NEAR(after.concentration[t], share * total * target[t] + (1.0f - share) * before.concentration[t],
+                     2e-5);
+        }
+      }
+    }
+  }
+}
+
 TEST(projection_complies_and_keeps_what_complies) {
   const std::vector<float> low = {0.05f, 0.1f, 0.0f};
   const std::vector<float> high = {0.5f, 0.7f, 0.3f};
@@ -147,6 +178,10 @@ TEST(every_instruction_set_gives_these_bits) {
   };
   check(result.inputs, "0039daa7c90f1bf9");
   check(result.concentration, "687e189460dc21d7");
+  Artefact shrunk;
+  shrunk.evidence_scale = "log1p";
+  shrunk.evidence_prior = "0.3";
+  check(evaluate(*policy_of(shrunk), {-1, 0.25f}, predictions, "search").concentration, "368cce79e6d6e642");
 }
 
 TEST(files_are_read_and_told_apart) {
@@ -174,7 +209,7 @@ TEST(what_does_not_fit_is_named) {
     artefact.replaced[key] = value;
     CHECK_THROWS(ArtefactError, reason, policy_of(artefact));
   };
-  refused("format_version", "2", "policy.json: it is \"pygrade.FusionPolicy\" of version 2");
+  refused("format_version", "3", "policy.json: it is \"pygrade.FusionPolicy\" of version 3");
   refused("features", "[\"a\"]", "schema_hash");
   refused("tasks", "[]", "'tasks' has 0 names");
   refused("hidden", "[8]", "\"head.weight\" is [3, 5]; want [3, 8]");
@@ -186,6 +221,18 @@ TEST(what_does_not_fit_is_named) {
   refused("slope", "[1, 2, -1]", "'slope' holds something that is not a number");
   refused("slope", "1e39", "'slope' holds something that is not a number");
   refused("slope", "null", "'slope' holds something that is not a number");
+  refused("evidence_prior", "-1", "'evidence_prior' is not a number");
+  refused("evidence_prior", "1e39", "'evidence_prior' is not a number");
+  refused("evidence_prior", "NaN", "'evidence_prior' is not finite");
+  const auto evidence = [](const std::string& feature, const std::string& scale, const std::string& reason) {
+    Artefact artefact;
+    artefact.evidence_prior = "1";
+    artefact.evidence_feature = feature;
+    artefact.evidence_scale = scale;
+    CHECK_THROWS(ArtefactError, reason, policy_of(artefact));
+  };
+  evidence("age", "count", "'evidence_feature' is not a feature");
+  evidence("intent", "root", "'evidence_scale' is not");
   refused("epsilon", "Infinity", "'epsilon' is not finite");
   refused("sha256", "\"0\"", "policy/policy.safetensors has sha256");
   refused("scenarios", "[]", "scenario_table");

@@ -128,7 +128,7 @@ class Bench:
             alpha = policy.concentration(inputs)
             mean = alpha / alpha.sum(-1, keepdim=True)
         return Served(
-            policy.serve(inputs).numpy(), policy.config.transform, proposed=mean.numpy(),
+            policy.serve(inputs, requests.scenario).numpy(), policy.config.transform, proposed=mean.numpy(),
             bounds=policy.bounds.numpy(), figures=dict(figures or {}),
         )  # fmt: skip
 

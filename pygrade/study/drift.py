@@ -131,10 +131,8 @@ def _probe(bench: Bench, policy: FusionPolicy, reference: FusionPolicy, interval
     """Closed-form lift over the reference at this time, in per cent, on test requests."""
     requests = bench.world.requests(_PROBE, 2, "test", time)
     inputs = policy.request_inputs(requests.context, requests.p_hat)
-    value = [
-        bench.world.expected(
-            requests, rank_pages(requests.p_hat, p.serve(inputs).numpy(), bench.world.config.page_size)
-        ).value.mean()
-        for p in (policy, reference)
-    ]
+    value = []
+    for p in (policy, reference):
+        pages = rank_pages(requests.p_hat, p.serve(inputs, requests.scenario).numpy(), bench.world.config.page_size)
+        value.append(bench.world.expected(requests, pages).value.mean())
     return {f"lift_{interval:02d}": float(100 * (value[0] / value[1] - 1))}

@@ -36,7 +36,7 @@ def estimates(bench: Bench, options: Options) -> Served:
     log = SimulateConfig()
     logged = torch.from_numpy(log.concentration * bench.production).float().expand(len(requests), -1)
     truths = {"logged": _explored(bench, requests, logged.contiguous(), options["draws"])}
-    served = _value(bench, requests, policy.serve(inputs).numpy())
+    served = _value(bench, requests, policy.serve(inputs, requests.scenario).numpy())
     truths |= {"position": served, "position, model": served}
     explored = _explored(bench, requests, alpha, options["draws"])
     drawn = bench.logs.select(np.flatnonzero(bench.logs.exploration == "dirichlet"))

@@ -28,7 +28,15 @@ from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Setting
 from pygrade.train import TrainConfig
 
 FORMAT = 1
-_YOUNGER = (("policy", "slope"), ("reward", "prior_calibration"), ("reward", "guards"), ("stage2", "guard_rate"))
+_YOUNGER = (
+    ("policy", "slope"),
+    ("policy", "evidence_feature"),
+    ("policy", "evidence_scale"),
+    ("policy", "evidence_prior"),
+    ("reward", "prior_calibration"),
+    ("reward", "guards"),
+    ("stage2", "guard_rate"),
+)
 _SEEDLESS = ("fixed", "static", "estimates")  # kinds that no training seed changes
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40

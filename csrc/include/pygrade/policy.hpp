@@ -30,7 +30,7 @@ class PYGRADE_API ArtefactMissing : public ArtefactError {
 // Immutable: any number of threads may use one at once. Its tasks are at most 64.
 class PYGRADE_API Policy {
  public:
-  static constexpr std::int64_t format_version = 1;
+  static constexpr std::int64_t format_version = 2;  // the newest that is read; 1 is, too
   static constexpr std::size_t max_tasks = 64;
 
   // Reads a directory that FusionPolicy.save wrote, also the middle state that a process killed while saving leaves.
@@ -69,7 +69,8 @@ class PYGRADE_API Policy {
                       std::span<float> inputs) const;
 
   // Raw inputs → concentration[T] under the scenario's exploration factor (none or unknown: 1), and the weights[T] to
-  // serve: the Dirichlet mean, projected onto the weight constraints. Equal bits on every instruction set.
+  // serve: the Dirichlet mean, projected onto the weight constraints. With an evidence prior the mean is shrunk towards
+  // what `fallback(scenario)` gives. Equal bits on every instruction set.
   void evaluate(std::span<const float> inputs, std::optional<std::string_view> scenario, Workspace& workspace,
                 std::span<float> concentration, std::span<float> weights) const;
 
@@ -83,6 +84,7 @@ class PYGRADE_API Policy {
   };
 
   Policy() = default;
+  float shrinkage(std::span<const float> inputs) const;
 
   std::vector<std::string> tasks_, features_, scenarios_;
   std::string version_, schema_hash_, transform_;
@@ -91,6 +93,9 @@ class PYGRADE_API Policy {
   std::vector<float> slope_;  // [T]
   float floor_ = 0.0f;
   float total_ = 0.0f;
+  enum class Evidence { count, log, log1p } evidence_scale_ = Evidence::count;
+  std::size_t evidence_input_ = 0;  // the feature that tells it
+  float evidence_prior_ = 0.0f;     // 0: no shrinkage
   bool prediction_features_ = true;
   std::vector<float> input_mean_, input_std_;
   std::vector<float> lower_, upper_, static_weights_;  // [T] each
