@@ -59,7 +59,7 @@ class LmdbStore(Store):
     dropped versions took is used again, so it stays near the size of the versions that are kept at once.
 
     A write is on the disk when the call returns, the last one perhaps not yet when the power fails. A process that
-    forks opens its stores afterwards.
+    forks opens its stores afterwards, or spawns instead.
     """
 
     def __init__(self, path: Path, create: bool = False, max_bytes: int | None = None) -> None:
@@ -129,6 +129,7 @@ class LmdbStore(Store):
             txn.put(_NEXT, (int.from_bytes(number, "big") + 1).to_bytes(4, "big"))
             txn.put(_VERSION + number, b"f" + version.encode())
 
+        self._file.forget_killed_readers()
         self._file.write(change)
         self._remove_dropped()
 

@@ -1,6 +1,8 @@
 """One LMDB file, opened once a process: transactions that let its map grow, and errors by name."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ from pygrade.stores.errors import NotAStoreError, StoreCorruptError, StoreError,
 T = TypeVar("T")
 
 FIRST_MAP = 64 << 20  # bytes; doubles when it is full
-_LOOSE = 1 << 20  # bytes: LMDB need not write the last pages of a file when they are free
+# A compacting copy reads every page that is in use, those of the free list too.
+_READ_ALL = "import lmdb, os, sys; lmdb.open(sys.argv[1]).copyfd(os.open(os.devnull, os.O_WRONLY), compact=True)"
 
 
 class LmdbFile:
@@ -25,11 +28,12 @@ class LmdbFile:
     @classmethod
     def open(cls, path: Path, url: str, max_bytes: int | None) -> "LmdbFile":
         with cls._lock:
-            status = path.stat()
-            file = cls._opened.get((status.st_dev, status.st_ino))
-            if file is None or file._process != os.getpid():
-                file = cls(path, url, max_bytes, (status.st_dev, status.st_ino))
-                cls._opened[file._place] = file
+            status = (path / "data.mdb").stat()
+            place = (status.st_dev, status.st_ino)
+            file = cls._opened.get(place)
+            if file is None:
+                file = cls._opened[place] = cls(path, url, max_bytes, place)
+            file._check_process()  # closing the parent's copy here would free what the parent reads
             file._users += 1
             return file
 
@@ -38,7 +42,7 @@ class LmdbFile:
         self._url, self._place, self._max_bytes = url, place, max_bytes
         self._process, self._users = os.getpid(), 0
         self._writer, self._writing = RLock(), False
-        self._readers, self._idle = 0, Condition()
+        self._readers, self._moving, self._changed = 0, False, Condition()
         try:
             self._env = self._lmdb.open(
                 str(path), create=False, map_size=FIRST_MAP, metasync=False, max_readers=1024, max_spare_txns=8
@@ -46,7 +50,7 @@ class LmdbFile:
         except self._lmdb.Error as error:
             raise self._named(error) from error
         try:
-            self._env.reader_check()  # readers that were killed would keep old pages from being used again
+            self.forget_killed_readers()
             self._check_whole(path)
         except BaseException:
             self._env.close()
@@ -103,29 +107,40 @@ class LmdbFile:
             except self._lmdb.Error as error:
                 raise self._named(error) from error
 
+    def forget_killed_readers(self) -> None:
+        """They would keep the pages that they read from being used again."""
+        self._env.reader_check()
+
     def sync(self) -> None:
         """Everything that was committed is on the disk afterwards."""
         self._env.sync(True)
 
     @contextmanager
     def _shared(self) -> Iterator[None]:
-        with self._idle:
+        with self._changed:
             self._check_process()
+            if self._moving:
+                self._changed.wait_for(lambda: not self._moving)
             self._readers += 1
         try:
             yield
         finally:
-            with self._idle:
+            with self._changed:
                 self._readers -= 1
-                if not self._readers:
-                    self._idle.notify_all()
+                if self._moving:
+                    self._changed.notify_all()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """No read transaction of this process is open, and none begins: LMDB wants that when the map moves."""
-        with self._idle:
-            self._idle.wait_for(lambda: not self._readers)
-            yield
+        with self._changed:
+            self._moving = True  # holds up who comes now: readers that take turns would never all be gone
+            self._changed.wait_for(lambda: not self._readers)
+            try:
+                yield
+            finally:
+                self._moving = False
+                self._changed.notify_all()
 
     def _resize(self, size: int) -> None:
         with self._writer, self._alone():  # 0: the size that another process has given it
@@ -153,28 +168,24 @@ class LmdbFile:
             )
 
     def _check_whole(self, path: Path) -> None:
-        """A file that was cut off would end the process when a page beyond its end is read."""
+        """A file that was cut off would end the process when a page beyond its end is read.
+
+        LMDB itself leaves a file short when its last pages are free, so what decides is whether another process can
+        read everything.
+        """
         wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         data = path / "data.mdb"
         missing = wanted - data.stat().st_size
         if missing <= 0:
             return
-        try:
-            if missing > _LOOSE:
-                raise self._lmdb.CorruptedError
-            with data.open("rb+") as stream:
-                os.posix_fallocate(stream.fileno(), wanted - 1, 1)  # zeros, which LMDB knows from pages
-            with self._env.begin() as txn:
-                if sum(1 for _ in txn.cursor().iternext(values=False)) != txn.stat()["entries"]:
-                    raise self._lmdb.CorruptedError
-        except self._lmdb.Error as error:
-            raise StoreCorruptError(f"{self._url} was cut off: {missing} bytes are missing at its end") from error
+        if subprocess.run([sys.executable, "-c", _READ_ALL, str(path)], capture_output=True).returncode:
+            raise StoreCorruptError(f"{self._url} was cut off: {missing} bytes are missing at its end")
+        with data.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), wanted - 1, 1)  # so that the next one need not look
 
     def _check_process(self) -> None:
-        if self._users < 1:
-            raise StoreError(f"{self._url}: the store is closed")
         if self._process != os.getpid():
-            raise StoreError(f"{self._url} was opened before this process was forked; open it in the new process")
+            raise StoreError(f"{self._url} was open when this process was forked; fork first, or spawn processes")
 
     def _named(self, error: Exception) -> StoreError:
         corrupt = (self._lmdb.CorruptedError, self._lmdb.InvalidError, self._lmdb.PageNotFoundError)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pygrade import extras
 from pygrade.stores.errors import (
@@ -346,8 +346,8 @@ def _fields(keys: Keys) -> list[bytes]:
 
 def _parse(url: str) -> tuple[str, str, float]:
     """redis-py's part of the address, the prefix and the timeout."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
+    address, _, query = url.partition("?")
+    options = dict(parse_qsl(query))
     prefix, seconds = options.pop("prefix", "pygrade"), options.pop("timeout", str(TIMEOUT))
     try:
         timeout = float(seconds)
@@ -357,7 +357,7 @@ def _parse(url: str) -> tuple[str, str, float]:
         raise ValueError(f"url has timeout={seconds!r}; want a positive number of seconds")
     if unknown := set(options) - {"db"}:
         raise ValueError(f"url has the option {sorted(unknown)[0]!r}; want prefix, timeout or db")
-    return urlunsplit(parts._replace(query=urlencode(options))), prefix, timeout
+    return f"{address}?{urlencode(options)}", prefix, timeout
 
 
 def _without_password(url: str) -> str:

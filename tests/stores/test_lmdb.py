@@ -1,0 +1,282 @@
+"""What only the embedded store does: it grows, stays bounded, and knows damaged and foreign files."""
+
+import os
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+from pygrade.stores import (
+    LmdbStore,
+    NotAStoreError,
+    StoreCorruptError,
+    StoreError,
+    StoreFormatError,
+    lmdb_file,
+    open_store,
+)
+from tests.stores.test_concurrency import finish, worker
+from tests.stores.worker import KEYS, TABLES, fill
+
+lmdb = pytest.importorskip("lmdb", reason="lmdb is not installed")
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def small_map(monkeypatch):
+    monkeypatch.setattr(lmdb_file, "FIRST_MAP", MIB)
+
+
+def made(path, **options):
+    store = LmdbStore(path, create=True, **options)
+    fill(store, "v1")
+    store.switch("v1")
+    return store
+
+
+def size_of(path):
+    return (path / "data.mdb").stat().st_size
+
+
+def fill_large(store, version, mib):
+    """A version of some MiB in the table "large", 1 KiB a record."""
+    store.begin(version)
+    for part in np.split(np.arange(mib * 1024), mib):
+        store.put_many("large", part, [bytes(1000)] * len(part), version=version)
+
+
+# --- growth -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_grows_under_readers_of_this_and_of_other_processes(path, small_map):
+    done, reads = threading.Event(), []
+
+    def read(store):
+        while not done.is_set():
+            reads.append(store.get_tables([(table, KEYS) for table in TABLES]) == [[b"v1"] * len(KEYS)] * 2)
+
+    with made(path) as store, worker("read_whole", f"lmdb:{path}", 2) as other:
+        threads = [threading.Thread(target=read, args=(store,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            fill_large(store, "v2", 20)
+        finally:
+            done.set()
+        for thread in threads:
+            thread.join()
+        assert all(reads) and len(reads) > 1
+        assert size_of(path) > 20 * MIB
+        assert finish(other) == "1\n"
+        store.switch("v2")
+        assert set(store.get_many("large", np.arange(20 * 1024))) == {bytes(1000)}
+
+
+def test_an_update_that_must_grow_the_map_is_done_once(path, small_map):
+    with made(path) as store:
+        keys = np.arange(1000)
+        for _ in range(5):
+            store.update_many("grow", keys, lambda values: [(value or b"") + b"x" * 2000 for value in values])
+        assert set(store.get_many("grow", keys)) == {b"x" * 10_000}
+
+
+def test_a_full_store_says_so_and_keeps_what_it_has(path, small_map):
+    with made(path, max_bytes=2 * MIB) as store:
+        with pytest.raises(StoreError, match=r"is full at \d+ bytes; drop versions or raise max_bytes"):
+            fill_large(store, "v2", 4)
+        store.drop("v2")
+        assert store.get_many("user", KEYS) == [b"v1"] * len(KEYS)
+        store.put_many("user", KEYS, [b"after"] * len(KEYS))
+    with open_store(f"lmdb:{path}") as store:
+        assert store.get_many("user", KEYS) == [b"after"] * len(KEYS)
+
+
+def test_publishing_again_and_again_takes_the_room_of_two_versions(path):
+    with made(path) as store:
+        fill_large(store, "n0", 4)
+        store.switch("n0")
+        one = size_of(path)
+        for number in range(1, 9):
+            fill_large(store, f"n{number}", 4)
+            store.switch(f"n{number}")
+            store.drop(f"n{number - 1}")
+        assert one > 4 * MIB and size_of(path) < 2.6 * one
+
+
+def test_a_killed_reader_keeps_no_room(path):
+    with made(path) as store:
+        fill_large(store, "n0", 4)
+        store.switch("n0")
+        one = size_of(path)
+        with worker("hang_in_read", path) as process:
+            process.kill()
+            process.wait()
+        for number in range(1, 9):
+            fill_large(store, f"n{number}", 4)
+            store.switch(f"n{number}")
+            store.drop(f"n{number - 1}")
+        assert size_of(path) < 2.6 * one
+
+
+def test_a_drop_that_was_interrupted_is_finished_by_a_sweep(path, monkeypatch):
+    with made(path) as store:
+        fill_large(store, "v2", 1)
+        monkeypatch.setattr(store, "_remove_dropped", lambda: None)
+        store.drop("v2")
+        monkeypatch.undo()
+        left = entries(path, store)
+        assert store.versions() == {"v1": "current"}
+        store.sweep()
+        assert left - entries(path, store) == 1024 + 1
+        assert store.get_many("user", KEYS) == [b"v1"] * len(KEYS)
+
+
+def entries(path, store):
+    return store._file.read(lambda txn: txn.stat()["entries"])
+
+
+# --- one process, several stores --------------------------------------------------------------------------------------
+
+
+def test_a_directory_can_be_opened_twice(path, tmp_path):
+    (tmp_path / "link").symlink_to(path)
+    with made(path) as first, open_store(f"lmdb:{tmp_path / 'link'}") as second:
+        first.put_many("user", KEYS[:1], [b"seen"])
+        assert second.get_many("user", KEYS[:1]) == [b"seen"]
+        first.close()
+        assert second.get_many("user", KEYS[:1]) == [b"seen"]
+        with pytest.raises(StoreError, match="the store is closed"):
+            first.get_many("user", KEYS[:1])
+    with open_store(f"lmdb:{path}") as third:
+        assert third.get_many("user", KEYS[:1]) == [b"seen"]
+
+
+def test_an_update_that_writes_is_refused(path):
+    with made(path) as store:
+        with pytest.raises(StoreError, match="an update wrote to the store it updates"):
+            store.update_many("user", KEYS[:1], lambda values: store.put_many("user", KEYS[:1], [b"x"]))
+        store.put_many("user", KEYS[:1], [b"goes on"])
+
+
+def test_a_forked_process_is_told_to_fork_first(path):
+    with made(path) as store:
+        store.get_many("user", KEYS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch has threads
+            child = os.fork()
+        if child == 0:
+            refused = 0
+            try:
+                for act in (lambda: store.get_many("user", KEYS), lambda: open_store(f"lmdb:{path}")):
+                    try:
+                        act()
+                    except StoreError as error:
+                        refused += "was open when this process was forked; fork first" in str(error)
+                store.close()
+            finally:
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+        assert store.get_many("user", KEYS) == [b"v1"] * len(KEYS)
+        store.put_many("user", KEYS[:1], [b"x"])
+
+
+# --- what is no store -------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_directory_is_an_error_and_stays_missing(path):
+    with pytest.raises(NotAStoreError, match="the directory does not exist; a store is made with create=True"):
+        open_store(f"lmdb:{path}")
+    assert not path.exists()
+    path.mkdir()
+    with pytest.raises(NotAStoreError, match="the directory holds no store"):
+        open_store(f"lmdb:{path}")
+    assert list(path.iterdir()) == []
+
+
+def test_a_store_is_not_made_among_other_files(path):
+    path.mkdir()
+    (path / "mine.txt").write_text("mine")
+    with pytest.raises(NotAStoreError, match=r"the directory holds 'mine.txt'; want an empty one or a store"):
+        open_store(f"lmdb:{path}", create=True)
+    assert [entry.name for entry in path.iterdir()] == ["mine.txt"]
+
+
+def test_create_opens_what_is_there(path):
+    made(path).close()
+    with open_store(f"lmdb:{path}", create=True) as store:
+        assert store.get_many("user", KEYS) == [b"v1"] * len(KEYS)
+
+
+def test_a_creation_that_was_killed_can_be_repeated(path):
+    path.mkdir()
+    (path / "data.mdb").touch()
+    with pytest.raises(NotAStoreError, match="is an LMDB file, but not a store"):
+        open_store(f"lmdb:{path}")
+    made(path).close()
+
+
+def test_a_foreign_lmdb_file_is_left_alone(path):
+    path.mkdir()
+    with lmdb.open(str(path)) as env, env.begin(write=True) as txn:
+        txn.put(b"their", b"own")
+    for create in (False, True):
+        with pytest.raises(NotAStoreError, match="is an LMDB file, but not a store"):
+            open_store(f"lmdb:{path}", create=create)
+    with lmdb.open(str(path)) as env, env.begin() as txn:
+        assert dict(txn.cursor()) == {b"their": b"own"}
+
+
+def test_another_format_is_named(path):
+    made(path).close()
+    with lmdb.open(str(path)) as env, env.begin(write=True) as txn:
+        txn.put(bytes(4) + b"format", b"99")
+    with pytest.raises(StoreFormatError, match="has format '99'; this release reads '1'"):
+        open_store(f"lmdb:{path}")
+
+
+@pytest.mark.parametrize("damage", ["garbage", "head", "half", "tail"])
+def test_a_damaged_file_is_named(path, damage):
+    with made(path) as store:
+        fill_large(store, "v2", 4 if damage == "half" else 1)
+    content = (path / "data.mdb").read_bytes()
+    cut = {"garbage": os.urandom(8192), "head": content[:3000], "half": content[: len(content) // 2]}
+    (path / "data.mdb").write_bytes(cut.get(damage, content[: -(100 << 10)]))
+    for create in (False, True):
+        with pytest.raises(StoreCorruptError):
+            open_store(f"lmdb:{path}", create=create)
+
+
+def test_a_file_that_lacks_free_pages_alone_is_whole(path):
+    """LMDB leaves it so when the last pages were taken and freed in one transaction."""
+    with made(path) as store:
+        fill_large(store, "v2", 4)
+        store.drop("v2")
+        fill(store, "v3")  # the first pages serve again
+        store.switch("v3")
+        store.drop("v1")
+        whole = size_of(path)
+    os.truncate(path / "data.mdb", whole - MIB)
+    with open_store(f"lmdb:{path}") as store:
+        assert size_of(path) == whole
+        assert store.get_many("user", KEYS) == [b"v3"] * len(KEYS)
+        fill_large(store, "v4", 4)
+
+
+def test_a_record_that_cannot_be_is_named(path):
+    with made(path) as store:
+        store._file.write(lambda txn: txn.cursor().last() and txn.put(last_name(txn), b"abc"))
+        with pytest.raises(StoreCorruptError, match="a record has 3 bytes; want at least 8"):
+            store.get_tables([(table, KEYS) for table in TABLES])
+
+
+def last_name(txn):
+    cursor = txn.cursor()
+    cursor.last()
+    return cursor.key()
