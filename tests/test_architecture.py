@@ -43,7 +43,7 @@ GAPS = {
 # alone sees `reference`, `kernels` and the compiled core.
 ORDER = (
     # tools
-    "extras", "files", "progress", "console", "intervals", "checkpoint", "tracking",
+    "extras", "files", "progress", "console", "intervals", "roc", "checkpoint", "tracking",
     "ops",
     "aot_variants", "aot",
     # the pipeline
@@ -52,7 +52,8 @@ ORDER = (
     "stores.redis", "stores",
     "data.tables", "data.spool", "data.event_log", "data.event_writer", "data.history",
     "data.kuairand_files", "data.kuairand_requests", "data.kuairand_events", "data.events",
-    "mtl", "data.kuairand", "data",
+    "mtl.config", "mtl.network", "mtl.stream", "mtl.timeline", "mtl.histogram", "mtl.calibration", "mtl.model",
+    "mtl.training", "mtl.metrics", "mtl.artefact", "mtl", "data.kuairand", "data",
     "data.marketplace_config", "data.marketplace",
     "features.values", "features.records", "features.schema", "features.storage", "features.aggregates",
     "features.fitted", "features.batch", "features.compute", "features.chunks", "features.defaults",

@@ -1,0 +1,95 @@
+"""A trained multi-task model: predictions that depend on a request's own rows alone, to the last bit."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from pygrade.mtl.calibration import Calibration
+from pygrade.mtl.config import Columns, MtlConfig, schema_hash
+from pygrade.mtl.network import Network, table_entries
+
+BLOCK = 128
+"""Rows the network sees at a time, always. A matrix product's rounding depends on its shape, so the shape is fixed."""
+LEAST = 1e-6
+"""Lower bound of a prediction, so that its logarithm is finite."""
+
+
+@dataclass(frozen=True)
+class MtlModel:
+    """A trained `Network` with what its inputs and outputs mean. Made by `fit` and `fit_stream`, read by `predict`."""
+
+    module: Network
+    config: MtlConfig
+    tasks: tuple[str, ...]
+    columns: Columns
+    best_epoch: int  # passes that were best on the early-stopping rows
+    validation_auc: tuple[float, ...] = ()  # per pass: weighted mean over tasks on the early-stopping rows
+    validation_loss: tuple[float, ...] = ()  # per pass: mean over tasks of log-loss / log-loss of the base rate
+    calibration: Calibration | None = None
+
+    @property
+    def schema_hash(self) -> str:
+        """Of tasks, columns and funnel."""
+        return schema_hash(self.tasks, self.columns, self.config.funnel)
+
+
+def predict(
+    model: MtlModel,
+    dense: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    offsets: NDArray[np.int64] | None = None,
+    calibrated: bool = True,
+) -> NDArray[np.float32]:
+    """Probability of each kind of feedback, [n, T] float32 in [1e-6, 1]; dense[n, D], ids[n, F] as in `fit`.
+
+    offsets[R + 1]: the rows of each of R requests (None: all rows are one). A request's predictions have the same bits
+    whatever else is in the call, whatever ran before and whatever number of threads torch is set to: each request runs
+    by itself, in blocks of 128 rows (the last one filled up with zeros), on one thread. ``calibrated=False`` leaves the
+    model's calibration out. ValueError for shapes that do not fit the model.
+    """
+    columns = model.columns
+    if dense.ndim != 2 or dense.shape[1] != len(columns.dense):
+        raise ValueError(f"dense has shape {dense.shape}; want [n, {len(columns.dense)}]")
+    if ids.shape != (len(dense), len(columns.ids)):
+        raise ValueError(f"ids has shape {ids.shape}; want {(len(dense), len(columns.ids))}")
+    bounds = np.array([0, len(dense)]) if offsets is None else np.asarray(offsets)
+    if bounds.ndim != 1 or not len(bounds) or bounds[0] or bounds[-1] != len(dense) or (np.diff(bounds) < 0).any():
+        raise ValueError(f"offsets is {bounds}; want an ascending array from 0 to {len(dense)}")
+    result = np.empty((len(dense), len(model.tasks)), np.float32)
+    model.module.eval()
+    with torch.inference_mode(), one_thread():
+        for start, stop in pairwise(bounds.tolist()):
+            if stop > start:
+                logits = _request(model, dense[start:stop], ids[start:stop], calibrated)
+                result[start:stop] = torch.sigmoid(logits)[: stop - start].clamp_min(LEAST).numpy()
+    return result
+
+
+def _request(model: MtlModel, dense: NDArray[np.float32], ids: NDArray[np.int64], calibrated: bool) -> Tensor:
+    """Logits [n filled up to whole blocks, T] float64."""
+    rows = -(-len(dense) // BLOCK) * BLOCK
+    inputs = model.module.inputs(
+        torch.from_numpy(np.ascontiguousarray(dense, np.float32)),
+        torch.from_numpy(table_entries(ids, model.columns, model.config.buckets)),
+    )
+    inputs = functional.pad(inputs, (0, 0, 0, rows - len(dense)))
+    logits = torch.cat([model.module(block) for block in torch.split(inputs, BLOCK)]).double()
+    return model.calibration(logits) if calibrated and model.calibration is not None else logits
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes on one thread inside, and on as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,156 @@
+"""The network: embeddings, one or more layers of gated experts, a tower a task, and the funnel between tasks.
+
+MMoE: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018.
+PLE: Tang et al., "Progressive Layered Extraction", RecSys 2020. ESMM: Ma et al., "Entire Space Multi-Task Model", SIGIR
+2018. One layer serves both: an expert belongs to one task or to all, and a gate sees the experts of its task and the
+shared ones; MMoE is the layer without experts of one task.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pygrade.mtl.config import Columns, MtlConfig, parents_of
+
+_CLIP = 5.0  # normalised inputs are cut to ± this
+
+
+class Stacked(nn.Module):
+    """One linear map for each of S slices: x[n, S, I] → [n, S, O], initialised as S `nn.Linear` would be."""
+
+    def __init__(self, slices: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(slices, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(slices, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight).transpose(0, 1)
+
+
+class ExpertLayer(nn.Module):
+    """M experts read their streams, S gates mix what they see: x[n, I] (the first layer) or x[n, T + 1, I] → [n, S, O].
+
+    Streams 0 … T - 1 are the tasks'; stream T, where there is another layer, is the shared experts'.
+    """
+
+    sees: Tensor
+
+    def __init__(self, config: MtlConfig, num_tasks: int, inputs: int, first: bool, last: bool) -> None:
+        super().__init__()
+        own = config.task_experts if config.network == "ple" else 0
+        owner = [task for task in range(num_tasks) for _ in range(own)] + [num_tasks] * config.experts
+        self.reads, self.streams = owner, num_tasks + (not last)
+        shape = (config.expert_hidden, config.expert_output)
+        self.dropout = nn.Dropout(config.dropout)
+        if first:
+            self.hidden: nn.Module = nn.Linear(inputs, len(owner) * shape[0])
+            self.output = Stacked(len(owner), *shape)
+            self.gates: nn.Module = nn.Linear(inputs, self.streams * len(owner))
+        else:
+            self.hidden = Stacked(len(owner), inputs, shape[0])
+            self.output = Stacked(len(owner), *shape)
+            self.gates = Stacked(self.streams, inputs, len(owner))
+        sees = [[stream == num_tasks or of in (stream, num_tasks) for of in owner] for stream in range(self.streams)]
+        hidden = torch.where(torch.tensor(sees), 0.0, -torch.inf)
+        self.register_buffer("sees", hidden if own else torch.zeros(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.dim() == 2
+        hidden = self.hidden(x if flat else x[:, self.reads]).view(len(x), len(self.reads), -1)
+        outputs = functional.silu(self.output(self.dropout(functional.silu(hidden))))  # [n, M, O]
+        gates = self.gates(x if flat else x[:, : self.streams]).view(len(x), self.streams, -1)
+        if len(self.sees):
+            gates = gates + self.sees
+        odds = torch.exp(gates - gates.detach().amax(-1, keepdim=True))  # torch.softmax is slow on rows this short
+        return torch.bmm(odds / odds.sum(-1, keepdim=True), outputs)  # [n, S, O]
+
+
+class Network(nn.Module):
+    """Dense inputs (NaN: unknown) and ids → one logit a task, of the task's probability, funnel included.
+
+    One table holds the embeddings of all id columns, one column's after the other's.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    base: Tensor
+
+    def __init__(self, config: MtlConfig, columns: Columns, tasks: tuple[str, ...]) -> None:
+        super().__init__()
+        self.parents = parents_of(tasks, config.funnel)
+        self.embedding = nn.Embedding(sum(columns.sizes(config.buckets)), config.embedding)
+        nn.init.normal_(self.embedding.weight, std=0.01)  # an id never trained on says next to nothing
+        self.dropout = nn.Dropout(config.dropout)
+        levels = config.levels if config.network == "ple" else 1
+        widths = [len(columns.dense) + len(columns.ids) * config.embedding] + [config.expert_output] * levels
+        self.layers = nn.ModuleList(
+            ExpertLayer(config, len(tasks), widths[level], level == 0, level == levels - 1) for level in range(levels)
+        )
+        self.tower_in = Stacked(len(tasks), config.expert_output, config.tower_hidden)
+        self.tower_out = Stacked(len(tasks), config.tower_hidden, 1)
+        self.register_buffer("mean", torch.zeros(len(columns.dense)))
+        self.register_buffer("scale", torch.ones(len(columns.dense)))
+        self.register_buffer("base", torch.zeros(len(tasks)))  # added to the towers' logits; weight decay leaves it
+
+    def normalise(self, dense: Tensor) -> Tensor:
+        """(x - mean) · scale, cut to ±5; NaN (unknown) becomes 0, the mean."""
+        return ((dense - self.mean) * self.scale).clamp(-_CLIP, _CLIP).nan_to_num(0.0)
+
+    def inputs(self, dense: Tensor, entries: Tensor) -> Tensor:
+        """dense[n, D] float32, entries[n, F] int32 of the table (`table_entries`) → what the first layer reads."""
+        return torch.cat([self.normalise(dense), self.dropout(self.embedding(entries).flatten(1))], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`inputs` → logits [n, T]."""
+        for layer in self.layers:
+            x = layer(x)
+        return funnel_logits(self.tower_out(functional.silu(self.tower_in(x)))[..., 0] + self.base, self.parents)
+
+
+def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
+    """Logits [n, T] of the tasks given their parents → of the tasks: log p = log p(parent) + log p(task | parent).
+
+    A child is trained through this product on every row, clicked or not, and p(child) ≤ p(parent) always.
+    """
+    if max(parents) < 0:
+        return logits
+    own = functional.logsigmoid(logits).unbind(1)
+
+    def log_p(task: int) -> Tensor:
+        return own[task] if parents[task] < 0 else own[task] + log_p(parents[task])
+
+    columns = list(logits.unbind(1))
+    for task, parent in enumerate(parents):
+        if parent >= 0:
+            log = log_p(task).clamp_max(-1e-6)
+            columns[task] = log - torch.log(-torch.expm1(log))
+    return torch.stack(columns, 1)
+
+
+def hash_ids(ids: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
+    """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finaliser)."""
+    column = np.arange(ids.shape[1], dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)
+    with np.errstate(over="ignore"):
+        x = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) + column
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    bucket: NDArray[np.int64] = (x % np.uint64(buckets)).astype(np.int64)
+    return bucket
+
+
+def table_entries(ids: NDArray[np.int64], columns: Columns, buckets: int) -> NDArray[np.int32]:
+    """Entry of each id in the table of embeddings, [n, F]. Within its column's part of the table it is the id under a
+    vocabulary (0, unknown, where outside), else the id's hash.
+    """
+    result = hash_ids(ids, buckets)
+    for f, size in enumerate(columns.vocabulary):
+        if size:
+            result[:, f] = np.where((ids[:, f] >= 0) & (ids[:, f] < size), ids[:, f], 0)
+    sizes = np.array(columns.sizes(buckets), np.int64)
+    return (result + (np.cumsum(sizes) - sizes)).astype(np.int32)

@@ -1,0 +1,261 @@
+"""Training: survey the rows, train with early stopping, train again on more rows, calibrate on rows never seen."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from pygrade.mtl.calibration import fit_calibration
+from pygrade.mtl.config import Columns, MtlConfig, parents_of
+from pygrade.mtl.histogram import Histogram
+from pygrade.mtl.model import MtlModel, one_thread
+from pygrade.mtl.network import Network
+from pygrade.mtl.stream import Batches, Survey, Window, check
+from pygrade.mtl.timeline import Timeline, cut
+
+_CHUNK = 8192  # rows that are evaluated at a time
+_ODD_CHILDREN = 0.01  # largest share of a funnel child's positives without the parent's
+
+Log = Callable[[str], None]
+
+
+def fit(
+    dense: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    labels: NDArray[np.float32],
+    time: NDArray[np.int64],
+    tasks: tuple[str, ...],
+    config: MtlConfig | None = None,
+    log: Log | None = None,
+    columns: Columns | None = None,
+) -> MtlModel:
+    """Trains on rows in memory.
+
+    dense[n, D] (NaN: unknown), ids[n, F] any int64, labels[n, T] 0 or 1 (NaN: not observed, left out of the loss),
+    time[n] orders the rows: the latest ``calibration_fraction`` fits the calibration, the ``validation_fraction``
+    before it decides when to stop. Training runs on one thread (a second one gains nothing at this size), so the same
+    arguments give the same model on one machine; torch's global generator is left as it was. ``log`` gets one line a
+    pass. Raises ValueError for shapes that disagree, labels outside [0, 1], a task without a positive or a negative.
+    """
+    config = config or MtlConfig()
+    if dense.ndim != 2 or not len(dense):
+        raise ValueError(f"dense has shape {dense.shape}; want [n, D] with at least one row")
+    if ids.ndim != 2 or len(ids) != len(dense):
+        raise ValueError(f"ids has shape {ids.shape}; want [{len(dense)}, F]")
+    columns = columns or Columns.numbered(dense.shape[1], ids.shape[1])
+    check((dense, ids, labels, time), columns, tasks)
+    instants, counts = np.unique(time, return_counts=True)
+    late = config.calibration_fraction
+    timeline = Timeline(*(cut(instants, counts, 1 - f) for f in (config.validation_fraction + late, late, 0.0)))
+    if timeline.train_end == instants[0]:
+        raise ValueError(f"time leaves no rows before the validation part; got {len(time)} rows of one instant")
+    return _fit(
+        lambda: iter([(dense, ids, labels, time)]), tasks, timeline, config, columns, log, ("train", "calibrate")
+    )
+
+
+def fit_stream(
+    batches: Batches,
+    tasks: tuple[str, ...],
+    timeline: Timeline,
+    config: MtlConfig | None = None,
+    log: Log | None = None,
+    columns: Columns | None = None,
+) -> MtlModel:
+    """Trains on rows from a factory of batches, in memory that does not grow with their number.
+
+    ``batches()`` gives all rows as (dense, ids, labels, time), as in `fit`, in any chunks; it is called once or twice a
+    pass. Rows before ``timeline.train_end`` train, those up to ``stop_end`` stop early, those up to ``calibrate_end``
+    calibrate; later ones are not looked at: the model's predictions for them are out of time. ValueError as in `fit`,
+    and where a task has one class only in one of these parts: it names the part and the task.
+    """
+    config = config or MtlConfig()
+    if columns is None:
+        first = next(iter(batches()), None)
+        if first is None:
+            raise ValueError("batches gives no rows; want some")
+        columns = Columns.numbered(first[0].shape[1], first[1].shape[1])
+    return _fit(batches, tasks, timeline, config, columns, log, ("train", "stop", "calibrate"))
+
+
+@one_thread()
+def _fit(
+    batches: Batches,
+    tasks: tuple[str, ...],
+    timeline: Timeline,
+    config: MtlConfig,
+    columns: Columns,
+    log: Log | None,
+    both_classes: tuple[str, ...],
+) -> MtlModel:
+    """``both_classes``: the parts in which every task must have a positive and a negative."""
+    tasks = tuple(tasks)
+    surveys = _survey(batches, tasks, timeline, config, columns, both_classes)
+    spans = {name: span for name, span in timeline.parts.items() if span[0] < span[1]}
+
+    def window(*names: str) -> Window:
+        rows = sum(surveys[name].rows for name in names)
+        span = (spans[names[0]][0], spans[names[-1]][1])
+        return Window(batches, columns, config.buckets, span, rows, config.memory_rows)
+
+    train = window("train")
+    if "stop" not in spans:
+        model = _train(train, surveys["train"], None, tasks, config, columns, config.epochs, log)
+    else:
+        model = _train(train, surveys["train"], window("stop"), tasks, config, columns, config.epochs, log)
+        if config.refit:
+            surveys["train"].merge(surveys["stop"])
+            both = window("train", "stop")
+            again = _train(both, surveys["train"], None, tasks, config, columns, model.best_epoch, log)
+            model = replace(model, module=again.module)
+    if "calibrate" in spans:
+        seen = _histogram(model.module, window("calibrate"), len(tasks))
+        model = replace(model, calibration=fit_calibration(seen, config.calibration, tasks))
+    return model
+
+
+def _survey(
+    batches: Batches,
+    tasks: tuple[str, ...],
+    timeline: Timeline,
+    config: MtlConfig,
+    columns: Columns,
+    both_classes: tuple[str, ...],
+) -> dict[str, Survey]:
+    """One pass that checks every row and counts those of each part."""
+    parents = parents_of(tasks, config.funnel)
+    surveys = {name: Survey(len(columns.dense), len(tasks)) for name in ("train", "stop", "calibrate")}
+    odd = np.zeros(len(tasks))
+    for batch in batches():
+        check(batch, columns, tasks)
+        dense, _, labels, time = batch
+        for name, survey in surveys.items():
+            start, stop = timeline.parts[name]
+            inside = (time >= start) & (time < stop)
+            if inside.any():
+                survey.add(dense[inside], labels[inside])
+        for task, parent in enumerate(parents):
+            if parent >= 0:
+                odd[task] += ((labels[:, task] > 0) & (labels[:, parent] == 0) & (time < timeline.calibrate_end)).sum()
+    for name in both_classes:
+        survey = surveys[name]
+        if timeline.parts[name][0] == timeline.parts[name][1]:
+            continue
+        for name_of, observed, positives in zip(tasks, survey.observed, survey.positives, strict=True):
+            if not 0 < positives < observed:
+                raise ValueError(
+                    f"task {name_of!r} has {positives:.0f} positives of {observed} labels in the {name} part "
+                    f"({survey.rows} rows); want some of each: move the part's bounds or leave the task out"
+                )
+    positives = sum(survey.positives for survey in surveys.values())
+    for task, parent in enumerate(parents):
+        if odd[task] > _ODD_CHILDREN * np.asarray(positives)[task]:
+            raise ValueError(
+                f"funnel says {tasks[task]!r} follows {tasks[parent]!r}, but {odd[task]:.0f} rows have the former "
+                "without the latter; want another funnel"
+            )
+    return surveys
+
+
+def _train(
+    window: Window,
+    survey: Survey,
+    stop: Window | None,
+    tasks: tuple[str, ...],
+    config: MtlConfig,
+    columns: Columns,
+    epochs: int,
+    log: Log | None,
+) -> MtlModel:
+    """Trains on ``window``; with rows to stop on it returns the best pass's parameters.
+
+    A positive counts ``weight`` times. The minimum of such a loss has odds that are ``weight`` times the true ones, so
+    the loss sees the network's logit + log(weight) and the network's own logit is the true one.
+    """
+    rate = survey.rate
+    weight = (((1 - rate) / rate) ** config.positive_weight_power).clip(1.0, config.max_positive_weight)
+    positive_weight = torch.from_numpy(weight.astype(np.float32))
+    shift = positive_weight.log()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        module = Network(config, columns, tasks)
+        _start_from(module, survey)
+        optimiser = torch.optim.AdamW(
+            module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        best, best_state = 0, _copy(module)
+        aucs: list[float] = []
+        losses: list[float] = []
+        for epoch in range(epochs):
+            module.train()
+            for dense, entries, labels in window.shuffled(config.batch_size):
+                observed = ~torch.isnan(labels)
+                loss = functional.binary_cross_entropy_with_logits(
+                    module(module.inputs(dense, entries)) + shift,
+                    labels.nan_to_num(),
+                    pos_weight=positive_weight,
+                    reduction="none",
+                )
+                loss = (loss * observed).sum() / observed.sum().clamp_min(1)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+            if stop is None:
+                if log:
+                    log(f"mtl: pass {epoch + 1} of {epochs} over {window.rows} rows")
+                continue
+            seen = _histogram(module, stop, len(tasks))
+            base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
+            aucs.append(_mean(seen.auc(), seen.rarer()))
+            losses.append(_mean(seen.log_loss() / base, np.ones(len(tasks))))
+            if log:
+                log(f"mtl: pass {epoch + 1}, validation AUC {aucs[-1]:.4f}, loss {losses[-1]:.4f} of the base rate's")
+            score = np.array(aucs) if config.stop_on == "auc" else -np.array(losses)
+            if score[-1] >= score.max():
+                best, best_state = epoch, _copy(module)
+            elif epoch - best >= config.patience:
+                break
+        if stop is not None:
+            module.load_state_dict(best_state)
+        else:
+            best = epochs - 1
+    return MtlModel(module.eval(), config, tasks, columns, best + 1, tuple(aucs), tuple(losses))
+
+
+def _start_from(module: Network, survey: Survey) -> None:
+    """Normalisation from the survey; logits start at the base rates, those of a funnel's children at their share."""
+    std = survey.std
+    logit = np.log(survey.rate / (1 - survey.rate))
+    for task, parent in enumerate(module.parents):
+        if parent >= 0:
+            share = min(survey.rate[task] / survey.rate[parent], 1 - 1e-6)
+            logit[task] = np.log(share / (1 - share))
+    module.mean.copy_(torch.from_numpy(survey.mean))
+    module.scale.copy_(torch.from_numpy(np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)))
+    module.base.copy_(torch.from_numpy(logit))
+
+
+def _copy(module: Network) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Over the tasks that have a value."""
+    there = ~np.isnan(values)
+    if not there.any():
+        raise ValueError("no task has both a positive and a negative in the stop part; want more rows in it")
+    return float(np.average(values[there], weights=weights[there]))
+
+
+def _histogram(module: Network, window: Window, num_tasks: int) -> Histogram:
+    """Labels of a window by the network's logit."""
+    seen = Histogram(num_tasks)
+    module.eval()
+    with torch.no_grad():
+        for dense, entries, labels in window:
+            for rows in zip(*(torch.split(part, _CHUNK) for part in (dense, entries, labels)), strict=True):
+                seen.add(module(module.inputs(rows[0], rows[1])).numpy(), rows[2].numpy())
+    return seen

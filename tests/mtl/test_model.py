@@ -1,0 +1,105 @@
+"""Predictions belong to the request: the same bits alone, in a batch, on any number of threads, in any thread."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.mtl import Columns, fit, predict
+from pygrade.mtl.model import BLOCK
+from pygrade.mtl.network import table_entries
+from tests.mtl.worlds import SMALL, world
+
+SIZES = (1, 500, 7, BLOCK, BLOCK + 1, 2, 0, 3 * BLOCK)
+CONFIGS = {
+    "mmoe": replace(SMALL, epochs=2, calibration_fraction=0.2),
+    "ple": replace(SMALL, epochs=2, network="ple", levels=2, funnel=(("a", "b"),)),
+    "isotonic": replace(SMALL, epochs=2, calibration_fraction=0.2, calibration="isotonic"),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    if request.param == "isotonic":
+        pytest.importorskip("sklearn")
+    dense, ids, labels, time, _ = world(3000)
+    labels[:, 1] *= labels[:, 0]
+    return fit(dense, ids, labels, time, ("a", "b"), CONFIGS[request.param])
+
+
+def requests():
+    dense, ids, *_ = world(sum(SIZES), seed=5)
+    dense[::7, 1] = np.nan
+    offsets = np.concatenate([[0], np.cumsum(SIZES)])
+    return dense, ids, offsets
+
+
+def alone(model, dense, ids, offsets):
+    return [predict(model, dense[a:b], ids[a:b]) for a, b in pairwise(offsets)]
+
+
+def test_a_request_has_the_same_bits_alone_and_among_others(model):
+    dense, ids, offsets = requests()
+    together = predict(model, dense, ids, offsets)
+    assert np.concatenate(alone(model, dense, ids, offsets)).tobytes() == together.tobytes()
+    order = np.random.default_rng(0).permutation(len(SIZES))
+    rows = np.concatenate([np.arange(offsets[r], offsets[r + 1]) for r in order])
+    shuffled = predict(model, dense[rows], ids[rows], np.concatenate([[0], np.cumsum(np.array(SIZES)[order])]))
+    assert shuffled.tobytes() == together[rows].tobytes()
+    assert len(np.unique(together[:, 0])) > 500
+
+
+def test_memory_layout_and_types_of_the_arrays_do_not_matter(model):
+    dense, ids, _ = requests()
+    plain = predict(model, dense, ids)
+    assert predict(model, np.asfortranarray(dense), np.asfortranarray(ids)).tobytes() == plain.tobytes()
+    assert predict(model, dense.astype(np.float64), ids.astype(np.int32)).tobytes() == plain.tobytes()
+    apart = np.repeat(dense, 2, axis=0)[::2]
+    assert predict(model, apart, np.repeat(ids, 2, axis=0)[::2]).tobytes() == plain.tobytes()
+
+
+def test_threads_do_not_matter_and_are_left_as_they_were(model):
+    dense, ids, offsets = requests()
+    one = predict(model, dense, ids, offsets)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            assert predict(model, dense, ids, offsets).tobytes() == one.tobytes()
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    with ThreadPoolExecutor(3) as pool:
+        for result in pool.map(lambda _: predict(model, dense, ids, offsets), range(6)):
+            assert result.tobytes() == one.tobytes()
+
+
+def test_the_funnel_bounds_the_child_by_its_parent():
+    dense, ids, labels, time, _ = world(2000)
+    labels[:, 1] *= labels[:, 0]
+    model = fit(dense, ids, labels, time, ("a", "b"), replace(SMALL, funnel=(("a", "b"),)))
+    p = predict(model, dense * 3, ids)
+    assert (p[:, 1] <= p[:, 0]).all() and p[:, 1].std() > 0
+
+
+def test_ids_under_a_vocabulary_have_their_own_entries_and_unknown_ones_are_zero():
+    columns = Columns((), ("user", "city", "tab"), (0, 5, 3))
+    ids = np.array([[10**12, 4, 2], [10**12, 5, -1], [7, 0, 0]])
+    entries = table_entries(ids, columns, 100)
+    assert entries[0, 0] == entries[1, 0] != entries[2, 0] and entries[:, 0].max() < 100
+    assert entries[:, 1].tolist() == [104, 100, 100] and entries[:, 2].tolist() == [107, 105, 105]
+
+
+def test_predict_names_a_wrong_argument(model):
+    dense, ids, *_ = world(300)
+    assert predict(model, dense[:0], ids[:0]).shape == (0, 2)
+    with pytest.raises(ValueError, match="dense has shape"):
+        predict(model, dense[:, :2], ids)
+    with pytest.raises(ValueError, match="ids has shape"):
+        predict(model, dense, ids[:, :1])
+    for offsets in ([0, 200], [1, 300], [0, 200, 100, 300], []):
+        with pytest.raises(ValueError, match="offsets is"):
+            predict(model, dense, ids, np.array(offsets))

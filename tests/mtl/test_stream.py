@@ -1,0 +1,186 @@
+"""Streams: the same rows in any chunks, each part by its time, bounded memory, every fault named."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.mtl import Columns, Timeline, fit, fit_stream, predict, split_times
+from pygrade.mtl.stream import Survey, Window
+from pygrade.mtl.timeline import FIRST, LAST
+from pygrade.roc import auc
+from tests.mtl.worlds import SMALL, batches_of, parameters, world
+
+TASKS = ("a", "b")
+PARTS = Timeline(2000, 2400, 2900)
+
+
+def test_chunks_do_not_matter_and_memory_equals_stream():
+    dense, ids, labels, time, _ = world(3000)
+    config = replace(SMALL, epochs=3, calibration_fraction=0.2, validation_fraction=0.2)
+    whole = fit(dense, ids, labels, time, TASKS, config)
+    timeline = Timeline(1800, 2400, LAST)
+    for rows in (3000, 1000):
+        streamed = fit_stream(batches_of(dense, ids, labels, time, rows=rows), TASKS, timeline, config)
+        assert (streamed.best_epoch, streamed.columns) == (whole.best_epoch, whole.columns)
+        np.testing.assert_allclose(predict(streamed, dense, ids), predict(whole, dense, ids), rtol=1e-4)
+
+
+def test_each_part_is_used_for_what_it_is_for():
+    dense, ids, labels, time, _ = world(3000)
+    config = replace(SMALL, epochs=2, refit=False)
+
+    def trained(part, other=config):
+        start, stop = PARTS.parts[part] if part else (0, 0)
+        changed = np.where(((time >= start) & (time < stop))[:, None], 1 - labels, labels)
+        return fit_stream(batches_of(dense, ids, changed, time), TASKS, PARTS, other)
+
+    plain = trained(None)
+    assert parameters(trained("train")) != parameters(plain)
+    stopped, calibrated, later = trained("stop"), trained("calibrate"), trained("predict")
+    assert stopped.validation_auc != plain.validation_auc
+    assert parameters(calibrated) == parameters(plain) and calibrated.validation_auc == plain.validation_auc
+    assert not np.array_equal(calibrated.calibration.beta, plain.calibration.beta)
+    assert parameters(later) == parameters(plain) and np.array_equal(later.calibration.beta, plain.calibration.beta)
+    with_refit = replace(config, refit=True)
+    assert parameters(trained("stop", with_refit)) != parameters(trained(None, with_refit))
+
+
+def test_a_stream_larger_than_the_buffer_learns_as_well():
+    dense, ids, labels, time, _ = world(4000)
+    timeline = Timeline(3400, 4000, 4000)
+    config = replace(SMALL, epochs=10, batch_size=128)
+    new_dense, new_ids, new_labels, *_ = world(seed=1)
+    areas = []
+    for memory_rows in (4000, 500):
+        model = fit_stream(
+            batches_of(dense, ids, labels, time), TASKS, timeline, replace(config, memory_rows=memory_rows)
+        )
+        areas.append([auc(new_labels[:, t], predict(model, new_dense, new_ids)[:, t]).value for t in range(2)])
+    np.testing.assert_allclose(areas[1], areas[0], atol=0.01)
+    assert areas[1][0] > 0.8
+
+
+def test_the_buffer_gives_every_row_once_a_pass_mixed_and_holds_few():
+    n, memory_rows = 5000, 600
+    dense = np.arange(n, dtype=np.float32)[:, None]
+    ids, labels, time = np.zeros((n, 1), np.int64), np.zeros((n, 1), np.float32), np.arange(n)
+    read = 0
+    ahead = []
+
+    def batches():
+        nonlocal read
+        for chunk in batches_of(dense, ids, labels, time, rows=100)():
+            read += len(chunk[0])
+            yield chunk
+
+    window = Window(batches, Columns.numbered(1, 1), 8, (1000, 4500), 3500, memory_rows)
+    torch.manual_seed(0)
+    given = []
+    for rows, *_ in window.shuffled(64):
+        given += rows[:, 0].int().tolist()
+        ahead.append(read - 1000 - len(given))
+    assert sorted(given) == list(range(1000, 4500))
+    assert max(ahead[:-20]) <= memory_rows + 100  # what was read and not yet given: the buffer and one chunk
+    moved = np.abs(np.array(given) - np.arange(1000, 4500))
+    assert 100 < moved.mean() < memory_rows and given[:300] != sorted(given[:300])
+    assert next(r.shape for r, *_ in window.shuffled(64)) == (64, 1)
+    assert next(iter(window.shuffled(64)))[0][:, 0].tolist() != given[:64]  # another pass, another order
+
+
+def test_a_window_that_fits_is_read_once():
+    dense, ids, labels, time, _ = world(1000)
+    calls = 0
+
+    def batches():
+        nonlocal calls
+        calls += 1
+        return batches_of(dense, ids, labels, time)()
+
+    for memory_rows, expected in ((500, 1), (499, 3)):
+        calls = 0
+        window = Window(batches, Columns.numbered(3, 2), 64, (250, 750), 500, memory_rows)
+        for _ in range(3):
+            assert sum(len(rows[0]) for rows in window) == 500
+        assert calls == expected
+
+
+def test_moments_of_a_stream_are_those_of_the_whole():
+    dense, _, labels, *_ = world(3000)
+    dense = dense * 3 + np.array([1e4, 0, -5], np.float32)
+    dense[::3, 1] = np.nan
+    labels[::5, 0] = np.nan
+    survey = Survey(3, 2)
+    for start in range(0, 3000, 70):
+        survey.add(dense[start : start + 70], labels[start : start + 70])
+    np.testing.assert_allclose(survey.mean, np.nanmean(dense.astype(np.float64), 0), rtol=1e-12)
+    np.testing.assert_allclose(survey.std, np.nanstd(dense.astype(np.float64), 0), rtol=1e-9)
+    np.testing.assert_allclose(survey.rate, np.nanmean(labels, 0), rtol=1e-6)
+    assert survey.observed.tolist() == [2400, 3000] and survey.rows == 3000
+
+
+def test_times_split_by_rows_and_instants_stay_together():
+    time = np.repeat(np.arange(100) * 1000 + 5, 10)
+    arrays = (np.zeros((1000, 1), np.float32), np.zeros((1000, 1), np.int64), np.zeros((1000, 1), np.float32), time)
+    timeline = split_times(batches_of(*arrays, rows=77), (0.503, 0.1, 0.2))
+    assert (timeline.train_end, timeline.stop_end, timeline.calibrate_end) == (50_005, 60_005, 80_005)
+    assert timeline.parts["train"] == (FIRST, 50_005) and timeline.parts["predict"] == (80_005, LAST)
+    late = np.random.default_rng(0).permutation(np.repeat(10**12 + np.arange(300_000) * 7919, 2))
+    wide = np.zeros((len(late), 0))
+    timeline = split_times(batches_of(wide, wide, wide, late, rows=50_000), (0.5, 0.25, 0.125))
+    shares = [((late >= a) & (late < b)).mean() for a, b in timeline.parts.values()]
+    np.testing.assert_allclose(shares, [0.5, 0.25, 0.125, 0.125], atol=1e-4)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.1), (0.5, 0.0, 0.1), (0.5, 0.1)])
+def test_shares_that_leave_nothing_are_named(shares):
+    dense, ids, labels, time, _ = world(100)
+    with pytest.raises(ValueError, match="shares is"):
+        split_times(batches_of(dense, ids, labels, time), shares)
+
+
+def test_too_few_instants_and_no_rows_are_named():
+    dense, ids, labels, _, _ = world(100)
+    with pytest.raises(ValueError, match="the train part has no rows: 100 rows of 1 instants"):
+        split_times(batches_of(dense, ids, labels, np.zeros(100, np.int64)))
+    for call in (split_times, lambda b: fit_stream(b, TASKS, PARTS)):
+        with pytest.raises(ValueError, match="batches gives no rows"):
+            call(lambda: iter([]))
+    with pytest.raises(ValueError, match="train_end is 5, stop_end 4"):
+        Timeline(5, 4, 6)
+
+
+@pytest.mark.parametrize("part", ["train", "stop", "calibrate"])
+def test_a_part_without_positives_is_named(part):
+    dense, ids, labels, time, _ = world(3000)
+    start, stop = PARTS.parts[part]
+    labels[(time >= start) & (time < stop), 1] = 0
+    with pytest.raises(ValueError, match=f"task 'b' has 0 positives of [0-9]+ labels in the {part} part"):
+        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, SMALL)
+
+
+def test_bad_rows_are_named_wherever_they_are():
+    dense, ids, labels, time, _ = world(3000)
+    dense[1234, 1] = np.inf
+    with pytest.raises(ValueError, match="dense is infinite in row 34"):
+        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, SMALL)
+    with pytest.raises(ValueError, match=r"labels has shape \(300, 2\); want \[300, 1\]"):
+        fit_stream(batches_of(dense, ids, labels, time), ("a",), PARTS, SMALL)
+    with pytest.raises(TypeError, match="ids has dtype float64"):
+        fit_stream(batches_of(dense, ids.astype(float), labels, time), TASKS, PARTS, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("funnel", "message"),
+    [
+        ((("a", "c"),), "funnel names 'c'"),
+        ((("a", "b"), ("b", "a")), "back to itself"),
+        ((("a", "b"), ("a", "b")), "two parents"),
+        ((("a", "b"),), "funnel says 'b' follows 'a', but [0-9]+ rows"),
+    ],
+)
+def test_a_funnel_that_cannot_be_is_named(funnel, message):
+    dense, ids, labels, time, _ = world(3000)
+    with pytest.raises(ValueError, match=message):
+        fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, replace(SMALL, funnel=funnel))

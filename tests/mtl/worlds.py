@@ -1,0 +1,28 @@
+"""Planted worlds: rows whose true probabilities are known."""
+
+import numpy as np
+
+from pygrade.mtl import MtlConfig
+
+SMALL = MtlConfig(experts=2, expert_hidden=16, expert_output=8, tower_hidden=8, embedding=4, buckets=256, epochs=8)
+
+
+def world(n: int = 4000, seed: int = 0):
+    """Two tasks that depend on a dense feature and on an item id; task 1 is rare."""
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(size=(n, 3)).astype(np.float32)
+    ids = np.stack([rng.integers(0, 50, n), rng.integers(0, 20, n)], 1)
+    quality = np.random.default_rng(99).normal(size=20)
+    logits = np.stack([1.5 * dense[:, 0] + quality[ids[:, 1]], 1.2 * dense[:, 1] + quality[ids[:, 1]] - 3.0], 1)
+    truth = 1 / (1 + np.exp(-logits))
+    labels = (rng.random((n, 2)) < truth).astype(np.float32)
+    return dense, ids, labels, np.arange(n), truth
+
+
+def batches_of(*arrays, rows: int = 300):
+    """A factory that gives the rows in chunks."""
+    return lambda: (tuple(a[i : i + rows] for a in arrays) for i in range(0, len(arrays[0]), rows))
+
+
+def parameters(model) -> bytes:
+    return b"".join(value.numpy().tobytes() for value in model.module.state_dict().values())
