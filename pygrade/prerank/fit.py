@@ -75,7 +75,7 @@ def _train(
     validation: Batches | None,
     log: Callable[[str], None] | None,
 ) -> tuple[TwoTower, tuple[float, ...], int, tuple[float, ...]]:
-    inputs = Inputs.fit(batches, task_weights, config.max_categories)
+    inputs = Inputs.fit(batches, task_weights, config.max_items, config.max_categories)
     catalogue = Catalogue.from_batches(batches) if validation is not None else None
     frequency = ItemFrequency(len(inputs.item_id) + 1, config.frequency_half_life)
     rng = np.random.default_rng(config.seed)
@@ -116,16 +116,17 @@ def _train(
 
 
 def _loss(towers: TwoTower, pairs: Pairs, frequency: ItemFrequency, rng: np.random.Generator) -> Tensor:
-    dense, fields, buckets, sequence = towers.user_inputs(pairs)
+    dense, fields, sequence = towers.user_inputs(pairs)
     item_dense, item_fields, rows = towers.item_inputs(pairs.item_id, pairs.item_dense, pairs.item_ids)
     frequency.add(rows.numpy())
     correction = torch.from_numpy(frequency.log(rows.numpy()))
-    hidden = torch.from_numpy(rng.random((2, len(pairs))) < towers.config.id_dropout)
-    users = towers.user(dense, fields, buckets.masked_fill(hidden[0], 0), sequence)
-    items = towers.item(item_dense, item_fields, rows.masked_fill(hidden[1], 0))
+    correction -= math.log(max(1, towers.inputs.others)) * (rows == 0)  # those that share a row share its draws
+    hidden = torch.from_numpy(rng.random(len(pairs)) < towers.config.id_dropout)
+    users = towers.user(dense, fields, sequence)
+    items = towers.item(item_dense, item_fields, rows.masked_fill(hidden, 0))
     logits = users @ items.T  # [B, B]
     positive = logits.diagonal()
-    same = rows.unsqueeze(1) == rows.unsqueeze(0)
+    same = torch.from_numpy(pairs.item_id[:, None] == pairs.item_id)
     logits = torch.where(same, -torch.inf, logits - correction - math.log(max(1, len(pairs) - 1)))
     normaliser = torch.logaddexp(positive, torch.logsumexp(logits, 1))
     weight = torch.from_numpy(pairs.weight)

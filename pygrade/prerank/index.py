@@ -23,6 +23,7 @@ Eligible = Ids | Callable[[Ids], NDArray[np.bool_]]
 HNSW_ABOVE = 200_000  # items from which kind="auto" builds a graph: a flat scan takes above a millisecond there
 _SLACK = 32  # rows fetched beyond those asked for, so that near-ties at the edge seldom need a second search
 _GROWTH = 4
+_SAMPLE = 256  # items asked about to guess how many are eligible
 _LINKS, _BUILD_BREADTH, _SEARCH_BREADTH = 32, 200, 256  # of HNSW
 
 
@@ -164,7 +165,8 @@ class ItemIndex:
         ids = np.full((len(query), n), -1, np.int64)
         scores = np.full((len(query), n), -np.inf, np.float32)
         open_rows = np.arange(len(query))
-        fetch = n + max((len(d) for d in dropped), default=0) + _SLACK
+        fetch = n + max((len(d) for d in dropped), default=0)
+        fetch = int(fetch / min((self._share(test) for test in tests), default=1.0)) + _SLACK
         while len(open_rows):
             everything = fetch * 2 >= len(self.item_id)
             rows, bounds = self._propose(query[open_rows], fetch) if not everything else (None, None)
@@ -179,6 +181,13 @@ class ItemIndex:
             open_rows = np.asarray(left, np.int64)
             fetch *= _GROWTH
         return ids, scores
+
+    def _share(self, test: Callable[[Ids], NDArray[np.bool_]] | None) -> float:
+        """About the share of the base that passes the test, a little low, from a sample."""
+        if test is None or not len(self.item_id):
+            return 1.0
+        sample = self.item_id[:: max(1, len(self.item_id) // _SAMPLE)]
+        return 0.9 * max(1.0, float(test(sample).sum())) / len(sample)
 
     def _propose(self, queries: Floats, fetch: int) -> tuple[Ids, Floats]:
         """Rows of the base [R, fetch] (-1: none) and, per query, a score that no other row exceeds ([R]; flat only)."""

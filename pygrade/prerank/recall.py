@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.prerank.batches import Batch, Batches, Ids, positive_weight, row_requests
+from pygrade.prerank.batches import Batch, Batches, Ids, ItemCounts, positive_weight, row_requests
 from pygrade.prerank.index import is_in
 
 
@@ -37,13 +37,12 @@ class Popularity:
     @classmethod
     def fit(cls, batches: Batches, task_weights: Sequence[float]) -> "Popularity":
         weights = np.asarray(task_weights, np.float32)
-        items: Ids = np.empty(0, np.int64)
-        sums: NDArray[np.float64] = np.empty(0)
+        counts = ItemCounts()
         for batch in batches():
             value = positive_weight(batch, weights)
             rows = np.flatnonzero(value > 0)
-            items, place = np.unique(np.concatenate([items, batch.item_id[rows]]), return_inverse=True)
-            sums = np.bincount(place, np.concatenate([sums, value[rows].astype(np.float64)])).astype(np.float64)
+            counts.add(batch.item_id[rows], value[rows])
+        items, sums = counts.result()
         order = np.lexsort((items, -sums))
         return cls(items[order], sums[order])
 

@@ -205,7 +205,7 @@ class Prerank:
 
 def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower:
     arrays: dict[str, Any] = {item.name: tensors[f"inputs.{item.name}"].numpy() for item in fields(Inputs)}
-    arrays["length"] = int(arrays["length"][0])
+    arrays |= {name: int(arrays[name][0]) for name in ("length", "others")}
     with torch.random.fork_rng(devices=[]):
         towers = TwoTower(config, Inputs(**arrays))
     prefix = "towers."

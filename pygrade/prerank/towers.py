@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pygrade.prerank.batches import Batches, Catalogue, Ids, Requests, positives
+from pygrade.prerank.batches import Batches, Catalogue, Ids, ItemCounts, Requests, positives
 
 _INPUT_CLIP = 5.0
 
@@ -30,14 +30,14 @@ class PrerankConfig:
     """Width of the hidden layer of either tower."""
     field_embedding: int = 8
     """Width of the embedding of a categorical feature."""
-    user_buckets: int = 1 << 14
-    """Hash buckets of the user's own embedding; 0: users are known by their features and sequences alone."""
+    max_items: int = 1 << 20
+    """Most items with an embedding of their own, the most frequent ones; the others are placed by their features."""
     max_categories: int = 1 << 20
     """Largest index that a categorical feature may have."""
     temperature: float = 0.1
     """τ: what the cosine of the towers is divided by."""
     id_dropout: float = 0.1
-    """Share of item and user ids hidden in training, so that those never trained on have a vector too."""
+    """Share of item ids hidden in training, so that items never trained on have a vector too."""
     dropout: float = 0.1
     """Dropout on the hidden layers."""
     learning_rate: float = 3e-3
@@ -66,7 +66,7 @@ class PrerankConfig:
     """Initial parameters, dropout and the order of the positives."""
 
     def __post_init__(self) -> None:
-        least = {"width": 2, "hidden": 1, "field_embedding": 1, "user_buckets": 0, "max_categories": 1, "batch_size": 2,
+        least = {"width": 2, "hidden": 1, "field_embedding": 1, "max_items": 1, "max_categories": 1, "batch_size": 2,
                  "shuffle": 0, "epochs": 1, "patience": 1, "recall_at": 1, "validation_requests": 1}  # fmt: skip
         for name, low in least.items():
             if getattr(self, name) < low:
@@ -88,7 +88,7 @@ class PrerankConfig:
 class Inputs:
     """What the towers were fitted to: the items they know and the scale of their features."""
 
-    item_id: Ids  # [V] items with a positive, ascending; item_id[i] has embedding i + 1
+    item_id: Ids  # [V] items with an embedding of their own, ascending; item_id[i] has embedding i + 1
     request_mean: NDArray[np.float32]  # [Du]
     request_std: NDArray[np.float32]  # [Du], 0: a constant or unknown feature, which is left out
     item_mean: NDArray[np.float32]  # [Di]
@@ -96,11 +96,12 @@ class Inputs:
     request_sizes: Ids  # [Fu]: indices from there on are unknown
     item_sizes: Ids  # [Fi]
     length: int  # L of the sequences
+    others: int  # items with a positive that share row 0, because others are more frequent
 
     @classmethod
-    def fit(cls, batches: Batches, task_weights: NDArray[np.float32], max_categories: int) -> "Inputs":
+    def fit(cls, batches: Batches, task_weights: NDArray[np.float32], max_items: int, max_categories: int) -> "Inputs":
         """One pass over the positives of the batches. ValueError where there is none, or a feature is bad."""
-        items: Ids = np.empty(0, np.int64)
+        counts = ItemCounts()
         moments: list[_Moments] = []
         sizes: list[Ids] = []
         length = 0
@@ -110,7 +111,7 @@ class Inputs:
                 moments = [_Moments(found.request_dense.shape[1]), _Moments(found.item_dense.shape[1])]
                 sizes = [np.ones(found.request_ids.shape[1], np.int64), np.ones(found.item_ids.shape[1], np.int64)]
                 length = found.sequences.shape[1]
-            items = np.union1d(items, found.item_id)
+            counts.add(found.item_id, np.ones(len(found)))
             for moment, name, values in zip(
                 moments, ("request_dense", "item_dense"), (found.request_dense, found.item_dense), strict=True
             ):
@@ -125,10 +126,14 @@ class Inputs:
                         f"{name} reaches {size[column] - 1} in column {column}; want vocabulary indices below "
                         f"max_categories, {max_categories}"
                     )
+        items, times = counts.result()
         if not len(items):
             raise ValueError("batches hold no positive; want shown rows whose weighted feedback is above 0")
+        others = max(0, len(items) - max_items)
+        if others:  # the most frequent ones, ties by id
+            items = np.sort(items[np.lexsort((items, -times))[:max_items]])
         (request_mean, request_std), (item_mean, item_std) = (moment.result() for moment in moments)
-        return cls(items, request_mean, request_std, item_mean, item_std, sizes[0], sizes[1], length)
+        return cls(items, request_mean, request_std, item_mean, item_std, sizes[0], sizes[1], length, others)
 
     def item_rows(self, item_id: Ids) -> Ids:
         """Embedding row of each item id (any shape): 1 … V, 0 for items that the towers don't know."""
@@ -172,27 +177,24 @@ class TwoTower(nn.Module):
         self.config, self.inputs = config, inputs
         wide, narrow = config.width - 1, config.field_embedding
         self.item_table = nn.Embedding(len(inputs.item_id) + 1, wide)
-        self.user_table = nn.Embedding(config.user_buckets + 1, wide)
         self.request_fields = nn.ModuleList(nn.Embedding(int(size), narrow) for size in inputs.request_sizes)
         self.item_fields = nn.ModuleList(nn.Embedding(int(size), narrow) for size in inputs.item_sizes)
-        for table in (self.item_table, self.user_table, *self.request_fields, *self.item_fields):
+        for table in (self.item_table, *self.request_fields, *self.item_fields):
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=0.1)
-        nn.init.normal_(self.user_table.weight, std=0.01)  # a user never trained on says next to nothing
-        request_width = len(inputs.request_mean) + narrow * len(inputs.request_sizes) + 2 * wide
+        request_width = len(inputs.request_mean) + narrow * len(inputs.request_sizes) + wide
         item_width = len(inputs.item_mean) + narrow * len(inputs.item_sizes) + wide
         self.user_tower = _tower(request_width, config.hidden, wide, config.dropout)
         self.item_tower = _tower(item_width, config.hidden, wide + 1, config.dropout)
         self.item_bias = nn.Embedding(len(inputs.item_id) + 1, 1)
         nn.init.zeros_(self.item_bias.weight)
 
-    def user(self, dense: Tensor, fields: Tensor, buckets: Tensor, sequence: Tensor) -> Tensor:
-        """Vectors [R, width] of requests: dense[R, Du], fields[R, Fu], buckets[R], sequence[R, L] of item rows."""
+    def user(self, dense: Tensor, fields: Tensor, sequence: Tensor) -> Tensor:
+        """Vectors [R, width] of requests: dense[R, Du], fields[R, Fu], sequence[R, L] of item rows."""
         known = (sequence > 0).unsqueeze(-1)
         history = (self.item_table(sequence) * known).sum(1) / known.sum(1).clamp_min(1)  # [R, wide]
-        own = self.user_table(buckets) * (buckets > 0).unsqueeze(-1)
-        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.request_fields)), history, own]
-        vector = functional.normalize(history + own + self.user_tower(torch.cat(parts, -1)), dim=-1)
+        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.request_fields)), history]
+        vector = functional.normalize(history + self.user_tower(torch.cat(parts, -1)), dim=-1)
         return torch.cat([vector, torch.ones_like(vector[:, :1])], -1)
 
     def item(self, dense: Tensor, fields: Tensor, rows: Tensor) -> Tensor:
@@ -203,7 +205,7 @@ class TwoTower(nn.Module):
         vector = functional.normalize(own + out[:, :-1], dim=-1) / self.config.temperature
         return torch.cat([vector, out[:, -1:] + self.item_bias(rows)], -1)
 
-    def user_inputs(self, requests: Requests) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def user_inputs(self, requests: Requests) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of `user`; ValueError where an array does not have the shape that was fitted."""
         known = self.inputs
         count = len(requests.user_id)
@@ -216,7 +218,6 @@ class TwoTower(nn.Module):
         return (
             _scaled(requests.request_dense, known.request_mean, known.request_std),
             _indices(requests.request_ids, known.request_sizes),
-            torch.from_numpy(_buckets(requests.user_id, self.config.user_buckets)),
             torch.from_numpy(known.item_rows(requests.sequences)),
         )
 
@@ -233,12 +234,12 @@ class TwoTower(nn.Module):
 
     def user_vectors(self, requests: Requests) -> NDArray[np.float32]:
         """Vectors of requests, [R, width]. Each is computed by itself, so that it has the same bits in every batch."""
-        dense, fields, buckets, sequence = self.user_inputs(requests)
+        dense, fields, sequence = self.user_inputs(requests)
         result = np.empty((len(dense), self.config.width), np.float32)
         with torch.inference_mode():
             for r in range(len(dense)):
                 one = slice(r, r + 1)
-                result[r] = self.user(dense[one], fields[one], buckets[one], sequence[one])[0].numpy()
+                result[r] = self.user(dense[one], fields[one], sequence[one])[0].numpy()
         return result
 
     def item_vectors(self, catalogue: Catalogue, rows: int = 8192) -> NDArray[np.float32]:
@@ -269,15 +270,3 @@ def _scaled(dense: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[
 
 def _indices(ids: Ids, sizes: Ids) -> Tensor:
     return torch.from_numpy(np.where((ids >= 0) & (ids < sizes), ids, 0).astype(np.int64))
-
-
-def _buckets(user_id: Ids, buckets: int) -> Ids:
-    """Bucket of each user in 1 … buckets (splitmix64 finaliser), 0 where users have none."""
-    if not buckets:
-        return np.zeros(len(user_id), np.int64)
-    with np.errstate(over="ignore"):
-        x = user_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return (x % np.uint64(buckets)).astype(np.int64) + 1

@@ -10,7 +10,7 @@ from pygrade.prerank.evaluate import brute_force
 from tests.prerank.world import World
 
 WEIGHTS = (1.0, 0.0)
-CONFIG = PrerankConfig(width=16, hidden=16, user_buckets=64, batch_size=128, epochs=1, refit=False)
+CONFIG = PrerankConfig(width=16, hidden=16, batch_size=128, epochs=1, refit=False)
 
 
 def test_recall_by_hand():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pygrade.prerank import Catalogue, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
-from pygrade.prerank.batches import Pairs, positives, shuffled
+from pygrade.prerank.batches import ItemCounts, positives, shuffled
 from pygrade.prerank.fit import _loss
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
@@ -16,7 +16,7 @@ from tests.prerank.world import World
 from tests.tolerances import assert_close
 
 WEIGHTS = (1.0, 2.0)
-SMALL = PrerankConfig(width=16, hidden=32, user_buckets=512, batch_size=128, epochs=4, refit=False, recall_at=20)
+SMALL = PrerankConfig(width=16, hidden=32, batch_size=128, epochs=4, refit=False, recall_at=20)
 
 
 def parameters(towers: TwoTower) -> bytes:
@@ -101,21 +101,26 @@ def test_items_without_a_positive_are_placed_by_their_features(learned):
     assert mean_rank < 0.35 * len(world.item_id)  # by chance: one half
 
 
-def test_the_loss_is_its_formula():
-    """Against float64 loops; a copy of the positive in another row is no negative, other items' copies are."""
+@pytest.mark.parametrize("max_items", [100, 2])
+def test_the_loss_is_its_formula(max_items):
+    """Against float64 loops. Copies of the positive are no negatives; items without an own row share its draws."""
+    weights = np.asarray(WEIGHTS, np.float32)
     world = World(users=20, items=5)  # few items: many copies in a batch
     train = world.batches(64, seed=3, size=64)
-    pairs = positives(next(train()), np.asarray(WEIGHTS, np.float32))
-    pairs = replace_weight(pairs, np.linspace(0.5, 2.0, len(pairs)))
-    config = replace(SMALL, id_dropout=0.0)
+    pairs = positives(next(train()), weights)
+    pairs = replace(pairs, weight=np.linspace(0.5, 2.0, len(pairs), dtype=np.float32))
     torch.manual_seed(0)
-    towers = TwoTower(config, Inputs.fit(train, np.asarray(WEIGHTS, np.float32), 100)).eval()
-    frequency = ItemFrequency(6)
-    loss = _loss(towers, pairs, frequency, np.random.default_rng(0)).detach()
+    inputs = Inputs.fit(train, weights, max_items, 100)
+    towers = TwoTower(replace(SMALL, id_dropout=0.0), inputs).eval()
+    loss = _loss(towers, pairs, ItemFrequency(6), np.random.default_rng(0)).detach()
     with torch.no_grad():
         users = towers.user(*towers.user_inputs(pairs)).double()
         items = towers.item(*towers.item_inputs(pairs.item_id, pairs.item_dense, pairs.item_ids)).double()
-    share = {int(item): float((pairs.item_id == item).mean()) for item in pairs.item_id}
+    different = set(pairs.item_id.tolist())
+    assert inputs.others == max(0, len(different) - max_items) and len(different) < len(pairs) / 4
+    share = {item: float((pairs.item_id == item).mean()) for item in different}
+    rare = different - set(inputs.item_id.tolist())
+    share |= {item: sum(share[other] for other in rare) / len(rare) for item in rare}
     total = 0.0
     for r in range(len(pairs)):
         logits = {
@@ -127,12 +132,7 @@ def test_the_loss_is_its_formula():
         top = max(logits.values())
         normaliser = top + np.log(sum(np.exp(value - top) for value in logits.values()))
         total += float(pairs.weight[r]) * (normaliser - logits[r])
-    assert len(set(pairs.item_id.tolist())) < len(pairs) / 4
     assert_close(loss, torch.tensor(total / float(pairs.weight.sum()), dtype=torch.float64))
-
-
-def replace_weight(pairs: Pairs, weight) -> Pairs:
-    return replace(pairs, weight=np.asarray(weight, np.float32))
 
 
 def test_the_correction_recovers_the_true_odds_of_a_popular_item():
@@ -141,7 +141,7 @@ def test_the_correction_recovers_the_true_odds_of_a_popular_item():
     world.taste[:] = 0.0
     world.taste[:, 7] = np.log(39.0)
     train = world.batches(4000, seed=4)
-    config = replace(SMALL, batch_size=64, epochs=6, dropout=0.0, id_dropout=0.0, user_buckets=0, weight_decay=0.0)
+    config = replace(SMALL, batch_size=64, epochs=6, dropout=0.0, id_dropout=0.0, weight_decay=0.0)
     towers = fit(train, WEIGHTS, config).towers
     catalogue = Catalogue.from_batches(train)
     users = towers.user_vectors(next(world.batches(64, seed=5)()))
@@ -271,3 +271,25 @@ def test_wrong_shapes_and_settings_are_named(learned):
     for name, value in (("width", 1), ("temperature", 0.0), ("dropout", 1.0), ("index", "tree"), ("patience", 0)):
         with pytest.raises(ValueError, match=f"{name} is {value!r}"):
             replace(SMALL, **{name: value})
+
+
+def test_only_the_most_frequent_items_have_embeddings_of_their_own():
+    world = World(users=40, items=60)
+    train = world.batches(500, seed=1)
+    popular = Popularity.fit(train, (1.0, 0.0))
+    towers = fit(train, WEIGHTS, replace(SMALL, epochs=1, max_items=10)).towers
+    assert towers.inputs.item_id.tolist() == sorted(popular.item_id[:10].tolist())
+    assert towers.item_table.num_embeddings == 11
+    assert np.isfinite(towers.item_vectors(Catalogue.from_batches(train))).all()
+    with pytest.raises(ValueError, match="max_items is 0"):
+        replace(SMALL, max_items=0)
+
+
+def test_item_counts_join_what_waits():
+    rng = np.random.default_rng(0)
+    counts, ids, weights = ItemCounts(), rng.integers(0, 3000, 20_000), rng.integers(1, 5, 20_000)
+    for start in range(0, 20_000, 500):
+        counts.add(ids[start : start + 500], weights[start : start + 500])
+    found, sums = counts.result()
+    want = np.bincount(ids, weights)
+    assert found.tolist() == np.flatnonzero(want).tolist() and sums.tolist() == want[want > 0].tolist()

@@ -11,7 +11,7 @@ import pytest
 from pygrade.prerank import ArtefactError, Catalogue, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
 from tests.prerank.world import World
 
-CONFIG = PrerankConfig(width=16, hidden=16, user_buckets=64, batch_size=128, epochs=1, refit=False)
+CONFIG = PrerankConfig(width=16, hidden=16, batch_size=128, epochs=1, refit=False)
 
 
 @pytest.fixture(scope="module")

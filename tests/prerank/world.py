@@ -58,7 +58,7 @@ class World:
                     position=np.tile(np.arange(rows, dtype=np.int32), count),
                     feedback=feedback,
                     request_dense=(self.user[users] + 0.5 * noise).astype(np.float32),
-                    request_ids=(users % 3 + 1).reshape(-1, 1),
+                    request_ids=(users + 1).reshape(-1, 1),
                     sequences=recent[users].copy(),
                     item_dense=self.item[flat],
                     item_ids=(flat % 5 + 1).reshape(-1, 1),
