@@ -1,12 +1,22 @@
 #include "advantage.hpp"
 
 #include <cmath>
+#include <memory>
 #include <stdexcept>
 #include <vector>
 
 #include "parallel.hpp"
 
 namespace pygrade {
+namespace {
+
+bool holds_nan(std::span<const float> values) {
+  bool found = false;
+  for (const float value : values) found |= value != value;
+  return found;
+}
+
+}  // namespace
 
 void group_advantage(std::span<const float> rewards, std::span<const float> component_weights, std::int64_t batch,
                      std::int64_t samples, const AdvantageOptions& options, std::span<float> advantage, bool validate,
@@ -17,35 +27,32 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   if (static_cast<std::int64_t>(advantage.size()) != batch * samples)
     throw std::invalid_argument("advantage does not hold batch * samples values");
   if (!(options.clip >= 0.0f)) throw std::invalid_argument("clip is negative or NaN; want a number ≥ 0");
-  if (validate) {
-    bool good = true;
-    for (const float reward : rewards) good &= reward == reward;
-    if (!good) throw std::invalid_argument("rewards holds NaN; want numbers (validate=False leaves such samples out)");
-  }
+  if (batch * samples == 0) return;
 
-  const bool whole_batch = options.normalize == Normalize::batch;
-  std::vector<double> square(whole_batch ? static_cast<std::size_t>(batch) : 0);
-  std::vector<double> count(square.size());
-  const detail::AdvantageTask task{rewards.data(), component_weights.data(), samples,       components,
-                                   options,        advantage.data(),         square.data(), count.data()};
+  const std::int64_t blocks = (batch + detail::block_rows - 1) / detail::block_rows;
+  const auto states = std::make_unique_for_overwrite<detail::Block[]>(static_cast<std::size_t>(blocks));
+  const detail::AdvantageTask task{rewards.data(), component_weights.data(), batch,       samples, components,
+                                   options,        advantage.data(),         states.get()};
   const detail::AdvantageKernels& kernels = PYGRADE_KERNELS(advantage_kernels);
-  const std::int64_t grain = 1 + 400'000 / (1 + samples * (components + 2));  // about 200 µs of work
-  detail::parallel_for(batch, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t grain = 1 + 25'000 / (1 + samples * (components + 2));  // blocks in about 200 µs of work
+  detail::parallel_for(blocks, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
     static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
     scratch.resize(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));
     kernels.centre(task, scratch.data(), begin, end);
   });
-  if (!whole_batch) return;
-
-  double sum = 0.0;
+  double square = 0.0;
   double valid = 0.0;
-  for (std::size_t b = 0; b < square.size(); ++b) {  // in row order: the same for every number of threads
-    sum += square[b];
-    valid += count[b];
+  for (std::int64_t i = 0; i < blocks; ++i) {  // in their order: the same for every number of threads
+    square += states[i].square;
+    valid += states[i].count;
   }
-  const double std = valid > 0.0 ? std::sqrt(sum / valid) : 0.0;
-  detail::parallel_for(batch, num_threads, grain,
-                       [&](std::int64_t begin, std::int64_t end) { kernels.scale(task, std, begin, end); });
+  if (validate && valid != static_cast<double>(batch * samples) && holds_nan(rewards))
+    throw std::invalid_argument("rewards holds NaN; want numbers (validate=False leaves such samples out)");
+  if (options.normalize != Normalize::batch) return;
+
+  const double factor = square > 0.0 ? 1.0 / std::sqrt(square / valid) : 0.0;
+  detail::parallel_for(blocks, num_threads, 4 * grain,
+                       [&](std::int64_t begin, std::int64_t end) { kernels.scale(task, factor, begin, end); });
 }
 
 }  // namespace pygrade

@@ -5,15 +5,26 @@
 
 namespace pygrade::detail {
 
+inline constexpr int block_rows = 16;
+
+// What is known of a block of rows before it is scaled.
+struct Block {
+  double square;  // sum of squared deviations
+  double count;   // valid samples
+  bool quick;     // whether single precision was enough: then the means stand here, else deviations in `advantage`
+  float centre[block_rows];
+  float rest[block_rows];  // mean = centre + rest
+};
+
 struct AdvantageTask {
   const float* rewards;            // [B, G, C]
   const float* component_weights;  // [C]
-  std::int64_t samples;            // G
+  std::int64_t batch;              // B
+  std::int64_t samples;            // G ≥ 1
   std::int64_t components;         // C
   AdvantageOptions options;
   float* advantage;  // [B, G]
-  double* square;    // [B] sum of squared deviations of each group; batch scaling only
-  double* count;     // [B] valid samples of each group; batch scaling only
+  Block* blocks;     // [B / block_rows, rounded up]
 };
 
 // Floats of scratch that one share of `centre` needs.
@@ -22,10 +33,10 @@ inline std::int64_t advantage_scratch(std::int64_t samples, std::int64_t compone
 }
 
 struct AdvantageKernels {
-  // Rows [begin, end): deviations into `advantage`, already scaled and clipped unless the scale is the batch's.
+  // Blocks [begin, end): statistics, and advantages unless the scale is the batch's.
   void (*centre)(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end);
-  // Rows [begin, end) of deviations times 1 / std, then leave-one-out and clip.
-  void (*scale)(const AdvantageTask& task, double std, std::int64_t begin, std::int64_t end);
+  // Blocks [begin, end): advantages where the scale is the batch's, deviations times the factor.
+  void (*scale)(const AdvantageTask& task, double factor, std::int64_t begin, std::int64_t end);
 };
 
 PYGRADE_DECLARE_KERNELS(AdvantageKernels, advantage_kernels)

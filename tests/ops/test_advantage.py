@@ -37,6 +37,50 @@ def test_matches_reference(backend, shape, normalize, leave_one_out):
     assert_close(advantage, expected)
 
 
+def one_component(batch: int, samples: int, kind: str) -> torch.Tensor:
+    """Rewards [B, G, 1] that are hard for single precision."""
+    values = rewards_of(batch, samples, 1, seed=4)
+    if kind == "level":
+        values = 3000.0 + 1e-3 * torch.randn(values.shape, generator=torch.Generator().manual_seed(5))
+        values[0] = 3000.0
+    elif kind == "first alone":  # the first sample is the one that stands out
+        values[1:, 0] += 1e6
+    elif kind == "sparse":
+        values = (values > 2.0).float()
+        values[1, 0] = 1.0
+    elif kind == "range":  # beyond it: squares overflow, or underflow
+        values[-1] *= 1e25
+        values[3] *= 1e-26
+        values[4] = 0.0
+        values[4, 1] = 1e-30
+    elif kind == "nan":
+        values[-1, 1] = torch.nan
+    return values
+
+
+@pytest.mark.parametrize("kind", ["plain", "level", "first alone", "sparse", "range", "nan"])
+@pytest.mark.parametrize("shape", [(37, 16), (35, 32), (48, 24), (16, 8), (6, 64), (5, 72)])
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_one_component_matches_reference(kind, shape, normalize):
+    rewards = one_component(*shape, kind)
+    weight = torch.tensor([-0.5])
+    for leave_one_out in (False, True):
+        advantage = group_advantage(rewards, weight, normalize, leave_one_out, validate=kind != "nan")
+        expected = reference.group_advantage(rewards.double(), weight.double(), normalize, leave_one_out)
+        assert_close(advantage, expected)
+    constant = rewards[:, :, 0].amax(1) == rewards[:, :, 0].amin(1)
+    assert not advantage[constant].any()
+
+
+@pytest.mark.parametrize("place", [(0, 0), (20, 31), (36, 5)])
+def test_a_nan_among_many_is_found(place):
+    rewards = rewards_of(37, 32, 1)
+    rewards[place] = torch.nan
+    for normalize in NORMALIZE:
+        with pytest.raises(ValueError, match="rewards holds NaN"):
+            group_advantage(rewards, None, normalize)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("normalize", NORMALIZE)
 def test_nan_samples_are_left_out(backend, normalize):
@@ -86,9 +130,9 @@ def test_scaling_rewards_changes_nothing(scale, normalize, seed):
 
 @pytest.mark.parametrize("normalize", NORMALIZE)
 def test_threads_change_nothing(normalize):
-    rewards = rewards_of(40_000, 8, 2, seed=3)
-    one = group_advantage(rewards, None, normalize, num_threads=1)
-    assert same_bits(group_advantage(rewards, None, normalize, num_threads=5), one)
+    for rewards in (rewards_of(40_000, 8, 2, seed=3), rewards_of(60_001, 16, 1, seed=3)):
+        one = group_advantage(rewards, None, normalize, num_threads=1)
+        assert same_bits(group_advantage(rewards, None, normalize, num_threads=5), one)
 
 
 def test_numpy_in_numpy_out():

@@ -18,7 +18,7 @@ struct AdvantageOptions {
 };
 
 // rewards[B, G, C] and component_weights[C] → advantage[B, G], C-contiguous. A sample with a NaN reward is left out of
-// its group's statistics and gets 0; where `validate` is set it throws. Sums are taken in double. Throws
+// its group's statistics and gets 0; where `validate` is set it throws, and `advantage` then holds anything. Throws
 // std::invalid_argument on sizes that do not fit.
 PYGRADE_API void group_advantage(std::span<const float> rewards, std::span<const float> component_weights,
                                  std::int64_t batch, std::int64_t samples, const AdvantageOptions& options,

@@ -1,7 +1,7 @@
 // Compiled once per instruction set; see ../isa.hpp for what may stand here. Eight groups at a time, one to a lane.
 #include "../advantage.hpp"
 
-#include "doubles.hpp"
+#include "quick_groups.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
@@ -44,8 +44,6 @@ inline Moments moments_of(const double* values, std::int64_t samples) {
 
 inline Doubles inverse(Doubles std) { return select(fill(0.0) < std, fill(1.0) / std, fill(0.0)); }
 
-inline Doubles inverse_std(const Moments& moments) { return inverse(square_root(moments.square / moments.count)); }
-
 inline Doubles left_out(const AdvantageTask& task, Doubles count) {
   const Doubles one = fill(1.0);
   return task.options.leave_one_out ? select(one < count, count / (count - one), one) : one;
@@ -64,11 +62,9 @@ inline void add_deviations(const Moments& moments, const double* values, std::in
   }
 }
 
-void clamp(float clip, std::int64_t count, float* values) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float value = values[i] > clip ? clip : values[i];
-    values[i] = value < -clip ? -clip : value;
-  }
+inline float clamped(float value, float clip) {
+  const float low = value > clip ? clip : value;
+  return low < -clip ? -clip : low;
 }
 
 // Σ_c weight_c · reward_gc → values[samples, 8], NaN where a component is.
@@ -96,55 +92,156 @@ inline void pick(const AdvantageTask& task, const float* rewards, std::int64_t c
   }
 }
 
-void centre(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end) {
+// What deviations of these sums are multiplied by; the batch's scale comes later.
+inline Doubles scale_of(const AdvantageTask& task, Doubles square, Doubles count) {
+  Doubles scale = fill(1.0);
+  if (task.options.normalize == Normalize::group) scale = inverse(square_root(square / count));
+  return scale * left_out(task, count);
+}
+
+// Of rows [b, b + count), in double.
+void centre_with_care(const AdvantageTask& task, float* scratch, std::int64_t b, int count, Block& block) {
   const std::int64_t samples = task.samples;
   const std::int64_t length = samples * task.components;
-  if (samples == 0) return;
   double* values = reinterpret_cast<double*>(scratch);  // [G, 8]
   float* columns = scratch + 2 * samples * row_lanes;   // [G, 8]
   float* rewards = columns + samples * row_lanes;       // [G, C, 8]
-  for (std::int64_t b = begin; b < end; b += row_lanes) {
-    const int count = static_cast<int>(end - b < row_lanes ? end - b : row_lanes);
-    to_columns(task.rewards + b * length, length, count, length, rewards);
-    for (std::int64_t i = 0; i < samples * row_lanes; ++i) columns[i] = 0.0f;
-    if (task.options.normalize == Normalize::component) {
-      for (std::int64_t c = 0; c < task.components; ++c) {
-        pick(task, rewards, c, values);
-        const Moments moments = moments_of(values, samples);
-        const Doubles weight = fill(task.component_weights[c]) * left_out(task, moments.count);
-        add_deviations(moments, values, samples, weight * inverse_std(moments), columns);
-      }
-    } else {
-      weigh(task, rewards, values);
-      const Moments moments = moments_of(values, samples);
-      Doubles scale = fill(1.0);
-      if (task.options.normalize == Normalize::group) scale = inverse_std(moments);
-      if (task.options.normalize != Normalize::batch) scale = scale * left_out(task, moments.count);
-      add_deviations(moments, values, samples, scale, columns);
-      if (task.options.normalize == Normalize::batch) {
-        alignas(64) double square[row_lanes], valid[row_lanes];
-        store(square, moments.square);
-        store(valid, moments.count);
-        for (int l = 0; l < count; ++l) {
-          task.square[b + l] = square[l];
-          task.count[b + l] = valid[l];
-        }
-      }
+  to_columns(task.rewards + b * length, length, count, length, rewards);
+  for (std::int64_t i = 0; i < samples * row_lanes; ++i) columns[i] = 0.0f;
+  const Doubles zero = fill(0.0);
+  Moments moments{zero, zero, zero, fill(static_cast<double>(samples))};
+  if (task.options.normalize == Normalize::component) {
+    for (std::int64_t c = 0; c < task.components; ++c) {
+      pick(task, rewards, c, values);
+      moments = moments_of(values, samples);
+      const Doubles weight = fill(task.component_weights[c]) * left_out(task, moments.count);
+      add_deviations(moments, values, samples, weight * inverse(square_root(moments.square / moments.count)), columns);
     }
-    if (task.options.normalize != Normalize::batch) clamp(task.options.clip, samples * row_lanes, columns);
-    from_columns(columns, samples, task.advantage + b * samples, samples, count);
+  } else {
+    weigh(task, rewards, values);
+    moments = moments_of(values, samples);
+    add_deviations(moments, values, samples, scale_of(task, moments.square, moments.count), columns);
+  }
+  if (task.options.normalize != Normalize::batch)
+    for (std::int64_t i = 0; i < samples * row_lanes; ++i) columns[i] = clamped(columns[i], task.options.clip);
+  from_columns(columns, samples, task.advantage + b * samples, samples, count);
+  block.square += sum_of(moments.square, count);
+  block.count += sum_of(moments.count, count);
+}
+
+// The same of a block where one component in single precision is enough; else nothing is written and false comes back.
+// What the batch scales is written later.
+template <int width>
+PYGRADE_ROW_OP bool centre_quickly(const AdvantageTask& task, std::int64_t samples, std::int64_t b, int count,
+                                   Block& block) {
+  const float* rows = task.rewards + b * samples;
+  Doubles square[2];
+  sum_squares<width>(rows, samples, count, block, square);
+  if (!fits<width>(square, rows, samples, count)) return false;
+  const Doubles weight = fill(task.component_weights[0]), valid = fill(static_cast<double>(samples));
+  alignas(64) float factor[block_rows];
+  for (int h = 0; h < 2; ++h) {
+    square[h] = weight * weight * square[h];
+    store(factor + h * row_lanes, weight * scale_of(task, square[h], valid));
+  }
+  block.count = static_cast<double>(count * samples);
+  if (task.options.normalize == Normalize::batch)
+    block.square = sum_of(square[0] + square[1], row_lanes);
+  else
+    quick_deviations<width>(block, rows, samples, count, factor, task.options.clip, task.advantage + b * samples);
+  return true;
+}
+
+// Such a factor keeps moderate numbers in the range of single precision.
+inline bool is_moderate(float x) {
+  const float size = x < 0.0f ? -x : x;
+  return size > 1e-10f && size < 1e10f;
+}
+
+inline int rows_of(const AdvantageTask& task, std::int64_t block) {
+  const std::int64_t rest = task.batch - block * block_rows;
+  return static_cast<int>(rest < block_rows ? rest : block_rows);
+}
+
+// Fetches a block's worth of rewards from where the work will be in a while: the processor by itself stays too close.
+PYGRADE_ROW_OP void fetch_ahead(const AdvantageTask& task, std::int64_t samples, std::int64_t i) {
+  const std::int64_t distance = 3072, size = block_rows * samples, at = i * size + distance;
+  if (at + size > task.batch * samples) return;
+  for (std::int64_t j = 0; j < size; j += 16) __builtin_prefetch(task.rewards + at + j);
+}
+
+template <int width>
+PYGRADE_ROW_OP void centre_blocks(const AdvantageTask& task, std::int64_t samples, float* scratch, std::int64_t begin,
+                                  std::int64_t end) {
+  const bool quick = task.components == 1 && task.options.normalize != Normalize::component &&
+                     is_moderate(task.component_weights[0]) && samples % 8 == 0 && samples <= most_quick_samples;
+  for (std::int64_t i = begin; i < end; ++i) {
+    Block& block = task.blocks[i];
+    const std::int64_t b = i * block_rows;
+    const int count = rows_of(task, i);
+    if (quick) fetch_ahead(task, samples, i);
+    block.quick = quick && centre_quickly<width>(task, samples, b, count, block);
+    if (block.quick) continue;
+    block.square = block.count = 0.0;
+    for (int first = 0; first < count; first += row_lanes)
+      centre_with_care(task, scratch, b + first, count - first < row_lanes ? count - first : row_lanes, block);
   }
 }
 
-void scale(const AdvantageTask& task, double std, std::int64_t begin, std::int64_t end) {
-  const double inverse = std > 0.0 ? 1.0 / std : 0.0;
-  for (std::int64_t b = begin; b < end; ++b) {
-    const double count = task.count[b];
-    const double factor = task.options.leave_one_out && count > 1.0 ? inverse * (count / (count - 1.0)) : inverse;
-    float* row = task.advantage + b * task.samples;
-    for (std::int64_t g = 0; g < task.samples; ++g) row[g] = static_cast<float>(row[g] * factor);
-    clamp(task.options.clip, task.samples, row);
+void scale_with_care(const AdvantageTask& task, double factor, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t i = begin; i < end; ++i)
+    task.advantage[i] = clamped(static_cast<float>(task.advantage[i] * factor), task.options.clip);
+}
+
+template <int width>
+PYGRADE_ROW_OP void scale_blocks(const AdvantageTask& task, std::int64_t samples, double factor, std::int64_t begin,
+                                 std::int64_t end) {
+  alignas(64) float factors[block_rows];
+  const Doubles valid = fill(static_cast<double>(samples));
+  const double weight = task.components == 1 ? task.component_weights[0] : 0.0;  // of quick blocks
+  const Doubles whole = fill(factor * weight) * left_out(task, valid);
+  for (int h = 0; h < 2; ++h) store(factors + h * row_lanes, whole);
+  for (float& f : factors) f = clamped(f, 1e38f);  // 0 stays 0 where it would be infinite
+  for (std::int64_t i = begin; i < end; ++i) {
+    const Block& block = task.blocks[i];
+    const std::int64_t at = i * block_rows * samples;
+    const int count = rows_of(task, i);
+    if (block.quick)
+      quick_deviations<width>(block, task.rewards + at, samples, count, factors, task.options.clip,
+                              task.advantage + at);
+    else
+      scale_with_care(task, factor, at, at + count * samples);
   }
+}
+
+template <int count>
+struct Width {
+  static constexpr int value = count;
+};
+
+// Calls work with the width of the vectors and the number of samples, which the compiler knows where it is a usual one.
+template <class Work>
+PYGRADE_ROW_OP void by_width(std::int64_t samples, Work work) {
+  if (samples == 16)
+    work(Width<widest>{}, 16);
+  else if (samples == 32)
+    work(Width<widest>{}, 32);
+  else if (samples % widest == 0)
+    work(Width<widest>{}, samples);
+  else
+    work(Width<narrowest>{}, samples);
+}
+
+void centre(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end) {
+  by_width(task.samples, [&](auto width, std::int64_t samples) __attribute__((always_inline)) {
+    centre_blocks<decltype(width)::value>(task, samples, scratch, begin, end);
+  });
+}
+
+void scale(const AdvantageTask& task, double factor, std::int64_t begin, std::int64_t end) {
+  by_width(task.samples, [&](auto width, std::int64_t samples) __attribute__((always_inline)) {
+    scale_blocks<decltype(width)::value>(task, samples, factor, begin, end);
+  });
 }
 
 }  // namespace

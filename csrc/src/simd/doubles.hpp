@@ -49,7 +49,7 @@ PYGRADE_ROW_OP Vector by_part(Function function) {
 }
 
 PYGRADE_ROW_OP Doubles fill(double x) {
-  return by_part<Doubles>([x](int) { return Part{} + x; });
+  return by_part<Doubles>([x](int) { return x - Part{}; });
 }
 PYGRADE_ROW_OP Doubles load(const double* p) {
   return by_part<Doubles>([p](int i) { return *reinterpret_cast<const PartInMemory*>(p + i * part_lanes); });
@@ -124,6 +124,15 @@ PYGRADE_ROW_OP Mask operator|(Mask a, Mask b) {
 }
 PYGRADE_ROW_OP Doubles select(Mask mask, Doubles yes, Doubles no) {
   return by_part<Doubles>([&](int i) { return mask.part[i] ? yes.part[i] : no.part[i]; });
+}
+
+// The first `count` lanes together.
+inline double sum_of(Doubles x, int count) {
+  alignas(64) double lane[row_lanes];
+  store(lane, x);
+  double sum = 0.0;
+  for (int l = 0; l < count; ++l) sum += lane[l];
+  return sum;
 }
 
 // Values [count ≤ 8, length] at `rows`, `stride` floats apart → columns[j · 8 + row]. The last row stands in for those
