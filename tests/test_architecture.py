@@ -57,7 +57,7 @@ ORDER = (
     "data.marketplace_config", "data.marketplace",
     "features.values", "features.records", "features.schema", "features.storage", "features.aggregates",
     "features.fitted", "features.batch", "features.compute", "features.chunks", "features.defaults",
-    "features.materialise", "features",
+    "features.materialise", "features.center", "features.skew", "features.leaks", "features",
     "prerank.batches", "prerank.frequency", "prerank.index", "prerank.recall", "prerank.towers", "prerank.fit",
     "prerank.service", "prerank.evaluate", "prerank",
     "policy", "reward", "page", "ranker",

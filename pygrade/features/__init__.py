@@ -3,12 +3,15 @@ bits. `FeatureSchema` says what there is, `materialise` makes a `FeatureSet` of 
 
 from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch
+from pygrade.features.center import FeatureCenter
 from pygrade.features.defaults import default_schema
 from pygrade.features.fitted import Fitted
+from pygrade.features.leaks import Leak, leaks
 from pygrade.features.materialise import FeatureSet, materialise, state_before
 from pygrade.features.schema import Feature, FeatureSchema, SchemaError
+from pygrade.features.skew import Skew, replay
 
 __all__ = [
-    "Feature", "FeatureBatch", "FeatureSchema", "FeatureSet", "Fitted", "SchemaError", "State", "default_schema",
-    "materialise", "state_before",
+    "Feature", "FeatureBatch", "FeatureCenter", "FeatureSchema", "FeatureSet", "Fitted", "Leak", "SchemaError", "Skew",
+    "State", "default_schema", "leaks", "materialise", "replay", "state_before",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.features.aggregates import Feedback, State, keys_of, outcomes_of
+from pygrade.features.aggregates import Feedback, keys_of, outcomes_of
 from pygrade.features.compute import Attributes, Inputs
 from pygrade.features.records import Ints, View
 from pygrade.features.schema import FeatureSchema, SchemaError
@@ -76,9 +76,6 @@ def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, fra
     frame = frame_of(frame)
     if "position" in frame.columns:
         frame = frame.filter(frame["position"].is_not_null())
-    for column in ("user_id", "item_id", "event_time"):
-        if column not in frame.columns:
-            raise SchemaError(f"feedback lacks {column}")
     user, item = frame["user_id"].to_numpy(), frame["item_id"].to_numpy()
     scenario = frame["scenario"].fill_null("").to_numpy().astype(np.str_) if "scenario" in frame.columns else None
     parts = key_parts(
@@ -92,7 +89,7 @@ def key_parts(
     schema: FeatureSchema, users: Attributes, items: Attributes,
     user_id: Ints, item_id: Ints, scenario: Ints, user_rows: Ints, item_rows: Ints,
 ) -> dict[str, Ints]:  # fmt: skip
-    """The columns that events are counted over; the attribute rows may be of users and items, or of n rows each."""
+    """The columns that events are counted over; those of users and those of items may differ in length."""
     parts = {}
     for part in schema.key_parts:
         owner, _, column = part.partition(".")
@@ -104,33 +101,32 @@ def key_parts(
     return parts
 
 
-def table_keys(schema: FeatureSchema, parts: Mapping[str, Ints], row_request: Ints, requests: int) -> dict[str, Ints]:
-    """Keys of each table: [n] where its key names an item, else [R]. ``parts`` of users are [R], of items [n]."""
-    keys = {}
-    for name, table in schema.tables.items():
-        per_row = any(part.startswith("item") for part in table.key)
-        level = {
-            part: parts[part][row_request] if per_row and not part.startswith("item") else parts[part]
-            for part in table.key
-        }
-        keys[name] = keys_of(table, level, len(row_request) if per_row else requests)
-    return keys
+@dataclass(frozen=True)
+class Questions:
+    """What the requests of a chunk ask of the past."""
 
+    scenario: Ints  # [R] codes
+    users: Ints  # [R, C] rows of attributes
+    items: Ints  # [n, C] rows of attributes
+    tables: Mapping[str, tuple[Ints, Ints]]  # table → keys and times, [n] where its key names an item, else [R]
 
-def inputs_of(
-    schema: FeatureSchema, users: Attributes, items: Attributes, chunk: Chunk, state: State, recent: Feedback | None
-) -> Inputs:
-    """What the requests of a chunk knew: the state, and those of the recent events that came before each."""
-    row_request = chunk.row_request
-    scenario = scenario_codes(chunk.scenario, len(chunk.user_id))
-    user_rows, item_rows = users.get(chunk.user_id), items.get(chunk.item_id)
-    parts = key_parts(schema, users, items, chunk.user_id, chunk.item_id, scenario, user_rows, item_rows)
-    views: dict[str, View] = {}
-    for name, keys in table_keys(schema, parts, row_request, len(chunk.user_id)).items():
-        per_row = any(part.startswith("item") for part in schema.tables[name].key)
-        time = chunk.timestamp[row_request] if per_row else chunk.timestamp
-        views[name] = state.read(name, keys, time, recent)
-    return Inputs(
-        timestamp=chunk.timestamp, user_id=chunk.user_id, scenario=scenario, context=chunk.context, users=user_rows,
-        item_id=chunk.item_id, row_request=row_request, items=item_rows, views=views,
-    )  # fmt: skip
+    @classmethod
+    def of(cls, schema: FeatureSchema, users: Attributes, items: Attributes, chunk: Chunk) -> "Questions":
+        """The attributes of the chunk's users and items, and the keys that follow from them."""
+        scenario = scenario_codes(chunk.scenario, len(chunk.user_id))
+        user_rows, item_rows = users.get(chunk.user_id), items.get(chunk.item_id)
+        parts = key_parts(schema, users, items, chunk.user_id, chunk.item_id, scenario, user_rows, item_rows)
+        row_request, tables = chunk.row_request, {}
+        for name, table in schema.tables.items():
+            per_row = table.per_row
+            level = {p: parts[p][row_request] if per_row and not p.startswith("item") else parts[p] for p in table.key}
+            time = chunk.timestamp[row_request] if per_row else chunk.timestamp
+            tables[name] = keys_of(table, level, len(time)), time
+        return cls(scenario, user_rows, item_rows, tables)
+
+    def answered(self, chunk: Chunk, views: Mapping[str, View]) -> Inputs:
+        """What `compute` needs, with the tables' answers."""
+        return Inputs(
+            timestamp=chunk.timestamp, user_id=chunk.user_id, scenario=self.scenario, context=chunk.context,
+            users=self.users, item_id=chunk.item_id, row_request=chunk.row_request, items=self.items, views=views,
+        )  # fmt: skip

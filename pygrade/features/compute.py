@@ -21,6 +21,7 @@ from pygrade.features.values import (
 )
 
 Floats = NDArray[np.float64]
+_HOUR = 3_600_000  # ms
 
 
 class Attributes:
@@ -120,36 +121,51 @@ def compute(schema: FeatureSchema, users: Attributes, items: Attributes, inputs:
     depend on what it is computed beside.
     """
     maker = _Maker(schema, {"user": users, "item": items}, inputs)
-    requests, rows = len(inputs.user_id), len(inputs.item_id)
-
-    def dense(name: str, size: int) -> NDArray[np.float32]:
-        columns = [maker.dense(feature) for feature in schema.group(name)]
-        return np.stack(columns, 1).astype(np.float32) if columns else np.zeros((size, 0), np.float32)
-
-    def codes(name: str, size: int) -> Ints:
-        columns = [maker.codes(feature) for feature in schema.group(name)]
-        return np.concatenate(columns, 1) if columns else np.zeros((size, 0), np.int64)
-
-    sequences = [
-        inputs.views["user"].recents[feature.source][:, : feature.length] for feature in schema.group("sequences")
-    ]
     return Raw(
-        request_dense=dense("request_dense", requests),
-        request_ids=codes("request_ids", requests),
-        sequences=np.concatenate(sequences, 1) if sequences else np.zeros((requests, 0), np.int64),
-        item_dense=dense("item_dense", rows),
-        item_ids=codes("item_ids", rows),
-        cross_dense=dense("cross_dense", rows),
+        request_dense=maker.dense("request_dense"),
+        request_ids=maker.codes("request_ids"),
+        sequences=maker.sequences(),
+        item_dense=maker.dense("item_dense"),
+        item_ids=maker.codes("item_ids"),
+        cross_dense=maker.dense("cross_dense"),
     )
 
 
 class _Maker:
     def __init__(self, schema: FeatureSchema, attributes: Mapping[str, Attributes], inputs: Inputs) -> None:
         self.schema, self.attributes, self.inputs = schema, attributes, inputs
-        self._means: dict[tuple[str, str], Floats] = {}
 
-    def codes(self, feature: Feature) -> Ints:
-        """[q, columns] codes of a categorical, hashed or list feature."""
+    def _size(self, name: str) -> int:
+        return len(self.inputs.user_id if name.startswith("request") else self.inputs.item_id)
+
+    def dense(self, name: str) -> NDArray[np.float32]:
+        """[q, D] of one of the dense arrays."""
+        features = self.schema.group(name)
+        values = np.empty((self._size(name), len(features)))
+        rates: dict[tuple[tuple[str, ...], float, float], list[int]] = {}
+        for place, feature in enumerate(features):
+            if feature.kind == "rate":
+                rates.setdefault((feature.key, feature.window_hours, feature.smoothing), []).append(place)
+            else:
+                values[:, place] = self._value(feature)
+        for places in rates.values():
+            values[:, places] = self._rates([features[place] for place in places])
+        logs = [at for at, f in enumerate(features) if f.kind == "recency" or f.transform != "none"]
+        if logs:
+            values[:, logs] = log1p(values[:, logs].clip(min=0.0))
+        return values.astype(np.float32)
+
+    def codes(self, name: str) -> Ints:
+        """[q, F] codes of categorical, hashed and list features."""
+        columns = [self._codes(feature) for feature in self.schema.group(name)]
+        return np.concatenate(columns, 1) if columns else np.zeros((self._size(name), 0), np.int64)
+
+    def sequences(self) -> Ints:
+        """[R, L] items."""
+        columns = [self.inputs.views["user"].recents[f.source][:, : f.length] for f in self.schema.group("sequences")]
+        return np.concatenate(columns, 1) if columns else np.zeros((len(self.inputs.user_id), 0), np.int64)
+
+    def _codes(self, feature: Feature) -> Ints:
         inputs = self.inputs
         plain = {"user_id": inputs.user_id, "item_id": inputs.item_id, "scenario": inputs.scenario}
         if feature.source in plain:
@@ -163,26 +179,18 @@ class _Maker:
         rows = self.inputs.users if feature.entity == "user" else self.inputs.items
         return rows[:, self.attributes[feature.entity].places[feature.source, kind]]
 
-    def dense(self, feature: Feature) -> Floats:
-        """[q] values of a dense or history feature."""
+    def _value(self, feature: Feature) -> Floats | Ints:
+        """[q] of a dense feature, count or recency, before its logarithm."""
         if feature.kind == "dense":
             number = self._number(feature)
-            if feature.transform == "age":
-                return log1p(((self._time(feature) - number) / 3_600_000.0).clip(min=0.0))
-            return _transformed(feature, number)
-        if feature.kind == "rate":
-            return self._rate(feature)
-        view = self.inputs.views[table_name(feature.key)]
-        table = self.schema.tables[table_name(feature.key)]
+            return (self._time(feature) - number) / _HOUR if feature.transform == "age" else number
+        view = self.inputs.views[table_name(feature.key)].values
+        columns = self.schema.tables[table_name(feature.key)].columns
         if feature.kind == "count":
-            if feature.source:
-                counted = view.values[:, table.columns[_column(feature.source, feature)]] / SCALE
-            else:
-                counted = view.values[:, table.columns[_column("count", feature)]].astype(np.float64)
-            return _transformed(feature, counted)
-        last = view.values[:, table.columns[f"last:{feature.source}"]]
-        hours = (self._time(feature) - last).clip(min=0) / 3_600_000.0
-        return log1p(np.where(last == NEVER, np.nan, hours))
+            counted = view[:, columns[_column(feature.source or "count", feature)]]
+            return counted / SCALE if feature.source else counted
+        last = view[:, columns[f"last:{feature.source}"]]
+        return np.where(last == NEVER, np.nan, (self._time(feature) - last) / _HOUR)
 
     def _time(self, feature: Feature) -> Ints:
         time = self.inputs.timestamp
@@ -190,7 +198,7 @@ class _Maker:
 
     def _number(self, feature: Feature) -> Floats:
         if feature.source.startswith("time:"):
-            local = self.inputs.timestamp + round(self.schema.utc_offset_hours * 3_600_000)
+            local = self.inputs.timestamp + round(self.schema.utc_offset_hours * _HOUR)
             if feature.source == "time:weekend":
                 weekday = (local // 86_400_000 + 3) % 7  # 1970-01-01 was a Thursday; Monday is 0
                 return (weekday >= 5).astype(np.float64)
@@ -200,39 +208,24 @@ class _Maker:
             return self.inputs.context[feature.source]
         return np.ascontiguousarray(self._attribute(feature, "float")[:, 0]).view(np.float64)
 
-    def _rate(self, feature: Feature) -> Floats:
-        """(s + m·g) / (n + m), 0 / 0 being g."""
-        parents = self.schema.parents(feature)
-        prior = self._mean(parents[0], feature.source)  # [R]
-        for key in parents[1:]:
-            name = table_name(key)
-            prior = self._smoothed(name, feature.source, feature.source, "count", prior, feature.smoothing)
-        if not feature.per_request:
+    def _rates(self, features: list[Feature]) -> Floats:
+        """(s + m·g) / (n + m) of features [q, k] with one key, window and smoothing."""
+        first, sources = features[0], [f.source for f in features]
+        prior = self._means((), sources, "count", np.zeros((len(self.inputs.user_id), len(sources))), 0.0)
+        for key in self.schema.parents(first)[1:]:
+            prior = self._means(key, sources, "count", prior, first.smoothing)
+        if not first.per_request:
             prior = prior[self.inputs.row_request]
-        name = table_name(feature.key)
-        return self._smoothed(
-            name, feature.source, _column(feature.source, feature), _column("count", feature), prior, feature.smoothing
-        )
+        names = [_column(source, first) for source in sources]
+        return self._means(first.key, names, _column("count", first), prior, first.smoothing)
 
-    def _smoothed(self, name: str, source: str, column: str, count: str, prior: Floats, weight: float) -> Floats:
-        view, columns = self.inputs.views[name].values, self.schema.tables[name].columns
-        events = view[:, columns.get(f"n:{column}", columns[count])].astype(np.float64)
-        total = view[:, columns[column]] / SCALE
-        known = events + weight
-        return np.where(known > 0, (total + weight * prior) / np.where(known > 0, known, 1.0), prior)
-
-    def _mean(self, key: tuple[str, ...], source: str) -> Floats:
-        """[R] mean over all events so far; 0 before the first."""
-        name = table_name(key)
-        if (name, source) not in self._means:
-            zero = np.zeros(len(self.inputs.timestamp))
-            self._means[name, source] = self._smoothed(name, source, source, "count", zero, 0.0)
-        return self._means[name, source]
+    def _means(self, key: tuple[str, ...], names: list[str], count: str, prior: Floats, weight: float) -> Floats:
+        """(s + m·g) / (n + m) of the view's columns [q, k]; g where n + m is 0."""
+        view, columns = self.inputs.views[table_name(key)].values, self.schema.tables[table_name(key)].columns
+        known = view[:, [columns.get(f"n:{name}", columns[count]) for name in names]] + weight
+        total = view[:, [columns[name] for name in names]] / SCALE + weight * prior
+        return np.where(known > 0, total / np.where(known > 0, known, 1.0), prior)
 
 
 def _column(name: str, feature: Feature) -> str:
     return f"{name}@{feature.window_hours}" if feature.window_hours else name
-
-
-def _transformed(feature: Feature, values: Floats) -> Floats:
-    return log1p(values.clip(min=0.0)) if feature.transform == "log1p" else values

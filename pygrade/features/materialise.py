@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pygrade.features.aggregates import Feedback, State, by_time
 from pygrade.features.batch import FeatureBatch, concatenate
-from pygrade.features.chunks import Chunk, feedback_of, inputs_of
+from pygrade.features.chunks import Chunk, Questions, feedback_of
 from pygrade.features.compute import Attributes, Raw, compute
 from pygrade.features.fitted import DENSE, IDS, Fitted, Fitter
 from pygrade.features.schema import FeatureSchema, RawEvents, SchemaError
@@ -57,7 +57,9 @@ def materialise(
                 raise SchemaError(f"events are not in order of time: request {chunk.request_id[0]} is too late")
             latest = int(chunk.timestamp[-1])
             recent, pending = _split(feedback_of(schema, users, items, frame), pending, latest)
-            raw = compute(schema, users, items, inputs_of(schema, users, items, chunk, state, recent))
+            questions = Questions.of(schema, users, items, chunk)
+            views = {name: state.read(name, *asked, recent) for name, asked in questions.tables.items()}
+            raw = compute(schema, users, items, questions.answered(chunk, views))
             state.apply(recent)
             inside = (chunk.timestamp >= low) & (chunk.timestamp < high)
             fitted_requests += _fit(fitter, raw, chunk, inside)
@@ -200,9 +202,18 @@ class FeatureSet:
         if left is not None:
             yield left
 
+    @property
+    def num_parts(self) -> int:
+        """Files that the requests are in, in order of time."""
+        return len(self._parts)
+
+    def raw_part(self, number: int) -> dict[str, NDArray[Any]]:
+        """The arrays of one part as they were written, with codes where a batch has ids."""
+        return read_tensors(self.path / _PARTS.format(number), self.schema.hash)
+
     def part(self, number: int) -> FeatureBatch:
         """All requests of one part."""
-        tensors = read_tensors(self.path / _PARTS.format(number), self.schema.hash)
+        tensors = self.raw_part(number)
         scenario = tensors.pop("scenario", None)
         if scenario is not None:
             tensors["scenario"] = np.array(self._parts[number]["scenarios"], np.str_)[scenario]

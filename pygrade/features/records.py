@@ -83,6 +83,11 @@ class Table:
             names += [f"{name}@{hours}" for name in _added(sums)]
         return {name: place for place, name in enumerate(names)}
 
+    @property
+    def per_row(self) -> bool:
+        """Whether its keys name items: a request asks it once for every row."""
+        return any(part.startswith("item") for part in self.key)
+
     @cached_property
     def width(self) -> int:
         """int64 values of a record."""
@@ -128,7 +133,7 @@ class Table:
             at += 1
         for hours, sums in self.windows:
             width = SLOTS * (1 + len(_added(sums)))
-            _merge_ring(new[:, at : at + width].reshape(len(new), SLOTS, -1), step_of(hours), sums, run)
+            _merge_ring(new[:, at : at + width].reshape(len(new), SLOTS, width // SLOTS), step_of(hours), sums, run)
             at += width
         for source, length in self.recents:
             _merge_recents(new[:, at : at + 2 * length], length, run.positive(source), run)
@@ -143,7 +148,7 @@ class Table:
         parts = [records[:, :at]]
         for hours, sums in self.windows:
             width = SLOTS * (1 + len(_added(sums)))
-            slots = records[:, at : at + width].reshape(len(records), SLOTS, -1)
+            slots = records[:, at : at + width].reshape(len(records), SLOTS, width // SLOTS)
             now = (time // step_of(hours))[:, None]
             inside = (slots[:, :, 0] > now - SLOTS) & (slots[:, :, 0] <= now)
             parts.append((slots[:, :, 1:] * inside[:, :, None]).sum(1))

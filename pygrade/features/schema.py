@@ -222,15 +222,16 @@ class FeatureSchema:
 
     def group(self, name: str) -> tuple[Feature, ...]:
         """Features of one array of a batch: sequences, or {request, item, cross}_{dense, ids}."""
+        return self._groups.get(name, ())
 
-        def belongs(f: Feature) -> bool:
-            if name == "sequences":
-                return f.kind == "sequence"
-            if f.kind == "sequence" or f.is_id != name.endswith("_ids"):
-                return False
-            return (f.per_request and "request") == name.split("_")[0] or f.entity == name.split("_")[0]
-
-        return tuple(f for f in self.features if belongs(f))
+    @cached_property
+    def _groups(self) -> dict[str, tuple[Feature, ...]]:
+        groups: dict[str, tuple[Feature, ...]] = {}
+        for f in self.features:
+            owner = "request" if f.per_request else f.entity
+            name = "sequences" if f.kind == "sequence" else f"{owner}_{'ids' if f.is_id else 'dense'}"
+            groups[name] = (*groups.get(name, ()), f)
+        return groups
 
     @cached_property
     def request_features(self) -> tuple[str, ...]:
@@ -318,6 +319,11 @@ class FeatureSchema:
             found |= {s for _, inside in table.windows for s in inside}
         return tuple(sorted(found - {""}))
 
+    @property
+    def outcome_columns(self) -> tuple[str, ...]:
+        """The columns that the outcomes are made of."""
+        return tuple(sorted({source.removeprefix("log1p(").removesuffix(")") for source in self.outcomes}))
+
     @cached_property
     def key_parts(self) -> tuple[str, ...]:
         """Columns that events are counted over, e.g. user_id, item.author."""
@@ -366,8 +372,7 @@ class FeatureSchema:
             if part.startswith(("user.", "item.")):
                 wanted.setdefault(part.replace(".", "s.", 1), f"key {part!r}")
         if table == "events":
-            for source in self.outcomes:
-                wanted["events." + source.removeprefix("log1p(").removesuffix(")")] = f"history of {source}"
+            wanted |= {f"events.{column}": f"history of {column}" for column in self.outcome_columns}
             if self.needs_scenario:
                 wanted["events.scenario"] = "feature or key 'scenario'"
         for column, who in wanted.items():
@@ -381,6 +386,20 @@ class FeatureSchema:
             found, fitted = kind_of(columns[name]), self.dtypes.get(column)
             if fitted is not None and found != fitted:
                 raise SchemaError(f"{who} reads {column} as {fitted}; it now is {columns[name]} (type drift)")
+
+    def validate_feedback(self, columns: Mapping[str, Any]) -> None:
+        """The same for feedback that is given to a server."""
+        wanted = {"user_id": "int", "item_id": "int", "event_time": "int"} | dict.fromkeys(
+            self.outcome_columns, "number"
+        )
+        if "scenario" in self.key_parts:
+            wanted["scenario"] = "str"
+        for column, kind in wanted.items():
+            if column not in columns:
+                raise SchemaError(f"feedback lacks {column}; it has {', '.join(columns)}")
+            found = kind_of(columns[column])
+            if found != kind and not (kind == "number" and found in ("int", "float")):
+                raise SchemaError(f"feedback {column} is {columns[column]}; want {kind} (type drift)")
 
     # ---- JSON
 

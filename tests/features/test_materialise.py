@@ -58,7 +58,7 @@ def test_every_kind_of_feature_is_what_counting_by_hand_gives(log, features):
     rows = log.events.with_columns(author.alias("author"))
     request = batch.row_request
     checked = 0
-    for at in range(0, len(rows), 7):
+    for at in range(0, len(rows), 13):
         row = rows.row(at, named=True)
         r = request[at]
         past = seen_before(log, row).with_columns(author.alias("author"))
@@ -100,7 +100,7 @@ def test_every_kind_of_feature_is_what_counting_by_hand_gives(log, features):
         clicks = mine.filter(pl.col("y_click") > 0).sort("event_time", "item_id", descending=True)["item_id"]
         assert batch.sequences[r].tolist() == (clicks.to_list() + [-1] * 20)[:20]
         checked += len(mine) > 0
-    assert checked > 50  # histories were not all empty
+    assert checked > 40  # histories were not all empty
 
 
 def test_attributes_and_vocabularies(log, features):
@@ -127,7 +127,7 @@ def test_attributes_and_vocabularies(log, features):
 
 
 def test_chunks_do_not_matter(log, features, tmp_path):
-    again = materialise(log, features.schema, tmp_path / "again", rows=9)
+    again = materialise(log, features.schema, tmp_path / "again", rows=40)
     a, b = whole(features), whole(again)
     for name in ARRAYS:
         assert same_bits(getattr(a, name), getattr(b, name)), name

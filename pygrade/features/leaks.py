@@ -1,0 +1,136 @@
+"""Looks for leaks: features that know of events that had not happened when they were asked for.
+
+At a moment t the rest of the log is made another one: requests after t are removed; the feedback that came at t or
+later to the requests before is turned around (y → 1 − y), its measures replaced, and it comes at t already. Nothing of
+that may change a feature of a request at or before t. A history that counts events *at* its request's time, not only
+before it, is caught too, since the altered feedback stands exactly there; so is a feature that sees its own outcome.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.extras import require
+from pygrade.features.materialise import materialise
+from pygrade.features.schema import FeatureSchema, RawEvents
+
+Compute = Callable[[RawEvents], Mapping[str, NDArray[Any]]]
+"""From a log to its features, name → [n] or [n, k] with one entry for each row of the log, in its order."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A feature that changed with the future."""
+
+    feature: str
+    cut: int
+    """From this time (ms) on the log was altered."""
+    row: int
+    """First row of the log whose feature changed."""
+    rows: int
+    """Rows whose feature changed."""
+    before: Any
+    """The row's value with the log as it is."""
+    after: Any
+    """The row's value with the altered log."""
+
+
+def leaks(event_log: RawEvents, features: FeatureSchema | Compute, cuts: int = 5, seed: int = 0) -> list[Leak]:
+    """The features that know of the future, with one example for each moment that shows it; [] is what is wanted.
+
+    ``features`` is a schema, whose materialisation is checked, or any function from a log to features by row. The log
+    is read cuts + 1 times; the moments are ``cuts`` of its requests' times, by ``seed``. Of features [n] or [n, k]
+    every bit must stay. ValueError where a feature has not one entry a row.
+    """
+    compute = _materialised(features) if isinstance(features, FeatureSchema) else features
+    times = np.concatenate([frame["timestamp"].to_numpy() for frame in event_log.chunks()])
+    before = _checked(compute(event_log), len(times))
+    moments = np.unique(times)
+    chosen = np.random.default_rng(seed).choice(moments, min(cuts, len(moments)), replace=False)
+    found = []
+    for cut in np.sort(chosen).tolist():
+        rows = int(np.searchsorted(times, cut, side="right"))
+        after = _checked(compute(_Altered(event_log, cut, seed)), rows)
+        for name, values in before.items():
+            changed = np.flatnonzero(_differ(values[:rows], after[name]))
+            if len(changed):
+                row = int(changed[0])
+                found.append(Leak(name, cut, row, len(changed), values[row].tolist(), after[name][row].tolist()))
+    return found
+
+
+def _checked(features: Mapping[str, NDArray[Any]], rows: int) -> Mapping[str, NDArray[Any]]:
+    for name, values in features.items():
+        if len(values) != rows:
+            raise ValueError(f"features: {name!r} has {len(values)} entries; want one for each of {rows} rows")
+    return features
+
+
+def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
+    """[n] where rows are not the same; NaN is the same as NaN."""
+    other = a != b
+    if a.dtype.kind == "f":
+        other &= ~(np.isnan(a) & np.isnan(b))
+    changed: NDArray[np.bool_] = other.reshape(len(a), -1).any(1)
+    return changed
+
+
+def _materialised(schema: FeatureSchema) -> Compute:
+    def compute(event_log: RawEvents) -> Mapping[str, NDArray[Any]]:
+        with tempfile.TemporaryDirectory() as folder:
+            features = materialise(event_log, schema, Path(folder) / "features")
+            parts = [_by_row(features.raw_part(number), schema) for number in range(features.num_parts)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    return compute
+
+
+def _by_row(part: Mapping[str, NDArray[Any]], schema: FeatureSchema) -> dict[str, NDArray[Any]]:
+    request = np.repeat(np.arange(len(part["user_id"])), np.diff(part["offsets"]))
+    columns = {"sequences": part["sequences"][request]}
+    for group in ("request_dense", "request_ids", "item_dense", "item_ids", "cross_dense"):
+        values = part[group][request] if group.startswith("request") else part[group]
+        names = [name for feature in schema.group(group) for name in feature.columns]
+        columns |= {name: values[:, at] for at, name in enumerate(names)}
+    return columns
+
+
+class _Altered:
+    """A log that is another one from a moment on."""
+
+    def __init__(self, log: RawEvents, cut: int, seed: int) -> None:
+        self._log, self._cut, self._seed = log, cut, seed
+        self.tasks = log.tasks
+
+    def scan(self) -> Any:
+        return self._log.scan()
+
+    def users(self) -> Any | None:
+        return self._log.users()
+
+    def items(self) -> Any | None:
+        return self._log.items()
+
+    def chunks(self, rows: int = 200_000) -> Iterator[Any]:
+        pl = require("polars", "pipeline")
+        random = np.random.default_rng(self._seed)
+        late = pl.col("event_time") >= self._cut
+        for frame in self._log.chunks(rows):
+            kept = frame.filter(pl.col("timestamp") <= self._cut)
+            changes = [pl.when(late).then(self._cut).otherwise("event_time").alias("event_time")]
+            for name in kept.columns:
+                if name.startswith("y_"):
+                    changes.append(pl.when(late).then(1 - pl.col(name)).otherwise(name).alias(name))
+                elif name.startswith("m_"):
+                    noise = pl.Series(random.exponential(100.0, len(kept)), dtype=kept[name].dtype)
+                    known = late & pl.col(name).is_not_null()
+                    changes.append(pl.when(known).then(noise).otherwise(name).alias(name))
+            if len(kept):
+                yield kept.with_columns(changes)
+            if len(kept) < len(frame):
+                return

@@ -1,0 +1,123 @@
+"""Train/serve skew: are the features that a server reads the ones that a model was trained on?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.extras import require
+from pygrade.features.batch import FeatureBatch
+from pygrade.features.center import FeatureCenter
+from pygrade.features.materialise import FeatureSet
+from pygrade.features.schema import RawEvents
+
+
+@dataclass(frozen=True)
+class FeatureSkew:
+    """One feature offline against online."""
+
+    feature: str
+    values: int
+    """Compared."""
+    equal: float
+    """Share with the same bits (all NaN are the same)."""
+    max_difference: float
+    """Largest |offline − online| where both are known; inf where just one is. Of ids and sequences: 0 or inf."""
+
+
+class Skew:
+    """Compares batches of the same requests, read offline and online, feature by feature."""
+
+    def __init__(self) -> None:
+        self._features: dict[str, tuple[int, int, float]] = {}
+
+    def add(self, offline: FeatureBatch, online: FeatureBatch) -> None:
+        """ValueError where the batches are not the same requests with the same items."""
+        for name in ("user_id", "timestamp", "offsets", "item_id"):
+            if not np.array_equal(getattr(offline, name), getattr(online, name)):
+                raise ValueError(f"online has another {name} than offline; want the same requests and items")
+        names = {**offline.names, "sequences": ("sequences",) * offline.sequences.shape[1]}
+        for group, columns in names.items():
+            theirs, ours = getattr(offline, group), getattr(online, group)
+            if theirs.shape != ours.shape:
+                raise ValueError(f"online has {group} of shape {ours.shape}; offline {theirs.shape}")
+            for column, feature in enumerate(columns):
+                self._compare(feature, theirs[:, column], ours[:, column])
+
+    def _compare(self, feature: str, a: NDArray[Any], b: NDArray[Any]) -> None:
+        if a.dtype.kind == "f":
+            unknown = np.isnan(a) & np.isnan(b)
+            equal = unknown | (a.view(np.uint32) == b.view(np.uint32))
+            apart = np.where(unknown, 0.0, np.abs(a.astype(np.float64) - b.astype(np.float64)))
+            apart[np.isnan(apart)] = np.inf
+        else:
+            equal = a == b
+            apart = np.where(equal, 0.0, np.inf)
+        values, same, largest = self._features.get(feature, (0, 0, 0.0))
+        largest = max(largest, float(apart.max(initial=0.0)))
+        self._features[feature] = (values + len(a), same + int(equal.sum()), largest)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every value had the same bits, and there were some."""
+        return bool(self._features) and all(values == same for values, same, _ in self._features.values())
+
+    def features(self) -> list[FeatureSkew]:
+        """Every feature, those that differ most often first."""
+        found = [
+            FeatureSkew(name, values, same / max(values, 1), largest)
+            for name, (values, same, largest) in self._features.items()
+        ]
+        return sorted(found, key=lambda skew: (skew.equal, -skew.max_difference, skew.feature))
+
+    def report(self) -> str:
+        """A table of `features`."""
+        lines = [f"{'feature':32} {'values':>10} {'equal':>9} {'max difference':>15}"]
+        lines += [f"{s.feature:32} {s.values:>10,} {s.equal:>9.4%} {s.max_difference:>15.3g}" for s in self.features()]
+        return "\n".join(lines)
+
+
+def replay(
+    event_log: RawEvents, features: FeatureSet, center: FeatureCenter, start: int, stop: int | None = None,
+    seed: int | None = None,
+) -> Iterator[tuple[FeatureBatch, FeatureBatch]]:  # fmt: skip
+    """Serves the requests with start ≤ timestamp < stop again, one after another: (offline, online) of each.
+
+    The center's store must be at ``start`` (`state_before`). Before each request the center gets the feedback that had
+    come since the one before it, in order of arrival, or shuffled with ``seed``. The log is read from its beginning,
+    a chunk at a time.
+    """
+    pl = require("polars", "pipeline")
+    random = np.random.default_rng(seed)
+    offline = _one_by_one(features, start, stop)
+    waiting: Any = None
+    context = sorted(features.schema.context)
+    for frame in event_log.chunks():
+        arriving = frame.filter(pl.col("position").is_not_null() & (pl.col("event_time") >= start))
+        waiting = arriving if waiting is None else pl.concat([waiting, arriving])
+        heads = frame.filter(pl.col("request_id").ne_missing(pl.col("request_id").shift(1)))
+        for head in heads.rows(named=True):
+            time = head["timestamp"]
+            if time < start or (stop is not None and time >= stop):
+                continue
+            come = waiting.filter(pl.col("event_time") < time)
+            waiting = waiting.filter(pl.col("event_time") >= time)
+            if len(come):
+                order = come["event_time"].arg_sort() if seed is None else random.permutation(len(come))
+                center.update(come[order])
+            batch = next(offline)
+            online = center.read(
+                head["user_id"], batch.item_id, {name: head[name] for name in context}, time, head.get("scenario"),
+                head["request_id"],
+            )  # fmt: skip
+            yield batch, online
+        if stop is not None and len(frame) and frame["timestamp"][-1] >= stop:
+            return
+
+
+def _one_by_one(features: FeatureSet, start: int, stop: int | None) -> Iterator[FeatureBatch]:
+    for batch in features.batches(start, stop):
+        for request in range(len(batch)):
+            yield batch.take(np.array([request]))

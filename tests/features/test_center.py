@@ -1,0 +1,408 @@
+"""Features read from a store have the bits of the materialised ones, and a store that fails gives no wrong page."""
+
+import dataclasses
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade.features import (
+    FeatureCenter,
+    SchemaError,
+    Skew,
+    State,
+    default_schema,
+    materialise,
+    replay,
+    state_before,
+)
+from pygrade.stores import MissingVersionError, StoreError, StoreUnreachableError, open_store, record
+from tests.features.events import make_log
+
+ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
+
+
+@pytest.fixture(scope="module")
+def log():
+    return make_log()
+
+
+@pytest.fixture(scope="module")
+def features(log, tmp_path_factory):
+    return materialise(log, default_schema(log), tmp_path_factory.mktemp("features") / "set", rows=50)
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    """Starts a Redis of its own; gives a function that starts it on a port, and stops what it started."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("no redis-server")
+    started = []
+
+    def start():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        folder = tmp_path_factory.mktemp("redis")
+        server = subprocess.Popen(
+            [binary, "--port", str(port), "--save", "", "--dir", str(folder)], stdout=subprocess.DEVNULL
+        )
+        started.append(server)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with socket.socket() as client:
+                if client.connect_ex(("127.0.0.1", port)) == 0:
+                    return server, f"redis://127.0.0.1:{port}/0?prefix=test"
+            time.sleep(0.02)
+        raise TimeoutError("redis-server does not answer")
+
+    yield start
+    for server in started:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(params=["memory", "lmdb", "redis"])
+def store(request, tmp_path):
+    if request.param == "memory":
+        opened = open_store("memory:")
+    elif request.param == "lmdb":
+        opened = open_store(f"lmdb:{tmp_path / 'store'}", create=True)
+    else:
+        opened = open_store(request.getfixturevalue("redis_server")()[1], create=True)
+    with opened:
+        yield opened
+
+
+@pytest.fixture
+def memory_center(log, features):
+    with open_store("memory:") as opened:
+        center = FeatureCenter(features.schema, features.fitted, opened)
+        center.publish(features.state(), log.users(), log.items(), "v1")
+        yield center
+
+
+def cut_of(features, request=150):
+    return int(next(features.batches(requests=10**9)).timestamp[request])
+
+
+def context_of(log, request_id):
+    return log.events.filter(pl.col("request_id") == request_id).row(0, named=True)
+
+
+def read_again(center, log, batch):
+    """The request of a batch of one, read online."""
+    row = context_of(log, int(batch.request_id[0]))
+    context = {name: row[name] for name in ("c_battery", "c_device")}
+    return center.read(
+        int(batch.user_id[0]),
+        batch.item_id,
+        context,
+        int(batch.timestamp[0]),
+        row["scenario"],
+        int(batch.request_id[0]),
+    )
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_replayed_requests_have_the_bits_of_the_materialised_ones(log, features, store, seed):
+    """State at a cut, then read, feedback, read … ; feedback in order, or shuffled and late among itself."""
+    cut = cut_of(features)
+    center = FeatureCenter(features.schema, features.fitted, store)
+    center.publish(state_before(log, features.schema, cut), log.users(), log.items(), "v1")
+    skew, served = Skew(), 0
+    for offline, online in replay(log, features, center, cut, seed=seed):
+        skew.add(offline, online)
+        for name in ARRAYS:
+            a, b = getattr(offline, name), getattr(online, name)
+            assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), (served, name)
+        assert online.scenario.tolist() == offline.scenario.tolist()
+        assert (online.position == -1).all() and np.isnan(online.feedback).all()
+        served += 1
+    assert skew.exact and served >= 140
+    assert center.counters.updates > 300 and center.counters.store_errors == center.counters.defaults == 0
+    named = {found.feature: found for found in skew.features()}
+    names = [n for group in offline.names.values() for n in group]
+    assert set(named) == {*names, "sequences"}
+    assert named["user_count"].values == served and named["user_count"].equal == 1.0
+    assert online.fitted.sizes == features.fitted.sizes
+
+
+def test_feedback_in_any_order_and_any_batches_makes_the_same_records(log, features, store):
+    """All feedback, each event once, in random batches, against the state that materialisation left."""
+    schema = features.schema
+    center = FeatureCenter(schema, features.fitted, store)
+    center.publish(State(schema), log.users(), log.items(), "empty")
+    shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=5)
+    at = 0
+    for size in (1, 2, 400, 3, 50):
+        center.update(shuffled[at : at + size])
+        at += size
+    center.update({name: shuffled[name][at:].to_list() for name in shuffled.columns if name != "position"}
+                  | {"position": shuffled["position"][at:]})  # fmt: skip
+    for name, records in features.state().records.items():
+        stored = store.get_many(f"{name}.{schema.hash}", records.keys)
+        assert stored == records.table.encode(records.all()), name
+
+
+def test_a_skewed_feature_is_reported(log, features, memory_center):
+    batch = next(features.batches(requests=1, start=cut_of(features, 290)))
+    online = read_again(memory_center, log, batch)
+    skew = Skew()
+    skew.add(online, dataclasses.replace(online, item_dense=online.item_dense + np.float32(0.5)))
+    worst = skew.features()[0]
+    assert not skew.exact and worst.equal == 0.0 and worst.max_difference == pytest.approx(0.5)
+    assert {s.feature for s in skew.features() if s.equal == 1.0} >= {"user_count", "user_id"}
+    assert worst.feature in skew.report() and "0.0000%" in skew.report()
+    unknown = online.request_dense.copy()
+    unknown[:, 0] = np.nan
+    skew.add(online, dataclasses.replace(online, request_dense=unknown))
+    assert {s.feature: s.max_difference for s in skew.features()}["hour_sin"] == np.inf
+    with pytest.raises(ValueError, match="another user_id"):
+        skew.add(online, dataclasses.replace(online, user_id=online.user_id + 1))
+
+
+def test_unknown_users_and_items_have_defaults(log, features, memory_center):
+    known = int(log.items()["item_id"][0])
+    batch = memory_center.read(987_654_321, [known, -5], {}, 1_800_000_000_000)
+    dense = dict(zip(features.schema.request_features, batch.request_dense[0].tolist(), strict=True))
+    shown = log.events.filter(pl.col("position").is_not_null())
+    assert dense["user_count"] == 0 and np.isnan(dense["user_recency"]) and np.isnan(dense["c_battery"])
+    assert dense["user_click_rate"] == pytest.approx(shown["y_click"].mean(), rel=1e-6)
+    assert (batch.sequences == -1).all() and batch.request_ids[0, 0] == 0
+    ids = dict(zip(features.schema.item_id_features, batch.item_ids.T.tolist(), strict=True))
+    assert ids["item_id"][0] > 0 and ids["item_id"][1] == 0
+    counters = memory_center.counters
+    assert (counters.user_misses, counters.item_misses) == (1, 1) and counters.defaults == 0
+    dense, ids = batch.model_inputs()
+    assert np.isfinite(dense).all() and len(ids) == 2
+    assert len(memory_center.read(1, [], {}, 0).item_id) == 0
+
+
+def test_a_redis_that_dies_gives_defaults_and_is_counted(log, features, redis_server):
+    server, url = redis_server()
+    with open_store(url, create=True) as opened:
+        center = FeatureCenter(features.schema, features.fitted, opened)
+        center.publish(features.state(), log.users(), log.items(), "v1")
+        batch = next(features.batches(requests=1, start=cut_of(features, 290)))
+        before = read_again(center, log, batch)
+        server.kill()
+        server.wait()
+        after = read_again(center, log, batch)
+        counters = center.counters
+        assert (counters.reads, counters.defaults, counters.store_errors) == (2, 1, 1)
+        names = features.schema.request_features
+        assert before.request_dense[0, names.index("user_count")] > 0
+        assert after.request_dense[0, names.index("user_count")] == 0
+        assert after.request_dense[0, names.index("c_battery")] == before.request_dense[0, names.index("c_battery")]
+        assert np.isfinite(after.model_inputs()[0]).all() and after.item_id.tolist() == batch.item_id.tolist()
+        with pytest.raises(StoreUnreachableError):
+            center.update(log.events[:3])
+        assert counters.store_errors == 2 and counters.updates == 0
+
+
+def test_context_is_checked(log, memory_center):
+    with pytest.raises(SchemaError, match="context names 'c_weather', which no feature reads; the schema knows c_bat"):
+        memory_center.read(1, [5], {"c_weather": "rain"}, 0)
+    with pytest.raises(SchemaError, match=r"context 'c_battery' is 'full'; want a number \(type drift\)"):
+        memory_center.read(1, [5], {"c_battery": "full"}, 0)
+    with pytest.raises(SchemaError, match=r"context 'c_device' is 3; want a str \(type drift\)"):
+        memory_center.read(1, [5], {"c_device": 3}, 0)
+    with pytest.raises(ValueError, match="item_ids is float64"):
+        memory_center.read(1, [5.0], {}, 0)
+
+
+def test_feedback_is_checked(log, memory_center):
+    with pytest.raises(SchemaError, match="feedback lacks y_click"):
+        memory_center.update(log.events.drop("y_click"))
+    with pytest.raises(SchemaError, match=r"feedback y_order is String; want number \(type drift\)"):
+        memory_center.update(log.events.with_columns(pl.col("y_order").cast(pl.String)))
+    with pytest.raises(SchemaError, match=r"feedback item_id is String; want int"):
+        memory_center.update(log.events.with_columns(pl.col("item_id").cast(pl.String)))
+    assert memory_center.counters.updates == 0
+
+
+def test_mixed_versions_are_refused(log, features, memory_center):
+    schema = dataclasses.replace(features.schema, utc_offset_hours=8.0)
+    with pytest.raises(SchemaError, match=f"fitted is of schema {features.schema.hash}; want {schema.hash}"):
+        FeatureCenter(schema, features.fitted, memory_center.store)
+    other = FeatureCenter(schema, dataclasses.replace(features.fitted, schema=schema), memory_center.store)
+    with pytest.raises(SchemaError, match=f"version 'v1' was published for schema {features.schema.hash}"):
+        other.read(1, [5], {}, 0)
+    with pytest.raises(SchemaError, match="version 'v1' was published for schema"):
+        other.update(log.events[:3])
+    with pytest.raises(SchemaError, match="the state is of schema"):
+        other.publish(features.state(), log.users(), log.items(), "v2")
+    with pytest.raises(SchemaError, match="type drift"):
+        memory_center.publish(features.state(), log.users(), log.items().cast({"author": pl.String}), "v2")
+    with pytest.raises(SchemaError, match="no table items"):
+        memory_center.publish(features.state(), log.users(), None, "v2")
+    assert memory_center.store.versions() == {"v1": "current"}
+
+
+def test_a_store_without_a_version_is_no_silent_emptiness(log, features):
+    with open_store("memory:") as empty:
+        center = FeatureCenter(features.schema, features.fitted, empty)
+        with pytest.raises(MissingVersionError):
+            center.update(log.events[:3])
+        center.read(1, [5], {}, 0)
+        assert center.counters.defaults == center.counters.reads == 1
+        empty.begin("foreign")
+        empty.switch("foreign")
+        with pytest.raises(SchemaError, match="was not published by a FeatureCenter"):
+            center.read(1, [5], {}, 0)
+
+
+def test_damaged_records_are_no_features(log, features, memory_center):
+    schema, store = features.schema, memory_center.store
+    user = int(features.state().records["user"].keys[0])
+    store.put_many(f"user.{schema.hash}", np.array([user]), [b"short"])
+    memory_center.read(user, [5], {}, 0)
+    assert memory_center.counters.store_errors == memory_center.counters.defaults == 1
+    store.put_many("meta", np.zeros(1, np.int64), [b"{"])
+    memory_center.read(user, [5], {}, 0)
+    assert memory_center.counters.store_errors == 2
+    with pytest.raises(StoreError, match="damaged"):
+        memory_center.update(log.events[:3])
+
+
+def test_a_publish_that_fails_changes_nothing(log, features, memory_center):
+    class Failing:
+        """A store that stops in the middle of a fill."""
+
+        def __init__(self, store):
+            self.store, self.puts = store, 0
+
+        def __getattr__(self, name):
+            return getattr(self.store, name)
+
+        def put_many(self, *args, **kwargs):
+            self.puts += 1
+            if self.puts == 4:
+                raise StoreUnreachableError("gone")
+            self.store.put_many(*args, **kwargs)
+
+    batch = next(features.batches(requests=1, start=cut_of(features, 290)))
+    before = read_again(memory_center, log, batch)
+    failing = FeatureCenter(features.schema, features.fitted, Failing(memory_center.store))
+    with pytest.raises(StoreUnreachableError):
+        failing.publish(features.state(), log.users(), log.items(), "v2")
+    assert memory_center.store.current() == "v1"
+    after = read_again(memory_center, log, batch)
+    assert all(getattr(before, name).tobytes() == getattr(after, name).tobytes() for name in ARRAYS)
+
+
+def test_readers_see_one_version_of_attributes_and_histories(log, features, store):
+    """Two versions that differ in every item's author and in all histories, switched under readers."""
+    schema = features.schema
+    moved = log.items().with_columns(pl.col("author") + 100)
+    cut = cut_of(features)
+    early = state_before(log, schema, cut)
+    late = features.state()
+    # the late state's events are those of items whose authors have moved
+    versions = {"a": (early, log.items()), "b": (restated(dataclasses.replace(log, item_table=moved), schema), moved)}
+    assert len(late.records["author"]) == len(versions["b"][0].records["author"])
+    center = FeatureCenter(schema, features.fitted, store, cache=7)  # also forgets all the time
+    items = log.items()["item_id"].to_numpy()
+    user = int(log.users()["user_id"][3])
+    expected = {}
+    for name, (state, table) in versions.items():
+        center.publish(state, log.users(), table, name, keep=5)
+        expected[name] = center.read(user, items, {}, 1_800_000_000_000)
+    assert expected["a"].item_dense.tobytes() != expected["b"].item_dense.tobytes()
+    reader = FeatureCenter(schema, features.fitted, store)
+    seen, failures, done = set(), [], threading.Event()
+
+    def read():
+        while not done.is_set():
+            batch = reader.read(user, items, {}, 1_800_000_000_000)
+            match = [
+                name
+                for name, wanted in expected.items()
+                if all(getattr(batch, array).tobytes() == getattr(wanted, array).tobytes() for array in ARRAYS)
+            ]
+            if match:
+                seen.update(match)
+            else:
+                failures.append(batch)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for turn in range(40):
+        store.switch("ab"[turn % 2])
+        time.sleep(0.01)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert reader.counters.defaults <= len(failures)
+    assert len(failures) == reader.counters.defaults and seen == {"a", "b"}
+
+
+def restated(log, schema):
+    return state_before(log, schema, 2**62)
+
+
+def test_only_as_many_old_versions_stay_as_asked_for(log, features, memory_center):
+    for version in ("v2", "v3", "v4"):
+        memory_center.publish(features.state(), log.users(), log.items(), version)
+    assert memory_center.store.versions() == {"v3": "ready", "v4": "current"}
+
+
+def test_attributes_are_read_once(log, features, memory_center):
+    asked = []
+    get_tables = memory_center.store.get_tables
+
+    def counting(requests):
+        asked.append({table.split(".")[0]: len(keys) for table, keys in requests})
+        return get_tables(requests)
+
+    memory_center.store.get_tables = counting
+    items = log.items()["item_id"].to_numpy()[:9]
+    user = int(log.users()["user_id"][3])
+    for _ in range(3):
+        memory_center.read(user, items, {}, 1_800_000_000_000)
+    # which version it is, the attributes that keys depend on, then one round trip a request
+    first = ["item_static", "item_static", "user_static", "all", "all"]
+    assert [list(tables)[1] for tables in asked] == first and asked[1]["item_static"] == 9
+    assert asked[3] == asked[4] and asked[4]["item"] == 9 and asked[4]["user"] == 1
+
+
+def test_records_that_are_not_written_again_expire(log, features, monkeypatch):
+    with open_store("memory:") as opened:
+        center = FeatureCenter(features.schema, features.fitted, opened, ttl=60)
+        center.publish(features.state(), log.users(), log.items(), "v1")
+        user = int(log.users()["user_id"][3])
+        at = features.schema.request_features.index("user_count")
+        assert center.read(user, [5], {}, 1_800_000_000_000).request_dense[0, at] > 0
+        later = record.now() + 61_000
+        monkeypatch.setattr(record, "now", lambda: later)
+        assert center.read(user, [5], {}, 1_800_000_000_000).request_dense[0, at] == 0
+        assert center.counters.user_misses == 1 and center.counters.store_errors == 0
+
+
+def test_hashes_are_the_same_in_every_process(features):
+    code = (
+        "import json, numpy as np; from pygrade.features.values import code_of, mix; "
+        "print(json.dumps([code_of('größe'), code_of(''), mix(np.array([1, -5]), np.array([2, 7])).tolist()]))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
+        ).stdout
+        for seed in ("0", "1", "77")
+    }
+    assert len(found) == 1
+    assert json.loads(found.pop()) == [
+        -1613921676148213516,
+        -5426141060434712860,
+        [-4838594755968170389, 2977657682297242744],
+    ]

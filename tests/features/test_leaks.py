@@ -1,0 +1,98 @@
+"""The search for leaks finds those that are planted, and none in what materialisation does."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade.features import aggregates, default_schema, leaks, materialise
+from pygrade.features.leaks import _materialised as by_row
+from pygrade.features.records import Table
+from tests.features.events import make_log
+
+
+def test_materialised_features_know_nothing_of_the_future():
+    log = make_log()
+    assert leaks(log, default_schema(log), cuts=4) == []
+
+
+def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch):
+    """`<=` in place of `<`: every query looks one millisecond too far."""
+    exact = Table.view_with
+
+    def careless(self, records, run, group, time):
+        return exact(self, records, run, group, time + 1)
+
+    log = make_log()
+    # without ties in the log: the search makes its own
+    log = dataclasses.replace(log, events=log.events.with_columns(pl.col("event_time") + 7))
+    monkeypatch.setattr(Table, "view_with", careless)
+    monkeypatch.setattr(sys.modules["pygrade.features.materialise"], "_split", split_after)
+    found = {leak.feature for leak in leaks(log, default_schema(log))}
+    assert {"user_count", "item_count", "user_click_rate", "user_by_author_click_rate", "user_recency"} <= found
+    assert "sequences" in found
+    assert not {"item_price", "c_battery", "hour_sin", "user_city"} & found
+
+
+def split_after(new, pending, latest):
+    """As materialisation splits feedback, with that of the very moment among what has happened."""
+    both = new if pending is None else pending.then(new)
+    return aggregates.by_time(both.take(both.time <= latest)), both.take(both.time > latest)
+
+
+def test_a_feature_that_sees_its_own_outcome_is_caught():
+    def own(log):
+        events = pl.concat(list(log.chunks()))
+        clicked = events["y_click"].fill_null(0.0).to_numpy()
+        return {"own": clicked, "harmless": events["c_battery"].to_numpy()}
+
+    found = leaks(make_log(), own)
+    assert {leak.feature for leak in found} == {"own"}
+    leak = found[0]
+    assert leak.rows >= 1 and {leak.before, leak.after} == {0.0, 1.0}
+
+
+def test_a_statistic_of_the_whole_log_is_caught():
+    def target_encoding(log):
+        events = pl.concat(list(log.chunks()))
+        return {"item_ctr": events.select(pl.col("y_click").mean().over("item_id"))["y_click"].to_numpy()}
+
+    assert {leak.feature for leak in leaks(make_log(), target_encoding)} == {"item_ctr"}
+
+
+def test_feedback_that_is_counted_when_shown_and_not_when_it_came_is_caught():
+    """The most common leak: a click is known at the time of its impression."""
+
+    def early(log):
+        shown = [frame.with_columns(pl.col("timestamp").alias("event_time")) for frame in log.chunks()]
+        return compute(dataclasses.replace(make_log(), events=pl.concat(shown)))
+
+    def compute(log):
+        schema = default_schema(log)
+        return by_row(schema)(log)
+
+    found = {leak.feature for leak in leaks(make_log(), early)}
+    assert "user_click_rate" in found and "item_click_rate" in found
+    assert leaks(make_log(), compute) == []
+
+
+def test_features_must_have_an_entry_a_row():
+    with pytest.raises(ValueError, match="'short' has 3 entries; want one for each of"):
+        leaks(make_log(), lambda log: {"short": np.zeros(3)})
+
+
+def test_vocabularies_and_normalisation_of_a_window_know_nothing_of_later(tmp_path):
+    """What is fitted up to t is the same when the log ends at t."""
+    log = make_log()
+    times = log.events["timestamp"].unique().sort()
+    window = (int(times[10]), int(times[80]))
+    schema = default_schema(log)
+    ended = dataclasses.replace(log, events=log.events.filter(pl.col("timestamp") < window[1]))
+    whole, short = (
+        materialise(each, schema, tmp_path / name, window).fitted for name, each in (("whole", log), ("short", ended))
+    )
+    for group in ("mean", "std", "vocabularies"):
+        for name, values in getattr(whole, group).items():
+            np.testing.assert_array_equal(values, getattr(short, group)[name])
