@@ -28,7 +28,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.pa, self.pc = require("pyarrow"), require("pyarrow.compute")
-        self.files = _parts(path)
+        self.files = parts_of(path)
         self.parts: list[Any] = []
         try:
             self._open()
@@ -49,7 +49,7 @@ class Source:
         if self.num_rows == 0:
             raise ValueError(f"{self.path}: no rows")
         metadata = self.parts[0].schema_arrow.metadata or {}
-        self.header: dict[str, Any] = _header(metadata.get(METADATA_KEY, b"{}"), self.files[0])
+        self.header: dict[str, Any] = header_of(metadata.get(METADATA_KEY, b"{}"), self.files[0])
         wanted = self.header.get("parts", len(self.files))
         if self.path.is_dir() and wanted != len(self.files):
             raise ValueError(f"{self.path}: {len(self.files)} parts; {self.files[0].name} says the log has {wanted}")
@@ -265,7 +265,8 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
     return pa.table(table).replace_schema_metadata({METADATA_KEY: json.dumps(header).encode()})
 
 
-def _parts(path: Path) -> list[Path]:
+def parts_of(path: Path) -> list[Path]:
+    """The Parquet file, or the parts in a directory in the order of their names."""
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; want a Parquet file or a directory of Parquet parts")
     if path.is_file():
@@ -276,7 +277,8 @@ def _parts(path: Path) -> list[Path]:
     return files
 
 
-def _header(text: bytes, file: Path) -> dict[str, Any]:
+def header_of(text: bytes, file: Path) -> dict[str, Any]:
+    """What a part's metadata says of the log: tasks, features, task_values, parts; empty where others wrote it."""
     header: Any = None
     with contextlib.suppress(ValueError):
         header = json.loads(text)

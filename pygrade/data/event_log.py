@@ -13,7 +13,8 @@ Columns of the events:
 - ``request_id``, ``user_id``, ``item_id`` int64; ``timestamp`` int64: ms since 1970 of the request; ``event_time``
   int64: ms at which the row's feedback is known, at or after ``timestamp``.
 - ``position`` int32: 0-based slot; null where the candidate was not shown, and then ``m_`` and ``y_`` are null too.
-- ``scenario`` str (optional); ``c_<name>``: context of the request, float64 or str, null where unknown.
+- ``scenario`` str, ``stage`` str (the last stage that a candidate reached), both optional.
+- ``c_<name>``: context of the request, float64 or str, null where unknown.
 - ``m_<name>`` float32: outcome measures of a shown row (seconds played …), null where unknown; ``y_<task>`` float32:
   0 or 1.
 """
@@ -51,6 +52,7 @@ class EventSource:
     context: Mapping[str, str] = field(default_factory=dict)  # c_<name> → kind
     measures: tuple[str, ...] = ()  # m_<name>
     category: str | None = None  # the column of items.parquet that groups items best
+    utc_offset_hours: float = 0.0  # of the users' clocks
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):

@@ -42,7 +42,7 @@ class EventWriter:
         self._events = Spool(self.scratch / "events")
         self._attributes = {name: Spool(self.scratch / name) for name in ("user", "item")}
         self._names = Spool(self.scratch / "names")
-        self._named: dict[str, set[int]] = {"user": set(), "item": set()}
+        self._named: dict[str, set[int]] = {"request": set(), "user": set(), "item": set()}
         self._schema: dict[str, Any] = {}
 
     # ---- what importers call -----------------------------------------------------------------------------------------
@@ -70,10 +70,11 @@ class EventWriter:
         distinct = names.unique(maintain_order=True)
         ids = np.array([stable_id(name) for name in distinct], np.int64)
         table = polars.DataFrame({"kind": [kind] * len(ids), "id": ids, "name": distinct})
-        known = self._named.get(kind)
-        if known is not None:
-            table = table.filter(~polars.Series([int(i) in known for i in ids], dtype=polars.Boolean))
-            known.update(ids.tolist())
+        known = self._named[kind]
+        table = table.filter(~polars.Series([int(i) in known for i in ids], dtype=polars.Boolean))
+        if kind == "request":  # the rows of one are contiguous: only the last can come again
+            known.clear()
+        known.update(ids.tolist())
         if len(table):
             self._names.add(np.zeros(len(table), np.int64), table)
         numbered: pl.Series = names.replace_strict(distinct, ids, return_dtype=polars.Int64)
@@ -107,13 +108,14 @@ class EventWriter:
     def _typed(self, frame: "pl.DataFrame") -> "pl.DataFrame":
         polars = require("polars", "pipeline")
         if not self._schema:
-            types = {name: polars.Int64 for name in IDS} | {"position": polars.Int32, "scenario": polars.String}
+            types = {name: polars.Int64 for name in IDS} | {"position": polars.Int32}
+            types |= {"scenario": polars.String, "stage": polars.String}
             for name, dtype in frame.schema.items():
                 if name[:2] in ("m_", "y_"):
                     types[name] = polars.Float32
                 elif name[:2] == "c_":
                     types[name] = polars.String if dtype == polars.String else polars.Float64
-            head = [*IDS, "position", *(["scenario"] if "scenario" in frame.columns else [])]
+            head = [*IDS, "position", *(name for name in ("scenario", "stage") if name in frame.columns)]
             order = head + sorted((n for n in frame.columns if n not in head), key=lambda n: "cmy".index(n[0]))
             self._schema = {name: types[name] for name in order}
         return frame.select(polars.col(name).cast(dtype) for name, dtype in self._schema.items())

@@ -1,27 +1,37 @@
 """Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it by the piece.
 
 ``SCHEME:PATH`` names the files as their users download them; each importer's module says which columns it reads and
-under which licence: `kuairand_events`.
+under which licence: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pygrade.data.ebnerd import EbNerdConfig, import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.kuairand_events import KuaiRandEventConfig, import_kuairand
+from pygrade.data.logs_events import LogsEventConfig, import_logs
+from pygrade.data.recflow import RecFlowConfig, import_recflow
 from pygrade.files import atomic_directory
 
 __all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events"]
 
 SCHEMES = {
     "kuairand": "kuairand:DIR, the KuaiRand files (excerpt, Pure, 1K or 27K)",
+    "recflow": "recflow:DIR, the RecFlow files (all_stage/ or realshow/)",
+    "ebnerd": "ebnerd:DIR, an EB-NeRD bundle (demo, small or large)",
+    "logs": "logs:DIR, Parquet logs in pygrade's contract",
 }
-CONFIGS: dict[str, type] = {"kuairand": KuaiRandEventConfig}
+CONFIGS: dict[str, type] = {
+    "kuairand": KuaiRandEventConfig, "recflow": RecFlowConfig, "ebnerd": EbNerdConfig, "logs": LogsEventConfig,
+}  # fmt: skip
 """The dataclass of options of each scheme."""
 
-_IMPORTERS: dict[str, Callable[..., None]] = {"kuairand": import_kuairand}
+_IMPORTERS: dict[str, Callable[..., None]] = {
+    "kuairand": import_kuairand, "recflow": import_recflow, "ebnerd": import_ebnerd, "logs": import_logs,
+}  # fmt: skip
 
 
 def import_events(

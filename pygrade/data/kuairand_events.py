@@ -130,6 +130,7 @@ def import_kuairand(
         items=item_kinds,
         measures=("play", "comment_stay"),
         category="category" if found.basic else None,
+        utc_offset_hours=8.0,
     )
     if log:
         log("kuairand: sorting by time")

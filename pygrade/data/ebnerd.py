@@ -1,0 +1,225 @@
+"""EB-NeRD, the Ekstra Bladet News Recommendation Dataset, as raw events: impressions of a news site.
+
+EB-NeRD: Kruse et al., RecSys Challenge 2024, arXiv 2410.03432, recsys.eb.dk; for research, under the terms of its own
+licence, which is accepted at download. A directory (demo, small or large) holds articles.parquet, train/ and
+validation/; the test split has no clicks and is not read. What is read:
+
+- behaviors.parquet: impression_id, impression_time, user_id, article_id (null: the front page), article_ids_inview,
+  article_ids_clicked, device_type, is_sso_user, is_subscriber, gender, postcode, age; read_time (seconds on this page);
+  next_read_time and next_scroll_percentage (of the article that was clicked).
+- articles.parquet: article_id, published_time, premium, article_type, category, subcategory, topics, sentiment_score,
+  sentiment_label, and the length of body. total_inviews, total_pageviews and total_read_time count what happened in the
+  days after publication, and last_modified_time is later too: never read.
+- history.parquet, with `EbNerdConfig.history`: user_id, impression_time_fixed, article_id_fixed, read_time_fixed,
+  scroll_percentage_fixed: clicks of the three weeks before.
+
+An impression is a request. The authors shuffled the in-view lists: a slot is a place in the list and no rank on the
+page. An article that was clicked and does not stand in the list is put behind it. Where several were clicked, reading
+and scrolling belong to the first. is_subscriber was fixed when the data were made, and so says a little about the
+future. ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pygrade.data.columnar import column_names, read_batches, refuse_row
+from pygrade.data.event_log import EventSource
+from pygrade.data.event_writer import EventWriter
+from pygrade.extras import require
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LICENCE = "EB-NeRD licence terms (research), recsys.eb.dk"
+
+TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 2.0}
+"""Business value of one event. A choice of ours; the data set states no values."""
+
+USER_KINDS = {"gender": "categorical", "postcode": "categorical", "age": "dense"}
+ITEM_KINDS = {
+    "published_time": "time", "premium": "categorical", "article_type": "categorical", "category": "categorical",
+    "subcategory": "list", "topics": "list", "sentiment_score": "dense", "sentiment_label": "categorical",
+    "body_length": "dense",
+}  # fmt: skip
+CONTEXT_KINDS = {"device_type": "categorical", "is_sso_user": "categorical", "is_subscriber": "categorical"}
+
+_BEHAVIORS = {
+    "impression_id": "int", "impression_time": "time", "user_id": "int", "article_id": "int?",
+    "article_ids_inview": "ints", "article_ids_clicked": "ints", "device_type": "int?", "is_sso_user": "bool?",
+    "is_subscriber": "bool?", "gender": "int?", "postcode": "int?", "age": "int?", "read_time": "float?",
+    "next_read_time": "float?", "next_scroll_percentage": "float?",
+}  # fmt: skip
+_ARTICLES = {
+    "article_id": "int", "published_time": "time?", "premium": "bool?", "article_type": "text?", "category": "int?",
+    "subcategory": "ints?", "topics": "texts?", "sentiment_score": "float?", "sentiment_label": "text?",
+    "body": "text?",
+}  # fmt: skip
+_HISTORY = {
+    "user_id": "int", "impression_time_fixed": "times", "article_id_fixed": "ints", "read_time_fixed": "floats",
+    "scroll_percentage_fixed": "floats",
+}  # fmt: skip
+_INVIEW = 20  # articles of an impression, about
+
+
+@dataclass(frozen=True)
+class EbNerdConfig:
+    """What counts as reading and scrolling, and whether old clicks are events."""
+
+    read_seconds: float = 30.0
+    """``read``: the article was clicked and read for so long, or longer."""
+    scroll_percent: float = 90.0
+    """``scroll``: the article was clicked and scrolled so far, or further."""
+    history: bool = False
+    """Whether clicks from before the first impression become requests of one article in the scenario ``history``, with
+    negative ids. They tell what users read, and nothing of what they passed over."""
+    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)
+    """Business value of one event of each kind of feedback."""
+
+    def __post_init__(self) -> None:
+        if not self.read_seconds > 0:
+            raise ValueError(f"read_seconds is {self.read_seconds}; want more than 0")
+        if not 0 < self.scroll_percent <= 100:
+            raise ValueError(f"scroll_percent is {self.scroll_percent}; want a number in (0, 100]")
+        for task in self.task_values:
+            if task not in TASK_VALUES:
+                raise ValueError(f"task_values names {task!r}; want some of {', '.join(TASK_VALUES)}")
+
+
+def import_ebnerd(
+    directory: Path,
+    writer: EventWriter,
+    config: EbNerdConfig | None = None,
+    log: Callable[[str], None] | None = None,
+) -> None:
+    """Writes the events of an EB-NeRD directory. Errors name file, row and column."""
+    config = config or EbNerdConfig()
+    articles = directory / "articles.parquet"
+    splits = [directory / split for split in ("train", "validation")]
+    splits = [split for split in splits if (split / "behaviors.parquet").is_file()]
+    if not splits or not articles.is_file():
+        raise FileNotFoundError(
+            f"{directory} lacks articles.parquet, or train/behaviors.parquet and validation/behaviors.parquet; want "
+            "EB-NeRD's files"
+        )
+    if config.history:
+        _add_history(splits[0] / "history.parquet", writer, config)
+    for split in splits:
+        path = split / "behaviors.parquet"
+        if log:
+            log(f"ebnerd: reading {split.name}/{path.name}")
+        for first, frame in read_batches(path, _BEHAVIORS, max(1, min(writer.rows, 500_000) // _INVIEW)):
+            _add_behaviors(path, first, frame, writer, config)
+    kinds = _add_articles(articles, writer)
+    if log:
+        log("ebnerd: sorting by time")
+    source = EventSource(
+        name="EB-NeRD",
+        licence=LICENCE,
+        tasks=tuple(TASK_VALUES),
+        task_values=tuple(float(config.task_values.get(task, 1.0)) for task in TASK_VALUES),
+        funnel=(("click", "read"), ("click", "scroll")),
+        users=USER_KINDS,
+        items=kinds,
+        context=CONTEXT_KINDS,
+        measures=("read_seconds", "scroll_percent"),
+        category="category" if "category" in kinds else None,
+    )
+    writer.finish(source)
+
+
+def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, config: EbNerdConfig) -> None:
+    polars = require("polars", "pipeline")
+    col = polars.col
+    for column in ("article_ids_inview", "article_ids_clicked"):
+        bad = frame[column].list.eval(polars.element().is_null()).list.any().fill_null(False).to_numpy()
+        refuse_row(path, first, column, frame[column], bad, "whole numbers")
+    for column in ("read_time", "next_read_time", "next_scroll_percentage"):
+        refuse_row(path, first, column, frame[column], (frame[column] < 0).fill_null(False).to_numpy(), "0 or more")
+    writer.add_attributes("user", frame.select("user_id", *USER_KINDS))
+    both = polars.concat_list("article_ids_inview", "article_ids_clicked")
+    frame = frame.with_columns(
+        both.list.unique(maintain_order=True).alias("item_id"),
+        col("article_ids_clicked").list.first().alias("first_click"),
+    ).filter(col("item_id").list.len() > 0)
+    frame = frame.with_columns(polars.int_ranges(col("item_id").list.len()).alias("position"))
+    rows = frame.explode("item_id", "position").with_columns(
+        col("item_id").is_in(col("article_ids_clicked")).alias("clicked"),
+        (col("item_id") == col("first_click")).fill_null(False).alias("read"),
+    )
+    read = polars.when("read").then("next_read_time")
+    scroll = polars.when("read").then("next_scroll_percentage")
+    front, article = polars.lit("front"), polars.lit("article")
+    seconds = col("read_time").fill_null(0.0) + read.fill_null(0.0)
+    writer.add_events(
+        rows.select(
+            col("impression_id").alias("request_id"),
+            "user_id",
+            "item_id",
+            "position",
+            col("impression_time").alias("timestamp"),
+            (col("impression_time") + (seconds * 1000).cast(polars.Int64)).alias("event_time"),
+            polars.when(col("article_id").is_null()).then(front).otherwise(article).alias("scenario"),
+            *(col(name).cast(polars.Int64).cast(polars.String).alias(f"c_{name}") for name in CONTEXT_KINDS),
+            read.alias("m_read_seconds"),
+            scroll.alias("m_scroll_percent"),
+            *_feedback(col("clicked"), read, scroll, config),
+        )
+    )
+
+
+def _feedback(clicked: "pl.Expr", read: "pl.Expr", scroll: "pl.Expr", config: EbNerdConfig) -> "list[pl.Expr]":
+    return [
+        clicked.alias("y_click"),
+        (clicked & (read >= config.read_seconds).fill_null(False)).alias("y_read"),
+        (clicked & (scroll >= config.scroll_percent).fill_null(False)).alias("y_scroll"),
+    ]
+
+
+def _add_history(path: Path, writer: EventWriter, config: EbNerdConfig) -> None:
+    """Clicks of the weeks before the first split, numbered -1, -2, …"""
+    polars = require("polars", "pipeline")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, and history asks for it")
+    col, count = polars.col, 0
+    lists = [name for name in _HISTORY if name != "user_id"]
+    for first, frame in read_batches(path, _HISTORY, max(1, min(writer.rows, 500_000) // 200)):
+        for name in lists[1:]:
+            bad = (frame[name].list.len() != frame[lists[0]].list.len()).to_numpy()
+            refuse_row(path, first, name, frame[name].list.len(), bad, f"as many entries as in {lists[0]}")
+        rows = frame.explode(*lists).drop_nulls(["impression_time_fixed", "article_id_fixed"])
+        read, scroll = col("read_time_fixed"), col("scroll_percentage_fixed")
+        time = col("impression_time_fixed")
+        writer.add_events(
+            rows.select(
+                (-1 - count - polars.int_range(polars.len())).alias("request_id"),
+                "user_id",
+                col("article_id_fixed").alias("item_id"),
+                polars.lit(0).alias("position"),
+                time.alias("timestamp"),
+                (time + (read.fill_nan(None).fill_null(0.0).clip(0) * 1000).cast(polars.Int64)).alias("event_time"),
+                polars.lit("history").alias("scenario"),
+                *(polars.lit(None, polars.String).alias(f"c_{name}") for name in CONTEXT_KINDS),
+                read.fill_nan(None).alias("m_read_seconds"),
+                scroll.fill_nan(None).alias("m_scroll_percent"),
+                *_feedback(polars.lit(True), read, scroll, config),
+            )
+        )
+        count += len(rows)
+
+
+def _add_articles(path: Path, writer: EventWriter) -> dict[str, str]:
+    """Adds the articles; the kinds of their attributes, those that the file has."""
+    polars = require("polars", "pipeline")
+    names = column_names(path)
+    columns = {name: kind for name, kind in _ARTICLES.items() if name in names or name == "article_id"}
+    kinds: dict[str, str] = {}
+    for _, frame in read_batches(path, columns, min(writer.rows, 20_000)):
+        frame = frame.rename({"article_id": "item_id"})
+        if "body" in columns:
+            frame = frame.with_columns(polars.col("body").str.len_chars().cast(polars.Float32).alias("body_length"))
+        kinds = {name: kind for name, kind in ITEM_KINDS.items() if name in frame.columns}
+        flags = [polars.col("premium").cast(polars.Int64)] if "premium" in kinds else []
+        writer.add_attributes("item", frame.with_columns(flags).select("item_id", *kinds))
+    return kinds

@@ -1,0 +1,125 @@
+"""Logs in the contract as raw events."""
+
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade.data.events import import_events
+from pygrade.data.logs_events import LogsEventConfig
+from pygrade.logs import Logs, write_logs
+
+
+def make_logs(requests: int = 60, seed: int = 0) -> Logs:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(2, 9, requests)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    position = np.full(offsets[-1], -1, np.int32)
+    for start, size in zip(offsets, sizes, strict=False):
+        shown = rng.permutation(size)[: max(size - 2, 1)]
+        position[start + shown] = np.arange(len(shown))
+    click = (position >= 0) & (rng.random(offsets[-1]) < 0.5)
+    return Logs(
+        tasks=("click", "order"),
+        features=("age", "hour"),
+        request_id=np.arange(requests) + 500,
+        user_id=rng.integers(0, 9, requests),
+        offsets=offsets,
+        context=np.stack([rng.normal(size=requests), np.where(rng.random(requests) < 0.2, np.nan, 1.0)], 1).astype(
+            "f4"
+        ),
+        item_id=rng.integers(0, 30, offsets[-1]),
+        position=position,
+        predictions=rng.random((offsets[-1], 2), np.float32),
+        feedback=np.stack([click, click & (rng.random(len(click)) < 0.3)], 1).astype(np.float32),
+        task_values=(1.0, 9.0),
+        scenario=rng.choice(["feed", "search"], requests),
+        timestamp=rng.integers(0, 10 * 86_400_000, requests),
+    )
+
+
+@pytest.mark.parametrize(("limit", "part"), [(500_000, 1_000_000), (30, 50)])
+def test_every_row_comes_through(tmp_path, limit, part):
+    logs = make_logs()
+    write_logs(logs, tmp_path / "logs", part)
+    config = LogsEventConfig(funnel=(("click", "order"),))
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", config, rows=limit)
+    assert log.tasks == logs.tasks and log.task_values == (1.0, 9.0) and log.funnel == [["click", "order"]]
+    assert log.num_rows == logs.num_rows and log.source["context"] == {"age": "dense", "hour": "dense"}
+    events = log.scan().collect()
+    assert events["timestamp"].is_sorted() and events["event_time"].equals(events["timestamp"].alias("event_time"))
+    found = events.sort("request_id", "position", "item_id", nulls_last=True)
+    r = logs.row_request
+    order = np.lexsort((logs.item_id, np.where(logs.shown, logs.position, 99), r))
+    np.testing.assert_array_equal(found["item_id"], logs.item_id[order])
+    np.testing.assert_array_equal(found["user_id"], logs.user_id[r][order])
+    np.testing.assert_array_equal(found["timestamp"], logs.timestamp[r][order])
+    np.testing.assert_array_equal(found["position"].fill_null(-1), logs.position[order])
+    np.testing.assert_array_equal(found["scenario"], logs.scenario[r][order])
+    np.testing.assert_array_equal(found["c_hour"].fill_null(np.nan), logs.context[r, 1][order])
+    for t, task in enumerate(logs.tasks):
+        expected = np.where(logs.shown, logs.feedback[:, t], np.nan)[order]
+        np.testing.assert_array_equal(found[f"y_{task}"].fill_null(np.nan), expected)
+
+
+def test_without_timestamps_requests_are_counted_in_their_order(tmp_path):
+    logs = replace(make_logs(), timestamp=None)
+    write_logs(logs, tmp_path / "logs", 50)
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", rows=33)
+    events = log.scan().collect()
+    np.testing.assert_array_equal(events["timestamp"], logs.row_request)
+    np.testing.assert_array_equal(events["request_id"], logs.request_id[logs.row_request])
+
+
+def test_string_ids_become_numbers_with_names(tmp_path):
+    logs = make_logs()
+    named = replace(logs, user_id=logs.user_id.astype(str), item_id=logs.item_id.astype(str),
+                    request_id=logs.request_id.astype(str))  # fmt: skip
+    write_logs(named, tmp_path / "logs", 50)
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", rows=33)
+    events = log.scan().collect().with_row_index()
+    for kind in ("user", "item", "request"):
+        names = log.names(kind, events[f"{kind}_id"].to_numpy())
+        assert None not in names
+        events = events.with_columns(pl.Series(f"{kind}_name", names).cast(pl.Int64))
+    found = events.sort("request_name", "position", "item_name", nulls_last=True)
+    order = np.lexsort((logs.item_id, np.where(logs.shown, logs.position, 99), logs.row_request))
+    np.testing.assert_array_equal(found["item_name"], logs.item_id[order])
+    np.testing.assert_array_equal(found["user_name"], logs.user_id[logs.row_request][order])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pl.col("y_click") * 0.5 + 0.25, r"part-00000.parquet: row \d+, column 'y_click' is 0.\d+; want 0 or 1"),
+        (pl.col("y_click").fill_null(1.0), r"row \d+, column 'y_click' is 1; want null where position is null"),
+        (pl.col("position").fill_null(-2), r"row \d+, column 'position' is -2; want a slot from 0 on"),
+        ((pl.col("x_age") + pl.int_range(pl.len())), r"row 1, column 'x_age' is .*; want one value a request"),
+        (pl.lit(None, pl.Int64).alias("user_id"), r"row 0, column 'user_id' is None; want a whole number or a string"),
+        (pl.col("position").fill_null(0), r"row \d+, column 'y_click' is None; want 0 or 1 for a shown"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, change, message):
+    write_logs(make_logs(), tmp_path / "logs")
+    path = tmp_path / "logs" / "part-00000.parquet"
+    frame = pl.read_parquet(path).with_columns(change)
+    path.unlink()
+    frame.write_parquet(path)
+    with pytest.raises(ValueError, match=message):
+        import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    assert [p.name for p in tmp_path.iterdir()] == ["logs"]
+
+
+def test_bad_files_are_named(tmp_path):
+    write_logs(make_logs(), tmp_path / "logs")
+    with pytest.raises(ValueError, match="task_values names 'like'"):
+        import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", LogsEventConfig(task_values={"like": 1.0}))
+    path = tmp_path / "logs" / "part-00000.parquet"
+    whole = pl.read_parquet(path)
+    whole.drop("y_click", "y_order").write_parquet(path)
+    with pytest.raises(ValueError, match="no feedback column y_<task>"):
+        import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: not a complete Parquet file"):
+        import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
