@@ -285,6 +285,18 @@ def test_only_the_most_frequent_items_have_embeddings_of_their_own():
         replace(SMALL, max_items=0)
 
 
+def test_a_batch_of_one_and_a_batch_of_one_item_do_no_harm():
+    world = World(users=20, items=30)
+
+    def few():
+        for batch in world.batches(129, seed=1)():  # 128 positives and one
+            yield replace(batch, item_id=np.full_like(batch.item_id, 5))
+
+    fitted = fit(few, WEIGHTS, replace(SMALL, epochs=2))
+    assert np.isfinite(fitted.losses).all()
+    assert all(bool(value.isfinite().all()) for value in fitted.towers.state_dict().values())
+
+
 def test_item_counts_join_what_waits():
     rng = np.random.default_rng(0)
     counts, ids, weights = ItemCounts(), rng.integers(0, 3000, 20_000), rng.integers(1, 5, 20_000)

@@ -98,6 +98,19 @@ def test_rare_eligible_items_far_down_are_all_found():
         assert found.tolist() == sorted_all(ids, vectors, query[0], 20, eligible=set(worst.tolist()))
 
 
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_the_proposal_grows_until_n_pass(kind):
+    """Most items are eligible, but not one of the best 1000: no guess from a sample foresees that."""
+    ids, vectors = points(6000, width=4)
+    query = np.ones((1, 4), np.float32)
+    order = np.lexsort((ids, -scores_of(query[0], vectors)))
+    index, base = counting(ItemIndex.build(ids, vectors, kind))
+    found = index.search(query, 20, eligible=ids[order[1000:]])[0][0]
+    assert base.calls >= 2 and (found >= 0).all()
+    if kind == "flat":
+        assert found.tolist() == ids[order[1000:1020]].tolist()
+
+
 def test_seen_and_eligible_belong_to_their_own_query():
     ids, vectors = points(300)
     queries = np.repeat(points(1, seed=2)[1], 3, axis=0)
@@ -133,6 +146,24 @@ def test_a_graph_finds_nearly_all_and_is_the_same_each_time():
     assert (np.diff(scores, axis=1) <= 0).all() and (found >= 0).all()
     again = ItemIndex.build(ids[::-1], vectors[::-1], "hnsw").search(queries, 100)
     assert again[0].tobytes() == found.tobytes() and again[1].tobytes() == scores.tobytes()
+
+
+def test_one_thread_builds_a_graph_and_the_number_of_threads_is_left_alone(monkeypatch):
+    """With more threads the graph depends on which is faster."""
+    add, seen = faiss.IndexHNSWFlat.add, []
+
+    def noting(self, rows):
+        seen.append(faiss.omp_get_max_threads())
+        add(self, rows)
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        monkeypatch.setattr(faiss.IndexHNSWFlat, "add", noting)
+        ItemIndex.build(*points(50), "hnsw")
+        assert seen == [1] and faiss.omp_get_max_threads() == 2
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def test_auto_takes_a_graph_for_large_catalogues(monkeypatch):

@@ -3,12 +3,14 @@
 import json
 import shutil
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pygrade.prerank import ArtefactError, Catalogue, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
+from pygrade.prerank.towers import TwoTower
 from tests.prerank.world import World
 
 CONFIG = PrerankConfig(width=16, hidden=16, batch_size=128, epochs=1, refit=False)
@@ -183,7 +185,34 @@ def test_queries_go_on_through_rebuilds_and_swaps_and_never_see_a_mixture(world,
     assert served.version == 1 + 4 * (turn + 1)
 
 
-def test_items_added_by_many_threads_are_all_there(fitted, catalogue):
+class Interrupted:
+    """Requests, reading which lets something else happen first."""
+
+    def __init__(self, requests, happens):
+        self.requests, self.happens = requests, happens
+
+    def __getattr__(self, name):
+        if name == "sequences":
+            self.happens()
+        return getattr(self.requests, name)
+
+
+def test_a_query_keeps_to_the_pair_that_it_began_with(world, fitted, catalogue, requests):
+    other = fit(world.batches(500, seed=1), (1.0, 0.0), replace(CONFIG, seed=5))
+    served, later = Prerank.build(fitted, catalogue), Prerank.build(other, part(catalogue, slice(0, 100)))
+    old, new = served.candidates(requests, 30), later.candidates(requests, 30)
+    assert served.candidates(Interrupted(requests, lambda: served.swap(later)), 30).tobytes() == old.tobytes()
+    assert served.version > 1 and served.candidates(requests, 30).tobytes() == new.tobytes()
+
+
+def test_items_added_by_many_threads_are_all_there(fitted, catalogue, monkeypatch):
+    quick = TwoTower.item_vectors
+
+    def slow(self, items):
+        time.sleep(0.02)  # long enough for the others to read the index of before
+        return quick(self, items)
+
+    monkeypatch.setattr(TwoTower, "item_vectors", slow)
     prerank = Prerank.build(fitted, part(catalogue, np.arange(len(catalogue)) < 20))
     parts = [part(catalogue, np.arange(len(catalogue)) % 8 == k) for k in range(8)]
     threads = [threading.Thread(target=prerank.add_items, args=(one,)) for one in parts]
