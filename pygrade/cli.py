@@ -14,7 +14,9 @@ COMMANDS = {
     "train": "train a fusion policy on logged requests, and judge it on the latest of them",
     "evaluate": "replay metrics of a policy and of static weights on logged requests",
     "abtest": "paired A/B test of policies in the simulated marketplace, lifts with intervals",
-    "rank": "rank logged requests with a policy; print pages, weights and contributions per task",
+    "rank": "rank logged requests with a policy, or for a user with a pipeline; print pages, weights, contributions",
+    "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
+    "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
     "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
     "info": "versions, device, instruction set, and which backends work",
@@ -57,9 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wants_traceback:
             traceback.print_exc()
         return _fail(_one_line(error), 2)
-    except Exception as error:  # a fault of ours: still one line, and how to see more
+    except Exception as error:  # a fault of a store, or of ours: still one line, and how to see more
+        from pygrade.stores import StoreError
+
         if wants_traceback:
             traceback.print_exc()
+        if isinstance(error, StoreError):
+            return _fail(_one_line(error), 2)
         hint = "" if wants_traceback else f"; run again with {_TRACEBACK} to see where"
         return _fail(f"{type(error).__name__}: {_one_line(error)}{hint}", 1)
     return 0
@@ -67,12 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def usage() -> str:
     """The text of ``pygrade --help``."""
-    rows = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    rows = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
     return (
         "usage: pygrade COMMAND [options]\n\n"
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
         f"commands:\n{rows}\n\n"
-        "Data is named SCHEME:PATH: logs:DIR (Parquet that pygrade wrote) or kuairand:DIR.\n"
+        "Data is named SCHEME:PATH: logs:DIR (Parquet that pygrade wrote), kuairand:DIR and, for pipeline, more.\n"
         "'pygrade COMMAND --help' lists the options of a command; 'pygrade --version' prints the version,\n"
         "'pygrade --cmake-dir' where C++ projects find the library: cmake -Dpygrade_DIR=$(pygrade --cmake-dir).\n"
         "Results go to standard output, progress to standard error; --json prints one JSON object instead of tables."

@@ -1,5 +1,6 @@
 """What the subcommands do; their results are tables or one JSON object."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade import aot, console, ops
+from pygrade import aot, console, ops, serve
 from pygrade.baselines import equal_weights, production_weights
+from pygrade.data.event_writer import stable_id
 from pygrade.data.marketplace import FEATURES, PRODUCTION_WEIGHTS, TASKS, Marketplace
 from pygrade.demo import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
 from pygrade.evaluate import Evaluation, evaluate
@@ -20,7 +22,11 @@ from pygrade.extras import require
 from pygrade.info import collect
 from pygrade.judgement import check_counts, plan_test, policy_estimates, sequential_lifts
 from pygrade.logs import Logs, write_logs
-from pygrade.options import Abtest, Aot, Demo, Evaluate, Info, Rank, Reproduce, Simulate, Train
+from pygrade.options import Abtest, Aot, Demo, Evaluate, Info, Pipeline, Rank, Reproduce, ServeCheck, Simulate, Train
+from pygrade.pipeline.check import CheckConfig, serve_check
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.report import difference
+from pygrade.pipeline.run import run_pipeline
 from pygrade.policy import FusionPolicy
 from pygrade.progress import say, set_quiet
 from pygrade.ranker import BlendedRanker
@@ -243,6 +249,13 @@ def _abtest(args: Abtest) -> dict[str, Any]:
 
 
 def _rank(args: Rank) -> dict[str, Any]:
+    if (args.run is None) == (args.policy is None):
+        raise ValueError("rank got both of --run and --policy, or neither; want one of them")
+    if args.run is not None:
+        return _rank_user(args, args.run)
+    assert args.policy is not None
+    if not args.data:
+        raise ValueError("data is empty; want SCHEME:PATH of the requests that the policy ranks")
     ranker = BlendedRanker.load(args.policy, args.seed, args.impute)
     logs = args.load()
     _check_schema(ranker.policy, logs)
@@ -263,6 +276,95 @@ def _rank(args: Rank) -> dict[str, Any]:
         for record in pages:
             console.page(record)
     return {"policy_version": ranker.version, "pages": pages, "counters": ranker.counters}
+
+
+def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
+    if args.user is None:
+        raise ValueError("user is missing; want the id of the user to rank for")
+    if args.repeat < 1:
+        raise ValueError(f"repeat is {args.repeat}; want at least 1")
+    system = serve.Pipeline.load(run, args.store, args.seed)
+    user = int(args.user) if args.user.lstrip("-").isdigit() else stable_id(args.user)
+    kinds = system.models.schema.context
+    context: dict[str, Any] = {
+        name: float(value) if kinds.get(name) == "float" else value for name, value in args.context.items()
+    }
+    with contextlib.closing(system):
+        made = [
+            system.rank(
+                user, k=args.k, candidates=args.candidates, context=context, scenario=args.scenario,
+                timestamp=args.timestamp, explore=args.explore,
+            )
+            for _ in range(args.repeat)
+        ]  # fmt: skip
+        served, counters = made[-1], system.counters
+    steps = [*serve.STEPS, "in all"]
+    seconds = np.array([[*own.seconds.values(), sum(own.seconds.values())] for own in made])
+    times = {
+        name: {"p50_ms": 1e3 * float(np.median(own)), "max_ms": 1e3 * float(own.max())}
+        for name, own in zip(steps, seconds.T, strict=True)
+    }
+    title = f"user {args.user}, {len(served.predictions)} candidates"
+    (page,) = describe_pages(served.page, [title], system.models.policy.static_weights.numpy())
+    if served.degraded:
+        page["why"] = "the store failed: default features, static weights"
+    if args.log is not None:
+        write_logs(served.page.log_rows(), args.log)
+    if not args.json:
+        console.page(page)
+        rows = [[name, f"{own['p50_ms']:.2f}", f"{own['max_ms']:.2f}"] for name, own in times.items()]
+        console.table(f"Where the time goes, of {len(made)} times", ["milliseconds", "p50", "max"], rows, "in all")
+    return {
+        "version": system.version,
+        "pages": [page],
+        "times": times,
+        "degraded": served.degraded,
+        "counters": counters,
+    }
+
+
+def _pipeline(args: Pipeline) -> dict[str, Any]:
+    scheme = args.data.partition(":")[0]
+    record = run_pipeline(args.data, args.out, _part(PipelineConfig, args), getattr(args, scheme, None), args.store)
+    if not args.json:
+        stages = record["stages"]
+        rows = [
+            [name, f"{own['seconds']:.1f} s", "done before" if own["cached"] else ""] for name, own in stages.items()
+        ]
+        console.table(f"{record['data']}: {record['wall_seconds']:.1f} s", ["stage", "took", "done"], rows)
+        recall = [
+            [f"recall@{n}", console.interval(own["recall"]), console.interval(own["popularity_recall"])]
+            for n, own in stages["prerank"]["recall"].items()
+        ]
+        console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall)
+        tasks = [
+            [task, f"{own['positives']:,}", *(_number(own[name]) for name in
+             ("auc", "gauc", "log_loss_before", "log_loss", "ece_before", "ece"))]
+            for task, own in stages["logs"]["predictions"].items()
+        ]  # fmt: skip
+        head = ["task", "events", "AUC", "GAUC", "log-loss", "calibrated", "ECE", "calibrated"]
+        console.table("Multi-task model on later requests", head, tasks)
+        _print_evaluation(stages["evaluate"]["replay"])
+        console.text(f"report: {args.out / 'report.html'}    summary: {args.out / 'summary.json'}")
+    return record
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def _serve_check(args: ServeCheck) -> dict[str, Any]:
+    record = serve_check(args.run, _part(CheckConfig, args), args.store)
+    if not args.json:
+        off = {name: own for name, own in record["skew"].items() if own["equal"] < 1.0}
+        skew = [[name, f"{own['equal']:.4%}", difference(own)] for name, own in off.items()]
+        if skew:
+            console.table("Materialised against served", ["", "equal", "largest difference"], skew)
+        console.text(f"{len(record['skew']) - len(off)} of {len(record['skew'])} features have the same bits both ways")
+        times = [[name, f"{own['p50_ms']:.2f}", f"{own['p99_ms']:.2f}"] for name, own in record["latency"].items()]
+        console.table(f"{record['candidates']} candidates", ["milliseconds", "p50", "p99"], times, "in all")
+        console.text(f"{record['equal_pages']:,} of {record['requests']:,} pages are equal bit for bit")
+    return record
 
 
 def _reproduce(args: Reproduce) -> dict[str, Any]:
@@ -330,6 +432,8 @@ _HANDLERS: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {
     "evaluate": (Evaluate, _evaluate),
     "abtest": (Abtest, _abtest),
     "rank": (Rank, _rank),
+    "pipeline": (Pipeline, _pipeline),
+    "serve-check": (ServeCheck, _serve_check),
     "reproduce": (Reproduce, _reproduce),
     "aot": (Aot, _aot),
     "info": (Info, _info),

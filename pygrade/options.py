@@ -4,10 +4,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pygrade import data
+from pygrade.data.ebnerd import EbNerdConfig
 from pygrade.data.kuairand import KuaiRandConfig
+from pygrade.data.kuairand_events import KuaiRandEventConfig
+from pygrade.data.logs_events import LogsEventConfig
 from pygrade.data.marketplace_config import MarketplaceConfig
+from pygrade.data.recflow import RecFlowConfig
 from pygrade.demo import PRODUCTION
 from pygrade.logs import Logs
+from pygrade.pipeline.check import CheckConfig
+from pygrade.pipeline.config import PipelineConfig
 from pygrade.progress import say
 from pygrade.simulate import SimulateConfig
 from pygrade.study import StudyConfig
@@ -114,14 +120,56 @@ class Abtest(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rank(Output, Source):
-    """Rank logged requests with a saved policy; print each page with its weights and the contributions per task.
+class Pipeline(Output, PipelineConfig):
+    """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgement, store, report.
 
-    Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
+    Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
+    one that was interrupted goes on. The directory gets a directory a stage, artefact/, summary.json and report.html.
+
+    Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
     """
 
-    policy: Path  # directory of a saved policy
+    data: str  # SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs
+    out: Path  # directory to write
+    store: str | None = None  # address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out
+    kuairand: KuaiRandEventConfig = field(default_factory=KuaiRandEventConfig)  # for kuairand: data only
+    recflow: RecFlowConfig = field(default_factory=RecFlowConfig)  # for recflow: data only
+    ebnerd: EbNerdConfig = field(default_factory=EbNerdConfig)  # for ebnerd: data only
+    logs: LogsEventConfig = field(default_factory=LogsEventConfig)  # for logs: data only
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeCheck(Output, CheckConfig):
+    """Replay requests of a pipeline from materialised features and from a store with real-time updates: every page
+    must be equal bit for bit, else the exit code is not 0. Prints the skew of the features and the latencies.
+
+    Example: pygrade serve-check --run runs/kuairand
+    """
+
+    run: Path  # directory of pygrade pipeline
+    store: str | None = None  # address of an empty store for the test, e.g. redis://HOST:PORT/DB; none: lmdb
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank(Output, Source):
+    """Rank, and print each page with its weights and the contributions per task: logged requests with a saved policy
+    (--policy, --data, --requests), or a page for a user with the whole system of pygrade pipeline (--run, --user).
+
+    Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
+    Example: pygrade rank --run runs/kuairand --user 7
+    """
+
+    data: str = ""  # SCHEME:PATH, e.g. logs:runs/demo/logs or kuairand:KuaiRand-1K
+    policy: Path | None = None  # directory of a saved policy
     requests: tuple[int, ...] = (0,)  # which requests of the data, from 0
+    run: Path | None = None  # directory of pygrade pipeline
+    user: str | None = None  # id of the user, as in the data
+    store: str | None = None  # address of the store; none: the one that the pipeline filled
+    candidates: int = 500  # that prerank finds for the user
+    scenario: str | None = None  # of the user's request
+    context: dict[str, str] = field(default_factory=dict)  # c_ columns of the user's request
+    timestamp: int | None = None  # of the user's request, ms since 1970; none: now
+    repeat: int = 20  # times that the user's page is made, to say how long it takes
     k: int = 10  # items a page
     explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
     seed: int | None = None  # of the draws; none: from the operating system

@@ -65,7 +65,7 @@ def write_report(run_dir: str | Path, title: str = "pygrade run", highlight: str
     summary, test = _json(run / "summary.json"), _json(run / "abtest.json")
     sections = [
         *(_ab_sections(test, highlight) if test else []),
-        *_training_sections(run),
+        *training_sections(run),
         *_weight_sections(run),
         *_page_sections(_json(run / "pages.json")),
     ]
@@ -172,7 +172,8 @@ def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     return result
 
 
-def _training_sections(run: Path) -> list[Section]:
+def training_sections(run: Path) -> list[Section]:
+    """Learning curves and rewards of the training in a run directory, or in ``training/`` there; none without it."""
     path = next((p for p in (run / "training" / "metrics.jsonl", run / "metrics.jsonl") if p.exists()), None)
     if path is None:
         return []

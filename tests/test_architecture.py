@@ -61,12 +61,13 @@ ORDER = (
     "features.materialise", "features.center", "features.skew", "features.leaks", "features",
     "prerank.batches", "prerank.frequency", "prerank.index", "prerank.recall", "prerank.towers", "prerank.fit",
     "prerank.service", "prerank.evaluate", "prerank",
-    "policy", "reward", "page", "ranker",
+    "policy", "reward", "page", "ranker", "artefact", "serve",
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",
     # these compose
     "run", "train", "online", "simulate", "plots", "report_html", "report", "demo", "info",
-    "pipeline.stages", "pipeline",
+    "pipeline.stages", "pipeline.config", "pipeline.policy_log", "pipeline.models", "pipeline.judge",
+    "pipeline.pictures", "pipeline.report", "pipeline.twins", "pipeline.run", "pipeline.check", "pipeline",
     "study.settings", "study.bench", "study.learners", "study.drift", "study.estimates", "study.arms", "study.runner",
     "study.stats", "study.plots", "study.findings", "study.report", "study",
     "options", "commands", "cli", "__main__",

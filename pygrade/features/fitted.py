@@ -18,6 +18,7 @@ from pygrade.files import atomic_file
 
 DENSE = ("request_dense", "item_dense", "cross_dense")
 IDS = ("request_ids", "item_ids")
+_SCHEMA = "schema"
 LIMIT = 10.0
 """Normalised values are limited to ± this."""
 
@@ -73,13 +74,15 @@ class Fitted:
         }
 
     def save(self, path: Path) -> None:
-        """Writes one safetensors file with the schema in its header, whole or not at all."""
+        """Writes one safetensors file with the schema in it, whole or not at all; equal content, equal bytes."""
         tensors: dict[str, NDArray[Any]] = {f"mean.{name}": values for name, values in self.mean.items()}
         tensors |= {f"std.{name}": values for name, values in self.std.items()}
         tensors |= {f"vocabulary.{name}": values for name, values in self.vocabularies.items()}
-        header = {"schema": self.schema.hash, "schema_json": self.schema.to_json()}
+        tensors[_SCHEMA] = np.frombuffer(
+            self.schema.to_json().encode(), np.uint8
+        )  # headers of two entries have no order
         with atomic_file(path) as partial:
-            safetensors.numpy.save_file(tensors, partial, header)
+            safetensors.numpy.save_file(tensors, partial, {"schema": self.schema.hash})
 
     @classmethod
     def load(cls, path: Path, schema: FeatureSchema | None = None) -> "Fitted":
@@ -87,6 +90,7 @@ class Fitted:
         if schema is None:
             schema = schema_in(path)
         tensors = read_tensors(path, schema.hash)
+        del tensors[_SCHEMA]
         groups: dict[str, dict[str, Any]] = {"mean": {}, "std": {}, "vocabulary": {}}
         for name, values in tensors.items():
             group, _, rest = name.partition(".")
@@ -95,15 +99,14 @@ class Fitted:
 
 
 def schema_in(path: Path) -> FeatureSchema:
-    """The schema in the header of a file of `Fitted.save`."""
+    """The schema in a file of `Fitted.save`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing")
     try:
         with safetensors.safe_open(path, "numpy") as file:
-            header = file.metadata() or {}
-    except safetensors.SafetensorError as error:
-        raise SchemaError(f"{path} is truncated or corrupt: {error}") from error
-    return FeatureSchema.from_json(header.get("schema_json", ""))
+            return FeatureSchema.from_json(file.get_tensor(_SCHEMA).tobytes().decode())
+    except (safetensors.SafetensorError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path} is truncated, corrupt or no fitted features: {error}") from error
 
 
 class Fitter:

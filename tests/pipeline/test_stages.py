@@ -14,13 +14,6 @@ from pygrade.pipeline.stages import Runner, code_hash, content_hash, locked
 from pygrade.progress import set_quiet
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    set_quiet(True)
-    yield
-    set_quiet(False)
-
-
 @dataclass(frozen=True)
 class Options:
     size: int = 1

@@ -1,0 +1,233 @@
+"""The same requests both ways: from materialised features, as the policy was trained, and from a store, as it serves.
+
+Offline: the materialised features of the user at the request → prerank → the candidates' features, materialised with
+the log's own code → multi-task model → ranker. Online: a store that holds what had happened before the first request;
+then, request by request, what happened since as real-time updates, and `serve.Pipeline.rank`. The pages must be equal
+bit for bit.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade import mtl
+from pygrade.artefact import open_artefact
+from pygrade.checkpoint import read_json
+from pygrade.data.events import EventLog
+from pygrade.extras import require
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialise, state_before
+from pygrade.features.skew import Skew
+from pygrade.pipeline.report import CHECK, write_pipeline_report
+from pygrade.pipeline.twins import Twins
+from pygrade.progress import say, track
+from pygrade.ranker import BlendedRanker
+from pygrade.report import write_text
+from pygrade.serve import STEPS, Models, Pipeline, Served, fuse, load_models
+from pygrade.stores import Store, open_store
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_VERSION = "serve-check"
+_UPDATE = 20_000  # events written at once
+_NAMED = 20  # requests that the record names where pages differ
+
+
+class PagesDifferError(ValueError):
+    """Both ways do not give the same page."""
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What `serve_check` replays."""
+
+    requests: int = 200
+    """Requests, evenly over those that judged the policy."""
+    candidates: int = 500
+    """Candidates of each."""
+    k: int = 10
+    """Items a page."""
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "candidates", "k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+
+
+def serve_check(run: str | Path, config: CheckConfig | None = None, store: str | None = None) -> dict[str, Any]:
+    """Replays requests of a finished run both ways; writes ``serve-check.json`` and the report anew.
+
+    store: address of an empty store for the test; None: an LMDB store that is removed afterwards. `PagesDifferError`
+    where a page differs, after the files are written.
+    """
+    config, folder = config or CheckConfig(), Path(run)
+    artefact = open_artefact(folder / "artefact")
+    models = load_models(artefact)
+    summary = read_json(folder / "summary.json")
+    stages = summary["stages"]
+    stated = stages["publish"]["version"]
+    if stated != artefact.version:
+        raise ValueError(f"{folder / 'artefact'} is version {artefact.version}; summary.json is of {stated}")
+    log = EventLog.open(folder / f"events-{stages['events']['key']}" / "log")
+    features = FeatureSet.open(folder / f"features-{stages['features']['key']}" / "set")
+    chosen = _choose(features, int(stages["features"]["policy_end"]), config.requests)
+    say(f"serve-check: {len(chosen)} requests, offline")
+    ways = _offline(log, features, models, chosen, config)
+    with tempfile.TemporaryDirectory() as scratch:
+        address = f"lmdb:{scratch}/store" if store is None else store
+        with open_store(address, create=True) as opened:
+            online = _online(log, models, opened, chosen, ways, config)
+    found = _compare(ways, online) | {
+        "version": artefact.version, "store": address.partition(":")[0], "candidates": config.candidates, "k": config.k,
+    }  # fmt: skip
+    write_text(folder / CHECK, json.dumps(found, indent=2) + "\n")
+    write_pipeline_report(folder, summary, folder / f"policy-{stages['policy']['key']}")
+    if found["equal_pages"] < found["requests"]:
+        first = found["different"][0]
+        raise PagesDifferError(
+            f"{found['requests'] - found['equal_pages']} of {found['requests']} pages differ between materialised "
+            f"features and the store, that of user {first['user']} at {first['timestamp']} first; see {folder / CHECK}"
+        )
+    return found
+
+
+def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
+    """``count`` requests from ``start`` on, evenly over them in order of time, each as a batch of one."""
+    total = sum(len(batch) for batch in features.batches(start))
+    wanted = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
+    found, at = [], 0
+    for batch in features.batches(start):
+        inside = wanted[(wanted >= at) & (wanted < at + len(batch))] - at
+        found += [batch.take(np.array([row])) for row in inside]
+        at += len(batch)
+    return found
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What one way made of one request."""
+
+    features: FeatureBatch
+    predictions: NDArray[np.float32]
+    items: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def _offline(
+    log: EventLog, features: FeatureSet, models: Models, chosen: list[FeatureBatch], config: CheckConfig
+) -> list[_Way]:
+    candidates = {}
+    for request in chosen:
+        found = models.prerank.candidates(request, config.candidates)[0]
+        candidates[int(request.request_id[0])] = found[found >= 0]
+    twins = Twins(log, candidates, int(chosen[-1].timestamp[0]) + 1)
+    ranker = BlendedRanker(models.policy, seed=0, impute=True)
+    ways: dict[int, _Way] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        made = materialise(twins, features.schema, Path(scratch) / "set", features.window)
+        for batch in made.batches(int(chosen[0].timestamp[0])):
+            for row in np.flatnonzero(batch.request_id < 0):
+                one = batch.take(np.array([row]))
+                predictions = mtl.predict(models.mtl, *one.model_inputs())
+                page = fuse(ranker, one, predictions, config.k)
+                places = page.indices[0][page.indices[0] >= 0]
+                ways[int(one.request_id[0])] = _Way(
+                    one, predictions, one.item_id[places], page.values[0, : len(places)], page.weights[0]
+                )
+    return [ways[twins.twin_of[int(request.request_id[0])]] for request in chosen]
+
+
+def _online(
+    log: EventLog, models: Models, store: Store, chosen: list[FeatureBatch], offline: list[_Way], config: CheckConfig
+) -> list[tuple[Served, FeatureBatch]]:
+    """Each request's page, and the features of the candidates that the other way has found."""
+    current = store.current()
+    if current not in (None, _VERSION):
+        raise ValueError(f"{store.url} serves version {current!r}; serve-check wants a store of its own")
+    first = int(chosen[0].timestamp[0])
+    center = FeatureCenter(models.schema, models.fitted, store)
+    if current == _VERSION:
+        store.begin("empty")
+        store.switch("empty")
+        store.drop(_VERSION)
+    center.publish(state_before(log, models.schema, first), log.users(), log.items(), _VERSION, keep=0)
+    system = Pipeline(models, store, "", seed=0)
+    served = []
+    with track("serve-check: online", total=len(chosen)) as bar:
+        for request, way, (events, raw) in zip(chosen, offline, _moments(log, chosen, first), strict=True):
+            for start in range(0, len(events), _UPDATE):
+                system.update(events.slice(start, _UPDATE))
+            user, now = int(request.user_id[0]), int(request.timestamp[0])
+            context = {name: raw[name] for name in models.schema.context}
+            scenario = None if request.scenario is None else str(request.scenario[0])
+            page = system.rank(
+                user, k=config.k, candidates=config.candidates, context=context, scenario=scenario, timestamp=now
+            )
+            features = page.features
+            if not np.array_equal(features.item_id, way.features.item_id):
+                features = system.center.read(user, way.features.item_id, context, now, scenario)
+            served.append((page, features))
+            bar.advance(1)
+    return served
+
+
+def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator[tuple[pl.DataFrame, dict[str, Any]]]":
+    """For each request what became known since the one before it (or since ``first``), and its raw columns."""
+    polars = require("polars", "pipeline")
+    chunks = log.chunks(stop=int(chosen[-1].timestamp[0]) + 1)
+    waiting: pl.DataFrame | None = None
+    heads: dict[int, dict[str, Any]] = {}
+    wanted = [int(request.request_id[0]) for request in chosen]
+    for request, number in zip(chosen, wanted, strict=True):
+        now = int(request.timestamp[0])
+        while number not in heads:
+            frame = next(chunks)
+            rows = frame.filter(polars.col("request_id").is_in(wanted)).unique("request_id", keep="first")
+            heads |= {int(row["request_id"]): row for row in rows.iter_rows(named=True)}
+            shown = frame.filter((polars.col("event_time") >= first) & polars.col("position").is_not_null())
+            waiting = shown if waiting is None else polars.concat([waiting, shown])
+        assert waiting is not None
+        yield waiting.filter(polars.col("event_time") < now), heads[number]
+        waiting = waiting.filter(polars.col("event_time") >= now)
+
+
+def _compare(offline: list[_Way], online: list[tuple[Served, FeatureBatch]]) -> dict[str, Any]:
+    skew, equal, different = Skew(), 0, []
+    same = {"candidates": 0, "predictions": 0}
+    for one, (other, features) in zip(offline, online, strict=True):
+        skew.add(one.features, features)
+        if features is other.features:
+            same["candidates"] += 1
+            same["predictions"] += one.predictions.tobytes() == other.predictions.tobytes()
+        pages = ((one.items, other.items), (one.scores, other.scores), (one.weights, other.page.weights[0]))
+        if all(a.tobytes() == b.tobytes() for a, b in pages) and not other.degraded:
+            equal += 1
+        else:
+            different.append({"user": int(other.features.user_id[0]), "timestamp": int(other.features.timestamp[0])})
+    steps: dict[str, list[float]] = {name: [own.seconds[name] for own, _ in online] for name in STEPS}
+    steps["in all"] = [sum(own.seconds.values()) for own, _ in online]
+    return {
+        "requests": len(online),
+        "equal_pages": equal,
+        "equal_candidates": same["candidates"],
+        "equal_predictions": same["predictions"],
+        "different": different[:_NAMED],
+        "skew": {
+            own.feature: {
+                "values": own.values, "equal": own.equal,
+                "max_difference": own.max_difference if np.isfinite(own.max_difference) else None,
+            }
+            for own in skew.features()
+        },
+        "latency": {
+            name: {"p50_ms": 1e3 * float(np.percentile(own, 50)), "p99_ms": 1e3 * float(np.percentile(own, 99))}
+            for name, own in steps.items()
+        },
+    }  # fmt: skip

@@ -1,0 +1,83 @@
+"""The policy on requests later than all it learned from: replay, off-policy by position, users by their history."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.baselines import equal_weights, production_weights
+from pygrade.evaluate import evaluate
+from pygrade.judgement import policy_estimates
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy
+from pygrade.reward import RewardConfig, estimate_propensity, propensity_curve
+
+EQUAL, PRODUCTION, STATIC, STAGE1, GRADE = "equal weights", "production", "best static", "stage 1", "GRADE"
+UNSHRUNK = "GRADE, no evidence prior"
+HISTORY = (("new", 0, 0), ("rare", 1, 9), ("known", 10, None))  # users by their events before the request: from, to
+_FEW = 20  # requests of a group below which it is not judged
+
+
+def judge(
+    logs: Logs, policy: FusionPolicy, stage1: FusionPolicy, reward: RewardConfig, history: NDArray[Any] | None
+) -> dict[str, Any]:
+    """Plain records: ``replay`` (`Evaluation.to_dict`), ``off_policy``, ``users`` by history.
+
+    history [R]: events of the request's user before it; None: users are not told apart.
+    """
+    arms: dict[str, Any] = {EQUAL: equal_weights(len(logs.tasks)).numpy(), STATIC: policy.static_weights.numpy()}
+    production = production_weights(logs)
+    if production is not None:
+        arms[PRODUCTION] = production.numpy()
+    for name, own in ((STAGE1, stage1), (GRADE, policy)):
+        arms[name] = _served(own, logs)
+    if policy.config.evidence_prior:
+        arms[UNSHRUNK] = _served(_without_prior(policy), logs)
+    curve, source = slot_propensity(logs, reward)
+    options: dict[str, Any] = {
+        "k": reward.page_size, "transform": dict.fromkeys(arms, policy.config.formula), "propensity": curve,
+        "propensity_floor": reward.propensity_floor,
+    }  # fmt: skip
+    slots = int(logs.position.max()) + 1
+    positions = np.ones(max(slots, reward.page_size)) if curve is None else curve
+    estimates = policy_estimates(policy, logs, positions, reward.page_size)
+    found: dict[str, Any] = {
+        "replay": evaluate(logs, arms, STATIC, **options).to_dict(),
+        "off_policy": {name: own.to_dict() for name, own in estimates.items()},
+        "propensity": source,
+        "users": {},
+    }
+    for name, low, high in HISTORY if history is not None else ():
+        assert history is not None
+        chosen = np.flatnonzero((history >= low) & (history <= (np.inf if high is None else high)))
+        group: dict[str, Any] = {"requests": len(chosen), "from": low, "to": high}
+        if len(chosen) >= _FEW:
+            weights = {arm: w if np.ndim(w) == 1 else w[chosen] for arm, w in arms.items()}
+            part = evaluate(logs.select(chosen), weights, STATIC, **options).to_dict()
+            group |= {"users": part["num_users"], "rankers": part["rankers"], "lifts": part["lifts"]}
+        found["users"][name] = group
+    return found
+
+
+def _served(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
+    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
+    return np.asarray(policy.serve(inputs, logs.scenario).numpy())
+
+
+def _without_prior(policy: FusionPolicy) -> FusionPolicy:
+    """The same policy that serves users without history their own weights too."""
+    other = copy.deepcopy(policy)
+    other.config = replace(policy.config, evidence_prior=0.0)
+    return other
+
+
+def slot_propensity(logs: Logs, reward: RewardConfig) -> tuple[NDArray[np.float64] | None, str]:
+    """q of every slot and where it comes from; None where nothing is known of it: all slots are taken as seen."""
+    slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
+    if not isinstance(reward.propensity, str):
+        return propensity_curve(reward.propensity, slots), "given"
+    if logs.exploration is not None and bool((logs.exploration == "shuffle").any()):
+        return estimate_propensity(logs, slots), "shuffled pages"
+    return None, "none: every slot counts as seen"

@@ -1,0 +1,158 @@
+"""The stages that learn from materialised features: prerank and the multi-task model, and what both read."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade import mtl, prerank
+from pygrade.data.events import EventLog
+from pygrade.features import FeatureBatch, FeatureSet
+from pygrade.logs import Logs
+from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.progress import say
+
+_REQUESTS = 1024  # of a batch
+_RECALL_REQUESTS = 5_000
+
+
+def cut_times(log: EventLog, config: PipelineConfig) -> tuple[Timeline, int]:
+    """Bounds of train, stop and calibrate, and the end (ms) of what the policy learns from; the rest is to judge."""
+    nothing = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32)
+
+    def times() -> Iterator[mtl.stream.Batch]:
+        return ((*nothing, chunk["timestamp"].to_numpy()) for chunk in log.chunks(columns=["timestamp"]))
+
+    first = (config.train_share, config.stop_share, config.calibrate_share)
+    learnt = sum(first)
+    timeline = mtl.split_times(times, first)
+    later = mtl.split_times(times, (learnt / 2, learnt / 2, config.policy_share))
+    return timeline, later.calibrate_end
+
+
+def fit_prerank(features: FeatureSet, timeline: Timeline, values: tuple[float, ...], config: PipelineConfig, out: Path
+                ) -> dict[str, Any]:  # fmt: skip
+    """Trains the towers, judges them on requests after all they saw, and saves them with an index of every item."""
+    train, stop, _, later = (features_between(features, *span) for span in timeline.parts.values())
+    options = replace(config.prerank, seed=config.seed)
+    fitted = prerank.fit(train, values, options, validation=stop, log=say)
+    known = prerank.Catalogue.from_batches(features_between(features, None, timeline.calibrate_end))
+    judged = prerank.Prerank.build(fitted, known)
+    popularity = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
+    recalls = {}
+    for n in config.recall_at:
+        found = prerank.evaluate(judged, later, popularity, n, max_requests=_RECALL_REQUESTS)
+        recalls[str(n)] = {k: v for k, v in found.to_dict().items() if k != "n"}
+    every = prerank.Catalogue.from_batches(features_between(features, None, None))
+    served = prerank.Prerank.build(fitted, every, features.schema.hash)
+    served.save(out / "prerank")
+    return {"items": len(every), "index": served.index.kind, "best_epoch": fitted.best_epoch, "recall": recalls}
+
+
+def features_between(features: FeatureSet, start: int | None, stop: int | None) -> Callable[[], Iterator[FeatureBatch]]:
+    """A factory of the batches of a period."""
+    return lambda: features.batches(start, stop, requests=_REQUESTS)
+
+
+def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfig) -> tuple[str, ...]:
+    """The tasks to predict: those asked for, or all with enough events and non-events in every part that trains.
+
+    ValueError where one that was asked for has too few, or none is left.
+    """
+    names = features.schema.tasks
+    unknown = [task for task in config.tasks if task not in names]
+    if unknown:
+        raise ValueError(f"tasks names {unknown[0]!r}; the data has {', '.join(names)}")
+    bounds = list(timeline.parts.values())[:3]
+    least = np.full(len(names), np.inf)
+    for start, stop in bounds:
+        events, rows = np.zeros(len(names)), 0
+        for batch in features.batches(start, stop, requests=_REQUESTS):
+            shown = batch.position >= 0
+            events += batch.feedback[shown].sum(0, dtype=np.float64)
+            rows += int(shown.sum())
+        least = np.minimum(least, np.minimum(events, rows - events))
+    enough = {task: bool(count >= config.min_events) for task, count in zip(names, least, strict=True)}
+    for task in config.tasks:
+        if not enough[task]:
+            raise ValueError(
+                f"tasks names {task!r}, which has {least[names.index(task)]:.0f} events in one of train, stop and "
+                f"calibrate; want at least {config.min_events}"
+            )
+    chosen = config.tasks or tuple(task for task in names if enough[task])
+    if not chosen:
+        raise ValueError(f"no task has {config.min_events} events in each of train, stop and calibrate; want more data")
+    rare = [task for task in names if not enough[task]]
+    if rare and not config.tasks:
+        say(f"mtl: too rare to predict, left out: {', '.join(rare)}")
+    return tuple(chosen)
+
+
+def fit_mtl(
+    features: FeatureSet, log: EventLog, timeline: Timeline, config: PipelineConfig, out: Path
+) -> dict[str, Any]:
+    """Trains, calibrates and saves the multi-task model."""
+    tasks = choose_tasks(features, timeline, config)
+    fitted = features.fitted
+    names = features.schema
+    columns = Columns(
+        (*names.request_features, *names.item_features, *names.cross_features),
+        (*names.request_id_features, *names.item_id_features),
+        (*fitted.sizes["request_ids"], *fitted.sizes["item_ids"]),
+        features.schema.hash,
+    )
+    options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
+    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, say, columns)
+    mtl.save(model, out / "mtl")
+    return {
+        "tasks": list(tasks), "network": options.network, "funnel": [list(pair) for pair in options.funnel],
+        "inputs": {"dense": len(columns.dense), "ids": len(columns.ids)}, "best_epoch": model.best_epoch,
+        "validation_auc": list(model.validation_auc),
+    }  # fmt: skip
+
+
+def funnel_of(log: EventLog, tasks: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Parent and child of the data's funnels, over the tasks that are predicted."""
+    pairs = []
+    for chain in log.funnel:
+        pairs += list(pairwise(task for task in chain if task in tasks))
+    return tuple(dict.fromkeys(pairs))
+
+
+def mtl_rows(features: FeatureSet, tasks: tuple[str, ...]) -> mtl.stream.Batches:
+    """The shown rows of all requests as the multi-task model reads them."""
+    chosen = [features.schema.tasks.index(task) for task in tasks]
+
+    def rows() -> Iterator[mtl.stream.Batch]:
+        for batch in features.batches(requests=_REQUESTS):
+            shown = batch.position >= 0
+            dense, ids = batch.model_inputs()
+            time = batch.timestamp[batch.row_request]
+            yield dense[shown], ids[shown], batch.feedback[shown][:, chosen], time[shown]
+
+    return rows
+
+
+def predictor(model: MtlModel, calibrated: bool = True) -> Callable[[FeatureBatch], NDArray[np.float32]]:
+    """Predictions of the rows of a batch, each request by itself."""
+    return lambda batch: mtl.predict(model, *batch.model_inputs(), offsets=batch.offsets, calibrated=calibrated)
+
+
+def prediction_metrics(logs: Logs, raw: Logs, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """By task: metrics of the shown rows' predictions, and the calibration error before calibration."""
+    shown = logs.shown
+    users = logs.user_id[logs.row_request][shown]
+    after = mtl.metrics(logs.feedback[shown], logs.predictions[shown], users, tasks)
+    before = mtl.metrics(logs.feedback[shown], raw.predictions[shown], users, tasks)
+    return {
+        task: after[task].to_dict() | {f"{name}_before": before[task].to_dict()[name] for name in ("ece", "log_loss")}
+        for task in tasks
+    }
+
+
+__all__ = ["MtlConfig", "choose_tasks", "cut_times", "features_between", "fit_mtl", "fit_prerank", "predictor"]

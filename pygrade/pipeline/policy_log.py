@@ -1,0 +1,96 @@
+"""What the policy learns from: materialised requests with out-of-time predictions, as `Logs`.
+
+The log of a policy is held in memory, so it is a sample of bounded size: the requests with the smallest hash of their
+id. That is uniform over the period, needs one pass, and does not depend on the order or the size of the batches.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.features import FeatureBatch
+from pygrade.logs import Logs, concatenate
+
+Array = NDArray[Any]
+Predict = Callable[[FeatureBatch], NDArray[np.float32]]  # [n, T] of a batch's rows
+
+
+def sampled_log(
+    batches: Iterable[FeatureBatch],
+    predict: Predict,
+    tasks: tuple[str, ...],
+    task_values: tuple[float, ...],
+    limit: int,
+    negatives: bool = True,
+) -> Logs:
+    """At most ``limit`` requests of the batches as `Logs`, with predictions, in the order of the batches.
+
+    tasks: some of the schema's, in the order of the predictions. negatives: rows that were never shown are candidates
+    too. Requests without a shown row are left out. ValueError where no request is left.
+    """
+    if limit < 1:
+        raise ValueError(f"limit is {limit}; want at least 1")
+    parts: list[Logs] = []
+    held, bound = 0, np.uint64(2**64 - 1)
+    for batch in batches:
+        shown = np.bincount(batch.row_request[batch.position >= 0], minlength=len(batch)) > 0
+        keep = np.flatnonzero(shown & (sample_hash(batch.request_id) <= bound))
+        if not len(keep):
+            continue
+        parts.append(_logs(batch.take(keep), predict, tasks, task_values, negatives))
+        held += len(keep)
+        if held >= 2 * limit:
+            parts, bound = [_smallest(parts, limit)], _bound(parts, limit)
+            held = parts[0].num_requests
+    if not parts:
+        raise ValueError("the period has no request with a shown row; want another split or more data")
+    return _smallest(parts, limit)
+
+
+def sample_hash(request_id: Array) -> NDArray[np.uint64]:
+    """A pseudo-random number of each id [R] (splitmix64's finaliser)."""
+    with np.errstate(over="ignore"):
+        x = request_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(x ^ (x >> np.uint64(31)))
+
+
+def _bound(parts: list[Logs], limit: int) -> np.uint64:
+    """The hash that a request must not exceed to be among the ``limit`` smallest so far."""
+    hashes = np.concatenate([sample_hash(part.request_id) for part in parts])
+    return np.uint64(np.partition(hashes, limit - 1)[limit - 1])
+
+
+def _smallest(parts: list[Logs], limit: int) -> Logs:
+    logs = concatenate(parts)
+    if logs.num_requests <= limit:
+        return logs
+    return logs.select(sample_hash(logs.request_id) <= _bound([logs], limit))
+
+
+def _logs(
+    batch: FeatureBatch, predict: Predict, tasks: tuple[str, ...], task_values: tuple[float, ...], negatives: bool
+) -> Logs:
+    shown = batch.position >= 0
+    rows = np.ones(len(shown), bool) if negatives else shown
+    chosen = [batch.fitted.schema.tasks.index(task) for task in tasks]
+    counts = np.bincount(batch.row_request[rows], minlength=len(batch))
+    feedback = np.where(shown[:, None], np.nan_to_num(batch.feedback[:, chosen]), 0.0)
+    return Logs(
+        tasks=tasks,
+        features=batch.names["request_dense"],
+        request_id=batch.request_id,
+        user_id=batch.user_id,
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        context=batch.request_dense,
+        item_id=batch.item_id[rows],
+        position=batch.position[rows],
+        predictions=predict(batch)[rows],
+        feedback=feedback[rows].astype(np.float32),
+        task_values=task_values,
+        scenario=None if batch.scenario is None else batch.scenario.astype(str),
+        timestamp=batch.timestamp,
+    )

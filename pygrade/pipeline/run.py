@@ -1,0 +1,241 @@
+"""One flat function: raw events → features → prerank → multi-task model → log → policy → judgement → artefact, store
+→ report.
+"""
+
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pygrade import __version__, mtl
+from pygrade.artefact import open_artefact, write_artefact
+from pygrade.checkpoint import read_json
+from pygrade.data.events import EventLog, import_events
+from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialise
+from pygrade.logs import Logs, read_logs, write_logs
+from pygrade.mtl import Timeline
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.judge import judge
+from pygrade.pipeline.models import cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
+from pygrade.pipeline.policy_log import sampled_log
+from pygrade.pipeline.report import write_pipeline_report
+from pygrade.pipeline.stages import Done, Runner, content_hash, locked
+from pygrade.policy import FusionPolicy
+from pygrade.progress import say
+from pygrade.report import write_text
+from pygrade.serve import STORE, Models, load_models
+from pygrade.stores import open_store
+from pygrade.train import TrainConfig, train
+
+OnStep = Callable[[str, int], None]
+DEFAULT_STORE = "lmdb:{run}/store"
+EVIDENCE = "user_count"  # the feature that tells how much is known of a user, where the schema has it
+
+
+def run_pipeline(
+    data: str,
+    out: str | Path,
+    config: PipelineConfig | None = None,
+    source: Any = None,
+    store: str | None = None,
+    on_step: OnStep | None = None,
+) -> dict[str, Any]:
+    """Run every stage that is not done in directory ``out``; returns what ``summary.json`` there says.
+
+    data: SCHEME:PATH; source: the scheme's options (`data.events.CONFIGS`). A stage is done again only when the data,
+    its options, its code or a stage before it changed. store: address of the store that is filled, an LMDB store in
+    ``out`` where left out. ``on_step`` is called after each step of the policy's training.
+    """
+    config = config or PipelineConfig()
+    run = Path(out)
+    started = time.perf_counter()
+    with locked(run):
+        runner = Runner(run)
+        _stages(runner, data, config, source, store or DEFAULT_STORE, on_step)
+        finished = _finished(run, runner)
+        if finished is not None:
+            say(f"nothing to do: {run} is complete")
+            return finished
+        summary = _summary(runner, data, config, time.perf_counter() - started)
+        write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_pipeline_report(run, summary, runner.done["policy"].path)
+    return summary
+
+
+def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, store: str, on_step: OnStep | None) -> None:
+    path = Path(data.partition(":")[2])
+    if not path.exists():
+        raise FileNotFoundError(f"data is {data!r}, and {path} does not exist; want SCHEME:PATH")
+    files = content_hash(path, runner.out / ".hashes.json")
+
+    def make_events(out: Path) -> dict[str, Any]:
+        log = import_events(data, out / "log", source, say)
+        facts = ("name", "licence", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
+        return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
+
+    events = runner.stage("events", make_events, [data.partition(":")[0], source], [files], ["data"])
+    log = EventLog.open(events.path / "log")
+
+    def make_features(out: Path) -> dict[str, Any]:
+        timeline, policy_end = cut_times(log, config)
+        schema = default_schema(log) if config.schema is None else FeatureSchema.load(config.schema)
+        made = materialise(log, schema, out / "set", (int(log.source["first_time"]), timeline.train_end), say)
+        return {
+            "requests": made.num_requests, "rows": made.num_rows, "schema_hash": schema.hash,
+            "features": len(schema.features), "timeline": asdict(timeline), "policy_end": policy_end,
+        }  # fmt: skip
+
+    shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
+    schema_text = None if config.schema is None else config.schema.read_text()
+    features = runner.stage("features", make_features, [shares, schema_text], [events], ["features", "pipeline.models"])
+    materialised = FeatureSet.open(features.path / "set")
+    timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
+
+    prerank = runner.stage(
+        "prerank",
+        lambda out: fit_prerank(materialised, timeline, log.task_values, config, out),
+        [config.prerank, config.recall_at, config.seed], [features], ["prerank", "pipeline.models"],
+    )  # fmt: skip
+    model = runner.stage(
+        "mtl",
+        lambda out: fit_mtl(materialised, log, timeline, config, out),
+        [config.mtl, config.tasks, config.min_events, config.seed], [features], ["mtl", "pipeline.models"],
+    )  # fmt: skip
+
+    def make_logs(out: Path) -> dict[str, Any]:
+        trained = mtl.load(model.path / "mtl")
+        values = tuple(log.task_values[log.tasks.index(task)] for task in trained.tasks)
+        options = trained.tasks, values
+
+        def sample(start: int, stop: int | None, limit: int, calibrated: bool = True) -> Logs:
+            batches = materialised.batches(start, stop)
+            return sampled_log(batches, predictor(trained, calibrated), *options, limit, config.negatives)
+
+        early = sample(timeline.calibrate_end, policy_end, config.policy_requests)
+        write_logs(early, out / "policy")
+        late = sample(policy_end, None, config.evaluate_requests)
+        write_logs(late, out / "evaluate")
+        raw = sample(policy_end, None, config.evaluate_requests, calibrated=False)
+        return {
+            "policy": {"requests": early.num_requests, "rows": early.num_rows},
+            "evaluate": {"requests": late.num_requests, "rows": late.num_rows},
+            "predictions": prediction_metrics(late, raw, trained.tasks),
+        }
+
+    sizes = [config.policy_requests, config.evaluate_requests, config.negatives]
+    logs = runner.stage("logs", make_logs, sizes, [events, features, model], ["mtl", "pipeline.policy_log", "logs"])
+
+    training = policy_options(config, materialised)
+
+    def make_policy(out: Path) -> dict[str, Any]:
+        result = train(read_logs(logs.path / "policy"), training, out / "training", on_step=on_step)
+        return result.summary
+
+    learning = ["policy", "train", "reward", "baselines", "run", "ops"]
+    policy = runner.stage("policy", make_policy, training, [logs], learning, resumable=True)
+
+    def make_judgement(out: Path) -> dict[str, Any]:
+        late = read_logs(logs.path / "evaluate")
+        learnt, first = (FusionPolicy.load(policy.path / "training" / name) for name in ("policy", "stage1"))
+        history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
+        found = judge(late, learnt, first, training.reward, history)
+        write_text(out / "evaluation.json", json.dumps(found, indent=2) + "\n")
+        return found
+
+    runner.stage("evaluate", make_judgement, None, [logs, policy], ["evaluate", "judgement", "pipeline.judge"])
+    _publish(runner, log, materialised, prerank, model, policy, store)
+
+
+def policy_options(config: PipelineConfig, features: FeatureSet) -> TrainConfig:
+    """The options of the policy's training: the pipeline's seed, and shrinkage by evidence where it can be."""
+    options = replace(config.train, seed=config.seed)
+    if options.policy.evidence_prior or EVIDENCE not in features.schema.request_features:
+        return options
+    shrunk = replace(options.policy, evidence_feature=EVIDENCE, evidence_prior=config.evidence_prior)
+    return replace(options, policy=shrunk)
+
+
+def _publish(
+    runner: Runner, log: EventLog, features: FeatureSet, prerank: Done, model: Done, policy: Done, store: str
+) -> None:
+    """The artefact, as a stage; then ``RUN/artefact`` points to it and the store serves its version."""
+
+    def make_artefact(out: Path) -> dict[str, Any]:
+        own = out / "features"
+        own.mkdir()
+        for name in ("schema.json", "fitted.safetensors"):
+            shutil.copy(features.path / name, own / name)
+        parts = {
+            "features": own, "prerank": prerank.path / "prerank", "mtl": model.path / "mtl",
+            "policy": policy.path / "training" / "policy",
+        }  # fmt: skip
+        made = write_artefact(out / "artefact", parts, features.schema.hash, {"tasks": model.record["tasks"]})
+        return {"version": made.version}
+
+    published = runner.stage("publish", make_artefact, None, [prerank, model, policy], ["artefact"])
+    artefact = open_artefact(published.path / "artefact")
+    fill_store(store.replace("{run}", str(runner.out)), load_models(artefact), log, features, artefact.version)
+    _write_where_new(runner.out / STORE, json.dumps({"store": store, "version": artefact.version}) + "\n")
+    target, link = Path(published.path.name) / "artefact", runner.out / "artefact"
+    if not link.is_symlink() or link.readlink() != target:
+        new = runner.out / ".artefact.new"
+        new.unlink(missing_ok=True)
+        new.symlink_to(target)
+        new.replace(link)
+
+
+def _write_where_new(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)
+
+
+def fill_store(address: str, models: Models, log: EventLog, features: FeatureSet, version: str) -> None:
+    """Makes a store serve everything up to the end of the log as ``version``; nothing where it does already."""
+    with open_store(address, create=True) as store:
+        if store.current() == version:
+            say(f"store: serves version {version} already")
+            return
+        if version in store.versions() and store.versions()[version] != "filling":
+            store.drop(version)  # as it was when another version took its place
+        say(f"store: filling version {version}")
+        center = FeatureCenter(models.schema, models.fitted, store)
+        center.publish(features.state(), log.users(), log.items(), version)
+
+
+def _finished(run: Path, runner: Runner) -> dict[str, Any] | None:
+    """The summary of an earlier run of the very same stages; None where there is none."""
+    if not all(done.cached for done in runner.done.values()) or not (run / "report.html").is_file():
+        return None
+    try:
+        summary = read_json(run / "summary.json")
+        keys = {name: own["key"] for name, own in summary["stages"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if keys != {name: done.key for name, done in runner.done.items()}:
+        return None
+    for own in summary["stages"].values():
+        own["cached"] = True
+    return summary
+
+
+def _summary(runner: Runner, data: str, config: PipelineConfig, seconds: float) -> dict[str, Any]:
+    stages = {
+        name: {"key": done.key, "seconds": done.seconds, "cached": done.cached, **done.record}
+        for name, done in runner.done.items()
+    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0**2 if sys.platform == "darwin" else 1024.0)
+    scheme, _, path = data.partition(":")
+    return {
+        "version": __version__,
+        "data": f"{scheme}:{Path(path).name}",
+        "seed": config.seed,
+        "wall_seconds": seconds,
+        "stage_seconds": sum(done.seconds for done in runner.done.values()),
+        "peak_memory_mib": peak,
+        "stages": stages,
+    }

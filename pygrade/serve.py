@@ -1,0 +1,222 @@
+"""The trained system in front of a user: store → features → candidates → predictions → fusion weights → page.
+
+>>> system = Pipeline.load("runs/kuairand")  # doctest: +SKIP
+>>> system.rank(user_id=7, k=10).items  # doctest: +SKIP
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade import mtl
+from pygrade.artefact import Artefact, ArtefactError, open_artefact
+from pygrade.checkpoint import read_json
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted, SchemaError
+from pygrade.mtl import MtlModel
+from pygrade.page import Page
+from pygrade.policy import FusionPolicy
+from pygrade.prerank import Prerank
+from pygrade.prerank import SchemaError as PrerankSchemaError
+from pygrade.ranker import BlendedRanker
+from pygrade.stores import Store, StoreError, open_store
+
+STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
+STORE = "store.json"  # in the run: which store was filled
+
+
+@dataclass(frozen=True)
+class Served:
+    """One page and how it came about."""
+
+    items: NDArray[np.int64]  # [≤ k] best first
+    scores: NDArray[np.float32]  # [≤ k]
+    page: Page  # of one request: weights, contributions, log rows
+    features: FeatureBatch  # of the candidates
+    predictions: NDArray[np.float32]  # [n, T]
+    seconds: dict[str, float]  # by step, see STEPS
+    degraded: bool  # the store failed: features are defaults, weights the static ones
+
+
+@dataclass(frozen=True)
+class Models:
+    """The parts of an artefact, loaded and checked against each other."""
+
+    schema: FeatureSchema
+    fitted: Fitted
+    prerank: Prerank
+    mtl: MtlModel
+    policy: FusionPolicy
+
+
+def load_models(artefact: Artefact) -> Models:
+    """`ArtefactError` where parts are of different schemas or tasks; the parts' own errors where one is damaged."""
+    schema = FeatureSchema.load(artefact.part("features") / "schema.json")
+    try:
+        fitted = Fitted.load(artefact.part("features") / "fitted.safetensors", schema)
+        prerank = Prerank.load(artefact.part("prerank"), schema.hash)
+    except (SchemaError, PrerankSchemaError) as error:
+        raise ArtefactError(str(error)) from error
+    model, policy = mtl.load(artefact.part("mtl")), FusionPolicy.load(artefact.part("policy"))
+    for name, own, wanted in (
+        ("the manifest was written for schema", artefact.schema_hash, schema.hash),
+        ("mtl was trained on schema", model.columns.features, schema.hash),
+        ("policy fuses tasks", policy.tasks, model.tasks),
+        ("policy reads features", policy.features, schema.request_features),
+    ):
+        if own != wanted:
+            raise ArtefactError(f"{artefact.path}: {name} {_text(own)}; want {_text(wanted)}")
+    return Models(schema, fitted, prerank, model, policy)
+
+
+class Pipeline:
+    """Ranks for users by the models of an artefact and the features of a store. Many threads may call `rank`."""
+
+    def __init__(self, models: Models, store: Store, version: str, seed: int | None = None) -> None:
+        """version: of the artefact, "" for none; seed: starts the exploration, see `BlendedRanker`."""
+        self.models, self.store, self.version = models, store, version
+        self.center = FeatureCenter(models.schema, models.fitted, store)
+        self.ranker = BlendedRanker(models.policy, seed, impute=True)
+        self._lock = Lock()
+        self._degraded = 0
+
+    @classmethod
+    def load(cls, run: str | Path, store: str | None = None, seed: int | None = None) -> "Pipeline":
+        """The system that ``pygrade pipeline`` left in directory ``run``.
+
+        store: its address; None: the one that was filled. Raises FileNotFoundError, `ArtefactError` for parts that are
+        damaged or do not belong together, or a store that was filled for another artefact, `StoreError` where there is
+        no store.
+        """
+        folder = Path(run)
+        artefact = open_artefact(folder / "artefact")
+        opened = open_store(store_address(folder, store))
+        try:
+            current = opened.current()
+            if current != artefact.version:
+                raise ArtefactError(
+                    f"{opened.url} serves version {current!r}; the artefact in {folder} is {artefact.version!r}: "
+                    "publish again"
+                )
+            return cls(load_models(artefact), opened, artefact.version, seed)
+        except BaseException:
+            opened.close()
+            raise
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Counts since the start: those of the feature center and of the ranker, and ``degraded`` requests."""
+        return {**vars(self.center.counters), **self.ranker.counters, "degraded": self._degraded}
+
+    def rank(
+        self,
+        user_id: int,
+        *,
+        k: int = 10,
+        candidates: int = 500,
+        item_ids: ArrayLike | None = None,
+        context: Mapping[str, float | str | None] | None = None,
+        scenario: str | None = None,
+        timestamp: int | None = None,
+        seen: Sequence[int] | NDArray[np.int64] | None = None,
+        explore: bool = False,
+        request_id: int = 0,
+    ) -> Served:
+        """The best k items for a user.
+
+        candidates: how many prerank finds among all items but those ``seen``; item_ids [n] takes their place. context:
+        ``c_`` columns of the schema; timestamp: ms since 1970, now where left out. An unknown user has default
+        features. Where the store fails the page is made of default features and the static weights of the scenario,
+        and it is counted. ``explore``: see `BlendedRanker.rank`. ValueError for k or candidates below 1, and where no
+        candidate is left.
+        """
+        if k < 1 or candidates < 1:
+            raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
+        now = int(time.time() * 1000) if timestamp is None else timestamp
+        clock = _Clock()
+        given = (context, now, scenario, request_id)
+        lost = False
+        if item_ids is None:
+            asked, lost = self._read(user_id, np.zeros(0, np.int64), *given)
+            clock.lap(STEPS[0])
+            drop = None if seen is None else [np.asarray(seen, np.int64)]
+            found = self.models.prerank.candidates(asked, candidates, drop)[0]
+            items = found[found >= 0]
+            clock.lap(STEPS[1])
+        else:
+            items = np.asarray(item_ids, np.int64)
+        if not len(items):
+            raise ValueError("no candidate is left: item_ids is empty, or every item is among those seen")
+        batch, failed = self._read(user_id, items, *given)
+        lost = lost or failed
+        clock.lap(STEPS[2])
+        predictions = mtl.predict(self.models.mtl, *batch.model_inputs())
+        clock.lap(STEPS[3])
+        page = fuse(self.ranker, batch, predictions, k, static=lost, explore=explore)
+        clock.lap(STEPS[4])
+        with self._lock:
+            self._degraded += lost
+        places = page.indices[0][page.indices[0] >= 0]
+        return Served(items[places], page.values[0, : len(places)], page, batch, predictions, clock.seconds, lost)
+
+    def update(self, events: Any) -> int:
+        """Feedback events for the features of later requests, see `FeatureCenter.update`."""
+        return self.center.update(events)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+    def _read(
+        self, user_id: int, items: NDArray[np.int64], context: Mapping[str, float | str | None] | None,
+        timestamp: int, scenario: str | None, request_id: int,
+    ) -> tuple[FeatureBatch, bool]:  # fmt: skip
+        """The features, and whether they are defaults because the store failed."""
+        before = self.center.counters.defaults
+        batch = self.center.read(user_id, items, context, timestamp, scenario, request_id)
+        return batch, self.center.counters.defaults > before
+
+
+def fuse(
+    ranker: BlendedRanker, batch: FeatureBatch, predictions: NDArray[np.float32], k: int, static: bool = False,
+    explore: bool = False,
+) -> Page:  # fmt: skip
+    """The pages of a batch's requests; static: by the static weights of their scenarios."""
+    return ranker.rank(
+        None if static else batch.request_dense, predictions, k, offsets=batch.offsets,
+        scenario=None if batch.scenario is None else batch.scenario.tolist(), explore=explore,
+        request_id=batch.request_id, user_id=batch.user_id, item_id=batch.item_id,
+    )  # fmt: skip
+
+
+def store_address(run: Path, store: str | None) -> str:
+    """The address given, or that of the store which the run filled; ``{run}`` in it stands for the directory."""
+    if store is not None:
+        return store
+    path = run / STORE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; want a run that has published, or the store's address")
+    return str(read_json(path)["store"]).replace("{run}", str(run))
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STEPS, 0.0)
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step] += now - self._last
+        self._last = now
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(value)
+
+
+__all__ = ["STEPS", "Models", "Pipeline", "Served", "StoreError", "fuse", "load_models", "store_address"]

@@ -1,0 +1,212 @@
+"""The whole pipeline on a tiny log: what it leaves, what it does again, and how it goes on after it was killed."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pygrade.data.events import EventLog
+from pygrade.logs import read_logs, validate
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.judge import GRADE, STAGE1, STATIC, UNSHRUNK
+from pygrade.pipeline.run import run_pipeline
+from pygrade.progress import set_quiet
+from tests.pipeline.world import CONFIG, OTHER, copy, write_log
+
+STAGES = ("events", "features", "prerank", "mtl", "logs", "policy", "evaluate", "publish")
+
+
+def summary_of(run: Path):
+    return json.loads((run / "summary.json").read_text())
+
+
+def stage(run: Path, name: str) -> Path:
+    return run / f"{name}-{summary_of(run)['stages'][name]['key']}"
+
+
+def test_it_leaves_every_stage_an_artefact_and_a_report(run):
+    summary = summary_of(run)
+    assert tuple(summary["stages"]) == STAGES and summary["data"] == "logs:log"
+    assert all(stage(run, name).is_dir() for name in STAGES)
+    assert (
+        summary["stages"]["publish"]["version"] == json.loads((run / "artefact/manifest.json").read_text())["version"]
+    )
+    assert str(run.parent) not in (run / "summary.json").read_text()
+    page = (run / "report.html").read_text()
+    for title in ("Prerank", "Multi-task model", "Learning curves", "Policy: replay", "Users by their history", "Time"):
+        assert f">{title}<" in page
+    assert {p.stem for p in (run / "plots").iterdir()} >= {"recall", "predictions", "learning", "replay", "seconds"}
+    assert not [p.name for p in run.iterdir() if p.name.endswith((".work", ".new")) or "partial" in p.name]
+
+
+def test_every_stage_says_how_good_it_is(run):
+    stages = summary_of(run)["stages"]
+    assert set(stages["prerank"]["recall"]) == {"10", "50"}
+    assert stages["prerank"]["recall"]["10"]["index_recall"] == 1.0
+    tasks = stages["logs"]["predictions"]
+    assert list(tasks) == stages["mtl"]["tasks"] == ["click", "like", "order"]
+    for own in tasks.values():
+        assert {"auc", "gauc", "log_loss", "log_loss_before", "ece", "ece_before"} <= set(own)
+    assert tasks["click"]["positives"] > 0 and tasks["click"]["ece"] != tasks["click"]["ece_before"]
+    found = stages["evaluate"]
+    assert {STATIC, STAGE1, GRADE, UNSHRUNK} < set(found["replay"]["rankers"])
+    assert set(found["off_policy"]) == {"position", "position, model"}
+    assert sum(own["requests"] for own in found["users"].values()) == found["replay"]["num_requests"]
+    assert found["users"]["new"]["requests"] > 0
+
+
+def test_no_part_is_judged_by_what_it_learnt_from(run):
+    stages = summary_of(run)["stages"]
+    bounds = stages["features"]["timeline"]
+    early, late = (read_logs(stage(run, "logs") / name) for name in ("policy", "evaluate"))
+    assert early.timestamp.min() >= bounds["calibrate_end"] > bounds["stop_end"] > bounds["train_end"]
+    assert late.timestamp.min() >= stages["features"]["policy_end"] > early.timestamp.max()
+
+
+def test_the_logs_are_a_bounded_sample_in_the_contract(run):
+    log = EventLog.open(stage(run, "events") / "log")
+    early = read_logs(stage(run, "logs") / "policy")
+    validate(early)
+    assert early.num_requests == CONFIG.policy_requests
+    assert (~early.shown).sum() == 2 * early.num_requests  # stage negatives are candidates
+    rows = log.scan().filter(log.scan().collect()["request_id"].is_in(early.request_id.tolist())).collect()
+    assert rows["item_id"].to_list() == early.item_id.tolist()
+    assert rows["y_click"].fill_null(0).to_list() == early.feedback[:, 0].tolist()
+    assert early.context.shape[1] == len(early.features) and "user_count" in early.features
+    count = early.context[:, early.features.index("user_count")]
+    shown = log.scan().collect().drop_nulls("position")
+    for r in range(0, early.num_requests, 17):
+        before = shown.filter((shown["user_id"] == early.user_id[r]) & (shown["event_time"] < early.timestamp[r]))
+        assert count[r] == len(before)
+
+
+def times(run: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and "lock" not in p.name}
+
+
+def test_again_does_nothing_and_says_so(run, capsys):
+    before = times(run)
+    set_quiet(False)
+    found = run_pipeline(f"logs:{run.parent / 'log'}", run, CONFIG)
+    said = capsys.readouterr().err
+    assert times(run) == before and all(own["cached"] for own in found["stages"].values())
+    assert said.count("done before") == len(STAGES) and "nothing to do" in said
+
+
+def test_an_option_redoes_what_it_decides(run, tmp_path):
+    other = copy(run, tmp_path / "run")
+    found = run_pipeline(f"logs:{run.parent / 'log'}", other, OTHER)
+    cached = [name for name, own in found["stages"].items() if own["cached"]]
+    assert cached == ["events", "features", "prerank", "mtl", "logs"]
+    before = summary_of(run)["stages"]["publish"]["version"]
+    assert found["stages"]["publish"]["version"] != before
+    assert json.loads((other / "store.json").read_text())["version"] == found["stages"]["publish"]["version"]
+
+
+def test_new_data_redoes_all(run, tmp_path):
+    data = tmp_path / "log"
+    write_log(data)
+    other = copy(run, tmp_path / "run")
+    assert all(own["cached"] for own in run_pipeline(f"logs:{data}", other, CONFIG)["stages"].values())
+    part = next(data.glob("*.parquet"))
+    part.rename(part.with_name("part-9.parquet"))
+    assert not any(own["cached"] for own in run_pipeline(f"logs:{data}", other, CONFIG)["stages"].values())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pygrade.pipeline import run as module, stages
+from pygrade.pipeline.run import run_pipeline
+from tests.pipeline.world import CONFIG
+point, data, out = sys.argv[1:]
+def die(*_args, **_options):
+    os.kill(os.getpid(), signal.SIGKILL)
+def on_step(stage, step):
+    if point == f"{stage} {step}":
+        die()
+if point == "materialise":
+    from pygrade.features import materialise as real
+    def materialise(*args):
+        real(*args)
+        die()
+    module.materialise = materialise
+elif point == "after mtl":
+    real_stage = stages.Runner.stage
+    def stage(self, name, *args, **options):
+        done = real_stage(self, name, *args, **options)
+        if name == "mtl":
+            die()
+        return done
+    stages.Runner.stage = stage
+elif point == "store":
+    module.FeatureCenter.publish = die
+run_pipeline(data, out, CONFIG, on_step=on_step)
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
+    data, out = f"logs:{run.parent / 'log'}", tmp_path / "run"
+    expected = summary_of(run)["stages"]
+    done = 0
+    for point in ("materialise", "after mtl", "stage2 6", "store"):
+        command = [sys.executable, "-c", KILLED, point, data, str(out)]
+        killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        found = [name for name in STAGES if list(out.glob(f"{name}-*"))]
+        assert len(found) > done, point
+        done = len(found)
+        assert not (out / "summary.json").exists()
+        if point == "stage2 6":
+            (partial,) = out.glob(".policy-*.work")
+            assert [p.name for p in (partial / "training" / "checkpoints").iterdir()]
+        if point == "store":
+            assert not (out / "artefact").exists()
+    summary = run_pipeline(data, out, CONFIG)
+    assert summary["stages"]["policy"]["resumed_from"] is not None
+    for name, own in summary["stages"].items():
+        assert own["key"] == expected[name]["key"]
+    assert summary["stages"]["publish"]["version"] == expected["publish"]["version"]
+    assert not list(out.glob(".*.work"))
+
+
+def test_a_damaged_stage_is_made_again(run, tmp_path):
+    other = copy(run, tmp_path / "run")
+    index = stage(other, "prerank") / "prerank" / "items.faiss"
+    index.write_bytes(index.read_bytes()[:-1])
+    found = run_pipeline(f"logs:{run.parent / 'log'}", other, CONFIG)
+    assert [name for name, own in found["stages"].items() if not own["cached"]] == ["prerank"]
+
+
+def test_bad_options_and_bad_data_are_named(tmp_path):
+    data = write_log(tmp_path / "log")
+    for options, message in (
+        ({"train_share": 0.9}, "shares sum to"),
+        ({"train_share": 0.0}, "train_share is 0"),
+        ({"policy_requests": 0}, "policy_requests is 0"),
+        ({"recall_at": ()}, "recall_at"),
+        ({"evidence_prior": -1.0}, "evidence_prior is -1"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            replace(CONFIG, **options)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        run_pipeline("logs:nowhere", tmp_path / "run")
+    with pytest.raises(ValueError, match="want one of"):
+        run_pipeline(f"what:{tmp_path}", tmp_path / "run")
+    with pytest.raises(ValueError, match="tasks names 'buy'"):
+        run_pipeline(data, tmp_path / "run", replace(CONFIG, tasks=("buy",)))
+    with pytest.raises(ValueError, match="no task has 100000 events"):
+        run_pipeline(data, tmp_path / "run", replace(CONFIG, min_events=100_000))
+    assert not (tmp_path / "run" / "summary.json").exists() and not list((tmp_path / "run").glob("mtl-*"))
+
+
+def test_defaults_leave_a_part_to_judge():
+    config = PipelineConfig()
+    assert 0 < config.train_share + config.stop_share + config.calibrate_share + config.policy_share < 1
+    assert np.isclose(config.evidence_prior, 10)

@@ -1,0 +1,266 @@
+"""Pages from the artefact and the store, and everything that may be missing, mixed or dead."""
+
+import json
+import re
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from pygrade.artefact import PARTS, ArtefactError, open_artefact, write_artefact
+from pygrade.data.events import EventLog
+from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
+from pygrade.pipeline.run import run_pipeline
+from pygrade.serve import STEPS, Pipeline
+from pygrade.stores import StoreError, open_store
+from tests.pipeline.test_run import stage, summary_of
+from tests.pipeline.world import CONFIG, OTHER, copy
+from tests.stores.servers import RedisServer, needs_redis
+
+
+@pytest.fixture
+def system(run):
+    system = Pipeline.load(run, seed=0)
+    yield system
+    system.close()
+
+
+@pytest.fixture(scope="module")
+def other(run, tmp_path_factory):
+    """Another pipeline: the same features, another policy."""
+    other = copy(run, tmp_path_factory.mktemp("other") / "run")
+    run_pipeline(f"logs:{run.parent / 'log'}", other, OTHER)
+    return other
+
+
+DAMAGED = ("prerank/items.faiss", "mtl/mtl.safetensors", "policy/policy.json", "features/schema.json")
+NOW = 1_700_003_000_000
+
+
+def test_a_page_for_a_user(system):
+    served = system.rank(3, k=5, candidates=40, scenario="feed", timestamp=NOW, context={"c_hour": 2.0})
+    assert len(served.items) == 5 == len(set(served.items.tolist())) and not served.degraded
+    assert served.features.item_id.tolist() == system.models.prerank.candidates(served.features, 40)[0].tolist()
+    assert served.predictions.shape == (40, 3) and (served.predictions > 0).all()
+    assert all(a >= b for a, b in pairwise(served.scores.tolist()))
+    assert tuple(served.seconds) == STEPS and all(value > 0 for value in served.seconds.values())
+    again = system.rank(3, k=5, candidates=40, scenario="feed", timestamp=NOW, context={"c_hour": 2.0})
+    assert again.scores.tobytes() == served.scores.tobytes() and again.items.tolist() == served.items.tolist()
+    rows = served.page.log_rows()
+    assert rows.num_rows == 40 and rows.user_id.tolist() == [3] and rows.shown.sum() == 5
+
+
+def test_seen_items_and_candidates_of_ones_own(system):
+    first = system.rank(3, k=5, candidates=40, timestamp=NOW)
+    seen = system.rank(3, k=5, candidates=40, timestamp=NOW, seen=first.items)
+    assert not set(seen.items.tolist()) & set(first.items.tolist())
+    own = system.rank(3, k=5, item_ids=first.items[::-1], timestamp=NOW)
+    assert sorted(own.items.tolist()) == sorted(first.items.tolist())
+    with pytest.raises(ValueError, match="no candidate is left"):
+        system.rank(3, item_ids=np.zeros(0, np.int64))
+    for options in ({"k": 0}, {"candidates": 0}):
+        with pytest.raises(ValueError, match="want at least 1"):
+            system.rank(3, **options)
+
+
+def test_feedback_changes_the_next_page(run, tmp_path):
+    system = Pipeline.load(copy(run, tmp_path / "run"), seed=0)
+    before = system.rank(3, k=5, candidates=40, timestamp=NOW)
+    item = int(before.items[0])
+    events = {
+        "user_id": [3], "item_id": [item], "event_time": [NOW - 1], "scenario": ["feed"],
+        "y_click": [1.0], "y_like": [0.0], "y_order": [0.0],
+    }  # fmt: skip
+    assert system.update(events) == 1
+    after = system.rank(3, k=5, candidates=40, timestamp=NOW)
+    count = before.features.names["request_dense"].index("user_count")
+    assert after.features.request_dense[0, count] == before.features.request_dense[0, count] + 1
+    assert after.features.sequences[0, 0] == item
+    system.close()
+
+
+def test_an_unknown_user_gets_a_page_of_the_scenarios_weights(system):
+    served = system.rank(10**12, k=5, candidates=40, scenario="feed", timestamp=NOW)
+    assert len(served.items) == 5 and not served.degraded
+    policy = system.models.policy
+    assert policy.config.evidence_prior > 0
+    assert np.allclose(served.page.weights[0], policy.fallback_weights("feed").numpy(), atol=1e-6)
+    known = system.rank(3, k=5, candidates=40, scenario="feed", timestamp=NOW)
+    assert not np.allclose(known.page.weights[0], policy.fallback_weights("feed").numpy(), atol=1e-6)
+    unknown = system.rank(3, k=5, item_ids=np.array([10**12, 10**12 + 1]), timestamp=NOW)
+    assert sorted(unknown.items.tolist()) == [10**12, 10**12 + 1]
+
+
+@needs_redis
+def test_a_store_that_dies_still_gives_a_page(run, tmp_path):
+    server = RedisServer(tmp_path)
+    try:
+        mine = copy(run, tmp_path / "run")
+        url = server.url(timeout=0.5)
+        run_pipeline(f"logs:{run.parent / 'log'}", mine, CONFIG, store=url)
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            Pipeline.load(tmp_path / "nothing")
+        system = Pipeline.load(mine, url, seed=0)
+        options = {"k": 5, "candidates": 40, "scenario": "feed", "timestamp": NOW}
+        good = system.rank(3, **options)
+        local = Pipeline.load(run, seed=0)
+        assert good.scores.tobytes() == local.rank(3, **options).scores.tobytes()  # as from LMDB
+        local.close()
+        server.kill()
+        bad = system.rank(3, **options)
+        assert len(bad.items) == 5 and bad.degraded and not good.degraded and bad.page.fallback[0]
+        assert np.array_equal(bad.page.weights[0], system.models.policy.fallback_weights("feed").numpy())
+        counters = system.counters
+        assert counters["degraded"] == 1 and counters["store_errors"] >= 1 and counters["fallback_scenario"] == 1
+        with pytest.raises(StoreError):
+            Pipeline.load(mine, url)
+        server.start()
+        with pytest.raises((StoreError, ArtefactError)):  # it lost what it had: no page of nothing
+            Pipeline.load(mine, url)
+        system.close()
+    finally:
+        server.kill()
+
+
+@needs_redis
+def test_a_store_that_dies_between_two_reads_of_a_request(run, tmp_path, monkeypatch):
+    server = RedisServer(tmp_path)
+    try:
+        mine = copy(run, tmp_path / "run")
+        url = server.url(timeout=0.5)
+        run_pipeline(f"logs:{run.parent / 'log'}", mine, CONFIG, store=url)
+        system = Pipeline.load(mine, url, seed=0)
+        find = type(system.models.prerank).candidates
+
+        def killing(prerank, *args):
+            server.kill()
+            return find(prerank, *args)
+
+        monkeypatch.setattr(type(system.models.prerank), "candidates", killing)
+        served = system.rank(3, k=5, candidates=40, scenario="feed", timestamp=NOW)
+        assert len(served.items) == 5 and served.degraded and system.counters["degraded"] == 1
+        system.close()
+    finally:
+        server.kill()
+
+
+def test_the_artefact_of_one_run_and_the_store_of_another(run, other):
+    with pytest.raises(ArtefactError, match="publish again"):
+        Pipeline.load(run, f"lmdb:{other / 'store'}")
+    with pytest.raises(StoreError):
+        Pipeline.load(run, f"lmdb:{run / 'nothing'}")
+
+
+@pytest.mark.parametrize(
+    "name", ["prerank/items.faiss", "mtl/mtl.safetensors", "policy/policy.json", "features/schema.json"]
+)
+def test_a_damaged_file_is_named(run, tmp_path, name):
+    broken = copy(run, tmp_path / "run")
+    file = broken / "artefact" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ArtefactError, match=re.escape(file.name)):
+        Pipeline.load(broken)
+    file.unlink()
+    with pytest.raises(ArtefactError, match="missing"):
+        Pipeline.load(broken)
+
+
+def test_parts_of_two_trainings_are_not_served_together(run, other, tmp_path):
+    mixed = copy(run, tmp_path / "run")
+    shutil.copytree(other / "artefact" / "policy", mixed / "artefact" / "policy", dirs_exist_ok=True)
+    with pytest.raises(ArtefactError, match="another artefact"):
+        Pipeline.load(mixed)
+    manifest = mixed / "artefact" / "manifest.json"
+    shutil.copy(other / "artefact" / "manifest.json", manifest)
+    with pytest.raises(ArtefactError, match="serves version"):  # a whole artefact, but the store is of the first
+        Pipeline.load(mixed)
+    record = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(record | {"schema_hash": "0" * 16}))
+    with pytest.raises(ArtefactError, match="is not what was written"):
+        Pipeline.load(mixed)
+
+
+@pytest.mark.parametrize(
+    "part, file, key, message",
+    [
+        ("mtl", "mtl.json", "schema", "mtl was trained on schema"),
+        ("prerank", "prerank.json", "schema_hash", "was made for schema"),
+        ("policy", "policy.json", "features", "policy reads features"),
+    ],
+)
+def test_parts_of_different_schemas_are_refused_though_the_manifest_agrees(run, tmp_path, part, file, key, message):
+    parts = {name: shutil.copytree(run / "artefact" / name, tmp_path / "parts" / name) for name in PARTS}
+    head = parts[part] / file
+    record = json.loads(head.read_text())
+    if part == "mtl":
+        from pygrade.mtl import load, save
+        from pygrade.mtl.config import Columns
+
+        model = load(parts[part])
+        columns = Columns(model.columns.dense, model.columns.ids, model.columns.vocabulary, "another schema")
+        object.__setattr__(model, "columns", columns)
+        save(model, parts[part])
+    elif part == "policy":
+        from pygrade.policy import FusionPolicy
+
+        policy = FusionPolicy.load(parts[part])
+        policy.features = (*policy.features[:-1], "another")
+        policy.save(parts[part])
+    else:
+        head.write_text(json.dumps(record | {key: "another schema"}))
+    folder = tmp_path / "run"
+    made = write_artefact(folder / "artefact", parts, open_artefact(run / "artefact").schema_hash, {})
+    with open_store(f"lmdb:{folder / 'store'}", create=True) as store:
+        store.begin(made.version)
+        store.switch(made.version)
+    with pytest.raises(ArtefactError, match=message):
+        Pipeline.load(folder, f"lmdb:{folder / 'store'}")
+
+
+def test_serve_check_finds_equal_pages(run, tmp_path):
+    mine = copy(run, tmp_path / "run")
+    found = serve_check(mine, CheckConfig(requests=15, candidates=30, k=5))
+    assert found == json.loads((mine / "serve-check.json").read_text())
+    assert found["requests"] == 15 == found["equal_pages"] == found["equal_candidates"] == found["equal_predictions"]
+    assert all(own["equal"] == 1.0 and own["values"] > 0 for own in found["skew"].values())
+    names = EventLog.open(stage(run, "events") / "log").tasks
+    assert {f"user_{task}_rate" for task in names} < set(found["skew"])
+    assert set(found["latency"]) == {*STEPS, "in all"}
+    assert ">Serving<" in (mine / "report.html").read_text()
+
+
+def test_serve_check_finds_a_lost_update(run, tmp_path, monkeypatch):
+    mine = copy(run, tmp_path / "run")
+    monkeypatch.setattr(Pipeline, "update", lambda self, events: 0)
+    with pytest.raises(PagesDifferError, match="pages differ"):
+        serve_check(mine, CheckConfig(requests=15, candidates=30, k=5))
+    found = json.loads((mine / "serve-check.json").read_text())
+    assert found["equal_pages"] < 15 and found["different"] and found["skew"]["user_count"]["equal"] < 1.0
+
+
+@needs_redis
+def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
+    mine = copy(run, tmp_path / "run")
+    server = RedisServer(tmp_path)
+    try:
+        config = CheckConfig(requests=5, candidates=30, k=5)
+        for _ in range(2):  # the second finds what the first left
+            assert serve_check(mine, config, server.url("check"))["equal_pages"] == 5
+    finally:
+        server.kill()
+    with pytest.raises(ValueError, match="wants a store of its own"):
+        serve_check(mine, config, f"lmdb:{mine / 'store'}")
+    with pytest.raises(ValueError, match="requests is 0"):
+        CheckConfig(requests=0)
+
+
+def test_serve_check_wants_what_the_summary_is_of(run, tmp_path):
+    mine = copy(run, tmp_path / "run")
+    summary = summary_of(mine)
+    summary["stages"]["publish"]["version"] = "0"
+    (mine / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match="is version"):
+        serve_check(mine)
