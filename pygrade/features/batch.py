@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.features.fitted import Fitted
+from pygrade.features.schema import SchemaError
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class FeatureBatch:
             "item_dense": schema.item_features, "item_ids": schema.item_id_features,
             "cross_dense": schema.cross_features,
         }  # fmt: skip
+
+    def column(self, name: str) -> NDArray[Any]:
+        """The values of one feature: [R] of users and contexts, [n] of items and crosses. `SchemaError` if unknown."""
+        for group, names in self.names.items():
+            if name in names:
+                values: NDArray[Any] = getattr(self, group)[:, names.index(name)]
+                return values
+        known = ", ".join(column for names in self.names.values() for column in names)
+        raise SchemaError(f"there is no feature {name!r}; the schema has {known}")
 
     def normalised(self) -> "FeatureBatch":
         """A copy with (x − mean) / std of the training window in the dense arrays, limited to ±10, 0 where unknown."""

@@ -27,6 +27,7 @@ META = "meta"
 _META_KEY = np.zeros(1, np.int64)
 _BATCH = 50_000
 _TRIES = 3
+_MISSES = {"user": "user_misses", "item": "item_misses"}  # by table
 
 
 @dataclass
@@ -132,9 +133,9 @@ class FeatureCenter:
 
             self.store.update_tables([(self._names[name], keys) for name, (keys, _) in runs.items()], merge, self.ttl)
         except StoreError:
-            self.counters.store_errors += 1
+            self._count(store_errors=1)
             raise
-        self.counters.updates += len(feedback)
+        self._count(updates=len(feedback))
         return len(feedback)
 
     def _feedback(self, frame: Any) -> Feedback:
@@ -147,8 +148,8 @@ class FeatureCenter:
     # ---- reading
 
     def read(
-        self, user_id: int, item_ids: Any, context: Mapping[str, float | str | None] | None = None,
-        timestamp: int = 0, scenario: str | None = None, request_id: int = 0,
+        self, user_id: int, item_ids: Any, context: Mapping[str, float | str | None], timestamp: int,
+        scenario: str | None = None, request_id: int = 0,
     ) -> FeatureBatch:  # fmt: skip
         """The features of one request: a user, candidates item_ids [n] int64, its context and time (ms).
 
@@ -157,13 +158,12 @@ class FeatureCenter:
         whole request has those, with rates 0, and the counters say so. Raises `SchemaError` for context that the schema
         does not know or has in another type, and where the store's current version is of another schema.
         """
-        chunk = self._chunk(user_id, item_ids, context or {}, timestamp, scenario, request_id)
-        self.counters.reads += 1
+        chunk = self._chunk(user_id, item_ids, context, timestamp, scenario, request_id)
+        self._count(reads=1)
         try:
             questions, views = self._ask(chunk)
         except StoreError:
-            self.counters.store_errors += 1
-            self.counters.defaults += 1
+            self._count(store_errors=1, defaults=1)
             questions = Questions.of(self.schema, self._layout["user"], self._layout["item"], chunk)
             views = {}
             for name, (keys, time) in questions.tables.items():
@@ -231,15 +231,15 @@ class FeatureCenter:
             for (name, (_, place)), values in zip(keys.items(), answers[len(unknown) :], strict=True):
                 table = self.schema.tables[name]
                 views[name] = table.view(_decoded(table, values)[place], questions.tables[name][1])
-                self._count_misses(table, values)
+                if name in _MISSES:
+                    self._count(**{_MISSES[name]: values.count(None)})
             return replace(questions, users=users, items=items), views
         raise StoreError(f"{self.store.url}: the current version changed {_TRIES} times during one read")
 
-    def _count_misses(self, table: Table, values: list[bytes | None]) -> None:
-        if table.key == ("user_id",):
-            self.counters.user_misses += values.count(None)
-        elif table.key == ("item_id",):
-            self.counters.item_misses += values.count(None)
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            for name, number in more.items():
+                setattr(self.counters, name, getattr(self.counters, name) + number)
 
     # ---- attributes, and the version that they are of
 

@@ -37,6 +37,9 @@ class Chunk:
         if (np.diff(time) < 0).any():
             row = int(np.argmax(np.diff(time) < 0)) + 1
             raise SchemaError(f"events are not in order of time: request {request[row]} stands after a later one")
+        early = frame["event_time"].to_numpy() < time
+        if early.any():
+            raise SchemaError(f"events: event_time of request {request[np.argmax(early)]} is before its timestamp")
         heads = frame[first]
         if len(np.unique(request[first])) != len(first):
             raise SchemaError("events: the rows of a request lie apart; want them one after another")

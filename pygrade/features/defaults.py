@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.features.schema import Feature, FeatureSchema, RawEvents, SchemaError
+from pygrade.features.schema import Feature, FeatureSchema, RawEvents
 from pygrade.features.values import kind_of
 
 SEQUENCE = 20
@@ -25,7 +25,7 @@ def default_schema(event_log: RawEvents, utc_offset_hours: float = 0.0) -> Featu
     source: dict[str, Any] = getattr(event_log, "source", {})
     events = {name: kind_of(dtype) for name, dtype in event_log.scan().collect_schema().items()}
     frames = {"user": event_log.users(), "item": event_log.items()}
-    dtypes = {f"events.{name}": kind for name, kind in events.items() if name.startswith("c_")}
+    dtypes: dict[str, str] = {}
     for entity, frame in frames.items():
         if frame is not None:
             dtypes |= {f"{entity}s.{name}": kind_of(dtype) for name, dtype in frame.schema.items()}
@@ -36,11 +36,7 @@ def default_schema(event_log: RawEvents, utc_offset_hours: float = 0.0) -> Featu
         features += _attributes(entity, dtypes, source.get(f"{entity}s", {}))
     features += _user(event_log.tasks, measures)
     features += _item(event_log.tasks, measures, categories)
-    used = {FeatureSchema.column_of(feature) for feature in features} | {f"items.{name}" for name in categories}
-    kept = {name: kind for name, kind in dtypes.items() if name in used}
-    if not event_log.tasks:
-        raise SchemaError("the log has no tasks")
-    return FeatureSchema(tuple(features), event_log.tasks, kept, utc_offset_hours)
+    return FeatureSchema.of(features, event_log, utc_offset_hours)
 
 
 def _context(events: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]:
@@ -65,7 +61,7 @@ def _attributes(entity: str, dtypes: dict[str, str], kinds: dict[str, str]) -> I
         owner, column = place.split(".", 1)
         if owner != f"{entity}s" or column == f"{entity}_id":
             continue
-        name, kind = f"{entity}_{column}", kinds.get(column, "")
+        name, kind = f"{entity}_{column.removeprefix(f'{entity}_')}", kinds.get(column, "")
         if kind == "time" and dtype in ("int", "float"):
             yield Feature(name, entity, "dense", column, transform="age")
         elif dtype == "float" or (kind == "dense" and dtype == "int"):

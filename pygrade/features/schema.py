@@ -215,6 +215,21 @@ class FeatureSchema:
             raise SchemaError(f"feature {feature.name!r}: source is {feature.source!r}; want one of {', '.join(TIMES)}")
         return {"user": "users.", "item": "items.", "context": "events."}[feature.entity] + feature.source
 
+    @classmethod
+    def of(cls, features: Iterable[Feature], event_log: RawEvents, utc_offset_hours: float = 0.0) -> "FeatureSchema":
+        """A schema of these features over a log, with the log's tasks and the types of its columns."""
+        tables = {"users": event_log.users(), "items": event_log.items()}
+        columns = {name: {} if frame is None else dict(frame.schema) for name, frame in tables.items()}
+        columns["events"] = {n: t for n, t in event_log.scan().collect_schema().items() if n.startswith("c_")}
+        types = {f"{table}.{name}": kind_of(t) for table, found in columns.items() for name, t in found.items()}
+        listed = tuple(features)
+        read = {cls.column_of(f) for f in listed}
+        read |= {part.replace(".", "s.", 1) for f in listed for part in f.key if "." in part}
+        for column in sorted(name for name in read if name is not None and name not in types):
+            raise SchemaError(f"the log has no {column}, which a feature reads; it has {', '.join(types)}")
+        kept = {name: kind for name, kind in types.items() if name in read}
+        return cls(listed, event_log.tasks, kept, utc_offset_hours)
+
     # ---- names of the columns of a FeatureBatch
 
     def _names(self, chosen: Iterable[Feature]) -> tuple[str, ...]:

@@ -239,6 +239,7 @@ def test_errors_name_what_does_not_fit(log, features, tmp_path):
         (dataclasses.replace(log, tasks=("click",)), "no task 'order'"),
         (dataclasses.replace(log, events=log.events.reverse()), "not in order of time"),
         (with_events(pl.lit(None, pl.Float32).alias("y_click")), "y_click is null on a shown row"),
+        (with_events(pl.col("timestamp").alias("event_time") - 1), "request 3 is before its timestamp"),
         (with_events(pl.lit(math.inf).alias("m_play")), "m_play holds an infinite number"),
     ]
     for bad, message in cases:
@@ -274,6 +275,72 @@ def test_a_wrong_declaration_is_named(changes, message):
     Feature(**good)
     with pytest.raises(SchemaError, match=message):
         Feature(**{**good, **changes})
+
+
+def test_columns_by_name(features):
+    batch = whole(features)
+    assert batch.column("user_count").shape == (300,) and batch.column("item_count").shape == batch.item_id.shape
+    assert batch.column("item_brand").max() == 3 and batch.column("hour_sin").dtype == np.float32
+    with pytest.raises(SchemaError, match="there is no feature 'magic'; the schema has hour_sin, "):
+        batch.column("magic")
+
+
+def test_a_schema_of_ones_own(log, tmp_path):
+    """Features over users' attributes, scenarios, several windows, two sequences, measures as they are."""
+    own = (
+        Feature("click_rate_of_level", "user", "rate", "y_click", ("user.level",), smoothing=0.0),
+        Feature("scenario_rate", "context", "rate", "y_order", ("scenario",)),
+        Feature("all_rate", "context", "rate", "y_click"),
+        Feature("clicks", "user", "count", "y_click", ("user_id",)),
+        Feature("clicks_6h", "user", "count", "y_click", ("user_id",), window_hours=6),
+        Feature("play", "item", "rate", "m_play", ("item_id",), smoothing=1.0),
+        Feature("play_2d", "item", "rate", "m_play", ("item_id",), window_hours=48),
+        Feature("seen_in_scenario", "cross", "count", key=("scenario", "item_id")),
+        Feature("level_by_brand", "cross", "rate", "y_click", ("user.level", "item.brand")),
+        Feature("viewed", "user", "sequence", length=5),
+        Feature("ordered", "user", "sequence", "y_order", length=3),
+        Feature("city", "user", "hashed", "city", buckets=8),
+        Feature("first_tag_clicks", "item", "count", "y_click", ("item.tags",)),
+    )
+    schema = FeatureSchema.of(own, log)
+    assert schema.dtypes == {
+        "users.level": "int", "users.city": "str", "items.brand": "str", "items.tags": "list[str]"
+    }  # fmt: skip
+    batch = whole(materialise(log, schema, tmp_path / "own", rows=100))
+    assert batch.sequences.shape == (300, 8)
+    level = dict(zip(log.users()["user_id"], log.users()["level"], strict=True))
+    tag = {row["item_id"]: row["tags"][0] if row["tags"] else None for row in log.items().rows(named=True)}
+    levels = pl.col("user_id").replace_strict(level, default=None, return_dtype=pl.Int64)
+    tags = pl.col("item_id").replace_strict(tag, default=None, return_dtype=pl.String)
+    request, both = batch.row_request, 0
+    for at in range(200, len(log.events), 37):
+        row, r = log.events.row(at, named=True), request[at]
+        past = seen_before(log, row).with_columns(levels.alias("level"), tags.alias("tag"))
+        mine = past.filter(pl.col("user_id") == row["user_id"])
+        item = past.filter(pl.col("item_id") == row["item_id"])
+        scene = past.filter(pl.col("scenario") == row["scenario"])
+        step = 6 * HOUR // 8
+        recent = mine.filter(pl.col("event_time") >= (row["timestamp"] // step - 7) * step)
+        assert batch.column("clicks")[r] == mine["y_click"].sum()
+        assert batch.column("clicks_6h")[r] == recent["y_click"].sum()
+        assert batch.column("all_rate")[r] == pytest.approx(past["y_click"].mean(), rel=1e-5)
+        assert batch.column("scenario_rate")[r] == pytest.approx(rate(scene, past, "y_order"), rel=1e-5)
+        assert batch.column("play")[at] == pytest.approx(rate(item, past, "m_play", smoothing=1.0), rel=1e-5)
+        assert batch.column("seen_in_scenario")[at] == len(scene.filter(pl.col("item_id") == row["item_id"]))
+        peers = past.filter(pl.col("level") == level.get(row["user_id"], -1))
+        expected = peers["y_click"].mean() if len(peers) else past["y_click"].mean()
+        assert batch.column("click_rate_of_level")[r] == pytest.approx(expected, rel=1e-5)
+        same_tag = past.filter(pl.col("tag") == (tag.get(row["item_id"]) or ""))
+        assert batch.column("first_tag_clicks")[at] == same_tag["y_click"].sum()
+        both += len(same_tag) > 0 and len(peers) > 0
+        latest = mine.sort("event_time", "item_id", descending=True)
+        ordered = latest.filter(pl.col("y_order") > 0)["item_id"].to_list()
+        assert batch.sequences[r].tolist() == (latest["item_id"].to_list() + [-1] * 5)[:5] + (ordered + [-1] * 3)[:3]
+    assert both > 5
+    with pytest.raises(
+        SchemaError, match=r"the log has no users.shoe_size, which a feature reads; it has users.user_id"
+    ):
+        FeatureSchema.of([Feature("shoe", "user", "dense", "shoe_size")], log)
 
 
 def test_schema_errors_and_round_trip(features):
