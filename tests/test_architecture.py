@@ -68,8 +68,8 @@ ORDER = (
     "run", "train", "online", "simulate", "plots", "report_html", "report", "demo", "info",
     "pipeline.stages", "pipeline.config", "pipeline.policy_log", "pipeline.models", "pipeline.judge",
     "pipeline.pictures", "pipeline.report", "pipeline.twins", "pipeline.run", "pipeline.check", "pipeline",
-    "study.settings", "study.bench", "study.learners", "study.drift", "study.estimates", "study.arms", "study.runner",
-    "study.stats", "study.plots", "study.findings", "study.report", "study",
+    "study.settings", "study.bench", "study.learners", "study.drift", "study.estimates", "study.choice", "study.arms",
+    "study.runner", "study.stats", "study.plots", "study.findings", "study.report", "study",
     "options", "commands", "cli", "__main__",
 )  # fmt: skip
 CORE_USERS = ("ops", "ranker", "info")  # beside the package itself, which takes the version from the core

@@ -277,6 +277,16 @@ def test_committed_results_are_of_the_frozen_settings():
         assert unit.fingerprint(settings) == found["fingerprint"], name
 
 
+def test_settings_are_chosen_on_the_later_log_and_trained_on_all_of_it(tiny):
+    arm = tiny.arms["chosen"]
+    bench = Bench(tiny, tiny.regimes["small"], 0, 0)
+    served = run_arm(bench, arm.kind, arm.options | {"tries": {"prior 1": {"reward": {"prior_weight": 1.0}}}})
+    assert served.figures["chosen"] == 0.0  # the regime's own prior weight: no difference, so the default stays
+    assert served.figures["estimated prior 1"] == served.figures["true prior 1"] == 0.0
+    grade = run_arm(bench, "grade", {})
+    assert np.array_equal(served.weights, grade.weights)
+
+
 def test_estimates_run_on_worlds_of_their_own_and_are_compared_with_the_truth(tiny):
     units = plan(load_settings(), StudyConfig(regimes=("estimates",)))
     assert sorted({unit.world for unit in units}) == list(range(100, 150)) and len(units) == 50

@@ -16,6 +16,7 @@ from pygrade.policy import FusionPolicy, project_weights
 from pygrade.reward import RewardData
 from pygrade.run import Run
 from pygrade.study.bench import Bench, Options, Served
+from pygrade.study.choice import chosen
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimates import estimates
 from pygrade.study.learners import RivalConfig, train_actor_critic, train_rival, train_scorer
@@ -144,4 +145,5 @@ def _oracle(bench: Bench, options: Options) -> Served:
 _KINDS: dict[str, Callable[[Bench, Options], Served]] = {
     "fixed": _fixed, "static": _static, "grade": _grade, "rival": _rival, "actor-critic": _actor_critic,
     "scorer": _scorer, "oracle": _oracle, "retrained": retrained, "online": online, "estimates": estimates,
+    "chosen": chosen,
 }  # fmt: skip

@@ -21,7 +21,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.reward import CompositeReward, RewardData
 from pygrade.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.study.settings import Regime, Settings, merged, override
-from pygrade.train import TrainConfig, train_stage1
+from pygrade.train import TrainConfig, train_stage1, train_stage2
 
 Array = NDArray[Any]
 Options = Mapping[str, Any]
@@ -117,6 +117,14 @@ class Bench:
         if key not in self._stage1:
             self._stage1[key] = train_stage1(self.data, self.policy(config), config.stage1, seed=self.seed)
         return copy.deepcopy(self._stage1[key])
+
+    def trained(self, config: TrainConfig, logs: Logs) -> FusionPolicy:
+        """GRADE from scratch on another log than the regime's."""
+        data = self.build(config, logs)
+        policy = FusionPolicy(config.policy, logs.tasks, logs.features, self.static_of(data, config), self.seed)
+        policy.fit_normalisation(data.inputs)
+        train_stage1(data, policy, config.stage1, seed=self.seed)
+        return train_stage2(data, policy, config.stage2, seed=self.seed)
 
     def serve(
         self, policy: FusionPolicy, context: Array | None = None, figures: Mapping[str, float] | None = None

@@ -18,7 +18,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.ranker import BlendedRanker
 from pygrade.simulate import rank_pages
 from pygrade.study.bench import Bench, Options, Served
-from pygrade.train import train_stage1, train_stage2
+from pygrade.train import train_stage2
 
 Array = NDArray[Any]
 _HOUR = 3_600_000  # an interval
@@ -34,12 +34,7 @@ def retrained(bench: Bench, options: Options) -> Served:
     ranker = BlendedRanker(bench.stage1(bench.config({})), seed=bench.seed)
     parts = [serve(bench.world, ranker, size, 1000 + interval, 1.0, bench.seed)[:2] for interval in range(count)]
     logs = concatenate([replace(logs, feedback=feedback) for logs, feedback in parts])
-    data = bench.build(config, logs)
-    policy = FusionPolicy(config.policy, logs.tasks, logs.features, bench.static_of(data, config), bench.seed)
-    policy.fit_normalisation(data.inputs)
-    train_stage1(data, policy, config.stage1, seed=bench.seed)
-    train_stage2(data, policy, config.stage2, seed=bench.seed)
-    return bench.serve(policy)
+    return bench.serve(bench.trained(config, logs))
 
 
 def online(bench: Bench, options: Options) -> Served:

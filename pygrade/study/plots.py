@@ -62,6 +62,25 @@ def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base:
     return to_png(figure)
 
 
+def front(across: str, up: str, arms: Mapping[str, tuple[Interval, Interval]], wanted: Mapping[str, float]) -> bytes:
+    """Two lifts of each arm with their intervals; a dashed line where a guard wanted the first to be."""
+    figure, axes = new_figure(1, 1, (7.6, 3.8))
+    axis = axes[0]
+    for colour, (name, both) in zip(CYCLE, arms.items(), strict=False):
+        x, y = both
+        if math.isfinite(y.low):
+            axis.plot([x.low, x.high], [y.value] * 2, color=colour, linewidth=2)
+            axis.plot([x.value] * 2, [y.low, y.high], color=colour, linewidth=2)
+        axis.plot([x.value], [y.value], "o", color=colour, markersize=7, label=name)
+        if name in wanted:
+            axis.axvline(wanted[name], color=colour, linewidth=1, linestyle="--")
+    axis.set_xlabel(across)
+    axis.set_ylabel(up)
+    axis.margins(0.12)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", labelcolor=INK)
+    return to_png(figure)
+
+
 def lines(title: str, across: str, up: str, single: Sequence[Sequence[float]]) -> bytes:
     """Faint lines and their mean."""
     figure, axes = new_figure(1, 1, (7.0, 3.2))

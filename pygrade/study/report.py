@@ -9,7 +9,7 @@ from pygrade.files import atomic_file
 from pygrade.intervals import Interval
 from pygrade.report import write_text
 from pygrade.study.findings import GUARDED, Target, collapses, findings, percent, targets
-from pygrade.study.plots import dots, hacking, lines
+from pygrade.study.plots import dots, front, hacking, lines
 from pygrade.study.settings import MAIN, STABILITY, Settings
 from pygrade.study.stats import Results, over_worlds
 
@@ -34,7 +34,7 @@ def write_results(record: Mapping[str, Any], settings: Settings, target: Path, p
         _findings(results, folder, drawn),
         _main(results, settings, folder, drawn),
         _regimes(results, settings, folder, drawn),
-        _guards(results, settings),
+        _guards(results, settings, folder, drawn),
         _estimates(results),
         _stability(results, settings, folder, drawn),
         _tuning(results, settings),
@@ -145,7 +145,7 @@ def _regimes(results: Results, settings: Settings, folder: str, drawn: Mapping[s
     return "## Other regimes" + _images(folder, drawn, ("regimes", "drift")) + "\n\n" + "\n\n".join(parts)
 
 
-def _guards(results: Results, settings: Settings) -> str:
+def _guards(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:
     """The front of value against a guarded task."""
     arms = [arm for arm in ("stage1", "grade", *GUARDED) if results.has("guard", arm, "production")]
     if not arms:
@@ -157,7 +157,7 @@ def _guards(results: Results, settings: Settings) -> str:
         for arm in arms
     ]  # fmt: skip
     head = ["arm", "carts over production", "value over production", "dwell over production"]
-    return "## Guards\n\n" + table(head, rows)
+    return "## Guards\n\n" + table(head, rows) + _images(folder, drawn, ("guard",))
 
 
 def _estimates(results: Results) -> str:
@@ -289,6 +289,14 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
         drawn["hacking"] = hacking(traps, base)
     if results.has("drift", "online", "stage1"):
         drawn["drift"] = _drift(results)
+    guarded = [arm for arm in ("stage1", "grade", *GUARDED) if results.has("guard", arm, "production")]
+    if set(guarded) & set(GUARDED):
+        drawn["guard"] = front(
+            "carts, % over production (dashed: what its guard wants)", "value, % over production",
+            {_title(settings, arm): (results.lift("guard", arm, "production", "cart", "events"),
+                                     results.lift("guard", arm, "production")) for arm in guarded},
+            {_title(settings, arm): GUARDED[arm] for arm in guarded if arm in GUARDED},
+        )  # fmt: skip
     stable = results.arms(STABILITY)
     if stable:
         drawn["stability"] = dots(

@@ -14,7 +14,19 @@ from pygrade.reward import RewardConfig
 from pygrade.train import Stage1Config, Stage2Config, TrainConfig
 
 MAIN, STABILITY, TUNING = "main", "stability", "tuning"
-KINDS = ("fixed", "static", "grade", "rival", "actor-critic", "scorer", "oracle", "retrained", "online", "estimates")
+KINDS = (
+    "fixed",
+    "static",
+    "grade",
+    "rival",
+    "actor-critic",
+    "scorer",
+    "oracle",
+    "retrained",
+    "online",
+    "estimates",
+    "chosen",
+)
 Config = TypeVar("Config")
 
 
