@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.features import FeatureBatch
+
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
@@ -163,6 +165,19 @@ def positive_weight(batch: Batch, task_weights: Floats) -> Floats:
         raise ValueError(f"feedback has shape {batch.feedback.shape}; want [n, {len(task_weights)}], as task_weights")
     value = np.nan_to_num(batch.feedback, nan=0.0).astype(np.float32) @ task_weights
     return np.where(batch.position >= 0, value, np.float32(0)).astype(np.float32)
+
+
+def ageing(batch: Batch) -> NDArray[np.bool_]:
+    """Which columns of item_dense say something else when an item is indexed than when it was shown, [Di].
+
+    Counts, recencies, windows and ages: all items of a training row were being shown just then, most of an index were
+    not. Known of a `FeatureBatch`, whose schema has their kinds; of others nothing is said to age.
+    """
+    if not isinstance(batch, FeatureBatch):
+        return np.zeros(batch.item_dense.shape[1], bool)
+    features = batch.fitted.schema.group("item_dense")
+    found = [f.kind in ("count", "recency") or f.window_hours > 0 or f.transform == "age" for f in features]
+    return np.repeat(found, [len(f.columns) for f in features])
 
 
 def row_requests(batch: Batch) -> Ids:

@@ -75,7 +75,7 @@ def _train(
     validation: Batches | None,
     log: Callable[[str], None] | None,
 ) -> tuple[TwoTower, tuple[float, ...], int, tuple[float, ...]]:
-    inputs = Inputs.fit(batches, task_weights, config.max_items, config.max_categories)
+    inputs = Inputs.fit(batches, task_weights, config)
     catalogue = Catalogue.from_batches(batches) if validation is not None else None
     frequency = ItemFrequency(len(inputs.item_id) + 1, config.frequency_half_life)
     rng = np.random.default_rng(config.seed)

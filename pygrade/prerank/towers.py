@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pygrade.prerank.batches import Batches, Catalogue, Ids, ItemCounts, Requests, positives
+from pygrade.prerank.batches import Batches, Catalogue, Ids, ItemCounts, Requests, ageing, positives
 
 _INPUT_CLIP = 5.0
 
@@ -34,15 +34,17 @@ class PrerankConfig:
     """Most items with an embedding of their own, the most frequent ones; the others are placed by their features."""
     max_categories: int = 1 << 20
     """Largest index that a categorical feature may have."""
+    ageing_features: bool = False
+    """Whether the item tower reads counts, recencies, windows and ages; see `pygrade.prerank.batches.ageing`."""
     temperature: float = 0.1
     """τ: what the cosine of the towers is divided by."""
     id_dropout: float = 0.1
     """Share of item ids hidden in training, so that items never trained on have a vector too."""
-    dropout: float = 0.1
+    dropout: float = 0.3
     """Dropout on the hidden layers."""
     learning_rate: float = 3e-3
     """Step size of AdamW."""
-    weight_decay: float = 0.01
+    weight_decay: float = 0.1
     """Decoupled weight decay of AdamW, on every parameter."""
     frequency_half_life: float = 0.0
     """Positives after which an item's count weighs half in the estimate of its frequency; 0: all weigh the same."""
@@ -50,9 +52,9 @@ class PrerankConfig:
     """Positives a step; each is a negative for all others."""
     shuffle: int = 1 << 15
     """Positives in the buffer that mixes the stream."""
-    epochs: int = 20
+    epochs: int = 30
     """Most passes over the positives."""
-    patience: int = 3
+    patience: int = 4
     """Passes without a better recall on the validation batches after which training stops."""
     recall_at: int = 100
     """Length of the lists whose recall decides when to stop."""
@@ -92,15 +94,17 @@ class Inputs:
     request_mean: NDArray[np.float32]  # [Du]
     request_std: NDArray[np.float32]  # [Du], 0: a constant or unknown feature, which is left out
     item_mean: NDArray[np.float32]  # [Di]
-    item_std: NDArray[np.float32]  # [Di]
+    item_std: NDArray[np.float32]  # [Di], 0: left out, as above
     request_sizes: Ids  # [Fu]: indices from there on are unknown
     item_sizes: Ids  # [Fi]
     length: int  # L of the sequences
     others: int  # items with a positive that share row 0, because others are more frequent
 
     @classmethod
-    def fit(cls, batches: Batches, task_weights: NDArray[np.float32], max_items: int, max_categories: int) -> "Inputs":
+    def fit(cls, batches: Batches, task_weights: NDArray[np.float32], config: PrerankConfig) -> "Inputs":
         """One pass over the positives of the batches. ValueError where there is none, or a feature is bad."""
+        max_items, max_categories = config.max_items, config.max_categories
+        left_out: NDArray[np.bool_] = np.empty(0, bool)
         counts = ItemCounts()
         moments: list[_Moments] = []
         sizes: list[Ids] = []
@@ -111,6 +115,7 @@ class Inputs:
                 moments = [_Moments(found.request_dense.shape[1]), _Moments(found.item_dense.shape[1])]
                 sizes = [np.ones(found.request_ids.shape[1], np.int64), np.ones(found.item_ids.shape[1], np.int64)]
                 length = found.sequences.shape[1]
+                left_out = ageing(batch) & (not config.ageing_features)
             counts.add(found.item_id, np.ones(len(found)))
             for moment, name, values in zip(
                 moments, ("request_dense", "item_dense"), (found.request_dense, found.item_dense), strict=True
@@ -133,6 +138,7 @@ class Inputs:
         if others:  # the most frequent ones, ties by id
             items = np.sort(items[np.lexsort((items, -times))[:max_items]])
         (request_mean, request_std), (item_mean, item_std) = (moment.result() for moment in moments)
+        item_std[left_out] = 0.0
         return cls(items, request_mean, request_std, item_mean, item_std, sizes[0], sizes[1], length, others)
 
     def item_rows(self, item_id: Ids) -> Ids:

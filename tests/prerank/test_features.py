@@ -40,6 +40,23 @@ def test_a_feature_set_trains_and_queries_it(tmp_path):
         Prerank.load(tmp_path / "prerank", "another")
 
 
+def test_item_vectors_do_not_age_unless_it_is_asked_for(tmp_path):
+    log = make_log(requests=200)
+    features = materialise(log, default_schema(log), tmp_path / "features")
+    catalogue = Catalogue.from_batches(features.batches)
+    names = features.schema.item_features
+    old = np.array(["count" in name or "recency" in name or "day" in name for name in names])
+    assert 0 < old.sum() < len(names)
+    for reads in (False, True):
+        config = PrerankConfig(width=8, hidden=8, batch_size=32, epochs=1, ageing_features=reads)
+        towers = fit(features.batches, [1.0] * len(log.tasks), config).towers
+        before = towers.item_vectors(catalogue)
+        aged = Catalogue(catalogue.item_id, np.where(old, catalogue.dense + 1, catalogue.dense), catalogue.ids)
+        assert (towers.item_vectors(aged).tobytes() != before.tobytes()) == reads
+        other = Catalogue(catalogue.item_id, np.where(old, catalogue.dense, catalogue.dense + 1), catalogue.ids)
+        assert towers.item_vectors(other).tobytes() != before.tobytes()
+
+
 @pytest.mark.skipif(not DATA, reason="PYGRADE_DATA names no directory with kuairand27k/")
 def test_on_real_logs_it_finds_more_than_popularity(tmp_path):
     log = import_events(f"kuairand:{Path(DATA or '') / 'kuairand27k'}", tmp_path / "events")

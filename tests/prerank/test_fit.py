@@ -110,8 +110,9 @@ def test_the_loss_is_its_formula(max_items):
     pairs = positives(next(train()), weights)
     pairs = replace(pairs, weight=np.linspace(0.5, 2.0, len(pairs), dtype=np.float32))
     torch.manual_seed(0)
-    inputs = Inputs.fit(train, weights, max_items, 100)
-    towers = TwoTower(replace(SMALL, id_dropout=0.0), inputs).eval()
+    config = replace(SMALL, id_dropout=0.0, max_items=max_items)
+    inputs = Inputs.fit(train, weights, config)
+    towers = TwoTower(config, inputs).eval()
     loss = _loss(towers, pairs, ItemFrequency(6), np.random.default_rng(0)).detach()
     with torch.no_grad():
         users = towers.user(*towers.user_inputs(pairs)).double()
