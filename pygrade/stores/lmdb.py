@@ -27,7 +27,7 @@ from pygrade.stores.errors import (
     VersionInUseError,
 )
 from pygrade.stores.lmdb_file import LmdbFile
-from pygrade.stores.record import FORMAT, expiry, is_expired, now, pack, unpack
+from pygrade.stores.record import FORMAT, header, is_expired, now, pack, unpack
 from pygrade.stores.store import (
     CURRENT,
     FILLING,
@@ -86,7 +86,7 @@ class LmdbStore(Store):
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
     ) -> None:
         table, keys = check_table(table), check_keys(keys)
-        records = pack(check_values(values, len(keys)), expiry(check_ttl(ttl)))
+        records = pack(check_values(values, len(keys)), header(check_ttl(ttl)))
         self._file.write(lambda txn: _put(txn, self._id(txn, version), table, keys, records))
 
     def update_tables(
@@ -100,9 +100,9 @@ class LmdbStore(Store):
         def change(txn: Any) -> None:
             number = self._id(txn, None)
             updated = check_updated(update(self._get(txn, number, checked)), checked)
-            header = expiry(ttl)
+            head = header(ttl)
             for (table, keys), values in zip(checked, updated, strict=True):
-                _put(txn, number, table, keys, pack(values, header))
+                _put(txn, number, table, keys, pack(values, head))
 
         self._file.write(change)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from threading import RLock
 
 from pygrade.stores.errors import MissingVersionError, StoreError, VersionInUseError
-from pygrade.stores.record import expiry, is_expired, now, pack, unpack
+from pygrade.stores.record import header, is_expired, now, pack, unpack
 from pygrade.stores.store import (
     CURRENT,
     FILLING,
@@ -50,7 +50,7 @@ class MemoryStore(Store):
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
     ) -> None:
         table, keys = check_table(table), check_keys(keys)
-        records = pack(check_values(values, len(keys)), expiry(check_ttl(ttl)))
+        records = pack(check_values(values, len(keys)), header(check_ttl(ttl)))
         with self._lock:
             self._version(version).tables.setdefault(table, {}).update(zip(keys.tolist(), records, strict=True))
 

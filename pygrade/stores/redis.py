@@ -27,7 +27,7 @@ from pygrade.stores.errors import (
     StoreUnreachableError,
     VersionInUseError,
 )
-from pygrade.stores.record import FORMAT, expiry, is_expired, now, pack, unpack
+from pygrade.stores.record import FORMAT, header, is_expired, now, pack, unpack
 from pygrade.stores.store import (
     CURRENT,
     FILLING,
@@ -53,8 +53,8 @@ _ATTEMPTS = 1000  # of an update that others come before
 # KEYS: store, versions, tables, hash of the table. ARGV: version, "1" where it has to be the current one, table, then
 # key, record, key, record … (unpack takes some 8000 at once)
 _PUT = """
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 'missing' end
 if ARGV[2] == '1' and redis.call('HGET', KEYS[1], 'current') ~= ARGV[1] then return 'switched' end
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then return 'missing' end
 redis.call('SADD', KEYS[3], ARGV[3])
 for i = 4, #ARGV, 2000 do
   redis.call('HSET', KEYS[4], unpack(ARGV, i, math.min(i + 1999, #ARGV)))
@@ -163,7 +163,7 @@ class RedisStore(Store):
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
     ) -> None:
         table, keys = check_table(table), check_keys(keys)
-        records = pack(check_values(values, len(keys)), expiry(check_ttl(ttl)))
+        records = pack(check_values(values, len(keys)), header(check_ttl(ttl)))
         fields = _fields(keys)
         for start in range(0, len(fields), _BATCH):
             pairs = zip(fields[start : start + _BATCH], records[start : start + _BATCH], strict=True)
@@ -186,12 +186,12 @@ class RedisStore(Store):
         for attempt in range(_ATTEMPTS):
             name, found = self._read(checked)
             updated = check_updated(update([self._unpack(records) for records in found]), checked)
-            header = expiry(ttl)
+            head = header(ttl)
             arguments: list[Any] = [name]
             for (table, keys), records, values in zip(checked, found, updated, strict=True):
                 arguments += [table, len(keys), *_fields(keys)]
                 arguments += [b"" if old is None else old for old in records]
-                arguments += pack(values, header)
+                arguments += pack(values, head)
             places = (self._store, self._tables(name), *(self._hash(name, table) for table, _ in checked))
             if self._run("update", places, arguments) == b"ok":
                 return
@@ -340,8 +340,7 @@ class RedisStore(Store):
 
 
 def _fields(keys: Keys) -> list[bytes]:
-    found: list[bytes] = keys.astype("S20").tolist()
-    return found
+    return [b"%d" % key for key in keys.tolist()]
 
 
 def _parse(url: str) -> tuple[str, str, float]:

@@ -100,7 +100,7 @@ def test_threads_see_all_of_a_version_or_nothing(empty):
     assert not wrong
 
 
-def switch_while(store, act):
+def switch_while(store, act, drop=False):
     """Two threads that do ``act(i)`` for i = 0, 1 … while 30 versions or more are begun and switched to. How often."""
     store.begin("n0")
     store.switch("n0")
@@ -118,6 +118,8 @@ def switch_while(store, act):
             number += 1
             store.begin(f"n{number}")
             store.switch(f"n{number}")
+            if drop:
+                store.drop(f"n{number - 1}")
             time.sleep(0.002)
         done.set()
         for worker in workers:
@@ -142,6 +144,16 @@ def test_a_put_during_switches_goes_to_one_version(empty):
         found += [value is not None for value in empty.get_many("user", np.arange(len(found)))]
     assert found[0::2].tolist() == [1] * counts[0] + [0] * (max(counts) - counts[0])
     assert found[1::2].tolist() == [1] * counts[1] + [0] * (max(counts) - counts[1])
+
+
+def test_nobody_fails_when_the_version_in_use_is_replaced_and_dropped(empty):
+    def act(i):
+        empty.put_many("user", KEYS[:50], [b"1"] * 50)
+        empty.update_tables([(table, KEYS[:3]) for table in TABLES], plus_one)
+        empty.get_tables([(table, KEYS) for table in TABLES])
+
+    assert min(switch_while(empty, act, drop=True)) >= 30
+    assert len(empty.versions()) == 1
 
 
 def test_a_killed_fill_leaves_what_is_served(address):
