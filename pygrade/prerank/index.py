@@ -7,8 +7,10 @@ what sorting every item would return, ties included. An HNSW index (large catalo
 reaches, in the same order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -88,12 +90,8 @@ class ItemIndex:
             base = faiss.IndexHNSWFlat(width, _LINKS, faiss.METRIC_INNER_PRODUCT)
             base.hnsw.efConstruction = _BUILD_BREADTH
         if len(ids):
-            threads = faiss.omp_get_max_threads()
-            faiss.omp_set_num_threads(1 if kind == "hnsw" else threads)
-            try:
+            with _one_thread(faiss, kind == "hnsw"):
                 base.add(rows)
-            finally:
-                faiss.omp_set_num_threads(threads)
         return cls.around(kind, ids, base)
 
     @classmethod
@@ -186,16 +184,20 @@ class ItemIndex:
         """About the share of the base that passes the test, a little low, from a sample."""
         if test is None or not len(self.item_id):
             return 1.0
-        sample = self.item_id[:: max(1, len(self.item_id) // _SAMPLE)]
+        scattered = np.arange(_SAMPLE, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(1 << 32)  # Weyl's sequence
+        sample = self.item_id[(scattered * np.uint64(len(self.item_id)) >> np.uint64(32)).astype(np.int64)]
         return 0.9 * max(1.0, float(test(sample).sum())) / len(sample)
 
     def _propose(self, queries: Floats, fetch: int) -> tuple[Ids, Floats]:
         """Rows of the base [R, fetch] (-1: none) and, per query, a score that no other row exceeds ([R]; flat only)."""
         faiss = require("faiss", "pipeline")
+        breadth = None
         if self.kind == "hnsw":
             breadth = faiss.SearchParametersHNSW(efSearch=max(_SEARCH_BREADTH, 2 * fetch))
-            return self.base.search(queries, fetch, params=breadth)[1], np.full(len(queries), -np.inf, np.float32)
-        scores, rows = self.base.search(queries, fetch)
+        with _one_thread(faiss, len(queries) == 1):  # waking the others takes longer than one query
+            scores, rows = self.base.search(queries, fetch, params=breadth)
+        if self.kind == "hnsw":
+            return rows, np.full(len(queries), -np.inf, np.float32)
         # Two float32 sums of the same products differ by at most D · 2⁻²³ · |q| · |v| (Cauchy-Schwarz).
         reach = np.linalg.norm(queries, axis=1) * self.longest
         return rows, scores[:, -1] + (self.width + 2) * 2.0**-23 * reach
@@ -224,6 +226,17 @@ class ItemIndex:
         if bound is not None and scores[best[-1]] <= bound:
             return None
         return ids[best], scores[best]
+
+
+@contextmanager
+def _one_thread(faiss: ModuleType, wanted: bool) -> Iterator[None]:
+    """faiss uses one thread inside the block, if wanted; other threads that call it are not concerned."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1 if wanted else threads)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _checked(item_id: ArrayLike, vectors: ArrayLike) -> tuple[Ids, Floats]:
