@@ -59,8 +59,8 @@ ORDER = (
     "features.values", "features.records", "features.schema", "features.storage", "features.aggregates",
     "features.fitted", "features.batch", "features.compute", "features.chunks", "features.defaults",
     "features.materialise", "features.center", "features.skew", "features.leaks", "features",
-    "prerank.batches", "prerank.frequency", "prerank.index", "prerank.recall", "prerank.towers", "prerank.fit",
-    "prerank.service", "prerank.evaluate", "prerank",
+    "prerank.batches", "prerank.frequency", "prerank.index", "prerank.measures", "prerank.towers", "prerank.training",
+    "prerank.service", "prerank.evaluation", "prerank",
     "policy", "reward", "page", "ranker", "artefact", "serve",
     # beside the pipeline
     "baselines", "evaluate", "offpolicy", "offpolicy_pages", "experiment", "judgement",

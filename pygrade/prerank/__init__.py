@@ -6,13 +6,14 @@
 >>> prerank.candidates(features, n=500, seen=[seen_ids])  # doctest: +SKIP
 """
 
+from pygrade.features import SchemaError
 from pygrade.prerank.batches import Batch, Batches, Catalogue, Requests
-from pygrade.prerank.evaluate import Retrieval, evaluate
-from pygrade.prerank.fit import Fitted, fit
+from pygrade.prerank.evaluation import Retrieval, evaluate
 from pygrade.prerank.index import EligibleItems, ItemIndex
-from pygrade.prerank.recall import Popularity, recall
-from pygrade.prerank.service import ArtefactError, Prerank, SchemaError
+from pygrade.prerank.measures import Popularity, recall
+from pygrade.prerank.service import ArtefactError, Prerank
 from pygrade.prerank.towers import PrerankConfig
+from pygrade.prerank.training import Fitted, fit
 
 __all__ = [
     "ArtefactError", "Batch", "Batches", "Catalogue", "EligibleItems", "Fitted", "ItemIndex", "Popularity", "Prerank",

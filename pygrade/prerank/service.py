@@ -13,21 +13,18 @@ from numpy.typing import ArrayLike
 
 from pygrade.checkpoint import read_json, read_safetensors, to_json, to_safetensors
 from pygrade.extras import require
+from pygrade.features import FeatureBatch, SchemaError
 from pygrade.files import atomic_directory
 from pygrade.prerank.batches import Catalogue, Ids, Requests
-from pygrade.prerank.fit import Fitted
 from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+from pygrade.prerank.training import Fitted
 
 FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
 
 
 class ArtefactError(ValueError):
     """A saved artefact that is truncated, corrupt, a mixture of two saves, or of a format that is not read here."""
-
-
-class SchemaError(ValueError):
-    """A saved artefact that was made for another feature schema than the one in use."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,12 @@ class Prerank:
 
         ``requests``: anything with `user_id`, `request_dense`, `request_ids` and `sequences` of R requests, such as a
         `FeatureBatch`. ``seen``, ``eligible``: see `ItemIndex.search`; a request gets n items whenever n pass. A
-        request's answer does not depend on the requests beside it.
+        request's answer does not depend on the requests beside it. SchemaError for a `FeatureBatch` of another schema.
         """
+        if self.schema_hash and isinstance(requests, FeatureBatch):
+            found = requests.fitted.schema.hash
+            if found != self.schema_hash:
+                raise SchemaError(f"requests are of schema {found!r}; want {self.schema_hash!r}")
         served = self._served
         return served.index.search(served.towers.user_vectors(requests), n, seen, eligible)[0]
 
@@ -145,7 +146,7 @@ class Prerank:
         with atomic_directory(target) as partial:
             (partial / "prerank.safetensors").write_bytes(to_safetensors(tensors))
             faiss.write_index(index.base, str(partial / "items.faiss"))
-            record = {
+            record: dict[str, Any] = {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "schema_hash": self.schema_hash,
@@ -155,6 +156,7 @@ class Prerank:
                 "items": len(index),
                 "sha256": {name: _sha256(partial / name) for name in ("prerank.safetensors", "items.faiss")},
             }
+            record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
             (partial / "prerank.json").write_bytes(to_json(record))
         return target
 
@@ -178,6 +180,9 @@ class Prerank:
                 f"{path} is {record.get('format')!r} version {record.get('format_version')!r}; "
                 f"this pygrade reads {FORMAT} version {FORMAT_VERSION}"
             )
+        stated = record.pop("record_sha256", None)
+        if stated != hashlib.sha256(to_json(record)).hexdigest():
+            raise ArtefactError(f"{path} was changed after it was saved, or is corrupt: its checksum disagrees")
         if schema_hash is not None and record.get("schema_hash") != schema_hash:
             raise SchemaError(f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}")
         for name in ("prerank.safetensors", "items.faiss"):

@@ -38,6 +38,8 @@ def test_a_feature_set_trains_and_queries_it(tmp_path):
     assert loaded.candidates(batch, 12, seen=batch.sequences).tobytes() == found.tobytes()
     with pytest.raises(SchemaError, match=features.schema.hash):
         Prerank.load(tmp_path / "prerank", "another")
+    with pytest.raises(SchemaError, match=f"requests are of schema '{features.schema.hash}'; want 'another'"):
+        Prerank.build(fitted, Catalogue.from_batches(features.batches), "another").candidates(batch, 12)
 
 
 def test_item_vectors_do_not_age_unless_it_is_asked_for(tmp_path):

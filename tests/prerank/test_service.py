@@ -1,5 +1,6 @@
 """Prerank as it is served: saved whole or not at all, loaded or refused by name, rebuilt while it is queried."""
 
+import hashlib
 import json
 import shutil
 import threading
@@ -9,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.checkpoint import to_json
 from pygrade.prerank import ArtefactError, Catalogue, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
 from pygrade.prerank.towers import TwoTower
 from tests.prerank.world import World
@@ -98,6 +100,23 @@ def test_files_of_two_saves_are_not_mixed(name, prerank, catalogue, tmp_path):
         Prerank.load(folder)
 
 
+def write(folder, record):
+    """A record that its checksum belies nothing of."""
+    record.pop("record_sha256", None)
+    record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
+    (folder / "prerank.json").write_bytes(to_json(record))
+
+
+def test_a_changed_record_is_noticed(prerank, tmp_path):
+    """Else one digit of the temperature would serve other pages."""
+    folder = prerank.save(tmp_path / "prerank")
+    text = (folder / "prerank.json").read_text()
+    assert '"temperature": 0.1' in text
+    (folder / "prerank.json").write_text(text.replace('"temperature": 0.1', '"temperature": 0.2'))
+    with pytest.raises(ArtefactError, match=r"prerank\.json was changed after it was saved"):
+        Prerank.load(folder)
+
+
 def test_another_schema_and_another_format_are_refused(prerank, fitted, catalogue, tmp_path):
     folder = prerank.save(tmp_path / "prerank")
     with pytest.raises(SchemaError, match="made for schema 'schema-1'; in use is 'schema-2'"):
@@ -113,7 +132,7 @@ def test_another_schema_and_another_format_are_refused(prerank, fitted, catalogu
         ({"config": {**record["config"], "width": 24}}, "does not fit"),
         ({"sha256": {}}, "does not fit"),
     ):
-        (folder / "prerank.json").write_text(json.dumps({**record, **change}))
+        write(folder, {**record, **change})
         with pytest.raises(ArtefactError, match=message):
             Prerank.load(folder)
     with pytest.raises(FileNotFoundError, match="want a directory that"):

@@ -9,9 +9,9 @@ import torch
 
 from pygrade.prerank import Catalogue, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
 from pygrade.prerank.batches import ItemCounts, positives, shuffled
-from pygrade.prerank.fit import _loss
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
+from pygrade.prerank.training import _loss
 from tests.prerank.world import World
 from tests.tolerances import assert_close
 

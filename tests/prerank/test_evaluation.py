@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pygrade.prerank import Catalogue, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit, recall
-from pygrade.prerank.evaluate import brute_force
+from pygrade.prerank.evaluation import brute_force
 from tests.prerank.world import World
 
 WEIGHTS = (1.0, 0.0)

@@ -22,7 +22,7 @@ from torch import Tensor
 from pygrade.prerank.batches import Batch, Batches, Catalogue, Pairs, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
-from pygrade.prerank.recall import held_out_positives, recall
+from pygrade.prerank.measures import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
 
 
