@@ -58,7 +58,7 @@ class FeatureCenter:
     def __init__(
         self, schema: FeatureSchema, fitted: Fitted, store: Store, *, ttl: float | None = None, cache: int = 1_000_000
     ) -> None:
-        """``ttl``: seconds that written records live without being written again; None: for ever.
+        """``ttl``: seconds that a history lives without an event; None: for ever. Attributes stay.
 
         Raises `SchemaError` where ``fitted`` is of another schema.
         """
@@ -91,21 +91,19 @@ class FeatureCenter:
         for name, records in state.records.items():
             table, data = records.table, records.all()
             for at in range(0, len(records), _BATCH):
-                self._put(name, records.keys[at : at + _BATCH], table.encode(data[at : at + _BATCH]), version)
+                keys, values = records.keys[at : at + _BATCH], table.encode(data[at : at + _BATCH])
+                self.store.put_many(self._names[name], keys, values, version, self.ttl)
         for entity, frame in attributes.items():
             known = Attributes.of(self.schema, entity, frame)
             for at in range(0, len(known.ids), _BATCH):
-                rows = known.encode(known.values[at : at + _BATCH])
-                self._put(ATTRIBUTE_TABLES[entity], known.ids[at : at + _BATCH], rows, version)
+                keys, values = known.ids[at : at + _BATCH], known.encode(known.values[at : at + _BATCH])
+                self.store.put_many(self._names[ATTRIBUTE_TABLES[entity]], keys, values, version)
         meta = json.dumps({"schema": self.schema.hash, "version": version}).encode()
         self.store.put_many(META, _META_KEY, [meta], version)
         self.store.switch(version)
         older = [name for name, status in self.store.versions().items() if status == "ready"]
         for name in older[: max(len(older) - keep, 0)]:
             self.store.drop(name)
-
-    def _put(self, table: str, keys: Ints, values: list[bytes], version: str) -> None:
-        self.store.put_many(self._names[table], keys, values, version, self.ttl)
 
     def update(self, events: Any) -> int:
         """Adds feedback to the current version: a polars frame or a mapping of columns, one row an event, each once.
@@ -148,7 +146,7 @@ class FeatureCenter:
     # ---- reading
 
     def read(
-        self, user_id: int, item_ids: Any, context: Mapping[str, float | str | None], timestamp: int,
+        self, user_id: int, item_ids: Any, context: Mapping[str, float | str | None] | None, timestamp: int,
         scenario: str | None = None, request_id: int = 0,
     ) -> FeatureBatch:  # fmt: skip
         """The features of one request: a user, candidates item_ids [n] int64, its context and time (ms).
@@ -158,7 +156,7 @@ class FeatureCenter:
         whole request has those, with rates 0, and the counters say so. Raises `SchemaError` for context that the schema
         does not know or has in another type, and where the store's current version is of another schema.
         """
-        chunk = self._chunk(user_id, item_ids, context, timestamp, scenario, request_id)
+        chunk = self._chunk(user_id, item_ids, context or {}, timestamp, scenario, request_id)
         self._count(reads=1)
         try:
             questions, views = self._ask(chunk)

@@ -90,11 +90,15 @@ class Fitted:
         if schema is None:
             schema = schema_in(path)
         tensors = read_tensors(path, schema.hash)
-        del tensors[_SCHEMA]
+        tensors.pop(_SCHEMA, None)
         groups: dict[str, dict[str, Any]] = {"mean": {}, "std": {}, "vocabulary": {}}
         for name, values in tensors.items():
             group, _, rest = name.partition(".")
-            groups[group][rest] = values
+            groups.setdefault(group, {})[rest] = values
+        missing = {"mean", "std"} - {group for group, found in groups.items() if set(found) == set(DENSE)}
+        missing |= {f.name for n in IDS for f in schema.group(n) if f.kind != "hashed"} - set(groups["vocabulary"])
+        if missing:
+            raise SchemaError(f"{path} holds no fitted features: {min(missing)} is missing")
         return cls(schema, groups["mean"], groups["std"], groups["vocabulary"])
 
 

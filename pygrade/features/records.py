@@ -2,7 +2,7 @@
 
 A record depends on the set of events that went into it, not on their order: counts and sums are whole numbers (sums in
 units of 2^-20), last times are maxima, the latest items are the greatest by (time, item), and a window is a ring of 8
-slots, each of which holds one step of time and yields to a later one.
+slots, each of which holds one step of time; only the latest step of the key and the 7 before it are kept.
 
 Fields of a record, in order:
 
@@ -232,8 +232,10 @@ def _merge_ring(slots: Ints, step: int, sums: tuple[str, ...], run: Run) -> None
     head = np.flatnonzero(np.append(True, (np.diff(run.place) != 0) | (np.diff(tag) != 0)))  # one step of one key
     total = np.add.reduceat(_increments(sums, run), head, axis=0)
     row, tag = run.place[head], tag[head]
-    newest = tag[np.append(np.flatnonzero(np.diff(row)), len(row) - 1)]
-    kept = tag > newest[row] - SLOTS  # an older step is outside of every window from now on
+    newest = np.maximum(slots[:, :, 0].max(1), tag[np.append(np.flatnonzero(np.diff(row)), len(row) - 1)])
+    stale = slots[:, :, 0] <= newest[:, None] - SLOTS  # outside of every window from now on
+    slots[stale] = [NEVER, *[0] * (slots.shape[2] - 1)]
+    kept = tag > newest[row] - SLOTS
     row, tag, total = row[kept], tag[kept], total[kept]
     old = slots[row, tag % SLOTS]
     later = tag > old[:, 0]

@@ -26,7 +26,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,6 +152,7 @@ class Feature:
         return tuple(f"{self.name}_{i}" for i in range(self.length)) if self.kind == "list" else (self.name,)
 
 
+@lru_cache
 def table_name(key: tuple[str, ...]) -> str:
     """("user_id",) → user, ("item.author",) → author, ("user_id", "item.author") → cross:user*author, () → all."""
     short = {"user_id": "user", "item_id": "item"}

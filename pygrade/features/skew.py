@@ -81,13 +81,14 @@ class Skew:
 
 def replay(
     event_log: RawEvents, features: FeatureSet, center: FeatureCenter, start: int, stop: int | None = None,
-    seed: int | None = None,
+    seed: int | None = None, delay: int = 0,
 ) -> Iterator[tuple[FeatureBatch, FeatureBatch]]:  # fmt: skip
     """Serves the requests with start ≤ timestamp < stop again, one after another: (offline, online) of each.
 
     The center's store must be at ``start`` (`state_before`). Before each request the center gets the feedback that had
-    come since the one before it, in order of arrival, or shuffled with ``seed``. The log is read from its beginning,
-    a chunk at a time.
+    come since the one before it, in order of arrival, or shuffled with ``seed``. With a ``delay`` (ms) feedback comes
+    that much later than the log says: what a slow pipeline would cost. The log is read from its beginning, a chunk at a
+    time.
     """
     pl = require("polars", "pipeline")
     random = np.random.default_rng(seed)
@@ -102,8 +103,8 @@ def replay(
             time = head["timestamp"]
             if time < start or (stop is not None and time >= stop):
                 continue
-            come = waiting.filter(pl.col("event_time") < time)
-            waiting = waiting.filter(pl.col("event_time") >= time)
+            arrived = pl.col("event_time") < time - delay
+            come, waiting = waiting.filter(arrived), waiting.filter(~arrived)
             if len(come):
                 order = come["event_time"].arg_sort() if seed is None else random.permutation(len(come))
                 center.update(come[order])

@@ -136,6 +136,21 @@ def test_replayed_requests_have_the_bits_of_the_materialised_ones(log, features,
     assert online.fitted.sizes == features.fitted.sizes
 
 
+def test_late_feedback_skews_histories_and_nothing_else(log, features):
+    cut = cut_of(features)
+    with open_store("memory:") as opened:
+        center = FeatureCenter(features.schema, features.fitted, opened)
+        center.publish(state_before(log, features.schema, cut), log.users(), log.items(), "v1")
+        skew = Skew()
+        for offline, online in replay(log, features, center, cut, delay=3_600_000):
+            skew.add(offline, online)
+    equal = {found.feature: found.equal for found in skew.features()}
+    assert equal["user_count"] < 0.9 and equal["item_click_rate"] < 0.9 and equal["sequences"] < 1.0
+    assert (
+        equal["item_price"] == equal["user_age"] == equal["c_battery"] == equal["hour_sin"] == equal["item_id"] == 1.0
+    )
+
+
 def test_feedback_in_any_order_and_any_batches_makes_the_same_records(log, features, store):
     """All feedback, each event once, in random batches, against the state that materialisation left."""
     schema = features.schema
@@ -386,7 +401,9 @@ def test_records_that_are_not_written_again_expire(log, features, monkeypatch):
         later = record.now() + 61_000
         monkeypatch.setattr(record, "now", lambda: later)
         assert center.read(user, [5], {}, 1_800_000_000_000).request_dense[0, at] == 0
-        assert center.counters.user_misses == 1 and center.counters.store_errors == 0
+        level = features.schema.request_id_features.index("user_level")
+        assert center.read(user, [5], {}, 1_800_000_000_000).request_ids[0, level] > 0  # attributes stay
+        assert center.counters.user_misses == 2 and center.counters.store_errors == 0
 
 
 def test_hashes_are_the_same_in_every_process(features):

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+import safetensors.numpy
 
 from pygrade.features import Feature, FeatureSchema, FeatureSet, SchemaError, default_schema, materialise
 from pygrade.features.values import log1p
@@ -385,6 +386,10 @@ def test_damage_is_named(log, features, tmp_path):
     (tmp_path / "other" / "state.safetensors").rename(path / "state.safetensors")
     with pytest.raises(SchemaError, match=r"state.safetensors is of schema \w+; want"):
         FeatureSet.open(path).state()
+    fresh()
+    safetensors.numpy.save_file({"mean.x": np.zeros(1)}, path / "fitted.safetensors", {"schema": features.schema.hash})
+    with pytest.raises(SchemaError, match="holds no fitted features: "):
+        FeatureSet.open(path)
     fresh()
     part = path / "part-00000.safetensors"
     part.write_bytes(part.read_bytes()[:-8])

@@ -1,0 +1,147 @@
+"""Records do not depend on the order of events, and a read inside a chunk is what a server would have read."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pygrade.features.aggregates import Feedback, State, by_time
+from pygrade.features.records import NEVER, Table
+from pygrade.features.schema import Feature, FeatureSchema
+from pygrade.features.values import NULL, SCALE, mix, to_fixed
+
+SCHEMA = FeatureSchema(
+    (
+        Feature("count", "user", "count", key=("user_id",)),
+        Feature("rate", "user", "rate", "y_click", ("user_id",)),
+        Feature("mean", "user", "rate", "m_play", ("user_id",)),
+        Feature("last", "user", "recency", key=("user_id",)),
+        Feature("last_click", "user", "recency", "y_click", ("user_id",)),
+        Feature("short", "user", "rate", "y_click", ("user_id",), window_hours=80 / 3_600_000),  # steps of 10 ms
+        Feature("long", "user", "rate", "m_play", ("user_id",), window_hours=400 / 3_600_000),
+        Feature("seen", "user", "sequence", length=3),
+        Feature("clicked", "user", "sequence", "y_click", length=2),
+    ),
+    ("click",),
+)
+TABLE = SCHEMA.tables["user"]
+
+
+def feedback_of(events):
+    """(user, time, item, click, play or None) each, as `Feedback`."""
+    user, time, item, click, play = (np.array(column, object) for column in zip(*events, strict=True))
+    known = np.array([p is not None for p in play])
+    return Feedback(
+        time.astype(np.int64),
+        item.astype(np.int64),
+        {"user_id": user.astype(np.int64)},
+        {"y_click": to_fixed(click.astype(np.float64)), "m_play": to_fixed(np.where(known, play, 0.0))},
+        {"m_play": known.astype(np.int64)},
+    )
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from([-7, 0, 3, 2**62]),
+        st.integers(-60, 700),
+        st.integers(-3, 5),
+        st.integers(0, 1),
+        st.none() | st.floats(-100, 1e4, width=16),
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+def by_hand(events, user, time):
+    """What a view shows, from the list of events."""
+    mine = [e for e in events if e[0] == user and e[1] < time]
+    names = {"count": len(mine), "y_click": sum(e[3] for e in mine) * SCALE}
+    names["n:m_play"] = sum(e[4] is not None for e in mine)
+    names["m_play"] = sum(float(to_fixed(np.array([e[4]]))[0]) for e in mine if e[4] is not None)
+    names["last:"] = max([e[1] for e in mine], default=NEVER)
+    names["last:y_click"] = max([e[1] for e in mine if e[3]], default=NEVER)
+    for hours, sums in TABLE.windows:
+        step = round(hours * 3_600_000) // 8
+        inside = [e for e in mine if e[1] // step > time // step - 8]
+        names[f"count@{hours}"] = len(inside)
+        if "y_click" in sums:
+            names[f"y_click@{hours}"] = sum(e[3] for e in inside) * SCALE
+        else:
+            names[f"n:m_play@{hours}"] = sum(e[4] is not None for e in inside)
+            names[f"m_play@{hours}"] = sum(float(to_fixed(np.array([e[4]]))[0]) for e in inside if e[4] is not None)
+    latest = sorted(((e[1], e[2]) for e in mine), reverse=True)
+    clicked = sorted(((e[1], e[2]) for e in mine if e[3]), reverse=True)
+    recents = {"": ([i for _, i in latest] + [-1] * 3)[:3], "y_click": ([i for _, i in clicked] + [-1] * 2)[:2]}
+    return names, recents
+
+
+@given(
+    EVENTS, st.integers(1, 60), st.lists(st.tuples(st.sampled_from([-7, 0, 3, 9]), st.integers(-60, 800)), max_size=9)
+)
+def test_a_read_inside_a_chunk_is_what_came_before_and_what_a_server_would_see(events, cut, queries):
+    events = sorted(events, key=lambda e: e[1])
+    cut = min(cut, len(events))
+    before, inside = events[:cut], events[cut:]
+    low = before[-1][1] if not inside else inside[0][1]
+    queries = [(user, max(time, low)) for user, time in queries]  # a chunk's requests come after what is applied
+    state = State(SCHEMA)
+    state.apply(feedback_of(before))
+    for user, time in queries:
+        recent = by_time(feedback_of(inside)) if inside else None
+        chunk = state.read("user", np.array([user]), np.array([time]), recent)
+        applied = [e for e in (before if inside else []) if e[1] >= time]
+        if applied or (not inside and before[-1][1] >= time):
+            continue  # applied events of the very moment count; materialisation applies none
+        server = State(SCHEMA)
+        server.apply(feedback_of(before))
+        arrived = [e for e in inside if e[1] < time]
+        if arrived:
+            server.apply(feedback_of(arrived))
+        online = server.read("user", np.array([user]), np.array([time]))
+        assert chunk.values.tolist() == online.values.tolist()
+        names, recents = by_hand(events, user, time)
+        assert chunk.values[0].tolist() == [int(names[name]) for name in TABLE.columns]
+        for source, items in recents.items():
+            assert chunk.recents[source][0].tolist() == online.recents[source][0].tolist() == items
+
+
+@given(EVENTS, st.randoms(use_true_random=False))
+def test_records_are_of_the_set_of_events(events, random):
+    whole = State(SCHEMA)
+    whole.apply(feedback_of(events))
+    shuffled = list(events)
+    random.shuffle(shuffled)
+    pieces = State(SCHEMA)
+    while shuffled:
+        size = random.randint(1, len(shuffled))
+        pieces.apply(feedback_of(shuffled[:size]))
+        shuffled = shuffled[size:]
+    for name, records in whole.records.items():
+        assert records.keys.tolist() == pieces.records[name].keys.tolist()
+        assert records.all().tolist() == pieces.records[name].all().tolist()
+        table = records.table
+        encoded = table.encode(records.all())
+        assert table.decode([None, *encoded]).tolist() == [table.empty.tolist(), *records.all().tolist()]
+
+
+def test_a_record_of_another_size_is_refused():
+    with pytest.raises(ValueError, match=f"a record of table 'user' has 8 bytes; this schema's have {8 * TABLE.width}"):
+        TABLE.decode([None, b"12345678"])
+
+
+def test_events_without_a_key_are_left_out():
+    table = Table("author", ("item.author",))
+    feedback = Feedback(np.arange(3), np.arange(3), {"item.author": np.array([NULL, 4, NULL])}, {}, {})
+    from pygrade.features.aggregates import run_of
+
+    keys, run = run_of(table, feedback)
+    assert keys.tolist() == [4] and run.time.tolist() == [1]
+
+
+def test_mixed_keys_differ_in_order_and_keep_the_unknown():
+    a, b = np.array([1, 2, NULL, 3]), np.array([2, 1, 5, NULL])
+    assert len(set(mix(a, b)[:2].tolist()) | set(mix(b, a)[:2].tolist())) == 2
+    assert mix(a, b)[0] != mix(b, a)[0] and mix(a, b)[2:].tolist() == [NULL, NULL]
+    grid = np.stack(np.meshgrid(np.arange(300), np.arange(300)), -1).reshape(-1, 2)
+    assert len(np.unique(mix(grid[:, 0].copy(), grid[:, 1].copy()))) == len(grid)
