@@ -11,14 +11,17 @@ from pygrade.checkpoint import to_json
 class MtlConfig:
     """Size and training of the multi-task model."""
 
-    network: Literal["mmoe", "ple"] = "mmoe"
-    """"mmoe": all tasks share all experts; "ple": each task has experts of its own beside the shared ones."""
+    network: Literal["ple", "mmoe"] = "ple"
+    """"ple": each task has experts of its own beside shared ones; "mmoe": all tasks share all experts. Either way each
+    task mixes the experts it sees with its own softmax gate."""
     levels: int = 1
-    """Layers of experts, PLE only."""
-    experts: int = 4
-    """Shared experts; each task mixes the experts it sees with its own softmax gate."""
+    """Layers of experts (PLE)."""
     task_experts: int = 1
-    """Experts of each task's own, PLE only."""
+    """Experts of each task's own in a layer (PLE)."""
+    shared_experts: int = 1
+    """Experts for all tasks in a layer (PLE)."""
+    experts: int = 4
+    """Experts for all tasks (MMoE)."""
     expert_hidden: int = 64
     """Width of an expert's hidden layer."""
     expert_output: int = 32
@@ -65,8 +68,9 @@ class MtlConfig:
     """Initial parameters, dropout and the order of rows."""
 
     def __post_init__(self) -> None:
-        for name in ("levels", "experts", "task_experts", "expert_hidden", "expert_output", "tower_hidden", "embedding",
-                     "buckets", "batch_size", "epochs", "patience", "memory_rows"):  # fmt: skip
+        for name in ("levels", "task_experts", "shared_experts", "experts", "expert_hidden", "expert_output",
+                     "tower_hidden", "embedding", "buckets", "batch_size", "epochs", "patience",
+                     "memory_rows"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
         for name in ("dropout", "validation_fraction", "calibration_fraction"):
@@ -76,7 +80,7 @@ class MtlConfig:
             raise ValueError(
                 f"calibration_fraction is {self.calibration_fraction}; want less than 1 with validation_fraction"
             )
-        for name, known in (("network", ("mmoe", "ple")), ("stop_on", ("auc", "loss")),
+        for name, known in (("network", ("ple", "mmoe")), ("stop_on", ("auc", "loss")),
                             ("calibration", ("beta", "isotonic"))):  # fmt: skip
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; want {' or '.join(map(repr, known))}")

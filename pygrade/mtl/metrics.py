@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.model import MtlModel, predict
-from pygrade.mtl.stream import Batches, check
+from pygrade.mtl.stream import Batches
+from pygrade.mtl.survey import check
 from pygrade.roc import auc, gauc
 
 

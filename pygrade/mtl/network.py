@@ -42,8 +42,8 @@ class ExpertLayer(nn.Module):
 
     def __init__(self, config: MtlConfig, num_tasks: int, inputs: int, first: bool, last: bool) -> None:
         super().__init__()
-        own = config.task_experts if config.network == "ple" else 0
-        owner = [task for task in range(num_tasks) for _ in range(own)] + [num_tasks] * config.experts
+        own, shared = (config.task_experts, config.shared_experts) if config.network == "ple" else (0, config.experts)
+        owner = [task for task in range(num_tasks) for _ in range(own)] + [num_tasks] * shared
         self.reads, self.streams = owner, num_tasks + (not last)
         shape = (config.expert_hidden, config.expert_output)
         self.dropout = nn.Dropout(config.dropout)
@@ -115,14 +115,16 @@ class Network(nn.Module):
 def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
     """Logits [n, T] of the tasks given their parents → of the tasks: log p = log p(parent) + log p(task | parent).
 
-    A child is trained through this product on every row, clicked or not, and p(child) ≤ p(parent) always.
+    A child is trained through this product on every row, clicked or not, and p(child) ≤ p(parent) always. Unlike in the
+    paper no gradient goes through it into the parent's logit: a parent learns from its own labels, which are many,
+    and not from a few heavy positives of the child.
     """
     if max(parents) < 0:
         return logits
     own = functional.logsigmoid(logits).unbind(1)
 
     def log_p(task: int) -> Tensor:
-        return own[task] if parents[task] < 0 else own[task] + log_p(parents[task])
+        return own[task] if parents[task] < 0 else own[task] + log_p(parents[task]).detach()
 
     columns = list(logits.unbind(1))
     for task, parent in enumerate(parents):
@@ -132,11 +134,14 @@ def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def hash_ids(ids: NDArray[np.int64], buckets: int) -> NDArray[np.int64]:
-    """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finaliser)."""
-    column = np.arange(ids.shape[1], dtype=np.uint64) * np.uint64(0xD1B54A32D192ED03)
+def hash_ids(ids: NDArray[np.int64], buckets: int, columns: Sequence[int] | None = None) -> NDArray[np.int64]:
+    """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finaliser).
+
+    ``columns``: number of each column (None: 0, 1, …), so that some of them can be hashed alone.
+    """
+    number = np.asarray(range(ids.shape[1]) if columns is None else columns, np.uint64)
     with np.errstate(over="ignore"):
-        x = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) + column
+        x = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) + number * np.uint64(0xD1B54A32D192ED03)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
@@ -148,9 +153,10 @@ def table_entries(ids: NDArray[np.int64], columns: Columns, buckets: int) -> NDA
     """Entry of each id in the table of embeddings, [n, F]. Within its column's part of the table it is the id under a
     vocabulary (0, unknown, where outside), else the id's hash.
     """
-    result = hash_ids(ids, buckets)
-    for f, size in enumerate(columns.vocabulary):
-        if size:
-            result[:, f] = np.where((ids[:, f] >= 0) & (ids[:, f] < size), ids[:, f], 0)
     sizes = np.array(columns.sizes(buckets), np.int64)
-    return (result + (np.cumsum(sizes) - sizes)).astype(np.int32)
+    hashed = [f for f in range(ids.shape[1]) if not columns.vocabulary or not columns.vocabulary[f]]
+    result = np.where((ids >= 0) & (ids < sizes), ids, 0)
+    if hashed:
+        result[:, hashed] = hash_ids(ids[:, hashed], buckets, hashed)
+    entries: NDArray[np.int32] = (result + (np.cumsum(sizes) - sizes)).astype(np.int32)
+    return entries

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from pygrade.mtl.calibration import fit_calibration
-from pygrade.mtl.config import Columns, MtlConfig, parents_of
+from pygrade.mtl.config import Columns, MtlConfig
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.model import MtlModel, one_thread
 from pygrade.mtl.network import Network
-from pygrade.mtl.stream import Batches, Survey, Window, check
+from pygrade.mtl.stream import Batches, Window, labelled
+from pygrade.mtl.survey import Survey, check, survey_parts
 from pygrade.mtl.timeline import Timeline, cut
 
 _CHUNK = 8192  # rows that are evaluated at a time
-_ODD_CHILDREN = 0.01  # largest share of a funnel child's positives without the parent's
 
 Log = Callable[[str], None]
 
@@ -47,7 +47,7 @@ def fit(
         raise ValueError(f"ids has shape {ids.shape}; want [{len(dense)}, F]")
     columns = columns or Columns.numbered(dense.shape[1], ids.shape[1])
     check((dense, ids, labels, time), columns, tasks)
-    instants, counts = np.unique(time, return_counts=True)
+    instants, counts = np.unique(time[labelled(labels)], return_counts=True)
     late = config.calibration_fraction
     timeline = Timeline(*(cut(instants, counts, 1 - f) for f in (config.validation_fraction + late, late, 0.0)))
     if timeline.train_end == instants[0]:
@@ -69,8 +69,8 @@ def fit_stream(
 
     ``batches()`` gives all rows as (dense, ids, labels, time), as in `fit`, in any chunks; it is called once or twice a
     pass. Rows before ``timeline.train_end`` train, those up to ``stop_end`` stop early, those up to ``calibrate_end``
-    calibrate; later ones are not looked at: the model's predictions for them are out of time. ValueError as in `fit`,
-    and where a task has one class only in one of these parts: it names the part and the task.
+    calibrate; later ones are only counted: the model's predictions for them are out of time. ValueError as in `fit`,
+    and where a task has one class only in a part (in the last one if there are rows in it): it names part and task.
     """
     config = config or MtlConfig()
     if columns is None:
@@ -78,7 +78,7 @@ def fit_stream(
         if first is None:
             raise ValueError("batches gives no rows; want some")
         columns = Columns.numbered(first[0].shape[1], first[1].shape[1])
-    return _fit(batches, tasks, timeline, config, columns, log, ("train", "stop", "calibrate"))
+    return _fit(batches, tasks, timeline, config, columns, log, ("train", "stop", "calibrate", "predict"))
 
 
 @one_thread()
@@ -93,7 +93,7 @@ def _fit(
 ) -> MtlModel:
     """``both_classes``: the parts in which every task must have a positive and a negative."""
     tasks = tuple(tasks)
-    surveys = _survey(batches, tasks, timeline, config, columns, both_classes)
+    surveys = survey_parts(batches, tasks, timeline, config, columns, both_classes)
     spans = {name: span for name, span in timeline.parts.items() if span[0] < span[1]}
 
     def window(*names: str) -> Window:
@@ -115,49 +115,6 @@ def _fit(
         seen = _histogram(model.module, window("calibrate"), len(tasks))
         model = replace(model, calibration=fit_calibration(seen, config.calibration, tasks))
     return model
-
-
-def _survey(
-    batches: Batches,
-    tasks: tuple[str, ...],
-    timeline: Timeline,
-    config: MtlConfig,
-    columns: Columns,
-    both_classes: tuple[str, ...],
-) -> dict[str, Survey]:
-    """One pass that checks every row and counts those of each part."""
-    parents = parents_of(tasks, config.funnel)
-    surveys = {name: Survey(len(columns.dense), len(tasks)) for name in ("train", "stop", "calibrate")}
-    odd = np.zeros(len(tasks))
-    for batch in batches():
-        check(batch, columns, tasks)
-        dense, _, labels, time = batch
-        for name, survey in surveys.items():
-            start, stop = timeline.parts[name]
-            inside = (time >= start) & (time < stop)
-            if inside.any():
-                survey.add(dense[inside], labels[inside])
-        for task, parent in enumerate(parents):
-            if parent >= 0:
-                odd[task] += ((labels[:, task] > 0) & (labels[:, parent] == 0) & (time < timeline.calibrate_end)).sum()
-    for name in both_classes:
-        survey = surveys[name]
-        if timeline.parts[name][0] == timeline.parts[name][1]:
-            continue
-        for name_of, observed, positives in zip(tasks, survey.observed, survey.positives, strict=True):
-            if not 0 < positives < observed:
-                raise ValueError(
-                    f"task {name_of!r} has {positives:.0f} positives of {observed} labels in the {name} part "
-                    f"({survey.rows} rows); want some of each: move the part's bounds or leave the task out"
-                )
-    positives = sum(survey.positives for survey in surveys.values())
-    for task, parent in enumerate(parents):
-        if odd[task] > _ODD_CHILDREN * np.asarray(positives)[task]:
-            raise ValueError(
-                f"funnel says {tasks[task]!r} follows {tasks[parent]!r}, but {odd[task]:.0f} rows have the former "
-                "without the latter; want another funnel"
-            )
-    return surveys
 
 
 def _train(

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pygrade.mtl import Columns, Timeline, fit, fit_stream, predict, split_times
-from pygrade.mtl.stream import Survey, Window
+from pygrade.mtl.stream import Window
+from pygrade.mtl.survey import Survey
 from pygrade.mtl.timeline import FIRST, LAST
 from pygrade.roc import auc
 from tests.mtl.worlds import SMALL, batches_of, parameters, world
@@ -151,7 +152,7 @@ def test_too_few_instants_and_no_rows_are_named():
         Timeline(5, 4, 6)
 
 
-@pytest.mark.parametrize("part", ["train", "stop", "calibrate"])
+@pytest.mark.parametrize("part", ["train", "stop", "calibrate", "predict"])
 def test_a_part_without_positives_is_named(part):
     dense, ids, labels, time, _ = world(3000)
     start, stop = PARTS.parts[part]
