@@ -41,9 +41,9 @@ class Timeline:
 def split_times(batches: Batches, shares: Sequence[float] = (0.5, 0.1, 0.15)) -> Timeline:
     """A timeline whose first three parts hold these shares of the rows (the rest is to be predicted).
 
-    One pass over the times of ``batches``, whose other arrays are not looked at. Rows of one instant stay together; up to 65536 instants are told apart, and where there
-    are more, neighbours count as one. ValueError: shares that aren't positive or leave nothing to predict, a part
-    without rows.
+    One pass over the times of ``batches``, whose other arrays are not looked at. Rows of one instant stay together; up
+    to 65536 instants are told apart, and where there are more, neighbours count as one. ValueError: shares that aren't
+    positive or leave nothing to predict, a part without rows.
     """
     if len(shares) != 3 or min(shares) <= 0 or sum(shares) >= 1:
         raise ValueError(f"shares is {tuple(shares)}; want three positive numbers with a sum below 1")
