@@ -30,8 +30,8 @@ _ATTRIBUTE_PARTITIONS = 64
 class EventWriter:
     """Collects the events and attributes of one log and writes them into ``directory``, which exists and is empty.
 
-    Memory follows ``rows``, the number of rows that are sorted at a time, and not the length of the log; only where
-    more rows than that are of one second it follows their number.
+    Memory follows ``rows``, the number of rows that are sorted at a time, and not the length of the log; it follows the
+    number of distinct users and items (a 64th of their attributes), and of rows within one second where that is larger.
     """
 
     def __init__(self, directory: Path, rows: int = 500_000) -> None:
@@ -43,6 +43,7 @@ class EventWriter:
         self._attributes = {name: Spool(self.scratch / name) for name in ("user", "item")}
         self._names = Spool(self.scratch / "names")
         self._named: dict[str, set[int]] = {"request": set(), "user": set(), "item": set()}
+        self._crowded: dict[tuple[str, int], int] = {}  # rows of attributes that a partition may hold
         self._schema: dict[str, Any] = {}
 
     # ---- what importers call -----------------------------------------------------------------------------------------
@@ -58,7 +59,13 @@ class EventWriter:
         key = f"{table}_id"
         frame = frame.unique(key, keep="first", maintain_order=True)
         partition = (mix(frame[key].to_numpy()) % np.uint64(_ATTRIBUTE_PARTITIONS)).astype(np.int64)
-        self._attributes[table].add(partition, frame)
+        spool = self._attributes[table]
+        spool.add(partition, frame)
+        for part in np.unique(partition).tolist():  # sources that repeat attributes in every row
+            if spool.rows[part] > self._crowded.get((table, part), self.rows):
+                kept = spool.take(part).unique(key, keep="first", maintain_order=True)
+                spool.add(np.full(len(kept), part), kept)
+                self._crowded[table, part] = max(self.rows, 2 * len(kept))
 
     def number(self, kind: str, names: "pl.Series") -> "pl.Series":
         """int64 ids of string ids, by a hash that is the same in every log; their names go into ids.parquet.

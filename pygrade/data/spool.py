@@ -16,18 +16,32 @@ if TYPE_CHECKING:
 class Spool:
     """Partitions of one table, in files under ``directory`` (created); every frame has the columns of the first.
 
-    Memory: the frame that is being added, and a small buffer for each of at most ``open_files`` open files.
+    Memory: about ``buffer`` rows that wait to be written, and what each of at most ``open_files`` open files takes.
     """
 
-    def __init__(self, directory: Path, open_files: int = 128) -> None:
-        self.directory, self.open_files = directory, open_files
+    def __init__(self, directory: Path, buffer: int = 50_000, open_files: int = 128) -> None:
+        self.directory, self.buffer, self.open_files = directory, buffer, open_files
         self.rows: dict[int, int] = {}
+        self._waiting: list[tuple[NDArray[np.int64], pl.DataFrame]] = []
         self._writers: dict[int, Any] = {}  # the least recently used first
         self._files: dict[int, list[Path]] = {}
         directory.mkdir(parents=True)
 
     def add(self, partition: NDArray[np.int64], frame: "pl.DataFrame") -> None:
         """Appends the rows; ``partition`` [n] names each row's."""
+        keys, counts = np.unique(partition, return_counts=True)
+        for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+            self.rows[key] = self.rows.get(key, 0) + count
+        self._waiting.append((partition, frame))
+        if sum(len(waiting) for waiting, _ in self._waiting) >= self.buffer:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        frame = require("polars", "pipeline").concat([frame for _, frame in self._waiting])
+        partition = np.concatenate([partition for partition, _ in self._waiting])
+        self._waiting = []
         order = np.argsort(partition, kind="stable")
         keys, starts = np.unique(partition[order], return_index=True)
         if len(keys) > 1:
@@ -35,11 +49,11 @@ class Spool:
         for key, start, stop in zip(keys.tolist(), starts, np.append(starts[1:], len(order)), strict=True):
             table = frame.slice(int(start), int(stop - start)).to_arrow()
             self._writer(key, table.schema).write_table(table)
-            self.rows[key] = self.rows.get(key, 0) + int(stop - start)
 
     def read(self, partition: int) -> "Iterator[pl.DataFrame]":
         """The frames of a partition in the order in which they were added."""
         pa, polars = require("pyarrow", "pipeline"), require("polars", "pipeline")
+        self._flush()
         self._close(partition)
         for path in self._files.get(partition, []):
             with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
@@ -54,6 +68,7 @@ class Spool:
         return frame
 
     def drop(self, partition: int) -> None:
+        self._flush()
         self._close(partition)
         for path in self._files.pop(partition, []):
             path.unlink()

@@ -15,7 +15,7 @@ Table = dict[str, NDArray[Any]]
 KINDS = ("int", "binary", "float", "float?", "text")
 """int64; int8 that must be 0 or 1; float64, finite; float64 with NaN where empty; str."""
 
-_BLOCK_BYTES = 16 << 20
+_BLOCK_BYTES = 1 << 20  # pyarrow reads up to 32 blocks ahead
 
 
 def read_header(path: Path, delimiter: str = ",") -> list[str]:

@@ -157,6 +157,18 @@ def test_attributes_keep_the_first_row_of_an_id(tmp_path, limit):
     assert users["age"].to_list() == [20] * 40 + [30] * 10
 
 
+def test_attributes_that_every_row_repeats_do_not_pile_up(tmp_path):
+    (tmp_path / "log").mkdir()
+    writer = EventWriter(tmp_path / "log", 10)
+    writer.add_events(pl.DataFrame(rows_of(5), infer_schema_length=None))
+    for time in range(50):
+        writer.add_attributes("item", pl.DataFrame({"item_id": range(200), "age": [time] * 200}))
+    assert sum(writer._attributes["item"].rows.values()) <= 64 * 20
+    writer.finish(SOURCE)
+    items = EventLog.open(tmp_path / "log").items()
+    assert sorted(items["item_id"]) == list(range(200)) and set(items["age"]) == {0}
+
+
 def test_string_ids_have_stable_numbers_and_keep_their_names(tmp_path):
     (tmp_path / "log").mkdir()
     writer = EventWriter(tmp_path / "log")
