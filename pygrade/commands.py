@@ -333,8 +333,8 @@ def _pipeline(args: Pipeline) -> dict[str, Any]:
         ]
         console.table(f"{record['data']}: {record['wall_seconds']:.1f} s", ["stage", "took", "done"], rows)
         recall = [
-            [f"recall@{n}", console.interval(own["recall"]), console.interval(own["popularity_recall"])]
-            for n, own in stages["prerank"]["recall"].items()
+            [f"recall@{own['n']}", console.interval(own["recall"]), console.interval(own["popularity_recall"])]
+            for own in stages["prerank"]["recall"]
         ]
         console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall)
         tasks = [

@@ -37,6 +37,8 @@ class PipelineConfig:
     """Most requests that judge: a uniform sample of theirs."""
     negatives: bool = True
     """Candidates that were considered and not shown are candidates of the policy too, where the data has them."""
+    candidates: int = 50
+    """Items that prerank finds for each request of the policy's log, as candidates beside those shown; 0: none."""
     recall_at: tuple[int, ...] = (50, 100, 500)
     """Lengths of the lists whose recall is reported."""
     evidence_prior: float = 10.0
@@ -62,6 +64,8 @@ class PipelineConfig:
         for name in ("min_events", "policy_requests", "evaluate_requests"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+        if self.candidates < 0:
+            raise ValueError(f"candidates is {self.candidates}; want 0 or more")
         if not self.recall_at or min(self.recall_at) < 1:
             raise ValueError(f"recall_at is {self.recall_at}; want at least one positive length")
         if not self.evidence_prior >= 0.0:

@@ -18,7 +18,7 @@ from pygrade.pipeline.config import PipelineConfig
 from pygrade.progress import say
 
 _REQUESTS = 1024  # of a batch
-_RECALL_REQUESTS = 5_000
+_RECALL_REQUESTS = 2_000
 
 
 def cut_times(log: EventLog, config: PipelineConfig) -> tuple[Timeline, int]:
@@ -44,10 +44,10 @@ def fit_prerank(features: FeatureSet, timeline: Timeline, values: tuple[float, .
     known = prerank.Catalogue.from_batches(features_between(features, None, timeline.calibrate_end))
     judged = prerank.Prerank.build(fitted, known)
     popularity = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
-    recalls = {}
-    for n in config.recall_at:
-        found = prerank.evaluate(judged, later, popularity, n, max_requests=_RECALL_REQUESTS)
-        recalls[str(n)] = {k: v for k, v in found.to_dict().items() if k != "n"}
+    recalls = [
+        prerank.evaluate(judged, later, popularity, n, max_requests=_RECALL_REQUESTS).to_dict()
+        for n in config.recall_at
+    ]
     every = prerank.Catalogue.from_batches(features_between(features, None, None))
     served = prerank.Prerank.build(fitted, every, features.schema.hash)
     served.save(out / "prerank")

@@ -8,21 +8,21 @@ from pygrade.plots import BLUE, CYCLE, FAINT, GREY, INK, ORANGE, new_figure, to_
 Json = Mapping[str, Any]
 
 
-def recall(found: Mapping[str, Json]) -> bytes:
+def recall(found: Sequence[Json]) -> bytes:
     """Bars of recall by the length of the list: the two towers beside popularity, with 95 % intervals."""
     figure, (axis,) = new_figure(1, 1, (6.6, 2.8))
     for place, (label, key, colour) in enumerate(
         (("most popular items", "popularity_recall", GREY), ("two towers", "recall", BLUE))
     ):
         left = [i - 0.2 + 0.4 * place for i in range(len(found))]
-        values = [own[key]["value"] for own in found.values()]
+        values = [own[key]["value"] for own in found]
         spread = [
-            [own[key]["value"] - own[key]["low"] for own in found.values()],
-            [own[key]["high"] - own[key]["value"] for own in found.values()],
+            [own[key]["value"] - own[key]["low"] for own in found],
+            [own[key]["high"] - own[key]["value"] for own in found],
         ]
         bars = axis.bar(left, values, 0.36, color=colour, label=label, yerr=spread, ecolor=FAINT)
         axis.bar_label(bars, fmt="%.3f", padding=2, fontsize=8.5, color=INK)
-    axis.set_xticks(range(len(found)), [f"recall@{n}" for n in found])
+    axis.set_xticks(range(len(found)), [f"recall@{own['n']}" for own in found])
     axis.set_title("Later positives among the candidates")
     axis.grid(axis="x", visible=False)
     axis.margins(y=0.15)

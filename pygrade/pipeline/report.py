@@ -1,4 +1,4 @@
-"""The page about a pipeline: every stage's figures and"""
+"""The page about a pipeline: every stage's figures and pictures."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -64,9 +64,9 @@ def _data(stages: Json) -> Section:
 
 def _prerank(found: Json) -> list[Section]:
     rows = [
-        [f"recall@{n}", f"{own['requests']:,}", f"{own['unknown']:.1%}", _interval(own["recall"]),
+        [f"recall@{own['n']}", f"{own['requests']:,}", f"{own['unknown']:.1%}", _interval(own["recall"]),
          _interval(own["popularity_recall"]), _interval(own["difference"]), f"{own['index_recall']:.4f}"]
-        for n, own in found["recall"].items()
+        for own in found["recall"]
     ]  # fmt: skip
     head = ["", "requests", "unknown items", "two towers", "most popular", "difference", "index against brute force"]
     text = (

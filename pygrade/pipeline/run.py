@@ -3,9 +3,7 @@
 """
 
 import json
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -19,13 +17,15 @@ from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialise
 from pygrade.logs import Logs, read_logs, write_logs
 from pygrade.mtl import Timeline
+from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.models import cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
 from pygrade.pipeline.policy_log import sampled_log
 from pygrade.pipeline.report import write_pipeline_report
-from pygrade.pipeline.stages import Done, Runner, content_hash, locked
+from pygrade.pipeline.stages import Done, Runner, content_hash, locked, peak_mib
 from pygrade.policy import FusionPolicy
+from pygrade.prerank import Prerank
 from pygrade.progress import say
 from pygrade.report import write_text
 from pygrade.serve import STORE, Models, load_models
@@ -117,18 +117,25 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
             return sampled_log(batches, predictor(trained, calibrated), *options, limit, config.negatives)
 
         early = sample(timeline.calibrate_end, policy_end, config.policy_requests)
-        write_logs(early, out / "policy")
         late = sample(policy_end, None, config.evaluate_requests)
-        write_logs(late, out / "evaluate")
         raw = sample(policy_end, None, config.evaluate_requests, calibrated=False)
+        metrics = prediction_metrics(late, raw, trained.tasks)
+        if config.candidates:
+            finder = Prerank.load(prerank.path / "prerank", materialised.schema.hash)
+            parts, guess, scratch = [early, late], predictor(trained), out / "twins"
+            early, late = with_candidates(parts, log, materialised, finder, guess, config.candidates, scratch)
+        write_logs(early, out / "policy")
+        write_logs(late, out / "evaluate")
         return {
             "policy": {"requests": early.num_requests, "rows": early.num_rows},
             "evaluate": {"requests": late.num_requests, "rows": late.num_rows},
-            "predictions": prediction_metrics(late, raw, trained.tasks),
+            "predictions": metrics,
         }
 
-    sizes = [config.policy_requests, config.evaluate_requests, config.negatives]
-    logs = runner.stage("logs", make_logs, sizes, [events, features, model], ["mtl", "pipeline.policy_log", "logs"])
+    sizes = [config.policy_requests, config.evaluate_requests, config.negatives, config.candidates]
+    sources = [features, model, *([prerank] if config.candidates else [])]
+    code = ["mtl", "pipeline.policy_log", "pipeline.candidates", "pipeline.twins", "logs"]
+    logs = runner.stage("logs", make_logs, sizes, sources, code)
 
     training = policy_options(config, materialised)
 
@@ -225,10 +232,15 @@ def _finished(run: Path, runner: Runner) -> dict[str, Any] | None:
 
 def _summary(runner: Runner, data: str, config: PipelineConfig, seconds: float) -> dict[str, Any]:
     stages = {
-        name: {"key": done.key, "seconds": done.seconds, "cached": done.cached, **done.record}
+        name: {
+            "key": done.key,
+            "seconds": done.seconds,
+            "peak_mib": done.peak_mib,
+            "cached": done.cached,
+            **done.record,
+        }
         for name, done in runner.done.items()
-    }
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0**2 if sys.platform == "darwin" else 1024.0)
+    }  # fmt: skip
     scheme, _, path = data.partition(":")
     return {
         "version": __version__,
@@ -236,6 +248,6 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, seconds: float) 
         "seed": config.seed,
         "wall_seconds": seconds,
         "stage_seconds": sum(done.seconds for done in runner.done.values()),
-        "peak_memory_mib": peak,
+        "peak_memory_mib": peak_mib(),
         "stages": stages,
     }

@@ -9,7 +9,9 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +39,7 @@ class Done:
     record: dict[str, Any]  # what the stage said about its result
     seconds: float  # that it took when it ran
     cached: bool  # it was there already
+    peak_mib: float  # of the process when the stage was done: the largest so far
 
 
 class Runner:
@@ -67,7 +70,7 @@ class Runner:
         found = self._find(path, key)
         if found is not None:
             say(f"{name}: done before, {path.name}")
-            self.done[name] = Done(name, key, path, found["record"], float(found["seconds"]), cached=True)
+            self.done[name] = _done(found, path, cached=True)
             return self.done[name]
         partial = self.out / f".{path.name}.work"
         if partial.exists() and not resumable:
@@ -84,12 +87,14 @@ class Runner:
         }
         for file in files:
             sync(partial / file)
-        content = {"stage": name, "key": key, "record": record, "seconds": seconds, "files": files}
+        content = {
+            "stage": name, "key": key, "record": record, "seconds": seconds, "peak_mib": peak_mib(), "files": files,
+        }  # fmt: skip
         write_bytes(partial / RECORD, to_json(content))
         partial.rename(path)
         sync(self.out)
         say(f"{name}: {seconds:.1f} s, {path.name}")
-        self.done[name] = Done(name, key, path, read_json(path / RECORD)["record"], seconds, cached=False)
+        self.done[name] = _done(read_json(path / RECORD), path, cached=False)
         return self.done[name]
 
     def _find(self, path: Path, key: str) -> dict[str, Any] | None:
@@ -110,6 +115,17 @@ class Runner:
         say(f"{path.name} is damaged and made again: {fault}")
         shutil.rmtree(path)
         return None
+
+
+def _done(content: dict[str, Any], path: Path, cached: bool) -> Done:
+    seconds, peak = float(content["seconds"]), float(content["peak_mib"])
+    return Done(content["stage"], content["key"], path, content["record"], seconds, cached, peak)
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had, MiB."""
+    unit = 1024.0**2 if sys.platform == "darwin" else 1024.0  # of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 @contextmanager

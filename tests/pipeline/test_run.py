@@ -47,8 +47,8 @@ def test_it_leaves_every_stage_an_artefact_and_a_report(run):
 
 def test_every_stage_says_how_good_it_is(run):
     stages = summary_of(run)["stages"]
-    assert set(stages["prerank"]["recall"]) == {"10", "50"}
-    assert stages["prerank"]["recall"]["10"]["index_recall"] == 1.0
+    assert [own["n"] for own in stages["prerank"]["recall"]] == [10, 50]
+    assert stages["prerank"]["recall"][0]["index_recall"] == 1.0
     tasks = stages["logs"]["predictions"]
     assert list(tasks) == stages["mtl"]["tasks"] == ["click", "like", "order"]
     for own in tasks.values():
@@ -74,10 +74,13 @@ def test_the_logs_are_a_bounded_sample_in_the_contract(run):
     early = read_logs(stage(run, "logs") / "policy")
     validate(early)
     assert early.num_requests == CONFIG.policy_requests
-    assert (~early.shown).sum() == 2 * early.num_requests  # stage negatives are candidates
-    rows = log.scan().filter(log.scan().collect()["request_id"].is_in(early.request_id.tolist())).collect()
-    assert rows["item_id"].to_list() == early.item_id.tolist()
-    assert rows["y_click"].fill_null(0).to_list() == early.feedback[:, 0].tolist()
+    assert np.diff(early.offsets).tolist() == [6 + 2 + 5] * early.num_requests  # shown, stage negatives, of prerank
+    rows = log.scan().collect()
+    rows = rows.filter(rows["request_id"].is_in(early.request_id.tolist()))
+    logged = np.tile(np.arange(13) < 8, early.num_requests)
+    assert rows["item_id"].to_list() == early.item_id[logged].tolist()
+    assert rows["y_click"].fill_null(0).to_list() == early.feedback[logged, 0].tolist()
+    assert not early.shown[~logged].any() and not early.feedback[~logged].any()
     assert early.context.shape[1] == len(early.features) and "user_count" in early.features
     count = early.context[:, early.features.index("user_count")]
     shown = log.scan().collect().drop_nulls("position")
@@ -191,6 +194,7 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
         ({"train_share": 0.0}, "train_share is 0"),
         ({"policy_requests": 0}, "policy_requests is 0"),
         ({"recall_at": ()}, "recall_at"),
+        ({"candidates": -1}, "candidates is -1"),
         ({"evidence_prior": -1.0}, "evidence_prior is -1"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):

@@ -16,6 +16,7 @@ CONFIG = PipelineConfig(
     min_events=2,
     recall_at=(10, 50),
     policy_requests=100,
+    candidates=5,
     prerank=PrerankConfig(width=8, hidden=16, epochs=1, refit=False),
     mtl=MtlConfig(epochs=1, experts=2, expert_hidden=16, buckets=256, refit=False),
     train=TrainConfig(

@@ -1,0 +1,83 @@
+"""Candidates that nobody saw, for the policy's log: what prerank would have handed on at that moment."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.data.events import EventLog
+from pygrade.features import FeatureBatch, FeatureSet, materialise
+from pygrade.logs import Logs
+from pygrade.pipeline.twins import Twins
+from pygrade.prerank import Prerank
+
+Predict = Callable[[FeatureBatch], NDArray[np.float32]]
+
+
+def with_candidates(
+    logs: list[Logs], log: EventLog, features: FeatureSet, prerank: Prerank, predict: Predict, count: int, scratch: Path
+) -> list[Logs]:
+    """The logs, each request with the ``count`` best items of prerank that are not among its rows, as rows not shown.
+
+    Their features are materialised as the requests knew them, in a directory ``scratch`` that is removed again.
+    """
+    wanted = np.sort(np.concatenate([part.request_id for part in logs]))
+    start = min(int(_times(part).min()) for part in logs)
+    stop = max(int(_times(part).max()) for part in logs) + 1
+    found: dict[int, NDArray[np.int64]] = {}
+    for batch in features.batches(start, stop):
+        chosen = np.flatnonzero(np.isin(batch.request_id, wanted))
+        if not len(chosen):
+            continue
+        asked = batch.take(chosen)
+        seen = np.split(asked.item_id, asked.offsets[1:-1])
+        items = prerank.candidates(asked, count, seen)
+        found |= {int(r): row[row >= 0] for r, row in zip(asked.request_id, items, strict=True) if (row >= 0).any()}
+    twins = Twins(log, found, stop)
+    origin = {number: request for request, number in twins.twin_of.items()}
+    rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
+    for batch in materialise(twins, features.schema, scratch, features.window).batches(start):
+        own = np.flatnonzero(batch.request_id < 0)
+        if not len(own):
+            continue
+        part = batch.take(own)
+        predictions = np.split(predict(part), part.offsets[1:-1])
+        items_of = np.split(part.item_id, part.offsets[1:-1])
+        for number, item_id, values in zip(part.request_id, items_of, predictions, strict=True):
+            rows[origin[int(number)]] = item_id, values
+    shutil.rmtree(scratch)
+    return [_joined(part, rows) for part in logs]
+
+
+def _joined(logs: Logs, rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]]) -> Logs:
+    nothing = np.zeros(0, np.int64), np.zeros((0, len(logs.tasks)), np.float32)
+    more = [rows.get(int(request), nothing) for request in logs.request_id]
+    sizes, added = np.diff(logs.offsets), np.array([len(items) for items, _ in more])
+    offsets = np.concatenate([[0], np.cumsum(sizes + added)]).astype(np.int64)
+    old = np.arange(logs.num_rows) + np.repeat(offsets[:-1] - logs.offsets[:-1], sizes)
+    new = np.ones(int(offsets[-1]), bool)
+    new[old] = False
+
+    def merged(values: NDArray[Any], fresh: NDArray[Any]) -> NDArray[Any]:
+        result = np.empty((len(new), *values.shape[1:]), values.dtype)
+        result[old], result[new] = values, fresh
+        return result
+
+    zeros = np.zeros((int(added.sum()), len(logs.tasks)), np.float32)
+    return replace(
+        logs,
+        offsets=offsets,
+        item_id=merged(logs.item_id, np.concatenate([items for items, _ in more])),
+        position=merged(logs.position, np.full(len(zeros), -1, np.int32)),
+        predictions=merged(logs.predictions, np.concatenate([values for _, values in more])),
+        feedback=merged(logs.feedback, zeros),
+    )
+
+
+def _times(logs: Logs) -> NDArray[np.int64]:
+    assert logs.timestamp is not None
+    return logs.timestamp

@@ -1,0 +1,180 @@
+"""What the stages are made of: the sample of a log, twins of requests, the judgement, and the commands."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pygrade import cli
+from pygrade.data.events import EventLog
+from pygrade.features import FeatureSet, materialise
+from pygrade.logs import Logs, validate
+from pygrade.pipeline.candidates import with_candidates
+from pygrade.pipeline.judge import GRADE, STATIC, judge, slot_propensity
+from pygrade.pipeline.policy_log import sample_hash, sampled_log
+from pygrade.pipeline.twins import Twins
+from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.prerank import Prerank
+from pygrade.reward import RewardConfig
+from tests.pipeline.test_run import stage
+from tests.pipeline.world import copy
+
+
+@pytest.fixture(scope="module")
+def features(run):
+    return FeatureSet.open(stage(run, "features") / "set")
+
+
+@pytest.fixture(scope="module")
+def events(run):
+    return EventLog.open(stage(run, "events") / "log")
+
+
+TASKS, VALUES = ("click", "order"), (1.0, 10.0)
+
+
+def half(batch):
+    """Predictions of 0.5 and of what identifies a row."""
+    return np.stack([np.full(len(batch.item_id), 0.5), batch.item_id / 1000.0], 1).astype(np.float32)
+
+
+def sample(features, limit, requests=64, **options):
+    return sampled_log(features.batches(requests=requests), half, TASKS, VALUES, limit, **options)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 100])
+def test_the_sample_is_of_the_smallest_hashes_whatever_the_batches(features, limit):
+    found = sample(features, limit, 13)
+    other = sample(features, limit, 256)
+    every = np.concatenate([batch.request_id for batch in features.batches()])
+    chosen = np.sort(sample_hash(every))[:limit]
+    assert np.array_equal(np.sort(sample_hash(found.request_id)), chosen)
+    assert np.array_equal(found.request_id, other.request_id) and np.array_equal(found.item_id, other.item_id)
+    assert np.array_equal(found.predictions, other.predictions) and (np.diff(found.timestamp) >= 0).all()
+
+
+def test_a_sample_larger_than_the_log_is_the_log(features):
+    found = sample(features, 10_000)
+    assert found.num_requests == features.num_requests and found.num_rows == features.num_rows
+    assert np.allclose(found.predictions[:, 1], found.item_id / 1000.0)
+    assert found.tasks == TASKS and found.task_values == VALUES
+    orders = np.concatenate([batch.feedback[:, 2] for batch in features.batches()])
+    assert np.array_equal(found.feedback[:, 1], np.nan_to_num(orders))
+
+
+def test_without_negatives_candidates_are_what_was_shown(features):
+    every, shown = sample(features, 50), sample(features, 50, negatives=False)
+    assert shown.shown.all() and shown.num_rows == every.shown.sum() < every.num_rows
+    assert np.array_equal(shown.item_id, every.item_id[every.shown])
+
+
+def test_a_period_without_requests_is_named(features):
+    with pytest.raises(ValueError, match="no request with a shown row"):
+        sampled_log(iter(()), half, TASKS, VALUES, 5)
+    with pytest.raises(ValueError, match="limit is 0"):
+        sample(features, 0)
+
+
+def test_twins_have_the_features_of_their_request_and_change_nothing_else(features, events, tmp_path):
+    late = next(features.batches(int(np.median([b.timestamp[0] for b in features.batches(requests=1)])), requests=3))
+    requests = late.take(np.array([0, 2]))
+    candidates = {int(r): np.array([5, 3, 10**12]) for r in requests.request_id}
+    twins = Twins(events, candidates, int(requests.timestamp[-1]) + 1)
+    made = materialise(twins, features.schema, tmp_path / "set", features.window)
+    batches = list(made.batches())
+    ids = np.concatenate([batch.request_id for batch in batches])
+    assert (ids < 0).sum() == 2 and len(ids) < features.num_requests
+    for request in range(2):
+        number = twins.twin_of[int(requests.request_id[request])]
+        (batch,) = [b for b in batches if number in b.request_id]
+        place = int(np.flatnonzero(batch.request_id == number)[0])
+        assert batch.request_id[place - 1] == requests.request_id[request]
+        twin = batch.take(np.array([place]))
+        assert twin.item_id.tolist() == [5, 3, 10**12] and (twin.position == -1).all()
+        for name in ("request_dense", "request_ids", "sequences", "user_id", "timestamp"):
+            assert getattr(twin, name)[0].tobytes() == getattr(requests, name)[request].tobytes()
+    before = next(features.batches(requests=len(ids) - 2))
+    same = made.batches(requests=len(ids))
+    joined = next(same).take(np.flatnonzero(ids >= 0))
+    for name in ("request_id", "item_id", "item_dense", "cross_dense", "request_dense", "item_ids"):
+        assert getattr(joined, name).tobytes() == getattr(before, name).tobytes()
+
+
+def test_candidates_of_prerank_join_the_rows_of_their_request(run, features, events, tmp_path):
+    prerank = Prerank.load(stage(run, "prerank") / "prerank", features.schema.hash)
+    both = sample(features, 20).split(0.5)
+    joined = with_candidates(list(both), events, features, prerank, half, 7, tmp_path / "twins")
+    assert not (tmp_path / "twins").exists()
+    batches = {int(b.request_id[0]): b for b in features.batches(requests=1)}
+    for before, after in zip(both, joined, strict=True):
+        validate(after)
+        assert np.array_equal(after.request_id, before.request_id)
+        assert after.context.tobytes() == before.context.tobytes()
+        for r, request in enumerate(after.request_id.tolist()):
+            rows = slice(after.offsets[r], after.offsets[r + 1])
+            own = slice(before.offsets[r], before.offsets[r + 1])
+            count = own.stop - own.start
+            for name in ("item_id", "position", "feedback", "predictions"):
+                assert np.array_equal(getattr(after, name)[rows][:count], getattr(before, name)[own])
+            new = after.item_id[rows][count:]
+            seen = [before.item_id[own]]
+            assert new.tolist() == prerank.candidates(batches[request], 7, seen)[0].tolist()
+            assert (after.position[rows][count:] == -1).all()
+            assert np.allclose(after.predictions[rows][count:, 1], new / 1000.0)
+
+
+def logs_of(requests: int, shuffled: bool = False) -> Logs:
+    rng = np.random.default_rng(0)
+    rows = 4 * requests
+    return Logs(
+        tasks=("a", "b"), features=("user_count",), request_id=np.arange(requests), user_id=np.arange(requests) % 30,
+        offsets=np.arange(requests + 1) * 4, context=np.arange(requests, dtype=np.float32)[:, None] % 25,
+        item_id=np.arange(rows), position=np.tile(np.arange(4, dtype=np.int32), requests),
+        predictions=rng.random((rows, 2), np.float32), feedback=(rng.random((rows, 2)) < 0.4).astype(np.float32),
+        task_values=(1.0, 2.0), exploration=np.full(requests, "shuffle") if shuffled else None,
+    )  # fmt: skip
+
+
+def test_judgement_tells_users_by_their_history():
+    logs = logs_of(250)
+    policy = FusionPolicy(PolicyConfig(), logs.tasks, logs.features, seed=1)
+    found = judge(logs, policy, policy, RewardConfig(page_size=4), logs.context[:, 0])
+    assert {name: own["requests"] for name, own in found["users"].items()} == {"new": 10, "rare": 90, "known": 150}
+    assert "lifts" not in found["users"]["new"]  # too few to say anything
+    assert set(found["users"]["rare"]["lifts"]) == {"equal weights", "stage 1", GRADE}
+    assert found["replay"]["baseline"] == STATIC and found["off_policy"]["position"]["value"] > 0
+    assert judge(logs, policy, policy, RewardConfig(page_size=4), None)["users"] == {}
+    json.dumps(found, allow_nan=False)
+
+
+def test_slot_propensity_says_where_it_comes_from():
+    assert slot_propensity(logs_of(50), RewardConfig())[0] is None
+    curve, source = slot_propensity(logs_of(50), RewardConfig(propensity=1.0, page_size=4))
+    assert source == "given" and curve.tolist() == [1.0, 0.5, 1 / 3, 0.25]
+    curve, source = slot_propensity(logs_of(200, shuffled=True), RewardConfig())
+    assert source == "shuffled pages" and len(curve) == 10
+
+
+def test_the_commands(run, tmp_path, capsys):
+    assert cli.main(["pipeline", "--data", "logs:nowhere", "--out", str(tmp_path / "none")]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+    mine = copy(run, tmp_path / "run")
+    assert cli.main(["rank", "--run", str(mine), "--user", "3", "--k", "4", "--repeat", "3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["pages"][0]["items"]) == 4 and found["times"]["in all"]["p50_ms"] > 0
+    assert found["counters"]["requests"] == 3 and not found["degraded"]
+    assert cli.main(["rank", "--run", str(mine), "--user", "a name", "--context", "c_hour", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "Where the time goes" in out and "prerank" in out
+    assert cli.main(["serve-check", "--run", str(mine), "--requests", "3", "--candidates", "20"]) == 0
+    assert "3 of 3 pages are equal bit for bit" in capsys.readouterr().out
+    for arguments, message in (
+        (["--user", "3"], "want one of them"),
+        (["--run", str(mine), "--policy", "x"], "want one of them"),
+        (["--run", str(mine)], "user is missing"),
+        (["--run", str(mine), "--user", "3", "--context", "hour", "3"], "context names 'hour'"),
+        (["--run", str(mine), "--user", "3", "--store", f"lmdb:{tmp_path / 'no'}"], str(tmp_path / "no")),
+        (["--policy", str(mine)], "data is empty"),
+    ):
+        assert cli.main(["rank", *arguments]) == 2
+        assert message in capsys.readouterr().err
