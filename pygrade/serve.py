@@ -17,12 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import mtl
 from pygrade.artefact import Artefact, ArtefactError, open_artefact
 from pygrade.checkpoint import read_json
-from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted, SchemaError
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.mtl import MtlModel
 from pygrade.page import Page
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
-from pygrade.prerank import SchemaError as PrerankSchemaError
 from pygrade.ranker import BlendedRanker
 from pygrade.stores import Store, StoreError, open_store
 
@@ -55,14 +54,14 @@ class Models:
 
 
 def load_models(artefact: Artefact) -> Models:
-    """`ArtefactError` where parts are of different schemas or tasks; the parts' own errors where one is damaged."""
-    schema = FeatureSchema.load(artefact.part("features") / "schema.json")
+    """`ArtefactError` where a part is damaged, or parts are of different schemas or tasks."""
     try:
+        schema = FeatureSchema.load(artefact.part("features") / "schema.json")
         fitted = Fitted.load(artefact.part("features") / "fitted.safetensors", schema)
         prerank = Prerank.load(artefact.part("prerank"), schema.hash)
-    except (SchemaError, PrerankSchemaError) as error:
+        model, policy = mtl.load(artefact.part("mtl")), FusionPolicy.load(artefact.part("policy"))
+    except ValueError as error:
         raise ArtefactError(str(error)) from error
-    model, policy = mtl.load(artefact.part("mtl")), FusionPolicy.load(artefact.part("policy"))
     for name, own, wanted in (
         ("the manifest was written for schema", artefact.schema_hash, schema.hash),
         ("mtl was trained on schema", model.columns.features, schema.hash),
@@ -139,10 +138,11 @@ class Pipeline:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
         now = int(time.time() * 1000) if timestamp is None else timestamp
         clock = _Clock()
-        given = (context, now, scenario, request_id)
+        given = ({} if context is None else context, now, scenario, request_id)
         lost = False
         if item_ids is None:
-            asked, lost = self._read(user_id, np.zeros(0, np.int64), *given)
+            asked = self.center.read(user_id, np.zeros(0, np.int64), *given)
+            lost = asked.defaults
             clock.lap(STEPS[0])
             drop = None if seen is None else [np.asarray(seen, np.int64)]
             found = self.models.prerank.candidates(asked, candidates, drop)[0]
@@ -152,8 +152,8 @@ class Pipeline:
             items = np.asarray(item_ids, np.int64)
         if not len(items):
             raise ValueError("no candidate is left: item_ids is empty, or every item is among those seen")
-        batch, failed = self._read(user_id, items, *given)
-        lost = lost or failed
+        batch = self.center.read(user_id, items, *given)
+        lost = lost or batch.defaults
         clock.lap(STEPS[2])
         predictions = mtl.predict(self.models.mtl, *batch.model_inputs())
         clock.lap(STEPS[3])
@@ -171,15 +171,6 @@ class Pipeline:
     def close(self) -> None:
         """Let go of the store."""
         self.store.close()
-
-    def _read(
-        self, user_id: int, items: NDArray[np.int64], context: Mapping[str, float | str | None] | None,
-        timestamp: int, scenario: str | None, request_id: int,
-    ) -> tuple[FeatureBatch, bool]:  # fmt: skip
-        """The features, and whether they are defaults because the store failed."""
-        before = self.center.counters.defaults
-        batch = self.center.read(user_id, items, context, timestamp, scenario, request_id)
-        return batch, self.center.counters.defaults > before
 
 
 def fuse(

@@ -34,6 +34,8 @@ class FeatureBatch:
     cross_dense: NDArray[np.float32]  # [n, Dx]
     fitted: Fitted
     """Schema, normalisation and vocabularies."""
+    defaults: bool = False
+    """The store failed: nothing is known of the user and the items."""
 
     def __len__(self) -> int:
         return len(self.user_id)
@@ -103,7 +105,7 @@ def concatenate(batches: list[FeatureBatch]) -> FeatureBatch:
     sizes = np.concatenate([np.diff(batch.offsets) for batch in batches])
     joined: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
     for field in fields(FeatureBatch):
-        if field.name not in ("offsets", "fitted", "scenario"):
+        if field.name not in ("offsets", "fitted", "scenario", "defaults"):
             joined[field.name] = np.concatenate([getattr(batch, field.name) for batch in batches])
     if first.scenario is not None:
         joined["scenario"] = np.concatenate([batch.scenario for batch in batches if batch.scenario is not None])

@@ -153,14 +153,17 @@ class FeatureCenter:
 
         ``context`` maps c_ columns to numbers or texts; what is left out is unknown. An unknown user or item has
         default features: rates at the mean over all events, counts 0, the rest unknown. Where the store fails, the
-        whole request has those, with rates 0, and the counters say so. Raises `SchemaError` for context that the schema
-        does not know or has in another type, and where the store's current version is of another schema.
+        whole request has those, with rates 0; its ``defaults`` and the counters say so. Raises `SchemaError` for
+        context that the schema does not know or has in another type, and where the store's current version is of
+        another schema.
         """
         chunk = self._chunk(user_id, item_ids, context or {}, timestamp, scenario, request_id)
         self._count(reads=1)
+        failed = False
         try:
             questions, views = self._ask(chunk)
         except StoreError:
+            failed = True
             self._count(store_errors=1, defaults=1)
             questions = Questions.of(self.schema, self._layout["user"], self._layout["item"], chunk)
             views = {}
@@ -173,7 +176,7 @@ class FeatureCenter:
             offsets=chunk.offsets, item_id=chunk.item_id, position=chunk.position, feedback=chunk.feedback,
             request_dense=raw.request_dense, request_ids=self.fitted.encode("request_ids", raw.request_ids),
             sequences=raw.sequences, item_dense=raw.item_dense, item_ids=self.fitted.encode("item_ids", raw.item_ids),
-            cross_dense=raw.cross_dense, fitted=self.fitted,
+            cross_dense=raw.cross_dense, fitted=self.fitted, defaults=failed,
         )  # fmt: skip
 
     def _chunk(

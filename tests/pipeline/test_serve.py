@@ -3,15 +3,19 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from pygrade import mtl
 from pygrade.artefact import PARTS, ArtefactError, open_artefact, write_artefact
 from pygrade.data.events import EventLog
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
 from pygrade.pipeline.run import run_pipeline
+from pygrade.policy import FusionPolicy
+from pygrade.prerank import Prerank
 from pygrade.serve import STEPS, Pipeline
 from pygrade.stores import StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
@@ -183,34 +187,35 @@ def test_parts_of_two_trainings_are_not_served_together(run, other, tmp_path):
         Pipeline.load(mixed)
 
 
+def spoil_mtl(path):
+    model = mtl.load(path)
+    columns = replace(model.columns, features="another schema")
+    mtl.save(replace(model, columns=columns), path)
+
+
+def spoil_prerank(path):
+    prerank = Prerank.load(path)
+    prerank.schema_hash = "another schema"
+    prerank.save(path)
+
+
+def spoil_policy(path):
+    policy = FusionPolicy.load(path)
+    policy.features = (*policy.features[:-1], "another")
+    policy.save(path)
+
+
 @pytest.mark.parametrize(
-    "part, file, key, message",
+    "part, spoil, message",
     [
-        ("mtl", "mtl.json", "schema", "mtl was trained on schema"),
-        ("prerank", "prerank.json", "schema_hash", "was made for schema"),
-        ("policy", "policy.json", "features", "policy reads features"),
+        ("mtl", spoil_mtl, "mtl was trained on schema"),
+        ("prerank", spoil_prerank, "was made for schema"),
+        ("policy", spoil_policy, "policy reads features"),
     ],
 )
-def test_parts_of_different_schemas_are_refused_though_the_manifest_agrees(run, tmp_path, part, file, key, message):
+def test_parts_of_different_schemas_are_refused_though_the_manifest_agrees(run, tmp_path, part, spoil, message):
     parts = {name: shutil.copytree(run / "artefact" / name, tmp_path / "parts" / name) for name in PARTS}
-    head = parts[part] / file
-    record = json.loads(head.read_text())
-    if part == "mtl":
-        from pygrade.mtl import load, save
-        from pygrade.mtl.config import Columns
-
-        model = load(parts[part])
-        columns = Columns(model.columns.dense, model.columns.ids, model.columns.vocabulary, "another schema")
-        object.__setattr__(model, "columns", columns)
-        save(model, parts[part])
-    elif part == "policy":
-        from pygrade.policy import FusionPolicy
-
-        policy = FusionPolicy.load(parts[part])
-        policy.features = (*policy.features[:-1], "another")
-        policy.save(parts[part])
-    else:
-        head.write_text(json.dumps(record | {key: "another schema"}))
+    spoil(parts[part])
     folder = tmp_path / "run"
     made = write_artefact(folder / "artefact", parts, open_artefact(run / "artefact").schema_hash, {})
     with open_store(f"lmdb:{folder / 'store'}", create=True) as store:
