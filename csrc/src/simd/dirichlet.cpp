@@ -17,6 +17,7 @@ std::int64_t samples_from(const DirichletLogProbTask& task, std::int64_t g) {
 void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end) {
   const std::int64_t tasks = task.tasks;
   Rows rows;
+  Density density;
   Samples samples;
   alignas(64) double value[most_columns * row_lanes];
   alignas(64) float column[most_columns * row_lanes];
@@ -33,11 +34,15 @@ void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t
     } else {
       evaluate<Order::log_gamma>(tasks, rows);
     }
+    load_density(rows, tasks, task.log_floor, density);
     for (std::int64_t g = 0; g < task.samples;) {
       const std::int64_t size = samples_from(task, g);
       const std::int64_t at = b * task.samples + g;
-      load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, tasks, task.log_floor, samples);
-      log_probs(rows, samples, size, tasks, value);
+      by_tasks(tasks, [&](auto known) __attribute__((always_inline)) {
+        load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, known.value, task.log_floor,
+                     samples);
+        log_probs(density, samples, size, known.value, value);
+      });
       for (std::int64_t i = 0; i < size * row_lanes; ++i) column[i] = static_cast<float>(value[i]);
       from_columns(column, size, task.log_prob + at, task.samples, count);
       g += size;
@@ -62,9 +67,12 @@ void log_prob_backward(const DirichletLogProbTask& task, std::int64_t begin, std
     for (std::int64_t g = 0; g < task.samples;) {
       const std::int64_t size = samples_from(task, g);
       const std::int64_t at = b * task.samples + g;
-      load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, tasks, task.log_floor, samples);
       to_columns(task.gradient + at, task.samples, count, size, coefficient);
-      add_scores(coefficient, samples, size, tasks, score);
+      by_tasks(tasks, [&](auto known) __attribute__((always_inline)) {
+        load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, known.value, task.log_floor,
+                     samples);
+        add_scores(coefficient, samples, size, known.value, score);
+      });
       g += size;
     }
     for (std::int64_t t = 0; t < tasks; ++t) {
@@ -130,7 +138,7 @@ void floor_rows(const FloorTask& task, std::int64_t begin, std::int64_t end) {
       to_columns(task.log_weights + r * tasks + first, tasks, count, width, columns);
       for (std::int64_t t = 0; t < width; ++t) {
         const Doubles x = load(columns + t * row_lanes);
-        total = total + exp64(select(x < floor, floor, x));
+        total = total + weight_of(raised(x, floor));
       }
     }
     const Doubles log_total = log64(total);
@@ -139,7 +147,7 @@ void floor_rows(const FloorTask& task, std::int64_t begin, std::int64_t end) {
       to_columns(task.log_weights + r * tasks + first, tasks, count, width, columns);
       for (std::int64_t t = 0; t < width; ++t) {
         const Doubles x = load(columns + t * row_lanes);
-        store(columns + t * row_lanes, select(x < floor, floor, x) - log_total);
+        store(columns + t * row_lanes, raised(x, floor) - log_total);
       }
       from_columns(columns, width, task.floored + r * tasks + first, tasks, count);
     }
@@ -158,7 +166,7 @@ void float_function(int function, const float* x, float* y, std::int64_t count) 
 void gamma(const double* x, double* y, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) {
     const GammaFunctions<double> g = gamma_functions(x[i]);
-    y[3 * i] = g.log_gamma;
+    y[3 * i] = g.stirling - log64(g.product);
     y[3 * i + 1] = g.digamma;
     y[3 * i + 2] = g.trigamma;
   }

@@ -55,8 +55,13 @@ PYGRADE_ROW_OP Doubles load(const double* p) {
   return by_part<Doubles>([p](int i) { return *reinterpret_cast<const PartInMemory*>(p + i * part_lanes); });
 }
 PYGRADE_ROW_OP Doubles load(const float* p) {
-  return by_part<Doubles>(
-      [p](int i) { return __builtin_convertvector(*reinterpret_cast<const PartOfFloats*>(p + i * part_lanes), Part); });
+  return by_part<Doubles>([p](int i) -> Part {
+#if defined(__AVX512F__)
+    return _mm512_cvtps_pd(_mm256_loadu_ps(p + i * part_lanes));  // __builtin_convertvector takes four instructions
+#else
+    return __builtin_convertvector(*reinterpret_cast<const PartOfFloats*>(p + i * part_lanes), Part);
+#endif
+  });
 }
 PYGRADE_ROW_OP void store(double* p, Doubles x) {
 #pragma GCC unroll 4
@@ -134,6 +139,11 @@ inline double sum_of(Doubles x, int count) {
   for (int l = 0; l < count; ++l) sum += lane[l];
   return sum;
 }
+
+// The larger; x where it is NaN.
+PYGRADE_ROW_OP Doubles raised(Doubles x, Doubles least) { return select(x < least, least, x); }
+// The smaller; x where it is NaN.
+PYGRADE_ROW_OP Doubles lowered(Doubles x, Doubles most) { return select(most < x, most, x); }
 
 // Values [count ≤ 8, length] at `rows`, `stride` floats apart → columns[j · 8 + row]. The last row stands in for those
 // that are missing.

@@ -19,26 +19,24 @@ struct Group {
 };
 
 // Adds the samples' clipped objective to the group's sums, and leaves their coefficients.
-inline void clipped_objective(const GrpoTask& task, std::int64_t count, Ratios& r, Group& group) {
+PYGRADE_ROW_OP void clipped_objective(const GrpoTask& task, std::int64_t count, Ratios& r, Group& group) {
   const GrpoOptions& options = task.options;
   const Doubles zero = fill(0.0), one = fill(1.0);
   const Doubles least = fill(1.0 - options.clip), most = fill(1.0 + options.clip_high);
   const Doubles low = fill(-options.log_ratio_clamp), high = fill(options.log_ratio_clamp);
   const Doubles share = fill(-1.0 / static_cast<double>(task.samples));
   for (std::int64_t i = 0; i < count * row_lanes; i += row_lanes) {
-    const Doubles difference = load(r.log_prob + i) - load(r.old + i), a = load(r.advantage + i);
-    const Doubles raised_difference = select(difference < low, low, difference);
-    const Doubles ratio = exp64(select(high < raised_difference, high, raised_difference));
-    const Doubles raised_ratio = select(ratio < least, least, ratio);
-    const Doubles free = ratio * a;
-    const Doubles clipped = select(most < raised_ratio, most, raised_ratio) * a;
-    const Mask cut = clipped < free, silent = a == zero;
-    group.objective = group.objective + select(silent, zero, select(cut, clipped, free));
-    group.outside = group.outside + select((ratio < least) | (most < ratio), one, zero);
+    const Doubles log_ratio = load(r.log_prob + i) - load(r.old + i), a = load(r.advantage + i);
+    const Doubles ratio = exp64(lowered(raised(log_ratio, low), high));
+    const Doubles free = select(a == zero, zero, ratio * a);
+    const Doubles clipped = lowered(raised(ratio, least), most) * a;
+    const Mask cut = clipped < free;
+    group.objective = group.objective + select(cut, clipped, free);
+    group.outside = group.outside + select(ratio < least, one, select(most < ratio, one, zero));
     const Doubles larger = select(group.ratio_max < ratio, ratio, group.ratio_max);
     group.ratio_max = select(ratio == ratio, larger, ratio);
-    const Mask constant = cut | silent | (high < difference) | (difference < low);
-    store(r.coefficient + i, select(constant, zero, free * share));
+    const Doubles inside = select(log_ratio < low, zero, select(high < log_ratio, zero, free * share));
+    store(r.coefficient + i, select(cut, zero, inside));
   }
 }
 
@@ -47,6 +45,7 @@ void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
   const std::int64_t chunk = chunk_samples(tasks);
   Rows rows;
   Rows reference;
+  Density density;
   Samples samples;
   ScoreSum score;
   Ratios ratios;
@@ -58,17 +57,21 @@ void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
     load_rows(task.reference + b * tasks, tasks, count, reference);
     evaluate<Order::trigamma>(tasks, rows);
     evaluate<Order::log_gamma>(tasks, reference);
+    load_density(rows, tasks, task.log_floor, density);
     clear(tasks, score);
     Group group{fill(0.0), fill(0.0), fill(0.0)};
     for (std::int64_t g = 0; g < task.samples; g += chunk) {
       const std::int64_t size = task.samples - g < chunk ? task.samples - g : chunk;
       const std::int64_t at = b * task.samples + g;
-      load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, tasks, task.log_floor, samples);
       to_columns(task.old_log_prob + at, task.samples, count, size, ratios.old);
       to_columns(task.advantages + at, task.samples, count, size, ratios.advantage);
-      log_probs(rows, samples, size, tasks, ratios.log_prob);
-      clipped_objective(task, size, ratios, group);
-      add_scores(ratios.coefficient, samples, size, tasks, score);
+      by_tasks(tasks, [&](auto known) __attribute__((always_inline)) {
+        load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, known.value, task.log_floor,
+                     samples);
+        log_probs(density, samples, size, known.value, ratios.log_prob);
+        clipped_objective(task, size, ratios, group);
+        add_scores(ratios.coefficient, samples, size, known.value, score);
+      });
     }
     const Doubles kl = row_kl(rows, reference, tasks, kl_gradient);
     const Doubles entropy = row_entropy(rows, tasks, entropy_gradient);

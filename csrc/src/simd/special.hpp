@@ -49,15 +49,13 @@ PYGRADE_ROW_OP Value log64(Value x) {
   return multiply_add(e, 6.93147180369123816490e-01, f - (half - low)) + (x - x);
 }
 
-// exp(x), x clamped to ±700; NaN stays.
+// exp(x) of |x| ≤ 700; NaN stays.
 template <class Value>
 PYGRADE_ROW_OP Value exp64(Value x) {
-  const Value low = x < -700.0 ? Value{} - 700.0 : x;
-  const Value inside = low > 700.0 ? Value{} + 700.0 : low;
   const double rounder = 0x1.8p52;
-  const Value shifted = multiply_add(inside, 1.44269504088896338700, rounder);
+  const Value shifted = multiply_add(x, 1.44269504088896338700, rounder);
   const Value n = shifted - rounder;
-  const Value r = multiply_add(n, -1.90821492927058770002e-10, multiply_add(n, -6.93147180369123816490e-01, inside));
+  const Value r = multiply_add(n, -1.90821492927058770002e-10, multiply_add(n, -6.93147180369123816490e-01, x));
   const double taylor[] = {1.0 / 479001600.0,
                            1.0 / 39916800.0,
                            1.0 / 3628800.0,
@@ -82,9 +80,10 @@ PYGRADE_ROW_OP Doubles exp64(Doubles x) {
   return by_part<Doubles>([&](int i) { return exp64(x.part[i]); });
 }
 
+// log Γ = stirling - log(product): whoever adds several of them takes one logarithm of the products'.
 template <class Value>
 struct GammaFunctions {
-  Value log_gamma, digamma, trigamma;
+  Value stirling, product, digamma, trigamma;
 };
 
 // log Γ, ψ and ψ' of x > 0 (NaN stays): x < 8 is shifted up by 8, where Stirling's series hold. The shift's factors are
@@ -128,11 +127,11 @@ PYGRADE_ROW_OP GammaFunctions<Value> gamma_functions(Value x) {
                                     -0.0333333333333333333, 0.0238095238095238095, -0.0333333333333333333,
                                     0.166666666666666667};
   const Value stirling = multiply_add(z - 0.5, log_z, 0.918938533204672742 - z);
-  const Value log_gamma = multiply_add(polynomial(w, log_gamma_series), i, stirling);
+  const Value with_series = multiply_add(polynomial(w, log_gamma_series), i, stirling);
   const Value digamma = log_z - multiply_add(polynomial(w, digamma_series), w, 0.5 * i);
   const Value trigamma = i * multiply_add(polynomial(w, trigamma_series), w, 0.5 * i + 1.0);
   const Value none{};
-  return {log_gamma - (small ? log64(product) : none), digamma - (small ? harmonic : none),
+  return {with_series, small ? product : none + 1.0, digamma - (small ? harmonic : none),
           trigamma + (small ? squares : none)};
 }
 
@@ -142,7 +141,6 @@ inline constexpr int max_tasks = 64;
 // task with the totals last: [T + 1, 8], the shape that the special functions take them in.
 struct Rows {
   alignas(64) double alpha[(max_tasks + 1) * row_lanes];
-  alignas(64) double log_gamma[(max_tasks + 1) * row_lanes];
   alignas(64) double digamma[(max_tasks + 1) * row_lanes];
   alignas(64) double trigamma[(max_tasks + 1) * row_lanes];
   alignas(64) double log_beta[row_lanes];  // Σ log Γ(α_t) - log Γ(total)
@@ -168,16 +166,30 @@ inline void load_rows(const float* concentration, std::int64_t tasks, int count,
 enum class Order { log_gamma, digamma, trigamma };  // which of the special functions, each with those before it
 
 template <Order order>
+PYGRADE_ROW_OP GammaFunctions<Part> evaluate_at(Rows& rows, std::int64_t i) {
+  const auto g = gamma_functions<Part>(*reinterpret_cast<const PartInMemory*>(rows.alpha + i));
+  if (order >= Order::digamma) *reinterpret_cast<PartInMemory*>(rows.digamma + i) = g.digamma;
+  if (order >= Order::trigamma) *reinterpret_cast<PartInMemory*>(rows.trigamma + i) = g.trigamma;
+  return g;
+}
+
+template <Order order>
 inline void evaluate(std::int64_t tasks, Rows& rows) {
-  for (std::int64_t i = 0; i < (tasks + 1) * row_lanes; i += part_lanes) {
-    const auto g = gamma_functions<Part>(*reinterpret_cast<const PartInMemory*>(rows.alpha + i));
-    *reinterpret_cast<PartInMemory*>(rows.log_gamma + i) = g.log_gamma;
-    if (order >= Order::digamma) *reinterpret_cast<PartInMemory*>(rows.digamma + i) = g.digamma;
-    if (order >= Order::trigamma) *reinterpret_cast<PartInMemory*>(rows.trigamma + i) = g.trigamma;
+  for (int lane = 0; lane < row_lanes; lane += part_lanes) {
+    const auto total = evaluate_at<order>(rows, tasks * row_lanes + lane);
+    Part sum = Part{} - total.stirling;
+    Part product = Part{} + 1.0;
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      const auto g = evaluate_at<order>(rows, t * row_lanes + lane);
+      sum += g.stirling;
+      product *= g.product;
+      if (t + 1 == tasks) product /= total.product;  // last, so that one task has exactly log B = 0
+      if (t % 4 < 3 && t + 1 < tasks) continue;
+      sum -= log64(product);  // of four: they stay in the range of a double
+      product = Part{} + 1.0;
+    }
+    *reinterpret_cast<PartInMemory*>(rows.log_beta + lane) = sum;
   }
-  Doubles sum = fill(0.0) - load(rows.log_gamma + tasks * row_lanes);
-  for (std::int64_t t = 0; t < tasks; ++t) sum = sum + load(rows.log_gamma + t * row_lanes);
-  store(rows.log_beta, sum);
 }
 
 }  // namespace
