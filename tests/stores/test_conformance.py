@@ -78,12 +78,12 @@ def test_it_is_a_dictionary(data):
 
 
 def test_a_record_ends_with_its_time(store):
-    store.put_many("user", ids(1, 2), [b"short", b"short"], ttl=0.15)
+    store.put_many("user", ids(1, 2), [b"short", b"short"], ttl=0.6)
     store.put_many("user", ids(3, 4), [b"long", b"long"], ttl=3600)
     store.put_many("user", ids(5), [b"ever"])
     assert store.get_many("user", ids(1, 3, 5)) == [b"short", b"long", b"ever"]
     store.put_many("user", ids(2), [b"kept"])  # written anew without an end
-    time.sleep(0.2)
+    time.sleep(0.7)
     assert store.get_many("user", ids(1, 2, 3, 4, 5)) == [None, b"kept", b"long", b"long", b"ever"]
     assert store.sweep() == 1
     assert store.sweep() == 0
@@ -94,9 +94,9 @@ def test_an_update_finds_nothing_where_the_time_is_over(store):
     seen = []
     store.put_many("user", ids(1), [b"old"], ttl=0.02)
     time.sleep(0.05)
-    store.update_many("user", ids(1), lambda values: seen.append(list(values)) or [b"new"], ttl=0.05)
+    store.update_many("user", ids(1), lambda values: seen.append(list(values)) or [b"new"], ttl=0.6)
     assert seen == [[None]] and store.get_many("user", ids(1)) == [b"new"]
-    time.sleep(0.1)
+    time.sleep(0.7)
     assert store.get_many("user", ids(1)) == [None]
 
 

@@ -62,7 +62,7 @@ def test_the_map_grows_under_readers_of_this_and_of_other_processes(path, small_
         while not done.is_set():
             reads.append(store.get_tables([(table, KEYS) for table in TABLES]) == [[b"v1"] * len(KEYS)] * 2)
 
-    with made(path) as store, worker("read_whole", f"lmdb:{path}", 2) as other:
+    with made(path) as store, worker("read_whole", f"lmdb:{path}", 1, 2) as other:
         threads = [threading.Thread(target=read, args=(store,)) for _ in range(2)]
         for thread in threads:
             thread.start()

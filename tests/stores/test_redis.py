@@ -51,7 +51,7 @@ def test_a_server_that_dies_while_it_is_read_fails_the_read_at_once(server):
         killer.start()
         took = elapsed(lambda: store.get_tables(ALL), match="is not reachable")
         killer.join()
-        assert 0.15 < took < 2.0
+        assert 0.15 < took < 3.0
         for act in (
             lambda: store.get_tables(ALL),
             lambda: store.put_many("user", KEYS, [b"x"] * len(KEYS)),
@@ -59,9 +59,9 @@ def test_a_server_that_dies_while_it_is_read_fails_the_read_at_once(server):
             store.versions,
             store.sweep,
             lambda: store.begin("v2"),
-            lambda: open_store(server.url()),
+            lambda: open_store(server.url(timeout=5)),
         ):
-            assert elapsed(act, match="is not reachable") < 0.2
+            assert elapsed(act, match="is not reachable") < 1.0
 
 
 def test_reads_of_many_threads_fail_together_and_recover_together(server):
@@ -117,10 +117,10 @@ def test_connections_and_scripts_are_made_anew_after_a_restart(server):
 
 
 def test_a_server_that_hangs_is_left_alone_for_a_while(server):
-    with made(server.url(timeout=0.1)) as store:
+    with made(server.url(timeout=0.5)) as store:
         server.freeze()
         first = elapsed(lambda: store.get_tables(ALL), match="does not answer")
-        assert 0.08 < first < 1.0
+        assert 0.4 < first < 3.0
         again = min(
             elapsed(lambda: store.get_tables(ALL), match="has not answered within the last 1 s") for _ in range(9)
         )
@@ -132,7 +132,7 @@ def test_a_server_that_hangs_is_left_alone_for_a_while(server):
 
 def test_a_late_answer_is_not_taken_for_the_next_one(server, monkeypatch):
     monkeypatch.setattr(module, "PAUSE", 0.0)
-    with made(server.url(timeout=0.1)) as store:
+    with made(server.url(timeout=0.5)) as store:
         store.put_many("item", KEYS[:1], [b"late"])
         server.freeze()
         elapsed(lambda: store.get_many("item", KEYS[:1]), match="does not answer")
@@ -143,18 +143,18 @@ def test_a_late_answer_is_not_taken_for_the_next_one(server, monkeypatch):
 
 def test_an_update_whose_answer_is_lost_is_not_repeated(server, monkeypatch):
     monkeypatch.setattr(module, "PAUSE", 0.0)
-    with made(server.url(timeout=0.2)) as store:
+    with made(server.url(timeout=0.5)) as store:
         calls = []
         store.update_many("user", KEYS[1:2], lambda values: values)  # the server learns the script
 
         def update(values):
             calls.append(values)
             server.freeze()  # between the read and the write
-            threading.Timer(0.3, server.thaw).start()
+            threading.Timer(1.0, server.thaw).start()
             return [b"+" + value for value in values]
 
         elapsed(lambda: store.update_many("user", KEYS[:1], update), match="does not answer")
-        time.sleep(0.3)
+        time.sleep(1.0)
         assert len(calls) == 1 and store.get_many("user", KEYS[:1]) == [b"+v1"]
 
 

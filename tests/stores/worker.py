@@ -25,12 +25,13 @@ def plus_one(tables):
     return [[b"%d" % (int(value or 0) + 1) for value in values] for values in tables]
 
 
-def read_whole(url, seconds):
-    """Read all keys of both tables for a while; print how many versions were seen, and fail where two were mixed."""
-    seen, end = set(), time.monotonic() + float(seconds)
+def read_whole(url, versions, seconds):
+    """Read all keys of both tables for at least so long and until so many versions were seen (at most a minute); print
+    how many it were, and fail where two were mixed."""
+    seen, start = set(), time.monotonic()
     with open_store(url) as store:
         ready()
-        while time.monotonic() < end:
+        while (past := time.monotonic() - start) < float(seconds) or (len(seen) < int(versions) and past < 60):
             stamps = {value for values in store.get_tables([(table, KEYS) for table in TABLES]) for value in values}
             if len(stamps) != 1:
                 sys.exit(f"one read gave {stamps}")
