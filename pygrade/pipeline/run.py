@@ -3,6 +3,7 @@
 """
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -187,13 +188,20 @@ def _publish(
     published = runner.stage("publish", make_artefact, None, [prerank, model, policy], ["artefact"])
     artefact = open_artefact(published.path / "artefact")
     fill_store(store.replace("{run}", str(runner.out)), load_models(artefact), log, features, artefact.version)
-    _write_where_new(runner.out / STORE, json.dumps({"store": store, "version": artefact.version}) + "\n")
+    _write_where_new(
+        runner.out / STORE, json.dumps({"store": without_secret(store), "version": artefact.version}) + "\n"
+    )
     target, link = Path(published.path.name) / "artefact", runner.out / "artefact"
     if not link.is_symlink() or link.readlink() != target:
         new = runner.out / ".artefact.new"
         new.unlink(missing_ok=True)
         new.symlink_to(target)
         new.replace(link)
+
+
+def without_secret(address: str) -> str:
+    """A store's address without user and password, which whoever loads the system has to give again."""
+    return re.sub(r"^(\w+://)[^@/?]*@", r"\1", address)
 
 
 def _write_where_new(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ from pygrade.data.events import EventLog
 from pygrade.logs import read_logs, validate
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import GRADE, STAGE1, STATIC, UNSHRUNK
-from pygrade.pipeline.run import run_pipeline
+from pygrade.pipeline.run import run_pipeline, without_secret
 from pygrade.progress import set_quiet
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 
@@ -125,7 +125,7 @@ def test_new_data_redoes_all(run, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pygrade.pipeline import run as module, stages
+from pygrade.pipeline import run as module
 from pygrade.pipeline.run import run_pipeline
 from tests.pipeline.world import CONFIG
 point, data, out = sys.argv[1:]
@@ -140,14 +140,6 @@ if point == "materialise":
         real(*args)
         die()
     module.materialise = materialise
-elif point == "after mtl":
-    real_stage = stages.Runner.stage
-    def stage(self, name, *args, **options):
-        done = real_stage(self, name, *args, **options)
-        if name == "mtl":
-            die()
-        return done
-    stages.Runner.stage = stage
 elif point == "store":
     module.FeatureCenter.publish = die
 run_pipeline(data, out, CONFIG, on_step=on_step)
@@ -158,7 +150,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
     data, out = f"logs:{run.parent / 'log'}", tmp_path / "run"
     expected = summary_of(run)["stages"]
     done = 0
-    for point in ("materialise", "after mtl", "stage2 6", "store"):
+    for point in ("materialise", "stage2 6", "store"):
         command = [sys.executable, "-c", KILLED, point, data, str(out)]
         killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -214,3 +206,9 @@ def test_defaults_leave_a_part_to_judge():
     config = PipelineConfig()
     assert 0 < config.train_share + config.stop_share + config.calibrate_share + config.policy_share < 1
     assert np.isclose(config.evidence_prior, 10)
+
+
+def test_the_run_keeps_no_password():
+    assert without_secret("redis://user:pw@host:1/0?prefix=a") == "redis://host:1/0?prefix=a"
+    assert without_secret("redis://host:1/0?prefix=a@b") == "redis://host:1/0?prefix=a@b"
+    assert without_secret("lmdb:{run}/store") == "lmdb:{run}/store"
