@@ -14,7 +14,7 @@ the order in time. ``event_time`` is time_ms plus the time played, the earliest 
 There is no funnel: 1 % of the long views have no click.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,7 @@ ITEM_KINDS = {
 
 _UNKNOWN = -124
 _BYTES_PER_ROW = 60  # of the log files, at least: what sizes the partitions by user
+_PARTITIONS = 64
 _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id": "float?", "music_type": "float?"}
 
 
@@ -118,8 +119,8 @@ def import_kuairand(
         item_kinds = {"duration": "dense"}
     gap = None if config.requests == "day" else config.session_gap_minutes
     requests = 0
-    for partition in sorted(spool.rows):
-        requests = _add_requests(spool.take(partition), writer, gap, config.max_rows, requests)
+    for frame in _by_users(spool, writer):
+        requests = _add_requests(frame, writer, gap, config.max_rows, requests)
     version = "27K, an excerpt" if found.excerpt else found.version
     source = EventSource(
         name=f"KuaiRand-{version}".removesuffix("-"),
@@ -145,10 +146,10 @@ def _read_logs(
     config: KuaiRandEventConfig,
     log: Callable[[str], None] | None,
 ) -> Spool:
-    """All rows of a user in one partition, so that requests can be made of them; about `writer.rows` rows in each."""
+    """All rows of a user in one partition, so that requests can be made of them."""
     polars = require("polars", "pipeline")
     size = sum(path.stat().st_size for path in found.logs)
-    partitions = max(1, size // (_BYTES_PER_ROW * writer.rows))
+    partitions = min(max(size // (_BYTES_PER_ROW * writer.rows), 1), _PARTITIONS)
     spool = Spool(writer.scratch / "users")
     keep = chosen_rows(random=config.random_rows, user_fraction=config.user_fraction)
     columns, delimiter = (EXCERPT_COLUMNS, "\t") if found.excerpt else (LOG_COLUMNS, ",")
@@ -184,6 +185,22 @@ def _read_logs(
     if not spool.rows:
         raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {found.logs[0].parent}")
     return spool
+
+
+def _by_users(spool: Spool, writer: EventWriter) -> "Iterator[pl.DataFrame]":
+    """All rows of some users at a time, about `writer.rows` of them; long partitions are divided once more."""
+    for partition in sorted(spool.rows):
+        parts = -(-spool.rows[partition] // writer.rows)
+        if parts == 1:
+            yield spool.take(partition)
+            continue
+        finer = Spool(writer.scratch / f"users{partition}")
+        for frame in spool.read(partition):
+            user = mix(frame["user_id"].to_numpy()) // np.uint64(_PARTITIONS)
+            finer.add((user % np.uint64(parts)).astype(np.int64), frame)
+        spool.drop(partition)
+        for part in sorted(finer.rows):
+            yield finer.take(part)
 
 
 def _feedback(block: Table, task: str) -> NDArray[np.int8]:

@@ -22,8 +22,9 @@ def public(rows, tmp_path_factory):
     return write_public(tmp_path_factory.mktemp("pure") / "data", rows).parent
 
 
-@pytest.mark.parametrize("limit", [500_000, 60])
-def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, limit):
+@pytest.mark.parametrize(("limit", "partitions"), [(500_000, 64), (60, 64), (60, 3)])
+def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, monkeypatch, limit, partitions):
+    monkeypatch.setattr("pygrade.data.kuairand_events._PARTITIONS", partitions)
     log = import_events(f"kuairand:{public}", tmp_path / "log", rows=limit)
     assert log.tasks == EVENTS and log.source["name"] == "KuaiRand-Pure" and log.source["licence"] == "CC BY-SA 4.0"
     wanted = {}
