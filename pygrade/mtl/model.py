@@ -15,8 +15,8 @@ from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import Columns, MtlConfig, schema_hash
 from pygrade.mtl.network import Network, table_entries
 
-BLOCK = 128
-"""Rows the network sees at a time, always. A matrix product's rounding depends on its shape, so the shape is fixed."""
+SMALL_BLOCK, BLOCK = 32, 128
+"""Rows the network sees at a time, by the request's size: a matrix product's rounding depends on its shape."""
 LEAST = 1e-6
 """Lower bound of a prediction, so that its logarithm is finite."""
 
@@ -51,8 +51,8 @@ def predict(
 
     offsets[R + 1]: the rows of each of R requests (None: all rows are one). A request's predictions have the same bits
     whatever else is in the call, whatever ran before and whatever number of threads torch is set to: each request runs
-    by itself, in blocks of 128 rows (the last one filled up with zeros), on one thread. ``calibrated=False`` leaves the
-    model's calibration out. ValueError for shapes that do not fit the model.
+    by itself, in blocks of 128 rows (32 if it has no more), the last one filled up with zeros, on one thread.
+    ``calibrated=False`` leaves the model's calibration out. ValueError for shapes that do not fit the model.
     """
     columns = model.columns
     if dense.ndim != 2 or dense.shape[1] != len(columns.dense):
@@ -74,13 +74,14 @@ def predict(
 
 def _request(model: MtlModel, dense: NDArray[np.float32], ids: NDArray[np.int64], calibrated: bool) -> Tensor:
     """Logits [n filled up to whole blocks, T] float64."""
-    rows = -(-len(dense) // BLOCK) * BLOCK
+    block = BLOCK if len(dense) > SMALL_BLOCK else SMALL_BLOCK
+    missing = -len(dense) % block
     inputs = model.module.inputs(
         torch.from_numpy(np.ascontiguousarray(dense, np.float32)),
         torch.from_numpy(table_entries(ids, model.columns, model.config.buckets)),
     )
-    inputs = functional.pad(inputs, (0, 0, 0, rows - len(dense)))
-    logits = torch.cat([model.module(block) for block in torch.split(inputs, BLOCK)]).double()
+    inputs = functional.pad(inputs, (0, 0, 0, missing))
+    logits = torch.cat([model.module(part) for part in torch.split(inputs, block)]).double()
     return model.calibration(logits) if calibrated and model.calibration is not None else logits
 
 

@@ -107,8 +107,8 @@ def _fit(
     else:
         model = _train(train, surveys["train"], window("stop"), tasks, config, columns, config.epochs, log)
         if config.refit:
-            surveys["train"].merge(surveys["stop"])
             both = window("train", "stop")
+            surveys["train"].merge(surveys["stop"])
             again = _train(both, surveys["train"], None, tasks, config, columns, model.best_epoch, log)
             model = replace(model, module=again.module)
     if "calibrate" in spans:

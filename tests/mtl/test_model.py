@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from pygrade.mtl import Columns, fit, predict
-from pygrade.mtl.model import BLOCK
+from pygrade.mtl.model import BLOCK, SMALL_BLOCK
 from pygrade.mtl.network import table_entries
 from tests.mtl.worlds import SMALL, world
 
-SIZES = (1, 500, 7, BLOCK, BLOCK + 1, 2, 0, 3 * BLOCK)
+SIZES = (1, 500, 7, SMALL_BLOCK, SMALL_BLOCK + 1, BLOCK, BLOCK + 1, 2, 0, 3 * BLOCK)
 CONFIGS = {
     "mmoe": replace(SMALL, epochs=2, calibration_fraction=0.2),
     "ple": replace(SMALL, epochs=2, network="ple", levels=2, funnel=(("a", "b"),)),
