@@ -67,10 +67,10 @@ class Twins:
                 kept.append(polars.lit(self.twin_of[request], kind).alias(name))
             elif name == "event_time":
                 kept.append(polars.col("timestamp").alias(name))
-            elif name == "position" or name.startswith(("m_", "y_")):
-                kept.append(polars.lit(None, kind).alias(name))
-            elif name != "item_id":
+            elif name in ("user_id", "timestamp", "scenario") or name.startswith("c_"):
                 kept.append(polars.col(name))
+            elif name != "item_id":
+                kept.append(polars.lit(None, kind).alias(name))
         column = polars.Series("item_id", items, polars.Int64)
         return (
             head.select(kept)
