@@ -331,7 +331,7 @@ def _pipeline(args: Pipeline) -> dict[str, Any]:
         rows = [
             [name, f"{own['seconds']:.1f} s", "done before" if own["cached"] else ""] for name, own in stages.items()
         ]
-        console.table(f"{record['data']}: {record['wall_seconds']:.1f} s", ["stage", "took", "done"], rows)
+        console.table(f"{record['wall_seconds']:.1f} s", ["stage", "took", "done"], rows)
         recall = [
             [f"recall@{own['n']}", console.interval(own["recall"]), console.interval(own["popularity_recall"])]
             for own in stages["prerank"]["recall"]

@@ -23,14 +23,15 @@ _WEIGHT_FLOOR = 1e-5  # as in training
 
 
 def policy_estimates(
-    policy: FusionPolicy, logs: Logs, propensity: ArrayLike | None = None, k: int = 10
+    policy: FusionPolicy, logs: Logs, propensity: ArrayLike | None = None, k: int = 10, shown_only: bool = False
 ) -> dict[str, OffPolicyEstimate]:
     """Every estimate of the policy's value per request that the log allows, by name.
 
     From requests with drawn weights: ``logged`` (what their pages earned), ``ips``, ``snips``, ``clipped`` and ``dr``
     of the policy as it explores. With ``propensity`` [S] of the slots, from all pages: ``position`` (items never shown
-    count as worthless) and ``position, model`` (the calibrated predictions stand in) of its served mean's first k. An
-    estimate without support says so in its ``warning``.
+    count as worthless) and ``position, model`` (the calibrated predictions stand in) of its served mean's first k;
+    with ``shown_only`` of its order of the items that were shown. An estimate without support says so in its
+    ``warning``.
     """
     found: dict[str, OffPolicyEstimate] = {}
     values = np.array(logs.task_values)
@@ -44,7 +45,7 @@ def policy_estimates(
                     alpha = policy(inputs, drawn.scenario)
                 found |= drawn_estimates(drawn, alpha.numpy())
         if propensity is not None:
-            found |= _positions(policy, logs, values, np.asarray(propensity, np.float64), k)
+            found |= _positions(policy, logs, values, np.asarray(propensity, np.float64), k, shown_only)
     return found
 
 
@@ -105,7 +106,7 @@ def _target_discount(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64
 
 
 def _positions(
-    policy: FusionPolicy, logs: Logs, values: Array, curve: NDArray[np.float64], k: int
+    policy: FusionPolicy, logs: Logs, values: Array, curve: NDArray[np.float64], k: int, shown_only: bool
 ) -> dict[str, OffPolicyEstimate]:
     logged, rewards, model = _slots(logs, values, curve)
     target = _target_discount(policy, logs, curve, k)

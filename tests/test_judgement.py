@@ -45,3 +45,16 @@ def test_a_lift_is_the_difference_of_two_estimates(logs):
     _, lifts = choose_policy({"plain": plain, "right": right}, logs, CURVE, 5)
     values = [policy_estimates(p, logs, CURVE, 5)["position, model"].value for p in (plain, right)]
     assert lifts["right"].value == pytest.approx(values[1] - values[0])
+
+
+def test_an_order_of_the_shown_alone_rests_on_no_unseen_item(logs):
+    shown = int(logs.position.max()) + 1
+    assert (~logs.shown).any()
+    flat = np.ones(shown)
+    page = policy_estimates(by_mode(1.0), logs, flat, shown, shown_only=True)["position"]
+    earned = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])
+    assert page.value == pytest.approx(earned.mean()) and page.warning is None
+    every = policy_estimates(by_mode(1.0), logs, flat, shown)["position"]
+    assert every.value < page.value and "never shown" in str(every.warning)
+    right, wrong = (policy_estimates(by_mode(s), logs, CURVE, 5, shown_only=True)["position"] for s in (1.0, -1.0))
+    assert right.value > wrong.value

@@ -16,7 +16,8 @@ from pygrade.reward import RewardConfig, estimate_propensity, propensity_curve
 
 EQUAL, PRODUCTION, STATIC, STAGE1, GRADE = "equal weights", "production", "best static", "stage 1", "GRADE"
 UNSHRUNK = "GRADE, no evidence prior"
-HISTORY = (("new", 0, 0), ("rare", 1, 9), ("known", 10, None))  # users by their events before the request: from, to
+# Users by their events before the request: from, to.
+HISTORY = (("new", 0, 0), ("rare", 1, 9), ("regular", 10, 49), ("frequent", 50, None))
 _FEW = 20  # requests of a group below which it is not judged
 
 
@@ -42,7 +43,7 @@ def judge(
     }  # fmt: skip
     slots = int(logs.position.max()) + 1
     positions = np.ones(max(slots, reward.page_size)) if curve is None else curve
-    estimates = policy_estimates(policy, logs, positions, reward.page_size)
+    estimates = policy_estimates(policy, logs, positions, reward.page_size, shown_only=True)
     found: dict[str, Any] = {
         "replay": evaluate(logs, arms, STATIC, **options).to_dict(),
         "off_policy": {name: own.to_dict() for name, own in estimates.items()},

@@ -130,7 +130,7 @@ def _judgement(found: Json) -> list[Section]:
         ),
         Section(
             "Policy: off-policy estimate",
-            "Value of a request's page under the policy, by the position-based model.",
+            "Value of a request's page when the policy orders what was shown, by the position-based model.",
             table=_table(["", "value", "effective sample", "warning"], estimates),
         ),
     ]  # fmt: skip

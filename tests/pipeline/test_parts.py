@@ -139,10 +139,11 @@ def test_judgement_tells_users_by_their_history():
     logs = logs_of(250)
     policy = FusionPolicy(PolicyConfig(), logs.tasks, logs.features, seed=1)
     found = judge(logs, policy, policy, RewardConfig(page_size=4), logs.context[:, 0])
-    assert {name: own["requests"] for name, own in found["users"].items()} == {"new": 10, "rare": 90, "known": 150}
+    sizes = {name: own["requests"] for name, own in found["users"].items()}
+    assert sizes == {"new": 10, "rare": 90, "regular": 150, "frequent": 0}
     assert "lifts" not in found["users"]["new"]  # too few to say anything
     assert set(found["users"]["rare"]["lifts"]) == {"equal weights", "stage 1", GRADE}
-    assert found["replay"]["baseline"] == STATIC and found["off_policy"]["position"]["value"] > 0
+    assert found["replay"]["baseline"] == STATIC and found["off_policy"]["position"]["warning"] is None
     assert judge(logs, policy, policy, RewardConfig(page_size=4), None)["users"] == {}
     json.dumps(found, allow_nan=False)
 
