@@ -81,7 +81,11 @@ def keys_of(table: Table, parts: Mapping[str, Ints], rows: int) -> Ints:
     return columns[0] if len(columns) == 1 else mix(*columns)
 
 
-def run_of(table: Table, feedback: Feedback) -> tuple[Ints, Run]:
+KeyedRun = tuple[Ints, Run]
+"""The keys [U], ascending, that events belong to, and the events in their order."""
+
+
+def run_of(table: Table, feedback: Feedback) -> KeyedRun:
     """The keys [U], ascending, that the events belong to, and the events in their order; events with no key are left
     out. ``feedback`` must be in order of (time, item)."""
     keys = keys_of(table, feedback.parts, len(feedback))
@@ -132,8 +136,9 @@ class Records:
         return records
 
     def all(self) -> Ints:
-        """Records [K, width] in order of the keys."""
-        return self._data[self._row]
+        """Records [K, width] in order of the keys. The array is this object's own: a later `put` may write into it."""
+        self._data, self._row = self._data[self._row], np.arange(len(self.keys))  # no second copy of a large table
+        return self._data
 
     def put(self, keys: Ints, records: Ints) -> None:
         """Writes the records of distinct, ascending keys."""
@@ -160,23 +165,31 @@ class State:
         self.schema = schema
         self.records = {name: Records(table) for name, table in schema.tables.items()}
 
+    def runs(self, feedback: Feedback) -> dict[str, KeyedRun]:
+        """The events by table and key."""
+        ordered = by_time(feedback)
+        return {name: run_of(table, ordered) for name, table in self.schema.tables.items()}
+
     def apply(self, feedback: Feedback) -> None:
         """Adds the events to the records of all tables. The result depends on the set of events alone."""
-        feedback = by_time(feedback)
-        for records in self.records.values():
-            keys, run = run_of(records.table, feedback)
+        self.apply_runs(self.runs(feedback))
+
+    def apply_runs(self, runs: Mapping[str, KeyedRun]) -> None:
+        """The same for events that are by table and key already."""
+        for name, (keys, run) in runs.items():
+            records = self.records[name]
             records.put(keys, records.table.merged(records.get(keys), run))
 
-    def read(self, name: str, keys: Ints, time: Ints, feedback: Feedback | None = None) -> View:
+    def read(self, name: str, keys: Ints, time: Ints, recent: KeyedRun | None = None) -> View:
         """What table ``name`` shows of the keys [q] at the times [q], strictly before them.
 
-        ``feedback``, in order of (time, item), are events that have not been applied; none may be older than what
-        has. Events that were applied count whatever their time.
+        ``recent`` are events of the table that have not been applied; none may be older than what has. Events that were
+        applied count whatever their time.
         """
         records = self.records[name]
-        if feedback is None:
+        if recent is None:
             return records.table.view(records.get(keys), time)
-        present, run = run_of(records.table, feedback)
+        present, run = recent
         group = np.searchsorted(present, keys)
         if len(present):
             group = np.where(present[group.clip(max=len(present) - 1)] == keys, group, -1)

@@ -9,7 +9,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from pygrade.features.aggregates import Feedback, State, by_time
+from pygrade.features.aggregates import Feedback, State
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.chunks import Chunk, Questions, feedback_of
 from pygrade.features.compute import Attributes, Raw, compute
@@ -58,9 +58,10 @@ def materialise(
             latest = int(chunk.timestamp[-1])
             recent, pending = _split(feedback_of(schema, users, items, frame), pending, latest)
             questions = Questions.of(schema, users, items, chunk)
-            views = {name: state.read(name, *asked, recent) for name, asked in questions.tables.items()}
+            runs = state.runs(recent)
+            views = {name: state.read(name, *asked, runs[name]) for name, asked in questions.tables.items()}
             raw = compute(schema, users, items, questions.answered(chunk, views))
-            state.apply(recent)
+            state.apply_runs(runs)
             inside = (chunk.timestamp >= low) & (chunk.timestamp < high)
             fitted_requests += _fit(fitter, raw, chunk, inside)
             names = _write(folder / _PARTS.format(len(parts)), schema, chunk, raw)
@@ -97,9 +98,9 @@ def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: i
 
 
 def _split(new: Feedback, pending: Feedback | None, latest: int) -> tuple[Feedback, Feedback]:
-    """What had happened before the moment, in order, and what was still to come."""
+    """What had happened before the moment, and what was still to come."""
     both = new if pending is None else pending.then(new)
-    return by_time(both.take(both.time < latest)), both.take(both.time >= latest)
+    return both.take(both.time < latest), both.take(both.time >= latest)
 
 
 def _fit(fitter: Fitter, raw: Raw, chunk: Chunk, inside: NDArray[np.bool_]) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade.features import aggregates, default_schema, leaks, materialise
+from pygrade.features import default_schema, leaks, materialise
 from pygrade.features.leaks import _materialised as by_row
 from pygrade.features.records import Table
 from tests.features.events import make_log
@@ -39,7 +39,7 @@ def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch)
 def split_after(new, pending, latest):
     """As materialisation splits feedback, with that of the very moment among what has happened."""
     both = new if pending is None else pending.then(new)
-    return aggregates.by_time(both.take(both.time <= latest)), both.take(both.time > latest)
+    return both.take(both.time <= latest), both.take(both.time > latest)
 
 
 def test_a_feature_that_sees_its_own_outcome_is_caught():

@@ -9,7 +9,18 @@ import polars as pl
 import pytest
 import safetensors.numpy
 
-from pygrade.features import Feature, FeatureSchema, FeatureSet, SchemaError, default_schema, materialise
+from pygrade.features import (
+    Feature,
+    FeatureSchema,
+    FeatureSet,
+    SchemaError,
+    State,
+    default_schema,
+    materialise,
+    state_before,
+)
+from pygrade.features.chunks import feedback_of
+from pygrade.features.compute import Attributes
 from pygrade.features.values import log1p
 from tests.features.events import make_log
 
@@ -138,10 +149,6 @@ def test_chunks_do_not_matter(log, features, tmp_path):
 
 
 def test_the_state_depends_on_the_set_of_events_alone(log, features):
-    from pygrade.features.aggregates import State
-    from pygrade.features.chunks import feedback_of
-    from pygrade.features.compute import Attributes
-
     schema = features.schema
     users = Attributes.of(schema, "user", log.users())
     items = Attributes.of(schema, "item", log.items())
@@ -150,6 +157,20 @@ def test_the_state_depends_on_the_set_of_events_alone(log, features):
     for part in np.array_split(np.arange(len(shuffled)), 13):
         state.apply(shuffled.take(part))
     for name, records in features.state().records.items():
+        assert same_bits(records.all(), state.records[name].all()), name
+
+
+def test_a_state_is_saved_and_goes_on(log, features, tmp_path):
+    schema = features.schema
+    cut = int(whole(features).timestamp[120])
+    state_before(log, schema, cut).save(tmp_path / "state.safetensors")
+    state = State.load(tmp_path / "state.safetensors", schema)
+    users = Attributes.of(schema, "user", log.users())
+    items = Attributes.of(schema, "item", log.items())
+    feedback = feedback_of(schema, users, items, log.events)
+    state.apply(feedback.take(feedback.time >= cut))
+    for name, records in features.state().records.items():
+        assert same_bits(records.keys, state.records[name].keys), name
         assert same_bits(records.all(), state.records[name].all()), name
 
 

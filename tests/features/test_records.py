@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pygrade.features.aggregates import Feedback, State, by_time
+from pygrade.features.aggregates import Feedback, State, run_of
 from pygrade.features.records import NEVER, Table
 from pygrade.features.schema import Feature, FeatureSchema
 from pygrade.features.values import NULL, SCALE, mix, to_fixed
@@ -88,7 +88,7 @@ def test_a_read_inside_a_chunk_is_what_came_before_and_what_a_server_would_see(e
     state = State(SCHEMA)
     state.apply(feedback_of(before))
     for user, time in queries:
-        recent = by_time(feedback_of(inside)) if inside else None
+        recent = state.runs(feedback_of(inside))["user"] if inside else None
         chunk = state.read("user", np.array([user]), np.array([time]), recent)
         applied = [e for e in (before if inside else []) if e[1] >= time]
         if applied or (not inside and before[-1][1] >= time):
@@ -133,8 +133,6 @@ def test_a_record_of_another_size_is_refused():
 def test_events_without_a_key_are_left_out():
     table = Table("author", ("item.author",))
     feedback = Feedback(np.arange(3), np.arange(3), {"item.author": np.array([NULL, 4, NULL])}, {}, {})
-    from pygrade.features.aggregates import run_of
-
     keys, run = run_of(table, feedback)
     assert keys.tolist() == [4] and run.time.tolist() == [1]
 
