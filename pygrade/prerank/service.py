@@ -180,11 +180,11 @@ class Prerank:
                 f"{path} is {record.get('format')!r} version {record.get('format_version')!r}; "
                 f"this pygrade reads {FORMAT} version {FORMAT_VERSION}"
             )
+        if schema_hash is not None and record.get("schema_hash") != schema_hash:
+            raise SchemaError(f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}")
         stated = record.pop("record_sha256", None)
         if stated != hashlib.sha256(to_json(record)).hexdigest():
             raise ArtefactError(f"{path} was changed after it was saved, or is corrupt: its checksum disagrees")
-        if schema_hash is not None and record.get("schema_hash") != schema_hash:
-            raise SchemaError(f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}")
         for name in ("prerank.safetensors", "items.faiss"):
             if not (folder / name).is_file():
                 raise ArtefactError(f"{folder / name} does not exist; {path} beside it names its content")
