@@ -96,20 +96,23 @@ def _slots(logs: Logs, values: Array, curve: NDArray[np.float64]) -> tuple[Array
     return logged, rewards, offpolicy_pages.scaled_model(logs.predictions @ values, rewards, logged)
 
 
-def _target_discount(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64], k: int) -> Array:
+def _target_discount(
+    policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64], k: int, shown_only: bool = False
+) -> Array:
     inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
     scores = ops.fuse_scores(
         torch.from_numpy(logs.predictions), policy.serve(inputs, logs.scenario), offsets=torch.from_numpy(logs.offsets),
         **policy.config.formula,
     )  # fmt: skip
-    return offpolicy_pages.slot_discount(ranks(np.asarray(scores), logs.offsets), curve[:k])
+    rank = ranks(np.asarray(scores), logs.offsets, logs.shown if shown_only else None)
+    return offpolicy_pages.slot_discount(np.where(logs.shown, rank, -1) if shown_only else rank, curve[:k])
 
 
 def _positions(
     policy: FusionPolicy, logs: Logs, values: Array, curve: NDArray[np.float64], k: int, shown_only: bool
 ) -> dict[str, OffPolicyEstimate]:
     logged, rewards, model = _slots(logs, values, curve)
-    target = _target_discount(policy, logs, curve, k)
+    target = _target_discount(policy, logs, curve, k, shown_only)
     options: dict[str, Any] = {"users": logs.user_id}
     return {
         "position": offpolicy_pages.estimate(rewards, logged, target, logs.offsets, **options),
