@@ -54,7 +54,7 @@ class PrerankConfig:
     """Positives in the buffer that mixes the stream."""
     epochs: int = 30
     """Most passes over the positives."""
-    patience: int = 4
+    patience: int = 6
     """Passes without a better recall on the validation batches after which training stops."""
     recall_at: int = 100
     """Length of the lists whose recall decides when to stop."""
