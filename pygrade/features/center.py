@@ -126,7 +126,7 @@ class FeatureCenter:
                 merged = []
                 for (name, (_, run)), values in zip(runs.items(), stored, strict=True):
                     table = self.schema.tables[name]
-                    merged.append(table.encode(table.merged(table.decode(values), run)))
+                    merged.append(table.encode(table.merged(_decoded(table, values), run)))
                 return merged
 
             self.store.update_tables([(self._names[name], keys) for name, (keys, _) in runs.items()], merge, self.ttl)
@@ -139,7 +139,8 @@ class FeatureCenter:
     def _feedback(self, frame: Any) -> Feedback:
         for _ in range(_TRIES):
             version, known = self._recall(frame["user_id"].to_numpy(), frame["item_id"].to_numpy())
-            if self._learn(version, known):
+            (meta,) = self.store.get_many(META, _META_KEY)  # who only writes would not see another version otherwise
+            if self._is_current(meta, version) and self._learn(version, known):
                 return feedback_of(self.schema, known["user"], known["item"], frame)
         raise StoreError(f"{self.store.url}: the current version changed {_TRIES} times during one update")
 

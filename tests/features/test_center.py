@@ -23,7 +23,7 @@ from pygrade.features import (
     replay,
     state_before,
 )
-from pygrade.stores import MissingVersionError, StoreError, StoreUnreachableError, open_store, record
+from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, StoreUnreachableError, open_store, record
 from tests.features.events import make_log
 
 ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
@@ -282,9 +282,11 @@ def test_damaged_records_are_no_features(log, features, memory_center):
     store.put_many(f"user.{schema.hash}", np.array([user]), [b"short"])
     memory_center.read(user, [5], {}, 0)
     assert memory_center.counters.store_errors == memory_center.counters.defaults == 1
+    with pytest.raises(StoreCorruptError, match="a record of table 'user' has 5 bytes"):
+        memory_center.update(log.events.filter(pl.col("user_id") == user))
     store.put_many("meta", np.zeros(1, np.int64), [b"{"])
     memory_center.read(user, [5], {}, 0)
-    assert memory_center.counters.store_errors == 2
+    assert memory_center.counters.store_errors == 3
     with pytest.raises(StoreError, match="damaged"):
         memory_center.update(log.events[:3])
 
@@ -364,6 +366,28 @@ def test_readers_see_one_version_of_attributes_and_histories(log, features, stor
 
 def restated(log, schema):
     return state_before(log, schema, 2**62)
+
+
+def test_feedback_goes_to_the_categories_of_the_version_that_is_current(log, features, memory_center):
+    """A process that only writes sees that another one has published."""
+    schema, store = features.schema, memory_center.store
+    item = log.items().row(0, named=True)
+    event = {"user_id": [1], "item_id": [item["item_id"]], "event_time": [1_800_000_000_000], "y_click": [1.0],
+             "y_order": [0.0], "m_play": [3.0]}  # fmt: skip
+    memory_center.update(event)
+    moved = log.items().with_columns(pl.lit(777).alias("author"))
+    other = FeatureCenter(schema, features.fitted, store)
+    other.publish(State(schema), log.users(), moved, "moved")
+    memory_center.update(event)
+    table = schema.tables["author"]
+    (record,) = table.decode(store.get_many("author." + schema.hash, np.array([777])))
+    assert record[table.columns["count"]] == 1
+    assert store.get_many("author." + schema.hash, np.array([item["author"]])) == [None]
+    changed = dataclasses.replace(schema, utc_offset_hours=8.0)
+    newer = FeatureCenter(changed, dataclasses.replace(features.fitted, schema=changed), store)
+    newer.publish(State(changed), log.users(), log.items(), "newer")
+    with pytest.raises(SchemaError, match="version 'newer' was published for schema"):
+        memory_center.update(event)
 
 
 def test_only_as_many_old_versions_stay_as_asked_for(log, features, memory_center):
