@@ -50,7 +50,7 @@ def measure(requests: int, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=60_000)
+    parser.add_argument("--requests", type=int, default=40_000)
     parser.add_argument("--out", type=Path, default=Path("bench/results/pipeline-memory.json"))
     options = parser.parse_args()
     runs = {}

@@ -50,31 +50,27 @@ class Twins:
             if not chosen:
                 yield frame
                 continue
-            number = polars.Int32
-            parts = [frame.with_columns(frame["request_id"].rle_id().cast(number).alias("place"))]
-            parts += [self._twin(heads[row]).with_columns(polars.lit(row, number).alias("place")) for row in chosen]
-            yield polars.concat(parts).sort("place", maintain_order=True).drop("place")
+            place = frame["request_id"].rle_id().cast(polars.Int64).alias("place")
+            both = [frame.with_columns(place), self._twins(heads, np.array(chosen))]
+            yield polars.concat(both).sort("place", maintain_order=True).drop("place")
 
-    def _twin(self, head: "pl.DataFrame") -> "pl.DataFrame":
-        """The rows of one request's twin: what belongs to a row is null, what belongs to the request as in ``head``."""
+    def _twins(self, heads: "pl.DataFrame", chosen: NDArray[np.int64]) -> "pl.DataFrame":
+        """The rows of the twins of the requests at ``chosen``, with their places: what belongs to a row is null."""
         polars = require("polars", "pipeline")
-        request = int(head["request_id"][0])
-        items = self.candidates[request]
-        kept: list[Any] = []
-        for name in head.columns:
-            kind = head.schema[name]
+        requests = heads["request_id"].to_numpy()[chosen].tolist()
+        items = [self.candidates[request] for request in requests]
+        sizes = [len(row) for row in items]
+        frame = heads[np.repeat(chosen, sizes)]
+        columns: list[Any] = []
+        for name, kind in frame.schema.items():
             if name == "request_id":
-                kept.append(polars.lit(self.twin_of[request], kind).alias(name))
+                columns.append(polars.Series(name, np.repeat([self.twin_of[request] for request in requests], sizes)))
+            elif name == "item_id":
+                columns.append(polars.Series(name, np.concatenate(items)))
             elif name == "event_time":
-                kept.append(polars.col("timestamp").alias(name))
+                columns.append(polars.col("timestamp").alias(name))
             elif name in ("user_id", "timestamp", "scenario") or name.startswith("c_"):
-                kept.append(polars.col(name))
-            elif name != "item_id":
-                kept.append(polars.lit(None, kind).alias(name))
-        column = polars.Series("item_id", items, polars.Int64)
-        return (
-            head.select(kept)
-            .select(polars.all().repeat_by(len(items)).explode())
-            .with_columns(column)
-            .select(head.columns)
-        )
+                columns.append(polars.col(name))
+            else:
+                columns.append(polars.lit(None, kind).alias(name))
+        return frame.select(columns).with_columns(polars.Series("place", np.repeat(chosen, sizes)))
