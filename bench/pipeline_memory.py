@@ -1,6 +1,6 @@
 """Peak memory of the whole pipeline on a synthetic log and on one of 4× the rows by the same users and items.
 
-    python -m bench.pipeline_memory [--requests N] [--out bench/results/pipeline-memory.json]
+    python -m bench.pipeline_memory [--requests N] [--out bench/results/pipeline_memory.json]
 
 What a pipeline holds follows its users and items, its models, and the buffers and samples that its options bound; the
 length of the log should not show. Each run is a process of its own; the peak is its ru_maxrss.
@@ -51,7 +51,7 @@ def measure(requests: int, folder: Path) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=40_000)
-    parser.add_argument("--out", type=Path, default=Path("bench/results/pipeline-memory.json"))
+    parser.add_argument("--out", type=Path, default=Path("bench/results/pipeline_memory.json"))
     options = parser.parse_args()
     runs = {}
     for times in (1, 4):
