@@ -308,6 +308,8 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
     (page,) = describe_pages(served.page, [title], system.models.policy.static_weights.numpy())
     if served.degraded:
         page["why"] = "the store failed: default features, static weights"
+    elif served.history == 0:
+        page["why"] = f"no event of this user is known: default features; {page['why']}"
     if args.log is not None:
         write_logs(served.page.log_rows(), args.log)
     if not args.json:

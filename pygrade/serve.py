@@ -27,6 +27,7 @@ from pygrade.stores import Store, StoreError, open_store
 
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
 STORE = "store.json"  # in the run: which store was filled
+EVIDENCE = "user_count"  # the feature that tells how much is known of a user, where the schema has it
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Served:
     predictions: NDArray[np.float32]  # [n, T]
     seconds: dict[str, float]  # by step, see STEPS
     degraded: bool  # the store failed: features are defaults, weights the static ones
+    history: float  # events of the user that are known; NaN where the schema has no `EVIDENCE`
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Pipeline:
         self.models, self.store, self.version = models, store, version
         self.center = FeatureCenter(models.schema, models.fitted, store)
         self.ranker = BlendedRanker(models.policy, seed, impute=True)
+        names = models.schema.request_features
+        self._evidence = names.index(EVIDENCE) if EVIDENCE in names else None
         self._lock = Lock()
         self._degraded = 0
 
@@ -162,7 +166,10 @@ class Pipeline:
         with self._lock:
             self._degraded += lost
         places = page.indices[0][page.indices[0] >= 0]
-        return Served(items[places], page.values[0, : len(places)], page, batch, predictions, clock.seconds, lost)
+        history = float(batch.request_dense[0, self._evidence]) if self._evidence is not None else float("nan")
+        return Served(
+            items[places], page.values[0, : len(places)], page, batch, predictions, clock.seconds, lost, history
+        )
 
     def update(self, events: Any) -> int:
         """Feedback events for the features of later requests, see `FeatureCenter.update`."""

@@ -29,13 +29,12 @@ from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
 from pygrade.progress import say
 from pygrade.report import write_text
-from pygrade.serve import STORE, Models, load_models
+from pygrade.serve import EVIDENCE, STORE, Models, load_models
 from pygrade.stores import open_store
 from pygrade.train import TrainConfig, train
 
 OnStep = Callable[[str, int], None]
 DEFAULT_STORE = "lmdb:{run}/store"
-EVIDENCE = "user_count"  # the feature that tells how much is known of a user, where the schema has it
 
 
 def run_pipeline(

@@ -166,7 +166,7 @@ def test_the_commands(run, tmp_path, capsys):
     assert found["counters"]["requests"] == 3 and not found["degraded"]
     assert cli.main(["rank", "--run", str(mine), "--user", "a name", "--context", "c_hour", "3"]) == 0
     out = capsys.readouterr().out
-    assert "Where the time goes" in out and "prerank" in out
+    assert "Where the time goes" in out and "prerank" in out and "no event of this user is known" in out
     assert cli.main(["serve-check", "--run", str(mine), "--requests", "3", "--candidates", "20"]) == 0
     assert "3 of 3 pages are equal bit for bit" in capsys.readouterr().out
     for arguments, message in (

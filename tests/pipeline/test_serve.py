@@ -88,9 +88,10 @@ def test_an_unknown_user_gets_a_page_of_the_scenarios_weights(system):
     served = system.rank(10**12, k=5, candidates=40, scenario="feed", timestamp=NOW)
     assert len(served.items) == 5 and not served.degraded
     policy = system.models.policy
-    assert policy.config.evidence_prior > 0
+    assert policy.config.evidence_prior > 0 and served.history == 0
     assert np.allclose(served.page.weights[0], policy.fallback_weights("feed").numpy(), atol=1e-6)
     known = system.rank(3, k=5, candidates=40, scenario="feed", timestamp=NOW)
+    assert known.history > 0
     assert not np.allclose(known.page.weights[0], policy.fallback_weights("feed").numpy(), atol=1e-6)
     unknown = system.rank(3, k=5, item_ids=np.array([10**12, 10**12 + 1]), timestamp=NOW)
     assert sorted(unknown.items.tolist()) == [10**12, 10**12 + 1]
