@@ -122,6 +122,8 @@ class Fitter:
         self._count = {name: np.zeros(width) for name, width in widths.items()}
         self._mean = {name: np.zeros(width) for name, width in widths.items()}
         self._square = {name: np.zeros(width) for name, width in widths.items()}
+        self._rows = dict.fromkeys((*DENSE, *IDS), 0)
+        self._known: dict[str, int] = {}
         named = [f for name in IDS for f in schema.group(name) if f.kind != "hashed"]
         self._codes = {f.name: np.zeros(0, np.int64) for f in named}
         self._seen = {f.name: np.zeros(0, np.int64) for f in named}
@@ -130,6 +132,7 @@ class Fitter:
         """Rows [q, D] of one of the dense arrays."""
         if not len(values):
             return
+        self._rows[name] += len(values)
         exact = values.astype(np.float64)
         known = ~np.isnan(exact)
         count = known.sum(0).astype(np.float64)
@@ -143,10 +146,13 @@ class Fitter:
 
     def add_codes(self, name: str, codes: NDArray[np.int64]) -> None:
         """Raw codes [q, F] of request_ids or item_ids."""
+        self._rows[name] += len(codes)
         at = 0
         for feature in self.schema.group(name):
             columns = codes[:, at : at + len(feature.columns)]
             at += len(feature.columns)
+            known = int((columns[:, 0] != NULL).sum())
+            self._known[feature.name] = self._known.get(feature.name, 0) + known
             if feature.kind == "hashed":
                 continue
             found, count = np.unique(columns[columns != NULL], return_counts=True)
@@ -155,6 +161,24 @@ class Fitter:
             seen = np.zeros(len(self._codes[feature.name]), np.int64)
             np.add.at(seen, place, np.concatenate([self._seen[feature.name], count]))
             self._seen[feature.name] = seen
+
+    def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
+        """Of each feature its name, array, kind and the share of values that are known; of numbers mean and std, of ids
+        the size of the vocabulary."""
+        found = []
+        for name in (*DENSE, *IDS):
+            for place, feature in enumerate(self.schema.group(name)):
+                record: dict[str, Any] = {"feature": feature.name, "array": name, "kind": feature.kind}
+                rows = max(self._rows[name], 1)
+                if name in DENSE:
+                    spread = (self._square[name][place] / max(self._count[name][place], 1.0)) ** 0.5
+                    record |= {"known": float(self._count[name][place]) / rows, "std": float(spread)}
+                    record["mean"] = float(self._mean[name][place])
+                else:
+                    record["known"] = self._known.get(feature.name, 0) / rows
+                    record["values"] = feature.buckets or len(fitted.vocabularies[feature.name])
+                found.append(record)
+        return found
 
     def finish(self) -> Fitted:
         """What was learnt. The most frequent ``max_size`` values with ``min_count`` make a vocabulary."""

@@ -77,10 +77,16 @@ def materialise(
             raise SchemaError(f"no request of the log lies in the training window {window}")
         if pending is not None:
             state.apply(pending)
-        fitter.finish().save(folder / "fitted.safetensors")
+        fitted = fitter.finish()
+        fitted.save(folder / "fitted.safetensors")
+        summary = fitter.summary(fitted)
+        if log:
+            _say_what_tells_nothing(summary, log)
         state.save(folder / "state.safetensors")
         schema.save(folder / "schema.json")
-        (folder / "index.json").write_text(json.dumps({"schema": schema.hash, "window": window, "parts": parts}))
+        (folder / "index.json").write_text(
+            json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
+        )
     return FeatureSet.open(out)
 
 
@@ -113,6 +119,14 @@ def _fit(fitter: Fitter, raw: Raw, chunk: Chunk, inside: NDArray[np.bool_]) -> i
     return int(inside.sum())
 
 
+def _say_what_tells_nothing(summary: list[dict[str, Any]], log: Callable[[str], None]) -> None:
+    unknown = [record["feature"] for record in summary if not record["known"]]
+    constant = [r["feature"] for r in summary if r["known"] and not r.get("std", r.get("values", 2) - 1)]
+    for names, what in ((unknown, "never known"), (constant, "of one value")):
+        if names:
+            log(f"features: {what} in the training window: {', '.join(names)}")
+
+
 def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[str]:
     """Writes one part; the names that its scenarios are numbered by."""
     tensors = {name: getattr(chunk, name) for name in _OF_CHUNK} | {name: getattr(raw, name) for name in _OF_RAW}
@@ -134,6 +148,8 @@ class FeatureSet:
         self.fitted = fitted
         self.window: tuple[int, int] | None = tuple(index["window"]) if index["window"] else None
         self._parts: list[dict[str, Any]] = index["parts"]
+        self.summary: list[dict[str, Any]] = index["summary"]
+        """Of each feature the share of values that are known in the training window, and how they spread."""
 
     @classmethod
     def open(cls, path: str | Path) -> "FeatureSet":

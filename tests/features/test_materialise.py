@@ -174,6 +174,29 @@ def test_a_state_is_saved_and_goes_on(log, features, tmp_path):
         assert same_bits(records.all(), state.records[name].all()), name
 
 
+def test_the_summary_says_what_is_known_and_what_tells_nothing(log, features, tmp_path):
+    found = {record["feature"]: record for record in features.summary}
+    batch = whole(features)
+    assert set(found) == {f.name for f in features.schema.features if f.kind != "sequence"}
+    for name in ("user_recency", "item_price", "user_by_author_count"):
+        values = batch.column(name).astype(np.float64)
+        assert found[name]["known"] == pytest.approx(np.isfinite(values).mean())
+        assert found[name]["mean"] == pytest.approx(np.nanmean(values)) and found[name]["std"] == pytest.approx(
+            np.nanstd(values)
+        )
+    assert 0 < found["user_recency"]["known"] < 1
+    assert found["item_author"]["known"] == pytest.approx((batch.column("item_author") > 0).mean())
+    assert found["item_brand"]["values"] == 3
+    dull = dataclasses.replace(
+        log, events=log.events.with_columns(pl.lit(0.5).alias("c_battery"), pl.lit(None, pl.String).alias("c_device"))
+    )
+    said = []
+    materialise(dull, features.schema, tmp_path / "dull", log=said.append)
+    (never,) = [line for line in said if "never known" in line]
+    (one,) = [line for line in said if "of one value" in line]
+    assert "c_device" in never and "c_battery" in one and "user_count" not in never + one
+
+
 def test_only_the_window_is_learnt_from(log, features, tmp_path):
     times = whole(features).timestamp
     window = (int(times[60]), int(times[200]))
