@@ -320,6 +320,7 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
         "version": system.version,
         "pages": [page],
         "times": times,
+        "history": served.history,
         "degraded": served.degraded,
         "counters": counters,
     }

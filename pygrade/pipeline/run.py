@@ -71,7 +71,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     path = Path(data.partition(":")[2])
     if not path.exists():
         raise FileNotFoundError(f"data is {data!r}, and {path} does not exist; want SCHEME:PATH")
-    files = content_hash(path, runner.out / ".hashes.json")
+    files = content_hash(path, runner.out / ".hashes.json", without=runner.out)
 
     def make_events(out: Path) -> dict[str, Any]:
         log = import_events(data, out / "log", source, say)

@@ -155,8 +155,8 @@ def code_hash(modules: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def content_hash(path: Path, memory: Path) -> str:
-    """Hash of a file, or of all files below a directory, with their names there.
+def content_hash(path: Path, memory: Path, without: Path | None = None) -> str:
+    """Hash of a file, or of all files below a directory but for those below ``without``, with their names there.
 
     A file is read again only when its size or time of change is new; ``memory``, a JSON file, keeps the rest.
     """
@@ -167,6 +167,8 @@ def content_hash(path: Path, memory: Path) -> str:
     except (OSError, ValueError):
         known = {}
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if without is not None:
+        files = [file for file in files if not file.resolve().is_relative_to(without.resolve())]
     digest, fresh = hashlib.sha256(), dict(known)
     for file in files:
         status = file.stat()

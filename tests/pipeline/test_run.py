@@ -141,7 +141,8 @@ if point == "materialise":
         die()
     module.materialise = materialise
 elif point == "store":
-    module.FeatureCenter.publish = die
+    from pygrade.stores import LmdbStore
+    LmdbStore.switch = die
 run_pipeline(data, out, CONFIG, on_step=on_step)
 """
 

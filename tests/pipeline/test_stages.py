@@ -142,6 +142,10 @@ def test_content_hash_follows_content_and_names(tmp_path):
     changed = content_hash(data, memory)
     (data / "a").rename(data / "b")
     assert len({before, changed, content_hash(data, memory)}) == 3
+    now = content_hash(data, memory)
+    (data / "run").mkdir()
+    (data / "run" / "c").write_text("3")
+    assert content_hash(data, memory, without=data / "run") == now != content_hash(data, memory)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         content_hash(tmp_path / "nothing", memory)
 
