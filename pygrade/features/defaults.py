@@ -13,16 +13,17 @@ WINDOW_HOURS = 24.0
 CROSSED_TASKS = 3
 
 
-def default_schema(event_log: RawEvents, utc_offset_hours: float = 0.0) -> FeatureSchema:
+def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) -> FeatureSchema:
     """Features for a log of raw events, from its columns and the kinds that its ``source`` states of them.
 
     Of the request: hour, weekend, context columns, user attributes, the user's counts (``user_count``: shown rows so
     far, the evidence), rates of every task, means of every measure, recency, counts and rates of the latest day, and
     his last 20 items with the first task. Of the item: id, attributes, age, counts, rates, recency; the same of its
     categories (the source's ``category`` and the first hashed attribute). Crossed: the user's counts and rates of those
-    categories, shrunk to his own rates.
+    categories, shrunk to his own rates. ``utc_offset_hours``: of the users' clocks; None: as the source states.
     """
     source: dict[str, Any] = getattr(event_log, "source", {})
+    offset = float(source.get("utc_offset_hours", 0.0)) if utc_offset_hours is None else utc_offset_hours
     events = {name: kind_of(dtype) for name, dtype in event_log.scan().collect_schema().items()}
     frames = {"user": event_log.users(), "item": event_log.items()}
     dtypes: dict[str, str] = {}
@@ -36,7 +37,7 @@ def default_schema(event_log: RawEvents, utc_offset_hours: float = 0.0) -> Featu
         features += _attributes(entity, dtypes, source.get(f"{entity}s", {}))
     features += _user(event_log.tasks, measures)
     features += _item(event_log.tasks, measures, categories)
-    return FeatureSchema.of(features, event_log, utc_offset_hours)
+    return FeatureSchema.of(features, event_log, offset)
 
 
 def _context(events: dict[str, str], kinds: dict[str, str]) -> Iterator[Feature]:

@@ -56,6 +56,7 @@ def test_a_default_schema_takes_what_a_data_set_offers(kuairand):
     assert kinds["item_author_id"] == ("hashed", "none") and kinds["item_tags"] == ("list", "none")
     assert kinds["item_upload_time"] == ("dense", "age") and kinds["user_fans_user_num"] == ("dense", "log1p")
     assert kinds["user_active_degree"][0] == "categorical" and kinds["scenario"][0] == "categorical"
+    assert schema.utc_offset_hours == 8.0 and default_schema(kuairand, -3.5).utc_offset_hours == -3.5
 
 
 def data_set(name, folder):
