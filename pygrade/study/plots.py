@@ -62,7 +62,9 @@ def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base:
     return to_png(figure)
 
 
-def front(across: str, up: str, arms: Mapping[str, tuple[Interval, Interval]], wanted: Mapping[str, float]) -> bytes:
+def front(
+    title: str, across: str, up: str, arms: Mapping[str, tuple[Interval, Interval]], wanted: Mapping[str, float]
+) -> bytes:
     """Two lifts of each arm with their intervals; a dashed line where a guard wanted the first to be."""
     figure, axes = new_figure(1, 1, (7.6, 3.8))
     axis = axes[0]
@@ -76,6 +78,7 @@ def front(across: str, up: str, arms: Mapping[str, tuple[Interval, Interval]], w
             axis.axvline(wanted[name], color=colour, linewidth=1, linestyle="--")
     axis.set_xlabel(across)
     axis.set_ylabel(up)
+    axis.set_title(title)
     axis.margins(0.12)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", labelcolor=INK)
     return to_png(figure)
@@ -92,4 +95,5 @@ def lines(title: str, across: str, up: str, single: Sequence[Sequence[float]]) -
     axes[0].set_xlabel(across)
     axes[0].set_ylabel(up)
     axes[0].set_title(title)
+    axes[0].locator_params(axis="x", integer=True)
     return to_png(figure)

@@ -63,7 +63,8 @@ def _is_number(cell: str) -> bool:
 
 
 def _head(record: Mapping[str, Any], results: Results) -> str:
-    worlds = sorted({unit["world"] for unit in results.units})
+    worlds = {unit["world"] for unit in results.units if unit["regime"] != "estimates"}
+    further = {unit["world"] for unit in results.units} - worlds
     text = [
         "# What the learning achieves",
         "Written by `pygrade reproduce`; do not edit. [PROTOCOL.md](PROTOCOL.md) says what was run and how it is "
@@ -74,11 +75,12 @@ def _head(record: Mapping[str, Any], results: Results) -> str:
                     "its numbers judge nothing.**")  # fmt: skip
     elif not record["judging"]:
         text.append("**Worlds or constants of your own: these numbers are not the protocol's.**")
+    also = f"; the off-policy estimates also {min(further)} to {max(further)}" if worlds and further else ""
     text.append(
-        f"Worlds {', '.join(map(str, worlds))}. Numbers are closed-form expectations on requests of users that are not "
-        "in the log; lifts are paired on each world, training seeds are averaged within a world, and ± is half of the "
-        "95 % t-interval over the worlds."
-        if worlds
+        f"Worlds {', '.join(map(str, sorted(worlds or further)))}{also}. Numbers are closed-form expectations on "
+        "requests of users that are not in the log; lifts are paired on each world, training seeds are averaged within "
+        "a world, and ± is half of the 95 % t-interval over the worlds."
+        if results.units
         else "Nothing but the tuning ran."
     )
     return "\n\n".join(text)
@@ -269,7 +271,7 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
             if results.has(name, arm, "static") and arm != "static"
         }
         for name, regime in settings.regimes.items()
-        if results.has(name, "grade", "static") and name != "guard"
+        if results.has(name, "grade", "static") and name not in ("guard", "drift")
     }
     if len(panels) > 1:
         runs = Counter(name for rows in panels.values() for name in rows)  # what ran once has nothing to compare
@@ -292,6 +294,7 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
     guarded = [arm for arm in ("stage1", "grade", *GUARDED) if results.has("guard", arm, "production")]
     if set(guarded) & set(GUARDED):
         drawn["guard"] = front(
+            "What a guard on carts gives and costs",
             "carts, % over production (dashed: what its guard wants)", "value, % over production",
             {_title(settings, arm): (results.lift("guard", arm, "production", "cart", "events"),
                                      results.lift("guard", arm, "production")) for arm in guarded},
