@@ -16,9 +16,9 @@ recency        log(1 + hours) since the last (positive) event of ``key``; NaN wh
 =============  =====================================================================================================
 
 ``key`` names what events are counted over: ``user_id``, ``item_id``, ``scenario``, ``user.NAME`` and ``item.NAME`` for
-attributes, or several of them. ``window_hours`` limits counts and rates to the latest hours, in 8 whole steps: the
-current step and the 7 before it. ``source`` of counts, rates and recencies: nothing (every shown row), ``y_TASK``,
-``m_MEASURE`` or ``log1p(m_MEASURE)``.
+attributes (of a list its first element, of a float x its octave ⌊log2(1 + x)⌋), or several of them. ``window_hours``
+limits counts and rates to the latest hours, in 8 whole steps: the current step and the 7 before it. ``source`` of
+counts, rates and recencies: nothing (every shown row), ``y_TASK``, ``m_MEASURE`` or ``log1p(m_MEASURE)``.
 """
 
 import hashlib

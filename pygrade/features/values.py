@@ -89,8 +89,15 @@ def kind_of(dtype: Any) -> str:
 
 
 def codes_of(column: Any) -> NDArray[np.int64]:
-    """Codes [n] of a polars column of whole numbers (the number itself) or texts (`code_of`); NULL where it is null."""
+    """Codes [n] of a polars column; NULL where it is null.
+
+    Of a whole number the number itself, of a text `code_of`, of another number x its octave: ±⌊log2(1 + |x|)⌋.
+    """
     pl = require("polars", "pipeline")
+    if kind_of(column.dtype) == "float":
+        numbers = floats_of(column)
+        octave = np.copysign(np.frexp(1.0 + np.abs(numbers))[1] - 1, numbers)
+        return np.where(np.isfinite(numbers), np.nan_to_num(octave), NULL).astype(np.int64)
     if kind_of(column.dtype) == "str":
         column = column.cast(pl.String)
         names = column.drop_nulls().unique()

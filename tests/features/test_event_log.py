@@ -74,7 +74,8 @@ def data_set(name, folder):
 @pytest.mark.parametrize("name", ["kuairand", "recflow", "ebnerd", "logs"])
 def test_every_data_set_has_features_without_leaks_and_without_skew(name, kuairand, tmp_path):
     log = kuairand if name == "kuairand" else data_set(name, tmp_path)
-    schema = default_schema(log, utc_offset_hours=8.0)
+    schema = default_schema(log)
+    assert schema.utc_offset_hours == log.source.get("utc_offset_hours", 0.0)
     assert FeatureSchema.from_json(schema.to_json()) == schema
     assert leaks(log, schema, cuts=2) == []
     features = materialise(log, schema, tmp_path / "features")

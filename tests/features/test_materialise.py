@@ -345,11 +345,13 @@ def test_a_schema_of_ones_own(log, tmp_path):
         Feature("viewed", "user", "sequence", length=5),
         Feature("ordered", "user", "sequence", "y_order", length=3),
         Feature("city", "user", "hashed", "city", buckets=8),
+        Feature("price_rate", "item", "rate", "y_click", ("item.price",)),
         Feature("first_tag_clicks", "item", "count", "y_click", ("item.tags",)),
     )
     schema = FeatureSchema.of(own, log)
     assert schema.dtypes == {
-        "users.level": "int", "users.city": "str", "items.brand": "str", "items.tags": "list[str]"
+        "users.level": "int", "users.city": "str", "items.brand": "str", "items.tags": "list[str]",
+        "items.price": "float",
     }  # fmt: skip
     batch = whole(materialise(log, schema, tmp_path / "own", rows=100))
     assert batch.sequences.shape == (300, 8)
@@ -357,6 +359,8 @@ def test_a_schema_of_ones_own(log, tmp_path):
     tag = {row["item_id"]: row["tags"][0] if row["tags"] else None for row in log.items().rows(named=True)}
     levels = pl.col("user_id").replace_strict(level, default=None, return_dtype=pl.Int64)
     tags = pl.col("item_id").replace_strict(tag, default=None, return_dtype=pl.String)
+    octave = {row["item_id"]: math.floor(math.log2(1 + row["price"])) for row in log.items().rows(named=True)}
+    octaves = pl.col("item_id").replace_strict(octave, default=None, return_dtype=pl.Int64)
     request, both = batch.row_request, 0
     for at in range(200, len(log.events), 37):
         row, r = log.events.row(at, named=True), request[at]
@@ -377,6 +381,8 @@ def test_a_schema_of_ones_own(log, tmp_path):
         assert batch.column("click_rate_of_level")[r] == pytest.approx(expected, rel=1e-5)
         same_tag = past.filter(pl.col("tag") == (tag.get(row["item_id"]) or ""))
         assert batch.column("first_tag_clicks")[at] == same_tag["y_click"].sum()
+        like = past.filter(octaves == octave.get(row["item_id"], -1))
+        assert batch.column("price_rate")[at] == pytest.approx(rate(like, past, "y_click"), rel=1e-5)
         both += len(same_tag) > 0 and len(peers) > 0
         latest = mine.sort("event_time", "item_id", descending=True)
         ordered = latest.filter(pl.col("y_order") > 0)["item_id"].to_list()

@@ -1,6 +1,7 @@
 """Records do not depend on the order of events, and a read inside a chunk is what a server would have read."""
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from pygrade.features.aggregates import Feedback, State, run_of
 from pygrade.features.records import NEVER, Table
 from pygrade.features.schema import Feature, FeatureSchema
-from pygrade.features.values import NULL, SCALE, mix, to_fixed
+from pygrade.features.values import NULL, SCALE, codes_of, mix, to_fixed
 
 SCHEMA = FeatureSchema(
     (
@@ -135,6 +136,11 @@ def test_events_without_a_key_are_left_out():
     feedback = Feedback(np.arange(3), np.arange(3), {"item.author": np.array([NULL, 4, NULL])}, {}, {})
     keys, run = run_of(table, feedback)
     assert keys.tolist() == [4] and run.time.tolist() == [1]
+
+
+def test_numbers_are_counted_over_by_octave():
+    column = pl.Series([0.0, 0.9, 1.0, 2.9, 3.0, 1000.0, -5.0, None, float("nan")])
+    assert codes_of(column).tolist() == [0, 0, 1, 1, 2, 9, -2, NULL, NULL]
 
 
 def test_mixed_keys_differ_in_order_and_keep_the_unknown():
