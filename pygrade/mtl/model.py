@@ -52,13 +52,15 @@ def predict(
     offsets[R + 1]: the rows of each of R requests (None: all rows are one). A request's predictions have the same bits
     whatever else is in the call, whatever ran before and whatever number of threads torch is set to: each request runs
     by itself, in blocks of 128 rows (32 if it has no more), the last one filled up with zeros, on one thread.
-    ``calibrated=False`` leaves the model's calibration out. ValueError for shapes that do not fit the model.
+    ``calibrated=False`` leaves the model's calibration out. ValueError and TypeError for what does not fit it.
     """
     columns = model.columns
     if dense.ndim != 2 or dense.shape[1] != len(columns.dense):
         raise ValueError(f"dense has shape {dense.shape}; want [n, {len(columns.dense)}]")
     if ids.shape != (len(dense), len(columns.ids)):
         raise ValueError(f"ids has shape {ids.shape}; want {(len(dense), len(columns.ids))}")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"ids has dtype {ids.dtype}; want int64")
     bounds = np.array([0, len(dense)]) if offsets is None else np.asarray(offsets)
     if bounds.ndim != 1 or not len(bounds) or bounds[0] or bounds[-1] != len(dense) or (np.diff(bounds) < 0).any():
         raise ValueError(f"offsets is {bounds}; want an ascending array from 0 to {len(dense)}")

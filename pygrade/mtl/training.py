@@ -112,7 +112,7 @@ def _fit(
             again = _train(both, surveys["train"], None, tasks, config, columns, model.best_epoch, log)
             model = replace(model, module=again.module)
     if "calibrate" in spans:
-        seen = _histogram(model.module, window("calibrate"), len(tasks))
+        seen = _histogram(model.module, window("calibrate"), tasks, config)
         model = replace(model, calibration=fit_calibration(seen, config.calibration, tasks))
     return model
 
@@ -160,11 +160,12 @@ def _train(
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
+            _check_finite(loss.detach(), config)
             if stop is None:
                 if log:
                     log(f"mtl: pass {epoch + 1} of {epochs} over {window.rows} rows")
                 continue
-            seen = _histogram(module, stop, len(tasks))
+            seen = _histogram(module, stop, tasks, config)
             base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
             aucs.append(_mean(seen.auc(), seen.rarer()))
             losses.append(_mean(seen.log_loss() / base, np.ones(len(tasks))))
@@ -207,12 +208,19 @@ def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
     return float(np.average(values[there], weights=weights[there]))
 
 
-def _histogram(module: Network, window: Window, num_tasks: int) -> Histogram:
+def _histogram(module: Network, window: Window, tasks: tuple[str, ...], config: MtlConfig) -> Histogram:
     """Labels of a window by the network's logit."""
-    seen = Histogram(num_tasks)
+    seen = Histogram(len(tasks))
     module.eval()
     with torch.no_grad():
         for dense, entries, labels in window:
             for rows in zip(*(torch.split(part, _CHUNK) for part in (dense, entries, labels)), strict=True):
-                seen.add(module(module.inputs(rows[0], rows[1])).numpy(), rows[2].numpy())
+                logits = module(module.inputs(rows[0], rows[1]))
+                _check_finite(logits, config)
+                seen.add(logits.numpy(), rows[2].numpy())
     return seen
+
+
+def _check_finite(values: torch.Tensor, config: MtlConfig) -> None:
+    if not torch.isfinite(values).all():
+        raise ValueError(f"training diverged; want a learning_rate below {config.learning_rate}")

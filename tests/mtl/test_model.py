@@ -93,6 +93,14 @@ def test_ids_under_a_vocabulary_have_their_own_entries_and_unknown_ones_are_zero
     assert entries[:, 1].tolist() == [104, 100, 100] and entries[:, 2].tolist() == [107, 105, 105]
 
 
+def test_what_is_infinite_or_unknown_stays_a_probability(model):
+    dense, ids, *_ = world(300)
+    dense[:100] = np.nan
+    dense[100:200] = [np.inf, -np.inf, 3e38]
+    p = predict(model, dense, ids - 2**62)
+    assert np.isfinite(p).all() and p.min() >= 1e-6 and p.max() <= 1
+
+
 def test_predict_names_a_wrong_argument(model):
     dense, ids, *_ = world(300)
     assert predict(model, dense[:0], ids[:0]).shape == (0, 2)
@@ -100,6 +108,8 @@ def test_predict_names_a_wrong_argument(model):
         predict(model, dense[:, :2], ids)
     with pytest.raises(ValueError, match="ids has shape"):
         predict(model, dense, ids[:, :1])
+    with pytest.raises(TypeError, match="ids has dtype float64"):
+        predict(model, dense, ids * 1.0)
     for offsets in ([0, 200], [1, 300], [0, 200, 100, 300], []):
         with pytest.raises(ValueError, match="offsets is"):
             predict(model, dense, ids, np.array(offsets))

@@ -26,13 +26,19 @@ def test_learns_dense_and_id_effects_and_stays_calibrated():
     )  # ids carry their part
 
 
-def test_same_arguments_same_model_and_the_global_generator_is_left_alone():
+def test_same_arguments_same_model_on_any_threads_and_the_global_generator_is_left_alone():
     dense, ids, labels, time, _ = world(1000)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     first = fit(dense, ids, labels, time, ("a", "b"), SMALL)
     assert torch.equal(before, torch.random.get_rng_state())
     torch.manual_seed(6)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads % 2 + 1)
+    try:
+        assert parameters(fit(dense, ids, labels, time, ("a", "b"), SMALL)) == parameters(first)
+    finally:
+        torch.set_num_threads(threads)
     assert parameters(fit(dense, ids, labels, time, ("a", "b"), SMALL)) == parameters(first)
     assert parameters(fit(dense, ids, labels, time, ("a", "b"), replace(SMALL, seed=1))) != parameters(first)
 
@@ -113,3 +119,11 @@ def test_bad_input_is_named(change, message):
 def test_bad_config_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         MtlConfig(**bad)
+
+
+@pytest.mark.parametrize("validation_fraction", [0.15, 0.0])
+def test_divergence_is_named(validation_fraction):
+    dense, ids, labels, time, _ = world(2000)
+    config = replace(SMALL, learning_rate=1e30, weight_decay=0.0, validation_fraction=validation_fraction)
+    with pytest.raises(ValueError, match=r"training diverged; want a learning_rate below 1e\+30"):
+        fit(dense, ids, labels, time, ("a", "b"), config)
