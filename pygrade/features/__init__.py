@@ -1,5 +1,21 @@
 """The feature center: declared features, materialised from logs as each request knew them, and served with the same
-bits. `FeatureSchema` says what there is, `materialise` makes a `FeatureSet` of `FeatureBatch` from an event log."""
+bits.
+
+>>> log = EventLog.open("events")  # doctest: +SKIP
+>>> schema = default_schema(log)  # doctest: +SKIP
+>>> features = materialise(log, schema, "features", window=(start, end))  # doctest: +SKIP
+>>> for batch in features.batches(requests=256, shuffle=seed):  # doctest: +SKIP
+...     dense, ids = batch.model_inputs()
+
+Online, from a store that holds the same records of the past:
+
+>>> center = FeatureCenter(schema, features.fitted, open_store("lmdb:store", create=True))  # doctest: +SKIP
+>>> center.publish(features.state(), log.users(), log.items(), "2024-05-01")  # doctest: +SKIP
+>>> batch = center.read(user_id, item_ids, {"c_device": "phone"}, timestamp)  # doctest: +SKIP
+>>> center.update(feedback)  # doctest: +SKIP
+
+`leaks` looks for features that know of the future, `replay` and `Skew` for those served otherwise than trained on.
+"""
 
 from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch

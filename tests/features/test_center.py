@@ -168,6 +168,31 @@ def test_feedback_in_any_order_and_any_batches_makes_the_same_records(log, featu
         assert stored == records.table.encode(records.all()), name
 
 
+def test_writers_at_once_lose_nothing(log, features, store):
+    schema = features.schema
+    center = FeatureCenter(schema, features.fitted, store)
+    center.publish(State(schema), log.users(), log.items(), "empty")
+    shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=6)
+    errors = []
+
+    def write(start):
+        try:
+            for at in range(start, len(shuffled), 150):
+                center.update(shuffled[at : at + 50])
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(start,)) for start in (0, 50, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and center.counters.updates == log.events["position"].count()
+    for name, records in features.state().records.items():
+        stored = store.get_many(f"{name}.{schema.hash}", records.keys)
+        assert stored == records.table.encode(records.all()), name
+
+
 def test_a_skewed_feature_is_reported(log, features, memory_center):
     batch = next(features.batches(requests=1, start=cut_of(features, 290)))
     online = read_again(memory_center, log, batch)
