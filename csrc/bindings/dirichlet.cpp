@@ -26,10 +26,12 @@ void bind_dirichlet(py::module_& module) {
         const DirichletShape shape = shape_of(w);
         const Array c = array(concentration, "concentration", Dtype::float32, {shape.batch, shape.tasks});
         const Array l = array(log_weights, "log_weights", Dtype::float32, {shape.batch, shape.samples, shape.tasks});
-        const Array p = array(log_prob, "log_prob", Dtype::float32, {shape.batch, shape.samples});
+        std::span<float> p;  // None: not wanted
+        if (!log_prob.is_none())
+          p = array(log_prob, "log_prob", Dtype::float32, {shape.batch, shape.samples}).span<float>();
         const py::gil_scoped_release release;
-        dirichlet_sample(c.span<const float>(), shape, seed, offset, w.span<float>(), l.span<float>(), p.span<float>(),
-                         validate, num_threads);
+        dirichlet_sample(c.span<const float>(), shape, seed, offset, w.span<float>(), l.span<float>(), p, validate,
+                         num_threads);
       },
       py::arg("concentration"), py::arg("seed"), py::arg("offset"), py::arg("weights"), py::arg("log_weights"),
       py::arg("log_prob"), py::arg("validate"), py::arg("num_threads"));

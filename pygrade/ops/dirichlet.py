@@ -85,8 +85,23 @@ def draw(
     return weights, log_weights, log_prob
 
 
+def draw_weights(
+    concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, num_threads: int
+) -> tuple[Tensor, Tensor]:
+    """What `draw` gives on a CPU, without the log-probabilities."""
+    weights = concentration.new_empty((concentration.shape[0], num_samples, concentration.shape[1]))
+    log_weights = torch.empty_like(weights)
+    _draw_into((weights, log_weights, None), concentration, seed, offset, validate, num_threads)
+    return weights, log_weights
+
+
 def _draw_into(
-    out: tuple[Tensor, Tensor, Tensor], concentration: Tensor, seed: int, offset: int, validate: bool, num_threads: int
+    out: tuple[Tensor, Tensor, Tensor | None],
+    concentration: Tensor,
+    seed: int,
+    offset: int,
+    validate: bool,
+    num_threads: int,
 ) -> None:
     key, threads = seed % (1 << 64), dispatch.threads(num_threads)
     _core.dirichlet_sample(concentration, key, offset, *out, validate, threads)

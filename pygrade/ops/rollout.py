@@ -14,6 +14,7 @@ from pygrade.ops.dirichlet import (
     checked_draw,
     concentration_rows,
     draw,
+    draw_weights,
     log_prob_of,
 )
 from pygrade.ops.fusion import checked_k, checked_scores
@@ -100,8 +101,13 @@ def _implementation(
             concentration, scores, gains, discount, num_samples, seed, offset, masks, component_list, weight_bounds,
             weight_floor,
         )  # fmt: skip
-    weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, num_threads)
-    if weight_floor > 0.0:
+    if weight_floor == 0.0:
+        weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, num_threads)
+    else:
+        drawing = (concentration, num_samples, seed, offset, validate, num_threads)
+        weights, log_weights = (
+            draw_weights(*drawing) if dispatch.backend(concentration) == "cpu" else draw(*drawing)[:2]
+        )
         log_prob = log_prob_of(concentration, log_weights, weight_floor, False, num_threads)
     rewards = gain_of(
         scores, weights, gains, discount, masks, component_list, "identity", 1e-7, 1e-3, None, None, validate,

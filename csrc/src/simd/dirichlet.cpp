@@ -127,7 +127,7 @@ void kl(const DirichletRowTask& task, std::int64_t begin, std::int64_t end) {
 }
 
 void floor_rows(const FloorTask& task, std::int64_t begin, std::int64_t end) {
-  const Doubles floor = fill(task.log_floor);
+  const Doubles floor = fill(task.log_floor), least = raised(floor, fill(-700.0));
   const std::int64_t tasks = task.tasks;
   for (std::int64_t r = begin; r < end; r += row_lanes) {
     const int count = rows_from(r, end);
@@ -136,10 +136,7 @@ void floor_rows(const FloorTask& task, std::int64_t begin, std::int64_t end) {
     for (std::int64_t first = 0; first < tasks; first += 8) {
       const std::int64_t width = tasks - first < 8 ? tasks - first : 8;
       to_columns(task.log_weights + r * tasks + first, tasks, count, width, columns);
-      for (std::int64_t t = 0; t < width; ++t) {
-        const Doubles x = load(columns + t * row_lanes);
-        total = total + weight_of(raised(x, floor));
-      }
+      for (std::int64_t t = 0; t < width; ++t) total = total + weight_of(load(columns + t * row_lanes), least);
     }
     const Doubles log_total = log64(total);
     for (std::int64_t first = 0; first < tasks; first += 8) {

@@ -19,9 +19,9 @@ struct Samples {
   Doubles floor;
 };
 
-// exp, of what is at least a floor, and not far above 0 unless it is nonsense.
-PYGRADE_ROW_OP Doubles weight_of(Doubles log_weight) {
-  return exp64(lowered(raised(log_weight, fill(-700.0)), fill(700.0)));
+// exp of a log-weight raised to `least`, which is at least -700; nonsense above 700 is lowered to it.
+PYGRADE_ROW_OP Doubles weight_of(Doubles log_weight, Doubles least) {
+  return exp64(lowered(raised(log_weight, least), fill(700.0)));
 }
 
 // `rows` points to the first of `count` samples in row 0; those of the next row stand `stride` floats behind.
@@ -33,10 +33,11 @@ PYGRADE_ROW_OP void load_samples(const float* rows, std::int64_t stride, int row
     for (std::int64_t g = 0; g < count; ++g) store(samples.log_total + g * row_lanes, fill(0.0));
     return;
   }
+  const Doubles least = raised(samples.floor, fill(-700.0));
   for (std::int64_t g = 0; g < count; ++g) {
     Doubles total = fill(0.0);
     for (std::int64_t t = 0; t < tasks; ++t)
-      total = total + weight_of(raised(load(samples.log_weight + (g * tasks + t) * row_lanes), samples.floor));
+      total = total + weight_of(load(samples.log_weight + (g * tasks + t) * row_lanes), least);
     store(samples.log_total + g * row_lanes, total);
   }
   for (std::int64_t g = 0; g < count; ++g)
