@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+_BUFFER_ROWS, _OPEN_FILES = 50_000, 128
+
+
 class Spool:
     """Partitions of one table, in files under ``directory`` (created); every frame has the columns of the first.
 
-    Memory: about ``buffer`` rows that wait to be written, and what each of at most ``open_files`` open files takes.
+    Memory: 50,000 rows that wait to be written, and what each of at most 128 open files takes.
     """
 
-    def __init__(self, directory: Path, buffer: int = 50_000, open_files: int = 128) -> None:
-        self.directory, self.buffer, self.open_files = directory, buffer, open_files
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.rows: dict[int, int] = {}
         self._waiting: list[tuple[NDArray[np.int64], pl.DataFrame]] = []
         self._writers: dict[int, Any] = {}  # the least recently used first
@@ -33,7 +36,7 @@ class Spool:
         for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
             self.rows[key] = self.rows.get(key, 0) + count
         self._waiting.append((partition, frame))
-        if sum(len(waiting) for waiting, _ in self._waiting) >= self.buffer:
+        if sum(len(waiting) for waiting, _ in self._waiting) >= _BUFFER_ROWS:
             self._flush()
 
     def _flush(self) -> None:
@@ -83,7 +86,7 @@ class Spool:
         writer = self._writers.pop(partition, None)
         if writer is None:
             pa = require("pyarrow", "pipeline")
-            if len(self._writers) >= self.open_files:
+            if len(self._writers) >= _OPEN_FILES:
                 self._close(next(iter(self._writers)))
             files = self._files.setdefault(partition, [])
             files.append(self.directory / f"{partition}-{len(files)}.arrow")

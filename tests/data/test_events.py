@@ -53,9 +53,13 @@ def in_order(rows):
 
 
 @pytest.mark.parametrize("limit", [500_000, 700, 50])
-def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, limit):
+def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, limit, monkeypatch):
+    monkeypatch.setattr("pygrade.data.spool._BUFFER_ROWS", min(limit, 300))
+    held = []
+    monkeypatch.setattr("pygrade.data.event_writer.check_events", lambda frame: held.append(len(frame)))
     rows = rows_of()
     log = write(tmp_path / "log", rows, limit)
+    assert sum(held) == 2400 and max(held) <= limit + 36  # and what the last second holds
     assert log.scan().collect().to_dicts() == in_order(rows)
     assert [path.name for path in log.path.iterdir() if path.suffix != ".json"] == ["events"]
     assert log.tasks == ("click", "order") and log.task_values == (1.0, 5.0) and log.funnel == [["click", "order"]]
@@ -86,6 +90,9 @@ def test_chunks_of_some_columns_and_a_span_of_time(tmp_path, monkeypatch):
     assert 0 < len(wanted) < log.num_rows
     assert part.equals(wanted.select("request_id", "timestamp", "y_click"))
     assert not list(log.chunks(start=5 * DAY))
+    times = log.scan().select("timestamp").unique().sort("timestamp").collect().to_series()
+    part = pl.concat(log.chunks(100, start=times[3], stop=times[5]))  # the first belongs to it, the last does not
+    assert part["timestamp"].unique(maintain_order=True).to_list() == [times[3], times[4]]
     with pytest.raises(ValueError, match="column 'y_share' is missing"):
         next(log.chunks(columns=["y_share"]))
     with pytest.raises(ValueError, match="rows is 0"):
