@@ -72,7 +72,8 @@ def lifts(groups: Mapping[str, Mapping[str, Json]], metric: str, baseline: str, 
         axis.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(arms)), arms)
     axes[0].set_ylim(len(arms) - 0.4, -0.6)
-    figure.suptitle(f"{metric} on the logged pages against {baseline}", x=0.005, ha="left", fontweight="bold")
+    name = {"ndcg": "NDCG"}.get(metric, metric)
+    figure.suptitle(f"{name} on the logged pages against {baseline}", x=0.005, ha="left", fontweight="bold")
     return to_png(figure)
 
 

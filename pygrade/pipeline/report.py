@@ -110,7 +110,7 @@ def _judgement(found: Json) -> list[Section]:
     k, base = replay["k"], replay["baseline"]
     users = [
         [name, f"{own['from']} … {'' if own['to'] is None else own['to']}", f"{own['requests']:,}",
-         *(signed_percent(own["lifts"][arm]["value"]) if arm in own.get("lifts", {}) else "too few"
+         *(signed_percent(own["lifts"][arm]["ndcg"]) if arm in own.get("lifts", {}) else "too few"
            for arm in replay["lifts"])]
         for name, own in found["users"].items()
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def _judgement(found: Json) -> list[Section]:
         f"can't be judged. Slot propensities: {html.escape(found['propensity'])}."
     )
     sections = [
-        Section("Policy: replay", text, "replay", lifts(groups, "value", base, GRADE)),
+        Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, GRADE)),
         Section(
             "Policy: replay in numbers", text,
             table=_table(["", f"NDCG@{k}", f"value@{k}", f"NDCG@{k} lift", f"value@{k} lift"], rows, GRADE),
@@ -138,7 +138,7 @@ def _judgement(found: Json) -> list[Section]:
         sections.append(
             Section(
                 "Users by their history",
-                f"Lift of value@{k} over {html.escape(base)}, for users by their events before the request. Users of "
+                f"Lift of NDCG@{k} over {html.escape(base)}, for users by their events before the request. Users of "
                 "whom little is known are served weights near their scenario's.",
                 table=_table(["users", "events", "requests", *replay["lifts"]], users),
             )
