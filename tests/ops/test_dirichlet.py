@@ -266,6 +266,23 @@ def test_log_prob_matches_reference(backend, weight_floor, shape):
     assert_close(concentration.grad, exact.grad)
 
 
+@pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
+@pytest.mark.parametrize("shape", [(11, 6, 5), (11, 6, 8), (9, 71, 8), (9, 71, 24)])
+def test_gradient_of_the_eager_call_and_of_the_registered_op(weight_floor, shape):
+    batch, samples, tasks = shape
+    generator = torch.Generator().manual_seed(3)
+    concentration = (torch.rand(batch, tasks, generator=generator) * 3 + 0.05).requires_grad_()
+    logs = dirichlet_sample(concentration.detach(), samples, seed=1).log_weights
+    upstream = torch.randn(batch, samples, generator=generator)
+    exact = concentration.detach().double().requires_grad_()
+    value = reference.dirichlet_log_prob(exact, logs.double(), weight_floor)
+    (expected,) = torch.autograd.grad(value, exact, upstream.double())
+    value = dirichlet_log_prob(concentration, logs, weight_floor)
+    assert_close(torch.autograd.grad(value, concentration, upstream)[0], expected)
+    registered = torch.ops.pygrade.dirichlet_log_prob_backward
+    assert_close(registered(concentration.detach(), logs, upstream, weight_floor, 1), expected)
+
+
 def test_log_prob_where_a_weight_is_zero():
     log_weights = torch.tensor([[[0.0, -torch.inf]]])
     for backend in BACKENDS:

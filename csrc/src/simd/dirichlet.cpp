@@ -14,6 +14,15 @@ std::int64_t samples_from(const DirichletLogProbTask& task, std::int64_t g) {
   return task.samples - g < chunk ? task.samples - g : chunk;
 }
 
+// ψ(α₀) - ψ(α_t) of the first rows → shift[count, T].
+void store_shift(const Rows& rows, std::int64_t tasks, int count, double* shift) {
+  for (std::int64_t t = 0; t < tasks; ++t) {
+    alignas(64) double lane[row_lanes];
+    store(lane, digamma_shift(rows, tasks, t));
+    for (int l = 0; l < count; ++l) shift[l * tasks + t] = lane[l];
+  }
+}
+
 void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end) {
   const std::int64_t tasks = task.tasks;
   Rows rows;
@@ -26,11 +35,7 @@ void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t
     load_rows(task.concentration + b * tasks, tasks, count, rows);
     if (task.digamma_shift != nullptr) {
       evaluate<Order::digamma>(tasks, rows);
-      for (std::int64_t t = 0; t < tasks; ++t) {
-        alignas(64) double shift[row_lanes];
-        store(shift, digamma_shift(rows, tasks, t));
-        for (int l = 0; l < count; ++l) task.digamma_shift[(b + l) * tasks + t] = shift[l];
-      }
+      store_shift(rows, tasks, count, task.digamma_shift + b * tasks);
     } else {
       evaluate<Order::log_gamma>(tasks, rows);
     }
@@ -50,8 +55,62 @@ void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t
   }
 }
 
+// The gradient of row b from log-weights as they stand, a task to a lane: no floor, and tasks by eight.
+PYGRADE_ROW_OP void row_gradient(const DirichletLogProbTask& task, const double* shift, std::int64_t b,
+                                 std::int64_t tasks) {
+  constexpr std::int64_t chunk = 64;
+  alignas(64) double coefficient[chunk], sums[max_tasks];
+  Doubles total = fill(0.0);
+  for (std::int64_t t = 0; t < tasks; t += row_lanes) store(sums + t, total);
+  for (std::int64_t first = 0; first < task.samples; first += chunk) {
+    const std::int64_t size = task.samples - first < chunk ? task.samples - first : chunk;
+    const std::int64_t at = b * task.samples + first;
+    for (std::int64_t g = 0; g < size; g += row_lanes) {
+      const std::int64_t rest = size - g;
+      const Doubles c = load_first(task.gradient + at + g, static_cast<int>(rest < row_lanes ? rest : row_lanes));
+      store(coefficient + g, c);
+      total = total + c;
+    }
+    for (std::int64_t t = 0; t < tasks; t += row_lanes) {
+      const float* log_weight = task.log_weights + at * tasks + t;
+      Doubles sum[4] = {load(sums + t), fill(0.0), fill(0.0), fill(0.0)};  // so that none waits for itself
+      std::int64_t g = 0;
+      for (; g + 4 <= size; g += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i)
+          sum[i] = multiply_add(fill(coefficient[g + i]), load(log_weight + (g + i) * tasks), sum[i]);
+      for (; g < size; ++g) sum[0] = multiply_add(fill(coefficient[g]), load(log_weight + g * tasks), sum[0]);
+      store(sums + t, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    }
+  }
+  const Doubles coefficients = fill(sum_of(total, row_lanes));
+  for (std::int64_t t = 0; t < tasks; t += row_lanes)
+    store(task.concentration_gradient + b * tasks + t, multiply_add(coefficients, load(shift + t), load(sums + t)));
+}
+
+void unfloored_backward(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end) {
+  const std::int64_t tasks = task.tasks;
+  Rows rows;
+  alignas(64) double own_shift[max_tasks * row_lanes];
+  for (std::int64_t b = begin; b < end; b += row_lanes) {
+    const int count = rows_from(b, end);
+    const double* shift = own_shift;
+    if (task.saved_shift != nullptr) {
+      shift = task.saved_shift + b * tasks;
+    } else {
+      load_rows(task.concentration + b * tasks, tasks, count, rows);
+      evaluate<Order::digamma>(tasks, rows);
+      store_shift(rows, tasks, count, own_shift);
+    }
+    by_tasks(tasks, [&](auto known) __attribute__((always_inline)) {
+      for (int l = 0; l < count; ++l) row_gradient(task, shift + l * known.value, b + l, known.value);
+    });
+  }
+}
+
 void log_prob_backward(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end) {
   const std::int64_t tasks = task.tasks;
+  if (task.log_floor == -__builtin_inf() && tasks % row_lanes == 0) return unfloored_backward(task, begin, end);
   Rows rows;
   Samples samples;
   ScoreSum score;

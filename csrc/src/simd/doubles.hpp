@@ -131,6 +131,14 @@ PYGRADE_ROW_OP Doubles select(Mask mask, Doubles yes, Doubles no) {
   return by_part<Doubles>([&](int i) { return mask.part[i] ? yes.part[i] : no.part[i]; });
 }
 
+// `count` values, and 0 in the other lanes.
+PYGRADE_ROW_OP Doubles load_first(const float* values, int count) {
+  if (count == row_lanes) return load(values);
+  alignas(64) float lane[row_lanes] = {};
+  for (int l = 0; l < count; ++l) lane[l] = values[l];
+  return load(lane);
+}
+
 // The first `count` lanes together.
 inline double sum_of(Doubles x, int count) {
   alignas(64) double lane[row_lanes];
