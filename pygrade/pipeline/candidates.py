@@ -13,15 +13,24 @@ from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialise
 from pygrade.logs import Logs
 from pygrade.pipeline.twins import Twins
-from pygrade.prerank import Prerank
+from pygrade.prerank import EligibleItems, Prerank
 
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]
 
 
 def with_candidates(
-    logs: list[Logs], log: EventLog, features: FeatureSet, prerank: Prerank, predict: Predict, count: int, scratch: Path
+    logs: list[Logs],
+    log: EventLog,
+    features: FeatureSet,
+    prerank: Prerank,
+    known: EligibleItems,
+    predict: Predict,
+    count: int,
+    scratch: Path,
 ) -> list[Logs]:
     """The logs, each request with the ``count`` best items of prerank that are not among its rows, as rows not shown.
+
+    known: the items that may be among them, those of the time before.
 
     Their features are materialised as the requests knew them, in a directory ``scratch`` that is removed again.
     """
@@ -35,7 +44,7 @@ def with_candidates(
             continue
         asked = batch.take(chosen)
         seen = np.split(asked.item_id, asked.offsets[1:-1])
-        items = prerank.candidates(asked, count, seen)
+        items = prerank.candidates(asked, count, seen, known)
         found |= {int(r): row[row >= 0] for r, row in zip(asked.request_id, items, strict=True) if (row >= 0).any()}
     twins = Twins(log, found, stop)
     origin = {number: request for request, number in twins.twin_of.items()}

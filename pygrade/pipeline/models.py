@@ -17,6 +17,7 @@ from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.progress import say
 
+KNOWN = "known_items.npy"  # in prerank's stage: the items that there were before the policy's part
 _REQUESTS = 1024  # of a batch
 _RECALL_REQUESTS = 2_000
 
@@ -51,6 +52,7 @@ def fit_prerank(features: FeatureSet, timeline: Timeline, values: tuple[float, .
     every = prerank.Catalogue.from_batches(features_between(features, None, None))
     served = prerank.Prerank.build(fitted, every, features.schema.hash)
     served.save(out / "prerank")
+    np.save(out / KNOWN, known.item_id)
     return {"items": len(every), "index": served.index.kind, "best_epoch": fitted.best_epoch, "recall": recalls}
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pygrade import __version__, mtl
 from pygrade.artefact import open_artefact, write_artefact
 from pygrade.checkpoint import read_json
@@ -21,12 +23,12 @@ from pygrade.mtl import Timeline
 from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
-from pygrade.pipeline.models import cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
+from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
 from pygrade.pipeline.policy_log import sampled_log
 from pygrade.pipeline.report import write_pipeline_report
 from pygrade.pipeline.stages import Done, Runner, content_hash, locked, peak_mib
 from pygrade.policy import FusionPolicy
-from pygrade.prerank import Prerank
+from pygrade.prerank import EligibleItems, Prerank
 from pygrade.progress import say
 from pygrade.report import write_text
 from pygrade.serve import EVIDENCE, STORE, Models, load_models
@@ -61,7 +63,7 @@ def run_pipeline(
         if finished is not None:
             say(f"nothing to do: {run} is complete")
             return finished
-        summary = _summary(runner, data, config, time.perf_counter() - started)
+        summary = _summary(runner, data, config, store or DEFAULT_STORE, time.perf_counter() - started)
         write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_pipeline_report(run, summary, runner.done["policy"].path)
     return summary
@@ -122,8 +124,10 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         metrics = prediction_metrics(late, raw, trained.tasks)
         if config.candidates:
             finder = Prerank.load(prerank.path / "prerank", materialised.schema.hash)
-            parts, guess, scratch = [early, late], predictor(trained), out / "twins"
-            early, late = with_candidates(parts, log, materialised, finder, guess, config.candidates, scratch)
+            known = EligibleItems(np.load(prerank.path / KNOWN))
+            early, late = with_candidates(
+                [early, late], log, materialised, finder, known, predictor(trained), config.candidates, out / "twins"
+            )
         write_logs(early, out / "policy")
         write_logs(late, out / "evaluate")
         return {
@@ -154,7 +158,8 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         write_text(out / "evaluation.json", json.dumps(found, indent=2) + "\n")
         return found
 
-    runner.stage("evaluate", make_judgement, None, [logs, policy], ["evaluate", "judgement", "pipeline.judge"])
+    judging = ["evaluate", "judgement", "offpolicy", "offpolicy_pages", "intervals", "baselines", "pipeline.judge"]
+    runner.stage("evaluate", make_judgement, None, [logs, policy], judging)
     _publish(runner, log, materialised, prerank, model, policy, store)
 
 
@@ -237,7 +242,7 @@ def _finished(run: Path, runner: Runner) -> dict[str, Any] | None:
     return summary
 
 
-def _summary(runner: Runner, data: str, config: PipelineConfig, seconds: float) -> dict[str, Any]:
+def _summary(runner: Runner, data: str, config: PipelineConfig, store: str, seconds: float) -> dict[str, Any]:
     stages = {
         name: {
             "key": done.key,
@@ -253,6 +258,7 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, seconds: float) 
         "version": __version__,
         "data": f"{scheme}:{Path(path).name}",
         "seed": config.seed,
+        "store": without_secret(store).partition(":")[0],
         "wall_seconds": seconds,
         "stage_seconds": sum(done.seconds for done in runner.done.values()),
         "peak_memory_mib": peak_mib(),

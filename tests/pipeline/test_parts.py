@@ -14,7 +14,7 @@ from pygrade.pipeline.judge import GRADE, STATIC, judge, slot_propensity
 from pygrade.pipeline.policy_log import sample_hash, sampled_log
 from pygrade.pipeline.twins import Twins
 from pygrade.policy import FusionPolicy, PolicyConfig
-from pygrade.prerank import Prerank
+from pygrade.prerank import EligibleItems, Prerank
 from pygrade.reward import RewardConfig
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import copy
@@ -103,7 +103,9 @@ def test_twins_have_the_features_of_their_request_and_change_nothing_else(featur
 def test_candidates_of_prerank_join_the_rows_of_their_request(run, features, events, tmp_path):
     prerank = Prerank.load(stage(run, "prerank") / "prerank", features.schema.hash)
     both = sample(features, 20).split(0.5)
-    joined = with_candidates(list(both), events, features, prerank, half, 7, tmp_path / "twins")
+    items = np.arange(0, 120, 2)
+    known = EligibleItems(items)
+    joined = with_candidates(list(both), events, features, prerank, known, half, 7, tmp_path / "twins")
     assert not (tmp_path / "twins").exists()
     batches = {int(b.request_id[0]): b for b in features.batches(requests=1)}
     for before, after in zip(both, joined, strict=True):
@@ -118,7 +120,8 @@ def test_candidates_of_prerank_join_the_rows_of_their_request(run, features, eve
                 assert np.array_equal(getattr(after, name)[rows][:count], getattr(before, name)[own])
             new = after.item_id[rows][count:]
             seen = [before.item_id[own]]
-            assert new.tolist() == prerank.candidates(batches[request], 7, seen)[0].tolist()
+            assert new.tolist() == prerank.candidates(batches[request], 7, seen, known)[0].tolist()
+            assert set(new.tolist()) < set(items.tolist())
             assert (after.position[rows][count:] == -1).all()
             assert np.allclose(after.predictions[rows][count:, 1], new / 1000.0)
 
