@@ -52,7 +52,7 @@ class Feedback:
 def outcomes_of(frame: Any, schema: FeatureSchema) -> tuple[dict[str, Ints], dict[str, Ints]]:
     """Values and, of measures, where they are known, of the outcome columns of a frame of shown rows.
 
-    `SchemaError` for a column that is missing, a y_ that is null, or anything infinite.
+    `SchemaError` for a column that is missing, a y_ that is not 0 or 1, or anything infinite.
     """
     values, observed = {}, {}
     for source in schema.outcomes:
@@ -66,6 +66,9 @@ def outcomes_of(frame: Any, schema: FeatureSchema) -> tuple[dict[str, Ints], dic
         if column.startswith("y_"):
             if not known.all():
                 raise SchemaError(f"feedback {column} is null on a shown row; want a number")
+            foreign = (numbers != 0.0) & (numbers != 1.0)
+            if foreign.any():
+                raise SchemaError(f"feedback {column} is {numbers[foreign][0]:g}; want 0 or 1")
         else:
             observed[source] = known.astype(np.int64)
         numbers = np.where(known, numbers, 0.0)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pygrade.features.aggregates import Feedback, State, by_time, run_of
 from pygrade.features.batch import FeatureBatch
-from pygrade.features.chunks import Chunk, Questions, feedback_of
+from pygrade.features.chunks import Chunk, Questions, feedback_of, with_whole_ids
 from pygrade.features.compute import Attributes, Floats, compute
 from pygrade.features.fitted import Fitted
 from pygrade.features.records import Ints, Table, View
@@ -115,6 +115,7 @@ class FeatureCenter:
         """
         frame = frame_of(events)
         self.schema.validate_feedback(dict(frame.schema))
+        frame = with_whole_ids(frame)
         try:
             feedback = by_time(self._feedback(frame))
             if not len(feedback):
@@ -184,6 +185,9 @@ class FeatureCenter:
         self, user_id: int, item_ids: Any, context: Mapping[str, float | str | None], timestamp: int,
         scenario: str | None, request_id: int,
     ) -> Chunk:  # fmt: skip
+        for name, number in (("user_id", user_id), ("timestamp", timestamp), ("request_id", request_id)):
+            if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
+                raise ValueError(f"{name} is {number!r}; want an int64")
         items = np.ascontiguousarray(item_ids)
         items = items.astype(np.int64) if items.shape == (0,) else items
         if items.ndim != 1 or items.dtype.kind not in "iu" or items.dtype == np.uint64:
@@ -192,6 +196,8 @@ class FeatureCenter:
             if name not in self.schema.context:
                 known = ", ".join(self.schema.context) or "no context"
                 raise SchemaError(f"context names {name!r}, which no feature reads; the schema knows {known}")
+        if not isinstance(scenario, str | None):
+            raise ValueError(f"scenario is {scenario!r}; want a str, or None")
         values: dict[str, Floats | Ints] = {}
         for name, kind in self.schema.context.items():
             value = context.get(name)

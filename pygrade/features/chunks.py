@@ -74,6 +74,16 @@ def scenario_codes(scenario: NDArray[np.str_] | None, requests: int) -> Ints:
     return np.array([code_of(name) if name else NULL for name in names.tolist()], np.int64)[place]
 
 
+def with_whole_ids(frame: Any) -> Any:
+    """Feedback with user_id, item_id and event_time as int64; `SchemaError` where one is null or too large."""
+    for name in ("user_id", "item_id", "event_time"):
+        frame = frame.with_columns(frame[name].cast(int, strict=False))
+        if frame[name].null_count():
+            row = int(frame[name].is_null().arg_max())
+            raise SchemaError(f"feedback {name} is null or beyond int64 in row {row}; want a whole number")
+    return frame
+
+
 def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> Feedback:
     """The shown rows of a frame (or mapping) of raw events as `Feedback`; without a position column all are shown."""
     frame = frame_of(frame)

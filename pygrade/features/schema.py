@@ -414,7 +414,8 @@ class FeatureSchema:
             if column not in columns:
                 raise SchemaError(f"feedback lacks {column}; it has {', '.join(columns)}")
             found = kind_of(columns[column])
-            if found != kind and not (kind == "number" and found in ("int", "float")):
+            fits = columns[column].is_integer() if kind == "int" else found == kind
+            if not fits and not (kind == "number" and found in ("int", "float")):
                 raise SchemaError(f"feedback {column} is {columns[column]}; want {kind} (type drift)")
 
     # ---- JSON
@@ -435,8 +436,10 @@ class FeatureSchema:
         try:
             record = json.loads(text)
             features = tuple(Feature(**f) for f in record["features"])
-            return cls(features, tuple(record["tasks"]), record["dtypes"], float(record["utc_offset_hours"]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            return cls(features, tuple(record["tasks"]), dict(record["dtypes"]), float(record["utc_offset_hours"]))
+        except SchemaError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchemaError(f"not a feature schema: {type(error).__name__}: {error}") from error
 
     @cached_property

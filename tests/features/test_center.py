@@ -258,6 +258,14 @@ def test_context_is_checked(log, memory_center):
         memory_center.read(1, [5], {"c_device": 3}, 0)
     with pytest.raises(ValueError, match="item_ids is float64"):
         memory_center.read(1, [5.0], {}, 0)
+    for arguments, message in (
+        ((2.5, [5], {}, 0), "user_id is 2.5; want an int64"),
+        ((2**63, [5], {}, 0), "user_id is 9223372036854775808; want an int64"),
+        ((1, [5], {}, 1.5), "timestamp is 1.5; want an int64"),
+        ((1, [5], {}, 0, 3), "scenario is 3; want a str"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            memory_center.read(*arguments)
 
 
 def test_feedback_is_checked(log, memory_center):
@@ -267,7 +275,30 @@ def test_feedback_is_checked(log, memory_center):
         memory_center.update(log.events.with_columns(pl.col("y_order").cast(pl.String)))
     with pytest.raises(SchemaError, match=r"feedback item_id is String; want int"):
         memory_center.update(log.events.with_columns(pl.col("item_id").cast(pl.String)))
+    shown = log.events.drop_nulls("position")
+    for column in ("user_id", "item_id", "event_time"):
+        for value in (pl.lit(None, pl.Int64), pl.lit(2**63, pl.UInt64)):
+            with pytest.raises(SchemaError, match=f"feedback {column} is null or beyond int64 in row 1"):
+                memory_center.update(
+                    shown.with_columns(pl.when(pl.int_range(pl.len()) == 1).then(value).otherwise(5).alias(column))
+                )
+    with pytest.raises(SchemaError, match=r"feedback user_id is Boolean; want int"):
+        memory_center.update(shown.with_columns(pl.lit(True).alias("user_id")))
+    with pytest.raises(SchemaError, match=r"feedback y_click is 3; want 0 or 1"):
+        memory_center.update(shown.with_columns(pl.lit(3.0).alias("y_click")))
     assert memory_center.counters.updates == 0
+
+
+def test_feedback_may_come_as_narrower_integers(log, features, memory_center):
+    few = log.events.drop_nulls("position")[:4].with_columns(pl.col("user_id") + 1000)
+    memory_center.update(few.cast({"user_id": pl.Int32, "item_id": pl.Int16}))
+    with open_store("memory:") as other:
+        center = FeatureCenter(features.schema, features.fitted, other)
+        center.publish(features.state(), log.users(), log.items(), "v1")
+        center.update(few)
+        for user, item in few.select("user_id", "item_id").iter_rows():
+            both = [c.read(user, [item], {}, 2**60).model_inputs()[0] for c in (memory_center, center)]
+            assert both[0].tobytes() == both[1].tobytes()
 
 
 def test_mixed_versions_are_refused(log, features, memory_center):

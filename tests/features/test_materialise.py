@@ -410,6 +410,10 @@ def test_schema_errors_and_round_trip(features):
         FeatureSchema((Feature("city", "user", "dense", "city"),), ("click",), {"users.city": "str"})
     with pytest.raises(SchemaError, match="not a feature schema"):
         FeatureSchema.from_json('{"tasks": []}')
+    for text in ('{"features": [], "tasks": ["click"], "dtypes": null, "utc_offset_hours": 0}',
+                 '{"features": [], "tasks": ["click"], "dtypes": {}, "utc_offset_hours": "east"}'):  # fmt: skip
+        with pytest.raises(SchemaError, match="not a feature schema"):
+            FeatureSchema.from_json(text)
 
 
 def test_damage_is_named(log, features, tmp_path):
