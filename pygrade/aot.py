@@ -193,7 +193,7 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
                 seen.add(key)
                 entries += [_write(directory, name, launch, signature, arch) for arch in wanted]
         manifest = {"format": FORMAT, "pygrade": __version__, "triton": triton.__version__, "binaries": entries}
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        (directory / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 
 

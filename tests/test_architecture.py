@@ -265,13 +265,24 @@ def test_kernel_objects_define_no_weak_symbol():
 
 
 def test_importing_the_package_loads_no_optional_dependency():
-    code = "import sys, torch; before = set(sys.modules); import pygrade.ops; print(*(set(sys.modules) - before))"
+    code = "import sys, torch; before = set(sys.modules); import pygrade.commands; print(*(set(sys.modules) - before))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "pygrade" in loaded
     heavy = {"triton", "matplotlib", "pyarrow", "polars", "tyro", "rich", "tensorboard", "cmaes", "optuna", "scipy"}
-    heavy |= {"faiss"}
+    heavy |= {"faiss", "lmdb", "redis", "sklearn"}
     assert not loaded & heavy
+
+
+def test_text_files_do_not_depend_on_the_locale():
+    wrong = []
+    for module, path in package_modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr in ("read_text", "write_text") and "encoding" not in {k.arg for k in node.keywords}:
+                wrong.append(f"{module}:{node.lineno} says no encoding")
+    assert not wrong
 
 
 def test_no_file_holds_a_path_of_a_machine():

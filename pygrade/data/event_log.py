@@ -10,8 +10,8 @@ A log is a directory:
 
 Columns of the events:
 
-- ``request_id``, ``user_id``, ``item_id`` int64; ``timestamp`` int64: ms since 1970 of the request; ``event_time``
-  int64: ms at which the row's feedback is known, at or after ``timestamp``.
+- ``request_id``, ``user_id`` int64; ``item_id`` int64 from 0 on; ``timestamp`` int64: ms since 1970 of the request;
+  ``event_time`` int64: ms at which the row's feedback is known, at or after ``timestamp``.
 - ``position`` int32: 0-based slot; null where the candidate was not shown, and then ``m_`` and ``y_`` are null too.
 - ``scenario`` str, ``stage`` str (the last stage that a candidate reached), both optional.
 - ``c_<name>``: context of the request, float64 or str, null where unknown.
@@ -85,7 +85,7 @@ class EventLog:
         if not file.is_file():
             raise FileNotFoundError(f"{path} holds no source.json; want a log of events that import_events wrote")
         try:
-            source = json.loads(file.read_text())
+            source = json.loads(file.read_text(encoding="utf-8"))
             version, parts = source["format_version"], source["parts"]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: not the description of a log of events ({error})") from error

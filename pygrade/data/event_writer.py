@@ -110,7 +110,8 @@ class EventWriter:
             spool.close()
         shutil.rmtree(self.scratch)
         described = {"format_version": FORMAT_VERSION, **asdict(source), **summary}
-        (self.directory / "source.json").write_text(json.dumps(described, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+        (self.directory / "source.json").write_text(text, encoding="utf-8")
 
     def _typed(self, frame: "pl.DataFrame") -> "pl.DataFrame":
         polars = require("polars", "pipeline")
@@ -261,6 +262,7 @@ def check_events(frame: "pl.DataFrame") -> None:
 
     for column in IDS:
         refuse(frame[column].is_null().to_numpy(), column, "a whole number")
+    refuse((frame["item_id"] < 0).to_numpy(), "item_id", "a number from 0 on")  # -1 stands for no item
     starts = request_starts(request)
     if len(starts) != frame["request_id"].n_unique():
         first = np.zeros(len(frame), bool)

@@ -84,9 +84,8 @@ def materialise(
             _say_what_tells_nothing(summary, log)
         state.save(folder / "state.safetensors")
         schema.save(folder / "schema.json")
-        (folder / "index.json").write_text(
-            json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
-        )
+        index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
+        (folder / "index.json").write_text(index, encoding="utf-8")
     return FeatureSet.open(out)
 
 
@@ -158,7 +157,7 @@ class FeatureSet:
         if not (path / "index.json").is_file():
             raise FileNotFoundError(f"{path} is no feature set: it has no index.json")
         try:
-            index = json.loads((path / "index.json").read_text())
+            index = json.loads((path / "index.json").read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise SchemaError(f"{path / 'index.json'} is truncated or corrupt: {error}") from error
         schema = FeatureSchema.load(path / "schema.json")

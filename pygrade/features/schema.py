@@ -450,12 +450,12 @@ class FeatureSchema:
     def save(self, path: Path) -> None:
         """Writes the JSON, whole or not at all."""
         with atomic_file(path) as partial:
-            partial.write_text(self.to_json())
+            partial.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> "FeatureSchema":
         """Reads the JSON; `SchemaError` naming the file where it is no schema."""
         try:
-            return cls.from_json(path.read_text())
+            return cls.from_json(path.read_text(encoding="utf-8"))
         except SchemaError as error:
             raise SchemaError(f"{path}: {error}") from error

@@ -93,7 +93,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         }  # fmt: skip
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
-    schema_text = None if config.schema is None else config.schema.read_text()
+    schema_text = None if config.schema is None else config.schema.read_text(encoding="utf-8")
     features = runner.stage("features", make_features, [shares, schema_text], [events], ["features", "pipeline.models"])
     materialised = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])

@@ -112,6 +112,7 @@ def test_chunks_of_some_columns_and_a_span_of_time(tmp_path, monkeypatch):
         ("c_hour", 99.0, "column 'c_hour', request 7: .*; want one value in a request"),
         ("m_play", float("inf"), "column 'm_play', request 7: inf; want a finite number"),
         ("item_id", None, "column 'item_id', request 7: None; want a whole number"),
+        ("item_id", -1, "column 'item_id', request 7: -1; want a number from 0 on"),
     ],
 )
 def test_a_bad_row_is_named_by_column_and_request(tmp_path, column, value, message):
