@@ -16,7 +16,7 @@ if it had not been: the same policy, bit for bit, on one machine with one thread
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from pygrade.policy import FusionPolicy, PolicyConfig, project_weights
 from pygrade.progress import track
 from pygrade.reward import CompositeReward, RewardConfig, RewardData
 from pygrade.run import Run, logger
+from pygrade.threads import torch_threads
 
 _SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
 OnStep = Callable[[str, int], None]
@@ -314,7 +315,7 @@ def train(
     _check_device(config.device)
     directory = Path(out_dir)
     started = time.perf_counter()
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         draft = FusionPolicy(config.policy, logs.tasks, logs.features, seed=config.seed)
         data = CompositeReward(config.reward).build(logs, draft).to(config.device)
         run = Run(directory, config, data, resume, on_step)
@@ -351,17 +352,6 @@ def _check_device(name: str) -> None:
         raise ValueError(
             f"device is {name!r}; want cpu" + (" or cuda" if torch.cuda.is_available() else ", no GPU here")
         )
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with ``count`` torch threads: sums are split by thread, so the count decides the last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.no_grad()

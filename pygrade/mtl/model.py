@@ -1,7 +1,5 @@
 """A trained multi-task model: predictions that depend on a request's own rows alone, to the last bit."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,6 +12,7 @@ from torch.nn import functional
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import Columns, MtlConfig, schema_hash
 from pygrade.mtl.network import Network, table_entries
+from pygrade.threads import torch_threads
 
 SMALL_BLOCK, BLOCK = 32, 128
 """Rows the network sees at a time, by the request's size: a matrix product's rounding depends on its shape."""
@@ -66,7 +65,7 @@ def predict(
         raise ValueError(f"offsets is {bounds}; want an ascending array from 0 to {len(dense)}")
     result = np.empty((len(dense), len(model.tasks)), np.float32)
     model.module.eval()
-    with torch.inference_mode(), one_thread():
+    with torch.inference_mode(), torch_threads(1):
         for start, stop in pairwise(bounds.tolist()):
             if stop > start:
                 logits = _request(model, dense[start:stop], ids[start:stop], calibrated)
@@ -85,14 +84,3 @@ def _request(model: MtlModel, dense: NDArray[np.float32], ids: NDArray[np.int64]
     inputs = functional.pad(inputs, (0, 0, 0, missing))
     logits = torch.cat([model.module(part) for part in torch.split(inputs, block)]).double()
     return model.calibration(logits) if calibrated and model.calibration is not None else logits
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch computes on one thread inside, and on as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

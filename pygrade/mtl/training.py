@@ -11,11 +11,12 @@ from torch.nn import functional
 from pygrade.mtl.calibration import fit_calibration
 from pygrade.mtl.config import Columns, MtlConfig
 from pygrade.mtl.histogram import Histogram
-from pygrade.mtl.model import MtlModel, one_thread
+from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window, labelled
 from pygrade.mtl.survey import Survey, check, survey_parts
 from pygrade.mtl.timeline import Timeline, cut
+from pygrade.threads import torch_threads
 
 _CHUNK = 8192  # rows that are evaluated at a time
 
@@ -81,7 +82,7 @@ def fit_stream(
     return _fit(batches, tasks, timeline, config, columns, log, ("train", "stop", "calibrate", "predict"))
 
 
-@one_thread()
+@torch_threads(1)
 def _fit(
     batches: Batches,
     tasks: tuple[str, ...],

@@ -24,6 +24,7 @@ from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.measures import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+from pygrade.threads import torch_threads
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Fitted:
     validation_recall: tuple[float, ...]  # per pass; empty without validation batches
 
 
+@torch_threads(1)
 def fit(
     batches: Batches,
     task_weights: Sequence[float],
@@ -47,8 +49,8 @@ def fit(
     """Trains on every pass of ``batches()``; ``validation()`` gives later requests, which decide when to stop.
 
     task_weights[T]: a shown row is a positive of weight Σ_t task_weights[t] · feedback[t] where that is above 0. The
-    same batches and config give the same towers on one machine with one number of threads; torch's global generator
-    is left as it was. ``log`` gets one line a pass. Raises ValueError for shapes that disagree and for no positives.
+    same batches and config give the same towers on one machine, by one thread; torch's global generator is left as it
+    was. ``log`` gets one line a pass. Raises ValueError for shapes that disagree and for no positives.
     """
     config = config or PrerankConfig()
     weights = np.asarray(task_weights, np.float32)

@@ -25,6 +25,7 @@ from pygrade.progress import hushed, say, set_quiet
 from pygrade.study.arms import run_arm
 from pygrade.study.bench import Bench
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
+from pygrade.threads import torch_threads
 from pygrade.train import TrainConfig
 
 FORMAT = 1
@@ -262,15 +263,11 @@ def _work(settings: Settings, group: list[Unit], out: Path) -> list[str]:
 
 def _run_group(settings: Settings, group: list[Unit], out: Path) -> Iterator[str]:
     """Compute and keep each unit of a group; yields a line on each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         first = group[0]
         bench = Bench(settings, first.regime, first.world, first.seed)
         for unit in group:
             yield _run_unit(settings, bench, unit, out)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _run_unit(settings: Settings, bench: Bench, unit: Unit, out: Path) -> str:
