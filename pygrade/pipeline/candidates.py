@@ -50,7 +50,7 @@ def with_candidates(
     origin = {number: request for request, number in twins.twin_of.items()}
     rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
     for batch in materialise(twins, features.schema, scratch, features.window).batches(start):
-        own = np.flatnonzero(batch.request_id < 0)
+        own = np.flatnonzero(twins.among(batch.request_id))
         if not len(own):
             continue
         part = batch.take(own)

@@ -133,7 +133,7 @@ def _offline(
     with tempfile.TemporaryDirectory() as scratch:
         made = materialise(twins, features.schema, Path(scratch) / "set", features.window)
         for batch in made.batches(int(chosen[0].timestamp[0])):
-            for row in np.flatnonzero(batch.request_id < 0):
+            for row in np.flatnonzero(twins.among(batch.request_id)):
                 one = batch.take(np.array([row]))
                 predictions = mtl.predict(models.mtl, *one.model_inputs())
                 page = fuse(ranker, one, predictions, config.k)

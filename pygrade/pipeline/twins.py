@@ -20,13 +20,22 @@ if TYPE_CHECKING:
 class Twins:
     """The events of a log up to the last of some requests, and behind each of those a twin of it.
 
-    candidates: request id → item ids [n], distinct, n > 0. ``twin_of`` gives the id of a twin.
+    candidates: request id → item ids [n], distinct, n > 0. ``twin_of`` gives the id of a twin: they are below 0 and
+    below all ids of the log.
     """
 
     def __init__(self, log: EventLog, candidates: Mapping[int, NDArray[np.int64]], stop: int) -> None:
-        """stop: ms after the last of the requests."""
+        """stop: ms after the last of the requests. ValueError where no id is left below those of the log."""
+        polars = require("polars", "pipeline")
         self.log, self.candidates, self.stop = log, candidates, stop
-        self.twin_of = {request: -1 - place for place, request in enumerate(candidates)}
+        self._least = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
+        if self._least - len(candidates) < -(2**63):
+            raise ValueError(f"request_id of the log goes down to {self._least}; want larger ones, twins go below them")
+        self.twin_of = {request: self._least - 1 - place for place, request in enumerate(candidates)}
+
+    def among(self, request_id: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which [R] of the requests are twins."""
+        return np.asarray(request_id < self._least)
 
     @property
     def tasks(self) -> tuple[str, ...]:
