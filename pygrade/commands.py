@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pygrade import aot, console, ops, serve
 from pygrade.baselines import equal_weights, production_weights
-from pygrade.data.event_writer import stable_id
 from pygrade.data.marketplace import FEATURES, PRODUCTION_WEIGHTS, TASKS, Marketplace
 from pygrade.demo import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, demo, describe_pages
 from pygrade.evaluate import Evaluation, evaluate
@@ -25,6 +24,7 @@ from pygrade.logs import Logs, write_logs
 from pygrade.options import Abtest, Aot, Demo, Evaluate, Info, Pipeline, Rank, Reproduce, ServeCheck, Simulate, Train
 from pygrade.pipeline.check import CheckConfig, serve_check
 from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.names import Names
 from pygrade.pipeline.report import difference
 from pygrade.pipeline.run import run_pipeline
 from pygrade.policy import FusionPolicy
@@ -283,13 +283,11 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
         raise ValueError("user is missing; want the id of the user to rank for")
     if args.repeat < 1:
         raise ValueError(f"repeat is {args.repeat}; want at least 1")
-    system = serve.Pipeline.load(run, args.store, args.seed)
-    user = int(args.user) if args.user.lstrip("-").isdigit() else stable_id(args.user)
-    kinds = system.models.schema.context
-    context: dict[str, Any] = {
-        name: float(value) if kinds.get(name) == "float" else value for name, value in args.context.items()
-    }
-    with contextlib.closing(system):
+    with contextlib.closing(serve.Pipeline.load(run, args.store, args.seed)) as system:
+        names = Names.of(run)
+        user = names.user_id(args.user)
+        kinds = system.models.schema.context
+        context = {name: _context(name, value, kinds.get(name)) for name, value in args.context.items()}
         made = [
             system.rank(
                 user, k=args.k, candidates=args.candidates, context=context, scenario=args.scenario,
@@ -306,6 +304,9 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
     }
     title = f"user {args.user}, {len(served.predictions)} candidates"
     (page,) = describe_pages(served.page, [title], system.models.policy.static_weights.numpy())
+    for item, name in zip(page["items"], names.items(served.items), strict=True):
+        if name is not None:
+            item["name"] = name
     if served.degraded:
         page["why"] = "the store failed: default features, static weights"
     elif served.history == 0:
@@ -324,6 +325,13 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
         "degraded": served.degraded,
         "counters": counters,
     }
+
+
+def _context(name: str, value: str, kind: str | None) -> float | str:
+    try:
+        return float(value) if kind == "float" else value
+    except ValueError as error:
+        raise ValueError(f"context gives {name} as {value!r}; want a number") from error
 
 
 def _pipeline(args: Pipeline) -> dict[str, Any]:

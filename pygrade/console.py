@@ -45,9 +45,10 @@ def page(record: Mapping[str, Any]) -> None:
     """A ranked page: the weights on top, then each item's score and what every task contributed to it."""
     head = ["slot", "item", "score", *record["tasks"]]
     weights = ["", "weight", "", *(f"{100 * weight:.1f} %" for weight in record["weights"])]
+    names = [item.get("name", str(item["item_id"])) for item in record["items"]]
     rows = [
-        [str(slot), str(item["item_id"]), f"{item['score']:+.3f}", *(f"{c:+.3f}" for c in item["contributions"])]
-        for slot, item in enumerate(record["items"], 1)
+        [str(slot), name, f"{item['score']:+.3f}", *(f"{c:+.3f}" for c in item["contributions"])]
+        for slot, (name, item) in enumerate(zip(names, record["items"], strict=True), 1)
     ]
     text(f"\n{record['title']}: {record['why']}")
     table("", head, [weights, *rows])

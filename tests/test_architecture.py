@@ -67,8 +67,8 @@ ORDER = (
     # these compose
     "run", "train", "online", "simulate", "plots", "report_html", "report", "demo", "info",
     "pipeline.stages", "pipeline.config", "pipeline.policy_log", "pipeline.models", "pipeline.judge",
-    "pipeline.pictures", "pipeline.report", "pipeline.twins", "pipeline.candidates", "pipeline.run", "pipeline.check",
-    "pipeline",
+    "pipeline.pictures", "pipeline.report", "pipeline.twins", "pipeline.candidates", "pipeline.names", "pipeline.run",
+    "pipeline.check", "pipeline",
     "study.settings", "study.bench", "study.learners", "study.drift", "study.estimates", "study.choice", "study.arms",
     "study.runner", "study.stats", "study.plots", "study.findings", "study.report", "study",
     "options", "commands", "cli", "__main__",

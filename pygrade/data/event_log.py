@@ -145,6 +145,14 @@ class EventLog:
         names: list[str | None] = wanted.join(known, "id", "left", maintain_order="left")["name"].to_list()
         return names
 
+    def has_names(self, kind: str) -> bool:
+        """Whether ids of a ``kind`` (request, user, item) are hashes of names that the source gave."""
+        polars = require("polars", "pipeline")
+        path = self.path / "ids.parquet"
+        if not path.is_file():
+            return False
+        return len(polars.scan_parquet(path).filter(polars.col("kind") == kind).head(1).collect()) > 0
+
     def chunks(
         self,
         rows: int = 200_000,

@@ -24,6 +24,7 @@ from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
+from pygrade.pipeline.names import names_record
 from pygrade.pipeline.policy_log import sampled_log
 from pygrade.pipeline.report import write_pipeline_report
 from pygrade.pipeline.stages import Done, Runner, content_hash, locked, peak_mib
@@ -192,9 +193,8 @@ def _publish(
     published = runner.stage("publish", make_artefact, None, [prerank, model, policy], ["artefact"])
     artefact = open_artefact(published.path / "artefact")
     fill_store(store.replace("{run}", str(runner.out)), load_models(artefact), log, features, artefact.version)
-    _write_where_new(
-        runner.out / STORE, json.dumps({"store": without_secret(store), "version": artefact.version}) + "\n"
-    )
+    record = {"store": without_secret(store), "version": artefact.version, **names_record(log, runner.out)}
+    _write_where_new(runner.out / STORE, json.dumps(record) + "\n")
     target, link = Path(published.path.name) / "artefact", runner.out / "artefact"
     if not link.is_symlink() or link.readlink() != target:
         new = runner.out / ".artefact.new"

@@ -167,7 +167,7 @@ def test_the_commands(run, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert len(found["pages"][0]["items"]) == 4 and found["times"]["in all"]["p50_ms"] > 0
     assert found["counters"]["requests"] == 3 and not found["degraded"]
-    assert cli.main(["rank", "--run", str(mine), "--user", "a name", "--context", "c_hour", "3"]) == 0
+    assert cli.main(["rank", "--run", str(mine), "--user", "123456", "--context", "c_hour", "3"]) == 0
     out = capsys.readouterr().out
     assert "Where the time goes" in out and "prerank" in out and "no event of this user is known" in out
     assert cli.main(["serve-check", "--run", str(mine), "--requests", "3", "--candidates", "20"]) == 0
@@ -177,6 +177,8 @@ def test_the_commands(run, tmp_path, capsys):
         (["--run", str(mine), "--policy", "x"], "want one of them"),
         (["--run", str(mine)], "user is missing"),
         (["--run", str(mine), "--user", "3", "--context", "hour", "3"], "context names 'hour'"),
+        (["--run", str(mine), "--user", "3", "--context", "c_hour", "x"], "context gives c_hour as 'x'"),
+        *((["--run", str(mine), f"--user={name}"], f"user is '{name}'") for name in ("alice", "--5", "²", "9" * 19)),
         (["--run", str(mine), "--user", "3", "--store", f"lmdb:{tmp_path / 'no'}"], str(tmp_path / "no")),
         (["--policy", str(mine)], "data is empty"),
     ):

@@ -38,7 +38,6 @@ def other(run, tmp_path_factory):
     return other
 
 
-DAMAGED = ("prerank/items.faiss", "mtl/mtl.safetensors", "policy/policy.json", "features/schema.json")
 NOW = 1_700_003_000_000
 
 

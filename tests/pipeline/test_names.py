@@ -1,0 +1,86 @@
+"""A log whose users and items have names, users' of digits, and whose requests have negative ids."""
+
+import json
+
+import numpy as np
+import polars
+import pytest
+
+from pygrade import cli
+from pygrade.data.event_writer import stable_id
+from pygrade.data.events import EventLog
+from pygrade.logs import read_logs
+from pygrade.pipeline.check import CheckConfig, serve_check
+from pygrade.pipeline.names import Names
+from pygrade.pipeline.run import run_pipeline
+from pygrade.pipeline.twins import Twins
+from tests.pipeline.test_run import stage
+from tests.pipeline.world import CONFIG, copy, write_log
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A finished pipeline on such a log. Do not write into it."""
+    folder = tmp_path_factory.mktemp("named")
+    data = write_log(folder / "log")
+    for part in (folder / "log").glob("*.parquet"):
+        meta = polars.read_parquet_metadata(part)
+        frame = polars.read_parquet(part).with_columns(
+            polars.col("request_id") - 700,
+            polars.col("user_id").cast(polars.String),
+            polars.format("item {}", "item_id").alias("item_id"),
+        )
+        frame.write_parquet(part, metadata={name: text for name, text in meta.items() if name != "ARROW:schema"})
+    run_pipeline(data, folder / "run", CONFIG)
+    return folder / "run"
+
+
+def test_a_user_is_found_by_name_though_it_is_a_number(named, capsys):
+    assert Names.of(named).user_id("3") == stable_id("3")
+    assert cli.main(["rank", "--run", str(named), "--user", "3", "--repeat", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["history"] > 0
+    items = found["pages"][0]["items"]
+    assert all(item["name"].startswith("item ") and item["item_id"] == stable_id(item["name"]) for item in items)
+    assert cli.main(["rank", "--run", str(named), "--user", "3", "--repeat", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "no event of this user" not in out and items[0]["name"] in out and str(items[0]["item_id"]) not in out
+
+
+def test_users_without_names_are_numbers(run, tmp_path):
+    names = Names.of(run)
+    assert names.user_id("-3") == -3 and names.items([1, 2]) == [None, None]
+    for text in ("alice", "--5", "²", "", "1_0", "9" * 19, "1" * 5000):
+        with pytest.raises(ValueError, match="want a whole number"):
+            names.user_id(text)
+    with pytest.raises(FileNotFoundError, match="has published"):
+        Names.of(tmp_path)
+    (tmp_path / "store.json").write_text('{"store": "memory:", "version": "1"}')
+    with pytest.raises(ValueError, match="run pygrade pipeline again"):
+        Names.of(tmp_path)
+
+
+def test_without_the_log_of_events_items_are_numbers(named, tmp_path):
+    mine = copy(named, tmp_path / "run")
+    log = EventLog.open(stage(mine, "events") / "log")
+    assert log.has_names("user") and log.has_names("item") and not log.has_names("request")
+    log.path.rename(tmp_path / "elsewhere")
+    assert Names.of(mine).user_id("3") == stable_id("3") and Names.of(mine).items([stable_id("item 1")]) == [None]
+
+
+def test_negative_requests_are_not_taken_for_twins(named, tmp_path):
+    for part in ("policy", "evaluate"):
+        logs = read_logs(stage(named, "logs") / part)
+        assert logs.request_id.max() < 0 and set((logs.offsets[1:] - logs.offsets[:-1]).tolist()) == {6 + 2 + 5}
+    mine = copy(named, tmp_path / "run")
+    found = serve_check(mine, CheckConfig(requests=10, candidates=20, k=5))
+    assert found["equal_pages"] == 10 == found["equal_candidates"]
+
+
+def test_ids_that_leave_no_room_for_twins_are_named(named, monkeypatch):
+    log = EventLog.open(stage(named, "events") / "log")
+    least = -(2**63) + 1
+    monkeypatch.setattr(log, "scan", lambda: polars.LazyFrame({"request_id": [least]}))
+    assert Twins(log, {least: np.array([1])}, 0).twin_of == {least: -(2**63)}
+    with pytest.raises(ValueError, match="request_id of the log goes down"):
+        Twins(log, {least: np.array([1]), 5: np.array([1])}, 0)
