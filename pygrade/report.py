@@ -210,7 +210,7 @@ def training_sections(run: Path) -> list[Section]:
             Section(
                 "What the policy earns on its log",
                 "Mean reward of the weights served (not sampled) over all logged requests, against the best static "
-                "weights. In-sample: the policy was fitted to these requests; the A/B test is the judge.",
+                "weights. In-sample: the policy was fitted to these requests; others have to judge it.",
                 "served",
                 plots.served(
                     {

@@ -16,7 +16,7 @@ from pygrade.data.logs_events import LogsEventConfig, import_logs
 from pygrade.data.recflow import RecFlowConfig, import_recflow
 from pygrade.files import atomic_directory
 
-__all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events"]
+__all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events", "parse_spec"]
 
 SCHEMES = {
     "kuairand": "kuairand:DIR, the KuaiRand files (excerpt, Pure, 1K or 27K)",
@@ -32,6 +32,17 @@ CONFIGS: dict[str, type] = {
 _IMPORTERS: dict[str, Callable[..., None]] = {
     "kuairand": import_kuairand, "recflow": import_recflow, "ebnerd": import_ebnerd, "logs": import_logs,
 }  # fmt: skip
+
+
+def parse_spec(spec: str) -> tuple[str, Path]:
+    """Scheme and path of ``SCHEME:PATH``. ValueError for an unknown scheme, FileNotFoundError for a missing path."""
+    scheme, _, path = spec.partition(":")
+    accepted = "; ".join(SCHEMES.values())
+    if scheme not in SCHEMES or not path:
+        raise ValueError(f"data is {spec!r}; want one of {accepted}")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {accepted}")
+    return scheme, Path(path)
 
 
 def import_events(
@@ -50,12 +61,7 @@ def import_events(
     bad input (named by file, line or row, and column), TypeError for another scheme's config, FileNotFoundError for
     missing files.
     """
-    scheme, _, path = spec.partition(":")
-    accepted = "; ".join(SCHEMES.values())
-    if scheme not in SCHEMES or not path:
-        raise ValueError(f"data is {spec!r}; want one of {accepted}")
-    if not Path(path).exists():
-        raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {accepted}")
+    scheme, path = parse_spec(spec)
     if config is not None and not isinstance(config, CONFIGS[scheme]):
         wanted = CONFIGS[scheme].__name__
         raise TypeError(f"config is a {type(config).__name__}; want a {wanted} for {scheme}:")
@@ -63,5 +69,5 @@ def import_events(
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
         raise ValueError(f"{out} is there and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
-        _IMPORTERS[scheme](Path(path), EventWriter(directory, rows), config, log)
+        _IMPORTERS[scheme](path, EventWriter(directory, rows), config, log)
     return EventLog.open(out)

@@ -454,8 +454,10 @@ class FeatureSchema:
 
     @classmethod
     def load(cls, path: Path) -> "FeatureSchema":
-        """Reads the JSON; `SchemaError` naming the file where it is no schema."""
+        """Reads the JSON; `SchemaError` naming the file where it is none, FileNotFoundError where it is missing."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; want the JSON of a feature schema")
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
-        except SchemaError as error:
+        except (SchemaError, UnicodeDecodeError) as error:
             raise SchemaError(f"{path}: {error}") from error

@@ -16,7 +16,7 @@ import numpy as np
 from pygrade import __version__, mtl
 from pygrade.artefact import open_artefact, write_artefact
 from pygrade.checkpoint import read_json
-from pygrade.data.events import EventLog, import_events
+from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialise
 from pygrade.logs import Logs, read_logs, write_logs
 from pygrade.mtl import Timeline
@@ -71,9 +71,8 @@ def run_pipeline(
 
 
 def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, store: str, on_step: OnStep | None) -> None:
-    path = Path(data.partition(":")[2])
-    if not path.exists():
-        raise FileNotFoundError(f"data is {data!r}, and {path} does not exist; want SCHEME:PATH")
+    scheme, path = parse_spec(data)
+    given = None if config.schema is None else FeatureSchema.load(config.schema)
     files = content_hash(path, runner.out / ".hashes.json", without=runner.out)
 
     def make_events(out: Path) -> dict[str, Any]:
@@ -81,12 +80,12 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         facts = ("name", "licence", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
-    events = runner.stage("events", make_events, [data.partition(":")[0], source], [files], ["data"])
+    events = runner.stage("events", make_events, [scheme, source], [files], ["data"])
     log = EventLog.open(events.path / "log")
 
     def make_features(out: Path) -> dict[str, Any]:
         timeline, policy_end = cut_times(log, config)
-        schema = default_schema(log) if config.schema is None else FeatureSchema.load(config.schema)
+        schema = default_schema(log) if given is None else given
         made = materialise(log, schema, out / "set", (int(log.source["first_time"]), timeline.train_end), say)
         return {
             "requests": made.num_requests, "rows": made.num_rows, "schema_hash": schema.hash,
@@ -94,8 +93,8 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         }  # fmt: skip
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
-    schema_text = None if config.schema is None else config.schema.read_text(encoding="utf-8")
-    features = runner.stage("features", make_features, [shares, schema_text], [events], ["features", "pipeline.models"])
+    schema_hash = None if given is None else given.hash
+    features = runner.stage("features", make_features, [shares, schema_hash], [events], ["features", "pipeline.models"])
     materialised = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 

@@ -194,8 +194,12 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
             replace(CONFIG, **options)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         run_pipeline("logs:nowhere", tmp_path / "run")
-    with pytest.raises(ValueError, match="want one of"):
-        run_pipeline(f"what:{tmp_path}", tmp_path / "run")
+    for spec in (f"what:{tmp_path}", "logs", "logs:"):
+        with pytest.raises(ValueError, match=f"data is '{spec}'; want one of"):
+            run_pipeline(spec, tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing; want the JSON of a feature schema"):
+        run_pipeline(data, tmp_path / "run", replace(CONFIG, schema=tmp_path / "nowhere.json"))
+    assert not [p.name for p in (tmp_path / "run").iterdir() if p.name != ".lock"]  # nothing was read
     with pytest.raises(ValueError, match="tasks names 'buy'"):
         run_pipeline(data, tmp_path / "run", replace(CONFIG, tasks=("buy",)))
     with pytest.raises(ValueError, match="no task has 100000 events"):
