@@ -15,10 +15,10 @@ def recall(found: Sequence[Json]) -> bytes:
         (("most popular items", "popularity_recall", GREY), ("two towers", "recall", BLUE))
     ):
         left = [i - 0.2 + 0.4 * place for i in range(len(found))]
-        values = [own[key]["value"] for own in found]
+        values = [_number(own[key]["value"]) for own in found]
         spread = [
-            [own[key]["value"] - own[key]["low"] for own in found],
-            [own[key]["high"] - own[key]["value"] for own in found],
+            [_number(own[key]["value"]) - _number(own[key]["low"]) for own in found],
+            [_number(own[key]["high"]) - _number(own[key]["value"]) for own in found],
         ]
         bars = axis.bar(left, values, 0.36, color=colour, label=label, yerr=spread, ecolor=FAINT)
         axis.bar_label(bars, fmt="%.3f", padding=2, fontsize=8.5, color=INK)

@@ -65,7 +65,7 @@ def _data(stages: Json) -> Section:
 def _prerank(found: Json) -> list[Section]:
     rows = [
         [f"recall@{own['n']}", f"{own['requests']:,}", f"{own['unknown']:.1%}", _interval(own["recall"]),
-         _interval(own["popularity_recall"]), _interval(own["difference"]), f"{own['index_recall']:.4f}"]
+         _interval(own["popularity_recall"]), _interval(own["difference"]), _plain(own["index_recall"])]
         for own in found["recall"]
     ]  # fmt: skip
     head = ["", "requests", "unknown items", "two towers", "most popular", "difference", "index against brute force"]

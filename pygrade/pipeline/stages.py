@@ -8,6 +8,7 @@ working directory, and starts afresh or, where it can, goes on inside it. A dire
 import fcntl
 import hashlib
 import json
+import math
 import os
 import resource
 import shutil
@@ -88,7 +89,8 @@ class Runner:
         for file in files:
             sync(partial / file)
         content = {
-            "stage": name, "key": key, "record": record, "seconds": seconds, "peak_mib": peak_mib(), "files": files,
+            "stage": name, "key": key, "record": _plain(record), "seconds": seconds, "peak_mib": peak_mib(),
+            "files": files,
         }  # fmt: skip
         write_bytes(partial / RECORD, to_json(content))
         partial.rename(path)
@@ -193,10 +195,13 @@ def file_hash(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
+    """For JSON, which has no NaN and no infinity: None."""
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, dict):
         return {str(name): _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return str(value) if isinstance(value, Path) else value

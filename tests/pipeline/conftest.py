@@ -1,7 +1,17 @@
 import pytest
+import torch
 
 from pygrade.progress import set_quiet
 from tests.pipeline.world import trained
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """As many threads as processes that test wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
@@ -12,7 +22,7 @@ def quiet():
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
+def run(tmp_path_factory, one_thread):
     """A finished pipeline. Do not write into it."""
     set_quiet(True)
     return trained(tmp_path_factory.mktemp("pipeline"))

@@ -1,6 +1,7 @@
 """The whole pipeline on a tiny log: what it leaves, what it does again, and how it goes on after it was killed."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -150,10 +151,10 @@ run_pipeline(data, out, CONFIG, on_step=on_step)
 def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
     data, out = f"logs:{run.parent / 'log'}", tmp_path / "run"
     expected = summary_of(run)["stages"]
-    done = 0
+    done, one = 0, {**os.environ, "OMP_NUM_THREADS": "1"}
     for point in ("materialise", "stage2 6", "store"):
         command = [sys.executable, "-c", KILLED, point, data, str(out)]
-        killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+        killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=one)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         found = [name for name in STAGES if list(out.glob(f"{name}-*"))]
         assert len(found) > done, point

@@ -65,6 +65,12 @@ def test_code_makes_a_stage_new(tmp_path, monkeypatch):
     assert code_hash(["logs"]) != code_hash(["logs_parquet"]) != code_hash(["ops"])
 
 
+def test_a_record_is_json(tmp_path):
+    done = Runner(tmp_path).stage("x", lambda _: {"a": float("nan"), "b": [float("inf"), 1.5], "c": {"d": (1, None)}})
+    assert done.record == {"a": None, "b": [None, 1.5], "c": {"d": [1, None]}}
+    json.loads((done.path / stages.RECORD).read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
 def test_a_failed_stage_leaves_no_result_and_starts_afresh(tmp_path):
     def fails(directory: Path):
         (directory / "half").write_text("")
