@@ -113,7 +113,11 @@ class Pipeline:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Counts since the start: those of the feature center and of the ranker, and ``degraded`` requests."""
+        """Counts since the start: those of the feature center and of the ranker, and ``degraded`` requests.
+
+        ``requests`` counts pages. Where prerank finds the candidates a page takes two ``reads`` of the center, of its
+        user and of them, so that ``user_misses`` counts an unknown user twice.
+        """
         return {**vars(self.center.counters), **self.ranker.counters, "degraded": self._degraded}
 
     def rank(

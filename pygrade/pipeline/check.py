@@ -24,6 +24,7 @@ from pygrade.extras import require
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialise, state_before
 from pygrade.features.skew import Skew
 from pygrade.pipeline.report import CHECK, write_pipeline_report
+from pygrade.pipeline.stages import locked
 from pygrade.pipeline.twins import Twins
 from pygrade.progress import say, track
 from pygrade.ranker import BlendedRanker
@@ -34,7 +35,7 @@ from pygrade.stores import Store, open_store
 if TYPE_CHECKING:
     import polars as pl
 
-_VERSION = "serve-check"
+_VERSIONS = ("serve-check", "serve-check.2")  # by turns: the store serves one of them at any moment
 _UPDATE = 20_000  # events written at once
 _NAMED = 20  # requests that the record names where pages differ
 
@@ -64,9 +65,16 @@ def serve_check(run: str | Path, config: CheckConfig | None = None, store: str |
     """Replays requests of a finished run both ways; writes ``serve-check.json`` and the report anew.
 
     store: address of an empty store for the test; None: an LMDB store that is removed afterwards. `PagesDifferError`
-    where a page differs, after the files are written.
+    where a page differs, after the files are written; ValueError where a pipeline runs in the directory.
     """
-    config, folder = config or CheckConfig(), Path(run)
+    folder = Path(run)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist; want the directory of a finished pipeline")
+    with locked(folder):
+        return _check(folder, config or CheckConfig(), store)
+
+
+def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, Any]:
     artefact = open_artefact(folder / "artefact")
     models = load_models(artefact)
     summary = read_json(folder / "summary.json")
@@ -149,15 +157,14 @@ def _online(
 ) -> list[tuple[Served, FeatureBatch]]:
     """Each request's page, and the features of the candidates that the other way has found."""
     current = store.current()
-    if current not in (None, _VERSION):
+    if current not in (None, *_VERSIONS):
         raise ValueError(f"{store.url} serves version {current!r}; serve-check wants a store of its own")
     first = int(chosen[0].timestamp[0])
     center = FeatureCenter(models.schema, models.fitted, store)
-    if current == _VERSION:
-        store.begin("empty")
-        store.switch("empty")
-        store.drop(_VERSION)
-    center.publish(state_before(log, models.schema, first), log.users(), log.items(), _VERSION, keep=0)
+    version = _VERSIONS[current == _VERSIONS[0]]
+    if store.versions().get(version) == "ready":
+        store.drop(version)
+    center.publish(state_before(log, models.schema, first), log.users(), log.items(), version, keep=0)
     system = Pipeline(models, store, "", seed=0)
     served = []
     with track("serve-check: online", total=len(chosen)) as bar:

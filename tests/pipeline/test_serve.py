@@ -14,10 +14,11 @@ from pygrade.artefact import PARTS, ArtefactError, open_artefact, write_artefact
 from pygrade.data.events import EventLog
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
 from pygrade.pipeline.run import run_pipeline
+from pygrade.pipeline.stages import locked
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
 from pygrade.serve import STEPS, Pipeline
-from pygrade.stores import StoreError, open_store
+from pygrade.stores import LmdbStore, StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy
 from tests.stores.servers import RedisServer, needs_redis
@@ -260,6 +261,32 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
         serve_check(mine, config, f"lmdb:{mine / 'store'}")
     with pytest.raises(ValueError, match="requests is 0"):
         CheckConfig(requests=0)
+
+
+def test_serve_check_does_not_write_beside_a_pipeline(run, tmp_path):
+    mine = copy(run, tmp_path / "run")
+    with locked(mine), pytest.raises(ValueError, match="in use by another pipeline"):
+        serve_check(mine)
+    with pytest.raises(FileNotFoundError, match="directory of a finished pipeline"):
+        serve_check(tmp_path / "nothing")
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("moment", ["put_many", "switch", "drop"])
+def test_serve_check_goes_on_with_a_store_in_which_it_was_killed(run, tmp_path, monkeypatch, moment):
+    def die(*_args, **_options):
+        raise KeyboardInterrupt
+
+    mine = copy(run, tmp_path / "run")
+    config, address = CheckConfig(requests=2, candidates=10, k=5), f"lmdb:{tmp_path / 'store'}"
+    serve_check(mine, config, address)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LmdbStore, moment, die)
+        serve_check(mine, config, address)
+    for _ in range(2):
+        assert serve_check(mine, config, address)["equal_pages"] == 2
+    with open_store(address) as store:
+        assert list(store.versions().values()) == ["current"]
 
 
 def test_serve_check_wants_what_the_summary_is_of(run, tmp_path):
