@@ -30,7 +30,7 @@ class PipelineConfig:
     tasks: tuple[str, ...] = ()
     """Kinds of feedback to predict and to fuse; none: all that are frequent enough."""
     min_events: int = 10
-    """Events that a kind of feedback must have in each of train, stop and calibrate to be taken."""
+    """Events that a kind of feedback must have in each of train, stop, calibrate and what follows to be taken."""
     policy_requests: int = 20_000
     """Most requests that the policy learns from: a uniform sample of its part. Bounds the memory."""
     evaluate_requests: int = 20_000

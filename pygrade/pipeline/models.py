@@ -62,7 +62,7 @@ def features_between(features: FeatureSet, start: int | None, stop: int | None) 
 
 
 def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfig) -> tuple[str, ...]:
-    """The tasks to predict: those asked for, or all with enough events and non-events in every part that trains.
+    """The tasks to predict: those asked for, or all with enough events and non-events in every part.
 
     ValueError where one that was asked for has too few, or none is left.
     """
@@ -70,9 +70,8 @@ def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfi
     unknown = [task for task in config.tasks if task not in names]
     if unknown:
         raise ValueError(f"tasks names {unknown[0]!r}; the data has {', '.join(names)}")
-    bounds = list(timeline.parts.values())[:3]
     least = np.full(len(names), np.inf)
-    for start, stop in bounds:
+    for start, stop in timeline.parts.values():
         events, rows = np.zeros(len(names)), 0
         for batch in features.batches(start, stop, requests=_REQUESTS):
             shown = batch.position >= 0
@@ -83,12 +82,12 @@ def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfi
     for task in config.tasks:
         if not enough[task]:
             raise ValueError(
-                f"tasks names {task!r}, which has {least[names.index(task)]:.0f} events in one of train, stop and "
-                f"calibrate; want at least {config.min_events}"
+                f"tasks names {task!r}, which has {least[names.index(task)]:.0f} events in one of train, stop, "
+                f"calibrate and what follows; want at least {config.min_events}"
             )
     chosen = config.tasks or tuple(task for task in names if enough[task])
     if not chosen:
-        raise ValueError(f"no task has {config.min_events} events in each of train, stop and calibrate; want more data")
+        raise ValueError(f"no task has {config.min_events} events in each part of the time; want more data")
     rare = [task for task in names if not enough[task]]
     if rare and not config.tasks:
         say(f"mtl: too rare to predict, left out: {', '.join(rare)}")
