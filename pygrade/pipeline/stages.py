@@ -74,8 +74,9 @@ class Runner:
             self.done[name] = _done(found, path, cached=True)
             return self.done[name]
         partial = self.out / f".{path.name}.work"
-        if partial.exists() and not resumable:
-            shutil.rmtree(partial)
+        for left in self.out.glob(f".{name}-*.work"):  # by runs that failed or were killed; no other runs now
+            if left != partial or not resumable:
+                shutil.rmtree(left)
         say(f"{name}: {'going on' if partial.exists() else 'started'}")
         partial.mkdir(exist_ok=True)
         started = time.perf_counter()

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from pygrade.data.events import EventLog
+from pygrade.features import FeatureSet
 from pygrade.logs import read_logs, validate
+from pygrade.mtl import Timeline
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import GRADE, STAGE1, STATIC, UNSHRUNK
+from pygrade.pipeline.models import choose_tasks
 from pygrade.pipeline.run import run_pipeline, without_secret
 from pygrade.progress import set_quiet
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
@@ -206,6 +209,22 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
     with pytest.raises(ValueError, match="no task has 100000 events"):
         run_pipeline(data, tmp_path / "run", replace(CONFIG, min_events=100_000))
     assert not (tmp_path / "run" / "summary.json").exists() and not list((tmp_path / "run").glob("mtl-*"))
+
+
+def test_a_task_that_ends_before_the_policys_part_is_left_out(run):
+    features = FeatureSet.open(stage(run, "features") / "set")
+    timeline = Timeline(**summary_of(run)["stages"]["features"]["timeline"])
+    assert choose_tasks(features, timeline, CONFIG) == ("click", "like", "order")
+    late, end = 0, 0
+    for batch in reversed(list(features.batches(requests=1))):
+        late += int(np.nansum(batch.feedback[:, 2]))
+        if late >= CONFIG.min_events:
+            break
+        end = int(batch.timestamp[0])
+    short = replace(timeline, calibrate_end=end)  # fewer orders follow than a task must have
+    assert "click" in choose_tasks(features, short, CONFIG) and "order" not in choose_tasks(features, short, CONFIG)
+    with pytest.raises(ValueError, match="tasks names 'order'"):
+        choose_tasks(features, short, replace(CONFIG, tasks=("order",)))
 
 
 def test_defaults_leave_a_part_to_judge():

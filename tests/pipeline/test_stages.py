@@ -87,6 +87,23 @@ def test_a_failed_stage_leaves_no_result_and_starts_afresh(tmp_path):
     assert not Runner(tmp_path).stage("x", works).cached
 
 
+@pytest.mark.parametrize("resumable", [False, True])
+def test_what_other_runs_left_half_made_goes_when_their_stage_starts(tmp_path, resumable):
+    def fails(directory: Path):
+        (directory / "half").write_text("")
+        raise ValueError("no")
+
+    for name, options in (("x", 1), ("x", 2), ("y", 1)):
+        with pytest.raises(ValueError, match="no"):
+            Runner(tmp_path).stage(name, fails, options, resumable=True)
+    assert len(list(tmp_path.glob(".*.work"))) == 2  # of x the second
+    found = []
+    Runner(tmp_path).stage("x", lambda out: found.extend(out.iterdir()) or {}, 2, resumable=resumable)
+    assert len(found) == resumable
+    (left,) = tmp_path.glob(".*.work")
+    assert left.name.startswith(".y-")
+
+
 @pytest.mark.parametrize("damage", ["cut", "missing", "record", "key"])
 def test_a_damaged_stage_is_made_again(tmp_path, damage):
     calls: list[str] = []
