@@ -12,15 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pygrade.checkpoint import read_json, to_json
+from pygrade.checkpoint import ArtefactError, read_json, to_json
 from pygrade.files import atomic_directory
 
 FORMAT, FORMAT_VERSION = "pygrade.Pipeline", 1
 PARTS = ("features", "prerank", "mtl", "policy")
-
-
-class ArtefactError(ValueError):
-    """An artefact that is incomplete, damaged, or put together from parts that do not belong together."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ from pygrade.files import atomic_directory, atomic_file
 logger = logging.getLogger("pygrade")
 
 
+class ArtefactError(ValueError):
+    """Something saved that is truncated, corrupt, or put together from parts that do not belong together."""
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, sync it, and rename it; on any error the old file stays as it was."""
     with atomic_file(path) as partial:

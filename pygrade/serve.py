@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import mtl
-from pygrade.artefact import Artefact, ArtefactError, open_artefact
-from pygrade.checkpoint import read_json
+from pygrade.artefact import Artefact, open_artefact
+from pygrade.checkpoint import ArtefactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.mtl import MtlModel
 from pygrade.page import Page

@@ -43,7 +43,7 @@ GAPS = {
 # alone sees `reference`, `kernels` and the compiled core.
 ORDER = (
     # tools
-    "extras", "threads", "files", "progress", "console", "intervals", "roc", "checkpoint", "tracking",
+    "extras", "hashing", "threads", "files", "progress", "console", "intervals", "roc", "checkpoint", "tracking",
     "ops",
     "aot_variants", "aot",
     # the pipeline

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.extras import require
+from pygrade.hashing import GOLDEN, splitmix64
 
 NULL = -(2**63)
 """The code of a value that is not there."""
@@ -34,10 +35,7 @@ def mix(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
     state = np.zeros(len(parts[0]), np.uint64)
     absent = np.zeros(len(parts[0]), np.bool_)
     for part in parts:
-        state = (state ^ part.view(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = state ^ (state >> np.uint64(31))
+        state = splitmix64((state ^ part.view(np.uint64)) + GOLDEN)
         absent |= part == NULL
     mixed = state.view(np.int64)
     mixed[absent] = NULL

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pygrade.hashing import GOLDEN, splitmix64
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
 
 _CLIP = 5.0  # normalised inputs are cut to ± this
@@ -140,11 +141,7 @@ def hash_ids(ids: NDArray[np.int64], buckets: int, columns: Sequence[int] | None
     ``columns``: number of each column (None: 0, 1, …), so that some of them can be hashed alone.
     """
     number = np.asarray(range(ids.shape[1]) if columns is None else columns, np.uint64)
-    with np.errstate(over="ignore"):
-        x = ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) + number * np.uint64(0xD1B54A32D192ED03)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
+    x = splitmix64(ids.astype(np.uint64) + GOLDEN + number * np.uint64(0xD1B54A32D192ED03))
     bucket: NDArray[np.int64] = (x % np.uint64(buckets)).astype(np.int64)
     return bucket
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.features import FeatureBatch
+from pygrade.hashing import GOLDEN, splitmix64
 from pygrade.logs import Logs, concatenate
 
 Array = NDArray[Any]
@@ -50,12 +51,8 @@ def sampled_log(
 
 
 def sample_hash(request_id: Array) -> NDArray[np.uint64]:
-    """A pseudo-random number of each id [R] (splitmix64's finaliser)."""
-    with np.errstate(over="ignore"):
-        x = request_id.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(x ^ (x >> np.uint64(31)))
+    """A pseudo-random number of each id [R]."""
+    return splitmix64(request_id.astype(np.uint64) + GOLDEN)
 
 
 def _bound(parts: list[Logs], limit: int) -> np.uint64:

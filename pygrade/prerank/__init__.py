@@ -6,12 +6,13 @@
 >>> prerank.candidates(features, n=500, seen=[seen_ids])  # doctest: +SKIP
 """
 
+from pygrade.checkpoint import ArtefactError
 from pygrade.features import SchemaError
 from pygrade.prerank.batches import Batch, Batches, Catalogue, Requests
 from pygrade.prerank.evaluation import Retrieval, evaluate
 from pygrade.prerank.index import EligibleItems, ItemIndex
 from pygrade.prerank.measures import Popularity, recall
-from pygrade.prerank.service import ArtefactError, Prerank
+from pygrade.prerank.service import Prerank
 from pygrade.prerank.towers import PrerankConfig
 from pygrade.prerank.training import Fitted, fit
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from pygrade.checkpoint import read_json, read_safetensors, to_json, to_safetensors
+from pygrade.checkpoint import ArtefactError, read_json, read_safetensors, to_json, to_safetensors
 from pygrade.extras import require
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.files import atomic_directory
@@ -21,10 +21,6 @@ from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
 from pygrade.prerank.training import Fitted
 
 FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
-
-
-class ArtefactError(ValueError):
-    """A saved artefact that is truncated, corrupt, a mixture of two saves, or of a format that is not read here."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from pygrade import mtl
-from pygrade.artefact import PARTS, ArtefactError, open_artefact, write_artefact
+from pygrade.artefact import PARTS, open_artefact, write_artefact
+from pygrade.checkpoint import ArtefactError
 from pygrade.data.events import EventLog
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
 from pygrade.pipeline.run import run_pipeline
