@@ -84,13 +84,14 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         raise ValueError(f"{folder / 'artefact'} is version {artefact.version}; summary.json is of {stated}")
     log = EventLog.open(folder / f"events-{stages['events']['key']}" / "log")
     features = FeatureSet.open(folder / f"features-{stages['features']['key']}" / "set")
-    chosen = _choose(features, int(stages["features"]["policy_end"]), config.requests)
-    say(f"serve-check: {len(chosen)} requests, offline")
-    ways = _offline(log, features, models, chosen, config)
     with tempfile.TemporaryDirectory() as scratch:
         address = f"lmdb:{scratch}/store" if store is None else store
         with open_store(address, create=True) as opened:
-            online = _online(log, models, opened, chosen, ways, config)
+            version = _free_version(opened)
+            chosen = _choose(features, int(stages["features"]["policy_end"]), config.requests)
+            say(f"serve-check: {len(chosen)} requests, offline")
+            ways = _offline(log, features, models, chosen, config)
+            online = _online(log, models, opened, version, chosen, ways, config)
     found = _compare(ways, online) | {
         "version": artefact.version, "store": address.partition(":")[0], "candidates": config.candidates, "k": config.k,
     }  # fmt: skip
@@ -152,18 +153,24 @@ def _offline(
     return [ways[twins.twin_of[int(request.request_id[0])]] for request in chosen]
 
 
-def _online(
-    log: EventLog, models: Models, store: Store, chosen: list[FeatureBatch], offline: list[_Way], config: CheckConfig
-) -> list[tuple[Served, FeatureBatch]]:
-    """Each request's page, and the features of the candidates that the other way has found."""
+def _free_version(store: Store) -> str:
+    """The version to fill, beside the one that an earlier check left; ValueError for a store of anything else."""
     current = store.current()
     if current not in (None, *_VERSIONS):
         raise ValueError(f"{store.url} serves version {current!r}; serve-check wants a store of its own")
-    first = int(chosen[0].timestamp[0])
-    center = FeatureCenter(models.schema, models.fitted, store)
     version = _VERSIONS[current == _VERSIONS[0]]
     if store.versions().get(version) == "ready":
         store.drop(version)
+    return version
+
+
+def _online(
+    log: EventLog, models: Models, store: Store, version: str, chosen: list[FeatureBatch], offline: list[_Way],
+    config: CheckConfig,
+) -> list[tuple[Served, FeatureBatch]]:  # fmt: skip
+    """Each request's page, and the features of the candidates that the other way has found."""
+    first = int(chosen[0].timestamp[0])
+    center = FeatureCenter(models.schema, models.fitted, store)
     center.publish(state_before(log, models.schema, first), log.users(), log.items(), version, keep=0)
     system = Pipeline(models, store, "", seed=0)
     served = []

@@ -13,6 +13,7 @@ from pygrade import mtl
 from pygrade.artefact import PARTS, open_artefact, write_artefact
 from pygrade.checkpoint import ArtefactError
 from pygrade.data.events import EventLog
+from pygrade.pipeline import check
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
 from pygrade.pipeline.run import run_pipeline
 from pygrade.pipeline.stages import locked
@@ -271,6 +272,21 @@ def test_serve_check_does_not_write_beside_a_pipeline(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="directory of a finished pipeline"):
         serve_check(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_serve_check_looks_at_its_store_first(run, tmp_path, monkeypatch):
+    def never(*_args):
+        raise AssertionError("the offline half has started")
+
+    mine = copy(run, tmp_path / "run")
+    monkeypatch.setattr(check, "_offline", never)
+    for address, message in (
+        ("nowhere:1", "url is 'nowhere:1'"),
+        (f"lmdb:{mine / 'store'}", "wants a store of its own"),
+        ("redis://127.0.0.1:1/0?prefix=a&timeout=0.5", "127.0.0.1"),
+    ):
+        with pytest.raises((ValueError, StoreError), match=message):
+            serve_check(mine, store=address)
 
 
 @pytest.mark.parametrize("moment", ["put_many", "switch", "drop"])
