@@ -22,6 +22,7 @@ from pygrade.mtl import MtlModel
 from pygrade.page import Page
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
+from pygrade.prerank.index import Eligible
 from pygrade.ranker import BlendedRanker
 from pygrade.stores import Store, StoreError, open_store
 
@@ -131,16 +132,17 @@ class Pipeline:
         scenario: str | None = None,
         timestamp: int | None = None,
         seen: Sequence[int] | NDArray[np.int64] | None = None,
+        eligible: Eligible | None = None,
         explore: bool = False,
         request_id: int = 0,
     ) -> Served:
         """The best k items for a user.
 
-        candidates: how many prerank finds among all items but those ``seen``; item_ids [n] takes their place. context:
-        ``c_`` columns of the schema; timestamp: ms since 1970, now where left out. An unknown user has default
-        features. Where the store fails the page is made of default features and the static weights of the scenario,
-        and it is counted. ``explore``: see `BlendedRanker.rank`. ValueError for k or candidates below 1, and where no
-        candidate is left.
+        candidates: how many prerank finds among all items, or the ``eligible`` ones (ids, or a test, see
+        `ItemIndex.search`), but those ``seen``; item_ids [n] takes their place. context: ``c_`` columns of the schema;
+        timestamp: ms since 1970, now where left out. An unknown user has default features. Where the store fails the
+        page is made of default features and the static weights of the scenario, and it is counted. ``explore``: see
+        `BlendedRanker.rank`. ValueError for k or candidates below 1, and where no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
@@ -153,13 +155,13 @@ class Pipeline:
             lost = asked.defaults
             clock.lap(STEPS[0])
             drop = None if seen is None else [np.asarray(seen, np.int64)]
-            found = self.models.prerank.candidates(asked, candidates, drop)[0]
+            found = self.models.prerank.candidates(asked, candidates, drop, eligible)[0]
             items = found[found >= 0]
             clock.lap(STEPS[1])
         else:
             items = np.asarray(item_ids, np.int64)
         if not len(items):
-            raise ValueError("no candidate is left: item_ids is empty, or every item is among those seen")
+            raise ValueError("no candidate is left: item_ids is empty, or every eligible item is among those seen")
         batch = self.center.read(user_id, items, *given)
         lost = lost or batch.defaults
         clock.lap(STEPS[2])

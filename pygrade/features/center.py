@@ -58,7 +58,8 @@ class FeatureCenter:
     def __init__(
         self, schema: FeatureSchema, fitted: Fitted, store: Store, *, ttl: float | None = None, cache: int = 1_000_000
     ) -> None:
-        """``ttl``: seconds that a history lives without an event; None: for ever. Attributes stay.
+        """``ttl``: seconds that a history lives without an event; None: for ever. Attributes stay. What is over takes
+        room until `Store.sweep`.
 
         Raises `SchemaError` where ``fitted`` is of another schema.
         """

@@ -61,6 +61,8 @@ def test_seen_items_and_candidates_of_ones_own(system):
     first = system.rank(3, k=5, candidates=40, timestamp=NOW)
     seen = system.rank(3, k=5, candidates=40, timestamp=NOW, seen=first.items)
     assert not set(seen.items.tolist()) & set(first.items.tolist())
+    some = system.rank(3, k=5, timestamp=NOW, seen=first.items[:1], eligible=first.items)
+    assert sorted(some.items.tolist()) == sorted(first.items[1:].tolist())
     own = system.rank(3, k=5, item_ids=first.items[::-1], timestamp=NOW)
     assert sorted(own.items.tolist()) == sorted(first.items.tolist())
     with pytest.raises(ValueError, match="no candidate is left"):
