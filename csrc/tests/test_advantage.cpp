@@ -55,6 +55,26 @@ TEST(threads_change_nothing) {
     CHECK(advantage_of(rewards, {1, 2}, 50'000, {normalize}, 4) == advantage_of(rewards, {1, 2}, 50'000, {normalize}));
 }
 
+// Sizes whose groups fill vectors and take single precision, in blocks that are full or not; and one whose do not.
+TEST(groups_of_many_samples_agree_with_plain_loops) {
+  for (const std::int64_t samples : {8, 16, 24, 32, 64, 9})
+    for (const std::int64_t batch : {1, 7, 16, 37}) {
+      std::vector<float> rewards(static_cast<std::size_t>(batch * samples));
+      for (std::size_t i = 0; i < rewards.size(); ++i)
+        rewards[i] = 100.0f + static_cast<float>((i * 2654435761u) % 1009) / 64.0f;
+      const auto found = advantage_of(rewards, one, batch, {Normalize::group, false, 100.0f});
+      for (std::int64_t b = 0; b < batch; ++b) {
+        const float* group = rewards.data() + b * samples;
+        double mean = 0.0, square = 0.0;
+        for (std::int64_t g = 0; g < samples; ++g) mean += group[g] / static_cast<double>(samples);
+        for (std::int64_t g = 0; g < samples; ++g) square += (group[g] - mean) * (group[g] - mean);
+        const double deviation = std::sqrt(square / static_cast<double>(samples));
+        for (std::int64_t g = 0; g < samples; ++g)
+          CHECK_NEAR(found[static_cast<std::size_t>(b * samples + g)], (group[g] - mean) / deviation, 1e-5);
+      }
+    }
+}
+
 TEST(sizes_that_do_not_fit_are_refused) {
   std::vector<float> out(4);
   const std::vector<float> rewards(4);
