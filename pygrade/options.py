@@ -163,7 +163,7 @@ class Rank(Output, Source):
     policy: Path | None = None  # directory of a saved policy
     requests: tuple[int, ...] = (0,)  # which requests of the data, from 0
     run: Path | None = None  # directory of pygrade pipeline
-    user: str | None = None  # id of the user, as in the data
+    user: str | None = None  # id or name of the user, as in the data
     store: str | None = None  # address of the store; none: the one that the pipeline filled
     candidates: int = 500  # that prerank finds for the user
     scenario: str | None = None  # of the user's request
