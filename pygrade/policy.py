@@ -217,12 +217,13 @@ class FusionPolicy(nn.Module):
 
     @property
     def version(self) -> str:
-        """First 12 hex digits of a sha256 of the tensors and the evidence prior: equal policies, equal versions."""
+        """First 12 hex digits of a sha256 of tensors and evidence prior: equal policies, equal versions."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         if self.config.evidence_prior:
             digest.update(b"evidence_prior" + np.float32(self.config.evidence_prior).tobytes())
+            digest.update(f"{self.config.evidence_scale}{self.config.evidence_feature}".encode())
         return digest.hexdigest()[:12]
 
     @property

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pygrade import dirichlet_log_prob
+from pygrade import _core, dirichlet_log_prob
 from pygrade.policy import FusionPolicy, PolicyConfig, project_weights
 
 TASKS = ("click", "cart", "order")
@@ -238,6 +238,20 @@ def test_mixed_files_of_two_saves_are_refused(saved) -> None:
     (saved[1].parent / "other" / "policy.safetensors").rename(saved[1] / "policy.safetensors")
     with pytest.raises(ValueError, match="of another save"):
         FusionPolicy.load(saved[1])
+
+
+def test_policies_that_weigh_evidence_otherwise_have_other_versions() -> None:
+    options = [
+        {},
+        {"evidence_prior": 3.0, "evidence_feature": "intent"},
+        {"evidence_prior": 4.0, "evidence_feature": "intent"},
+        {"evidence_prior": 3.0, "evidence_feature": "hour"},
+        {"evidence_prior": 3.0, "evidence_feature": "intent", "evidence_scale": "log"},
+    ]
+    policies = [make_policy(**chosen) for chosen in options]
+    assert len({policy.version for policy in policies}) == len(policies)
+    for policy in policies:
+        assert _core.Policy(*policy.artefact()).version == policy.version
 
 
 def test_the_format_rises_only_with_an_evidence_prior(saved, tmp_path) -> None:

@@ -66,8 +66,10 @@ std::string schema_text(const Policy& policy, bool prediction_features) {
 
 std::string sha256_text(std::string_view text) { return detail::sha256_hex(std::as_bytes(std::span(text))); }
 
-// As FusionPolicy.version: sha256 over the name and the bytes of every tensor, by name, then of the evidence prior.
-std::string version_of(std::span<const detail::TensorView> tensors, float evidence_prior) {
+// As FusionPolicy.version: sha256 over the name and the bytes of every tensor, by name, then, where there is an
+// evidence prior, over it and the evidence it weighs.
+std::string version_of(std::span<const detail::TensorView> tensors, float evidence_prior, std::string_view scale,
+                       std::string_view feature) {
   detail::Sha256 digest;
   for (const auto& tensor : tensors) {
     digest.update(std::as_bytes(std::span(tensor.name)));
@@ -76,6 +78,8 @@ std::string version_of(std::span<const detail::TensorView> tensors, float eviden
   if (evidence_prior > 0.0f) {
     digest.update(std::as_bytes(std::span(std::string_view("evidence_prior"))));
     digest.update(std::as_bytes(std::span(&evidence_prior, 1)));
+    digest.update(std::as_bytes(std::span(scale)));
+    digest.update(std::as_bytes(std::span(feature)));
   }
   return digest.hex().substr(0, 12);
 }
@@ -215,7 +219,9 @@ class PolicyReader {
     add_layer(take("head.weight", {tasks, size}), take("head.bias", {tasks}), size);
     if (used != tensors.size()) throw detail::SafetensorsError("there are tensors that the policy does not have");
     check_bounds();
-    p.version_ = version_of(tensors, p.evidence_prior_);
+    const bool weighed = p.evidence_prior_ > 0.0f;
+    p.version_ = version_of(tensors, p.evidence_prior_, evidence_scales[static_cast<std::size_t>(p.evidence_scale_)],
+                            weighed ? std::string_view(p.features_[p.evidence_input_]) : std::string_view());
   }
 
   // weight[outputs, inputs] as torch has it.
