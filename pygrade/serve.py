@@ -142,7 +142,8 @@ class Pipeline:
         `ItemIndex.search`), but those ``seen``; item_ids [n] takes their place. context: ``c_`` columns of the schema;
         timestamp: ms since 1970, now where left out. An unknown user has default features. Where the store fails the
         page is made of default features and the static weights of the scenario, and it is counted. ``explore``: see
-        `BlendedRanker.rank`. ValueError for k or candidates below 1, and where no candidate is left.
+        `BlendedRanker.rank`. ValueError for k or candidates below 1, for item_ids that
+        are no distinct numbers from 0 on, and where no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
@@ -159,7 +160,7 @@ class Pipeline:
             items = found[found >= 0]
             clock.lap(STEPS[1])
         else:
-            items = np.asarray(item_ids, np.int64)
+            items = _candidates(item_ids)
         if not len(items):
             raise ValueError("no candidate is left: item_ids is empty, or every eligible item is among those seen")
         batch = self.center.read(user_id, items, *given)
@@ -196,6 +197,18 @@ def fuse(
         scenario=None if batch.scenario is None else batch.scenario.tolist(), explore=explore,
         request_id=batch.request_id, user_id=batch.user_id, item_id=batch.item_id,
     )  # fmt: skip
+
+
+def _candidates(item_ids: ArrayLike) -> NDArray[np.int64]:
+    given = np.asarray(item_ids)
+    if given.size and (given.ndim != 1 or given.dtype.kind not in "iu"):
+        raise ValueError(f"item_ids has shape {given.shape} and dtype {given.dtype}; want integers [n]")
+    items: NDArray[np.int64] = given.astype(np.int64).reshape(-1)
+    values, counts = np.unique(items, return_counts=True)
+    wrong = values[(counts > 1) | (values < 0)]
+    if len(wrong):
+        raise ValueError(f"item_ids holds {wrong[0]} {items.tolist().count(wrong[0])} times; want ids ≥ 0, each once")
+    return items
 
 
 def store_address(run: Path, store: str | None) -> str:

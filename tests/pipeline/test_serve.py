@@ -72,6 +72,16 @@ def test_seen_items_and_candidates_of_ones_own(system):
             system.rank(3, **options)
 
 
+@pytest.mark.parametrize(
+    ("item_ids", "message"),
+    [([4, 7, 4], "item_ids holds 4 2 times"), ([4, -1], "item_ids holds -1 1 times"), ([1.5], "dtype float64"),
+     ([[1, 2]], "shape \\(1, 2\\)")],
+)  # fmt: skip
+def test_candidates_that_are_no_ids_are_refused(system, item_ids, message):
+    with pytest.raises(ValueError, match=message):
+        system.rank(3, item_ids=item_ids, timestamp=NOW)
+
+
 def test_feedback_changes_the_next_page(run, tmp_path):
     system = Pipeline.load(copy(run, tmp_path / "run"), seed=0)
     before = system.rank(3, k=5, candidates=40, timestamp=NOW)
