@@ -59,15 +59,17 @@ def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
         return {}
     batch, tasks = arrays[0].shape
     random, gamma = np.random.default_rng(0), np.empty((batch, samples, tasks), np.float32)
+    weights, logs, terms = np.empty_like(gamma), np.empty_like(gamma), np.empty_like(gamma)
 
     def run(i: int) -> Any:
         alpha = arrays[i % ROTATIONS]
         random.standard_gamma(np.broadcast_to(alpha[:, None], gamma.shape), dtype=np.float32, out=gamma)
         np.maximum(gamma, np.float32(1e-37), out=gamma)
-        weights = gamma / gamma.sum(-1, keepdims=True)
-        logs = np.log(weights)
+        np.divide(gamma, gamma.sum(-1, keepdims=True), out=weights)
+        np.log(weights, out=logs)
         log_beta = gammaln(alpha).sum(-1) - gammaln(alpha.sum(-1))
-        return weights, logs, ((alpha[:, None] - 1.0) * logs).sum(-1) - log_beta[:, None]
+        np.multiply(alpha[:, None] - np.float32(1.0), logs, out=terms)
+        return weights, logs, terms.sum(-1) - log_beta[:, None]
 
     return {"numpy float32": run}
 

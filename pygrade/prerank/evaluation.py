@@ -1,11 +1,11 @@
 """What a prerank finds of later positives, beside popularity; and what its index finds of what brute force finds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from pygrade import intervals
 from pygrade.prerank.batches import Batch, Batches, Ids
@@ -39,7 +39,7 @@ def evaluate(
     batches: Batches,
     popularity: Popularity,
     n: int = 100,
-    seen: Callable[[Batch], ArrayLike] | None = None,
+    seen: Callable[[Batch], Ids | Sequence[Ids]] | None = None,
     max_requests: int = 20_000,
     brute_force_requests: int = 100,
 ) -> Retrieval:
@@ -62,7 +62,8 @@ def evaluate(
         if not len(requests):
             continue
         vectors = served[0].user_vectors(batch)[requests]
-        drop = np.full((len(requests), 0), -1) if seen is None else _rows(seen(batch), requests)
+        left_out = None if seen is None else seen(batch)
+        drop = [np.zeros(0, np.int64) if left_out is None else left_out[r] for r in requests]
         found = served[1].search(vectors, n, drop)[0]
         ours.append(recall(found, relevant))
         popular.append(recall(popularity.candidates(n, [np.asarray(row, np.int64) for row in drop]), relevant))
@@ -97,7 +98,3 @@ def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:
             best = np.lexsort((ids, -scores))[:n]
             ids, scores = ids[best], scores[best]
     return ids
-
-
-def _rows(seen: ArrayLike, requests: Ids) -> Any:
-    return seen[requests] if isinstance(seen, np.ndarray) else [seen[r] for r in requests]  # type: ignore[index]

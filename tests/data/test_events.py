@@ -48,8 +48,10 @@ def write(directory, rows, limit=500_000, batch=100, source=SOURCE, **options):
 
 
 def in_order(rows):
-    key = lambda r: (r["timestamp"], r["request_id"], r["position"] is None, r["position"] or 0, r["item_id"])  # noqa: E731
-    return sorted(rows, key=key)
+    def place(r):
+        return r["timestamp"], r["request_id"], r["position"] is None, r["position"] or 0, r["item_id"]
+
+    return sorted(rows, key=place)
 
 
 @pytest.mark.parametrize("limit", [500_000, 700, 50])

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +23,7 @@ from pygrade.features import (
 )
 from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, StoreUnreachableError, open_store, record
 from tests.features.events import make_log
+from tests.stores.servers import BINARY, RedisServer
 
 ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 
@@ -41,33 +40,18 @@ def features(log, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def redis_server(tmp_path_factory):
-    """Starts a Redis of its own; gives a function that starts it on a port, and stops what it started."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("no redis-server")
+    """Starts a Redis of its own at every call, and stops what it started."""
+    if BINARY is None:
+        pytest.skip("no redis-server on this machine: apt-get install redis-server")
     started = []
 
     def start():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        folder = tmp_path_factory.mktemp("redis")
-        server = subprocess.Popen(
-            [binary, "--port", str(port), "--save", "", "--dir", str(folder)], stdout=subprocess.DEVNULL
-        )
-        started.append(server)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    return server, f"redis://127.0.0.1:{port}/0?prefix=test"
-            time.sleep(0.02)
-        raise TimeoutError("redis-server does not answer")
+        started.append(RedisServer(tmp_path_factory.mktemp("redis")))
+        return started[-1], started[-1].url()
 
     yield start
     for server in started:
         server.kill()
-        server.wait()
 
 
 @pytest.fixture(params=["memory", "lmdb", "redis"])
@@ -235,7 +219,6 @@ def test_a_redis_that_dies_gives_defaults_and_is_counted(log, features, redis_se
         batch = next(features.batches(requests=1, start=cut_of(features, 290)))
         before = read_again(center, log, batch)
         server.kill()
-        server.wait()
         after = read_again(center, log, batch)
         counters = center.counters
         assert (counters.reads, counters.defaults, counters.store_errors) == (2, 1, 1)
