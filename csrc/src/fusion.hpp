@@ -39,8 +39,10 @@ inline std::int64_t scratch_stride(std::int64_t candidates) {
 
 inline constexpr std::int64_t fused_rows = 4;  // weight vectors fused at a time
 
-// Two tiles, fused rows and their maxima, the ids of a mask and the six rows of the selection.
-inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + 2 * fused_rows + 7; }
+inline constexpr std::int64_t selection_rows = 6;  // of working memory, for each
+
+// Two tiles, fused rows and their maxima, the ids of a mask and the selections of the fused rows.
+inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + (2 + selection_rows) * fused_rows + 1; }
 
 // Requests with about 50 µs of work: a share of a thread is worth no less.
 inline std::int64_t request_grain(const Scores& scores) {

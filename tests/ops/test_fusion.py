@@ -114,7 +114,42 @@ def test_large_lists(candidates, k, levels):
     assert torch.equal(indices, expected[1]) and same_bits(values, expected[0])
 
 
-@pytest.mark.parametrize("tasks", [2, 3, 4, 6, 8, 13, 16])
+def hard_to_sort(kind: str, count: int) -> torch.Tensor:
+    """[count] scores, of kinds that a sort by some bits of the score would get wrong."""
+    generator = torch.Generator().manual_seed(count)
+    uniform = torch.rand(count, generator=generator)
+    if kind == "close":  # steps of one unit in the last place, up and down
+        return 1.0 + torch.randint(0, 300, (count,), generator=generator) * 2.0**-23
+    if kind == "outliers":  # the range is nearly all of float32, the others are close together
+        scores = 1.0 + torch.randint(0, 1000, (count,), generator=generator) * 2.0**-23
+        scores[::97], scores[1::89] = 3e38, -3e38
+        return scores
+    if kind == "rising":
+        return torch.arange(count) / 7.0
+    if kind == "falling":
+        return -torch.arange(count) / 7.0
+    if kind == "exponents":
+        return torch.ldexp(uniform - 0.5, torch.randint(-120, 120, (count,), generator=generator))
+    return torch.where(uniform < 0.5, uniform, (uniform * 20).round() / 20)  # "some ties"
+
+
+@pytest.mark.parametrize("kind", ["close", "outliers", "rising", "falling", "exponents", "some ties"])
+@pytest.mark.parametrize("count", [15, 16, 17, 63, 64, 65, 130, 255, 256, 257, 600, 1500, 20_000])
+def test_every_order_is_exact(kind, count):
+    """With one task of weight 1 the fused scores are the scores."""
+    row = hard_to_sort(kind, count)
+    order = torch.sort(row, descending=True, stable=True).indices
+    scores, weight = row[None, :, None].repeat(5, 1, 1), torch.ones(5, 1)
+    for k in {1, 2, 9, 12, 50, 100, count // 5, count // 2, count - 1, count} - {0}:
+        wanted = order[: min(k, count)]
+        values, indices = fuse_topk(scores[:1], weight[:1], k)
+        assert torch.equal(indices[0, : len(wanted)].long(), wanted), k
+        assert same_bits(values[0, : len(wanted)], row[wanted] + 0.0), k
+        group = fuse_topk(scores[:1], torch.ones(1, 5, 1), k).indices[0]
+        assert (group == indices[0]).all(), k
+
+
+@pytest.mark.parametrize("tasks", [2, 3, 4, 6, 8, 13, 16, 17, 32, 45, 64])
 @pytest.mark.parametrize("kind", ["uniform", "tiny", "zeros", "close", "special", "ties"])
 @pytest.mark.parametrize("beta", [1e-7, 1e-3, 0.0])
 def test_the_short_cut_to_the_best_logarithms_is_exact(tasks, kind, beta):

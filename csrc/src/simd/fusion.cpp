@@ -3,7 +3,7 @@
 
 #include "fuse.hpp"
 #include "rows.hpp"
-#include "select.hpp"
+#include "select_rows.hpp"
 #include "tile.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
@@ -80,13 +80,12 @@ void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
   }
 }
 
-// The result of list `list` (b · G + g): `found` positions in s.select.best of fused[count], which ids[] name where it
-// is not null.
+// The result of list `list` (b · G + g): `found` positions in best of fused[count], which ids[] name where it is not
+// null.
 void write_list(const FusionTask& task, std::int64_t list, const float* fused, const std::int32_t* ids,
-                std::int64_t found, const FusionScratch& s) {
+                std::int64_t found, const std::int32_t* best) {
   float* values = task.values + list * task.k;
   std::int32_t* indices = task.indices + list * task.k;
-  const std::int32_t* best = s.select.best;
   for (std::int64_t r = 0; r < found; ++r) {
     const std::int32_t position = best[r];
     values[r] = fused[position];
@@ -105,7 +104,7 @@ bool topk_of_contenders(const FusionTask& task, std::int64_t b, const FusionScra
   const float* weights = task.weights + b * task.scores.tasks;
   const std::int64_t count = fuse_contenders(task.scores, task.options, request, weights, task.k, s);
   if (count < 0) return false;
-  write_list(task, b, s.fused, s.ids, select_best(s.fused, count, task.k, s.select), s);
+  write_list(task, b, s.fused, s.ids, select_best(s.fused, count, task.k, s.select[0]), s.select[0].best);
   return true;
 }
 
@@ -121,18 +120,18 @@ void topk_single(const FusionTask& task, std::int64_t b, Request request, const 
   const float* weights = task.weights + b * task.scores.tasks;
   if (depth > 0 && fuses_rows(task.scores, task.options)) {
     fuse_request_rows(task.scores, request, task.options, weights, s.fused, s.maxima, depth);
-    select_by_maxima(s.fused, request.count, k, depth, s.maxima, s.select);
+    select_by_maxima(s.fused, request.count, k, depth, s.maxima, s.select[0]);
   } else {
     fuse_request(task.scores, task.options, request, weights, s);
-    select_best(s.fused, request.count, k, s.select);
+    select_best(s.fused, request.count, k, s.select[0]);
   }
-  write_list(task, b, s.fused, nullptr, k, s);
+  write_list(task, b, s.fused, nullptr, k, s.select[0].best);
 }
 
 void topk_masked(const FusionTask& task, std::int64_t b, Request request, const FusionScratch& s) {
   fuse_request(task.scores, task.options, request, task.weights + b * task.scores.tasks, s);
   const std::int64_t count = keep_admitted(task.mask + request.first, request.count, s.fused, s.kept, 1, s);
-  write_list(task, b, s.kept, s.ids, select_best(s.kept, count, task.k, s.select), s);
+  write_list(task, b, s.kept, s.ids, select_best(s.kept, count, task.k, s.select[0]), s.select[0].best);
 }
 
 void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch) {
@@ -148,7 +147,7 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
       continue;
     }
     load_request(task.scores, task.options, request, s);
-    const float* tile = s.tile;
+    float* tile = s.tile;
     const std::int32_t* ids = nullptr;
     std::int64_t count = request.count;
     if (task.mask != nullptr) {
@@ -156,18 +155,17 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
       tile = s.kept;
       ids = s.ids;
     }
-    const std::int64_t depth = block_depth(count, task.k);
+    const std::int64_t depth = rows_depth(count, task.k);
     const FusedRows rows{s.fused, task.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
+    pad_tile(tile, task.stride, tasks, count);
     for (std::int64_t g = task.first_sample; g < task.end_sample; g += fused_rows) {
       const std::int64_t left = task.end_sample - g;
       const std::int64_t some = left < fused_rows ? left : fused_rows;
       const std::int64_t list = b * task.samples + g;
       fuse_tile(tile, task.stride, tasks, task.weights + list * tasks, some, count, rows);
-      for (std::int64_t i = 0; i < some; ++i) {
-        const FusedRows row = rows.from(i);
-        const std::int64_t found = select_noted(row.scores, count, task.k, depth, row.maxima, s.select);
-        write_list(task, list + i, row.scores, ids, found, s);
-      }
+      const std::int64_t found = select_rows(rows, some, count, task.k, s.select);
+      for (std::int64_t i = 0; i < some; ++i)
+        write_list(task, list + i, rows.from(i).scores, ids, found, s.select[i].best);
     }
   }
 }

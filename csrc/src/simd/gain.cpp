@@ -1,8 +1,8 @@
 // Compiled once per instruction set; see ../isa.hpp for what may stand here.
 #include "../gain.hpp"
 
-#include "few.hpp"
 #include "fuse.hpp"
+#include "select_rows.hpp"
 #include "tile.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
@@ -33,13 +33,6 @@ void discounted(const GainTask& task, const float* gains, const std::int32_t* be
   for (std::int64_t i = 0; i < width; ++i) sums[i] = products[i] + 0.0f;  // never -0
 }
 
-// NaN behind the columns of the tile, up to the end of their last two vectors.
-void pad_tile(float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count) {
-  const std::int64_t end = (count + 2 * lanes - 1) / (2 * lanes) * (2 * lanes);
-  for (std::int64_t t = 0; t < tasks; ++t)
-    for (std::int64_t i = count; i < end; ++i) tile[t * stride + i] = __builtin_nanf("");
-}
-
 // Fetches share [begin, end) of the next request's `size` bytes, where a request's stand at `from`.
 void fetch_next(const void* from, std::int64_t size, double begin, double end) {
   const char* next = static_cast<const char*>(from) + size;
@@ -64,9 +57,8 @@ void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32
                std::int64_t count, const FusionScratch& s, float* products) {
   const std::int64_t tasks = task.scores.tasks;
   const std::int64_t found = task.k < count ? task.k : count;
-  const std::int64_t few = few_depth(count, task.k);
-  const std::int64_t depth = few > 0 ? few : block_depth(count, task.k);
-  const FusedRows rows{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16, true};
+  const std::int64_t depth = rows_depth(count, task.k);
+  const FusedRows rows{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
   auto* const best = reinterpret_cast<std::int32_t*>(products + task.padded_k * lists_at_once);  // [k][16]
   pad_tile(tile, s.stride, tasks, count);
   for (std::int64_t first = task.first_sample; first < task.end_sample; first += lists_at_once) {
@@ -76,14 +68,9 @@ void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32
       const std::int64_t some = size - g < fused_rows ? size - g : fused_rows;
       fetch_next(task, request, first + g, first + g + some);
       fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + first + g) * tasks, some, count, rows);
-      for (std::int64_t i = 0; i < some; ++i) {
-        const FusedRows row = rows.from(i);
-        if (few > 0)
-          select_few(row.scores, count, task.k, few, row.maxima, s.select);
-        else
-          select_noted(row.scores, count, task.k, depth, row.maxima, s.select);
-        for (std::int64_t r = 0; r < found; ++r) best[r * lists_at_once + g + i] = s.select.best[r];
-      }
+      select_rows(rows, some, count, task.k, s.select);
+      for (std::int64_t i = 0; i < some; ++i)
+        for (std::int64_t r = 0; r < found; ++r) best[r * lists_at_once + g + i] = s.select[i].best[r];
     }
     for (std::int64_t r = 0; r < found; ++r) {
       std::int32_t* ids = best + r * lists_at_once;

@@ -107,7 +107,7 @@ void rank(const RankingTask& task, std::int64_t begin, std::int64_t end, float* 
     }
     float* values = fusion.values + b * fusion.k;
     std::int32_t* indices = fusion.indices + b * fusion.k;
-    for (std::int64_t r = fill_page(task, candidates, s.select, counters, values, indices); r < fusion.k; ++r) {
+    for (std::int64_t r = fill_page(task, candidates, s.select[0], counters, values, indices); r < fusion.k; ++r) {
       values[r] = -__builtin_inff();
       indices[r] = -1;
     }

@@ -14,7 +14,7 @@ namespace {
 
 #if defined(__AVX2__)
 
-constexpr std::int64_t row_overread = 16;  // floats that fuse_rows may read behind its rows, whatever stands there
+constexpr std::int64_t row_overread = 32;  // floats that fuse_rows may read behind its rows, whatever stands there
 
 // How a RowFuser reads scores: as they are,
 struct ReadScores {
@@ -35,58 +35,77 @@ struct ReadLogBits {
 constexpr float log_step = 0x1p-23f * 0.693147181f;
 constexpr float log_error = 0.031f;  // of a chord of log2 over an octave: 0.0299; the rest is for roundings
 
-// The fused scores of `lanes` candidates, P (4, 8 or 16) being the padded number of tasks, and Whole whether there are
+// The fused scores of `lanes` candidates, P (4, 8 … 64) being the padded number of tasks, and Whole whether there are
 // so many, which saves the spreading.
 template <int P, bool Whole, class Read>
 struct RowFuser {
+  static constexpr int registers = P > 2 * lanes ? P / (2 * lanes) : 1;  // of half a row
+#if defined(__AVX512F__)
+  using Present = __mmask16;
+#else
+  using Present = Floats;
+#endif
+
   Read read;
   std::int64_t number_of_tasks;
-  Floats first, second;  // weights of tasks [0, P/2) and [P/2, P), repeated over the register
-  Ints order;            // undoes the order that the reduction leaves
-  Ints spread;           // moves rows of T to a distance of P (P = 4, and 8 where a register holds two rows)
-#if defined(__AVX512F__)
-  __mmask16 present;  // lanes of `second` whose task exists
-#else
-  Floats present;
-#endif
+  Floats first[registers], second[registers];  // weights of tasks [0, P/2) and [P/2, P), repeated over a register
+  Ints order;                                  // undoes the order that the reduction leaves
+  Ints spread;                 // moves rows of T to a distance of P (P = 4, and 8 where a register holds two rows)
+  Present present[registers];  // lanes of `second` whose task exists
 
   PYGRADE_INLINE std::int64_t tasks() const { return Whole ? P : number_of_tasks; }
 
   RowFuser(const float* weights, std::int64_t tasks, Read how) : read(how), number_of_tasks(tasks) {
     constexpr int half = P / 2;
     constexpr int groups = lanes / 4;
-    float low[lanes], high[lanes];
     std::int32_t at[lanes], from[lanes];
-    unsigned exists = 0;
     for (int i = 0; i < lanes; ++i) {
-      const int j = i % half;
-      low[i] = weights[j];
-      high[i] = j + half < tasks ? weights[j + half] : 0.0f;
-      exists |= j + half < tasks ? 1u << i : 0u;
       at[i] = i % groups * 4 + i / groups;
       const auto moved = static_cast<std::int32_t>(i / P * tasks + i % P);
       from[i] = moved < lanes ? moved : 0;
     }
-    first = load(low);
-    second = load(high);
     order = load(at);
     spread = load(from);
+    for (int r = 0; r < registers; ++r) {
+      float low[lanes], high[lanes];
+      unsigned exists = 0;
+      for (int i = 0; i < lanes; ++i) {
+        const int j = (r * lanes + i) % half;
+        low[i] = weights[j];
+        high[i] = j + half < tasks ? weights[j + half] : 0.0f;
+        exists |= j + half < tasks ? 1u << i : 0u;
+      }
+      first[r] = load(low);
+      second[r] = load(high);
 #if defined(__AVX512F__)
-    present = static_cast<__mmask16>(exists);
+      present[r] = static_cast<__mmask16>(exists);
 #else
-    present = _mm256_castsi256_ps(lanes_of(exists));
+      present[r] = _mm256_castsi256_ps(lanes_of(exists));
 #endif
+    }
   }
 
   // Adds the second half's products where those tasks exist.
-  PYGRADE_INLINE Floats halves(Floats low, Floats high) const {
-    const Floats x = mul(low, first);
-    if constexpr (Whole) return fma(high, second, x);
+  PYGRADE_INLINE Floats halves(Floats low, Floats high, int r = 0) const {
+    const Floats x = mul(low, first[r]);
+    if constexpr (Whole) return fma(high, second[r], x);
 #if defined(__AVX512F__)
-    return _mm512_mask3_fmadd_ps(high, second, x, present);
+    return _mm512_mask3_fmadd_ps(high, second[r], x, present[r]);
 #else
-    return _mm256_blendv_ps(x, fma(high, second, x), present);
+    return _mm256_blendv_ps(x, fma(high, second[r], x), present[r]);
 #endif
+  }
+
+  // x_j, j < lanes, of one row of 2 · lanes tasks or more
+  PYGRADE_INLINE Floats wide(const float* p, int n) const {
+    const float* row = p + n * tasks();
+    Floats x[registers];
+#pragma GCC unroll 4
+    for (int r = 0; r < registers; ++r) x[r] = halves(read(row + r * lanes), read(row + P / 2 + r * lanes), r);
+#pragma GCC unroll 4
+    for (int step = registers / 2; step > 0; step /= 2)
+      for (int r = 0; r < step; ++r) x[r] = add(x[r], x[r + step]);
+    return x[0];
   }
 
 #if defined(__AVX512F__)
@@ -113,8 +132,13 @@ struct RowFuser {
   }
   // x_j, j < 8, of two rows
   PYGRADE_INLINE Floats eights(const float* p, int n) const {
-    const Floats a = rows(p, n), b = rows(p, n + 1);
-    return halves(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    if constexpr (P == 16) {
+      const Floats a = rows(p, n), b = rows(p, n + 1);
+      return halves(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    } else {
+      const Floats x = wide(p, n), y = wide(p, n + 1);
+      return add(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+    }
   }
   static PYGRADE_INLINE Floats permute(Floats x, Ints at) { return _mm512_permutexvar_ps(at, x); }
 #else
@@ -134,8 +158,7 @@ struct RowFuser {
       const Floats a = rows(p, n), b = rows(p, n + 1);
       return halves(even_fours(a, b), odd_fours(a, b));
     } else {
-      const Floats x = halves(read(p + n * tasks()), read(p + n * tasks() + 8));
-      const Floats y = halves(read(p + (n + 1) * tasks()), read(p + (n + 1) * tasks() + 8));
+      const Floats x = wide(p, n), y = wide(p, n + 1);
       return add(even_fours(x, y), odd_fours(x, y));
     }
   }
@@ -203,7 +226,7 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
 inline bool fuses_rows(const Scores& scores, const FusionOptions& options) {
 #if defined(__AVX2__)
   const bool alone = options.transform == Transform::identity || options.transform == Transform::log;
-  return alone && scores.layout == Layout::item_major && scores.tasks >= 3 && scores.tasks <= 16;
+  return alone && scores.layout == Layout::item_major && scores.tasks >= 3;
 #else
   (void)scores, (void)options;
   return false;
@@ -220,7 +243,9 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
   };
   if (scores.tasks <= 4) return fuse_all.template operator()<4>();
   if (scores.tasks <= 8) return fuse_all.template operator()<8>();
-  fuse_all.template operator()<16>();
+  if (scores.tasks <= 16) return fuse_all.template operator()<16>();
+  if (scores.tasks <= 32) return fuse_all.template operator()<32>();
+  fuse_all.template operator()<64>();
 }
 #endif
 
@@ -262,17 +287,11 @@ inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& o
   store(bits, most);
   for (const std::int32_t b : bits)
     if (b < 0 || b >= 0x7f000000) return -1;  // negative, -0, NaN, or near overflow
-  const std::int32_t threshold = threshold_of(s.maxima, (vectors_of(count) + depth - 1) / depth, k, k / 8 + 4);
+  const std::int32_t threshold = threshold_of(s.maxima, (vectors_of(count) + depth - 1) / depth, k, k / 8 + 4).low;
   if (threshold <= key_lowest) return -1;
   // At least k candidates have an exact score above the threshold less the error, up to the constant.
-  const Floats least = broadcast(score_of_key(threshold) - 2.0f * log_error * total);
-  std::int64_t kept = 0;
-  Ints ids = iota();
-  for (std::int64_t i = 0; i < count; i += lanes, ids = add(ids, broadcast(lanes))) {
-    const unsigned reaching = greater_equal(load(s.fused + i), least) & first_lanes(count - i);
-    compress(s.ids + kept, reaching, ids);
-    kept += __builtin_popcount(reaching);
-  }
+  const float least = score_of_key(threshold) - 2.0f * log_error * total;
+  const std::int64_t kept = keep_reaching(s.fused, count, k, least, s.ids);
   if (2 * kept > count) return -1;
   const float* rows = static_cast<const float*>(scores.data) + request.first * tasks;
   for (std::int64_t i = 0; i < kept; ++i)

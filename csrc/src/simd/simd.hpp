@@ -84,6 +84,27 @@ PYGRADE_INLINE Ints order_key(Floats x) {
   const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   return _mm512_mask_mov_epi32(_mm512_xor_si512(bits, flip), nan, _mm512_set1_epi32(key_nan));
 }
+PYGRADE_INLINE Ints shift_left(Ints a, int bits) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(bits)); }
+PYGRADE_INLINE Ints shift_right(Ints a, int bits) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
+// One bit for each of the 64 floats from p on that reaches `least`, in their order.
+PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats least) {
+  const auto at = [&](int i) { return _mm512_cmp_ps_mask(load(p + i * lanes), least, _CMP_GE_OQ); };
+  return _cvtmask64_u64(_mm512_kunpackd(_mm512_kunpackw(at(3), at(2)), _mm512_kunpackw(at(1), at(0))));
+}
+
+PYGRADE_INLINE Ints bits_and(Ints a, Ints b) { return _mm512_and_si512(a, b); }
+PYGRADE_INLINE Ints bits_or(Ints a, Ints b) { return _mm512_or_si512(a, b); }
+PYGRADE_INLINE Ints bits_xor(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
+// Lanes i and i ^ distance in each other's place.
+template <int distance>
+PYGRADE_INLINE Ints swap_lanes(Ints a) {
+  if constexpr (distance == 1) return _mm512_shuffle_epi32(a, static_cast<_MM_PERM_ENUM>(0xb1));
+  if constexpr (distance == 2) return _mm512_shuffle_epi32(a, static_cast<_MM_PERM_ENUM>(0x4e));
+  if constexpr (distance == 4) return _mm512_shuffle_i32x4(a, a, 0xb1);
+  return _mm512_shuffle_i32x4(a, a, 0x4e);
+}
+// Each lane's next one; the last one's is the first.
+PYGRADE_INLINE Ints next_lanes(Ints a) { return _mm512_alignr_epi32(a, a, 1); }
 PYGRADE_INLINE std::int32_t sum_of(Ints a) { return _mm512_reduce_add_epi32(a); }
 PYGRADE_INLINE std::int32_t max_of(Ints a) { return _mm512_reduce_max_epi32(a); }
 PYGRADE_INLINE std::int32_t min_of(Ints a) { return _mm512_reduce_min_epi32(a); }
@@ -173,6 +194,30 @@ PYGRADE_INLINE Ints order_key(Floats x) {
   const Ints flip = _mm256_and_si256(_mm256_srai_epi32(bits, 31), _mm256_set1_epi32(0x7fffffff));
   const Ints nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
   return _mm256_blendv_epi8(_mm256_xor_si256(bits, flip), _mm256_set1_epi32(key_nan), nan);
+}
+PYGRADE_INLINE Ints shift_left(Ints a, int bits) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(bits)); }
+PYGRADE_INLINE Ints shift_right(Ints a, int bits) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
+PYGRADE_INLINE std::uint64_t reaching32(const float* p, Floats least) {
+  const auto at = [&](int i) { return _mm256_castps_si256(_mm256_cmp_ps(load(p + i * lanes), least, _CMP_GE_OQ)); };
+  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(at(0), at(1)), _mm256_packs_epi32(at(2), at(3)));
+  const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  return static_cast<std::uint32_t>(_mm256_movemask_epi8(ordered));
+}
+PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats least) {
+  return reaching32(p, least) | reaching32(p + 32, least) << 32;
+}
+
+PYGRADE_INLINE Ints bits_and(Ints a, Ints b) { return _mm256_and_si256(a, b); }
+PYGRADE_INLINE Ints bits_or(Ints a, Ints b) { return _mm256_or_si256(a, b); }
+PYGRADE_INLINE Ints bits_xor(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
+template <int distance>
+PYGRADE_INLINE Ints swap_lanes(Ints a) {
+  if constexpr (distance == 1) return _mm256_shuffle_epi32(a, 0xb1);
+  if constexpr (distance == 2) return _mm256_shuffle_epi32(a, 0x4e);
+  return _mm256_permute2x128_si256(a, a, 0x01);
+}
+PYGRADE_INLINE Ints next_lanes(Ints a) {
+  return _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(1, 2, 3, 4, 5, 6, 7, 0));
 }
 PYGRADE_INLINE std::int32_t sum_of(Ints a) {
   __m128i x = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
@@ -266,7 +311,9 @@ PYGRADE_INLINE Ints add(Ints a, Ints b) {  // wraps, as instructions do: lanes t
   });
 }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) {
-  return each<Ints>([&](int i) { return a.at[i] - b.at[i]; });
+  return each<Ints>([&](int i) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) - static_cast<std::uint32_t>(b.at[i]));
+  });
 }
 PYGRADE_INLINE Ints max(Ints a, Ints b) {
   return each<Ints>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; });
@@ -313,6 +360,34 @@ PYGRADE_INLINE Ints order_key(Floats x) {
     return x.at[i] == x.at[i] ? key : key_nan;
   });
 }
+PYGRADE_INLINE Ints shift_left(Ints a, int bits) {
+  return each<Ints>([&](int i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) << bits); });
+}
+PYGRADE_INLINE Ints shift_right(Ints a, int bits) {
+  return each<Ints>([&](int i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) >> bits); });
+}
+PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats least) {
+  std::uint64_t word = 0;
+  for (int i = 0; i < 64; i += lanes) word |= std::uint64_t{greater_equal(load(p + i), least)} << i;
+  return word;
+}
+
+PYGRADE_INLINE Ints bits_and(Ints a, Ints b) {
+  return each<Ints>([&](int i) { return a.at[i] & b.at[i]; });
+}
+PYGRADE_INLINE Ints bits_or(Ints a, Ints b) {
+  return each<Ints>([&](int i) { return a.at[i] | b.at[i]; });
+}
+PYGRADE_INLINE Ints bits_xor(Ints a, Ints b) {
+  return each<Ints>([&](int i) { return a.at[i] ^ b.at[i]; });
+}
+template <int distance>
+PYGRADE_INLINE Ints swap_lanes(Ints a) {
+  return each<Ints>([&](int i) { return a.at[i ^ distance]; });
+}
+PYGRADE_INLINE Ints next_lanes(Ints a) {
+  return each<Ints>([&](int i) { return a.at[(i + 1) % lanes]; });
+}
 PYGRADE_INLINE std::int32_t sum_of(Ints a) {
   std::int32_t sum = 0;
   for (int i = 0; i < lanes; ++i) sum += a.at[i];
@@ -355,6 +430,22 @@ PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
 #endif
 
 constexpr unsigned all_lanes = (1u << lanes) - 1;
+
+// The lanes whose number has this bit.
+PYGRADE_INLINE constexpr unsigned lanes_with(int bit) {
+  unsigned mask = 0;
+  for (int i = 0; i < lanes; ++i) mask |= static_cast<unsigned>((i & bit) != 0) << i;
+  return mask;
+}
+
+// The number of the lowest bit that is set; anything where none is.
+PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) {
+#if defined(__BMI__)
+  return static_cast<std::int32_t>(_tzcnt_u64(word));
+#else
+  return word == 0 ? 0 : __builtin_ctzll(word);
+#endif
+}
 
 // The lanes below `count`, which may be beyond the vector on either side.
 PYGRADE_INLINE unsigned first_lanes(std::int64_t count) {

@@ -74,6 +74,13 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
   }
 }
 
+// NaN behind the columns of the tile, up to the end of their last vector.
+inline void pad_tile(float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count) {
+  const std::int64_t end = vectors_of(count) * lanes;
+  for (std::int64_t t = 0; t < tasks; ++t)
+    for (std::int64_t i = count; i < end; ++i) tile[t * stride + i] = __builtin_nanf("");
+}
+
 // The way back: tile[T][stride] to values[count, T].
 inline void store_tile(const float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count, float* values) {
   for (std::int64_t begin = 0; begin < count; begin += tile_block) {
@@ -144,7 +151,7 @@ struct FusionScratch {
   float* fused;          // [fused_rows][stride]
   std::int32_t* maxima;  // [fused_rows][stride] of the fused rows' blocks
   std::int32_t* ids;     // [stride] candidates that a mask admits, ascending
-  SelectScratch select;
+  SelectScratch select[fused_rows];
 
   FusionScratch(float* scratch, std::int64_t tasks, std::int64_t row_stride)
       : stride(row_stride),
@@ -153,7 +160,14 @@ struct FusionScratch {
         fused(kept + tasks * stride),
         maxima(reinterpret_cast<std::int32_t*>(fused + fused_rows * stride)),
         ids(maxima + fused_rows * stride),
-        select(fused + (2 * fused_rows + 1) * stride, stride) {}
+        select{at(0), at(1), at(2), at(3)} {
+    static_assert(fused_rows == 4);
+  }
+
+ private:
+  SelectScratch at(std::int64_t i) const {
+    return {fused + (2 * fused_rows + 1 + selection_rows * i) * stride, stride};
+  }
 };
 
 // The request's transformed tile, to s.tile.
@@ -165,7 +179,7 @@ inline void load_request(const Scores& scores, const FusionOptions& options, Req
   } else {
     load_tile(scores, request.first, request.count, s.tile, s.stride, ahead);
   }
-  transform_tile(s.tile, s.stride, scores.tasks, request.count, options, s.select);
+  transform_tile(s.tile, s.stride, scores.tasks, request.count, options, s.select[0]);
 }
 
 // The candidates that the mask admits to s.ids, and their columns of from[rows][s.stride] to `to`; returns how many
