@@ -10,12 +10,14 @@ from pygrade._core import __version__
 if TYPE_CHECKING:
     from pygrade.ops import (
         DirichletSample,
+        DirichletScore,
         GrpoLoss,
         TopK,
         dirichlet_entropy,
         dirichlet_kl,
         dirichlet_log_prob,
         dirichlet_sample,
+        dirichlet_score,
         floor_log_weights,
         fuse_scores,
         fuse_topk,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DirichletSample",
+    "DirichletScore",
     "GrpoLoss",
     "Rollout",
     "TopK",
@@ -39,6 +42,7 @@ __all__ = [
     "dirichlet_kl",
     "dirichlet_log_prob",
     "dirichlet_sample",
+    "dirichlet_score",
     "floor_log_weights",
     "format_penalty",
     "fuse_scores",

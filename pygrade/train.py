@@ -160,7 +160,7 @@ def train_stage1(
             fused = (scores[rows] * weights[:, None]).sum(-1)  # [B, P]
             losses = ops.lambda_loss(fused, labels[rows], data.page_mask[rows], data.discount, config.temperature)
             loss = losses.mean() / len(data.discount)
-            norm = _update(loss, policy, optimizer, config.max_grad_norm, f"stage 1, step {step + 1}")
+            norm = _update(loss, None, policy, optimizer, config.max_grad_norm, f"stage 1, step {step + 1}")
             figures = {"loss": loss.item(), "grad_norm": norm, "learning_rate": optimizer.param_groups[0]["lr"]}
             bar.advance(1, loss=figures["loss"])
             run.after("stage1", step + 1, steps, figures, policy, optimizer)
@@ -255,12 +255,14 @@ def stage2_step(
         )
         assert isinstance(advantages, Tensor)  # [B, G]
     for _ in range(config.inner_epochs):
+        alpha = policy.concentration(inputs, exploration)
         result = ops.grpo_loss(
-            policy.concentration(inputs, exploration), sample.log_weights, sample.log_prob, advantages, anchor,
+            alpha.detach(), sample.log_weights, sample.log_prob, advantages, anchor,
             clip=config.clip, clip_high=config.clip_high, kl_coefficient=config.kl_coefficient,
             entropy_coefficient=config.entropy_coefficient, weight_floor=config.weight_floor,
         )  # fmt: skip
-        norm = _update(result.loss.mean(), policy, optimizer, config.max_grad_norm, label)
+        gradient = result.gradient / len(alpha)  # of the mean loss
+        norm = _update(alpha, gradient, policy, optimizer, config.max_grad_norm, label)
     return {
         "loss": result.loss.mean().item(),
         "kl": result.kl.mean().item(),
@@ -279,13 +281,23 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) ->
         group["lr"] = rate * (1.0 - 0.9 * progress)
 
 
-def _update(loss: Tensor, policy: FusionPolicy, optimizer: torch.optim.Optimizer, max_norm: float, label: str) -> float:
-    """One optimiser step; returns the gradient norm. ``FloatingPointError`` where it is not finite: nothing changes."""
+def _update(
+    output: Tensor,
+    gradient: Tensor | None,
+    policy: FusionPolicy,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float,
+    label: str,
+) -> float:
+    """One optimiser step, given the gradient of the loss to ``output``, or None where that is the loss itself.
+
+    Returns the gradient norm. ``FloatingPointError`` where it is not finite: nothing changes.
+    """
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    output.backward(gradient)  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm).item()
     if not np.isfinite(norm):
-        raise FloatingPointError(f"{label}: loss {loss.item()}, gradient norm {norm}; want finite ones")
+        raise FloatingPointError(f"{label}: gradient norm {norm}; want a finite one")
     optimizer.step()
     return float(norm)
 

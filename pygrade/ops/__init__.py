@@ -15,9 +15,11 @@ from pygrade.ops.grpo import GrpoLoss, grpo_loss
 from pygrade.ops.lambdaloss import lambda_loss
 from pygrade.ops.ranking import rank
 from pygrade.ops.rollout import Rollout, format_penalty, rollout
+from pygrade.ops.score import DirichletScore, dirichlet_score
 
 __all__ = [
     "DirichletSample",
+    "DirichletScore",
     "GrpoLoss",
     "Rollout",
     "TopK",
@@ -25,6 +27,7 @@ __all__ = [
     "dirichlet_kl",
     "dirichlet_log_prob",
     "dirichlet_sample",
+    "dirichlet_score",
     "floor_log_weights",
     "format_penalty",
     "fuse_scores",

@@ -203,7 +203,7 @@ def log_prob_of(
     return log_prob
 
 
-def _log_prob_backward(
+def log_prob_backward_of(
     concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, num_threads: int
 ) -> Tensor:
     backend = dispatch.backend(concentration)
@@ -226,8 +226,9 @@ def _log_prob_backward(
 
 _log_prob_op = torch.library.custom_op("pygrade::dirichlet_log_prob", log_prob_of, mutates_args=())
 _log_prob_backward_op = torch.library.custom_op(
-    "pygrade::dirichlet_log_prob_backward", _log_prob_backward, mutates_args=()
+    "pygrade::dirichlet_log_prob_backward", log_prob_backward_of, mutates_args=()
 )
+log_prob_ops = (_log_prob_op, _log_prob_backward_op)
 
 
 @_log_prob_op.register_fake

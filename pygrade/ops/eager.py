@@ -26,13 +26,14 @@ def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
 class _Scaled(Function):
     @staticmethod
     def forward(ctx: Any, argument: Tensor, value: tuple[Tensor], slope: Tensor) -> Tensor:
-        ctx.slope = slope
+        ctx.save_for_backward(slope)  # the caller may hold it: changing it before the backward pass is an error
         return value[0]
 
     @staticmethod
     @_once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        return upstream.unsqueeze(1) * ctx.slope, None, None
+        (slope,) = ctx.saved_tensors
+        return upstream.unsqueeze(1) * slope, None, None
 
 
 class _Computed(Function):

@@ -14,14 +14,15 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class GrpoLoss(NamedTuple):
-    """Result of `grpo_loss`, all [B], numpy where the concentration was. Only ``loss`` carries a gradient, and only to
-    the concentration."""
+    """Result of `grpo_loss`, [B] but for ``gradient``, numpy where the concentration was. Only ``loss`` carries a
+    gradient, and only to the concentration; ``gradient`` is that gradient, for those who need no autograd for it."""
 
     loss: Tensor
     kl: Tensor  # KL(new ‖ reference), nats
     entropy: Tensor  # nats
     clip_fraction: Tensor  # share of samples whose ratio left [1 - clip, 1 + clip_high]
     ratio_max: Tensor  # the group's largest probability ratio
+    gradient: Tensor  # [B, T], d loss_b / d concentration_b
 
 
 def _implementation(
@@ -123,7 +124,7 @@ def _at_once(
         return None
     if concentration.requires_grad and torch.is_grad_enabled():
         loss = eager.with_slope(concentration, loss, slope)
-    return GrpoLoss(loss, kl, entropy, fraction, ratio)
+    return GrpoLoss(loss, kl, entropy, fraction, ratio, slope)
 
 
 def grpo_loss(
@@ -164,7 +165,9 @@ def grpo_loss(
         num_threads: CPU threads; None: torch's setting.
 
     Returns:
-        `GrpoLoss` of [B] float32 values, computed in double; ``loss`` can be differentiated once.
+        `GrpoLoss` of float32 values, computed in double; ``loss`` can be differentiated once. Instead of
+        ``result.loss.mean().backward()``, ``concentration.backward(result.gradient / B)`` takes the gradient as it was
+        computed: give `grpo_loss` the detached concentration then.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option or concentration.
@@ -198,4 +201,4 @@ def grpo_loss(
     inputs = (alpha, logs, old, gains, anchor)
     arguments = (*inputs, *options, float(log_ratio_clamp), check, checks.thread_count(num_threads))
     outputs = dispatch.call(_op, _implementation, inputs, *arguments)
-    return GrpoLoss(*(checks.like(part, concentration) for part in outputs[:5]))  # type: ignore[arg-type]
+    return GrpoLoss(*(checks.like(part, concentration) for part in outputs))  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from pygrade import (
     dirichlet_kl,
     dirichlet_log_prob,
     dirichlet_sample,
+    dirichlet_score,
     floor_log_weights,
     reference,
 )
@@ -444,3 +445,44 @@ def test_compiles_without_a_graph_break():
     (mine,) = torch.autograd.grad(found, concentration)
     (theirs,) = torch.autograd.grad(expected, concentration)
     assert_close(mine, theirs.double())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
+@pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
+@pytest.mark.parametrize("shape", [(3, 5, 4), (9, 33, 8), (2, 1, 1), (0, 4, 3)])
+def test_score_is_the_gradient_of_the_weighted_log_probabilities(backend, weight_floor, shape):
+    batch, samples, tasks = shape
+    generator = torch.Generator().manual_seed(0)
+    concentration = torch.rand(batch, tasks, generator=generator) * 3 + 0.1
+    log_weights = dirichlet_sample(concentration, samples, seed=3).log_weights
+    coefficients = torch.randn(batch, samples, generator=generator)
+    exact = concentration.double().requires_grad_()
+    expected = reference.dirichlet_log_prob(exact, log_weights.double(), weight_floor)
+    for weights in (coefficients, None):
+        upstream = torch.ones(batch, samples) if weights is None else weights
+        (slope,) = torch.autograd.grad(expected, exact, upstream.double(), retain_graph=True)
+        with dispatch.use_backend(backend):
+            found = dirichlet_score(concentration.requires_grad_(), log_weights, weights, weight_floor)
+        assert not found.log_prob.requires_grad and not found.gradient.requires_grad
+        assert_close(found.log_prob, expected.detach())
+        assert_close(found.gradient, slope)
+
+
+def test_score_takes_numpy_compiles_and_names_bad_arguments():
+    concentration = torch.tensor([[0.5, 2.0, 1.0], [3.0, 1.0, 0.2]])
+    log_weights = dirichlet_sample(concentration, 4, seed=0).log_weights
+    coefficients = torch.linspace(-1.0, 1.0, 8).view(2, 4)
+    wanted = dirichlet_score(concentration, log_weights, coefficients)
+    as_numpy = dirichlet_score(concentration.numpy(), log_weights.numpy(), coefficients.numpy())
+    assert isinstance(as_numpy.gradient, np.ndarray)
+    compiled = torch.compile(lambda *x: tuple(dirichlet_score(*x)), fullgraph=True, backend="aot_eager")
+    for found in (tuple(map(torch.from_numpy, as_numpy)), compiled(concentration, log_weights, coefficients)):
+        assert all(same_bits(mine, other) for mine, other in zip(found, wanted, strict=True))
+    with pytest.raises(ValueError, match=r"coefficients.*\[2, 3\].*want"):
+        dirichlet_score(concentration, log_weights, coefficients[:, :3])
+    with pytest.raises(TypeError, match=r"coefficients.*float64"):
+        dirichlet_score(concentration, log_weights, coefficients.double())
+    with pytest.raises(ValueError, match=r"concentration\[0, 1\] is -2"):
+        dirichlet_score(concentration * torch.tensor([1.0, -1.0, 1.0]), log_weights)
+    with pytest.raises(ValueError, match="weight_floor is 1"):
+        dirichlet_score(concentration, log_weights, weight_floor=1.0)
