@@ -109,10 +109,23 @@ def _log_prob_row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
 
         return run
 
+    plain = [alpha.detach() for alpha in inputs]
+
+    def both(alpha: Tensor) -> Any:
+        def summed(a: Tensor) -> tuple[Tensor, Tensor]:
+            value = plain_log_prob(a, logs)
+            return value.sum(), value
+
+        slope, (_, value) = torch.func.grad_and_value(summed, has_aux=True)(alpha)
+        return value, slope
+
+    without_graph = compiled(both)
     contenders: dict[str, Contender] = {
-        OURS: with_gradient(ours),
+        OURS: lambda i: pygrade.dirichlet_score(plain[i % ROTATIONS], logs, num_threads=threads),
+        "pygrade, autograd": with_gradient(ours),
         "torch": with_gradient(plain_log_prob, logs),
         "torch.compile": with_gradient(compiled(plain_log_prob), logs),
+        "torch.compile, torch.func": lambda i: without_graph(plain[i % ROTATIONS]),
     }
     exact = inputs[1].detach().double().requires_grad_()
     wanted = reference.dirichlet_log_prob(exact, logs.double())
@@ -125,4 +138,6 @@ def _log_prob_row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
     sizes = batch, samples, tasks
     alone = core.run("dirichlet_log_prob_gradient", *sizes, seconds=seconds / 8) if threads == 1 else {}
     shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
-    return Row("dirichlet_log_prob ∇", shape, timings, ("torch", "torch.compile"), **alone)
+    peers = tuple(name for name in contenders if "pygrade" not in name)
+    notes = "dirichlet_score, and dirichlet_log_prob with autograd"
+    return Row("dirichlet_log_prob ∇", shape, timings, peers, notes=notes, **alone)

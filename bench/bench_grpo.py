@@ -47,8 +47,14 @@ def _row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
     rest = (logs, old, advantage, alphas[0].detach())
     threads = torch.get_num_threads()
 
-    def ours(alpha: Tensor, *rest: Tensor) -> Tensor:
-        return pygrade.grpo_loss(alpha, *rest, weight_floor=0.0, num_threads=threads).loss
+    plain = [alpha.detach() for alpha in alphas]
+
+    def ours(alpha: Tensor) -> pygrade.GrpoLoss:
+        return pygrade.grpo_loss(alpha, *rest, weight_floor=0.0, num_threads=threads)
+
+    def at_once(i: int) -> Any:
+        found = ours(plain[i % ROTATIONS])
+        return found.loss, found.gradient / batch
 
     def with_gradient(function: Callable[..., Tensor]) -> Contender:
         def run(i: int) -> Any:
@@ -58,20 +64,33 @@ def _row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
 
         return run
 
+    def both(alpha: Tensor) -> Any:
+        return torch.func.grad_and_value(lambda a: plain_loss(a, *rest).mean())(alpha)
+
+    without_graph = compiled(both)
+
+    def functional(i: int) -> Any:
+        slope, loss = without_graph(plain[i % ROTATIONS])
+        return loss, slope
+
     contenders: dict[str, Contender] = {
-        OURS: with_gradient(ours),
+        OURS: at_once,
+        "pygrade, autograd": with_gradient(lambda alpha, *_: ours(alpha).loss),
         "torch": with_gradient(plain_loss),
         "torch.compile": with_gradient(compiled(plain_loss)),
+        "torch.compile, torch.func": functional,
     }
+    peers = tuple(name for name in contenders if "pygrade" not in name)
     exact = alphas[1].detach().double().requires_grad_()
     wanted = reference.grpo_loss(exact, *(part.double() for part in rest), weight_floor=0.0).loss
     (gradient,) = torch.autograd.grad(wanted.sum(), exact)
     for name, run in contenders.items():
         loss, slope = run(1)
         # A ratio within rounding of the clip goes either way, and with it the gradient of its request.
-        verify.close(name, "loss", loss, wanted.detach(), 0.99)
+        verify.close(name, "loss", loss, wanted.detach() if loss.ndim else wanted.detach().mean(), 0.99)
         verify.close(name, "gradient", slope * batch, gradient, 0.99)
     timings = measure(contenders, seconds)
     alone = core.run("grpo_loss", batch, samples, tasks, seconds=seconds / 8) if threads == 1 else {}
     shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
-    return Row("grpo_loss ∇", shape, timings, ("torch", "torch.compile"), **alone)
+    notes = "the gradient as it was computed with the loss; through autograd as well"
+    return Row("grpo_loss ∇", shape, timings, peers, notes=notes, **alone)

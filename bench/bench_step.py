@@ -25,13 +25,12 @@ class Step:
     def concentration(self, network: nn.Module, inputs: Tensor) -> Tensor:
         return 0.05 + 10.0 * torch.softmax(network(inputs), -1)
 
-    def update(self, loss_of: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> None:
+    def update(self, backward: Callable[[Tensor, Tensor], None], inputs: Tensor) -> None:
         with torch.no_grad():
             anchor = self.concentration(self.anchor, inputs)
         for _ in range(2):
-            loss = loss_of(self.concentration(self.network, inputs), anchor).mean()
             self.optimizer.zero_grad()
-            loss.backward()
+            backward(self.concentration(self.network, inputs), anchor)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self.optimizer.step()
 
@@ -44,7 +43,12 @@ class Step:
             )
             advantage = pygrade.group_advantage(rolled.rewards)
         logs, old = rolled.log_weights, rolled.log_prob
-        self.update(lambda a, r: pygrade.grpo_loss(a, logs, old, advantage, r, weight_floor=FLOOR).loss, inputs)
+
+        def backward(alpha: Tensor, anchor: Tensor) -> None:
+            found = pygrade.grpo_loss(alpha.detach(), logs, old, advantage, anchor, weight_floor=FLOOR)
+            alpha.backward(found.gradient / len(alpha))
+
+        self.update(backward, inputs)
 
     def plain(self, i: int) -> None:
         inputs, scores, gains = self.batches[i % len(self.batches)]
@@ -58,7 +62,7 @@ class Step:
             rewards = torch_gain(scores, weights, gains, self.discount).sum(-1)
             deviation = rewards - rewards.mean(1, keepdim=True)
             advantage = (deviation / (deviation.std() + 1e-8)).clamp(-5.0, 5.0)
-        self.update(lambda a, r: plain_loss(a, logs, old, advantage, r), inputs)
+        self.update(lambda a, r: plain_loss(a, logs, old, advantage, r).mean().backward(), inputs)
 
 
 def training(quick: bool) -> Iterator[Row]:
@@ -84,7 +88,9 @@ def training(quick: bool) -> Iterator[Row]:
     contenders: dict[str, Contender] = {
         OURS: ours.ours,
         "torch": plain.plain,
-        "network and Adam alone": lambda i: shared.update(lambda a, r: a.sum(-1), shared.batches[i % len(batches)][0]),
+        "network and Adam alone": lambda i: shared.update(
+            lambda a, r: a.mean().backward(), shared.batches[i % len(batches)][0]
+        ),
     }
     timings = measure(contenders, 1.5 if quick else 10.0)
     shape: dict[str, int | str] = {"B": batch, "N": count, "G": samples, "T": tasks, "k": k}
