@@ -42,11 +42,8 @@ inline constexpr std::int64_t fused_rows = 4;  // weight vectors fused at a time
 // Two tiles, fused rows and their maxima, the ids of a mask and the six rows of the selection.
 inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + 2 * fused_rows + 7; }
 
-// Requests with about 50 µs of work: a share of a thread is worth no less.
-inline std::int64_t request_grain(const Scores& scores) {
-  const std::int64_t per_request = scores.rows / (scores.batch > 0 ? scores.batch : 1) * (scores.tasks + 4);
-  return 1 + 400'000 / (1 + per_request);
-}
+// Nanoseconds to fuse and select one candidate: half as much to twice as much, by transform, samples and k.
+inline double candidate_cost(const Scores& scores) { return 0.05 * static_cast<double>(scores.tasks + 4); }
 
 struct FusionTask {
   Scores scores;
