@@ -34,7 +34,7 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   const detail::AdvantageTask task{rewards.data(), component_weights.data(), batch,       samples, components,
                                    options,        advantage.data(),         states.get()};
   const detail::AdvantageKernels& kernels = PYGRADE_KERNELS(advantage_kernels);
-  const std::int64_t grain = 1 + 25'000 / (1 + samples * (components + 2));  // blocks in about 200 µs of work
+  const std::int64_t grain = detail::grain_of(20.0 + 2.0 * static_cast<double>(samples * (components + 1)));
   detail::parallel_for(blocks, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
     static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
     scratch.resize(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));

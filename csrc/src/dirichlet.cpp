@@ -46,8 +46,10 @@ T* pointer(std::span<T> out) {
   return out.empty() ? nullptr : out.data();
 }
 
-// Rows in a share of about 200 µs, where a row costs `nanoseconds`.
-std::int64_t grain(double nanoseconds) { return 1 + static_cast<std::int64_t>(200'000.0 / nanoseconds); }
+std::int64_t log_prob_grain(const DirichletShape& shape) {
+  const auto tasks = static_cast<double>(shape.tasks);
+  return detail::grain_of(10.0 + tasks + 0.1 * static_cast<double>(shape.samples) * tasks);
+}
 
 const detail::DirichletKernels& kernels() { return PYGRADE_KERNELS(dirichlet_kernels); }
 
@@ -82,8 +84,8 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
   if (draws == 0) return;
   const detail::DirichletSampleTask task{concentration.data(), shape.samples,        shape.tasks,      seed, offset,
                                          pointer(weights),     pointer(log_weights), pointer(log_prob)};
-  const double cost = 200.0 + 10.0 * static_cast<double>(shape.samples * shape.tasks);
-  detail::parallel_for(shape.batch, num_threads, grain(cost), [&](std::int64_t begin, std::int64_t end) {
+  const double cost = 60.0 + 3.5 * static_cast<double>(shape.samples * shape.tasks);
+  detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
     static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
     scratch.resize(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
     kernels().sample(task, scratch.data(), begin, end);
@@ -110,8 +112,7 @@ void dirichlet_log_prob(std::span<const float> concentration, std::span<const fl
                                           nullptr,
                                           pointer(digamma_shift),
                                           nullptr};
-  const double cost = 200.0 + 2.0 * static_cast<double>(shape.samples * shape.tasks);
-  detail::parallel_for(shape.batch, num_threads, grain(cost),
+  detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
                        [&](std::int64_t begin, std::int64_t end) { kernels().log_prob(task, begin, end); });
 }
 
@@ -135,8 +136,7 @@ void dirichlet_log_prob_backward(std::span<const float> concentration, std::span
                                           concentration_gradient.data(),
                                           nullptr,
                                           pointer(digamma_shift)};
-  const double cost = 200.0 + 2.0 * static_cast<double>(shape.samples * shape.tasks);
-  detail::parallel_for(shape.batch, num_threads, grain(cost),
+  detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
                        [&](std::int64_t begin, std::int64_t end) { kernels().log_prob_backward(task, begin, end); });
 }
 
@@ -148,7 +148,7 @@ void dirichlet_entropy(std::span<const float> concentration, std::int64_t tasks,
   check_size(gradient.size(), batch * tasks, "gradient");
   if (validate) check_concentration(concentration, tasks);
   const detail::DirichletRowTask task{concentration.data(), nullptr, tasks, entropy.data(), gradient.data(), nullptr};
-  detail::parallel_for(batch, num_threads, grain(100.0 + 10.0 * static_cast<double>(tasks)),
+  detail::parallel_for(batch, num_threads, detail::grain_of(10.0 + 2.0 * static_cast<double>(tasks)),
                        [&](std::int64_t begin, std::int64_t end) { kernels().entropy(task, begin, end); });
 }
 
@@ -167,7 +167,7 @@ void dirichlet_kl(std::span<const float> concentration, std::span<const float> o
   }
   const detail::DirichletRowTask task{concentration.data(), other.data(),         tasks, kl.data(),
                                       gradient.data(),      other_gradient.data()};
-  detail::parallel_for(batch, num_threads, grain(200.0 + 20.0 * static_cast<double>(tasks)),
+  detail::parallel_for(batch, num_threads, detail::grain_of(15.0 + 3.5 * static_cast<double>(tasks)),
                        [&](std::int64_t begin, std::int64_t end) { kernels().kl(task, begin, end); });
 }
 
@@ -178,7 +178,7 @@ void floor_log_weights(std::span<const float> log_weights, std::int64_t tasks, d
   const std::int64_t rows = static_cast<std::int64_t>(log_weights.size()) / tasks;
   check_size(log_weights.size(), rows * tasks, "log_weights");
   const detail::FloorTask task{log_weights.data(), tasks, log_floor(weight_floor), floored.data()};
-  detail::parallel_for(rows, num_threads, grain(10.0 * static_cast<double>(tasks)),
+  detail::parallel_for(rows, num_threads, detail::grain_of(0.8 * static_cast<double>(tasks)),
                        [&](std::int64_t begin, std::int64_t end) { kernels().floor(task, begin, end); });
 }
 

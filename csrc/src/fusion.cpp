@@ -46,7 +46,8 @@ std::string place_of(const Scores& scores, std::int64_t element) {
 void check_no_negative(const Scores& scores, int num_threads) {
   std::atomic<std::int64_t> first = -1;
   const FusionKernels& kernels = PYGRADE_KERNELS(fusion_kernels);
-  parallel_for(scores.rows * scores.tasks, num_threads, 1'000'000, [&](std::int64_t begin, std::int64_t end) {
+  const double cost = 0.04;  // of a score
+  parallel_for(scores.rows * scores.tasks, num_threads, grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t found = kernels.find_negative(scores, begin, end);
     std::int64_t before = first.load();
     while (found >= 0 && (before < 0 || found < before) && !first.compare_exchange_weak(before, found)) {

@@ -44,11 +44,8 @@ inline constexpr std::int64_t selection_rows = 6;  // of working memory, for eac
 // Two tiles, fused rows and their maxima, the ids of a mask and the selections of the fused rows.
 inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + (2 + selection_rows) * fused_rows + 1; }
 
-// Requests with about 50 µs of work: a share of a thread is worth no less.
-inline std::int64_t request_grain(const Scores& scores) {
-  const std::int64_t per_request = scores.rows / (scores.batch > 0 ? scores.batch : 1) * (scores.tasks + 4);
-  return 1 + 400'000 / (1 + per_request);
-}
+// Nanoseconds to fuse and select one candidate: half as much to twice as much, by transform, samples and k.
+inline double candidate_cost(const Scores& scores) { return 0.05 * static_cast<double>(scores.tasks + 4); }
 
 struct FusionTask {
   Scores scores;

@@ -68,9 +68,8 @@ void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const Grpo
                               outputs.ratio_max.data(),
                               outputs.gradient.data()};
   const detail::GrpoKernels& kernels = PYGRADE_KERNELS(grpo_kernels);
-  const double cost = 300.0 + 2.0 * static_cast<double>(shape.samples * (shape.tasks + 4));
-  const std::int64_t grain = 1 + static_cast<std::int64_t>(200'000.0 / cost);  // about 200 µs of work
-  detail::parallel_for(shape.batch, num_threads, grain,
+  const double cost = 30.0 + static_cast<double>(shape.tasks) * (3.0 + 0.6 * static_cast<double>(shape.samples));
+  detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost),
                        [&](std::int64_t begin, std::int64_t end) { kernels.loss(task, begin, end); });
 }
 

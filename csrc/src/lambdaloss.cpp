@@ -126,8 +126,8 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
   if (count > std::numeric_limits<std::uint32_t>::max())
     throw std::invalid_argument("scores has 2^32 candidates or more");
   const detail::LambdaKernels& kernels = PYGRADE_KERNELS(lambda_kernels);
-  const std::int64_t grain = 1 + 8000 / (1 + count);  // a few hundred µs of work where few candidates have gains
-  detail::parallel_for(batch, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
+  const double cost = 300.0 + 30.0 * static_cast<double>(count);  // where few candidates have gains
+  detail::parallel_for(batch, num_threads, detail::grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
     static thread_local Workspace workspace;  // kept: a warm call allocates nothing
     const double inverse_temperature = 1.0 / double{temperature};
     for (std::int64_t b = begin; b < end; ++b) {

@@ -29,8 +29,7 @@ void parallel_for_lists(const Scores& scores, std::int64_t samples, int num_thre
     if (low == batch) return batch * samples;
     return low * samples + (cost - cost_before(low)) / (request_of(scores, low).count + 1);
   };
-  const std::int64_t grain = 1 + 400'000 / (scores.tasks + 4);  // about 50 µs
-  parallel_for(total, num_threads, grain, [&](std::int64_t from, std::int64_t to) {
+  parallel_for(total, num_threads, grain_of(candidate_cost(scores)), [&](std::int64_t from, std::int64_t to) {
     const std::int64_t first = from == 0 ? 0 : list_at(from);
     const std::int64_t last = to == total ? batch * samples : list_at(to);
     std::int64_t begin = first / samples;

@@ -291,11 +291,12 @@ void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer>
     }
   }
   const auto count = static_cast<std::int64_t>(requests.size());
-  const auto mean = static_cast<std::int64_t>(values / std::max<std::size_t>(1, requests.size()));
-  detail::parallel_for(count, num_threads, 1 + 200'000 / (1'000 + mean), [&](std::int64_t begin, std::int64_t end) {
-    for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
-      pages[b] = rank(requests[b], buffers[b]);
-  });
+  const double mean = static_cast<double>(values) / static_cast<double>(std::max<std::size_t>(1, requests.size()));
+  detail::parallel_for(count, num_threads, detail::grain_of(600.0 + 0.2 * mean),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
+                           pages[b] = rank(requests[b], buffers[b]);
+                       });
 }
 
 void Ranker::swap(std::shared_ptr<const Policy> policy) {

@@ -60,7 +60,8 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
   set_caps(task, rules, longest);
 
   const detail::RankingKernels& kernels = PYGRADE_KERNELS(ranking_kernels);
-  detail::parallel_for(scores.batch, num_threads, detail::request_grain(scores),
+  const auto mean = static_cast<double>(scores.rows) / static_cast<double>(std::max<std::int64_t>(1, scores.batch));
+  detail::parallel_for(scores.batch, num_threads, detail::grain_of(detail::candidate_cost(scores) * (1.0 + mean)),
                        [&](std::int64_t begin, std::int64_t end) {
                          static thread_local std::vector<std::int32_t> counters;  // kept: a warm call allocates nothing
                          counters.assign(static_cast<std::size_t>(2 * task.columns * task.slots), 0);
