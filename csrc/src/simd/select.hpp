@@ -28,8 +28,20 @@ inline std::int64_t vectors_of(std::int64_t count) { return (count + lanes - 1) 
 inline std::int64_t count_reaching(const std::int32_t* keys, std::int64_t vectors, std::int32_t threshold) {
   const Ints bound = broadcast(threshold);
   std::int64_t count = 0;
+#pragma GCC unroll 4
   for (std::int64_t v = 0; v < vectors; ++v) count += __builtin_popcount(greater_equal(load(keys + v * lanes), bound));
   return count;
+}
+
+// A key between two others, above the first and at most the second. Halfway between their scores where these may have
+// both signs, for most keys are of numbers near zero; halfway between the keys where that leads nowhere.
+inline std::int32_t middle_of(std::int32_t low, std::int64_t high, bool by_score) {
+  const auto halfway = static_cast<std::int32_t>(low + (high - low) / 2);
+  if (low >= 0 || !by_score) return halfway;
+  const float score = 0.5f * score_of_key(low) + 0.5f * score_of_key(static_cast<std::int32_t>(high - 1));
+  const std::int32_t bits = __builtin_bit_cast(std::int32_t, score);
+  const std::int32_t key = bits ^ (bits < 0 ? 0x7fffffff : 0);
+  return key > low && key < high ? key : halfway;  // infinities give an infinite score, or none
 }
 
 // From a key that at least k of the keys reach, and at most k + slack unless ties forbid it, to the highest key. The
@@ -45,8 +57,8 @@ inline KeyRange threshold_of(const std::int32_t* keys, std::int64_t vectors, std
   std::int32_t low = min_of(low_lanes);  // reached by all
   const std::int32_t highest = max_of(high_lanes);
   std::int64_t high = std::int64_t{highest} + 1;  // by none
-  while (high - low > 1) {
-    const auto middle = static_cast<std::int32_t>(low + (high - low) / 2);
+  for (int tries = 0; high - low > 1; ++tries) {
+    const std::int32_t middle = middle_of(low, high, tries < 16);
     const std::int64_t reaching = count_reaching(keys, vectors, middle);
     const bool few = reaching < k;
     high = few ? middle : high;  // moves and no branch, which nobody could predict
