@@ -136,7 +136,7 @@ def _log_prob_row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
         verify.close(name, "gradient", slope, gradient)
     timings = measure(contenders, seconds)
     sizes = batch, samples, tasks
-    alone = core.run("dirichlet_log_prob_gradient", *sizes, seconds=seconds / 8) if threads == 1 else {}
+    alone = core.run("dirichlet_score", *sizes, seconds=seconds / 8) if threads == 1 else {}
     shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
     peers = tuple(name for name in contenders if "pygrade" not in name)
     notes = "dirichlet_score, and dirichlet_log_prob with autograd"

@@ -279,15 +279,19 @@ void dirichlet_sample(double seconds, const Sizes& s) {
   compare(seconds, [&](std::size_t i) { draws.draw(i); });
 }
 
-void dirichlet_log_prob(double seconds, const Sizes& s, bool backward) {
+void dirichlet_log_prob(double seconds, const Sizes& s) {
   Draws draws(s);
-  const Buffer upstream(draws.log_prob.size(), 1.0f);
   compare(seconds, [&](std::size_t i) {
     const Buffer& concentration = draws.concentrations[i % rotations];
     pygrade::dirichlet_log_prob(concentration, draws.log_weights, draws.shape, 0.0, draws.log_prob);
-    if (backward)
-      pygrade::dirichlet_log_prob_backward(concentration, draws.log_weights, upstream, draws.shape, 0.0,
-                                           draws.gradient);
+  });
+}
+
+void dirichlet_score(double seconds, const Sizes& s) {
+  Draws draws(s);
+  compare(seconds, [&](std::size_t i) {
+    const Buffer& concentration = draws.concentrations[i % rotations];
+    pygrade::dirichlet_score(concentration, draws.log_weights, {}, draws.shape, 0.0, draws.log_prob, draws.gradient);
   });
 }
 
@@ -344,8 +348,8 @@ int main(int argc, char** argv) {
       {"policy_rank", "NTFk", [=](double t, const Sizes& s) { policy_rank(t, s, directory ? directory : ""); }},
       {"topk_gain", "BGNTkC", topk_gain},
       {"dirichlet_sample", "BGTa", dirichlet_sample},  // a: mean concentration in thousandths
-      {"dirichlet_log_prob", "BGT", [](double t, const Sizes& s) { dirichlet_log_prob(t, s, false); }},
-      {"dirichlet_log_prob_gradient", "BGT", [](double t, const Sizes& s) { dirichlet_log_prob(t, s, true); }},
+      {"dirichlet_log_prob", "BGT", dirichlet_log_prob},
+      {"dirichlet_score", "BGT", dirichlet_score},
       {"grpo_loss", "BGT", grpo_loss},
       {"group_advantage_group", "BG", [](double t, const Sizes& s) { group_advantage(t, s, Normalize::group); }},
       {"group_advantage_batch", "BG", [](double t, const Sizes& s) { group_advantage(t, s, Normalize::batch); }},

@@ -98,8 +98,9 @@ def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float
     over blocks. Turns share the machine's drift evenly; their order is shuffled, and each contender starts at another
     input, so that nobody profits from what another has just brought into the cache.
 
-    On several processors a turn begins with a rest and an untimed call, and its block is longer: the pools of the
-    others go on spinning for some milliseconds and would take a processor from whoever comes next.
+    On several processors a turn begins with a rest and some milliseconds of untimed calls, and its block is longer: the
+    pools of the others go on spinning for a while and would take a processor from whoever comes next, and a system may
+    take milliseconds to wake a thread on a processor of its own.
     """
     shared = len(os.sched_getaffinity(0)) > 1
     if shared:
@@ -123,7 +124,9 @@ def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float
             count, first = calls[name], number[name]
             if shared:
                 time.sleep(REST)
-                run(first)
+                warm = time.perf_counter() + REST
+                while time.perf_counter() < warm:
+                    run(first)
             start = time.perf_counter_ns()
             for i in range(first, first + count):
                 run(i)

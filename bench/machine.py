@@ -75,7 +75,7 @@ def threads() -> int:
 
 
 def facts() -> dict[str, str]:
-    """Processor, instruction set, threads, operating system and the versions of everything that is timed."""
+    """Processor, instruction set, threads, operating system, commit and the versions of everything that is timed."""
     import torch
 
     from pygrade import _core
@@ -89,12 +89,26 @@ def facts() -> dict[str, str]:
         "python": platform.python_version(),
         "system": platform.system(),
     }
+    if commit := _commit():
+        found["commit"] = commit
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _commit() -> str:
+    """The last commit that touched what is timed, + where it has changed since; empty without git."""
+    timed = ["--", *(str(Path(__file__).parents[1] / name) for name in ("csrc", "kernels", "pygrade", "CMakeLists.txt"))]
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    try:
+        last = subprocess.run([*git, "log", "-1", "--format=%h", *timed], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain", *timed], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return last.stdout.strip() + ("+" if changed.stdout else "")
 
 
 def _flags() -> str:

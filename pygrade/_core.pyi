@@ -49,6 +49,16 @@ def dirichlet_log_prob_backward(
     num_threads: int,
     digamma_shift: Any,
 ) -> None: ...
+def dirichlet_score(
+    concentration: Any,
+    log_weights: Any,
+    coefficients: Any,
+    weight_floor: float,
+    log_prob: Any,
+    gradient: Any,
+    validate: bool,
+    num_threads: int,
+) -> None: ...
 def dirichlet_entropy(concentration: Any, entropy: Any, gradient: Any, validate: bool, num_threads: int) -> None: ...
 def dirichlet_kl(
     concentration: Any,

@@ -68,6 +68,24 @@ void bind_dirichlet(py::module_& module) {
       py::arg("concentration"), py::arg("log_weights"), py::arg("gradient"), py::arg("weight_floor"),
       py::arg("concentration_gradient"), py::arg("num_threads"), py::arg("digamma_shift"));
   module.def(
+      "dirichlet_score",
+      [](py::handle concentration, py::handle log_weights, py::handle coefficients, double weight_floor,
+         py::handle log_prob, py::handle gradient, bool validate, int num_threads) {
+        const Array l = array(log_weights, "log_weights", Dtype::float32, {any_size, any_size, any_size});
+        const DirichletShape shape = shape_of(l);
+        const Array c = array(concentration, "concentration", Dtype::float32, {shape.batch, shape.tasks});
+        std::span<const float> each;
+        if (!coefficients.is_none())
+          each = array(coefficients, "coefficients", Dtype::float32, {shape.batch, shape.samples}).span<const float>();
+        const Array p = array(log_prob, "log_prob", Dtype::float32, {shape.batch, shape.samples});
+        const Array g = array(gradient, "gradient", Dtype::float32, {shape.batch, shape.tasks});
+        const py::gil_scoped_release release;
+        dirichlet_score(c.span<const float>(), l.span<const float>(), each, shape, weight_floor, p.span<float>(),
+                        g.span<float>(), validate, num_threads);
+      },
+      py::arg("concentration"), py::arg("log_weights"), py::arg("coefficients"), py::arg("weight_floor"),
+      py::arg("log_prob"), py::arg("gradient"), py::arg("validate"), py::arg("num_threads"));
+  module.def(
       "dirichlet_entropy",
       [](py::handle concentration, py::handle entropy, py::handle gradient, bool validate, int num_threads) {
         const Array c = array(concentration, "concentration", Dtype::float32, {any_size, any_size});

@@ -140,6 +140,31 @@ void dirichlet_log_prob_backward(std::span<const float> concentration, std::span
                        [&](std::int64_t begin, std::int64_t end) { kernels().log_prob_backward(task, begin, end); });
 }
 
+void dirichlet_score(std::span<const float> concentration, std::span<const float> log_weights,
+                     std::span<const float> coefficients, const DirichletShape& shape, double weight_floor,
+                     std::span<float> log_prob, std::span<float> gradient, bool validate, int num_threads) {
+  check_shape(shape);
+  check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
+  check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
+  if (!coefficients.empty()) check_size(coefficients.size(), shape.batch * shape.samples, "coefficients");
+  check_size(log_prob.size(), shape.batch * shape.samples, "log_prob");
+  check_size(gradient.size(), concentration.size(), "gradient");
+  const double floor = log_floor(weight_floor);
+  if (validate) check_concentration(concentration, shape.tasks);
+  const detail::DirichletLogProbTask task{concentration.data(),
+                                          log_weights.data(),
+                                          pointer(coefficients),
+                                          shape.samples,
+                                          shape.tasks,
+                                          floor,
+                                          log_prob.data(),
+                                          gradient.data(),
+                                          nullptr,
+                                          nullptr};
+  detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
+                       [&](std::int64_t begin, std::int64_t end) { kernels().score(task, begin, end); });
+}
+
 void dirichlet_entropy(std::span<const float> concentration, std::int64_t tasks, std::span<float> entropy,
                        std::span<float> gradient, bool validate, int num_threads) {
   check_tasks(tasks);

@@ -19,12 +19,12 @@ struct DirichletSampleTask {
 struct DirichletLogProbTask {
   const float* concentration;     // [B, T]
   const float* log_weights;       // [B, G, T]
-  const float* gradient;          // [B, G]; backward only
+  const float* gradient;          // [B, G]; backward, and score, where null stands for all 1
   std::int64_t samples;           // G
   std::int64_t tasks;             // T
   double log_floor;               // -inf: no floor
-  float* log_prob;                // [B, G]; forward only
-  float* concentration_gradient;  // [B, T]; backward only
+  float* log_prob;                // [B, G]; forward and score
+  float* concentration_gradient;  // [B, T]; backward and score
   double* digamma_shift;          // [B, T] ψ(α₀) - ψ(α_t), or null; forward only
   const double* saved_shift;      // the same, or null; backward only
 };
@@ -52,6 +52,7 @@ struct DirichletKernels {
   void (*sample)(const DirichletSampleTask& task, float* scratch, std::int64_t begin, std::int64_t end);
   void (*log_prob)(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end);
   void (*log_prob_backward)(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end);
+  void (*score)(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t end);
   void (*entropy)(const DirichletRowTask& task, std::int64_t begin, std::int64_t end);
   void (*kl)(const DirichletRowTask& task, std::int64_t begin, std::int64_t end);
   void (*floor)(const FloorTask& task, std::int64_t begin, std::int64_t end);

@@ -117,6 +117,30 @@ TEST(the_log_prob_gradient_is_its_slope) {
   }
 }
 
+TEST(the_score_is_the_log_prob_and_its_gradient) {
+  for (const std::int64_t tasks : {1, 3, 8, 13, 64}) {
+    const DirichletShape shape{9, 70, tasks};
+    std::vector<float> concentration(static_cast<std::size_t>(9 * tasks)), coefficients(9 * 70);
+    for (std::size_t i = 0; i < concentration.size(); ++i) concentration[i] = 0.3f + static_cast<float>(i % 5);
+    for (std::size_t i = 0; i < coefficients.size(); ++i) coefficients[i] = static_cast<float>(i % 3) - 1.0f;
+    const Draw d = draw(concentration, shape, 1);
+    const float unwritten = std::numeric_limits<float>::quiet_NaN();
+    std::vector<float> value(9 * 70, unwritten), gradient(concentration.size(), unwritten), score(gradient);
+    for (const double floor : {0.0, 1e-3}) {
+      std::vector<float> expected(value.size());
+      dirichlet_log_prob(concentration, d.log_weights, shape, floor, expected);
+      for (const bool given : {true, false}) {
+        const std::vector<float> upstream = given ? coefficients : std::vector<float>(coefficients.size(), 1.0f);
+        dirichlet_log_prob_backward(concentration, d.log_weights, upstream, shape, floor, gradient);
+        dirichlet_score(concentration, d.log_weights, given ? coefficients : std::span<const float>(), shape, floor,
+                        value, score, true, 3);
+        CHECK_EQUAL(value, expected);
+        CHECK_EQUAL(score, gradient);
+      }
+    }
+  }
+}
+
 TEST(the_floor_renormalises) {
   const std::vector<float> log_weights = {0.0f, -50.0f};
   std::vector<float> floored(2);
@@ -140,4 +164,6 @@ TEST(bad_sizes_are_named) {
   CHECK_THROWS(std::invalid_argument, "tasks; want 1 to 64", dirichlet_sample(ones, {1, 1, 65}, 1, 0, {}, {}, {}));
   CHECK_THROWS(std::invalid_argument, "weight_floor is 1; want",
                dirichlet_log_prob(ones, ones, {2, 1, 2}, 1.0, std::span(out).first(2)));
+  CHECK_THROWS(std::invalid_argument, "coefficients holds 4 values; want 2",
+               dirichlet_score(ones, ones, ones, {2, 1, 2}, 0.0, std::span(out).first(2), out));
 }

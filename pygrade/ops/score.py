@@ -30,10 +30,7 @@ def _at_once(
         threads = dispatch.threads(checks.thread_count(num_threads))
         batch, samples, tasks = log_weights.shape
         value, gradient = torch.empty(batch, samples), torch.empty(batch, tasks)
-        shift = torch.empty(batch, tasks, dtype=torch.float64)  # ψ(α₀) - ψ(α_t), from the value to its gradient
-        upstream = torch.ones(batch, samples) if coefficients is None else coefficients
-        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, value, check, threads, shift)
-        _core.dirichlet_log_prob_backward(concentration, log_weights, upstream, weight_floor, gradient, threads, shift)
+        _core.dirichlet_score(concentration, log_weights, coefficients, weight_floor, value, gradient, check, threads)
     except (TypeError, ValueError):
         return None
     return DirichletScore(value, gradient)

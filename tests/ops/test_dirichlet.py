@@ -251,7 +251,7 @@ def test_special_functions():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
-@pytest.mark.parametrize("shape", [(7, 5, 8), (3, 1, 1), (2, 33, 3), (4, 0, 2)])
+@pytest.mark.parametrize("shape", [(7, 5, 8), (9, 71, 8), (3, 1, 1), (2, 33, 3), (8, 6, 64), (4, 0, 2)])
 def test_log_prob_matches_reference(backend, weight_floor, shape):
     batch, samples, tasks = shape
     concentration = rows(tasks, batch).requires_grad_()
@@ -449,7 +449,7 @@ def test_compiles_without_a_graph_break():
 
 @pytest.mark.parametrize("backend", ["cpu", "triton", "reference"])
 @pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
-@pytest.mark.parametrize("shape", [(3, 5, 4), (9, 33, 8), (2, 1, 1), (0, 4, 3)])
+@pytest.mark.parametrize("shape", [(3, 5, 4), (9, 33, 8), (8, 71, 13), (2, 1, 1), (0, 4, 3)])
 def test_score_is_the_gradient_of_the_weighted_log_probabilities(backend, weight_floor, shape):
     batch, samples, tasks = shape
     generator = torch.Generator().manual_seed(0)

@@ -34,7 +34,7 @@ def group(batch: int, samples: int, tasks: int, scale: float = 1.0, step: float 
         {"clip": 0.0, "weight_floor": 1e-2},
     ],
 )
-@pytest.mark.parametrize("shape", [(4, 24, 7), (3, 5, 8), (2, 1, 1), (2, 40, 3)])
+@pytest.mark.parametrize("shape", [(4, 24, 7), (3, 5, 8), (9, 71, 8), (2, 1, 1), (2, 40, 3), (8, 7, 21)])
 def test_matches_reference(backend, options, shape):
     concentration, *others = group(*shape)
     concentration.requires_grad_()

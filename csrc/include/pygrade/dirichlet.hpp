@@ -43,6 +43,12 @@ PYGRADE_API void dirichlet_log_prob_backward(std::span<const float> concentratio
                                              double weight_floor, std::span<float> concentration_gradient,
                                              int num_threads = 1, std::span<const double> digamma_shift = {});
 
+// Both of them in one pass over the log-weights; coefficients[B, G] stands for `gradient`, and empty for all 1.
+PYGRADE_API void dirichlet_score(std::span<const float> concentration, std::span<const float> log_weights,
+                                 std::span<const float> coefficients, const DirichletShape& shape, double weight_floor,
+                                 std::span<float> log_prob, std::span<float> gradient, bool validate = true,
+                                 int num_threads = 1);
+
 // Entropy in nats → entropy[B], and its gradient[B, T].
 PYGRADE_API void dirichlet_entropy(std::span<const float> concentration, std::int64_t tasks, std::span<float> entropy,
                                    std::span<float> gradient, bool validate = true, int num_threads = 1);

@@ -48,29 +48,43 @@ PYGRADE_ROW_OP Vector by_part(Function function) {
   return result;
 }
 
+PYGRADE_ROW_OP Part fill_part(double x) { return x - Part{}; }  // x + 0 would have to turn -0 into 0
 PYGRADE_ROW_OP Doubles fill(double x) {
-  return by_part<Doubles>([x](int) { return x - Part{}; });
+  return by_part<Doubles>([x](int) { return fill_part(x); });
+}
+PYGRADE_ROW_OP Part load_part(const double* p) { return *reinterpret_cast<const PartInMemory*>(p); }
+PYGRADE_ROW_OP Part load_part(const float* p) {
+#if defined(__AVX512F__)  // __builtin_convertvector takes four instructions
+  return _mm512_cvtps_pd(_mm256_loadu_ps(p));
+#elif defined(__AVX2__)
+  return _mm256_cvtps_pd(_mm_loadu_ps(p));
+#else
+  return __builtin_convertvector(*reinterpret_cast<const PartOfFloats*>(p), Part);
+#endif
+}
+PYGRADE_ROW_OP void store_part(double* p, Part x) { *reinterpret_cast<PartInMemory*>(p) = x; }
+PYGRADE_ROW_OP void store_part(float* p, Part x) {
+#if defined(__AVX512F__)
+  _mm256_storeu_ps(p, _mm512_cvtpd_ps(x));
+#elif defined(__AVX2__)
+  _mm_storeu_ps(p, _mm256_cvtpd_ps(x));
+#else
+  *reinterpret_cast<PartOfFloats*>(p) = __builtin_convertvector(x, PartOfFloats);
+#endif
 }
 PYGRADE_ROW_OP Doubles load(const double* p) {
-  return by_part<Doubles>([p](int i) { return *reinterpret_cast<const PartInMemory*>(p + i * part_lanes); });
+  return by_part<Doubles>([p](int i) { return load_part(p + i * part_lanes); });
 }
 PYGRADE_ROW_OP Doubles load(const float* p) {
-  return by_part<Doubles>([p](int i) -> Part {
-#if defined(__AVX512F__)
-    return _mm512_cvtps_pd(_mm256_loadu_ps(p + i * part_lanes));  // __builtin_convertvector takes four instructions
-#else
-    return __builtin_convertvector(*reinterpret_cast<const PartOfFloats*>(p + i * part_lanes), Part);
-#endif
-  });
+  return by_part<Doubles>([p](int i) { return load_part(p + i * part_lanes); });
 }
 PYGRADE_ROW_OP void store(double* p, Doubles x) {
 #pragma GCC unroll 4
-  for (int i = 0; i < parts; ++i) *reinterpret_cast<PartInMemory*>(p + i * part_lanes) = x.part[i];
+  for (int i = 0; i < parts; ++i) store_part(p + i * part_lanes, x.part[i]);
 }
 PYGRADE_ROW_OP void store(float* p, Doubles x) {
 #pragma GCC unroll 4
-  for (int i = 0; i < parts; ++i)
-    *reinterpret_cast<PartOfFloats*>(p + i * part_lanes) = __builtin_convertvector(x.part[i], PartOfFloats);
+  for (int i = 0; i < parts; ++i) store_part(p + i * part_lanes, x.part[i]);
 }
 PYGRADE_ROW_OP Doubles operator+(Doubles a, Doubles b) {
   return by_part<Doubles>([&](int i) { return a.part[i] + b.part[i]; });
@@ -101,9 +115,9 @@ PYGRADE_ROW_OP Part multiply_add(Part a, Part b, Part c) {
   return a * b + c;
 #endif
 }
-PYGRADE_ROW_OP Part multiply_add(Part a, Part b, double c) { return multiply_add(a, b, Part{} + c); }
-PYGRADE_ROW_OP Part multiply_add(Part a, double b, Part c) { return multiply_add(a, Part{} + b, c); }
-PYGRADE_ROW_OP Part multiply_add(Part a, double b, double c) { return multiply_add(a, Part{} + b, Part{} + c); }
+PYGRADE_ROW_OP Part multiply_add(Part a, Part b, double c) { return multiply_add(a, b, fill_part(c)); }
+PYGRADE_ROW_OP Part multiply_add(Part a, double b, Part c) { return multiply_add(a, fill_part(b), c); }
+PYGRADE_ROW_OP Part multiply_add(Part a, double b, double c) { return multiply_add(a, fill_part(b), fill_part(c)); }
 PYGRADE_ROW_OP Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
   return by_part<Doubles>([&](int i) { return multiply_add(a.part[i], b.part[i], c.part[i]); });
 }
@@ -131,12 +145,96 @@ PYGRADE_ROW_OP Doubles select(Mask mask, Doubles yes, Doubles no) {
   return by_part<Doubles>([&](int i) { return mask.part[i] ? yes.part[i] : no.part[i]; });
 }
 
-// `count` values, and 0 in the other lanes.
-PYGRADE_ROW_OP Doubles load_first(const float* values, int count) {
-  if (count == row_lanes) return load(values);
-  alignas(64) float lane[row_lanes] = {};
-  for (int l = 0; l < count; ++l) lane[l] = values[l];
-  return load(lane);
+// --- one part: its first lanes, and sums across
+
+// 0 in the lanes from `count` on.
+PYGRADE_ROW_OP Part keep_first(Part x, int count) {
+  PartMask lane;
+#pragma GCC unroll 8
+  for (int i = 0; i < part_lanes; ++i) lane[i] = i;
+  return lane < count ? x : Part{};
+}
+// `count` ≤ part_lanes values and 0 in the other lanes, whose memory is not touched.
+template <class Float>
+PYGRADE_ROW_OP Part load_first(const Float* p, int count) {
+  if (count == part_lanes) return load_part(p);
+  alignas(64) Float lane[part_lanes] = {};
+  for (int l = 0; l < count; ++l) lane[l] = p[l];
+  return load_part(lane);
+}
+template <class Float>
+PYGRADE_ROW_OP void store_first(Float* p, Part x, int count) {
+  if (count == part_lanes) return store_part(p, x);
+  for (int l = 0; l < count; ++l) p[l] = static_cast<Float>(x[l]);
+}
+
+// Lane i is all lanes of v[i] joined, for part_lanes vectors.
+template <class Join>
+PYGRADE_ROW_OP Part across(const Part* v, Join join) {
+#if defined(__AVX512F__)
+  Part pair[4], four[2];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+    pair[i] = join(__builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14),
+                   __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15));
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    four[i] = join(__builtin_shufflevector(pair[2 * i], pair[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13),
+                   __builtin_shufflevector(pair[2 * i], pair[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15));
+  return join(__builtin_shufflevector(four[0], four[1], 0, 1, 2, 3, 8, 9, 10, 11),
+              __builtin_shufflevector(four[0], four[1], 4, 5, 6, 7, 12, 13, 14, 15));
+#elif defined(__AVX2__)
+  Part pair[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    pair[i] = join(__builtin_shufflevector(v[2 * i], v[2 * i + 1], 0, 4, 2, 6),
+                   __builtin_shufflevector(v[2 * i], v[2 * i + 1], 1, 5, 3, 7));
+  return join(__builtin_shufflevector(pair[0], pair[1], 0, 1, 4, 5),
+              __builtin_shufflevector(pair[0], pair[1], 2, 3, 6, 7));
+#else
+  return join(__builtin_shufflevector(v[0], v[1], 0, 2), __builtin_shufflevector(v[0], v[1], 1, 3));
+#endif
+}
+// Lane j of v[i] and lane i of v[j] in each other's place, for part_lanes vectors.
+PYGRADE_ROW_OP void transpose_parts(Part* v) {
+#if defined(__AVX512F__)
+  Part pair[8], four[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    pair[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    pair[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const int j = i / 2 * 4 + i % 2;
+    four[j] = __builtin_shufflevector(pair[j], pair[j + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+    four[j + 2] = __builtin_shufflevector(pair[j], pair[j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    v[i] = __builtin_shufflevector(four[i], four[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    v[i + 4] = __builtin_shufflevector(four[i], four[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+#elif defined(__AVX2__)
+  Part pair[4];
+#pragma GCC unroll 2
+  for (int i = 0; i < 4; i += 2) {
+    pair[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 4, 2, 6);
+    pair[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 5, 3, 7);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    v[i] = __builtin_shufflevector(pair[i], pair[i + 2], 0, 1, 4, 5);
+    v[i + 2] = __builtin_shufflevector(pair[i], pair[i + 2], 2, 3, 6, 7);
+  }
+#else
+  const Part first = __builtin_shufflevector(v[0], v[1], 0, 2);
+  v[1] = __builtin_shufflevector(v[0], v[1], 1, 3);
+  v[0] = first;
+#endif
+}
+PYGRADE_ROW_OP Part sums_across(const Part* v) {
+  return across(v, [](Part a, Part b) { return a + b; });
 }
 
 // The first `count` lanes together.
@@ -149,9 +247,31 @@ inline double sum_of(Doubles x, int count) {
 }
 
 // The larger; x where it is NaN.
-PYGRADE_ROW_OP Doubles raised(Doubles x, Doubles least) { return select(x < least, least, x); }
+PYGRADE_ROW_OP Part raised(Part x, Part least) {
+#if defined(__AVX512F__)
+  return _mm512_max_pd(least, x);  // the second where they are not ordered
+#elif defined(__AVX2__)
+  return _mm256_max_pd(least, x);
+#else
+  return x < least ? least : x;
+#endif
+}
+PYGRADE_ROW_OP Doubles raised(Doubles x, Doubles least) {
+  return by_part<Doubles>([&](int i) { return raised(x.part[i], least.part[i]); });
+}
 // The smaller; x where it is NaN.
-PYGRADE_ROW_OP Doubles lowered(Doubles x, Doubles most) { return select(most < x, most, x); }
+PYGRADE_ROW_OP Part lowered(Part x, Part most) {
+#if defined(__AVX512F__)
+  return _mm512_min_pd(most, x);
+#elif defined(__AVX2__)
+  return _mm256_min_pd(most, x);
+#else
+  return most < x ? most : x;
+#endif
+}
+PYGRADE_ROW_OP Doubles lowered(Doubles x, Doubles most) {
+  return by_part<Doubles>([&](int i) { return lowered(x.part[i], most.part[i]); });
+}
 
 // Values [count ≤ 8, length] at `rows`, `stride` floats apart → columns[j · 8 + row]. The last row stands in for those
 // that are missing.

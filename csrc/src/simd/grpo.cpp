@@ -1,95 +1,121 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here. Eight rows at a time, one to a lane.
+// Compiled once per instruction set; see ../isa.hpp for what may stand here.
 #include "../grpo.hpp"
 
-#include "floored.hpp"
+#include "density.hpp"
+#include "divergence.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// Of some samples, [samples, 8].
-struct Ratios {
-  alignas(64) float old[most_columns * row_lanes];
-  alignas(64) float advantage[most_columns * row_lanes];
-  alignas(64) double log_prob[most_columns * row_lanes];
-  alignas(64) double coefficient[most_columns * row_lanes];  // d loss / d log p
-};
+// The larger; NaN where either is.
+PYGRADE_ROW_OP Part larger(Part x, Part y) {
+  const Part most = x < y ? y : x;
+  return y == y ? most : y;
+}
 
+// Of a row's group, by lanes of samples.
 struct Group {
-  Doubles objective, outside, ratio_max;
+  Part objective, outside, ratio_max;
 };
 
-// Adds the samples' clipped objective to the group's sums, and leaves their coefficients.
-PYGRADE_ROW_OP void clipped_objective(const GrpoTask& task, std::int64_t count, Ratios& r, Group& group) {
-  const GrpoOptions& options = task.options;
-  const Doubles zero = fill(0.0), one = fill(1.0);
-  const Doubles least = fill(1.0 - options.clip), most = fill(1.0 + options.clip_high);
-  const Doubles low = fill(-options.log_ratio_clamp), high = fill(options.log_ratio_clamp);
-  const Doubles share = fill(-1.0 / static_cast<double>(task.samples));
-  for (std::int64_t i = 0; i < count * row_lanes; i += row_lanes) {
-    const Doubles log_ratio = load(r.log_prob + i) - load(r.old + i), a = load(r.advantage + i);
-    const Doubles ratio = exp64(lowered(raised(log_ratio, low), high));
-    const Doubles free = select(a == zero, zero, ratio * a);
-    const Doubles clipped = lowered(raised(ratio, least), most) * a;
-    const Mask cut = clipped < free;
-    group.objective = group.objective + select(cut, clipped, free);
-    group.outside = group.outside + select(ratio < least, one, select(most < ratio, one, zero));
-    const Doubles larger = select(group.ratio_max < ratio, ratio, group.ratio_max);
-    group.ratio_max = select(ratio == ratio, larger, ratio);
-    const Doubles inside = select(log_ratio < low, zero, select(high < log_ratio, zero, free * share));
-    store(r.coefficient + i, select(cut, zero, inside));
+struct Clip {
+  Part least, most, low, high;
+  double share;
+
+  explicit Clip(const GrpoTask& task)
+      : least(fill_part(1.0 - task.options.clip)),
+        most(fill_part(1.0 + task.options.clip_high)),
+        low(fill_part(-task.options.log_ratio_clamp)),
+        high(fill_part(task.options.log_ratio_clamp)),
+        share(-1.0 / static_cast<double>(task.samples)) {}
+};
+
+// Adds the clipped objective of `count` samples from `at` on to the group's sums, and returns d loss / d log p, 0 in
+// the other lanes.
+PYGRADE_ROW_OP Part clipped_objective(const GrpoTask& task, const Clip& clip, std::int64_t at, int count, Part log_prob,
+                                      Group& group) {
+  const Part zero{};
+  const Part a = load_first(task.advantages + at, count);  // 0 in the other lanes
+  const Part log_ratio = log_prob - load_first(task.old_log_prob + at, count);
+  const Part ratio = exp64(lowered(raised(log_ratio, clip.low), clip.high));
+  const Part free = a == zero ? zero : ratio * a;
+  const Part clipped = lowered(raised(ratio, clip.least), clip.most) * a;
+  const PartMask cut = clipped < free;
+  const Part outside = (ratio < clip.least) | (clip.most < ratio) ? fill_part(1.0) : zero;
+  group.objective += cut ? clipped : free;
+  group.outside += count == part_lanes ? outside : keep_first(outside, count);
+  group.ratio_max = larger(group.ratio_max, count == part_lanes ? ratio : keep_first(ratio, count));
+  const PartMask flat = cut | (log_ratio < clip.low) | (clip.high < log_ratio);
+  return flat ? zero : free * clip.share;
+}
+
+// Adds the samples of a row to its group's sums and to the scores. Pass by pass: what waits for itself in one of them,
+// the exponential above all, is then not far from its like of the next samples.
+template <class Form>
+PYGRADE_ROW_OP void one_row(const GrpoTask& task, const Clip& clip, std::int64_t b, int row, Form form,
+                            const Density& density, Group& group, ScoreSums& scores) {
+  Samples samples;
+  RowScore<Form> score;
+  alignas(64) double lane[most_samples];  // log p, then d loss / d log p
+  for (std::int64_t g = 0; g < task.samples; g += most_samples) {
+    const std::int64_t size = task.samples - g < most_samples ? task.samples - g : most_samples;
+    const std::int64_t at = (b + row) * task.samples + g;
+    load_samples(task.log_weights + at * form.tasks, size, form, task.log_floor, samples);
+    log_probs(density, samples, form, lane);
+    over_parts(size, [&](std::int64_t i, int width) __attribute__((always_inline)) {
+      store_part(lane + i, clipped_objective(task, clip, at + i, width, load_part(lane + i), group));
+    });
+    add_scores(lane, samples, form, score);
   }
+  scores.put(row, form, score);
 }
 
 void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
   const std::int64_t tasks = task.tasks;
-  const std::int64_t chunk = chunk_samples(tasks);
   Rows rows;
   Rows reference;
   Density density;
-  Samples samples;
-  ScoreSum score;
-  Ratios ratios;
+  ScoreSums scores;
+  Part objective[row_lanes] = {}, outside[row_lanes] = {}, ratio_max[row_lanes] = {};
   alignas(64) double kl_gradient[max_tasks * row_lanes], entropy_gradient[max_tasks * row_lanes];
-  alignas(64) float gradient[max_tasks * row_lanes];
+  alignas(64) double columns[max_tasks * row_lanes], shift[max_tasks * row_lanes], penalty[max_tasks * row_lanes];
+  const Clip clip(task);
+  const Doubles kl_coefficient = fill(task.options.kl_coefficient);
+  const Doubles entropy_coefficient = fill(task.options.entropy_coefficient);
+  const Doubles share = fill(1.0 / static_cast<double>(task.samples));
   for (std::int64_t b = begin; b < end; b += row_lanes) {
     const int count = static_cast<int>(end - b < row_lanes ? end - b : row_lanes);
-    load_rows(task.concentration + b * tasks, tasks, count, rows);
+    const float* concentration = task.concentration + b * tasks;
+    load_rows(concentration, tasks, count, rows);
     load_rows(task.reference + b * tasks, tasks, count, reference);
     evaluate<Order::trigamma>(tasks, rows);
     evaluate<Order::log_gamma>(tasks, reference);
-    load_density(rows, tasks, task.log_floor, density);
-    clear(tasks, score);
-    Group group{fill(0.0), fill(0.0), fill(0.0)};
-    for (std::int64_t g = 0; g < task.samples; g += chunk) {
-      const std::int64_t size = task.samples - g < chunk ? task.samples - g : chunk;
-      const std::int64_t at = b * task.samples + g;
-      to_columns(task.old_log_prob + at, task.samples, count, size, ratios.old);
-      to_columns(task.advantages + at, task.samples, count, size, ratios.advantage);
-      by_tasks(tasks, [&](auto known) __attribute__((always_inline)) {
-        load_samples(task.log_weights + at * tasks, task.samples * tasks, count, size, known.value, task.log_floor,
-                     samples);
-        log_probs(density, samples, size, known.value, ratios.log_prob);
-        clipped_objective(task, size, ratios, group);
-        add_scores(ratios.coefficient, samples, size, known.value, score);
-      });
-    }
     const Doubles kl = row_kl(rows, reference, tasks, kl_gradient);
     const Doubles entropy = row_entropy(rows, tasks, entropy_gradient);
-    const Doubles kl_coefficient = fill(task.options.kl_coefficient);
-    const Doubles entropy_coefficient = fill(task.options.entropy_coefficient);
-    const Doubles share = fill(1.0 / static_cast<double>(task.samples));
-    store_rows(kl_coefficient * kl - entropy_coefficient * entropy - group.objective * share, count, task.loss + b);
+    for (std::int64_t i = 0; i < tasks * row_lanes; i += row_lanes)
+      store(columns + i, kl_coefficient * load(kl_gradient + i) - entropy_coefficient * load(entropy_gradient + i));
+    to_rows(columns, tasks, count, penalty);
+    for (std::int64_t t = 0; t < tasks; ++t) store(columns + t * row_lanes, digamma_shift(rows, tasks, t));
+    to_rows(columns, tasks, count, shift);
+    by_form(tasks, task.log_floor, [&](auto form) __attribute__((always_inline)) {
+      for (int l = 0; l < count; ++l) {
+        Group group{};
+        load_density(concentration, rows, l, form.tasks, task.log_floor, density);
+        one_row(task, clip, b, l, form, density, group, scores);
+        objective[l] = group.objective;
+        outside[l] = group.outside;
+        ratio_max[l] = group.ratio_max;
+      }
+      store_scores(scores, shift, penalty, form.tasks, count, task.gradient + b * tasks);
+    });
+    const Doubles mean = sums_of_rows(objective) * share;
+    store_rows(kl_coefficient * kl - entropy_coefficient * entropy - mean, count, task.loss + b);
     store_rows(kl, count, task.kl + b);
     store_rows(entropy, count, task.entropy + b);
-    store_rows(group.outside * share, count, task.clip_fraction + b);
-    store_rows(group.ratio_max, count, task.ratio_max + b);
-    for (std::int64_t t = 0; t < tasks; ++t) {
-      const std::int64_t at = t * row_lanes;
-      const Doubles penalty =
-          kl_coefficient * load(kl_gradient + at) - entropy_coefficient * load(entropy_gradient + at);
-      store(gradient + at, score_of(score, t, digamma_shift(rows, tasks, t)) + penalty);
-    }
-    from_columns(gradient, tasks, task.gradient + b * tasks, tasks, count);
+    store_rows(sums_of_rows(outside) * share, count, task.clip_fraction + b);
+    const auto join = [](Part x, Part y) __attribute__((always_inline)) { return larger(x, y); };
+    store_rows(by_part<Doubles>([&](int i) { return across(ratio_max + i * part_lanes, join); }), count,
+               task.ratio_max + b);
   }
 }
 

@@ -14,21 +14,30 @@ PYGRADE_ROW_OP double from_bits(std::uint64_t x) { return __builtin_bit_cast(dou
 PYGRADE_ROW_OP PartBits bits_of(Part x) { return __builtin_bit_cast(PartBits, x); }
 PYGRADE_ROW_OP Part from_bits(PartBits x) { return __builtin_bit_cast(Part, x); }
 
-// c[0] x^(n - 1) + … + c[n - 1], even and odd powers apart, so that one need not wait for the other.
+// v[0] + v[1] x + … + v[terms - 1] x^(terms - 1) by halves (Estrin), so that few steps wait for each other.
+template <int terms, class Value>
+PYGRADE_ROW_OP Value by_halves(Value x, const Value* v) {
+  if constexpr (terms == 1) {
+    return v[0];
+  } else {
+    Value pair[(terms + 1) / 2];
+#pragma GCC unroll 16
+    for (int i = 0; i + 1 < terms; i += 2) pair[i / 2] = multiply_add(v[i + 1], x, v[i]);
+    if constexpr (terms % 2 == 1) pair[terms / 2] = v[terms - 1];
+    return by_halves<(terms + 1) / 2>(x * x, pair);
+  }
+}
+// c[0] + c[1] x + … + c[terms - 1] x^(terms - 1).
 template <class Value, int terms>
 PYGRADE_ROW_OP Value polynomial(Value x, const double (&c)[terms]) {
-  const Value square = x * x;
-  Value p = Value{} + c[0];
-  Value q = Value{} + c[1];
+  Value v[terms];
 #pragma GCC unroll 16
-  for (int i = 2; i + 1 < terms; i += 2) {
-    p = multiply_add(p, square, c[i]);
-    q = multiply_add(q, square, c[i + 1]);
-  }
-  return terms % 2 == 0 ? multiply_add(p, x, q) : multiply_add(p, square, multiply_add(q, x, c[terms - 1]));
+  for (int i = 0; i < terms; ++i) v[i] = Value{} + c[i];
+  return by_halves<terms>(x, v);
 }
 
-// log(x) of a normal, positive, finite x (fdlibm's e_log.c); NaN at NaN and inf.
+// log(x) of a normal, positive, finite x; NaN at NaN and inf. x = 2^e (1 + f), f in [√½ - 1, √2 - 1), and the series of
+// fdlibm's e_log.c in s² = (f / (2 + f))². Written so that few steps wait for each other.
 template <class Value>
 PYGRADE_ROW_OP Value log64(Value x) {
   const std::uint64_t one = 0x3ff0000000000000u;
@@ -37,39 +46,25 @@ PYGRADE_ROW_OP Value log64(Value x) {
   const auto exponent = biased >> 52;
   const Value f = from_bits(bits - (exponent << 52) + one) - 1.0;
   // An integer below 2^52 under the exponent of 2^52 is 2^52 + integer.
-  const Value e = from_bits(exponent | 0x4330000000000000u) - (0x1p52 + 1023.0);
+  const Value e = from_bits(exponent | 0x4330000000000000u) - (0x1p52 + 1023.0) + (x - x);
   const Value s = f / (2.0 + f);
   const Value z = s * s;
-  const double series[] = {1.479819860511658591e-01, 1.531383769920937332e-01, 1.818357216161805012e-01,
-                           2.222219843214978396e-01, 2.857142874366239149e-01, 3.999999999940941908e-01,
-                           6.666666666666735130e-01};
-  const Value r = polynomial(z, series) * z;
-  const Value half = 0.5 * f * f;
-  const Value low = multiply_add(s, half + r, e * 1.90821492927058770002e-10);
-  return multiply_add(e, 6.93147180369123816490e-01, f - (half - low)) + (x - x);
+  const double series[] = {6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
+                           2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
+                           1.479819860511658591e-01};
+  const Value less = multiply_add(polynomial(z, series), Value{} - z, f);
+  return multiply_add(e, 6.93147180559945309417e-01, multiply_add(s, Value{} - less, f));
 }
 
-// exp(x) of |x| ≤ 700; NaN stays.
+// exp(x) of |x| ≤ 700, within 1e-13 of it relatively; NaN stays.
 template <class Value>
 PYGRADE_ROW_OP Value exp64(Value x) {
   const double rounder = 0x1.8p52;
   const Value shifted = multiply_add(x, 1.44269504088896338700, rounder);
-  const Value n = shifted - rounder;
-  const Value r = multiply_add(n, -1.90821492927058770002e-10, multiply_add(n, -6.93147180369123816490e-01, x));
-  const double taylor[] = {1.0 / 479001600.0,
-                           1.0 / 39916800.0,
-                           1.0 / 3628800.0,
-                           1.0 / 362880.0,
-                           1.0 / 40320.0,
-                           1.0 / 5040.0,
-                           1.0 / 720.0,
-                           1.0 / 120.0,
-                           1.0 / 24.0,
-                           1.0 / 6.0,
-                           0.5,
-                           1.0,
-                           1.0};  // the next is below 2e-16 on |r| ≤ ½ log 2
-  const Value p = polynomial(r, taylor);
+  const Value r = multiply_add(shifted - rounder, -6.93147180559945309417e-01, x);
+  const double taylor[] = {1.0,         1.0,          0.5,           1.0 / 6.0,      1.0 / 24.0,      1.0 / 120.0,
+                           1.0 / 720.0, 1.0 / 5040.0, 1.0 / 40320.0, 1.0 / 362880.0, 1.0 / 3628800.0, 1.0 / 39916800.0};
+  const Value p = polynomial(r, taylor);                    // the next term is below 1e-14 on |r| ≤ ½ log 2
   return from_bits(bits_of(p) + (bits_of(shifted) << 52));  // the low bits of `shifted` hold n
 }
 
@@ -117,21 +112,21 @@ PYGRADE_ROW_OP GammaFunctions<Value> gamma_functions(Value x) {
 
   const Value log_z = log64(z);
   const Value w = i * i;
-  const double log_gamma_series[] = {0.00641025641025641026,   -0.00191752691752691753, 0.000841750841750841751,
-                                     -0.000595238095238095238, 0.000793650793650793651, -0.00277777777777777778,
-                                     0.0833333333333333333};
-  const double digamma_series[] = {0.0833333333333333333,   -0.0210927960927960928, 0.00757575757575757576,
-                                   -0.00416666666666666667, 0.00396825396825396825, -0.00833333333333333333,
+  const double log_gamma_series[] = {0.0833333333333333333,    -0.00277777777777777778, 0.000793650793650793651,
+                                     -0.000595238095238095238, 0.000841750841750841751, -0.00191752691752691753,
+                                     0.00641025641025641026};
+  const double digamma_series[] = {0.0833333333333333333,   -0.00833333333333333333, 0.00396825396825396825,
+                                   -0.00416666666666666667, 0.00757575757575757576,  -0.0210927960927960928,
                                    0.0833333333333333333};
-  const double trigamma_series[] = {1.16666666666666667,    -0.253113553113553114, 0.0757575757575757576,
-                                    -0.0333333333333333333, 0.0238095238095238095, -0.0333333333333333333,
-                                    0.166666666666666667};
-  const Value stirling = multiply_add(z - 0.5, log_z, 0.918938533204672742 - z);
-  const Value with_series = multiply_add(polynomial(w, log_gamma_series), i, stirling);
+  const double trigamma_series[] = {0.166666666666666667,   -0.0333333333333333333, 0.0238095238095238095,
+                                    -0.0333333333333333333, 0.0757575757575757576,  -0.253113553113553114,
+                                    1.16666666666666667};
+  const Value series = multiply_add(polynomial(w, log_gamma_series), i, 0.918938533204672742 - z);
+  const Value stirling = multiply_add(z - 0.5, log_z, series);
   const Value digamma = log_z - multiply_add(polynomial(w, digamma_series), w, 0.5 * i);
   const Value trigamma = i * multiply_add(polynomial(w, trigamma_series), w, 0.5 * i + 1.0);
   const Value none{};
-  return {with_series, small ? product : none + 1.0, digamma - (small ? harmonic : none),
+  return {stirling, small ? product : none + 1.0, digamma - (small ? harmonic : none),
           trigamma + (small ? squares : none)};
 }
 
@@ -167,9 +162,9 @@ enum class Order { log_gamma, digamma, trigamma };  // which of the special func
 
 template <Order order>
 PYGRADE_ROW_OP GammaFunctions<Part> evaluate_at(Rows& rows, std::int64_t i) {
-  const auto g = gamma_functions<Part>(*reinterpret_cast<const PartInMemory*>(rows.alpha + i));
-  if (order >= Order::digamma) *reinterpret_cast<PartInMemory*>(rows.digamma + i) = g.digamma;
-  if (order >= Order::trigamma) *reinterpret_cast<PartInMemory*>(rows.trigamma + i) = g.trigamma;
+  const auto g = gamma_functions(load_part(rows.alpha + i));
+  if (order >= Order::digamma) store_part(rows.digamma + i, g.digamma);
+  if (order >= Order::trigamma) store_part(rows.trigamma + i, g.trigamma);
   return g;
 }
 
@@ -188,8 +183,13 @@ inline void evaluate(std::int64_t tasks, Rows& rows) {
       sum -= log64(product);  // of four: they stay in the range of a double
       product = Part{} + 1.0;
     }
-    *reinterpret_cast<PartInMemory*>(rows.log_beta + lane) = sum;
+    store_part(rows.log_beta + lane, sum);
   }
+}
+
+// ψ(α₀) - ψ(α_t).
+inline Doubles digamma_shift(const Rows& rows, std::int64_t tasks, std::int64_t t) {
+  return load(rows.digamma + tasks * row_lanes) - load(rows.digamma + t * row_lanes);
 }
 
 }  // namespace
