@@ -101,8 +101,7 @@ def facts() -> dict[str, str]:
 
 def _commit() -> str:
     """The last commit that touched what is timed, + where it has changed since; empty without git."""
-    timed = ["--", *(str(Path(__file__).parents[1] / name) for name in ("csrc", "kernels", "pygrade", "CMakeLists.txt"))]
-    git = ["git", "-C", str(Path(__file__).parents[1])]
+    git, timed = ["git", "-C", str(Path(__file__).parents[1])], ["--", "csrc", "kernels", "pygrade", "CMakeLists.txt"]
     try:
         last = subprocess.run([*git, "log", "-1", "--format=%h", *timed], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "status", "--porcelain", *timed], capture_output=True, text=True, check=True)

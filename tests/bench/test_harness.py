@@ -21,9 +21,9 @@ def row(**options: object) -> Row:
 
 @pytest.mark.parametrize("processors", [1, 2])
 def test_contenders_are_timed_in_microseconds_and_take_turns(processors, monkeypatch):
-    order, rests = [], []
+    order = []
     monkeypatch.setattr(harness.os, "sched_getaffinity", lambda _: set(range(processors)))
-    monkeypatch.setattr(harness.time, "sleep", rests.append)
+    monkeypatch.setattr(harness.time, "sleep", order.append)
 
     def waiting(name, seconds):
         def run(i):
@@ -36,12 +36,15 @@ def test_contenders_are_timed_in_microseconds_and_take_turns(processors, monkeyp
     assert timings["a"].p20 >= 4000
     assert timings["b"].p20 >= 8000
     assert all(t.p20 <= t.p50 <= t.p80 and t.blocks >= 7 for t in timings.values())
-    calls = 1 if processors == 1 else 2  # pools of several threads: a rest and an untimed call before each block
-    turns = [order[i : i + calls] for i in range(8, len(order), calls)]  # behind the warm-up
-    assert all(len(set(turn)) == 1 for turn in turns)
-    assert all({*first, *second} == {"a", "b"} for first, second in zip(turns[::2], turns[1::2], strict=True))
-    assert len({first[0] for first in turns[::2]}) == 2  # in shuffled order
-    assert rests == ([] if processors == 1 else [harness.REST] * len(turns))
+    turns = order[8:]  # behind the warm-up
+    if processors == 2:  # pools of several threads: before each block a rest, and untimed calls for as long again
+        starts = [i for i, entry in enumerate(order) if entry == harness.REST]
+        blocks = [order[i + 1 : end] for i, end in zip(starts, [*starts[1:], len(order)], strict=True)]
+        assert starts[0] == 8
+        assert all(len(set(block)) == 1 and len(block) > 1 for block in blocks)
+        turns = [block[0] for block in blocks]
+    assert all({first, second} == {"a", "b"} for first, second in zip(turns[::2], turns[1::2], strict=True))
+    assert len(set(turns[::2])) == 2  # in shuffled order
 
 
 def test_every_input_is_visited():

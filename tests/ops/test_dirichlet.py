@@ -251,7 +251,7 @@ def test_special_functions():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("weight_floor", [0.0, 1e-3])
-@pytest.mark.parametrize("shape", [(7, 5, 8), (9, 71, 8), (3, 1, 1), (2, 33, 3), (8, 6, 64), (4, 0, 2)])
+@pytest.mark.parametrize("shape", [(7, 5, 8), (7, 71, 8), (7, 66, 5), (3, 1, 1), (2, 33, 3), (4, 0, 2)])
 def test_log_prob_matches_reference(backend, weight_floor, shape):
     batch, samples, tasks = shape
     concentration = rows(tasks, batch).requires_grad_()
