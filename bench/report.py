@@ -60,14 +60,18 @@ def pictures(found: Results) -> dict[str, bytes]:
     from bench import pictures as draw
 
     drawn = {}
-    first = next(iter(found.values()), {})
     if any(v.target.measure in (PEER, CORE) for verdicts in judge(found).values() for v in verdicts):
         drawn["docs/bench/ratios.png"] = draw.ratios(judge(found))
-    if "serving" in first:
-        drawn["docs/bench/serving.png"] = draw.serving(first["serving"])
-    if "scaling" in first:
-        drawn["docs/bench/scaling.png"] = draw.scaling(first["scaling"])
+    if isa := _first_with("serving", found):
+        drawn["docs/bench/serving.png"] = draw.serving(found[isa]["serving"])
+    if isa := _first_with("scaling", found):
+        drawn["docs/bench/scaling.png"] = draw.scaling(found[isa]["scaling"])
     return drawn
+
+
+def _first_with(suite: str, found: Results) -> str | None:
+    """The best instruction set that has results of this suite."""
+    return next((isa for isa, reports in found.items() if suite in reports), None)
 
 
 def with_block(text: str, content: str) -> str:
@@ -103,13 +107,28 @@ def block(found: Results) -> str:
             cells.append("" if other is None else _found(other))
         sign = "≥ " if measure in AT_LEAST else "≤ "
         rows.append([*cells, sign + " / ".join(dict.fromkeys(_wanted(verdict, verdicts)))])
-    machine = next(iter(found[first].values())).machine
     return (
         "![Times faster than the best library peer](docs/bench/ratios.png)\n\n"
         + markdown(head, rows)
-        + f"\nOne core of an {machine['processor']}, p50 with the Python call (policy + rank: the C++ library).\n"
-        "**Bold**: what was wanted is met. All shapes, bounds, AVX2 and what is missed, with the reasons:\n"
+        + f"\nThe times are those of {ISA_NAMES[first]}, p50 with the Python call (policy + rank: the C++ library).\n"
+        + _measured_on(found)
+        + "**Bold**: what was wanted is met. All shapes, bounds and what is missed, with the reasons:\n"
         "[docs/BENCH.md](docs/BENCH.md).\n"
+    )
+
+
+def _measured_on(found: Results) -> str:
+    """The processor and the commits of each instruction set's figures, a line each; one line where they agree."""
+    parts = []
+    for isa, reports in found.items():
+        machine = next(iter(reports.values())).machine
+        commits = dict.fromkeys(report.machine.get("commit", "") for report in reports.values())
+        parts.append((ISA_NAMES[isa], machine["processor"], ", ".join(c for c in commits if c)))
+    if len({(processor, commits) for _, processor, commits in parts}) == 1:
+        parts = [("", *parts[0][1:])]
+    return "".join(
+        f"{isa + ': one' if isa else 'One'} core of an {processor}{f', commit {commits}' if commits else ''}.\n"
+        for isa, processor, commits in parts
     )
 
 
@@ -141,18 +160,14 @@ def page(found: Results, notes: str) -> str:
         "docs/bench/serving.png": "One request, everybody",
         "docs/bench/scaling.png": "How the cost grows",
     }
-    drawn = [name for name, suite in zip(titles, ("serving", "scaling"), strict=True) if suite in _first(found)]
-    for name in drawn:
-        parts += [f"## {titles[name]}\n", f"![{titles[name]}]({name.removeprefix('docs/')})\n"]
+    for (name, title), suite in zip(titles.items(), ("serving", "scaling"), strict=True):
+        if isa := _first_with(suite, found):
+            parts += [f"## {title}, {ISA_NAMES[isa]}\n", f"![{title}]({name.removeprefix('docs/')})\n"]
     for suite in SUITES:
         for isa, reports in found.items():
             if suite in reports:
                 parts += [f"## {suite}, {ISA_NAMES[isa]}\n", _suite(reports[suite])]
     return "\n".join(parts)
-
-
-def _first(found: Results) -> Mapping[str, Report]:
-    return next(iter(found.values()))
 
 
 def _machines(found: Results) -> str:
