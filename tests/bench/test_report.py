@@ -115,6 +115,23 @@ def test_the_readme_block_names_figures_targets_and_misses():
     assert "| call of fuse_topk(out=) | 0.35 µs |  | **0.35** µs | **0.35** µs | ≤ 0.4 |" in text
 
 
+def test_the_readme_block_names_the_machines_and_commits():
+    found = made_up() | made_up("avx2")
+    assert "\nOne core of an P.\n" in report.block(found)
+    found["avx2"]["serving"].machine.update(processor="Q", commit="abc")
+    text = report.block(found)
+    assert "\nAVX-512: one core of an P.\n" in text
+    assert "\nAVX2: one core of an Q, commit abc.\n" in text
+
+
+def test_a_picture_comes_from_the_best_instruction_set_that_has_its_suite():
+    found = made_up() | made_up("avx2")
+    del found["avx512"]["scaling"]
+    text = report.page(found, "")
+    assert "## One request, everybody, AVX-512\n" in text
+    assert "## How the cost grows, AVX2\n" in text
+
+
 def test_the_page_has_every_target_the_notes_and_the_rows():
     text = report.page(made_up(), "**top-k, N 2k–10k, k 50–500**: because.")
     assert all(target.name in text for target in targets.TARGETS)
