@@ -22,6 +22,7 @@ def test_python_snippet_runs(snippet, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_commands_from_logs_to_a_page_run(tmp_path):
     text = README.read_text(encoding="utf-8")
     block = next(b for b in re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M) if "pygrade simulate" in b)

@@ -117,6 +117,7 @@ print(features.num_rows, re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status"
 """
 
 
+@pytest.mark.slow
 def test_four_times_the_rows_take_no_more_memory(tmp_path):
     """Peak resident memory on a log of 4× the rows is at most 1.2 × that on 1×, same users and items."""
     if not Path("/proc/self/status").exists():

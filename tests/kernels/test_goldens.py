@@ -17,6 +17,7 @@ from tests.goldens.cases import CASES
 from tests.tolerances import same_bits
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")  # the interpreter runs on numpy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_triton_gives_the_golden_bits(family, device, record_property):

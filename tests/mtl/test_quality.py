@@ -54,6 +54,7 @@ def mean_auc(rows_of, config, tasks, seeds=3):
     return np.mean(result, 0)
 
 
+@pytest.mark.slow
 def test_the_funnel_ranks_sparse_orders_better_than_heads_without_it():
     click, order = mean_auc(shop, replace(BASE, funnel=FUNNEL), ("click", "order"))
     heads = mean_auc(shop, BASE, ("click", "order"))
@@ -62,6 +63,7 @@ def test_the_funnel_ranks_sparse_orders_better_than_heads_without_it():
     assert click > heads[0] - 0.002
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["ple", "mmoe"])
 def test_a_rare_task_gains_from_sharing(network):
     both = mean_auc(related, replace(BASE, network=network), ("click", "order"))

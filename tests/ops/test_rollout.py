@@ -197,6 +197,7 @@ def arguments(given):
     return [given[name] for name in names] + [0, given["masks"], given["component_list"], given["weight_bounds"]]
 
 
+@pytest.mark.slow
 def test_torch_library_contract():
     from pygrade.ops.rollout import _op
 
