@@ -45,7 +45,20 @@ class Outcome:
 def steps(device: str, out: Path) -> list[Step]:
     """The steps in order, the most telling first."""
     python, dry = sys.executable, device == "cpu"
-    pytest = (python, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "-m", "", "--device", device)
+    pytest = (
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=-ra",
+        "--device",
+        device,
+    )
     several = ("-n", "4", "--dist", "worksteal") if not dry and importlib.util.find_spec("xdist") else ()
     few = ("-k", "triton_gives_the_golden_bits and dirichlet") if dry else ()
     values = ("tests/ops", "tests/kernels/test_selection.py", "tests/kernels/test_special.py")
