@@ -94,8 +94,8 @@ def _form(form: str, seconds: float) -> Row:
             return library.log1p(values)
         if transform == "zlog":
             values = library.log(values + BETA)
-        centred = values - values.mean(0)
-        return centred / (library.sqrt((centred * centred).mean(0)) + 1e-3)
+        centered = values - values.mean(0)
+        return centered / (library.sqrt((centered * centered).mean(0)) + 1e-3)
 
     def with_torch(i: int) -> Any:
         values = inputs[i % ROTATIONS].float()

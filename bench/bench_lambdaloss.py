@@ -1,4 +1,4 @@
-"""LambdaLoss with its gradient, which stage 1 minimises."""
+"""LambdaLoss with its gradient, which stage 1 minimizes."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

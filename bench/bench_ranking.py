@@ -107,7 +107,7 @@ def _request(transform: str, count: int, tasks: int, k: int, seconds: float) -> 
     contexts = [2.0 * x - 1.0 for x in random_scores(ROTATIONS, (1, features), seed=1)]
     if config.prediction_features:
         batch = np.stack(predictions)
-        network.fit_normalisation(network.request_inputs(np.concatenate(contexts), batch))
+        network.fit_normalization(network.request_inputs(np.concatenate(contexts), batch))
     ranker = BlendedRanker(network, seed=0)
 
     def ours(i: int) -> Any:

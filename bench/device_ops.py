@@ -138,8 +138,8 @@ def _sample_eager(i: Inputs) -> Any:
 
 def _advantage_eager(i: Inputs) -> Tensor:
     total = i["rewards"].sum(-1)
-    centred = total - total.mean(1, keepdim=True)
-    return (centred / centred.square().mean().sqrt().clamp_min(1e-12)).clamp(-5.0, 5.0)
+    centered = total - total.mean(1, keepdim=True)
+    return (centered / centered.square().mean().sqrt().clamp_min(1e-12)).clamp(-5.0, 5.0)
 
 
 OPS = (

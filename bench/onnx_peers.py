@@ -121,8 +121,8 @@ def policy(network: FusionPolicy, contexts: list[Any], predictions: list[Any], k
     config, graph = network.config, Graph()
     logs = graph.add("Log", graph.add("Add", "p", graph.constant([config.beta])))
     mean = graph.add("ReduceMean", logs, axes=[0], keepdims=1)
-    centred = graph.add("Sub", logs, mean)
-    square = graph.add("Mul", centred, centred)
+    centered = graph.add("Sub", logs, mean)
+    square = graph.add("Mul", centered, centered)
     std = graph.add("Sqrt", graph.add("ReduceMean", square, axes=[0], keepdims=1))
     raw = graph.add("Concat", "x", mean, std, axis=1) if config.prediction_features else "x"
     shifted = graph.add("Sub", raw, graph.constant(network.input_mean[None]))
@@ -141,7 +141,7 @@ def policy(network: FusionPolicy, contexts: list[Any], predictions: list[Any], k
     weights = graph.add("Div", concentration, total)
     values = "p"
     if config.transform == "zlog":
-        values = graph.add("Div", centred, graph.add("Add", std, graph.constant([config.epsilon])))
+        values = graph.add("Div", centered, graph.add("Add", std, graph.constant([config.epsilon])))
     best = graph.topk(graph.add("Gemm", weights, values, transB=1), k)
     session = graph.session({"x": contexts[0].shape, "p": predictions[0].shape}, best, (1, k))
     return _contenders(session, [{"x": x, "p": p} for x, p in zip(contexts, predictions, strict=True)], (1, k))

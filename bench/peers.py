@@ -18,7 +18,7 @@ BETA = 1e-7
 
 
 def aligned(shape: tuple[int, ...]) -> Floats:
-    """An uninitialised float32 array on a 64-byte boundary, as torch allocates: numpy's 16 would handicap numpy."""
+    """An uninitialized float32 array on a 64-byte boundary, as torch allocates: numpy's 16 would handicap numpy."""
     size = int(np.prod(shape))
     raw = np.empty(size + 16, np.float32)
     start = (-raw.ctypes.data % 64) // 4

@@ -6,11 +6,11 @@ from typing import Any
 from bench.harness import OURS, Report, Row, Timing
 from bench.targets import CORE, PEER, Verdict
 from pygrade.extras import require
-from pygrade.plots import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PURPLE, RED, SAND, TEAL, new_figure, to_png
+from pygrade.plots import BLUE, FAINT, GRAY, GREEN, INK, ORANGE, PURPLE, RED, SAND, TEAL, new_figure, to_png
 
 ISA_NAMES = {"avx512": "AVX-512", "avx2": "AVX2", "baseline": "SSE2"}
-ISA_COLOURS = {"avx512": BLUE, "avx2": TEAL, "baseline": GREY}
-COLOURS = {
+ISA_COLORS = {"avx512": BLUE, "avx2": TEAL, "baseline": GRAY}
+COLORS = {
     OURS: BLUE,
     "numpy": ORANGE,
     "torch": RED,
@@ -32,9 +32,9 @@ def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
         for verdict in found:
             y = names.index(verdict.target.name) + (place - (len(shown) - 1) / 2) * height
             low, high = min(verdict.values), max(verdict.values)
-            colour = ISA_COLOURS[isa]
-            axis.barh(y, low - 1.0, height * 0.82, left=1.0, color=colour, label=ISA_NAMES[isa])
-            axis.barh(y, high - low, height * 0.82, left=low, color=colour, alpha=0.3)
+            color = ISA_COLORS[isa]
+            axis.barh(y, low - 1.0, height * 0.82, left=1.0, color=color, label=ISA_NAMES[isa])
+            axis.barh(y, high - low, height * 0.82, left=low, color=color, alpha=0.3)
             axis.plot([verdict.wanted] * 2, [y - height / 2, y + height / 2], color=INK, linewidth=2, label="wanted")
             name = f"{low:.1f}" if verdict.met else f"{low:.1f} missed"
             if low > 2.0:
@@ -68,7 +68,7 @@ def serving(report: Report) -> bytes:
                   linewidth=1.2, zorder=1)  # fmt: skip
         for name, timing in times.items():
             ours = name == OURS
-            axis.plot(timing.p50, y, "o", color=COLOURS[name], markersize=8 if ours else 6, label=name,
+            axis.plot(timing.p50, y, "o", color=COLORS[name], markersize=8 if ours else 6, label=name,
                       zorder=3 if ours else 2)  # fmt: skip
     axis.set_xscale("log")
     axis.set_yticks(range(len(rows)), [_shape_name(row) for row in rows])
@@ -106,7 +106,7 @@ def scaling(report: Report) -> bytes:
                 series.setdefault(name, []).append((float(row.shape[size]), timing.p50))
         for name, points in series.items():
             ours = name == OURS
-            (handle,) = panel.plot(*zip(*points, strict=True), "o-", color=COLOURS[name], markersize=3.5,
+            (handle,) = panel.plot(*zip(*points, strict=True), "o-", color=COLORS[name], markersize=3.5,
                                    linewidth=2.4 if ours else 1.3, zorder=3 if ours else 2)  # fmt: skip
             handles.setdefault(name, handle)
         panel.set_xscale("log")
@@ -131,11 +131,11 @@ def _ticks(axis: Any) -> None:
 
 
 def _by_library(timings: Mapping[str, Timing]) -> dict[str, Timing]:
-    """The best way of calling each library that has a colour."""
+    """The best way of calling each library that has a color."""
     found: dict[str, Timing] = {}
     for name, timing in timings.items():
         library = LIBRARIES.get(name, name)
-        if library in COLOURS and (library not in found or timing.p50 < found[library].p50):
+        if library in COLORS and (library not in found or timing.p50 < found[library].p50):
             found[library] = timing
     return found
 

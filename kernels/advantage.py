@@ -11,7 +11,7 @@ NORMALIZE = {"none": 0, "group": 1, "batch": 2, "component": 3}
 
 
 @triton.jit
-def _centred(values, valid, count):
+def _centered(values, valid, count):
     """Deviations from the mean of the valid samples; exactly 0 for invalid ones and in a constant group."""
     low = tl.min(tl.where(valid, values, float("inf")), axis=0)
     high = tl.max(tl.where(valid, values, float("-inf")), axis=0)
@@ -53,12 +53,12 @@ def _group_kernel(
         weight = tl.load(component_weights + c).to(tl.float64)
         reward = tl.where(valid, reward, 0.0)
         if NORMALIZE == 3:
-            part = _centred(reward, valid, count)
+            part = _centered(reward, valid, count)
             total += weight * part * _inverse_std(tl.sum(part * part, axis=0), count)
         else:
             total += weight * reward
     if NORMALIZE != 3:
-        total = _centred(total, valid, count)
+        total = _centered(total, valid, count)
     sum_of_squares = tl.sum(total * total, axis=0)
     if NORMALIZE == 2:
         tl.store(square + row, sum_of_squares)

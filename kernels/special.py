@@ -87,5 +87,5 @@ def load_row(concentration, row, t, tasks):
 
 @triton.jit
 def log_beta_of(alpha, total, inside):
-    """The log of the Dirichlet's normalisation, Σ_t log Γ(α_t) - log Γ(Σ_t α_t)."""
+    """The log of the Dirichlet's normalization, Σ_t log Γ(α_t) - log Γ(Σ_t α_t)."""
     return row_sum(log_gamma(alpha), inside) - log_gamma(total)

@@ -87,7 +87,7 @@ def record(call: Callable[[], object]) -> list[Launch]:
 
 
 def signature_of(launch: Launch, general: bool = False) -> Signature:
-    """The specialisation that Triton's launcher would choose; ``general``: one that assumes nothing of the integers."""
+    """The specialization that Triton's launcher would choose; ``general``: one that assumes nothing of the integers."""
     types: dict[str, str] = {}
     constants: dict[str, Any] = {}
     aligned = []

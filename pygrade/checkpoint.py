@@ -22,7 +22,7 @@ from pygrade.files import atomic_directory, atomic_file
 logger = logging.getLogger("pygrade")
 
 
-class ArtefactError(ValueError):
+class ArtifactError(ValueError):
     """Something saved that is truncated, corrupt, or put together from parts that do not belong together."""
 
 

@@ -19,7 +19,7 @@ from pygrade.demo import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC, DemoConfig, d
 from pygrade.evaluate import Evaluation, evaluate
 from pygrade.extras import require
 from pygrade.info import collect
-from pygrade.judgement import check_counts, plan_test, policy_estimates, sequential_lifts
+from pygrade.judgment import check_counts, plan_test, policy_estimates, sequential_lifts
 from pygrade.logs import Logs, write_logs
 from pygrade.options import Abtest, Aot, Demo, Evaluate, Info, Pipeline, Rank, Reproduce, ServeCheck, Simulate, Train
 from pygrade.pipeline.check import CheckConfig, serve_check
@@ -370,7 +370,7 @@ def _serve_check(args: ServeCheck) -> dict[str, Any]:
         off = {name: own for name, own in record["skew"].items() if own["equal"] < 1.0}
         skew = [[name, f"{own['equal']:.4%}", difference(own)] for name, own in off.items()]
         if skew:
-            console.table("Materialised against served", ["", "equal", "largest difference"], skew)
+            console.table("Materialized against served", ["", "equal", "largest difference"], skew)
         console.text(f"{len(record['skew']) - len(off)} of {len(record['skew'])} features have the same bits both ways")
         times = [[name, f"{own['p50_ms']:.2f}", f"{own['p99_ms']:.2f}"] for name, own in record["latency"].items()]
         console.table(f"{record['candidates']} candidates", ["milliseconds", "p50", "p99"], times, "in all")

@@ -167,7 +167,7 @@ def mixture_scale(planned_units: float = PLANNED_UNITS, confidence: float = 0.95
     """ρ of the normal mixture that makes `sequential_interval` narrowest at `planned_units`.
 
     The radius at n is least where u = nρ² + 1 solves u - ln u = 1 - 2 ln(alpha) (Waudby-Smith et al. 2021, appendix on
-    optimising the boundary).
+    optimizing the boundary).
     """
     if not planned_units > 0:
         raise ValueError(f"planned_units is {planned_units}; want a positive number")
@@ -268,13 +268,13 @@ def confidence_sequence(
             raise ValueError(f"treated is {chosen.dtype} of shape {chosen.shape}; want bool {stream.shape}")
         arms = [chosen, ~chosen]
     n = np.arange(1.0, len(stream) + 1)
-    centre = float(stream.mean()) if len(stream) else 0.0  # against cancellation in the running variance
-    value, variance = np.full(len(stream), centre if treated is None else 0.0), np.zeros(len(stream))
+    center = float(stream.mean()) if len(stream) else 0.0  # against cancellation in the running variance
+    value, variance = np.full(len(stream), center if treated is None else 0.0), np.zeros(len(stream))
     with np.errstate(divide="ignore", invalid="ignore"):
         for arm, sign in zip(arms, (1.0, -1.0), strict=False):
             count = np.cumsum(arm)
-            mean = np.cumsum(np.where(arm, stream - centre, 0.0)) / count
-            square = np.cumsum(np.where(arm, np.square(stream - centre), 0.0)) / count
+            mean = np.cumsum(np.where(arm, stream - center, 0.0)) / count
+            square = np.cumsum(np.where(arm, np.square(stream - center), 0.0)) / count
             value += sign * mean
             variance += np.maximum(square - np.square(mean), 0.0) / np.where(count > 1, count - 1, np.nan)
         radius = np.sqrt(variance) * _reach(n, mixture_scale(planned_units, confidence), 1 - confidence)

@@ -121,10 +121,10 @@ class Abtest(Output):
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline(Output, PipelineConfig):
-    """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgement, store, report.
+    """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgment, store, report.
 
     Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
-    one that was interrupted goes on. The directory gets a directory a stage, artefact/, summary.json and report.html.
+    one that was interrupted goes on. The directory gets a directory a stage, artifact/, summary.json and report.html.
 
     Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
     """
@@ -140,7 +140,7 @@ class Pipeline(Output, PipelineConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ServeCheck(Output, CheckConfig):
-    """Replay requests of a pipeline from materialised features and from a store with real-time updates: every page
+    """Replay requests of a pipeline from materialized features and from a store with real-time updates: every page
     must be equal bit for bit, else the exit code is not 0. Prints the skew of the features and the latencies.
 
     Example: pygrade serve-check --run runs/kuairand

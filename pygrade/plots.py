@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from pygrade.extras import require
 
-BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GREY = (
+BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY = (
     "#2b6cb0", "#dd7a34", "#3b9a6d", "#8560b3", "#c54b5a", "#2e9aa8", "#c9a02c", "#7b8592",
 )  # fmt: skip
-CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GREY)
+CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY)
 INK, FAINT, GRID = "#1f2933", "#667380", "#e3e8ee"
 METRIC_NAMES = {
     "value": "Business value\nper request",
@@ -41,15 +41,15 @@ def lifts(expected: Lifts, sampled: Lifts, baseline: str, highlight: str) -> byt
     for axis, (metric, label) in zip(axes, METRIC_NAMES.items(), strict=True):
         axis.axvline(0, color=FAINT, linewidth=1)
         for row, arm in enumerate(arms):
-            colour = BLUE if arm == highlight else GREY
+            color = BLUE if arm == highlight else GRAY
             drawn = sampled.get(arm, {}).get(metric)
             if drawn is not None and drawn["low"] is not None:
-                axis.plot(_percent(drawn, "low", "high"), [row, row], color=colour, alpha=0.22, linewidth=7,
+                axis.plot(_percent(drawn, "low", "high"), [row, row], color=color, alpha=0.22, linewidth=7,
                           solid_capstyle="round")  # fmt: skip
             exact = expected[arm][metric]
             if exact["low"] is not None:
-                axis.plot(_percent(exact, "low", "high"), [row, row], color=colour, linewidth=2)
-            axis.plot(_percent(exact, "value"), [row], "o", color=colour, markersize=6)
+                axis.plot(_percent(exact, "low", "high"), [row, row], color=color, linewidth=2)
+            axis.plot(_percent(exact, "value"), [row], "o", color=color, markersize=6)
         axis.set_title(label, fontsize=9.5)
         axis.set_xlabel("lift, %")
         axis.set_ylim(len(arms) - 0.4, -0.6)
@@ -68,10 +68,10 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence[float], 
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(rows, columns, (3.7 * columns, 2.5 * rows))
     for axis, (title, label, lines) in zip(axes, panels, strict=False):
-        for colour, (name, (steps, values)) in zip(CYCLE, lines.items(), strict=False):
+        for color, (name, (steps, values)) in zip(CYCLE, lines.items(), strict=False):
             if len(values) >= 20:
-                axis.plot(steps, values, color=colour, alpha=0.22, linewidth=0.8)
-            axis.plot(steps, _smooth(values), color=colour, label=name)
+                axis.plot(steps, values, color=color, alpha=0.22, linewidth=0.8)
+            axis.plot(steps, _smooth(values), color=color, label=name)
         axis.set_title(title)
         axis.set_xlabel("step")
         axis.set_ylabel(label)
@@ -84,7 +84,7 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence[float], 
 
 
 def weight_table(means: Mapping[str, Mapping[str, float]], static: Mapping[str, float], static_name: str) -> bytes:
-    """Mean weight by group (rows) and task (columns): the number is the weight, the colour its distance to static."""
+    """Mean weight by group (rows) and task (columns): the number is the weight, the color its distance to static."""
     groups, tasks = list(means), list(static)
     values = np.array([[means[g][t] for t in tasks] for g in groups] + [[static[t] for t in tasks]])
     difference = values - values[-1]
@@ -121,8 +121,8 @@ def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[A
         for part in ("whiskers", "caps"):
             for line in parts[part]:
                 line.set_color(FAINT)
-        for box, colour in zip(parts["boxes"], CYCLE * 8, strict=False):
-            box.set(facecolor=colour, alpha=0.55, edgecolor=colour)
+        for box, color in zip(parts["boxes"], CYCLE * 8, strict=False):
+            box.set(facecolor=color, alpha=0.55, edgecolor=color)
         axis.set_xticks(range(1, len(tasks) + 1), tasks, **_turned(tasks))
         axis.set_title(title)
         axis.set_ylabel(label)
@@ -140,9 +140,9 @@ def served(gains: Mapping[str, Mapping[str, float]], reference: str) -> bytes:
     arms, parts = list(gains), list(next(iter(gains.values())))
     figure, (axis,) = new_figure(1, 1, (6.6, 2.7))
     width = 0.8 / len(arms)
-    for offset, (colour, arm) in enumerate(zip((GREY, BLUE, *CYCLE[1:]), arms, strict=False)):
+    for offset, (color, arm) in enumerate(zip((GRAY, BLUE, *CYCLE[1:]), arms, strict=False)):
         left = [i - 0.4 + width * (offset + 0.5) for i in range(len(parts))]
-        bars = axis.bar(left, [100 * gains[arm][part] for part in parts], 0.9 * width, color=colour, label=arm)
+        bars = axis.bar(left, [100 * gains[arm][part] for part in parts], 0.9 * width, color=color, label=arm)
         axis.bar_label(bars, fmt="%+.2f", padding=2, fontsize=8.5, color=INK)
     axis.axhline(0, color=FAINT, linewidth=1)
     axis.set_xticks(range(len(parts)), parts)
@@ -184,7 +184,7 @@ def _percent(interval: Interval, *names: str) -> list[float]:
 
 
 def _smooth(values: Sequence[float]) -> NDArray[np.float64]:
-    """Centred moving mean over about a tenth of the points; the ends average what there is."""
+    """Centered moving mean over about a tenth of the points; the ends average what there is."""
     series = np.asarray(values, np.float64)
     if len(series) < 20:
         return series

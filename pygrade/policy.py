@@ -3,7 +3,7 @@
 The paper (GRADE, arXiv 2510.07919) states that weights are personal and that exploration is a Dirichlet that adapts to
 the request; it leaves the network and the parametrisation open. Ours, for T tasks:
 
-    α(x) = f · (α_min + κ · softmax(logits(x)))        logits: an MLP (SiLU) of the normalised inputs
+    α(x) = f · (α_min + κ · softmax(logits(x)))        logits: an MLP (SiLU) of the normalized inputs
 
 α_min (``concentration_floor``) keeps the density finite near the faces of the simplex, κ (``total_concentration``) is
 the width of the exploration, f the exploration factor of the request's scenario, 1 by default. The mean α / Σα is what
@@ -33,7 +33,7 @@ from pygrade.checkpoint import read_json, read_safetensors, to_json, to_safetens
 # written as 1. Else keys may be added to `config`: a reader leaves alone what it does not know, and takes what was
 # meant before where one is absent (slope: 1).
 FORMAT_VERSION = 2
-_INPUT_CLIP = 5.0  # normalised inputs beyond are cut: one broken feature must not take over the weights
+_INPUT_CLIP = 5.0  # normalized inputs beyond are cut: one broken feature must not take over the weights
 _EVIDENCE_SCALES = ("count", "log", "log1p")
 _TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
 
@@ -282,7 +282,7 @@ class FusionPolicy(nn.Module):
         inputs = np.concatenate([context, mean, np.sqrt(square)], 1).astype(np.float32)
         return torch.from_numpy(inputs).to(self.input_mean.device)
 
-    def fit_normalisation(self, inputs: Tensor) -> None:
+    def fit_normalization(self, inputs: Tensor) -> None:
         """Set the mean and std of raw inputs [R, D]; NaN is left out, a constant input gets std 1."""
         values = inputs.double()
         seen = ~values.isnan()
@@ -292,7 +292,7 @@ class FusionPolicy(nn.Module):
         self.input_mean.copy_(mean)
         self.input_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
-    def normalise(self, inputs: Tensor) -> Tensor:
+    def normalize(self, inputs: Tensor) -> Tensor:
         """(x - mean) / std, cut to ±5; NaN (unknown) becomes 0, the mean."""
         return ((inputs - self.input_mean) / self.input_std).clamp(-_INPUT_CLIP, _INPUT_CLIP).nan_to_num(0.0)
 
@@ -306,7 +306,7 @@ class FusionPolicy(nn.Module):
 
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
         """α [B, T] of raw inputs [B, D] under exploration factors [B] (None: 1)."""
-        share = torch.softmax(self.head(self.body(self.normalise(inputs))), -1)
+        share = torch.softmax(self.head(self.body(self.normalize(inputs))), -1)
         alpha = self.concentration_floor + self.config.total_concentration * share
         return alpha if factor is None else alpha * factor[:, None]
 
@@ -349,7 +349,7 @@ class FusionPolicy(nn.Module):
         }
         return hashlib.sha256(to_json(schema)).hexdigest()[:16]
 
-    def artefact(self, extra: Mapping[str, Any] | None = None) -> tuple[bytes, bytes]:
+    def artifact(self, extra: Mapping[str, Any] | None = None) -> tuple[bytes, bytes]:
         """The content of ``policy.json`` and ``policy.safetensors``, as `save` writes them."""
         content = to_safetensors(self.state_dict())
         record = {
@@ -377,7 +377,7 @@ class FusionPolicy(nn.Module):
         """
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
-        record, content = self.artefact(extra)
+        record, content = self.artifact(extra)
         write_bytes(folder / "policy.safetensors.new", content)
         write_bytes(folder / "policy.json", record)
         (folder / "policy.safetensors.new").replace(folder / "policy.safetensors")

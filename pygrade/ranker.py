@@ -32,7 +32,7 @@ class BlendedRanker:
             raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
         self.impute = impute
         stream = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else seed) << 32
-        core = _core.Ranker(_core.Policy(*policy.artefact()), impute, stream)
+        core = _core.Ranker(_core.Policy(*policy.artifact()), impute, stream)
         self._served = policy.eval(), policy.version, core
 
     @property
@@ -55,7 +55,7 @@ class BlendedRanker:
                 f"the policy has schema_hash {policy.schema_hash()}; the ranker serves {self.policy.schema_hash()} "
                 "(tasks, features and formula)"
             )
-        core = self._served[2].successor(_core.Policy(*policy.artefact()))
+        core = self._served[2].successor(_core.Policy(*policy.artifact()))
         self._served = policy.eval(), policy.version, core
 
     @classmethod

@@ -41,7 +41,7 @@ class Run:
         self._store: CheckpointStore | None = None
         self._tracker: Tracker | None = None
         self.static_weights: Tensor | None = None  # of the checkpoint resumed from
-        self.state: dict[str, Any] = {}  # what a stage must keep beside policy and optimiser, as JSON
+        self.state: dict[str, Any] = {}  # what a stage must keep beside policy and optimizer, as JSON
         if directory is None or data is None:
             return
         self._every = int(config.checkpoint_every)
@@ -79,7 +79,7 @@ class Run:
             self._save("stage1", 0, policy, None, None)
 
     def resume(self, stage: str, steps: int, policy: FusionPolicy, optimizer: torch.optim.Optimizer) -> int:
-        """Put policy and optimiser where the checkpoint left them; returns the steps of this stage that are done.
+        """Put policy and optimizer where the checkpoint left them; returns the steps of this stage that are done.
 
         A stage that the checkpoint has passed is done: its policy is the reference of stage 2.
         """

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import mtl
-from pygrade.artefact import Artefact, open_artefact
-from pygrade.checkpoint import ArtefactError, read_json
+from pygrade.artifact import Artifact, open_artifact
+from pygrade.checkpoint import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.mtl import MtlModel
 from pygrade.page import Page
@@ -47,7 +47,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Models:
-    """The parts of an artefact, loaded and checked against each other."""
+    """The parts of an artifact, loaded and checked against each other."""
 
     schema: FeatureSchema
     fitted: Fitted
@@ -56,31 +56,31 @@ class Models:
     policy: FusionPolicy
 
 
-def load_models(artefact: Artefact) -> Models:
-    """`ArtefactError` where a part is damaged, or parts are of different schemas or tasks."""
+def load_models(artifact: Artifact) -> Models:
+    """`ArtifactError` where a part is damaged, or parts are of different schemas or tasks."""
     try:
-        schema = FeatureSchema.load(artefact.part("features") / "schema.json")
-        fitted = Fitted.load(artefact.part("features") / "fitted.safetensors", schema)
-        prerank = Prerank.load(artefact.part("prerank"), schema.hash)
-        model, policy = mtl.load(artefact.part("mtl")), FusionPolicy.load(artefact.part("policy"))
+        schema = FeatureSchema.load(artifact.part("features") / "schema.json")
+        fitted = Fitted.load(artifact.part("features") / "fitted.safetensors", schema)
+        prerank = Prerank.load(artifact.part("prerank"), schema.hash)
+        model, policy = mtl.load(artifact.part("mtl")), FusionPolicy.load(artifact.part("policy"))
     except ValueError as error:
-        raise ArtefactError(str(error)) from error
+        raise ArtifactError(str(error)) from error
     for name, own, wanted in (
-        ("the manifest was written for schema", artefact.schema_hash, schema.hash),
+        ("the manifest was written for schema", artifact.schema_hash, schema.hash),
         ("mtl was trained on schema", model.columns.features, schema.hash),
         ("policy fuses tasks", policy.tasks, model.tasks),
         ("policy reads features", policy.features, schema.request_features),
     ):
         if own != wanted:
-            raise ArtefactError(f"{artefact.path}: {name} {_text(own)}; want {_text(wanted)}")
+            raise ArtifactError(f"{artifact.path}: {name} {_text(own)}; want {_text(wanted)}")
     return Models(schema, fitted, prerank, model, policy)
 
 
 class Pipeline:
-    """Ranks for users by the models of an artefact and the features of a store. Many threads may call `rank`."""
+    """Ranks for users by the models of an artifact and the features of a store. Many threads may call `rank`."""
 
     def __init__(self, models: Models, store: Store, version: str, seed: int | None = None) -> None:
-        """version: of the artefact, "" for none; seed: starts the exploration, see `BlendedRanker`."""
+        """version: of the artifact, "" for none; seed: starts the exploration, see `BlendedRanker`."""
         self.models, self.store, self.version = models, store, version
         self.center = FeatureCenter(models.schema, models.fitted, store)
         self.ranker = BlendedRanker(models.policy, seed, impute=True)
@@ -93,21 +93,21 @@ class Pipeline:
     def load(cls, run: str | Path, store: str | None = None, seed: int | None = None) -> "Pipeline":
         """The system that ``pygrade pipeline`` left in directory ``run``.
 
-        store: its address; None: the one that was filled. Raises FileNotFoundError, `ArtefactError` for parts that are
-        damaged or do not belong together, or a store that was filled for another artefact, `StoreError` where there is
+        store: its address; None: the one that was filled. Raises FileNotFoundError, `ArtifactError` for parts that are
+        damaged or do not belong together, or a store that was filled for another artifact, `StoreError` where there is
         no store.
         """
         folder = Path(run)
-        artefact = open_artefact(folder / "artefact")
+        artifact = open_artifact(folder / "artifact")
         opened = open_store(store_address(folder, store))
         try:
             current = opened.current()
-            if current != artefact.version:
-                raise ArtefactError(
-                    f"{opened.url} serves version {current!r}; the artefact in {folder} is {artefact.version!r}: "
+            if current != artifact.version:
+                raise ArtifactError(
+                    f"{opened.url} serves version {current!r}; the artifact in {folder} is {artifact.version!r}: "
                     "publish again"
                 )
-            return cls(load_models(artefact), opened, artefact.version, seed)
+            return cls(load_models(artifact), opened, artifact.version, seed)
         except BaseException:
             opened.close()
             raise

@@ -4,7 +4,7 @@ Stage 1 teaches the policy to put the valuable items of each logged page first (
 weight vectors around it, scores them with the composite reward, and moves the policy towards the better ones (GRPO)
 while a KL term holds it near stage 1.
 
-The paper (GRADE, arXiv 2510.07919) leaves group size, clip, KL direction and the normalisation of the advantage open.
+The paper (GRADE, arXiv 2510.07919) leaves group size, clip, KL direction and the normalization of the advantage open.
 Ours: G = 16, clip 0.2, the closed form KL(new ‖ stage 1), and division by the standard deviation of the *batch*, not
 of the group as GRPO's text has it: about half the groups have no posterior signal, and dividing their noise by its own
 size blows it up.
@@ -289,7 +289,7 @@ def _update(
     max_norm: float,
     label: str,
 ) -> float:
-    """One optimiser step, given the gradient of the loss to ``output``, or None where that is the loss itself.
+    """One optimizer step, given the gradient of the loss to ``output``, or None where that is the loss itself.
 
     Returns the gradient norm. ``FloatingPointError`` where it is not finite: nothing changes.
     """
@@ -336,7 +336,7 @@ def train(
             if static is None:
                 static = best_static_weights(data, config.static, bounds=draft.bounds)
             policy = FusionPolicy(config.policy, logs.tasks, logs.features, static.cpu(), config.seed)
-            policy.fit_normalisation(data.inputs.cpu())
+            policy.fit_normalization(data.inputs.cpu())
             policy.to(config.device)
             run.begin(policy, static)
             train_stage1(data, policy, config.stage1, run, config.seed)

@@ -24,7 +24,7 @@ def policy_of(seed: int = 0) -> FusionPolicy:
     logs = tiny_logs(requests=200)
     config = PolicyConfig(hidden=(16,), total_concentration=10.0)
     policy = FusionPolicy(config, TASKS, logs.features, seed=seed)
-    policy.fit_normalisation(policy.request_inputs(logs.context, logs.predictions, logs.offsets))
+    policy.fit_normalization(policy.request_inputs(logs.context, logs.predictions, logs.offsets))
     return policy
 
 

@@ -95,11 +95,11 @@ def test_request_inputs_jagged_equal_direct_formula() -> None:
     assert torch.equal(dense, torch.from_numpy(inputs[2:]))
 
 
-def test_normalisation_ignores_missing_and_cuts_outliers() -> None:
+def test_normalization_ignores_missing_and_cuts_outliers() -> None:
     policy = make_policy(prediction_features=False)
     inputs = torch.tensor([[1.0, 5.0], [3.0, 5.0], [torch.nan, 5.0]])
-    policy.fit_normalisation(inputs)
-    normal = policy.normalise(torch.tensor([[3.0, 5.0], [torch.nan, torch.nan], [1e9, 5.0]]))
+    policy.fit_normalization(inputs)
+    normal = policy.normalize(torch.tensor([[3.0, 5.0], [torch.nan, torch.nan], [1e9, 5.0]]))
     assert torch.allclose(normal, torch.tensor([[1.0, 0.0], [0.0, 0.0], [5.0, 0.0]]))
     assert bool(policy(torch.full((1, 2), torch.nan)).isfinite().all())
 
@@ -193,7 +193,7 @@ def test_gradients_reach_every_parameter() -> None:
 @pytest.fixture
 def saved(tmp_path):
     policy = make_policy(7, minimum={"order": 0.05}, lower=(0.01, 0.01, 0.02))
-    policy.fit_normalisation(torch.randn(50, policy.num_inputs, generator=torch.Generator().manual_seed(2)))
+    policy.fit_normalization(torch.randn(50, policy.num_inputs, generator=torch.Generator().manual_seed(2)))
     policy.set_static_weights(torch.tensor([0.2, 0.3, 0.5]), {"feed": torch.tensor([0.1, 0.0, 0.9])})
     policy.save(tmp_path / "policy", extra={"note": "x"})
     return policy, tmp_path / "policy"
@@ -251,7 +251,7 @@ def test_policies_that_weigh_evidence_otherwise_have_other_versions() -> None:
     policies = [make_policy(**chosen) for chosen in options]
     assert len({policy.version for policy in policies}) == len(policies)
     for policy in policies:
-        assert _core.Policy(*policy.artefact()).version == policy.version
+        assert _core.Policy(*policy.artifact()).version == policy.version
 
 
 def test_the_format_rises_only_with_an_evidence_prior(saved, tmp_path) -> None:

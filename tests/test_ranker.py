@@ -60,7 +60,7 @@ def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_de
 
 
 @pytest.mark.parametrize("slope", [3.0, (0.0, 2.5, 30.0)])
-def test_a_product_form_goes_through_the_artefact(requests, tmp_path, slope):
+def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
     context, predictions = requests
     config = PolicyConfig(transform="log1p", slope=slope, hidden=(8,))
     made = FusionPolicy(config, ("click", "cart", "order"), ("hour", "intent"))
@@ -77,7 +77,7 @@ def test_a_product_form_goes_through_the_artefact(requests, tmp_path, slope):
         ranker.rank(context, negative, 5)
 
 
-def test_an_artefact_older_than_the_slope_is_read(tmp_path):
+def test_an_artifact_older_than_the_slope_is_read(tmp_path):
     made = FusionPolicy(PolicyConfig(transform="log1p", hidden=(8,)), ("click", "order"), ("hour",))
     path = made.save(tmp_path) / "policy.json"
     record = json.loads(path.read_text())

@@ -92,11 +92,11 @@ def test_policy_beats_best_static_weights_on_new_requests(tmp_path) -> None:
 
 
 def test_group_learning_alone_improves_on_where_it_starts() -> None:
-    """Stage 2 without stage 1, from equal weights: the reward it optimises rises on requests it has not seen."""
+    """Stage 2 without stage 1, from equal weights: the reward it optimizes rises on requests it has not seen."""
     logs = tiny_logs(1500)
     policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
     data = CompositeReward(replace(SMALL.reward, prior_weight=0.0)).build(logs, policy)
-    policy.fit_normalisation(data.inputs)
+    policy.fit_normalization(data.inputs)
     test = tiny_logs(600, seed=1)
     inputs = policy.request_inputs(test.context, test.predictions, test.offsets)
     before = true_value(test, policy.serve(inputs).numpy()).mean()
@@ -355,7 +355,7 @@ def test_a_guard_holds_what_value_alone_gives_away() -> None:
         reward = replace(REWARD, guards=guards)
         policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features, seed=1)
         data = CompositeReward(reward).build(logs, policy)
-        policy.fit_normalisation(data.inputs)
+        policy.fit_normalization(data.inputs)
         config = Stage2Config(steps=300, batch_size=128, learning_rate=5e-3, kl_coefficient=0.0, guard_rate=2.0)
         run = Run()
         train_stage2(data, policy, config, run)

@@ -36,9 +36,9 @@ void bind_policy(py::module_& module) {
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
-    } catch (const ArtefactMissing& error) {
+    } catch (const ArtifactMissing& error) {
       py::set_error(PyExc_FileNotFoundError, error.what());
-    } catch (const ArtefactError& error) {
+    } catch (const ArtifactError& error) {
       py::set_error(PyExc_ValueError, error.what());
     }
   });

@@ -38,7 +38,7 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   detail::parallel_for(blocks, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
     static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
     scratch.resize(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));
-    kernels.centre(task, scratch.data(), begin, end);
+    kernels.center(task, scratch.data(), begin, end);
   });
   double square = 0.0;
   double valid = 0.0;

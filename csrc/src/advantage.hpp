@@ -12,8 +12,8 @@ struct Block {
   double square;  // sum of squared deviations
   double count;   // valid samples
   bool quick;     // whether single precision was enough: then the means stand here, else deviations in `advantage`
-  float centre[block_rows];
-  float rest[block_rows];  // mean = centre + rest
+  float center[block_rows];
+  float rest[block_rows];  // mean = center + rest
 };
 
 struct AdvantageTask {
@@ -27,14 +27,14 @@ struct AdvantageTask {
   Block* blocks;     // [B / block_rows, rounded up]
 };
 
-// Floats of scratch that one share of `centre` needs.
+// Floats of scratch that one share of `center` needs.
 inline std::int64_t advantage_scratch(std::int64_t samples, std::int64_t components) {
   return 8 * samples * (components + 3);
 }
 
 struct AdvantageKernels {
   // Blocks [begin, end): statistics, and advantages unless the scale is the batch's.
-  void (*centre)(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end);
+  void (*center)(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end);
   // Blocks [begin, end): advantages where the scale is the batch's, deviations times the factor.
   void (*scale)(const AdvantageTask& task, double factor, std::int64_t begin, std::int64_t end);
 };

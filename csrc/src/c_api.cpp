@@ -40,10 +40,10 @@ pygrade_status guarded(Call&& call) noexcept {
   try {
     call();
     return PYGRADE_OK;
-  } catch (const ArtefactMissing& error) {
+  } catch (const ArtifactMissing& error) {
     return fail(PYGRADE_NOT_FOUND, error.what());
-  } catch (const ArtefactError& error) {
-    return fail(PYGRADE_BAD_ARTEFACT, error.what());
+  } catch (const ArtifactError& error) {
+    return fail(PYGRADE_BAD_ARTIFACT, error.what());
   } catch (const TooSmall& error) {
     return fail(PYGRADE_BUFFER_TOO_SMALL, error.what());
   } catch (const std::invalid_argument& error) {
@@ -217,7 +217,7 @@ pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directo
     require(directory != nullptr, "directory is NULL");
     auto policy = Policy::load(directory);
     if (policy->tasks() != ranker->tasks || policy->features() != ranker->features)
-      throw ArtefactError(std::string(directory) + " has other tasks or features than the policy that it replaces");
+      throw ArtifactError(std::string(directory) + " has other tasks or features than the policy that it replaces");
     ranker->ranker.swap(std::move(policy));
   });
 }

@@ -9,7 +9,7 @@ namespace pygrade {
 
 namespace {
 
-constexpr float input_clip = 5.0f;  // normalised inputs beyond are cut: one broken feature must not take over
+constexpr float input_clip = 5.0f;  // normalized inputs beyond are cut: one broken feature must not take over
 
 void require(bool good, const char* message) {
   if (!good) throw std::invalid_argument(message);

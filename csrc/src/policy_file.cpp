@@ -26,12 +26,12 @@ Bytes read_file(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::error_code error;
   const std::uintmax_t size = fs::file_size(path, error);
-  if (!file || error) throw ArtefactMissing(path.string() + " does not exist or can't be read");
-  if (size > max_file) throw ArtefactError(path.string() + " has " + std::to_string(size) + " bytes; at most 2^30");
+  if (!file || error) throw ArtifactMissing(path.string() + " does not exist or can't be read");
+  if (size > max_file) throw ArtifactError(path.string() + " has " + std::to_string(size) + " bytes; at most 2^30");
   Bytes content(static_cast<std::size_t>(size));
   file.read(reinterpret_cast<char*>(content.data()), static_cast<std::streamsize>(size));
   if (static_cast<std::uintmax_t>(file.gcount()) != size)
-    throw ArtefactError(path.string() + " changed while it was read");
+    throw ArtifactError(path.string() + " changed while it was read");
   return content;
 }
 
@@ -46,7 +46,7 @@ Json read_record(std::string_view text, const std::string& path) {
                               "; this pygrade reads pygrade.FusionPolicy version 1 or 2");
     return record;
   } catch (const detail::JsonError& error) {
-    throw ArtefactError(path + ": " + error.what());
+    throw ArtifactError(path + ": " + error.what());
   }
 }
 
@@ -98,7 +98,7 @@ class PolicyReader {
     try {
       read(record);
     } catch (const detail::JsonError& error) {
-      throw ArtefactError(path + ": " + error.what());
+      throw ArtifactError(path + ": " + error.what());
     }
   }
 
@@ -106,7 +106,7 @@ class PolicyReader {
     try {
       fill(detail::read_safetensors(content));
     } catch (const detail::SafetensorsError& error) {
-      throw ArtefactError(path + ": " + error.what());
+      throw ArtifactError(path + ": " + error.what());
     }
     return std::move(policy_);
   }
@@ -263,7 +263,7 @@ class PolicyReader {
 namespace {
 
 [[noreturn]] void mixed(const std::string& path, const std::string& found, const std::string& wanted) {
-  throw ArtefactError(path + " has sha256 " + found.substr(0, 12) + "; want " + wanted.substr(0, 12) +
+  throw ArtifactError(path + " has sha256 " + found.substr(0, 12) + "; want " + wanted.substr(0, 12) +
                       " (truncated, corrupt or of another save)");
 }
 
@@ -271,7 +271,7 @@ std::string sha256_of(const Json& record, const std::string& path) {
   try {
     return record.string_at("sha256");
   } catch (const detail::JsonError& error) {
-    throw ArtefactError(path + ": " + error.what());
+    throw ArtifactError(path + ": " + error.what());
   }
 }
 
@@ -292,7 +292,7 @@ std::shared_ptr<const Policy> Policy::load(const std::filesystem::path& director
   const fs::path json_path = directory / "policy.json";
   std::error_code error;
   if (!fs::is_regular_file(json_path, error))
-    throw ArtefactMissing(json_path.string() + " does not exist; want a directory that FusionPolicy.save wrote");
+    throw ArtifactMissing(json_path.string() + " does not exist; want a directory that FusionPolicy.save wrote");
   const Bytes text = read_file(json_path);
   const std::string_view json{reinterpret_cast<const char*>(text.data()), text.size()};
   const Json record = read_record(json, json_path.string());

@@ -42,7 +42,7 @@ Transform transform_of(const Policy& policy) {
 }
 
 bool has_nan(const float* values, std::size_t count) {
-  std::uint32_t found = 0;  // counted, because a compiler vectorises that
+  std::uint32_t found = 0;  // counted, because a compiler vectorizes that
   for (std::size_t i = 0; i < count; ++i) found += values[i] != values[i] ? 1u : 0u;
   return found > 0;
 }

@@ -131,7 +131,7 @@ void mutate(std::string& text, Random& random) {
 
 bool run_json(Random& random) {
   static const std::string corpus[] = {
-      Artefact{}.draw().json(), R"({"a": [1, -2.5e+3, true, false, null, NaN], "b": {"c": "\u00e9\ud83d\ude00\n"}})",
+      Artifact{}.draw().json(), R"({"a": [1, -2.5e+3, true, false, null, NaN], "b": {"c": "\u00e9\ud83d\ude00\n"}})",
       "[[[]], {}, \"\", 0, -0.0, 1e-300]"};
   std::string text = corpus[random.below(std::size(corpus))];
   mutate(text, random);
@@ -149,9 +149,9 @@ bool run_json(Random& random) {
 
 bool run_safetensors(Random& random) {
   static const std::string corpus = [] {
-    Artefact artefact;
-    artefact.tensors = {{"a", {{3}, {1, 2, 3}}}, {"b", {{2, 2}, {1, 2, 3, 4}}}, {"c", {{0, 2}, {}}}};
-    return artefact.safetensors();
+    Artifact artifact;
+    artifact.tensors = {{"a", {{3}, {1, 2, 3}}}, {"b", {{2, 2}, {1, 2, 3, 4}}}, {"c", {{0, 2}, {}}}};
+    return artifact.safetensors();
   }();
   const std::uint64_t length = corpus.size() - 8 - 28;
   std::string header = corpus.substr(8, length);
@@ -163,7 +163,7 @@ bool run_safetensors(Random& random) {
   } else {
     mutate(header, random);
     if (random.one_in(4)) data.resize(random.below(40));
-    content = Artefact::frame(header) + data;
+    content = Artifact::frame(header) + data;
   }
   const std::vector<char> exact(content.begin(), content.end());  // its own allocation: what lies behind is not ours
   try {
@@ -202,20 +202,20 @@ void check_page(const Ranker& ranker, const PageMemory& memory, const Page& page
 // The two files of a policy, damaged; the hashes are mended more often than not, so that what lies behind is reached.
 bool run_policy(Random& random) {
   struct Origin {
-    Artefact artefact;
+    Artifact artifact;
     std::string json, tensors, sha256;
   };
   static const std::vector<Origin> origins = [] {
     std::vector<Origin> made(4);
     for (unsigned i = 0; i < made.size(); ++i) {
-      made[i].artefact.hidden.assign(1, 4);
-      made[i].artefact.seed = i;
-      if (i % 2 == 1) made[i].artefact.evidence_prior = "0.5";
-      if (i == 3) made[i].artefact.evidence_scale = "log1p";
-      made[i].artefact.draw();
-      made[i].json = made[i].artefact.json();
-      made[i].tensors = made[i].artefact.safetensors();
-      made[i].sha256 = Artefact::sha256(made[i].tensors);
+      made[i].artifact.hidden.assign(1, 4);
+      made[i].artifact.seed = i;
+      if (i % 2 == 1) made[i].artifact.evidence_prior = "0.5";
+      if (i == 3) made[i].artifact.evidence_scale = "log1p";
+      made[i].artifact.draw();
+      made[i].json = made[i].artifact.json();
+      made[i].tensors = made[i].artifact.safetensors();
+      made[i].sha256 = Artifact::sha256(made[i].tensors);
     }
     return made;
   }();
@@ -234,7 +234,7 @@ bool run_policy(Random& random) {
   }
   if (random.one_in(2)) mutate(tensors, random);
   if (!random.one_in(8)) {
-    json.replace(json.find(origin.sha256), origin.sha256.size(), Artefact::sha256(tensors));
+    json.replace(json.find(origin.sha256), origin.sha256.size(), Artifact::sha256(tensors));
   }
   if (random.one_in(2)) mutate(json, random);
   try {
@@ -247,7 +247,7 @@ bool run_policy(Random& random) {
     check_page(ranker, memory,
                ranker.rank({.context = context, .predictions = predictions, .explore = random.one_in(2)}, memory), 5);
     return true;
-  } catch (const ArtefactError&) {
+  } catch (const ArtifactError&) {
     return false;
   } catch (const std::invalid_argument&) {  // a concentration that no double adds up
     return false;
@@ -323,8 +323,8 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
 bool run_c_api(Random& random) {
   static pygrade_ranker* const rankers[] = {[] {
                                               pygrade_ranker* made = nullptr;
-                                              const std::string json = Artefact{}.draw().json();
-                                              const std::string tensors = Artefact{}.draw().safetensors();
+                                              const std::string json = Artifact{}.draw().json();
+                                              const std::string tensors = Artifact{}.draw().safetensors();
                                               pygrade_ranker_create(json.data(), json.size(), tensors.data(),
                                                                     tensors.size(), nullptr, &made);
                                               return made;

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "artefact.hpp"
+#include "artifact.hpp"
 #include "pygrade/ranker.hpp"
 
 namespace pygrade::tests {
@@ -11,12 +11,12 @@ namespace pygrade::tests {
 inline constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
 
 inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::string& transform = "zlog") {
-  Artefact artefact;
-  artefact.seed = seed;
-  artefact.transform = transform;
-  if (transform == "log1p") artefact.slope = "[0.5, 0, 20]";
-  artefact.draw();
-  return Policy::parse(artefact.json(), bytes(artefact.safetensors()));
+  Artifact artifact;
+  artifact.seed = seed;
+  artifact.transform = transform;
+  if (transform == "log1p") artifact.slope = "[0.5, 0, 20]";
+  artifact.draw();
+  return Policy::parse(artifact.json(), bytes(artifact.safetensors()));
 }
 
 inline std::vector<float> make_predictions(std::size_t candidates, std::size_t tasks = 3, unsigned seed = 7) {

@@ -17,11 +17,11 @@ static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && o
 namespace {
 
 pygrade_ranker* create(unsigned seed = 1, const pygrade_ranker_options* options = nullptr) {
-  Artefact artefact;
-  artefact.seed = seed;
-  artefact.draw();
-  const std::string json = artefact.json();
-  const std::string tensors = artefact.safetensors();
+  Artifact artifact;
+  artifact.seed = seed;
+  artifact.draw();
+  const std::string json = artifact.json();
+  const std::string tensors = artifact.safetensors();
   pygrade_ranker* ranker = nullptr;
   CHECK_EQUAL(pygrade_ranker_create(json.data(), json.size(), tensors.data(), tensors.size(), options, &ranker),
               PYGRADE_OK);
@@ -177,7 +177,7 @@ TEST(failures_have_a_status_and_a_text) {
   check_fails(pygrade_ranker_load("no-such-directory", nullptr, &ranker), PYGRADE_NOT_FOUND, "no-such-directory");
   check_fails(pygrade_ranker_load(nullptr, nullptr, &ranker), PYGRADE_INVALID_ARGUMENT, "directory is NULL");
   check_fails(pygrade_ranker_load("x", nullptr, nullptr), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
-  check_fails(pygrade_ranker_create("{", 1, "", 0, nullptr, &ranker), PYGRADE_BAD_ARTEFACT, "policy.json: byte 1");
+  check_fails(pygrade_ranker_create("{", 1, "", 0, nullptr, &ranker), PYGRADE_BAD_ARTIFACT, "policy.json: byte 1");
   pygrade_ranker_options options{sizeof options, 64, 0};
   check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "options.flags");
   options = {3, 0, 0};
@@ -242,15 +242,15 @@ TEST(newer_callers_are_served_while_they_ask_for_nothing_new) {
 TEST(a_policy_is_reloaded) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("pygrade_test_c_api_" + std::to_string(std::random_device{}()));
-  Artefact artefact;
-  artefact.draw().write(folder);
+  Artifact artifact;
+  artifact.draw().write(folder);
   const std::string path = folder.string();
   pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED | PYGRADE_OPTION_IMPUTE, 9};
   pygrade_ranker* ranker = nullptr;
   CHECK_EQUAL(pygrade_ranker_load(path.c_str(), &options, &ranker), PYGRADE_OK);
   const char* task = pygrade_ranker_task(ranker, 0);
-  artefact.seed = 2;
-  artefact.draw().write(folder);
+  artifact.seed = 2;
+  artifact.draw().write(folder);
   CHECK_EQUAL(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_OK);
   CHECK_EQUAL(std::string(task), "click");  // still there
   const auto predictions = make_predictions(4);
@@ -259,9 +259,9 @@ TEST(a_policy_is_reloaded) {
   pygrade_page page = page_of(memory);
   CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
   CHECK_EQUAL(std::string(page.policy_version), make_policy(2)->version());
-  artefact.features = {"other", "intent"};
-  artefact.draw().write(folder);
-  check_fails(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_BAD_ARTEFACT, "other tasks or features");
+  artifact.features = {"other", "intent"};
+  artifact.draw().write(folder);
+  check_fails(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_BAD_ARTIFACT, "other tasks or features");
   pygrade_ranker_free(ranker);
   std::filesystem::remove_all(folder);
 }

@@ -141,7 +141,7 @@ TEST(the_score_is_the_log_prob_and_its_gradient) {
   }
 }
 
-TEST(the_floor_renormalises) {
+TEST(the_floor_renormalizes) {
   const std::vector<float> log_weights = {0.0f, -50.0f};
   std::vector<float> floored(2);
   floor_log_weights(log_weights, 2, 0.25, floored);

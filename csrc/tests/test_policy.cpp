@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "artefact.hpp"
+#include "artifact.hpp"
 #include "check.hpp"
 #include "policy.hpp"
 
@@ -13,11 +13,11 @@ namespace {
 
 constexpr float missing = std::numeric_limits<float>::quiet_NaN();
 
-std::shared_ptr<const Policy> parse(const Artefact& artefact) {
-  return Policy::parse(artefact.json(), bytes(artefact.safetensors()));
+std::shared_ptr<const Policy> parse(const Artifact& artifact) {
+  return Policy::parse(artifact.json(), bytes(artifact.safetensors()));
 }
 
-std::shared_ptr<const Policy> policy_of(Artefact artefact) { return parse(artefact.draw()); }
+std::shared_ptr<const Policy> policy_of(Artifact artifact) { return parse(artifact.draw()); }
 
 struct Evaluation {
   std::vector<float> inputs, concentration, weights;
@@ -35,8 +35,8 @@ Evaluation evaluate(const Policy& policy, const std::vector<float>& context, con
 }
 
 // The same in plain double, straight from the tensors.
-std::vector<double> expected_concentration(const Artefact& artefact, const std::vector<float>& inputs) {
-  const auto& tensors = artefact.tensors;
+std::vector<double> expected_concentration(const Artifact& artifact, const std::vector<float>& inputs) {
+  const auto& tensors = artifact.tensors;
   std::vector<double> x(inputs.size());
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double value = (inputs[i] - tensors.at("input_mean").values[i]) / tensors.at("input_std").values[i];
@@ -52,7 +52,7 @@ std::vector<double> expected_concentration(const Artefact& artefact, const std::
     }
     x = y;
   };
-  for (std::size_t i = 0; i < artefact.hidden.size(); ++i) {
+  for (std::size_t i = 0; i < artifact.hidden.size(); ++i) {
     linear("body." + std::to_string(2 * i));
     for (double& v : x) v /= 1.0 + std::exp(-v);
   }
@@ -68,18 +68,18 @@ std::vector<double> expected_concentration(const Artefact& artefact, const std::
 TEST(the_network_is_evaluated) {
   for (const std::vector<int>& hidden : {std::vector<int>{8, 5}, {64, 64}, {1}, {130, 17, 3}})
     for (std::size_t tasks : {1u, 3u, 8u, 64u}) {
-      Artefact artefact;
-      artefact.hidden = hidden;
-      artefact.tasks.clear();
-      for (std::size_t t = 0; t < tasks; ++t) artefact.tasks.push_back("t" + std::to_string(t));
-      artefact.draw();
+      Artifact artifact;
+      artifact.hidden = hidden;
+      artifact.tasks.clear();
+      for (std::size_t t = 0; t < tasks; ++t) artifact.tasks.push_back("t" + std::to_string(t));
+      artifact.draw();
       if (tasks == 1)
-        for (float& bound : artefact.tensors["bounds"].values) bound = 1.0f;
-      const auto policy = parse(artefact);
+        for (float& bound : artifact.tensors["bounds"].values) bound = 1.0f;
+      const auto policy = parse(artifact);
       std::vector<float> predictions(37 * tasks);
       for (std::size_t i = 0; i < predictions.size(); ++i) predictions[i] = static_cast<float>(i * 7919 % 1000) / 1000;
       const auto result = evaluate(*policy, {0.5f, missing}, predictions);
-      const auto expected = expected_concentration(artefact, result.inputs);
+      const auto expected = expected_concentration(artifact, result.inputs);
       double sum = 0.0;
       for (std::size_t t = 0; t < tasks; ++t) {
         CHECK_NEAR(result.concentration[t], expected[t], 1e-5 * expected[t]);
@@ -122,20 +122,20 @@ TEST(scenarios_scale_the_concentration_and_not_the_weights) {
 
 TEST(little_evidence_is_served_the_scenario_s_weights) {
   const std::vector<float> predictions = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
-  Artefact artefact;
-  artefact.draw().tensors["static_weights"].values = {0.2f, 0.3f, 0.5f};
-  artefact.tensors["scenario_table"].values = {0.6f, 0.3f, 0.1f};
-  artefact.tensors["bounds"].values = {0, 0, 0, 1, 1, 1};  // nothing to project
-  const auto plain = parse(artefact);
-  artefact.evidence_prior = "2";
+  Artifact artifact;
+  artifact.draw().tensors["static_weights"].values = {0.2f, 0.3f, 0.5f};
+  artifact.tensors["scenario_table"].values = {0.6f, 0.3f, 0.1f};
+  artifact.tensors["bounds"].values = {0, 0, 0, 1, 1, 1};  // nothing to project
+  const auto plain = parse(artifact);
+  artifact.evidence_prior = "2";
   for (const std::string scale : {"count", "log", "log1p"}) {
-    artefact.evidence_scale = scale;
-    const auto policy = parse(artefact);
+    artifact.evidence_scale = scale;
+    const auto policy = parse(artifact);
     CHECK(policy->version() != plain->version());
     for (const float count : {0.0f, 2.0f, 6.0f, -1.0f, missing}) {
       const float told = scale == "count" ? count : scale == "log" ? std::log(count) : std::log1p(count);
       for (const std::string_view scenario : {"search", "other"}) {
-        const auto& target = artefact.tensors.at(scenario == "search" ? "scenario_table" : "static_weights").values;
+        const auto& target = artifact.tensors.at(scenario == "search" ? "scenario_table" : "static_weights").values;
         const auto before = evaluate(*plain, {1, told}, predictions, scenario);
         const auto after = evaluate(*policy, {1, told}, predictions, scenario);
         const float share = 2.0f / (2.0f + (count > 0.0f ? count : 0.0f));
@@ -174,12 +174,12 @@ TEST(every_instruction_set_gives_these_bits) {
   for (std::size_t i = 0; i < predictions.size(); ++i) predictions[i] = static_cast<float>(i * 7919 % 1000) / 1000;
   const auto result = evaluate(*policy, {0.25f, -1}, predictions);
   const auto check = [](const std::vector<float>& actual, const std::string& expected) {
-    CHECK_EQUAL(Artefact::sha256({reinterpret_cast<const char*>(actual.data()), actual.size() * 4}).substr(0, 16),
+    CHECK_EQUAL(Artifact::sha256({reinterpret_cast<const char*>(actual.data()), actual.size() * 4}).substr(0, 16),
                 expected);
   };
   check(result.inputs, "0039daa7c90f1bf9");
   check(result.concentration, "687e189460dc21d7");
-  Artefact shrunk;
+  Artifact shrunk;
   shrunk.evidence_scale = "log1p";
   shrunk.evidence_prior = "0.3";
   check(evaluate(*policy_of(shrunk), {-1, 0.25f}, predictions, "search").concentration, "368cce79e6d6e642");
@@ -188,8 +188,8 @@ TEST(every_instruction_set_gives_these_bits) {
 TEST(files_are_read_and_told_apart) {
   const auto folder =
       std::filesystem::temp_directory_path() / ("pygrade_test_policy_" + std::to_string(std::random_device{}()));
-  CHECK_THROWS(ArtefactMissing, "policy.json does not exist", Policy::load(folder));
-  Artefact old, next;
+  CHECK_THROWS(ArtifactMissing, "policy.json does not exist", Policy::load(folder));
+  Artifact old, next;
   next.seed = 2;
   old.draw().write(folder);
   CHECK_EQUAL(Policy::load(folder)->version(), parse(old)->version());
@@ -198,17 +198,17 @@ TEST(files_are_read_and_told_apart) {
   std::ofstream(folder / "policy.json", std::ios::binary) << next.json();
   CHECK_EQUAL(Policy::load(folder)->version(), parse(next)->version());
   std::filesystem::remove(folder / "policy.safetensors.new");
-  CHECK_THROWS(ArtefactError, "policy.safetensors has sha256", Policy::load(folder));
+  CHECK_THROWS(ArtifactError, "policy.safetensors has sha256", Policy::load(folder));
   std::filesystem::remove(folder / "policy.safetensors");
-  CHECK_THROWS(ArtefactMissing, "policy.safetensors", Policy::load(folder));
+  CHECK_THROWS(ArtifactMissing, "policy.safetensors", Policy::load(folder));
   std::filesystem::remove_all(folder);
 }
 
 TEST(what_does_not_fit_is_named) {
   const auto refused = [](const std::string& key, const std::string& value, const std::string& reason) {
-    Artefact artefact;
-    artefact.replaced[key] = value;
-    CHECK_THROWS(ArtefactError, reason, policy_of(artefact));
+    Artifact artifact;
+    artifact.replaced[key] = value;
+    CHECK_THROWS(ArtifactError, reason, policy_of(artifact));
   };
   refused("format_version", "3", "policy.json: it is \"pygrade.FusionPolicy\" of version 3");
   refused("features", "[\"a\"]", "schema_hash");
@@ -226,11 +226,11 @@ TEST(what_does_not_fit_is_named) {
   refused("evidence_prior", "1e39", "'evidence_prior' is not a number");
   refused("evidence_prior", "NaN", "'evidence_prior' is not finite");
   const auto evidence = [](const std::string& feature, const std::string& scale, const std::string& reason) {
-    Artefact artefact;
-    artefact.evidence_prior = "1";
-    artefact.evidence_feature = feature;
-    artefact.evidence_scale = scale;
-    CHECK_THROWS(ArtefactError, reason, policy_of(artefact));
+    Artifact artifact;
+    artifact.evidence_prior = "1";
+    artifact.evidence_feature = feature;
+    artifact.evidence_scale = scale;
+    CHECK_THROWS(ArtifactError, reason, policy_of(artifact));
   };
   evidence("age", "count", "'evidence_feature' is not a feature");
   evidence("intent", "root", "'evidence_scale' is not");
@@ -238,14 +238,14 @@ TEST(what_does_not_fit_is_named) {
   refused("sha256", "\"0\"", "policy/policy.safetensors has sha256");
   refused("scenarios", "[]", "scenario_table");
   const auto broken = [](const std::string& tensor, std::size_t index, float value, const std::string& reason) {
-    Artefact artefact;
-    artefact.draw().tensors[tensor].values[index] = value;
-    CHECK_THROWS(ArtefactError, reason, parse(artefact));
+    Artifact artifact;
+    artifact.draw().tensors[tensor].values[index] = value;
+    CHECK_THROWS(ArtifactError, reason, parse(artifact));
   };
   broken("head.bias", 1, missing, "tensor \"head.bias\" holds NaN or infinity");
   broken("bounds", 0, 0.9f, "tensor \"bounds\"");
   broken("bounds", 3, 0.001f, "tensor \"bounds\"");
-  Artefact artefact;
-  artefact.draw().tensors["more"] = {{1}, {1}};
-  CHECK_THROWS(ArtefactError, "tensors that the policy does not have", parse(artefact));
+  Artifact artifact;
+  artifact.draw().tensors["more"] = {{1}, {1}};
+  CHECK_THROWS(ArtifactError, "tensors that the policy does not have", parse(artifact));
 }

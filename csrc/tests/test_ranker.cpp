@@ -288,7 +288,7 @@ TEST(a_batch_is_each_request_alone) {
 
 TEST(a_policy_of_another_schema_is_not_swapped_in) {
   Ranker ranker(make_policy());
-  Artefact other;
+  Artifact other;
   other.features = {"hour"};
   other.draw();
   CHECK_THROWS(std::invalid_argument, "other tasks or features",

@@ -1,4 +1,4 @@
-#include "artefact.hpp"
+#include "artifact.hpp"
 #include "check.hpp"
 #include "safetensors.hpp"
 
@@ -8,7 +8,7 @@ using namespace pygrade::detail;
 namespace {
 
 std::string file(const std::string& header, std::size_t data) {
-  return Artefact::frame(header) + std::string(data, '\1');
+  return Artifact::frame(header) + std::string(data, '\1');
 }
 
 void check_refused(const std::string& content, const std::string& reason) {
@@ -23,11 +23,11 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
 }  // namespace
 
 TEST(sha256_gives_the_published_digests) {
-  CHECK_EQUAL(Artefact::sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  CHECK_EQUAL(Artefact::sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  CHECK_EQUAL(Artefact::sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+  CHECK_EQUAL(Artifact::sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK_EQUAL(Artifact::sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK_EQUAL(Artifact::sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
               "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  CHECK_EQUAL(Artefact::sha256(std::string(1'000'000, 'a')),
+  CHECK_EQUAL(Artifact::sha256(std::string(1'000'000, 'a')),
               "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
@@ -37,16 +37,16 @@ TEST(sha256_does_not_depend_on_the_pieces) {
     Sha256 digest;
     for (std::size_t at = 0; at < text.size(); at += piece)
       digest.update(bytes(text).subspan(at, std::min(piece, text.size() - at)));
-    CHECK_EQUAL(digest.hex(), Artefact::sha256(text));
+    CHECK_EQUAL(digest.hex(), Artifact::sha256(text));
   }
   for (std::size_t size = 50; size < 130; ++size)
-    CHECK_EQUAL(Artefact::sha256(std::string(size, 'y')).size(), std::size_t{64});
+    CHECK_EQUAL(Artifact::sha256(std::string(size, 'y')).size(), std::size_t{64});
 }
 
 TEST(tensors_come_back_by_name) {
-  Artefact artefact;
-  artefact.tensors = {{"b", {{2, 2}, {1, 2, 3, 4}}}, {"a", {{3}, {5, 6, 7}}}, {"empty", {{0, 4}, {}}}};
-  const std::string content = artefact.safetensors();
+  Artifact artifact;
+  artifact.tensors = {{"b", {{2, 2}, {1, 2, 3, 4}}}, {"a", {{3}, {5, 6, 7}}}, {"empty", {{0, 4}, {}}}};
+  const std::string content = artifact.safetensors();
   const auto tensors = read_safetensors(bytes(content));
   CHECK_EQUAL(tensors.size(), std::size_t{3});
   CHECK_EQUAL(tensors[0].name, "a");

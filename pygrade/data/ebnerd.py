@@ -1,7 +1,7 @@
 """EB-NeRD, the Ekstra Bladet News Recommendation Dataset, as raw events: impressions of a news site.
 
 EB-NeRD: Kruse et al., RecSys Challenge 2024, arXiv 2410.03432, recsys.eb.dk; for research, under the terms of its own
-licence, which is accepted at download. A directory (demo, small or large) holds articles.parquet, train/ and
+license, which is accepted at download. A directory (demo, small or large) holds articles.parquet, train/ and
 validation/; the test split has no clicks and is not read. What is read:
 
 - behaviors.parquet: impression_id, impression_time, user_id, article_id (null: the front page), article_ids_inview,
@@ -32,7 +32,7 @@ from pygrade.extras import require
 if TYPE_CHECKING:
     import polars as pl
 
-LICENCE = "EB-NeRD licence terms (research), recsys.eb.dk"
+LICENSE = "EB-NeRD license terms (research), recsys.eb.dk"
 
 TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 2.0}
 """Business value of one event. A choice of ours; the data set states no values."""
@@ -116,7 +116,7 @@ def import_ebnerd(
         log("ebnerd: sorting by time")
     source = EventSource(
         name="EB-NeRD",
-        licence=LICENCE,
+        license=LICENSE,
         tasks=tuple(TASK_VALUES),
         task_values=tuple(float(config.task_values.get(task, 1.0)) for task in TASK_VALUES),
         funnel=(("click", "read"), ("click", "scroll")),

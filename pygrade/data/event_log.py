@@ -43,7 +43,7 @@ class EventSource:
     """What an importer states about its data set; kept in source.json."""
 
     name: str
-    licence: str
+    license: str
     tasks: tuple[str, ...]
     task_values: tuple[float, ...]  # business value of one event of each task
     funnel: tuple[tuple[str, ...], ...] = ()  # chains of tasks, each possible only after the one before it

@@ -1,7 +1,7 @@
 """Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it by the piece.
 
 ``SCHEME:PATH`` names the files as their users download them; each importer's module says which columns it reads and
-under which licence: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
+under which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
 """
 
 from collections.abc import Callable

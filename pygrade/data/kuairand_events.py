@@ -43,7 +43,7 @@ from pygrade.extras import require
 if TYPE_CHECKING:
     import polars as pl
 
-LICENCE = "CC BY-SA 4.0"
+LICENSE = "CC BY-SA 4.0"
 
 USER_KINDS = {
     "user_active_degree": "categorical", "is_lowactive_period": "categorical", "is_live_streamer": "categorical",
@@ -124,7 +124,7 @@ def import_kuairand(
     version = "27K, an excerpt" if found.excerpt else found.version
     source = EventSource(
         name=f"KuaiRand-{version}".removesuffix("-"),
-        licence=LICENCE,
+        license=LICENSE,
         tasks=tasks,
         task_values=tuple(float(config.task_values.get(task, 1.0)) for task in tasks),
         users={name: kind for name, kind in USER_KINDS.items() if name in users.columns},

@@ -1,4 +1,4 @@
-"""Logs in pygrade's own contract (`pygrade.logs`) as raw events; whose they are decides the licence.
+"""Logs in pygrade's own contract (`pygrade.logs`) as raw events; whose they are decides the license.
 
 Read: request_id, user_id, item_id (integers, or strings, which are numbered), position, y_<task>, and where they are
 there scenario, timestamp and the context x_<feature>, which becomes c_<feature>. Predictions p_, weights w_,
@@ -67,7 +67,7 @@ def import_logs(
     writer.finish(
         EventSource(
             name=f"logs in {directory.name}",
-            licence="the log's owner decides",
+            license="the log's owner decides",
             tasks=tasks,
             task_values=tuple(float(values[task]) for task in tasks),
             funnel=config.funnel,

@@ -79,9 +79,9 @@ class Marketplace:
         rng = np.random.default_rng([seed, 0])
         users = c.log_users + c.test_users  # the first log_users are the log's
         self.segment = rng.choice(len(SEGMENTS), users, p=c.segment_shares)
-        centre = np.array(c.segment_traits, np.float32)[self.segment]
+        center = np.array(c.segment_traits, np.float32)[self.segment]
         spread = np.float32(c.trait_spread) * _normal(rng, users, len(TRAITS))
-        self.traits = np.float32(c.heterogeneity) * (centre + spread)  # [U, 6]
+        self.traits = np.float32(c.heterogeneity) * (center + spread)  # [U, 6]
         self.user_taste = _normal(rng, users, c.match_dimensions)
         self.user_need = _normal(rng, users, c.match_dimensions)
         self.history = np.exp(c.log_history_mean + c.log_history_sd * _normal(rng, users))
@@ -244,7 +244,7 @@ class Marketplace:
         return Outcome(reached.sum(1), events, events @ np.array(TASK_VALUES))
 
     def sample(self, requests: Requests, pages: Array, seed: int) -> tuple[NDArray[np.bool_], Float32]:
-        """One draw of the users' behaviour on pages[n, K]: viewed[n, K] and feedback[n, K, T] (0 or 1).
+        """One draw of the users' behavior on pages[n, K]: viewed[n, K] and feedback[n, K, T] (0 or 1).
 
         Common random numbers: the draws belong to request and candidate (not to the slot), so two arms that show the
         same item get the same answer and their difference has little noise.

@@ -69,7 +69,7 @@ class MarketplaceConfig:
 
     log_users: int = 20_000  # users that appear in the log
     test_users: int = 10_000  # further users, kept for tests
-    items: int = 6_000  # in the catalogue
+    items: int = 6_000  # in the catalog
     pool: int = 120  # items drawn for a request, before the prerank
     candidates: int = 40  # left by the prerank: what fusion ranks
     page_size: int = 10  # items shown

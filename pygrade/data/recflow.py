@@ -30,7 +30,7 @@ from pygrade.extras import require
 if TYPE_CHECKING:
     import polars as pl
 
-LICENCE = "CC BY-SA 4.0"
+LICENSE = "CC BY-SA 4.0"
 STAGES = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
 """From the page back to the preranker; a candidate is of the first whose flag is 1."""
 
@@ -93,7 +93,7 @@ def import_recflow(
     funnel = ("effective_view", "long_view")
     source = EventSource(
         name="RecFlow",
-        licence=LICENCE,
+        license=LICENSE,
         tasks=config.tasks,
         task_values=tuple(float(config.task_values.get(task, 1.0)) for task in config.tasks),
         funnel=(funnel,) if set(funnel) <= set(config.tasks) else (),

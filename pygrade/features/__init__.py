@@ -1,9 +1,9 @@
-"""The feature center: declared features, materialised from logs as each request knew them, and served with the same
+"""The feature center: declared features, materialized from logs as each request knew them, and served with the same
 bits.
 
 >>> log = EventLog.open("events")  # doctest: +SKIP
 >>> schema = default_schema(log)  # doctest: +SKIP
->>> features = materialise(log, schema, "features", window=(start, end))  # doctest: +SKIP
+>>> features = materialize(log, schema, "features", window=(start, end))  # doctest: +SKIP
 >>> for batch in features.batches(requests=256, shuffle=seed):  # doctest: +SKIP
 ...     dense, ids = batch.model_inputs()
 
@@ -23,11 +23,11 @@ from pygrade.features.center import FeatureCenter
 from pygrade.features.defaults import default_schema
 from pygrade.features.fitted import Fitted
 from pygrade.features.leaks import Leak, leaks
-from pygrade.features.materialise import FeatureSet, materialise, state_before
+from pygrade.features.materialize import FeatureSet, materialize, state_before
 from pygrade.features.schema import Feature, FeatureSchema, SchemaError
 from pygrade.features.skew import Skew, replay
 
 __all__ = [
     "Feature", "FeatureBatch", "FeatureCenter", "FeatureSchema", "FeatureSet", "Fitted", "Leak", "SchemaError", "Skew",
-    "State", "default_schema", "leaks", "materialise", "replay", "state_before",
+    "State", "default_schema", "leaks", "materialize", "replay", "state_before",
 ]  # fmt: skip

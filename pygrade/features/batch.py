@@ -33,7 +33,7 @@ class FeatureBatch:
     item_ids: NDArray[np.int64]  # [n, Fi]
     cross_dense: NDArray[np.float32]  # [n, Dx]
     fitted: Fitted
-    """Schema, normalisation and vocabularies."""
+    """Schema, normalization and vocabularies."""
     defaults: bool = False
     """The store failed: nothing is known of the user and the items."""
 
@@ -64,9 +64,9 @@ class FeatureBatch:
         known = ", ".join(column for names in self.names.values() for column in names)
         raise SchemaError(f"there is no feature {name!r}; the schema has {known}")
 
-    def normalised(self) -> "FeatureBatch":
+    def normalized(self) -> "FeatureBatch":
         """A copy with (x − mean) / std of the training window in the dense arrays, limited to ±10, 0 where unknown."""
-        scale = self.fitted.normalise
+        scale = self.fitted.normalize
         return replace(
             self,
             request_dense=scale("request_dense", self.request_dense),
@@ -75,8 +75,8 @@ class FeatureBatch:
         )
 
     def model_inputs(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Of each row dense [n, Du + Di + Dx], normalised, and ids [n, Fu + Fi]; sizes: ``fitted.sizes``."""
-        ready, request = self.normalised(), self.row_request
+        """Of each row dense [n, Du + Di + Dx], normalized, and ids [n, Fu + Fi]; sizes: ``fitted.sizes``."""
+        ready, request = self.normalized(), self.row_request
         dense = np.concatenate([ready.request_dense[request], ready.item_dense, ready.cross_dense], 1)
         return dense, np.concatenate([self.request_ids[request], self.item_ids], 1)
 

@@ -1,4 +1,4 @@
-"""Features at serving time: one request's, read from a store, with the bits that materialisation gives.
+"""Features at serving time: one request's, read from a store, with the bits that materialization gives.
 
 A store holds, in tables whose names end in the schema's hash, the records of `pygrade.features.records` and one row of
 attributes for each user and item. The table ``meta`` says which schema the version is of.

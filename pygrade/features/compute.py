@@ -104,7 +104,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Raw:
-    """Features before vocabularies and normalisation."""
+    """Features before vocabularies and normalization."""
 
     request_dense: NDArray[np.float32]  # [R, Du]
     request_ids: Ints  # [R, Fu] codes

@@ -1,4 +1,4 @@
-"""What is learnt from the training window: means, deviations, vocabularies."""
+"""What is learned from the training window: means, deviations, vocabularies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ DENSE = ("request_dense", "item_dense", "cross_dense")
 IDS = ("request_ids", "item_ids")
 _SCHEMA = "schema"
 LIMIT = 10.0
-"""Normalised values are limited to ± this."""
+"""Normalized values are limited to ± this."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Normalisation and vocabularies of one schema."""
+    """Normalization and vocabularies of one schema."""
 
     schema: FeatureSchema
     mean: Mapping[str, NDArray[np.float64]]
@@ -35,7 +35,7 @@ class Fitted:
     vocabularies: Mapping[str, NDArray[np.int64]]
     """Feature name → codes [V], ascending; the id of a value is its place + 1."""
 
-    def normalise(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    def normalize(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """(x − mean) / std of an array's columns, limited to ±10; 0 where unknown."""
         scaled = ((values.astype(np.float64) - self.mean[name]) / self.std[name]).clip(-LIMIT, LIMIT)
         scaled[np.isnan(scaled)] = 0.0
@@ -181,7 +181,7 @@ class Fitter:
         return found
 
     def finish(self) -> Fitted:
-        """What was learnt. The most frequent ``max_size`` values with ``min_count`` make a vocabulary."""
+        """What was learned. The most frequent ``max_size`` values with ``min_count`` make a vocabulary."""
         std = {}
         for name, square in self._square.items():
             deviation = np.sqrt(square / self._count[name].clip(min=1.0))

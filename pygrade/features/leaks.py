@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.extras import require
-from pygrade.features.materialise import materialise
+from pygrade.features.materialize import materialize
 from pygrade.features.schema import FeatureSchema, RawEvents
 
 Compute = Callable[[RawEvents], Mapping[str, NDArray[Any]]]
@@ -43,11 +43,11 @@ class Leak:
 def leaks(event_log: RawEvents, features: FeatureSchema | Compute, cuts: int = 5, seed: int = 0) -> list[Leak]:
     """The features that know of the future, with one example for each moment that shows it; [] is what is wanted.
 
-    ``features`` is a schema, whose materialisation is checked, or any function from a log to features by row. The log
+    ``features`` is a schema, whose materialization is checked, or any function from a log to features by row. The log
     is read cuts + 1 times; the moments are ``cuts`` of its requests' times, by ``seed``. Of features [n] or [n, k]
     every bit must stay. ValueError where a feature has not one entry a row.
     """
-    compute = _materialised(features) if isinstance(features, FeatureSchema) else features
+    compute = _materialized(features) if isinstance(features, FeatureSchema) else features
     times = np.concatenate([frame["timestamp"].to_numpy() for frame in event_log.chunks()])
     before = _checked(compute(event_log), len(times))
     moments = np.unique(times)
@@ -80,10 +80,10 @@ def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
     return changed
 
 
-def _materialised(schema: FeatureSchema) -> Compute:
+def _materialized(schema: FeatureSchema) -> Compute:
     def compute(event_log: RawEvents) -> Mapping[str, NDArray[Any]]:
         with tempfile.TemporaryDirectory() as folder:
-            features = materialise(event_log, schema, Path(folder) / "features")
+            features = materialize(event_log, schema, Path(folder) / "features")
             parts = [_by_row(features.raw_part(number), schema) for number in range(features.num_parts)]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

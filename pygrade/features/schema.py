@@ -49,7 +49,7 @@ class SchemaError(ValueError):
 
 
 class RawEvents(Protocol):
-    """What a schema and materialisation need of an event log (see `pygrade.data.events.EventLog`)."""
+    """What a schema and materialization need of an event log (see `pygrade.data.events.EventLog`)."""
 
     @property
     def tasks(self) -> tuple[str, ...]: ...

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pygrade.extras import require
 from pygrade.features.batch import FeatureBatch
 from pygrade.features.center import FeatureCenter
-from pygrade.features.materialise import FeatureSet
+from pygrade.features.materialize import FeatureSet
 from pygrade.features.schema import RawEvents
 
 

@@ -31,7 +31,7 @@ def code_of(text: str) -> int:
 
 
 def mix(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One int64 hash of the columns parts[i][n], in order (splitmix64 finalisers); NULL where one is NULL."""
+    """One int64 hash of the columns parts[i][n], in order (splitmix64 finalizers); NULL where one is NULL."""
     state = np.zeros(len(parts[0]), np.uint64)
     absent = np.zeros(len(parts[0]), np.bool_)
     for part in parts:
@@ -50,7 +50,7 @@ def to_fixed(values: NDArray[Any]) -> NDArray[np.int64]:
 def log1p(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """log(1 + x) for x ≥ 0, NaN for NaN: only + − × ÷, so the bits depend on x alone.
 
-    1 + x = m · 2^e with m in [√½, √2); log m = 2 (s + s³/3 + s⁵/5 + …), s = (m − 1) / (m + 1). A library's vectorised
+    1 + x = m · 2^e with m in [√½, √2); log m = 2 (s + s³/3 + s⁵/5 + …), s = (m − 1) / (m + 1). A library's vectorized
     logarithm may differ in the last bit between machines, and between the body and the tail of an array. The error is
     below 4e-16 of the result from x = 1 on, and absolute below it (1 + x is rounded).
     """

@@ -17,11 +17,11 @@ MMOE about as well (0.757, 0.761, 0.759; ours 0.763, 0.766, 0.762). What they la
 - The funnel. Its ESMM is two plain towers for two fixed tasks; it drops dense features, wants all embeddings equally
   wide, and returns probabilities, from which neither the weight of positives nor small products can be taken out
   exactly.
-- Batch normalisation in every layer, which fails on a batch of one row and ties the training of rows to each other.
+- Batch normalization in every layer, which fails on a batch of one row and ties the training of rows to each other.
 - Its import takes a second and brings scikit-learn, pandas and SciPy into a serving process.
 """
 
-from pygrade.mtl.artefact import load, save
+from pygrade.mtl.artifact import load, save
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import Columns, MtlConfig
 from pygrade.mtl.metrics import TaskMetrics, ece, judge, metrics

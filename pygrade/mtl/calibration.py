@@ -4,7 +4,7 @@ beta: logit q = a · log p - b · log(1 - p) + c with a, b > 0 (Kull, Silva Filh
 c = 0 leaves p as it is; a prior, 3/2 ((a - 1)² + (b - 1)²) in units of log-likelihood, keeps a and b near 1 where
 positives are few.
 isotonic: the pool-adjacent-violators fit, each of its steps represented by its mean logit and joined by straight lines
-in the logit (centred isotonic regression, Oron and Flournoy 2017), which makes it strictly increasing.
+in the logit (centered isotonic regression, Oron and Flournoy 2017), which makes it strictly increasing.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pygrade.extras import require
-from pygrade.mtl.histogram import CENTRES, Histogram
+from pygrade.mtl.histogram import CENTERS, Histogram
 
 Array = NDArray[np.float64]
 _FLOOR = 1e-3  # least a and b
@@ -66,9 +66,9 @@ def fit_calibration(histogram: Histogram, kind: str, tasks: Sequence[str]) -> Ca
                 "want some of each"
             )
         used = rows > 0
-        beta.append(_beta(CENTRES[used], rows[used], positives[used]))
+        beta.append(_beta(CENTERS[used], rows[used], positives[used]))
         if kind == "isotonic":
-            knots.append(_isotonic(CENTRES[used], rows[used], positives[used]))
+            knots.append(_isotonic(CENTERS[used], rows[used], positives[used]))
     return Calibration(np.array(beta), tuple(knots))
 
 

@@ -95,7 +95,7 @@ class Columns:
     vocabulary: tuple[int, ...] = ()
     """Per id column: V > 0 where ids are 0 … V - 1 (each has an embedding), 0 where they are any int64 (hashed)."""
     features: str = ""
-    """Hash of the feature schema and its fitted normalisation, as whoever makes the inputs states it."""
+    """Hash of the feature schema and its fitted normalization, as whoever makes the inputs states it."""
 
     def __post_init__(self) -> None:
         for name in ("dense", "ids"):

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _BINS, _REACH = 65536, 16.0
-CENTRES: Array = (np.arange(_BINS, dtype=np.float64) + 0.5) * (2 * _REACH / _BINS) - _REACH
+CENTERS: Array = (np.arange(_BINS, dtype=np.float64) + 0.5) * (2 * _REACH / _BINS) - _REACH
 """[bins] logits that stand for their bin; the bins are 0.0005 wide, the outermost take everything beyond ±16."""
 
 
@@ -47,7 +47,7 @@ class Histogram:
 
     def log_loss(self) -> Array:
         """[T] mean of -y log p - (1 - y) log(1 - p)."""
-        total = self.positives * np.logaddexp(0, -CENTRES) + (self.rows - self.positives) * np.logaddexp(0, CENTRES)
+        total = self.positives * np.logaddexp(0, -CENTERS) + (self.rows - self.positives) * np.logaddexp(0, CENTERS)
         with np.errstate(invalid="ignore", divide="ignore"):
             result: Array = total.sum(1) / self.rows.sum(1)
         return result
@@ -55,12 +55,12 @@ class Histogram:
     def mean_prediction(self) -> Array:
         """[T]"""
         with np.errstate(invalid="ignore", divide="ignore"):
-            result: Array = (self.rows / (1 + np.exp(-CENTRES))).sum(1) / self.rows.sum(1)
+            result: Array = (self.rows / (1 + np.exp(-CENTERS))).sum(1) / self.rows.sum(1)
         return result
 
     def ece(self, groups: int = 20) -> Array:
         """[T] expected calibration error: mean |mean prediction - rate| over ``groups`` groups of as many rows each."""
-        probability = 1 / (1 + np.exp(-CENTRES))
+        probability = 1 / (1 + np.exp(-CENTERS))
         result = np.full(self.num_tasks, np.nan)
         for task, (rows, positives) in enumerate(zip(self.rows, self.positives, strict=True)):
             total = rows.sum()

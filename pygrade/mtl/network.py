@@ -17,11 +17,11 @@ from torch.nn import functional
 from pygrade.hashing import GOLDEN, splitmix64
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
 
-_CLIP = 5.0  # normalised inputs are cut to ± this
+_CLIP = 5.0  # normalized inputs are cut to ± this
 
 
 class Stacked(nn.Module):
-    """One linear map for each of S slices: x[n, S, I] → [n, S, O], initialised as S `nn.Linear` would be."""
+    """One linear map for each of S slices: x[n, S, I] → [n, S, O], initialized as S `nn.Linear` would be."""
 
     def __init__(self, slices: int, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -98,13 +98,13 @@ class Network(nn.Module):
         self.register_buffer("scale", torch.ones(len(columns.dense)))
         self.register_buffer("base", torch.zeros(len(tasks)))  # added to the towers' logits; weight decay leaves it
 
-    def normalise(self, dense: Tensor) -> Tensor:
+    def normalize(self, dense: Tensor) -> Tensor:
         """(x - mean) · scale, cut to ±5; NaN (unknown) becomes 0, the mean."""
         return ((dense - self.mean) * self.scale).clamp(-_CLIP, _CLIP).nan_to_num(0.0)
 
     def inputs(self, dense: Tensor, entries: Tensor) -> Tensor:
         """dense[n, D] float32, entries[n, F] int32 of the table (`table_entries`) → what the first layer reads."""
-        return torch.cat([self.normalise(dense), self.dropout(self.embedding(entries).flatten(1))], -1)
+        return torch.cat([self.normalize(dense), self.dropout(self.embedding(entries).flatten(1))], -1)
 
     def forward(self, x: Tensor) -> Tensor:
         """`inputs` → logits [n, T]."""
@@ -136,7 +136,7 @@ def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
 
 
 def hash_ids(ids: NDArray[np.int64], buckets: int, columns: Sequence[int] | None = None) -> NDArray[np.int64]:
-    """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finaliser).
+    """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finalizer).
 
     ``columns``: number of each column (None: 0, 1, …), so that some of them can be hashed alone.
     """

@@ -17,13 +17,13 @@ Batches = Callable[[], Iterator[Batch]]
 Rows = tuple[Tensor, Tensor, Tensor]  # dense[n, D] float32, entries[n, F] int32, labels[n, T] float32
 
 
-def labelled(labels: NDArray[np.float32]) -> NDArray[np.bool_]:
+def labeled(labels: NDArray[np.float32]) -> NDArray[np.bool_]:
     """[n] rows with any label; the others (candidates that were not shown) say nothing and are passed over."""
     return np.asarray(~np.isnan(labels).all(1))
 
 
 class Window:
-    """The labelled rows with start ≤ time < stop. Up to ``memory_rows`` of them are kept, more are read each time."""
+    """The labeled rows with start ≤ time < stop. Up to ``memory_rows`` of them are kept, more are read each time."""
 
     def __init__(
         self, batches: Batches, columns: Columns, buckets: int, span: tuple[int, int], rows: int, memory_rows: int
@@ -45,7 +45,7 @@ class Window:
     def _read(self) -> Iterator[Rows]:
         start, stop = self.span
         for dense, ids, labels, time in self.batches():
-            inside = labelled(labels) & (time >= start) & (time < stop)
+            inside = labeled(labels) & (time >= start) & (time < stop)
             if not inside.all():
                 dense, ids, labels = dense[inside], ids[inside], labels[inside]
             if len(dense):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
-from pygrade.mtl.stream import Batch, Batches, labelled
+from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
 
 _ODD_CHILDREN = 0.01  # largest share of a funnel child's positives without the parent's
@@ -93,7 +93,7 @@ def survey_parts(
     columns: Columns,
     both_classes: Sequence[str],
 ) -> dict[str, Survey]:
-    """Surveys the labelled rows of each part in one pass that checks every row.
+    """Surveys the labeled rows of each part in one pass that checks every row.
 
     ``both_classes``: parts in which every task must have a positive and a negative; one without bounds of its own, and
     a part to be predicted without rows, may be empty.
@@ -104,7 +104,7 @@ def survey_parts(
     for batch in batches():
         check(batch, columns, tasks)
         dense, _, labels, time = batch
-        there = labelled(labels)
+        there = labeled(labels)
         for part, (start, stop) in timeline.parts.items():
             inside = there & (time >= start) & (time < stop)
             if inside.any():

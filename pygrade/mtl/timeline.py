@@ -42,7 +42,7 @@ def split_times(batches: Batches, shares: Sequence[float] = (0.5, 0.1, 0.15)) ->
     """A timeline whose first three parts hold these shares of the rows (the rest is to be predicted).
 
     One pass over the times of ``batches``, whose other arrays are not looked at. Rows of one instant stay together; up
-    to 65536 instants are told apart, and where there are more, neighbours count as one. ValueError: shares that aren't
+    to 65536 instants are told apart, and where there are more, neighbors count as one. ValueError: shares that aren't
     positive or leave nothing to predict, a part without rows.
     """
     if len(shares) != 3 or min(shares) <= 0 or sum(shares) >= 1:

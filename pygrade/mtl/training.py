@@ -13,7 +13,7 @@ from pygrade.mtl.config import Columns, MtlConfig
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
-from pygrade.mtl.stream import Batches, Window, labelled
+from pygrade.mtl.stream import Batches, Window, labeled
 from pygrade.mtl.survey import Survey, check, survey_parts
 from pygrade.mtl.timeline import Timeline, cut
 from pygrade.threads import torch_threads
@@ -48,7 +48,7 @@ def fit(
         raise ValueError(f"ids has shape {ids.shape}; want [{len(dense)}, F]")
     columns = columns or Columns.numbered(dense.shape[1], ids.shape[1])
     check((dense, ids, labels, time), columns, tasks)
-    instants, counts = np.unique(time[labelled(labels)], return_counts=True)
+    instants, counts = np.unique(time[labeled(labels)], return_counts=True)
     late = config.calibration_fraction
     timeline = Timeline(*(cut(instants, counts, 1 - f) for f in (config.validation_fraction + late, late, 0.0)))
     if timeline.train_end == instants[0]:
@@ -141,7 +141,7 @@ def _train(
         torch.manual_seed(config.seed)
         module = Network(config, columns, tasks)
         _start_from(module, survey)
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         best, best_state = 0, _copy(module)
@@ -158,9 +158,9 @@ def _train(
                     reduction="none",
                 )
                 loss = (loss * observed).sum() / observed.sum().clamp_min(1)
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                optimizer.step()
             _check_finite(loss.detach(), config)
             if stop is None:
                 if log:
@@ -185,7 +185,7 @@ def _train(
 
 
 def _start_from(module: Network, survey: Survey) -> None:
-    """Normalisation from the survey; logits start at the base rates, those of a funnel's children at their share."""
+    """Normalization from the survey; logits start at the base rates, those of a funnel's children at their share."""
     std = survey.std
     logit = np.log(survey.rate / (1 - survey.rate))
     for task, parent in enumerate(module.parents):

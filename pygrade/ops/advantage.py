@@ -86,7 +86,7 @@ def group_advantage(
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> Array:
-    """Group-relative advantages: weigh the reward components, centre each group, scale, clip.
+    """Group-relative advantages: weigh the reward components, center each group, scale, clip.
 
     Args:
         rewards: [B, G, C] float32, torch (CPU or GPU) or numpy: C reward components of G samples for B requests.

@@ -141,7 +141,7 @@ def dirichlet_sample(
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> DirichletSample:
-    """Draw weight vectors from Dirichlet(α): log-gamma variates by Marsaglia-Tsang, normalised in log space.
+    """Draw weight vectors from Dirichlet(α): log-gamma variates by Marsaglia-Tsang, normalized in log space.
 
     A draw depends on nothing but the seed, its row ``offset + b``, its sample, its task and the row's concentrations
     (Philox4x32-10 with those as counter), so a batch drawn in parts, with their offsets, equals the whole. Weights and
@@ -295,7 +295,7 @@ def dirichlet_log_prob(
     Args:
         concentration: [B, T] float32, torch or numpy; finite and > 0, T from 1 to 64. Carries the gradient.
         log_weights: [B, G, T] float32, as `dirichlet_sample` gives them. Gets no gradient.
-        weight_floor: in [0, 1); above 0, weights are raised to it and renormalised first (`floor_log_weights`).
+        weight_floor: in [0, 1); above 0, weights are raised to it and renormalized first (`floor_log_weights`).
         validate: raise on bad concentrations; None: on a CPU only. Unchecked, a bad one makes its row NaN.
         num_threads: CPU threads; None: torch's setting.
 
@@ -432,7 +432,7 @@ def dirichlet_kl(concentration: T, other: Array, *, validate: bool | None = None
 
 
 def floor_log_weights(log_weights: T, weight_floor: float, *, num_threads: int | None = None) -> T:
-    """log(max(w, weight_floor) / Σ max(w, weight_floor)): weights clamped from below and renormalised, in log space.
+    """log(max(w, weight_floor) / Σ max(w, weight_floor)): weights clamped from below and renormalized, in log space.
 
     log_weights [..., T] float32, ``weight_floor`` in [0, 1); 0 changes nothing. Returns the same shape and kind. Not
     differentiable. A Dirichlet with small concentrations puts samples within 1e-30 of a face, where one log-weight

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.data.events import EventLog
-from pygrade.features import FeatureBatch, FeatureSet, materialise
+from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.logs import Logs
 from pygrade.pipeline.twins import Twins
 from pygrade.prerank import EligibleItems, Prerank
@@ -32,7 +32,7 @@ def with_candidates(
 
     known: the items that may be among them, those of the time before.
 
-    Their features are materialised as the requests knew them, in a directory ``scratch`` that is removed again.
+    Their features are materialized as the requests knew them, in a directory ``scratch`` that is removed again.
     """
     wanted = np.sort(np.concatenate([part.request_id for part in logs]))
     start = min(int(_times(part).min()) for part in logs)
@@ -49,7 +49,7 @@ def with_candidates(
     twins = Twins(log, found, stop)
     origin = {number: request for request, number in twins.twin_of.items()}
     rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
-    for batch in materialise(twins, features.schema, scratch, features.window).batches(start):
+    for batch in materialize(twins, features.schema, scratch, features.window).batches(start):
         own = np.flatnonzero(twins.among(batch.request_id))
         if not len(own):
             continue

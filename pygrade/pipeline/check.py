@@ -1,6 +1,6 @@
-"""The same requests both ways: from materialised features, as the policy was trained, and from a store, as it serves.
+"""The same requests both ways: from materialized features, as the policy was trained, and from a store, as it serves.
 
-Offline: the materialised features of the user at the request → prerank → the candidates' features, materialised with
+Offline: the materialized features of the user at the request → prerank → the candidates' features, materialized with
 the log's own code → multi-task model → ranker. Online: a store that holds what had happened before the first request;
 then, request by request, what happened since as real-time updates, and `serve.Pipeline.rank`. The pages must be equal
 bit for bit.
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl
-from pygrade.artefact import open_artefact
+from pygrade.artifact import open_artifact
 from pygrade.checkpoint import read_json
 from pygrade.data.events import EventLog
 from pygrade.extras import require
-from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialise, state_before
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialize, state_before
 from pygrade.features.skew import Skew
 from pygrade.pipeline.report import CHECK, write_pipeline_report
 from pygrade.pipeline.stages import locked
@@ -75,13 +75,13 @@ def serve_check(run: str | Path, config: CheckConfig | None = None, store: str |
 
 
 def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, Any]:
-    artefact = open_artefact(folder / "artefact")
-    models = load_models(artefact)
+    artifact = open_artifact(folder / "artifact")
+    models = load_models(artifact)
     summary = read_json(folder / "summary.json")
     stages = summary["stages"]
     stated = stages["publish"]["version"]
-    if stated != artefact.version:
-        raise ValueError(f"{folder / 'artefact'} is version {artefact.version}; summary.json is of {stated}")
+    if stated != artifact.version:
+        raise ValueError(f"{folder / 'artifact'} is version {artifact.version}; summary.json is of {stated}")
     log = EventLog.open(folder / f"events-{stages['events']['key']}" / "log")
     features = FeatureSet.open(folder / f"features-{stages['features']['key']}" / "set")
     with tempfile.TemporaryDirectory() as scratch:
@@ -93,14 +93,14 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             ways = _offline(log, features, models, chosen, config)
             online = _online(log, models, opened, version, chosen, ways, config)
     found = _compare(ways, online) | {
-        "version": artefact.version, "store": address.partition(":")[0], "candidates": config.candidates, "k": config.k,
+        "version": artifact.version, "store": address.partition(":")[0], "candidates": config.candidates, "k": config.k,
     }  # fmt: skip
     write_text(folder / CHECK, json.dumps(found, indent=2) + "\n")
     write_pipeline_report(folder, summary, folder / f"policy-{stages['policy']['key']}")
     if found["equal_pages"] < found["requests"]:
         first = found["different"][0]
         raise PagesDifferError(
-            f"{found['requests'] - found['equal_pages']} of {found['requests']} pages differ between materialised "
+            f"{found['requests'] - found['equal_pages']} of {found['requests']} pages differ between materialized "
             f"features and the store, that of user {first['user']} at {first['timestamp']} first; see {folder / CHECK}"
         )
     return found
@@ -140,7 +140,7 @@ def _offline(
     ranker = BlendedRanker(models.policy, seed=0, impute=True)
     ways: dict[int, _Way] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        made = materialise(twins, features.schema, Path(scratch) / "set", features.window)
+        made = materialize(twins, features.schema, Path(scratch) / "set", features.window)
         for batch in made.batches(int(chosen[0].timestamp[0])):
             for row in np.flatnonzero(twins.among(batch.request_id)):
                 one = batch.take(np.array([row]))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade.baselines import equal_weights, production_weights
 from pygrade.evaluate import evaluate
-from pygrade.judgement import policy_estimates
+from pygrade.judgment import policy_estimates
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.reward import RewardConfig, estimate_propensity, propensity_curve

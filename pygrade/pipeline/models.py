@@ -1,4 +1,4 @@
-"""The stages that learn from materialised features: prerank and the multi-task model, and what both read."""
+"""The stages that learn from materialized features: prerank and the multi-task model, and what both read."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,9 +30,9 @@ def cut_times(log: EventLog, config: PipelineConfig) -> tuple[Timeline, int]:
         return ((*nothing, chunk["timestamp"].to_numpy()) for chunk in log.chunks(columns=["timestamp"]))
 
     first = (config.train_share, config.stop_share, config.calibrate_share)
-    learnt = sum(first)
+    learned = sum(first)
     timeline = mtl.split_times(times, first)
-    later = mtl.split_times(times, (learnt / 2, learnt / 2, config.policy_share))
+    later = mtl.split_times(times, (learned / 2, learned / 2, config.policy_share))
     return timeline, later.calibrate_end
 
 
@@ -42,14 +42,14 @@ def fit_prerank(features: FeatureSet, timeline: Timeline, values: tuple[float, .
     train, stop, _, later = (features_between(features, *span) for span in timeline.parts.values())
     options = replace(config.prerank, seed=config.seed)
     fitted = prerank.fit(train, values, options, validation=stop, log=say)
-    known = prerank.Catalogue.from_batches(features_between(features, None, timeline.calibrate_end))
+    known = prerank.Catalog.from_batches(features_between(features, None, timeline.calibrate_end))
     judged = prerank.Prerank.build(fitted, known)
     popularity = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
     recalls = [
         prerank.evaluate(judged, later, popularity, n, max_requests=_RECALL_REQUESTS).to_dict()
         for n in config.recall_at
     ]
-    every = prerank.Catalogue.from_batches(features_between(features, None, None))
+    every = prerank.Catalog.from_batches(features_between(features, None, None))
     served = prerank.Prerank.build(fitted, every, features.schema.hash)
     served.save(out / "prerank")
     np.save(out / KNOWN, known.item_id)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pygrade.plots import BLUE, CYCLE, FAINT, GREY, INK, ORANGE, new_figure, to_png
+from pygrade.plots import BLUE, CYCLE, FAINT, GRAY, INK, ORANGE, new_figure, to_png
 
 Json = Mapping[str, Any]
 
@@ -11,8 +11,8 @@ Json = Mapping[str, Any]
 def recall(found: Sequence[Json]) -> bytes:
     """Bars of recall by the length of the list: the two towers beside popularity, with 95 % intervals."""
     figure, (axis,) = new_figure(1, 1, (6.6, 2.8))
-    for place, (label, key, colour) in enumerate(
-        (("most popular items", "popularity_recall", GREY), ("two towers", "recall", BLUE))
+    for place, (label, key, color) in enumerate(
+        (("most popular items", "popularity_recall", GRAY), ("two towers", "recall", BLUE))
     ):
         left = [i - 0.2 + 0.4 * place for i in range(len(found))]
         values = [_number(own[key]["value"]) for own in found]
@@ -20,7 +20,7 @@ def recall(found: Sequence[Json]) -> bytes:
             [_number(own[key]["value"]) - _number(own[key]["low"]) for own in found],
             [_number(own[key]["high"]) - _number(own[key]["value"]) for own in found],
         ]
-        bars = axis.bar(left, values, 0.36, color=colour, label=label, yerr=spread, ecolor=FAINT)
+        bars = axis.bar(left, values, 0.36, color=color, label=label, yerr=spread, ecolor=FAINT)
         axis.bar_label(bars, fmt="%.3f", padding=2, fontsize=8.5, color=INK)
     axis.set_xticks(range(len(found)), [f"recall@{own['n']}" for own in found])
     axis.set_title("Later positives among the candidates")
@@ -35,15 +35,15 @@ def predictions(tasks: Mapping[str, Json]) -> bytes:
     names = list(tasks)
     figure, (left, right) = new_figure(1, 2, (11.0, 0.42 * len(names) + 1.5), sharey=True)
     rows = range(len(names))
-    for key, label, colour in (("auc", "AUC", BLUE), ("gauc", "GAUC, within a user", ORANGE)):
-        left.plot([_number(tasks[name][key]) for name in names], rows, "o", color=colour, label=label)
+    for key, label, color in (("auc", "AUC", BLUE), ("gauc", "GAUC, within a user", ORANGE)):
+        left.plot([_number(tasks[name][key]) for name in names], rows, "o", color=color, label=label)
     left.axvline(0.5, color=FAINT, linewidth=1)
     left.set_title("Order of the predictions")
-    for key, label, colour, offset in (
-        ("ece_before", "as the network says", GREY, -0.17), ("ece", "calibrated", BLUE, 0.17),
+    for key, label, color, offset in (
+        ("ece_before", "as the network says", GRAY, -0.17), ("ece", "calibrated", BLUE, 0.17),
     ):  # fmt: skip
         values = [_number(tasks[name][key]) for name in names]
-        right.barh([row + offset for row in rows], values, 0.3, color=colour, label=label)
+        right.barh([row + offset for row in rows], values, 0.3, color=color, label=label)
     right.set_title("Calibration error (ECE)")
     left.set_yticks(list(rows), names)
     left.set_ylim(len(names) - 0.4, -0.6)
@@ -63,10 +63,10 @@ def lifts(groups: Mapping[str, Mapping[str, Json]], metric: str, baseline: str, 
             found = own.get(arm, {}).get(metric)
             if not found or found["value"] is None:
                 continue
-            colour = BLUE if arm == highlight else GREY
+            color = BLUE if arm == highlight else GRAY
             if found["low"] is not None:
-                axis.plot([100 * found["low"], 100 * found["high"]], [row, row], color=colour, linewidth=2)
-            axis.plot([100 * found["value"]], [row], "o", color=colour)
+                axis.plot([100 * found["low"], 100 * found["high"]], [row, row], color=color, linewidth=2)
+            axis.plot([100 * found["value"]], [row], "o", color=color)
         axis.set_title(title)
         axis.set_xlabel("lift, %")
         axis.grid(axis="y", visible=False)
@@ -81,9 +81,9 @@ def latencies(steps: Mapping[str, Json]) -> bytes:
     """Where the time of a request goes: p50 as a bar, p99 as a mark, milliseconds."""
     names = list(steps)
     figure, (axis,) = new_figure(1, 1, (7.6, 0.42 * len(names) + 1.4))
-    for row, (name, colour) in enumerate(zip(names, CYCLE * 2, strict=False)):
+    for row, (name, color) in enumerate(zip(names, CYCLE * 2, strict=False)):
         own = steps[name]
-        axis.barh([row], [own["p50_ms"]], 0.5, color=colour, alpha=0.75)
+        axis.barh([row], [own["p50_ms"]], 0.5, color=color, alpha=0.75)
         axis.plot([own["p99_ms"]], [row], "|", color=INK, markersize=14)
         axis.text(own["p99_ms"], row, f"  {own['p50_ms']:.2f} / {own['p99_ms']:.2f}", va="center", fontsize=8.5)
     axis.set_yticks(range(len(names)), names)

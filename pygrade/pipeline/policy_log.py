@@ -1,4 +1,4 @@
-"""What the policy learns from: materialised requests with out-of-time predictions, as `Logs`.
+"""What the policy learns from: materialized requests with out-of-time predictions, as `Logs`.
 
 The log of a policy is held in memory, so it is a sample of bounded size: the requests with the smallest hash of their
 id. That is uniform over the period, needs one pass, and does not depend on the order or the size of the batches.

@@ -28,7 +28,7 @@ def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
         *_prerank(stages["prerank"]),
         *_predictions(stages["logs"]["predictions"], stages["mtl"]),
         *training_sections(training),
-        *_judgement(stages["evaluate"]),
+        *_judgment(stages["evaluate"]),
         *_serving(check),
         Section(
             "Time", "What each stage took when it ran.", "seconds",
@@ -51,7 +51,7 @@ def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
 def _data(stages: Json) -> Section:
     events, features, logs = stages["events"], stages["features"], stages["logs"]
     rows = [
-        ["data set", f"{events['name']} ({events['licence']})"],
+        ["data set", f"{events['name']} ({events['license']})"],
         ["requests", f"{events['num_requests']:,}"],
         ["candidates", f"{events['num_rows']:,}, {events['num_shown']:,} of them shown"],
         ["kinds of feedback", ", ".join(events["tasks"])],
@@ -97,7 +97,7 @@ def _predictions(tasks: Json, model: Json) -> list[Section]:
     ]
 
 
-def _judgement(found: Json) -> list[Section]:
+def _judgment(found: Json) -> list[Section]:
     replay = found["replay"]
     groups = {"all users": replay["lifts"]}
     groups |= {f"{name} users": own["lifts"] for name, own in found["users"].items() if "lifts" in own}
@@ -151,7 +151,7 @@ def _serving(check: Json) -> list[Section]:
         return []
     rows = [[name, f"{own['p50_ms']:.2f}", f"{own['p99_ms']:.2f}"] for name, own in check["latency"].items()]
     text = (
-        f"{check['requests']:,} requests went both ways, from materialised features and from the store as it was at "
+        f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
         f"that moment ({html.escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
         f"{check['candidates']} candidates a request."
     )

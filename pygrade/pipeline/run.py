@@ -1,4 +1,4 @@
-"""One flat function: raw events → features → prerank → multi-task model → log → policy → judgement → artefact, store
+"""One flat function: raw events → features → prerank → multi-task model → log → policy → judgment → artifact, store
 → report.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from pygrade import __version__, mtl
-from pygrade.artefact import open_artefact, write_artefact
+from pygrade.artifact import open_artifact, write_artifact
 from pygrade.checkpoint import read_json
 from pygrade.data.events import EventLog, import_events, parse_spec
-from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialise
+from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialize
 from pygrade.logs import Logs, read_logs, write_logs
 from pygrade.mtl import Timeline
 from pygrade.pipeline.candidates import with_candidates
@@ -77,7 +77,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     def make_events(out: Path) -> dict[str, Any]:
         log = import_events(data, out / "log", source, say)
-        facts = ("name", "licence", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
+        facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
     events = runner.stage("events", make_events, [scheme, source], [files], ["data"])
@@ -86,7 +86,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     def make_features(out: Path) -> dict[str, Any]:
         timeline, policy_end = cut_times(log, config)
         schema = default_schema(log) if given is None else given
-        made = materialise(log, schema, out / "set", (int(log.source["first_time"]), timeline.train_end), say)
+        made = materialize(log, schema, out / "set", (int(log.source["first_time"]), timeline.train_end), say)
         return {
             "requests": made.num_requests, "rows": made.num_rows, "schema_hash": schema.hash,
             "features": len(schema.features), "timeline": asdict(timeline), "policy_end": policy_end,
@@ -95,17 +95,17 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
     schema_hash = None if given is None else given.hash
     features = runner.stage("features", make_features, [shares, schema_hash], [events], ["features", "pipeline.models"])
-    materialised = FeatureSet.open(features.path / "set")
+    materialized = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 
     prerank = runner.stage(
         "prerank",
-        lambda out: fit_prerank(materialised, timeline, log.task_values, config, out),
+        lambda out: fit_prerank(materialized, timeline, log.task_values, config, out),
         [config.prerank, config.recall_at, config.seed], [features], ["prerank", "pipeline.models"],
     )  # fmt: skip
     model = runner.stage(
         "mtl",
-        lambda out: fit_mtl(materialised, log, timeline, config, out),
+        lambda out: fit_mtl(materialized, log, timeline, config, out),
         [config.mtl, config.tasks, config.min_events, config.seed], [features], ["mtl", "pipeline.models"],
     )  # fmt: skip
 
@@ -115,7 +115,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         options = trained.tasks, values
 
         def sample(start: int, stop: int | None, limit: int, calibrated: bool = True) -> Logs:
-            batches = materialised.batches(start, stop)
+            batches = materialized.batches(start, stop)
             return sampled_log(batches, predictor(trained, calibrated), *options, limit, config.negatives)
 
         early = sample(timeline.calibrate_end, policy_end, config.policy_requests)
@@ -123,10 +123,10 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         raw = sample(policy_end, None, config.evaluate_requests, calibrated=False)
         metrics = prediction_metrics(late, raw, trained.tasks)
         if config.candidates:
-            finder = Prerank.load(prerank.path / "prerank", materialised.schema.hash)
+            finder = Prerank.load(prerank.path / "prerank", materialized.schema.hash)
             known = EligibleItems(np.load(prerank.path / KNOWN))
             early, late = with_candidates(
-                [early, late], log, materialised, finder, known, predictor(trained), config.candidates, out / "twins"
+                [early, late], log, materialized, finder, known, predictor(trained), config.candidates, out / "twins"
             )
         write_logs(early, out / "policy")
         write_logs(late, out / "evaluate")
@@ -141,7 +141,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     code = ["mtl", "pipeline.policy_log", "pipeline.candidates", "pipeline.twins", "logs"]
     logs = runner.stage("logs", make_logs, sizes, sources, code)
 
-    training = policy_options(config, materialised)
+    training = policy_options(config, materialized)
 
     def make_policy(out: Path) -> dict[str, Any]:
         result = train(read_logs(logs.path / "policy"), training, out / "training", on_step=on_step)
@@ -150,17 +150,17 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     learning = ["policy", "train", "reward", "baselines", "run", "ops"]
     policy = runner.stage("policy", make_policy, training, [logs], learning, resumable=True)
 
-    def make_judgement(out: Path) -> dict[str, Any]:
+    def make_judgment(out: Path) -> dict[str, Any]:
         late = read_logs(logs.path / "evaluate")
-        learnt, first = (FusionPolicy.load(policy.path / "training" / name) for name in ("policy", "stage1"))
+        learned, first = (FusionPolicy.load(policy.path / "training" / name) for name in ("policy", "stage1"))
         history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
-        found = judge(late, learnt, first, training.reward, history)
+        found = judge(late, learned, first, training.reward, history)
         write_text(out / "evaluation.json", json.dumps(found, indent=2) + "\n")
         return found
 
-    judging = ["evaluate", "judgement", "offpolicy", "offpolicy_pages", "intervals", "baselines", "pipeline.judge"]
-    runner.stage("evaluate", make_judgement, None, [logs, policy], judging)
-    _publish(runner, log, materialised, prerank, model, policy, store)
+    judging = ["evaluate", "judgment", "offpolicy", "offpolicy_pages", "intervals", "baselines", "pipeline.judge"]
+    runner.stage("evaluate", make_judgment, None, [logs, policy], judging)
+    _publish(runner, log, materialized, prerank, model, policy, store)
 
 
 def policy_options(config: PipelineConfig, features: FeatureSet) -> TrainConfig:
@@ -175,9 +175,9 @@ def policy_options(config: PipelineConfig, features: FeatureSet) -> TrainConfig:
 def _publish(
     runner: Runner, log: EventLog, features: FeatureSet, prerank: Done, model: Done, policy: Done, store: str
 ) -> None:
-    """The artefact, as a stage; then ``RUN/artefact`` points to it and the store serves its version."""
+    """The artifact, as a stage; then ``RUN/artifact`` points to it and the store serves its version."""
 
-    def make_artefact(out: Path) -> dict[str, Any]:
+    def make_artifact(out: Path) -> dict[str, Any]:
         own = out / "features"
         own.mkdir()
         for name in ("schema.json", "fitted.safetensors"):
@@ -186,17 +186,17 @@ def _publish(
             "features": own, "prerank": prerank.path / "prerank", "mtl": model.path / "mtl",
             "policy": policy.path / "training" / "policy",
         }  # fmt: skip
-        made = write_artefact(out / "artefact", parts, features.schema.hash, {"tasks": model.record["tasks"]})
+        made = write_artifact(out / "artifact", parts, features.schema.hash, {"tasks": model.record["tasks"]})
         return {"version": made.version}
 
-    published = runner.stage("publish", make_artefact, None, [prerank, model, policy], ["artefact"])
-    artefact = open_artefact(published.path / "artefact")
-    fill_store(store.replace("{run}", str(runner.out)), load_models(artefact), log, features, artefact.version)
-    record = {"store": without_secret(store), "version": artefact.version, **names_record(log, runner.out)}
+    published = runner.stage("publish", make_artifact, None, [prerank, model, policy], ["artifact"])
+    artifact = open_artifact(published.path / "artifact")
+    fill_store(store.replace("{run}", str(runner.out)), load_models(artifact), log, features, artifact.version)
+    record = {"store": without_secret(store), "version": artifact.version, **names_record(log, runner.out)}
     _write_where_new(runner.out / STORE, json.dumps(record) + "\n")
-    target, link = Path(published.path.name) / "artefact", runner.out / "artefact"
+    target, link = Path(published.path.name) / "artifact", runner.out / "artifact"
     if not link.is_symlink() or link.readlink() != target:
-        new = runner.out / ".artefact.new"
+        new = runner.out / ".artifact.new"
         new.unlink(missing_ok=True)
         new.symlink_to(target)
         new.replace(link)

@@ -1,6 +1,6 @@
 """A log of events in which chosen requests have a twin: the same user, moment and context, but other candidates.
 
-What a twin's rows are worth is what materialisation would have said of those candidates then: they were not shown, so
+What a twin's rows are worth is what materialization would have said of those candidates then: they were not shown, so
 no history counts them.
 """
 

@@ -1,14 +1,14 @@
 """Prerank: a two-tower model and an item index that find the candidates of a request among all items.
 
->>> from pygrade.prerank import Catalogue, Prerank, PrerankConfig, fit  # doctest: +SKIP
+>>> from pygrade.prerank import Catalog, Prerank, PrerankConfig, fit  # doctest: +SKIP
 >>> fitted = fit(batches, task_weights=[1.0, 0.5], config=PrerankConfig(), validation=later)  # doctest: +SKIP
->>> prerank = Prerank.build(fitted, Catalogue.from_batches(batches), schema_hash)  # doctest: +SKIP
+>>> prerank = Prerank.build(fitted, Catalog.from_batches(batches), schema_hash)  # doctest: +SKIP
 >>> prerank.candidates(features, n=500, seen=[seen_ids])  # doctest: +SKIP
 """
 
-from pygrade.checkpoint import ArtefactError
+from pygrade.checkpoint import ArtifactError
 from pygrade.features import SchemaError
-from pygrade.prerank.batches import Batch, Batches, Catalogue, Requests
+from pygrade.prerank.batches import Batch, Batches, Catalog, Requests
 from pygrade.prerank.evaluation import Retrieval, evaluate
 from pygrade.prerank.index import EligibleItems, ItemIndex
 from pygrade.prerank.measures import Popularity, recall
@@ -17,6 +17,6 @@ from pygrade.prerank.towers import PrerankConfig
 from pygrade.prerank.training import Fitted, fit
 
 __all__ = [
-    "ArtefactError", "Batch", "Batches", "Catalogue", "EligibleItems", "Fitted", "ItemIndex", "Popularity", "Prerank",
+    "ArtifactError", "Batch", "Batches", "Catalog", "EligibleItems", "Fitted", "ItemIndex", "Popularity", "Prerank",
     "PrerankConfig", "Requests", "Retrieval", "SchemaError", "evaluate", "fit", "recall",
 ]  # fmt: skip

@@ -53,7 +53,7 @@ Batches = Callable[[], Iterator[Batch]]
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """The items that can be retrieved, with what the item tower reads of them."""
 
     item_id: Ids  # [m], ascending
@@ -63,7 +63,7 @@ class Catalogue:
     def __post_init__(self) -> None:
         m = len(self.item_id)
         if self.item_id.ndim != 1 or (np.diff(self.item_id) <= 0).any():
-            raise ValueError("item_id of a catalogue must be [m], ascending and distinct")
+            raise ValueError("item_id of a catalog must be [m], ascending and distinct")
         if self.dense.ndim != 2 or len(self.dense) != m:
             raise ValueError(f"dense has shape {self.dense.shape}; want [{m}, Di]")
         if self.ids.ndim != 2 or len(self.ids) != m:
@@ -73,15 +73,15 @@ class Catalogue:
         return len(self.item_id)
 
     @classmethod
-    def of(cls, item_id: Ids, dense: Floats, ids: Ids) -> "Catalogue":
+    def of(cls, item_id: Ids, dense: Floats, ids: Ids) -> "Catalog":
         """Rows in any order; of an item that comes several times the last row counts."""
         last = len(item_id) - 1 - np.unique(item_id[::-1], return_index=True)[1]
         return cls(item_id[last], dense[last], ids[last])
 
     @classmethod
-    def from_batches(cls, batches: Batches) -> "Catalogue":
+    def from_batches(cls, batches: Batches) -> "Catalog":
         """Every item of the batches, as it was in its last row."""
-        parts: list[Catalogue] = []
+        parts: list[Catalog] = []
         held = 0
         for batch in batches():
             parts.append(cls.of(batch.item_id, batch.item_dense, batch.item_ids))
@@ -94,14 +94,14 @@ class Catalogue:
         return cls._joined(parts)
 
     @classmethod
-    def _joined(cls, parts: "Sequence[Catalogue]") -> "Catalogue":
+    def _joined(cls, parts: "Sequence[Catalog]") -> "Catalog":
         return cls.of(
             np.concatenate([part.item_id for part in parts]),
             np.concatenate([part.dense for part in parts]),
             np.concatenate([part.ids for part in parts]),
         )
 
-    def updated(self, newer: "Catalogue") -> "Catalogue":
+    def updated(self, newer: "Catalog") -> "Catalog":
         """These items and the newer ones; the newer row of an item counts."""
         return self._joined([self, newer])
 
@@ -167,7 +167,7 @@ def positive_weight(batch: Batch, task_weights: Floats) -> Floats:
     return np.where(batch.position >= 0, value, np.float32(0)).astype(np.float32)
 
 
-def ageing(batch: Batch) -> NDArray[np.bool_]:
+def aging(batch: Batch) -> NDArray[np.bool_]:
     """Which columns of item_dense say something else when an item is indexed than when it was shown, [Di].
 
     Counts, recencies, windows and ages: all items of a training row were being shown just then, most of an index were

@@ -3,7 +3,7 @@
 score(q, v) = float32(Σ_d q_d · v_d), summed in float64 within the row, so that an item's score does not depend on what
 else is scored with it. Order: score descending, then item id ascending. faiss proposes rows; their scores are computed
 again in this way and the proposal grows until no row outside can belong to the answer. A flat index therefore returns
-what sorting every item would return, ties included. An HNSW index (large catalogues) returns the best of what its graph
+what sorting every item would return, ties included. An HNSW index (large catalogs) returns the best of what its graph
 reaches, in the same order.
 """
 

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from pygrade.checkpoint import ArtefactError, read_json, read_safetensors, to_json, to_safetensors
+from pygrade.checkpoint import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
 from pygrade.extras import require
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.files import atomic_directory
-from pygrade.prerank.batches import Catalogue, Ids, Requests
+from pygrade.prerank.batches import Catalog, Ids, Requests
 from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
 from pygrade.prerank.training import Fitted
@@ -52,10 +52,10 @@ class Prerank:
         self.schema_hash = schema_hash
 
     @classmethod
-    def build(cls, fitted: Fitted, catalogue: Catalogue, schema_hash: str = "") -> "Prerank":
-        """Towers that `fit` trained and an index of the catalogue, of the kind that their config names."""
+    def build(cls, fitted: Fitted, catalog: Catalog, schema_hash: str = "") -> "Prerank":
+        """Towers that `fit` trained and an index of the catalog, of the kind that their config names."""
         towers = fitted.towers
-        index = ItemIndex.build(catalogue.item_id, towers.item_vectors(catalogue), towers.config.index)
+        index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), towers.config.index)
         return cls(towers, index, fitted.task_weights, schema_hash)
 
     @property
@@ -98,20 +98,20 @@ class Prerank:
         served = self._served
         return served.index.search(served.towers.user_vectors(requests), n, seen, eligible)[0]
 
-    def rebuild(self, catalogue: Catalogue, kind: str | None = None) -> int:
-        """Index another catalogue with the towers of now; queries go on against the old index. The new version."""
+    def rebuild(self, catalog: Catalog, kind: str | None = None) -> int:
+        """Index another catalog with the towers of now; queries go on against the old index. The new version."""
         with self._writing:
             towers = self._served.towers
-            index = ItemIndex.build(catalogue.item_id, towers.item_vectors(catalogue), kind or towers.config.index)
+            index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), kind or towers.config.index)
             return self._put(index=index)
 
-    def add_items(self, catalogue: Catalogue) -> int:
+    def add_items(self, catalog: Catalog) -> int:
         """Make the new items among these retrievable without a rebuild; those known keep their vectors. How many."""
         with self._writing:
             towers, index = self._served.towers, self._served.index
-            new = ~index.has(catalogue.item_id)
+            new = ~index.has(catalog.item_id)
             if new.any():
-                fresh = Catalogue(catalogue.item_id[new], catalogue.dense[new], catalogue.ids[new])
+                fresh = Catalog(catalog.item_id[new], catalog.dense[new], catalog.ids[new])
                 self._put(index=index.added(fresh.item_id, towers.item_vectors(fresh)))
             return int(new.sum())
 
@@ -160,8 +160,8 @@ class Prerank:
     def load(cls, directory: str | Path, schema_hash: str | None = None) -> "Prerank":
         """Read what `save` wrote.
 
-        FileNotFoundError where there is none, ArtefactError naming the file where one is truncated, corrupt or of
-        another save, SchemaError where ``schema_hash`` is given and the artefact was made for another schema.
+        FileNotFoundError where there is none, ArtifactError naming the file where one is truncated, corrupt or of
+        another save, SchemaError where ``schema_hash`` is given and the artifact was made for another schema.
         """
         folder = Path(directory)
         path = folder / "prerank.json"
@@ -170,9 +170,9 @@ class Prerank:
         try:
             record = read_json(path)
         except ValueError as error:
-            raise ArtefactError(str(error)) from error
+            raise ArtifactError(str(error)) from error
         if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{path} is {record.get('format')!r} version {record.get('format_version')!r}; "
                 f"this pygrade reads {FORMAT} version {FORMAT_VERSION}"
             )
@@ -180,10 +180,10 @@ class Prerank:
             raise SchemaError(f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}")
         stated = record.pop("record_sha256", None)
         if stated != hashlib.sha256(to_json(record)).hexdigest():
-            raise ArtefactError(f"{path} was changed after it was saved, or is corrupt: its checksum disagrees")
+            raise ArtifactError(f"{path} was changed after it was saved, or is corrupt: its checksum disagrees")
         for name in ("prerank.safetensors", "items.faiss"):
             if not (folder / name).is_file():
-                raise ArtefactError(f"{folder / name} does not exist; {path} beside it names its content")
+                raise ArtifactError(f"{folder / name} does not exist; {path} beside it names its content")
         try:
             config = PrerankConfig(**record["config"])
             weights, kind, sha256 = tuple(record["task_weights"]), str(record["index_kind"]), dict(record["sha256"])
@@ -192,11 +192,11 @@ class Prerank:
             towers = _towers(config, tensors)
             item_id = tensors["index.item_id"].numpy()
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ArtefactError(f"{path} does not fit the files beside it: {error}") from error
+            raise ArtifactError(f"{path} does not fit the files beside it: {error}") from error
         except ValueError as error:
-            raise ArtefactError(str(error)) from error
+            raise ArtifactError(str(error)) from error
         if base.ntotal != len(item_id) or base.d != config.width:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{folder / 'items.faiss'} holds {base.ntotal} vectors of width {base.d}; want {len(item_id)} of width "
                 f"{config.width}, as prerank.safetensors"
             )

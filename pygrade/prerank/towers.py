@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pygrade.prerank.batches import Batches, Catalogue, Ids, ItemCounts, Requests, ageing, positives
+from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Requests, aging, positives
 
 _INPUT_CLIP = 5.0
 
@@ -34,8 +34,8 @@ class PrerankConfig:
     """Most items with an embedding of their own, the most frequent ones; the others are placed by their features."""
     max_categories: int = 1 << 20
     """Largest index that a categorical feature may have."""
-    ageing_features: bool = False
-    """Whether the item tower reads counts, recencies, windows and ages; see `pygrade.prerank.batches.ageing`."""
+    aging_features: bool = False
+    """Whether the item tower reads counts, recencies, windows and ages; see `pygrade.prerank.batches.aging`."""
     temperature: float = 0.1
     """τ: what the cosine of the towers is divided by."""
     id_dropout: float = 0.1
@@ -63,7 +63,7 @@ class PrerankConfig:
     refit: bool = True
     """After stopping, train again on the validation batches too, for the best number of passes."""
     index: str = "auto"
-    """``flat``, ``hnsw``, or ``auto``: hnsw for large catalogues."""
+    """``flat``, ``hnsw``, or ``auto``: hnsw for large catalogs."""
     seed: int = 0
     """Initial parameters, dropout and the order of the positives."""
 
@@ -115,7 +115,7 @@ class Inputs:
                 moments = [_Moments(found.request_dense.shape[1]), _Moments(found.item_dense.shape[1])]
                 sizes = [np.ones(found.request_ids.shape[1], np.int64), np.ones(found.item_ids.shape[1], np.int64)]
                 length = found.sequences.shape[1]
-                left_out = ageing(batch) & (not config.ageing_features)
+                left_out = aging(batch) & (not config.aging_features)
             counts.add(found.item_id, np.ones(len(found)))
             for moment, name, values in zip(
                 moments, ("request_dense", "item_dense"), (found.request_dense, found.item_dense), strict=True
@@ -162,10 +162,10 @@ class _Moments:
         if self.origin is None:
             self.origin = np.nan_to_num(values[0].astype(np.float64))
         known = ~np.isnan(values)
-        centred = np.where(known, values - self.origin, 0.0)
+        centered = np.where(known, values - self.origin, 0.0)
         self.count += known.sum(0)
-        self.sum += centred.sum(0)
-        self.square += (centred**2).sum(0)
+        self.sum += centered.sum(0)
+        self.square += (centered**2).sum(0)
 
     def result(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         count = self.count.clip(1)
@@ -248,13 +248,13 @@ class TwoTower(nn.Module):
                 result[r] = self.user(dense[one], fields[one], sequence[one])[0].numpy()
         return result
 
-    def item_vectors(self, catalogue: Catalogue, rows: int = 8192) -> NDArray[np.float32]:
-        """Vectors of a catalogue, [m, width]."""
-        result = np.empty((len(catalogue), self.config.width), np.float32)
+    def item_vectors(self, catalog: Catalog, rows: int = 8192) -> NDArray[np.float32]:
+        """Vectors of a catalog, [m, width]."""
+        result = np.empty((len(catalog), self.config.width), np.float32)
         with torch.inference_mode():
-            for start in range(0, len(catalogue), rows):
+            for start in range(0, len(catalog), rows):
                 part = slice(start, start + rows)
-                inputs = self.item_inputs(catalogue.item_id[part], catalogue.dense[part], catalogue.ids[part])
+                inputs = self.item_inputs(catalog.item_id[part], catalog.dense[part], catalog.ids[part])
                 result[part] = self.item(*inputs).numpy()
         return result
 
@@ -269,7 +269,7 @@ def _shape(name: str, array: NDArray[np.generic], rows: int, width: int) -> None
 
 
 def _scaled(dense: NDArray[np.float32], mean: NDArray[np.float32], std: NDArray[np.float32]) -> Tensor:
-    """Normalised features, unknown ones at the mean, clipped."""
+    """Normalized features, unknown ones at the mean, clipped."""
     scaled = np.where(std > 0, (dense - mean) / np.where(std > 0, std, 1), 0)
     return torch.from_numpy(np.nan_to_num(scaled, nan=0.0).clip(-_INPUT_CLIP, _INPUT_CLIP).astype(np.float32))
 

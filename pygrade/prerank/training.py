@@ -5,7 +5,7 @@ Loss of a batch of B positives (u_r, i_r) of weight w_r, with s of `towers` and 
     - Σ_r w_r log ( exp(s_rr) / (exp(s_rr) + Σ_c exp(s_rc - log((B - 1) q(i_c)))) ) / Σ_r w_r,   s_rc = s(u_r, i_c)
 
 where c runs over the columns of other items: a second copy of the positive is no negative. The B - 1 columns are draws
-of q, so the corrected sum estimates that over all other items, and s are the logits of the softmax over the catalogue
+of q, so the corrected sum estimates that over all other items, and s are the logits of the softmax over the catalog
 instead of that over what is popular. The positive itself was not drawn but is always there: it has no correction.
 """
 
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade.prerank.batches import Batch, Batches, Catalogue, Pairs, shuffled
+from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.measures import held_out_positives, recall
@@ -78,7 +78,7 @@ def _train(
     log: Callable[[str], None] | None,
 ) -> tuple[TwoTower, tuple[float, ...], int, tuple[float, ...]]:
     inputs = Inputs.fit(batches, task_weights, config)
-    catalogue = Catalogue.from_batches(batches) if validation is not None else None
+    catalog = Catalog.from_batches(batches) if validation is not None else None
     frequency = ItemFrequency(len(inputs.item_id) + 1, config.frequency_half_life)
     rng = np.random.default_rng(config.seed)
     losses: list[float] = []
@@ -87,25 +87,25 @@ def _train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         towers = TwoTower(config, inputs)
-        optimiser = torch.optim.AdamW(towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         best_state = {name: value.clone() for name, value in towers.state_dict().items()}
         for epoch in range(config.epochs):
             towers.train()
             total, weight = 0.0, 0.0
             for pairs in shuffled(batches, task_weights, config.batch_size, config.shuffle, rng):
                 loss = _loss(towers, pairs, frequency, rng)
-                optimiser.zero_grad(set_to_none=True)
+                optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                optimizer.step()
                 total += float(loss.detach()) * float(pairs.weight.sum())
                 weight += float(pairs.weight.sum())
             losses.append(total / weight)
             towers.eval()
-            if validation is None or catalogue is None:
+            if validation is None or catalog is None:
                 if log:
                     log(f"prerank: pass {epoch + 1} of {config.epochs}, loss {losses[-1]:.4f}")
                 continue
-            recalls.append(_validate(towers, catalogue, validation, task_weights, config))
+            recalls.append(_validate(towers, catalog, validation, task_weights, config))
             if log:
                 log(f"prerank: pass {epoch + 1}, loss {losses[-1]:.4f}, recall@{config.recall_at} {recalls[-1]:.4f}")
             if recalls[-1] > max(recalls[:-1], default=-1.0):
@@ -130,20 +130,20 @@ def _loss(towers: TwoTower, pairs: Pairs, frequency: ItemFrequency, rng: np.rand
     positive = logits.diagonal()
     same = torch.from_numpy(pairs.item_id[:, None] == pairs.item_id)
     logits = torch.where(same, -torch.inf, logits - correction - math.log(max(1, len(pairs) - 1)))
-    normaliser = torch.logaddexp(positive, torch.logsumexp(logits, 1))
+    normalizer = torch.logaddexp(positive, torch.logsumexp(logits, 1))
     weight = torch.from_numpy(pairs.weight)
-    return (weight * (normaliser - positive)).sum() / weight.sum()
+    return (weight * (normalizer - positive)).sum() / weight.sum()
 
 
 def _validate(
     towers: TwoTower,
-    catalogue: Catalogue,
+    catalog: Catalog,
     validation: Batches,
     task_weights: NDArray[np.float32],
     config: PrerankConfig,
 ) -> float:
     """Recall of the first validation requests with a positive, by a flat index of the training items."""
-    index = ItemIndex.build(catalogue.item_id, towers.item_vectors(catalogue), "flat")
+    index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), "flat")
     total, count = 0.0, 0
     for batch in validation():
         requests, relevant = held_out_positives(batch, task_weights)

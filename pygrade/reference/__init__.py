@@ -1,6 +1,6 @@
-"""The specification of every op: plain torch, float64-capable, never optimised.
+"""The specification of every op: plain torch, float64-capable, never optimized.
 
-The C++ core and the Triton kernels are tested against these functions. They favour the shortest honest formula over
+The C++ core and the Triton kernels are tested against these functions. They favor the shortest honest formula over
 speed, so that a reader can check them against the docstring by eye.
 """
 

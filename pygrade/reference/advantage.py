@@ -11,7 +11,7 @@ def group_advantage(
     leave_one_out: bool = False,
     clip: float | None = 5.0,
 ) -> Tensor:
-    """Group-relative advantages: centre each group, scale, clip.
+    """Group-relative advantages: center each group, scale, clip.
 
     A sample with a NaN in any component is left out of every mean and scale and gets advantage 0. A group whose valid
     rewards are all equal (max == min) gets exactly 0, as does a group of one. Standard deviations are population ones
@@ -22,7 +22,7 @@ def group_advantage(
 
     - ``"batch"``: d_g / sqrt(mean of d² over all valid samples of the batch), the default;
     - ``"group"``: d_g / std of the group, as in GRPO (arXiv 2402.03300);
-    - ``"component"``: each component is centred and divided by its own std in the group first, then weighted (GDPO);
+    - ``"component"``: each component is centered and divided by its own std in the group first, then weighted (GDPO);
     - ``"none"``: d_g.
 
     ``leave_one_out`` replaces r̄ by the mean of the other samples, that is multiplies d_g by n / (n - 1) (RLOO).
@@ -33,7 +33,7 @@ def group_advantage(
     clean = torch.where(valid[..., None], rewards, torch.zeros_like(rewards))
     count = valid.sum(-1, keepdim=True)  # [B, 1]
 
-    def centre(values: Tensor) -> Tensor:  # [B, G] -> [B, G], exactly 0 where the group is constant
+    def center(values: Tensor) -> Tensor:  # [B, G] -> [B, G], exactly 0 where the group is constant
         low = torch.where(valid, values, torch.full_like(values, torch.inf)).amin(-1, keepdim=True)
         high = torch.where(valid, values, torch.full_like(values, -torch.inf)).amax(-1, keepdim=True)
         mean = torch.where(valid, values, torch.zeros_like(values)).sum(-1, keepdim=True) / count.clamp_min(1)
@@ -44,11 +44,11 @@ def group_advantage(
         return torch.where(std > 0, deviation / torch.where(std > 0, std, torch.ones_like(std)), 0.0)
 
     if normalize == "component":
-        parts = [centre(clean[..., c]) for c in range(clean.shape[-1])]
+        parts = [center(clean[..., c]) for c in range(clean.shape[-1])]
         parts = [scaled(d, (d * d).sum(-1, keepdim=True) / count.clamp_min(1)) for d in parts]
         advantage = sum(w * d for w, d in zip(component_weights, parts, strict=True))
     else:
-        deviation = centre((clean * component_weights).sum(-1))
+        deviation = center((clean * component_weights).sum(-1))
         square = deviation * deviation
         if normalize == "batch":
             advantage = scaled(deviation, square.sum() / valid.sum().clamp_min(1))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def floor_log_weights(log_weights: Tensor, weight_floor: float) -> Tensor:
-    """Clamp weights from below and renormalise, in log space: log(max(w, floor) / Σ max(w, floor)).
+    """Clamp weights from below and renormalize, in log space: log(max(w, floor) / Σ max(w, floor)).
 
     A Dirichlet with small concentrations puts samples within 1e-30 of a face, where one log-weight dominates every
     log-probability ratio. ``weight_floor`` 0 changes nothing.
@@ -22,7 +22,7 @@ def dirichlet_sample(concentration: Tensor, num_samples: int, generator: torch.G
     """Log-weights of ``num_samples`` draws of Dirichlet(concentration[B, T]), [B, G, T].
 
     The specification of the distribution, not of the bits: log-gamma variates (boosted by log U / α below α = 1) are
-    normalised by logsumexp. Compare distributions with it; the bit-exact contract is between the backends.
+    normalized by logsumexp. Compare distributions with it; the bit-exact contract is between the backends.
     """
     alpha = concentration[:, None, :].expand(-1, num_samples, -1)
     uniform = torch.rand(alpha.shape, generator=generator, dtype=alpha.dtype).clamp_min(1e-300)

@@ -226,7 +226,7 @@ def _names(number: bytes, table: str, keys: Keys) -> list[bytes]:
 def _put(txn: Any, number: bytes, table: str, keys: Keys, records: Sequence[bytes]) -> None:
     if len(keys) == 0:
         return
-    # In the tree's order, the last one of equal keys: neighbours go to the same page, and a fill can append.
+    # In the tree's order, the last one of equal keys: neighbors go to the same page, and a fill can append.
     order, rows = np.unique(keys.view(np.uint64)[::-1], return_index=True)
     names = _names(number, table, order.view(np.int64))
     cursor = txn.cursor()

@@ -97,11 +97,11 @@ def _actor_critic(bench: Bench, options: Options) -> Served:
     logs, config = bench.logs, bench.config(options)
     assert logs.weights is not None and logs.exploration is not None
     policy = FusionPolicy(config.policy, logs.tasks, logs.features, bench.production, bench.seed)
-    policy.fit_normalisation(bench.data.inputs)
+    policy.fit_normalization(bench.data.inputs)
     rows = torch.from_numpy(np.flatnonzero(logs.exploration != "shuffle"))  # a shuffled page is not its weights' doing
     train_actor_critic(
         bench.data, policy, torch.from_numpy(logs.weights), rows, seed=bench.seed,
-        **{name: options[name] for name in ("steps", "batch_size", "learning_rate", "behaviour")},
+        **{name: options[name] for name in ("steps", "batch_size", "learning_rate", "behavior")},
     )  # fmt: skip
     return bench.serve(policy)
 
@@ -131,7 +131,7 @@ def _oracle(bench: Bench, options: Options) -> Served:
         test = np.concatenate([test, bench.requests.latent], 1)
         raw = data.inputs[:, len(FEATURES) :]  # what the candidates' predictions say
         data = replace(data, inputs=torch.cat([torch.from_numpy(context), raw], 1))
-        policy.fit_normalisation(data.inputs)
+        policy.fit_normalization(data.inputs)
     else:
         policy = bench.policy(config)
     data = replace(

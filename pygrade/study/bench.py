@@ -81,7 +81,7 @@ class Bench:
         names = self.logs.features if features is None else features
         policy = FusionPolicy(config.policy, self.logs.tasks, names, self.static, self.seed)
         if features is None:
-            policy.fit_normalisation(self.data.inputs)
+            policy.fit_normalization(self.data.inputs)
         return policy
 
     def build(self, config: TrainConfig, logs: Logs | None = None) -> RewardData:
@@ -122,7 +122,7 @@ class Bench:
         """GRADE from scratch on another log than the regime's."""
         data = self.build(config, logs)
         policy = FusionPolicy(config.policy, logs.tasks, logs.features, self.static_of(data, config), self.seed)
-        policy.fit_normalisation(data.inputs)
+        policy.fit_normalization(data.inputs)
         train_stage1(data, policy, config.stage1, seed=self.seed)
         return train_stage2(data, policy, config.stage2, seed=self.seed)
 

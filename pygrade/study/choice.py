@@ -6,7 +6,7 @@ trained on the whole log. The truth of each try is noted beside its estimate, an
 
 import torch
 
-from pygrade.judgement import choose_policy
+from pygrade.judgment import choose_policy
 from pygrade.policy import FusionPolicy
 from pygrade.reward import propensity_curve
 from pygrade.simulate import rank_pages

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade.data.marketplace import Requests
-from pygrade.judgement import drawn_estimates, policy_estimates
+from pygrade.judgment import drawn_estimates, policy_estimates
 from pygrade.offpolicy import SupportWarning
 from pygrade.reward import propensity_curve
 from pygrade.simulate import SimulateConfig, rank_pages

@@ -41,7 +41,7 @@ def train_rival(
     """PPO-clip from a policy, in place; the KL term is to the policy as it comes in.
 
     Gaussian: logits m = log of the mean weights, z = m + width · ε, weights softmax(z). Clipped: z = mean + width · ε,
-    weights max(z, 0.001) renormalised. The ratio is that of the Gaussian densities of z, KL its closed form.
+    weights max(z, 0.001) renormalized. The ratio is that of the Gaussian densities of z, KL its closed form.
     """
     reference = copy.deepcopy(policy).requires_grad_(False)
     optimizer = torch.optim.Adam(policy.parameters(), lr=stage2.learning_rate)
@@ -49,7 +49,7 @@ def train_rival(
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=config.critic_rate)
     scale: Tensor | None = None  # running sd of the rewards
 
-    def centre(inputs: Tensor, source: FusionPolicy) -> Tensor:
+    def center(inputs: Tensor, source: FusionPolicy) -> Tensor:
         alpha = source.concentration(inputs)
         mean = alpha / alpha.sum(-1, keepdim=True)
         return mean.log() if config.exploration == "gaussian" else mean
@@ -61,7 +61,7 @@ def train_rival(
         rows = batch_rows(seed, 2, step, data.num_requests, stage2.batch_size)
         inputs = data.inputs[rows]
         with torch.no_grad():
-            anchor = reference.concentration(inputs) if config.exploration == "dirichlet" else centre(inputs, reference)
+            anchor = reference.concentration(inputs) if config.exploration == "dirichlet" else center(inputs, reference)
             if config.exploration == "dirichlet":
                 sample = data.rollout(
                     rows, policy.concentration(inputs), stage2.group_size, draw_seed(seed, 2, step), stage2.weight_floor
@@ -69,7 +69,7 @@ def train_rival(
                 drawn, old, rewards = sample.log_weights, sample.log_prob, sample.rewards
             else:
                 generator = torch.Generator().manual_seed(draw_seed(seed, 2, step))
-                middle = centre(inputs, policy)[:, None]  # [B, 1, T]
+                middle = center(inputs, policy)[:, None]  # [B, 1, T]
                 shape = (len(rows), stage2.group_size, middle.shape[-1])
                 drawn = middle + config.width * torch.randn(shape, generator=generator)
                 old = _gaussian_log_prob(drawn, middle, config.width)
@@ -79,7 +79,7 @@ def train_rival(
             spread = total.std()
             scale = spread if scale is None else 0.95 * scale + 0.05 * spread
             target = total / scale.clamp_min(1e-8)
-            base = critic(policy.normalise(inputs)) if config.critic else target.mean(1, keepdim=True)  # [B, 1]
+            base = critic(policy.normalize(inputs)) if config.critic else target.mean(1, keepdim=True)  # [B, 1]
             advantages = target - base
             if config.critic:
                 advantages = advantages - advantages.mean()
@@ -91,7 +91,7 @@ def train_rival(
                     kl_coefficient=stage2.kl_coefficient, weight_floor=stage2.weight_floor,
                 ).loss.mean()  # fmt: skip
             else:
-                middle = centre(inputs, policy)
+                middle = center(inputs, policy)
                 log_ratio = _gaussian_log_prob(drawn, middle[:, None], config.width) - old
                 ratio = log_ratio.clamp(-10.0, 10.0).exp()
                 clipped = ratio.clamp(1.0 - stage2.clip, 1.0 + stage2.clip)
@@ -99,26 +99,26 @@ def train_rival(
                 loss = stage2.kl_coefficient * kl - torch.minimum(ratio * advantages, clipped * advantages).mean()
             _step(loss, policy, optimizer, stage2.max_grad_norm)
             if config.critic:
-                error = functional.mse_loss(critic(policy.normalise(inputs)).expand_as(target), target)
+                error = functional.mse_loss(critic(policy.normalize(inputs)).expand_as(target), target)
                 _step(error, critic, critic_optimizer, stage2.max_grad_norm)
     return policy
 
 
 def train_actor_critic(
     data: RewardData, policy: FusionPolicy, logged: Tensor, rows: Tensor, *,
-    steps: int, batch_size: int, learning_rate: float, behaviour: float, seed: int,
+    steps: int, batch_size: int, learning_rate: float, behavior: float, seed: int,
 ) -> FusionPolicy:  # fmt: skip
-    """Offline actor-critic with a behaviour constraint (TD3+BC, Fujimoto & Gu 2021), one decision an episode, in place.
+    """Offline actor-critic with a behavior constraint (TD3+BC, Fujimoto & Gu 2021), one decision an episode, in place.
 
     Twin critics learn the logged value of a page, in standard deviations, from inputs and logged weights [R, T] on
-    ``rows``; then the actor maximises behaviour · min Q(x, w) / mean |Q| - ‖w - logged w‖², w being its mean.
+    ``rows``; then the actor maximizes behavior · min Q(x, w) / mean |Q| - ‖w - logged w‖², w being its mean.
     """
     value = (data.page_value * data.page_mask).sum(1, keepdim=True)
     value = (value - value[rows].mean()) / value[rows].std()
     spread = logged[rows].std(0).clamp_min(1e-3)
 
     def pair(inputs: Tensor, weights: Tensor) -> Tensor:
-        return torch.cat([policy.normalise(inputs), (weights - logged[rows].mean(0)) / spread], -1)
+        return torch.cat([policy.normalize(inputs), (weights - logged[rows].mean(0)) / spread], -1)
 
     size = policy.num_inputs + logged.shape[1]
     critics = nn.ModuleList(_network(size, 1, seed + i) for i in range(2))
@@ -138,7 +138,7 @@ def train_actor_critic(
         known = pair(inputs, weights)
         worst = torch.minimum(critics[0](known), critics[1](known))
         distance = ((weights - logged[chosen]) / spread).square().mean()
-        _step(distance - behaviour * worst.mean() / worst.detach().abs().mean(), policy, actor, 1.0)
+        _step(distance - behavior * worst.mean() / worst.detach().abs().mean(), policy, actor, 1.0)
     return policy
 
 
@@ -147,12 +147,12 @@ class Scorer(nn.Module):
 
     def __init__(self, policy: FusionPolicy, seed: int) -> None:
         super().__init__()
-        self.normalise = policy.normalise
+        self.normalize = policy.normalize
         self.network = _network(policy.num_inputs + len(policy.tasks), 1, seed)
 
     def forward(self, inputs: Tensor, scores: Tensor) -> Tensor:
         """inputs [B, D], scores [B, N, T] → [B, N]."""
-        request = self.normalise(inputs)[:, None].expand(-1, scores.shape[1], -1)
+        request = self.normalize(inputs)[:, None].expand(-1, scores.shape[1], -1)
         return self.network(torch.cat([scores, request], -1))[..., 0]  # type: ignore[no-any-return]
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pygrade.intervals import Interval
-from pygrade.plots import BLUE, CYCLE, FAINT, GREY, INK, new_figure, to_png
+from pygrade.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 
 Rows = Mapping[str, tuple[Interval, Sequence[float]]]  # label → mean with interval, one faint point per world or seed
 
@@ -22,11 +22,11 @@ def dots(title: str, label: str, panels: Mapping[str, Rows], highlight: Sequence
             if name not in rows:
                 continue
             interval, points = rows[name]
-            colour = BLUE if name in highlight else GREY
-            axis.plot(points, [place] * len(points), "o", color=colour, alpha=0.28, markersize=4, markeredgewidth=0)
+            color = BLUE if name in highlight else GRAY
+            axis.plot(points, [place] * len(points), "o", color=color, alpha=0.28, markersize=4, markeredgewidth=0)
             if math.isfinite(interval.low):
-                axis.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2.4)
-            axis.plot([interval.value], [place], "o", color=colour, markersize=6, markeredgecolor="white")
+                axis.plot([interval.low, interval.high], [place, place], color=color, linewidth=2.4)
+            axis.plot([interval.value], [place], "o", color=color, markersize=6, markeredgecolor="white")
         axis.set_title(heading)
         axis.set_xlabel(label)
         axis.set_ylim(len(names) - 0.4, -0.6)
@@ -48,11 +48,11 @@ def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base:
     for axis, (heading, arms) in zip(axes, panels.items(), strict=True):
         axis.axhline(0, color=FAINT, linewidth=1)
         axis.axvline(0, color=FAINT, linewidth=1)
-        for colour, (name, (predicted, true)) in zip(CYCLE, arms.items(), strict=False):
+        for color, (name, (predicted, true)) in zip(CYCLE, arms.items(), strict=False):
             if math.isfinite(true.low):
-                axis.plot([predicted.value] * 2, [true.low, true.high], color=colour, linewidth=2)
-                axis.plot([predicted.low, predicted.high], [true.value] * 2, color=colour, linewidth=2)
-            axis.plot([predicted.value], [true.value], "o", color=colour, markersize=7, label=name)
+                axis.plot([predicted.value] * 2, [true.low, true.high], color=color, linewidth=2)
+                axis.plot([predicted.low, predicted.high], [true.value] * 2, color=color, linewidth=2)
+            axis.plot([predicted.value], [true.value], "o", color=color, markersize=7, label=name)
         axis.set_title(heading)
         axis.set_xlabel(f"predicted value, % over {base}")
         axis.set_ylabel(f"true value, % over {base}")
@@ -68,14 +68,14 @@ def front(
     """Two lifts of each arm with their intervals; a dashed line where a guard wanted the first to be."""
     figure, axes = new_figure(1, 1, (7.6, 3.8))
     axis = axes[0]
-    for colour, (name, both) in zip(CYCLE, arms.items(), strict=False):
+    for color, (name, both) in zip(CYCLE, arms.items(), strict=False):
         x, y = both
         if math.isfinite(y.low):
-            axis.plot([x.low, x.high], [y.value] * 2, color=colour, linewidth=2)
-            axis.plot([x.value] * 2, [y.low, y.high], color=colour, linewidth=2)
-        axis.plot([x.value], [y.value], "o", color=colour, markersize=7, label=name)
+            axis.plot([x.low, x.high], [y.value] * 2, color=color, linewidth=2)
+            axis.plot([x.value] * 2, [y.low, y.high], color=color, linewidth=2)
+        axis.plot([x.value], [y.value], "o", color=color, markersize=7, label=name)
         if name in wanted:
-            axis.axvline(wanted[name], color=colour, linewidth=1, linestyle="--")
+            axis.axvline(wanted[name], color=color, linewidth=1, linestyle="--")
     axis.set_xlabel(across)
     axis.set_ylabel(up)
     axis.set_title(title)
@@ -89,7 +89,7 @@ def lines(title: str, across: str, up: str, single: Sequence[Sequence[float]]) -
     figure, axes = new_figure(1, 1, (7.0, 3.2))
     axes[0].axhline(0, color=FAINT, linewidth=1)
     for values in single:
-        axes[0].plot(range(1, len(values) + 1), values, color=GREY, alpha=0.4, linewidth=1)
+        axes[0].plot(range(1, len(values) + 1), values, color=GRAY, alpha=0.4, linewidth=1)
     mean = [sum(values) / len(values) for values in zip(*single, strict=True)]
     axes[0].plot(range(1, len(mean) + 1), mean, color=BLUE, linewidth=2.2)
     axes[0].set_xlabel(across)

@@ -151,7 +151,7 @@ def test_columns_must_be_those_that_the_source_states(tmp_path):
 )  # fmt: skip
 def test_bad_descriptions_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        EventSource(**{"name": "x", "licence": "", "tasks": ("click", "order"), "task_values": (1.0, 1.0), **change})
+        EventSource(**{"name": "x", "license": "", "tasks": ("click", "order"), "task_values": (1.0, 1.0), **change})
 
 
 @pytest.mark.parametrize("limit", [1000, 10])

@@ -26,7 +26,7 @@ def public(rows, tmp_path_factory):
 def test_requests_are_a_users_day_in_a_tab(public, rows, tmp_path, monkeypatch, limit, partitions):
     monkeypatch.setattr("pygrade.data.kuairand_events._PARTITIONS", partitions)
     log = import_events(f"kuairand:{public}", tmp_path / "log", rows=limit)
-    assert log.tasks == EVENTS and log.source["name"] == "KuaiRand-Pure" and log.source["licence"] == "CC BY-SA 4.0"
+    assert log.tasks == EVENTS and log.source["name"] == "KuaiRand-Pure" and log.source["license"] == "CC BY-SA 4.0"
     wanted = {}
     for r in sorted(rows, key=lambda r: r["time_ms"]):
         wanted.setdefault((r["user_id"], r["tab"], r["date"]), []).append(r)

@@ -57,7 +57,7 @@ def test_requests_with_their_stages(tmp_path, limit):
     days = make_rows()
     log = import_events(f"recflow:{write_recflow(tmp_path / 'data', days)}", tmp_path / "log", rows=limit)
     assert log.tasks == tuple(TASK_VALUES) and log.funnel == [["effective_view", "long_view"]]
-    assert log.source["licence"] == "CC BY-SA 4.0" and log.source["funnel_violations"] == 0
+    assert log.source["license"] == "CC BY-SA 4.0" and log.source["funnel_violations"] == 0
     frames = [frame for _, frame in log.scan().collect().group_by("request_id", maintain_order=True)]
     assert len(frames) == 60 == log.num_requests and log.source["num_shown"] == 180
     rows = {}

@@ -1,4 +1,4 @@
-"""Features read from a store have the bits of the materialised ones, and a store that fails gives no wrong page."""
+"""Features read from a store have the bits of the materialized ones, and a store that fails gives no wrong page."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from pygrade.features import (
     Skew,
     State,
     default_schema,
-    materialise,
+    materialize,
     replay,
     state_before,
 )
@@ -35,7 +35,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def features(log, tmp_path_factory):
-    return materialise(log, default_schema(log), tmp_path_factory.mktemp("features") / "set", rows=50)
+    return materialize(log, default_schema(log), tmp_path_factory.mktemp("features") / "set", rows=50)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def read_again(center, log, batch):
 
 
 @pytest.mark.parametrize("seed", [None, 1])
-def test_replayed_requests_have_the_bits_of_the_materialised_ones(log, features, store, seed):
+def test_replayed_requests_have_the_bits_of_the_materialized_ones(log, features, store, seed):
     """State at a cut, then read, feedback, read … ; feedback in order, or shuffled and late among itself."""
     cut = cut_of(features)
     center = FeatureCenter(features.schema, features.fitted, store)
@@ -136,7 +136,7 @@ def test_late_feedback_skews_histories_and_nothing_else(log, features):
 
 
 def test_feedback_in_any_order_and_any_batches_makes_the_same_records(log, features, store):
-    """All feedback, each event once, in random batches, against the state that materialisation left."""
+    """All feedback, each event once, in random batches, against the state that materialization left."""
     schema = features.schema
     center = FeatureCenter(schema, features.fitted, store)
     center.publish(State(schema), log.users(), log.items(), "empty")

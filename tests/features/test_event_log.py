@@ -17,7 +17,7 @@ from pygrade.features import (
     Skew,
     default_schema,
     leaks,
-    materialise,
+    materialize,
     replay,
     state_before,
 )
@@ -78,7 +78,7 @@ def test_every_data_set_has_features_without_leaks_and_without_skew(name, kuaira
     assert schema.utc_offset_hours == log.source.get("utc_offset_hours", 0.0)
     assert FeatureSchema.from_json(schema.to_json()) == schema
     assert leaks(log, schema, cuts=2) == []
-    features = materialise(log, schema, tmp_path / "features")
+    features = materialize(log, schema, tmp_path / "features")
     assert features.num_rows == log.num_rows and features.num_requests == log.num_requests
     dense, ids = next(features.batches(requests=10**9)).model_inputs()
     assert np.isfinite(dense).all() and (dense.std(0) > 0).mean() > 0.7 and (ids.max(0) > 0).mean() > 0.7
@@ -96,8 +96,8 @@ def test_a_log_on_disk_and_the_same_in_memory_have_the_same_features(tmp_path):
     memory = make_log()
     disk = write(memory, tmp_path / "log")
     schema = default_schema(memory)
-    a = materialise(memory, schema, tmp_path / "a").raw_part(0)
-    b = materialise(disk, schema, tmp_path / "b").raw_part(0)
+    a = materialize(memory, schema, tmp_path / "a").raw_part(0)
+    b = materialize(disk, schema, tmp_path / "b").raw_part(0)
     order = pl.DataFrame({n: memory.events[n] for n in ("timestamp", "request_id")}).unique(maintain_order=True)
     place = np.argsort(np.lexsort((order["request_id"], order["timestamp"])))
     for name in ("user_id", "request_dense", "request_ids", "sequences"):  # ties of time come in order of request_id
@@ -107,9 +107,9 @@ def test_a_log_on_disk_and_the_same_in_memory_have_the_same_features(tmp_path):
 MEASURE = """
 import re, sys
 from pygrade.data.event_log import EventLog
-from pygrade.features import default_schema, materialise
+from pygrade.features import default_schema, materialize
 log = EventLog.open(sys.argv[1])
-features = materialise(log, default_schema(log), sys.argv[2], rows=20_000)
+features = materialize(log, default_schema(log), sys.argv[2], rows=20_000)
 for batch in features.batches(requests=100):
     batch.model_inputs()
 # not ru_maxrss: a child takes that over from the process that started it

@@ -1,4 +1,4 @@
-"""The search for leaks finds those that are planted, and none in what materialisation does."""
+"""The search for leaks finds those that are planted, and none in what materialization does."""
 
 import dataclasses
 import sys
@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade.features import default_schema, leaks, materialise
-from pygrade.features.leaks import _materialised as by_row
+from pygrade.features import default_schema, leaks, materialize
+from pygrade.features.leaks import _materialized as by_row
 from pygrade.features.records import Table
 from tests.features.events import make_log
 
 
-def test_materialised_features_know_nothing_of_the_future():
+def test_materialized_features_know_nothing_of_the_future():
     log = make_log()
     assert leaks(log, default_schema(log), cuts=4) == []
 
@@ -29,7 +29,7 @@ def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch)
     # without ties in the log: the search makes its own
     log = dataclasses.replace(log, events=log.events.with_columns(pl.col("event_time") + 7))
     monkeypatch.setattr(Table, "view_with", careless)
-    monkeypatch.setattr(sys.modules["pygrade.features.materialise"], "_split", split_after)
+    monkeypatch.setattr(sys.modules["pygrade.features.materialize"], "_split", split_after)
     found = {leak.feature for leak in leaks(log, default_schema(log))}
     assert {"user_count", "item_count", "user_click_rate", "user_by_author_click_rate", "user_recency"} <= found
     assert "sequences" in found
@@ -37,7 +37,7 @@ def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch)
 
 
 def split_after(new, pending, latest):
-    """As materialisation splits feedback, with that of the very moment among what has happened."""
+    """As materialization splits feedback, with that of the very moment among what has happened."""
     both = new if pending is None else pending.then(new)
     return both.take(both.time <= latest), both.take(both.time > latest)
 
@@ -83,7 +83,7 @@ def test_features_must_have_an_entry_a_row():
         leaks(make_log(), lambda log: {"short": np.zeros(3)})
 
 
-def test_vocabularies_and_normalisation_of_a_window_know_nothing_of_later(tmp_path):
+def test_vocabularies_and_normalization_of_a_window_know_nothing_of_later(tmp_path):
     """What is fitted up to t is the same when the log ends at t."""
     log = make_log()
     times = log.events["timestamp"].unique().sort()
@@ -91,7 +91,7 @@ def test_vocabularies_and_normalisation_of_a_window_know_nothing_of_later(tmp_pa
     schema = default_schema(log)
     ended = dataclasses.replace(log, events=log.events.filter(pl.col("timestamp") < window[1]))
     whole, short = (
-        materialise(each, schema, tmp_path / name, window).fitted for name, each in (("whole", log), ("short", ended))
+        materialize(each, schema, tmp_path / name, window).fitted for name, each in (("whole", log), ("short", ended))
     )
     for group in ("mean", "std", "vocabularies"):
         for name, values in getattr(whole, group).items():

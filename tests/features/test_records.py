@@ -93,7 +93,7 @@ def test_a_read_inside_a_chunk_is_what_came_before_and_what_a_server_would_see(e
         chunk = state.read("user", np.array([user]), np.array([time]), recent)
         applied = [e for e in (before if inside else []) if e[1] >= time]
         if applied or (not inside and before[-1][1] >= time):
-            continue  # applied events of the very moment count; materialisation applies none
+            continue  # applied events of the very moment count; materialization applies none
         server = State(SCHEMA)
         server.apply(feedback_of(before))
         arrived = [e for e in inside if e[1] < time]

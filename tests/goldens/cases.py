@@ -31,7 +31,7 @@ def scores(batch: int, candidates: int, tasks: int, kind: str = "plain", seed: i
 
 
 def weights(*shape: int, seed: int = 1) -> Tensor:
-    """Weight vectors, not normalised."""
+    """Weight vectors, not normalized."""
     return _random(*shape, seed=seed) + 0.25
 
 

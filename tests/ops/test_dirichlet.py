@@ -214,7 +214,7 @@ def test_moments():
 def test_tasks_and_samples_are_independent():
     scipy = pytest.importorskip("scipy")
     pytest.importorskip("scipy.stats")
-    """χ² of quartile tables: two gamma variates of one sample, and one weight in neighbouring samples and rows."""
+    """χ² of quartile tables: two gamma variates of one sample, and one weight in neighboring samples and rows."""
     draws = 20_000
     sample = dirichlet_sample(torch.full((2, 3), 0.7), draws, 8)
     ratio = (sample.log_weights[..., 0] - sample.log_weights[..., 1]).numpy()

@@ -1,4 +1,4 @@
-"""What the stages are made of: the sample of a log, twins of requests, the judgement, and the commands."""
+"""What the stages are made of: the sample of a log, twins of requests, the judgment, and the commands."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from pygrade import cli
 from pygrade.data.events import EventLog
-from pygrade.features import FeatureSet, materialise
+from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, validate
 from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.judge import GRADE, STATIC, judge, slot_propensity
@@ -80,7 +80,7 @@ def test_twins_have_the_features_of_their_request_and_change_nothing_else(featur
     requests = late.take(np.array([0, 2]))
     candidates = {int(r): np.array([5, 3, 10**12]) for r in requests.request_id}
     twins = Twins(events, candidates, int(requests.timestamp[-1]) + 1)
-    made = materialise(twins, features.schema, tmp_path / "set", features.window)
+    made = materialize(twins, features.schema, tmp_path / "set", features.window)
     batches = list(made.batches())
     ids = np.concatenate([batch.request_id for batch in batches])
     assert (ids < 0).sum() == 2 and len(ids) < features.num_requests
@@ -138,7 +138,7 @@ def logs_of(requests: int, shuffled: bool = False) -> Logs:
     )  # fmt: skip
 
 
-def test_judgement_tells_users_by_their_history():
+def test_judgment_tells_users_by_their_history():
     logs = logs_of(250)
     policy = FusionPolicy(PolicyConfig(), logs.tasks, logs.features, seed=1)
     found = judge(logs, policy, policy, RewardConfig(page_size=4), logs.context[:, 0])

@@ -34,12 +34,12 @@ def stage(run: Path, name: str) -> Path:
     return run / f"{name}-{summary_of(run)['stages'][name]['key']}"
 
 
-def test_it_leaves_every_stage_an_artefact_and_a_report(run):
+def test_it_leaves_every_stage_an_artifact_and_a_report(run):
     summary = summary_of(run)
     assert tuple(summary["stages"]) == STAGES and summary["data"] == "logs:log"
     assert all(stage(run, name).is_dir() for name in STAGES)
     assert (
-        summary["stages"]["publish"]["version"] == json.loads((run / "artefact/manifest.json").read_text())["version"]
+        summary["stages"]["publish"]["version"] == json.loads((run / "artifact/manifest.json").read_text())["version"]
     )
     assert str(run.parent) not in (run / "summary.json").read_text()
     page = (run / "report.html").read_text()
@@ -65,7 +65,7 @@ def test_every_stage_says_how_good_it_is(run):
     assert found["users"]["new"]["requests"] > 0
 
 
-def test_no_part_is_judged_by_what_it_learnt_from(run):
+def test_no_part_is_judged_by_what_it_learned_from(run):
     stages = summary_of(run)["stages"]
     bounds = stages["features"]["timeline"]
     early, late = (read_logs(stage(run, "logs") / name) for name in ("policy", "evaluate"))
@@ -138,12 +138,12 @@ def die(*_args, **_options):
 def on_step(stage, step):
     if point == f"{stage} {step}":
         die()
-if point == "materialise":
-    from pygrade.features import materialise as real
-    def materialise(*args):
+if point == "materialize":
+    from pygrade.features import materialize as real
+    def materialize(*args):
         real(*args)
         die()
-    module.materialise = materialise
+    module.materialize = materialize
 elif point == "store":
     from pygrade.stores import LmdbStore
     LmdbStore.switch = die
@@ -155,7 +155,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
     data, out = f"logs:{run.parent / 'log'}", tmp_path / "run"
     expected = summary_of(run)["stages"]
     done, one = 0, {**os.environ, "OMP_NUM_THREADS": "1"}
-    for point in ("materialise", "stage2 6", "store"):
+    for point in ("materialize", "stage2 6", "store"):
         command = [sys.executable, "-c", KILLED, point, data, str(out)]
         killed = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=one)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -167,7 +167,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
             (partial,) = out.glob(".policy-*.work")
             assert [p.name for p in (partial / "training" / "checkpoints").iterdir()]
         if point == "store":
-            assert not (out / "artefact").exists()
+            assert not (out / "artifact").exists()
     summary = run_pipeline(data, out, CONFIG)
     assert summary["stages"]["policy"]["resumed_from"] is not None
     for name, own in summary["stages"].items():

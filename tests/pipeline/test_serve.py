@@ -1,4 +1,4 @@
-"""Pages from the artefact and the store, and everything that may be missing, mixed or dead."""
+"""Pages from the artifact and the store, and everything that may be missing, mixed or dead."""
 
 import json
 import re
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pygrade import mtl
-from pygrade.artefact import PARTS, open_artefact, write_artefact
-from pygrade.checkpoint import ArtefactError
+from pygrade.artifact import PARTS, open_artifact, write_artifact
+from pygrade.checkpoint import ArtifactError
 from pygrade.data.events import EventLog
 from pygrade.pipeline import check
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
@@ -135,7 +135,7 @@ def test_a_store_that_dies_still_gives_a_page(run, tmp_path):
         with pytest.raises(StoreError):
             Pipeline.load(mine, url)
         server.start()
-        with pytest.raises((StoreError, ArtefactError)):  # it lost what it had: no page of nothing
+        with pytest.raises((StoreError, ArtifactError)):  # it lost what it had: no page of nothing
             Pipeline.load(mine, url)
         system.close()
     finally:
@@ -164,8 +164,8 @@ def test_a_store_that_dies_between_two_reads_of_a_request(run, tmp_path, monkeyp
         server.kill()
 
 
-def test_the_artefact_of_one_run_and_the_store_of_another(run, other):
-    with pytest.raises(ArtefactError, match="publish again"):
+def test_the_artifact_of_one_run_and_the_store_of_another(run, other):
+    with pytest.raises(ArtifactError, match="publish again"):
         Pipeline.load(run, f"lmdb:{other / 'store'}")
     with pytest.raises(StoreError):
         Pipeline.load(run, f"lmdb:{run / 'nothing'}")
@@ -176,29 +176,29 @@ def test_the_artefact_of_one_run_and_the_store_of_another(run, other):
 )
 def test_a_damaged_file_is_named(run, tmp_path, name):
     broken = copy(run, tmp_path / "run")
-    file = broken / "artefact" / name
+    file = broken / "artifact" / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ArtefactError, match=re.escape(file.name)):
+    with pytest.raises(ArtifactError, match=re.escape(file.name)):
         Pipeline.load(broken)
     file.unlink()
-    with pytest.raises(ArtefactError, match="missing"):
+    with pytest.raises(ArtifactError, match="missing"):
         Pipeline.load(broken)
 
 
 def test_parts_of_two_trainings_are_not_served_together(run, other, tmp_path):
     mixed = copy(run, tmp_path / "run")
-    shutil.copytree(other / "artefact" / "policy", mixed / "artefact" / "policy", dirs_exist_ok=True)
-    with pytest.raises(ArtefactError, match="another artefact"):
+    shutil.copytree(other / "artifact" / "policy", mixed / "artifact" / "policy", dirs_exist_ok=True)
+    with pytest.raises(ArtifactError, match="another artifact"):
         Pipeline.load(mixed)
-    manifest = mixed / "artefact" / "manifest.json"
-    shutil.copy(other / "artefact" / "manifest.json", manifest)
-    with pytest.raises(ArtefactError, match="serves version"):  # a whole artefact, but the store is of the first
+    manifest = mixed / "artifact" / "manifest.json"
+    shutil.copy(other / "artifact" / "manifest.json", manifest)
+    with pytest.raises(ArtifactError, match="serves version"):  # a whole artifact, but the store is of the first
         Pipeline.load(mixed)
     record = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(record | {"schema_hash": "0" * 16}))
-    with pytest.raises(ArtefactError, match="is not what was written"):
+    with pytest.raises(ArtifactError, match="is not what was written"):
         Pipeline.load(mixed)
 
 
@@ -229,14 +229,14 @@ def spoil_policy(path):
     ],
 )
 def test_parts_of_different_schemas_are_refused_though_the_manifest_agrees(run, tmp_path, part, spoil, message):
-    parts = {name: shutil.copytree(run / "artefact" / name, tmp_path / "parts" / name) for name in PARTS}
+    parts = {name: shutil.copytree(run / "artifact" / name, tmp_path / "parts" / name) for name in PARTS}
     spoil(parts[part])
     folder = tmp_path / "run"
-    made = write_artefact(folder / "artefact", parts, open_artefact(run / "artefact").schema_hash, {})
+    made = write_artifact(folder / "artifact", parts, open_artifact(run / "artifact").schema_hash, {})
     with open_store(f"lmdb:{folder / 'store'}", create=True) as store:
         store.begin(made.version)
         store.switch(made.version)
-    with pytest.raises(ArtefactError, match=message):
+    with pytest.raises(ArtifactError, match=message):
         Pipeline.load(folder, f"lmdb:{folder / 'store'}")
 
 

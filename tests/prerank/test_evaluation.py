@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.prerank import Catalogue, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit, recall
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit, recall
 from pygrade.prerank.evaluation import brute_force
 from tests.prerank.world import World
 
@@ -48,7 +48,7 @@ def trained():
     world = World(users=60, items=300)
     train = world.batches(600, seed=1)
     fitted = fit(train, WEIGHTS, CONFIG)
-    return world, train, Prerank.build(fitted, Catalogue.from_batches(train)), Popularity.fit(train, WEIGHTS)
+    return world, train, Prerank.build(fitted, Catalog.from_batches(train)), Popularity.fit(train, WEIGHTS)
 
 
 def test_evaluation_is_the_mean_of_single_answers(trained):
@@ -72,8 +72,8 @@ def test_evaluation_is_the_mean_of_single_answers(trained):
 
 def test_what_is_not_in_the_index_counts_as_missed(trained):
     world, train, prerank, popular = trained
-    whole = Catalogue.from_batches(train)
-    half = Catalogue(whole.item_id[::2], whole.dense[::2], whole.ids[::2])
+    whole = Catalog.from_batches(train)
+    half = Catalog(whole.item_id[::2], whole.dense[::2], whole.ids[::2])
     less = Prerank(prerank.towers, prerank.index, WEIGHTS)
     less.rebuild(half)
     later = world.batches(300, seed=2)
@@ -91,6 +91,6 @@ def test_a_poor_index_is_found_out(trained, monkeypatch):
     monkeypatch.setattr("pygrade.prerank.index._LINKS", 2)
     monkeypatch.setattr("pygrade.prerank.index._BUILD_BREADTH", 2)
     poor = Prerank(prerank.towers, prerank.index, WEIGHTS)
-    poor.rebuild(Catalogue.from_batches(train), "hnsw")
+    poor.rebuild(Catalog.from_batches(train), "hnsw")
     monkeypatch.setattr("pygrade.prerank.index._SEARCH_BREADTH", 2)
     assert evaluate(poor, world.batches(64, seed=2), popular, 10).index_recall < 0.99

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pygrade.data.events import import_events
-from pygrade.features import default_schema, materialise
-from pygrade.prerank import Catalogue, Popularity, Prerank, PrerankConfig, SchemaError, evaluate, fit
+from pygrade.features import default_schema, materialize
+from pygrade.prerank import Catalog, Popularity, Prerank, PrerankConfig, SchemaError, evaluate, fit
 from tests.features.events import make_log
 
 DATA = os.environ.get("PYGRADE_DATA")
@@ -16,7 +16,7 @@ DATA = os.environ.get("PYGRADE_DATA")
 
 def test_a_feature_set_trains_and_queries_it(tmp_path):
     log = make_log(requests=400)
-    features = materialise(log, default_schema(log), tmp_path / "features")
+    features = materialize(log, default_schema(log), tmp_path / "features")
     middle = (features.first_time + features.last_time) // 2
 
     def early():
@@ -25,7 +25,7 @@ def test_a_feature_set_trains_and_queries_it(tmp_path):
     config = PrerankConfig(width=8, hidden=8, batch_size=32, epochs=2, recall_at=10)
     weights = [1.0 if task == "click" else 0.0 for task in log.tasks]
     fitted = fit(early, weights, config, lambda: features.batches(start=middle))
-    prerank = Prerank.build(fitted, Catalogue.from_batches(features.batches), features.schema.hash)
+    prerank = Prerank.build(fitted, Catalog.from_batches(features.batches), features.schema.hash)
     batch = next(features.batches(start=middle, requests=8))
     found = prerank.candidates(batch, 12, seen=batch.sequences)
     assert found.shape == (8, 12) and found.dtype == np.int64
@@ -39,23 +39,23 @@ def test_a_feature_set_trains_and_queries_it(tmp_path):
     with pytest.raises(SchemaError, match=features.schema.hash):
         Prerank.load(tmp_path / "prerank", "another")
     with pytest.raises(SchemaError, match=f"requests are of schema '{features.schema.hash}'; want 'another'"):
-        Prerank.build(fitted, Catalogue.from_batches(features.batches), "another").candidates(batch, 12)
+        Prerank.build(fitted, Catalog.from_batches(features.batches), "another").candidates(batch, 12)
 
 
 def test_item_vectors_do_not_age_unless_it_is_asked_for(tmp_path):
     log = make_log(requests=200)
-    features = materialise(log, default_schema(log), tmp_path / "features")
-    catalogue = Catalogue.from_batches(features.batches)
+    features = materialize(log, default_schema(log), tmp_path / "features")
+    catalog = Catalog.from_batches(features.batches)
     names = features.schema.item_features
     old = np.array(["count" in name or "recency" in name or "day" in name for name in names])
     assert 0 < old.sum() < len(names)
     for reads in (False, True):
-        config = PrerankConfig(width=8, hidden=8, batch_size=32, epochs=1, ageing_features=reads)
+        config = PrerankConfig(width=8, hidden=8, batch_size=32, epochs=1, aging_features=reads)
         towers = fit(features.batches, [1.0] * len(log.tasks), config).towers
-        before = towers.item_vectors(catalogue)
-        aged = Catalogue(catalogue.item_id, np.where(old, catalogue.dense + 1, catalogue.dense), catalogue.ids)
+        before = towers.item_vectors(catalog)
+        aged = Catalog(catalog.item_id, np.where(old, catalog.dense + 1, catalog.dense), catalog.ids)
         assert (towers.item_vectors(aged).tobytes() != before.tobytes()) == reads
-        other = Catalogue(catalogue.item_id, np.where(old, catalogue.dense, catalogue.dense + 1), catalogue.ids)
+        other = Catalog(catalog.item_id, np.where(old, catalog.dense, catalog.dense + 1), catalog.ids)
         assert towers.item_vectors(other).tobytes() != before.tobytes()
 
 
@@ -64,14 +64,14 @@ def test_on_real_logs_it_finds_more_than_popularity(tmp_path):
     log = import_events(f"kuairand:{Path(DATA or '') / 'kuairand27k'}", tmp_path / "events")
     times = np.concatenate([chunk["timestamp"].to_numpy() for chunk in log.chunks()])
     cut = int(np.quantile(times, 0.85))  # of rows
-    features = materialise(log, default_schema(log), tmp_path / "features", (0, cut))
+    features = materialize(log, default_schema(log), tmp_path / "features", (0, cut))
 
     def train():
         return features.batches(stop=cut)
 
     weights = [1.0 if task == "click" else 0.0 for task in log.tasks]
     fitted = fit(train, weights, PrerankConfig(epochs=8))
-    prerank = Prerank.build(fitted, Catalogue.from_batches(train), features.schema.hash)
+    prerank = Prerank.build(fitted, Catalog.from_batches(train), features.schema.hash)
     result = evaluate(
         prerank, lambda: features.batches(start=cut), Popularity.fit(train, weights), 100, lambda batch: batch.sequences
     )

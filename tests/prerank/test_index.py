@@ -166,7 +166,7 @@ def test_one_thread_builds_a_graph_and_the_number_of_threads_is_left_alone(monke
         faiss.omp_set_num_threads(before)
 
 
-def test_auto_takes_a_graph_for_large_catalogues(monkeypatch):
+def test_auto_takes_a_graph_for_large_catalogs(monkeypatch):
     ids, vectors = points(200)
     assert ItemIndex.build(ids, vectors).kind == "flat"
     monkeypatch.setattr("pygrade.prerank.index.HNSW_ABOVE", 100)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pygrade.checkpoint import to_json
-from pygrade.prerank import ArtefactError, Catalogue, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
+from pygrade.prerank import ArtifactError, Catalog, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
 from pygrade.prerank.towers import TwoTower
 from tests.prerank.world import World
 
@@ -29,8 +29,8 @@ def fitted(world):
 
 
 @pytest.fixture(scope="module")
-def catalogue(world):
-    return Catalogue.from_batches(world.batches(2000, seed=1))
+def catalog(world):
+    return Catalog.from_batches(world.batches(2000, seed=1))
 
 
 @pytest.fixture
@@ -39,27 +39,27 @@ def requests(world):
 
 
 @pytest.fixture
-def prerank(fitted, catalogue):
-    return Prerank.build(fitted, catalogue, "schema-1")
+def prerank(fitted, catalog):
+    return Prerank.build(fitted, catalog, "schema-1")
 
 
-def part(catalogue, keep):
-    return Catalogue(catalogue.item_id[keep], catalogue.dense[keep], catalogue.ids[keep])
+def part(catalog, keep):
+    return Catalog(catalog.item_id[keep], catalog.dense[keep], catalog.ids[keep])
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_what_is_loaded_answers_as_what_was_saved(kind, fitted, catalogue, requests, tmp_path):
+def test_what_is_loaded_answers_as_what_was_saved(kind, fitted, catalog, requests, tmp_path):
     towers = fitted.towers
-    some = np.arange(len(catalogue)) < 250
-    old = part(catalogue, some)
+    some = np.arange(len(catalog)) < 250
+    old = part(catalog, some)
     prerank = Prerank(towers, ItemIndex.build(old.item_id, towers.item_vectors(old), kind), (1.0, 0.0), "schema-1")
-    assert prerank.add_items(catalogue) == 50
+    assert prerank.add_items(catalog) == 50
     prerank.save(tmp_path / "prerank")
     assert sorted(p.name for p in (tmp_path / "prerank").iterdir()) == [
         "items.faiss", "prerank.json", "prerank.safetensors",
     ]  # fmt: skip
     loaded = Prerank.load(tmp_path / "prerank", "schema-1")
-    assert loaded.index.kind == kind and len(loaded.index) == len(catalogue) and loaded.task_weights == (1.0, 0.0)
+    assert loaded.index.kind == kind and len(loaded.index) == len(catalog) and loaded.task_weights == (1.0, 0.0)
     assert loaded.towers.config == towers.config
     rebuilt = Prerank(towers, prerank.index.merged(), (1.0, 0.0))
     for n, seen in ((40, None), (5, requests.sequences)):
@@ -85,18 +85,18 @@ def test_damage_is_named(name, damage, prerank, tmp_path):
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :])
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
-    want = FileNotFoundError if (name, damage) == ("prerank.json", "missing") else ArtefactError
+    want = FileNotFoundError if (name, damage) == ("prerank.json", "missing") else ArtifactError
     with pytest.raises(want, match=name.replace(".", r"\.")):
         Prerank.load(folder)
 
 
 @pytest.mark.parametrize("name", ["items.faiss", "prerank.safetensors"])
-def test_files_of_two_saves_are_not_mixed(name, prerank, catalogue, tmp_path):
+def test_files_of_two_saves_are_not_mixed(name, prerank, catalog, tmp_path):
     folder = prerank.save(tmp_path / "one")
-    prerank.rebuild(part(catalogue, np.arange(len(catalogue)) % 2 == 0))
+    prerank.rebuild(part(catalog, np.arange(len(catalog)) % 2 == 0))
     other = prerank.save(tmp_path / "two")
     shutil.copy(other / name, folder / name)
-    with pytest.raises(ArtefactError, match=f"{name}.*of another save"):
+    with pytest.raises(ArtifactError, match=f"{name}.*of another save"):
         Prerank.load(folder)
 
 
@@ -113,17 +113,17 @@ def test_a_changed_record_is_noticed(prerank, tmp_path):
     text = (folder / "prerank.json").read_text()
     assert '"temperature": 0.1' in text
     (folder / "prerank.json").write_text(text.replace('"temperature": 0.1', '"temperature": 0.2'))
-    with pytest.raises(ArtefactError, match=r"prerank\.json was changed after it was saved"):
+    with pytest.raises(ArtifactError, match=r"prerank\.json was changed after it was saved"):
         Prerank.load(folder)
 
 
-def test_another_schema_and_another_format_are_refused(prerank, fitted, catalogue, tmp_path):
+def test_another_schema_and_another_format_are_refused(prerank, fitted, catalog, tmp_path):
     folder = prerank.save(tmp_path / "prerank")
     with pytest.raises(SchemaError, match="made for schema 'schema-1'; in use is 'schema-2'"):
         Prerank.load(folder, "schema-2")
     assert Prerank.load(folder).schema_hash == "schema-1"
     with pytest.raises(SchemaError, match="other has schema 'schema-2'"):
-        prerank.swap(Prerank.build(fitted, catalogue, "schema-2"))
+        prerank.swap(Prerank.build(fitted, catalog, "schema-2"))
     record = json.loads((folder / "prerank.json").read_text())
     for change, message in (
         ({"format_version": 99}, "version 99"),
@@ -133,16 +133,16 @@ def test_another_schema_and_another_format_are_refused(prerank, fitted, catalogu
         ({"sha256": {}}, "does not fit"),
     ):
         write(folder, {**record, **change})
-        with pytest.raises(ArtefactError, match=message):
+        with pytest.raises(ArtifactError, match=message):
             Prerank.load(folder)
     with pytest.raises(FileNotFoundError, match="want a directory that"):
         Prerank.load(tmp_path / "nowhere")
 
 
-def test_a_save_that_fails_leaves_the_old_one(prerank, catalogue, requests, tmp_path, monkeypatch):
+def test_a_save_that_fails_leaves_the_old_one(prerank, catalog, requests, tmp_path, monkeypatch):
     folder = prerank.save(tmp_path / "prerank")
     want = prerank.candidates(requests, 10)
-    prerank.rebuild(part(catalogue, np.arange(len(catalogue)) % 2 == 0))
+    prerank.rebuild(part(catalog, np.arange(len(catalog)) % 2 == 0))
 
     def full(*_):
         raise OSError("no space left")
@@ -154,20 +154,20 @@ def test_a_save_that_fails_leaves_the_old_one(prerank, catalogue, requests, tmp_
     assert Prerank.load(folder).candidates(requests, 10).tobytes() == want.tobytes()
 
 
-def test_new_items_are_retrievable_without_a_rebuild(fitted, catalogue, requests):
-    some = np.arange(len(catalogue)) % 3 > 0
-    whole = Prerank.build(fitted, catalogue)
-    prerank = Prerank.build(fitted, part(catalogue, some))
+def test_new_items_are_retrievable_without_a_rebuild(fitted, catalog, requests):
+    some = np.arange(len(catalog)) % 3 > 0
+    whole = Prerank.build(fitted, catalog)
+    prerank = Prerank.build(fitted, part(catalog, some))
     assert prerank.version == 1
-    assert prerank.add_items(catalogue) == int((~some).sum())
-    assert prerank.version == 2 and prerank.add_items(catalogue) == 0 and prerank.version == 2
+    assert prerank.add_items(catalog) == int((~some).sum())
+    assert prerank.version == 2 and prerank.add_items(catalog) == 0 and prerank.version == 2
     assert np.array_equal(prerank.candidates(requests, 50), whole.candidates(requests, 50))
 
 
-def test_queries_go_on_through_rebuilds_and_swaps_and_never_see_a_mixture(world, fitted, catalogue, requests):
+def test_queries_go_on_through_rebuilds_and_swaps_and_never_see_a_mixture(world, fitted, catalog, requests):
     """Even versions hold even items, odd versions odd ones; every answer must be one version's, whole."""
-    even = part(catalogue, np.arange(len(catalogue)) % 2 == 0)
-    odd = part(catalogue, np.arange(len(catalogue)) % 2 == 1)
+    even = part(catalog, np.arange(len(catalog)) % 2 == 0)
+    odd = part(catalog, np.arange(len(catalog)) % 2 == 1)
     other_towers = fit(world.batches(500, seed=1), (1.0, 0.0), replace(CONFIG, seed=5))
     one, two = Prerank.build(fitted, even), Prerank.build(other_towers, odd)
     answers = {one.candidates(requests, 30).tobytes(), two.candidates(requests, 30).tobytes()}
@@ -218,15 +218,15 @@ class Interrupted:
         return getattr(self.requests, name)
 
 
-def test_a_query_keeps_to_the_pair_that_it_began_with(world, fitted, catalogue, requests):
+def test_a_query_keeps_to_the_pair_that_it_began_with(world, fitted, catalog, requests):
     other = fit(world.batches(500, seed=1), (1.0, 0.0), replace(CONFIG, seed=5))
-    served, later = Prerank.build(fitted, catalogue), Prerank.build(other, part(catalogue, slice(0, 100)))
+    served, later = Prerank.build(fitted, catalog), Prerank.build(other, part(catalog, slice(0, 100)))
     old, new = served.candidates(requests, 30), later.candidates(requests, 30)
     assert served.candidates(Interrupted(requests, lambda: served.swap(later)), 30).tobytes() == old.tobytes()
     assert served.version > 1 and served.candidates(requests, 30).tobytes() == new.tobytes()
 
 
-def test_items_added_by_many_threads_are_all_there(fitted, catalogue, monkeypatch):
+def test_items_added_by_many_threads_are_all_there(fitted, catalog, monkeypatch):
     quick = TwoTower.item_vectors
 
     def slow(self, items):
@@ -234,14 +234,14 @@ def test_items_added_by_many_threads_are_all_there(fitted, catalogue, monkeypatc
         return quick(self, items)
 
     monkeypatch.setattr(TwoTower, "item_vectors", slow)
-    prerank = Prerank.build(fitted, part(catalogue, np.arange(len(catalogue)) < 20))
-    parts = [part(catalogue, np.arange(len(catalogue)) % 8 == k) for k in range(8)]
+    prerank = Prerank.build(fitted, part(catalog, np.arange(len(catalog)) < 20))
+    parts = [part(catalog, np.arange(len(catalog)) % 8 == k) for k in range(8)]
     threads = [threading.Thread(target=prerank.add_items, args=(one,)) for one in parts]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
-    assert len(prerank.index) == len(catalogue) and prerank.index.has(catalogue.item_id).all()
+    assert len(prerank.index) == len(catalog) and prerank.index.has(catalog.item_id).all()
 
 
 def test_towers_and_index_must_fit(fitted):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.prerank import Catalogue, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
 from pygrade.prerank.batches import ItemCounts, positives, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
@@ -24,7 +24,7 @@ def parameters(towers: TwoTower) -> bytes:
 
 
 def retrieval(world, fitted, train, n=20, seed=77):
-    prerank = Prerank.build(fitted, Catalogue.from_batches(train))
+    prerank = Prerank.build(fitted, Catalog.from_batches(train))
     return evaluate(prerank, world.batches(600, seed), Popularity.fit(train, WEIGHTS), n)
 
 
@@ -90,8 +90,8 @@ def test_same_arguments_same_towers_and_the_global_generator_is_left_alone():
 
 def test_items_without_a_positive_are_placed_by_their_features(learned):
     world, train, fitted = learned
-    catalogue = Catalogue.from_batches(train)
-    moved = Catalogue(catalogue.item_id + 1_000_000, catalogue.dense, catalogue.ids)  # the same items under new ids
+    catalog = Catalog.from_batches(train)
+    moved = Catalog(catalog.item_id + 1_000_000, catalog.dense, catalog.ids)  # the same items under new ids
     prerank = Prerank.build(fitted, moved)
     batch = next(world.batches(64, seed=9)())
     found = prerank.candidates(batch, 20) - 1_000_000
@@ -131,22 +131,22 @@ def test_the_loss_is_its_formula(max_items):
         }
         logits[r] = float(users[r] @ items[r])
         top = max(logits.values())
-        normaliser = top + np.log(sum(np.exp(value - top) for value in logits.values()))
-        total += float(pairs.weight[r]) * (normaliser - logits[r])
+        normalizer = top + np.log(sum(np.exp(value - top) for value in logits.values()))
+        total += float(pairs.weight[r]) * (normalizer - logits[r])
     assert_close(loss, torch.tensor(total / float(pairs.weight.sum()), dtype=torch.float64))
 
 
 def test_the_correction_recovers_the_true_odds_of_a_popular_item():
-    """Users without taste, 40 items, one liked in half of all requests: exp(s) must give its share of the catalogue."""
+    """Users without taste, 40 items, one liked in half of all requests: exp(s) must give its share of the catalog."""
     world = World(users=50, items=40, popularity=0.0)
     world.taste[:] = 0.0
     world.taste[:, 7] = np.log(39.0)
     train = world.batches(4000, seed=4)
     config = replace(SMALL, batch_size=64, epochs=6, dropout=0.0, id_dropout=0.0, weight_decay=0.0)
     towers = fit(train, WEIGHTS, config).towers
-    catalogue = Catalogue.from_batches(train)
+    catalog = Catalog.from_batches(train)
     users = towers.user_vectors(next(world.batches(64, seed=5)()))
-    chance = torch.softmax(torch.from_numpy(users @ towers.item_vectors(catalogue).T), 1)[:, 7]
+    chance = torch.softmax(torch.from_numpy(users @ towers.item_vectors(catalog).T), 1)[:, 7]
     assert 0.4 < float(chance.mean()) < 0.6  # uncorrected in-batch negatives would make it 1 of 40
 
 
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_rows():
         tracemalloc.start()
         fitted = fit(world.batches(requests, seed=1), WEIGHTS, config)
         evaluate(
-            Prerank.build(fitted, Catalogue.from_batches(world.batches(requests, seed=1))),
+            Prerank.build(fitted, Catalog.from_batches(world.batches(requests, seed=1))),
             world.batches(requests, seed=2),
             Popularity.fit(world.batches(requests, seed=1), WEIGHTS),
             max_requests=200,
@@ -232,7 +232,7 @@ def test_unknown_features_ids_and_constants_do_no_harm():
     gone = fitted.towers.user_vectors(replace(batch, request_ids=np.zeros_like(batch.request_ids)))
     beyond = fitted.towers.user_vectors(replace(batch, request_ids=np.full_like(batch.request_ids, 99)))
     assert gone.tobytes() == beyond.tobytes()
-    index = ItemIndex.build(world.item_id[:3], fitted.towers.item_vectors(Catalogue.from_batches(holes))[:3])
+    index = ItemIndex.build(world.item_id[:3], fitted.towers.item_vectors(Catalog.from_batches(holes))[:3])
     assert index.search(fitted.towers.user_vectors(batch), 3)[0].min() >= 0
 
 
@@ -267,7 +267,7 @@ def test_wrong_shapes_and_settings_are_named(learned):
     with pytest.raises(ValueError, match=r"sequences has shape \(64, 3\); want \(64, 8\)"):
         fitted.towers.user_vectors(replace(batch, sequences=batch.sequences[:, :3]))
     with pytest.raises(ValueError, match=r"item_dense has shape .* want \(2, 6\)"):
-        fitted.towers.item_vectors(Catalogue(np.arange(2), np.zeros((2, 5), np.float32), np.zeros((2, 1), np.int64)))
+        fitted.towers.item_vectors(Catalog(np.arange(2), np.zeros((2, 5), np.float32), np.zeros((2, 1), np.int64)))
     with pytest.raises(ValueError, match="validation batches hold no positive"):
         fit(world.batches(100, 1), WEIGHTS, SMALL, lambda: iter(()))
     for name, value in (("width", 1), ("temperature", 0.0), ("dropout", 1.0), ("index", "tree"), ("patience", 0)):
@@ -282,7 +282,7 @@ def test_only_the_most_frequent_items_have_embeddings_of_their_own():
     towers = fit(train, WEIGHTS, replace(SMALL, epochs=1, max_items=10)).towers
     assert towers.inputs.item_id.tolist() == sorted(popular.item_id[:10].tolist())
     assert towers.item_table.num_embeddings == 11
-    assert np.isfinite(towers.item_vectors(Catalogue.from_batches(train))).all()
+    assert np.isfinite(towers.item_vectors(Catalog.from_batches(train))).all()
     with pytest.raises(ValueError, match="max_items is 0"):
         replace(SMALL, max_items=0)
 

@@ -31,7 +31,7 @@ PYGRADE_API void dirichlet_sample(std::span<const float> concentration, const Di
                                   std::span<float> log_prob, bool validate = true, int num_threads = 1);
 
 // log p(w_bg | α_b) → log_prob[B, G]. weight_floor > 0: log-weights are first clamped to log(weight_floor) and
-// renormalised. digamma_shift[B, T], unless empty, gets what the backward pass needs of the concentration.
+// renormalized. digamma_shift[B, T], unless empty, gets what the backward pass needs of the concentration.
 PYGRADE_API void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
                                     const DirichletShape& shape, double weight_floor, std::span<float> log_prob,
                                     bool validate = true, int num_threads = 1, std::span<double> digamma_shift = {});

@@ -18,13 +18,13 @@
 namespace pygrade {
 
 // A policy file is damaged, of another format version, or does not fit the other one. The message names file and fault.
-class PYGRADE_API ArtefactError : public std::runtime_error {
+class PYGRADE_API ArtifactError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
 // There is no such file.
-class PYGRADE_API ArtefactMissing : public ArtefactError {
-  using ArtefactError::ArtefactError;
+class PYGRADE_API ArtifactMissing : public ArtifactError {
+  using ArtifactError::ArtifactError;
 };
 
 // Immutable: any number of threads may use one at once. Its tasks are at most 64.

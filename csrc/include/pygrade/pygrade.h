@@ -31,7 +31,7 @@ enum {
   PYGRADE_OK = 0,
   PYGRADE_INVALID_ARGUMENT = 1, /* a pointer, size or value; nothing was done */
   PYGRADE_NOT_FOUND = 2,        /* there is no policy at the path */
-  PYGRADE_BAD_ARTEFACT = 3,     /* the policy is damaged, of another format version, or of another schema */
+  PYGRADE_BAD_ARTIFACT = 3,     /* the policy is damaged, of another format version, or of another schema */
   PYGRADE_OUT_OF_MEMORY = 4,
   PYGRADE_INTERNAL = 5,
   PYGRADE_BUFFER_TOO_SMALL = 6 /* the text does not fit; its length was written, nothing else */

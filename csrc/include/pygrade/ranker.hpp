@@ -74,7 +74,7 @@ struct RankerCounters {
 class PYGRADE_API Ranker {
  public:
   explicit Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options = {});
-  // A policy directory; ArtefactError where it is damaged or absent.
+  // A policy directory; ArtifactError where it is damaged or absent.
   static std::unique_ptr<Ranker> load(const std::filesystem::path& directory, const RankerOptions& options = {});
   ~Ranker();
   Ranker(const Ranker&) = delete;

@@ -100,7 +100,7 @@ inline Doubles scale_of(const AdvantageTask& task, Doubles square, Doubles count
 }
 
 // Of rows [b, b + count), in double.
-void centre_with_care(const AdvantageTask& task, float* scratch, std::int64_t b, int count, Block& block) {
+void center_with_care(const AdvantageTask& task, float* scratch, std::int64_t b, int count, Block& block) {
   const std::int64_t samples = task.samples;
   const std::int64_t length = samples * task.components;
   double* values = reinterpret_cast<double*>(scratch);  // [G, 8]
@@ -132,7 +132,7 @@ void centre_with_care(const AdvantageTask& task, float* scratch, std::int64_t b,
 // The same of a block where one component in single precision is enough; else nothing is written and false comes back.
 // What the batch scales is written later.
 template <int width>
-PYGRADE_ROW_OP bool centre_quickly(const AdvantageTask& task, std::int64_t samples, std::int64_t b, int count,
+PYGRADE_ROW_OP bool center_quickly(const AdvantageTask& task, std::int64_t samples, std::int64_t b, int count,
                                    Block& block) {
   const float* rows = task.rewards + b * samples;
   Doubles square[2];
@@ -171,7 +171,7 @@ PYGRADE_ROW_OP void fetch_ahead(const AdvantageTask& task, std::int64_t samples,
 }
 
 template <int width>
-PYGRADE_ROW_OP void centre_blocks(const AdvantageTask& task, std::int64_t samples, float* scratch, std::int64_t begin,
+PYGRADE_ROW_OP void center_blocks(const AdvantageTask& task, std::int64_t samples, float* scratch, std::int64_t begin,
                                   std::int64_t end) {
   const bool quick = task.components == 1 && task.options.normalize != Normalize::component &&
                      is_moderate(task.component_weights[0]) && samples % 8 == 0 && samples <= most_quick_samples;
@@ -180,11 +180,11 @@ PYGRADE_ROW_OP void centre_blocks(const AdvantageTask& task, std::int64_t sample
     const std::int64_t b = i * block_rows;
     const int count = rows_of(task, i);
     if (quick) fetch_ahead(task, samples, i);
-    block.quick = quick && centre_quickly<width>(task, samples, b, count, block);
+    block.quick = quick && center_quickly<width>(task, samples, b, count, block);
     if (block.quick) continue;
     block.square = block.count = 0.0;
     for (int first = 0; first < count; first += row_lanes)
-      centre_with_care(task, scratch, b + first, count - first < row_lanes ? count - first : row_lanes, block);
+      center_with_care(task, scratch, b + first, count - first < row_lanes ? count - first : row_lanes, block);
   }
 }
 
@@ -232,9 +232,9 @@ PYGRADE_ROW_OP void by_width(std::int64_t samples, Work work) {
     work(Width<narrowest>{}, samples);
 }
 
-void centre(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end) {
+void center(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end) {
   by_width(task.samples, [&](auto width, std::int64_t samples) __attribute__((always_inline)) {
-    centre_blocks<decltype(width)::value>(task, samples, scratch, begin, end);
+    center_blocks<decltype(width)::value>(task, samples, scratch, begin, end);
   });
 }
 
@@ -246,6 +246,6 @@ void scale(const AdvantageTask& task, double factor, std::int64_t begin, std::in
 
 }  // namespace
 
-const AdvantageKernels advantage_kernels{&centre, &scale};
+const AdvantageKernels advantage_kernels{&center, &scale};
 
 }  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

@@ -44,7 +44,7 @@ PYGRADE_ROW_OP Part weight_of(Part log_weight, Part least) {
   return exp64(lowered(raised(log_weight, least), fill_part(700.0)));
 }
 
-// log Σ_t exp(log_weight raised to the floor) of `count` ≤ part_lanes samples: minus this they are normalised again.
+// log Σ_t exp(log_weight raised to the floor) of `count` ≤ part_lanes samples: minus this they are normalized again.
 PYGRADE_ROW_OP Part log_totals(const float* log_weights, int count, std::int64_t tasks, double log_floor) {
   const Part least = fill_part(log_floor < -700.0 ? -700.0 : log_floor);
   Part sum[part_lanes];

@@ -12,7 +12,7 @@ struct Sums {
 };
 
 // Pairs of candidate `one` with those in [first, last). The loss of a pair is w log(1 + exp(-margin)), the margin in
-// favour of the greater gain.
+// favor of the greater gain.
 inline void add_pairs_of(const LambdaRow& row, std::int64_t one, std::int64_t first, std::int64_t last, Sums& sums) {
   const Doubles zero = fill(0.0), unit = fill(1.0);
   const Doubles score = fill(row.score[one]), gain = fill(row.gain[one]), discount = fill(row.discount[one]);

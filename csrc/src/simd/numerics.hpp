@@ -2,7 +2,7 @@
 //
 // Everything here is scalar, branch-free and made of correctly rounded operations only (add, multiply, fused
 // multiply-add, divide, square root, integer and bit operations), so that every instruction set rounds alike and the
-// compiler can vectorise a loop over any of it. Where two operations are fused is written out (fma), never left to the
+// compiler can vectorize a loop over any of it. Where two operations are fused is written out (fma), never left to the
 // compiler (-ffp-contract=off). Internal linkage keeps each instruction set's copy its own.
 #pragma once
 

@@ -121,7 +121,7 @@ __attribute__((noinline)) void sort_some(Keyed all, Keyed spare, std::int64_t co
     x[r] = select(first_lanes(count - r * lanes), known, bits_or(behind, shift_left(position, 8)));
   }
   sort_network(x);
-  Ints nearest = select(first_lanes(lanes - 1), bits_xor(x[R - 1], next_lanes(x[0])), behind);  // of neighbours
+  Ints nearest = select(first_lanes(lanes - 1), bits_xor(x[R - 1], next_lanes(x[0])), behind);  // of neighbors
   for (int r = 0; r + 1 < R; ++r) nearest = min(nearest, bits_xor(x[r], x[r + 1]));
   const bool alike = greater(broadcast(0x100), nearest) != 0;
   alignas(64) std::int32_t sorted[R * lanes];

@@ -1,7 +1,7 @@
 // Compiled once per instruction set; see ../isa.hpp for what may stand here.
 //
 // Multiplications and additions stay apart in the large loops (no fma) and every sum has one fixed order, so that these
-// vectorise on each instruction set, SSE2 included, and give the same bits on all.
+// vectorize on each instruction set, SSE2 included, and give the same bits on all.
 #include "../policy.hpp"
 
 #include "numerics.hpp"

@@ -83,8 +83,8 @@ PYGRADE_ROW_OP void sum_squares(const float* rows, std::int64_t samples, int cou
     const Doubles sum = row_sums(sums + h * 64), mean = sum * share;
     square[h] = row_sums(squares + h * 64) - sum * mean;
     const Doubles exact = load(pivots + h * row_lanes) + mean;
-    store(block.centre + h * row_lanes, exact);
-    store(block.rest + h * row_lanes, exact - load(block.centre + h * row_lanes));
+    store(block.center + h * row_lanes, exact);
+    store(block.rest + h * row_lanes, exact - load(block.center + h * row_lanes));
   }
 }
 
@@ -123,9 +123,9 @@ PYGRADE_ROW_OP void quick_deviations(const Block& block, const float* rows, std:
   const Wide<width> none{}, high = clip - none, low = -clip - none;
   for (int l = 0; l < count; ++l) {
     const float* row = rows + l * samples;
-    const Wide<width> centre = block.centre[l] - none, rest = block.rest[l] - none, by = factor[l] - none;
+    const Wide<width> center = block.center[l] - none, rest = block.rest[l] - none, by = factor[l] - none;
     for (std::int64_t g = 0; g < samples; g += width) {
-      const Wide<width> x = ((wide_at<width>(row + g) - centre) - rest) * by;
+      const Wide<width> x = ((wide_at<width>(row + g) - center) - rest) * by;
       const Wide<width> capped = x > high ? high : x;
       put_wide<width>(capped < low ? low : capped, out + l * samples + g);
     }

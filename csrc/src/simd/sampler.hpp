@@ -190,7 +190,7 @@ inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) 
 
 // Log-gamma variates → log-weights and weights, by log-sum-exp around the largest: its own term is left out of the sum,
 // so that the log-weight of a dominant task keeps its relative accuracy.
-inline void normalise(Block& b, std::int64_t tasks, int padded, int first) {
+inline void normalize(Block& b, std::int64_t tasks, int padded, int first) {
   alignas(64) float most[lane_count], ties[lane_count], total[lane_count], log_total[lane_count];
   alignas(64) float rest[max_tasks][lane_count];
   for (int l = 0; l < lane_count; ++l) {
@@ -318,7 +318,7 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
     for (int first = 0; first < draws; first += lane_count) {
       const int count = draws - first < lane_count ? draws - first : lane_count;
       const std::int64_t out = start + first;
-      normalise(b, tasks, padded, first);
+      normalize(b, tasks, padded, first);
       if (task.weights != nullptr) from_lanes(b.weight + first, block, tasks, count, task.weights + out * tasks);
       if (task.log_weights != nullptr)
         from_lanes(b.variate + first, block, tasks, count, task.log_weights + out * tasks);

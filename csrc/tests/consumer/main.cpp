@@ -20,7 +20,7 @@ int main() {
   try {  // exceptions of the library are caught by their type, also across a shared one
     pygrade::Ranker::load("no-such-directory");
     return 2;
-  } catch (const pygrade::ArtefactMissing& error) {
+  } catch (const pygrade::ArtifactMissing& error) {
     std::printf("as expected: %s\n", error.what());
   }
   return 0;

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pygrade.checkpoint import ArtefactError, read_json, to_json
+from pygrade.checkpoint import ArtifactError, read_json, to_json
 from pygrade.files import atomic_directory
 
 FORMAT, FORMAT_VERSION = "pygrade.Pipeline", 1
@@ -20,8 +20,8 @@ PARTS = ("features", "prerank", "mtl", "policy")
 
 
 @dataclass(frozen=True)
-class Artefact:
-    """An artefact on disk whose files are what its manifest says."""
+class Artifact:
+    """An artifact on disk whose files are what its manifest says."""
 
     path: Path
     version: str
@@ -32,8 +32,8 @@ class Artefact:
         return self.path / name
 
 
-def write_artefact(path: Path, parts: Mapping[str, Path], schema_hash: str, record: Mapping[str, Any]) -> Artefact:
-    """Copies the directories of the parts into one that appears whole; it replaces an earlier artefact there."""
+def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, record: Mapping[str, Any]) -> Artifact:
+    """Copies the directories of the parts into one that appears whole; it replaces an earlier artifact there."""
     if set(parts) != set(PARTS):
         raise ValueError(f"parts are {', '.join(sorted(parts))}; want {', '.join(PARTS)}")
     with atomic_directory(path) as partial:
@@ -43,43 +43,43 @@ def write_artefact(path: Path, parts: Mapping[str, Path], schema_hash: str, reco
         version = hashlib.sha256(to_json(content)).hexdigest()[:12]
         head = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": version}
         (partial / "manifest.json").write_bytes(to_json(head | content))
-    return Artefact(path, version, schema_hash, dict(record))
+    return Artifact(path, version, schema_hash, dict(record))
 
 
-def open_artefact(path: str | Path) -> Artefact:
-    """FileNotFoundError where there is none; `ArtefactError` naming the file that is missing, damaged or of another
-    artefact.
+def open_artifact(path: str | Path) -> Artifact:
+    """FileNotFoundError where there is none; `ArtifactError` naming the file that is missing, damaged or of another
+    artifact.
     """
     folder = Path(path)
     file = folder / "manifest.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist; want an artefact that pygrade pipeline published")
+        raise FileNotFoundError(f"{file} does not exist; want an artifact that pygrade pipeline published")
     try:
         content = read_json(file)
     except ValueError as error:
-        raise ArtefactError(str(error)) from error
+        raise ArtifactError(str(error)) from error
     if content.get("format") != FORMAT or content.get("format_version") != FORMAT_VERSION:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{file} is {content.get('format')!r} version {content.get('format_version')!r}; "
             f"this pygrade reads {FORMAT} version {FORMAT_VERSION}"
         )
     stated = content.get("files")
     if not isinstance(stated, dict) or not all(isinstance(content.get(k), str) for k in ("version", "schema_hash")):
-        raise ArtefactError(f"{file} lacks files, version or schema_hash")
+        raise ArtifactError(f"{file} lacks files, version or schema_hash")
     own = {name: value for name, value in content.items() if name not in ("format", "format_version", "version")}
     if hashlib.sha256(to_json(own)).hexdigest()[:12] != content["version"]:
-        raise ArtefactError(f"{file} is not what was written: its content does not give version {content['version']}")
+        raise ArtifactError(f"{file} is not what was written: its content does not give version {content['version']}")
     found = _hashes(folder)
     for name, sha256 in stated.items():
         if name not in found:
-            raise ArtefactError(f"{folder / name} is missing; {file.name} names it")
+            raise ArtifactError(f"{folder / name} is missing; {file.name} names it")
         if found[name] != sha256:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{folder / name} has sha256 {found[name][:12]}; {file.name} says {sha256[:12]} (damaged, or a part of "
-                "another artefact)"
+                "another artifact)"
             )
     record = {name: value for name, value in own.items() if name not in ("files", "schema_hash")}
-    return Artefact(folder, content["version"], content["schema_hash"], record)
+    return Artifact(folder, content["version"], content["schema_hash"], record)
 
 
 def _hashes(folder: Path) -> dict[str, str]:

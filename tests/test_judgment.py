@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.judgement import choose_policy, policy_estimates
+from pygrade.judgment import choose_policy, policy_estimates
 from pygrade.policy import FusionPolicy, PolicyConfig
 from tests.learning import TASKS, tiny_logs
 

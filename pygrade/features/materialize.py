@@ -23,7 +23,7 @@ _OF_CHUNK = ("request_id", "user_id", "timestamp", "offsets", "item_id", "positi
 _OF_RAW = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 
 
-def materialise(
+def materialize(
     event_log: RawEvents,
     schema: FeatureSchema,
     out: str | Path,
@@ -35,7 +35,7 @@ def materialise(
     """Writes the features of every request of the log to the directory ``out`` and opens it.
 
     A request sees the events whose ``event_time`` is strictly before its ``timestamp``, and nothing else of the log.
-    Requests with window[0] ≤ timestamp < window[1] (default: all) fit normalisation and vocabularies; earlier ones
+    Requests with window[0] ≤ timestamp < window[1] (default: all) fit normalization and vocabularies; earlier ones
     count in histories too. The log is read once, ``rows`` at a time; in memory are one chunk, the feedback
     that is still to come at its end, and a record per key. ``out`` becomes visible when it is complete.
 
@@ -139,7 +139,7 @@ def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[st
 
 
 class FeatureSet:
-    """Materialised features in a directory: schema, what was fitted, the final state, and requests in order of time."""
+    """Materialized features in a directory: schema, what was fitted, the final state, and requests in order of time."""
 
     def __init__(self, path: Path, schema: FeatureSchema, fitted: Fitted, index: dict[str, Any]) -> None:
         self.path = path
@@ -152,7 +152,7 @@ class FeatureSet:
 
     @classmethod
     def open(cls, path: str | Path) -> "FeatureSet":
-        """Opens what `materialise` wrote. `SchemaError` where it is damaged or mixed; FileNotFoundError."""
+        """Opens what `materialize` wrote. `SchemaError` where it is damaged or mixed; FileNotFoundError."""
         path = Path(path)
         if not (path / "index.json").is_file():
             raise FileNotFoundError(f"{path} is no feature set: it has no index.json")

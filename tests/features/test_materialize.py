@@ -1,4 +1,4 @@
-"""Materialised features against histories counted by hand, and what makes them the same however they are read."""
+"""Materialized features against histories counted by hand, and what makes them the same however they are read."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from pygrade.features import (
     SchemaError,
     State,
     default_schema,
-    materialise,
+    materialize,
     state_before,
 )
 from pygrade.features.chunks import feedback_of
@@ -44,7 +44,7 @@ def log():
 
 @pytest.fixture(scope="module")
 def features(log, tmp_path_factory):
-    return materialise(log, default_schema(log), tmp_path_factory.mktemp("features") / "set")
+    return materialize(log, default_schema(log), tmp_path_factory.mktemp("features") / "set")
 
 
 def seen_before(log, row):
@@ -139,7 +139,7 @@ def test_attributes_and_vocabularies(log, features):
 
 
 def test_chunks_do_not_matter(log, features, tmp_path):
-    again = materialise(log, features.schema, tmp_path / "again", rows=40)
+    again = materialize(log, features.schema, tmp_path / "again", rows=40)
     a, b = whole(features), whole(again)
     for name in ARRAYS:
         assert same_bits(getattr(a, name), getattr(b, name)), name
@@ -191,16 +191,16 @@ def test_the_summary_says_what_is_known_and_what_tells_nothing(log, features, tm
         log, events=log.events.with_columns(pl.lit(0.5).alias("c_battery"), pl.lit(None, pl.String).alias("c_device"))
     )
     said = []
-    materialise(dull, features.schema, tmp_path / "dull", log=said.append)
+    materialize(dull, features.schema, tmp_path / "dull", log=said.append)
     (never,) = [line for line in said if "never known" in line]
     (one,) = [line for line in said if "of one value" in line]
     assert "c_device" in never and "c_battery" in one and "user_count" not in never + one
 
 
-def test_only_the_window_is_learnt_from(log, features, tmp_path):
+def test_only_the_window_is_learned_from(log, features, tmp_path):
     times = whole(features).timestamp
     window = (int(times[60]), int(times[200]))
-    inside = materialise(log, features.schema, tmp_path / "inside", window)
+    inside = materialize(log, features.schema, tmp_path / "inside", window)
     part = next(inside.batches(*window, requests=10**9))
     assert len(part) == ((times >= window[0]) & (times < window[1])).sum()
     for name in ("request_dense", "item_dense", "cross_dense"):
@@ -210,7 +210,7 @@ def test_only_the_window_is_learnt_from(log, features, tmp_path):
         np.testing.assert_allclose(inside.fitted.std[name], np.where(spread > 1e-6, spread, 1.0), rtol=1e-6)
     seen = np.unique(part.item_id, return_counts=True)
     assert inside.fitted.vocabularies["item_id"].tolist() == seen[0][seen[1] >= 2].tolist()
-    # what comes later, changed, changes nothing of what was learnt
+    # what comes later, changed, changes nothing of what was learned
     last = int(log.events["timestamp"].max())
     later = pl.col("timestamp") >= window[1]
     changed = dataclasses.replace(
@@ -221,14 +221,14 @@ def test_only_the_window_is_learnt_from(log, features, tmp_path):
         ),
     )
     assert window[1] < last
-    other = materialise(changed, features.schema, tmp_path / "changed", window)
+    other = materialize(changed, features.schema, tmp_path / "changed", window)
     for group in ("mean", "std", "vocabularies"):
         for name, values in getattr(inside.fitted, group).items():
             assert same_bits(values, getattr(other.fitted, group)[name]), (group, name)
 
 
 def test_batches_partition_the_requests(log, features, tmp_path):
-    small = materialise(log, features.schema, tmp_path / "small", rows=40)
+    small = materialize(log, features.schema, tmp_path / "small", rows=40)
     everything = whole(features)
     ordered = list(small.batches(requests=32))
     assert [len(b) for b in ordered] == [32] * 9 + [12]
@@ -242,7 +242,7 @@ def test_batches_partition_the_requests(log, features, tmp_path):
     assert small.num_requests == 300 and small.num_rows == len(log.events)
 
 
-def test_model_inputs_are_finite_and_normalised(features):
+def test_model_inputs_are_finite_and_normalized(features):
     dense, ids = whole(features).model_inputs()
     names = features.schema.request_features + features.schema.item_features + features.schema.cross_features
     assert dense.shape[1] == len(names) and dense.dtype == np.float32 and ids.dtype == np.int64
@@ -289,9 +289,9 @@ def test_errors_name_what_does_not_fit(log, features, tmp_path):
     ]
     for bad, message in cases:
         with pytest.raises(SchemaError, match=message):
-            materialise(bad, schema, out)
+            materialize(bad, schema, out)
     with pytest.raises(SchemaError, match="no request of the log lies in the training window"):
-        materialise(log, schema, out, (0, 1))
+        materialize(log, schema, out, (0, 1))
     assert list(tmp_path.iterdir()) == []  # nothing half done
 
 
@@ -353,7 +353,7 @@ def test_a_schema_of_ones_own(log, tmp_path):
         "users.level": "int", "users.city": "str", "items.brand": "str", "items.tags": "list[str]",
         "items.price": "float",
     }  # fmt: skip
-    batch = whole(materialise(log, schema, tmp_path / "own", rows=100))
+    batch = whole(materialize(log, schema, tmp_path / "own", rows=100))
     assert batch.sequences.shape == (300, 8)
     level = dict(zip(log.users()["user_id"], log.users()["level"], strict=True))
     tag = {row["item_id"]: row["tags"][0] if row["tags"] else None for row in log.items().rows(named=True)}
@@ -420,7 +420,7 @@ def test_damage_is_named(log, features, tmp_path):
     path = tmp_path / "set"
 
     def fresh():
-        return materialise(log, features.schema, path)
+        return materialize(log, features.schema, path)
 
     fresh()
     (path / "fitted.safetensors").write_bytes((path / "fitted.safetensors").read_bytes()[:100])
@@ -436,7 +436,7 @@ def test_damage_is_named(log, features, tmp_path):
     with pytest.raises(SchemaError, match="the parts are of"):
         FeatureSet.open(path)
     fresh()
-    materialise(log, other, tmp_path / "other")
+    materialize(log, other, tmp_path / "other")
     (tmp_path / "other" / "state.safetensors").rename(path / "state.safetensors")
     with pytest.raises(SchemaError, match=r"state.safetensors is of schema \w+; want"):
         FeatureSet.open(path).state()

@@ -14,7 +14,7 @@
 
 namespace pygrade::tests {
 
-struct Artefact {
+struct Artifact {
   std::vector<std::string> tasks = {"click", "cart", "order"};
   std::vector<std::string> features = {"hour", "intent"};
   std::vector<int> hidden = {8, 5};
@@ -32,7 +32,7 @@ struct Artefact {
   };
   std::map<std::string, Tensor> tensors;  // `draw` fills it
 
-  Artefact& draw() {
+  Artifact& draw() {
     std::mt19937 random(seed);
     const int count = static_cast<int>(tasks.size());
     int size = static_cast<int>(features.size()) + (prediction_features ? 2 * count : 0);
