@@ -50,11 +50,11 @@ ORDER = (
     "logs_parquet", "logs",
     "stores.errors", "stores.record", "stores.store", "stores.memory", "stores.lmdb_file", "stores.lmdb",
     "stores.redis", "stores",
-    "data.tables", "data.spool", "data.event_log", "data.event_writer", "data.history",
-    "data.columnar", "data.kuairand_files", "data.kuairand_requests", "data.kuairand_events", "data.recflow",
+    "data.tables", "data.spool", "data.event_log", "data.event_writer",
+    "data.columnar", "data.kuairand_files", "data.kuairand_events", "data.recflow",
     "data.ebnerd", "data.logs_events", "data.events",
     "mtl.config", "mtl.network", "mtl.stream", "mtl.timeline", "mtl.survey", "mtl.histogram", "mtl.calibration",
-    "mtl.model", "mtl.training", "mtl.metrics", "mtl.artifact", "mtl", "data.kuairand", "data",
+    "mtl.model", "mtl.training", "mtl.metrics", "mtl.artifact", "mtl", "data",
     "data.marketplace_config", "data.marketplace",
     "features.values", "features.records", "features.schema", "features.storage", "features.aggregates",
     "features.fitted", "features.batch", "features.compute", "features.chunks", "features.defaults",
@@ -77,7 +77,7 @@ CORE_USERS = ("ops", "ranker", "info")  # beside the package itself, which takes
 
 
 def module_of(path: Path) -> str:
-    """pygrade/data/kuairand.py → data.kuairand; a package is named like its folder, the root is ''."""
+    """pygrade/data/events.py → data.events; a package is named like its folder, the root is ''."""
     parts = path.relative_to(ROOT / "pygrade").with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

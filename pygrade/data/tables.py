@@ -33,19 +33,6 @@ def read_header(path: Path, delimiter: str = ",") -> list[str]:
     return names
 
 
-def read_table(
-    path: Path,
-    columns: Mapping[str, str],
-    *,
-    delimiter: str = ",",
-    check: Callable[[Path, Table, int], None] | None = None,
-    keep: Callable[[Table], NDArray[np.bool_]] | None = None,
-) -> Table:
-    """The blocks of `read_blocks` as one table; memory follows what ``keep`` lets through."""
-    blocks = read_blocks(path, columns, delimiter=delimiter, check=check, keep=keep)
-    return concat_tables([block for _, block in blocks])
-
-
 def read_blocks(
     path: Path,
     columns: Mapping[str, str],
@@ -101,11 +88,6 @@ def refuse(path: Path, line: int, column: str, values: NDArray[Any], bad: NDArra
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(f"{path}: line {line + row}, column {column!r} is {values[row]}; want {want}")
-
-
-def concat_tables(tables: list[Table]) -> Table:
-    """The rows of several tables with the same columns, one after another."""
-    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
 def _checked(path: Path, name: str, kind: str, column: Any, line: int) -> NDArray[Any]:

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.mtl import Calibration
-from pygrade.mtl.calibration import fit_calibration
+from pygrade.mtl.calibration import Calibration, fit_calibration
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.metrics import ece
 from pygrade.roc import auc
