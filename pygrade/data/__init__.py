@@ -1,1 +1,1 @@
-"""Data sets as raw events, one importer each, and the synthetic marketplace."""
+"""Data sets as raw events, one importer each."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.roc import auc, gauc
+from pygrade.metrics.roc import auc, gauc
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from pygrade._util.threads import torch_threads
 from pygrade.mtl.calibration import fit_calibration
 from pygrade.mtl.config import Columns, MtlConfig
 from pygrade.mtl.histogram import Histogram
@@ -15,7 +16,6 @@ from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window
 from pygrade.mtl.survey import Survey, survey_parts
 from pygrade.mtl.timeline import Timeline
-from pygrade.threads import torch_threads
 
 _CHUNK = 8192  # rows that are evaluated at a time
 

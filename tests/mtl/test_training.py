@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.metrics.roc import auc
 from pygrade.mtl import MtlConfig, predict
 from pygrade.mtl.network import hash_ids
-from pygrade.roc import auc
 from tests.mtl.worlds import SMALL, fit, parameters, world
 
 
