@@ -80,7 +80,6 @@ def test_options_are_the_configs_fields(capsys):
         "--stage2.group-size",
         "--policy.total-concentration",
         "--reward.prior-weight",
-        "--kuairand.min-rows",
     ):
         assert option in text
 
