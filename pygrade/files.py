@@ -86,9 +86,7 @@ def claimed(out: Path, command: str) -> Iterator[None]:
             raise ValueError(f"{out} is in use by another pygrade process; want another directory") from error
         owner = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
         if owner and owner != command:
-            raise ValueError(
-                f"{out} holds the results of pygrade {owner}; want another directory for pygrade {command}"
-            )
+            raise ValueError(f"{out} holds the results of pygrade {owner}; want another directory for {command}")
         os.pwrite(descriptor, command.encode(), 0)
         yield
     finally:

@@ -86,17 +86,18 @@ def test_two_writers_of_one_directory_both_succeed(tmp_path, monkeypatch, before
     assert names(path) == ["ours"] and names(tmp_path) == ["log"]
 
 
+def claim(out, command):
+    with files.claimed(out, command):
+        pass
+
+
 def test_a_directory_is_claimed_for_one_process_and_one_command(tmp_path):
     out = tmp_path / "run"
     with files.claimed(out, "train"), pytest.raises(ValueError, match="in use by another pygrade process"):
-        with files.claimed(out, "train"):
-            pass
-    with files.claimed(out, "train"):
-        pass
-    with pytest.raises(ValueError, match=r"holds the results of pygrade train; want another .* pygrade pipeline"):
-        with files.claimed(out, "pipeline"):
-            pass
+        claim(out, "train")
+    claim(out, "train")
+    with pytest.raises(ValueError, match="holds the results of pygrade train; want another directory for pipeline"):
+        claim(out, "pipeline")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file is a file; want a directory"):
-        with files.claimed(tmp_path / "file", "train"):
-            pass
+        claim(tmp_path / "file", "train")

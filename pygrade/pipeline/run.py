@@ -3,7 +3,6 @@
 """
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from pygrade.prerank import EligibleItems, Prerank
 from pygrade.progress import say
 from pygrade.report import write_text
 from pygrade.serve import EVIDENCE, STORE, Models, load_models
-from pygrade.stores import open_store
+from pygrade.stores import open_store, without_secret
 from pygrade.train import TrainConfig, train
 
 OnStep = Callable[[str, int], None]
@@ -200,11 +199,6 @@ def _publish(
         new.unlink(missing_ok=True)
         new.symlink_to(target)
         new.replace(link)
-
-
-def without_secret(address: str) -> str:
-    """A store's address without user and password, which whoever loads the system has to give again."""
-    return re.sub(r"^(\w+://)[^@/?]*@", r"\1", address)
 
 
 def _write_where_new(path: Path, text: str) -> None:
