@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.machine import facts
 from bench.synthetic_log import write_synthetic_log
-from pygrade.files import atomic_file
+from pygrade._util.files import atomic_file
 
 LIMIT = 1.2  # times the memory on a log of 4× the rows
 _RUN = """

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bench import resources, roofline
-from pygrade.aot_variants import VARIANTS
+from pygrade.aot.variants import VARIANTS
 from tests.kernels import sweep
 
 ROW = resources.Row("a", "_k", "sm_90", 4, 64, 0, 1024, 0, 500, 0, 2)

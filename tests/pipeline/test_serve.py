@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from pygrade import mtl
-from pygrade.artifact import PARTS, open_artifact, write_artifact
-from pygrade.checkpoint import ArtifactError
+from pygrade._util.serialization import ArtifactError
 from pygrade.data.events import EventLog
 from pygrade.pipeline import check
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
@@ -21,7 +20,8 @@ from pygrade.pipeline.run import run_pipeline
 from pygrade.pipeline.stages import locked
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
-from pygrade.serve import STEPS, Pipeline
+from pygrade.serving.artifact import PARTS, open_artifact, write_artifact
+from pygrade.serving.pipeline import STEPS, Pipeline
 from pygrade.stores import LmdbStore, StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy
