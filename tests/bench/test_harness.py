@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from bench import harness, results
-from bench.harness import NOTHING, OURS, Report, Row, Timing
+from bench.cpu import harness
+from bench.cpu.harness import NOTHING, OURS, Report, Row, Timing
+from bench.report import results
 
 
 def flat(p50: float) -> Timing:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from devtools.redis_server import RedisServer
 from pygrade import mtl
 from pygrade.artifact import PARTS, open_artifact, write_artifact
 from pygrade.checkpoint import ArtifactError
@@ -23,7 +24,7 @@ from pygrade.serve import STEPS, Pipeline
 from pygrade.stores import LmdbStore, StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy
-from tests.stores.servers import RedisServer, needs_redis
+from tests.stores.servers import needs_redis
 
 
 @pytest.fixture
