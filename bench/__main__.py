@@ -7,7 +7,7 @@
     python -m bench --device cuda                 the Triton kernels on a GPU (bench/gpu/timing.py)
     python -m bench report                        tables and pictures from the committed results
 
-A full run writes <suite>-<isa>.json and .csv to bench/results/; ``--out`` names another place. One pinned thread, or
+A full run writes <suite>-<isa>.json to bench/results/; ``--out`` names another place. One pinned thread, or
 ``--threads``. PYGRADE_ISA=avx2 (or baseline) runs another instruction set than the best.
 """
 

@@ -159,7 +159,7 @@ def test_reference_and_kernels_see_nothing_of_the_package_but_themselves():
 
 def test_tests_and_bench_share_devtools_alone():
     forbidden = {"bench": {"tests"}, "devtools": {"bench", "tests"}, "tests": {"bench"}}
-    forbidden |= dict.fromkeys(("kernels", "pygrade"), {"bench", "devtools", "tests"})
+    forbidden |= {package: {"bench", "devtools", "tests"} for package in ("kernels", "pygrade")}
     wrong = []
     for folder, outside in forbidden.items():
         for path in sorted((ROOT / folder).rglob("*.py")):

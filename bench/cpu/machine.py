@@ -1,29 +1,31 @@
-"""The conditions of a run: which processors and how many threads everyone gets, and what the run was made on."""
+"""The conditions of a run: the processors and threads that every contender gets, and the machine and versions."""
 
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 PACKAGES = ("pygrade", "torch", "triton", "numpy", "numba", "faiss-cpu", "onnx", "onnxruntime", "jax", "scipy")
-# Where ours is held to AVX2, so are the peers that have a switch. ONNX Runtime has none and keeps what the processor
-# has; no peer is held to less, so the baseline runs against peers at full strength.
+# If ours is limited to AVX2, so are the peers that have a switch (ONNX Runtime has none). No peer is limited further:
+# the baseline is compared with peers at full strength.
 AVX2_SWITCHES = {
     "ATEN_CPU_CAPABILITY": "avx2",  # torch, and the code that torch.compile writes
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     "OPENBLAS_CORETYPE": "Haswell",
     "FAISS_OPT_LEVEL": "avx2",
     "NUMBA_CPU_NAME": "x86-64-v3",
-    # torch.compile's cache does not ask for the instruction set: it would mix code of both, and did give wrong results.
+    # The keys of torch.compile's cache lack the instruction set: one cache for both gives wrong results.
     "TORCHINDUCTOR_CACHE_DIR": str(Path(__file__).parents[2] / "build" / "inductor-avx2"),
 }
 
 
 def prepare(threads: int) -> None:
-    """Set what libraries read when they are imported. Call it before numpy or torch is."""
+    """Set the environment that libraries read at import. Call it before importing numpy or torch."""
     os.environ.pop("TRITON_INTERPRET", None)
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # overrides for old libraries; they slow numpy's own down
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # meant for old libraries; they slow numpy's down
         os.environ.pop(name, None)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -33,14 +35,14 @@ def prepare(threads: int) -> None:
 
 
 def pin(threads: int) -> None:
-    """Run this process on the first ``threads`` processors only, with as many threads in every library that listens.
+    """Run this process on the first ``threads`` processors, with as many threads in each library.
 
-    The affinity is what holds everyone, also libraries that start threads of their own (ONNX Runtime is told
-    besides, when a session is made).
+    The affinity also limits libraries that start threads of their own. ONNX Runtime gets its number of threads when a
+    session is made.
     """
     chosen = _processors()[:threads]
     os.sched_setaffinity(0, chosen)
-    for thread in Path("/proc/self/task").glob("*"):  # pools that libraries have started already
+    for thread in Path("/proc/self/task").glob("*"):  # thread pools that already run
         os.sched_setaffinity(int(thread.name), chosen)
     import torch
 
@@ -68,7 +70,7 @@ def available() -> int:
 
 
 def threads() -> int:
-    """How many threads everyone has now."""
+    """How many threads every contender has now."""
     import torch
 
     return torch.get_num_threads()
@@ -80,8 +82,8 @@ def facts() -> dict[str, str]:
 
     from pygrade import _core
 
-    found = {
-        "processor": _processor(),
+    result = {
+        "processor": processor(),
         "threads": str(threads()),
         "isa": _core.active_isa(),
         "peers_isa": "avx2, but ONNX Runtime" if "NUMBA_CPU_NAME" in os.environ else "the processor's",
@@ -90,17 +92,21 @@ def facts() -> dict[str, str]:
         "system": platform.system(),
     }
     if commit := _commit():
-        found["commit"] = commit
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+        result["commit"] = commit
+    return result | versions(PACKAGES)
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each package that is installed."""
+    result = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            result[package] = metadata.version(package)
+    return result
 
 
 def _commit() -> str:
-    """The last commit that touched what is timed, + where it has changed since; empty without git."""
+    """The last commit that touched what is timed, with + if it has changed since; empty without git."""
     git, timed = ["git", "-C", str(Path(__file__).parents[2])], ["--", "csrc", "kernels", "pygrade", "CMakeLists.txt"]
     try:
         last = subprocess.run([*git, "log", "-1", "--format=%h", *timed], capture_output=True, text=True, check=True)
@@ -118,10 +124,12 @@ def _flags() -> str:
         return ""
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor, with family and model."""
     try:
         text = subprocess.run(["lscpu"], capture_output=True, text=True, check=True, env={"LC_ALL": "C"} | os.environ)
-        found = dict(line.split(":", 1) for line in text.stdout.splitlines() if ":" in line)
-        return f"{found['Model name'].strip()} (family {found['CPU family'].strip()}, model {found['Model'].strip()})"
+        fields = dict(line.split(":", 1) for line in text.stdout.splitlines() if ":" in line)
+        name, family, model = (fields[key].strip() for key in ("Model name", "CPU family", "Model"))
+        return f"{name} (family {family}, model {model})"
     except (OSError, KeyError, subprocess.CalledProcessError):
         return platform.processor() or platform.machine()

@@ -21,6 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bench.gpu import roofline
+from pygrade.files import atomic_file
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 BUDGETS = Path(__file__).parent / "budgets"
@@ -118,11 +119,9 @@ def budget_path(triton_version: str) -> Path:
 
 def write_budget(path: Path, budget: Budget) -> None:
     """One line a kernel and target, replaced as a whole."""
-    path.parent.mkdir(exist_ok=True)
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(line)}" for key, line in sorted(budget.items()))
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text("{\n" + lines + "\n}\n")
-    temporary.replace(path)
+    with atomic_file(path) as partial:
+        partial.write_text("{\n" + lines + "\n}\n")
 
 
 def table(rows: list[Row]) -> str:

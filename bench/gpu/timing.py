@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from bench.gpu.device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on_device, verify
+from pygrade.files import atomic_file
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
 SHAPES: dict[str, tuple[Shape, ...]] = {"fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100})}
@@ -172,13 +173,10 @@ def targets(lines: list[Line]) -> str:
 
 def write(lines: list[Line], path: Path) -> None:
     """The CSV, replaced as a whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("w", newline="") as file:
+    with atomic_file(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Line)])
         writer.writeheader()
         writer.writerows(asdict(line) for line in lines)
-    temporary.replace(path)
 
 
 def main(arguments: list[str]) -> int:

@@ -1,16 +1,14 @@
-"""Result files: `<suite>-<isa>.json`, which everything else reads, and the same as CSV, one line a contender."""
+"""Result files, `<suite>-<isa>.json`."""
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bench.cpu.harness import OURS, Report, Row, Timing
+from pygrade.files import atomic_file
 
 RESULTS = Path(__file__).parents[1] / "results"
-CSV_HEAD = ("op", "shape", "contender", "p20_us", "p50_us", "p80_us", "blocks", "processor", "isa", "pygrade")
 
 
 def as_record(report: Report) -> dict[str, Any]:
@@ -50,14 +48,19 @@ def from_record(record: dict[str, Any]) -> Report:
 
 
 def write(report: Report, directory: Path) -> Path:
-    """The JSON and the CSV in ``directory``; each replaced as a whole. Returns the path of the JSON."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Write the report to a file in ``directory``; returns its path."""
     threads = report.machine.get("threads", "1")
-    stem = directory / f"{report.suite}-{report.machine['isa']}{'' if threads == '1' else f'-{threads}-threads'}"
-    path = stem.with_suffix(".json")
-    _replace(path, json.dumps(as_record(report), indent=1, ensure_ascii=False) + "\n")
-    _replace(stem.with_suffix(".csv"), _csv(report))
+    suffix = "" if threads == "1" else f"-{threads}-threads"
+    path = directory / f"{report.suite}-{report.machine['isa']}{suffix}.json"
+    write_json(path, as_record(report))
     return path
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write ``record`` to a file, replaced as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Report:
@@ -96,26 +99,3 @@ def table(report: Report) -> str:
 
 def _cell(value: float | None, width: int) -> str:
     return " " * width if value is None else f"{value:{width}.2f}"
-
-
-def _csv(report: Report) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_HEAD)
-    where = (report.machine["processor"], report.machine["isa"], report.machine.get("pygrade", ""))
-    for row in report.rows:
-        every = dict(row.timings)
-        if row.core is not None:
-            every["C++ alone"] = row.core
-        if row.bound is not None:
-            every[f"bound: {row.bound_kind}"] = row.bound
-        for name, t in every.items():
-            times = (f"{t.p20:.4g}", f"{t.p50:.4g}", f"{t.p80:.4g}", t.blocks)
-            writer.writerow((row.op, row.label, name, *times, *where))
-    return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text)
-    temporary.replace(path)

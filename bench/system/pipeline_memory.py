@@ -1,9 +1,9 @@
-"""Peak memory of the whole pipeline on a synthetic log and on one of 4× the rows by the same users and items.
+"""Peak memory of the pipeline on a synthetic log, and on one with 4× the rows of the same users and items.
 
     python -m bench.system.pipeline_memory [--requests N] [--out bench/results/pipeline_memory.json]
 
-What a pipeline holds follows its users and items, its models, and the buffers and samples that its options bound; the
-length of the log should not show. Each run is a process of its own; the peak is its ru_maxrss.
+The memory depends on the numbers of users and items, the models, and the buffers and samples that options bound, but
+not on the length of the log. Each run is a process of its own; the peak is its ru_maxrss.
 """
 
 import argparse
@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from bench.cpu.machine import facts
+from bench.report.results import RESULTS, write_json
 from devtools.synthetic_log import write_synthetic_log
-from pygrade.files import atomic_file
 
-LIMIT = 1.2  # times the memory on a log of 4× the rows
+LIMIT = 1.2  # memory with 4× the rows, over that with 1×
 _RUN = """
 import sys
 from pygrade.mtl import MtlConfig
@@ -33,7 +33,7 @@ run_pipeline(sys.argv[1], sys.argv[2], config)
 
 
 def measure(requests: int, folder: Path) -> dict[str, object]:
-    """Peak memory and time of a pipeline on a log of so many requests."""
+    """Peak memory and time of a pipeline on a log of ``requests`` requests."""
     write_synthetic_log(folder / "log", requests)
     begun = time.perf_counter()
     command = [sys.executable, "-c", _RUN, f"logs:{folder / 'log'}", str(folder / "run")]
@@ -44,14 +44,14 @@ def measure(requests: int, folder: Path) -> dict[str, object]:
         "rows": summary["stages"]["events"]["num_rows"],
         "peak_mib": round(summary["peak_memory_mib"], 1),
         "seconds": round(time.perf_counter() - begun, 1),
-        "stage_peak_mib": {name: round(own["peak_mib"], 1) for name, own in summary["stages"].items()},
+        "stage_peak_mib": {name: round(stage["peak_mib"], 1) for name, stage in summary["stages"].items()},
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=40_000)
-    parser.add_argument("--out", type=Path, default=Path("bench/results/pipeline_memory.json"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "pipeline_memory.json")
     options = parser.parse_args()
     runs = {}
     for times in (1, 4):
@@ -60,9 +60,8 @@ def main() -> None:
         print(times, runs[f"{times}x"], file=sys.stderr)
     ratio = runs["4x"]["peak_mib"] / runs["1x"]["peak_mib"]
     record = {"machine": facts(), "runs": runs, "ratio": round(ratio, 3), "limit": LIMIT}
-    with atomic_file(options.out) as partial:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"{ratio:.3f} of the memory for 4 times the rows; at most {LIMIT} is wanted")
+    write_json(options.out, record)
+    print(f"{ratio:.3f} of the memory for 4 times the rows; want at most {LIMIT}")
     sys.exit(ratio > LIMIT)
 
 

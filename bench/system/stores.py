@@ -1,58 +1,49 @@
-"""Times the stores of pygrade.stores: python -m bench.system.stores [--quick] [--out DIRECTORY]
+"""Times the stores of pygrade.stores: `python -m bench.system.stores [--quick] [--out DIRECTORY]`
 
-    read     1 user and 500 items, one call: what a request asks for before it is ranked
-    update   1 user and 10 items, read-modify-write: what a page's feedback changes
-    fill     10,000 records a call into a version that is not served, per record
+    read     1 user and 500 items in one call: what a request reads before it is ranked
+    update   1 user and 10 items, read-modify-write: what the feedback on a page changes
+    fill     10,000 records a call into a version that is not served; time per record
 
-Records have 200 to 400 bytes; keys are uniform over 100,000 items and 20,000 users, the worst case for caches. LMDB
-runs in this process; Redis is a server of its own on this machine, over its socket and over TCP on the loopback. What
-the stores answer is compared with what was written before it is timed. They take turns in an order that is shuffled
-every time; a timing is one call.
+Records have 200 to 400 bytes. Keys are uniform over 100,000 items and 20,000 users, the worst case for caches. LMDB
+runs in this process, Redis in a server on this machine, over a Unix socket and over TCP on the loopback. Answers are
+checked before they are timed. The stores take turns in shuffled order; a timing is one call.
 """
 
 import argparse
-import csv
-import io
 import itertools
-import json
 import platform
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.cpu.machine import _processor, available
-from bench.report.results import RESULTS, _replace
+from bench.cpu import machine
+from bench.report.results import RESULTS, write_json
 from devtools.redis_server import BINARY, RedisServer
 from pygrade.stores import Store, open_store
 
 USERS, ITEMS, CANDIDATES = 20_000, 100_000, 500
-FIELDS = ("op", "store", "p50_us", "p90_us", "p99_us", "calls")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.system.stores", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a look; writes no files unless --out is given")
-    parser.add_argument("--out", type=Path, help=f"directory of stores.json and stores.csv, {RESULTS.name}/ by default")
+    parser.add_argument("--quick", action="store_true", help="few calls; writes no file without --out")
+    parser.add_argument("--out", type=Path, help=f"directory of stores.json; {RESULTS.name}/ by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         rows = list(measure(stack, Path(directory), 50 if options.quick else 3000))
-    record = {"suite": "stores", "machine": machine(), "rows": rows}
     out = options.out or (None if options.quick else RESULTS)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        _replace(out / "stores.json", json.dumps(record, indent=1) + "\n")
-        _replace(out / "stores.csv", as_csv(rows))
-    print(as_csv(rows), end="")
+        write_json(out / "stores.json", {"suite": "stores", "machine": facts(), "rows": rows})
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
     return 0
 
 
@@ -71,7 +62,7 @@ def measure(stack: ExitStack, directory: Path, calls: int) -> Iterator[dict[str,
 
     fills = {name: fill(store, records) for name, store in stores.items()}
     for name, times in fills.items():
-        yield row("fill", name, [t / 10_000 for t in times])
+        yield summary("fill", name, [t / 10_000 for t in times])
     for op in (read, update):
         acts = {name: op(store, records, np.random.default_rng(1)) for name, store in stores.items()}
         times: dict[str, list[float]] = {name: [] for name in acts}
@@ -84,11 +75,11 @@ def measure(stack: ExitStack, directory: Path, calls: int) -> Iterator[dict[str,
                 if number >= 20:
                     times[name].append((time.perf_counter_ns() - start) / 1000)
         for name in acts:
-            yield row(op.__name__, name, times[name])
+            yield summary(op.__name__, name, times[name])
 
 
 def fill(store: Store, records: list[bytes]) -> list[float]:
-    """A version with every user and item, and how many µs each call took."""
+    """Write a version with every user and item; returns the µs of each call."""
     times = []
     store.begin("v1")
     for table, count in (("user", USERS), ("item", ITEMS)):
@@ -102,20 +93,20 @@ def fill(store: Store, records: list[bytes]) -> list[float]:
 
 
 def read(store: Store, records: list[bytes], rng: np.random.Generator) -> Callable[[], Any]:
-    """Calls that read a request each; the answers to 64 different ones have been checked."""
+    """A function that reads the next of 64 requests, each of which is checked first."""
     requests = [
         [("user", rng.integers(0, USERS, 1)), ("item", rng.choice(ITEMS, CANDIDATES, replace=False))] for _ in range(64)
     ]
     for request in requests:
         wanted = [[records[key] for key in keys.tolist()] for _, keys in request]
         if store.get_tables(request) != wanted:
-            sys.exit(f"{store} gave other records than were written")
+            sys.exit(f"{store} returned other records than were written")
     turn = itertools.cycle(requests)
     return lambda: store.get_tables(next(turn))
 
 
 def update(store: Store, records: list[bytes], rng: np.random.Generator) -> Callable[[], Any]:
-    """Calls that update a page's user and items each."""
+    """A function that updates the user and items of the next of 64 pages."""
 
     def change(tables: list[list[bytes | None]]) -> list[list[bytes]]:
         return [[(value or b"")[::-1] for value in values] for values in tables]
@@ -125,38 +116,29 @@ def update(store: Store, records: list[bytes], rng: np.random.Generator) -> Call
     ]
     store.update_tables(requests[0], change)
     if store.get_tables(requests[0])[1] != [records[key][::-1] for key in requests[0][1][1].tolist()]:
-        sys.exit(f"{store} did not keep an update")
+        sys.exit(f"{store} lost an update")
     turn = itertools.cycle(requests)
     return lambda: store.update_tables(next(turn), change)
 
 
-def row(op: str, store: str, times: list[float]) -> dict[str, Any]:
-    """Quantiles of timings in µs."""
+def summary(op: str, store: str, times: list[float]) -> dict[str, Any]:
+    """Quantiles of the times in µs."""
     p50, p90, p99 = (float(f"{value:.4g}") for value in np.percentile(times, [50, 90, 99]))
     return {"op": op, "store": store, "p50_us": p50, "p90_us": p90, "p99_us": p99, "calls": len(times)}
 
 
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def machine() -> dict[str, str]:
+def facts() -> dict[str, str]:
     """What it was measured on."""
-    found = {"processor": _processor(), "processors": str(available()), "python": platform.python_version()}
-    found["system"] = platform.system()
-    for package in ("pygrade", "numpy", "lmdb", "redis", "hiredis"):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    if BINARY is not None and shutil.which(BINARY):
+    result = {
+        "processor": machine.processor(),
+        "processors": str(machine.available()),
+        "python": platform.python_version(),
+        "system": platform.system(),
+    } | machine.versions(("pygrade", "numpy", "lmdb", "redis", "hiredis"))
+    if BINARY is not None:
         text = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout
-        found["redis-server"] = next((word[2:] for word in text.split() if word.startswith("v=")), text.strip())
-    return found
+        result["redis-server"] = next((word[2:] for word in text.split() if word.startswith("v=")), text.strip())
+    return result
 
 
 if __name__ == "__main__":
