@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pygrade.extras import require
-from pygrade.files import atomic_directory
-from pygrade.logs_parquet import FORMAT_VERSION, METADATA_KEY
+from pygrade._util.files import atomic_directory
+from pygrade._util.optional_imports import require
+from pygrade.logs.parquet import FORMAT_VERSION, METADATA_KEY
 
 TASKS = ("click", "like", "order")
 VALUES = (1.0, 2.0, 10.0)

@@ -15,7 +15,7 @@ from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
 from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
 from pygrade.policy import FusionPolicy, PolicyConfig
-from pygrade.ranker import BlendedRanker
+from pygrade.serving.ranker import BlendedRanker
 
 CAP, SELLERS = 3, 50
 

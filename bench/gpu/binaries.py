@@ -29,7 +29,7 @@ class Resources:
 
 
 def resources(binary: Any) -> Resources:
-    """Read one result of `pygrade.aot.compiled`."""
+    """Read one result of `pygrade.aot.build.compiled`."""
     return _nvidia(binary) if "cubin" in binary.asm else _amd(binary)
 
 

@@ -14,7 +14,7 @@ os.environ.pop("TRITON_INTERPRET", None)  # this process compiles
 
 import torch
 
-from pygrade import aot
+from pygrade.aot import build as aot
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "csrc" / "examples"
 NO_GPU = 77

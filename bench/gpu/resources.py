@@ -21,7 +21,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from bench.gpu import roofline
-from pygrade.files import atomic_file
+from pygrade._util.files import atomic_file
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 BUDGETS = Path(__file__).parent / "budgets"
@@ -54,8 +54,8 @@ class Row:
 def measure(variant: str, targets: tuple[str, ...]) -> list[Row]:
     """Compile the launches of one variant (cached by Triton) and read the binaries."""
     from bench.gpu.binaries import resources
-    from pygrade import aot
-    from pygrade.aot_variants import VARIANTS
+    from pygrade.aot import build as aot
+    from pygrade.aot.variants import VARIANTS
 
     rows = []
     for launch in aot.record(VARIANTS[variant].call):
@@ -154,7 +154,7 @@ def main() -> int:
         parser.error("TRITON_INTERPRET is set; unset it to compile")
     import triton
 
-    from pygrade.aot_variants import VARIANTS
+    from pygrade.aot.variants import VARIANTS
 
     whole = not options.only and not options.sample and options.targets == ",".join(TARGETS)
     names = [n for n, v in VARIANTS.items() if options.only in n and (v.sample or not options.sample)]

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from bench.gpu.device_ops import OPS, SMALL, DeviceOp, Inputs, Shape, inputs, on_device, verify
-from pygrade.files import atomic_file
+from pygrade._util.files import atomic_file
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
 SHAPES: dict[str, tuple[Shape, ...]] = {"fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100})}

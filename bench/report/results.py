@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.cpu.harness import OURS, Report, Row, Timing
-from pygrade.files import atomic_file
+from pygrade._util.files import atomic_file
 
 RESULTS = Path(__file__).parents[1] / "results"
 

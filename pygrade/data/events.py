@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.files import atomic_directory
 from pygrade.data.ebnerd import EbNerdConfig, import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.kuairand_events import KuaiRandEventConfig, import_kuairand
 from pygrade.data.logs_events import LogsEventConfig, import_logs
 from pygrade.data.recflow import RecFlowConfig, import_recflow
-from pygrade.files import atomic_directory
 
 __all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events", "parse_spec"]
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.optional_imports import require
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.kuairand_files import (
@@ -38,7 +39,6 @@ from pygrade.data.kuairand_files import (
 from pygrade.data.kuairand_requests import TASK_VALUES, group_requests
 from pygrade.data.spool import Spool, mix
 from pygrade.data.tables import Table, read_blocks, read_header, refuse
-from pygrade.extras import require
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.extras import require
+from pygrade._util.optional_imports import require
 
 Table = dict[str, NDArray[Any]]
 

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pygrade.checkpoint import to_json
+from pygrade._util.serialization import to_json
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.metrics.roc import auc, gauc
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.model import MtlModel, predict
 from pygrade.mtl.stream import Batches
 from pygrade.mtl.survey import check
-from pygrade.roc import auc, gauc
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from pygrade._util.threads import torch_threads
 from pygrade.mtl.calibration import fit_calibration
 from pygrade.mtl.config import Columns, MtlConfig
 from pygrade.mtl.histogram import Histogram
@@ -16,7 +17,6 @@ from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window, labeled
 from pygrade.mtl.survey import Survey, check, survey_parts
 from pygrade.mtl.timeline import Timeline, cut
-from pygrade.threads import torch_threads
 
 _CHUNK = 8192  # rows that are evaluated at a time
 

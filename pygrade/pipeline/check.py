@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl
-from pygrade.artifact import open_artifact
-from pygrade.checkpoint import read_json
+from pygrade._util.optional_imports import require
+from pygrade._util.progress import say, track
+from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
-from pygrade.extras import require
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialize, state_before
 from pygrade.features.skew import Skew
-from pygrade.pipeline.report import CHECK, write_pipeline_report
 from pygrade.pipeline.stages import locked
 from pygrade.pipeline.twins import Twins
-from pygrade.progress import say, track
-from pygrade.ranker import BlendedRanker
-from pygrade.report import write_text
-from pygrade.serve import STEPS, Models, Pipeline, Served, fuse, load_models
+from pygrade.reports.pipeline import CHECK, write_pipeline_report
+from pygrade.reports.training import write_text
+from pygrade.serving.artifact import open_artifact
+from pygrade.serving.pipeline import STEPS, Models, Pipeline, Served, fuse, load_models
+from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, open_store
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Condition, Lock, RLock
 from typing import Any, ClassVar, TypeVar
 
-from pygrade import extras
+from pygrade._util import optional_imports as extras
 from pygrade.stores.errors import NotAStoreError, StoreCorruptError, StoreError, StoreFormatError
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pygrade import extras
+from pygrade._util import optional_imports as extras
 from pygrade.stores.errors import (
     MissingVersionError,
     NotAStoreError,

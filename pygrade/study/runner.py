@@ -19,14 +19,14 @@ from typing import Any
 import torch
 
 from pygrade import __version__
-from pygrade.files import atomic_file
-from pygrade.info import collect
-from pygrade.progress import hushed, say, set_quiet
+from pygrade._util.files import atomic_file
+from pygrade._util.progress import hushed, say, set_quiet
+from pygrade._util.threads import torch_threads
+from pygrade.ops.info import collect
 from pygrade.study.arms import run_arm
 from pygrade.study.bench import Bench
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
-from pygrade.threads import torch_threads
-from pygrade.train import TrainConfig
+from pygrade.training.train import TrainConfig
 
 FORMAT = 1
 _YOUNGER = (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bench.gpu import resources, roofline
-from pygrade.aot_variants import VARIANTS
+from pygrade.aot.variants import VARIANTS
 from tests.kernels import sweep
 
 ROW = resources.Row("a", "_k", "sm_90", 4, 64, 0, 1024, 0, 500, 0, 2)
@@ -88,7 +88,7 @@ def test_an_inexact_kernel_is_caught(tmp_path):
     code.write_text(
         "import torch, triton, triton.language as tl\n"
         "from bench.gpu.binaries import resources\n"
-        "from pygrade import aot\n"
+        "from pygrade.aot import build as aot\n"
         "@triton.jit\n"
         "def k(x, y, N: tl.constexpr):\n"
         "    i = tl.arange(0, N)\n"

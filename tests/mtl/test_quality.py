@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.metrics.roc import auc
 from pygrade.mtl import MtlConfig, fit, metrics, predict
-from pygrade.roc import auc
 from tests.mtl.worlds import SMALL, world
 
 BASE = replace(

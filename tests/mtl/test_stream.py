@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.metrics.roc import auc
 from pygrade.mtl import Columns, Timeline, fit, fit_stream, predict, split_times
 from pygrade.mtl.stream import Window
 from pygrade.mtl.survey import Survey
 from pygrade.mtl.timeline import FIRST, LAST
-from pygrade.roc import auc
 from tests.mtl.worlds import SMALL, batches_of, parameters, world
 
 TASKS = ("a", "b")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.metrics.roc import auc
 from pygrade.mtl import MtlConfig, fit, hash_ids, predict
-from pygrade.roc import auc
 from tests.mtl.worlds import SMALL, parameters, world
 
 

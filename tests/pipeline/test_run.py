@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade._util.progress import set_quiet
 from pygrade.data.events import EventLog
+from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
 from pygrade.pipeline.config import PipelineConfig
-from pygrade.pipeline.judge import GRADE, STAGE1, STATIC, UNSHRUNK
+from pygrade.pipeline.judge import UNSHRUNK
 from pygrade.pipeline.models import choose_tasks
 from pygrade.pipeline.run import run_pipeline, without_secret
-from pygrade.progress import set_quiet
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 
 STAGES = ("events", "features", "prerank", "mtl", "logs", "policy", "evaluate", "publish")

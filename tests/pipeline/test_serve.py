@@ -11,8 +11,7 @@ import pytest
 
 from devtools.redis_server import RedisServer
 from pygrade import mtl
-from pygrade.artifact import PARTS, open_artifact, write_artifact
-from pygrade.checkpoint import ArtifactError
+from pygrade._util.serialization import ArtifactError
 from pygrade.data.events import EventLog
 from pygrade.pipeline import check
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
@@ -20,7 +19,8 @@ from pygrade.pipeline.run import run_pipeline
 from pygrade.pipeline.stages import locked
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
-from pygrade.serve import STEPS, Pipeline
+from pygrade.serving.artifact import PARTS, open_artifact, write_artifact
+from pygrade.serving.pipeline import STEPS, Pipeline
 from pygrade.stores import LmdbStore, StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy

@@ -1,5 +1,5 @@
 // A trained fusion policy, read from what `pygrade train` and `FusionPolicy.save` write: policy.json and
-// policy.safetensors. The network and the formulas stand in pygrade/policy.py.
+// policy.safetensors. The network and the formulas stand in pygrade/policy/network.py.
 #pragma once
 
 #include <cstddef>
