@@ -132,7 +132,7 @@ void center_with_care(const AdvantageTask& task, float* scratch, std::int64_t b,
 // The same of a block where one component in single precision is enough; else nothing is written and false comes back.
 // What the batch scales is written later.
 template <int width>
-PYGRADE_ROW_OP bool center_quickly(const AdvantageTask& task, std::int64_t samples, std::int64_t b, int count,
+PYGRADE_INLINE bool center_quickly(const AdvantageTask& task, std::int64_t samples, std::int64_t b, int count,
                                    Block& block) {
   const float* rows = task.rewards + b * samples;
   Doubles square[2];
@@ -164,14 +164,14 @@ inline int rows_of(const AdvantageTask& task, std::int64_t block) {
 }
 
 // Fetches a block's worth of rewards from where the work will be in a while: the processor by itself stays too close.
-PYGRADE_ROW_OP void fetch_ahead(const AdvantageTask& task, std::int64_t samples, std::int64_t i) {
+PYGRADE_INLINE void fetch_ahead(const AdvantageTask& task, std::int64_t samples, std::int64_t i) {
   const std::int64_t distance = 3072, size = block_rows * samples, at = i * size + distance;
   if (at + size > task.batch * samples) return;
   for (std::int64_t j = 0; j < size; j += 16) __builtin_prefetch(task.rewards + at + j);
 }
 
 template <int width>
-PYGRADE_ROW_OP void center_blocks(const AdvantageTask& task, std::int64_t samples, float* scratch, std::int64_t begin,
+PYGRADE_INLINE void center_blocks(const AdvantageTask& task, std::int64_t samples, float* scratch, std::int64_t begin,
                                   std::int64_t end) {
   const bool quick = task.components == 1 && task.options.normalize != Normalize::component &&
                      is_moderate(task.component_weights[0]) && samples % 8 == 0 && samples <= most_quick_samples;
@@ -194,7 +194,7 @@ void scale_with_care(const AdvantageTask& task, double factor, std::int64_t begi
 }
 
 template <int width>
-PYGRADE_ROW_OP void scale_blocks(const AdvantageTask& task, std::int64_t samples, double factor, std::int64_t begin,
+PYGRADE_INLINE void scale_blocks(const AdvantageTask& task, std::int64_t samples, double factor, std::int64_t begin,
                                  std::int64_t end) {
   alignas(64) float factors[block_rows];
   const Doubles valid = fill(static_cast<double>(samples));
@@ -221,7 +221,7 @@ struct Width {
 
 // Calls work with the width of the vectors and the number of samples, which the compiler knows where it is a usual one.
 template <class Work>
-PYGRADE_ROW_OP void by_width(std::int64_t samples, Work work) {
+PYGRADE_INLINE void by_width(std::int64_t samples, Work work) {
   if (samples == 16)
     work(Width<widest>{}, 16);
   else if (samples == 32)

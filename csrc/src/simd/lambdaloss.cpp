@@ -25,7 +25,7 @@ inline void add_pairs_of(const LambdaRow& row, std::int64_t one, std::int64_t fi
     const Doubles difference = score - load(row.score + i);
     const Doubles margin = select(less, zero - difference, difference);
     const Mask wrong = margin < zero;
-    const Doubles tail = exp64(raised(select(wrong, margin, zero - margin), fill(-700.0)));
+    const Doubles tail = exp64(max(fill(-700.0), select(wrong, margin, zero - margin)));
     const Doubles sum = unit + tail;
     const Doubles inverse = unit / sum;
     const Doubles log_sum = multiply_add(tail - (sum - unit), inverse, log64(sum));  // what 1 + tail lost is put back

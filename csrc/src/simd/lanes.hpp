@@ -38,21 +38,6 @@ inline void transpose8(const float* from, std::int64_t from_stride, float* to, s
         __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
-// rows[count, tasks] → lanes[t · stride + l], 0 for l ≥ count. `lanes` has room for tasks rounded up to 8.
-inline void to_lanes(const float* rows, std::int64_t tasks, int count, float* columns, std::int64_t stride) {
-  for (std::int64_t first = 0; first < tasks; first += 8) {
-    for (int l = 0; l < lane_count; l += 8) {
-      if ((l + 7) * tasks + first + 8 <= count * tasks) {  // eight whole loads stay inside `rows`
-        transpose8(rows + l * tasks + first, tasks, columns + first * stride + l, stride);
-        continue;
-      }
-      const std::int64_t last = first + 8 < tasks ? first + 8 : tasks;
-      for (std::int64_t t = first; t < last; ++t)
-        for (int k = l; k < l + 8; ++k) columns[t * stride + k] = k < count ? rows[k * tasks + t] : 0.0f;
-    }
-  }
-}
-
 // columns[t · stride + l] → rows[count, tasks]. A whole store of a partial tile spills into the next row, which is
 // written afterwards: partial tiles go first and no store leaves `rows`.
 inline void from_lanes(const float* columns, std::int64_t stride, std::int64_t tasks, int count, float* rows) {

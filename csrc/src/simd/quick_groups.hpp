@@ -23,11 +23,11 @@ template <int width>
 using Wide = typename WideTypes<width>::Register;
 
 template <int width>
-PYGRADE_ROW_OP Wide<width> wide_at(const float* p) {
+PYGRADE_INLINE Wide<width> wide_at(const float* p) {
   return *reinterpret_cast<const typename WideTypes<width>::InMemory*>(p);
 }
 template <int width>
-PYGRADE_ROW_OP void put_wide(Wide<width> x, float* p) {
+PYGRADE_INLINE void put_wide(Wide<width> x, float* p) {
   *reinterpret_cast<typename WideTypes<width>::InMemory*>(p) = x;
 }
 
@@ -36,7 +36,7 @@ inline constexpr int narrowest = widest < 8 ? widest : 8;  // groups of any mult
 
 // x, added up to at most eight values → to[8].
 template <int width>
-PYGRADE_ROW_OP void put_folded(Wide<width> x, float* to) {
+PYGRADE_INLINE void put_folded(Wide<width> x, float* to) {
   if constexpr (width == 16)
     put_wide<8>(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
                     __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15),
@@ -46,7 +46,7 @@ PYGRADE_ROW_OP void put_folded(Wide<width> x, float* to) {
 }
 
 // The sums of the eight rows of partial[8, 8], one to a lane.
-PYGRADE_ROW_OP Doubles row_sums(float* partial) {
+PYGRADE_INLINE Doubles row_sums(float* partial) {
   alignas(64) float columns[8 * row_lanes];
   transpose8(partial, row_lanes, columns, row_lanes);
   Eight sum[8];
@@ -60,7 +60,7 @@ PYGRADE_ROW_OP Doubles row_sums(float* partial) {
 // The sums of squared deviations of rows[count, samples], eight rows to a vector and 0 where there is none; `samples`
 // is a multiple of the width. Leaves the means in the block.
 template <int width>
-PYGRADE_ROW_OP void sum_squares(const float* rows, std::int64_t samples, int count, Block& block,
+PYGRADE_INLINE void sum_squares(const float* rows, std::int64_t samples, int count, Block& block,
                                 Doubles (&square)[2]) {
   alignas(64) float sums[block_rows * row_lanes], squares[block_rows * row_lanes], pivots[block_rows] = {};
   if (count < block_rows || width < row_lanes)
@@ -104,7 +104,7 @@ inline bool all_equal(const float* row, std::int64_t samples) {
 
 // Whether single precision was enough: not where squares left its range, nor where a value is NaN or infinite.
 template <int width>
-PYGRADE_ROW_OP bool fits(const Doubles (&square)[2], const float* rows, std::int64_t samples, int count) {
+PYGRADE_INLINE bool fits(const Doubles (&square)[2], const float* rows, std::int64_t samples, int count) {
   const Doubles least = fill(1e-30), most = fill(1e30), zero = fill(0.0), one = fill(1.0);
   Doubles misfit[2];
   for (int h = 0; h < 2; ++h) misfit[h] = select(least < square[h], select(square[h] < most, zero, one), one);
@@ -118,7 +118,7 @@ PYGRADE_ROW_OP bool fits(const Doubles (&square)[2], const float* rows, std::int
 
 // (value - mean) · factor of each group, clamped to ±clip → out[count, samples].
 template <int width>
-PYGRADE_ROW_OP void quick_deviations(const Block& block, const float* rows, std::int64_t samples, int count,
+PYGRADE_INLINE void quick_deviations(const Block& block, const float* rows, std::int64_t samples, int count,
                                      const float* factor, float clip, float* out) {
   const Wide<width> none{}, high = clip - none, low = -clip - none;
   for (int l = 0; l < count; ++l) {

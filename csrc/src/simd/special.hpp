@@ -9,14 +9,14 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-PYGRADE_ROW_OP std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
-PYGRADE_ROW_OP double from_bits(std::uint64_t x) { return __builtin_bit_cast(double, x); }
-PYGRADE_ROW_OP PartBits bits_of(Part x) { return __builtin_bit_cast(PartBits, x); }
-PYGRADE_ROW_OP Part from_bits(PartBits x) { return __builtin_bit_cast(Part, x); }
+PYGRADE_INLINE std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
+PYGRADE_INLINE double from_bits(std::uint64_t x) { return __builtin_bit_cast(double, x); }
+PYGRADE_INLINE PartBits bits_of(Part x) { return __builtin_bit_cast(PartBits, x); }
+PYGRADE_INLINE Part from_bits(PartBits x) { return __builtin_bit_cast(Part, x); }
 
 // v[0] + v[1] x + … + v[terms - 1] x^(terms - 1) by halves (Estrin), so that few steps wait for each other.
 template <int terms, class Value>
-PYGRADE_ROW_OP Value by_halves(Value x, const Value* v) {
+PYGRADE_INLINE Value by_halves(Value x, const Value* v) {
   if constexpr (terms == 1) {
     return v[0];
   } else {
@@ -29,7 +29,7 @@ PYGRADE_ROW_OP Value by_halves(Value x, const Value* v) {
 }
 // c[0] + c[1] x + … + c[terms - 1] x^(terms - 1).
 template <class Value, int terms>
-PYGRADE_ROW_OP Value polynomial(Value x, const double (&c)[terms]) {
+PYGRADE_INLINE Value polynomial(Value x, const double (&c)[terms]) {
   Value v[terms];
 #pragma GCC unroll 16
   for (int i = 0; i < terms; ++i) v[i] = Value{} + c[i];
@@ -39,7 +39,7 @@ PYGRADE_ROW_OP Value polynomial(Value x, const double (&c)[terms]) {
 // log(x) of a normal, positive, finite x; NaN at NaN and inf. x = 2^e (1 + f), f in [√½ - 1, √2 - 1), and the series of
 // fdlibm's e_log.c in s² = (f / (2 + f))². Written so that few steps wait for each other.
 template <class Value>
-PYGRADE_ROW_OP Value log64(Value x) {
+PYGRADE_INLINE Value log64(Value x) {
   const std::uint64_t one = 0x3ff0000000000000u;
   const auto bits = bits_of(x);
   const auto biased = bits - 0x3fe6a09e667f3bcdu + one;  // exponent + 1023 above bit 52
@@ -58,7 +58,7 @@ PYGRADE_ROW_OP Value log64(Value x) {
 
 // exp(x) of |x| ≤ 700, within 1e-13 of it relatively; NaN stays.
 template <class Value>
-PYGRADE_ROW_OP Value exp64(Value x) {
+PYGRADE_INLINE Value exp64(Value x) {
   const double rounder = 0x1.8p52;
   const Value shifted = multiply_add(x, 1.44269504088896338700, rounder);
   const Value r = multiply_add(shifted - rounder, -6.93147180559945309417e-01, x);
@@ -68,10 +68,10 @@ PYGRADE_ROW_OP Value exp64(Value x) {
   return from_bits(bits_of(p) + (bits_of(shifted) << 52));  // the low bits of `shifted` hold n
 }
 
-PYGRADE_ROW_OP Doubles log64(Doubles x) {
+PYGRADE_INLINE Doubles log64(Doubles x) {
   return by_part<Doubles>([&](int i) { return log64(x.part[i]); });
 }
-PYGRADE_ROW_OP Doubles exp64(Doubles x) {
+PYGRADE_INLINE Doubles exp64(Doubles x) {
   return by_part<Doubles>([&](int i) { return exp64(x.part[i]); });
 }
 
@@ -84,7 +84,7 @@ struct GammaFunctions {
 // log Γ, ψ and ψ' of x > 0 (NaN stays): x < 8 is shifted up by 8, where Stirling's series hold. The shift's factors are
 // paired, (y + k)(y + 7 - k) = q + k(7 - k) with q = y(y + 7). All reciprocals come out of one division.
 template <class Value>
-PYGRADE_ROW_OP GammaFunctions<Value> gamma_functions(Value x) {
+PYGRADE_INLINE GammaFunctions<Value> gamma_functions(Value x) {
   const auto small = x < 8.0;
   const Value y = small ? x : Value{} + 1.0;
   const Value z = small ? x + 8.0 : x;
@@ -161,7 +161,7 @@ inline void load_rows(const float* concentration, std::int64_t tasks, int count,
 enum class Order { log_gamma, digamma, trigamma };  // which of the special functions, each with those before it
 
 template <Order order>
-PYGRADE_ROW_OP GammaFunctions<Part> evaluate_at(Rows& rows, std::int64_t i) {
+PYGRADE_INLINE GammaFunctions<Part> evaluate_at(Rows& rows, std::int64_t i) {
   const auto g = gamma_functions(load_part(rows.alpha + i));
   if (order >= Order::digamma) store_part(rows.digamma + i, g.digamma);
   if (order >= Order::trigamma) store_part(rows.trigamma + i, g.trigamma);
