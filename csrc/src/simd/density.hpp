@@ -1,5 +1,5 @@
-// What the density kernels of `dirichlet` and `grpo` share. A row's samples are read as they stand, a task to a lane;
-// values of samples have a sample to a lane, terms of rows a row to a lane. All in double.
+// Shared by the density kernels of `dirichlet` and `grpo`, all in double. A row's samples are read in place, one lane
+// per task; values per sample have one lane per sample, terms per row one lane per row.
 #pragma once
 
 #include "special.hpp"
@@ -7,7 +7,7 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// The number of tasks, a constant where it is the usual one, and whether there is a floor.
+// The number of tasks (a constant for the usual 8) and whether there is a floor.
 template <bool is_floored>
 struct EightTasks {
   static constexpr std::int64_t tasks = 8;
@@ -34,17 +34,17 @@ PYGRADE_INLINE void by_form(std::int64_t tasks, double log_floor, Work work) {
     work(SomeTasks<true>{tasks});
 }
 
-// The tasks, samples or rows from `first` on that fit in one part.
+// How many tasks, samples or rows from `first` on fit in one part.
 PYGRADE_INLINE int part_from(std::int64_t first, std::int64_t end) {
   return static_cast<int>(end - first < part_lanes ? end - first : part_lanes);
 }
 
-// exp of a log-weight raised to `least`, which is at least -700; nonsense above 700 is lowered to it.
+// exp of a log-weight, clamped to [floor, 700]; floor is at least -700.
 PYGRADE_INLINE Part weight_of(Part log_weight, Part floor) {
   return exp64(min(fill_part(700.0), max(floor, log_weight)));
 }
 
-// log Σ_t exp(log_weight raised to the floor) of `count` ≤ part_lanes samples: minus this they are normalized again.
+// log Σ_t exp(max(log_weight, floor)) of `count` ≤ part_lanes samples; subtracting it renormalizes them.
 PYGRADE_INLINE Part log_totals(const float* log_weights, int count, std::int64_t tasks, double log_floor) {
   const Part floor = fill_part(log_floor < -700.0 ? -700.0 : log_floor);
   Part sum[part_lanes];
@@ -61,14 +61,14 @@ PYGRADE_INLINE Part log_totals(const float* log_weights, int count, std::int64_t
   return log64(sums_across(sum));
 }
 
-// What a row's log-probabilities are made of. Behind the last task of the last part all is 0.
+// The terms of a row's log-probabilities; 0 after the last task, up to a whole part.
 struct Density {
   alignas(64) double exponent[max_tasks];  // α_t - 1
-  alignas(64) double floor[max_tasks];     // the floor; 0 where α_t = 1: adds 0 even where a weight is 0
+  alignas(64) double floor[max_tasks];     // the floor; 0 if α_t = 1, so that a weight of 0 adds 0
   double excess, shift;                    // T - α₀ and -log B(α)
 };
 
-// Row `row` of the eight whose first has these concentrations.
+// Row `row` of the eight rows at `concentration`.
 PYGRADE_INLINE void load_density(const float* concentration, const Rows& rows, int row, std::int64_t tasks,
                                  double log_floor, Density& density) {
   const Part zero{}, floor = fill_part(log_floor);
@@ -82,9 +82,9 @@ PYGRADE_INLINE void load_density(const float* concentration, const Rows& rows, i
   density.shift = -rows.log_beta[row];
 }
 
-inline constexpr std::int64_t max_samples = 64;  // of one row in flight
+inline constexpr std::int64_t max_samples = 64;  // per pass over a row
 
-// Some samples of one row, log_weights[count, T], and log_total[count] of `log_totals` where there is a floor.
+// Some samples of one row: log_weights[count, T], and log_total[count] from `log_totals` if there is a floor.
 struct Samples {
   const float* log_weights;
   std::int64_t count;
@@ -92,7 +92,7 @@ struct Samples {
   alignas(64) double log_total[max_samples];
 };
 
-// Calls work(first, count) for each part of the samples, with a constant for all that are whole.
+// Calls work(first, count) for each part of the samples; count is a constant for whole parts.
 template <class Work>
 PYGRADE_INLINE void over_parts(std::int64_t samples, Work work) {
   std::int64_t g = 0;
@@ -112,7 +112,7 @@ PYGRADE_INLINE void load_samples(const float* log_weights, std::int64_t count, F
   });
 }
 
-// log p of each sample → value[count], and anything in the lanes up to a whole part.
+// log p of each sample → value[count]; arbitrary in the lanes up to a whole part.
 template <class Form>
 PYGRADE_INLINE void log_probs(const Density& density, const Samples& samples, Form form, double* value) {
   const std::int64_t tasks = form.tasks;
@@ -135,14 +135,15 @@ PYGRADE_INLINE void log_probs(const Density& density, const Samples& samples, Fo
   });
 }
 
-// Σ_g coefficient_g · log w_gt of one row, and by lanes of samples Σ_g coefficient_g, Σ_g coefficient_g · log total_g.
+// For one row: Σ_g coefficient_g · log w_gt, and one lane per sample: Σ_g coefficient_g, Σ_g coefficient_g · log
+// total_g.
 template <class Form>
 struct RowScore {
   Part by_task[Form::max_parts] = {};
   Part coefficient = {}, total = {};
 };
 
-// coefficient[count], with 0 in the lanes up to a whole part.
+// coefficient[count] must be 0 in the lanes up to a whole part.
 template <class Form>
 PYGRADE_INLINE void add_scores(const double* coefficient, const Samples& samples, Form form, RowScore<Form>& score) {
   const std::int64_t tasks = form.tasks;
@@ -154,7 +155,7 @@ PYGRADE_INLINE void add_scores(const double* coefficient, const Samples& samples
     if (form.floored) score.total = multiply_add(c, load_part(samples.log_total + g), score.total);
     for (std::int64_t t = 0; t < tasks; t += part_lanes) {
       const int width = part_from(t, tasks);
-      Part sum[2] = {score.by_task[t / part_lanes], Part{}};  // so that each waits for itself half as often
+      Part sum[2] = {score.by_task[t / part_lanes], Part{}};  // two sums: half the latency
 #pragma GCC unroll 8
       for (int j = 0; j < count; ++j) {
         const Part x = load_first(log_weights + (g + j) * tasks + t, width);
@@ -165,7 +166,7 @@ PYGRADE_INLINE void add_scores(const double* coefficient, const Samples& samples
   });
 }
 
-// The same of eight rows.
+// The sums of RowScore for eight rows.
 struct ScoreSums {
   alignas(64) double by_task[row_lanes][max_tasks];
   Part coefficient[row_lanes] = {};
@@ -180,7 +181,7 @@ struct ScoreSums {
   }
 };
 
-// Sums over the lanes of eight vectors → one value a row.
+// Sums over the lanes of eight vectors → one value per row.
 PYGRADE_INLINE Doubles sums_of_rows(const Part* v) {
   return by_part<Doubles>([&](int i) { return sums_across(v + i * part_lanes); });
 }

@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "density.hpp"
 #include "divergence.hpp"
 #include "sampler.hpp"
@@ -6,7 +6,7 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// At most eight rows from `b` on.
+// Rows from `b` on, at most eight.
 int rows_from(std::int64_t b, std::int64_t end) { return static_cast<int>(end - b < row_lanes ? end - b : row_lanes); }
 
 enum class Wanted { value, gradient, both };

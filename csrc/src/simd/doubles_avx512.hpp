@@ -14,7 +14,7 @@ typedef double Part __attribute__((vector_size(64)));
 PYGRADE_INLINE Part load_part(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 PYGRADE_INLINE void store_part(float* p, Part x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x)); }
 
-// a · b + c, rounded once if the instruction set can: doubles are not promised bit by bit.
+// a · b + c, rounded once if the instruction set can: results in double need not be the same bits.
 PYGRADE_INLINE double multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
 PYGRADE_INLINE Part multiply_add(Part a, Part b, Part c) { return _mm512_fmadd_pd(a, b, c); }
 PYGRADE_INLINE Part square_root(Part a) { return _mm512_sqrt_pd(a); }

@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "../grpo.hpp"
 
 #include "density.hpp"
@@ -13,7 +13,7 @@ PYGRADE_INLINE Part max_or_nan(Part x, Part y) {
   return y == y ? larger : y;
 }
 
-// Of a row's group, by lanes of samples.
+// Sums over a row's group, one lane per sample.
 struct Group {
   Part objective, outside, ratio_max;
 };
@@ -30,8 +30,8 @@ struct Clip {
         share(-1.0 / static_cast<double>(task.samples)) {}
 };
 
-// Adds the clipped objective of `count` samples from `at` on to the group's sums, and returns d loss / d log p, 0 in
-// the other lanes.
+// Adds the clipped objective of `count` samples from `at` on to the group's sums. Returns d loss / d log p, 0 in the
+// other lanes.
 PYGRADE_INLINE Part clipped_objective(const GrpoTask& task, const Clip& clip, std::int64_t at, int count, Part log_prob,
                                       Group& group) {
   const Part zero{};
@@ -49,8 +49,8 @@ PYGRADE_INLINE Part clipped_objective(const GrpoTask& task, const Clip& clip, st
   return flat ? zero : free * clip.share;
 }
 
-// Adds the samples of a row to its group's sums and to the scores. Pass by pass: what waits for itself in one of them,
-// the exponential above all, is then not far from its like of the next samples.
+// Adds the samples of a row to its group's sums and to the scores. Separate passes let independent samples overlap in
+// each long dependency chain, above all the exponential's.
 template <class Form>
 PYGRADE_INLINE void one_row(const GrpoTask& task, const Clip& clip, std::int64_t b, int row, Form form,
                             const Density& density, Group& group, ScoreSums& scores) {

@@ -1,4 +1,4 @@
 #pragma once
 
-// Kernels must be inlined into the function that is compiled for an instruction set, at every optimization level.
+// Functions must be inlined into the kernel that calls them, at every optimization level.
 #define PYGRADE_INLINE inline __attribute__((always_inline))

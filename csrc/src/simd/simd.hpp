@@ -1,6 +1,6 @@
-// Vectors of floats and 32-bit integers for the instruction set a file is compiled for: `lanes` values each. Every
-// operation is exact per lane (IEEE, or integer), so an algorithm written with it has the same bits everywhere.
-// Masks are plain bits, lane 0 lowest.
+// Vectors of floats and 32-bit integers for the instruction set that a file is compiled for, `lanes` values each. Every
+// operation is exact per lane (IEEE or integer), so that algorithms written with it have the same bits everywhere.
+// Masks are plain bits; lane 0 is the lowest. README.md has the overview.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ PYGRADE_INLINE constexpr unsigned lanes_with(int bit) {
   return mask;
 }
 
-// The lanes below `count`, which may be beyond the vector on either side.
+// The lanes below `count`, which may be negative or beyond the vector.
 PYGRADE_INLINE unsigned first_lanes(std::int64_t count) {
   return count >= lanes ? all_lanes : count <= 0 ? 0u : (1u << count) - 1;
 }

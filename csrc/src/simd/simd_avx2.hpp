@@ -22,7 +22,6 @@ PYGRADE_INLINE Floats sub(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 PYGRADE_INLINE Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 
-// b where a is not greater, which includes NaN
 PYGRADE_INLINE Floats max(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ)));
@@ -82,14 +81,14 @@ PYGRADE_INLINE Ints order_key(Floats x) {
 }
 PYGRADE_INLINE Ints shift_left(Ints a, int bits) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(bits)); }
 PYGRADE_INLINE Ints shift_right(Ints a, int bits) { return _mm256_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
-PYGRADE_INLINE std::uint64_t reaching32(const float* p, Floats least) {
-  const auto at = [&](int i) { return _mm256_castps_si256(_mm256_cmp_ps(load(p + i * lanes), least, _CMP_GE_OQ)); };
+PYGRADE_INLINE std::uint64_t reaching32(const float* p, Floats bound) {
+  const auto at = [&](int i) { return _mm256_castps_si256(_mm256_cmp_ps(load(p + i * lanes), bound, _CMP_GE_OQ)); };
   const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(at(0), at(1)), _mm256_packs_epi32(at(2), at(3)));
   const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
   return static_cast<std::uint32_t>(_mm256_movemask_epi8(ordered));
 }
-PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats least) {
-  return reaching32(p, least) | reaching32(p + 32, least) << 32;
+PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats bound) {
+  return reaching32(p, bound) | reaching32(p + 32, bound) << 32;
 }
 
 PYGRADE_INLINE Ints bits_and(Ints a, Ints b) { return _mm256_and_si256(a, b); }
@@ -126,7 +125,6 @@ PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
 
-// The position of the lowest bit that is set; arbitrary if none is.
 PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) { return static_cast<std::int32_t>(_tzcnt_u64(word)); }
 
 }  // namespace

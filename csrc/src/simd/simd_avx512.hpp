@@ -1,4 +1,4 @@
-// Floats and Ints for AVX-512: 16 lanes. simd.hpp documents what the operations have in common.
+// Floats and Ints for AVX-512: 16 lanes.
 #pragma once
 
 #include <immintrin.h>
@@ -22,7 +22,7 @@ PYGRADE_INLINE Floats sub(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 PYGRADE_INLINE Floats mul(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 
-// b where a is not greater, which includes NaN
+// a > b ? a : b, so b if either is NaN
 PYGRADE_INLINE Floats max(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 PYGRADE_INLINE unsigned greater_equal(Floats a, Floats b) {
   return _cvtmask16_u32(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ));
@@ -38,28 +38,28 @@ PYGRADE_INLINE Ints add(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 PYGRADE_INLINE Ints sub(Ints a, Ints b) { return _mm512_sub_epi32(a, b); }
 PYGRADE_INLINE Ints max(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
-// The larger bit pattern, and bit patterns as numbers, for floats that are not negative.
+// For floats that are not negative: the larger bit pattern, and the bit pattern as a number.
 PYGRADE_INLINE Ints max_bits(Ints a, Floats b) { return _mm512_max_epu32(a, _mm512_castps_si512(b)); }
 PYGRADE_INLINE Floats number_of_bits(Floats a) { return _mm512_cvtepi32_ps(_mm512_castps_si512(a)); }
 PYGRADE_INLINE Ints iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 PYGRADE_INLINE unsigned greater(Ints a, Ints b) { return _cvtmask16_u32(_mm512_cmpgt_epi32_mask(a, b)); }
 PYGRADE_INLINE unsigned greater_equal(Ints a, Ints b) { return _cvtmask16_u32(_mm512_cmpge_epi32_mask(a, b)); }
-// count + 1 where a > b, where a >= b
+// count + 1 in the lanes where a > b
 PYGRADE_INLINE Ints count_greater(Ints count, Ints a, Ints b) {
   return _mm512_mask_add_epi32(count, _mm512_cmpgt_epi32_mask(a, b), count, _mm512_set1_epi32(1));
 }
 PYGRADE_INLINE Ints select(unsigned mask, Ints yes, Ints no) {
   return _mm512_mask_blend_epi32(static_cast<__mmask16>(mask), no, yes);
 }
-// The lanes of the mask to the front of p; the rest of the vector there is overwritten too. Compressing in a register
-// and storing all of it, because the form that stores to memory is microcoded on Zen.
+// Moves the lanes of the mask to the front of p; overwrites the rest of that vector. Compresses in a register and
+// stores the whole register: compressing to memory is microcoded on Zen.
 PYGRADE_INLINE void compress(std::int32_t* p, unsigned mask, Ints v) {
   _mm512_storeu_si512(p, _mm512_maskz_compress_epi32(static_cast<__mmask16>(mask), v));
 }
 PYGRADE_INLINE void compress(float* p, unsigned mask, Floats v) {
   _mm512_storeu_ps(p, _mm512_maskz_compress_ps(static_cast<__mmask16>(mask), v));
 }
-// Integers in the order of the scores: -0 equals +0, NaN is key_nan.
+// The sort keys of scores, see keys.hpp.
 PYGRADE_INLINE Ints order_key(Floats x) {
   const Ints bits = _mm512_castps_si512(_mm512_add_ps(x, _mm512_setzero_ps()));
   const Ints flip = _mm512_and_si512(_mm512_srai_epi32(bits, 31), _mm512_set1_epi32(0x7fffffff));
@@ -68,16 +68,16 @@ PYGRADE_INLINE Ints order_key(Floats x) {
 }
 PYGRADE_INLINE Ints shift_left(Ints a, int bits) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(bits)); }
 PYGRADE_INLINE Ints shift_right(Ints a, int bits) { return _mm512_srl_epi32(a, _mm_cvtsi32_si128(bits)); }
-// One bit for each of the 64 floats from p on that reaches `least`, in their order.
-PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats least) {
-  const auto at = [&](int i) { return _mm512_cmp_ps_mask(load(p + i * lanes), least, _CMP_GE_OQ); };
+// Bit i: p[i] ≥ bound, for 64 floats.
+PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats bound) {
+  const auto at = [&](int i) { return _mm512_cmp_ps_mask(load(p + i * lanes), bound, _CMP_GE_OQ); };
   return _cvtmask64_u64(_mm512_kunpackd(_mm512_kunpackw(at(3), at(2)), _mm512_kunpackw(at(1), at(0))));
 }
 
 PYGRADE_INLINE Ints bits_and(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 PYGRADE_INLINE Ints bits_or(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 PYGRADE_INLINE Ints bits_xor(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
-// Lanes i and i ^ distance in each other's place.
+// Exchanges lanes i and i ^ distance.
 template <int distance>
 PYGRADE_INLINE Ints swap_lanes(Ints a) {
   if constexpr (distance == 1) return _mm512_shuffle_epi32(a, static_cast<_MM_PERM_ENUM>(0xb1));
@@ -85,7 +85,7 @@ PYGRADE_INLINE Ints swap_lanes(Ints a) {
   if constexpr (distance == 4) return _mm512_shuffle_i32x4(a, a, 0xb1);
   return _mm512_shuffle_i32x4(a, a, 0x4e);
 }
-// Each lane's next one; the last one's is the first.
+// Each lane gets the next one; the last gets the first.
 PYGRADE_INLINE Ints next_lanes(Ints a) { return _mm512_alignr_epi32(a, a, 1); }
 PYGRADE_INLINE std::int32_t max_of(Ints a) { return _mm512_reduce_max_epi32(a); }
 PYGRADE_INLINE std::int32_t min_of(Ints a) { return _mm512_reduce_min_epi32(a); }

@@ -49,7 +49,6 @@ PYGRADE_INLINE Floats mul(Floats a, Floats b) {
 PYGRADE_INLINE Floats fma(Floats a, Floats b, Floats c) {
   return each<Floats>([&](int i) { return __builtin_fmaf(a.at[i], b.at[i], c.at[i]); });
 }
-// b where a is not greater, which includes NaN
 PYGRADE_INLINE Floats max(Floats a, Floats b) {
   return each<Floats>([&](int i) { return a.at[i] > b.at[i] ? a.at[i] : b.at[i]; });
 }
@@ -66,7 +65,7 @@ PYGRADE_INLINE void store(std::int32_t* p, Ints v) { __builtin_memcpy(p, v.at, s
 PYGRADE_INLINE Ints broadcast(std::int32_t x) {
   return each<Ints>([x](int) { return x; });
 }
-PYGRADE_INLINE Ints add(Ints a, Ints b) {  // wraps, as instructions do: lanes that nobody wants hold anything
+PYGRADE_INLINE Ints add(Ints a, Ints b) {  // wraps as instructions do: unused lanes may hold anything
   return each<Ints>([&](int i) {
     return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) + static_cast<std::uint32_t>(b.at[i]));
   });
@@ -112,8 +111,7 @@ PYGRADE_INLINE void compress(float* p, unsigned mask, Floats v) {
 PYGRADE_INLINE Ints order_key(Floats x) {
   return each<Ints>([&](int i) {
     const float canonical = x.at[i] + 0.0f;
-    std::int32_t bits;
-    __builtin_memcpy(&bits, &canonical, sizeof bits);
+    const std::int32_t bits = __builtin_bit_cast(std::int32_t, canonical);
     const std::int32_t key = bits ^ (bits < 0 ? 0x7fffffff : 0);
     return x.at[i] == x.at[i] ? key : key_nan;
   });
@@ -124,9 +122,9 @@ PYGRADE_INLINE Ints shift_left(Ints a, int bits) {
 PYGRADE_INLINE Ints shift_right(Ints a, int bits) {
   return each<Ints>([&](int i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.at[i]) >> bits); });
 }
-PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats least) {
+PYGRADE_INLINE std::uint64_t reaching64(const float* p, Floats bound) {
   std::uint64_t word = 0;
-  for (int i = 0; i < 64; i += lanes) word |= std::uint64_t{greater_equal(load(p + i), least)} << i;
+  for (int i = 0; i < 64; i += lanes) word |= std::uint64_t{greater_equal(load(p + i), bound)} << i;
   return word;
 }
 
@@ -147,29 +145,24 @@ PYGRADE_INLINE Ints next_lanes(Ints a) {
   return each<Ints>([&](int i) { return a.at[(i + 1) % lanes]; });
 }
 PYGRADE_INLINE std::int32_t max_of(Ints a) {
-  std::int32_t most = a.at[0];
-  for (int i = 1; i < lanes; ++i) most = a.at[i] > most ? a.at[i] : most;
-  return most;
+  std::int32_t result = a.at[0];
+  for (int i = 1; i < lanes; ++i) result = a.at[i] > result ? a.at[i] : result;
+  return result;
 }
 PYGRADE_INLINE std::int32_t min_of(Ints a) {
-  std::int32_t least = a.at[0];
-  for (int i = 1; i < lanes; ++i) least = a.at[i] < least ? a.at[i] : least;
-  return least;
+  std::int32_t result = a.at[0];
+  for (int i = 1; i < lanes; ++i) result = a.at[i] < result ? a.at[i] : result;
+  return result;
 }
 PYGRADE_INLINE unsigned nonzero(const std::uint8_t* p) {
   return each_bit([p](int i) { return p[i] != 0; });
-}
-PYGRADE_INLINE float float_of_bits(std::uint32_t bits) {
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
-  return value;
 }
 PYGRADE_INLINE float float_of_float16(std::uint16_t half) {
   const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
   const std::uint32_t exponent = half >> 10 & 0x1fu;
   const std::uint32_t fraction = half & 0x3ffu;
-  if (exponent == 31) return float_of_bits(sign | 0x7f800000u | fraction << 13);
-  if (exponent != 0) return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
+  if (exponent == 31) return __builtin_bit_cast(float, sign | 0x7f800000u | fraction << 13);
+  if (exponent != 0) return __builtin_bit_cast(float, sign | (exponent + 112) << 23 | fraction << 13);
   const float small = static_cast<float>(fraction) * 0x1p-24f;  // subnormal: exact
   return sign != 0 ? -small : small;
 }
@@ -177,10 +170,9 @@ PYGRADE_INLINE Floats widen_float16(const std::uint16_t* p) {
   return each<Floats>([p](int i) { return float_of_float16(p[i]); });
 }
 PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
-  return each<Floats>([p](int i) { return float_of_bits(static_cast<std::uint32_t>(p[i]) << 16); });
+  return each<Floats>([p](int i) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(p[i]) << 16); });
 }
 
-// The position of the lowest bit that is set; arbitrary if none is.
 PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) { return word == 0 ? 0 : __builtin_ctzll(word); }
 
 }  // namespace
