@@ -141,6 +141,12 @@ class Logs:
         priced = np.isin(self.tasks, self.value_tasks)
         return np.where(priced, table * self.value[:, None], table).astype(np.float32)
 
+    def value_of(self, amounts: Array) -> NDArray[np.float64]:
+        """[M]: what amounts [M, T] of events are worth, such as `feedback` or `predictions`."""
+        if not self.value_tasks:
+            return np.asarray(amounts @ np.array(self.task_values))
+        return np.asarray((amounts * self.event_values.astype(np.float64)).sum(1))
+
     def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] = ()) -> "Logs":
         """The same log with other values of events; None and (): as they are."""
         return replace(
