@@ -34,7 +34,7 @@ py::object transform_scores_at_once(const Arguments<8>& arguments) {
   return values;
 }
 
-// weights[B, T] leave out the dimension of the samples, so do the results.
+// With weights[B, T] the result has no dimension for samples.
 Shape fused_shape(const Scores& s, const Weights& w) {
   const bool group = w.array.ndim == 3;
   if (s.offsets != nullptr) return group ? Shape{w.samples, s.rows} : Shape{s.rows};
