@@ -24,10 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pygrade._util.optional_imports import require
 from pygrade.data.columnar import column_names, read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
-from pygrade.extras import require
 
 if TYPE_CHECKING:
     import polars as pl

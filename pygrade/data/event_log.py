@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.extras import require
+from pygrade._util.optional_imports import require
 
 if TYPE_CHECKING:
     import polars as pl

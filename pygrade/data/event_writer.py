@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.optional_imports import require
 from pygrade.data.event_log import FORMAT_VERSION, EventSource, request_starts
 from pygrade.data.spool import Spool, mix
-from pygrade.extras import require
 
 if TYPE_CHECKING:
     import polars as pl

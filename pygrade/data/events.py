@@ -4,17 +4,17 @@
 under which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.files import atomic_directory
 from pygrade.data.ebnerd import EbNerdConfig, import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.kuairand_events import KuaiRandEventConfig, import_kuairand
 from pygrade.data.logs_events import LogsEventConfig, import_logs
 from pygrade.data.recflow import RecFlowConfig, import_recflow
-from pygrade.files import atomic_directory
 
 __all__ = ["CONFIGS", "SCHEMES", "EventLog", "EventSource", "import_events", "parse_spec"]
 
@@ -34,12 +34,16 @@ _IMPORTERS: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def parse_spec(spec: str) -> tuple[str, Path]:
-    """Scheme and path of ``SCHEME:PATH``. ValueError for an unknown scheme, FileNotFoundError for a missing path."""
+def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str, Path]:
+    """Scheme and path of ``SCHEME:PATH``.
+
+    ValueError if the scheme is not one of ``schemes``, FileNotFoundError if the path does not exist.
+    """
     scheme, _, path = spec.partition(":")
-    accepted = "; ".join(SCHEMES.values())
-    if scheme not in SCHEMES or not path:
-        raise ValueError(f"data is {spec!r}; want one of {accepted}")
+    accepted = "; ".join(SCHEMES[name] for name in schemes)
+    if scheme not in schemes or not path:
+        raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in SCHEMES and scheme not in schemes else ""
+        raise ValueError(f"data is {spec!r}; want one of {accepted}{raw}")
     if not Path(path).exists():
         raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {accepted}")
     return scheme, Path(path)

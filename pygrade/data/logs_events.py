@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
-from pygrade.extras import require
-from pygrade.logs_parquet import METADATA_KEY, header_of, parts_of
+from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
 
 if TYPE_CHECKING:
     import polars as pl

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import DAY, EventWriter
-from pygrade.extras import require
 
 if TYPE_CHECKING:
     import polars as pl

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.extras import require
-from pygrade.hashing import GOLDEN, splitmix64
+from pygrade._util.hashing import GOLDEN, splitmix64
+from pygrade._util.optional_imports import require
 
 NULL = -(2**63)
 """The code of a value that is not there."""

@@ -5,8 +5,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from pygrade.checkpoint import read_json, read_safetensors, to_json, to_safetensors
-from pygrade.files import atomic_directory
+from pygrade._util.files import atomic_directory
+from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import Columns, MtlConfig, schema
 from pygrade.mtl.model import MtlModel

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pygrade.extras import require
+from pygrade._util.optional_imports import require
 from pygrade.mtl.histogram import CENTERS, Histogram
 
 Array = NDArray[np.float64]

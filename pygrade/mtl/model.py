@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pygrade._util.threads import torch_threads
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import Columns, MtlConfig, schema_hash
 from pygrade.mtl.network import Network, table_entries
-from pygrade.threads import torch_threads
 
 SMALL_BLOCK, BLOCK = 32, 128
 """Rows the network sees at a time, by the request's size: a matrix product's rounding depends on its shape."""

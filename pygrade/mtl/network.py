@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pygrade.hashing import GOLDEN, splitmix64
+from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
 
 _CLIP = 5.0  # normalized inputs are cut to ± this

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
+from pygrade._util.progress import say
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
 from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
-from pygrade.progress import say
 
 KNOWN = "known_items.npy"  # in prerank's stage: the items that there were before the policy's part
 _REQUESTS = 1024  # of a batch

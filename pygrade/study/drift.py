@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.data.marketplace import TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.logs import Logs, concatenate
-from pygrade.online import Event, OnlineConfig, OnlineLearner
 from pygrade.policy import FusionPolicy
-from pygrade.ranker import BlendedRanker
-from pygrade.simulate import rank_pages
+from pygrade.serving.ranker import BlendedRanker
+from pygrade.simulation.marketplace import TASK_VALUES, TASKS, Marketplace, Requests
+from pygrade.simulation.simulate import rank_pages
 from pygrade.study.bench import Bench, Options, Served
-from pygrade.train import train_stage2
+from pygrade.training.online import Event, OnlineConfig, OnlineLearner
+from pygrade.training.train import train_stage2
 
 Array = NDArray[Any]
 _HOUR = 3_600_000  # an interval

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.mtl import Calibration
-from pygrade.mtl.calibration import fit_calibration
+from pygrade.metrics.roc import auc
+from pygrade.mtl.calibration import Calibration, fit_calibration
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.metrics import ece
-from pygrade.roc import auc
 
 KINDS = ("beta", "isotonic")
 

@@ -1,5 +1,5 @@
 // A trained fusion policy, read from the files that `pygrade train` and `FusionPolicy.save` write: policy.json and
-// policy.safetensors. The Python package's FusionPolicy has the network and the formulas.
+// policy.safetensors. pygrade/policy/network.py has the network and the formulas.
 #pragma once
 
 #include <cstddef>

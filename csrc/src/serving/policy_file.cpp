@@ -1,4 +1,4 @@
-// Reads the two files of a policy. pygrade/policy.py writes them and says what they hold.
+// Reads the two files of a policy. pygrade/policy/network.py writes them and says what they hold.
 #include <algorithm>
 #include <cmath>
 #include <fstream>
