@@ -1,5 +1,7 @@
 #include "pygrade/fusion.hpp"
 
+#include <pybind11/stl.h>
+
 #include "dispatch.hpp"
 #include "families.hpp"
 #include "scores.hpp"
@@ -74,6 +76,7 @@ py::object fuse_topk_at_once(const Arguments<13>& arguments) {
 }  // namespace
 
 void bind_fusion(py::module_& module) {
+  module.attr("transforms") = py::tuple(py::cast(transform_names));
   module.def(
       "transform_scores",
       [](py::handle scores, int transform, float beta, float epsilon, py::handle slope, py::handle offsets,

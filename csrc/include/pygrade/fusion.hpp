@@ -12,8 +12,10 @@
 // Order: score descending, then index ascending; NaN after -inf; -0.0 equals +0.0.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "pygrade/export.h"
 
@@ -22,6 +24,9 @@ namespace pygrade {
 enum class ScoreType { float32 = 0, float16 = 1, bfloat16 = 2 };  // widened exactly to float32
 
 enum class Transform { identity = 0, log = 1, zscore = 2, zlog = 3, rank = 4, log1p = 5 };
+
+// The transforms' names in policies and in Python, by their value.
+inline constexpr std::array<std::string_view, 6> transform_names{"identity", "log", "zscore", "zlog", "rank", "log1p"};
 
 enum class Layout { item_major = 0, task_major = 1 };
 
