@@ -19,7 +19,7 @@ struct DirichletSampleTask {
 struct DirichletLogProbTask {
   const float* concentration;     // [B, T]
   const float* log_weights;       // [B, G, T]
-  const float* gradient;          // [B, G]; backward, and score, where null stands for all 1
+  const float* gradient;          // [B, G]; backward and score (null: all 1)
   std::int64_t samples;           // G
   std::int64_t tasks;             // T
   double log_floor;               // -inf: no floor

@@ -95,7 +95,7 @@ class PYGRADE_API Policy {
   float floor_ = 0.0f;
   float total_ = 0.0f;
   enum class Evidence { count, log, log1p } evidence_scale_ = Evidence::count;
-  std::size_t evidence_input_ = 0;  // the feature that tells it
+  std::size_t evidence_input_ = 0;  // the feature that holds the evidence
   float evidence_prior_ = 0.0f;     // 0: no shrinkage
   bool prediction_features_ = true;
   std::vector<float> input_mean_, input_std_;
