@@ -19,7 +19,8 @@ and scrolling belong to the first. is_subscriber was fixed when the data were ma
 future. ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ from pygrade.data.event_writer import EventWriter
 
 if TYPE_CHECKING:
     import polars as pl
+
+logger = logging.getLogger("pygrade")
 
 LICENSE = "EB-NeRD license terms (research), recsys.eb.dk"
 
@@ -87,12 +90,7 @@ class EbNerdConfig:
                 raise ValueError(f"task_values names {task!r}; want some of {', '.join(TASK_VALUES)}")
 
 
-def import_ebnerd(
-    directory: Path,
-    writer: EventWriter,
-    config: EbNerdConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | None = None) -> None:
     """Writes the events of an EB-NeRD directory. Errors name file, row and column."""
     config = config or EbNerdConfig()
     articles = directory / "articles.parquet"
@@ -107,13 +105,11 @@ def import_ebnerd(
         _add_history(splits[0] / "history.parquet", writer, config)
     for split in splits:
         path = split / "behaviors.parquet"
-        if log:
-            log(f"ebnerd: reading {split.name}/{path.name}")
+        logger.info("ebnerd: reading %s/%s", split.name, path.name)
         for first, frame in read_batches(path, _BEHAVIORS, max(1, min(writer.rows, 500_000) // _INVIEW)):
             _add_behaviors(path, first, frame, writer, config)
     kinds = _add_articles(articles, writer)
-    if log:
-        log("ebnerd: sorting by time")
+    logger.info("ebnerd: sorting by time")
     source = EventSource(
         name="EB-NeRD",
         license=LICENSE,

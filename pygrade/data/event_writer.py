@@ -25,6 +25,7 @@ Arrange = Callable[["pl.DataFrame"], "pl.DataFrame"]
 
 _PART_ROWS, _GROUP_ROWS = 1_000_000, 50_000
 _ATTRIBUTE_PARTITIONS = 64
+_MOST_CHARACTERS = 1000
 
 
 class EventWriter:
@@ -256,9 +257,7 @@ def check_events(frame: "pl.DataFrame") -> None:
     request = frame["request_id"].to_numpy()
 
     def refuse(bad: NDArray[np.bool_], column: str, want: str) -> None:
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ValueError(f"column {column!r}, request {request[row]}: {frame[column][row]}; want {want}")
+        refuse_events(frame, bad, column, want)
 
     for column in IDS:
         refuse(frame[column].is_null().to_numpy(), column, "a whole number")
@@ -276,6 +275,11 @@ def check_events(frame: "pl.DataFrame") -> None:
     for column in ("user_id", *(c for c in frame.columns if c == "scenario" or c.startswith("c_"))):
         differs = frame[column].ne_missing(frame[column].shift(1)).to_numpy()
         refuse(same & differs, column, "one value in a request")
+    if "scenario" in frame.columns:
+        long = (frame["scenario"].str.len_chars() > _MOST_CHARACTERS).fill_null(False).to_numpy()
+        refuse(
+            long, "scenario", f"at most {_MOST_CHARACTERS} characters"
+        )  # arrays of scenarios are as wide as the longest
     refuse((frame["event_time"] < frame["timestamp"]).to_numpy(), "event_time", "the request's time, or later")
     position = frame["position"].fill_null(-1).to_numpy()
     shown = frame["position"].is_not_null().to_numpy()
@@ -291,6 +295,14 @@ def check_events(frame: "pl.DataFrame") -> None:
             refuse(shown & (~there | ((value != 0) & (value != 1))), column, "0 or 1 for a shown candidate")
         else:
             refuse(there & ~np.isfinite(frame[column].fill_null(0.0).to_numpy()), column, "a finite number or null")
+
+
+def refuse_events(frame: "pl.DataFrame", bad: "NDArray[np.bool_] | pl.Series", column: str, want: str) -> None:
+    """Raises ValueError that names the column and the request of the first bad value."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        value = str(frame[column][row])[:100]
+        raise ValueError(f"column {column!r}, request {frame['request_id'][row]}: {value}; want {want}")
 
 
 def stable_id(name: str) -> int:

@@ -14,7 +14,8 @@ the order in time. ``event_time`` is time_ms plus the time played, the earliest 
 There is no funnel: 1 % of the long views have no click.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ from pygrade.data.tables import Table, read_blocks, read_header, refuse
 
 if TYPE_CHECKING:
     import polars as pl
+
+logger = logging.getLogger("pygrade")
 
 LICENSE = "CC BY-SA 4.0"
 
@@ -109,23 +112,17 @@ class KuaiRandEventConfig:
                 raise ValueError(f"tasks or task_values name {name!r}; want some of {', '.join(EVENTS)}")
 
 
-def import_kuairand(
-    directory: Path,
-    writer: EventWriter,
-    config: KuaiRandEventConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventConfig | None = None) -> None:
     """Writes the events of a KuaiRand directory. Errors name file, line and column; see `kuairand_files.find_files`."""
     config = config or KuaiRandEventConfig()
     found = find_files(directory)
     tasks = config.tasks or tuple(t for t in EVENTS if not (found.excerpt and t == "like"))
     users = _read_users(found.users)
     writer.add_attributes("user", users)
-    spool = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config, log)
+    spool = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config)
     item_kinds = dict(ITEM_KINDS)
     for path in found.basic:
-        if log:
-            log(f"kuairand: reading {path.name}")
+        logger.info("kuairand: reading %s", path.name)
         item_kinds = _add_videos(path, writer)
     if not found.basic:
         item_kinds = {"duration": "dense"}
@@ -145,8 +142,7 @@ def import_kuairand(
         category="category" if found.basic else None,
         utc_offset_hours=8.0,
     )
-    if log:
-        log("kuairand: sorting by time")
+    logger.info("kuairand: sorting by time")
     writer.finish(source)
 
 
@@ -156,7 +152,6 @@ def _read_logs(
     tasks: tuple[str, ...],
     writer: EventWriter,
     config: KuaiRandEventConfig,
-    log: Callable[[str], None] | None,
 ) -> Spool:
     """All rows of a user in one partition, so that requests can be made of them."""
     polars = require("polars", "pipeline")
@@ -167,8 +162,7 @@ def _read_logs(
     columns, delimiter = (EXCERPT_COLUMNS, "\t") if found.excerpt else (LOG_COLUMNS, ",")
     durations = not found.basic
     for path in found.logs:
-        if log:
-            log(f"kuairand: reading {path.name}")
+        logger.info("kuairand: reading %s", path.name)
         for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep):
             user = block["user_id"]
             absent = ~np.isin(user, known)

@@ -14,7 +14,8 @@ request's exposed videos by rerank_index; the other candidates have none, and no
 stage that a candidate reached. ``event_time`` is the request's time plus what was played up to and including the video.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -29,6 +30,8 @@ from pygrade.data.event_writer import DAY, EventWriter
 
 if TYPE_CHECKING:
     import polars as pl
+
+logger = logging.getLogger("pygrade")
 
 LICENSE = "CC BY-SA 4.0"
 STAGES = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
@@ -75,21 +78,14 @@ class RecFlowConfig:
                 raise ValueError(f"tasks or task_values name {task!r}; want some of {', '.join(TASK_VALUES)}")
 
 
-def import_recflow(
-    directory: Path,
-    writer: EventWriter,
-    config: RecFlowConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_recflow(directory: Path, writer: EventWriter, config: RecFlowConfig | None = None) -> None:
     """Writes the events of a RecFlow directory. Errors name file, row and column."""
     config = config or RecFlowConfig()
     for path in find_files(directory):
-        if log:
-            log(f"recflow: reading {path.name}")
+        logger.info("recflow: reading %s", path.name)
         for first, frame in read_batches(path, _COLUMNS, min(writer.rows, 100_000)):
             _add(path, first, frame, writer, config)
-    if log:
-        log("recflow: sorting by time")
+    logger.info("recflow: sorting by time")
     funnel = ("effective_view", "long_view")
     source = EventSource(
         name="RecFlow",

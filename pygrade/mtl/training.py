@@ -1,6 +1,6 @@
 """Training: survey the rows, train with early stopping, train again on more rows, calibrate on rows never seen."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from pygrade.mtl.timeline import Timeline
 
 _CHUNK = 8192  # rows that are evaluated at a time
 
-Log = Callable[[str], None]
+logger = logging.getLogger("pygrade")
 
 
 @torch_threads(1)
@@ -28,7 +28,6 @@ def fit_stream(
     tasks: tuple[str, ...],
     timeline: Timeline,
     config: MtlConfig | None = None,
-    log: Log | None = None,
     columns: Columns | None = None,
 ) -> MtlModel:
     """Trains on rows from a factory of batches, in memory that does not grow with their number.
@@ -39,7 +38,7 @@ def fit_stream(
     calibrate; later ones are only counted: the model's predictions for them are out of time.
 
     Training runs on one thread (a second one gains nothing at this size), so the same arguments give the same model on
-    one machine; torch's global generator is left as it was. ``log`` gets one line a pass. ValueError for shapes that
+    one machine; torch's global generator is left as it was. Each pass is logged. ValueError for shapes that
     disagree, labels outside [0, 1], and a task that has only positives or only negatives in a part; the error names
     part and task.
     """
@@ -62,13 +61,13 @@ def fit_stream(
 
     train = window("train")
     if "stop" not in spans:
-        model = _train(train, surveys["train"], None, tasks, config, columns, config.epochs, log)
+        model = _train(train, surveys["train"], None, tasks, config, columns, config.epochs)
     else:
-        model = _train(train, surveys["train"], window("stop"), tasks, config, columns, config.epochs, log)
+        model = _train(train, surveys["train"], window("stop"), tasks, config, columns, config.epochs)
         if config.refit:
             both = window("train", "stop")
             surveys["train"].merge(surveys["stop"])
-            again = _train(both, surveys["train"], None, tasks, config, columns, model.best_epoch, log)
+            again = _train(both, surveys["train"], None, tasks, config, columns, model.best_epoch)
             model = replace(model, module=again.module)
     if "calibrate" in spans:
         seen = _histogram(model.module, window("calibrate"), tasks, config)
@@ -84,7 +83,6 @@ def _train(
     config: MtlConfig,
     columns: Columns,
     epochs: int,
-    log: Log | None,
 ) -> MtlModel:
     """Trains on ``window``; with rows to stop on it returns the best pass's parameters.
 
@@ -121,15 +119,15 @@ def _train(
                 optimizer.step()
             _check_finite(loss.detach(), config)
             if stop is None:
-                if log:
-                    log(f"mtl: pass {epoch + 1} of {epochs} over {window.rows} rows")
+                logger.info("mtl: pass %d of %d over %d rows", epoch + 1, epochs, window.rows)
                 continue
             seen = _histogram(module, stop, tasks, config)
             base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
             aucs.append(float(np.average(seen.auc(), weights=seen.rarer())))
             losses.append(float(np.mean(seen.log_loss() / base)))
-            if log:
-                log(f"mtl: pass {epoch + 1}, validation AUC {aucs[-1]:.4f}, loss {losses[-1]:.4f} of the base rate's")
+            logger.info(
+                "mtl: pass %d, validation AUC %.4f, loss %.4f of the base rate's", epoch + 1, aucs[-1], losses[-1]
+            )
             score = np.array(aucs) if config.stop_on == "auc" else -np.array(losses)
             if score[-1] >= score.max():
                 best, best_state = epoch, _copy(module)

@@ -108,7 +108,7 @@ def fit_mtl(
         features.schema.hash,
     )
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
-    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, say, columns)
+    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, columns)
     mtl.save(model, out / "mtl")
     return {
         "tasks": list(tasks), "network": options.network, "funnel": [list(pair) for pair in options.funnel],
