@@ -3,7 +3,6 @@
 """
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from pygrade.reports.pipeline import write_pipeline_report
 from pygrade.reports.training import write_text
 from pygrade.serving.artifact import open_artifact, write_artifact
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
-from pygrade.stores import open_store
+from pygrade.stores import open_store, without_secret
 from pygrade.training.train import TrainConfig, train
 
 OnStep = Callable[[str, int], None]
@@ -197,11 +196,6 @@ def _publish(
         new.unlink(missing_ok=True)
         new.symlink_to(target)
         new.replace(link)
-
-
-def without_secret(address: str) -> str:
-    """A store's address without user and password, which whoever loads the system has to give again."""
-    return re.sub(r"^(\w+://)[^@/?]*@", r"\1", address)
 
 
 def _write_where_new(path: Path, text: str) -> None:

@@ -58,7 +58,7 @@ def test_help_lists_every_command(capsys):
 
 @pytest.mark.parametrize("option", ["--help", "--version", "--cmake-dir"])
 def test_what_needs_no_torch_does_not_import_it(option):
-    code = f"import sys; from pygrade import cli; sys.exit(cli.main(['{option}']) or 'torch' in sys.modules)"
+    code = f"import sys; from pygrade.cli.main import main; sys.exit(main(['{option}']) or 'torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout, run.stderr
 
