@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.hashing import spread
 from pygrade._util.optional_imports import require
+from pygrade.data.disk_shuffle import DiskShuffle
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.kuairand_files import (
@@ -38,7 +40,6 @@ from pygrade.data.kuairand_files import (
     find_files,
     local_day,
 )
-from pygrade.data.spool import Spool, mix
 from pygrade.data.tables import Table, read_blocks, read_header, refuse
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
     tasks = config.tasks or tuple(t for t in EVENTS if not (found.excerpt and t == "like"))
     users = _read_users(found.users)
     writer.add_attributes("user", users)
-    spool = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config)
+    shuffle = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config)
     item_kinds = dict(ITEM_KINDS)
     for path in found.basic:
         logger.info("kuairand: reading %s", path.name)
@@ -128,7 +129,7 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
         item_kinds = {"duration": "dense"}
     gap = None if config.requests == "day" else config.session_gap_minutes
     requests = 0
-    for frame in _by_users(spool, writer):
+    for frame in _by_users(shuffle, writer):
         requests = _add_requests(frame, writer, gap, config.max_rows, requests)
     version = "27K, an excerpt" if found.excerpt else found.version
     source = EventSource(
@@ -152,12 +153,12 @@ def _read_logs(
     tasks: tuple[str, ...],
     writer: EventWriter,
     config: KuaiRandEventConfig,
-) -> Spool:
+) -> DiskShuffle:
     """All rows of a user in one partition, so that requests can be made of them."""
     polars = require("polars", "pipeline")
     size = sum(path.stat().st_size for path in found.logs)
     partitions = min(max(size // (_BYTES_PER_ROW * writer.rows), 1), _PARTITIONS)
-    spool = Spool(writer.scratch / "users")
+    shuffle = DiskShuffle(writer.scratch / "users")
     keep = chosen_rows(random=config.random_rows, user_fraction=config.user_fraction)
     columns, delimiter = (EXCERPT_COLUMNS, "\t") if found.excerpt else (LOG_COLUMNS, ",")
     durations = not found.basic
@@ -182,29 +183,29 @@ def _read_logs(
                     **{f"y_{task}": _feedback(block, task) for task in tasks},
                 }
             )  # fmt: skip
-            spool.add((mix(user) % np.uint64(partitions)).astype(np.int64), frame)
+            shuffle.add((spread(user) % np.uint64(partitions)).astype(np.int64), frame)
             if durations:
                 seconds = np.where(block["duration_ms"] > 0, block["duration_ms"] / 1000.0, np.nan)
                 items = polars.DataFrame({"item_id": block["video_id"], "duration": seconds.astype(np.float32)})
                 items = items.with_columns(polars.col("duration").fill_nan(None))
                 writer.add_attributes("item", items.sort("duration", nulls_last=True, maintain_order=True))
-    if not spool.rows:
+    if not shuffle.rows:
         raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {found.logs[0].parent}")
-    return spool
+    return shuffle
 
 
-def _by_users(spool: Spool, writer: EventWriter) -> "Iterator[pl.DataFrame]":
+def _by_users(shuffle: DiskShuffle, writer: EventWriter) -> "Iterator[pl.DataFrame]":
     """All rows of some users at a time, about `writer.rows` of them; long partitions are divided once more."""
-    for partition in sorted(spool.rows):
-        parts = -(-spool.rows[partition] // writer.rows)
+    for partition in sorted(shuffle.rows):
+        parts = -(-shuffle.rows[partition] // writer.rows)
         if parts == 1:
-            yield spool.take(partition)
+            yield shuffle.take(partition)
             continue
-        finer = Spool(writer.scratch / f"users{partition}")
-        for frame in spool.read(partition):
-            user = mix(frame["user_id"].to_numpy()) // np.uint64(_PARTITIONS)
+        finer = DiskShuffle(writer.scratch / f"users{partition}")
+        for frame in shuffle.read(partition):
+            user = spread(frame["user_id"].to_numpy()) // np.uint64(_PARTITIONS)
             finer.add((user % np.uint64(parts)).astype(np.int64), frame)
-        spool.drop(partition)
+        shuffle.drop(partition)
         for part in sorted(finer.rows):
             yield finer.take(part)
 

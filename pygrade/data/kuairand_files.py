@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.hashing import spread
 from pygrade.data.tables import Table, refuse
 
 EVENTS = ("click", "long_view", "like", "comment", "follow", "forward", "profile_enter", "comment_stay")
@@ -94,8 +95,8 @@ def chosen_rows(*, random: bool, user_fraction: float) -> Callable[[Table], NDAr
     """Which rows of a block to keep: a fixed pseudo-random share of the users, with or without is_rand = 1."""
 
     def chosen(block: Table) -> NDArray[np.bool_]:
-        mix = block["user_id"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # wraps
-        mask: NDArray[np.bool_] = (mix >> np.uint64(32)).astype(np.float64) < user_fraction * 2.0**32
+        draw = spread(block["user_id"]) >> np.uint64(32)
+        mask: NDArray[np.bool_] = draw.astype(np.float64) < user_fraction * 2.0**32
         if not random and "is_rand" in block:
             mask = mask & (block["is_rand"] == 0)
         return mask

@@ -23,7 +23,6 @@ MMOE about as well (0.757, 0.761, 0.759; ours 0.763, 0.766, 0.762). What they la
 
 from pygrade.mtl.artifact import load, save
 from pygrade.mtl.config import Columns, MtlConfig
-from pygrade.mtl.metrics import TaskMetrics, metrics
 from pygrade.mtl.model import MtlModel, predict
 from pygrade.mtl.timeline import Timeline, split_times
 from pygrade.mtl.training import fit_stream
@@ -32,11 +31,9 @@ __all__ = [
     "Columns",
     "MtlConfig",
     "MtlModel",
-    "TaskMetrics",
     "Timeline",
     "fit_stream",
     "load",
-    "metrics",
     "predict",
     "save",
     "split_times",

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pygrade._util.optional_imports import require
-from pygrade.mtl.histogram import CENTERS, Histogram
+from pygrade.metrics.streamed import CENTERS, LabelHistogram
 
 Array = NDArray[np.float64]
 _FLOOR = 1e-3  # least a and b
@@ -56,7 +56,7 @@ class Calibration:
         return cls(beta, knots)
 
 
-def fit_calibration(histogram: Histogram, kind: str, tasks: Sequence[str]) -> Calibration:
+def fit_calibration(histogram: LabelHistogram, kind: str, tasks: Sequence[str]) -> Calibration:
     """The maps for a histogram of rows that the model has not seen. ValueError names a task with one class only."""
     beta, knots = [], []
     for task, rows, positives in zip(tasks, histogram.rows, histogram.positives, strict=True):

@@ -13,7 +13,7 @@ _ODD_CHILDREN = 0.01  # largest share of a funnel child's positives without the 
 
 
 @dataclass
-class Survey:
+class ColumnStats:
     """Count of rows, labels and moments of one window; `add` takes rows, `merge` another window's."""
 
     num_dense: int
@@ -32,7 +32,7 @@ class Survey:
 
     def add(self, dense: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
         there = ~np.isnan(dense)
-        other = Survey(self.num_dense, self.num_tasks, len(dense))
+        other = ColumnStats(self.num_dense, self.num_tasks, len(dense))
         other.observed = (~np.isnan(labels)).sum(0)
         other.positives = np.nansum(labels, axis=0, dtype=np.float64)
         other.known = there.sum(0)
@@ -40,7 +40,7 @@ class Survey:
         other.square = np.where(there, (dense - other.mean) ** 2, 0.0).sum(0, dtype=np.float64)
         self.merge(other)
 
-    def merge(self, other: "Survey") -> None:
+    def merge(self, other: "ColumnStats") -> None:
         """Chan, Golub and LeVeque's update of the moments."""
         total = self.known + other.known
         share = other.known / total.clip(1)
@@ -84,20 +84,20 @@ def check(batch: Batch, columns: Columns, tasks: tuple[str, ...]) -> None:
         raise ValueError(f"labels of task {tasks[task]!r} is {labels[row, task]} in row {row}; want 0 to 1 or NaN")
 
 
-def survey_parts(
+def stats_of_parts(
     batches: Batches,
     tasks: tuple[str, ...],
     timeline: Timeline,
     config: MtlConfig,
     columns: Columns,
-) -> dict[str, Survey]:
+) -> dict[str, ColumnStats]:
     """Surveys the labeled rows of each part in one pass that checks every row.
 
     Every task must have a positive and a negative in every part, except in one of no length and in a part to be
     predicted that has no rows.
     """
     parents = parents_of(tasks, config.funnel)
-    surveys = {part: Survey(len(columns.dense), len(tasks)) for part in timeline.parts}
+    stats = {part: ColumnStats(len(columns.dense), len(tasks)) for part in timeline.parts}
     odd = np.zeros(len(tasks), np.int64)  # rows with a funnel child's event and without its parent's
     for batch in batches():
         check(batch, columns, tasks)
@@ -106,26 +106,26 @@ def survey_parts(
         for part, (start, stop) in timeline.parts.items():
             inside = there & (time >= start) & (time < stop)
             if inside.any():
-                surveys[part].add(dense[inside], labels[inside])
+                stats[part].add(dense[inside], labels[inside])
         for child, parent in enumerate(parents):
             if parent >= 0:
                 odd[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
     for part, (start, stop) in timeline.parts.items():
-        if start < stop and (surveys[part].rows or part != "predict"):
-            _check_classes(surveys[part], part, tasks)
+        if start < stop and (stats[part].rows or part != "predict"):
+            _check_classes(stats[part], part, tasks)
     for child, parent in enumerate(parents):
-        if odd[child] > _ODD_CHILDREN * sum(survey.positives[child] for survey in surveys.values()):
+        if odd[child] > _ODD_CHILDREN * sum(stats.positives[child] for stats in stats.values()):
             raise ValueError(
                 f"funnel says {tasks[child]!r} follows {tasks[parent]!r}, but {odd[child]} rows have the former "
                 "without the latter; want another funnel"
             )
-    return surveys
+    return stats
 
 
-def _check_classes(survey: Survey, part: str, tasks: tuple[str, ...]) -> None:
-    for task, observed, positives in zip(tasks, survey.observed, survey.positives, strict=True):
+def _check_classes(stats: ColumnStats, part: str, tasks: tuple[str, ...]) -> None:
+    for task, observed, positives in zip(tasks, stats.observed, stats.positives, strict=True):
         if not 0 < positives < observed:
             raise ValueError(
                 f"task {task!r} has {positives:.0f} positives of {observed} labels in the {part} part "
-                f"({survey.rows} rows); want some of each: move the part's bounds or leave the task out"
+                f"({stats.rows} rows); want some of each: move the part's bounds or leave the task out"
             )
