@@ -217,11 +217,16 @@ class _Output:
         if self.writer is not None:
             self.writer.close()
         return {
-            "parts": self.parts, "num_rows": sum(self.parts), "num_requests": self.requests, "num_shown": self.shown,
+            "parts": self.parts,
+            "num_rows": sum(self.parts),
+            "num_requests": self.requests,
+            "num_shown": self.shown,
             "positives": dict(zip(self.tasks, self.positives.tolist(), strict=True)),
-            "funnel_violations": self.violations, "first_time": self.first, "last_time": self.last,
+            "funnel_violations": self.violations,
+            "first_time": self.first,
+            "last_time": self.last,
             "scenarios": sorted(self.scenarios),
-        }  # fmt: skip
+        }
 
     def _write(self, frame: "pl.DataFrame") -> None:
         parquet, table = require("pyarrow.parquet", "pipeline"), frame.to_arrow()

@@ -62,16 +62,31 @@ TASK_VALUES: Mapping[str, float] = {
 """Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 USER_KINDS = {
-    "user_active_degree": "categorical", "is_lowactive_period": "categorical", "is_live_streamer": "categorical",
-    "is_video_author": "categorical", "follow_user_num": "dense", "follow_user_num_range": "categorical",
-    "fans_user_num": "dense", "fans_user_num_range": "categorical", "friend_user_num": "dense",
-    "friend_user_num_range": "categorical", "register_days": "dense", "register_days_range": "categorical",
+    "user_active_degree": "categorical",
+    "is_lowactive_period": "categorical",
+    "is_live_streamer": "categorical",
+    "is_video_author": "categorical",
+    "follow_user_num": "dense",
+    "follow_user_num_range": "categorical",
+    "fans_user_num": "dense",
+    "fans_user_num_range": "categorical",
+    "friend_user_num": "dense",
+    "friend_user_num_range": "categorical",
+    "register_days": "dense",
+    "register_days_range": "categorical",
     **{f"onehot_feat{i}": "categorical" for i in range(18)},
-}  # fmt: skip
+}
 ITEM_KINDS = {
-    "author_id": "hashed", "video_type": "categorical", "upload_time": "time", "upload_type": "categorical",
-    "duration": "dense", "music_id": "hashed", "music_type": "categorical", "tags": "list", "category": "categorical",
-}  # fmt: skip
+    "author_id": "hashed",
+    "video_type": "categorical",
+    "upload_time": "time",
+    "upload_type": "categorical",
+    "duration": "dense",
+    "music_id": "hashed",
+    "music_type": "categorical",
+    "tags": "list",
+    "category": "categorical",
+}
 """duration: seconds. category: the first tag."""
 
 _UNKNOWN = -124
@@ -84,20 +99,13 @@ _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id"
 class KuaiRandEventConfig:
     """How KuaiRand's rows become requests."""
 
-    requests: str = "day"
-    """"day": a request is a user's day (UTC+8) in one tab; "session": it ends at a gap of ``session_gap_minutes``."""
-    session_gap_minutes: float = 30.0
-    """Minutes without an impression after which a new session begins."""
-    max_rows: int = 100
-    """Longer requests are cut into consecutive ones of at most this many rows."""
-    tasks: tuple[str, ...] | None = None
-    """Kinds of feedback; None: all, the excerpt's without like (there it is nearly a property of the video)."""
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)
-    """Business value of one event of each kind of feedback."""
-    random_rows: bool = True
-    """Whether randomly inserted videos (is_rand = 1 in the public files) are part of the requests."""
-    user_fraction: float = 1.0
-    """Share of the users to read (a fixed pseudo-random choice)."""
+    requests: str = "day"  # day: a user's day (UTC+8) in one tab; session: until a gap of session_gap_minutes
+    session_gap_minutes: float = 30.0  # minutes without an impression after which a new session begins
+    max_rows: int = 100  # longer requests are cut into consecutive ones of at most this many rows
+    tasks: tuple[str, ...] | None = None  # kinds of feedback; none: all but the excerpt's like, a property of the video
+    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
+    random_rows: bool = True  # whether randomly inserted videos (is_rand = 1 in the public files) are in the requests
+    user_fraction: float = 1.0  # share of the users to read (a fixed pseudo-random choice)
 
     def __post_init__(self) -> None:
         if self.requests not in ("day", "session"):
@@ -176,13 +184,16 @@ def _read_logs(
                 continue
             frame = polars.DataFrame(
                 {
-                    "user_id": user, "item_id": block["video_id"], "time": block["time_ms"],
-                    "tab": block.get("tab", np.full(len(user), -1, np.int64)), "play_ms": block["play_time_ms"],
+                    "user_id": user,
+                    "item_id": block["video_id"],
+                    "time": block["time_ms"],
+                    "tab": block.get("tab", np.full(len(user), -1, np.int64)),
+                    "play_ms": block["play_time_ms"],
                     "m_play": (block["play_time_ms"] / 1000.0).astype(np.float32),
                     "m_comment_stay": (block["comment_stay_time"] / 1000.0).astype(np.float32),
                     **{f"y_{task}": _feedback(block, task) for task in tasks},
                 }
-            )  # fmt: skip
+            )
             shuffle.add((spread(user) % np.uint64(partitions)).astype(np.int64), frame)
             if durations:
                 seconds = np.where(block["duration_ms"] > 0, block["duration_ms"] / 1000.0, np.nan)

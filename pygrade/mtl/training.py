@@ -1,4 +1,4 @@
-"""Training: stats the rows, train with early stopping, train again on more rows, calibrate on rows never seen."""
+"""Training: check the rows, train with early stopping, train again on more rows, calibrate on rows never seen."""
 
 import logging
 from dataclasses import replace
@@ -51,23 +51,23 @@ def fit_stream(
             if len(shape) != 2:
                 raise ValueError(f"{name} has shape {shape}; want two dimensions, rows and columns")
         columns = Columns.numbered(first[0].shape[1], first[1].shape[1])
-    stats = stats_of_parts(batches, tasks, timeline, config, columns)
+    by_part = stats_of_parts(batches, tasks, timeline, config, columns)
     spans = {name: span for name, span in timeline.parts.items() if span[0] < span[1]}
 
     def window(*names: str) -> Window:
-        rows = sum(stats[name].rows for name in names)
+        rows = sum(by_part[name].rows for name in names)
         span = (spans[names[0]][0], spans[names[-1]][1])
         return Window(batches, columns, config.buckets, span, rows, config.memory_rows)
 
     train = window("train")
     if "stop" not in spans:
-        model = _train(train, stats["train"], None, tasks, config, columns, config.epochs)
+        model = _train(train, by_part["train"], None, tasks, config, columns, config.epochs)
     else:
-        model = _train(train, stats["train"], window("stop"), tasks, config, columns, config.epochs)
+        model = _train(train, by_part["train"], window("stop"), tasks, config, columns, config.epochs)
         if config.refit:
             both = window("train", "stop")
-            stats["train"].merge(stats["stop"])
-            again = _train(both, stats["train"], None, tasks, config, columns, model.best_epoch)
+            by_part["train"].merge(by_part["stop"])
+            again = _train(both, by_part["train"], None, tasks, config, columns, model.best_epoch)
             model = replace(model, module=again.module)
     if "calibrate" in spans:
         seen = _histogram(model.module, window("calibrate"), tasks, config)
@@ -141,7 +141,7 @@ def _train(
 
 
 def _start_from(module: Network, stats: ColumnStats) -> None:
-    """Normalization from the stats; logits start at the base rates, those of a funnel's children at their share."""
+    """Sets the normalization; logits start at the base rates, those of a funnel's children at their share of it."""
     std = stats.std
     logit = np.log(stats.rate / (1 - stats.rate))
     for task, parent in enumerate(module.parents):
