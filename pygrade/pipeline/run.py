@@ -75,7 +75,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     files = content_hash(path, runner.out / ".hashes.json", without=runner.out)
 
     def make_events(out: Path) -> dict[str, Any]:
-        log = import_events(data, out / "log", source, say)
+        log = import_events(data, out / "log", source)
         facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
