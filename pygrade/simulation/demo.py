@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import resource
 import shutil
 import sys
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import __version__, ops
-from pygrade._util.progress import say, track
+from pygrade._util.progress import track
 from pygrade.evaluation.arms import EQUAL, GRADE, LINEAR, PRODUCTION, STAGE1, STATIC
 from pygrade.logs import Logs, read_logs
 from pygrade.policy import FusionPolicy, PolicyConfig
@@ -27,6 +28,8 @@ from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, r
 from pygrade.training.reward import CompositeReward
 from pygrade.training.static_weights import best_static_weights, equal_weights, production_weights
 from pygrade.training.train import TrainConfig, TrainResult, train
+
+logger = logging.getLogger("pygrade")
 
 ARMS = (EQUAL, PRODUCTION, STATIC, LINEAR, STAGE1, GRADE)
 LINEAR_TRANSFORM = "zscore"  # Σ w · p/σ within a request: no logarithm
@@ -79,17 +82,17 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
     world = Marketplace(simulation.world, config.seed)
     if not (run / "logs").exists():
-        say(f"simulating {config.requests:,} logged requests …")
+        logger.info(f"simulating {config.requests:,} logged requests …")
         simulate_logs(simulation, run / "logs", world)
     logs = read_logs(run / "logs")
-    say(f"logs: {logs.num_requests:,} requests, {logs.num_rows:,} candidates in {run / 'logs'}")
+    logger.info(f"logs: {logs.num_requests:,} requests, {logs.num_rows:,} candidates in {run / 'logs'}")
     seconds = {"logs": time.perf_counter() - started}
 
     result = train(logs, training, run / "training")
     result.policy.save(run / "policy", extra={"trained_on": logs.num_requests, "seed": config.seed})
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
 
-    say(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
+    logger.info(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
     requests = world.requests(config.test_requests, config.seed, "test")
     arms, transforms, inputs = _arms(logs, result, training, requests)
     ranked = {}
@@ -146,7 +149,7 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
     elif run.exists() and any(run.iterdir()):
         raise ValueError(f"{run} is not empty and not a demo's directory; want a free path")
     if unfinished and resume:
-        say(f"going on with the demo that was interrupted in {run}")
+        logger.info(f"going on with the demo that was interrupted in {run}")
         return
     for name in ("logs", "training", "policy", "plots"):
         shutil.rmtree(run / name, ignore_errors=True)
