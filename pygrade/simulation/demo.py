@@ -28,6 +28,7 @@ from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, r
 from pygrade.training.reward import CompositeReward
 from pygrade.training.static_weights import best_static_weights, equal_weights, production_weights
 from pygrade.training.train import TrainConfig, TrainResult, train
+from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
 
@@ -90,6 +91,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
     result = train(logs, training, run / "training")
     result.policy.save(run / "policy", extra={"trained_on": logs.num_requests, "seed": config.seed})
+    TrainingRecord.of(logs, result.policy.version).save(run / "policy")
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
 
     logger.info(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
