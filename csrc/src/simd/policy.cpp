@@ -2,7 +2,7 @@
 //
 // Multiplications and additions stay apart in the large loops (no fma) and every sum has one fixed order, so that these
 // vectorize on each instruction set, SSE2 included, and give the same bits on all.
-#include "../policy.hpp"
+#include "serving/policy.hpp"
 
 #include "numerics.hpp"
 

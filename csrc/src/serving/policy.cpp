@@ -1,9 +1,9 @@
-#include "policy.hpp"
+#include "serving/policy.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include "fpenv.hpp"
+#include "util/fpenv.hpp"
 
 namespace pygrade {
 

@@ -3,10 +3,10 @@
 #include <cmath>
 #include <fstream>
 
-#include "json.hpp"
-#include "policy.hpp"
-#include "safetensors.hpp"
-#include "sha256.hpp"
+#include "serving/policy.hpp"
+#include "util/json.hpp"
+#include "util/safetensors.hpp"
+#include "util/sha256.hpp"
 
 namespace pygrade {
 

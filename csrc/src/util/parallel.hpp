@@ -7,7 +7,7 @@
 #include <exception>
 #include <vector>
 
-#include "fpenv.hpp"
+#include "util/fpenv.hpp"
 
 namespace pygrade::detail {
 

@@ -1,5 +1,5 @@
 // The workers behind parallel_for. They are started on first need and never end; an idle one sleeps.
-#include "parallel.hpp"
+#include "util/parallel.hpp"
 
 #include <pthread.h>
 
@@ -8,7 +8,7 @@
 #include <functional>
 #include <thread>
 
-#include "scratch.hpp"
+#include "util/scratch.hpp"
 
 namespace pygrade::detail {
 

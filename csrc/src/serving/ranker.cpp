@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
-#include "fpenv.hpp"
 #include "fusion.hpp"
-#include "parallel.hpp"
 #include "pygrade/dirichlet.hpp"
+#include "util/fpenv.hpp"
+#include "util/parallel.hpp"
 
 namespace pygrade {
 

@@ -1,10 +1,10 @@
-#include "safetensors.hpp"
+#include "util/safetensors.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
-#include "json.hpp"
+#include "util/json.hpp"
 
 namespace pygrade::detail {
 

@@ -1,4 +1,4 @@
-#include "json.hpp"
+#include "util/json.hpp"
 
 #include <algorithm>
 #include <charconv>
