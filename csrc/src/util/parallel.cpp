@@ -71,7 +71,7 @@ void rest(Worker& worker) {
 }
 
 void work(Worker& worker) {
-  Scratch::of_this_thread();  // while a thread has something to destroy at its end, dlclose leaves the library loaded
+  Scratch(1);  // while a thread has something to destroy at its end, dlclose leaves the library loaded
   for (rest(worker);;) {
     wait_while(worker, idle);
     std::uintptr_t order = worker.order;
