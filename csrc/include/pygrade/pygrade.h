@@ -66,7 +66,7 @@ PYGRADE_API pygrade_status pygrade_ranker_load(const char* directory, const pygr
 PYGRADE_API pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const void* tensors,
                                                  size_t tensors_size, const pygrade_ranker_options* options,
                                                  pygrade_ranker** ranker);
-/* Replaces the policy while other threads rank; it must have the same tasks and features. */
+/* Replaces the policy, also while other threads rank; it must have the same tasks and features. */
 PYGRADE_API pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory);
 /* NULL is fine. */
 PYGRADE_API void pygrade_ranker_free(pygrade_ranker* ranker);
@@ -106,13 +106,13 @@ typedef struct pygrade_page {
   size_t size; /* sizeof(pygrade_page) */
   /* The caller's memory: */
   size_t k;             /* places of the page, 1 … 2^31 - 1 */
-  float* values;        /* [k] final scores, best first, -inf behind the last item */
-  int32_t* indices;     /* [k] candidates, -1 behind the last item */
+  float* values;        /* [k] final scores, best first, -inf in padding */
+  int32_t* indices;     /* [k] candidates, -1 in padding */
   float* weights;       /* [tasks] served weights, or NULL */
-  float* concentration; /* [tasks] what the policy chose, NaN where it fell back, or NULL */
+  float* concentration; /* [tasks] the policy's output, NaN in a fallback, or NULL */
   /* Written by the call: */
   int32_t filled;              /* items on the page */
-  int32_t missing_predictions; /* candidates with a NaN */
+  int32_t missing_predictions; /* candidates with a NaN or infinite prediction: they rank last */
   int32_t fallback;            /* PYGRADE_FALLBACK_…: whose static weights were served */
   int32_t explored;            /* 1: the weights are the draw `seed` */
   uint64_t seed;
@@ -122,7 +122,7 @@ typedef struct pygrade_page {
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
                                                pygrade_page* page);
 
-/* Whom a request and its candidates belong to, for the log. */
+/* The ids of a request and its candidates in the log. */
 enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };
 typedef struct pygrade_log_ids {
   size_t size;            /* sizeof(pygrade_log_ids) */
@@ -140,11 +140,12 @@ typedef struct pygrade_log_ids {
  * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, scenario,
  * w_<task> (the served weights), a_<task> (the concentration, where explored), seed, policy_version, exploration and
  * timestamp: those that the Python and the C++ rankers write, and that training and off-policy estimates read. The y_
- * are 0 where shown and empty elsewhere: join the feedback by request_id and item_id. A candidate with a NaN prediction
- * is left out, or if shown gets the smallest prediction of the task.
+ * of shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a NaN or
+ * infinite prediction is left out unless it was shown; then the smallest prediction of the task in the request stands
+ * in.
  *
  * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
- * `*length` becomes the length of the text; where it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL
+ * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL
  * and `text` (which may be NULL with capacity 0) is left alone. */
 PYGRADE_API pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity,
                                                      size_t* length);
