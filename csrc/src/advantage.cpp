@@ -41,7 +41,7 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   });
   double square = 0.0;
   double valid = 0.0;
-  for (std::int64_t i = 0; i < blocks; ++i) {  // in their order: the same for every number of threads
+  for (std::int64_t i = 0; i < blocks; ++i) {  // in order, so that the number of threads changes nothing
     square += states[i].square;
     valid += states[i].count;
   }

@@ -57,7 +57,8 @@ const detail::DirichletKernels& kernels() { return PYGRADE_KERNELS(dirichlet_ker
 }  // namespace
 
 void check_concentration(std::span<const float> values, std::int64_t tasks, const char* name) {
-  std::int32_t bad = 0;  // over the bits, of which the compiler makes vectors: those of good numbers stand in a row
+  std::int32_t bad =
+      0;  // on the bits, so that the compiler vectorizes: those of valid numbers are one range of integers
   for (const float value : values) {
     const auto bits = std::bit_cast<std::int32_t>(value);
     bad |= static_cast<std::int32_t>(bits <= 0) | static_cast<std::int32_t>(bits >= 0x7f800000);

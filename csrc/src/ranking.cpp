@@ -19,7 +19,7 @@ const T* optional(std::span<const T> values, std::int64_t wanted, const char* na
   return values.data();
 }
 
-// Puts the caps into the task where one of them limits anything.
+// Adds the caps to the task, unless none of them limits anything.
 void set_caps(detail::RankingTask& task, const PageRules& rules, std::int64_t longest) {
   const std::int64_t rows = task.fusion.scores.rows;
   const auto columns = static_cast<std::int64_t>(rules.caps.size());

@@ -211,7 +211,7 @@ TEST(the_stream_goes_on_under_the_next_seed) {
   const Request request{.context = context, .predictions = predictions, .explore = true};
   PageMemory memory(1);
   CHECK(one.rank(request, memory).seed >> 32 !=
-        two.rank(request, memory).seed >> 32);  // from the system: 2^-31 to fail
+        two.rank(request, memory).seed >> 32);  // seeds from the system are equal with probability 2^-31
   CHECK_THROWS(std::invalid_argument, "seed must be below 2^31", Ranker(make_policy(), {.seed = 1u << 31}));
 }
 
@@ -268,7 +268,7 @@ TEST(policies_are_swapped_while_threads_rank) {
     });
   int swaps = 0;
   while (swaps < 300 || ((pages[0] < 50 || pages[1] < 50) && swaps < 1'000'000)) {
-    ranker.swap(make_policy(++swaps % 2 ? 2 : 1));  // new ones each time: the old one is freed
+    ranker.swap(make_policy(++swaps % 2 ? 2 : 1));  // a new policy each time, so that the old one is freed
     std::this_thread::yield();
   }
   stop = true;

@@ -2,12 +2,14 @@
 
 import ctypes
 import errno
+import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -44,13 +46,15 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yields an empty temporary directory beside `path`; it becomes `path` when the block ends well.
 
-    A directory that was at `path` is swapped out in one step where the system can (Linux), so a killed writer leaves
-    the old or the new one, never half. What earlier killed writers left behind is removed after an hour.
+    An earlier directory at `path` is swapped out in one step where the system can (Linux), so a killed writer leaves
+    the old or the new one, never half. Of several writers at once the last one wins. What killed writers left behind
+    is removed after an hour.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.partial-*"):
-        if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its writer has just finished
+            if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
     try:
         yield partial
@@ -61,7 +65,38 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _replace_directory(partial, path)
         sync(path.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)  # the unfinished one, or the one that was replaced
+        shutil.rmtree(partial, ignore_errors=True)  # the unfinished directory, or the one that was replaced
+
+
+@contextmanager
+def claimed(out: Path, command: str) -> Iterator[None]:
+    """Holds the directory, made if absent, for this process alone and for the results of one command.
+
+    ``.pygrade`` in it is the lock and names the command. ValueError if another process holds the directory, or if it
+    has the results of another command.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; want a directory")
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out / ".pygrade", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"{out} is in use by another pygrade process; want another directory") from error
+        owner = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
+        if owner and owner != command:
+            raise ValueError(f"{out} holds the results of pygrade {owner}; want another directory for {command}")
+        os.pwrite(descriptor, command.encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's content, hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _umask() -> int:
@@ -72,21 +107,40 @@ def _umask() -> int:
 
 def _replace_directory(new: Path, path: Path) -> None:
     """Afterwards `path` is the new directory and `new` the old one, if there was one."""
-    if not path.exists():
-        new.rename(path)
-        return
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        if renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE) == 0:
+    while True:  # another writer's directory may appear between two steps
+        code = _exchange(new, path)
+        if code == 0:
             return
-        code = ctypes.get_errno()
-        if code not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(code, os.strerror(code), str(path))
-    aside = new.with_name(new.name.replace(".partial-", ".previous-"))  # a name that no clean-up removes
-    path.rename(aside)
-    try:
-        new.rename(path)
-    except OSError:
-        aside.rename(path)
-        raise
-    aside.rename(new)
+        aside = None
+        if code != errno.ENOENT:  # the system cannot exchange
+            aside = new.with_name(new.name.replace(".partial-", ".previous-"))  # a name that no clean-up removes
+            with suppress(FileNotFoundError):
+                path.rename(aside)
+        try:
+            new.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                if aside is not None:
+                    shutil.rmtree(aside, ignore_errors=True)
+                continue
+            if aside is not None and aside.exists():
+                aside.rename(path)
+            raise
+        if aside is not None and aside.exists():
+            aside.rename(new)
+        return
+
+
+def _exchange(new: Path, path: Path) -> int:
+    """Swaps two directories in one step: 0, ENOENT if `path` is absent, ENOSYS if the system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return errno.ENOSYS
+    if renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE) == 0:
+        return 0
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return errno.ENOSYS
+    if code != errno.ENOENT:
+        raise OSError(code, os.strerror(code), str(path))
+    return code

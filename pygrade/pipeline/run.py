@@ -3,7 +3,6 @@
 """
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from pygrade.reports.pipeline import write_pipeline_report
 from pygrade.reports.training import write_text
 from pygrade.serving.artifact import open_artifact, write_artifact
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
-from pygrade.stores import open_store
+from pygrade.stores import open_store, without_secret
 from pygrade.training.train import TrainConfig, train
 
 OnStep = Callable[[str, int], None]
@@ -76,7 +75,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     files = content_hash(path, runner.out / ".hashes.json", without=runner.out)
 
     def make_events(out: Path) -> dict[str, Any]:
-        log = import_events(data, out / "log", source, say)
+        log = import_events(data, out / "log", source)
         facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
@@ -197,11 +196,6 @@ def _publish(
         new.unlink(missing_ok=True)
         new.symlink_to(target)
         new.replace(link)
-
-
-def without_secret(address: str) -> str:
-    """A store's address without user and password, which whoever loads the system has to give again."""
-    return re.sub(r"^(\w+://)[^@/?]*@", r"\1", address)
 
 
 def _write_where_new(path: Path, text: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import pygrade
-from pygrade.cli.main import main as cli
+from pygrade.cli import main as cli
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicyConfig
 from pygrade.serving.ranker import BlendedRanker
@@ -97,6 +97,9 @@ class CRanker:
         self.ranker = ctypes.c_void_p()
         self.call("load", str(path).encode(), None, ctypes.byref(self.ranker))
 
+    def __del__(self):
+        self.core.pygrade_ranker_free(self.ranker)
+
     def call(self, name, *arguments):
         status = getattr(self.core, f"pygrade_ranker_{name}")(*arguments)
         assert status == 0, self.core.pygrade_last_error()
@@ -153,8 +156,8 @@ def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path
                 draw=(8 << 32) + b,
                 flags=3 if explore else 0,
             )
-            for name, array in arrays.items():
-                np.testing.assert_array_equal(array, getattr(page, name)[b])
+            np.testing.assert_array_equal(arrays.pop("concentration"), page.concentration[b])
+            assert all(array.tobytes() == getattr(page, name)[b].tobytes() for name, array in arrays.items())
             assert (result.fallback != 0) == page.fallback[b] and (result.explored != 0) == page.explored[b]
             assert result.seed == int(page.seed[b]) and result.policy_version.decode() == policy.version
 

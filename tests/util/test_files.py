@@ -61,3 +61,44 @@ def test_missing_extra_names_the_install_command():
     with pytest.raises(ImportError, match=r"no_such_module is not installed; run: pip install 'pygrade\[train\]'"):
         extras.require("no_such_module")
     assert extras.require("json.decoder").__name__ == "json.decoder"
+
+
+@pytest.mark.usefixtures("swap")
+@pytest.mark.parametrize("before", [False, True])
+def test_two_writers_of_one_directory_both_succeed(tmp_path, monkeypatch, before):
+    """The other writer puts its directory in place just before ours is renamed, and removes its temporary one."""
+    path, rename = tmp_path / "log", files.os.rename
+    if before:
+        with files.atomic_directory(path) as directory:
+            (directory / "old").write_text("old")
+
+    def racing(source, target):
+        if Path(target) == path:
+            monkeypatch.setattr(files.os, "rename", rename)
+            with files.atomic_directory(path) as other:
+                (other / "theirs").write_text("theirs")
+        return rename(source, target)
+
+    glob = Path.glob
+    monkeypatch.setattr(files.os, "rename", racing)
+    monkeypatch.setattr(Path, "glob", lambda self, name: [*glob(self, name), self / ".log.partial-gone"])
+    with files.atomic_directory(path) as directory:
+        (directory / "ours").write_text("ours")
+    assert names(path) == ["ours"] and names(tmp_path) == ["log"]
+
+
+def claim(out, command):
+    with files.claimed(out, command):
+        pass
+
+
+def test_a_directory_is_claimed_for_one_process_and_one_command(tmp_path):
+    out = tmp_path / "run"
+    with files.claimed(out, "train"), pytest.raises(ValueError, match="in use by another pygrade process"):
+        claim(out, "train")
+    claim(out, "train")
+    with pytest.raises(ValueError, match="holds the results of pygrade train; want another directory for pipeline"):
+        claim(out, "pipeline")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; want a directory"):
+        claim(tmp_path / "file", "train")

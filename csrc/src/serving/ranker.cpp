@@ -53,8 +53,7 @@ std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
 }
 
 Transform transform_of(const Policy& policy) {
-  constexpr std::string_view names[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};  // in the enum's order
-  return static_cast<Transform>(std::ranges::find(names, policy.transform()) - std::begin(names));
+  return static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
 }
 
 bool any_missing(std::span<const float> predictions) {
