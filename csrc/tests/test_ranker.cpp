@@ -347,15 +347,16 @@ TEST(many_threads_share_a_ranker) {
   std::vector<std::vector<std::uint64_t>> seeds(6);
   {
     std::vector<std::jthread> threads;
-    for (auto& own : seeds)
+    for (auto& of_thread : seeds)
       threads.emplace_back([&] {
         PageMemory memory(4);
         for (int i = 0; i < 50; ++i)
-          own.push_back(ranker.rank({.context = context, .predictions = predictions, .explore = true}, memory).seed);
+          of_thread.push_back(
+              ranker.rank({.context = context, .predictions = predictions, .explore = true}, memory).seed);
       });
   }
   std::vector<std::uint64_t> all;
-  for (const auto& own : seeds) all.insert(all.end(), own.begin(), own.end());
+  for (const auto& of_thread : seeds) all.insert(all.end(), of_thread.begin(), of_thread.end());
   std::ranges::sort(all);
   CHECK(std::ranges::adjacent_find(all) == all.end());
   CHECK_EQUAL(all.back() - all.front(), std::uint64_t{299});

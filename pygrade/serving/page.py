@@ -38,7 +38,7 @@ class Page:
     seed: NDArray[np.uint64]  # [B] its coordinates, 0 without one
     policy: FusionPolicy
     policy_version: str
-    context: NDArray[np.float32]  # [B, F], NaN where unknown
+    context: NDArray[np.float32]  # [B, F], NaN if unknown
     predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds
     bounds: NDArray[np.int64] | None  # [B + 1]
     scenario: str | Sequence[str] | None  # of all requests, or one each
@@ -75,7 +75,7 @@ class Page:
 
     @cached_property
     def contributions(self) -> NDArray[np.float32]:
-        """w_t · f_t(p_jt) of each page item, [B, k, T]: they add up to its fused score. 0 where the page is padded.
+        """w_t · f_t(p_jt) of each page item, [B, k, T]: they add up to its fused score. 0 in padding.
 
         Boosts come after the fusion and are not in it. An item with a missing prediction has NaN.
         """
