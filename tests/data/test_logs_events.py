@@ -75,8 +75,9 @@ def test_without_timestamps_requests_are_counted_in_their_order(tmp_path):
 
 def test_string_ids_become_numbers_with_names(tmp_path):
     logs = make_logs()
-    named = replace(logs, user_id=logs.user_id.astype(str), item_id=logs.item_id.astype(str),
-                    request_id=logs.request_id.astype(str))  # fmt: skip
+    named = replace(
+        logs, user_id=logs.user_id.astype(str), item_id=logs.item_id.astype(str), request_id=logs.request_id.astype(str)
+    )
     write_logs(named, tmp_path / "logs", 50)
     log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", rows=33)
     events = log.scan().collect().with_row_index()
