@@ -50,7 +50,7 @@ def write_contract(directory: Path, rows: int) -> str:
         {
             "request_id": request,
             "user_id": request % USERS,
-            "item_id": rng.integers(0, ITEMS, rows),
+            "item_id": rng.integers(0, ITEMS, rows // 20)[request] + np.arange(rows) % 20,
             "position": (np.arange(rows) % 20).astype(np.int32),
             "timestamp": 9973 * rng.permutation(rows // 20)[request],
             **{f"x_{i}": rng.normal(size=rows // 20).astype(np.float32)[request] for i in range(8)},
