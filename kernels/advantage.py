@@ -45,7 +45,7 @@ def _group_kernel(
     valid = inside
     for c in range(0, components):
         reward = tl.load(base + c, mask=inside, other=0.0)
-        valid = valid & (reward == reward)
+        valid = valid & (tl.abs(reward) < float("inf"))
     count = tl.sum(valid.to(tl.float64), axis=0)
     total = tl.zeros([GP], tl.float64)
     for c in range(0, components):

@@ -173,6 +173,8 @@ def _log_prob_backward_kernel(
 @triton.jit
 def entropy_of(alpha, total, psi, psi_total, log_beta, inside, tasks):
     """Entropy of a row and its gradient [TP]."""
+    if alpha.shape[0] == 1:  # 0: the terms cancel, but for their rounding
+        return total - total, alpha - alpha
     excess = total - tl.cast(tasks, tl.float64)
     value = log_beta + excess * psi_total - row_sum((alpha - 1.0) * psi, inside)
     return value, excess * trigamma(total) - (alpha - 1.0) * trigamma(alpha)

@@ -114,7 +114,7 @@ class BlendedRanker:
             if named:
                 batch = len(predictions) if offsets is None else np.size(offsets) - 1
                 ids = _all_ids(request_id, user_id, item_id, batch, predictions.size // max(1, predictions.shape[-1]))
-            found = _core.rank_pages_at_once(core, *given)
+            found = _core.rank_pages_fast_path(core, *given)
         if found is None:  # something is to be converted, or wrong
             given = self._converted(policy, *given)
             if named:

@@ -47,11 +47,14 @@ struct Array {
   }
 };
 
-// The array behind `value`. TypeError where it is no array or not of `dtype`; ValueError where it is not contiguous,
-// not in CPU memory, or its shape is not `shape` (any_size admits every length). `name` is the argument in the message.
+// Whether the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
+bool is_numpy(py::handle value);
+
+// The array behind `value`. TypeError if it is not a dense array of `dtype`; ValueError if it is not contiguous, not in
+// CPU memory, or not of `shape` (any_size admits every length). `name` is the argument in the message.
 Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape);
 
-// The same in two steps: without a wish for dtype and shape, and the check of these.
+// The same in two steps: an array of any dtype and shape, and the check of these.
 Array any_array(py::handle value, const char* name);
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
 
