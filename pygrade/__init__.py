@@ -8,6 +8,8 @@ from pygrade import _core
 from pygrade._core import __version__
 
 if TYPE_CHECKING:
+    from pygrade.evaluation.replay import evaluate
+    from pygrade.logs import Logs
     from pygrade.ops import (
         DirichletSample,
         DirichletScore,
@@ -29,11 +31,32 @@ if TYPE_CHECKING:
         transform_scores,
     )
     from pygrade.ops.rollout import Rollout, format_penalty, rollout
+    from pygrade.policy import FusionPolicy
+    from pygrade.serving.pipeline import Pipeline
+    from pygrade.serving.ranker import BlendedRanker
+    from pygrade.training.online import OnlineLearner
+    from pygrade.training.train import train
+
+# Everything but the ops, and the module that defines it.
+_NOUNS = {
+    "BlendedRanker": "serving.ranker",
+    "FusionPolicy": "policy",
+    "Logs": "logs",
+    "OnlineLearner": "training.online",
+    "Pipeline": "serving.pipeline",
+    "evaluate": "evaluation.replay",
+    "train": "training.train",
+}
 
 __all__ = [
+    "BlendedRanker",
     "DirichletSample",
     "DirichletScore",
+    "FusionPolicy",
     "GrpoLoss",
+    "Logs",
+    "OnlineLearner",
+    "Pipeline",
     "Rollout",
     "TopK",
     "__version__",
@@ -43,6 +66,7 @@ __all__ = [
     "dirichlet_log_prob",
     "dirichlet_sample",
     "dirichlet_score",
+    "evaluate",
     "floor_log_weights",
     "format_penalty",
     "fuse_scores",
@@ -53,6 +77,7 @@ __all__ = [
     "rank",
     "rollout",
     "topk_gain",
+    "train",
     "transform_scores",
 ]
 
@@ -68,8 +93,10 @@ def cmake_dir() -> str:
 if not TYPE_CHECKING:  # a type checker sees the imports above, and names that don't exist
 
     def __getattr__(name: str) -> Any:
-        """The ops, imported when first asked for, and torch with them: the command line answers --help without it."""
-        if name in __all__:
+        """Public names are imported, and torch with them, on first use: the command line answers --help without it."""
+        if name in _NOUNS:
+            value = getattr(importlib.import_module(f"pygrade.{_NOUNS[name]}"), name)
+        elif name in __all__:
             value = getattr(importlib.import_module("pygrade.ops"), name)
         elif name in ("ops", "reference"):
             value = importlib.import_module(f"pygrade.{name}")

@@ -2,6 +2,6 @@
 
 import sys
 
-from pygrade.cli import main
+from pygrade.cli.main import main
 
 sys.exit(main())

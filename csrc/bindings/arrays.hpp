@@ -1,4 +1,5 @@
-// Reads numpy arrays and CPU torch tensors without linking either: pointer, shape and dtype, checked by name.
+// Reads numpy arrays and CPU torch tensors without linking either: pointer, shape and dtype, with errors by argument
+// name.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -20,7 +21,7 @@ const char* dtype_name(Dtype dtype);
 
 inline constexpr std::int64_t any_size = -1;
 
-// Up to four sizes; any_size admits every length.
+// Up to four sizes; any_size matches every size.
 struct Shape {
   int ndim = 0;
   std::array<std::int64_t, 4> sizes{};
@@ -29,7 +30,7 @@ struct Shape {
   Shape(std::initializer_list<std::int64_t> given) : ndim(static_cast<int>(given.size())) {
     std::copy(given.begin(), given.end(), sizes.begin());
   }
-  // Without the first size: what one request has of a batch.
+  // Without the first size: the part of one request of a batch.
   Shape tail() const { return {ndim - 1, {sizes[1], sizes[2], sizes[3]}}; }
 };
 

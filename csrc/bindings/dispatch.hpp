@@ -29,7 +29,7 @@ int thread_count(py::handle num_threads);
 // A new numpy array of a type number (py::dtype::num_of).
 py::object new_numpy(int type, const Shape& shape);
 
-// A new float32 or int32 array of the kind of `like`: numpy or torch.
+// A new float32 or int32 array of the kind of `like`, numpy or torch.
 py::object new_array(py::handle like, Dtype dtype, const Shape& shape);
 
 // The values and indices that a call fills: those of the pair `out`, or new ones of the kind of `like`.
@@ -37,7 +37,7 @@ struct Best {
   Best(py::handle out, py::handle like, const Shape& shape);
   std::span<float> values() const { return values_.span<float>(); }
   std::span<std::int32_t> indices() const { return indices_.span<std::int32_t>(); }
-  // type(values, indices) of a named tuple, without the call of its constructor; `out` itself where it is one.
+  // The named tuple type(values, indices), made without calling its constructor; `out` itself if it is one.
   py::object tuple(py::handle type) const;
 
  private:

@@ -1,5 +1,7 @@
 #include "pygrade/fusion.hpp"
 
+#include <pybind11/stl.h>
+
 #include "dispatch.hpp"
 #include "families.hpp"
 #include "scores.hpp"
@@ -20,7 +22,7 @@ py::object transform_scores_of(const Arguments<8>& arguments) {
   return values;
 }
 
-// weights[B, T] leave out the dimension of the samples, so do the results.
+// With weights[B, T] the result has no dimension for samples.
 Shape fused_shape(const Scores& s, const Weights& w) {
   const bool group = w.array.ndim == 3;
   if (s.offsets != nullptr) return group ? Shape{w.samples, s.rows} : Shape{s.rows};
@@ -83,6 +85,7 @@ constexpr auto topk_doc =
 }  // namespace
 
 void bind_fusion(py::module_& module) {
+  module.attr("transforms") = py::tuple(py::cast(transform_names));
   def_positional<&transform_scores_of>(module, "transform_scores", transform_doc);
   def_positional<&fuse_scores_of>(module, "fuse_scores", fuse_doc);
   def_positional<&fuse_topk_of>(module, "fuse_topk", topk_doc);

@@ -9,11 +9,11 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from pygrade._util.files import atomic_file
 from pygrade.features.records import Ints, Run, Table, View
 from pygrade.features.schema import FeatureSchema, SchemaError
 from pygrade.features.storage import read_tensors
 from pygrade.features.values import NULL, floats_of, log1p, mix, to_fixed
-from pygrade.files import atomic_file
 
 
 @dataclass(frozen=True)

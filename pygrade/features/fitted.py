@@ -11,10 +11,10 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from pygrade._util.files import atomic_file
 from pygrade.features.schema import Feature, FeatureSchema, SchemaError
 from pygrade.features.storage import read_tensors
 from pygrade.features.values import NULL, mix
-from pygrade.files import atomic_file
 
 DENSE = ("request_dense", "item_dense", "cross_dense")
 IDS = ("request_ids", "item_ids")

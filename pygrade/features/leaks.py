@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.extras import require
+from pygrade._util.optional_imports import require
 from pygrade.features.materialize import materialize
 from pygrade.features.schema import FeatureSchema, RawEvents
 

@@ -9,6 +9,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from pygrade._util.files import atomic_directory
 from pygrade.features.aggregates import Feedback, State
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.chunks import Chunk, Questions, feedback_of
@@ -16,7 +17,6 @@ from pygrade.features.compute import Attributes, Raw, compute
 from pygrade.features.fitted import DENSE, IDS, Fitted, Fitter
 from pygrade.features.schema import FeatureSchema, RawEvents, SchemaError
 from pygrade.features.storage import read_tensors
-from pygrade.files import atomic_directory
 
 _PARTS = "part-{:05d}.safetensors"
 _OF_CHUNK = ("request_id", "user_id", "timestamp", "offsets", "item_id", "position", "feedback")

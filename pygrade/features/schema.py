@@ -30,9 +30,9 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from pygrade._util.files import atomic_file
 from pygrade.features.records import Table
 from pygrade.features.values import kind_of
-from pygrade.files import atomic_file
 
 ENTITIES = ("user", "context", "item", "cross")
 KINDS = ("dense", "categorical", "hashed", "list", "sequence", "count", "rate", "recency")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.extras import require
+from pygrade._util.optional_imports import require
 from pygrade.features.batch import FeatureBatch
 from pygrade.features.center import FeatureCenter
 from pygrade.features.materialize import FeatureSet

@@ -11,7 +11,7 @@ from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
 from pygrade.ops.fusion_gradient import fuse_gradients, transform_gradient
 
-TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")  # in the order of the C++ enum
+TRANSFORMS = _core.transforms
 LAYOUTS = ("item-major", "task-major")
 MAX_TASKS = 64
 MAX_LENGTH = (1 << 31) - 1

@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl
-from pygrade.artifact import open_artifact
-from pygrade.checkpoint import read_json
+from pygrade._util.optional_imports import require
+from pygrade._util.progress import say, track
+from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
-from pygrade.extras import require
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialize, state_before
 from pygrade.features.skew import Skew
-from pygrade.pipeline.report import CHECK, write_pipeline_report
 from pygrade.pipeline.stages import locked
 from pygrade.pipeline.twins import Twins
-from pygrade.progress import say, track
-from pygrade.ranker import BlendedRanker
-from pygrade.report import write_text
-from pygrade.serve import STEPS, Models, Pipeline, Served, fuse, load_models
+from pygrade.reports.pipeline import CHECK, write_pipeline_report
+from pygrade.reports.training import write_text
+from pygrade.serving.artifact import open_artifact
+from pygrade.serving.pipeline import STEPS, Models, Pipeline, ServedPage, fuse, load_models
+from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, open_store
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _free_version(store: Store) -> str:
 def _online(
     log: EventLog, models: Models, store: Store, version: str, chosen: list[FeatureBatch], offline: list[_Way],
     config: CheckConfig,
-) -> list[tuple[Served, FeatureBatch]]:  # fmt: skip
+) -> list[tuple[ServedPage, FeatureBatch]]:  # fmt: skip
     """Each request's page, and the features of the candidates that the other way has found."""
     first = int(chosen[0].timestamp[0])
     center = FeatureCenter(models.schema, models.fitted, store)
@@ -212,7 +212,7 @@ def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator
         waiting = waiting.filter(polars.col("event_time") >= now)
 
 
-def _compare(offline: list[_Way], online: list[tuple[Served, FeatureBatch]]) -> dict[str, Any]:
+def _compare(offline: list[_Way], online: list[tuple[ServedPage, FeatureBatch]]) -> dict[str, Any]:
     skew, equal, different = Skew(), 0, []
     same = {"candidates": 0, "predictions": 0}
     for one, (other, features) in zip(offline, online, strict=True):

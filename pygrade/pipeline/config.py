@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pygrade.mtl import MtlConfig
 from pygrade.prerank import PrerankConfig
-from pygrade.train import TrainConfig
+from pygrade.training.train import TrainConfig
 
 
 @dataclass(frozen=True)

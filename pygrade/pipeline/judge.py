@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.baselines import equal_weights, production_weights
-from pygrade.evaluate import evaluate
-from pygrade.judgment import policy_estimates
+from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC
+from pygrade.evaluation.judgment import policy_estimates
+from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.reward import RewardConfig, estimate_propensity, propensity_curve
+from pygrade.training.reward import RewardConfig, estimate_propensity, propensity_curve
+from pygrade.training.static_weights import equal_weights, production_weights
 
-EQUAL, PRODUCTION, STATIC, STAGE1, GRADE = "equal weights", "production", "best static", "stage 1", "GRADE"
 UNSHRUNK = "GRADE, no evidence prior"
 # Users by their events before the request: from, to.
 HISTORY = (("new", 0, 0), ("rare", 1, 9), ("regular", 10, 49), ("frequent", 50, None))

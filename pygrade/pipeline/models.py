@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
+from pygrade._util.progress import say
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
+from pygrade.metrics.by_task import metrics_by_task
 from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
-from pygrade.progress import say
 
 KNOWN = "known_items.npy"  # in prerank's stage: the items that there were before the policy's part
 _REQUESTS = 1024  # of a batch
@@ -108,7 +109,7 @@ def fit_mtl(
         features.schema.hash,
     )
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
-    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, say, columns)
+    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, columns)
     mtl.save(model, out / "mtl")
     return {
         "tasks": list(tasks), "network": options.network, "funnel": [list(pair) for pair in options.funnel],
@@ -148,8 +149,8 @@ def prediction_metrics(logs: Logs, raw: Logs, tasks: tuple[str, ...]) -> dict[st
     """By task: metrics of the shown rows' predictions, and the calibration error before calibration."""
     shown = logs.shown
     users = logs.user_id[logs.row_request][shown]
-    after = mtl.metrics(logs.feedback[shown], logs.predictions[shown], users, tasks)
-    before = mtl.metrics(logs.feedback[shown], raw.predictions[shown], users, tasks)
+    after = metrics_by_task(logs.feedback[shown], logs.predictions[shown], users, tasks)
+    before = metrics_by_task(logs.feedback[shown], raw.predictions[shown], users, tasks)
     return {
         task: after[task].to_dict() | {f"{name}_before": before[task].to_dict()[name] for name in ("ece", "log_loss")}
         for task in tasks

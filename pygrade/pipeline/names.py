@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.checkpoint import read_json
-from pygrade.data.event_writer import stable_id
+from pygrade._util.hashing import stable_id
+from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
-from pygrade.serve import STORE
+from pygrade.serving.pipeline import STORE
 
 _KINDS = ("user", "item")
 

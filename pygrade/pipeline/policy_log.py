@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade.features import FeatureBatch
-from pygrade.hashing import GOLDEN, splitmix64
 from pygrade.logs import Logs, concatenate
 
 Array = NDArray[Any]

@@ -3,7 +3,6 @@
 """
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pygrade import __version__, mtl
-from pygrade.artifact import open_artifact, write_artifact
-from pygrade.checkpoint import read_json
+from pygrade._util.progress import say
+from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialize
 from pygrade.logs import Logs, read_logs, write_logs
@@ -26,15 +25,15 @@ from pygrade.pipeline.judge import judge
 from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
 from pygrade.pipeline.names import names_record
 from pygrade.pipeline.policy_log import sampled_log
-from pygrade.pipeline.report import write_pipeline_report
 from pygrade.pipeline.stages import Done, Runner, content_hash, locked, peak_mib
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import EligibleItems, Prerank
-from pygrade.progress import say
-from pygrade.report import write_text
-from pygrade.serve import EVIDENCE, STORE, Models, load_models
-from pygrade.stores import open_store
-from pygrade.train import TrainConfig, train
+from pygrade.reports.pipeline import write_pipeline_report
+from pygrade.reports.training import write_text
+from pygrade.serving.artifact import open_artifact, write_artifact
+from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
+from pygrade.stores import open_store, without_secret
+from pygrade.training.train import TrainConfig, train
 
 OnStep = Callable[[str, int], None]
 DEFAULT_STORE = "lmdb:{run}/store"
@@ -76,11 +75,11 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     files = content_hash(path, runner.out / ".hashes.json", without=runner.out)
 
     def make_events(out: Path) -> dict[str, Any]:
-        log = import_events(data, out / "log", source, say)
+        log = import_events(data, out / "log", source)
         facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
-    events = runner.stage("events", make_events, [scheme, source], [files], ["data"])
+    events = runner.stage("events", make_events, [scheme, source], [files])
     log = EventLog.open(events.path / "log")
 
     def make_features(out: Path) -> dict[str, Any]:
@@ -94,19 +93,19 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
     schema_hash = None if given is None else given.hash
-    features = runner.stage("features", make_features, [shares, schema_hash], [events], ["features", "pipeline.models"])
+    features = runner.stage("features", make_features, [shares, schema_hash], [events])
     materialized = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 
     prerank = runner.stage(
         "prerank",
         lambda out: fit_prerank(materialized, timeline, log.task_values, config, out),
-        [config.prerank, config.recall_at, config.seed], [features], ["prerank", "pipeline.models"],
+        [config.prerank, config.recall_at, config.seed], [features],
     )  # fmt: skip
     model = runner.stage(
         "mtl",
         lambda out: fit_mtl(materialized, log, timeline, config, out),
-        [config.mtl, config.tasks, config.min_events, config.seed], [features], ["mtl", "pipeline.models"],
+        [config.mtl, config.tasks, config.min_events, config.seed], [features],
     )  # fmt: skip
 
     def make_logs(out: Path) -> dict[str, Any]:
@@ -138,8 +137,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     sizes = [config.policy_requests, config.evaluate_requests, config.negatives, config.candidates]
     sources = [features, model, *([prerank] if config.candidates else [])]
-    code = ["mtl", "pipeline.policy_log", "pipeline.candidates", "pipeline.twins", "logs"]
-    logs = runner.stage("logs", make_logs, sizes, sources, code)
+    logs = runner.stage("logs", make_logs, sizes, sources)
 
     training = policy_options(config, materialized)
 
@@ -147,8 +145,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         result = train(read_logs(logs.path / "policy"), training, out / "training", on_step=on_step)
         return result.summary
 
-    learning = ["policy", "train", "reward", "baselines", "run", "ops"]
-    policy = runner.stage("policy", make_policy, training, [logs], learning, resumable=True)
+    policy = runner.stage("policy", make_policy, training, [logs], resumable=True)
 
     def make_judgment(out: Path) -> dict[str, Any]:
         late = read_logs(logs.path / "evaluate")
@@ -158,8 +155,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         write_text(out / "evaluation.json", json.dumps(found, indent=2) + "\n")
         return found
 
-    judging = ["evaluate", "judgment", "offpolicy", "offpolicy_pages", "intervals", "baselines", "pipeline.judge"]
-    runner.stage("evaluate", make_judgment, None, [logs, policy], judging)
+    runner.stage("evaluate", make_judgment, None, [logs, policy])
     _publish(runner, log, materialized, prerank, model, policy, store)
 
 
@@ -189,7 +185,7 @@ def _publish(
         made = write_artifact(out / "artifact", parts, features.schema.hash, {"tasks": model.record["tasks"]})
         return {"version": made.version}
 
-    published = runner.stage("publish", make_artifact, None, [prerank, model, policy], ["artifact"])
+    published = runner.stage("publish", make_artifact, None, [prerank, model, policy])
     artifact = open_artifact(published.path / "artifact")
     fill_store(store.replace("{run}", str(runner.out)), load_models(artifact), log, features, artifact.version)
     record = {"store": without_secret(store), "version": artifact.version, **names_record(log, runner.out)}
@@ -200,11 +196,6 @@ def _publish(
         new.unlink(missing_ok=True)
         new.symlink_to(target)
         new.replace(link)
-
-
-def without_secret(address: str) -> str:
-    """A store's address without user and password, which whoever loads the system has to give again."""
-    return re.sub(r"^(\w+://)[^@/?]*@", r"\1", address)
 
 
 def _write_where_new(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ working directory, and starts afresh or, where it can, goes on inside it. A dire
 """
 
 import fcntl
+import functools
 import hashlib
 import json
 import math
@@ -14,16 +15,17 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pygrade
-from pygrade.checkpoint import read_json, to_json, write_bytes
-from pygrade.files import sync
-from pygrade.progress import say
+from pygrade._util.files import sync
+from pygrade._util.progress import say
+from pygrade._util.serialization import read_json, to_json, write_bytes
 
 RECORD = "stage.json"
 _BLOCK = 1 << 20
@@ -56,16 +58,15 @@ class Runner:
         work: Callable[[Path], dict[str, Any]],
         options: Any = None,
         inputs: Iterable[Done | str] = (),
-        code: Sequence[str] = (),
         resumable: bool = False,
     ) -> Done:
         """The finished stage: found, or made by ``work(directory)``, which returns what is to be said about it.
 
-        options: JSON, dataclasses in it too; inputs: stages, or hashes of files; code: modules and packages below
-        ``pygrade`` that decide the result; resumable: ``work`` goes on with what a killed one left in the directory.
+        options: JSON, dataclasses in it too; inputs: stages, or hashes of files; resumable: ``work`` continues with
+        what a killed one left in the directory. A change of pygrade's code makes every stage new.
         """
         parts = [item.key if isinstance(item, Done) else item for item in inputs]
-        recipe = json.dumps([name, _plain(options), parts, code_hash(code)], sort_keys=True)
+        recipe = json.dumps([name, _plain(options), parts, code_hash()], sort_keys=True)
         key = hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS]
         path = self.out / f"{name}-{key}"
         found = self._find(path, key)
@@ -146,15 +147,18 @@ def locked(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def code_hash(modules: Sequence[str]) -> str:
-    """Version of the code of modules and packages below ``pygrade``: a hash of its source files."""
-    root = Path(pygrade.__file__).parent
-    digest = hashlib.sha256(pygrade.__version__.encode())
-    for name in modules:
-        base = root.joinpath(*name.split("."))
-        files = sorted(base.rglob("*.py")) if base.is_dir() else [base.with_suffix(".py")]
-        for file in files:
-            digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+@functools.cache
+def code_hash() -> str:
+    """Version of the code: a hash of every source file of the package, of the kernels and of the compiled core."""
+    core, kernels = (
+        find_spec("pygrade._core"),
+        find_spec("pygrade.kernels"),
+    )  # found, not imported: Triton may be absent
+    assert core is not None and core.origin is not None and kernels is not None
+    digest = hashlib.sha256(Path(core.origin).read_bytes())
+    for root in (*pygrade.__path__, *(kernels.submodule_search_locations or ())):
+        for file in sorted(Path(root).rglob("*.py")):
+            digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.optional_imports import require
 from pygrade.data.events import EventLog
-from pygrade.extras import require
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,7 +6,7 @@
 >>> prerank.candidates(features, n=500, seen=[seen_ids])  # doctest: +SKIP
 """
 
-from pygrade.checkpoint import ArtifactError
+from pygrade._util.serialization import ArtifactError
 from pygrade.features import SchemaError
 from pygrade.prerank.batches import Batch, Batches, Catalog, Requests
 from pygrade.prerank.evaluation import Retrieval, evaluate

@@ -87,23 +87,20 @@ class Catalog:
             parts.append(cls.of(batch.item_id, batch.item_dense, batch.item_ids))
             held += len(parts[-1])
             if held > 2 * len(parts[0]) + _JOIN:
-                parts = [cls._joined(parts)]
+                parts = [cls.joined(parts)]
                 held = len(parts[0])
         if not parts:
             raise ValueError("batches gave none; want at least one batch")
-        return cls._joined(parts)
+        return cls.joined(parts)
 
     @classmethod
-    def _joined(cls, parts: "Sequence[Catalog]") -> "Catalog":
+    def joined(cls, parts: "Sequence[Catalog]") -> "Catalog":
+        """The items of several catalogs; of an item in several of them the last row counts."""
         return cls.of(
             np.concatenate([part.item_id for part in parts]),
             np.concatenate([part.dense for part in parts]),
             np.concatenate([part.ids for part in parts]),
         )
-
-    def updated(self, newer: "Catalog") -> "Catalog":
-        """These items and the newer ones; the newer row of an item counts."""
-        return self._joined([self, newer])
 
 
 class ItemCounts:

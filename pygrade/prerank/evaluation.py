@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade import intervals
+from pygrade.metrics import intervals
 from pygrade.prerank.batches import Batch, Batches, Ids
 from pygrade.prerank.index import Floats, ItemIndex, is_in, scores_of
 from pygrade.prerank.measures import Popularity, held_out_positives, recall

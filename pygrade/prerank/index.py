@@ -16,7 +16,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pygrade.extras import require
+from pygrade._util.optional_imports import require
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]

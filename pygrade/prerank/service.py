@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from pygrade.checkpoint import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
-from pygrade.extras import require
+from pygrade._util.files import atomic_directory
+from pygrade._util.optional_imports import require
+from pygrade._util.serialization import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
 from pygrade.features import FeatureBatch, SchemaError
-from pygrade.files import atomic_directory
 from pygrade.prerank.batches import Catalog, Ids, Requests
 from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower

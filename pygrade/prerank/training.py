@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._util.threads import torch_threads
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
 from pygrade.prerank.measures import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
-from pygrade.threads import torch_threads
 
 
 @dataclass(frozen=True)

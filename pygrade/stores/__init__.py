@@ -1,6 +1,7 @@
 """Stores of the features that are served: bytes by (table, int64 key), versioned, read in batches.
 
-    lmdb:DIR                                 embedded, the default: one file that all processes of a machine share
+    lmdb:DIR                                 embedded, the default: one file that all processes of a machine share;
+                                             lmdb:DIR?read_only=1 refuses writes
     redis://HOST:PORT/DB?prefix=NAME         a Redis server; also rediss:// and unix://SOCKET?db=DB&prefix=NAME
     memory:                                  this process alone
 
@@ -21,7 +22,7 @@ from pygrade.stores.errors import (
 from pygrade.stores.lmdb import LmdbStore
 from pygrade.stores.memory import MemoryStore
 from pygrade.stores.redis import RedisStore
-from pygrade.stores.store import Store
+from pygrade.stores.store import Store, without_secret
 
 __all__ = [
     "LmdbStore",
@@ -36,20 +37,22 @@ __all__ = [
     "StoreUnreachableError",
     "VersionInUseError",
     "open_store",
+    "without_secret",
 ]
 
 
 def open_store(url: str, create: bool = False) -> Store:
-    """The store at an address (see above). ``create``: make it where there is none.
+    """The store at an address (see above). ``create``: make it if there is none.
 
-    Raises NotAStoreError where there is none and ``create`` is not set, StoreUnreachableError, StoreCorruptError or
-    StoreFormatError where it cannot be used, ValueError for an address of no known kind.
+    Raises NotAStoreError if there is none and ``create`` is not set, StoreUnreachableError, StoreCorruptError or
+    StoreFormatError if it cannot be used, ValueError for an address that cannot be one.
     """
     scheme, _, rest = url.partition(":")
     if scheme == "memory" and not rest:
         return MemoryStore()
     if scheme == "lmdb" and rest:
-        return LmdbStore(Path(rest), create)
+        folder = rest.removesuffix("?read_only=1")
+        return LmdbStore(Path(folder), create, read_only=folder != rest)
     if scheme in ("redis", "rediss", "unix") and rest:
         return RedisStore(url, create)
-    raise ValueError(f"url is {url!r}; want lmdb:DIR, redis://HOST:PORT/DB?prefix=NAME or memory:")
+    raise ValueError(f"url is {without_secret(url)!r}; want lmdb:DIR, redis://HOST:PORT/DB?prefix=NAME or memory:")

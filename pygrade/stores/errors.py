@@ -1,4 +1,4 @@
-"""What can go wrong with a store, by name. Whoever serves catches `StoreError` and goes on with defaults."""
+"""The errors of stores. A server catches `StoreError` and goes on with defaults."""
 
 
 class StoreError(Exception):
@@ -19,6 +19,14 @@ class StoreCorruptError(StoreError):
 
 class StoreFormatError(StoreError):
     """The store was written by another release, in a format that this one does not know."""
+
+
+def format_message(url: str, found: bytes, wanted: bytes) -> str:
+    """The text of a StoreFormatError."""
+    return (
+        f"{url} has format {found.decode(errors='replace')!r}; this release reads {wanted.decode()!r}: "
+        "remove the store and publish again"
+    )
 
 
 class MissingVersionError(StoreError):

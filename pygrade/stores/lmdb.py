@@ -11,11 +11,10 @@ A killed writer's transaction never was; LMDB hands its lock to the next one.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -45,6 +44,8 @@ from pygrade.stores.store import (
     check_version,
 )
 
+T = TypeVar("T")
+
 _OWN = bytes(4)
 _FORMAT, _CURRENT, _NEXT, _VERSION = _OWN + b"format", _OWN + b"current", _OWN + b"next", _OWN + b"version"
 _STATES = {b"f": FILLING, b"r": READY}
@@ -55,21 +56,26 @@ _CHUNK = 20_000  # records that one transaction removes: other writers wait for 
 class LmdbStore(Store):
     """`Store` in a directory. ``create``: make it where there is none; without it, that is an error.
 
-    max_bytes: how large the file may grow, None: as the disk allows. It never shrinks, but what
-    dropped versions took is used again, so it stays near the size of the versions that are kept at once.
+    max_bytes: how large the file may grow, None: as the disk allows. It never shrinks, but the room of
+    dropped versions is used again, so it stays near the size of the versions that are kept at once. read_only: refuse
+    writes; on a read-only file system a store is always read-only.
 
     A write is on the disk when the call returns, the last one perhaps not yet when the power fails. A process that
-    forks opens its stores afterwards, or spawns instead.
+    forks opens its stores afterwards, or spawns instead. A damaged record is a StoreCorruptError; a file whose own
+    structure is damaged after it was opened may end the process, since LMDB reads it through a memory map.
     """
 
-    def __init__(self, path: Path, create: bool = False, max_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, create: bool = False, max_bytes: int | None = None, read_only: bool = False) -> None:
         super().__init__(f"lmdb:{path}")
+        if create and read_only:
+            raise ValueError(f"{self.url}: create and read_only are both set; want one of them")
         if create:
             _prepare(path, self.url)
         if not (path / "data.mdb").is_file():
             what = "holds no store" if path.is_dir() else "does not exist"
             raise NotAStoreError(f"{self.url}: the directory {what}; a store is made with create=True")
-        self._opened: LmdbFile | None = LmdbFile.open(path, self.url, max_bytes)
+        self._opened: LmdbFile | None = LmdbFile.open(path, self.url, max_bytes, read_only)
+        self._read_only = read_only or self._opened.read_only
         try:
             self._file.check_format(_FORMAT, FORMAT, create)
         except BaseException:
@@ -87,7 +93,7 @@ class LmdbStore(Store):
     ) -> None:
         table, keys = check_table(table), check_keys(keys)
         records = pack(check_values(values, len(keys)), header(check_ttl(ttl)))
-        self._file.write(lambda txn: _put(txn, self._id(txn, version), table, keys, records))
+        self._write(lambda txn: _put(txn, self._id(txn, version), table, keys, records))
 
     def update_tables(
         self,
@@ -104,14 +110,14 @@ class LmdbStore(Store):
             for (table, keys), values in zip(checked, updated, strict=True):
                 _put(txn, number, table, keys, pack(values, head))
 
-        self._file.write(change)
+        self._write(change)
 
     def sweep(self) -> int:
         self._remove_dropped()
         moment, gone, start = now(), 0, (1).to_bytes(4, "big")
         while start:
             expired, start = self._file.read(partial(_expired, start=start, moment=moment))
-            gone += self._file.write(partial(_remove, names=expired, moment=moment)) if expired else 0
+            gone += self._write(partial(_remove, names=expired, moment=moment)) if expired else 0
         return gone
 
     # --- versions -----------------------------------------------------------------------------------------------------
@@ -130,7 +136,7 @@ class LmdbStore(Store):
             txn.put(_VERSION + number, b"f" + version.encode())
 
         self._file.forget_killed_readers()
-        self._file.write(change)
+        self._write(change)
         self._remove_dropped()
 
     def switch(self, version: str) -> None:
@@ -141,7 +147,7 @@ class LmdbStore(Store):
             txn.put(_VERSION + number, b"r" + version.encode())
             txn.put(_CURRENT, number)
 
-        self._file.write(change)
+        self._write(change)
         self._file.sync()
 
     def versions(self) -> dict[str, str]:
@@ -160,7 +166,7 @@ class LmdbStore(Store):
                 raise VersionInUseError(f"{self.url}: version {version!r} is current; switch to another first")
             txn.put(_VERSION + number, _DROPPED + version.encode())
 
-        self._file.write(change)
+        self._write(change)
         self._remove_dropped()
 
     def close(self) -> None:
@@ -175,6 +181,12 @@ class LmdbStore(Store):
         if self._opened is None:
             raise StoreError(f"{self.url}: the store is closed")
         return self._opened
+
+    def _write(self, body: Callable[[Any], T]) -> T:
+        file = self._file
+        if self._read_only:
+            raise StoreError(f"{self.url} is open read-only; nothing can be written")
+        return file.write(body)
 
     def _id(self, txn: Any, version: str | None) -> bytes:
         if version is None:
@@ -198,16 +210,20 @@ class LmdbStore(Store):
     def _remove_dropped(self) -> None:
         dropped = self._file.read(lambda txn: list(_versions(txn, dropped=True)))
         for number, _, _ in dropped:
-            while self._file.write(partial(_remove_some, number=number)):
+            while self._write(partial(_remove_some, number=number)):
                 pass
 
 
 def _prepare(path: Path, url: str) -> None:
-    path.mkdir(parents=True, exist_ok=True)
-    foreign = [entry.name for entry in path.iterdir() if entry.name not in ("data.mdb", "lock.mdb")]
-    if foreign:
-        raise NotAStoreError(f"{url}: the directory holds {foreign[0]!r}; want an empty one or a store")
-    os.close(os.open(path / "data.mdb", os.O_CREAT | os.O_RDWR, 0o666))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        foreign = [entry.name for entry in path.iterdir() if entry.name not in ("data.mdb", "lock.mdb")]
+        if foreign:
+            raise NotAStoreError(f"{url}: the directory holds {foreign[0]!r}; want an empty one or a store")
+        if not (path / "data.mdb").exists():
+            (path / "data.mdb").touch()
+    except OSError as error:
+        raise StoreError(f"{url} cannot be made: {error}") from error
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,7 @@
 """One LMDB file, opened once a process: transactions that let its map grow, and errors by name."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,14 +10,19 @@ from pathlib import Path
 from threading import Condition, Lock, RLock
 from typing import Any, ClassVar, TypeVar
 
-from pygrade import extras
-from pygrade.stores.errors import NotAStoreError, StoreCorruptError, StoreError, StoreFormatError
+from pygrade._util import optional_imports as extras
+from pygrade.stores.errors import NotAStoreError, StoreCorruptError, StoreError, StoreFormatError, format_message
 
 T = TypeVar("T")
 
+_NO_ROOM = 4096  # free bytes below which a failed write is the disk's fault
+
 FIRST_MAP = 64 << 20  # bytes; doubles when it is full
 # A compacting copy reads every page that is in use, those of the free list too.
-_READ_ALL = "import lmdb, os, sys; lmdb.open(sys.argv[1]).copyfd(os.open(os.devnull, os.O_WRONLY), compact=True)"
+_READ_ALL = """
+import lmdb, os, sys
+lmdb.open(sys.argv[1], readonly=True).copyfd(os.open(os.devnull, os.O_WRONLY), compact=True)
+"""
 
 
 class LmdbFile:
@@ -26,32 +32,41 @@ class LmdbFile:
     _lock: ClassVar[Any] = Lock()
 
     @classmethod
-    def open(cls, path: Path, url: str, max_bytes: int | None) -> "LmdbFile":
+    def open(cls, path: Path, url: str, max_bytes: int | None, read_only: bool) -> "LmdbFile":
+        read_only = read_only or bool(os.statvfs(path).f_flag & os.ST_RDONLY)
         with cls._lock:
             status = (path / "data.mdb").stat()
             place = (status.st_dev, status.st_ino)
             file = cls._opened.get(place)
             if file is None:
-                file = cls._opened[place] = cls(path, url, max_bytes, place)
+                file = cls._opened[place] = cls(path, url, max_bytes, place, read_only)
             file._check_process()  # closing the parent's copy here would free what the parent reads
+            if file.read_only and not read_only:
+                raise StoreError(f"{url} is open read-only in this process; close it there first")
             file._users += 1
             return file
 
-    def __init__(self, path: Path, url: str, max_bytes: int | None, place: tuple[int, int]) -> None:
+    def __init__(self, path: Path, url: str, max_bytes: int | None, place: tuple[int, int], read_only: bool) -> None:
         self._lmdb = extras.require("lmdb", "pipeline")
-        self._url, self._place, self._max_bytes = url, place, max_bytes
+        self._path, self._url, self._place, self._max_bytes, self.read_only = path, url, place, max_bytes, read_only
         self._process, self._users = os.getpid(), 0
         self._writer, self._writing = RLock(), False
         self._readers, self._moving, self._changed = 0, False, Condition()
         try:
             self._env = self._lmdb.open(
-                str(path), create=False, map_size=FIRST_MAP, metasync=False, max_readers=1024, max_spare_txns=8
+                str(path),
+                create=False,
+                readonly=read_only,
+                map_size=FIRST_MAP,
+                metasync=False,
+                max_readers=1024,
+                max_spare_txns=8,
             )
         except self._lmdb.Error as error:
             raise self._named(error) from error
         try:
             self.forget_killed_readers()
-            self._check_whole(path)
+            self._check_whole()
         except BaseException:
             self._env.close()
             raise
@@ -78,7 +93,7 @@ class LmdbFile:
             except self._lmdb.ReadersFullError as error:
                 if checked:
                     raise self._named(error) from error
-                self._env.reader_check()
+                self.forget_killed_readers()
                 checked = True
             except self._lmdb.Error as error:
                 raise self._named(error) from error
@@ -108,8 +123,9 @@ class LmdbFile:
                 raise self._named(error) from error
 
     def forget_killed_readers(self) -> None:
-        """They would keep the pages that they read from being used again."""
-        self._env.reader_check()
+        """Killed readers would keep the pages that they read from being used again."""
+        if not self.read_only:  # a read-only file system has no table of readers
+            self._env.reader_check()
 
     def sync(self) -> None:
         """Everything that was committed is on the disk afterwards."""
@@ -163,25 +179,24 @@ class LmdbFile:
         elif found[0] is None:
             raise NotAStoreError(f"{self._url} is an LMDB file, but not a store")
         elif found[0] != wanted:
-            raise StoreFormatError(
-                f"{self._url} has format {found[0].decode()!r}; this release reads {wanted.decode()!r}"
-            )
+            raise StoreFormatError(format_message(self._url, found[0], wanted))
 
-    def _check_whole(self, path: Path) -> None:
+    def _check_whole(self) -> None:
         """A file that was cut off would end the process when a page beyond its end is read.
 
         LMDB itself leaves a file short when its last pages are free, so what decides is whether another process can
         read everything.
         """
         wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        data = path / "data.mdb"
+        data = self._path / "data.mdb"
         missing = wanted - data.stat().st_size
         if missing <= 0:
             return
-        if subprocess.run([sys.executable, "-c", _READ_ALL, str(path)], capture_output=True).returncode:
+        if subprocess.run([sys.executable, "-c", _READ_ALL, str(self._path)], capture_output=True).returncode:
             raise StoreCorruptError(f"{self._url} was cut off: {missing} bytes are missing at its end")
-        with data.open("rb+") as stream:
-            os.posix_fallocate(stream.fileno(), wanted - 1, 1)  # so that the next one need not look
+        if not self.read_only:
+            with data.open("rb+") as stream:
+                os.posix_fallocate(stream.fileno(), wanted - 1, 1)  # so that the next one need not look
 
     def _check_process(self) -> None:
         if self._process != os.getpid():
@@ -193,4 +208,7 @@ class LmdbFile:
             return StoreCorruptError(f"{self._url} is damaged or no LMDB file: {error}")
         if isinstance(error, self._lmdb.VersionMismatchError):
             return StoreFormatError(f"{self._url} was written by an LMDB of another format: {error}")
+        # LMDB reports a write that was cut short as an input/output error.
+        if isinstance(error, self._lmdb.DiskError) or shutil.disk_usage(self._path).free < _NO_ROOM:
+            return StoreError(f"{self._url}: the disk is full: {error}")
         return StoreError(f"{self._url}: {error}")

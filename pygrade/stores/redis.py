@@ -11,13 +11,14 @@ whether its version is still what the writer thinks. Expiry goes by the clock of
 """
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pygrade import extras
+from pygrade._util import optional_imports as extras
 from pygrade.stores.errors import (
     MissingVersionError,
     NotAStoreError,
@@ -26,6 +27,7 @@ from pygrade.stores.errors import (
     StoreFormatError,
     StoreUnreachableError,
     VersionInUseError,
+    format_message,
 )
 from pygrade.stores.record import FORMAT, header, is_expired, now, pack, unpack
 from pygrade.stores.store import (
@@ -43,9 +45,11 @@ from pygrade.stores.store import (
     check_updated,
     check_values,
     check_version,
+    without_secret,
 )
 
 TIMEOUT = 0.25  # seconds for a connection, and for an answer
+_LONGEST = 86_400.0  # seconds that a timeout may have
 PAUSE = 1.0  # seconds in which nothing is asked of a server that has not answered in time
 _BATCH = 4096  # records a script writes: other clients wait for no more
 _ATTEMPTS = 1000  # of an update that others come before
@@ -133,7 +137,7 @@ class RedisStore(Store):
 
     def __init__(self, url: str, create: bool = False) -> None:
         address, prefix, timeout = _parse(url)
-        super().__init__(_without_password(url))
+        super().__init__(without_secret(url))
         redis = extras.require("redis", "pipeline")
         backoff = extras.require("redis.backoff", "pipeline").NoBackoff()
         retry = extras.require("redis.retry", "pipeline").Retry(backoff, 0)
@@ -309,8 +313,7 @@ class RedisStore(Store):
         if found is None:
             raise NotAStoreError(f"{self.url}: the server holds no store of this prefix; one is made with create=True")
         if found != FORMAT:
-            wanted = FORMAT.decode()
-            raise StoreFormatError(f"{self.url} has format {found.decode()!r}; this release reads {wanted!r}")
+            raise StoreFormatError(format_message(self.url, found, FORMAT))
         policy = str(memory.get("maxmemory_policy", "noeviction"))
         if policy.startswith("allkeys") and int(memory.get("maxmemory", 0)):
             raise StoreError(
@@ -344,21 +347,26 @@ def _fields(keys: Keys) -> list[bytes]:
 
 
 def _parse(url: str) -> tuple[str, str, float]:
-    """redis-py's part of the address, the prefix and the timeout."""
+    """redis-py's part of the address, the prefix and the timeout. ValueError never shows a user or password."""
+    parts = urlsplit(url)
     address, _, query = url.partition("?")
     options = dict(parse_qsl(query))
+    if parts.fragment or any("@" in text for text in (parts.path, *options) if parts.scheme != "unix"):
+        raise ValueError("url has a '/', '?' or '#' in its user or password; want it percent-encoded")
+    try:
+        parts.port  # noqa: B018
+    except ValueError:
+        raise ValueError("url has a port that is no number from 0 to 65535") from None
     prefix, seconds = options.pop("prefix", "pygrade"), options.pop("timeout", str(TIMEOUT))
     try:
         timeout = float(seconds)
     except ValueError:
         timeout = 0.0
-    if not timeout > 0.0:
-        raise ValueError(f"url has timeout={seconds!r}; want a positive number of seconds")
+    if not 0.0 < timeout <= _LONGEST:
+        raise ValueError(f"url has timeout={seconds!r}; want seconds, above 0 and at most {_LONGEST:g}")
     if unknown := set(options) - {"db"}:
         raise ValueError(f"url has the option {sorted(unknown)[0]!r}; want prefix, timeout or db")
+    for database in ([] if parts.scheme == "unix" else [parts.path.removeprefix("/")]) + [*options.values()]:
+        if not re.fullmatch(r"[0-9]{0,9}", database, re.ASCII):
+            raise ValueError(f"url has the database {database!r}; want a whole number from 0 on")
     return f"{address}?{urlencode(options)}", prefix, timeout
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@", 1)

@@ -118,6 +118,11 @@ class Store(ABC):
         return f"{type(self).__name__}({self.url!r})"
 
 
+def without_secret(url: str) -> str:
+    """A store's address without user and password."""
+    return re.sub(r"^(\w+://)[^?]*@", r"\1", url)
+
+
 def check_requests(requests: Sequence[Request], distinct: bool = False) -> list[Request]:
     """The requests with their keys as contiguous int64 [n]; distinct: every (table, key) may stand once."""
     checked = [(check_table(table), check_keys(keys)) for table, keys in requests]

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pygrade.progress import say
-from pygrade.report import write_text
+from pygrade._util.progress import say
+from pygrade.reports.training import write_text
 from pygrade.study.findings import NOT_RUN, findings, percent
 from pygrade.study.report import write_results
 from pygrade.study.runner import StudyConfig, Unit, load_unit, machine, plan, run_units, scaled

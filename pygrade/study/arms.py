@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from pygrade import ops
-from pygrade.baselines import best_static_weights, equal_weights, mean_reward
-from pygrade.data.marketplace import FEATURES, TRAITS
-from pygrade.extras import require
+from pygrade._util.optional_imports import require
 from pygrade.policy import FusionPolicy, project_weights
-from pygrade.reward import RewardData
-from pygrade.run import Run
+from pygrade.simulation.marketplace import FEATURES, TRAITS
 from pygrade.study.bench import Bench, Options, Served
 from pygrade.study.choice import chosen
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimates import estimates
 from pygrade.study.learners import RivalConfig, train_actor_critic, train_rival, train_scorer
-from pygrade.train import TrainConfig, train_stage2
+from pygrade.training.reward import RewardData
+from pygrade.training.run import Run
+from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward
+from pygrade.training.train import TrainConfig, train_stage2
 
 _LATENT = (*(f"true_{name}" for name in TRAITS), "cold")
 

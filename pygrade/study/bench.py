@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade.baselines import best_static_weights
-from pygrade.data.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, Requests
-from pygrade.intervals import Interval
 from pygrade.logs import Logs
+from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
-from pygrade.reward import CompositeReward, RewardData
-from pygrade.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, Requests
+from pygrade.simulation.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.study.settings import Regime, Settings, merged, override
-from pygrade.train import TrainConfig, train_stage1, train_stage2
+from pygrade.training.reward import CompositeReward, RewardData
+from pygrade.training.static_weights import best_static_weights
+from pygrade.training.train import TrainConfig, train_stage1, train_stage2
 
 Array = NDArray[Any]
 Options = Mapping[str, Any]

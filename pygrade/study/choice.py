@@ -6,12 +6,12 @@ trained on the whole log. The truth of each try is noted beside its estimate, an
 
 import torch
 
-from pygrade.judgment import choose_policy
+from pygrade.evaluation.judgment import choose_policy
 from pygrade.policy import FusionPolicy
-from pygrade.reward import propensity_curve
-from pygrade.simulate import rank_pages
+from pygrade.simulation.simulate import rank_pages
 from pygrade.study.bench import Bench, Options, Served
-from pygrade.train import train_stage2
+from pygrade.training.reward import propensity_curve
+from pygrade.training.train import train_stage2
 
 _DEFAULT = "default"
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade import ops
-from pygrade.data.marketplace import Requests
-from pygrade.judgment import drawn_estimates, policy_estimates
-from pygrade.offpolicy import SupportWarning
-from pygrade.reward import propensity_curve
-from pygrade.simulate import SimulateConfig, rank_pages
+from pygrade.evaluation.judgment import drawn_estimates, policy_estimates
+from pygrade.evaluation.offpolicy import SupportWarning
+from pygrade.simulation.marketplace import Requests
+from pygrade.simulation.simulate import SimulateConfig, rank_pages
 from pygrade.study.bench import Bench, Options, Served
+from pygrade.training.reward import propensity_curve
 
 Array = NDArray[Any]
 _FRESH = 50_000  # seed of the fresh requests, which no log has

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from pygrade import ops
 from pygrade.policy import FusionPolicy
-from pygrade.reward import RewardData
-from pygrade.train import Stage2Config, batch_rows, draw_seed
+from pygrade.training.reward import RewardData
+from pygrade.training.train import Stage2Config, batch_rows, draw_seed
 
 _MIN_WEIGHT = 1e-3  # of the clipped Gaussian
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from pygrade.intervals import Interval
-from pygrade.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
+from pygrade.metrics.intervals import Interval
+from pygrade.reports.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
 
 Rows = Mapping[str, tuple[Interval, Sequence[float]]]  # label → mean with interval, one faint point per world or seed
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pygrade.files import atomic_file
-from pygrade.intervals import Interval
-from pygrade.report import write_text
+from pygrade._util.files import atomic_file
+from pygrade.metrics.intervals import Interval
+from pygrade.reports.training import write_text
 from pygrade.study.findings import GUARDED, Target, collapses, findings, percent, targets
 from pygrade.study.plots import dots, front, hacking, lines
 from pygrade.study.settings import MAIN, STABILITY, Settings

@@ -7,11 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pygrade.baselines import CemConfig
-from pygrade.data.marketplace_config import MarketplaceConfig
 from pygrade.policy import PolicyConfig
-from pygrade.reward import RewardConfig
-from pygrade.train import Stage1Config, Stage2Config, TrainConfig
+from pygrade.simulation.marketplace_config import MarketplaceConfig
+from pygrade.training.reward import RewardConfig
+from pygrade.training.static_weights import CemConfig
+from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig
 
 MAIN, STABILITY, TUNING = "main", "stability", "tuning"
 KINDS = (

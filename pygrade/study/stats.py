@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pygrade.intervals import Interval, student_t
+from pygrade.metrics.intervals import Interval, student_t
 
 _SMALL = {1: 12.706, 2: 4.303, 3: 3.182}  # where the expansion in `student_t` is too rough
 Record = Mapping[str, Any]

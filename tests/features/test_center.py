@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from devtools.redis_server import BINARY, RedisServer
 from pygrade.features import (
     FeatureCenter,
     SchemaError,
@@ -23,7 +24,6 @@ from pygrade.features import (
 )
 from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, StoreUnreachableError, open_store, record
 from tests.features.events import make_log
-from tests.stores.servers import BINARY, RedisServer
 
 ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 
@@ -289,8 +289,8 @@ def test_mixed_versions_are_refused(log, features, memory_center):
     with pytest.raises(SchemaError, match=f"fitted is of schema {features.schema.hash}; want {schema.hash}"):
         FeatureCenter(schema, features.fitted, memory_center.store)
     other = FeatureCenter(schema, dataclasses.replace(features.fitted, schema=schema), memory_center.store)
-    with pytest.raises(SchemaError, match=f"version 'v1' was published for schema {features.schema.hash}"):
-        other.read(1, [5], {}, 0)
+    assert other.read(1, [5], {}, 0).defaults
+    assert other.counters.defaults == other.counters.store_errors == 1
     with pytest.raises(SchemaError, match="version 'v1' was published for schema"):
         other.update(log.events[:3])
     with pytest.raises(SchemaError, match="the state is of schema"):
@@ -311,8 +311,80 @@ def test_a_store_without_a_version_is_no_silent_emptiness(log, features):
         assert center.counters.defaults == center.counters.reads == 1
         empty.begin("foreign")
         empty.switch("foreign")
+        assert center.read(1, [5], {}, 0).defaults and center.counters.defaults == 2
         with pytest.raises(SchemaError, match="was not published by a FeatureCenter"):
-            center.read(1, [5], {}, 0)
+            center.update(log.events[:3])
+
+
+@pytest.mark.parametrize("meta", [b"[]", b"{}", b"5", b"null", b'"x"', b"", b"\xff", b"{", b'{"schema": []}'])
+def test_a_damaged_description_of_the_version_gives_defaults(log, features, memory_center, meta):
+    good = memory_center.store.get_many("meta", np.zeros(1, np.int64))
+    fresh = FeatureCenter(features.schema, features.fitted, memory_center.store)
+    for known, center in ((True, memory_center), (False, fresh)):
+        if known:
+            assert not center.read(1, [5], {}, 0).defaults
+        center.store.put_many("meta", np.zeros(1, np.int64), [meta])
+        assert center.read(1, [5], {}, 0).defaults and center.request(1, {}, 0).with_items([5]).defaults
+        assert center.counters.defaults == center.counters.store_errors == 2
+        with pytest.raises(StoreCorruptError, match="damaged"):
+            center.update(log.events[:3])
+        with pytest.raises(StoreCorruptError, match="damaged"):
+            center.update_items(log.items()[:3])
+    memory_center.store.put_many("meta", np.zeros(1, np.int64), good)
+    assert not memory_center.read(1, [5], {}, 0).defaults
+
+
+def test_a_request_is_read_in_two_steps_as_in_one(log, features, memory_center):
+    items, user = log.items()["item_id"].to_numpy()[:9], int(log.users()["user_id"][3])
+    asked, get_tables = [], memory_center.store.get_tables
+    whole = memory_center.read(user, items, {"c_battery": 3.0}, 2**60, "feed", 7)
+    memory_center.store.get_tables = lambda requests: asked.append(requests) or get_tables(requests)
+    request = memory_center.request(user, {"c_battery": 3.0}, 2**60, "feed", 7)
+    for name in ("request_dense", "request_ids", "sequences"):
+        assert getattr(request.features, name).tobytes() == getattr(whole, name).tobytes()
+    batch = request.with_items(items)
+    assert all(getattr(batch, name).tobytes() == getattr(whole, name).tobytes() for name in ARRAYS)
+    read = [{table.split(".")[0] for table, keys in requests if len(keys)} for requests in asked]
+    assert len(read) == 2 and "user" in read[0] and "user" not in read[1] and {"item", "author"} <= read[1]
+    assert memory_center.counters.reads == 2 and memory_center.counters.user_misses == 0
+
+
+def test_a_switch_between_the_two_steps_reads_the_user_again(log, features, memory_center):
+    items, user = log.items()["item_id"].to_numpy()[:9], int(log.users()["user_id"][3])
+    request = memory_center.request(user, {}, 2**60)
+    other = FeatureCenter(features.schema, features.fitted, memory_center.store)
+    other.publish(State(features.schema), log.users(), log.items(), "empty")
+    batch, wanted = request.with_items(items), other.read(user, items, {}, 2**60)
+    assert all(getattr(batch, name).tobytes() == getattr(wanted, name).tobytes() for name in ARRAYS)
+    assert batch.request_dense.tobytes() != request.features.request_dense.tobytes()
+
+
+def test_a_store_that_fails_between_the_two_steps_is_counted_once(log, features, memory_center):
+    request = memory_center.request(1, {}, 2**60)
+    memory_center.store.close()
+    assert request.with_items([5]).defaults and memory_center.counters.defaults == 1
+    late = memory_center.request(1, {}, 2**60)
+    assert late.features.defaults and late.with_items([5]).defaults
+    assert memory_center.counters.defaults == memory_center.counters.store_errors == 2
+
+
+def test_attributes_of_items_are_updated(log, features, memory_center):
+    schema, old = features.schema, int(log.items()["item_id"][0])
+    at = schema.item_features.index("item_price")
+    assert np.isnan(memory_center.read(1, [10**9], {}, 2**60).item_dense[0, at])
+    row = log.items()[:1].with_columns(item_id=pl.lit(10**9), price=pl.lit(55.0))
+    assert memory_center.update_items(row).tolist() == [10**9]
+    memory_center.update_items(log.items()[:1].with_columns(price=pl.lit(55.0)).to_dict())
+    found = memory_center.read(1, [10**9, old], {}, 2**60).item_dense[:, at]
+    assert found[0] == found[1] and np.isfinite(found).all()
+    for frame, message in (
+        (row.drop("price"), "price, which is missing"),
+        (row.drop("item_id"), "lack item_id"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            memory_center.update_items(frame)
+    with pytest.raises(ValueError, match="more than one row"):
+        memory_center.update_items(pl.concat([row, row]))
 
 
 def test_damaged_records_are_no_features(log, features, memory_center):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from pygrade import aot, aot_variants
+from pygrade.aot import build as aot
+from pygrade.aot import variants as aot_variants
 
 Choices = dict[str, dict[str, set[str]]]  # kernel → what is chosen → its values
 

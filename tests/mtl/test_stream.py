@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.mtl import Columns, Timeline, fit, fit_stream, predict, split_times
+from pygrade.metrics.roc import auc
+from pygrade.mtl import Columns, Timeline, fit_stream, predict, split_times
+from pygrade.mtl.column_stats import ColumnStats
 from pygrade.mtl.stream import Window
-from pygrade.mtl.survey import Survey
 from pygrade.mtl.timeline import FIRST, LAST
-from pygrade.roc import auc
-from tests.mtl.worlds import SMALL, batches_of, parameters, world
+from tests.mtl.worlds import SMALL, batches_of, fit, parameters, world
 
 TASKS = ("a", "b")
 PARTS = Timeline(2000, 2400, 2900)
 
 
-def test_chunks_do_not_matter_and_memory_equals_stream():
+def test_chunks_do_not_matter():
     dense, ids, labels, time, _ = world(3000)
-    config = replace(SMALL, epochs=3, calibration_fraction=0.2, validation_fraction=0.2)
-    whole = fit(dense, ids, labels, time, TASKS, config)
+    config = replace(SMALL, epochs=3)
+    whole = fit(dense, ids, labels, time, TASKS, config, stop=0.2, calibrate=0.2)
     timeline = Timeline(1800, 2400, LAST)
     for rows in (3000, 1000):
         streamed = fit_stream(batches_of(dense, ids, labels, time, rows=rows), TASKS, timeline, config)
@@ -112,13 +112,13 @@ def test_moments_of_a_stream_are_those_of_the_whole():
     dense = dense * 3 + np.array([1e4, 0, -5], np.float32)
     dense[::3, 1] = np.nan
     labels[::5, 0] = np.nan
-    survey = Survey(3, 2)
+    stats = ColumnStats(3, 2)
     for start in range(0, 3000, 70):
-        survey.add(dense[start : start + 70], labels[start : start + 70])
-    np.testing.assert_allclose(survey.mean, np.nanmean(dense.astype(np.float64), 0), rtol=1e-12)
-    np.testing.assert_allclose(survey.std, np.nanstd(dense.astype(np.float64), 0), rtol=1e-9)
-    np.testing.assert_allclose(survey.rate, np.nanmean(labels, 0), rtol=1e-6)
-    assert survey.observed.tolist() == [2400, 3000] and survey.rows == 3000
+        stats.add(dense[start : start + 70], labels[start : start + 70])
+    np.testing.assert_allclose(stats.mean, np.nanmean(dense.astype(np.float64), 0), rtol=1e-12)
+    np.testing.assert_allclose(stats.std, np.nanstd(dense.astype(np.float64), 0), rtol=1e-9)
+    np.testing.assert_allclose(stats.rate, np.nanmean(labels, 0), rtol=1e-6)
+    assert stats.observed.tolist() == [2400, 3000] and stats.rows == 3000
 
 
 def test_times_split_by_rows_and_instants_stay_together():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import pygrade
+from devtools.tolerances import same_bits
 from pygrade.ops import dispatch
-from tests.tolerances import same_bits
 
 
 def tensors() -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import (
     _core,
     dirichlet_entropy,
@@ -16,11 +17,11 @@ from pygrade import (
     dirichlet_sample,
     dirichlet_score,
     floor_log_weights,
+    grpo_loss,
     reference,
 )
 from pygrade.ops import dirichlet as ops
 from pygrade.ops import dispatch
-from tests.tolerances import assert_close, same_bits
 
 BACKENDS = ("cpu", "triton")
 ROWS = [
@@ -311,6 +312,18 @@ def test_entropy_and_kl_match_reference(backend):
         assert_close(found.detach(), expected.detach())
         for mine, theirs in zip(gradients, expected_gradients, strict=True):
             assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_entropy_of_one_task_is_zero(backend):
+    concentration = torch.tensor([[1e-30], [1e-16], [0.3], [1.0], [7.0], [1e30], [torch.nan]]).requires_grad_()
+    with dispatch.use_backend(backend):
+        entropy = dirichlet_entropy(concentration, validate=False)
+        (gradient,) = torch.autograd.grad(entropy[:-1].sum(), concentration)
+        logs = torch.zeros(7, 2, 1)
+        loss = grpo_loss(concentration.detach(), logs, logs[..., 0], logs[..., 0], torch.ones(7, 1), validate=False)
+    assert not entropy[:-1].any() and not gradient[:-1].any() and entropy[-1].isnan()
+    assert not loss.entropy[:-1].any()
 
 
 def test_kl_of_equal_rows_is_zero():

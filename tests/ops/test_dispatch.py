@@ -9,11 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pygrade
+from devtools.tolerances import assert_close, same_bits
 from pygrade import _core
 from pygrade.ops.dispatch import use_backend
 from tests.ops.test_arguments import OPS as ALL
 from tests.ops.test_arguments import parts, tensors
-from tests.tolerances import assert_close, same_bits
 
 OPS = {
     "transform_scores": lambda s, w, **options: pygrade.transform_scores(s, "zlog", **options),

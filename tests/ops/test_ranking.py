@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.tolerances import same_bits
 from pygrade import fuse_scores, rank, reference
 from pygrade.ops import dispatch
-from tests.tolerances import same_bits
 
 RULES = ("mask", "boost_mul", "boost_add", "caps")
 
@@ -159,7 +159,7 @@ def test_reference_backend_agrees():
     with dispatch.use_backend("reference"):
         slow = rank(scores, weights, 8, **options)
         with pytest.raises(ValueError, match=r"caps\[1\] is -2; want -1 \(no cap\) or more"):
-            rank(scores, weights, 8, groups=options["groups"], caps=[1, -2, 0])
+            rank(scores, weights, 8, groups=options["groups"], caps=torch.tensor([1, -2, 0], dtype=torch.int32))
     assert_page(rank(scores, weights, 8, **options), slow)
 
 
@@ -212,7 +212,7 @@ def test_bad_arguments_are_named_before_anything_is_written():
     refuses(ValueError, "groups and caps go together; got groups alone", scores, weights, 6, groups=groups)
     refuses(ValueError, "groups and caps go together; got caps alone", scores, weights, 6, caps=caps)
     refuses(ValueError, r"caps is of shape \[2\]; want \[3\]", scores, weights, 6, groups=groups, caps=[1, 2])
-    refuses(ValueError, r"caps\[1\] is -2; want -1", scores, weights, 6, groups=groups, caps=[1, -2, 0])
+    refuses(ValueError, r"caps\[1\] is -2; want at least -1", scores, weights, 6, groups=groups, caps=[1, -2, 0])
     refuses(TypeError, "groups is int64; want int32", scores, weights, 6, groups=groups.long(), caps=caps)
     flat, offsets = scores.reshape(-1, 4), torch.tensor([0, 70, 60])
     refuses(ValueError, "offsets", flat, weights, 6, offsets=offsets)

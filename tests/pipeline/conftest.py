@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pygrade.progress import set_quiet
+from pygrade._util.progress import set_quiet
 from tests.pipeline.world import trained
 
 

@@ -5,17 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from pygrade import cli
+from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
+from pygrade.evaluation.arms import GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, validate
 from pygrade.pipeline.candidates import with_candidates
-from pygrade.pipeline.judge import GRADE, STATIC, judge, slot_propensity
+from pygrade.pipeline.judge import judge, slot_propensity
 from pygrade.pipeline.policy_log import sample_hash, sampled_log
 from pygrade.pipeline.twins import Twins
 from pygrade.policy import FusionPolicy, PolicyConfig
 from pygrade.prerank import EligibleItems, Prerank
-from pygrade.reward import RewardConfig
+from pygrade.training.reward import RewardConfig
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import copy
 

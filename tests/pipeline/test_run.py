@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade._util.progress import set_quiet
 from pygrade.data.events import EventLog
+from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
 from pygrade.pipeline.config import PipelineConfig
-from pygrade.pipeline.judge import GRADE, STAGE1, STATIC, UNSHRUNK
+from pygrade.pipeline.judge import UNSHRUNK
 from pygrade.pipeline.models import choose_tasks
-from pygrade.pipeline.run import run_pipeline, without_secret
-from pygrade.progress import set_quiet
+from pygrade.pipeline.run import run_pipeline
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 
 STAGES = ("events", "features", "prerank", "mtl", "logs", "policy", "evaluate", "publish")
@@ -231,9 +232,3 @@ def test_defaults_leave_a_part_to_judge():
     config = PipelineConfig()
     assert 0 < config.train_share + config.stop_share + config.calibrate_share + config.policy_share < 1
     assert np.isclose(config.evidence_prior, 10)
-
-
-def test_the_run_keeps_no_password():
-    assert without_secret("redis://user:pw@host:1/0?prefix=a") == "redis://host:1/0?prefix=a"
-    assert without_secret("redis://host:1/0?prefix=a@b") == "redis://host:1/0?prefix=a@b"
-    assert without_secret("lmdb:{run}/store") == "lmdb:{run}/store"

@@ -3,15 +3,17 @@
 import json
 import re
 import shutil
+import threading
+import time
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from devtools.redis_server import RedisServer
 from pygrade import mtl
-from pygrade.artifact import PARTS, open_artifact, write_artifact
-from pygrade.checkpoint import ArtifactError
+from pygrade._util.serialization import ArtifactError
 from pygrade.data.events import EventLog
 from pygrade.pipeline import check
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
@@ -19,11 +21,12 @@ from pygrade.pipeline.run import run_pipeline
 from pygrade.pipeline.stages import locked
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
-from pygrade.serve import STEPS, Pipeline
+from pygrade.serving.artifact import PARTS, open_artifact, write_artifact
+from pygrade.serving.pipeline import STEPS, Pipeline
 from pygrade.stores import LmdbStore, StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy
-from tests.stores.servers import RedisServer, needs_redis
+from tests.stores.servers import needs_redis
 
 
 @pytest.fixture
@@ -55,6 +58,8 @@ def test_a_page_for_a_user(system):
     assert again.scores.tobytes() == served.scores.tobytes() and again.items.tolist() == served.items.tolist()
     rows = served.page.log_rows()
     assert rows.num_rows == 40 and rows.user_id.tolist() == [3] and rows.shown.sum() == 5
+    assert len(repr(served)) < 500 and repr(served.items) in repr(served) and "degraded=False" in repr(served)
+    assert system.counters["reads"] == system.counters["requests"] == 2  # the user is read once a page
 
 
 def test_seen_items_and_candidates_of_ones_own(system):
@@ -162,6 +167,70 @@ def test_a_store_that_dies_between_two_reads_of_a_request(run, tmp_path, monkeyp
         system.close()
     finally:
         server.kill()
+
+
+@pytest.mark.parametrize("meta", [b'{"schema": "deadbeef", "version": "other"}', b"[]", b"{}", b"5", b"null", b""])
+def test_a_version_of_another_schema_or_damaged_gives_pages_of_defaults(run, tmp_path, meta):
+    system = Pipeline.load(copy(run, tmp_path / "run"), seed=0)
+    options = {"k": 5, "candidates": 40, "scenario": "feed", "timestamp": NOW}
+    good = system.rank(3, **options)
+    version = system.store.current()
+    system.store.begin("other")
+    system.store.put_many("meta", np.zeros(1, np.int64), [meta], "other")
+    system.store.switch("other")
+    bad = system.rank(3, **options)
+    assert len(bad.items) == 5 and bad.degraded and bad.page.fallback[0]
+    assert system.counters["degraded"] == system.counters["defaults"] == 1
+    system.store.switch(version)
+    assert system.rank(3, **options).scores.tobytes() == good.scores.tobytes()
+    system.close()
+
+
+def test_items_are_updated_while_pages_are_made(run, tmp_path):
+    system = Pipeline.load(copy(run, tmp_path / "run"), seed=0)
+    prerank = system.models.prerank
+    known = prerank.index.item_id
+    assert system.update_items(remove=known[:60], timestamp=NOW) == 60
+    fresh, new = ({"item_id": known[:60] + shift} for shift in (0, 10_000))
+    states = {frozenset(known[60:].tolist())}
+    done, pages, failures = threading.Event(), [], []
+
+    def rank():
+        while not done.is_set():
+            try:
+                pages.append(system.rank(3, k=5, candidates=1000, timestamp=NOW).features.item_id.tolist())
+            except Exception as error:  # the test must see it
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=rank) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for change, count in (
+        ({"items": new}, 120),
+        ({"rebuild": True}, 120),
+        ({"items": fresh, "remove": new["item_id"]}, 120),
+        ({"prerank": Prerank.load(run / "artifact" / "prerank")}, 120),
+    ):
+        assert system.update_items(timestamp=NOW, **change) == count
+        states.add(frozenset(prerank.index.item_id.tolist() + prerank.index.extra_id.tolist()))
+        made = len(pages)
+        while len(pages) < made + 3 and not failures:
+            time.sleep(0.001)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failures and {frozenset(page) for page in pages} <= states and len(states) == 3
+    assert system.counters["degraded"] == 0
+    version = prerank.version
+    with pytest.raises(ValueError, match="remove names all 120 items"):
+        system.update_items(remove=known)
+    system.store.close()
+    with pytest.raises(StoreError):
+        system.update_items(rebuild=True)
+    with pytest.raises(StoreError):
+        system.update_items(new)
+    assert prerank.version == version
 
 
 def test_the_artifact_of_one_run_and_the_store_of_another(run, other):

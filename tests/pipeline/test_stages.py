@@ -1,6 +1,7 @@
 """Stages that are done once: keys, caching, damage, and processes that are killed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import pygrade
+from pygrade import _core
+from pygrade._util.progress import set_quiet
 from pygrade.pipeline import stages
-from pygrade.pipeline.stages import Runner, code_hash, content_hash, locked
-from pygrade.progress import set_quiet
+from pygrade.pipeline.stages import Runner, content_hash, locked
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,30 @@ def test_an_option_makes_its_stage_and_all_that_read_it_new(tmp_path):
     assert calls == ["first", "second"] * 2
 
 
-def test_code_makes_a_stage_new(tmp_path, monkeypatch):
-    runner = Runner(tmp_path)
-    before = runner.stage("x", lambda _: {}, code=["pipeline"]).key
-    monkeypatch.setattr(stages, "code_hash", lambda modules: "other")
-    assert runner.stage("x", lambda _: {}, code=["pipeline"]).key != before
-    assert code_hash(["logs"]) != code_hash(["logs_parquet"]) != code_hash(["ops"])
+def test_any_module_kernel_or_core_makes_a_stage_new(tmp_path):
+    """The package is copied, and a file of each kind edited there."""
+    package = tmp_path / "pygrade"
+    ignored = shutil.ignore_patterns("__pycache__", "kernels", "*.so")
+    shutil.copytree(Path(pygrade.__file__).parent, package, ignore=ignored)
+    shutil.copytree(Path(pygrade.__file__).parents[1] / "kernels", package / "kernels", ignore=ignored)
+    core = shutil.copy(_core.__file__, package)
+    program = "from pygrade.pipeline.stages import code_hash; print(code_hash())"
+
+    def current() -> str:
+        command = [sys.executable, "-S", "-c", f"import sys; sys.path += {[str(tmp_path), *sys.path]!r}; {program}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+    hashes = [current()]
+    for file in (
+        package / "pipeline" / "run.py",
+        package / "_util" / "hashing.py",
+        package / "kernels" / "fusion.py",
+        core,
+    ):
+        with open(file, "ab") as stream:
+            stream.write(b"\n")
+        hashes.append(current())
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_a_record_is_json(tmp_path):

@@ -4,13 +4,13 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from bench.synthetic_log import write_synthetic_log
-from pygrade.baselines import CemConfig
+from devtools.synthetic_log import write_synthetic_log
 from pygrade.mtl import MtlConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
 from pygrade.prerank import PrerankConfig
-from pygrade.train import Stage1Config, Stage2Config, TrainConfig
+from pygrade.training.static_weights import CemConfig
+from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig
 
 CONFIG = PipelineConfig(
     min_events=2,

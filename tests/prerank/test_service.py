@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.checkpoint import to_json
+from pygrade._util.serialization import to_json
 from pygrade.prerank import ArtifactError, Catalog, ItemIndex, Prerank, PrerankConfig, SchemaError, fit
 from pygrade.prerank.towers import TwoTower
 from tests.prerank.world import World

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pygrade.stores import MissingVersionError, StoreError, VersionInUseError, open_store
+from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, VersionInUseError, open_store
 
 INT64 = np.iinfo(np.int64)
 
@@ -278,3 +278,37 @@ def test_unknown_addresses_are_named():
     for url in ("", "lmdb:", "memory:x", "http://localhost", "redis"):
         with pytest.raises(ValueError, match=r"url is .*; want lmdb:DIR"):
             open_store(url)
+
+
+@pytest.mark.parametrize("ttl", [None, 60.0])
+def test_a_damaged_record_is_named(address, ttl):
+    """Every flipped bit, every cut, and what a release without checksums wrote."""
+    with open_store(address) as store:
+        store.put_many("user", ids(1), [b"value"], ttl=ttl)
+        (good,) = raw(store)
+        damaged = [good[:i] + bytes([good[i] ^ 1 << bit]) + good[i + 1 :] for i in range(len(good)) for bit in range(8)]
+        damaged += [good[:length] for length in range(len(good))] + [b"\0value", b"abc"]
+        for record in damaged:
+            raw(store, record)
+            with pytest.raises(StoreCorruptError, match="a record"):
+                store.get_many("user", ids(1))
+            assert store.sweep() == 0
+        raw(store, good)
+        assert store.get_many("user", ids(1)) == [b"value"]
+
+
+def raw(store, record=None):
+    """The one record of table "user" as the backend keeps it; writes ``record``."""
+    if hasattr(store, "_client"):
+        if record is not None:
+            store._client.hset(store._hash(b"v1", "user"), "1", record)
+        return store._client.hvals(store._hash(b"v1", "user"))
+
+    def act(txn):
+        cursor = txn.cursor()
+        cursor.last()
+        if record is not None:
+            txn.put(cursor.key(), record)
+        return [txn.get(cursor.key())]
+
+    return store._file.write(act)

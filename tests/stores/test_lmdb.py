@@ -3,6 +3,7 @@
 import os
 import threading
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -245,7 +246,7 @@ def test_another_format_is_named(path):
     made(path).close()
     with lmdb.open(str(path)) as env, env.begin(write=True) as txn:
         txn.put(bytes(4) + b"format", b"99")
-    with pytest.raises(StoreFormatError, match="has format '99'; this release reads '1'"):
+    with pytest.raises(StoreFormatError, match="has format '99'; this release reads '2': remove the store"):
         open_store(f"lmdb:{path}")
 
 
@@ -277,14 +278,53 @@ def test_a_file_that_lacks_free_pages_alone_is_whole(path):
         fill_large(store, "v4", 4)
 
 
-def test_a_record_that_cannot_be_is_named(path):
+# --- read-only, and a full disk ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("why", ["address", "file system"])
+def test_a_read_only_store_reads_and_refuses_writes(path, monkeypatch, why):
+    made(path).close()
+    url = f"lmdb:{path}?read_only=1" if why == "address" else f"lmdb:{path}"
+    if why == "file system":
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    before = (path / "data.mdb").read_bytes()
+    with open_store(url) as store:
+        assert store.get_many("user", KEYS) == [b"v1"] * len(KEYS) and store.current() == "v1"
+        for act in (
+            lambda: store.put_many("user", KEYS[:1], [b"x"]),
+            lambda: store.update_many("user", KEYS[:1], lambda values: values),
+            lambda: store.begin("v2"),
+            lambda: store.switch("v1"),
+        ):
+            with pytest.raises(StoreError, match="is open read-only; nothing can be written"):
+                act()
+        assert store.sweep() == 0
+        monkeypatch.undo()
+        with pytest.raises(StoreError, match="is open read-only in this process"):
+            LmdbStore(path)
+    with pytest.raises(ValueError, match="create and read_only"):
+        open_store(f"lmdb:{path}?read_only=1", create=True)
+    assert (path / "data.mdb").read_bytes() == before
+    LmdbStore(path).close()
+
+
+def test_a_store_that_may_write_and_one_that_may_not(path):
+    with made(path) as store, open_store(f"lmdb:{path}?read_only=1") as reader:
+        store.put_many("user", KEYS[:1], [b"new"])
+        assert reader.get_many("user", KEYS[:1]) == [b"new"]
+        with pytest.raises(StoreError, match="is open read-only"):
+            reader.put_many("user", KEYS[:1], [b"x"])
+
+
+@pytest.mark.parametrize("error", [lmdb.DiskError("ENOSPC"), lmdb.Error("mdb_txn_commit: Input/output error")])
+def test_a_full_disk_is_named(path, monkeypatch, error):
     with made(path) as store:
-        store._file.write(lambda txn: txn.cursor().last() and txn.put(last_name(txn), b"abc"))
-        with pytest.raises(StoreCorruptError, match="a record begins with 616263; want 00, or 01 and a time"):
-            store.get_tables([(table, KEYS) for table in TABLES])
+        monkeypatch.setattr(lmdb_file.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
 
+        def full(_txn):
+            raise error
 
-def last_name(txn):
-    cursor = txn.cursor()
-    cursor.last()
-    return cursor.key()
+        with pytest.raises(StoreError, match="the disk is full"):
+            store._write(full)
+        monkeypatch.undo()
+        assert store.get_many("user", KEYS) == [b"v1"] * len(KEYS)

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+
+#include "isa.hpp"
+#include "pygrade/policy.hpp"
+
+namespace pygrade::detail {
+
+inline constexpr std::int64_t lane_padding = 16;  // layer widths are multiples of the widest vector
+
+struct PolicyKernels {
+  // Mean and mean squared deviation over rows[count, tasks] of log(p + beta), per task, in double.
+  void (*log_moments)(const float* rows, std::int64_t count, std::int64_t tasks, double beta, double* mean,
+                      double* square);
+  // out[j] = bias[j] + Σ_i x[i] · weights[i, j] over `inputs`, for j < outputs, a multiple of lane_padding.
+  void (*linear)(const float* x, std::int64_t inputs, const float* weights, const float* bias, std::int64_t outputs,
+                 float* out);
+  // x / (1 + exp(-x)) in place.
+  void (*silu)(float* x, std::int64_t count);
+  // exp(x) in place.
+  void (*exp)(float* x, std::int64_t count);
+};
+
+PYGRADE_DECLARE_KERNELS(PolicyKernels, policy_kernels)
+
+}  // namespace pygrade::detail

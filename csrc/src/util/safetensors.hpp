@@ -1,0 +1,36 @@
+// A strict reader of the safetensors format: 8 bytes of length (little-endian), a JSON header of that length, then the
+// tensors at the offsets in the header.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace pygrade::detail {
+
+class SafetensorsError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+enum class TensorType : std::uint8_t { float32, float64, int64 };
+
+struct TensorView {
+  std::string name;
+  TensorType type;
+  std::vector<std::int64_t> shape;
+  std::span<const std::byte> bytes;  // C-contiguous, little-endian, not necessarily aligned
+};
+
+// The tensors of a file's content, sorted by name; the views point into `content`. They must cover the data without gap
+// or overlap, each with the size of its shape; otherwise a SafetensorsError names the tensor.
+std::vector<TensorView> read_safetensors(std::span<const std::byte> content);
+
+// The tensor of this name as float32 of this shape; SafetensorsError if there is none.
+std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,
+                                std::span<const std::int64_t> shape);
+
+}  // namespace pygrade::detail

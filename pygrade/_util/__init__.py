@@ -1,0 +1,1 @@
+"""Files, hashing, threads, progress and optional imports: tools that know nothing of ranking."""

@@ -1,0 +1,52 @@
+"""JSON and safetensors files that are written whole and refused if damaged."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from pygrade._util.files import atomic_file
+
+
+class ArtifactError(ValueError):
+    """Something saved that is truncated, corrupt, or put together from parts that do not belong together."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, sync it, and rename it; on any error the old file stays as it was."""
+    with atomic_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def to_json(record: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON document: sorted keys, so that equal records are equal files."""
+    return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
+
+
+def to_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """The bytes of a safetensors file of CPU copies of the tensors."""
+    return safetensors.torch.save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; ``ValueError`` naming the file where it is truncated or no object."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is truncated or not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds a {type(record).__name__}; want a JSON object")
+    return record
+
+
+def read_safetensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    """The tensors of a file whose content has this sha256; ``ValueError`` naming the file otherwise."""
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{path} has sha256 {found[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
+    return safetensors.torch.load(content)

@@ -1,0 +1,1 @@
+"""GPU binaries compiled ahead of time."""

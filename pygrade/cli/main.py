@@ -1,0 +1,98 @@
+"""The ``pygrade`` command: finds the subcommand, turns errors into one line, keeps standard output for results.
+
+Exit codes: 0 done, 1 a fault of pygrade's own, 2 bad input, 130 interrupted.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
+    "simulate": "write the log of a simulated marketplace",
+    "train": "train a fusion policy on logged requests, and judge it on the latest of them",
+    "evaluate": "replay metrics of a policy and of static weights on logged requests",
+    "abtest": "paired A/B test of policies in the simulated marketplace, lifts with intervals",
+    "rank": "rank logged requests with a policy, or for a user with a pipeline; print pages, weights, contributions",
+    "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
+    "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
+    "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
+    "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
+    "info": "versions, device, instruction set, and which backends work",
+}
+_TRACEBACK = "--traceback"
+_INTERRUPTED = "interrupted; what was written is whole. The same command goes on from the last checkpoint"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (``sys.argv`` by default); returns the exit code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        from pygrade import __version__
+
+        print(__version__)
+        return 0
+    if args[0] == "--cmake-dir":
+        from pygrade import cmake_dir
+
+        print(cmake_dir())
+        return 0
+    if args[0] not in COMMANDS:
+        return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
+    wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
+    try:
+        from pygrade.cli import commands
+
+        commands.run(args[0], args[1:])
+    except KeyboardInterrupt:
+        return _fail(_INTERRUPTED, 130)
+    except BrokenPipeError:  # the reader of the output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, MemoryError) as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # Ctrl-C met a clean-up, which then failed
+            return _fail(_INTERRUPTED, 130)
+        if wants_traceback:
+            traceback.print_exc()
+        return _fail(_one_line(error), 2)
+    except Exception as error:  # a fault of a store, or of ours: still one line, and how to see more
+        from pygrade.stores import StoreError
+
+        if wants_traceback:
+            traceback.print_exc()
+        if isinstance(error, StoreError):
+            return _fail(_one_line(error), 2)
+        hint = "" if wants_traceback else f"; run again with {_TRACEBACK} to see where"
+        return _fail(f"{type(error).__name__}: {_one_line(error)}{hint}", 1)
+    return 0
+
+
+def usage() -> str:
+    """The text of ``pygrade --help``."""
+    rows = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: pygrade COMMAND [options]\n\n"
+        "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
+        f"commands:\n{rows}\n\n"
+        "Data is named SCHEME:PATH: logs:DIR (Parquet logs); pipeline also reads kuairand:, recflow: and ebnerd:DIR.\n"
+        "'pygrade COMMAND --help' lists the options of a command; 'pygrade --version' prints the version,\n"
+        "'pygrade --cmake-dir' where C++ projects find the library: cmake -Dpygrade_DIR=$(pygrade --cmake-dir).\n"
+        "Results go to standard output, progress to standard error; --json prints one JSON object instead of tables."
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"pygrade: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

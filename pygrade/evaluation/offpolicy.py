@@ -1,0 +1,311 @@
+"""Off-policy estimates: what another policy would have earned, from requests whose drawn weights are logged.
+
+The logging policy drew its weights from Dirichlet(logged concentration), so both densities at the logged weights are
+known exactly, and ρ = p(w | target) / p(w | logged) makes the logged reward count for the target:
+
+- ``"ips"``: mean of ρ r (Horvitz & Thompson 1952). Unbiased, and the noisiest.
+- ``"snips"``: Σ ρ r / Σ ρ (Swaminathan & Joachims 2015, "The self-normalized estimator for counterfactual learning").
+  Consistent; shifting every reward by a constant shifts it by the same. The default.
+- ``"clipped"``: mean of min(ρ, c) r, c = √n (Ionides 2008, "Truncated importance sampling"). Too low for rewards ≥ 0.
+- ``"dr"``: mean of q_target + ρ (r - q_logged) with a model q of the reward (Dudík, Langford & Li 2011, "Doubly robust
+  policy evaluation and learning"). Unbiased whatever the model; the better the model, the narrower the interval.
+
+What is estimated is the target as it explores, E over w ~ Dirichlet(target), on the population of the requests that
+explored. Serving its mean earns what the same mean with an endless concentration would: raise the target's
+concentration to come closer to that, at the price of a smaller effective sample.
+
+Intervals come from `intervals.bootstrap` over users: skewed weights need its asymmetry. Logs without densities:
+`offpolicy_pages`.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade import ops
+from pygrade.metrics import intervals
+from pygrade.metrics.intervals import Interval
+
+Array = NDArray[Any]
+Float64 = NDArray[np.float64]
+
+METHODS = ("ips", "snips", "clipped", "dr")
+# When an estimate comes with a warning:
+MIN_EFFECTIVE_SHARE = 0.05  # the effective sample is less than this share of the requests
+MAX_WEIGHT_SHARE = 0.05  # one request holds more than this share of all weight
+MAX_MEAN_DEVIATION = 4.0  # the mean ratio, 1 in expectation, is this many standard errors off
+_MAX_LOG_RATIO = 300.0  # larger ones are cut: their squares would overflow, and such an estimate says nothing anyway
+_FOLDS = 5  # of the cross-fitted outcome model
+
+
+class SupportWarning(UserWarning):
+    """The log says little about the target: do not decide by this estimate."""
+
+
+class Densities(NamedTuple):
+    """What gives the exact density ratio of each request; rows with NaN in `logged` or `log_weights` were not drawn."""
+
+    target: ArrayLike  # [R, T] concentration of the policy to judge
+    logged: ArrayLike  # [R, T] concentration that the logged weights were drawn from
+    log_weights: ArrayLike  # [R, T] logarithms of the logged weights
+
+
+Policy = Densities | tuple[ArrayLike, ArrayLike, ArrayLike] | Array  # densities, or log-ratios [R] (NaN: unknown)
+
+
+@dataclass(frozen=True)
+class OffPolicyEstimate:
+    """An estimate (per request) with its interval; an infinite end means that the data can't bound it."""
+
+    value: float
+    low: float
+    high: float
+    effective_sample_size: float  # (Σρ)² / Σρ², in requests
+    max_weight: float  # the largest ρ
+    warning: str | None  # why not to trust it, also raised as a `SupportWarning`
+    standard_error: float
+    num_requests: int  # that count, without those left out
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: NaN and infinity become None."""
+        plain = asdict(self)
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+
+
+def log_ratio(
+    target: ArrayLike, logged: ArrayLike, log_weights: ArrayLike, weight_floor: float = 0.0
+) -> NDArray[np.float64]:
+    """log p(w | target) - log p(w | logged) of each request, [R]; NaN where logged or log_weights holds NaN.
+
+    target, logged [R, T] concentrations, log_weights [R, T]. ``weight_floor`` clamps the weights from below in both
+    densities (see `ops.floor_log_weights`): fewer extreme ratios, at the price of exactness where it bites. A weight
+    that underflowed to 0 needs a floor, or its log-weight drawn again from the logged seed by `ops.dirichlet_sample`.
+    """
+    arrays = [np.array(a, np.float32, order="C") for a in (target, logged, log_weights)]
+    for name, array in zip(Densities._fields, arrays, strict=True):
+        if array.ndim != 2 or array.shape != arrays[0].shape:
+            raise ValueError(f"{name} has shape {array.shape}; want [R, T], like target's {arrays[0].shape}")
+    unknown = np.isnan(arrays[1:]).any((0, 2))
+    result = np.full(len(arrays[0]), np.nan)
+    goal, source, weights = (array[~unknown] for array in arrays)
+    for name, array in (("target", goal), ("logged", source)):
+        if not bool((array > 0).all() and np.isfinite(array).all()):
+            raise ValueError(f"{name} holds a concentration that is not a positive number")
+    if weight_floor > 0:
+        weights = np.maximum(weights, np.float32(-1e30))
+    elif not bool(np.isfinite(weights).all()):
+        raise ValueError("log_weights holds an infinity; want finite numbers, or weight_floor > 0")
+    at = torch.from_numpy(weights)[:, None]
+    new, old = (ops.dirichlet_log_prob(torch.from_numpy(a), at, weight_floor)[:, 0].double() for a in (goal, source))
+    result[~unknown] = (new - old).numpy()
+    return result
+
+
+def estimate(
+    rewards: ArrayLike,
+    policy: Policy,
+    *,
+    method: str = "snips",
+    users: Array | None = None,
+    model: ArrayLike | None = None,
+    context: ArrayLike | None = None,
+    clip: float | None = None,
+    weight_floor: float = 0.0,
+    confidence: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> OffPolicyEstimate:
+    """The mean reward per request under the policy; formulas in the module's docstring.
+
+    Args:
+        rewards: [R] of the logged pages, any unit.
+        policy: `Densities` (or such a tuple), or log density ratios [R]. Requests whose ratio is NaN are left out, with
+            a warning: right where a coin decided which requests explore.
+        method: one of METHODS.
+        users: [R] ids; the requests of one user are resampled together. None: each request is its own user.
+        model: for ``"dr"``, expected rewards [R], or [R, 2]: at the logged weights, and under the target. None: ridge
+            regression on the context and (given densities) the weights, each user predicted from the others.
+        context: [R, F] features for that regression, NaN where missing.
+        clip: for ``"clipped"``, the largest ρ that counts; None: √n.
+        weight_floor: see `log_ratio`; for densities only.
+        confidence: of the interval, 0 to 1.
+        replicates, seed: of the bootstrap; the same seed gives the same interval.
+    """
+    return _estimate(rewards, [policy], [model], [1.0], method, users, context, clip, weight_floor, confidence,
+                     replicates, seed)  # fmt: skip
+
+
+def compare(
+    rewards: ArrayLike,
+    policy: Policy,
+    baseline: Policy,
+    *,
+    method: str = "snips",
+    users: Array | None = None,
+    model: ArrayLike | None = None,
+    baseline_model: ArrayLike | None = None,
+    context: ArrayLike | None = None,
+    clip: float | None = None,
+    weight_floor: float = 0.0,
+    confidence: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> OffPolicyEstimate:
+    """The policy's mean reward minus the baseline's, paired by request; arguments as in `estimate`.
+
+    Log-ratios of 0 stand for the logging policy itself. Only requests with both ratios count. The effective sample size
+    and largest weight are the worse of the two.
+    """
+    return _estimate(rewards, [policy, baseline], [model, baseline_model], [1.0, -1.0], method, users, context, clip,
+                     weight_floor, confidence, replicates, seed)  # fmt: skip
+
+
+def _estimate(
+    rewards: ArrayLike,
+    policies: Sequence[Policy],
+    models: Sequence[ArrayLike | None],
+    signs: Sequence[float],
+    method: str,
+    users: Array | None,
+    context: ArrayLike | None,
+    clip: float | None,
+    weight_floor: float,
+    confidence: float,
+    replicates: int,
+    seed: int,
+) -> OffPolicyEstimate:
+    values = np.asarray(rewards, np.float64)
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; want one of {', '.join(METHODS)}")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is {clip}; want a positive number or None")
+    logs = [log_ratio(*p, weight_floor) if isinstance(p, tuple) else np.asarray(p, np.float64) for p in policies]
+    for array in logs:
+        if values.ndim != 1 or array.shape != values.shape:
+            raise ValueError(f"rewards have shape {values.shape} and log-ratios {array.shape}; want [R] and [R]")
+        if bool((array == np.inf).any()):
+            raise ValueError("policy holds an infinite log-ratio: a logged density is 0 at its own draw")
+    keep = ~np.isnan(np.sum(logs, axis=0))
+    if not keep.any():
+        raise ValueError("policy has no request with a logged density: nothing explored, nothing to estimate from")
+    values, clusters = values[keep], clusters_of(users, keep)
+    if not bool(np.isfinite(values).all()):
+        raise ValueError("rewards hold NaN or infinity in a request that counts")
+
+    columns, reasons, sizes, largest = [], [], [], []
+    if not keep.all():
+        reasons.append(f"{(~keep).sum()} of {len(keep)} requests have no logged density and are left out")
+    for policy, model, array in zip(policies, models, logs, strict=True):
+        ratio = np.exp(np.minimum(array[keep], _MAX_LOG_RATIO))
+        reasons += [reason for reason in _poor_support(ratio, clusters) if reason not in reasons]
+        if method == "clipped":
+            ratio = np.minimum(ratio, math.sqrt(len(ratio)) if clip is None else clip)
+        ones = np.ones(len(ratio))
+        if method == "dr":
+            logged, target = _outcomes(model, policy, context, values, keep, clusters)
+            columns += [target + ratio * (values - logged), ones]
+        else:
+            columns += [ratio * values, ratio if method == "snips" else ones]
+        sizes.append(effective_sample_size(ratio))
+        largest.append(float(ratio.max()))
+    result = intervals.bootstrap(columns, signs, clusters, confidence, replicates, seed)
+    return warned(result, min(sizes), max(largest), reasons, len(values))
+
+
+def effective_sample_size(ratio: ArrayLike) -> float:
+    """(Σρ)² / Σρ² (Kish 1965): the number of equally weighted requests that would give the same variance."""
+    weights = np.asarray(ratio, np.float64)
+    total = float(np.square(weights).sum())
+    return float(weights.sum()) ** 2 / total if total > 0 else 0.0
+
+
+def _poor_support(ratio: Float64, clusters: Array) -> list[str]:
+    total = float(ratio.sum())
+    if total == 0:
+        return ["every density ratio is 0"]
+    reasons = []
+    share = effective_sample_size(ratio) / len(ratio)
+    if share < MIN_EFFECTIVE_SHARE:
+        reasons.append(f"the effective sample is {100 * share:.2g} % of {len(ratio)} requests")
+    if ratio.max() > MAX_WEIGHT_SHARE * total:
+        reasons.append(f"one request holds {100 * ratio.max() / total:.2g} % of all weight")
+    sums = np.bincount(clusters, weights=ratio - 1)
+    error = math.sqrt(float(np.square(sums - sums.mean()).sum()))
+    if abs(float(sums.sum())) > MAX_MEAN_DEVIATION * error and len(sums) > 1 and abs(ratio.mean() - 1) > 1e-6:
+        reasons.append(f"the mean density ratio is {ratio.mean():.3g} instead of 1: the logged concentrations are not "
+                       "those of the draws, or the target lies outside their reach")  # fmt: skip
+    return reasons
+
+
+def warned(result: Interval, size: float, largest: float, reasons: list[str], count: int) -> OffPolicyEstimate:
+    """The estimate, with its reasons for distrust raised as a `SupportWarning` three calls up, at the user's line."""
+    text = "; ".join(reasons) or None
+    if text:
+        warnings.warn(f"off-policy estimate: {text}", SupportWarning, stacklevel=4)
+    return OffPolicyEstimate(result.value, result.low, result.high, size, largest, text, result.standard_error, count)
+
+
+def clusters_of(users: Array | None, keep: NDArray[np.bool_]) -> Array:
+    """A number from 0 for the user of each request in keep[R]; without users each request is its own."""
+    if users is None:
+        return np.arange(int(keep.sum()))
+    if np.shape(users) != keep.shape:
+        raise ValueError(f"users have shape {np.shape(users)}; want one per request, {keep.shape}")
+    return np.asarray(np.unique(np.asarray(users)[keep], return_inverse=True)[1])
+
+
+# ---- the outcome model -----------------------------------------------------------------------------------------------
+def _outcomes(
+    model: ArrayLike | None,
+    policy: Policy,
+    context: ArrayLike | None,
+    rewards: Float64,
+    keep: NDArray[np.bool_],
+    clusters: Array,
+) -> tuple[Float64, Float64]:
+    """Expected reward at the logged weights and under the target, [n] each."""
+    if model is not None:
+        given = np.asarray(model, np.float64)
+        if given.shape not in {keep.shape, (len(keep), 2)}:
+            raise ValueError(f"model has shape {given.shape}; want [R] or [R, 2] with R = {len(keep)}")
+        given = given[keep]
+        return (given, given) if given.ndim == 1 else (given[:, 0], given[:, 1])
+    features = np.empty((len(keep), 0)) if context is None else np.asarray(context, np.float64)
+    if features.ndim != 2 or len(features) != len(keep):
+        raise ValueError(f"context has shape {features.shape}; want [R, F] with R = {len(keep)}")
+    logged = target = features[keep]
+    if isinstance(policy, tuple):  # linear in the weights, so that the mean under the target is exact
+        concentration, weights = (
+            np.asarray(policy[0], np.float64)[keep],
+            np.exp(np.asarray(policy[2], np.float64)[keep]),
+        )
+        target = np.concatenate([logged, concentration / concentration.sum(1, keepdims=True)], 1)
+        logged = np.concatenate([logged, weights], 1)
+    return _ridge(logged, target, rewards, clusters)
+
+
+def _ridge(logged: Float64, target: Float64, rewards: Float64, clusters: Array) -> tuple[Float64, Float64]:
+    """Cross-fitted ridge regression (penalty 1 on standardised features): each fifth of the users is predicted by a fit
+    on the others, so that no request's own noise is in its prediction.
+    """
+    there = ~np.isnan(logged)
+    count = np.maximum(there.sum(0), 1)
+    mean = np.where(there, logged, 0.0).sum(0) / count
+    spread = np.sqrt(np.square(np.where(there, logged - mean, 0.0)).sum(0) / count)
+    x, y = ((np.where(np.isnan(a), mean, a) - mean) / np.where(spread > 0, spread, 1.0) for a in (logged, target))
+    at_logged, at_target = np.zeros(len(x)), np.zeros(len(x))
+    for fold in range(_FOLDS):
+        test = clusters % _FOLDS == fold
+        if not test.any() or test.all():
+            continue
+        own, level = x[~test] - x[~test].mean(0), rewards[~test].mean()
+        slope = np.linalg.solve(own.T @ own + np.eye(x.shape[1]), own.T @ (rewards[~test] - level))
+        at_logged[test] = level + (x[test] - x[~test].mean(0)) @ slope
+        at_target[test] = level + (y[test] - x[~test].mean(0)) @ slope
+    return at_logged, at_target

@@ -1,0 +1,149 @@
+"""Off-policy estimates for pages without densities: what another order of the logged candidates would have earned.
+
+The position-based estimator of Li et al. 2018 ("Offline evaluation of ranking policies with click models"; for a fixed
+logging order also Wood et al. 2022, "Inverse propensity score based offline estimator for deterministic ranking lists
+using position bias"): an item's expected reward is its own times the chance θ that its slot is looked at, so what was
+logged at one slot, times θ' / θ, is what to expect at another. It is right where θ does not depend on the other items,
+and for items that were shown. Take θ from randomized pages (`reward.estimate_propensity`), never from clicks by slot.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade.evaluation.offpolicy import OffPolicyEstimate, clusters_of, effective_sample_size, warned
+from pygrade.metrics import intervals
+
+Array = NDArray[Any]
+
+# An estimate comes with a warning when more than this share of the target's discount falls on items never shown:
+MAX_UNSEEN_SHARE = 0.05  # which then count as worthless
+MAX_MODEL_SHARE = 0.5  # which then rest on the outcome model
+
+
+def slot_discount(position: ArrayLike, discount: ArrayLike) -> NDArray[np.float64]:
+    """The discount of each item's slot: position [M] (0-based; -1 or beyond the discounts: 0), discount [K] → [M]."""
+    slots, table = np.asarray(position), np.append(np.asarray(discount, np.float64), 0.0)
+    inside = (slots >= 0) & (slots < len(table) - 1)
+    return np.asarray(table[np.where(inside, slots, -1)])
+
+
+def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: ArrayLike) -> NDArray[np.float64]:
+    """q [M] from predicted rewards [M] (``predictions @ task_values``): one factor makes Σ θ q = Σ r over shown rows.
+
+    Predictions are seldom calibrated, and θ has an arbitrary scale; unscaled, their error shows in full on items that
+    were never shown, and no interval tells.
+    """
+    given, discount = np.asarray(predicted, np.float64), np.asarray(logged_discount, np.float64)
+    expected = float((given * discount).sum())
+    if not expected > 0:
+        raise ValueError(f"predicted sums to {expected} over the shown rows; want a positive number")
+    return given * (float(np.asarray(rewards, np.float64).sum()) / expected)
+
+
+def estimate(
+    rewards: ArrayLike,
+    logged_discount: ArrayLike,
+    target_discount: ArrayLike,
+    offsets: Array,
+    *,
+    users: Array | None = None,
+    model: ArrayLike | None = None,
+    clip: float | None = None,
+    confidence: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> OffPolicyEstimate:
+    """The mean reward of a page under the target's order, position-based (Li et al. 2018, their PBM estimator):
+
+        Σ_j [θ'_j q_j + min(θ'_j / θ_j, clip) (r_j - θ_j q_j)],  the last term over items shown, θ_j > 0
+
+    Args:
+        rewards: [M] of each candidate row; 0 where not shown.
+        logged_discount: θ [M], chance of a look at the logged slot (θ', and q, on its scale), 0 where not shown; see
+            `slot_discount`. For a page in random order, the mean over its slots has less variance than the slot drawn.
+        target_discount: θ' [M], the same at the target's slot:
+            `slot_discount(evaluate.ranks(scores, offsets), discount)`.
+        offsets: [R + 1], the rows of each request.
+        model: q [M], expected reward of an item that is looked at, see `scaled_model`: makes the estimate doubly robust
+            and stands in for items never shown; the interval does not know the model's bias there. None: q = 0, items
+            never shown earn nothing, and every target but the logged order looks bad.
+        users, clip (on the ratio), confidence, replicates, seed: as in `offpolicy.estimate`.
+
+    The effective sample size is that of the items' ratios, as a share, times the number of requests.
+    """
+    return _estimate(rewards, logged_discount, [target_discount], [1.0], offsets, users, model, clip, confidence,
+                     replicates, seed)  # fmt: skip
+
+
+def compare(
+    rewards: ArrayLike,
+    logged_discount: ArrayLike,
+    target_discount: ArrayLike,
+    baseline_discount: ArrayLike,
+    offsets: Array,
+    *,
+    users: Array | None = None,
+    model: ArrayLike | None = None,
+    clip: float | None = None,
+    confidence: float = 0.95,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> OffPolicyEstimate:
+    """The target order's mean reward minus the baseline order's, paired by request; else as `estimate`."""
+    return _estimate(rewards, logged_discount, [target_discount, baseline_discount], [1.0, -1.0], offsets, users, model,
+                     clip, confidence, replicates, seed)  # fmt: skip
+
+
+def _estimate(
+    rewards: ArrayLike,
+    logged_discount: ArrayLike,
+    target_discounts: Sequence[ArrayLike],
+    signs: Sequence[float],
+    offsets: Array,
+    users: Array | None,
+    model: ArrayLike | None,
+    clip: float | None,
+    confidence: float,
+    replicates: int,
+    seed: int,
+) -> OffPolicyEstimate:
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is {clip}; want a positive number or None")
+    rows, requests = int(offsets[-1]), len(offsets) - 1
+    named = {
+        "rewards": rewards,
+        "logged_discount": logged_discount,
+        "model": np.zeros(rows) if model is None else model,
+    }
+    named |= {"target_discount" if sign > 0 else "baseline_discount": d
+              for sign, d in zip(signs, target_discounts, strict=True)}  # fmt: skip
+    arrays = {name: np.asarray(array, np.float64) for name, array in named.items()}
+    for name, array in arrays.items():
+        if array.shape != (rows,) or not bool(np.isfinite(array).all()):
+            raise ValueError(f"{name} has shape {array.shape}; want {rows} finite numbers, one per row")
+        if "discount" in name and bool((array < 0).any()):
+            raise ValueError(f"{name} holds {array.min()}; want numbers ≥ 0")
+    reward, logged, q, *targets = arrays.values()
+    shown = logged > 0
+    if bool((reward[~shown] != 0).any()):
+        raise ValueError("rewards are not 0 in a row whose logged_discount is 0: feedback without a slot")
+    clusters = clusters_of(users, np.ones(requests, bool))
+    columns, reasons, sizes, largest = [], [], [], []
+    for target in targets:
+        ratio = np.divide(target, logged, out=np.zeros(rows), where=shown)
+        unseen = float(target[~shown].sum() / target.sum()) if target.any() else 1.0
+        if unseen > (MAX_UNSEEN_SHARE if model is None else MAX_MODEL_SHARE):
+            stand_in = "earn nothing" if model is None else "rest on the model"
+            reasons.append(f"{100 * unseen:.2g} % of the discount falls on items never shown, which {stand_in}")
+        if clip is not None:
+            ratio = np.minimum(ratio, clip)
+        counted = ratio[shown]
+        sizes.append(effective_sample_size(counted) / max(len(counted), 1) * requests)
+        largest.append(float(counted.max(initial=0.0)))
+        value = target * q + ratio * (reward - logged * q)
+        columns += [np.add.reduceat(value, offsets[:-1]), np.ones(requests)]
+    result = intervals.bootstrap(columns, signs, clusters, confidence, replicates, seed)
+    return warned(result, min(sizes), max(largest), reasons, requests)

@@ -1,0 +1,252 @@
+"""Logged requests: the typed record that every stage reads, and its Parquet form.
+
+One Parquet row is one candidate of a request; the rows of a request are contiguous. Columns: `request_id`, `user_id`,
+`item_id` (integer or string), `position` (integer, 0-based slot, null where not shown), context features `x_<feature>`,
+predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally `scenario`, `value`, the logging
+policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.logs import parquet as logs_parquet
+
+Array = NDArray[Any]
+
+EXPLORATIONS = ("none", "dirichlet", "shuffle")
+_PER_REQUEST = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed", "policy_version",
+                "exploration", "timestamp")  # fmt: skip
+_PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
+_OPTIONAL = ("scenario", "value", "weights", "concentration", "seed", "policy_version", "exploration", "timestamp")
+
+
+@dataclass(frozen=True)
+class Logs:
+    """R requests with M candidate rows in all, T tasks, F context features. `context` may hold NaN (feature missing).
+
+    Construction checks types and shapes; `validate` checks the values.
+    """
+
+    tasks: tuple[str, ...]
+    features: tuple[str, ...]  # without the x_ prefix
+    request_id: Array  # [R] int64 or str, unique
+    user_id: Array  # [R] int64 or str
+    offsets: NDArray[np.int64]  # [R + 1]: the rows of request r are offsets[r] … offsets[r + 1] - 1
+    context: NDArray[np.float32]  # [R, F]
+    item_id: Array  # [M] int64 or str
+    position: NDArray[np.int32]  # [M], 0-based slot on the page, -1: not shown
+    predictions: NDArray[np.float32]  # [M, T], ≥ 0
+    feedback: NDArray[np.float32]  # [M, T], 0 where not shown
+    task_values: tuple[float, ...] = ()  # business value of one event of each task; left out: 1 each
+    scenario: Array | None = None  # [R] str
+    value: NDArray[np.float32] | None = None  # [M], price or other value of the item
+    weights: NDArray[np.float32] | None = None  # [R, T] that made the page; NaN: unknown
+    concentration: NDArray[np.float32] | None = None  # [R, T] that the weights were drawn from; NaN: not drawn
+    seed: NDArray[np.uint64] | None = (
+        None  # [R] of the draw: its upper 32 bits the sampler's seed, the lower its offset
+    )
+    policy_version: Array | None = None  # [R] str
+    exploration: Array | None = None  # [R] str, how the page was made: one of EXPLORATIONS
+    timestamp: NDArray[np.int64] | None = None  # [R] milliseconds since 1970
+
+    def __post_init__(self) -> None:
+        if not self.task_values:
+            object.__setattr__(self, "task_values", (1.0,) * len(self.tasks))
+        for name, labels in (("tasks", self.tasks), ("features", self.features)):
+            if len(set(labels)) != len(labels):
+                raise ValueError(f"{name} are {labels}; want distinct names")
+        if not self.tasks:
+            raise ValueError("tasks is empty; want at least one task")
+        if len(self.task_values) != len(self.tasks):
+            raise ValueError(f"task_values has {len(self.task_values)} entries; want one per task, {len(self.tasks)}")
+        requests, rows = len(self.offsets) - 1, int(self.offsets[-1]) if len(self.offsets) else -1
+        if requests < 0:
+            raise ValueError("offsets is empty; want R + 1 entries")
+        _check("offsets", self.offsets, (requests + 1,), "int64")
+        sizes = np.diff(self.offsets)
+        if self.offsets[0] != 0:
+            raise ValueError(f"offsets start at {self.offsets[0]}; want 0")
+        if bool((sizes <= 0).any()):
+            empty = int(np.argmax(sizes <= 0))
+            raise ValueError(f"offsets give request {empty} {sizes[empty]} rows; want at least one row a request")
+        tasks = len(self.tasks)
+        _check("request_id", self.request_id, (requests,), "id")
+        _check("user_id", self.user_id, (requests,), "id")
+        _check("context", self.context, (requests, len(self.features)), "float32")
+        _check("item_id", self.item_id, (rows,), "id")
+        _check("position", self.position, (rows,), "int32")
+        _check("predictions", self.predictions, (rows, tasks), "float32")
+        _check("feedback", self.feedback, (rows, tasks), "float32")
+        optional: list[tuple[str, tuple[int, ...], str]] = [
+            ("scenario", (requests,), "str"), ("value", (rows,), "float32"), ("weights", (requests, tasks), "float32"),
+            ("concentration", (requests, tasks), "float32"), ("seed", (requests,), "uint64"),
+            ("policy_version", (requests,), "str"), ("exploration", (requests,), "str"),
+            ("timestamp", (requests,), "int64"),
+        ]  # fmt: skip
+        for name, shape, kind in optional:
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name), shape, kind)
+
+    @property
+    def num_requests(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.offsets[-1])
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """[M]: the candidate was on the page."""
+        return self.position >= 0
+
+    @property
+    def row_request(self) -> NDArray[np.int64]:
+        """[M]: the request that each row belongs to."""
+        return np.repeat(np.arange(self.num_requests), np.diff(self.offsets))
+
+    def select(self, index: Array | slice | Sequence[int]) -> "Logs":
+        """The requests of an index array, a boolean mask or a slice, in that order; each at most once."""
+        chosen = np.arange(self.num_requests)[np.asarray(index) if not isinstance(index, slice) else index]
+        sizes = np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        rows = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], sizes)
+        changes: dict[str, Any] = {"offsets": offsets}
+        for names, pick in ((_PER_REQUEST, chosen), (_PER_ROW, rows)):
+            changes |= {name: getattr(self, name)[pick] for name in names if getattr(self, name) is not None}
+        return replace(self, **changes)
+
+    def split(self, fraction: float | None = None, *, time: int | None = None) -> tuple["Logs", "Logs"]:
+        """Earlier and later requests: the first `fraction` of them (by timestamp where there is one, else in the order
+        of the log), or those before `time` (milliseconds) and the rest.
+        """
+        if (fraction is None) == (time is None):
+            raise ValueError(f"split got fraction={fraction} and time={time}; want exactly one of them")
+        if fraction is not None:
+            if not 0.0 <= fraction <= 1.0:
+                raise ValueError(f"fraction is {fraction}; want 0 to 1")
+            stamps = self.timestamp
+            order = np.arange(self.num_requests) if stamps is None else np.argsort(stamps, kind="stable")
+            cut = round(fraction * self.num_requests)
+            return self.select(np.sort(order[:cut])), self.select(np.sort(order[cut:]))
+        if self.timestamp is None:
+            raise ValueError("time splits by timestamp, and this log has none; use fraction")
+        early = self.timestamp < np.int64(time or 0)
+        return self.select(np.flatnonzero(early)), self.select(np.flatnonzero(~early))
+
+
+def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} is a {type(array).__name__}; want a numpy array")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; want {shape}")
+    kinds = {"id": array.dtype == np.int64 or array.dtype.kind == "U", "str": array.dtype.kind == "U"}
+    if not kinds.get(kind, array.dtype == kind):
+        wanted = {"id": "int64 or str", "str": "str"}.get(kind, kind)
+        raise TypeError(f"{name} has dtype {array.dtype}; want {wanted}")
+
+
+def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = str) -> None:
+    """Raises ValueError that names the column, the row and the reason of the first bad value.
+
+    `where` and `row_name` say in the message where the log came from and what a row is called there.
+    """
+
+    def refuse(bad: Array, column: str, values: Array, want: str, by_request: bool = False) -> None:
+        if bool(bad.any()):
+            at = int(np.argmax(bad))
+            row = int(logs.offsets[at]) if by_request else at
+            raise ValueError(f"{where}: column '{column}', row {row_name(row)}: {values[at]}; want {want}")
+
+    _, first = np.unique(logs.request_id, return_index=True)
+    if len(first) != logs.num_requests:
+        repeated = np.ones(logs.num_requests, bool)
+        repeated[first] = False
+        refuse(repeated, "request_id", logs.request_id, "the rows of a request next to each other", by_request=True)
+    refuse(logs.position < -1, "position", logs.position, "a slot from 0 on, or null where not shown")
+    shown = np.flatnonzero(logs.shown)
+    slots = logs.row_request[shown] * (int(logs.position.max(initial=0)) + 1) + logs.position[shown]
+    _, first = np.unique(slots, return_index=True)
+    if len(first) != len(slots):
+        twice = np.zeros(logs.num_rows, bool)
+        twice[np.delete(shown, first)] = True
+        refuse(twice, "position", logs.position, "each slot once in a request")
+    hidden = ~logs.shown
+    for t, task in enumerate(logs.tasks):
+        column = logs.predictions[:, t]
+        refuse(~(column >= 0) | np.isinf(column), f"p_{task}", column, "a finite prediction ≥ 0")
+        column = logs.feedback[:, t]
+        refuse(~np.isfinite(column), f"y_{task}", column, "finite feedback for a shown candidate")
+        refuse(hidden & (column != 0), f"y_{task}", column, "null where position is null (feedback without position)")
+    if logs.value is not None:
+        refuse(~np.isfinite(logs.value), "value", logs.value, "a finite value")
+    for name, prefix in (("weights", "w"), ("concentration", "a")):
+        matrix = getattr(logs, name)
+        for t, task in enumerate(logs.tasks if matrix is not None else ()):
+            column = matrix[:, t]
+            refuse((column < 0) | np.isinf(column), f"{prefix}_{task}", column, "a finite value ≥ 0", by_request=True)
+    for f, feature in enumerate(logs.features):
+        column = logs.context[:, f]
+        refuse(np.isinf(column), f"x_{feature}", column, "a finite value, or NaN where missing", by_request=True)
+    if logs.exploration is not None:
+        unknown = ~np.isin(logs.exploration, EXPLORATIONS)
+        refuse(unknown, "exploration", logs.exploration, "one of " + ", ".join(EXPLORATIONS), by_request=True)
+
+
+def read_logs(path: str | Path) -> Logs:
+    """Reads a Parquet file, or a directory of Parquet parts in the order of their names.
+
+    Errors (ValueError, TypeError) name the file, column, row and reason: a corrupt or partial file, a missing or
+    mistyped column, a missing value, a request whose rows are apart or disagree, and all that `validate` refuses.
+    """
+    with logs_parquet.Source(Path(path)) as source:
+        logs = Logs(**source.read())
+        validate(logs, str(path), source.row_name)
+    return logs
+
+
+def write_logs(logs: Logs, path: str | Path, rows_per_file: int = 1_000_000) -> None:
+    """Writes a directory of Parquet parts of about `rows_per_file` rows (whole requests), zstd compressed.
+
+    The directory appears at once and complete; it replaces an earlier log at `path`, never anything else.
+    """
+    if rows_per_file < 1:
+        raise ValueError(f"rows_per_file is {rows_per_file}; want at least 1")
+    validate(logs)
+    columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
+    logs_parquet.write(columns, Path(path), rows_per_file)
+
+
+def concatenate(parts: Sequence[Logs]) -> Logs:
+    """One log of several with the same tasks, features and values; an optional column stays where all have it."""
+    if not parts:
+        raise ValueError("parts is empty; want at least one log")
+    first = parts[0]
+    for part in parts[1:]:
+        for name in ("tasks", "features", "task_values"):
+            if getattr(part, name) != getattr(first, name):
+                raise ValueError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+    changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
+    for name in _PER_REQUEST + _PER_ROW:
+        arrays = [getattr(part, name) for part in parts]
+        whole = all(array is not None for array in arrays)
+        changes[name] = np.concatenate(arrays) if whole else None
+    return replace(first, **changes)
+
+
+def pad(values: Array, offsets: NDArray[np.int64], fill: float = 0.0) -> tuple[Array, NDArray[np.bool_]]:
+    """Jagged rows as a dense block: values[M, …] → ([R, N, …] with `fill` behind each request, mask[R, N] True where
+    there is a row), N being the longest request.
+    """
+    sizes = np.diff(offsets)
+    longest = int(sizes.max(initial=0))
+    mask = np.arange(longest) < sizes[:, None]
+    padded = np.full((len(sizes), longest, *values.shape[1:]), fill, values.dtype)
+    padded[mask] = values
+    return padded, mask

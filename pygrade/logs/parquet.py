@@ -1,0 +1,303 @@
+"""The Parquet side of `logs`: columns in, columns out. Reads one column at a time, so memory stays near the result."""
+
+import contextlib
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.files import atomic_directory
+from pygrade._util.optional_imports import require
+
+Array = NDArray[Any]
+RowName = Callable[[int], str]
+
+METADATA_KEY = b"pygrade"
+FORMAT_VERSION = 1
+_KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
+_REQUIRED = ("request_id", "user_id", "item_id", "position")
+
+
+class Source:
+    """Open Parquet parts of one log."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pa, self.pc = require("pyarrow"), require("pyarrow.compute")
+        self.files = parts_of(path)
+        self.parts: list[Any] = []
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        parquet = require("pyarrow.parquet")
+        for file in self.files:
+            try:
+                self.parts.append(parquet.ParquetFile(file))
+            except (self.pa.ArrowException, OSError) as error:
+                raise ValueError(f"{file}: not a complete Parquet file ({_first_line(error)})") from error
+        self.part_rows = [int(part.metadata.num_rows) for part in self.parts]
+        self.starts = np.concatenate([[0], np.cumsum(self.part_rows)])
+        self.num_rows = int(self.starts[-1])
+        if self.num_rows == 0:
+            raise ValueError(f"{self.path}: no rows")
+        metadata = self.parts[0].schema_arrow.metadata or {}
+        self.header: dict[str, Any] = header_of(metadata.get(METADATA_KEY, b"{}"), self.files[0])
+        wanted = self.header.get("parts", len(self.files))
+        if self.path.is_dir() and wanted != len(self.files):
+            raise ValueError(f"{self.path}: {len(self.files)} parts; {self.files[0].name} says the log has {wanted}")
+        self.names = list(self.parts[0].schema_arrow.names)
+
+    def __enter__(self) -> "Source":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.close()
+
+    def row_name(self, row: int) -> str:
+        """A row of the log as the user finds it: the number within its file."""
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return f"{row - int(self.starts[part])} of {self.files[part].name}"
+
+    def fail(self, column: str, row: int, reason: str) -> ValueError:
+        return ValueError(f"{self.path}: column '{column}', row {self.row_name(row)}: {reason}")
+
+    # ---- one column --------------------------------------------------------------------------------------------------
+    def column(self, name: str, kind: str) -> Any:
+        """The column over all parts as an Arrow chunked array; `kind` is number, integer, id or text."""
+        types = self.pa.types
+        chunks = []
+        for file, part in zip(self.files, self.parts, strict=True):
+            schema = part.schema_arrow
+            if schema.names.count(name) != 1:
+                problem = "missing" if name not in schema.names else "there more than once"
+                raise ValueError(f"{file}: column '{name}' is {problem}")
+            dtype = schema.field(name).type
+            value_type = dtype.value_type if types.is_dictionary(dtype) else dtype
+            integer = types.is_integer(value_type)
+            text = types.is_string(value_type) or types.is_large_string(value_type)
+            number = integer or types.is_floating(value_type) or types.is_boolean(value_type)
+            empty = types.is_null(value_type) and kind != "id"  # a column of nulls only
+            good = {"number": number, "integer": integer, "id": integer or text, "text": text}[kind]
+            if not (good or empty):
+                raise TypeError(f"{file}: column '{name}' has type {dtype}; want {_KINDS[kind]}")
+            try:
+                table = part.read(columns=[name])
+            except (self.pa.ArrowException, OSError) as error:
+                raise ValueError(f"{file}: column '{name}' is corrupt ({_first_line(error)})") from error
+            if types.is_dictionary(dtype):
+                table = table.cast(self.pa.schema([(name, value_type)]))
+            chunks.append(table.column(0))
+        if len({str(chunk.type) for chunk in chunks}) > 1:
+            number_type = self.pa.float64() if kind == "number" else self.pa.int64()
+            target = self.pa.string() if any(types.is_string(c.type) for c in chunks) else number_type
+            try:
+                chunks = [chunk.cast(target) for chunk in chunks]
+            except self.pa.ArrowException as error:
+                raise TypeError(f"{self.path}: column '{name}' changes its type between parts") from error
+        return self.pa.chunked_array([piece for chunk in chunks for piece in chunk.chunks], type=chunks[0].type)
+
+    def numbers(self, name: str) -> NDArray[np.float32]:
+        """[M] float32, NaN for null."""
+        column = self.column(name, "number")
+        return np.asarray(column.cast(self.pa.float32(), safe=False).to_numpy(), np.float32)
+
+    def integers(self, name: str, missing: int, dtype: Any) -> Array:
+        column = self.column(name, "integer")
+        info = np.iinfo(dtype)
+        target = self.pa.from_numpy_dtype(np.dtype(dtype))
+        try:
+            return np.asarray(self.pc.fill_null(column.cast(target), missing).to_numpy(), dtype)
+        except self.pa.ArrowException as error:
+            wanted = f"want {info.min} to {info.max}"
+            raise ValueError(f"{self.path}: column '{name}': {_first_line(error)}; {wanted}") from error
+
+    def ids(self, name: str) -> Array:
+        column = self.column(name, "id")
+        if column.null_count:
+            row = int(np.argmax(np.asarray(column.is_null().to_numpy())))
+            raise self.fail(name, row, "null; want an id")
+        if self.pa.types.is_integer(column.type):
+            return np.asarray(column.cast(self.pa.int64()).to_numpy(), np.int64)
+        return _strings(column)
+
+    def text(self, name: str) -> Array:
+        column = self.column(name, "text")
+        return _strings(self.pc.fill_null(column.cast(self.pa.string()), ""))
+
+    # ---- the log -----------------------------------------------------------------------------------------------------
+    def read(self) -> dict[str, Any]:
+        """The arguments of `Logs`."""
+        for name in _REQUIRED:
+            if name not in self.names:
+                raise ValueError(f"{self.files[0]}: column '{name}' is missing")
+        tasks = self._labels("tasks", "p_")
+        if not tasks:
+            raise ValueError(f"{self.files[0]}: no prediction column p_<task>")
+        features = self._labels("features", "x_")
+        for task in tasks:
+            if f"y_{task}" not in self.names:
+                raise ValueError(f"{self.files[0]}: column 'y_{task}' is missing")
+
+        request_id = self.ids("request_id")
+        starts = np.flatnonzero(np.concatenate([[True], request_id[1:] != request_id[:-1]]))
+        offsets = np.append(starts, self.num_rows).astype(np.int64)
+        result: dict[str, Any] = {
+            "tasks": tasks, "features": features, "offsets": offsets, "request_id": request_id[starts],
+            "task_values": tuple(float(v) for v in self.header.get("task_values", ())),
+        }  # fmt: skip
+        del request_id
+        inside = np.ones(self.num_rows, bool)
+        inside[starts] = False  # rows whose predecessor belongs to the same request
+
+        def per_request(name: str, values: Array) -> Array:
+            changed = values[1:] != values[:-1]
+            if values.dtype.kind == "f":
+                changed &= ~(np.isnan(values[1:]) & np.isnan(values[:-1]))
+            changed &= inside[1:]
+            if bool(changed.any()):
+                row = int(np.argmax(changed)) + 1
+                before = f"{values[row - 1]} in the row before"
+                raise self.fail(name, row, f"{values[row]}, but {before}; want one value a request")
+            return values[starts]
+
+        def matrix(prefix: str, labels: tuple[str, ...], by_request: bool) -> NDArray[np.float32]:
+            block = np.empty((len(starts) if by_request else self.num_rows, len(labels)), np.float32)
+            for i, label in enumerate(labels):
+                values = self.numbers(prefix + label)
+                block[:, i] = per_request(prefix + label, values) if by_request else values
+            return block
+
+        result["user_id"] = per_request("user_id", self.ids("user_id"))
+        result["item_id"] = self.ids("item_id")
+        position = self.integers("position", -1, np.int32)
+        result["position"] = position
+        result["context"] = matrix("x_", features, by_request=True)
+        result["predictions"] = matrix("p_", tasks, by_request=False)
+        feedback = matrix("y_", tasks, by_request=False)
+        feedback[np.isnan(feedback) & (position < 0)[:, None]] = 0.0
+        result["feedback"] = feedback
+        for name, prefix in (("weights", "w_"), ("concentration", "a_")):
+            if any(n.startswith(prefix) for n in self.names):
+                result[name] = matrix(prefix, tasks, by_request=True)
+        if "value" in self.names:
+            result["value"] = self.numbers("value")
+        for name in ("scenario", "policy_version", "exploration"):
+            if name in self.names:
+                result[name] = per_request(name, self.text(name))
+        if "seed" in self.names:
+            result["seed"] = per_request("seed", self.integers("seed", 0, np.uint64))
+        if "timestamp" in self.names:
+            result["timestamp"] = per_request("timestamp", self.integers("timestamp", 0, np.int64))
+        return result
+
+    def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
+        found = tuple(name.removeprefix(prefix) for name in self.names if name.startswith(prefix))
+        stated = tuple(str(label) for label in self.header.get(key, found))
+        for label in stated:
+            if label not in found:
+                raise ValueError(f"{self.files[0]}: column '{prefix}{label}' is missing")
+        return stated
+
+
+def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
+    """Writes checked columns (the fields of `Logs`) as parts of whole requests; replaces an earlier log at `path`."""
+    parquet = require("pyarrow.parquet")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; want a directory to write, or a path that is free")
+    if path.is_dir():
+        strangers = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
+        if strangers:
+            raise ValueError(f"{path} holds {strangers[0]}, which is no part of a log; want a directory of its own")
+    offsets = columns["offsets"]
+    part_of_request = offsets[:-1] // rows_per_file
+    cuts = np.flatnonzero(np.concatenate([[True], part_of_request[1:] != part_of_request[:-1]]))[: len(offsets) - 1]
+    if len(offsets) == 1:
+        raise ValueError(f"{path}: the log has no requests; want at least one")
+    bounds = np.append(cuts, len(offsets) - 1)
+    header = {
+        "format_version": FORMAT_VERSION, "parts": len(cuts),
+        **{name: columns[name] for name in ("tasks", "features", "task_values")},
+    }  # fmt: skip
+    with atomic_directory(path) as directory:
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            table = _table(columns, int(start), int(stop), header)
+            parquet.write_table(table, directory / f"part-{number:05d}.parquet", compression="zstd")
+
+
+def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any]) -> Any:
+    pa = require("pyarrow")
+    offsets = columns["offsets"]
+    rows, sizes = slice(offsets[start], offsets[stop]), np.diff(offsets[start : stop + 1])
+    hidden = columns["position"][rows] < 0
+
+    def repeated(values: Array) -> Any:
+        return pa.array(np.repeat(values[start:stop], sizes))
+
+    table: dict[str, Any] = {name: repeated(columns[name]) for name in ("request_id", "user_id")}
+    table["item_id"] = pa.array(columns["item_id"][rows])
+    table["position"] = pa.array(columns["position"][rows], mask=hidden)
+    for name in ("scenario", "seed", "policy_version", "exploration", "timestamp"):
+        if columns[name] is not None:
+            table[name] = repeated(columns[name])
+    if columns["value"] is not None:
+        table["value"] = pa.array(columns["value"][rows])
+    for f, feature in enumerate(columns["features"]):
+        table[f"x_{feature}"] = repeated(columns["context"][:, f])
+    for t, task in enumerate(columns["tasks"]):
+        table[f"p_{task}"] = pa.array(np.ascontiguousarray(columns["predictions"][rows, t]))
+    for t, task in enumerate(columns["tasks"]):
+        table[f"y_{task}"] = pa.array(np.ascontiguousarray(columns["feedback"][rows, t]), mask=hidden)
+    for name, prefix in (("weights", "w_"), ("concentration", "a_")):
+        for t, task in enumerate(columns["tasks"] if columns[name] is not None else ()):
+            table[prefix + task] = repeated(columns[name][:, t])
+    return pa.table(table).replace_schema_metadata({METADATA_KEY: json.dumps(header).encode()})
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The Parquet file, or the parts in a directory in the order of their names."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; want a Parquet file or a directory of Parquet parts")
+    if path.is_file():
+        return [path]
+    files = sorted(child for child in path.glob("*.parquet") if not child.name.startswith((".", "_")))
+    if not files:
+        raise ValueError(f"{path} holds no *.parquet file")
+    return files
+
+
+def header_of(text: bytes, file: Path) -> dict[str, Any]:
+    """What a part's metadata says of the log: tasks, features, task_values, parts; empty where others wrote it."""
+    header: Any = None
+    with contextlib.suppress(ValueError):
+        header = json.loads(text)
+    if not isinstance(header, dict):
+        raise ValueError(f"{file}: the '{METADATA_KEY.decode()}' metadata is not a JSON object")
+    version = header.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file}: log format version {version}; this pygrade reads version {FORMAT_VERSION}")
+    return header
+
+
+def _strings(column: Any) -> Array:
+    """numpy str array; decoded once per distinct value, since ids and labels repeat."""
+    encoded = column.dictionary_encode().combine_chunks()
+    if len(encoded) == 0:
+        return np.empty(0, "U1")
+    words = np.array(encoded.dictionary.to_pylist(), dtype=str)
+    return np.asarray(words[encoded.indices.to_numpy()])
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

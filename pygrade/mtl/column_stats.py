@@ -1,0 +1,131 @@
+"""Checks of the rows before training, and for each part of the timeline their counts, rates and moments."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.mtl.config import Columns, MtlConfig, parents_of
+from pygrade.mtl.stream import Batch, Batches, labeled
+from pygrade.mtl.timeline import Timeline
+
+_MAX_ORPHANS = 0.01  # of a funnel child's positives: the largest share without the parent's
+
+
+@dataclass
+class ColumnStats:
+    """Counts of rows and labels, and moments of the dense columns; `merge` adds another part's."""
+
+    num_dense: int
+    num_tasks: int
+    rows: int = 0
+    observed: NDArray[np.int64] = field(init=False)  # [T] labels that are not NaN
+    positives: NDArray[np.float64] = field(init=False)  # [T] sum of the labels
+    known: NDArray[np.int64] = field(init=False)  # [D] dense values that are not NaN
+    mean: NDArray[np.float64] = field(init=False)  # [D]
+    square: NDArray[np.float64] = field(init=False)  # [D] sum of squared deviations from the mean
+
+    def __post_init__(self) -> None:
+        self.observed, self.positives = np.zeros(self.num_tasks, np.int64), np.zeros(self.num_tasks)
+        self.known = np.zeros(self.num_dense, np.int64)
+        self.mean, self.square = np.zeros(self.num_dense), np.zeros(self.num_dense)
+
+    def add(self, dense: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
+        known = ~np.isnan(dense)
+        other = ColumnStats(self.num_dense, self.num_tasks, len(dense))
+        other.observed = (~np.isnan(labels)).sum(0)
+        other.positives = np.nansum(labels, axis=0, dtype=np.float64)
+        other.known = known.sum(0)
+        other.mean = np.where(known, dense, 0.0).sum(0, dtype=np.float64) / other.known.clip(1)
+        other.square = np.where(known, (dense - other.mean) ** 2, 0.0).sum(0, dtype=np.float64)
+        self.merge(other)
+
+    def merge(self, other: "ColumnStats") -> None:
+        """Chan, Golub and LeVeque's update of the moments."""
+        total = self.known + other.known
+        share = other.known / total.clip(1)
+        difference = other.mean - self.mean
+        self.square = self.square + other.square + difference**2 * self.known * share
+        self.mean = self.mean + difference * share
+        self.known = total
+        self.rows += other.rows
+        self.observed, self.positives = self.observed + other.observed, self.positives + other.positives
+
+    @property
+    def rate(self) -> NDArray[np.float64]:
+        """[T] mean label, kept away from 0 and 1."""
+        result: NDArray[np.float64] = np.clip(self.positives / self.observed.clip(1), 1e-6, 1 - 1e-6)
+        return result
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """[D] standard deviation."""
+        result: NDArray[np.float64] = np.sqrt(self.square / self.known.clip(1))
+        return result
+
+
+def check(batch: Batch, columns: Columns, tasks: tuple[str, ...]) -> None:
+    """ValueError that names the argument, the row and what is wanted."""
+    dense, ids, labels, time = batch
+    shapes = {"dense": dense.shape, "ids": ids.shape, "labels": labels.shape}
+    for (name, shape), width in zip(shapes.items(), (len(columns.dense), len(columns.ids), len(tasks)), strict=True):
+        if shape != (len(dense), width):
+            raise ValueError(f"{name} has shape {shape}; want [{len(dense)}, {width}]")
+    if time.shape != (len(dense),):
+        raise ValueError(f"time has shape {time.shape}; want {(len(dense),)}")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"ids has dtype {ids.dtype}; want int64")
+    if np.isinf(dense).any():
+        row = int(np.argmax(np.isinf(dense).any(1)))
+        raise ValueError(f"dense is infinite in row {row}; want finite numbers, or NaN where unknown")
+    outside = (labels < 0) | (labels > 1)
+    if outside.any():
+        row, task = np.argwhere(outside)[0]
+        raise ValueError(f"labels of task {tasks[task]!r} is {labels[row, task]} in row {row}; want 0 to 1 or NaN")
+
+
+def stats_of_parts(
+    batches: Batches,
+    tasks: tuple[str, ...],
+    timeline: Timeline,
+    config: MtlConfig,
+    columns: Columns,
+) -> dict[str, ColumnStats]:
+    """Stats of the labeled rows of each part, in one pass that checks every row.
+
+    Every task must have a positive and a negative in every part, except in one of no length and in a part to be
+    predicted that has no rows.
+    """
+    parents = parents_of(tasks, config.funnel)
+    by_part = {part: ColumnStats(len(columns.dense), len(tasks)) for part in timeline.parts}
+    orphans = np.zeros(len(tasks), np.int64)  # rows with a funnel child's event and without its parent's
+    for batch in batches():
+        check(batch, columns, tasks)
+        dense, _, labels, time = batch
+        usable = labeled(labels)
+        for part, (start, stop) in timeline.parts.items():
+            inside = usable & (time >= start) & (time < stop)
+            if inside.any():
+                by_part[part].add(dense[inside], labels[inside])
+        for child, parent in enumerate(parents):
+            if parent >= 0:
+                orphans[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
+    for part, (start, stop) in timeline.parts.items():
+        if start < stop and (by_part[part].rows or part != "predict"):
+            _check_classes(by_part[part], part, tasks)
+    for child, parent in enumerate(parents):
+        if orphans[child] > _MAX_ORPHANS * sum(part.positives[child] for part in by_part.values()):
+            raise ValueError(
+                f"funnel says {tasks[child]!r} follows {tasks[parent]!r}, but {orphans[child]} rows have the former "
+                "without the latter; want another funnel"
+            )
+    return by_part
+
+
+def _check_classes(stats: ColumnStats, part: str, tasks: tuple[str, ...]) -> None:
+    for task, observed, positives in zip(tasks, stats.observed, stats.positives, strict=True):
+        if not 0 < positives < observed:
+            raise ValueError(
+                f"task {task!r} has {positives:.0f} positives of {observed} labels in the {part} part "
+                f"({stats.rows} rows); want some of each: move the part's bounds or leave the task out"
+            )

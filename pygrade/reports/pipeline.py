@@ -1,0 +1,195 @@
+"""The page about a pipeline: every stage's figures and pictures."""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pygrade._util.files import atomic_file
+from pygrade._util.serialization import read_json
+from pygrade.evaluation.arms import GRADE
+from pygrade.reports.html import Section, document
+from pygrade.reports.pipeline_pictures import latencies, lifts, predictions, recall, seconds
+from pygrade.reports.training import signed_percent, training_sections, write_text
+
+Json = Mapping[str, Any]
+_SHOWN = 12  # features of the skew table
+CHECK = "serve-check.json"  # what `pygrade serve-check` leaves in the run
+
+
+def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
+    """Writes ``report.html`` and ``plots/*.png`` from the summary, the policy's training and the last serve-check."""
+    stages = summary["stages"]
+    check = read_json(run / CHECK) if (run / CHECK).exists() else {}
+    if check.get("version") != stages["publish"]["version"]:
+        check = {}
+    sections = [
+        _data(stages),
+        *_prerank(stages["prerank"]),
+        *_predictions(stages["logs"]["predictions"], stages["mtl"]),
+        *training_sections(training),
+        *_judgment(stages["evaluate"]),
+        *_serving(check),
+        Section(
+            "Time", "What each stage took when it ran.", "seconds",
+            seconds([(name, own["seconds"]) for name, own in stages.items()]),
+        ),
+    ]  # fmt: skip
+    for section in sections:
+        if section.picture:
+            with atomic_file(run / "plots" / f"{section.name}.png") as partial:
+                partial.write_bytes(section.picture)
+    title = f"pygrade pipeline: {summary['data']}"
+    lead = (
+        "<p class=lead>Raw events → features → prerank → multi-task model → fusion policy → page. Every part is judged "
+        "on requests later than all it learned from.</p>"
+    )
+    write_text(run / "report.html", document(title, lead, sections, summary))
+    return run / "report.html"
+
+
+def _data(stages: Json) -> Section:
+    events, features, logs = stages["events"], stages["features"], stages["logs"]
+    rows = [
+        ["data set", f"{events['name']} ({events['license']})"],
+        ["requests", f"{events['num_requests']:,}"],
+        ["candidates", f"{events['num_rows']:,}, {events['num_shown']:,} of them shown"],
+        ["kinds of feedback", ", ".join(events["tasks"])],
+        ["features", f"{features['features']} in schema {features['schema_hash']}"],
+        ["the policy learns from", f"{logs['policy']['requests']:,} requests"],
+        ["judged on", f"{logs['evaluate']['requests']:,} later requests"],
+    ]
+    return Section("Data", "What the stages read.", table=_table(["", ""], rows))
+
+
+def _prerank(found: Json) -> list[Section]:
+    rows = [
+        [f"recall@{own['n']}", f"{own['requests']:,}", f"{own['unknown']:.1%}", _interval(own["recall"]),
+         _interval(own["popularity_recall"]), _interval(own["difference"]), _plain(own["index_recall"])]
+        for own in found["recall"]
+    ]  # fmt: skip
+    head = ["", "requests", "unknown items", "two towers", "most popular", "difference", "index against brute force"]
+    text = (
+        f"Share of a request's later positives among its candidates, of {found['items']:,} items in a "
+        f"{found['index']} index. Unknown items appeared after the training: no list can hold them."
+    )
+    return [
+        Section("Prerank", text, "recall", recall(found["recall"])),
+        Section("Prerank in numbers", text, table=_table(head, rows)),
+    ]
+
+
+def _predictions(tasks: Json, model: Json) -> list[Section]:
+    rows = [
+        [task, f"{own['positives']:,}", f"{own['rate']:.2%}", f"{own['mean_prediction']:.2%}", _plain(own["auc"]),
+         _plain(own["gauc"]), f"{_plain(own['log_loss_before'])} → {_plain(own['log_loss'])}",
+         f"{_plain(own['ece_before'])} → {_plain(own['ece'])}"]
+        for task, own in tasks.items()
+    ]  # fmt: skip
+    head = ["task", "events", "rate", "predicted", "AUC", "GAUC", "log-loss, calibrated", "ECE, calibrated"]
+    text = (
+        f"Predictions of the {html.escape(model['network'].upper())} on the requests that judge: later than those that "
+        "trained, stopped and calibrated it. Before → after calibration."
+    )
+    return [
+        Section("Multi-task model", text, "predictions", predictions(tasks)),
+        Section("Multi-task model in numbers", text, table=_table(head, rows)),
+    ]
+
+
+def _judgment(found: Json) -> list[Section]:
+    replay = found["replay"]
+    groups = {"all users": replay["lifts"]}
+    groups |= {f"{name} users": own["lifts"] for name, own in found["users"].items() if "lifts" in own}
+    rows = [
+        [name, *(_interval(own[metric]) for metric in ("ndcg", "value")),
+         *(signed_percent(replay["lifts"][name][metric]) if name in replay["lifts"] else "baseline"
+           for metric in ("ndcg", "value"))]
+        for name, own in replay["rankers"].items()
+    ]  # fmt: skip
+    k, base = replay["k"], replay["baseline"]
+    users = [
+        [name, f"{own['from']} … {'' if own['to'] is None else own['to']}", f"{own['requests']:,}",
+         *(signed_percent(own["lifts"][arm]["ndcg"]) if arm in own.get("lifts", {}) else "too few"
+           for arm in replay["lifts"])]
+        for name, own in found["users"].items()
+    ]  # fmt: skip
+    estimates = [
+        [name, _interval(own), f"{own['effective_sample_size']:,.0f}", own["warning"] or ""]
+        for name, own in found["off_policy"].items()
+    ]
+    text = (
+        f"Each ranker re-orders the logged pages of {replay['num_requests']:,} later requests; what was not shown "
+        f"can't be judged. Slot propensities: {html.escape(found['propensity'])}."
+    )
+    sections = [
+        Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, GRADE)),
+        Section(
+            "Policy: replay in numbers", text,
+            table=_table(["", f"NDCG@{k}", f"value@{k}", f"NDCG@{k} lift", f"value@{k} lift"], rows, GRADE),
+        ),
+        Section(
+            "Policy: off-policy estimate",
+            "Value of a request's page when the policy orders what was shown, by the position-based model.",
+            table=_table(["", "value", "effective sample", "warning"], estimates),
+        ),
+    ]  # fmt: skip
+    if users:
+        sections.append(
+            Section(
+                "Users by their history",
+                f"Lift of NDCG@{k} over {html.escape(base)}, for users by their events before the request. Users of "
+                "whom little is known are served weights near their scenario's.",
+                table=_table(["users", "events", "requests", *replay["lifts"]], users),
+            )
+        )
+    return sections
+
+
+def _serving(check: Json) -> list[Section]:
+    if not check:
+        return []
+    rows = [[name, f"{own['p50_ms']:.2f}", f"{own['p99_ms']:.2f}"] for name, own in check["latency"].items()]
+    text = (
+        f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
+        f"that moment ({html.escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
+        f"{check['candidates']} candidates a request."
+    )
+    worst = list(check["skew"].items())[:_SHOWN]
+    skew = [[name, f"{own['values']:,}", f"{own['equal']:.4%}", difference(own)] for name, own in worst]
+    exact = sum(own["equal"] == 1.0 for own in check["skew"].values())
+    about = f"{exact} of {len(check['skew'])} features have the same bits both ways; those that differ most come first."
+    head = ["feature", "values", "equal", "largest difference"]
+    return [
+        Section("Serving", text, "latency", latencies(check["latency"])),
+        Section("Serving in numbers", text, table=_table(["milliseconds", "p50", "p99"], rows)),
+        Section("Train/serve skew", about, table=_table(head, skew)),
+    ]
+
+
+def difference(own: Json) -> str:
+    """The largest difference of a feature; without a number where one side does not know it."""
+    return "known on one side" if own["max_difference"] is None else f"{own['max_difference']:.3g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "") -> str:
+    top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join(
+        f"<tr{' class=own' if strong and row[0] == strong else ''}><th>{html.escape(row[0])}</th>"
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _interval(own: Json) -> str:
+    if own["value"] is None:
+        return "n/a"
+    if own["low"] is None or own["high"] is None:
+        return f"{own['value']:.4f}"
+    return f"{own['value']:.4f} ({own['low']:.4f} … {own['high']:.4f})"
+
+
+def _plain(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"

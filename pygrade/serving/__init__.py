@@ -1,0 +1,1 @@
+"""A trained policy or pipeline in front of a user."""

@@ -1,0 +1,93 @@
+"""What a trained system is shipped as: a directory with a part for each model, and a manifest that holds them together.
+
+``manifest.json`` names the sha256 of every file and the hash of the feature schema that all parts were made for, so
+that parts of two trainings can't be served together. Its version is a hash of all that; the store that belongs to it
+holds a version of the same name.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pygrade._util.files import atomic_directory
+from pygrade._util.serialization import ArtifactError, read_json, to_json
+
+FORMAT, FORMAT_VERSION = "pygrade.Pipeline", 1
+PARTS = ("features", "prerank", "mtl", "policy")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on disk whose files are what its manifest says."""
+
+    path: Path
+    version: str
+    schema_hash: str
+    record: dict[str, Any]  # what else the manifest says
+
+    def part(self, name: str) -> Path:
+        return self.path / name
+
+
+def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, record: Mapping[str, Any]) -> Artifact:
+    """Copies the directories of the parts into one that appears whole; it replaces an earlier artifact there."""
+    if set(parts) != set(PARTS):
+        raise ValueError(f"parts are {', '.join(sorted(parts))}; want {', '.join(PARTS)}")
+    with atomic_directory(path) as partial:
+        for name, folder in parts.items():
+            shutil.copytree(folder, partial / name)
+        content = {"files": _hashes(partial), "schema_hash": schema_hash, **record}
+        version = hashlib.sha256(to_json(content)).hexdigest()[:12]
+        head = {"format": FORMAT, "format_version": FORMAT_VERSION, "version": version}
+        (partial / "manifest.json").write_bytes(to_json(head | content))
+    return Artifact(path, version, schema_hash, dict(record))
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """FileNotFoundError where there is none; `ArtifactError` naming the file that is missing, damaged or of another
+    artifact.
+    """
+    folder = Path(path)
+    file = folder / "manifest.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; want an artifact that pygrade pipeline published")
+    try:
+        content = read_json(file)
+    except ValueError as error:
+        raise ArtifactError(str(error)) from error
+    if content.get("format") != FORMAT or content.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{file} is {content.get('format')!r} version {content.get('format_version')!r}; "
+            f"this pygrade reads {FORMAT} version {FORMAT_VERSION}"
+        )
+    stated = content.get("files")
+    if not isinstance(stated, dict) or not all(isinstance(content.get(k), str) for k in ("version", "schema_hash")):
+        raise ArtifactError(f"{file} lacks files, version or schema_hash")
+    own = {name: value for name, value in content.items() if name not in ("format", "format_version", "version")}
+    if hashlib.sha256(to_json(own)).hexdigest()[:12] != content["version"]:
+        raise ArtifactError(f"{file} is not what was written: its content does not give version {content['version']}")
+    found = _hashes(folder)
+    for name, sha256 in stated.items():
+        if name not in found:
+            raise ArtifactError(f"{folder / name} is missing; {file.name} names it")
+        if found[name] != sha256:
+            raise ArtifactError(
+                f"{folder / name} has sha256 {found[name][:12]}; {file.name} says {sha256[:12]} (damaged, or a part of "
+                "another artifact)"
+            )
+    record = {name: value for name, value in own.items() if name not in ("files", "schema_hash")}
+    return Artifact(folder, content["version"], content["schema_hash"], record)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """File below the parts → sha256."""
+    result = {}
+    for name in PARTS:
+        for file in sorted((folder / name).rglob("*")):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    result[str(file.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return result

@@ -1,0 +1,1 @@
+"""The simulated marketplace: its log, its A/B tests, the demo."""

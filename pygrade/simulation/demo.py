@@ -1,0 +1,268 @@
+"""The demo: a simulated marketplace's log → two stages of training → A/B test → report → ranked pages."""
+
+import hashlib
+import json
+import resource
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pygrade import __version__, ops
+from pygrade._util.progress import say, track
+from pygrade.evaluation.arms import EQUAL, GRADE, LINEAR, PRODUCTION, STAGE1, STATIC
+from pygrade.logs import Logs, read_logs
+from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.reports.training import record_weights, write_report, write_text
+from pygrade.serving.page import Page
+from pygrade.serving.ranker import BlendedRanker
+from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
+from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.training.reward import CompositeReward
+from pygrade.training.static_weights import best_static_weights, equal_weights, production_weights
+from pygrade.training.train import TrainConfig, TrainResult, train
+
+ARMS = (EQUAL, PRODUCTION, STATIC, LINEAR, STAGE1, GRADE)
+LINEAR_TRANSFORM = "zscore"  # Σ w · p/σ within a request: no logarithm
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The demo's world, training and test. Everything is a function of these options."""
+
+    requests: int = 20_000  # logged requests to learn from
+    test_requests: int = 12_000  # requests of the A/B test, by users that are not in the log
+    seed: int = 0  # of the world, the training and the test
+    pages: int = 3  # ranked pages to print
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)  # its num_requests and seed are set from above
+    train: TrainConfig = field(default_factory=TrainConfig)  # its seed is set from above
+
+    def __post_init__(self) -> None:
+        for name, low in (("requests", 1), ("test_requests", 2), ("seed", 0), ("pages", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)}; want at least {low}")
+
+    def resolved(self) -> tuple[SimulateConfig, TrainConfig]:
+        """The parts' configs with the demo's size and seed."""
+        world = replace(self.simulate, num_requests=self.requests, seed=self.seed)
+        return world, replace(self.train, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What `demo` leaves in memory; the files are in its directory."""
+
+    summary: dict[str, Any]
+    test: AbTest
+    pages: list[dict[str, Any]]  # see `describe_pages`
+    report: Path
+
+
+def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult:
+    """Run the whole job in directory ``out``.
+
+    It gets ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
+    ``weights.json``, ``pages.json``, ``plots/``, ``report.html`` and, last, ``summary.json``. A demo that was
+    interrupted goes on where it stopped when ``resume`` and its options are the same; otherwise it starts afresh.
+    Every file is written whole or not at all.
+    """
+    started = time.perf_counter()
+    run = Path(out)
+    simulation, training = config.resolved()
+    _prepare(run, config, resume)
+
+    world = Marketplace(simulation.world, config.seed)
+    if not (run / "logs").exists():
+        say(f"simulating {config.requests:,} logged requests …")
+        simulate_logs(simulation, run / "logs", world)
+    logs = read_logs(run / "logs")
+    say(f"logs: {logs.num_requests:,} requests, {logs.num_rows:,} candidates in {run / 'logs'}")
+    seconds = {"logs": time.perf_counter() - started}
+
+    result = train(logs, training, run / "training")
+    result.policy.save(run / "policy", extra={"trained_on": logs.num_requests, "seed": config.seed})
+    seconds["training"] = time.perf_counter() - started - seconds["logs"]
+
+    say(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
+    requests = world.requests(config.test_requests, config.seed, "test")
+    arms, transforms, inputs = _arms(logs, result, training, requests)
+    ranked = {}
+    with track("A/B test", total=len(arms) + 2) as bar:
+        for arm, weights in arms.items():
+            ranked[arm] = rank_pages(requests.p_hat, weights, world.config.page_size, transforms[arm], arm)
+            bar.advance(1, arm=arm)
+        test = compare_pages(world, requests, ranked, PRODUCTION, seed=config.seed)
+        bar.advance(1, arm=f"against {PRODUCTION}")
+        against_static = compare_pages(world, requests, ranked, STATIC, seed=config.seed)
+        bar.advance(1, arm=f"against {STATIC}")
+    write_text(run / "abtest.json", json.dumps(test.to_dict(), indent=2) + "\n")
+    with torch.no_grad():
+        alpha = result.policy(inputs, requests.scenario)
+    record_weights(
+        run, logs.tasks, arms[GRADE], alpha.numpy(), ops.dirichlet_entropy(alpha).numpy(), arms[STATIC],
+        {"segment": requests.segment, "scenario": requests.scenario},
+    )  # fmt: skip
+    seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
+
+    pages = rank_examples(run / "policy", requests, config.pages, arms[STATIC])
+    write_text(run / "pages.json", json.dumps({"pages": pages}, indent=2) + "\n")
+    summary: dict[str, Any] = {
+        "version": __version__,
+        "seed": config.seed,
+        "logged_requests": logs.num_requests,
+        "test_requests": test.num_requests,
+        "test_users": test.num_users,
+        "policy_version": result.policy.version,
+        "resumed_from": result.summary.get("resumed_from"),
+        "arms": _lifts(test, against_static),
+        "seconds": seconds,
+    }
+    summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
+    summary["wall_seconds"] = time.perf_counter() - started
+    write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    report = write_report(run, "pygrade demo: weights learned from a simulated log", GRADE)
+    summary["wall_seconds"] = time.perf_counter() - started
+    write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
+    _mark(run, config, "complete")
+    return DemoResult(summary, test, pages, report)
+
+
+def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
+    """Keep what an interrupted demo of the same options left; remove the demo's own files otherwise."""
+    state = run / "demo.json"
+    unfinished = False
+    if state.exists():
+        try:
+            record = json.loads(state.read_text(encoding="utf-8"))
+            unfinished = record == {"options": _fingerprint(config), "state": "running"}
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            unfinished = False
+    elif run.exists() and any(run.iterdir()):
+        raise ValueError(f"{run} is not empty and not a demo's directory; want a free path")
+    if unfinished and resume:
+        say(f"going on with the demo that was interrupted in {run}")
+        return
+    for name in ("logs", "training", "policy", "plots"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for name in ("abtest.json", "weights.json", "weights.npz", "pages.json", "summary.json", "report.html"):
+        (run / name).unlink(missing_ok=True)
+    _mark(run, config, "running")
+
+
+def _mark(run: Path, config: DemoConfig, state: str) -> None:
+    write_text(run / "demo.json", json.dumps({"options": _fingerprint(config), "state": state}) + "\n")
+
+
+def _fingerprint(config: DemoConfig) -> str:
+    options = json.dumps([__version__, asdict(config)], sort_keys=True)
+    return hashlib.sha256(options.encode()).hexdigest()[:16]
+
+
+def _maxrss_unit() -> float:
+    """Units of ru_maxrss in a MiB: KiB on Linux, bytes on macOS."""
+    return 1024.0**2 if sys.platform == "darwin" else 1024.0
+
+
+def _arms(
+    logs: Logs, result: TrainResult, training: TrainConfig, requests: Requests
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any], torch.Tensor]:
+    """Weights of every arm ([T] or [n, T]), its transform, and the policy's inputs for the requests."""
+    production = production_weights(logs)
+    if production is None:
+        raise ValueError("logs have no weights of the logging policy; want w_<task> columns")
+    inputs = result.policy.request_inputs(requests.context, requests.p_hat)
+    linear = FusionPolicy(PolicyConfig(transform=LINEAR_TRANSFORM), logs.tasks, logs.features)
+    data = CompositeReward(training.reward).build(logs, linear)
+    arms = {
+        EQUAL: equal_weights(len(logs.tasks)).numpy(),
+        PRODUCTION: production.numpy(),
+        STATIC: result.static_weights.numpy(),
+        LINEAR: best_static_weights(data, training.static, bounds=linear.bounds).numpy(),
+        STAGE1: result.stage1_policy.serve(inputs, requests.scenario).numpy(),
+        GRADE: result.policy.serve(inputs, requests.scenario).numpy(),
+    }
+    transforms: dict[str, Any] = dict.fromkeys(arms, result.policy.config.formula)
+    return arms, transforms | {LINEAR: LINEAR_TRANSFORM}, inputs
+
+
+def _lifts(production: AbTest, static: AbTest) -> dict[str, Any]:
+    """arm → kind of test → metric → value, and lift over production and over best static with 95 % intervals."""
+    first, second = production.to_dict(), static.to_dict()
+    result: dict[str, Any] = {}
+    for kind in ("expected", "sampled"):
+        for arm, own in first[kind].items():
+            result.setdefault(arm, {})[kind] = {
+                metric: {
+                    "value": value["value"],
+                    "lift_over_production": own["lifts"].get(metric),
+                    "lift_over_best_static": second[kind][arm]["lifts"].get(metric),
+                }
+                for metric, value in own["values"].items()
+            }
+    return result
+
+
+def rank_examples(
+    policy: Path, requests: Requests, count: int, static: NDArray[np.float32], k: int = 10
+) -> list[dict[str, Any]]:
+    """Pages of ``count`` requests, of as many segments as there are, by the saved policy; one more without features."""
+    ranker = BlendedRanker.load(policy, seed=0)
+    chosen: list[int] = []
+    for segment in (SEGMENTS * (1 + count // len(SEGMENTS)))[:count]:
+        free = [int(i) for i in np.flatnonzero(requests.segment == segment) if int(i) not in chosen]
+        chosen += free[:1]
+    pages = []
+    for index in chosen:
+        page = ranker.rank(
+            requests.context[index : index + 1], requests.p_hat[index : index + 1], k,
+            scenario=str(requests.scenario[index]), item_id=requests.item_id[index : index + 1],
+            user_id=requests.user_id[index : index + 1],
+        )  # fmt: skip
+        title = f"user {requests.user_id[index]} ({requests.segment[index]} segment), {requests.scenario[index]}"
+        pages += describe_pages(page, [title], static)
+    return pages
+
+
+def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | None = None) -> list[dict[str, Any]]:
+    """Plain records of each request's page: title, tasks, weights, why, and items with score and contributions."""
+    records = []
+    for b, title in enumerate(titles):
+        places = [int(i) for i in page.indices[b] if i >= 0]
+        records.append(
+            {
+                "title": title,
+                "tasks": list(page.tasks),
+                "weights": page.weights[b].astype(float).tolist(),
+                "fallback": bool(page.fallback[b]),
+                "explored": bool(page.explored[b]),
+                "why": explain(page, b, static),
+                "items": [
+                    {
+                        "item_id": page.source.item_id.ravel()[int(page.source.offsets[b]) + place].item(),
+                        "score": float(page.values[b, slot]),
+                        "contributions": page.contributions[b, slot].astype(float).tolist(),
+                    }
+                    for slot, place in enumerate(places)
+                ],
+            }
+        )
+    return records
+
+
+def explain(page: Page, request: int, static: NDArray[np.float32] | None) -> str:
+    """One sentence on where the weights come from and how they differ from the static ones."""
+    if page.fallback[request]:
+        return "features are missing: static weights"
+    source = "drawn from the policy's Dirichlet" if page.explored[request] else "chosen by the policy"
+    if static is None:
+        return source
+    shift = 100 * (page.weights[request] - static)
+    order = np.argsort(-np.abs(shift))[:3]
+    moved = [f"{page.tasks[t]} {shift[t]:+.1f}" for t in order if abs(shift[t]) >= 0.05]
+    return f"{source}; points from best static: {', '.join(moved) or 'none'}"

@@ -1,0 +1,310 @@
+"""A synthetic marketplace whose true feedback probabilities are known: the world behind the demo and the A/B tests.
+
+Users come in segments with traits (intent, price sensitivity, …), a content taste and a purchase need. Each request is
+a session: a specific query shifts its user's intent up and browsing down for the moment. The policy sees the session,
+noisily; the multi-task model knows long-term traits only, shrunk to the population, and is miscalibrated. That gap is
+what personal weights can earn. Everything is a function of the world's seed and of each call's seed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.simulation.marketplace_config import (
+    PARENT,
+    PRODUCTION_WEIGHTS,
+    SCENARIOS,
+    SEGMENTS,
+    TASK_VALUES,
+    TASKS,
+    TRAITS,
+    Effects,
+    MarketplaceConfig,
+    PerTask,
+)
+
+Float32 = NDArray[np.float32]
+Array = NDArray[Any]
+
+__all__ = ["FEATURES", "PRODUCTION_WEIGHTS", "SCENARIOS", "SEGMENTS", "TASKS", "TASK_VALUES", "TRAITS", "Marketplace",
+           "MarketplaceConfig", "Outcome", "Requests"]  # fmt: skip
+
+_MIXED_FEATURES = 8
+FEATURES = (
+    *(f"trait_{name}" for name in TRAITS),
+    *(f"mixed_{i}" for i in range(_MIXED_FEATURES)),
+    *(f"segment_{name}" for name in SEGMENTS),
+    *("specificity", "log_history", "hour_sin", "hour_cos"),
+)
+_BLOCK = 1024  # requests generated at a time: keeps the arrays in cache
+
+
+@dataclass(frozen=True)
+class Requests:
+    """n requests with C candidates each, T tasks, F context features."""
+
+    user_id: NDArray[np.int64]  # [n]; log and test users share no id
+    segment: Array  # [n] str, the true one
+    scenario: Array  # [n] str
+    hour: Float32  # [n], 0 to 24
+    context: Float32  # [n, F], columns FEATURES
+    item_id: NDArray[np.int32]  # [n, C]
+    p: Float32  # [n, C, T] true probability of each event, given attention
+    p_hat: Float32  # [n, C, T] the multi-task model's prediction of it
+    leave: Float32  # [n, C] probability of leaving after viewing the item
+    latent: Float32  # [n, 7] the session's true traits and 1 / √(1 + history): what an oracle policy would see
+
+    def __len__(self) -> int:
+        return len(self.user_id)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What n pages bring, per request."""
+
+    impressions: NDArray[np.float64]  # [n] items viewed
+    events: NDArray[np.float64]  # [n, T]
+    value: NDArray[np.float64]  # [n] Σ_t TASK_VALUES_t · events_t
+
+
+class Marketplace:
+    """The world of a config and a seed."""
+
+    def __init__(self, config: MarketplaceConfig | None = None, seed: int = 0) -> None:
+        self.config = c = config or MarketplaceConfig()
+        self.seed = seed
+        rng = np.random.default_rng([seed, 0])
+        users = c.log_users + c.test_users  # the first log_users are the log's
+        self.segment = rng.choice(len(SEGMENTS), users, p=c.segment_shares)
+        center = np.array(c.segment_traits, np.float32)[self.segment]
+        spread = np.float32(c.trait_spread) * _normal(rng, users, len(TRAITS))
+        self.traits = np.float32(c.heterogeneity) * (center + spread)  # [U, 6]
+        self.user_taste = _normal(rng, users, c.match_dimensions)
+        self.user_need = _normal(rng, users, c.match_dimensions)
+        self.history = np.exp(c.log_history_mean + c.log_history_sd * _normal(rng, users))
+        self.cold = 1 / np.sqrt(1 + self.history)
+        self.trait_error = _normal(rng, users, len(TRAITS)) * (c.trait_noise + c.trait_noise_cold * self.cold)[:, None]
+        wrong = rng.random(users) < c.segment_wrong + c.segment_wrong_cold * self.cold
+        self.segment_guess = np.where(wrong, rng.integers(0, len(SEGMENTS), users), self.segment)
+        self.mixing = _normal(rng, len(TRAITS) + 2, _MIXED_FEATURES) / np.float32(np.sqrt(len(TRAITS) + 2))
+
+        rng = np.random.default_rng([seed, 1])
+        self.item_taste = _normal(rng, c.items, c.match_dimensions)
+        self.item_need = _normal(rng, c.items, c.match_dimensions)
+        self.quality = _normal(rng, c.items)
+        self.hype = _correlated(rng, self.quality, c.hype_quality_correlation)
+        self.price = _correlated(rng, self.quality, c.price_quality_correlation)
+        self.entertainment = _normal(rng, c.items)
+        self.social_appeal = _normal(rng, c.items)
+        self.item_error = _normal(rng, c.items, len(TASKS))
+
+        frequency = self.history.astype(np.float64) ** c.frequency_exponent
+        self.users = {"log": np.arange(c.log_users), "test": np.arange(c.log_users, users)}
+        self.frequency = {name: frequency[ids] / frequency[ids].sum() for name, ids in self.users.items()}
+        log = self._sensitivities(self.traits[: c.log_users])
+        self.population = {name: np.average(v, weights=self.frequency["log"]) for name, v in log.items()}
+
+    # ---- requests ----------------------------------------------------------------------------------------------------
+    def requests(self, n: int, seed: int, users: Literal["log", "test"] = "log", time: float = 0.0) -> Requests:
+        """n requests of the log's or the test users; the same arguments give the same requests.
+
+        ``time`` (0 to 1) is where a drifting world stands; nothing else about the requests changes with it.
+        """
+        if users not in self.users:
+            raise ValueError(f"users is {users!r}; want 'log' or 'test'")
+        if n < 1:
+            raise ValueError(f"n is {n}; want at least 1")
+        if not 0 <= time <= 1:
+            raise ValueError(f"time is {time}; want 0 to 1")
+        effects = self.config.effects_at(time)
+        stream = 2 if users == "log" else 3
+        starts = range(0, n, _BLOCK)
+        blocks = [
+            self._block(np.random.default_rng([self.seed, stream, seed, start]), min(_BLOCK, n - start), users, effects)
+            for start in starts
+        ]
+        return Requests(**{name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]})
+
+    def _block(self, rng: np.random.Generator, n: int, users: str, effects: Effects) -> dict[str, Array]:
+        c = self.config
+        user = rng.choice(self.users[users], n, p=self.frequency[users])
+        specificity = rng.random(n, dtype=np.float32)
+        long_term = self.traits[user]
+        shift = np.zeros((n, len(TRAITS)), np.float32)
+        shift[:, 0] = c.specificity_intent * (2 * specificity - 1)
+        shift[:, 2] = c.specificity_browse * (2 * specificity - 1)
+        shift += np.array(c.session_spread, np.float32) * _normal(rng, n, len(TRAITS))
+        traits = long_term + np.float32(c.session) * shift
+
+        item, taste, need = self._prerank(rng, user)
+        p = _chain(self._logits(traits, item, taste, need, effects))
+        leave = _sigmoid(
+            np.float32(c.leave_intercept) + c.leave_patience * traits[:, 5:6] + c.leave_hype * self.hype[item]
+            + c.leave_match * (taste + need) / 2 + c.leave_quality * self.quality[item]
+        )  # fmt: skip
+        e = c.errors
+        guess = self._logits(long_term, item, taste, need, c.effects, e.shrink)
+        for t in range(len(TASKS)):
+            noise = (e.pair[t] + e.cold[t] * self.cold[user])[:, None] * _normal(rng, *item.shape)
+            known = guess[t] + np.float32(e.hype[t]) * self.hype[item]
+            guess[t] = e.bias[t] + e.slope[t] * known + e.item[t] * self.item_error[item, t] + noise
+        hour = 24 * rng.random(n, dtype=np.float32)
+        return {
+            "user_id": user, "segment": np.array(SEGMENTS)[self.segment[user]],
+            "scenario": np.array(SCENARIOS)[np.searchsorted(c.scenario_bounds, specificity, side="right")],
+            "hour": hour, "context": self._context(rng, user, traits, specificity, hour), "item_id": item,
+            "p": p, "p_hat": _chain(guess), "leave": leave,
+            "latent": np.concatenate([traits, self.cold[user][:, None]], 1),
+        }  # fmt: skip
+
+    def _prerank(self, rng: np.random.Generator, user: Array) -> tuple[NDArray[np.int32], Float32, Float32]:
+        """Candidates of each request, best prerank score first, and their taste and need matches: [n, C] each."""
+        c = self.config
+        pool = np.sort(rng.integers(0, c.items, (len(user), c.pool), dtype=np.int32), axis=1)
+        scale = np.float32(1 / np.sqrt(c.match_dimensions))
+        taste = np.matmul(self.item_taste[pool], self.user_taste[user][:, :, None])[..., 0] * scale
+        need = np.matmul(self.item_need[pool], self.user_need[user][:, :, None])[..., 0] * scale
+        score = c.prerank_match * (taste + need) + c.prerank_quality * self.quality[pool]
+        score += c.prerank_hype * self.hype[pool] + c.prerank_noise * _normal(rng, *pool.shape)
+        score[:, 1:][pool[:, 1:] == pool[:, :-1]] = -np.inf  # an item drawn twice competes once
+        best = np.argsort(-score, axis=1, kind="stable")[:, : c.candidates]
+        return np.take_along_axis(pool, best, 1), np.take_along_axis(taste, best, 1), np.take_along_axis(need, best, 1)
+
+    def _context(
+        self, rng: np.random.Generator, user: Array, traits: Float32, specificity: Float32, hour: Float32
+    ) -> Float32:
+        c = self.config
+        n = len(user)
+        seen = traits + self.trait_error[user] + c.trait_noise_session * _normal(rng, n, len(TRAITS))
+        query = (specificity - np.float32(0.5) + c.specificity_noise * _normal(rng, n))[:, None]
+        history = (np.log(self.history[user]) - np.float32(c.log_history_mean))[:, None]
+        mixed = np.tanh(np.concatenate([seen, query, history], 1) @ self.mixing)
+        segment = np.eye(len(SEGMENTS), dtype=np.float32)[self.segment_guess[user]]
+        angle = hour[:, None] * np.float32(2 * np.pi / 24)
+        return np.concatenate([seen, mixed, segment, query, history, np.sin(angle), np.cos(angle)], 1)
+
+    # ---- feedback model ----------------------------------------------------------------------------------------------
+    def _sensitivities(self, traits: Float32) -> dict[str, Float32]:
+        """What the effects multiply, from traits[n, 6]: each [n]."""
+        c = self.config
+        intent, price, browse, social, quality, _ = traits.T
+        soft = {"price": price, "entertainment": browse, "social": social}
+        result = {name: _affine(getattr(c, f"{name}_sensitivity"), np.logaddexp(0, v)) for name, v in soft.items()}
+        result["quality"] = _affine(c.quality_sensitivity, np.tanh(quality))
+        return result | {"trait_intent": intent, "trait_browse": browse, "trait_social": social}
+
+    def _logits(
+        self, traits: Float32, item: Array, taste: Float32, need: Float32, e: Effects, shrink: PerTask | None = None
+    ) -> list[Float32]:
+        """Logit of each event given its parent, [n, C] per task; `shrink` pulls the traits to the population's mean."""
+        c = self.config
+        own = self._sensitivities(traits)
+        quality, hype = self.quality[item], self.hype[item]
+        entertainment, price, appeal = self.entertainment[item], self.price[item], self.social_appeal[item]
+        logits = []
+        for t in range(len(TASKS)):
+            keep = np.float32(1 if shrink is None else 1 - shrink[t])
+            mean = self.population
+            user = {name: (keep * v + (1 - keep) * np.float32(mean[name]))[:, None] for name, v in own.items()}
+            shopping = _sigmoid(
+                np.float32(c.shopping_slope) * (user["trait_intent"] - c.shopping_browse_trade * user["trait_browse"])
+            )
+            base = e.intercept[t] + e.intent[t] * user["trait_intent"] + e.browse[t] * user["trait_browse"]
+            logit = base + e.social[t] * user["trait_social"] + np.zeros_like(taste)
+            for factor, attribute in (
+                (e.taste[t] + e.taste_shopping[t] * shopping, taste),
+                (e.need[t] + e.need_shopping[t] * shopping, need),
+                (np.float32(e.hype[t]), hype),
+                (e.quality[t] + e.quality_by_user[t] * user["quality"], quality),
+                (e.price_by_user[t] * user["price"], price),
+                (e.entertainment[t] + (e.entertainment_by_user[t] + e.entertainment_by_user_shopping[t] * shopping)
+                 * user["entertainment"], entertainment),
+                (e.social_by_user[t] * user["social"], appeal),
+            ):  # fmt: skip
+                if np.any(factor):
+                    logit += factor * attribute
+            logits.append(logit)
+        return logits
+
+    # ---- outcomes ----------------------------------------------------------------------------------------------------
+    def attention(self, slots: int) -> Float32:
+        """[slots]: probability that an item in this slot is looked at, given that the user got there."""
+        return (np.arange(1, slots + 1) ** -self.config.attention_exponent).astype(np.float32)
+
+    def expected(self, requests: Requests, pages: Array) -> Outcome:
+        """Closed form: the expected outcome of showing pages[n, K] (candidate indices, first slot first)."""
+        _check_pages(requests, pages)
+        stay = 1 - np.take_along_axis(requests.leave, pages, 1).astype(np.float64)
+        reached = np.cumprod(np.concatenate([np.ones((len(pages), 1)), stay[:, :-1]], 1), 1)  # [n, K]
+        seen = reached * self.attention(pages.shape[1])
+        events = np.einsum("nk,nkt->nt", seen, np.take_along_axis(requests.p, pages[:, :, None], 1))
+        return Outcome(reached.sum(1), events, events @ np.array(TASK_VALUES))
+
+    def sample(self, requests: Requests, pages: Array, seed: int) -> tuple[NDArray[np.bool_], Float32]:
+        """One draw of the users' behavior on pages[n, K]: viewed[n, K] and feedback[n, K, T] (0 or 1).
+
+        Common random numbers: the draws belong to request and candidate (not to the slot), so two arms that show the
+        same item get the same answer and their difference has little noise.
+        """
+        _check_pages(requests, pages)
+        viewed = np.empty(pages.shape, bool)
+        feedback = np.empty((*pages.shape, len(TASKS)), np.float32)
+        attention = self.attention(pages.shape[1])
+        for rows in _blocks(len(pages)):
+            page = pages[rows]
+            rng = np.random.default_rng([self.seed, 4, seed, rows.start])
+            draws = rng.random((len(page), requests.p.shape[1], 2 + len(TASKS)), dtype=np.float32)
+            draws = np.take_along_axis(draws, page[:, :, None], 1)  # [n, K, leave, attention, tasks]
+            left = draws[..., 0] < np.take_along_axis(requests.leave[rows], page, 1)
+            viewed[rows] = np.cumsum(left, 1) - left == 0  # nobody left before this item
+            p = np.take_along_axis(requests.p[rows], page[:, :, None], 1)
+            attended = viewed[rows] & (draws[..., 1] < attention)
+            for t, parent in enumerate(PARENT):
+                given = p[..., t] if parent < 0 else p[..., t] / p[..., parent]
+                happened = attended if parent < 0 else feedback[rows, :, parent] > 0
+                feedback[rows, :, t] = happened & (draws[..., 2 + t] < given)
+        return viewed, feedback
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _BLOCK, n)) for start in range(0, n, _BLOCK))
+
+
+def _check_pages(requests: Requests, pages: Array) -> None:
+    n, candidates = requests.leave.shape
+    if pages.ndim != 2 or len(pages) != n or not 1 <= pages.shape[1] <= candidates:
+        raise ValueError(f"pages has shape {pages.shape}; want ({n}, K) with 1 ≤ K ≤ {candidates}")
+    if pages.dtype.kind not in "iu":
+        raise TypeError(f"pages has dtype {pages.dtype}; want candidate indices (integers)")
+    ordered = np.sort(pages, axis=1)
+    bad = (ordered[:, 0] < 0) | (ordered[:, -1] >= candidates) | (ordered[:, 1:] == ordered[:, :-1]).any(1)
+    if bool(bad.any()):
+        row = int(np.argmax(bad))
+        raise ValueError(f"pages row {row} is {pages[row].tolist()}; want distinct indices from 0 to {candidates - 1}")
+
+
+def _normal(rng: np.random.Generator, *shape: int) -> Float32:
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def _correlated(rng: np.random.Generator, base: Float32, correlation: float) -> Float32:
+    return np.float32(correlation) * base + np.float32(np.sqrt(1 - correlation**2)) * _normal(rng, len(base))
+
+
+def _affine(coefficients: tuple[float, float], values: Array) -> Float32:
+    return np.asarray(coefficients[0] + coefficients[1] * values, np.float32)
+
+
+def _sigmoid(x: Array) -> Float32:
+    return np.asarray(1 / (1 + np.exp(-x)), np.float32)
+
+
+def _chain(logits: list[Float32]) -> Float32:
+    """Probabilities [n, C, T] of the events from their logits given the parent event."""
+    p = np.empty((*logits[0].shape, len(TASKS)), np.float32)
+    for t, parent in enumerate(PARENT):
+        p[..., t] = _sigmoid(logits[t]) if parent < 0 else _sigmoid(logits[t]) * p[..., parent]
+    return p

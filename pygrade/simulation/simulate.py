@@ -1,0 +1,245 @@
+"""The marketplace's production log and its A/B tests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade import ops
+from pygrade.evaluation.replay import broadcast_weights
+from pygrade.logs import Logs, write_logs
+from pygrade.metrics import intervals
+from pygrade.metrics.intervals import Interval
+from pygrade.simulation.marketplace import (
+    FEATURES,
+    PRODUCTION_WEIGHTS,
+    TASK_VALUES,
+    TASKS,
+    Marketplace,
+    MarketplaceConfig,
+    Requests,
+)
+
+Array = NDArray[Any]
+METRICS = ("ctr", "cvr", "opm", "orders", "value")
+_LOG_START = 1_735_689_600_000  # 2025-01-01 00:00 UTC in milliseconds
+_HOUR, _DAY = 3_600_000, 86_400_000
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """How the log is made: production ranks by hand-tuned weights and explores on a share of its requests."""
+
+    num_requests: int = 20_000  # in the log
+    seed: int = 0  # of the world and of everything drawn in it
+    days: int = 14  # the requests spread evenly over these days
+    weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS  # production's, by task
+    dirichlet_share: float = 0.1  # requests whose weights are drawn from Dirichlet(concentration · weights)
+    shuffle_share: float = 0.1  # requests whose page is shuffled; the propensities of the slots come from them
+    concentration: float = 15.0  # of the draws: the higher, the closer to the weights
+    world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 1 << 31:
+            raise ValueError(f"seed is {self.seed}; want 0 to 2**31 - 1")
+        if self.num_requests < 1 or self.days < 1:
+            raise ValueError(f"num_requests is {self.num_requests}, days {self.days}; want at least 1 of each")
+        if min(self.dirichlet_share, self.shuffle_share) < 0 or self.dirichlet_share + self.shuffle_share > 1:
+            shares = f"dirichlet_share is {self.dirichlet_share}, shuffle_share {self.shuffle_share}"
+            raise ValueError(f"{shares}; want shares ≥ 0 that sum to at most 1")
+        if min(self.weights) <= 0 or self.concentration <= 0:
+            raise ValueError(f"weights {self.weights}, concentration {self.concentration}; want positive numbers")
+
+
+def rank_pages(
+    predictions: NDArray[np.float32],
+    weights: ArrayLike,
+    k: int,
+    transform: str | Mapping[str, Any] = "zlog",
+    name: str = "weights",
+) -> NDArray[np.int64]:
+    """The k best candidates of each request by fused score: predictions[n, C, T], weights[T] or [n, T] → [n, k].
+
+    transform: its name, or `PolicyConfig.formula`.
+    """
+    n, _, tasks = predictions.shape
+    rows = torch.from_numpy(broadcast_weights(name, weights, n, tasks))
+    formula = {"transform": transform} if isinstance(transform, str) else transform
+    page = ops.fuse_topk(torch.from_numpy(np.ascontiguousarray(predictions)), rows, k, **formula)
+    return np.asarray(page.indices.numpy(), np.int64)
+
+
+def simulate_logs(
+    config: SimulateConfig | None = None, out: str | Path | None = None, world: Marketplace | None = None
+) -> Logs:
+    """Production's log of a marketplace; written to the directory `out` when given.
+
+    The log has every candidate of each request, its page, the users' feedback, and how the page was made: weights,
+    exploration, and for drawn weights the concentration and seed: `ops.dirichlet_sample(concentration[None], 1,
+    seed >> 32, offset=seed & 0xffffffff)` draws them again. `world`, when given, must have the config's
+    constants and seed.
+    """
+    c = config or SimulateConfig()
+    world = world or Marketplace(c.world, c.seed)
+    if world.config != c.world or world.seed != c.seed:
+        raise ValueError(f"world has seed {world.seed}; want the config's seed {c.seed} and its constants")
+    n, tasks, slots, candidates = c.num_requests, len(TASKS), c.world.page_size, c.world.candidates
+    requests = world.requests(n, c.seed, "log")
+    rng = np.random.default_rng([c.seed, 5])
+    draw = rng.random(n)
+    drawn, shuffled = draw < c.dirichlet_share, draw >= 1 - c.shuffle_share
+
+    production = np.array(c.weights, np.float32) / np.float32(sum(c.weights))
+    weights = np.tile(production, (n, 1))
+    concentration = np.full((n, tasks), np.nan, np.float32)
+    concentration[drawn] = c.concentration * production
+    everywhere = torch.from_numpy(np.tile(np.float32(c.concentration) * production, (n, 1)))
+    sample = ops.dirichlet_sample(everywhere, 1, c.seed)  # a draw depends on its row only: take those that explore
+    weights[drawn] = sample.weights[:, 0].numpy()[drawn]
+
+    pages = rank_pages(requests.p_hat, weights, slots)
+    shuffle = np.argsort(rng.random((int(shuffled.sum()), slots)), axis=1)
+    pages[shuffled] = np.take_along_axis(pages[shuffled], shuffle, 1)
+    _, shown_feedback = world.sample(requests, pages, c.seed)
+
+    position = np.full((n, candidates), -1, np.int32)
+    np.put_along_axis(position, pages, np.broadcast_to(np.arange(slots, dtype=np.int32), pages.shape), 1)
+    feedback = np.zeros((n, candidates, tasks), np.float32)
+    np.put_along_axis(feedback, pages[:, :, None], shown_feedback, 1)
+    day = np.arange(n) * c.days // n
+    logs = Logs(
+        tasks=TASKS,
+        features=FEATURES,
+        request_id=np.arange(n),
+        user_id=requests.user_id,
+        offsets=np.arange(n + 1) * candidates,
+        context=requests.context,
+        item_id=requests.item_id.ravel().astype(np.int64),
+        position=position.ravel(),
+        predictions=requests.p_hat.reshape(-1, tasks),
+        feedback=feedback.reshape(-1, tasks),
+        task_values=TASK_VALUES,
+        scenario=requests.scenario,
+        weights=weights,
+        concentration=concentration,
+        seed=np.where(drawn, (np.uint64(c.seed) << np.uint64(32)) + np.arange(n, dtype=np.uint64), np.uint64(0)),
+        policy_version=np.full(n, "production"),
+        exploration=np.where(drawn, "dirichlet", np.where(shuffled, "shuffle", "none")),
+        timestamp=_LOG_START + day * _DAY + (requests.hour * _HOUR).astype(np.int64),
+    )
+    if out is not None:
+        write_logs(logs, out)
+    return logs
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm in one kind of test: each metric's value and its lift over the baseline (0.01 = +1 %)."""
+
+    values: dict[str, Interval]
+    lifts: dict[str, Interval]  # paired; empty for the baseline
+    unpaired_errors: dict[str, float]  # standard error of the lift had the arms seen different requests
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "values": {name: entry.to_dict() for name, entry in self.values.items()},
+            "lifts": {name: entry.to_dict() for name, entry in self.lifts.items()},
+            "unpaired_errors": {name: v if np.isfinite(v) else None for name, v in self.unpaired_errors.items()},
+        }
+
+
+@dataclass(frozen=True)
+class AbTest:
+    """Every arm on the same requests. CTR = clicks / impressions, CVR = orders / clicks, OPM = orders per 1,000
+    impressions; orders and value are per request.
+    """
+
+    baseline: str
+    num_requests: int
+    num_users: int
+    expected: dict[str, ArmResult]  # closed form: only the choice of requests is random
+    sampled: dict[str, ArmResult]  # simulated users, common random numbers
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and dicts for JSON."""
+        kinds = {"expected": self.expected, "sampled": self.sampled}
+        return {
+            "baseline": self.baseline, "num_requests": self.num_requests, "num_users": self.num_users,
+            **{kind: {name: arm.to_dict() for name, arm in arms.items()} for kind, arms in kinds.items()},
+        }  # fmt: skip
+
+
+def ab_test(
+    world: Marketplace,
+    requests: Requests,
+    arms: Mapping[str, ArrayLike],
+    baseline: str,
+    *,
+    transform: str | Mapping[str, str | Mapping[str, Any]] = "zlog",
+    seed: int = 0,
+) -> AbTest:
+    """Each arm ranks the same requests: arms maps a name to its weights [T] or [n, T]; transform is one for all arms or
+    a name → transform, or `PolicyConfig.formula`.
+    Use requests of the world's test users. Intervals are 95 %, by the delta method, with the
+    requests of one user taken together.
+    """
+    if baseline not in arms:
+        raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(arms)}")
+    pages = {
+        name: rank_pages(
+            requests.p_hat, weights, world.config.page_size,
+            transform if isinstance(transform, str) else transform[name], name,
+        )
+        for name, weights in arms.items()
+    }  # fmt: skip
+    return compare_pages(world, requests, pages, baseline, seed=seed)
+
+
+def compare_pages(
+    world: Marketplace, requests: Requests, pages: Mapping[str, Array], baseline: str, *, seed: int = 0
+) -> AbTest:
+    """The A/B test of ready pages [n, K] (candidate indices) per arm."""
+    if baseline not in pages:
+        raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(pages)}")
+    expected, sampled = {}, {}
+    for name, page in pages.items():
+        outcome = world.expected(requests, page)
+        expected[name] = _ratios(outcome.impressions, outcome.events, outcome.value)
+        viewed, feedback = world.sample(requests, page, seed)
+        events = feedback.sum(1, dtype=np.float64)
+        sampled[name] = _ratios(viewed.sum(1).astype(np.float64), events, events @ np.array(TASK_VALUES))
+    return AbTest(
+        baseline=baseline,
+        num_requests=len(requests),
+        num_users=len(np.unique(requests.user_id)),
+        expected=_compare(expected, baseline, requests.user_id),
+        sampled=_compare(sampled, baseline, requests.user_id),
+    )
+
+
+def _ratios(impressions: Array, events: Array, value: Array) -> dict[str, tuple[Array, Array]]:
+    """Each metric as numerator and denominator per request."""
+    clicks, orders = events[:, TASKS.index("click")], events[:, TASKS.index("order")]
+    ones = np.ones(len(value))
+    return {
+        "ctr": (clicks, impressions), "cvr": (orders, clicks), "opm": (1000 * orders, impressions),
+        "orders": (orders, ones), "value": (value, ones),
+    }  # fmt: skip
+
+
+def _compare(arms: dict[str, dict[str, tuple[Array, Array]]], baseline: str, users: Array) -> dict[str, ArmResult]:
+    old = arms[baseline]
+    return {
+        name: ArmResult(
+            values={metric: intervals.ratio(*own[metric], users) for metric in METRICS},
+            lifts={} if name == baseline else {m: intervals.ratio_lift(own[m], old[m], users) for m in METRICS},
+            unpaired_errors={}
+            if name == baseline
+            else {m: intervals.ratio_lift(own[m], old[m], users, paired=False).standard_error for m in METRICS},
+        )
+        for name, own in arms.items()
+    }

@@ -1,0 +1,1 @@
+"""Training of a policy: reward, static weights, both stages, checkpoints, online learning."""

@@ -1,0 +1,349 @@
+"""Online learning: a served policy keeps learning from the feedback on what it serves, with a guard against
+regressions.
+
+    ranker = BlendedRanker(policy)
+    learner = OnlineLearner(policy, config, publish=ranker.publish)
+    page = ranker.rank(…, explore=True); learner.serve(page.log_rows(timestamp=…))
+    learner.feedback(events)             # late, out of order, repeated
+    learner.update(now)                  # from time to time; may publish a version, or roll back
+
+Feedback is joined to its request until ``feedback_delay_ms`` have passed (`pygrade.training.feedback`); what is learned
+depends on the set of requests and events, not on their order. An update is a few steps of stage 2 on the newest
+requests; its KL term holds the policy to the reference, by default the policy that the learner began with.
+
+A fraction of the requests with drawn weights is held out: it judges versions and is never learned from. Before a
+version is published, and at every later update, `offpolicy.compare` estimates from the exact densities of those draws
+what it earns against the reference. A version whose interval lies below ``-max_regression`` of the reference's value is
+not published; a published one is rolled back: the reference is served again, and learning restarts from it. Draws of
+versions far from the reference say little about it, and an estimate with a small effective sample decides nothing:
+serve a small share of the traffic by the reference, with exploration, to keep the guard working.
+"""
+
+import contextlib
+import copy
+import hashlib
+import io
+import logging
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade._util.files import atomic_directory
+from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
+from pygrade.evaluation import offpolicy
+from pygrade.evaluation.offpolicy import OffPolicyEstimate
+from pygrade.logs import Logs, concatenate
+from pygrade.policy import FusionPolicy
+from pygrade.training.feedback import Event, FeedbackJoin, as_key
+from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.train import Stage2Config, batch_rows, draw_seed, stage2_step
+
+logger = logging.getLogger("pygrade")
+Array = NDArray[Any]
+_STAGE = 3  # of the random streams of `train`: 1 and 2 are its own
+_FORMAT = "pygrade.OnlineLearner 2"
+
+
+@dataclass(frozen=True)
+class OnlineConfig:
+    """How an `OnlineLearner` learns, and what it is held to."""
+
+    window: int = 10_000  # newest requests with complete feedback to learn from
+    min_requests: int = 1_000  # in the window before the first update
+    feedback_delay_ms: int = 3_600_000  # after which a request's feedback counts as complete; later events are dropped
+    max_pending_events: int = 100_000  # events kept whose request is not known yet
+    max_amount: float = 1e6  # largest amount of one event; a larger one is refused as damaged
+    max_regression: float = 0.02  # share of the reference's value by which a version may be worse
+    confidence: float = 0.95  # of the interval that must lie below -max_regression to refuse or roll back
+    judge_window: int = 4_000  # newest requests of the window that judge; older ones may be stale
+    min_effective_samples: int = 100  # of an estimate that may refuse or roll back
+    holdout_fraction: float = 0.5  # of the requests with drawn weights: they judge and are never learned from
+    seed: int = 0  # of the batches and the draws
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    step: Stage2Config = field(default_factory=lambda: Stage2Config(steps=25))  # of an update, at a constant rate
+
+    def __post_init__(self) -> None:
+        for name in ("window", "min_requests", "max_pending_events", "judge_window", "min_effective_samples"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
+        for name in ("feedback_delay_ms", "max_regression", "max_amount"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is {self.confidence}; want a share between 0 and 1")
+        if not 0 <= self.holdout_fraction <= 1:
+            raise ValueError(f"holdout_fraction is {self.holdout_fraction}; want a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did."""
+
+    version: str  # served now
+    published: bool  # a new version
+    rolled_back: bool  # to the reference
+    refused: bool  # a version was made and not published
+    estimate: OffPolicyEstimate | None  # of the last judged version against the reference; None: no draws yet
+    learned_from: int  # requests
+    figures: dict[str, float]  # of the last step
+
+
+class OnlineLearner:
+    """Learns from a stream of pages and feedback; see the module. Not for several threads at once (the ranker is).
+
+    ``publish`` is called with every policy to serve: the ranker's `publish`, `FusionPolicy.save` of a directory, or
+    both. If it raises it is called again with the version served before, so that ranker and learner agree; the error
+    goes on to the caller, and the next update tries again. ``reference``: what versions are held to, such as stage 1;
+    None: the given policy.
+    """
+
+    def __init__(
+        self,
+        policy: FusionPolicy,
+        config: OnlineConfig | None = None,
+        publish: Callable[[FusionPolicy], Any] | None = None,
+        reference: FusionPolicy | None = None,
+    ) -> None:
+        self.config = config or OnlineConfig()
+        self.policy = copy.deepcopy(policy).requires_grad_(True)  # being learned
+        self.served = _frozen(policy)
+        self.reference = _frozen(policy if reference is None else reference)
+        self.publish = publish
+        self._join = FeedbackJoin(policy.tasks, self.config.max_pending_events, self.config.max_amount)
+        self._optimizer = self._new_optimizer()
+        self._steps = 0
+        self._window: Logs | None = None
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Of events (`FeedbackJoin`) and of versions: published, refused, rolled_back."""
+        return self._join.counters
+
+    # ---- the stream --------------------------------------------------------------------------------------------------
+    def serve(self, logs: Logs) -> None:
+        """Add served pages, as `Page.log_rows` gives them with a timestamp; their feedback comes as events."""
+        if logs.features != self.policy.features:
+            raise ValueError(f"logs have features {logs.features}; want the policy's, {self.policy.features}")
+        self._join.serve(logs)
+
+    def feedback(self, events: Iterable[Event]) -> None:
+        """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
+        self._join.feedback(events)
+
+    def update(self, now: int) -> Update:
+        """Take in the requests whose feedback is complete at ``now`` (ms), judge, learn, judge, publish."""
+        self._take(now - self.config.feedback_delay_ms)
+        window = self._window
+        if window is None or window.num_requests < self.config.min_requests:
+            return self._report(None, 0)
+        estimate, regressed = self._judge(window, self.served)
+        if regressed:
+            logger.warning("version %s regressed and is rolled back: %s", self.served.version, estimate)
+            self._serve(self.reference)
+            self._return_to(self.reference)
+            self.counters["rolled_back"] += 1
+            return self._report(estimate, 0, rolled_back=True)
+        count, figures = self._learn(window)
+        candidate = _frozen(self.policy)
+        estimate, regressed = self._judge(window, candidate)
+        if regressed:
+            logger.warning("a version regressed and is refused: %s", estimate)
+            self.counters["refused"] += 1
+            self._return_to(self.served)
+            return self._report(estimate, count, figures, refused=True)
+        self._serve(candidate)
+        self.counters["published"] += 1
+        return self._report(estimate, count, figures, published=True)
+
+    def _take(self, until: int) -> None:
+        """Move the requests served up to ``until`` into the window, with their feedback."""
+        logs = self._join.ripe(until)
+        if logs is None:
+            return
+        window = logs if self._window is None else concatenate([self._window, logs])
+        if window.num_requests > self.config.window:
+            window = window.select(slice(window.num_requests - self.config.window, None))
+        self._set_window(window)
+
+    def _set_window(self, window: Logs | None) -> None:
+        self._window = window
+        self._join.joined = set() if window is None else {as_key("request_id", value) for value in window.request_id}
+
+    # ---- learning ----------------------------------------------------------------------------------------------------
+    def _learn(self, window: Logs) -> tuple[int, dict[str, float]]:
+        config = self.config.step
+        data = CompositeReward(self.config.reward).build(window, self.policy)
+        pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
+        anchors = self.reference.concentration(data.inputs, data.exploration)
+        figures: dict[str, float] = {}
+        for _ in range(config.steps):
+            rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
+            seed = draw_seed(self.config.seed, _STAGE, self._steps)
+            figures = stage2_step(data, self.policy, self._optimizer, config, rows, anchors[rows], seed, "update")
+            self._steps += 1
+        return len(pool), figures
+
+    def _judging(self, window: Logs) -> NDArray[np.bool_]:
+        """[R]: requests with drawn weights that a hash of their id holds out."""
+        assert window.exploration is not None
+        low = [zlib.crc32(str(value).encode()) < self.config.holdout_fraction * 2**32 for value in window.request_id]
+        return np.asarray((window.exploration == "dirichlet") & np.array(low, bool))
+
+    def _judge(self, window: Logs, policy: FusionPolicy) -> tuple[OffPolicyEstimate | None, bool]:
+        """What the policy earns per request more than the reference, and whether it regressed."""
+        rows = np.flatnonzero(self._judging(window))
+        rows = rows[rows >= window.num_requests - self.config.judge_window]
+        if len(rows) < 2 or policy.version == self.reference.version:
+            return None, False
+        drawn = window.select(rows)
+        assert drawn.weights is not None and drawn.concentration is not None
+        values = self.config.reward.task_values or drawn.task_values
+        rewards = np.add.reduceat(drawn.feedback @ np.array(values), drawn.offsets[:-1])
+        inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
+        with np.errstate(divide="ignore"):
+            logs = np.log(drawn.weights)
+        with torch.no_grad():
+            both = [
+                offpolicy.Densities(p(inputs, drawn.scenario).numpy(), drawn.concentration, logs)
+                for p in (policy, self.reference)
+            ]
+        options: dict[str, Any] = {"users": drawn.user_id, "weight_floor": self.config.step.weight_floor}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", offpolicy.SupportWarning)  # poor support only widens it
+            base = offpolicy.estimate(rewards, both[1], replicates=100, **options).value
+            gain = offpolicy.compare(rewards, *both, confidence=self.config.confidence, replicates=200, **options)
+        enough = gain.effective_sample_size >= self.config.min_effective_samples
+        return gain, enough and gain.high < -self.config.max_regression * abs(base)
+
+    def _return_to(self, policy: FusionPolicy) -> None:
+        self.policy.load_state_dict(policy.state_dict())
+        self._optimizer = self._new_optimizer()
+
+    def _new_optimizer(self) -> torch.optim.Adam:
+        return torch.optim.Adam(self.policy.parameters(), lr=self.config.step.learning_rate)
+
+    def _serve(self, policy: FusionPolicy) -> None:
+        if self.publish is not None:
+            try:
+                self.publish(policy)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self.publish(self.served)
+                raise
+        self.served = policy
+
+    def _report(
+        self, estimate: OffPolicyEstimate | None, count: int, figures: dict[str, float] | None = None, **done: bool
+    ) -> Update:
+        flags = dict.fromkeys(("published", "rolled_back", "refused"), False) | done
+        return Update(self.served.version, estimate=estimate, learned_from=count, figures=figures or {}, **flags)
+
+    # ---- state -------------------------------------------------------------------------------------------------------
+    def save(self, directory: str | Path) -> Path:
+        """Write everything that decides what comes next; the directory is the old state or the new one, never half."""
+        tensors: dict[str, Tensor] = {}
+        for name in ("policy", "served", "reference"):
+            tensors |= {f"{name}.{key}": value for key, value in getattr(self, name).state_dict().items()}
+        for index, entry in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{key}": value for key, value in entry.items()}
+        pages = self._join.pages
+        parts = {"window": self._window, "pages": concatenate(pages) if pages else None}
+        contents = {"state.safetensors": to_safetensors(tensors)}
+        contents |= {f"{name}.npz": _arrays(part) for name, part in parts.items() if part is not None}
+        record = {
+            "format": _FORMAT,
+            "config": asdict(self.config),
+            "steps": self._steps,
+            "counters": dict(self.counters),
+            "events": [list(event) for event in self._join.events],
+            "logs": {name: None if part is None else _plain(part) for name, part in parts.items()},
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        }
+        target = Path(directory)
+        with atomic_directory(target) as partial:
+            self.served.save(partial / "policy")
+            for name, content in contents.items():
+                (partial / name).write_bytes(content)
+            (partial / "state.json").write_bytes(to_json(record | {"record_sha256": _digest(record)}))
+        return target
+
+    @classmethod
+    def load(
+        cls, directory: str | Path, config: OnlineConfig, publish: Callable[[FusionPolicy], Any] | None = None
+    ) -> "OnlineLearner":
+        """A learner that continues as the saved one would have, bit for bit; nothing is published yet.
+
+        ``ValueError`` naming the file if the state is damaged, or was saved under another config.
+        """
+        folder = Path(directory)
+        path = folder / "state.json"
+        record = read_json(path)
+        if record.get("format") != _FORMAT:
+            raise ValueError(f"{path} is {record.get('format')!r}; want a {_FORMAT}")
+        if record.pop("record_sha256", None) != _digest(record):
+            raise ValueError(f"{path} is damaged: its content does not have the sha256 that it states")
+        if to_json(record["config"]) != to_json(asdict(config)):
+            raise ValueError(f"{folder} was saved under another config; want the same one")
+        sha256: dict[str, str] = record["sha256"]
+        tensors = read_safetensors(folder / "state.safetensors", sha256["state.safetensors"])
+        learner = cls(FusionPolicy.load(folder / "policy"), config, publish)
+        for name in ("policy", "served", "reference"):
+            state = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}
+            getattr(learner, name).load_state_dict(state)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("adam."):
+                _, index, entry = key.split(".")
+                moments.setdefault(int(index), {})[entry] = value
+        groups = learner._optimizer.state_dict()["param_groups"]
+        learner._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        learner._steps = int(record["steps"])
+        parts = {
+            name: None if plain is None else _logs(folder / f"{name}.npz", plain, sha256[f"{name}.npz"])
+            for name, plain in record["logs"].items()
+        }
+        learner._set_window(parts["window"])
+        if parts["pages"] is not None:
+            learner.serve(parts["pages"])
+        learner.feedback(Event(*values) for values in record["events"])
+        learner.counters.clear()
+        learner.counters.update(record["counters"])
+        return learner
+
+
+def _frozen(policy: FusionPolicy) -> FusionPolicy:
+    return copy.deepcopy(policy).requires_grad_(False).eval()
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(to_json(record)).hexdigest()
+
+
+def _plain(logs: Logs) -> dict[str, list[Any]]:
+    return {name: list(getattr(logs, name)) for name in ("tasks", "features", "task_values")}
+
+
+def _arrays(logs: Logs) -> bytes:
+    columns: dict[str, Any] = {f.name: getattr(logs, f.name) for f in fields(Logs)}
+    arrays: dict[str, Any] = {name: value for name, value in columns.items() if isinstance(value, np.ndarray)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _logs(path: Path, plain: dict[str, list[Any]], sha256: str) -> Logs:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} is damaged: it does not have the sha256 that state.json states")
+    with np.load(io.BytesIO(content)) as arrays:
+        columns: dict[str, Any] = {name: tuple(values) for name, values in plain.items()} | dict(arrays)
+        return Logs(**columns)

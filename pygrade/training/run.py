@@ -1,0 +1,190 @@
+"""Where a training leaves its traces and picks them up again: checkpoints, figures, sums for the summary."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pygrade._util.serialization import to_json, write_bytes
+from pygrade.policy import FusionPolicy
+from pygrade.training.checkpoint import Checkpoint, CheckpointStore
+from pygrade.training.reward import RewardData
+from pygrade.training.tracking import Tracker
+
+logger = logging.getLogger("pygrade")
+STAGES = ("stage1", "stage2")
+_RUNTIME = ("threads", "checkpoint_every", "tensorboard")  # options that do not change what is learned
+
+
+class Run:
+    """The traces of one training in a directory; ``Run()`` leaves none (a stage on its own).
+
+    One checkpoint is the state after a step: policy, Adam's moments, in stage 2 the reference, and the sums that
+    the summary is made of. Random numbers need no state, they are functions of the step.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        config: Any = None,
+        data: RewardData | None = None,
+        resume: bool = True,
+        on_step: Callable[[str, int], None] | None = None,
+    ) -> None:
+        self._directory, self._on_step = directory, on_step
+        self._sums: dict[str, dict[str, float]] = {stage: {} for stage in STAGES}
+        self._checkpoint: Checkpoint | None = None
+        self._store: CheckpointStore | None = None
+        self._tracker: Tracker | None = None
+        self.static_weights: Tensor | None = None  # of the checkpoint resumed from
+        self.state: dict[str, Any] = {}  # what a stage must keep beside policy and optimizer, as JSON
+        if directory is None or data is None:
+            return
+        self._every = int(config.checkpoint_every)
+        self._fingerprint = _fingerprint(config, data)
+        self._store = CheckpointStore(directory / "checkpoints", STAGES)
+        self._store.sweep()
+        if resume:
+            self._checkpoint = self._store.latest()
+        else:
+            self._store.clear()
+        done: dict[str, int] = {}
+        if self._checkpoint is not None:
+            record = self._checkpoint.record
+            if record["fingerprint"] != self._fingerprint:
+                raise ValueError(
+                    f"{directory / 'checkpoints'} holds a run on other logs or with another config; "
+                    "want the same ones, another directory, or resume=False"
+                )
+            self._sums, self.state = record["sums"], record["state"]
+            self.static_weights = self._checkpoint.tensors["static_weights"]
+            done = {self._checkpoint.stage: self._checkpoint.step}
+            if self._checkpoint.stage == "stage2":
+                done["stage1"] = int(config.stage1.steps)
+        self._tracker = Tracker(directory, done, bool(config.tensorboard))
+
+    @property
+    def resumed_from(self) -> str | None:
+        """Name of the checkpoint that the run went on from."""
+        return None if self._checkpoint is None else f"{self._checkpoint.stage}-{self._checkpoint.step:06d}"
+
+    def begin(self, policy: FusionPolicy, static_weights: Tensor) -> None:
+        """Before the first step: keep the static weights, which took a search, in a checkpoint of their own."""
+        self.static_weights = static_weights.cpu()
+        if self._checkpoint is None and self._store is not None:
+            self._save("stage1", 0, policy, None, None)
+
+    def resume(self, stage: str, steps: int, policy: FusionPolicy, optimizer: torch.optim.Optimizer) -> int:
+        """Put policy and optimizer where the checkpoint left them; returns the steps of this stage that are done.
+
+        A stage that the checkpoint has passed is done: its policy is the reference of stage 2.
+        """
+        at = self._checkpoint
+        if at is None or STAGES.index(at.stage) < STAGES.index(stage):
+            return 0
+        passed = at.stage != stage
+        _load_policy(policy, at.tensors, "reference." if passed else "policy.")
+        if not passed:
+            _load_adam(optimizer, at.tensors)
+        return steps if passed else at.step
+
+    def after(
+        self,
+        stage: str,
+        step: int,
+        steps: int,
+        figures: dict[str, float],
+        policy: FusionPolicy,
+        optimizer: torch.optim.Optimizer,
+        reference: FusionPolicy | None = None,
+    ) -> None:
+        """After step ``step`` (from 1) of ``steps``: note its figures, and a checkpoint where one is due."""
+        _add(self._sums[stage], figures, step, steps)
+        if self._tracker is not None:
+            self._tracker.log(stage, step, figures)
+        if self._store is not None and (step % self._every == 0 or step == steps):
+            self._save(stage, step, policy, optimizer, reference)
+        if self._on_step is not None:
+            self._on_step(stage, step)
+
+    def statistics(self, stage: str) -> dict[str, float]:
+        """Means over the stage's steps, rewards also of its first and last fifth; largest ratio; last KL."""
+        sums = self._sums[stage]
+        return {
+            name.removesuffix("/sum"): value / sums[name.removesuffix("/sum") + "/count"]
+            if name.endswith("/sum")
+            else value
+            for name, value in sorted(sums.items())
+            if not name.endswith("/count")
+        }
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        if self._directory is not None:
+            write_bytes(self._directory / "train.json", to_json(summary))
+
+    def close(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
+
+    def _save(
+        self,
+        stage: str,
+        step: int,
+        policy: FusionPolicy,
+        optimizer: torch.optim.Optimizer | None,
+        reference: FusionPolicy | None,
+    ) -> None:
+        assert self._store is not None and self.static_weights is not None
+        tensors = {"static_weights": self.static_weights}
+        tensors |= {f"policy.{name}": tensor for name, tensor in policy.state_dict().items()}
+        if reference is not None:
+            tensors |= {f"reference.{name}": tensor for name, tensor in reference.state_dict().items()}
+        if optimizer is not None:
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+        record = {"fingerprint": self._fingerprint, "sums": self._sums, "state": self.state}
+        self._store.save(Checkpoint(stage, step, tensors, record))
+
+
+def _load_policy(policy: FusionPolicy, tensors: dict[str, Tensor], prefix: str) -> None:
+    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    policy.load_state_dict(state)
+
+
+def _load_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("adam."):
+            _, index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _add(sums: dict[str, float], figures: dict[str, float], step: int, steps: int) -> None:
+    """Fold the figures of a step into the sums of its stage."""
+    window = "start" if step <= max(steps // 5, 1) else "end" if step > steps - max(steps // 5, 1) else None
+    for name, value in figures.items():
+        if name == "learning_rate":
+            continue
+        keys = [name] if window is None or not name.startswith("reward") else [name, f"{name}_{window}"]
+        for key in keys:
+            sums[f"{key}/sum"] = sums.get(f"{key}/sum", 0.0) + value
+            sums[f"{key}/count"] = sums.get(f"{key}/count", 0.0) + 1.0
+    if "ratio_max" in figures:
+        sums["ratio_largest"] = max(sums.get("ratio_largest", 0.0), figures["ratio_max"])
+    if "kl" in figures:
+        sums["final_kl"] = figures["kl"]
+
+
+def _fingerprint(config: Any, data: RewardData) -> str:
+    """sha256 of what is learned from and how: the reward data and the options that matter."""
+    options = {name: value for name, value in asdict(config).items() if name not in _RUNTIME}
+    digest = hashlib.sha256(to_json(options))
+    for tensor in (data.inputs, data.scores, data.gains, data.masks, data.page_value, data.page_propensity):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,144 @@
+"""What a learned policy must beat: equal weights, the weights in production, and the best static weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade._util.optional_imports import require
+from pygrade.logs import Logs
+from pygrade.policy import project_weights
+from pygrade.training.reward import RewardData, logged_weights
+
+Array = NDArray[Any]
+
+_ROWS = 1024  # requests scored at a time
+
+
+@dataclass(frozen=True)
+class CemConfig:
+    """Search for the best static weights."""
+
+    # cem: cross-entropy method, no extra package; cmaes: CMA-ES of the `cmaes` package, which wants three times the
+    # iterations. Both search over log-weights.
+    method: Literal["cem", "cmaes"] = "cem"
+    iterations: int = 10  # rounds of the search
+    population: int = 32  # weight vectors tried in an iteration
+    elite: int = 8  # of them, how many shape the next iteration (cem)
+    subsample: int = 20000  # requests to score on, drawn once; all where there are fewer
+    # The prior's weight in the search, as a share of its weight in the composite. Static weights have so few degrees of
+    # freedom that the posterior alone decides them well; the prior only adds the predictions' own bias.
+    prior_share: float = 0.0
+    seed: int = 0  # of the draws and of the subsample
+
+    def __post_init__(self) -> None:
+        if self.method not in ("cem", "cmaes"):
+            raise ValueError(f"method is {self.method!r}; want 'cem' or 'cmaes'")
+        if not self.prior_share >= 0.0:
+            raise ValueError(f"prior_share is {self.prior_share}; want a number >= 0")
+        if min(self.iterations, self.subsample) < 1 or not 2 <= self.elite <= self.population:
+            raise ValueError(
+                f"iterations {self.iterations}, subsample {self.subsample}, elite {self.elite}, population "
+                f"{self.population}; want iterations and subsample >= 1 and 2 <= elite <= population"
+            )
+
+
+def equal_weights(tasks: int) -> Tensor:
+    """1 / T each, [T]."""
+    if tasks < 1:
+        raise ValueError(f"tasks is {tasks}; want at least 1")
+    return torch.full((tasks,), 1.0 / tasks)
+
+
+def production_weights(logs: Logs) -> Tensor | None:
+    """Mean logged weights [T] of the requests served without weight exploration; None where the log has no weights."""
+    mean = logged_weights(logs)
+    return None if mean is None else torch.from_numpy(mean)
+
+
+def best_static_weights(
+    data: RewardData, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
+) -> Tensor:
+    """The one weight vector [T] with the highest mean reward: the posterior, plus ``prior_share`` of the prior.
+
+    Where the data have no posterior, the prior alone. The search runs over log-weights, from equal weights, on common
+    requests, so that vectors are compared without sampling noise; every vector tried is first projected onto
+    ``bounds`` [2, T] where given. ``rows``: the requests to tune on (of a scenario, say), all by default. Deterministic
+    for a config.
+    """
+    config = CemConfig() if config is None else config
+    rng = np.random.default_rng(config.seed)
+    pool = torch.arange(data.num_requests) if rows is None else rows.cpu()
+    if len(pool) == 0:
+        raise ValueError("rows is empty; want at least one request to tune on")
+    if len(pool) > config.subsample:
+        pool = pool[torch.from_numpy(np.sort(rng.choice(len(pool), config.subsample, replace=False)))]
+    tasks = data.scores.shape[-1]
+    searched = _searched(data, config.prior_share)
+
+    def vectors(logits: Array) -> Tensor:  # [P, T] -> weights [P, T]
+        weights = torch.softmax(torch.from_numpy(logits), -1).float()
+        return weights if bounds is None else project_weights(weights, bounds)
+
+    def score(logits: Array) -> Array:  # [P, T] -> [P]
+        return mean_reward(searched, vectors(logits), pool).numpy()
+
+    if config.method == "cmaes":
+        best = _cmaes(score, tasks, config)
+    else:
+        mean, spread = np.zeros(tasks), np.ones(tasks)
+        for _ in range(config.iterations):
+            logits = mean + spread * rng.standard_normal((config.population, tasks))
+            top = logits[np.argsort(-score(logits), kind="stable")[: config.elite]]
+            mean, spread = top.mean(0), 0.8 * top.std(0) + 0.02
+        best = mean
+    return vectors(best[None])[0]
+
+
+def _searched(data: RewardData, prior_share: float) -> RewardData:
+    """The data that the search scores on; with the posterior alone only the logged pages, which is much less."""
+    if "posterior" not in data.names:
+        return data
+    if prior_share > 0.0:
+        share = torch.tensor([prior_share if name == "prior" else 1.0 for name in data.names])
+        return replace(data, component_weights=data.component_weights * share.to(data.component_weights))
+    index = data.page[..., None]
+    return replace(
+        data,
+        scores=data.scores.gather(1, index.expand(-1, -1, data.scores.shape[-1])),
+        gains=data.gains[..., :1].gather(1, index),
+        masks=data.page_mask[:, None],
+        component_list=data.component_list[:1],
+        names=("posterior",),
+        component_weights=data.component_weights[:1],
+        bounds=None,
+    )
+
+
+def mean_reward(data: RewardData, weights: Tensor, rows: Tensor) -> Tensor:
+    """Mean of the ranked components over requests rows [n] under each static vector of weights [P, T]: float64 [P]."""
+    ranked = len(data.component_list)
+    device = data.scores.device
+    weights = weights.to(device)
+    total = torch.zeros(len(weights), dtype=torch.float64, device=device)
+    for part in torch.split(rows.to(device), _ROWS):
+        rewards = data.rewards(part, weights[None].expand(len(part), -1, -1).contiguous())[..., :ranked]
+        total += (rewards * data.component_weights[:ranked]).sum(-1).double().sum(0)
+    return (total / len(rows)).cpu()
+
+
+def _cmaes(score: Callable[[Array], Array], tasks: int, config: CemConfig) -> Array:
+    cmaes = require("cmaes")
+    search = cmaes.CMA(mean=np.zeros(tasks), sigma=1.0, seed=config.seed, population_size=config.population)
+    best, best_value = np.zeros(tasks), -np.inf
+    for _ in range(config.iterations):
+        asked = np.stack([search.ask() for _ in range(config.population)])
+        values = score(asked)
+        search.tell([(vector, -float(value)) for vector, value in zip(asked, values, strict=True)])
+        if values.max() > best_value:
+            best, best_value = asked[int(values.argmax())], float(values.max())
+    return best

@@ -1,0 +1,272 @@
+"""The command line, end to end on a tiny world."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pygrade._util.progress import set_quiet
+from pygrade.cli import commands
+from pygrade.cli import main as cli
+from pygrade.logs import read_logs
+
+WORLD = ["--world.log-users", "100", "--world.test-users", "60", "--world.items", "200"]
+TINY = [
+    "--stage1.steps", "4", "--stage2.steps", "6", "--stage1.batch-size", "16", "--stage2.batch-size", "16",
+    "--stage2.group-size", "4", "--static.iterations", "2", "--no-tensorboard", "--checkpoint-every", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def restore_progress():
+    yield
+    set_quiet(False)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli")
+    assert cli.main(["simulate", "--out", str(path / "logs"), "--num-requests", "400", "--quiet", *WORLD]) == 0
+    data = f"logs:{path / 'logs'}"
+    assert cli.main(["train", "--data", data, "--out", str(path / "run"), "--quiet", "--json", *TINY]) == 0
+    return path
+
+
+def result(capsys, *arguments):
+    """The JSON object that a command prints; nothing else may stand on standard output."""
+    capsys.readouterr()
+    assert cli.main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_help_lists_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert set(commands._HANDLERS) == set(cli.COMMANDS)
+    for name in cli.COMMANDS:
+        assert re.search(rf"^  {name} ", text, re.MULTILINE)
+    assert cli.main([]) == 2
+    assert cli.main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--help", "--version", "--cmake-dir"])
+def test_what_needs_no_torch_does_not_import_it(option):
+    code = f"import sys; from pygrade.cli.main import main; sys.exit(main(['{option}']) or 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout, run.stderr
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_its_options(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert f"usage: pygrade {command}" in text and "--json" in text and "--traceback" in text
+
+
+def test_options_are_the_configs_fields(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    for option in (
+        "--stage2.group-size",
+        "--policy.total-concentration",
+        "--reward.prior-weight",
+    ):
+        assert option in text
+
+
+def test_train_judges_on_the_held_out_requests(capsys, workplace):
+    arguments = ["train", "--data", f"logs:{workplace / 'logs'}", "--out", str(workplace / "run"), "--quiet", *TINY]
+    record = result(capsys, *arguments)
+    assert record["train"]["requests"] == 320 and record["evaluation"]["num_requests"] == 80
+    assert set(record["evaluation"]["lifts"]) == {"equal weights", "production", "stage 1", "GRADE"}
+    for interval in record["evaluation"]["lifts"]["GRADE"].values():
+        assert interval["low"] <= interval["value"] <= interval["high"]
+    assert (workplace / "run" / "report.html").exists()
+    assert json.loads((workplace / "run" / "evaluation.json").read_text()) == record["evaluation"]
+
+
+def test_evaluate_of_the_same_requests_agrees_with_train(capsys, workplace):
+    data, policy = f"logs:{workplace / 'logs'}", str(workplace / "run" / "policy")
+    record = result(capsys, "evaluate", "--data", data, "--policy", policy, "--last", "0.2", "--quiet")
+    trained = json.loads((workplace / "run" / "evaluation.json").read_text())
+    assert record["num_requests"] == 80
+    assert record["rankers"]["GRADE"]["ndcg"]["value"] == pytest.approx(
+        trained["rankers"]["GRADE"]["ndcg"]["value"], abs=0.05
+    )
+
+
+def test_abtest_prints_lifts_per_arm(capsys, workplace):
+    policy = str(workplace / "run" / "policy")
+    record = result(capsys, "abtest", "--policy", policy, "--requests", "60", "--quiet", *WORLD)
+    assert record["num_requests"] == 60 and set(record["expected"]) >= {"production", "GRADE"}
+    assert record["expected"]["production"]["lifts"] == {}
+    arms = [policy, str(workplace / "run" / "stage1")]
+    record = result(capsys, "abtest", "--policy", *arms, "--requests", "60", "--quiet", *WORLD)
+    assert set(arms) <= set(record["expected"])
+
+
+def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):
+    data, policy = f"logs:{workplace / 'logs'}", str(workplace / "run" / "policy")
+    found = result(capsys, "evaluate", "--data", data, "--policy", policy, "--quiet")["off_policy"]
+    assert set(found) == {"logged", "ips", "snips", "clipped", "dr", "position", "position, model"}
+    logs = read_logs(workplace / "logs")
+    drawn = logs.exploration == "dirichlet"
+    pages = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])
+    assert found["logged"]["value"] == pytest.approx(pages[drawn].mean())
+    assert found["logged"]["effective_sample_size"] == pytest.approx(drawn.sum())
+    assert found["snips"]["effective_sample_size"] < drawn.sum()
+    assert "never shown" in found["position"]["warning"]  # 10 of 40 were
+    assert cli.main(["evaluate", "--data", data, "--policy", policy, "--quiet"]) == 0
+    assert "ESS" in capsys.readouterr().out
+
+
+def test_abtest_plans_and_checks_a_test_of_your_own(capsys, workplace):
+    arguments = ["abtest", "--policy", str(workplace / "run" / "policy"), "--requests", "200", "--quiet", *WORLD]
+    record = result(capsys, *arguments, "--effect", "0.1", "--counts", "5000", "5400")
+    assert record["sample_ratio"]["mismatch"]
+    plan, users = record["plan"]["metrics"]["ctr"], record["num_users"]
+    assert plan["users"] == pytest.approx(users * (plan["detectable_lift"] / 0.1) ** 2, rel=0.01)
+    narrow, wide = record["sampled"]["GRADE"]["lifts"]["ctr"], record["sequential"]["GRADE"]["ctr"]
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+    half = result(capsys, *arguments, "--effect", "0.05", "--counts", "5000", "5010")
+    assert half["plan"]["metrics"]["ctr"]["users"] == pytest.approx(4 * plan["users"], rel=0.01)
+    assert not half["sample_ratio"]["mismatch"]
+    assert cli.main(arguments) == 0
+    assert "users for 1 %" in capsys.readouterr().out
+
+
+def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):
+    arguments = ["rank", "--policy", str(workplace / "run" / "policy"), "--data", f"logs:{workplace / 'logs'}"]
+    record = result(capsys, *arguments, "--requests", "2", "5", "--k", "3")
+    assert [len(page["items"]) for page in record["pages"]] == [3, 3]
+    assert record["counters"]["requests"] == 2 and record["counters"]["explored"] == 0
+    drawn = result(
+        capsys, *arguments, "--requests", "2", "--explore", "--seed", "4", "--log", str(workplace / "served")
+    )  # fmt: skip
+    served = read_logs(workplace / "served")
+    assert served.request_id.tolist() == [2] and served.exploration.tolist() == ["dirichlet"]
+    assert served.weights[0].tolist() == pytest.approx(drawn["pages"][0]["weights"], rel=1e-6)
+    assert served.policy_version.tolist() == [drawn["policy_version"]]
+    assert cli.main([*arguments, "--k", "2"]) == 0
+    assert "weight" in capsys.readouterr().out
+
+
+def test_info_names_versions_and_backends(capsys):
+    record = result(capsys, "info")
+    assert record["backends"]["cpu"] == record["backends"]["reference"] == "works"
+    assert (
+        record["packages"]["torch"] and record["cpu"]["instruction_set"] in record["cpu"]["instruction_sets_available"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["prophesy"], "prophesy"),
+        (["train", "--data", "logs:nowhere", "--out", "x"], "nowhere"),
+        (["train", "--data", "nonsense", "--out", "x"], "nonsense"),
+        (["evaluate", "--data", "logs:nowhere", "--policy", "missing"], "missing"),
+        (["abtest", "--policy", "missing"], "missing"),
+        (["rank", "--policy", "missing", "--data", "logs:nowhere"], "missing"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1 and printed.err.startswith("pygrade: ") and named in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_option_out_of_range_is_named(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "--requests", "many"])
+    assert stop.value.code == 2 and "--requests" in capsys.readouterr().err
+    assert cli.main(["demo", "--requests", "0"]) == 2
+    assert "requests is 0" in capsys.readouterr().err
+
+
+def test_tracebacks_are_shown_on_request_only(capsys, monkeypatch):
+    def broken(command, arguments):
+        raise KeyError("inner")
+
+    monkeypatch.setattr(commands, "run", broken)
+    assert cli.main(["info"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert cli.main(["info", "--traceback"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("PYGRADE_TRACEBACK", "1")
+    assert cli.main(["info"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.fixture
+def heeded_ctrl_c():
+    """Children take Ctrl-C even where the tests run in the background, where it starts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_ctrl_c")
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(workplace, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pygrade",
+        "train",
+        "--data",
+        f"logs:{workplace / 'logs'}",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    slow = [*TINY, "--stage2.steps", "100000", "--checkpoint-every", "5"]
+    child = subprocess.Popen(
+        [*command, *slow], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run" / "checkpoints").glob("stage2-*")):
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err and err.rstrip().splitlines()[-1].startswith("pygrade: interrupted")
+    assert not list((tmp_path / "run").rglob("*partial*"))
+    child = subprocess.Popen(
+        [*command, *slow], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    lines = []
+    for line in child.stderr:
+        lines.append(line)
+        if line.startswith("stage 2: started at"):
+            break
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert re.match(r"stage 2: started at \d+ of 100000", lines[-1]), lines
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs /proc to see what the child loads")
+@pytest.mark.usefixtures("heeded_ctrl_c")
+def test_ctrl_c_while_torch_is_imported_is_one_line():
+    child = subprocess.Popen([sys.executable, "-m", "pygrade", "info"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while "libtorch" not in Path(f"/proc/{child.pid}/maps").read_text():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert out == b"" and err.startswith(b"pygrade: interrupted") and err.count(b"\n") == 1, err

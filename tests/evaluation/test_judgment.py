@@ -1,0 +1,60 @@
+"""Choosing among policies by a log: what is sure wins, what is not leaves the default."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.evaluation.judgment import choose_policy, policy_estimates
+from pygrade.policy import FusionPolicy, PolicyConfig
+from tests.learning import TASKS, tiny_logs
+
+CURVE = np.arange(1, 6) ** -0.5
+
+
+def by_mode(sign: float) -> FusionPolicy:
+    """Order where the first feature is positive, clicks where it is not; the other way round for sign -1."""
+    policy = FusionPolicy(PolicyConfig(hidden=(1,), prediction_features=False), TASKS, ("mode", "noise"))
+    with torch.no_grad():
+        policy.body[0].weight.copy_(torch.tensor([[10.0, 0.0]]))
+        policy.body[0].bias.fill_(5.0)
+        policy.head.weight.copy_(sign * torch.tensor([[-1.0], [1.0]]))
+        policy.head.bias.copy_(sign * torch.tensor([5.0, -5.0]))
+    return policy
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return tiny_logs(1500)
+
+
+def test_the_best_policy_is_chosen_where_it_is_sure(logs):
+    plain = FusionPolicy(PolicyConfig(hidden=(1,)), TASKS, ("mode", "noise"))
+    policies = {"plain": plain, "wrong": by_mode(-1.0), "right": by_mode(1.0), "twin": copy.deepcopy(plain)}
+    name, lifts = choose_policy(policies, logs, CURVE, 5)
+    assert name == "right" and set(lifts) == {"wrong", "right", "twin"}
+    assert lifts["wrong"].high < 0 < lifts["right"].low
+    assert lifts["twin"].value == lifts["twin"].low == lifts["twin"].high == 0
+    assert choose_policy({"right": policies["right"], "plain": plain}, logs, CURVE, 5)[0] == "right"
+    assert choose_policy({"plain": plain, "twin": policies["twin"]}, logs, CURVE, 5)[0] == "plain"
+
+
+def test_a_lift_is_the_difference_of_two_estimates(logs):
+    plain, right = FusionPolicy(PolicyConfig(hidden=(1,)), TASKS, ("mode", "noise")), by_mode(1.0)
+    _, lifts = choose_policy({"plain": plain, "right": right}, logs, CURVE, 5)
+    values = [policy_estimates(p, logs, CURVE, 5)["position, model"].value for p in (plain, right)]
+    assert lifts["right"].value == pytest.approx(values[1] - values[0])
+
+
+def test_an_order_of_the_shown_alone_rests_on_no_unseen_item(logs):
+    shown = int(logs.position.max()) + 1
+    assert (~logs.shown).any()
+    flat = np.ones(shown)
+    page = policy_estimates(by_mode(1.0), logs, flat, shown, shown_only=True)["position"]
+    earned = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])
+    assert page.value == pytest.approx(earned.mean()) and page.warning is None
+    every = policy_estimates(by_mode(1.0), logs, flat, shown)["position"]
+    assert every.value < page.value and "never shown" in str(every.warning)
+    right, wrong = (policy_estimates(by_mode(s), logs, CURVE, 5, shown_only=True)["position"] for s in (1.0, -1.0))
+    assert right.value > wrong.value

@@ -1,0 +1,212 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade import ops
+from pygrade.evaluation import offpolicy
+from pygrade.evaluation.offpolicy import Densities, SupportWarning
+from pygrade.metrics import intervals
+
+
+def poorly(*arguments, call=offpolicy.estimate, **options):
+    """A few requests are never good support; hand-computed cases have only a few."""
+    with pytest.warns(SupportWarning):
+        return call(*arguments, **options)
+
+
+REWARDS = np.array([1.0, 0.0, 2.0, 4.0])
+RATIO = np.array([0.5, 2.0, 1.0, 0.25])
+
+
+def test_each_estimator_by_hand():
+    logs = np.log(RATIO)
+    assert poorly(REWARDS, logs, method="ips").value == pytest.approx((0.5 + 0 + 2 + 1) / 4)
+    assert poorly(REWARDS, logs, method="snips").value == pytest.approx(3.5 / 3.75)
+    clipped = poorly(REWARDS, logs, method="clipped", clip=0.75)
+    assert clipped.value == pytest.approx((0.5 + 0 + 1.5 + 1) / 4)
+    assert clipped.max_weight == 0.75
+    assert poorly(REWARDS, logs, method="clipped").value == pytest.approx(3.5 / 4)  # √4 = 2 clips nothing
+    model = np.array([1.0, 1.0, 2.0, 3.0])
+    by_hand = (1 + 0.5 * 0 + 1 + 2 * -1 + 2 + 0 + 3 + 0.25 * 1) / 4
+    assert poorly(REWARDS, logs, method="dr", model=model).value == pytest.approx(by_hand)
+    both = np.stack([model, model + np.array([0.5, 0, 0, 1])], 1)
+    assert poorly(REWARDS, logs, method="dr", model=both).value == pytest.approx(by_hand + 1.5 / 4)
+    result = poorly(REWARDS, logs, method="ips")
+    assert result.effective_sample_size == pytest.approx(3.75**2 / (0.25 + 4 + 1 + 0.0625))
+    assert result.max_weight == pytest.approx(2.0) and result.num_requests == 4
+    assert json.loads(json.dumps(result.to_dict()))["value"] == result.value
+
+
+def test_comparison_by_hand():
+    other = np.log([1.0, 0.5, 2.0, 1.0])
+    result = poorly(REWARDS, np.log(RATIO), other, method="snips", call=offpolicy.compare)
+    assert result.value == pytest.approx(3.5 / 3.75 - 9 / 4.5)
+    nothing = poorly(REWARDS, np.log(RATIO), np.log(RATIO), method="ips", call=offpolicy.compare)
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+
+
+def test_log_ratio_is_that_of_the_densities():
+    target, logged = np.array([[2.0, 3.0, 4.0]] * 2), np.array([[1.0, 1.0, 1.0], [np.nan] * 3])
+    weights = np.array([[0.2, 0.3, 0.5]] * 2)
+    ratio = offpolicy.log_ratio(target, logged, np.log(weights))
+    # Γ(9) / (Γ(2) Γ(3) Γ(4)) · .2 · .3² · .5³ over Γ(3)
+    density = math.factorial(8) / (1 * 2 * 6) * 0.2 * 0.3**2 * 0.5**3
+    assert ratio[0] == pytest.approx(math.log(density / 2), rel=1e-5)
+    assert math.isnan(ratio[1])
+
+
+def test_weight_floor_tames_a_vanishing_weight():
+    target, logged = np.array([[1.0, 4.0]]), np.array([[3.0, 4.0]])
+    at = np.array([[-200.0, 0.0]])
+    assert offpolicy.log_ratio(target, logged, at)[0] > 300
+    floored = offpolicy.log_ratio(target, logged, at, weight_floor=1e-3)
+    assert floored[0] == pytest.approx(math.log(4 / 60) - 2 * math.log(1e-3 / 1.001), rel=1e-5)  # B(3, 4) / B(1, 4)
+    with pytest.raises(ValueError, match="log_weights holds an infinity; want finite numbers, or weight_floor"):
+        offpolicy.log_ratio(target, logged, np.array([[-np.inf, 0.0]]))
+    assert np.isfinite(offpolicy.log_ratio(target, logged, np.array([[-np.inf, 0.0]]), weight_floor=1e-3)).all()
+
+
+def test_snips_moves_with_a_shift_of_the_rewards_and_ips_does_not():
+    shifted = poorly(REWARDS + 10, np.log(RATIO), method="snips").value
+    assert shifted == pytest.approx(poorly(REWARDS, np.log(RATIO)).value + 10)
+    assert poorly(REWARDS + 10, np.log(RATIO), method="ips").value == pytest.approx(3.5 / 4 + 10 * 3.75 / 4)
+
+
+def test_the_logging_policy_itself_is_its_mean():
+    rng = np.random.default_rng(0)
+    rewards, users = rng.gamma(1, 1, 400), rng.integers(0, 100, 400)
+    exact = intervals.mean(rewards, users)
+    for method in offpolicy.METHODS:
+        result = offpolicy.estimate(rewards, np.zeros(400), method=method, users=users)
+        assert result.warning is None
+        assert result.effective_sample_size == pytest.approx(400) and result.max_weight == 1
+        if method != "dr":
+            assert result.value == pytest.approx(exact.value)
+            assert result.standard_error == pytest.approx(exact.standard_error)
+            assert result.low == pytest.approx(exact.low, abs=0.35 * exact.standard_error)
+            assert result.high == pytest.approx(exact.high, abs=0.35 * exact.standard_error)
+
+
+def test_repeating_each_user_does_not_narrow_the_interval():
+    rng = np.random.default_rng(1)
+    rewards, logs = rng.random(300), rng.normal(-0.02, 0.2, 300)
+    once = offpolicy.estimate(rewards, logs)
+    users = np.repeat(np.arange(300), 5)
+    copies = offpolicy.estimate(np.repeat(rewards, 5), np.repeat(logs, 5), users=users)
+    assert (copies.low, copies.high) == pytest.approx((once.low, once.high))
+    assert copies == offpolicy.estimate(np.repeat(rewards, 5), np.repeat(logs, 5), users=users)
+
+
+def test_poor_support_is_said():
+    rng = np.random.default_rng(2)
+    rewards = rng.random(1000)
+    logs = np.zeros(1000)
+    logs[7] = 10
+    with pytest.warns(SupportWarning, match="effective sample is .* one request holds") as caught:
+        result = offpolicy.estimate(rewards, logs)
+    assert caught[0].filename == __file__
+    assert result.warning is not None and "effective sample" in result.warning
+    logs = np.zeros(1000)
+    logs[:900] = np.nan
+    with pytest.warns(SupportWarning, match="900 of 1000 requests have no logged density"):
+        result = offpolicy.estimate(rewards, logs, method="ips")
+    assert result.num_requests == 100 and result.value == pytest.approx(rewards[900:].mean())
+    with pytest.warns(SupportWarning, match=r"mean density ratio is 0\.\d+ instead of 1"):
+        offpolicy.estimate(rewards, rng.normal(-0.7, 0.3, 1000))
+    with pytest.warns(SupportWarning, match="effective sample"):
+        huge = offpolicy.estimate(rewards, rng.normal(0, 100, 1000), method="ips")
+    assert math.isfinite(huge.value)
+
+
+def test_what_cannot_be_estimated_names_the_argument():
+    for arguments, options, message in (
+        ((REWARDS, np.log(RATIO)), {"method": "magic"}, "method is 'magic'; want one of ips, snips, clipped, dr"),
+        ((REWARDS, np.log(RATIO)), {"clip": 0.0}, "clip is 0.0"),
+        ((REWARDS, np.log(RATIO)[:3]), {}, r"rewards have shape \(4,\) and log-ratios \(3,\)"),
+        ((REWARDS, np.full(4, np.nan)), {}, "no request with a logged density"),
+        ((REWARDS, np.array([0, 0, 0, np.inf])), {}, "infinite log-ratio"),
+        ((REWARDS * np.nan, np.zeros(4)), {}, "rewards hold NaN"),
+        ((REWARDS, np.zeros(4)), {"users": np.arange(3)}, "users have shape"),
+        ((REWARDS, np.zeros(4)), {"method": "dr", "model": np.zeros(3)}, "model has shape"),
+        ((REWARDS, np.zeros(4)), {"method": "dr", "context": np.zeros(4)}, "context has shape"),
+        ((REWARDS, np.zeros(4)), {"confidence": 95}, "confidence is 95"),
+        ((REWARDS, (np.ones((4, 2)), np.ones((4, 3)), np.ones((4, 2)))), {}, "logged has shape"),
+        ((REWARDS, (np.ones((4, 2)), -np.ones((4, 2)), np.ones((4, 2)))), {}, "logged holds a concentration"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            offpolicy.estimate(*arguments, **options)
+
+
+class World:
+    """Rewards linear in the weights, so that the truth is known: E r = level(segment) + slope(segment) · w."""
+
+    def __init__(self, seed: int, requests: int = 800, users: int = 200) -> None:
+        self.rng = rng = np.random.default_rng([seed, 11])
+        self.share = rng.dirichlet(np.full(3, 5.0))
+        self.level, self.slope = rng.uniform(0, 0.2, 3), rng.uniform(0, 0.6, (3, 3))
+        self.logged = 8 * rng.dirichlet(np.full(3, 8.0), 3) + 0.5
+        self.target = 8 * rng.dirichlet(np.full(3, 8.0), 3) + 0.5
+        user_segment = rng.choice(3, users, p=self.share)
+        self.users = rng.integers(0, users, requests)
+        self.segment = user_segment[self.users]
+        mood = rng.uniform(0.2, 1.8, users)[self.users]  # what a user's requests share, 1 on average
+        gamma = rng.gamma(self.logged[self.segment])
+        self.weights = gamma / gamma.sum(1, keepdims=True)
+        chance = self.level[self.segment] + (self.slope[self.segment] * self.weights).sum(1)
+        self.rewards = mood * (rng.random(requests) < chance)
+        self.context = np.eye(3)[self.segment]
+
+    def densities(self, concentration: np.ndarray) -> Densities:
+        segment = self.segment
+        return Densities(concentration[segment], self.logged[segment], np.log(self.weights))
+
+    def truth(self, concentration: np.ndarray) -> float:
+        mean = concentration / concentration.sum(1, keepdims=True)
+        return float(self.share @ (self.level + (self.slope * mean).sum(1)))
+
+
+@pytest.mark.filterwarnings("ignore::pygrade.evaluation.offpolicy.SupportWarning")
+def test_intervals_cover_the_truth_in_50_worlds():
+    hits = dict.fromkeys((*offpolicy.METHODS, "compare"), 0)
+    widths: dict[str, list[float]] = {name: [] for name in hits}
+    for seed in range(50):
+        world = World(seed)
+        policy, truth = world.densities(world.target), world.truth(world.target)
+        ratios = offpolicy.log_ratio(*policy)
+        results = {
+            m: offpolicy.estimate(world.rewards, ratios if m != "dr" else policy, method=m, users=world.users,
+                                  context=world.context, replicates=400)
+            for m in offpolicy.METHODS
+        }  # fmt: skip
+        results["compare"] = offpolicy.compare(world.rewards, ratios, np.zeros(len(ratios)), users=world.users,
+                                               replicates=400)  # fmt: skip
+        for name, result in results.items():
+            exact = truth if name != "compare" else truth - world.truth(world.logged)
+            hits[name] += result.low <= exact <= result.high
+            widths[name].append(result.high - result.low)
+    assert min(hits.values()) >= 45, hits
+    assert np.median(widths["dr"]) < np.median(widths["snips"]) < np.median(widths["ips"])
+
+
+def test_a_wrong_density_is_not_covered():
+    """The coverage test can fail: swapping target and logged misses the truth in most worlds."""
+    misses = 0
+    for seed in range(10):
+        world = World(seed, requests=4000)
+        with pytest.warns(SupportWarning):
+            wrong = offpolicy.estimate(world.rewards, -offpolicy.log_ratio(*world.densities(world.target)),
+                                       users=world.users, method="ips", replicates=200)  # fmt: skip
+        misses += not wrong.low <= world.truth(world.target) <= wrong.high
+    assert misses >= 5
+
+
+def test_weights_of_the_sampler_give_mean_ratio_one():
+    concentration = torch.tensor([[3.0, 2.0, 5.0]]).expand(4000, 3).contiguous()
+    sample = ops.dirichlet_sample(concentration, 1, seed=5)
+    target = np.tile([2.5, 2.5, 5.0], (4000, 1))
+    ratio = np.exp(offpolicy.log_ratio(target, concentration.numpy(), sample.log_weights[:, 0].numpy()))
+    assert ratio.mean() == pytest.approx(1.0, abs=4 * ratio.std() / math.sqrt(4000))
+    assert (ratio * sample.weights[:, 0, 0].numpy()).mean() == pytest.approx(0.25, abs=0.015)

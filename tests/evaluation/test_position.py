@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from pygrade.evaluation import position as offpolicy_pages
+from pygrade.evaluation.offpolicy import SupportWarning
+from pygrade.simulation.marketplace import TASK_VALUES, Marketplace
+from pygrade.simulation.simulate import SimulateConfig, rank_pages, simulate_logs
+from pygrade.training.reward import estimate_propensity
+
+DISCOUNT = np.array([1.0, 0.5, 0.25])
+
+
+def test_slot_discount():
+    at = offpolicy_pages.slot_discount([2, 0, -1, 3, 1], DISCOUNT)
+    assert at.tolist() == [0.25, 1.0, 0.0, 0.0, 0.5]
+
+
+def test_two_pages_by_hand():
+    offsets = np.array([0, 3, 5])
+    logged = offpolicy_pages.slot_discount([0, 1, -1, 1, 0], DISCOUNT)
+    target = offpolicy_pages.slot_discount([1, 0, 2, 0, 1], DISCOUNT)
+    rewards = np.array([1.0, 2.0, 0.0, 0.0, 3.0])
+    with pytest.warns(SupportWarning, match=r"7.7 % of the discount falls on items never shown, which earn nothing"):
+        plain = offpolicy_pages.estimate(rewards, logged, target, offsets)
+    assert plain.value == pytest.approx(((0.5 * 1 + 2 * 2) + (0 + 0.5 * 3)) / 2)
+    assert plain.max_weight == 2 and plain.num_requests == 2
+    assert plain.effective_sample_size == pytest.approx(5**2 / (4 + 4 + 0.25 + 0.25) / 4 * 2)
+    with pytest.warns(SupportWarning):
+        clipped = offpolicy_pages.estimate(rewards, logged, target, offsets, clip=1.5)
+    assert clipped.value == pytest.approx(((0.5 + 1.5 * 2) + 1.5) / 2)
+    model = np.array([2.0, 2.0, 4.0, 1.0, 2.0])
+    robust = offpolicy_pages.estimate(rewards, logged, target, offsets, model=model)
+    first = (0.5 * 2 + 0.5 * (1 - 2)) + (1 * 2 + 2 * (2 - 0.5 * 2)) + 0.25 * 4
+    second = (1 * 1 + 2 * (0 - 0.5)) + (0.5 * 2 + 0.5 * (3 - 2))
+    assert robust.warning is None and robust.value == pytest.approx((first + second) / 2)
+    with pytest.warns(SupportWarning):
+        difference = offpolicy_pages.compare(rewards, logged, target, logged, offsets)
+    assert difference.value == pytest.approx(plain.value - 3)
+
+
+def test_the_logged_order_is_its_own_mean():
+    rng = np.random.default_rng(0)
+    offsets = np.arange(101) * 3
+    logged = np.tile(DISCOUNT, 100)
+    rewards = rng.random(300)
+    result = offpolicy_pages.estimate(rewards, logged, logged, offsets, users=rng.integers(0, 30, 100))
+    assert result.value == pytest.approx(rewards.sum() / 100)
+    assert result.effective_sample_size == pytest.approx(100) and result.warning is None
+
+
+def test_intervals_cover_the_truth_in_50_worlds():
+    """Pages of 3 of 5 items under a position-based model; the target shows the items in another order."""
+    hits = {"plain": 0, "robust": 0, "compare": 0}
+    requests, users, discount = 400, 120, np.array([1.0, 0.6, 0.4])
+    offsets = np.arange(requests + 1) * 5
+    for seed in range(50):
+        rng = np.random.default_rng([seed, 12])
+        kind_share, chance = rng.dirichlet(np.full(4, 4.0)), rng.uniform(0.05, 0.7, (4, 5))
+        orders = np.stack([[rng.permutation(3) for _ in range(4)] for _ in range(2)])  # logged, target; by kind of user
+        user = rng.integers(0, users, requests)
+        kind = rng.choice(4, users, p=kind_share)[user]
+        position = np.full((2, requests, 5), -1)
+        position[:, :, :3] = orders[:, kind]
+        logged, target = (offpolicy_pages.slot_discount(p.ravel(), discount) for p in position)
+        rewards = (rng.random(requests * 5) < logged * chance[kind].ravel()).astype(float)
+        values = [kind_share @ (discount[order] * chance[:, :3]).sum(1) for order in orders]
+        guess = 0.8 * chance[kind].ravel()
+        for name, result, truth in (
+            ("plain", offpolicy_pages.estimate(rewards, logged, target, offsets, users=user, replicates=300),
+             values[1]),
+            ("robust", offpolicy_pages.estimate(rewards, logged, target, offsets, users=user, model=guess,
+                                                replicates=300), values[1]),
+            ("compare", offpolicy_pages.compare(rewards, logged, target, logged, offsets, users=user, replicates=300),
+             values[1] - values[0]),
+        ):  # fmt: skip
+            hits[name] += result.low <= truth <= result.high
+    assert min(hits.values()) >= 45, hits
+
+
+def test_a_marketplace_log_judges_an_order_that_production_never_showed():
+    """θ from the shuffled pages, q from the predictions: the closed form of the same requests lies in the interval."""
+    config = SimulateConfig(num_requests=6000, seed=3)
+    world = Marketplace(config.world, config.seed)
+    logs, requests = simulate_logs(config, world=world), world.requests(6000, 3, "log")
+    values, slots = np.array(TASK_VALUES, np.float32), config.world.page_size
+    attention = estimate_propensity(logs, slots)
+    rewards, logged = logs.feedback @ values, offpolicy_pages.slot_discount(logs.position, attention)
+    model = offpolicy_pages.scaled_model(logs.predictions @ values, rewards, logged)
+    assert (model * logged).sum() == pytest.approx(rewards.sum())
+    discounts, truths = [], []
+    for weights in (np.full(6, 1 / 6), np.array(config.weights)):
+        order = rank_pages(requests.p_hat, weights, slots)
+        rank = np.full(requests.p_hat.shape[:2], -1)
+        np.put_along_axis(rank, order, np.broadcast_to(np.arange(slots), order.shape), 1)
+        discounts.append(offpolicy_pages.slot_discount(rank.ravel(), attention))
+        truths.append(world.expected(requests, order).value.mean())
+    result = offpolicy_pages.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id, model=model)
+    assert result.low <= truths[0] - truths[1] <= result.high < 0
+    with pytest.warns(SupportWarning, match="never shown"):
+        naive = offpolicy_pages.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id)
+    assert naive.high < truths[0] - truths[1]
+
+
+def test_errors_name_the_argument():
+    offsets, ones = np.array([0, 2, 3]), np.ones(3)
+    for arguments, options, message in (
+        ((np.ones(2), ones, ones, offsets), {}, r"rewards has shape \(2,\); want 3 finite numbers"),
+        ((ones, ones, -ones, offsets), {}, "target_discount holds -1.0"),
+        ((ones, np.array([1.0, 0, 1]), ones, offsets), {}, "rewards are not 0 in a row whose logged_discount is 0"),
+        ((ones, ones, ones, offsets), {"users": np.arange(3)}, "users have shape"),
+        ((ones, ones, ones, offsets), {"model": ones * np.nan}, "model has shape"),
+        ((ones, ones, ones, offsets), {"clip": 0.0}, "clip is 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            offpolicy_pages.estimate(*arguments, **options)
+    with pytest.raises(ValueError, match=r"predicted sums to 0\.0"):
+        offpolicy_pages.scaled_model(ones * 0, ones, ones)

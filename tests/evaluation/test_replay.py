@@ -1,0 +1,139 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pygrade.evaluation.replay import auc, evaluate, gauc, ndcg_at_k, ranks, value_at_k
+from pygrade.logs import Logs
+
+
+def slow_auc(labels, scores):
+    pairs = [(p > n) + 0.5 * (p == n) for p in scores[labels > 0] for n in scores[labels <= 0]]
+    return np.mean(pairs) if pairs else np.nan
+
+
+rows = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=30)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(rows)
+def test_auc_and_gauc_equal_the_pair_count(data):
+    labels, scores, users = (np.array(column) for column in zip(*data, strict=True))
+    scores = scores.astype(np.float32)
+    np.testing.assert_allclose(auc(labels, scores).value, slow_auc(labels, scores), rtol=1e-12)
+    parts = [(slow_auc(labels[users == u], scores[users == u]), (users == u).sum()) for u in np.unique(users)]
+    parts = [(value, weight) for value, weight in parts if not np.isnan(value)]
+    expected = np.average([v for v, _ in parts], weights=[w for _, w in parts]) if parts else np.nan
+    np.testing.assert_allclose(gauc(labels, scores, users).value, expected, rtol=1e-12)
+
+
+def test_auc_interval_covers_at_its_level():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(300):
+        users = rng.integers(0, 40, 400)
+        bias = rng.standard_normal(40)[users]  # makes a user's rows dependent
+        labels = rng.random(400) < 0.3
+        scores = labels * 1.0 + rng.standard_normal(400) + bias
+        result = auc(labels, scores, users)
+        hits += result.low <= 0.6914624612740131 <= result.high  # Φ(1 / 2): difference of two N(·, 2)
+    assert 0.90 < hits / 300 < 0.985
+
+
+def test_ranks_follow_the_order_of_every_op():
+    scores = np.array([1.0, np.nan, 1.0, -np.inf, 0.0, -0.0, 5.0])
+    assert ranks(scores, np.array([0, 6, 7])).tolist() == [0, 5, 1, 4, 2, 3, 0]
+    mask = np.array([False, True, True, True, True, True, True])
+    assert ranks(scores, np.array([0, 6, 7]), mask).tolist() == [5, 4, 0, 3, 1, 2, 0]
+
+
+def test_ndcg_and_value_by_hand():
+    scores = np.array([3.0, 2.0, 1.0, 1.0, 2.0])
+    gains = np.array([0.0, 4.0, 2.0, 0.0, 0.0])
+    offsets = np.array([0, 3, 5])
+    best = 4 + 2 / np.log2(3)
+    np.testing.assert_allclose(ndcg_at_k(scores, gains, offsets, 3), [(4 / np.log2(3) + 2 / 2) / best, np.nan])
+    np.testing.assert_allclose(ndcg_at_k(scores, gains, offsets, 2)[0], 4 / np.log2(3) / best)
+    assert ndcg_at_k(gains, gains, offsets, 2)[0] == 1.0
+    assert value_at_k(scores, gains, offsets, 2).tolist() == [4.0, 0.0]
+    assert value_at_k(scores, gains, offsets, 3, attention=[1, 0.5, 0.25]).tolist() == [2.5, 0.0]
+    hidden = np.array([False, True, True, True, True])
+    assert value_at_k(scores, gains, offsets, 1, hidden).tolist() == [4.0, 0.0]
+    with pytest.raises(ValueError, match="attention has 2 slots"):
+        value_at_k(scores, gains, offsets, 3, attention=[1, 0.5])
+
+
+@pytest.fixture(scope="module")
+def logs() -> Logs:
+    """Only task "b" brings value, and its prediction is right; the page was shown in the order of the index."""
+    rng = np.random.default_rng(0)
+    requests, size, page = 200, 12, 8
+    predictions = rng.random((requests * size, 2)).astype(np.float32)
+    position = np.tile(np.where(np.arange(size) < page, np.arange(size), -1), requests).astype(np.int32)
+    feedback = (rng.random(predictions.shape) < predictions**2).astype(np.float32)
+    feedback[position < 0] = 0
+    return Logs(
+        tasks=("a", "b"), features=(), request_id=np.arange(requests), user_id=np.arange(requests) // 2,
+        offsets=np.arange(requests + 1) * size, context=np.empty((requests, 0), np.float32),
+        item_id=np.arange(requests * size), position=position, predictions=predictions, feedback=feedback,
+        task_values=(0.0, 10.0), scenario=np.where(np.arange(requests) % 2 == 0, "feed", "search"),
+    )  # fmt: skip
+
+
+def test_evaluate_finds_the_better_ranker(logs):
+    personal = np.tile([0.0, 1.0], (200, 1))
+    personal[1::2] = [0.25, 0.75]
+    rankers = {"wrong": [1.0, 0.0], "right": [0.0, 1.0], "personal": personal}
+    result = evaluate(logs, rankers, k=4)
+    assert result.baseline == "wrong" and set(result.lifts) == {"right", "personal"}
+    for metric in ("ndcg", "value", "predicted_value"):
+        assert result.lifts["right"][metric].low > 0.1
+        assert result.rankers["right"][metric].value > result.rankers["personal"][metric].value
+    assert result.predictions["b"]["auc"].low > 0.6 and result.predictions["b"]["gauc"].low > 0.6
+    assert result.predictions["a"]["events"] == logs.feedback[:, 0].sum()
+    assert result.weights["personal"]["search"]["b"] == {"mean": 0.75, "sd": 0.0}
+    assert result.weights["personal"]["all"]["b"]["mean"] == 0.875
+    flipped = evaluate(logs, rankers, "right", k=4)
+    lift, back = result.lifts["right"]["value"].value, flipped.lifts["wrong"]["value"].value
+    assert (1 + lift) * (1 + back) == pytest.approx(1)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["lifts"]["right"]["value"]["low"] > 0.1
+
+
+def test_all_slots_of_the_page_hold_the_same_value_in_every_order(logs):
+    result = evaluate(logs, {"one": [1.0, 0.0], "two": [0.0, 1.0]}, k=8)
+    assert result.lifts["two"]["value"].value == pytest.approx(0.0, abs=1e-12)
+    assert result.lifts["two"]["ndcg"].value > 0
+
+
+def test_propensity_undoes_the_attention_of_the_slots(logs):
+    attention = np.arange(1, 9) ** -1.0
+    rng = np.random.default_rng(1)
+    looked = rng.random(logs.num_rows) < np.where(logs.shown, attention[np.clip(logs.position, 0, 7)], 0)
+    seen = replace(logs, feedback=logs.feedback * looked[:, None].astype(np.float32))
+    plain = evaluate(seen, {"r": [0.0, 1.0]}, k=8).rankers["r"]["value"].value
+    undone = evaluate(seen, {"r": [0.0, 1.0]}, k=8, propensity=attention, propensity_floor=0.0)
+    gains = logs.feedback[:, 1] * 10.0
+    everyone_looks = value_at_k(logs.predictions[:, 1], gains, logs.offsets, 8, logs.shown, attention)
+    assert undone.rankers["r"]["value"].low < everyone_looks.mean() < undone.rankers["r"]["value"].high
+    assert plain < 0.9 * everyone_looks.mean()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rankers": {}}, "rankers is empty"),
+        ({"baseline": "x"}, "baseline is 'x'"),
+        ({"rankers": {"r": [1.0]}}, r"weights of 'r' have shape \(1,\)"),
+        ({"rankers": {"r": [np.nan, 1.0]}}, "weights of 'r', row 0"),
+        ({"k": 0}, "k is 0"),
+        ({"propensity": [1.0, 0.0]}, "propensity is"),
+        ({"segments": np.array(["a"])}, "segments has 1 entries"),
+    ],
+)
+def test_bad_arguments_are_named(logs, change, message):
+    arguments = {"rankers": {"r": [0.5, 0.5]}, **change}
+    with pytest.raises(ValueError, match=message):
+        evaluate(logs, **arguments)

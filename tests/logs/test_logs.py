@@ -1,0 +1,302 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+pa = pytest.importorskip("pyarrow")
+import pyarrow.parquet as pq  # noqa: E402
+
+from pygrade.logs import Logs, concatenate, pad, read_logs, validate, write_logs  # noqa: E402
+
+
+def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool = True) -> Logs:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 9, requests)
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    rows, tasks = int(offsets[-1]), 3
+    slot = np.arange(rows) - np.repeat(offsets[:-1], sizes)
+    position = np.where(slot < 4, slot, -1).astype(np.int32)
+    feedback = (rng.random((rows, tasks)) < 0.3).astype(np.float32)
+    feedback[position < 0] = 0
+    context = rng.standard_normal((requests, 2)).astype(np.float32)
+    context[0, 1] = np.nan  # a missing feature is legal
+    extra = {}
+    if optional:
+        concentration = rng.random((requests, tasks)).astype(np.float32) * 5
+        concentration[::2] = np.nan
+        extra = dict(
+            scenario=rng.choice(["home", "search"], requests),
+            value=rng.random(rows).astype(np.float32),
+            weights=rng.dirichlet(np.ones(tasks), requests).astype(np.float32),
+            concentration=concentration,
+            seed=rng.integers(0, 2**63, requests).astype(np.uint64),
+            policy_version=np.full(requests, "v1"),
+            exploration=np.where(np.arange(requests) % 2 == 0, "none", "dirichlet"),
+            timestamp=rng.permutation(requests).astype(np.int64) + 1_700_000_000_000,
+        )
+    return Logs(
+        tasks=("click", "cart", "order"),
+        features=("age", "hour"),
+        request_id=np.arange(requests).astype(np.int64) if ids is int else np.array([f"r{i}" for i in range(requests)]),
+        user_id=rng.integers(0, 9, requests) if ids is int else rng.choice(["ann", "bob"], requests),
+        offsets=offsets,
+        context=context,
+        item_id=rng.integers(0, 99, rows) if ids is int else np.array([f"i{i % 7}" for i in range(rows)]),
+        position=position,
+        predictions=rng.random((rows, tasks)).astype(np.float32),
+        feedback=feedback,
+        task_values=(1.0, 3.0, 60.0),
+        **extra,
+    )
+
+
+def assert_same(left: Logs, right: Logs) -> None:
+    for field in fields(Logs):
+        a, b = getattr(left, field.name), getattr(right, field.name)
+        if isinstance(a, np.ndarray):
+            assert a.dtype.kind == b.dtype.kind
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
+        else:
+            assert a == b, field.name
+
+
+@pytest.mark.parametrize("ids", [int, str])
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize("rows_per_file", [20, 10**6])
+def test_round_trip(tmp_path, ids, optional, rows_per_file):
+    logs = make_logs(ids=ids, optional=optional)
+    write_logs(logs, tmp_path / "log", rows_per_file)
+    assert_same(logs, read_logs(tmp_path / "log"))
+    parts = list((tmp_path / "log").glob("*.parquet"))
+    assert (len(parts) > 5) == (rows_per_file == 20)
+    table = pq.read_table(parts[0])
+    assert table.column("y_click").null_count == table.column("position").null_count > 0
+    assert pq.ParquetFile(parts[0]).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_reads_foreign_single_file_with_loose_types(tmp_path):
+    table = pa.table({
+        "request_id": pa.array(["a", "a", "b"]).dictionary_encode(), "user_id": pa.array([1, 1, 2], pa.int16()),
+        "item_id": [10, 11, 12], "position": pa.array([0, None, 3], pa.int64()), "p_click": [0.5, 0.25, 1.0],
+        "y_click": pa.array([True, None, False]), "x_visits": pa.array([20_000_001, 20_000_001, 3], pa.int64()),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "one.parquet")
+    logs = read_logs(tmp_path / "one.parquet")
+    assert logs.tasks == ("click",) and logs.features == ("visits",) and logs.task_values == (1.0,)
+    assert logs.request_id.tolist() == ["a", "b"] and logs.offsets.tolist() == [0, 2, 3]
+    assert logs.position.tolist() == [0, -1, 3] and logs.feedback[:, 0].tolist() == [1, 0, 0]
+    assert logs.user_id.dtype == np.int64 and logs.shown.tolist() == [True, False, True]
+
+
+def columns_of(logs: Logs, tmp_path) -> dict:
+    write_logs(logs, tmp_path / "source")
+    return {name: column for name, column in pq.read_table(tmp_path / "source").to_pydict().items()}
+
+
+def set_value(name, row, value):
+    def change(columns):
+        columns[name][row] = value
+
+    return change
+
+
+def set_all(name, value):
+    return lambda columns: columns.update({name: [value] * len(columns[name])})
+
+
+def swap_last_into_first(columns):
+    for values in columns.values():
+        values.append(values.pop(0))
+
+
+FIRST_HIDDEN = int(np.argmax(make_logs().position < 0))
+BAD = {
+    "missing column": (lambda c: c.pop("y_cart"), ValueError, "column 'y_cart' is missing"),
+    "missing id": (lambda c: c.pop("user_id"), ValueError, "column 'user_id' is missing"),
+    "wrong type": (lambda c: c.update(p_cart=[str(v) for v in c["p_cart"]]), TypeError, "'p_cart' has type string"),
+    "float position": (set_all("position", 0.5), TypeError, "'position' has type double"),
+    "NaN prediction": (set_value("p_order", 7, float("nan")), ValueError, r"'p_order', row 7 of \S+: nan"),
+    "null prediction": (set_value("p_order", 7, None), ValueError, r"'p_order', row 7 of \S+: nan"),
+    "negative prediction": (set_value("p_click", 3, -0.5), ValueError, r"'p_click', row 3 of \S+: -0.5; want a finite"),
+    "infinite prediction": (set_value("p_click", 3, float("inf")), ValueError, r"'p_click', row 3 of \S+: inf"),
+    "not contiguous": (swap_last_into_first, ValueError, r"'request_id', row \d+ of \S+: 0; want the rows of"),
+    "negative position": (set_value("position", 0, -3), ValueError, r"'position', row 0 of \S+: -3; want a slot"),
+    "feedback without position": (
+        set_value("y_cart", FIRST_HIDDEN, 1.0), ValueError, rf"'y_cart', row {FIRST_HIDDEN} of .*without position",
+    ),
+    "shown without feedback": (set_value("y_click", 0, None), ValueError, r"'y_click', row 0 of \S+: nan; want finite"),
+    "null id": (set_value("item_id", 5, None), ValueError, r"'item_id', row 5 of \S+: null"),
+    "bad weight": (set_value("w_cart", 0, -1.0), ValueError, "'w_cart'"),
+    "unknown exploration": (set_all("exploration", "x"), ValueError, "'exploration', row 0"),
+    "no predictions": (lambda c: [c.pop(n) for n in list(c) if n.startswith("p_")], ValueError, "p_<task>"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_named(tmp_path, name):
+    change, error, message = BAD[name]
+    columns = columns_of(make_logs(), tmp_path)
+    change(columns)
+    pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
+    with pytest.raises(error, match=message):
+        read_logs(tmp_path / "bad.parquet")
+
+
+def test_duplicate_position_and_disagreeing_context_are_named(tmp_path):
+    logs = make_logs()
+    request = int(np.argmax(np.diff(logs.offsets) >= 2))
+    row = int(logs.offsets[request]) + 1
+    for name, value, message in (("position", 0, "each slot once"), ("x_age", 9.0, "one value a request")):
+        columns = columns_of(logs, tmp_path)
+        columns[name][row] = value
+        pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
+        with pytest.raises(ValueError, match=rf"column '{name}', row {row} of bad.parquet: .*{message}"):
+            read_logs(tmp_path / "bad.parquet")
+
+
+def test_rows_are_named_within_their_part(tmp_path):
+    logs = make_logs()
+    write_logs(logs, tmp_path / "log", 20)
+    part = sorted((tmp_path / "log").glob("*.parquet"))[2]
+    table = pq.read_table(part)
+    spoiled = table.column("p_cart").to_pylist()
+    spoiled[4] = -1.0
+    index = table.schema.get_field_index("p_cart")
+    pq.write_table(table.set_column(index, table.schema.field(index), [pa.array(spoiled, pa.float32())]), part)
+    with pytest.raises(ValueError, match=f"column 'p_cart', row 4 of {part.name}: -1.0"):
+        read_logs(tmp_path / "log")
+
+
+def test_corrupt_truncated_and_lost_parts_are_named(tmp_path):
+    write_logs(make_logs(), tmp_path / "log", 60)
+    parts = sorted((tmp_path / "log").glob("*.parquet"))
+    whole = parts[1].read_bytes()
+    parts[1].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"{parts[1].name}: not a complete Parquet file"):
+        read_logs(tmp_path / "log")
+    parts[1].write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])  # data gone, footer there
+    with pytest.raises(ValueError, match=parts[1].name):
+        read_logs(tmp_path / "log")
+    parts[1].unlink()
+    with pytest.raises(ValueError, match=f"says the log has {len(parts)}"):
+        read_logs(tmp_path / "log")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_logs(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"no \*\.parquet"):
+        read_logs(tmp_path / "empty")
+
+
+def test_write_checks_before_it_writes(tmp_path):
+    logs = make_logs()
+    predictions = logs.predictions.copy()
+    predictions[3, 1] = np.nan
+    with pytest.raises(ValueError, match="column 'p_cart', row 3: nan"):
+        write_logs(replace(logs, predictions=predictions), tmp_path / "log")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match=r"thesis\.txt"):
+        write_logs(logs, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_full_disk_keeps_the_earlier_log(tmp_path, monkeypatch):
+    first, second = make_logs(seed=1), make_logs(seed=2)
+    write_logs(first, tmp_path / "log", 30)
+    written = []
+
+    def full(table, where, **options):
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(where)
+        where.write_bytes(b"half")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(pq, "write_table", full)
+        write_logs(second, tmp_path / "log", 30)
+    assert written
+    assert_same(first, read_logs(tmp_path / "log"))
+    assert [child.name for child in tmp_path.iterdir()] == ["log"]
+    write_logs(second, tmp_path / "log", 30)
+    assert_same(second, read_logs(tmp_path / "log"))
+
+
+def test_killed_writer_keeps_the_earlier_log(tmp_path):
+    write_logs(make_logs(seed=1), tmp_path / "log", 30)
+    program = (
+        "import sys, time; sys.path.insert(0, sys.argv[2]); from test_logs import make_logs\n"
+        "import pyarrow.parquet as pq; from pygrade.logs import write_logs\n"
+        "real = pq.write_table\n"
+        "def slow(*a, **o): real(*a, **o); print('wrote', flush=True); time.sleep(60)\n"
+        "pq.write_table = slow; write_logs(make_logs(seed=2), sys.argv[1], 30)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "log"), os.path.dirname(__file__)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=os.path.dirname(__file__)) as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == b"wrote\n"
+        writer.send_signal(signal.SIGKILL)
+    assert_same(make_logs(seed=1), read_logs(tmp_path / "log"))
+    leftovers = [child for child in tmp_path.iterdir() if child.name != "log"]
+    assert len(leftovers) == 1 and leftovers[0].name.startswith(".log.partial-")
+    os.utime(leftovers[0], (time.time() - 7200,) * 2)
+    write_logs(make_logs(seed=3), tmp_path / "log", 30)
+    assert [child.name for child in tmp_path.iterdir()] == ["log"]
+
+
+def test_select_split_concatenate():
+    logs = make_logs()
+    chosen = np.array([7, 3, 30])
+    part = logs.select(chosen)
+    assert part.request_id.tolist() == [7, 3, 30]
+    rows = np.concatenate([np.arange(logs.offsets[r], logs.offsets[r + 1]) for r in chosen])
+    np.testing.assert_array_equal(part.predictions, logs.predictions[rows])
+    np.testing.assert_array_equal(part.value, logs.value[rows])
+    assert_same(logs.select(logs.request_id < 10), logs.select(slice(10)))
+    early, late = logs.split(0.7)
+    assert early.num_requests == 35 and early.timestamp.max() < late.timestamp.min()
+    again, rest = logs.split(time=int(late.timestamp.min()))
+    assert_same(early, again)
+    assert_same(late, rest)
+    assert_same(concatenate([logs.select(slice(20)), logs.select(slice(20, None))]), logs)
+    with pytest.raises(ValueError, match="exactly one"):
+        logs.split()
+    with pytest.raises(ValueError, match=r"fraction is 1\.5"):
+        logs.split(1.5)
+
+
+def test_pad():
+    offsets = np.array([0, 2, 3])
+    padded, mask = pad(np.array([[1.0, 2], [3, 4], [5, 6]], np.float32), offsets, -1)
+    assert padded.tolist() == [[[1, 2], [3, 4]], [[5, 6], [-1, -1]]]
+    assert mask.tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("position", np.zeros(3, np.int32), ValueError),
+        ("predictions", np.zeros((1, 1)), ValueError),
+        ("user_id", np.zeros(50, np.float32), TypeError),
+        ("seed", np.zeros(50, np.int64), TypeError),
+        ("context", [[0.0]], TypeError),
+        ("tasks", ("click", "click", "order"), ValueError),
+        ("task_values", (1.0,), ValueError),
+    ],
+)
+def test_record_checks_types_and_shapes(name, value, error):
+    with pytest.raises(error, match=name):
+        replace(make_logs(), **{name: value})
+
+
+def test_validate_passes_a_good_log_and_names_where():
+    validate(make_logs())
+    logs = make_logs()
+    twice = logs.request_id.copy()
+    twice[5] = twice[2]
+    with pytest.raises(ValueError, match=f"here: column 'request_id', row {logs.offsets[5]}: 2"):
+        validate(replace(logs, request_id=twice), "here")

@@ -1,0 +1,104 @@
+import math
+
+import numpy as np
+import pytest
+
+from pygrade.metrics import intervals
+
+
+def test_student_t_against_the_table():
+    for degrees, exact in ((4, 2.7764), (10, 2.2281), (30, 2.0423), (10**9, 1.95996)):
+        assert intervals.student_t(degrees) == pytest.approx(exact, rel=2e-3)
+
+
+def test_mean_of_independent_rows_is_the_t_interval():
+    values = np.array([1.0, 4.0, 2.0, 5.0, 3.0])
+    result = intervals.mean(values, np.arange(5))
+    assert result.value == 3.0
+    assert result.standard_error == pytest.approx(values.std(ddof=1) / np.sqrt(5))
+    assert result.high - 3.0 == pytest.approx(2.7764 * result.standard_error, rel=2e-3)
+    assert intervals.mean([*values, np.nan], np.arange(6)) == result
+
+
+def test_repeating_each_user_does_not_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal(200)
+    once = intervals.mean(values, np.arange(200))
+    copies = intervals.mean(np.repeat(values, 7), np.repeat(np.arange(200), 7))
+    assert copies.standard_error == pytest.approx(once.standard_error, rel=1e-9)
+
+
+def test_ratio_and_lift_intervals_cover_at_their_level():
+    rng = np.random.default_rng(1)
+    hits = {"ratio": 0, "paired": 0, "unpaired": 0}
+    widths = []
+    trials, n = 400, 300
+    for _ in range(trials):
+        users = rng.integers(0, 80, n)
+        taste = rng.gamma(2, 1, 80)[users]  # what a user does in both arms
+        impressions = rng.poisson(5, n) + 1
+        old = rng.poisson(taste * impressions)
+        new = old + rng.poisson(0.1 * taste * impressions)
+        other = rng.poisson(rng.gamma(2, 1, 80)[users] * impressions)
+        hits["ratio"] += covers(intervals.ratio(old, impressions, users), 2.0)
+        paired = intervals.ratio_lift((new, impressions), (old, impressions), users)
+        hits["paired"] += covers(paired, 0.1)
+        unpaired = intervals.ratio_lift((1.1 * other, impressions), (old, impressions), users, paired=False)
+        hits["unpaired"] += covers(unpaired, 0.1)
+        widths.append(unpaired.standard_error / paired.standard_error)
+    for name, count in hits.items():
+        assert 0.90 < count / trials < 0.985, (name, count / trials)
+    assert min(widths) > 3
+
+
+def covers(result: intervals.Interval, truth: float) -> bool:
+    return result.low <= truth <= result.high
+
+
+def test_lift_of_an_arm_over_itself_is_exactly_zero():
+    rng = np.random.default_rng(2)
+    arm = (rng.random(50), rng.random(50) + 1)
+    result = intervals.ratio_lift(arm, arm, np.arange(50))
+    assert result == intervals.Interval(0.0, 0.0, 0.0, 0.0)
+
+
+def test_what_the_data_cannot_say_is_nan_and_null_in_json():
+    nothing = intervals.ratio_lift((np.zeros(3), np.ones(3)), (np.ones(3), np.ones(3)), np.arange(3))
+    assert math.isnan(nothing.value)
+    assert set(nothing.to_dict().values()) == {None}
+    one_user = intervals.mean([1.0, 2.0], np.zeros(2))
+    assert one_user.value == 1.5 and math.isnan(one_user.standard_error)
+    assert math.isnan(intervals.mean([], np.empty(0)).value)
+    assert math.isnan(intervals.ratio([1.0], [0.0], np.zeros(1)).value)
+
+
+def test_bootstrap_of_a_mean_is_no_narrower_than_the_normal_interval_and_leans_with_the_skew():
+    rng = np.random.default_rng(3)
+    values = rng.lognormal(0, 1.5, 300)
+    result = intervals.bootstrap([values, np.ones(300)], [1.0], np.arange(300))
+    exact = intervals.mean(values, np.arange(300))
+    assert (result.value, result.standard_error) == pytest.approx((exact.value, exact.standard_error))
+    assert result.value - result.low == pytest.approx(1.959964 * result.standard_error)
+    assert result.high - result.value > 1.2 * (result.value - result.low)
+    narrow = intervals.bootstrap([values, np.ones(300)], [1.0], np.arange(300), confidence=0.5)
+    assert result.low < narrow.low < result.value < narrow.high < result.high
+    assert intervals.bootstrap([values, np.ones(300)], [1.0], np.arange(300)) == result
+
+
+def test_bootstrap_of_a_ratio_difference_has_the_delta_method_error():
+    rng = np.random.default_rng(4)
+    users = rng.integers(0, 100, 500)
+    top, bottom = rng.random(500), rng.random(500) + 0.5
+    one = intervals.ratio(top, bottom, users)
+    result = intervals.bootstrap([top, bottom], [1.0], users)
+    assert (result.value, result.standard_error) == pytest.approx((one.value, one.standard_error))
+    same = intervals.bootstrap([top, bottom, top, bottom], [1.0, -1.0], users)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_bootstrap_is_unbounded_where_one_cluster_knows():
+    values = np.zeros(50)
+    values[3] = 1
+    result = intervals.bootstrap([values, np.ones(50)], [1.0], np.arange(50))
+    assert result.value == 0.02 and result.high == math.inf
+    assert math.isnan(intervals.bootstrap([values, np.ones(50)], [1.0], np.zeros(50)).low)

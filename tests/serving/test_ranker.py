@@ -1,0 +1,275 @@
+"""`BlendedRanker`: serving, falling back, exploring, logging."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade import ops, reference
+from pygrade.logs import read_logs, validate, write_logs
+from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.serving.ranker import BlendedRanker
+
+TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
+
+
+@pytest.fixture
+def policy():
+    made = FusionPolicy(PolicyConfig(hidden=(8,)), TASKS, FEATURES, np.array([0.5, 0.3, 0.2]), seed=3)
+    made.head.weight.data.mul_(40)  # so that requests differ
+    made.set_static_weights(torch.tensor([0.4, 0.4, 0.2]), {"search": torch.tensor([0.1, 0.6, 0.3])})
+    return made
+
+
+@pytest.fixture
+def requests():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(4, 2)).astype(np.float32), rng.uniform(0.01, 0.9, (4, 12, 3)).astype(np.float32)
+
+
+def test_a_page_is_the_reference_ranking_under_the_served_weights(policy, requests):
+    context, predictions = requests
+    page = BlendedRanker(policy).rank(context, predictions, 5)
+    weights = policy.serve(policy.request_inputs(context, predictions))
+    np.testing.assert_allclose(page.weights, weights.numpy(), rtol=1e-5)  # the C++ network against torch's
+    assert len(np.unique(page.weights[:, 0])) == 4
+    values, indices = reference.rank(torch.from_numpy(predictions), weights, 5, "zlog")
+    assert np.array_equal(page.indices, indices.numpy())
+    np.testing.assert_allclose(page.values, values.numpy(), rtol=1e-4, atol=1e-5)
+    assert not page.fallback.any() and not page.explored.any()
+
+
+def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_density(policy, requests):
+    context, predictions = requests
+    context[:, 1] = [0.0, 1.0, 4.0, -2.0]
+    config = PolicyConfig(hidden=(8,), evidence_feature="b", evidence_prior=1.0)
+    made = FusionPolicy(config, TASKS, FEATURES)
+    made.load_state_dict(policy.state_dict() | {"scenario_table": made.scenario_table})
+    made.set_static_weights(policy.static_weights, policy.scenario_weights)
+    page = BlendedRanker(made).rank(context, predictions, 5, scenario="search")
+    own = BlendedRanker(policy).rank(context, predictions, 5).weights
+    share = np.array([1.0, 0.5, 0.2, 1.0])[:, None]
+    expected = share * np.array([0.1, 0.6, 0.3]) + (1 - share) * own
+    np.testing.assert_allclose(page.weights, expected, rtol=1e-5)
+    assert not page.fallback.any()
+    drawn = BlendedRanker(made, seed=1).rank(context, predictions, 5, scenario="search", explore=True)
+    alpha = made(made.request_inputs(context, predictions), ["search"] * 4).detach().numpy()
+    np.testing.assert_allclose(drawn.concentration, alpha, rtol=1e-5)
+
+
+@pytest.mark.parametrize("slope", [3.0, (0.0, 2.5, 30.0)])
+def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
+    context, predictions = requests
+    config = PolicyConfig(transform="log1p", slope=slope, hidden=(8,))
+    made = FusionPolicy(config, ("click", "cart", "order"), ("hour", "intent"))
+    ranker = BlendedRanker.load(made.save(tmp_path))
+    assert ranker.policy.config == config
+    page = ranker.rank(context, predictions, 5)
+    fused = ops.fuse_topk(torch.from_numpy(predictions), torch.from_numpy(page.weights), 5, **config.formula)
+    assert page.values.tobytes() == fused.values.numpy().tobytes()
+    assert np.array_equal(page.indices, fused.indices.numpy())
+    np.testing.assert_allclose(page.contributions.sum(-1), page.values, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="predictions is negative at request 1, candidate 2, task 0"):
+        negative = predictions.copy()
+        negative[1, 2, 0] = -0.5
+        ranker.rank(context, negative, 5)
+
+
+def test_an_artifact_older_than_the_slope_is_read(tmp_path):
+    made = FusionPolicy(PolicyConfig(transform="log1p", hidden=(8,)), ("click", "order"), ("hour",))
+    path = made.save(tmp_path) / "policy.json"
+    record = json.loads(path.read_text())
+    del record["config"]["slope"]
+    path.write_text(json.dumps(record))
+    assert FusionPolicy.load(tmp_path).config == made.config
+    assert BlendedRanker.load(tmp_path).version == made.version
+    record["config"]["slope"] = [1.0, 2.0, 3.0]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="slope has 3 numbers; want one, or 2"):
+        FusionPolicy.load(tmp_path)
+
+
+def test_contributions_add_up_to_the_score_before_boosts(policy, requests):
+    context, predictions = requests
+    page = BlendedRanker(policy).rank(context, predictions, 5)
+    np.testing.assert_allclose(page.contributions.sum(-1), page.values, rtol=1e-4, atol=1e-5)
+    assert page.contributions.shape == (4, 5, 3)
+
+
+def test_jagged_requests_equal_each_request_alone(policy, requests):
+    context, predictions = requests
+    rows = np.concatenate([predictions[0], predictions[1, :3], predictions[2]])
+    jagged = BlendedRanker(policy).rank(context[:3], rows, 4, offsets=[0, 12, 15, 27])
+    for b, own in enumerate((predictions[0], predictions[1, :3], predictions[2])):
+        alone = BlendedRanker(policy).rank(context[b : b + 1], own[None], 4)
+        assert np.array_equal(jagged.indices[b], alone.indices[0])
+        np.testing.assert_allclose(jagged.weights[b], alone.weights[0], rtol=1e-6)
+    assert jagged.indices[1, 3] == -1 and jagged.values[1, 3] == -np.inf
+    assert (jagged.contributions[1, 3] == 0).all()
+
+
+def test_missing_features_fall_back_and_are_counted(policy, requests):
+    context, predictions = requests
+    context = context.copy()
+    context[1, 0] = np.nan
+    context[2] = np.inf
+    ranker = BlendedRanker(policy)
+    page = ranker.rank(context, predictions, 3, scenario=["search", "search", "unknown", "search"])
+    assert page.fallback.tolist() == [False, True, True, False]
+    np.testing.assert_allclose(page.weights[1], [0.1, 0.6, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(page.weights[2], [0.4, 0.4, 0.2], rtol=1e-6)
+    assert np.isnan(page.concentration[1:3]).all() and not np.isnan(page.concentration[[0, 3]]).any()
+    ranker.rank(None, predictions, 3)
+    counted = ranker.counters
+    assert (counted["requests"], counted["fallback_scenario"], counted["fallback_global"]) == (8, 1, 5)
+
+
+def test_impute_lets_the_policy_take_a_gap(policy, requests):
+    context, predictions = requests
+    context = context.copy()
+    context[1, 0] = np.nan
+    context[2] = np.nan
+    page = BlendedRanker(policy, impute=True).rank(context, predictions, 3)
+    assert page.fallback.tolist() == [False, False, True, False]
+
+
+def test_candidates_with_nan_rank_last_and_leave_the_others_alone(policy, requests):
+    context, predictions = requests
+    broken = predictions.copy()
+    broken[0, 4, 1] = np.nan
+    broken[3, 7] = np.nan
+    ranker = BlendedRanker(policy)
+    page = ranker.rank(context, broken, 12)
+    without = BlendedRanker(policy).rank(context[:1], np.delete(predictions[0], 4, 0)[None], 11)
+    others = np.delete(np.arange(12), 4)
+    assert np.array_equal(page.indices[0, :11], others[without.indices[0]])
+    assert page.indices[0, 11] == 4 and np.isnan(page.values[0, 11])
+    assert page.indices[3, 11] == 7
+    assert ranker.counters["missing_predictions"] == 2
+    np.testing.assert_allclose(page.contributions[0, :11].sum(-1), page.values[0, :11], rtol=1e-4, atol=1e-5)
+
+
+def test_a_request_without_usable_candidates_gets_an_empty_page(policy):
+    ranker = BlendedRanker(policy)
+    predictions = np.array([[0.2, 0.3, 0.1], [np.nan, 0.1, 0.1]], np.float32)
+    page = ranker.rank(np.zeros((3, 2)), predictions, 2, offsets=[0, 1, 1, 2])
+    assert page.indices.tolist() == [[0, -1], [-1, -1], [0, -1]]
+    assert page.fallback.tolist() == [False, True, True]
+    assert ranker.counters["empty_pages"] == 1
+    log = page.log_rows()
+    assert log.num_requests == 2
+    validate(log)
+
+
+def test_mask_boost_and_caps_reach_the_op(policy, requests):
+    context, predictions = requests
+    mask = np.ones((4, 12), bool)
+    mask[:, 5] = False
+    boost = np.zeros((4, 12), np.float32)
+    boost[:, 9] = 1e3
+    groups = np.zeros((4, 12, 1), np.int32)
+    groups[:, 9] = 1
+    page = BlendedRanker(policy).rank(context, predictions, 6, mask=mask, boost_add=boost, groups=groups, caps=[2])
+    assert (page.indices[:, 0] == 9).all()
+    assert (page.indices != 5).all()
+    assert ((page.indices >= 0).sum(1) == 3).all()  # the boosted one, and two of the capped group
+
+
+def test_explored_weights_can_be_drawn_again_from_the_log(policy, requests, tmp_path):
+    context, predictions = requests
+    context = context.copy()
+    context[2, 1] = np.nan
+    ranker = BlendedRanker(policy, seed=11)
+    first = ranker.rank(context, predictions, 4, explore=True, item_id=np.arange(48).reshape(4, 12) + 100)
+    second = ranker.rank(context, predictions, 4, explore=True)
+    assert not np.array_equal(first.weights[0], second.weights[0])
+    assert first.explored.tolist() == [True, True, False, True]
+    feedback = np.zeros((4, 4, 3), np.float32)
+    feedback[:, 0, 0] = 1
+    write_logs(first.log_rows(feedback), tmp_path / "log")
+    log = read_logs(tmp_path / "log")
+    assert log.policy_version.tolist() == [policy.version] * 4
+    assert log.exploration.tolist() == ["dirichlet", "dirichlet", "none", "dirichlet"]
+    assert np.isnan(log.concentration[2]).all()
+    for r in (0, 1, 3):
+        seed = int(log.seed[r])
+        alpha = torch.from_numpy(log.concentration[r : r + 1])
+        drawn = ops.dirichlet_sample(alpha, 1, seed >> 32, offset=seed & 0xFFFFFFFF)
+        assert np.array_equal(log.weights[r], drawn.weights[0, 0].numpy())
+    assert log.position.reshape(4, 12).max(1).tolist() == [3] * 4
+    top = log.position == 0
+    assert np.array_equal(log.item_id[top], first.indices[:, 0] + 100 + 12 * np.arange(4))
+    assert (log.feedback[top, 0] == 1).all() and log.feedback.sum() == 4
+
+
+def test_a_seed_of_the_call_repeats_its_draws(policy, requests):
+    ranker = BlendedRanker(policy)
+    one, two = (ranker.rank(*requests, 4, explore=True, seed=5) for _ in range(2))
+    assert np.array_equal(one.weights, two.weights)
+    assert len(np.unique(one.weights[:, 0])) == 4
+
+
+def test_the_stream_moves_on_to_the_next_seed_before_the_counter_overflows(policy, requests):
+    ranker = BlendedRanker(policy, seed=1)
+    ranker._served[2].stream = (1 << 32) + (1 << 32) - 2
+    page = ranker.rank(*requests, 4, explore=True)
+    assert (page.seed >> np.uint64(32)).tolist() == [2] * 4
+
+
+def test_shown_candidates_with_nan_are_logged_with_the_lowest_prediction(policy, requests):
+    context, predictions = requests
+    predictions = predictions.copy()
+    predictions[0, 4, 1] = np.nan
+    log = BlendedRanker(policy).rank(context, predictions, 12).log_rows()
+    validate(log)
+    assert log.predictions[4, 1] == np.delete(predictions[0, :, 1], 4).min()
+    short = BlendedRanker(policy).rank(context, predictions, 3).log_rows()
+    assert short.num_rows == 47  # not shown: left out
+
+
+def test_counters_hold_under_threads(policy, requests):
+    ranker = BlendedRanker(policy)
+    seeds: list[int] = []
+
+    def work():
+        for _ in range(20):
+            seeds.extend(ranker.rank(*requests, 2, explore=True).seed.tolist())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ranker.counters["requests"] == ranker.counters["explored"] == 4 * 20 * 4
+    assert len(set(seeds)) == 4 * 20 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("predictions", {"predictions": np.ones((4, 12, 2))}),
+        ("context", {"context": np.ones((3, 2))}),
+        ("k", {"k": 0}),
+        ("mask", {"mask": np.ones((4, 11), bool)}),
+        ("groups", {"groups": np.zeros((4, 12, 1))}),
+        ("caps", {"groups": np.zeros((4, 12, 1)), "caps": [1, 2]}),
+        ("scenario", {"scenario": ["a"]}),
+        ("item_id", {"item_id": [1]}),
+        ("seed", {"seed": -1}),
+    ],
+)
+def test_bad_input_is_named_and_counts_nothing(policy, requests, name, change):
+    ranker = BlendedRanker(policy)
+    arguments = {"context": requests[0], "predictions": requests[1], "k": 3} | change
+    with pytest.raises(ValueError, match=rf"\b{name}\b"):
+        ranker.rank(**arguments)
+    assert ranker.counters["requests"] == 0
+
+
+def test_load_gives_the_same_pages(policy, requests, tmp_path):
+    policy.save(tmp_path / "policy")
+    loaded = BlendedRanker.load(tmp_path / "policy").rank(*requests, 5)
+    page = BlendedRanker(policy).rank(*requests, 5)
+    assert np.array_equal(loaded.indices, page.indices) and np.array_equal(loaded.weights, page.weights)

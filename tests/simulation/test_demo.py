@@ -1,0 +1,129 @@
+"""The demo, end to end on a tiny world."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pygrade._util.progress import set_quiet
+from pygrade.evaluation.arms import GRADE, PRODUCTION, STATIC
+from pygrade.serving.ranker import BlendedRanker
+from pygrade.simulation import demo as demo_module
+from pygrade.simulation.demo import DemoConfig, demo
+from pygrade.simulation.marketplace import MarketplaceConfig
+from pygrade.simulation.simulate import SimulateConfig
+from pygrade.training.static_weights import CemConfig
+from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig
+
+CONFIG = DemoConfig(
+    requests=300,
+    test_requests=150,
+    pages=2,
+    simulate=SimulateConfig(world=MarketplaceConfig(log_users=100, test_users=60, items=200)),
+    train=TrainConfig(
+        stage1=Stage1Config(steps=4, batch_size=16),
+        stage2=Stage2Config(steps=6, batch_size=16, group_size=4),
+        static=CemConfig(iterations=2, population=6, elite=2, subsample=200),
+        checkpoint_every=2,
+        tensorboard=False,
+    ),
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def silence():
+    set_quiet(True)
+    yield
+    set_quiet(False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "run"
+    return out, demo(CONFIG, out)
+
+
+def test_the_demo_leaves_its_files_and_says_what_it_found(finished):
+    out, result = finished
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["seed"] == 0 and summary["wall_seconds"] > 0 and summary["test_requests"] == 150
+    assert set(summary["arms"]) == {*demo_module.ARMS}
+    for kind in ("expected", "sampled"):
+        value = summary["arms"][GRADE][kind]["value"]
+        for against, baseline in (("lift_over_production", PRODUCTION), ("lift_over_best_static", STATIC)):
+            other = summary["arms"][baseline][kind]["value"]["value"]
+            assert value[against]["value"] == pytest.approx(value["value"] / other - 1, rel=1e-9)
+            assert value[against]["low"] <= value[against]["value"] <= value[against]["high"]
+    assert summary["arms"][PRODUCTION]["expected"]["ctr"]["lift_over_production"] is None
+    assert result.report.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert not [path for path in out.rglob("*partial*")]
+    assert BlendedRanker.load(out / "policy").version == summary["policy_version"]
+
+
+def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
+    out, result = finished
+    assert json.loads((out / "pages.json").read_text())["pages"] == result.pages
+    assert len(result.pages) == 2
+    for page in result.pages:
+        assert len(page["items"]) == 10 and not page["fallback"]
+        assert sum(page["weights"]) == pytest.approx(1, abs=1e-5)
+        for item in page["items"]:
+            assert sum(item["contributions"]) == pytest.approx(item["score"], rel=1e-4, abs=1e-5)
+        scores = [item["score"] for item in page["items"]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_an_interrupted_demo_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
+    out, _ = finished
+    monkeypatch.setattr(demo_module, "write_report", lambda run, *_: run / "report.html")  # slow, and tested above
+    real = demo_module.train
+
+    def interrupted(logs, config, directory, **options):
+        def stop(stage, step):
+            if (stage, step) == ("stage2", 3):
+                raise KeyboardInterrupt
+
+        return real(logs, config, directory, on_step=stop)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(demo_module, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            demo(CONFIG, tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    stamp = (tmp_path / "run" / "logs" / "part-00000.parquet").stat().st_mtime_ns
+    result = demo(CONFIG, tmp_path / "run")
+    assert result.summary["resumed_from"] == "stage2-000002"
+    assert (tmp_path / "run" / "logs" / "part-00000.parquet").stat().st_mtime_ns == stamp
+    for name in ("policy/policy.safetensors", "abtest.json", "pages.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_other_options_start_afresh_and_strangers_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_module, "write_report", lambda run, *_: run / "report.html")
+    out = tmp_path / "run"
+    demo(replace(CONFIG, test_requests=20), out)
+    result = demo(replace(CONFIG, test_requests=20, seed=1), out)
+    assert result.summary["resumed_from"] is None and result.summary["seed"] == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="not empty"):
+        demo(CONFIG, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_reasons_name_the_source_of_the_weights(finished):
+    out, _ = finished
+    ranker = BlendedRanker.load(out / "policy", seed=0)
+    predictions = np.random.default_rng(0).uniform(0.01, 0.5, (1, 12, 6)).astype(np.float32)
+    context = np.zeros((1, len(ranker.policy.features)), np.float32)
+    static = ranker.policy.static_weights.numpy()
+    assert "static" in demo_module.explain(ranker.rank(None, predictions, 3), 0, static)
+    assert demo_module.explain(ranker.rank(context, predictions, 3), 0, None) == "chosen by the policy"
+    assert "drawn" in demo_module.explain(ranker.rank(context, predictions, 3, explore=True), 0, static)
+
+
+@pytest.mark.parametrize("change", [{"requests": 0}, {"test_requests": 1}, {"seed": -1}, {"pages": -1}])
+def test_bad_options_are_named(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        DemoConfig(**change)

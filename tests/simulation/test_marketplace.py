@@ -1,0 +1,163 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from pygrade.simulation.marketplace import (
+    FEATURES,
+    PRODUCTION_WEIGHTS,
+    SCENARIOS,
+    TASK_VALUES,
+    TASKS,
+    Marketplace,
+    MarketplaceConfig,
+    Outcome,
+)
+from pygrade.simulation.marketplace_config import PARENT
+
+SMALL = MarketplaceConfig(log_users=800, test_users=400, items=600, pool=60, candidates=20, page_size=5)
+
+
+@pytest.fixture(scope="module")
+def world() -> Marketplace:
+    return Marketplace(SMALL, seed=3)
+
+
+def production_pages(requests, k=10):
+    logs = np.log(requests.p_hat + 1e-7)
+    z = (logs - logs.mean(1, keepdims=True)) / (logs.std(1, keepdims=True) + 1e-3)
+    return np.argsort(-(z @ np.array(PRODUCTION_WEIGHTS, np.float32)), axis=1, kind="stable")[:, :k]
+
+
+def test_requests_have_the_stated_form(world):
+    requests = world.requests(1500, seed=1)
+    for field in fields(requests):
+        assert len(getattr(requests, field.name)) == 1500 == len(requests)
+    assert requests.context.shape == (1500, len(FEATURES)) and requests.p_hat.shape == (1500, 20, len(TASKS))
+    for name in ("context", "p", "p_hat", "leave", "latent", "hour"):
+        values = getattr(requests, name)
+        assert values.dtype == np.float32 and np.isfinite(values).all(), name
+    assert set(requests.scenario) == set(SCENARIOS)
+    for probability in (requests.p, requests.p_hat, requests.leave):
+        assert probability.min() > 0 and probability.max() < 1
+    for t, parent in enumerate(PARENT):
+        if parent >= 0:
+            assert (requests.p[..., t] < requests.p[..., parent]).all(), TASKS[t]
+    items = np.sort(requests.item_id, axis=1)
+    assert (items[:, 1:] > items[:, :-1]).all(), "an item stands twice among the candidates"
+
+
+def test_everything_is_a_function_of_the_seeds(world):
+    again = Marketplace(SMALL, seed=3)
+    first, second = world.requests(1100, 5), again.requests(1100, 5)
+    for field in fields(first):
+        np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name), err_msg=field.name)
+    assert not np.array_equal(first.p, world.requests(1100, 6).p)
+    assert not np.array_equal(first.p, Marketplace(SMALL, seed=4).requests(1100, 5).p)
+    np.testing.assert_array_equal(first.p[:1024], world.requests(1024, 5).p)
+
+
+def test_test_users_are_not_in_the_log(world):
+    log, test = world.requests(3000, 1, "log"), world.requests(3000, 1, "test")
+    assert log.user_id.max() < SMALL.log_users <= test.user_id.min()
+    with pytest.raises(ValueError, match="users is 'train'"):
+        world.requests(10, 1, "train")  # type: ignore[arg-type]
+
+
+def test_rates_are_plausible():
+    world = Marketplace(seed=1)
+    requests = world.requests(3000, 2)
+    outcome = world.expected(requests, production_pages(requests))
+    rates = dict(zip(TASKS, outcome.events.sum(0) / outcome.impressions.sum(), strict=True))
+    assert 0.10 < rates["click"] < 0.25
+    assert 0.008 < rates["order"] < 0.018  # about 1 % of impressions
+    assert rates["order"] < rates["cart"] < rates["click"]
+    assert 5 < outcome.impressions.mean() < 9
+
+
+def test_hype_baits_clicks_and_the_model_overrates_what_follows():
+    world = Marketplace(seed=2)
+    requests = world.requests(3000, 1)
+    hype = world.hype[requests.item_id]
+
+    def slope(probabilities, task):
+        return np.polyfit(hype.ravel(), np.log(probabilities[..., task]).ravel(), 1)[0]
+
+    click, order = TASKS.index("click"), TASKS.index("order")
+    assert slope(requests.p, click) > 0.1 > 0 > slope(requests.p, order)
+    assert slope(requests.p_hat, order) > slope(requests.p, order) + 0.2
+
+
+def test_closed_form_by_hand(world):
+    requests = world.requests(3, 1)
+    pages = np.array([[4, 0], [1, 2], [7, 3]])
+    outcome = world.expected(requests, pages)
+    for r, (first, second) in enumerate(pages):
+        stay = 1 - requests.leave[r, first]
+        assert outcome.impressions[r] == pytest.approx(1 + stay, rel=1e-6)
+        events = requests.p[r, first] + stay * 2**-SMALL.attention_exponent * requests.p[r, second]
+        np.testing.assert_allclose(outcome.events[r], events, rtol=1e-5)
+        assert outcome.value[r] == pytest.approx(float(events @ np.array(TASK_VALUES)), rel=1e-5)
+
+
+def test_samples_agree_with_the_closed_form(world):
+    requests = world.requests(1500, 2)
+    pages = production_pages(requests, 5)
+    expected = world.expected(requests, pages)
+    draws = [world.sample(requests, pages, seed) for seed in range(12)]
+    clicks = np.array([feedback[..., 0].sum() for _, feedback in draws])
+    viewed = np.array([view.sum() for view, _ in draws])
+    orders = np.array([feedback[..., 2].sum() for _, feedback in draws])
+    events = expected.events
+    for drawn, mean in ((clicks, events[:, 0]), (viewed, expected.impressions), (orders, events[:, 2])):
+        error = drawn.std(ddof=1) / np.sqrt(len(drawn))
+        assert abs(drawn.mean() - mean.sum()) < 5 * error
+    view, feedback = draws[0]
+    assert view[:, 0].all() and (feedback[~view] == 0).all()
+    for t, parent in enumerate(PARENT):
+        if parent >= 0:
+            assert (feedback[..., t] <= feedback[..., parent]).all()
+
+
+def test_common_random_numbers_follow_the_item_not_the_slot(world):
+    requests = world.requests(2000, 2)
+    pages = production_pages(requests, 5)
+    view, feedback = world.sample(requests, pages, 1)
+    again = world.sample(requests, pages, 1)
+    np.testing.assert_array_equal(feedback, again[1])
+    swapped = pages[:, [1, 0, 2, 3, 4]]
+    view_swapped, feedback_swapped = world.sample(requests, swapped, 1)
+    both = view[:, 1] & view_swapped[:, 0]
+    # the same item in slot 1 and in slot 0: whoever clicks it in the lower slot clicks it in the upper one
+    assert (feedback_swapped[both, 0, 0] >= feedback[both, 1, 0]).all()
+    np.testing.assert_array_equal(feedback[view.all(1) & view_swapped.all(1), 2:],
+                                  feedback_swapped[view.all(1) & view_swapped.all(1), 2:])  # fmt: skip
+
+
+def test_bad_pages_and_configs_are_named(world):
+    requests = world.requests(4, 1)
+    good = production_pages(requests, 5)
+    for change, message in ((20, "row 2"), (-1, "row 2"), (int(good[2, 1]), "row 2")):
+        pages = good.copy()
+        pages[2, 0] = change
+        with pytest.raises(ValueError, match=message):
+            world.expected(requests, pages)
+        with pytest.raises(ValueError, match=message):
+            world.sample(requests, pages, 0)
+    with pytest.raises(ValueError, match="shape"):
+        world.expected(requests, good[:3])
+    with pytest.raises(TypeError, match="float64"):
+        world.expected(requests, good.astype(float))
+    with pytest.raises(ValueError, match="candidates 40"):
+        replace(SMALL, candidates=40)
+    with pytest.raises(ValueError, match="segment_shares"):
+        replace(SMALL, segment_shares=(0.5, 0.5, 0.5, 0.0, 0.0))
+    with pytest.raises(ValueError, match="n is 0"):
+        world.requests(0, 1)
+
+
+def test_no_session_and_no_heterogeneity_removes_what_the_model_cannot_see():
+    flat = Marketplace(replace(SMALL, heterogeneity=0.0, session=0.0), seed=1)
+    requests = flat.requests(200, 1)
+    assert np.ptp(requests.latent[:, :6]) == 0.0
+    assert isinstance(flat.expected(requests, production_pages(requests, 5)), Outcome)

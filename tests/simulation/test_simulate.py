@@ -1,0 +1,150 @@
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade import ops
+from pygrade.logs import read_logs, validate
+from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, MarketplaceConfig
+from pygrade.simulation.simulate import SimulateConfig, ab_test, compare_pages, rank_pages, simulate_logs
+
+WORLD = MarketplaceConfig(log_users=500, test_users=300, items=400, pool=50, candidates=15, page_size=5)
+CONFIG = SimulateConfig(num_requests=1500, seed=4, world=WORLD)
+EQUAL = np.full(len(TASKS), 1 / len(TASKS))
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return simulate_logs(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return Marketplace(WORLD, seed=4)
+
+
+def test_log_on_disk_is_the_log_in_memory_and_a_function_of_the_seed(tmp_path, logs):
+    written = simulate_logs(CONFIG, tmp_path / "log")
+    again = read_logs(tmp_path / "log")
+    for field in fields(logs):
+        for other in (written, again):
+            np.testing.assert_array_equal(getattr(logs, field.name), getattr(other, field.name), err_msg=field.name)
+    assert logs.task_values == TASK_VALUES
+    assert not np.array_equal(logs.feedback, simulate_logs(replace(CONFIG, seed=5)).feedback)
+
+
+def test_shares_weights_and_concentration_of_the_exploration(logs):
+    validate(logs)
+    shares = {name: (logs.exploration == name).mean() for name in ("none", "dirichlet", "shuffle")}
+    assert abs(shares["none"] - 0.8) < 0.04 and min(shares.values()) > 0.07
+    drawn = logs.exploration == "dirichlet"
+    np.testing.assert_allclose(logs.weights.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(logs.weights[~drawn], np.tile(PRODUCTION_WEIGHTS, ((~drawn).sum(), 1)), rtol=1e-6)
+    assert np.isnan(logs.concentration[~drawn]).all()
+    np.testing.assert_allclose(logs.concentration[drawn], np.tile(15 * logs.weights[~drawn][0], (drawn.sum(), 1)))
+
+
+def test_drawn_weights_have_the_moments_of_the_dirichlet():
+    logs = simulate_logs(replace(CONFIG, dirichlet_share=1.0, shuffle_share=0.0))
+    w = np.array(PRODUCTION_WEIGHTS)
+    variance = w * (1 - w) / 16
+    assert (np.abs(logs.weights.mean(0) - w) < 5 * np.sqrt(variance / 1500)).all()
+    np.testing.assert_allclose(logs.weights.var(0), variance, rtol=0.25)
+
+
+def test_drawn_weights_can_be_drawn_again_from_the_log(logs):
+    for r in np.flatnonzero(logs.exploration == "dirichlet")[:20]:
+        seed = int(logs.seed[r])
+        alpha = torch.from_numpy(logs.concentration[r : r + 1])
+        again = ops.dirichlet_sample(alpha, 1, seed >> 32, offset=seed & 0xFFFFFFFF)
+        np.testing.assert_array_equal(logs.weights[r], again.weights[0, 0].numpy())
+
+
+def test_pages_follow_the_logged_weights(logs):
+    scores = torch.from_numpy(logs.predictions.reshape(1500, 15, -1))
+    page = ops.fuse_topk(scores, torch.from_numpy(logs.weights), 5, "zlog").indices.numpy()
+    slots = np.take_along_axis(logs.position.reshape(1500, 15), page.astype(np.int64), 1)
+    in_order = (slots == np.arange(5)).all(1)
+    shuffled = logs.exploration == "shuffle"
+    assert in_order[~shuffled].all()
+    assert (np.sort(slots, axis=1) == np.arange(5)).all(), "a shuffled page keeps its items"
+    assert in_order[shuffled].mean() < 0.1
+    assert (logs.shown.reshape(1500, 15).sum(1) == 5).all()
+
+
+def test_clicks_fall_with_the_slot_on_shuffled_pages():
+    many = simulate_logs(replace(CONFIG, num_requests=4000, shuffle_share=0.9))
+    rows = many.shown & np.repeat(many.exploration == "shuffle", 15)
+    rate = [many.feedback[rows & (many.position == slot), 0].mean() for slot in (0, 4)]
+    assert 0.3 < rate[1] / rate[0] < 0.7  # attention 5^-0.45 = 0.48 times the share that got there
+
+
+def test_time_runs_over_the_days_and_agrees_with_the_hour_feature(logs):
+    assert logs.timestamp.max() - logs.timestamp.min() > 13 * 86_400_000
+    angle = 2 * np.pi * (logs.timestamp % 86_400_000) / 86_400_000
+    np.testing.assert_allclose(logs.context[:, logs.features.index("hour_sin")], np.sin(angle), atol=2e-3)
+
+
+def test_rank_pages_is_numpys_sort(world):
+    requests = world.requests(200, 9, "test")
+    log = np.log(requests.p_hat.astype(np.float64) + 1e-7)
+    fused = ((log - log.mean(1, keepdims=True)) / (log.std(1, keepdims=True) + 1e-3)) @ np.array(PRODUCTION_WEIGHTS)
+    expected = np.argsort(-fused, axis=1)[:, :5]
+    pages = rank_pages(requests.p_hat, PRODUCTION_WEIGHTS, 5)
+    assert (pages == expected).all(1).mean() > 0.99  # float32 may turn near ties
+
+
+def test_ab_test_agrees_with_the_world_and_its_own_sample(world):
+    requests = world.requests(3000, 9, "test")
+    arms = {"production": PRODUCTION_WEIGHTS, "equal": EQUAL, "again": np.tile(PRODUCTION_WEIGHTS, (3000, 1))}
+    test = ab_test(world, requests, arms, "production", seed=1)
+    outcome = world.expected(requests, rank_pages(requests.p_hat, EQUAL, 5))
+    values = test.expected["equal"].values
+    clicks, orders = outcome.events[:, 0].sum(), outcome.events[:, 2].sum()
+    assert values["ctr"].value == pytest.approx(clicks / outcome.impressions.sum())
+    assert values["cvr"].value == pytest.approx(orders / clicks)
+    assert values["opm"].value == pytest.approx(1000 * orders / outcome.impressions.sum())
+    assert values["orders"].value == pytest.approx(orders / 3000)
+    assert values["value"].value == pytest.approx(outcome.value.mean())
+    assert test.expected["production"].lifts == {}
+    for kind in (test.expected, test.sampled):
+        assert all(lift.value == 0 == lift.standard_error for lift in kind["again"].lifts.values())
+    for metric, lift in test.expected["equal"].lifts.items():
+        drawn = test.sampled["equal"].lifts[metric]
+        assert abs(drawn.value - lift.value) < 4.5 * drawn.standard_error, metric
+        assert lift.standard_error < drawn.standard_error < test.sampled["equal"].unpaired_errors[metric], metric
+    assert test.expected["equal"].lifts["orders"].high < 0, "equal weights sell less than hand-tuned ones"
+    plain = json.loads(json.dumps(test.to_dict(), allow_nan=False))
+    assert plain["expected"]["equal"]["lifts"]["ctr"]["value"] == test.expected["equal"].lifts["ctr"].value
+
+
+def test_knowing_the_true_probabilities_beats_every_ranking(world):
+    requests = world.requests(1000, 9, "test")
+    production = rank_pages(requests.p_hat, PRODUCTION_WEIGHTS, 5)
+    oracle = np.argsort(-(requests.p @ np.array(TASK_VALUES, np.float32)), axis=1)[:, :5]
+    test = compare_pages(world, requests, {"production": production, "oracle": oracle}, "production")
+    assert test.expected["oracle"].lifts["value"].low > 0.05
+
+
+def test_transform_per_arm(world):
+    requests = world.requests(300, 9, "test")
+    arms = {"zlog": PRODUCTION_WEIGHTS, "value": TASK_VALUES}
+    test = ab_test(world, requests, arms, "zlog", transform={"zlog": "zlog", "value": "identity"})
+    pages = rank_pages(requests.p_hat, TASK_VALUES, 5, "identity")
+    assert test.expected["value"].values["value"].value == pytest.approx(world.expected(requests, pages).value.mean())
+
+
+def test_bad_arguments_are_named(world):
+    requests = world.requests(20, 9, "test")
+    with pytest.raises(ValueError, match="baseline is 'x'"):
+        ab_test(world, requests, {"a": EQUAL}, "x")
+    with pytest.raises(ValueError, match="weights of 'a' have shape"):
+        ab_test(world, requests, {"a": EQUAL[:3]}, "a")
+    with pytest.raises(ValueError, match="shuffle_share"):
+        replace(CONFIG, shuffle_share=0.95)
+    with pytest.raises(ValueError, match="num_requests is 0"):
+        replace(CONFIG, num_requests=0)
+    with pytest.raises(ValueError, match="world has seed 4; want the config's seed 5"):
+        simulate_logs(replace(CONFIG, seed=5), world=world)

@@ -1,0 +1,297 @@
+"""The study on tiny worlds: the frozen settings, resumed runs, intervals against hand-computed ones, verdict rules."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.cli import main as cli
+from pygrade.metrics.intervals import Interval
+from pygrade.simulation.marketplace import MarketplaceConfig
+from pygrade.study import StudyConfig, reproduce, runner
+from pygrade.study.arms import run_arm
+from pygrade.study.bench import Bench
+from pygrade.study.findings import Statement, collapses, findings, judge, targets
+from pygrade.study.learners import RivalConfig, train_rival
+from pygrade.study.runner import Unit, load_unit, plan, run_units, scaled
+from pygrade.study.settings import load_settings, merged, override, parse_changes
+from pygrade.study.stats import Results, over_worlds, sign
+
+TINY = ("log_users=300", "test_users=150", "items=300")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As the runner does: threads only wait for each other at this size."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The quick settings, smaller still."""
+    config = StudyConfig(quick=True, full=True, world_set=TINY)
+    settings = scaled(load_settings(), config)
+    regimes = {name: replace(regime, requests=300) for name, regime in settings.regimes.items()}
+    train = settings.train
+    train = replace(
+        train, stage1=replace(train.stage1, steps=3, batch_size=32),
+        stage2=replace(train.stage2, steps=3, batch_size=32, group_size=4), static=replace(train.static, iterations=2),
+    )  # fmt: skip
+    arms = {
+        name: replace(arm, options=merged(arm.options, {"stage2": {"steps": min(steps(arm), 3)}}))
+        for name, arm in settings.arms.items()
+    }
+    return replace(
+        settings, regimes=regimes, train=train, arms=arms, test_requests=120, oracle_requests=300,
+        development_worlds=(0, 1), judging_worlds=(0, 1),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bench(tiny):
+    return Bench(tiny, tiny.regimes["main"], 0, 0)
+
+
+def steps(arm):
+    return arm.options.get("stage2", {}).get("steps", 3)
+
+
+def test_the_frozen_settings_keep_judging_worlds_apart():
+    settings = load_settings()
+    assert not set(settings.development_worlds) & set(settings.judging_worlds)
+    assert min(settings.judging_worlds) >= 100 and max(settings.development_worlds) <= 9
+    assert len(settings.judging_worlds) >= 5 and len(settings.training_seeds) >= 2
+    stability = [unit for unit in plan(settings, StudyConfig(regimes=("stability",))) if unit.arm.name == "no-stage1"]
+    assert len(stability) == 50
+
+
+def test_a_quick_run_never_touches_a_judging_world():
+    settings = scaled(load_settings(), StudyConfig(quick=True, full=True))
+    units = plan(settings, StudyConfig(quick=True, full=True))
+    assert {unit.world for unit in units} <= set(load_settings().development_worlds)
+
+
+@pytest.mark.parametrize("name", [name for name, arm in load_settings().arms.items() if name != "static-optuna"])
+def test_every_arm_serves_valid_pages(tiny, bench, name):
+    arm = tiny.arms[name]
+    served = run_arm(bench, arm.kind, merged(arm.options, {"steps": 3} if "steps" in arm.options else {}))
+    found = bench.measure(served)
+    assert all(math.isfinite(value) for value in found["expected"].values())
+    if served.bounds is not None:
+        assert found["compliance"]["served"] == 1.0
+        np.testing.assert_allclose(served.weights.sum(-1), 1.0, atol=1e-5)
+    if name == "production":
+        assert found["lifts"]["expected"]["value"][0] == 0.0
+
+
+def test_useless_tasks_are_appended_everywhere(tiny):
+    bench = Bench(tiny, tiny.regimes["tasks17"], 0, 0)
+    assert len(bench.logs.tasks) == bench.requests.p_hat.shape[-1] == 17
+    found = bench.measure(run_arm(bench, "grade", {}))
+    assert found["compliance"]["served"] == 1.0
+    bench = Bench(tiny, tiny.regimes["sparse"], 0, 0)
+    assert float(bench.data.gains[..., 1].max()) <= 60.0  # orders alone
+
+
+def test_a_policy_without_steps_serves_the_static_weights(bench):
+    nothing = {"stage1": {"steps": 0}, "stage2": {"steps": 0}}
+    served = run_arm(bench, "grade", nothing)
+    assert np.abs(served.weights - bench.static.numpy()).max() < 0.05
+
+
+@pytest.mark.parametrize("exploration", ["dirichlet", "gaussian", "clipped"])
+@pytest.mark.parametrize("critic", [False, True])
+def test_rivals_learn_a_reward_that_weights_decide(bench, exploration, critic):
+    """Only one task's gain pays, so its weight must grow."""
+    options = {} if exploration == "dirichlet" else {"policy": {"concentration_floor": 1e-6}}
+    config = bench.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
+    gains = torch.softmax(bench.data.scores[..., 3:4], 1)
+    data = replace(
+        bench.data, gains=gains, component_list=torch.tensor([-1], dtype=torch.int32), bounds=None,
+        names=("truth",), component_weights=torch.ones(1),
+    )  # fmt: skip
+    policy = bench.policy(config)
+    before = policy.serve(data.inputs)[:, 3].mean()
+    width = 0.2 if exploration == "clipped" else 1.0
+    rival = RivalConfig(exploration, width, critic, 1e-2)
+    train_rival(data, policy, rival, replace(config.stage2, kl_coefficient=0.0), 0)
+    assert policy.serve(data.inputs)[:, 3].mean() > 1.4 * before
+
+
+def test_a_killed_study_goes_on_with_what_is_missing(tiny, tmp_path, monkeypatch):
+    arms = ("production", "static", "stage1", "grade")
+    units = plan(tiny, StudyConfig(quick=True, arms=arms))
+    whole = run_units(units, tiny, tmp_path / "whole")
+
+    done = []
+
+    def dies(bench, kind, options):
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        done.append(kind)
+        return run_arm(bench, kind, options)
+
+    monkeypatch.setattr(runner, "run_arm", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_units(units, tiny, tmp_path / "killed")
+    monkeypatch.setattr(runner, "run_arm", run_arm)
+    kept = [unit for unit in units if load_unit(unit, tiny, tmp_path / "killed") is not None]
+    assert len(kept) == 5
+    stamps = {unit.path(tmp_path / "killed"): unit.path(tmp_path / "killed").stat().st_mtime_ns for unit in kept}
+    again = run_units(units, tiny, tmp_path / "killed")
+    for one, other in zip(whole, again, strict=True):
+        assert numbers(one) == numbers(other)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+
+
+def numbers(record):
+    return {key: value for key, value in record.items() if key not in ("seconds", "cpu_seconds")}
+
+
+def test_a_result_of_other_settings_is_not_taken(tiny, tmp_path):
+    unit = plan(tiny, StudyConfig(quick=True, arms=("production",)))[0]
+    run_units([unit], tiny, tmp_path)
+    assert load_unit(unit, tiny, tmp_path) is not None
+    assert load_unit(unit, replace(tiny, test_requests=121), tmp_path) is None
+    unit.path(tmp_path).write_text("{half")
+    assert load_unit(unit, tiny, tmp_path) is None
+
+
+def test_the_report_is_made_from_the_results(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("pygrade.study.scaled", lambda settings, config: tiny)
+    arms = ("production", "static", "stage1", "grade", "no-prior")
+    record = reproduce(StudyConfig(quick=True, arms=arms), tmp_path)
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "judge nothing" in text and "## Targets" in text and "## Findings" in text
+    for picture in re.findall(r"\]\((pictures/[\w-]+\.png)\)", text):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "results.json").read_text())["units"] == record["units"]
+    rows = [line for line in text.splitlines() if line.startswith("| GRADE |")]
+    assert len(rows) == 1 and "%" in rows[0]
+
+
+def unit(regime, world, seed, arm, value, predicted=1.0, **more):
+    lifts = {"expected": {"value": [value / 10 - 1, None, None]}}
+    expected = {name: value for name in ("value", "ctr", "cvr", "opm", "orders")} | {"predicted": predicted}
+    return {"regime": regime, "world": world, "seed": seed, "arm": arm, "variant": {}, "expected": expected,
+            "sampled": expected, "lifts": lifts, "slices": {}, **more}  # fmt: skip
+
+
+def test_lifts_average_seeds_within_a_world_and_pair_worlds():
+    units = [unit("main", 0, 0, "a", 11), unit("main", 0, 1, "a", 13), unit("main", 1, 0, "a", 23)]
+    units += [unit("main", 0, 0, "b", 10), unit("main", 1, 0, "b", 20)]
+    found = Results(units).lift("main", "a", "b")
+    assert found.value == pytest.approx((20 + 15) / 2)  # 12 / 10 and 23 / 20
+    assert found.high - found.value == pytest.approx(12.706 * np.std([20, 15], ddof=1) / np.sqrt(2))
+
+
+def test_intervals_are_student_t():
+    found = over_worlds([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert found.high - found.value == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=3e-3)
+    assert math.isnan(over_worlds([1.0]).low) and sign(over_worlds([1.0])) == 0
+
+
+def test_the_oracle_share_and_the_spread():
+    units = [unit("main", w, 0, arm, v) for w in (0, 1) for arm, v in (("s", 10), ("g", 14), ("o", 15))]
+    assert Results(units).share("main", "g", "s", "o").value == pytest.approx(80)
+    units = [unit("stability", w, s, "no-stage1", 10 + s / 10) for w in (0, 1) for s in (0, 1, -1)]
+    results = Results(units)
+    assert results.spread("stability", "no-stage1") == pytest.approx(1.0)
+    assert collapses(results, "no-stage1") == (2, 6)
+
+
+def test_verdicts_follow_the_rules():
+    above, below, around = Interval(1, 0.1, 0.5, 1.5), Interval(-1, 0.1, -1.5, -0.5), Interval(0, 0.1, -0.2, 0.2)
+    assert judge([Statement("a", above), Statement("b", above)]) == "reproduced"
+    assert judge([Statement("a", around), Statement("b", below)]) == "not reproduced"
+    assert judge([Statement("a", above, condition="5k logs"), Statement("b", around)]) == "depends: holds for 5k logs"
+    assert judge([Statement("a", below, -1)], paper=False) == "confirmed"
+    assert judge([]) == "not run"
+
+
+@pytest.mark.parametrize(
+    ("true", "composite", "verdict"),
+    [(9.0, 11.0, "reproduced"), (9.0, 9.5, "not reproduced"), (10.5, 11.0, "nothing to prevent")],
+)
+def test_hacking_is_predicted_up_and_true_down(true, composite, verdict):
+    units = []
+    for world in range(5):
+        for arm, value, predicted in (("stage1", 10, 10), ("no-posterior", true, 12), ("grade", composite, 11)):
+            units.append(
+                unit("hype", world, 0, arm, value * (1 + world / 1e4 * (arm != "stage1")), predicted + world / 1e3)
+            )
+    found = next(f for f in findings(Results(units)) if "hyped" in f.claim and "hacking" in f.claim)
+    assert found.verdict.startswith(verdict)
+
+
+def test_targets_that_did_not_run_are_not_met():
+    assert all(target.met is None for target in targets(Results([])))
+
+
+def test_changes_of_nested_constants():
+    config = override(MarketplaceConfig(), {"session": 0.5, "errors.bias": [0, 0, 0, 0, 0, 0], "errors.slope": [1] * 6})
+    assert config.session == 0.5 and config.errors.bias == (0,) * 6 and config.errors.slope == (1,) * 6
+    for changes, message in (({"sesion": 1}, "sesion"), ({"errors.bias": [0]}, "6 values"), ({"items": "x"}, "number")):
+        with pytest.raises(ValueError, match=message):
+            override(MarketplaceConfig(), changes)
+    with pytest.raises(ValueError, match="KEY=VALUE"):
+        parse_changes(["session"])
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = ["reproduce", "--quick", "--quiet", "--out", str(tmp_path / "run"), "--arms", "production,static"]
+    worlds = ["--world-seed", "3", "--world-set", *TINY]
+    assert cli.main([*arguments, *worlds, "--json", str(tmp_path / "out.json")]) == 0
+    assert "best static" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert {(u["world"], u["arm"]) for u in record["units"]} == {(3, "production"), (3, "static")}
+    assert cli.main(["reproduce", "--arms", "nobody"]) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert cli.main(["reproduce", "--quick", "--docs", str(tmp_path), "--out", str(tmp_path / "run")]) == 2
+    assert not (tmp_path / "RESULTS.md").exists()
+
+
+def test_every_unit_has_a_file_of_its_own(tmp_path):
+    units = plan(load_settings(), StudyConfig(full=True))
+    assert len({unit.path(tmp_path) for unit in units}) == len(units)
+    assert all(isinstance(unit, Unit) for unit in units)
+
+
+def test_committed_results_are_of_the_frozen_settings():
+    record = json.loads((Path(__file__).parents[2] / "docs" / "study" / "results.json").read_text())
+    assert record["units"]
+    settings = load_settings()
+    known = {(u.regime.name, u.world, u.seed, u.name): u for u in plan(settings, StudyConfig(full=True))}
+    for found in record["units"]:
+        name = "+".join([found["arm"], *(f"{key}={value}" for key, value in found["variant"].items())])
+        unit = known[found["regime"], found["world"], found["seed"], name]
+        assert unit.fingerprint(settings) == found["fingerprint"], name
+
+
+def test_settings_are_chosen_on_the_later_log_and_trained_on_all_of_it(tiny):
+    arm = tiny.arms["chosen"]
+    bench = Bench(tiny, tiny.regimes["small"], 0, 0)
+    served = run_arm(bench, arm.kind, arm.options | {"tries": {"prior 1": {"reward": {"prior_weight": 1.0}}}})
+    assert served.figures["chosen"] == 0.0  # the regime's own prior weight: no difference, so the default stays
+    assert served.figures["estimated prior 1"] == served.figures["true prior 1"] == 0.0
+    grade = run_arm(bench, "grade", {})
+    assert np.array_equal(served.weights, grade.weights)
+
+
+def test_estimates_run_on_worlds_of_their_own_and_are_compared_with_the_truth(tiny):
+    units = plan(load_settings(), StudyConfig(regimes=("estimates",)))
+    assert sorted({unit.world for unit in units}) == list(range(100, 150)) and len(units) == 50
+    assert len(plan(tiny, StudyConfig(quick=True, regimes=("estimates",)))) == 2
+    arm = tiny.arms["estimates"]
+    regime = replace(tiny.regimes["estimates"], requests=600)
+    figures = run_arm(Bench(tiny, regime, 0, 0), arm.kind, arm.options).figures
+    assert {figures[f"covered {name}"] for name in ("logged", "snips", "position")} <= {0.0, 1.0}
+    assert figures["half snips"] > 0 and figures["ess snips"] < figures["ess logged"]

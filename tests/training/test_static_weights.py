@@ -1,0 +1,80 @@
+"""Baselines: the static search finds the best vector, and the logged weights come back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.static_weights import (
+    CemConfig,
+    best_static_weights,
+    equal_weights,
+    mean_reward,
+    production_weights,
+)
+from tests.learning import tiny_logs
+
+
+@pytest.fixture(scope="module")
+def data():
+    logs = tiny_logs(600)
+    policy = FusionPolicy(PolicyConfig(), logs.tasks, logs.features)
+    return CompositeReward(RewardConfig(page_size=5, propensity=0.5, prior_weight=0.05)).build(logs, policy)
+
+
+@pytest.mark.parametrize("method", ["cem", "cmaes"])
+def test_search_is_as_good_as_a_grid(data, method: str) -> None:
+    first = torch.linspace(0.01, 0.99, 99)
+    grid = torch.stack([first, 1 - first], -1)
+    every = torch.arange(data.num_requests)
+    found = best_static_weights(data, CemConfig(method=method))
+    assert float(found.sum()) == pytest.approx(1.0, abs=1e-6)
+    best = float(mean_reward(data, grid, every).max())
+    equal = float(mean_reward(data, equal_weights(2)[None], every))
+    reached = float(mean_reward(data, found[None], every))
+    assert reached >= equal + 0.95 * (best - equal)
+    assert torch.equal(found, best_static_weights(data, CemConfig(method=method)))  # deterministic
+
+
+def test_search_of_a_scenario_differs_and_stays_in_the_box(data) -> None:
+    mode = data.inputs[:, 0] > 0
+    bounds = torch.tensor([[0.2, 0.2], [0.8, 0.8]])
+    buy = best_static_weights(data, rows=mode.nonzero()[:, 0], bounds=bounds)
+    browse = best_static_weights(data, rows=(~mode).nonzero()[:, 0], bounds=bounds)
+    assert float(buy[1]) > float(browse[1])
+    for weights in (buy, browse):
+        assert bool(((weights >= bounds[0]) & (weights <= bounds[1])).all())
+
+
+def test_production_weights_leave_explored_requests_out() -> None:
+    logs = tiny_logs(4)
+    weights = np.array([[0.2, 0.8], [0.9, 0.1], [0.2, 0.8], [np.nan, np.nan]], np.float32)
+    logged = replace(logs, weights=weights, exploration=np.array(["none", "dirichlet", "shuffle", "none"]))
+    found = production_weights(logged)
+    assert found is not None and torch.allclose(found, torch.tensor([0.2, 0.8]))
+    assert production_weights(replace(logs, weights=None)) is None
+    assert production_weights(replace(logged, exploration=np.full(4, "dirichlet"))) is None
+
+
+@pytest.mark.parametrize("options", [{"method": "grid"}, {"elite": 40}, {"iterations": 0}])
+def test_config_errors_name_the_option(options: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        CemConfig(**options)
+
+
+def test_empty_rows_are_refused(data) -> None:
+    with pytest.raises(ValueError, match="rows"):
+        best_static_weights(data, rows=torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match="tasks"):
+        equal_weights(0)
+
+
+def test_prior_share_moves_the_search_towards_the_prior(data) -> None:
+    """The prior of the tiny world overrates orders: the more it counts, the more weight they get."""
+    posterior, both = (best_static_weights(data, CemConfig(prior_share=share)) for share in (0.0, 100.0))
+    assert float(both[1]) > float(posterior[1]) + 0.02
+    with pytest.raises(ValueError, match="prior_share"):
+        CemConfig(prior_share=-1.0)
