@@ -1,5 +1,5 @@
-"""The k best of a stream of scores. A candidate is a 64-bit key, the order of its score above that of its index, so that
-no two keys are equal and a cut by bisection is exact. csrc/include/pygrade/fusion.hpp defines the order.
+"""The k best of a stream of scores. A candidate is a 64-bit key, the order of its score above that of its index. No
+two keys are equal, so a cut by bisection is exact. csrc/include/pygrade/fusion.hpp defines the order.
 """
 
 import triton

@@ -288,9 +288,10 @@ def transform_scores(
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch or numpy, T ≤ 64; [M, T] with ``offsets``.
             Task-major: [B, T, N] or [T, M].
         transform: ``"identity"``: p; ``"log"``: log(p + beta); ``"zscore"``: (p - mean) / (std + epsilon), mean and
-            population std per task over the request's candidates; ``"zlog"``: the z-score of log(p + beta);
-            ``"rank"`` (CPU only): the share of the request's other candidates that p beats, equal ones in their order
-            of index, the first best (equal predictions get different values); ``"log1p"``:
+            population std per task over the request's candidates (on a GPU 0 from deviations of 1e19 on);
+            ``"zlog"``: the z-score of log(p + beta);
+            ``"rank"`` (CPU only): the share of the request's other candidates that p beats; of equal predictions the
+            smaller index beats the larger, so that they get different values; ``"log1p"``:
             log(1 + slope_t · p), so that exp of the fused score is the product Π_t (1 + slope_t · p_t)^w_t.
         beta, epsilon: see ``transform``; ≥ 0.
         slope: see ``transform``; ≥ 0, a number or float32 [T]. Not differentiable.

@@ -31,8 +31,8 @@ def transform_scores(
     - ``"log"``: log(p + beta); negative p is an error;
     - ``"zscore"``: (p - mean) / (std + epsilon), mean and population std over the request's N candidates, per task;
     - ``"zlog"``: the z-score of log(p + beta);
-    - ``"rank"``: (N - 1 - position) / (N - 1) by the position in `rank_order`, the share of the other candidates that p
-      beats, where of equal ones the smaller index beats the larger; 1 for the best, 0 for the last and for a single one;
+    - ``"rank"``: (N - 1 - position) / (N - 1) by the position in `rank_order`: the share of the other candidates that p
+      beats, a smaller index beating an equal p. 1 for the best, 0 for the last and for a single candidate;
     - ``"log1p"``: log(1 + slope_t · p), slope ≥ 0 a number or [T]; negative p is an error. exp of the fused score is
       then the product Π_t (1 + slope_t · p_t)^w_t.
     """

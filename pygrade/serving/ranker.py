@@ -5,6 +5,7 @@ masks, boosts and caps, and returns the page. Requests whose features are missin
 The work is done by the C++ core's Ranker (<pygrade/ranker.hpp>), which servers without Python link: equal pages.
 """
 
+import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ class BlendedRanker:
         if seed is not None and not 0 <= seed < 1 << 31:
             raise ValueError(f"seed is {seed}; want 0 … 2**31 - 1")
         self.impute = impute
-        stream = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else int(seed)) << 32
+        stream = (int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else operator.index(seed)) << 32
         core = _core.Ranker(_core.Policy(*policy.artifact()), impute, stream)
         self._served = policy.eval(), policy.version, core
 

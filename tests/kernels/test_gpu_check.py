@@ -14,9 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("where", ["cuda", "cpu"])
 def test_steps_name_what_exists(where, tmp_path):
     steps = check.steps(where, tmp_path)
-    assert [s.name for s in steps] == [
-        "machine", "parity", "device", "bench", "launch", "numeric", "memcheck", "racecheck",
-    ]  # fmt: skip
+    names = " ".join(step.name for step in steps)
+    assert names == "machine parity device bench launch numeric memcheck racecheck"
     for step in steps:
         assert 0 < step.seconds < 600
         for word in step.command:

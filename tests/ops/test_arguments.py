@@ -182,21 +182,17 @@ CALLS = {
     "fuse_topk": {"scores": "scores", "weights": "weights", "k": 3},
     "rank": {"scores": "scores", "weights": "weights", "k": 3},
     "topk_gain": {"scores": "scores", "weights": "samples", "gains": "gains", "k": 2, "discount": "discount"},
-    "rollout": {
-        "concentration": "alpha", "scores": "scores", "gains": "gains", "k": 2, "discount": "discount",
-        "num_samples": 4, "seed": 1,
-    },
+    "rollout": {"concentration": "alpha", "scores": "scores", "gains": "gains", "k": 2, "discount": "discount"}
+    | {"num_samples": 4, "seed": 1},
     "dirichlet_sample": {"concentration": "alpha", "num_samples": 4, "seed": 1},
     "dirichlet_log_prob": {"concentration": "alpha", "log_weights": "logs"},
     "dirichlet_score": {"concentration": "alpha", "log_weights": "logs"},
     "group_advantage": {"rewards": "rewards"},
-    "grpo_loss": {
-        "concentration": "alpha", "log_weights": "logs", "old_log_prob": "old", "advantages": "advantages",
-        "reference_concentration": "weights",
-    },
+    "grpo_loss": {"concentration": "alpha", "log_weights": "logs", "old_log_prob": "old"}
+    | {"advantages": "advantages", "reference_concentration": "weights"},
     "lambda_loss": {"scores": "page", "gains": "labels", "mask": None, "discount": "discount"},
     "floor_log_weights": {"log_weights": "logs"},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["torch", "numpy"])

@@ -132,9 +132,12 @@ def test_caps_hold_back_the_best_and_the_page_fills_from_far_behind():
 
 
 @given(
-    seed=st.integers(0, 9999), count=st.integers(0, 80), k=st.integers(1, 90), cap=st.integers(0, 4),
+    seed=st.integers(0, 9999),
+    count=st.integers(0, 80),
+    k=st.integers(1, 90),
+    cap=st.integers(0, 4),
     values=st.integers(1, 12),
-)  # fmt: skip
+)
 def test_any_page_obeys_its_rules(seed, count, k, cap, values):
     scores, weights, options = problem(1, count, 3, ("mask", "boost_add"), seed)
     generator = torch.Generator().manual_seed(seed)
