@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <stdexcept>
 
 #include "families.hpp"
 #include "scores.hpp"
@@ -240,6 +241,15 @@ py::object rank(const Arguments<13>& arguments) {
                         draws.array, known.array, server.record->numbered.fetch_add(batch));
 }
 
+// The core's own checks don't name the request; Python's do.
+py::object rank_fast_path(const Arguments<13>& arguments) {
+  try {
+    return rank(arguments);
+  } catch (const std::invalid_argument& error) {
+    throw py::value_error(error.what());
+  }
+}
+
 }  // namespace
 
 void bind_ranker(py::module_& module) {
@@ -279,10 +289,11 @@ void bind_ranker(py::module_& module) {
       py::arg("ranker"), py::arg("context"), py::arg("predictions"), py::arg("k"), py::arg("offsets"),
       py::arg("scenario"), py::arg("mask"), py::arg("boost_mul"), py::arg("boost_add"), py::arg("groups"),
       py::arg("caps"), py::arg("explore"), py::arg("seed"));
-  def_at_once<&rank>(module, "rank_pages_at_once",
-                     "rank_pages_at_once(ranker: object, context: object, predictions: object, k: object, offsets: "
-                     "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
-                     "caps: object, explore: object, seed: object) -> object");
+  def_positional<&rank_fast_path, true>(
+      module, "rank_pages_fast_path",
+      "rank_pages(ranker: object, context: object, predictions: object, k: object, offsets: "
+      "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
+      "caps: object, explore: object, seed: object) -> object");
 }
 
 }  // namespace pygrade::bindings

@@ -10,10 +10,10 @@
 namespace pygrade {
 namespace {
 
-bool holds_nan(std::span<const float> values) {
-  bool found = false;
-  for (const float value : values) found |= value != value;
-  return found;
+bool all_finite(std::span<const float> values) {
+  bool finite = true;
+  for (const float value : values) finite &= value - value == 0.0f;
+  return finite;
 }
 
 }  // namespace
@@ -27,6 +27,8 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   if (static_cast<std::int64_t>(advantage.size()) != batch * samples)
     throw std::invalid_argument("advantage does not hold batch * samples values");
   if (!(options.clip >= 0.0f)) throw std::invalid_argument("clip is negative or NaN; want a number ≥ 0");
+  if (validate && !all_finite(component_weights))
+    throw std::invalid_argument("component_weights holds NaN or infinity; want numbers");
   if (batch * samples == 0) return;
 
   const std::int64_t blocks = (batch + detail::block_rows - 1) / detail::block_rows;
@@ -45,8 +47,8 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
     square += states[i].square;
     valid += states[i].count;
   }
-  if (validate && valid != static_cast<double>(batch * samples) && holds_nan(rewards))
-    throw std::invalid_argument("rewards holds NaN; want numbers (validate=False leaves such samples out)");
+  if (validate && valid != static_cast<double>(batch * samples) && !all_finite(rewards))
+    throw std::invalid_argument("rewards holds NaN or infinity; want numbers (validate=False leaves such samples out)");
   if (options.normalize != Normalize::batch) return;
 
   const double factor = square > 0.0 ? 1.0 / std::sqrt(square / valid) : 0.0;

@@ -121,7 +121,7 @@ class BlendedRanker:
         ids = Ids(
             _ids("request_id", request_id, batch), _ids("user_id", user_id, batch), _ids("item_id", item_id, total)
         )
-        ranked = _core.rank_pages_at_once(core, *arguments)
+        ranked = _core.rank_pages_fast_path(core, *arguments)
         if ranked is None:  # an argument has to be converted, or is wrong
             arguments = arguments.converted(policy)
             ranked = _core.rank_pages(core, *arguments)
