@@ -3,6 +3,7 @@
 Standard output stays free for results, so that ``--json`` prints one object and nothing else.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -35,6 +36,19 @@ def hushed() -> Iterator[None]:
         yield
     finally:
         set_quiet(before)
+
+
+def show_log() -> None:
+    """Lines of the logger "pygrade", from INFO on, go to standard error as `say`'s."""
+    logger = logging.getLogger("pygrade")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _Said) for handler in logger.handlers):
+        logger.addHandler(_Said())
+
+
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
 
 
 def say(message: str) -> None:

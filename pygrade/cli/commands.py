@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pygrade import ops
 from pygrade._util.optional_imports import require
-from pygrade._util.progress import say, set_quiet
+from pygrade._util.progress import say, set_quiet, show_log
 from pygrade.aot import build as aot
 from pygrade.cli import console
 from pygrade.cli.options import (
@@ -65,6 +65,7 @@ def run(command: str, arguments: list[str]) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
     set_quiet(args.quiet)
+    show_log()
     result = handler(args)
     text = json.dumps(_plain(result), allow_nan=False)
     if args.json is True or args.json == Path("-"):

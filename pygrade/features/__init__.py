@@ -22,12 +22,12 @@ from pygrade.features.batch import FeatureBatch
 from pygrade.features.center import FeatureCenter
 from pygrade.features.defaults import default_schema
 from pygrade.features.fitted import Fitted
-from pygrade.features.leaks import Leak, leaks
+from pygrade.features.leak_check import Leak, find_leaks
 from pygrade.features.materialize import FeatureSet, materialize, state_before
 from pygrade.features.schema import Feature, FeatureSchema, SchemaError
-from pygrade.features.skew import Skew, replay
+from pygrade.features.train_serve_skew import Skew, replay
 
 __all__ = [
     "Feature", "FeatureBatch", "FeatureCenter", "FeatureSchema", "FeatureSet", "Fitted", "Leak", "SchemaError", "Skew",
-    "State", "default_schema", "leaks", "materialize", "replay", "state_before",
+    "State", "default_schema", "find_leaks", "materialize", "replay", "state_before",
 ]  # fmt: skip

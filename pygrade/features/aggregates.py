@@ -10,7 +10,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
-from pygrade.features.records import Ints, Run, Table, View
+from pygrade.features.records import Ints, EventRun, Table, View
 from pygrade.features.schema import FeatureSchema, SchemaError
 from pygrade.features.storage import read_tensors
 from pygrade.features.values import NULL, floats_of, log1p, mix, to_fixed
@@ -84,11 +84,11 @@ def keys_of(table: Table, parts: Mapping[str, Ints], rows: int) -> Ints:
     return columns[0] if len(columns) == 1 else mix(*columns)
 
 
-KeyedRun = tuple[Ints, Run]
+KeyedEvents = tuple[Ints, EventRun]
 """The keys [U], ascending, that events belong to, and the events in their order."""
 
 
-def run_of(table: Table, feedback: Feedback) -> KeyedRun:
+def run_of(table: Table, feedback: Feedback) -> KeyedEvents:
     """The keys [U], ascending, that the events belong to, and the events in their order; events with no key are left
     out. ``feedback`` must be in order of (time, item)."""
     keys = keys_of(table, feedback.parts, len(feedback))
@@ -97,7 +97,7 @@ def run_of(table: Table, feedback: Feedback) -> KeyedRun:
     ordered = keys[order]
     start = np.flatnonzero(np.append(True, np.diff(ordered) != 0)) if len(ordered) else np.zeros(0, np.int64)
     names = {*table.sums, *table.lasts, *(s for s, _ in table.recents), *(s for _, w in table.windows for s in w)}
-    return ordered[start], Run(
+    return ordered[start], EventRun(
         time=feedback.time[order],
         item=feedback.item[order],
         values={name: feedback.values[name][order] for name in names - {""}},
@@ -168,7 +168,7 @@ class State:
         self.schema = schema
         self.records = {name: Records(table) for name, table in schema.tables.items()}
 
-    def runs(self, feedback: Feedback) -> dict[str, KeyedRun]:
+    def runs(self, feedback: Feedback) -> dict[str, KeyedEvents]:
         """The events by table and key."""
         ordered = by_time(feedback)
         return {name: run_of(table, ordered) for name, table in self.schema.tables.items()}
@@ -177,13 +177,13 @@ class State:
         """Adds the events to the records of all tables. The result depends on the set of events alone."""
         self.apply_runs(self.runs(feedback))
 
-    def apply_runs(self, runs: Mapping[str, KeyedRun]) -> None:
+    def apply_runs(self, runs: Mapping[str, KeyedEvents]) -> None:
         """The same for events that are by table and key already."""
         for name, (keys, run) in runs.items():
             records = self.records[name]
             records.put(keys, records.table.merged(records.get(keys), run))
 
-    def read(self, name: str, keys: Ints, time: Ints, recent: KeyedRun | None = None) -> View:
+    def read(self, name: str, keys: Ints, time: Ints, recent: KeyedEvents | None = None) -> View:
         """What table ``name`` shows of the keys [q] at the times [q], strictly before them.
 
         ``recent`` are events of the table that have not been applied; none may be older than what has. Events that were

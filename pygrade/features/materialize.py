@@ -1,7 +1,8 @@
 """Features of a whole event log, each as its request knew them, in one pass over chunks of it."""
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from pygrade.features.fitted import DENSE, IDS, Fitted, Fitter
 from pygrade.features.schema import FeatureSchema, RawEvents, SchemaError
 from pygrade.features.storage import read_tensors
 
+logger = logging.getLogger("pygrade")
+
 _PARTS = "part-{:05d}.safetensors"
 _OF_CHUNK = ("request_id", "user_id", "timestamp", "offsets", "item_id", "position", "feedback")
 _OF_RAW = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
@@ -28,7 +31,6 @@ def materialize(
     schema: FeatureSchema,
     out: str | Path,
     window: tuple[int, int] | None = None,
-    log: Callable[[str], None] | None = None,
     *,
     rows: int = 200_000,
 ) -> "FeatureSet":
@@ -67,12 +69,14 @@ def materialize(
             names = _write(folder / _PARTS.format(len(parts)), schema, chunk, raw)
             parts.append(
                 {
-                    "requests": len(chunk.request_id), "rows": len(chunk.item_id), "first": int(chunk.timestamp[0]),
-                    "last": latest, "scenarios": names,
+                    "requests": len(chunk.request_id),
+                    "rows": len(chunk.item_id),
+                    "first": int(chunk.timestamp[0]),
+                    "last": latest,
+                    "scenarios": names,
                 }
-            )  # fmt: skip
-            if log:
-                log(f"features: {sum(p['rows'] for p in parts):,} rows")
+            )
+            logger.info("features: %s rows", f"{sum(p['rows'] for p in parts):,}")
         if not fitted_requests:
             raise SchemaError(f"no request of the log lies in the training window {window}")
         if pending is not None:
@@ -80,8 +84,7 @@ def materialize(
         fitted = fitter.finish()
         fitted.save(folder / "fitted.safetensors")
         summary = fitter.summary(fitted)
-        if log:
-            _say_what_tells_nothing(summary, log)
+        _name_useless_features(summary)
         state.save(folder / "state.safetensors")
         schema.save(folder / "schema.json")
         index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
@@ -118,12 +121,12 @@ def _fit(fitter: Fitter, raw: Raw, chunk: Chunk, inside: NDArray[np.bool_]) -> i
     return int(inside.sum())
 
 
-def _say_what_tells_nothing(summary: list[dict[str, Any]], log: Callable[[str], None]) -> None:
+def _name_useless_features(summary: list[dict[str, Any]]) -> None:
     unknown = [record["feature"] for record in summary if not record["known"]]
     constant = [r["feature"] for r in summary if r["known"] and not r.get("std", r.get("values", 2) - 1)]
     for names, what in ((unknown, "never known"), (constant, "of one value")):
         if names:
-            log(f"features: {what} in the training window: {', '.join(names)}")
+            logger.info("features: %s in the training window: %s", what, ", ".join(names))
 
 
 def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[str]:

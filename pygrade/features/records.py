@@ -31,7 +31,7 @@ SLOTS = 8
 
 
 @dataclass(frozen=True)
-class Run:
+class EventRun:
     """Events of several keys: in order of key, within a key of time, then item."""
 
     time: Ints  # [e]
@@ -119,7 +119,7 @@ class Table:
 
     # ---- writing
 
-    def merged(self, records: Ints, run: Run) -> Ints:
+    def merged(self, records: Ints, run: EventRun) -> Ints:
         """Records [U, width] of the run's keys with its events added."""
         new = records.copy()
         if not len(run.start):
@@ -159,7 +159,7 @@ class Table:
             at += 2 * length
         return View(np.concatenate(parts, 1), recents)
 
-    def view_with(self, records: Ints, run: Run, group: Ints, time: Ints) -> View:
+    def view_with(self, records: Ints, run: EventRun, group: Ints, time: Ints) -> View:
         """What the keys show at the times [q] when, beside the records, the run's earlier events had gone in.
 
         group[q] is the key's place in the run, -1 where the run has none of its events. Only events with a time
@@ -211,7 +211,7 @@ def _added(sums: tuple[str, ...]) -> list[str]:
     return ["count", *(name for source in sums for name in ([f"n:{source}", source] if "m_" in source else [source]))]
 
 
-def _increments(sums: tuple[str, ...], run: Run) -> Ints:
+def _increments(sums: tuple[str, ...], run: EventRun) -> Ints:
     """[e, A] what each event adds to the additive fields."""
     columns = [np.ones(len(run.time), np.int64)]
     for source in sums:
@@ -226,7 +226,7 @@ def _running(added: Ints) -> Ints:
     return running
 
 
-def _merge_ring(slots: Ints, step: int, sums: tuple[str, ...], run: Run) -> None:
+def _merge_ring(slots: Ints, step: int, sums: tuple[str, ...], run: EventRun) -> None:
     """Adds the run to the slots [U, SLOTS, 1 + A] of its keys, in place."""
     tag = run.time // step
     head = np.flatnonzero(np.append(True, (np.diff(run.place) != 0) | (np.diff(tag) != 0)))  # one step of one key
@@ -243,7 +243,7 @@ def _merge_ring(slots: Ints, step: int, sums: tuple[str, ...], run: Run) -> None
     slots[row, tag % SLOTS] = np.concatenate([np.maximum(tag, old[:, 0])[:, None], content], 1)
 
 
-def _merge_recents(kept: Ints, length: int, mask: NDArray[np.bool_], run: Run) -> None:
+def _merge_recents(kept: Ints, length: int, mask: NDArray[np.bool_], run: EventRun) -> None:
     """Merges the masked events into kept [U, 2·L], the times and items of the latest, in place."""
     chosen = np.flatnonzero(mask)
     row = run.place[chosen]

@@ -8,15 +8,15 @@
 
 from pygrade._util.serialization import ArtifactError
 from pygrade.features import SchemaError
-from pygrade.prerank.batches import Batch, Batches, Catalog, Requests
+from pygrade.prerank.batches import Batch, Batches, Catalog, TowerInputs
 from pygrade.prerank.evaluation import Retrieval, evaluate
 from pygrade.prerank.index import EligibleItems, ItemIndex
-from pygrade.prerank.measures import Popularity, recall
+from pygrade.prerank.recall import Popularity
 from pygrade.prerank.service import Prerank
 from pygrade.prerank.towers import PrerankConfig
-from pygrade.prerank.training import Fitted, fit
+from pygrade.prerank.training import FittedTowers, fit
 
 __all__ = [
-    "ArtifactError", "Batch", "Batches", "Catalog", "EligibleItems", "Fitted", "ItemIndex", "Popularity", "Prerank",
-    "PrerankConfig", "Requests", "Retrieval", "SchemaError", "evaluate", "fit", "recall",
+    "ArtifactError", "Batch", "Batches", "Catalog", "EligibleItems", "FittedTowers", "ItemIndex", "Popularity", "Prerank",
+    "PrerankConfig", "TowerInputs", "Retrieval", "SchemaError", "evaluate", "fit",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 _JOIN = 4096  # item rows that wait before they are joined with the rest
 
 
-class Requests(Protocol):
+class TowerInputs(Protocol):
     """What the user tower reads of R requests."""
 
     @property
@@ -31,7 +31,7 @@ class Requests(Protocol):
     def sequences(self) -> Ids: ...  # [R, L] item ids, -1: padding
 
 
-class Batch(Requests, Protocol):
+class Batch(TowerInputs, Protocol):
     """R logged requests with n candidate rows in all, as `pygrade.features.FeatureBatch`."""
 
     @property

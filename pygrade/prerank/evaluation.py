@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pygrade.metrics import intervals
 from pygrade.prerank.batches import Batch, Batches, Ids
 from pygrade.prerank.index import Floats, ItemIndex, is_in, scores_of
-from pygrade.prerank.measures import Popularity, held_out_positives, recall
+from pygrade.prerank.recall import Popularity, held_out_positives, recall
 from pygrade.prerank.service import Prerank
 
 _BLOCK = 1 << 16  # vectors scored at a time

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from pygrade._util.files import atomic_directory
+from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
 from pygrade.features import FeatureBatch, SchemaError
-from pygrade.prerank.batches import Catalog, Ids, Requests
+from pygrade.prerank.batches import Catalog, Ids, TowerInputs
 from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
-from pygrade.prerank.training import Fitted
+from pygrade.prerank.training import FittedTowers
 
 FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
 
@@ -52,7 +52,7 @@ class Prerank:
         self.schema_hash = schema_hash
 
     @classmethod
-    def build(cls, fitted: Fitted, catalog: Catalog, schema_hash: str = "") -> "Prerank":
+    def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "") -> "Prerank":
         """Towers that `fit` trained and an index of the catalog, of the kind that their config names."""
         towers = fitted.towers
         index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), towers.config.index)
@@ -80,7 +80,7 @@ class Prerank:
 
     def candidates(
         self,
-        requests: Requests,
+        requests: TowerInputs,
         n: int,
         seen: ArrayLike | Sequence[ArrayLike] | None = None,
         eligible: Eligible | Sequence[Eligible | None] | None = None,
@@ -150,7 +150,7 @@ class Prerank:
                 "task_weights": served.task_weights,
                 "index_kind": index.kind,
                 "items": len(index),
-                "sha256": {name: _sha256(partial / name) for name in ("prerank.safetensors", "items.faiss")},
+                "sha256": {name: file_hash(partial / name) for name in ("prerank.safetensors", "items.faiss")},
             }
             record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
             (partial / "prerank.json").write_bytes(to_json(record))
@@ -215,12 +215,7 @@ def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower
 
 
 def _read_index(path: Path, sha256: str) -> Any:
-    found = _sha256(path)
+    found = file_hash(path)
     if found != sha256:
         raise ValueError(f"{path} has sha256 {found[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
     return require("faiss", "pipeline").read_index(str(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

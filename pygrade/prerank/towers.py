@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Requests, aging, positives
+from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, TowerInputs, aging, positives
 
 _INPUT_CLIP = 5.0
 
@@ -211,7 +211,7 @@ class TwoTower(nn.Module):
         vector = functional.normalize(own + out[:, :-1], dim=-1) / self.config.temperature
         return torch.cat([vector, out[:, -1:] + self.item_bias(rows)], -1)
 
-    def user_inputs(self, requests: Requests) -> tuple[Tensor, Tensor, Tensor]:
+    def user_inputs(self, requests: TowerInputs) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of `user`; ValueError where an array does not have the shape that was fitted."""
         known = self.inputs
         count = len(requests.user_id)
@@ -238,7 +238,7 @@ class TwoTower(nn.Module):
             torch.from_numpy(known.item_rows(item_id)),
         )
 
-    def user_vectors(self, requests: Requests) -> NDArray[np.float32]:
+    def user_vectors(self, requests: TowerInputs) -> NDArray[np.float32]:
         """Vectors of requests, [R, width]. Each is computed by itself, so that it has the same bits in every batch."""
         dense, fields, sequence = self.user_inputs(requests)
         result = np.empty((len(dense), self.config.width), np.float32)

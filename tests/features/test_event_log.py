@@ -16,7 +16,7 @@ from pygrade.features import (
     FeatureSchema,
     Skew,
     default_schema,
-    leaks,
+    find_leaks,
     materialize,
     replay,
     state_before,
@@ -77,7 +77,7 @@ def test_every_data_set_has_features_without_leaks_and_without_skew(name, kuaira
     schema = default_schema(log)
     assert schema.utc_offset_hours == log.source.get("utc_offset_hours", 0.0)
     assert FeatureSchema.from_json(schema.to_json()) == schema
-    assert leaks(log, schema, cuts=2) == []
+    assert find_leaks(log, schema, cuts=2) == []
     features = materialize(log, schema, tmp_path / "features")
     assert features.num_rows == log.num_rows and features.num_requests == log.num_requests
     dense, ids = next(features.batches(requests=10**9)).model_inputs()

@@ -17,7 +17,7 @@ from pygrade.data.events import EventLog
 from pygrade.pipeline import check
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
 from pygrade.pipeline.run import run_pipeline
-from pygrade.pipeline.stages import locked
+from pygrade._util.files import claimed
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
 from pygrade.serving.artifact import PARTS, open_artifact, write_artifact
@@ -339,7 +339,7 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
             assert serve_check(mine, config, server.url("check"))["equal_pages"] == 5
     finally:
         server.kill()
-    with pytest.raises(ValueError, match="wants a store of its own"):
+    with pytest.raises(ValueError, match="want an empty store"):
         serve_check(mine, config, f"lmdb:{mine / 'store'}")
     with pytest.raises(ValueError, match="requests is 0"):
         CheckConfig(requests=0)
@@ -347,7 +347,7 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
 
 def test_serve_check_does_not_write_beside_a_pipeline(run, tmp_path):
     mine = copy(run, tmp_path / "run")
-    with locked(mine), pytest.raises(ValueError, match="in use by another pipeline"):
+    with claimed(mine, "pipeline"), pytest.raises(ValueError, match="in use by another pygrade process"):
         serve_check(mine)
     with pytest.raises(FileNotFoundError, match="directory of a finished pipeline"):
         serve_check(tmp_path / "nothing")
@@ -362,7 +362,7 @@ def test_serve_check_looks_at_its_store_first(run, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "_offline", never)
     for address, message in (
         ("nowhere:1", "url is 'nowhere:1'"),
-        (f"lmdb:{mine / 'store'}", "wants a store of its own"),
+        (f"lmdb:{mine / 'store'}", "want an empty store"),
         ("redis://127.0.0.1:1/0?prefix=a&timeout=0.5", "127.0.0.1"),
     ):
         with pytest.raises((ValueError, StoreError), match=message):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit, recall
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
 from pygrade.prerank.evaluation import brute_force
+from pygrade.prerank.recall import recall
 from tests.prerank.world import World
 
 WEIGHTS = (1.0, 0.0)
