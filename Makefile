@@ -23,13 +23,13 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc bench -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
 
-# Every kernel for every GPU target under both Tritons, against bench/budgets; UPDATE=--update writes the budgets. Then what
+# Every kernel for every GPU target under both Tritons, against bench/gpu/budgets; UPDATE=--update writes the budgets. Then what
 # has tolerances in the interpreter of Triton 3.6, whose fma is none and which reads numbers as numpy 2.3 did.
 check-kernels: $(VENV)/ready
-	$(BIN)/python -m bench.resources --check --jobs 2 $(UPDATE)
+	$(BIN)/python -m bench.gpu.resources --check --jobs 2 $(UPDATE)
 	[ -d build/triton-3.6/triton ] || $(BIN)/python -m pip install --no-deps --target build/triton-3.6 'triton==3.6.*'
 	[ -d build/numpy-2.3/numpy ] || $(BIN)/python -m pip install --no-deps --target build/numpy-2.3 'numpy==2.3.*'
-	PYTHONPATH=build/triton-3.6 $(BIN)/python -m bench.resources --check --jobs 2 $(UPDATE)
+	PYTHONPATH=build/triton-3.6 $(BIN)/python -m bench.gpu.resources --check --jobs 2 $(UPDATE)
 	PYTHONPATH=build/triton-3.6:build/numpy-2.3 $(BIN)/python -m pytest -n 2 -q -W ignore::DeprecationWarning \
 	  tests/kernels/test_device.py tests/kernels/test_special.py tests/kernels/test_selection.py \
 	  tests/ops/test_advantage.py tests/ops/test_grpo.py tests/ops/test_lambdaloss.py \
@@ -41,10 +41,10 @@ DEVICE ?= cuda
 ifeq ($(DEVICE),cuda)
 gpu-check:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index -e .
-	$(PYTHON) -m bench.gpu_check --steps "$(STEPS)"
+	$(PYTHON) -m bench.gpu.check --steps "$(STEPS)"
 else
 gpu-check: $(VENV)/ready
-	$(BIN)/python -m bench.gpu_check --device $(DEVICE) --steps "$(STEPS)"
+	$(BIN)/python -m bench.gpu.check --device $(DEVICE) --steps "$(STEPS)"
 endif
 
 bench: $(VENV)/peers

@@ -1,1 +1,1 @@
-"""Benchmarks and resource reports: `python -m bench.resources` compiles every kernel and reads what it uses."""
+"""Benchmarks: `cpu` and `gpu` time the ops, `system` what is built on them; `report` reads what is in `results/`."""

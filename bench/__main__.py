@@ -4,10 +4,10 @@
     python -m bench --quick                       a look at all of them, below a minute
     python -m bench --suite serving --json        one JSON object on standard output
     python -m bench compare A.json B.json         what changed beyond the noise
-    python -m bench --device cuda                 the Triton kernels on a GPU (bench/bench_cuda.py)
+    python -m bench --device cuda                 the Triton kernels on a GPU (bench/gpu/timing.py)
     python -m bench report                        tables and pictures from the committed results
 
-A full run writes <suite>-<isa>.json and .csv to bench/results/; ``--out`` names another place. One pinned thread, or
+A full run writes <suite>-<isa>.json to bench/results/; ``--out`` names another place. One pinned thread, or
 ``--threads``. PYGRADE_ISA=avx2 (or baseline) runs another instruction set than the best.
 """
 
@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench import core, harness, machine, results
+from bench.cpu import core, harness, machine
+from bench.report import results
 
 Suite = Callable[[bool], Iterator[harness.Row]]
 NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
@@ -26,46 +27,46 @@ NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
 
 def suites() -> dict[str, tuple[Suite, ...]]:
     """The suites by name; each yields its rows as they are measured."""
-    from bench import (
-        bench_advantage,
-        bench_call,
-        bench_dirichlet,
-        bench_fusion,
-        bench_gain,
-        bench_grpo,
-        bench_lambdaloss,
-        bench_ranking,
-        bench_scaling,
-        bench_step,
+    from bench.cpu import (
+        advantage,
+        call,
+        dirichlet,
+        fusion,
+        gain,
+        grpo,
+        lambdaloss,
+        ranking,
+        scaling,
+        step,
     )
 
     return {
-        "serving": (bench_fusion.serving, bench_fusion.forms, bench_ranking.rules, bench_ranking.policy),
-        "rollout": (bench_fusion.rollout, bench_gain.gain, bench_gain.rollout),
-        "sampling": (bench_dirichlet.sampling,),
+        "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
+        "rollout": (fusion.rollout, gain.gain, gain.rollout),
+        "sampling": (dirichlet.sampling,),
         "training": (
-            bench_dirichlet.log_prob,
-            bench_grpo.training,
-            bench_advantage.training,
-            bench_lambdaloss.training,
-            bench_step.training,
+            dirichlet.log_prob,
+            grpo.training,
+            advantage.training,
+            lambdaloss.training,
+            step.training,
         ),
-        "call": (bench_call.topk, bench_call.others),
-        "scaling": (bench_scaling.scaling,),
+        "call": (call.topk, call.others),
+        "scaling": (scaling.scaling,),
     }
 
 
 def main() -> int:
     if sys.argv[1:2] == ["compare"]:
-        from bench.compare import main as compare
+        from bench.report.compare import main as compare
 
         return compare(sys.argv[2:])
     if any(argument.split("=")[0] == "--device" for argument in sys.argv[1:]):
-        from bench.bench_cuda import main as on_gpu
+        from bench.gpu.timing import main as on_gpu
 
         return on_gpu(sys.argv[1:])
     if sys.argv[1:2] == ["report"]:
-        from bench.report import main as report
+        from bench.report.generate import main as report
 
         return report(sys.argv[2:])
     parser = argparse.ArgumentParser(

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "parallel.hpp"
+#include "util/parallel.hpp"
 
 namespace pygrade {
 namespace {

@@ -7,7 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "parallel.hpp"
+#include "util/parallel.hpp"
 
 namespace pygrade {
 namespace {

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "lists.hpp"
-#include "parallel.hpp"
-#include "scratch.hpp"
+#include "util/parallel.hpp"
+#include "util/scratch.hpp"
 
 namespace pygrade {
 namespace detail {

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "lists.hpp"
-#include "scratch.hpp"
+#include "util/scratch.hpp"
 
 namespace pygrade {
 

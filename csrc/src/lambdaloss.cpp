@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "parallel.hpp"
+#include "util/parallel.hpp"
 
 namespace pygrade {
 namespace {

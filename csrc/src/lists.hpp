@@ -3,7 +3,7 @@
 #pragma once
 
 #include "fusion.hpp"
-#include "parallel.hpp"
+#include "util/parallel.hpp"
 
 namespace pygrade::detail {
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "json.hpp"
-#include "sha256.hpp"
+#include "util/json.hpp"
+#include "util/sha256.hpp"
 
 namespace pygrade::tests {
 

@@ -13,8 +13,8 @@
 #include <cstring>
 
 #include "pygrade/pygrade.h"
-#include "safetensors.hpp"
 #include "serving.hpp"
+#include "util/safetensors.hpp"
 
 using namespace pygrade;
 using namespace pygrade::tests;

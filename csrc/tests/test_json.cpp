@@ -1,5 +1,5 @@
 #include "check.hpp"
-#include "json.hpp"
+#include "util/json.hpp"
 
 using pygrade::detail::Json;
 using pygrade::detail::json_quote;

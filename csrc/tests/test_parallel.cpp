@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "check.hpp"
-#include "parallel.hpp"
+#include "util/parallel.hpp"
 
 using pygrade::detail::parallel_for;
 

@@ -4,7 +4,7 @@
 
 #include "artifact.hpp"
 #include "check.hpp"
-#include "policy.hpp"
+#include "serving/policy.hpp"
 
 using namespace pygrade;
 using namespace pygrade::tests;

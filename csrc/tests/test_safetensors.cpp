@@ -1,6 +1,6 @@
 #include "artifact.hpp"
 #include "check.hpp"
-#include "safetensors.hpp"
+#include "util/safetensors.hpp"
 
 using namespace pygrade::tests;
 using namespace pygrade::detail;

@@ -78,7 +78,7 @@ def usage() -> str:
         "usage: pygrade COMMAND [options]\n\n"
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
         f"commands:\n{rows}\n\n"
-        "Data is named SCHEME:PATH: logs:DIR (Parquet that pygrade wrote), kuairand:DIR and, for pipeline, more.\n"
+        "Data is named SCHEME:PATH: logs:DIR (Parquet logs); pipeline also reads kuairand:, recflow: and ebnerd:DIR.\n"
         "'pygrade COMMAND --help' lists the options of a command; 'pygrade --version' prints the version,\n"
         "'pygrade --cmake-dir' where C++ projects find the library: cmake -Dpygrade_DIR=$(pygrade --cmake-dir).\n"
         "Results go to standard output, progress to standard error; --json prints one JSON object instead of tables."

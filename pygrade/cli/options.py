@@ -1,17 +1,15 @@
 """The options of the subcommands: the config dataclasses, and what only the command line asks."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pygrade import data
-from pygrade._util.progress import say
 from pygrade.data.ebnerd import EbNerdConfig
-from pygrade.data.kuairand import KuaiRandConfig
+from pygrade.data.events import parse_spec
 from pygrade.data.kuairand_events import KuaiRandEventConfig
 from pygrade.data.logs_events import LogsEventConfig
 from pygrade.data.recflow import RecFlowConfig
 from pygrade.evaluation.arms import PRODUCTION
-from pygrade.logs import Logs
+from pygrade.logs import Logs, read_logs
 from pygrade.pipeline.check import CheckConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.simulation.marketplace_config import MarketplaceConfig
@@ -33,15 +31,11 @@ class Output:
 class Source:
     """Where requests come from."""
 
-    data: str  # SCHEME:PATH, e.g. logs:runs/demo/logs or kuairand:KuaiRand-1K
-    kuairand: KuaiRandConfig = field(default_factory=KuaiRandConfig)  # for kuairand: data only
+    data: str  # logs:DIR, e.g. logs:runs/demo/logs
 
     def load(self) -> Logs:
-        """The logs, with progress on standard error."""
-        if not self.data.startswith("kuairand:"):
-            return data.load(self.data)
-        options = {entry.name: getattr(self.kuairand, entry.name) for entry in fields(KuaiRandConfig)}
-        return data.load(self.data, log=say, **options)
+        """The logs in DIR."""
+        return read_logs(parse_spec(self.data, ["logs"])[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +153,7 @@ class Rank(Output, Source):
     Example: pygrade rank --run runs/kuairand --user 7
     """
 
-    data: str = ""  # SCHEME:PATH, e.g. logs:runs/demo/logs or kuairand:KuaiRand-1K
+    data: str = ""  # logs:DIR, e.g. logs:runs/demo/logs
     policy: Path | None = None  # directory of a saved policy
     requests: tuple[int, ...] = (0,)  # which requests of the data, from 0
     run: Path | None = None  # directory of pygrade pipeline

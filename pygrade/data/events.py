@@ -4,7 +4,7 @@
 under which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,16 @@ _IMPORTERS: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 
-def parse_spec(spec: str) -> tuple[str, Path]:
-    """Scheme and path of ``SCHEME:PATH``. ValueError for an unknown scheme, FileNotFoundError for a missing path."""
+def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str, Path]:
+    """Scheme and path of ``SCHEME:PATH``.
+
+    ValueError if the scheme is not one of ``schemes``, FileNotFoundError if the path does not exist.
+    """
     scheme, _, path = spec.partition(":")
-    accepted = "; ".join(SCHEMES.values())
-    if scheme not in SCHEMES or not path:
-        raise ValueError(f"data is {spec!r}; want one of {accepted}")
+    accepted = "; ".join(SCHEMES[name] for name in schemes)
+    if scheme not in schemes or not path:
+        raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in SCHEMES and scheme not in schemes else ""
+        raise ValueError(f"data is {spec!r}; want one of {accepted}{raw}")
     if not Path(path).exists():
         raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {accepted}")
     return scheme, Path(path)

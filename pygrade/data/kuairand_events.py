@@ -35,8 +35,8 @@ from pygrade.data.kuairand_files import (
     check_log,
     chosen_rows,
     find_files,
+    local_day,
 )
-from pygrade.data.kuairand_requests import TASK_VALUES, group_requests
 from pygrade.data.spool import Spool, mix
 from pygrade.data.tables import Table, read_blocks, read_header, refuse
 
@@ -44,6 +44,18 @@ if TYPE_CHECKING:
     import polars as pl
 
 LICENSE = "CC BY-SA 4.0"
+
+TASK_VALUES: Mapping[str, float] = {
+    "click": 1.0,
+    "long_view": 2.0,
+    "like": 2.0,
+    "comment": 4.0,
+    "follow": 8.0,
+    "forward": 4.0,
+    "profile_enter": 2.0,
+    "comment_stay": 1.0,
+}
+"""Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 USER_KINDS = {
     "user_active_degree": "categorical", "is_lowactive_period": "categorical", "is_live_streamer": "categorical",
@@ -212,22 +224,38 @@ def _feedback(block: Table, task: str) -> NDArray[np.int8]:
 
 
 def _add_requests(frame: "pl.DataFrame", writer: EventWriter, gap: float | None, max_rows: int, first: int) -> int:
-    """Makes requests of all rows of some users, numbered from ``first`` on; the number after the last."""
+    """Groups all rows of some users into requests numbered from ``first`` on. Returns the number after the last."""
     polars = require("polars", "pipeline")
-    requests = group_requests(
-        frame["user_id"].to_numpy(), frame["tab"].to_numpy(), frame["time"].to_numpy(), gap, max_rows
-    )
-    row_request = requests.row_request
-    rows = frame[requests.order].with_columns(
-        polars.Series("request_id", first + row_request),
-        polars.Series("timestamp", requests.start[row_request]),
-        polars.Series("position", np.arange(len(row_request)) - requests.offsets[row_request]),
+    user, tab, time = (frame[name].to_numpy() for name in ("user_id", "tab", "time"))
+    order, starts = group_requests(user, tab, time, gap, max_rows)
+    request = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))  # [n] of each row
+    rows = frame[order].with_columns(
+        polars.Series("request_id", first + request),
+        polars.Series("timestamp", time[order[starts]][request]),
+        polars.Series("position", np.arange(len(order)) - starts[request]),
         (polars.col("time") + polars.col("play_ms")).alias("event_time"),
     )
     if frame["tab"][0] >= 0:
         rows = rows.with_columns(polars.format("tab{}", "tab").alias("scenario"))
     writer.add_events(rows.drop("time", "tab", "play_ms"))
-    return first + len(requests.user)
+    return first + len(starts)
+
+
+def group_requests(
+    user: NDArray[np.int64], tab: NDArray[np.int64], time: NDArray[np.int64], gap_minutes: float | None, max_rows: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Groups the impressions [n] of each user in one tab into requests of at most ``max_rows``, in order of time.
+
+    A request is a user's day (UTC+8) if ``gap_minutes`` is None; else it ends at a gap longer than that. Returns the
+    order of the impressions [n] and the place in it at which each request starts [R].
+    """
+    order = np.lexsort((time, tab, user))  # stable: equal times keep the file's order
+    user, tab, time = user[order], tab[order], time[order]
+    ends = np.diff(local_day(time)) != 0 if gap_minutes is None else np.diff(time) > gap_minutes * 60_000
+    first = np.concatenate([[True], (np.diff(user) != 0) | (np.diff(tab) != 0) | ends])
+    begin = np.flatnonzero(first)
+    place = np.arange(len(order)) - np.repeat(begin, np.diff(np.append(begin, len(order))))
+    return order, np.flatnonzero(place % max_rows == 0)
 
 
 def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,38 +12,26 @@ from pygrade._util.optional_imports import require
 
 Table = dict[str, NDArray[Any]]
 
-KINDS = ("int", "binary", "float", "float?", "text")
-"""int64; int8 that must be 0 or 1; float64, finite; float64 with NaN where empty; str."""
+WANTED = {
+    "int": "a whole number of 64 bits",
+    "binary": "0 or 1",
+    "float": "a finite number",
+    "float?": "a finite number or nothing",
+}
+"""Kinds of columns: int64; int8, 0 or 1; float64, finite; float64, NaN where empty. Beside these there is text: str."""
 
 _BLOCK_BYTES = 1 << 20  # pyarrow reads up to 32 blocks ahead
 
 
 def read_header(path: Path, delimiter: str = ",") -> list[str]:
-    """Column names of the first line. Raises ValueError where the file is empty or names a column twice."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            names = next(csv.reader(file, delimiter=delimiter), [])
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: line 1 is not UTF-8 text ({error.reason})") from error
+    """Column names of the first line. Raises ValueError if the file is empty or names a column twice."""
+    names = next((fields for _, fields in _lines(path, delimiter)), [])
     if not names:
         raise ValueError(f"{path}: the file is empty; want a header line that names the columns")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path}: line 1 names column {twice[0]!r} more than once")
     return names
-
-
-def read_table(
-    path: Path,
-    columns: Mapping[str, str],
-    *,
-    delimiter: str = ",",
-    check: Callable[[Path, Table, int], None] | None = None,
-    keep: Callable[[Table], NDArray[np.bool_]] | None = None,
-) -> Table:
-    """The blocks of `read_blocks` as one table; memory follows what ``keep`` lets through."""
-    blocks = read_blocks(path, columns, delimiter=delimiter, check=check, keep=keep)
-    return concat_tables([block for _, block in blocks])
 
 
 def read_blocks(
@@ -56,24 +44,31 @@ def read_blocks(
 ) -> Iterator[tuple[int, Table]]:
     """Reads the named columns of one file, in blocks of a bounded size, each with the line of its first row.
 
-    ``columns`` maps a name to one of `KINDS`; other columns of the file are skipped. ``check`` gets the path, each
-    block and the line of its first row, to raise what it must; ``keep`` returns a bool mask of a block's rows. Raises
-    ValueError naming the file, the line (the header is line 1) and the column for a missing column, a short or long
-    line, an empty or unreadable value, a binary that is neither 0 nor 1.
+    ``columns`` maps a name to a kind, one of `WANTED` or text; other columns of the file are skipped. Fields between
+    commas may be quoted; with another delimiter a quote is an ordinary character. ``check`` gets the path, each block
+    and the line of its first row, and may raise; ``keep`` returns a bool mask of a block's rows.
+
+    Every line is one row. ValueError names the file, the line (the header is line 1) and the column of a missing
+    column, a short or long line, an open quote, an empty or unreadable value, a binary that is neither 0 nor 1.
     """
     pa = require("pyarrow")
-    pa_csv = require("pyarrow.csv")
+    pa_csv, compute = require("pyarrow.csv"), require("pyarrow.compute")
     header = read_header(path, delimiter)
     missing = [name for name in columns if name not in header]
     if missing:
         raise ValueError(f"{path}: column {missing[0]!r} is missing; the file has {', '.join(header)}")
+    lines = _count_lines(path)
+    if lines < 2:
+        raise ValueError(f"{path}: the file has a header and no rows")
     types = {"int": pa.int64(), "binary": pa.int64(), "text": pa.string()}
     line = 2
     try:
         reader = pa_csv.open_csv(
             path,
             read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=pa_csv.ParseOptions(delimiter=delimiter, ignore_empty_lines=False),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=delimiter, quote_char=delimiter == "," and '"', ignore_empty_lines=False
+            ),
             convert_options=pa_csv.ConvertOptions(
                 include_columns=list(columns),
                 column_types={name: types.get(kind, pa.float64()) for name, kind in columns.items()},
@@ -82,6 +77,9 @@ def read_blocks(
             ),
         )
         for batch in reader:
+            texts = [batch.column(name) for name, kind in columns.items() if kind == "text"]
+            if any(compute.any(compute.match_substring(text, "\n")).as_py() for text in texts):
+                raise pa.ArrowInvalid("a text holds a line feed")
             block = {name: _checked(path, name, kind, batch.column(name), line) for name, kind in columns.items()}
             if check is not None:
                 check(path, block, line)
@@ -91,9 +89,11 @@ def read_blocks(
             yield line, block
             line += batch.num_rows
     except pa.ArrowInvalid as error:
-        raise ValueError(_diagnose(path, header, columns, delimiter) or f"{path}: {error}") from error
-    if line == 2:
-        raise ValueError(f"{path}: the file has a header and no rows")
+        _diagnose(path, header, columns, delimiter)
+        raise ValueError(f"{path}: {error}") from error
+    if line - 1 != lines:  # pyarrow drops what an open quote swallows
+        _diagnose(path, header, columns, delimiter)
+        raise ValueError(f"{path}: {line - 2} rows were read from {lines} lines; want a header and one row a line")
 
 
 def refuse(path: Path, line: int, column: str, values: NDArray[Any], bad: NDArray[np.bool_], want: str) -> None:
@@ -103,57 +103,63 @@ def refuse(path: Path, line: int, column: str, values: NDArray[Any], bad: NDArra
         raise ValueError(f"{path}: line {line + row}, column {column!r} is {values[row]}; want {want}")
 
 
-def concat_tables(tables: list[Table]) -> Table:
-    """The rows of several tables with the same columns, one after another."""
-    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-
-
 def _checked(path: Path, name: str, kind: str, column: Any, line: int) -> NDArray[Any]:
     if column.null_count and kind in ("int", "binary", "float"):
         row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
-        raise ValueError(f"{path}: line {line + row}, column {name!r} is empty; want {_wanted(kind)}")
+        raise ValueError(f"{path}: line {line + row}, column {name!r} is empty; want {WANTED[kind]}")
     values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    bad = np.zeros(0, dtype=np.int64)
     if kind == "binary":
-        bad = np.flatnonzero((values != 0) & (values != 1))
-    elif kind == "float":
-        bad = np.flatnonzero(~np.isfinite(values))
+        refuse(path, line, name, values, (values != 0) & (values != 1), WANTED[kind])
+        return values.astype(np.int8)
+    if kind == "float":
+        refuse(path, line, name, values, ~np.isfinite(values), WANTED[kind])
     elif kind == "float?":
-        bad = np.flatnonzero(np.isinf(values))
-    if bad.size:
-        row = int(bad[0])
-        raise ValueError(f"{path}: line {line + row}, column {name!r} is {values[row]}; want {_wanted(kind)}")
-    return values.astype(np.int8) if kind == "binary" else values
+        refuse(path, line, name, values, np.isinf(values), WANTED[kind])
+    return values
 
 
-def _wanted(kind: str) -> str:
-    wanted = {"int": "a whole number", "binary": "0 or 1", "float": "a finite number"}
-    return wanted.get(kind, "a finite number or nothing")
+def _count_lines(path: Path) -> int:
+    count, last = 0, b"\n"
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            count, last = count + block.count(b"\n"), block[-1:]
+    return count + (last != b"\n")
 
 
-def _diagnose(path: Path, header: list[str], columns: Mapping[str, str], delimiter: str) -> str | None:
-    """Reads again, slowly, to name the first line and column that the block reader refused."""
+def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The number and the fields of each line, parsed by itself. ValueError names a line that can't be parsed."""
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, next(csv.reader([text], delimiter=delimiter, quoting=quoting, strict=True), [])
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}: line {number} is not UTF-8 text ({error.reason})") from error
+            except csv.Error as error:
+                reason = "a quote is not closed" if "unexpected end" in str(error) else error
+                raise ValueError(f"{path}: line {number} is not readable as delimited text ({reason})") from error
+
+
+def _diagnose(path: Path, header: list[str], columns: Mapping[str, str], delimiter: str) -> None:
+    """Reads again, slowly, and raises ValueError that names the first line and column that the block reader refused."""
     places = [(header.index(name), name, kind) for name, kind in columns.items() if kind != "text"]
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=delimiter)
-            next(rows)
-            for fields in rows:
-                where = f"{path}: line {rows.line_num}"
-                if len(fields) != len(header):
-                    return f"{where} has {len(fields)} fields; the header names {len(header)} (a cut-off file?)"
-                for place, name, kind in places:
-                    text = fields[place].strip()
-                    if text == "":
-                        if kind != "float?":
-                            return f"{where}, column {name!r} is empty; want {_wanted(kind)}"
-                        continue
-                    try:
-                        number = float(text) if kind.startswith("float") else int(text)
-                    except ValueError:
-                        return f"{where}, column {name!r} is {text!r}; want {_wanted(kind)}"
-                    if kind == "binary" and number not in (0, 1):
-                        return f"{where}, column {name!r} is {text}; want {_wanted(kind)}"
-    except (UnicodeDecodeError, csv.Error) as error:
-        return f"{path}: not readable as delimited text ({error})"
-    return None
+    for number, fields in _lines(path, delimiter):
+        where = f"{path}: line {number}"
+        if number == 1:
+            continue
+        if len(fields) > 1 and len(fields) != len(header):
+            raise ValueError(f"{where} has {len(fields)} fields; the header names {len(header)} (a cut-off file?)")
+        for place, name, kind in places:
+            text = fields[place].strip() if place < len(fields) else ""
+            if text == "":
+                if kind == "float?":
+                    continue
+                raise ValueError(f"{where}, column {name!r} is empty; want {WANTED[kind]}")
+            try:
+                value = float(text) if kind.startswith("float") else int(text)
+                good = value in (0, 1) if kind == "binary" else kind != "int" or -(2**63) <= value < 2**63
+            except ValueError:
+                good = False
+            if not good:
+                raise ValueError(f"{where}, column {name!r} is {text!r}; want {WANTED[kind]}")

@@ -22,15 +22,22 @@ MMOE about as well (0.757, 0.761, 0.759; ours 0.763, 0.766, 0.762). What they la
 """
 
 from pygrade.mtl.artifact import load, save
-from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import Columns, MtlConfig
-from pygrade.mtl.metrics import TaskMetrics, ece, judge, metrics
+from pygrade.mtl.metrics import TaskMetrics, metrics
 from pygrade.mtl.model import MtlModel, predict
-from pygrade.mtl.network import hash_ids
 from pygrade.mtl.timeline import Timeline, split_times
-from pygrade.mtl.training import fit, fit_stream
+from pygrade.mtl.training import fit_stream
 
 __all__ = [
-    "Calibration", "Columns", "MtlConfig", "MtlModel", "TaskMetrics", "Timeline", "ece", "fit", "fit_stream",
-    "hash_ids", "judge", "load", "metrics", "predict", "save", "split_times",
-]  # fmt: skip
+    "Columns",
+    "MtlConfig",
+    "MtlModel",
+    "TaskMetrics",
+    "Timeline",
+    "fit_stream",
+    "load",
+    "metrics",
+    "predict",
+    "save",
+    "split_times",
+]

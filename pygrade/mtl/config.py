@@ -53,10 +53,6 @@ class MtlConfig:
     stop_on: Literal["auc", "loss"] = "auc"
     """What early stopping watches: the tasks' mean AUC, each task weighing as many rows as its rarer class has (a mean
     that a task with twenty positives cannot sway), or their mean log-loss relative to the base rate's."""
-    validation_fraction: float = 0.15
-    """`fit`: latest share of the rows, by time, that decides when to stop. 0: all rows train for all ``epochs``."""
-    calibration_fraction: float = 0.0
-    """`fit`: share of the rows, later than those, that fits the calibration and nothing else. 0: none."""
     calibration: Literal["beta", "isotonic"] = "beta"
     """Map from predictions to calibrated ones: three numbers a task, or a monotone curve (needs many positives)."""
     refit: bool = True
@@ -73,13 +69,8 @@ class MtlConfig:
                      "memory_rows"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        for name in ("dropout", "validation_fraction", "calibration_fraction"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is {getattr(self, name)}; want a number in [0, 1)")
-        if self.validation_fraction + self.calibration_fraction >= 1.0:
-            raise ValueError(
-                f"calibration_fraction is {self.calibration_fraction}; want less than 1 with validation_fraction"
-            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"dropout is {self.dropout}; want a number in [0, 1)")
         for name, known in (("network", ("ple", "mmoe")), ("stop_on", ("auc", "loss")),
                             ("calibration", ("beta", "isotonic"))):  # fmt: skip
             if getattr(self, name) not in known:

@@ -7,10 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.metrics.roc import auc, gauc
-from pygrade.mtl.histogram import Histogram
-from pygrade.mtl.model import MtlModel, predict
-from pygrade.mtl.stream import Batches
-from pygrade.mtl.survey import check
 
 
 @dataclass(frozen=True)
@@ -79,23 +75,3 @@ def ece(labels: NDArray[np.floating], predictions: NDArray[np.floating], groups:
     group = (middle * groups / len(order)).astype(np.int64).clip(0, groups - 1)[tie]
     gap = np.bincount(group, weights=predictions[order].astype(np.float64) - labels[order], minlength=groups)
     return float(np.abs(gap).sum() / len(order))
-
-
-def judge(model: MtlModel, batches: Batches, span: tuple[int, int], calibrated: bool = True) -> dict[str, TaskMetrics]:
-    """Metrics of a model on the rows with span[0] ≤ time < span[1] of a stream, in memory that does not grow with them.
-
-    Rows are counted by logit in bins 0.0005 wide, so values differ from those of `metrics` in the fourth digit or
-    later; GAUC is NaN.
-    """
-    seen = Histogram(len(model.tasks))
-    for batch in batches():
-        check(batch, model.columns, model.tasks)
-        dense, ids, labels, time = batch
-        inside = (time >= span[0]) & (time < span[1])
-        p = predict(model, dense[inside], ids[inside], calibrated=calibrated).astype(np.float64).clip(max=1 - 1e-9)
-        seen.add(np.log(p / (1 - p)), labels[inside])
-    columns = (seen.rows.sum(1), seen.positives.sum(1), seen.mean_prediction(), seen.auc(), seen.log_loss(), seen.ece())
-    return {
-        task: TaskMetrics(int(n), int(s), s / n if n else np.nan, mean, area, np.nan, loss, error)
-        for task, n, s, mean, area, loss, error in zip(model.tasks, *(c.tolist() for c in columns), strict=True)
-    }

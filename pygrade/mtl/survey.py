@@ -1,6 +1,5 @@
 """What is known of the rows before training: that they are valid, and for each part counts, rates and moments."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -91,12 +90,11 @@ def survey_parts(
     timeline: Timeline,
     config: MtlConfig,
     columns: Columns,
-    both_classes: Sequence[str],
 ) -> dict[str, Survey]:
     """Surveys the labeled rows of each part in one pass that checks every row.
 
-    ``both_classes``: parts in which every task must have a positive and a negative; one without bounds of its own, and
-    a part to be predicted without rows, may be empty.
+    Every task must have a positive and a negative in every part, except in one of no length and in a part to be
+    predicted that has no rows.
     """
     parents = parents_of(tasks, config.funnel)
     surveys = {part: Survey(len(columns.dense), len(tasks)) for part in timeline.parts}
@@ -112,8 +110,7 @@ def survey_parts(
         for child, parent in enumerate(parents):
             if parent >= 0:
                 odd[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
-    for part in both_classes:
-        start, stop = timeline.parts[part]
+    for part, (start, stop) in timeline.parts.items():
         if start < stop and (surveys[part].rows or part != "predict"):
             _check_classes(surveys[part], part, tasks)
     for child, parent in enumerate(parents):

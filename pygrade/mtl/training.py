@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional
 
 from pygrade._util.threads import torch_threads
@@ -14,50 +13,16 @@ from pygrade.mtl.config import Columns, MtlConfig
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
-from pygrade.mtl.stream import Batches, Window, labeled
-from pygrade.mtl.survey import Survey, check, survey_parts
-from pygrade.mtl.timeline import Timeline, cut
+from pygrade.mtl.stream import Batches, Window
+from pygrade.mtl.survey import Survey, survey_parts
+from pygrade.mtl.timeline import Timeline
 
 _CHUNK = 8192  # rows that are evaluated at a time
 
 Log = Callable[[str], None]
 
 
-def fit(
-    dense: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    labels: NDArray[np.float32],
-    time: NDArray[np.int64],
-    tasks: tuple[str, ...],
-    config: MtlConfig | None = None,
-    log: Log | None = None,
-    columns: Columns | None = None,
-) -> MtlModel:
-    """Trains on rows in memory.
-
-    dense[n, D] (NaN: unknown), ids[n, F] any int64, labels[n, T] 0 or 1 (NaN: not observed, left out of the loss),
-    time[n] orders the rows: the latest ``calibration_fraction`` fits the calibration, the ``validation_fraction``
-    before it decides when to stop. Training runs on one thread (a second one gains nothing at this size), so the same
-    arguments give the same model on one machine; torch's global generator is left as it was. ``log`` gets one line a
-    pass. Raises ValueError for shapes that disagree, labels outside [0, 1], a task without a positive or a negative.
-    """
-    config = config or MtlConfig()
-    if dense.ndim != 2 or not len(dense):
-        raise ValueError(f"dense has shape {dense.shape}; want [n, D] with at least one row")
-    if ids.ndim != 2 or len(ids) != len(dense):
-        raise ValueError(f"ids has shape {ids.shape}; want [{len(dense)}, F]")
-    columns = columns or Columns.numbered(dense.shape[1], ids.shape[1])
-    check((dense, ids, labels, time), columns, tasks)
-    instants, counts = np.unique(time[labeled(labels)], return_counts=True)
-    late = config.calibration_fraction
-    timeline = Timeline(*(cut(instants, counts, 1 - f) for f in (config.validation_fraction + late, late, 0.0)))
-    if timeline.train_end == instants[0]:
-        raise ValueError(f"time leaves no rows before the validation part; got {len(time)} rows of one instant")
-    return _fit(
-        lambda: iter([(dense, ids, labels, time)]), tasks, timeline, config, columns, log, ("train", "calibrate")
-    )
-
-
+@torch_threads(1)
 def fit_stream(
     batches: Batches,
     tasks: tuple[str, ...],
@@ -68,33 +33,26 @@ def fit_stream(
 ) -> MtlModel:
     """Trains on rows from a factory of batches, in memory that does not grow with their number.
 
-    ``batches()`` gives all rows as (dense, ids, labels, time), as in `fit`, in any chunks; it is called once or twice a
-    pass. Rows before ``timeline.train_end`` train, those up to ``stop_end`` stop early, those up to ``calibrate_end``
-    calibrate; later ones are only counted: the model's predictions for them are out of time. ValueError as in `fit`,
-    and where a task has one class only in a part (in the last one if there are rows in it): it names part and task.
+    ``batches()`` gives all rows as (dense, ids, labels, time), in any chunks; it is called once or twice a pass.
+    dense[n, D] (NaN: unknown), ids[n, F] any int64, labels[n, T] 0 or 1 (NaN: not observed, left out of the loss).
+    Rows before ``timeline.train_end`` train, those up to ``stop_end`` stop early, those up to ``calibrate_end``
+    calibrate; later ones are only counted: the model's predictions for them are out of time.
+
+    Training runs on one thread (a second one gains nothing at this size), so the same arguments give the same model on
+    one machine; torch's global generator is left as it was. ``log`` gets one line a pass. ValueError for shapes that
+    disagree, labels outside [0, 1], and a task that has only positives or only negatives in a part; the error names
+    part and task.
     """
-    config = config or MtlConfig()
+    config, tasks = config or MtlConfig(), tuple(tasks)
     if columns is None:
         first = next(iter(batches()), None)
         if first is None:
             raise ValueError("batches gives no rows; want some")
+        for name, shape in (("dense", first[0].shape), ("ids", first[1].shape)):
+            if len(shape) != 2:
+                raise ValueError(f"{name} has shape {shape}; want two dimensions, rows and columns")
         columns = Columns.numbered(first[0].shape[1], first[1].shape[1])
-    return _fit(batches, tasks, timeline, config, columns, log, ("train", "stop", "calibrate", "predict"))
-
-
-@torch_threads(1)
-def _fit(
-    batches: Batches,
-    tasks: tuple[str, ...],
-    timeline: Timeline,
-    config: MtlConfig,
-    columns: Columns,
-    log: Log | None,
-    both_classes: tuple[str, ...],
-) -> MtlModel:
-    """``both_classes``: the parts in which every task must have a positive and a negative."""
-    tasks = tuple(tasks)
-    surveys = survey_parts(batches, tasks, timeline, config, columns, both_classes)
+    surveys = survey_parts(batches, tasks, timeline, config, columns)
     spans = {name: span for name, span in timeline.parts.items() if span[0] < span[1]}
 
     def window(*names: str) -> Window:
@@ -168,8 +126,8 @@ def _train(
                 continue
             seen = _histogram(module, stop, tasks, config)
             base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
-            aucs.append(_mean(seen.auc(), seen.rarer()))
-            losses.append(_mean(seen.log_loss() / base, np.ones(len(tasks))))
+            aucs.append(float(np.average(seen.auc(), weights=seen.rarer())))
+            losses.append(float(np.mean(seen.log_loss() / base)))
             if log:
                 log(f"mtl: pass {epoch + 1}, validation AUC {aucs[-1]:.4f}, loss {losses[-1]:.4f} of the base rate's")
             score = np.array(aucs) if config.stop_on == "auc" else -np.array(losses)
@@ -199,14 +157,6 @@ def _start_from(module: Network, survey: Survey) -> None:
 
 def _copy(module: Network) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
-    """Over the tasks that have a value."""
-    there = ~np.isnan(values)
-    if not there.any():
-        raise ValueError("no task has both a positive and a negative in the stop part; want more rows in it")
-    return float(np.average(values[there], weights=weights[there]))
 
 
 def _histogram(module: Network, window: Window, tasks: tuple[str, ...], config: MtlConfig) -> Histogram:

@@ -26,28 +26,13 @@ from pygrade.ops.info import collect
 from pygrade.study.arms import run_arm
 from pygrade.study.bench import Bench
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
-from pygrade.training.train import TrainConfig
 
 FORMAT = 1
-_YOUNGER = (
-    ("policy", "slope"),
-    ("policy", "evidence_feature"),
-    ("policy", "evidence_scale"),
-    ("policy", "evidence_prior"),
-    ("reward", "prior_calibration"),
-    ("reward", "guards"),
-    ("stage2", "guard_rate"),
-)
 _SEEDLESS = ("fixed", "static", "estimates")  # kinds that no training seed changes
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
-_QUICK_OPTIONS = {
-    "steps": _QUICK_STEPS,
-    "window": 600,
-    "interval": 100,
-    "intervals": 6,
-    "truth": 500,
-}  # the most of each
+# The largest value of each.
+_QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "intervals": 6, "truth": 500}
 
 
 @dataclass(frozen=True)
@@ -102,18 +87,9 @@ class Unit:
         regime = {
             key: value for key, value in asdict(self.regime).items() if key not in ("name", "title", "arms", "worlds")
         }
-        what = [FORMAT, regime, self.arm.kind, self.options, _options(settings.train), settings.test_requests]
+        what = [FORMAT, regime, self.arm.kind, self.options, asdict(settings.train), settings.test_requests]
         what += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _options(config: TrainConfig) -> dict[str, Any]:
-    """The training options; one that is younger than the first results counts where it is not at its default."""
-    options = asdict(config)
-    for part, name in _YOUNGER:
-        if getattr(getattr(config, part), name) == getattr(type(getattr(config, part))(), name):
-            del options[part][name]
-    return options
 
 
 def scaled(settings: Settings, config: StudyConfig) -> Settings:

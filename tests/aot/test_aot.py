@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pygrade.aot import build as aot
-from pygrade.cli.main import main as cli
+from pygrade.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "csrc" / "examples"

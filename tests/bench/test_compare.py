@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from bench import compare, results
-from bench.harness import OURS, Report, Row, Timing
+from bench.cpu.harness import OURS, Report, Row, Timing
+from bench.report import compare, results
 
 PEERS = ("numpy", "torch", "faiss")
 

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from bench import machine
+from bench.cpu import machine
 
 REPORT = """
 import json, os
-from bench import machine
+from bench.cpu import machine
 machine.prepare(1)
 import numpy, torch
 facts = machine.facts() | {

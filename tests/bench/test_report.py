@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import report, results, targets
-from bench.harness import NOTHING, OURS, Report, Row, Timing
+from bench.cpu.harness import NOTHING, OURS, Report, Row, Timing
+from bench.report import generate, results, targets
 
 ROOT = Path(__file__).parents[2]
-COMMITTED, NOTES = report.load(results.RESULTS)
+COMMITTED, NOTES = generate.load(results.RESULTS)
 
 
 def flat(p50: float) -> Timing:
@@ -43,30 +43,29 @@ def verdict(name: str, found: targets.Results) -> targets.Verdict:
 
 def test_the_readme_says_what_the_committed_results_say():
     readme = (ROOT / "README.md").read_text()
-    assert report.with_block(readme, report.block(COMMITTED)) == readme, "run python -m bench report"
+    assert generate.with_block(readme, generate.block(COMMITTED)) == readme, "run python -m bench report"
 
 
 def test_the_page_says_what_the_committed_results_say():
     page = ROOT / "docs/BENCH.md"
-    assert page.read_text() == report.page(COMMITTED, NOTES), "run python -m bench report"
+    assert page.read_text() == generate.page(COMMITTED, NOTES), "run python -m bench report"
 
 
 def test_the_pictures_of_the_texts_exist():
     for name in ("README.md", "docs/BENCH.md"):
         text = (ROOT / name).read_text()
-        for picture in report.PICTURE.findall(text):
+        for picture in generate.PICTURE.findall(text):
             assert (ROOT / name).parent.joinpath(picture).is_file(), picture
 
 
 def test_every_missed_target_has_its_reason():
-    assert report.unexplained(COMMITTED, NOTES) == []
+    assert generate.unexplained(COMMITTED, NOTES) == []
 
 
 def test_committed_results_are_named_by_suite_and_instruction_set_and_hold_every_peer():
     for isa, reports in COMMITTED.items():
         for suite, found in reports.items():
             assert (results.RESULTS / f"{suite}-{isa}.json").is_file()
-            assert (results.RESULTS / f"{suite}-{isa}.csv").is_file()
             assert {"processor", "isa", "threads", "torch", "numpy", "pygrade"} <= found.machine.keys()
 
 
@@ -74,9 +73,9 @@ def test_committed_results_are_named_by_suite_and_instruction_set_and_hold_every
 
 
 def test_no_results_give_a_sentence():
-    assert report.block({}) == report.NO_RESULTS
-    assert report.NO_RESULTS in report.page({}, "")
-    assert report.pictures({}) == {}
+    assert generate.block({}) == generate.NO_RESULTS
+    assert generate.NO_RESULTS in generate.page({}, "")
+    assert generate.pictures({}) == {}
 
 
 def test_the_worst_row_decides():
@@ -109,7 +108,7 @@ def test_instruction_sets_have_their_own_marks():
 
 
 def test_the_readme_block_names_figures_targets_and_misses():
-    text = report.block(made_up() | made_up("avx2"))
+    text = generate.block(made_up() | made_up("avx2"))
     line = next(line for line in text.splitlines() if line.startswith("| top-k, N 2k–10k, k 50–500 |"))
     assert line == "| top-k, N 2k–10k, k 50–500 | 3.5 µs | 14 µs (numpy) | 4.0–7.0 × | 4.0–7.0 × | ≥ 6 |"
     assert "| call of fuse_topk(out=) | 0.35 µs |  | **0.35** µs | **0.35** µs | ≤ 0.4 |" in text
@@ -117,9 +116,9 @@ def test_the_readme_block_names_figures_targets_and_misses():
 
 def test_the_readme_block_names_the_machines_and_commits():
     found = made_up() | made_up("avx2")
-    assert "\nOne core of an P.\n" in report.block(found)
+    assert "\nOne core of an P.\n" in generate.block(found)
     found["avx2"]["serving"].machine.update(processor="Q", commit="abc")
-    text = report.block(found)
+    text = generate.block(found)
     assert "\nAVX-512: one core of an P.\n" in text
     assert "\nAVX2: one core of an Q, commit abc.\n" in text
 
@@ -127,13 +126,13 @@ def test_the_readme_block_names_the_machines_and_commits():
 def test_a_picture_comes_from_the_best_instruction_set_that_has_its_suite():
     found = made_up() | made_up("avx2")
     del found["avx512"]["scaling"]
-    text = report.page(found, "")
+    text = generate.page(found, "")
     assert "## One request, everybody, AVX-512\n" in text
     assert "## How the cost grows, AVX2\n" in text
 
 
 def test_the_page_has_every_target_the_notes_and_the_rows():
-    text = report.page(made_up(), "**top-k, N 2k–10k, k 50–500**: because.")
+    text = generate.page(made_up(), "**top-k, N 2k–10k, k 50–500**: because.")
     assert all(target.name in text for target in targets.TARGETS)
     assert "because." in text
     assert "N=2000 T=8 k=500 f=identity" in text
@@ -141,21 +140,21 @@ def test_the_page_has_every_target_the_notes_and_the_rows():
 
 def test_unexplained_misses_are_named():
     found = made_up()
-    assert "top-k, N 2k–10k, k 50–500" in report.unexplained(found, "")
-    assert "top-k, N 2k–10k, k 50–500" not in report.unexplained(found, "**top-k, N 2k–10k, k 50–500**: because.")
+    assert "top-k, N 2k–10k, k 50–500" in generate.unexplained(found, "")
+    assert "top-k, N 2k–10k, k 50–500" not in generate.unexplained(found, "**top-k, N 2k–10k, k 50–500**: because.")
 
 
 def test_only_what_stands_between_the_markers_is_replaced():
-    text = f"before\n{report.BEGIN}\nold\n{report.END}\nbehind\n"
-    assert report.with_block(text, "new\n") == f"before\n{report.BEGIN}\nnew\n{report.END}\nbehind\n"
+    text = f"before\n{generate.BEGIN}\nold\n{generate.END}\nbehind\n"
+    assert generate.with_block(text, "new\n") == f"before\n{generate.BEGIN}\nnew\n{generate.END}\nbehind\n"
 
 
 def test_the_command_writes_texts_and_pictures(tmp_path, capsys):
     for reports in made_up().values():
         for found in reports.values():
             results.write(found, tmp_path / "results")
-    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
-    assert report.main(["--results", str(tmp_path / "results"), "--root", str(tmp_path)]) == 0
+    (tmp_path / "README.md").write_text(f"{generate.BEGIN}\n{generate.END}\n")
+    assert generate.main(["--results", str(tmp_path / "results"), "--root", str(tmp_path)]) == 0
     for name in ("ratios", "serving", "scaling"):
         assert (tmp_path / f"docs/bench/{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "(bench/serving.png)" in (tmp_path / "docs/BENCH.md").read_text()

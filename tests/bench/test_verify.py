@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pygrade
-from bench import verify
+from bench.cpu import verify
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter, stable_id
-from pygrade.data.events import import_events
-from pygrade.data.kuairand_events import KuaiRandEventConfig
+from pygrade.data.events import import_events, parse_spec
 
 DAY = 86_400_000
 SOURCE = EventSource("test", "none", ("click", "order"), (1.0, 5.0), (("click", "order"),), context={"hour": "dense"},
@@ -235,11 +234,15 @@ def test_unknown_data_is_refused(tmp_path, spec, error, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_data_set_that_a_command_does_not_read_is_refused_with_the_command_that_does(tmp_path):
+    assert parse_spec(f"logs:{tmp_path}", ["logs"]) == ("logs", tmp_path)
+    with pytest.raises(ValueError, match=r"want one of logs:DIR, .*; `pygrade pipeline` reads kuairand:"):
+        parse_spec(f"kuairand:{tmp_path}", ["logs"])
+
+
 def test_a_foreign_directory_and_a_foreign_config_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(ValueError, match="is no log of events"):
         import_events(f"kuairand:{tmp_path}", tmp_path)
     with pytest.raises(TypeError, match="config is a dict; want a KuaiRandEventConfig for kuairand:"):
         import_events(f"kuairand:{tmp_path}", tmp_path / "log", {"tasks": ()})
-    with pytest.raises(ValueError, match="max_rows is 0"):
-        KuaiRandEventConfig(max_rows=0)

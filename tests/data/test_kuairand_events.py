@@ -4,12 +4,13 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pygrade.data.events import import_events
-from pygrade.data.kuairand_events import KuaiRandEventConfig
-from pygrade.data.kuairand_files import EVENTS
-from tests.data.kuairand_world import make_rows, write_excerpt, write_public
+from pygrade.data.kuairand_events import KuaiRandEventConfig, group_requests
+from pygrade.data.kuairand_files import EVENTS, find_files
+from tests.data.kuairand_world import HOUR, make_rows, write_excerpt, write_public
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,105 @@ def test_bad_input_is_named_and_leaves_nothing(rows, tmp_path, file, old, new, m
     with pytest.raises(ValueError, match=message):
         import_events(f"kuairand:{directory}", tmp_path / "log")
     assert [p.name for p in tmp_path.iterdir()] == ["pure"]
+
+
+def put(column: int, text: str):
+    def change(line: str) -> str:
+        fields = line.split("\t")
+        fields[column] = text
+        return "\t".join(fields)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "message"),
+    [
+        (5, put(5, "2"), r"line 5, column 'is_click' is 2; want 0 or 1"),
+        (6, put(5, ""), r"line 6, column 'is_click' is empty"),
+        (7, put(4, "x"), r"line 7, column 'time_ms' is 'x'; want a whole number"),
+        (8, put(10, "1.5"), r"line 8, column 'play_time_ms' is '1.5'"),
+        (9, put(10, "-3"), r"line 9, column 'play_time_ms' is -3; want 0 or more"),
+        (10, put(2, "20220431"), r"line 10, column 'date' is 20220431; want a day"),
+        (11, put(2, "20230408"), r"line 11, column 'date' is 20230408; want the day of time_ms"),
+        (12, lambda line: line[: len(line) // 2], r"line 12 has \d+ fields; the header names 16"),
+        (13, lambda line: "", r"line 13, column 'user_id' is empty"),
+        (1, put(9, "long_vew"), r"column 'long_view' is missing; the file has user_id"),
+        (1, put(9, "is_click"), r"line 1 names column 'is_click' more than once"),
+    ],
+)
+def test_bad_rows_of_the_excerpt_are_named(rows, tmp_path, line, change, message):
+    directory = write_excerpt(tmp_path / "excerpt", rows[:200])
+    path = directory / "interactions.tsv"
+    lines = path.read_text().splitlines()
+    lines[line - 1] = change(lines[line - 1])
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=rf"interactions.tsv: {message}"):
+        import_events(f"kuairand:{directory}", tmp_path / "log")
+
+
+@pytest.mark.parametrize(("text", "message"), [("{head}\n", "has a header and no rows"), ("", "the file is empty")])
+def test_files_without_rows_are_named(rows, tmp_path, text, message):
+    directory = write_public(tmp_path / "pure", rows[:50])
+    users = directory / "user_features_pure.csv"
+    users.write_text(text.format(head=users.read_text().splitlines()[0]))
+    with pytest.raises(ValueError, match=rf"user_features_pure\.csv: .*{message}"):
+        import_events(f"kuairand:{directory}", tmp_path / "log")
+
+
+def test_missing_and_mixed_files_are_named(rows, tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a directory"):
+        find_files(tmp_path / "none")
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"no KuaiRand logs \(it has x.txt\); want the excerpt"):
+        find_files(tmp_path)
+    write_excerpt(tmp_path / "e", rows[:50])
+    (tmp_path / "e" / "user_features.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"user_features\.csv is missing"):
+        find_files(tmp_path / "e")
+    parts = write_public(tmp_path / "parts", rows, "27k", parts=2)
+    (parts / "log_standard_4_22_to_5_08_27k_part1.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"part1\.csv is missing"):
+        find_files(parts)
+    mixed = write_public(tmp_path / "m", rows[:50])
+    write_public(mixed, rows[:50], "1k")
+    with pytest.raises(ValueError, match="mixes versions"):
+        find_files(mixed)
+    write_excerpt(mixed, rows[:50])
+    with pytest.raises(ValueError, match="more than once"):
+        find_files(mixed)
+
+
+def test_sessions_end_at_a_gap_and_long_requests_are_cut():
+    rng = np.random.default_rng(0)
+    user, tab, time = rng.integers(0, 9, 2000), rng.integers(0, 2, 2000), rng.integers(0, 9 * 24 * HOUR, 2000)
+    order, starts = group_requests(user, tab, time, gap_minutes=120, max_rows=9)
+    assert sorted(order) == list(range(2000)) and starts[0] == 0
+    ends = np.append(starts[1:], 2000)
+    for start, stop in zip(starts, ends, strict=True):
+        part = order[start:stop]
+        assert len(part) <= 9 and len(set(user[part])) == 1 and len(set(tab[part])) == 1
+        assert (np.diff(time[part]) >= 0).all() and (np.diff(time[part]) <= 120 * 60_000).all()
+    short = ends - starts < 9
+    same = (np.diff(user[order[starts]]) == 0) & (np.diff(tab[order[starts]]) == 0) & short[:-1]
+    gaps = time[order[starts[1:]]] - time[order[ends[:-1] - 1]]
+    assert same.sum() > 50 and (gaps[same] > 120 * 60_000).all()  # no session is cut before its gap
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"requests": "page"},
+        {"session_gap_minutes": -1.0},
+        {"max_rows": 0},
+        {"user_fraction": 0.0},
+        {"tasks": ("clicks",)},
+        {"task_values": {"x": 1.0}},
+    ],
+)
+def test_bad_config_is_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        KuaiRandEventConfig(**bad)
 
 
 @pytest.mark.skipif(not os.environ.get("PYGRADE_DATA"), reason="PYGRADE_DATA names no directory with kuairand27k/")

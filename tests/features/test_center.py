@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from devtools.redis_server import BINARY, RedisServer
 from pygrade.features import (
     FeatureCenter,
     SchemaError,
@@ -23,7 +24,6 @@ from pygrade.features import (
 )
 from pygrade.stores import MissingVersionError, StoreCorruptError, StoreError, StoreUnreachableError, open_store, record
 from tests.features.events import make_log
-from tests.stores.servers import BINARY, RedisServer
 
 ARRAYS = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 

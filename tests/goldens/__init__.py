@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import pygrade
-from tests.tolerances import same_bits
+from devtools.tolerances import same_bits
 
 Case = tuple[str, str, dict[str, Any]]  # name, op, arguments
 FOLDER = Path(__file__).parent

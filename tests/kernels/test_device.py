@@ -7,11 +7,11 @@ import torch
 import triton
 
 import pygrade
-from bench import bench_cuda
-from bench.device_ops import OPS, SMALL, exact_parts, inputs, on_device, to, verify
+from bench.gpu import timing
+from bench.gpu.device_ops import OPS, SMALL, exact_parts, inputs, on_device, to, verify
+from devtools.tolerances import assert_close, same_bits
 from pygrade.ops import dispatch
 from tests.kernels.adapter import adapted
-from tests.tolerances import assert_close, same_bits
 
 MEDIUM = {"B": 64, "N": 777, "T": 7, "G": 16, "k": 40, "C": 3}
 NAMES = [op.name for op in OPS]
@@ -177,26 +177,26 @@ def test_the_adapter_returns_results_and_updates_outputs():
 def test_the_bench_of_the_gpu_runs_dry(capsys, tmp_path, device):
     trace = tmp_path / "trace.json"
     arguments = ["--device", device, "--only", "entropy", "--quick", "--no-compile", "--profile", str(trace)]
-    assert bench_cuda.main(arguments) == 0
+    assert timing.main(arguments) == 0
     text = capsys.readouterr().out
     assert "1 ops agree with the C++ core" in text and "dirichlet_entropy" in text
     assert trace.stat().st_size > 0
     for wrong in (["--device", "tpu"], ["--device", device, "--only", "nothing"]):
         with pytest.raises(SystemExit):
-            bench_cuda.main(wrong)
+            timing.main(wrong)
 
 
 def test_the_bench_says_which_targets_were_reached(tmp_path):
     def line(contender, time):
-        return bench_cuda.Line("card", "rollout", "B=4096 N=1", contender, time, time, time, 1.0, 2.0, 0.5)
+        return timing.Line("card", "rollout", "B=4096 N=1", contender, time, time, time, 1.0, 2.0, 0.5)
 
     lines = [line("pygrade", 10.0), line("torch", 65.0), line("torch.compile", 15.0)]
-    reached, missed = bench_cuda.targets(lines).splitlines()
+    reached, missed = timing.targets(lines).splitlines()
     assert reached == "rollout B=4096: 6.50 × torch; target 6 ×: reached"
     assert missed == "rollout B=4096: 1.50 × torch.compile; target 2 ×: missed"
-    bench_cuda.write(lines, tmp_path / "x.csv")
+    timing.write(lines, tmp_path / "x.csv")
     assert (tmp_path / "x.csv").read_text().splitlines()[1].startswith("card,rollout,B=4096 N=1,pygrade,10.0,10.0")
-    assert "6.50" in bench_cuda.table(lines)
+    assert "6.50" in timing.table(lines)
 
 
 def test_the_backend_of_a_gpu_tensor_is_triton(device):

@@ -10,11 +10,11 @@ import pytest
 import torch
 import triton
 
+from devtools.tolerances import same_bits
 from pygrade import _core
 from pygrade.ops import dispatch
 from tests.goldens import FAMILIES, FOLDER, OUTPUTS, load, save
 from tests.goldens.cases import CASES
-from tests.tolerances import same_bits
 
 
 @pytest.mark.slow

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import gpu_check
+from bench.gpu import check
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("where", ["cuda", "cpu"])
 def test_steps_name_what_exists(where, tmp_path):
-    steps = gpu_check.steps(where, tmp_path)
+    steps = check.steps(where, tmp_path)
     assert [s.name for s in steps] == [
         "machine", "parity", "device", "bench", "launch", "numeric", "memcheck", "racecheck",
     ]  # fmt: skip
@@ -32,7 +32,7 @@ def test_steps_name_what_exists(where, tmp_path):
 
 def test_a_step_that_fails_hangs_or_is_missing_is_reported(tmp_path):
     def outcome(*command, seconds=60, skip=""):
-        return gpu_check.run(gpu_check.Step("x", command, seconds, skip), tmp_path, {})
+        return check.run(check.Step("x", command, seconds, skip), tmp_path, {})
 
     assert outcome(sys.executable, "-c", "print('fine')").result == "passed"
     assert (tmp_path / "x.log").read_text() == "fine\n"
@@ -46,14 +46,14 @@ def test_a_step_that_fails_hangs_or_is_missing_is_reported(tmp_path):
 
 def test_a_failed_step_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     made = [
-        gpu_check.Step("one", (sys.executable, "-c", "raise SystemExit(1)"), 60),
-        gpu_check.Step("two", (sys.executable, "-c", "print('second')"), 60),
+        check.Step("one", (sys.executable, "-c", "raise SystemExit(1)"), 60),
+        check.Step("two", (sys.executable, "-c", "print('second')"), 60),
     ]
-    monkeypatch.setattr(gpu_check, "steps", lambda device, out: made)
-    monkeypatch.setattr(sys, "argv", ["gpu_check", "--device", "cpu", "--out", str(tmp_path)])
-    assert gpu_check.main() == 1
+    monkeypatch.setattr(check, "steps", lambda device, out: made)
+    monkeypatch.setattr(sys, "argv", ["check", "--device", "cpu", "--out", str(tmp_path)])
+    assert check.main() == 1
     assert "second" in capsys.readouterr().out
     assert [o["result"] for o in json.loads((tmp_path / "summary.json").read_text())] == ["failed", "passed"]
-    monkeypatch.setattr(sys, "argv", ["gpu_check", "--device", "cpu", "--steps", "three", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["check", "--device", "cpu", "--steps", "three", "--out", str(tmp_path)])
     with pytest.raises(SystemExit):
-        gpu_check.main()
+        check.main()

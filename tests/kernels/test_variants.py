@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import resources, roofline
+from bench.gpu import resources, roofline
 from pygrade.aot.variants import VARIANTS
 from tests.kernels import sweep
 
@@ -87,8 +87,8 @@ def test_an_inexact_kernel_is_caught(tmp_path):
     code = tmp_path / "inexact.py"
     code.write_text(
         "import torch, triton, triton.language as tl\n"
-        "from bench.binaries import resources\n"
-        "from pygrade import aot\n"
+        "from bench.gpu.binaries import resources\n"
+        "from pygrade.aot import build as aot\n"
         "@triton.jit\n"
         "def k(x, y, N: tl.constexpr):\n"
         "    i = tl.arange(0, N)\n"

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.mtl import Columns, fit, load, predict, save
-from tests.mtl.worlds import SMALL, world
+from pygrade.mtl import Columns, load, predict, save
+from tests.mtl.worlds import SMALL, fit, world
 
 COLUMNS = Columns(("x", "y", "z"), ("user", "item"), (50, 0), features="abc")
 
@@ -16,8 +16,8 @@ COLUMNS = Columns(("x", "y", "z"), ("user", "item"), (50, 0), features="abc")
 def model():
     dense, ids, labels, time, _ = world(2000)
     labels[:, 1] *= labels[:, 0]
-    config = replace(SMALL, epochs=2, network="ple", levels=2, funnel=(("a", "b"),), calibration_fraction=0.2)
-    return fit(dense, ids, labels, time, ("a", "b"), config, columns=COLUMNS)
+    config = replace(SMALL, epochs=2, network="ple", levels=2, funnel=(("a", "b"),))
+    return fit(dense, ids, labels, time, config=config, calibrate=0.2, columns=COLUMNS)
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import Calibration
-from pygrade.mtl.calibration import fit_calibration
+from pygrade.mtl.calibration import Calibration, fit_calibration
 from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.metrics import ece
 

@@ -1,13 +1,11 @@
 """Metrics agree with scikit-learn and with themselves: exact, and counted in bins."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from pygrade.mtl import Timeline, ece, fit_stream, judge, metrics, predict
+from pygrade.mtl import metrics
 from pygrade.mtl.histogram import Histogram
-from tests.mtl.worlds import SMALL, batches_of, world
+from pygrade.mtl.metrics import ece
 
 
 def planted(n=5000, seed=0):
@@ -69,20 +67,3 @@ def test_one_class_and_no_rows_are_nan_and_shapes_are_named():
         metrics(labels, labels, np.array([1]))
     with pytest.raises(ValueError, match="tasks has 1 names"):
         metrics(labels, labels, tasks=("a",))
-
-
-def test_judging_a_stream_is_judging_its_predictions():
-    dense, ids, labels, time, _ = world(12_000)
-    batches = batches_of(dense, ids, labels, time)
-    timeline = Timeline(2000, 2400, 3000)
-    model = fit_stream(batches, ("a", "b"), timeline, replace(SMALL, epochs=3))
-    later = time >= 3000
-    for calibrated in (True, False):
-        streamed = judge(model, batches, timeline.parts["predict"], calibrated)
-        p = predict(model, dense[later], ids[later], calibrated=calibrated)
-        exact = metrics(labels[later], p, tasks=("a", "b"))
-        for task, own in streamed.items():
-            assert own.rows == 9000 and np.isnan(own.gauc)
-            for name in ("auc", "log_loss", "mean_prediction", "ece"):
-                np.testing.assert_allclose(getattr(own, name), getattr(exact[task], name), rtol=5e-3, atol=1e-3)
-    assert judge(model, batches, timeline.parts["predict"])["a"].auc == pytest.approx(streamed["a"].auc, abs=1e-3)

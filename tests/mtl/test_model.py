@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.mtl import Columns, fit, predict
+from pygrade.mtl import Columns, predict
 from pygrade.mtl.model import BLOCK, SMALL_BLOCK
 from pygrade.mtl.network import table_entries
-from tests.mtl.worlds import SMALL, world
+from tests.mtl.worlds import SMALL, fit, world
 
 SIZES = (1, 500, 7, SMALL_BLOCK, SMALL_BLOCK + 1, BLOCK, BLOCK + 1, 2, 0, 3 * BLOCK)
 CONFIGS = {
-    "mmoe": replace(SMALL, epochs=2, calibration_fraction=0.2),
-    "ple": replace(SMALL, epochs=2, network="ple", levels=2, funnel=(("a", "b"),)),
-    "isotonic": replace(SMALL, epochs=2, calibration_fraction=0.2, calibration="isotonic"),
+    "mmoe": replace(SMALL, epochs=2, network="mmoe"),
+    "ple": replace(SMALL, epochs=2, levels=2, funnel=(("a", "b"),)),
+    "isotonic": replace(SMALL, epochs=2, calibration="isotonic"),
 }
 
 
@@ -27,7 +27,8 @@ def model(request):
         pytest.importorskip("sklearn")
     dense, ids, labels, time, _ = world(3000)
     labels[:, 1] *= labels[:, 0]
-    return fit(dense, ids, labels, time, ("a", "b"), CONFIGS[request.param])
+    calibrate = 0.0 if request.param == "ple" else 0.2
+    return fit(dense, ids, labels, time, config=CONFIGS[request.param], calibrate=calibrate)
 
 
 def requests():
@@ -80,7 +81,7 @@ def test_threads_do_not_matter_and_are_left_as_they_were(model):
 def test_the_funnel_bounds_the_child_by_its_parent():
     dense, ids, labels, time, _ = world(2000)
     labels[:, 1] *= labels[:, 0]
-    model = fit(dense, ids, labels, time, ("a", "b"), replace(SMALL, funnel=(("a", "b"),)))
+    model = fit(dense, ids, labels, time, config=replace(SMALL, funnel=(("a", "b"),)))
     p = predict(model, dense * 3, ids)
     assert (p[:, 1] <= p[:, 0]).all() and p[:, 1].std() > 0
 

@@ -6,13 +6,10 @@ import numpy as np
 import pytest
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import MtlConfig, fit, metrics, predict
-from tests.mtl.worlds import SMALL, world
+from pygrade.mtl import MtlConfig, metrics, predict
+from tests.mtl.worlds import SMALL, fit, world
 
-BASE = replace(
-    SMALL, epochs=20, patience=4, batch_size=256, learning_rate=3e-3, validation_fraction=0.2, dropout=0.1,
-    weight_decay=0.05,
-)  # fmt: skip
+BASE = replace(SMALL, epochs=20, patience=4, batch_size=256, learning_rate=3e-3, dropout=0.1, weight_decay=0.05)
 FUNNEL = (("click", "order"),)
 APPEAL = np.random.default_rng(7).normal(size=200)
 
@@ -47,7 +44,7 @@ def mean_auc(rows_of, config, tasks, seeds=3):
     for seed in range(seeds):
         dense, ids, labels, _ = rows_of(6000, seed)
         columns = [("click", "order").index(task) for task in tasks]
-        model = fit(dense, ids, labels[:, columns], np.arange(6000), tasks, replace(config, seed=seed))
+        model = fit(dense, ids, labels[:, columns], np.arange(6000), tasks, replace(config, seed=seed), stop=0.2)
         dense, ids, labels, _ = rows_of(40_000, seed + 100)
         p = predict(model, dense, ids)
         result.append([auc(labels[:, column], p[:, t]).value for t, column in enumerate(columns)])
@@ -75,7 +72,7 @@ def test_a_rare_task_gains_from_sharing(network):
 def test_the_weight_of_positives_is_taken_out_again(funnel):
     dense, ids, labels, _ = shop(20_000, 0)
     config = replace(BASE, epochs=6, positive_weight_power=1.0, max_positive_weight=50.0, funnel=funnel)
-    model = fit(dense, ids, labels, np.arange(20_000), ("click", "order"), config)
+    model = fit(dense, ids, labels, np.arange(20_000), ("click", "order"), config, stop=0.2)
     p = predict(model, dense, ids)
     np.testing.assert_allclose(p.mean(0) / labels.mean(0), 1, atol=0.1)  # orders weigh 50-fold
     assert auc(labels[:, 1], p[:, 1]).value > 0.7
@@ -83,12 +80,9 @@ def test_the_weight_of_positives_is_taken_out_again(funnel):
 
 def test_calibration_lowers_the_error_on_rows_later_than_its_own():
     dense, ids, labels, time, _ = world(6000)
-    overfit = MtlConfig(
-        embedding=8, dropout=0.0, weight_decay=0.0, learning_rate=3e-3, epochs=6, validation_fraction=0.0,
-        calibration_fraction=0.3, buckets=4096,
-    )  # fmt: skip
+    overfit = MtlConfig(embedding=8, dropout=0.0, weight_decay=0.0, learning_rate=3e-3, epochs=6, buckets=4096)
     ids = np.stack([ids[:, 0], np.arange(6000) % 3000], 1)  # ids that invite learning by heart
-    model = fit(dense, ids, labels, time, ("a", "b"), overfit)
+    model = fit(dense, ids, labels, time, config=overfit, stop=0.0, calibrate=0.3)
     dense, _, labels, _, _ = world(20_000, seed=1)
     ids = np.stack([np.zeros(20_000, int), np.arange(20_000) % 3000], 1)
     before = metrics(labels, predict(model, dense, ids, calibrated=False), tasks=("a", "b"))
@@ -101,11 +95,11 @@ def test_calibration_lowers_the_error_on_rows_later_than_its_own():
 
 def test_a_candidate_that_was_not_shown_changes_nothing():
     dense, ids, labels, time, _ = world(2000)
-    config = replace(SMALL, epochs=2, calibration_fraction=0.2)
-    plain = fit(dense, ids, labels, time, ("a", "b"), config)
+    options = {"config": replace(SMALL, epochs=2), "calibrate": 0.2}
+    plain = fit(dense, ids, labels, time, **options)
     rng = np.random.default_rng(0)
     where = np.sort(rng.integers(0, 2001, 700))
     mixed = [np.insert(array, where, value, axis=0) for array, value in ((dense, 9.0), (ids, 3), (labels, np.nan))]
     at = np.insert(time, where, time[(where - 1).clip(0)])
     dense, ids = dense[:300], ids[:300]
-    assert predict(fit(*mixed, at, ("a", "b"), config), dense, ids).tobytes() == predict(plain, dense, ids).tobytes()
+    assert predict(fit(*mixed, at, **options), dense, ids).tobytes() == predict(plain, dense, ids).tobytes()

@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import Columns, Timeline, fit, fit_stream, predict, split_times
+from pygrade.mtl import Columns, Timeline, fit_stream, predict, split_times
 from pygrade.mtl.stream import Window
 from pygrade.mtl.survey import Survey
 from pygrade.mtl.timeline import FIRST, LAST
-from tests.mtl.worlds import SMALL, batches_of, parameters, world
+from tests.mtl.worlds import SMALL, batches_of, fit, parameters, world
 
 TASKS = ("a", "b")
 PARTS = Timeline(2000, 2400, 2900)
 
 
-def test_chunks_do_not_matter_and_memory_equals_stream():
+def test_chunks_do_not_matter():
     dense, ids, labels, time, _ = world(3000)
-    config = replace(SMALL, epochs=3, calibration_fraction=0.2, validation_fraction=0.2)
-    whole = fit(dense, ids, labels, time, TASKS, config)
+    config = replace(SMALL, epochs=3)
+    whole = fit(dense, ids, labels, time, TASKS, config, stop=0.2, calibrate=0.2)
     timeline = Timeline(1800, 2400, LAST)
     for rows in (3000, 1000):
         streamed = fit_stream(batches_of(dense, ids, labels, time, rows=rows), TASKS, timeline, config)

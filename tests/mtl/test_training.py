@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import MtlConfig, fit, hash_ids, predict
-from tests.mtl.worlds import SMALL, parameters, world
+from pygrade.mtl import MtlConfig, predict
+from pygrade.mtl.network import hash_ids
+from tests.mtl.worlds import SMALL, fit, parameters, world
 
 
 def test_learns_dense_and_id_effects_and_stays_calibrated():
@@ -60,27 +61,26 @@ def test_stops_on_the_later_rows():
 
 def test_validation_rows_do_not_train_without_refit():
     dense, ids, labels, time, _ = world(1000)
-    config = replace(SMALL, epochs=1, refit=False, validation_fraction=0.2)
+    config = replace(SMALL, epochs=1, refit=False)
     changed = labels.copy()
     changed[time >= 800] = 1 - changed[time >= 800]
-    kept = parameters(fit(dense, ids, labels, time, ("a", "b"), config))
-    assert kept == parameters(fit(dense, ids, changed, time, ("a", "b"), config))
-    assert kept != parameters(fit(dense, ids, changed, time, ("a", "b"), replace(config, refit=True)))
+    kept = parameters(fit(dense, ids, labels, time, config=config, stop=0.2))
+    assert kept == parameters(fit(dense, ids, changed, time, config=config, stop=0.2))
+    assert kept != parameters(fit(dense, ids, changed, time, config=replace(config, refit=True), stop=0.2))
 
 
 def test_unobserved_labels_are_left_out():
     dense, ids, labels, time, _ = world(1000)
-    config = replace(SMALL, validation_fraction=0.0, epochs=2)
     masked = labels.copy()
     masked[::2, 1] = np.nan
-    model = fit(dense, ids, masked, time, ("a", "b"), config)
+    model = fit(dense, ids, masked, time, config=replace(SMALL, epochs=2), stop=0.0)
     assert np.isfinite(predict(model, dense, ids)).all() and model.best_epoch == 2 and model.validation_loss == ()
 
 
 def test_missing_dense_values_count_as_the_mean():
     dense, ids, labels, time, _ = world(1000)
     dense[::5, 2] = np.nan
-    model = fit(dense, ids, labels, time, ("a", "b"), replace(SMALL, epochs=1, validation_fraction=0.0))
+    model = fit(dense, ids, labels, time, config=replace(SMALL, epochs=1), stop=0.0)
     filled = dense.copy()
     filled[::5, 2] = model.module.mean[2]
     np.testing.assert_allclose(predict(model, dense, ids), predict(model, filled, ids), rtol=1e-6)
@@ -115,15 +115,15 @@ def test_bad_input_is_named(change, message):
         fit(**arguments, tasks=("a", "b"), config=SMALL)
 
 
-@pytest.mark.parametrize("bad", [{"experts": 0}, {"dropout": 1.0}, {"validation_fraction": -0.1}, {"epochs": 0}])
+@pytest.mark.parametrize("bad", [{"experts": 0}, {"dropout": 1.0}, {"epochs": 0}])
 def test_bad_config_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         MtlConfig(**bad)
 
 
-@pytest.mark.parametrize("validation_fraction", [0.15, 0.0])
-def test_divergence_is_named(validation_fraction):
+@pytest.mark.parametrize("stop", [0.15, 0.0])
+def test_divergence_is_named(stop):
     dense, ids, labels, time, _ = world(2000)
-    config = replace(SMALL, learning_rate=1e30, weight_decay=0.0, validation_fraction=validation_fraction)
+    config = replace(SMALL, learning_rate=1e30, weight_decay=0.0)
     with pytest.raises(ValueError, match=r"training diverged; want a learning_rate below 1e\+30"):
-        fit(dense, ids, labels, time, ("a", "b"), config)
+        fit(dense, ids, labels, time, config=config, stop=stop)

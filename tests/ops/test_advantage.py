@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import group_advantage, reference
 from pygrade.ops import dispatch
-from tests.tolerances import assert_close, same_bits
 
 NORMALIZE = ("none", "group", "batch", "component")
 BACKENDS = ("cpu", "triton")

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import (
     _core,
     dirichlet_entropy,
@@ -20,7 +21,6 @@ from pygrade import (
 )
 from pygrade.ops import dirichlet as ops
 from pygrade.ops import dispatch
-from tests.tolerances import assert_close, same_bits
 
 BACKENDS = ("cpu", "triton")
 ROWS = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import dirichlet_entropy, dirichlet_kl, dirichlet_log_prob, dirichlet_sample, grpo_loss, lambda_loss
-from tests.tolerances import assert_close, same_bits
 
 
 def _problem():

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import _core, fuse_scores, fuse_topk, reference, topk_gain, transform_scores
 from pygrade.ops import dispatch
-from tests.tolerances import assert_close, same_bits
 
 TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
 # B, N, T, G, k: empty, one candidate, N < k, N = k, not a multiple of a tile, wide trees

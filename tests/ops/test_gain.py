@@ -6,10 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import reference, topk_gain
 from pygrade.ops import dispatch
 from tests.ops.test_fusion import on, scores_of, weights_of
-from tests.tolerances import assert_close, same_bits
 
 
 def case_of(batch: int, candidates: int, tasks: int, samples: int, k: int, kind: str = "plain", seed: int = 2):

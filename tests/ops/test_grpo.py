@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import dirichlet_log_prob, dirichlet_sample, grpo_loss, reference
 from pygrade.ops import dispatch
 from pygrade.ops.grpo import _op
-from tests.tolerances import assert_close, same_bits
 
 BACKENDS = ("cpu", "triton")
 FLOOR = 1e-5

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from devtools.tolerances import assert_close, same_bits
 from pygrade import (
     dirichlet_log_prob,
     dirichlet_sample,
@@ -12,7 +13,6 @@ from pygrade import (
     transform_scores,
 )
 from pygrade.ops import dispatch
-from tests.tolerances import assert_close, same_bits
 
 BACKENDS = ("cpu", "triton", "reference")
 SAMPLES = 5

@@ -6,7 +6,7 @@ import numpy as np
 import polars
 import pytest
 
-from pygrade.cli.main import main as cli
+from pygrade.cli import main as cli
 from pygrade.data.event_writer import stable_id
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs

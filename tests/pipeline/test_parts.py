@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pygrade.cli.main import main as cli
+from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STATIC
 from pygrade.features import FeatureSet, materialize

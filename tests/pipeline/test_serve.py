@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from devtools.redis_server import RedisServer
 from pygrade import mtl
 from pygrade._util.serialization import ArtifactError
 from pygrade.data.events import EventLog
@@ -25,7 +26,7 @@ from pygrade.serving.pipeline import STEPS, Pipeline
 from pygrade.stores import LmdbStore, StoreError, open_store
 from tests.pipeline.test_run import stage, summary_of
 from tests.pipeline.world import CONFIG, OTHER, copy
-from tests.stores.servers import RedisServer, needs_redis
+from tests.stores.servers import needs_redis
 
 
 @pytest.fixture

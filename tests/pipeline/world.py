@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from bench.synthetic_log import write_synthetic_log
+from devtools.synthetic_log import write_synthetic_log
 from pygrade.mtl import MtlConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.run import run_pipeline

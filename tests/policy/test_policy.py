@@ -274,7 +274,7 @@ def test_newer_format_is_refused(saved) -> None:
 @pytest.mark.parametrize("writes", [0, 1, 2])
 def test_killed_save_leaves_old_or_new_policy(saved, monkeypatch, writes: int) -> None:
     """Stop the second save after its first, second … file operation: what loads is one of the two policies."""
-    import pygrade.policy as module
+    import pygrade.policy.network as module
 
     policy, folder = saved
     newer = make_policy(9)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from devtools.tolerances import assert_close
 from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
 from pygrade.prerank.batches import ItemCounts, positives, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.towers import Inputs, TwoTower
 from pygrade.prerank.training import _loss
 from tests.prerank.world import World
-from tests.tolerances import assert_close
 
 WEIGHTS = (1.0, 2.0)
 SMALL = PrerankConfig(width=16, hidden=32, batch_size=128, epochs=4, refit=False, recall_at=20)

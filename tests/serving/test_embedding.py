@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pygrade
-from pygrade.cli.main import main as cli
+from pygrade.cli import main as cli
 from pygrade.policy import FusionPolicy, PolicyConfig
 from pygrade.serving.ranker import BlendedRanker
 

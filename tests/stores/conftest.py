@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
+from devtools.redis_server import RedisServer
 from pygrade.stores import open_store
-from tests.stores.servers import RedisServer, needs_redis
+from tests.stores.servers import needs_redis
 
 _numbers = itertools.count()
 SHARED = ["lmdb", pytest.param("redis", marks=needs_redis)]

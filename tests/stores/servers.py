@@ -1,64 +1,7 @@
-"""A real redis-server of one's own, to start and to kill."""
-
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from pathlib import Path
+"""The mark of tests that start a Redis server."""
 
 import pytest
 
-BINARY = shutil.which("redis-server")
+from devtools.redis_server import BINARY
+
 needs_redis = pytest.mark.skipif(BINARY is None, reason="no redis-server on this machine: apt-get install redis-server")
-
-
-class RedisServer:
-    """A server in a directory, on a free TCP port of the loopback and on a socket."""
-
-    def __init__(self, directory: Path, *options: str, save: bool = False) -> None:
-        self.directory, self.options = directory, options
-        self.keep = ("--appendonly", "yes", "--appendfsync", "always") if save else ("--appendonly", "no")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.socket = directory / "redis.sock"
-        self.process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
-        command += ["--dir", str(self.directory), "--save", "", *self.keep, *self.options]
-        log = self.directory / "redis.log"
-        with log.open("ab") as stream:
-            self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
-        end = time.monotonic() + 20
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as link:
-                    link.sendall(b"PING\r\n")
-                    if link.recv(16).startswith((b"+PONG", b"-NOAUTH")):
-                        return
-            except OSError:
-                pass
-            time.sleep(0.02)
-        raise RuntimeError(f"redis-server does not answer: {log.read_text()[-2000:]}")
-
-    def url(self, prefix: str = "test", **options: object) -> str:
-        more = "".join(f"&{name}={value}" for name, value in options.items())
-        return f"redis://127.0.0.1:{self.port}/0?prefix={prefix}{more}"
-
-    def socket_url(self, prefix: str = "test") -> str:
-        return f"unix://{self.socket}?db=0&prefix={prefix}"
-
-    def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from devtools.redis_server import RedisServer
 from pygrade.stores import (
     MissingVersionError,
     NotAStoreError,
@@ -16,7 +17,7 @@ from pygrade.stores import (
     without_secret,
 )
 from pygrade.stores import redis as module
-from tests.stores.servers import RedisServer, needs_redis
+from tests.stores.servers import needs_redis
 from tests.stores.worker import KEYS, TABLES, fill, plus_one
 
 redis = pytest.importorskip("redis", reason="redis is not installed")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.cli.main import main as cli
+from pygrade.cli import main as cli
 from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import MarketplaceConfig
 from pygrade.study import StudyConfig, reproduce, runner
@@ -266,7 +266,6 @@ def test_every_unit_has_a_file_of_its_own(tmp_path):
 
 
 def test_committed_results_are_of_the_frozen_settings():
-    """An option or a part that comes later must not make what was measured stale."""
     record = json.loads((Path(__file__).parents[2] / "docs" / "study" / "results.json").read_text())
     assert record["units"]
     settings = load_settings()

@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here. Eight groups at a time, one to a lane.
+// Compiled once per instruction set; see ../isa.hpp for the rules. Eight groups at a time, one to a lane.
 #include "../advantage.hpp"
 
 #include "quick_groups.hpp"
@@ -7,9 +7,9 @@ namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 struct Moments {
-  Doubles pivot;   // a valid value: subtracted first, so that no digit is lost in the sums
+  Doubles pivot;   // a valid value; subtracted first, so that the sums lose no digits
   Doubles mean;    // of value - pivot
-  Doubles square;  // sum of squared deviations; exactly 0 where all are equal
+  Doubles square;  // sum of squared deviations; exactly 0 if all are equal
   Doubles count;   // valid samples
 };
 
@@ -21,7 +21,7 @@ inline bool any_nan(Doubles x) {
   return found;
 }
 
-// Of values[samples, 8]; NaN counts nowhere.
+// Moments of values[samples, 8]; NaN is left out.
 inline Moments moments_of(const double* values, std::int64_t samples) {
   const Doubles zero = fill(0.0);
   const Doubles one = fill(1.0);
@@ -31,7 +31,7 @@ inline Moments moments_of(const double* values, std::int64_t samples) {
   Doubles sum = zero, squares = zero, count = zero;
   for (std::int64_t g = 0; g < samples; ++g) {
     const Doubles value = load(values + g * row_lanes);
-    const Doubles shifted = select(value == pivot, zero, value - pivot);  // 0 of equal infinities too
+    const Doubles shifted = select(value == pivot, zero, value - pivot);  // 0 for equal infinities too
     const Doubles kept = select(value == value, shifted, zero);
     sum = sum + kept;
     squares = multiply_add(kept, kept, squares);
@@ -53,11 +53,11 @@ inline Doubles left_out(const AdvantageTask& task, Doubles count) {
 inline void add_deviations(const Moments& moments, const double* values, std::int64_t samples, Doubles scale,
                            float* columns) {
   const Doubles zero = fill(0.0);
-  const Mask silent = moments.square == zero;
+  const Mask equal = moments.square == zero;
   for (std::int64_t g = 0; g < samples; ++g) {
     const Doubles value = load(values + g * row_lanes);
     const Doubles deviation = ((value - moments.pivot) - moments.mean) * scale;
-    const Doubles kept = select(silent, zero, select(value == value, deviation, zero));
+    const Doubles kept = select(equal, zero, select(value == value, deviation, zero));
     store(columns + g * row_lanes, load(columns + g * row_lanes) + kept);
   }
 }
@@ -67,7 +67,7 @@ inline float clamped(float value, float clip) {
   return low < -clip ? -clip : low;
 }
 
-// Σ_c weight_c · reward_gc → values[samples, 8], NaN where a component is.
+// Σ_c weight_c · reward_gc → values[samples, 8]; NaN if any component is NaN.
 inline void weigh(const AdvantageTask& task, const float* rewards, double* values) {
   for (std::int64_t g = 0; g < task.samples; ++g) {
     Doubles sum = fill(0.0);
@@ -79,7 +79,7 @@ inline void weigh(const AdvantageTask& task, const float* rewards, double* value
   }
 }
 
-// One component → values[samples, 8], NaN where any is.
+// One component → values[samples, 8]; NaN if any component is NaN.
 inline void pick(const AdvantageTask& task, const float* rewards, std::int64_t component, double* values) {
   for (std::int64_t g = 0; g < task.samples; ++g) {
     const float* sample = rewards + g * task.components * row_lanes;
@@ -92,15 +92,15 @@ inline void pick(const AdvantageTask& task, const float* rewards, std::int64_t c
   }
 }
 
-// What deviations of these sums are multiplied by; the batch's scale comes later.
+// The factor of the deviations, except the batch's scale, which is known later.
 inline Doubles scale_of(const AdvantageTask& task, Doubles square, Doubles count) {
   Doubles scale = fill(1.0);
   if (task.options.normalize == Normalize::group) scale = inverse(square_root(square / count));
   return scale * left_out(task, count);
 }
 
-// Of rows [b, b + count), in double.
-void center_with_care(const AdvantageTask& task, float* scratch, std::int64_t b, int count, Block& block) {
+// Centers rows [b, b + count) in double.
+void center_precisely(const AdvantageTask& task, float* scratch, std::int64_t b, int count, Block& block) {
   const std::int64_t samples = task.samples;
   const std::int64_t length = samples * task.components;
   double* values = reinterpret_cast<double*>(scratch);  // [G, 8]
@@ -129,10 +129,10 @@ void center_with_care(const AdvantageTask& task, float* scratch, std::int64_t b,
   block.count += sum_of(moments.count, count);
 }
 
-// The same of a block where one component in single precision is enough; else nothing is written and false comes back.
-// What the batch scales is written later.
+// Centers a block of one component in single precision; returns false, with nothing written, if that is not accurate
+// enough. Normalization by the batch writes its advantages later.
 template <int width>
-PYGRADE_ROW_OP bool center_quickly(const AdvantageTask& task, std::int64_t samples, std::int64_t b, int count,
+PYGRADE_INLINE bool center_quickly(const AdvantageTask& task, std::int64_t samples, std::int64_t b, int count,
                                    Block& block) {
   const float* rows = task.rewards + b * samples;
   Doubles square[2];
@@ -152,7 +152,7 @@ PYGRADE_ROW_OP bool center_quickly(const AdvantageTask& task, std::int64_t sampl
   return true;
 }
 
-// Such a factor keeps moderate numbers in the range of single precision.
+// A factor of this size keeps moderate numbers in the range of single precision.
 inline bool is_moderate(float x) {
   const float size = x < 0.0f ? -x : x;
   return size > 1e-10f && size < 1e10f;
@@ -163,18 +163,18 @@ inline int rows_of(const AdvantageTask& task, std::int64_t block) {
   return static_cast<int>(rest < block_rows ? rest : block_rows);
 }
 
-// Fetches a block's worth of rewards from where the work will be in a while: the processor by itself stays too close.
-PYGRADE_ROW_OP void fetch_ahead(const AdvantageTask& task, std::int64_t samples, std::int64_t i) {
+// Prefetches a block of rewards some way ahead: the hardware prefetcher stays too close.
+PYGRADE_INLINE void fetch_ahead(const AdvantageTask& task, std::int64_t samples, std::int64_t i) {
   const std::int64_t distance = 3072, size = block_rows * samples, at = i * size + distance;
   if (at + size > task.batch * samples) return;
   for (std::int64_t j = 0; j < size; j += 16) __builtin_prefetch(task.rewards + at + j);
 }
 
 template <int width>
-PYGRADE_ROW_OP void center_blocks(const AdvantageTask& task, std::int64_t samples, float* scratch, std::int64_t begin,
+PYGRADE_INLINE void center_blocks(const AdvantageTask& task, std::int64_t samples, float* scratch, std::int64_t begin,
                                   std::int64_t end) {
   const bool quick = task.components == 1 && task.options.normalize != Normalize::component &&
-                     is_moderate(task.component_weights[0]) && samples % 8 == 0 && samples <= most_quick_samples;
+                     is_moderate(task.component_weights[0]) && samples % 8 == 0 && samples <= max_quick_samples;
   for (std::int64_t i = begin; i < end; ++i) {
     Block& block = task.blocks[i];
     const std::int64_t b = i * block_rows;
@@ -184,24 +184,24 @@ PYGRADE_ROW_OP void center_blocks(const AdvantageTask& task, std::int64_t sample
     if (block.quick) continue;
     block.square = block.count = 0.0;
     for (int first = 0; first < count; first += row_lanes)
-      center_with_care(task, scratch, b + first, count - first < row_lanes ? count - first : row_lanes, block);
+      center_precisely(task, scratch, b + first, count - first < row_lanes ? count - first : row_lanes, block);
   }
 }
 
-void scale_with_care(const AdvantageTask& task, double factor, std::int64_t begin, std::int64_t end) {
+void scale_precisely(const AdvantageTask& task, double factor, std::int64_t begin, std::int64_t end) {
   for (std::int64_t i = begin; i < end; ++i)
     task.advantage[i] = clamped(static_cast<float>(task.advantage[i] * factor), task.options.clip);
 }
 
 template <int width>
-PYGRADE_ROW_OP void scale_blocks(const AdvantageTask& task, std::int64_t samples, double factor, std::int64_t begin,
+PYGRADE_INLINE void scale_blocks(const AdvantageTask& task, std::int64_t samples, double factor, std::int64_t begin,
                                  std::int64_t end) {
   alignas(64) float factors[block_rows];
   const Doubles valid = fill(static_cast<double>(samples));
-  const double weight = task.components == 1 ? task.component_weights[0] : 0.0;  // of quick blocks
+  const double weight = task.components == 1 ? task.component_weights[0] : 0.0;  // used by quick blocks only
   const Doubles whole = fill(factor * weight) * left_out(task, valid);
   for (int h = 0; h < 2; ++h) store(factors + h * row_lanes, whole);
-  for (float& f : factors) f = clamped(f, 1e38f);  // 0 stays 0 where it would be infinite
+  for (float& f : factors) f = clamped(f, 1e38f);  // finite, so that 0 times the factor stays 0
   for (std::int64_t i = begin; i < end; ++i) {
     const Block& block = task.blocks[i];
     const std::int64_t at = i * block_rows * samples;
@@ -210,7 +210,7 @@ PYGRADE_ROW_OP void scale_blocks(const AdvantageTask& task, std::int64_t samples
       quick_deviations<width>(block, task.rewards + at, samples, count, factors, task.options.clip,
                               task.advantage + at);
     else
-      scale_with_care(task, factor, at, at + count * samples);
+      scale_precisely(task, factor, at, at + count * samples);
   }
 }
 
@@ -219,9 +219,9 @@ struct Width {
   static constexpr int value = count;
 };
 
-// Calls work with the width of the vectors and the number of samples, which the compiler knows where it is a usual one.
+// Calls work with the vector width and the number of samples, as constants for the usual numbers.
 template <class Work>
-PYGRADE_ROW_OP void by_width(std::int64_t samples, Work work) {
+PYGRADE_INLINE void by_width(std::int64_t samples, Work work) {
   if (samples == 16)
     work(Width<widest>{}, 16);
   else if (samples == 32)

@@ -1,5 +1,5 @@
-// What the density kernels of `dirichlet` and `grpo` share. A row's samples are read as they stand, a task to a lane;
-// values of samples have a sample to a lane, terms of rows a row to a lane. All in double.
+// Shared by the density kernels of `dirichlet` and `grpo`, all in double. A row's samples are read in place, one lane
+// per task; values per sample have one lane per sample, terms per row one lane per row.
 #pragma once
 
 #include "special.hpp"
@@ -7,22 +7,22 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// The number of tasks, a constant where it is the usual one, and whether there is a floor.
+// The number of tasks (a constant for the usual 8) and whether there is a floor.
 template <bool is_floored>
 struct EightTasks {
   static constexpr std::int64_t tasks = 8;
-  static constexpr int most_parts = 8 / part_lanes;
+  static constexpr int max_parts = 8 / part_lanes;
   static constexpr bool floored = is_floored;
 };
 template <bool is_floored>
 struct SomeTasks {
   std::int64_t tasks;
-  static constexpr int most_parts = max_tasks / part_lanes;
+  static constexpr int max_parts = max_tasks / part_lanes;
   static constexpr bool floored = is_floored;
 };
 
 template <class Work>
-PYGRADE_ROW_OP void by_form(std::int64_t tasks, double log_floor, Work work) {
+PYGRADE_INLINE void by_form(std::int64_t tasks, double log_floor, Work work) {
   const bool floored = log_floor != -__builtin_inf();
   if (tasks == 8 && !floored)
     work(EightTasks<false>{});
@@ -34,19 +34,19 @@ PYGRADE_ROW_OP void by_form(std::int64_t tasks, double log_floor, Work work) {
     work(SomeTasks<true>{tasks});
 }
 
-// The tasks, samples or rows from `first` on that fit in one part.
-PYGRADE_ROW_OP int part_from(std::int64_t first, std::int64_t end) {
+// How many tasks, samples or rows from `first` on fit in one part.
+PYGRADE_INLINE int part_from(std::int64_t first, std::int64_t end) {
   return static_cast<int>(end - first < part_lanes ? end - first : part_lanes);
 }
 
-// exp of a log-weight raised to `least`, which is at least -700; nonsense above 700 is lowered to it.
-PYGRADE_ROW_OP Part weight_of(Part log_weight, Part least) {
-  return exp64(lowered(raised(log_weight, least), fill_part(700.0)));
+// exp of a log-weight, clamped to [floor, 700]; floor is at least -700.
+PYGRADE_INLINE Part weight_of(Part log_weight, Part floor) {
+  return exp64(min(fill_part(700.0), max(floor, log_weight)));
 }
 
-// log Σ_t exp(log_weight raised to the floor) of `count` ≤ part_lanes samples: minus this they are normalized again.
-PYGRADE_ROW_OP Part log_totals(const float* log_weights, int count, std::int64_t tasks, double log_floor) {
-  const Part least = fill_part(log_floor < -700.0 ? -700.0 : log_floor);
+// log Σ_t exp(max(log_weight, floor)) of `count` ≤ part_lanes samples; subtracting it renormalizes them.
+PYGRADE_INLINE Part log_totals(const float* log_weights, int count, std::int64_t tasks, double log_floor) {
+  const Part floor = fill_part(log_floor < -700.0 ? -700.0 : log_floor);
   Part sum[part_lanes];
 #pragma GCC unroll 8
   for (int j = 0; j < part_lanes; ++j) {
@@ -54,54 +54,54 @@ PYGRADE_ROW_OP Part log_totals(const float* log_weights, int count, std::int64_t
     const float* sample = log_weights + (j < count ? j : 0) * tasks;
     for (std::int64_t t = 0; t < tasks; t += part_lanes) {
       const int width = part_from(t, tasks);
-      const Part weight = weight_of(load_first(sample + t, width), least);
+      const Part weight = weight_of(load_first(sample + t, width), floor);
       sum[j] += width == part_lanes ? weight : keep_first(weight, width);
     }
   }
   return log64(sums_across(sum));
 }
 
-// What a row's log-probabilities are made of. Behind the last task of the last part all is 0.
+// The terms of a row's log-probabilities; 0 after the last task, up to a whole part.
 struct Density {
   alignas(64) double exponent[max_tasks];  // α_t - 1
-  alignas(64) double least[max_tasks];     // the floor; 0 where α_t = 1: adds 0 even where a weight is 0
+  alignas(64) double floor[max_tasks];     // the floor; 0 if α_t = 1, so that a weight of 0 adds 0
   double excess, shift;                    // T - α₀ and -log B(α)
 };
 
-// Row `row` of the eight whose first has these concentrations.
-PYGRADE_ROW_OP void load_density(const float* concentration, const Rows& rows, int row, std::int64_t tasks,
+// Row `row` of the eight rows at `concentration`.
+PYGRADE_INLINE void load_density(const float* concentration, const Rows& rows, int row, std::int64_t tasks,
                                  double log_floor, Density& density) {
   const Part zero{}, floor = fill_part(log_floor);
   for (std::int64_t t = 0; t < tasks; t += part_lanes) {
     const int width = part_from(t, tasks);
     const Part exponent = keep_first(load_first(concentration + row * tasks + t, width) - 1.0, width);
     store_part(density.exponent + t, exponent);
-    store_part(density.least + t, exponent == zero ? zero : floor);
+    store_part(density.floor + t, exponent == zero ? zero : floor);
   }
   density.excess = static_cast<double>(tasks) - rows.alpha[tasks * row_lanes + row];
   density.shift = -rows.log_beta[row];
 }
 
-inline constexpr std::int64_t most_samples = 64;  // of one row in flight
+inline constexpr std::int64_t max_samples = 64;  // per pass over a row
 
-// Some samples of one row, log_weights[count, T], and log_total[count] of `log_totals` where there is a floor.
+// Some samples of one row: log_weights[count, T], and log_total[count] from `log_totals` if there is a floor.
 struct Samples {
   const float* log_weights;
   std::int64_t count;
   double log_floor;
-  alignas(64) double log_total[most_samples];
+  alignas(64) double log_total[max_samples];
 };
 
-// Calls work(first, count) for each part of the samples, with a constant for all that are whole.
+// Calls work(first, count) for each part of the samples; count is a constant for whole parts.
 template <class Work>
-PYGRADE_ROW_OP void over_parts(std::int64_t samples, Work work) {
+PYGRADE_INLINE void over_parts(std::int64_t samples, Work work) {
   std::int64_t g = 0;
   for (; g + part_lanes <= samples; g += part_lanes) work(g, part_lanes);
   if (g < samples) work(g, static_cast<int>(samples - g));
 }
 
 template <class Form>
-PYGRADE_ROW_OP void load_samples(const float* log_weights, std::int64_t count, Form form, double log_floor,
+PYGRADE_INLINE void load_samples(const float* log_weights, std::int64_t count, Form form, double log_floor,
                                  Samples& samples) {
   samples.log_weights = log_weights;
   samples.count = count;
@@ -112,9 +112,9 @@ PYGRADE_ROW_OP void load_samples(const float* log_weights, std::int64_t count, F
   });
 }
 
-// log p of each sample → value[count], and anything in the lanes up to a whole part.
+// log p of each sample → value[count]; arbitrary in the lanes up to a whole part.
 template <class Form>
-PYGRADE_ROW_OP void log_probs(const Density& density, const Samples& samples, Form form, double* value) {
+PYGRADE_INLINE void log_probs(const Density& density, const Samples& samples, Form form, double* value) {
   const std::int64_t tasks = form.tasks;
   const float* log_weights = samples.log_weights;
   const Part shift = fill_part(density.shift), excess = fill_part(density.excess);
@@ -126,7 +126,7 @@ PYGRADE_ROW_OP void log_probs(const Density& density, const Samples& samples, Fo
       dot[j] = Part{};
       for (std::int64_t t = 0; t < tasks; t += part_lanes) {
         const Part x = load_first(sample + t, part_from(t, tasks));
-        dot[j] = multiply_add(load_part(density.exponent + t), raised(x, load_part(density.least + t)), dot[j]);
+        dot[j] = multiply_add(load_part(density.exponent + t), max(load_part(density.floor + t), x), dot[j]);
       }
     }
     Part sum = sums_across(dot) + shift;
@@ -135,16 +135,17 @@ PYGRADE_ROW_OP void log_probs(const Density& density, const Samples& samples, Fo
   });
 }
 
-// Σ_g coefficient_g · log w_gt of one row, and by lanes of samples Σ_g coefficient_g, Σ_g coefficient_g · log total_g.
+// For one row: Σ_g coefficient_g · log w_gt, and one lane per sample: Σ_g coefficient_g, Σ_g coefficient_g · log
+// total_g.
 template <class Form>
 struct RowScore {
-  Part by_task[Form::most_parts] = {};
+  Part by_task[Form::max_parts] = {};
   Part coefficient = {}, total = {};
 };
 
-// coefficient[count], with 0 in the lanes up to a whole part.
+// coefficient[count] must be 0 in the lanes up to a whole part.
 template <class Form>
-PYGRADE_ROW_OP void add_scores(const double* coefficient, const Samples& samples, Form form, RowScore<Form>& score) {
+PYGRADE_INLINE void add_scores(const double* coefficient, const Samples& samples, Form form, RowScore<Form>& score) {
   const std::int64_t tasks = form.tasks;
   const float* log_weights = samples.log_weights;
   const Part floor = fill_part(samples.log_floor);
@@ -154,25 +155,25 @@ PYGRADE_ROW_OP void add_scores(const double* coefficient, const Samples& samples
     if (form.floored) score.total = multiply_add(c, load_part(samples.log_total + g), score.total);
     for (std::int64_t t = 0; t < tasks; t += part_lanes) {
       const int width = part_from(t, tasks);
-      Part sum[2] = {score.by_task[t / part_lanes], Part{}};  // so that each waits for itself half as often
+      Part sum[2] = {score.by_task[t / part_lanes], Part{}};  // two sums: half the latency
 #pragma GCC unroll 8
       for (int j = 0; j < count; ++j) {
         const Part x = load_first(log_weights + (g + j) * tasks + t, width);
-        sum[j % 2] = multiply_add(form.floored ? raised(x, floor) : x, coefficient[g + j], sum[j % 2]);
+        sum[j % 2] = multiply_add(form.floored ? max(floor, x) : x, coefficient[g + j], sum[j % 2]);
       }
       score.by_task[t / part_lanes] = sum[0] + sum[1];
     }
   });
 }
 
-// The same of eight rows.
+// The sums of RowScore for eight rows.
 struct ScoreSums {
   alignas(64) double by_task[row_lanes][max_tasks];
   Part coefficient[row_lanes] = {};
   Part total[row_lanes] = {};
 
   template <class Form>
-  PYGRADE_ROW_OP void put(int row, Form form, const RowScore<Form>& score) {
+  PYGRADE_INLINE void put(int row, Form form, const RowScore<Form>& score) {
     for (std::int64_t t = 0; t < form.tasks; t += part_lanes)
       store_part(by_task[row] + t, score.by_task[t / part_lanes]);
     coefficient[row] = score.coefficient;
@@ -180,8 +181,8 @@ struct ScoreSums {
   }
 };
 
-// Sums over the lanes of eight vectors → one value a row.
-PYGRADE_ROW_OP Doubles sums_of_rows(const Part* v) {
+// Sums over the lanes of eight vectors → one value per row.
+PYGRADE_INLINE Doubles sums_of_rows(const Part* v) {
   return by_part<Doubles>([&](int i) { return sums_across(v + i * part_lanes); });
 }
 
@@ -204,7 +205,7 @@ inline void to_rows(const double* columns, std::int64_t tasks, int count, double
 
 // Σ_g coefficient_g · (log w_gt + shift_t) + penalty_t of `count` rows → gradient[count, T]. shift[count, T] holds
 // ψ(α₀) - ψ(α_t); penalty[count, T] may be null.
-PYGRADE_ROW_OP void store_scores(const ScoreSums& score, const double* shift, const double* penalty, std::int64_t tasks,
+PYGRADE_INLINE void store_scores(const ScoreSums& score, const double* shift, const double* penalty, std::int64_t tasks,
                                  int count, float* gradient) {
   alignas(64) double coefficient[row_lanes], total[row_lanes];
   store(coefficient, sums_of_rows(score.coefficient));

@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "density.hpp"
 #include "divergence.hpp"
 #include "sampler.hpp"
@@ -6,19 +6,19 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// At most eight rows from `b` on.
+// Rows from `b` on, at most eight.
 int rows_from(std::int64_t b, std::int64_t end) { return static_cast<int>(end - b < row_lanes ? end - b : row_lanes); }
 
 enum class Wanted { value, gradient, both };
 
 template <Wanted wanted, class Form>
-PYGRADE_ROW_OP void one_row(const DirichletLogProbTask& task, std::int64_t b, int row, Form form,
+PYGRADE_INLINE void one_row(const DirichletLogProbTask& task, std::int64_t b, int row, Form form,
                             const Density& density, ScoreSums& scores) {
   Samples samples;
   RowScore<Form> score;
-  alignas(64) double lane[most_samples];
-  for (std::int64_t g = 0; g < task.samples; g += most_samples) {
-    const std::int64_t size = task.samples - g < most_samples ? task.samples - g : most_samples;
+  alignas(64) double lane[max_samples];
+  for (std::int64_t g = 0; g < task.samples; g += max_samples) {
+    const std::int64_t size = task.samples - g < max_samples ? task.samples - g : max_samples;
     const std::int64_t at = (b + row) * task.samples + g;
     load_samples(task.log_weights + at * form.tasks, size, form, task.log_floor, samples);
     if (wanted != Wanted::gradient) {
@@ -44,19 +44,19 @@ void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t
   Rows rows;
   Density density;
   ScoreSums scores;
-  alignas(64) double columns[max_tasks * row_lanes], own_shift[max_tasks * row_lanes];
+  alignas(64) double columns[max_tasks * row_lanes], local_shift[max_tasks * row_lanes];
   for (std::int64_t b = begin; b < end; b += row_lanes) {
     const int count = rows_from(b, end);
     const float* concentration = task.concentration + b * tasks;
-    const double* shift = task.saved_shift != nullptr ? task.saved_shift + b * tasks : own_shift;
+    const double* shift = task.saved_shift != nullptr ? task.saved_shift + b * tasks : local_shift;
     if (wanted == Wanted::value && task.digamma_shift == nullptr) {
       load_rows(concentration, tasks, count, rows);
       evaluate<Order::log_gamma>(tasks, rows);
-    } else if (shift == own_shift) {
+    } else if (shift == local_shift) {
       load_rows(concentration, tasks, count, rows);
       evaluate<Order::digamma>(tasks, rows);
       for (std::int64_t t = 0; t < tasks; ++t) store(columns + t * row_lanes, digamma_shift(rows, tasks, t));
-      to_rows(columns, tasks, count, task.digamma_shift != nullptr ? task.digamma_shift + b * tasks : own_shift);
+      to_rows(columns, tasks, count, task.digamma_shift != nullptr ? task.digamma_shift + b * tasks : local_shift);
     }
     by_form(tasks, task.log_floor, [&](auto form) __attribute__((always_inline)) {
       for (int l = 0; l < count; ++l) {
@@ -118,7 +118,7 @@ void floor_rows(const FloorTask& task, std::int64_t begin, std::int64_t end) {
       for (std::int64_t t = 0; t < tasks; t += part_lanes) {
         const int width = part_from(t, tasks);
         const std::int64_t at = (r + l) * tasks + t;
-        store_first(task.floored + at, raised(load_first(task.log_weights + at, width), floor) - log_total[l], width);
+        store_first(task.floored + at, max(floor, load_first(task.log_weights + at, width)) - log_total[l], width);
       }
     }
   }

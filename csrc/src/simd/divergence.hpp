@@ -1,4 +1,4 @@
-// Entropy and KL of eight rows of concentrations, with their gradients. All in double.
+// Entropy and KL divergence of eight rows of concentrations, with gradients. All in double.
 #pragma once
 
 #include "special.hpp"
@@ -6,7 +6,7 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// The first `count` lanes of x.
+// Stores the first `count` lanes of x.
 inline void store_rows(Doubles x, int count, float* rows) {
   alignas(64) float lane[row_lanes];
   store(lane, x);
@@ -27,7 +27,7 @@ inline Doubles row_entropy(const Rows& rows, std::int64_t tasks, double* gradien
   return sum;
 }
 
-// KL(rows ‖ other) and its gradient[T, 8] to `rows`, (α_t - β_t) ψ'(α_t) - (α₀ - β₀) ψ'(α₀).
+// KL(rows ‖ other) and its gradient[T, 8] with respect to `rows`, (α_t - β_t) ψ'(α_t) - (α₀ - β₀) ψ'(α₀).
 inline Doubles row_kl(const Rows& rows, const Rows& other, std::int64_t tasks, double* gradient) {
   Doubles sum = load(other.log_beta) - load(rows.log_beta);
   const Doubles shared = (other.total(tasks) - rows.total(tasks)) * load(rows.trigamma + tasks * row_lanes);

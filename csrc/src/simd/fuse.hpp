@@ -1,5 +1,4 @@
-// The fused scores of a tile, in the one tree that fusion.hpp fixes, for some weight vectors at a time, so that a
-// loaded score serves them all.
+// Fused scores of a tile, summed in the tree that fusion.hpp fixes. Several weight vectors share each loaded score.
 #pragma once
 
 #include "../fusion.hpp"
@@ -9,7 +8,8 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// Q weight vectors, each task's spread over a vector: read once, for stores to fused scores might change them.
+// Q weight vectors, each weight broadcast to a vector. Read once: the compiler must assume that stores to fused scores
+// change the weights.
 template <int H, int Q>
 struct SpreadWeights {
   Floats at[Q][2 * H];
@@ -39,7 +39,7 @@ PYGRADE_INLINE FusedVectors<Q> leaf(const float* tile, std::int64_t stride, std:
   return x;
 }
 
-// x_J after the steps down to `Step`: the sum of the x_i with i ≡ J modulo Step.
+// x_J after the tree's steps down to `Step`: the sum of the x_i with i ≡ J modulo Step.
 template <int J, int Step, int H, int Q>
 PYGRADE_INLINE FusedVectors<Q> tree(const float* tile, std::int64_t stride, std::int64_t tasks,
                                     const SpreadWeights<H, Q>& weights) {
@@ -53,12 +53,12 @@ PYGRADE_INLINE FusedVectors<Q> tree(const float* tile, std::int64_t stride, std:
   }
 }
 
-// Where fused scores go: row q, and the keys of its block maxima, are q · stride numbers on.
+// The output: row q starts q · stride numbers on, and so do the keys of its block maxima.
 struct FusedRows {
   float* scores;
   std::int64_t stride;
-  std::int32_t* maxima = nullptr;  // null: not wanted
-  std::int64_t depth = 16;         // vectors of a block
+  std::int32_t* maxima = nullptr;  // null: not stored
+  std::int64_t depth = 16;         // vectors per block
 
   FusedRows from(std::int64_t q) const {
     return {scores + q * stride, stride, maxima != nullptr ? maxima + q * stride : nullptr, depth};
@@ -74,22 +74,22 @@ PYGRADE_INLINE void fuse_block(const float* tile, std::int64_t stride, std::int6
   std::int64_t v = 0;
   std::int64_t block = 0;
   for (; v < vectors; ++block) {
-    Floats most[Q];
-    for (int q = 0; q < Q; ++q) most[q] = broadcast(-__builtin_inff());
+    Floats block_max[Q];
+    for (int q = 0; q < Q; ++q) block_max[q] = broadcast(-__builtin_inff());
     for (const std::int64_t end = v + fused.depth < vectors ? v + fused.depth : vectors; v < end; ++v) {
       const FusedVectors<Q> x = tree<0, 1, H, Q>(tile + v * lanes, stride, tasks, spread);
       for (int q = 0; q < Q; ++q) {
         const Floats score = add(x.at[q], broadcast(0.0f));  // never -0
         store(fused.scores + q * fused.stride + v * lanes, score);
-        most[q] = max(score, most[q]);
+        block_max[q] = max(score, block_max[q]);
       }
     }
     if (fused.maxima == nullptr) continue;
-    for (int q = 0; q < Q; ++q) store(fused.maxima + q * fused.stride + block * lanes, order_key(most[q]));
+    for (int q = 0; q < Q; ++q) store(fused.maxima + q * fused.stride + block * lanes, order_key(block_max[q]));
   }
 }
 
-// Several weight vectors share what is loaded of the tile where there are registers for it.
+// How many weight vectors share a loaded score: limited by the number of registers.
 template <int H>
 constexpr int block_weights = lanes < 16 ? 1
                               : H <= 4   ? 4
@@ -106,13 +106,13 @@ PYGRADE_INLINE void fuse_group(const float* tile, std::int64_t stride, std::int6
     for (; g < samples; ++g) fuse_block<H, 1>(tile, stride, tasks, weights + g * tasks, count, fused.from(g));
 }
 
-// The rows of weights[samples, tasks] over the first `count` columns of tile[tasks][stride]. Works in whole vectors:
-// both strides have room for the columns up to the next multiple of `lanes`, whatever stands there; NaN where maxima
-// are wanted, for it is in no maximum.
+// Fuses weights[samples, tasks] with the first `count` columns of tile[tasks][stride]. Works in whole vectors: both
+// strides have room up to the next multiple of `lanes`. The tile's padding may hold anything, but must be NaN if maxima
+// are stored: NaN is never a maximum.
 inline void fuse_tile(const float* tile, std::int64_t stride, std::int64_t tasks, const float* weights,
                       std::int64_t samples, std::int64_t count, const FusedRows& fused) {
 #if defined(__AVX2__)
-  switch (tasks) {  // constants here unroll the tree without a test for the tasks that are not there
+  switch (tasks) {  // constant numbers of tasks: the tree is unrolled without tests
 #define PYGRADE_FUSE(T, H) \
   case T:                  \
     return fuse_group<H>(tile, stride, T, weights, samples, count, fused);
@@ -139,7 +139,7 @@ inline void fuse_tile(const float* tile, std::int64_t stride, std::int64_t tasks
   fuse_group<32>(tile, stride, tasks, weights, samples, count, fused);
 }
 
-// One weight vector over columns[tasks][stride] that end where they end: the last columns go through a padded copy.
+// One weight vector over columns[tasks][stride] without padding: the last columns go through a padded copy.
 inline void fuse_columns(const float* columns, std::int64_t stride, std::int64_t tasks, const float* weights,
                          std::int64_t count, float* fused) {
   const std::int64_t body = count / lanes * lanes;

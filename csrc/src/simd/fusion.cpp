@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "../fusion.hpp"
 
 #include "fuse.hpp"
@@ -70,18 +70,18 @@ void fuse(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     const std::int64_t step = jagged ? task.scores.rows : request.count;
     for (std::int64_t g = task.first_sample; g < task.end_sample; g += fused_rows) {
       const std::int64_t left = task.end_sample - g;
-      const std::int64_t some = left < fused_rows ? left : fused_rows;
-      fuse_tile(s.tile, task.stride, task.scores.tasks, task.weights + (b * samples + g) * task.scores.tasks, some,
+      const std::int64_t row_count = left < fused_rows ? left : fused_rows;
+      fuse_tile(s.tile, task.stride, task.scores.tasks, task.weights + (b * samples + g) * task.scores.tasks, row_count,
                 request.count, {s.fused, task.stride});
-      for (std::int64_t i = 0; i < some; ++i)
+      for (std::int64_t i = 0; i < row_count; ++i)
         __builtin_memcpy(to + (g + i) * step, s.fused + i * task.stride,
                          static_cast<std::size_t>(request.count) * sizeof(float));
     }
   }
 }
 
-// The result of list `list` (b · G + g): `found` positions in best of fused[count], which ids[] name where it is not
-// null.
+// Writes the result of list `list` (b · G + g): the first `found` positions in `best`, with their scores in `fused` and
+// their candidates in `ids` (null: the position is the candidate).
 void write_list(const FusionTask& task, std::int64_t list, const float* fused, const std::int32_t* ids,
                 std::int64_t found, const std::int32_t* best) {
   float* values = task.values + list * task.k;
@@ -97,8 +97,8 @@ void write_list(const FusionTask& task, std::int64_t list, const float* fused, c
   }
 }
 
-// One weight vector over all candidates under the log transform. False, with nothing written, where there is no short
-// cut, or scores may be negative.
+// One weight vector over all candidates under the log transform. Returns false, with nothing written, if there is no
+// shortcut or a score may be negative.
 bool topk_of_contenders(const FusionTask& task, std::int64_t b, const FusionScratch& s) {
   const Request request = request_of(task.scores, b);
   const float* weights = task.weights + b * task.scores.tasks;
@@ -112,7 +112,7 @@ bool topk_unchecked(const FusionTask& task, float* scratch) {
   return topk_of_contenders(task, 0, FusionScratch(scratch, task.scores.tasks, task.stride));
 }
 
-// One weight vector over all candidates: the maxima are noted while fusing.
+// One weight vector over all candidates; fusing also stores the block maxima.
 void topk_single(const FusionTask& task, std::int64_t b, Request request, const FusionScratch& s) {
   if (task.options.transform == Transform::log && topk_of_contenders(task, b, s)) return;
   const std::int64_t k = task.k < request.count ? task.k : request.count;
@@ -160,11 +160,11 @@ void topk(const FusionTask& task, std::int64_t begin, std::int64_t end, float* s
     pad_tile(tile, task.stride, tasks, count);
     for (std::int64_t g = task.first_sample; g < task.end_sample; g += fused_rows) {
       const std::int64_t left = task.end_sample - g;
-      const std::int64_t some = left < fused_rows ? left : fused_rows;
+      const std::int64_t row_count = left < fused_rows ? left : fused_rows;
       const std::int64_t list = b * task.samples + g;
-      fuse_tile(tile, task.stride, tasks, task.weights + list * tasks, some, count, rows);
-      const std::int64_t found = select_rows(rows, some, count, task.k, s.select);
-      for (std::int64_t i = 0; i < some; ++i)
+      fuse_tile(tile, task.stride, tasks, task.weights + list * tasks, row_count, count, rows);
+      const std::int64_t found = select_rows(rows, row_count, count, task.k, s.select);
+      for (std::int64_t i = 0; i < row_count; ++i)
         write_list(task, list + i, rows.from(i).scores, ids, found, s.select[i].best);
     }
   }

@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "../gain.hpp"
 
 #include "fuse.hpp"
@@ -8,7 +8,7 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// Which list component c ranks.
+// The list that component c ranks.
 std::int32_t list_of(const GainTask& task, std::int64_t c) {
   return task.component_list == nullptr ? -1 : task.component_list[c];
 }
@@ -19,8 +19,8 @@ bool is_ranked(const GainTask& task, std::int32_t list) {
   return false;
 }
 
-// Σ gains · discount over the ranks, by halves of the padded k, of 16 lists: best[rank][list] → sums[list]. `gains` are
-// those of one component. products[padded_k][16] is overwritten.
+// Σ gains · discount over the ranks for 16 lists, as a tree over the padded k: best[rank][list] → sums[list]. `gains`
+// are those of one component. Overwrites products[padded_k][16].
 void discounted(const GainTask& task, const float* gains, const std::int32_t* best, std::int64_t found, float* products,
                 float* sums) {
   constexpr std::int64_t width = lists_at_once;
@@ -33,7 +33,7 @@ void discounted(const GainTask& task, const float* gains, const std::int32_t* be
   for (std::int64_t i = 0; i < width; ++i) sums[i] = products[i] + 0.0f;  // never -0
 }
 
-// Fetches share [begin, end) of the next request's `size` bytes, where a request's stand at `from`.
+// Prefetches share [begin, end) of the next request's `size` bytes; the current request's start at `from`.
 void fetch_next(const void* from, std::int64_t size, double begin, double end) {
   const char* next = static_cast<const char*>(from) + size;
   const auto last = static_cast<std::int64_t>(static_cast<double>(size) * end);
@@ -41,7 +41,7 @@ void fetch_next(const void* from, std::int64_t size, double begin, double end) {
     __builtin_prefetch(next + at);
 }
 
-// The same of its scores and gains. A tile's worth at once would hold up the loads that are wanted now.
+// Prefetches a share of the next request's scores and gains. A whole tile at once would delay the current loads.
 void fetch_next(const GainTask& task, Request request, std::int64_t first, std::int64_t end) {
   const Scores& s = task.scores;
   if (s.layout == Layout::task_major) return;
@@ -52,7 +52,7 @@ void fetch_next(const GainTask& task, Request request, std::int64_t first, std::
   fetch_next(task.gains + request.first * task.components, request.count * task.components * 4, from, to);
 }
 
-// The gain of every component that ranks `list`, whose candidates stand in the columns of tile.
+// The gain of every component that ranks `list`, whose candidates are the columns of `tile`.
 void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32_t list, float* tile,
                std::int64_t count, const FusionScratch& s, float* products) {
   const std::int64_t tasks = task.scores.tasks;
@@ -65,11 +65,11 @@ void rank_list(const GainTask& task, std::int64_t b, Request request, std::int32
     const std::int64_t rest = task.end_sample - first;
     const std::int64_t size = rest < lists_at_once ? rest : lists_at_once;
     for (std::int64_t g = 0; g < size; g += fused_rows) {
-      const std::int64_t some = size - g < fused_rows ? size - g : fused_rows;
-      fetch_next(task, request, first + g, first + g + some);
-      fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + first + g) * tasks, some, count, rows);
-      select_rows(rows, some, count, task.k, s.select);
-      for (std::int64_t i = 0; i < some; ++i)
+      const std::int64_t row_count = size - g < fused_rows ? size - g : fused_rows;
+      fetch_next(task, request, first + g, first + g + row_count);
+      fuse_tile(tile, s.stride, tasks, task.weights + (b * task.samples + first + g) * tasks, row_count, count, rows);
+      select_rows(rows, row_count, count, task.k, s.select);
+      for (std::int64_t i = 0; i < row_count; ++i)
         for (std::int64_t r = 0; r < found; ++r) best[r * lists_at_once + g + i] = s.select[i].best[r];
     }
     for (std::int64_t r = 0; r < found; ++r) {

@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "../grpo.hpp"
 
 #include "density.hpp"
@@ -7,58 +7,58 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// The larger; NaN where either is.
-PYGRADE_ROW_OP Part larger(Part x, Part y) {
-  const Part most = x < y ? y : x;
-  return y == y ? most : y;
+// The maximum; NaN if either is NaN.
+PYGRADE_INLINE Part max_or_nan(Part x, Part y) {
+  const Part larger = x < y ? y : x;
+  return y == y ? larger : y;
 }
 
-// Of a row's group, by lanes of samples.
+// Sums over a row's group, one lane per sample.
 struct Group {
   Part objective, outside, ratio_max;
 };
 
 struct Clip {
-  Part least, most, low, high;
+  Part ratio_low, ratio_high, log_ratio_low, log_ratio_high;
   double share;
 
   explicit Clip(const GrpoTask& task)
-      : least(fill_part(1.0 - task.options.clip)),
-        most(fill_part(1.0 + task.options.clip_high)),
-        low(fill_part(-task.options.log_ratio_clamp)),
-        high(fill_part(task.options.log_ratio_clamp)),
+      : ratio_low(fill_part(1.0 - task.options.clip)),
+        ratio_high(fill_part(1.0 + task.options.clip_high)),
+        log_ratio_low(fill_part(-task.options.log_ratio_clamp)),
+        log_ratio_high(fill_part(task.options.log_ratio_clamp)),
         share(-1.0 / static_cast<double>(task.samples)) {}
 };
 
-// Adds the clipped objective of `count` samples from `at` on to the group's sums, and returns d loss / d log p, 0 in
-// the other lanes.
-PYGRADE_ROW_OP Part clipped_objective(const GrpoTask& task, const Clip& clip, std::int64_t at, int count, Part log_prob,
+// Adds the clipped objective of `count` samples from `at` on to the group's sums. Returns d loss / d log p, 0 in the
+// other lanes.
+PYGRADE_INLINE Part clipped_objective(const GrpoTask& task, const Clip& clip, std::int64_t at, int count, Part log_prob,
                                       Group& group) {
   const Part zero{};
   const Part a = load_first(task.advantages + at, count);  // 0 in the other lanes
   const Part log_ratio = log_prob - load_first(task.old_log_prob + at, count);
-  const Part ratio = exp64(lowered(raised(log_ratio, clip.low), clip.high));
+  const Part ratio = exp64(min(clip.log_ratio_high, max(clip.log_ratio_low, log_ratio)));
   const Part free = a == zero ? zero : ratio * a;
-  const Part clipped = lowered(raised(ratio, clip.least), clip.most) * a;
+  const Part clipped = min(clip.ratio_high, max(clip.ratio_low, ratio)) * a;
   const PartMask cut = clipped < free;
-  const Part outside = (ratio < clip.least) | (clip.most < ratio) ? fill_part(1.0) : zero;
+  const Part outside = (ratio < clip.ratio_low) | (clip.ratio_high < ratio) ? fill_part(1.0) : zero;
   group.objective += cut ? clipped : free;
   group.outside += count == part_lanes ? outside : keep_first(outside, count);
-  group.ratio_max = larger(group.ratio_max, count == part_lanes ? ratio : keep_first(ratio, count));
-  const PartMask flat = cut | (log_ratio < clip.low) | (clip.high < log_ratio);
+  group.ratio_max = max_or_nan(group.ratio_max, count == part_lanes ? ratio : keep_first(ratio, count));
+  const PartMask flat = cut | (log_ratio < clip.log_ratio_low) | (clip.log_ratio_high < log_ratio);
   return flat ? zero : free * clip.share;
 }
 
-// Adds the samples of a row to its group's sums and to the scores. Pass by pass: what waits for itself in one of them,
-// the exponential above all, is then not far from its like of the next samples.
+// Adds the samples of a row to its group's sums and to the scores. Separate passes let independent samples overlap in
+// each long dependency chain, above all the exponential's.
 template <class Form>
-PYGRADE_ROW_OP void one_row(const GrpoTask& task, const Clip& clip, std::int64_t b, int row, Form form,
+PYGRADE_INLINE void one_row(const GrpoTask& task, const Clip& clip, std::int64_t b, int row, Form form,
                             const Density& density, Group& group, ScoreSums& scores) {
   Samples samples;
   RowScore<Form> score;
-  alignas(64) double lane[most_samples];  // log p, then d loss / d log p
-  for (std::int64_t g = 0; g < task.samples; g += most_samples) {
-    const std::int64_t size = task.samples - g < most_samples ? task.samples - g : most_samples;
+  alignas(64) double lane[max_samples];  // log p, then d loss / d log p
+  for (std::int64_t g = 0; g < task.samples; g += max_samples) {
+    const std::int64_t size = task.samples - g < max_samples ? task.samples - g : max_samples;
     const std::int64_t at = (b + row) * task.samples + g;
     load_samples(task.log_weights + at * form.tasks, size, form, task.log_floor, samples);
     log_probs(density, samples, form, lane);
@@ -113,7 +113,7 @@ void loss(const GrpoTask& task, std::int64_t begin, std::int64_t end) {
     store_rows(kl, count, task.kl + b);
     store_rows(entropy, count, task.entropy + b);
     store_rows(sums_of_rows(outside) * share, count, task.clip_fraction + b);
-    const auto join = [](Part x, Part y) __attribute__((always_inline)) { return larger(x, y); };
+    const auto join = [](Part x, Part y) __attribute__((always_inline)) { return max_or_nan(x, y); };
     store_rows(by_part<Doubles>([&](int i) { return across(ratio_max + i * part_lanes, join); }), count,
                task.ratio_max + b);
   }

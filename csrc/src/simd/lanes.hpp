@@ -1,4 +1,4 @@
-// Moves item-major rows (T values of one sample together) into lanes (one task of 16 samples together) and back.
+// Moves columns (one task of 16 samples) into item-major rows (T values of one sample).
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@ inline constexpr int lane_count = 16;
 
 typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
 
-// Turns the 8 × 8 matrix with rows `from` + i · from_stride into rows at `to` + i · to_stride.
+// Transposes the 8 × 8 matrix with rows at `from` + i · from_stride to rows at `to` + i · to_stride.
 inline void transpose8(const float* from, std::int64_t from_stride, float* to, std::int64_t to_stride) {
   Eight r[8], t[8], u[8];
 #pragma GCC unroll 8
@@ -28,7 +28,7 @@ inline void transpose8(const float* from, std::int64_t from_stride, float* to, s
       u[4 * i + 2 * j + 1] = __builtin_shufflevector(t[4 * i + j], t[4 * i + j + 2], 2, 3, 10, 11, 6, 7, 14, 15);
     }
   }
-  // In ascending order of rows: from_lanes relies on it.
+  // In ascending order of rows; from_lanes relies on it.
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i)
     *reinterpret_cast<Eight*>(to + i * to_stride) = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
@@ -38,23 +38,8 @@ inline void transpose8(const float* from, std::int64_t from_stride, float* to, s
         __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
-// rows[count, tasks] → lanes[t · stride + l], 0 for l ≥ count. `lanes` has room for tasks rounded up to 8.
-inline void to_lanes(const float* rows, std::int64_t tasks, int count, float* columns, std::int64_t stride) {
-  for (std::int64_t first = 0; first < tasks; first += 8) {
-    for (int l = 0; l < lane_count; l += 8) {
-      if ((l + 7) * tasks + first + 8 <= count * tasks) {  // eight whole loads stay inside `rows`
-        transpose8(rows + l * tasks + first, tasks, columns + first * stride + l, stride);
-        continue;
-      }
-      const std::int64_t last = first + 8 < tasks ? first + 8 : tasks;
-      for (std::int64_t t = first; t < last; ++t)
-        for (int k = l; k < l + 8; ++k) columns[t * stride + k] = k < count ? rows[k * tasks + t] : 0.0f;
-    }
-  }
-}
-
-// columns[t · stride + l] → rows[count, tasks]. A whole store of a partial tile spills into the next row, which is
-// written afterwards: partial tiles go first and no store leaves `rows`.
+// columns[t · stride + l] → rows[count, tasks]. Storing a partial tile as a whole spills into the next row, which is
+// written later: partial tiles go first, and no store leaves `rows`.
 inline void from_lanes(const float* columns, std::int64_t stride, std::int64_t tasks, int count, float* rows) {
   for (int l = 0; l < count; l += 8) {
     for (std::int64_t first = (tasks - 1) / 8 * 8; first >= 0; first -= 8) {

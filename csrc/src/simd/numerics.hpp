@@ -1,9 +1,9 @@
-// Numerics that give the same bits on every backend; kernels/numerics.py is the twin of this file.
+// Numerics with the same bits on every backend; kernels/numerics.py has the same functions.
 //
-// Everything here is scalar, branch-free and made of correctly rounded operations only (add, multiply, fused
-// multiply-add, divide, square root, integer and bit operations), so that every instruction set rounds alike and the
-// compiler can vectorize a loop over any of it. Where two operations are fused is written out (fma), never left to the
-// compiler (-ffp-contract=off). Internal linkage keeps each instruction set's copy its own.
+// Everything is scalar, branch-free and made of correctly rounded operations (add, multiply, fused multiply-add,
+// divide, square root, integer and bit operations), so that every instruction set rounds alike and the compiler can
+// vectorize loops over it. Multiply-adds are fused only by an explicit fma, never by the compiler (-ffp-contract=off).
+// Internal linkage separates the copies of the instruction sets.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ inline std::uint32_t bits_of(float x) { return __builtin_bit_cast(std::uint32_t,
 inline float from_bits(std::uint32_t bits) { return __builtin_bit_cast(float, bits); }
 inline float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
-// Natural logarithm of 2^shift · (the normal positive float with these bits). Splits off the power of two so that the
-// rest lies in [√½, √2), then the polynomial of Cephes logf.
+// Natural logarithm of 2^shift · (the normal positive float with these bits): splits off the power of two so that the
+// rest is in [√½, √2), then the polynomial of Cephes logf.
 inline float log_of_bits(std::uint32_t bits, std::int32_t shift) {
   const std::int32_t exponent = static_cast<std::int32_t>(bits - 0x3f3504f3u) >> 23;
   const float f = from_bits(bits - (static_cast<std::uint32_t>(exponent) << 23)) - 1.0f;
@@ -39,8 +39,8 @@ inline float log_of_bits(std::uint32_t bits, std::int32_t shift) {
 // log(x) of a normal, positive, finite x.
 inline float log_positive(float x) { return log_of_bits(bits_of(x), 0); }
 
-// log(x) of any x: -inf at ±0, NaN below it, inf at inf. Denormals go through the integer that they hold, so a
-// flush-to-zero mode changes nothing.
+// log(x) of any x: -inf at ±0, NaN below 0, inf at inf. Denormals are scaled through their integer value, so that
+// flush-to-zero changes nothing.
 inline float log(float x) {
   const std::uint32_t bits = bits_of(x);
   const bool denormal = bits < 0x00800000u;
@@ -51,7 +51,8 @@ inline float log(float x) {
   return (bits << 1) == 0u ? -__builtin_inff() : result;
 }
 
-// log(1 + y) of 0 ≤ y < 1e30, with a small relative error for small y: the rounding of 1 + y is put back.
+// log(1 + y) of 0 ≤ y < 1e30. The rounding error of 1 + y is added back, so that the relative error is small for small
+// y.
 inline float log_one_plus(float y) {
   const float s = 1.0f + y;
   return log_positive(s) + (y - (s - 1.0f)) / s;
@@ -65,11 +66,11 @@ inline float log1p(float y) {
 }
 
 // exp(x) of any x: 0 below -104, denormal results rounded once, inf above 88.72, NaN at NaN. Cephes expf's polynomial
-// on |r| ≤ ½ log 2; the power of two is applied in two halves, each a normal float.
+// on |r| ≤ ½ log 2; the power of two is applied in two factors, each a normal float.
 inline float exp(float x) {
   const float low = x < -104.0f ? -104.0f : x;
   const float inside = low > 89.0f ? 89.0f : low;
-  const float rounder = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, which then sits in the low bits
+  const float rounder = 12582912.0f;  // 1.5 · 2^23: adding it rounds to an integer, held in the low bits
   const float shifted = fma(inside, 1.44269504089f, rounder);
   const float n = shifted - rounder;
   const std::int32_t k = static_cast<std::int32_t>(bits_of(shifted) - bits_of(rounder));
@@ -88,19 +89,19 @@ inline float exp(float x) {
   return (p * first) * second;
 }
 
-// The 23-bit integer k as (k + ½) · 2^-23, exactly: never 0, never 1.
+// (k + ½) · 2^-23 of a 23-bit integer k, exactly: never 0, never 1.
 inline float unit_interval(std::uint32_t k) {
   return (static_cast<float>(static_cast<std::int32_t>(k)) + 0.5f) * 0x1p-23f;
 }
 
-// A uniform of the 23 high bits of a random word.
+// A uniform from the 23 high bits of a random word.
 inline float uniform(std::uint32_t word) { return unit_interval(word >> 9); }
 
 struct Words {
   std::uint32_t w0, w1, w2, w3;
 };
 
-// Philox4x32-10 (Salmon et al., SC 2011; the vectors of Random123 hold).
+// Philox4x32-10 (Salmon et al., SC 2011), with the test vectors of Random123.
 inline Words philox(std::uint64_t key, std::uint32_t c0, std::uint32_t c1, std::uint32_t c2, std::uint32_t c3) {
   std::uint32_t k0 = static_cast<std::uint32_t>(key);
   std::uint32_t k1 = static_cast<std::uint32_t>(key >> 32);
@@ -122,8 +123,8 @@ struct Normals {
   float first, second;
 };
 
-// Two standard normals of two random words (Box-Muller). The angle is cut into octants, where the polynomials of Cephes
-// sinf and cosf hold on [0, π/4].
+// Two standard normals from two random words (Box-Muller). The angle is reduced to an octant, where the polynomials of
+// Cephes sinf and cosf hold on [0, π/4].
 inline Normals box_muller(std::uint32_t w0, std::uint32_t w1) {
   const float radius = __builtin_sqrtf(-2.0f * log_positive(uniform(w0)));
   const float eighths = uniform(w1) * 8.0f;  // exact

@@ -1,5 +1,5 @@
-// Philox4x32-10 of 16 counters at once. The compiler does not find the widening multiply of every other lane, so that
-// step is written with intrinsics where there are some; the bits are those of `philox` in numerics.hpp.
+// Philox4x32-10 of 16 counters at a time, with the bits of `philox` in numerics.hpp. Uses intrinsics if there are any:
+// the compiler does not find the widening multiply of every other lane.
 #pragma once
 
 #if defined(__AVX2__)
@@ -50,7 +50,7 @@ struct Wide {
 
 #if defined(__AVX2__)
 
-// Even and odd lanes apart, each in the low half of a 64-bit element; what stands in the high halves never counts.
+// Even and odd lanes separately, each in the low half of a 64-bit element; the high halves are ignored.
 inline void philox16(std::uint64_t key, const std::uint32_t* c0, const std::uint32_t* c1, std::uint32_t c2,
                      const std::uint32_t* c3, LaneWords& words) {
   using Vector = Wide::Vector;

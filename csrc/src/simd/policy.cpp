@@ -1,24 +1,25 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 //
-// Multiplications and additions stay apart in the large loops (no fma) and every sum has one fixed order, so that these
-// vectorize on each instruction set, SSE2 included, and give the same bits on all.
-#include "../policy.hpp"
+// The large loops use separate multiplications and additions (no fma) and fixed orders of summation, so that they
+// vectorize on every instruction set, SSE2 included, with the same bits.
+#include "serving/policy.hpp"
 
 #include "numerics.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-constexpr std::int64_t chunk_values = 1024;  // logarithms kept between the two passes of a chunk, in L1
+constexpr std::int64_t chunk_values = 1024;  // logarithms kept in L1 between the two passes over a chunk
 
-// Natural logarithm of each value, after FreeBSD's e_log.c (error < 1 ulp) without its branches: negative gives NaN,
-// 0 -inf, infinity and NaN stay.
+// Natural logarithm of each value: FreeBSD's e_log.c (error < 1 ulp) without its branches. Negative gives NaN, 0 gives
+// -inf; infinity and NaN are kept.
 void log_of(const double* value, std::int64_t count, double* out) {
   constexpr double ln2_high = 6.93147180369123816490e-01;
   constexpr double ln2_low = 1.90821492927058770002e-10;
   constexpr std::uint64_t sqrt_half = 0x3fe6a09e667f3bcdull;
   constexpr std::uint64_t bias = 0x3ff0000000000000ull - sqrt_half;
-  constexpr std::uint64_t magic = 0x4330000000000000ull;  // 2^52: an integer below it, put into its bits, is a double
+  constexpr std::uint64_t magic =
+      0x4330000000000000ull;  // 2^52: or-ed with a smaller integer, its bits are the double 2^52 + integer
   for (std::int64_t i = 0; i < count; ++i) {
     const double x = value[i];
     const bool tiny = x < 2.2250738585072014e-308;
@@ -37,12 +38,12 @@ void log_of(const double* value, std::int64_t count, double* out) {
     const double half_square = 0.5 * f * f;
     const double result =
         exponent * ln2_high - ((half_square - (s * (half_square + (even + odd)) + exponent * ln2_low)) - f);
-    const double at_edge = x == 0.0 ? -__builtin_inf() : x < 0.0 ? __builtin_nan("") : x;  // x is inf or NaN else
+    const double at_edge = x == 0.0 ? -__builtin_inf() : x < 0.0 ? __builtin_nan("") : x;  // else x is inf or NaN
     out[i] = x > 0.0 && x < __builtin_inf() ? result : at_edge;
   }
 }
 
-// Column sums of values[rows, tasks] in four interleaved chains, added in one order.
+// Column sums of values[rows, tasks] in four interleaved chains, joined in a fixed order.
 template <std::int64_t Tasks, class Term>
 void column_sums(std::int64_t rows, std::int64_t runtime_tasks, Term term, double* sums) {
   const std::int64_t tasks = Tasks > 0 ? Tasks : runtime_tasks;
@@ -57,7 +58,7 @@ void column_sums(std::int64_t rows, std::int64_t runtime_tasks, Term term, doubl
   for (std::int64_t t = 0; t < tasks; ++t) sums[t] = (chain[0][t] + chain[1][t]) + (chain[2][t] + chain[3][t]);
 }
 
-// Mean and squared deviations by chunks: two passes within one, merged by the formula of Chan et al. (1979).
+// Means and squared deviations by chunks: two passes per chunk, merged by the formula of Chan et al. (1979).
 template <std::int64_t Tasks>
 void moments(const float* rows, std::int64_t count, std::int64_t tasks, double beta, double* mean, double* square) {
   double logs[chunk_values];
@@ -71,8 +72,8 @@ void moments(const float* rows, std::int64_t count, std::int64_t tasks, double b
     for (std::int64_t i = 0; i < size * tasks; ++i) logs[i] = static_cast<double>(p[i]) + beta;
     log_of(logs, size * tasks, logs);
     column_sums<Tasks>(size, tasks, [&](std::int64_t i, std::int64_t) { return logs[i]; }, sums);
-    const double own = static_cast<double>(size);
-    for (std::int64_t t = 0; t < tasks; ++t) chunk_mean[t] = sums[t] / own;
+    const double added = static_cast<double>(size);
+    for (std::int64_t t = 0; t < tasks; ++t) chunk_mean[t] = sums[t] / added;
     column_sums<Tasks>(
         size, tasks,
         [&](std::int64_t i, std::int64_t t) {
@@ -81,7 +82,7 @@ void moments(const float* rows, std::int64_t count, std::int64_t tasks, double b
         },
         sums);
     const double before = static_cast<double>(begin);
-    const double share = own / (before + own);
+    const double share = added / (before + added);
     for (std::int64_t t = 0; t < tasks; ++t) {
       const double step = chunk_mean[t] - mean[t];
       mean[t] = begin == 0 ? chunk_mean[t] : mean[t] + step * share;
@@ -106,7 +107,7 @@ void log_moments(const float* rows, std::int64_t count, std::int64_t tasks, doub
   }
 }
 
-// A block of outputs stays in registers while the inputs pass.
+// A block of outputs stays in registers over all inputs.
 template <std::int64_t Block>
 void linear_block(const float* x, std::int64_t inputs, const float* weights, const float* bias, std::int64_t outputs,
                   float* out) {

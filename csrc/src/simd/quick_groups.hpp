@@ -1,6 +1,6 @@
-// Up to 16 groups of one component at once in single precision, a group's samples side by side in a vector.
-// Sums are taken of differences to the group's first sample: what rounding costs is relative to the deviations,
-// whatever the level of the rewards.
+// Up to 16 groups of one component in single precision, with a group's samples side by side in a vector. Sums are of
+// differences from the group's first sample, so that rounding errors are relative to the deviations, not to the level
+// of the rewards.
 #pragma once
 
 #include "../advantage.hpp"
@@ -10,8 +10,7 @@ namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 static_assert(block_rows == 2 * row_lanes);
-inline constexpr std::int64_t fetched_ahead = 1024;     // floats
-inline constexpr std::int64_t most_quick_samples = 64;  // beyond, sums in single precision lose too much
+inline constexpr std::int64_t max_quick_samples = 64;  // more would lose too much in single-precision sums
 
 template <int width>
 struct WideTypes {
@@ -23,20 +22,20 @@ template <int width>
 using Wide = typename WideTypes<width>::Register;
 
 template <int width>
-PYGRADE_ROW_OP Wide<width> wide_at(const float* p) {
+PYGRADE_INLINE Wide<width> wide_at(const float* p) {
   return *reinterpret_cast<const typename WideTypes<width>::InMemory*>(p);
 }
 template <int width>
-PYGRADE_ROW_OP void put_wide(Wide<width> x, float* p) {
+PYGRADE_INLINE void put_wide(Wide<width> x, float* p) {
   *reinterpret_cast<typename WideTypes<width>::InMemory*>(p) = x;
 }
 
 inline constexpr int widest = 2 * part_lanes;
-inline constexpr int narrowest = widest < 8 ? widest : 8;  // groups of any multiple of 8 fill these
+inline constexpr int narrowest = widest < 8 ? widest : 8;  // fit groups of any multiple of 8
 
 // x, added up to at most eight values → to[8].
 template <int width>
-PYGRADE_ROW_OP void put_folded(Wide<width> x, float* to) {
+PYGRADE_INLINE void put_folded(Wide<width> x, float* to) {
   if constexpr (width == 16)
     put_wide<8>(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) +
                     __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15),
@@ -45,8 +44,8 @@ PYGRADE_ROW_OP void put_folded(Wide<width> x, float* to) {
     put_wide<width>(x, to);
 }
 
-// The sums of the eight rows of partial[8, 8], one to a lane.
-PYGRADE_ROW_OP Doubles row_sums(float* partial) {
+// The sums of the eight rows of partial[8, 8], one per lane.
+PYGRADE_INLINE Doubles row_sums(float* partial) {
   alignas(64) float columns[8 * row_lanes];
   transpose8(partial, row_lanes, columns, row_lanes);
   Eight sum[8];
@@ -57,10 +56,10 @@ PYGRADE_ROW_OP Doubles row_sums(float* partial) {
   return load(partial);
 }
 
-// The sums of squared deviations of rows[count, samples], eight rows to a vector and 0 where there is none; `samples`
-// is a multiple of the width. Leaves the means in the block.
+// The sums of squared deviations of rows[count, samples], one lane per row, 0 for missing rows; `samples` is a multiple
+// of the width. Writes the means to the block.
 template <int width>
-PYGRADE_ROW_OP void sum_squares(const float* rows, std::int64_t samples, int count, Block& block,
+PYGRADE_INLINE void sum_squares(const float* rows, std::int64_t samples, int count, Block& block,
                                 Doubles (&square)[2]) {
   alignas(64) float sums[block_rows * row_lanes], squares[block_rows * row_lanes], pivots[block_rows] = {};
   if (count < block_rows || width < row_lanes)
@@ -102,12 +101,12 @@ inline bool all_equal(const float* row, std::int64_t samples) {
   return sum == 0.0f;
 }
 
-// Whether single precision was enough: not where squares left its range, nor where a value is NaN or infinite.
+// Whether single precision was enough: no square out of range, no value NaN or infinite.
 template <int width>
-PYGRADE_ROW_OP bool fits(const Doubles (&square)[2], const float* rows, std::int64_t samples, int count) {
-  const Doubles least = fill(1e-30), most = fill(1e30), zero = fill(0.0), one = fill(1.0);
+PYGRADE_INLINE bool fits(const Doubles (&square)[2], const float* rows, std::int64_t samples, int count) {
+  const Doubles low = fill(1e-30), high = fill(1e30), zero = fill(0.0), one = fill(1.0);
   Doubles misfit[2];
-  for (int h = 0; h < 2; ++h) misfit[h] = select(least < square[h], select(square[h] < most, zero, one), one);
+  for (int h = 0; h < 2; ++h) misfit[h] = select(low < square[h], select(square[h] < high, zero, one), one);
   if (sum_of(misfit[0] + misfit[1], row_lanes) == 0.0) return true;
   alignas(64) double misfits[block_rows];
   for (int h = 0; h < 2; ++h) store(misfits + h * row_lanes, misfit[h]);
@@ -118,12 +117,12 @@ PYGRADE_ROW_OP bool fits(const Doubles (&square)[2], const float* rows, std::int
 
 // (value - mean) · factor of each group, clamped to ±clip → out[count, samples].
 template <int width>
-PYGRADE_ROW_OP void quick_deviations(const Block& block, const float* rows, std::int64_t samples, int count,
+PYGRADE_INLINE void quick_deviations(const Block& block, const float* rows, std::int64_t samples, int count,
                                      const float* factor, float clip, float* out) {
-  const Wide<width> none{}, high = clip - none, low = -clip - none;
+  const Wide<width> zero{}, high = clip - zero, low = -clip - zero;
   for (int l = 0; l < count; ++l) {
     const float* row = rows + l * samples;
-    const Wide<width> center = block.center[l] - none, rest = block.rest[l] - none, by = factor[l] - none;
+    const Wide<width> center = block.center[l] - zero, rest = block.rest[l] - zero, by = factor[l] - zero;
     for (std::int64_t g = 0; g < samples; g += width) {
       const Wide<width> x = ((wide_at<width>(row + g) - center) - rest) * by;
       const Wide<width> capped = x > high ? high : x;

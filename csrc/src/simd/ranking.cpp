@@ -1,4 +1,4 @@
-// Compiled once per instruction set; see ../isa.hpp for what may stand here.
+// Compiled once per instruction set; see ../isa.hpp for the rules.
 #include "../ranking.hpp"
 
 #include "rows.hpp"
@@ -8,14 +8,14 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-// How often each group value stands on the page: an open-addressing table per group column.
+// Counts each group value on the page: an open-addressing table per group column.
 class GroupCounters {
  public:
   GroupCounters(const RankingTask& task, std::int32_t* memory) : task_(task), memory_(memory) {
     for (std::int64_t i = 0; i < task.columns * task.slots; ++i) memory_[2 * i] = -1;  // no value
   }
 
-  // Whether one more candidate of these group values may stand on the page; counts it where it may.
+  // Whether the page may take one more candidate of these group values; if so, counts it.
   bool take(const std::int32_t* groups) {
     for (std::int64_t a = 0; a < task_.columns; ++a) {
       if (task_.caps[a] < 0 || groups[a] < 0) continue;
@@ -32,7 +32,7 @@ class GroupCounters {
   }
 
  private:
-  // The value's slot, or the free one it would get; there are at least twice as many slots as values.
+  // The value's slot, or the free slot it would get. There are at least twice as many slots as values.
   std::int32_t* find(std::int64_t column, std::int32_t value) const {
     std::int32_t* table = memory_ + 2 * column * task_.slots;
     const auto last = static_cast<std::uint32_t>(task_.slots - 1);
@@ -46,7 +46,7 @@ class GroupCounters {
   std::int32_t* memory_;
 };
 
-// One request's candidates: `fused[i]` is the final score of candidate `ids[i]`, or of candidate i without ids.
+// One request's candidates: `fused[i]` is the final score of candidate `ids[i]`, or of candidate i if ids is null.
 struct Candidates {
   const float* fused;
   const std::int32_t* ids;
@@ -58,7 +58,7 @@ struct Candidates {
   }
 };
 
-// The product is rounded before the sum: two loops.
+// Two loops: the product is rounded before the sum.
 void boost(const RankingTask& task, Request request, float* fused) {
   if (task.boost_mul != nullptr)
     for (std::int64_t i = 0; i < request.count; ++i) fused[i] *= task.boost_mul[request.first + i];
@@ -66,7 +66,7 @@ void boost(const RankingTask& task, Request request, float* fused) {
     for (std::int64_t i = 0; i < request.count; ++i) fused[i] += task.boost_add[request.first + i];
 }
 
-// Takes candidates in order, from a sorted prefix that grows until the page is full. Returns how many it took.
+// Takes candidates in order from a sorted prefix that grows until the page is full. Returns how many it took.
 std::int64_t fill_page(const RankingTask& task, const Candidates& candidates, const SelectScratch& select,
                        std::int32_t* counters, float* values, std::int32_t* indices) {
   const std::int64_t k = task.fusion.k;

@@ -1,5 +1,5 @@
-// One weight vector over item-major rows without a transposed tile: registers full of rows are multiplied as they stand
-// and reduced by shuffles that split each pair of halves, which is what the tree of fusion.hpp asks for. No gathers.
+// One weight vector over item-major rows without a transposed tile: registers full of rows are multiplied in place and
+// reduced by shuffles that add halves pairwise, the order of fusion.hpp's tree. No gathers.
 #pragma once
 
 #include "../fusion.hpp"
@@ -14,32 +14,32 @@ namespace {
 
 #if defined(__AVX2__)
 
-constexpr std::int64_t row_overread = 32;  // floats that fuse_rows may read behind its rows, whatever stands there
+constexpr std::int64_t row_overread = 32;  // floats that fuse_rows may read past its rows; their values do not matter
 
-// How a RowFuser reads scores: as they are,
+// Reads scores unchanged.
 struct ReadScores {
   PYGRADE_INLINE Floats operator()(const float* p) const { return load(p); }
 };
 
-// or as the bits of p + beta taken for an integer, which is (log(p + beta) ± log_error) / log_step plus a constant, for
-// p and beta that are not negative, nor p + beta denormal or infinite. Notes the largest bits it sees.
+// Reads scores as the bits of p + beta taken for an integer, which is (log(p + beta) ± log_error) / log_step plus a
+// constant if p and beta are not negative and p + beta is neither denormal nor infinite. Keeps the largest bits seen.
 struct ReadLogBits {
   Floats beta;
-  Ints* most;
+  Ints* largest;
   PYGRADE_INLINE Floats operator()(const float* p) const {
     const Floats x = load(p);
-    *most = max_bits(*most, x);
+    *largest = max_bits(*largest, x);
     return number_of_bits(add(x, beta));
   }
 };
 constexpr float log_step = 0x1p-23f * 0.693147181f;
-constexpr float log_error = 0.031f;  // of a chord of log2 over an octave: 0.0299; the rest is for roundings
+constexpr float log_error = 0.031f;  // of a chord of log2 over an octave 0.0299, plus rounding
 
-// The fused scores of `lanes` candidates, P (4, 8 … 64) being the padded number of tasks, and Whole whether there are
-// so many, which saves the spreading.
+// The fused scores of `lanes` candidates. P (4, 8 … 64) is the padded number of tasks; Whole: there are exactly P
+// tasks, so that rows need no spreading.
 template <int P, bool Whole, class Read>
 struct RowFuser {
-  static constexpr int registers = P > 2 * lanes ? P / (2 * lanes) : 1;  // of half a row
+  static constexpr int registers = P > 2 * lanes ? P / (2 * lanes) : 1;  // per half row
 #if defined(__AVX512F__)
   using Present = __mmask16;
 #else
@@ -48,10 +48,10 @@ struct RowFuser {
 
   Read read;
   std::int64_t number_of_tasks;
-  Floats first[registers], second[registers];  // weights of tasks [0, P/2) and [P/2, P), repeated over a register
-  Ints order;                                  // undoes the order that the reduction leaves
-  Ints spread;                 // moves rows of T to a distance of P (P = 4, and 8 where a register holds two rows)
-  Present present[registers];  // lanes of `second` whose task exists
+  Floats first[registers], second[registers];  // weights of tasks [0, P/2) and [P/2, P), repeated to fill a register
+  Ints order;                                  // undoes the reduction's permutation
+  Ints spread;                 // moves rows of T to a distance of P (P = 4, and P = 8 if a register holds two rows)
+  Present present[registers];  // lanes of `second` with a task
 
   PYGRADE_INLINE std::int64_t tasks() const { return Whole ? P : number_of_tasks; }
 
@@ -85,7 +85,7 @@ struct RowFuser {
     }
   }
 
-  // Adds the second half's products where those tasks exist.
+  // Products of the first half, plus those of the second half for the tasks that exist.
   PYGRADE_INLINE Floats halves(Floats low, Floats high, int r = 0) const {
     const Floats x = mul(low, first[r]);
     if constexpr (Whole) return fma(high, second[r], x);
@@ -96,7 +96,7 @@ struct RowFuser {
 #endif
   }
 
-  // x_j, j < lanes, of one row of 2 · lanes tasks or more
+  // x_j, j < lanes, of one row of at least 2 · lanes tasks.
   PYGRADE_INLINE Floats wide(const float* p, int n) const {
     const float* row = p + n * tasks();
     Floats x[registers];
@@ -109,7 +109,7 @@ struct RowFuser {
   }
 
 #if defined(__AVX512F__)
-  // A register of rows from the n-th of the vector on: 16 / P of them, at a distance of P.
+  // A register of rows from row n on: 16 / P rows, at a distance of P.
   PYGRADE_INLINE Floats rows(const float* p, int n) const {
     const Floats raw = read(p + n * tasks());
     return P == 16 || Whole ? raw : _mm512_permutexvar_ps(spread, raw);
@@ -120,7 +120,7 @@ struct RowFuser {
   static PYGRADE_INLINE Floats odd(Floats a, Floats b) { return _mm512_shuffle_ps(a, b, 0xdd); }
   static PYGRADE_INLINE Floats even_fours(Floats a, Floats b) { return _mm512_shuffle_f32x4(a, b, 0x88); }
   static PYGRADE_INLINE Floats odd_fours(Floats a, Floats b) { return _mm512_shuffle_f32x4(a, b, 0xdd); }
-  // x_j, j < 4, of the four rows from n on
+  // x_j, j < 4, of four rows from row n on.
   PYGRADE_INLINE Floats fours(const float* p, int n) const {
     if constexpr (P == 8) {
       const Floats a = rows(p, n), b = rows(p, n + 2);
@@ -130,7 +130,7 @@ struct RowFuser {
       return add(even_fours(x, y), odd_fours(x, y));
     }
   }
-  // x_j, j < 8, of two rows
+  // x_j, j < 8, of two rows.
   PYGRADE_INLINE Floats eights(const float* p, int n) const {
     if constexpr (P == 16) {
       const Floats a = rows(p, n), b = rows(p, n + 1);
@@ -152,7 +152,7 @@ struct RowFuser {
   static PYGRADE_INLINE Floats odd(Floats a, Floats b) { return _mm256_shuffle_ps(a, b, 0xdd); }
   static PYGRADE_INLINE Floats even_fours(Floats a, Floats b) { return _mm256_permute2f128_ps(a, b, 0x20); }
   static PYGRADE_INLINE Floats odd_fours(Floats a, Floats b) { return _mm256_permute2f128_ps(a, b, 0x31); }
-  // x_j, j < 4, of two rows
+  // x_j, j < 4, of two rows.
   PYGRADE_INLINE Floats fours(const float* p, int n) const {
     if constexpr (P == 8) {
       const Floats a = rows(p, n), b = rows(p, n + 1);
@@ -165,9 +165,9 @@ struct RowFuser {
   static PYGRADE_INLINE Floats permute(Floats x, Ints at) { return _mm256_permutevar8x32_ps(x, at); }
 #endif
 
-  // x_j, j < 2, of half the candidates of the vector, from row n on
+  // x_j, j < 2, of half of the vector's candidates, from row n on.
   PYGRADE_INLINE Floats pairs(const float* p, int n) const {
-    constexpr int step = lanes / 4;  // rows in a register of four a row
+    constexpr int step = lanes / 4;  // rows per register if there are four values per row
     if constexpr (P == 4) {
       const Floats a = rows(p, n), b = rows(p, n + step);
       return halves(even_pairs(a, b), odd_pairs(a, b));
@@ -183,9 +183,8 @@ struct RowFuser {
   }
 };
 
-// Fuses the request's rows to fused[count] and notes the maxima of blocks of `depth` vectors (where maxima is not
-// null). Rows that are not plain floats, and the last ones, behind which there may be nothing to read, go through a
-// buffer.
+// Fuses the request's rows to fused[count] and stores the maxima of blocks of `depth` vectors (unless null). Rows that
+// are not plain floats, and the last rows, past which nothing may be read, go through a buffer.
 template <int P, bool Whole, class Read>
 inline void fuse_rows(const Scores& scores, Request request, const FusionOptions& options, const float* weights,
                       float* fused, std::int32_t* maxima, std::int64_t depth, Read read) {
@@ -200,15 +199,15 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
   std::int64_t v = 0;
   std::int64_t block = 0;
   for (; v < direct; ++block) {
-    Floats most = broadcast(-__builtin_inff());
+    Floats block_max = broadcast(-__builtin_inff());
     for (const std::int64_t end = v + depth < direct ? v + depth : direct; v < end; ++v) {
       const float* from = rows + v * lanes * tasks;
       prefetch(from, lanes * tasks);
       const Floats score = fuse(from);
       store(fused + v * lanes, score);
-      most = max(score, most);
+      block_max = max(score, block_max);
     }
-    if (maxima != nullptr) store(maxima + block * lanes, order_key(most));
+    if (maxima != nullptr) store(maxima + block * lanes, order_key(block_max));
   }
   for (; v < vectors; ++v) {
     const std::int64_t size = request.count - v * lanes < lanes ? request.count - v * lanes : lanes;
@@ -217,12 +216,12 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
       for (std::int64_t i = 0; i < size * tasks; ++i) buffer[i] = log(buffer[i] + options.beta);
     store(fused + v * lanes, fuse(buffer));
   }
-  if (maxima != nullptr) note_maxima(fused, request.count, depth, block > 0 ? block - 1 : 0, maxima);
+  if (maxima != nullptr) store_maxima(fused, request.count, depth, block > 0 ? block - 1 : 0, maxima);
 }
 
 #endif
 
-// True where fuse_request needs no tile.
+// Whether fuse_request needs no tile.
 inline bool fuses_rows(const Scores& scores, const FusionOptions& options) {
 #if defined(__AVX2__)
   const bool alone = options.transform == Transform::identity || options.transform == Transform::log;
@@ -249,8 +248,8 @@ inline void fuse_rows(const Scores& scores, Request request, const FusionOptions
 }
 #endif
 
-// The fused scores of one weight vector to fused[count], the maxima of blocks of `depth` vectors to maxima (unless it
-// is null). For requests that `fuses_rows` admits.
+// The fused scores of one weight vector to fused[count] and the maxima of blocks of `depth` vectors to `maxima` (unless
+// null), for requests that `fuses_rows` accepts.
 inline void fuse_request_rows(const Scores& scores, Request request, const FusionOptions& options, const float* weights,
                               float* fused, std::int32_t* maxima, std::int64_t depth) {
 #if defined(__AVX2__)
@@ -260,10 +259,9 @@ inline void fuse_request_rows(const Scores& scores, Request request, const Fusio
 #endif
 }
 
-// Finds the few candidates of a request that may be among the k best under the log transform, to s.ids, from a cheap
-// approximation of their fused scores, and leaves their exact fused scores in s.fused. Returns how many there are, or
-// -1 where the approximation does not hold or would spare nothing; scores that are not negative are known not to be
-// only where it holds.
+// Finds the few candidates that may be among the k best under the log transform, from a cheap approximation of their
+// fused scores: their positions to s.ids, their exact fused scores to s.fused. Returns how many there are, or -1 if the
+// approximation does not hold or saves nothing. Only a result ≥ 0 implies that no score is negative.
 inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& options, Request request,
                                     const float* weights, std::int64_t k, const FusionScratch& s) {
 #if defined(__AVX2__)
@@ -280,18 +278,18 @@ inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& o
     total += __builtin_fabsf(weights[t]);
   }
   if (!(total <= 1e30f)) return -1;
-  Ints most = broadcast(0);
+  Ints largest = broadcast(0);
   const FusionOptions plain;
-  fuse_rows(scores, request, plain, steps, s.fused, s.maxima, depth, ReadLogBits{broadcast(options.beta), &most});
+  fuse_rows(scores, request, plain, steps, s.fused, s.maxima, depth, ReadLogBits{broadcast(options.beta), &largest});
   std::int32_t bits[lanes];
-  store(bits, most);
+  store(bits, largest);
   for (const std::int32_t b : bits)
     if (b < 0 || b >= 0x7f000000) return -1;  // negative, -0, NaN, or near overflow
   const std::int32_t threshold = threshold_of(s.maxima, (vectors_of(count) + depth - 1) / depth, k, k / 8 + 4).low;
   if (threshold <= key_lowest) return -1;
-  // At least k candidates have an exact score above the threshold less the error, up to the constant.
-  const float least = score_of_key(threshold) - 2.0f * log_error * total;
-  const std::int64_t kept = keep_reaching(s.fused, count, k, least, s.ids);
+  // At least k candidates have an exact score above the threshold minus the error, up to the constant.
+  const float bound = score_of_key(threshold) - 2.0f * log_error * total;
+  const std::int64_t kept = keep_reaching(s.fused, count, k, bound, s.ids);
   if (2 * kept > count) return -1;
   const float* rows = static_cast<const float*>(scores.data) + request.first * tasks;
   for (std::int64_t i = 0; i < kept; ++i)
@@ -305,7 +303,7 @@ inline std::int64_t fuse_contenders(const Scores& scores, const FusionOptions& o
 #endif
 }
 
-// The fused scores of one weight vector over all candidates of a request, to s.fused, by the shortest way.
+// The fused scores of one weight vector over all candidates of a request, to s.fused, by the fastest method.
 inline void fuse_request(const Scores& scores, const FusionOptions& options, Request request, const float* weights,
                          const FusionScratch& s) {
   if (fuses_rows(scores, options)) {

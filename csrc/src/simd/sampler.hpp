@@ -1,7 +1,7 @@
-// The Dirichlet sampler: Marsaglia-Tsang gamma variates in log space, 64 draws at a time, 16 of one task to a vector.
+// The Dirichlet sampler: Marsaglia-Tsang gamma variates in log space, 64 draws at a time, 16 of one task per vector.
 //
-// A pass over everything makes the first attempt of each variate; the few that it rejects are collected and retried
-// together, so that lanes are never idle. Which lanes share a vector changes no bit of a draw.
+// One pass makes the first attempt of every variate; the few rejected ones are collected and retried together, so that
+// no lane is idle. Which lanes share a vector does not affect the bits of a draw.
 #pragma once
 
 #include "../dirichlet.hpp"
@@ -13,17 +13,17 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-inline constexpr int block = 64;         // draws in flight
-inline constexpr int philox_calls = 16;  // of two attempts each: the chance that all fail is below 1e-40
-inline constexpr float lowest = -1e38f;  // log-gammas are raised to it, so that their differences stay finite
+inline constexpr int block = 64;         // draws at a time
+inline constexpr int philox_calls = 16;  // two attempts each; the chance that all fail is below 1e-40
+inline constexpr float lowest = -1e38f;  // lower bound of log-gammas, so that their differences stay finite
 
-// What the sampler needs of one concentration row.
+// What the sampler needs from one row of concentrations.
 struct SamplerRow {
-  alignas(64) float alpha[max_tasks];      // 1 in a row that is no row of concentrations
-  alignas(64) float shape[max_tasks];      // d = α - ⅓, α + ⅔ below α = 1
+  alignas(64) float alpha[max_tasks];      // 1 if the row is invalid
+  alignas(64) float shape[max_tasks];      // d = α - ⅓, or α + ⅔ if α < 1
   alignas(64) float scale[max_tasks];      // c = 1 / (3 √d)
   alignas(64) float log_shape[max_tasks];  // log(d / max d)
-  float poison;                            // 0, or NaN
+  float poison;                            // NaN if the row is invalid, else 0
 };
 
 inline void prepare(const float* concentration, std::int64_t tasks, SamplerRow& row) {
@@ -32,7 +32,7 @@ inline void prepare(const float* concentration, std::int64_t tasks, SamplerRow& 
   row.poison = good ? 0.0f : __builtin_nanf("");
   for (std::int64_t t = 0; t < tasks; ++t) row.alpha[t] = good ? concentration[t] : 1.0f;
   for (std::int64_t t = tasks; t % lane_count != 0; ++t) row.alpha[t] = 1.0f;
-  float most = 0.0f;
+  float max_shape = 0.0f;
   for (std::int64_t first = 0; first < tasks; first += lane_count) {
     for (std::int64_t t = first; t < first + lane_count; ++t) {
       const float a = row.alpha[t];
@@ -40,18 +40,18 @@ inline void prepare(const float* concentration, std::int64_t tasks, SamplerRow& 
       row.scale[t] = 0.33333334f / __builtin_sqrtf(row.shape[t]);
     }
   }
-  for (std::int64_t t = 0; t < tasks; ++t) most = row.shape[t] > most ? row.shape[t] : most;
+  for (std::int64_t t = 0; t < tasks; ++t) max_shape = row.shape[t] > max_shape ? row.shape[t] : max_shape;
   for (std::int64_t first = 0; first < tasks; first += lane_count)
-    for (std::int64_t t = first; t < first + lane_count; ++t) row.log_shape[t] = log(row.shape[t] / most);
+    for (std::int64_t t = first; t < first + lane_count; ++t) row.log_shape[t] = log(row.shape[t] / max_shape);
 }
 
 struct Attempt {
-  float log_ratio;  // log of the variate over d
+  float log_ratio;  // log(variate / d)
   bool accepted;
 };
 
-// One Marsaglia-Tsang attempt with the normal x and the uniform of `word`. With u = v - 1, v = 1 + c x as rounded, the
-// test log U < ½x² + d (3 log v + 1 - v³) is written without the cancellation that large d would blow up.
+// One Marsaglia-Tsang attempt with the normal x and the uniform of `word`. With v = 1 + c x as rounded and u = v - 1,
+// the test log U < ½x² + d (3 log v + 1 - v³) is written without the cancellation that a large d would amplify.
 inline Attempt attempt(float d, float c, float x, std::uint32_t word) {
   const float v = fma(c, x, 1.0f);
   const bool positive = v > 0.0f;
@@ -64,13 +64,13 @@ inline Attempt attempt(float d, float c, float x, std::uint32_t word) {
   return {log_ratio, static_cast<bool>(positive & below)};
 }
 
-// log U / α, which turns a variate of α + 1 into one of α, where α < 1. U comes from the bits of the first attempt's
-// words that no uniform of theirs uses. The divisor is kept from overflowing the quotient.
+// log U / α if α < 1, else 0: turns a variate of α + 1 into one of α. U is made of bits of the first attempt's words
+// that its uniforms do not use. The divisor is bounded so that the quotient does not overflow.
 inline float boost(float alpha, std::uint32_t w0, std::uint32_t w1, std::uint32_t w2) {
   const float u = unit_interval(((w0 & 511u) << 14) | ((w1 & 511u) << 5) | (w2 & 31u));
   const float value = log_positive(u) / (alpha > 1e-37f ? alpha : 1e-37f);
-  const float raised = value > lowest ? value : lowest;
-  return alpha < 1.0f ? raised : 0.0f;
+  const float bounded = value > lowest ? value : lowest;
+  return alpha < 1.0f ? bounded : 0.0f;
 }
 
 // The state of up to 64 draws; arrays [T, 64] in scratch.
@@ -92,8 +92,8 @@ struct Block {
   std::uint16_t pending[block * max_tasks];
 };
 
-// In loops of their own for words, normals and attempts, for a processor looks only so far ahead: of a short loop it
-// has several turns in flight.
+// Separate loops for words, normals and attempts: out-of-order execution overlaps iterations only if the loop body is
+// short.
 inline void first_attempts(Block& b, std::uint64_t seed, std::int64_t tasks, int draws) {
   const int vectors = (draws + lane_count - 1) / lane_count;
   LaneWords words[block / lane_count];
@@ -137,8 +137,8 @@ inline void first_attempts(Block& b, std::uint64_t seed, std::int64_t tasks, int
   }
 }
 
-// Those that the first attempts rejected. Their own pass: each is a surprise to the processor, which in the midst of
-// the attempts would throw away what it has begun of the next ones.
+// Collects the rejected first attempts in a separate pass: each is a branch misprediction, which would discard the
+// attempts in flight.
 inline int collect_rejected(Block& b, std::int64_t tasks, int draws) {
   int pending = 0;
   for (std::int64_t t = 0; t < tasks; ++t) {
@@ -188,13 +188,13 @@ inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) 
   return kept;
 }
 
-// Log-gamma variates → log-weights and weights, by log-sum-exp around the largest: its own term is left out of the sum,
-// so that the log-weight of a dominant task keeps its relative accuracy.
+// Log-gamma variates → log-weights and weights, by log-sum-exp around the maximum. The maximum's own term is left out
+// of the sum, so that the log-weight of a dominant task keeps its relative accuracy.
 inline void normalize(Block& b, std::int64_t tasks, int padded, int first) {
-  alignas(64) float most[lane_count], ties[lane_count], total[lane_count], log_total[lane_count];
+  alignas(64) float maximum[lane_count], ties[lane_count], total[lane_count], log_total[lane_count];
   alignas(64) float rest[max_tasks][lane_count];
   for (int l = 0; l < lane_count; ++l) {
-    most[l] = -__builtin_inff();
+    maximum[l] = -__builtin_inff();
     ties[l] = -1.0f;
   }
   for (std::int64_t t = 0; t < tasks; ++t) {
@@ -204,16 +204,16 @@ inline void normalize(Block& b, std::int64_t tasks, int padded, int first) {
     for (int l = 0; l < lane_count; ++l) {
       const float value = (log_shape[l] + variate[l]) + boosts[l];
       variate[l] = value;
-      most[l] = value > most[l] ? value : most[l];
+      maximum[l] = value > maximum[l] ? value : maximum[l];
     }
   }
   for (std::int64_t t = 0; t < tasks; ++t) {
     float* variate = b.variate + t * block + first;
     float* weight = b.weight + t * block + first;
     for (int l = 0; l < lane_count; ++l) {
-      const float below = variate[l] - most[l];
+      const float below = variate[l] - maximum[l];
       const float value = exp(below);
-      const float top = below == 0.0f ? 1.0f : 0.0f;  // what exp(0) is, exactly
+      const float top = below == 0.0f ? 1.0f : 0.0f;  // exactly exp(0)
       variate[l] = below;
       weight[l] = value;
       rest[t][l] = value - top;
@@ -265,14 +265,14 @@ inline void sample(const DirichletSampleTask& task, float* scratch, std::int64_t
     scratch += (tasks + 7) / 8 * 8 * block;
   }
   SamplerRow row;
-  Rows exact;                            // eight rows, for their log_beta
-  std::int64_t prepared = -1;            // the row that `row` holds
-  std::int64_t exact_from = -row_lanes;  // the first row that `exact` holds
+  Rows exact;                            // eight rows, for log_beta
+  std::int64_t prepared = -1;            // the row in `row`
+  std::int64_t exact_from = -row_lanes;  // the first row in `exact`
   const std::int64_t last = end * task.samples;
   for (std::int64_t start = begin * task.samples; start < last; start += block) {
     const int draws = static_cast<int>(last - start < block ? last - start : block);
     for (std::int64_t t = 0; t < tasks; ++t) b.small[t] = false;
-    for (int lane = 0; lane < block;) {  // lanes behind the last draw repeat it
+    for (int lane = 0; lane < block;) {  // lanes after the last draw repeat it
       const std::int64_t draw = start + (lane < draws ? lane : draws - 1);
       const std::int64_t r = draw / task.samples;
       std::int64_t g = draw % task.samples;

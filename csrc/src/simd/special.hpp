@@ -1,5 +1,5 @@
-// Special functions in double for the rows of the Dirichlet families: within ~1e-14 of the exact value (relative above
-// 1, absolute below). Branch-free, and the same source for one double and for a vector of them.
+// Special functions in double for the rows of the Dirichlet families, within about 1e-14 of the exact value (relative
+// above 1, absolute below). Branch-free; the same source serves one double and a vector of doubles.
 #pragma once
 
 #include <cstdint>
@@ -9,14 +9,14 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
-PYGRADE_ROW_OP std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
-PYGRADE_ROW_OP double from_bits(std::uint64_t x) { return __builtin_bit_cast(double, x); }
-PYGRADE_ROW_OP PartBits bits_of(Part x) { return __builtin_bit_cast(PartBits, x); }
-PYGRADE_ROW_OP Part from_bits(PartBits x) { return __builtin_bit_cast(Part, x); }
+PYGRADE_INLINE std::uint64_t bits_of(double x) { return __builtin_bit_cast(std::uint64_t, x); }
+PYGRADE_INLINE double from_bits(std::uint64_t x) { return __builtin_bit_cast(double, x); }
+PYGRADE_INLINE PartBits bits_of(Part x) { return __builtin_bit_cast(PartBits, x); }
+PYGRADE_INLINE Part from_bits(PartBits x) { return __builtin_bit_cast(Part, x); }
 
-// v[0] + v[1] x + … + v[terms - 1] x^(terms - 1) by halves (Estrin), so that few steps wait for each other.
+// v[0] + v[1] x + … + v[terms - 1] x^(terms - 1) by halves (Estrin): short dependency chains.
 template <int terms, class Value>
-PYGRADE_ROW_OP Value by_halves(Value x, const Value* v) {
+PYGRADE_INLINE Value by_halves(Value x, const Value* v) {
   if constexpr (terms == 1) {
     return v[0];
   } else {
@@ -29,23 +29,23 @@ PYGRADE_ROW_OP Value by_halves(Value x, const Value* v) {
 }
 // c[0] + c[1] x + … + c[terms - 1] x^(terms - 1).
 template <class Value, int terms>
-PYGRADE_ROW_OP Value polynomial(Value x, const double (&c)[terms]) {
+PYGRADE_INLINE Value polynomial(Value x, const double (&c)[terms]) {
   Value v[terms];
 #pragma GCC unroll 16
   for (int i = 0; i < terms; ++i) v[i] = Value{} + c[i];
   return by_halves<terms>(x, v);
 }
 
-// log(x) of a normal, positive, finite x; NaN at NaN and inf. x = 2^e (1 + f), f in [√½ - 1, √2 - 1), and the series of
-// fdlibm's e_log.c in s² = (f / (2 + f))². Written so that few steps wait for each other.
+// log(x) of a normal, positive, finite x; NaN at NaN and inf. x = 2^e (1 + f) with f in [√½ - 1, √2 - 1), then the
+// series of fdlibm's e_log.c in s² = (f / (2 + f))². Arranged for short dependency chains.
 template <class Value>
-PYGRADE_ROW_OP Value log64(Value x) {
+PYGRADE_INLINE Value log64(Value x) {
   const std::uint64_t one = 0x3ff0000000000000u;
   const auto bits = bits_of(x);
-  const auto biased = bits - 0x3fe6a09e667f3bcdu + one;  // exponent + 1023 above bit 52
+  const auto biased = bits - 0x3fe6a09e667f3bcdu + one;  // exponent + 1023, above bit 52
   const auto exponent = biased >> 52;
   const Value f = from_bits(bits - (exponent << 52) + one) - 1.0;
-  // An integer below 2^52 under the exponent of 2^52 is 2^52 + integer.
+  // The bits of 2^52 or-ed with a smaller integer are the double 2^52 + integer.
   const Value e = from_bits(exponent | 0x4330000000000000u) - (0x1p52 + 1023.0) + (x - x);
   const Value s = f / (2.0 + f);
   const Value z = s * s;
@@ -56,9 +56,9 @@ PYGRADE_ROW_OP Value log64(Value x) {
   return multiply_add(e, 6.93147180559945309417e-01, multiply_add(s, Value{} - less, f));
 }
 
-// exp(x) of |x| ≤ 700, within 1e-13 of it relatively; NaN stays.
+// exp(x) of |x| ≤ 700 with a relative error below 1e-13; NaN at NaN.
 template <class Value>
-PYGRADE_ROW_OP Value exp64(Value x) {
+PYGRADE_INLINE Value exp64(Value x) {
   const double rounder = 0x1.8p52;
   const Value shifted = multiply_add(x, 1.44269504088896338700, rounder);
   const Value r = multiply_add(shifted - rounder, -6.93147180559945309417e-01, x);
@@ -68,23 +68,23 @@ PYGRADE_ROW_OP Value exp64(Value x) {
   return from_bits(bits_of(p) + (bits_of(shifted) << 52));  // the low bits of `shifted` hold n
 }
 
-PYGRADE_ROW_OP Doubles log64(Doubles x) {
+PYGRADE_INLINE Doubles log64(Doubles x) {
   return by_part<Doubles>([&](int i) { return log64(x.part[i]); });
 }
-PYGRADE_ROW_OP Doubles exp64(Doubles x) {
+PYGRADE_INLINE Doubles exp64(Doubles x) {
   return by_part<Doubles>([&](int i) { return exp64(x.part[i]); });
 }
 
-// log Γ = stirling - log(product): whoever adds several of them takes one logarithm of the products'.
+// log Γ = stirling - log(product), so that a sum of several takes one logarithm of the product of products.
 template <class Value>
 struct GammaFunctions {
   Value stirling, product, digamma, trigamma;
 };
 
-// log Γ, ψ and ψ' of x > 0 (NaN stays): x < 8 is shifted up by 8, where Stirling's series hold. The shift's factors are
-// paired, (y + k)(y + 7 - k) = q + k(7 - k) with q = y(y + 7). All reciprocals come out of one division.
+// log Γ, ψ and ψ' of x > 0; NaN at NaN. Stirling's series need x ≥ 8: a smaller x is shifted up by 8. The shift's
+// factors are paired, (y + k)(y + 7 - k) = q + k(7 - k) with q = y(y + 7). One division gives all reciprocals.
 template <class Value>
-PYGRADE_ROW_OP GammaFunctions<Value> gamma_functions(Value x) {
+PYGRADE_INLINE GammaFunctions<Value> gamma_functions(Value x) {
   const auto small = x < 8.0;
   const Value y = small ? x : Value{} + 1.0;
   const Value z = small ? x + 8.0 : x;
@@ -99,7 +99,7 @@ PYGRADE_ROW_OP GammaFunctions<Value> gamma_functions(Value x) {
   const Value i = product * shared;  // 1 / z
   const Value rest01 = (shared * z) * q23;
   const Value rest23 = (shared * z) * q01;
-  const Value r0 = q1 * rest01;  // 1 / q0, and so on
+  const Value r0 = q1 * rest01;  // 1 / q0, …
   const Value r1 = q0 * rest01;
   const Value r2 = q3 * rest23;
   const Value r3 = q2 * rest23;
@@ -125,15 +125,15 @@ PYGRADE_ROW_OP GammaFunctions<Value> gamma_functions(Value x) {
   const Value stirling = multiply_add(z - 0.5, log_z, series);
   const Value digamma = log_z - multiply_add(polynomial(w, digamma_series), w, 0.5 * i);
   const Value trigamma = i * multiply_add(polynomial(w, trigamma_series), w, 0.5 * i + 1.0);
-  const Value none{};
-  return {stirling, small ? product : none + 1.0, digamma - (small ? harmonic : none),
-          trigamma + (small ? squares : none)};
+  const Value zero{};
+  return {stirling, small ? product : zero + 1.0, digamma - (small ? harmonic : zero),
+          trigamma + (small ? squares : zero)};
 }
 
 inline constexpr int max_tasks = 64;
 
-// Up to eight rows of concentrations in double, one to a lane (the last stands in for those that are missing), task by
-// task with the totals last: [T + 1, 8], the shape that the special functions take them in.
+// Up to eight rows of concentrations in double, one per lane (missing rows repeat the last), by task with the totals
+// last: [T + 1, 8].
 struct Rows {
   alignas(64) double alpha[(max_tasks + 1) * row_lanes];
   alignas(64) double digamma[(max_tasks + 1) * row_lanes];
@@ -143,7 +143,7 @@ struct Rows {
   Doubles total(std::int64_t tasks) const { return load(alpha + tasks * row_lanes); }
 };
 
-// A concentration that is not a finite positive number makes its whole row NaN.
+// A row with a concentration that is not finite and positive becomes NaN as a whole.
 inline void load_rows(const float* concentration, std::int64_t tasks, int count, Rows& rows) {
   alignas(64) float columns[max_tasks * row_lanes];
   to_columns(concentration, tasks, count, tasks, columns);
@@ -158,10 +158,10 @@ inline void load_rows(const float* concentration, std::int64_t tasks, int count,
   store(rows.alpha + tasks * row_lanes, total);
 }
 
-enum class Order { log_gamma, digamma, trigamma };  // which of the special functions, each with those before it
+enum class Order { log_gamma, digamma, trigamma };  // which special functions; each includes those before it
 
 template <Order order>
-PYGRADE_ROW_OP GammaFunctions<Part> evaluate_at(Rows& rows, std::int64_t i) {
+PYGRADE_INLINE GammaFunctions<Part> evaluate_at(Rows& rows, std::int64_t i) {
   const auto g = gamma_functions(load_part(rows.alpha + i));
   if (order >= Order::digamma) store_part(rows.digamma + i, g.digamma);
   if (order >= Order::trigamma) store_part(rows.trigamma + i, g.trigamma);
@@ -178,9 +178,9 @@ inline void evaluate(std::int64_t tasks, Rows& rows) {
       const auto g = evaluate_at<order>(rows, t * row_lanes + lane);
       sum += g.stirling;
       product *= g.product;
-      if (t + 1 == tasks) product /= total.product;  // last, so that one task has exactly log B = 0
+      if (t + 1 == tasks) product /= total.product;  // last, so that a single task has log B = 0 exactly
       if (t % 4 < 3 && t + 1 < tasks) continue;
-      sum -= log64(product);  // of four: they stay in the range of a double
+      sum -= log64(product);  // every four factors, which stay in range
       product = Part{} + 1.0;
     }
     store_part(rows.log_beta + lane, sum);

@@ -1,5 +1,5 @@
-// The task-major tile of a request: row t holds f_t(p) of its candidates, as float32. Everything that compares
-// candidates of one request (transforms, fusing many weight vectors, selecting) works on such rows.
+// The task-major tile of a request: row t holds f_t(p) of its candidates, as float32. Whatever compares candidates of
+// one request (transforms, fusing many weight vectors, selecting) works on these rows.
 #pragma once
 
 #include "../fusion.hpp"
@@ -17,7 +17,7 @@ inline const void* scores_at(const Scores& scores, std::int64_t element) {
   return static_cast<const char*>(scores.data) + element * score_bytes(scores.type);
 }
 
-// Widens `count` scores; reads none beyond them.
+// Widens `count` scores; reads nothing past them.
 inline void widen(const void* from, ScoreType type, std::int64_t count, float* to) {
   if (type == ScoreType::float32) {
     __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
@@ -35,21 +35,21 @@ inline void widen(const void* from, ScoreType type, std::int64_t count, float* t
   __builtin_memcpy(to + i, wide, static_cast<std::size_t>(count - i) * sizeof *wide);
 }
 
-// Where task t of the request begins in task-major scores.
+// The first element of task t of the request in task-major scores.
 inline std::int64_t task_row(const Scores& scores, Request request, std::int64_t t) {
   if (scores.offsets != nullptr) return t * scores.rows + request.first;
   return request.first * scores.tasks + t * scores.candidates;
 }
 
-// Fetches what a pass over floats needs 8 KiB later: the processor's own prefetching stops at every page.
+// Prefetches 8 KiB ahead of a pass over floats: the hardware prefetcher stops at page boundaries.
 inline void prefetch(const float* from, std::int64_t count) {
   for (std::int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + 2048 + i);
 }
 
-constexpr std::int64_t tile_block = 32;  // candidates that are transposed together
+constexpr std::int64_t tile_block = 32;  // candidates transposed together
 
-// Transposes rows [first, first + count) of the scores to tile[T][stride], in columns from 0. Goes by eight tasks: up
-// to seven rows behind the tile are overwritten. `ahead`: whether to fetch what follows.
+// Transposes rows [first, first + count) of the scores to tile[T][stride], from column 0 on. Works on eight tasks at a
+// time, so that up to seven rows after the tile are overwritten. `ahead`: also prefetch.
 inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t count, float* tile, std::int64_t stride,
                       bool ahead = true) {
   const std::int64_t tasks = scores.tasks;
@@ -64,7 +64,7 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
     }
     if (ahead) prefetch(static_cast<const float*>(from), size * tasks * score_bytes(scores.type) / 4);
     std::int64_t i = 0;
-    const std::int64_t behind = count - 8 - begin;  // eight rows behind are enough to read eight floats at any
+    const std::int64_t behind = count - 8 - begin;  // with eight rows left, eight floats can be read from any row
     const std::int64_t fast = size < behind ? size : behind;
     for (; i + 8 <= fast; i += 8)
       for (std::int64_t t = 0; t < tasks; t += 8)
@@ -74,14 +74,14 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
   }
 }
 
-// NaN behind the columns of the tile, up to the end of their last vector.
+// Fills the tile with NaN after its columns, up to the end of their last vector.
 inline void pad_tile(float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count) {
   const std::int64_t end = vectors_of(count) * lanes;
   for (std::int64_t t = 0; t < tasks; ++t)
     for (std::int64_t i = count; i < end; ++i) tile[t * stride + i] = __builtin_nanf("");
 }
 
-// The way back: tile[T][stride] to values[count, T].
+// The inverse of load_tile: tile[T][stride] → values[count, T].
 inline void store_tile(const float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count, float* values) {
   for (std::int64_t begin = 0; begin < count; begin += tile_block) {
     const std::int64_t end = count - begin < tile_block ? count : begin + tile_block;
@@ -116,7 +116,7 @@ inline void zscore_row(float* row, std::int64_t count, float epsilon) {
   for (std::int64_t i = 0; i < count; ++i) row[i] = (row[i] - mean) * inverse;
 }
 
-// Share of the other candidates that each one beats: (n - 1 - position) / (n - 1).
+// The share of the other candidates that each one beats: (n - 1 - position) / (n - 1).
 inline void rank_row(float* row, std::int64_t count, const SelectScratch& scratch) {
   select_best(row, count, count, scratch);
   const std::int64_t last = count - 1;
@@ -125,7 +125,7 @@ inline void rank_row(float* row, std::int64_t count, const SelectScratch& scratc
     row[scratch.best[position]] = static_cast<float>(last - position) / divisor;
 }
 
-// The transform of the whole request, in place.
+// Transforms the whole request in place.
 inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks, std::int64_t count,
                            const FusionOptions& options, const SelectScratch& scratch) {
   if (options.transform == Transform::identity || count == 0) return;
@@ -143,14 +143,14 @@ inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks,
   }
 }
 
-// How a share's scratch is divided: scratch_rows rows of `stride` floats.
+// The layout of a share's scratch: scratch_rows rows of `stride` floats.
 struct FusionScratch {
   std::int64_t stride;
   float* tile;           // [T][stride]
-  float* kept;           // [T][stride] the columns of `ids`
+  float* kept;           // [T][stride] columns of the candidates in `ids`
   float* fused;          // [fused_rows][stride]
-  std::int32_t* maxima;  // [fused_rows][stride] of the fused rows' blocks
-  std::int32_t* ids;     // [stride] candidates that a mask admits, ascending
+  std::int32_t* maxima;  // [fused_rows][stride] block maxima of the fused rows
+  std::int32_t* ids;     // [stride] candidates that the mask admits, ascending
   SelectScratch select[fused_rows];
 
   FusionScratch(float* scratch, std::int64_t tasks, std::int64_t row_stride)
@@ -170,7 +170,7 @@ struct FusionScratch {
   }
 };
 
-// The request's transformed tile, to s.tile.
+// Loads the request to s.tile, transformed.
 inline void load_request(const Scores& scores, const FusionOptions& options, Request request, const FusionScratch& s,
                          bool ahead = true) {
   if (scores.layout == Layout::task_major) {
@@ -182,8 +182,8 @@ inline void load_request(const Scores& scores, const FusionOptions& options, Req
   transform_tile(s.tile, s.stride, scores.tasks, request.count, options, s.select[0]);
 }
 
-// The candidates that the mask admits to s.ids, and their columns of from[rows][s.stride] to `to`; returns how many
-// there are.
+// Writes the candidates that the mask admits to s.ids, and their columns of from[rows][s.stride] to `to`; returns how
+// many there are.
 inline std::int64_t keep_admitted(const std::uint8_t* mask, std::int64_t count, const float* from, float* to,
                                   std::int64_t rows, const FusionScratch& s) {
   std::int64_t kept = 0;

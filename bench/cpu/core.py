@@ -1,0 +1,47 @@
+"""Builds and runs core_bench.cpp: the C++ core alone, and the bound of this machine, in the same run."""
+
+import functools
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from bench.cpu.harness import Timing, progress
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "bench"
+
+
+@functools.cache
+def executable() -> Path | None:
+    """The built program, or None (with the reason printed) where there is no CMake or compiler.
+
+    Ask before the process is pinned: children inherit that, and a build may use every processor.
+    """
+    commands = [
+        ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
+        ["cmake", "--build", str(BUILD), "--target", "pygrade_core_bench", "--parallel", "2"],
+    ]
+    for command in commands:
+        try:
+            subprocess.run(command, capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
+            return None
+    return BUILD / "pygrade_core_bench"
+
+
+def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:
+    """``core``, ``bound`` (None where there is none) and ``bound_kind`` of one op; empty where nothing is built."""
+    program = executable()
+    if program is None:
+        return {}
+    command = [str(program), str(seconds), op, *map(str, sizes)]
+    environment = os.environ | ({} if policy is None else {"PYGRADE_BENCH_POLICY": str(policy)})
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if result.returncode != 0:
+        raise RuntimeError(f"{' '.join(command[1:])}: {result.stderr}")
+    facts = json.loads(result.stdout)
+    bound = facts["bound"] and Timing(**facts["bound"])
+    return {"core": Timing(**facts["core"]), "bound": bound, "bound_kind": facts["bound_kind"]}

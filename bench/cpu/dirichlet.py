@@ -1,0 +1,143 @@
+"""Sampling fusion weights, and their log-probability with its gradient."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import pygrade
+from bench.cpu import core, verify
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
+from bench.cpu.peers import Floats, compiled, random_scores
+from pygrade import reference
+
+TRAINING = [(256, 16, 8), (1024, 32, 8)]  # B, G, T
+
+
+def concentrations(batch: int, tasks: int, level: float) -> list[Tensor]:
+    """Distinct inputs around a mean level."""
+    return [torch.from_numpy(level * (0.5 + a)) for a in random_scores(ROTATIONS, (batch, tasks))]
+
+
+def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -> Row:
+    """Weights, log-weights and log-probability of B · G draws."""
+    inputs = concentrations(batch, tasks, level)
+    arrays = [a.numpy() for a in inputs]
+    threads = torch.get_num_threads()
+    page = pygrade.dirichlet_sample(inputs[0], samples, seed=0)  # numpy's generator fills given memory too
+
+    def with_torch(i: int) -> Any:
+        distribution = torch.distributions.Dirichlet(inputs[i % ROTATIONS][:, None], validate_args=False)
+        weights = distribution.sample((samples,))[:, :, 0]  # [G, B, T]
+        return weights, weights.log(), distribution.log_prob(weights[:, :, None])
+
+    contenders: dict[str, Contender] = {
+        OURS: lambda i: pygrade.dirichlet_sample(inputs[i % ROTATIONS], samples, seed=i, out=page, num_threads=threads),
+        "pygrade, new arrays": lambda i: pygrade.dirichlet_sample(
+            inputs[i % ROTATIONS], samples, seed=i, num_threads=threads
+        ),
+        "torch.distributions": with_torch,
+    } | _numpy(arrays, samples)
+    for name in contenders.keys() - {"torch.distributions"}:
+        verify.draws(name, contenders[name](1), inputs[1])
+    weights, logs, log_prob = with_torch(1)
+    verify.draws("torch", (weights.transpose(0, 1), logs.transpose(0, 1), log_prob[:, :, 0].T), inputs[1])
+    shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks, "α": str(level)}
+    sizes = batch, samples, tasks, round(1000 * level)
+    alone = core.run("dirichlet_sample", *sizes, seconds=seconds / 8) if threads == 1 else {}
+    notes = "numpy's logarithm of the beta function is scipy's"
+    peers = tuple(name for name in contenders if "pygrade" not in name)
+    return Row("dirichlet_sample", shape, measure(contenders, seconds), peers, notes=notes, **alone)
+
+
+def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
+    try:
+        from scipy.special import gammaln
+    except ImportError:
+        return {}
+    batch, tasks = arrays[0].shape
+    random, gamma = np.random.default_rng(0), np.empty((batch, samples, tasks), np.float32)
+    weights, logs, terms = np.empty_like(gamma), np.empty_like(gamma), np.empty_like(gamma)
+
+    def run(i: int) -> Any:
+        alpha = arrays[i % ROTATIONS]
+        random.standard_gamma(np.broadcast_to(alpha[:, None], gamma.shape), dtype=np.float32, out=gamma)
+        np.maximum(gamma, np.float32(1e-37), out=gamma)
+        np.divide(gamma, gamma.sum(-1, keepdims=True), out=weights)
+        np.log(weights, out=logs)
+        log_beta = gammaln(alpha).sum(-1) - gammaln(alpha.sum(-1))
+        np.multiply(alpha[:, None] - np.float32(1.0), logs, out=terms)
+        return weights, logs, terms.sum(-1) - log_beta[:, None]
+
+    return {"numpy float32": run}
+
+
+def sampling(quick: bool) -> Iterator[Row]:
+    """Below, at and above α = 1, where methods change."""
+    for level in (2.0,) if quick else (0.1, 0.5, 1.0, 2.0, 10.0, 100.0):
+        yield sample(256 if quick else 1024, 32, 8, level, 0.7 if quick else 6.0)
+
+
+def plain_log_prob(alpha: Tensor, logs: Tensor) -> Tensor:
+    """log p of log-weights in plain torch."""
+    log_beta = torch.lgamma(alpha).sum(-1) - torch.lgamma(alpha.sum(-1))
+    return ((alpha - 1.0)[:, None] * logs).sum(-1) - log_beta[:, None]
+
+
+def log_prob(quick: bool) -> Iterator[Row]:
+    """log p of given log-weights, forward and gradient."""
+    for shape in TRAINING[:1] if quick else TRAINING:
+        yield _log_prob_row(*shape, 0.6 if quick else 5.0)
+
+
+def _log_prob_row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
+    inputs = [a.requires_grad_() for a in concentrations(batch, tasks, 2.0)]
+    with torch.no_grad():
+        logs = pygrade.dirichlet_sample(inputs[0], samples, seed=0).log_weights
+    threads = torch.get_num_threads()
+
+    def ours(alpha: Tensor) -> Tensor:
+        return pygrade.dirichlet_log_prob(alpha, logs, num_threads=threads)
+
+    def with_gradient(function: Callable[..., Tensor], *rest: Any) -> Contender:
+        def run(i: int) -> Any:
+            alpha = inputs[i % ROTATIONS]
+            value = function(alpha, *rest)
+            return value, torch.autograd.grad(value.sum(), alpha)[0]
+
+        return run
+
+    plain = [alpha.detach() for alpha in inputs]
+
+    def both(alpha: Tensor) -> Any:
+        def summed(a: Tensor) -> tuple[Tensor, Tensor]:
+            value = plain_log_prob(a, logs)
+            return value.sum(), value
+
+        slope, (_, value) = torch.func.grad_and_value(summed, has_aux=True)(alpha)
+        return value, slope
+
+    without_graph = compiled(both)
+    contenders: dict[str, Contender] = {
+        OURS: lambda i: pygrade.dirichlet_score(plain[i % ROTATIONS], logs, num_threads=threads),
+        "pygrade, autograd": with_gradient(ours),
+        "torch": with_gradient(plain_log_prob, logs),
+        "torch.compile": with_gradient(compiled(plain_log_prob), logs),
+        "torch.compile, torch.func": lambda i: without_graph(plain[i % ROTATIONS]),
+    }
+    exact = inputs[1].detach().double().requires_grad_()
+    wanted = reference.dirichlet_log_prob(exact, logs.double())
+    (gradient,) = torch.autograd.grad(wanted.sum(), exact)
+    for name, run in contenders.items():
+        value, slope = run(1)
+        verify.close(name, "log_prob", value, wanted.detach())
+        verify.close(name, "gradient", slope, gradient)
+    timings = measure(contenders, seconds)
+    sizes = batch, samples, tasks
+    alone = core.run("dirichlet_score", *sizes, seconds=seconds / 8) if threads == 1 else {}
+    shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
+    peers = tuple(name for name in contenders if "pygrade" not in name)
+    notes = "dirichlet_score, and dirichlet_log_prob with autograd"
+    return Row("dirichlet_log_prob ∇", shape, timings, peers, notes=notes, **alone)

@@ -1,0 +1,173 @@
+"""Fused top-k: one request in a serving process, and groups of sampled weights in training."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+import pygrade
+from bench.cpu import core, onnx_peers, verify
+from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
+from bench.cpu.peers import BETA, Floats, compiled, numba_threshold, random_scores, topk_peers
+
+SHAPES = [
+    (500, 8, 10), (500, 8, 50), (2000, 8, 50), (2000, 8, 100), (2000, 8, 500), (5000, 8, 100), (10_000, 8, 10),
+    (10_000, 8, 50), (10_000, 8, 100), (10_000, 8, 500), (100_000, 8, 100), (2000, 4, 100), (2000, 16, 100),
+    (2000, 6, 100),
+]  # fmt: skip
+LOG_SHAPES = [(500, 8, 10), (2000, 8, 100), (10_000, 8, 100)]
+WRITES_OUT = "out" in inspect.signature(pygrade.fuse_topk).parameters
+
+
+def topk_contenders(scores: list[Floats], weights: Floats, k: int, transform: str) -> dict[str, Contender]:
+    """Ours into given arrays, and ours that makes new ones."""
+    batched, query = [s[None] for s in scores], weights[None].copy()
+
+    def new(i: int) -> Any:
+        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform)
+
+    if not WRITES_OUT:
+        return {OURS: new}
+    out = np.empty((1, k), np.float32), np.empty((1, k), np.int32)
+
+    def given(i: int) -> Any:
+        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, out=out)
+
+    return {OURS: given, "pygrade, new arrays": new}
+
+
+def request(count: int, tasks: int, k: int, transform: str, seconds: float, compile: bool = True) -> Row:
+    """One request against everybody."""
+    scores = random_scores(ROTATIONS, (count, tasks))
+    weights = random_scores(1, (tasks,), seed=1)[0]
+    contenders = topk_contenders(scores, weights, k, transform)
+    library = topk_peers(scores, weights, k, transform == "log", compile)
+    contenders |= library
+    kernel = None if transform == "log" else numba_threshold()
+    if kernel is not None:
+        contenders["numba threshold"] = lambda i: kernel(scores[i % ROTATIONS], weights, k)
+    for number in (0, 1):
+        fused = verify.fused_scores(scores[number], weights, transform)
+        for name, run in contenders.items():
+            verify.topk(name, run(number), fused, k)
+    timings = measure(contenders, seconds)
+    name = "fuse_topk" if transform == "identity" else f"fuse_topk_{transform}"
+    alone = core.run(name, 1, 1, count, tasks, k, seconds=seconds / 8)
+    beside = ("numba threshold",) if kernel is not None else ()
+    return Row("fuse_topk", {"N": count, "T": tasks, "k": k, "f": transform}, timings, tuple(library), beside, **alone)
+
+
+def serving(quick: bool) -> Iterator[Row]:
+    """One request per call, as a server ranks."""
+    seconds = 0.7 if quick else 4.0
+    for count, tasks, k in [(500, 8, 10), (2000, 8, 100)] if quick else SHAPES:
+        yield request(count, tasks, k, "identity", seconds, not quick)
+    for count, tasks, k in [(2000, 8, 100)] if quick else LOG_SHAPES:
+        yield request(count, tasks, k, "log", seconds, not quick)
+
+
+def forms(quick: bool) -> Iterator[Row]:
+    """The other forms that the field uses, and the other ways that scores lie: 2,000 candidates, 8 tasks."""
+    for form in ("zlog",) if quick else ("zlog", "zscore", "log1p", "bfloat16", "float16", "task-major"):
+        yield _form(form, 0.5 if quick else 3.0)
+
+
+def _form(form: str, seconds: float) -> Row:
+    count, tasks, k = 2000, 8, 100
+    transform = form if form in ("zlog", "zscore", "log1p") else "identity"
+    layout = form if form == "task-major" else "item-major"
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(form, torch.float32)
+    arrays = random_scores(ROTATIONS, (tasks, count) if layout == "task-major" else (count, tasks))
+    weight_array = random_scores(1, (tasks,), seed=1)[0]
+    inputs, weights = [torch.from_numpy(s).to(dtype) for s in arrays], torch.from_numpy(weight_array)
+    batched, query = [s[None] for s in inputs], weights[None].clone()
+    out: dict[str, Any] = {"out": (torch.empty(1, k), torch.empty(1, k, dtype=torch.int32))} if WRITES_OUT else {}
+
+    def ours(i: int) -> Any:
+        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, **out)
+
+    def plain(values: Any, library: Any) -> Any:
+        """The form in a library's own words; a z-score divides by std + 0.001 as ours does."""
+        if transform == "log1p":
+            return library.log1p(values)
+        if transform == "zlog":
+            values = library.log(values + BETA)
+        centered = values - values.mean(0)
+        return centered / (library.sqrt((centered * centered).mean(0)) + 1e-3)
+
+    def with_torch(i: int) -> Any:
+        values = inputs[i % ROTATIONS].float()
+        values = values if transform == "identity" else plain(values, torch)
+        return torch.topk(weights @ values if layout == "task-major" else values @ weights, k)
+
+    def with_numpy(i: int) -> Any:
+        values = arrays[i % ROTATIONS]
+        values = values if transform == "identity" else plain(values, np)
+        fused = weight_array @ values if layout == "task-major" else values @ weight_array
+        best = np.argpartition(fused, -k)[-k:]
+        best = best[np.argsort(-fused[best])]
+        return fused[best], best
+
+    contenders: dict[str, Contender] = {OURS: ours, "torch": with_torch}
+    if dtype == torch.float32:  # numpy has no bfloat16, and widens float16 slowly
+        contenders["numpy"] = with_numpy
+    for number in (0, 1):
+        scores = inputs[number].mT if layout == "task-major" else inputs[number]
+        fused = verify.fused_scores(scores.float(), weights, transform)
+        for name, run in contenders.items():
+            verify.topk(name, run(number), fused, k)
+    alone = core.run("fuse_topk_zlog", 1, 1, count, tasks, k, seconds=seconds / 8) if form == "zlog" else {}
+    shape: dict[str, int | str] = {"N": count, "T": tasks, "k": k, "f": form}
+    return Row("fuse_topk", shape, measure(contenders, seconds), tuple(n for n in contenders if n != OURS), **alone)
+
+
+def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool = True) -> Row:
+    """[B, G] lists. A batch is many requests, so four batches are more than 64 distinct inputs."""
+    distinct = max(4, ROTATIONS // batch)
+    arrays = random_scores(distinct, (batch, count, tasks))
+    weight_array = random_scores(1, (batch, samples, tasks), seed=1)[0]
+    scores, weights = [torch.from_numpy(s) for s in arrays], torch.from_numpy(weight_array)
+    threads = torch.get_num_threads()
+    products = np.empty((batch, samples, count), np.float32)
+
+    def eager(s: torch.Tensor, w: torch.Tensor) -> Any:
+        return torch.topk(torch.bmm(w, s.transpose(1, 2)), k)
+
+    def with_numpy(i: int) -> Any:
+        np.matmul(weight_array, arrays[i % distinct].transpose(0, 2, 1), out=products)
+        best = np.argpartition(products, -k, -1)[..., -k:]
+        values = np.take_along_axis(products, best, -1)
+        order = np.argsort(-values, -1)
+        return np.take_along_axis(values, order, -1), np.take_along_axis(best, order, -1)
+
+    page = torch.empty(batch, samples, k), torch.empty(batch, samples, k, dtype=torch.int32)
+    fused_rows, best = torch.empty(batch, samples, count), (torch.empty_like(page[0]), torch.empty_like(page[1]).long())
+
+    def in_place(s: torch.Tensor, w: torch.Tensor) -> Any:
+        return torch.topk(torch.bmm(w, s.transpose(1, 2), out=fused_rows), k, out=best)
+
+    contenders: dict[str, Contender] = {
+        OURS: lambda i: pygrade.fuse_topk(scores[i % distinct], weights, k, out=page, num_threads=threads),
+        "pygrade, new arrays": lambda i: pygrade.fuse_topk(scores[i % distinct], weights, k, num_threads=threads),
+        "torch": lambda i: in_place(scores[i % distinct], weights),
+        "numpy": with_numpy,
+    } | onnx_peers.group_topk(arrays, weight_array, k)
+    if compile:
+        function = compiled(eager)
+        contenders["torch.compile"] = lambda i: function(scores[i % distinct], weights)
+    fused = verify.fused_scores(scores[0], weights, "identity")
+    for name, run in contenders.items():
+        verify.topk(name, run(0), fused, k)
+    timings = measure(contenders, seconds)
+    shape: dict[str, int | str] = {"B": batch, "G": samples, "N": count, "T": tasks, "k": k}
+    alone = core.run("fuse_topk", batch, samples, count, tasks, k, seconds=seconds / 8) if threads == 1 else {}
+    return Row("fuse_topk", shape, timings, tuple(name for name in contenders if "pygrade" not in name), **alone)
+
+
+def rollout(quick: bool) -> Iterator[Row]:
+    """Fuse under every sampled weight vector and keep the k best of each."""
+    batch = 16 if quick else 64
+    for k in (10, 50):
+        yield group_topk(batch, 32, 1000, 8, k, 0.7 if quick else 8.0, not quick)

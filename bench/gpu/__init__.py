@@ -1,0 +1,1 @@
+"""What only a GPU can show, and what the kernels' binaries show without one."""

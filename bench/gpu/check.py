@@ -1,0 +1,172 @@
+"""Everything that only a GPU can show, step by step; needs no network and no more than the tests' packages.
+
+    python -m bench.gpu.check                          every step (make gpu-check installs first)
+    python -m bench.gpu.check --steps parity,bench
+    python -m bench.gpu.check --device cpu             a dry run: the interpreter instead of a GPU, fewer cases
+
+A failed step does not stop the others. Each step's output goes to OUT/<step>.log, its end to the screen, and the
+summary to OUT/summary.json. Exit code 1 when a step failed.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and why it is left out where it is."""
+
+    name: str
+    command: tuple[str, ...]
+    seconds: int  # at most
+    skip: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a step: passed, failed, timed out or skipped."""
+
+    name: str
+    result: str
+    seconds: float
+    note: str
+
+
+def steps(device: str, out: Path) -> list[Step]:
+    """The steps in order, the most telling first."""
+    python, dry = sys.executable, device == "cpu"
+    pytest = (
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "default",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        "addopts=-ra",
+        "--device",
+        device,
+    )
+    several = ("-n", "4", "--dist", "worksteal") if not dry and importlib.util.find_spec("xdist") else ()
+    few = ("-k", "triton_gives_the_golden_bits and dirichlet") if dry else ()
+    values = ("tests/ops", "tests/kernels/test_selection.py", "tests/kernels/test_special.py")
+    values = ("tests/ops/test_advantage.py", "tests/kernels/test_special.py") if dry else values
+    one_op = ("--only", "entropy") if dry else ()
+    sanitizer = shutil.which("compute-sanitizer")
+    no_tool = "" if sanitizer else "compute-sanitizer is not on the PATH"
+    small = (python, "-m", "bench.gpu.device_ops", "--device", device)
+    found = [
+        Step("machine", (python, "-m", "bench.gpu.check", "--describe"), 120),
+        Step("parity", (*pytest, "tests/kernels/test_goldens.py", "tests/kernels/test_numerics.py", *few), 300),
+        Step(
+            "device", (*pytest, "tests/kernels/test_device.py", *(("-k", "advantage or kl") if dry else several)), 400
+        ),
+        Step("bench", (python, "-m", "bench", "--device", device, "--out", str(out), *one_op), 500),
+        Step("launch", (python, "-m", "bench.gpu.launch_aot", "--device", device, "--out", str(out / "aot")), 200),
+        Step("numeric", (*pytest, *values, *several), 590),
+    ]
+    for tool in ("memcheck", "racecheck"):
+        command = (sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *small)
+        found.append(Step(tool, command, 300, no_tool))
+    return found
+
+
+def run(step: Step, out: Path, environment: dict[str, str]) -> Outcome:
+    """Run one step; its whole output goes to a log."""
+    if step.skip:
+        return Outcome(step.name, "skipped", 0.0, step.skip)
+    log = out / f"{step.name}.log"
+    start = time.monotonic()
+    with log.open("w") as file:
+        try:
+            code = subprocess.run(
+                step.command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, timeout=step.seconds
+            ).returncode
+            result = "passed" if code == 0 else "failed"
+            note = "" if code == 0 else f"exit code {code}"
+        except subprocess.TimeoutExpired:
+            result, note = "timed out", f"after {step.seconds} s"
+        except OSError as error:
+            result, note = "failed", str(error)
+    return Outcome(step.name, result, round(time.monotonic() - start, 1), note)
+
+
+def describe() -> None:
+    """The machine and the versions, on standard output."""
+    import numpy
+    import torch
+    import triton
+
+    from pygrade import _core
+
+    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, triton {triton.__version__}")
+    print(f"numpy {numpy.__version__}, pygrade {_core.__version__} ({_core.active_isa()})")
+    for index in range(torch.cuda.device_count()):
+        print(torch.cuda.get_device_properties(index))
+    if shutil.which("nvidia-smi"):
+        query = "name,driver_version,memory.total,clocks.sm,clocks.mem"
+        subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv"], check=False)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
+    parser.add_argument("--steps", default="", help="names, with commas; every step by default")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-check", help="directory of logs and results")
+    parser.add_argument("--lines", type=int, default=25, help="of each step's output on the screen")
+    parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.describe:
+        describe()
+        return 0
+    out = options.out.resolve()
+    known = steps(options.device, out)
+    names = [step.name for step in known]
+    wanted = options.steps.split(",") if options.steps else names
+    for name in wanted:
+        if name not in names:
+            parser.error(f"steps names {name!r}; want some of {', '.join(names)}")
+    if options.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("torch sees no GPU; --device cpu makes a dry run")
+    out.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+    if os.environ.get("PYTHONPATH"):
+        environment["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
+    if options.device == "cpu":
+        environment["TRITON_INTERPRET"] = "1"
+    outcomes = []
+    for step in known:
+        if step.name not in wanted:
+            continue
+        print(f"== {step.name}: {' '.join(step.command)}", flush=True)
+        outcome = run(step, out, environment)
+        outcomes.append(outcome)
+        log = out / f"{step.name}.log"
+        if not step.skip and log.exists():
+            print("\n".join(log.read_text(errors="replace").splitlines()[-options.lines :]))
+        print(f"-- {step.name}: {outcome.result} in {outcome.seconds} s {outcome.note}", flush=True)
+        (out / "summary.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
+    print("\n" + "\n".join(f"{o.name:10}{o.result:10}{o.seconds:8.1f} s  {o.note}" for o in outcomes))
+    return 1 if any(o.result in ("failed", "timed out") for o in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Result files, and the tables, pictures and comparisons made from them."""

@@ -1,0 +1,101 @@
+"""Result files, `<suite>-<isa>.json`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.cpu.harness import OURS, Report, Row, Timing
+from pygrade._util.files import atomic_file
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+def as_record(report: Report) -> dict[str, Any]:
+    """The report as JSON holds it: the rows, and beside their timings the figures that follow from them."""
+    rows = []
+    for row in report.rows:
+        derived = {
+            "best_peer": row.best_peer,
+            "ratio": row.ratio,
+            "core_ratio": row.core_ratio,
+            "bound_ratio": row.bound_ratio,
+            "overhead_us": row.overhead,
+        }
+        rows.append(_rounded(asdict(row) | {"derived": derived}))
+    return {"suite": report.suite, "machine": report.machine, "rows": rows}
+
+
+def _rounded(value: Any) -> Any:
+    """Five significant digits: no timing has more."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def from_record(record: dict[str, Any]) -> Report:
+    """A report back from what `as_record` gave."""
+    report = Report(record["suite"], record["machine"])
+    for item in record["rows"]:
+        fields = {key: value for key, value in item.items() if key != "derived"}
+        fields["timings"] = {name: Timing(**timing) for name, timing in fields["timings"].items()}
+        for name in ("core", "bound"):
+            fields[name] = fields[name] and Timing(**fields[name])
+        for name in ("peers", "beside"):
+            fields[name] = tuple(fields[name])
+        report.rows.append(Row(**fields))
+    return report
+
+
+def write(report: Report, directory: Path) -> Path:
+    """Write the report to a file in ``directory``; returns its path."""
+    threads = report.machine.get("threads", "1")
+    suffix = "" if threads == "1" else f"-{threads}-threads"
+    path = directory / f"{report.suite}-{report.machine['isa']}{suffix}.json"
+    write_json(path, as_record(report))
+    return path
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write ``record`` to a file, replaced as a whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as partial:
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> Report:
+    """One result file."""
+    return from_record(json.loads(path.read_text()))
+
+
+def read_all(directory: Path = RESULTS) -> dict[str, dict[str, Report]]:
+    """Every result on one thread in a directory: instruction set → suite → report."""
+    found: dict[str, dict[str, Report]] = {}
+    for path in sorted(directory.glob("*-*.json")):
+        report = read(path)
+        if report.machine.get("threads", "1") != "1":
+            continue
+        found.setdefault(report.machine["isa"], {})[report.suite] = report
+    return found
+
+
+def table(report: Report) -> str:
+    """The rows as text: ours, the best library peer, the ratio, our C++ alone and its ratio to the bound."""
+    lines = [f"suite {report.suite} on {report.machine['processor']}, {report.machine['isa']}"]
+    head = (
+        f"{'op':22}{'shape':44}{'pygrade µs':>11}{'best peer µs':>14}  {'peer':20}{'ratio':>7}{'C++ µs':>10}"
+        f"{'× bound':>9}{'call µs':>9}"
+    )
+    lines += [head, "-" * len(head)]
+    for row in report.rows:
+        best = row.timings[row.best_peer].p50 if row.best_peer else None
+        core = row.core and row.core.p50
+        lines.append(
+            f"{row.op:22}{row.label:44}{row.timings[OURS].p50:11.2f}{_cell(best, 14)}  {row.best_peer or '':20}"
+            f"{_cell(row.ratio, 7)}{_cell(core, 10)}{_cell(row.bound_ratio, 9)}{_cell(row.overhead, 9)}"
+        )
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, width: int) -> str:
+    return " " * width if value is None else f"{value:{width}.2f}"

@@ -1,0 +1,1 @@
+"""Benchmarks of more than an op: the stores, and the memory of a pipeline."""

@@ -1,0 +1,154 @@
+#include "serving/policy.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "util/fpenv.hpp"
+
+namespace pygrade {
+
+namespace {
+
+constexpr float input_clip = 5.0f;  // normalized inputs beyond are cut: one broken feature must not take over
+
+void require(bool good, const char* message) {
+  if (!good) throw std::invalid_argument(message);
+}
+
+// Σ_t clip(λ w_t, lower_t, upper_t)
+double clipped_sum(double scale, std::span<const double> weights, std::span<const float> lower,
+                   std::span<const float> upper) {
+  double sum = 0.0;
+  for (std::size_t t = 0; t < weights.size(); ++t)
+    sum += std::clamp(scale * weights[t], static_cast<double>(lower[t]), static_cast<double>(upper[t]));
+  return sum;
+}
+
+}  // namespace
+
+void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper) {
+  const std::size_t tasks = weights.size();
+  require(tasks <= Policy::max_tasks && lower.size() == tasks && upper.size() == tasks,
+          "lower and upper must have one bound for each weight, of at most 64");
+  bool inside = true;
+  float sum = 0.0f;
+  for (std::size_t t = 0; t < tasks; ++t) {
+    inside = inside && weights[t] >= lower[t] && weights[t] <= upper[t];
+    sum += weights[t];
+  }
+  if (inside && std::fabs(sum - 1.0f) <= 1e-6f) return;
+
+  // The sum grows piecewise linearly in λ with corners at lower/w and upper/w: find the piece, then solve.
+  double safe[Policy::max_tasks];
+  double corners[2 * Policy::max_tasks];
+  for (std::size_t t = 0; t < tasks; ++t) {
+    safe[t] = std::max(static_cast<double>(weights[t]), 1e-30);
+    corners[2 * t] = lower[t] / safe[t];
+    corners[2 * t + 1] = upper[t] / safe[t];
+  }
+  const std::span<const double> given{safe, tasks};
+  std::sort(corners, corners + 2 * tasks);
+  std::size_t below = 0;  // corners with a sum below 1: they come first
+  std::size_t above = 2 * tasks;
+  while (below < above) {
+    const std::size_t middle = (below + above) / 2;
+    if (clipped_sum(corners[middle], given, lower, upper) < 1.0)
+      below = middle + 1;
+    else
+      above = middle;
+  }
+  const std::size_t right = std::clamp<std::size_t>(below, 1, 2 * tasks - 1);
+  const double a = corners[right - 1];
+  const double b = corners[right];
+  const double sum_a = clipped_sum(a, given, lower, upper);
+  const double sum_b = clipped_sum(b, given, lower, upper);
+  const double share = sum_b > sum_a ? (1.0 - sum_a) / (sum_b - sum_a) : 0.0;
+  const double scale = a + (b - a) * std::clamp(share, 0.0, 1.0);
+  for (std::size_t t = 0; t < tasks; ++t)
+    weights[t] = std::clamp(static_cast<float>(scale * safe[t]), lower[t], upper[t]);
+}
+
+Policy::Fallback Policy::fallback(std::optional<std::string_view> scenario) const {
+  for (std::size_t s = 0; scenario && s < scenarios_.size(); ++s)
+    if (scenarios_[s] == *scenario) return {std::span(scenario_table_).subspan(s * tasks_.size(), tasks_.size()), true};
+  return {static_weights_, false};
+}
+
+void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions,
+                            std::span<float> inputs) const {
+  const std::size_t tasks = tasks_.size();
+  require(context.size() == features_.size(), "context must have one value for each feature of the policy");
+  require(predictions.size() % tasks == 0 && !predictions.empty(),
+          "predictions must be N ≥ 1 rows with one value for each task of the policy");
+  require(inputs.size() == num_inputs(), "inputs must have num_inputs() places");
+  std::ranges::copy(context, inputs.begin());
+  if (!prediction_features_) return;
+  const detail::FloatEnvironment environment;
+  double mean[max_tasks];
+  double square[max_tasks];
+  PYGRADE_KERNELS(policy_kernels)
+      .log_moments(predictions.data(), static_cast<std::int64_t>(predictions.size() / tasks),
+                   static_cast<std::int64_t>(tasks), beta_, mean, square);
+  const auto means = inputs.subspan(context.size());
+  for (std::size_t t = 0; t < tasks; ++t) {
+    means[t] = static_cast<float>(mean[t]);
+    means[tasks + t] = static_cast<float>(std::sqrt(square[t]));
+  }
+}
+
+// m / (n + m): the share of the scenario's weights in what is served.
+float Policy::shrinkage(std::span<const float> inputs) const {
+  float count = inputs[evidence_input_];
+  if (evidence_scale_ != Evidence::count) {
+    PYGRADE_KERNELS(policy_kernels).exp(&count, 1);
+    if (evidence_scale_ == Evidence::log1p) count -= 1.0f;
+  }
+  return evidence_prior_ / ((count > 0.0f ? count : 0.0f) + evidence_prior_);
+}
+
+void Policy::evaluate(std::span<const float> inputs, std::optional<std::string_view> scenario, Workspace& workspace,
+                      std::span<float> concentration, std::span<float> weights) const {
+  const std::size_t tasks = tasks_.size();
+  require(inputs.size() == num_inputs(), "inputs must have num_inputs() values");
+  require(concentration.size() == tasks && weights.size() == tasks, "concentration and weights must be of T values");
+  const detail::FloatEnvironment environment;
+  if (workspace.activations.size() < 2 * widest_) workspace.activations.resize(2 * widest_);
+  float* x = workspace.activations.data();
+  float* y = x + widest_;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    float value = (inputs[i] - input_mean_[i]) / input_std_[i];
+    value = value < -input_clip ? -input_clip : value;
+    value = value > input_clip ? input_clip : value;
+    x[i] = std::isnan(value) ? 0.0f : value;  // unknown: the mean
+  }
+  const detail::PolicyKernels& kernels = PYGRADE_KERNELS(policy_kernels);
+  for (const Layer& layer : layers_) {
+    kernels.linear(x, layer.inputs, layer.weights.data(), layer.bias.data(), layer.outputs, y);
+    if (&layer != &layers_.back()) kernels.silu(y, layer.outputs);
+    std::swap(x, y);
+  }
+  const float highest = *std::max_element(x, x + tasks);
+  for (std::size_t t = 0; t < tasks; ++t) x[t] -= highest;
+  kernels.exp(x, static_cast<std::int64_t>(tasks));
+  float total = 0.0f;
+  for (std::size_t t = 0; t < tasks; ++t) total += x[t];
+  float sum = 0.0f;
+  for (std::size_t t = 0; t < tasks; ++t) sum += weights[t] = floor_ + total_ * (x[t] / total);
+  if (evidence_prior_ > 0.0f) {
+    const float share = shrinkage(inputs);
+    const auto target = fallback(scenario).weights;
+    float shrunk = 0.0f;
+    for (std::size_t t = 0; t < tasks; ++t) shrunk += weights[t] += share * (sum * target[t] - weights[t]);
+    sum = shrunk;
+  }
+  float factor = 1.0f;
+  for (std::size_t s = 0; scenario && s < explored_scenarios_.size(); ++s)
+    if (explored_scenarios_[s] == *scenario) factor = exploration_[s];
+  for (std::size_t t = 0; t < tasks; ++t) {
+    concentration[t] = weights[t] * factor;
+    weights[t] /= sum;
+  }
+  project_weights(weights, lower_, upper_);
+}
+
+}  // namespace pygrade

@@ -1,0 +1,332 @@
+#include "pygrade/ranker.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <stdexcept>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "fusion.hpp"
+#include "pygrade/dirichlet.hpp"
+#include "util/fpenv.hpp"
+#include "util/parallel.hpp"
+
+namespace pygrade {
+
+namespace {
+
+constexpr std::uint64_t low_word = 0xffffffff;
+constexpr float missing = std::numeric_limits<float>::quiet_NaN();
+
+std::uint64_t next_id() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+std::uint64_t first_draw(const RankerOptions& options) {
+  if (options.seed && *options.seed >> 31) throw std::invalid_argument("seed must be below 2^31");
+  return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
+}
+
+const Policy* checked(const Policy* policy) {
+  if (policy == nullptr) throw std::invalid_argument("policy is null");
+  return policy;
+}
+
+Transform transform_of(const Policy& policy) {
+  constexpr std::string_view names[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};  // in the enum's order
+  return static_cast<Transform>(std::ranges::find(names, policy.transform()) - std::begin(names));
+}
+
+bool has_nan(const float* values, std::size_t count) {
+  std::uint32_t found = 0;  // counted, because a compiler vectorizes that
+  for (std::size_t i = 0; i < count; ++i) found += values[i] != values[i] ? 1u : 0u;
+  return found > 0;
+}
+
+void check_sizes(const Policy& policy, const Request& request, const PageBuffer& buffer) {
+  const std::size_t tasks = policy.tasks().size();
+  const auto fits = [](std::size_t size, std::size_t wanted) { return size == 0 || size == wanted; };
+  if (!fits(request.context.size(), policy.features().size()))
+    throw std::invalid_argument("context must have one value for each feature of the policy, or none");
+  if (request.predictions.size() % tasks != 0)
+    throw std::invalid_argument("predictions must have one value for each candidate and task of the policy");
+  if (buffer.values.empty() || buffer.indices.size() != buffer.values.size())
+    throw std::invalid_argument("values and indices must have k >= 1 places each");
+  if (!fits(buffer.weights.size(), tasks) || !fits(buffer.concentration.size(), tasks))
+    throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
+}
+
+// A negative prediction under a logarithm, in a candidate without a NaN: those are not transformed.
+void check_signs(const Policy& policy, const Request& request) {
+  if (!detail::takes_logarithm(transform_of(policy))) return;
+  std::uint32_t found = 0;
+  for (const float value : request.predictions) found += value < 0.0f ? 1u : 0u;
+  const std::size_t tasks = policy.tasks().size();
+  for (std::size_t i = 0; found > 0 && i < request.predictions.size(); ++i)
+    if (request.predictions[i] < 0.0f && !has_nan(request.predictions.data() + i / tasks * tasks, tasks))
+      throw std::invalid_argument("predictions is negative at candidate " + std::to_string(i / tasks) + ", task " +
+                                  std::to_string(i % tasks) + "; want predictions >= 0 under a logarithm");
+}
+
+}  // namespace
+
+// What one thread at a time works in. Slots are made as threads need them and live as long as the ranker.
+struct alignas(64) Ranker::Slot {
+  enum Count { requests, fallback_scenario, fallback_global, explored, missing_predictions, empty_pages, counts };
+
+  std::atomic<const Policy*> policy{nullptr};  // in use; nullptr: the slot is free
+  std::array<std::atomic<std::uint64_t>, counts> counters{};
+  Slot* next = nullptr;
+
+  Policy::Workspace workspace;
+  std::vector<float> inputs, context;
+  std::vector<float> concentration, weights;  // [T]
+  std::vector<float> clean;                   // [N', T] rows without a NaN
+  std::vector<float> transformed;             // [N', T], then [N, T]
+
+  void add(Count count, std::uint64_t amount) {  // only the owner of the slot writes
+    auto& counter = counters[count];
+    counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+
+  bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows, bool impute);
+  void rank_with_gaps(const Policy& used, const Request& request, const FusionOptions& options, std::size_t rows,
+                      const PageBuffer& buffer);
+};
+
+// Holds a slot, and with it the current policy, while a request is ranked.
+class Ranker::Lease {
+ public:
+  explicit Lease(Ranker& ranker) : policy_(ranker.current_.load()), slot_(ranker.claim(policy_)) {
+    // The policy may have been swapped before the slot named it: only one that is current afterwards is safe.
+    for (const Policy* now = ranker.current_.load(); now != policy_; now = ranker.current_.load()) {
+      policy_ = now;
+      slot_.policy.store(now);
+    }
+  }
+  ~Lease() { slot_.policy.store(nullptr, std::memory_order_release); }
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+  const Policy& policy() const { return *policy_; }
+  Slot& slot() const { return slot_; }
+
+ private:
+  const Policy* policy_;
+  Slot& slot_;
+};
+
+Ranker::Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options)
+    : current_(checked(policy.get())),
+      stream_(first_draw(options)),
+      id_(next_id()),
+      impute_(options.impute),
+      owner_(std::move(policy)) {}
+
+std::unique_ptr<Ranker> Ranker::load(const std::filesystem::path& directory, const RankerOptions& options) {
+  return std::make_unique<Ranker>(Policy::load(directory), options);
+}
+
+Ranker::~Ranker() {
+  for (Slot* slot = slots_.load(); slot != nullptr;) delete std::exchange(slot, slot->next);
+}
+
+Ranker::Slot& Ranker::claim(const Policy* policy) {
+  // The slot that this thread used last is most likely free and warm. Ids are never used twice, so a stale entry of a
+  // ranker that is gone is not followed.
+  static thread_local std::uint64_t last_ranker = 0;
+  static thread_local Slot* last_slot = nullptr;
+  const auto take = [&](Slot* slot) {
+    const Policy* nobody = nullptr;
+    return slot->policy.load(std::memory_order_relaxed) == nullptr &&
+           slot->policy.compare_exchange_strong(nobody, policy);
+  };
+  if (last_ranker == id_ && take(last_slot)) return *last_slot;
+  Slot* slot = slots_.load();
+  while (slot != nullptr && !take(slot)) slot = slot->next;
+  if (slot == nullptr) {
+    slot = new Slot;
+    slot->policy.store(policy);
+    slot->next = slots_.load();
+    while (!slots_.compare_exchange_weak(slot->next, slot)) {
+    }
+  }
+  last_ranker = id_;
+  last_slot = slot;
+  return *slot;
+}
+
+std::uint64_t Ranker::next_draw() {
+  std::uint64_t draw = stream_.load(std::memory_order_relaxed);
+  std::uint64_t after;
+  do {
+    if ((draw & low_word) == low_word) draw = ((draw >> 32) + 1) % (std::uint64_t{1} << 31) << 32;  // next seed
+    after = draw + 1;
+  } while (!stream_.compare_exchange_weak(draw, after, std::memory_order_relaxed));
+  return after - 1;
+}
+
+// Weights and concentration from the policy; false where it can't tell: no candidates or no features.
+bool Ranker::Slot::choose_weights(const Policy& used, const Request& request, std::span<const float> rows,
+                                  bool impute) {
+  const std::size_t features = used.features().size();
+  if (rows.empty() || (features > 0 && request.context.empty())) return false;
+  context.assign(request.context.begin(), request.context.end());
+  std::size_t unknown = 0;
+  for (float& value : context) {
+    if (std::isfinite(value)) continue;
+    value = missing;
+    ++unknown;
+  }
+  if (impute ? features > 0 && unknown == features : unknown > 0) return false;
+  inputs.resize(used.num_inputs());
+  used.request_inputs(context, rows, inputs);
+  used.evaluate(inputs, request.scenario, workspace, concentration, weights);
+  return std::ranges::all_of(concentration, [](float a) { return std::isfinite(a) && a > 0.0f; }) &&
+         std::ranges::all_of(weights, [](float w) { return std::isfinite(w); });
+}
+
+// A NaN must not enter the others' statistics: transform the rows without one, and rank what that gives.
+void Ranker::Slot::rank_with_gaps(const Policy& used, const Request& request, const FusionOptions& options,
+                                  std::size_t rows, const PageBuffer& buffer) {
+  const std::size_t tasks = used.tasks().size();
+  const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
+  transformed.assign(rows * tasks, missing);
+  const std::size_t whole = clean.size() / tasks;
+  if (whole > 0) {
+    const auto packed = std::span(transformed).first(clean.size());
+    transform_scores(Scores::dense(clean.data(), ScoreType::float32, 1, count(whole), count(tasks)), options, packed);
+  }
+  std::size_t from = whole;  // spread the packed rows, last one first; none moves forward
+  for (std::size_t row = rows; row-- > 0;) {
+    float* target = transformed.data() + row * tasks;
+    if (has_nan(request.predictions.data() + row * tasks, tasks)) {
+      std::fill_n(target, tasks, missing);
+    } else {
+      --from;
+      if (from != row) std::copy_n(transformed.data() + from * tasks, tasks, target);
+    }
+  }
+  pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, count(rows), count(tasks)), weights,
+                count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
+}
+
+Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
+  const detail::FloatEnvironment environment;
+  const Lease lease(*this);
+  const Policy& used = lease.policy();
+  Slot& slot = lease.slot();
+  check_sizes(used, request, buffer);
+  const std::size_t tasks = used.tasks().size();
+  const std::size_t rows = request.predictions.size() / tasks;
+  slot.weights.resize(tasks);
+  slot.concentration.resize(tasks);
+
+  Page page;
+  std::span<const float> whole = request.predictions;
+  if (has_nan(request.predictions.data(), request.predictions.size())) {
+    slot.clean.clear();
+    slot.clean.reserve(request.predictions.size());
+    for (std::size_t row = 0; row < rows; ++row) {
+      const auto values = request.predictions.subspan(row * tasks, tasks);
+      if (has_nan(values.data(), tasks))
+        ++page.missing_predictions;
+      else
+        slot.clean.insert(slot.clean.end(), values.begin(), values.end());
+    }
+    whole = slot.clean;
+  }
+
+  if (!slot.choose_weights(used, request, whole, impute_)) {
+    const auto fallback = used.fallback(request.scenario);
+    page.fallback = fallback.of_scenario ? Fallback::scenario : Fallback::global;
+    std::ranges::copy(fallback.weights, slot.weights.begin());
+    std::ranges::fill(slot.concentration, missing);
+  } else if (request.explore) {
+    page.explored = true;
+    page.seed = request.draw ? *request.draw : next_draw();
+    dirichlet_sample(slot.concentration, {1, 1, static_cast<std::int64_t>(tasks)}, page.seed >> 32,
+                     page.seed & low_word, slot.weights, {}, {});
+  }
+
+  const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};
+  if (page.missing_predictions > 0)
+    slot.rank_with_gaps(used, request, options, rows, buffer);
+  else
+    pygrade::rank(Scores::dense(request.predictions.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
+                                static_cast<std::int64_t>(tasks)),
+                  slot.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules, buffer.values,
+                  buffer.indices);
+
+  if (!buffer.weights.empty()) std::ranges::copy(slot.weights, buffer.weights.begin());
+  if (!buffer.concentration.empty()) std::ranges::copy(slot.concentration, buffer.concentration.begin());
+  const auto end = std::ranges::find(buffer.indices, -1);
+  page.filled = static_cast<std::int32_t>(end - buffer.indices.begin());
+  used.version().copy(page.policy_version.data(), page.policy_version.size());
+
+  slot.add(Slot::requests, 1);
+  slot.add(Slot::fallback_scenario, page.fallback == Fallback::scenario);
+  slot.add(Slot::fallback_global, page.fallback == Fallback::global);
+  slot.add(Slot::explored, page.explored);
+  slot.add(Slot::missing_predictions, static_cast<std::uint64_t>(page.missing_predictions));
+  slot.add(Slot::empty_pages, page.filled == 0);
+  return page;
+}
+
+void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
+                  int num_threads) {
+  if (buffers.size() != requests.size() || pages.size() != requests.size())
+    throw std::invalid_argument("buffers and pages must have one entry for each request");
+  std::size_t values = 0;
+  {
+    const Lease lease(*this);
+    for (std::size_t b = 0; b < requests.size(); ++b) {
+      check_sizes(lease.policy(), requests[b], buffers[b]);
+      check_signs(lease.policy(), requests[b]);
+      values += requests[b].predictions.size();
+    }
+  }
+  const auto count = static_cast<std::int64_t>(requests.size());
+  const double mean = static_cast<double>(values) / static_cast<double>(std::max<std::size_t>(1, requests.size()));
+  detail::parallel_for(count, num_threads, detail::grain_of(600.0 + 0.2 * mean),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
+                           pages[b] = rank(requests[b], buffers[b]);
+                       });
+}
+
+void Ranker::swap(std::shared_ptr<const Policy> policy) {
+  checked(policy.get());
+  const std::lock_guard lock(swap_mutex_);
+  if (policy->tasks() != owner_->tasks() || policy->features() != owner_->features())
+    throw std::invalid_argument("policy has other tasks or features than the one that it replaces");
+  current_.store(policy.get());
+  for (Slot* slot = slots_.load(); slot != nullptr; slot = slot->next)
+    while (slot->policy.load() == owner_.get() && owner_ != policy) std::this_thread::yield();
+  owner_.swap(policy);
+}
+
+std::shared_ptr<const Policy> Ranker::policy() const {
+  const std::lock_guard lock(swap_mutex_);
+  return owner_;
+}
+
+RankerCounters Ranker::counters() const {
+  RankerCounters sum;
+  for (const Slot* slot = slots_.load(); slot != nullptr; slot = slot->next) {
+    const auto read = [&](Slot::Count count) { return slot->counters[count].load(std::memory_order_relaxed); };
+    sum.requests += read(Slot::requests);
+    sum.fallback_scenario += read(Slot::fallback_scenario);
+    sum.fallback_global += read(Slot::fallback_global);
+    sum.explored += read(Slot::explored);
+    sum.missing_predictions += read(Slot::missing_predictions);
+    sum.empty_pages += read(Slot::empty_pages);
+  }
+  return sum;
+}
+
+}  // namespace pygrade

@@ -1,0 +1,50 @@
+// Splits independent rows over threads. Results never depend on the split: a row's work is a function of the row.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <vector>
+
+#include "util/fpenv.hpp"
+
+namespace pygrade::detail {
+
+// Calls run(context, share) once for every share of [0, shares), in the calling thread and in workers that are idle,
+// and returns when all have ended. `run` throws nothing. The workers outlive the call, their number does not depend on
+// how many threads call at once, and no share waits for one: what no worker takes, the calling thread does.
+void run_shares(std::int64_t shares, void (*run)(const void* context, std::int64_t share), const void* context);
+
+// The rows that are worth another thread, where one costs `nanoseconds` on AVX-512: 20 µs of work. Two threads are
+// twice as fast from 3 µs a share on while the workers spin, and break even at 20 to 30 µs when one has to be woken.
+inline std::int64_t grain_of(double nanoseconds) { return 1 + static_cast<std::int64_t>(20'000.0 / nanoseconds); }
+
+// Calls work(begin, end) on contiguous shares of [0, count), in up to num_threads threads, each with at least `grain`
+// rows. The first exception of a share is rethrown after all have ended. Every share runs in the FloatEnvironment of
+// the kernels.
+template <class Work>
+void parallel_for(std::int64_t count, int num_threads, std::int64_t grain, Work&& work) {
+  const std::int64_t most = std::max<std::int64_t>(1, count / std::max<std::int64_t>(1, grain));
+  const std::int64_t shares = std::clamp<std::int64_t>(num_threads, 1, most);
+  if (shares == 1) {
+    const FloatEnvironment environment;
+    if (count > 0) work(std::int64_t{0}, count);
+    return;
+  }
+  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(shares));
+  const auto run = [&](std::int64_t share) {
+    try {
+      const FloatEnvironment environment;
+      work(count * share / shares, count * (share + 1) / shares);
+    } catch (...) {
+      errors[static_cast<std::size_t>(share)] = std::current_exception();
+    }
+  };
+  run_shares(
+      shares, [](const void* context, std::int64_t share) { (*static_cast<decltype(run)*>(context))(share); }, &run);
+  for (const auto& error : errors)
+    if (error) std::rethrow_exception(error);
+}
+
+}  // namespace pygrade::detail

@@ -1,0 +1,113 @@
+#include "util/safetensors.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "util/json.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "tensors are read without swapping bytes");
+
+constexpr JsonLimits header_limits{.bytes = std::size_t{1} << 20, .values = std::size_t{1} << 16, .depth = 4};
+constexpr std::size_t max_rank = 8;
+
+TensorType type_of(const std::string& name) {
+  if (name == "F32") return TensorType::float32;
+  if (name == "F64") return TensorType::float64;
+  if (name == "I64") return TensorType::int64;
+  throw JsonError("'dtype' is " + json_quote(name) + "; want F32, F64 or I64");
+}
+
+std::string shape_text(std::span<const std::int64_t> shape) {
+  std::string text = "[";
+  for (std::size_t d = 0; d < shape.size(); ++d) text += (d ? ", " : "") + std::to_string(shape[d]);
+  return text + "]";
+}
+
+TensorView tensor(const std::string& name, const Json& entry, std::span<const std::byte> data) {
+  if (entry.type != Json::Type::object || entry.keys.size() != 3)
+    throw JsonError("its entry must have dtype, shape and data_offsets, and nothing else");
+  TensorView view{name, type_of(entry.string_at("dtype")), entry.integers_at("shape"), {}};
+  const auto offsets = entry.integers_at("data_offsets");
+  if (offsets.size() != 2) throw JsonError("'data_offsets' must be two numbers");
+  const auto begin = static_cast<std::uint64_t>(offsets[0]);
+  const auto end = static_cast<std::uint64_t>(offsets[1]);
+  if (begin > end || end > data.size())
+    throw JsonError("'data_offsets' are " + std::to_string(begin) + " … " + std::to_string(end) + "; the file has " +
+                    std::to_string(data.size()) + " bytes of data");
+  if (view.shape.size() > max_rank) throw JsonError("'shape' has more than 8 dimensions");
+  std::uint64_t wanted = view.type == TensorType::float32 ? 4 : 8;
+  for (const std::int64_t size : view.shape) {
+    if (__builtin_mul_overflow(wanted, static_cast<std::uint64_t>(size), &wanted))
+      throw JsonError("'shape' is too large");
+  }
+  if (wanted != end - begin)
+    throw JsonError("'data_offsets' span " + std::to_string(end - begin) + " bytes; shape " + shape_text(view.shape) +
+                    " wants " + std::to_string(wanted));
+  view.bytes = data.subspan(begin, end - begin);
+  return view;
+}
+
+void check_cover(std::vector<TensorView>& tensors, std::span<const std::byte> data) {
+  std::ranges::sort(tensors, [](const TensorView& a, const TensorView& b) {
+    return a.bytes.data() != b.bytes.data() ? a.bytes.data() < b.bytes.data() : a.bytes.size() < b.bytes.size();
+  });
+  const std::byte* at = data.data();
+  for (const TensorView& view : tensors) {
+    if (view.bytes.data() != at)
+      throw SafetensorsError("tensor " + json_quote(view.name) + " overlaps the one before it or leaves a gap");
+    at += view.bytes.size();
+  }
+  if (at != data.data() + data.size()) throw SafetensorsError("there is data after the last tensor");
+}
+
+}  // namespace
+
+std::vector<TensorView> read_safetensors(std::span<const std::byte> content) {
+  std::uint64_t length = 0;
+  if (content.size() < sizeof length) throw SafetensorsError("the file is truncated: it has no header length");
+  std::memcpy(&length, content.data(), sizeof length);
+  if (length > header_limits.bytes || length > content.size() - sizeof length)
+    throw SafetensorsError("the header says it has " + std::to_string(length) + " bytes; the file has " +
+                           std::to_string(content.size() - sizeof length) + " and at most " +
+                           std::to_string(header_limits.bytes) + " are read");
+  const auto text = content.subspan(sizeof length, length);
+  const auto data = content.subspan(sizeof length + length);
+  std::vector<TensorView> tensors;
+  std::string name;
+  try {
+    const Json header =
+        Json::parse({reinterpret_cast<const char*>(text.data()), text.size()}, header_limits);  // chars alias bytes
+    if (header.type != Json::Type::object || text[0] != std::byte{'{'}) throw JsonError("it is not an object");
+    for (std::size_t i = 0; i < header.keys.size(); ++i) {
+      if (header.keys[i] == "__metadata__") continue;
+      name = header.keys[i];
+      tensors.push_back(tensor(name, header.items[i], data));
+    }
+  } catch (const JsonError& error) {
+    throw SafetensorsError((name.empty() ? "the header: " : "tensor " + json_quote(name) + ": ") + error.what());
+  }
+  check_cover(tensors, data);
+  std::ranges::sort(tensors, {}, &TensorView::name);
+  return tensors;
+}
+
+std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,
+                                std::span<const std::int64_t> shape) {
+  const auto found = std::ranges::lower_bound(tensors, name, {}, &TensorView::name);
+  if (found == tensors.end() || found->name != name)
+    throw SafetensorsError("tensor " + json_quote(name) + " is absent");
+  if (found->type != TensorType::float32) throw SafetensorsError("tensor " + json_quote(name) + " is not F32");
+  if (!std::ranges::equal(found->shape, shape))
+    throw SafetensorsError("tensor " + json_quote(name) + " is " + shape_text(found->shape) + "; want " +
+                           shape_text(shape));
+  std::vector<float> values(found->bytes.size() / sizeof(float));
+  if (!values.empty()) std::memcpy(values.data(), found->bytes.data(), found->bytes.size());
+  return values;
+}
+
+}  // namespace pygrade::detail

@@ -1,0 +1,1 @@
+"""What tests and bench share; never part of the wheel."""
