@@ -87,7 +87,8 @@ def claimed(out: Path, command: str) -> Iterator[None]:
         owner = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
         if owner and owner != command:
             raise ValueError(f"{out} holds the results of pygrade {owner}; want another directory for {command}")
-        os.pwrite(descriptor, command.encode(), 0)
+        if not owner:
+            os.pwrite(descriptor, command.encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -28,6 +28,19 @@ from pygrade.features.schema import Feature, FeatureSchema, SchemaError
 from pygrade.features.train_serve_skew import Skew, replay
 
 __all__ = [
-    "Feature", "FeatureBatch", "FeatureCenter", "FeatureSchema", "FeatureSet", "Fitted", "Leak", "SchemaError", "Skew",
-    "State", "default_schema", "find_leaks", "materialize", "replay", "state_before",
-]  # fmt: skip
+    "Feature",
+    "FeatureBatch",
+    "FeatureCenter",
+    "FeatureSchema",
+    "FeatureSet",
+    "Fitted",
+    "Leak",
+    "SchemaError",
+    "Skew",
+    "State",
+    "default_schema",
+    "find_leaks",
+    "materialize",
+    "replay",
+    "state_before",
+]

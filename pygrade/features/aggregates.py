@@ -10,7 +10,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
-from pygrade.features.records import Ints, EventRun, Table, View
+from pygrade.features.records import EventRun, Ints, Table, View
 from pygrade.features.schema import FeatureSchema, SchemaError
 from pygrade.features.storage import read_tensors
 from pygrade.features.values import NULL, floats_of, log1p, mix, to_fixed
@@ -41,9 +41,11 @@ class Feedback:
         parts, values, observed = (
             {name: np.concatenate([column, theirs[name]]) for name, column in mine.items()}
             for mine, theirs in (
-                (self.parts, other.parts), (self.values, other.values), (self.observed, other.observed)
+                (self.parts, other.parts),
+                (self.values, other.values),
+                (self.observed, other.observed),
             )
-        )  # fmt: skip
+        )
         return Feedback(
             np.concatenate([self.time, other.time]), np.concatenate([self.item, other.item]), parts, values, observed
         )

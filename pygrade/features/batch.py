@@ -50,10 +50,12 @@ class FeatureBatch:
         """Names of the columns of request_dense, request_ids, item_dense, item_ids and cross_dense."""
         schema = self.fitted.schema
         return {
-            "request_dense": schema.request_features, "request_ids": schema.request_id_features,
-            "item_dense": schema.item_features, "item_ids": schema.item_id_features,
+            "request_dense": schema.request_features,
+            "request_ids": schema.request_id_features,
+            "item_dense": schema.item_features,
+            "item_ids": schema.item_id_features,
             "cross_dense": schema.cross_features,
-        }  # fmt: skip
+        }
 
     def column(self, name: str) -> NDArray[Any]:
         """The values of one feature: [R] of users and contexts, [n] of items and crosses. `SchemaError` if unknown."""

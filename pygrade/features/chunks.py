@@ -99,9 +99,15 @@ def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, fra
 
 
 def key_parts(
-    schema: FeatureSchema, users: Attributes, items: Attributes,
-    user_id: Ints, item_id: Ints, scenario: Ints, user_rows: Ints, item_rows: Ints,
-) -> dict[str, Ints]:  # fmt: skip
+    schema: FeatureSchema,
+    users: Attributes,
+    items: Attributes,
+    user_id: Ints,
+    item_id: Ints,
+    scenario: Ints,
+    user_rows: Ints,
+    item_rows: Ints,
+) -> dict[str, Ints]:
     """The columns that events are counted over; those of users and those of items may differ in length."""
     parts = {}
     for part in schema.key_parts:
@@ -140,6 +146,13 @@ class Questions:
     def answered(self, chunk: Chunk, views: Mapping[str, View]) -> Inputs:
         """What `compute` needs, with the tables' answers."""
         return Inputs(
-            timestamp=chunk.timestamp, user_id=chunk.user_id, scenario=self.scenario, context=chunk.context,
-            users=self.users, item_id=chunk.item_id, row_request=chunk.row_request, items=self.items, views=views,
-        )  # fmt: skip
+            timestamp=chunk.timestamp,
+            user_id=chunk.user_id,
+            scenario=self.scenario,
+            context=chunk.context,
+            users=self.users,
+            item_id=chunk.item_id,
+            row_request=chunk.row_request,
+            items=self.items,
+            views=views,
+        )

@@ -125,11 +125,13 @@ class _Head(_Wrapped):
         self._rows = rows
 
     def chunks(self, rows: int = 200_000) -> Iterator[Any]:
-        read = 0
-        for frame in self._log.chunks(min(rows, self._rows)):
-            yield frame
-            read += len(frame)
-            if read >= self._rows:
+        left = self._rows
+        for frame in self._log.chunks(rows):
+            ends = np.append(np.flatnonzero(np.diff(frame["request_id"].to_numpy())) + 1, len(frame))
+            stop = int(ends[min(np.searchsorted(ends, left), len(ends) - 1)])
+            yield frame[:stop]
+            left -= stop
+            if left <= 0:
                 return
 
 

@@ -93,8 +93,10 @@ class Feature:
         if not self.name.isidentifier():
             raise SchemaError(f"{where}: the name is no identifier")
         for label, value, known in (
-            ("entity", self.entity, ENTITIES), ("kind", self.kind, KINDS), ("transform", self.transform, _TRANSFORMS)
-        ):  # fmt: skip
+            ("entity", self.entity, ENTITIES),
+            ("kind", self.kind, KINDS),
+            ("transform", self.transform, _TRANSFORMS),
+        ):
             if value not in known:
                 raise SchemaError(f"{where}: {label} is {value!r}; want one of {', '.join(known)}")
         if self.kind in (*_HISTORY, "sequence"):
@@ -315,10 +317,13 @@ class FeatureSchema:
                 (hours, tuple(sorted({s for s in inside if s}))) for hours, inside in windows.get(key, {}).items()
             )
             tables[key] = Table(
-                name=table_name(key), key=key, sums=tuple(sorted(set(found))),
-                lasts=tuple(sorted(set(lasts.get(key, [])))), windows=tuple(sorted(rings)),
+                name=table_name(key),
+                key=key,
+                sums=tuple(sorted(set(found))),
+                lasts=tuple(sorted(set(lasts.get(key, [])))),
+                windows=tuple(sorted(rings)),
                 recents=tuple(sorted(recents.get(key, {}).items())),
-            )  # fmt: skip
+            )
         return tables
 
     @staticmethod
@@ -425,9 +430,11 @@ class FeatureSchema:
         defaults = {f.name: f.default for f in fields(Feature)}
         listed = [{k: v for k, v in asdict(f).items() if v != defaults[k]} for f in self.features]
         record = {
-            "tasks": self.tasks, "utc_offset_hours": self.utc_offset_hours, "dtypes": dict(sorted(self.dtypes.items())),
+            "tasks": self.tasks,
+            "utc_offset_hours": self.utc_offset_hours,
+            "dtypes": dict(sorted(self.dtypes.items())),
             "features": listed,
-        }  # fmt: skip
+        }
         return json.dumps(record, indent=1)
 
     @classmethod

@@ -80,9 +80,14 @@ class Skew:
 
 
 def replay(
-    event_log: RawEvents, features: FeatureSet, center: FeatureCenter, start: int, stop: int | None = None,
-    seed: int | None = None, delay: int = 0,
-) -> Iterator[tuple[FeatureBatch, FeatureBatch]]:  # fmt: skip
+    event_log: RawEvents,
+    features: FeatureSet,
+    center: FeatureCenter,
+    start: int,
+    stop: int | None = None,
+    seed: int | None = None,
+    delay: int = 0,
+) -> Iterator[tuple[FeatureBatch, FeatureBatch]]:
     """Serves the requests with start ≤ timestamp < stop again, one after another: (offline, online) of each.
 
     The center's store must be at ``start`` (`state_before`). Before each request the center gets the feedback that had
@@ -110,9 +115,13 @@ def replay(
                 center.update(come[order])
             batch = next(offline)
             online = center.read(
-                head["user_id"], batch.item_id, {name: head[name] for name in context}, time, head.get("scenario"),
+                head["user_id"],
+                batch.item_id,
+                {name: head[name] for name in context},
+                time,
+                head.get("scenario"),
                 head["request_id"],
-            )  # fmt: skip
+            )
             yield batch, online
         if stop is not None and len(frame) and frame["timestamp"][-1] >= stop:
             return

@@ -30,7 +30,7 @@ class CandidateCopies:
         self.log, self.candidates, self.stop = log, candidates, stop
         self._first_id = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
         if self._first_id - len(candidates) < -(2**63):
-            raise ValueError(f"request_id of the log goes down to {self._first_id}; want larger ones, copies are below them")
+            raise ValueError(f"request_id of the log goes down to {self._first_id}; want larger ones: copies go below")
         self.copy_of = {request: self._first_id - 1 - place for place, request in enumerate(candidates)}
 
     def is_copy(self, request_id: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -44,7 +44,9 @@ def with_candidates(
         asked = batch.take(chosen)
         seen = np.split(asked.item_id, asked.offsets[1:-1])
         items = prerank.candidates(asked, count, seen, known)
-        candidates |= {int(r): row[row >= 0] for r, row in zip(asked.request_id, items, strict=True) if (row >= 0).any()}
+        for request, row in zip(asked.request_id.tolist(), items, strict=True):
+            if (row >= 0).any():
+                candidates[request] = row[row >= 0]
     copies = CandidateCopies(log, candidates, stop)
     origin = {number: request for request, number in copies.copy_of.items()}
     rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}

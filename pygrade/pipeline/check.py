@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl
-from pygrade._util.optional_imports import require
 from pygrade._util.files import claimed
+from pygrade._util.optional_imports import require
 from pygrade._util.progress import track
 from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog

@@ -38,9 +38,11 @@ def judge(
         arms[UNSHRUNK] = _served(_without_prior(policy), logs)
     curve, source = slot_propensity(logs, reward)
     options: dict[str, Any] = {
-        "k": reward.page_size, "transform": dict.fromkeys(arms, policy.config.formula), "propensity": curve,
+        "k": reward.page_size,
+        "transform": dict.fromkeys(arms, policy.config.formula),
+        "propensity": curve,
         "propensity_floor": reward.propensity_floor,
-    }  # fmt: skip
+    }
     slots = int(logs.position.max()) + 1
     positions = np.ones(max(slots, reward.page_size)) if curve is None else curve
     estimates = policy_estimates(policy, logs, positions, reward.page_size, shown_only=True)

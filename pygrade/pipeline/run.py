@@ -1,4 +1,4 @@
-"""The stages: raw events → features → prerank → multi-task model → log → policy → judgment → artifact, store → report."""
+"""The stages: events → features → prerank → multi-task model → log → policy → judgment → artifact, store → report."""
 
 import json
 import logging
@@ -192,9 +192,9 @@ def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if losing:
         worst = max(losing, key=lambda entry: entry["n"])
         sentences.append(
-            f"Prerank is worse than popularity: recall@{worst['n']} is {worst['recall']['value']:.3f}, that of the most "
-            f"popular items {worst['popularity_recall']['value']:.3f}. Train it on more data, or serve popular items "
-            "as candidates."
+            f"Prerank is worse than popularity: recall@{worst['n']} is {worst['recall']['value']:.3f}, that of the "
+            f"most popular items {worst['popularity_recall']['value']:.3f}. Train it on more data, or take popular "
+            "items as candidates."
         )
     return sentences
 

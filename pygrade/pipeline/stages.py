@@ -147,7 +147,7 @@ def code_hash() -> str:
 
 
 def content_hash(path: Path, memory: Path, without: Path | None = None, pattern: str = "**/*") -> str:
-    """Hash of a file, or of the names and contents of the files of a directory that match, without those in ``without``.
+    """Hash of a file, or of names and contents of a directory's files that match, without those in ``without``.
 
     A file is read again only if its size or time of change is new; ``memory``, a JSON file, keeps the hashes.
     """

@@ -17,6 +17,19 @@ from pygrade.prerank.towers import PrerankConfig
 from pygrade.prerank.training import FittedTowers, fit
 
 __all__ = [
-    "ArtifactError", "Batch", "Batches", "Catalog", "EligibleItems", "FittedTowers", "ItemIndex", "Popularity", "Prerank",
-    "PrerankConfig", "TowerInputs", "Retrieval", "SchemaError", "evaluate", "fit",
-]  # fmt: skip
+    "ArtifactError",
+    "Batch",
+    "Batches",
+    "Catalog",
+    "EligibleItems",
+    "FittedTowers",
+    "ItemIndex",
+    "Popularity",
+    "Prerank",
+    "PrerankConfig",
+    "Retrieval",
+    "SchemaError",
+    "TowerInputs",
+    "evaluate",
+    "fit",
+]

@@ -188,9 +188,15 @@ def positives(batch: Batch, task_weights: Floats) -> Pairs:
     rows = np.flatnonzero(weight > 0)
     requests = row_requests(batch)[rows]
     return Pairs(
-        batch.user_id[requests], batch.request_dense[requests], batch.request_ids[requests],
-        batch.sequences[requests], batch.item_id[rows], batch.item_dense[rows], batch.item_ids[rows], weight[rows],
-    )  # fmt: skip
+        batch.user_id[requests],
+        batch.request_dense[requests],
+        batch.request_ids[requests],
+        batch.sequences[requests],
+        batch.item_id[rows],
+        batch.item_dense[rows],
+        batch.item_ids[rows],
+        weight[rows],
+    )
 
 
 def shuffled(

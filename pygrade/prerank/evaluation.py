@@ -80,9 +80,15 @@ def evaluate(
         raise ValueError("batches hold no positive; want later requests with some")
     mine, theirs, user = np.concatenate(ours), np.concatenate(popular), np.concatenate(users)
     return Retrieval(
-        n, count, positives, unknown / positives, intervals.mean(mine, user), intervals.mean(theirs, user),
-        intervals.mean(mine - theirs, user), float(np.mean(agreement)) if agreement else float("nan"),
-    )  # fmt: skip
+        n,
+        count,
+        positives,
+        unknown / positives,
+        intervals.mean(mine, user),
+        intervals.mean(theirs, user),
+        intervals.mean(mine - theirs, user),
+        float(np.mean(agreement)) if agreement else float("nan"),
+    )
 
 
 def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:

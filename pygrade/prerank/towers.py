@@ -68,8 +68,19 @@ class PrerankConfig:
     """Initial parameters, dropout and the order of the positives."""
 
     def __post_init__(self) -> None:
-        least = {"width": 2, "hidden": 1, "field_embedding": 1, "max_items": 1, "max_categories": 1, "batch_size": 2,
-                 "shuffle": 0, "epochs": 1, "patience": 1, "recall_at": 1, "validation_requests": 1}  # fmt: skip
+        least = {
+            "width": 2,
+            "hidden": 1,
+            "field_embedding": 1,
+            "max_items": 1,
+            "max_categories": 1,
+            "batch_size": 2,
+            "shuffle": 0,
+            "epochs": 1,
+            "patience": 1,
+            "recall_at": 1,
+            "validation_requests": 1,
+        }
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least {low}")

@@ -1,4 +1,4 @@
-"""The page about a pipeline: every stage's figures and pictures."""
+"""The report of a pipeline: every stage's figures and pictures."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,19 @@ def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
         check = {}
     sections = [
         _data(stages),
+        *_leaks(stages.get("leaks")),
         *_prerank(stages["prerank"]),
         *_predictions(stages["logs"]["predictions"], stages["mtl"]),
         *training_sections(training),
         *_judgment(stages["evaluate"]),
         *_serving(check),
         Section(
-            "Time", "What each stage took when it ran.", "seconds",
+            "Time",
+            "Duration of each stage when it ran.",
+            "seconds",
             seconds([(name, own["seconds"]) for name, own in stages.items()]),
         ),
-    ]  # fmt: skip
+    ]
     for section in sections:
         if section.picture:
             with atomic_file(run / "plots" / f"{section.name}.png") as partial:
@@ -44,6 +47,7 @@ def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
         "<p class=lead>Raw events → features → prerank → multi-task model → fusion policy → page. Every part is judged "
         "on requests later than all it learned from.</p>"
     )
+    lead += "".join(f"<p class=lead><b>WARNING: {html.escape(text)}</b></p>" for text in summary.get("warnings", ()))
     write_text(run / "report.html", document(title, lead, sections, summary))
     return run / "report.html"
 
@@ -62,12 +66,34 @@ def _data(stages: Json) -> Section:
     return Section("Data", "What the stages read.", table=_table(["", ""], rows))
 
 
+def _leaks(check: Json | None) -> list[Section]:
+    if check is None:
+        return []
+    text = (
+        f"After {check['moments']} moments the log's first {check['rows']:,} rows were altered; no feature of a "
+        f"request before them may change. {len(check['leaks'])} did."
+    )
+    rows = [
+        [leak["feature"], f"{leak['rows']:,}", str(leak["cut"]), f"{leak['before']} → {leak['after']}"]
+        for leak in check["leaks"]
+    ]
+    head = ["feature", "rows", "altered from (ms)", "example"]
+    return [Section("Leaks from the future", text, table=_table(head, rows) if rows else "")]
+
+
 def _prerank(found: Json) -> list[Section]:
     rows = [
-        [f"recall@{own['n']}", f"{own['requests']:,}", f"{own['unknown']:.1%}", _interval(own["recall"]),
-         _interval(own["popularity_recall"]), _interval(own["difference"]), _plain(own["index_recall"])]
+        [
+            f"recall@{own['n']}",
+            f"{own['requests']:,}",
+            f"{own['unknown']:.1%}",
+            _interval(own["recall"]),
+            _interval(own["popularity_recall"]),
+            _interval(own["difference"]),
+            _plain(own["index_recall"]),
+        ]
         for own in found["recall"]
-    ]  # fmt: skip
+    ]
     head = ["", "requests", "unknown items", "two towers", "most popular", "difference", "index against brute force"]
     text = (
         f"Share of a request's later positives among its candidates, of {found['items']:,} items in a "
@@ -81,11 +107,18 @@ def _prerank(found: Json) -> list[Section]:
 
 def _predictions(tasks: Json, model: Json) -> list[Section]:
     rows = [
-        [task, f"{own['positives']:,}", f"{own['rate']:.2%}", f"{own['mean_prediction']:.2%}", _plain(own["auc"]),
-         _plain(own["gauc"]), f"{_plain(own['log_loss_before'])} → {_plain(own['log_loss'])}",
-         f"{_plain(own['ece_before'])} → {_plain(own['ece'])}"]
+        [
+            task,
+            f"{own['positives']:,}",
+            f"{own['rate']:.2%}",
+            f"{own['mean_prediction']:.2%}",
+            _plain(own["auc"]),
+            _plain(own["gauc"]),
+            f"{_plain(own['log_loss_before'])} → {_plain(own['log_loss'])}",
+            f"{_plain(own['ece_before'])} → {_plain(own['ece'])}",
+        ]
         for task, own in tasks.items()
-    ]  # fmt: skip
+    ]
     head = ["task", "events", "rate", "predicted", "AUC", "GAUC", "log-loss, calibrated", "ECE, calibrated"]
     text = (
         f"Predictions of the {html.escape(model['network'].upper())} on the requests that judge: later than those that "
@@ -102,18 +135,29 @@ def _judgment(found: Json) -> list[Section]:
     groups = {"all users": replay["lifts"]}
     groups |= {f"{name} users": own["lifts"] for name, own in found["users"].items() if "lifts" in own}
     rows = [
-        [name, *(_interval(own[metric]) for metric in ("ndcg", "value")),
-         *(signed_percent(replay["lifts"][name][metric]) if name in replay["lifts"] else "baseline"
-           for metric in ("ndcg", "value"))]
+        [
+            name,
+            *(_interval(own[metric]) for metric in ("ndcg", "value")),
+            *(
+                signed_percent(replay["lifts"][name][metric]) if name in replay["lifts"] else "baseline"
+                for metric in ("ndcg", "value")
+            ),
+        ]
         for name, own in replay["rankers"].items()
-    ]  # fmt: skip
+    ]
     k, base = replay["k"], replay["baseline"]
     users = [
-        [name, f"{own['from']} … {'' if own['to'] is None else own['to']}", f"{own['requests']:,}",
-         *(signed_percent(own["lifts"][arm]["ndcg"]) if arm in own.get("lifts", {}) else "too few"
-           for arm in replay["lifts"])]
+        [
+            name,
+            f"{own['from']} … {'' if own['to'] is None else own['to']}",
+            f"{own['requests']:,}",
+            *(
+                signed_percent(own["lifts"][arm]["ndcg"]) if arm in own.get("lifts", {}) else "too few"
+                for arm in replay["lifts"]
+            ),
+        ]
         for name, own in found["users"].items()
-    ]  # fmt: skip
+    ]
     estimates = [
         [name, _interval(own), f"{own['effective_sample_size']:,.0f}", own["warning"] or ""]
         for name, own in found["off_policy"].items()
@@ -125,7 +169,8 @@ def _judgment(found: Json) -> list[Section]:
     sections = [
         Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, GRADE)),
         Section(
-            "Policy: replay in numbers", text,
+            "Policy: replay in numbers",
+            text,
             table=_table(["", f"NDCG@{k}", f"value@{k}", f"NDCG@{k} lift", f"value@{k} lift"], rows, GRADE),
         ),
         Section(
@@ -133,7 +178,7 @@ def _judgment(found: Json) -> list[Section]:
             "Value of a request's page when the policy orders what was shown, by the position-based model.",
             table=_table(["", "value", "effective sample", "warning"], estimates),
         ),
-    ]  # fmt: skip
+    ]
     if users:
         sections.append(
             Section(

@@ -40,8 +40,9 @@ def predictions(tasks: Mapping[str, Json]) -> bytes:
     left.axvline(0.5, color=FAINT, linewidth=1)
     left.set_title("Order of the predictions")
     for key, label, color, offset in (
-        ("ece_before", "as the network says", GRAY, -0.17), ("ece", "calibrated", BLUE, 0.17),
-    ):  # fmt: skip
+        ("ece_before", "as the network says", GRAY, -0.17),
+        ("ece", "calibrated", BLUE, 0.17),
+    ):
         values = [_number(tasks[name][key]) for name in names]
         right.barh([row + offset for row in rows], values, 0.3, color=color, label=label)
     right.set_title("Calibration error (ECE)")

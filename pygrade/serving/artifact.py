@@ -46,7 +46,7 @@ def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, reco
 
 
 def open_artifact(path: str | Path) -> Artifact:
-    """FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or of another artifact."""
+    """FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or foreign."""
     folder = Path(path)
     file = folder / "manifest.json"
     if not file.is_file():
@@ -63,8 +63,8 @@ def open_artifact(path: str | Path) -> Artifact:
     stated = content.get("files")
     if not isinstance(stated, dict) or not all(isinstance(content.get(k), str) for k in ("version", "schema_hash")):
         raise ArtifactError(f"{file} lacks files, version or schema_hash")
-    content_only = {name: value for name, value in content.items() if name not in ("format", "format_version", "version")}
-    if hashlib.sha256(to_json(content_only)).hexdigest()[:12] != content["version"]:
+    hashed = {name: value for name, value in content.items() if name not in ("format", "format_version", "version")}
+    if hashlib.sha256(to_json(hashed)).hexdigest()[:12] != content["version"]:
         raise ArtifactError(f"{file} is not what was written: its content does not give version {content['version']}")
     found = _hashes(folder)
     for name, sha256 in stated.items():
@@ -75,7 +75,7 @@ def open_artifact(path: str | Path) -> Artifact:
                 f"{folder / name} has sha256 {found[name][:12]}; {file.name} says {sha256[:12]} (damaged, or a part of "
                 "another artifact)"
             )
-    record = {name: value for name, value in content_only.items() if name not in ("files", "schema_hash")}
+    record = {name: value for name, value in hashed.items() if name not in ("files", "schema_hash")}
     return Artifact(folder, content["version"], content["schema_hash"], record)
 
 

@@ -78,6 +78,21 @@ def test_feedback_that_is_counted_when_shown_and_not_when_it_came_is_caught():
     assert find_leaks(make_log(), compute) == []
 
 
+def test_only_the_first_rows_are_looked_at():
+    """A leak in the rows after them is not found; the rows of a request stay together."""
+    log, sizes = make_log(), []
+
+    def late(log):
+        frames = list(log.chunks())
+        sizes.append(sum(map(len, frames)))
+        events = pl.concat(frames)
+        return {"late": np.where(np.arange(len(events)) < 250, 0.0, events["y_click"].sum())}
+
+    assert find_leaks(log, late, cuts=3) != [] and sizes[0] == len(log.events)
+    assert find_leaks(log, late, cuts=3, rows=200) == [] and 200 <= sizes[4] < 210
+    assert find_leaks(log, default_schema(log), cuts=1, rows=200) == []
+
+
 def test_features_must_have_an_entry_a_row():
     with pytest.raises(ValueError, match="'short' has 3 entries; want one for each of"):
         find_leaks(make_log(), lambda log: {"short": np.zeros(3)})

@@ -350,9 +350,12 @@ def test_a_schema_of_ones_own(log, tmp_path):
     )
     schema = FeatureSchema.of(own, log)
     assert schema.dtypes == {
-        "users.level": "int", "users.city": "str", "items.brand": "str", "items.tags": "list[str]",
+        "users.level": "int",
+        "users.city": "str",
+        "items.brand": "str",
+        "items.tags": "list[str]",
         "items.price": "float",
-    }  # fmt: skip
+    }
     batch = whole(materialize(log, schema, tmp_path / "own", rows=100))
     assert batch.sequences.shape == (300, 8)
     level = dict(zip(log.users()["user_id"], log.users()["level"], strict=True))
@@ -410,8 +413,10 @@ def test_schema_errors_and_round_trip(features):
         FeatureSchema((Feature("city", "user", "dense", "city"),), ("click",), {"users.city": "str"})
     with pytest.raises(SchemaError, match="not a feature schema"):
         FeatureSchema.from_json('{"tasks": []}')
-    for text in ('{"features": [], "tasks": ["click"], "dtypes": null, "utc_offset_hours": 0}',
-                 '{"features": [], "tasks": ["click"], "dtypes": {}, "utc_offset_hours": "east"}'):  # fmt: skip
+    for text in (
+        '{"features": [], "tasks": ["click"], "dtypes": null, "utc_offset_hours": 0}',
+        '{"features": [], "tasks": ["click"], "dtypes": {}, "utc_offset_hours": "east"}',
+    ):
         with pytest.raises(SchemaError, match="not a feature schema"):
             FeatureSchema.from_json(text)
 

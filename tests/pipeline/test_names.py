@@ -10,10 +10,10 @@ from pygrade.cli import main as cli
 from pygrade.data.event_writer import stable_id
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
+from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.check import CheckConfig, serve_check
 from pygrade.pipeline.names import Names
 from pygrade.pipeline.run import run_pipeline
-from pygrade.pipeline.candidate_copies import CandidateCopies
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy, write_log
 

@@ -10,10 +10,10 @@ from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, validate
+from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.judge import judge, slot_propensity
 from pygrade.pipeline.policy_log import sample_hash, sampled_log
-from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.policy import FusionPolicy, PolicyConfig
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
@@ -131,12 +131,19 @@ def logs_of(requests: int, shuffled: bool = False) -> Logs:
     rng = np.random.default_rng(0)
     rows = 4 * requests
     return Logs(
-        tasks=("a", "b"), features=("user_count",), request_id=np.arange(requests), user_id=np.arange(requests) % 30,
-        offsets=np.arange(requests + 1) * 4, context=np.arange(requests, dtype=np.float32)[:, None] % 25,
-        item_id=np.arange(rows), position=np.tile(np.arange(4, dtype=np.int32), requests),
-        predictions=rng.random((rows, 2), np.float32), feedback=(rng.random((rows, 2)) < 0.4).astype(np.float32),
-        task_values=(1.0, 2.0), exploration=np.full(requests, "shuffle") if shuffled else None,
-    )  # fmt: skip
+        tasks=("a", "b"),
+        features=("user_count",),
+        request_id=np.arange(requests),
+        user_id=np.arange(requests) % 30,
+        offsets=np.arange(requests + 1) * 4,
+        context=np.arange(requests, dtype=np.float32)[:, None] % 25,
+        item_id=np.arange(rows),
+        position=np.tile(np.arange(4, dtype=np.int32), requests),
+        predictions=rng.random((rows, 2), np.float32),
+        feedback=(rng.random((rows, 2)) < 0.4).astype(np.float32),
+        task_values=(1.0, 2.0),
+        exploration=np.full(requests, "shuffle") if shuffled else None,
+    )
 
 
 def test_judgment_tells_users_by_their_history():

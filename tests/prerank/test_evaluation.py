@@ -59,10 +59,13 @@ def test_evaluation_is_the_mean_of_single_answers(trained):
     hits, popular_hits = [], []
     for batch in later():
         for r in range(len(batch.user_id)):
-            one = replace(batch, **{
-                name: getattr(batch, name)[r : r + 1]
-                for name in ("user_id", "request_dense", "request_ids", "sequences")
-            })  # fmt: skip
+            one = replace(
+                batch,
+                **{
+                    name: getattr(batch, name)[r : r + 1]
+                    for name in ("user_id", "request_dense", "request_ids", "sequences")
+                },
+            )
             hits.append(float(batch.item_id[4 * r] in prerank.candidates(one, 10, one.sequences)))
             popular_hits.append(float(batch.item_id[4 * r] in popular.candidates(10, [one.sequences[0]])))
     assert result.requests == 100 and result.recall.value == pytest.approx(np.mean(hits[:100]))
