@@ -10,8 +10,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
+from pygrade.features.feature import SchemaError
 from pygrade.features.records import EventRun, Ints, Table, View
-from pygrade.features.schema import FeatureSchema, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.storage import read_tensors
 from pygrade.features.values import NULL, floats_of, log1p, mix, to_fixed
 

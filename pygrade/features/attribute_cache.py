@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.features.compute import Attributes
+from pygrade.features.feature import ATTRIBUTE_TABLES, SchemaError
 from pygrade.features.records import Ints, Table
-from pygrade.features.schema import ATTRIBUTE_TABLES, FeatureSchema, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.stores import Store, StoreCorruptError, StoreError
 
 META = "meta"

@@ -17,9 +17,10 @@ from pygrade.features.attribute_cache import META, META_KEY, AttributeCache, dec
 from pygrade.features.batch import FeatureBatch
 from pygrade.features.chunks import Chunk, Questions, feedback_of, with_whole_ids
 from pygrade.features.compute import Attributes, Floats, compute
+from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import Fitted
 from pygrade.features.records import Ints, View
-from pygrade.features.schema import FeatureSchema, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import NULL, code_of, frame_of
 from pygrade.stores import Store, StoreError
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pygrade.features.aggregates import Feedback, keys_of, outcomes_of
 from pygrade.features.compute import Attributes, Inputs
+from pygrade.features.feature import SchemaError
 from pygrade.features.records import Ints, View
-from pygrade.features.schema import FeatureSchema, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import NULL, code_of, codes_of, floats_of, frame_of
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.features.feature import Feature, table_name
 from pygrade.features.records import NEVER, Ints, View
-from pygrade.features.schema import Feature, FeatureSchema, table_name
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import (
     COS_OF_MINUTE,
     NULL,

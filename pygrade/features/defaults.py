@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.features.schema import Feature, FeatureSchema, RawEvents
+from pygrade.features.feature import Feature
+from pygrade.features.schema import FeatureSchema, RawEvents
 from pygrade.features.values import kind_of
 
 SEQUENCE = 20

@@ -128,7 +128,7 @@ class _Head(_Wrapped):
         left = self._rows
         for frame in self._log.chunks(rows):
             ends = np.append(np.flatnonzero(np.diff(frame["request_id"].to_numpy())) + 1, len(frame))
-            stop = int(ends[min(np.searchsorted(ends, left), len(ends) - 1)])
+            stop = int(ends[ends >= min(left, len(frame))][0])
             yield frame[:stop]
             left -= stop
             if left <= 0:

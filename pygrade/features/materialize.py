@@ -1,4 +1,4 @@
-"""Features of a whole event log, each as its request knew them, in one pass over chunks of it."""
+"""Features of a whole event log, as each request knew them, in one pass over chunks."""
 
 import json
 import logging
@@ -15,8 +15,9 @@ from pygrade.features.aggregates import Feedback, State
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.chunks import Chunk, Questions, feedback_of
 from pygrade.features.compute import Attributes, Raw, compute
+from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import DENSE, IDS, Fitted, Fitter
-from pygrade.features.schema import FeatureSchema, RawEvents, SchemaError
+from pygrade.features.schema import FeatureSchema, RawEvents
 from pygrade.features.storage import read_tensors
 
 logger = logging.getLogger("pygrade")
@@ -38,10 +39,10 @@ def materialize(
 
     A request sees the events whose ``event_time`` is strictly before its ``timestamp``, and nothing else of the log.
     Requests with window[0] ≤ timestamp < window[1] (default: all) fit normalization and vocabularies; earlier ones
-    count in histories too. The log is read once, ``rows`` at a time; in memory are one chunk, the feedback
-    that is still to come at its end, and a record per key. ``out`` becomes visible when it is complete.
+    count in histories too. The log is read once, ``rows`` at a time; memory holds one chunk, the feedback
+    still to come at its end, and a record per key. ``out`` appears when it is complete.
 
-    Raises `SchemaError` where the log does not fit the schema, has no request in the window, or is not in order.
+    Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
     schema.validate(event_log)
     users = Attributes.of(schema, "user", event_log.users())
@@ -106,13 +107,13 @@ def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: i
 
 
 def _split(new: Feedback, pending: Feedback | None, latest: int) -> tuple[Feedback, Feedback]:
-    """What had happened before the moment, and what was still to come."""
+    """The feedback before the moment, and the later feedback."""
     both = new if pending is None else pending.then(new)
     return both.take(both.time < latest), both.take(both.time >= latest)
 
 
 def _fit(fitter: Fitter, raw: Raw, chunk: Chunk, inside: NDArray[np.bool_]) -> int:
-    """Learns from the requests inside the window; how many they are."""
+    """Learns from the requests inside the window; returns their number."""
     row_inside = np.repeat(inside, np.diff(chunk.offsets))
     for name in DENSE:
         fitter.add_dense(name, getattr(raw, name)[inside if name.startswith("request") else row_inside])
@@ -130,7 +131,7 @@ def _name_useless_features(summary: list[dict[str, Any]]) -> None:
 
 
 def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[str]:
-    """Writes one part; the names that its scenarios are numbered by."""
+    """Writes one part; returns the names of its numbered scenarios."""
     tensors = {name: getattr(chunk, name) for name in _OF_CHUNK} | {name: getattr(raw, name) for name in _OF_RAW}
     names: list[str] = []
     if chunk.scenario is not None:
@@ -142,7 +143,7 @@ def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[st
 
 
 class FeatureSet:
-    """Materialized features in a directory: schema, what was fitted, the final state, and requests in order of time."""
+    """Materialized features in a directory: schema, fitted values, the final state, and requests in order of time."""
 
     def __init__(self, path: Path, schema: FeatureSchema, fitted: Fitted, index: dict[str, Any]) -> None:
         self.path = path
@@ -150,12 +151,12 @@ class FeatureSet:
         self.fitted = fitted
         self.window: tuple[int, int] | None = tuple(index["window"]) if index["window"] else None
         self._parts: list[dict[str, Any]] = index["parts"]
+        # Of each feature the share of known values in the training window, and their spread.
         self.summary: list[dict[str, Any]] = index["summary"]
-        """Of each feature the share of values that are known in the training window, and how they spread."""
 
     @classmethod
     def open(cls, path: str | Path) -> "FeatureSet":
-        """Opens what `materialize` wrote. `SchemaError` where it is damaged or mixed; FileNotFoundError."""
+        """Opens what `materialize` wrote. `SchemaError` if it is damaged or mixed; FileNotFoundError."""
         path = Path(path)
         if not (path / "index.json").is_file():
             raise FileNotFoundError(f"{path} is no feature set: it has no index.json")
@@ -177,16 +178,6 @@ class FeatureSet:
     def num_rows(self) -> int:
         """Rows in all."""
         return sum(part["rows"] for part in self._parts)
-
-    @property
-    def first_time(self) -> int:
-        """Timestamp of the first request."""
-        return int(self._parts[0]["first"])
-
-    @property
-    def last_time(self) -> int:
-        """Timestamp of the last request."""
-        return int(self._parts[-1]["last"])
 
     def state(self) -> State:
         """The past at the end of the log, every event included."""
@@ -223,11 +214,11 @@ class FeatureSet:
 
     @property
     def num_parts(self) -> int:
-        """Files that the requests are in, in order of time."""
+        """Number of files with requests."""
         return len(self._parts)
 
     def raw_part(self, number: int) -> dict[str, NDArray[Any]]:
-        """The arrays of one part as they were written, with codes where a batch has ids."""
+        """The arrays of one part as written, with codes in place of ids."""
         return read_tensors(self.path / _PARTS.format(number), self.schema.hash)
 
     def part(self, number: int) -> FeatureBatch:

@@ -187,7 +187,6 @@ def test_a_skewed_feature_is_reported(log, features, memory_center):
     worst = skew.features()[0]
     assert not skew.exact and worst.equal == 0.0 and worst.max_difference == pytest.approx(0.5)
     assert {s.feature for s in skew.features() if s.equal == 1.0} >= {"user_count", "user_id"}
-    assert worst.feature in skew.report() and "0.0000%" in skew.report()
     unknown = online.request_dense.copy()
     unknown[:, 0] = np.nan
     skew.add(online, dataclasses.replace(online, request_dense=unknown))

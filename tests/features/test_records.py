@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pygrade.features.aggregates import Feedback, State, run_of
+from pygrade.features.feature import Feature
 from pygrade.features.records import NEVER, Table
-from pygrade.features.schema import Feature, FeatureSchema
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import NULL, SCALE, codes_of, mix, to_fixed
 
 SCHEMA = FeatureSchema(
