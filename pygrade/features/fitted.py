@@ -82,7 +82,7 @@ class Fitted:
 
     @classmethod
     def load(cls, path: Path, schema: FeatureSchema | None = None) -> "Fitted":
-        """Reads what `save` wrote. `SchemaError` if it is damaged or was fitted for another schema than the given one."""
+        """Reads what `save` wrote. `SchemaError` if it is damaged or was fitted for another schema."""
         if schema is None:
             schema = schema_in(path)
         tensors = read_tensors(path, schema.hash)
@@ -177,7 +177,7 @@ class Fitter:
         return found
 
     def finish(self) -> Fitted:
-        """The fitted values. A vocabulary holds the most frequent ``max_size`` values with ``min_count`` occurrences."""
+        """The fitted values. A vocabulary has the ``max_size`` most frequent values with ``min_count`` occurrences."""
         std = {}
         for name, square in self._square.items():
             deviation = np.sqrt(square / self._count[name].clip(min=1.0))

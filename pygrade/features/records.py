@@ -1,8 +1,8 @@
-"""What is kept of the past of one key: a fixed-size row of int64, the same in an array and as bytes in a store.
+"""The record of one key's past: a fixed-size row of int64, the same in an array and as bytes in a store.
 
-A record depends on the set of events that went into it, not on their order: counts and sums are whole numbers (sums in
+A record depends on the set of its events, not on their order: counts and sums are whole numbers (sums in
 units of 2^-20), last times are maxima, the latest items are the greatest by (time, item), and a window is a ring of 8
-slots, each of which holds one step of time; only the latest step of the key and the 7 before it are kept.
+slots of one step of time each; only the latest step of the key and the 7 before it are kept.
 
 Fields of a record, in order:
 
@@ -24,10 +24,8 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-NEVER = -(2**62)
-"""Time of the last event where there was none."""
-SLOTS = 8
-"""Steps of a window."""
+NEVER = -(2**62)  # time of the last event if there was none
+SLOTS = 8  # steps of a window
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class EventRun:
     time: Ints  # [e]
     item: Ints  # [e]
     values: Mapping[str, Ints]  # [e] of each outcome, fixed point
-    observed: Mapping[str, Ints]  # [e] 1 where a measure is known
+    observed: Mapping[str, Ints]  # [e] 1 if a measure is known
     start: Ints  # [U] first event of each key
 
     @cached_property
@@ -47,20 +45,20 @@ class EventRun:
 
     @cached_property
     def place(self) -> Ints:
-        """[e] which key."""
+        """[e] the key of each event."""
         return np.repeat(np.arange(len(self.start)), self.size)
 
     def positive(self, source: str) -> NDArray[np.bool_]:
-        """[e] where an outcome is above 0; everywhere for ""."""
+        """[e] whether an outcome is above 0; True for ""."""
         return self.values[source] > 0 if source else np.ones(len(self.time), np.bool_)
 
 
 @dataclass(frozen=True)
 class View:
-    """What features see of q keys at one moment each."""
+    """What q keys show to features at one moment each."""
 
     values: Ints  # [q, V]
-    recents: Mapping[str, Ints]  # source → [q, L] items, the latest first, -1 where there are fewer
+    recents: Mapping[str, Ints]  # source → [q, L] items, the latest first, -1 if there are fewer
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class Table:
         return [content[at : at + step] for at in range(0, len(content), step)]
 
     def decode(self, values: list[bytes | None]) -> Ints:
-        """Records [q, width] of their bytes; the empty one for None. ValueError where the bytes are no such record."""
+        """Records [q, width] of their bytes; the empty one for None. ValueError if the bytes are no such record."""
         empty = self.empty.astype("<i8").tobytes()
         content = b"".join([empty if value is None else value for value in values])
         if len(content) != len(values) * len(empty):
@@ -143,7 +141,7 @@ class Table:
     # ---- reading
 
     def view(self, records: Ints, time: Ints) -> View:
-        """What the records [q, width] show at the times [q]."""
+        """The views of the records [q, width] at the times [q]."""
         at = len(_added(self.sums)) + len(self.lasts)
         parts = [records[:, :at]]
         for hours, sums in self.windows:
@@ -160,10 +158,10 @@ class Table:
         return View(np.concatenate(parts, 1), recents)
 
     def view_with(self, records: Ints, run: EventRun, group: Ints, time: Ints) -> View:
-        """What the keys show at the times [q] when, beside the records, the run's earlier events had gone in.
+        """The views of the keys at the times [q], with the run's earlier events added to the records.
 
-        group[q] is the key's place in the run, -1 where the run has none of its events. Only events with a time
-        strictly before the query's count; all of them must be at or after what the records hold.
+        group[q] is the key's place in the run, -1 if the run has none of its events. Only events with a time strictly
+        before the query's count; none may be older than an event in the records.
         """
         base = self.view(records, time)
         values = base.values.copy()
@@ -212,7 +210,7 @@ def _added(sums: tuple[str, ...]) -> list[str]:
 
 
 def _increments(sums: tuple[str, ...], run: EventRun) -> Ints:
-    """[e, A] what each event adds to the additive fields."""
+    """[e, A] the increments of the additive fields by each event."""
     columns = [np.ones(len(run.time), np.int64)]
     for source in sums:
         columns += [run.observed[source], run.values[source]] if source in run.observed else [run.values[source]]

@@ -15,7 +15,7 @@ from pygrade.features.values import kind_of
 
 
 class RawEvents(Protocol):
-    """What a schema and materialization need of an event log (see `pygrade.data.events.EventLog`)."""
+    """The part of an event log that a schema and materialization use (see `pygrade.data.events.EventLog`)."""
 
     @property
     def tasks(self) -> tuple[str, ...]: ...
@@ -138,7 +138,7 @@ class FeatureSchema:
         """Names of cross_dense [n, Dx]."""
         return self._names(self.group("cross_dense"))
 
-    # ---- what is read and kept
+    # ---- tables and columns
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -185,7 +185,7 @@ class FeatureSchema:
 
     @staticmethod
     def parents(feature: Feature) -> tuple[tuple[str, ...], ...]:
-        """The keys whose rates a rate is shrunk to, widest first: all, and the user where the key crosses him."""
+        """The keys whose rates a rate is shrunk to, widest first: all events, and the user's if the key crosses him."""
         return ((), ("user_id",)) if feature.entity == "cross" and "user_id" in feature.key else ((),)
 
     @cached_property
@@ -199,7 +199,7 @@ class FeatureSchema:
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
-        """The columns that the outcomes are made of."""
+        """The columns of the outcomes."""
         return tuple(sorted({source.removeprefix("log1p(").removesuffix(")") for source in self.outcomes}))
 
     @cached_property

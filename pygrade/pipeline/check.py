@@ -48,7 +48,7 @@ class PagesDifferError(ValueError):
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What `serve_check` replays."""
+    """The options of `serve_check`."""
 
     requests: int = 200  # requests, evenly over those that judged the policy
     candidates: int = 500  # candidates of each

@@ -1,4 +1,4 @@
-"""The policy on requests later than all it learned from: replay, off-policy by position, users by their history."""
+"""The policy on later requests: replay, off-policy estimates by position, users by their history."""
 
 import copy
 from dataclasses import replace
@@ -70,14 +70,14 @@ def _served(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
 
 
 def _without_prior(policy: FusionPolicy) -> FusionPolicy:
-    """The same policy that serves users without history their own weights too."""
+    """The same policy without shrinkage of users with little history."""
     other = copy.deepcopy(policy)
     other.config = replace(policy.config, evidence_prior=0.0)
     return other
 
 
 def slot_propensity(logs: Logs, reward: RewardConfig) -> tuple[NDArray[np.float64] | None, str]:
-    """q of every slot and where it comes from; None where nothing is known of it: all slots are taken as seen."""
+    """q of every slot and its source; None if it is unknown: all slots are taken as seen."""
     slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
     if not isinstance(reward.propensity, str):
         return propensity_curve(reward.propensity, slots), "given"

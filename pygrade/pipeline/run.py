@@ -179,7 +179,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
 
 def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What a reader of the stages' records must not miss."""
+    """Sentences that a reader of the stages' records must not miss."""
     sentences = []
     leaks = stages.get("leaks", {}).get("leaks", [])
     if leaks:

@@ -1,4 +1,4 @@
-"""Prerank: a two-tower model and an item index that find the candidates of a request among all items.
+"""Prerank: a two-tower model and an item index find the candidates of a request among all items.
 
 >>> from pygrade.prerank import Catalog, Prerank, PrerankConfig, fit  # doctest: +SKIP
 >>> fitted = fit(batches, task_weights=[1.0, 0.5], config=PrerankConfig(), validation=later)  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""What a prerank finds of later positives, beside popularity; and what its index finds of what brute force finds."""
+"""Recall of later positives by a prerank and by popularity, and of brute-force results by its index."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,12 +18,12 @@ _BLOCK = 1 << 16  # vectors scored at a time
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Recall@n of held-out requests with a positive; intervals know that one user's requests belong together."""
+    """Recall@n of held-out requests with a positive; intervals are clustered by user."""
 
     n: int
     requests: int
     positives: int
-    unknown: float  # share of the positives that are not in the index: no list can hold them
+    unknown: float  # share of the positives that are not in the index
     recall: intervals.Interval  # mean of |candidates ∩ positives| / min(|positives|, n)
     popularity_recall: intervals.Interval  # of the most popular items, under the same filter
     difference: intervals.Interval  # recall - popularity_recall
@@ -43,10 +43,10 @@ def evaluate(
     max_requests: int = 20_000,
     brute_force_requests: int = 100,
 ) -> Retrieval:
-    """Measures on the first ``max_requests`` requests with a positive of batches later than the training.
+    """Evaluates on the first ``max_requests`` requests with a positive of batches later than the training.
 
-    ``seen``: the items of each request of a batch to leave out, [R, S] or R arrays, of both kinds of lists.
-    ``brute_force_requests``: how many requests the index is compared with brute force on.
+    ``seen``: for a batch, the items of each request to leave out of both kinds of lists, [R, S] or R arrays.
+    ``brute_force_requests``: number of requests on which the index is compared with brute force.
     """
     weights = np.asarray(prerank.task_weights, np.float32)
     served = prerank.towers, prerank.index
@@ -92,7 +92,7 @@ def evaluate(
 
 
 def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:
-    """The n best items of one query[D] by scoring all, best first; fewer where there are fewer. Without faiss."""
+    """The (up to) n best items of one query[D], best first, by scoring all without faiss."""
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     drop = np.unique(seen)
     for every, vectors in ((index.item_id, index.vectors), (index.extra_id, index.extra_vectors)):

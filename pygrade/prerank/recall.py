@@ -1,4 +1,4 @@
-"""How good retrieved lists are: recall of later positives, against popularity and against brute force."""
+"""Recall of retrieved lists, and popularity as the baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def recall(found: Ids, relevant: Sequence[Ids]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Popularity:
-    """Items by the weight of their positives in the training batches: what every retrieval model has to beat."""
+    """Items by the weight of their positives in the training batches: the baseline of a retrieval model."""
 
     item_id: Ids  # [m], most popular first, ties by id
     weight: NDArray[np.float64]  # [m]

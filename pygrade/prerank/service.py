@@ -1,4 +1,4 @@
-"""Candidates for requests: the towers and an index of their items, saved, loaded, and rebuilt while it is queried."""
+"""Candidates for requests: the towers and an index of items, saved, loaded, and rebuilt while it is queried."""
 
 import hashlib
 import threading
@@ -25,7 +25,7 @@ FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
 
 @dataclass(frozen=True)
 class _Served:
-    """What one query reads: towers and index belong together and change together."""
+    """Towers and index of one query: they belong together and change together."""
 
     towers: TwoTower
     index: ItemIndex
@@ -36,8 +36,8 @@ class _Served:
 class Prerank:
     """The first stage of ranking: some hundred candidates out of all items.
 
-    A query reads one immutable pair of towers and index. `rebuild`, `add_items` and `swap` make another pair beside it
-    and put it in its place in one assignment: queries of other threads never wait and never see a mixture.
+    A query reads one immutable pair of towers and index. `rebuild`, `add_items` and `swap` make another pair and
+    replace it in one assignment: queries of other threads never wait and never see a mixture.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Prerank:
 
     @property
     def task_weights(self) -> tuple[float, ...]:
-        """What the towers that are served now were trained to find."""
+        """Task weights that the served towers were trained with."""
         return self._served.task_weights
 
     @property
     def version(self) -> int:
-        """Rises by one with every change of what is served."""
+        """Rises by one with every change of towers or index."""
         return self._served.version
 
     def candidates(
@@ -99,14 +99,14 @@ class Prerank:
         return served.index.search(served.towers.user_vectors(requests), n, seen, eligible)[0]
 
     def rebuild(self, catalog: Catalog, kind: str | None = None) -> int:
-        """Index another catalog with the towers of now; queries go on against the old index. The new version."""
+        """Indexes another catalog with the current towers, beside the index in use. Returns the new version."""
         with self._writing:
             towers = self._served.towers
             index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), kind or towers.config.index)
             return self._put(index=index)
 
     def add_items(self, catalog: Catalog) -> int:
-        """Make the new items among these retrievable without a rebuild; those known keep their vectors. How many."""
+        """Makes new items retrievable without a rebuild; known ones keep their vectors. Returns how many are new."""
         with self._writing:
             towers, index = self._served.towers, self._served.index
             new = ~index.has(catalog.item_id)
@@ -116,7 +116,7 @@ class Prerank:
             return int(new.sum())
 
     def swap(self, other: "Prerank") -> int:
-        """Serve the towers and the index of another (a newly trained one); SchemaError if it is of another schema."""
+        """Serves the towers and the index of another (a newly trained one); SchemaError if it is of another schema."""
         if other.schema_hash != self.schema_hash:
             raise SchemaError(f"other has schema {other.schema_hash!r}; want that of now, {self.schema_hash!r}")
         new = other._served
@@ -128,7 +128,7 @@ class Prerank:
         return self._served.version
 
     def save(self, directory: str | Path) -> Path:
-        """Write ``prerank.json``, ``prerank.safetensors`` and ``items.faiss`` as a directory that appears whole.
+        """Writes ``prerank.json``, ``prerank.safetensors`` and ``items.faiss`` into a directory that appears complete.
 
         Items added since the last build become part of the saved index.
         """
@@ -158,10 +158,10 @@ class Prerank:
 
     @classmethod
     def load(cls, directory: str | Path, schema_hash: str | None = None) -> "Prerank":
-        """Read what `save` wrote.
+        """Reads what `save` wrote.
 
-        FileNotFoundError where there is none, ArtifactError naming the file where one is truncated, corrupt or of
-        another save, SchemaError where ``schema_hash`` is given and the artifact was made for another schema.
+        FileNotFoundError if there is none, ArtifactError naming a file that is truncated, corrupt or of another save,
+        SchemaError if ``schema_hash`` is given and the artifact was made for another schema.
         """
         folder = Path(directory)
         path = folder / "prerank.json"

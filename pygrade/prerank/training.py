@@ -50,7 +50,7 @@ def fit(
 ) -> FittedTowers:
     """Trains on every pass of ``batches()``; the later requests of ``validation()`` decide when to stop.
 
-    task_weights[T]: a shown row is a positive of weight Σ_t task_weights[t] · feedback[t] where that is above 0. The
+    task_weights[T]: a shown row is a positive of weight Σ_t task_weights[t] · feedback[t] if that is above 0. The
     same batches and config give the same towers on one machine, by one thread; torch's global generator is left as it
     was. Raises ValueError for shapes that disagree and for no positives.
     """

@@ -14,7 +14,7 @@ from pygrade.reports.training import signed_percent, training_sections, write_te
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
-CHECK = "serve-check.json"  # what `pygrade serve-check` leaves in the run
+CHECK = "serve-check.json"  # written to the run by `pygrade serve-check`
 
 
 def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
@@ -63,7 +63,7 @@ def _data(stages: Json) -> Section:
         ["the policy learns from", f"{logs['policy']['requests']:,} requests"],
         ["judged on", f"{logs['evaluate']['requests']:,} later requests"],
     ]
-    return Section("Data", "What the stages read.", table=_table(["", ""], rows))
+    return Section("Data", "The inputs of the stages.", table=_table(["", ""], rows))
 
 
 def _leaks(check: Json | None) -> list[Section]:
@@ -163,8 +163,8 @@ def _judgment(found: Json) -> list[Section]:
         for name, own in found["off_policy"].items()
     ]
     text = (
-        f"Each ranker re-orders the logged pages of {replay['num_requests']:,} later requests; what was not shown "
-        f"can't be judged. Slot propensities: {html.escape(found['propensity'])}."
+        f"Each ranker re-orders the logged pages of {replay['num_requests']:,} later requests; items that "
+        f"were not shown can't be judged. Slot propensities: {html.escape(found['propensity'])}."
     )
     sections = [
         Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, GRADE)),
@@ -175,7 +175,7 @@ def _judgment(found: Json) -> list[Section]:
         ),
         Section(
             "Policy: off-policy estimate",
-            "Value of a request's page when the policy orders what was shown, by the position-based model.",
+            "Value of a request's page if the policy orders the shown items, by the position-based model.",
             table=_table(["", "value", "effective sample", "warning"], estimates),
         ),
     ]
@@ -213,7 +213,7 @@ def _serving(check: Json) -> list[Section]:
 
 
 def difference(own: Json) -> str:
-    """The largest difference of a feature; without a number where one side does not know it."""
+    """The largest difference of a feature; a text if one side does not know it."""
     return "known on one side" if own["max_difference"] is None else f"{own['max_difference']:.3g}"
 
 

@@ -31,7 +31,7 @@ def recall(found: Sequence[Json]) -> bytes:
 
 
 def predictions(tasks: Mapping[str, Json]) -> bytes:
-    """How predictions rank (AUC, GAUC) and what they say (calibration error before and after), task by task."""
+    """Order (AUC, GAUC) and calibration error of predictions, task by task."""
     names = list(tasks)
     figure, (left, right) = new_figure(1, 2, (11.0, 0.42 * len(names) + 1.5), sharey=True)
     rows = range(len(names))

@@ -199,7 +199,7 @@ class Pipeline:
         are retrieved no more. rebuild: index every item again, by its features at ``timestamp`` (ms, default now);
         ``remove`` does so too. Returns how many items can be retrieved.
 
-        Raises what `FeatureCenter.update_items` and `Prerank.swap` raise, ValueError if no item is left, and
+        Raises the errors of `FeatureCenter.update_items` and `Prerank.swap`, ValueError if no item is left, and
         `StoreError` if the store fails; the index then stays as it was.
         """
         now = int(time.time() * 1000) if timestamp is None else timestamp
@@ -220,7 +220,7 @@ class Pipeline:
             return len(served.index)
 
     def _catalog(self, item_ids: NDArray[np.int64], timestamp: int) -> Catalog:
-        """What the item tower reads of the items; `StoreError` if the store does not give it."""
+        """The inputs of the item tower; `StoreError` if the store does not give them."""
         parts = []
         for start in range(0, len(item_ids), _READ_ITEMS):
             batch = self.center.read(0, item_ids[start : start + _READ_ITEMS], None, timestamp)
