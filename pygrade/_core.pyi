@@ -1,6 +1,7 @@
 from typing import Any
 
 __version__: str
+transforms: tuple[str, ...]  # by the value of the C++ enum
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...

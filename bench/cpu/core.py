@@ -1,4 +1,4 @@
-"""Builds and runs core_bench.cpp: the C++ core alone, and the bound of this machine, in the same run."""
+"""Builds and runs core_bench.cpp, which times the C++ core alone and the bound of this machine."""
 
 import functools
 import json
@@ -15,9 +15,9 @@ BUILD = ROOT / "build" / "bench"
 
 @functools.cache
 def executable() -> Path | None:
-    """The built program, or None (with the reason printed) where there is no CMake or compiler.
+    """The built program, or None (and prints the reason) without CMake or a compiler.
 
-    Ask before the process is pinned: children inherit that, and a build may use every processor.
+    Call it before the process is pinned: children inherit that, and a build may use every processor.
     """
     commands = [
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
@@ -33,7 +33,7 @@ def executable() -> Path | None:
 
 
 def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:
-    """``core``, ``bound`` (None where there is none) and ``bound_kind`` of one op; empty where nothing is built."""
+    """``core``, ``bound`` (or None) and ``bound_kind`` of one op; empty if nothing could be built."""
     program = executable()
     if program is None:
         return {}

@@ -100,7 +100,7 @@ bool dl_dtype(const DlTensor& tensor, Dtype& dtype) {
   return false;
 }
 
-// Reads a plain, contiguous CPU tensor of a known dtype; whatever else is left to from_torch, which words the errors.
+// Reads a plain, contiguous CPU tensor of a known dtype. Anything else is left to from_torch, which reports errors.
 bool from_exchange(py::handle value, Array& result) {
   constexpr std::int32_t cpu = 1;
   const Torch* known = torch();

@@ -1,4 +1,4 @@
-#include "../src/dirichlet.hpp"  // for the hooks of the tests
+#include "../src/dirichlet.hpp"  // the functions for tests
 
 #include "arrays.hpp"
 #include "families.hpp"

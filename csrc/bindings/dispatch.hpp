@@ -1,6 +1,6 @@
 // Calls that skip torch's dispatcher and the argument checks of the Python layer: when they may, what they return, and
-// how they are registered. An `…_at_once` function returns None where a call needs more than it does: conversions, a
-// gradient, a mode of torch, another backend, or an error in words. The Python layer then takes the long way.
+// how they are registered. An `…_at_once` function returns None if the call needs more: conversions, a gradient, a mode
+// of torch, another backend, or an error message. The Python layer then takes the general path.
 #pragma once
 
 #include <array>
@@ -12,21 +12,20 @@ namespace pygrade::bindings {
 
 bool is_numpy(py::handle value);
 
-// Whether an op on these arguments may run in the core at once. numpy arrays need nothing of torch but the backend that
-// was chosen; plain tensors may meet no dispatch mode and no functorch transform. Gradients and tracing by dynamo are
-// the caller's business.
+// Whether an op on these arguments may run in the core directly. numpy arrays only need the chosen backend to allow it;
+// tensors must not meet a dispatch mode or functorch transform. The caller handles gradients and tracing by dynamo.
 bool may_run(py::handle scores, py::handle weights);
 
-// Whether one of the arrays is a tensor that a gradient is wanted of.
+// Whether one of the values is a tensor that requires a gradient.
 bool wants_gradient(std::initializer_list<py::handle> values);
 
-// torch's setting for None, else the number, at least 1.
+// num_threads, at least 1; for None torch's setting.
 int thread_count(py::handle num_threads);
 
 // A new numpy array of a type number (py::dtype::num_of).
 py::object new_numpy(int type, const Shape& shape);
 
-// A new float32 or int32 array of the kind of `like`: numpy or torch.
+// A new float32 or int32 array of the kind of `like`, numpy or torch.
 py::object new_array(py::handle like, Dtype dtype, const Shape& shape);
 
 // The values and indices that a call fills: those of the pair `out`, or new ones of the kind of `like`.
@@ -34,7 +33,7 @@ struct Best {
   Best(py::handle out, py::handle like, const Shape& shape);
   std::span<float> values() const { return values_.span<float>(); }
   std::span<std::int32_t> indices() const { return indices_.span<std::int32_t>(); }
-  // type(values, indices) of a named tuple, without the call of its constructor; `out` itself where it is one.
+  // The named tuple type(values, indices), made without calling its constructor; `out` itself if it is one.
   py::object tuple(py::handle type) const;
 
  private:
@@ -60,14 +59,14 @@ struct AtOnce<function> {
     for (std::size_t i = 0; i < count; ++i) arguments[i] = given[i];
     try {
       return function(arguments).release().ptr();
-    } catch (...) {  // the long way says what is wrong
+    } catch (...) {  // the general path reports the error
     }
     Py_RETURN_NONE;
   }
 };
 
-// Adds a function of positional arguments that skips pybind11's dispatcher, which costs more than it does. The first
-// line of `doc` is its signature.
+// Adds a function of positional arguments that skips pybind11's dispatcher, which would cost more than the function.
+// The first line of `doc` is its signature.
 template <auto function>
 void def_at_once(py::module_& module, const char* name, const char* doc) {
   static PyMethodDef definition{name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&AtOnce<function>::call)),

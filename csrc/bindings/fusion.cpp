@@ -1,5 +1,7 @@
 #include "pygrade/fusion.hpp"
 
+#include <pybind11/stl.h>
+
 #include "dispatch.hpp"
 #include "families.hpp"
 #include "scores.hpp"
@@ -34,7 +36,7 @@ py::object transform_scores_at_once(const Arguments<8>& arguments) {
   return values;
 }
 
-// weights[B, T] leave out the dimension of the samples, so do the results.
+// With weights[B, T] the result has no dimension for samples.
 Shape fused_shape(const Scores& s, const Weights& w) {
   const bool group = w.array.ndim == 3;
   if (s.offsets != nullptr) return group ? Shape{w.samples, s.rows} : Shape{s.rows};
@@ -74,6 +76,7 @@ py::object fuse_topk_at_once(const Arguments<13>& arguments) {
 }  // namespace
 
 void bind_fusion(py::module_& module) {
+  module.attr("transforms") = py::tuple(py::cast(transform_names));
   module.def(
       "transform_scores",
       [](py::handle scores, int transform, float beta, float epsilon, py::handle slope, py::handle offsets,

@@ -36,13 +36,13 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   const detail::AdvantageKernels& kernels = PYGRADE_KERNELS(advantage_kernels);
   const std::int64_t grain = detail::grain_of(20.0 + 2.0 * static_cast<double>(samples * (components + 1)));
   detail::parallel_for(blocks, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
-    static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
+    static thread_local std::vector<float> scratch;  // kept, so that warm calls allocate nothing
     scratch.resize(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));
     kernels.center(task, scratch.data(), begin, end);
   });
   double square = 0.0;
   double valid = 0.0;
-  for (std::int64_t i = 0; i < blocks; ++i) {  // in their order: the same for every number of threads
+  for (std::int64_t i = 0; i < blocks; ++i) {  // in order, so that the number of threads changes nothing
     square += states[i].square;
     valid += states[i].count;
   }

@@ -56,7 +56,8 @@ const detail::DirichletKernels& kernels() { return PYGRADE_KERNELS(dirichlet_ker
 }  // namespace
 
 void check_concentration(std::span<const float> values, std::int64_t tasks, const char* name) {
-  std::int32_t bad = 0;  // over the bits, of which the compiler makes vectors: those of good numbers stand in a row
+  std::int32_t bad =
+      0;  // on the bits, so that the compiler vectorizes: those of valid numbers are one range of integers
   for (const float value : values) {
     const auto bits = std::bit_cast<std::int32_t>(value);
     bad |= static_cast<std::int32_t>(bits <= 0) | static_cast<std::int32_t>(bits >= 0x7f800000);
@@ -86,7 +87,7 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
                                          pointer(weights),     pointer(log_weights), pointer(log_prob)};
   const double cost = 60.0 + 3.5 * static_cast<double>(shape.samples * shape.tasks);
   detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
-    static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
+    static thread_local std::vector<float> scratch;  // kept, so that warm calls allocate nothing
     scratch.resize(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
     kernels().sample(task, scratch.data(), begin, end);
   });

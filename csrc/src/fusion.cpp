@@ -25,7 +25,7 @@ void check_offsets(const Scores& scores) {
                                 std::to_string(scores.rows));
 }
 
-// "request 1, candidate 2, task 0" of an element of the scores.
+// The position of an element of the scores, as "request 1, candidate 2, task 0".
 std::string place_of(const Scores& scores, std::int64_t element) {
   std::int64_t row = element / scores.tasks;
   std::int64_t task = element % scores.tasks;
@@ -46,7 +46,7 @@ std::string place_of(const Scores& scores, std::int64_t element) {
 void check_no_negative(const Scores& scores, int num_threads) {
   std::atomic<std::int64_t> first = -1;
   const FusionKernels& kernels = PYGRADE_KERNELS(fusion_kernels);
-  const double cost = 0.04;  // of a score
+  const double cost = 0.04;  // per score
   parallel_for(scores.rows * scores.tasks, num_threads, grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t found = kernels.find_negative(scores, begin, end);
     std::int64_t before = first.load();

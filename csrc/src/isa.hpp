@@ -1,9 +1,9 @@
-// How a family reaches the kernels that were compiled once per instruction set.
+// Access to kernels that are compiled once per instruction set.
 //
-// A family's kernels are one source, csrc/src/simd/<family>.cpp, compiled into namespace PYGRADE_ISA_NAMESPACE. It
-// defines one table of function pointers; everything else in it is in an unnamed namespace, and it instantiates no
-// standard-library template with external linkage, so that no instruction-set object defines a weak symbol that the
-// linker could hand to the others.
+// A family's kernels are in one source, csrc/src/simd/<family>.cpp, compiled into namespace PYGRADE_ISA_NAMESPACE. It
+// defines one table of function pointers; everything else is in an unnamed namespace, and no standard-library template
+// with external linkage is instantiated. So no object defines a weak symbol that the linker could use for another
+// instruction set.
 #pragma once
 
 #include "pygrade/isa.hpp"

@@ -26,7 +26,7 @@ inline std::vector<float> make_predictions(std::size_t candidates, std::size_t t
   return values;
 }
 
-// Memory of a page, poisoned.
+// Buffers of a page, poisoned.
 struct PageMemory {
   explicit PageMemory(std::size_t k, std::size_t tasks = 3)
       : values(k, nan_value), indices(k, -7), weights(tasks, nan_value), concentration(tasks, nan_value) {}

@@ -170,7 +170,7 @@ TEST(the_stream_goes_on_under_the_next_seed) {
   const Request request{.context = context, .predictions = predictions, .explore = true};
   PageMemory memory(1);
   CHECK(one.rank(request, memory).seed >> 32 !=
-        two.rank(request, memory).seed >> 32);  // from the system: 2^-31 to fail
+        two.rank(request, memory).seed >> 32);  // seeds from the system are equal with probability 2^-31
   CHECK_THROWS(std::invalid_argument, "seed must be below 2^31", Ranker(make_policy(), {.seed = 1u << 31}));
 }
 
@@ -227,7 +227,7 @@ TEST(policies_are_swapped_while_threads_rank) {
     });
   int swaps = 0;
   while (swaps < 300 || ((pages[0] < 50 || pages[1] < 50) && swaps < 1'000'000)) {
-    ranker.swap(make_policy(++swaps % 2 ? 2 : 1));  // new ones each time: the old one is freed
+    ranker.swap(make_policy(++swaps % 2 ? 2 : 1));  // a new policy each time, so that the old one is freed
     std::this_thread::yield();
   }
   stop = true;
@@ -341,7 +341,7 @@ TEST(log_rows_hold_the_request) {
   append_log_rows(*policy, request, memory, page, {"r1", "u1", items, 99}, text);
   const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.3,0.3,0.3,,,,0,") + policy->version() + ",none,99\n";
   CHECK_EQUAL(text, "r1,u1,101,1,1.5,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,1.5,,0.75,0.5,0.25,0,0,0" + tail);
-  PageMemory longer(3);  // now the candidate with a NaN is shown: it takes the smallest prediction of the task
+  PageMemory longer(3);  // the candidate with a NaN is now shown, with the smallest prediction of the task
   text.clear();
   append_log_rows(*policy, request, longer, ranker.rank(request, longer), {"r1", "u1", {}, {}}, text);
   CHECK(text.find("r1,u1,1,2,1.5,,0.5,0.5,0.5,0,0,0,") != std::string::npos);

@@ -27,6 +27,20 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def show_log(quiet: bool) -> None:
+    """Print what pygrade logs on standard error: warnings always, progress unless quiet."""
+    logger = logging.getLogger("pygrade")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not any(isinstance(handler, _LogLines) for handler in logger.handlers):
+        logger.addHandler(_LogLines())
+
+
+class _LogLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        print(prefix + record.getMessage(), file=sys.stderr, flush=True)
+
+
 @contextmanager
 def hushed() -> Iterator[None]:
     """No progress inside the block: for work whose caller reports it."""
@@ -36,19 +50,6 @@ def hushed() -> Iterator[None]:
         yield
     finally:
         set_quiet(before)
-
-
-def show_log() -> None:
-    """Lines of the logger "pygrade", from INFO on, go to standard error as `say`'s."""
-    logger = logging.getLogger("pygrade")
-    logger.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Said) for handler in logger.handlers):
-        logger.addHandler(_Said())
-
-
-class _Said(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
 
 
 def say(message: str) -> None:

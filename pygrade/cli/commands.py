@@ -66,7 +66,7 @@ def run(command: str, arguments: list[str]) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
     set_quiet(args.quiet)
-    show_log()
+    show_log(args.quiet)
     result = handler(args)
     text = json.dumps(_plain(result), allow_nan=False)
     if args.json is True or args.json == Path("-"):

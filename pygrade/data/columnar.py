@@ -15,11 +15,18 @@ if TYPE_CHECKING:
     import polars as pl
 
 WANTED = {
-    "int": "a whole number", "binary": "0 or 1", "float": "a finite number", "text": "a string",
+    "int": "a whole number",
+    "binary": "0 or 1",
+    "float": "a finite number",
+    "text": "a string",
     "bool": "true or false",
-    "time": "a date and time", "ints": "a list of whole numbers", "texts": "a list of strings",
-    "times": "a list of dates and times", "floats": "a list of numbers", "id": "a whole number or a string",
-}  # fmt: skip
+    "time": "a date and time",
+    "ints": "a list of whole numbers",
+    "texts": "a list of strings",
+    "times": "a list of dates and times",
+    "floats": "a list of numbers",
+    "id": "a whole number or a string",
+}
 """Kinds of columns; with a question mark behind, a value may be missing (null, or NaN of a number)."""
 
 

@@ -19,7 +19,8 @@ and scrolling belong to the first. is_subscriber was fixed when the data were ma
 future. ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +29,12 @@ from pygrade._util.optional_imports import require
 from pygrade.data.columnar import column_names, read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
+from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:
     import polars as pl
+
+logger = logging.getLogger("pygrade")
 
 LICENSE = "EB-NeRD license terms (research), recsys.eb.dk"
 
@@ -39,27 +43,47 @@ TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 2.0}
 
 USER_KINDS = {"gender": "categorical", "postcode": "categorical", "age": "dense"}
 ITEM_KINDS = {
-    "published_time": "time", "premium": "categorical", "article_type": "categorical", "category": "categorical",
-    "subcategory": "list", "topics": "list", "sentiment_score": "dense", "sentiment_label": "categorical",
+    "published_time": "time",
+    "premium": "categorical",
+    "article_type": "categorical",
+    "category": "categorical",
+    "subcategory": "list",
+    "topics": "list",
+    "sentiment_score": "dense",
+    "sentiment_label": "categorical",
     "body_length": "dense",
-}  # fmt: skip
+}
 CONTEXT_KINDS = {"device_type": "categorical", "is_sso_user": "categorical", "is_subscriber": "categorical"}
 
-_BEHAVIORS = {
-    "impression_id": "int", "impression_time": "time", "user_id": "int", "article_id": "int?",
-    "article_ids_inview": "ints", "article_ids_clicked": "ints", "device_type": "int?", "is_sso_user": "bool?",
-    "is_subscriber": "bool?", "gender": "int?", "postcode": "int?", "age": "int?", "read_time": "float?",
-    "next_read_time": "float?", "next_scroll_percentage": "float?",
-}  # fmt: skip
-_ARTICLES = {
-    "article_id": "int", "published_time": "time?", "premium": "bool?", "article_type": "text?", "category": "int?",
-    "subcategory": "ints?", "topics": "texts?", "sentiment_score": "float?", "sentiment_label": "text?",
-    "body": "text?",
-}  # fmt: skip
+_BEHAVIORS = by_kind(
+    {
+        "int": "impression_id user_id",
+        "int?": "article_id device_type gender postcode age",
+        "time": "impression_time",
+        "ints": "article_ids_inview article_ids_clicked",
+        "bool?": "is_sso_user is_subscriber",
+        "float?": "read_time next_read_time next_scroll_percentage",
+    }
+)
+_ARTICLES = by_kind(
+    {
+        "int": "article_id",
+        "int?": "category",
+        "time?": "published_time",
+        "bool?": "premium",
+        "text?": "article_type sentiment_label body",
+        "ints?": "subcategory",
+        "texts?": "topics",
+        "float?": "sentiment_score",
+    }
+)
 _HISTORY = {
-    "user_id": "int", "impression_time_fixed": "times", "article_id_fixed": "ints", "read_time_fixed": "floats",
+    "user_id": "int",
+    "impression_time_fixed": "times",
+    "article_id_fixed": "ints",
+    "read_time_fixed": "floats",
     "scroll_percentage_fixed": "floats",
-}  # fmt: skip
+}
 _INVIEW = 20  # articles of an impression, about
 
 
@@ -67,15 +91,12 @@ _INVIEW = 20  # articles of an impression, about
 class EbNerdConfig:
     """What counts as reading and scrolling, and whether old clicks are events."""
 
-    read_seconds: float = 30.0
-    """``read``: the article was clicked and read for so long, or longer."""
-    scroll_percent: float = 90.0
-    """``scroll``: the article was clicked and scrolled so far, or further."""
+    read_seconds: float = 30.0  # read: the article was clicked and read for at least this long
+    scroll_percent: float = 90.0  # scroll: the article was clicked and scrolled at least this far
+    # Clicks before the first impression become requests of one article, in scenario history with negative ids. They
+    # tell what users read, and nothing of what they passed over.
     history: bool = False
-    """Whether clicks from before the first impression become requests of one article in the scenario ``history``, with
-    negative ids. They tell what users read, and nothing of what they passed over."""
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)
-    """Business value of one event of each kind of feedback."""
+    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
 
     def __post_init__(self) -> None:
         if not self.read_seconds > 0:
@@ -87,12 +108,7 @@ class EbNerdConfig:
                 raise ValueError(f"task_values names {task!r}; want some of {', '.join(TASK_VALUES)}")
 
 
-def import_ebnerd(
-    directory: Path,
-    writer: EventWriter,
-    config: EbNerdConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | None = None) -> None:
     """Writes the events of an EB-NeRD directory. Errors name file, row and column."""
     config = config or EbNerdConfig()
     articles = directory / "articles.parquet"
@@ -107,13 +123,11 @@ def import_ebnerd(
         _add_history(splits[0] / "history.parquet", writer, config)
     for split in splits:
         path = split / "behaviors.parquet"
-        if log:
-            log(f"ebnerd: reading {split.name}/{path.name}")
+        logger.info("ebnerd: reading %s/%s", split.name, path.name)
         for first, frame in read_batches(path, _BEHAVIORS, max(1, min(writer.rows, 500_000) // _INVIEW)):
             _add_behaviors(path, first, frame, writer, config)
     kinds = _add_articles(articles, writer)
-    if log:
-        log("ebnerd: sorting by time")
+    logger.info("ebnerd: sorting by time")
     source = EventSource(
         name="EB-NeRD",
         license=LICENSE,

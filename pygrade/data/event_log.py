@@ -20,6 +20,7 @@ Columns of the events:
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ class EventSource:
             raise ValueError(f"tasks are {self.tasks}; want at least one, each once")
         if len(self.task_values) != len(self.tasks):
             raise ValueError(f"task_values has {len(self.task_values)} entries; want one per task, {len(self.tasks)}")
+        if not all(math.isfinite(value) for value in self.task_values):
+            raise ValueError(f"task_values is {self.task_values}; want finite numbers")
         for chain in self.funnel:
             unknown = [task for task in chain if task not in self.tasks]
             if unknown or len(chain) < 2:

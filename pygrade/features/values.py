@@ -1,6 +1,5 @@
 """Numbers of features that have the same bits wherever they are computed: codes, hashes, fixed point, logarithms."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.hashing import GOLDEN, splitmix64
+from pygrade._util.hashing import GOLDEN, splitmix64, text_hash
 from pygrade._util.optional_imports import require
 
 NULL = -(2**63)  # the code of a missing value
@@ -22,8 +21,9 @@ _HALF_ROOT = 0.7071067811865476
 
 @lru_cache(maxsize=1 << 18)
 def code_of(text: str) -> int:
-    """A text's int64 code: the first 8 bytes of its BLAKE2b, the same in every process and on every machine."""
-    code = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+    """A text's int64 code, the same in every process and on every machine."""
+    unsigned = text_hash(text)
+    code = unsigned - (unsigned >> 63 << 64)  # as int64
     return code if code != NULL else 0
 
 

@@ -10,7 +10,7 @@ from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import Array, T
 from pygrade.ops.fusion_gradient import fuse_gradients, transform_gradient
 
-TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")  # in the order of the C++ enum
+TRANSFORMS = _core.transforms
 LAYOUTS = ("item-major", "task-major")
 MAX_TASKS = 64
 

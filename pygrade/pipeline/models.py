@@ -14,6 +14,7 @@ from pygrade import mtl, prerank
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
+from pygrade.metrics.by_task import metrics_by_task
 from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
 
@@ -111,7 +112,7 @@ def fit_mtl(
         features.schema.hash,
     )
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
-    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, logger.info, columns)
+    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, columns)
     mtl.save(model, out / "mtl")
     return {
         "tasks": list(tasks),
@@ -154,8 +155,8 @@ def prediction_metrics(logs: Logs, raw: Logs, tasks: tuple[str, ...]) -> dict[st
     """By task: metrics of the shown rows' predictions, and the calibration error before calibration."""
     shown = logs.shown
     users = logs.user_id[logs.row_request][shown]
-    after = mtl.metrics(logs.feedback[shown], logs.predictions[shown], users, tasks)
-    before = mtl.metrics(logs.feedback[shown], raw.predictions[shown], users, tasks)
+    after = metrics_by_task(logs.feedback[shown], logs.predictions[shown], users, tasks)
+    before = metrics_by_task(logs.feedback[shown], raw.predictions[shown], users, tasks)
     return {
         task: after[task].to_dict() | {f"{name}_before": before[task].to_dict()[name] for name in ("ece", "log_loss")}
         for task in tasks

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
-from pygrade.data.event_writer import stable_id
 from pygrade.data.events import EventLog
 from pygrade.serving.pipeline import STORE
 

@@ -81,7 +81,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     open_store(store.replace("{run}", str(runner.out)), create=True).close()  # a bad address costs no training
 
     def make_events(out: Path) -> dict[str, Any]:
-        log = import_events(data, out / "log", source, logger.info)
+        log = import_events(data, out / "log", source)
         facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
@@ -188,7 +188,7 @@ def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"LEAK: the features {names} change with events after their request. Everything below is too good to be "
             "true; repair the schema or the log before you use it."
         )
-    losing = [entry for entry in stages["prerank"]["recall"] if entry["difference"]["high"] < 0]
+    losing = [entry for entry in stages["prerank"]["recall"] if (entry["difference"]["high"] or 0.0) < 0.0]
     if losing:
         worst = max(losing, key=lambda entry: entry["n"])
         sentences.append(

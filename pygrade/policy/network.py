@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors, write_bytes
+from pygrade.ops.fusion import TRANSFORMS
 
 # Rises where an older reader would serve a newer policy wrongly: 2 has an evidence prior; policies without one are
 # written as 1. Else keys may be added to `config`: a reader leaves alone what it does not know, and takes what was
@@ -35,7 +36,6 @@ from pygrade._util.serialization import read_json, read_safetensors, to_json, to
 FORMAT_VERSION = 2
 _INPUT_CLIP = 5.0  # normalized inputs beyond are cut: one broken feature must not take over the weights
 _EVIDENCE_SCALES = ("count", "log", "log1p")
-_TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class PolicyConfig:
         for name, value in positive.items():
             if not (value > 0.0 and math.isfinite(value)):
                 raise ValueError(f"{name} is {value}; want a positive number")
-        if self.transform not in _TRANSFORMS:
-            raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(_TRANSFORMS)}")
+        if self.transform not in TRANSFORMS:
+            raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(TRANSFORMS)}")
         if self.evidence_scale not in _EVIDENCE_SCALES:
             raise ValueError(f"evidence_scale is {self.evidence_scale!r}; want one of {', '.join(_EVIDENCE_SCALES)}")
         if not (self.evidence_prior >= 0.0 and math.isfinite(self.evidence_prior)):

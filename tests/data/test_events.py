@@ -55,7 +55,7 @@ def in_order(rows):
 
 @pytest.mark.parametrize("limit", [500_000, 700, 50])
 def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, limit, monkeypatch):
-    monkeypatch.setattr("pygrade.data.spool._BUFFER_ROWS", min(limit, 300))
+    monkeypatch.setattr("pygrade.data.disk_shuffle._BUFFER_ROWS", min(limit, 300))
     held = []
     monkeypatch.setattr("pygrade.data.event_writer.check_events", lambda frame: held.append(len(frame)))
     rows = rows_of()

@@ -1,5 +1,6 @@
 """Logs in the contract as raw events."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,7 @@ def make_logs(requests: int = 60, seed: int = 0) -> Logs:
         context=np.stack([rng.normal(size=requests), np.where(rng.random(requests) < 0.2, np.nan, 1.0)], 1).astype(
             "f4"
         ),
-        item_id=rng.integers(0, 30, offsets[-1]),
+        item_id=np.concatenate([rng.permutation(30)[:size] for size in sizes]),
         position=position,
         predictions=rng.random((offsets[-1], 2), np.float32),
         feedback=np.stack([click, click & (rng.random(len(click)) < 0.3)], 1).astype(np.float32),
@@ -98,6 +99,13 @@ def test_string_ids_become_numbers_with_names(tmp_path):
         ((pl.col("x_age") + pl.int_range(pl.len())), r"row 1, column 'x_age' is .*; want one value a request"),
         (pl.lit(None, pl.Int64).alias("user_id"), r"row 0, column 'user_id' is None; want a whole number or a string"),
         (pl.col("position").fill_null(0), r"row \d+, column 'y_click' is None; want 0 or 1 for a shown"),
+        (pl.col("position") + 1, "column 'position' has no slot 0, the first is 1; want slots from 0"),
+        (pl.lit(7).alias("item_id"), r"column 'item_id', request \d+: 7; want each item once in a request"),
+        (-pl.col("y_click"), r"row \d+, column 'y_click' is -1.0; want 0 or 1"),
+        (pl.col("scenario") + "x" * 1000, r"column 'scenario', request \d+: .*; want at most 1000 characters"),
+        (pl.col("timestamp") // 10 + 1_700_000_000, r"column 'timestamp' is 17\d{8} to 17\d{8}; .*they look like s"),
+        (pl.col("timestamp") + 1_700_000_000_000_000, r"column 'timestamp' is .*; want .*they look like micro"),
+        (pl.col("timestamp") + 1_700_000_000_000_000_000, r"column 'timestamp' is .*; want .*they look like nano"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, change, message):
@@ -109,6 +117,38 @@ def test_bad_rows_are_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
     assert [p.name for p in tmp_path.iterdir()] == ["logs"]
+
+
+def test_columns_that_are_not_read_are_named(tmp_path, caplog):
+    write_logs(make_logs(), tmp_path / "logs")
+    path = tmp_path / "logs" / "part-00000.parquet"
+    pl.read_parquet(path).with_columns(pl.lit(1.0).alias("price")).write_parquet(path)
+    import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    assert "not read: p_click, p_order, price" in caplog.text
+
+
+def test_a_long_id_makes_no_matrix_as_wide(tmp_path):
+    long = "x" * 100_000
+    names = [[f"{kind}-{i}" for i in range(2000)] for kind in ("request", "user", "item")]
+    for ids in names:
+        ids[77] = long
+    rows = pl.DataFrame({"request_id": names[0], "user_id": names[1], "item_id": names[2], "position": 0, "y_a": 1})
+    (tmp_path / "logs").mkdir()
+    rows.write_parquet(tmp_path / "logs" / "part-00000.parquet")
+    tracemalloc.start()
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    ids = log.scan().collect()["user_id"].to_numpy()
+    assert max(map(len, log.names("user", ids))) == 100_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000  # a matrix as wide as the longest of 2,000 ids takes 800 MB
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_task_values_are_finite(tmp_path, value):
+    write_logs(make_logs(), tmp_path / "logs")
+    with pytest.raises(ValueError, match=rf"task_values is .*{value}.*; want finite numbers"):
+        import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", LogsEventConfig(task_values={"click": value}))
 
 
 def test_bad_files_are_named(tmp_path):

@@ -56,6 +56,10 @@ def fused_by_definition(scores: torch.Tensor, weights: torch.Tensor) -> torch.Te
     return x[:, 0] + 0.0
 
 
+def test_the_core_names_the_transforms_of_the_specification():
+    assert _core.transforms == reference.fusion.TRANSFORMS == TRANSFORMS
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transforms_and_fused_scores_match_the_reference(shape, transform):

@@ -6,8 +6,8 @@ import numpy as np
 import polars
 import pytest
 
+from pygrade._util.hashing import stable_id
 from pygrade.cli import main as cli
-from pygrade.data.event_writer import stable_id
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
 from pygrade.pipeline.candidate_copies import CandidateCopies

@@ -1,9 +1,9 @@
 // The whole serving path in one object: features and task predictions of a request in, page out.
 //
 // `Ranker` evaluates the policy, falls back to static weights where features are missing, explores where asked, and
-// ranks; pygrade.serving.ranker.BlendedRanker of the Python package calls this code. `rank` may be called from any number of
-// threads at once, also while another thread swaps the policy. It takes no lock, and after the first requests of a size
-// it allocates nothing.
+// ranks; pygrade.serving.ranker.BlendedRanker of the Python package calls this code. `rank` may be called from any
+// number of threads at once, also while another thread swaps the policy. It takes no lock, and after the first requests
+// of a size it allocates nothing.
 #pragma once
 
 #include <array>

@@ -37,8 +37,7 @@ const Policy* checked(const Policy* policy) {
 }
 
 Transform transform_of(const Policy& policy) {
-  constexpr std::string_view names[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};  // in the enum's order
-  return static_cast<Transform>(std::ranges::find(names, policy.transform()) - std::begin(names));
+  return static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
 }
 
 bool has_nan(const float* values, std::size_t count) {

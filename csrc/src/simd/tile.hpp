@@ -64,8 +64,8 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
     }
     if (ahead) prefetch(static_cast<const float*>(from), size * tasks * score_bytes(scores.type) / 4);
     std::int64_t i = 0;
-    const std::int64_t behind = count - 8 - begin;  // with eight rows left, eight floats can be read from any row
-    const std::int64_t fast = size < behind ? size : behind;
+    const std::int64_t safe = count - 8 - begin;  // with eight rows left, eight floats can be read from any row
+    const std::int64_t fast = size < safe ? size : safe;
     for (; i + 8 <= fast; i += 8)
       for (std::int64_t t = 0; t < tasks; t += 8)
         transpose8(rows + i * tasks + t, tasks, tile + t * stride + begin + i, stride);
