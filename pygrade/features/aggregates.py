@@ -40,8 +40,8 @@ class Feedback:
     def then(self, other: "Feedback") -> "Feedback":
         """These events and the others."""
         parts, values, observed = (
-            {name: np.concatenate([column, theirs[name]]) for name, column in mine.items()}
-            for mine, theirs in (
+            {name: np.concatenate([column, second[name]]) for name, column in first.items()}
+            for first, second in (
                 (self.parts, other.parts),
                 (self.values, other.values),
                 (self.observed, other.observed),
@@ -134,10 +134,10 @@ class Records:
 
     def get(self, keys: Ints) -> Ints:
         """Records [q, width] of the keys; the empty record for a key without events."""
-        place, found = self._find(keys)
+        place, present = self._find(keys)
         records = np.empty((len(keys), self.table.width), np.int64)
-        records[found] = self._data[self._row[place[found]]]
-        records[~found] = self.table.empty
+        records[present] = self._data[self._row[place[present]]]
+        records[~present] = self.table.empty
         return records
 
     def all(self) -> Ints:
@@ -147,9 +147,9 @@ class Records:
 
     def put(self, keys: Ints, records: Ints) -> None:
         """Writes the records of distinct, ascending keys."""
-        place, found = self._find(keys)
-        self._data[self._row[place[found]]] = records[found]
-        fresh = np.flatnonzero(~found)
+        place, present = self._find(keys)
+        self._data[self._row[place[present]]] = records[present]
+        fresh = np.flatnonzero(~present)
         size = len(self.keys)
         if size + len(fresh) > len(self._data):
             grown = np.empty((max(size + len(fresh), size + size // 2), self.table.width), np.int64)

@@ -70,12 +70,12 @@ class AttributeCache:
     ) -> None:
         """Takes in the answers to `requests`."""
         for entity, values in zip(entities, answers, strict=True):
-            found = known[entity]
-            rows = decoded(found, values)
-            found.values[found.unknown] = rows
+            target = known[entity]
+            rows = decoded(target, values)
+            target.values[target.unknown] = rows
             with self._lock:
-                self._memory[entity].remember(found, rows)
-            found.unknown[:] = False
+                self._memory[entity].remember(target, rows)
+            target.unknown[:] = False
 
     def is_current(self, meta: bytes | None, version: bytes) -> bool:
         """Whether the store's current version is this one; forgets the attributes of another.

@@ -91,7 +91,7 @@ class Fitted:
         for name, values in tensors.items():
             group, _, rest = name.partition(".")
             groups.setdefault(group, {})[rest] = values
-        missing = {"mean", "std"} - {group for group, found in groups.items() if set(found) == set(DENSE)}
+        missing = {"mean", "std"} - {group for group, values in groups.items() if set(values) == set(DENSE)}
         missing |= {f.name for n in IDS for f in schema.group(n) if f.kind != "hashed"} - set(groups["vocabulary"])
         if missing:
             raise SchemaError(f"{path} holds no fitted features: {min(missing)} is missing")
@@ -151,8 +151,8 @@ class Fitter:
             self._known[feature.name] = self._known.get(feature.name, 0) + known
             if feature.kind == "hashed":
                 continue
-            found, count = np.unique(columns[columns != NULL], return_counts=True)
-            both = np.concatenate([self._codes[feature.name], found])
+            fresh, count = np.unique(columns[columns != NULL], return_counts=True)
+            both = np.concatenate([self._codes[feature.name], fresh])
             self._codes[feature.name], place = np.unique(both, return_inverse=True)
             seen = np.zeros(len(self._codes[feature.name]), np.int64)
             np.add.at(seen, place, np.concatenate([self._seen[feature.name], count]))
@@ -161,7 +161,7 @@ class Fitter:
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
         """Of each feature its name, array, kind and the share of values that are known; of numbers mean and std, of ids
         the size of the vocabulary."""
-        found = []
+        records = []
         for name in (*DENSE, *IDS):
             for place, feature in enumerate(self.schema.group(name)):
                 record: dict[str, Any] = {"feature": feature.name, "array": name, "kind": feature.kind}
@@ -173,8 +173,8 @@ class Fitter:
                 else:
                     record["known"] = self._known.get(feature.name, 0) / rows
                     record["values"] = feature.buckets or len(fitted.vocabularies[feature.name])
-                found.append(record)
-        return found
+                records.append(record)
+        return records
 
     def finish(self) -> Fitted:
         """The fitted values. A vocabulary has the ``max_size`` most frequent values with ``min_count`` occurrences."""

@@ -57,17 +57,17 @@ class FeatureSchema:
             raise SchemaError(f"two keys make the table {twice[0]!r}; rename an attribute")
 
     def _check_type(self, feature: Feature, column: str) -> None:
-        found = self.dtypes.get(column)
-        if found is None:
+        kind = self.dtypes.get(column)
+        if kind is None:
             raise SchemaError(f"feature {feature.name!r} reads {column}, which dtypes does not name")
         wanted: tuple[str, ...] = {"dense": ("float", "int"), "list": ("list[int]", "list[str]")}.get(
             feature.kind, ("int", "str")
         )
         if column.startswith("events.c_"):
             wanted = tuple(kind for kind in wanted if kind == ("float" if feature.kind == "dense" else "str"))
-        if found not in wanted:
+        if kind not in wanted:
             raise SchemaError(
-                f"feature {feature.name!r}: {column} is {found}; a {feature.kind} feature wants "
+                f"feature {feature.name!r}: {column} is {kind}; a {feature.kind} feature wants "
                 f"{' or '.join(wanted) or 'an attribute'}"
             )
 
@@ -86,7 +86,7 @@ class FeatureSchema:
         tables = {"users": event_log.users(), "items": event_log.items()}
         columns = {name: {} if frame is None else dict(frame.schema) for name, frame in tables.items()}
         columns["events"] = {n: t for n, t in event_log.scan().collect_schema().items() if n.startswith("c_")}
-        types = {f"{table}.{name}": kind_of(t) for table, found in columns.items() for name, t in found.items()}
+        types = {f"{table}.{name}": kind_of(t) for table, kinds in columns.items() for name, t in kinds.items()}
         listed = tuple(features)
         read = {cls.column_of(f) for f in listed}
         read |= {part.replace(".", "s.", 1) for f in listed for part in f.key if "." in part}
@@ -169,14 +169,14 @@ class FeatureSchema:
                 for parent in self.parents(f):
                     sums.setdefault(parent, []).append(f.source)
         tables = {}
-        for key, found in sums.items():
+        for key, sources in sums.items():
             rings = tuple(
                 (hours, tuple(sorted({s for s in inside if s}))) for hours, inside in windows.get(key, {}).items()
             )
             tables[key] = Table(
                 name=table_name(key),
                 key=key,
-                sums=tuple(sorted(set(found))),
+                sums=tuple(sorted(set(sources))),
                 lasts=tuple(sorted(set(lasts.get(key, [])))),
                 windows=tuple(sorted(rings)),
                 recents=tuple(sorted(recents.get(key, {}).items())),
@@ -191,11 +191,11 @@ class FeatureSchema:
     @cached_property
     def outcomes(self) -> tuple[str, ...]:
         """Outcome sources that some table keeps, e.g. y_click, log1p(m_play)."""
-        found: set[str] = set()
+        sources: set[str] = set()
         for table in self.tables.values():
-            found |= {*table.sums, *table.lasts, *(s for s, _ in table.recents)}
-            found |= {s for _, inside in table.windows for s in inside}
-        return tuple(sorted(found - {""}))
+            sources |= {*table.sums, *table.lasts, *(s for s, _ in table.recents)}
+            sources |= {s for _, inside in table.windows for s in inside}
+        return tuple(sorted(sources - {""}))
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
@@ -209,16 +209,16 @@ class FeatureSchema:
 
     def attributes(self, entity: str) -> tuple[tuple[str, str, int], ...]:
         """(column, "float" | "code" | "codes", length) of each attribute of users or items that something reads."""
-        found: dict[tuple[str, str], int] = {}
+        lengths: dict[tuple[str, str], int] = {}
         for f in self.features:
             column = self.column_of(f)
             if f.entity == entity and column is not None:
                 kind = {"dense": "float", "list": "codes"}.get(f.kind, "code")
-                found[f.source, kind] = max(found.get((f.source, kind), 1), f.length)
+                lengths[f.source, kind] = max(lengths.get((f.source, kind), 1), f.length)
         for part in self.key_parts:
             if part.startswith(f"{entity}."):
-                found.setdefault((part.removeprefix(f"{entity}."), "code"), 1)
-        return tuple((column, kind, length) for (column, kind), length in sorted(found.items()))
+                lengths.setdefault((part.removeprefix(f"{entity}."), "code"), 1)
+        return tuple((column, kind, length) for (column, kind), length in sorted(lengths.items()))
 
     @cached_property
     def context(self) -> dict[str, str]:
@@ -261,8 +261,8 @@ class FeatureSchema:
                 raise SchemaError(f"{who} reads {column}, but there is no table {table}")
             if name not in columns:
                 raise SchemaError(f"{who} reads {column}, which is missing; {table} has {', '.join(columns)}")
-            found, fitted = kind_of(columns[name]), self.dtypes.get(column)
-            if fitted is not None and found != fitted:
+            present, fitted = kind_of(columns[name]), self.dtypes.get(column)
+            if fitted is not None and present != fitted:
                 raise SchemaError(f"{who} reads {column} as {fitted}; it now is {columns[name]} (type drift)")
 
     def validate_feedback(self, columns: Mapping[str, Any]) -> None:
@@ -275,9 +275,9 @@ class FeatureSchema:
         for column, kind in wanted.items():
             if column not in columns:
                 raise SchemaError(f"feedback lacks {column}; it has {', '.join(columns)}")
-            found = kind_of(columns[column])
-            fits = columns[column].is_integer() if kind == "int" else found == kind
-            if not fits and not (kind == "number" and found in ("int", "float")):
+            present = kind_of(columns[column])
+            fits = columns[column].is_integer() if kind == "int" else present == kind
+            if not fits and not (kind == "number" and present in ("int", "float")):
                 raise SchemaError(f"feedback {column} is {columns[column]}; want {kind} (type drift)")
 
     # ---- JSON

@@ -37,11 +37,11 @@ class Skew:
                 raise ValueError(f"online has another {name} than offline; want the same requests and items")
         names = {**offline.names, "sequences": ("sequences",) * offline.sequences.shape[1]}
         for group, columns in names.items():
-            theirs, ours = getattr(offline, group), getattr(online, group)
-            if theirs.shape != ours.shape:
-                raise ValueError(f"online has {group} of shape {ours.shape}; offline {theirs.shape}")
+            before, after = getattr(offline, group), getattr(online, group)
+            if before.shape != after.shape:
+                raise ValueError(f"online has {group} of shape {after.shape}; offline {before.shape}")
             for column, feature in enumerate(columns):
-                self._compare(feature, theirs[:, column], ours[:, column])
+                self._compare(feature, before[:, column], after[:, column])
 
     def _compare(self, feature: str, a: NDArray[Any], b: NDArray[Any]) -> None:
         if a.dtype.kind == "f":

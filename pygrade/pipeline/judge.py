@@ -32,8 +32,8 @@ def judge(
     production = production_weights(logs)
     if production is not None:
         arms[PRODUCTION] = production.numpy()
-    for name, own in ((STAGE1, stage1), (GRADE, policy)):
-        arms[name] = _served(own, logs)
+    for name, arm_policy in ((STAGE1, stage1), (GRADE, policy)):
+        arms[name] = _served(arm_policy, logs)
     if policy.config.evidence_prior:
         arms[UNSHRUNK] = _served(_without_prior(policy), logs)
     curve, source = slot_propensity(logs, reward)
@@ -46,9 +46,9 @@ def judge(
     slots = int(logs.position.max()) + 1
     positions = np.ones(max(slots, reward.page_size)) if curve is None else curve
     estimates = policy_estimates(policy, logs, positions, reward.page_size, shown_only=True)
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "replay": evaluate(logs, arms, STATIC, **options).to_dict(),
-        "off_policy": {name: own.to_dict() for name, own in estimates.items()},
+        "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "propensity": source,
         "users": {},
     }
@@ -60,8 +60,8 @@ def judge(
             weights = {arm: w if np.ndim(w) == 1 else w[chosen] for arm, w in arms.items()}
             part = evaluate(logs.select(chosen), weights, STATIC, **options).to_dict()
             group |= {"users": part["num_users"], "rankers": part["rankers"], "lifts": part["lifts"]}
-        found["users"][name] = group
-    return found
+        record["users"][name] = group
+    return record
 
 
 def _served(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:

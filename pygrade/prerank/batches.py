@@ -172,8 +172,8 @@ def aging(batch: Batch) -> NDArray[np.bool_]:
     if not isinstance(batch, FeatureBatch):
         return np.zeros(batch.item_dense.shape[1], bool)
     features = batch.fitted.schema.group("item_dense")
-    found = [f.kind in ("count", "recency") or f.window_hours > 0 or f.transform == "age" for f in features]
-    return np.repeat(found, [len(f.columns) for f in features])
+    aged = [f.kind in ("count", "recency") or f.window_hours > 0 or f.transform == "age" for f in features]
+    return np.repeat(aged, [len(f.columns) for f in features])
 
 
 def row_requests(batch: Batch) -> Ids:
@@ -208,11 +208,11 @@ def shuffled(
     waiting: list[Pairs] = []
     held = 0
     for batch in batches():
-        found = positives(batch, task_weights)
-        if not len(found):
+        pairs = positives(batch, task_weights)
+        if not len(pairs):
             continue
-        waiting.append(found)
-        held += len(found)
+        waiting.append(pairs)
+        held += len(pairs)
         if held >= max(buffer, 2 * size):
             pool = Pairs.joined(waiting)
             order = rng.permutation(held)

@@ -50,8 +50,8 @@ def evaluate(
     """
     weights = np.asarray(prerank.task_weights, np.float32)
     served = prerank.towers, prerank.index
-    ours: list[NDArray[np.float64]] = []
-    popular: list[NDArray[np.float64]] = []
+    by_towers: list[NDArray[np.float64]] = []
+    by_popularity: list[NDArray[np.float64]] = []
     users: list[Ids] = []
     agreement: list[float] = []
     positives = unknown = count = 0
@@ -64,29 +64,29 @@ def evaluate(
         vectors = served[0].user_vectors(batch)[requests]
         left_out = None if seen is None else seen(batch)
         drop = [np.zeros(0, np.int64) if left_out is None else left_out[r] for r in requests]
-        found = served[1].search(vectors, n, drop)[0]
-        ours.append(recall(found, relevant))
-        popular.append(recall(popularity.candidates(n, [np.asarray(row, np.int64) for row in drop]), relevant))
+        retrieved = served[1].search(vectors, n, drop)[0]
+        by_towers.append(recall(retrieved, relevant))
+        by_popularity.append(recall(popularity.candidates(n, [np.asarray(row, np.int64) for row in drop]), relevant))
         users.append(batch.user_id[requests])
         every = np.concatenate(relevant)
         positives, unknown = positives + len(every), unknown + int((~served[1].has(every)).sum())
         for r in range(min(len(requests), brute_force_requests - len(agreement))):
             best = brute_force(served[1], vectors[r], n, np.asarray(drop[r], np.int64))
-            agreement.append(float(is_in(found[r], np.sort(best)).sum() / max(1, len(best))))
+            agreement.append(float(is_in(retrieved[r], np.sort(best)).sum() / max(1, len(best))))
         count += len(requests)
         if count >= max_requests:
             break
     if not count:
         raise ValueError("batches hold no positive; want later requests with some")
-    mine, theirs, user = np.concatenate(ours), np.concatenate(popular), np.concatenate(users)
+    towers, baseline, user = np.concatenate(by_towers), np.concatenate(by_popularity), np.concatenate(users)
     return Retrieval(
         n,
         count,
         positives,
         unknown / positives,
-        intervals.mean(mine, user),
-        intervals.mean(theirs, user),
-        intervals.mean(mine - theirs, user),
+        intervals.mean(towers, user),
+        intervals.mean(baseline, user),
+        intervals.mean(towers - baseline, user),
         float(np.mean(agreement)) if agreement else float("nan"),
     )
 

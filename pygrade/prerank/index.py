@@ -171,11 +171,11 @@ class ItemIndex:
             left = []
             for place, r in enumerate(open_rows):
                 row, bound = (rows[place], bounds[place]) if rows is not None and bounds is not None else (None, None)
-                found = self._select(query[r], row, bound, n, dropped[r], tests[r])
-                if found is None:
+                best = self._select(query[r], row, bound, n, dropped[r], tests[r])
+                if best is None:
                     left.append(r)
                     continue
-                ids[r, : len(found[0])], scores[r, : len(found[0])] = found
+                ids[r, : len(best[0])], scores[r, : len(best[0])] = best
             open_rows = np.asarray(left, np.int64)
             fetch *= _GROWTH
         return ids, scores

@@ -92,9 +92,9 @@ class Prerank:
         request's answer does not depend on the requests beside it. SchemaError for a `FeatureBatch` of another schema.
         """
         if self.schema_hash and isinstance(requests, FeatureBatch):
-            found = requests.fitted.schema.hash
-            if found != self.schema_hash:
-                raise SchemaError(f"requests are of schema {found!r}; want {self.schema_hash!r}")
+            schema_hash = requests.fitted.schema.hash
+            if schema_hash != self.schema_hash:
+                raise SchemaError(f"requests are of schema {schema_hash!r}; want {self.schema_hash!r}")
         served = self._served
         return served.index.search(served.towers.user_vectors(requests), n, seen, eligible)[0]
 
@@ -215,7 +215,7 @@ def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower
 
 
 def _read_index(path: Path, sha256: str) -> Any:
-    found = file_hash(path)
-    if found != sha256:
-        raise ValueError(f"{path} has sha256 {found[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
+    stated = file_hash(path)
+    if stated != sha256:
+        raise ValueError(f"{path} has sha256 {stated[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
     return require("faiss", "pipeline").read_index(str(path))

@@ -47,7 +47,7 @@ class PrerankConfig:
     seed: int = 0  # initial parameters, dropout and the order of the positives
 
     def __post_init__(self) -> None:
-        least = {
+        minimum = {
             "width": 2,
             "hidden": 1,
             "field_embedding": 1,
@@ -60,9 +60,9 @@ class PrerankConfig:
             "recall_at": 1,
             "validation_requests": 1,
         }
-        for name, low in least.items():
+        for name, low in minimum.items():
             if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least {low}")
+                raise ValueError(f"{name} is {getattr(self, name)}; want at minimum {low}")
         for name in ("id_dropout", "dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a number in [0, 1)")
@@ -100,19 +100,19 @@ class Inputs:
         sizes: list[Ids] = []
         length = 0
         for batch in batches():
-            found = positives(batch, task_weights)
+            pairs = positives(batch, task_weights)
             if not moments:
-                moments = [_Moments(found.request_dense.shape[1]), _Moments(found.item_dense.shape[1])]
-                sizes = [np.ones(found.request_ids.shape[1], np.int64), np.ones(found.item_ids.shape[1], np.int64)]
-                length = found.sequences.shape[1]
+                moments = [_Moments(pairs.request_dense.shape[1]), _Moments(pairs.item_dense.shape[1])]
+                sizes = [np.ones(pairs.request_ids.shape[1], np.int64), np.ones(pairs.item_ids.shape[1], np.int64)]
+                length = pairs.sequences.shape[1]
                 left_out = aging(batch) & (not config.aging_features)
-            counts.add(found.item_id, np.ones(len(found)))
+            counts.add(pairs.item_id, np.ones(len(pairs)))
             for moment, name, values in zip(
-                moments, ("request_dense", "item_dense"), (found.request_dense, found.item_dense), strict=True
+                moments, ("request_dense", "item_dense"), (pairs.request_dense, pairs.item_dense), strict=True
             ):
                 moment.add(name, values)
             for size, name, ids in zip(
-                sizes, ("request_ids", "item_ids"), (found.request_ids, found.item_ids), strict=True
+                sizes, ("request_ids", "item_ids"), (pairs.request_ids, pairs.item_ids), strict=True
             ):
                 np.maximum(size, ids.max(0, initial=0) + 1, out=size)
                 if (size > max_categories).any():
@@ -195,10 +195,10 @@ class TwoTower(nn.Module):
 
     def item(self, dense: Tensor, fields: Tensor, rows: Tensor) -> Tensor:
         """Vectors [n, width] of items: dense[n, Di], fields[n, Fi], rows[n] of the item table."""
-        own = self.item_table(rows)
-        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.item_fields)), own]
+        embedding = self.item_table(rows)
+        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.item_fields)), embedding]
         out = self.item_tower(torch.cat(parts, -1))
-        vector = functional.normalize(own + out[:, :-1], dim=-1) / self.config.temperature
+        vector = functional.normalize(embedding + out[:, :-1], dim=-1) / self.config.temperature
         return torch.cat([vector, out[:, -1:] + self.item_bias(rows)], -1)
 
     def user_inputs(self, requests: TowerInputs) -> tuple[Tensor, Tensor, Tensor]:

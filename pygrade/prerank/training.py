@@ -152,8 +152,8 @@ def _validate(
         requests = requests[: config.validation_requests - count]
         with torch.inference_mode():
             vectors = towers.user(*towers.user_inputs(batch)).numpy()[requests]
-        found = index.search(vectors, config.recall_at)[0]
-        total += float(recall(found, relevant[: len(requests)]).sum())
+        retrieved = index.search(vectors, config.recall_at)[0]
+        total += float(recall(retrieved, relevant[: len(requests)]).sum())
         count += len(requests)
         if count >= config.validation_requests:
             break

@@ -66,13 +66,13 @@ def open_artifact(path: str | Path) -> Artifact:
     hashed = {name: value for name, value in content.items() if name not in ("format", "format_version", "version")}
     if hashlib.sha256(to_json(hashed)).hexdigest()[:12] != content["version"]:
         raise ArtifactError(f"{file} is not what was written: its content does not give version {content['version']}")
-    found = _hashes(folder)
+    hashes = _hashes(folder)
     for name, sha256 in stated.items():
-        if name not in found:
+        if name not in hashes:
             raise ArtifactError(f"{folder / name} is missing; {file.name} names it")
-        if found[name] != sha256:
+        if hashes[name] != sha256:
             raise ArtifactError(
-                f"{folder / name} has sha256 {found[name][:12]}; {file.name} says {sha256[:12]} (damaged, or a part of "
+                f"{folder / name} has sha256 {hashes[name][:12]}; {file.name} says {sha256[:12]} (damaged, or of "
                 "another artifact)"
             )
     record = {name: value for name, value in hashed.items() if name not in ("files", "schema_hash")}

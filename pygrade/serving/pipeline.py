@@ -146,9 +146,9 @@ class Pipeline:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
         now = int(time.time() * 1000) if timestamp is None else timestamp
         clock = _Clock()
-        given = context, now, scenario, request_id
+        rest = context, now, scenario, request_id
         if item_ids is None:
-            request = self.center.request(user_id, *given)
+            request = self.center.request(user_id, *rest)
             clock.lap(STEPS[0])
             drop = None if seen is None else [np.asarray(seen, np.int64)]
             items = self.models.prerank.candidates(request.features, candidates, drop, eligible)[0]
@@ -158,7 +158,7 @@ class Pipeline:
             items = _candidates(item_ids)
         if not len(items):
             raise ValueError("no candidate is left: item_ids is empty, or every eligible item is among those seen")
-        batch = request.with_items(items) if item_ids is None else self.center.read(user_id, items, *given)
+        batch = request.with_items(items) if item_ids is None else self.center.read(user_id, items, *rest)
         clock.lap(STEPS[2])
         predictions = mtl.predict(self.models.mtl, *batch.model_inputs())
         clock.lap(STEPS[3])

@@ -21,10 +21,10 @@ class StoreFormatError(StoreError):
     """Another release wrote the store, in a format that this one does not read."""
 
 
-def format_message(url: str, found: bytes, wanted: bytes) -> str:
+def format_message(url: str, stored: bytes, wanted: bytes) -> str:
     """The text of a StoreFormatError."""
     return (
-        f"{url} has format {found.decode(errors='replace')!r}; this release reads {wanted.decode()!r}: "
+        f"{url} has format {stored.decode(errors='replace')!r}; this release reads {wanted.decode()!r}: "
         "remove the store and publish again"
     )
 

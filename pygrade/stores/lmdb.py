@@ -190,10 +190,10 @@ class LmdbStore(Store):
 
     def _id(self, txn: Any, version: str | None) -> bytes:
         if version is None:
-            found = txn.get(_CURRENT)
-            if found is None:
+            current = txn.get(_CURRENT)
+            if current is None:
                 raise MissingVersionError(f"{self.url} has no current version; fill one and switch to it")
-            return bytes(found)
+            return bytes(current)
         check_version(version)
         for number, _, name in _versions(txn):
             if name == version:
@@ -235,8 +235,8 @@ def _names(number: bytes, table: str, keys: Keys) -> list[bytes]:
     names = np.empty(len(keys), dtype=[("prefix", "V12"), ("key", ">i8")])
     names["prefix"] = np.void(_prefix(number, table))
     names["key"] = keys
-    found: list[bytes] = names.view("V20").tolist()
-    return found
+    encoded: list[bytes] = names.view("V20").tolist()
+    return encoded
 
 
 def _put(txn: Any, number: bytes, table: str, keys: Keys, records: Sequence[bytes]) -> None:
@@ -277,15 +277,15 @@ def _remove_some(txn: Any, number: bytes) -> bool:
 def _expired(txn: Any, start: bytes, moment: int) -> tuple[list[bytes], bytes]:
     """Names of expired records in the chunk from ``start`` on, and the start of the next chunk (b"": none)."""
     cursor = txn.cursor()
-    found: list[bytes] = []
+    expired: list[bytes] = []
     there = cursor.set_range(start)
     for _ in range(_CHUNK):
         if not there:
-            return found, b""
+            return expired, b""
         if is_expired(cursor.value(), moment):
-            found.append(cursor.key())
+            expired.append(cursor.key())
         there = cursor.next()
-    return found, cursor.key() if there else b""
+    return expired, cursor.key() if there else b""
 
 
 def _remove(txn: Any, names: Sequence[bytes], moment: int) -> int:

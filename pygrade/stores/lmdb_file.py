@@ -175,13 +175,13 @@ class LmdbFile:
 
     def check_format(self, name: bytes, wanted: bytes, create: bool) -> None:
         """The file is a store of this format; an empty file becomes one where ``create`` is set."""
-        found = self.read(lambda txn: (txn.get(name), txn.stat()["entries"]))
-        if found == (None, 0) and create:
+        stored = self.read(lambda txn: (txn.get(name), txn.stat()["entries"]))
+        if stored == (None, 0) and create:
             self.write(lambda txn: txn.put(name, wanted))
-        elif found[0] is None:
+        elif stored[0] is None:
             raise NotAStoreError(f"{self._url} is an LMDB file, but not a store")
-        elif found[0] != wanted:
-            raise StoreFormatError(format_message(self._url, found[0], wanted))
+        elif stored[0] != wanted:
+            raise StoreFormatError(format_message(self._url, stored[0], wanted))
 
     def _check_whole(self) -> None:
         """A file that was cut off would end the process when a page beyond its end is read.

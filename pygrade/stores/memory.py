@@ -43,8 +43,8 @@ class MemoryStore(Store):
         checked = check_requests(requests)
         with self._lock:
             tables = self._version(None).tables
-            found = [list(map(tables.get(table, {}).get, keys.tolist())) for table, keys in checked]
-        return [unpack(records) for records in found]
+            records = [list(map(tables.get(table, {}).get, keys.tolist())) for table, keys in checked]
+        return [unpack(table) for table in records]
 
     def put_many(
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None

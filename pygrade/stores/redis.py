@@ -188,11 +188,11 @@ class RedisStore(Store):
     ) -> None:
         checked, ttl = check_requests(requests, distinct=True), check_ttl(ttl)
         for attempt in range(_ATTEMPTS):
-            name, found = self._read(checked)
-            updated = check_updated(update([self._unpack(records) for records in found]), checked)
+            name, stored = self._read(checked)
+            updated = check_updated(update([self._unpack(records) for records in stored]), checked)
             head = header(ttl)
             arguments: list[Any] = [name]
-            for (table, keys), records, values in zip(checked, found, updated, strict=True):
+            for (table, keys), records, values in zip(checked, stored, updated, strict=True):
                 arguments += [table, len(keys), *_fields(keys)]
                 arguments += [b"" if old is None else old for old in records]
                 arguments += pack(values, head)
@@ -224,9 +224,9 @@ class RedisStore(Store):
         with self._named():
             pipe = self._client.pipeline(transaction=True)
             current, states = pipe.hget(self._store, "current").hgetall(self._versions).execute()
-        found = sorted((int(state.split()[0]), name, state.split()[1]) for name, state in states.items())
+        numbered = sorted((int(state.split()[0]), name, state.split()[1]) for name, state in states.items())
         names = {b"filling": FILLING, b"ready": READY}
-        return {name.decode(): CURRENT if name == current else names[state] for _, name, state in found}
+        return {name.decode(): CURRENT if name == current else names[state] for _, name, state in numbered}
 
     def drop(self, version: str) -> None:
         if self._manage("drop", version) == b"current":
@@ -250,10 +250,10 @@ class RedisStore(Store):
                 for (table, _), keys in zip(requests, fields, strict=True):
                     if keys:
                         pipe.hmget(self._hash(name, table), keys)
-                current, *found = pipe.execute()
+                current, *answers = pipe.execute()
             if current == name:
-                answers = iter(found)
-                return name, [next(answers) if keys else [] for keys in fields]
+                rest = iter(answers)
+                return name, [next(rest) if keys else [] for keys in fields]
             name = self._known(current)
 
     def _current_or_raise(self) -> bytes:
@@ -286,9 +286,9 @@ class RedisStore(Store):
         position = 0
         while cursor:
             with self._named():
-                cursor, found = self._client.hscan(place, position, count=1000)
+                cursor, records = self._client.hscan(place, position, count=1000)
             position = cursor
-            expired = [part for pair in found.items() if is_expired(pair[1], moment) for part in pair]
+            expired = [part for pair in records.items() if is_expired(pair[1], moment) for part in pair]
             gone += self._run("expire", (place,), expired) if expired else 0
         return gone
 
@@ -309,11 +309,11 @@ class RedisStore(Store):
             memory = self._client.info("memory")
             if create:
                 self._client.hsetnx(self._store, "format", FORMAT)
-            found = self._client.hget(self._store, "format")
-        if found is None:
+            stored = self._client.hget(self._store, "format")
+        if stored is None:
             raise NotAStoreError(f"{self.url}: the server holds no store of this prefix; one is made with create=True")
-        if found != FORMAT:
-            raise StoreFormatError(format_message(self.url, found, FORMAT))
+        if stored != FORMAT:
+            raise StoreFormatError(format_message(self.url, stored, FORMAT))
         policy = str(memory.get("maxmemory_policy", "noeviction"))
         if policy.startswith("allkeys") and int(memory.get("maxmemory", 0)):
             raise StoreError(

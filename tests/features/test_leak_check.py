@@ -1,4 +1,4 @@
-"""The search for leaks finds those that are planted, and none in what materialization does."""
+"""The leak check finds planted leaks, and none in materialization."""
 
 import dataclasses
 import sys
@@ -37,7 +37,7 @@ def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch)
 
 
 def split_after(new, pending, latest):
-    """As materialization splits feedback, with that of the very moment among what has happened."""
+    """As materialization splits feedback, but with that of the very moment counted as past."""
     both = new if pending is None else pending.then(new)
     return both.take(both.time <= latest), both.take(both.time > latest)
 

@@ -1,4 +1,4 @@
-"""Materialized features against histories counted by hand, and what makes them the same however they are read."""
+"""Materialized features against histories counted by hand, for every way of reading the log."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def features(log, tmp_path_factory):
 
 
 def seen_before(log, row):
-    """Shown rows whose feedback was there strictly before the row's request."""
+    """Shown rows whose feedback came strictly before the row's request."""
     events = log.events.filter(pl.col("position").is_not_null())
     return events.filter(pl.col("event_time") < row["timestamp"])
 

@@ -1,4 +1,4 @@
-"""Records do not depend on the order of events, and a read inside a chunk is what a server would have read."""
+"""Records do not depend on the order of events, and a read inside a chunk equals a server's read."""
 
 import numpy as np
 import polars as pl

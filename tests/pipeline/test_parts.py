@@ -35,7 +35,7 @@ TASKS, VALUES = ("click", "order"), (1.0, 10.0)
 
 
 def half(batch):
-    """Predictions of 0.5 and of what identifies a row."""
+    """Predictions of 0.5 and of a number that identifies the row."""
     return np.stack([np.full(len(batch.item_id), 0.5), batch.item_id / 1000.0], 1).astype(np.float32)
 
 

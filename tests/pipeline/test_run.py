@@ -1,4 +1,4 @@
-"""The whole pipeline on a tiny log: what it leaves, what it does again, and how it goes on after it was killed."""
+"""The whole pipeline on a tiny log: its results, what it repeats, and how it continues after a kill."""
 
 import json
 import os

@@ -18,7 +18,7 @@ def test_recall_by_hand():
     found = np.array([[5, 3, 9], [1, -1, -1], [4, 5, 6]])
     relevant = [np.array([3, 9, 11, 12]), np.array([2]), np.array([5])]
     assert recall(found, relevant).tolist() == [2 / 3, 0.0, 1.0]
-    with pytest.raises(ValueError, match="found has 3 rows"):
+    with pytest.raises(ValueError, match="retrieved has 3 rows"):
         recall(found, relevant[:2])
 
 
