@@ -3,4 +3,14 @@
 from pygrade.logs.keys import request_keys
 from pygrade.logs.logs import EXPLORATIONS, Logs, concatenate, numbered, pad, read_logs, validate, write_logs
 
-__all__ = ["EXPLORATIONS", "Logs", "concatenate", "numbered", "pad", "read_logs", "request_keys", "validate", "write_logs"]
+__all__ = [
+    "EXPLORATIONS",
+    "Logs",
+    "concatenate",
+    "numbered",
+    "pad",
+    "read_logs",
+    "request_keys",
+    "validate",
+    "write_logs",
+]
