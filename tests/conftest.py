@@ -1,5 +1,6 @@
 """Settings of the whole suite. Triton kernels run in its interpreter, or with ``--device cuda`` on a GPU."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")  # workers share the cores
@@ -48,8 +49,17 @@ def kernels_take_cpu_tensors(pytestconfig):
 
 
 @pytest.fixture(autouse=True)
+def silent_log():
+    """The command line makes the logger speak; the next test begins without."""
+    yield
+    logger = logging.getLogger("pygrade")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
 def poisoned_memory(pytestconfig):
-    """Every torch.empty comes filled with NaN (or the largest integer), so that an unwritten element shows."""
+    """Every torch.empty is filled with NaN (or the largest integer), so that an unwritten element shows."""
     torch.use_deterministic_algorithms(True, warn_only=pytestconfig.getoption("--device") != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
@@ -57,7 +67,7 @@ def poisoned_memory(pytestconfig):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """How many values the parity tests found equal bit for bit, by where they ran."""
+    """The number of values that the parity tests found equal bit for bit, by backend."""
     totals = {}
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:

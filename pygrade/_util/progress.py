@@ -110,11 +110,3 @@ def _live(label: str, total: int, start: int) -> Iterator[Bar]:
                     view.advance(task, steps)
 
         yield Live()
-
-
-def say(message: str) -> None:  # gone when the pipeline logs
-    logger.info(message)
-
-
-def set_quiet(quiet: bool) -> None:  # likewise
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)

@@ -1,4 +1,4 @@
-"""The policy on requests later than all it learned from: replay, off-policy by position, users by their history."""
+"""The policy on later requests: replay, off-policy estimates by position, users by their history."""
 
 import copy
 from dataclasses import replace
@@ -33,21 +33,23 @@ def judge(
     production = production_weights(logs)
     if production is not None:
         arms[PRODUCTION] = production.numpy()
-    for name, own in ((STAGE1, stage1), (GRADE, policy)):
-        arms[name] = served_weights(own, logs)
+    for name, arm_policy in ((STAGE1, stage1), (GRADE, policy)):
+        arms[name] = served_weights(arm_policy, logs)
     if policy.config.evidence_prior:
         arms[UNSHRUNK] = served_weights(_without_prior(policy), logs)
     exponent, source = slot_propensity(logs, reward)
     slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
     curve = None if exponent is None else propensity_curve(exponent, slots)
     options: dict[str, Any] = {
-        "k": reward.page_size, "transform": dict.fromkeys(arms, policy.config.formula), "propensity": curve,
+        "k": reward.page_size,
+        "transform": dict.fromkeys(arms, policy.config.formula),
+        "propensity": curve,
         "propensity_floor": reward.propensity_floor,
-    }  # fmt: skip
+    }
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "replay": evaluate(logs, arms, STATIC, **options).to_dict() | {"propensity_source": source},
-        "off_policy": {name: own.to_dict() for name, own in estimates.items()},
+        "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": source if curve is not None else f"none, every slot counts alike ({source})",
         "users": {},
@@ -60,12 +62,12 @@ def judge(
             weights = {arm: w if np.ndim(w) == 1 else w[chosen] for arm, w in arms.items()}
             part = evaluate(logs.select(chosen), weights, STATIC, **options).to_dict()
             group |= {"users": part["num_users"], "rankers": part["rankers"], "lifts": part["lifts"]}
-        found["users"][name] = group
-    return found
+        record["users"][name] = group
+    return record
 
 
 def _without_prior(policy: FusionPolicy) -> FusionPolicy:
-    """The same policy that serves users without history their own weights too."""
+    """The same policy without shrinkage of users with little history."""
     other = copy.deepcopy(policy)
     other.config = replace(policy.config, evidence_prior=0.0)
     return other

@@ -1,7 +1,6 @@
 """The command line, end to end on a tiny world."""
 
 import json
-import logging
 import os
 import pkgutil
 import re
@@ -24,13 +23,6 @@ TINY = [
     "--stage1.steps", "4", "--stage2.steps", "6", "--stage1.batch-size", "16", "--stage2.batch-size", "16",
     "--stage2.group-size", "4", "--static.iterations", "2", "--no-tensorboard", "--checkpoint-every", "2",
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def restore_logger(monkeypatch):
-    logger = logging.getLogger("pygrade")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logger.level)
 
 
 @pytest.fixture(scope="module")
