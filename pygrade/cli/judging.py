@@ -5,14 +5,13 @@ from typing import Any
 
 from pygrade.cli import console
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
-from pygrade.evaluation.replay import evaluate
+from pygrade.evaluation.replay import equal_metrics, evaluate, judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.reward import RewardConfig, propensity_curve, slot_propensity
 from pygrade.training.static_weights import equal_weights, production_weights
 
 IN_SAMPLE = "in-sample, not evidence: "
-_SHOWN_SLOTS = 5  # of the propensities in a caption
 
 
 def replay(
@@ -61,20 +60,6 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
     title = f"{heading}Replay of the shown items; lift over {record['baseline']}, ± 95 %"
-    console.table(title, head, rows, GRADE, caption(record))
-    for metric, label in names.items():
-        if metric in record["cannot_differ"]:
-            console.text(f"{label} cannot differ: {record['cannot_differ'][metric]}")
-
-
-def caption(record: Mapping[str, Any]) -> str:
-    """What events are worth and how slots count in the tables of a `replay`."""
-    prices = record["value_tasks"]
-    worth = [f"{task} {value:g}{' × price' if task in prices else ''}" for task, value in record["task_values"].items()]
-    curve, source = record["propensity"], record["propensity_source"]
-    if curve is None:
-        slots = f"every slot counts alike, so labels keep their position bias ({source})"
-    else:
-        slots = "slot propensities " + ", ".join(f"{q:.2g}" for q in curve[:_SHOWN_SLOTS])
-        slots += f"{', …' if len(curve) > _SHOWN_SLOTS else ''} ({source})"
-    return f"an event is worth: {', '.join(worth)}; {slots}"
+    console.table(title, head, rows, GRADE, judged_by(record))
+    for sentence in equal_metrics(record):
+        console.text(sentence)

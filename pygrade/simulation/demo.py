@@ -110,9 +110,14 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     with torch.no_grad():
         alpha = result.policy(inputs, requests.scenario)
     record_weights(
-        run, logs.tasks, arms[GRADE], alpha.numpy(), ops.dirichlet_entropy(alpha).numpy(), arms[STATIC],
+        run,
+        logs.tasks,
+        arms[GRADE],
+        alpha.numpy(),
+        ops.dirichlet_entropy(alpha).numpy(),
+        arms[STATIC],
         {"segment": requests.segment, "scenario": requests.scenario},
-    )  # fmt: skip
+    )
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
 
     pages = rank_examples(run / "policy", requests, config.pages, arms[STATIC])
@@ -225,10 +230,13 @@ def rank_examples(
     pages = []
     for index in chosen:
         page = ranker.rank(
-            requests.context[index : index + 1], requests.p_hat[index : index + 1], k,
-            scenario=str(requests.scenario[index]), item_id=requests.item_id[index : index + 1],
+            requests.context[index : index + 1],
+            requests.p_hat[index : index + 1],
+            k,
+            scenario=str(requests.scenario[index]),
+            item_id=requests.item_id[index : index + 1],
             user_id=requests.user_id[index : index + 1],
-        )  # fmt: skip
+        )
         title = f"user {requests.user_id[index]} ({requests.segment[index]} segment), {requests.scenario[index]}"
         pages += describe_pages(page, [title], static)
     return pages

@@ -20,9 +20,22 @@ from pygrade.logs import read_logs, write_logs
 
 WORLD = ["--world.log-users", "100", "--world.test-users", "60", "--world.items", "200"]
 TINY = [
-    "--stage1.steps", "4", "--stage2.steps", "6", "--stage1.batch-size", "16", "--stage2.batch-size", "16",
-    "--stage2.group-size", "4", "--static.iterations", "2", "--no-tensorboard", "--checkpoint-every", "2",
-]  # fmt: skip
+    "--stage1.steps",
+    "4",
+    "--stage2.steps",
+    "6",
+    "--stage1.batch-size",
+    "16",
+    "--stage2.batch-size",
+    "16",
+    "--stage2.group-size",
+    "4",
+    "--static.iterations",
+    "2",
+    "--no-tensorboard",
+    "--checkpoint-every",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +176,7 @@ def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):
     assert record["counters"]["requests"] == 2 and record["counters"]["explored"] == 0
     drawn = result(
         capsys, *arguments, "--requests", "2", "--explore", "--seed", "4", "--log", str(workplace / "served")
-    )  # fmt: skip
+    )
     served = read_logs(workplace / "served")
     assert served.request_id.tolist() == [2] and served.exploration.tolist() == ["dirichlet"]
     assert served.weights[0].tolist() == pytest.approx(drawn["pages"][0]["weights"], rel=1e-6)

@@ -19,6 +19,7 @@ from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import copy
+from tests.test_readme import OF_PIPELINE
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +155,21 @@ def test_judgment_tells_users_by_their_history():
     assert sizes == {"new": 10, "rare": 90, "regular": 150, "frequent": 0}
     assert "lifts" not in found["users"]["new"]  # too few to say anything
     assert set(found["users"]["rare"]["lifts"]) == {"equal weights", "stage 1", GRADE}
-    assert found["replay"]["baseline"] == STATIC and found["off_policy"] == {} and "shuffle" in found["off_policy_note"]
+    assert found["replay"]["baseline"] == STATIC
+    assert found["off_policy"] == {} and "shuffle" in found["off_policy_note"]
     given = judge(logs, policy, policy, RewardConfig(page_size=4, propensity=1.0, task_values=(1.0, 9.0)), None)
     assert given["users"] == {} and given["off_policy"]["position"]["warning"] is None
     assert given["propensity"] == "given" and given["replay"]["propensity"] == [1.0, 0.5, 1 / 3, 0.25]
-    assert given["replay"]["task_values"] == {"click": 1.0, "order": 9.0}
+    assert given["replay"]["task_values"] == {"a": 1.0, "b": 9.0}
     json.dumps(found, allow_nan=False)
+
+
+def test_the_readme_makes_a_page_for_a_user(run, tmp_path, monkeypatch, capsys):
+    copy(run, tmp_path / "runs" / "kuairand")
+    monkeypatch.chdir(tmp_path)
+    for snippet in OF_PIPELINE:
+        exec(compile(snippet, "README.md", "exec"), {})
+        assert capsys.readouterr().out
 
 
 def test_the_commands(run, tmp_path, capsys):

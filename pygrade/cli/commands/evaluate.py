@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import console
-from pygrade.cli.judging import IN_SAMPLE, caption, print_evaluation, replay
+from pygrade.cli.judging import IN_SAMPLE, print_evaluation, replay
 from pygrade.cli.options import Output, Source
 from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, served_weights
+from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.reward import RewardConfig, propensity_curve, slot_propensity
@@ -64,7 +65,7 @@ def run(options: Options) -> dict[str, Any]:
         ]
         title = f"{heading}Off-policy: value per request of the policy, ± 95 %"
         if estimates:
-            console.table(title, ["", "value", "ESS", "warning"], rows, caption=caption(record))
+            console.table(title, ["", "value", "ESS", "warning"], rows, caption=judged_by(record))
         else:
             console.text(f"Off-policy: {NO_ESTIMATE}")
     return {
