@@ -243,11 +243,11 @@ def _compare(arms: dict[str, dict[str, tuple[Array, Array]]], baseline: str, use
     old = arms[baseline]
     return {
         name: ArmResult(
-            values={metric: intervals.ratio(*own[metric], users) for metric in METRICS},
-            lifts={} if name == baseline else {m: intervals.ratio_lift(own[m], old[m], users) for m in METRICS},
+            values={metric: intervals.ratio(*sums[metric], users) for metric in METRICS},
+            lifts={} if name == baseline else {m: intervals.ratio_lift(sums[m], old[m], users) for m in METRICS},
             unpaired_errors={}
             if name == baseline
-            else {m: intervals.ratio_lift(own[m], old[m], users, paired=False).standard_error for m in METRICS},
+            else {m: intervals.ratio_lift(sums[m], old[m], users, paired=False).standard_error for m in METRICS},
         )
-        for name, own in arms.items()
+        for name, sums in arms.items()
     }
