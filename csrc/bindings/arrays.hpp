@@ -48,11 +48,14 @@ struct Array {
   }
 };
 
-// The array behind `value`. TypeError if it is no array or not of `dtype`; ValueError if it is not contiguous, not in
-// CPU memory, or not of `shape`. `name` is the argument's name in messages.
+// Whether the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
+bool is_numpy(py::handle value);
+
+// The array behind `value`. TypeError if it is not a dense array of `dtype`; ValueError if it is not contiguous, not in
+// CPU memory, or not of `shape` (any_size admits every length). `name` is the argument in the message.
 Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape);
 
-// The two steps of `array`: any dtype and shape, then the check of both.
+// The same in two steps: an array of any dtype and shape, and the check of these.
 Array any_array(py::handle value, const char* name);
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
 

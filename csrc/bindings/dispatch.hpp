@@ -1,6 +1,9 @@
-// Calls that skip torch's dispatcher and the argument checks of the Python layer: when they may, what they return, and
-// how they are registered. An `…_at_once` function returns None if the call needs more: conversions, a gradient, a mode
-// of torch, another backend, or an error message. The Python layer then takes the general path.
+// Ops that are called with positional arguments, past pybind11's dispatcher, which costs more than a small op does.
+//
+// A serving op has two entries with the arguments of the public function. `name` does the work. `name_fast_path` does
+// it only if the call needs no more than the core, and returns None for another backend, a mode of torch, a gradient,
+// or an argument that does not fit as it is: pybind11's type_error, value_error and cast_error, which only the checks
+// of arguments throw. The Python layer then converts the argument or words the error. Every other error is raised.
 #pragma once
 
 #include <array>
@@ -10,16 +13,17 @@
 
 namespace pygrade::bindings {
 
-bool is_numpy(py::handle value);
-
-// Whether an op on these arguments may run in the core directly. numpy arrays only need the chosen backend to allow it;
-// tensors must not meet a dispatch mode or functorch transform. The caller handles gradients and tracing by dynamo.
+// Whether the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
+// transforms, with the core as backend. The caller checks for gradients and for tracing by dynamo.
 bool may_run(py::handle scores, py::handle weights);
 
-// Whether one of the values is a tensor that requires a gradient.
+// Whether a gradient to one of these tensors is wanted.
 bool wants_gradient(std::initializer_list<py::handle> values);
 
-// num_threads, at least 1; for None torch's setting.
+// An integer in [low, high], read as operator.index does.
+std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::int64_t high);
+
+// torch's setting for None, else the number, at least 1.
 int thread_count(py::handle num_threads);
 
 // A new numpy array of a type number (py::dtype::num_of).
@@ -45,11 +49,14 @@ struct Best {
 template <std::size_t count>
 using Arguments = std::array<py::handle, count>;
 
-template <auto function>
-struct AtOnce;
+// Sets Python's error to the exception that is being handled; returns null.
+PyObject* set_error() noexcept;
 
-template <std::size_t count, py::object (*function)(const Arguments<count>&)>
-struct AtOnce<function> {
+template <auto function, bool fast_path>
+struct Entry;
+
+template <std::size_t count, py::object (*function)(const Arguments<count>&), bool fast_path>
+struct Entry<function, fast_path> {
   static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) noexcept {
     if (size != static_cast<Py_ssize_t>(count)) {
       PyErr_Format(PyExc_TypeError, "got %zd arguments; want %zu", size, count);
@@ -59,18 +66,25 @@ struct AtOnce<function> {
     for (std::size_t i = 0; i < count; ++i) arguments[i] = given[i];
     try {
       return function(arguments).release().ptr();
-    } catch (...) {  // the general path reports the error
+    } catch (const py::type_error&) {
+      if (!fast_path) return set_error();
+    } catch (const py::value_error&) {
+      if (!fast_path) return set_error();
+    } catch (const py::cast_error&) {
+      if (!fast_path) return set_error();
+    } catch (...) {
+      return set_error();
     }
     Py_RETURN_NONE;
   }
 };
 
-// Adds a function of positional arguments that skips pybind11's dispatcher, which would cost more than the function.
-// The first line of `doc` is its signature.
-template <auto function>
-void def_at_once(py::module_& module, const char* name, const char* doc) {
-  static PyMethodDef definition{name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&AtOnce<function>::call)),
-                                METH_FASTCALL, doc};
+// Adds a function of positional arguments. The first line of `doc` is its signature.
+template <auto function, bool fast_path = false>
+void def_positional(py::module_& module, const char* name, const char* doc) {
+  static PyMethodDef definition{
+      name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function, fast_path>::call)), METH_FASTCALL,
+      doc};
   module.add_object(name, py::reinterpret_steal<py::object>(
                               PyCFunction_NewEx(&definition, nullptr, py::object(module.attr("__name__")).ptr())));
 }

@@ -1,5 +1,7 @@
 #include "scores.hpp"
 
+#include <limits>
+
 namespace pygrade::bindings {
 
 Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
@@ -45,12 +47,7 @@ Array beside_scores(py::handle value, const char* name, Dtype dtype, const Score
   return array(value, name, dtype, single ? shape.tail() : shape);
 }
 
-std::int64_t list_length(py::handle k) {
-  const long long length = PyLong_AsLongLong(k.ptr());
-  if (length == -1 && PyErr_Occurred()) throw py::error_already_set();
-  if (length < 1) throw py::value_error("k must be at least 1");
-  return length;
-}
+std::int64_t list_length(py::handle k) { return integer(k, "k", 1, std::numeric_limits<std::int32_t>::max()); }
 
 Weights weights_of(py::handle weights, const Scores& scores) {
   const Array w = any_array(weights, "weights");
@@ -74,7 +71,11 @@ constexpr std::array<std::string_view, 2> layout_names{"item-major", "task-major
 
 float not_negative(py::handle value, const char* name) {
   const double number = PyFloat_AsDouble(value.ptr());
-  if (number == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  if (number == -1.0 && PyErr_Occurred()) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + " is not a number");
+  }
   if (!(number >= 0.0)) throw py::value_error(std::string(name) + " is not a number >= 0");
   return static_cast<float>(number);
 }

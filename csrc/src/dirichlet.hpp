@@ -25,8 +25,6 @@ struct DirichletLogProbTask {
   double log_floor;               // -inf: no floor
   float* log_prob;                // [B, G]; forward and score
   float* concentration_gradient;  // [B, T]; backward and score
-  double* digamma_shift;          // [B, T] ψ(α₀) - ψ(α_t), or null; forward only
-  const double* saved_shift;      // the same, or null; backward only
 };
 
 struct DirichletRowTask {

@@ -6,11 +6,12 @@ KuaiRand: Gao et al., CIKM 2022, doi 10.1145/3511808.3557624, kuairand.com; CC B
   is_click, is_like (excerpt: label), is_comment, is_follow, is_forward, is_profile_enter, long_view, play_time_ms,
   duration_ms, comment_stay_time.
 - user_features_*.csv: every column. It is one snapshot of unknown date; -124 stands for unknown.
-- video_features_basic_*.csv, where there is one: author_id, video_type, upload_dt, upload_type, video_duration,
-  music_id, music_type, tag. video_features_statistic_*.csv averages the very month that is to be predicted: never read.
+- video_features_basic_*.csv, if present: author_id, video_type, upload_dt, upload_type, video_duration,
+  music_id, music_type, tag. video_features_statistic_*.csv averages the month to be predicted: never read.
 
-A request is what a user was shown in one tab on one day (or in one session), see `KuaiRandConfig.requests`; a slot is
-the order in time. ``event_time`` is time_ms plus the time played, the earliest moment at which the feedback is known.
+A request is what a user was shown in one tab on one day (or in one session), see `KuaiRandEventConfig.requests`; a slot
+is the order in time: take feedback as it is (a propensity of 1). Only shown videos are candidates.
+``event_time`` is time_ms plus the time played, the earliest moment at which the feedback is known.
 There is no funnel: 1 % of the long views have no click.
 """
 
@@ -90,7 +91,7 @@ ITEM_KINDS = {
 """duration: seconds. category: the first tag."""
 
 _UNKNOWN = -124
-_BYTES_PER_ROW = 60  # of the log files, at least: what sizes the partitions by user
+_BYTES_PER_ROW = 60  # of the log files, at least; decides the number of partitions by user
 _PARTITIONS = 64
 _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id": "float?", "music_type": "float?"}
 
@@ -124,22 +125,22 @@ class KuaiRandEventConfig:
 def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventConfig | None = None) -> None:
     """Writes the events of a KuaiRand directory. Errors name file, line and column; see `kuairand_files.find_files`."""
     config = config or KuaiRandEventConfig()
-    found = find_files(directory)
-    tasks = config.tasks or tuple(t for t in EVENTS if not (found.excerpt and t == "like"))
-    users = _read_users(found.users)
+    files = find_files(directory)
+    tasks = config.tasks or tuple(t for t in EVENTS if not (files.excerpt and t == "like"))
+    users = _read_users(files.users)
     writer.add_attributes("user", users)
-    shuffle = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config)
+    shuffle = _read_logs(files, users["user_id"].to_numpy(), tasks, writer, config)
     item_kinds = dict(ITEM_KINDS)
-    for path in found.basic:
+    for path in files.basic:
         logger.info("kuairand: reading %s", path.name)
         item_kinds = _add_videos(path, writer)
-    if not found.basic:
+    if not files.basic:
         item_kinds = {"duration": "dense"}
     gap = None if config.requests == "day" else config.session_gap_minutes
     requests = 0
     for frame in _by_users(shuffle, writer):
         requests = _add_requests(frame, writer, gap, config.max_rows, requests)
-    version = "27K, an excerpt" if found.excerpt else found.version
+    version = "27K, an excerpt" if files.excerpt else files.version
     source = EventSource(
         name=f"KuaiRand-{version}".removesuffix("-"),
         license=LICENSE,
@@ -148,7 +149,7 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
         users={name: kind for name, kind in USER_KINDS.items() if name in users.columns},
         items=item_kinds,
         measures=("play", "comment_stay"),
-        category="category" if found.basic else None,
+        category="category" if files.basic else None,
         utc_offset_hours=8.0,
     )
     logger.info("kuairand: sorting by time")
@@ -156,28 +157,28 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
 
 
 def _read_logs(
-    found: Files,
+    files: Files,
     known: NDArray[np.int64],
     tasks: tuple[str, ...],
     writer: EventWriter,
     config: KuaiRandEventConfig,
 ) -> DiskShuffle:
-    """All rows of a user in one partition, so that requests can be made of them."""
+    """Puts all rows of a user into one partition, to make requests of them."""
     polars = require("polars", "pipeline")
-    size = sum(path.stat().st_size for path in found.logs)
+    size = sum(path.stat().st_size for path in files.logs)
     partitions = min(max(size // (_BYTES_PER_ROW * writer.rows), 1), _PARTITIONS)
     shuffle = DiskShuffle(writer.scratch / "users")
     keep = chosen_rows(random=config.random_rows, user_fraction=config.user_fraction)
-    columns, delimiter = (EXCERPT_COLUMNS, "\t") if found.excerpt else (LOG_COLUMNS, ",")
-    durations = not found.basic
-    for path in found.logs:
+    columns, delimiter = (EXCERPT_COLUMNS, "\t") if files.excerpt else (LOG_COLUMNS, ",")
+    durations = not files.basic
+    for path in files.logs:
         logger.info("kuairand: reading %s", path.name)
         for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep):
             user = block["user_id"]
             absent = ~np.isin(user, known)
             if absent.any():
                 raise ValueError(
-                    f"{found.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
+                    f"{files.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
                     f"{line} on; want a row for every user of the logs"
                 )
             if not len(user):
@@ -201,12 +202,12 @@ def _read_logs(
                 items = items.with_columns(polars.col("duration").fill_nan(None))
                 writer.add_attributes("item", items.sort("duration", nulls_last=True, maintain_order=True))
     if not shuffle.rows:
-        raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {found.logs[0].parent}")
+        raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {files.logs[0].parent}")
     return shuffle
 
 
 def _by_users(shuffle: DiskShuffle, writer: EventWriter) -> "Iterator[pl.DataFrame]":
-    """All rows of some users at a time, about `writer.rows` of them; long partitions are divided once more."""
+    """All rows of some users at a time, about `writer.rows` rows; long partitions are divided once more."""
     for partition in sorted(shuffle.rows):
         parts = -(-shuffle.rows[partition] // writer.rows)
         if parts == 1:
@@ -265,7 +266,7 @@ def group_requests(
 
 
 def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
-    """``user_id`` and the attributes. ValueError where a user has two rows."""
+    """``user_id`` and the attributes. ValueError if a user has two rows."""
     polars = require("polars", "pipeline")
     frames = []
     for path in paths:
@@ -279,12 +280,12 @@ def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
     frame: pl.DataFrame = polars.concat(frames)
     if frame["user_id"].n_unique() < len(frame):
         again = frame.filter(frame["user_id"].is_duplicated())["user_id"][0]
-        raise ValueError(f"{paths[-1]}: user_id {again} stands in more than one row; want one")
+        raise ValueError(f"{paths[-1]}: user_id {again} has more than one row; want one")
     return frame.select("user_id", *(name for name in USER_KINDS if name in frame.columns))
 
 
 def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
-    """Adds one file of basic video features; the kinds of its attributes."""
+    """Adds one file of basic video features. Returns the kinds of its attributes."""
     polars = require("polars", "pipeline")
     header = read_header(path)
     columns = BASIC_COLUMNS | {name: kind for name, kind in _BASIC_OPTIONAL.items() if name in header}

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC
-from pygrade.evaluation.judgment import policy_estimates
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, served_weights
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -28,14 +28,15 @@ def judge(
 
     history [R]: events of the request's user before it; None: users are not told apart.
     """
+    logs = logs.valued(reward.task_values, reward.value_tasks)
     arms: dict[str, Any] = {EQUAL: equal_weights(len(logs.tasks)).numpy(), STATIC: policy.static_weights.numpy()}
     production = production_weights(logs)
     if production is not None:
         arms[PRODUCTION] = production.numpy()
     for name, arm_policy in ((STAGE1, stage1), (GRADE, policy)):
-        arms[name] = _served(arm_policy, logs)
+        arms[name] = served_weights(arm_policy, logs)
     if policy.config.evidence_prior:
-        arms[UNSHRUNK] = _served(_without_prior(policy), logs)
+        arms[UNSHRUNK] = served_weights(_without_prior(policy), logs)
     curve, source = slot_propensity(logs, reward)
     options: dict[str, Any] = {
         "k": reward.page_size,
@@ -43,12 +44,11 @@ def judge(
         "propensity": curve,
         "propensity_floor": reward.propensity_floor,
     }
-    slots = int(logs.position.max()) + 1
-    positions = np.ones(max(slots, reward.page_size)) if curve is None else curve
-    estimates = policy_estimates(policy, logs, positions, reward.page_size, shown_only=True)
+    estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
     record: dict[str, Any] = {
         "replay": evaluate(logs, arms, STATIC, **options).to_dict(),
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
+        "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": source,
         "users": {},
     }
@@ -62,11 +62,6 @@ def judge(
             group |= {"users": part["num_users"], "rankers": part["rankers"], "lifts": part["lifts"]}
         record["users"][name] = group
     return record
-
-
-def _served(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
-    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
-    return np.asarray(policy.serve(inputs, logs.scenario).numpy())
 
 
 def _without_prior(policy: FusionPolicy) -> FusionPolicy:

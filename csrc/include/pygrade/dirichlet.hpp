@@ -31,17 +31,16 @@ PYGRADE_API void dirichlet_sample(std::span<const float> concentration, const Di
                                   std::span<float> log_prob, bool validate = true, int num_threads = 1);
 
 // log p(w_bg | α_b) → log_prob[B, G]. weight_floor > 0: log-weights are first clamped to log(weight_floor) and
-// renormalized. digamma_shift[B, T], unless empty, receives what the backward pass needs of the concentration.
+// renormalized.
 PYGRADE_API void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
                                     const DirichletShape& shape, double weight_floor, std::span<float> log_prob,
-                                    bool validate = true, int num_threads = 1, std::span<double> digamma_shift = {});
+                                    bool validate = true, int num_threads = 1);
 
-// Σ_g gradient[B, G] · ∂ log p(w_bg | α_b) / ∂α_b → concentration_gradient[B, T]. digamma_shift is the forward pass's,
-// or empty.
+// Σ_g gradient[B, G] · ∂ log p(w_bg | α_b) / ∂α_b → concentration_gradient[B, T].
 PYGRADE_API void dirichlet_log_prob_backward(std::span<const float> concentration, std::span<const float> log_weights,
                                              std::span<const float> gradient, const DirichletShape& shape,
                                              double weight_floor, std::span<float> concentration_gradient,
-                                             int num_threads = 1, std::span<const double> digamma_shift = {});
+                                             int num_threads = 1);
 
 // Log-probability and its gradient in one pass over the log-weights; coefficients[B, G] is the `gradient` above; empty:
 // all 1.

@@ -105,6 +105,16 @@ inline float fixed_sum(const float* row, std::int64_t count, Fold fold) {
   return sums[0];
 }
 
+// The z-score of values whose squares overflow in single precision. Values that are not finite make it NaN.
+inline void wide_zscore_row(float* row, std::int64_t count, float epsilon) {
+  double mean = 0.0, square = 0.0;
+  for (std::int64_t i = 0; i < count; ++i) mean += row[i];
+  mean /= static_cast<double>(count);
+  for (std::int64_t i = 0; i < count; ++i) square += (row[i] - mean) * (row[i] - mean);
+  const double std = __builtin_sqrt(square / static_cast<double>(count)) + epsilon;
+  for (std::int64_t i = 0; i < count; ++i) row[i] = static_cast<float>((row[i] - mean) / std);
+}
+
 inline void zscore_row(float* row, std::int64_t count, float epsilon) {
   const float n = static_cast<float>(count);
   const float mean = fixed_sum(row, count, [](float sum, float x) { return sum + x; }) / n;
@@ -112,6 +122,7 @@ inline void zscore_row(float* row, std::int64_t count, float epsilon) {
     const float d = x - mean;
     return __builtin_fmaf(d, d, sum);
   });
+  if (!(square < __builtin_inff())) return wide_zscore_row(row, count, epsilon);
   const float inverse = 1.0f / (__builtin_sqrtf(square / n) + epsilon);
   for (std::int64_t i = 0; i < count; ++i) row[i] = (row[i] - mean) * inverse;
 }
