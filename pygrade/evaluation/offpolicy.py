@@ -29,12 +29,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
+from pygrade._typing import Array, Floats
 from pygrade.logs import numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
-
-Array = NDArray[Any]
-Float64 = NDArray[np.float64]
 
 METHODS = ("ips", "snips", "clipped", "dr")
 # An estimate has a warning if:
@@ -239,7 +237,7 @@ def effective_sample_size(ratio: ArrayLike) -> float:
     return float(weights.sum()) ** 2 / total if total > 0 else 0.0
 
 
-def _poor_support(ratio: Float64, clusters: Array) -> list[str]:
+def _poor_support(ratio: Floats, clusters: Array) -> list[str]:
     total = float(ratio.sum())
     if total == 0:
         return ["every density ratio is 0"]
@@ -280,10 +278,10 @@ def _outcomes(
     model: ArrayLike | None,
     policy: Policy,
     context: ArrayLike | None,
-    rewards: Float64,
+    rewards: Floats,
     keep: NDArray[np.bool_],
     clusters: Array,
-) -> tuple[Float64, Float64]:
+) -> tuple[Floats, Floats]:
     """Expected reward at the logged weights and under the target, [n] each."""
     if model is not None:
         given = np.asarray(model, np.float64)
@@ -303,7 +301,7 @@ def _outcomes(
     return _ridge(logged, target, rewards, clusters)
 
 
-def _ridge(logged: Float64, target: Float64, rewards: Float64, clusters: Array) -> tuple[Float64, Float64]:
+def _ridge(logged: Floats, target: Floats, rewards: Floats, clusters: Array) -> tuple[Floats, Floats]:
     """Cross-fitted ridge regression (penalty 1 on standardized features): each fifth of the users is predicted by a fit
     on the others, so that no request's noise is in its prediction.
     """

@@ -8,15 +8,13 @@ items, for items that were shown. Take θ from randomized pages (`reward.estimat
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pygrade._typing import Array
 from pygrade.evaluation.offpolicy import OffPolicyEstimate, clusters_of, effective_sample_size, warned
 from pygrade.metrics import intervals
-
-Array = NDArray[Any]
 
 # An estimate has a warning if more than this share of the target's discount falls on items never shown:
 MAX_UNSEEN_SHARE = 0.05  # which then count as worthless

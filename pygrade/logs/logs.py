@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade.logs import parquet as logs_parquet
 
-Array = NDArray[Any]
 logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 
-Array = NDArray[Any]
 RowName = Callable[[int], str]
 
 METADATA_KEY = b"pygrade"
