@@ -4,13 +4,14 @@ import functools
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from bench.cpu.harness import Timing, progress
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "bench"
+BUILD = ROOT / "build" / "release"  # shared with the CMake preset of that name
 
 
 @functools.cache
@@ -19,13 +20,14 @@ def executable() -> Path | None:
 
     Call it before the process is pinned: children inherit that, and a build may use every processor.
     """
+    tools = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # CMake may be a Python package
     commands = [
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
         ["cmake", "--build", str(BUILD), "--target", "pygrade_core_bench", "--parallel", "2"],
     ]
     for command in commands:
         try:
-            subprocess.run(command, capture_output=True, text=True, check=True)
+            subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | tools)
         except (OSError, subprocess.CalledProcessError) as error:
             progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
             return None

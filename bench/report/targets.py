@@ -7,6 +7,7 @@ from typing import Any
 from bench.cpu.harness import Report, Row
 
 Shape = dict[str, Any]
+Fits = Callable[[Shape], bool]
 Results = Mapping[str, Mapping[str, Report]]  # instruction set → suite → report
 
 # What a target measures of a row. For AT_LEAST more is better.
@@ -28,7 +29,7 @@ class Target:
     name: str
     suite: str
     op: str
-    fits: Callable[[Shape], bool]
+    fits: Fits
     measure: str
     want: Mapping[str, float]  # instruction set → lower or upper limit
 
@@ -82,12 +83,12 @@ def _both(limit: float) -> dict[str, float]:
     return {"avx512": limit, "avx2": limit}
 
 
-def _ratio(name: str, suite: str, op: str, fits: Callable[[Shape], bool], avx512: float, avx2: float | None = None) -> Target:
+def _ratio(name: str, suite: str, op: str, fits: Fits, avx512: float, avx2: float | None = None) -> Target:
     """A ratio to the best library peer; parity on the baseline."""
     return Target(name, suite, op, fits, PEER, {"avx512": avx512, "avx2": avx2 or avx512, "baseline": 1.0})
 
 
-def _bound(name: str, suite: str, op: str, fits: Callable[[Shape], bool], limit: float) -> Target:
+def _bound(name: str, suite: str, op: str, fits: Fits, limit: float) -> Target:
     return Target(name, suite, op, fits, BOUND, _both(limit))
 
 

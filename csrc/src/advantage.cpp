@@ -3,9 +3,9 @@
 #include <cmath>
 #include <memory>
 #include <stdexcept>
-#include <vector>
 
 #include "util/parallel.hpp"
+#include "util/scratch.hpp"
 
 namespace pygrade {
 namespace {
@@ -38,8 +38,7 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   const detail::AdvantageKernels& kernels = PYGRADE_KERNELS(advantage_kernels);
   const std::int64_t grain = detail::grain_of(20.0 + 2.0 * static_cast<double>(samples * (components + 1)));
   detail::parallel_for(blocks, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
-    static thread_local std::vector<float> scratch;  // kept, so that warm calls allocate nothing
-    scratch.resize(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));
+    const detail::Scratch scratch(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));
     kernels.center(task, scratch.data(), begin, end);
   });
   double square = 0.0;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "util/parallel.hpp"
+#include "util/scratch.hpp"
 
 namespace pygrade {
 namespace {
@@ -87,8 +88,7 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
                                          pointer(weights),     pointer(log_weights), pointer(log_prob)};
   const double cost = 60.0 + 3.5 * static_cast<double>(shape.samples * shape.tasks);
   detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
-    static thread_local std::vector<float> scratch;  // kept, so that warm calls allocate nothing
-    scratch.resize(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
+    const detail::Scratch scratch(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
     kernels().sample(task, scratch.data(), begin, end);
   });
 }

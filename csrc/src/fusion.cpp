@@ -107,8 +107,7 @@ void run(FusionTask task, int num_threads,
                        FusionTask share = task;
                        share.first_sample = first_sample;
                        share.end_sample = end_sample;
-                       kernel(share, begin, end,
-                              Scratch::of_this_thread().floats(static_cast<std::size_t>(rows * task.stride)));
+                       kernel(share, begin, end, Scratch(static_cast<std::size_t>(rows * task.stride)).data());
                      });
 }
 
@@ -154,7 +153,7 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
     task.stride = detail::scratch_stride(scores.rows);
     const std::int64_t size = detail::scratch_rows(scores.tasks) * task.stride;
     const detail::FloatEnvironment environment;
-    if (kernels.topk_unchecked(task, detail::Scratch::of_this_thread().floats(static_cast<std::size_t>(size)))) return;
+    if (kernels.topk_unchecked(task, detail::Scratch(static_cast<std::size_t>(size)).data())) return;
   }
   detail::check_scores(scores, options, num_threads);
   detail::run(task, num_threads, kernels.topk);

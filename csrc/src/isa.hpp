@@ -8,6 +8,19 @@
 
 #include "pygrade/isa.hpp"
 
+#if defined(PYGRADE_AVX512_KERNELS)
+#define PYGRADE_DECLARE_AVX512_KERNELS(Table, name) \
+  namespace avx512 {                                \
+  extern const Table name;                          \
+  }
+#else
+namespace pygrade::detail {
+namespace avx2 {}
+namespace avx512 = avx2;  // a name that compiles; isa_available never lets it be chosen
+}  // namespace pygrade::detail
+#define PYGRADE_DECLARE_AVX512_KERNELS(Table, name)
+#endif
+
 #if defined(PYGRADE_X86_KERNELS)
 #define PYGRADE_DECLARE_KERNELS(Table, name) \
   namespace baseline {                       \
@@ -16,9 +29,7 @@
   namespace avx2 {                           \
   extern const Table name;                   \
   }                                          \
-  namespace avx512 {                         \
-  extern const Table name;                   \
-  }
+  PYGRADE_DECLARE_AVX512_KERNELS(Table, name)
 #define PYGRADE_KERNELS(name)                                                                         \
   ::pygrade::detail::select_kernels(::pygrade::detail::baseline::name, ::pygrade::detail::avx2::name, \
                                     ::pygrade::detail::avx512::name)

@@ -141,6 +141,7 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
         if (workspace.index[i] >= 0)
           out[workspace.index[i]] = static_cast<float>(workspace.slope[i] * inverse_temperature);
     }
+    if (workspace.index.capacity() > std::size_t{1} << 20) workspace = {};  // some 60 MiB
   });
 }
 

@@ -4,7 +4,6 @@
 #include <bit>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
@@ -61,15 +60,15 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
 
   const detail::RankingKernels& kernels = PYGRADE_KERNELS(ranking_kernels);
   const auto mean = static_cast<double>(scores.rows) / static_cast<double>(std::max<std::int64_t>(1, scores.batch));
-  detail::parallel_for(
-      scores.batch, num_threads, detail::grain_of(detail::candidate_cost(scores) * (1.0 + mean)),
-      [&](std::int64_t begin, std::int64_t end) {
-        static thread_local std::vector<std::int32_t> counters;  // kept, so that warm calls allocate nothing
-        counters.assign(static_cast<std::size_t>(2 * task.columns * task.slots), 0);
-        const std::int64_t size = detail::scratch_rows(scores.tasks) * task.fusion.stride;
-        float* scratch = detail::Scratch::of_this_thread().floats(static_cast<std::size_t>(size));
-        kernels.rank(task, begin, end, scratch, counters.data());
-      });
+  detail::parallel_for(scores.batch, num_threads, detail::grain_of(detail::candidate_cost(scores) * (1.0 + mean)),
+                       [&](std::int64_t begin, std::int64_t end) {
+                         const std::int64_t size = detail::scratch_rows(scores.tasks) * task.fusion.stride;
+                         const std::int64_t count = 2 * task.columns * task.slots;
+                         const detail::Scratch scratch(static_cast<std::size_t>(size + count));
+                         auto* counters = reinterpret_cast<std::int32_t*>(scratch.data() + size);
+                         std::fill_n(counters, count, 0);
+                         kernels.rank(task, begin, end, scratch.data(), counters);
+                       });
 }
 
 }  // namespace pygrade

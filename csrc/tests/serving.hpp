@@ -9,6 +9,8 @@
 namespace pygrade::tests {
 
 inline constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
+inline constexpr float missing_values[] = {nan_value, std::numeric_limits<float>::infinity(),
+                                           -std::numeric_limits<float>::infinity()};
 
 inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::string& transform = "zlog") {
   Artifact artifact;

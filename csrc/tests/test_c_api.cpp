@@ -158,7 +158,7 @@ TEST(log_rows_equal_the_cpp_ones) {
   pygrade_ranker_free(ranker);
 }
 
-TEST(names_and_versions_are_told) {
+TEST(names_and_versions_can_be_read) {
   pygrade_ranker* ranker = create();
   CHECK_EQUAL(pygrade_abi_version(), PYGRADE_ABI_VERSION);
   CHECK(std::strlen(pygrade_version()) >= 5 && std::strlen(pygrade_isa()) >= 4);

@@ -1,7 +1,7 @@
 """EB-NeRD, the Ekstra Bladet News Recommendation Dataset, as raw events: impressions of a news site.
 
-EB-NeRD: Kruse et al., RecSys Challenge 2024, arXiv 2410.03432, recsys.eb.dk; for research, under the terms of its own
-license, which is accepted at download. A directory (demo, small or large) holds articles.parquet, train/ and
+EB-NeRD: Kruse et al., RecSys Challenge 2024, arXiv 2410.03432, recsys.eb.dk; for research, under its own license,
+which is accepted at download. A directory (demo, small or large) holds articles.parquet, train/ and
 validation/; the test split has no clicks and is not read. What is read:
 
 - behaviors.parquet: impression_id, impression_time, user_id, article_id (null: the front page), article_ids_inview,
@@ -9,14 +9,15 @@ validation/; the test split has no clicks and is not read. What is read:
   next_read_time and next_scroll_percentage (of the article that was clicked).
 - articles.parquet: article_id, published_time, premium, article_type, category, subcategory, topics, sentiment_score,
   sentiment_label, and the length of body. total_inviews, total_pageviews and total_read_time count what happened in the
-  days after publication, and last_modified_time is later too: never read.
+  days after publication, and last_modified_time is later as well: never read.
 - history.parquet, with `EbNerdConfig.history`: user_id, impression_time_fixed, article_id_fixed, read_time_fixed,
   scroll_percentage_fixed: clicks of the three weeks before.
 
-An impression is a request. The authors shuffled the in-view lists: a slot is a place in the list and no rank on the
-page. An article that was clicked and does not stand in the list is put behind it. Where several were clicked, reading
-and scrolling belong to the first. is_subscriber was fixed when the data were made, and so says a little about the
-future. ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
+An impression is a request. The authors shuffled the in-view lists: a slot is a place in the list, not a rank on the
+page. A clicked article that is missing from the list is appended to it. If several were clicked, reading and scrolling
+belong to the first. is_subscriber was fixed when the data were made, so it tells a little about the future.
+
+``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
 """
 
 import logging
@@ -39,7 +40,7 @@ logger = logging.getLogger("pygrade")
 LICENSE = "EB-NeRD license terms (research), recsys.eb.dk"
 
 TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 2.0}
-"""Business value of one event. A choice of ours; the data set states no values."""
+"""Business value of one event. Our choice; the data set states no values."""
 
 USER_KINDS = {"gender": "categorical", "postcode": "categorical", "age": "dense"}
 ITEM_KINDS = {
@@ -224,7 +225,7 @@ def _add_history(path: Path, writer: EventWriter, config: EbNerdConfig) -> None:
 
 
 def _add_articles(path: Path, writer: EventWriter) -> dict[str, str]:
-    """Adds the articles; the kinds of their attributes, those that the file has."""
+    """Adds the articles. Returns the kinds of the attributes that the file has."""
     polars = require("polars", "pipeline")
     names = column_names(path)
     columns = {name: kind for name, kind in _ARTICLES.items() if name in names or name == "article_id"}

@@ -1,4 +1,4 @@
-"""Rows in any order become a log of events: spooled by day, sorted a bounded number of rows at a time."""
+"""Writes a log of events from rows in any order: partitioned by day, sorted a bounded number of rows at a time."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.hashing import spread, stable_id
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import DiskShuffle
@@ -31,8 +32,9 @@ _MOST_CHARACTERS = 1000
 class EventWriter:
     """Collects the events and attributes of one log and writes them into ``directory``, which exists and is empty.
 
-    Memory follows ``rows``, the number of rows that are sorted at a time, and not the length of the log; it follows the
-    number of distinct users and items (a 64th of their attributes), and of rows within one second where that is larger.
+    Memory grows with ``rows``, the number of rows that are sorted at a time, not with the length of the log. It also
+    grows with the number of distinct users and items (a 64th of their attributes), and of rows within one second if
+    that is larger.
     """
 
     def __init__(self, directory: Path, rows: int = 500_000) -> None:
@@ -49,7 +51,7 @@ class EventWriter:
 
     # ---- what importers call -----------------------------------------------------------------------------------------
     def add_events(self, frame: "pl.DataFrame") -> None:
-        """Rows with the columns of `event_log`, in any order, the rows of a request wherever they are."""
+        """Rows with the columns of `event_log`, in any order; the rows of a request may be apart."""
         if not len(frame):
             return
         frame = self._typed(frame)
@@ -211,7 +213,7 @@ class _Output:
         self.pending = frame
 
     def close(self) -> dict[str, Any]:
-        """What source.json says of the events."""
+        """The part of source.json that describes the events."""
         if self.pending is not None and len(self.pending):
             self._write(self.pending)
         if self.writer is not None:
@@ -255,8 +257,8 @@ class _Output:
 def check_events(frame: "pl.DataFrame") -> None:
     """Raises ValueError that names the column and the request of the first bad value of sorted rows.
 
-    Whole requests, each with one user, time, scenario and context; slots from 0 on, each once; feedback 0 or 1 where
-    shown and null where not; no event before its request.
+    Whole requests, each with one user, time, scenario and context; slots from 0 on, each once; feedback 0 or 1 if
+    shown and null if not; no event before its request.
     """
     polars = require("polars", "pipeline")
     request = frame["request_id"].to_numpy()
@@ -288,7 +290,7 @@ def check_events(frame: "pl.DataFrame") -> None:
     refuse((frame["event_time"] < frame["timestamp"]).to_numpy(), "event_time", "the request's time, or later")
     position = frame["position"].fill_null(-1).to_numpy()
     shown = frame["position"].is_not_null().to_numpy()
-    refuse(shown & (position < 0), "position", "a slot from 0 on, or null where not shown")
+    refuse(shown & (position < 0), "position", "a slot from 0 on, or null if not shown")
     twice = np.zeros(len(frame), bool)
     twice[1:] = same[1:] & shown[1:] & (position[1:] == position[:-1])
     refuse(twice, "position", "each slot once in a request")
@@ -310,6 +312,6 @@ def refuse_events(frame: "pl.DataFrame", bad: "NDArray[np.bool_] | pl.Series", c
         raise ValueError(f"column {column!r}, request {frame['request_id'][row]}: {value}; want {want}")
 
 
-def _second(frame: "pl.DataFrame", day: int) -> NDArray[np.int64]:
-    second: NDArray[np.int64] = (frame["timestamp"].to_numpy() - day * DAY) // 1000
+def _second(frame: "pl.DataFrame", day: int) -> Ints:
+    second: Ints = (frame["timestamp"].to_numpy() - day * DAY) // 1000
     return second

@@ -1,7 +1,7 @@
-"""Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it by the piece.
+"""Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it in chunks.
 
-``SCHEME:PATH`` names the files as their users download them; each importer's module says which columns it reads and
-under which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
+``SCHEME:PATH`` names the files as they are downloaded; each importer's module says which columns it reads and under
+which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
 """
 
 from collections.abc import Callable, Sequence

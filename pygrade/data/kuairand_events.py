@@ -6,11 +6,12 @@ KuaiRand: Gao et al., CIKM 2022, doi 10.1145/3511808.3557624, kuairand.com; CC B
   is_click, is_like (excerpt: label), is_comment, is_follow, is_forward, is_profile_enter, long_view, play_time_ms,
   duration_ms, comment_stay_time.
 - user_features_*.csv: every column. It is one snapshot of unknown date; -124 stands for unknown.
-- video_features_basic_*.csv, where there is one: author_id, video_type, upload_dt, upload_type, video_duration,
-  music_id, music_type, tag. video_features_statistic_*.csv averages the very month that is to be predicted: never read.
+- video_features_basic_*.csv, if present: author_id, video_type, upload_dt, upload_type, video_duration,
+  music_id, music_type, tag. video_features_statistic_*.csv averages the month to be predicted: never read.
 
-A request is what a user was shown in one tab on one day (or in one session), see `KuaiRandConfig.requests`; a slot is
-the order in time. ``event_time`` is time_ms plus the time played, the earliest moment at which the feedback is known.
+A request is what a user was shown in one tab on one day (or in one session), see `KuaiRandEventConfig.requests`; a slot
+is the order in time: take feedback as it is (a propensity of 1). Only shown videos are candidates.
+``event_time`` is time_ms plus the time played, the earliest moment at which the feedback is known.
 There is no funnel: 1 % of the long views have no click.
 """
 
@@ -18,11 +19,12 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array, Ints
 from pygrade._util.hashing import spread
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import DiskShuffle
@@ -90,7 +92,7 @@ ITEM_KINDS = {
 """duration: seconds. category: the first tag."""
 
 _UNKNOWN = -124
-_BYTES_PER_ROW = 60  # of the log files, at least: what sizes the partitions by user
+_BYTES_PER_ROW = 60  # of the log files, at least; decides the number of partitions by user
 _PARTITIONS = 64
 _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id": "float?", "music_type": "float?"}
 
@@ -124,22 +126,22 @@ class KuaiRandEventConfig:
 def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventConfig | None = None) -> None:
     """Writes the events of a KuaiRand directory. Errors name file, line and column; see `kuairand_files.find_files`."""
     config = config or KuaiRandEventConfig()
-    found = find_files(directory)
-    tasks = config.tasks or tuple(t for t in EVENTS if not (found.excerpt and t == "like"))
-    users = _read_users(found.users)
+    files = find_files(directory)
+    tasks = config.tasks or tuple(t for t in EVENTS if not (files.excerpt and t == "like"))
+    users = _read_users(files.users)
     writer.add_attributes("user", users)
-    shuffle = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config)
+    shuffle = _read_logs(files, users["user_id"].to_numpy(), tasks, writer, config)
     item_kinds = dict(ITEM_KINDS)
-    for path in found.basic:
+    for path in files.basic:
         logger.info("kuairand: reading %s", path.name)
         item_kinds = _add_videos(path, writer)
-    if not found.basic:
+    if not files.basic:
         item_kinds = {"duration": "dense"}
     gap = None if config.requests == "day" else config.session_gap_minutes
     requests = 0
     for frame in _by_users(shuffle, writer):
         requests = _add_requests(frame, writer, gap, config.max_rows, requests)
-    version = "27K, an excerpt" if found.excerpt else found.version
+    version = "27K, an excerpt" if files.excerpt else files.version
     source = EventSource(
         name=f"KuaiRand-{version}".removesuffix("-"),
         license=LICENSE,
@@ -148,7 +150,7 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
         users={name: kind for name, kind in USER_KINDS.items() if name in users.columns},
         items=item_kinds,
         measures=("play", "comment_stay"),
-        category="category" if found.basic else None,
+        category="category" if files.basic else None,
         utc_offset_hours=8.0,
     )
     logger.info("kuairand: sorting by time")
@@ -156,28 +158,28 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
 
 
 def _read_logs(
-    found: Files,
-    known: NDArray[np.int64],
+    files: Files,
+    known: Ints,
     tasks: tuple[str, ...],
     writer: EventWriter,
     config: KuaiRandEventConfig,
 ) -> DiskShuffle:
-    """All rows of a user in one partition, so that requests can be made of them."""
+    """Puts all rows of a user into one partition, to make requests of them."""
     polars = require("polars", "pipeline")
-    size = sum(path.stat().st_size for path in found.logs)
+    size = sum(path.stat().st_size for path in files.logs)
     partitions = min(max(size // (_BYTES_PER_ROW * writer.rows), 1), _PARTITIONS)
     shuffle = DiskShuffle(writer.scratch / "users")
     keep = chosen_rows(random=config.random_rows, user_fraction=config.user_fraction)
-    columns, delimiter = (EXCERPT_COLUMNS, "\t") if found.excerpt else (LOG_COLUMNS, ",")
-    durations = not found.basic
-    for path in found.logs:
+    columns, delimiter = (EXCERPT_COLUMNS, "\t") if files.excerpt else (LOG_COLUMNS, ",")
+    durations = not files.basic
+    for path in files.logs:
         logger.info("kuairand: reading %s", path.name)
         for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep):
             user = block["user_id"]
             absent = ~np.isin(user, known)
             if absent.any():
                 raise ValueError(
-                    f"{found.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
+                    f"{files.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
                     f"{line} on; want a row for every user of the logs"
                 )
             if not len(user):
@@ -201,12 +203,12 @@ def _read_logs(
                 items = items.with_columns(polars.col("duration").fill_nan(None))
                 writer.add_attributes("item", items.sort("duration", nulls_last=True, maintain_order=True))
     if not shuffle.rows:
-        raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {found.logs[0].parent}")
+        raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {files.logs[0].parent}")
     return shuffle
 
 
 def _by_users(shuffle: DiskShuffle, writer: EventWriter) -> "Iterator[pl.DataFrame]":
-    """All rows of some users at a time, about `writer.rows` of them; long partitions are divided once more."""
+    """All rows of some users at a time, about `writer.rows` rows; long partitions are divided once more."""
     for partition in sorted(shuffle.rows):
         parts = -(-shuffle.rows[partition] // writer.rows)
         if parts == 1:
@@ -247,9 +249,7 @@ def _add_requests(frame: "pl.DataFrame", writer: EventWriter, gap: float | None,
     return first + len(starts)
 
 
-def group_requests(
-    user: NDArray[np.int64], tab: NDArray[np.int64], time: NDArray[np.int64], gap_minutes: float | None, max_rows: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def group_requests(user: Ints, tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int) -> tuple[Ints, Ints]:
     """Groups the impressions [n] of each user in one tab into requests of at most ``max_rows``, in order of time.
 
     A request is a user's day (UTC+8) if ``gap_minutes`` is None; else it ends at a gap longer than that. Returns the
@@ -265,7 +265,7 @@ def group_requests(
 
 
 def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
-    """``user_id`` and the attributes. ValueError where a user has two rows."""
+    """``user_id`` and the attributes. ValueError if a user has two rows."""
     polars = require("polars", "pipeline")
     frames = []
     for path in paths:
@@ -279,12 +279,12 @@ def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
     frame: pl.DataFrame = polars.concat(frames)
     if frame["user_id"].n_unique() < len(frame):
         again = frame.filter(frame["user_id"].is_duplicated())["user_id"][0]
-        raise ValueError(f"{paths[-1]}: user_id {again} stands in more than one row; want one")
+        raise ValueError(f"{paths[-1]}: user_id {again} has more than one row; want one")
     return frame.select("user_id", *(name for name in USER_KINDS if name in frame.columns))
 
 
 def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
-    """Adds one file of basic video features; the kinds of its attributes."""
+    """Adds one file of basic video features. Returns the kinds of its attributes."""
     polars = require("polars", "pipeline")
     header = read_header(path)
     columns = BASIC_COLUMNS | {name: kind for name, kind in _BASIC_OPTIONAL.items() if name in header}
@@ -310,7 +310,7 @@ def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
     return kinds
 
 
-def _attribute(values: NDArray[Any], kind: str) -> "pl.Series":
+def _attribute(values: Array, kind: str) -> "pl.Series":
     """Empty and -124 become null; whole numbers are int64."""
     polars = require("polars", "pipeline")
     if kind == "text":

@@ -1,7 +1,6 @@
 """The files of KuaiRand as their users download them, and the excerpt's two files, read strictly.
 
-KuaiRand: Gao et al., CIKM 2022, doi 10.1145/3511808.3557624, CC BY-SA 4.0. Column names and meanings are those its
-authors publish.
+Column names and meanings are those that the authors publish; see `kuairand_events`.
 """
 
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.hashing import spread
 from pygrade.data.tables import Table, by_kind, refuse
 
@@ -44,12 +44,12 @@ class Files:
     excerpt: bool
     logs: tuple[Path, ...]
     users: tuple[Path, ...]
-    basic: tuple[Path, ...]  # empty for the excerpt, or where the file was left out
-    version: str = ""  # Pure, 1K, 27K, where the names tell
+    basic: tuple[Path, ...]  # empty for the excerpt, or if the file was left out
+    version: str = ""  # Pure, 1K, 27K, if the names tell
 
 
 def find_files(directory: Path) -> Files:
-    """The KuaiRand files of a directory. ValueError where they are missing, mixed or incomplete; FileNotFoundError."""
+    """The KuaiRand files of a directory. FileNotFoundError if some are missing, ValueError if versions are mixed."""
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory} is not a directory; want one with {ACCEPTED}")
     excerpt = (directory / "interactions.tsv").is_file()
@@ -62,8 +62,8 @@ def find_files(directory: Path) -> Files:
             raise FileNotFoundError(f"{users} is missing; the excerpt is interactions.tsv with user_features.csv")
         return Files(True, (directory / "interactions.tsv",), (users,), ())
     if not places:
-        found = ", ".join(sorted(p.name for p in directory.iterdir())[:10]) or "nothing"
-        raise FileNotFoundError(f"{directory} has no KuaiRand logs (it has {found}); want {ACCEPTED}")
+        names = ", ".join(sorted(p.name for p in directory.iterdir())[:10]) or "nothing"
+        raise FileNotFoundError(f"{directory} has no KuaiRand logs (it has {names}); want {ACCEPTED}")
     place = places[0]
     stems = ("log_standard_", "log_random_", "user_features", "video_features_basic", "video_features_statistic")
     groups = {stem: tuple(sorted(place.glob(f"{stem}*.csv"))) for stem in stems}
@@ -99,7 +99,7 @@ def chosen_rows(*, random: bool, user_fraction: float) -> Callable[[Table], NDAr
     return chosen
 
 
-def local_day(time: NDArray[np.int64]) -> NDArray[np.int64]:
+def local_day(time: Ints) -> Ints:
     """Days since 1970 in the app's time zone (UTC+8) of ms since 1970."""
     return (time + 8 * 3_600_000) // 86_400_000
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter, refuse_events
+from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
 from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("pygrade")
+
+_CLOCK = "milliseconds since 1970"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     columns |= {name: kind for name, kind in (("scenario", "text?"), ("timestamp", "int")) if name in names}
     columns |= {f"x_{feature}": "float?" for feature in features} | {f"y_{task}": "binary?" for task in tasks}
     if unread := [name for name in names if name not in columns]:
-        logger.warning("%s: not read: %s; the pipeline makes predictions of its own", directory, ", ".join(unread))
+        logger.warning(
+            "%s: not read: column %s; the pipeline makes predictions of its own", directory, ", ".join(unread)
+        )
     stated = header.get("task_values") or (1.0,) * len(tasks)
     values = dict(zip(tasks, stated, strict=True)) | dict(config.task_values or {})
     source = EventSource(
@@ -69,7 +74,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         logger.info("logs: reading %s", path.name)
         for first, frame in read_batches(path, columns, min(writer.rows, 100_000)):
             reader.add(path, first, frame)
-    reader.check_units(directory)
+    reader.check_units(directory, "timestamp" in names)
     logger.info("logs: sorting by time")
     writer.finish(source, _refuse_repeated_items)
 
@@ -81,8 +86,8 @@ class _Reader:
         self.writer, self.tasks, self.features = writer, tasks, features
         self.last_request: Any = None
         self.requests = -1
-        self.first_slot = 2**31
-        self.times: tuple[int, int] | None = None
+        self.first_slot = MAX_SLOT
+        self.all_seconds, self.zeros_hidden = True, False
 
     def add(self, path: Path, first: int, frame: "pl.DataFrame") -> None:
         polars = require("polars", "pipeline")
@@ -91,12 +96,16 @@ class _Reader:
             refuse_row(path, first, column, frame[column], bad.fill_null(False).to_numpy(), want)
 
         position = frame["position"]
-        refuse("position", position < 0, "a slot from 0 on, or null")
+        refuse("position", position < 0, "a slot from 0 on, or null if not shown")
+        refuse("position", position >= MAX_SLOT, f"a slot below {MAX_SLOT:,}")
         hidden = position.is_null()
-        for column in (f"y_{task}" for task in self.tasks):
+        feedback = [f"y_{task}" for task in self.tasks]
+        for column in feedback:
             values = frame[column]
             refuse(column, values.is_null() & ~hidden, "0 or 1 for a shown candidate")
-            refuse(column, values.is_not_null() & hidden, "null where position is null (feedback without position)")
+            refuse(column, (values != 0) & hidden, "null where position is null, as nobody saw the item")
+            self.zeros_hidden |= bool(((values == 0) & hidden).any())
+        frame = frame.with_columns(polars.when(~hidden).then(polars.col(column)).alias(column) for column in feedback)
         same = ~frame["request_id"].ne_missing(frame["request_id"].shift(1))
         same[0] = False
         for feature in self.features:
@@ -107,8 +116,8 @@ class _Reader:
         if times is None:
             times = polars.Series(self._count(frame["request_id"]))
         else:
-            low, high = self.times or (times[0], times[0])
-            self.times = min(low, times.min()), max(high, times.max())
+            refuse("timestamp", times >= FINER, f"{_CLOCK} (this looks like microseconds or nanoseconds)")
+            self.all_seconds &= bool(times.is_between(*SECONDS, closed="left").all())
         ids = []
         for name in ("request_id", "user_id", "item_id"):
             whole = frame[name].dtype == polars.Int64
@@ -117,30 +126,24 @@ class _Reader:
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
         self.writer.add_events(frame.drop(f"x_{feature}" for feature in self.features))
 
-    def _count(self, request: "pl.Series") -> NDArray[np.int64]:
+    def _count(self, request: "pl.Series") -> Ints:
         new = request.ne_missing(request.shift(1)).to_numpy().copy()
         new[0] = request[0] != self.last_request
-        number: NDArray[np.int64] = self.requests + np.cumsum(new)
+        number: Ints = self.requests + np.cumsum(new)
         self.last_request, self.requests = request[-1], int(number[-1])
         return number
 
-    def check_units(self, directory: Path) -> None:
-        """Raises ValueError if the slots count from 1, or the timestamps are not in ms."""
-        if 0 < self.first_slot < 2**31:
+    def check_units(self, directory: Path, has_times: bool) -> None:
+        """Raises ValueError if the slots count from 1, or the timestamps are seconds."""
+        if 0 < self.first_slot < MAX_SLOT:
             raise ValueError(
-                f"{directory}: column 'position' has no slot 0, the first is {self.first_slot}; want slots from 0 "
-                "(if yours count from 1, subtract 1)"
+                f"{directory}: column 'position': {self.first_slot} is the first slot; want slots from 0 "
+                "(no row has slot 0; counted from 1? subtract 1)"
             )
-        low, high = self.times or (0, 0)
-        unit = next((unit for unit, (least, below) in _OTHER_CLOCKS.items() if least <= low <= high < below), None)
-        if unit:
-            raise ValueError(
-                f"{directory}: column 'timestamp' is {low} to {high}; want ms since 1970 (they look like {unit})"
-            )
-
-
-_OTHER_CLOCKS = {"seconds": (10**9, 10**10), "microseconds": (10**15, 10**16), "nanoseconds": (10**18, 2**63)}
-"""Times from 2001 to 2286 in each unit. In ms they are in January to April 1970, or after the year 30,000."""
+        if has_times and self.all_seconds:
+            raise ValueError(f"{directory}: column 'timestamp': want {_CLOCK} (these look like seconds)")
+        if self.zeros_hidden:
+            logger.warning("%s: feedback is 0 where position is null: taken as not shown (null)", directory)
 
 
 def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":

@@ -1,7 +1,7 @@
 """RecFlow as raw events: Kuaishou's requests with the candidates that each stage let through or dropped.
 
 RecFlow: An Industrial Full Flow Recommendation Dataset (ICLR 2025), github.com/RecFlow-ICLR/RecFlow; CC BY-SA 4.0. What
-is read of ``all_stage/YYYY-MM-DD.feather`` (or ``realshow/``, which holds the exposed videos alone), there or in data/:
+is read of ``all_stage/YYYY-MM-DD.feather`` (or ``realshow/``, only the exposed videos), in the directory or its data/:
 
 - request_id, request_timestamp (ms), user_id, device_id, age, gender, province;
 - video_id, author_id, category_level_one, category_level_two, upload_type, upload_timestamp (s), duration (ms);
@@ -9,8 +9,8 @@ is read of ``all_stage/YYYY-MM-DD.feather`` (or ``realshow/``, which holds the e
 - of exposed videos: playing_time (ms), effective_view (30 % watched), long_view (all watched), like, follow, forward,
   comment.
 
-The other files repeat these rows in other forms and are not read. An exposed video's slot is its place among the
-request's exposed videos by rerank_index; the other candidates have none, and no feedback. ``stage`` names the last
+The other files repeat these rows and are not read. An exposed video's slot is its place among the request's exposed
+videos by rerank_index; the other candidates have neither slot nor feedback. ``stage`` names the last
 stage that a candidate reached. ``event_time`` is the request's time plus what was played up to and including the video.
 """
 
@@ -36,7 +36,7 @@ logger = logging.getLogger("pygrade")
 
 LICENSE = "CC BY-SA 4.0"
 STAGES = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
-"""From the page back to the preranker; a candidate is of the first whose flag is 1."""
+"""From the page back to the preranker; a candidate belongs to the first with flag 1."""
 
 TASK_VALUES: Mapping[str, float] = {
     "effective_view": 1.0,
@@ -46,7 +46,7 @@ TASK_VALUES: Mapping[str, float] = {
     "forward": 4.0,
     "comment": 4.0,
 }
-"""Business value of one event. A choice of ours, the rarer the event the higher; the data set states no values."""
+"""Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 USER_KINDS = {"device_id": "hashed", "age": "categorical", "gender": "categorical", "province": "categorical"}
 ITEM_KINDS = {
@@ -112,7 +112,7 @@ def import_recflow(directory: Path, writer: EventWriter, config: RecFlowConfig |
 
 
 def find_files(directory: Path) -> list[Path]:
-    """The days in order. FileNotFoundError where there are none; ValueError for a file that no day is named by."""
+    """The days in order. FileNotFoundError if there are none; ValueError for a file whose name is no day."""
     places = [place / name for name in ("all_stage", "realshow") for place in (directory, directory / "data")]
     found = next((sorted(place.glob("*.feather")) for place in places if any(place.glob("*.feather"))), [])
     if not found:

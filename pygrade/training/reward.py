@@ -187,6 +187,17 @@ def estimate_propensity(logs: Logs, k: int = 10) -> NDArray[np.float64]:
     return propensity_curve(float(np.clip(-slope, 0.0, 3.0)), k)
 
 
+def slot_propensity(logs: Logs, config: RewardConfig) -> tuple[float | None, str]:
+    """The exponent of q(slot), and where it comes from: "given" or "shuffled pages"; None, and why nothing is known."""
+    if not isinstance(config.propensity, str):
+        return float(config.propensity), "given"
+    try:
+        curve = estimate_propensity(logs, config.page_size)
+    except ValueError as error:
+        return None, str(error)
+    return float(-np.log(curve[-1]) / np.log(len(curve))) if len(curve) > 1 else 0.0, "shuffled pages"
+
+
 def calibration_slopes(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
     """[T]: how much of a difference in prediction between two items of a page is found again in their feedback.
 
@@ -220,8 +231,9 @@ class CompositeReward:
         if logs.num_requests == 0:
             raise ValueError("logs hold no request; want at least one")
         config = self.config
+        logs = logs.valued(config.task_values, config.value_tasks)
         exponent, source = self._propensity(logs)
-        event_value = self._event_value(logs)  # [M or 1, T]
+        event_value = logs.event_values  # [M or 1, T]
         value = (logs.feedback * event_value).sum(1)  # [M] logged
         slots = max(int(logs.position.max(initial=0)) + 1, config.page_size)
         curve = propensity_curve(exponent, slots)
@@ -300,29 +312,11 @@ class CompositeReward:
         return torch.cat(parts)[:, data.guards] * torch.tensor(list(self.config.guards.values()))
 
     def _propensity(self, logs: Logs) -> tuple[float, str]:
-        if not isinstance(self.config.propensity, str):
-            return float(self.config.propensity), "given"
-        try:
-            curve = estimate_propensity(logs, self.config.page_size)
-        except ValueError as error:
-            logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s", error)
+        exponent, source = slot_propensity(logs, self.config)
+        if exponent is None:
+            logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s", source)
             return 0.0, "none"
-        return float(-np.log(curve[-1]) / np.log(len(curve))) if len(curve) > 1 else 0.0, "shuffled pages"
-
-    def _event_value(self, logs: Logs) -> NDArray[np.float32]:
-        values = logs.task_values if self.config.task_values is None else self.config.task_values
-        if len(values) != len(logs.tasks):
-            raise ValueError(f"task_values has {len(values)} entries; want {len(logs.tasks)}: {', '.join(logs.tasks)}")
-        table = np.asarray([values], np.float32)
-        if not self.config.value_tasks:
-            return table
-        unknown = set(self.config.value_tasks) - set(logs.tasks)
-        if unknown or logs.value is None:
-            raise ValueError(
-                f"value_tasks is {self.config.value_tasks}; want tasks of {logs.tasks} and a log with a value column"
-            )
-        priced = np.isin(logs.tasks, self.config.value_tasks)
-        return np.where(priced, table * logs.value[:, None], table).astype(np.float32)
+        return exponent, source
 
 
 def _transform(logs: Logs, policy: FusionPolicy) -> NDArray[np.float32]:

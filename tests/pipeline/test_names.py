@@ -10,10 +10,10 @@ from pygrade._util.hashing import stable_id
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
+from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.check import CheckConfig, serve_check
 from pygrade.pipeline.names import Names
 from pygrade.pipeline.run import run_pipeline
-from pygrade.pipeline.twins import Twins
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy, write_log
 
@@ -37,12 +37,12 @@ def named(tmp_path_factory):
 
 def test_a_user_is_found_by_name_though_it_is_a_number(named, capsys):
     assert Names.of(named).user_id("3") == stable_id("3")
-    assert cli.main(["rank", "--run", str(named), "--user", "3", "--repeat", "1", "--json"]) == 0
+    assert cli.main(["rank-user", "--run", str(named), "--user", "3", "--repeat", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["history"] > 0
     items = found["pages"][0]["items"]
     assert all(item["name"].startswith("item ") and item["item_id"] == stable_id(item["name"]) for item in items)
-    assert cli.main(["rank", "--run", str(named), "--user", "3", "--repeat", "1"]) == 0
+    assert cli.main(["rank-user", "--run", str(named), "--user", "3", "--repeat", "1"]) == 0
     out = capsys.readouterr().out
     assert "no event of this user" not in out and items[0]["name"] in out and str(items[0]["item_id"]) not in out
 
@@ -68,7 +68,7 @@ def test_without_the_log_of_events_items_are_numbers(named, tmp_path):
     assert Names.of(mine).user_id("3") == stable_id("3") and Names.of(mine).items([stable_id("item 1")]) == [None]
 
 
-def test_negative_requests_are_not_taken_for_twins(named, tmp_path):
+def test_negative_requests_are_not_taken_for_copies(named, tmp_path):
     for part in ("policy", "evaluate"):
         logs = read_logs(stage(named, "logs") / part)
         assert logs.request_id.max() < 0 and set((logs.offsets[1:] - logs.offsets[:-1]).tolist()) == {6 + 2 + 5}
@@ -77,10 +77,10 @@ def test_negative_requests_are_not_taken_for_twins(named, tmp_path):
     assert found["equal_pages"] == 10 == found["equal_candidates"]
 
 
-def test_ids_that_leave_no_room_for_twins_are_named(named, monkeypatch):
+def test_ids_that_leave_no_room_for_copies_are_named(named, monkeypatch):
     log = EventLog.open(stage(named, "events") / "log")
     least = -(2**63) + 1
     monkeypatch.setattr(log, "scan", lambda: polars.LazyFrame({"request_id": [least]}))
-    assert Twins(log, {least: np.array([1])}, 0).twin_of == {least: -(2**63)}
+    assert CandidateCopies(log, {least: np.array([1])}, 0).copy_of == {least: -(2**63)}
     with pytest.raises(ValueError, match="request_id of the log goes down"):
-        Twins(log, {least: np.array([1]), 5: np.array([1])}, 0)
+        CandidateCopies(log, {least: np.array([1]), 5: np.array([1])}, 0)

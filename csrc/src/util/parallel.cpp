@@ -71,7 +71,7 @@ void rest(Worker& worker) {
 }
 
 void work(Worker& worker) {
-  Scratch::of_this_thread();  // its destructor keeps dlclose from unloading the library while the thread lives
+  Scratch(1);  // its destructor keeps dlclose from unloading the library while the thread lives
   for (rest(worker);;) {
     wait_while(worker, idle);
     std::uintptr_t order = worker.order;
