@@ -1,5 +1,6 @@
 """Settings of the whole suite. Triton kernels run in its interpreter, or with ``--device cuda`` on a GPU."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")  # workers share the cores
@@ -45,6 +46,15 @@ def kernels_take_cpu_tensors(pytestconfig):
 
     with adapted_kernels(device):
         yield
+
+
+@pytest.fixture(autouse=True)
+def silent_log():
+    """The command line makes the logger speak; the next test begins without."""
+    yield
+    logger = logging.getLogger("pygrade")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

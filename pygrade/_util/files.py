@@ -52,8 +52,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     is removed after an hour. ValueError if `path` holds the results of a command (`claimed`).
     """
     if (path / _CLAIM).exists():
-        owner = (path / _CLAIM).read_text(encoding="utf-8")
-        raise ValueError(f"{path} holds the results of pygrade {owner}; want another directory")
+        raise ValueError(
+            f"{path} holds the results of pygrade {(path / _CLAIM).read_text(encoding='utf-8')}; want another directory"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.partial-*"):
         with suppress(FileNotFoundError):  # its writer has just finished

@@ -6,6 +6,7 @@ configuration are those of a real call.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pygrade._util.files import atomic_directory
 from pygrade.aot.variants import VARIANTS
 from pygrade.ops.dispatch import use_backend
 
+logger = logging.getLogger("pygrade")
 FORMAT = 1  # of the manifest
 _FLOATS = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 _INTEGERS = {torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.uint8: "u8", torch.bool: "i1"}
@@ -148,14 +150,13 @@ def layout(signature: Signature) -> list[dict[str, Any]]:
     return entries
 
 
-def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str], None] = print) -> dict[str, Any]:
+def build(out: Path, arches: Iterable[str], only: str = "") -> dict[str, Any]:
     """Compile every variant whose name contains ``only``; write the binaries and manifest.json, all or nothing.
 
     Args:
         out: the directory; the result of an earlier run is replaced as a whole.
         arches: some of ARCHES: sm_NN (a cubin, and PTX beside it) or gfxNNN (an HSACO).
         only: part of the names of the wanted variants.
-        log: takes one line of progress.
 
     Returns:
         The manifest.
@@ -181,7 +182,7 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
     with atomic_directory(out) as directory, triton.knobs.compilation.scope():
         triton.knobs.compilation.disable_line_info = True
         for name in chosen:
-            log(f"{name}: {', '.join(wanted)}")
+            logger.info("%s: %s", name, ", ".join(wanted))
             for launch in record(VARIANTS[name].call):
                 signature = signature_of(launch, general=True)
                 key = repr((launch.name, signature, sorted(launch.options.items())))

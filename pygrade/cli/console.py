@@ -1,16 +1,32 @@
-"""Tables on standard output for people; programs ask for --json."""
+"""Tables on standard output for people, log lines on standard error; programs ask for --json."""
 
+import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.text import printable
 
-LABELS = {
-    "value": "value/request", "orders": "orders/request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR",
-}  # fmt: skip
-_PLAIN_WIDTH = 140  # columns where standard output is no terminal
+LABELS = {"value": "value/request", "orders": "orders/request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
+_PLAIN_WIDTH = 140  # columns unless standard output is a terminal
+
+
+class LogLines(logging.Handler):
+    """Each record as a line on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        print(prefix + printable(record.getMessage()), file=sys.stderr, flush=True)
+
+
+def show_log(quiet: bool) -> None:
+    """Print what pygrade logs: warnings always, progress unless quiet."""
+    logger = logging.getLogger("pygrade")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not any(isinstance(handler, LogLines) for handler in logger.handlers):
+        logger.addHandler(LogLines())
 
 
 def _console() -> Any:
@@ -20,24 +36,34 @@ def _console() -> Any:
 
 def text(line: str) -> None:
     """One line, as it is."""
-    _console().print(line, markup=False, soft_wrap=True)
+    _console().print(printable(line), markup=False, soft_wrap=True)
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "") -> None:
-    """A table whose first column is text and the others numbers; the row that begins with ``strong`` stands out."""
-    view = require("rich.table").Table(
-        title=title or None, title_justify="left", title_style="bold", box=require("rich.box").SIMPLE_HEAD
-    )
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "", caption: str = "") -> None:
+    """A table whose first column is text and the others numbers; the row that begins with ``strong`` is bold."""
+    literal = require("rich.text").Text  # not markup: names may hold [ and ]
+    view = require("rich.table").Table(box=require("rich.box").SIMPLE_HEAD)
     for index, name in enumerate(head):
-        view.add_column(name, justify="right" if index else "left", no_wrap=True)
+        view.add_column(literal(printable(name)), justify="right" if index else "left", no_wrap=True)
     for row in rows:
-        view.add_row(*row, style="bold" if strong and row[0] == strong else None)
-    _console().print(view)
+        cells = [literal(printable(cell)) for cell in row]
+        view.add_row(*cells, style="bold" if strong and row[0] == strong else None)
+    out = _console()
+    if title:
+        out.print(literal(printable(title)), style="bold", soft_wrap=True)
+    out.print(view)
+    if caption:
+        out.print(literal(printable(caption)), style="dim", soft_wrap=True)
 
 
-def lifts(title: str, lifts_by_arm: Mapping[str, Mapping[str, Any]], metrics: Sequence[str], strong: str = "") -> None:
-    """Lift of each arm per metric in per cent, ± half of the 95 % interval; a missing lift is the baseline's own."""
-    rows = [[arm, *(lift(own.get(metric)) for metric in metrics)] for arm, own in lifts_by_arm.items()]
+def lifts(
+    title: str,
+    lifts_by_arm: Mapping[str, Mapping[str, Any]],
+    metrics: Sequence[str] = tuple(LABELS),
+    strong: str = "",
+) -> None:
+    """Lift of each arm per metric in percent, ± half of the 95 % interval; the baseline has none."""
+    rows = [[arm, *(lift(entry.get(metric)) for metric in metrics)] for arm, entry in lifts_by_arm.items()]
     table(title, ["", *(LABELS.get(metric, metric) for metric in metrics)], rows, strong)
 
 
@@ -50,24 +76,25 @@ def page(record: Mapping[str, Any]) -> None:
         [str(slot), name, f"{item['score']:+.3f}", *(f"{c:+.3f}" for c in item["contributions"])]
         for slot, (name, item) in enumerate(zip(names, record["items"], strict=True), 1)
     ]
-    text(f"\n{record['title']}: {record['why']}")
+    text("")
+    text(f"{record['title']}: {record['why']}")
     table("", head, [weights, *rows])
 
 
-def lift(found: Mapping[str, Any] | None) -> str:
+def lift(entry: Mapping[str, Any] | None) -> str:
     """``+1.20 ± 0.30 %`` of a lift with its interval; None is the baseline's own.
 
     >>> lift({"value": 0.012, "low": 0.009, "high": 0.015})
     '+1.20 ± 0.30 %'
     """
-    if found is None:
+    if entry is None:
         return "baseline"
-    value = found["value"]
+    value = entry["value"]
     if value is None or not math.isfinite(value):
         return "n/a"
-    if found["low"] is None or not math.isfinite(found["low"]):
+    if entry["low"] is None or not math.isfinite(entry["low"]):
         return f"{100 * value:+.2f} %"
-    return f"{100 * value:+.2f} ± {50 * (found['high'] - found['low']):.2f} %"
+    return f"{100 * value:+.2f} ± {50 * (entry['high'] - entry['low']):.2f} %"
 
 
 def interval(record: Mapping[str, Any]) -> str:

@@ -3,20 +3,29 @@
 Exit codes: 0 done, 1 a fault of pygrade's own, 2 bad input, 130 interrupted.
 """
 
+import importlib
+import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pygrade._util.text import printable
 
 COMMANDS = {
     "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
     "simulate": "write the log of a simulated marketplace",
     "train": "train a fusion policy on logged requests, and judge it on the latest of them",
     "evaluate": "replay metrics of a policy and of static weights on logged requests",
+    "rank": "rank logged requests with a policy; print pages, weights, contributions",
     "abtest": "paired A/B test of policies in the simulated marketplace, lifts with intervals",
-    "rank": "rank logged requests with a policy, or for a user with a pipeline; print pages, weights, contributions",
+    "abtest-plan": "users that an A/B test of your own needs, from the spread of the metrics in your log",
+    "abtest-check": "whether the users of your own A/B test were split as planned",
     "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
+    "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
     "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
     "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
     "info": "versions, device, instruction set, and which backends work",
@@ -45,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
     try:
-        from pygrade.cli import commands
-
-        commands.run(args[0], args[1:])
+        _run(args[0], args[1:])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, 130)
     except BrokenPipeError:  # the reader of the output went away
@@ -71,9 +78,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(name: str, arguments: list[str]) -> None:
+    """Parse the options of a command and run it; the result goes to standard output."""
+    command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
+    from pygrade._util.optional_imports import require
+    from pygrade._util.serialization import plain, write_bytes
+    from pygrade.cli.console import show_log
+
+    tyro = require("tyro")
+    options: Any = tyro.cli(
+        command.Options, args=arguments, prog=f"pygrade {name}", config=(tyro.conf.FlagCreatePairsOff,)
+    )
+    show_log(options.quiet)
+    text = json.dumps(plain(command.run(options)), allow_nan=False)
+    if options.json is True or options.json == Path("-"):
+        print(text)
+    elif options.json:
+        write_bytes(options.json, (text + "\n").encode())
+    sys.stdout.flush()
+
+
 def usage() -> str:
     """The text of ``pygrade --help``."""
-    rows = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
+    rows = "\n".join(f"  {name:<13} {text}" for name, text in COMMANDS.items())
     return (
         "usage: pygrade COMMAND [options]\n\n"
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
@@ -86,7 +113,7 @@ def usage() -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
 
 
 def _fail(message: str, code: int) -> int:

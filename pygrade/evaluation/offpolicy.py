@@ -137,8 +137,9 @@ def estimate(
         confidence: of the interval, 0 to 1.
         replicates, seed: of the bootstrap; the same seed gives the same interval.
     """
-    return _estimate(rewards, [policy], [model], [1.0], method, users, context, clip, weight_floor, confidence,
-                     replicates, seed)  # fmt: skip
+    return _estimate(
+        rewards, [policy], [model], [1.0], method, users, context, clip, weight_floor, confidence, replicates, seed
+    )
 
 
 def compare(
@@ -162,8 +163,20 @@ def compare(
     Log-ratios of 0 stand for the logging policy itself. Only requests with both ratios count. The effective sample size
     and largest weight are the worse of the two.
     """
-    return _estimate(rewards, [policy, baseline], [model, baseline_model], [1.0, -1.0], method, users, context, clip,
-                     weight_floor, confidence, replicates, seed)  # fmt: skip
+    return _estimate(
+        rewards,
+        [policy, baseline],
+        [model, baseline_model],
+        [1.0, -1.0],
+        method,
+        users,
+        context,
+        clip,
+        weight_floor,
+        confidence,
+        replicates,
+        seed,
+    )
 
 
 def _estimate(
@@ -238,8 +251,10 @@ def _poor_support(ratio: Float64, clusters: Array) -> list[str]:
     sums = np.bincount(clusters, weights=ratio - 1)
     error = math.sqrt(float(np.square(sums - sums.mean()).sum()))
     if abs(float(sums.sum())) > MAX_MEAN_DEVIATION * error and len(sums) > 1 and abs(ratio.mean() - 1) > 1e-6:
-        reasons.append(f"the mean density ratio is {ratio.mean():.3g} instead of 1: the logged concentrations are not "
-                       "those of the draws, or the target lies outside their reach")  # fmt: skip
+        reasons.append(
+            f"the mean density ratio is {ratio.mean():.3g} instead of 1: the logged concentrations are not "
+            "those of the draws, or the target lies outside their reach"
+        )
     return reasons
 
 

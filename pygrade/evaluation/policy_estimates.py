@@ -51,11 +51,16 @@ NO_ESTIMATE = (
 )
 
 
-def served_weights(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
-    """[R, T]: the weights that the policy serves on these requests."""
+def check_schema(policy: FusionPolicy, logs: Logs) -> None:
+    """ValueError unless the log has the policy's tasks and features."""
     for name, wanted, given in (("tasks", policy.tasks, logs.tasks), ("features", policy.features, logs.features)):
         if wanted != given:
             raise ValueError(f"the data has {name} {', '.join(given)}; the policy wants {', '.join(wanted)}")
+
+
+def served_weights(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
+    """[R, T]: the weights that the policy serves on these requests."""
+    check_schema(policy, logs)
     inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
     return np.asarray(policy.serve(inputs, logs.scenario).numpy())
 

@@ -74,8 +74,9 @@ def estimate(
 
     The effective sample size is that of the items' ratios, as a share, times the number of requests.
     """
-    return _estimate(rewards, logged_discount, [target_discount], [1.0], offsets, users, model, clip, confidence,
-                     replicates, seed)  # fmt: skip
+    return _estimate(
+        rewards, logged_discount, [target_discount], [1.0], offsets, users, model, clip, confidence, replicates, seed
+    )
 
 
 def compare(
@@ -93,8 +94,19 @@ def compare(
     seed: int = 0,
 ) -> OffPolicyEstimate:
     """The target order's mean reward minus the baseline order's, paired by request; else as `estimate`."""
-    return _estimate(rewards, logged_discount, [target_discount, baseline_discount], [1.0, -1.0], offsets, users, model,
-                     clip, confidence, replicates, seed)  # fmt: skip
+    return _estimate(
+        rewards,
+        logged_discount,
+        [target_discount, baseline_discount],
+        [1.0, -1.0],
+        offsets,
+        users,
+        model,
+        clip,
+        confidence,
+        replicates,
+        seed,
+    )
 
 
 def _estimate(
@@ -118,8 +130,10 @@ def _estimate(
         "logged_discount": logged_discount,
         "model": np.zeros(rows) if model is None else model,
     }
-    named |= {"target_discount" if sign > 0 else "baseline_discount": d
-              for sign, d in zip(signs, target_discounts, strict=True)}  # fmt: skip
+    named |= {
+        "target_discount" if sign > 0 else "baseline_discount": d
+        for sign, d in zip(signs, target_discounts, strict=True)
+    }
     arrays = {name: np.asarray(array, np.float64) for name, array in named.items()}
     for name, array in arrays.items():
         if array.shape != (rows,) or not bool(np.isfinite(array).all()):

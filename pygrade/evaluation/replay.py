@@ -22,6 +22,7 @@ from pygrade.metrics.roc import auc, gauc
 
 Array = NDArray[Any]
 METRICS = ("ndcg", "value", "predicted_value")
+_SHOWN_SLOTS = 5  # of the propensities in a caption
 
 
 def ranks(scores: Array, offsets: Array, mask: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
@@ -192,6 +193,26 @@ def evaluate(
         lifts=lifts,
         weights=weight_statistics,
     )
+
+
+def judged_by(record: Mapping[str, Any]) -> str:
+    """What events are worth and how slots count, of `Evaluation.to_dict` with the ``propensity_source``."""
+    prices = record["value_tasks"]
+    worth = [f"{task} {value:g}{' × price' if task in prices else ''}" for task, value in record["task_values"].items()]
+    curve, source = record["propensity"], record["propensity_source"]
+    if curve is None:
+        slots = f"every slot counts alike, so labels keep their position bias ({source})"
+    else:
+        slots = "slot propensities " + ", ".join(f"{q:.2g}" for q in curve[:_SHOWN_SLOTS])
+        slots += f"{', …' if len(curve) > _SHOWN_SLOTS else ''} ({source})"
+    return f"an event is worth: {', '.join(worth)}; {slots}"
+
+
+def equal_metrics(record: Mapping[str, Any]) -> list[str]:
+    """A sentence for each metric of `Evaluation.to_dict` that cannot tell rankings apart."""
+    names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
+    reasons = record["cannot_differ"]
+    return [f"{name} cannot differ: {reasons[metric]}." for metric, name in names.items() if metric in reasons]
 
 
 def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
-_PER_REQUEST = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
+_PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
 _PER_REQUEST += ("policy_version", "exploration", "timestamp")
 _PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
@@ -147,13 +147,10 @@ class Logs:
             return np.asarray(amounts @ np.array(self.task_values))
         return np.asarray((amounts * self.event_values.astype(np.float64)).sum(1))
 
-    def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] = ()) -> "Logs":
-        """The same log with other values of events; None and (): as they are."""
-        return replace(
-            self,
-            task_values=self.task_values if task_values is None else tuple(task_values),
-            value_tasks=tuple(value_tasks) or self.value_tasks,
-        )
+    def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None) -> "Logs":
+        """The same log with other values of events; None or none: as they are."""
+        values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
+        return replace(self, task_values=values, value_tasks=priced)
 
     def select(self, index: Array | slice | Sequence[int]) -> "Logs":
         """The requests of an index array, a boolean mask or a slice, in that order; each at most once."""

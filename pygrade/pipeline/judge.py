@@ -12,7 +12,7 @@ from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, s
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.reward import RewardConfig, estimate_propensity, propensity_curve
+from pygrade.training.reward import RewardConfig, propensity_curve, slot_propensity
 from pygrade.training.static_weights import equal_weights, production_weights
 
 UNSHRUNK = "GRADE, no evidence prior"
@@ -37,7 +37,9 @@ def judge(
         arms[name] = served_weights(arm_policy, logs)
     if policy.config.evidence_prior:
         arms[UNSHRUNK] = served_weights(_without_prior(policy), logs)
-    curve, source = slot_propensity(logs, reward)
+    exponent, source = slot_propensity(logs, reward)
+    slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
+    curve = None if exponent is None else propensity_curve(exponent, slots)
     options: dict[str, Any] = {
         "k": reward.page_size,
         "transform": dict.fromkeys(arms, policy.config.formula),
@@ -46,10 +48,10 @@ def judge(
     }
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
     record: dict[str, Any] = {
-        "replay": evaluate(logs, arms, STATIC, **options).to_dict(),
+        "replay": evaluate(logs, arms, STATIC, **options).to_dict() | {"propensity_source": source},
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
-        "propensity": source,
+        "propensity": source if curve is not None else f"none, every slot counts alike ({source})",
         "users": {},
     }
     for name, low, high in HISTORY if history is not None else ():
@@ -69,13 +71,3 @@ def _without_prior(policy: FusionPolicy) -> FusionPolicy:
     other = copy.deepcopy(policy)
     other.config = replace(policy.config, evidence_prior=0.0)
     return other
-
-
-def slot_propensity(logs: Logs, reward: RewardConfig) -> tuple[NDArray[np.float64] | None, str]:
-    """q of every slot and its source; None if it is unknown: all slots are taken as seen."""
-    slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
-    if not isinstance(reward.propensity, str):
-        return propensity_curve(reward.propensity, slots), "given"
-    if logs.exploration is not None and bool((logs.exploration == "shuffle").any()):
-        return estimate_propensity(logs, slots), "shuffled pages"
-    return None, "none: every slot counts as seen"

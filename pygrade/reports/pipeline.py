@@ -8,8 +8,9 @@ from typing import Any
 from pygrade._util.files import atomic_file
 from pygrade._util.serialization import read_json
 from pygrade.evaluation.arms import GRADE
+from pygrade.evaluation.replay import equal_metrics, judged_by
 from pygrade.reports.html import Section, document
-from pygrade.reports.pipeline_pictures import latencies, lifts, predictions, recall, seconds
+from pygrade.reports.pipeline_plots import latencies, lifts, predictions, recall, seconds
 from pygrade.reports.training import signed_percent, training_sections, write_text
 
 Json = Mapping[str, Any]
@@ -164,7 +165,7 @@ def _judgment(record: Json) -> list[Section]:
     ]
     text = (
         f"Each ranker re-orders the logged pages of {replay['num_requests']:,} later requests; items that "
-        f"were not shown can't be judged. Slot propensities: {html.escape(record['propensity'])}."
+        f"were not shown can't be judged. {html.escape('; '.join((judged_by(replay), *equal_metrics(replay))))}"
     )
     sections = [
         Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, GRADE)),
@@ -175,8 +176,9 @@ def _judgment(record: Json) -> list[Section]:
         ),
         Section(
             "Policy: off-policy estimate",
-            "Value of a request's page if the policy orders the shown items, by the position-based model.",
-            table=_table(["", "value", "effective sample", "warning"], estimates),
+            "Value of a request's page if the policy orders the shown items, by the position-based model. "
+            f"{record['off_policy_note']}",
+            table=_table(["", "value", "effective sample", "warning"], estimates) if estimates else "",
         ),
     ]
     if users:

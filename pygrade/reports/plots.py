@@ -1,6 +1,7 @@
 """The report's pictures: one function a picture, one palette, PNG bytes out."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
+from pygrade._util.text import shortened
 
-BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY = (
-    "#2b6cb0", "#dd7a34", "#3b9a6d", "#8560b3", "#c54b5a", "#2e9aa8", "#c9a02c", "#7b8592",
-)  # fmt: skip
+BLUE, ORANGE, GREEN, PURPLE = "#2b6cb0", "#dd7a34", "#3b9a6d", "#8560b3"
+RED, TEAL, SAND, GRAY = "#c54b5a", "#2e9aa8", "#c9a02c", "#7b8592"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY)
 INK, FAINT, GRID = "#1f2933", "#667380", "#e3e8ee"
 METRIC_NAMES = {
@@ -22,13 +23,33 @@ METRIC_NAMES = {
     "cvr": "CVR, orders\nper click",
 }
 _STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 9.5, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GRID,
-    "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.titlecolor": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": GRID, "grid.linewidth": 0.8, "xtick.color": FAINT, "ytick.color": FAINT, "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK, "legend.frameon": False, "legend.fontsize": 9, "lines.linewidth": 1.8,
-    "figure.facecolor": "white", "savefig.facecolor": "white", "figure.constrained_layout.use": True,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # names may hold a $
+}
 
 Interval = Mapping[str, float | None]  # value, low, high
 Lifts = Mapping[str, Mapping[str, Interval]]  # arm → metric → interval
@@ -44,8 +65,8 @@ def lifts(expected: Lifts, sampled: Lifts, baseline: str, highlight: str) -> byt
             color = BLUE if arm == highlight else GRAY
             drawn = sampled.get(arm, {}).get(metric)
             if drawn is not None and drawn["low"] is not None:
-                axis.plot(_percent(drawn, "low", "high"), [row, row], color=color, alpha=0.22, linewidth=7,
-                          solid_capstyle="round")  # fmt: skip
+                line = _percent(drawn, "low", "high")
+                axis.plot(line, [row, row], color=color, alpha=0.22, linewidth=7, solid_capstyle="round")
             exact = expected[arm][metric]
             if exact["low"] is not None:
                 axis.plot(_percent(exact, "low", "high"), [row, row], color=color, linewidth=2)
@@ -55,7 +76,7 @@ def lifts(expected: Lifts, sampled: Lifts, baseline: str, highlight: str) -> byt
         axis.set_ylim(len(arms) - 0.4, -0.6)
         axis.grid(axis="y", visible=False)
         axis.margins(x=0.12)
-    axes[0].set_yticks(range(len(arms)), arms)
+    axes[0].set_yticks(range(len(arms)), labels(arms))
     for tick, arm in zip(axes[0].get_yticklabels(), arms, strict=True):
         tick.set_fontweight("bold" if arm == highlight else "normal")
     figure.suptitle(f"Lift over {baseline}, with 95 % intervals", x=0.005, ha="left", fontsize=11, fontweight="bold")
@@ -71,8 +92,8 @@ def curves(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence[float], 
         for color, (name, (steps, values)) in zip(CYCLE, lines.items(), strict=False):
             if len(values) >= 20:
                 axis.plot(steps, values, color=color, alpha=0.22, linewidth=0.8)
-            axis.plot(steps, _smooth(values), color=color, label=name)
-        axis.set_title(title)
+            axis.plot(steps, _smooth(values), color=color, label=shortened(name))
+        axis.set_title(shortened(title))
         axis.set_xlabel("step")
         axis.set_ylabel(label)
         axis.margins(x=0.02)
@@ -93,8 +114,8 @@ def weight_table(means: Mapping[str, Mapping[str, float]], static: Mapping[str, 
     picture = axis.imshow(100 * difference, cmap=_diverging(), vmin=-100 * reach, vmax=100 * reach, aspect="auto")
     for row, column in np.ndindex(*values.shape):
         axis.text(column, row, f"{100 * values[row, column]:.1f}", ha="center", va="center", color=INK)
-    axis.set_xticks(range(len(tasks)), tasks)
-    axis.set_yticks(range(len(values)), [*groups, static_name])
+    axis.set_xticks(range(len(tasks)), labels(tasks), **_turned(tasks, start="left"))
+    axis.set_yticks(range(len(values)), labels([*groups, static_name]))
     axis.get_yticklabels()[-1].set_fontstyle("italic")
     axis.axhline(len(groups) - 0.5, color="white", linewidth=4)
     axis.xaxis.tick_top()
@@ -115,15 +136,14 @@ def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[A
         (axes[0], alpha, "Concentration of the exploration", "α of the task"),
         (axes[1], 100 * weights, "Weight served", "weight, %"),
     ):
-        parts = axis.boxplot(
-            values, whis=(5, 95), showfliers=False, patch_artist=True, widths=0.6, medianprops={"color": INK}
-        )  # fmt: skip
+        look = {"showfliers": False, "patch_artist": True, "widths": 0.6, "medianprops": {"color": INK}}
+        parts = axis.boxplot(values, whis=(5, 95), **look)
         for part in ("whiskers", "caps"):
             for line in parts[part]:
                 line.set_color(FAINT)
         for box, color in zip(parts["boxes"], CYCLE * 8, strict=False):
             box.set(facecolor=color, alpha=0.55, edgecolor=color)
-        axis.set_xticks(range(1, len(tasks) + 1), tasks, **_turned(tasks))
+        axis.set_xticks(range(1, len(tasks) + 1), labels(tasks), **_turned(tasks))
         axis.set_title(title)
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
@@ -154,10 +174,15 @@ def served(gains: Mapping[str, Mapping[str, float]], reference: str) -> bytes:
     return to_png(figure)
 
 
-def _turned(names: Sequence[str]) -> dict[str, Any]:
-    """Tick labels lie flat where they fit, else slanted with their end at the tick."""
-    slant = sum(len(name) for name in names) > 36
-    return {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if slant else {}
+def labels(names: Sequence[str]) -> list[str]:
+    """Names of the user's as tick labels."""
+    return [shortened(name, 24) for name in names]
+
+
+def _turned(names: Sequence[str], start: str = "right") -> dict[str, Any]:
+    """Tick labels are level if they fit, else slanted from the tick."""
+    slant = sum(map(len, labels(names))) > 36
+    return {"rotation": 30, "ha": start, "rotation_mode": "anchor"} if slant else {}
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, list[Any]]:
@@ -174,7 +199,9 @@ def new_figure(rows: int, columns: int, size: tuple[float, float], **options: An
 
 def to_png(figure: Any) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, dpi=150, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name in a script that the font lacks
+        figure.savefig(stream, dpi=150, metadata={"Software": None})
     require("matplotlib.pyplot").close(figure)
     return stream.getvalue()
 

@@ -1,8 +1,7 @@
-"""One self-contained HTML page about a run, and its pictures as PNG files beside it.
+"""The report of a training or a demo: one self-contained HTML page, and its pictures as PNG files beside it.
 
 A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``), ``abtest.json`` (`AbTest.to_dict`),
-``weights.json`` and ``weights.npz`` (`record_weights`), ``pages.json``, ``summary.json``. A section appears where its
-data does.
+``weights.json`` and ``weights.npz`` (`record_weights`), ``pages.json``, ``summary.json``. Each makes its sections.
 """
 
 import html
@@ -33,7 +32,7 @@ def record_weights(
     static: NDArray[np.float32],
     groups: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Keep what the report says about served weights: weights, concentration [R, T], entropy [R], static weights [T].
+    """Keep the served weights for the report: weights, concentration [R, T], entropy [R], static weights [T].
 
     groups: name → label of each request [R] (segment, scenario …).
     """
@@ -59,7 +58,7 @@ def record_weights(
 def write_report(run_dir: str | Path, title: str = "pygrade run", highlight: str = "GRADE") -> Path:
     """Write ``report.html`` and ``plots/*.png`` for a run directory; returns the path of the page.
 
-    ``highlight``: the arm of the A/B test that the text is about. Raises ValueError where there is nothing to show.
+    ``highlight``: the arm of the A/B test that the text is about. ValueError if there is nothing to show.
     """
     run = Path(run_dir)
     summary, test = _json(run / "summary.json"), _json(run / "abtest.json")
@@ -82,7 +81,7 @@ def write_report(run_dir: str | Path, title: str = "pygrade run", highlight: str
 
 
 def write_text(path: Path, text: str) -> None:
-    """A UTF-8 file that is either complete or as it was."""
+    """Write a UTF-8 file as a whole or not at all."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -101,14 +100,14 @@ def signed_percent(interval: Json) -> str:
 
 
 def _lead(test: Json, highlight: str) -> str:
-    own = test["expected"].get(highlight, {}).get("lifts", {})
-    if not own:
+    lifts = test["expected"].get(highlight, {}).get("lifts", {})
+    if not lifts:
         return ""
     boxes = "".join(
-        f"<div class=card><div class=name>{label}</div><div class=number>{100 * own[metric]['value']:+.2f} %</div>"
-        f"<div class=range>95 %: {_range(own[metric])}</div></div>"
+        f"<div class=card><div class=name>{label}</div><div class=number>{100 * lifts[metric]['value']:+.2f} %</div>"
+        f"<div class=range>95 %: {_range(lifts[metric])}</div></div>"
         for metric, label in METRIC_LABELS.items()
-        if own.get(metric, {}).get("value") is not None
+        if lifts.get(metric, {}).get("value") is not None
     )
     who = f"{html.escape(highlight)} against {html.escape(test['baseline'])}"
     return f"<p class=lead>{who}, on requests of users that are not in the log:</p><div class=cards>{boxes}</div>"
@@ -173,7 +172,7 @@ def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
 
 
 def training_sections(run: Path) -> list[Section]:
-    """Learning curves and rewards of the training in a run directory, or in ``training/`` there; none without it."""
+    """Learning curves and rewards of the training in a run directory, or in its ``training/``; none without it."""
     path = next((p for p in (run / "training" / "metrics.jsonl", run / "metrics.jsonl") if p.exists()), None)
     if path is None:
         return []
@@ -208,9 +207,9 @@ def training_sections(run: Path) -> list[Section]:
         base = record["static"]
         sections.append(
             Section(
-                "What the policy earns on its log",
-                "Mean reward of the weights served (not sampled) over all logged requests, against the best static "
-                "weights. In-sample: the policy was fitted to these requests; others have to judge it.",
+                "Reward on the training log (in-sample, not evidence)",
+                "Mean reward of the weights served (not sampled) over the requests that the policy was fitted to, "
+                "against the best static weights. Only other requests can judge it.",
                 "served",
                 plots.served(
                     {
@@ -259,7 +258,7 @@ def _weight_sections(run: Path) -> list[Section]:
         with np.load(run / "weights.npz") as arrays:
             picture = plots.concentration(
                 arrays["concentration"], arrays["weights"], arrays["entropy"], record["tasks"]
-            )  # fmt: skip
+            )
         sections.append(
             Section(
                 "Concentration",
@@ -286,7 +285,7 @@ def _page_sections(pages: Json) -> list[Section]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """The object in a file; empty where there is no file. ValueError naming the file where it is damaged."""
+    """The object in a file; empty if there is no file. ValueError naming the file if it is damaged."""
     if not path.exists():
         return {}
     try:

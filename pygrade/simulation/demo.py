@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import resource
 import shutil
 import sys
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import __version__, ops
-from pygrade._util.progress import say, track
+from pygrade._util.progress import track
 from pygrade.evaluation.arms import EQUAL, GRADE, LINEAR, PRODUCTION, STAGE1, STATIC
 from pygrade.logs import Logs, read_logs
 from pygrade.policy import FusionPolicy, PolicyConfig
@@ -27,6 +28,9 @@ from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, r
 from pygrade.training.reward import CompositeReward
 from pygrade.training.static_weights import best_static_weights, equal_weights, production_weights
 from pygrade.training.train import TrainConfig, TrainResult, train
+from pygrade.training.training_record import TrainingRecord
+
+logger = logging.getLogger("pygrade")
 
 ARMS = (EQUAL, PRODUCTION, STATIC, LINEAR, STAGE1, GRADE)
 LINEAR_TRANSFORM = "zscore"  # Σ w · p/σ within a request: no logarithm
@@ -79,17 +83,18 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
     world = Marketplace(simulation.world, config.seed)
     if not (run / "logs").exists():
-        say(f"simulating {config.requests:,} logged requests …")
+        logger.info(f"simulating {config.requests:,} logged requests …")
         simulate_logs(simulation, run / "logs", world)
     logs = read_logs(run / "logs")
-    say(f"logs: {logs.num_requests:,} requests, {logs.num_rows:,} candidates in {run / 'logs'}")
+    logger.info(f"logs: {logs.num_requests:,} requests, {logs.num_rows:,} candidates in {run / 'logs'}")
     seconds = {"logs": time.perf_counter() - started}
 
     result = train(logs, training, run / "training")
     result.policy.save(run / "policy", extra={"trained_on": logs.num_requests, "seed": config.seed})
+    TrainingRecord.of(logs, result.policy.version).save(run / "policy")
     seconds["training"] = time.perf_counter() - started - seconds["logs"]
 
-    say(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
+    logger.info(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
     requests = world.requests(config.test_requests, config.seed, "test")
     arms, transforms, inputs = _arms(logs, result, training, requests)
     ranked = {}
@@ -105,9 +110,14 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     with torch.no_grad():
         alpha = result.policy(inputs, requests.scenario)
     record_weights(
-        run, logs.tasks, arms[GRADE], alpha.numpy(), ops.dirichlet_entropy(alpha).numpy(), arms[STATIC],
+        run,
+        logs.tasks,
+        arms[GRADE],
+        alpha.numpy(),
+        ops.dirichlet_entropy(alpha).numpy(),
+        arms[STATIC],
         {"segment": requests.segment, "scenario": requests.scenario},
-    )  # fmt: skip
+    )
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
 
     pages = rank_examples(run / "policy", requests, config.pages, arms[STATIC])
@@ -146,7 +156,7 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
     elif run.exists() and any(run.iterdir()):
         raise ValueError(f"{run} is not empty and not a demo's directory; want a free path")
     if unfinished and resume:
-        say(f"going on with the demo that was interrupted in {run}")
+        logger.info(f"going on with the demo that was interrupted in {run}")
         return
     for name in ("logs", "training", "policy", "plots"):
         shutil.rmtree(run / name, ignore_errors=True)
@@ -220,10 +230,13 @@ def rank_examples(
     pages = []
     for index in chosen:
         page = ranker.rank(
-            requests.context[index : index + 1], requests.p_hat[index : index + 1], k,
-            scenario=str(requests.scenario[index]), item_id=requests.item_id[index : index + 1],
+            requests.context[index : index + 1],
+            requests.p_hat[index : index + 1],
+            k,
+            scenario=str(requests.scenario[index]),
+            item_id=requests.item_id[index : index + 1],
             user_id=requests.user_id[index : index + 1],
-        )  # fmt: skip
+        )
         title = f"user {requests.user_id[index]} ({requests.segment[index]} segment), {requests.scenario[index]}"
         pages += describe_pages(page, [title], static)
     return pages

@@ -29,8 +29,19 @@ from pygrade.simulation.marketplace_config import (
 Float32 = NDArray[np.float32]
 Array = NDArray[Any]
 
-__all__ = ["FEATURES", "PRODUCTION_WEIGHTS", "SCENARIOS", "SEGMENTS", "TASKS", "TASK_VALUES", "TRAITS", "Marketplace",
-           "MarketplaceConfig", "Outcome", "Requests"]  # fmt: skip
+__all__ = [
+    "FEATURES",
+    "PRODUCTION_WEIGHTS",
+    "SCENARIOS",
+    "SEGMENTS",
+    "TASKS",
+    "TASK_VALUES",
+    "TRAITS",
+    "Marketplace",
+    "MarketplaceConfig",
+    "Outcome",
+    "Requests",
+]
 
 _MIXED_FEATURES = 8
 FEATURES = (
@@ -142,9 +153,12 @@ class Marketplace:
         item, taste, need = self._prerank(rng, user)
         p = _chain(self._logits(traits, item, taste, need, effects))
         leave = _sigmoid(
-            np.float32(c.leave_intercept) + c.leave_patience * traits[:, 5:6] + c.leave_hype * self.hype[item]
-            + c.leave_match * (taste + need) / 2 + c.leave_quality * self.quality[item]
-        )  # fmt: skip
+            np.float32(c.leave_intercept)
+            + c.leave_patience * traits[:, 5:6]
+            + c.leave_hype * self.hype[item]
+            + c.leave_match * (taste + need) / 2
+            + c.leave_quality * self.quality[item]
+        )
         e = c.errors
         guess = self._logits(long_term, item, taste, need, c.effects, e.shrink)
         for t in range(len(TASKS)):
@@ -153,12 +167,17 @@ class Marketplace:
             guess[t] = e.bias[t] + e.slope[t] * known + e.item[t] * self.item_error[item, t] + noise
         hour = 24 * rng.random(n, dtype=np.float32)
         return {
-            "user_id": user, "segment": np.array(SEGMENTS)[self.segment[user]],
+            "user_id": user,
+            "segment": np.array(SEGMENTS)[self.segment[user]],
             "scenario": np.array(SCENARIOS)[np.searchsorted(c.scenario_bounds, specificity, side="right")],
-            "hour": hour, "context": self._context(rng, user, traits, specificity, hour), "item_id": item,
-            "p": p, "p_hat": _chain(guess), "leave": leave,
+            "hour": hour,
+            "context": self._context(rng, user, traits, specificity, hour),
+            "item_id": item,
+            "p": p,
+            "p_hat": _chain(guess),
+            "leave": leave,
             "latent": np.concatenate([traits, self.cold[user][:, None]], 1),
-        }  # fmt: skip
+        }
 
     def _prerank(self, rng: np.random.Generator, user: Array) -> tuple[NDArray[np.int32], Float32, Float32]:
         """Candidates of each request, best prerank score first, and their taste and need matches: [n, C] each."""
@@ -220,10 +239,14 @@ class Marketplace:
                 (np.float32(e.hype[t]), hype),
                 (e.quality[t] + e.quality_by_user[t] * user["quality"], quality),
                 (e.price_by_user[t] * user["price"], price),
-                (e.entertainment[t] + (e.entertainment_by_user[t] + e.entertainment_by_user_shopping[t] * shopping)
-                 * user["entertainment"], entertainment),
+                (
+                    e.entertainment[t]
+                    + (e.entertainment_by_user[t] + e.entertainment_by_user_shopping[t] * shopping)
+                    * user["entertainment"],
+                    entertainment,
+                ),
                 (e.social_by_user[t] * user["social"], appeal),
-            ):  # fmt: skip
+            ):
                 if np.any(factor):
                     logit += factor * attribute
             logits.append(logit)

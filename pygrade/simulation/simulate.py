@@ -168,9 +168,11 @@ class AbTest:
         """Plain numbers, strings and dicts for JSON."""
         kinds = {"expected": self.expected, "sampled": self.sampled}
         return {
-            "baseline": self.baseline, "num_requests": self.num_requests, "num_users": self.num_users,
+            "baseline": self.baseline,
+            "num_requests": self.num_requests,
+            "num_users": self.num_users,
             **{kind: {name: arm.to_dict() for name, arm in arms.items()} for kind, arms in kinds.items()},
-        }  # fmt: skip
+        }
 
 
 def ab_test(
@@ -191,11 +193,14 @@ def ab_test(
         raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(arms)}")
     pages = {
         name: rank_pages(
-            requests.p_hat, weights, world.config.page_size,
-            transform if isinstance(transform, str) else transform[name], name,
+            requests.p_hat,
+            weights,
+            world.config.page_size,
+            transform if isinstance(transform, str) else transform[name],
+            name,
         )
         for name, weights in arms.items()
-    }  # fmt: skip
+    }
     return compare_pages(world, requests, pages, baseline, seed=seed)
 
 
@@ -226,9 +231,12 @@ def _ratios(impressions: Array, events: Array, value: Array) -> dict[str, tuple[
     clicks, orders = events[:, TASKS.index("click")], events[:, TASKS.index("order")]
     ones = np.ones(len(value))
     return {
-        "ctr": (clicks, impressions), "cvr": (orders, clicks), "opm": (1000 * orders, impressions),
-        "orders": (orders, ones), "value": (value, ones),
-    }  # fmt: skip
+        "ctr": (clicks, impressions),
+        "cvr": (orders, clicks),
+        "opm": (1000 * orders, impressions),
+        "orders": (orders, ones),
+        "value": (value, ones),
+    }
 
 
 def _compare(arms: dict[str, dict[str, tuple[Array, Array]]], baseline: str, users: Array) -> dict[str, ArmResult]:

@@ -4,13 +4,13 @@ settings → bench (a world, what arms share) → arms and learners → runner (
 """
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.progress import say
 from pygrade.reports.training import write_text
 from pygrade.study.findings import NOT_RUN, findings, percent
 from pygrade.study.report import write_results
@@ -18,6 +18,7 @@ from pygrade.study.runner import StudyConfig, Unit, load_unit, machine, plan, ru
 from pygrade.study.settings import Settings, load_settings
 from pygrade.study.stats import Results
 
+logger = logging.getLogger("pygrade")
 __all__ = ["StudyConfig", "reproduce", "tables"]
 
 _COLUMNS = (("static", "value"), ("production", "value"), ("production", "ctr"), ("production", "orders"))
@@ -36,7 +37,7 @@ def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = No
     run = Path(out)
     settings = scaled(load_settings(), config)
     units = plan(settings, config)
-    say(f"{len(units)} results to have, in {run}")
+    logger.info(f"{len(units)} results to have, in {run}")
     started = time.perf_counter()
     found = run_units(units, settings, run, config.jobs)
     record = _record(config, settings, found, []) | {"wall_seconds": round(time.perf_counter() - started, 1)}

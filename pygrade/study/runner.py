@@ -6,6 +6,7 @@ decides its numbers; a file of other settings is computed again.
 
 import hashlib
 import json
+import logging
 import multiprocessing
 import platform
 import time
@@ -20,13 +21,14 @@ import torch
 
 from pygrade import __version__
 from pygrade._util.files import atomic_file
-from pygrade._util.progress import hushed, say, set_quiet
+from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade.ops.info import collect
 from pygrade.study.arms import run_arm
 from pygrade.study.bench import Bench
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
 
+logger = logging.getLogger("pygrade")
 FORMAT = 1
 _SEEDLESS = ("fixed", "static", "estimates")  # kinds that no training seed changes
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
@@ -191,14 +193,14 @@ def run_units(units: list[Unit], settings: Settings, out: Path, jobs: int = 1) -
     """The results of all units, in their order; those that are kept in ``out`` already are not computed again."""
     missing = [unit for unit in units if load_unit(unit, settings, out) is None]
     if len(missing) < len(units):
-        say(f"{len(units) - len(missing)} of {len(units)} results are there already")
+        logger.info(f"{len(units) - len(missing)} of {len(units)} results are there already")
     groups = list(_groups(missing))
     done = 0
     if jobs == 1:
         for group in groups:
             for line in _run_group(settings, group, out):
                 done += 1
-                say(f"[{done}/{len(missing)}] {line}")
+                logger.info(f"[{done}/{len(missing)}] {line}")
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, mp_context=context) as pool:
@@ -206,7 +208,7 @@ def run_units(units: list[Unit], settings: Settings, out: Path, jobs: int = 1) -
                 for future in as_completed([pool.submit(_work, settings, group, out) for group in groups]):
                     for line in future.result():
                         done += 1
-                        say(f"[{done}/{len(missing)}] {line}")
+                        logger.info(f"[{done}/{len(missing)}] {line}")
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -233,7 +235,7 @@ def _groups(units: list[Unit]) -> Iterator[list[Unit]]:
 
 
 def _work(settings: Settings, group: list[Unit], out: Path) -> list[str]:
-    set_quiet(True)
+    logger.setLevel(logging.WARNING)
     return list(_run_group(settings, group, out))
 
 

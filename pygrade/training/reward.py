@@ -187,6 +187,17 @@ def estimate_propensity(logs: Logs, k: int = 10) -> NDArray[np.float64]:
     return propensity_curve(float(np.clip(-slope, 0.0, 3.0)), k)
 
 
+def slot_propensity(logs: Logs, config: RewardConfig) -> tuple[float | None, str]:
+    """The exponent of q(slot), and where it comes from: "given" or "shuffled pages"; None, and why nothing is known."""
+    if not isinstance(config.propensity, str):
+        return float(config.propensity), "given"
+    try:
+        curve = estimate_propensity(logs, config.page_size)
+    except ValueError as error:
+        return None, str(error)
+    return float(-np.log(curve[-1]) / np.log(len(curve))) if len(curve) > 1 else 0.0, "shuffled pages"
+
+
 def calibration_slopes(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
     """[T]: how much of a difference in prediction between two items of a page is found again in their feedback.
 
@@ -301,14 +312,11 @@ class CompositeReward:
         return torch.cat(parts)[:, data.guards] * torch.tensor(list(self.config.guards.values()))
 
     def _propensity(self, logs: Logs) -> tuple[float, str]:
-        if not isinstance(self.config.propensity, str):
-            return float(self.config.propensity), "given"
-        try:
-            curve = estimate_propensity(logs, self.config.page_size)
-        except ValueError as error:
-            logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s", error)
+        exponent, source = slot_propensity(logs, self.config)
+        if exponent is None:
+            logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s", source)
             return 0.0, "none"
-        return float(-np.log(curve[-1]) / np.log(len(curve))) if len(curve) > 1 else 0.0, "shuffled pages"
+        return exponent, source
 
 
 def _transform(logs: Logs, policy: FusionPolicy) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """Where a training leaves its traces and picks them up again: checkpoints, figures, sums for the summary."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -46,7 +47,8 @@ class Run:
         if directory is None or data is None:
             return
         self._every = int(config.checkpoint_every)
-        self._fingerprint = _fingerprint(config, data)
+        self._options = _options(config)
+        self._fingerprint = _fingerprint(self._options, data)
         self._store = CheckpointStore(directory / "checkpoints", STAGES)
         self._store.sweep()
         if resume:
@@ -57,9 +59,10 @@ class Run:
         if self._checkpoint is not None:
             record = self._checkpoint.record
             if record["fingerprint"] != self._fingerprint:
+                changed = _changes(record.get("options", {}), self._options)
                 raise ValueError(
-                    f"{directory / 'checkpoints'} holds a run on other logs or with another config; "
-                    "want the same ones, another directory, or resume=False"
+                    f"{directory / 'checkpoints'} holds a run {changed or 'on other logs'}; want the same, another "
+                    "directory, or resume=False (--no-resume)"
                 )
             self._sums, self.state = record["sums"], record["state"]
             self.static_weights = self._checkpoint.tensors["static_weights"]
@@ -147,7 +150,8 @@ class Run:
         if optimizer is not None:
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
-        record = {"fingerprint": self._fingerprint, "sums": self._sums, "state": self.state}
+        record = {"fingerprint": self._fingerprint, "options": self._options}
+        record |= {"sums": self._sums, "state": self.state}
         self._store.save(Checkpoint(stage, step, tensors, record))
 
 
@@ -181,9 +185,27 @@ def _add(sums: dict[str, float], figures: dict[str, float], step: int, steps: in
         sums["final_kl"] = figures["kl"]
 
 
-def _fingerprint(config: Any, data: RewardData) -> str:
-    """sha256 of what is learned from and how: the reward data and the options that matter."""
+def _options(config: Any) -> dict[str, Any]:
+    """The options that decide what is learned, as JSON gives them back."""
     options = {name: value for name, value in asdict(config).items() if name not in _RUNTIME}
+    return dict(json.loads(to_json(options)))
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
+    """``with seed 0 instead of 1 …``: the options of a run that differ from those asked for."""
+    parts = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            parts.append(_changes(old, new, f"{prefix}{name}."))
+        elif old != new:
+            parts.append(f"{prefix}{name} {json.dumps(old)} instead of {json.dumps(new)}")
+    found = ", ".join(part for part in parts if part)
+    return f"with {found}" if found and not prefix else found
+
+
+def _fingerprint(options: dict[str, Any], data: RewardData) -> str:
+    """sha256 of what is learned from and how: the reward data and the options that matter."""
     digest = hashlib.sha256(to_json(options))
     for tensor in (data.inputs, data.scores, data.gains, data.masks, data.page_value, data.page_propensity):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())

@@ -2,32 +2,40 @@
 
 import json
 import os
+import pkgutil
 import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pygrade._util.progress import set_quiet
 from pygrade.cli import commands
 from pygrade.cli import main as cli
-from pygrade.logs import read_logs
+from pygrade.logs import read_logs, write_logs
 
 WORLD = ["--world.log-users", "100", "--world.test-users", "60", "--world.items", "200"]
 TINY = [
-    "--stage1.steps", "4", "--stage2.steps", "6", "--stage1.batch-size", "16", "--stage2.batch-size", "16",
-    "--stage2.group-size", "4", "--static.iterations", "2", "--no-tensorboard", "--checkpoint-every", "2",
-]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def restore_progress():
-    yield
-    set_quiet(False)
+    "--stage1.steps",
+    "4",
+    "--stage2.steps",
+    "6",
+    "--stage1.batch-size",
+    "16",
+    "--stage2.batch-size",
+    "16",
+    "--stage2.group-size",
+    "4",
+    "--static.iterations",
+    "2",
+    "--no-tensorboard",
+    "--checkpoint-every",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +57,7 @@ def result(capsys, *arguments):
 def test_help_lists_every_command(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert set(commands._HANDLERS) == set(cli.COMMANDS)
+    assert {module.name.replace("_", "-") for module in pkgutil.iter_modules(commands.__path__)} == set(cli.COMMANDS)
     for name in cli.COMMANDS:
         assert re.search(rf"^  {name} ", text, re.MULTILINE)
     assert cli.main([]) == 2
@@ -97,9 +105,9 @@ def test_train_judges_on_the_held_out_requests(capsys, workplace):
 
 def test_evaluate_of_the_same_requests_agrees_with_train(capsys, workplace):
     data, policy = f"logs:{workplace / 'logs'}", str(workplace / "run" / "policy")
-    record = result(capsys, "evaluate", "--data", data, "--policy", policy, "--last", "0.2", "--quiet")
+    record = result(capsys, "evaluate", "--data", data, "--policy", policy, "--quiet")
     trained = json.loads((workplace / "run" / "evaluation.json").read_text())
-    assert record["num_requests"] == 80
+    assert record["num_requests"] == 80 and record["left_out"] == 320
     assert record["rankers"]["GRADE"]["ndcg"]["value"] == pytest.approx(
         trained["rankers"]["GRADE"]["ndcg"]["value"], abs=0.05
     )
@@ -119,7 +127,7 @@ def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):
     data, policy = f"logs:{workplace / 'logs'}", str(workplace / "run" / "policy")
     found = result(capsys, "evaluate", "--data", data, "--policy", policy, "--quiet")["off_policy"]
     assert set(found) == {"logged", "ips", "snips", "clipped", "dr", "position", "position, model"}
-    logs = read_logs(workplace / "logs")
+    logs = read_logs(workplace / "logs").split(0.8)[1]
     drawn = logs.exploration == "dirichlet"
     pages = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])
     assert found["logged"]["value"] == pytest.approx(pages[drawn].mean())
@@ -130,19 +138,35 @@ def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):
     assert "ESS" in capsys.readouterr().out
 
 
-def test_abtest_plans_and_checks_a_test_of_your_own(capsys, workplace):
-    arguments = ["abtest", "--policy", str(workplace / "run" / "policy"), "--requests", "200", "--quiet", *WORLD]
-    record = result(capsys, *arguments, "--effect", "0.1", "--counts", "5000", "5400")
-    assert record["sample_ratio"]["mismatch"]
-    plan, users = record["plan"]["metrics"]["ctr"], record["num_users"]
-    assert plan["users"] == pytest.approx(users * (plan["detectable_lift"] / 0.1) ** 2, rel=0.01)
+def test_abtest_widens_intervals_for_peeking_and_takes_each_policy_once(capsys, workplace):
+    policy = str(workplace / "run" / "policy")
+    record = result(capsys, "abtest", "--policy", policy, "--requests", "60", "--quiet", *WORLD)
     narrow, wide = record["sampled"]["GRADE"]["lifts"]["ctr"], record["sequential"]["GRADE"]["ctr"]
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
-    half = result(capsys, *arguments, "--effect", "0.05", "--counts", "5000", "5010")
-    assert half["plan"]["metrics"]["ctr"]["users"] == pytest.approx(4 * plan["users"], rel=0.01)
-    assert not half["sample_ratio"]["mismatch"]
+    assert cli.main(["abtest", "--policy", policy, policy]) == 2
+    assert "twice" in capsys.readouterr().err
+
+
+def test_abtest_plan_reads_the_spread_from_the_log(capsys, workplace):
+    arguments = ["abtest-plan", "--data", f"logs:{workplace / 'logs'}", "--quiet"]
+    record = result(capsys, *arguments, "--effect", "0.1")
+    logs = read_logs(workplace / "logs")
+    clicks = np.add.reduceat(logs.feedback[:, 0], logs.offsets[:-1])
+    plan, users = record["metrics"][logs.tasks[0]], len(np.unique(logs.user_id))
+    assert record["num_users"] == users and plan["baseline"]["value"] == pytest.approx(clicks.mean())
+    assert plan["users"] == pytest.approx(users * (plan["detectable_lift"] / 0.1) ** 2, rel=0.01)
+    half = result(capsys, *arguments, "--effect", "0.05")["metrics"][logs.tasks[0]]
+    assert half["users"] == pytest.approx(4 * plan["users"], rel=0.01)
     assert cli.main(arguments) == 0
     assert "users for 1 %" in capsys.readouterr().out
+
+
+def test_abtest_check_finds_a_sample_ratio_mismatch(capsys):
+    assert result(capsys, "abtest-check", "--counts", "5000", "5400")["mismatch"]
+    assert not result(capsys, "abtest-check", "--counts", "5000", "5010")["mismatch"]
+    assert not result(capsys, "abtest-check", "--counts", "500", "5000", "--shares", "0.1", "1")["mismatch"]
+    assert cli.main(["abtest-check", "--counts", "5000", "5400"]) == 0
+    assert "MISMATCH" in capsys.readouterr().out
 
 
 def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):
@@ -152,13 +176,75 @@ def test_rank_prints_pages_and_logs_what_it_served(capsys, workplace):
     assert record["counters"]["requests"] == 2 and record["counters"]["explored"] == 0
     drawn = result(
         capsys, *arguments, "--requests", "2", "--explore", "--seed", "4", "--log", str(workplace / "served")
-    )  # fmt: skip
+    )
     served = read_logs(workplace / "served")
     assert served.request_id.tolist() == [2] and served.exploration.tolist() == ["dirichlet"]
     assert served.weights[0].tolist() == pytest.approx(drawn["pages"][0]["weights"], rel=1e-6)
     assert served.policy_version.tolist() == [drawn["policy_version"]]
     assert cli.main([*arguments, "--k", "2"]) == 0
     assert "weight" in capsys.readouterr().out
+    assert cli.main([*arguments, "--requests", "s-9"]) == 2
+    assert "'s-9'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # options of rank-user
+        cli.main([*arguments, "--user", "3"])
+
+
+def test_rank_finds_requests_by_the_ids_that_it_prints(capsys, workplace, tmp_path):
+    logs = read_logs(workplace / "logs").select(slice(5))
+    write_logs(replace(logs, request_id=np.array([f"s-{i}" for i in range(5)])), tmp_path / "logs")
+    arguments = ["rank", "--policy", str(workplace / "run" / "policy"), "--data", f"logs:{tmp_path / 'logs'}"]
+    titles = [page["title"] for page in result(capsys, *arguments, "--requests", "s-3", "s-1")["pages"]]
+    assert [title.split(",")[0] for title in titles] == ["request s-3", "request s-1"]
+
+
+def test_train_writes_nowhere_that_it_should_not(capsys, workplace, tmp_path):
+    data = f"logs:{workplace / 'logs'}"
+    (tmp_path / "file").write_text("mine")
+    before = sorted((workplace / "logs").iterdir())
+    for out in (tmp_path / "file", workplace / "logs", workplace / "logs" / "run"):
+        assert cli.main(["train", "--data", data, "--out", str(out)]) == 2
+        assert f"out is {out}" in capsys.readouterr().err
+    assert sorted((workplace / "logs").iterdir()) == before and (tmp_path / "file").read_text() == "mine"
+
+
+def test_train_refuses_a_log_without_feedback(capsys, workplace, tmp_path):
+    logs = read_logs(workplace / "logs").select(slice(50))
+    write_logs(replace(logs, feedback=0 * logs.feedback), tmp_path / "logs")
+    assert cli.main(["train", "--data", f"logs:{tmp_path / 'logs'}", "--out", str(tmp_path / "run"), *TINY]) == 2
+    assert "no shown row has feedback" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_resumed_training_names_the_option_that_differs(capsys, workplace):
+    arguments = ["train", "--data", f"logs:{workplace / 'logs'}", "--out", str(workplace / "run"), "--quiet", *TINY]
+    assert cli.main([*arguments, "--seed", "3", "--reward.prior-weight", "0.4"]) == 2
+    message = capsys.readouterr().err
+    assert "with reward.prior_weight 0.5 instead of 0.4, seed 0 instead of 3;" in message
+    assert "--no-resume" in message
+
+
+NAMES = ("[/x]", "[bold red]", "\x1b[31mred\x1b[0m", "$5_to_$10", "a/b", "\u202e", "x" * 300)
+
+
+def test_names_steer_neither_the_terminal_nor_the_pictures(capsys, workplace, tmp_path):
+    logs = read_logs(workplace / "logs").select(slice(120))
+    tasks, features = (NAMES + getattr(logs, kind)[len(NAMES) :] for kind in ("tasks", "features"))
+    tasks = tasks[: len(logs.tasks)]
+    scenario = np.array(NAMES, object)[np.arange(120) % len(NAMES)]
+    write_logs(replace(logs, tasks=tasks, features=features, scenario=scenario), tmp_path / "logs")
+    data, run = f"logs:{tmp_path / 'logs'}", str(tmp_path / "run")
+    assert cli.main(["train", "--data", data, "--out", run, "--quiet", *TINY]) == 0
+    assert cli.main(["rank", "--data", data, "--policy", f"{run}/policy", "--k", "2"]) == 0
+    printed = capsys.readouterr()
+    for name in ("[/x]", "[bold red]", "\\x1b[31mred", "$5_to_$10"):
+        assert name in printed.out
+    assert "\x1b" not in printed.out + printed.err and "\u202e" not in printed.out
+    assert (tmp_path / "run" / "plots" / "weights_by_scenario.png").exists()
+
+
+def test_pipeline_options_of_another_data_set_are_refused(capsys, tmp_path):
+    arguments = ["pipeline", "--data", "logs:x", "--out", str(tmp_path / "run"), "--recflow.tasks", "like"]
+    assert cli.main(arguments) == 2
+    assert "recflow" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_info_names_versions_and_backends(capsys):
@@ -178,6 +264,9 @@ def test_info_names_versions_and_backends(capsys):
         (["evaluate", "--data", "logs:nowhere", "--policy", "missing"], "missing"),
         (["abtest", "--policy", "missing"], "missing"),
         (["rank", "--policy", "missing", "--data", "logs:nowhere"], "missing"),
+        (["rank-user", "--run", "missing", "--user", "3"], "missing"),
+        (["abtest-plan", "--data", "logs:nowhere"], "nowhere"),
+        (["abtest-check", "--counts", "5"], "at least 2 arms"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, named):
@@ -201,7 +290,7 @@ def test_tracebacks_are_shown_on_request_only(capsys, monkeypatch):
     def broken(command, arguments):
         raise KeyError("inner")
 
-    monkeypatch.setattr(commands, "run", broken)
+    monkeypatch.setattr(cli, "_run", broken)
     assert cli.main(["info"]) == 1
     assert "Traceback" not in capsys.readouterr().err
     assert cli.main(["info", "--traceback"]) == 1

@@ -177,12 +177,19 @@ def test_intervals_cover_the_truth_in_50_worlds():
         policy, truth = world.densities(world.target), world.truth(world.target)
         ratios = offpolicy.log_ratio(*policy)
         results = {
-            m: offpolicy.estimate(world.rewards, ratios if m != "dr" else policy, method=m, users=world.users,
-                                  context=world.context, replicates=400)
+            m: offpolicy.estimate(
+                world.rewards,
+                ratios if m != "dr" else policy,
+                method=m,
+                users=world.users,
+                context=world.context,
+                replicates=400,
+            )
             for m in offpolicy.METHODS
-        }  # fmt: skip
-        results["compare"] = offpolicy.compare(world.rewards, ratios, np.zeros(len(ratios)), users=world.users,
-                                               replicates=400)  # fmt: skip
+        }
+        results["compare"] = offpolicy.compare(
+            world.rewards, ratios, np.zeros(len(ratios)), users=world.users, replicates=400
+        )
         for name, result in results.items():
             exact = truth if name != "compare" else truth - world.truth(world.logged)
             hits[name] += result.low <= exact <= result.high
@@ -197,8 +204,13 @@ def test_a_wrong_density_is_not_covered():
     for seed in range(10):
         world = World(seed, requests=4000)
         with pytest.warns(SupportWarning):
-            wrong = offpolicy.estimate(world.rewards, -offpolicy.log_ratio(*world.densities(world.target)),
-                                       users=world.users, method="ips", replicates=200)  # fmt: skip
+            wrong = offpolicy.estimate(
+                world.rewards,
+                -offpolicy.log_ratio(*world.densities(world.target)),
+                users=world.users,
+                method="ips",
+                replicates=200,
+            )
         misses += not wrong.low <= world.truth(world.target) <= wrong.high
     assert misses >= 5
 

@@ -66,13 +66,18 @@ def test_intervals_cover_the_truth_in_50_worlds():
         values = [kind_share @ (discount[order] * chance[:, :3]).sum(1) for order in orders]
         guess = 0.8 * chance[kind].ravel()
         for name, result, truth in (
-            ("plain", by_position.estimate(rewards, logged, target, offsets, users=user, replicates=300),
-             values[1]),
-            ("robust", by_position.estimate(rewards, logged, target, offsets, users=user, model=guess,
-                                                replicates=300), values[1]),
-            ("compare", by_position.compare(rewards, logged, target, logged, offsets, users=user, replicates=300),
-             values[1] - values[0]),
-        ):  # fmt: skip
+            ("plain", by_position.estimate(rewards, logged, target, offsets, users=user, replicates=300), values[1]),
+            (
+                "robust",
+                by_position.estimate(rewards, logged, target, offsets, users=user, model=guess, replicates=300),
+                values[1],
+            ),
+            (
+                "compare",
+                by_position.compare(rewards, logged, target, logged, offsets, users=user, replicates=300),
+                values[1] - values[0],
+            ),
+        ):
             hits[name] += result.low <= truth <= result.high
     assert min(hits.values()) >= 45, hits
 

@@ -77,11 +77,19 @@ def logs() -> Logs:
     feedback = (rng.random(predictions.shape) < predictions**2).astype(np.float32)
     feedback[position < 0] = 0
     return Logs(
-        tasks=("a", "b"), features=(), request_id=np.arange(requests), user_id=np.arange(requests) // 2,
-        offsets=np.arange(requests + 1) * size, context=np.empty((requests, 0), np.float32),
-        item_id=np.arange(requests * size), position=position, predictions=predictions, feedback=feedback,
-        task_values=(0.0, 10.0), scenario=np.where(np.arange(requests) % 2 == 0, "feed", "search"),
-    )  # fmt: skip
+        tasks=("a", "b"),
+        features=(),
+        request_id=np.arange(requests),
+        user_id=np.arange(requests) // 2,
+        offsets=np.arange(requests + 1) * size,
+        context=np.empty((requests, 0), np.float32),
+        item_id=np.arange(requests * size),
+        position=position,
+        predictions=predictions,
+        feedback=feedback,
+        task_values=(0.0, 10.0),
+        scenario=np.where(np.arange(requests) % 2 == 0, "feed", "search"),
+    )
 
 
 def test_evaluate_finds_the_better_ranker(logs):

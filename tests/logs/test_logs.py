@@ -81,11 +81,17 @@ def test_round_trip(tmp_path, ids, optional, rows_per_file):
 
 
 def test_reads_foreign_single_file_with_loose_types(tmp_path):
-    table = pa.table({
-        "request_id": pa.array(["a", "a", "b"]).dictionary_encode(), "user_id": pa.array([1, 1, 2], pa.int16()),
-        "item_id": [10, 11, 12], "position": pa.array([0, None, 3], pa.int64()), "p_click": [0.5, 0.25, 1.0],
-        "y_click": pa.array([True, None, False]), "x_visits": pa.array([20_000_001, 20_000_001, 3], pa.int64()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "request_id": pa.array(["a", "a", "b"]).dictionary_encode(),
+            "user_id": pa.array([1, 1, 2], pa.int16()),
+            "item_id": [10, 11, 12],
+            "position": pa.array([0, None, 3], pa.int64()),
+            "p_click": [0.5, 0.25, 1.0],
+            "y_click": pa.array([True, None, False]),
+            "x_visits": pa.array([20_000_001, 20_000_001, 3], pa.int64()),
+        }
+    )
     pq.write_table(table, tmp_path / "one.parquet")
     logs = read_logs(tmp_path / "one.parquet")
     assert logs.tasks == ("click",) and logs.features == ("visits",) and logs.task_values == (1.0,)
@@ -189,10 +195,15 @@ def test_what_is_unusual_is_read_with_a_warning(tmp_path, caplog):
     columns["x_age"] = [float("nan")] * len(columns["x_age"])
     columns["color"] = ["red"] * len(columns["x_age"])
     pq.write_table(pa.table(columns), tmp_path / "odd.parquet")
-    assert_same(read_logs(tmp_path / "odd.parquet").select([1]), replace(
-        make_logs().select([1]), task_values=(1.0, 1.0, 1.0), features=("age", "hour"),
-        context=np.array([[np.nan, make_logs().context[1, 1]]], np.float32),
-    ))  # fmt: skip
+    assert_same(
+        read_logs(tmp_path / "odd.parquet").select([1]),
+        replace(
+            make_logs().select([1]),
+            task_values=(1.0, 1.0, 1.0),
+            features=("age", "hour"),
+            context=np.array([[np.nan, make_logs().context[1, 1]]], np.float32),
+        ),
+    )
     assert [
         word for word in ("color", "0 where position is null", "'x_age' has no value") if word not in caplog.text
     ] == []

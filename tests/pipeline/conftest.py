@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from pygrade._util.progress import set_quiet
 from tests.pipeline.world import trained
 
 
@@ -14,15 +13,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    set_quiet(True)
-    yield
-    set_quiet(False)
-
-
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, one_thread):
     """A finished pipeline. Do not write into it."""
-    set_quiet(True)
     return trained(tmp_path_factory.mktemp("pipeline"))

@@ -39,9 +39,14 @@ def run_dir(tmp_path):
     write_text(tmp_path / "training" / "metrics.jsonl", text + '{"stage": "stage2", "st')
     weights = rng.dirichlet([3.0, 2.0], 50).astype(np.float32)
     record_weights(
-        tmp_path, TASKS, weights, 10 * weights, rng.normal(size=50).astype(np.float32),
-        np.array([0.5, 0.5], np.float32), {"segment": np.array(["buy", "browse"])[np.arange(50) % 2]},
-    )  # fmt: skip
+        tmp_path,
+        TASKS,
+        weights,
+        10 * weights,
+        rng.normal(size=50).astype(np.float32),
+        np.array([0.5, 0.5], np.float32),
+        {"segment": np.array(["buy", "browse"])[np.arange(50) % 2]},
+    )
     item = {"item_id": 7, "score": 0.4, "contributions": [0.5, -0.1]}
     page = {"title": "user 1", "tasks": TASKS, "weights": [0.6, 0.4], "why": "chosen by the policy", "items": [item]}
     write_text(tmp_path / "pages.json", json.dumps({"pages": [page]}))

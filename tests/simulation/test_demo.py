@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade._util.progress import set_quiet
 from pygrade.evaluation.arms import GRADE, PRODUCTION, STATIC
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
@@ -29,13 +28,6 @@ CONFIG = DemoConfig(
         tensorboard=False,
     ),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def silence():
-    set_quiet(True)
-    yield
-    set_quiet(False)
 
 
 @pytest.fixture(scope="module")

@@ -130,8 +130,9 @@ def test_common_random_numbers_follow_the_item_not_the_slot(world):
     both = view[:, 1] & view_swapped[:, 0]
     # the same item in slot 1 and in slot 0: whoever clicks it in the lower slot clicks it in the upper one
     assert (feedback_swapped[both, 0, 0] >= feedback[both, 1, 0]).all()
-    np.testing.assert_array_equal(feedback[view.all(1) & view_swapped.all(1), 2:],
-                                  feedback_swapped[view.all(1) & view_swapped.all(1), 2:])  # fmt: skip
+    np.testing.assert_array_equal(
+        feedback[view.all(1) & view_swapped.all(1), 2:], feedback_swapped[view.all(1) & view_swapped.all(1), 2:]
+    )
 
 
 def test_bad_pages_and_configs_are_named(world):

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade._util.progress import set_quiet
 from pygrade.policy import FusionPolicy, PolicyConfig
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.run import Run
@@ -43,13 +42,6 @@ SMALL = TrainConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    set_quiet(True)
-    yield
-    set_quiet(False)
-
-
 def policy_bytes(directory: Path) -> tuple[bytes, bytes]:
     folder = directory / "policy"
     return (folder / "policy.safetensors").read_bytes(), (folder / "policy.json").read_bytes()
@@ -58,7 +50,6 @@ def policy_bytes(directory: Path) -> tuple[bytes, bytes]:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> Path:
     """A run that nothing interrupts."""
-    set_quiet(True)
     directory = tmp_path_factory.mktemp("straight")
     train(tiny_logs(80), SMALL, directory)
     return directory
@@ -143,7 +134,6 @@ def test_randomness_is_a_function_of_seed_stage_and_step() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pygrade._util.progress import set_quiet
 from pygrade.training.train import train
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
@@ -152,7 +142,6 @@ def on_step(stage, step):
     if (stage, step) == (sys.argv[2], int(sys.argv[3])):
         os.kill(os.getpid(), signal.SIGKILL)
 
-set_quiet(True)
 train(tiny_logs(80), SMALL, Path(sys.argv[1]), on_step=on_step)
 """
 

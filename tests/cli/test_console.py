@@ -4,16 +4,14 @@ import logging
 
 import pytest
 
-from pygrade._util.progress import show_log
+from pygrade.cli.console import show_log
 
 
 @pytest.mark.parametrize(
     ("quiet", "expected"), [(False, "reading a\nwarning: b is odd\n"), (True, "warning: b is odd\n")]
 )
-def test_the_log_is_shown_once_and_quiet_keeps_warnings(capsys, monkeypatch, quiet, expected):
+def test_the_log_is_shown_once_and_quiet_keeps_warnings(capsys, quiet, expected):
     logger = logging.getLogger("pygrade")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "level", logger.level)
     for _ in range(2):
         show_log(quiet)
     logger.info("reading %s", "a")

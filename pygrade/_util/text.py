@@ -1,0 +1,16 @@
+"""Names and messages made fit for a terminal or a picture."""
+
+
+def printable(text: str) -> str:
+    r"""The text with its control characters as escapes: a name cannot steer the terminal.
+
+    >>> printable("\x1b[31mred")
+    '\\x1b[31mred'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shortened(text: str, size: int = 40) -> str:
+    """A printable text of at most ``size`` characters."""
+    shown = printable(text)
+    return shown if len(shown) <= size else shown[: size - 1] + "…"

@@ -1,0 +1,49 @@
+"""pygrade demo"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pygrade.cli import console
+from pygrade.cli.options import Output
+from pygrade.evaluation.arms import GRADE, PRODUCTION, STATIC
+from pygrade.simulation.demo import DemoConfig, demo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output):
+    """The main job on a simulated marketplace: log, stage 1, stage 2, A/B test, report, ranked pages.
+
+    A demo that was interrupted continues; a finished one is made anew.
+
+    Example: pygrade demo --out runs/demo
+    """
+
+    out: Path = Path("runs/demo")  # directory to write
+    requests: int = 20_000  # logged requests to learn from
+    test_requests: int = 12_000  # requests of the A/B test, by users that are not in the log
+    pages: int = 3  # ranked pages to print
+    seed: int = 0  # of the world, the training and the test
+    resume: bool = True  # continue an interrupted demo of the same options
+
+
+def run(options: Options) -> dict[str, Any]:
+    config = DemoConfig(options.requests, options.test_requests, options.seed, options.pages)
+    result = demo(config, options.out, options.resume)
+    if not options.json:
+        for page in result.pages:
+            console.page(page)
+        test = result.test.to_dict()
+        sampled = {arm: entry["lifts"] for arm, entry in test["sampled"].items()}
+        extra = f"value over {STATIC}"
+        expected = {
+            arm: entry["lifts"] | {extra: result.summary["arms"][arm]["expected"]["value"]["lift_over_best_static"]}
+            for arm, entry in test["expected"].items()
+        }
+        console.lifts(f"Sampled A/B test: lift over {PRODUCTION}, ± 95 %", sampled, strong=GRADE)
+        console.lifts(
+            f"Closed-form A/B test: lift over {PRODUCTION}, ± 95 %", expected, (*console.LABELS, extra), GRADE
+        )
+        policy, summary = options.out / "policy", options.out / "summary.json"
+        console.text(f"report: {result.report}    policy: {policy}    summary: {summary}")
+    return result.summary | {"report": str(result.report)}

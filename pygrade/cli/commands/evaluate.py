@@ -1,0 +1,106 @@
+"""pygrade evaluate"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pygrade.cli import console
+from pygrade.cli.judging import IN_SAMPLE, print_evaluation, replay
+from pygrade.cli.options import Output, Source
+from pygrade.evaluation.arms import GRADE
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, served_weights
+from pygrade.evaluation.replay import judged_by
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy
+from pygrade.training.reward import RewardConfig, propensity_curve, slot_propensity
+from pygrade.training.training_record import TrainingRecord
+
+logger = logging.getLogger("pygrade")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output, Source):
+    """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
+    off-policy estimates of the policy: IPS, SNIPS, clipped, doubly robust if weights were drawn, and by position.
+
+    Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
+    slot's propensity, estimated from shuffled pages. Events are worth what the policy was trained for.
+
+    Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
+    """
+
+    policy: Path  # directory of a saved policy, e.g. runs/mine/policy
+    last: float = 1.0  # evaluate only this share of the requests, the latest
+    k: int = 10  # ranks that count
+    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
+    task_values: tuple[float, ...] | None = None  # value of one event of each task; none: the policy's, else the log's
+    value_tasks: tuple[str, ...] | None = None  # tasks whose events are worth that times the item's value (its price)
+
+
+def run(options: Options) -> dict[str, Any]:
+    if not 0 < options.last <= 1:
+        raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
+    policy = FusionPolicy.load(options.policy)
+    trained = TrainingRecord.load(options.policy, policy.version)
+    logs = _valued(options.load(), options, trained)
+    chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
+    fresh, in_sample = _unseen(chosen, trained)
+    reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
+    rankers = {GRADE: served_weights(policy, fresh)}
+    record = replay(fresh, logs, policy, rankers, reward, options.k)
+    exponent = slot_propensity(logs, reward)[0]
+    curve = None if exponent is None else propensity_curve(exponent, int(logs.position.max()) + 1)
+    estimates = policy_estimates(policy, fresh, curve, options.k)
+    record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
+    record["off_policy_note"] = "" if estimates else NO_ESTIMATE
+    if not options.json:
+        heading = IN_SAMPLE if in_sample else ""
+        print_evaluation(record, heading)
+        rows = [
+            [name, console.interval(entry), f"{entry['effective_sample_size']:,.0f}", entry["warning"] or ""]
+            for name, entry in record["off_policy"].items()
+        ]
+        title = f"{heading}Off-policy: value per request of the policy, ± 95 %"
+        if estimates:
+            console.table(title, ["", "value", "ESS", "warning"], rows, caption=judged_by(record))
+        else:
+            console.text(f"Off-policy: {NO_ESTIMATE}")
+    return {
+        "data": options.data,
+        "policy": str(options.policy),
+        "policy_version": policy.version,
+        "in_sample": in_sample,
+        "left_out": chosen.num_requests - fresh.num_requests,
+        **record,
+    }
+
+
+def _valued(logs: Logs, options: Options, trained: TrainingRecord | None) -> Logs:
+    """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
+    if trained is not None and trained.tasks == logs.tasks:
+        if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
+            logger.warning(
+                "the log says that events are worth %s; judged by %s, which the policy was trained for",
+                logs.task_values,
+                trained.task_values,
+            )
+        logs = logs.valued(trained.task_values, trained.value_tasks)
+    return logs.valued(options.task_values, options.value_tasks)
+
+
+def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+    """The requests that the policy was not trained on, or all if it was trained on all; whether they are in-sample."""
+    if trained is None:
+        logger.warning("nothing records what the policy was trained on: requests of its training cannot be left out")
+        return logs, None
+    seen = trained.seen(logs)
+    if bool(seen.all()):
+        logger.warning("the policy was trained on all of these requests")
+        return logs, True
+    if bool(seen.any()):
+        count, left = int(seen.sum()), int((~seen).sum())
+        logger.info(f"left out {count:,} requests that the policy was trained on; {left:,} judge it")
+    return logs.select(np.flatnonzero(~seen)), False

@@ -1,0 +1,73 @@
+"""pygrade pipeline"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pygrade.cli import console
+from pygrade.cli.judging import print_evaluation
+from pygrade.cli.options import Output, part
+from pygrade.data.ebnerd import EbNerdConfig
+from pygrade.data.events import CONFIGS
+from pygrade.data.kuairand_events import KuaiRandEventConfig
+from pygrade.data.logs_events import LogsEventConfig
+from pygrade.data.recflow import RecFlowConfig
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.run import run_pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output, PipelineConfig):
+    """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgment, store, report.
+
+    Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
+    an interrupted one continues. The directory gets a directory a stage, artifact/, summary.json and report.html.
+
+    Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
+    """
+
+    data: str  # SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs
+    out: Path  # directory to write
+    store: str | None = None  # address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out
+    kuairand: KuaiRandEventConfig = field(default_factory=KuaiRandEventConfig)  # for kuairand: data only
+    recflow: RecFlowConfig = field(default_factory=RecFlowConfig)  # for recflow: data only
+    ebnerd: EbNerdConfig = field(default_factory=EbNerdConfig)  # for ebnerd: data only
+    logs: LogsEventConfig = field(default_factory=LogsEventConfig)  # for logs: data only
+
+
+def run(options: Options) -> dict[str, Any]:
+    scheme = options.data.partition(":")[0]
+    for name, kind in CONFIGS.items():
+        if name != scheme and getattr(options, name) != kind():
+            raise ValueError(f"options --{name}.… are for {name}: data; data is {options.data}")
+    source = getattr(options, scheme, None)
+    record = run_pipeline(options.data, options.out, part(PipelineConfig, options), source, options.store)
+    if not options.json:
+        _print(record)
+        console.text(f"report: {options.out / 'report.html'}    summary: {options.out / 'summary.json'}")
+    return record
+
+
+def _print(record: dict[str, Any]) -> None:
+    stages = record["stages"]
+    rows = [[name, f"{entry['seconds']:.1f} s", "yes" if entry["cached"] else ""] for name, entry in stages.items()]
+    console.table(f"{record['wall_seconds']:.1f} s", ["stage", "took", "done before"], rows)
+    recall = [
+        [f"recall@{entry['n']}", console.interval(entry["recall"]), console.interval(entry["popularity_recall"])]
+        for entry in stages["prerank"]["recall"]
+    ]
+    console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall)
+    columns = ("auc", "gauc", "log_loss_before", "log_loss", "ece_before", "ece")
+    tasks = [
+        [task, f"{entry['positives']:,}", *(_number(entry[name]) for name in columns)]
+        for task, entry in stages["logs"]["predictions"].items()
+    ]
+    head = ["task", "events", "AUC", "GAUC", "log-loss", "calibrated", "ECE", "calibrated"]
+    console.table("Multi-task model on later requests", head, tasks)
+    print_evaluation(stages["evaluate"]["replay"])
+    for sentence in record.get("warnings", ()):
+        console.text(f"WARNING: {sentence}")
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"

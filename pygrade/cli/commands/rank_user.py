@@ -1,0 +1,99 @@
+"""pygrade rank-user"""
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pygrade.cli import console
+from pygrade.cli.options import Output
+from pygrade.logs import write_logs
+from pygrade.pipeline.names import Names
+from pygrade.serving import pipeline as serve
+from pygrade.simulation.demo import describe_pages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output):
+    """Rank for a user with the whole system of pygrade pipeline, and print the page with its weights, the contributions
+    per task, and where the time goes.
+
+    Example: pygrade rank-user --run runs/kuairand --user 7
+    """
+
+    run: Path  # directory of pygrade pipeline
+    user: str  # id or name of the user, as in the data
+    store: str | None = None  # address of the store; none: the one that the pipeline filled
+    candidates: int = 500  # that prerank finds for the user
+    scenario: str | None = None  # of the request
+    context: dict[str, str] = field(default_factory=dict)  # c_ columns of the request
+    timestamp: int | None = None  # of the request, ms since 1970; none: now
+    repeat: int = 20  # times that the page is made, to say how long it takes
+    k: int = 10  # items a page
+    explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
+    seed: int | None = None  # of the draws; none: from the operating system
+    log: Path | None = None  # also write the page as log rows (weights, concentration, seed, policy version)
+
+
+def run(options: Options) -> dict[str, Any]:
+    if options.repeat < 1:
+        raise ValueError(f"repeat is {options.repeat}; want at least 1")
+    with contextlib.closing(serve.Pipeline.load(options.run, options.store, options.seed)) as system:
+        names = Names.of(options.run)
+        user = names.user_id(options.user)
+        kinds, scenarios = system.models.schema.context, system.models.policy.scenarios
+        if scenarios and options.scenario not in (None, *scenarios):
+            raise ValueError(f"scenario is {options.scenario!r}; want one of {', '.join(scenarios)}")
+        context = {name: _context(name, value, kinds.get(name)) for name, value in options.context.items()}
+        request: dict[str, Any] = {
+            "k": options.k,
+            "candidates": options.candidates,
+            "context": context,
+            "scenario": options.scenario,
+            "timestamp": options.timestamp,
+            "explore": options.explore,
+        }
+        made = [system.rank(user, **request) for _ in range(options.repeat)]
+        served, counters = made[-1], system.counters
+    unknown = [name for name in kinds if name not in context]
+    steps = [*serve.STEPS, "in all"]
+    seconds = np.array([[*page.seconds.values(), sum(page.seconds.values())] for page in made])
+    times = {
+        name: {"p50_ms": 1e3 * float(np.median(column)), "max_ms": 1e3 * float(column.max())}
+        for name, column in zip(steps, seconds.T, strict=True)
+    }
+    title = f"user {options.user}, {len(served.predictions)} candidates"
+    (page,) = describe_pages(served.page, [title], system.models.policy.static_weights.numpy())
+    for item, name in zip(page["items"], names.items(served.items), strict=True):
+        if name is not None:
+            item["name"] = name
+    if served.degraded:
+        page["why"] = "the store failed: default features, static weights"
+    elif served.history == 0:
+        page["why"] = f"no event of this user is known: default features; {page['why']}"
+    if unknown:
+        page["why"] += f"; unknown, as --context does not give them: {', '.join(unknown)}"
+    if options.log is not None:
+        write_logs(served.page.log_rows(), options.log)
+    if not options.json:
+        console.page(page)
+        rows = [[name, f"{entry['p50_ms']:.2f}", f"{entry['max_ms']:.2f}"] for name, entry in times.items()]
+        console.table(f"Where the time goes, of {len(made)} times", ["milliseconds", "p50", "max"], rows, "in all")
+    return {
+        "version": system.version,
+        "pages": [page],
+        "times": times,
+        "history": served.history,
+        "unknown_context": unknown,
+        "degraded": served.degraded,
+        "counters": counters,
+    }
+
+
+def _context(name: str, value: str, kind: str | None) -> float | str:
+    try:
+        return float(value) if kind == "float" else value
+    except ValueError as error:
+        raise ValueError(f"context gives {name} as {value!r}; want a number") from error

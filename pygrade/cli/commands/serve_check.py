@@ -1,0 +1,39 @@
+"""pygrade serve-check"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pygrade.cli import console
+from pygrade.cli.options import Output, part
+from pygrade.pipeline.check import CheckConfig, serve_check
+from pygrade.reports.pipeline import difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output, CheckConfig):
+    """Replay requests of a pipeline from materialized features and from a store with real-time updates: every page
+    must be equal bit for bit, else the exit code is not 0. Prints the skew of the features and the latencies.
+
+    Example: pygrade serve-check --run runs/kuairand
+    """
+
+    run: Path  # directory of pygrade pipeline
+    store: str | None = None  # address of an empty store for the test, e.g. redis://HOST:PORT/DB; none: lmdb
+
+
+def run(options: Options) -> dict[str, Any]:
+    record = serve_check(options.run, part(CheckConfig, options), options.store)
+    if not options.json:
+        different = {name: entry for name, entry in record["skew"].items() if entry["equal"] < 1.0}
+        skew = [[name, f"{entry['equal']:.4%}", difference(entry)] for name, entry in different.items()]
+        if skew:
+            console.table("Materialized against served", ["", "equal", "largest difference"], skew)
+        total = len(record["skew"])
+        console.text(f"{total - len(different)} of {total} features have the same bits both ways")
+        times = [
+            [name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}"] for name, entry in record["latency"].items()
+        ]
+        console.table(f"{record['candidates']} candidates", ["milliseconds", "p50", "p99"], times, "in all")
+        console.text(f"{record['equal_pages']:,} of {record['requests']:,} pages are equal bit for bit")
+    return record

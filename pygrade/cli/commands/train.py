@@ -1,0 +1,83 @@
+"""pygrade train"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pygrade import ops
+from pygrade._util.files import claimed
+from pygrade.cli import console
+from pygrade.cli.judging import print_evaluation, replay
+from pygrade.cli.options import Output, Source, part
+from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.policy_estimates import served_weights
+from pygrade.logs import Logs
+from pygrade.reports.training import record_weights, write_report, write_text
+from pygrade.training.train import TrainConfig, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Source, Output, TrainConfig):
+    """Train a fusion policy on logged requests and judge it on the latest of them.
+
+    The directory gets policy/, stage1/, metrics.jsonl, checkpoints/, evaluation.json and report.html. An interrupted
+    training continues from its last checkpoint if the data and the options are the same.
+
+    Example: pygrade train --data logs:runs/demo/logs --out runs/mine
+    """
+
+    out: Path  # directory to write
+    holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
+    resume: bool = True  # continue from the checkpoints in --out; --no-resume removes them
+
+
+def run(options: Options) -> dict[str, Any]:
+    if not 0 <= options.holdout < 1:
+        raise ValueError(f"holdout is {options.holdout}; want a share from 0 to below 1")
+    config = part(TrainConfig, options)
+    _check_out(options.out, options.directory)
+    logs = options.load()
+    if not bool((logs.feedback > 0).any()):
+        raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
+    early, late = logs.split(1 - options.holdout) if options.holdout else (logs, None)
+    if not early.num_requests or (late is not None and not late.num_requests):
+        raise ValueError(
+            f"holdout {options.holdout} of {logs.num_requests} requests leaves one part empty; want another"
+        )
+    with claimed(options.out, "train"):
+        record = _train_and_judge(options, config, early, late)
+    if not options.json:
+        if late is not None:
+            print_evaluation(record["evaluation"])
+        console.text(f"policy: {record['policy']}    report: {record['report']}")
+    return record
+
+
+def _check_out(out: Path, data: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out is {out}, a file; want a directory")
+    if out.resolve().is_relative_to(data.resolve()):
+        raise ValueError(f"out is {out}, inside the log {data}; want a directory of its own")
+
+
+def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: Logs | None) -> dict[str, Any]:
+    out = options.out
+    result = train(early, config, out, options.resume)
+    record = {"data": options.data, "out": str(out), "policy": str(out / "policy"), "train": result.summary}
+    if late is not None:
+        late = late.valued(config.reward.task_values, config.reward.value_tasks)
+        rankers = {STAGE1: served_weights(result.stage1_policy, late), GRADE: served_weights(result.policy, late)}
+        page_size = config.reward.page_size
+        evaluation = replay(late, early, result.policy, rankers, config.reward, page_size)
+        record["evaluation"] = evaluation
+        write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
+        with torch.no_grad():
+            alpha = result.policy(result.policy.request_inputs(late.context, late.predictions, late.offsets))
+        entropy, static = ops.dirichlet_entropy(alpha).numpy(), result.static_weights.numpy()
+        groups = {} if late.scenario is None else {"scenario": late.scenario}
+        record_weights(out, late.tasks, rankers[GRADE], alpha.numpy(), entropy, static, groups)
+    record["report"] = str(write_report(out, f"pygrade train: {options.data}"))
+    return record

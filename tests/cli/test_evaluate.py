@@ -1,0 +1,126 @@
+"""`pygrade evaluate` tells the truth: in-sample requests, values of events, what cannot differ, what cannot be said."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pygrade.cli import main as cli
+from pygrade.logs import Logs, request_keys, write_logs
+from pygrade.training.reward import RewardConfig
+from pygrade.training.static_weights import CemConfig
+from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig, train
+from pygrade.training.training_record import FILE
+
+SEEDS = (0, 1, 2)
+FAST = {"static": CemConfig(iterations=3), "stage2": Stage2Config(steps=0), "tensorboard": False}
+
+
+def noise(seed: int, requests: int = 400, page: int = 10) -> Logs:
+    """Feedback that nothing predicts; the whole of each page is shown."""
+    rng = np.random.default_rng(seed)
+    rows = requests * page
+    return Logs(
+        tasks=("click", "buy"),
+        features=tuple("abcdefghijkl"),
+        request_id=np.arange(requests),
+        user_id=rng.integers(0, requests // 2, requests),
+        offsets=np.arange(requests + 1) * page,
+        context=rng.normal(size=(requests, 12)).astype(np.float32),
+        item_id=rng.permutation(rows),
+        position=np.tile(np.arange(page), requests).astype(np.int32),
+        predictions=rng.beta(1, 9, (rows, 2)).astype(np.float32),
+        feedback=(rng.random((rows, 2)) < 0.1).astype(np.float32),
+        value=rng.uniform(1, 9, rows).astype(np.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """For each seed a directory with the log, its earlier part, and a policy trained on that."""
+    places = []
+    for seed in SEEDS:
+        place = tmp_path_factory.mktemp("noise")
+        logs = noise(seed)
+        write_logs(logs, place / "logs")
+        early = logs.split(0.8)[0]
+        write_logs(early, place / "early")
+        reward = RewardConfig(task_values=(1.0, 5.0), value_tasks=("buy",))
+        stage1 = Stage1Config(steps=150, batch_size=64, learning_rate=0.01)
+        train(early, TrainConfig(stage1=stage1, reward=reward, seed=seed, **FAST), place)
+        places.append(place)
+    return places
+
+
+def evaluated(capsys, place, *options, log="logs"):
+    capsys.readouterr()
+    arguments = ["evaluate", "--data", f"logs:{place / log}", "--policy", str(place / "policy"), *options]
+    assert cli.main([*arguments, "--quiet", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert cli.main([*arguments, "--quiet"]) == 0
+    return record, capsys.readouterr()
+
+
+def test_noise_is_no_lift_on_requests_that_the_policy_has_not_seen(capsys, trained):
+    for place in trained:
+        fresh, printed = evaluated(capsys, place, "--k", "5")
+        assert fresh["in_sample"] is False and (fresh["left_out"], fresh["num_requests"]) == (320, 80)
+        assert "in-sample" not in printed.out
+        for metric in ("ndcg", "value"):
+            lift = fresh["lifts"]["GRADE"][metric]
+            assert lift["low"] < 0 < lift["high"]
+
+
+def test_requests_of_the_training_alone_are_called_no_evidence(capsys, trained):
+    for place in trained:
+        seen, printed = evaluated(capsys, place, "--k", "5", log="early")
+        assert seen["in_sample"] is True and (seen["left_out"], seen["num_requests"]) == (0, 320)
+        assert seen["lifts"]["GRADE"]["ndcg"]["low"] > 0  # the lie that the heading warns of
+        assert "in-sample, not evidence: Replay" in printed.out and "trained on all of these" in printed.err
+
+
+def test_events_are_worth_what_the_policy_was_trained_for(capsys, trained):
+    record, printed = evaluated(capsys, trained[0], "--k", "5")
+    assert record["task_values"] == {"click": 1.0, "buy": 5.0} and record["value_tasks"] == ["buy"]
+    assert "an event is worth: click 1, buy 5 × price; every slot counts alike" in printed.out
+    logs = noise(SEEDS[0]).split(0.8)[1].valued((1.0, 5.0), ("buy",))
+    every, printed = evaluated(capsys, trained[0])
+    pages = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
+    assert every["rankers"]["GRADE"]["value"]["value"] == pytest.approx(pages.mean())
+    assert every["lifts"]["GRADE"]["value"]["value"] is None and "value@10 cannot differ: " in printed.out
+    other, _ = evaluated(capsys, trained[0], "--k", "5", "--task-values", "0", "1", "--propensity", "0.5")
+    assert other["task_values"] == {"click": 0.0, "buy": 1.0}
+    assert other["propensity"] == pytest.approx(np.arange(1, 6) ** -0.5)
+
+
+def test_an_off_policy_table_that_cannot_be_filled_says_why(capsys, trained):
+    record, printed = evaluated(capsys, trained[0], "--k", "5")
+    assert record["off_policy"] == {} and "shuffle" in record["off_policy_note"] and "dirichlet" in printed.out
+    record, printed = evaluated(capsys, trained[0], "--k", "5", "--propensity", "0.5")
+    assert set(record["off_policy"]) == {"position", "position, model"} and record["off_policy_note"] == ""
+
+
+def test_a_record_of_another_policy_is_not_believed_and_a_damaged_one_is_named(capsys, trained, tmp_path):
+    place = trained[0]
+    for file in (place / "policy").iterdir():
+        (tmp_path / "policy").mkdir(exist_ok=True)
+        (tmp_path / "policy" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "logs").symlink_to(place / "logs")
+    (tmp_path / "policy" / FILE).write_bytes((trained[1] / "policy" / FILE).read_bytes())
+    record, printed = evaluated(capsys, tmp_path)
+    assert record["in_sample"] is None and record["left_out"] == 0 and "cannot be left out" in printed.err
+    (tmp_path / "policy" / FILE).write_bytes((place / "policy" / FILE).read_bytes()[:100])
+    assert cli.main(["evaluate", "--data", f"logs:{tmp_path / 'logs'}", "--policy", str(tmp_path / "policy")]) == 2
+    assert FILE in capsys.readouterr().err
+
+
+def test_requests_are_recognized_by_who_saw_what():
+    logs = noise(0, requests=50)
+    keys = request_keys(logs)
+    assert len(set(keys.tolist())) == 50
+    text = {name: getattr(logs, name).astype(str).astype(object) for name in ("request_id", "user_id", "item_id")}
+    assert (request_keys(replace(logs, **text)) == request_keys(replace(logs, **text).select(slice(None)))).all()
+    again = replace(logs, predictions=logs.predictions / 2, feedback=0 * logs.feedback).select(np.arange(50)[::-1])
+    assert (request_keys(again)[::-1] == keys).all()
+    assert not np.isin(request_keys(noise(1, requests=50)), keys).any()  # the same request ids
