@@ -73,7 +73,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
     It gets ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
     ``weights.json``, ``pages.json``, ``plots/``, ``report.html`` and, last, ``summary.json``. A demo that was
-    interrupted goes on where it stopped when ``resume`` and its options are the same; otherwise it starts afresh.
+    interrupted continues if ``resume`` is set and its options are the same; otherwise it starts again.
     Every file is written whole or not at all.
     """
     started = time.perf_counter()
@@ -144,7 +144,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
 
 def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
-    """Keep what an interrupted demo of the same options left; remove the demo's own files otherwise."""
+    """Keep the files of an interrupted demo of the same options; remove those of any other demo."""
     state = run / "demo.json"
     unfinished = False
     if state.exists():
@@ -154,9 +154,9 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
         except (json.JSONDecodeError, UnicodeDecodeError):
             unfinished = False
     elif run.exists() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty and not a demo's directory; want a free path")
+        raise ValueError(f"{run} is not empty and not a demo's directory; want another path")
     if unfinished and resume:
-        logger.info(f"going on with the demo that was interrupted in {run}")
+        logger.info(f"continuing the demo that was interrupted in {run}")
         return
     for name in ("logs", "training", "policy", "plots"):
         shutil.rmtree(run / name, ignore_errors=True)
@@ -206,14 +206,14 @@ def _lifts(production: AbTest, static: AbTest) -> dict[str, Any]:
     first, second = production.to_dict(), static.to_dict()
     result: dict[str, Any] = {}
     for kind in ("expected", "sampled"):
-        for arm, own in first[kind].items():
+        for arm, entry in first[kind].items():
             result.setdefault(arm, {})[kind] = {
                 metric: {
                     "value": value["value"],
-                    "lift_over_production": own["lifts"].get(metric),
+                    "lift_over_production": entry["lifts"].get(metric),
                     "lift_over_best_static": second[kind][arm]["lifts"].get(metric),
                 }
-                for metric, value in own["values"].items()
+                for metric, value in entry["values"].items()
             }
     return result
 
@@ -269,7 +269,7 @@ def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | 
 
 
 def explain(page: Page, request: int, static: NDArray[np.float32] | None) -> str:
-    """One sentence on where the weights come from and how they differ from the static ones."""
+    """One sentence: the source of the weights, and how they differ from the static ones."""
     if page.fallback[request]:
         return "features are missing: static weights"
     source = "drawn from the policy's Dirichlet" if page.explored[request] else "chosen by the policy"

@@ -8,11 +8,12 @@ what personal weights can earn. Everything is a function of the world's seed and
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade.simulation.marketplace_config import (
     PARENT,
     PRODUCTION_WEIGHTS,
@@ -27,7 +28,6 @@ from pygrade.simulation.marketplace_config import (
 )
 
 Float32 = NDArray[np.float32]
-Array = NDArray[Any]
 
 __all__ = [
     "FEATURES",
@@ -220,14 +220,14 @@ class Marketplace:
     ) -> list[Float32]:
         """Logit of each event given its parent, [n, C] per task; `shrink` pulls the traits to the population's mean."""
         c = self.config
-        own = self._sensitivities(traits)
+        sensitivity = self._sensitivities(traits)
         quality, hype = self.quality[item], self.hype[item]
         entertainment, price, appeal = self.entertainment[item], self.price[item], self.social_appeal[item]
         logits = []
         for t in range(len(TASKS)):
             keep = np.float32(1 if shrink is None else 1 - shrink[t])
             mean = self.population
-            user = {name: (keep * v + (1 - keep) * np.float32(mean[name]))[:, None] for name, v in own.items()}
+            user = {name: (keep * v + (1 - keep) * np.float32(mean[name]))[:, None] for name, v in sensitivity.items()}
             shopping = _sigmoid(
                 np.float32(c.shopping_slope) * (user["trait_intent"] - c.shopping_browse_trade * user["trait_browse"])
             )
