@@ -7,7 +7,7 @@ using namespace pygrade;
 
 namespace {
 
-constexpr float missing = std::numeric_limits<float>::quiet_NaN();
+constexpr float missing = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
 const std::vector<float> one = {1.0f};
 
 std::vector<float> advantage_of(const std::vector<float>& rewards, const std::vector<float>& weights,
@@ -46,6 +46,8 @@ TEST(constant_groups_lone_samples_and_nan_get_zero) {
   CHECK_EQUAL(advantage_of({0.1f, 0.1f, 0.1f}, one, 1, {Normalize::group}), (std::vector<float>{0, 0, 0}));
   CHECK_EQUAL(advantage_of({5}, one, 1, {Normalize::group, true}), (std::vector<float>{0}));
   CHECK_EQUAL(advantage_of({missing, 1, 3}, one, 1, {Normalize::none}), (std::vector<float>{0, -1, 1}));
+  CHECK_EQUAL(advantage_of({1, 3, infinite, infinite, 1, 3}, one, 3, {Normalize::batch}),
+              (std::vector<float>{-1, 1, 0, 0, -1, 1}));
 }
 
 TEST(threads_change_nothing) {

@@ -68,8 +68,8 @@ def group_advantage(
         rewards: [B, G, C] float32, torch (CPU or GPU) or numpy: C reward components of G samples for B requests.
         component_weights: [C] float32 weights of the components, in any unit; None: all 1.
         normalize: what a group's deviations are divided by: ``"batch"``, the root mean square of all deviations of the
-            batch (default: groups without a signal stay quiet); ``"group"``, the group's own std (GRPO, arXiv
-            2402.03300); ``"component"``, each component by its own std in the group, before weighting; ``"none"``.
+            batch (default: groups without a signal stay quiet); ``"group"``, the std of the group (GRPO, arXiv
+            2402.03300); ``"component"``, each component by its std in the group, before weighting; ``"none"``.
         leave_one_out: subtract the mean of the other samples instead of all (RLOO): a factor n / (n - 1).
         clip: advantages are clamped to ±clip (≥ 0); None: not at all.
         validate: raise on NaN or infinite values; None: on a CPU only. Unchecked, a sample with such a reward gets

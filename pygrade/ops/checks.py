@@ -43,23 +43,23 @@ def number(name: str, value: Any) -> float:
 
 def not_negative(name: str, value: Any) -> float:
     """``value`` as a float ≥ 0."""
-    found = number(name, value)
-    if not found >= 0.0:
+    result = number(name, value)
+    if not result >= 0.0:
         raise ValueError(f"{name} is {value}; want a number ≥ 0")
-    return found
+    return result
 
 
 def tensor(name: str, value: TensorOrArray, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]) -> Tensor:
     """``value`` as a contiguous tensor (numpy memory is shared) of one of ``dtypes`` and of ``shape`` (None: any)."""
-    found = value if isinstance(value, Tensor) else _from_numpy(name, value, dtypes)
-    if found.dtype not in dtypes:
-        raise TypeError(f"{name} is {_names([found.dtype])}; want {_names(dtypes)}")
-    if found.layout != torch.strided:
-        raise TypeError(f"{name} is a tensor of layout {found.layout}; want a dense one")
-    if not _fits(found.shape, shape):
+    result = value if isinstance(value, Tensor) else _from_numpy(name, value, dtypes)
+    if result.dtype not in dtypes:
+        raise TypeError(f"{name} is {_names([result.dtype])}; want {_names(dtypes)}")
+    if result.layout != torch.strided:
+        raise TypeError(f"{name} is a tensor of layout {result.layout}; want a dense one")
+    if not _fits(result.shape, shape):
         wanted = ", ".join("*" if s is None else str(s) for s in shape)
-        raise ValueError(f"{name} is of shape {list(found.shape)}; want [{wanted}]")
-    return found.contiguous()
+        raise ValueError(f"{name} is of shape {list(result.shape)}; want [{wanted}]")
+    return result.contiguous()
 
 
 @overload
@@ -86,9 +86,9 @@ def beside(
     """An argument, or None, on the device of another one, without a gradient."""
     if value is None:
         return None
-    found = tensor(name, value, (dtype,), shape)
-    same_device(name, found, other_name, other)
-    return constant(found)
+    result = tensor(name, value, (dtype,), shape)
+    same_device(name, result, other_name, other)
+    return constant(result)
 
 
 def constant(value: Tensor) -> Tensor:
@@ -109,15 +109,15 @@ def output(
     name: str, value: TensorOrArray, dtype: torch.dtype, shape: tuple[int, ...], other_name: str, other: Tensor
 ) -> Tensor:
     """The caller's array as a tensor that shares its memory, on the device of another argument."""
-    found = tensor(name, value, (dtype,), shape)
-    same_device(name, found, other_name, other)
+    result = tensor(name, value, (dtype,), shape)
+    same_device(name, result, other_name, other)
     if isinstance(value, np.ndarray):
         usable = value.flags.c_contiguous and value.flags.writeable
     else:
         usable = value.is_contiguous() and not value.requires_grad
     if not usable:
         raise ValueError(f"{name} is not contiguous, not writable or requires a gradient; want plain memory to fill")
-    return found
+    return result
 
 
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
@@ -128,8 +128,8 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
 
 def like(result: Tensor, argument: T) -> T:
     """``result``, as a numpy array if the caller's ``argument`` is one."""
-    found: Any = result.numpy() if isinstance(argument, np.ndarray) else result
-    return found  # type: ignore[no-any-return]
+    result: Any = result.numpy() if isinstance(argument, np.ndarray) else result
+    return result  # type: ignore[no-any-return]
 
 
 def must_validate(validate: bool | None, value: Tensor) -> bool:

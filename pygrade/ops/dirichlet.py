@@ -33,10 +33,10 @@ def check_values(name: str, values: Tensor) -> None:
 
 def concentration_rows(name: str, value: TensorOrArray, shape: Sequence[int | None] = (None, None)) -> Tensor:
     """``value`` as float32 [B, T], 1 ≤ T ≤ 64."""
-    found = checks.tensor(name, value, checks.FLOAT32, shape)
-    if not 1 <= found.shape[1] <= MAX_TASKS:
-        raise ValueError(f"{name} has {found.shape[1]} tasks; want 1 to {MAX_TASKS}")
-    return found
+    result = checks.tensor(name, value, checks.FLOAT32, shape)
+    if not 1 <= result.shape[1] <= MAX_TASKS:
+        raise ValueError(f"{name} has {result.shape[1]} tasks; want 1 to {MAX_TASKS}")
+    return result
 
 
 def check_floor(weight_floor: float) -> float:

@@ -14,7 +14,7 @@ def _requests_of_rows(offsets: Tensor, rows: int) -> Tensor:
 def fuse_gradients(
     grad: Tensor, values: Tensor, weights: Tensor, offsets: Tensor | None, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of Σ_t w_t · values_t to the values and to the weights, each None where it is not wanted."""
+    """Gradients of Σ_t w_t · values_t to the values and to the weights, or None if not wanted."""
     grad_values: Tensor | None = None
     grad_weights: Tensor | None = None
     if offsets is None:

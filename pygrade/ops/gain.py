@@ -99,7 +99,7 @@ def topk_gain(
 ) -> T:
     """Discounted gain of the top k under each sampled weight vector: Σ_{r<k} discount_r · gains[item at rank r, c].
 
-    Each component ranks its own candidate list with `fuse_topk`'s order; ranks without a candidate add nothing.
+    Each component ranks its candidate list in the order of `fuse_topk`; ranks without a candidate add nothing.
 
     Args:
         scores, transform, beta, epsilon, slope, offsets, validate, num_threads: as in `fuse_scores`.

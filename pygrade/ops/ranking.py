@@ -121,7 +121,7 @@ def rank(
         caps: int32 [A] or a list: the most candidates of one value on a page, per column; -1: no cap; 0: none at all.
         offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
         out: (values, indices) to fill and return instead of new ones, contiguous, disjoint from the inputs.
-        validate: as in the other ops, where it decides for a GPU; a CPU always checks values.
+        validate: ignored, since a CPU always checks values; the other ops take it too.
         num_threads: CPU threads; None: torch's setting. They share the requests; a single request is one thread's. The
             result does not depend on it.
 
@@ -163,8 +163,8 @@ def rank(
     rows = s.shape[1:-1] if single else s.shape[:-1]
 
     def beside(name: str, value: TensorOrArray | None, dtype: torch.dtype, shape: tuple[int | None, ...]) -> Any:
-        found = checks.beside(name, value, dtype, shape, "scores", s)
-        return found[None] if single and found is not None else found
+        result = checks.beside(name, value, dtype, shape, "scores", s)
+        return result[None] if single and result is not None else result
 
     w = beside("weights", weights, torch.float32, (*lead, s.shape[-1]))
     constants = checked_transform(transform, s, beta, epsilon, slope)

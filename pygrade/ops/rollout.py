@@ -22,7 +22,7 @@ from pygrade.ops.gain import check_lists, gain_of
 
 
 class Rollout(NamedTuple):
-    """Result of `rollout`; numpy arrays where the concentration was one."""
+    """Result of `rollout`; numpy arrays if the concentration is one."""
 
     weights: Tensor  # [B, G, T]
     log_weights: Tensor  # [B, G, T]

@@ -22,7 +22,7 @@ def group_advantage(
 
     - ``"batch"``: d_g / sqrt(mean of d² over all valid samples of the batch), the default;
     - ``"group"``: d_g / std of the group, as in GRPO (arXiv 2402.03300);
-    - ``"component"``: each component is centered and divided by its own std in the group first, then weighted (GDPO);
+    - ``"component"``: each component is first centered and divided by its std in the group, then weighted (GDPO);
     - ``"none"``: d_g.
 
     ``leave_one_out`` replaces r̄ by the mean of the other samples, that is multiplies d_g by n / (n - 1) (RLOO).
@@ -33,7 +33,7 @@ def group_advantage(
     clean = torch.where(valid[..., None], rewards, torch.zeros_like(rewards))
     count = valid.sum(-1, keepdim=True)  # [B, 1]
 
-    def center(values: Tensor) -> Tensor:  # [B, G] -> [B, G], exactly 0 where the group is constant
+    def center(values: Tensor) -> Tensor:  # [B, G] -> [B, G], exactly 0 in a constant group
         low = torch.where(valid, values, torch.full_like(values, torch.inf)).amin(-1, keepdim=True)
         high = torch.where(valid, values, torch.full_like(values, -torch.inf)).amax(-1, keepdim=True)
         mean = torch.where(valid, values, torch.zeros_like(values)).sum(-1, keepdim=True) / count.clamp_min(1)

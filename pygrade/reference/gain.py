@@ -25,7 +25,7 @@ def topk_gain(
 ) -> Tensor:
     """Discounted gain of the top k under each sampled weight vector: [B, G, C].
 
-    gain_c = Σ_{r<k} discount_r · gains[item at rank r, c], the ranking being `fuse_topk` over the component's own
+    gain_c = Σ_{r<k} discount_r · gains[item at rank r, c], ranked by `fuse_topk` over the component's
     candidate list. scores[B, N, T], weights[B, G, T], gains[B, N, C], discount[k], masks[B, L, N] bool (True: the
     candidate is in list l), component_list[C] int32: which list component c ranks, -1 for all candidates (the default
     for every component). Jagged: scores[M, T], gains[M, C], masks[L, M] with offsets[B + 1]. Ranks without a candidate

@@ -8,11 +8,12 @@ Personal weights can earn that gap. Everything is a function of the world's seed
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade.simulation.marketplace_config import (
     PARENT,
     PRODUCTION_WEIGHTS,
@@ -27,7 +28,6 @@ from pygrade.simulation.marketplace_config import (
 )
 
 Float32 = NDArray[np.float32]
-Array = NDArray[Any]
 
 __all__ = [
     "FEATURES",

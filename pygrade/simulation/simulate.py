@@ -10,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
+from pygrade._typing import Array
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
 from pygrade.metrics import intervals
@@ -24,7 +25,6 @@ from pygrade.simulation.marketplace import (
     Requests,
 )
 
-Array = NDArray[Any]
 METRICS = ("ctr", "cvr", "opm", "orders", "value")
 _LOG_START = 1_735_689_600_000  # 2025-01-01 00:00 UTC in milliseconds
 _HOUR, _DAY = 3_600_000, 86_400_000

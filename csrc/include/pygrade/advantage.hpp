@@ -17,9 +17,9 @@ struct AdvantageOptions {
   float clip = std::numeric_limits<float>::infinity();  // advantages are clamped to ±clip
 };
 
-// rewards[B, G, C] and component_weights[C] → advantage[B, G], C-contiguous. A sample with a NaN reward is left out of
-// its group's statistics and gets 0; with `validate` it throws instead, leaving `advantage` undefined. Throws
-// std::invalid_argument on inconsistent sizes.
+// rewards[B, G, C] and component_weights[C] → advantage[B, G], C-contiguous. A sample with a NaN or
+// infinite reward is left out of all statistics and gets 0; with `validate` it throws instead, leaving `advantage`
+// undefined. Throws std::invalid_argument on inconsistent sizes.
 PYGRADE_API void group_advantage(std::span<const float> rewards, std::span<const float> component_weights,
                                  std::int64_t batch, std::int64_t samples, const AdvantageOptions& options,
                                  std::span<float> advantage, bool validate = false, int num_threads = 1);

@@ -7,7 +7,8 @@
 //
 // Statistics of a task over the n candidates of a request: candidate i adds to accumulator i mod 128, in order; the 128
 // accumulators are summed by halves (a_i += a_{i+64}, … a_0 += a_1). mean = Σ x / n; variance = Σ d² / n with d = x -
-// mean and d² added by fma; the z-score is d · (1 / (sqrt(variance) + epsilon)).
+// mean and d² added by fma; the z-score is d · (1 / (sqrt(variance) + epsilon)). If the sum of d² overflows (or is
+// NaN), the z-score is computed in double, in order of the index.
 //
 // Order: score descending, then index ascending; NaN after -inf; -0.0 equals +0.0.
 #pragma once
