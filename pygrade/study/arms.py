@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.optional_imports import require
-from pygrade.policy import FusionPolicy, project_weights
+from pygrade.policy import FusionPolicy, PolicySpec, project_weights
 from pygrade.simulation.marketplace import FEATURES, TRAITS
 from pygrade.study.bench import Bench, Options, Served
 from pygrade.study.choice import chosen
@@ -96,7 +96,7 @@ def _rival(bench: Bench, options: Options) -> Served:
 def _actor_critic(bench: Bench, options: Options) -> Served:
     logs, config = bench.logs, bench.config(options)
     assert logs.weights is not None and logs.exploration is not None
-    policy = FusionPolicy(config.policy, logs.tasks, logs.features, bench.production, bench.seed)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config.policy), bench.production, bench.seed)
     policy.fit_normalization(bench.data.inputs)
     rows = torch.from_numpy(np.flatnonzero(logs.exploration != "shuffle"))  # a shuffled page is not its weights' doing
     train_actor_critic(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import Interval
-from pygrade.policy import FusionPolicy
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.simulation.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.study.settings import Regime, Settings, merged, override
@@ -79,7 +79,7 @@ class Bench:
     def policy(self, config: TrainConfig, features: tuple[str, ...] | None = None) -> FusionPolicy:
         """An untrained policy at the best static weights of the log."""
         names = self.logs.features if features is None else features
-        policy = FusionPolicy(config.policy, self.logs.tasks, names, self.static, self.seed)
+        policy = FusionPolicy(PolicySpec(self.logs.tasks, names, config.policy), self.static, self.seed)
         if features is None:
             policy.fit_normalization(self.data.inputs)
         return policy
@@ -94,7 +94,7 @@ class Bench:
         return self._build(config)
 
     def _build(self, config: TrainConfig, logs: Logs | None = None) -> RewardData:
-        draft = FusionPolicy(config.policy, self.logs.tasks, self.logs.features)
+        draft = FusionPolicy(PolicySpec(self.logs.tasks, self.logs.features, config.policy))
         return CompositeReward(config.reward).build(self.logs if logs is None else logs, draft)
 
     @cached_property
@@ -121,7 +121,9 @@ class Bench:
     def trained(self, config: TrainConfig, logs: Logs) -> FusionPolicy:
         """GRADE from scratch on another log than the regime's."""
         data = self.build(config, logs)
-        policy = FusionPolicy(config.policy, logs.tasks, logs.features, self.static_of(data, config), self.seed)
+        policy = FusionPolicy(
+            PolicySpec(logs.tasks, logs.features, config.policy), self.static_of(data, config), self.seed
+        )
         policy.fit_normalization(data.inputs)
         train_stage1(data, policy, config.stage1, seed=self.seed)
         return train_stage2(data, policy, config.stage2, seed=self.seed)

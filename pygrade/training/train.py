@@ -30,7 +30,7 @@ from pygrade import ops
 from pygrade._util.progress import track
 from pygrade._util.threads import torch_threads
 from pygrade.logs import Logs
-from pygrade.policy import FusionPolicy, PolicyConfig, project_weights
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, project_weights
 from pygrade.training.reward import CompositeReward, RewardConfig, RewardData
 from pygrade.training.run import Run, logger
 from pygrade.training.static_weights import CemConfig, best_static_weights
@@ -328,14 +328,14 @@ def train(
     directory = Path(out_dir)
     started = time.perf_counter()
     with torch_threads(config.threads):
-        draft = FusionPolicy(config.policy, logs.tasks, logs.features, seed=config.seed)
+        draft = FusionPolicy(PolicySpec(logs.tasks, logs.features, config.policy), seed=config.seed)
         data = CompositeReward(config.reward).build(logs, draft).to(config.device)
         run = Run(directory, config, data, resume, on_step)
         with contextlib.closing(run):
             static = run.static_weights
             if static is None:
                 static = best_static_weights(data, config.static, bounds=draft.bounds)
-            policy = FusionPolicy(config.policy, logs.tasks, logs.features, static.cpu(), config.seed)
+            policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config.policy), static.cpu(), config.seed)
             policy.fit_normalization(data.inputs.cpu())
             policy.to(config.device)
             run.begin(policy, static)

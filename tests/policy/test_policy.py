@@ -9,19 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pygrade import _core, dirichlet_log_prob
-from pygrade.policy import FusionPolicy, PolicyConfig, project_weights
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, project_weights
 
 TASKS = ("click", "cart", "order")
 FEATURES = ("hour", "intent")
 
 
 def make_policy(seed: int = 0, **options: object) -> FusionPolicy:
-    return FusionPolicy(PolicyConfig(hidden=(8,), **options), TASKS, FEATURES, seed=seed)  # type: ignore[arg-type]
+    return FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(hidden=(8,), **options)), seed=seed)  # type: ignore[arg-type]
 
 
 def test_untrained_policy_serves_initial_weights() -> None:
     weights = torch.tensor([0.6, 0.3, 0.1])
-    policy = FusionPolicy(PolicyConfig(), TASKS, FEATURES, initial_weights=weights)
+    policy = FusionPolicy(PolicySpec(TASKS, FEATURES), initial_weights=weights)
     served = policy.serve(torch.zeros(2, policy.num_inputs))
     assert torch.allclose(served, weights.expand(2, 3), atol=0.01)
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pygrade import _core
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 
 
 def save(folder, tasks=("click", "cart", "order"), features=("hour", "intent"), scale=30.0, seed=0, **options):
-    policy = FusionPolicy(PolicyConfig(**options), tasks, features, seed=seed)
+    policy = FusionPolicy(PolicySpec(tasks, features, PolicyConfig(**options)), seed=seed)
     generator = torch.Generator().manual_seed(seed)
     policy.head.weight.data.mul_(scale)  # so that requests differ
     policy.input_mean.copy_(torch.randn(policy.num_inputs, generator=generator))
@@ -100,7 +100,7 @@ def test_a_save_killed_before_the_last_rename_is_read(tmp_path):
 
 
 def test_extra_may_hold_any_json(tmp_path):
-    policy = FusionPolicy(PolicyConfig(hidden=(2,)), ("a", "b"), ("x",))
+    policy = FusionPolicy(PolicySpec(("a", "b"), ("x",), PolicyConfig(hidden=(2,))))
     policy.save(tmp_path, {"loss": float("nan"), "best": float("inf"), "deep": [{"a": [1e-300, -1, "é\n"]}]})
     assert _core.Policy.load(str(tmp_path)).version == policy.version
 

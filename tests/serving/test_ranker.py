@@ -9,7 +9,7 @@ import torch
 
 from pygrade import ops, reference
 from pygrade.logs import read_logs, validate, write_logs
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
@@ -17,7 +17,7 @@ TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
 
 @pytest.fixture
 def policy():
-    made = FusionPolicy(PolicyConfig(hidden=(8,)), TASKS, FEATURES, np.array([0.5, 0.3, 0.2]), seed=3)
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(hidden=(8,))), np.array([0.5, 0.3, 0.2]), seed=3)
     made.head.weight.data.mul_(40)  # so that requests differ
     made.set_static_weights(torch.tensor([0.4, 0.4, 0.2]), {"search": torch.tensor([0.1, 0.6, 0.3])})
     return made
@@ -45,7 +45,7 @@ def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_de
     context, predictions = requests
     context[:, 1] = [0.0, 1.0, 4.0, -2.0]
     config = PolicyConfig(hidden=(8,), evidence_feature="b", evidence_prior=1.0)
-    made = FusionPolicy(config, TASKS, FEATURES)
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, config))
     made.load_state_dict(policy.state_dict() | {"scenario_table": made.scenario_table})
     made.set_static_weights(policy.static_weights, policy.scenario_weights)
     page = BlendedRanker(made).rank(context, predictions, 5, scenario="search")
@@ -63,7 +63,7 @@ def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_de
 def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
     context, predictions = requests
     config = PolicyConfig(transform="log1p", slope=slope, hidden=(8,))
-    made = FusionPolicy(config, ("click", "cart", "order"), ("hour", "intent"))
+    made = FusionPolicy(PolicySpec(("click", "cart", "order"), ("hour", "intent"), config))
     ranker = BlendedRanker.load(made.save(tmp_path))
     assert ranker.policy.config == config
     page = ranker.rank(context, predictions, 5)
@@ -78,7 +78,7 @@ def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
 
 
 def test_an_artifact_older_than_the_slope_is_read(tmp_path):
-    made = FusionPolicy(PolicyConfig(transform="log1p", hidden=(8,)), ("click", "order"), ("hour",))
+    made = FusionPolicy(PolicySpec(("click", "order"), ("hour",), PolicyConfig(transform="log1p", hidden=(8,))))
     path = made.save(tmp_path) / "policy.json"
     record = json.loads(path.read_text())
     del record["config"]["slope"]

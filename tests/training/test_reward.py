@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.training.reward import (
     CompositeReward,
     RewardConfig,
@@ -19,7 +19,7 @@ from tests.learning import TASKS, VALUES, tiny_logs
 
 
 def build(logs, policy_options: dict | None = None, **options) -> RewardData:
-    policy = FusionPolicy(PolicyConfig(**(policy_options or {})), logs.tasks, logs.features)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(**(policy_options or {}))))
     return CompositeReward(RewardConfig(**({"page_size": 5} | options))).build(logs, policy)
 
 
@@ -172,7 +172,7 @@ def test_config_errors_name_the_option(options: dict, named: str) -> None:
 
 
 def test_policy_of_other_tasks_is_refused() -> None:
-    policy = FusionPolicy(PolicyConfig(), (*TASKS, "share"), ("mode", "noise"))
+    policy = FusionPolicy(PolicySpec((*TASKS, "share"), ("mode", "noise")))
     with pytest.raises(ValueError, match="share"):
         CompositeReward(RewardConfig()).build(tiny_logs(5), policy)
 

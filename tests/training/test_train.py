@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from pygrade._util.progress import set_quiet
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.run import Run
 from pygrade.training.tracking import read_metrics
@@ -94,7 +94,7 @@ def test_policy_beats_best_static_weights_on_new_requests(tmp_path) -> None:
 def test_group_learning_alone_improves_on_where_it_starts() -> None:
     """Stage 2 without stage 1, from equal weights: the reward it optimizes rises on requests it has not seen."""
     logs = tiny_logs(1500)
-    policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
     data = CompositeReward(replace(SMALL.reward, prior_weight=0.0)).build(logs, policy)
     policy.fit_normalization(data.inputs)
     test = tiny_logs(600, seed=1)
@@ -108,7 +108,7 @@ def test_kl_term_holds_the_policy_near_its_reference() -> None:
     logs = tiny_logs(300)
     distances = []
     for coefficient in (0.0, 10.0):
-        policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
+        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
         data = CompositeReward(SMALL.reward).build(logs, policy)
         before = policy.serve(data.inputs)
         train_stage2(data, policy, Stage2Config(steps=60, batch_size=32, group_size=8, kl_coefficient=coefficient))
@@ -119,7 +119,7 @@ def test_kl_term_holds_the_policy_near_its_reference() -> None:
 def test_stage1_without_feedback_changes_nothing(caplog) -> None:
     logs = tiny_logs(30)
     logs = replace(logs, feedback=np.zeros_like(logs.feedback))
-    policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
     data = CompositeReward(SMALL.reward).build(logs, policy)
     version = policy.version
     assert train_stage1(data, policy, SMALL.stage1).version == version
@@ -274,7 +274,7 @@ def test_summary_tells_what_a_user_asks(straight) -> None:
 def test_exploration_factor_widens_sampling_in_its_scenario() -> None:
     logs = tiny_logs(200)
     config = replace(SMALL.policy, scenario_exploration={"buy": 0.25})
-    policy = FusionPolicy(config, logs.tasks, logs.features)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config))
     data = CompositeReward(SMALL.reward).build(logs, policy)
     alpha = policy.concentration(data.inputs, data.exploration).detach()
     spread = data.rollout(torch.arange(200), alpha, 64, seed=0).weights[..., 0].std(1)
@@ -291,7 +291,7 @@ def test_options_change_what_is_learned(options: dict) -> None:
     logs = tiny_logs(60)
     versions = set()
     for changed in ({}, options):
-        policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
+        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
         data = CompositeReward(SMALL.reward).build(logs, policy)
         config = replace(SMALL.stage2, steps=3, **{k: v for k, v in changed.items() if k != "seed"})
         train_stage2(data, policy, config, seed=changed.get("seed", 0))
@@ -353,7 +353,7 @@ def test_a_guard_holds_what_value_alone_gives_away() -> None:
     policies, prices = {}, {}
     for name, guards in (("free", {}), ("guarded", {"order": level})):
         reward = replace(REWARD, guards=guards)
-        policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features, seed=1)
+        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))), seed=1)
         data = CompositeReward(reward).build(logs, policy)
         policy.fit_normalization(data.inputs)
         config = Stage2Config(steps=300, batch_size=128, learning_rate=5e-3, kl_coefficient=0.0, guard_rate=2.0)
@@ -368,19 +368,19 @@ def test_a_guard_holds_what_value_alone_gives_away() -> None:
 
 def test_a_guard_that_value_keeps_anyway_has_no_price() -> None:
     logs = tiny_logs(400, seed=2)
-    policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
     data = CompositeReward(replace(REWARD, guards={"click": 0.5})).build(logs, policy)
     run = Run()
     train_stage2(data, policy, Stage2Config(steps=5, batch_size=64), run)
     assert run.state["prices"] == [0.0]
-    plain = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
+    plain = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
     train_stage2(CompositeReward(REWARD).build(logs, plain), plain, Stage2Config(steps=5, batch_size=64))
     assert policy.version == plain.version  # nothing else changes
 
 
 def test_guards_name_what_they_miss() -> None:
     logs = tiny_logs(50)
-    policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
     for guards, changed, message in (
         ({"dwell": 1.0}, logs, "guards name task 'dwell'; want one of click, order"),
         ({"click": 1.0}, replace(logs, weights=None), "want a log with w_<task> columns"),
