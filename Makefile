@@ -1,7 +1,9 @@
-# Each target sets up the virtual environment .venv (an editable install) when there is none or the build has changed.
+# Each target sets up .venv with an editable install if there is none or the build has changed. The package is built without
+# pip's isolation, whose new environment each time would throw away the objects of the last build.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --no-build-isolation -e
 CORE := $(shell find csrc CMakeLists.txt -type f)
 
 .PHONY: demo test check check-kernels gpu-check format bench clean
@@ -9,8 +11,9 @@ CORE := $(shell find csrc CMakeLists.txt -type f)
 demo: $(VENV)/ready
 	$(BIN)/pygrade demo
 
+# ARGS='-m "slow or not slow"' runs the slow tests too.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q $(ARGS)
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -23,8 +26,8 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(find csrc bench -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
 
-# Every kernel for every GPU target under both Tritons, against bench/gpu/budgets; UPDATE=--update writes the budgets. Then what
-# has tolerances in the interpreter of Triton 3.6, whose fma is none and which reads numbers as numpy 2.3 did.
+# Every kernel for every GPU target under both Tritons, against bench/gpu/budgets; UPDATE=--update writes the budgets. Then the
+# tests with tolerances in Triton 3.6's interpreter, which does not fuse multiply-add and parses scalars as numpy 2.3 did.
 check-kernels: $(VENV)/ready
 	$(BIN)/python -m bench.gpu.resources --check --jobs 2 $(UPDATE)
 	[ -d build/triton-3.6/triton ] || $(BIN)/python -m pip install --no-deps --target build/triton-3.6 'triton==3.6.*'
@@ -35,8 +38,8 @@ check-kernels: $(VENV)/ready
 	  tests/ops/test_advantage.py tests/ops/test_grpo.py tests/ops/test_lambdaloss.py \
 	  -k "agrees or special or ranks or jagged or meet or (triton and not library and not compile)"
 
-# On a machine with a GPU, without network, with the Python that has torch and triton: make gpu-check PYTHON=python3.
-# STEPS=parity,bench runs some of it; DEVICE=cpu makes a dry run in .venv.
+# For a machine with a GPU; needs no network, but a Python with torch and triton: make gpu-check PYTHON=python3.
+# STEPS=parity,bench runs some steps; DEVICE=cpu is a dry run in .venv.
 DEVICE ?= cuda
 ifeq ($(DEVICE),cuda)
 gpu-check:
@@ -58,9 +61,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/peers: $(VENV)/ready
-	$(BIN)/python -m pip install -e '.[bench]'
+	$(INSTALL) '.[bench]'
 	touch $@
 
 $(VENV)/ready: $(VENV)/bin/python pyproject.toml $(CORE)
-	$(BIN)/python -m pip install -e '.[dev]'
+	$(BIN)/python -m pip install cmake ninja $$($(BIN)/python -c \
+	  'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])')
+	$(INSTALL) '.[dev]'
 	touch $@

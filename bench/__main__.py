@@ -1,14 +1,14 @@
 """Times pygrade against what a user would call instead.
 
     python -m bench                               every suite
-    python -m bench --quick                       a look at all of them, below a minute
+    python -m bench --quick                       a short run of all of them, under a minute
     python -m bench --suite serving --json        one JSON object on standard output
-    python -m bench compare A.json B.json         what changed beyond the noise
-    python -m bench --device cuda                 the Triton kernels on a GPU (bench/gpu/timing.py)
+    python -m bench compare A.json B.json         what changed by more than the noise
+    python -m bench --device cuda                 the Triton kernels on a GPU (gpu/timing.py)
     python -m bench report                        tables and pictures from the committed results
 
-A full run writes <suite>-<isa>.json to bench/results/; ``--out`` names another place. One pinned thread, or
-``--threads``. PYGRADE_ISA=avx2 (or baseline) runs another instruction set than the best.
+A full run writes <suite>-<isa>.json to bench/results/ or ``--out``. It uses one pinned thread unless ``--threads`` says
+otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than the best.
 """
 
 import argparse
@@ -26,19 +26,8 @@ NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
 
 
 def suites() -> dict[str, tuple[Suite, ...]]:
-    """The suites by name; each yields its rows as they are measured."""
-    from bench.cpu import (
-        advantage,
-        call,
-        dirichlet,
-        fusion,
-        gain,
-        grpo,
-        lambdaloss,
-        ranking,
-        scaling,
-        step,
-    )
+    """The suites by name. Each yields its rows as they are measured."""
+    from bench.cpu import advantage, call, dirichlet, fusion, gain, grpo, lambdaloss, ranking, scaling, step
 
     return {
         "serving": (fusion.serving, fusion.forms, ranking.rules, ranking.policy),
@@ -73,8 +62,8 @@ def main() -> int:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas")
-    parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no files")
-    parser.add_argument("--threads", type=int, default=1, help="threads and processors of everyone")
+    parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
+    parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the tables")
     parser.add_argument("--out", type=Path, default=results.RESULTS, help="directory of the results")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A real redis-server of one's own, to start and to kill."""
+"""A private redis-server to start, freeze and kill."""
 
 import shutil
 import signal
@@ -11,7 +11,7 @@ BINARY = shutil.which("redis-server")
 
 
 class RedisServer:
-    """A server in a directory, on a free TCP port of the loopback and on a socket."""
+    """A server in a directory, on a free TCP port of the loopback and a Unix socket."""
 
     def __init__(self, directory: Path, *options: str, save: bool = False) -> None:
         self.directory, self.options = directory, options
@@ -24,7 +24,7 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         command = [BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", str(self.socket)]
         command += ["--dir", str(self.directory), "--save", "", *self.keep, *self.options]
         log = self.directory / "redis.log"
@@ -50,7 +50,7 @@ class RedisServer:
         return f"unix://{self.socket}?db=0&prefix={prefix}"
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nothing."""
+        """Stop answering but keep the connections."""
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

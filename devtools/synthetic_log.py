@@ -1,6 +1,6 @@
-"""A log of any length in the layout of `pygrade.logs`, written part by part: users with tastes, items with quality.
+"""A log of any length in the layout of `pygrade.logs`, for tests and the memory bench.
 
-For tests and the memory bench. Users and items are the same however long the log is; time goes on.
+Users have tastes and items have quality; both are the same for every length of the log.
 """
 
 import json
@@ -16,15 +16,15 @@ TASKS = ("click", "like", "order")
 VALUES = (1.0, 2.0, 10.0)
 SCENARIOS = ("feed", "search")
 _DIMENSIONS = 8
-_START, _GAP = 1_700_000_000_000, 4_000  # ms since 1970 of the first request, and between two
-_BASE = np.array([-0.7, -2.0, -2.2])  # logits of like and order are given a click
+_START, _GAP = 1_700_000_000_000, 4_000  # ms: the first request since 1970, and the time between two
+_BASE = np.array([-0.7, -2.0, -2.2])  # logits of a click, and of like and order given a click
 _PART = 20_000  # requests written at once
 
 
 def write_synthetic_log(
     path: Path, requests: int, users: int = 2_000, items: int = 3_000, shown: int = 8, hidden: int = 2, seed: int = 0
 ) -> None:
-    """Write ``requests`` requests of ``shown`` items and ``hidden`` more that were considered and not shown."""
+    """Write ``requests`` requests with ``shown`` items and ``hidden`` candidates that were not shown."""
     pa, parquet = require("pyarrow"), require("pyarrow.parquet")
     world = np.random.default_rng([seed, 0])
     taste = world.normal(size=(users, len(TASKS), _DIMENSIONS)) / np.sqrt(_DIMENSIONS)
@@ -32,9 +32,14 @@ def write_synthetic_log(
     quality = world.normal(size=(items, len(TASKS))) * 0.7
     popularity = (1.0 + np.arange(items)) ** -0.6
     popularity = np.cumsum(popularity / popularity.sum())
-    known = 1 + np.arange(requests) * users // requests  # users who have come until then
-    header = {"format_version": FORMAT_VERSION, "parts": -(-requests // _PART), "tasks": TASKS,
-              "features": ("hour",), "task_values": VALUES}  # fmt: skip
+    known = 1 + np.arange(requests) * users // requests  # users seen by then
+    header = {
+        "format_version": FORMAT_VERSION,
+        "parts": -(-requests // _PART),
+        "tasks": TASKS,
+        "features": ("hour",),
+        "task_values": VALUES,
+    }
     with atomic_directory(path) as directory:
         for number, start in enumerate(range(0, requests, _PART)):
             rng = np.random.default_rng([seed, 1, number])
@@ -42,7 +47,7 @@ def write_synthetic_log(
             request = np.arange(start, start + count)
             user = np.minimum((known[request] * rng.random(count) ** 1.5).astype(np.int64), users - 1)
             item = np.searchsorted(popularity, rng.random((count, size))).clip(max=items - 1)
-            # an item twice in a request: the next one
+            # replace an item that comes twice in a request by the next one
             for _ in range(size):
                 order = np.sort(item, 1)
                 if not (order[:, 1:] == order[:, :-1]).any():

@@ -1,4 +1,4 @@
-"""The one table of tolerances, by dtype of the result; errors are measured against float64. No test loosens it."""
+"""The tolerances of every test, by dtype of the result; errors are measured against float64."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def assert_close(actual: Tensor, expected: Tensor) -> None:
 
 
 def same_bits(actual: Tensor, expected: Tensor) -> bool:
-    """Equal bit for bit, but for the payload of NaNs."""
+    """Equal bit for bit, except for the payload of NaNs."""
     assert actual.dtype == expected.dtype and actual.shape == expected.shape
     if not actual.is_floating_point():
         return bool(torch.equal(actual, expected))

@@ -1,1 +1,1 @@
-"""Triton kernels, one file an op family, each with one launch function per kernel. `pygrade.ops` calls them."""
+"""Triton kernels: one file per op family, one launch function per kernel. `pygrade.ops` calls them."""

@@ -1,4 +1,4 @@
-"""Group-relative advantages: one program a group, float64 inside. Formulas: pygrade/reference/advantage.py."""
+"""Group-relative advantages: one program per group, float64 inside. Formulas: pygrade/reference/advantage.py."""
 
 import torch
 import triton
@@ -37,7 +37,7 @@ def _group_kernel(
     rewards, component_weights, advantage, square, counts, samples, components, clip,
     NORMALIZE: tl.constexpr, LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr,
 ):  # fmt: skip
-    """One group. With the batch's scale (NORMALIZE 2) it leaves plain deviations, their square sum and their count."""
+    """One group. For the batch's scale (NORMALIZE 2) it stores plain deviations, their sum of squares and count."""
     row = tl.program_id(0).to(tl.int64)
     g = tl.arange(0, GP)
     inside = g < samples
@@ -45,7 +45,7 @@ def _group_kernel(
     valid = inside
     for c in range(0, components):
         reward = tl.load(base + c, mask=inside, other=0.0)
-        valid = valid & (reward == reward)
+        valid = valid & (tl.abs(reward) < float("inf"))
     count = tl.sum(valid.to(tl.float64), axis=0)
     total = tl.zeros([GP], tl.float64)
     for c in range(0, components):
@@ -74,7 +74,7 @@ def _group_kernel(
 
 @triton.jit
 def _scale_kernel(advantage, square, counts, valid, samples, clip, LEAVE_ONE_OUT: tl.constexpr, GP: tl.constexpr):
-    """One group's deviations, divided by the batch's std: square and valid are the sums over the batch."""
+    """Divides one group's deviations by the batch's std; square and valid are sums over the batch."""
     row = tl.program_id(0).to(tl.int64)
     g = tl.arange(0, GP)
     where = advantage + row * samples + g
@@ -85,7 +85,7 @@ def _scale_kernel(advantage, square, counts, valid, samples, clip, LEAVE_ONE_OUT
 
 
 def launch_configuration(samples: int) -> dict[str, int]:
-    """GP, the padded group, and the warps that hold it: one until a lane would carry more than 8 samples."""
+    """GP, the padded group, and its warps: one until a lane would hold more than 8 samples."""
     padded = triton.next_power_of_2(max(samples, 1))
     return {"GP": padded, "num_warps": max(1, min(8, padded // 256))}
 
@@ -100,10 +100,8 @@ def group_advantage(
     by_batch = normalize == "batch"
     moments = rewards.new_empty((2, batch if by_batch else 0), dtype=torch.float64)
     options = {"LEAVE_ONE_OUT": leave_one_out, **launch_configuration(samples)}
-    launch(
-        _group_kernel, (batch,), rewards, component_weights, advantage, moments[0], moments[1], samples, components,
-        clip, NORMALIZE=NORMALIZE[normalize], **options,
-    )  # fmt: skip
+    arrays = (rewards, component_weights, advantage, moments[0], moments[1])
+    launch(_group_kernel, (batch,), *arrays, samples, components, clip, NORMALIZE=NORMALIZE[normalize], **options)
     if by_batch:
         totals = moments.sum(1)
         launch(_scale_kernel, (batch,), advantage, totals[:1], moments[1], totals[1:], samples, clip, **options)

@@ -1,4 +1,4 @@
-"""The Dirichlet family: draws with the bits of csrc/src/simd/sampler.hpp; densities in float64, one program a row."""
+"""The Dirichlet family: draws with the bits of csrc/src/simd/sampler.hpp; densities in float64, one program per row."""
 
 import math
 
@@ -41,7 +41,7 @@ def _two_attempts(seed, c0, c1, call, c3, d, c):
 def draw(alpha, tasks, seed, number, g, live, ROWS: tl.constexpr, TP: tl.constexpr, LEVELS: tl.constexpr):
     """Weights and log-weights [ROWS, TP] of the samples g[ROWS, 1] of row ``number`` (int64, offset included).
 
-    alpha[TP] float32, 1 beyond the tasks. A row with a bad concentration gives NaN.
+    alpha[TP] is float32, 1 beyond the tasks. A row with a bad concentration becomes NaN.
     """
     t = tl.arange(0, TP)
     bad = tl.max(((alpha > 0.0) & (alpha < float("inf"))).to(tl.int32) ^ 1, axis=0) > 0
@@ -96,9 +96,7 @@ def _sample_kernel(
     alpha = tl.load(concentration + row * tasks + t, mask=t < tasks, other=1.0)
     live = (g < samples)[:, None] & (t < tasks)[None, :]
     number = tl.cast(offset, tl.int64) + row
-    w, logs = draw(
-        alpha, tasks, tl.cast(seed, tl.int64), number, g[:, None], live.to(tl.int32), ROWS, TP, LEVELS
-    )  # fmt: skip
+    w, logs = draw(alpha, tasks, tl.cast(seed, tl.int64), number, g[:, None], live.to(tl.int32), ROWS, TP, LEVELS)
     place = (row * samples + g)[:, None] * tasks + t[None, :]
     tl.store(weights + place, w, mask=live)
     tl.store(log_weights + place, logs, mask=live)
@@ -113,7 +111,7 @@ def _sample_kernel(
 def load_floored(log_weights, start, g, samples, t, tasks, LOG_FLOOR: tl.constexpr):
     """Log-weights [GP, TP] of samples g in float64, raised to the floor, and the log of their total [GP] (0 unfloored).
 
-    ``start`` is the element where the row's first sample begins (int64). Zeros beyond samples and tasks.
+    ``start`` (int64) is the first element of the row's first sample. Zeros beyond samples and tasks.
     """
     inside = (g < samples)[:, None] & (t < tasks)[None, :]
     logs = tl.load(log_weights + start + g[:, None] * tasks + t[None, :], mask=inside, other=0.0).to(tl.float64)
@@ -128,7 +126,7 @@ def load_floored(log_weights, start, g, samples, t, tasks, LOG_FLOOR: tl.constex
 
 @triton.jit
 def log_probabilities(exponent, log_beta, logs, log_total):
-    """log p [GP]; exponent[TP] is α - 1, 0 beyond the tasks. A task with α = 1 adds 0, even where its weight is 0."""
+    """log p [GP]; exponent[TP] is α - 1, 0 beyond the tasks. A task with α = 1 adds 0, even if its weight is 0."""
     terms = exponent[None, :] * tl.where(exponent[None, :] == 0.0, 0.0, logs)
     return tl.sum(terms, axis=1) - tl.sum(exponent, axis=0) * log_total - log_beta
 
@@ -173,6 +171,8 @@ def _log_prob_backward_kernel(
 @triton.jit
 def entropy_of(alpha, total, psi, psi_total, log_beta, inside, tasks):
     """Entropy of a row and its gradient [TP]."""
+    if alpha.shape[0] == 1:  # 0: the terms cancel, but for their rounding
+        return total - total, alpha - alpha
     excess = total - tl.cast(tasks, tl.float64)
     value = log_beta + excess * psi_total - row_sum((alpha - 1.0) * psi, inside)
     return value, excess * trigamma(total) - (alpha - 1.0) * trigamma(alpha)
@@ -238,7 +238,7 @@ def density_configuration(samples: int, tasks: int, tile: int = 256) -> dict[str
 
 
 def log_floor(weight_floor: float) -> float:
-    """What LOG_FLOOR takes: the log of the floor, or below -1e300 for none."""
+    """LOG_FLOOR: the log of the floor, below -1e300 for none."""
     return math.log(weight_floor) if weight_floor > 0.0 else -1.7e308
 
 
@@ -250,10 +250,9 @@ def dirichlet_sample(
     if weights.numel() == 0:
         return
     tile = sample_configuration(samples, tasks)
-    launch(
-        _sample_kernel, (batch * triton.cdiv(samples, tile["ROWS"]),), concentration, weights, log_weights, log_prob,
-        seed, offset, samples, tasks, **tile,
-    )  # fmt: skip
+    grid = (batch * triton.cdiv(samples, tile["ROWS"]),)
+    arrays = (concentration, weights, log_weights, log_prob)
+    launch(_sample_kernel, grid, *arrays, seed, offset, samples, tasks, **tile)
 
 
 def dirichlet_log_prob(concentration: Tensor, log_weights: Tensor, weight_floor: float, log_prob: Tensor) -> None:
@@ -261,10 +260,8 @@ def dirichlet_log_prob(concentration: Tensor, log_weights: Tensor, weight_floor:
     batch, samples, tasks = log_weights.shape
     if log_prob.numel() == 0:
         return
-    launch(
-        _log_prob_kernel, (batch,), concentration, log_weights, log_prob, samples, tasks,
-        LOG_FLOOR=log_floor(weight_floor), **density_configuration(samples, tasks),
-    )  # fmt: skip
+    options = {"LOG_FLOOR": log_floor(weight_floor), **density_configuration(samples, tasks)}
+    launch(_log_prob_kernel, (batch,), concentration, log_weights, log_prob, samples, tasks, **options)
 
 
 def dirichlet_log_prob_backward(
@@ -274,10 +271,9 @@ def dirichlet_log_prob_backward(
     batch, samples, tasks = log_weights.shape
     if result.numel() == 0:
         return
-    launch(
-        _log_prob_backward_kernel, (batch,), concentration, log_weights, gradient, result, samples, tasks,
-        LOG_FLOOR=log_floor(weight_floor), **density_configuration(samples, tasks),
-    )  # fmt: skip
+    arrays = (concentration, log_weights, gradient, result)
+    options = {"LOG_FLOOR": log_floor(weight_floor), **density_configuration(samples, tasks)}
+    launch(_log_prob_backward_kernel, (batch,), *arrays, samples, tasks, **options)
 
 
 def dirichlet_entropy(concentration: Tensor, entropy: Tensor, gradient: Tensor) -> None:
@@ -293,7 +289,5 @@ def dirichlet_kl(concentration: Tensor, other: Tensor, kl: Tensor, gradient: Ten
     batch, tasks = concentration.shape
     if batch == 0:
         return
-    launch(
-        _kl_kernel, (batch,), concentration, other, kl, gradient, other_gradient, tasks,
-        TP=padded_tasks(tasks), num_warps=1,
-    )  # fmt: skip
+    arrays = (concentration, other, kl, gradient, other_gradient)
+    launch(_kl_kernel, (batch,), *arrays, tasks, TP=padded_tasks(tasks), num_warps=1)

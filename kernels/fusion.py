@@ -1,7 +1,7 @@
 """Transforms, fused scores and their top k. csrc/include/pygrade/fusion.hpp fixes the bits.
 
-A program fuses a tile of candidates with several weight vectors of a request at once, so that scores are read and
-transformed once for all of them; each weight vector keeps its best candidates as kernels/select.py says.
+A program fuses a tile of candidates with several weight vectors of one request, so that scores are read and transformed
+once for all of them; kernels/select.py keeps the best candidates of each weight vector.
 """
 
 import torch
@@ -19,7 +19,7 @@ Z_SCORES = ("zscore", "zlog")
 
 @triton.jit
 def request(offsets, b, candidates, rows, JAGGED: tl.constexpr):
-    """First row (int64) and number of candidates of request b; -1 candidates where the offsets make no sense."""
+    """First row (int64) and number of candidates of request b; -1 candidates if the offsets are bad."""
     if JAGGED:
         first = tl.load(offsets + b)
         stop = tl.load(offsets + b + 1)
@@ -44,7 +44,7 @@ def _changed(p, t, here, moments, slope, beta, T: tl.constexpr, TRANSFORM: tl.co
 
 @triton.jit
 def _columns(scores, moments, slope, beta, row, inside, T: tl.constexpr, TRANSFORM: tl.constexpr, VECTOR: tl.constexpr):
-    """f_t(p) of rows[TN], a float32 [TN] for each task. A lane reads VECTOR tasks of a row at once and keeps them."""
+    """f_t(p) of rows[TN], a float32 [TN] per task. A lane reads VECTOR tasks of a row in one load."""
     v = tl.arange(0, VECTOR)[None, :]
     columns = ()
     for begin in tl.static_range(0, T, VECTOR):
@@ -65,7 +65,7 @@ def fused(
 ):  # fmt: skip
     """The fused scores of rows[TN] under each of the weight vectors weights[LISTS, T], float32 [LISTS, TN].
 
-    HALF is half the padded number of tasks, where the tree of the sum begins.
+    HALF is half the padded number of tasks: the first step of the tree sum.
     """
     p = _columns(scores, moments, slope, beta, row, inside, T, TRANSFORM, VECTOR)
     w = weights + tl.arange(0, LISTS)[:, None] * T
@@ -92,10 +92,9 @@ def collect(
     MASKED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
     HALF: tl.constexpr, VECTOR: tl.constexpr, KP: tl.constexpr, CAPACITY: tl.constexpr,
 ):  # fmt: skip
-    """Streams one request's candidates past LISTS weight vectors; the number of keys in each one's buffer, [LISTS].
+    """Ranks one request's candidates under LISTS weight vectors; returns the number of keys in each buffer, [LISTS].
 
-    mask points to the request's first candidate and is read where ``masked`` says so; live[LISTS] are the vectors that
-    exist.
+    mask points to the request's first candidate and is read if ``masked``; live[LISTS] tells which vectors exist.
     """
     i = tl.arange(0, TN)
     filled = tl.zeros([LISTS], tl.int32)
@@ -151,7 +150,7 @@ def _fuse_kernel(
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, LISTS: tl.constexpr, TN: tl.constexpr, T: tl.constexpr,
     HALF: tl.constexpr, VECTOR: tl.constexpr,
 ):  # fmt: skip
-    """LISTS weight vectors over every num_programs(1)-th tile of their request."""
+    """LISTS weight vectors over every num_programs(1)-th tile of one request."""
     groups = tl.cdiv(samples, LISTS)
     b = (tl.program_id(0) // groups).to(tl.int64)
     g = (tl.program_id(0) % groups) * LISTS + tl.arange(0, LISTS)
@@ -174,7 +173,10 @@ def _moments_kernel(
     scores, moments, offsets, beta, epsilon, candidates, rows,
     JAGGED: tl.constexpr, TRANSFORM: tl.constexpr, T: tl.constexpr, TP: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
-    """Mean and 1 / (std + epsilon) of TP tasks of one request; LANES (128) accumulators, as the bits demand."""
+    """Mean and 1 / (std + epsilon) of TP tasks of one request; LANES (128) accumulators, which the bits depend on.
+
+    Squares are summed in float32: deviations of 1e19 and more give a scale of 0.
+    """
     b = tl.program_id(0).to(tl.int64)
     first, count = request(offsets, b, candidates, rows, JAGGED)
     t = tl.program_id(1) * TP + tl.arange(0, TP)[None, :]
@@ -224,9 +226,9 @@ def _transform_kernel(
 def launch_configuration(candidates: int, tasks: int, size: int, samples: int, k: int = 0) -> dict[str, int]:
     """How many weight vectors and candidates a program takes at a time, the tree of the tasks, and the warps.
 
-    size is that of a score in bytes; a lane reads up to 16 at once. It holds about 16 scores and 32 weights, more where
-    there are many tasks. With k also the padded list and the buffer of each weight vector. One warp ranks short lists
-    of few candidates, so that no reduction leaves it; long ones have up to 8.
+    size: bytes of a score; a lane loads up to 16 bytes. It holds about 16 scores and 32 weights, more with many tasks.
+    With k > 0 also the padded list and the buffer of each weight vector. One warp ranks short lists of few candidates,
+    so that no reduction leaves it; long ones have up to 8.
     """
     if k > MAX_K:
         raise ValueError(f"k is {k}; want at most {MAX_K} on a GPU")
@@ -237,10 +239,8 @@ def launch_configuration(candidates: int, tasks: int, size: int, samples: int, k
     lists = min(4, max(1, 32 // width), int(triton.next_power_of_2(max(samples, 1)))) if warps == 1 else 1
     tile = warps * 32 if warps > 1 else max(32, min(64, 512 // width))
     half = max(1, width // 2)
-    shape = {
-        "LISTS": lists, "TN": tile, "T": tasks, "HALF": half, "VECTOR": min(tasks & -tasks, 16 // size),
-        "num_warps": warps,
-    }  # fmt: skip
+    vector = min(tasks & -tasks, 16 // size)
+    shape = {"LISTS": lists, "TN": tile, "T": tasks, "HALF": half, "VECTOR": vector, "num_warps": warps}
     if k > 0:
         capacity = int(triton.next_power_of_2(padded + max(padded // 2, tile) + tile))
         shape |= {"KP": padded, "K_LEVELS": padded.bit_length() - 1, "CAPACITY": capacity}
@@ -249,7 +249,7 @@ def launch_configuration(candidates: int, tasks: int, size: int, samples: int, k
 
 
 def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int]:
-    """Requests, candidates a request (dense; else the mean, for the launch configuration), rows and tasks."""
+    """Requests, candidates per request (jagged: the mean, for the launch configuration), rows and tasks."""
     if offsets is None:
         batch, candidates, tasks = scores.shape
         return batch, candidates, batch * candidates, tasks
@@ -258,17 +258,16 @@ def shape_of(scores: Tensor, offsets: Tensor | None) -> tuple[int, int, int, int
 
 
 def transform_moments(scores: Tensor, transform: str, beta: float, epsilon: float, offsets: Tensor | None) -> Tensor:
-    """Mean and 1 / (std + epsilon) of each request's tasks, float32 [B, 2, T]; the scores where none are asked for."""
+    """Mean and 1 / (std + epsilon) of each request's tasks, float32 [B, 2, T]; the scores if nothing needs them."""
     if transform not in Z_SCORES:
         return scores  # never read
     batch, candidates, rows, tasks = shape_of(scores, offsets)
     moments = scores.new_empty((batch, 2, tasks), dtype=torch.float32)
     width = min(16, int(triton.next_power_of_2(tasks)))
     if moments.numel() > 0:
-        launch(
-            _moments_kernel, (batch, -(-tasks // width)), scores, moments, offsets, beta, epsilon, candidates, rows,
-            JAGGED=offsets is not None, TRANSFORM=transform, T=tasks, TP=width, LANES=128, num_warps=4,
-        )  # fmt: skip
+        arguments = (scores, moments, offsets, beta, epsilon, candidates, rows)
+        options = {"JAGGED": offsets is not None, "TRANSFORM": transform, "T": tasks, "TP": width, "LANES": 128}
+        launch(_moments_kernel, (batch, -(-tasks // width)), *arguments, **options, num_warps=4)
     return moments
 
 
@@ -288,10 +287,10 @@ def transform_scores(
     width = int(triton.next_power_of_2(tasks))
     tile = max(16, 1024 // width)
     moments = transform_moments(scores, transform, beta, epsilon, offsets)
-    launch(
-        _transform_kernel, (batch, min(64, -(-candidates // tile))), scores, moments, slope, beta, offsets, out,
-        candidates, rows, JAGGED=offsets is not None, TRANSFORM=transform, TN=tile, T=tasks, TP=width, num_warps=4,
-    )  # fmt: skip
+    grid = (batch, min(64, -(-candidates // tile)))
+    arguments = (scores, moments, slope, beta, offsets, out, candidates, rows)
+    options = {"JAGGED": offsets is not None, "TRANSFORM": transform, "TN": tile, "T": tasks, "TP": width}
+    launch(_transform_kernel, grid, *arguments, **options, num_warps=4)
 
 
 def fuse_scores(
@@ -312,14 +311,12 @@ def fuse_scores(
     options = launch_configuration(candidates, tasks, scores.element_size(), samples)
     moments = transform_moments(scores, transform, beta, epsilon, offsets)
     grid = (batch * -(-samples // options["LISTS"]), min(64, -(-candidates // options["TN"])))
-    launch(
-        _fuse_kernel, grid, scores, weights, moments, slope, beta, offsets, out, candidates, rows, samples,
-        JAGGED=offsets is not None, TRANSFORM=transform, **options,
-    )  # fmt: skip
+    arguments = (scores, weights, moments, slope, beta, offsets, out, candidates, rows, samples)
+    launch(_fuse_kernel, grid, *arguments, JAGGED=offsets is not None, TRANSFORM=transform, **options)
 
 
 def buffer_for(options: dict[str, int], items: int, scores: Tensor) -> tuple[int, Tensor]:
-    """The programs of a persistent kernel that ranks, at most one an item, and their buffers."""
+    """The number of programs of a persistent ranking kernel, at most one per item, and their buffers."""
     if items >= 2**31:
         raise ValueError(f"{items} groups of weight vectors; want fewer than 2^31 a call on a GPU")
     programs = min(items, resident_programs(scores.device, options["num_warps"], options["maxnreg"]))
@@ -348,8 +345,6 @@ def fuse_topk(
     programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
     moments = transform_moments(scores, transform, beta, epsilon, offsets)
     admitted = scores if mask is None else mask.view(torch.uint8)  # never read without MASKED
-    launch(
-        _topk_kernel, (programs,), scores, weights, moments, slope, beta, admitted, offsets, buffer, values, indices,
-        candidates, rows, batch, samples, k, JAGGED=offsets is not None, MASKED=mask is not None, TRANSFORM=transform,
-        **options,
-    )  # fmt: skip
+    arrays = (scores, weights, moments, slope, beta, admitted, offsets, buffer, values, indices)
+    flags = {"JAGGED": offsets is not None, "MASKED": mask is not None, "TRANSFORM": transform}
+    launch(_topk_kernel, (programs,), *arrays, candidates, rows, batch, samples, k, **flags, **options)

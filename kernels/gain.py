@@ -21,8 +21,8 @@ def reward_lists(
 ):  # fmt: skip
     """The gain of every component under the first ``here`` of weights[LISTS, T], over one request's candidates.
 
-    gain points to the first vector's components, a row of ``width``; masks to the request's first candidate in list 0,
-    list l being ``stride`` · l further; -1 are all candidates. A component whose list does not exist gets NaN.
+    gain points to the first vector's components, in rows of ``width``; masks to the request's first candidate in list
+    0, and list l is ``stride`` · l elements further. List -1 is all candidates; a list that does not exist gives NaN.
     """
     vector = tl.arange(0, LISTS)
     place = tl.arange(0, KP)
@@ -80,7 +80,7 @@ def _gain_kernel(
 
 
 def candidate_lists(masks: Tensor | None, component_list: Tensor | None, gains: Tensor) -> tuple[int, Tensor, Tensor]:
-    """The number of lists, their masks (where there is none, what is never read), and the list of each component."""
+    """The number of lists, their masks (without lists a tensor that is never read), and the list of each component."""
     if masks is None or component_list is None:
         everyone = torch.full(gains.shape[-1:], -1, dtype=torch.int32, device=gains.device)
         return 0, gains, everyone if component_list is None else component_list
@@ -101,7 +101,7 @@ def topk_gain(
     offsets: Tensor | None,
     gain: Tensor,
 ) -> None:
-    """→ gain[B, G, C]; NaN where the offsets or the list of a component make no sense."""
+    """→ gain[B, G, C]; NaN if the offsets or the list of a component are bad."""
     k = discount.shape[0]
     batch, candidates, rows, tasks = shape_of(scores, offsets)
     samples, components = weights.shape[1], gains.shape[-1]
@@ -110,9 +110,8 @@ def topk_gain(
     lists, admitted, listed = candidate_lists(masks, component_list, gains)
     options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
     programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
-    launch(
-        _gain_kernel, (programs,), scores, weights, transform_moments(scores, transform, beta, epsilon, offsets), slope,
-        beta, gains, discount, admitted, listed, offsets, buffer, gain, candidates, rows, batch, samples, k, lists,
-        components, JAGGED=offsets is not None, MASKED=lists > 0, TRANSFORM=transform,
-        CP=triton.next_power_of_2(components), **options,
-    )  # fmt: skip
+    moments = transform_moments(scores, transform, beta, epsilon, offsets)
+    arrays = (scores, weights, moments, slope, beta, gains, discount, admitted, listed, offsets, buffer, gain)
+    sizes = (candidates, rows, batch, samples, k, lists, components)
+    flags = {"JAGGED": offsets is not None, "MASKED": lists > 0, "TRANSFORM": transform}
+    launch(_gain_kernel, (programs,), *arrays, *sizes, **flags, CP=triton.next_power_of_2(components), **options)

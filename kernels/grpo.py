@@ -1,4 +1,4 @@
-"""The clipped group-relative loss and its gradient, one program a request, in float64; pygrade/reference/grpo.py."""
+"""The clipped group-relative loss and its gradient, one program per request, in float64; pygrade/reference/grpo.py."""
 
 import triton
 import triton.language as tl
@@ -51,9 +51,7 @@ def _loss_kernel(
         slope += tl.sum(coefficient[:, None] * (logs - log_total[:, None]), axis=0)
         weight += tl.sum(coefficient, axis=0)
     inside = t < tasks
-    kl_value, kl_slope = kl_of(
-        alpha, total, psi, psi_total, log_beta, other, other_total, other_log_beta, inside
-    )  # fmt: skip
+    kl_value, kl_slope = kl_of(alpha, total, psi, psi_total, log_beta, other, other_total, other_log_beta, inside)
     entropy_value, entropy_slope = entropy_of(alpha, total, psi, psi_total, log_beta, inside, tasks)
     value = kl_coefficient * kl_value - entropy_coefficient * entropy_value - objective / count
     slope += weight * (psi_total - psi) + kl_coefficient * kl_slope - entropy_coefficient * entropy_slope
@@ -66,18 +64,24 @@ def _loss_kernel(
 
 
 def grpo_loss(
-    concentration: Tensor, log_weights: Tensor, old_log_prob: Tensor, advantages: Tensor, reference: Tensor,
-    clip: float, clip_high: float, kl_coefficient: float, entropy_coefficient: float, weight_floor: float,
-    log_ratio_clamp: float, loss: Tensor, kl: Tensor, entropy: Tensor, clip_fraction: Tensor, ratio_max: Tensor,
-    gradient: Tensor,
-) -> None:  # fmt: skip
-    """[B, T], [B, G, T], [B, G], [B, G], [B, T] → five values [B] and gradient [B, T], d loss / d concentration."""
+    concentration: Tensor,
+    log_weights: Tensor,
+    old_log_prob: Tensor,
+    advantages: Tensor,
+    reference: Tensor,
+    clip: float,
+    clip_high: float,
+    kl_coefficient: float,
+    entropy_coefficient: float,
+    weight_floor: float,
+    log_ratio_clamp: float,
+    *outputs: Tensor,
+) -> None:
+    """[B, T], [B, G, T], [B, G], [B, G], [B, T] → loss, kl, entropy, clip_fraction, ratio_max [B], gradient [B, T]."""
     batch, samples, tasks = log_weights.shape
     if batch == 0:
         return
     tile = density_configuration(samples, tasks, tile=128)  # 256 would spill on sm_80; maxnreg: see launch.py
-    launch(
-        _loss_kernel, (batch,), concentration, log_weights, old_log_prob, advantages, reference, loss, kl, entropy,
-        clip_fraction, ratio_max, gradient, clip, clip_high, kl_coefficient, entropy_coefficient, log_ratio_clamp,
-        samples, tasks, LOG_FLOOR=log_floor(weight_floor), maxnreg=255, **tile,
-    )  # fmt: skip
+    inputs = (concentration, log_weights, old_log_prob, advantages, reference)
+    sizes = (clip, clip_high, kl_coefficient, entropy_coefficient, log_ratio_clamp, samples, tasks)
+    launch(_loss_kernel, (batch,), *inputs, *outputs, *sizes, LOG_FLOOR=log_floor(weight_floor), maxnreg=255, **tile)

@@ -1,4 +1,4 @@
-"""Stage 1's listwise loss and its gradient, one program a request, in float64; pygrade/reference/lambdaloss.py."""
+"""Stage 1's listwise loss and its gradient, one program per request, in float64; pygrade/reference/lambdaloss.py."""
 
 import triton
 import triton.language as tl
@@ -10,7 +10,7 @@ from .select import key_of, order_of
 
 @triton.jit
 def _keys(scores, mask, start, i, count, MASKED: tl.constexpr):
-    """Whether candidates i count, their scores, and keys that rank them: those left out behind all, as NaN ranks."""
+    """Whether candidates i count, their scores, and keys that rank them; those that don't count rank last, as NaN."""
     here = i < count
     if MASKED:
         here = here & (tl.load(mask + start + i, mask=here, other=0) != 0)
@@ -28,7 +28,7 @@ def _lambda_kernel(
     scores, gains, mask, discount, loss, gradient, ranks, temperature, count, length,
     MASKED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Counts the rank of every candidate, then visits each pair from both of its sides; ranks[N] is this row's own."""
+    """Counts the rank of every candidate, then visits each pair from both sides; ranks[N] belongs to this row."""
     start = tl.program_id(0).to(tl.int64) * count
     i = tl.arange(0, ROWS)
     j = tl.arange(0, COLUMNS)
@@ -56,11 +56,11 @@ def _lambda_kernel(
             pair = counts[:, None] & too[None, :] & ((gap > 0.0) | (gap < 0.0))
             delta = tl.abs(weight[:, None] - their_weight[None, :])
             lead = (score.to(tl.float64)[:, None] - their_score.to(tl.float64)[None, :]) * scale
-            margin = tl.where(pair, tl.where(gap > 0.0, lead, -lead), 0.0)  # of the one with more gain
+            margin = tl.where(pair, tl.where(gap > 0.0, lead, -lead), 0.0)  # of the candidate with more gain
             tail = tl.exp(-tl.abs(margin))
             cost = tl.where(margin < 0.0, -margin, 0.0) + tl.log(1.0 + tail)
             pull = delta * scale * tl.where(margin < 0.0, 1.0, tail) / (1.0 + tail)
-            cost = tl.where(margin == margin, cost, margin)  # a NaN score stays one
+            cost = tl.where(margin == margin, cost, margin)  # NaN scores give NaN
             total += tl.sum(tl.where(pair & (gap > 0.0), gap * delta * cost, 0.0), axis=1)
             slope -= tl.sum(tl.where(pair, gap * pull, 0.0), axis=1)
         tl.store(gradient + start + first + i, slope.to(tl.float32), mask=first + i < count)
@@ -68,20 +68,25 @@ def _lambda_kernel(
 
 
 def launch_configuration(candidates: int) -> dict[str, int]:
-    """The tile of pairs, 4 a lane at most, and the warps that hold it."""
+    """The tile of pairs, at most 4 per lane, and its warps."""
     side = max(16, min(32, int(triton.next_power_of_2(max(candidates, 1)))))
     return {"ROWS": side, "COLUMNS": side, "num_warps": side * side // 128}
 
 
 def lambda_loss(
-    scores: Tensor, gains: Tensor, mask: Tensor | None, discount: Tensor, temperature: float, loss: Tensor,
-    gradient: Tensor, ranks: Tensor,
-) -> None:  # fmt: skip
+    scores: Tensor,
+    gains: Tensor,
+    mask: Tensor | None,
+    discount: Tensor,
+    temperature: float,
+    loss: Tensor,
+    gradient: Tensor,
+    ranks: Tensor,
+) -> None:
     """scores, gains, mask [B, N], discount[K] → loss[B] and gradient[B, N]; ranks int32 [B, N] is scratch."""
     batch, candidates = scores.shape
     if batch == 0:
         return
-    launch(
-        _lambda_kernel, (batch,), scores, gains, mask, discount, loss, gradient, ranks, temperature, candidates,
-        discount.shape[0], MASKED=mask is not None, maxnreg=255, **launch_configuration(candidates),
-    )  # fmt: skip
+    arguments = (scores, gains, mask, discount, loss, gradient, ranks, temperature, candidates, discount.shape[0])
+    options = {"MASKED": mask is not None, "maxnreg": 255, **launch_configuration(candidates)}
+    launch(_lambda_kernel, (batch,), *arguments, **options)

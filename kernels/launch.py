@@ -6,24 +6,24 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import KernelInterface
 
-PROGRAMS_WITHOUT_GPU = 3  # in the interpreter: few, so that each takes several turns
+PROGRAMS_WITHOUT_GPU = 3  # in the interpreter: few, so that each takes several items
 _REGISTERS = 65536  # of a multiprocessor
 
 
 def launch(kernel: KernelInterface[Any], grid: tuple[int, ...], first: Tensor, *arguments: Any, **options: Any) -> None:
     """Runs a kernel on the device of its first argument and on that device's current stream.
 
-    Nothing here or in the launch functions waits for the device, so that CUDA graphs capture them. Give ``maxnreg`` to
-    a kernel of many registers: left to itself, ptxas spills one or two to fit another program.
+    Nothing here or in the launch functions waits for the device, so that CUDA graphs can capture them. A kernel of many
+    registers needs ``maxnreg``, or else ptxas spills one or two to fit another program.
     """
     if torch.version.hip is not None:
-        options.pop("maxnreg", None)  # Triton knows it for NVIDIA alone
+        options.pop("maxnreg", None)  # an option of the NVIDIA backend only
     with torch.cuda.device_of(first):
         kernel[grid](first, *arguments, enable_fp_fusion=False, **options)
 
 
 def resident_programs(device: torch.device, warps: int, registers: int) -> int:
-    """How many programs share the work of a persistent kernel: as many as have their registers at the same time."""
+    """The number of programs of a persistent kernel: as many as have registers at the same time."""
     if device.type != "cuda":
         return PROGRAMS_WITHOUT_GPU
     each = _REGISTERS // (32 * warps * registers)

@@ -1,7 +1,7 @@
 """Numerics that give the same bits on every backend: the twin of csrc/src/simd/numerics.hpp, function by function.
 
-Only correctly rounded operations stand here (add, multiply, fma, div_rn, sqrt_rn, integer and bit operations); a kernel
-that uses them is launched with ``enable_fp_fusion=False``. `tl.exp` and `tl.log` never give bits that others repeat.
+They use only correctly rounded operations (add, multiply, fma, div_rn, sqrt_rn, integer and bit operations), and their
+kernels are launched with ``enable_fp_fusion=False``. The bits of `tl.exp` and `tl.log` depend on the device.
 """
 
 import triton
@@ -41,7 +41,7 @@ def log_positive(x):
 
 @triton.jit
 def log(x):
-    """log(x) of any float32 x: -inf at ±0, NaN below it, inf at inf; denormals through the integer that they hold."""
+    """log(x) of any float32 x: -inf at ±0, NaN below 0, inf at inf; denormals are converted as integers."""
     bits = x.to(tl.int32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
     denormal = magnitude < 0x00800000
@@ -62,7 +62,7 @@ def log_one_plus(y):
 
 @triton.jit
 def log1p(y):
-    """log(1 + y) of any y ≥ 0, inf and NaN included."""
+    """log(1 + y) of any y ≥ 0, including inf and NaN."""
     finite = tl.where(y < float("inf"), y, 0.0)
     s = 1.0 + finite
     return log(1.0 + y) + tl.div_rn(finite - (s - 1.0), s)
@@ -99,13 +99,13 @@ def unit_interval(k):
 
 @triton.jit
 def uniform(word):
-    """A uniform of the 23 high bits of a random uint32 word."""
+    """A uniform number from the high 23 bits of a random uint32 word."""
     return unit_interval(word >> 9)
 
 
 @triton.jit
 def box_muller(w0, w1):
-    """Two standard normals of two random words; polynomials of Cephes sinf and cosf on an octant."""
+    """Two standard normals from two random words; polynomials of Cephes sinf and cosf on an octant."""
     radius = tl.sqrt_rn(-2.0 * log_positive(uniform(w0)))
     eighths = uniform(w1) * 8.0
     octant = eighths.to(tl.int32)

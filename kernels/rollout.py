@@ -1,4 +1,4 @@
-"""Sample, fuse, rank and reward in one launch: the families' own device functions, so that the bits are theirs."""
+"""Sample, fuse, rank and reward in one launch, with the device functions of those families, so with their bits."""
 
 import triton
 import triton.language as tl
@@ -88,9 +88,9 @@ def rollout(
     options = launch_configuration(candidates, tasks, scores.element_size(), samples, k)
     programs, buffer = buffer_for(options, batch * -(-samples // options["LISTS"]), scores)
     padded = padded_tasks(tasks)
-    launch(
-        _rollout_kernel, (programs,), concentration, scores, gains, discount, admitted, listed, weight_bounds, buffer,
-        weights, log_weights, log_prob, rewards, seed, offset, candidates, batch, samples, k, lists, components,
-        MASKED=lists > 0, BOUNDED=weight_bounds is not None, LOG_FLOOR=log_floor(weight_floor),
-        CP=triton.next_power_of_2(max(components, 1)), TP=padded, T_LEVELS=padded.bit_length() - 1, **options,
-    )  # fmt: skip
+    inputs = (concentration, scores, gains, discount, admitted, listed, weight_bounds, buffer)
+    outputs = (weights, log_weights, log_prob, rewards)
+    sizes = (seed, offset, candidates, batch, samples, k, lists, components)
+    options |= {"CP": triton.next_power_of_2(max(components, 1)), "TP": padded, "T_LEVELS": padded.bit_length() - 1}
+    flags = {"MASKED": lists > 0, "BOUNDED": weight_bounds is not None, "LOG_FLOOR": log_floor(weight_floor)}
+    launch(_rollout_kernel, (programs,), *inputs, *outputs, *sizes, **flags, **options)

@@ -1,5 +1,5 @@
-"""The k best of a stream of scores. Candidates compete as 64-bit keys, the order of the score above that of the index:
-all different, so that a cut by bisection is exact and ties need no care. csrc/include/pygrade/fusion.hpp has the order.
+"""The k best of a stream of scores. A candidate is a 64-bit key, the order of its score above that of its index. No
+two keys are equal, so a cut by bisection is exact. csrc/include/pygrade/fusion.hpp defines the order.
 """
 
 import triton
@@ -12,14 +12,14 @@ _NAN = tl.constexpr(-(2**31) + 1)
 
 @triton.jit
 def order_of(score):
-    """int32 that orders as the scores do, NaN below -inf; a score is never -0."""
+    """An int32 in the order of the scores, NaN below -inf; a score is never -0."""
     bits = score.to(tl.int32, bitcast=True)
     return tl.where(score == score, bits ^ ((bits >> 31) & 0x7FFFFFFF), _NAN)
 
 
 @triton.jit
 def key_of(order, index):
-    """int64 in ranking order: the smaller index first among equal scores."""
+    """An int64 in ranking order: among equal scores the smaller index first."""
     return (order.to(tl.int64) << 32) | (0xFFFFFFFF - index.to(tl.int64))
 
 
@@ -39,8 +39,10 @@ def index_of(key):
 
 @triton.jit
 def _shrink(buffer, filled, least, MOST: tl.constexpr, CAPACITY: tl.constexpr):
-    """Keeps the best of more than MOST keys, at least ``least`` and at most MOST of them, at the front of the buffer;
-    their number, and an order that no later candidate of use falls short of or equals."""
+    """Moves the best of more than MOST keys, at least ``least`` and at most MOST of them, to the front of the buffer.
+
+    Returns their number and an order that a later candidate must beat.
+    """
     slot = tl.arange(0, CAPACITY)
     tl.debug_barrier()
     keys = tl.load(buffer + slot, mask=slot < filled, other=EMPTY)
@@ -75,7 +77,7 @@ def append(
 ):  # fmt: skip
     """Adds a tile of candidates, order[LISTS, TN] and index[TN], to the buffers [LISTS, CAPACITY] of this program.
 
-    filled[LISTS], the keys in each buffer, and bound[LISTS], the order that a candidate must beat, come in and go out.
+    Takes and returns filled[LISTS], the keys in each buffer, and bound[LISTS], the order that a candidate must beat.
     """
     row = tl.arange(0, LISTS)
     better = eligible & (order > bound[:, None])
@@ -97,7 +99,7 @@ def append(
 
 @triton.jit
 def _descending(keys, LEVELS: tl.constexpr):
-    """Bitonic sort of 2^LEVELS keys, best first; each bit of the place is an axis."""
+    """Bitonic sort of 2^LEVELS keys, best first; each bit of the position is an axis."""
     x = tl.reshape(keys, [2] * LEVELS)
     for stage in tl.static_range(1, LEVELS + 1):
         for bit in tl.static_range(stage - 1, -1, -1):
@@ -111,7 +113,7 @@ def _descending(keys, LEVELS: tl.constexpr):
 
 @triton.jit
 def best(buffer, filled, k, KP: tl.constexpr, LEVELS: tl.constexpr, CAPACITY: tl.constexpr):
-    """The best keys of one buffer[CAPACITY], sorted, [KP = 2^LEVELS ≥ k]: EMPTY where there are none."""
+    """The best keys of one buffer[CAPACITY], sorted, [KP = 2^LEVELS ≥ k], padded with EMPTY."""
     left = filled
     if filled > KP:
         left, _ = _shrink(buffer, filled, k, KP, CAPACITY)

@@ -1,8 +1,8 @@
 """log Γ, ψ and ψ' of positive float64 for the rows of the Dirichlet families; twin of csrc/src/simd/special.hpp.
 
-Accurate to ~1e-14, not bit for bit: `tl.log` differs between devices. An argument below 8 is shifted up by 8, where
-Stirling's series hold; the shift's factors are paired, (y + k)(y + 7 - k) = q + k(7 - k) with q = y(y + 7). Constants
-reach full precision because they meet a float64 tensor directly.
+Accurate to ~1e-14, not bit for bit: `tl.log` differs between devices. An argument below 8 is shifted up by 8, so that
+Stirling's series holds; the shift's factors are paired, (y + k)(y + 7 - k) = q + k(7 - k) with q = y(y + 7). Constants
+have full precision because each is an operand of a float64 tensor.
 """
 
 import triton
@@ -11,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _shift(x):
-    """Whether x is below 8, x (1 where not) and x shifted."""
+    """Whether x is below 8; x, or 1 if not; and x shifted."""
     small = x < 8.0
     return small, tl.where(small, x, x * 0.0 + 1.0), tl.where(small, x + 8.0, x)
 
@@ -72,13 +72,13 @@ def trigamma(x):
 
 @triton.jit
 def row_sum(values, inside):
-    """Sum over the tasks of a row; what lies beyond them counts nothing."""
+    """Sum over the tasks of a row, without the padding."""
     return tl.sum(tl.where(inside, values, values * 0.0), axis=0)
 
 
 @triton.jit
 def load_row(concentration, row, t, tasks):
-    """One row in float64, NaN where it is no finite positive number, 1 beyond its tasks; and its total."""
+    """One row in float64, NaN if not a finite positive number, 1 beyond its tasks; and its total."""
     inside = t < tasks
     values = tl.load(concentration + row * tasks + t, mask=inside, other=1.0).to(tl.float64)
     values = tl.where((values > 0.0) & (values < float("inf")), values, float("nan"))

@@ -1,15 +1,16 @@
 from typing import Any
 
 __version__: str
+transforms: tuple[str, ...]  # by the value of the C++ enum
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
 def connect_torch(torch: Any, backend: Any) -> None:
-    """Tell the core of torch and of the ContextVar that names the backend; `…_at_once` functions need both."""
+    """Tell the core of torch and of the ContextVar that names the backend; fast paths need both."""
 
-def plain(*tensors: Any) -> bool:
-    """Whether an op on these may skip torch's dispatcher: each None or a torch.Tensor in CPU memory, no dispatch mode,
-    no functorch transform, no gradient wanted."""
+def is_plain(*arguments: Any) -> bool:
+    """Whether an op on these may skip torch's dispatcher: each a number, a string, None or a torch.Tensor in CPU
+    memory, no dispatch mode, no functorch transform, no gradient wanted."""
 
 def group_advantage(
     rewards: Any,
@@ -38,7 +39,6 @@ def dirichlet_log_prob(
     log_prob: Any,
     validate: bool,
     num_threads: int,
-    digamma_shift: Any,
 ) -> None: ...
 def dirichlet_log_prob_backward(
     concentration: Any,
@@ -47,7 +47,6 @@ def dirichlet_log_prob_backward(
     weight_floor: float,
     concentration_gradient: Any,
     num_threads: int,
-    digamma_shift: Any,
 ) -> None: ...
 def dirichlet_score(
     concentration: Any,
@@ -104,88 +103,44 @@ def lambda_loss(
     validate: bool,
     num_threads: int,
 ) -> None: ...
+
+# Positional arguments, those of the public functions; `type` is TopK. A fast path returns None for a call that needs
+# more than the core, and for an argument that does not fit as it is.
 def transform_scores(
-    scores: Any,
-    transform: int,
-    beta: float,
-    epsilon: float,
-    slope: Any,
-    offsets: Any,
-    task_major: bool,
-    values: Any,
-    num_threads: int,
-) -> None: ...
+    scores: Any, transform: str, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, num_threads: Any
+) -> Any: ...
 def fuse_scores(
     scores: Any,
     weights: Any,
-    transform: int,
-    beta: float,
-    epsilon: float,
+    transform: str,
+    beta: Any,
+    epsilon: Any,
     slope: Any,
     offsets: Any,
-    task_major: bool,
-    fused: Any,
-    num_threads: int,
-) -> None: ...
+    layout: str,
+    num_threads: Any,
+) -> Any: ...
 def fuse_topk(
-    scores: Any,
-    weights: Any,
-    k: int,
-    transform: int,
-    mask: Any,
-    beta: float,
-    epsilon: float,
-    slope: Any,
-    offsets: Any,
-    task_major: bool,
-    values: Any,
-    indices: Any,
-    num_threads: int,
-) -> None: ...
-
-# The public functions' own arguments; None where a call needs more than the core alone.
-def transform_scores_at_once(
-    scores: Any,
-    transform: Any,
-    beta: Any,
-    epsilon: Any,
-    slope: Any,
-    offsets: Any,
-    layout: Any,
-    num_threads: Any,
-) -> Any: ...
-def fuse_scores_at_once(
-    scores: Any,
-    weights: Any,
-    transform: Any,
-    beta: Any,
-    epsilon: Any,
-    slope: Any,
-    offsets: Any,
-    layout: Any,
-    num_threads: Any,
-) -> Any: ...
-def fuse_topk_at_once(
     type: Any,
     scores: Any,
     weights: Any,
     k: Any,
-    transform: Any,
+    transform: str,
     mask: Any,
     beta: Any,
     epsilon: Any,
     slope: Any,
     offsets: Any,
-    layout: Any,
+    layout: str,
     out: Any,
     num_threads: Any,
 ) -> Any: ...
-def rank_at_once(
+def rank(
     type: Any,
     scores: Any,
     weights: Any,
     k: Any,
-    transform: Any,
+    transform: str,
     mask: Any,
     boost_mul: Any,
     boost_add: Any,
@@ -195,10 +150,16 @@ def rank_at_once(
     epsilon: Any,
     slope: Any,
     offsets: Any,
-    layout: Any,
+    layout: str,
     out: Any,
     num_threads: Any,
 ) -> Any: ...
+
+transform_scores_fast_path = transform_scores
+fuse_scores_fast_path = fuse_scores
+fuse_topk_fast_path = fuse_topk
+rank_fast_path = rank
+
 def topk_gain(
     scores: Any,
     weights: Any,
@@ -239,26 +200,6 @@ class Policy:
         self, context: Any, predictions: Any, scenario: str | None, inputs: Any, concentration: Any, weights: Any
     ) -> None: ...
 
-def rank(
-    scores: Any,
-    weights: Any,
-    k: int,
-    transform: int,
-    mask: Any,
-    boost_mul: Any,
-    boost_add: Any,
-    groups: Any,
-    caps: Any,
-    beta: float,
-    epsilon: float,
-    slope: Any,
-    offsets: Any,
-    task_major: bool,
-    values: Any,
-    indices: Any,
-    num_threads: int,
-) -> None: ...
-
 class Ranker:
     """A policy in front of the blended-ranking op, with an exploration stream and counters."""
 
@@ -291,7 +232,7 @@ def rank_pages(
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the context as it was used, and
     the number of the first request."""
 
-def rank_pages_at_once(
+def rank_pages_fast_path(
     ranker: Ranker,
     context: Any,
     predictions: Any,

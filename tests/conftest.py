@@ -49,7 +49,7 @@ def kernels_take_cpu_tensors(pytestconfig):
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(pytestconfig):
-    """Every torch.empty comes filled with NaN (or the largest integer), so that an unwritten element shows."""
+    """Every torch.empty is filled with NaN (or the largest integer), so that an unwritten element shows."""
     torch.use_deterministic_algorithms(True, warn_only=pytestconfig.getoption("--device") != "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
@@ -57,7 +57,7 @@ def poisoned_memory(pytestconfig):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """How many values the parity tests found equal bit for bit, by where they ran."""
+    """The number of values that the parity tests found equal bit for bit, by backend."""
     totals = {}
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:

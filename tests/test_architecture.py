@@ -218,6 +218,8 @@ def members_of(node: ast.ClassDef) -> set[str]:
 def test_the_stub_lists_the_core():
     body = ast.parse((ROOT / "pygrade/_core.pyi").read_text()).body
     stub = {node.name: [a.arg for a in node.args.args] for node in body if isinstance(node, ast.FunctionDef)}
+    aliases = [node for node in body if isinstance(node, ast.Assign)]
+    stub |= {ast.unparse(node.targets[0]): stub[ast.unparse(node.value)] for node in aliases}
     classes = {node.name: members_of(node) for node in body if isinstance(node, ast.ClassDef)}
     assert classes == {name: public(vars(value)) for name, value in vars(_core).items() if isinstance(value, type)}
     compiled = {}

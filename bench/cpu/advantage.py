@@ -15,7 +15,7 @@ SHAPES = [(256, 16), (1024, 32), (4096, 32)]  # B, G
 
 
 def training(quick: bool) -> Iterator[Row]:
-    """One reward component, scaled by the group's own std as GRPO does, and by the batch's."""
+    """One reward component, scaled by the std of the group as in GRPO, and by that of the batch."""
     for batch, samples in SHAPES[:1] if quick else SHAPES:
         generator = torch.Generator().manual_seed(0)
         inputs = [torch.randn(batch, samples, 1, generator=generator) for _ in range(ROTATIONS)]

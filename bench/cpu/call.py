@@ -1,6 +1,6 @@
-"""What a call from Python costs: every op on next to nothing, beside the least that others charge.
+"""The overhead of a call from Python: ops on tiny inputs, beside the cheapest calls of other libraries.
 
-The overhead of a row is the call, less the harness's own empty call, less our C++ alone on the same work.
+The overhead is the time of the call minus that of the harness's empty call and that of the C++ core on the same work.
 """
 
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ CORE_TOPK = ("fuse_topk", 1, 1, COUNT, TASKS, K)
 
 
 def floors(kind: str) -> dict[str, Contender]:
-    """An empty call of pybind11, and the cheapest calls of numpy and torch that write to a given array."""
+    """An empty call through pybind11, and the cheapest calls of numpy and torch that write to an output buffer."""
     matrix, vector, result = (np.ones(shape, np.float32) for shape in ((COUNT, TASKS), TASKS, COUNT))
-    found: dict[str, Contender] = {NOTHING: lambda i: None, "pybind11, no arguments": lambda i: _core.active_isa()}
+    calls: dict[str, Contender] = {NOTHING: lambda i: None, "pybind11, no arguments": lambda i: _core.active_isa()}
     if kind == "numpy":
-        found["numpy.dot(out=)"] = lambda i: np.dot(matrix, vector, out=result)
+        calls["numpy.dot(out=)"] = lambda i: np.dot(matrix, vector, out=result)
     else:
         tensors = [torch.from_numpy(part) for part in (matrix, vector, result)]
-        found["torch.mv(out=)"] = lambda i: torch.mv(tensors[0], tensors[1], out=tensors[2])
-    return found
+        calls["torch.mv(out=)"] = lambda i: torch.mv(tensors[0], tensors[1], out=tensors[2])
+    return calls
 
 
 def topk(quick: bool) -> Iterator[Row]:
-    """fuse_topk with and without given arrays, numpy and torch."""
+    """fuse_topk with and without output buffers, in numpy and torch."""
     alone = core.run(*CORE_TOPK, seconds=0.1 if quick else 1.0)
     for kind in ("numpy", "torch"):
         for how, run in _topk_calls(kind).items():
@@ -54,26 +54,36 @@ def _topk_calls(kind: str) -> dict[str, Contender]:
 
 
 def others(quick: bool) -> Iterator[Row]:
-    """Other ops that are called on little."""
+    """Other ops."""
     scores = torch.rand(COUNT, TASKS)
     weights, page = torch.ones(TASKS), (torch.empty(K), torch.empty(K, dtype=torch.int32))
     concentration = torch.ones(1, TASKS)
     rewards = torch.rand(1, 4, 1)
     logs = pygrade.dirichlet_sample(concentration, 4, seed=0).log_weights
     seconds = 0.1 if quick else 0.5
-    cases: list[tuple[str, dict[str, int | str], Contender, tuple[Any, ...]]] = [
-        ("rank", {"N": COUNT, "T": TASKS, "k": K, "result": "out="},
-         lambda i: pygrade.rank(scores, weights, K, out=page), ("rank", COUNT, TASKS, K, 0)),
-        ("dirichlet_sample", {"B": 1, "G": 4, "T": TASKS},
-         lambda i: pygrade.dirichlet_sample(concentration, 4, seed=i), ("dirichlet_sample", 1, 4, TASKS, 1000)),
-        ("dirichlet_log_prob", {"B": 1, "G": 4, "T": TASKS},
-         lambda i: pygrade.dirichlet_log_prob(concentration, logs), ("dirichlet_log_prob", 1, 4, TASKS)),
-        ("group_advantage", {"B": 1, "G": 4, "C": 1},
-         lambda i: pygrade.group_advantage(rewards), ("group_advantage_batch", 1, 4)),
-    ]  # fmt: skip
-    for op, shape, run, sizes in cases:
-        alone = core.run(*sizes, seconds=seconds)
-        yield _row(op, shape | {"arrays": "torch"}, {OURS: run} | floors("torch"), quick, alone)
+    draws: dict[str, int | str] = {"B": 1, "G": 4, "T": TASKS}
+
+    def row(shape: dict[str, int | str], run: Contender, core_op: str, *sizes: int) -> Row:
+        alone = core.run(core_op, *sizes, seconds=seconds)
+        op = core_op.removesuffix("_batch")
+        return _row(op, shape | {"arrays": "torch"}, {OURS: run} | floors("torch"), quick, alone)
+
+    def rank(i: int) -> Any:
+        return pygrade.rank(scores, weights, K, out=page)
+
+    def sample(i: int) -> Any:
+        return pygrade.dirichlet_sample(concentration, 4, seed=i)
+
+    def log_prob(i: int) -> Any:
+        return pygrade.dirichlet_log_prob(concentration, logs)
+
+    def advantage(i: int) -> Any:
+        return pygrade.group_advantage(rewards)
+
+    yield row({"N": COUNT, "T": TASKS, "k": K, "result": "out="}, rank, "rank", COUNT, TASKS, K, 0)
+    yield row(draws, sample, "dirichlet_sample", 1, 4, TASKS, 1000)
+    yield row(draws, log_prob, "dirichlet_log_prob", 1, 4, TASKS)
+    yield row({"B": 1, "G": 4, "C": 1}, advantage, "group_advantage_batch", 1, 4)
 
 
 def _row(

@@ -1,31 +1,33 @@
-"""Builds and runs core_bench.cpp: the C++ core alone, and the bound of this machine, in the same run."""
+"""Builds and runs core_bench.cpp, which times the C++ core alone and the bound of this machine."""
 
 import functools
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from bench.cpu.harness import Timing, progress
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "build" / "bench"
+BUILD = ROOT / "build" / "release"  # shared with the CMake preset of that name
 
 
 @functools.cache
 def executable() -> Path | None:
-    """The built program, or None (with the reason printed) where there is no CMake or compiler.
+    """The built program, or None (and prints the reason) without CMake or a compiler.
 
-    Ask before the process is pinned: children inherit that, and a build may use every processor.
+    Call it before the process is pinned: children inherit that, and a build may use every processor.
     """
+    tools = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # CMake may be a Python package
     commands = [
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-DPYGRADE_BUILD_BENCH=ON", "-DCMAKE_BUILD_TYPE=Release"],
         ["cmake", "--build", str(BUILD), "--target", "pygrade_core_bench", "--parallel", "2"],
     ]
     for command in commands:
         try:
-            subprocess.run(command, capture_output=True, text=True, check=True)
+            subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | tools)
         except (OSError, subprocess.CalledProcessError) as error:
             progress(f"no C++ figures: {getattr(error, 'stderr', None) or error}")
             return None
@@ -33,7 +35,7 @@ def executable() -> Path | None:
 
 
 def run(op: str, *sizes: int, seconds: float = 0.5, policy: Path | None = None) -> dict[str, Any]:
-    """``core``, ``bound`` (None where there is none) and ``bound_kind`` of one op; empty where nothing is built."""
+    """``core``, ``bound`` (or None) and ``bound_kind`` of one op; empty if nothing could be built."""
     program = executable()
     if program is None:
         return {}

@@ -1,10 +1,10 @@
-// The C++ core alone, beside what this machine allows on the same buffers: one read-only pass, a copy, or its peak of
-// multiply-adds. Both are timed in turns.
+// Times the C++ core alone and a bound of this machine on the same buffers: one read-only pass, a copy, or its peak
+// rate of multiply-adds. The two take turns.
 //
-//   pygrade_core_bench SECONDS OP SIZES…     (the table in main names the operations and their sizes)
+//   pygrade_core_bench SECONDS OP SIZES…     (the table in main lists the operations and their sizes)
 //
-// prints one JSON object: quantiles of microseconds for the core and, where there is one, for the bound. `python -m
-// bench` builds and runs it. PYGRADE_ISA chooses the instruction set of both.
+// prints one JSON object: quantiles in µs for the core and, if there is one, for the bound. `python -m bench` builds
+// and runs it. PYGRADE_ISA selects the instruction set of both.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -35,14 +35,13 @@ constexpr std::size_t rotations = 64;  // with fewer inputs the branch predictor
 volatile float sink;
 
 // --- timing
-// -----------------------------------------------------------------------------------------------------------
 
 double now_us() {
   return std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// A block is as many calls as fill about 50 µs; a sample is the microseconds a call of one block. Timed in turns, each
-// starts at another input, so that none finds in the cache what the other has just read.
+// A block is as many calls as fill about 50 µs; a sample is the µs per call of one block. Contenders that take turns
+// start at different inputs, so that none finds in the cache what the other has just read.
 class Timed {
  public:
   explicit Timed(Work work, std::size_t first = 0) : work_(std::move(work)), number_(first) {
@@ -61,7 +60,7 @@ class Timed {
 
   std::size_t blocks() const { return samples_.size(); }
 
-  // A bound that counts other work than it is held against is scaled to it.
+  // `scale` is the work of the core over the work that the bound timed.
   std::string json(double scale = 1.0) {
     std::ranges::sort(samples_);
     const auto at = [&](double q) { return scale * samples_[static_cast<std::size_t>(q * (samples_.size() - 1))]; };
@@ -97,7 +96,6 @@ void compare(double seconds, const Work& core, const Bound& bound = {}) {
 }
 
 // --- what the machine allows
-// ------------------------------------------------------------------------------------------
 
 // One read-only pass with eight independent accumulators of the native width.
 template <int bytes>
@@ -117,7 +115,7 @@ inline __attribute__((always_inline)) float read_pass(const float* data, std::si
 }
 
 constexpr std::int64_t flop_rounds = 5'000;
-constexpr int chains = 12;  // independent, so that the latency of a multiply-add hides; they fit 16 registers
+constexpr int chains = 12;  // independent, to hide the latency of multiply-add; they fit 16 registers
 
 template <int lanes, bool fused>
 inline __attribute__((always_inline)) float multiply_add(float start) {
@@ -150,7 +148,7 @@ float read_once(const Buffer& buffer) {
   return read_pass<16>(buffer.data(), buffer.size());
 }
 
-// The time of `flops` floating-point operations at this machine's peak.
+// The time of `flops` floating-point operations at the peak of this machine.
 Bound flop_bound(double flops) {
   double lanes = 4.0;
   Work work = [](std::size_t i) { sink = multiply_add<4, false>(static_cast<float>(i & 7)); };
@@ -171,7 +169,6 @@ Bound read_bound(const std::vector<Buffer>& buffers) {
 }
 
 // --- inputs
-// -----------------------------------------------------------------------------------------------------------
 
 std::vector<Buffer> random_buffers(std::size_t count, std::int64_t size, float low = 0.0f, float high = 1.0f) {
   std::mt19937 generator(0);
@@ -186,11 +183,10 @@ pygrade::Scores view(const Buffer& scores, std::int64_t batch, std::int64_t cand
 }
 
 // --- the operations
-// ---------------------------------------------------------------------------------------------------
 
 void fuse_topk(double seconds, const Sizes& s, pygrade::Transform transform) {
   const std::int64_t batch = s[0], samples = s[1], candidates = s[2], tasks = s[3], k = s[4];
-  // A batch is many requests: few of them are as many distinct inputs.
+  // A batch holds many requests, so that few batches suffice as distinct inputs.
   const auto scores = random_buffers(batch >= 16 ? 4 : rotations, batch * candidates * tasks);
   const Buffer weights = random_buffers(1, batch * samples * tasks)[0];
   Buffer values(static_cast<std::size_t>(batch * samples * k));
@@ -224,7 +220,7 @@ void rank(double seconds, const Sizes& s) {
   compare(seconds, work, read_bound(scores));
 }
 
-// Features and predictions in, page out: the whole of Ranker::rank.
+// From features and predictions to a page: all of Ranker::rank.
 void policy_rank(double seconds, const Sizes& s, const char* directory) {
   const std::int64_t candidates = s[0], tasks = s[1], features = s[2], k = s[3];
   const auto ranker = pygrade::Ranker::load(directory);

@@ -26,7 +26,7 @@ def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -
     inputs = concentrations(batch, tasks, level)
     arrays = [a.numpy() for a in inputs]
     threads = torch.get_num_threads()
-    page = pygrade.dirichlet_sample(inputs[0], samples, seed=0)  # numpy's generator fills given memory too
+    page = pygrade.dirichlet_sample(inputs[0], samples, seed=0)  # numpy's generator also fills an output buffer
 
     def with_torch(i: int) -> Any:
         distribution = torch.distributions.Dirichlet(inputs[i % ROTATIONS][:, None], validate_args=False)
@@ -47,7 +47,7 @@ def sample(batch: int, samples: int, tasks: int, level: float, seconds: float) -
     shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks, "α": str(level)}
     sizes = batch, samples, tasks, round(1000 * level)
     alone = core.run("dirichlet_sample", *sizes, seconds=seconds / 8) if threads == 1 else {}
-    notes = "numpy's logarithm of the beta function is scipy's"
+    notes = "numpy takes the log of the beta function from scipy"
     peers = tuple(name for name in contenders if "pygrade" not in name)
     return Row("dirichlet_sample", shape, measure(contenders, seconds), peers, notes=notes, **alone)
 
@@ -75,19 +75,19 @@ def _numpy(arrays: list[Floats], samples: int) -> dict[str, Contender]:
 
 
 def sampling(quick: bool) -> Iterator[Row]:
-    """Below, at and above α = 1, where methods change."""
+    """Below, at and above α = 1, where the algorithms change."""
     for level in (2.0,) if quick else (0.1, 0.5, 1.0, 2.0, 10.0, 100.0):
         yield sample(256 if quick else 1024, 32, 8, level, 0.7 if quick else 6.0)
 
 
 def plain_log_prob(alpha: Tensor, logs: Tensor) -> Tensor:
-    """log p of log-weights in plain torch."""
+    """Log-probability of log-weights in plain torch."""
     log_beta = torch.lgamma(alpha).sum(-1) - torch.lgamma(alpha.sum(-1))
     return ((alpha - 1.0)[:, None] * logs).sum(-1) - log_beta[:, None]
 
 
 def log_prob(quick: bool) -> Iterator[Row]:
-    """log p of given log-weights, forward and gradient."""
+    """Log-probability of given log-weights, forward and gradient."""
     for shape in TRAINING[:1] if quick else TRAINING:
         yield _log_prob_row(*shape, 0.6 if quick else 5.0)
 

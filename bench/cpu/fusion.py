@@ -12,17 +12,20 @@ from bench.cpu import core, onnx_peers, verify
 from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
 from bench.cpu.peers import BETA, Floats, compiled, numba_threshold, random_scores, topk_peers
 
-SHAPES = [
-    (500, 8, 10), (500, 8, 50), (2000, 8, 50), (2000, 8, 100), (2000, 8, 500), (5000, 8, 100), (10_000, 8, 10),
-    (10_000, 8, 50), (10_000, 8, 100), (10_000, 8, 500), (100_000, 8, 100), (2000, 4, 100), (2000, 16, 100),
-    (2000, 6, 100),
-]  # fmt: skip
+SHAPES = [  # N, T, k
+    *((500, 8, k) for k in (10, 50)),
+    *((2000, 8, k) for k in (50, 100, 500)),
+    (5000, 8, 100),
+    *((10_000, 8, k) for k in (10, 50, 100, 500)),
+    (100_000, 8, 100),
+    *((2000, tasks, 100) for tasks in (4, 16, 6)),
+]
 LOG_SHAPES = [(500, 8, 10), (2000, 8, 100), (10_000, 8, 100)]
 WRITES_OUT = "out" in inspect.signature(pygrade.fuse_topk).parameters
 
 
 def topk_contenders(scores: list[Floats], weights: Floats, k: int, transform: str) -> dict[str, Contender]:
-    """Ours into given arrays, and ours that makes new ones."""
+    """Ours with output buffers, and ours with new arrays."""
     batched, query = [s[None] for s in scores], weights[None].copy()
 
     def new(i: int) -> Any:
@@ -39,7 +42,7 @@ def topk_contenders(scores: list[Floats], weights: Floats, k: int, transform: st
 
 
 def request(count: int, tasks: int, k: int, transform: str, seconds: float, compile: bool = True) -> Row:
-    """One request against everybody."""
+    """One request, ours and all peers."""
     scores = random_scores(ROTATIONS, (count, tasks))
     weights = random_scores(1, (tasks,), seed=1)[0]
     contenders = topk_contenders(scores, weights, k, transform)
@@ -60,7 +63,7 @@ def request(count: int, tasks: int, k: int, transform: str, seconds: float, comp
 
 
 def serving(quick: bool) -> Iterator[Row]:
-    """One request per call, as a server ranks."""
+    """One request per call, as in a server."""
     seconds = 0.7 if quick else 4.0
     for count, tasks, k in [(500, 8, 10), (2000, 8, 100)] if quick else SHAPES:
         yield request(count, tasks, k, "identity", seconds, not quick)
@@ -69,7 +72,7 @@ def serving(quick: bool) -> Iterator[Row]:
 
 
 def forms(quick: bool) -> Iterator[Row]:
-    """The other forms that the field uses, and the other ways that scores lie: 2,000 candidates, 8 tasks."""
+    """Other transforms, dtypes and layouts: 2,000 candidates, 8 tasks."""
     for form in ("zlog",) if quick else ("zlog", "zscore", "log1p", "bfloat16", "float16", "task-major"):
         yield _form(form, 0.5 if quick else 3.0)
 
@@ -89,7 +92,7 @@ def _form(form: str, seconds: float) -> Row:
         return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, **out)
 
     def plain(values: Any, library: Any) -> Any:
-        """The form in a library's own words; a z-score divides by std + 0.001 as ours does."""
+        """The transform in plain torch or numpy; a z-score divides by std + 0.001, as ours does."""
         if transform == "log1p":
             return library.log1p(values)
         if transform == "zlog":
@@ -124,7 +127,7 @@ def _form(form: str, seconds: float) -> Row:
 
 
 def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool = True) -> Row:
-    """[B, G] lists. A batch is many requests, so four batches are more than 64 distinct inputs."""
+    """[B, G] lists. Each batch holds many requests, so that four batches suffice as distinct inputs."""
     distinct = max(4, ROTATIONS // batch)
     arrays = random_scores(distinct, (batch, count, tasks))
     weight_array = random_scores(1, (batch, samples, tasks), seed=1)[0]
@@ -167,7 +170,7 @@ def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds
 
 
 def rollout(quick: bool) -> Iterator[Row]:
-    """Fuse under every sampled weight vector and keep the k best of each."""
+    """Fuse with every sampled weight vector and keep the top k of each."""
     batch = 16 if quick else 64
     for k in (10, 50):
         yield group_topk(batch, 32, 1000, 8, k, 0.7 if quick else 8.0, not quick)

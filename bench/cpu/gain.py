@@ -17,7 +17,7 @@ SHAPES = [(256, 16, 200, 8, 10), (64, 32, 1000, 8, 50)]  # B, G, N, T, k: stage 
 
 
 def torch_gain(scores: Tensor, weights: Tensor, gains: Tensor, discount: Tensor) -> Tensor:
-    """Σ_r discount_r · gains of the item at rank r, in plain torch: [B, G, C]."""
+    """Σ_r discount_r · gains of the item at rank r in plain torch: [B, G, C]."""
     page = torch.topk(torch.bmm(weights, scores.transpose(1, 2)), len(discount)).indices  # [B, G, k]
     spread = gains.transpose(1, 2)[:, None].expand(-1, page.shape[1], -1, -1)  # [B, G, C, N]
     index = page[:, :, None].expand(-1, -1, gains.shape[2], -1)
@@ -65,7 +65,7 @@ def _gain_row(batch: int, samples: int, count: int, tasks: int, k: int, seconds:
 
 
 def rollout(quick: bool) -> Iterator[Row]:
-    """Sample, fuse, rank and reward in one call, against the same with torch.distributions."""
+    """Sample, fuse, rank and reward in one call; the peer is the same with torch.distributions."""
     for shape in SHAPES[:1] if quick else SHAPES:
         yield _rollout_row(*shape, 0.7 if quick else 6.0)
 

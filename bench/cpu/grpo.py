@@ -25,7 +25,7 @@ def _kl(alpha: Tensor, other: Tensor) -> Tensor:
 
 
 def plain_loss(alpha: Tensor, logs: Tensor, old: Tensor, advantage: Tensor, anchor: Tensor) -> Tensor:
-    """The clipped loss in plain torch; ``logs`` are floored already."""
+    """The clipped loss in plain torch; ``logs`` have been floored."""
     ratio = (plain_log_prob(alpha, logs) - old).clamp(-10.0, 10.0).exp()
     objective = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
     return -objective.mean(-1) + 0.01 * _kl(alpha, anchor)
@@ -53,8 +53,8 @@ def _row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
         return pygrade.grpo_loss(alpha, *rest, weight_floor=0.0, num_threads=threads)
 
     def at_once(i: int) -> Any:
-        found = ours(plain[i % ROTATIONS])
-        return found.loss, found.gradient / batch
+        result = ours(plain[i % ROTATIONS])
+        return result.loss, result.gradient / batch
 
     def with_gradient(function: Callable[..., Tensor]) -> Contender:
         def run(i: int) -> Any:
@@ -86,11 +86,11 @@ def _row(batch: int, samples: int, tasks: int, seconds: float) -> Row:
     (gradient,) = torch.autograd.grad(wanted.sum(), exact)
     for name, run in contenders.items():
         loss, slope = run(1)
-        # A ratio within rounding of the clip goes either way, and with it the gradient of its request.
+        # A ratio within rounding error of the clip may fall on either side, which changes its request's gradient.
         verify.close(name, "loss", loss, wanted.detach() if loss.ndim else wanted.detach().mean(), 0.99)
         verify.close(name, "gradient", slope * batch, gradient, 0.99)
     timings = measure(contenders, seconds)
     alone = core.run("grpo_loss", batch, samples, tasks, seconds=seconds / 8) if threads == 1 else {}
     shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
-    notes = "the gradient as it was computed with the loss; through autograd as well"
+    notes = "the gradient that comes with the loss, and the gradient through autograd"
     return Row("grpo_loss ∇", shape, timings, peers, notes=notes, **alone)

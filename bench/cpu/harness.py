@@ -1,7 +1,7 @@
 """Interleaved timing of contenders on rotated inputs, and the records that a suite yields.
 
-A contender is a callable that takes the number of a call and works on input ``number % rotations``. With fewer than 64
-distinct inputs the branch predictor learns the data and flatters whoever branches on it.
+A contender is a callable that takes the number of the call and works on input ``number % rotations``. With fewer than
+64 distinct inputs the branch predictor learns the data, which favors code that branches on it.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 Contender = Callable[[int], Any]
 OURS = "pygrade"
-NOTHING = "nothing"  # a contender that does nothing: what the harness itself costs a call
+NOTHING = "nothing"  # a contender that does nothing: the overhead of the harness
 ROTATIONS = 64
 REST = 0.01  # seconds
 SHARED_BLOCK_US = 3000.0
@@ -23,7 +23,7 @@ SHARED_BLOCK_US = 3000.0
 
 @dataclass(frozen=True)
 class Timing:
-    """Quantiles over the timed blocks, in microseconds a call."""
+    """Quantiles over the timed blocks, in µs per call."""
 
     p20: float
     p50: float
@@ -33,21 +33,21 @@ class Timing:
 
 @dataclass
 class Row:
-    """One op on one shape: ours and every peer, our C++ alone, and a bound of this machine where one is measured."""
+    """One op on one shape: ours, every peer, the C++ core alone, and a bound of this machine if one is measured."""
 
     op: str
     shape: dict[str, int | str]
     timings: dict[str, Timing]
     peers: tuple[str, ...]  # contenders that are library calls
-    beside: tuple[str, ...] = ()  # contenders written for the occasion
-    core: Timing | None = None  # our C++ alone, without the Python call
+    beside: tuple[str, ...] = ()  # contenders that are not library calls
+    core: Timing | None = None  # the C++ core, without the Python call
     bound: Timing | None = None  # what the machine allows, measured in the same run
     bound_kind: str = ""  # read, copy or flop
     notes: str = ""
 
     @property
     def best_peer(self) -> str | None:
-        """The fastest library peer by p50; None where nobody else does this."""
+        """The fastest library peer by p50, or None without peers."""
         return min(self.peers, key=lambda name: self.timings[name].p50, default=None)
 
     def ratio_to(self, name: str | None) -> float | None:
@@ -61,17 +61,17 @@ class Row:
 
     @property
     def core_ratio(self) -> float | None:
-        """How many times faster than the best library peer our C++ alone is."""
+        """How many times faster the C++ core is than the best library peer."""
         return None if self.core is None or self.best_peer is None else self.timings[self.best_peer].p50 / self.core.p50
 
     @property
     def bound_ratio(self) -> float | None:
-        """How many times as long as the bound our C++ alone takes."""
+        """The time of the C++ core over that of the bound."""
         return None if self.core is None or self.bound is None else self.core.p50 / self.bound.p50
 
     @property
     def overhead(self) -> float | None:
-        """Microseconds of the Python call: the call, less the harness's own cost, less our C++ alone."""
+        """µs of the Python call: the whole call minus the harness's overhead and the C++ core."""
         if self.core is None or NOTHING not in self.timings:
             return None
         return self.timings[OURS].p50 - self.timings[NOTHING].p50 - self.core.p50
@@ -84,7 +84,7 @@ class Row:
 
 @dataclass
 class Report:
-    """A suite's rows with what they were measured on."""
+    """The rows of a suite and the machine they were measured on."""
 
     suite: str
     machine: dict[str, str]
@@ -92,15 +92,14 @@ class Report:
 
 
 def measure(contenders: Mapping[str, Contender], seconds: float, block_us: float = 50.0) -> dict[str, Timing]:
-    """Time the contenders in turns, block by block, for ``seconds`` in all (longer where 7 blocks each take longer).
+    """Time the contenders in turns, block by block, for ``seconds`` in total (or longer, until each has 7 blocks).
 
-    A block is as many calls as fill ``block_us``, so that reading the clock costs nothing visible; the quantiles are
-    over blocks. Turns share the machine's drift evenly; their order is shuffled, and each contender starts at another
-    input, so that nobody profits from what another has just brought into the cache.
+    A block is as many calls as fill ``block_us``, so that the cost of reading the clock is negligible; the quantiles
+    are over blocks. Taking turns spreads the machine's drift evenly. The order is shuffled, and each contender starts
+    at another input, so that none profits from what another has just loaded into the cache.
 
-    On several processors a turn begins with a rest and some milliseconds of untimed calls, and its block is longer: the
-    pools of the others go on spinning for a while and would take a processor from whoever comes next, and a system may
-    take milliseconds to wake a thread on a processor of its own.
+    On several processors a turn begins with a pause and some milliseconds of untimed calls, and its block is longer:
+    thread pools of the previous contender keep spinning for a while, and waking threads may take milliseconds.
     """
     shared = len(os.sched_getaffinity(0)) > 1
     if shared:

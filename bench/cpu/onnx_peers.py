@@ -1,4 +1,4 @@
-"""ONNX Runtime on the same graphs, called plainly and with its inputs and outputs bound beforehand."""
+"""ONNX Runtime on the same graphs, called plainly and with bound inputs and outputs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pygrade.policy import FusionPolicy
 
 
 class Graph:
-    """A chain of ONNX nodes under construction; names of values are what the methods take and give."""
+    """A chain of ONNX nodes under construction; the methods take and return names of values."""
 
     def __init__(self) -> None:
         import onnx
@@ -41,12 +41,12 @@ class Graph:
         import onnxruntime
 
         helper, kinds = self._onnx.helper, self._onnx.TensorProto
-        given = [helper.make_tensor_value_info(name, kinds.FLOAT, shape) for name, shape in inputs.items()]
-        found = [
+        declared = [helper.make_tensor_value_info(name, kinds.FLOAT, shape) for name, shape in inputs.items()]
+        outputs = [
             helper.make_tensor_value_info(name, kind, shape)
             for name, kind in zip(best, (kinds.FLOAT, kinds.INT64), strict=True)
         ]
-        graph = helper.make_graph(self.nodes, "peer", given, found, self.constants)
+        graph = helper.make_graph(self.nodes, "peer", declared, outputs, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -55,7 +55,7 @@ class Graph:
 
 
 def installed() -> bool:
-    """Whether there are onnx, to write graphs, and onnxruntime, to run them."""
+    """Whether onnx, which writes graphs, and onnxruntime, which runs them, are installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -65,7 +65,7 @@ def installed() -> bool:
 
 
 def _contenders(session: Any, feeds: list[dict[str, Any]], shape: tuple[int, ...]) -> dict[str, Contender]:
-    """``session`` on one feed after the other, called plainly and bound to one pair of outputs."""
+    """``session`` on rotated feeds, called plainly and bound to one pair of output buffers."""
     import onnxruntime
 
     value = onnxruntime.OrtValue.ortvalue_from_numpy
@@ -88,7 +88,7 @@ def _contenders(session: Any, feeds: list[dict[str, Any]], shape: tuple[int, ...
 
 
 def topk(scores: list[Any], weights: Any, k: int, log_beta: float | None) -> dict[str, Contender]:
-    """Gemm and TopK of scores[N, T] and weights[T], under log(p + beta) where that is given."""
+    """Gemm and TopK of scores[N, T] and weights[T], of log(p + log_beta) if that is given."""
     if not installed():
         return {}
     graph, values = Graph(), "s"
@@ -112,9 +112,9 @@ def group_topk(scores: list[Any], weights: Any, k: int) -> dict[str, Contender]:
 
 
 def policy(network: FusionPolicy, contexts: list[Any], predictions: list[Any], k: int) -> dict[str, Contender]:
-    """Features and predictions in, page out: what BlendedRanker does for a request that misses nothing.
+    """From features and predictions to a page, as BlendedRanker does for a request without missing values.
 
-    NaN features and weight constraints are left out, because the timed requests need neither.
+    The graph leaves out NaN features and weight constraints, because the timed requests need neither.
     """
     if not installed():
         return {}

@@ -1,6 +1,6 @@
-"""What a user would call instead, for fused top-k. A peer that is not installed is left out.
+"""What a user would call instead of fuse_topk. Peers that are not installed are left out.
 
-Everyone writes into memory that is allocated beforehand, where the library lets it.
+Libraries that accept an output buffer are given one.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ BETA = 1e-7
 
 
 def aligned(shape: tuple[int, ...]) -> Floats:
-    """An uninitialized float32 array on a 64-byte boundary, as torch allocates: numpy's 16 would handicap numpy."""
+    """An uninitialized float32 array aligned to 64 bytes, as in torch; numpy's own 16 would handicap numpy."""
     size = int(np.prod(shape))
     raw = np.empty(size + 16, np.float32)
     start = (-raw.ctypes.data % 64) // 4
@@ -37,9 +37,9 @@ def random_scores(count: int, shape: tuple[int, ...], seed: int = 0) -> list[Flo
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """torch.compile for one fixed shape, one such contender a row.
+    """torch.compile for one fixed shape; one such contender per row.
 
-    Dynamo forgets what it knew: it keeps a limited number of shapes of one function, and then quietly runs it eagerly.
+    Dynamo is reset first: beyond a limited number of shapes of one function it silently falls back to eager mode.
     """
     torch._dynamo.reset()
     return torch.compile(function, dynamic=False)  # type: ignore[no-any-return]
@@ -48,7 +48,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def topk_peers(
     scores: list[Floats], weights: Floats, k: int, log: bool = False, compile: bool = True
 ) -> dict[str, Contender]:
-    """Library calls that fuse scores[N, T] with weights[T] and return values and indices of the k best."""
+    """Library calls that fuse scores[N, T] with weights[T] and return values and indices of the top k."""
     peers = {"numpy": _numpy(scores, weights, k, log), "torch": _torch(scores, weights, k, log)}
     if compile:
         peers["torch.compile"] = _compiled(scores, weights, k, log)
@@ -122,7 +122,7 @@ def _jax(scores: list[Floats], weights: Floats, k: int, log: bool) -> dict[str, 
 
 
 def numba_threshold() -> Callable[[Floats, Floats, int], Any] | None:
-    """What a user writes in ten minutes: fuse into a buffer, keep what beats a sampled threshold, sort that."""
+    """What a user writes in ten minutes: fuse into a buffer, keep what beats a sampled threshold, sort those."""
     try:
         import numba
     except ImportError:
@@ -137,21 +137,21 @@ def numba_threshold() -> Callable[[Floats, Floats, int], Any] | None:
             for t in range(tasks):
                 total += scores[i, t] * weights[t]
             fused[i] = total
-        # A strided sample's order statistic bounds the k-th best from below; a miss falls back to all of them.
+        # An order statistic of a strided sample bounds the k-th best from below. If it fails, all candidates are kept.
         stride = max(1, count // 256)
         sample = np.sort(fused[::stride].copy())
         rank = min(len(sample), int(1.5 * k / stride) + 4)
         threshold = sample[len(sample) - rank]
         kept = np.empty(count, np.int32)
-        found = 0
+        count_kept = 0
         for i in range(count):
-            kept[found] = i
-            found += fused[i] >= threshold
-        if found < k:
-            found = count
+            kept[count_kept] = i
+            count_kept += fused[i] >= threshold
+        if count_kept < k:
+            count_kept = count
             for i in range(count):
                 kept[i] = i
-        order = np.argsort(-fused[kept[:found]])[:k]
+        order = np.argsort(-fused[kept[:count_kept]])[:k]
         indices = kept[order]
         return fused[indices], indices
 

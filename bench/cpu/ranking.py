@@ -1,4 +1,4 @@
-"""Blended ranking: a page under a mask, boosts and caps, and a whole request from features to page."""
+"""Blended ranking: a page with mask, boosts and caps, and a whole request from features to page."""
 
 import copy
 import tempfile
@@ -21,7 +21,7 @@ CAP, SELLERS = 3, 50
 
 
 def rules(quick: bool) -> Iterator[Row]:
-    """Mask, boosts and one cap: at most 3 of a seller on a page."""
+    """Mask, boosts and one cap: at most 3 items of a seller on a page."""
     for count, k in [(500, 50)] if quick else [(500, 50), (2000, 100)]:
         yield _page(count, 8, k, 0.5 if quick else 4.0)
 
@@ -34,14 +34,12 @@ def _page(count: int, tasks: int, k: int, seconds: float) -> Row:
     seller = (np.arange(count) % SELLERS).astype(np.int32)
     groups = seller[:, None].copy()
     caps = np.array([CAP], np.int32)
-    sellers = seller.tolist()  # which Python indexes faster
+    sellers = seller.tolist()  # a list, which Python indexes faster
+    page_rules: Any = {"mask": mask, "boost_mul": multiply, "boost_add": add, "groups": groups, "caps": caps}
     out = np.empty(k, np.float32), np.empty(k, np.int32)
 
     def ours(i: int) -> Any:
-        return pygrade.rank(
-            scores[i % ROTATIONS], weights, k, mask=mask, boost_mul=multiply, boost_add=add, groups=groups,
-            caps=caps, out=out,
-        )  # fmt: skip
+        return pygrade.rank(scores[i % ROTATIONS], weights, k, **page_rules, out=out)
 
     def final(i: int) -> Floats:
         result = scores[i % ROTATIONS] @ weights * multiply + add
@@ -49,7 +47,7 @@ def _page(count: int, tasks: int, k: int, seconds: float) -> Row:
         return result  # type: ignore[no-any-return]
 
     def loop(i: int) -> Any:
-        """Walk down the order and count, as most code does."""
+        """Walk down the sorted candidates and count, as most code does."""
         result = final(i)
         taken, seen = [], [0] * SELLERS
         for candidate in np.argsort(-result).tolist():
@@ -76,10 +74,15 @@ def _page(count: int, tasks: int, k: int, seconds: float) -> Row:
     contenders: dict[str, Contender] = {OURS: ours, "numpy loop": loop, "numpy": sorted_within}
     for number in (0, 1):
         values, indices = reference.rank(
-            verify.tensor(scores[number])[None], verify.tensor(weights)[None], k, mask=torch.from_numpy(mask)[None],
-            boost_mul=verify.tensor(multiply)[None], boost_add=verify.tensor(add)[None],
-            groups=torch.from_numpy(groups)[None], caps=torch.from_numpy(caps),
-        )  # fmt: skip
+            verify.tensor(scores[number])[None],
+            verify.tensor(weights)[None],
+            k,
+            mask=torch.from_numpy(mask)[None],
+            boost_mul=verify.tensor(multiply)[None],
+            boost_add=verify.tensor(add)[None],
+            groups=torch.from_numpy(groups)[None],
+            caps=torch.from_numpy(caps),
+        )
         for name, run in contenders.items():
             result = run(number)
             verify.close(name, "values", result[0], values[0])
@@ -90,7 +93,7 @@ def _page(count: int, tasks: int, k: int, seconds: float) -> Row:
 
 
 def policy(quick: bool) -> Iterator[Row]:
-    """Policy and rank of one request: features and predictions in, page out."""
+    """Policy and ranking of one request, from features and predictions to the page."""
     for transform in ("zlog",) if quick else ("zlog", "identity"):
         yield _request(transform, 500, 8, 50, 0.7 if quick else 5.0)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from bench.cpu import dirichlet, fusion, machine
 from bench.cpu.harness import OURS, Row
 
-KEPT = (OURS, "numpy", "torch", "onnxruntime bound", "faiss", "numpy float32", "torch.distributions")
+CONTENDERS = (OURS, "numpy", "torch", "onnxruntime bound", "faiss", "numpy float32", "torch.distributions")
 REQUEST = {"N": 2000, "T": 8, "k": 100}
 GROUP = {"B": 64, "G": 16, "N": 500, "T": 8, "k": 10}
-AXES = {  # the axis: its values, in full and in a quick look
+AXES = {  # axis: its values in a full and in a quick run
     "N": ((100, 300, 1000, 3000, 10_000, 30_000), (100, 10_000)),
     "T": ((1, 2, 4, 6, 8, 12, 16, 32, 64), (8, 32)),
     "k": ((1, 10, 30, 100, 300, 1000), (10, 1000)),
@@ -20,7 +20,7 @@ AXES = {  # the axis: its values, in full and in a quick look
 
 
 def scaling(quick: bool) -> Iterator[Row]:
-    """One axis at a time around a request, a group and a batch of draws in the middle of the field."""
+    """Vary one axis at a time of a medium-sized request, group and batch of draws."""
     seconds = 0.2 if quick else 2.0
     for axis, (values, few) in AXES.items():
         for value in few if quick else values:
@@ -36,10 +36,10 @@ def scaling(quick: bool) -> Iterator[Row]:
 
 
 def threads(quick: bool) -> Iterator[Row]:
-    """A group and draws on more and more processors, each contender with that many threads."""
+    """A group and draws on 1 to all processors; every contender has as many threads."""
     before = machine.threads()
-    count, most = 1, machine.available()
-    while count <= most:
+    count, available = 1, machine.available()
+    while count <= available:
         machine.pin(count)
         seconds = 0.2 if quick else 2.0
         group = fusion.group_topk(*(GROUP | {"B": 256}).values(), seconds, compile=False)
@@ -47,11 +47,11 @@ def threads(quick: bool) -> Iterator[Row]:
         for row, axis in ((group, "threads"), (draws, "draws threads")):
             row.shape["threads"] = count
             yield _kept(row, axis)
-        count = most if count < most < 2 * count else 2 * count
+        count = available if count < available < 2 * count else 2 * count
     machine.pin(before)
 
 
 def _kept(row: Row, axis: str) -> Row:
-    timings = {name: timing for name, timing in row.timings.items() if name in KEPT}
+    timings = {name: timing for name, timing in row.timings.items() if name in CONTENDERS}
     peers = tuple(name for name in row.peers if name in timings)
     return replace(row, shape={"axis": axis} | row.shape, timings=timings, peers=peers, beside=())

@@ -14,7 +14,7 @@ from bench.cpu.harness import OURS, Contender, Row, measure
 
 
 class Step:
-    """One stage-2 step on rotated batches: sample, rank, reward, advantage, two inner epochs with Adam."""
+    """A stage-2 step on rotated batches: sample, rank, reward, advantage, two inner epochs with Adam."""
 
     def __init__(self, network: nn.Module, batches: list[tuple[Tensor, Tensor, Tensor]], samples: int, k: int) -> None:
         self.network, self.batches, self.samples, self.k = network, batches, samples, k
@@ -45,8 +45,8 @@ class Step:
         logs, old = rolled.log_weights, rolled.log_prob
 
         def backward(alpha: Tensor, anchor: Tensor) -> None:
-            found = pygrade.grpo_loss(alpha.detach(), logs, old, advantage, anchor, weight_floor=FLOOR)
-            alpha.backward(found.gradient / len(alpha))
+            result = pygrade.grpo_loss(alpha.detach(), logs, old, advantage, anchor, weight_floor=FLOOR)
+            alpha.backward(result.gradient / len(alpha))
 
         self.update(backward, inputs)
 
@@ -66,7 +66,7 @@ class Step:
 
 
 def training(quick: bool) -> Iterator[Row]:
-    """The ops are verified where they are timed alone; network and Adam are the same on both sides."""
+    """The ops are verified where each is timed; network and Adam are the same on both sides."""
     batch, count, samples, tasks, inputs, k = 256, 200, 16, 8, 32, 10
     generator = torch.Generator().manual_seed(0)
     batches = [
@@ -94,5 +94,5 @@ def training(quick: bool) -> Iterator[Row]:
     }
     timings = measure(contenders, 1.5 if quick else 10.0)
     shape: dict[str, int | str] = {"B": batch, "N": count, "G": samples, "T": tasks, "k": k}
-    notes = "two inner epochs; MLP 64-64 and Adam, timed alone as well, stay on both sides"
+    notes = "two inner epochs; MLP 64-64 and Adam, also timed alone, are part of both sides"
     yield Row("stage-2 step", shape, timings, ("torch",), notes=notes)

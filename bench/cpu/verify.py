@@ -1,7 +1,7 @@
-"""Every contender is checked against the float64 reference before it is timed.
+"""Checks every contender against the float64 reference before it is timed.
 
-Ours is held to the tolerances of the tests. Peers work in float32 by other formulas: they are held to what tells a
-right result from a wrong one.
+Ours must meet the float32 tolerances of the tests. Peers compute in float32 by other formulas; their tolerance only
+tells right results from wrong ones.
 """
 
 from typing import Any
@@ -11,21 +11,22 @@ import torch
 from torch import Tensor
 
 from bench.cpu.harness import OURS
+from devtools.tolerances import ABSOLUTE, RELATIVE
 from pygrade import reference
 
-STRICT = (2e-5, 2e-6)  # relative, absolute
-LOOSE = (1e-3, 1e-3)
+STRICT = RELATIVE[torch.float32], ABSOLUTE[torch.float32]
+LOOSE = 1e-3, 1e-3
 
 
 def tensor(value: Any) -> Tensor:
-    """Any contender's array as float64."""
+    """The array of any contender as float64."""
     return torch.as_tensor(np.asarray(value.detach() if isinstance(value, Tensor) else value)).double()
 
 
-def close(name: str, what: str, found: Any, wanted: Tensor, share: float = 1.0) -> None:
-    """At least ``share`` of the found numbers are the wanted ones. Below 1 where one swapped near-tie changes one."""
+def close(name: str, what: str, result: Any, wanted: Tensor, share: float = 1.0) -> None:
+    """At least ``share`` of the numbers are close to ``wanted``; below 1 if a swapped near-tie may change some."""
     relative, absolute = STRICT if name.startswith(OURS) else LOOSE
-    got = tensor(found).reshape(wanted.shape)
+    got = tensor(result).reshape(wanted.shape)
     right = torch.isclose(got, wanted.double(), rtol=relative, atol=absolute, equal_nan=True).double().mean().item()
     if right < share:
         worst = (got - wanted).abs().max().item()
@@ -33,7 +34,7 @@ def close(name: str, what: str, found: Any, wanted: Tensor, share: float = 1.0) 
 
 
 def topk(name: str, result: Any, fused: Tensor, k: int) -> None:
-    """(values, indices) name k distinct candidates of each list of fused[…, N] whose scores are the k best."""
+    """``result`` holds the k best values of each list of fused[…, N] and distinct indices with those scores."""
     lists = fused.reshape(-1, fused.shape[-1])
     values = tensor(result[0]).reshape(len(lists), k)
     indices = tensor(result[1]).reshape(len(lists), k).long()
@@ -44,7 +45,7 @@ def topk(name: str, result: Any, fused: Tensor, k: int) -> None:
 
 
 def fused_scores(scores: Any, weights: Any, transform: str) -> Tensor:
-    """The reference's fused scores of [B, N, T] or [N, T] scores."""
+    """Fused scores of [B, N, T] or [N, T] scores, by the reference."""
     s, w = tensor(scores), tensor(weights)
     single = s.ndim == 2
     if single:
@@ -53,7 +54,7 @@ def fused_scores(scores: Any, weights: Any, transform: str) -> Tensor:
 
 
 def draws(name: str, result: Any, concentration: Tensor) -> None:
-    """weights, log_weights, log_prob of [B, G, T] draws sum to 1, have Dirichlet's mean, and their own density."""
+    """Weights of [B, G, T] draws sum to 1 and have the mean of the Dirichlet; log_prob is its density."""
     weights, logs, log_prob = (tensor(part) for part in result[:3])
     alpha = concentration.double()
     total = alpha.sum(-1, keepdim=True)
@@ -62,7 +63,7 @@ def draws(name: str, result: Any, concentration: Tensor) -> None:
     variance = mean * (1 - mean) / (total + 1)
     error = (weights.mean(1) - mean).mean(0) / (variance.mean(0) / weights.shape[0] / weights.shape[1]).sqrt()
     if error.abs().max() > 6.0:
-        raise AssertionError(f"{name}: mean weights are {error.abs().max():.1f} standard errors off Dirichlet's")
+        raise AssertionError(f"{name}: mean weights are {error.abs().max():.1f} standard errors off the Dirichlet's")
     wanted = reference.dirichlet_log_prob(alpha, logs)
     finite = torch.isfinite(log_prob) & torch.isfinite(wanted)  # float32 weights underflow where α is small
     close(name, "log_prob", log_prob[finite], wanted[finite], 1.0 if name.startswith(OURS) else 0.99)

@@ -1,4 +1,4 @@
-"""What a compiled kernel uses, read from its binary: no GPU is needed."""
+"""The resources of a compiled kernel, read from its binary without a GPU."""
 
 import os
 import re
@@ -14,9 +14,9 @@ import triton
 class Resources:
     """One kernel on one target.
 
-    ``spills`` counts what does not fit into registers: bytes of stack and of local memory and loads and stores of local
-    memory (NVIDIA), or spilled vector registers, private bytes and scratch instructions (AMD). ``inexact`` counts
-    float32 instructions that the compiler may fuse, flush or approximate; ``wide_loads`` loads of 128 bits a lane.
+    ``spills`` counts bytes of stack and local memory, and loads and stores of local memory (NVIDIA), or spilled vector
+    registers, private bytes and scratch instructions (AMD). ``inexact`` counts float32 instructions that the compiler
+    may fuse, flush or approximate; ``wide_loads`` counts loads of 128 bits per lane.
     """
 
     registers: int
@@ -46,35 +46,44 @@ def _nvidia(binary: Any) -> Resources:
             subprocess.run([tool, flag, file.name], capture_output=True, text=True, check=True).stdout
             for flag in ("-res-usage", "-sass")
         )
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
-    assert found is not None, usage
-    registers, stack, local = map(int, found.groups())
+    counts = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+    assert counts is not None, usage
+    registers, stack, local = map(int, counts.groups())
     names = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", code)
     assert names, code
     spills = stack + local + sum(name.split(".")[0] in ("LDL", "STL") for name in names)
     arithmetic = re.findall(r"\b((?:add|sub|mul|fma|mad|div|rcp|sqrt)\.[\w.]+)\s", binary.asm["ptx"])
     inexact = sum(".f32" in name and (".rn" not in name or ".ftz" in name) for name in arithmetic)
-    inexact += binary.metadata.enable_fp_fusion  # what it fuses is an honest fma.rn
+    inexact += binary.metadata.enable_fp_fusion  # which emits fma.rn
     return Resources(
-        registers, spills, binary.metadata.shared, _scratch(binary), sum(name != "NOP" for name in names), inexact,
-        sum(name.startswith("LDG") and ".128" in name for name in names),
-    )  # fmt: skip
+        registers=registers,
+        spills=spills,
+        shared=binary.metadata.shared,
+        scratch=_scratch(binary),
+        instructions=sum(name != "NOP" for name in names),
+        inexact=inexact,
+        wide_loads=sum(name.startswith("LDG") and ".128" in name for name in names),
+    )
 
 
 def _amd(binary: Any) -> Resources:
     text = binary.asm["amdgcn"]
 
     def number(key: str) -> int:
-        found = re.search(rf"\.{key}:\s*(\d+)", text)
-        assert found is not None, key
-        return int(found[1])
+        value = re.search(rf"\.{key}:\s*(\d+)", text)
+        assert value is not None, key
+        return int(value[1])
 
     names = re.findall(r"^\s+((?:s|v|global|ds|buffer|flat|scratch)_\w+)", text, re.M)
     spills = number("vgpr_spill_count") + number("private_segment_fixed_size")
     spills += sum(name.startswith("scratch_") for name in names)
     flags = r"\b(?:fadd|fsub|fmul|fdiv)\s+(?:\w+ )*(?:fast|contract|reassoc|arcp|afn)\s(?:\w+ )*(?:float|<\d+ x float>)"
     return Resources(
-        number("vgpr_count"), spills, binary.metadata.shared, _scratch(binary), len(names),
-        len(re.findall(flags, binary.asm["llir"])) + binary.metadata.enable_fp_fusion,  # contracts after the IR
-        sum(name.endswith(("load_dwordx4", "load_b128")) and name[:2] != "s_" for name in names),
-    )  # fmt: skip
+        registers=number("vgpr_count"),
+        spills=spills,
+        shared=binary.metadata.shared,
+        scratch=_scratch(binary),
+        instructions=len(names),
+        inexact=len(re.findall(flags, binary.asm["llir"])) + binary.metadata.enable_fp_fusion,  # contracts after the IR
+        wide_loads=sum(name.endswith(("load_dwordx4", "load_b128")) and name[:2] != "s_" for name in names),
+    )

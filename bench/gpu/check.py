@@ -1,11 +1,11 @@
-"""Everything that only a GPU can show, step by step; needs no network and no more than the tests' packages.
+"""Every check that needs a GPU, step by step. It needs no network and only the packages of the tests.
 
     python -m bench.gpu.check                          every step (make gpu-check installs first)
     python -m bench.gpu.check --steps parity,bench
     python -m bench.gpu.check --device cpu             a dry run: the interpreter instead of a GPU, fewer cases
 
-A failed step does not stop the others. Each step's output goes to OUT/<step>.log, its end to the screen, and the
-summary to OUT/summary.json. Exit code 1 when a step failed.
+A failed step does not stop the others. The output of each step goes to OUT/<step>.log, its last lines to the screen,
+and the summary to OUT/summary.json. The exit code is 1 if a step failed.
 """
 
 import argparse
@@ -24,17 +24,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Step:
-    """One command, and why it is left out where it is."""
+    """One command; ``skip`` is the reason if it is skipped."""
 
     name: str
     command: tuple[str, ...]
-    seconds: int  # at most
+    seconds: int  # time limit
     skip: str = ""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a step: passed, failed, timed out or skipped."""
+    """The result of a step: passed, failed, timed out or skipped."""
 
     name: str
     result: str
@@ -43,23 +43,12 @@ class Outcome:
 
 
 def steps(device: str, out: Path) -> list[Step]:
-    """The steps in order, the most telling first."""
+    """The steps in order, the most informative first."""
     python, dry = sys.executable, device == "cpu"
-    pytest = (
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-W",
-        "default",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "addopts=-ra",
-        "--device",
-        device,
-    )
+    options = ["-q", "-W", "default", "-p", "no:cacheprovider", "-o", "addopts=-ra", "--device", device]
+    pytest = (python, "-m", "pytest", *options)
     several = ("-n", "4", "--dist", "worksteal") if not dry and importlib.util.find_spec("xdist") else ()
+    some = ("-k", "advantage or kl") if dry else several
     few = ("-k", "triton_gives_the_golden_bits and dirichlet") if dry else ()
     values = ("tests/ops", "tests/kernels/test_selection.py", "tests/kernels/test_special.py")
     values = ("tests/ops/test_advantage.py", "tests/kernels/test_special.py") if dry else values
@@ -67,24 +56,22 @@ def steps(device: str, out: Path) -> list[Step]:
     sanitizer = shutil.which("compute-sanitizer")
     no_tool = "" if sanitizer else "compute-sanitizer is not on the PATH"
     small = (python, "-m", "bench.gpu.device_ops", "--device", device)
-    found = [
+    result = [
         Step("machine", (python, "-m", "bench.gpu.check", "--describe"), 120),
         Step("parity", (*pytest, "tests/kernels/test_goldens.py", "tests/kernels/test_numerics.py", *few), 300),
-        Step(
-            "device", (*pytest, "tests/kernels/test_device.py", *(("-k", "advantage or kl") if dry else several)), 400
-        ),
+        Step("device", (*pytest, "tests/kernels/test_device.py", *some), 400),
         Step("bench", (python, "-m", "bench", "--device", device, "--out", str(out), *one_op), 500),
         Step("launch", (python, "-m", "bench.gpu.launch_aot", "--device", device, "--out", str(out / "aot")), 200),
         Step("numeric", (*pytest, *values, *several), 590),
     ]
     for tool in ("memcheck", "racecheck"):
         command = (sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *small)
-        found.append(Step(tool, command, 300, no_tool))
-    return found
+        result.append(Step(tool, command, 300, no_tool))
+    return result
 
 
 def run(step: Step, out: Path, environment: dict[str, str]) -> Outcome:
-    """Run one step; its whole output goes to a log."""
+    """Run one step; its output goes to a log."""
     if step.skip:
         return Outcome(step.name, "skipped", 0.0, step.skip)
     log = out / f"{step.name}.log"
@@ -104,7 +91,7 @@ def run(step: Step, out: Path, environment: dict[str, str]) -> Outcome:
 
 
 def describe() -> None:
-    """The machine and the versions, on standard output."""
+    """Print the machine and the versions."""
     import numpy
     import torch
     import triton
@@ -125,9 +112,9 @@ def main() -> int:
         prog="python -m bench.gpu.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
-    parser.add_argument("--steps", default="", help="names, with commas; every step by default")
+    parser.add_argument("--steps", default="", help="comma-separated names; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-check", help="directory of logs and results")
-    parser.add_argument("--lines", type=int, default=25, help="of each step's output on the screen")
+    parser.add_argument("--lines", type=int, default=25, help="lines of each step on the screen")
     parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.describe:
@@ -136,8 +123,8 @@ def main() -> int:
     out = options.out.resolve()
     known = steps(options.device, out)
     names = [step.name for step in known]
-    wanted = options.steps.split(",") if options.steps else names
-    for name in wanted:
+    chosen = options.steps.split(",") if options.steps else names
+    for name in chosen:
         if name not in names:
             parser.error(f"steps names {name!r}; want some of {', '.join(names)}")
     if options.device == "cuda":
@@ -147,14 +134,13 @@ def main() -> int:
             parser.error("torch sees no GPU; --device cpu makes a dry run")
     out.mkdir(parents=True, exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
-    if os.environ.get("PYTHONPATH"):
-        environment["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
+    paths = filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
+    environment |= {"PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(paths)}
     if options.device == "cpu":
         environment["TRITON_INTERPRET"] = "1"
     outcomes = []
     for step in known:
-        if step.name not in wanted:
+        if step.name not in chosen:
             continue
         print(f"== {step.name}: {' '.join(step.command)}", flush=True)
         outcome = run(step, out, environment)

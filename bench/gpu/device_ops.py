@@ -1,8 +1,8 @@
-"""Each op on a device: inputs, our call, what a torch user would write, and the least that it must move.
+"""Each op on a device: inputs, our call, the same in plain torch, and the fewest elements it must move.
 
     python -m bench.gpu.device_ops --device cuda      one small shape of each op, compared with the C++ core
 
-That command is what compute-sanitizer watches. With ``--device cpu`` and TRITON_INTERPRET=1 kernels are interpreted.
+compute-sanitizer runs this command. With ``--device cpu`` and TRITON_INTERPRET=1 kernels are interpreted.
 """
 
 import argparse
@@ -26,19 +26,22 @@ SMALL = {"B": 3, "N": 70, "T": 6, "G": 5, "k": 9, "C": 2}
 
 @dataclass(frozen=True)
 class DeviceOp:
-    """One op. ``exact`` results have the bits of the C++ core, others its values within the tolerances."""
+    """One op. ``exact`` results equal the C++ core's bit for bit, others within the tolerances."""
 
     name: str
-    letters: str  # of the shape that it depends on
+    letters: str  # the sizes in its shape
     ours: Callable[[Inputs], Any]
     eager: Callable[[Inputs], Any]
-    elements: Callable[[Shape], int]  # float32 read or written at least
-    exact: bool
-    backward: bool = False  # `ours` and `eager` take gradients of the concentration, so graphs need a warm-up
+    exact: bool = False
+    backward: bool = False  # `ours` and `eager` take gradients, so graphs need a warm-up
+
+    def elements(self, shape: Shape) -> int:
+        """The fewest float32 read or written."""
+        return shape["B"] * ELEMENTS[self.name](**shape)
 
 
 def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
-    """Random inputs of every op, in the ranges that rankers see."""
+    """Random inputs of every op, in realistic ranges."""
     g = torch.Generator(device).manual_seed(seed)
     b, n, t, samples, k, c = (shape[letter] for letter in ("B", "N", "T", "G", "k", "C"))
 
@@ -62,6 +65,7 @@ def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
         "list_gains": rand(b, min(n, 32)) if n else rand(b, 0),
         "discount": 1.0 / torch.log2(torch.arange(k, device=device) + 2.0),
         "bounds": torch.stack([torch.full((t,), 0.02, device=device), torch.full((t,), 0.6, device=device)]),
+        "transform": "zlog",
         "k": k,
         "samples": samples,
         "seed": seed,
@@ -70,8 +74,8 @@ def inputs(shape: Shape, device: str, seed: int = 0) -> Inputs:
 
 def _grpo(i: Inputs) -> tuple[Tensor, Tensor]:
     alpha = i["concentration"].detach().requires_grad_()
-    found = pygrade.grpo_loss(alpha, i["log_weights"], i["old_log_prob"], i["advantages"], i["reference"])
-    return found.loss.detach(), torch.autograd.grad(found.loss.sum(), alpha)[0]
+    loss = pygrade.grpo_loss(alpha, i["log_weights"], i["old_log_prob"], i["advantages"], i["reference"]).loss
+    return loss.detach(), torch.autograd.grad(loss.sum(), alpha)[0]
 
 
 def _grpo_eager(i: Inputs) -> tuple[Tensor, Tensor]:
@@ -142,44 +146,71 @@ def _advantage_eager(i: Inputs) -> Tensor:
     return (centered / centered.square().mean().sqrt().clamp_min(1e-12)).clamp(-5.0, 5.0)
 
 
+def _sample(i: Inputs) -> Any:
+    return tuple(pygrade.dirichlet_sample(i["concentration"], i["samples"], i["seed"]))[:2]
+
+
+def _log_prob_eager(i: Inputs) -> Tensor:
+    return Dirichlet(i["concentration"][:, None], validate_args=False).log_prob(i["log_weights"].exp())
+
+
+def _entropy_eager(i: Inputs) -> Tensor:
+    return Dirichlet(i["concentration"], validate_args=False).entropy()
+
+
+def _kl_eager(i: Inputs) -> Tensor:
+    policy, reference = (Dirichlet(i[name], validate_args=False) for name in ("concentration", "reference"))
+    return kl_divergence(policy, reference)
+
+
+def _fuse_eager(i: Inputs) -> Tensor:
+    return torch.bmm(i["scores"], i["weights"][..., None])[..., 0]
+
+
+def _fuse_group_eager(i: Inputs) -> Tensor:
+    return torch.bmm(i["group_weights"], i["scores"].mT)
+
+
+def _topk_eager(i: Inputs) -> Any:
+    return _fuse_eager(i).topk(min(i["k"], i["scores"].shape[1]))
+
+
+def _op(name: str, *arguments: str) -> Callable[[Inputs], Any]:
+    """A call of pygrade's op on the inputs of these names."""
+    return lambda i: getattr(pygrade, name)(*(i[argument] for argument in arguments))
+
+
+_GAIN = ("scores", "group_weights", "gains", "k", "discount")
 OPS = (
-    DeviceOp("dirichlet_sample", "BGT",
-        lambda i: tuple(pygrade.dirichlet_sample(i["concentration"], i["samples"], i["seed"]))[:2],
-        _sample_eager, lambda s: s["B"] * (s["T"] + 2 * s["G"] * s["T"] + s["G"]), True),
-    DeviceOp("dirichlet_log_prob", "BGT",
-        lambda i: pygrade.dirichlet_log_prob(i["concentration"], i["log_weights"]),
-        lambda i: Dirichlet(i["concentration"][:, None], validate_args=False).log_prob(i["log_weights"].exp()),
-        lambda s: s["B"] * (s["T"] + s["G"] * s["T"] + s["G"]), False),
-    DeviceOp("dirichlet_entropy", "BT", lambda i: pygrade.dirichlet_entropy(i["concentration"]),
-        lambda i: Dirichlet(i["concentration"], validate_args=False).entropy(), lambda s: s["B"] * (2 * s["T"] + 1),
-        False),
-    DeviceOp("dirichlet_kl", "BT", lambda i: pygrade.dirichlet_kl(i["concentration"], i["reference"]),
-        lambda i: kl_divergence(Dirichlet(i["concentration"], validate_args=False),
-                                Dirichlet(i["reference"], validate_args=False)),
-        lambda s: s["B"] * (4 * s["T"] + 1), False),
-    DeviceOp("transform_scores zlog", "BNT", lambda i: pygrade.transform_scores(i["scores"], "zlog"), _zlog_eager,
-        lambda s: 2 * s["B"] * s["N"] * s["T"], True),
-    DeviceOp("fuse_scores", "BNT", lambda i: pygrade.fuse_scores(i["scores"], i["weights"]),
-        lambda i: torch.bmm(i["scores"], i["weights"][..., None])[..., 0],
-        lambda s: s["B"] * (s["N"] * s["T"] + s["T"] + s["N"]), True),
-    DeviceOp("fuse_scores group", "BNTG", lambda i: pygrade.fuse_scores(i["scores"], i["group_weights"]),
-        lambda i: torch.bmm(i["group_weights"], i["scores"].mT),
-        lambda s: s["B"] * (s["N"] * s["T"] + s["G"] * s["T"] + s["G"] * s["N"]), True),
-    DeviceOp("fuse_topk", "BNTk", lambda i: tuple(pygrade.fuse_topk(i["scores"], i["weights"], i["k"])),
-        lambda i: torch.bmm(i["scores"], i["weights"][..., None])[..., 0].topk(min(i["k"], i["scores"].shape[1])),
-        lambda s: s["B"] * (s["N"] * s["T"] + s["T"] + 2 * s["k"]), True),
-    DeviceOp("topk_gain", "BNTGkC",
-        lambda i: pygrade.topk_gain(i["scores"], i["group_weights"], i["gains"], i["k"], i["discount"]), _gain_eager,
-        lambda s: s["B"] * (s["N"] * (s["T"] + s["C"]) + s["G"] * (s["T"] + s["C"])), True),
-    DeviceOp("group_advantage", "BGC", lambda i: pygrade.group_advantage(i["rewards"]), _advantage_eager,
-        lambda s: s["B"] * s["G"] * (s["C"] + 1), False),
-    DeviceOp("grpo_loss", "BGT", _grpo, _grpo_eager,
-        lambda s: s["B"] * (3 * s["T"] + s["G"] * s["T"] + 2 * s["G"] + 5), False, backward=True),
-    DeviceOp("lambda_loss", "BN", _lambda, _lambda_eager, lambda s: s["B"] * (3 * min(s["N"], 32) + 1), False,
-        backward=True),
-    DeviceOp("rollout", "BNTGkC", _rollout, _rollout_eager,
-        lambda s: s["B"] * (s["N"] * (s["T"] + s["C"]) + s["T"] + s["G"] * (2 * s["T"] + s["C"] + 2)), True),
-)  # fmt: skip
+    DeviceOp("dirichlet_sample", "BGT", _sample, _sample_eager, exact=True),
+    DeviceOp("dirichlet_log_prob", "BGT", _op("dirichlet_log_prob", "concentration", "log_weights"), _log_prob_eager),
+    DeviceOp("dirichlet_entropy", "BT", _op("dirichlet_entropy", "concentration"), _entropy_eager),
+    DeviceOp("dirichlet_kl", "BT", _op("dirichlet_kl", "concentration", "reference"), _kl_eager),
+    DeviceOp("transform_scores zlog", "BNT", _op("transform_scores", "scores", "transform"), _zlog_eager, exact=True),
+    DeviceOp("fuse_scores", "BNT", _op("fuse_scores", "scores", "weights"), _fuse_eager, exact=True),
+    DeviceOp("fuse_scores group", "BNTG", _op("fuse_scores", "scores", "group_weights"), _fuse_group_eager, exact=True),
+    DeviceOp("fuse_topk", "BNTk", _op("fuse_topk", "scores", "weights", "k"), _topk_eager, exact=True),
+    DeviceOp("topk_gain", "BNTGkC", _op("topk_gain", *_GAIN), _gain_eager, exact=True),
+    DeviceOp("group_advantage", "BGC", _op("group_advantage", "rewards"), _advantage_eager),
+    DeviceOp("grpo_loss", "BGT", _grpo, _grpo_eager, backward=True),
+    DeviceOp("lambda_loss", "BN", _lambda, _lambda_eager, backward=True),
+    DeviceOp("rollout", "BNTGkC", _rollout, _rollout_eager, exact=True),
+)
+ELEMENTS: dict[str, Callable[..., int]] = {  # of one request
+    "dirichlet_sample": lambda T, G, **_: T + 2 * G * T + G,
+    "dirichlet_log_prob": lambda T, G, **_: T + G * T + G,
+    "dirichlet_entropy": lambda T, **_: 2 * T + 1,
+    "dirichlet_kl": lambda T, **_: 4 * T + 1,
+    "transform_scores zlog": lambda N, T, **_: 2 * N * T,
+    "fuse_scores": lambda N, T, **_: N * T + T + N,
+    "fuse_scores group": lambda N, T, G, **_: N * T + G * T + G * N,
+    "fuse_topk": lambda N, T, k, **_: N * T + T + 2 * k,
+    "topk_gain": lambda N, T, G, C, **_: N * (T + C) + G * (T + C),
+    "group_advantage": lambda G, C, **_: G * (C + 1),
+    "grpo_loss": lambda T, G, **_: 3 * T + G * T + 2 * G + 5,
+    "lambda_loss": lambda N, **_: 3 * min(N, 32) + 1,
+    "rollout": lambda N, T, G, C, **_: N * (T + C) + T + G * (2 * T + C + 2),
+}
 
 
 def tensors(result: Any) -> tuple[Tensor, ...]:
@@ -193,34 +224,34 @@ def to(given: Inputs, device: str) -> Inputs:
 
 
 def on_device(op: DeviceOp, given: Inputs) -> tuple[Tensor, ...]:
-    """Our result from the Triton kernels, wherever the inputs lie."""
+    """Our result from the Triton kernels, on any device."""
     with use_backend("triton"):
         return tensors(op.ours(given))
 
 
 def exact_parts(op: DeviceOp, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """What of a result is bound to the bits: of a rollout weights, log-weights and gains."""
+    """The parts of a result that are equal bit for bit: weights, log-weights and gains of a rollout."""
     if not op.exact:
         return ()
-    if op.name == "rollout":  # its log-probabilities and the format penalty, the last reward, have tolerances
+    if op.name == "rollout":  # log-probabilities and the penalty, its last reward, have tolerances
         return parts[0], parts[1], parts[3][..., :-1].contiguous()
     return tuple(parts)
 
 
 def verify(op: DeviceOp, given: Inputs, bits: bool = True) -> int:
-    """Compare our result on the device with the C++ core's; the number of values, or AssertionError.
+    """Compare our result on the device with the C++ core's. Returns the number of values.
 
-    Without ``bits`` tolerances alone count: Triton 3.6's interpreter rounds a fused multiply-add twice.
+    Without ``bits`` only tolerances count: Triton 3.6's interpreter rounds a fused multiply-add twice.
     """
-    found = [part.cpu() for part in on_device(op, given)]
+    actual = [part.cpu() for part in on_device(op, given)]
     with use_backend("cpu"):
         expected = tensors(op.ours(to(given, "cpu")))
-    for place, (mine, theirs) in enumerate(zip(exact_parts(op, found), exact_parts(op, expected), strict=True)):
-        assert not bits or same_bits(mine, theirs), f"{op.name}: exact result {place} has not the bits of the C++ core"
-    for mine, theirs in zip(found, expected, strict=True):
+    for place, (mine, theirs) in enumerate(zip(exact_parts(op, actual), exact_parts(op, expected), strict=True)):
+        assert not bits or same_bits(mine, theirs), f"{op.name}: exact result {place} differs from the C++ core's"
+    for mine, theirs in zip(actual, expected, strict=True):
         if mine.is_floating_point():
             assert_close(mine, theirs.double())
-    return sum(part.numel() for part in found)
+    return sum(part.numel() for part in actual)
 
 
 def main() -> int:

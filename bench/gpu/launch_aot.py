@@ -1,6 +1,6 @@
-"""Makes the binaries of one kernel, checks them, and launches one from C: the consumer's side of `pygrade aot`.
+"""Builds the binaries of one kernel, checks them and launches one from C, as a user of `pygrade aot` does.
 
-python -m bench.gpu.launch_aot --out build/gpu-check/aot     needs a GPU; --device cpu stops where the driver is missing
+python -m bench.gpu.launch_aot --out build/gpu-check/aot     --device cpu stops at the missing driver
 """
 
 import argparse
@@ -23,7 +23,7 @@ NO_GPU = 77
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.launch_aot", description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--out", type=Path, required=True, help="directory to write; an earlier one is replaced")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write or replace")
     options = parser.parse_args()
     arch = "sm_90"
     if options.device == "cuda":
@@ -32,7 +32,7 @@ def main() -> int:
     subprocess.run([sys.executable, EXAMPLES / "check_aot.py", options.out], check=True)
     compiler = shutil.which("cc")
     if compiler is None:
-        print("no C compiler: nothing is launched")
+        print("no C compiler, so nothing was launched")
         return 1
     program = options.out.with_name("launch_aot")
     flags = ["-std=c11", "-Wall", "-Wextra", "-Werror"]

@@ -1,8 +1,8 @@
-"""What every Triton kernel uses on every GPU target, read from binaries compiled without a GPU.
+"""The resources of every Triton kernel on every GPU target, read from binaries compiled without a GPU.
 
     python -m bench.gpu.resources                            the table, then a roofline estimate per op
-    python -m bench.gpu.resources --check                    fail on a broken rule, or on more than the budget
-    python -m bench.gpu.resources --update                   write the budget; the change shows as a diff
+    python -m bench.gpu.resources --check                    fail on a broken rule or an exceeded budget
+    python -m bench.gpu.resources --update                   write the budget, so that the change shows as a diff
     python -m bench.gpu.resources --sample --targets sm_90 --json
 
 The rules: nothing spills; no float32 arithmetic that the compiler may fuse, flush or approximate; no global scratch;
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def key(self) -> str:
-        """Its line in the budget."""
+        """The key of its line in the budget."""
         return f"{self.variant} {self.kernel.strip('_')} {self.target}"
 
 
@@ -75,40 +75,40 @@ def collect(variants: list[str], targets: tuple[str, ...], jobs: int) -> list[Ro
 
 
 def broken_rules(rows: Iterable[Row], wide: set[str]) -> list[str]:
-    """What no binary may do; ``wide`` names the variants whose scores come in 128-bit loads."""
-    found = []
+    """The rules that rows break; ``wide`` names the variants that load scores 128 bits at a time."""
+    problems = []
     for row in rows:
         if row.spills:
-            found.append(f"{row.key}: {row.spills} spills; want none")
+            problems.append(f"{row.key}: {row.spills} spills; want none")
         if row.inexact:
-            found.append(f"{row.key}: {row.inexact} float32 instructions that may be fused or flushed; want none")
+            problems.append(f"{row.key}: {row.inexact} float32 instructions that may be fused or flushed; want none")
         if row.scratch:
-            found.append(f"{row.key}: {row.scratch} bytes of Triton's own global scratch; want none")
+            problems.append(f"{row.key}: {row.scratch} bytes of Triton's own global scratch; want none")
         if row.variant in wide and not row.wide_loads:
-            found.append(f"{row.key}: no 128-bit load; want the scores loaded so")
-    return found
+            problems.append(f"{row.key}: no 128-bit load; want the scores loaded so")
+    return problems
 
 
 def over_budget(rows: Iterable[Row], budget: Budget) -> list[str]:
-    """Where rows take more than the budget's lines allow, or have none."""
-    found = []
+    """Rows that exceed their line in the budget or have none."""
+    problems = []
     for row in rows:
         line = budget.get(row.key)
         if line is None:
-            found.append(f"{row.key}: no line in the budget; run python -m bench.gpu.resources --update")
+            problems.append(f"{row.key}: no line in the budget; run python -m bench.gpu.resources --update")
             continue
-        found += [
+        problems += [
             f"{row.key}: {getattr(row, name)} {name}; the budget has {line[name]}"
             for name in AT_MOST
             if getattr(row, name) > line[name]
         ]
         if row.wide_loads < line["wide_loads"]:
-            found.append(f"{row.key}: {row.wide_loads} wide_loads; the budget has {line['wide_loads']}")
-    return found
+            problems.append(f"{row.key}: {row.wide_loads} wide_loads; the budget has {line['wide_loads']}")
+    return problems
 
 
 def budget_of(rows: list[Row]) -> Budget:
-    """The lines that these rows just fit."""
+    """The tightest budget for these rows."""
     return {row.key: {name: getattr(row, name) for name in (*AT_MOST, "wide_loads")} for row in rows}
 
 
@@ -118,7 +118,7 @@ def budget_path(triton_version: str) -> Path:
 
 
 def write_budget(path: Path, budget: Budget) -> None:
-    """One line a kernel and target, replaced as a whole."""
+    """Write a line per kernel and target; the file is replaced as a whole."""
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(line)}" for key, line in sorted(budget.items()))
     with atomic_file(path) as partial:
         partial.write_text("{\n" + lines + "\n}\n")
@@ -143,11 +143,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.resources", description=__doc__.split("\n")[0])
     parser.add_argument("--targets", default=",".join(TARGETS), help="comma-separated: %(default)s")
     parser.add_argument("--only", default="", help="variants whose name contains this")
-    parser.add_argument("--sample", action="store_true", help="the variants that CI compiles")
-    parser.add_argument("--check", action="store_true", help="exit 1 on a broken rule or more than the budget")
+    parser.add_argument("--sample", action="store_true", help="only the variants that CI compiles")
+    parser.add_argument("--check", action="store_true", help="exit 1 on a broken rule or an exceeded budget")
     parser.add_argument("--update", action="store_true", help="write the budget of this Triton version")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that compile")
-    parser.add_argument("--gpu", default="H100", choices=roofline.GPUS, help="of the roofline: %(default)s")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that compile: %(default)s")
+    parser.add_argument("--gpu", default="H100", choices=roofline.GPUS, help="GPU of the roofline: %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
@@ -162,7 +162,7 @@ def main() -> int:
     path = budget_path(triton.__version__)
     budget: Budget = json.loads(path.read_text()) if path.exists() else {}
     if not budget:
-        print(f"no budget for Triton {triton.__version__}: the rules alone are checked", file=sys.stderr)
+        print(f"no budget for Triton {triton.__version__}: only the rules are checked", file=sys.stderr)
         budget = budget_of(rows)
     problems = broken_rules(rows, {name for name, variant in VARIANTS.items() if variant.wide})
     if options.update:

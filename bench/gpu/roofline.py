@@ -1,8 +1,8 @@
 """A roofline estimate per op: the fewest bytes and the arithmetic of a stated shape against a GPU's published peaks.
 
-Estimates, not measurements. Bytes count each input once and each output once. Operations count floating-point
-arithmetic of the formula and, where an op selects or draws, the integer and comparison instructions that no algorithm
-of ours goes without; an op left of the ridge is bound by memory, right of it by instructions.
+These are estimates, not measurements. Bytes count each input and each output once. Operations count the floating-point
+arithmetic of the formula and, for selecting and drawing, the integer and comparison instructions that every variant
+needs. Memory bounds an op left of the ridge, instructions one right of it.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Work:
-    """Bytes moved at least and operations of one call."""
+    """The fewest bytes and operations of one call."""
 
     op: str
     shape: str
@@ -28,21 +28,20 @@ class Work:
 
 
 def works() -> list[Work]:
-    """Each op on the shape that its target is stated for."""
+    """Each op on the shape of its target."""
     b, n, t, g, k, c = 4096, 1000, 8, 32, 50, 2
     draw = 280  # a draw: Philox, Box-Muller, two logarithms, an exponential
     gamma = 60  # log-gamma, digamma or trigamma
     scores, weights = 4 * b * n * t, 4 * b * g * t
     fuse = 2 * b * g * n * t
     rollout_bytes = scores + 4 * b * n * c + b * n + 2 * weights + 4 * b * t + 4 * b * g * (c + 2)
-    shape = f"B={b} N={n} T={t}"
+    shape, group = f"B={b} N={n} T={t}", f"B={b} G={g} T={t}"
+    grpo = b * (g * (t * 4 + 40) + 8 * (t + 1) * gamma)
     return [
-        Work("dirichlet_sample", f"B={b} G={g} T={t}", 4 * b * t + 2 * weights + 4 * b * g, b * g * t * draw),
-        Work("dirichlet_log_prob", f"B={b} G={g} T={t}", 4 * b * t + weights + 4 * b * g,
-             b * (g * t * 2 + (t + 1) * gamma), double=True),
+        Work("dirichlet_sample", group, 4 * b * t + 2 * weights + 4 * b * g, b * g * t * draw),
+        Work("dirichlet_log_prob", group, 4 * b * t + weights + 4 * b * g, b * (g * t * 2 + (t + 1) * gamma), True),
         Work("dirichlet_kl", f"B={b} T={t}", 4 * b * (4 * t + 1), b * 6 * (t + 1) * gamma, double=True),
-        Work("grpo_loss", f"B={b} G={g} T={t}", 4 * b * 3 * t + weights + 8 * b * g + 20 * b,
-             b * (g * (t * 4 + 40) + 8 * (t + 1) * gamma), double=True),
+        Work("grpo_loss", group, 4 * b * 3 * t + weights + 8 * b * g + 20 * b, grpo, double=True),
         Work("group_advantage", f"B={b} G={g} C={c}", 4 * b * g * (c + 1), b * g * (c + 6), double=True),
         Work("transform_scores zlog", shape, 4 * scores, scores // 4 * 30),
         Work("fuse_scores", shape, scores + 4 * b * t + 4 * b * n, 2 * b * n * t),
@@ -50,17 +49,17 @@ def works() -> list[Work]:
         Work("fuse_topk", "B=1024 N=2000 T=8 k=100", 1024 * (2000 * 32 + 32 + 800), 1024 * 2000 * (16 + 40)),
         Work("topk_gain", f"{shape} G={g} k={k} C={c}", rollout_bytes - weights, fuse + b * g * n * 40),
         Work("rollout", f"{shape} G={g} k={k} C={c}", rollout_bytes, fuse + b * g * (n * 40 + t * draw)),
-    ]  # fmt: skip
+    ]
 
 
 def estimates(gpu: str) -> list[dict[str, float | str]]:
-    """Per op: bytes, operations, intensity, the two times in µs, and which of them bounds it."""
+    """Per op: bytes, operations, intensity, both times in µs, and the longer one."""
     memory, single, double = GPUS[gpu]
-    found: list[dict[str, float | str]] = []
+    rows: list[dict[str, float | str]] = []
     for work in works():
         memory_us = work.bytes / memory / 1e3
         compute_us = work.operations / (double if work.double else single) / 1e6
-        found.append(
+        rows.append(
             {
                 "gpu": gpu,
                 "op": work.op,
@@ -74,7 +73,7 @@ def estimates(gpu: str) -> list[dict[str, float | str]]:
                 "bound": "memory" if memory_us >= compute_us else "instructions",
             }
         )
-    return found
+    return rows
 
 
 def table(gpu: str) -> str:

@@ -4,9 +4,9 @@
     python -m bench --device cuda --only rollout --quick
     TRITON_INTERPRET=1 python -m bench --device cpu        a dry run of this very script; its times mean nothing
 
-Each op is first compared with the C++ core. Times are p20, p50 and p80 of GPU events with the cache flushed between
-runs. Beside them stand the time to enqueue a call (host), the replay of a CUDA graph, GB/s over the bytes that an op
-must move, and their share of the bandwidth of a large copy in the same run. Ranges are marked for NVTX.
+Each op is first compared with the C++ core. Times are p20, p50 and p80 of GPU events, with the cache flushed between
+runs. Also reported: the time to enqueue a call (host), the replay of a CUDA graph, GB/s over the bytes that an op must
+move, and their share of the bandwidth of a large copy in the same run. NVTX ranges carry the op's name.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pygrade._util.files import atomic_file
 
 FULL: Shape = {"B": 4096, "N": 1000, "T": 8, "G": 32, "k": 50, "C": 2}
 SHAPES: dict[str, tuple[Shape, ...]] = {"fuse_topk": (FULL, FULL | {"B": 1024, "N": 2000, "k": 100})}
-# What we are after on an H100 or H200: op, B, the contender, times faster.
+# Targets on an H100 or H200: op, B, contender, times faster.
 TARGETS = (
     ("rollout", 4096, "torch", 6.0),
     ("rollout", 4096, "torch.compile", 2.0),
@@ -42,7 +42,7 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Line:
-    """One contender on one op and shape, as the CSV has it. Empty fields were not measured."""
+    """One contender on one op and shape: a line of the CSV. Empty fields were not measured."""
 
     card: str
     op: str
@@ -58,12 +58,12 @@ class Line:
 
 
 def event_times(run: Run, device: str, milliseconds: float) -> tuple[float, float, float]:
-    """p20, p50 and p80 in µs: GPU events with a flushed cache, or the host's clock in a dry run."""
+    """p20, p50 and p80 in µs: GPU events with a flushed cache, or the clock of the host in a dry run."""
     if device == "cuda":
         from triton.testing import do_bench
 
-        found = do_bench(run, warmup=25, rep=milliseconds, quantiles=[0.2, 0.5, 0.8])
-        return found[0] * 1e3, found[1] * 1e3, found[2] * 1e3
+        low, middle, high = do_bench(run, warmup=25, rep=milliseconds, quantiles=[0.2, 0.5, 0.8])
+        return low * 1e3, middle * 1e3, high * 1e3
     start = time.perf_counter()
     run()
     once = (time.perf_counter() - start) * 1e6
@@ -71,7 +71,7 @@ def event_times(run: Run, device: str, milliseconds: float) -> tuple[float, floa
 
 
 def host_time(run: Run, device: str, calls: int) -> float:
-    """µs that a call takes to enqueue its work, the median of ``calls``."""
+    """Median time of ``calls`` calls to enqueue their work, in µs."""
     times = []
     for _ in range(calls):
         start = time.perf_counter()
@@ -83,7 +83,7 @@ def host_time(run: Run, device: str, calls: int) -> float:
 
 
 def copy_bandwidth(device: str, megabytes: int) -> float:
-    """GB/s of a device-to-device copy, bytes read and written."""
+    """GB/s of a device-to-device copy, counting bytes read and bytes written."""
     source = torch.zeros(megabytes << 20, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     _, middle, _ = event_times(lambda: target.copy_(source), device, 200.0)
@@ -105,20 +105,20 @@ def graph_of(run: Run) -> Run:
 
 
 def contenders(op: DeviceOp, given: Inputs, device: str, compiled: bool) -> dict[str, Run]:
-    """Ours, as a graph, torch eager and torch.compile, by name."""
-    found: dict[str, Run] = {"pygrade": lambda: on_device(op, given)}
+    """Ours, ours as a graph, torch eager and torch.compile, by name."""
+    runs: dict[str, Run] = {"pygrade": lambda: on_device(op, given)}
     if device == "cuda" and not op.backward:
-        found[GRAPH] = lambda: None  # captured when its turn comes
-    found["torch"] = lambda: op.eager(given)
+        runs[GRAPH] = lambda: None  # captured when it is timed
+    runs["torch"] = lambda: op.eager(given)
     if compiled:
-        found["torch.compile"] = lambda: None
-    return found
+        runs["torch.compile"] = lambda: None
+    return runs
 
 
 def measured(
     op: DeviceOp, shape: Shape, device: str, card: str, copy: float, quick: bool, compiled: bool
 ) -> list[Line]:
-    """The lines of one op on one shape. A contender that fails is a line that says why."""
+    """The lines of one op on one shape. If a contender fails, its line says why."""
     given = inputs(shape, device)
     moved = 4 * op.elements(shape)
     text = " ".join(f"{letter}={shape[letter]}" for letter in op.letters)
@@ -139,7 +139,7 @@ def measured(
             speed = moved / middle / 1e3
             times = (round(low, 2), round(middle, 2), round(high, 2))
             lines.append(Line(card, op.name, text, name, *times, host, round(speed, 1), round(speed / copy, 3)))
-        except Exception as error:  # out of memory, an operator that a compiler lacks: the rest goes on
+        except Exception as error:  # such as out of memory, or an operator that the compiler lacks
             note = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             nan = float("nan")
             lines.append(Line(card, op.name, text, name, nan, nan, nan, "", nan, nan, note))
@@ -147,7 +147,7 @@ def measured(
 
 
 def table(lines: list[Line]) -> str:
-    """The lines as text, with ours as many times faster than each other contender."""
+    """The lines as text, with how many times faster ours is."""
     ours = {(line.op, line.shape): line.p50_us for line in lines if line.contender == "pygrade"}
     text = [f"{'op':22}{'shape':34}{'contender':16}{'p50 µs':>12}{'host µs':>10}{'GB/s':>9}{'of copy':>9}{'ours ×':>8}"]
     for line in lines:
@@ -160,19 +160,19 @@ def table(lines: list[Line]) -> str:
 
 
 def targets(lines: list[Line]) -> str:
-    """Each target with what was measured."""
+    """Each target with what was measured, a line each."""
     text = []
-    for op, batch, contender, wanted in TARGETS:
+    for op, batch, contender, target in TARGETS:
         chosen = {x.contender: x.p50_us for x in lines if x.op == op and x.shape.startswith(f"B={batch} ")}
         if "pygrade" in chosen and contender in chosen:
-            found = chosen[contender] / chosen["pygrade"]
-            verdict = "reached" if found >= wanted else "missed"
-            text.append(f"{op} B={batch}: {found:.2f} × {contender}; target {wanted:g} ×: {verdict}")
+            ratio = chosen[contender] / chosen["pygrade"]
+            verdict = "reached" if ratio >= target else "missed"
+            text.append(f"{op} B={batch}: {ratio:.2f} × {contender}; target {target:g} ×: {verdict}")
     return "\n".join(text)
 
 
 def write(lines: list[Line], path: Path) -> None:
-    """The CSV, replaced as a whole."""
+    """Write the CSV, replaced as a whole."""
     with atomic_file(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Line)])
         writer.writeheader()
@@ -186,7 +186,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", required=True, choices=("cuda", "cpu"), help="cpu: a dry run in the interpreter")
     parser.add_argument("--only", default="", help="ops whose name contains this")
     parser.add_argument("--quick", action="store_true", help="small shapes and short runs")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--no-compile", action="store_true", help="without torch.compile")
     parser.add_argument("--profile", type=Path, help="also write a trace of one call of each op here (Chrome's format)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "results", help="directory of the CSV")
     options = parser.parse_args(arguments)
@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> int:
             if device == "cuda":
                 torch.cuda.empty_cache()
                 if not options.quick:
-                    write(lines, path)  # after each op: a run that is cut short leaves what it has
+                    write(lines, path)  # after each op, so that an interrupted run leaves its results
     print(table(lines))
     print(targets(lines))
     if path.exists() and device == "cuda":

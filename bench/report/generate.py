@@ -1,7 +1,7 @@
-"""Tables and pictures from the committed results: the README's comparison and docs/BENCH.md.
+"""Writes the README's comparison, docs/BENCH.md and their pictures from the committed results.
 
-No number in them is typed by hand. Two texts are: bench/report/METHOD.md, and the reasons of missed targets in
-bench/results/missed.md, one paragraph each that starts with **the target's name**.
+All numbers come from results. Two texts are written by hand: report/METHOD.md, and results/missed.md with a paragraph
+for each missed target that starts with **the target's name**.
 """
 
 import argparse
@@ -19,7 +19,7 @@ METHOD = Path(__file__).parent / "METHOD.md"
 BEGIN, END = "<!-- bench:begin, written by python -m bench report -->", "<!-- bench:end -->"
 MISSED = "missed.md"
 PICTURE = re.compile(r"!\[[^]]*\]\(([^)]*bench/[^)]+)\)")
-NO_RESULTS = "No result is committed yet, so no figure stands here.\n"
+NO_RESULTS = "No results are committed yet.\n"
 ORDER = ("avx512", "avx2", "baseline")
 SUITES = ("serving", "rollout", "sampling", "training", "call", "scaling")
 
@@ -27,10 +27,10 @@ SUITES = ("serving", "rollout", "sampling", "training", "call", "scaling")
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench report", description=__doc__.split("\n")[0])
     parser.add_argument("--results", type=Path, default=results.RESULTS, help="directory of the result files")
-    parser.add_argument("--root", type=Path, default=ROOT, help="where README.md and docs/ lie")
+    parser.add_argument("--root", type=Path, default=ROOT, help="directory of README.md and docs/")
     options = parser.parse_args(arguments)
-    found, notes = load(options.results)
-    for path, content in files(found, notes, (options.root / "README.md").read_text()).items():
+    committed, notes = load(options.results)
+    for path, content in files(committed, notes, (options.root / "README.md").read_text()).items():
         target = options.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):
@@ -38,44 +38,46 @@ def main(arguments: list[str]) -> int:
         else:
             target.write_text(content)
         print(path)
-    for name in unexplained(found, notes):
+    for name in unexplained(committed, notes):
         print(f"missed, and bench/results/{MISSED} does not say why: {name}")
     return 0
 
 
 def load(directory: Path) -> tuple[Results, str]:
-    """The results in a directory, and the reasons of missed targets that lie beside them."""
+    """The results in a directory, and the reasons for missed targets beside them."""
     notes = directory / MISSED
-    found = results.read_all(directory)
-    return {isa: found[isa] for isa in ORDER if isa in found}, notes.read_text() if notes.is_file() else ""
+    reports = results.read_all(directory)
+    return {isa: reports[isa] for isa in ORDER if isa in reports}, notes.read_text() if notes.is_file() else ""
 
 
-def files(found: Results, notes: str, readme: str) -> dict[str, str | bytes]:
-    """Path → content of everything that is generated; the pictures only where there are results for them."""
-    return {"README.md": with_block(readme, block(found)), "docs/BENCH.md": page(found, notes)} | pictures(found)
+def files(measured: Results, notes: str, readme: str) -> dict[str, str | bytes]:
+    """Path → content of everything that is generated; pictures only if there are results for them."""
+    return {"README.md": with_block(readme, block(measured)), "docs/BENCH.md": page(measured, notes)} | pictures(
+        measured
+    )
 
 
-def pictures(found: Results) -> dict[str, bytes]:
-    """The pictures that these results have."""
+def pictures(measured: Results) -> dict[str, bytes]:
+    """Path → content of the pictures."""
     from bench.report import pictures as draw
 
     drawn = {}
-    if any(v.target.measure in (PEER, CORE) for verdicts in judge(found).values() for v in verdicts):
-        drawn["docs/bench/ratios.png"] = draw.ratios(judge(found))
-    if isa := _first_with("serving", found):
-        drawn["docs/bench/serving.png"] = draw.serving(found[isa]["serving"])
-    if isa := _first_with("scaling", found):
-        drawn["docs/bench/scaling.png"] = draw.scaling(found[isa]["scaling"])
+    if any(v.target.measure in (PEER, CORE) for verdicts in judge(measured).values() for v in verdicts):
+        drawn["docs/bench/ratios.png"] = draw.ratios(judge(measured))
+    if isa := _first_with("serving", measured):
+        drawn["docs/bench/serving.png"] = draw.serving(measured[isa]["serving"])
+    if isa := _first_with("scaling", measured):
+        drawn["docs/bench/scaling.png"] = draw.scaling(measured[isa]["scaling"])
     return drawn
 
 
-def _first_with(suite: str, found: Results) -> str | None:
+def _first_with(suite: str, measured: Results) -> str | None:
     """The best instruction set that has results of this suite."""
-    return next((isa for isa, reports in found.items() if suite in reports), None)
+    return next((isa for isa, reports in measured.items() if suite in reports), None)
 
 
 def with_block(text: str, content: str) -> str:
-    """The text with what stands between the markers replaced."""
+    """The text with everything between the markers replaced."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{content}{END}{rest.split(END)[1]}"
 
@@ -83,14 +85,14 @@ def with_block(text: str, content: str) -> str:
 # --- the README ------------------------------------------------------------------------------------------------------
 
 
-def block(found: Results) -> str:
-    """The README's comparison: one line a claim against peers, the worst of the shapes it speaks of."""
-    verdicts = judge(found)
+def block(measured: Results) -> str:
+    """The README's comparison: a line per target against peers, with the worst of its shapes."""
+    verdicts = judge(measured)
     first = next(iter(verdicts), None)
     if first is None or not verdicts[first]:
         return NO_RESULTS
-    head = ["op, worst of its shapes", "pygrade", "best library peer"]
-    head += [f"faster, {ISA_NAMES[isa]}" for isa in verdicts] + ["wanted"]
+    head = ["op, worst shape", "pygrade", "best library peer"]
+    head += [f"faster, {ISA_NAMES[isa]}" for isa in verdicts] + ["target"]
     rows = []
     for verdict in verdicts[first]:
         measure = verdict.target.measure
@@ -104,30 +106,29 @@ def block(found: Results) -> str:
         cells.append("" if row.best_peer is None else f"{_number(row.timings[row.best_peer].p50)} µs ({row.best_peer})")
         for isa in verdicts:
             other = next((v for v in verdicts[isa] if v.target == verdict.target), None)
-            cells.append("" if other is None else _found(other))
+            cells.append("" if other is None else _span(other))
         sign = "≥ " if measure in AT_LEAST else "≤ "
         rows.append([*cells, sign + " / ".join(dict.fromkeys(_wanted(verdict, verdicts)))])
     return (
         "![Times faster than the best library peer](docs/bench/ratios.png)\n\n"
         + markdown(head, rows)
-        + f"\nThe times are those of {ISA_NAMES[first]}, p50 with the Python call (policy + rank: the C++ library).\n"
-        + _measured_on(found)
-        + "**Bold**: what was wanted is met. All shapes, bounds and what is missed, with the reasons:\n"
-        "[docs/BENCH.md](docs/BENCH.md).\n"
+        + f"\nTimes: {ISA_NAMES[first]}, p50 with the Python call (policy + rank: the C++ library).\n"
+        + _measured_on(measured)
+        + "**Bold**: target met. All shapes, bounds and the reasons for misses: [docs/BENCH.md](docs/BENCH.md).\n"
     )
 
 
-def _measured_on(found: Results) -> str:
-    """The processor and the commits of each instruction set's figures, a line each; one line where they agree."""
+def _measured_on(measured: Results) -> str:
+    """The processor and commits behind each instruction set's figures, a line each; one line if they agree."""
     parts = []
-    for isa, reports in found.items():
+    for isa, reports in measured.items():
         machine = next(iter(reports.values())).machine
         commits = dict.fromkeys(report.machine.get("commit", "") for report in reports.values())
         parts.append((ISA_NAMES[isa], machine["processor"], ", ".join(c for c in commits if c)))
     if len({(processor, commits) for _, processor, commits in parts}) == 1:
         parts = [("", *parts[0][1:])]
     return "".join(
-        f"{isa + ': one' if isa else 'One'} core of an {processor}{f', commit {commits}' if commits else ''}.\n"
+        f"{isa or 'Processor'}: {processor}, one core{f', commit {commits}' if commits else ''}.\n"
         for isa, processor, commits in parts
     )
 
@@ -137,7 +138,7 @@ def _wanted(verdict: Verdict, verdicts: Mapping[str, Sequence[Verdict]]) -> Iter
         yield from (f"{v.wanted:g}" for v in others if v.target == verdict.target)
 
 
-def _found(verdict: Verdict) -> str:
+def _span(verdict: Verdict) -> str:
     worst, best = verdict.values[0], verdict.values[-1]
     unit = " µs" if verdict.target.measure == CALL else " ×"
     text = f"{worst:.2f}" if verdict.target.measure == CALL else f"{worst:.1f}"
@@ -149,29 +150,29 @@ def _found(verdict: Verdict) -> str:
 # --- docs/BENCH.md ---------------------------------------------------------------------------------------------------
 
 
-def page(found: Results, notes: str) -> str:
+def page(measured: Results, notes: str) -> str:
     """The whole of docs/BENCH.md."""
-    parts = ["# How fast it is, and against whom\n", METHOD.read_text()]
-    if not found:
+    parts = ["# How fast it is, and compared with what\n", METHOD.read_text()]
+    if not measured:
         return "\n".join([*parts, NO_RESULTS])
-    parts += ["## The machine\n", _machines(found), "## What is wanted, and what is found\n", _targets(found)]
-    parts += ["## Missed, and why\n", notes.strip() + "\n" if notes.strip() else "Nothing to explain.\n"]
+    parts += ["## Machines\n", _machines(measured), "## Targets\n", _targets(measured)]
+    parts += ["## Missed targets\n", notes.strip() + "\n" if notes.strip() else "None.\n"]
     titles = {
-        "docs/bench/serving.png": "One request, everybody",
+        "docs/bench/serving.png": "One request, all contenders",
         "docs/bench/scaling.png": "How the cost grows",
     }
     for (name, title), suite in zip(titles.items(), ("serving", "scaling"), strict=True):
-        if isa := _first_with(suite, found):
+        if isa := _first_with(suite, measured):
             parts += [f"## {title}, {ISA_NAMES[isa]}\n", f"![{title}]({name.removeprefix('docs/')})\n"]
     for suite in SUITES:
-        for isa, reports in found.items():
+        for isa, reports in measured.items():
             if suite in reports:
                 parts += [f"## {suite}, {ISA_NAMES[isa]}\n", _suite(reports[suite])]
     return "\n".join(parts)
 
 
-def _machines(found: Results) -> str:
-    machines = {isa: next(iter(reports.values())).machine for isa, reports in found.items()}
+def _machines(measured: Results) -> str:
+    machines = {isa: next(iter(reports.values())).machine for isa, reports in measured.items()}
     facts = list(dict.fromkeys(fact for machine in machines.values() for fact in machine))
     return markdown(
         ["", *(ISA_NAMES[isa] for isa in machines)],
@@ -179,11 +180,11 @@ def _machines(found: Results) -> str:
     )
 
 
-def _targets(found: Results) -> str:
-    verdicts = judge(found)
+def _targets(measured: Results) -> str:
+    verdicts = judge(measured)
     head = ["target", "measured"]
     for isa in verdicts:
-        head += [f"{ISA_NAMES[isa]} wanted", "worst–best", "verdict"]
+        head += [f"{ISA_NAMES[isa]} target", "worst–best", "verdict"]
     rows = []
     for target in TARGETS:
         cells = [target.name, MEANING[target.measure]]
@@ -231,10 +232,10 @@ def _peer(row: Row, name: str) -> str:
 # --- shared ----------------------------------------------------------------------------------------------------------
 
 
-def unexplained(found: Results, notes: str) -> list[str]:
-    """Missed targets that the notes do not name."""
+def unexplained(measured: Results, notes: str) -> list[str]:
+    """Missed targets that the notes do not explain."""
     named = set(re.findall(r"^\*\*(.+?)\*\*", notes, re.M))
-    missed = [v.target.name for verdicts in judge(found).values() for v in verdicts if not v.met]
+    missed = [v.target.name for verdicts in judge(measured).values() for v in verdicts if not v.met]
     return [name for name in dict.fromkeys(missed) if name not in named]
 
 

@@ -1,4 +1,4 @@
-"""The bench's pictures, drawn from result files."""
+"""The pictures of docs/BENCH.md and the README, drawn from results."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,25 +23,25 @@ LIBRARIES = {"onnxruntime bound": "onnxruntime", "numpy float32": "numpy", "torc
 
 
 def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
-    """Times faster than the best library peer: a bar from the worst shape to the best, and what is wanted."""
-    shown = {isa: [v for v in found if v.target.measure in (PEER, CORE)] for isa, found in verdicts.items()}
-    names = list(dict.fromkeys(v.target.name for found in shown.values() for v in found))
+    """Times faster than the best library peer: a bar from the worst shape to the best, with the target."""
+    shown = {isa: [v for v in judged if v.target.measure in (PEER, CORE)] for isa, judged in verdicts.items()}
+    names = list(dict.fromkeys(v.target.name for judged in shown.values() for v in judged))
     figure, (axis,) = new_figure(1, 1, (8.6, 0.42 * len(names) + 1.3))
     height = 0.8 / max(len(shown), 1)
-    for place, (isa, found) in enumerate(shown.items()):
-        for verdict in found:
+    for place, (isa, judged) in enumerate(shown.items()):
+        for verdict in judged:
             y = names.index(verdict.target.name) + (place - (len(shown) - 1) / 2) * height
             low, high = min(verdict.values), max(verdict.values)
             color = ISA_COLORS[isa]
             axis.barh(y, low - 1.0, height * 0.82, left=1.0, color=color, label=ISA_NAMES[isa])
             axis.barh(y, high - low, height * 0.82, left=low, color=color, alpha=0.3)
-            axis.plot([verdict.wanted] * 2, [y - height / 2, y + height / 2], color=INK, linewidth=2, label="wanted")
+            axis.plot([verdict.wanted] * 2, [y - height / 2, y + height / 2], color=INK, linewidth=2, label="target")
             name = f"{low:.1f}" if verdict.met else f"{low:.1f} missed"
             if low > 2.0:
                 axis.text(0.97 * low, y, name, va="center", ha="right", fontsize=8, color="white")
             else:
                 axis.text(1.03 * max(high, 1.0), y, name, va="center", fontsize=8, color=INK)
-    values = [value for found in shown.values() for v in found for value in (*v.values, v.wanted)]
+    values = [value for judged in shown.values() for v in judged for value in (*v.values, v.wanted)]
     axis.set_xscale("log")
     axis.set_xlim(min(0.9, 0.9 * min(values)), 1.2 * max(values))
     _ticks(axis.xaxis)
@@ -58,23 +58,22 @@ def ratios(verdicts: Mapping[str, Sequence[Verdict]]) -> bytes:
 
 
 def serving(report: Report) -> bytes:
-    """Time of one request by contender: a line of dots a shape."""
+    """Time of one request by contender: a row of dots per shape."""
     rows = [row for row in report.rows if row.op == "fuse_topk" and row.shape["T"] == 8]
     rows = [row for row in rows if row.shape["f"] in ("identity", "log")]
     figure, (axis,) = new_figure(1, 1, (8.6, 0.36 * len(rows) + 1.4))
     for y, row in enumerate(rows):
         times = _by_library(row.timings)
-        axis.plot([min(t.p50 for t in times.values()), max(t.p50 for t in times.values())], [y, y], color="#d5dce4",
-                  linewidth=1.2, zorder=1)  # fmt: skip
+        ends = [pick(t.p50 for t in times.values()) for pick in (min, max)]
+        axis.plot(ends, [y, y], color="#d5dce4", linewidth=1.2, zorder=1)
         for name, timing in times.items():
-            ours = name == OURS
-            axis.plot(timing.p50, y, "o", color=COLORS[name], markersize=8 if ours else 6, label=name,
-                      zorder=3 if ours else 2)  # fmt: skip
+            size, order = (8, 3) if name == OURS else (6, 2)
+            axis.plot(timing.p50, y, "o", color=COLORS[name], markersize=size, label=name, zorder=order)
     axis.set_xscale("log")
     axis.set_yticks(range(len(rows)), [_shape_name(row) for row in rows])
     axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("µs a request, one core, p50 with the Python call")
+    axis.set_xlabel("µs per request, one core, p50 with the Python call")
     _ticks(axis.xaxis)
     labels = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(labels.values()), list(labels), loc="outside upper center", ncols=4)
@@ -82,22 +81,27 @@ def serving(report: Report) -> bytes:
 
 
 TITLES = {
-    "N": "Candidates N", "T": "Tasks T", "k": "List length k", "B": "Requests B, group top-k",
-    "G": "Samples G, group top-k", "draws G": "Samples G, Dirichlet draws",
-    "threads": "Threads, group top-k", "draws threads": "Threads, Dirichlet draws",
-}  # fmt: skip
+    "N": "Candidates N",
+    "T": "Tasks T",
+    "k": "List length k",
+    "B": "Requests B, group top-k",
+    "G": "Samples G, group top-k",
+    "draws G": "Samples G, Dirichlet draws",
+    "threads": "Threads, group top-k",
+    "draws threads": "Threads, Dirichlet draws",
+}
 
 
 def scaling(report: Report) -> bytes:
-    """Time against each size, one panel an axis, both scales logarithmic."""
-    axes_found = list(dict.fromkeys(str(row.shape["axis"]) for row in report.rows))
+    """Time against each size: a panel per axis, both scales logarithmic."""
+    sizes_varied = list(dict.fromkeys(str(row.shape["axis"]) for row in report.rows))
     columns = 4
-    lines = -(-len(axes_found) // columns)
-    figure, axes = new_figure(lines, columns, (11.0, 2.7 * lines + 0.5))
+    rows_of_panels = -(-len(sizes_varied) // columns)
+    figure, axes = new_figure(rows_of_panels, columns, (11.0, 2.7 * rows_of_panels + 0.5))
     handles: dict[str, object] = {}
-    for panel in axes[len(axes_found) :]:
+    for panel in axes[len(sizes_varied) :]:
         panel.axis("off")
-    for panel, axis in zip(axes, axes_found, strict=False):
+    for panel, axis in zip(axes, sizes_varied, strict=False):
         rows = [row for row in report.rows if row.shape["axis"] == axis]
         size = axis.split()[-1]
         series: dict[str, list[tuple[float, float]]] = {}
@@ -105,10 +109,9 @@ def scaling(report: Report) -> bytes:
             for name, timing in _by_library(row.timings).items():
                 series.setdefault(name, []).append((float(row.shape[size]), timing.p50))
         for name, points in series.items():
-            ours = name == OURS
-            (handle,) = panel.plot(*zip(*points, strict=True), "o-", color=COLORS[name], markersize=3.5,
-                                   linewidth=2.4 if ours else 1.3, zorder=3 if ours else 2)  # fmt: skip
-            handles.setdefault(name, handle)
+            width, order = (2.4, 3) if name == OURS else (1.3, 2)
+            style = {"color": COLORS[name], "markersize": 3.5, "linewidth": width, "zorder": order}
+            handles.setdefault(name, panel.plot(*zip(*points, strict=True), "o-", **style)[0])
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_title(TITLES[axis])
@@ -131,13 +134,13 @@ def _ticks(axis: Any) -> None:
 
 
 def _by_library(timings: Mapping[str, Timing]) -> dict[str, Timing]:
-    """The best way of calling each library that has a color."""
-    found: dict[str, Timing] = {}
+    """The fastest way of calling each library that has a color."""
+    fastest: dict[str, Timing] = {}
     for name, timing in timings.items():
         library = LIBRARIES.get(name, name)
-        if library in COLORS and (library not in found or timing.p50 < found[library].p50):
-            found[library] = timing
-    return found
+        if library in COLORS and (library not in fastest or timing.p50 < fastest[library].p50):
+            fastest[library] = timing
+    return fastest
 
 
 def _shape_name(row: Row) -> str:

@@ -12,7 +12,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 
 def as_record(report: Report) -> dict[str, Any]:
-    """The report as JSON holds it: the rows, and beside their timings the figures that follow from them."""
+    """The report as a JSON object: the rows, with their timings and the figures derived from them."""
     rows = []
     for row in report.rows:
         derived = {
@@ -27,14 +27,14 @@ def as_record(report: Report) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Five significant digits: no timing has more."""
+    """Rounded to five significant digits, more than any timing has."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def from_record(record: dict[str, Any]) -> Report:
-    """A report back from what `as_record` gave."""
+    """The inverse of `as_record`."""
     report = Report(record["suite"], record["machine"])
     for item in record["rows"]:
         fields = {key: value for key, value in item.items() if key != "derived"}
@@ -69,18 +69,18 @@ def read(path: Path) -> Report:
 
 
 def read_all(directory: Path = RESULTS) -> dict[str, dict[str, Report]]:
-    """Every result on one thread in a directory: instruction set → suite → report."""
-    found: dict[str, dict[str, Report]] = {}
+    """Every single-threaded result in a directory: instruction set → suite → report."""
+    reports: dict[str, dict[str, Report]] = {}
     for path in sorted(directory.glob("*-*.json")):
         report = read(path)
         if report.machine.get("threads", "1") != "1":
             continue
-        found.setdefault(report.machine["isa"], {})[report.suite] = report
-    return found
+        reports.setdefault(report.machine["isa"], {})[report.suite] = report
+    return reports
 
 
 def table(report: Report) -> str:
-    """The rows as text: ours, the best library peer, the ratio, our C++ alone and its ratio to the bound."""
+    """The rows as text: ours, the best library peer, the ratio, the C++ core and its ratio to the bound."""
     lines = [f"suite {report.suite} on {report.machine['processor']}, {report.machine['isa']}"]
     head = (
         f"{'op':22}{'shape':44}{'pygrade µs':>11}{'best peer µs':>14}  {'peer':20}{'ratio':>7}{'C++ µs':>10}"

@@ -1,4 +1,4 @@
-"""What the core is held to: ratios to the best library peer of the same run, and to a bound of the machine."""
+"""The targets: ratios to the best library peer of the same run, and to a bound of the machine."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,9 +7,10 @@ from typing import Any
 from bench.cpu.harness import Report, Row
 
 Shape = dict[str, Any]
+Fits = Callable[[Shape], bool]
 Results = Mapping[str, Mapping[str, Report]]  # instruction set → suite → report
 
-# What is measured of a row: its value, whether more is better, and the unit.
+# What a target measures of a row. For AT_LEAST more is better.
 PEER, BESIDE, CORE, BOUND, CALL = "peer", "beside", "core", "bound", "call"
 AT_LEAST = (PEER, BESIDE, CORE)
 MEANING = {
@@ -23,14 +24,14 @@ MEANING = {
 
 @dataclass(frozen=True)
 class Target:
-    """One claim. The worst row that it speaks of decides."""
+    """One target. Its worst row decides."""
 
     name: str
     suite: str
     op: str
-    fits: Callable[[Shape], bool]
+    fits: Fits
     measure: str
-    want: Mapping[str, float]  # instruction set → the least or the most that is wanted
+    want: Mapping[str, float]  # instruction set → lower or upper limit
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,22 @@ class Verdict:
 
     target: Target
     wanted: float
-    rows: tuple[Row, ...]  # those that the target speaks of, the worst first
+    rows: tuple[Row, ...]  # the rows that the target covers, worst first
 
     @property
     def values(self) -> tuple[float, ...]:
-        """What the rows say, the worst first."""
+        """The figures of the rows, worst first."""
         return tuple(v for row in self.rows if (v := value_of(row, self.target.measure)) is not None)
 
     @property
     def met(self) -> bool:
-        """Whether even the worst row reaches what is wanted, at the two decimals that are shown."""
+        """Whether the worst row reaches the target, at the two decimals that are shown."""
         worst = round(self.values[0], 2)
         return worst >= self.wanted if self.target.measure in AT_LEAST else worst <= self.wanted
 
 
 def value_of(row: Row, measure: str) -> float | None:
-    """The figure of a row that a target of this measure speaks of."""
+    """The figure of a row under this measure."""
     if measure == PEER:
         return row.ratio
     if measure == CORE:
@@ -66,56 +67,66 @@ def value_of(row: Row, measure: str) -> float | None:
     return min((row.ratio_to(name) or 0.0 for name in row.beside), default=None)
 
 
-def _everywhere(value: float) -> dict[str, float]:
-    """The same on both vector instruction sets; the baseline needs parity."""
-    return {"avx512": value, "avx2": value, "baseline": 1.0}
+def _linear(candidates: tuple[int, int], k: tuple[int, int]) -> Callable[[Shape], bool]:
+    def fits(s: Shape) -> bool:
+        linear = s["f"] == "identity" and s["T"] == 8
+        return linear and candidates[0] <= s["N"] <= candidates[1] and k[0] <= s["k"] <= k[1]
 
-
-def _at_most(value: float) -> dict[str, float]:
-    return {"avx512": value, "avx2": value}
-
-
-def _linear(low: int, high: int, least: int, most: int) -> Callable[[Shape], bool]:
-    return lambda s: s["f"] == "identity" and s["T"] == 8 and low <= s["N"] <= high and least <= s["k"] <= most
+    return fits
 
 
 def _every(_: Shape) -> bool:
     return True
 
 
-_LOG = {"avx512": 4.5, "avx2": 3.0, "baseline": 1.0}
-_DRAWS = {"avx512": 4.5, "avx2": 2.5, "baseline": 1.0}
+def _both(limit: float) -> dict[str, float]:
+    return {"avx512": limit, "avx2": limit}
+
+
+def _ratio(name: str, suite: str, op: str, fits: Fits, avx512: float, avx2: float | None = None) -> Target:
+    """A ratio to the best library peer; parity on the baseline."""
+    return Target(name, suite, op, fits, PEER, {"avx512": avx512, "avx2": avx2 or avx512, "baseline": 1.0})
+
+
+def _bound(name: str, suite: str, op: str, fits: Fits, limit: float) -> Target:
+    return Target(name, suite, op, fits, BOUND, _both(limit))
+
+
+def _log(s: Shape) -> bool:
+    return bool(s["f"] == "log" and s["N"] <= 10_000)
+
+
 TOPK = "fuse_topk"
+LONG, VERY_LONG = _linear((2000, 10_000), (50, 500)), _linear((100_000, 100_000), (100, 100))
 TARGETS = (
-    Target("top-k, N 2k–10k, k 50–500", "serving", TOPK, _linear(2000, 10_000, 50, 500), PEER, _everywhere(6)),
-    Target("top-k, N 2k–10k, k 50–500, numba", "serving", TOPK, _linear(2000, 10_000, 50, 500), BESIDE,
-           {"avx512": 4, "avx2": 4}),
-    Target("top-k, N 10k, k 50–100, bound", "serving", TOPK, _linear(10_000, 10_000, 50, 100), BOUND, _at_most(2.3)),
-    Target("top-k, N 2k, k 50–100, bound", "serving", TOPK, _linear(2000, 2000, 50, 100), BOUND, _at_most(2.8)),
-    Target("top-k, N 500, k 10", "serving", TOPK, _linear(500, 500, 10, 10), PEER, _everywhere(2.5)),
-    Target("top-k, N 10k, k 10", "serving", TOPK, _linear(10_000, 10_000, 10, 10), PEER, _everywhere(2.7)),
-    Target("top-k, N 100k, k 100", "serving", TOPK, _linear(100_000, 100_000, 100, 100), PEER, _everywhere(2.8)),
-    Target("top-k, N 100k, k 100, bound", "serving", TOPK, _linear(100_000, 100_000, 100, 100), BOUND, _at_most(1.6)),
-    Target("top-k of log p, N ≤ 10k", "serving", TOPK, lambda s: s["f"] == "log" and s["N"] <= 10_000, PEER, _LOG),
-    Target("policy + rank, N 500, k 50", "serving", "policy + rank", _every, CORE, _everywhere(3)),
-    Target("group top-k, B 64, G 32, N 1000, k 10", "rollout", TOPK, lambda s: s["k"] == 10, PEER, _everywhere(4.5)),
-    Target("group top-k, B 64, G 32, N 1000, k 50", "rollout", TOPK, lambda s: s["k"] == 50, PEER, _everywhere(12)),
-    Target("group top-k, bound", "rollout", TOPK, _every, BOUND, _at_most(4.5)),
-    Target("draws and their log p, any α", "sampling", "dirichlet_sample", _every, PEER, _DRAWS),
-    Target("group advantage", "training", "group_advantage", _every, PEER, _everywhere(2.5)),
-    Target("group advantage, bound", "training", "group_advantage", _every, BOUND, _at_most(2.5)),
-    Target("log p and gradient", "training", "dirichlet_log_prob ∇", _every, PEER, _everywhere(8)),
-    Target("GRPO loss and gradient", "training", "grpo_loss ∇", _every, PEER, _everywhere(8)),
-    Target("stage-2 step", "training", "stage-2 step", _every, PEER, _everywhere(5)),
-    Target("call of fuse_topk(out=)", "call", TOPK, lambda s: s["result"] == "out=", CALL, _at_most(0.4)),
-)  # fmt: skip
+    _ratio("top-k, N 2k–10k, k 50–500", "serving", TOPK, LONG, 6),
+    Target("top-k, N 2k–10k, k 50–500, numba", "serving", TOPK, LONG, BESIDE, _both(4)),
+    _bound("top-k, N 10k, k 50–100, bound", "serving", TOPK, _linear((10_000, 10_000), (50, 100)), 2.3),
+    _bound("top-k, N 2k, k 50–100, bound", "serving", TOPK, _linear((2000, 2000), (50, 100)), 2.8),
+    _ratio("top-k, N 500, k 10", "serving", TOPK, _linear((500, 500), (10, 10)), 2.5),
+    _ratio("top-k, N 10k, k 10", "serving", TOPK, _linear((10_000, 10_000), (10, 10)), 2.7),
+    _ratio("top-k, N 100k, k 100", "serving", TOPK, VERY_LONG, 2.8),
+    _bound("top-k, N 100k, k 100, bound", "serving", TOPK, VERY_LONG, 1.6),
+    _ratio("top-k of log p, N ≤ 10k", "serving", TOPK, _log, 4.5, 3.0),
+    Target("policy + rank, N 500, k 50", "serving", "policy + rank", _every, CORE, _both(3) | {"baseline": 1.0}),
+    _ratio("group top-k, B 64, G 32, N 1000, k 10", "rollout", TOPK, lambda s: bool(s["k"] == 10), 4.5),
+    _ratio("group top-k, B 64, G 32, N 1000, k 50", "rollout", TOPK, lambda s: bool(s["k"] == 50), 12),
+    _bound("group top-k, bound", "rollout", TOPK, _every, 4.5),
+    _ratio("draws and their log p, any α", "sampling", "dirichlet_sample", _every, 4.5, 2.5),
+    _ratio("group advantage", "training", "group_advantage", _every, 2.5),
+    _bound("group advantage, bound", "training", "group_advantage", _every, 2.5),
+    _ratio("log p and gradient", "training", "dirichlet_log_prob ∇", _every, 8),
+    _ratio("GRPO loss and gradient", "training", "grpo_loss ∇", _every, 8),
+    _ratio("stage-2 step", "training", "stage-2 step", _every, 5),
+    Target("call of fuse_topk(out=)", "call", TOPK, lambda s: bool(s["result"] == "out="), CALL, _both(0.4)),
+)
 
 
 def judge(results: Results) -> dict[str, list[Verdict]]:
-    """Instruction set → the verdicts that its results allow."""
-    found: dict[str, list[Verdict]] = {}
+    """Instruction set → the verdicts on the targets that have results."""
+    verdicts: dict[str, list[Verdict]] = {}
     for isa, reports in results.items():
-        found[isa] = []
+        verdicts[isa] = []
         for target in TARGETS:
             rows = reports[target.suite].rows if target.suite in reports else []
             values = [
@@ -127,5 +138,5 @@ def judge(results: Results) -> dict[str, list[Verdict]]:
             if values and isa in target.want:
                 values.sort(reverse=target.measure not in AT_LEAST)
                 ordered = tuple(rows[number] for _, number in values)
-                found[isa].append(Verdict(target, target.want[isa], ordered))
-    return found
+                verdicts[isa].append(Verdict(target, target.want[isa], ordered))
+    return verdicts

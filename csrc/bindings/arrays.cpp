@@ -100,7 +100,7 @@ bool dl_dtype(const DlTensor& tensor, Dtype& dtype) {
   return false;
 }
 
-// Reads a plain, contiguous CPU tensor of a known dtype; whatever else is left to from_torch, which words the errors.
+// Reads a plain, contiguous CPU tensor of a known dtype. Anything else is left to from_torch, which reports errors.
 bool from_exchange(py::handle value, Array& result) {
   constexpr std::int32_t cpu = 1;
   const Torch* known = torch();
@@ -134,6 +134,8 @@ Array from_torch(py::handle value, const char* name) {
     throw py::type_error(prefix(name) + py::cast<std::string>(py::str(dtype)) +
                          "; want float32, float16, bfloat16, float64, int32, int64 or bool");
   result.dtype = static_cast<Dtype>(code);
+  if (py::hasattr(value, "layout") && py::str(value.attr("layout")).cast<std::string_view>() != "torch.strided")
+    throw py::type_error(prefix(name) + "not a dense tensor");
   if (!value.attr("is_cpu").cast<bool>()) throw py::value_error(prefix(name) + "not in CPU memory");
   if (!value.attr("is_contiguous")().cast<bool>()) throw py::value_error(prefix(name) + "not C-contiguous");
   const py::tuple shape = value.attr("shape");
@@ -141,15 +143,24 @@ Array from_torch(py::handle value, const char* name) {
   if (result.ndim > 4)
     throw py::value_error(prefix(name) + std::to_string(result.ndim) + "-dimensional; want at most 4");
   for (std::size_t d = 0; d < shape.size(); ++d) result.shape[d] = shape[d].cast<std::int64_t>();
-  result.data = reinterpret_cast<void*>(value.attr("data_ptr")().cast<std::uintptr_t>());
+  try {
+    result.data = reinterpret_cast<void*>(value.attr("data_ptr")().cast<std::uintptr_t>());
+  } catch (py::error_already_set&) {
+    throw py::type_error(prefix(name) + "a tensor without memory to read");
+  }
   return result;
 }
 
 }  // namespace
 
+bool is_numpy(py::handle value) {
+  return reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())) ==
+         reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_);
+}
+
 Array any_array(py::handle value, const char* name) {
   if (Array result; from_exchange(value, result)) return result;
-  if (py::isinstance<py::array>(value)) return from_numpy(py::reinterpret_borrow<py::array>(value), name);
+  if (is_numpy(value)) return from_numpy(py::reinterpret_borrow<py::array>(value), name);
   if (py::hasattr(value, "data_ptr")) return from_torch(value, name);
   throw py::type_error(prefix(name) + py::cast<std::string>(py::str(py::type::handle_of(value).attr("__name__"))) +
                        "; want a numpy array or a torch tensor");

@@ -1,4 +1,5 @@
-// Reads numpy arrays and CPU torch tensors without linking either: pointer, shape and dtype, checked by name.
+// Reads numpy arrays and CPU torch tensors without linking either: pointer, shape and dtype, with errors by argument
+// name.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -20,7 +21,7 @@ const char* dtype_name(Dtype dtype);
 
 inline constexpr std::int64_t any_size = -1;
 
-// Up to four sizes; any_size admits every length.
+// Up to four sizes; any_size matches every size.
 struct Shape {
   int ndim = 0;
   std::array<std::int64_t, 4> sizes{};
@@ -29,7 +30,7 @@ struct Shape {
   Shape(std::initializer_list<std::int64_t> given) : ndim(static_cast<int>(given.size())) {
     std::copy(given.begin(), given.end(), sizes.begin());
   }
-  // Without the first size: what one request has of a batch.
+  // Without the first size: the part of one request of a batch.
   Shape tail() const { return {ndim - 1, {sizes[1], sizes[2], sizes[3]}}; }
 };
 
@@ -47,11 +48,14 @@ struct Array {
   }
 };
 
-// The array behind `value`. TypeError where it is no array or not of `dtype`; ValueError where it is not contiguous,
-// not in CPU memory, or its shape is not `shape` (any_size admits every length). `name` is the argument in the message.
+// Whether the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
+bool is_numpy(py::handle value);
+
+// The array behind `value`. TypeError if it is not a dense array of `dtype`; ValueError if it is not contiguous, not in
+// CPU memory, or not of `shape` (any_size admits every length). `name` is the argument in the message.
 Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape);
 
-// The same in two steps: without a wish for dtype and shape, and the check of these.
+// The same in two steps: an array of any dtype and shape, and the check of these.
 Array any_array(py::handle value, const char* name);
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape);
 

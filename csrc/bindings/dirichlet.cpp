@@ -1,4 +1,4 @@
-#include "../src/dirichlet.hpp"  // for the hooks of the tests
+#include "../src/dirichlet.hpp"  // the functions for tests
 
 #include "arrays.hpp"
 #include "families.hpp"
@@ -8,11 +8,6 @@ namespace {
 
 DirichletShape shape_of(const Array& log_weights) {
   return {log_weights.shape[0], log_weights.shape[1], log_weights.shape[2]};
-}
-
-std::span<double> shift_of(py::handle value, const DirichletShape& shape) {
-  if (value.is_none()) return {};
-  return array(value, "digamma_shift", Dtype::float64, {shape.batch, shape.tasks}).span<double>();
 }
 
 }  // namespace
@@ -38,35 +33,33 @@ void bind_dirichlet(py::module_& module) {
   module.def(
       "dirichlet_log_prob",
       [](py::handle concentration, py::handle log_weights, double weight_floor, py::handle log_prob, bool validate,
-         int num_threads, py::handle digamma_shift) {
+         int num_threads) {
         const Array l = array(log_weights, "log_weights", Dtype::float32, {any_size, any_size, any_size});
         const DirichletShape shape = shape_of(l);
         const Array c = array(concentration, "concentration", Dtype::float32, {shape.batch, shape.tasks});
-        const std::span<double> shift = shift_of(digamma_shift, shape);
         const Array p = array(log_prob, "log_prob", Dtype::float32, {shape.batch, shape.samples});
         const py::gil_scoped_release release;
         dirichlet_log_prob(c.span<const float>(), l.span<const float>(), shape, weight_floor, p.span<float>(), validate,
-                           num_threads, shift);
+                           num_threads);
       },
       py::arg("concentration"), py::arg("log_weights"), py::arg("weight_floor"), py::arg("log_prob"),
-      py::arg("validate"), py::arg("num_threads"), py::arg("digamma_shift"));
+      py::arg("validate"), py::arg("num_threads"));
   module.def(
       "dirichlet_log_prob_backward",
       [](py::handle concentration, py::handle log_weights, py::handle gradient, double weight_floor,
-         py::handle concentration_gradient, int num_threads, py::handle digamma_shift) {
+         py::handle concentration_gradient, int num_threads) {
         const Array l = array(log_weights, "log_weights", Dtype::float32, {any_size, any_size, any_size});
         const DirichletShape shape = shape_of(l);
         const Array c = array(concentration, "concentration", Dtype::float32, {shape.batch, shape.tasks});
         const Array g = array(gradient, "gradient", Dtype::float32, {shape.batch, shape.samples});
-        const std::span<double> shift = shift_of(digamma_shift, shape);
         const Array o =
             array(concentration_gradient, "concentration_gradient", Dtype::float32, {shape.batch, shape.tasks});
         const py::gil_scoped_release release;
         dirichlet_log_prob_backward(c.span<const float>(), l.span<const float>(), g.span<const float>(), shape,
-                                    weight_floor, o.span<float>(), num_threads, shift);
+                                    weight_floor, o.span<float>(), num_threads);
       },
       py::arg("concentration"), py::arg("log_weights"), py::arg("gradient"), py::arg("weight_floor"),
-      py::arg("concentration_gradient"), py::arg("num_threads"), py::arg("digamma_shift"));
+      py::arg("concentration_gradient"), py::arg("num_threads"));
   module.def(
       "dirichlet_score",
       [](py::handle concentration, py::handle log_weights, py::handle coefficients, double weight_floor,

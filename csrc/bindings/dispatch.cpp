@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
+#include <stdexcept>
 #include <string>
 
 #include "families.hpp"
@@ -15,7 +17,7 @@ namespace {
 
 std::atomic<const Torch*> connected{nullptr};
 
-// Kept for the life of the process.
+// A reference that is kept until the process ends.
 PyObject* keep(py::object value) { return value.release().ptr(); }
 
 void connect_torch(py::handle module, py::handle backend) {
@@ -72,38 +74,40 @@ bool core_is_chosen(const Torch& known) {
                                PyUnicode_CompareWithASCIIString(chosen, "cpu") == 0);
 }
 
-// No dispatch mode and no functorch transform, whose wrappers have no memory that could be read.
+// No dispatch mode and no functorch transform, whose wrapped tensors have no readable memory.
 bool no_modes(const Torch& known) {
   return PyLong_AsLong(result_of(known.dispatch_modes).ptr()) == 0 && result_of(known.transforms).ptr() == Py_False;
 }
 
-// plain(*tensors): see _core.pyi.
-PyObject* plain(PyObject*, PyObject* const* tensors, Py_ssize_t size) noexcept {
+bool is_constant(py::handle value) {
+  return value.is_none() || PyBool_Check(value.ptr()) || PyLong_CheckExact(value.ptr()) ||
+         PyFloat_CheckExact(value.ptr()) || PyUnicode_CheckExact(value.ptr());
+}
+
+// is_plain(*arguments): see _core.pyi.
+PyObject* is_plain(PyObject*, PyObject* const* arguments, Py_ssize_t size) noexcept {
   try {
     const Torch* known = torch();
     bool gradient = false;
     for (Py_ssize_t i = 0; i < size; ++i) {
-      const py::handle tensor = tensors[i];
-      if (tensor.is_none()) continue;
-      if (!known->is_tensor(tensor) || !is_on_cpu(tensor)) Py_RETURN_FALSE;
-      gradient = gradient || requires_grad(tensor);
+      const py::handle argument = arguments[i];
+      if (known->is_tensor(argument)) {
+        if (!is_on_cpu(argument)) Py_RETURN_FALSE;
+        gradient = gradient || requires_grad(argument);
+      } else if (!is_constant(argument)) {
+        Py_RETURN_FALSE;
+      }
     }
     if (no_modes(*known) && !(gradient && result_of(known->grad_enabled).ptr() == Py_True)) Py_RETURN_TRUE;
     Py_RETURN_FALSE;
-  } catch (py::error_already_set& error) {
-    error.restore();
-    return nullptr;
+  } catch (...) {
+    return set_error();
   }
 }
 
 }  // namespace
 
 const Torch* torch() { return connected.load(std::memory_order_acquire); }
-
-bool is_numpy(py::handle value) {
-  return reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())) ==
-         reinterpret_cast<PyObject*>(py::detail::npy_api::get().PyArray_Type_);
-}
 
 bool wants_gradient(std::initializer_list<py::handle> values) {
   const Torch* known = torch();
@@ -119,11 +123,42 @@ bool may_run(py::handle scores, py::handle weights) {
   return known->is_tensor(scores) && known->is_tensor(weights) && no_modes(*known);
 }
 
+std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::int64_t high) {
+  const long long number = PyLong_AsLongLong(value.ptr());
+  if (number == -1 && PyErr_Occurred()) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_OverflowError))
+      throw py::error_already_set();
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + " is not an integer of 64 bits");
+  }
+  if (number < low || number > high)
+    throw py::value_error(std::string(name) + " is " + std::to_string(number) + "; want " + std::to_string(low) +
+                          " to " + std::to_string(high));
+  return number;
+}
+
 int thread_count(py::handle num_threads) {
-  const long count = PyLong_AsLong(num_threads.is_none() ? result_of(torch()->num_threads).ptr() : num_threads.ptr());
-  if (count == -1 && PyErr_Occurred()) throw py::error_already_set();
-  if (count < 1 || count > 1 << 20) throw py::value_error("num_threads is out of range");
-  return static_cast<int>(count);
+  if (num_threads.is_none()) return static_cast<int>(PyLong_AsLong(result_of(torch()->num_threads).ptr()));
+  return static_cast<int>(integer(num_threads, "num_threads", 1, 1 << 20));
+}
+
+PyObject* set_error() noexcept {
+  try {
+    throw;
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::logic_error& error) {  // of the core's own checks
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    PyErr_SetString(PyExc_SystemError, "unknown C++ exception");
+  }
+  return nullptr;
 }
 
 py::object new_numpy(int type, const Shape& shape) {
@@ -140,7 +175,7 @@ py::object new_array(py::handle like, Dtype dtype, const Shape& shape) {
   const bool whole = dtype == Dtype::int32;
   if (is_numpy(like)) return new_numpy(whole ? py::dtype::num_of<std::int32_t>() : py::dtype::num_of<float>(), shape);
   const auto ndim = static_cast<std::size_t>(shape.ndim);
-  // Sizes one by one and not in a tuple, which torch takes 0.3 µs longer to read.
+  // Separate sizes: torch reads a tuple of them 0.3 µs slower.
   static PyObject* const names = keep(py::make_tuple("dtype", "device"));
   const Torch& known = *torch();
   py::object sizes[4];
@@ -195,9 +230,9 @@ py::object Best::tuple(py::handle type) const {
 
 void bind_dispatch(py::module_& module) {
   module.def("connect_torch", &connect_torch, py::arg("torch"), py::arg("backend"));
-  static PyMethodDef definition{"plain", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&plain)), METH_FASTCALL,
-                                "plain(*tensors) -> bool"};
-  module.add_object("plain", py::reinterpret_steal<py::object>(PyCFunction_New(&definition, nullptr)));
+  static PyMethodDef definition{"is_plain", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&is_plain)),
+                                METH_FASTCALL, "is_plain(*arguments) -> bool"};
+  module.add_object("is_plain", py::reinterpret_steal<py::object>(PyCFunction_New(&definition, nullptr)));
 }
 
 }  // namespace pygrade::bindings

@@ -1,6 +1,9 @@
-// Calls that skip torch's dispatcher and the argument checks of the Python layer: when they may, what they return, and
-// how they are registered. An `…_at_once` function returns None where a call needs more than it does: conversions, a
-// gradient, a mode of torch, another backend, or an error in words. The Python layer then takes the long way.
+// Ops that are called with positional arguments, past pybind11's dispatcher, which costs more than a small op does.
+//
+// A serving op has two entries with the arguments of the public function. `name` does the work. `name_fast_path` does
+// it only if the call needs no more than the core, and returns None for another backend, a mode of torch, a gradient,
+// or an argument that does not fit as it is: pybind11's type_error, value_error and cast_error, which only the checks
+// of arguments throw. The Python layer then converts the argument or words the error. Every other error is raised.
 #pragma once
 
 #include <array>
@@ -10,15 +13,15 @@
 
 namespace pygrade::bindings {
 
-bool is_numpy(py::handle value);
-
-// Whether an op on these arguments may run in the core at once. numpy arrays need nothing of torch but the backend that
-// was chosen; plain tensors may meet no dispatch mode and no functorch transform. Gradients and tracing by dynamo are
-// the caller's business.
+// Whether the fast path may take these arguments: numpy arrays, or plain tensors outside dispatch modes and functorch
+// transforms, with the core as backend. The caller checks for gradients and for tracing by dynamo.
 bool may_run(py::handle scores, py::handle weights);
 
-// Whether one of the arrays is a tensor that a gradient is wanted of.
+// Whether a gradient to one of these tensors is wanted.
 bool wants_gradient(std::initializer_list<py::handle> values);
+
+// An integer in [low, high], read as operator.index does.
+std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::int64_t high);
 
 // torch's setting for None, else the number, at least 1.
 int thread_count(py::handle num_threads);
@@ -26,7 +29,7 @@ int thread_count(py::handle num_threads);
 // A new numpy array of a type number (py::dtype::num_of).
 py::object new_numpy(int type, const Shape& shape);
 
-// A new float32 or int32 array of the kind of `like`: numpy or torch.
+// A new float32 or int32 array of the kind of `like`, numpy or torch.
 py::object new_array(py::handle like, Dtype dtype, const Shape& shape);
 
 // The values and indices that a call fills: those of the pair `out`, or new ones of the kind of `like`.
@@ -34,7 +37,7 @@ struct Best {
   Best(py::handle out, py::handle like, const Shape& shape);
   std::span<float> values() const { return values_.span<float>(); }
   std::span<std::int32_t> indices() const { return indices_.span<std::int32_t>(); }
-  // type(values, indices) of a named tuple, without the call of its constructor; `out` itself where it is one.
+  // The named tuple type(values, indices), made without calling its constructor; `out` itself if it is one.
   py::object tuple(py::handle type) const;
 
  private:
@@ -46,11 +49,14 @@ struct Best {
 template <std::size_t count>
 using Arguments = std::array<py::handle, count>;
 
-template <auto function>
-struct AtOnce;
+// Sets Python's error to the exception that is being handled; returns null.
+PyObject* set_error() noexcept;
 
-template <std::size_t count, py::object (*function)(const Arguments<count>&)>
-struct AtOnce<function> {
+template <auto function, bool fast_path>
+struct Entry;
+
+template <std::size_t count, py::object (*function)(const Arguments<count>&), bool fast_path>
+struct Entry<function, fast_path> {
   static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) noexcept {
     if (size != static_cast<Py_ssize_t>(count)) {
       PyErr_Format(PyExc_TypeError, "got %zd arguments; want %zu", size, count);
@@ -60,18 +66,25 @@ struct AtOnce<function> {
     for (std::size_t i = 0; i < count; ++i) arguments[i] = given[i];
     try {
       return function(arguments).release().ptr();
-    } catch (...) {  // the long way says what is wrong
+    } catch (const py::type_error&) {
+      if (!fast_path) return set_error();
+    } catch (const py::value_error&) {
+      if (!fast_path) return set_error();
+    } catch (const py::cast_error&) {
+      if (!fast_path) return set_error();
+    } catch (...) {
+      return set_error();
     }
     Py_RETURN_NONE;
   }
 };
 
-// Adds a function of positional arguments that skips pybind11's dispatcher, which costs more than it does. The first
-// line of `doc` is its signature.
-template <auto function>
-void def_at_once(py::module_& module, const char* name, const char* doc) {
-  static PyMethodDef definition{name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&AtOnce<function>::call)),
-                                METH_FASTCALL, doc};
+// Adds a function of positional arguments. The first line of `doc` is its signature.
+template <auto function, bool fast_path = false>
+void def_positional(py::module_& module, const char* name, const char* doc) {
+  static PyMethodDef definition{
+      name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function, fast_path>::call)), METH_FASTCALL,
+      doc};
   module.add_object(name, py::reinterpret_steal<py::object>(
                               PyCFunction_NewEx(&definition, nullptr, py::object(module.attr("__name__")).ptr())));
 }

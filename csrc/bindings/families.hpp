@@ -1,4 +1,4 @@
-// One function an op family registers its bindings with; module.cpp calls them all.
+// The functions that register the bindings of each op family; module.cpp calls them.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -13,7 +13,7 @@ void bind_grpo(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
 void bind_ranking(pybind11::module_& module);
 
-// Not an op family: how calls reach the core, the saved policy and the ranker.
+// Not op families: dispatch, the saved policy and the ranker.
 void bind_dispatch(pybind11::module_& module);
 void bind_policy(pybind11::module_& module);
 void bind_ranker(pybind11::module_& module);

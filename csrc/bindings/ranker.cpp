@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <stdexcept>
 
 #include "families.hpp"
 #include "scores.hpp"
@@ -18,17 +19,17 @@ namespace {
 
 constexpr std::uint64_t low_word = 0xffffffff;
 
-// What outlives the policies that a BlendedRanker of Python serves one after the other.
+// The state of a BlendedRanker of Python, which outlives the policies that it serves one after the other.
 struct Record {
   std::atomic<std::uint64_t> stream;       // the next place of the exploration stream
-  std::atomic<std::uint64_t> numbered{0};  // requests so far, which number those without an id
+  std::atomic<std::uint64_t> numbered{0};  // requests so far; the number is the id of a request without one
   std::atomic<std::uint64_t> requests{0}, fallback_scenario{0}, fallback_global{0}, explored{0}, missing_predictions{0},
       empty_pages{0};
 
   explicit Record(std::uint64_t first) : stream(first) {}
 
-  // The first of `count` places in the stream, all with the same upper half: where the lower one is used up, go on
-  // under the next seed.
+  // The first of `count` places in the stream, all with the same seed (upper half): the next one when the lower half is
+  // used up.
   std::uint64_t reserve(std::uint64_t count) {
     std::uint64_t first, before = stream.load();
     do {
@@ -69,10 +70,10 @@ struct Server {
       : record(std::move(kept)), impute(imputing), ranker(policy, RankerOptions{.impute = imputing}) {}
 };
 
-// Where each request begins and ends, and its predictions.
+// The predictions, and the rows of each request.
 struct Candidates {
   Array predictions;                     // [B, N, T], or [M, T] with offsets
-  std::span<const std::int64_t> bounds;  // [B + 1] where jagged
+  std::span<const std::int64_t> bounds;  // [B + 1] if jagged
   std::size_t batch, total;
 
   std::span<const float> rows(std::size_t first, std::size_t last, std::size_t tasks) const {
@@ -98,7 +99,7 @@ Candidates candidates_of(py::handle predictions, py::handle offsets, std::int64_
   return {p, bounds, bounds.size() - 1, size(p.shape[0])};
 }
 
-// An optional array with `columns` values for each candidate, in any shape: the part that belongs to one request.
+// An optional array with `columns` values for each candidate, in any shape.
 template <class T>
 struct Rows {
   std::span<const T> values;
@@ -160,7 +161,7 @@ struct Output {
         values(static_cast<T*>(py::reinterpret_borrow<py::array>(array).mutable_data()), size) {}
 };
 
-// NaN for what is not finite; all NaN where the context is None.
+// NaN for values that are not finite; all NaN without a context.
 void copy_context(py::handle context, std::size_t batch, std::size_t features, std::span<float> to) {
   constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
   std::ranges::fill(to, unknown);
@@ -184,14 +185,14 @@ py::object rank(const Arguments<13>& arguments) {
   const auto k = static_cast<std::size_t>(list_length(length));
   const Scenarios scenarios(scenario, batch);
   if (groups.is_none() != caps.is_none()) throw py::value_error("groups and caps belong together");
-  std::span<const std::int32_t> most;
-  if (!caps.is_none()) most = array(caps, "caps", Dtype::int32, {any_size}).span<const std::int32_t>();
-  if (std::ranges::any_of(most, [](std::int32_t cap) { return cap < -1; }))
+  std::span<const std::int32_t> limits;
+  if (!caps.is_none()) limits = array(caps, "caps", Dtype::int32, {any_size}).span<const std::int32_t>();
+  if (std::ranges::any_of(limits, [](std::int32_t cap) { return cap < -1; }))
     throw py::value_error("caps holds a number below -1; want -1 (no cap) or more");
   const Rows<std::uint8_t> eligible(mask, "mask", Dtype::boolean, total);
   const Rows<float> factor(boost_mul, "boost_mul", Dtype::float32, total);
   const Rows<float> addend(boost_add, "boost_add", Dtype::float32, total);
-  const Rows<std::int32_t> member(groups, "groups", Dtype::int32, total, most.size());
+  const Rows<std::int32_t> member(groups, "groups", Dtype::int32, total, limits.size());
   const bool explore = py::cast<bool>(exploring);
 
   const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
@@ -204,7 +205,7 @@ py::object rank(const Arguments<13>& arguments) {
   const auto request_of = [&](std::size_t b) {
     const std::size_t begin = candidates.begin(b), end = candidates.end(b);
     const PageRules rules{eligible.of(begin, end), factor.of(begin, end), addend.of(begin, end), member.of(begin, end),
-                          most};
+                          limits};
     return Request{
         known.row(b, features), candidates.rows(begin, end, tasks), rules, scenarios.of(b), explore, first + b};
   };
@@ -238,6 +239,15 @@ py::object rank(const Arguments<13>& arguments) {
   }
   return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
                         draws.array, known.array, server.record->numbered.fetch_add(batch));
+}
+
+// The core's own checks don't name the request; Python's do.
+py::object rank_fast_path(const Arguments<13>& arguments) {
+  try {
+    return rank(arguments);
+  } catch (const std::invalid_argument& error) {
+    throw py::value_error(error.what());
+  }
 }
 
 }  // namespace
@@ -279,10 +289,11 @@ void bind_ranker(py::module_& module) {
       py::arg("ranker"), py::arg("context"), py::arg("predictions"), py::arg("k"), py::arg("offsets"),
       py::arg("scenario"), py::arg("mask"), py::arg("boost_mul"), py::arg("boost_add"), py::arg("groups"),
       py::arg("caps"), py::arg("explore"), py::arg("seed"));
-  def_at_once<&rank>(module, "rank_pages_at_once",
-                     "rank_pages_at_once(ranker: object, context: object, predictions: object, k: object, offsets: "
-                     "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
-                     "caps: object, explore: object, seed: object) -> object");
+  def_positional<&rank_fast_path, true>(
+      module, "rank_pages_fast_path",
+      "rank_pages(ranker: object, context: object, predictions: object, k: object, offsets: "
+      "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
+      "caps: object, explore: object, seed: object) -> object");
 }
 
 }  // namespace pygrade::bindings

@@ -1,6 +1,7 @@
 #include "pygrade/ranking.hpp"
 
-#include <pybind11/stl.h>
+#include <limits>
+#include <vector>
 
 #include "families.hpp"
 #include "scores.hpp"
@@ -13,7 +14,8 @@ namespace {
 std::span<const std::int32_t> caps_of(py::handle caps, std::vector<std::int32_t>& storage) {
   if (!PyList_Check(caps.ptr()) && !PyTuple_Check(caps.ptr()))
     return array(caps, "caps", Dtype::int32, {any_size}).span<const std::int32_t>();
-  storage = py::cast<std::vector<std::int32_t>>(caps);
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  for (const py::handle cap : caps) storage.push_back(static_cast<std::int32_t>(integer(cap, "caps", -1, most)));
   return storage;
 }
 
@@ -34,10 +36,9 @@ PageRules rules_of(const Scores& s, bool single, py::handle mask, py::handle boo
 }
 
 // Takes the arguments of the public function.
-py::object rank_at_once(const Arguments<17>& arguments) {
+py::object rank_of(const Arguments<17>& arguments) {
   const auto& [type, scores, weights, length, transform, mask, boost_mul, boost_add, groups, caps, beta, epsilon, slope,
                offsets, layout, out, num_threads] = arguments;
-  if (!may_run(scores, weights)) return py::none();
   const Array given = any_array(scores, "scores");
   const bool single = offsets.is_none() && given.ndim == 2;
   const FusionCall call(given, transform, beta, epsilon, slope, offsets, layout, single);
@@ -54,32 +55,20 @@ py::object rank_at_once(const Arguments<17>& arguments) {
   return best.tuple(type);
 }
 
+py::object rank_fast_path(const Arguments<17>& arguments) {
+  return may_run(arguments[1], arguments[2]) ? rank_of(arguments) : py::none();
+}
+
+constexpr auto rank_doc =
+    "rank(type: object, scores: object, weights: object, k: object, transform: object, mask: object, boost_mul: "
+    "object, boost_add: object, groups: object, caps: object, beta: object, epsilon: object, slope: object, offsets: "
+    "object, layout: object, out: object, num_threads: object) -> object";
+
 }  // namespace
 
 void bind_ranking(py::module_& module) {
-  module.def(
-      "rank",
-      [](py::handle scores, py::handle weights, std::int64_t k, int transform, py::handle mask, py::handle boost_mul,
-         py::handle boost_add, py::handle groups, py::handle caps, float beta, float epsilon, py::handle slope,
-         py::handle offsets, bool task_major, py::handle values, py::handle indices, int num_threads) {
-        const Scores s = scores_of(scores, offsets, task_major);
-        const Array w = array(weights, "weights", Dtype::float32, {s.batch, s.tasks});
-        const FusionOptions options = fusion_options(transform, beta, epsilon, slope, s);
-        std::vector<std::int32_t> storage;
-        const PageRules rules = rules_of(s, false, mask, boost_mul, boost_add, groups, caps, storage);
-        const Array v = array(values, "values", Dtype::float32, {s.batch, k});
-        const Array i = array(indices, "indices", Dtype::int32, {s.batch, k});
-        const py::gil_scoped_release release;
-        rank(s, w.span<const float>(), k, options, rules, v.span<float>(), i.span<std::int32_t>(), num_threads);
-      },
-      py::arg("scores"), py::arg("weights"), py::arg("k"), py::arg("transform"), py::arg("mask"), py::arg("boost_mul"),
-      py::arg("boost_add"), py::arg("groups"), py::arg("caps"), py::arg("beta"), py::arg("epsilon"), py::arg("slope"),
-      py::arg("offsets"), py::arg("task_major"), py::arg("values"), py::arg("indices"), py::arg("num_threads"));
-  def_at_once<&rank_at_once>(
-      module, "rank_at_once",
-      "rank_at_once(type: object, scores: object, weights: object, k: object, transform: object, mask: object, "
-      "boost_mul: object, boost_add: object, groups: object, caps: object, beta: object, epsilon: object, slope: "
-      "object, offsets: object, layout: object, out: object, num_threads: object) -> object");
+  def_positional<&rank_of>(module, "rank", rank_doc);
+  def_positional<&rank_fast_path, true>(module, "rank_fast_path", rank_doc);
 }
 
 }  // namespace pygrade::bindings

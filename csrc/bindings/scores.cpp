@@ -1,5 +1,7 @@
 #include "scores.hpp"
 
+#include <limits>
+
 namespace pygrade::bindings {
 
 Scores scores_of(py::handle scores, py::handle offsets, bool task_major) {
@@ -31,7 +33,8 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
 }
 
 FusionOptions fusion_options(int transform, float beta, float epsilon, py::handle slope, const Scores& scores) {
-  if (transform < 0 || transform > 5) throw py::value_error("transform is not a known code");
+  if (transform < 0 || transform >= static_cast<int>(transform_names.size()))
+    throw py::value_error("transform is not a known code");
   FusionOptions options{static_cast<Transform>(transform), beta, epsilon};
   if (!slope.is_none())
     options.slope = static_cast<const float*>(array(slope, "slope", Dtype::float32, {scores.tasks}).data);
@@ -44,12 +47,7 @@ Array beside_scores(py::handle value, const char* name, Dtype dtype, const Score
   return array(value, name, dtype, single ? shape.tail() : shape);
 }
 
-std::int64_t list_length(py::handle k) {
-  const long long length = PyLong_AsLongLong(k.ptr());
-  if (length == -1 && PyErr_Occurred()) throw py::error_already_set();
-  if (length < 1) throw py::value_error("k must be at least 1");
-  return length;
-}
+std::int64_t list_length(py::handle k) { return integer(k, "k", 1, std::numeric_limits<std::int32_t>::max()); }
 
 Weights weights_of(py::handle weights, const Scores& scores) {
   const Array w = any_array(weights, "weights");
@@ -62,20 +60,22 @@ Weights weights_of(py::handle weights, const Scores& scores) {
 namespace {
 
 template <std::size_t count>
-int place_of(py::handle text, const std::array<const char*, count>& names, const char* name) {
+int place_of(py::handle text, const std::array<std::string_view, count>& names, const char* name) {
   if (PyUnicode_Check(text.ptr()))
     for (std::size_t i = 0; i < count; ++i)
-      if (PyUnicode_CompareWithASCIIString(text.ptr(), names[i]) == 0) return static_cast<int>(i);
+      if (PyUnicode_CompareWithASCIIString(text.ptr(), names[i].data()) == 0) return static_cast<int>(i);
   throw py::value_error(std::string(name) + " is not a known name");
 }
 
-// In the order of the enums, as in pygrade/ops/fusion.py.
-constexpr std::array transform_names = {"identity", "log", "zscore", "zlog", "rank", "log1p"};
-constexpr std::array layout_names = {"item-major", "task-major"};
+constexpr std::array<std::string_view, 2> layout_names{"item-major", "task-major"};  // by the value of Layout
 
 float not_negative(py::handle value, const char* name) {
   const double number = PyFloat_AsDouble(value.ptr());
-  if (number == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  if (number == -1.0 && PyErr_Occurred()) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
+    throw py::type_error(std::string(name) + " is not a number");
+  }
   if (!(number >= 0.0)) throw py::value_error(std::string(name) + " is not a number >= 0");
   return static_cast<float>(number);
 }

@@ -1,4 +1,4 @@
-// The arguments that every op on task predictions takes.
+// The arguments shared by all ops on task predictions.
 #pragma once
 
 #include <array>
@@ -9,36 +9,36 @@
 
 namespace pygrade::bindings {
 
-// scores[B, N, T], or [M, T] where offsets[B + 1] is not None; task-major: [B, T, N] or [T, M]. Of a single request it
-// is [N, T] or [T, N]. The arrays must outlive the result.
+// scores[B, N, T], or [M, T] with offsets[B + 1]; task-major: [B, T, N] or [T, M]; of a single request [N, T] or [T,
+// N]. The arrays must outlive the result.
 Scores scores_of(py::handle scores, py::handle offsets, bool task_major);
 Scores scores_of(const Array& scores, py::handle offsets, bool task_major, bool single);
 
 // slope[T], or None for 1; it must outlive the result.
 FusionOptions fusion_options(int transform, float beta, float epsilon, py::handle slope, const Scores& scores);
 
-// The shape [*lead, candidates of a batch, *trail] of an array beside the scores is [B, N] dense and [M] jagged.
+// An array with one value per candidate: [B, N], [N] of a single request, or jagged [M].
 Array beside_scores(py::handle value, const char* name, Dtype dtype, const Scores& scores, bool single = false);
 
-// Nothing where the value is None.
+// An empty span for None.
 template <class T>
 std::span<const T> optional_beside(py::handle value, const char* name, Dtype dtype, const Scores& scores,
                                    bool single = false) {
   return value.is_none() ? std::span<const T>() : beside_scores(value, name, dtype, scores, single).span<const T>();
 }
 
-// A k ≥ 1.
+// k as an integer ≥ 1.
 std::int64_t list_length(py::handle k);
 
-// G of weights[B, T] (1) or [B, G, T].
+// weights[B, T] (samples = 1) or [B, G, T].
 struct Weights {
   Array array;
   std::int64_t samples;
 };
 Weights weights_of(py::handle weights, const Scores& scores);
 
-// The scores and options of a call as the public functions take them: transform and layout by name, slope a number or
-// an array. Neither copied nor moved, for the options may point into it.
+// Scores and options of a call with the arguments of the public functions: transform and layout by name, slope a number
+// or an array. Not copyable: the options may point into it.
 struct FusionCall {
   FusionCall(const Array& given, py::handle transform, py::handle beta, py::handle epsilon, py::handle slope,
              py::handle offsets, py::handle layout, bool single = false);
@@ -52,8 +52,7 @@ struct FusionCall {
   std::array<float, max_tasks> slopes_;
 };
 
-// Calls work(threads). A few microseconds of work are worth neither a second thread nor handing the interpreter's lock
-// over and back.
+// Calls work(threads). A few microseconds of work are not worth a second thread or releasing the interpreter's lock.
 template <class Work>
 void run(const FusionCall& call, std::int64_t samples, py::handle num_threads, Work&& work) {
   const std::int64_t factor = call.options.transform == Transform::identity ? 1 : 8;

@@ -1,4 +1,4 @@
-// torch as the bindings know it: looked up through Python once, never linked.
+// The part of torch that the bindings use: looked up through Python once, never linked.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -9,8 +9,8 @@ namespace pygrade::bindings {
 
 namespace py = pybind11;
 
-// The part of DLPack's C exchange API (1.x, frozen) that reads a tensor: some 40 ns, against 2 µs of attribute
-// look-ups.
+// The part of DLPack's C exchange API (1.x, frozen) that reads a tensor: about 40 ns instead of 2 µs of attribute
+// lookups.
 struct DlTensor {
   void* data;
   std::int32_t device_type, device_id;
@@ -34,7 +34,7 @@ struct DlExchange {
 
 struct Torch {
   PyObject* tensor_type;  // torch.Tensor
-  const DlExchange* api;  // null where torch has none that we know
+  const DlExchange* api;  // null if torch has none that we know
   PyObject *empty, *float32, *int32, *cpu;
   PyObject *dispatch_modes, *transforms, *grad_enabled, *num_threads;  // functions without arguments
   PyObject* backend;                                                   // the ContextVar of use_backend
@@ -42,7 +42,7 @@ struct Torch {
   bool is_tensor(py::handle value) const { return reinterpret_cast<PyObject*>(Py_TYPE(value.ptr())) == tensor_type; }
 };
 
-// Null until pygrade.ops.dispatch has been imported, which connects torch.
+// Null until pygrade.ops.dispatch is imported, which connects torch.
 const Torch* torch();
 
 }  // namespace pygrade::bindings

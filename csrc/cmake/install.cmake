@@ -1,5 +1,5 @@
-# What users of the C++ library get: headers, both libraries, and a CMake package that finds them wherever they lie.
-# In a wheel all of it stands inside the Python package, whose `pygrade --cmake-dir` prints the place of the CMake package.
+# What users of the C++ library get: headers, both libraries, and a relocatable CMake package. A wheel holds them inside
+# the Python package; `pygrade --cmake-dir` prints the directory of the CMake package.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 

@@ -1,7 +1,7 @@
-"""Checks a directory that `pygrade aot` made, knowing nothing but its manifest: python check_aot.py DIR
+"""Check the output of `pygrade aot` against its manifest: python check_aot.py DIR
 
-Every file's size and SHA-256, that it is a binary for the right kind of GPU with the kernel in it, and that the
-arguments are laid out without overlap. Exit code 1 names what is wrong. Needs Python alone.
+Checks the size and SHA-256 of every file, that it is a binary for its kind of GPU and contains the kernel, and that the
+arguments do not overlap. Exit code 1: problems, which are printed. Needs only Python.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def symbols(elf: bytes) -> set[str]:
 
 
 def problems(directory: Path) -> list[str]:
-    """What is wrong with the directory."""
+    """Problems with the directory, in words."""
     manifest = json.loads((directory / "manifest.json").read_text())
     if manifest["format"] != 1:
         return [f"format is {manifest['format']}; this program knows 1"]

@@ -1,12 +1,12 @@
-/* Launches a kernel that `pygrade aot` made through the CUDA driver API. No CUDA header and no Python is needed:
+/* Launches a kernel made by `pygrade aot` through the CUDA driver API. Needs no CUDA header and no Python:
 
      pygrade aot --arch sm_90 --only entropy-T8 --out aot
      cc -std=c11 launch_aot.c -o launch_aot -ldl -lm
      ./launch_aot aot/entropy-T8.entropy_kernel.sm_90.cubin _entropy_kernel 32 0
 
-   The arguments are `file`, `kernel`, `threads` and `shared_bytes` of the manifest. The kernel takes concentrations
-   [B, T] and gives the entropy [B] of each Dirichlet and its gradient [B, T], one program a row. At a concentration of
-   all ones the entropy is -log((T - 1)!), which this program checks. Exit code 77: there is no driver or no GPU. */
+   The arguments are `file`, `kernel`, `threads` and `shared_bytes` of the manifest. The kernel computes the entropy [B]
+   of Dirichlets with concentrations [B, T] and its gradient [B, T], one program per row. The program checks that the
+   entropy at a concentration of all ones is -log((T - 1)!). Exit code 77: no driver or no GPU. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>

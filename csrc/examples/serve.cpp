@@ -1,12 +1,12 @@
-// An embedding server's loop: ranks a stream of requests from a file through a saved policy, swaps the policy now and
-// then as a deployment would, and prints the latency percentiles.
+// The loop of an embedding server: ranks requests from a file with a saved policy, swaps the policy now and then as a
+// deployment would, and prints latency percentiles.
 //
 //   serve POLICY_DIR REQUESTS.csv [--k 10] [--threads 1] [--seconds 2] [--reload] [--explore] [--log FILE]
 //
-// REQUESTS.csv has the columns of the log contract, rows of one request together: request_id, optional user_id, item_id
-// and scenario, x_<feature> and p_<task> (a log is one: pyarrow.csv.write_csv(pyarrow.parquet.read_table(log), path)).
-// --reload swaps the policy ten times a second. --explore serves Dirichlet draws. --log writes each request once, as
-// ranked, in the columns of the log contract.
+// REQUESTS.csv has the columns of the log contract, with the rows of a request together: request_id, optional user_id,
+// item_id and scenario, x_<feature> and p_<task> (convert a log with
+// pyarrow.csv.write_csv(pyarrow.parquet.read_table(log), path)). --reload swaps the policy ten times a second.
+// --explore serves Dirichlet draws. --log writes each request once, as ranked, in the columns of the log contract.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -36,7 +36,7 @@ struct Options {
   bool reload = false, explore = false;
 };
 
-struct Stream {  // everything a request needs, in memory that outlives it
+struct Stream {  // everything a request needs; owns its memory
   std::string id, user, scenario;
   std::vector<float> context, predictions;
   std::vector<std::int64_t> items;
@@ -73,7 +73,7 @@ Options parse(int argc, char** argv) {
   return options;
 }
 
-// One record of CSV from `text` at `at`, which moves behind it; quoted fields may hold commas, quotes and line feeds.
+// The CSV record of `text` at `at`, which moves past it. Quoted fields may hold commas, quotes and line feeds.
 std::vector<std::string> record(const std::string& text, std::size_t& at) {
   std::vector<std::string> fields(1);
   for (bool quoted = false; at < text.size(); ++at) {
@@ -124,7 +124,7 @@ std::vector<Stream> read_requests(const std::string& path, const pygrade::Policy
     if (fields.size() != columns.size())
       throw std::invalid_argument(path + ", row " + std::to_string(row) + ": " + std::to_string(fields.size()) +
                                   " fields; want " + std::to_string(columns.size()));
-    fields.emplace_back();  // what a column that is absent holds
+    fields.emplace_back();  // the value of absent columns
     if (requests.empty() || requests.back().id != fields[id]) {
       requests.push_back({fields[id], fields[user], fields[scenario], {}, {}, {}});
       for (const std::size_t f : features) requests.back().context.push_back(number(fields[f]));
@@ -170,7 +170,7 @@ void write_log(pygrade::Ranker& ranker, const std::vector<Stream>& requests, con
   if (!(file << text).flush()) throw std::runtime_error(options.log + " can't be written");
 }
 
-// Ranks requests in turn until `stop`, from a place of its own in the stream; each latency in nanoseconds.
+// Ranks requests in turn from number `first` on until `stop`. Returns the latencies in nanoseconds.
 std::vector<float> serve(pygrade::Ranker& ranker, const std::vector<Stream>& requests, const Options& options,
                          std::size_t first, const std::atomic<bool>& stop) {
   Buffers buffers(*ranker.policy(), options.k);
@@ -234,7 +234,7 @@ int run(const Options& options) {
   threads.clear();
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   std::vector<float> all;
-  for (const auto& own : latencies) all.insert(all.end(), own.begin(), own.end());
+  for (const auto& part : latencies) all.insert(all.end(), part.begin(), part.end());
   report(all, *ranker, options, seconds);
   return 0;
 }

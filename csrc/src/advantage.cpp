@@ -3,17 +3,17 @@
 #include <cmath>
 #include <memory>
 #include <stdexcept>
-#include <vector>
 
 #include "util/parallel.hpp"
+#include "util/scratch.hpp"
 
 namespace pygrade {
 namespace {
 
-bool holds_nan(std::span<const float> values) {
-  bool found = false;
-  for (const float value : values) found |= value != value;
-  return found;
+bool all_finite(std::span<const float> values) {
+  bool finite = true;
+  for (const float value : values) finite &= value - value == 0.0f;
+  return finite;
 }
 
 }  // namespace
@@ -27,6 +27,8 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   if (static_cast<std::int64_t>(advantage.size()) != batch * samples)
     throw std::invalid_argument("advantage does not hold batch * samples values");
   if (!(options.clip >= 0.0f)) throw std::invalid_argument("clip is negative or NaN; want a number ≥ 0");
+  if (validate && !all_finite(component_weights))
+    throw std::invalid_argument("component_weights holds NaN or infinity; want numbers");
   if (batch * samples == 0) return;
 
   const std::int64_t blocks = (batch + detail::block_rows - 1) / detail::block_rows;
@@ -36,18 +38,17 @@ void group_advantage(std::span<const float> rewards, std::span<const float> comp
   const detail::AdvantageKernels& kernels = PYGRADE_KERNELS(advantage_kernels);
   const std::int64_t grain = detail::grain_of(20.0 + 2.0 * static_cast<double>(samples * (components + 1)));
   detail::parallel_for(blocks, num_threads, grain, [&](std::int64_t begin, std::int64_t end) {
-    static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
-    scratch.resize(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));
+    const detail::Scratch scratch(static_cast<std::size_t>(detail::advantage_scratch(samples, components)));
     kernels.center(task, scratch.data(), begin, end);
   });
   double square = 0.0;
   double valid = 0.0;
-  for (std::int64_t i = 0; i < blocks; ++i) {  // in their order: the same for every number of threads
+  for (std::int64_t i = 0; i < blocks; ++i) {  // in order, so that the number of threads changes nothing
     square += states[i].square;
     valid += states[i].count;
   }
-  if (validate && valid != static_cast<double>(batch * samples) && holds_nan(rewards))
-    throw std::invalid_argument("rewards holds NaN; want numbers (validate=False leaves such samples out)");
+  if (validate && valid != static_cast<double>(batch * samples) && !all_finite(rewards))
+    throw std::invalid_argument("rewards holds NaN or infinity; want numbers (validate=False leaves such samples out)");
   if (options.normalize != Normalize::batch) return;
 
   const double factor = square > 0.0 ? 1.0 / std::sqrt(square / valid) : 0.0;

@@ -7,11 +7,11 @@ namespace pygrade::detail {
 
 inline constexpr int block_rows = 16;
 
-// What is known of a block of rows before it is scaled.
+// The statistics of a block of rows, from which its advantages follow.
 struct Block {
   double square;  // sum of squared deviations
   double count;   // valid samples
-  bool quick;     // whether single precision was enough: then the means stand here, else deviations in `advantage`
+  bool quick;     // computed in single precision: the means are below; else `advantage` holds deviations
   float center[block_rows];
   float rest[block_rows];  // mean = center + rest
 };
@@ -27,15 +27,15 @@ struct AdvantageTask {
   Block* blocks;     // [B / block_rows, rounded up]
 };
 
-// Floats of scratch that one share of `center` needs.
+// Floats of scratch for one share of `center`.
 inline std::int64_t advantage_scratch(std::int64_t samples, std::int64_t components) {
   return 8 * samples * (components + 3);
 }
 
 struct AdvantageKernels {
-  // Blocks [begin, end): statistics, and advantages unless the scale is the batch's.
+  // Blocks [begin, end): statistics, and advantages unless they are normalized by the batch.
   void (*center)(const AdvantageTask& task, float* scratch, std::int64_t begin, std::int64_t end);
-  // Blocks [begin, end): advantages where the scale is the batch's, deviations times the factor.
+  // Blocks [begin, end), normalized by the batch: deviations times the factor.
   void (*scale)(const AdvantageTask& task, double factor, std::int64_t begin, std::int64_t end);
 };
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "util/parallel.hpp"
+#include "util/scratch.hpp"
 
 namespace pygrade {
 namespace {
@@ -56,7 +57,8 @@ const detail::DirichletKernels& kernels() { return PYGRADE_KERNELS(dirichlet_ker
 }  // namespace
 
 void check_concentration(std::span<const float> values, std::int64_t tasks, const char* name) {
-  std::int32_t bad = 0;  // over the bits, of which the compiler makes vectors: those of good numbers stand in a row
+  std::int32_t bad =
+      0;  // on the bits, so that the compiler vectorizes: those of valid numbers are one range of integers
   for (const float value : values) {
     const auto bits = std::bit_cast<std::int32_t>(value);
     bad |= static_cast<std::int32_t>(bits <= 0) | static_cast<std::int32_t>(bits >= 0x7f800000);
@@ -86,56 +88,37 @@ void dirichlet_sample(std::span<const float> concentration, const DirichletShape
                                          pointer(weights),     pointer(log_weights), pointer(log_prob)};
   const double cost = 60.0 + 3.5 * static_cast<double>(shape.samples * shape.tasks);
   detail::parallel_for(shape.batch, num_threads, detail::grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
-    static thread_local std::vector<float> scratch;  // kept: a warm call allocates nothing
-    scratch.resize(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
+    const detail::Scratch scratch(static_cast<std::size_t>(detail::sampler_scratch(shape.tasks)));
     kernels().sample(task, scratch.data(), begin, end);
   });
 }
 
 void dirichlet_log_prob(std::span<const float> concentration, std::span<const float> log_weights,
                         const DirichletShape& shape, double weight_floor, std::span<float> log_prob, bool validate,
-                        int num_threads, std::span<double> digamma_shift) {
+                        int num_threads) {
   check_shape(shape);
   check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
   check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
   check_size(log_prob.size(), shape.batch * shape.samples, "log_prob");
-  if (!digamma_shift.empty()) check_size(digamma_shift.size(), shape.batch * shape.tasks, "digamma_shift");
   const double floor = log_floor(weight_floor);
   if (validate) check_concentration(concentration, shape.tasks);
-  const detail::DirichletLogProbTask task{concentration.data(),
-                                          log_weights.data(),
-                                          nullptr,
-                                          shape.samples,
-                                          shape.tasks,
-                                          floor,
-                                          log_prob.data(),
-                                          nullptr,
-                                          pointer(digamma_shift),
-                                          nullptr};
+  const detail::DirichletLogProbTask task{
+      concentration.data(), log_weights.data(), nullptr, shape.samples, shape.tasks, floor, log_prob.data(), nullptr};
   detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
                        [&](std::int64_t begin, std::int64_t end) { kernels().log_prob(task, begin, end); });
 }
 
 void dirichlet_log_prob_backward(std::span<const float> concentration, std::span<const float> log_weights,
                                  std::span<const float> gradient, const DirichletShape& shape, double weight_floor,
-                                 std::span<float> concentration_gradient, int num_threads,
-                                 std::span<const double> digamma_shift) {
+                                 std::span<float> concentration_gradient, int num_threads) {
   check_shape(shape);
   check_size(concentration.size(), shape.batch * shape.tasks, "concentration");
   check_size(log_weights.size(), shape.batch * shape.samples * shape.tasks, "log_weights");
   check_size(gradient.size(), shape.batch * shape.samples, "gradient");
   check_size(concentration_gradient.size(), concentration.size(), "concentration_gradient");
-  if (!digamma_shift.empty()) check_size(digamma_shift.size(), shape.batch * shape.tasks, "digamma_shift");
-  const detail::DirichletLogProbTask task{concentration.data(),
-                                          log_weights.data(),
-                                          gradient.data(),
-                                          shape.samples,
-                                          shape.tasks,
-                                          log_floor(weight_floor),
-                                          nullptr,
-                                          concentration_gradient.data(),
-                                          nullptr,
-                                          pointer(digamma_shift)};
+  const detail::DirichletLogProbTask task{
+      concentration.data(), log_weights.data(),      gradient.data(), shape.samples,
+      shape.tasks,          log_floor(weight_floor), nullptr,         concentration_gradient.data()};
   detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
                        [&](std::int64_t begin, std::int64_t end) { kernels().log_prob_backward(task, begin, end); });
 }
@@ -151,16 +134,9 @@ void dirichlet_score(std::span<const float> concentration, std::span<const float
   check_size(gradient.size(), concentration.size(), "gradient");
   const double floor = log_floor(weight_floor);
   if (validate) check_concentration(concentration, shape.tasks);
-  const detail::DirichletLogProbTask task{concentration.data(),
-                                          log_weights.data(),
-                                          pointer(coefficients),
-                                          shape.samples,
-                                          shape.tasks,
-                                          floor,
-                                          log_prob.data(),
-                                          gradient.data(),
-                                          nullptr,
-                                          nullptr};
+  const detail::DirichletLogProbTask task{concentration.data(), log_weights.data(), pointer(coefficients),
+                                          shape.samples,        shape.tasks,        floor,
+                                          log_prob.data(),      gradient.data()};
   detail::parallel_for(shape.batch, num_threads, log_prob_grain(shape),
                        [&](std::int64_t begin, std::int64_t end) { kernels().score(task, begin, end); });
 }

@@ -19,14 +19,12 @@ struct DirichletSampleTask {
 struct DirichletLogProbTask {
   const float* concentration;     // [B, T]
   const float* log_weights;       // [B, G, T]
-  const float* gradient;          // [B, G]; backward, and score, where null stands for all 1
+  const float* gradient;          // [B, G]; backward and score (null: all 1)
   std::int64_t samples;           // G
   std::int64_t tasks;             // T
   double log_floor;               // -inf: no floor
   float* log_prob;                // [B, G]; forward and score
   float* concentration_gradient;  // [B, T]; backward and score
-  double* digamma_shift;          // [B, T] ψ(α₀) - ψ(α_t), or null; forward only
-  const double* saved_shift;      // the same, or null; backward only
 };
 
 struct DirichletRowTask {
@@ -45,7 +43,7 @@ struct FloorTask {
   float* floored;  // [rows, T]
 };
 
-// Floats of scratch that one share of the sampler needs: seven arrays [T rounded up to a multiple of 8, 64].
+// Floats of scratch for one share of the sampler: seven arrays [T rounded up to a multiple of 8, 64].
 inline std::int64_t sampler_scratch(std::int64_t tasks) { return 7 * 64 * ((tasks + 7) / 8 * 8); }
 
 struct DirichletKernels {
@@ -58,7 +56,7 @@ struct DirichletKernels {
   void (*floor)(const FloorTask& task, std::int64_t begin, std::int64_t end);
   // For tests of the numerics: 0 log, 1 exp, 2 log(1 + y) of count floats.
   void (*float_function)(int function, const float* x, float* y, std::int64_t count);
-  // Likewise: x[count] → y[count, 3]: log Γ, ψ and ψ' in double.
+  // For tests of the numerics: x[count] → y[count, 3], log Γ, ψ and ψ' in double.
   void (*gamma)(const double* x, double* y, std::int64_t count);
 };
 

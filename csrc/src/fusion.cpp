@@ -25,7 +25,7 @@ void check_offsets(const Scores& scores) {
                                 std::to_string(scores.rows));
 }
 
-// "request 1, candidate 2, task 0" of an element of the scores.
+// The position of an element of the scores, as "request 1, candidate 2, task 0".
 std::string place_of(const Scores& scores, std::int64_t element) {
   std::int64_t row = element / scores.tasks;
   std::int64_t task = element % scores.tasks;
@@ -46,7 +46,7 @@ std::string place_of(const Scores& scores, std::int64_t element) {
 void check_no_negative(const Scores& scores, int num_threads) {
   std::atomic<std::int64_t> first = -1;
   const FusionKernels& kernels = PYGRADE_KERNELS(fusion_kernels);
-  const double cost = 0.04;  // of a score
+  const double cost = 0.04;  // per score
   parallel_for(scores.rows * scores.tasks, num_threads, grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t found = kernels.find_negative(scores, begin, end);
     std::int64_t before = first.load();
@@ -107,8 +107,7 @@ void run(FusionTask task, int num_threads,
                        FusionTask share = task;
                        share.first_sample = first_sample;
                        share.end_sample = end_sample;
-                       kernel(share, begin, end,
-                              Scratch::of_this_thread().floats(static_cast<std::size_t>(rows * task.stride)));
+                       kernel(share, begin, end, Scratch(static_cast<std::size_t>(rows * task.stride)).data());
                      });
 }
 
@@ -154,7 +153,7 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
     task.stride = detail::scratch_stride(scores.rows);
     const std::int64_t size = detail::scratch_rows(scores.tasks) * task.stride;
     const detail::FloatEnvironment environment;
-    if (kernels.topk_unchecked(task, detail::Scratch::of_this_thread().floats(static_cast<std::size_t>(size)))) return;
+    if (kernels.topk_unchecked(task, detail::Scratch(static_cast<std::size_t>(size)).data())) return;
   }
   detail::check_scores(scores, options, num_threads);
   detail::run(task, num_threads, kernels.topk);

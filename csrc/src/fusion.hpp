@@ -16,35 +16,34 @@ inline Request request_of(const Scores& scores, std::int64_t b) {
   return {scores.offsets[b], scores.offsets[b + 1] - scores.offsets[b]};
 }
 
-// A logarithm admits no negative scores.
+// Logarithms need scores ≥ 0.
 inline bool takes_logarithm(Transform transform) {
   return transform == Transform::log || transform == Transform::zlog || transform == Transform::log1p;
 }
 
-// Throws std::invalid_argument where the sizes, the offsets, the slope or (under a logarithm) the values of the scores
-// do not hold.
+// Throws std::invalid_argument if the sizes, the offsets, the slope or (under a logarithm) the scores are invalid.
 void check_scores(const Scores& scores, const FusionOptions& options, int num_threads);
-void check_shapes(const Scores& scores, const FusionOptions& options);  // all but the values
+void check_shapes(const Scores& scores, const FusionOptions& options);  // everything but the scores
 void check_weights(const Scores& scores, std::span<const float> weights, std::int64_t samples);
 
-// The most candidates that a request has.
+// The number of candidates of the longest request.
 std::int64_t longest_request(const Scores& scores);
 
-// Rows of working memory are this long: room for `candidates` and for the vector that a compressing store writes past
-// them, and never a multiple of 4 KiB, where the same column of all rows would fall on one cache set.
+// The length of a row of working memory: room for `candidates` and for the vector that a compressing store writes past
+// them. Never a multiple of 4 KiB, because then a column of all rows would map to one cache set.
 inline std::int64_t scratch_stride(std::int64_t candidates) {
   const std::int64_t padded = (candidates + 63) / 32 * 32 + 32;
   return padded % 1024 == 0 ? padded + 32 : padded;
 }
 
-inline constexpr std::int64_t fused_rows = 4;  // weight vectors fused at a time
+inline constexpr std::int64_t fused_rows = 4;  // weight vectors fused together
 
-inline constexpr std::int64_t selection_rows = 6;  // of working memory, for each
+inline constexpr std::int64_t selection_rows = 6;  // of working memory, per fused row
 
-// Two tiles, fused rows and their maxima, the ids of a mask and the selections of the fused rows.
+// Rows of working memory: two tiles, the fused rows and their maxima, the ids of a mask, and a selection per fused row.
 inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + (2 + selection_rows) * fused_rows + 1; }
 
-// Nanoseconds to fuse and select one candidate: half as much to twice as much, by transform, samples and k.
+// Nanoseconds to fuse and select one candidate; right within a factor of 2 for all transforms, samples and k.
 inline double candidate_cost(const Scores& scores) { return 0.05 * static_cast<double>(scores.tasks + 4); }
 
 struct FusionTask {
@@ -53,12 +52,12 @@ struct FusionTask {
   const float* weights = nullptr;      // [B, G, T]
   std::int64_t samples = 1;            // G
   std::int64_t k = 0;                  // top-k only
-  const std::uint8_t* mask = nullptr;  // [rows]; null admits all
-  float* values = nullptr;             // transformed scores, fused scores or the top k's
+  const std::uint8_t* mask = nullptr;  // [rows]; null: all eligible
+  float* values = nullptr;             // transformed scores, fused scores or values of the top k
   std::int32_t* indices = nullptr;
   std::int64_t stride = 0;  // scratch_stride of the longest request
   std::int64_t first_sample = 0;
-  std::int64_t end_sample = 1;  // samples [first, end) of G are to be done
+  std::int64_t end_sample = 1;  // samples [first, end) of G are processed
 };
 
 // Each works on requests [begin, end) with scratch_rows · stride floats of scratch.
@@ -68,8 +67,8 @@ struct FusionKernels {
   void (*transform)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
   void (*fuse)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
   void (*topk)(const FusionTask& task, std::int64_t begin, std::int64_t end, float* scratch);
-  // The list of a single request and weight vector whose scores nobody has looked at; false, with nothing written,
-  // where the general way has to be gone.
+  // The top k of a single request and weight vector whose scores are unchecked. Returns false, with nothing written, if
+  // only the general method applies.
   bool (*topk_unchecked)(const FusionTask& task, float* scratch);
 };
 

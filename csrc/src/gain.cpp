@@ -47,7 +47,7 @@ void topk_gain(const Scores& scores, std::span<const float> weights, std::int64_
         detail::GainTask share = task;
         share.first_sample = first_sample;
         share.end_sample = end_sample;
-        kernels.topk_gain(share, begin, end, detail::Scratch::of_this_thread().floats(size));
+        kernels.topk_gain(share, begin, end, detail::Scratch(size).data());
       });
 }
 

@@ -5,7 +5,7 @@
 
 namespace pygrade::detail {
 
-inline constexpr std::int64_t lists_at_once = 16;  // whose gains are summed together; a multiple of fused_rows
+inline constexpr std::int64_t lists_at_once = 16;  // lists whose gains are summed together; a multiple of fused_rows
 
 struct GainTask {
   Scores scores;
@@ -23,7 +23,7 @@ struct GainTask {
   float* gain;                         // [B, G, C]
   std::int64_t stride;                 // scratch_stride of the longest request
   std::int64_t first_sample = 0;
-  std::int64_t end_sample = 0;  // samples [first, end) of G are to be done
+  std::int64_t end_sample = 0;  // samples [first, end) of G are processed
 };
 
 struct GainKernels {

@@ -7,15 +7,16 @@
 namespace pygrade {
 
 bool isa_available(Isa isa) noexcept {
-  if (isa == Isa::baseline) return true;
 #if defined(PYGRADE_X86_KERNELS)
   if (isa == Isa::avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-#else
-  return false;
 #endif
+#if defined(PYGRADE_AVX512_KERNELS)
+  if (isa == Isa::avx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+#endif
+  return isa == Isa::baseline;
 }
 
 std::string_view isa_name(Isa isa) noexcept {

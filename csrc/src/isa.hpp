@@ -1,12 +1,25 @@
-// How a family reaches the kernels that were compiled once per instruction set.
+// Access to kernels that are compiled once per instruction set.
 //
-// A family's kernels are one source, csrc/src/simd/<family>.cpp, compiled into namespace PYGRADE_ISA_NAMESPACE. It
-// defines one table of function pointers; everything else in it is in an unnamed namespace, and it instantiates no
-// standard-library template with external linkage, so that no instruction-set object defines a weak symbol that the
-// linker could hand to the others.
+// A family's kernels are in one source, csrc/src/simd/<family>.cpp, compiled into namespace PYGRADE_ISA_NAMESPACE. It
+// defines one table of function pointers; everything else is in an unnamed namespace, and no standard-library template
+// with external linkage is instantiated. So no object defines a weak symbol that the linker could use for another
+// instruction set.
 #pragma once
 
 #include "pygrade/isa.hpp"
+
+#if defined(PYGRADE_AVX512_KERNELS)
+#define PYGRADE_DECLARE_AVX512_KERNELS(Table, name) \
+  namespace avx512 {                                \
+  extern const Table name;                          \
+  }
+#else
+namespace pygrade::detail {
+namespace avx2 {}
+namespace avx512 = avx2;  // a name that compiles; isa_available never lets it be chosen
+}  // namespace pygrade::detail
+#define PYGRADE_DECLARE_AVX512_KERNELS(Table, name)
+#endif
 
 #if defined(PYGRADE_X86_KERNELS)
 #define PYGRADE_DECLARE_KERNELS(Table, name) \
@@ -16,9 +29,7 @@
   namespace avx2 {                           \
   extern const Table name;                   \
   }                                          \
-  namespace avx512 {                         \
-  extern const Table name;                   \
-  }
+  PYGRADE_DECLARE_AVX512_KERNELS(Table, name)
 #define PYGRADE_KERNELS(name)                                                                         \
   ::pygrade::detail::select_kernels(::pygrade::detail::baseline::name, ::pygrade::detail::avx2::name, \
                                     ::pygrade::detail::avx512::name)

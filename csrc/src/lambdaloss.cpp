@@ -15,13 +15,13 @@ namespace {
 struct Row {
   const float* scores;
   const float* gains;
-  const std::uint8_t* mask;  // nullptr: all count
+  const std::uint8_t* mask;  // nullptr: all are included
   std::int64_t count;
 
-  bool counts(std::int64_t i) const { return mask == nullptr || mask[i] != 0; }
+  bool included(std::int64_t i) const { return mask == nullptr || mask[i] != 0; }
 };
 
-// Ascending where the score descends: its bits as an integer of that order above the index.
+// Ascending for descending scores: the score's bits as an ordered integer, then the index.
 std::uint64_t rank_key(float score, std::int64_t index) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(score + 0.0f);  // -0 equals 0
   const std::uint32_t ascending = (bits >> 31) != 0 ? ~bits : bits | 0x80000000u;
@@ -31,62 +31,62 @@ std::uint64_t rank_key(float score, std::int64_t index) {
 // Buffers of one thread, kept between rows and calls.
 struct Workspace {
   std::vector<std::uint64_t> keys;
-  std::vector<std::int64_t> index;  // of each place of the arrays, -1 in padding
+  std::vector<std::int64_t> index;  // the candidate of each position, -1 in padding
   std::vector<double> score, gain, discount, present, slope;
 
-  std::size_t places = 0;
+  std::size_t size = 0;
 
-  void reset(std::size_t most) {
-    index.resize(most);
-    for (auto* values : {&score, &gain, &discount, &present}) values->resize(most);
-    slope.assign(most, 0.0);
-    places = 0;
+  void reset(std::size_t capacity) {
+    index.resize(capacity);
+    for (auto* values : {&score, &gain, &discount, &present}) values->resize(capacity);
+    slope.assign(capacity, 0.0);
+    size = 0;
   }
   void append(double s, double g, double d, double p, std::int64_t i) {
-    score[places] = s;
-    gain[places] = g;
-    discount[places] = d;
-    present[places] = p;
-    index[places++] = i;
+    score[size] = s;
+    gain[size] = g;
+    discount[size] = d;
+    present[size] = p;
+    index[size++] = i;
   }
   void pad(std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) append(0.0, 0.0, 0.0, 0.0, -1);
   }
 };
 
-// Ranks the candidates that count and lays them out as the kernel wants them. A NaN score ranks with the left-out ones,
-// behind all others, in index order; a NaN gain makes no pair.
+// Ranks the candidates and arranges them as the kernel expects. A NaN score ranks with the masked ones, after all
+// others in index order; a NaN gain makes no pair.
 detail::LambdaRow lay_out(const Row& row, std::span<const float> discount, double inverse_temperature, Workspace& w) {
   w.keys.clear();
-  float least = std::numeric_limits<float>::infinity();
+  float lowest = std::numeric_limits<float>::infinity();
   for (std::int64_t i = 0; i < row.count; ++i) {
-    if (!row.counts(i)) continue;
-    if (row.gains[i] < least) least = row.gains[i];
+    if (!row.included(i)) continue;
+    if (row.gains[i] < lowest) lowest = row.gains[i];
     if (row.scores[i] == row.scores[i]) w.keys.push_back(rank_key(row.scores[i], i));
   }
   std::sort(w.keys.begin(), w.keys.end());
   const std::size_t ranked = w.keys.size();
   for (std::int64_t i = 0; i < row.count; ++i)
-    if (!row.counts(i) || row.scores[i] != row.scores[i]) w.keys.push_back(static_cast<std::uint64_t>(i));
-  w.reset(w.keys.size() + 24);  // with the padding of both parts and of the end
+    if (!row.included(i) || row.scores[i] != row.scores[i]) w.keys.push_back(static_cast<std::uint64_t>(i));
+  w.reset(w.keys.size() + 24);  // padding of both parts and of the end
   detail::LambdaRow result{};
-  for (const bool of_least : {true, false}) {
-    const std::size_t begin = w.places;
+  for (const bool is_lowest : {true, false}) {
+    const std::size_t begin = w.size;
     std::int64_t seen = 0;
     for (std::size_t rank = 0; rank < w.keys.size(); ++rank) {
       const auto i = static_cast<std::int64_t>(w.keys[rank] & 0xffffffffu);
-      if (rank >= ranked && !row.counts(i)) continue;
-      if (row.gains[i] != row.gains[i] || (row.gains[i] == least) != of_least) continue;
+      if (rank >= ranked && !row.included(i)) continue;
+      if (row.gains[i] != row.gains[i] || (row.gains[i] == lowest) != is_lowest) continue;
       w.append(row.scores[i] * inverse_temperature, row.gains[i], rank < discount.size() ? discount[rank] : 0.0f, 1.0,
                i);
       seen += rank < discount.size();
     }
-    const std::size_t count = w.places - begin;
-    (of_least ? result.least : result.others) = static_cast<std::int64_t>(count);
-    (of_least ? result.seen_least : result.seen_others) = seen;
+    const std::size_t count = w.size - begin;
+    (is_lowest ? result.lowest : result.others) = static_cast<std::int64_t>(count);
+    (is_lowest ? result.seen_lowest : result.seen_others) = seen;
     w.pad((8 - count % 8) % 8);
   }
-  w.pad(8);  // the kernel reads whole vectors from any place on
+  w.pad(8);  // the kernel reads whole vectors from any position
   result.score = w.score.data();
   result.gain = w.gain.data();
   result.discount = w.discount.data();
@@ -126,9 +126,9 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
   if (count > std::numeric_limits<std::uint32_t>::max())
     throw std::invalid_argument("scores has 2^32 candidates or more");
   const detail::LambdaKernels& kernels = PYGRADE_KERNELS(lambda_kernels);
-  const double cost = 300.0 + 30.0 * static_cast<double>(count);  // where few candidates have gains
+  const double cost = 300.0 + 30.0 * static_cast<double>(count);  // if few candidates have gains
   detail::parallel_for(batch, num_threads, detail::grain_of(cost), [&](std::int64_t begin, std::int64_t end) {
-    static thread_local Workspace workspace;  // kept: a warm call allocates nothing
+    static thread_local Workspace workspace;  // kept, so that warm calls allocate nothing
     const double inverse_temperature = 1.0 / double{temperature};
     for (std::int64_t b = begin; b < end; ++b) {
       const std::int64_t at = b * count;
@@ -137,10 +137,11 @@ void lambda_loss(std::span<const float> scores, std::span<const float> gains, st
       std::fill_n(out, count, 0.0f);
       const detail::LambdaRow pairs = lay_out(row, discount, inverse_temperature, workspace);
       loss[static_cast<std::size_t>(b)] = static_cast<float>(kernels.add_pairs(pairs));
-      for (std::size_t i = 0; i < workspace.places; ++i)
+      for (std::size_t i = 0; i < workspace.size; ++i)
         if (workspace.index[i] >= 0)
           out[workspace.index[i]] = static_cast<float>(workspace.slope[i] * inverse_temperature);
     }
+    if (workspace.index.capacity() > std::size_t{1} << 20) workspace = {};  // some 60 MiB
   });
 }
 

@@ -1,5 +1,5 @@
-// Splits the lists of a batch, G of each request, over threads by their number of candidates, so that one request of
-// many samples, or one that is longer than all others, keeps every thread at work.
+// Splits the lists of a batch, G per request, over threads by their number of candidates, so that one request with many
+// samples, or one much longer than the others, still occupies every thread.
 #pragma once
 
 #include "fusion.hpp"
@@ -7,8 +7,8 @@
 
 namespace pygrade::detail {
 
-// Calls work(begin, end, first_sample, end_sample) on requests [begin, end), of which the samples in that range are to
-// be done; all together cover every list once. A list counts as its candidates and one more.
+// Calls work(begin, end, first_sample, end_sample) on requests [begin, end), to process the samples in that range; the
+// calls together cover every list once. The cost of a list is its number of candidates plus one.
 template <class Work>
 void parallel_for_lists(const Scores& scores, std::int64_t samples, int num_threads, Work&& work) {
   const std::int64_t batch = scores.batch;

@@ -4,7 +4,6 @@
 #include <bit>
 #include <stdexcept>
 #include <string>
-#include <vector>
 
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
@@ -20,7 +19,7 @@ const T* optional(std::span<const T> values, std::int64_t wanted, const char* na
   return values.data();
 }
 
-// Puts the caps into the task where one of them limits anything.
+// Adds the caps to the task, unless none of them limits anything.
 void set_caps(detail::RankingTask& task, const PageRules& rules, std::int64_t longest) {
   const std::int64_t rows = task.fusion.scores.rows;
   const auto columns = static_cast<std::int64_t>(rules.caps.size());
@@ -63,11 +62,12 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
   const auto mean = static_cast<double>(scores.rows) / static_cast<double>(std::max<std::int64_t>(1, scores.batch));
   detail::parallel_for(scores.batch, num_threads, detail::grain_of(detail::candidate_cost(scores) * (1.0 + mean)),
                        [&](std::int64_t begin, std::int64_t end) {
-                         static thread_local std::vector<std::int32_t> counters;  // kept: a warm call allocates nothing
-                         counters.assign(static_cast<std::size_t>(2 * task.columns * task.slots), 0);
                          const std::int64_t size = detail::scratch_rows(scores.tasks) * task.fusion.stride;
-                         float* scratch = detail::Scratch::of_this_thread().floats(static_cast<std::size_t>(size));
-                         kernels.rank(task, begin, end, scratch, counters.data());
+                         const std::int64_t count = 2 * task.columns * task.slots;
+                         const detail::Scratch scratch(static_cast<std::size_t>(size + count));
+                         auto* counters = reinterpret_cast<std::int32_t*>(scratch.data() + size);
+                         std::fill_n(counters, count, 0);
+                         kernels.rank(task, begin, end, scratch.data(), counters);
                        });
 }
 

@@ -6,13 +6,13 @@
 namespace pygrade::detail {
 
 struct RankingTask {
-  FusionTask fusion;  // one weight vector a request; values and indices are the page's
+  FusionTask fusion;  // one weight vector per request; values and indices are the page's
   const float* boost_mul = nullptr;
   const float* boost_add = nullptr;
   const std::int32_t* groups = nullptr;  // [rows, columns]; null: no caps
   const std::int32_t* caps = nullptr;    // [columns]
   std::int64_t columns = 0;
-  std::int64_t slots = 0;  // of one column's counters: a power of two, at least twice what a page can hold
+  std::int64_t slots = 0;  // of one column's counters: a power of two, at least twice the page's length
 };
 
 struct RankingKernels {

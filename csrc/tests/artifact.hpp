@@ -24,7 +24,7 @@ struct Artifact {
   std::string slope = "1.0";
   std::string exploration = "{\"search\": 0.5}";
   std::string evidence_feature = "intent", evidence_scale = "count", evidence_prior = "0.0";
-  std::map<std::string, std::string> replaced;  // values of the JSON, as JSON text, by key
+  std::map<std::string, std::string> replaced;  // JSON values, as text, by key
   unsigned seed = 1;
   int format_version = 3;  // or 1, 2: as pygrade 0.1.0 wrote
 
@@ -32,7 +32,7 @@ struct Artifact {
     std::vector<int> shape;
     std::vector<float> values;
   };
-  std::map<std::string, Tensor> tensors;  // `draw` fills it
+  std::map<std::string, Tensor> tensors;  // filled by `draw`
 
   Artifact& draw() {
     std::mt19937 random(seed);
@@ -43,7 +43,8 @@ struct Artifact {
       for (int s : shape) total *= static_cast<std::size_t>(s);
       Tensor& tensor = tensors[name] = {std::move(shape), std::vector<float>(total)};
       for (float& v : tensor.values)
-        v = low + (high - low) * static_cast<float>(random() >> 8) * 0x1p-24f;  // not std::uniform…: same everywhere
+        v = low +
+            (high - low) * static_cast<float>(random() >> 8) * 0x1p-24f;  // std::uniform… differs between libraries
     };
     add("input_mean", {size}, -1, 1);
     add("input_std", {size}, 0.5, 2);

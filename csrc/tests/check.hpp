@@ -1,5 +1,4 @@
-// The checks of the C++ tests. A TEST registers itself; main.cpp runs every one of an executable and counts what
-// failed.
+// The checks of the C++ tests. A TEST registers itself; main.cpp runs all of an executable and counts failures.
 #pragma once
 
 #include <cmath>

@@ -1,6 +1,6 @@
 # cmake -DKIND=static|shared -DWORK=DIR (-DBUILD=build directory of pygrade | -DPACKAGE=directory of its CMake package)
 #       -P consumer.cmake
-# Installs that build (or takes what is installed), builds the consumer project against it and runs its programs.
+# Installs that build (or takes an installed package), builds the consumer project against it and runs its programs.
 function(run)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(NOT status EQUAL 0)
@@ -12,7 +12,7 @@ endfunction()
 file(REMOVE_RECURSE ${WORK})
 if(BUILD)
   run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/installed)
-  file(RENAME ${WORK}/installed ${WORK}/moved)  # the package must not remember where it was
+  file(RENAME ${WORK}/installed ${WORK}/moved)  # the package must be relocatable
   set(where -DCMAKE_PREFIX_PATH=${WORK}/moved)
 else()
   set(where -Dpygrade_DIR=${PACKAGE})

@@ -1,12 +1,12 @@
-// A deterministic mutation fuzzer of everything that reads what others wrote: JSON, safetensors, policies, and the
+// A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, and the
 // arguments of the C ABI.
 //
 //   fuzz [RUNS] [SEED]
 //
-// Run i of a seed is the same on every machine. A run passes where the input is refused with the error that is declared
-// for it, or accepted and then behaves; anything else ends the program. Meant for the sanitizers, which turn a read or
-// write out of bounds, an overflow or a leak into an end, too. The last line says how many inputs were accepted: a
-// fuzzer that only ever sees refusals tests little.
+// Run i of a seed is the same on every machine. A run passes if the input is refused with its declared error, or is
+// accepted and then behaves; anything else ends the program. Meant for the sanitizers, which also end it on
+// out-of-bounds accesses, overflows and leaks. The last line says how many inputs were accepted: a fuzzer whose inputs
+// are all refused tests little.
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -47,7 +47,6 @@ void expect(bool good, const char* what) {
 }
 
 // ---- mutations
-// -------------------------------------------------------------------------------------------------------
 
 constexpr std::string_view tokens[] = {"{",
                                        "}",
@@ -115,7 +114,7 @@ void mutate(std::string& text, Random& random) {
       case 6:
         if (random.one_in(4)) text.resize(at);
         break;
-      default: {  // another number in the place of one
+      default: {  // replace one number
         std::size_t begin = text.find_first_of("0123456789", at);
         if (begin == text.npos) break;
         const std::size_t after = std::min(text.find_first_not_of("0123456789", begin), text.size());
@@ -126,8 +125,7 @@ void mutate(std::string& text, Random& random) {
   }
 }
 
-// ---- what reads
-// ------------------------------------------------------------------------------------------------------
+// ---- readers
 
 bool run_json(Random& random) {
   static const std::string corpus[] = {
@@ -165,7 +163,8 @@ bool run_safetensors(Random& random) {
     if (random.one_in(4)) data.resize(random.below(40));
     content = Artifact::frame(header) + data;
   }
-  const std::vector<char> exact(content.begin(), content.end());  // its own allocation: what lies behind is not ours
+  const std::vector<char> exact(content.begin(),
+                                content.end());  // a separate allocation, so that reading past the end is detected
   try {
     const auto tensors = detail::read_safetensors(std::as_bytes(std::span(exact)));
     std::size_t covered = 0;
@@ -186,7 +185,7 @@ void check_page(const Ranker& ranker, const PageMemory& memory, const Page& page
   std::vector<bool> seen(candidates);
   for (std::int32_t i = 0; i < page.filled; ++i) {
     const auto index = static_cast<std::size_t>(memory.indices[static_cast<std::size_t>(i)]);
-    expect(index < candidates && !seen[index], "an index is out of range or stands twice");
+    expect(index < candidates && !seen[index], "an index is out of range or occurs twice");
     seen[index] = true;
   }
   if (page.fallback != Fallback::none) return;
@@ -199,7 +198,7 @@ void check_page(const Ranker& ranker, const PageMemory& memory, const Page& page
   expect(ranker.policy()->version() == page.version(), "another version served");
 }
 
-// The two files of a policy, damaged; the hashes are mended more often than not, so that what lies behind is reached.
+// The two files of a policy, damaged. Hashes are usually repaired, so that the code after their check is reached.
 bool run_policy(Random& random) {
   struct Origin {
     Artifact artifact;
@@ -223,7 +222,7 @@ bool run_policy(Random& random) {
   const Origin& origin = origins[random.below(origins.size())];
   std::string tensors = origin.tensors;
   std::string json = origin.json;
-  if (random.one_in(2)) {  // numbers of the tensors, anything at all
+  if (random.one_in(2)) {  // arbitrary numbers in the tensors
     std::uint64_t header = 0;
     std::memcpy(&header, tensors.data(), sizeof header);
     const std::size_t numbers = (tensors.size() - 8 - header) / 4;
@@ -251,13 +250,12 @@ bool run_policy(Random& random) {
     return true;
   } catch (const ArtifactError&) {
     return false;
-  } catch (const std::invalid_argument&) {  // a concentration that no double adds up
+  } catch (const std::invalid_argument&) {  // concentrations whose sum overflows
     return false;
   }
 }
 
 // ---- the C ABI
-// -------------------------------------------------------------------------------------------------------
 
 float any_float(Random& random) {
   constexpr float special[] = {0.0f,   -0.0f, 1.0f,      -1.0f,
@@ -280,7 +278,7 @@ std::size_t near(std::size_t value, Random& random) {
   return random.one_in(2) ? value + random.below(3) - 1 : wild[random.below(std::size(wild))];
 }
 
-// A struct of its own allocation of exactly `size` bytes, its tail filled where it is larger.
+// A struct in an allocation of exactly `size` bytes; a longer one has a nonzero tail.
 template <class Struct>
 std::vector<std::byte> boxed(Struct value, Random& random) {
   std::size_t size = sizeof value;
@@ -291,7 +289,7 @@ std::vector<std::byte> boxed(Struct value, Random& random) {
   return box;
 }
 
-// The log of a page, of arguments changed here and there; what is written lies within the text, and is whole lines.
+// The log of a page, with some arguments changed. The text must be whole lines and stay within its buffer.
 void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page page, std::size_t candidates,
              Random& random) {
   const auto items = some<std::int64_t>(candidates, [&] { return static_cast<std::int64_t>(random.next()); });
@@ -321,7 +319,8 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
   for (std::size_t i = written; i < text.size(); ++i) expect(text[i] == '\x7f', "a log wrote behind its length");
 }
 
-// The arguments describe memory that is really there (a C caller that lies is beyond help), and are otherwise anything.
+// The arguments always describe existing memory (a C caller that lies cannot be protected), but are otherwise
+// arbitrary.
 bool run_c_api(Random& random) {
   static pygrade_ranker* const rankers[] = {[] {
                                               pygrade_ranker* made = nullptr;

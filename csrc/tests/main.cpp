@@ -24,7 +24,8 @@ int main() {
     std::fprintf(stderr, "no test is registered\n");
     return 1;
   }
-  if (!wanted.empty() && isa_name(active_isa()) != wanted) {  // the tests must have run what they say they ran
+  if (!wanted.empty() &&
+      isa_name(active_isa()) != wanted) {  // proves that the tests ran on the instruction set asked for
     std::fprintf(stderr, "ran %s instead of %s\n", std::string(isa_name(active_isa())).c_str(), wanted.c_str());
     return 1;
   }

@@ -9,6 +9,8 @@
 namespace pygrade::tests {
 
 inline constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
+inline constexpr float missing_values[] = {nan_value, std::numeric_limits<float>::infinity(),
+                                           -std::numeric_limits<float>::infinity()};
 
 inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::string& transform = "zlog") {
   Artifact artifact;
@@ -26,7 +28,7 @@ inline std::vector<float> make_predictions(std::size_t candidates, std::size_t t
   return values;
 }
 
-// Memory of a page, poisoned.
+// Buffers of a page, poisoned.
 struct PageMemory {
   explicit PageMemory(std::size_t k, std::size_t tasks = 3)
       : values(k, nan_value), indices(k, -7), weights(tasks, nan_value), concentration(tasks, nan_value) {}

@@ -55,7 +55,7 @@ TEST(threads_change_nothing) {
     CHECK(advantage_of(rewards, {1, 2}, 50'000, {normalize}, 4) == advantage_of(rewards, {1, 2}, 50'000, {normalize}));
 }
 
-// Sizes whose groups fill vectors and take single precision, in blocks that are full or not; and one whose do not.
+// Group sizes that fill vectors and use single precision, in full and partial blocks, and one that does not.
 TEST(groups_of_many_samples_agree_with_plain_loops) {
   for (const std::int64_t samples : {8, 16, 24, 32, 64, 9})
     for (const std::int64_t batch : {1, 7, 16, 37}) {

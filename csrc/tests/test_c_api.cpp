@@ -158,7 +158,7 @@ TEST(log_rows_equal_the_cpp_ones) {
   pygrade_ranker_free(ranker);
 }
 
-TEST(names_and_versions_are_told) {
+TEST(names_and_versions_can_be_read) {
   pygrade_ranker* ranker = create();
   CHECK_EQUAL(pygrade_abi_version(), PYGRADE_ABI_VERSION);
   CHECK(std::strlen(pygrade_version()) >= 5 && std::strlen(pygrade_isa()) >= 4);
@@ -183,7 +183,7 @@ TEST(failures_have_a_status_and_a_text) {
   options = {3, 0, 0};
   check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "sizeof");
   CHECK(ranker == nullptr);
-  std::thread([] { CHECK_EQUAL(std::string(pygrade_last_error()), ""); }).join();  // each thread has its own
+  std::thread([] { CHECK_EQUAL(std::string(pygrade_last_error()), ""); }).join();  // per thread
   CHECK(pygrade_last_error()[0] != '\0');
 }
 
@@ -252,7 +252,7 @@ TEST(a_policy_is_reloaded) {
   artifact.seed = 2;
   artifact.draw().write(folder);
   CHECK_EQUAL(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_OK);
-  CHECK_EQUAL(std::string(task), "click");  // still there
+  CHECK_EQUAL(std::string(task), "click");  // still valid
   const auto predictions = make_predictions(4);
   PageMemory memory(2);
   pygrade_request request = request_of(predictions);

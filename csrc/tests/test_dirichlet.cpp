@@ -44,7 +44,7 @@ TEST(philox_gives_the_known_answers_of_random123) {
               (std::vector<std::uint32_t>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
-TEST(draws_keep_their_bits_forever) {  // logged seeds reproduce logged weights only as long as this holds
+TEST(draws_keep_their_bits_forever) {  // otherwise logged seeds no longer reproduce logged weights
   const Draw d = draw({0.02f, 1.0f, 30.0f, 1e-30f, 1e6f, 0.5f}, {2, 2, 3}, (1ull << 63) + 12345, (1ull << 32) - 1);
   const std::vector<std::uint32_t> expected = {0xc1b17c46, 0xc0ce58d0, 0xbacfabaa, 0xc2a2b9bb, 0xc00ed748, 0xbde88416,
                                                0xf0de5171, 0xb3c21d20, 0xc181c0c1, 0xf0df0521, 0xb4789403, 0xc1747562};

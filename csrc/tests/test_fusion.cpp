@@ -48,7 +48,7 @@ std::vector<float> fused_of(const Scores& scores, const std::vector<float>& weig
   return fused;
 }
 
-// The tree of fusion.hpp, written down as it stands there.
+// The tree of fusion.hpp, written out literally.
 float fused_by_definition(const float* p, const float* w, int tasks) {
   if (tasks == 1) return p[0] * w[0];
   const int padded = static_cast<int>(std::bit_ceil(static_cast<unsigned>(tasks)));

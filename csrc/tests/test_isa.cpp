@@ -22,7 +22,7 @@ TEST(names_are_those_of_the_environment_variable) {
   CHECK_EQUAL(isa_name(Isa::avx512), "avx512");
 }
 
-// The only tests that may change the environment: they run in one thread, before the choice is made for good.
+// The only tests that may change the environment: they run in one thread, before the choice is final.
 TEST(an_unknown_choice_is_refused_and_does_not_stick) {
   setenv("PYGRADE_ISA", "sse9", 1);
   CHECK_THROWS(std::invalid_argument, "PYGRADE_ISA is 'sse9'; want baseline, avx2 or avx512", active_isa());

@@ -69,7 +69,7 @@ TEST(structure_is_strict_and_places_are_told) {
   check_refused("{\"a\": 1", "want ',' or '}'");
   check_refused("{a: 1}", "want a key in quotes");
   check_refused("[] []", "text after the end");
-  check_refused("{\"a\": 1, \"b\": 2, \"\\u0061\": 3}", "byte 17 (line 1, column 18): a key stands twice");
+  check_refused("{\"a\": 1, \"b\": 2, \"\\u0061\": 3}", "byte 17 (line 1, column 18): a key occurs twice");
   check_refused(std::string("[1\0]", 4), "want ',' or ']'");
 }
 

@@ -13,7 +13,7 @@ using pygrade::detail::parallel_for;
 
 namespace {
 
-// The sum of what the shares of [0, count) saw, each row once: count · (count - 1) / 2.
+// The sum of the rows that the shares of [0, count) visited: count · (count - 1) / 2 if each was visited once.
 std::int64_t sum_of_rows(std::int64_t count, int threads) {
   std::atomic<std::int64_t> sum = 0;
   parallel_for(count, threads, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -34,7 +34,7 @@ std::int64_t threads_of_this_process() {
 
 }  // namespace
 
-TEST(small_work_starts_no_thread) {  // the first test: later ones leave workers behind
+TEST(small_work_starts_no_thread) {  // must run first: other tests leave workers behind
   const std::int64_t before = threads_of_this_process();
   CHECK_EQUAL(sum_of_rows(1, 8), 0);
   parallel_for(100, 8, 51, [](std::int64_t, std::int64_t) {});
@@ -92,7 +92,7 @@ TEST(workers_are_kept_and_serve_again_after_a_rest) {
       std::this_thread::sleep_for(std::chrono::microseconds(rest_us));
       CHECK_EQUAL(sum_of_rows(1000, 2 + i % 7), 499'500);
     }
-  CHECK_EQUAL(threads_of_this_process(), threads);  // none for any call since
+  CHECK_EQUAL(threads_of_this_process(), threads);  // later calls started none
 }
 
 TEST(threads_that_call_at_once_share_the_workers) {
@@ -109,7 +109,7 @@ TEST(threads_that_call_at_once_share_the_workers) {
       });
   }
   CHECK_EQUAL(wrong.load(), 0);
-  for (int i = 0; i < 1000 && threads_of_this_process() > threads; ++i)  // the joined ones take a while to be gone
+  for (int i = 0; i < 1000 && threads_of_this_process() > threads; ++i)  // joined threads take a while to disappear
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   CHECK(threads_of_this_process() <= threads);
 }
@@ -121,7 +121,7 @@ TEST(a_caller_does_not_wait_for_another_s_work) {
     ++held;
     while (!over) std::this_thread::yield();
   };
-  std::jthread other([&] { parallel_for(8, 8, 1, hold); });  // all workers, or as many as come
+  std::jthread other([&] { parallel_for(8, 8, 1, hold); });  // all available workers
   while (held < 2) std::this_thread::yield();
   for (int i = 0; i < 100; ++i) CHECK_EQUAL(sum_of_rows(100, 8), 4950);
   over = true;
@@ -136,7 +136,7 @@ TEST(a_share_may_split_its_own_work) {
   CHECK_EQUAL(sum.load(), 50 * 8 * 4 * 1225);
 }
 
-#if !defined(__SANITIZE_THREAD__)  // which lets no forked child start threads
+#if !defined(__SANITIZE_THREAD__)  // a forked child may start no threads under it
 TEST(a_forked_child_has_workers_of_its_own) {
   CHECK_EQUAL(sum_of_rows(1000, 4), 499'500);
   for (int rest_us : {0, 2000}) {  // while workers spin, and while they sleep

@@ -34,7 +34,7 @@ Evaluation evaluate(const Policy& policy, const std::vector<float>& context, con
   return result;
 }
 
-// The same in plain double, straight from the tensors.
+// The policy in plain double, directly from the tensors.
 std::vector<double> expected_concentration(const Artifact& artifact, const std::vector<float>& inputs) {
   const auto& tensors = artifact.tensors;
   std::vector<double> x(inputs.size());

@@ -1,29 +1,64 @@
+#include <malloc.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <sstream>
 #include <thread>
 
 #include "check.hpp"
 #include "pygrade/dirichlet.hpp"
+#include "pygrade/lambdaloss.hpp"
 #include "pygrade/ranker.hpp"
 #include "serving.hpp"
+#include "util/json.hpp"
 
 using namespace pygrade;
 using namespace pygrade::tests;
 
 namespace {
 
-std::atomic<std::size_t> allocations{0};
+std::atomic<std::size_t> allocations{0}, live_bytes{0};
+
+// A thread that sets `pause_at` stops in that allocation, counted from there, until `resumed`.
+thread_local int pause_at = 0;
+std::atomic<bool> paused{false}, resumed{false};
 
 void* counted(std::size_t size, std::size_t alignment) {
   allocations.fetch_add(1, std::memory_order_relaxed);
   void* memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
   if (memory == nullptr) throw std::bad_alloc();
+  live_bytes.fetch_add(malloc_usable_size(memory), std::memory_order_relaxed);
+  if (pause_at > 0 && --pause_at == 0) {
+    paused = true;
+    paused.notify_all();
+    resumed.wait(false);
+  }
   return memory;
 }
 
+void release(void* memory) {
+  live_bytes.fetch_sub(malloc_usable_size(memory), std::memory_order_relaxed);
+  std::free(memory);
+}
+
 const std::vector<float> context = {0.5f, -1.0f};
+
+// Whether a child process ends with `work` true, within seconds.
+template <class Work>
+bool child_succeeds(Work&& work) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(10);
+    _exit(work() ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  return status == 0;
+}
 
 }  // namespace
 
@@ -31,10 +66,10 @@ void* operator new(std::size_t size) { return counted(size, alignof(std::max_ali
 void* operator new(std::size_t size, std::align_val_t alignment) {
   return counted(size, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
 
 TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
   for (const char* name : {"zlog", "log", "identity", "zscore", "rank", "log1p"}) {
@@ -101,43 +136,49 @@ TEST(missing_features_fall_back_and_are_counted) {
   CHECK_EQUAL(counted.fallback_global, 2u);
 }
 
-TEST(candidates_with_nan_rank_last_and_leave_the_others_alone) {
-  Ranker ranker(make_policy());
-  auto predictions = make_predictions(12);
-  std::vector<float> without(predictions.begin(), predictions.begin() + 12);  // rows 0 … 3, 5 … 11 without 9
-  for (std::size_t row : {5u, 6u, 7u, 8u, 10u, 11u})
-    without.insert(without.end(), predictions.begin() + static_cast<std::ptrdiff_t>(row * 3),
-                   predictions.begin() + static_cast<std::ptrdiff_t>(row * 3 + 3));
-  predictions[4 * 3 + 1] = nan_value;
-  predictions[9 * 3] = nan_value;
-  PageMemory got(13), expected(10);
-  const Page page = ranker.rank({.context = context, .predictions = predictions}, got);
-  ranker.rank({.context = context, .predictions = without}, expected);
-  CHECK_EQUAL(got.weights, expected.weights);
-  for (std::size_t i = 0; i < 10; ++i) {
-    const int j = expected.indices[i];
-    CHECK_EQUAL(got.indices[i], j < 4 ? j : j < 8 ? j + 1 : j + 2);
-    CHECK_NEAR(got.values[i], expected.values[i], 1e-6);
-  }
-  CHECK_EQUAL(got.indices[10], 4);
-  CHECK_EQUAL(got.indices[11], 9);
-  CHECK_EQUAL(got.indices[12], -1);
-  CHECK(std::isnan(got.values[10]) && std::isnan(got.values[11]));
-  CHECK_EQUAL(page.missing_predictions, 2);
-  CHECK_EQUAL(page.filled, 12);
-  CHECK_EQUAL(ranker.counters().missing_predictions, 2u);
+TEST(candidates_with_a_missing_prediction_rank_last_and_leave_the_others_alone) {
+  const auto whole = make_predictions(12);
+  std::vector<float> without;
+  for (std::size_t i = 0; i < whole.size(); ++i)
+    if (i / 3 != 4 && i / 3 != 9) without.push_back(whole[i]);
+  for (const char* transform : {"zlog", "identity", "log1p"})
+    for (const float missing : missing_values) {
+      Ranker ranker(make_policy(1, transform));
+      auto predictions = whole;
+      predictions[4 * 3 + 1] = missing;
+      predictions[9 * 3] = missing;
+      predictions[9 * 3 + 1] = -1.0f;  // is not looked at
+      PageMemory got(13), expected(10);
+      const Page page = ranker.rank({.context = context, .predictions = predictions}, got);
+      ranker.rank({.context = context, .predictions = without}, expected);
+      CHECK_EQUAL(got.weights, expected.weights);
+      for (std::size_t i = 0; i < 10; ++i) {
+        const int j = expected.indices[i];
+        CHECK_EQUAL(got.indices[i], j < 4 ? j : j < 8 ? j + 1 : j + 2);
+        CHECK_NEAR(got.values[i], expected.values[i], 1e-6);
+      }
+      CHECK_EQUAL(got.indices[10], 4);
+      CHECK_EQUAL(got.indices[11], 9);
+      CHECK_EQUAL(got.indices[12], -1);
+      CHECK(std::isnan(got.values[10]) && std::isnan(got.values[11]));
+      CHECK_EQUAL(page.missing_predictions, 2);
+      CHECK_EQUAL(page.filled, 12);
+      CHECK_EQUAL(ranker.counters().missing_predictions, 2u);
+    }
 }
 
 TEST(requests_without_usable_candidates_get_what_there_is) {
-  Ranker ranker(make_policy());
-  PageMemory empty(2), missing(2);
-  const Page page = ranker.rank({.context = context}, empty);
-  CHECK(page.filled == 0 && page.fallback == Fallback::global);
-  CHECK_EQUAL(empty.indices, (std::vector<std::int32_t>{-1, -1}));
-  const std::vector<float> row = {nan_value, 0.5f, 0.5f};
-  CHECK(ranker.rank({.context = context, .predictions = row}, missing).fallback == Fallback::global);
-  CHECK_EQUAL(missing.indices, (std::vector<std::int32_t>{0, -1}));
-  CHECK_EQUAL(ranker.counters().empty_pages, 1u);
+  for (const float missing : missing_values) {
+    Ranker ranker(make_policy());
+    PageMemory empty(2), unusable(2);
+    const Page page = ranker.rank({.context = context}, empty);
+    CHECK(page.filled == 0 && page.fallback == Fallback::global);
+    CHECK_EQUAL(empty.indices, (std::vector<std::int32_t>{-1, -1}));
+    const std::vector<float> row = {missing, 0.5f, 0.5f};
+    CHECK(ranker.rank({.context = context, .predictions = row}, unusable).fallback == Fallback::global);
+    CHECK_EQUAL(unusable.indices, (std::vector<std::int32_t>{0, -1}));
+    CHECK_EQUAL(ranker.counters().empty_pages, 1u);
+  }
 }
 
 TEST(explored_weights_are_the_draw_that_is_named) {
@@ -170,7 +211,7 @@ TEST(the_stream_goes_on_under_the_next_seed) {
   const Request request{.context = context, .predictions = predictions, .explore = true};
   PageMemory memory(1);
   CHECK(one.rank(request, memory).seed >> 32 !=
-        two.rank(request, memory).seed >> 32);  // from the system: 2^-31 to fail
+        two.rank(request, memory).seed >> 32);  // seeds from the system are equal with probability 2^-31
   CHECK_THROWS(std::invalid_argument, "seed must be below 2^31", Ranker(make_policy(), {.seed = 1u << 31}));
 }
 
@@ -227,7 +268,7 @@ TEST(policies_are_swapped_while_threads_rank) {
     });
   int swaps = 0;
   while (swaps < 300 || ((pages[0] < 50 || pages[1] < 50) && swaps < 1'000'000)) {
-    ranker.swap(make_policy(++swaps % 2 ? 2 : 1));  // new ones each time: the old one is freed
+    ranker.swap(make_policy(++swaps % 2 ? 2 : 1));  // a new policy each time, so that the old one is freed
     std::this_thread::yield();
   }
   stop = true;
@@ -238,21 +279,84 @@ TEST(policies_are_swapped_while_threads_rank) {
   CHECK_EQUAL(ranker.policy()->version(), policies[swaps % 2]->version());
 }
 
+TEST(a_policy_is_swapped_in_a_child_forked_while_a_thread_ranked) {
+  auto ranker = std::make_unique<Ranker>(make_policy(1));
+  const auto next = make_policy(2);
+  const auto predictions = make_predictions(4);
+  const Request request{.context = context, .predictions = predictions};
+  PageMemory memory(2);
+  std::jthread thread([&] {
+    PageMemory other(2);
+    pause_at = 2;  // the slot is the first allocation; in the second the policy is in use
+    ranker->rank(request, other);
+  });
+  paused.wait(false);
+  CHECK(child_succeeds([&] {
+    const auto before = ranker->counters().requests;
+    ranker->swap(next);
+    const Page page = ranker->rank(request, memory);
+    const bool swapped = page.version() == next->version() && ranker->counters().requests == before + 1;
+    ranker.reset();
+    return swapped;
+  }));
+  resumed = true;
+  resumed.notify_all();
+}
+
+TEST(a_policy_is_swapped_in_a_child_forked_while_a_thread_swapped) {
+  Ranker ranker(make_policy(1));
+  const std::shared_ptr<const Policy> policies[] = {make_policy(1), make_policy(2)};
+  std::jthread thread([&](const std::stop_token& stop) {
+    for (int i = 0; !stop.stop_requested(); ++i) ranker.swap(policies[i % 2]);
+  });
+  bool good = true;
+  for (int i = 0; i < 20 && good; ++i)
+    good = child_succeeds([&] {
+      ranker.swap(policies[i % 2]);
+      return ranker.policy() == policies[i % 2];
+    });
+  CHECK(good);
+}
+
+TEST(memory_of_large_calls_is_given_back_when_they_end) {
+  constexpr std::int64_t candidates = 800'000;  // more than 64 MiB of working memory for each request
+  Ranker ranker(make_policy());
+  PageMemory memory(2);
+  const auto few = make_predictions(4);
+  ranker.rank({.context = context, .predictions = few}, memory);
+  std::vector<float> predictions(2 * candidates * 3, 0.5f), values(2);
+  std::vector<std::int32_t> indices(2);
+  const std::vector<float> weights(6, 0.3f);
+  const auto scores = Scores::dense(predictions.data(), ScoreType::float32, 2, candidates, 3);
+  const auto kept = [&](auto&& call) {
+    const std::size_t before = live_bytes;
+    call();
+    return static_cast<std::int64_t>(live_bytes - before);
+  };
+  CHECK(kept([&] { rank(scores, weights, 1, {}, {}, values, indices, 2); }) < 1 << 20);
+  std::vector<float> gradient(predictions.size()), loss(1);
+  CHECK(kept([&] { lambda_loss(predictions, predictions, {}, weights, 1, 1.0f, loss, gradient, true); }) < 1 << 20);
+  predictions[7] = nan_value;
+  const auto half = std::span(predictions).first(candidates * 3);
+  CHECK(kept([&] { ranker.rank({.context = context, .predictions = half}, memory); }) < 1 << 20);
+}
+
 TEST(many_threads_share_a_ranker) {
   Ranker ranker(make_policy(), {.seed = 3});
   const auto predictions = make_predictions(30);
   std::vector<std::vector<std::uint64_t>> seeds(6);
   {
     std::vector<std::jthread> threads;
-    for (auto& own : seeds)
+    for (auto& of_thread : seeds)
       threads.emplace_back([&] {
         PageMemory memory(4);
         for (int i = 0; i < 50; ++i)
-          own.push_back(ranker.rank({.context = context, .predictions = predictions, .explore = true}, memory).seed);
+          of_thread.push_back(
+              ranker.rank({.context = context, .predictions = predictions, .explore = true}, memory).seed);
       });
   }
   std::vector<std::uint64_t> all;
-  for (const auto& own : seeds) all.insert(all.end(), own.begin(), own.end());
+  for (const auto& of_thread : seeds) all.insert(all.end(), of_thread.begin(), of_thread.end());
   std::ranges::sort(all);
   CHECK(std::ranges::adjacent_find(all) == all.end());
   CHECK_EQUAL(all.back() - all.front(), std::uint64_t{299});
@@ -341,8 +445,54 @@ TEST(log_rows_hold_the_request) {
   append_log_rows(*policy, request, memory, page, {"r1", "u1", items, 99}, text);
   const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.3,0.3,0.3,,,,0,") + policy->version() + ",none,99\n";
   CHECK_EQUAL(text, "r1,u1,101,1,1.5,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,1.5,,0.75,0.5,0.25,0,0,0" + tail);
-  PageMemory longer(3);  // now the candidate with a NaN is shown: it takes the smallest prediction of the task
-  text.clear();
-  append_log_rows(*policy, request, longer, ranker.rank(request, longer), {"r1", "u1", {}, {}}, text);
-  CHECK(text.find("r1,u1,1,2,1.5,,0.5,0.5,0.5,0,0,0,") != std::string::npos);
+}
+
+TEST(a_shown_candidate_without_a_prediction_is_logged_with_the_smallest_of_the_task) {
+  const auto policy = make_policy();
+  Ranker ranker(policy);
+  for (const float missing : missing_values) {
+    const std::vector<float> predictions = {0.5f, missing, 0.125f, missing, 0.5f, 0.5f, 0.75f, 0.5f, 0.25f};
+    Request request{.context = context, .predictions = predictions};
+    PageMemory memory(3);
+    std::string text;
+    append_log_rows(*policy, request, memory, ranker.rank(request, memory), {"r\n1", "u\"1\"", {}, {}}, text);
+    const std::string ids = "\"r\n1\",\"u\"\"1\"\"\",";
+    CHECK(text.starts_with(ids + "0,1,0.5,-1,0.5,0.5,0.125,0,0,0,"));
+    CHECK(text.find(ids + "1,2,0.5,-1,0.5,0.5,0.5,0,0,0,") != std::string::npos);
+  }
+}
+
+TEST(policies_of_older_versions_rank_the_recorded_page) {
+  for (const char* name : {"policies/v1", "policies/v2", "consumer/policy"}) {
+    const std::filesystem::path folder = std::filesystem::path(PYGRADE_TEST_FOLDER) / name;
+    std::stringstream text;
+    text << std::ifstream(folder / "page.json").rdbuf();
+    const auto record = detail::Json::parse(text.str());
+    const auto append = [](auto&& self, const detail::Json& value, std::vector<float>& to) -> void {
+      if (value.type == detail::Json::Type::number) to.push_back(static_cast<float>(value.number));
+      for (const auto& item : value.items) self(self, item, to);
+    };
+    const auto floats = [&](const detail::Json& value) {
+      std::vector<float> result;
+      append(append, value, result);
+      return result;
+    };
+    const auto ranker = Ranker::load(folder);
+    const auto features = floats(record.at("context")), predictions = floats(record.at("predictions"));
+    for (const char* kind : {"served", "explored", "fallback"}) {
+      const auto& expected = record.at(kind);
+      Request request{.context = features, .predictions = predictions, .scenario = record.string_at("scenario")};
+      if (kind == std::string("fallback")) request.context = {};
+      if (const auto* draw = expected.find("draw")) {
+        request.explore = true;
+        request.draw = static_cast<std::uint64_t>(draw->number);
+      }
+      PageMemory memory(expected.at("indices").items.size(), ranker->policy()->tasks().size());
+      ranker->rank(request, memory);
+      CHECK_EQUAL(std::vector<float>(memory.indices.begin(), memory.indices.end()), floats(expected.at("indices")));
+      CHECK_EQUAL(memory.values, floats(expected.at("values")));
+      CHECK_EQUAL(memory.weights, floats(expected.at("weights")));
+      if (expected.find("concentration")) CHECK_EQUAL(memory.concentration, floats(expected.at("concentration")));
+    }
+  }
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _STALE_SECONDS = 3600.0
+_CLAIM = ".pygrade"  # file in a directory that a command writes to
 
 
 def sync(path: Path) -> None:
@@ -48,8 +49,10 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
     An earlier directory at `path` is swapped out in one step where the system can (Linux), so a killed writer leaves
     the old or the new one, never half. Of several writers at once the last one wins. What killed writers left behind
-    is removed after an hour.
+    is removed after an hour. ValueError if `path` holds the results of a command (`claimed`).
     """
+    if (path / _CLAIM).exists():
+        raise ValueError(f"{path} holds the results of pygrade {(path / _CLAIM).read_text()}; want another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.partial-*"):
         with suppress(FileNotFoundError):  # its writer has just finished
@@ -72,13 +75,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def claimed(out: Path, command: str) -> Iterator[None]:
     """Holds the directory, made if absent, for this process alone and for the results of one command.
 
-    ``.pygrade`` in it is the lock and names the command. ValueError if another process holds the directory, or if it
+    A file in it is the lock and names the command. ValueError if another process holds the directory, or if it
     has the results of another command.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; want a directory")
     out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / ".pygrade", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(out / _CLAIM, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -87,7 +90,8 @@ def claimed(out: Path, command: str) -> Iterator[None]:
         owner = os.pread(descriptor, 100, 0).decode(errors="replace").strip()
         if owner and owner != command:
             raise ValueError(f"{out} holds the results of pygrade {owner}; want another directory for {command}")
-        os.pwrite(descriptor, command.encode(), 0)
+        if not owner:
+            os.pwrite(descriptor, command.encode(), 0)
         yield
     finally:
         os.close(descriptor)

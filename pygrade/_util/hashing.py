@@ -1,5 +1,6 @@
-"""One hash of whole numbers, the same in every process and on every machine."""
+"""Hashes that are the same in every process and on every machine. Features and ids on disk depend on their bits."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -14,3 +15,19 @@ def splitmix64(x: NDArray[Any]) -> NDArray[np.uint64]:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(x ^ (x >> np.uint64(31)))
+
+
+def spread(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A cheap hash of ids (Fibonacci hashing), to divide them into partitions or to draw a fixed share of them."""
+    bits = ids.astype(np.uint64) * GOLDEN  # wraps
+    return bits ^ (bits >> np.uint64(32))
+
+
+def text_hash(text: str) -> int:
+    """The first 8 bytes of the text's BLAKE2b as an unsigned number."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def stable_id(name: str) -> int:
+    """The int64 ≥ 0 that a string id has in every log: 63 bits of `text_hash`."""
+    return text_hash(name) >> 1

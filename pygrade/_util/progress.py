@@ -3,6 +3,7 @@
 Standard output stays free for results, so that ``--json`` prints one object and nothing else.
 """
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,20 @@ def set_quiet(quiet: bool) -> None:
     """Silence every later `track` and `say` of this process (True) or let them speak again (False)."""
     global _quiet
     _quiet = quiet
+
+
+def show_log(quiet: bool) -> None:
+    """Print what pygrade logs on standard error: warnings always, progress unless quiet."""
+    logger = logging.getLogger("pygrade")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not any(isinstance(handler, _LogLines) for handler in logger.handlers):
+        logger.addHandler(_LogLines())
+
+
+class _LogLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        print(prefix + record.getMessage(), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, sync it, and rename it; on any error the old file stays as it was."""
     with atomic_file(path) as partial:
         partial.write_bytes(content)
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: dataclasses as objects, paths as text, NaN and infinity as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(name): plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
 
 
 def to_json(record: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,7 @@
-"""GPU binaries made ahead of time, on any machine: launches are recorded instead of run, then compiled for each target.
+"""GPU binaries compiled ahead of time, on any machine: launches are recorded instead of run, then compiled per target.
 
-The launch functions themselves say what is compiled: a variant calls an op on small CPU tensors while its launches are
-recorded, so that constants, types and launch configuration are those of a real call.
+A variant calls an op on small CPU tensors while its launches are recorded, so that constants, types and launch
+configuration are those of a real call.
 """
 
 import hashlib
@@ -20,15 +20,12 @@ from pygrade.aot.variants import VARIANTS
 from pygrade.ops.dispatch import use_backend
 
 FORMAT = 1  # of the manifest
-_ELEMENTS = {
-    torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16",
-    torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.uint8: "u8", torch.bool: "i1",
-}  # fmt: skip
-# What the kernels compile for; LLVM ends the process on a name that it doesn't know.
-ARCHES = (
-    "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120",
-    "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1200",
-)  # fmt: skip
+_FLOATS = {torch.float64: "fp64", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+_INTEGERS = {torch.int64: "i64", torch.int32: "i32", torch.int8: "i8", torch.uint8: "u8", torch.bool: "i1"}
+_ELEMENTS = _FLOATS | _INTEGERS
+# Architectures that the kernels compile for; LLVM ends the process on an unknown name.
+_NVIDIA = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_103", "sm_120")
+ARCHES = (*_NVIDIA, "gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1200")
 _BYTES = {"i1": 1, "i32": 4, "i64": 8, "fp32": 4}
 
 
@@ -49,7 +46,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Signature:
-    """What of a launch is compiled in: types by argument, constants, and which arguments are multiples of 16."""
+    """The compiled-in part of a launch: types by argument, constants, and the arguments that are multiples of 16."""
 
     types: dict[str, str]
     constants: dict[str, Any]
@@ -58,7 +55,7 @@ class Signature:
 
 @contextmanager
 def recorded_launches() -> Iterator[list[Launch]]:
-    """Inside the block, launching a kernel appends to the list and runs nothing."""
+    """Inside the block, a kernel launch is appended to the list and runs nothing."""
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise ValueError("TRITON_INTERPRET is set, so that Triton interprets; unset it to compile")
     from triton.runtime.jit import JITFunction
@@ -87,7 +84,7 @@ def record(call: Callable[[], object]) -> list[Launch]:
 
 
 def signature_of(launch: Launch, general: bool = False) -> Signature:
-    """The specialization that Triton's launcher would choose; ``general``: one that assumes nothing of the integers."""
+    """The specialization that Triton's launcher would choose; ``general``: one that assumes nothing about integers."""
     types: dict[str, str] = {}
     constants: dict[str, Any] = {}
     aligned = []
@@ -123,7 +120,7 @@ def target_of(arch: str) -> Any:
 
 
 def compiled(launch: Launch, arch: str, general: bool = False) -> Any:
-    """The compiled kernel (Triton caches it): ``.asm`` holds the binary, ``.metadata`` what the launch needs."""
+    """The compiled kernel (Triton caches it): ``.asm`` holds the binary, ``.metadata`` the launch parameters."""
     import triton
     from triton.compiler import ASTSource
 
@@ -138,7 +135,7 @@ def layout(signature: Signature) -> list[dict[str, Any]]:
     """The kernel's parameters in order, as the driver takes them, with naturally aligned offsets in bytes."""
     entries: list[dict[str, Any]] = []
     end = 0
-    scratch = {"global_scratch": "*i8", "profile_scratch": "*i8"}  # Triton's own; null where the kernel needs none
+    scratch = {"global_scratch": "*i8", "profile_scratch": "*i8"}  # of Triton; null if the kernel needs none
     for name, kind in (signature.types | scratch).items():
         if kind == "constexpr":
             continue
@@ -155,7 +152,7 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
     """Compile every variant whose name contains ``only``; write the binaries and manifest.json, all or nothing.
 
     Args:
-        out: the directory; what an earlier run left there is replaced as a whole.
+        out: the directory; the result of an earlier run is replaced as a whole.
         arches: some of ARCHES: sm_NN (a cubin, and PTX beside it) or gfxNNN (an HSACO).
         only: part of the names of the wanted variants.
         log: takes one line of progress.
@@ -164,7 +161,7 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
         The manifest.
 
     Raises:
-        ValueError: an architecture or a name that is none, ``out`` holds other files, or TRITON_INTERPRET is set.
+        ValueError: an unknown architecture or name, ``out`` holds other files, or TRITON_INTERPRET is set.
     """
     if out.exists() and not (out / "manifest.json").exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"out is {out}, which holds something else; want a new directory or that of an earlier run")
@@ -180,7 +177,7 @@ def build(out: Path, arches: Iterable[str], only: str = "", log: Callable[[str],
 
     entries: list[dict[str, Any]] = []
     seen: set[str] = set()
-    # Without line numbers the bytes don't depend on where the sources lie.
+    # Without line numbers the bytes don't depend on the folder of the sources.
     with atomic_directory(out) as directory, triton.knobs.compilation.scope():
         triton.knobs.compilation.disable_line_info = True
         for name in chosen:

@@ -1,7 +1,7 @@
-"""The calls whose launches are compiled ahead of time: what the launch functions can choose, in at most 60 variants.
+"""The calls whose launches are compiled ahead of time: all choices of the launch functions, in at most 60 variants.
 
-Shapes are those of a small batch; requests and rows are free in every kernel. `tests/kernels/test_variants.py` compares
-the list with what a sweep of shapes makes the launch functions choose.
+Shapes are those of a small batch; no kernel depends on the number of requests or rows. `tests/kernels/test_variants.py`
+compares the list with the choices in a sweep of shapes.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 from pygrade import ops
 
 BATCH = 2
-SEED = (1 << 40) + 7  # beyond 32 bits, so that the kernels take seeds and offsets of 64
+SEED = (1 << 40) + 7  # beyond 32 bits, so that seeds and offsets are compiled as 64 bits
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,11 @@ def _gain(
 def _rollout(
     candidates: int, tasks: int, k: int, samples: int, components: int = 2, lists: int = 1, bounded: bool = True
 ) -> Callable[[], object]:
-    masks, component_list = _lists(candidates, lists, components)
+    concentration, gains = torch.ones(BATCH, tasks), torch.zeros(BATCH, candidates, components)
+    inputs = (concentration, _scores(candidates, tasks), gains, k, torch.ones(k), samples, SEED, SEED)
     bounds = torch.stack([torch.zeros(tasks), torch.ones(tasks)]) if bounded else None
-    return lambda: ops.rollout(
-        torch.ones(BATCH, tasks), _scores(candidates, tasks), torch.zeros(BATCH, candidates, components), k,
-        torch.ones(k), samples, SEED, SEED, masks, component_list, bounds, 1e-5 if bounded else 0.0,
-    )  # fmt: skip
+    lists_of = _lists(candidates, lists, components)
+    return lambda: ops.rollout(*inputs, *lists_of, bounds, 1e-5 if bounded else 0.0)
 
 
 def _lambda_loss(candidates: int, masked: bool = False) -> Callable[[], object]:

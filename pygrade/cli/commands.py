@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import ops
+from pygrade._util.files import claimed
 from pygrade._util.optional_imports import require
-from pygrade._util.progress import say, set_quiet
+from pygrade._util.progress import say, set_quiet, show_log
 from pygrade.aot import build as aot
 from pygrade.cli import console
 from pygrade.cli.options import (
@@ -65,6 +66,7 @@ def run(command: str, arguments: list[str]) -> None:
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
     set_quiet(args.quiet)
+    show_log(args.quiet)
     result = handler(args)
     text = json.dumps(_plain(result), allow_nan=False)
     if args.json is True or args.json == Path("-"):
@@ -118,6 +120,16 @@ def _train(args: Train) -> dict[str, Any]:
     early, late = logs.split(1 - args.holdout) if args.holdout else (logs, None)
     if not early.num_requests or (late is not None and not late.num_requests):
         raise ValueError(f"holdout {args.holdout} of {logs.num_requests} requests leaves one part empty; want another")
+    with claimed(args.out, "train"):
+        record = _train_and_judge(args, config, early, late)
+    if not args.json:
+        if late is not None:
+            _print_evaluation(record["evaluation"])
+        console.text(f"policy: {record['policy']}    report: {record['report']}")
+    return record
+
+
+def _train_and_judge(args: Train, config: TrainConfig, early: Logs, late: Logs | None) -> dict[str, Any]:
     result = train(early, config, args.out, args.resume)
     record: dict[str, Any] = {
         "data": args.data, "out": str(args.out), "policy": str(args.out / "policy"), "train": result.summary
@@ -133,14 +145,10 @@ def _train(args: Train) -> dict[str, Any]:
         with torch.no_grad():
             alpha = result.policy(result.policy.request_inputs(late.context, late.predictions, late.offsets))
         record_weights(
-            args.out, logs.tasks, rankers[GRADE], alpha.numpy(), ops.dirichlet_entropy(alpha).numpy(),
+            args.out, late.tasks, rankers[GRADE], alpha.numpy(), ops.dirichlet_entropy(alpha).numpy(),
             result.static_weights.numpy(), {} if late.scenario is None else {"scenario": late.scenario},
         )  # fmt: skip
     record["report"] = str(write_report(args.out, f"pygrade train: {args.data}"))
-    if not args.json:
-        if late is not None:
-            _print_evaluation(record["evaluation"])
-        console.text(f"policy: {record['policy']}    report: {record['report']}")
     return record
 
 
@@ -312,6 +320,7 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
             for _ in range(args.repeat)
         ]  # fmt: skip
         served, counters = made[-1], system.counters
+    unknown = [name for name in kinds if name not in context]
     steps = [*serve.STEPS, "in all"]
     seconds = np.array([[*own.seconds.values(), sum(own.seconds.values())] for own in made])
     times = {
@@ -327,6 +336,8 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
         page["why"] = "the store failed: default features, static weights"
     elif served.history == 0:
         page["why"] = f"no event of this user is known: default features; {page['why']}"
+    if unknown:
+        page["why"] += f"; unknown, as --context does not give them: {', '.join(unknown)}"
     if args.log is not None:
         write_logs(served.page.log_rows(), args.log)
     if not args.json:
@@ -338,6 +349,7 @@ def _rank_user(args: Rank, run: Path) -> dict[str, Any]:
         "pages": [page],
         "times": times,
         "history": served.history,
+        "unknown_context": unknown,
         "degraded": served.degraded,
         "counters": counters,
     }
@@ -372,6 +384,8 @@ def _pipeline(args: Pipeline) -> dict[str, Any]:
         head = ["task", "events", "AUC", "GAUC", "log-loss", "calibrated", "ECE", "calibrated"]
         console.table("Multi-task model on later requests", head, tasks)
         _print_evaluation(stages["evaluate"]["replay"])
+        for sentence in record["warnings"]:
+            console.text(f"WARNING: {sentence}")
         console.text(f"report: {args.out / 'report.html'}    summary: {args.out / 'summary.json'}")
     return record
 

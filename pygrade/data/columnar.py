@@ -15,16 +15,23 @@ if TYPE_CHECKING:
     import polars as pl
 
 WANTED = {
-    "int": "a whole number", "binary": "0 or 1", "float": "a finite number", "text": "a string",
+    "int": "a whole number",
+    "binary": "0 or 1",
+    "float": "a finite number",
+    "text": "a string",
     "bool": "true or false",
-    "time": "a date and time", "ints": "a list of whole numbers", "texts": "a list of strings",
-    "times": "a list of dates and times", "floats": "a list of numbers", "id": "a whole number or a string",
-}  # fmt: skip
-"""Kinds of columns; with a question mark behind, a value may be missing (null, or NaN of a number)."""
+    "time": "a date and time",
+    "ints": "a list of whole numbers",
+    "texts": "a list of strings",
+    "times": "a list of dates and times",
+    "floats": "a list of numbers",
+    "id": "a whole number or a string",
+}
+"""Kinds of columns; with a question mark appended, values may be missing (null, or NaN for a number)."""
 
 
 def column_names(path: Path) -> list[str]:
-    """Columns of a Parquet or Feather file; ValueError where it is neither, or cut off."""
+    """Columns of a Parquet or Feather file; ValueError if it is neither, or cut off."""
     return list(_schema(path).names)
 
 
@@ -52,7 +59,7 @@ def read_batches(path: Path, columns: Mapping[str, str], rows: int = 100_000) ->
             yield first, frame
             first += len(frame)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: corrupt behind row {first} ({_first_line(error)})") from error
+        raise ValueError(f"{path}: corrupt after row {first} ({_first_line(error)})") from error
     if first == 0:
         raise ValueError(f"{path}: the file has no rows")
 
@@ -61,8 +68,8 @@ def refuse_row(path: Path, first: int, column: str, values: "pl.Series", bad: ND
     """Raises ValueError that names the first bad value's file, row and column; ``first`` is the first value's row."""
     if bad.any():
         row = int(np.argmax(bad))
-        found = values.slice(row, 1).to_list()[0]
-        raise ValueError(f"{path}: row {first + row}, column {column!r} is {found}; want {want}")
+        value = values.slice(row, 1).to_list()[0]
+        raise ValueError(f"{path}: row {first + row}, column {column!r} is {value}; want {want}")
 
 
 def _batches(path: Path, columns: list[str], rows: int) -> Iterator[Any]:

@@ -1,7 +1,7 @@
 """EB-NeRD, the Ekstra Bladet News Recommendation Dataset, as raw events: impressions of a news site.
 
-EB-NeRD: Kruse et al., RecSys Challenge 2024, arXiv 2410.03432, recsys.eb.dk; for research, under the terms of its own
-license, which is accepted at download. A directory (demo, small or large) holds articles.parquet, train/ and
+EB-NeRD: Kruse et al., RecSys Challenge 2024, arXiv 2410.03432, recsys.eb.dk; for research, under its own license,
+which is accepted at download. A directory (demo, small or large) holds articles.parquet, train/ and
 validation/; the test split has no clicks and is not read. What is read:
 
 - behaviors.parquet: impression_id, impression_time, user_id, article_id (null: the front page), article_ids_inview,
@@ -9,17 +9,19 @@ validation/; the test split has no clicks and is not read. What is read:
   next_read_time and next_scroll_percentage (of the article that was clicked).
 - articles.parquet: article_id, published_time, premium, article_type, category, subcategory, topics, sentiment_score,
   sentiment_label, and the length of body. total_inviews, total_pageviews and total_read_time count what happened in the
-  days after publication, and last_modified_time is later too: never read.
+  days after publication, and last_modified_time is later as well: never read.
 - history.parquet, with `EbNerdConfig.history`: user_id, impression_time_fixed, article_id_fixed, read_time_fixed,
   scroll_percentage_fixed: clicks of the three weeks before.
 
-An impression is a request. The authors shuffled the in-view lists: a slot is a place in the list and no rank on the
-page. An article that was clicked and does not stand in the list is put behind it. Where several were clicked, reading
-and scrolling belong to the first. is_subscriber was fixed when the data were made, and so says a little about the
-future. ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
+An impression is a request. The authors shuffled the in-view lists: a slot is a place in the list, not a rank on the
+page. A clicked article that is missing from the list is appended to it. If several were clicked, reading and scrolling
+belong to the first. is_subscriber was fixed when the data were made, so it tells a little about the future.
+
+``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,38 +30,61 @@ from pygrade._util.optional_imports import require
 from pygrade.data.columnar import column_names, read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
+from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:
     import polars as pl
 
+logger = logging.getLogger("pygrade")
+
 LICENSE = "EB-NeRD license terms (research), recsys.eb.dk"
 
 TASK_VALUES: Mapping[str, float] = {"click": 1.0, "read": 2.0, "scroll": 2.0}
-"""Business value of one event. A choice of ours; the data set states no values."""
+"""Business value of one event. Our choice; the data set states no values."""
 
 USER_KINDS = {"gender": "categorical", "postcode": "categorical", "age": "dense"}
 ITEM_KINDS = {
-    "published_time": "time", "premium": "categorical", "article_type": "categorical", "category": "categorical",
-    "subcategory": "list", "topics": "list", "sentiment_score": "dense", "sentiment_label": "categorical",
+    "published_time": "time",
+    "premium": "categorical",
+    "article_type": "categorical",
+    "category": "categorical",
+    "subcategory": "list",
+    "topics": "list",
+    "sentiment_score": "dense",
+    "sentiment_label": "categorical",
     "body_length": "dense",
-}  # fmt: skip
+}
 CONTEXT_KINDS = {"device_type": "categorical", "is_sso_user": "categorical", "is_subscriber": "categorical"}
 
-_BEHAVIORS = {
-    "impression_id": "int", "impression_time": "time", "user_id": "int", "article_id": "int?",
-    "article_ids_inview": "ints", "article_ids_clicked": "ints", "device_type": "int?", "is_sso_user": "bool?",
-    "is_subscriber": "bool?", "gender": "int?", "postcode": "int?", "age": "int?", "read_time": "float?",
-    "next_read_time": "float?", "next_scroll_percentage": "float?",
-}  # fmt: skip
-_ARTICLES = {
-    "article_id": "int", "published_time": "time?", "premium": "bool?", "article_type": "text?", "category": "int?",
-    "subcategory": "ints?", "topics": "texts?", "sentiment_score": "float?", "sentiment_label": "text?",
-    "body": "text?",
-}  # fmt: skip
+_BEHAVIORS = by_kind(
+    {
+        "int": "impression_id user_id",
+        "int?": "article_id device_type gender postcode age",
+        "time": "impression_time",
+        "ints": "article_ids_inview article_ids_clicked",
+        "bool?": "is_sso_user is_subscriber",
+        "float?": "read_time next_read_time next_scroll_percentage",
+    }
+)
+_ARTICLES = by_kind(
+    {
+        "int": "article_id",
+        "int?": "category",
+        "time?": "published_time",
+        "bool?": "premium",
+        "text?": "article_type sentiment_label body",
+        "ints?": "subcategory",
+        "texts?": "topics",
+        "float?": "sentiment_score",
+    }
+)
 _HISTORY = {
-    "user_id": "int", "impression_time_fixed": "times", "article_id_fixed": "ints", "read_time_fixed": "floats",
+    "user_id": "int",
+    "impression_time_fixed": "times",
+    "article_id_fixed": "ints",
+    "read_time_fixed": "floats",
     "scroll_percentage_fixed": "floats",
-}  # fmt: skip
+}
 _INVIEW = 20  # articles of an impression, about
 
 
@@ -67,15 +92,12 @@ _INVIEW = 20  # articles of an impression, about
 class EbNerdConfig:
     """What counts as reading and scrolling, and whether old clicks are events."""
 
-    read_seconds: float = 30.0
-    """``read``: the article was clicked and read for so long, or longer."""
-    scroll_percent: float = 90.0
-    """``scroll``: the article was clicked and scrolled so far, or further."""
+    read_seconds: float = 30.0  # read: the article was clicked and read for at least this long
+    scroll_percent: float = 90.0  # scroll: the article was clicked and scrolled at least this far
+    # Clicks before the first impression become requests of one article, in scenario history with negative ids. They
+    # tell what users read, and nothing of what they passed over.
     history: bool = False
-    """Whether clicks from before the first impression become requests of one article in the scenario ``history``, with
-    negative ids. They tell what users read, and nothing of what they passed over."""
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)
-    """Business value of one event of each kind of feedback."""
+    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
 
     def __post_init__(self) -> None:
         if not self.read_seconds > 0:
@@ -87,12 +109,7 @@ class EbNerdConfig:
                 raise ValueError(f"task_values names {task!r}; want some of {', '.join(TASK_VALUES)}")
 
 
-def import_ebnerd(
-    directory: Path,
-    writer: EventWriter,
-    config: EbNerdConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | None = None) -> None:
     """Writes the events of an EB-NeRD directory. Errors name file, row and column."""
     config = config or EbNerdConfig()
     articles = directory / "articles.parquet"
@@ -107,13 +124,11 @@ def import_ebnerd(
         _add_history(splits[0] / "history.parquet", writer, config)
     for split in splits:
         path = split / "behaviors.parquet"
-        if log:
-            log(f"ebnerd: reading {split.name}/{path.name}")
+        logger.info("ebnerd: reading %s/%s", split.name, path.name)
         for first, frame in read_batches(path, _BEHAVIORS, max(1, min(writer.rows, 500_000) // _INVIEW)):
             _add_behaviors(path, first, frame, writer, config)
     kinds = _add_articles(articles, writer)
-    if log:
-        log("ebnerd: sorting by time")
+    logger.info("ebnerd: sorting by time")
     source = EventSource(
         name="EB-NeRD",
         license=LICENSE,
@@ -210,7 +225,7 @@ def _add_history(path: Path, writer: EventWriter, config: EbNerdConfig) -> None:
 
 
 def _add_articles(path: Path, writer: EventWriter) -> dict[str, str]:
-    """Adds the articles; the kinds of their attributes, those that the file has."""
+    """Adds the articles. Returns the kinds of the attributes that the file has."""
     polars = require("polars", "pipeline")
     names = column_names(path)
     columns = {name: kind for name, kind in _ARTICLES.items() if name in names or name == "article_id"}

@@ -1,25 +1,26 @@
-"""Raw events on disk: who was shown what, when, and what came of it; the input of features.
+"""Raw events on disk: who was shown what, when, and which feedback followed; the input of features.
 
 A log is a directory:
 
 - ``events/part-00000.parquet`` …: one row per candidate of a request, in order of (``timestamp``, ``request_id``,
   ``position``); the rows of a request are contiguous and in one row group.
 - ``users.parquet``, ``items.parquet`` (optional): ``user_id`` / ``item_id`` and attribute columns.
-- ``ids.parquet`` (optional): ``kind`` (request, user, item), ``id``, ``name``, where the source has string ids.
-- ``source.json``: what it is, see `EventSource`, with counts.
+- ``ids.parquet`` (optional): ``kind`` (request, user, item), ``id``, ``name``, if the source has string ids.
+- ``source.json``: the description, see `EventSource`, with counts.
 
 Columns of the events:
 
 - ``request_id``, ``user_id`` int64; ``item_id`` int64 from 0 on; ``timestamp`` int64: ms since 1970 of the request;
   ``event_time`` int64: ms at which the row's feedback is known, at or after ``timestamp``.
-- ``position`` int32: 0-based slot; null where the candidate was not shown, and then ``m_`` and ``y_`` are null too.
+- ``position`` int32: 0-based slot; null if the candidate was not shown, and then ``m_`` and ``y_`` are null too.
 - ``scenario`` str, ``stage`` str (the last stage that a candidate reached), both optional.
-- ``c_<name>``: context of the request, float64 or str, null where unknown.
-- ``m_<name>`` float32: outcome measures of a shown row (seconds played …), null where unknown; ``y_<task>`` float32:
+- ``c_<name>``: context of the request, float64 or str, null if unknown.
+- ``m_<name>`` float32: outcome measures of a shown row (seconds played …), null if unknown; ``y_<task>`` float32:
   0 or 1.
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ KINDS = ("dense", "categorical", "hashed", "list", "time")
 
 @dataclass(frozen=True)
 class EventSource:
-    """What an importer states about its data set; kept in source.json."""
+    """An importer's description of its data set; kept in source.json."""
 
     name: str
     license: str
@@ -59,6 +60,8 @@ class EventSource:
             raise ValueError(f"tasks are {self.tasks}; want at least one, each once")
         if len(self.task_values) != len(self.tasks):
             raise ValueError(f"task_values has {len(self.task_values)} entries; want one per task, {len(self.tasks)}")
+        if not all(math.isfinite(value) for value in self.task_values):
+            raise ValueError(f"task_values is {self.task_values}; want finite numbers")
         for chain in self.funnel:
             unknown = [task for task in chain if task not in self.tasks]
             if unknown or len(chain) < 2:
@@ -79,7 +82,7 @@ class EventLog:
 
     @classmethod
     def open(cls, path: str | Path) -> "EventLog":
-        """FileNotFoundError where there is no log; ValueError, naming the file, where it is damaged or incomplete."""
+        """FileNotFoundError if there is no log; ValueError that names the file if it is damaged or incomplete."""
         path = Path(path)
         file = path / "source.json"
         if not file.is_file():
@@ -127,15 +130,15 @@ class EventLog:
         return frame
 
     def users(self) -> "pl.DataFrame | None":
-        """``user_id`` (each once) and the attributes; None where the source has none."""
+        """``user_id`` (each once) and the attributes; None if the source has none."""
         return self._table("users.parquet")
 
     def items(self) -> "pl.DataFrame | None":
-        """``item_id`` (each once) and the attributes; None where the source has none."""
+        """``item_id`` (each once) and the attributes; None if the source has none."""
         return self._table("items.parquet")
 
     def names(self, kind: str, ids: Sequence[int] | NDArray[np.int64]) -> list[str | None]:
-        """The names [n] that the source gave to ids of a ``kind`` (request, user, item); None where it gave none."""
+        """The names [n] that the source gave to ids of a ``kind`` (request, user, item); None if it gave none."""
         polars = require("polars", "pipeline")
         if not (self.path / "ids.parquet").is_file():
             return [None] * len(ids)

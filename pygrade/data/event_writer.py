@@ -1,6 +1,5 @@
-"""Rows in any order become a log of events: spooled by day, sorted a bounded number of rows at a time."""
+"""Writes a log of events from rows in any order: partitioned by day, sorted a bounded number of rows at a time."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.hashing import spread, stable_id
 from pygrade._util.optional_imports import require
+from pygrade.data.disk_shuffle import DiskShuffle
 from pygrade.data.event_log import FORMAT_VERSION, EventSource, request_starts
-from pygrade.data.spool import Spool, mix
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,13 +25,15 @@ Arrange = Callable[["pl.DataFrame"], "pl.DataFrame"]
 
 _PART_ROWS, _GROUP_ROWS = 1_000_000, 50_000
 _ATTRIBUTE_PARTITIONS = 64
+_MOST_CHARACTERS = 1000
 
 
 class EventWriter:
     """Collects the events and attributes of one log and writes them into ``directory``, which exists and is empty.
 
-    Memory follows ``rows``, the number of rows that are sorted at a time, and not the length of the log; it follows the
-    number of distinct users and items (a 64th of their attributes), and of rows within one second where that is larger.
+    Memory grows with ``rows``, the number of rows that are sorted at a time, not with the length of the log. It also
+    grows with the number of distinct users and items (a 64th of their attributes), and of rows within one second if
+    that is larger.
     """
 
     def __init__(self, directory: Path, rows: int = 500_000) -> None:
@@ -39,16 +41,16 @@ class EventWriter:
             raise ValueError(f"rows is {rows}; want at least 1")
         self.directory, self.rows = directory, rows
         self.scratch = directory / "scratch"
-        self._events = Spool(self.scratch / "events")
-        self._attributes = {name: Spool(self.scratch / name) for name in ("user", "item")}
-        self._names = Spool(self.scratch / "names")
+        self._events = DiskShuffle(self.scratch / "events")
+        self._attributes = {name: DiskShuffle(self.scratch / name) for name in ("user", "item")}
+        self._names = DiskShuffle(self.scratch / "names")
         self._named: dict[str, set[int]] = {"request": set(), "user": set(), "item": set()}
         self._crowded: dict[tuple[str, int], int] = {}  # rows of attributes that a partition may hold
         self._schema: dict[str, Any] = {}
 
     # ---- what importers call -----------------------------------------------------------------------------------------
     def add_events(self, frame: "pl.DataFrame") -> None:
-        """Rows with the columns of `event_log`, in any order, the rows of a request wherever they are."""
+        """Rows with the columns of `event_log`, in any order; the rows of a request may be apart."""
         if not len(frame):
             return
         frame = self._typed(frame)
@@ -58,13 +60,13 @@ class EventWriter:
         """Rows of users.parquet or items.parquet: ``table`` is user or item. The first row of an id counts."""
         key = f"{table}_id"
         frame = frame.unique(key, keep="first", maintain_order=True)
-        partition = (mix(frame[key].to_numpy()) % np.uint64(_ATTRIBUTE_PARTITIONS)).astype(np.int64)
-        spool = self._attributes[table]
-        spool.add(partition, frame)
+        partition = (spread(frame[key].to_numpy()) % np.uint64(_ATTRIBUTE_PARTITIONS)).astype(np.int64)
+        shuffle = self._attributes[table]
+        shuffle.add(partition, frame)
         for part in np.unique(partition).tolist():  # sources that repeat attributes in every row
-            if spool.rows[part] > self._crowded.get((table, part), self.rows):
-                kept = spool.take(part).unique(key, keep="first", maintain_order=True)
-                spool.add(np.full(len(kept), part), kept)
+            if shuffle.rows[part] > self._crowded.get((table, part), self.rows):
+                kept = shuffle.take(part).unique(key, keep="first", maintain_order=True)
+                shuffle.add(np.full(len(kept), part), kept)
                 self._crowded[table, part] = max(self.rows, 2 * len(kept))
 
     def number(self, kind: str, names: "pl.Series") -> "pl.Series":
@@ -102,12 +104,12 @@ class EventWriter:
             for bucket in sorted(finer.rows):
                 output.add(self._sorted(finer.take(bucket), arrange))
         summary = output.close()
-        for table, spool in self._attributes.items():
-            self._write_attributes(table, spool)
+        for table, shuffle in self._attributes.items():
+            self._write_attributes(table, shuffle)
         if self._names.rows:
             self._write_frames(self.directory / "ids.parquet", self._names.read(0))
-        for spool in (self._events, self._names, *self._attributes.values()):
-            spool.close()
+        for shuffle in (self._events, self._names, *self._attributes.values()):
+            shuffle.close()
         shutil.rmtree(self.scratch)
         described = {"format_version": FORMAT_VERSION, **asdict(source), **summary}
         text = json.dumps(described, indent=1, ensure_ascii=False) + "\n"
@@ -135,13 +137,13 @@ class EventWriter:
         if sorted(have) != sorted(stated):
             raise ValueError(f"the events have the columns {', '.join(have)}; the source states {', '.join(stated)}")
 
-    def _divide(self, day: int) -> Spool:
+    def _divide(self, day: int) -> DiskShuffle:
         """A long day by the second into buckets of about ``rows`` rows, in order of time."""
         counts = np.zeros(DAY // 1000, np.int64)
         for frame in self._events.read(day):
             counts += np.bincount(_second(frame, day), minlength=len(counts))
         bucket_of = (np.cumsum(counts) - counts) // self.rows  # of each second
-        finer = Spool(self.scratch / f"day{day}")
+        finer = DiskShuffle(self.scratch / f"day{day}")
         for frame in self._events.read(day):
             finer.add(bucket_of[_second(frame, day)], frame)
         self._events.drop(day)
@@ -155,16 +157,16 @@ class EventWriter:
         check_events(frame)
         return frame
 
-    def _write_attributes(self, table: str, spool: Spool) -> None:
+    def _write_attributes(self, table: str, shuffle: DiskShuffle) -> None:
         key, path = f"{table}_id", self.directory / f"{table}s.parquet"
-        if not spool.rows:
+        if not shuffle.rows:
             return
-        if sum(spool.rows.values()) <= self.rows:
+        if sum(shuffle.rows.values()) <= self.rows:
             polars = require("polars", "pipeline")
-            frame = polars.concat([spool.take(partition) for partition in sorted(spool.rows)])
+            frame = polars.concat([shuffle.take(partition) for partition in sorted(shuffle.rows)])
             self._write_frames(path, [frame.unique(key, keep="first", maintain_order=True).sort(key)])
             return
-        partitions = (spool.take(partition) for partition in sorted(spool.rows))
+        partitions = (shuffle.take(partition) for partition in sorted(shuffle.rows))
         self._write_frames(path, (f.unique(key, keep="first", maintain_order=True).sort(key) for f in partitions))
 
     def _write_frames(self, path: Path, frames: Any) -> None:
@@ -210,17 +212,22 @@ class _Output:
         self.pending = frame
 
     def close(self) -> dict[str, Any]:
-        """What source.json says of the events."""
+        """The part of source.json that describes the events."""
         if self.pending is not None and len(self.pending):
             self._write(self.pending)
         if self.writer is not None:
             self.writer.close()
         return {
-            "parts": self.parts, "num_rows": sum(self.parts), "num_requests": self.requests, "num_shown": self.shown,
+            "parts": self.parts,
+            "num_rows": sum(self.parts),
+            "num_requests": self.requests,
+            "num_shown": self.shown,
             "positives": dict(zip(self.tasks, self.positives.tolist(), strict=True)),
-            "funnel_violations": self.violations, "first_time": self.first, "last_time": self.last,
+            "funnel_violations": self.violations,
+            "first_time": self.first,
+            "last_time": self.last,
             "scenarios": sorted(self.scenarios),
-        }  # fmt: skip
+        }
 
     def _write(self, frame: "pl.DataFrame") -> None:
         parquet, table = require("pyarrow.parquet", "pipeline"), frame.to_arrow()
@@ -249,16 +256,14 @@ class _Output:
 def check_events(frame: "pl.DataFrame") -> None:
     """Raises ValueError that names the column and the request of the first bad value of sorted rows.
 
-    Whole requests, each with one user, time, scenario and context; slots from 0 on, each once; feedback 0 or 1 where
-    shown and null where not; no event before its request.
+    Whole requests, each with one user, time, scenario and context; slots from 0 on, each once; feedback 0 or 1 if
+    shown and null if not; no event before its request.
     """
     polars = require("polars", "pipeline")
     request = frame["request_id"].to_numpy()
 
     def refuse(bad: NDArray[np.bool_], column: str, want: str) -> None:
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ValueError(f"column {column!r}, request {request[row]}: {frame[column][row]}; want {want}")
+        refuse_events(frame, bad, column, want)
 
     for column in IDS:
         refuse(frame[column].is_null().to_numpy(), column, "a whole number")
@@ -276,10 +281,15 @@ def check_events(frame: "pl.DataFrame") -> None:
     for column in ("user_id", *(c for c in frame.columns if c == "scenario" or c.startswith("c_"))):
         differs = frame[column].ne_missing(frame[column].shift(1)).to_numpy()
         refuse(same & differs, column, "one value in a request")
+    if "scenario" in frame.columns:
+        long = (frame["scenario"].str.len_chars() > _MOST_CHARACTERS).fill_null(False).to_numpy()
+        refuse(
+            long, "scenario", f"at most {_MOST_CHARACTERS} characters"
+        )  # arrays of scenarios are as wide as the longest
     refuse((frame["event_time"] < frame["timestamp"]).to_numpy(), "event_time", "the request's time, or later")
     position = frame["position"].fill_null(-1).to_numpy()
     shown = frame["position"].is_not_null().to_numpy()
-    refuse(shown & (position < 0), "position", "a slot from 0 on, or null where not shown")
+    refuse(shown & (position < 0), "position", "a slot from 0 on, or null if not shown")
     twice = np.zeros(len(frame), bool)
     twice[1:] = same[1:] & shown[1:] & (position[1:] == position[:-1])
     refuse(twice, "position", "each slot once in a request")
@@ -293,9 +303,12 @@ def check_events(frame: "pl.DataFrame") -> None:
             refuse(there & ~np.isfinite(frame[column].fill_null(0.0).to_numpy()), column, "a finite number or null")
 
 
-def stable_id(name: str) -> int:
-    """63 bits of BLAKE2b: an int64 ≥ 0 that a string id has in every log."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+def refuse_events(frame: "pl.DataFrame", bad: "NDArray[np.bool_] | pl.Series", column: str, want: str) -> None:
+    """Raises ValueError that names the column and the request of the first bad value."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        value = str(frame[column][row])[:100]
+        raise ValueError(f"column {column!r}, request {frame['request_id'][row]}: {value}; want {want}")
 
 
 def _second(frame: "pl.DataFrame", day: int) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
-"""Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it by the piece.
+"""Raw events of every data set in one form: `import_events` writes it once, `EventLog` reads it in chunks.
 
-``SCHEME:PATH`` names the files as their users download them; each importer's module says which columns it reads and
-under which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
+``SCHEME:PATH`` names the files as they are downloaded; each importer's module says which columns it reads and under
+which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,19 @@ SCHEMES = {
     "logs": "logs:DIR, Parquet logs in pygrade's contract",
 }
 CONFIGS: dict[str, type] = {
-    "kuairand": KuaiRandEventConfig, "recflow": RecFlowConfig, "ebnerd": EbNerdConfig, "logs": LogsEventConfig,
-}  # fmt: skip
+    "kuairand": KuaiRandEventConfig,
+    "recflow": RecFlowConfig,
+    "ebnerd": EbNerdConfig,
+    "logs": LogsEventConfig,
+}
 """The dataclass of options of each scheme."""
 
 _IMPORTERS: dict[str, Callable[..., None]] = {
-    "kuairand": import_kuairand, "recflow": import_recflow, "ebnerd": import_ebnerd, "logs": import_logs,
-}  # fmt: skip
+    "kuairand": import_kuairand,
+    "recflow": import_recflow,
+    "ebnerd": import_ebnerd,
+    "logs": import_logs,
+}
 
 
 def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str, Path]:
@@ -49,21 +55,13 @@ def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str,
     return scheme, Path(path)
 
 
-def import_events(
-    spec: str,
-    out: str | Path,
-    config: Any = None,
-    log: Callable[[str], None] | None = None,
-    *,
-    rows: int = 500_000,
-) -> EventLog:
+def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int = 500_000) -> EventLog:
     """Writes the raw events that ``SCHEME:PATH`` names into the directory ``out`` and opens it.
 
-    ``config`` is the scheme's dataclass (`CONFIGS`); ``log`` gets a line of progress now and then. ``rows`` is how many
-    rows are held in memory at a time; memory does not grow with the log. The directory appears at once and complete; it
-    replaces an earlier log of events, never anything else. ValueError for an unknown scheme, a foreign directory and
-    bad input (named by file, line or row, and column), TypeError for another scheme's config, FileNotFoundError for
-    missing files.
+    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows are held in memory at a time; memory
+    does not grow with the log. The directory appears at once and complete; it replaces an earlier log of events, never
+    anything else. ValueError for an unknown scheme, a foreign directory and bad input (named by file, line or row, and
+    column), TypeError for another scheme's config, FileNotFoundError for missing files.
     """
     scheme, path = parse_spec(spec)
     if config is not None and not isinstance(config, CONFIGS[scheme]):
@@ -71,7 +69,7 @@ def import_events(
         raise TypeError(f"config is a {type(config).__name__}; want a {wanted} for {scheme}:")
     out = Path(out)
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
-        raise ValueError(f"{out} is there and is no log of events; want a path that is free")
+        raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
-        _IMPORTERS[scheme](path, EventWriter(directory, rows), config, log)
+        _IMPORTERS[scheme](path, EventWriter(directory, rows), config)
     return EventLog.open(out)

@@ -6,15 +6,17 @@ KuaiRand: Gao et al., CIKM 2022, doi 10.1145/3511808.3557624, kuairand.com; CC B
   is_click, is_like (excerpt: label), is_comment, is_follow, is_forward, is_profile_enter, long_view, play_time_ms,
   duration_ms, comment_stay_time.
 - user_features_*.csv: every column. It is one snapshot of unknown date; -124 stands for unknown.
-- video_features_basic_*.csv, where there is one: author_id, video_type, upload_dt, upload_type, video_duration,
-  music_id, music_type, tag. video_features_statistic_*.csv averages the very month that is to be predicted: never read.
+- video_features_basic_*.csv, if present: author_id, video_type, upload_dt, upload_type, video_duration,
+  music_id, music_type, tag. video_features_statistic_*.csv averages the month to be predicted: never read.
 
-A request is what a user was shown in one tab on one day (or in one session), see `KuaiRandConfig.requests`; a slot is
-the order in time. ``event_time`` is time_ms plus the time played, the earliest moment at which the feedback is known.
+A request is what a user was shown in one tab on one day (or in one session), see `KuaiRandEventConfig.requests`; a slot
+is the order in time: take feedback as it is (a propensity of 1). Only shown videos are candidates.
+``event_time`` is time_ms plus the time played, the earliest moment at which the feedback is known.
 There is no funnel: 1 % of the long views have no click.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.hashing import spread
 from pygrade._util.optional_imports import require
+from pygrade.data.disk_shuffle import DiskShuffle
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter
 from pygrade.data.kuairand_files import (
@@ -37,11 +41,12 @@ from pygrade.data.kuairand_files import (
     find_files,
     local_day,
 )
-from pygrade.data.spool import Spool, mix
 from pygrade.data.tables import Table, read_blocks, read_header, refuse
 
 if TYPE_CHECKING:
     import polars as pl
+
+logger = logging.getLogger("pygrade")
 
 LICENSE = "CC BY-SA 4.0"
 
@@ -58,20 +63,35 @@ TASK_VALUES: Mapping[str, float] = {
 """Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 USER_KINDS = {
-    "user_active_degree": "categorical", "is_lowactive_period": "categorical", "is_live_streamer": "categorical",
-    "is_video_author": "categorical", "follow_user_num": "dense", "follow_user_num_range": "categorical",
-    "fans_user_num": "dense", "fans_user_num_range": "categorical", "friend_user_num": "dense",
-    "friend_user_num_range": "categorical", "register_days": "dense", "register_days_range": "categorical",
+    "user_active_degree": "categorical",
+    "is_lowactive_period": "categorical",
+    "is_live_streamer": "categorical",
+    "is_video_author": "categorical",
+    "follow_user_num": "dense",
+    "follow_user_num_range": "categorical",
+    "fans_user_num": "dense",
+    "fans_user_num_range": "categorical",
+    "friend_user_num": "dense",
+    "friend_user_num_range": "categorical",
+    "register_days": "dense",
+    "register_days_range": "categorical",
     **{f"onehot_feat{i}": "categorical" for i in range(18)},
-}  # fmt: skip
+}
 ITEM_KINDS = {
-    "author_id": "hashed", "video_type": "categorical", "upload_time": "time", "upload_type": "categorical",
-    "duration": "dense", "music_id": "hashed", "music_type": "categorical", "tags": "list", "category": "categorical",
-}  # fmt: skip
+    "author_id": "hashed",
+    "video_type": "categorical",
+    "upload_time": "time",
+    "upload_type": "categorical",
+    "duration": "dense",
+    "music_id": "hashed",
+    "music_type": "categorical",
+    "tags": "list",
+    "category": "categorical",
+}
 """duration: seconds. category: the first tag."""
 
 _UNKNOWN = -124
-_BYTES_PER_ROW = 60  # of the log files, at least: what sizes the partitions by user
+_BYTES_PER_ROW = 60  # of the log files, at least; decides the number of partitions by user
 _PARTITIONS = 64
 _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id": "float?", "music_type": "float?"}
 
@@ -80,20 +100,13 @@ _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id"
 class KuaiRandEventConfig:
     """How KuaiRand's rows become requests."""
 
-    requests: str = "day"
-    """"day": a request is a user's day (UTC+8) in one tab; "session": it ends at a gap of ``session_gap_minutes``."""
-    session_gap_minutes: float = 30.0
-    """Minutes without an impression after which a new session begins."""
-    max_rows: int = 100
-    """Longer requests are cut into consecutive ones of at most this many rows."""
-    tasks: tuple[str, ...] | None = None
-    """Kinds of feedback; None: all, the excerpt's without like (there it is nearly a property of the video)."""
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)
-    """Business value of one event of each kind of feedback."""
-    random_rows: bool = True
-    """Whether randomly inserted videos (is_rand = 1 in the public files) are part of the requests."""
-    user_fraction: float = 1.0
-    """Share of the users to read (a fixed pseudo-random choice)."""
+    requests: str = "day"  # day: a user's day (UTC+8) in one tab; session: until a gap of session_gap_minutes
+    session_gap_minutes: float = 30.0  # minutes without an impression after which a new session begins
+    max_rows: int = 100  # longer requests are cut into consecutive ones of at most this many rows
+    tasks: tuple[str, ...] | None = None  # kinds of feedback; none: all but the excerpt's like, a property of the video
+    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
+    random_rows: bool = True  # whether randomly inserted videos (is_rand = 1 in the public files) are in the requests
+    user_fraction: float = 1.0  # share of the users to read (a fixed pseudo-random choice)
 
     def __post_init__(self) -> None:
         if self.requests not in ("day", "session"):
@@ -109,31 +122,25 @@ class KuaiRandEventConfig:
                 raise ValueError(f"tasks or task_values name {name!r}; want some of {', '.join(EVENTS)}")
 
 
-def import_kuairand(
-    directory: Path,
-    writer: EventWriter,
-    config: KuaiRandEventConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventConfig | None = None) -> None:
     """Writes the events of a KuaiRand directory. Errors name file, line and column; see `kuairand_files.find_files`."""
     config = config or KuaiRandEventConfig()
-    found = find_files(directory)
-    tasks = config.tasks or tuple(t for t in EVENTS if not (found.excerpt and t == "like"))
-    users = _read_users(found.users)
+    files = find_files(directory)
+    tasks = config.tasks or tuple(t for t in EVENTS if not (files.excerpt and t == "like"))
+    users = _read_users(files.users)
     writer.add_attributes("user", users)
-    spool = _read_logs(found, users["user_id"].to_numpy(), tasks, writer, config, log)
+    shuffle = _read_logs(files, users["user_id"].to_numpy(), tasks, writer, config)
     item_kinds = dict(ITEM_KINDS)
-    for path in found.basic:
-        if log:
-            log(f"kuairand: reading {path.name}")
+    for path in files.basic:
+        logger.info("kuairand: reading %s", path.name)
         item_kinds = _add_videos(path, writer)
-    if not found.basic:
+    if not files.basic:
         item_kinds = {"duration": "dense"}
     gap = None if config.requests == "day" else config.session_gap_minutes
     requests = 0
-    for frame in _by_users(spool, writer):
+    for frame in _by_users(shuffle, writer):
         requests = _add_requests(frame, writer, gap, config.max_rows, requests)
-    version = "27K, an excerpt" if found.excerpt else found.version
+    version = "27K, an excerpt" if files.excerpt else files.version
     source = EventSource(
         name=f"KuaiRand-{version}".removesuffix("-"),
         license=LICENSE,
@@ -142,75 +149,75 @@ def import_kuairand(
         users={name: kind for name, kind in USER_KINDS.items() if name in users.columns},
         items=item_kinds,
         measures=("play", "comment_stay"),
-        category="category" if found.basic else None,
+        category="category" if files.basic else None,
         utc_offset_hours=8.0,
     )
-    if log:
-        log("kuairand: sorting by time")
+    logger.info("kuairand: sorting by time")
     writer.finish(source)
 
 
 def _read_logs(
-    found: Files,
+    files: Files,
     known: NDArray[np.int64],
     tasks: tuple[str, ...],
     writer: EventWriter,
     config: KuaiRandEventConfig,
-    log: Callable[[str], None] | None,
-) -> Spool:
-    """All rows of a user in one partition, so that requests can be made of them."""
+) -> DiskShuffle:
+    """Puts all rows of a user into one partition, to make requests of them."""
     polars = require("polars", "pipeline")
-    size = sum(path.stat().st_size for path in found.logs)
+    size = sum(path.stat().st_size for path in files.logs)
     partitions = min(max(size // (_BYTES_PER_ROW * writer.rows), 1), _PARTITIONS)
-    spool = Spool(writer.scratch / "users")
+    shuffle = DiskShuffle(writer.scratch / "users")
     keep = chosen_rows(random=config.random_rows, user_fraction=config.user_fraction)
-    columns, delimiter = (EXCERPT_COLUMNS, "\t") if found.excerpt else (LOG_COLUMNS, ",")
-    durations = not found.basic
-    for path in found.logs:
-        if log:
-            log(f"kuairand: reading {path.name}")
+    columns, delimiter = (EXCERPT_COLUMNS, "\t") if files.excerpt else (LOG_COLUMNS, ",")
+    durations = not files.basic
+    for path in files.logs:
+        logger.info("kuairand: reading %s", path.name)
         for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep):
             user = block["user_id"]
             absent = ~np.isin(user, known)
             if absent.any():
                 raise ValueError(
-                    f"{found.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
+                    f"{files.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
                     f"{line} on; want a row for every user of the logs"
                 )
             if not len(user):
                 continue
             frame = polars.DataFrame(
                 {
-                    "user_id": user, "item_id": block["video_id"], "time": block["time_ms"],
-                    "tab": block.get("tab", np.full(len(user), -1, np.int64)), "play_ms": block["play_time_ms"],
+                    "user_id": user,
+                    "item_id": block["video_id"],
+                    "time": block["time_ms"],
+                    "tab": block.get("tab", np.full(len(user), -1, np.int64)),
+                    "play_ms": block["play_time_ms"],
                     "m_play": (block["play_time_ms"] / 1000.0).astype(np.float32),
                     "m_comment_stay": (block["comment_stay_time"] / 1000.0).astype(np.float32),
                     **{f"y_{task}": _feedback(block, task) for task in tasks},
                 }
-            )  # fmt: skip
-            spool.add((mix(user) % np.uint64(partitions)).astype(np.int64), frame)
+            )
+            shuffle.add((spread(user) % np.uint64(partitions)).astype(np.int64), frame)
             if durations:
                 seconds = np.where(block["duration_ms"] > 0, block["duration_ms"] / 1000.0, np.nan)
                 items = polars.DataFrame({"item_id": block["video_id"], "duration": seconds.astype(np.float32)})
                 items = items.with_columns(polars.col("duration").fill_nan(None))
                 writer.add_attributes("item", items.sort("duration", nulls_last=True, maintain_order=True))
-    if not spool.rows:
-        raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {found.logs[0].parent}")
-    return spool
+    if not shuffle.rows:
+        raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {files.logs[0].parent}")
+    return shuffle
 
 
-def _by_users(spool: Spool, writer: EventWriter) -> "Iterator[pl.DataFrame]":
-    """All rows of some users at a time, about `writer.rows` of them; long partitions are divided once more."""
-    for partition in sorted(spool.rows):
-        parts = -(-spool.rows[partition] // writer.rows)
+def _by_users(shuffle: DiskShuffle, writer: EventWriter) -> "Iterator[pl.DataFrame]":
+    """All rows of some users at a time, about `writer.rows` rows; long partitions are divided once more."""
+    for partition in sorted(shuffle.rows):
+        parts = -(-shuffle.rows[partition] // writer.rows)
         if parts == 1:
-            yield spool.take(partition)
+            yield shuffle.take(partition)
             continue
-        finer = Spool(writer.scratch / f"users{partition}")
-        for frame in spool.read(partition):
-            user = mix(frame["user_id"].to_numpy()) // np.uint64(_PARTITIONS)
+        finer = DiskShuffle(writer.scratch / f"users{partition}")
+        for frame in shuffle.read(partition):
+            user = spread(frame["user_id"].to_numpy()) // np.uint64(_PARTITIONS)
             finer.add((user % np.uint64(parts)).astype(np.int64), frame)
-        spool.drop(partition)
+        shuffle.drop(partition)
         for part in sorted(finer.rows):
             yield finer.take(part)
 
@@ -259,7 +266,7 @@ def group_requests(
 
 
 def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
-    """``user_id`` and the attributes. ValueError where a user has two rows."""
+    """``user_id`` and the attributes. ValueError if a user has two rows."""
     polars = require("polars", "pipeline")
     frames = []
     for path in paths:
@@ -273,12 +280,12 @@ def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
     frame: pl.DataFrame = polars.concat(frames)
     if frame["user_id"].n_unique() < len(frame):
         again = frame.filter(frame["user_id"].is_duplicated())["user_id"][0]
-        raise ValueError(f"{paths[-1]}: user_id {again} stands in more than one row; want one")
+        raise ValueError(f"{paths[-1]}: user_id {again} has more than one row; want one")
     return frame.select("user_id", *(name for name in USER_KINDS if name in frame.columns))
 
 
 def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
-    """Adds one file of basic video features; the kinds of its attributes."""
+    """Adds one file of basic video features. Returns the kinds of its attributes."""
     polars = require("polars", "pipeline")
     header = read_header(path)
     columns = BASIC_COLUMNS | {name: kind for name, kind in _BASIC_OPTIONAL.items() if name in header}

@@ -1,7 +1,6 @@
 """The files of KuaiRand as their users download them, and the excerpt's two files, read strictly.
 
-KuaiRand: Gao et al., CIKM 2022, doi 10.1145/3511808.3557624, CC BY-SA 4.0. Column names and meanings are those its
-authors publish.
+Column names and meanings are those that the authors publish; see `kuairand_events`.
 """
 
 import re
@@ -13,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.data.tables import Table, refuse
+from pygrade._util.hashing import spread
+from pygrade.data.tables import Table, by_kind, refuse
 
 EVENTS = ("click", "long_view", "like", "comment", "follow", "forward", "profile_enter", "comment_stay")
 """Kinds of feedback. comment_stay: more than 0 ms in the comments section."""
@@ -23,22 +23,17 @@ ACCEPTED = (
     "log_random_*.csv, user_features_*.csv, video_features_basic_*.csv; parts *_part1.csv … allowed), there or in data/"
 )
 
-EXCERPT_COLUMNS = {
-    "user_id": "int", "video_id": "int", "date": "int", "time_ms": "int", "is_click": "binary", "is_follow": "binary",
-    "is_comment": "binary", "is_forward": "binary", "long_view": "binary", "is_profile_enter": "binary",
-    "label": "binary", "play_time_ms": "int", "duration_ms": "int", "comment_stay_time": "int",
-}  # fmt: skip
-LOG_COLUMNS = {
-    "user_id": "int", "video_id": "int", "date": "int", "time_ms": "int", "is_click": "binary", "is_like": "binary",
-    "is_follow": "binary", "is_comment": "binary", "is_forward": "binary", "long_view": "binary",
-    "is_profile_enter": "binary", "is_rand": "binary", "play_time_ms": "int", "duration_ms": "int",
-    "comment_stay_time": "int", "tab": "int",
-}  # fmt: skip
-USER_COLUMNS = {
-    "user_id": "int", "user_active_degree": "text", "is_live_streamer": "int", "is_video_author": "int",
-    "follow_user_num": "int", "fans_user_num": "int", "friend_user_num": "int", "register_days": "int",
-}  # fmt: skip
-BASIC_COLUMNS = {"video_id": "int", "author_id": "int", "video_type": "text", "upload_dt": "text", "tag": "text"}
+_COUNTS = "user_id video_id date time_ms play_time_ms duration_ms comment_stay_time"
+_FLAGS = "is_click is_follow is_comment is_forward is_profile_enter long_view"
+EXCERPT_COLUMNS = by_kind({"int": _COUNTS, "binary": f"{_FLAGS} label"})
+LOG_COLUMNS = by_kind({"int": f"{_COUNTS} tab", "binary": f"{_FLAGS} is_like is_rand"})
+USER_COLUMNS = by_kind(
+    {
+        "int": "user_id is_live_streamer is_video_author follow_user_num fans_user_num friend_user_num register_days",
+        "text": "user_active_degree",
+    }
+)
+BASIC_COLUMNS = by_kind({"int": "video_id author_id", "text": "video_type upload_dt tag"})
 
 
 @dataclass(frozen=True)
@@ -48,12 +43,12 @@ class Files:
     excerpt: bool
     logs: tuple[Path, ...]
     users: tuple[Path, ...]
-    basic: tuple[Path, ...]  # empty for the excerpt, or where the file was left out
-    version: str = ""  # Pure, 1K, 27K, where the names tell
+    basic: tuple[Path, ...]  # empty for the excerpt, or if the file was left out
+    version: str = ""  # Pure, 1K, 27K, if the names tell
 
 
 def find_files(directory: Path) -> Files:
-    """The KuaiRand files of a directory. ValueError where they are missing, mixed or incomplete; FileNotFoundError."""
+    """The KuaiRand files of a directory. FileNotFoundError if some are missing, ValueError if versions are mixed."""
     if not directory.is_dir():
         raise FileNotFoundError(f"{directory} is not a directory; want one with {ACCEPTED}")
     excerpt = (directory / "interactions.tsv").is_file()
@@ -66,8 +61,8 @@ def find_files(directory: Path) -> Files:
             raise FileNotFoundError(f"{users} is missing; the excerpt is interactions.tsv with user_features.csv")
         return Files(True, (directory / "interactions.tsv",), (users,), ())
     if not places:
-        found = ", ".join(sorted(p.name for p in directory.iterdir())[:10]) or "nothing"
-        raise FileNotFoundError(f"{directory} has no KuaiRand logs (it has {found}); want {ACCEPTED}")
+        names = ", ".join(sorted(p.name for p in directory.iterdir())[:10]) or "nothing"
+        raise FileNotFoundError(f"{directory} has no KuaiRand logs (it has {names}); want {ACCEPTED}")
     place = places[0]
     stems = ("log_standard_", "log_random_", "user_features", "video_features_basic", "video_features_statistic")
     groups = {stem: tuple(sorted(place.glob(f"{stem}*.csv"))) for stem in stems}
@@ -94,8 +89,8 @@ def chosen_rows(*, random: bool, user_fraction: float) -> Callable[[Table], NDAr
     """Which rows of a block to keep: a fixed pseudo-random share of the users, with or without is_rand = 1."""
 
     def chosen(block: Table) -> NDArray[np.bool_]:
-        mix = block["user_id"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # wraps
-        mask: NDArray[np.bool_] = (mix >> np.uint64(32)).astype(np.float64) < user_fraction * 2.0**32
+        draw = spread(block["user_id"]) >> np.uint64(32)
+        mask: NDArray[np.bool_] = draw.astype(np.float64) < user_fraction * 2.0**32
         if not random and "is_rand" in block:
             mask = mask & (block["is_rand"] == 0)
         return mask

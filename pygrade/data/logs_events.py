@@ -1,12 +1,14 @@
-"""Logs in pygrade's own contract (`pygrade.logs`) as raw events; whose they are decides the license.
+"""Logs in pygrade's own contract (`pygrade.logs`) as raw events; the license is that of the log's owner.
 
-Read: request_id, user_id, item_id (integers, or strings, which are numbered), position, y_<task>, and where they are
-there scenario, timestamp and the context x_<feature>, which becomes c_<feature>. Predictions p_, weights w_,
-concentrations a_ and value are not read. ``event_time`` is the request's time: the contract knows no other. A log
-without timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or 1.
+Read: request_id, user_id, item_id (integers, or strings, which are numbered), position, y_<task>, and if present
+scenario, timestamp and the context x_<feature>, which becomes c_<feature>. Other columns (predictions p_, weights w_,
+concentrations a_, value …) are not read, and a warning names them. ``event_time`` is the request's time: the contract
+knows no other. A log without timestamps counts its requests in their order instead, one ms each. Feedback must be 0
+or 1, each item comes once in a request, slots count from 0.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,29 +19,31 @@ from numpy.typing import NDArray
 from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
-from pygrade.data.event_writer import EventWriter
+from pygrade.data.event_writer import EventWriter, refuse_events
 from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
 
 if TYPE_CHECKING:
     import polars as pl
 
 
+logger = logging.getLogger("pygrade")
+
+# Other conventions than the contract's are refused, as `pygrade.logs` refuses them.
+_MAX_SLOT = 100_000
+_SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
+_FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
+_CLOCK = "milliseconds since 1970"
+
+
 @dataclass(frozen=True)
 class LogsEventConfig:
     """What the contract leaves open."""
 
-    task_values: Mapping[str, float] | None = None
-    """Business value of one event of each kind of feedback; None: what the log says, else 1."""
-    funnel: tuple[tuple[str, ...], ...] = ()
-    """Chains of tasks, each possible only after the one before it, as (("click", "order"),)."""
+    task_values: Mapping[str, float] | None = None  # business value of one event of each task; none: the log's, else 1
+    funnel: tuple[tuple[str, ...], ...] = ()  # chains of tasks, each possible only after the one before it
 
 
-def import_logs(
-    directory: Path,
-    writer: EventWriter,
-    config: LogsEventConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | None = None) -> None:
     """Writes the events of a log. Errors name file, row and column."""
     config = config or LogsEventConfig()
     parts = parts_of(directory)
@@ -54,41 +58,102 @@ def import_logs(
     columns = {"request_id": "id", "user_id": "id", "item_id": "id", "position": "int?"}
     columns |= {name: kind for name, kind in (("scenario", "text?"), ("timestamp", "int")) if name in names}
     columns |= {f"x_{feature}": "float?" for feature in features} | {f"y_{task}": "binary?" for task in tasks}
-    counter = _Counter()
-    for path in parts:
-        if log:
-            log(f"logs: reading {path.name}")
-        for first, frame in read_batches(path, columns, min(writer.rows, 100_000)):
-            _add(path, first, frame, writer, counter, tasks, features)
-    if log:
-        log("logs: sorting by time")
+    if unread := [name for name in names if name not in columns]:
+        logger.warning(
+            "%s: not read: column %s; the pipeline makes predictions of its own", directory, ", ".join(unread)
+        )
     stated = header.get("task_values") or (1.0,) * len(tasks)
     values = dict(zip(tasks, stated, strict=True)) | dict(config.task_values or {})
-    writer.finish(
-        EventSource(
-            name=f"logs in {directory.name}",
-            license="the log's owner decides",
-            tasks=tasks,
-            task_values=tuple(float(values[task]) for task in tasks),
-            funnel=config.funnel,
-            context={feature: "dense" for feature in features},
-        )
+    source = EventSource(
+        name=f"logs in {directory.name}",
+        license="the log's owner decides",
+        tasks=tasks,
+        task_values=tuple(float(values[task]) for task in tasks),
+        funnel=config.funnel,
+        context={feature: "dense" for feature in features},
     )
+    reader = _Reader(writer, tasks, features)
+    for path in parts:
+        logger.info("logs: reading %s", path.name)
+        for first, frame in read_batches(path, columns, min(writer.rows, 100_000)):
+            reader.add(path, first, frame)
+    reader.check_units(directory, "timestamp" in names)
+    logger.info("logs: sorting by time")
+    writer.finish(source, _refuse_repeated_items)
 
 
-class _Counter:
-    """Numbers requests in the order of their rows, over batches and parts."""
+class _Reader:
+    """Adds batches to the writer; numbers requests in the order of their rows, over batches and parts."""
 
-    def __init__(self) -> None:
-        self.last: Any = None
-        self.count = -1
+    def __init__(self, writer: EventWriter, tasks: tuple[str, ...], features: tuple[str, ...]) -> None:
+        self.writer, self.tasks, self.features = writer, tasks, features
+        self.last_request: Any = None
+        self.requests = -1
+        self.first_slot = _MAX_SLOT
+        self.all_seconds, self.zeros_hidden = True, False
 
-    def of(self, request: "pl.Series") -> NDArray[np.int64]:
+    def add(self, path: Path, first: int, frame: "pl.DataFrame") -> None:
+        polars = require("polars", "pipeline")
+
+        def refuse(column: str, bad: "pl.Series", want: str) -> None:
+            refuse_row(path, first, column, frame[column], bad.fill_null(False).to_numpy(), want)
+
+        position = frame["position"]
+        refuse("position", position < 0, "a slot from 0 on, or null if not shown")
+        refuse("position", position >= _MAX_SLOT, f"a slot below {_MAX_SLOT:,}")
+        hidden = position.is_null()
+        feedback = [f"y_{task}" for task in self.tasks]
+        for column in feedback:
+            values = frame[column]
+            refuse(column, values.is_null() & ~hidden, "0 or 1 for a shown candidate")
+            refuse(column, (values != 0) & hidden, "null where position is null, as nobody saw the item")
+            self.zeros_hidden |= bool(((values == 0) & hidden).any())
+        frame = frame.with_columns(polars.when(~hidden).then(polars.col(column)).alias(column) for column in feedback)
+        same = ~frame["request_id"].ne_missing(frame["request_id"].shift(1))
+        same[0] = False
+        for feature in self.features:
+            values = frame[f"x_{feature}"]
+            refuse(f"x_{feature}", same & values.ne_missing(values.shift(1)), "one value a request")
+        self.first_slot = int(position.drop_nulls().to_numpy().min(initial=self.first_slot))
+        times = frame.get_column("timestamp", default=None)
+        if times is None:
+            times = polars.Series(self._count(frame["request_id"]))
+        else:
+            refuse("timestamp", times >= _FINER, f"{_CLOCK} (this looks like microseconds or nanoseconds)")
+            self.all_seconds &= bool(times.is_between(*_SECONDS, closed="left").all())
+        ids = []
+        for name in ("request_id", "user_id", "item_id"):
+            whole = frame[name].dtype == polars.Int64
+            ids.append(frame[name] if whole else self.writer.number(name.removesuffix("_id"), frame[name]).alias(name))
+        context = [polars.col(f"x_{feature}").alias(f"c_{feature}") for feature in self.features]
+        frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
+        self.writer.add_events(frame.drop(f"x_{feature}" for feature in self.features))
+
+    def _count(self, request: "pl.Series") -> NDArray[np.int64]:
         new = request.ne_missing(request.shift(1)).to_numpy().copy()
-        new[0] = request[0] != self.last
-        place: NDArray[np.int64] = self.count + np.cumsum(new)
-        self.last, self.count = request[-1], int(place[-1])
-        return place
+        new[0] = request[0] != self.last_request
+        number: NDArray[np.int64] = self.requests + np.cumsum(new)
+        self.last_request, self.requests = request[-1], int(number[-1])
+        return number
+
+    def check_units(self, directory: Path, has_times: bool) -> None:
+        """Raises ValueError if the slots count from 1, or the timestamps are seconds."""
+        if 0 < self.first_slot < _MAX_SLOT:
+            raise ValueError(
+                f"{directory}: column 'position': {self.first_slot} is the first slot; want slots from 0 "
+                "(no row has slot 0; counted from 1? subtract 1)"
+            )
+        if has_times and self.all_seconds:
+            raise ValueError(f"{directory}: column 'timestamp': want {_CLOCK} (these look like seconds)")
+        if self.zeros_hidden:
+            logger.warning("%s: feedback is 0 where position is null: taken as not shown (null)", directory)
+
+
+def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":
+    """Whole requests, unchanged. ValueError names the first item that a request holds twice."""
+    repeated = frame.select("request_id", "item_id").is_duplicated()
+    refuse_events(frame, repeated, "item_id", "each item once in a request")
+    return frame
 
 
 def _describe(path: Path) -> tuple[list[str], dict[str, Any]]:
@@ -97,39 +162,3 @@ def _describe(path: Path) -> tuple[list[str], dict[str, Any]]:
     except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
         raise ValueError(f"{path}: not a complete Parquet file ({error})") from error
     return list(schema.names), header_of((schema.metadata or {}).get(METADATA_KEY, b"{}"), path)
-
-
-def _add(
-    path: Path,
-    first: int,
-    frame: "pl.DataFrame",
-    writer: EventWriter,
-    counter: _Counter,
-    tasks: tuple[str, ...],
-    features: tuple[str, ...],
-) -> None:
-    polars = require("polars", "pipeline")
-    position = frame["position"]
-    refuse_row(
-        path, first, "position", position, (position < 0).fill_null(False).to_numpy(), "a slot from 0 on, or null"
-    )
-    hidden = position.is_null()
-    for task in tasks:
-        values = frame[f"y_{task}"]
-        lost = (values.is_null() & ~hidden).to_numpy()
-        refuse_row(path, first, f"y_{task}", values, lost, "0 or 1 for a shown candidate")
-        stray = (values.is_not_null() & hidden).to_numpy()
-        refuse_row(path, first, f"y_{task}", values, stray, "null where position is null (feedback without position)")
-    for feature in features:
-        values = frame[f"x_{feature}"]
-        apart = frame["request_id"].ne_missing(frame["request_id"].shift(1)) | values.eq_missing(values.shift(1))
-        apart[0] = True
-        refuse_row(path, first, f"x_{feature}", values, (~apart).to_numpy(), "one value a request")
-    times = frame["timestamp"] if "timestamp" in frame.columns else polars.Series(counter.of(frame["request_id"]))
-    ids = []
-    for name in ("request_id", "user_id", "item_id"):
-        whole = frame[name].dtype == polars.Int64
-        ids.append(frame[name] if whole else writer.number(name.removesuffix("_id"), frame[name]).alias(name))
-    context = [polars.col(f"x_{feature}").alias(f"c_{feature}") for feature in features]
-    frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
-    writer.add_events(frame.drop(f"x_{feature}" for feature in features))

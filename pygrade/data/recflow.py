@@ -1,7 +1,7 @@
 """RecFlow as raw events: Kuaishou's requests with the candidates that each stage let through or dropped.
 
 RecFlow: An Industrial Full Flow Recommendation Dataset (ICLR 2025), github.com/RecFlow-ICLR/RecFlow; CC BY-SA 4.0. What
-is read of ``all_stage/YYYY-MM-DD.feather`` (or ``realshow/``, which holds the exposed videos alone), there or in data/:
+is read of ``all_stage/YYYY-MM-DD.feather`` (or ``realshow/``, only the exposed videos), in the directory or its data/:
 
 - request_id, request_timestamp (ms), user_id, device_id, age, gender, province;
 - video_id, author_id, category_level_one, category_level_two, upload_type, upload_timestamp (s), duration (ms);
@@ -9,12 +9,13 @@ is read of ``all_stage/YYYY-MM-DD.feather`` (or ``realshow/``, which holds the e
 - of exposed videos: playing_time (ms), effective_view (30 % watched), long_view (all watched), like, follow, forward,
   comment.
 
-The other files repeat these rows in other forms and are not read. An exposed video's slot is its place among the
-request's exposed videos by rerank_index; the other candidates have none, and no feedback. ``stage`` names the last
+The other files repeat these rows and are not read. An exposed video's slot is its place among the request's exposed
+videos by rerank_index; the other candidates have neither slot nor feedback. ``stage`` names the last
 stage that a candidate reached. ``event_time`` is the request's time plus what was played up to and including the video.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -26,45 +27,56 @@ from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import DAY, EventWriter
+from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:
     import polars as pl
 
+logger = logging.getLogger("pygrade")
+
 LICENSE = "CC BY-SA 4.0"
 STAGES = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
-"""From the page back to the preranker; a candidate is of the first whose flag is 1."""
+"""From the page back to the preranker; a candidate belongs to the first with flag 1."""
 
 TASK_VALUES: Mapping[str, float] = {
-    "effective_view": 1.0, "long_view": 2.0, "like": 2.0, "follow": 8.0, "forward": 4.0, "comment": 4.0,
-}  # fmt: skip
-"""Business value of one event. A choice of ours, the rarer the event the higher; the data set states no values."""
+    "effective_view": 1.0,
+    "long_view": 2.0,
+    "like": 2.0,
+    "follow": 8.0,
+    "forward": 4.0,
+    "comment": 4.0,
+}
+"""Business value of one event. Our choice, the rarer the event the higher; the data set states no values."""
 
 USER_KINDS = {"device_id": "hashed", "age": "categorical", "gender": "categorical", "province": "categorical"}
 ITEM_KINDS = {
-    "author_id": "hashed", "category_level_one": "categorical", "category_level_two": "categorical",
-    "upload_type": "categorical", "upload_time": "time", "duration": "dense",
-}  # fmt: skip
+    "author_id": "hashed",
+    "category_level_one": "categorical",
+    "category_level_two": "categorical",
+    "upload_type": "categorical",
+    "upload_time": "time",
+    "duration": "dense",
+}
 """upload_time: ms since 1970. duration: seconds."""
 
-_COLUMNS = {
-    "request_id": "int", "request_timestamp": "int", "user_id": "int", "device_id": "int?", "age": "int?",
-    "gender": "int?", "province": "int?", "video_id": "int", "author_id": "int?", "category_level_one": "int?",
-    "category_level_two": "int?", "upload_type": "int?", "upload_timestamp": "int?", "duration": "float?",
-    **{stage: "binary?" for stage in STAGES}, "rerank_index": "int?", "playing_time": "float?",
-    **{task: "int?" for task in TASK_VALUES},
-}  # fmt: skip
+_COLUMNS = by_kind(
+    {
+        "int": "request_id request_timestamp user_id video_id",
+        "int?": "device_id age gender province author_id category_level_one category_level_two upload_type "
+        "upload_timestamp rerank_index " + " ".join(TASK_VALUES),
+        "binary?": " ".join(STAGES),
+        "float?": "duration playing_time",
+    }
+)
 
 
 @dataclass(frozen=True)
 class RecFlowConfig:
     """Which candidates and which kinds of feedback to read."""
 
-    stages: tuple[str, ...] = STAGES
-    """Candidates to keep, by the last stage that they reached; always with realshow."""
-    tasks: tuple[str, ...] = tuple(TASK_VALUES)
-    """Kinds of feedback."""
-    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)
-    """Business value of one event of each kind of feedback."""
+    stages: tuple[str, ...] = STAGES  # candidates to keep, by the last stage that they reached; always with realshow
+    tasks: tuple[str, ...] = tuple(TASK_VALUES)  # kinds of feedback
+    task_values: Mapping[str, float] = field(default_factory=lambda: TASK_VALUES)  # business value of one event
 
     def __post_init__(self) -> None:
         for stage in self.stages:
@@ -75,21 +87,14 @@ class RecFlowConfig:
                 raise ValueError(f"tasks or task_values name {task!r}; want some of {', '.join(TASK_VALUES)}")
 
 
-def import_recflow(
-    directory: Path,
-    writer: EventWriter,
-    config: RecFlowConfig | None = None,
-    log: Callable[[str], None] | None = None,
-) -> None:
+def import_recflow(directory: Path, writer: EventWriter, config: RecFlowConfig | None = None) -> None:
     """Writes the events of a RecFlow directory. Errors name file, row and column."""
     config = config or RecFlowConfig()
     for path in find_files(directory):
-        if log:
-            log(f"recflow: reading {path.name}")
+        logger.info("recflow: reading %s", path.name)
         for first, frame in read_batches(path, _COLUMNS, min(writer.rows, 100_000)):
             _add(path, first, frame, writer, config)
-    if log:
-        log("recflow: sorting by time")
+    logger.info("recflow: sorting by time")
     funnel = ("effective_view", "long_view")
     source = EventSource(
         name="RecFlow",
@@ -107,7 +112,7 @@ def import_recflow(
 
 
 def find_files(directory: Path) -> list[Path]:
-    """The days in order. FileNotFoundError where there are none; ValueError for a file that no day is named by."""
+    """The days in order. FileNotFoundError if there are none; ValueError for a file whose name is no day."""
     places = [place / name for name in ("all_stage", "realshow") for place in (directory, directory / "data")]
     found = next((sorted(place.glob("*.feather")) for place in places if any(place.glob("*.feather"))), [])
     if not found:

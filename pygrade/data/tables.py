@@ -23,6 +23,11 @@ WANTED = {
 _BLOCK_BYTES = 1 << 20  # pyarrow reads up to 32 blocks ahead
 
 
+def by_kind(columns: Mapping[str, str]) -> dict[str, str]:
+    """Kind → names with spaces between them, as column → kind."""
+    return {name: kind for kind, names in columns.items() for name in names.split()}
+
+
 def read_header(path: Path, delimiter: str = ",") -> list[str]:
     """Column names of the first line. Raises ValueError if the file is empty or names a column twice."""
     names = next((fields for _, fields in _lines(path, delimiter)), [])

@@ -1,30 +1,24 @@
 """Planning and reading A/B tests: sample size and power, sample-ratio mismatch, intervals that survive peeking.
 
-A *unit* is what the coin was tossed for, mostly a user; its requests belong together. Everything is two-sided, for two
-arms that see different units, and asymptotic: some hundred units per arm is the least.
+A *unit* is what is assigned to an arm, mostly a user; its requests belong together. Everything is two-sided, for two
+arms with different units, and asymptotic: have some hundred units per arm at least.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 
 from pygrade.metrics.intervals import Interval
 
-Array = NDArray[Any]
-Float64 = NDArray[np.float64]
-
-# Units at which sequential intervals are narrowest when nothing is said. The choice must not depend on the data.
+# Default number of units at which sequential intervals are narrowest. It must not depend on the data.
 PLANNED_UNITS = 10_000
 MISMATCH_ALPHA = 1e-3  # p-value below which a sample ratio counts as broken: checks are many, repairs are costly
 
 
-# ---- planning --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Metric:
     """What planning needs to know of a metric: its value and the variance per unit (that of an estimate is it / n)."""
@@ -35,32 +29,6 @@ class Metric:
     def __post_init__(self) -> None:
         if not (self.variance >= 0 and math.isfinite(self.variance) and math.isfinite(self.value)):
             raise ValueError(f"value is {self.value}, variance {self.variance}; want finite numbers, variance ≥ 0")
-
-
-def mean_metric(values: ArrayLike, units: ArrayLike | None = None) -> Metric:
-    """Mean over rows, such as value per request: values [n], units [n] ids of who rows belong to (None: one each)."""
-    array = np.asarray(values, np.float64)
-    return ratio_metric(array, np.ones(len(array)), units)
-
-
-def ratio_metric(numerator: ArrayLike, denominator: ArrayLike, units: ArrayLike | None = None) -> Metric:
-    """Σ numerator / Σ denominator of rows [n], such as clicks over impressions; a unit's rows are summed first.
-
-    Delta method: with n_u, d_u the unit's sums and R the ratio, variance = Var(n_u - R d_u) / mean(d_u)² (Deng,
-    Knoblich & Lu 2018, "Applying the delta method in metric analytics").
-    """
-    top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    if top.ndim != 1 or top.shape != bottom.shape:
-        raise ValueError(f"numerator has shape {top.shape}, denominator {bottom.shape}; want [n] both")
-    if units is not None:
-        if np.shape(units) != top.shape:
-            raise ValueError(f"units have shape {np.shape(units)}; want one per row, {top.shape}")
-        group = np.unique(np.asarray(units), return_inverse=True)[1]
-        top, bottom = (np.asarray(np.bincount(group, weights=column), np.float64) for column in (top, bottom))
-    if len(top) < 2 or bottom.sum() == 0:
-        raise ValueError(f"got {len(top)} units and a denominator of {bottom.sum()}; want at least 2 units and not 0")
-    ratio = float(top.sum() / bottom.sum())
-    return Metric(ratio, float((top - ratio * bottom).var(ddof=1) / bottom.mean() ** 2))
 
 
 def power(metric: Metric, effect: float, units: float, *, alpha: float = 0.05, share: float = 0.5) -> float:
@@ -121,7 +89,6 @@ def _check_plan(alpha: float, share: float) -> None:
         raise ValueError(f"share is {share}; want a number between 0 and 1")
 
 
-# ---- sample-ratio mismatch -------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class SampleRatio:
     """Whether the arms got the units they should have got."""
@@ -162,7 +129,6 @@ def sample_ratio(
     return SampleRatio(statistic, p_value, p_value < alpha)
 
 
-# ---- intervals that survive peeking ----------------------------------------------------------------------------------
 def mixture_scale(planned_units: float = PLANNED_UNITS, confidence: float = 0.95) -> float:
     """ρ of the normal mixture that makes `sequential_interval` narrowest at `planned_units`.
 
@@ -178,12 +144,6 @@ def mixture_scale(planned_units: float = PLANNED_UNITS, confidence: float = 0.95
     for _ in range(60):  # a contraction with factor 1/u
         u = start + math.log(u)
     return math.sqrt((u - 1) / planned_units)
-
-
-def _reach(units: Float64, scale: float, alpha: float) -> Float64:
-    """Radius of the confidence sequence in standard errors."""
-    u = units * scale**2 + 1
-    return np.asarray(np.sqrt(u / (u - 1) * np.log(u / alpha**2)))
 
 
 def sequential_interval(
@@ -207,77 +167,44 @@ def sequential_interval(
         raise ValueError(f"standard_error is {standard_error}; want a number ≥ 0")
     if units < 1:
         raise ValueError(f"units is {units}; want at least 1")
-    scale = mixture_scale(planned_units, confidence)
-    radius = standard_error * float(_reach(np.array(float(units)), scale, 1 - confidence))
+    u = units * mixture_scale(planned_units, confidence) ** 2 + 1
+    radius = standard_error * math.sqrt(u / (u - 1) * math.log(u / (1 - confidence) ** 2))
     return Interval(value, standard_error, value - radius, value + radius)
 
 
-def sequential_p_value(
-    value: float, standard_error: float, units: int, *, planned_units: float = PLANNED_UNITS, confidence: float = 0.95
-) -> float:
-    """The p-value of "no effect" that may be looked at after every unit; the running minimum of looks is valid too.
+def plan_test(
+    values: Mapping[str, Mapping[str, float | None]], users: int, effect: float, power: float
+) -> dict[str, dict[str, float | None]]:
+    """Metric → users (both arms) that find a relative lift of ``effect`` with this power, and the lift that ``users``
+    find.
 
-    The inverse mixture likelihood ratio of mSPRT, min(1, √(nρ² + 1) exp(-z²/2 · nρ² / (nρ² + 1))), z = value / SE; it
-    is at most 1 - confidence exactly when `sequential_interval` leaves out 0. confidence here only tunes ρ.
+    values: metric → ``value`` and ``standard_error`` of the baseline, from ``users`` users. None for a metric that is 0
+    or did not vary: no plan can be made of it.
     """
-    if not standard_error > 0:
-        raise ValueError(f"standard_error is {standard_error}; want a positive number")
-    if units < 1:
-        raise ValueError(f"units is {units}; want at least 1")
-    u = units * mixture_scale(planned_units, confidence) ** 2 + 1
-    return min(1.0, math.exp(0.5 * math.log(u) - 0.5 * (value / standard_error) ** 2 * (u - 1) / u))
+    plan: dict[str, dict[str, float | None]] = {}
+    for name, entry in values.items():
+        value, error = entry["value"], entry["standard_error"]
+        if not value or not error or not math.isfinite(error):
+            plan[name] = {"users": None, "detectable_lift": None}
+            continue
+        metric = Metric(value, error**2 * users)
+        plan[name] = {
+            "users": float(sample_size(metric, effect * value, power=power)),
+            "detectable_lift": minimum_detectable_effect(metric, users, power=power) / abs(value),
+        }
+    return plan
 
 
-@dataclass(frozen=True)
-class ConfidenceSequence:
-    """What would have been reported after each unit; NaN before the first look."""
-
-    value: Float64  # [n] running estimate
-    low: Float64  # [n]
-    high: Float64  # [n]
-
-    def first_decision(self, null: float = 0.0) -> int | None:
-        """Units seen when the interval first left out `null`; None: never."""
-        outside = (self.low > null) | (self.high < null)
-        return int(np.argmax(outside)) + 1 if outside.any() else None
-
-
-def confidence_sequence(
-    values: ArrayLike,
-    treated: ArrayLike | None = None,
-    *,
-    planned_units: float = PLANNED_UNITS,
-    confidence: float = 0.95,
-    first_look: int = 200,
-) -> ConfidenceSequence:
-    """`sequential_interval` after every unit of a stream: values [n] in order of arrival, one per unit.
-
-    treated [n] bool: the unit's arm; the estimate is the treatment's mean minus the control's, each arm with its own
-    running variance. None: the mean of the values, such as paired differences. `first_look`: units in all before which
-    nothing is reported.
-    """
-    stream = np.asarray(values, np.float64)
-    if stream.ndim != 1 or not bool(np.isfinite(stream).all()):
-        raise ValueError(f"values have shape {stream.shape}; want [n] finite numbers")
-    if first_look < 2:
-        raise ValueError(f"first_look is {first_look}; want at least 2 units")
-    arms = [np.ones(len(stream), bool)]
-    if treated is not None:
-        chosen = np.asarray(treated)
-        if chosen.shape != stream.shape or chosen.dtype != bool:
-            raise ValueError(f"treated is {chosen.dtype} of shape {chosen.shape}; want bool {stream.shape}")
-        arms = [chosen, ~chosen]
-    n = np.arange(1.0, len(stream) + 1)
-    center = float(stream.mean()) if len(stream) else 0.0  # against cancellation in the running variance
-    value, variance = np.full(len(stream), center if treated is None else 0.0), np.zeros(len(stream))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for arm, sign in zip(arms, (1.0, -1.0), strict=False):
-            count = np.cumsum(arm)
-            mean = np.cumsum(np.where(arm, stream - center, 0.0)) / count
-            square = np.cumsum(np.where(arm, np.square(stream - center), 0.0)) / count
-            value += sign * mean
-            variance += np.maximum(square - np.square(mean), 0.0) / np.where(count > 1, count - 1, np.nan)
-        radius = np.sqrt(variance) * _reach(n, mixture_scale(planned_units, confidence), 1 - confidence)
-    early = n < first_look
-    value[early] = radius[early] = np.nan
-    return ConfidenceSequence(value, value - radius, value + radius)
+def sequential_lifts(
+    lifts: Mapping[str, Mapping[str, float | None]], users: int, planned: float
+) -> dict[str, dict[str, float | None]]:
+    """Anytime-valid intervals of the lifts, which may be looked at after every user: metric → value, low, high."""
+    result: dict[str, dict[str, float | None]] = {}
+    for name, entry in lifts.items():
+        value, error = entry["value"], entry["standard_error"]
+        if value is None or error is None:
+            result[name] = {"value": None, "low": None, "high": None}
+            continue
+        wide = sequential_interval(value, error, users, planned_units=planned)
+        result[name] = {"value": value, "low": wide.low, "high": wide.high}
+    return result

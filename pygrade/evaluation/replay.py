@@ -2,7 +2,7 @@
 logged pages would have earned (NDCG@k, value@k), with 95 % intervals over users.
 
 A replay only re-orders what was shown. It is biased towards the logging policy unless feedback is divided by the
-slot's propensity; it can say nothing about candidates that were never shown. Judge by an A/B test where you can.
+slot's propensity, and candidates that were never shown stay unjudged. Prefer an A/B test if you can run one.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
-from pygrade.logs import Logs
+from pygrade._util.serialization import plain
+from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
-from pygrade.metrics.intervals import Interval
+from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
 
 Array = NDArray[Any]
@@ -78,13 +79,17 @@ def _sum(values: Array, offsets: Array) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Replay metrics of a log."""
+    """Replay metrics of a log. A lift that cannot differ from 0 is NaN, and ``cannot_differ`` says why."""
 
     num_requests: int
     num_users: int
     num_shown: int
     k: int
     baseline: str
+    task_values: dict[str, float]  # what an event is worth
+    value_tasks: tuple[str, ...]  # times the item's value
+    propensity: list[float] | None  # of the first k slots; None: all slots count alike
+    cannot_differ: dict[str, str]  # metric → why it is the same for every ranker
     predictions: dict[str, dict[str, float | Interval]]  # task → events, rate, mean prediction, auc, gauc
     rankers: dict[str, dict[str, Interval]]  # ranker → METRICS
     lifts: dict[str, dict[str, Interval]]  # ranker → METRICS: relative to the baseline, paired by request
@@ -92,16 +97,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""
-        plain: dict[str, Any] = _plain(vars(self))
-        return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
-        return value.to_dict()
-    if isinstance(value, Mapping):
-        return {name: _plain(entry) for name, entry in value.items()}
-    return (value if np.isfinite(value) else None) if isinstance(value, float) else value
+        record: dict[str, Any] = plain(self)
+        return record
 
 
 def evaluate(
@@ -121,7 +118,8 @@ def evaluate(
     name → transform, or `PolicyConfig.formula`.
     propensity[S]: probability that slot s is looked at, relative to the first; with it each shown row's gain is
     its feedback's value / max(propensity[slot], floor) and value@k discounts rank r by propensity[r]; left out, gains
-    are the plain values. segments[R] group the weight statistics (the scenario when left out).
+    are the plain values. segments[R] group the weight statistics (the scenario when left out). What an event is worth
+    is the log's: see `Logs.valued`.
 
     NDCG and value re-rank the shown rows of each request; predicted_value ranks all candidates and sums their own
     predictions: a ranker that wins there and loses the others exploits the predictions' errors.
@@ -142,16 +140,14 @@ def evaluate(
     if segments is not None and len(segments) != logs.num_requests:
         raise ValueError(f"segments has {len(segments)} entries; want one per request, {logs.num_requests}")
 
-    values = np.array(logs.task_values)
-    gains = logs.feedback @ values
-    attention = None
+    gains, attention = logs.value_of(logs.feedback), None
     if propensity is not None:
         slots = np.asarray(propensity, np.float64)
         if slots.ndim != 1 or not len(slots) or not bool((slots > 0).all()):
             raise ValueError(f"propensity is {slots.tolist()}; want positive numbers, one per slot")
         gains = gains / np.maximum(slots[np.clip(logs.position, 0, len(slots) - 1)], propensity_floor)
         attention = slots[np.minimum(np.arange(k), len(slots) - 1)]
-    predicted = logs.predictions @ values
+    predicted, users = logs.value_of(logs.predictions), numbered(logs.user_id)
     scores = torch.from_numpy(np.ascontiguousarray(logs.predictions))
     offsets = torch.from_numpy(logs.offsets)
 
@@ -170,24 +166,28 @@ def evaluate(
         weight_statistics[name] = _weight_statistics(weights, logs.tasks, segments)
 
     ones = np.ones(logs.num_requests)
+    same = _cannot_differ(logs, k, attention)
     lifts: dict[str, dict[str, Interval]] = {name: {} for name in names if name != reference}
-    for name, own in lifts.items():
+    for name, by_metric in lifts.items():
         for metric in METRICS:
             new, old = per_request[name][metric], per_request[reference][metric]
-            there = ~np.isnan(new)  # NDCG is undefined for the same requests in every ranking
-            own[metric] = intervals.ratio_lift(
-                (new[there], ones[there]), (old[there], ones[there]), logs.user_id[there]
-            )
+            defined = ~np.isnan(new)  # NDCG is undefined for the same requests in every ranking
+            pair = (new[defined], ones[defined]), (old[defined], ones[defined])
+            by_metric[metric] = UNKNOWN if metric in same else intervals.ratio_lift(*pair, users[defined])
     return Evaluation(
         num_requests=logs.num_requests,
-        num_users=len(np.unique(logs.user_id)),
+        num_users=int(users.max(initial=-1)) + 1,
         num_shown=int(shown.sum()),
         k=k,
         baseline=reference,
-        predictions=_prediction_metrics(logs),
+        task_values=dict(zip(logs.tasks, logs.task_values, strict=True)),
+        value_tasks=logs.value_tasks,
+        propensity=None if attention is None else attention.tolist(),
+        cannot_differ=same,
+        predictions=_prediction_metrics(logs, users),
         rankers={
-            name: {metric: intervals.mean(own[metric], logs.user_id) for metric in METRICS}
-            for name, own in per_request.items()
+            name: {metric: intervals.mean(by_metric[metric], users) for metric in METRICS}
+            for name, by_metric in per_request.items()
         },
         lifts=lifts,
         weights=weight_statistics,
@@ -206,9 +206,24 @@ def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) 
     return np.array(np.broadcast_to(array, (requests, tasks)))  # a copy: torch wants writable memory
 
 
-def _prediction_metrics(logs: Logs) -> dict[str, dict[str, float | Interval]]:
+def _cannot_differ(logs: Logs, k: int, attention: Array | None) -> dict[str, str]:
+    """Metric → why every ranking has the same."""
+    if len(logs.tasks) == 1:
+        return dict.fromkeys(METRICS, "there is one task, so that there is nothing to fuse")
+    largest = int(np.bincount(logs.row_request[logs.shown]).max())
+    if largest == 1:
+        return dict.fromkeys(("ndcg", "value"), "no page has two items")
+    flat = attention is None or bool((attention == attention[0]).all())
+    every = {"value": largest, "predicted_value": int(np.diff(logs.offsets).max())}
+    reason = (
+        f"of at most {{}} items the first {k} are all, and every slot counts alike; want a smaller k or propensities"
+    )
+    return {metric: reason.format(size) for metric, size in every.items() if flat and size <= k}
+
+
+def _prediction_metrics(logs: Logs, request_users: Array) -> dict[str, dict[str, float | Interval]]:
     shown = np.flatnonzero(logs.shown)
-    users = np.unique(logs.user_id, return_inverse=True)[1][logs.row_request[shown]]
+    users = request_users[logs.row_request[shown]]
     result: dict[str, dict[str, float | Interval]] = {}
     for t, task in enumerate(logs.tasks):
         labels, scores = logs.feedback[shown, t], logs.predictions[shown, t]

@@ -1,5 +1,4 @@
-"""The feature center: declared features, materialized from logs as each request knew them, and served with the same
-bits.
+"""Declared features: materialized from logs as each request knew them, served with the same bits.
 
 >>> log = EventLog.open("events")  # doctest: +SKIP
 >>> schema = default_schema(log)  # doctest: +SKIP
@@ -14,20 +13,34 @@ Online, from a store that holds the same records of the past:
 >>> batch = center.read(user_id, item_ids, {"c_device": "phone"}, timestamp)  # doctest: +SKIP
 >>> center.update(feedback)  # doctest: +SKIP
 
-`leaks` looks for features that know of the future, `replay` and `Skew` for those served otherwise than trained on.
+`find_leaks` looks for features that know the future, `replay` and `Skew` for features that differ in serving.
 """
 
 from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch
 from pygrade.features.center import FeatureCenter
 from pygrade.features.defaults import default_schema
+from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.fitted import Fitted
-from pygrade.features.leaks import Leak, leaks
+from pygrade.features.leak_check import Leak, find_leaks
 from pygrade.features.materialize import FeatureSet, materialize, state_before
-from pygrade.features.schema import Feature, FeatureSchema, SchemaError
-from pygrade.features.skew import Skew, replay
+from pygrade.features.schema import FeatureSchema
+from pygrade.features.train_serve_skew import Skew, replay
 
 __all__ = [
-    "Feature", "FeatureBatch", "FeatureCenter", "FeatureSchema", "FeatureSet", "Fitted", "Leak", "SchemaError", "Skew",
-    "State", "default_schema", "leaks", "materialize", "replay", "state_before",
-]  # fmt: skip
+    "Feature",
+    "FeatureBatch",
+    "FeatureCenter",
+    "FeatureSchema",
+    "FeatureSet",
+    "Fitted",
+    "Leak",
+    "SchemaError",
+    "Skew",
+    "State",
+    "default_schema",
+    "find_leaks",
+    "materialize",
+    "replay",
+    "state_before",
+]

@@ -1,4 +1,4 @@
-"""The state of the past: every key's record, kept in arrays, and exact reads inside a chunk of events."""
+"""The state of the past: every key's record, in arrays, and exact reads inside a chunk of events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,27 +10,28 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
-from pygrade.features.records import Ints, Run, Table, View
-from pygrade.features.schema import FeatureSchema, SchemaError
+from pygrade.features.feature import SchemaError
+from pygrade.features.records import EventRun, Ints, Table, View
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.storage import read_tensors
 from pygrade.features.values import NULL, floats_of, log1p, mix, to_fixed
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """e shown rows with their outcomes: what histories are made of."""
+    """e shown rows with their outcomes, the input of histories."""
 
     time: Ints  # [e] ms of the outcome
     item: Ints  # [e]
     parts: Mapping[str, Ints]  # [e] of each column that events are counted over
     values: Mapping[str, Ints]  # [e] of each outcome, fixed point
-    observed: Mapping[str, Ints]  # [e] 1 where a measure is known
+    observed: Mapping[str, Ints]  # [e] 1 if a measure is known
 
     def __len__(self) -> int:
         return len(self.time)
 
     def take(self, rows: NDArray[Any]) -> "Feedback":
-        """The events at the rows, or where a mask is true."""
+        """The events at the row numbers or in the mask."""
         parts, values, observed = (
             {name: column[rows] for name, column in group.items()} for group in (self.parts, self.values, self.observed)
         )
@@ -39,18 +40,20 @@ class Feedback:
     def then(self, other: "Feedback") -> "Feedback":
         """These events and the others."""
         parts, values, observed = (
-            {name: np.concatenate([column, theirs[name]]) for name, column in mine.items()}
-            for mine, theirs in (
-                (self.parts, other.parts), (self.values, other.values), (self.observed, other.observed)
+            {name: np.concatenate([column, second[name]]) for name, column in first.items()}
+            for first, second in (
+                (self.parts, other.parts),
+                (self.values, other.values),
+                (self.observed, other.observed),
             )
-        )  # fmt: skip
+        )
         return Feedback(
             np.concatenate([self.time, other.time]), np.concatenate([self.item, other.item]), parts, values, observed
         )
 
 
 def outcomes_of(frame: Any, schema: FeatureSchema) -> tuple[dict[str, Ints], dict[str, Ints]]:
-    """Values and, of measures, where they are known, of the outcome columns of a frame of shown rows.
+    """Values of the outcome columns of a frame of shown rows and, for measures, whether they are known.
 
     `SchemaError` for a column that is missing, a y_ that is not 0 or 1, or anything infinite.
     """
@@ -84,20 +87,19 @@ def keys_of(table: Table, parts: Mapping[str, Ints], rows: int) -> Ints:
     return columns[0] if len(columns) == 1 else mix(*columns)
 
 
-KeyedRun = tuple[Ints, Run]
-"""The keys [U], ascending, that events belong to, and the events in their order."""
+KeyedEvents = tuple[Ints, EventRun]  # keys [U], ascending, and their events in this order
 
 
-def run_of(table: Table, feedback: Feedback) -> KeyedRun:
-    """The keys [U], ascending, that the events belong to, and the events in their order; events with no key are left
-    out. ``feedback`` must be in order of (time, item)."""
+def run_of(table: Table, feedback: Feedback) -> KeyedEvents:
+    """The keys [U], ascending, and their events in this order, without events that have no key. ``feedback`` must be in
+    order of (time, item)."""
     keys = keys_of(table, feedback.parts, len(feedback))
     order = np.argsort(keys, kind="stable")
     order = order[np.searchsorted(keys[order], NULL, side="right") :]  # NULL is the smallest key
     ordered = keys[order]
     start = np.flatnonzero(np.append(True, np.diff(ordered) != 0)) if len(ordered) else np.zeros(0, np.int64)
     names = {*table.sums, *table.lasts, *(s for s, _ in table.recents), *(s for _, w in table.windows for s in w)}
-    return ordered[start], Run(
+    return ordered[start], EventRun(
         time=feedback.time[order],
         item=feedback.item[order],
         values={name: feedback.values[name][order] for name in names - {""}},
@@ -112,7 +114,7 @@ def by_time(feedback: Feedback) -> Feedback:
 
 
 class Records:
-    """The records of one table: an array that grows, found by sorted keys."""
+    """The records of one table: a growing array and sorted keys."""
 
     def __init__(self, table: Table, keys: Ints | None = None, records: Ints | None = None) -> None:
         self.table = table
@@ -124,7 +126,7 @@ class Records:
         return len(self.keys)
 
     def _find(self, keys: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Place of each key among the sorted ones, and whether it is there."""
+        """Place of each key among the sorted ones, and whether it is present."""
         place = np.searchsorted(self.keys, keys)
         if not len(self.keys):
             return place, np.zeros(len(keys), np.bool_)
@@ -132,22 +134,22 @@ class Records:
 
     def get(self, keys: Ints) -> Ints:
         """Records [q, width] of the keys; the empty record for a key without events."""
-        place, found = self._find(keys)
+        place, present = self._find(keys)
         records = np.empty((len(keys), self.table.width), np.int64)
-        records[found] = self._data[self._row[place[found]]]
-        records[~found] = self.table.empty
+        records[present] = self._data[self._row[place[present]]]
+        records[~present] = self.table.empty
         return records
 
     def all(self) -> Ints:
-        """Records [K, width] in order of the keys. The array is this object's own: a later `put` may write into it."""
+        """Records [K, width] in order of the keys. A later `put` may write into this array."""
         self._data, self._row = self._data[self._row], np.arange(len(self.keys))  # no second copy of a large table
         return self._data
 
     def put(self, keys: Ints, records: Ints) -> None:
         """Writes the records of distinct, ascending keys."""
-        place, found = self._find(keys)
-        self._data[self._row[place[found]]] = records[found]
-        fresh = np.flatnonzero(~found)
+        place, present = self._find(keys)
+        self._data[self._row[place[present]]] = records[present]
+        fresh = np.flatnonzero(~present)
         size = len(self.keys)
         if size + len(fresh) > len(self._data):
             grown = np.empty((max(size + len(fresh), size + size // 2), self.table.width), np.int64)
@@ -161,14 +163,14 @@ class Records:
 class State:
     """Records of every table of a schema: the past up to some moment.
 
-    ``apply`` adds events in any order; ``read`` says what requests inside a time-ordered chunk saw.
+    ``apply`` adds events in any order; ``read`` gives what requests inside a time-ordered chunk saw.
     """
 
     def __init__(self, schema: FeatureSchema) -> None:
         self.schema = schema
         self.records = {name: Records(table) for name, table in schema.tables.items()}
 
-    def runs(self, feedback: Feedback) -> dict[str, KeyedRun]:
+    def runs(self, feedback: Feedback) -> dict[str, KeyedEvents]:
         """The events by table and key."""
         ordered = by_time(feedback)
         return {name: run_of(table, ordered) for name, table in self.schema.tables.items()}
@@ -177,17 +179,17 @@ class State:
         """Adds the events to the records of all tables. The result depends on the set of events alone."""
         self.apply_runs(self.runs(feedback))
 
-    def apply_runs(self, runs: Mapping[str, KeyedRun]) -> None:
-        """The same for events that are by table and key already."""
+    def apply_runs(self, runs: Mapping[str, KeyedEvents]) -> None:
+        """The same for events that are already grouped by table and key."""
         for name, (keys, run) in runs.items():
             records = self.records[name]
             records.put(keys, records.table.merged(records.get(keys), run))
 
-    def read(self, name: str, keys: Ints, time: Ints, recent: KeyedRun | None = None) -> View:
-        """What table ``name`` shows of the keys [q] at the times [q], strictly before them.
+    def read(self, name: str, keys: Ints, time: Ints, recent: KeyedEvents | None = None) -> View:
+        """The view of the keys [q] of table ``name`` at the times [q], of events strictly before them.
 
-        ``recent`` are events of the table that have not been applied; none may be older than what has. Events that were
-        applied count whatever their time.
+        ``recent`` are events of the table that are not applied yet; none may be older than an applied one. Applied
+        events count whatever their time.
         """
         records = self.records[name]
         if recent is None:
@@ -208,7 +210,7 @@ class State:
 
     @classmethod
     def load(cls, path: Path, schema: FeatureSchema) -> "State":
-        """Reads what `save` wrote. `SchemaError` where it is damaged or of another schema."""
+        """Reads what `save` wrote. `SchemaError` if it is damaged or of another schema."""
         tensors = read_tensors(path, schema.hash)
         state = cls(schema)
         for number, (name, table) in enumerate(schema.tables.items()):

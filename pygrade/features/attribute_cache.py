@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.features.compute import Attributes
+from pygrade.features.feature import ATTRIBUTE_TABLES, SchemaError
 from pygrade.features.records import Ints, Table
-from pygrade.features.schema import ATTRIBUTE_TABLES, FeatureSchema, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.stores import Store, StoreCorruptError, StoreError
 
 META = "meta"
@@ -40,11 +41,11 @@ class AttributeCache:
         self.layout = {entity: Attributes.of(schema, entity, None) for entity in ATTRIBUTE_TABLES}
         self._memory = {entity: _Memory(layout, limit) for entity, layout in self.layout.items()}
         self._early = sorted({part.split(".")[0] for part in schema.key_parts if "." in part})
-        self._version = b""  # what meta says
+        self._version = b""  # content of meta
         self._lock = Lock()
 
     def recall(self, users: Ints, items: Ints) -> tuple[bytes, dict[str, KnownAttributes]]:
-        """The version seen last, and what is remembered of the users and items in it."""
+        """The version seen last, and the remembered attributes of the users and items."""
         with self._lock:
             wanted = {"user": users, "item": items}
             return self._version, {entity: self._memory[entity].recall(ids) for entity, ids in wanted.items()}
@@ -61,7 +62,7 @@ class AttributeCache:
         return True
 
     def requests(self, known: Mapping[str, KnownAttributes], entities: list[str]) -> list[tuple[str, Ints]]:
-        """What to ask the store for."""
+        """The requests to the store for unknown attributes."""
         return [(self.tables[entity], known[entity].ids[known[entity].unknown]) for entity in entities]
 
     def fill(
@@ -69,12 +70,12 @@ class AttributeCache:
     ) -> None:
         """Takes in the answers to `requests`."""
         for entity, values in zip(entities, answers, strict=True):
-            found = known[entity]
-            rows = decoded(found, values)
-            found.values[found.unknown] = rows
+            target = known[entity]
+            rows = decoded(target, values)
+            target.values[target.unknown] = rows
             with self._lock:
-                self._memory[entity].remember(found, rows)
-            found.unknown[:] = False
+                self._memory[entity].remember(target, rows)
+            target.unknown[:] = False
 
     def is_current(self, meta: bytes | None, version: bytes) -> bool:
         """Whether the store's current version is this one; forgets the attributes of another.
@@ -128,7 +129,7 @@ class _Memory:
         return known
 
     def remember(self, known: KnownAttributes, rows: Ints) -> None:
-        """Keeps the rows of what was unknown, unless the memory has forgotten since: they may be of before."""
+        """Keeps the rows of unknown ids, unless `forget` was called since `recall`: they may be outdated."""
         if known.stamp != self.stamp:
             return
         ids = known.ids[known.unknown]

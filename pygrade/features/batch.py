@@ -1,4 +1,4 @@
-"""What comes out: the features of R requests with n rows."""
+"""The features of R requests with n rows."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import Fitted
-from pygrade.features.schema import SchemaError
 
 
 @dataclass(frozen=True)
 class FeatureBatch:
     """R requests over n rows; rows offsets[r] to offsets[r + 1] are request r's.
 
-    Dense values are as measured, NaN where unknown; ids are places in vocabularies from 1 on, or hash buckets, 0 where
-    unknown. ``names`` says what the columns are.
+    Dense values are as measured, NaN if unknown; ids are places in vocabularies from 1 on, or hash buckets, 0 if
+    unknown. ``names`` has the names of the columns.
     """
 
     request_id: NDArray[np.int64]  # [R]
@@ -24,25 +24,23 @@ class FeatureBatch:
     scenario: NDArray[np.str_] | None  # [R]
     offsets: NDArray[np.int64]  # [R + 1]
     item_id: NDArray[np.int64]  # [n]
-    position: NDArray[np.int32]  # [n] slot in which it was shown, -1 where it was not
-    feedback: NDArray[np.float32]  # [n, T] NaN where not shown
+    position: NDArray[np.int32]  # [n] slot in which it was shown, -1: not shown
+    feedback: NDArray[np.float32]  # [n, T] NaN: not shown
     request_dense: NDArray[np.float32]  # [R, Du]
     request_ids: NDArray[np.int64]  # [R, Fu]
     sequences: NDArray[np.int64]  # [R, L] item ids, the latest first, -1 padding
     item_dense: NDArray[np.float32]  # [n, Di]
     item_ids: NDArray[np.int64]  # [n, Fi]
     cross_dense: NDArray[np.float32]  # [n, Dx]
-    fitted: Fitted
-    """Schema, normalization and vocabularies."""
-    defaults: bool = False
-    """The store failed: nothing is known of the user and the items."""
+    fitted: Fitted  # schema, normalization and vocabularies
+    defaults: bool = False  # the store failed: nothing is known of the user and the items
 
     def __len__(self) -> int:
         return len(self.user_id)
 
     @property
     def row_request(self) -> NDArray[np.int64]:
-        """[n] which request each row is of."""
+        """[n] the request of each row."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
 
     @property
@@ -50,10 +48,12 @@ class FeatureBatch:
         """Names of the columns of request_dense, request_ids, item_dense, item_ids and cross_dense."""
         schema = self.fitted.schema
         return {
-            "request_dense": schema.request_features, "request_ids": schema.request_id_features,
-            "item_dense": schema.item_features, "item_ids": schema.item_id_features,
+            "request_dense": schema.request_features,
+            "request_ids": schema.request_id_features,
+            "item_dense": schema.item_features,
+            "item_ids": schema.item_id_features,
             "cross_dense": schema.cross_features,
-        }  # fmt: skip
+        }
 
     def column(self, name: str) -> NDArray[Any]:
         """The values of one feature: [R] of users and contexts, [n] of items and crosses. `SchemaError` if unknown."""

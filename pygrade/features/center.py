@@ -17,9 +17,10 @@ from pygrade.features.attribute_cache import META, META_KEY, AttributeCache, dec
 from pygrade.features.batch import FeatureBatch
 from pygrade.features.chunks import Chunk, Questions, feedback_of, with_whole_ids
 from pygrade.features.compute import Attributes, Floats, compute
+from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import Fitted
 from pygrade.features.records import Ints, View
-from pygrade.features.schema import FeatureSchema, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import NULL, code_of, frame_of
 from pygrade.stores import Store, StoreError
 
@@ -30,7 +31,7 @@ _MISSES = {"user": "user_misses", "item": "item_misses"}  # by table
 
 @dataclass
 class Counters:
-    """What a `FeatureCenter` did since it was made."""
+    """Counts since the center was made."""
 
     reads: int = 0  # requests
     defaults: int = 0  # requests answered without the store: nothing is known of the user and the items
@@ -135,9 +136,9 @@ class FeatureCenter:
 
     def _check_version(self) -> bytes:
         """The current version, which is of this schema."""
-        nobody = np.zeros(0, np.int64)
+        none = np.zeros(0, np.int64)
         for _ in range(_TRIES):
-            version, _ = self._cache.recall(nobody, nobody)
+            version, _ = self._cache.recall(none, none)
             (meta,) = self.store.get_many(META, META_KEY)
             if self._cache.is_current(meta, version):
                 return version

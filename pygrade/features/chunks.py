@@ -1,4 +1,4 @@
-"""Frames of raw events as arrays: requests, rows, and the feedback that becomes history."""
+"""Raw events as arrays: requests, rows, and the feedback for histories."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pygrade.features.aggregates import Feedback, keys_of, outcomes_of
 from pygrade.features.compute import Attributes, Inputs
+from pygrade.features.feature import SchemaError
 from pygrade.features.records import Ints, View
-from pygrade.features.schema import FeatureSchema, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import NULL, code_of, codes_of, floats_of, frame_of
 
 
@@ -25,24 +26,24 @@ class Chunk:
     context: Mapping[str, NDArray[Any]]  # column → float64 or codes int64 [R]
     offsets: Ints  # [R + 1]
     item_id: Ints  # [n]
-    position: NDArray[np.int32]  # [n], -1 where not shown
+    position: NDArray[np.int32]  # [n], -1: not shown
     feedback: NDArray[np.float32]  # [n, T]
 
     @classmethod
     def of(cls, schema: FeatureSchema, frame: Any) -> "Chunk":
-        """The requests of a frame of raw events. `SchemaError` where a request's rows lie apart or time goes back."""
+        """The requests of a frame of raw events. `SchemaError` if a request's rows are apart or time goes back."""
         request = frame["request_id"].to_numpy()
         first = np.flatnonzero(np.append(True, np.diff(request) != 0)) if len(request) else np.zeros(0, np.int64)
         time = frame["timestamp"].to_numpy()
         if (np.diff(time) < 0).any():
             row = int(np.argmax(np.diff(time) < 0)) + 1
-            raise SchemaError(f"events are not in order of time: request {request[row]} stands after a later one")
+            raise SchemaError(f"events are not in order of time: request {request[row]} comes after a later one")
         early = frame["event_time"].to_numpy() < time
         if early.any():
             raise SchemaError(f"events: event_time of request {request[np.argmax(early)]} is before its timestamp")
         heads = frame[first]
         if len(np.unique(request[first])) != len(first):
-            raise SchemaError("events: the rows of a request lie apart; want them one after another")
+            raise SchemaError("events: the rows of a request are apart; want them one after another")
         return cls(
             request_id=request[first],
             user_id=heads["user_id"].to_numpy(),
@@ -62,12 +63,12 @@ class Chunk:
 
     @property
     def row_request(self) -> Ints:
-        """[n] which request each row is of."""
+        """[n] the request of each row."""
         return np.repeat(np.arange(len(self.request_id)), np.diff(self.offsets))
 
 
 def scenario_codes(scenario: NDArray[np.str_] | None, requests: int) -> Ints:
-    """Codes [R] of the scenarios; NULL where there is none."""
+    """Codes [R] of the scenarios; NULL if there is none."""
     if scenario is None:
         return np.full(requests, NULL, np.int64)
     names, place = np.unique(scenario, return_inverse=True)
@@ -75,7 +76,7 @@ def scenario_codes(scenario: NDArray[np.str_] | None, requests: int) -> Ints:
 
 
 def with_whole_ids(frame: Any) -> Any:
-    """Feedback with user_id, item_id and event_time as int64; `SchemaError` where one is null or too large."""
+    """Feedback with user_id, item_id and event_time as int64; `SchemaError` if one is null or too large."""
     for name in ("user_id", "item_id", "event_time"):
         frame = frame.with_columns(frame[name].cast(int, strict=False))
         if frame[name].null_count():
@@ -99,10 +100,16 @@ def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, fra
 
 
 def key_parts(
-    schema: FeatureSchema, users: Attributes, items: Attributes,
-    user_id: Ints, item_id: Ints, scenario: Ints, user_rows: Ints, item_rows: Ints,
-) -> dict[str, Ints]:  # fmt: skip
-    """The columns that events are counted over; those of users and those of items may differ in length."""
+    schema: FeatureSchema,
+    users: Attributes,
+    items: Attributes,
+    user_id: Ints,
+    item_id: Ints,
+    scenario: Ints,
+    user_rows: Ints,
+    item_rows: Ints,
+) -> dict[str, Ints]:
+    """The columns that events are counted over; those of users and of items may differ in length."""
     parts = {}
     for part in schema.key_parts:
         owner, _, column = part.partition(".")
@@ -116,16 +123,16 @@ def key_parts(
 
 @dataclass(frozen=True)
 class Questions:
-    """What the requests of a chunk ask of the past."""
+    """The keys and times at which the requests of a chunk need the past."""
 
     scenario: Ints  # [R] codes
     users: Ints  # [R, C] rows of attributes
     items: Ints  # [n, C] rows of attributes
-    tables: Mapping[str, tuple[Ints, Ints]]  # table → keys and times, [n] where its key names an item, else [R]
+    tables: Mapping[str, tuple[Ints, Ints]]  # table → keys and times, [n] if its key names an item, else [R]
 
     @classmethod
     def of(cls, schema: FeatureSchema, users: Attributes, items: Attributes, chunk: Chunk) -> "Questions":
-        """The attributes of the chunk's users and items, and the keys that follow from them."""
+        """The attributes of the chunk's users and items, and the keys that depend on them."""
         scenario = scenario_codes(chunk.scenario, len(chunk.user_id))
         user_rows, item_rows = users.get(chunk.user_id), items.get(chunk.item_id)
         parts = key_parts(schema, users, items, chunk.user_id, chunk.item_id, scenario, user_rows, item_rows)
@@ -138,8 +145,15 @@ class Questions:
         return cls(scenario, user_rows, item_rows, tables)
 
     def answered(self, chunk: Chunk, views: Mapping[str, View]) -> Inputs:
-        """What `compute` needs, with the tables' answers."""
+        """The inputs of `compute`, with the views of the tables."""
         return Inputs(
-            timestamp=chunk.timestamp, user_id=chunk.user_id, scenario=self.scenario, context=chunk.context,
-            users=self.users, item_id=chunk.item_id, row_request=chunk.row_request, items=self.items, views=views,
-        )  # fmt: skip
+            timestamp=chunk.timestamp,
+            user_id=chunk.user_id,
+            scenario=self.scenario,
+            context=chunk.context,
+            users=self.users,
+            item_id=chunk.item_id,
+            row_request=chunk.row_request,
+            items=self.items,
+            views=views,
+        )

@@ -1,4 +1,4 @@
-"""From what is known at a moment to the numbers of the features: one code for logs and for servers."""
+"""Computes features from what is known at a moment: one code for logs and for servers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.features.feature import Feature, table_name
 from pygrade.features.records import NEVER, Ints, View
-from pygrade.features.schema import Feature, FeatureSchema, table_name
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import (
     COS_OF_MINUTE,
     NULL,
@@ -45,7 +46,7 @@ class Attributes:
 
     @classmethod
     def of(cls, schema: FeatureSchema, entity: str, frame: Any | None) -> "Attributes":
-        """The attributes of a user or item table that the schema reads. ValueError where an id stands twice."""
+        """The attributes of a user or item table that the schema reads. ValueError for an id in two rows."""
         columns = schema.attributes(entity)
         nothing = cls(columns, np.zeros(0, np.int64), np.zeros((0, sum(c[2] for c in columns)), np.int64))
         if frame is None or not columns:
@@ -54,7 +55,7 @@ class Attributes:
         ids: Ints = frame[f"{entity}_id"].to_numpy()
         twice = ids[1:][np.diff(ids) == 0]
         if len(twice):
-            raise ValueError(f"{entity}s: {entity}_id {twice[0]} stands in more than one row; want one")
+            raise ValueError(f"{entity}s: {entity}_id {twice[0]} is in more than one row; want one")
         parts = []
         for column, kind, length in columns:
             values = frame[column]
@@ -79,7 +80,7 @@ class Attributes:
         return [content[at : at + step] for at in range(0, len(content), step)]
 
     def decode(self, values: list[bytes | None]) -> Ints:
-        """Rows [q, C] of their bytes; unknown values for None. ValueError where the bytes are no such row."""
+        """Rows [q, C] of their bytes; unknown values for None. ValueError if the bytes are no such row."""
         empty = self.empty.astype("<i8").tobytes()
         content = b"".join([empty if value is None else value for value in values])
         if len(content) != len(values) * len(empty):
@@ -89,7 +90,7 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is known of R requests with n rows when they are asked."""
+    """What is known of R requests with n rows at their time."""
 
     timestamp: Ints  # [R]
     user_id: Ints  # [R]
@@ -99,7 +100,7 @@ class Inputs:
     item_id: Ints  # [n]
     row_request: Ints  # [n]
     items: Ints  # [n, C] rows of attributes
-    views: Mapping[str, View]  # table → [R] or, where its key has an item, [n]
+    views: Mapping[str, View]  # table → [R], or [n] if its key has an item
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,10 @@ class Raw:
 
 
 def compute(schema: FeatureSchema, users: Attributes, items: Attributes, inputs: Inputs) -> Raw:
-    """All features of the requests and rows. ``users`` and ``items`` say where each attribute stands.
+    """All features of the requests and rows. ``users`` and ``items`` give the place of each attribute.
 
     Elementwise additions, multiplications and divisions in float64, rounded once to float32: a value's bits do not
-    depend on what it is computed beside.
+    depend on the other values of the call.
     """
     maker = _Maker(schema, {"user": users, "item": items}, inputs)
     return Raw(
@@ -220,7 +221,7 @@ class _Maker:
         return self._means(first.key, names, _column("count", first), prior, first.smoothing)
 
     def _means(self, key: tuple[str, ...], names: list[str], count: str, prior: Floats, weight: float) -> Floats:
-        """(s + m·g) / (n + m) of the view's columns [q, k]; g where n + m is 0."""
+        """(s + m·g) / (n + m) of the view's columns [q, k]; g if n + m is 0."""
         view, columns = self.inputs.views[table_name(key)].values, self.schema.tables[table_name(key)].columns
         known = view[:, [columns.get(f"n:{name}", columns[count]) for name in names]] + weight
         total = view[:, [columns[name] for name in names]] / SCALE + weight * prior

@@ -1,9 +1,10 @@
-"""A schema for a log that has none: what its columns and outcomes offer, without tuning."""
+"""A default schema from the columns and outcomes of a log, without tuning."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from pygrade.features.schema import Feature, FeatureSchema, RawEvents
+from pygrade.features.feature import Feature
+from pygrade.features.schema import FeatureSchema, RawEvents
 from pygrade.features.values import kind_of
 
 SEQUENCE = 20
@@ -14,13 +15,13 @@ CROSSED_TASKS = 3
 
 
 def default_schema(event_log: RawEvents, utc_offset_hours: float | None = None) -> FeatureSchema:
-    """Features for a log of raw events, from its columns and the kinds that its ``source`` states of them.
+    """Features for a log of raw events, from its columns and their kinds in its ``source``.
 
     Of the request: hour, weekend, context columns, user attributes, the user's counts (``user_count``: shown rows so
     far, the evidence), rates of every task, means of every measure, recency, counts and rates of the latest day, and
     his last 20 items with the first task. Of the item: id, attributes, age, counts, rates, recency; the same of its
     categories (the source's ``category`` and the first hashed attribute). Crossed: the user's counts and rates of those
-    categories, shrunk to his own rates. ``utc_offset_hours``: of the users' clocks; None: as the source states.
+    categories, shrunk to his own rates. ``utc_offset_hours``: of the users' clocks; None: that of the source.
     """
     source: dict[str, Any] = getattr(event_log, "source", {})
     offset = float(source.get("utc_offset_hours", 0.0)) if utc_offset_hours is None else utc_offset_hours

@@ -1,4 +1,4 @@
-"""What is learned from the training window: means, deviations, vocabularies."""
+"""Values learned from the training window: means, deviations, vocabularies."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade._util.files import atomic_file
-from pygrade.features.schema import Feature, FeatureSchema, SchemaError
+from pygrade.features.feature import Feature, SchemaError
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.storage import read_tensors
 from pygrade.features.values import NULL, mix
 
 DENSE = ("request_dense", "item_dense", "cross_dense")
 IDS = ("request_ids", "item_ids")
 _SCHEMA = "schema"
-LIMIT = 10.0
-"""Normalized values are limited to ± this."""
+LIMIT = 10.0  # normalized values are limited to ± this
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,12 @@ class Fitted:
     """Normalization and vocabularies of one schema."""
 
     schema: FeatureSchema
-    mean: Mapping[str, NDArray[np.float64]]
-    """Array name → mean of each column over the training window; 0 where a column was never known."""
-    std: Mapping[str, NDArray[np.float64]]
-    """Array name → standard deviation of each column, 1 where it is (nearly) 0."""
-    vocabularies: Mapping[str, NDArray[np.int64]]
-    """Feature name → codes [V], ascending; the id of a value is its place + 1."""
+    mean: Mapping[str, NDArray[np.float64]]  # array name → mean of each column over the training window; unknown: 0
+    std: Mapping[str, NDArray[np.float64]]  # array name → standard deviation of each column; (nearly) 0: 1
+    vocabularies: Mapping[str, NDArray[np.int64]]  # feature name → codes [V], ascending; an id is the place + 1
 
     def normalize(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(x − mean) / std of an array's columns, limited to ±10; 0 where unknown."""
+        """(x − mean) / std of an array's columns, limited to ±10; 0 if unknown."""
         scaled = ((values.astype(np.float64) - self.mean[name]) / self.std[name]).clip(-LIMIT, LIMIT)
         scaled[np.isnan(scaled)] = 0.0
         return scaled.astype(np.float32)
@@ -78,15 +75,14 @@ class Fitted:
         tensors: dict[str, NDArray[Any]] = {f"mean.{name}": values for name, values in self.mean.items()}
         tensors |= {f"std.{name}": values for name, values in self.std.items()}
         tensors |= {f"vocabulary.{name}": values for name, values in self.vocabularies.items()}
-        tensors[_SCHEMA] = np.frombuffer(
-            self.schema.to_json().encode(), np.uint8
-        )  # headers of two entries have no order
+        # A tensor, since a header of two entries would have no fixed order.
+        tensors[_SCHEMA] = np.frombuffer(self.schema.to_json().encode(), np.uint8)
         with atomic_file(path) as partial:
             safetensors.numpy.save_file(tensors, partial, {"schema": self.schema.hash})
 
     @classmethod
     def load(cls, path: Path, schema: FeatureSchema | None = None) -> "Fitted":
-        """Reads what `save` wrote. `SchemaError` where it is damaged, or was fitted for another schema than given."""
+        """Reads what `save` wrote. `SchemaError` if it is damaged or was fitted for another schema."""
         if schema is None:
             schema = schema_in(path)
         tensors = read_tensors(path, schema.hash)
@@ -95,7 +91,7 @@ class Fitted:
         for name, values in tensors.items():
             group, _, rest = name.partition(".")
             groups.setdefault(group, {})[rest] = values
-        missing = {"mean", "std"} - {group for group, found in groups.items() if set(found) == set(DENSE)}
+        missing = {"mean", "std"} - {group for group, values in groups.items() if set(values) == set(DENSE)}
         missing |= {f.name for n in IDS for f in schema.group(n) if f.kind != "hashed"} - set(groups["vocabulary"])
         if missing:
             raise SchemaError(f"{path} holds no fitted features: {min(missing)} is missing")
@@ -155,8 +151,8 @@ class Fitter:
             self._known[feature.name] = self._known.get(feature.name, 0) + known
             if feature.kind == "hashed":
                 continue
-            found, count = np.unique(columns[columns != NULL], return_counts=True)
-            both = np.concatenate([self._codes[feature.name], found])
+            fresh, count = np.unique(columns[columns != NULL], return_counts=True)
+            both = np.concatenate([self._codes[feature.name], fresh])
             self._codes[feature.name], place = np.unique(both, return_inverse=True)
             seen = np.zeros(len(self._codes[feature.name]), np.int64)
             np.add.at(seen, place, np.concatenate([self._seen[feature.name], count]))
@@ -165,7 +161,7 @@ class Fitter:
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
         """Of each feature its name, array, kind and the share of values that are known; of numbers mean and std, of ids
         the size of the vocabulary."""
-        found = []
+        records = []
         for name in (*DENSE, *IDS):
             for place, feature in enumerate(self.schema.group(name)):
                 record: dict[str, Any] = {"feature": feature.name, "array": name, "kind": feature.kind}
@@ -177,11 +173,11 @@ class Fitter:
                 else:
                     record["known"] = self._known.get(feature.name, 0) / rows
                     record["values"] = feature.buckets or len(fitted.vocabularies[feature.name])
-                found.append(record)
-        return found
+                records.append(record)
+        return records
 
     def finish(self) -> Fitted:
-        """What was learned. The most frequent ``max_size`` values with ``min_count`` make a vocabulary."""
+        """The fitted values. A vocabulary has the ``max_size`` most frequent values with ``min_count`` occurrences."""
         std = {}
         for name, square in self._square.items():
             deviation = np.sqrt(square / self._count[name].clip(min=1.0))

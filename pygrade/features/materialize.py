@@ -1,7 +1,8 @@
-"""Features of a whole event log, each as its request knew them, in one pass over chunks of it."""
+"""Features of a whole event log, as each request knew them, in one pass over chunks."""
 
 import json
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from pygrade.features.aggregates import Feedback, State
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.chunks import Chunk, Questions, feedback_of
 from pygrade.features.compute import Attributes, Raw, compute
+from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import DENSE, IDS, Fitted, Fitter
-from pygrade.features.schema import FeatureSchema, RawEvents, SchemaError
+from pygrade.features.schema import FeatureSchema, RawEvents
 from pygrade.features.storage import read_tensors
+
+logger = logging.getLogger("pygrade")
 
 _PARTS = "part-{:05d}.safetensors"
 _OF_CHUNK = ("request_id", "user_id", "timestamp", "offsets", "item_id", "position", "feedback")
@@ -28,7 +32,6 @@ def materialize(
     schema: FeatureSchema,
     out: str | Path,
     window: tuple[int, int] | None = None,
-    log: Callable[[str], None] | None = None,
     *,
     rows: int = 200_000,
 ) -> "FeatureSet":
@@ -36,10 +39,10 @@ def materialize(
 
     A request sees the events whose ``event_time`` is strictly before its ``timestamp``, and nothing else of the log.
     Requests with window[0] ≤ timestamp < window[1] (default: all) fit normalization and vocabularies; earlier ones
-    count in histories too. The log is read once, ``rows`` at a time; in memory are one chunk, the feedback
-    that is still to come at its end, and a record per key. ``out`` becomes visible when it is complete.
+    count in histories too. The log is read once, ``rows`` at a time; memory holds one chunk, the feedback
+    still to come at its end, and a record per key. ``out`` appears when it is complete.
 
-    Raises `SchemaError` where the log does not fit the schema, has no request in the window, or is not in order.
+    Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
     schema.validate(event_log)
     users = Attributes.of(schema, "user", event_log.users())
@@ -67,12 +70,14 @@ def materialize(
             names = _write(folder / _PARTS.format(len(parts)), schema, chunk, raw)
             parts.append(
                 {
-                    "requests": len(chunk.request_id), "rows": len(chunk.item_id), "first": int(chunk.timestamp[0]),
-                    "last": latest, "scenarios": names,
+                    "requests": len(chunk.request_id),
+                    "rows": len(chunk.item_id),
+                    "first": int(chunk.timestamp[0]),
+                    "last": latest,
+                    "scenarios": names,
                 }
-            )  # fmt: skip
-            if log:
-                log(f"features: {sum(p['rows'] for p in parts):,} rows")
+            )
+            logger.info("features: %s rows", f"{sum(p['rows'] for p in parts):,}")
         if not fitted_requests:
             raise SchemaError(f"no request of the log lies in the training window {window}")
         if pending is not None:
@@ -80,8 +85,7 @@ def materialize(
         fitted = fitter.finish()
         fitted.save(folder / "fitted.safetensors")
         summary = fitter.summary(fitted)
-        if log:
-            _say_what_tells_nothing(summary, log)
+        _name_useless_features(summary)
         state.save(folder / "state.safetensors")
         schema.save(folder / "schema.json")
         index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
@@ -103,13 +107,13 @@ def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: i
 
 
 def _split(new: Feedback, pending: Feedback | None, latest: int) -> tuple[Feedback, Feedback]:
-    """What had happened before the moment, and what was still to come."""
+    """The feedback before the moment, and the later feedback."""
     both = new if pending is None else pending.then(new)
     return both.take(both.time < latest), both.take(both.time >= latest)
 
 
 def _fit(fitter: Fitter, raw: Raw, chunk: Chunk, inside: NDArray[np.bool_]) -> int:
-    """Learns from the requests inside the window; how many they are."""
+    """Learns from the requests inside the window; returns their number."""
     row_inside = np.repeat(inside, np.diff(chunk.offsets))
     for name in DENSE:
         fitter.add_dense(name, getattr(raw, name)[inside if name.startswith("request") else row_inside])
@@ -118,16 +122,16 @@ def _fit(fitter: Fitter, raw: Raw, chunk: Chunk, inside: NDArray[np.bool_]) -> i
     return int(inside.sum())
 
 
-def _say_what_tells_nothing(summary: list[dict[str, Any]], log: Callable[[str], None]) -> None:
+def _name_useless_features(summary: list[dict[str, Any]]) -> None:
     unknown = [record["feature"] for record in summary if not record["known"]]
     constant = [r["feature"] for r in summary if r["known"] and not r.get("std", r.get("values", 2) - 1)]
     for names, what in ((unknown, "never known"), (constant, "of one value")):
         if names:
-            log(f"features: {what} in the training window: {', '.join(names)}")
+            logger.info("features: %s in the training window: %s", what, ", ".join(names))
 
 
 def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[str]:
-    """Writes one part; the names that its scenarios are numbered by."""
+    """Writes one part; returns the names of its numbered scenarios."""
     tensors = {name: getattr(chunk, name) for name in _OF_CHUNK} | {name: getattr(raw, name) for name in _OF_RAW}
     names: list[str] = []
     if chunk.scenario is not None:
@@ -139,7 +143,7 @@ def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[st
 
 
 class FeatureSet:
-    """Materialized features in a directory: schema, what was fitted, the final state, and requests in order of time."""
+    """Materialized features in a directory: schema, fitted values, the final state, and requests in order of time."""
 
     def __init__(self, path: Path, schema: FeatureSchema, fitted: Fitted, index: dict[str, Any]) -> None:
         self.path = path
@@ -147,12 +151,12 @@ class FeatureSet:
         self.fitted = fitted
         self.window: tuple[int, int] | None = tuple(index["window"]) if index["window"] else None
         self._parts: list[dict[str, Any]] = index["parts"]
+        # Of each feature the share of known values in the training window, and their spread.
         self.summary: list[dict[str, Any]] = index["summary"]
-        """Of each feature the share of values that are known in the training window, and how they spread."""
 
     @classmethod
     def open(cls, path: str | Path) -> "FeatureSet":
-        """Opens what `materialize` wrote. `SchemaError` where it is damaged or mixed; FileNotFoundError."""
+        """Opens what `materialize` wrote. `SchemaError` if it is damaged or mixed; FileNotFoundError."""
         path = Path(path)
         if not (path / "index.json").is_file():
             raise FileNotFoundError(f"{path} is no feature set: it has no index.json")
@@ -174,16 +178,6 @@ class FeatureSet:
     def num_rows(self) -> int:
         """Rows in all."""
         return sum(part["rows"] for part in self._parts)
-
-    @property
-    def first_time(self) -> int:
-        """Timestamp of the first request."""
-        return int(self._parts[0]["first"])
-
-    @property
-    def last_time(self) -> int:
-        """Timestamp of the last request."""
-        return int(self._parts[-1]["last"])
 
     def state(self) -> State:
         """The past at the end of the log, every event included."""
@@ -220,11 +214,11 @@ class FeatureSet:
 
     @property
     def num_parts(self) -> int:
-        """Files that the requests are in, in order of time."""
+        """Number of files with requests."""
         return len(self._parts)
 
     def raw_part(self, number: int) -> dict[str, NDArray[Any]]:
-        """The arrays of one part as they were written, with codes where a batch has ids."""
+        """The arrays of one part as written, with codes in place of ids."""
         return read_tensors(self.path / _PARTS.format(number), self.schema.hash)
 
     def part(self, number: int) -> FeatureBatch:

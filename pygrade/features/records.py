@@ -1,8 +1,8 @@
-"""What is kept of the past of one key: a fixed-size row of int64, the same in an array and as bytes in a store.
+"""The record of one key's past: a fixed-size row of int64, the same in an array and as bytes in a store.
 
-A record depends on the set of events that went into it, not on their order: counts and sums are whole numbers (sums in
+A record depends on the set of its events, not on their order: counts and sums are whole numbers (sums in
 units of 2^-20), last times are maxima, the latest items are the greatest by (time, item), and a window is a ring of 8
-slots, each of which holds one step of time; only the latest step of the key and the 7 before it are kept.
+slots of one step of time each; only the latest step of the key and the 7 before it are kept.
 
 Fields of a record, in order:
 
@@ -24,20 +24,18 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 
-NEVER = -(2**62)
-"""Time of the last event where there was none."""
-SLOTS = 8
-"""Steps of a window."""
+NEVER = -(2**62)  # time of the last event if there was none
+SLOTS = 8  # steps of a window
 
 
 @dataclass(frozen=True)
-class Run:
+class EventRun:
     """Events of several keys: in order of key, within a key of time, then item."""
 
     time: Ints  # [e]
     item: Ints  # [e]
     values: Mapping[str, Ints]  # [e] of each outcome, fixed point
-    observed: Mapping[str, Ints]  # [e] 1 where a measure is known
+    observed: Mapping[str, Ints]  # [e] 1 if a measure is known
     start: Ints  # [U] first event of each key
 
     @cached_property
@@ -47,20 +45,20 @@ class Run:
 
     @cached_property
     def place(self) -> Ints:
-        """[e] which key."""
+        """[e] the key of each event."""
         return np.repeat(np.arange(len(self.start)), self.size)
 
     def positive(self, source: str) -> NDArray[np.bool_]:
-        """[e] where an outcome is above 0; everywhere for ""."""
+        """[e] whether an outcome is above 0; True for ""."""
         return self.values[source] > 0 if source else np.ones(len(self.time), np.bool_)
 
 
 @dataclass(frozen=True)
 class View:
-    """What features see of q keys at one moment each."""
+    """What q keys show to features at one moment each."""
 
     values: Ints  # [q, V]
-    recents: Mapping[str, Ints]  # source → [q, L] items, the latest first, -1 where there are fewer
+    recents: Mapping[str, Ints]  # source → [q, L] items, the latest first, -1 if there are fewer
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class Table:
         return [content[at : at + step] for at in range(0, len(content), step)]
 
     def decode(self, values: list[bytes | None]) -> Ints:
-        """Records [q, width] of their bytes; the empty one for None. ValueError where the bytes are no such record."""
+        """Records [q, width] of their bytes; the empty one for None. ValueError if the bytes are no such record."""
         empty = self.empty.astype("<i8").tobytes()
         content = b"".join([empty if value is None else value for value in values])
         if len(content) != len(values) * len(empty):
@@ -119,7 +117,7 @@ class Table:
 
     # ---- writing
 
-    def merged(self, records: Ints, run: Run) -> Ints:
+    def merged(self, records: Ints, run: EventRun) -> Ints:
         """Records [U, width] of the run's keys with its events added."""
         new = records.copy()
         if not len(run.start):
@@ -143,7 +141,7 @@ class Table:
     # ---- reading
 
     def view(self, records: Ints, time: Ints) -> View:
-        """What the records [q, width] show at the times [q]."""
+        """The views of the records [q, width] at the times [q]."""
         at = len(_added(self.sums)) + len(self.lasts)
         parts = [records[:, :at]]
         for hours, sums in self.windows:
@@ -159,11 +157,11 @@ class Table:
             at += 2 * length
         return View(np.concatenate(parts, 1), recents)
 
-    def view_with(self, records: Ints, run: Run, group: Ints, time: Ints) -> View:
-        """What the keys show at the times [q] when, beside the records, the run's earlier events had gone in.
+    def view_with(self, records: Ints, run: EventRun, group: Ints, time: Ints) -> View:
+        """The views of the keys at the times [q], with the run's earlier events added to the records.
 
-        group[q] is the key's place in the run, -1 where the run has none of its events. Only events with a time
-        strictly before the query's count; all of them must be at or after what the records hold.
+        group[q] is the key's place in the run, -1 if the run has none of its events. Only events with a time strictly
+        before the query's count; none may be older than an event in the records.
         """
         base = self.view(records, time)
         values = base.values.copy()
@@ -211,8 +209,8 @@ def _added(sums: tuple[str, ...]) -> list[str]:
     return ["count", *(name for source in sums for name in ([f"n:{source}", source] if "m_" in source else [source]))]
 
 
-def _increments(sums: tuple[str, ...], run: Run) -> Ints:
-    """[e, A] what each event adds to the additive fields."""
+def _increments(sums: tuple[str, ...], run: EventRun) -> Ints:
+    """[e, A] the increments of the additive fields by each event."""
     columns = [np.ones(len(run.time), np.int64)]
     for source in sums:
         columns += [run.observed[source], run.values[source]] if source in run.observed else [run.values[source]]
@@ -226,7 +224,7 @@ def _running(added: Ints) -> Ints:
     return running
 
 
-def _merge_ring(slots: Ints, step: int, sums: tuple[str, ...], run: Run) -> None:
+def _merge_ring(slots: Ints, step: int, sums: tuple[str, ...], run: EventRun) -> None:
     """Adds the run to the slots [U, SLOTS, 1 + A] of its keys, in place."""
     tag = run.time // step
     head = np.flatnonzero(np.append(True, (np.diff(run.place) != 0) | (np.diff(tag) != 0)))  # one step of one key
@@ -243,7 +241,7 @@ def _merge_ring(slots: Ints, step: int, sums: tuple[str, ...], run: Run) -> None
     slots[row, tag % SLOTS] = np.concatenate([np.maximum(tag, old[:, 0])[:, None], content], 1)
 
 
-def _merge_recents(kept: Ints, length: int, mask: NDArray[np.bool_], run: Run) -> None:
+def _merge_recents(kept: Ints, length: int, mask: NDArray[np.bool_], run: EventRun) -> None:
     """Merges the masked events into kept [U, 2·L], the times and items of the latest, in place."""
     chosen = np.flatnonzero(mask)
     row = run.place[chosen]

@@ -1,55 +1,21 @@
-"""What features there are: declared, validated, the same for a log and for a server.
-
-A feature belongs to an **entity**, which says at what level it stands: ``user`` and ``context`` make one value a
-request, ``item`` and ``cross`` one value a row. Its **kind** says how it is made:
-
-=============  =====================================================================================================
-dense          a number: an attribute, a context column ``c_…``, ``time:hour_sin``, ``time:hour_cos``, ``time:weekend``
-categorical    the place of an attribute, id, ``scenario`` or text context in a vocabulary of the training window
-hashed         1 + hash mod ``buckets`` of the same sources: no vocabulary, unseen values included
-list           the first ``length`` elements of a list attribute, each categorical
-sequence       the last ``length`` items the user had an event with (``source``: where it was positive)
-count          events of ``key`` before the request (``source``: positive ones), log(1 + n) with ``transform="log1p"``
-rate           (s + m·g) / (n + m): the mean of ``source`` over the n events of ``key``, shrunk with m = ``smoothing``
-               to g, the mean over all events so far; for a key that crosses the user with something, to his own rate
-recency        log(1 + hours) since the last (positive) event of ``key``; NaN where there was none
-=============  =====================================================================================================
-
-``key`` names what events are counted over: ``user_id``, ``item_id``, ``scenario``, ``user.NAME`` and ``item.NAME`` for
-attributes (of a list its first element, of a float x its octave ⌊log2(1 + x)⌋), or several of them. ``window_hours``
-limits counts and rates to the latest hours, in 8 whole steps: the current step and the 7 before it. ``source`` of
-counts, rates and recencies: nothing (every shown row), ``y_TASK``, ``m_MEASURE`` or ``log1p(m_MEASURE)``.
-"""
+"""The schema: the features of a system, the tables of the past that they need, and checks of data against it."""
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from pygrade._util.files import atomic_file
+from pygrade.features.feature import ATTRIBUTE_TABLES, HISTORY, TIMES, Feature, SchemaError, table_name
 from pygrade.features.records import Table
 from pygrade.features.values import kind_of
 
-ENTITIES = ("user", "context", "item", "cross")
-KINDS = ("dense", "categorical", "hashed", "list", "sequence", "count", "rate", "recency")
-ATTRIBUTE_TABLES = {"user": "user_static", "item": "item_static"}
-"""Tables of a store that hold attributes."""
-TIMES = ("time:hour_sin", "time:hour_cos", "time:weekend")
-_HISTORY = ("count", "rate", "recency")
-_TRANSFORMS = ("none", "log1p", "age")
-_OUTCOME = re.compile(r"y_\w+|m_\w+|log1p\(m_\w+\)")
-
-
-class SchemaError(ValueError):
-    """A schema that contradicts itself, or data that does not fit it."""
-
 
 class RawEvents(Protocol):
-    """What a schema and materialization need of an event log (see `pygrade.data.events.EventLog`)."""
+    """The part of an event log that a schema and materialization use (see `pygrade.data.events.EventLog`)."""
 
     @property
     def tasks(self) -> tuple[str, ...]: ...
@@ -60,116 +26,14 @@ class RawEvents(Protocol):
 
 
 @dataclass(frozen=True)
-class Feature:
-    """One feature; see the module for its kinds."""
-
-    name: str
-    entity: str
-    kind: str
-    source: str = ""
-    """The column it is made of; for history features the outcome it looks at ("": every shown row)."""
-    key: tuple[str, ...] = ()
-    """History features: what events are counted over."""
-    transform: str = "none"
-    """"log1p": log(1 + max(x, 0)) of a dense feature or count; "age": log(1 + hours) since a time in ms."""
-    smoothing: float = 20.0
-    """Rates: events that the mean over all events is worth."""
-    window_hours: float = 0.0
-    """Counts and rates: only this many latest hours; 0 is all of the past."""
-    length: int = 0
-    """Sequences and lists: how many elements."""
-    buckets: int = 0
-    """Hashed features: number of buckets."""
-    min_count: int = 1
-    """Categorical and list features: occurrences in the training window that earn a value its place."""
-    max_size: int = 1_000_000
-    """Categorical and list features: the most frequent values that are kept."""
-
-    def __post_init__(self) -> None:
-        where = f"feature {self.name!r}"
-        object.__setattr__(self, "key", tuple(self.key))
-        object.__setattr__(self, "window_hours", float(self.window_hours))
-        object.__setattr__(self, "smoothing", float(self.smoothing))
-        if not self.name.isidentifier():
-            raise SchemaError(f"{where}: the name is no identifier")
-        for label, value, known in (
-            ("entity", self.entity, ENTITIES), ("kind", self.kind, KINDS), ("transform", self.transform, _TRANSFORMS)
-        ):  # fmt: skip
-            if value not in known:
-                raise SchemaError(f"{where}: {label} is {value!r}; want one of {', '.join(known)}")
-        if self.kind in (*_HISTORY, "sequence"):
-            if self.source and not _OUTCOME.fullmatch(self.source):
-                raise SchemaError(f"{where}: source is {self.source!r}; want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''")
-            if self.kind == "rate" and not self.source:
-                raise SchemaError(f"{where}: source is ''; a rate wants an outcome")
-            if self.kind in ("recency", "sequence", "count") and "m_" in self.source:
-                raise SchemaError(f"{where}: source is {self.source!r}; a {self.kind} wants y_TASK or ''")
-        elif not self.source:
-            raise SchemaError(f"{where}: source is ''; want the column it is made of")
-        if self.kind in _HISTORY:
-            for part in self.key:
-                if part not in ("user_id", "item_id", "scenario") and not part.startswith(("user.", "item.")):
-                    raise SchemaError(
-                        f"{where}: key names {part!r}; want user_id, item_id, scenario, user.NAME or item.NAME"
-                    )
-            levels = {"item" if part.startswith("item") else "request" for part in self.key} or {"request"}
-            level = "cross" if len(levels) > 1 else levels.pop()
-            allowed = {"cross": ("cross",), "item": ("item",), "request": ("user", "context")}[level]
-            if self.entity not in allowed:
-                raise SchemaError(f"{where}: entity is {self.entity!r}; its key makes it {' or '.join(allowed)}")
-        elif self.key:
-            raise SchemaError(f"{where}: key is {self.key}; a {self.kind} feature has none")
-        elif self.entity == "cross":
-            raise SchemaError(f"{where}: a cross feature is a count, rate or recency, not {self.kind!r}")
-        if self.kind == "sequence" and self.entity != "user":
-            raise SchemaError(f"{where}: entity is {self.entity!r}; a sequence is of the user")
-        if (self.length > 0) != (self.kind in ("sequence", "list")):
-            raise SchemaError(f"{where}: length is {self.length}; want 1 or more for lists and sequences, 0 elsewhere")
-        if (self.buckets > 0) != (self.kind == "hashed"):
-            raise SchemaError(f"{where}: buckets is {self.buckets}; want 1 or more for hashed features, 0 elsewhere")
-        if self.transform == "age" and (self.kind != "dense" or self.source.startswith("time:")):
-            raise SchemaError(f"{where}: transform 'age' is for dense features that are times")
-        if self.transform == "log1p" and self.kind not in ("dense", "count"):
-            raise SchemaError(f"{where}: transform 'log1p' is for dense features and counts")
-        if self.window_hours and self.kind not in ("count", "rate"):
-            raise SchemaError(f"{where}: window_hours is {self.window_hours}; a {self.kind} has no window")
-        if not (self.window_hours >= 0 and self.smoothing >= 0 and self.min_count >= 1 and self.max_size >= 1):
-            raise SchemaError(f"{where}: window_hours, smoothing want 0 or more; min_count, max_size 1 or more")
-
-    @property
-    def per_request(self) -> bool:
-        """Whether a request has one value (else every row has its own)."""
-        return self.entity in ("user", "context")
-
-    @property
-    def is_id(self) -> bool:
-        """Whether it makes columns of ids."""
-        return self.kind in ("categorical", "hashed", "list")
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns it makes."""
-        return tuple(f"{self.name}_{i}" for i in range(self.length)) if self.kind == "list" else (self.name,)
-
-
-@lru_cache
-def table_name(key: tuple[str, ...]) -> str:
-    """("user_id",) → user, ("item.author",) → author, ("user_id", "item.author") → cross:user*author, () → all."""
-    short = {"user_id": "user", "item_id": "item"}
-    names = [short.get(part, part.removeprefix("item.").replace(".", "_")) for part in key]
-    return "all" if not names else names[0] if len(names) == 1 else "cross:" + "*".join(names)
-
-
-@dataclass(frozen=True)
 class FeatureSchema:
     """The features of a system, the outcomes of its log, and the types of the columns they are made of."""
 
     features: tuple[Feature, ...]
     tasks: tuple[str, ...]
+    # Type of each source column: "events.c_x", "users.x", "items.x" → float, int, str, list[int] or list[str].
     dtypes: Mapping[str, str] = field(default_factory=dict)
-    """Type of each source column: "events.c_x", "users.x", "items.x" → float, int, str, list[int] or list[str]."""
-    utc_offset_hours: float = 0.0
-    """Added to the time before hours and weekdays are taken from it."""
+    utc_offset_hours: float = 0.0  # added to the time before hours and weekdays are taken from it
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
@@ -180,7 +44,7 @@ class FeatureSchema:
             raise SchemaError(f"feature {twice[0]!r} is declared more than once")
         for feature in self.features:
             source = feature.source
-            if source.startswith("y_") and feature.kind in (*_HISTORY, "sequence") and source[2:] not in self.tasks:
+            if source.startswith("y_") and feature.kind in (*HISTORY, "sequence") and source[2:] not in self.tasks:
                 raise SchemaError(
                     f"feature {feature.name!r} reads {source}; the log's tasks are {', '.join(self.tasks)}"
                 )
@@ -193,24 +57,24 @@ class FeatureSchema:
             raise SchemaError(f"two keys make the table {twice[0]!r}; rename an attribute")
 
     def _check_type(self, feature: Feature, column: str) -> None:
-        found = self.dtypes.get(column)
-        if found is None:
+        kind = self.dtypes.get(column)
+        if kind is None:
             raise SchemaError(f"feature {feature.name!r} reads {column}, which dtypes does not name")
         wanted: tuple[str, ...] = {"dense": ("float", "int"), "list": ("list[int]", "list[str]")}.get(
             feature.kind, ("int", "str")
         )
         if column.startswith("events.c_"):
             wanted = tuple(kind for kind in wanted if kind == ("float" if feature.kind == "dense" else "str"))
-        if found not in wanted:
+        if kind not in wanted:
             raise SchemaError(
-                f"feature {feature.name!r}: {column} is {found}; a {feature.kind} feature wants "
+                f"feature {feature.name!r}: {column} is {kind}; a {feature.kind} feature wants "
                 f"{' or '.join(wanted) or 'an attribute'}"
             )
 
     @staticmethod
     def column_of(feature: Feature) -> str | None:
-        """The column whose type the feature depends on; None for ids, the time, the scenario and outcomes."""
-        if feature.kind in (*_HISTORY, "sequence") or feature.source in (*TIMES, "user_id", "item_id", "scenario"):
+        """The column whose type matters to the feature; None for ids, the time, the scenario and outcomes."""
+        if feature.kind in (*HISTORY, "sequence") or feature.source in (*TIMES, "user_id", "item_id", "scenario"):
             return None
         if feature.source.startswith("time:"):
             raise SchemaError(f"feature {feature.name!r}: source is {feature.source!r}; want one of {', '.join(TIMES)}")
@@ -222,7 +86,7 @@ class FeatureSchema:
         tables = {"users": event_log.users(), "items": event_log.items()}
         columns = {name: {} if frame is None else dict(frame.schema) for name, frame in tables.items()}
         columns["events"] = {n: t for n, t in event_log.scan().collect_schema().items() if n.startswith("c_")}
-        types = {f"{table}.{name}": kind_of(t) for table, found in columns.items() for name, t in found.items()}
+        types = {f"{table}.{name}": kind_of(t) for table, kinds in columns.items() for name, t in kinds.items()}
         listed = tuple(features)
         read = {cls.column_of(f) for f in listed}
         read |= {part.replace(".", "s.", 1) for f in listed for part in f.key if "." in part}
@@ -274,12 +138,7 @@ class FeatureSchema:
         """Names of cross_dense [n, Dx]."""
         return self._names(self.group("cross_dense"))
 
-    @cached_property
-    def sequence_length(self) -> int:
-        """L of sequences [R, L]."""
-        return sum(f.length for f in self.group("sequences"))
-
-    # ---- what is read and kept
+    # ---- tables and columns
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -297,7 +156,7 @@ class FeatureSchema:
                 kept = recents.setdefault(("user_id",), {})
                 kept[f.source] = max(kept.get(f.source, 0), f.length)
                 sums.setdefault(("user_id",), [])
-            if f.kind not in _HISTORY:
+            if f.kind not in HISTORY:
                 continue
             sums.setdefault(f.key, [])
             if f.kind == "recency":
@@ -310,34 +169,37 @@ class FeatureSchema:
                 for parent in self.parents(f):
                     sums.setdefault(parent, []).append(f.source)
         tables = {}
-        for key, found in sums.items():
+        for key, sources in sums.items():
             rings = tuple(
                 (hours, tuple(sorted({s for s in inside if s}))) for hours, inside in windows.get(key, {}).items()
             )
             tables[key] = Table(
-                name=table_name(key), key=key, sums=tuple(sorted(set(found))),
-                lasts=tuple(sorted(set(lasts.get(key, [])))), windows=tuple(sorted(rings)),
+                name=table_name(key),
+                key=key,
+                sums=tuple(sorted(set(sources))),
+                lasts=tuple(sorted(set(lasts.get(key, [])))),
+                windows=tuple(sorted(rings)),
                 recents=tuple(sorted(recents.get(key, {}).items())),
-            )  # fmt: skip
+            )
         return tables
 
     @staticmethod
     def parents(feature: Feature) -> tuple[tuple[str, ...], ...]:
-        """The keys whose rates a rate is shrunk to, widest first: all, and the user where the key crosses him."""
+        """The keys whose rates a rate is shrunk to, widest first: all events, and the user's if the key crosses him."""
         return ((), ("user_id",)) if feature.entity == "cross" and "user_id" in feature.key else ((),)
 
     @cached_property
     def outcomes(self) -> tuple[str, ...]:
         """Outcome sources that some table keeps, e.g. y_click, log1p(m_play)."""
-        found: set[str] = set()
+        sources: set[str] = set()
         for table in self.tables.values():
-            found |= {*table.sums, *table.lasts, *(s for s, _ in table.recents)}
-            found |= {s for _, inside in table.windows for s in inside}
-        return tuple(sorted(found - {""}))
+            sources |= {*table.sums, *table.lasts, *(s for s, _ in table.recents)}
+            sources |= {s for _, inside in table.windows for s in inside}
+        return tuple(sorted(sources - {""}))
 
     @property
     def outcome_columns(self) -> tuple[str, ...]:
-        """The columns that the outcomes are made of."""
+        """The columns of the outcomes."""
         return tuple(sorted({source.removeprefix("log1p(").removesuffix(")") for source in self.outcomes}))
 
     @cached_property
@@ -347,16 +209,16 @@ class FeatureSchema:
 
     def attributes(self, entity: str) -> tuple[tuple[str, str, int], ...]:
         """(column, "float" | "code" | "codes", length) of each attribute of users or items that something reads."""
-        found: dict[tuple[str, str], int] = {}
+        lengths: dict[tuple[str, str], int] = {}
         for f in self.features:
             column = self.column_of(f)
             if f.entity == entity and column is not None:
                 kind = {"dense": "float", "list": "codes"}.get(f.kind, "code")
-                found[f.source, kind] = max(found.get((f.source, kind), 1), f.length)
+                lengths[f.source, kind] = max(lengths.get((f.source, kind), 1), f.length)
         for part in self.key_parts:
             if part.startswith(f"{entity}."):
-                found.setdefault((part.removeprefix(f"{entity}."), "code"), 1)
-        return tuple((column, kind, length) for (column, kind), length in sorted(found.items()))
+                lengths.setdefault((part.removeprefix(f"{entity}."), "code"), 1)
+        return tuple((column, kind, length) for (column, kind), length in sorted(lengths.items()))
 
     @cached_property
     def context(self) -> dict[str, str]:
@@ -372,7 +234,7 @@ class FeatureSchema:
     # ---- checks against data
 
     def validate(self, events: RawEvents) -> None:
-        """`SchemaError` where the log lacks a table or column that a feature reads, or has it in another type."""
+        """`SchemaError` if the log lacks a table or column that a feature reads, or has it in another type."""
         missing = [task for task in self.tasks if task not in events.tasks]
         if missing:
             raise SchemaError(f"the log has no task {missing[0]!r}; it has {', '.join(events.tasks)}")
@@ -382,7 +244,7 @@ class FeatureSchema:
         self.validate_columns("items", None if items is None else dict(items.schema))
 
     def validate_columns(self, table: str, columns: Mapping[str, Any] | None) -> None:
-        """The same for one of "events", "users", "items", given its columns with their polars types."""
+        """The same for "events", "users" or "items", given its columns with their polars types."""
         wanted = {column: f"feature {f.name!r}" for f in self.features if (column := self.column_of(f)) is not None}
         for part in self.key_parts:
             if part.startswith(("user.", "item.")):
@@ -399,8 +261,8 @@ class FeatureSchema:
                 raise SchemaError(f"{who} reads {column}, but there is no table {table}")
             if name not in columns:
                 raise SchemaError(f"{who} reads {column}, which is missing; {table} has {', '.join(columns)}")
-            found, fitted = kind_of(columns[name]), self.dtypes.get(column)
-            if fitted is not None and found != fitted:
+            present, fitted = kind_of(columns[name]), self.dtypes.get(column)
+            if fitted is not None and present != fitted:
                 raise SchemaError(f"{who} reads {column} as {fitted}; it now is {columns[name]} (type drift)")
 
     def validate_feedback(self, columns: Mapping[str, Any]) -> None:
@@ -413,9 +275,9 @@ class FeatureSchema:
         for column, kind in wanted.items():
             if column not in columns:
                 raise SchemaError(f"feedback lacks {column}; it has {', '.join(columns)}")
-            found = kind_of(columns[column])
-            fits = columns[column].is_integer() if kind == "int" else found == kind
-            if not fits and not (kind == "number" and found in ("int", "float")):
+            present = kind_of(columns[column])
+            fits = columns[column].is_integer() if kind == "int" else present == kind
+            if not fits and not (kind == "number" and present in ("int", "float")):
                 raise SchemaError(f"feedback {column} is {columns[column]}; want {kind} (type drift)")
 
     # ---- JSON
@@ -425,14 +287,16 @@ class FeatureSchema:
         defaults = {f.name: f.default for f in fields(Feature)}
         listed = [{k: v for k, v in asdict(f).items() if v != defaults[k]} for f in self.features]
         record = {
-            "tasks": self.tasks, "utc_offset_hours": self.utc_offset_hours, "dtypes": dict(sorted(self.dtypes.items())),
+            "tasks": self.tasks,
+            "utc_offset_hours": self.utc_offset_hours,
+            "dtypes": dict(sorted(self.dtypes.items())),
             "features": listed,
-        }  # fmt: skip
+        }
         return json.dumps(record, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "FeatureSchema":
-        """Reads what `to_json` wrote; `SchemaError` where it is no schema."""
+        """Reads what `to_json` wrote; `SchemaError` if it is no schema."""
         try:
             record = json.loads(text)
             features = tuple(Feature(**f) for f in record["features"])
@@ -454,7 +318,7 @@ class FeatureSchema:
 
     @classmethod
     def load(cls, path: Path) -> "FeatureSchema":
-        """Reads the JSON; `SchemaError` naming the file where it is none, FileNotFoundError where it is missing."""
+        """Reads the JSON; `SchemaError` naming the file if it is no schema, FileNotFoundError if it is missing."""
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; want the JSON of a feature schema")
         try:

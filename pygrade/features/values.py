@@ -1,6 +1,5 @@
 """Numbers of features that have the same bits wherever they are computed: codes, hashes, fixed point, logarithms."""
 
-import hashlib
 import math
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,15 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.hashing import GOLDEN, splitmix64
+from pygrade._util.hashing import GOLDEN, splitmix64, text_hash
 from pygrade._util.optional_imports import require
 
-NULL = -(2**63)
-"""The code of a value that is not there."""
-SCALE = float(2**20)
-"""Sums are kept in units of 1 / SCALE: whole numbers add up to the same total in every order."""
-LARGEST = float(2**31)
-"""A measure beyond this is kept as this."""
+NULL = -(2**63)  # the code of a missing value
+SCALE = float(2**20)  # sums are in units of 1 / SCALE: whole numbers have the same total in every order
+LARGEST = float(2**31)  # measures are limited to ± this
 
 _LN2 = 0.6931471805599453
 _HALF_ROOT = 0.7071067811865476
@@ -25,13 +21,14 @@ _HALF_ROOT = 0.7071067811865476
 
 @lru_cache(maxsize=1 << 18)
 def code_of(text: str) -> int:
-    """A text's int64 code: the first 8 bytes of its BLAKE2b, the same in every process and on every machine."""
-    code = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+    """A text's int64 code, the same in every process and on every machine."""
+    unsigned = text_hash(text)
+    code = unsigned - (unsigned >> 63 << 64)  # as int64
     return code if code != NULL else 0
 
 
 def mix(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """One int64 hash of the columns parts[i][n], in order (splitmix64 finalizers); NULL where one is NULL."""
+    """One int64 hash of the columns parts[i][n], in order (splitmix64 finalizers); NULL if one is NULL."""
     state = np.zeros(len(parts[0]), np.uint64)
     absent = np.zeros(len(parts[0]), np.bool_)
     for part in parts:
@@ -72,7 +69,7 @@ COS_OF_MINUTE = np.array([math.cos(_MINUTES * minute) for minute in range(1440)]
 
 
 def kind_of(dtype: Any) -> str:
-    """``float``, ``int``, ``str`` or ``list[…]`` of a polars type; ``other`` where features can't be made of it."""
+    """``float``, ``int``, ``str`` or ``list[…]`` of a polars type; ``other`` for types that features can't use."""
     pl = require("polars", "pipeline")
     if dtype.is_float():
         return "float"
@@ -87,7 +84,7 @@ def kind_of(dtype: Any) -> str:
 
 
 def codes_of(column: Any) -> NDArray[np.int64]:
-    """Codes [n] of a polars column; NULL where it is null.
+    """Codes [n] of a polars column; NULL for null.
 
     Of a whole number the number itself, of a text `code_of`, of another number x its octave: ±⌊log2(1 + |x|)⌋.
     """
@@ -105,12 +102,12 @@ def codes_of(column: Any) -> NDArray[np.int64]:
 
 
 def code_lists_of(column: Any, length: int) -> NDArray[np.int64]:
-    """Codes [n, length] of the first elements of a polars list column; NULL where a list is shorter."""
+    """Codes [n, length] of the first elements of a polars list column; NULL if a list is shorter."""
     return np.stack([codes_of(column.list.get(place, null_on_oob=True)) for place in range(length)], 1)
 
 
 def floats_of(column: Any) -> NDArray[np.float64]:
-    """float64 [n] of a polars column of numbers, NaN where it is null."""
+    """float64 [n] of a polars column of numbers, NaN for null."""
     pl = require("polars", "pipeline")
     numbers: NDArray[np.float64] = column.cast(pl.Float64).fill_null(math.nan).to_numpy()
     return numbers

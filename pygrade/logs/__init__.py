@@ -1,5 +1,16 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form."""
 
-from pygrade.logs.logs import EXPLORATIONS, Logs, concatenate, pad, read_logs, validate, write_logs
+from pygrade.logs.keys import request_keys
+from pygrade.logs.logs import EXPLORATIONS, Logs, concatenate, numbered, pad, read_logs, validate, write_logs
 
-__all__ = ["EXPLORATIONS", "Logs", "concatenate", "pad", "read_logs", "validate", "write_logs"]
+__all__ = [
+    "EXPLORATIONS",
+    "Logs",
+    "concatenate",
+    "numbered",
+    "pad",
+    "read_logs",
+    "request_keys",
+    "validate",
+    "write_logs",
+]

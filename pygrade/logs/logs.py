@@ -4,8 +4,14 @@ One Parquet row is one candidate of a request; the rows of a request are contigu
 `item_id` (integer or string), `position` (integer, 0-based slot, null where not shown), context features `x_<feature>`,
 predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally `scenario`, `value`, the logging
 policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms).
+
+Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
+seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
+item twice in a request, negative feedback or value. What is unusual but has one meaning is accepted and logged as a
+warning: columns that are not read, no feature column, a feature without a value, feedback 0 where not shown.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,18 +23,23 @@ from numpy.typing import NDArray
 from pygrade.logs import parquet as logs_parquet
 
 Array = NDArray[Any]
+logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
-_PER_REQUEST = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed", "policy_version",
-                "exploration", "timestamp")  # fmt: skip
+_PER_REQUEST = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
+_PER_REQUEST += ("policy_version", "exploration", "timestamp")
 _PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
-_OPTIONAL = ("scenario", "value", "weights", "concentration", "seed", "policy_version", "exploration", "timestamp")
+_MAX_SLOT = 100_000  # arrays are as long as the last slot
+_SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
+_FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
+_PROBABILITY_MARGIN = 1e-3  # rounding
 
 
 @dataclass(frozen=True)
 class Logs:
     """R requests with M candidate rows in all, T tasks, F context features. `context` may hold NaN (feature missing).
 
+    Text is a numpy str array or an object array of str: as `read_logs` gives it, one long id costs no other row memory.
     Construction checks types and shapes; `validate` checks the values.
     """
 
@@ -43,13 +54,12 @@ class Logs:
     predictions: NDArray[np.float32]  # [M, T], ≥ 0
     feedback: NDArray[np.float32]  # [M, T], 0 where not shown
     task_values: tuple[float, ...] = ()  # business value of one event of each task; left out: 1 each
+    value_tasks: tuple[str, ...] = ()  # tasks whose events are worth their value times the item's `value` (its price)
     scenario: Array | None = None  # [R] str
     value: NDArray[np.float32] | None = None  # [M], price or other value of the item
     weights: NDArray[np.float32] | None = None  # [R, T] that made the page; NaN: unknown
     concentration: NDArray[np.float32] | None = None  # [R, T] that the weights were drawn from; NaN: not drawn
-    seed: NDArray[np.uint64] | None = (
-        None  # [R] of the draw: its upper 32 bits the sampler's seed, the lower its offset
-    )
+    seed: NDArray[np.uint64] | None = None  # [R] of the draw: the sampler's seed in the upper 32 bits, then its offset
     policy_version: Array | None = None  # [R] str
     exploration: Array | None = None  # [R] str, how the page was made: one of EXPLORATIONS
     timestamp: NDArray[np.int64] | None = None  # [R] milliseconds since 1970
@@ -63,7 +73,15 @@ class Logs:
         if not self.tasks:
             raise ValueError("tasks is empty; want at least one task")
         if len(self.task_values) != len(self.tasks):
-            raise ValueError(f"task_values has {len(self.task_values)} entries; want one per task, {len(self.tasks)}")
+            raise ValueError(
+                f"task_values has {len(self.task_values)} entries; want {len(self.tasks)}: {', '.join(self.tasks)}"
+            )
+        if not np.isfinite(self.task_values).all():
+            raise ValueError(f"task_values is {self.task_values}; want finite numbers")
+        unknown = [task for task in self.value_tasks if task not in self.tasks]
+        if unknown or (self.value_tasks and self.value is None):
+            wanted = f"tasks of {', '.join(self.tasks)}, and a log with a value column"
+            raise ValueError(f"value_tasks is {self.value_tasks}; want {wanted}")
         requests, rows = len(self.offsets) - 1, int(self.offsets[-1]) if len(self.offsets) else -1
         if requests < 0:
             raise ValueError("offsets is empty; want R + 1 entries")
@@ -82,13 +100,17 @@ class Logs:
         _check("position", self.position, (rows,), "int32")
         _check("predictions", self.predictions, (rows, tasks), "float32")
         _check("feedback", self.feedback, (rows, tasks), "float32")
-        optional: list[tuple[str, tuple[int, ...], str]] = [
-            ("scenario", (requests,), "str"), ("value", (rows,), "float32"), ("weights", (requests, tasks), "float32"),
-            ("concentration", (requests, tasks), "float32"), ("seed", (requests,), "uint64"),
-            ("policy_version", (requests,), "str"), ("exploration", (requests,), "str"),
-            ("timestamp", (requests,), "int64"),
-        ]  # fmt: skip
-        for name, shape, kind in optional:
+        optional = {
+            "scenario": ((requests,), "str"),
+            "value": ((rows,), "float32"),
+            "weights": ((requests, tasks), "float32"),
+            "concentration": ((requests, tasks), "float32"),
+            "seed": ((requests,), "uint64"),
+            "policy_version": ((requests,), "str"),
+            "exploration": ((requests,), "str"),
+            "timestamp": ((requests,), "int64"),
+        }
+        for name, (shape, kind) in optional.items():
             if getattr(self, name) is not None:
                 _check(name, getattr(self, name), shape, kind)
 
@@ -109,6 +131,29 @@ class Logs:
     def row_request(self) -> NDArray[np.int64]:
         """[M]: the request that each row belongs to."""
         return np.repeat(np.arange(self.num_requests), np.diff(self.offsets))
+
+    @property
+    def event_values(self) -> NDArray[np.float32]:
+        """[M or 1, T]: what one event of each task is worth, on each row if items have prices."""
+        table = np.asarray([self.task_values], np.float32)
+        if not self.value_tasks or self.value is None:
+            return table
+        priced = np.isin(self.tasks, self.value_tasks)
+        return np.where(priced, table * self.value[:, None], table).astype(np.float32)
+
+    def value_of(self, amounts: Array) -> NDArray[np.float64]:
+        """[M]: what amounts [M, T] of events are worth, such as `feedback` or `predictions`."""
+        if not self.value_tasks:
+            return np.asarray(amounts @ np.array(self.task_values))
+        return np.asarray((amounts * self.event_values.astype(np.float64)).sum(1))
+
+    def valued(self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] = ()) -> "Logs":
+        """The same log with other values of events; None and (): as they are."""
+        return replace(
+            self,
+            task_values=self.task_values if task_values is None else tuple(task_values),
+            value_tasks=tuple(value_tasks) or self.value_tasks,
+        )
 
     def select(self, index: Array | slice | Sequence[int]) -> "Logs":
         """The requests of an index array, a boolean mask or a slice, in that order; each at most once."""
@@ -145,7 +190,8 @@ def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
         raise TypeError(f"{name} is a {type(array).__name__}; want a numpy array")
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; want {shape}")
-    kinds = {"id": array.dtype == np.int64 or array.dtype.kind == "U", "str": array.dtype.kind == "U"}
+    text = array.dtype.kind == "U" or (array.dtype == object and set(map(type, array.tolist())) <= {str})
+    kinds = {"id": array.dtype == np.int64 or text, "str": text}
     if not kinds.get(kind, array.dtype == kind):
         wanted = {"id": "int64 or str", "str": "str"}.get(kind, kind)
         raise TypeError(f"{name} has dtype {array.dtype}; want {wanted}")
@@ -163,28 +209,49 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
             row = int(logs.offsets[at]) if by_request else at
             raise ValueError(f"{where}: column '{column}', row {row_name(row)}: {values[at]}; want {want}")
 
-    _, first = np.unique(logs.request_id, return_index=True)
+    _, first = np.unique(numbered(logs.request_id), return_index=True)
     if len(first) != logs.num_requests:
         repeated = np.ones(logs.num_requests, bool)
         repeated[first] = False
         refuse(repeated, "request_id", logs.request_id, "the rows of a request next to each other", by_request=True)
     refuse(logs.position < -1, "position", logs.position, "a slot from 0 on, or null where not shown")
+    refuse(logs.position >= _MAX_SLOT, "position", logs.position, f"a slot below {_MAX_SLOT:,}")
     shown = np.flatnonzero(logs.shown)
+    if len(shown) and logs.position[shown].min() > 0:
+        refuse(logs.shown, "position", logs.position, "slots from 0 (no row has slot 0; counted from 1? subtract 1)")
     slots = logs.row_request[shown] * (int(logs.position.max(initial=0)) + 1) + logs.position[shown]
     _, first = np.unique(slots, return_index=True)
     if len(first) != len(slots):
         twice = np.zeros(logs.num_rows, bool)
         twice[np.delete(shown, first)] = True
         refuse(twice, "position", logs.position, "each slot once in a request")
+    numbers = numbered(logs.item_id)
+    items = logs.row_request * (int(numbers.max(initial=0)) + 1) + numbers
+    _, first = np.unique(items, return_index=True)
+    if len(first) != len(items):
+        twice = np.ones(logs.num_rows, bool)
+        twice[first] = False
+        refuse(twice, "item_id", logs.item_id, "each item once in a request")
     hidden = ~logs.shown
     for t, task in enumerate(logs.tasks):
-        column = logs.predictions[:, t]
-        refuse(~(column >= 0) | np.isinf(column), f"p_{task}", column, "a finite prediction ≥ 0")
-        column = logs.feedback[:, t]
-        refuse(~np.isfinite(column), f"y_{task}", column, "finite feedback for a shown candidate")
-        refuse(hidden & (column != 0), f"y_{task}", column, "null where position is null (feedback without position)")
+        column, feedback = logs.predictions[:, t], logs.feedback[:, t]
+        wanted = "a finite prediction ≥ 0 (of a logit, take the sigmoid)"
+        refuse(~(column >= 0) | np.isinf(column), f"p_{task}", column, wanted)
+        refuse(~np.isfinite(feedback), f"y_{task}", feedback, "finite feedback for a shown candidate")
+        refuse(hidden & (feedback != 0), f"y_{task}", feedback, "null where position is null, as nobody saw the item")
+        refuse(feedback < 0, f"y_{task}", feedback, "feedback ≥ 0 (give harm a negative task value instead)")
+        if set(np.unique(feedback)) == {0.0, 1.0}:
+            wanted = "a probability, as feedback is 0 or 1 (of a percentage, take a hundredth)"
+            refuse(column > 1 + _PROBABILITY_MARGIN, f"p_{task}", column, wanted)
     if logs.value is not None:
-        refuse(~np.isfinite(logs.value), "value", logs.value, "a finite value")
+        refuse(~((logs.value >= 0) & np.isfinite(logs.value)), "value", logs.value, "a finite value ≥ 0")
+    times = logs.timestamp
+    if times is not None and len(times):
+        wanted = "milliseconds since 1970"
+        every = bool(((times >= _SECONDS[0]) & (times < _SECONDS[1])).all())
+        refuse(np.full(len(times), every), "timestamp", times, f"{wanted} (these look like seconds)", by_request=True)
+        finer = f"{wanted} (this looks like microseconds or nanoseconds)"
+        refuse(times >= _FINER, "timestamp", times, finer, by_request=True)
     for name, prefix in (("weights", "w"), ("concentration", "a")):
         matrix = getattr(logs, name)
         for t, task in enumerate(logs.tasks if matrix is not None else ()):
@@ -203,10 +270,16 @@ def read_logs(path: str | Path) -> Logs:
 
     Errors (ValueError, TypeError) name the file, column, row and reason: a corrupt or partial file, a missing or
     mistyped column, a missing value, a request whose rows are apart or disagree, and all that `validate` refuses.
+    Warnings go to the logger "pygrade".
     """
     with logs_parquet.Source(Path(path)) as source:
         logs = Logs(**source.read())
         validate(logs, str(path), source.row_name)
+        for note in source.notes:
+            logger.warning("%s: %s", path, note)
+    for f, feature in enumerate(logs.features):
+        if bool(np.isnan(logs.context[:, f]).all()):
+            logger.warning("%s: column 'x_%s' has no value: the policy cannot use it", path, feature)
     return logs
 
 
@@ -228,9 +301,12 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
         raise ValueError("parts is empty; want at least one log")
     first = parts[0]
     for part in parts[1:]:
-        for name in ("tasks", "features", "task_values"):
+        for name in ("tasks", "features", "task_values", "value_tasks"):
             if getattr(part, name) != getattr(first, name):
                 raise ValueError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
+        for name in ("request_id", "user_id", "item_id"):  # numpy would turn the integers into text
+            if (getattr(part, name).dtype == np.int64) != (getattr(first, name).dtype == np.int64):
+                raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])
     changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
     for name in _PER_REQUEST + _PER_ROW:
@@ -238,6 +314,14 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
         whole = all(array is not None for array in arrays)
         changes[name] = np.concatenate(arrays) if whole else None
     return replace(first, **changes)
+
+
+def numbered(ids: Array) -> NDArray[np.int64]:
+    """Equal numbers for equal ids, from 0."""
+    if ids.dtype.kind != "O":
+        return np.asarray(np.unique(ids, return_inverse=True)[1], np.int64)
+    numbers: dict[str, int] = {}  # several times faster than sorting objects
+    return np.fromiter((numbers.setdefault(value, len(numbers)) for value in ids), np.int64, len(ids))
 
 
 def pad(values: Array, offsets: NDArray[np.int64], fill: float = 0.0) -> tuple[Array, NDArray[np.bool_]]:

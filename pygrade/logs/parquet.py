@@ -20,6 +20,12 @@ METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
 _REQUIRED = ("request_id", "user_id", "item_id", "position")
+_OPTIONAL = ("scenario", "value", "seed", "policy_version", "exploration", "timestamp")
+_CONTRACT = (
+    "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
+    "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, scenario, value, "
+    "w_<task>, a_<task>, seed, policy_version, exploration, timestamp (ms)"
+)
 
 
 class Source:
@@ -30,6 +36,7 @@ class Source:
         self.pa, self.pc = require("pyarrow"), require("pyarrow.compute")
         self.files = parts_of(path)
         self.parts: list[Any] = []
+        self.notes: list[str] = []  # what `read` met that is unusual but has one meaning
         try:
             self._open()
         except BaseException:
@@ -139,24 +146,29 @@ class Source:
     # ---- the log -----------------------------------------------------------------------------------------------------
     def read(self) -> dict[str, Any]:
         """The arguments of `Logs`."""
-        for name in _REQUIRED:
-            if name not in self.names:
-                raise ValueError(f"{self.files[0]}: column '{name}' is missing")
-        tasks = self._labels("tasks", "p_")
-        if not tasks:
-            raise ValueError(f"{self.files[0]}: no prediction column p_<task>")
-        features = self._labels("features", "x_")
-        for task in tasks:
-            if f"y_{task}" not in self.names:
-                raise ValueError(f"{self.files[0]}: column 'y_{task}' is missing")
+        tasks, features = self._labels("tasks", "p_"), self._labels("features", "x_")
+        missing = [name for name in _REQUIRED if name not in self.names] + ([] if tasks else ["p_<task>"])
+        for task in dict.fromkeys((*tasks, *self._labels("", "y_"))):
+            missing += [name for name in (f"p_{task}", f"y_{task}") if name not in self.names]
+        missing += [f"x_{feature}" for feature in features if f"x_{feature}" not in self.names]
+        if missing:
+            there = ", ".join(self.names)
+            raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {there}; {_CONTRACT}")
+        if not features:
+            self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
+        read = {*_REQUIRED, *_OPTIONAL, *(f"x_{feature}" for feature in features)}
+        read |= {prefix + task for prefix in ("p_", "y_", "w_", "a_") for task in tasks}
+        strange = [name for name in self.names if name not in read]
+        if strange:
+            self.notes.append(f"not read: column {', '.join(strange)}")
 
         request_id = self.ids("request_id")
         starts = np.flatnonzero(np.concatenate([[True], request_id[1:] != request_id[:-1]]))
         offsets = np.append(starts, self.num_rows).astype(np.int64)
-        result: dict[str, Any] = {
-            "tasks": tasks, "features": features, "offsets": offsets, "request_id": request_id[starts],
-            "task_values": tuple(float(v) for v in self.header.get("task_values", ())),
-        }  # fmt: skip
+        result: dict[str, Any] = {"tasks": tasks, "features": features, "offsets": offsets}
+        result["request_id"] = request_id[starts]
+        result["task_values"] = tuple(float(v) for v in self.header.get("task_values", ()))
+        result["value_tasks"] = tuple(str(task) for task in self.header.get("value_tasks", ()))
         del request_id
         inside = np.ones(self.num_rows, bool)
         inside[starts] = False  # rows whose predecessor belongs to the same request
@@ -186,7 +198,10 @@ class Source:
         result["context"] = matrix("x_", features, by_request=True)
         result["predictions"] = matrix("p_", tasks, by_request=False)
         feedback = matrix("y_", tasks, by_request=False)
-        feedback[np.isnan(feedback) & (position < 0)[:, None]] = 0.0
+        hidden = (position < 0)[:, None]
+        if bool((hidden & (feedback == 0)).any()):
+            self.notes.append("feedback is 0 where position is null: taken as not shown (null)")
+        feedback[np.isnan(feedback) & hidden] = 0.0
         result["feedback"] = feedback
         for name, prefix in (("weights", "w_"), ("concentration", "a_")):
             if any(n.startswith(prefix) for n in self.names):
@@ -203,12 +218,9 @@ class Source:
         return result
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
-        found = tuple(name.removeprefix(prefix) for name in self.names if name.startswith(prefix))
-        stated = tuple(str(label) for label in self.header.get(key, found))
-        for label in stated:
-            if label not in found:
-                raise ValueError(f"{self.files[0]}: column '{prefix}{label}' is missing")
-        return stated
+        """What the metadata says, else the columns with this prefix."""
+        columns = [name.removeprefix(prefix) for name in self.names if name.startswith(prefix)]
+        return tuple(str(label) for label in self.header.get(key, columns))
 
 
 def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
@@ -226,10 +238,8 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if len(offsets) == 1:
         raise ValueError(f"{path}: the log has no requests; want at least one")
     bounds = np.append(cuts, len(offsets) - 1)
-    header = {
-        "format_version": FORMAT_VERSION, "parts": len(cuts),
-        **{name: columns[name] for name in ("tasks", "features", "task_values")},
-    }  # fmt: skip
+    stated = ("tasks", "features", "task_values", "value_tasks")
+    header = {"format_version": FORMAT_VERSION, "parts": len(cuts)} | {name: columns[name] for name in stated}
     with atomic_directory(path) as directory:
         for number, (start, stop) in enumerate(pairwise(bounds)):
             table = _table(columns, int(start), int(stop), header)
@@ -291,11 +301,9 @@ def header_of(text: bytes, file: Path) -> dict[str, Any]:
 
 
 def _strings(column: Any) -> Array:
-    """numpy str array; decoded once per distinct value, since ids and labels repeat."""
+    """Object array of str: decoded once per distinct value, and a long one does not widen the others."""
     encoded = column.dictionary_encode().combine_chunks()
-    if len(encoded) == 0:
-        return np.empty(0, "U1")
-    words = np.array(encoded.dictionary.to_pylist(), dtype=str)
+    words = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)  # None: keeps numpy from making a matrix
     return np.asarray(words[encoded.indices.to_numpy()])
 
 

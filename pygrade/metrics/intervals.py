@@ -27,6 +27,9 @@ class Interval:
         return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
+UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
+
+
 def student_t(degrees: float) -> float:
     """The 97.5 % point of Student's t; Cornish-Fisher expansion, within 0.2 % from 4 degrees of freedom on."""
     z = 1.959963984540054
@@ -60,7 +63,7 @@ def mean(values: ArrayLike, cluster: Array) -> Interval:
     there = ~np.isnan(array)
     array = array[there]
     if not len(array):
-        return Interval(math.nan, math.nan, math.nan, math.nan)
+        return UNKNOWN
     value = float(array.mean())
     return interval(value, array - value, cluster[there])
 
@@ -69,7 +72,7 @@ def ratio(numerator: ArrayLike, denominator: ArrayLike, cluster: Array) -> Inter
     """Σ numerator / Σ denominator of [n] rows."""
     top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     if bottom.sum() == 0:
-        return Interval(math.nan, math.nan, math.nan, math.nan)
+        return UNKNOWN
     value = float(top.sum() / bottom.sum())
     return interval(value, (top - value * bottom) / bottom.mean(), cluster)
 
@@ -84,7 +87,7 @@ def ratio_lift(
     """
     parts = [np.asarray(values, np.float64) for values in (*new, *old)]
     if any(part.sum() == 0 for part in parts):
-        return Interval(math.nan, math.nan, math.nan, math.nan)
+        return UNKNOWN
     scaled = [part / part.mean() for part in parts]
     value = float(parts[0].sum() / parts[1].sum() / (parts[2].sum() / parts[3].sum()) - 1)
     new_influence, old_influence = scaled[0] - scaled[1], scaled[2] - scaled[3]

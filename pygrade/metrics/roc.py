@@ -20,7 +20,7 @@ def auc(labels: Array, scores: Array, users: Array | None = None) -> Interval:
     group = np.zeros(len(positive), np.int64)
     beaten, positives, negatives = _beaten(positive, np.asarray(scores), group)
     if not positives[0] or not negatives[0]:
-        return Interval(np.nan, np.nan, np.nan, np.nan)
+        return intervals.UNKNOWN
     value = float(beaten[positive].mean())
     share = positives[0] / len(positive)
     influence = np.where(positive, (beaten - value) / share, (beaten - value) / (1 - share))
@@ -31,7 +31,7 @@ def gauc(labels: Array, scores: Array, users: Array) -> Interval:
     """Mean of the users' own AUCs, weighted by their rows; users with one class only are left out."""
     positive = np.asarray(labels) > 0
     if not len(positive):
-        return Interval(np.nan, np.nan, np.nan, np.nan)
+        return intervals.UNKNOWN
     _, group = np.unique(users, return_inverse=True)
     beaten, positives, negatives = _beaten(positive, np.asarray(scores), group)
     both = (positives > 0) & (negatives > 0)

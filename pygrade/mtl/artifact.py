@@ -16,7 +16,7 @@ FORMAT, FORMAT_VERSION = "pygrade.MtlModel", 1
 
 
 def save(model: MtlModel, directory: str | Path) -> Path:
-    """Write a directory that holds the model alone; one that was there is replaced in one step."""
+    """Write a directory with the model; an earlier one is replaced in one step."""
     content = to_safetensors(model.module.state_dict())
     record = {
         "format": FORMAT,
@@ -39,8 +39,8 @@ def save(model: MtlModel, directory: str | Path) -> Path:
 def load(directory: str | Path, schema_hash: str | None = None) -> MtlModel:
     """Read what `save` wrote.
 
-    FileNotFoundError where there is none; ValueError that names the file and the fault where it is truncated, corrupt,
-    of another format version, or of another schema than its own hash or ``schema_hash`` says.
+    FileNotFoundError if there is none; ValueError that names the file and the fault if it is truncated, corrupt, of
+    another format version, or of another schema than its own hash or ``schema_hash`` states.
     """
     path = Path(directory) / "mtl.json"
     if not path.is_file():

@@ -1,10 +1,10 @@
 """Per-task calibration: a strictly increasing map of a task's logit, so that no ranking by one task changes.
 
 beta: logit q = a · log p - b · log(1 - p) + c with a, b > 0 (Kull, Silva Filho and Flach, AISTATS 2017). a = b = 1,
-c = 0 leaves p as it is; a prior, 3/2 ((a - 1)² + (b - 1)²) in units of log-likelihood, keeps a and b near 1 where
+c = 0 leaves p unchanged; a prior, 3/2 ((a - 1)² + (b - 1)²) in units of log-likelihood, keeps a and b near 1 if
 positives are few.
-isotonic: the pool-adjacent-violators fit, each of its steps represented by its mean logit and joined by straight lines
-in the logit (centered isotonic regression, Oron and Flournoy 2017), which makes it strictly increasing.
+isotonic: the pool-adjacent-violators fit; each of its steps is a knot at its mean logit, and straight lines in the
+logit join the knots (centered isotonic regression, Oron and Flournoy 2017), which makes it strictly increasing.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from pygrade._util.optional_imports import require
-from pygrade.mtl.histogram import CENTERS, Histogram
+from pygrade.metrics.streamed import CENTERS, LabelHistogram
 
 Array = NDArray[np.float64]
-_FLOOR = 1e-3  # least a and b
+_FLOOR = 1e-3  # minimum of a and b
 _PRIOR = 3.0  # of 0.1, 1, 3, 10 the best over planted distortions with 3 to 100 positives
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """One map a task. `fit` makes it, calling it applies it."""
+    """One map per task; calling it applies them."""
 
     beta: Array  # [T, 3] a, b, c
     knots: tuple[tuple[Array, Array], ...] = ()  # per task: logits, calibrated logits, both increasing; isotonic only
@@ -46,7 +46,7 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any], num_tasks: int) -> "Calibration":
-        """ValueError where it isn't what `to_dict` made for ``num_tasks`` tasks."""
+        """ValueError if it isn't what `to_dict` made for ``num_tasks`` tasks."""
         beta = np.asarray(record["beta"], np.float64)
         knots = tuple((np.asarray(x, np.float64), np.asarray(y, np.float64)) for x, y in record["knots"])
         if beta.shape != (num_tasks, 3) or not (beta[:, :2] > 0).all() or len(knots) not in (0, num_tasks):
@@ -56,7 +56,7 @@ class Calibration:
         return cls(beta, knots)
 
 
-def fit_calibration(histogram: Histogram, kind: str, tasks: Sequence[str]) -> Calibration:
+def fit_calibration(histogram: LabelHistogram, kind: str, tasks: Sequence[str]) -> Calibration:
     """The maps for a histogram of rows that the model has not seen. ValueError names a task with one class only."""
     beta, knots = [], []
     for task, rows, positives in zip(tasks, histogram.rows, histogram.positives, strict=True):
@@ -76,7 +76,7 @@ def _beta(logits: Array, rows: Array, positives: Array) -> Array:
     """[3] the most likely a, b, c under the prior with a, b ≥ `_FLOOR`: Newton's method, projected onto the bounds."""
     inputs = np.stack([-np.logaddexp(0, -logits), np.logaddexp(0, logits), np.ones_like(logits)], 1)
     value, prior = np.array([1.0, 1.0, 0.0]), np.array([_PRIOR, _PRIOR, 0.0])
-    least = np.array([_FLOOR, _FLOOR, -np.inf])
+    lower = np.array([_FLOOR, _FLOOR, -np.inf])
 
     def loss(x: Array) -> float:
         z = inputs @ x
@@ -87,13 +87,13 @@ def _beta(logits: Array, rows: Array, positives: Array) -> Array:
         probability = np.exp(-np.logaddexp(0, -(inputs @ value)))
         gradient = inputs.T @ (rows * probability - positives) + prior * (value - 1.0)
         curvature = (inputs * (rows * probability * (1 - probability))[:, None]).T @ inputs + np.diag(prior)
-        free = (value > least) | (gradient < 0)
+        free = (value > lower) | (gradient < 0)
         step = np.zeros(3)
         step[free] = np.linalg.solve(curvature[np.ix_(free, free)], gradient[free])
         size, before = 1.0, loss(value)
-        while size > 1e-10 and loss(np.maximum(value - size * step, least)) > before:
+        while size > 1e-10 and loss(np.maximum(value - size * step, lower)) > before:
             size /= 2
-        moved = np.maximum(value - size * step, least)
+        moved = np.maximum(value - size * step, lower)
         done = np.abs(moved - value).max() < 1e-10
         value = moved
         if done:

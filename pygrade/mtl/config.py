@@ -11,68 +11,42 @@ from pygrade._util.serialization import to_json
 class MtlConfig:
     """Size and training of the multi-task model."""
 
-    network: Literal["ple", "mmoe"] = "ple"
-    """"ple": each task has experts of its own beside shared ones; "mmoe": all tasks share all experts. Either way each
-    task mixes the experts it sees with its own softmax gate."""
-    levels: int = 1
-    """Layers of experts (PLE)."""
-    task_experts: int = 1
-    """Experts of each task's own in a layer (PLE)."""
-    shared_experts: int = 1
-    """Experts for all tasks in a layer (PLE)."""
-    experts: int = 4
-    """Experts for all tasks (MMoE)."""
-    expert_hidden: int = 64
-    """Width of an expert's hidden layer."""
-    expert_output: int = 32
-    """Width of an expert's output, which the towers read."""
-    tower_hidden: int = 16
-    """Width of a task tower's hidden layer."""
-    embedding: int = 4
-    """Width of the embedding of each id column."""
-    buckets: int = 1 << 15
-    """Hash buckets of an id column without a vocabulary; ids that collide share an embedding."""
-    funnel: tuple[tuple[str, str], ...] = ()
-    """Pairs such as ("click", "order"): p(order) = p(click) · p(order | click), both trained on every row (ESMM)."""
-    dropout: float = 0.4
-    """Dropout on the embeddings and on the experts' hidden layer."""
-    positive_weight_power: float = 0.5
-    """Positives weigh (negatives / positives) ** power in the loss; predictions are probabilities all the same."""
-    max_positive_weight: float = 30.0
-    """Upper bound of that weight."""
-    learning_rate: float = 1e-3
-    """Step size of AdamW."""
-    weight_decay: float = 0.3
-    """Decoupled weight decay of AdamW, on every parameter."""
-    batch_size: int = 512
-    """Rows a step."""
-    epochs: int = 20
-    """Most passes over the training rows."""
-    patience: int = 3
-    """Passes that are no better on the early-stopping rows, after which training stops."""
-    stop_on: Literal["auc", "loss"] = "auc"
-    """What early stopping watches: the tasks' mean AUC, each task weighing as many rows as its rarer class has (a mean
-    that a task with twenty positives cannot sway), or their mean log-loss relative to the base rate's."""
-    calibration: Literal["beta", "isotonic"] = "beta"
-    """Map from predictions to calibrated ones: three numbers a task, or a monotone curve (needs many positives)."""
-    refit: bool = True
-    """After stopping, train again with the early-stopping rows included, for the best number of passes."""
-    memory_rows: int = 1 << 17
-    """Rows held at a time: a part with at most this many is kept and shuffled whole, a larger one is streamed
-    through a shuffle buffer of this size."""
-    seed: int = 0
-    """Initial parameters, dropout and the order of rows."""
+    network: Literal["ple", "mmoe"] = "ple"  # ple: shared experts and experts of each task; mmoe: shared ones only
+    levels: int = 1  # layers of experts (PLE)
+    task_experts: int = 1  # experts per task in a layer (PLE)
+    shared_experts: int = 1  # experts for all tasks in a layer (PLE)
+    experts: int = 4  # experts for all tasks (MMoE)
+    expert_hidden: int = 64  # width of an expert's hidden layer
+    expert_output: int = 32  # width of an expert's output, which the towers read
+    tower_hidden: int = 16  # width of a task tower's hidden layer
+    embedding: int = 4  # width of the embedding of each id column
+    buckets: int = 1 << 15  # hash buckets of an id column without a vocabulary; ids that collide share an embedding
+    funnel: tuple[tuple[str, str], ...] = ()  # ("click", "order"): p(order) = p(click) · p(order | click), as in ESMM
+    dropout: float = 0.4  # on the embeddings and on the experts' hidden layer
+    positive_weight_power: float = (
+        0.5  # positives weigh (negatives / positives) ** power in the loss, not in predictions
+    )
+    max_positive_weight: float = 30.0  # upper bound of that weight
+    learning_rate: float = 1e-3  # step size of AdamW
+    weight_decay: float = 0.3  # decoupled weight decay of AdamW, on every parameter
+    batch_size: int = 512  # rows per step
+    epochs: int = 20  # maximum number of passes over the training rows
+    patience: int = 3  # passes without improvement on the early-stopping rows, after which training stops
+    stop_on: Literal["auc", "loss"] = "auc"  # what early stopping watches: weighted mean AUC, or mean log-loss
+    calibration: Literal["beta", "isotonic"] = "beta"  # three numbers per task, or a monotone curve (many positives)
+    refit: bool = True  # train again with the early-stopping rows included, for the best number of passes
+    memory_rows: int = 1 << 17  # rows held at a time; a part with more rows is streamed through a shuffle buffer
+    seed: int = 0  # of initial parameters, dropout and the order of rows
 
     def __post_init__(self) -> None:
-        for name in ("levels", "task_experts", "shared_experts", "experts", "expert_hidden", "expert_output",
-                     "tower_hidden", "embedding", "buckets", "batch_size", "epochs", "patience",
-                     "memory_rows"):  # fmt: skip
+        sizes = "levels task_experts shared_experts experts expert_hidden expert_output tower_hidden embedding buckets"
+        for name in (*sizes.split(), "batch_size", "epochs", "patience", "memory_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}; want a number in [0, 1)")
-        for name, known in (("network", ("ple", "mmoe")), ("stop_on", ("auc", "loss")),
-                            ("calibration", ("beta", "isotonic"))):  # fmt: skip
+        choices = {"network": ("ple", "mmoe"), "stop_on": ("auc", "loss"), "calibration": ("beta", "isotonic")}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; want {' or '.join(map(repr, known))}")
 
@@ -83,10 +57,8 @@ class Columns:
 
     dense: tuple[str, ...]
     ids: tuple[str, ...]
-    vocabulary: tuple[int, ...] = ()
-    """Per id column: V > 0 where ids are 0 … V - 1 (each has an embedding), 0 where they are any int64 (hashed)."""
-    features: str = ""
-    """Hash of the feature schema and its fitted normalization, as whoever makes the inputs states it."""
+    vocabulary: tuple[int, ...] = ()  # per id column: V > 0 if ids are 0 … V - 1, each with an embedding; 0: hashed
+    features: str = ""  # hash of the feature schema and its fitted normalization, stated by the maker of the inputs
 
     def __post_init__(self) -> None:
         for name in ("dense", "ids"):
@@ -99,7 +71,7 @@ class Columns:
 
     @classmethod
     def numbered(cls, dense: int, ids: int) -> "Columns":
-        """Columns without names of their own: dense_0 …, id_0 …"""
+        """Unnamed columns: dense_0 …, id_0 …"""
         return cls(tuple(f"dense_{i}" for i in range(dense)), tuple(f"id_{i}" for i in range(ids)))
 
     def sizes(self, buckets: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A trained multi-task model: predictions that depend on a request's own rows alone, to the last bit."""
+"""A trained multi-task model: predictions that depend on nothing but the rows of their request, to the last bit."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,13 +16,13 @@ from pygrade.mtl.network import Network, table_entries
 
 SMALL_BLOCK, BLOCK = 32, 128
 """Rows the network sees at a time, by the request's size: a matrix product's rounding depends on its shape."""
-LEAST = 1e-6
+MIN_PREDICTION = 1e-6
 """Lower bound of a prediction, so that its logarithm is finite."""
 
 
 @dataclass(frozen=True)
 class MtlModel:
-    """A trained `Network` with what its inputs and outputs mean. Made by `fit` and `fit_stream`, read by `predict`."""
+    """A trained `Network` and the meaning of its inputs and outputs. `fit_stream` makes it, `predict` uses it."""
 
     module: Network
     config: MtlConfig
@@ -46,12 +46,12 @@ def predict(
     offsets: NDArray[np.int64] | None = None,
     calibrated: bool = True,
 ) -> NDArray[np.float32]:
-    """Probability of each kind of feedback, [n, T] float32 in [1e-6, 1]; dense[n, D], ids[n, F] as in `fit`.
+    """Probability of each kind of feedback, [n, T] float32 in [1e-6, 1]; dense[n, D], ids[n, F] as in `fit_stream`.
 
     offsets[R + 1]: the rows of each of R requests (None: all rows are one). A request's predictions have the same bits
-    whatever else is in the call, whatever ran before and whatever number of threads torch is set to: each request runs
-    by itself, in blocks of 128 rows (32 if it has no more), the last one filled up with zeros, on one thread.
-    ``calibrated=False`` leaves the model's calibration out. ValueError and TypeError for what does not fit it.
+    whatever else is in the call and whatever number of threads torch is set to: each request runs by itself, on one
+    thread, in blocks of 128 rows (32 if it has no more), the last one padded with zeros. ``calibrated=False`` skips the
+    calibration. ValueError and TypeError for inputs that do not fit the model.
     """
     columns = model.columns
     if dense.ndim != 2 or dense.shape[1] != len(columns.dense):
@@ -69,12 +69,12 @@ def predict(
         for start, stop in pairwise(bounds.tolist()):
             if stop > start:
                 logits = _request(model, dense[start:stop], ids[start:stop], calibrated)
-                result[start:stop] = torch.sigmoid(logits)[: stop - start].clamp_min(LEAST).numpy()
+                result[start:stop] = torch.sigmoid(logits)[: stop - start].clamp_min(MIN_PREDICTION).numpy()
     return result
 
 
 def _request(model: MtlModel, dense: NDArray[np.float32], ids: NDArray[np.int64], calibrated: bool) -> Tensor:
-    """Logits [n filled up to whole blocks, T] float64."""
+    """Logits [n padded to whole blocks, T] float64."""
     block = BLOCK if len(dense) > SMALL_BLOCK else SMALL_BLOCK
     missing = -len(dense) % block
     inputs = model.module.inputs(

@@ -36,15 +36,16 @@ class Stacked(nn.Module):
 class ExpertLayer(nn.Module):
     """M experts read their streams, S gates mix what they see: x[n, I] (the first layer) or x[n, T + 1, I] → [n, S, O].
 
-    Streams 0 … T - 1 are the tasks'; stream T, where there is another layer, is the shared experts'.
+    Streams 0 … T - 1 belong to the tasks; stream T, if another layer follows, to the shared experts.
     """
 
     sees: Tensor
 
     def __init__(self, config: MtlConfig, num_tasks: int, inputs: int, first: bool, last: bool) -> None:
         super().__init__()
-        own, shared = (config.task_experts, config.shared_experts) if config.network == "ple" else (0, config.experts)
-        owner = [task for task in range(num_tasks) for _ in range(own)] + [num_tasks] * shared
+        ple = config.network == "ple"
+        per_task, shared = (config.task_experts, config.shared_experts) if ple else (0, config.experts)
+        owner = [task for task in range(num_tasks) for _ in range(per_task)] + [num_tasks] * shared
         self.reads, self.streams = owner, num_tasks + (not last)
         shape = (config.expert_hidden, config.expert_output)
         self.dropout = nn.Dropout(config.dropout)
@@ -58,7 +59,7 @@ class ExpertLayer(nn.Module):
             self.gates = Stacked(self.streams, inputs, len(owner))
         sees = [[stream == num_tasks or of in (stream, num_tasks) for of in owner] for stream in range(self.streams)]
         hidden = torch.where(torch.tensor(sees), 0.0, -torch.inf)
-        self.register_buffer("sees", hidden if own else torch.zeros(0), persistent=False)
+        self.register_buffer("sees", hidden if per_task else torch.zeros(0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.dim() == 2
@@ -74,7 +75,7 @@ class ExpertLayer(nn.Module):
 class Network(nn.Module):
     """Dense inputs (NaN: unknown) and ids → one logit a task, of the task's probability, funnel included.
 
-    One table holds the embeddings of all id columns, one column's after the other's.
+    One table holds the embeddings of all id columns, column after column.
     """
 
     mean: Tensor
@@ -85,7 +86,7 @@ class Network(nn.Module):
         super().__init__()
         self.parents = parents_of(tasks, config.funnel)
         self.embedding = nn.Embedding(sum(columns.sizes(config.buckets)), config.embedding)
-        nn.init.normal_(self.embedding.weight, std=0.01)  # an id never trained on says next to nothing
+        nn.init.normal_(self.embedding.weight, std=0.01)  # an id without training has next to no effect
         self.dropout = nn.Dropout(config.dropout)
         levels = config.levels if config.network == "ple" else 1
         widths = [len(columns.dense) + len(columns.ids) * config.embedding] + [config.expert_output] * levels
@@ -96,7 +97,9 @@ class Network(nn.Module):
         self.tower_out = Stacked(len(tasks), config.tower_hidden, 1)
         self.register_buffer("mean", torch.zeros(len(columns.dense)))
         self.register_buffer("scale", torch.ones(len(columns.dense)))
-        self.register_buffer("base", torch.zeros(len(tasks)))  # added to the towers' logits; weight decay leaves it
+        self.register_buffer(
+            "base", torch.zeros(len(tasks))
+        )  # added to the towers' logits; a buffer, so no weight decay
 
     def normalize(self, dense: Tensor) -> Tensor:
         """(x - mean) · scale, cut to ±5; NaN (unknown) becomes 0, the mean."""
@@ -117,15 +120,15 @@ def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
     """Logits [n, T] of the tasks given their parents → of the tasks: log p = log p(parent) + log p(task | parent).
 
     A child is trained through this product on every row, clicked or not, and p(child) ≤ p(parent) always. Unlike in the
-    paper no gradient goes through it into the parent's logit: a parent learns from its own labels, which are many,
-    and not from a few heavy positives of the child.
+    paper, no gradient flows through it into the parent's logit: the parent learns from its own labels, which are many,
+    not from a few heavily weighted positives of the child.
     """
     if max(parents) < 0:
         return logits
-    own = functional.logsigmoid(logits).unbind(1)
+    conditional = functional.logsigmoid(logits).unbind(1)  # log p(task | parent)
 
     def log_p(task: int) -> Tensor:
-        return own[task] if parents[task] < 0 else own[task] + log_p(parents[task]).detach()
+        return conditional[task] if parents[task] < 0 else conditional[task] + log_p(parents[task]).detach()
 
     columns = list(logits.unbind(1))
     for task, parent in enumerate(parents):
@@ -138,7 +141,7 @@ def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
 def hash_ids(ids: NDArray[np.int64], buckets: int, columns: Sequence[int] | None = None) -> NDArray[np.int64]:
     """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finalizer).
 
-    ``columns``: number of each column (None: 0, 1, …), so that some of them can be hashed alone.
+    ``columns``: number of each column (None: 0, 1, …), to hash only some of them.
     """
     number = np.asarray(range(ids.shape[1]) if columns is None else columns, np.uint64)
     x = splitmix64(ids.astype(np.uint64) + GOLDEN + number * np.uint64(0xD1B54A32D192ED03))
@@ -147,8 +150,8 @@ def hash_ids(ids: NDArray[np.int64], buckets: int, columns: Sequence[int] | None
 
 
 def table_entries(ids: NDArray[np.int64], columns: Columns, buckets: int) -> NDArray[np.int32]:
-    """Entry of each id in the table of embeddings, [n, F]. Within its column's part of the table it is the id under a
-    vocabulary (0, unknown, where outside), else the id's hash.
+    """Entry of each id in the table of embeddings, [n, F]. Within its column's part of the table this is the id itself
+    under a vocabulary (0, unknown, if outside it), else the id's hash.
     """
     sizes = np.array(columns.sizes(buckets), np.int64)
     hashed = [f for f in range(ids.shape[1]) if not columns.vocabulary or not columns.vocabulary[f]]

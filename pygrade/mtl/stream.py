@@ -13,12 +13,12 @@ from pygrade.mtl.network import table_entries
 Batch = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 """dense[n, D] float32 (NaN: unknown), ids[n, F] int64, labels[n, T] 0 or 1 (NaN: not observed), time[n] int64."""
 Batches = Callable[[], Iterator[Batch]]
-"""Gives all rows anew, in any chunks, each time it is called."""
+"""Gives all rows, in any chunks, each time it is called."""
 Rows = tuple[Tensor, Tensor, Tensor]  # dense[n, D] float32, entries[n, F] int32, labels[n, T] float32
 
 
 def labeled(labels: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """[n] rows with any label; the others (candidates that were not shown) say nothing and are passed over."""
+    """[n] rows with any label; the others (candidates that were not shown) are skipped."""
     return np.asarray(~np.isnan(labels).all(1))
 
 
@@ -59,8 +59,8 @@ class Window:
     def shuffled(self, batch_size: int) -> Iterator[Rows]:
         """Batches in random order, by torch's global generator.
 
-        A window that is kept is permuted whole. A streamed one goes through a buffer of ``memory_rows``: whenever it is
-        full, a random half leaves it.
+        A window in memory is permuted as a whole. A streamed one passes through a buffer of ``memory_rows``: when it
+        is full, a random half is given out.
         """
         buffer: list[Rows] = []
         held = 0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade.mtl.stream import Batches
 
-_MOST = 1 << 16  # instants that are told apart
+_MAX_INSTANTS = 1 << 16  # instants that are counted separately
 FIRST, LAST = -(1 << 62), 1 << 62
 
 
@@ -41,9 +41,9 @@ class Timeline:
 def split_times(batches: Batches, shares: Sequence[float] = (0.5, 0.1, 0.15)) -> Timeline:
     """A timeline whose first three parts hold these shares of the rows (the rest is to be predicted).
 
-    One pass over the times of ``batches``, whose other arrays are not looked at. Rows of one instant stay together; up
-    to 65536 instants are told apart, and where there are more, neighbors count as one. ValueError: shares that aren't
-    positive or leave nothing to predict, a part without rows.
+    One pass over the times of ``batches``, whose other arrays are not read. Rows of one instant stay together; with
+    more than 65536 instants, neighbors count as one. ValueError if shares aren't positive or leave nothing to predict,
+    or a part has no rows.
     """
     if len(shares) != 3 or min(shares) <= 0 or sum(shares) >= 1:
         raise ValueError(f"shares is {tuple(shares)}; want three positive numbers with a sum below 1")
@@ -57,20 +57,20 @@ def split_times(batches: Batches, shares: Sequence[float] = (0.5, 0.1, 0.15)) ->
 
 
 def cut(instants: NDArray[np.int64], counts: NDArray[np.int64], share: float) -> int:
-    """The latest instant before which at most ``share`` of the rows lie."""
+    """The latest instant with at most ``share`` of the rows before it."""
     before = np.cumsum(counts) - counts
     at = int(np.searchsorted(before, round(share * counts.sum()), side="right")) - 1
     return int(instants[at]) if share < 1 else LAST
 
 
 def _count_times(batches: Batches) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ascending instants (each the first of its stretch of time) and the rows at each."""
+    """Ascending instants (each the first of its span of time) and the number of rows at each."""
     width = 1
     instants, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
     for *_, time in batches():
         values, rows = np.unique(time // width * width, return_counts=True)
         instants, counts = _merge(np.concatenate([instants, values]), np.concatenate([counts, rows]))
-        while len(instants) > _MOST:
+        while len(instants) > _MAX_INSTANTS:
             width *= 2
             instants, counts = _merge(instants // width * width, counts)
     if not len(instants):

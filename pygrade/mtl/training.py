@@ -1,6 +1,6 @@
-"""Training: survey the rows, train with early stopping, train again on more rows, calibrate on rows never seen."""
+"""Training: check the rows, train with early stopping, train again on more rows, calibrate on rows never seen."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +8,18 @@ import torch
 from torch.nn import functional
 
 from pygrade._util.threads import torch_threads
+from pygrade.metrics.streamed import LabelHistogram
 from pygrade.mtl.calibration import fit_calibration
+from pygrade.mtl.column_stats import ColumnStats, stats_of_parts
 from pygrade.mtl.config import Columns, MtlConfig
-from pygrade.mtl.histogram import Histogram
 from pygrade.mtl.model import MtlModel
 from pygrade.mtl.network import Network
 from pygrade.mtl.stream import Batches, Window
-from pygrade.mtl.survey import Survey, survey_parts
 from pygrade.mtl.timeline import Timeline
 
 _CHUNK = 8192  # rows that are evaluated at a time
 
-Log = Callable[[str], None]
+logger = logging.getLogger("pygrade")
 
 
 @torch_threads(1)
@@ -28,7 +28,6 @@ def fit_stream(
     tasks: tuple[str, ...],
     timeline: Timeline,
     config: MtlConfig | None = None,
-    log: Log | None = None,
     columns: Columns | None = None,
 ) -> MtlModel:
     """Trains on rows from a factory of batches, in memory that does not grow with their number.
@@ -39,7 +38,7 @@ def fit_stream(
     calibrate; later ones are only counted: the model's predictions for them are out of time.
 
     Training runs on one thread (a second one gains nothing at this size), so the same arguments give the same model on
-    one machine; torch's global generator is left as it was. ``log`` gets one line a pass. ValueError for shapes that
+    one machine; torch's global generator is left as it was. Each pass is logged. ValueError for shapes that
     disagree, labels outside [0, 1], and a task that has only positives or only negatives in a part; the error names
     part and task.
     """
@@ -52,23 +51,23 @@ def fit_stream(
             if len(shape) != 2:
                 raise ValueError(f"{name} has shape {shape}; want two dimensions, rows and columns")
         columns = Columns.numbered(first[0].shape[1], first[1].shape[1])
-    surveys = survey_parts(batches, tasks, timeline, config, columns)
+    by_part = stats_of_parts(batches, tasks, timeline, config, columns)
     spans = {name: span for name, span in timeline.parts.items() if span[0] < span[1]}
 
     def window(*names: str) -> Window:
-        rows = sum(surveys[name].rows for name in names)
+        rows = sum(by_part[name].rows for name in names)
         span = (spans[names[0]][0], spans[names[-1]][1])
         return Window(batches, columns, config.buckets, span, rows, config.memory_rows)
 
     train = window("train")
     if "stop" not in spans:
-        model = _train(train, surveys["train"], None, tasks, config, columns, config.epochs, log)
+        model = _train(train, by_part["train"], None, tasks, config, columns, config.epochs)
     else:
-        model = _train(train, surveys["train"], window("stop"), tasks, config, columns, config.epochs, log)
+        model = _train(train, by_part["train"], window("stop"), tasks, config, columns, config.epochs)
         if config.refit:
             both = window("train", "stop")
-            surveys["train"].merge(surveys["stop"])
-            again = _train(both, surveys["train"], None, tasks, config, columns, model.best_epoch, log)
+            by_part["train"].merge(by_part["stop"])
+            again = _train(both, by_part["train"], None, tasks, config, columns, model.best_epoch)
             model = replace(model, module=again.module)
     if "calibrate" in spans:
         seen = _histogram(model.module, window("calibrate"), tasks, config)
@@ -78,27 +77,26 @@ def fit_stream(
 
 def _train(
     window: Window,
-    survey: Survey,
+    stats: ColumnStats,
     stop: Window | None,
     tasks: tuple[str, ...],
     config: MtlConfig,
     columns: Columns,
     epochs: int,
-    log: Log | None,
 ) -> MtlModel:
     """Trains on ``window``; with rows to stop on it returns the best pass's parameters.
 
     A positive counts ``weight`` times. The minimum of such a loss has odds that are ``weight`` times the true ones, so
     the loss sees the network's logit + log(weight) and the network's own logit is the true one.
     """
-    rate = survey.rate
+    rate = stats.rate
     weight = (((1 - rate) / rate) ** config.positive_weight_power).clip(1.0, config.max_positive_weight)
     positive_weight = torch.from_numpy(weight.astype(np.float32))
     shift = positive_weight.log()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         module = Network(config, columns, tasks)
-        _start_from(module, survey)
+        _start_from(module, stats)
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -121,15 +119,15 @@ def _train(
                 optimizer.step()
             _check_finite(loss.detach(), config)
             if stop is None:
-                if log:
-                    log(f"mtl: pass {epoch + 1} of {epochs} over {window.rows} rows")
+                logger.info("mtl: pass %d of %d over %d rows", epoch + 1, epochs, window.rows)
                 continue
             seen = _histogram(module, stop, tasks, config)
             base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
             aucs.append(float(np.average(seen.auc(), weights=seen.rarer())))
             losses.append(float(np.mean(seen.log_loss() / base)))
-            if log:
-                log(f"mtl: pass {epoch + 1}, validation AUC {aucs[-1]:.4f}, loss {losses[-1]:.4f} of the base rate's")
+            logger.info(
+                "mtl: pass %d, validation AUC %.4f, loss %.4f of the base rate's", epoch + 1, aucs[-1], losses[-1]
+            )
             score = np.array(aucs) if config.stop_on == "auc" else -np.array(losses)
             if score[-1] >= score.max():
                 best, best_state = epoch, _copy(module)
@@ -142,15 +140,15 @@ def _train(
     return MtlModel(module.eval(), config, tasks, columns, best + 1, tuple(aucs), tuple(losses))
 
 
-def _start_from(module: Network, survey: Survey) -> None:
-    """Normalization from the survey; logits start at the base rates, those of a funnel's children at their share."""
-    std = survey.std
-    logit = np.log(survey.rate / (1 - survey.rate))
+def _start_from(module: Network, stats: ColumnStats) -> None:
+    """Sets the normalization; logits start at the base rates, those of a funnel's children at their share of it."""
+    std = stats.std
+    logit = np.log(stats.rate / (1 - stats.rate))
     for task, parent in enumerate(module.parents):
         if parent >= 0:
-            share = min(survey.rate[task] / survey.rate[parent], 1 - 1e-6)
+            share = min(stats.rate[task] / stats.rate[parent], 1 - 1e-6)
             logit[task] = np.log(share / (1 - share))
-    module.mean.copy_(torch.from_numpy(survey.mean))
+    module.mean.copy_(torch.from_numpy(stats.mean))
     module.scale.copy_(torch.from_numpy(np.where(std > 0, 1 / np.where(std > 0, std, 1), 0)))
     module.base.copy_(torch.from_numpy(logit))
 
@@ -159,9 +157,9 @@ def _copy(module: Network) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def _histogram(module: Network, window: Window, tasks: tuple[str, ...], config: MtlConfig) -> Histogram:
+def _histogram(module: Network, window: Window, tasks: tuple[str, ...], config: MtlConfig) -> LabelHistogram:
     """Labels of a window by the network's logit."""
-    seen = Histogram(len(tasks))
+    seen = LabelHistogram(len(tasks))
     module.eval()
     with torch.no_grad():
         for dense, entries, labels in window:

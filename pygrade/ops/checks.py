@@ -1,43 +1,103 @@
 """Argument checks shared by the ops: every message names the argument, what it was and what is wanted."""
 
+import operator
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = Tensor | NDArray[np.generic]
-T = TypeVar("T", bound=Array)
+from pygrade._typing import Array
 
+TensorOrArray = Tensor | Array
+T = TypeVar("T", bound=TensorOrArray)
+
+FLOAT32 = (torch.float32,)
 SCORE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MAX_THREADS = 1 << 20
 
 
-def tensor(name: str, value: Array, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]) -> Tensor:
-    """``value`` as a contiguous tensor (numpy memory is shared) of one of ``dtypes`` and of ``shape`` (None: any)."""
-    if isinstance(value, np.ndarray):
-        if not (value.flags.writeable and value.flags.c_contiguous):
-            value = value.copy()  # torch warns of read-only memory and knows no negative strides
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    """``value``, an integer of Python or numpy, as an int in [low, high]."""
+    number: int = value
+    if type(value) is not int:
         try:
-            found = torch.from_numpy(value)
+            number = operator.index(value)
         except TypeError:
-            raise TypeError(f"{name} is a numpy array of {value.dtype}; want {_names(dtypes)}") from None
-    elif isinstance(value, Tensor):
-        found = value
-    else:
-        raise TypeError(f"{name} is {type(value).__name__}; want a torch tensor or a numpy array")
+            raise TypeError(f"{name} is {value!r}; want an integer") from None
+    if not low <= number <= high:
+        wanted = f"at least {_power(low)}" if number < low else f"at most {_power(high)}"
+        raise ValueError(f"{name} is {number}; want {wanted}")
+    return number
+
+
+def number(name: str, value: Any) -> float:
+    """``value``, a number of Python or numpy, as a float."""
+    if type(value) is float:
+        return value
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} is {value!r}; want a number")
+    return float(value)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """``value`` as a float ≥ 0."""
+    found = number(name, value)
+    if not found >= 0.0:
+        raise ValueError(f"{name} is {value}; want a number ≥ 0")
+    return found
+
+
+def tensor(name: str, value: TensorOrArray, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]) -> Tensor:
+    """``value`` as a contiguous tensor (numpy memory is shared) of one of ``dtypes`` and of ``shape`` (None: any)."""
+    found = value if isinstance(value, Tensor) else _from_numpy(name, value, dtypes)
     if found.dtype not in dtypes:
         raise TypeError(f"{name} is {_names([found.dtype])}; want {_names(dtypes)}")
-    fits = found.ndim == len(shape) and all(w is None or w == s for s, w in zip(found.shape, shape, strict=True))
-    if not fits:
+    if found.layout != torch.strided:
+        raise TypeError(f"{name} is a tensor of layout {found.layout}; want a dense one")
+    if not _fits(found.shape, shape):
         wanted = ", ".join("*" if s is None else str(s) for s in shape)
         raise ValueError(f"{name} is of shape {list(found.shape)}; want [{wanted}]")
     return found.contiguous()
 
 
+@overload
+def beside(
+    name: str, value: TensorOrArray, dtype: torch.dtype, shape: Sequence[int | None], other_name: str, other: Tensor
+) -> Tensor: ...
+@overload
+def beside(
+    name: str,
+    value: TensorOrArray | None,
+    dtype: torch.dtype,
+    shape: Sequence[int | None],
+    other_name: str,
+    other: Tensor,
+) -> Tensor | None: ...
+def beside(
+    name: str,
+    value: TensorOrArray | None,
+    dtype: torch.dtype,
+    shape: Sequence[int | None],
+    other_name: str,
+    other: Tensor,
+) -> Tensor | None:
+    """An argument, or None, on the device of another one, without a gradient."""
+    if value is None:
+        return None
+    found = tensor(name, value, (dtype,), shape)
+    same_device(name, found, other_name, other)
+    return constant(found)
+
+
+def constant(value: Tensor) -> Tensor:
+    """``value`` without a gradient."""
+    return value.detach() if value.requires_grad else value
+
+
 def outputs(out: Any, shape: tuple[int, ...], scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The caller's (values, indices) as tensors of their own memory, no copies of it."""
+    """The caller's (values, indices) as tensors that share their memory."""
     if not isinstance(out, (tuple, list)) or len(out) != 2:
         raise TypeError("out is not a pair; want (values, indices)")
     return output("out[0]", out[0], torch.float32, shape, "scores", scores), output(
@@ -46,9 +106,9 @@ def outputs(out: Any, shape: tuple[int, ...], scores: Tensor) -> tuple[Tensor, T
 
 
 def output(
-    name: str, value: Array, dtype: torch.dtype, shape: tuple[int, ...], other_name: str, other: Tensor
+    name: str, value: TensorOrArray, dtype: torch.dtype, shape: tuple[int, ...], other_name: str, other: Tensor
 ) -> Tensor:
-    """The caller's array as a tensor of its own memory, no copy of it, on the device of another argument."""
+    """The caller's array as a tensor that shares its memory, on the device of another argument."""
     found = tensor(name, value, (dtype,), shape)
     same_device(name, found, other_name, other)
     if isinstance(value, np.ndarray):
@@ -61,37 +121,59 @@ def output(
 
 
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
-    """ValueError where two arguments live on different devices."""
+    """ValueError if two arguments are on different devices."""
     if value.device != other.device:
         raise ValueError(f"{name} is on {value.device}; want {other.device}, where {other_name} is")
 
 
 def like(result: Tensor, argument: T) -> T:
-    """``result`` as a numpy array where the caller's ``argument`` was one."""
+    """``result``, as a numpy array if the caller's ``argument`` is one."""
     found: Any = result.numpy() if isinstance(argument, np.ndarray) else result
     return found  # type: ignore[no-any-return]
 
 
 def must_validate(validate: bool | None, value: Tensor) -> bool:
-    """Whether values are checked: as asked, else on a CPU only (a check would wait for the GPU)."""
-    return value.device.type == "cpu" if validate is None else validate
+    """Whether to check values; None: on a CPU only, since a check would wait for the GPU."""
+    return value.device.type == "cpu" if validate is None else bool(validate)
 
 
-def choice(name: str, value: str, choices: Sequence[str]) -> int:
-    """The position of ``value`` in ``choices``."""
+def choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """ValueError if ``value`` is not one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; want one of {', '.join(choices)}")
-    return choices.index(value)
 
 
 def thread_count(num_threads: int | None) -> int:
-    """``num_threads`` for an op's schema, where 0 stands for None: torch's setting."""
-    if num_threads is None:
-        return 0
-    if num_threads < 1:
-        raise ValueError(f"num_threads is {num_threads}; want at least 1, or None for torch's setting")
-    return num_threads
+    """``num_threads`` for an op's schema, in which 0 is None: torch's setting."""
+    return 0 if num_threads is None else integer("num_threads", num_threads, 1, MAX_THREADS)
+
+
+def _from_numpy(name: str, value: Any, dtypes: Sequence[torch.dtype]) -> Tensor:
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} is {type(value).__name__}; want a torch tensor or a numpy array")
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; want one without a mask, such as array.filled(0)")
+    if not (value.flags.writeable and value.flags.c_contiguous):
+        value = value.copy()  # torch warns of read-only memory
+    elif min(value.strides, default=0) < 0:  # of an axis with at most one element; torch takes no negative strides
+        value = value.reshape(-1).reshape(value.shape)
+    try:
+        return torch.from_numpy(value)
+    except (TypeError, ValueError):  # an unknown dtype, or the other byte order
+        raise TypeError(f"{name} is a numpy array of {value.dtype}; want {_names(dtypes)}") from None
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(w is None or w == s for s, w in zip(shape, wanted, strict=True))
 
 
 def _names(dtypes: Sequence[torch.dtype]) -> str:
     return " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+
+
+def _power(bound: int) -> str:
+    """A bound as text: large ones as powers of two."""
+    if abs(bound) < 1 << 24:
+        return str(bound)
+    text = f"2^{(abs(bound) + 1).bit_length() - 1}"
+    return f"-{text}" if bound < 0 else f"{text} - 1" if (bound & 1) else text

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from pygrade import _core, reference
-from pygrade.ops import checks, dispatch, eager
-from pygrade.ops.checks import Array, T
+from pygrade.ops import checks, dispatch
+from pygrade.ops.checks import T, TensorOrArray
 
 MAX_TASKS = 64
 MAX_SAMPLES = 1 << 24
 
 
 class DirichletSample(NamedTuple):
-    """Draws of `dirichlet_sample`; numpy arrays where the concentration was one."""
+    """Draws of `dirichlet_sample`; numpy arrays if the concentration is one."""
 
     weights: Tensor  # [B, G, T]
     log_weights: Tensor  # [B, G, T]
@@ -24,37 +24,37 @@ class DirichletSample(NamedTuple):
 
 
 def check_values(name: str, values: Tensor) -> None:
-    """ValueError that names the first element of values[B, T] that is no finite positive number."""
+    """ValueError that names the first element of values[B, T] that is not a finite positive number."""
     bad = ~((values > 0.0) & torch.isfinite(values))
     if bool(bad.any()):  # inside an op, so that compiled graphs check too
         row, task = bad.nonzero()[0].tolist()
         raise ValueError(f"{name}[{row}, {task}] is {values[row, task].item():g}; want a finite number > 0")
 
 
-def concentration_rows(name: str, value: Array, shape: Sequence[int | None] = (None, None)) -> Tensor:
+def concentration_rows(name: str, value: TensorOrArray, shape: Sequence[int | None] = (None, None)) -> Tensor:
     """``value`` as float32 [B, T], 1 ≤ T ≤ 64."""
-    found = checks.tensor(name, value, (torch.float32,), shape)
+    found = checks.tensor(name, value, checks.FLOAT32, shape)
     if not 1 <= found.shape[1] <= MAX_TASKS:
         raise ValueError(f"{name} has {found.shape[1]} tasks; want 1 to {MAX_TASKS}")
     return found
 
 
 def check_floor(weight_floor: float) -> float:
-    """``weight_floor`` where it lies in [0, 1)."""
-    if not 0.0 <= weight_floor < 1.0:
+    """``weight_floor``, a number in [0, 1)."""
+    floor = checks.number("weight_floor", weight_floor)
+    if not 0.0 <= floor < 1.0:
         raise ValueError(f"weight_floor is {weight_floor}; want a number in [0, 1)")
-    return float(weight_floor)
+    return floor
 
 
-def checked_draw(num_samples: int, seed: int, offset: int) -> int:
-    """``seed`` as a signed integer of 64 bits, where all three lie in their ranges."""
-    if not 0 <= num_samples <= MAX_SAMPLES:
-        raise ValueError(f"num_samples is {num_samples}; want 0 to {MAX_SAMPLES}")
-    if not -(1 << 63) <= seed < 1 << 64:
-        raise ValueError(f"seed is {seed}; want an integer of 64 bits")
-    if not 0 <= offset < 1 << 63:
-        raise ValueError(f"offset is {offset}; want 0 to 2^63 - 1")
-    return seed - (1 << 64) if seed >= 1 << 63 else seed
+def checked_draw(num_samples: int, seed: int, offset: int) -> tuple[int, int, int]:
+    """num_samples, the seed as a signed integer of 64 bits, and the offset."""
+    signed = checks.integer("seed", seed, -(1 << 63), (1 << 64) - 1)
+    return (
+        checks.integer("num_samples", num_samples, 0, MAX_SAMPLES),
+        signed - (1 << 64) if signed >= 1 << 63 else signed,
+        checks.integer("offset", offset, 0, (1 << 63) - 1),
+    )
 
 
 # --- draws -----------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def draw(
 def draw_weights(
     concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, num_threads: int
 ) -> tuple[Tensor, Tensor]:
-    """What `draw` gives on a CPU, without the log-probabilities."""
+    """`draw` on a CPU without the log-probabilities."""
     weights = concentration.new_empty((concentration.shape[0], num_samples, concentration.shape[1]))
     log_weights = torch.empty_like(weights)
     _draw_into((weights, log_weights, None), concentration, seed, offset, validate, num_threads)
@@ -109,7 +109,7 @@ def _draw_into(
 
 def _checked_out(out: Any, concentration: Tensor, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
     if not isinstance(out, (tuple, list)) or len(out) != 3:
-        raise TypeError("out is no DirichletSample; want (weights, log_weights, log_prob)")
+        raise TypeError("out is not a DirichletSample; want (weights, log_weights, log_prob)")
     batch, tasks = concentration.shape
     shapes = (batch, num_samples, tasks), (batch, num_samples, tasks), (batch, num_samples)
     weights, log_weights, log_prob = (
@@ -123,21 +123,19 @@ _sample_op = torch.library.custom_op("pygrade::dirichlet_sample", draw, mutates_
 
 
 @_sample_op.register_fake
-def _(
-    concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, num_threads: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(concentration: Tensor, num_samples: int, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     batch, tasks = concentration.shape
     weights = concentration.new_empty((batch, num_samples, tasks))
     return weights, torch.empty_like(weights), concentration.new_empty((batch, num_samples))
 
 
 def dirichlet_sample(
-    concentration: Array,
+    concentration: TensorOrArray,
     num_samples: int,
     seed: int,
     offset: int = 0,
     *,
-    out: tuple[Array, Array, Array] | None = None,
+    out: tuple[TensorOrArray, TensorOrArray, TensorOrArray] | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> DirichletSample:
@@ -165,20 +163,20 @@ def dirichlet_sample(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, ``num_samples``, ``seed``, ``offset`` or concentration.
     """
-    alpha = concentration_rows("concentration", concentration).detach()
-    signed = checked_draw(num_samples, seed, offset)
+    alpha = checks.constant(concentration_rows("concentration", concentration))
+    samples, signed, first = checked_draw(num_samples, seed, offset)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    arguments = (alpha, num_samples, signed, offset, check, threads)
-    if out is not None:
-        given = _checked_out(out, alpha, num_samples)
-        if dispatch.plain(alpha, *given):
-            _draw_into(given, alpha, signed, offset, check, threads)
-        else:
-            for own, part in zip(given, _sample_op(*arguments), strict=True):
-                own.copy_(part)
-        return DirichletSample(*out)  # type: ignore[arg-type]
-    drawn = dispatch.call(_sample_op, draw, (alpha,), *arguments)
-    return DirichletSample(*(checks.like(part, concentration) for part in drawn))  # type: ignore[arg-type]
+    arguments = (alpha, samples, signed, first, check, threads)
+    if out is None:
+        drawn = dispatch.call(_sample_op, draw, *arguments)
+        return DirichletSample(*(checks.like(part, concentration) for part in drawn))  # type: ignore[arg-type]
+    filled = _checked_out(out, alpha, samples)
+    if dispatch.backend(alpha) == "cpu" and dispatch.is_plain(alpha, *filled):
+        _draw_into(filled, alpha, signed, first, check, threads)
+    else:
+        for part, drawn in zip(filled, _sample_op(*arguments), strict=True):
+            part.copy_(drawn)
+    return DirichletSample(*out)  # type: ignore[arg-type]
 
 
 # --- log-probability -------------------------------------------------------------------------------------------------
@@ -199,7 +197,7 @@ def log_prob_of(
         kernel.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob)
     else:
         threads = dispatch.threads(num_threads)
-        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob, validate, threads, None)
+        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob, validate, threads)
     return log_prob
 
 
@@ -220,7 +218,7 @@ def log_prob_backward_of(
         kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result)
     else:
         threads = dispatch.threads(num_threads)
-        _core.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result, threads, None)
+        _core.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result, threads)
     return result
 
 
@@ -228,16 +226,15 @@ _log_prob_op = torch.library.custom_op("pygrade::dirichlet_log_prob", log_prob_o
 _log_prob_backward_op = torch.library.custom_op(
     "pygrade::dirichlet_log_prob_backward", log_prob_backward_of, mutates_args=()
 )
-log_prob_ops = (_log_prob_op, _log_prob_backward_op)
 
 
 @_log_prob_op.register_fake
-def _(concentration: Tensor, log_weights: Tensor, weight_floor: float, validate: bool, num_threads: int) -> Tensor:
+def _(concentration: Tensor, log_weights: Tensor, *_: object) -> Tensor:
     return concentration.new_empty(log_weights.shape[:2])
 
 
 @_log_prob_backward_op.register_fake
-def _(concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, num_threads: int) -> Tensor:
+def _(concentration: Tensor, *_: object) -> Tensor:
     return torch.empty_like(concentration)
 
 
@@ -255,36 +252,9 @@ def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, N
 _log_prob_op.register_autograd(_differentiate_log_prob, setup_context=_save_log_prob)
 
 
-def _log_prob_at_once(
-    concentration: Any, log_weights: Any, weight_floor: float, validate: bool | None, num_threads: int | None
-) -> Tensor | None:
-    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
-    if type(concentration) is not Tensor or type(log_weights) is not Tensor or not dispatch.plain():
-        return None
-    check = validate is None or validate
-    try:
-        threads = dispatch.threads(checks.thread_count(num_threads))
-        batch, samples, tasks = log_weights.shape
-        value = torch.empty(batch, samples)
-        differentiable = concentration.requires_grad and torch.is_grad_enabled()
-        shift = torch.empty(batch, tasks, dtype=torch.float64) if differentiable else None
-        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, value, check, threads, shift)
-    except (TypeError, ValueError):
-        return None
-    if shift is None:
-        return value
-
-    def backward(gradient: Tensor, alpha: Tensor, logs: Tensor, saved: Tensor) -> Tensor:
-        result = torch.empty(batch, tasks)
-        _core.dirichlet_log_prob_backward(alpha, logs, gradient.contiguous(), weight_floor, result, threads, saved)
-        return result
-
-    return eager.with_gradient(concentration, value, backward, concentration.detach(), log_weights.detach(), shift)
-
-
 def dirichlet_log_prob(
     concentration: T,
-    log_weights: Array,
+    log_weights: TensorOrArray,
     weight_floor: float = 0.0,
     *,
     validate: bool | None = None,
@@ -303,16 +273,23 @@ def dirichlet_log_prob(
         [B, G] float32: density with respect to Lebesgue measure on the first T - 1 coordinates. Can be differentiated
         once.
     """
-    at_once = _log_prob_at_once(concentration, log_weights, weight_floor, validate, num_threads)
-    if at_once is not None:
-        return at_once  # type: ignore[return-value]
+    alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
+    return checks.like(dispatch.call(_log_prob_op, log_prob_of, alpha, logs, *options), concentration)
+
+
+def checked_density(
+    concentration: TensorOrArray,
+    log_weights: TensorOrArray,
+    weight_floor: float,
+    validate: bool | None,
+    num_threads: int | None,
+) -> tuple[Tensor, Tensor, float, bool, int]:
+    """The arguments of a density, as the ops take them."""
     alpha = concentration_rows("concentration", concentration)
-    logs = checks.tensor("log_weights", log_weights, (torch.float32,), (alpha.shape[0], None, alpha.shape[1])).detach()
-    checks.same_device("log_weights", logs, "concentration", alpha)
-    arguments = (
-        alpha, logs, check_floor(weight_floor), checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    )  # fmt: skip
-    return checks.like(dispatch.call(_log_prob_op, log_prob_of, (alpha, logs), *arguments), concentration)
+    shape = (alpha.shape[0], None, alpha.shape[1])
+    logs = checks.beside("log_weights", log_weights, torch.float32, shape, "concentration", alpha)
+    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    return alpha, logs, check_floor(weight_floor), check, threads
 
 
 # --- entropy and KL divergence: the gradient comes with the value ----------------------------------------------------
@@ -365,12 +342,12 @@ _kl_op = torch.library.custom_op("pygrade::dirichlet_kl", _kl, mutates_args=())
 
 
 @_entropy_op.register_fake
-def _(concentration: Tensor, validate: bool, num_threads: int) -> tuple[Tensor, Tensor]:
+def _(concentration: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return concentration.new_empty(concentration.shape[:1]), torch.empty_like(concentration)
 
 
 @_kl_op.register_fake
-def _(concentration: Tensor, other: Tensor, validate: bool, num_threads: int) -> tuple[Tensor, Tensor, Tensor]:
+def _(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     return concentration.new_empty(concentration.shape[:1]), torch.empty_like(concentration), torch.empty_like(other)
 
 
@@ -393,13 +370,6 @@ _entropy_op.register_autograd(_differentiate_entropy, setup_context=_save_gradie
 _kl_op.register_autograd(_differentiate_kl, setup_context=_save_gradients)
 
 
-def _differentiable(*tensors: Tensor) -> bool:
-    """Whether a plain eager call of plain CPU tensors is to carry a gradient to the first of them alone."""
-    plain = all(type(t) is Tensor and t.device.type == "cpu" for t in tensors) and dispatch.plain()
-    first, *others = (t.requires_grad for t in tensors)
-    return plain and torch.is_grad_enabled() and first and not any(others)
-
-
 def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_threads: int | None = None) -> T:
     """H(α) = log B(α) + (α₀ - T) ψ(α₀) - Σ_t (α_t - 1) ψ(α_t), α₀ = Σ α, computed in double.
 
@@ -407,13 +377,13 @@ def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_thr
     ``validate`` and ``num_threads`` as in `dirichlet_log_prob`.
     """
     alpha = concentration_rows("concentration", concentration)
-    arguments = (alpha, checks.must_validate(validate, alpha), checks.thread_count(num_threads))
-    if _differentiable(alpha):
-        return eager.with_slope(alpha, *_entropy(*arguments))  # type: ignore[return-value]
-    return checks.like(dispatch.call(_entropy_op, _entropy, (alpha,), *arguments)[0], concentration)
+    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    return checks.like(dispatch.call_with_slope(_entropy_op, _entropy, 1, alpha, check, threads)[0], concentration)
 
 
-def dirichlet_kl(concentration: T, other: Array, *, validate: bool | None = None, num_threads: int | None = None) -> T:
+def dirichlet_kl(
+    concentration: T, other: TensorOrArray, *, validate: bool | None = None, num_threads: int | None = None
+) -> T:
     """KL(Dir(α) ‖ Dir(β)) = log B(β) - log B(α) + Σ_t (α_t - β_t)(ψ(α_t) - ψ(α₀)), computed in double.
 
     concentration (α) and other (β) [B, T] float32, finite and > 0, T from 1 to 64 → [B] float32, in nats;
@@ -422,10 +392,8 @@ def dirichlet_kl(concentration: T, other: Array, *, validate: bool | None = None
     alpha = concentration_rows("concentration", concentration)
     beta = concentration_rows("other", other, tuple(alpha.shape))
     checks.same_device("other", beta, "concentration", alpha)
-    arguments = (alpha, beta, checks.must_validate(validate, alpha), checks.thread_count(num_threads))
-    if _differentiable(alpha, beta):
-        return eager.with_slope(alpha, *_kl(*arguments)[:2])  # type: ignore[return-value]
-    return checks.like(dispatch.call(_kl_op, _kl, (alpha, beta), *arguments)[0], concentration)
+    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    return checks.like(dispatch.call_with_slope(_kl_op, _kl, 1, alpha, beta, check, threads)[0], concentration)
 
 
 # --- floor -----------------------------------------------------------------------------------------------------------
@@ -438,17 +406,16 @@ def floor_log_weights(log_weights: T, weight_floor: float, *, num_threads: int |
     differentiable. A Dirichlet with small concentrations puts samples within 1e-30 of a face, where one log-weight
     dominates every log-probability ratio; the floor bounds it.
     """
-    shape = log_weights.shape
-    logs = checks.tensor("log_weights", log_weights, (torch.float32,), (None,) * len(shape)).detach()
+    logs = checks.tensor("log_weights", log_weights, checks.FLOAT32, (None,) * getattr(log_weights, "ndim", 1))
+    logs = checks.constant(logs)
     if logs.ndim == 0:
         raise ValueError("log_weights has no dimension; want [..., T]")
-    floor = check_floor(weight_floor)
+    floor, threads = check_floor(weight_floor), checks.thread_count(num_threads)
     if floor == 0.0 or logs.numel() == 0:
         return checks.like(logs.clone(), log_weights)
-    if dispatch.backend(logs) != "cpu" or type(logs) is not Tensor or torch.compiler.is_compiling():
+    if dispatch.backend(logs) != "cpu" or not dispatch.is_plain(logs):
         raised = logs.clamp_min(math.log(floor))
         return checks.like(raised - torch.logsumexp(raised, -1, keepdim=True), log_weights)
-    floored = torch.empty_like(logs)
-    threads = dispatch.threads(checks.thread_count(num_threads))
-    _core.floor_log_weights(logs.view(-1, shape[-1]), floor, floored.view(-1, shape[-1]), threads)
+    floored, rows = torch.empty_like(logs), (-1, logs.shape[-1])
+    _core.floor_log_weights(logs.view(rows), floor, floored.view(rows), dispatch.threads(threads))
     return checks.like(floored, log_weights)

@@ -1,4 +1,4 @@
-"""Which backend runs an op, and when a call may skip the dispatcher of torch.
+"""Which backend runs an op, and when a call skips torch's dispatcher.
 
 A CPU tensor goes to the C++ core, any other to Triton. `use_backend` (or the environment variable PYGRADE_BACKEND)
 overrides that: ``"reference"`` runs the float64 specification, ``"triton"`` sends CPU tensors to Triton, which needs
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from pygrade import _core
 
@@ -29,7 +31,7 @@ _default = _checked(os.environ.get("PYGRADE_BACKEND", "auto"))
 _chosen: ContextVar[str] = ContextVar("pygrade_backend", default=_default)
 _core.connect_torch(torch, _chosen)
 
-tracing = torch.compiler.is_dynamo_compiling  # what traces without dynamo shows as a mode or as another tensor type
+tracing = torch.compiler.is_dynamo_compiling  # other tracers show as a mode or as a tensor type
 
 
 @contextmanager
@@ -51,20 +53,52 @@ def backend(tensor: Tensor) -> str:
 
 
 def threads(num_threads: int) -> int:
-    """The number of threads of a CPU op: as given, or torch's setting for 0. Ask inside an op: tracing can't."""
+    """The number of threads of a CPU op; 0: torch's setting. Ask inside an op: tracing can't."""
     return torch.get_num_threads() if num_threads == 0 else num_threads
 
 
-def plain(*tensors: object) -> bool:
-    """Whether an eager call on these may go to the core at once: no other backend, tracing, mode or transform, and each
-    argument None or a torch.Tensor in CPU memory that no gradient is wanted of."""
-    return not tracing() and _chosen.get() in ("auto", "cpu") and _core.plain(*tensors)
+def is_plain(*arguments: object) -> bool:
+    """Whether a call with these arguments needs nothing of torch's dispatcher: eager, on CPU tensors, no gradient."""
+    return not tracing() and _core.is_plain(*arguments)
 
 
-def call(op: Any, implementation: Callable[..., Any], tensors: tuple[Tensor | None, ...], *arguments: object) -> Any:
-    """``op(*arguments)``, or its implementation at once where nothing needs torch's dispatcher.
+def call(op: Any, implementation: Callable[..., Any], *arguments: object) -> Any:
+    """``op(*arguments)``; a plain call goes to the implementation, since a custom_op costs some 11 µs."""
+    return (implementation if is_plain(*arguments) else op)(*arguments)
 
-    Going through a custom_op costs some 11 µs. That buys autograd, tracing and dispatch modes; a plain eager call on
-    plain CPU tensors needs none of them.
+
+def call_with_slope(
+    op: Any, implementation: Callable[..., Any], slope: int, argument: Tensor, *others: object
+) -> tuple[Any, ...]:
+    """`call` of an op whose first result [B] is differentiable in its first argument [B, M], once.
+
+    Result number ``slope`` [B, M] is its derivative. A call that is plain but for this gradient takes the eager
+    gradient route: a small autograd Function, since a custom_op's gradient costs some 30 µs.
     """
-    return (op if tracing() or not _core.plain(*tensors) else implementation)(*arguments)
+    if argument.requires_grad and torch.is_grad_enabled():
+        constant = argument.detach()
+        if is_plain(constant, *others):
+            value, *rest = implementation(constant, *others)
+            return _EagerGradient.apply(argument, (value,), rest[slope - 1]), *rest  # type: ignore[no-untyped-call]
+    results: tuple[Any, ...] = call(op, implementation, argument, *others)
+    return results
+
+
+def _scale(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    (slope,) = ctx.saved_tensors
+    return upstream.unsqueeze(1) * slope, None, None
+
+
+_scale_once = once_differentiable(_scale)
+
+
+class _EagerGradient(Function):
+    @staticmethod
+    def forward(ctx: Any, argument: Tensor, value: tuple[Tensor], slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)  # the caller may hold it: changing it before the backward pass is an error
+        return value[0]
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        # once_differentiable takes 2 µs; it matters only if a graph of the gradient is wanted.
+        return (_scale_once if torch.is_grad_enabled() else _scale)(ctx, upstream)

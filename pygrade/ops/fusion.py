@@ -2,17 +2,19 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pygrade import _core, reference
 from pygrade.ops import checks, dispatch
-from pygrade.ops.checks import Array, T
+from pygrade.ops.checks import T, TensorOrArray
 from pygrade.ops.fusion_gradient import fuse_gradients, transform_gradient
 
-TRANSFORMS = ("identity", "log", "zscore", "zlog", "rank", "log1p")  # in the order of the C++ enum
+TRANSFORMS = _core.transforms
 LAYOUTS = ("item-major", "task-major")
 MAX_TASKS = 64
+MAX_LENGTH = (1 << 31) - 1
 
 
 class TopK(NamedTuple):
@@ -23,8 +25,8 @@ class TopK(NamedTuple):
 
 
 def check_values(scores: Tensor, transform: str, slope: Tensor | None, offsets: Tensor | None) -> None:
-    """What the C++ core checks by itself: offsets that ascend over all rows, no negative score under a logarithm, no
-    negative slope."""
+    """The checks of the C++ core, for the other backends: offsets ascend over all rows, no negative score under a
+    logarithm, no negative slope."""
     if offsets is not None:
         steps = offsets.diff()
         if int(offsets[0]) != 0 or int(offsets[-1]) != scores.shape[0] or bool((steps < 0).any()):
@@ -35,13 +37,14 @@ def check_values(scores: Tensor, transform: str, slope: Tensor | None, offsets: 
         raise ValueError("scores is negative somewhere; want scores ≥ 0 under a logarithm")
 
 
-def stored(scores: Tensor) -> tuple[Tensor, bool]:
-    """The scores as they lie in memory, contiguous, and whether that is task-major.
+def stored(scores: Tensor) -> tuple[Tensor, str]:
+    """The scores in their order in memory, contiguous, and that layout.
 
     Task-major scores go through the ops as an item-major view, `Tensor.mT`: shapes, gradients and fakes hold for both.
     """
-    task_major = not scores.is_contiguous() and scores.mT.is_contiguous()
-    return (scores.mT, True) if task_major else (scores.contiguous(), False)
+    if not scores.is_contiguous() and scores.mT.is_contiguous():
+        return scores.mT, "task-major"
+    return scores.contiguous(), "item-major"
 
 
 def transform_constants(beta: float, epsilon: float, slope: Tensor | None) -> dict[str, Any]:
@@ -49,13 +52,13 @@ def transform_constants(beta: float, epsilon: float, slope: Tensor | None) -> di
     return {"beta": beta, "epsilon": epsilon, "slope": 1.0 if slope is None else slope.double()}
 
 
-def _filled(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | None) -> Tensor:
-    """Room for what a kernel writes; NaN where bad offsets may keep it from writing."""
-    room = scores.new_empty(shape, dtype=torch.float32)
-    return room if offsets is None else room.fill_(torch.nan)
+def _result_memory(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | None) -> Tensor:
+    """Memory for a kernel's result; NaN if bad offsets may keep the kernel from writing."""
+    memory = scores.new_empty(shape, dtype=torch.float32)
+    return memory if offsets is None else memory.fill_(torch.nan)
 
 
-def _transform(
+def _transform_scores(
     scores: Tensor,
     transform: str,
     beta: float,
@@ -67,11 +70,11 @@ def _transform(
 ) -> Tensor:
     backend = dispatch.backend(scores)
     if backend == "cpu":
-        memory, task_major = stored(scores)
-        values = torch.empty(memory.shape, dtype=torch.float32)
-        code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
-        _core.transform_scores(memory, code, beta, epsilon, slope, offsets, task_major, values, count)
-        return values.mT if task_major else values
+        memory, layout = stored(scores)
+        values: Tensor = _core.transform_scores(
+            memory, transform, beta, epsilon, slope, offsets, layout, threads or None
+        )
+        return values.mT if layout == "task-major" else values
     if validate:
         check_values(scores, transform, slope, offsets)
     if backend == "reference":
@@ -80,12 +83,12 @@ def _transform(
     else:
         from pygrade.kernels import fusion as kernel
 
-        result = _filled(scores.shape, scores, offsets)
+        result = _result_memory(scores.shape, scores, offsets)
         kernel.transform_scores(scores.contiguous(), transform, beta, epsilon, slope, offsets, result)
     return torch.empty_like(scores, dtype=torch.float32).copy_(result)  # in the layout of the scores
 
 
-def _fuse(
+def _fuse_scores(
     scores: Tensor,
     weights: Tensor,
     transform: str,
@@ -98,10 +101,10 @@ def _fuse(
 ) -> Tensor:
     backend = dispatch.backend(scores)
     if backend == "cpu":
-        fused = torch.empty(_fused_shape(scores, weights, offsets), dtype=torch.float32)
-        memory, task_major = stored(scores)
-        code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
-        _core.fuse_scores(memory, weights, code, beta, epsilon, slope, offsets, task_major, fused, count)
+        memory, layout = stored(scores)
+        fused: Tensor = _core.fuse_scores(
+            memory, weights, transform, beta, epsilon, slope, offsets, layout, threads or None
+        )
         return fused
     if validate:
         check_values(scores, transform, slope, offsets)
@@ -110,12 +113,12 @@ def _fuse(
         return reference.fuse_scores(scores.double(), weights.double(), transform, offsets=offsets, **constants).float()
     from pygrade.kernels import fusion as kernel
 
-    result = _filled(_fused_shape(scores, weights, offsets), scores, offsets)
+    result = _result_memory(_fused_shape(scores, weights, offsets), scores, offsets)
     kernel.fuse_scores(scores.contiguous(), weights, transform, beta, epsilon, slope, offsets, result)
     return result
 
 
-def _topk(
+def _fuse_topk(
     scores: Tensor,
     weights: Tensor,
     k: int,
@@ -130,13 +133,10 @@ def _topk(
 ) -> tuple[Tensor, Tensor]:
     backend = dispatch.backend(scores)
     if backend == "cpu":
-        values = torch.empty((*weights.shape[:-1], k), dtype=torch.float32)
-        indices = torch.empty((*weights.shape[:-1], k), dtype=torch.int32)
-        memory, task_major = stored(scores)
-        _core.fuse_topk(
-            memory, weights, k, TRANSFORMS.index(transform), mask, beta, epsilon, slope, offsets, task_major,
-            values, indices, dispatch.threads(threads),
-        )  # fmt: skip
+        memory, layout = stored(scores)
+        values, indices = _core.fuse_topk(
+            TopK, memory, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, None, threads or None
+        )
         return values, indices
     if validate:
         check_values(scores, transform, slope, offsets)
@@ -161,54 +161,25 @@ def _fused_shape(scores: Tensor, weights: Tensor, offsets: Tensor | None) -> tup
     return (*lists[:-1], weights.shape[1], lists[-1])
 
 
-_transform_op = torch.library.custom_op("pygrade::transform_scores", _transform, mutates_args=())
-_fuse_op = torch.library.custom_op("pygrade::fuse_scores", _fuse, mutates_args=())
-_topk_op = torch.library.custom_op("pygrade::fuse_topk", _topk, mutates_args=())
+_transform_op = torch.library.custom_op("pygrade::transform_scores", _transform_scores, mutates_args=())
+_fuse_op = torch.library.custom_op("pygrade::fuse_scores", _fuse_scores, mutates_args=())
+_topk_op = torch.library.custom_op("pygrade::fuse_topk", _fuse_topk, mutates_args=())
 
 
 @_transform_op.register_fake
-def _(
-    scores: Tensor,
-    transform: str,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    threads: int,
-) -> Tensor:
+def _(scores: Tensor, *_: object) -> Tensor:
     return torch.empty_like(scores, dtype=torch.float32)
 
 
 @_fuse_op.register_fake
 def _(
-    scores: Tensor,
-    weights: Tensor,
-    transform: str,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    threads: int,
+    scores: Tensor, weights: Tensor, transform: str, beta: float, epsilon: float, slope: Any, offsets: Any, *_: object
 ) -> Tensor:
     return weights.new_empty(_fused_shape(scores, weights, offsets))
 
 
 @_topk_op.register_fake
-def _(
-    scores: Tensor,
-    weights: Tensor,
-    k: int,
-    transform: str,
-    mask: Tensor | None,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    threads: int,
-) -> tuple[Tensor, Tensor]:
+def _(scores: Tensor, weights: Tensor, k: int, *_: object) -> tuple[Tensor, Tensor]:
     shape = (*weights.shape[:-1], k)
     return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
 
@@ -243,60 +214,60 @@ _transform_op.register_autograd(_transform_backward, setup_context=_save_transfo
 _fuse_op.register_autograd(_fuse_backward, setup_context=_save_fuse)
 
 
-def checked_scores(scores: Array, offsets: Array | None, layout: str = "item-major") -> tuple[Tensor, Tensor | None]:
-    """The arguments that every op on task predictions takes, checked but for their values; see `stored`."""
+def checked_scores(
+    scores: TensorOrArray, offsets: TensorOrArray | None, layout: str = "item-major"
+) -> tuple[Tensor, Tensor | None]:
+    """Scores and offsets of any op on task predictions, checked except their values; see `stored`."""
     checks.choice("layout", layout, LAYOUTS)
     s = checks.tensor("scores", scores, checks.SCORE_DTYPES, (None, None, None) if offsets is None else (None, None))
     if layout == "task-major":
         s = s.mT
     if not 1 <= s.shape[-1] <= MAX_TASKS:
         raise ValueError(f"scores has {s.shape[-1]} tasks; want 1 to {MAX_TASKS}")
-    if offsets is None:
-        return s, None
-    o = checks.tensor("offsets", offsets, (torch.int64,), (None,))
-    checks.same_device("offsets", o, "scores", s)
-    if o.shape[0] < 1:
+    o = checks.beside("offsets", offsets, torch.int64, (None,), "scores", s)
+    if o is not None and o.shape[0] < 1:
         raise ValueError("offsets is empty; want [B + 1]")
     return s, o
 
 
-def checked_weights(weights: Array, scores: Tensor, offsets: Tensor | None) -> Tensor:
+def checked_weights(weights: TensorOrArray, scores: Tensor, offsets: Tensor | None) -> Tensor:
     """weights[B, T] or [B, G, T] that fit the scores."""
     batch = scores.shape[0] if offsets is None else offsets.shape[0] - 1
     group = getattr(weights, "ndim", 2) == 3
     shape = (batch, None, scores.shape[-1]) if group else (batch, scores.shape[-1])
-    w = checks.tensor("weights", weights, (torch.float32,), shape)
+    w = checks.tensor("weights", weights, checks.FLOAT32, shape)
     checks.same_device("weights", w, "scores", scores)
     return w
 
 
 def checked_transform(
-    transform: str, scores: Tensor, beta: float, epsilon: float, slope: float | Array
-) -> Tensor | None:
-    """A known transform that this device has, with constants it is defined for. Returns the slope[T] of log1p."""
+    transform: str, scores: Tensor, beta: float, epsilon: float, slope: float | TensorOrArray
+) -> tuple[float, float, Tensor | None]:
+    """The constants of a known transform that this device has: beta, epsilon, and the slope[T] of log1p."""
     checks.choice("transform", transform, TRANSFORMS)
     if transform == "rank" and dispatch.backend(scores) == "triton":
         raise ValueError("transform is 'rank', which runs on a CPU only")
-    if not beta >= 0.0:
-        raise ValueError(f"beta is {beta}; want a number ≥ 0")
-    if not epsilon >= 0.0:
-        raise ValueError(f"epsilon is {epsilon}; want a number ≥ 0")
+    constants = checks.not_negative("beta", beta), checks.not_negative("epsilon", epsilon)
     if transform != "log1p":
-        return None
-    if isinstance(slope, (int, float)):
-        if not slope >= 0.0:
-            raise ValueError(f"slope is {slope}; want a number ≥ 0")
-        return scores.new_full((scores.shape[-1],), slope, dtype=torch.float32)
-    vector = checks.tensor("slope", slope, (torch.float32,), (scores.shape[-1],))
-    checks.same_device("slope", vector, "scores", scores)
-    return vector.detach()
+        return *constants, None
+    if isinstance(slope, (Tensor, np.ndarray)):
+        return *constants, checks.beside("slope", slope, torch.float32, (scores.shape[-1],), "scores", scores)
+    value = checks.not_negative("slope", slope)
+    return *constants, scores.new_full((scores.shape[-1],), value, dtype=torch.float32)
 
 
 def checked_k(k: int) -> int:
     """A list length."""
-    if k < 1:
-        raise ValueError(f"k is {k}; want at least 1")
-    return int(k)
+    return checks.integer("k", k, 1, MAX_LENGTH)
+
+
+def filled(out: Any, memory: tuple[Tensor, Tensor] | None, scores: TensorOrArray, *best: Tensor) -> TopK:
+    """The best candidates, copied to the ``memory`` of the caller's ``out``, or new ones of the kind of ``scores``."""
+    if memory is None:
+        return TopK(*(checks.like(part, scores) for part in best))
+    for to, part in zip(memory, best, strict=True):
+        to.copy_(part)
+    return TopK(*out)
 
 
 def transform_scores(
@@ -305,8 +276,8 @@ def transform_scores(
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
-    slope: float | Array = 1.0,
-    offsets: Array | None = None,
+    slope: float | TensorOrArray = 1.0,
+    offsets: TensorOrArray | None = None,
     layout: str = "item-major",
     validate: bool | None = None,
     num_threads: int | None = None,
@@ -317,16 +288,18 @@ def transform_scores(
         scores: [B, N, T] float32, float16 or bfloat16 (torch only), torch or numpy, T ≤ 64; [M, T] with ``offsets``.
             Task-major: [B, T, N] or [T, M].
         transform: ``"identity"``: p; ``"log"``: log(p + beta); ``"zscore"``: (p - mean) / (std + epsilon), mean and
-            population std per task over the request's candidates; ``"zlog"``: the z-score of log(p + beta);
-            ``"rank"`` (CPU only): the share of the request's other candidates that p beats; ``"log1p"``:
+            population std per task over the request's candidates (on a GPU 0 from deviations of 1e19 on);
+            ``"zlog"``: the z-score of log(p + beta);
+            ``"rank"`` (CPU only): the share of the request's other candidates that p beats; of equal predictions the
+            smaller index beats the larger, so that they get different values; ``"log1p"``:
             log(1 + slope_t · p), so that exp of the fused score is the product Π_t (1 + slope_t · p_t)^w_t.
         beta, epsilon: see ``transform``; ≥ 0.
         slope: see ``transform``; ≥ 0, a number or float32 [T]. Not differentiable.
         offsets: int64 [B + 1], ascending from 0 to M: request b has rows offsets[b] … offsets[b + 1] - 1.
-        layout: ``"item-major"`` or ``"task-major"``: how the scores lie. The values are the same, bit for bit.
+        layout: ``"item-major"`` or ``"task-major"``, the order of the scores in memory. It changes no bit of a value.
         validate: check offsets and signs on a GPU too, which waits for it. A CPU always checks.
-        num_threads: CPU threads; None: torch's setting. They share the requests (where there are samples, these too); a
-            request is transformed by one thread. The result does not depend on it.
+        num_threads: CPU threads; None: torch's setting. They share the requests, and their samples if there are any;
+            one thread transforms a request. The result does not depend on it.
 
     Returns:
         float32, of the shape and kind of ``scores``. Differentiable with respect to them (``"rank"`` has gradient 0).
@@ -335,27 +308,27 @@ def transform_scores(
         TypeError, ValueError: a wrong dtype, shape, device, option, offset, or a negative score under a logarithm.
     """
     if not dispatch.tracing():
-        found: T | None = _core.transform_scores_at_once(
+        values: T | None = _core.transform_scores_fast_path(
             scores, transform, beta, epsilon, slope, offsets, layout, num_threads
         )
-        if found is not None:
-            return found
+        if values is not None:
+            return values
     s, o = checked_scores(scores, offsets, layout)
-    a = checked_transform(transform, s, beta, epsilon, slope)
+    constants = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    result: Tensor = dispatch.call(_transform_op, _transform, (s,), s, transform, beta, epsilon, a, o, check, threads)
+    result: Tensor = dispatch.call(_transform_op, _transform_scores, s, transform, *constants, o, check, threads)
     return checks.like(result.mT if layout == "task-major" else result, scores)
 
 
 def fuse_scores(
     scores: T,
-    weights: Array,
+    weights: TensorOrArray,
     transform: str = "identity",
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
-    slope: float | Array = 1.0,
-    offsets: Array | None = None,
+    slope: float | TensorOrArray = 1.0,
+    offsets: TensorOrArray | None = None,
     layout: str = "item-major",
     validate: bool | None = None,
     num_threads: int | None = None,
@@ -374,32 +347,32 @@ def fuse_scores(
         TypeError, ValueError: as `transform_scores`.
     """
     if not dispatch.tracing():
-        found: T | None = _core.fuse_scores_at_once(
+        fused: T | None = _core.fuse_scores_fast_path(
             scores, weights, transform, beta, epsilon, slope, offsets, layout, num_threads
         )
-        if found is not None:
-            return found
+        if fused is not None:
+            return fused
     s, o = checked_scores(scores, offsets, layout)
     w = checked_weights(weights, s, o)
-    a = checked_transform(transform, s, beta, epsilon, slope)
+    constants = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    result = dispatch.call(_fuse_op, _fuse, (s, w), s, w, transform, beta, epsilon, a, o, check, threads)
+    result = dispatch.call(_fuse_op, _fuse_scores, s, w, transform, *constants, o, check, threads)
     return checks.like(result, scores)
 
 
 def fuse_topk(
-    scores: Array,
-    weights: Array,
+    scores: TensorOrArray,
+    weights: TensorOrArray,
     k: int,
     transform: str = "identity",
     *,
-    mask: Array | None = None,
+    mask: TensorOrArray | None = None,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
-    slope: float | Array = 1.0,
-    offsets: Array | None = None,
+    slope: float | TensorOrArray = 1.0,
+    offsets: TensorOrArray | None = None,
     layout: str = "item-major",
-    out: tuple[Array, Array] | None = None,
+    out: tuple[TensorOrArray, TensorOrArray] | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> TopK:
@@ -422,26 +395,18 @@ def fuse_topk(
         TypeError, ValueError: as `transform_scores`.
     """
     if not dispatch.tracing():
-        found: TopK | None = _core.fuse_topk_at_once(
+        best: TopK | None = _core.fuse_topk_fast_path(
             TopK, scores, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, out, num_threads
         )
-        if found is not None:
-            return found
+        if best is not None:
+            return best
     s, o = checked_scores(scores, offsets, layout)
-    w = checked_weights(weights, s, o)
-    a = checked_transform(transform, s, beta, epsilon, slope)
-    count = checked_k(k)
-    m = None
-    if mask is not None:
-        m = checks.tensor("mask", mask, (torch.bool,), tuple(s.shape[:-1]))
-        checks.same_device("mask", m, "scores", s)
-    page = None if out is None else checks.outputs(out, (*w.shape[:-1], count), s)
-    s, w = s.detach(), w.detach()
+    w = checks.constant(checked_weights(weights, s, o))
+    constants = checked_transform(transform, s, beta, epsilon, slope)
+    length = checked_k(k)
+    m = checks.beside("mask", mask, torch.bool, s.shape[:-1], "scores", s)
+    memory = None if out is None else checks.outputs(out, (*w.shape[:-1], length), s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    arguments = (s, w, count, transform, m, beta, epsilon, a, o, check, threads)
-    values, indices = dispatch.call(_topk_op, _topk, (s, w), *arguments)
-    if page is not None and out is not None:
-        page[0].copy_(values)
-        page[1].copy_(indices)
-        return TopK(*out)
-    return TopK(checks.like(values, scores), checks.like(indices, scores))
+    s = checks.constant(s)
+    arguments = (s, w, length, transform, m, *constants, o, check, threads)
+    return filled(out, memory, scores, *dispatch.call(_topk_op, _fuse_topk, *arguments))

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pygrade import _core, reference
 from pygrade.ops import checks, dispatch
-from pygrade.ops.checks import Array, T
+from pygrade.ops.checks import T, TensorOrArray
 from pygrade.ops.fusion import (
     TRANSFORMS,
     check_values,
@@ -17,7 +17,7 @@ from pygrade.ops.fusion import (
 
 
 def check_lists(component_list: Tensor | None, masks: Tensor | None) -> None:
-    """What the C++ core checks by itself: that every component's list exists."""
+    """A check of the C++ core, for the other backends: every component's list exists."""
     lists = 0 if masks is None else masks.shape[-2]
     if component_list is not None and bool(((component_list < -1) | (component_list >= lists)).any()):
         raise ValueError(f"component_list is {component_list.tolist()}; want -1 or a list below {lists}")
@@ -40,7 +40,7 @@ def gain_of(
 ) -> Tensor:
     backend = dispatch.backend(scores)
     if backend == "cpu":
-        gain = torch.empty((*weights.shape[:2], gains.shape[-1]), dtype=torch.float32)
+        gain = weights.new_empty((*weights.shape[:2], gains.shape[-1]))
         code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
         _core.topk_gain(
             scores, weights, gains, discount, masks, component_list, code, beta, epsilon, slope, offsets, gain, count
@@ -51,9 +51,17 @@ def gain_of(
         check_lists(component_list, masks)
     if backend == "reference":
         exact = reference.topk_gain(
-            scores.double(), weights.double(), gains.double(), discount.shape[0], discount.double(), masks,
-            component_list, transform, offsets=offsets, **transform_constants(beta, epsilon, slope),
-        )  # fmt: skip
+            scores.double(),
+            weights.double(),
+            gains.double(),
+            discount.shape[0],
+            discount.double(),
+            masks,
+            component_list,
+            transform,
+            offsets=offsets,
+            **transform_constants(beta, epsilon, slope),
+        )
         return exact.float()
     from pygrade.kernels import gain as kernel
 
@@ -68,38 +76,24 @@ _op = torch.library.custom_op("pygrade::topk_gain", gain_of, mutates_args=())
 
 
 @_op.register_fake
-def _(
-    scores: Tensor,
-    weights: Tensor,
-    gains: Tensor,
-    discount: Tensor,
-    masks: Tensor | None,
-    component_list: Tensor | None,
-    transform: str,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    validate: bool,
-    threads: int,
-) -> Tensor:
+def _(scores: Tensor, weights: Tensor, gains: Tensor, *_: object) -> Tensor:
     return weights.new_empty((*weights.shape[:2], gains.shape[-1]))
 
 
 def topk_gain(
     scores: T,
-    weights: Array,
-    gains: Array,
+    weights: TensorOrArray,
+    gains: TensorOrArray,
     k: int,
-    discount: Array,
-    masks: Array | None = None,
-    component_list: Array | None = None,
+    discount: TensorOrArray,
+    masks: TensorOrArray | None = None,
+    component_list: TensorOrArray | None = None,
     transform: str = "identity",
     *,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
-    slope: float | Array = 1.0,
-    offsets: Array | None = None,
+    slope: float | TensorOrArray = 1.0,
+    offsets: TensorOrArray | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> T:
@@ -124,19 +118,14 @@ def topk_gain(
     """
     s, o = checked_scores(scores, offsets)
     batch = s.shape[0] if o is None else o.shape[0] - 1
-    w = checks.tensor("weights", weights, (torch.float32,), (batch, None, s.shape[-1]))
-    a = checked_transform(transform, s, beta, epsilon, slope)
-    v = checks.tensor("gains", gains, (torch.float32,), (*s.shape[:-1], None))
-    d = checks.tensor("discount", discount, (torch.float32,), (checked_k(k),))
-    m = c = None
-    if masks is not None:
-        m = checks.tensor("masks", masks, (torch.bool,), (*s.shape[:-2], None, s.shape[-2]))
-    if component_list is not None:
-        c = checks.tensor("component_list", component_list, (torch.int32,), (v.shape[-1],))
-    for name, value in (("weights", w), ("gains", v), ("discount", d), ("masks", m), ("component_list", c)):
-        if value is not None:
-            checks.same_device(name, value, "scores", s)
-    s, w, v, d = s.detach(), w.detach(), v.detach(), d.detach()
+    first = ("scores", s)
+    w = checks.beside("weights", weights, torch.float32, (batch, None, s.shape[-1]), *first)
+    constants = checked_transform(transform, s, beta, epsilon, slope)
+    v = checks.beside("gains", gains, torch.float32, (*s.shape[:-1], None), *first)
+    d = checks.beside("discount", discount, torch.float32, (checked_k(k),), *first)
+    m = checks.beside("masks", masks, torch.bool, (*s.shape[:-2], None, s.shape[-2]), *first)
+    c = checks.beside("component_list", component_list, torch.int32, (v.shape[-1],), *first)
+    s = checks.constant(s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    arguments = (s, w, v, d, m, c, transform, beta, epsilon, a, o, check, threads)
-    return checks.like(dispatch.call(_op, gain_of, (s, w, v, d), *arguments), scores)
+    arguments = (s, w, v, d, m, c, transform, *constants, o, check, threads)
+    return checks.like(dispatch.call(_op, gain_of, *arguments), scores)

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from pygrade import _core, reference
-from pygrade.ops import checks, dispatch, eager
-from pygrade.ops.checks import Array
+from pygrade.ops import checks, dispatch
+from pygrade.ops.checks import TensorOrArray
 from pygrade.ops.dirichlet import check_floor, check_values, concentration_rows
 
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class GrpoLoss(NamedTuple):
-    """Result of `grpo_loss`, [B] but for ``gradient``, numpy where the concentration was. Only ``loss`` carries a
-    gradient, and only to the concentration; ``gradient`` is that gradient, for those who need no autograd for it."""
+    """Result of `grpo_loss`, [B] except ``gradient``; numpy if the concentration was. Only ``loss`` carries a gradient,
+    and only to the concentration; ``gradient`` is that gradient, for callers that need no autograd for it."""
 
     loss: Tensor
     kl: Tensor  # KL(new ‖ reference), nats
@@ -25,7 +25,7 @@ class GrpoLoss(NamedTuple):
     gradient: Tensor  # [B, T], d loss_b / d concentration_b
 
 
-def _implementation(
+def _grpo_loss(
     concentration: Tensor,
     log_weights: Tensor,
     old_log_prob: Tensor,
@@ -49,11 +49,8 @@ def _implementation(
     if backend == "reference":
         alpha, *others = (x.detach().double() for x in inputs)
         with torch.enable_grad():
-            alpha.requires_grad_()
-            exact = reference.grpo_loss(
-                alpha, *others, clip=clip, clip_high=clip_high, kl_coefficient=kl_coefficient,
-                entropy_coefficient=entropy_coefficient, weight_floor=weight_floor, log_ratio_clamp=log_ratio_clamp,
-            )  # fmt: skip
+            arguments: tuple[Any, ...] = (*others, *options)
+            exact = reference.grpo_loss(alpha.requires_grad_(), *arguments)
             (slope,) = torch.autograd.grad(exact.loss.sum(), alpha)
         loss, kl, entropy, fraction, ratio = (x.detach().float() for x in exact)
         return loss, kl, entropy, fraction, ratio, slope.float()
@@ -69,25 +66,11 @@ def _implementation(
     return outputs
 
 
-_op = torch.library.custom_op("pygrade::grpo_loss", _implementation, mutates_args=())
+_op = torch.library.custom_op("pygrade::grpo_loss", _grpo_loss, mutates_args=())
 
 
 @_op.register_fake
-def _(
-    concentration: Tensor,
-    log_weights: Tensor,
-    old_log_prob: Tensor,
-    advantages: Tensor,
-    reference_concentration: Tensor,
-    clip: float,
-    clip_high: float,
-    kl_coefficient: float,
-    entropy_coefficient: float,
-    weight_floor: float,
-    log_ratio_clamp: float,
-    validate: bool,
-    num_threads: int,
-) -> Outputs:
+def _(concentration: Tensor, *_: object) -> Outputs:
     loss, kl, entropy, fraction, ratio = (concentration.new_empty(concentration.shape[:1]) for _ in range(5))
     return loss, kl, entropy, fraction, ratio, torch.empty_like(concentration)
 
@@ -105,34 +88,12 @@ def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, 
 _op.register_autograd(_differentiate, setup_context=_save)
 
 
-def _at_once(
-    inputs: tuple[Any, ...], options: tuple[float, ...], validate: bool | None, num_threads: int | None
-) -> Any:
-    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
-    if any(type(x) is not Tensor for x in inputs) or not dispatch.plain():
-        return None
-    concentration = inputs[0]
-    try:
-        batch, tasks = concentration.shape
-        loss, kl, entropy = torch.empty(batch), torch.empty(batch), torch.empty(batch)
-        fraction, ratio, slope = torch.empty(batch), torch.empty(batch), torch.empty(batch, tasks)
-        threads = dispatch.threads(checks.thread_count(num_threads))
-        check = validate is None or validate
-        arguments: Any = (*inputs, *options, loss, kl, entropy, fraction, ratio, slope, check, threads)
-        _core.grpo_loss(*arguments)
-    except (TypeError, ValueError):
-        return None
-    if concentration.requires_grad and torch.is_grad_enabled():
-        loss = eager.with_slope(concentration, loss, slope)
-    return GrpoLoss(loss, kl, entropy, fraction, ratio, slope)
-
-
 def grpo_loss(
-    concentration: Array,
-    log_weights: Array,
-    old_log_prob: Array,
-    advantages: Array,
-    reference_concentration: Array,
+    concentration: TensorOrArray,
+    log_weights: TensorOrArray,
+    old_log_prob: TensorOrArray,
+    advantages: TensorOrArray,
+    reference_concentration: TensorOrArray,
     *,
     clip: float = 0.2,
     clip_high: float | None = None,
@@ -172,33 +133,28 @@ def grpo_loss(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, option or concentration.
     """
-    high = clip if clip_high is None else clip_high
-    numbers = (clip, high, kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp)
-    given = (concentration, log_weights, old_log_prob, advantages, reference_concentration)
-    found = _at_once(given, numbers, validate, num_threads)
-    if found is not None:
-        return found  # type: ignore[no-any-return]
     alpha = concentration_rows("concentration", concentration)
     batch, tasks = alpha.shape
-    f32 = (torch.float32,)
-    logs = checks.tensor("log_weights", log_weights, f32, (batch, None, tasks)).detach()
+    first = ("concentration", alpha)
+    logs = checks.beside("log_weights", log_weights, torch.float32, (batch, None, tasks), *first)
     samples = logs.shape[1]
     if samples < 1:
         raise ValueError("log_weights has no samples; want at least 1")
-    old = checks.tensor("old_log_prob", old_log_prob, f32, (batch, samples)).detach()
-    gains = checks.tensor("advantages", advantages, f32, (batch, samples)).detach()
-    anchor = concentration_rows("reference_concentration", reference_concentration, (batch, tasks)).detach()
-    names = ("log_weights", "old_log_prob", "advantages", "reference_concentration")
-    for name, value in zip(names, (logs, old, gains, anchor), strict=True):
-        checks.same_device(name, value, "concentration", alpha)
-    for name, number in (("clip", clip), ("clip_high", high)):
-        if not number >= 0.0:
-            raise ValueError(f"{name} is {number}; want a number ≥ 0")
-    if not 0.0 < log_ratio_clamp <= 80.0:
+    old = checks.beside("old_log_prob", old_log_prob, torch.float32, (batch, samples), *first)
+    gains = checks.beside("advantages", advantages, torch.float32, (batch, samples), *first)
+    anchor = checks.beside("reference_concentration", reference_concentration, torch.float32, (batch, tasks), *first)
+    clamp = checks.number("log_ratio_clamp", log_ratio_clamp)
+    if not 0.0 < clamp <= 80.0:
         raise ValueError(f"log_ratio_clamp is {log_ratio_clamp}; want a number in (0, 80]")
-    options = (float(clip), float(high), float(kl_coefficient), float(entropy_coefficient), check_floor(weight_floor))
-    check = checks.must_validate(validate, alpha)
-    inputs = (alpha, logs, old, gains, anchor)
-    arguments = (*inputs, *options, float(log_ratio_clamp), check, checks.thread_count(num_threads))
-    outputs = dispatch.call(_op, _implementation, inputs, *arguments)
+    options = (
+        checks.not_negative("clip", clip),
+        checks.not_negative("clip_high", clip if clip_high is None else clip_high),
+        checks.number("kl_coefficient", kl_coefficient),
+        checks.number("entropy_coefficient", entropy_coefficient),
+        check_floor(weight_floor),
+        clamp,
+        checks.must_validate(validate, alpha),
+        checks.thread_count(num_threads),
+    )
+    outputs = dispatch.call_with_slope(_op, _grpo_loss, 5, alpha, logs, old, gains, anchor, *options)
     return GrpoLoss(*(checks.like(part, concentration) for part in outputs))  # type: ignore[arg-type]

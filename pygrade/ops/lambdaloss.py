@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from pygrade import _core, reference
-from pygrade.ops import checks, dispatch, eager
-from pygrade.ops.checks import Array, T
+from pygrade.ops import checks, dispatch
+from pygrade.ops.checks import T, TensorOrArray
 
 
 def _by_definition(
@@ -27,7 +27,7 @@ def _by_definition(
     return loss.float(), (pull.sum(1) - pull.sum(2)).float()
 
 
-def _implementation(
+def _lambda_loss(
     scores: Tensor,
     gains: Tensor,
     mask: Tensor | None,
@@ -36,42 +36,32 @@ def _implementation(
     validate: bool,
     num_threads: int,
 ) -> tuple[Tensor, Tensor]:
-    if dispatch.backend(scores) == "cpu":
-        loss = torch.empty(scores.shape[0], dtype=torch.float32)
-        gradient = torch.empty(scores.shape, dtype=torch.float32)
+    backend = dispatch.backend(scores)
+    loss, gradient = scores.new_empty(scores.shape[:1]), scores.new_empty(scores.shape)
+    if backend == "cpu":
         threads = dispatch.threads(num_threads)
         _core.lambda_loss(scores, gains, mask, discount, temperature, loss, gradient, validate, threads)
         return loss, gradient
-    if validate:  # here and not in the caller, so that compiled graphs check too
+    if validate:  # inside the op, so that compiled graphs check too
         for name, value in (("scores", scores), ("gains", gains)):
             missing = torch.isnan(value) if mask is None else torch.isnan(value) & mask
             if bool(missing.any()):
                 raise ValueError(f"{name} holds NaN; want numbers wherever mask is True")
-    if dispatch.backend(scores) == "reference":
+    if backend == "reference":
         return _by_definition(scores, gains, mask, discount, temperature)
     from pygrade.kernels import lambdaloss as kernel
 
-    loss = scores.new_empty(scores.shape[:1])
-    gradient = scores.new_empty(scores.shape)
     ranks = scores.new_empty(scores.shape, dtype=torch.int32)
     admitted = None if mask is None else mask.view(torch.uint8)
     kernel.lambda_loss(scores, gains, admitted, discount, temperature, loss, gradient, ranks)
     return loss, gradient
 
 
-_op = torch.library.custom_op("pygrade::lambda_loss", _implementation, mutates_args=())
+_op = torch.library.custom_op("pygrade::lambda_loss", _lambda_loss, mutates_args=())
 
 
 @_op.register_fake
-def _(
-    scores: Tensor,
-    gains: Tensor,
-    mask: Tensor | None,
-    discount: Tensor,
-    temperature: float,
-    validate: bool,
-    num_threads: int,
-) -> tuple[Tensor, Tensor]:
+def _(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return scores.new_empty(scores.shape[:1]), scores.new_empty(scores.shape)
 
 
@@ -80,41 +70,19 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.save_for_backward(output[1])
 
 
-def _backward(ctx: Any, grad_loss: Tensor, _grad_gradient: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
-    return grad_loss[:, None] * gradient, None, None, None, None, None, None
+    return upstream[:, None] * gradient, *([None] * 6)
 
 
 _op.register_autograd(_backward, setup_context=_save)
 
 
-def _at_once(
-    scores: Any,
-    gains: Any,
-    mask: Any,
-    discount: Any,
-    temperature: float,
-    validate: bool | None,
-    num_threads: int | None,
-) -> Tensor | None:
-    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
-    tensors = (scores, gains, discount) if mask is None else (scores, gains, discount, mask)
-    if any(type(t) is not Tensor for t in tensors) or not dispatch.plain():
-        return None
-    try:
-        loss, slope = torch.empty(scores.shape[0]), torch.empty(*scores.shape)
-        check, threads = validate is None or validate, dispatch.threads(checks.thread_count(num_threads))
-        _core.lambda_loss(scores, gains, mask, discount, temperature, loss, slope, check, threads)
-    except (TypeError, ValueError):
-        return None
-    return eager.with_slope(scores, loss, slope) if scores.requires_grad and torch.is_grad_enabled() else loss
-
-
 def lambda_loss(
     scores: T,
-    gains: Array,
-    mask: Array | None,
-    discount: Array,
+    gains: TensorOrArray,
+    mask: TensorOrArray | None,
+    discount: TensorOrArray,
     temperature: float = 1.0,
     *,
     validate: bool | None = None,
@@ -140,19 +108,13 @@ def lambda_loss(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device or temperature, or NaN.
     """
-    at_once = _at_once(scores, gains, mask, discount, temperature, validate, num_threads)
-    if at_once is not None:
-        return at_once  # type: ignore[return-value]
-    values = checks.tensor("scores", scores, (torch.float32,), (None, None))
-    labels = checks.tensor("gains", gains, (torch.float32,), values.shape).detach()
-    keep = None if mask is None else checks.tensor("mask", mask, (torch.bool,), values.shape)
-    table = checks.tensor("discount", discount, (torch.float32,), (None,)).detach()
-    for name, tensor in (("gains", labels), ("mask", keep), ("discount", table)):
-        if tensor is not None:
-            checks.same_device(name, tensor, "scores", values)
-    if not 0.0 < temperature < float("inf"):
+    values = checks.tensor("scores", scores, checks.FLOAT32, (None, None))
+    labels = checks.beside("gains", gains, torch.float32, values.shape, "scores", values)
+    keep = checks.beside("mask", mask, torch.bool, values.shape, "scores", values)
+    table = checks.beside("discount", discount, torch.float32, (None,), "scores", values)
+    scale = checks.number("temperature", temperature)
+    if not 0.0 < scale < float("inf"):
         raise ValueError(f"temperature is {temperature}; want a positive number")
-    check = checks.must_validate(validate, values)
-    arguments = (values, labels, keep, table, float(temperature), check, checks.thread_count(num_threads))
-    loss, _ = dispatch.call(_op, _implementation, (values, labels, keep, table), *arguments)
+    check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)
+    loss, _ = dispatch.call_with_slope(_op, _lambda_loss, 1, values, labels, keep, table, scale, check, threads)
     return checks.like(loss, scores)

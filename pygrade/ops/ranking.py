@@ -1,20 +1,22 @@
 """Top-k blended ranking: predictions and weights to a page."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pygrade import _core, reference
 from pygrade.ops import checks, dispatch
-from pygrade.ops.checks import Array
+from pygrade.ops.checks import TensorOrArray
 from pygrade.ops.fusion import (
-    TRANSFORMS,
+    MAX_LENGTH,
     TopK,
     check_values,
     checked_k,
     checked_scores,
     checked_transform,
+    filled,
     stored,
     transform_constants,
 )
@@ -22,7 +24,7 @@ from pygrade.ops.fusion import (
 Page = tuple[Tensor, Tensor]
 
 
-def _implementation(
+def _rank(
     scores: Tensor,
     weights: Tensor,
     k: int,
@@ -38,74 +40,65 @@ def _implementation(
     offsets: Tensor | None,
     threads: int,
 ) -> Page:
-    if dispatch.backend(scores) == "reference":
-        check_values(scores, transform, slope, offsets)
-        if caps is not None and bool((caps < -1).any()):
-            column = int((caps < -1).nonzero()[0])
-            raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
-        boosts = [None if boost is None else boost.double() for boost in (boost_mul, boost_add)]
-        values, indices = reference.rank(
-            scores.double(), weights.double(), k, transform, mask=mask, boost_mul=boosts[0], boost_add=boosts[1],
-            groups=groups, caps=caps, offsets=offsets, **transform_constants(beta, epsilon, slope),
-        )  # fmt: skip
-        return values.float(), indices
-    values = torch.empty((weights.shape[0], k), dtype=torch.float32)
-    indices = torch.empty((weights.shape[0], k), dtype=torch.int32)
-    memory, task_major = stored(scores)
-    _core.rank(
-        memory, weights, k, TRANSFORMS.index(transform), mask, boost_mul, boost_add, groups, caps, beta, epsilon,
-        slope, offsets, task_major, values, indices, dispatch.threads(threads),
-    )  # fmt: skip
-    return values, indices
+    if dispatch.backend(scores) != "reference":
+        memory, layout = stored(scores)
+        rules: tuple[Any, ...] = (mask, boost_mul, boost_add, groups, caps)
+        options: tuple[Any, ...] = (beta, epsilon, slope, offsets, layout, None, threads or None)
+        values, indices = _core.rank(TopK, memory, weights, k, transform, *rules, *options)
+        return values, indices
+    check_values(scores, transform, slope, offsets)
+    if caps is not None and bool((caps < -1).any()):
+        column = int((caps < -1).nonzero()[0])
+        raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
+    exact, indices = reference.rank(
+        scores.double(),
+        weights.double(),
+        k,
+        transform,
+        mask=mask,
+        boost_mul=None if boost_mul is None else boost_mul.double(),
+        boost_add=None if boost_add is None else boost_add.double(),
+        groups=groups,
+        caps=caps,
+        offsets=offsets,
+        **transform_constants(beta, epsilon, slope),
+    )
+    return exact.float(), indices
 
 
-_op = torch.library.custom_op("pygrade::rank", _implementation, mutates_args=())
+_op = torch.library.custom_op("pygrade::rank", _rank, mutates_args=())
 
 
 @_op.register_fake
-def _(
-    scores: Tensor,
-    weights: Tensor,
-    k: int,
-    transform: str,
-    mask: Tensor | None,
-    boost_mul: Tensor | None,
-    boost_add: Tensor | None,
-    groups: Tensor | None,
-    caps: Tensor | None,
-    beta: float,
-    epsilon: float,
-    slope: Tensor | None,
-    offsets: Tensor | None,
-    threads: int,
-) -> Page:
+def _(scores: Tensor, weights: Tensor, k: int, *_: object) -> Page:
     shape = (weights.shape[0], k)
     return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
 
 
-def _caps(caps: Array | Sequence[int], columns: int) -> Tensor:
+def _caps(caps: TensorOrArray | Sequence[int], columns: int) -> Tensor:
     if isinstance(caps, (list, tuple)):
-        caps = torch.tensor(caps, dtype=torch.int32)
+        numbers = [checks.integer(f"caps[{column}]", cap, -1, MAX_LENGTH) for column, cap in enumerate(caps)]
+        caps = torch.tensor(numbers, dtype=torch.int32, device="cpu")
     return checks.tensor("caps", caps, (torch.int32,), (columns,))  # type: ignore[arg-type]
 
 
 def rank(
-    scores: Array,
-    weights: Array,
+    scores: TensorOrArray,
+    weights: TensorOrArray,
     k: int,
     transform: str = "identity",
     *,
-    mask: Array | None = None,
-    boost_mul: Array | None = None,
-    boost_add: Array | None = None,
-    groups: Array | None = None,
-    caps: Array | Sequence[int] | None = None,
-    offsets: Array | None = None,
+    mask: TensorOrArray | None = None,
+    boost_mul: TensorOrArray | None = None,
+    boost_add: TensorOrArray | None = None,
+    groups: TensorOrArray | None = None,
+    caps: TensorOrArray | Sequence[int] | None = None,
+    offsets: TensorOrArray | None = None,
     beta: float = 1e-7,
     epsilon: float = 1e-3,
-    slope: float | Array = 1.0,
+    slope: float | TensorOrArray = 1.0,
     layout: str = "item-major",
-    out: tuple[Array, Array] | None = None,
+    out: tuple[TensorOrArray, TensorOrArray] | None = None,
     validate: bool | None = None,
     num_threads: int | None = None,
 ) -> TopK:
@@ -141,45 +134,53 @@ def rank(
             logarithm; before anything is written.
     """
     if not dispatch.tracing():
-        found: TopK | None = _core.rank_at_once(
-            TopK, scores, weights, k, transform, mask, boost_mul, boost_add, groups, caps, beta, epsilon, slope,
-            offsets, layout, out, num_threads,
-        )  # fmt: skip
-        if found is not None:
-            return found
+        best: TopK | None = _core.rank_fast_path(
+            TopK,
+            scores,
+            weights,
+            k,
+            transform,
+            mask,
+            boost_mul,
+            boost_add,
+            groups,
+            caps,
+            beta,
+            epsilon,
+            slope,
+            offsets,
+            layout,
+            out,
+            num_threads,
+        )
+        if best is not None:
+            return best
     single = offsets is None and getattr(scores, "ndim", 3) == 2
     s, o = checked_scores(scores[None] if single else scores, offsets, layout)
     if s.device.type != "cpu":
         raise ValueError(f"scores is on {s.device}; want it in CPU memory, where pages are ranked")
-    batch = s.shape[0] if o is None else o.shape[0] - 1
-    lead = () if single else (batch,)
-    rows = tuple(s.shape[1:-1] if single else s.shape[:-1])
+    lead = () if single else (s.shape[0] if o is None else o.shape[0] - 1,)
+    rows = s.shape[1:-1] if single else s.shape[:-1]
 
-    def checked(name: str, value: Array, dtype: torch.dtype, shape: tuple[int | None, ...]) -> Tensor:
-        found = checks.tensor(name, value, (dtype,), shape)
-        checks.same_device(name, found, "scores", s)
-        return found.detach()[None] if single else found.detach()
+    def beside(name: str, value: TensorOrArray | None, dtype: torch.dtype, shape: tuple[int | None, ...]) -> Any:
+        found = checks.beside(name, value, dtype, shape, "scores", s)
+        return found[None] if single and found is not None else found
 
-    w = checked("weights", weights, torch.float32, (*lead, s.shape[-1]))
-    a = checked_transform(transform, s, beta, epsilon, slope)
-    page = checked_k(k)
+    w = beside("weights", weights, torch.float32, (*lead, s.shape[-1]))
+    constants = checked_transform(transform, s, beta, epsilon, slope)
+    length = checked_k(k)
     if (groups is None) != (caps is None):
         raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
-    g = None if groups is None else checked("groups", groups, torch.int32, (*rows, None))
-    arguments = (
-        s.detach(), w, page, transform,
-        None if mask is None else checked("mask", mask, torch.bool, rows),
-        None if boost_mul is None else checked("boost_mul", boost_mul, torch.float32, rows),
-        None if boost_add is None else checked("boost_add", boost_add, torch.float32, rows),
-        g, None if g is None or caps is None else _caps(caps, g.shape[-1]),
-        beta, epsilon, a, o, checks.thread_count(num_threads),
-    )  # fmt: skip
-    filled = None if out is None else checks.outputs(out, (*lead, page), s)
-    values, indices = dispatch.call(_op, _implementation, (arguments[0], w), *arguments)
-    if single:
-        values, indices = values[0], indices[0]
-    if filled is not None and out is not None:
-        filled[0].copy_(values)
-        filled[1].copy_(indices)
-        return TopK(*out)
-    return TopK(checks.like(values, scores), checks.like(indices, scores))
+    g = beside("groups", groups, torch.int32, (*rows, None))
+    rules = (
+        beside("mask", mask, torch.bool, rows),
+        beside("boost_mul", boost_mul, torch.float32, rows),
+        beside("boost_add", boost_add, torch.float32, rows),
+        g,
+        None if caps is None else _caps(caps, g.shape[-1]),
+    )
+    threads = checks.thread_count(num_threads)
+    memory = None if out is None else checks.outputs(out, (*lead, length), s)
+    arguments = (checks.constant(s), w, length, transform, *rules, *constants, o, threads)
+    values, indices = dispatch.call(_op, _rank, *arguments)
+    return filled(out, memory, scores, *((values[0], indices[0]) if single else (values, indices)))

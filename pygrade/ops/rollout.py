@@ -1,13 +1,13 @@
 """One step of exploration: sampled weights and what each of them earns."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pygrade import reference
 from pygrade.ops import checks, dispatch
-from pygrade.ops.checks import Array, T
+from pygrade.ops.checks import T, TensorOrArray
 from pygrade.ops.dirichlet import (
     check_floor,
     check_values,
@@ -30,7 +30,7 @@ class Rollout(NamedTuple):
     rewards: Tensor  # [B, G, C], or C + 1 with weight bounds: the format penalty comes last
 
 
-def format_penalty(weights: T, weight_bounds: Array) -> T:
+def format_penalty(weights: T, weight_bounds: TensorOrArray) -> T:
     """Minus the total violation of box constraints: -Σ_t [max(0, low_t - w_t) + max(0, w_t - high_t)].
 
     Args:
@@ -71,14 +71,12 @@ def _launch(
     log_prob = concentration.new_empty((batch, num_samples))
     components = gains.shape[-1] + (0 if weight_bounds is None else 1)
     rewards = concentration.new_empty((batch, num_samples, components))
-    kernel.rollout(
-        concentration, scores.contiguous(), gains, discount, seed, offset, masks, component_list, weight_bounds,
-        weight_floor, weights, log_weights, log_prob, rewards,
-    )  # fmt: skip
+    inputs = (concentration, scores.contiguous(), gains, discount, seed, offset, masks, component_list)
+    kernel.rollout(*inputs, weight_bounds, weight_floor, weights, log_weights, log_prob, rewards)
     return weights, log_weights, log_prob, rewards
 
 
-def _implementation(
+def _rollout(
     concentration: Tensor,
     scores: Tensor,
     gains: Tensor,
@@ -97,10 +95,10 @@ def _implementation(
         if validate:
             check_values("concentration", concentration)
             check_lists(component_list, masks)
+        draws = (num_samples, seed, offset)
         return _launch(
-            concentration, scores, gains, discount, num_samples, seed, offset, masks, component_list, weight_bounds,
-            weight_floor,
-        )  # fmt: skip
+            concentration, scores, gains, discount, *draws, masks, component_list, weight_bounds, weight_floor
+        )
     if weight_floor == 0.0:
         weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, num_threads)
     else:
@@ -109,16 +107,14 @@ def _implementation(
             draw_weights(*drawing) if dispatch.backend(concentration) == "cpu" else draw(*drawing)[:2]
         )
         log_prob = log_prob_of(concentration, log_weights, weight_floor, False, num_threads)
-    rewards = gain_of(
-        scores, weights, gains, discount, masks, component_list, "identity", 1e-7, 1e-3, None, None, validate,
-        num_threads,
-    )  # fmt: skip
+    options: tuple[Any, ...] = ("identity", 0.0, 0.0, None, None, validate, num_threads)
+    rewards = gain_of(scores, weights, gains, discount, masks, component_list, *options)
     if weight_bounds is not None:
         rewards = torch.cat([rewards, format_penalty(weights, weight_bounds)[..., None]], -1)
     return weights, log_weights, log_prob, rewards
 
 
-_op = torch.library.custom_op("pygrade::rollout", _implementation, mutates_args=())
+_op = torch.library.custom_op("pygrade::rollout", _rollout, mutates_args=())
 
 
 @_op.register_fake
@@ -133,33 +129,27 @@ def _(
     masks: Tensor | None,
     component_list: Tensor | None,
     weight_bounds: Tensor | None,
-    weight_floor: float,
-    validate: bool,
-    num_threads: int,
+    *_: object,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, tasks = concentration.shape
-    weights = concentration.new_empty((batch, num_samples, tasks))
     components = gains.shape[-1] + (0 if weight_bounds is None else 1)
-    return (
-        weights,
-        torch.empty_like(weights),
-        concentration.new_empty((batch, num_samples)),
-        concentration.new_empty((batch, num_samples, components)),
-    )
+    shapes = ((tasks,), (tasks,), (), (components,))
+    weights, log_weights, log_prob, rewards = (concentration.new_empty((batch, num_samples, *s)) for s in shapes)
+    return weights, log_weights, log_prob, rewards
 
 
 def rollout(
-    concentration: Array,
-    scores: Array,
-    gains: Array,
+    concentration: TensorOrArray,
+    scores: TensorOrArray,
+    gains: TensorOrArray,
     k: int,
-    discount: Array,
+    discount: TensorOrArray,
     num_samples: int,
     seed: int,
     offset: int = 0,
-    masks: Array | None = None,
-    component_list: Array | None = None,
-    weight_bounds: Array | None = None,
+    masks: TensorOrArray | None = None,
+    component_list: TensorOrArray | None = None,
+    weight_bounds: TensorOrArray | None = None,
     weight_floor: float = 0.0,
     *,
     validate: bool | None = None,
@@ -184,29 +174,20 @@ def rollout(
     Raises:
         TypeError, ValueError: as those ops, before anything is drawn.
     """
-    alpha = concentration_rows("concentration", concentration).detach()
+    alpha = checks.constant(concentration_rows("concentration", concentration))
     batch, tasks = alpha.shape
-    signed = checked_draw(num_samples, seed, offset)
+    samples, signed, row = checked_draw(num_samples, seed, offset)
     s, _ = checked_scores(scores, None)
     if (s.shape[0], s.shape[2]) != (batch, tasks):
         raise ValueError(f"scores is of shape {list(s.shape)}; want [{batch}, *, {tasks}]")
-    v = checks.tensor("gains", gains, (torch.float32,), (batch, s.shape[1], None))
-    d = checks.tensor("discount", discount, (torch.float32,), (checked_k(k),))
-    m = c = b = None
-    if masks is not None:
-        m = checks.tensor("masks", masks, (torch.bool,), (batch, None, s.shape[1]))
-    if component_list is not None:
-        c = checks.tensor("component_list", component_list, (torch.int32,), (v.shape[2],))
-    if weight_bounds is not None:
-        b = checks.tensor("weight_bounds", weight_bounds, (torch.float32,), (2, tasks)).detach()
-    named = {"scores": s, "gains": v, "discount": d, "masks": m, "component_list": c, "weight_bounds": b}
-    for name, value in named.items():
-        if value is not None:
-            checks.same_device(name, value, "concentration", alpha)
-    s, v, d = s.detach(), v.detach(), d.detach()
-    arguments = (
-        alpha, s, v, d, num_samples, signed, offset, m, c, b, check_floor(weight_floor),
-        checks.must_validate(validate, alpha), checks.thread_count(num_threads),
-    )  # fmt: skip
-    parts = dispatch.call(_op, _implementation, (alpha, s, v, d), *arguments)
+    first = ("concentration", alpha)
+    checks.same_device("scores", s, *first)
+    v = checks.beside("gains", gains, torch.float32, (batch, s.shape[1], None), *first)
+    d = checks.beside("discount", discount, torch.float32, (checked_k(k),), *first)
+    m = checks.beside("masks", masks, torch.bool, (batch, None, s.shape[1]), *first)
+    c = checks.beside("component_list", component_list, torch.int32, (v.shape[2],), *first)
+    b = checks.beside("weight_bounds", weight_bounds, torch.float32, (2, tasks), *first)
+    check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
+    arguments = (alpha, checks.constant(s), v, d, samples, signed, row, m, c, b, check_floor(weight_floor))
+    parts = dispatch.call(_op, _rollout, *arguments, check, threads)
     return Rollout(*(checks.like(part, concentration) for part in parts))  # type: ignore[arg-type]

@@ -1,45 +1,55 @@
 """Log-probabilities and the gradient of a weighted sum of them in one call, without autograd around them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pygrade import _core
 from pygrade.ops import checks, dispatch
-from pygrade.ops.checks import Array
-from pygrade.ops.dirichlet import check_floor, concentration_rows, log_prob_backward_of, log_prob_of, log_prob_ops
+from pygrade.ops.checks import TensorOrArray
+from pygrade.ops.dirichlet import checked_density, log_prob_backward_of, log_prob_of
 
 
 class DirichletScore(NamedTuple):
-    """Result of `dirichlet_score`, numpy where the concentration was."""
+    """Result of `dirichlet_score`; numpy arrays if the concentration is one."""
 
     log_prob: Tensor  # [B, G]
     gradient: Tensor  # [B, T]
 
 
-def _at_once(
-    inputs: tuple[Any, ...], weight_floor: float, validate: bool | None, num_threads: int | None
-) -> DirichletScore | None:
-    """The result for plain CPU tensors, checked by the core alone; None where the call needs more, or an error."""
-    concentration, log_weights, coefficients = inputs
-    if any(type(x) is not Tensor for x in inputs if x is not None) or not dispatch.plain():
-        return None
-    check = validate is None or validate
-    try:
-        threads = dispatch.threads(checks.thread_count(num_threads))
-        batch, samples, tasks = log_weights.shape
-        value, gradient = torch.empty(batch, samples), torch.empty(batch, tasks)
-        _core.dirichlet_score(concentration, log_weights, coefficients, weight_floor, value, gradient, check, threads)
-    except (TypeError, ValueError):
-        return None
-    return DirichletScore(value, gradient)
+def _dirichlet_score(
+    concentration: Tensor,
+    log_weights: Tensor,
+    coefficients: Tensor | None,
+    weight_floor: float,
+    validate: bool,
+    num_threads: int,
+) -> tuple[Tensor, Tensor]:
+    if dispatch.backend(concentration) != "cpu":
+        each = concentration.new_ones(log_weights.shape[:2]) if coefficients is None else coefficients
+        return (
+            log_prob_of(concentration, log_weights, weight_floor, validate, num_threads),
+            log_prob_backward_of(concentration, log_weights, each, weight_floor, num_threads),
+        )
+    value, gradient = concentration.new_empty(log_weights.shape[:2]), torch.empty_like(concentration)
+    threads = dispatch.threads(num_threads)
+    _core.dirichlet_score(concentration, log_weights, coefficients, weight_floor, value, gradient, validate, threads)
+    return value, gradient
+
+
+_op = torch.library.custom_op("pygrade::dirichlet_score", _dirichlet_score, mutates_args=())
+
+
+@_op.register_fake
+def _(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    return concentration.new_empty(log_weights.shape[:2]), torch.empty_like(concentration)
 
 
 def dirichlet_score(
-    concentration: Array,
-    log_weights: Array,
-    coefficients: Array | None = None,
+    concentration: TensorOrArray,
+    log_weights: TensorOrArray,
+    coefficients: TensorOrArray | None = None,
     weight_floor: float = 0.0,
     *,
     validate: bool | None = None,
@@ -62,23 +72,8 @@ def dirichlet_score(
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, floor or concentration.
     """
-    found = _at_once((concentration, log_weights, coefficients), weight_floor, validate, num_threads)
-    if found is not None:
-        return found
-    alpha = concentration_rows("concentration", concentration).detach()
-    batch, tasks = alpha.shape
-    f32 = (torch.float32,)
-    logs = checks.tensor("log_weights", log_weights, f32, (batch, None, tasks)).detach()
-    checks.same_device("log_weights", logs, "concentration", alpha)
-    if coefficients is None:
-        upstream = alpha.new_ones(batch, logs.shape[1])
-    else:
-        upstream = checks.tensor("coefficients", coefficients, f32, (batch, logs.shape[1])).detach()
-        checks.same_device("coefficients", upstream, "concentration", alpha)
-    floor, check = check_floor(weight_floor), checks.must_validate(validate, alpha)
-    threads = checks.thread_count(num_threads)
-    value_op, gradient_op = log_prob_ops
-    tensors = (alpha, logs, upstream)
-    value = dispatch.call(value_op, log_prob_of, tensors, alpha, logs, floor, check, threads)
-    gradient = dispatch.call(gradient_op, log_prob_backward_of, tensors, alpha, logs, upstream, floor, threads)
-    return DirichletScore(checks.like(value, concentration), checks.like(gradient, concentration))  # type: ignore[arg-type]
+    alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
+    alpha = checks.constant(alpha)
+    each = checks.beside("coefficients", coefficients, torch.float32, logs.shape[:2], "concentration", alpha)
+    parts = dispatch.call(_op, _dirichlet_score, alpha, logs, each, *options)
+    return DirichletScore(*(checks.like(part, concentration) for part in parts))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Candidates that nobody saw, for the policy's log: what prerank would have handed on at that moment."""
+"""Candidates for the policy's log that were not shown: what prerank would have found at that moment."""
 
 import shutil
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.logs import Logs
-from pygrade.pipeline.twins import Twins
+from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.prerank import EligibleItems, Prerank
 
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]
@@ -28,16 +28,15 @@ def with_candidates(
     count: int,
     scratch: Path,
 ) -> list[Logs]:
-    """The logs, each request with the ``count`` best items of prerank that are not among its rows, as rows not shown.
+    """The logs, each request with the ``count`` best items of prerank beside its rows, as rows not shown.
 
-    known: the items that may be among them, those of the time before.
-
-    Their features are materialized as the requests knew them, in a directory ``scratch`` that is removed again.
+    known: the items that may be candidates, those of the time before. Their features are materialized as the requests
+    knew them, in a directory ``scratch`` that is removed again.
     """
     wanted = np.sort(np.concatenate([part.request_id for part in logs]))
     start = min(int(_times(part).min()) for part in logs)
     stop = max(int(_times(part).max()) for part in logs) + 1
-    found: dict[int, NDArray[np.int64]] = {}
+    candidates: dict[int, NDArray[np.int64]] = {}
     for batch in features.batches(start, stop):
         chosen = np.flatnonzero(np.isin(batch.request_id, wanted))
         if not len(chosen):
@@ -45,15 +44,17 @@ def with_candidates(
         asked = batch.take(chosen)
         seen = np.split(asked.item_id, asked.offsets[1:-1])
         items = prerank.candidates(asked, count, seen, known)
-        found |= {int(r): row[row >= 0] for r, row in zip(asked.request_id, items, strict=True) if (row >= 0).any()}
-    twins = Twins(log, found, stop)
-    origin = {number: request for request, number in twins.twin_of.items()}
+        for request, row in zip(asked.request_id.tolist(), items, strict=True):
+            if (row >= 0).any():
+                candidates[request] = row[row >= 0]
+    copies = CandidateCopies(log, candidates, stop)
+    origin = {number: request for request, number in copies.copy_of.items()}
     rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
-    for batch in materialize(twins, features.schema, scratch, features.window).batches(start):
-        own = np.flatnonzero(twins.among(batch.request_id))
-        if not len(own):
+    for batch in materialize(copies, features.schema, scratch, features.window).batches(start):
+        chosen = np.flatnonzero(copies.is_copy(batch.request_id))
+        if not len(chosen):
             continue
-        part = batch.take(own)
+        part = batch.take(chosen)
         predictions = np.split(predict(part), part.offsets[1:-1])
         items_of = np.split(part.item_id, part.offsets[1:-1])
         for number, item_id, values in zip(part.request_id, items_of, predictions, strict=True):

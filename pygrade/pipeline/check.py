@@ -1,12 +1,12 @@
-"""The same requests both ways: from materialized features, as the policy was trained, and from a store, as it serves.
+"""Ranks the same requests offline, from materialized features as in training, and online, from a store as in serving.
 
-Offline: the materialized features of the user at the request → prerank → the candidates' features, materialized with
-the log's own code → multi-task model → ranker. Online: a store that holds what had happened before the first request;
-then, request by request, what happened since as real-time updates, and `serve.Pipeline.rank`. The pages must be equal
-bit for bit.
+Offline: the materialized features of the user at the request → prerank → the candidates' features, materialized by the
+log's code → multi-task model → ranker. Online: a store with the events before the first request; then, request by
+request, the events since as real-time updates, and `serving.Pipeline.rank`. The pages must be equal bit for bit.
 """
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl
+from pygrade._util.files import claimed
 from pygrade._util.optional_imports import require
-from pygrade._util.progress import say, track
+from pygrade._util.progress import track
 from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialize, state_before
-from pygrade.features.skew import Skew
-from pygrade.pipeline.stages import locked
-from pygrade.pipeline.twins import Twins
+from pygrade.features.train_serve_skew import Skew
+from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.reports.pipeline import CHECK, write_pipeline_report
 from pygrade.reports.training import write_text
 from pygrade.serving.artifact import open_artifact
@@ -35,25 +35,24 @@ from pygrade.stores import Store, open_store
 if TYPE_CHECKING:
     import polars as pl
 
-_VERSIONS = ("serve-check", "serve-check.2")  # by turns: the store serves one of them at any moment
+logger = logging.getLogger("pygrade")
+
+_VERSIONS = ("serve-check", "serve-check.2")  # in turn: the store serves one of them at any moment
 _UPDATE = 20_000  # events written at once
-_NAMED = 20  # requests that the record names where pages differ
+_NAMED = 20  # requests with different pages that the record names
 
 
 class PagesDifferError(ValueError):
-    """Both ways do not give the same page."""
+    """Offline and online pages differ."""
 
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """What `serve_check` replays."""
+    """The options of `serve_check`."""
 
-    requests: int = 200
-    """Requests, evenly over those that judged the policy."""
-    candidates: int = 500
-    """Candidates of each."""
-    k: int = 10
-    """Items a page."""
+    requests: int = 200  # requests, evenly over those that judged the policy
+    candidates: int = 500  # candidates of each
+    k: int = 10  # items a page
 
     def __post_init__(self) -> None:
         for name in ("requests", "candidates", "k"):
@@ -62,15 +61,15 @@ class CheckConfig:
 
 
 def serve_check(run: str | Path, config: CheckConfig | None = None, store: str | None = None) -> dict[str, Any]:
-    """Replays requests of a finished run both ways; writes ``serve-check.json`` and the report anew.
+    """Ranks requests of a finished run offline and online; writes ``serve-check.json`` and the report.
 
     store: address of an empty store for the test; None: an LMDB store that is removed afterwards. `PagesDifferError`
-    where a page differs, after the files are written; ValueError where a pipeline runs in the directory.
+    if a page differs, after the files are written; ValueError if a pipeline runs in the directory.
     """
     folder = Path(run)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist; want the directory of a finished pipeline")
-    with locked(folder):
+    with claimed(folder, "pipeline"):
         return _check(folder, config or CheckConfig(), store)
 
 
@@ -89,38 +88,41 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         with open_store(address, create=True) as opened:
             version = _free_version(opened)
             chosen = _choose(features, int(stages["features"]["policy_end"]), config.requests)
-            say(f"serve-check: {len(chosen)} requests, offline")
-            ways = _offline(log, features, models, chosen, config)
-            online = _online(log, models, opened, version, chosen, ways, config)
-    found = _compare(ways, online) | {
-        "version": artifact.version, "store": address.partition(":")[0], "candidates": config.candidates, "k": config.k,
-    }  # fmt: skip
-    write_text(folder / CHECK, json.dumps(found, indent=2) + "\n")
+            logger.info("serve-check: %d requests, offline", len(chosen))
+            offline = _offline(log, features, models, chosen, config)
+            online = _online(log, models, opened, version, chosen, offline, config)
+    record = _compare(offline, online) | {
+        "version": artifact.version,
+        "store": address.partition(":")[0],
+        "candidates": config.candidates,
+        "k": config.k,
+    }
+    write_text(folder / CHECK, json.dumps(record, indent=2) + "\n")
     write_pipeline_report(folder, summary, folder / f"policy-{stages['policy']['key']}")
-    if found["equal_pages"] < found["requests"]:
-        first = found["different"][0]
+    if record["equal_pages"] < record["requests"]:
+        first = record["different"][0]
         raise PagesDifferError(
-            f"{found['requests'] - found['equal_pages']} of {found['requests']} pages differ between materialized "
+            f"{record['requests'] - record['equal_pages']} of {record['requests']} pages differ between materialized "
             f"features and the store, that of user {first['user']} at {first['timestamp']} first; see {folder / CHECK}"
         )
-    return found
+    return record
 
 
 def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
-    """``count`` requests from ``start`` on, evenly over them in order of time, each as a batch of one."""
+    """``count`` requests from ``start`` on, evenly spaced in order of time, each as a batch of one."""
     total = sum(len(batch) for batch in features.batches(start))
     wanted = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
-    found, at = [], 0
+    chosen, at = [], 0
     for batch in features.batches(start):
         inside = wanted[(wanted >= at) & (wanted < at + len(batch))] - at
-        found += [batch.take(np.array([row])) for row in inside]
+        chosen += [batch.take(np.array([row])) for row in inside]
         at += len(batch)
-    return found
+    return chosen
 
 
 @dataclass(frozen=True)
-class _Way:
-    """What one way made of one request."""
+class _Offline:
+    """One request, ranked offline."""
 
     features: FeatureBatch
     predictions: NDArray[np.float32]
@@ -131,33 +133,33 @@ class _Way:
 
 def _offline(
     log: EventLog, features: FeatureSet, models: Models, chosen: list[FeatureBatch], config: CheckConfig
-) -> list[_Way]:
+) -> list[_Offline]:
     candidates = {}
     for request in chosen:
-        found = models.prerank.candidates(request, config.candidates)[0]
-        candidates[int(request.request_id[0])] = found[found >= 0]
-    twins = Twins(log, candidates, int(chosen[-1].timestamp[0]) + 1)
+        items = models.prerank.candidates(request, config.candidates)[0]
+        candidates[int(request.request_id[0])] = items[items >= 0]
+    copies = CandidateCopies(log, candidates, int(chosen[-1].timestamp[0]) + 1)
     ranker = BlendedRanker(models.policy, seed=0, impute=True)
-    ways: dict[int, _Way] = {}
+    ranked: dict[int, _Offline] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        made = materialize(twins, features.schema, Path(scratch) / "set", features.window)
+        made = materialize(copies, features.schema, Path(scratch) / "set", features.window)
         for batch in made.batches(int(chosen[0].timestamp[0])):
-            for row in np.flatnonzero(twins.among(batch.request_id)):
+            for row in np.flatnonzero(copies.is_copy(batch.request_id)):
                 one = batch.take(np.array([row]))
                 predictions = mtl.predict(models.mtl, *one.model_inputs())
                 page = fuse(ranker, one, predictions, config.k)
                 places = page.indices[0][page.indices[0] >= 0]
-                ways[int(one.request_id[0])] = _Way(
+                ranked[int(one.request_id[0])] = _Offline(
                     one, predictions, one.item_id[places], page.values[0, : len(places)], page.weights[0]
                 )
-    return [ways[twins.twin_of[int(request.request_id[0])]] for request in chosen]
+    return [ranked[copies.copy_of[int(request.request_id[0])]] for request in chosen]
 
 
 def _free_version(store: Store) -> str:
-    """The version to fill, beside the one that an earlier check left; ValueError for a store of anything else."""
+    """The version to fill, not that of an earlier check; ValueError for a store of anything else."""
     current = store.current()
     if current not in (None, *_VERSIONS):
-        raise ValueError(f"{store.url} serves version {current!r}; serve-check wants a store of its own")
+        raise ValueError(f"{store.url} serves version {current!r}; want an empty store for serve-check")
     version = _VERSIONS[current == _VERSIONS[0]]
     if store.versions().get(version) == "ready":
         store.drop(version)
@@ -165,17 +167,22 @@ def _free_version(store: Store) -> str:
 
 
 def _online(
-    log: EventLog, models: Models, store: Store, version: str, chosen: list[FeatureBatch], offline: list[_Way],
+    log: EventLog,
+    models: Models,
+    store: Store,
+    version: str,
+    chosen: list[FeatureBatch],
+    offline: list[_Offline],
     config: CheckConfig,
-) -> list[tuple[ServedPage, FeatureBatch]]:  # fmt: skip
-    """Each request's page, and the features of the candidates that the other way has found."""
+) -> list[tuple[ServedPage, FeatureBatch]]:
+    """Each request's page, and the features of the offline candidates."""
     first = int(chosen[0].timestamp[0])
     center = FeatureCenter(models.schema, models.fitted, store)
     center.publish(state_before(log, models.schema, first), log.users(), log.items(), version, keep=0)
     system = Pipeline(models, store, "", seed=0)
     served = []
     with track("serve-check: online", total=len(chosen)) as bar:
-        for request, way, (events, raw) in zip(chosen, offline, _moments(log, chosen, first), strict=True):
+        for request, ranked, (events, raw) in zip(chosen, offline, _moments(log, chosen, first), strict=True):
             for start in range(0, len(events), _UPDATE):
                 system.update(events.slice(start, _UPDATE))
             user, now = int(request.user_id[0]), int(request.timestamp[0])
@@ -185,15 +192,15 @@ def _online(
                 user, k=config.k, candidates=config.candidates, context=context, scenario=scenario, timestamp=now
             )
             features = page.features
-            if not np.array_equal(features.item_id, way.features.item_id):
-                features = system.center.read(user, way.features.item_id, context, now, scenario)
+            if not np.array_equal(features.item_id, ranked.features.item_id):
+                features = system.center.read(user, ranked.features.item_id, context, now, scenario)
             served.append((page, features))
             bar.advance(1)
     return served
 
 
 def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator[tuple[pl.DataFrame, dict[str, Any]]]":
-    """For each request what became known since the one before it (or since ``first``), and its raw columns."""
+    """For each request the feedback since the one before it (or since ``first``), and its raw columns."""
     polars = require("polars", "pipeline")
     chunks = log.chunks(stop=int(chosen[-1].timestamp[0]) + 1)
     waiting: pl.DataFrame | None = None
@@ -212,7 +219,7 @@ def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator
         waiting = waiting.filter(polars.col("event_time") >= now)
 
 
-def _compare(offline: list[_Way], online: list[tuple[ServedPage, FeatureBatch]]) -> dict[str, Any]:
+def _compare(offline: list[_Offline], online: list[tuple[ServedPage, FeatureBatch]]) -> dict[str, Any]:
     skew, equal, different = Skew(), 0, []
     same = {"candidates": 0, "predictions": 0}
     for one, (other, features) in zip(offline, online, strict=True):
@@ -225,8 +232,8 @@ def _compare(offline: list[_Way], online: list[tuple[ServedPage, FeatureBatch]])
             equal += 1
         else:
             different.append({"user": int(other.features.user_id[0]), "timestamp": int(other.features.timestamp[0])})
-    steps: dict[str, list[float]] = {name: [own.seconds[name] for own, _ in online] for name in STEPS}
-    steps["in all"] = [sum(own.seconds.values()) for own, _ in online]
+    steps: dict[str, list[float]] = {name: [page.seconds[name] for page, _ in online] for name in STEPS}
+    steps["in all"] = [sum(page.seconds.values()) for page, _ in online]
     return {
         "requests": len(online),
         "equal_pages": equal,
@@ -234,14 +241,15 @@ def _compare(offline: list[_Way], online: list[tuple[ServedPage, FeatureBatch]])
         "equal_predictions": same["predictions"],
         "different": different[:_NAMED],
         "skew": {
-            own.feature: {
-                "values": own.values, "equal": own.equal,
-                "max_difference": own.max_difference if np.isfinite(own.max_difference) else None,
+            entry.feature: {
+                "values": entry.values,
+                "equal": entry.equal,
+                "max_difference": entry.max_difference if np.isfinite(entry.max_difference) else None,
             }
-            for own in skew.features()
+            for entry in skew.features()
         },
         "latency": {
-            name: {"p50_ms": 1e3 * float(np.percentile(own, 50)), "p99_ms": 1e3 * float(np.percentile(own, 99))}
-            for name, own in steps.items()
+            name: {"p50_ms": 1e3 * float(np.percentile(times, 50)), "p99_ms": 1e3 * float(np.percentile(times, 99))}
+            for name, times in steps.items()
         },
-    }  # fmt: skip
+    }

@@ -1,4 +1,4 @@
-"""The policy on requests later than all it learned from: replay, off-policy by position, users by their history."""
+"""The policy on later requests: replay, off-policy estimates by position, users by their history."""
 
 import copy
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC
-from pygrade.evaluation.judgment import policy_estimates
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, served_weights
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -28,25 +28,27 @@ def judge(
 
     history [R]: events of the request's user before it; None: users are not told apart.
     """
+    logs = logs.valued(reward.task_values, reward.value_tasks)
     arms: dict[str, Any] = {EQUAL: equal_weights(len(logs.tasks)).numpy(), STATIC: policy.static_weights.numpy()}
     production = production_weights(logs)
     if production is not None:
         arms[PRODUCTION] = production.numpy()
-    for name, own in ((STAGE1, stage1), (GRADE, policy)):
-        arms[name] = _served(own, logs)
+    for name, arm_policy in ((STAGE1, stage1), (GRADE, policy)):
+        arms[name] = served_weights(arm_policy, logs)
     if policy.config.evidence_prior:
-        arms[UNSHRUNK] = _served(_without_prior(policy), logs)
+        arms[UNSHRUNK] = served_weights(_without_prior(policy), logs)
     curve, source = slot_propensity(logs, reward)
     options: dict[str, Any] = {
-        "k": reward.page_size, "transform": dict.fromkeys(arms, policy.config.formula), "propensity": curve,
+        "k": reward.page_size,
+        "transform": dict.fromkeys(arms, policy.config.formula),
+        "propensity": curve,
         "propensity_floor": reward.propensity_floor,
-    }  # fmt: skip
-    slots = int(logs.position.max()) + 1
-    positions = np.ones(max(slots, reward.page_size)) if curve is None else curve
-    estimates = policy_estimates(policy, logs, positions, reward.page_size, shown_only=True)
-    found: dict[str, Any] = {
+    }
+    estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
+    record: dict[str, Any] = {
         "replay": evaluate(logs, arms, STATIC, **options).to_dict(),
-        "off_policy": {name: own.to_dict() for name, own in estimates.items()},
+        "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
+        "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": source,
         "users": {},
     }
@@ -58,24 +60,19 @@ def judge(
             weights = {arm: w if np.ndim(w) == 1 else w[chosen] for arm, w in arms.items()}
             part = evaluate(logs.select(chosen), weights, STATIC, **options).to_dict()
             group |= {"users": part["num_users"], "rankers": part["rankers"], "lifts": part["lifts"]}
-        found["users"][name] = group
-    return found
-
-
-def _served(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
-    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
-    return np.asarray(policy.serve(inputs, logs.scenario).numpy())
+        record["users"][name] = group
+    return record
 
 
 def _without_prior(policy: FusionPolicy) -> FusionPolicy:
-    """The same policy that serves users without history their own weights too."""
+    """The same policy without shrinkage of users with little history."""
     other = copy.deepcopy(policy)
     other.config = replace(policy.config, evidence_prior=0.0)
     return other
 
 
 def slot_propensity(logs: Logs, reward: RewardConfig) -> tuple[NDArray[np.float64] | None, str]:
-    """q of every slot and where it comes from; None where nothing is known of it: all slots are taken as seen."""
+    """q of every slot and its source; None if it is unknown: all slots are taken as seen."""
     slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
     if not isinstance(reward.propensity, str):
         return propensity_curve(reward.propensity, slots), "given"

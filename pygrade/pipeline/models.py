@@ -1,5 +1,6 @@
-"""The stages that learn from materialized features: prerank and the multi-task model, and what both read."""
+"""The stages that learn from materialized features: prerank and the multi-task model."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -10,20 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
-from pygrade._util.progress import say
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
+from pygrade.metrics.by_task import metrics_by_task
 from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
 
-KNOWN = "known_items.npy"  # in prerank's stage: the items that there were before the policy's part
+logger = logging.getLogger("pygrade")
+
+KNOWN = "known_items.npy"  # in prerank's stage: the items of the time before the policy's part
 _REQUESTS = 1024  # of a batch
 _RECALL_REQUESTS = 2_000
 
 
 def cut_times(log: EventLog, config: PipelineConfig) -> tuple[Timeline, int]:
-    """Bounds of train, stop and calibrate, and the end (ms) of what the policy learns from; the rest is to judge."""
+    """Bounds of train, stop and calibrate, and the end (ms) of the policy's part; the rest judges."""
     nothing = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32)
 
     def times() -> Iterator[mtl.stream.Batch]:
@@ -36,12 +39,13 @@ def cut_times(log: EventLog, config: PipelineConfig) -> tuple[Timeline, int]:
     return timeline, later.calibrate_end
 
 
-def fit_prerank(features: FeatureSet, timeline: Timeline, values: tuple[float, ...], config: PipelineConfig, out: Path
-                ) -> dict[str, Any]:  # fmt: skip
-    """Trains the towers, judges them on requests after all they saw, and saves them with an index of every item."""
+def fit_prerank(
+    features: FeatureSet, timeline: Timeline, values: tuple[float, ...], config: PipelineConfig, out: Path
+) -> dict[str, Any]:
+    """Trains the towers, judges them on later requests, and saves them with an index of every item."""
     train, stop, _, later = (features_between(features, *span) for span in timeline.parts.values())
     options = replace(config.prerank, seed=config.seed)
-    fitted = prerank.fit(train, values, options, validation=stop, log=say)
+    fitted = prerank.fit(train, values, options, validation=stop)
     known = prerank.Catalog.from_batches(features_between(features, None, timeline.calibrate_end))
     judged = prerank.Prerank.build(fitted, known)
     popularity = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
@@ -64,25 +68,25 @@ def features_between(features: FeatureSet, start: int | None, stop: int | None) 
 def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfig) -> tuple[str, ...]:
     """The tasks to predict: those asked for, or all with enough events and non-events in every part.
 
-    ValueError where one that was asked for has too few, or none is left.
+    ValueError if one that was asked for has too few, or none is left.
     """
     names = features.schema.tasks
     unknown = [task for task in config.tasks if task not in names]
     if unknown:
         raise ValueError(f"tasks names {unknown[0]!r}; the data has {', '.join(names)}")
-    least = np.full(len(names), np.inf)
+    fewest = np.full(len(names), np.inf)
     for start, stop in timeline.parts.values():
         events, rows = np.zeros(len(names)), 0
         for batch in features.batches(start, stop, requests=_REQUESTS):
             shown = batch.position >= 0
             events += batch.feedback[shown].sum(0, dtype=np.float64)
             rows += int(shown.sum())
-        least = np.minimum(least, np.minimum(events, rows - events))
-    enough = {task: bool(count >= config.min_events) for task, count in zip(names, least, strict=True)}
+        fewest = np.minimum(fewest, np.minimum(events, rows - events))
+    enough = {task: bool(count >= config.min_events) for task, count in zip(names, fewest, strict=True)}
     for task in config.tasks:
         if not enough[task]:
             raise ValueError(
-                f"tasks names {task!r}, which has {least[names.index(task)]:.0f} events in one of train, stop, "
+                f"tasks names {task!r}, which has {fewest[names.index(task)]:.0f} events in one of train, stop, "
                 f"calibrate and what follows; want at least {config.min_events}"
             )
     chosen = config.tasks or tuple(task for task in names if enough[task])
@@ -90,7 +94,7 @@ def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfi
         raise ValueError(f"no task has {config.min_events} events in each part of the time; want more data")
     rare = [task for task in names if not enough[task]]
     if rare and not config.tasks:
-        say(f"mtl: too rare to predict, left out: {', '.join(rare)}")
+        logger.info("mtl: too rare to predict, left out: %s", ", ".join(rare))
     return tuple(chosen)
 
 
@@ -108,13 +112,16 @@ def fit_mtl(
         features.schema.hash,
     )
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
-    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, say, columns)
+    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, columns)
     mtl.save(model, out / "mtl")
     return {
-        "tasks": list(tasks), "network": options.network, "funnel": [list(pair) for pair in options.funnel],
-        "inputs": {"dense": len(columns.dense), "ids": len(columns.ids)}, "best_epoch": model.best_epoch,
+        "tasks": list(tasks),
+        "network": options.network,
+        "funnel": [list(pair) for pair in options.funnel],
+        "inputs": {"dense": len(columns.dense), "ids": len(columns.ids)},
+        "best_epoch": model.best_epoch,
         "validation_auc": list(model.validation_auc),
-    }  # fmt: skip
+    }
 
 
 def funnel_of(log: EventLog, tasks: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -148,8 +155,8 @@ def prediction_metrics(logs: Logs, raw: Logs, tasks: tuple[str, ...]) -> dict[st
     """By task: metrics of the shown rows' predictions, and the calibration error before calibration."""
     shown = logs.shown
     users = logs.user_id[logs.row_request][shown]
-    after = mtl.metrics(logs.feedback[shown], logs.predictions[shown], users, tasks)
-    before = mtl.metrics(logs.feedback[shown], raw.predictions[shown], users, tasks)
+    after = metrics_by_task(logs.feedback[shown], logs.predictions[shown], users, tasks)
+    before = metrics_by_task(logs.feedback[shown], raw.predictions[shown], users, tasks)
     return {
         task: after[task].to_dict() | {f"{name}_before": before[task].to_dict()[name] for name in ("ece", "log_loss")}
         for task in tasks

@@ -1,4 +1,4 @@
-"""Users and items by the names that the data gives them: where it does, their ids are hashes of the names."""
+"""Users and items by their names in the data: if they have names, their ids are hashes of them."""
 
 import re
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.hashing import stable_id
 from pygrade._util.serialization import read_json
-from pygrade.data.event_writer import stable_id
 from pygrade.data.events import EventLog
 from pygrade.serving.pipeline import STORE
 
@@ -19,14 +19,14 @@ _KINDS = ("user", "item")
 
 @dataclass(frozen=True)
 class Names:
-    """What a finished run knows of names."""
+    """The names that a finished run knows."""
 
     named: tuple[str, ...]  # kinds, of user and item, that have names
-    events: Path  # the log of events, which has them
+    events: Path  # the log of events, which holds them
 
     @classmethod
     def of(cls, run: str | Path) -> "Names":
-        """FileNotFoundError where the run has not published; ValueError where an older pygrade did."""
+        """FileNotFoundError if the run has not published; ValueError if an older pygrade did."""
         path = Path(run) / STORE
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; want a run that has published")
@@ -36,7 +36,7 @@ class Names:
         return cls(tuple(record["named"]), Path(run) / record["events"])
 
     def user_id(self, text: str) -> int:
-        """The id of the user whom the data calls ``text``; ValueError where users are numbers and it is none."""
+        """The id of the user that the data calls ``text``; ValueError if users are numbers and it is none."""
         if "user" in self.named:
             return stable_id(text)
         if not re.fullmatch(r"-?[0-9]{1,19}", text) or not -(2**63) <= int(text) < 2**63:
@@ -44,12 +44,12 @@ class Names:
         return int(text)
 
     def items(self, ids: NDArray[np.int64] | Sequence[int]) -> list[str | None]:
-        """The names [n] of items; None where the data has none, or its log is no longer there."""
+        """The names [n] of items; None if the data has none or its log is gone."""
         if "item" not in self.named or not self.events.is_dir():
             return [None] * len(ids)
         return EventLog.open(self.events).names("item", ids)
 
 
 def names_record(log: EventLog, run: Path) -> dict[str, Any]:
-    """What a run must record for `Names.of`."""
+    """The record that `Names.of` reads."""
     return {"named": [kind for kind in _KINDS if log.has_names(kind)], "events": str(log.path.relative_to(run))}

@@ -1,7 +1,7 @@
-"""What the policy learns from: materialized requests with out-of-time predictions, as `Logs`.
+"""The policy's training log: materialized requests with out-of-time predictions, as `Logs`.
 
-The log of a policy is held in memory, so it is a sample of bounded size: the requests with the smallest hash of their
-id. That is uniform over the period, needs one pass, and does not depend on the order or the size of the batches.
+It is held in memory, so it is a sample of bounded size: the requests with the smallest hash of their id. This is
+uniform over the period, needs one pass, and does not depend on the order or the size of the batches.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +29,7 @@ def sampled_log(
     """At most ``limit`` requests of the batches as `Logs`, with predictions, in the order of the batches.
 
     tasks: some of the schema's, in the order of the predictions. negatives: rows that were never shown are candidates
-    too. Requests without a shown row are left out. ValueError where no request is left.
+    too. Requests without a shown row are left out. ValueError if no request is left.
     """
     if limit < 1:
         raise ValueError(f"limit is {limit}; want at least 1")

@@ -1,11 +1,10 @@
-"""One flat function: raw events → features → prerank → multi-task model → log → policy → judgment → artifact, store
-→ report.
-"""
+"""The stages: events → features → prerank → multi-task model → log → policy → judgment → artifact, store → report."""
 
 import json
+import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from pygrade import __version__, mtl
-from pygrade._util.progress import say
+from pygrade._util.files import claimed
 from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog, import_events, parse_spec
-from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, materialize
+from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.logs import Logs, read_logs, write_logs
 from pygrade.mtl import Timeline
 from pygrade.pipeline.candidates import with_candidates
@@ -25,7 +24,7 @@ from pygrade.pipeline.judge import judge
 from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
 from pygrade.pipeline.names import names_record
 from pygrade.pipeline.policy_log import sampled_log
-from pygrade.pipeline.stages import Done, Runner, content_hash, locked, peak_mib
+from pygrade.pipeline.stages import Done, Runner, content_hash, peak_mib
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.reports.pipeline import write_pipeline_report
@@ -34,6 +33,8 @@ from pygrade.serving.artifact import open_artifact, write_artifact
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
 from pygrade.stores import open_store, without_secret
 from pygrade.training.train import TrainConfig, train
+
+logger = logging.getLogger("pygrade")
 
 OnStep = Callable[[str, int], None]
 DEFAULT_STORE = "lmdb:{run}/store"
@@ -47,21 +48,24 @@ def run_pipeline(
     store: str | None = None,
     on_step: OnStep | None = None,
 ) -> dict[str, Any]:
-    """Run every stage that is not done in directory ``out``; returns what ``summary.json`` there says.
+    """Runs every stage that is not done in directory ``out``; returns the content of its ``summary.json``.
 
-    data: SCHEME:PATH; source: the scheme's options (`data.events.CONFIGS`). A stage is done again only when the data,
-    its options, its code or a stage before it changed. store: address of the store that is filled, an LMDB store in
-    ``out`` where left out. ``on_step`` is called after each step of the policy's training.
+    data: SCHEME:PATH; source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the data,
+    its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store in
+    ``out``. ``on_step`` is called after each step of the policy's training. ``warnings`` of the summary are sentences
+    that a reader must not miss.
     """
     config = config or PipelineConfig()
     run = Path(out)
     started = time.perf_counter()
-    with locked(run):
+    with claimed(run, "pipeline"):
         runner = Runner(run)
         _stages(runner, data, config, source, store or DEFAULT_STORE, on_step)
+        for sentence in warnings_of({name: done.record for name, done in runner.done.items()}):
+            logger.warning(sentence)
         finished = _finished(run, runner)
         if finished is not None:
-            say(f"nothing to do: {run} is complete")
+            logger.info("nothing to do: %s is complete", run)
             return finished
         summary = _summary(runner, data, config, store or DEFAULT_STORE, time.perf_counter() - started)
         write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
@@ -71,11 +75,13 @@ def run_pipeline(
 
 def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, store: str, on_step: OnStep | None) -> None:
     scheme, path = parse_spec(data)
-    given = None if config.schema is None else FeatureSchema.load(config.schema)
-    files = content_hash(path, runner.out / ".hashes.json", without=runner.out)
+    schema = None if config.schema is None else FeatureSchema.load(config.schema)
+    pattern = "*.parquet" if scheme == "logs" else "**/*"
+    files = content_hash(path, runner.out / ".hashes.json", without=runner.out, pattern=pattern)
+    open_store(store.replace("{run}", str(runner.out)), create=True).close()  # a bad address costs no training
 
     def make_events(out: Path) -> dict[str, Any]:
-        log = import_events(data, out / "log", source, say)
+        log = import_events(data, out / "log", source)
         facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
@@ -84,29 +90,42 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     def make_features(out: Path) -> dict[str, Any]:
         timeline, policy_end = cut_times(log, config)
-        schema = default_schema(log) if given is None else given
-        made = materialize(log, schema, out / "set", (int(log.source["first_time"]), timeline.train_end), say)
+        chosen = default_schema(log) if schema is None else schema
+        made = materialize(log, chosen, out / "set", (int(log.source["first_time"]), timeline.train_end))
         return {
-            "requests": made.num_requests, "rows": made.num_rows, "schema_hash": schema.hash,
-            "features": len(schema.features), "timeline": asdict(timeline), "policy_end": policy_end,
-        }  # fmt: skip
+            "requests": made.num_requests,
+            "rows": made.num_rows,
+            "schema_hash": chosen.hash,
+            "features": len(chosen.features),
+            "timeline": asdict(timeline),
+            "policy_end": policy_end,
+        }
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
-    schema_hash = None if given is None else given.hash
+    schema_hash = None if schema is None else schema.hash
     features = runner.stage("features", make_features, [shares, schema_hash], [events])
     materialized = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 
+    def check_leaks(_out: Path) -> dict[str, Any]:
+        leaks = find_leaks(log, materialized.schema, config.leak_checks, config.seed, config.leak_rows)
+        return {"moments": config.leak_checks, "rows": config.leak_rows, "leaks": [asdict(leak) for leak in leaks]}
+
+    if config.leak_checks:
+        runner.stage("leaks", check_leaks, [config.leak_checks, config.leak_rows, config.seed], [features])
+
     prerank = runner.stage(
         "prerank",
         lambda out: fit_prerank(materialized, timeline, log.task_values, config, out),
-        [config.prerank, config.recall_at, config.seed], [features],
-    )  # fmt: skip
+        [config.prerank, config.recall_at, config.seed],
+        [features],
+    )
     model = runner.stage(
         "mtl",
         lambda out: fit_mtl(materialized, log, timeline, config, out),
-        [config.mtl, config.tasks, config.min_events, config.seed], [features],
-    )  # fmt: skip
+        [config.mtl, config.tasks, config.min_events, config.seed],
+        [features],
+    )
 
     def make_logs(out: Path) -> dict[str, Any]:
         trained = mtl.load(model.path / "mtl")
@@ -125,7 +144,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
             finder = Prerank.load(prerank.path / "prerank", materialized.schema.hash)
             known = EligibleItems(np.load(prerank.path / KNOWN))
             early, late = with_candidates(
-                [early, late], log, materialized, finder, known, predictor(trained), config.candidates, out / "twins"
+                [early, late], log, materialized, finder, known, predictor(trained), config.candidates, out / "copies"
             )
         write_logs(early, out / "policy")
         write_logs(late, out / "evaluate")
@@ -151,16 +170,37 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         late = read_logs(logs.path / "evaluate")
         learned, first = (FusionPolicy.load(policy.path / "training" / name) for name in ("policy", "stage1"))
         history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
-        found = judge(late, learned, first, training.reward, history)
-        write_text(out / "evaluation.json", json.dumps(found, indent=2) + "\n")
-        return found
+        record = judge(late, learned, first, training.reward, history)
+        write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
+        return record
 
     runner.stage("evaluate", make_judgment, None, [logs, policy])
     _publish(runner, log, materialized, prerank, model, policy, store)
 
 
+def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences that a reader of the stages' records must not miss."""
+    sentences = []
+    leaks = stages.get("leaks", {}).get("leaks", [])
+    if leaks:
+        names = ", ".join(dict.fromkeys(leak["feature"] for leak in leaks))
+        sentences.append(
+            f"LEAK: the features {names} change with events after their request. Everything below is too good to be "
+            "true; repair the schema or the log before you use it."
+        )
+    losing = [entry for entry in stages["prerank"]["recall"] if (entry["difference"]["high"] or 0.0) < 0.0]
+    if losing:
+        worst = max(losing, key=lambda entry: entry["n"])
+        sentences.append(
+            f"Prerank is worse than popularity: recall@{worst['n']} is {worst['recall']['value']:.3f}, that of the "
+            f"most popular items {worst['popularity_recall']['value']:.3f}. Train it on more data, or take popular "
+            "items as candidates."
+        )
+    return sentences
+
+
 def policy_options(config: PipelineConfig, features: FeatureSet) -> TrainConfig:
-    """The options of the policy's training: the pipeline's seed, and shrinkage by evidence where it can be."""
+    """The options of the policy's training: the pipeline's seed, and shrinkage by evidence if the schema has it."""
     options = replace(config.train, seed=config.seed)
     if options.policy.evidence_prior or EVIDENCE not in features.schema.request_features:
         return options
@@ -174,14 +214,16 @@ def _publish(
     """The artifact, as a stage; then ``RUN/artifact`` points to it and the store serves its version."""
 
     def make_artifact(out: Path) -> dict[str, Any]:
-        own = out / "features"
-        own.mkdir()
+        folder = out / "features"
+        folder.mkdir()
         for name in ("schema.json", "fitted.safetensors"):
-            shutil.copy(features.path / name, own / name)
+            shutil.copy(features.path / name, folder / name)
         parts = {
-            "features": own, "prerank": prerank.path / "prerank", "mtl": model.path / "mtl",
+            "features": folder,
+            "prerank": prerank.path / "prerank",
+            "mtl": model.path / "mtl",
             "policy": policy.path / "training" / "policy",
-        }  # fmt: skip
+        }
         made = write_artifact(out / "artifact", parts, features.schema.hash, {"tasks": model.record["tasks"]})
         return {"version": made.version}
 
@@ -204,31 +246,31 @@ def _write_where_new(path: Path, text: str) -> None:
 
 
 def fill_store(address: str, models: Models, log: EventLog, features: FeatureSet, version: str) -> None:
-    """Makes a store serve everything up to the end of the log as ``version``; nothing where it does already."""
+    """Makes a store serve everything up to the end of the log as ``version``, unless it does already."""
     with open_store(address, create=True) as store:
         if store.current() == version:
-            say(f"store: serves version {version} already")
+            logger.info("store: serves version %s already", version)
             return
         if version in store.versions() and store.versions()[version] != "filling":
-            store.drop(version)  # as it was when another version took its place
-        say(f"store: filling version {version}")
+            store.drop(version)  # it is of the time before another version took its place
+        logger.info("store: filling version %s", version)
         center = FeatureCenter(models.schema, models.fitted, store)
         center.publish(features.state(), log.users(), log.items(), version)
 
 
 def _finished(run: Path, runner: Runner) -> dict[str, Any] | None:
-    """The summary of an earlier run of the very same stages; None where there is none."""
+    """The summary of an earlier run of the very same stages, if there is one."""
     if not all(done.cached for done in runner.done.values()) or not (run / "report.html").is_file():
         return None
     try:
         summary = read_json(run / "summary.json")
-        keys = {name: own["key"] for name, own in summary["stages"].items()}
+        keys = {name: entry["key"] for name, entry in summary["stages"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if keys != {name: done.key for name, done in runner.done.items()}:
         return None
-    for own in summary["stages"].values():
-        own["cached"] = True
+    for entry in summary["stages"].values():
+        entry["cached"] = True
     return summary
 
 
@@ -242,7 +284,7 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, store: str, seco
             **done.record,
         }
         for name, done in runner.done.items()
-    }  # fmt: skip
+    }
     scheme, _, path = data.partition(":")
     return {
         "version": __version__,
@@ -252,5 +294,6 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, store: str, seco
         "wall_seconds": seconds,
         "stage_seconds": sum(done.seconds for done in runner.done.values()),
         "peak_memory_mib": peak_mib(),
+        "warnings": warnings_of(stages),
         "stages": stages,
     }

@@ -1,34 +1,31 @@
 """Stages that are done once: each leaves a directory named after everything that decides its content.
 
-``RUN/<stage>-<key>``: the key is a hash of the stage's options, of the keys of the stages it reads, and of the source
-files that make it. A stage whose directory is there and whole is not run again; one that was killed left a hidden
-working directory, and starts afresh or, where it can, goes on inside it. A directory gets its name when all is written.
+``RUN/<stage>-<key>``: the key is a hash of the stage's options, of the keys of the stages it reads, and of pygrade's
+code. A stage whose directory is complete is not run again; a killed one left a hidden working directory, in which it
+starts again or, if it can, continues. A directory gets its name when everything is written.
 """
 
-import fcntl
 import functools
 import hashlib
 import json
-import math
-import os
+import logging
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pygrade
-from pygrade._util.files import sync
-from pygrade._util.progress import say
-from pygrade._util.serialization import read_json, to_json, write_bytes
+from pygrade._util.files import file_hash, sync
+from pygrade._util.serialization import plain, read_json, to_json, write_bytes
+
+logger = logging.getLogger("pygrade")
 
 RECORD = "stage.json"
-_BLOCK = 1 << 20
 _DIGITS = 12  # of a key, in names
 
 
@@ -39,10 +36,10 @@ class Done:
     name: str
     key: str
     path: Path
-    record: dict[str, Any]  # what the stage said about its result
-    seconds: float  # that it took when it ran
-    cached: bool  # it was there already
-    peak_mib: float  # of the process when the stage was done: the largest so far
+    record: dict[str, Any]  # the stage's facts about its result
+    seconds: float  # duration when it ran
+    cached: bool  # done by an earlier run
+    peak_mib: float  # largest memory of the process until the end of the stage
 
 
 class Runner:
@@ -60,65 +57,70 @@ class Runner:
         inputs: Iterable[Done | str] = (),
         resumable: bool = False,
     ) -> Done:
-        """The finished stage: found, or made by ``work(directory)``, which returns what is to be said about it.
+        """The finished stage: an earlier one, or made by ``work(directory)``, which returns facts about its result.
 
-        options: JSON, dataclasses in it too; inputs: stages, or hashes of files; resumable: ``work`` continues with
-        what a killed one left in the directory. A change of pygrade's code makes every stage new.
+        options: JSON and dataclasses; inputs: stages, or hashes of files; resumable: ``work`` continues with
+        what a killed run left in the directory. A change of pygrade's code makes every stage new.
         """
         parts = [item.key if isinstance(item, Done) else item for item in inputs]
-        recipe = json.dumps([name, _plain(options), parts, code_hash()], sort_keys=True)
+        recipe = json.dumps([name, plain(options), parts, code_hash()], sort_keys=True)
         key = hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS]
         path = self.out / f"{name}-{key}"
-        found = self._find(path, key)
-        if found is not None:
-            say(f"{name}: done before, {path.name}")
-            self.done[name] = _done(found, path, cached=True)
+        content = self._find(path, key)
+        if content is not None:
+            logger.info("%s: done before, %s", name, path.name)
+            self.done[name] = _done(content, path, cached=True)
             return self.done[name]
         partial = self.out / f".{path.name}.work"
-        for left in self.out.glob(f".{name}-*.work"):  # by runs that failed or were killed; no other runs now
+        for left in self.out.glob(f".{name}-*.work"):  # of failed or killed runs: no other runs now
             if left != partial or not resumable:
                 shutil.rmtree(left)
-        say(f"{name}: {'going on' if partial.exists() else 'started'}")
+        logger.info("%s: %s", name, "continued" if partial.exists() else "started")
         partial.mkdir(exist_ok=True)
         started = time.perf_counter()
         record = work(partial)
         seconds = time.perf_counter() - started
-        files = {
-            str(file.relative_to(partial)): file.stat().st_size
-            for file in sorted(partial.rglob("*"))
-            if file.is_file() and file.name != RECORD
-        }
+        files = _file_hashes(partial)
         for file in files:
             sync(partial / file)
         content = {
-            "stage": name, "key": key, "record": _plain(record), "seconds": seconds, "peak_mib": peak_mib(),
+            "stage": name,
+            "key": key,
+            "record": plain(record),
+            "seconds": seconds,
+            "peak_mib": peak_mib(),
             "files": files,
-        }  # fmt: skip
+        }
         write_bytes(partial / RECORD, to_json(content))
         partial.rename(path)
         sync(self.out)
-        say(f"{name}: {seconds:.1f} s, {path.name}")
+        logger.info("%s: %.1f s, %s", name, seconds, path.name)
         self.done[name] = _done(read_json(path / RECORD), path, cached=False)
         return self.done[name]
 
     def _find(self, path: Path, key: str) -> dict[str, Any] | None:
-        """The record of a stage that is there and whole; a damaged one is removed, and said so."""
+        """The record of a complete stage; a damaged one is removed."""
         if not path.exists():
             return None
         try:
             content = read_json(path / RECORD)
-            fault = None if content.get("key") == key else f"{RECORD} names key {content.get('key')!r}"
-            for name, size in content.get("files", {}).items():
-                there = (path / name).stat().st_size
-                if there != size:
-                    fault = f"{name} has {there} bytes, {size} were written"
-        except (OSError, ValueError) as error:
-            fault = str(error)
-        if fault is None:
+            if content["key"] != key:
+                raise ValueError(f"{RECORD} names key {content['key']!r}")
+            files = _file_hashes(path)
+            for name, stated in content["files"].items():
+                if files.get(name) != stated:
+                    raise ValueError(f"{name} is {'changed' if name in files else 'missing'}")
             return content
-        say(f"{path.name} is damaged and made again: {fault}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            logger.warning("%s is damaged and made again: %s", path.name, error)
         shutil.rmtree(path)
         return None
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    """File below the folder → sha256, without the stage's record."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != RECORD)
+    return {str(file.relative_to(folder)): file_hash(file) for file in files}
 
 
 def _done(content: dict[str, Any], path: Path, cached: bool) -> Done:
@@ -127,33 +129,15 @@ def _done(content: dict[str, Any], path: Path, cached: bool) -> Done:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has had, MiB."""
+    """The largest memory of this process so far, MiB."""
     unit = 1024.0**2 if sys.platform == "darwin" else 1024.0  # of ru_maxrss
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """The directory, made where it is absent, for this process alone; ValueError where another has it."""
-    out.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"{out} is in use by another pipeline; want a directory of its own") from error
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @functools.cache
 def code_hash() -> str:
     """Version of the code: a hash of every source file of the package, of the kernels and of the compiled core."""
-    core, kernels = (
-        find_spec("pygrade._core"),
-        find_spec("pygrade.kernels"),
-    )  # found, not imported: Triton may be absent
+    core, kernels = find_spec("pygrade._core"), find_spec("pygrade.kernels")  # not imported: Triton may be absent
     assert core is not None and core.origin is not None and kernels is not None
     digest = hashlib.sha256(Path(core.origin).read_bytes())
     for root in (*pygrade.__path__, *(kernels.submodule_search_locations or ())):
@@ -162,10 +146,10 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def content_hash(path: Path, memory: Path, without: Path | None = None) -> str:
-    """Hash of a file, or of all files below a directory but for those below ``without``, with their names there.
+def content_hash(path: Path, memory: Path, without: Path | None = None, pattern: str = "**/*") -> str:
+    """Hash of a file, or of names and contents of a directory's files that match, without those in ``without``.
 
-    A file is read again only when its size or time of change is new; ``memory``, a JSON file, keeps the rest.
+    A file is read again only if its size or time of change is new; ``memory``, a JSON file, keeps the hashes.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; want a file or a directory")
@@ -173,7 +157,7 @@ def content_hash(path: Path, memory: Path, without: Path | None = None) -> str:
         known = read_json(memory)
     except (OSError, ValueError):
         known = {}
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = sorted(file for file in path.glob(pattern) if file.is_file()) if path.is_dir() else [path]
     if without is not None:
         files = [file for file in files if not file.resolve().is_relative_to(without.resolve())]
     digest, fresh = hashlib.sha256(), dict(known)
@@ -188,25 +172,3 @@ def content_hash(path: Path, memory: Path, without: Path | None = None) -> str:
     if fresh != known:
         write_bytes(memory, to_json(fresh))
     return digest.hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """For JSON, which has no NaN and no infinity: None."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

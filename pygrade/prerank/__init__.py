@@ -1,4 +1,4 @@
-"""Prerank: a two-tower model and an item index that find the candidates of a request among all items.
+"""Prerank: a two-tower model and an item index find the candidates of a request among all items.
 
 >>> from pygrade.prerank import Catalog, Prerank, PrerankConfig, fit  # doctest: +SKIP
 >>> fitted = fit(batches, task_weights=[1.0, 0.5], config=PrerankConfig(), validation=later)  # doctest: +SKIP
@@ -8,15 +8,28 @@
 
 from pygrade._util.serialization import ArtifactError
 from pygrade.features import SchemaError
-from pygrade.prerank.batches import Batch, Batches, Catalog, Requests
+from pygrade.prerank.batches import Batch, Batches, Catalog, TowerInputs
 from pygrade.prerank.evaluation import Retrieval, evaluate
 from pygrade.prerank.index import EligibleItems, ItemIndex
-from pygrade.prerank.measures import Popularity, recall
+from pygrade.prerank.recall import Popularity
 from pygrade.prerank.service import Prerank
 from pygrade.prerank.towers import PrerankConfig
-from pygrade.prerank.training import Fitted, fit
+from pygrade.prerank.training import FittedTowers, fit
 
 __all__ = [
-    "ArtifactError", "Batch", "Batches", "Catalog", "EligibleItems", "Fitted", "ItemIndex", "Popularity", "Prerank",
-    "PrerankConfig", "Requests", "Retrieval", "SchemaError", "evaluate", "fit", "recall",
-]  # fmt: skip
+    "ArtifactError",
+    "Batch",
+    "Batches",
+    "Catalog",
+    "EligibleItems",
+    "FittedTowers",
+    "ItemIndex",
+    "Popularity",
+    "Prerank",
+    "PrerankConfig",
+    "Retrieval",
+    "SchemaError",
+    "TowerInputs",
+    "evaluate",
+    "fit",
+]

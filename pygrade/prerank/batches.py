@@ -1,4 +1,4 @@
-"""What the two-tower model reads: batches of requests, the items in them, and positives in a shuffled stream.
+"""Inputs of the two-tower model: batches of requests, their items, and positives in a shuffled stream.
 
 Everything streams: memory grows with the number of distinct items and the size of the shuffle buffer, not with rows.
 """
@@ -15,11 +15,11 @@ from pygrade.features import FeatureBatch
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-_JOIN = 4096  # item rows that wait before they are joined with the rest
+_JOIN = 4096  # item rows that are collected before they are joined
 
 
-class Requests(Protocol):
-    """What the user tower reads of R requests."""
+class TowerInputs(Protocol):
+    """The inputs of the user tower, of R requests."""
 
     @property
     def user_id(self) -> Ids: ...  # [R]
@@ -31,7 +31,7 @@ class Requests(Protocol):
     def sequences(self) -> Ids: ...  # [R, L] item ids, -1: padding
 
 
-class Batch(Requests, Protocol):
+class Batch(TowerInputs, Protocol):
     """R logged requests with n candidate rows in all, as `pygrade.features.FeatureBatch`."""
 
     @property
@@ -48,13 +48,12 @@ class Batch(Requests, Protocol):
     def item_ids(self) -> Ids: ...  # [n, Fi] vocabulary indices, 0: unknown
 
 
-Batches = Callable[[], Iterator[Batch]]
-"""Makes the same stream of batches, in time order, each time it is called."""
+Batches = Callable[[], Iterator[Batch]]  # every call gives the same stream of batches, in time order
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The items that can be retrieved, with what the item tower reads of them."""
+    """The items that can be retrieved, with the inputs of the item tower."""
 
     item_id: Ids  # [m], ascending
     dense: Floats  # [m, Di], NaN: unknown
@@ -74,7 +73,7 @@ class Catalog:
 
     @classmethod
     def of(cls, item_id: Ids, dense: Floats, ids: Ids) -> "Catalog":
-        """Rows in any order; of an item that comes several times the last row counts."""
+        """Rows in any order; of an item with several rows the last one counts."""
         last = len(item_id) - 1 - np.unique(item_id[::-1], return_index=True)[1]
         return cls(item_id[last], dense[last], ids[last])
 
@@ -90,7 +89,7 @@ class Catalog:
                 parts = [cls.joined(parts)]
                 held = len(parts[0])
         if not parts:
-            raise ValueError("batches gave none; want at least one batch")
+            raise ValueError("batches is empty; want at least one batch")
         return cls.joined(parts)
 
     @classmethod
@@ -104,7 +103,7 @@ class Catalog:
 
 
 class ItemCounts:
-    """Sums of weights by item, streaming; joins what waits only when it is as much as what is joined."""
+    """Sums of weights by item, streaming; joins new rows when there are as many as joined ones."""
 
     def __init__(self) -> None:
         self._ids: Ids = np.empty(0, np.int64)
@@ -133,7 +132,7 @@ class ItemCounts:
 
 @dataclass(frozen=True)
 class Pairs:
-    """n positives: a request as it was, the item that it liked, and how much."""
+    """n positives: a request, the item with positive feedback, and its weight."""
 
     user_id: Ids  # [n]
     request_dense: Floats  # [n, Du]
@@ -157,7 +156,7 @@ class Pairs:
 
 
 def positive_weight(batch: Batch, task_weights: Floats) -> Floats:
-    """How much each row is a positive, [n]: Σ_t task_weights[t] · feedback[t] where it was shown, else 0."""
+    """The weight of each row as a positive, [n]: Σ_t task_weights[t] · feedback[t] if it was shown, else 0."""
     if batch.feedback.ndim != 2 or batch.feedback.shape[1] != len(task_weights):
         raise ValueError(f"feedback has shape {batch.feedback.shape}; want [n, {len(task_weights)}], as task_weights")
     value = np.nan_to_num(batch.feedback, nan=0.0).astype(np.float32) @ task_weights
@@ -165,16 +164,16 @@ def positive_weight(batch: Batch, task_weights: Floats) -> Floats:
 
 
 def aging(batch: Batch) -> NDArray[np.bool_]:
-    """Which columns of item_dense say something else when an item is indexed than when it was shown, [Di].
+    """Which columns of item_dense differ between showing and indexing an item, [Di].
 
-    Counts, recencies, windows and ages: all items of a training row were being shown just then, most of an index were
-    not. Known of a `FeatureBatch`, whose schema has their kinds; of others nothing is said to age.
+    Counts, recencies, windows and ages: the items of training rows were just being shown, most items of an index are
+    not. Only the schema of a `FeatureBatch` has their kinds; other batches have no such columns.
     """
     if not isinstance(batch, FeatureBatch):
         return np.zeros(batch.item_dense.shape[1], bool)
     features = batch.fitted.schema.group("item_dense")
-    found = [f.kind in ("count", "recency") or f.window_hours > 0 or f.transform == "age" for f in features]
-    return np.repeat(found, [len(f.columns) for f in features])
+    aged = [f.kind in ("count", "recency") or f.window_hours > 0 or f.transform == "age" for f in features]
+    return np.repeat(aged, [len(f.columns) for f in features])
 
 
 def row_requests(batch: Batch) -> Ids:
@@ -183,14 +182,20 @@ def row_requests(batch: Batch) -> Ids:
 
 
 def positives(batch: Batch, task_weights: Floats) -> Pairs:
-    """The positive rows of a batch, each beside its request."""
+    """The positive rows of a batch, each with its request."""
     weight = positive_weight(batch, task_weights)
     rows = np.flatnonzero(weight > 0)
     requests = row_requests(batch)[rows]
     return Pairs(
-        batch.user_id[requests], batch.request_dense[requests], batch.request_ids[requests],
-        batch.sequences[requests], batch.item_id[rows], batch.item_dense[rows], batch.item_ids[rows], weight[rows],
-    )  # fmt: skip
+        batch.user_id[requests],
+        batch.request_dense[requests],
+        batch.request_ids[requests],
+        batch.sequences[requests],
+        batch.item_id[rows],
+        batch.item_dense[rows],
+        batch.item_ids[rows],
+        weight[rows],
+    )
 
 
 def shuffled(
@@ -203,11 +208,11 @@ def shuffled(
     waiting: list[Pairs] = []
     held = 0
     for batch in batches():
-        found = positives(batch, task_weights)
-        if not len(found):
+        pairs = positives(batch, task_weights)
+        if not len(pairs):
             continue
-        waiting.append(found)
-        held += len(found)
+        waiting.append(pairs)
+        held += len(pairs)
         if held >= max(buffer, 2 * size):
             pool = Pairs.joined(waiting)
             order = rng.permutation(held)

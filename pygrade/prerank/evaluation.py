@@ -1,4 +1,4 @@
-"""What a prerank finds of later positives, beside popularity; and what its index finds of what brute force finds."""
+"""Recall of later positives by a prerank and by popularity, and of brute-force results by its index."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pygrade.metrics import intervals
 from pygrade.prerank.batches import Batch, Batches, Ids
 from pygrade.prerank.index import Floats, ItemIndex, is_in, scores_of
-from pygrade.prerank.measures import Popularity, held_out_positives, recall
+from pygrade.prerank.recall import Popularity, held_out_positives, recall
 from pygrade.prerank.service import Prerank
 
 _BLOCK = 1 << 16  # vectors scored at a time
@@ -18,12 +18,12 @@ _BLOCK = 1 << 16  # vectors scored at a time
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Recall@n of held-out requests with a positive; intervals know that one user's requests belong together."""
+    """Recall@n of held-out requests with a positive; intervals are clustered by user."""
 
     n: int
     requests: int
     positives: int
-    unknown: float  # share of the positives that are not in the index: no list can hold them
+    unknown: float  # share of the positives that are not in the index
     recall: intervals.Interval  # mean of |candidates ∩ positives| / min(|positives|, n)
     popularity_recall: intervals.Interval  # of the most popular items, under the same filter
     difference: intervals.Interval  # recall - popularity_recall
@@ -43,15 +43,15 @@ def evaluate(
     max_requests: int = 20_000,
     brute_force_requests: int = 100,
 ) -> Retrieval:
-    """Measures on the first ``max_requests`` requests with a positive of batches later than the training.
+    """Evaluates on the first ``max_requests`` requests with a positive of batches later than the training.
 
-    ``seen``: the items of each request of a batch to leave out, [R, S] or R arrays, of both kinds of lists.
-    ``brute_force_requests``: how many requests the index is compared with brute force on.
+    ``seen``: for a batch, the items of each request to leave out of both kinds of lists, [R, S] or R arrays.
+    ``brute_force_requests``: number of requests on which the index is compared with brute force.
     """
     weights = np.asarray(prerank.task_weights, np.float32)
     served = prerank.towers, prerank.index
-    ours: list[NDArray[np.float64]] = []
-    popular: list[NDArray[np.float64]] = []
+    by_towers: list[NDArray[np.float64]] = []
+    by_popularity: list[NDArray[np.float64]] = []
     users: list[Ids] = []
     agreement: list[float] = []
     positives = unknown = count = 0
@@ -64,29 +64,35 @@ def evaluate(
         vectors = served[0].user_vectors(batch)[requests]
         left_out = None if seen is None else seen(batch)
         drop = [np.zeros(0, np.int64) if left_out is None else left_out[r] for r in requests]
-        found = served[1].search(vectors, n, drop)[0]
-        ours.append(recall(found, relevant))
-        popular.append(recall(popularity.candidates(n, [np.asarray(row, np.int64) for row in drop]), relevant))
+        retrieved = served[1].search(vectors, n, drop)[0]
+        by_towers.append(recall(retrieved, relevant))
+        by_popularity.append(recall(popularity.candidates(n, [np.asarray(row, np.int64) for row in drop]), relevant))
         users.append(batch.user_id[requests])
         every = np.concatenate(relevant)
         positives, unknown = positives + len(every), unknown + int((~served[1].has(every)).sum())
         for r in range(min(len(requests), brute_force_requests - len(agreement))):
             best = brute_force(served[1], vectors[r], n, np.asarray(drop[r], np.int64))
-            agreement.append(float(is_in(found[r], np.sort(best)).sum() / max(1, len(best))))
+            agreement.append(float(is_in(retrieved[r], np.sort(best)).sum() / max(1, len(best))))
         count += len(requests)
         if count >= max_requests:
             break
     if not count:
         raise ValueError("batches hold no positive; want later requests with some")
-    mine, theirs, user = np.concatenate(ours), np.concatenate(popular), np.concatenate(users)
+    towers, baseline, user = np.concatenate(by_towers), np.concatenate(by_popularity), np.concatenate(users)
     return Retrieval(
-        n, count, positives, unknown / positives, intervals.mean(mine, user), intervals.mean(theirs, user),
-        intervals.mean(mine - theirs, user), float(np.mean(agreement)) if agreement else float("nan"),
-    )  # fmt: skip
+        n,
+        count,
+        positives,
+        unknown / positives,
+        intervals.mean(towers, user),
+        intervals.mean(baseline, user),
+        intervals.mean(towers - baseline, user),
+        float(np.mean(agreement)) if agreement else float("nan"),
+    )
 
 
 def brute_force(index: ItemIndex, query: Floats, n: int, seen: Ids) -> Ids:
-    """The n best items of one query[D] by scoring all, best first; fewer where there are fewer. Without faiss."""
+    """The (up to) n best items of one query[D], best first, by scoring all without faiss."""
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     drop = np.unique(seen)
     for every, vectors in ((index.item_id, index.vectors), (index.extra_id, index.extra_vectors)):

@@ -1,4 +1,4 @@
-"""How often each item is drawn, estimated while the stream passes: the Q of the log-Q correction."""
+"""Estimated frequency of each item in the stream: the Q of the log-Q correction."""
 
 import numpy as np
 from numpy.typing import NDArray

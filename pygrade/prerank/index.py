@@ -1,9 +1,9 @@
 """The item index: the best items of an inner product, exact and deterministic over faiss.
 
-score(q, v) = float32(Σ_d q_d · v_d), summed in float64 within the row, so that an item's score does not depend on what
-else is scored with it. Order: score descending, then item id ascending. faiss proposes rows; their scores are computed
-again in this way and the proposal grows until no row outside can belong to the answer. A flat index therefore returns
-what sorting every item would return, ties included. An HNSW index (large catalogs) returns the best of what its graph
+score(q, v) = float32(Σ_d q_d · v_d), summed in float64 within the row, so that an item's score does not depend on the
+other items of the call. Order: score descending, then item id ascending. faiss proposes rows; their scores are computed
+again in this way, and the proposal grows until no other row can belong to the answer. A flat index thus returns the
+same as sorting all items, ties included. An HNSW index (large catalogs) returns the best of the items that its graph
 reaches, in the same order.
 """
 
@@ -22,10 +22,10 @@ Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Eligible = Ids | Callable[[Ids], NDArray[np.bool_]]
 
-HNSW_ABOVE = 200_000  # items from which kind="auto" builds a graph: a flat scan takes above a millisecond there
-_SLACK = 32  # rows fetched beyond those asked for, so that near-ties at the edge seldom need a second search
+HNSW_ABOVE = 200_000  # items above which kind="auto" builds a graph: a flat scan takes more than a millisecond
+_SLACK = 32  # extra rows to fetch, so that near-ties at the edge seldom need a second search
 _GROWTH = 4
-_SAMPLE = 256  # items asked about to guess how many are eligible
+_SAMPLE = 256  # items tested to estimate the share that is eligible
 _LINKS, _BUILD_BREADTH, _SEARCH_BREADTH = 32, 200, 256  # of HNSW
 
 
@@ -36,7 +36,7 @@ def scores_of(query: Floats, vectors: Floats) -> Floats:
 
 
 class EligibleItems:
-    """The items of a list, as the filter that `ItemIndex.search` asks; sorts once, then answers by bisection."""
+    """The items of a list as a filter for `ItemIndex.search`; sorts once, then answers by bisection."""
 
     def __init__(self, item_id: ArrayLike) -> None:
         self._ids = np.unique(np.asarray(item_id, np.int64))
@@ -47,7 +47,7 @@ class EligibleItems:
 
 
 def is_in(values: Ids, ascending: Ids) -> NDArray[np.bool_]:
-    """For values[n]: which of them stand in the ascending ids."""
+    """For values[n]: which of them are among the ascending ids."""
     if not len(ascending):
         return np.zeros(len(values), bool)
     place = np.searchsorted(ascending, values).clip(max=len(ascending) - 1)
@@ -58,14 +58,14 @@ def is_in(values: Ids, ascending: Ids) -> NDArray[np.bool_]:
 class ItemIndex:
     """Items and their vectors. Never changes: `added` returns another index, so searches need no lock.
 
-    Rows of the base stand in faiss by ascending id. What was added since stands beside it and is scored by itself;
-    build anew before it grows past some ten thousand items.
+    The rows of the base are in faiss by ascending id. Items added since are kept apart and scored one by one;
+    rebuild before they are more than some ten thousand.
     """
 
     kind: str  # "flat" or "hnsw"
     item_id: Ids  # [m] of the base, ascending
     base: Any  # the faiss index of those m vectors
-    vectors: Floats  # [m, D], the memory of faiss
+    vectors: Floats  # [m, D], a view of faiss' memory
     extra_id: Ids  # [e] added since, ascending
     extra_vectors: Floats  # [e, D]
     longest: float  # largest norm of the base's vectors
@@ -96,7 +96,7 @@ class ItemIndex:
 
     @classmethod
     def around(cls, kind: str, item_id: Ids, base: Any) -> "ItemIndex":
-        """The index of a faiss index that `build` filled with the vectors of these ascending ids."""
+        """Wraps a faiss index that `build` filled with the vectors of these ascending ids."""
         faiss = require("faiss", "pipeline")
         storage = faiss.downcast_index(base.storage) if kind == "hnsw" else base
         if len(item_id):
@@ -119,7 +119,7 @@ class ItemIndex:
         return is_in(item_id, self.item_id) | is_in(item_id, self.extra_id)
 
     def added(self, item_id: ArrayLike, vectors: ArrayLike) -> "ItemIndex":
-        """This index and new items; ValueError where one is in it already."""
+        """This index and new items; ValueError if one is already in it."""
         ids, rows = _checked(item_id, vectors)
         if rows.shape[1] != self.width:
             raise ValueError(f"vectors has shape {rows.shape}; want [{len(ids)}, {self.width}]")
@@ -132,7 +132,7 @@ class ItemIndex:
         return replace(self, extra_id=every[order], extra_vectors=both)
 
     def merged(self) -> "ItemIndex":
-        """An index of the same items with nothing beside its base."""
+        """An index of the same items, all in its base."""
         if not len(self.extra_id):
             return self
         return ItemIndex.build(
@@ -148,7 +148,7 @@ class ItemIndex:
     ) -> tuple[Ids, Floats]:
         """The n best items of each query: ids [R, n] int64, padded with -1, and scores [R, n], padded with -inf.
 
-        queries[R, D]. ``seen``: ids to leave out, [R, S] or R arrays; negative ones say nothing. ``eligible``: the only
+        queries[R, D]. ``seen``: ids to leave out, [R, S] or R arrays; negative ones are ignored. ``eligible``: the only
         ids to return: an array, or a function item_id[k] → bool [k] (`EligibleItems` for a list that is used
         again), for all queries; or a list of R of them. Whenever a query has n items that pass, it gets n.
         """
@@ -171,17 +171,17 @@ class ItemIndex:
             left = []
             for place, r in enumerate(open_rows):
                 row, bound = (rows[place], bounds[place]) if rows is not None and bounds is not None else (None, None)
-                found = self._select(query[r], row, bound, n, dropped[r], tests[r])
-                if found is None:
+                best = self._select(query[r], row, bound, n, dropped[r], tests[r])
+                if best is None:
                     left.append(r)
                     continue
-                ids[r, : len(found[0])], scores[r, : len(found[0])] = found
+                ids[r, : len(best[0])], scores[r, : len(best[0])] = best
             open_rows = np.asarray(left, np.int64)
             fetch *= _GROWTH
         return ids, scores
 
     def _share(self, test: Callable[[Ids], NDArray[np.bool_]] | None) -> float:
-        """About the share of the base that passes the test, a little low, from a sample."""
+        """A slightly low estimate of the share of the base that passes the test, from a sample."""
         if test is None or not len(self.item_id):
             return 1.0
         scattered = np.arange(_SAMPLE, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(1 << 32)  # Weyl's sequence
@@ -211,7 +211,7 @@ class ItemIndex:
         dropped: Ids,
         test: Callable[[Ids], NDArray[np.bool_]] | None,
     ) -> tuple[Ids, Floats] | None:
-        """The answer from the proposed rows (None: all) and what was added, or None where more rows are needed."""
+        """The answer from the proposed rows (None: all) and the added items, or None if more rows are needed."""
         base = np.arange(len(self.item_id)) if rows is None else rows[rows >= 0]
         ids = np.concatenate([self.item_id[base], self.extra_id])
         keep = ~is_in(ids, dropped)
@@ -230,7 +230,7 @@ class ItemIndex:
 
 @contextmanager
 def _one_thread(faiss: ModuleType, wanted: bool) -> Iterator[None]:
-    """faiss uses one thread inside the block, if wanted; other threads that call it are not concerned."""
+    """faiss uses one thread inside the block, if wanted; calls by other threads are not affected."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1 if wanted else threads)
     try:

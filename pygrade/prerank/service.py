@@ -1,4 +1,4 @@
-"""Candidates for requests: the towers and an index of their items, saved, loaded, and rebuilt while it is queried."""
+"""Candidates for requests: the towers and an index of items, saved, loaded, and rebuilt while it is queried."""
 
 import hashlib
 import threading
@@ -11,21 +11,21 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from pygrade._util.files import atomic_directory
+from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
 from pygrade.features import FeatureBatch, SchemaError
-from pygrade.prerank.batches import Catalog, Ids, Requests
+from pygrade.prerank.batches import Catalog, Ids, TowerInputs
 from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
-from pygrade.prerank.training import Fitted
+from pygrade.prerank.training import FittedTowers
 
 FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
 
 
 @dataclass(frozen=True)
 class _Served:
-    """What one query reads: towers and index belong together and change together."""
+    """Towers and index of one query: they belong together and change together."""
 
     towers: TwoTower
     index: ItemIndex
@@ -36,8 +36,8 @@ class _Served:
 class Prerank:
     """The first stage of ranking: some hundred candidates out of all items.
 
-    A query reads one immutable pair of towers and index. `rebuild`, `add_items` and `swap` make another pair beside it
-    and put it in its place in one assignment: queries of other threads never wait and never see a mixture.
+    A query reads one immutable pair of towers and index. `rebuild`, `add_items` and `swap` make another pair and
+    replace it in one assignment: queries of other threads never wait and never see a mixture.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Prerank:
         self.schema_hash = schema_hash
 
     @classmethod
-    def build(cls, fitted: Fitted, catalog: Catalog, schema_hash: str = "") -> "Prerank":
+    def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "") -> "Prerank":
         """Towers that `fit` trained and an index of the catalog, of the kind that their config names."""
         towers = fitted.towers
         index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), towers.config.index)
@@ -70,17 +70,17 @@ class Prerank:
 
     @property
     def task_weights(self) -> tuple[float, ...]:
-        """What the towers that are served now were trained to find."""
+        """Task weights that the served towers were trained with."""
         return self._served.task_weights
 
     @property
     def version(self) -> int:
-        """Rises by one with every change of what is served."""
+        """Rises by one with every change of towers or index."""
         return self._served.version
 
     def candidates(
         self,
-        requests: Requests,
+        requests: TowerInputs,
         n: int,
         seen: ArrayLike | Sequence[ArrayLike] | None = None,
         eligible: Eligible | Sequence[Eligible | None] | None = None,
@@ -92,21 +92,21 @@ class Prerank:
         request's answer does not depend on the requests beside it. SchemaError for a `FeatureBatch` of another schema.
         """
         if self.schema_hash and isinstance(requests, FeatureBatch):
-            found = requests.fitted.schema.hash
-            if found != self.schema_hash:
-                raise SchemaError(f"requests are of schema {found!r}; want {self.schema_hash!r}")
+            schema_hash = requests.fitted.schema.hash
+            if schema_hash != self.schema_hash:
+                raise SchemaError(f"requests are of schema {schema_hash!r}; want {self.schema_hash!r}")
         served = self._served
         return served.index.search(served.towers.user_vectors(requests), n, seen, eligible)[0]
 
     def rebuild(self, catalog: Catalog, kind: str | None = None) -> int:
-        """Index another catalog with the towers of now; queries go on against the old index. The new version."""
+        """Indexes another catalog with the current towers, beside the index in use. Returns the new version."""
         with self._writing:
             towers = self._served.towers
             index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), kind or towers.config.index)
             return self._put(index=index)
 
     def add_items(self, catalog: Catalog) -> int:
-        """Make the new items among these retrievable without a rebuild; those known keep their vectors. How many."""
+        """Makes new items retrievable without a rebuild; known ones keep their vectors. Returns how many are new."""
         with self._writing:
             towers, index = self._served.towers, self._served.index
             new = ~index.has(catalog.item_id)
@@ -116,7 +116,7 @@ class Prerank:
             return int(new.sum())
 
     def swap(self, other: "Prerank") -> int:
-        """Serve the towers and the index of another (a newly trained one); SchemaError if it is of another schema."""
+        """Serves the towers and the index of another (a newly trained one); SchemaError if it is of another schema."""
         if other.schema_hash != self.schema_hash:
             raise SchemaError(f"other has schema {other.schema_hash!r}; want that of now, {self.schema_hash!r}")
         new = other._served
@@ -128,7 +128,7 @@ class Prerank:
         return self._served.version
 
     def save(self, directory: str | Path) -> Path:
-        """Write ``prerank.json``, ``prerank.safetensors`` and ``items.faiss`` as a directory that appears whole.
+        """Writes ``prerank.json``, ``prerank.safetensors`` and ``items.faiss`` into a directory that appears complete.
 
         Items added since the last build become part of the saved index.
         """
@@ -150,7 +150,7 @@ class Prerank:
                 "task_weights": served.task_weights,
                 "index_kind": index.kind,
                 "items": len(index),
-                "sha256": {name: _sha256(partial / name) for name in ("prerank.safetensors", "items.faiss")},
+                "sha256": {name: file_hash(partial / name) for name in ("prerank.safetensors", "items.faiss")},
             }
             record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
             (partial / "prerank.json").write_bytes(to_json(record))
@@ -158,10 +158,10 @@ class Prerank:
 
     @classmethod
     def load(cls, directory: str | Path, schema_hash: str | None = None) -> "Prerank":
-        """Read what `save` wrote.
+        """Reads what `save` wrote.
 
-        FileNotFoundError where there is none, ArtifactError naming the file where one is truncated, corrupt or of
-        another save, SchemaError where ``schema_hash`` is given and the artifact was made for another schema.
+        FileNotFoundError if there is none, ArtifactError naming a file that is truncated, corrupt or of another save,
+        SchemaError if ``schema_hash`` is given and the artifact was made for another schema.
         """
         folder = Path(directory)
         path = folder / "prerank.json"
@@ -215,12 +215,7 @@ def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower
 
 
 def _read_index(path: Path, sha256: str) -> Any:
-    found = _sha256(path)
-    if found != sha256:
-        raise ValueError(f"{path} has sha256 {found[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
+    stated = file_hash(path)
+    if stated != sha256:
+        raise ValueError(f"{path} has sha256 {stated[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
     return require("faiss", "pipeline").read_index(str(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,10 @@
-"""The two towers: a request and an item become vectors whose inner product says how well they suit each other.
+"""The two towers: vectors of requests and items, whose inner product is the score of an item for a request.
 
     s(u, i) = ⟨x_u, y_i⟩ / τ + b_i       x, y: unit vectors of width - 1; b: the item's bias; τ: temperature
 
 The item's vector is kept as [y / τ, b] and the user's as [x, 1], so that s is one inner product of ``width`` numbers.
 Two-tower retrieval with in-batch negatives: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-Recommendations", RecSys 2019. The bias beside unit vectors is ours: an item may be liked by all.
+Recommendations", RecSys 2019. The bias beside unit vectors is our addition: some items are liked by all.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Requests, aging, positives
+from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, TowerInputs, aging, positives
 
 _INPUT_CLIP = 5.0
 
@@ -24,55 +24,45 @@ _INPUT_CLIP = 5.0
 class PrerankConfig:
     """Size and training of the two-tower model, and the kind of its index."""
 
-    width: int = 32
-    """Numbers in a vector; one of them is the item's bias."""
-    hidden: int = 64
-    """Width of the hidden layer of either tower."""
-    field_embedding: int = 8
-    """Width of the embedding of a categorical feature."""
-    max_items: int = 1 << 20
-    """Most items with an embedding of their own, the most frequent ones; the others are placed by their features."""
-    max_categories: int = 1 << 20
-    """Largest index that a categorical feature may have."""
-    aging_features: bool = False
-    """Whether the item tower reads counts, recencies, windows and ages; see `pygrade.prerank.batches.aging`."""
-    temperature: float = 0.1
-    """τ: what the cosine of the towers is divided by."""
-    id_dropout: float = 0.1
-    """Share of item ids hidden in training, so that items never trained on have a vector too."""
-    dropout: float = 0.3
-    """Dropout on the hidden layers."""
-    learning_rate: float = 3e-3
-    """Step size of AdamW."""
-    weight_decay: float = 0.1
-    """Decoupled weight decay of AdamW, on every parameter."""
-    frequency_half_life: float = 0.0
-    """Positives after which an item's count weighs half in the estimate of its frequency; 0: all weigh the same."""
-    batch_size: int = 512
-    """Positives a step; each is a negative for all others."""
-    shuffle: int = 1 << 15
-    """Positives in the buffer that mixes the stream."""
-    epochs: int = 30
-    """Most passes over the positives."""
-    patience: int = 6
-    """Passes without a better recall on the validation batches after which training stops."""
-    recall_at: int = 100
-    """Length of the lists whose recall decides when to stop."""
-    validation_requests: int = 2000
-    """Requests with a positive, from the first of the validation batches on, that the recall is measured on."""
-    refit: bool = True
-    """After stopping, train again on the validation batches too, for the best number of passes."""
-    index: str = "auto"
-    """``flat``, ``hnsw``, or ``auto``: hnsw for large catalogs."""
-    seed: int = 0
-    """Initial parameters, dropout and the order of the positives."""
+    width: int = 32  # numbers in a vector; one of them is the item's bias
+    hidden: int = 64  # width of the hidden layer of either tower
+    field_embedding: int = 8  # width of the embedding of a categorical feature
+    max_items: int = 1 << 20  # items with an own embedding, the most frequent ones; others have features only
+    max_categories: int = 1 << 20  # largest index that a categorical feature may have
+    aging_features: bool = False  # the item tower reads counts, recencies, windows and ages too
+    temperature: float = 0.1  # τ, the divisor of the cosine of the towers
+    id_dropout: float = 0.1  # share of item ids hidden in training, so that items never trained on have a vector too
+    dropout: float = 0.3  # dropout on the hidden layers
+    learning_rate: float = 3e-3  # step size of AdamW
+    weight_decay: float = 0.1  # decoupled weight decay of AdamW, on every parameter
+    frequency_half_life: float = 0.0  # positives after which an item's count weighs half; 0: no decay
+    batch_size: int = 512  # positives a step; each is a negative for all others
+    shuffle: int = 1 << 15  # positives in the buffer that mixes the stream
+    epochs: int = 30  # most passes over the positives
+    patience: int = 6  # passes without a better recall on the validation batches after which training stops
+    recall_at: int = 100  # length of the lists whose recall decides when to stop
+    validation_requests: int = 2000  # requests with a positive, the earliest, that the recall is measured on
+    refit: bool = True  # after stopping, train again on the validation batches too, for the best number of passes
+    index: str = "auto"  # ``flat``, ``hnsw``, or ``auto``: hnsw for large catalogs
+    seed: int = 0  # initial parameters, dropout and the order of the positives
 
     def __post_init__(self) -> None:
-        least = {"width": 2, "hidden": 1, "field_embedding": 1, "max_items": 1, "max_categories": 1, "batch_size": 2,
-                 "shuffle": 0, "epochs": 1, "patience": 1, "recall_at": 1, "validation_requests": 1}  # fmt: skip
-        for name, low in least.items():
+        minimum = {
+            "width": 2,
+            "hidden": 1,
+            "field_embedding": 1,
+            "max_items": 1,
+            "max_categories": 1,
+            "batch_size": 2,
+            "shuffle": 0,
+            "epochs": 1,
+            "patience": 1,
+            "recall_at": 1,
+            "validation_requests": 1,
+        }
+        for name, low in minimum.items():
             if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)}; want at least {low}")
+                raise ValueError(f"{name} is {getattr(self, name)}; want at minimum {low}")
         for name in ("id_dropout", "dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a number in [0, 1)")
@@ -88,7 +78,7 @@ class PrerankConfig:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the towers were fitted to: the items they know and the scale of their features."""
+    """Known items and scales of the features, as the towers were fitted."""
 
     item_id: Ids  # [V] items with an embedding of their own, ascending; item_id[i] has embedding i + 1
     request_mean: NDArray[np.float32]  # [Du]
@@ -102,7 +92,7 @@ class Inputs:
 
     @classmethod
     def fit(cls, batches: Batches, task_weights: NDArray[np.float32], config: PrerankConfig) -> "Inputs":
-        """One pass over the positives of the batches. ValueError where there is none, or a feature is bad."""
+        """One pass over the positives of the batches. ValueError if there is none, or for an infinite feature."""
         max_items, max_categories = config.max_items, config.max_categories
         left_out: NDArray[np.bool_] = np.empty(0, bool)
         counts = ItemCounts()
@@ -110,19 +100,19 @@ class Inputs:
         sizes: list[Ids] = []
         length = 0
         for batch in batches():
-            found = positives(batch, task_weights)
+            pairs = positives(batch, task_weights)
             if not moments:
-                moments = [_Moments(found.request_dense.shape[1]), _Moments(found.item_dense.shape[1])]
-                sizes = [np.ones(found.request_ids.shape[1], np.int64), np.ones(found.item_ids.shape[1], np.int64)]
-                length = found.sequences.shape[1]
+                moments = [_Moments(pairs.request_dense.shape[1]), _Moments(pairs.item_dense.shape[1])]
+                sizes = [np.ones(pairs.request_ids.shape[1], np.int64), np.ones(pairs.item_ids.shape[1], np.int64)]
+                length = pairs.sequences.shape[1]
                 left_out = aging(batch) & (not config.aging_features)
-            counts.add(found.item_id, np.ones(len(found)))
+            counts.add(pairs.item_id, np.ones(len(pairs)))
             for moment, name, values in zip(
-                moments, ("request_dense", "item_dense"), (found.request_dense, found.item_dense), strict=True
+                moments, ("request_dense", "item_dense"), (pairs.request_dense, pairs.item_dense), strict=True
             ):
                 moment.add(name, values)
             for size, name, ids in zip(
-                sizes, ("request_ids", "item_ids"), (found.request_ids, found.item_ids), strict=True
+                sizes, ("request_ids", "item_ids"), (pairs.request_ids, pairs.item_ids), strict=True
             ):
                 np.maximum(size, ids.max(0, initial=0) + 1, out=size)
                 if (size > max_categories).any():
@@ -205,14 +195,14 @@ class TwoTower(nn.Module):
 
     def item(self, dense: Tensor, fields: Tensor, rows: Tensor) -> Tensor:
         """Vectors [n, width] of items: dense[n, Di], fields[n, Fi], rows[n] of the item table."""
-        own = self.item_table(rows)
-        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.item_fields)), own]
+        embedding = self.item_table(rows)
+        parts = [dense, *(table(fields[:, f]) for f, table in enumerate(self.item_fields)), embedding]
         out = self.item_tower(torch.cat(parts, -1))
-        vector = functional.normalize(own + out[:, :-1], dim=-1) / self.config.temperature
+        vector = functional.normalize(embedding + out[:, :-1], dim=-1) / self.config.temperature
         return torch.cat([vector, out[:, -1:] + self.item_bias(rows)], -1)
 
-    def user_inputs(self, requests: Requests) -> tuple[Tensor, Tensor, Tensor]:
-        """The arguments of `user`; ValueError where an array does not have the shape that was fitted."""
+    def user_inputs(self, requests: TowerInputs) -> tuple[Tensor, Tensor, Tensor]:
+        """The arguments of `user`; ValueError if an array does not have the fitted shape."""
         known = self.inputs
         count = len(requests.user_id)
         for name, array, width in (
@@ -228,7 +218,7 @@ class TwoTower(nn.Module):
         )
 
     def item_inputs(self, item_id: Ids, dense: NDArray[np.float32], ids: Ids) -> tuple[Tensor, Tensor, Tensor]:
-        """The arguments of `item`; ValueError where an array does not have the shape that was fitted."""
+        """The arguments of `item`; ValueError if an array does not have the fitted shape."""
         known = self.inputs
         _shape("item_dense", dense, len(item_id), len(known.item_mean))
         _shape("item_ids", ids, len(item_id), len(known.item_sizes))
@@ -238,7 +228,7 @@ class TwoTower(nn.Module):
             torch.from_numpy(known.item_rows(item_id)),
         )
 
-    def user_vectors(self, requests: Requests) -> NDArray[np.float32]:
+    def user_vectors(self, requests: TowerInputs) -> NDArray[np.float32]:
         """Vectors of requests, [R, width]. Each is computed by itself, so that it has the same bits in every batch."""
         dense, fields, sequence = self.user_inputs(requests)
         result = np.empty((len(dense), self.config.width), np.float32)

@@ -5,13 +5,14 @@ Loss of a batch of B positives (u_r, i_r) of weight w_r, with s of `towers` and 
     - Σ_r w_r log ( exp(s_rr) / (exp(s_rr) + Σ_c exp(s_rc - log((B - 1) q(i_c)))) ) / Σ_r w_r,   s_rc = s(u_r, i_c)
 
 where c runs over the columns of other items: a second copy of the positive is no negative. The B - 1 columns are draws
-of q, so the corrected sum estimates that over all other items, and s are the logits of the softmax over the catalog
-instead of that over what is popular. The positive itself was not drawn but is always there: it has no correction.
+from q, so the corrected sum estimates the sum over all other items, and s are the logits of a softmax over the catalog
+and not over popular items. The positive itself was not drawn but is always there: it has no correction.
 """
 
 import itertools
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,12 +24,14 @@ from pygrade._util.threads import torch_threads
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
 from pygrade.prerank.frequency import ItemFrequency
 from pygrade.prerank.index import ItemIndex
-from pygrade.prerank.measures import held_out_positives, recall
+from pygrade.prerank.recall import held_out_positives, recall
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
+
+logger = logging.getLogger("pygrade")
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedTowers:
     """Trained towers and how the training went."""
 
     towers: TwoTower
@@ -44,30 +47,29 @@ def fit(
     task_weights: Sequence[float],
     config: PrerankConfig | None = None,
     validation: Batches | None = None,
-    log: Callable[[str], None] | None = None,
-) -> Fitted:
-    """Trains on every pass of ``batches()``; ``validation()`` gives later requests, which decide when to stop.
+) -> FittedTowers:
+    """Trains on every pass of ``batches()``; the later requests of ``validation()`` decide when to stop.
 
-    task_weights[T]: a shown row is a positive of weight Σ_t task_weights[t] · feedback[t] where that is above 0. The
+    task_weights[T]: a shown row is a positive of weight Σ_t task_weights[t] · feedback[t] if that is above 0. The
     same batches and config give the same towers on one machine, by one thread; torch's global generator is left as it
-    was. ``log`` gets one line a pass. Raises ValueError for shapes that disagree and for no positives.
+    was. Raises ValueError for shapes that disagree and for no positives.
     """
     config = config or PrerankConfig()
     weights = np.asarray(task_weights, np.float32)
     if weights.ndim != 1 or not len(weights) or not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError(f"task_weights is {task_weights}; want numbers >= 0, one for each task")
     if validation is None:
-        towers, losses, _, _ = _train(batches, weights, config, None, log)
-        return Fitted(towers, tuple(weights.tolist()), config.epochs, losses, ())
-    towers, losses, best, recalls = _train(batches, weights, config, validation, log)
+        towers, losses, _, _ = _train(batches, weights, config, None)
+        return FittedTowers(towers, tuple(weights.tolist()), config.epochs, losses, ())
+    towers, losses, best, recalls = _train(batches, weights, config, validation)
     if config.refit:
         later = validation
 
         def everything() -> "itertools.chain[Batch]":
             return itertools.chain(batches(), later())
 
-        towers = _train(everything, weights, replace(config, epochs=best), None, log)[0]
-    return Fitted(towers, tuple(weights.tolist()), best, losses, recalls)
+        towers = _train(everything, weights, replace(config, epochs=best), None)[0]
+    return FittedTowers(towers, tuple(weights.tolist()), best, losses, recalls)
 
 
 def _train(
@@ -75,7 +77,6 @@ def _train(
     task_weights: NDArray[np.float32],
     config: PrerankConfig,
     validation: Batches | None,
-    log: Callable[[str], None] | None,
 ) -> tuple[TwoTower, tuple[float, ...], int, tuple[float, ...]]:
     inputs = Inputs.fit(batches, task_weights, config)
     catalog = Catalog.from_batches(batches) if validation is not None else None
@@ -102,12 +103,11 @@ def _train(
             losses.append(total / weight)
             towers.eval()
             if validation is None or catalog is None:
-                if log:
-                    log(f"prerank: pass {epoch + 1} of {config.epochs}, loss {losses[-1]:.4f}")
+                logger.info("prerank: pass %d of %d, loss %.4f", epoch + 1, config.epochs, losses[-1])
                 continue
             recalls.append(_validate(towers, catalog, validation, task_weights, config))
-            if log:
-                log(f"prerank: pass {epoch + 1}, loss {losses[-1]:.4f}, recall@{config.recall_at} {recalls[-1]:.4f}")
+            report = "prerank: pass %d, loss %.4f, recall@%d %.4f"
+            logger.info(report, epoch + 1, losses[-1], config.recall_at, recalls[-1])
             if recalls[-1] > max(recalls[:-1], default=-1.0):
                 best, best_state = epoch, {name: value.clone() for name, value in towers.state_dict().items()}
             elif epoch - best >= config.patience:
@@ -152,8 +152,8 @@ def _validate(
         requests = requests[: config.validation_requests - count]
         with torch.inference_mode():
             vectors = towers.user(*towers.user_inputs(batch)).numpy()[requests]
-        found = index.search(vectors, config.recall_at)[0]
-        total += float(recall(found, relevant[: len(requests)]).sum())
+        retrieved = index.search(vectors, config.recall_at)[0]
+        total += float(recall(retrieved, relevant[: len(requests)]).sum())
         count += len(requests)
         if count >= config.validation_requests:
             break

@@ -13,10 +13,10 @@ def group_advantage(
 ) -> Tensor:
     """Group-relative advantages: center each group, scale, clip.
 
-    A sample with a NaN in any component is left out of every mean and scale and gets advantage 0. A group whose valid
-    rewards are all equal (max == min) gets exactly 0, as does a group of one. Standard deviations are population ones
-    (divided by the count); where one is 0 the advantage is 0. Nothing is added to a divisor, so scaling every reward by
-    a positive constant leaves the advantages unchanged (but for ``normalize="none"``).
+    A sample with a NaN or infinite component is left out of every mean and scale and gets advantage 0. A group whose
+    valid rewards are all equal (max == min) gets exactly 0, as does a group of one. Standard deviations are population
+    ones (divided by the count); if one is 0, the advantage is 0. Nothing is added to a divisor, so scaling every reward
+    by a positive constant leaves the advantages unchanged (except with ``normalize="none"``).
 
     With r_g = Σ_c component_weights_c · rewards_gc and r̄ the mean of the group's valid samples, d_g = r_g - r̄:
 
@@ -29,7 +29,7 @@ def group_advantage(
     """
     if rewards.numel() == 0:
         return rewards.new_zeros(rewards.shape[:2])
-    valid = ~torch.isnan(rewards).any(-1)  # [B, G]
+    valid = torch.isfinite(rewards).all(-1)  # [B, G]
     clean = torch.where(valid[..., None], rewards, torch.zeros_like(rewards))
     count = valid.sum(-1, keepdim=True)  # [B, 1]
 

@@ -25,7 +25,7 @@ def dirichlet_sample(concentration: Tensor, num_samples: int, generator: torch.G
     normalized by logsumexp. Compare distributions with it; the bit-exact contract is between the backends.
     """
     alpha = concentration[:, None, :].expand(-1, num_samples, -1)
-    uniform = torch.rand(alpha.shape, generator=generator, dtype=alpha.dtype).clamp_min(1e-300)
+    uniform = torch.rand(alpha.shape, generator=generator, dtype=alpha.dtype, device=alpha.device).clamp_min(1e-300)
     gamma = torch._standard_gamma(alpha + 1.0, generator=generator)
     log_gamma = gamma.log() + uniform.log() / alpha
     return log_gamma - torch.logsumexp(log_gamma, -1, keepdim=True)

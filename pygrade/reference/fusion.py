@@ -31,8 +31,8 @@ def transform_scores(
     - ``"log"``: log(p + beta); negative p is an error;
     - ``"zscore"``: (p - mean) / (std + epsilon), mean and population std over the request's N candidates, per task;
     - ``"zlog"``: the z-score of log(p + beta);
-    - ``"rank"``: share of the request's candidates that p beats, (N - 1 - position) / (N - 1) in `rank_order`;
-      1 for the best, 0 for the last and for a single candidate;
+    - ``"rank"``: (N - 1 - position) / (N - 1) by the position in `rank_order`: the share of the other candidates that p
+      beats, a smaller index beating an equal p. 1 for the best, 0 for the last and for a single candidate;
     - ``"log1p"``: log(1 + slope_t · p), slope ≥ 0 a number or [T]; negative p is an error. exp of the fused score is
       then the product Π_t (1 + slope_t · p_t)^w_t.
     """
@@ -136,5 +136,5 @@ def fuse_topk(
     ]
     if not rows:
         shape = (0, k) if weights.ndim == 2 else (0, weights.shape[1], k)
-        return fused.new_empty(shape), torch.empty(shape, dtype=torch.int32)
+        return fused.new_empty(shape), fused.new_empty(shape, dtype=torch.int32)
     return torch.stack([v for v, _ in rows]), torch.stack([i for _, i in rows])

@@ -38,12 +38,20 @@ def topk_gain(
         bounds = offsets.tolist()
         rows = [
             topk_gain(
-                scores[None, a:z], weights[b : b + 1], gains[None, a:z], k, discount,
-                None if masks is None else masks[None, :, a:z], component_list, transform,
-                beta=beta, epsilon=epsilon, slope=slope,
+                scores[None, a:z],
+                weights[b : b + 1],
+                gains[None, a:z],
+                k,
+                discount,
+                None if masks is None else masks[None, :, a:z],
+                component_list,
+                transform,
+                beta=beta,
+                epsilon=epsilon,
+                slope=slope,
             )
             for b, (a, z) in enumerate(pairwise(bounds))
-        ]  # fmt: skip
+        ]
         return torch.cat(rows) if rows else gains.new_empty((0, weights.shape[1], components))
     result = []
     for c, which in enumerate(lists):
@@ -51,7 +59,7 @@ def topk_gain(
         _, indices = fuse_topk(
             scores, weights, k, transform, mask=mask, beta=beta, epsilon=epsilon, slope=slope
         )  # [B, G, k]
-        request = torch.arange(gains.shape[0])[:, None, None]
+        request = torch.arange(gains.shape[0], device=gains.device)[:, None, None]
         padded = torch.cat([gains[..., c], gains.new_zeros(gains.shape[0], 1)], 1)  # index -1 reads the zero
         picked = padded[request, indices.long()]
         result.append(torch.where(indices >= 0, picked * discount, 0.0).sum(-1))

@@ -24,7 +24,6 @@ def grpo_loss(
     old_log_prob: Tensor,
     advantages: Tensor,
     reference_concentration: Tensor,
-    *,
     clip: float = 0.2,
     clip_high: float | None = None,
     kl_coefficient: float = 0.01,

@@ -25,7 +25,7 @@ def rank(
     """Blended ranking: fused score s, final score s·boost_mul + boost_add (product rounded, then the sum), greedy page.
 
     Candidates are taken in `rank_order` of the final score, skipping ineligible ones (mask False) and those whose
-    value of any group column a already stands caps[a] times on the page. caps[a] = -1: no cap; a negative group value
+    value of any group column a is already caps[a] times on the page. caps[a] = -1: no cap; a negative group value
     belongs to no group. scores[B, N, T] (or [M, T] with offsets), weights[B, T], mask, boosts[B, N], groups[B, N, A]
     int32, caps[A] int32 → values[B, k], indices[B, k] int32, padded with -inf and -1.
     """
@@ -38,7 +38,7 @@ def rank(
     bounds = offsets.tolist() if offsets is not None else [b * scores.shape[1] for b in range(batch + 1)]
     flat = fused.reshape(-1)
     values = flat.new_full((batch, k), -torch.inf)
-    indices = torch.full((batch, k), -1, dtype=torch.int32)
+    indices = flat.new_full((batch, k), -1, dtype=torch.int32)
     limits = [] if caps is None else caps.tolist()
     member = None if groups is None else groups.reshape(-1, groups.shape[-1])
     for b in range(batch):
@@ -56,6 +56,6 @@ def rank(
             for key in keys:
                 count[key] = count.get(key, 0) + 1
             taken.append(i)
-        indices[b, : len(taken)] = torch.tensor(taken, dtype=torch.int32)
-        values[b, : len(taken)] = flat[start + torch.tensor(taken, dtype=torch.long)]
+        indices[b, : len(taken)] = indices.new_tensor(taken)
+        values[b, : len(taken)] = flat[start + indices[b, : len(taken)].long()]
     return values, indices

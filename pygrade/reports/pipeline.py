@@ -1,4 +1,4 @@
-"""The page about a pipeline: every stage's figures and pictures."""
+"""The report of a pipeline: every stage's figures and pictures."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from pygrade.reports.training import signed_percent, training_sections, write_te
 
 Json = Mapping[str, Any]
 _SHOWN = 12  # features of the skew table
-CHECK = "serve-check.json"  # what `pygrade serve-check` leaves in the run
+CHECK = "serve-check.json"  # written to the run by `pygrade serve-check`
 
 
 def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
@@ -25,16 +25,19 @@ def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
         check = {}
     sections = [
         _data(stages),
+        *_leaks(stages.get("leaks")),
         *_prerank(stages["prerank"]),
         *_predictions(stages["logs"]["predictions"], stages["mtl"]),
         *training_sections(training),
         *_judgment(stages["evaluate"]),
         *_serving(check),
         Section(
-            "Time", "What each stage took when it ran.", "seconds",
-            seconds([(name, own["seconds"]) for name, own in stages.items()]),
+            "Time",
+            "Duration of each stage when it ran.",
+            "seconds",
+            seconds([(name, entry["seconds"]) for name, entry in stages.items()]),
         ),
-    ]  # fmt: skip
+    ]
     for section in sections:
         if section.picture:
             with atomic_file(run / "plots" / f"{section.name}.png") as partial:
@@ -44,6 +47,7 @@ def write_pipeline_report(run: Path, summary: Json, training: Path) -> Path:
         "<p class=lead>Raw events → features → prerank → multi-task model → fusion policy → page. Every part is judged "
         "on requests later than all it learned from.</p>"
     )
+    lead += "".join(f"<p class=lead><b>WARNING: {html.escape(text)}</b></p>" for text in summary.get("warnings", ()))
     write_text(run / "report.html", document(title, lead, sections, summary))
     return run / "report.html"
 
@@ -59,33 +63,62 @@ def _data(stages: Json) -> Section:
         ["the policy learns from", f"{logs['policy']['requests']:,} requests"],
         ["judged on", f"{logs['evaluate']['requests']:,} later requests"],
     ]
-    return Section("Data", "What the stages read.", table=_table(["", ""], rows))
+    return Section("Data", "The inputs of the stages.", table=_table(["", ""], rows))
 
 
-def _prerank(found: Json) -> list[Section]:
+def _leaks(check: Json | None) -> list[Section]:
+    if check is None:
+        return []
+    text = (
+        f"After {check['moments']} moments the log's first {check['rows']:,} rows were altered; no feature of a "
+        f"request before them may change. {len(check['leaks'])} did."
+    )
     rows = [
-        [f"recall@{own['n']}", f"{own['requests']:,}", f"{own['unknown']:.1%}", _interval(own["recall"]),
-         _interval(own["popularity_recall"]), _interval(own["difference"]), _plain(own["index_recall"])]
-        for own in found["recall"]
-    ]  # fmt: skip
+        [leak["feature"], f"{leak['rows']:,}", str(leak["cut"]), f"{leak['before']} → {leak['after']}"]
+        for leak in check["leaks"]
+    ]
+    head = ["feature", "rows", "altered from (ms)", "example"]
+    return [Section("Leaks from the future", text, table=_table(head, rows) if rows else "")]
+
+
+def _prerank(record: Json) -> list[Section]:
+    rows = [
+        [
+            f"recall@{entry['n']}",
+            f"{entry['requests']:,}",
+            f"{entry['unknown']:.1%}",
+            _interval(entry["recall"]),
+            _interval(entry["popularity_recall"]),
+            _interval(entry["difference"]),
+            _plain(entry["index_recall"]),
+        ]
+        for entry in record["recall"]
+    ]
     head = ["", "requests", "unknown items", "two towers", "most popular", "difference", "index against brute force"]
     text = (
-        f"Share of a request's later positives among its candidates, of {found['items']:,} items in a "
-        f"{found['index']} index. Unknown items appeared after the training: no list can hold them."
+        f"Share of a request's later positives among its candidates, of {record['items']:,} items in a "
+        f"{record['index']} index. Unknown items appeared after the training: no list can hold them."
     )
     return [
-        Section("Prerank", text, "recall", recall(found["recall"])),
+        Section("Prerank", text, "recall", recall(record["recall"])),
         Section("Prerank in numbers", text, table=_table(head, rows)),
     ]
 
 
 def _predictions(tasks: Json, model: Json) -> list[Section]:
     rows = [
-        [task, f"{own['positives']:,}", f"{own['rate']:.2%}", f"{own['mean_prediction']:.2%}", _plain(own["auc"]),
-         _plain(own["gauc"]), f"{_plain(own['log_loss_before'])} → {_plain(own['log_loss'])}",
-         f"{_plain(own['ece_before'])} → {_plain(own['ece'])}"]
-        for task, own in tasks.items()
-    ]  # fmt: skip
+        [
+            task,
+            f"{entry['positives']:,}",
+            f"{entry['rate']:.2%}",
+            f"{entry['mean_prediction']:.2%}",
+            _plain(entry["auc"]),
+            _plain(entry["gauc"]),
+            f"{_plain(entry['log_loss_before'])} → {_plain(entry['log_loss'])}",
+            f"{_plain(entry['ece_before'])} → {_plain(entry['ece'])}",
+        ]
+        for task, entry in tasks.items()
+    ]
     head = ["task", "events", "rate", "predicted", "AUC", "GAUC", "log-loss, calibrated", "ECE, calibrated"]
     text = (
         f"Predictions of the {html.escape(model['network'].upper())} on the requests that judge: later than those that "
@@ -97,43 +130,55 @@ def _predictions(tasks: Json, model: Json) -> list[Section]:
     ]
 
 
-def _judgment(found: Json) -> list[Section]:
-    replay = found["replay"]
+def _judgment(record: Json) -> list[Section]:
+    replay = record["replay"]
     groups = {"all users": replay["lifts"]}
-    groups |= {f"{name} users": own["lifts"] for name, own in found["users"].items() if "lifts" in own}
+    groups |= {f"{name} users": entry["lifts"] for name, entry in record["users"].items() if "lifts" in entry}
     rows = [
-        [name, *(_interval(own[metric]) for metric in ("ndcg", "value")),
-         *(signed_percent(replay["lifts"][name][metric]) if name in replay["lifts"] else "baseline"
-           for metric in ("ndcg", "value"))]
-        for name, own in replay["rankers"].items()
-    ]  # fmt: skip
+        [
+            name,
+            *(_interval(entry[metric]) for metric in ("ndcg", "value")),
+            *(
+                signed_percent(replay["lifts"][name][metric]) if name in replay["lifts"] else "baseline"
+                for metric in ("ndcg", "value")
+            ),
+        ]
+        for name, entry in replay["rankers"].items()
+    ]
     k, base = replay["k"], replay["baseline"]
     users = [
-        [name, f"{own['from']} … {'' if own['to'] is None else own['to']}", f"{own['requests']:,}",
-         *(signed_percent(own["lifts"][arm]["ndcg"]) if arm in own.get("lifts", {}) else "too few"
-           for arm in replay["lifts"])]
-        for name, own in found["users"].items()
-    ]  # fmt: skip
+        [
+            name,
+            f"{entry['from']} … {'' if entry['to'] is None else entry['to']}",
+            f"{entry['requests']:,}",
+            *(
+                signed_percent(entry["lifts"][arm]["ndcg"]) if arm in entry.get("lifts", {}) else "too few"
+                for arm in replay["lifts"]
+            ),
+        ]
+        for name, entry in record["users"].items()
+    ]
     estimates = [
-        [name, _interval(own), f"{own['effective_sample_size']:,.0f}", own["warning"] or ""]
-        for name, own in found["off_policy"].items()
+        [name, _interval(entry), f"{entry['effective_sample_size']:,.0f}", entry["warning"] or ""]
+        for name, entry in record["off_policy"].items()
     ]
     text = (
-        f"Each ranker re-orders the logged pages of {replay['num_requests']:,} later requests; what was not shown "
-        f"can't be judged. Slot propensities: {html.escape(found['propensity'])}."
+        f"Each ranker re-orders the logged pages of {replay['num_requests']:,} later requests; items that "
+        f"were not shown can't be judged. Slot propensities: {html.escape(record['propensity'])}."
     )
     sections = [
         Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, GRADE)),
         Section(
-            "Policy: replay in numbers", text,
+            "Policy: replay in numbers",
+            text,
             table=_table(["", f"NDCG@{k}", f"value@{k}", f"NDCG@{k} lift", f"value@{k} lift"], rows, GRADE),
         ),
         Section(
             "Policy: off-policy estimate",
-            "Value of a request's page when the policy orders what was shown, by the position-based model.",
+            "Value of a request's page if the policy orders the shown items, by the position-based model.",
             table=_table(["", "value", "effective sample", "warning"], estimates),
         ),
-    ]  # fmt: skip
+    ]
     if users:
         sections.append(
             Section(
@@ -149,15 +194,15 @@ def _judgment(found: Json) -> list[Section]:
 def _serving(check: Json) -> list[Section]:
     if not check:
         return []
-    rows = [[name, f"{own['p50_ms']:.2f}", f"{own['p99_ms']:.2f}"] for name, own in check["latency"].items()]
+    rows = [[name, f"{entry['p50_ms']:.2f}", f"{entry['p99_ms']:.2f}"] for name, entry in check["latency"].items()]
     text = (
         f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
         f"that moment ({html.escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
         f"{check['candidates']} candidates a request."
     )
     worst = list(check["skew"].items())[:_SHOWN]
-    skew = [[name, f"{own['values']:,}", f"{own['equal']:.4%}", difference(own)] for name, own in worst]
-    exact = sum(own["equal"] == 1.0 for own in check["skew"].values())
+    skew = [[name, f"{entry['values']:,}", f"{entry['equal']:.4%}", difference(entry)] for name, entry in worst]
+    exact = sum(entry["equal"] == 1.0 for entry in check["skew"].values())
     about = f"{exact} of {len(check['skew'])} features have the same bits both ways; those that differ most come first."
     head = ["feature", "values", "equal", "largest difference"]
     return [
@@ -167,9 +212,9 @@ def _serving(check: Json) -> list[Section]:
     ]
 
 
-def difference(own: Json) -> str:
-    """The largest difference of a feature; without a number where one side does not know it."""
-    return "known on one side" if own["max_difference"] is None else f"{own['max_difference']:.3g}"
+def difference(entry: Json) -> str:
+    """The largest difference of a feature; a text if one side does not know it."""
+    return "known on one side" if entry["max_difference"] is None else f"{entry['max_difference']:.3g}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "") -> str:
@@ -183,12 +228,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "")
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _interval(own: Json) -> str:
-    if own["value"] is None:
+def _interval(entry: Json) -> str:
+    if entry["value"] is None:
         return "n/a"
-    if own["low"] is None or own["high"] is None:
-        return f"{own['value']:.4f}"
-    return f"{own['value']:.4f} ({own['low']:.4f} … {own['high']:.4f})"
+    if entry["low"] is None or entry["high"] is None:
+        return f"{entry['value']:.4f}"
+    return f"{entry['value']:.4f} ({entry['low']:.4f} … {entry['high']:.4f})"
 
 
 def _plain(value: float | None) -> str:

@@ -8,21 +8,21 @@ from pygrade.reports.plots import BLUE, CYCLE, FAINT, GRAY, INK, ORANGE, new_fig
 Json = Mapping[str, Any]
 
 
-def recall(found: Sequence[Json]) -> bytes:
+def recall(lengths: Sequence[Json]) -> bytes:
     """Bars of recall by the length of the list: the two towers beside popularity, with 95 % intervals."""
     figure, (axis,) = new_figure(1, 1, (6.6, 2.8))
     for place, (label, key, color) in enumerate(
         (("most popular items", "popularity_recall", GRAY), ("two towers", "recall", BLUE))
     ):
-        left = [i - 0.2 + 0.4 * place for i in range(len(found))]
-        values = [_number(own[key]["value"]) for own in found]
+        left = [i - 0.2 + 0.4 * place for i in range(len(lengths))]
+        values = [_number(entry[key]["value"]) for entry in lengths]
         spread = [
-            [_number(own[key]["value"]) - _number(own[key]["low"]) for own in found],
-            [_number(own[key]["high"]) - _number(own[key]["value"]) for own in found],
+            [_number(entry[key]["value"]) - _number(entry[key]["low"]) for entry in lengths],
+            [_number(entry[key]["high"]) - _number(entry[key]["value"]) for entry in lengths],
         ]
         bars = axis.bar(left, values, 0.36, color=color, label=label, yerr=spread, ecolor=FAINT)
         axis.bar_label(bars, fmt="%.3f", padding=2, fontsize=8.5, color=INK)
-    axis.set_xticks(range(len(found)), [f"recall@{own['n']}" for own in found])
+    axis.set_xticks(range(len(lengths)), [f"recall@{entry['n']}" for entry in lengths])
     axis.set_title("Later positives among the candidates")
     axis.grid(axis="x", visible=False)
     axis.margins(y=0.15)
@@ -31,7 +31,7 @@ def recall(found: Sequence[Json]) -> bytes:
 
 
 def predictions(tasks: Mapping[str, Json]) -> bytes:
-    """How predictions rank (AUC, GAUC) and what they say (calibration error before and after), task by task."""
+    """Order (AUC, GAUC) and calibration error of predictions, task by task."""
     names = list(tasks)
     figure, (left, right) = new_figure(1, 2, (11.0, 0.42 * len(names) + 1.5), sharey=True)
     rows = range(len(names))
@@ -40,8 +40,9 @@ def predictions(tasks: Mapping[str, Json]) -> bytes:
     left.axvline(0.5, color=FAINT, linewidth=1)
     left.set_title("Order of the predictions")
     for key, label, color, offset in (
-        ("ece_before", "as the network says", GRAY, -0.17), ("ece", "calibrated", BLUE, 0.17),
-    ):  # fmt: skip
+        ("ece_before", "as the network says", GRAY, -0.17),
+        ("ece", "calibrated", BLUE, 0.17),
+    ):
         values = [_number(tasks[name][key]) for name in names]
         right.barh([row + offset for row in rows], values, 0.3, color=color, label=label)
     right.set_title("Calibration error (ECE)")
@@ -55,18 +56,18 @@ def predictions(tasks: Mapping[str, Json]) -> bytes:
 
 def lifts(groups: Mapping[str, Mapping[str, Json]], metric: str, baseline: str, highlight: str) -> bytes:
     """Lift of each arm with its 95 % interval, a panel for each group of requests: group → arm → metric."""
-    arms = list(dict.fromkeys(arm for own in groups.values() for arm in own))
+    arms = list(dict.fromkeys(arm for entry in groups.values() for arm in entry))
     figure, axes = new_figure(1, len(groups), (2.9 * len(groups) + 1.2, 0.42 * len(arms) + 1.5), sharey=True)
-    for axis, (title, own) in zip(axes, groups.items(), strict=True):
+    for axis, (title, entry) in zip(axes, groups.items(), strict=True):
         axis.axvline(0, color=FAINT, linewidth=1)
         for row, arm in enumerate(arms):
-            found = own.get(arm, {}).get(metric)
-            if not found or found["value"] is None:
+            lift = entry.get(arm, {}).get(metric)
+            if not lift or lift["value"] is None:
                 continue
             color = BLUE if arm == highlight else GRAY
-            if found["low"] is not None:
-                axis.plot([100 * found["low"], 100 * found["high"]], [row, row], color=color, linewidth=2)
-            axis.plot([100 * found["value"]], [row], "o", color=color)
+            if lift["low"] is not None:
+                axis.plot([100 * lift["low"], 100 * lift["high"]], [row, row], color=color, linewidth=2)
+            axis.plot([100 * lift["value"]], [row], "o", color=color)
         axis.set_title(title)
         axis.set_xlabel("lift, %")
         axis.grid(axis="y", visible=False)
@@ -82,10 +83,10 @@ def latencies(steps: Mapping[str, Json]) -> bytes:
     names = list(steps)
     figure, (axis,) = new_figure(1, 1, (7.6, 0.42 * len(names) + 1.4))
     for row, (name, color) in enumerate(zip(names, CYCLE * 2, strict=False)):
-        own = steps[name]
-        axis.barh([row], [own["p50_ms"]], 0.5, color=color, alpha=0.75)
-        axis.plot([own["p99_ms"]], [row], "|", color=INK, markersize=14)
-        axis.text(own["p99_ms"], row, f"  {own['p50_ms']:.2f} / {own['p99_ms']:.2f}", va="center", fontsize=8.5)
+        entry = steps[name]
+        axis.barh([row], [entry["p50_ms"]], 0.5, color=color, alpha=0.75)
+        axis.plot([entry["p99_ms"]], [row], "|", color=INK, markersize=14)
+        axis.text(entry["p99_ms"], row, f"  {entry['p50_ms']:.2f} / {entry['p99_ms']:.2f}", va="center", fontsize=8.5)
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_xlabel("milliseconds (bar: p50, mark: p99)")

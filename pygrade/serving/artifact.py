@@ -1,8 +1,7 @@
-"""What a trained system is shipped as: a directory with a part for each model, and a manifest that holds them together.
+"""The artifact of a trained system: a directory with a part for each model and a manifest.
 
-``manifest.json`` names the sha256 of every file and the hash of the feature schema that all parts were made for, so
-that parts of two trainings can't be served together. Its version is a hash of all that; the store that belongs to it
-holds a version of the same name.
+``manifest.json`` names the sha256 of every file and the hash of the feature schema of all parts, so that parts of two
+trainings can't be served together. Its version is a hash of these; the artifact's store has a version of the same name.
 """
 
 import hashlib
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.files import atomic_directory
+from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.serialization import ArtifactError, read_json, to_json
 
 FORMAT, FORMAT_VERSION = "pygrade.Pipeline", 1
@@ -21,12 +20,12 @@ PARTS = ("features", "prerank", "mtl", "policy")
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact on disk whose files are what its manifest says."""
+    """An artifact on disk whose files agree with its manifest."""
 
     path: Path
     version: str
     schema_hash: str
-    record: dict[str, Any]  # what else the manifest says
+    record: dict[str, Any]  # the other entries of the manifest
 
     def part(self, name: str) -> Path:
         return self.path / name
@@ -47,9 +46,7 @@ def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, reco
 
 
 def open_artifact(path: str | Path) -> Artifact:
-    """FileNotFoundError where there is none; `ArtifactError` naming the file that is missing, damaged or of another
-    artifact.
-    """
+    """FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or foreign."""
     folder = Path(path)
     file = folder / "manifest.json"
     if not file.is_file():
@@ -66,28 +63,23 @@ def open_artifact(path: str | Path) -> Artifact:
     stated = content.get("files")
     if not isinstance(stated, dict) or not all(isinstance(content.get(k), str) for k in ("version", "schema_hash")):
         raise ArtifactError(f"{file} lacks files, version or schema_hash")
-    own = {name: value for name, value in content.items() if name not in ("format", "format_version", "version")}
-    if hashlib.sha256(to_json(own)).hexdigest()[:12] != content["version"]:
+    hashed = {name: value for name, value in content.items() if name not in ("format", "format_version", "version")}
+    if hashlib.sha256(to_json(hashed)).hexdigest()[:12] != content["version"]:
         raise ArtifactError(f"{file} is not what was written: its content does not give version {content['version']}")
-    found = _hashes(folder)
+    hashes = _hashes(folder)
     for name, sha256 in stated.items():
-        if name not in found:
+        if name not in hashes:
             raise ArtifactError(f"{folder / name} is missing; {file.name} names it")
-        if found[name] != sha256:
+        if hashes[name] != sha256:
             raise ArtifactError(
-                f"{folder / name} has sha256 {found[name][:12]}; {file.name} says {sha256[:12]} (damaged, or a part of "
+                f"{folder / name} has sha256 {hashes[name][:12]}; {file.name} says {sha256[:12]} (damaged, or of "
                 "another artifact)"
             )
-    record = {name: value for name, value in own.items() if name not in ("files", "schema_hash")}
+    record = {name: value for name, value in hashed.items() if name not in ("files", "schema_hash")}
     return Artifact(folder, content["version"], content["schema_hash"], record)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
     """File below the parts → sha256."""
-    result = {}
-    for name in PARTS:
-        for file in sorted((folder / name).rglob("*")):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    result[str(file.relative_to(folder))] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return result
+    files = (file for name in PARTS for file in sorted((folder / name).rglob("*")) if file.is_file())
+    return {str(file.relative_to(folder)): file_hash(file) for file in files}

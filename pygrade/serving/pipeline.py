@@ -146,9 +146,9 @@ class Pipeline:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
         now = int(time.time() * 1000) if timestamp is None else timestamp
         clock = _Clock()
-        given = context, now, scenario, request_id
+        rest = context, now, scenario, request_id
         if item_ids is None:
-            request = self.center.request(user_id, *given)
+            request = self.center.request(user_id, *rest)
             clock.lap(STEPS[0])
             drop = None if seen is None else [np.asarray(seen, np.int64)]
             items = self.models.prerank.candidates(request.features, candidates, drop, eligible)[0]
@@ -158,7 +158,7 @@ class Pipeline:
             items = _candidates(item_ids)
         if not len(items):
             raise ValueError("no candidate is left: item_ids is empty, or every eligible item is among those seen")
-        batch = request.with_items(items) if item_ids is None else self.center.read(user_id, items, *given)
+        batch = request.with_items(items) if item_ids is None else self.center.read(user_id, items, *rest)
         clock.lap(STEPS[2])
         predictions = mtl.predict(self.models.mtl, *batch.model_inputs())
         clock.lap(STEPS[3])
@@ -199,7 +199,7 @@ class Pipeline:
         are retrieved no more. rebuild: index every item again, by its features at ``timestamp`` (ms, default now);
         ``remove`` does so too. Returns how many items can be retrieved.
 
-        Raises what `FeatureCenter.update_items` and `Prerank.swap` raise, ValueError if no item is left, and
+        Raises the errors of `FeatureCenter.update_items` and `Prerank.swap`, ValueError if no item is left, and
         `StoreError` if the store fails; the index then stays as it was.
         """
         now = int(time.time() * 1000) if timestamp is None else timestamp
@@ -220,7 +220,7 @@ class Pipeline:
             return len(served.index)
 
     def _catalog(self, item_ids: NDArray[np.int64], timestamp: int) -> Catalog:
-        """What the item tower reads of the items; `StoreError` if the store does not give it."""
+        """The inputs of the item tower; `StoreError` if the store does not give them."""
         parts = []
         for start in range(0, len(item_ids), _READ_ITEMS):
             batch = self.center.read(0, item_ids[start : start + _READ_ITEMS], None, timestamp)

@@ -244,7 +244,7 @@ def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | 
                 "why": explain(page, b, static),
                 "items": [
                     {
-                        "item_id": page.source.item_id.ravel()[int(page.source.offsets[b]) + place].item(),
+                        "item_id": page.item_id[int(page.offsets[b]) + place].item(),
                         "score": float(page.values[b, slot]),
                         "contributions": page.contributions[b, slot].astype(float).tolist(),
                     }

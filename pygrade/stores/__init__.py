@@ -5,7 +5,7 @@
     redis://HOST:PORT/DB?prefix=NAME         a Redis server; also rediss:// and unix://SOCKET?db=DB&prefix=NAME
     memory:                                  this process alone
 
-`Store` says what all of them do, pygrade/stores/errors.py how they fail.
+The interface is `Store`; pygrade/stores/errors.py has the errors.
 """
 
 from pathlib import Path

@@ -2,29 +2,29 @@
 
 
 class StoreError(Exception):
-    """The store could not do what it was asked; the message says which store and why."""
+    """The store failed; the message names the store and the reason."""
 
 
 class StoreUnreachableError(StoreError):
-    """Nobody answered in time: the server is down, hangs, or refuses the login."""
+    """No answer in time: the server is down, hangs, or refuses the login."""
 
 
 class NotAStoreError(StoreError):
-    """There is nothing at this address, or something that pygrade has not written."""
+    """There is nothing at this address, or something that pygrade did not write."""
 
 
 class StoreCorruptError(StoreError):
-    """The content is damaged: cut off, overwritten, or a record that cannot be."""
+    """The content is damaged: cut off, overwritten, or a record with a wrong checksum."""
 
 
 class StoreFormatError(StoreError):
-    """The store was written by another release, in a format that this one does not know."""
+    """Another release wrote the store, in a format that this one does not read."""
 
 
-def format_message(url: str, found: bytes, wanted: bytes) -> str:
+def format_message(url: str, stored: bytes, wanted: bytes) -> str:
     """The text of a StoreFormatError."""
     return (
-        f"{url} has format {found.decode(errors='replace')!r}; this release reads {wanted.decode()!r}: "
+        f"{url} has format {stored.decode(errors='replace')!r}; this release reads {wanted.decode()!r}: "
         "remove the store and publish again"
     )
 

@@ -1,13 +1,13 @@
 """The embedded store: one LMDB file that every process of a machine maps, so that a read copies from memory.
 
-Everything lies in one B-tree:
+One B-tree holds everything:
 
-    [0, 4)  version id, big endian     0 for the store's own entries below, which therefore come first
-    [4, 12) hash of the table's name   (store's own: b"format", b"current", b"next", b"version" + id)
+    [0, 4)  version id, big endian     0 for the entries below, which therefore come first
+    [4, 12) hash of the table's name   (of version 0: b"format", b"current", b"next", b"version" + id)
     [12, 20) key, big endian           → the record (pygrade/stores/record.py)
 
-One read transaction sees one `current` entry and the records of that version, hence all of the old or all of the new.
-A killed writer's transaction never was; LMDB hands its lock to the next one.
+A read transaction sees one `current` entry and the records of that version, hence all of the old or all of the new.
+A killed writer's transaction is discarded; LMDB gives its lock to the next one.
 """
 
 import hashlib
@@ -49,12 +49,12 @@ T = TypeVar("T")
 _OWN = bytes(4)
 _FORMAT, _CURRENT, _NEXT, _VERSION = _OWN + b"format", _OWN + b"current", _OWN + b"next", _OWN + b"version"
 _STATES = {b"f": FILLING, b"r": READY}
-_DROPPED = b"d"  # its records are being removed, or a killed process has not come to it
-_CHUNK = 20_000  # records that one transaction removes: other writers wait for no more
+_DROPPED = b"d"  # its records are being removed, or a killed process did not finish it
+_CHUNK = 20_000  # records that one transaction removes: other writers wait only for these
 
 
 class LmdbStore(Store):
-    """`Store` in a directory. ``create``: make it where there is none; without it, that is an error.
+    """`Store` in a directory. ``create``: make it if there is none, which is an error otherwise.
 
     max_bytes: how large the file may grow, None: as the disk allows. It never shrinks, but the room of
     dropped versions is used again, so it stays near the size of the versions that are kept at once. read_only: refuse
@@ -190,10 +190,10 @@ class LmdbStore(Store):
 
     def _id(self, txn: Any, version: str | None) -> bytes:
         if version is None:
-            found = txn.get(_CURRENT)
-            if found is None:
+            current = txn.get(_CURRENT)
+            if current is None:
                 raise MissingVersionError(f"{self.url} has no current version; fill one and switch to it")
-            return bytes(found)
+            return bytes(current)
         check_version(version)
         for number, _, name in _versions(txn):
             if name == version:
@@ -235,14 +235,14 @@ def _names(number: bytes, table: str, keys: Keys) -> list[bytes]:
     names = np.empty(len(keys), dtype=[("prefix", "V12"), ("key", ">i8")])
     names["prefix"] = np.void(_prefix(number, table))
     names["key"] = keys
-    found: list[bytes] = names.view("V20").tolist()
-    return found
+    encoded: list[bytes] = names.view("V20").tolist()
+    return encoded
 
 
 def _put(txn: Any, number: bytes, table: str, keys: Keys, records: Sequence[bytes]) -> None:
     if len(keys) == 0:
         return
-    # In the tree's order, the last one of equal keys: neighbors go to the same page, and a fill can append.
+    # In the tree's order, so that neighbors share a page and a fill can append; of equal keys the last one.
     order, rows = np.unique(keys.view(np.uint64)[::-1], return_index=True)
     names = _names(number, table, order.view(np.int64))
     cursor = txn.cursor()
@@ -252,7 +252,7 @@ def _put(txn: Any, number: bytes, table: str, keys: Keys, records: Sequence[byte
 
 
 def _versions(txn: Any, dropped: bool = False) -> Iterator[tuple[bytes, str, str]]:
-    """(id, state, name) of every version that is there, or of those that are being dropped."""
+    """(id, state, name) of every version, or of those that are being dropped."""
     cursor = txn.cursor()
     more = cursor.set_range(_VERSION)
     while more and cursor.key().startswith(_VERSION):
@@ -263,7 +263,7 @@ def _versions(txn: Any, dropped: bool = False) -> Iterator[tuple[bytes, str, str
 
 
 def _remove_some(txn: Any, number: bytes) -> bool:
-    """Delete a chunk of a dropped version's records, after the last one its entry too. Whether there may be more."""
+    """Deletes a chunk of a dropped version's records, and its entry after the last one. Whether there may be more."""
     cursor = txn.cursor()
     there = cursor.set_range(number)
     for _ in range(_CHUNK):
@@ -275,23 +275,23 @@ def _remove_some(txn: Any, number: bytes) -> bool:
 
 
 def _expired(txn: Any, start: bytes, moment: int) -> tuple[list[bytes], bytes]:
-    """Names of expired records among the next chunk from ``start``, and where the one after begins (b"": nowhere)."""
+    """Names of expired records in the chunk from ``start`` on, and the start of the next chunk (b"": none)."""
     cursor = txn.cursor()
-    found: list[bytes] = []
+    expired: list[bytes] = []
     there = cursor.set_range(start)
     for _ in range(_CHUNK):
         if not there:
-            return found, b""
+            return expired, b""
         if is_expired(cursor.value(), moment):
-            found.append(cursor.key())
+            expired.append(cursor.key())
         there = cursor.next()
-    return found, cursor.key() if there else b""
+    return expired, cursor.key() if there else b""
 
 
 def _remove(txn: Any, names: Sequence[bytes], moment: int) -> int:
     gone = 0
     for name in names:
         present = txn.get(name)
-        if present is not None and is_expired(present, moment):  # it may have been written anew
+        if present is not None and is_expired(present, moment):  # it may have been written again
             gone += txn.delete(name)
     return gone

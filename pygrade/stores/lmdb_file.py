@@ -1,4 +1,4 @@
-"""One LMDB file, opened once a process: transactions that let its map grow, and errors by name."""
+"""One LMDB file, opened once a process: transactions that grow its map, and errors by name."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ T = TypeVar("T")
 _NO_ROOM = 4096  # free bytes below which a failed write is the disk's fault
 
 FIRST_MAP = 64 << 20  # bytes; doubles when it is full
-# A compacting copy reads every page that is in use, those of the free list too.
+# A compacting copy reads every page in use, also those of the free list.
 _READ_ALL = """
 import lmdb, os, sys
 lmdb.open(sys.argv[1], readonly=True).copyfd(os.open(os.devnull, os.O_WRONLY), compact=True)
@@ -40,7 +40,7 @@ class LmdbFile:
             file = cls._opened.get(place)
             if file is None:
                 file = cls._opened[place] = cls(path, url, max_bytes, place, read_only)
-            file._check_process()  # closing the parent's copy here would free what the parent reads
+            file._check_process()  # closing the parent's copy here would free pages that the parent reads
             if file.read_only and not read_only:
                 raise StoreError(f"{url} is open read-only in this process; close it there first")
             file._users += 1
@@ -82,7 +82,7 @@ class LmdbFile:
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def read(self, body: Callable[[Any], T]) -> T:
-        """What ``body`` makes of a read transaction: a snapshot that no writer disturbs."""
+        """The result of ``body`` on a read transaction, which is a snapshot."""
         checked = False
         while True:
             try:
@@ -99,10 +99,12 @@ class LmdbFile:
                 raise self._named(error) from error
 
     def write(self, body: Callable[[Any], T]) -> T:
-        """What ``body`` makes of a write transaction, committed; it starts again when the map had to grow."""
+        """The result of ``body`` on a write transaction, committed; it starts again if the map had to grow."""
         with self._writer:
             if self._writing:
-                raise StoreError(f"{self._url}: an update wrote to the store it updates; want it to return the values")
+                raise StoreError(
+                    f"{self._url}: an update wrote to the store that it updates; want it to return the values"
+                )
             self._writing = True
             try:
                 return self._write(body)
@@ -148,9 +150,9 @@ class LmdbFile:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No read transaction of this process is open, and none begins: LMDB wants that when the map moves."""
+        """No read transaction of this process is open or begins: LMDB requires this when the map moves."""
         with self._changed:
-            self._moving = True  # holds up who comes now: readers that take turns would never all be gone
+            self._moving = True  # new readers wait: overlapping ones would never all be gone
             self._changed.wait_for(lambda: not self._readers)
             try:
                 yield
@@ -159,7 +161,7 @@ class LmdbFile:
                 self._changed.notify_all()
 
     def _resize(self, size: int) -> None:
-        with self._writer, self._alone():  # 0: the size that another process has given it
+        with self._writer, self._alone():  # 0: the size that another process gave it
             self._env.set_mapsize(size)
 
     def _grow(self, error: Exception) -> None:
@@ -173,19 +175,18 @@ class LmdbFile:
 
     def check_format(self, name: bytes, wanted: bytes, create: bool) -> None:
         """The file is a store of this format; an empty file becomes one where ``create`` is set."""
-        found = self.read(lambda txn: (txn.get(name), txn.stat()["entries"]))
-        if found == (None, 0) and create:
+        stored = self.read(lambda txn: (txn.get(name), txn.stat()["entries"]))
+        if stored == (None, 0) and create:
             self.write(lambda txn: txn.put(name, wanted))
-        elif found[0] is None:
+        elif stored[0] is None:
             raise NotAStoreError(f"{self._url} is an LMDB file, but not a store")
-        elif found[0] != wanted:
-            raise StoreFormatError(format_message(self._url, found[0], wanted))
+        elif stored[0] != wanted:
+            raise StoreFormatError(format_message(self._url, stored[0], wanted))
 
     def _check_whole(self) -> None:
         """A file that was cut off would end the process when a page beyond its end is read.
 
-        LMDB itself leaves a file short when its last pages are free, so what decides is whether another process can
-        read everything.
+        LMDB leaves a file short if its last pages are free, so the test is whether another process can read everything.
         """
         wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         data = self._path / "data.mdb"
@@ -196,7 +197,7 @@ class LmdbFile:
             raise StoreCorruptError(f"{self._url} was cut off: {missing} bytes are missing at its end")
         if not self.read_only:
             with data.open("rb+") as stream:
-                os.posix_fallocate(stream.fileno(), wanted - 1, 1)  # so that the next one need not look
+                os.posix_fallocate(stream.fileno(), wanted - 1, 1)  # so that the next open need not test
 
     def _check_process(self) -> None:
         if self._process != os.getpid():

@@ -1,4 +1,4 @@
-"""A store in this process's memory: for tests and small tools. It ends with the process."""
+"""A store in the memory of this process, for tests and small tools."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class _Version:
 
 
 class MemoryStore(Store):
-    """`Store` in dictionaries behind one lock. Each is a store of its own."""
+    """`Store` in dictionaries behind one lock. Every object is another store."""
 
     def __init__(self, url: str = "memory:") -> None:
         super().__init__(url)
@@ -43,8 +43,8 @@ class MemoryStore(Store):
         checked = check_requests(requests)
         with self._lock:
             tables = self._version(None).tables
-            found = [list(map(tables.get(table, {}).get, keys.tolist())) for table, keys in checked]
-        return [unpack(records) for records in found]
+            records = [list(map(tables.get(table, {}).get, keys.tolist())) for table, keys in checked]
+        return [unpack(table) for table in records]
 
     def put_many(
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None

@@ -1,4 +1,4 @@
-"""The store for many machines: a Redis server (7 or newer, or one that speaks like it), through redis-py.
+"""The store for many machines: a Redis server (7 or newer, or a compatible one), through redis-py.
 
     PREFIX:store             hash   format; current, the name of the current version; next, a counter
     PREFIX:versions          hash   name → "<number> filling" or "<number> ready"
@@ -6,8 +6,8 @@
     PREFIX:v:VERSION:TABLE   hash   key as decimal text → the record (pygrade/stores/record.py)
 
 A read asks for the current version's name and, in the same MULTI block, for the records of the version that was current
-when it last looked: one round trip, and a second one only after a switch. Every write is a Lua script that looks first
-whether its version is still what the writer thinks. Expiry goes by the clock of the machine that reads.
+at the last read: one round trip, and a second one only after a switch. Every write is a Lua script that first checks
+whether its version is still current. Expiry follows the clock of the machine that reads.
 """
 
 import random
@@ -50,11 +50,11 @@ from pygrade.stores.store import (
 
 TIMEOUT = 0.25  # seconds for a connection, and for an answer
 _LONGEST = 86_400.0  # seconds that a timeout may have
-PAUSE = 1.0  # seconds in which nothing is asked of a server that has not answered in time
-_BATCH = 4096  # records a script writes: other clients wait for no more
-_ATTEMPTS = 1000  # of an update that others come before
+PAUSE = 1.0  # seconds without requests to a server that did not answer in time
+_BATCH = 4096  # records a script writes: other clients wait only for these
+_ATTEMPTS = 1000  # of an update while others write to the same keys
 
-# KEYS: store, versions, tables, hash of the table. ARGV: version, "1" where it has to be the current one, table, then
+# KEYS: store, versions, tables, hash of the table. ARGV: version, "1" if it must be the current one, table, then
 # key, record, key, record … (unpack takes some 8000 at once)
 _PUT = """
 if ARGV[2] == '1' and redis.call('HGET', KEYS[1], 'current') ~= ARGV[1] then return 'switched' end
@@ -67,7 +67,7 @@ return 'ok'
 """
 
 # KEYS: store, tables, then the hash of each table. ARGV: version, then for each table its name, the number n of its
-# records, n keys, n records as they were ('' for none) and n new ones. All are as they were, or nothing is written.
+# records, n keys, the n old records ('' for none) and n new ones. Nothing is written if an old one has changed.
 _UPDATE = """
 if redis.call('HGET', KEYS[1], 'current') ~= ARGV[1] then return 'switched' end
 local at = 2
@@ -113,7 +113,7 @@ redis.call('HDEL', KEYS[2], ARGV[1])
 return 'ok'
 """
 
-# KEYS: hash of a table. ARGV: key, record, key, record …: removes those that still are what they were.
+# KEYS: hash of a table. ARGV: key, record, key, record …: removes those that have not changed.
 _EXPIRE = """
 local gone = 0
 for i = 1, #ARGV, 2 do
@@ -127,12 +127,12 @@ class RedisStore(Store):
     """`Store` on a Redis server.
 
     url: redis://[USER:PASSWORD@]HOST:PORT/DB, rediss://… (TLS) or unix://SOCKET?db=DB, with ?prefix=NAME (default
-    "pygrade": several stores share a server) and ?timeout=SECONDS. ``create``: make the store where there is none;
-    without it, that is an error.
+    "pygrade": several stores share a server) and ?timeout=SECONDS. ``create``: make the store if there is none, which
+    is an error otherwise.
 
-    A server that does not answer within the timeout raises `StoreUnreachableError`, and so does, at once, everything
-    that is asked in the second after; connections are made anew when they are needed. An update whose answer was lost
-    is not repeated: it may have been done.
+    A server that does not answer within the timeout raises `StoreUnreachableError`, and so does, at once, every request
+    of the second after; lost connections are made again. An update whose answer was lost is not repeated: it may have
+    been done.
     """
 
     def __init__(self, url: str, create: bool = False) -> None:
@@ -149,7 +149,7 @@ class RedisStore(Store):
         self._store, self._versions = self._prefix + b":store", self._prefix + b":versions"
         scripts = {"put": _PUT, "update": _UPDATE, "begin": _BEGIN, "switch": _SWITCH, "drop": _DROP, "expire": _EXPIRE}
         self._scripts = {name: self._client.register_script(text) for name, text in scripts.items()}
-        self._seen: bytes | None = None  # the version that was current when we last looked
+        self._seen: bytes | None = None  # the version that was current at the last read
         self._down_until = 0.0
         try:
             self._check_server(create)
@@ -188,19 +188,19 @@ class RedisStore(Store):
     ) -> None:
         checked, ttl = check_requests(requests, distinct=True), check_ttl(ttl)
         for attempt in range(_ATTEMPTS):
-            name, found = self._read(checked)
-            updated = check_updated(update([self._unpack(records) for records in found]), checked)
+            name, stored = self._read(checked)
+            updated = check_updated(update([self._unpack(records) for records in stored]), checked)
             head = header(ttl)
             arguments: list[Any] = [name]
-            for (table, keys), records, values in zip(checked, found, updated, strict=True):
+            for (table, keys), records, values in zip(checked, stored, updated, strict=True):
                 arguments += [table, len(keys), *_fields(keys)]
                 arguments += [b"" if old is None else old for old in records]
                 arguments += pack(values, head)
             places = (self._store, self._tables(name), *(self._hash(name, table) for table, _ in checked))
             if self._run("update", places, arguments) == b"ok":
                 return
-            time.sleep(random.random() * min(0.05, 0.0005 * (attempt + 1)))  # let somebody through
-        raise StoreError(f"{self.url}: {_ATTEMPTS} times others wrote to the same keys before an update could")
+            time.sleep(random.random() * min(0.05, 0.0005 * (attempt + 1)))  # let others finish
+        raise StoreError(f"{self.url}: others wrote to the same keys before each of {_ATTEMPTS} attempts of an update")
 
     def sweep(self) -> int:
         moment, gone = now(), 0
@@ -224,9 +224,9 @@ class RedisStore(Store):
         with self._named():
             pipe = self._client.pipeline(transaction=True)
             current, states = pipe.hget(self._store, "current").hgetall(self._versions).execute()
-        found = sorted((int(state.split()[0]), name, state.split()[1]) for name, state in states.items())
+        numbered = sorted((int(state.split()[0]), name, state.split()[1]) for name, state in states.items())
         names = {b"filling": FILLING, b"ready": READY}
-        return {name.decode(): CURRENT if name == current else names[state] for _, name, state in found}
+        return {name.decode(): CURRENT if name == current else names[state] for _, name, state in numbered}
 
     def drop(self, version: str) -> None:
         if self._manage("drop", version) == b"current":
@@ -240,7 +240,7 @@ class RedisStore(Store):
     # --- inside -------------------------------------------------------------------------------------------------------
 
     def _read(self, requests: Sequence[Request]) -> tuple[bytes, list[list[bytes | None]]]:
-        """The current version and the records, as the server had them at one moment."""
+        """The current version and the records, of one moment."""
         fields = [_fields(keys) for _, keys in requests]
         name = self._seen or self._current_or_raise()
         while True:
@@ -250,10 +250,10 @@ class RedisStore(Store):
                 for (table, _), keys in zip(requests, fields, strict=True):
                     if keys:
                         pipe.hmget(self._hash(name, table), keys)
-                current, *found = pipe.execute()
+                current, *answers = pipe.execute()
             if current == name:
-                answers = iter(found)
-                return name, [next(answers) if keys else [] for keys in fields]
+                rest = iter(answers)
+                return name, [next(rest) if keys else [] for keys in fields]
             name = self._known(current)
 
     def _current_or_raise(self) -> bytes:
@@ -286,9 +286,9 @@ class RedisStore(Store):
         position = 0
         while cursor:
             with self._named():
-                cursor, found = self._client.hscan(place, position, count=1000)
+                cursor, records = self._client.hscan(place, position, count=1000)
             position = cursor
-            expired = [part for pair in found.items() if is_expired(pair[1], moment) for part in pair]
+            expired = [part for pair in records.items() if is_expired(pair[1], moment) for part in pair]
             gone += self._run("expire", (place,), expired) if expired else 0
         return gone
 
@@ -309,11 +309,11 @@ class RedisStore(Store):
             memory = self._client.info("memory")
             if create:
                 self._client.hsetnx(self._store, "format", FORMAT)
-            found = self._client.hget(self._store, "format")
-        if found is None:
+            stored = self._client.hget(self._store, "format")
+        if stored is None:
             raise NotAStoreError(f"{self.url}: the server holds no store of this prefix; one is made with create=True")
-        if found != FORMAT:
-            raise StoreFormatError(format_message(self.url, found, FORMAT))
+        if stored != FORMAT:
+            raise StoreFormatError(format_message(self.url, stored, FORMAT))
         policy = str(memory.get("maxmemory_policy", "noeviction"))
         if policy.startswith("allkeys") and int(memory.get("maxmemory", 0)):
             raise StoreError(
@@ -322,7 +322,7 @@ class RedisStore(Store):
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """redis-py's errors become ours."""
+        """Turns redis-py's errors into StoreErrors."""
         if self._client is None:
             raise StoreError(f"{self.url}: the store is closed")
         if time.monotonic() < self._down_until:

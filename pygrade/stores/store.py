@@ -1,4 +1,4 @@
-"""The interface of the stores, and the checks that they share."""
+"""The interface of the stores, and their argument checks."""
 
 import re
 from abc import ABC, abstractmethod
@@ -20,16 +20,15 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class Store(ABC):
     """Bytes by (table, int64 key), in versions of which one is current. Safe to use from many threads.
 
-    Reads see one version: all of the old one or all of the one that `switch` put in its place, over all tables of a
-    call. A version is filled while another is served:
+    A read sees one version over all tables of the call: the old one, or the one that `switch` put in its place. A
+    version is filled while another is served:
 
         store.begin("v2"); store.put_many("item", ids, values, version="v2"); store.switch("v2"); store.drop("v1")
 
-    A fill that was killed leaves the version "filling": nobody reads it, `begin` starts it afresh, `drop` removes it.
-    Writes without a version go to the current one; what is written there while another version is filled is not in
-    that other version.
+    A killed fill leaves the version "filling": it is not read, `begin` empties it, `drop` removes it. Writes without a
+    version go to the current one and not into one that is being filled.
 
-    Every method raises a `StoreError` where the store fails, and ValueError or TypeError for wrong arguments.
+    Every method raises a `StoreError` if the store fails, and ValueError or TypeError for wrong arguments.
     """
 
     def __init__(self, url: str) -> None:
@@ -38,7 +37,7 @@ class Store(ABC):
     # --- records ------------------------------------------------------------------------------------------------------
 
     def get_many(self, table: str, keys: Keys) -> Values:
-        """The values of ``keys`` [n] int64 in the current version; None where there is none or its time is over."""
+        """The values of ``keys`` [n] int64 in the current version; None if there is none or it has expired."""
         return self.get_tables([(table, keys)])[0]
 
     @abstractmethod
@@ -49,19 +48,19 @@ class Store(ABC):
     def put_many(
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
     ) -> None:
-        """Write ``values`` under ``keys`` [n] int64; of equal keys the last one stays.
+        """Writes ``values`` under ``keys`` [n] int64; of equal keys the last one stays.
 
-        version: one that was begun; None: the current one. ttl: seconds until they are gone, > 0; None: they stay.
+        version: one that was begun; None: the current one. ttl: seconds until they expire, > 0; None: never.
         Each record is written whole; a large batch may become visible in parts.
         """
 
     def update_many(
         self, table: str, keys: Keys, update: Callable[[Values], Sequence[bytes]], ttl: float | None = None
     ) -> None:
-        """Read, change and write ``keys`` [n] int64 (all different) of the current version as one step.
+        """Reads, changes and writes ``keys`` [n] int64 (all different) of the current version in one step.
 
         ``update`` gets the n values as `get_many` gives them and returns the n new ones. It may be called again with
-        newer values when another writer came first, so it should do nothing but compute. No update is lost.
+        newer values if another writer came first, so it must only compute. No update is lost.
         """
         self.update_tables([(table, keys)], lambda values: [update(values[0])], ttl)
 
@@ -76,17 +75,17 @@ class Store(ABC):
 
     @abstractmethod
     def sweep(self) -> int:
-        """Remove records whose time is over, and what interrupted drops left. Returns how many records went."""
+        """Removes expired records and the rest of interrupted drops. Returns the number of records removed."""
 
     # --- versions -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def begin(self, version: str) -> None:
-        """Start to fill a version, empty; what an unfinished fill of that name left is thrown away."""
+        """Starts to fill a version, empty; discards an unfinished fill of that name."""
 
     @abstractmethod
     def switch(self, version: str) -> None:
-        """Make a version the current one, in one step for every reader. An older one that is still there will do."""
+        """Makes a version the current one, in one step for every reader. It may be an older one."""
 
     @abstractmethod
     def versions(self) -> dict[str, str]:
@@ -94,17 +93,17 @@ class Store(ABC):
 
     @abstractmethod
     def drop(self, version: str) -> None:
-        """Remove a version that is not current, and give its room back."""
+        """Removes a version that is not current, and frees its space."""
 
     def current(self) -> str | None:
-        """The name of the current version; None where none is."""
+        """The name of the current version, if there is one."""
         return next((name for name, state in self.versions().items() if state == CURRENT), None)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections. A second call does nothing."""
+        """Closes files and connections. A second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +123,7 @@ def without_secret(url: str) -> str:
 
 
 def check_requests(requests: Sequence[Request], distinct: bool = False) -> list[Request]:
-    """The requests with their keys as contiguous int64 [n]; distinct: every (table, key) may stand once."""
+    """The requests with their keys as contiguous int64 [n]; distinct: every (table, key) at most once."""
     checked = [(check_table(table), check_keys(keys)) for table, keys in requests]
     if distinct:
         tables = [table for table, _ in checked]
@@ -184,10 +183,10 @@ def check_ttl(ttl: float | None) -> float | None:
 
 
 def check_updated(updated: Sequence[Sequence[bytes]], requests: Sequence[Request]) -> list[Sequence[bytes]]:
-    """What `update` returned: one list per table, one value per key."""
+    """The result of `update`: one list per table, one value per key."""
     if len(updated) != len(requests):
         raise ValueError(f"update returned {len(updated)} lists; want {len(requests)}, one per table")
     return [
-        check_values(values, len(keys), f"what update returned for table {table!r}")
+        check_values(values, len(keys), f"the result of update for table {table!r}")
         for values, (table, keys) in zip(updated, requests, strict=True)
     ]

@@ -6,7 +6,7 @@ trained on the whole log. The truth of each try is noted beside its estimate, an
 
 import torch
 
-from pygrade.evaluation.judgment import choose_policy
+from pygrade.evaluation.policy_estimates import choose_policy
 from pygrade.policy import FusionPolicy
 from pygrade.simulation.simulate import rank_pages
 from pygrade.study.bench import Bench, Options, Served

@@ -17,7 +17,8 @@ from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.simulation.simulate import rank_pages
 from pygrade.study.bench import Bench, Options, Served
-from pygrade.training.online import Event, OnlineConfig, OnlineLearner
+from pygrade.training.feedback import Event
+from pygrade.training.online import OnlineConfig, OnlineLearner
 from pygrade.training.train import train_stage2
 
 Array = NDArray[Any]
@@ -46,9 +47,9 @@ def online(bench: Bench, options: Options) -> Served:
     step = replace(config.stage2, steps=options["steps"], kl_coefficient=options["kl"])
     learner_config = OnlineConfig(
         window=options["window"],
-        least=options["interval"],
-        wait=2 * _HOUR,
-        guard=options["guard"],
+        min_requests=options["interval"],
+        feedback_delay_ms=2 * _HOUR,
+        max_regression=options["guard"],
         seed=bench.seed,
         reward=config.reward,
         step=step,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade import ops
-from pygrade.evaluation.judgment import drawn_estimates, policy_estimates
 from pygrade.evaluation.offpolicy import SupportWarning
+from pygrade.evaluation.policy_estimates import drawn_estimates, policy_estimates
 from pygrade.simulation.marketplace import Requests
 from pygrade.simulation.simulate import SimulateConfig, rank_pages
 from pygrade.study.bench import Bench, Options, Served

@@ -1,23 +1,25 @@
-"""A served policy goes on learning from the feedback on what it serves, under a guard.
+"""Online learning: a served policy keeps learning from the feedback on what it serves, with a guard against
+regressions.
 
     ranker = BlendedRanker(policy)
     learner = OnlineLearner(policy, config, publish=ranker.publish)
     page = ranker.rank(…, explore=True); learner.serve(page.log_rows(timestamp=…))
-    learner.feedback(events)             # late, out of order, twice: all the same
-    learner.update(now)                  # now and then; may publish a version, or roll back
+    learner.feedback(events)             # late, out of order, repeated
+    learner.update(now)                  # from time to time; may publish a version, or roll back
 
-Feedback is joined to its request until the request's time is up (``wait``); what is learned is a function of the set of
-requests and events alone, not of the order they came in. An update is a few steps of stage 2 on the newest requests,
-held by the KL term to the reference, which is the policy that the learner began with unless another is given.
+Feedback is joined to its request until ``feedback_delay_ms`` have passed (`pygrade.training.feedback`); what is learned
+depends on the set of requests and events, not on their order. An update is a few steps of stage 2 on the newest
+requests; its KL term holds the policy to the reference, by default the policy that the learner began with.
 
-A share of the requests whose weights were drawn is never learned from: it judges. Before a version is published, and at
-every update afterwards, `offpolicy.compare` estimates from the exact densities of those draws what it earns against the
-reference. A version whose interval lies below ``-guard`` of the reference's value is not published; one that was, and
-now does, is taken back: the reference is served again, and learning starts from there. The draws of versions far from
-the reference tell little of it, and an estimate of too small an effective sample decides nothing: serve a small share
-of the traffic by the reference, exploring, and the guard keeps its sight.
+A fraction of the requests with drawn weights is held out: it judges versions and is never learned from. Before a
+version is published, and at every later update, `offpolicy.compare` estimates from the exact densities of those draws
+what it earns against the reference. A version whose interval lies below ``-max_regression`` of the reference's value is
+not published; a published one is rolled back: the reference is served again, and learning restarts from it. Draws of
+versions far from the reference say little about it, and an estimate with a small effective sample decides nothing:
+serve a small share of the traffic by the reference, with exploration, to keep the guard working.
 """
 
+import contextlib
 import copy
 import hashlib
 import io
@@ -26,9 +28,9 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,63 +43,56 @@ from pygrade.evaluation import offpolicy
 from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
+from pygrade.training.feedback import Event, FeedbackJoin, as_key
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.train import Stage2Config, batch_rows, draw_seed, stage2_step
 
 logger = logging.getLogger("pygrade")
-Key = int | str
 Array = NDArray[Any]
 _STAGE = 3  # of the random streams of `train`: 1 and 2 are its own
-_FORMAT = "pygrade.OnlineLearner"
-
-
-class Event(NamedTuple):
-    """One piece of feedback on an item of a page that was served."""
-
-    event_id: Key  # the same however often it is delivered
-    request_id: Key
-    item_id: Key
-    task: str
-    amount: float = 1.0
+_FORMAT = "pygrade.OnlineLearner 2"
 
 
 @dataclass(frozen=True)
 class OnlineConfig:
-    """How an `OnlineLearner` learns and what it is held to."""
+    """How an `OnlineLearner` learns, and what it is held to."""
 
     window: int = 10_000  # newest requests with complete feedback to learn from
-    least: int = 1_000  # of them, how many before the first update
-    wait: int = 3_600_000  # ms after which a request's feedback counts as complete; what comes later is dropped
-    waiting: int = 100_000  # events kept whose request is not known yet
-    guard: float = 0.02  # share of the reference's value that a version may fall short of it
-    confidence: float = 0.95  # of the interval that must lie below the guard, all of it, to refuse or roll back
-    recent: int = 4_000  # newest requests of the window that judge: older ones speak of a world that may have moved on
-    enough: int = 100  # effective sample size below which an estimate is no reason to act
-    judged: float = 0.5  # share of the requests with drawn weights that judge versions and are never learned from
+    min_requests: int = 1_000  # in the window before the first update
+    feedback_delay_ms: int = 3_600_000  # after which a request's feedback counts as complete; later events are dropped
+    max_pending_events: int = 100_000  # events kept whose request is not known yet
+    max_amount: float = 1e6  # largest amount of one event; a larger one is refused as damaged
+    max_regression: float = 0.02  # share of the reference's value by which a version may be worse
+    confidence: float = 0.95  # of the interval that must lie below -max_regression to refuse or roll back
+    judge_window: int = 4_000  # newest requests of the window that judge; older ones may be stale
+    min_effective_samples: int = 100  # of an estimate that may refuse or roll back
+    holdout_fraction: float = 0.5  # of the requests with drawn weights: they judge and are never learned from
     seed: int = 0  # of the batches and the draws
     reward: RewardConfig = field(default_factory=RewardConfig)
-    # An update's steps; the rate stays what it is.
-    step: Stage2Config = field(default_factory=lambda: Stage2Config(steps=25))
+    step: Stage2Config = field(default_factory=lambda: Stage2Config(steps=25))  # of an update, at a constant rate
 
     def __post_init__(self) -> None:
-        for name in ("window", "least", "waiting", "recent", "enough"):
-            if getattr(self, name) < 1:
+        for name in ("window", "min_requests", "max_pending_events", "judge_window", "min_effective_samples"):
+            if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        if self.wait < 0 or not self.guard >= 0:
-            raise ValueError(f"wait is {self.wait}, guard {self.guard}; want numbers >= 0")
-        if not 0 < self.confidence < 1 or not 0 <= self.judged <= 1:
-            raise ValueError(f"confidence is {self.confidence}, judged {self.judged}; want shares, 0 to 1")
+        for name in ("feedback_delay_ms", "max_regression", "max_amount"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence is {self.confidence}; want a share between 0 and 1")
+        if not 0 <= self.holdout_fraction <= 1:
+            raise ValueError(f"holdout_fraction is {self.holdout_fraction}; want a share from 0 to 1")
 
 
 @dataclass(frozen=True)
 class Update:
     """What an update did."""
 
-    version: str  # that is served now
+    version: str  # served now
     published: bool  # a new version
-    rolled_back: bool  # the reference again
+    rolled_back: bool  # to the reference
     refused: bool  # a version was made and not published
-    estimate: OffPolicyEstimate | None  # of the version that was judged last, against the reference; None: no draws yet
+    estimate: OffPolicyEstimate | None  # of the last judged version against the reference; None: no draws yet
     learned_from: int  # requests
     figures: dict[str, float]  # of the last step
 
@@ -106,7 +101,9 @@ class OnlineLearner:
     """Learns from a stream of pages and feedback; see the module. Not for several threads at once (the ranker is).
 
     ``publish`` is called with every policy to serve: the ranker's `publish`, `FusionPolicy.save` of a directory, or
-    both. ``reference``: what versions are held to, such as stage 1; None: the policy as it comes in.
+    both. If it raises it is called again with the version served before, so that ranker and learner agree; the error
+    goes on to the caller, and the next update tries again. ``reference``: what versions are held to, such as stage 1;
+    None: the given policy.
     """
 
     def __init__(
@@ -121,108 +118,65 @@ class OnlineLearner:
         self.served = _frozen(policy)
         self.reference = _frozen(policy if reference is None else reference)
         self.publish = publish
-        self.counters: Counter[str] = Counter()
+        self._join = FeedbackJoin(policy.tasks, self.config.max_pending_events, self.config.max_amount)
         self._optimizer = self._new_optimizer()
         self._steps = 0
-        self._open: list[Logs] = []  # served, feedback still coming
-        self._known: set[Key] = set()  # request ids in _open
-        self._done: set[Key] = set()  # in the window: what comes for them is late
-        self._events: dict[Key, dict[Key, Event]] = {}  # request → event id → event
         self._window: Logs | None = None
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Of events (`FeedbackJoin`) and of versions: published, refused, rolled_back."""
+        return self._join.counters
 
     # ---- the stream --------------------------------------------------------------------------------------------------
     def serve(self, logs: Logs) -> None:
-        """Pages that were served, as `Page.log_rows` gives them with a timestamp; their feedback comes as events."""
-        if logs.timestamp is None or logs.exploration is None or logs.concentration is None:
-            raise ValueError("logs have no timestamp, exploration or concentration; want `Page.log_rows(timestamp=…)`")
-        ids = {_key(value) for value in logs.request_id}
-        again = ids & (self._known | self._done)
-        if len(ids) < logs.num_requests or again:
-            raise ValueError(f"request_id repeats: {sorted(map(str, again))[:3]}; want each request once")
-        self._open.append(logs)
-        self._known |= ids
+        """Add served pages, as `Page.log_rows` gives them with a timestamp; their feedback comes as events."""
+        if logs.features != self.policy.features:
+            raise ValueError(f"logs have features {logs.features}; want the policy's, {self.policy.features}")
+        self._join.serve(logs)
 
     def feedback(self, events: Iterable[Event]) -> None:
-        """Feedback, in any order and as often as it is delivered; before its page too."""
-        for event in events:
-            if event.task not in self.policy.tasks:
-                raise ValueError(f"task is {event.task!r}; want one of {', '.join(self.policy.tasks)}")
-            if event.request_id in self._done:
-                self.counters["late"] += 1
-                continue
-            own = self._events.setdefault(event.request_id, {})
-            self.counters["repeated" if event.event_id in own else "events"] += 1
-            own[event.event_id] = event
-        excess = sum(map(len, self._events.values())) - self.config.waiting
-        for request in [key for key in self._events if key not in self._known] if excess > 0 else []:
-            if excess <= 0:
-                break
-            lost = len(self._events.pop(request))  # the oldest first
-            self.counters["unknown"] += lost
-            excess -= lost
+        """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
+        self._join.feedback(events)
 
     def update(self, now: int) -> Update:
-        """Take in the requests whose time is up at ``now`` (ms), judge, learn, judge, publish."""
-        self._ripen(now - self.config.wait)
+        """Take in the requests whose feedback is complete at ``now`` (ms), judge, learn, judge, publish."""
+        self._take(now - self.config.feedback_delay_ms)
         window = self._window
-        if window is None or window.num_requests < self.config.least:
+        if window is None or window.num_requests < self.config.min_requests:
             return self._report(None, 0)
-        estimate, falls = self._judge(window, self.served)
-        if falls:
-            logger.warning("version %s is below the guard and rolled back: %s", self.served.version, estimate)
-            self.counters["rolled_back"] += 1
-            self._return_to(self.reference)
+        estimate, regressed = self._judge(window, self.served)
+        if regressed:
+            logger.warning("version %s regressed and is rolled back: %s", self.served.version, estimate)
             self._serve(self.reference)
+            self._return_to(self.reference)
+            self.counters["rolled_back"] += 1
             return self._report(estimate, 0, rolled_back=True)
         count, figures = self._learn(window)
         candidate = _frozen(self.policy)
-        estimate, falls = self._judge(window, candidate)
-        if falls:
-            logger.warning("a version is below the guard and refused: %s", estimate)
+        estimate, regressed = self._judge(window, candidate)
+        if regressed:
+            logger.warning("a version regressed and is refused: %s", estimate)
             self.counters["refused"] += 1
             self._return_to(self.served)
             return self._report(estimate, count, figures, refused=True)
-        self.counters["published"] += 1
         self._serve(candidate)
+        self.counters["published"] += 1
         return self._report(estimate, count, figures, published=True)
 
-    def _ripen(self, until: int) -> None:
+    def _take(self, until: int) -> None:
         """Move the requests served up to ``until`` into the window, with their feedback."""
-        if not self._open:
+        logs = self._join.ripe(until)
+        if logs is None:
             return
-        waiting = concatenate(self._open)
-        assert waiting.timestamp is not None
-        ripe = waiting.timestamp <= until
-        if not ripe.any():
-            return
-        chosen = waiting.select(np.flatnonzero(ripe))
-        self._open = [waiting.select(np.flatnonzero(~ripe))] if not ripe.all() else []
-        assert chosen.timestamp is not None
-        chosen = chosen.select(np.lexsort((chosen.request_id, chosen.timestamp)))
-        feedback = chosen.feedback.copy()
-        for r, value in enumerate(chosen.request_id):
-            request = _key(value)
-            self._known.discard(request)
-            events = self._events.pop(request, None)
-            if events is None:
-                continue
-            begin, end = int(chosen.offsets[r]), int(chosen.offsets[r + 1])
-            place = {
-                _key(item): begin + i for i, item in enumerate(chosen.item_id[begin:end])
-                if chosen.position[begin + i] >= 0
-            }  # fmt: skip
-            for _, event in sorted(events.items(), key=lambda pair: str(pair[0])):  # sums must not depend on the order
-                row = place.get(event.item_id)
-                if row is None:
-                    self.counters["not_on_page"] += 1
-                else:
-                    feedback[row, self.policy.tasks.index(event.task)] += event.amount
-        chosen = replace(chosen, feedback=feedback)
-        window = chosen if self._window is None else concatenate([self._window, chosen])
+        window = logs if self._window is None else concatenate([self._window, logs])
         if window.num_requests > self.config.window:
             window = window.select(slice(window.num_requests - self.config.window, None))
+        self._set_window(window)
+
+    def _set_window(self, window: Logs | None) -> None:
         self._window = window
-        self._done = {_key(value) for value in window.request_id}
+        self._join.joined = set() if window is None else {as_key("request_id", value) for value in window.request_id}
 
     # ---- learning ----------------------------------------------------------------------------------------------------
     def _learn(self, window: Logs) -> tuple[int, dict[str, float]]:
@@ -239,15 +193,15 @@ class OnlineLearner:
         return len(pool), figures
 
     def _judging(self, window: Logs) -> NDArray[np.bool_]:
-        """[R]: drawn weights, and chosen by a hash of the request's id."""
+        """[R]: requests with drawn weights that a hash of their id holds out."""
         assert window.exploration is not None
-        low = [zlib.crc32(str(value).encode()) < self.config.judged * 2**32 for value in window.request_id]
+        low = [zlib.crc32(str(value).encode()) < self.config.holdout_fraction * 2**32 for value in window.request_id]
         return np.asarray((window.exploration == "dirichlet") & np.array(low, bool))
 
     def _judge(self, window: Logs, policy: FusionPolicy) -> tuple[OffPolicyEstimate | None, bool]:
-        """What the policy earns per request more than the reference, and whether that is below the guard."""
+        """What the policy earns per request more than the reference, and whether it regressed."""
         rows = np.flatnonzero(self._judging(window))
-        rows = rows[rows >= window.num_requests - self.config.recent]
+        rows = rows[rows >= window.num_requests - self.config.judge_window]
         if len(rows) < 2 or policy.version == self.reference.version:
             return None, False
         drawn = window.select(rows)
@@ -264,11 +218,11 @@ class OnlineLearner:
             ]
         options: dict[str, Any] = {"users": drawn.user_id, "weight_floor": self.config.step.weight_floor}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", offpolicy.SupportWarning)  # poor support makes it wide, which is the point
+            warnings.simplefilter("ignore", offpolicy.SupportWarning)  # poor support only widens it
             base = offpolicy.estimate(rewards, both[1], replicates=100, **options).value
             gain = offpolicy.compare(rewards, *both, confidence=self.config.confidence, replicates=200, **options)
-        falls = gain.high < -self.config.guard * abs(base) and gain.effective_sample_size >= self.config.enough
-        return gain, falls
+        enough = gain.effective_sample_size >= self.config.min_effective_samples
+        return gain, enough and gain.high < -self.config.max_regression * abs(base)
 
     def _return_to(self, policy: FusionPolicy) -> None:
         self.policy.load_state_dict(policy.state_dict())
@@ -279,7 +233,12 @@ class OnlineLearner:
 
     def _serve(self, policy: FusionPolicy) -> None:
         if self.publish is not None:
-            self.publish(policy)
+            try:
+                self.publish(policy)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self.publish(self.served)
+                raise
         self.served = policy
 
     def _report(
@@ -296,63 +255,68 @@ class OnlineLearner:
             tensors |= {f"{name}.{key}": value for key, value in getattr(self, name).state_dict().items()}
         for index, entry in self._optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{key}": value for key, value in entry.items()}
-        parts = {"window": self._window, "open": concatenate(self._open) if self._open else None}
-        content = to_safetensors(tensors)
+        pages = self._join.pages
+        parts = {"window": self._window, "pages": concatenate(pages) if pages else None}
+        contents = {"state.safetensors": to_safetensors(tensors)}
+        contents |= {f"{name}.npz": _arrays(part) for name, part in parts.items() if part is not None}
         record = {
-            "format": _FORMAT, "config": asdict(self.config), "steps": self._steps, "counters": dict(self.counters),
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "events": [list(event) for own in self._events.values() for event in own.values()],
+            "format": _FORMAT,
+            "config": asdict(self.config),
+            "steps": self._steps,
+            "counters": dict(self.counters),
+            "events": [list(event) for event in self._join.events],
             "logs": {name: None if part is None else _plain(part) for name, part in parts.items()},
-        }  # fmt: skip
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
+        }
         target = Path(directory)
         with atomic_directory(target) as partial:
             self.served.save(partial / "policy")
-            (partial / "state.safetensors").write_bytes(content)
-            for name, part in parts.items():
-                if part is not None:
-                    (partial / f"{name}.npz").write_bytes(_arrays(part))
-            (partial / "state.json").write_bytes(to_json(record))
+            for name, content in contents.items():
+                (partial / name).write_bytes(content)
+            (partial / "state.json").write_bytes(to_json(record | {"record_sha256": _digest(record)}))
         return target
 
     @classmethod
     def load(
         cls, directory: str | Path, config: OnlineConfig, publish: Callable[[FusionPolicy], Any] | None = None
     ) -> "OnlineLearner":
-        """A learner that goes on as the saved one would have, bit for bit; nothing is published yet.
+        """A learner that continues as the saved one would have, bit for bit; nothing is published yet.
 
-        ``ValueError`` naming the file where the state is damaged, or was saved under another config.
+        ``ValueError`` naming the file if the state is damaged, or was saved under another config.
         """
         folder = Path(directory)
-        record = read_json(folder / "state.json")
+        path = folder / "state.json"
+        record = read_json(path)
         if record.get("format") != _FORMAT:
-            raise ValueError(f"{folder / 'state.json'} is {record.get('format')!r}; want a {_FORMAT}")
+            raise ValueError(f"{path} is {record.get('format')!r}; want a {_FORMAT}")
+        if record.pop("record_sha256", None) != _digest(record):
+            raise ValueError(f"{path} is damaged: its content does not have the sha256 that it states")
         if to_json(record["config"]) != to_json(asdict(config)):
             raise ValueError(f"{folder} was saved under another config; want the same one")
-        tensors = read_safetensors(folder / "state.safetensors", str(record["sha256"]))
+        sha256: dict[str, str] = record["sha256"]
+        tensors = read_safetensors(folder / "state.safetensors", sha256["state.safetensors"])
         learner = cls(FusionPolicy.load(folder / "policy"), config, publish)
         for name in ("policy", "served", "reference"):
-            own = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}
-            getattr(learner, name).load_state_dict(own)
-        state: dict[int, dict[str, Tensor]] = {}
+            state = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}
+            getattr(learner, name).load_state_dict(state)
+        moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("adam."):
                 _, index, entry = key.split(".")
-                state.setdefault(int(index), {})[entry] = value
+                moments.setdefault(int(index), {})[entry] = value
         groups = learner._optimizer.state_dict()["param_groups"]
-        learner._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        learner._optimizer.load_state_dict({"state": moments, "param_groups": groups})
         learner._steps = int(record["steps"])
-        learner.counters.update(record["counters"])
-        for values in record["events"]:
-            event = Event(*values)
-            learner._events.setdefault(event.request_id, {})[event.event_id] = event
         parts = {
-            name: None if plain is None else _logs(folder / f"{name}.npz", plain)
+            name: None if plain is None else _logs(folder / f"{name}.npz", plain, sha256[f"{name}.npz"])
             for name, plain in record["logs"].items()
         }
-        learner._window = parts["window"]
-        learner._open = [] if parts["open"] is None else [parts["open"]]
-        learner._known = {_key(value) for part in learner._open for value in part.request_id}
-        learner._done = set() if learner._window is None else {_key(value) for value in learner._window.request_id}
+        learner._set_window(parts["window"])
+        if parts["pages"] is not None:
+            learner.serve(parts["pages"])
+        learner.feedback(Event(*values) for values in record["events"])
+        learner.counters.clear()
+        learner.counters.update(record["counters"])
         return learner
 
 
@@ -360,10 +324,8 @@ def _frozen(policy: FusionPolicy) -> FusionPolicy:
     return copy.deepcopy(policy).requires_grad_(False).eval()
 
 
-def _key(value: Any) -> Key:
-    """A numpy id as a plain one."""
-    plain: Key = value.item() if isinstance(value, np.generic) else value
-    return plain
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(to_json(record)).hexdigest()
 
 
 def _plain(logs: Logs) -> dict[str, list[Any]]:
@@ -378,10 +340,10 @@ def _arrays(logs: Logs) -> bytes:
     return buffer.getvalue()
 
 
-def _logs(path: Path, plain: dict[str, list[Any]]) -> Logs:
-    try:
-        with np.load(path) as arrays:
-            columns: dict[str, Any] = {name: tuple(values) for name, values in plain.items()} | dict(arrays)
-            return Logs(**columns)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+def _logs(path: Path, plain: dict[str, list[Any]], sha256: str) -> Logs:
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{path} is damaged: it does not have the sha256 that state.json states")
+    with np.load(io.BytesIO(content)) as arrays:
+        columns: dict[str, Any] = {name: tuple(values) for name, values in plain.items()} | dict(arrays)
+        return Logs(**columns)

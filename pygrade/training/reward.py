@@ -220,8 +220,9 @@ class CompositeReward:
         if logs.num_requests == 0:
             raise ValueError("logs hold no request; want at least one")
         config = self.config
+        logs = logs.valued(config.task_values, config.value_tasks)
         exponent, source = self._propensity(logs)
-        event_value = self._event_value(logs)  # [M or 1, T]
+        event_value = logs.event_values  # [M or 1, T]
         value = (logs.feedback * event_value).sum(1)  # [M] logged
         slots = max(int(logs.position.max(initial=0)) + 1, config.page_size)
         curve = propensity_curve(exponent, slots)
@@ -308,21 +309,6 @@ class CompositeReward:
             logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s", error)
             return 0.0, "none"
         return float(-np.log(curve[-1]) / np.log(len(curve))) if len(curve) > 1 else 0.0, "shuffled pages"
-
-    def _event_value(self, logs: Logs) -> NDArray[np.float32]:
-        values = logs.task_values if self.config.task_values is None else self.config.task_values
-        if len(values) != len(logs.tasks):
-            raise ValueError(f"task_values has {len(values)} entries; want {len(logs.tasks)}: {', '.join(logs.tasks)}")
-        table = np.asarray([values], np.float32)
-        if not self.config.value_tasks:
-            return table
-        unknown = set(self.config.value_tasks) - set(logs.tasks)
-        if unknown or logs.value is None:
-            raise ValueError(
-                f"value_tasks is {self.config.value_tasks}; want tasks of {logs.tasks} and a log with a value column"
-            )
-        priced = np.isin(logs.tasks, self.config.value_tasks)
-        return np.where(priced, table * logs.value[:, None], table).astype(np.float32)
 
 
 def _transform(logs: Logs, policy: FusionPolicy) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, project_weigh
 from pygrade.training.reward import CompositeReward, RewardConfig, RewardData
 from pygrade.training.run import Run, logger
 from pygrade.training.static_weights import CemConfig, best_static_weights
+from pygrade.training.training_record import TrainingRecord
 
 _SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
 OnStep = Callable[[str, int], None]
@@ -347,9 +348,10 @@ def train(
             seconds = time.perf_counter() - started
             summary = _summary(data, config, run, static, first, policy, logs.scenario) | {"seconds": seconds}
         for trained, name in ((first, "stage1"), (policy, "policy")):
-            trained.cpu().save(
-                directory / name, extra={"trained_on": logs.num_requests, "seed": config.seed, "stage": name}
-            )
+            extra = {"trained_on": logs.num_requests, "seed": config.seed, "stage": name}
+            trained.cpu().save(directory / name, extra=extra)
+            valued = logs.valued(config.reward.task_values, config.reward.value_tasks)
+            TrainingRecord.of(valued, trained.version).save(directory / name)
         summary["version"] = policy.version
         run.write_summary(summary)
     return TrainResult(policy.eval(), first.eval(), static.cpu(), summary)

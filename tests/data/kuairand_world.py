@@ -43,15 +43,27 @@ def make_rows(users: int = 24, videos: int = 30, days: int = 24, seed: int = 0, 
                 date = 20220408 + shift if shift < 23 else 20220501 + shift - 23
                 rows.append(
                     {
-                        "user_id": user, "video_id": 100 + video, "date": date, "hourmin": 1200, "time_ms": time,
-                        "is_click": int(click), "is_like": int(coin[0]), "is_follow": int(coin[1]),
-                        "is_comment": int(coin[2]), "is_forward": int(coin[3]), "is_hate": 0,
-                        "long_view": int(coin[4]), "play_time_ms": 60_000 * int(click) if leak else 1000,
-                        "duration_ms": 10_000 + 1000 * video, "profile_stay_time": 0,
-                        "comment_stay_time": 500 * int(coin[5]), "is_profile_enter": int(coin[6]),
-                        "is_rand": int(rng.random() < 0.1 and day >= 14), "tab": int(rng.integers(2)),
+                        "user_id": user,
+                        "video_id": 100 + video,
+                        "date": date,
+                        "hourmin": 1200,
+                        "time_ms": time,
+                        "is_click": int(click),
+                        "is_like": int(coin[0]),
+                        "is_follow": int(coin[1]),
+                        "is_comment": int(coin[2]),
+                        "is_forward": int(coin[3]),
+                        "is_hate": 0,
+                        "long_view": int(coin[4]),
+                        "play_time_ms": 60_000 * int(click) if leak else 1000,
+                        "duration_ms": 10_000 + 1000 * video,
+                        "profile_stay_time": 0,
+                        "comment_stay_time": 500 * int(coin[5]),
+                        "is_profile_enter": int(coin[6]),
+                        "is_rand": int(rng.random() < 0.1 and day >= 14),
+                        "tab": int(rng.integers(2)),
                     }
-                )  # fmt: skip
+                )
     return rows
 
 

@@ -13,12 +13,24 @@ from pygrade.data.events import import_events
 START = datetime(2023, 5, 18, 7)
 START_MS = 1_684_393_200_000
 TYPES = {
-    "impression_id": pl.UInt32, "article_id": pl.Int32, "impression_time": pl.Datetime("us"), "read_time": pl.Float32,
-    "scroll_percentage": pl.Float32, "device_type": pl.Int8, "article_ids_inview": pl.List(pl.Int32),
-    "article_ids_clicked": pl.List(pl.Int32), "user_id": pl.UInt32, "is_sso_user": pl.Boolean, "gender": pl.Int8,
-    "postcode": pl.Int8, "age": pl.Int8, "is_subscriber": pl.Boolean, "session_id": pl.UInt32,
-    "next_read_time": pl.Float32, "next_scroll_percentage": pl.Float32,
-}  # fmt: skip
+    "impression_id": pl.UInt32,
+    "article_id": pl.Int32,
+    "impression_time": pl.Datetime("us"),
+    "read_time": pl.Float32,
+    "scroll_percentage": pl.Float32,
+    "device_type": pl.Int8,
+    "article_ids_inview": pl.List(pl.Int32),
+    "article_ids_clicked": pl.List(pl.Int32),
+    "user_id": pl.UInt32,
+    "is_sso_user": pl.Boolean,
+    "gender": pl.Int8,
+    "postcode": pl.Int8,
+    "age": pl.Int8,
+    "is_subscriber": pl.Boolean,
+    "session_id": pl.UInt32,
+    "next_read_time": pl.Float32,
+    "next_scroll_percentage": pl.Float32,
+}
 
 
 def behaviors(first: int, day: int, count: int = 40) -> list[dict]:
@@ -28,15 +40,25 @@ def behaviors(first: int, day: int, count: int = 40) -> list[dict]:
         inview = (9_000_000 + rng.permutation(20)[: int(rng.integers(2, 9))]).tolist()
         rows.append(
             {
-                "impression_id": first + i, "article_id": None if i % 3 else 9_000_005,
+                "impression_id": first + i,
+                "article_id": None if i % 3 else 9_000_005,
                 "impression_time": START + timedelta(days=day, seconds=int(rng.integers(86_400))),
-                "read_time": float(i % 50), "scroll_percentage": None, "device_type": i % 3,
-                "article_ids_inview": inview, "article_ids_clicked": [inview[i % len(inview)]], "user_id": 100 + i % 11,
-                "is_sso_user": False, "gender": None if i % 11 else 1, "postcode": None, "age": 50 if i % 11 else None,
-                "is_subscriber": bool(i % 2), "session_id": i // 2, "next_read_time": float(10 * (i % 6)),
+                "read_time": float(i % 50),
+                "scroll_percentage": None,
+                "device_type": i % 3,
+                "article_ids_inview": inview,
+                "article_ids_clicked": [inview[i % len(inview)]],
+                "user_id": 100 + i % 11,
+                "is_sso_user": False,
+                "gender": None if i % 11 else 1,
+                "postcode": None,
+                "age": 50 if i % 11 else None,
+                "is_subscriber": bool(i % 2),
+                "session_id": i // 2,
+                "next_read_time": float(10 * (i % 6)),
                 "next_scroll_percentage": None if i % 5 == 0 else 95.0,
             }
-        )  # fmt: skip
+        )
     return rows
 
 
@@ -47,25 +69,40 @@ def write_ebnerd(directory: Path, splits: dict[str, list[dict]]) -> Path:
         times = [START - timedelta(days=2), START - timedelta(days=1)]
         pl.DataFrame(
             {
-                "user_id": [100, 101], "impression_time_fixed": [times, times[:1]],
-                "scroll_percentage_fixed": [[None, 100.0], [20.0]], "read_time_fixed": [[40.0, 2.0], [31.0]],
+                "user_id": [100, 101],
+                "impression_time_fixed": [times, times[:1]],
+                "scroll_percentage_fixed": [[None, 100.0], [20.0]],
+                "read_time_fixed": [[40.0, 2.0], [31.0]],
                 "article_id_fixed": [[9_000_001, 9_000_002], [9_000_003]],
             }
-        ).write_parquet(directory / split / "history.parquet")  # fmt: skip
+        ).write_parquet(directory / split / "history.parquet")
     ids = list(range(9_000_000, 9_000_020))
     pl.DataFrame(
         {
-            "article_id": ids, "title": ["t"] * 20, "subtitle": ["s"] * 20, "last_modified_time": [START] * 20,
-            "premium": [True, False] * 10, "body": ["x" * n for n in range(20)], "published_time": [START] * 20,
-            "image_ids": [None] * 20, "article_type": ["article_default"] * 20, "url": ["u"] * 20,
-            "ner_clusters": [["a"]] * 20, "entity_groups": [["PER"]] * 20, "topics": [["Sport", "Vejr"]] * 20,
-            "category": [140] * 20, "subcategory": [[327], []] * 10, "category_str": ["krimi"] * 20,
-            "total_inviews": [7] * 20, "total_pageviews": [3] * 20, "total_read_time": [9.0] * 20,
-            "sentiment_score": [0.5] * 20, "sentiment_label": ["Neutral"] * 20,
+            "article_id": ids,
+            "last_modified_time": [START] * 20,
+            "premium": [True, False] * 10,
+            "body": ["x" * n for n in range(20)],
+            "published_time": [START] * 20,
+            "image_ids": [None] * 20,
+            "article_type": ["article_default"] * 20,
+            "entity_groups": [["PER"]] * 20,
+            **{name: ["t"] * 20 for name in ("title", "subtitle", "url", "category_str")},
+            "topics": [["Sport", "Vejr"]] * 20,
+            "category": [140] * 20,
+            "subcategory": [[327], []] * 10,
+            "total_inviews": [7] * 20,
+            "sentiment_score": [0.5] * 20,
+            "sentiment_label": ["Neutral"] * 20,
         },
-        schema_overrides={"article_id": pl.Int32, "image_ids": pl.List(pl.Int64), "category": pl.Int16,
-                          "subcategory": pl.List(pl.Int16), "sentiment_score": pl.Float32},
-    ).write_parquet(directory / "articles.parquet")  # fmt: skip
+        schema_overrides={
+            "article_id": pl.Int32,
+            "image_ids": pl.List(pl.Int64),
+            "category": pl.Int16,
+            "subcategory": pl.List(pl.Int16),
+            "sentiment_score": pl.Float32,
+        },
+    ).write_parquet(directory / "articles.parquet")
     return directory
 
 
@@ -102,8 +139,11 @@ def test_impressions_with_what_came_of_them(bundle, tmp_path, limit):
 
 def test_several_clicks_and_a_click_that_was_not_in_view(tmp_path):
     rows = behaviors(1000, 0, 3)
-    rows[0] |= {"article_ids_inview": [9_000_001, 9_000_002, 9_000_003], "article_ids_clicked": [9_000_003, 9_000_001],
-                "next_read_time": 60.0}  # fmt: skip
+    rows[0] |= {
+        "article_ids_inview": [9_000_001, 9_000_002, 9_000_003],
+        "article_ids_clicked": [9_000_003, 9_000_001],
+        "next_read_time": 60.0,
+    }
     rows[1] |= {"article_ids_inview": [9_000_001, 9_000_002], "article_ids_clicked": [9_000_007]}
     rows[2] |= {"article_ids_clicked": []}
     log = import_events(f"ebnerd:{write_ebnerd(tmp_path / 'demo', {'train': rows})}", tmp_path / "log")
@@ -120,10 +160,17 @@ def test_attributes_leave_out_what_counts_the_future(bundle, tmp_path):
     log = import_events(f"ebnerd:{bundle}", tmp_path / "log")
     item = log.items().row(2, named=True)
     assert item == {
-        "item_id": 9_000_002, "published_time": START_MS, "premium": 1, "article_type": "article_default",
-        "category": 140, "subcategory": [327], "topics": ["Sport", "Vejr"], "sentiment_score": 0.5,
-        "sentiment_label": "Neutral", "body_length": 2.0,
-    }  # fmt: skip
+        "item_id": 9_000_002,
+        "published_time": START_MS,
+        "premium": 1,
+        "article_type": "article_default",
+        "category": 140,
+        "subcategory": [327],
+        "topics": ["Sport", "Vejr"],
+        "sentiment_score": 0.5,
+        "sentiment_label": "Neutral",
+        "body_length": 2.0,
+    }
     assert list(log.source["items"]) == list(item)[1:] and log.source["category"] == "category"
     assert log.users().row(0, named=True) == {"user_id": 100, "gender": 1, "postcode": None, "age": None}
 

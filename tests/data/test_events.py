@@ -11,8 +11,9 @@ from pygrade.data.event_writer import EventWriter, stable_id
 from pygrade.data.events import import_events, parse_spec
 
 DAY = 86_400_000
-SOURCE = EventSource("test", "none", ("click", "order"), (1.0, 5.0), (("click", "order"),), context={"hour": "dense"},
-                     measures=("play",))  # fmt: skip
+SOURCE = EventSource(
+    "test", "none", ("click", "order"), (1.0, 5.0), (("click", "order"),), context={"hour": "dense"}, measures=("play",)
+)
 
 
 def rows_of(requests=200, days=3, seed=0, size=12):
@@ -27,13 +28,18 @@ def rows_of(requests=200, days=3, seed=0, size=12):
             click = bool(len(at) and rng.random() < 0.5)
             rows.append(
                 {
-                    "request_id": request, "user_id": request % 17, "item_id": item, "timestamp": time,
-                    "event_time": time + int(rng.integers(1000)), "position": int(at[0]) if len(at) else None,
-                    "c_hour": float(time // 3_600_000), "m_play": float(item) if len(at) else None,
+                    "request_id": request,
+                    "user_id": request % 17,
+                    "item_id": item,
+                    "timestamp": time,
+                    "event_time": time + int(rng.integers(1000)),
+                    "position": int(at[0]) if len(at) else None,
+                    "c_hour": float(time // 3_600_000),
+                    "m_play": float(item) if len(at) else None,
                     "y_click": float(click) if len(at) else None,
                     "y_order": float(click and item % 2) if len(at) else None,
                 }
-            )  # fmt: skip
+            )
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
@@ -55,7 +61,7 @@ def in_order(rows):
 
 @pytest.mark.parametrize("limit", [500_000, 700, 50])
 def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, limit, monkeypatch):
-    monkeypatch.setattr("pygrade.data.spool._BUFFER_ROWS", min(limit, 300))
+    monkeypatch.setattr("pygrade.data.disk_shuffle._BUFFER_ROWS", min(limit, 300))
     held = []
     monkeypatch.setattr("pygrade.data.event_writer.check_events", lambda frame: held.append(len(frame)))
     rows = rows_of()
@@ -134,8 +140,11 @@ def test_a_slot_that_is_taken_twice_is_refused(tmp_path):
 
 def test_columns_must_be_those_that_the_source_states(tmp_path):
     with pytest.raises(ValueError, match="the source states c_hour, m_play, y_click"):
-        write(tmp_path / "log", rows_of(5), source=EventSource("x", "", ("click",), (1.0,), context={"hour": "dense"},
-                                                               measures=("play",)))  # fmt: skip
+        write(
+            tmp_path / "log",
+            rows_of(5),
+            source=EventSource("x", "", ("click",), (1.0,), context={"hour": "dense"}, measures=("play",)),
+        )
     with pytest.raises(ValueError, match="no events"):
         EventWriter(tmp_path / "empty").finish(SOURCE)
 
@@ -143,11 +152,13 @@ def test_columns_must_be_those_that_the_source_states(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"tasks": ()}, "tasks are"), ({"task_values": (1.0,)}, "one per task, 2"),
-        ({"funnel": (("click", "buy"),)}, "funnel has"), ({"users": {"age": "int"}}, "users says 'age' is 'int'"),
+        ({"tasks": ()}, "tasks are"),
+        ({"task_values": (1.0,)}, "one per task, 2"),
+        ({"funnel": (("click", "buy"),)}, "funnel has"),
+        ({"users": {"age": "int"}}, "users says 'age' is 'int'"),
         ({"category": "brand"}, "category is 'brand'"),
     ],
-)  # fmt: skip
+)
 def test_bad_descriptions_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         EventSource(**{"name": "x", "license": "", "tasks": ("click", "order"), "task_values": (1.0, 1.0), **change})

@@ -28,11 +28,15 @@ def write_kuairand(directory: Path, rows: int) -> str:
     time = FIRST_DAY + rng.integers(0, 14 * 24 * HOUR, rows)
     columns = {name: np.zeros(rows, np.int64) for name in LOG_HEADER.split(",")}
     columns |= {
-        "user_id": np.sort(rng.integers(0, USERS, rows)), "video_id": rng.integers(0, ITEMS, rows), "time_ms": time,
-        "date": 20220408 + (time - FIRST_DAY) // (24 * HOUR), "is_click": rng.integers(0, 2, rows),
-        "play_time_ms": rng.integers(0, 60_000, rows), "duration_ms": np.full(rows, 9000),
+        "user_id": np.sort(rng.integers(0, USERS, rows)),
+        "video_id": rng.integers(0, ITEMS, rows),
+        "time_ms": time,
+        "date": 20220408 + (time - FIRST_DAY) // (24 * HOUR),
+        "is_click": rng.integers(0, 2, rows),
+        "play_time_ms": rng.integers(0, 60_000, rows),
+        "duration_ms": np.full(rows, 9000),
         "tab": rng.integers(0, 3, rows),
-    }  # fmt: skip
+    }
     pl.DataFrame(columns).write_csv(directory / "log_standard_4_08_to_4_21_1k.csv")
     (directory / "user_features_1k.csv").write_text(user_text(list(range(USERS))))
     return f"kuairand:{directory}"
@@ -44,13 +48,16 @@ def write_contract(directory: Path, rows: int) -> str:
     click = rng.integers(0, 2, rows).astype(np.float32)
     pl.DataFrame(
         {
-            "request_id": request, "user_id": request % USERS, "item_id": rng.integers(0, ITEMS, rows),
+            "request_id": request,
+            "user_id": request % USERS,
+            "item_id": rng.integers(0, ITEMS, rows // 20)[request] + np.arange(rows) % 20,
             "position": (np.arange(rows) % 20).astype(np.int32),
             "timestamp": 9973 * rng.permutation(rows // 20)[request],
             **{f"x_{i}": rng.normal(size=rows // 20).astype(np.float32)[request] for i in range(8)},
-            "p_click": click, "y_click": click,
+            "p_click": click,
+            "y_click": click,
         }
-    ).write_parquet(directory / "part-00000.parquet", row_group_size=20_000)  # fmt: skip
+    ).write_parquet(directory / "part-00000.parquet", row_group_size=20_000)
     return f"logs:{directory}"
 
 

@@ -104,7 +104,7 @@ def test_random_rows_and_a_share_of_the_users_can_be_left_out(public, rows, tmp_
             "\n300,",
             r"pure.csv: user_id 3 is missing, which log_standard",
         ),
-        ("user_features_pure.csv", "\n3,", "\n2,", r"pure.csv: user_id 2 stands in more than one row"),
+        ("user_features_pure.csv", "\n3,", "\n2,", r"pure.csv: user_id 2 has more than one row"),
         (
             "video_features_basic_pure.csv",
             "2022-03-01",

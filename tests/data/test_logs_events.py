@@ -1,5 +1,6 @@
 """Logs in the contract as raw events."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,7 @@ def make_logs(requests: int = 60, seed: int = 0) -> Logs:
         context=np.stack([rng.normal(size=requests), np.where(rng.random(requests) < 0.2, np.nan, 1.0)], 1).astype(
             "f4"
         ),
-        item_id=rng.integers(0, 30, offsets[-1]),
+        item_id=np.concatenate([rng.permutation(30)[:size] for size in sizes]),
         position=position,
         predictions=rng.random((offsets[-1], 2), np.float32),
         feedback=np.stack([click, click & (rng.random(len(click)) < 0.3)], 1).astype(np.float32),
@@ -74,8 +75,9 @@ def test_without_timestamps_requests_are_counted_in_their_order(tmp_path):
 
 def test_string_ids_become_numbers_with_names(tmp_path):
     logs = make_logs()
-    named = replace(logs, user_id=logs.user_id.astype(str), item_id=logs.item_id.astype(str),
-                    request_id=logs.request_id.astype(str))  # fmt: skip
+    named = replace(
+        logs, user_id=logs.user_id.astype(str), item_id=logs.item_id.astype(str), request_id=logs.request_id.astype(str)
+    )
     write_logs(named, tmp_path / "logs", 50)
     log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", rows=33)
     events = log.scan().collect().with_row_index()
@@ -93,11 +95,19 @@ def test_string_ids_become_numbers_with_names(tmp_path):
     ("change", "message"),
     [
         (pl.col("y_click") * 0.5 + 0.25, r"part-00000.parquet: row \d+, column 'y_click' is 0.\d+; want 0 or 1"),
-        (pl.col("y_click").fill_null(1.0), r"row \d+, column 'y_click' is 1; want null where position is null"),
+        (pl.col("y_click").fill_null(1.0), r"row \d+, column 'y_click' is 1; want null where position is null, as"),
         (pl.col("position").fill_null(-2), r"row \d+, column 'position' is -2; want a slot from 0 on"),
         ((pl.col("x_age") + pl.int_range(pl.len())), r"row 1, column 'x_age' is .*; want one value a request"),
         (pl.lit(None, pl.Int64).alias("user_id"), r"row 0, column 'user_id' is None; want a whole number or a string"),
         (pl.col("position").fill_null(0), r"row \d+, column 'y_click' is None; want 0 or 1 for a shown"),
+        (pl.col("position") + 1, "column 'position': 1 is the first slot; want slots from 0"),
+        (pl.lit(7).alias("item_id"), r"column 'item_id', request \d+: 7; want each item once in a request"),
+        (-pl.col("y_click"), r"row \d+, column 'y_click' is -1.0; want 0 or 1"),
+        (pl.col("scenario") + "x" * 1000, r"column 'scenario', request \d+: .*; want at most 1000 characters"),
+        (pl.col("position") + 100_000, r"row \d+, column 'position' is 10000\d; want a slot below 100,000"),
+        (pl.col("timestamp") // 10 + 1_700_000_000, "column 'timestamp': want milliseconds .* look like seconds"),
+        (pl.col("timestamp") + 1_700_000_000_000_000, r"row 0, column 'timestamp' is .*; want .* microseconds or"),
+        (pl.col("timestamp") * 10**9 + 17 * 10**17, r"row 0, column 'timestamp' is .*; want .* or nanoseconds"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, change, message):
@@ -109,6 +119,48 @@ def test_bad_rows_are_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
     assert [p.name for p in tmp_path.iterdir()] == ["logs"]
+
+
+def test_columns_that_are_not_read_are_named(tmp_path, caplog):
+    write_logs(make_logs(), tmp_path / "logs")
+    path = tmp_path / "logs" / "part-00000.parquet"
+    pl.read_parquet(path).with_columns(pl.lit(1.0).alias("price")).write_parquet(path)
+    import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    assert "not read: column p_click, p_order, price" in caplog.text
+
+
+def test_feedback_0_of_an_item_that_was_not_shown_is_no_feedback(tmp_path, caplog):
+    write_logs(make_logs(), tmp_path / "logs")
+    path = tmp_path / "logs" / "part-00000.parquet"
+    plain = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "plain").scan().collect()
+    pl.read_parquet(path).with_columns(pl.col("y_click").fill_null(0.0)).write_parquet(path)
+    assert "taken as not shown" not in caplog.text
+    assert import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log").scan().collect().equals(plain)
+    assert "feedback is 0 where position is null: taken as not shown" in caplog.text
+
+
+def test_a_long_id_makes_no_matrix_as_wide(tmp_path):
+    long = "x" * 100_000
+    names = [[f"{kind}-{i}" for i in range(2000)] for kind in ("request", "user", "item")]
+    for ids in names:
+        ids[77] = long
+    rows = pl.DataFrame({"request_id": names[0], "user_id": names[1], "item_id": names[2], "position": 0, "y_a": 1})
+    (tmp_path / "logs").mkdir()
+    rows.write_parquet(tmp_path / "logs" / "part-00000.parquet")
+    tracemalloc.start()
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    ids = log.scan().collect()["user_id"].to_numpy()
+    assert max(map(len, log.names("user", ids))) == 100_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20_000_000  # a matrix as wide as the longest of 2,000 ids takes 800 MB
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_task_values_are_finite(tmp_path, value):
+    write_logs(make_logs(), tmp_path / "logs")
+    with pytest.raises(ValueError, match=rf"task_values is .*{value}.*; want finite numbers"):
+        import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log", LogsEventConfig(task_values={"click": value}))
 
 
 def test_bad_files_are_named(tmp_path):

@@ -30,17 +30,30 @@ def make_rows(requests: int = 30, seed: int = 0) -> dict[str, list[dict]]:
                 long_view = int(shown and rng.random() < 0.3)
                 rows.append(
                     {
-                        "request_id": 1000 * d + request, "user_id": request % 7, "request_timestamp": time,
-                        "device_id": 40 + request % 7, "age": 3, "gender": 1, "province": 12, "video_id": video,
-                        "author_id": video % 9, "category_level_one": video % 2, "category_level_two": video % 5,
-                        "upload_type": 1, "upload_timestamp": 1_700_000_000 + video, "duration": 1000 * video,
+                        "request_id": 1000 * d + request,
+                        "user_id": request % 7,
+                        "request_timestamp": time,
+                        "device_id": 40 + request % 7,
+                        "age": 3,
+                        "gender": 1,
+                        "province": 12,
+                        "video_id": video,
+                        "author_id": video % 9,
+                        "category_level_one": video % 2,
+                        "category_level_two": video % 5,
+                        "upload_type": 1,
+                        "upload_timestamp": 1_700_000_000 + video,
+                        "duration": 1000 * video,
                         **{name: int(name == stage or (shown and name.endswith("k_pos"))) for name in STAGES},
-                        "rank_index": place, "rerank_index": slots[place] if shown else -1,
-                        "playing_time": 500 * (place + 1) if shown else 0, "effective_view": max(long_view, place % 2),
-                        "long_view": long_view, "like": 0, "follow": 0, "forward": 0,
+                        "rank_index": place,
+                        "rerank_index": slots[place] if shown else -1,
+                        "playing_time": 500 * (place + 1) if shown else 0,
+                        "effective_view": max(long_view, place % 2),
+                        "long_view": long_view,
+                        **dict.fromkeys(("like", "follow", "forward"), 0),
                         "comment": int(shown and place == 0),
                     }
-                )  # fmt: skip
+                )
         days[day] = [rows[i] for i in rng.permutation(len(rows))]
     return days
 
@@ -81,9 +94,14 @@ def test_attributes_of_users_and_videos(tmp_path):
     log = import_events(f"recflow:{write_recflow(tmp_path / 'data', make_rows())}", tmp_path / "log")
     assert log.users().row(2, named=True) == {"user_id": 2, "device_id": 42, "age": 3, "gender": 1, "province": 12}
     assert log.items().row(10, named=True) == {
-        "item_id": 10, "author_id": 1, "category_level_one": 0, "category_level_two": 0, "upload_type": 1,
-        "upload_time": 1_700_000_010_000, "duration": 10.0,
-    }  # fmt: skip
+        "item_id": 10,
+        "author_id": 1,
+        "category_level_one": 0,
+        "category_level_two": 0,
+        "upload_type": 1,
+        "upload_time": 1_700_000_010_000,
+        "duration": 10.0,
+    }
     assert list(log.source["items"]) == log.items().columns[1:] and log.source["category"] == "category_level_two"
 
 

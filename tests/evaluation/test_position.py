@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pygrade.evaluation import position as offpolicy_pages
+from pygrade.evaluation import position as by_position
 from pygrade.evaluation.offpolicy import SupportWarning
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace
 from pygrade.simulation.simulate import SimulateConfig, rank_pages, simulate_logs
@@ -11,30 +11,30 @@ DISCOUNT = np.array([1.0, 0.5, 0.25])
 
 
 def test_slot_discount():
-    at = offpolicy_pages.slot_discount([2, 0, -1, 3, 1], DISCOUNT)
+    at = by_position.slot_discount([2, 0, -1, 3, 1], DISCOUNT)
     assert at.tolist() == [0.25, 1.0, 0.0, 0.0, 0.5]
 
 
 def test_two_pages_by_hand():
     offsets = np.array([0, 3, 5])
-    logged = offpolicy_pages.slot_discount([0, 1, -1, 1, 0], DISCOUNT)
-    target = offpolicy_pages.slot_discount([1, 0, 2, 0, 1], DISCOUNT)
+    logged = by_position.slot_discount([0, 1, -1, 1, 0], DISCOUNT)
+    target = by_position.slot_discount([1, 0, 2, 0, 1], DISCOUNT)
     rewards = np.array([1.0, 2.0, 0.0, 0.0, 3.0])
     with pytest.warns(SupportWarning, match=r"7.7 % of the discount falls on items never shown, which earn nothing"):
-        plain = offpolicy_pages.estimate(rewards, logged, target, offsets)
+        plain = by_position.estimate(rewards, logged, target, offsets)
     assert plain.value == pytest.approx(((0.5 * 1 + 2 * 2) + (0 + 0.5 * 3)) / 2)
     assert plain.max_weight == 2 and plain.num_requests == 2
     assert plain.effective_sample_size == pytest.approx(5**2 / (4 + 4 + 0.25 + 0.25) / 4 * 2)
     with pytest.warns(SupportWarning):
-        clipped = offpolicy_pages.estimate(rewards, logged, target, offsets, clip=1.5)
+        clipped = by_position.estimate(rewards, logged, target, offsets, clip=1.5)
     assert clipped.value == pytest.approx(((0.5 + 1.5 * 2) + 1.5) / 2)
     model = np.array([2.0, 2.0, 4.0, 1.0, 2.0])
-    robust = offpolicy_pages.estimate(rewards, logged, target, offsets, model=model)
+    robust = by_position.estimate(rewards, logged, target, offsets, model=model)
     first = (0.5 * 2 + 0.5 * (1 - 2)) + (1 * 2 + 2 * (2 - 0.5 * 2)) + 0.25 * 4
     second = (1 * 1 + 2 * (0 - 0.5)) + (0.5 * 2 + 0.5 * (3 - 2))
     assert robust.warning is None and robust.value == pytest.approx((first + second) / 2)
     with pytest.warns(SupportWarning):
-        difference = offpolicy_pages.compare(rewards, logged, target, logged, offsets)
+        difference = by_position.compare(rewards, logged, target, logged, offsets)
     assert difference.value == pytest.approx(plain.value - 3)
 
 
@@ -43,7 +43,7 @@ def test_the_logged_order_is_its_own_mean():
     offsets = np.arange(101) * 3
     logged = np.tile(DISCOUNT, 100)
     rewards = rng.random(300)
-    result = offpolicy_pages.estimate(rewards, logged, logged, offsets, users=rng.integers(0, 30, 100))
+    result = by_position.estimate(rewards, logged, logged, offsets, users=rng.integers(0, 30, 100))
     assert result.value == pytest.approx(rewards.sum() / 100)
     assert result.effective_sample_size == pytest.approx(100) and result.warning is None
 
@@ -61,16 +61,16 @@ def test_intervals_cover_the_truth_in_50_worlds():
         kind = rng.choice(4, users, p=kind_share)[user]
         position = np.full((2, requests, 5), -1)
         position[:, :, :3] = orders[:, kind]
-        logged, target = (offpolicy_pages.slot_discount(p.ravel(), discount) for p in position)
+        logged, target = (by_position.slot_discount(p.ravel(), discount) for p in position)
         rewards = (rng.random(requests * 5) < logged * chance[kind].ravel()).astype(float)
         values = [kind_share @ (discount[order] * chance[:, :3]).sum(1) for order in orders]
         guess = 0.8 * chance[kind].ravel()
         for name, result, truth in (
-            ("plain", offpolicy_pages.estimate(rewards, logged, target, offsets, users=user, replicates=300),
+            ("plain", by_position.estimate(rewards, logged, target, offsets, users=user, replicates=300),
              values[1]),
-            ("robust", offpolicy_pages.estimate(rewards, logged, target, offsets, users=user, model=guess,
+            ("robust", by_position.estimate(rewards, logged, target, offsets, users=user, model=guess,
                                                 replicates=300), values[1]),
-            ("compare", offpolicy_pages.compare(rewards, logged, target, logged, offsets, users=user, replicates=300),
+            ("compare", by_position.compare(rewards, logged, target, logged, offsets, users=user, replicates=300),
              values[1] - values[0]),
         ):  # fmt: skip
             hits[name] += result.low <= truth <= result.high
@@ -84,20 +84,20 @@ def test_a_marketplace_log_judges_an_order_that_production_never_showed():
     logs, requests = simulate_logs(config, world=world), world.requests(6000, 3, "log")
     values, slots = np.array(TASK_VALUES, np.float32), config.world.page_size
     attention = estimate_propensity(logs, slots)
-    rewards, logged = logs.feedback @ values, offpolicy_pages.slot_discount(logs.position, attention)
-    model = offpolicy_pages.scaled_model(logs.predictions @ values, rewards, logged)
+    rewards, logged = logs.feedback @ values, by_position.slot_discount(logs.position, attention)
+    model = by_position.scaled_model(logs.predictions @ values, rewards, logged)
     assert (model * logged).sum() == pytest.approx(rewards.sum())
     discounts, truths = [], []
     for weights in (np.full(6, 1 / 6), np.array(config.weights)):
         order = rank_pages(requests.p_hat, weights, slots)
         rank = np.full(requests.p_hat.shape[:2], -1)
         np.put_along_axis(rank, order, np.broadcast_to(np.arange(slots), order.shape), 1)
-        discounts.append(offpolicy_pages.slot_discount(rank.ravel(), attention))
+        discounts.append(by_position.slot_discount(rank.ravel(), attention))
         truths.append(world.expected(requests, order).value.mean())
-    result = offpolicy_pages.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id, model=model)
+    result = by_position.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id, model=model)
     assert result.low <= truths[0] - truths[1] <= result.high < 0
     with pytest.warns(SupportWarning, match="never shown"):
-        naive = offpolicy_pages.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id)
+        naive = by_position.compare(rewards, logged, *discounts, logs.offsets, users=logs.user_id)
     assert naive.high < truths[0] - truths[1]
 
 
@@ -112,6 +112,6 @@ def test_errors_name_the_argument():
         ((ones, ones, ones, offsets), {"clip": 0.0}, "clip is 0.0"),
     ):
         with pytest.raises(ValueError, match=message):
-            offpolicy_pages.estimate(*arguments, **options)
+            by_position.estimate(*arguments, **options)
     with pytest.raises(ValueError, match=r"predicted sums to 0\.0"):
-        offpolicy_pages.scaled_model(ones * 0, ones, ones)
+        by_position.scaled_model(ones * 0, ones, ones)

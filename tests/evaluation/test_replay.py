@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -102,10 +103,33 @@ def test_evaluate_finds_the_better_ranker(logs):
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["lifts"]["right"]["value"]["low"] > 0.1
 
 
-def test_all_slots_of_the_page_hold_the_same_value_in_every_order(logs):
-    result = evaluate(logs, {"one": [1.0, 0.0], "two": [0.0, 1.0]}, k=8)
-    assert result.lifts["two"]["value"].value == pytest.approx(0.0, abs=1e-12)
-    assert result.lifts["two"]["ndcg"].value > 0
+def test_a_metric_that_cannot_differ_says_why(logs):
+    rankers = {"one": [1.0, 0.0], "two": [0.0, 1.0]}
+    whole = evaluate(logs, rankers, k=8)
+    assert set(whole.cannot_differ) == {"value"} and "8 items" in whole.cannot_differ["value"]
+    assert whole.rankers["one"]["value"].value == pytest.approx(whole.rankers["two"]["value"].value)
+    assert math.isnan(whole.lifts["two"]["value"].low) and whole.lifts["two"]["ndcg"].low > 0
+    assert set(evaluate(logs, rankers, k=12).cannot_differ) == {"value", "predicted_value"}
+    assert evaluate(logs, rankers, k=7).cannot_differ == {}
+    assert evaluate(logs, rankers, k=8, propensity=np.arange(1, 9) ** -0.5).cannot_differ == {}
+    first = replace(logs, position=np.where(logs.position == 0, 0, -1).astype(np.int32))
+    assert set(evaluate(first, rankers, k=1).cannot_differ) == {"ndcg", "value"}
+    one = replace(
+        logs, tasks=("b",), predictions=logs.predictions[:, 1:], feedback=logs.feedback[:, 1:], task_values=()
+    )
+    assert "one task" in evaluate(one, {"r": [1.0], "s": [1.0]}).cannot_differ["ndcg"]
+
+
+def test_events_are_worth_what_the_log_says_and_the_record_tells(logs):
+    price = np.random.default_rng(2).random(logs.num_rows).astype(np.float32)
+    plain, priced = (
+        evaluate(replace(logs, value=price, value_tasks=tasks), {"r": [0.0, 1.0]}, k=4) for tasks in ((), "b")
+    )
+    ones = evaluate(replace(logs, feedback=logs.feedback * price[:, None]), {"r": [0.0, 1.0]}, k=4)
+    assert priced.rankers["r"]["value"].value == pytest.approx(ones.rankers["r"]["value"].value, rel=1e-6)
+    assert priced.rankers["r"]["value"].value < 0.8 * plain.rankers["r"]["value"].value
+    record = evaluate(logs, {"r": [0.0, 1.0]}, k=2, propensity=[1.0, 0.5]).to_dict()
+    assert record["task_values"] == {"a": 0.0, "b": 10.0} and record["propensity"] == [1.0, 0.5]
 
 
 def test_propensity_undoes_the_attention_of_the_slots(logs):

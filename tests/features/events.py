@@ -1,4 +1,4 @@
-"""Small logs of raw events with what breaks naive histories: ties, late feedback, rows that were not shown."""
+"""Small logs of raw events with ties, late feedback and rows that were not shown, which break naive histories."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Records do not depend on the order of events, and a read inside a chunk is what a server would have read."""
+"""Records do not depend on the order of events, and a read inside a chunk equals a server's read."""
 
 import numpy as np
 import polars as pl
@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pygrade.features.aggregates import Feedback, State, run_of
+from pygrade.features.feature import Feature
 from pygrade.features.records import NEVER, Table
-from pygrade.features.schema import Feature, FeatureSchema
+from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import NULL, SCALE, codes_of, mix, to_fixed
 
 SCHEMA = FeatureSchema(

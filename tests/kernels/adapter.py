@@ -1,4 +1,4 @@
-"""Lets tests that hand CPU tensors to the launch functions run them on a GPU: arguments go there, results come back."""
+"""Runs launch functions that tests call with CPU tensors on a GPU: copies arguments there and results back."""
 
 import functools
 import importlib
@@ -15,7 +15,7 @@ import pygrade.kernels
 
 
 def adapted(function: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """``function`` with CPU tensors moved to the device and back; tensors that it wrote into are updated."""
+    """``function`` with CPU tensors moved to the device and back; tensors that it changes are updated."""
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
@@ -24,10 +24,10 @@ def adapted(function: Callable[..., Any], device: str) -> Callable[..., Any]:
             return function(*arguments, **keywords)
         moved = {id(tensor): tensor.detach().to(device, copy=True) for tensor in given}
 
-        def there(value: Any) -> Any:
+        def to_device(value: Any) -> Any:
             return moved[id(value)] if isinstance(value, Tensor) else value
 
-        result = function(*map(there, arguments), **{name: there(v) for name, v in keywords.items()})
+        result = function(*map(to_device, arguments), **{name: to_device(v) for name, v in keywords.items()})
         with torch.no_grad():
             for tensor in given:
                 after = moved[id(tensor)].cpu()

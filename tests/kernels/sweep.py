@@ -1,6 +1,6 @@
-"""Prints as JSON what the launch functions choose over a sweep of shapes but no variant compiles; no kernel runs.
+"""Prints as JSON the choices of the launch functions in a sweep of shapes that no variant compiles; runs no kernel.
 
-A process of its own: the other tests interpret, and launches can be recorded only where Triton compiles.
+A separate process: the other tests interpret, and launches can be recorded only if Triton compiles.
 """
 
 import itertools
@@ -49,7 +49,7 @@ def calls() -> Iterator[Callable[[], object]]:
 
 
 def choices(launches: list[aot.Launch], into: Choices) -> None:
-    """Flags, warps and element types as they are; of a size the bounds of its range, which `uncovered` compares."""
+    """Adds the launches' flags, warps, element types and sizes."""
     for launch in launches:
         found = into[launch.name]
         found["num_warps"].add(str(launch.options["num_warps"]))
@@ -63,7 +63,7 @@ def choices(launches: list[aot.Launch], into: Choices) -> None:
 
 
 def uncovered(chosen: Choices, built: Choices) -> list[str]:
-    """What is chosen and not built: any flag, element type or number of warps, and the bounds of every size."""
+    """Choices that are not built: any flag, element type or number of warps, and the bounds of every size."""
     missing = []
     for kernel, found in chosen.items():
         for name, values in found.items():

@@ -31,10 +31,8 @@ def test_triton_gives_the_golden_bits(family, device, record_property):
 
 @pytest.mark.parametrize("isa", _core.available_isas())
 def test_every_instruction_set_gives_the_golden_bits(isa, record_property):
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.goldens", "--check"],
-        env={**os.environ, "PYGRADE_ISA": isa}, cwd=FOLDER.parents[1], capture_output=True, text=True,
-    )  # fmt: skip
+    command, environment = [sys.executable, "-m", "tests.goldens", "--check"], {**os.environ, "PYGRADE_ISA": isa}
+    run = subprocess.run(command, env=environment, cwd=FOLDER.parents[1], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     counts = re.findall(rf"^{isa} (\w+): (\d+) values", run.stdout, re.M)
     assert [name for name, _ in counts] == list(FAMILIES)

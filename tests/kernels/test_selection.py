@@ -84,10 +84,8 @@ def test_jagged_with_empty_requests(kind):
     scores = scores_of(kind, 1, sum(sizes))[0]
     with dispatch.use_backend("triton"):
         top = fuse_topk(scores[:, None], torch.ones(len(sizes), 1), 40, offsets=offsets)
-        gain = topk_gain(
-            scores[:, None], torch.ones(len(sizes), 1, 1), torch.ones(sum(sizes), 1), 40, torch.ones(40),
-            offsets=offsets,
-        )  # fmt: skip
+        weights, gains = torch.ones(len(sizes), 1, 1), torch.ones(sum(sizes), 1)
+        gain = topk_gain(scores[:, None], weights, gains, 40, torch.ones(40), offsets=offsets)
     for b, part in enumerate(scores.split(sizes)):
         values, indices = by_numpy(part[None], 40)
         assert torch.equal(top.indices[b], indices[0]) and same_bits(top.values[b], values[0])

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import fields, replace
 
 import numpy as np
@@ -46,7 +47,7 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
         user_id=rng.integers(0, 9, requests) if ids is int else rng.choice(["ann", "bob"], requests),
         offsets=offsets,
         context=context,
-        item_id=rng.integers(0, 99, rows) if ids is int else np.array([f"i{i % 7}" for i in range(rows)]),
+        item_id=np.arange(rows) % 11 if ids is int else np.array([f"i{i % 11}" for i in range(rows)]),
         position=position,
         predictions=rng.random((rows, tasks)).astype(np.float32),
         feedback=feedback,
@@ -59,7 +60,7 @@ def assert_same(left: Logs, right: Logs) -> None:
     for field in fields(Logs):
         a, b = getattr(left, field.name), getattr(right, field.name)
         if isinstance(a, np.ndarray):
-            assert a.dtype.kind == b.dtype.kind
+            assert a.dtype == b.dtype or {a.dtype.kind, b.dtype.kind} <= set("UO")
             np.testing.assert_array_equal(a, b, err_msg=field.name)
         else:
             assert a == b, field.name
@@ -115,9 +116,42 @@ def swap_last_into_first(columns):
 
 
 FIRST_HIDDEN = int(np.argmax(make_logs().position < 0))
+SECOND = int(np.argmax(make_logs().position == 1))
 BAD = {
-    "missing column": (lambda c: c.pop("y_cart"), ValueError, "column 'y_cart' is missing"),
-    "missing id": (lambda c: c.pop("user_id"), ValueError, "column 'user_id' is missing"),
+    "missing columns": (
+        lambda c: [c.pop(name) for name in ("y_cart", "user_id")],
+        ValueError,
+        r"no column user_id, y_cart; it has request_id, item_id, .*a row per candidate, with request_id, user_id",
+    ),
+    "feedback without a prediction": (lambda c: c.update(y_wish=c["y_cart"]), ValueError, "no column p_wish"),
+    "slots from 1": (
+        lambda c: c.update(position=[None if slot is None else slot + 1 for slot in c["position"]]),
+        ValueError,
+        "'position', row 0 of .*slots from 0",
+    ),
+    "a slot beyond all pages": (set_value("position", 0, 2**31 - 1), ValueError, "'position', row 0 .*below 100,000"),
+    "timestamps in seconds": (
+        lambda c: c.update(timestamp=[time // 1000 for time in c["timestamp"]]),
+        ValueError,
+        "'timestamp', row 0 .*milliseconds since 1970 .*seconds",
+    ),
+    "timestamps in nanoseconds": (
+        lambda c: c.update(timestamp=[time * 10**6 for time in c["timestamp"]]),
+        ValueError,
+        "'timestamp', row 0 .*milliseconds since 1970 .*nanoseconds",
+    ),
+    "predictions in percent": (
+        lambda c: c.update(p_cart=[100 * value for value in c["p_cart"]]),
+        ValueError,
+        "'p_cart', row 0 .*probability",
+    ),
+    "an item twice in a request": (
+        lambda c: c["item_id"].__setitem__(SECOND, c["item_id"][SECOND - 1]),
+        ValueError,
+        rf"'item_id', row {SECOND} of .*once in a request",
+    ),
+    "negative feedback": (set_value("y_cart", 0, -1.0), ValueError, "'y_cart', row 0 of .*-1.0; want feedback ≥ 0"),
+    "negative value": (set_value("value", 3, -2.0), ValueError, "'value', row 3 of .*-2.0; want a finite value ≥ 0"),
     "wrong type": (lambda c: c.update(p_cart=[str(v) for v in c["p_cart"]]), TypeError, "'p_cart' has type string"),
     "float position": (set_all("position", 0.5), TypeError, "'position' has type double"),
     "NaN prediction": (set_value("p_order", 7, float("nan")), ValueError, r"'p_order', row 7 of \S+: nan"),
@@ -127,14 +161,16 @@ BAD = {
     "not contiguous": (swap_last_into_first, ValueError, r"'request_id', row \d+ of \S+: 0; want the rows of"),
     "negative position": (set_value("position", 0, -3), ValueError, r"'position', row 0 of \S+: -3; want a slot"),
     "feedback without position": (
-        set_value("y_cart", FIRST_HIDDEN, 1.0), ValueError, rf"'y_cart', row {FIRST_HIDDEN} of .*without position",
+        set_value("y_cart", FIRST_HIDDEN, 1.0),
+        ValueError,
+        rf"'y_cart', row {FIRST_HIDDEN} of .*null where position is null",
     ),
     "shown without feedback": (set_value("y_click", 0, None), ValueError, r"'y_click', row 0 of \S+: nan; want finite"),
     "null id": (set_value("item_id", 5, None), ValueError, r"'item_id', row 5 of \S+: null"),
     "bad weight": (set_value("w_cart", 0, -1.0), ValueError, "'w_cart'"),
     "unknown exploration": (set_all("exploration", "x"), ValueError, "'exploration', row 0"),
-    "no predictions": (lambda c: [c.pop(n) for n in list(c) if n.startswith("p_")], ValueError, "p_<task>"),
-}  # fmt: skip
+    "no predictions": (lambda c: [c.pop(n) for n in list(c) if n.startswith("p_")], ValueError, "no column p_<task>"),
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -145,6 +181,44 @@ def test_bad_values_are_named(tmp_path, name):
     pq.write_table(pa.table(columns), tmp_path / "bad.parquet")
     with pytest.raises(error, match=message):
         read_logs(tmp_path / "bad.parquet")
+
+
+def test_what_is_unusual_is_read_with_a_warning(tmp_path, caplog):
+    columns = columns_of(make_logs(), tmp_path)
+    columns["y_cart"] = [value or 0.0 for value in columns["y_cart"]]
+    columns["x_age"] = [float("nan")] * len(columns["x_age"])
+    columns["color"] = ["red"] * len(columns["x_age"])
+    pq.write_table(pa.table(columns), tmp_path / "odd.parquet")
+    assert_same(read_logs(tmp_path / "odd.parquet").select([1]), replace(
+        make_logs().select([1]), task_values=(1.0, 1.0, 1.0), features=("age", "hour"),
+        context=np.array([[np.nan, make_logs().context[1, 1]]], np.float32),
+    ))  # fmt: skip
+    assert [
+        word for word in ("color", "0 where position is null", "'x_age' has no value") if word not in caplog.text
+    ] == []
+
+
+def test_one_long_id_costs_no_other_row_memory(tmp_path):
+    count = 3000
+    ids = [f"user {i}" for i in range(count)]
+    ids[7], ids[8] = "x" * 200_000, "user 9\0"  # numpy's own strings: 2.4 GB, and equal to user 9
+    columns = {"request_id": ids, "user_id": ids, "item_id": ["a"] * count, "position": [0] * count}
+    pq.write_table(pa.table(columns | {"p_t": [0.5] * count, "y_t": [1.0] * count}), tmp_path / "log.parquet")
+    tracemalloc.start()
+    logs = read_logs(tmp_path / "log.parquet")
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert logs.user_id.tolist() == logs.request_id.tolist() == ids
+    write_logs(logs, tmp_path / "again")
+    assert_same(read_logs(tmp_path / "again"), logs)
+
+
+def test_values_of_events():
+    logs = make_logs().valued((1.0, 2.0, 3.0), ("order",))
+    assert logs.task_values == (1.0, 2.0, 3.0)
+    np.testing.assert_array_equal(logs.event_values[:, :2], np.tile(np.float32([1, 2]), (logs.num_rows, 1)))
+    np.testing.assert_array_equal(logs.event_values[:, 2], 3 * logs.value)
+    assert make_logs().event_values.tolist() == [[1.0, 3.0, 60.0]]
 
 
 def test_duplicate_position_and_disagreeing_context_are_named(tmp_path):
@@ -263,6 +337,8 @@ def test_select_split_concatenate():
     assert_same(early, again)
     assert_same(late, rest)
     assert_same(concatenate([logs.select(slice(20)), logs.select(slice(20, None))]), logs)
+    with pytest.raises(ValueError, match="differ in request_id"):
+        concatenate([logs, make_logs(ids=str)])
     with pytest.raises(ValueError, match="exactly one"):
         logs.split()
     with pytest.raises(ValueError, match=r"fraction is 1\.5"):
@@ -286,6 +362,9 @@ def test_pad():
         ("context", [[0.0]], TypeError),
         ("tasks", ("click", "click", "order"), ValueError),
         ("task_values", (1.0,), ValueError),
+        ("task_values", (1.0, float("nan"), 1.0), ValueError),
+        ("value_tasks", ("wish",), ValueError),
+        ("request_id", np.array([0] * 50, object), TypeError),
     ],
 )
 def test_record_checks_types_and_shapes(name, value, error):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from pygrade.metrics.by_task import ece
 from pygrade.metrics.roc import auc
+from pygrade.metrics.streamed import LabelHistogram
 from pygrade.mtl.calibration import Calibration, fit_calibration
-from pygrade.mtl.histogram import Histogram
-from pygrade.mtl.metrics import ece
 
 KINDS = ("beta", "isotonic")
 
@@ -32,7 +32,7 @@ def planted(n, seed):
 
 
 def fitted(logits, labels, kind):
-    seen = Histogram(logits.shape[1])
+    seen = LabelHistogram(logits.shape[1])
     for start in range(0, len(logits), 1000):
         seen.add(logits[start : start + 1000], labels[start : start + 1000])
     return fit_calibration(seen, kind, ("a", "b"))

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc
-from pygrade.mtl import MtlConfig, metrics, predict
+from pygrade.mtl import MtlConfig, predict
 from tests.mtl.worlds import SMALL, fit, world
 
 BASE = replace(SMALL, epochs=20, patience=4, batch_size=256, learning_rate=3e-3, dropout=0.1, weight_decay=0.05)
@@ -85,8 +86,8 @@ def test_calibration_lowers_the_error_on_rows_later_than_its_own():
     model = fit(dense, ids, labels, time, config=overfit, stop=0.0, calibrate=0.3)
     dense, _, labels, _, _ = world(20_000, seed=1)
     ids = np.stack([np.zeros(20_000, int), np.arange(20_000) % 3000], 1)
-    before = metrics(labels, predict(model, dense, ids, calibrated=False), tasks=("a", "b"))
-    after = metrics(labels, predict(model, dense, ids), tasks=("a", "b"))
+    before = metrics_by_task(labels, predict(model, dense, ids, calibrated=False), tasks=("a", "b"))
+    after = metrics_by_task(labels, predict(model, dense, ids), tasks=("a", "b"))
     for task in ("a", "b"):
         assert after[task].ece < 0.6 * before[task].ece
         assert after[task].log_loss < before[task].log_loss

@@ -8,8 +8,8 @@ import torch
 
 from pygrade.metrics.roc import auc
 from pygrade.mtl import Columns, Timeline, fit_stream, predict, split_times
+from pygrade.mtl.column_stats import ColumnStats
 from pygrade.mtl.stream import Window
-from pygrade.mtl.survey import Survey
 from pygrade.mtl.timeline import FIRST, LAST
 from tests.mtl.worlds import SMALL, batches_of, fit, parameters, world
 
@@ -112,13 +112,13 @@ def test_moments_of_a_stream_are_those_of_the_whole():
     dense = dense * 3 + np.array([1e4, 0, -5], np.float32)
     dense[::3, 1] = np.nan
     labels[::5, 0] = np.nan
-    survey = Survey(3, 2)
+    stats = ColumnStats(3, 2)
     for start in range(0, 3000, 70):
-        survey.add(dense[start : start + 70], labels[start : start + 70])
-    np.testing.assert_allclose(survey.mean, np.nanmean(dense.astype(np.float64), 0), rtol=1e-12)
-    np.testing.assert_allclose(survey.std, np.nanstd(dense.astype(np.float64), 0), rtol=1e-9)
-    np.testing.assert_allclose(survey.rate, np.nanmean(labels, 0), rtol=1e-6)
-    assert survey.observed.tolist() == [2400, 3000] and survey.rows == 3000
+        stats.add(dense[start : start + 70], labels[start : start + 70])
+    np.testing.assert_allclose(stats.mean, np.nanmean(dense.astype(np.float64), 0), rtol=1e-12)
+    np.testing.assert_allclose(stats.std, np.nanstd(dense.astype(np.float64), 0), rtol=1e-9)
+    np.testing.assert_allclose(stats.rate, np.nanmean(labels, 0), rtol=1e-6)
+    assert stats.observed.tolist() == [2400, 3000] and stats.rows == 3000
 
 
 def test_times_split_by_rows_and_instants_stay_together():

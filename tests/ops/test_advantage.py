@@ -72,24 +72,30 @@ def test_one_component_matches_reference(kind, shape, normalize):
     assert not advantage[constant].any()
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("place", [(0, 0), (20, 31), (36, 5)])
-def test_a_nan_among_many_is_found(place):
+def test_one_bad_value_among_many_is_found(place, bad):
     rewards = rewards_of(37, 32, 1)
-    rewards[place] = torch.nan
+    rewards[place] = bad
     for normalize in NORMALIZE:
-        with pytest.raises(ValueError, match="rewards holds NaN"):
-            group_advantage(rewards, None, normalize)
+        for backend in ("cpu", "reference"):
+            with dispatch.use_backend(backend), pytest.raises(ValueError, match="rewards holds NaN or infinity"):
+                group_advantage(rewards, None, normalize)
+            with dispatch.use_backend(backend), pytest.raises(ValueError, match="component_weights holds NaN or inf"):
+                group_advantage(rewards_of(2, 3, 1), torch.tensor([bad]), normalize)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("normalize", NORMALIZE)
-def test_nan_samples_are_left_out(backend, normalize):
+def test_samples_that_are_not_finite_are_left_out(backend, normalize, bad):
     rewards = rewards_of(5, 6, 2, seed=1)
-    rewards[3, 2, 1] = torch.nan
-    rewards[4] = torch.nan
+    rewards[3, 2, 1] = bad
+    rewards[4] = bad
+    rewards[4, 0, 1] = -bad
     with dispatch.use_backend(backend):
         advantage = group_advantage(rewards, None, normalize, validate=False)
-    assert not torch.isnan(advantage).any()
+    assert torch.isfinite(advantage).all() and advantage[1].any()
     assert advantage[3, 2] == 0 and not advantage[4].any()
     kept = [0, 1, 3, 4, 5]
     weights = torch.ones(2, dtype=torch.float64)
@@ -111,7 +117,7 @@ def test_groups_without_a_signal_get_exactly_zero(backend, normalize):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_infinite_weights_and_clip(backend):
+def test_without_a_clip_advantages_are_unbounded(backend):
     rewards = torch.tensor([[[0.0], [0.0], [0.0], [100.0]]])
     with dispatch.use_backend(backend):
         assert group_advantage(rewards, None, "none", clip=2.0).tolist() == [[-2.0, -2.0, -2.0, 2.0]]
@@ -155,7 +161,7 @@ def test_bad_arguments_are_named():
         group_advantage(good, torch.ones(3))
     with pytest.raises(ValueError, match="normalize is 'std'; want one of none, group, batch, component"):
         group_advantage(good, normalize="std")
-    with pytest.raises(ValueError, match=r"clip is -1; want a number ≥ 0 or None"):
+    with pytest.raises(ValueError, match=r"clip is -1; want a number ≥ 0"):
         group_advantage(good, clip=-1)
     with pytest.raises(ValueError, match="rewards holds NaN"):
         group_advantage(good * torch.nan)

@@ -17,6 +17,7 @@ from pygrade import (
     dirichlet_sample,
     dirichlet_score,
     floor_log_weights,
+    grpo_loss,
     reference,
 )
 from pygrade.ops import dirichlet as ops
@@ -313,6 +314,18 @@ def test_entropy_and_kl_match_reference(backend):
             assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_entropy_of_one_task_is_zero(backend):
+    concentration = torch.tensor([[1e-30], [1e-16], [0.3], [1.0], [7.0], [1e30], [torch.nan]]).requires_grad_()
+    with dispatch.use_backend(backend):
+        entropy = dirichlet_entropy(concentration, validate=False)
+        (gradient,) = torch.autograd.grad(entropy[:-1].sum(), concentration)
+        logs = torch.zeros(7, 2, 1)
+        loss = grpo_loss(concentration.detach(), logs, logs[..., 0], logs[..., 0], torch.ones(7, 1), validate=False)
+    assert not entropy[:-1].any() and not gradient[:-1].any() and entropy[-1].isnan()
+    assert not loss.entropy[:-1].any()
+
+
 def test_kl_of_equal_rows_is_zero():
     concentration = rows()
     assert dirichlet_kl(concentration, concentration).abs().max() < 1e-6
@@ -369,11 +382,11 @@ def test_bad_arguments_are_named():
         dirichlet_sample(good[0], 1, 0)
     with pytest.raises(ValueError, match="concentration has 65 tasks; want 1 to 64"):
         dirichlet_sample(torch.ones(1, 65), 1, 0)
-    with pytest.raises(ValueError, match="num_samples is -1; want 0 to 16777216"):
+    with pytest.raises(ValueError, match="num_samples is -1; want at least 0"):
         dirichlet_sample(good, -1, 0)
-    with pytest.raises(ValueError, match=f"seed is {2**64}; want an integer of 64 bits"):
+    with pytest.raises(ValueError, match=f"seed is {2**64}; want at most"):
         dirichlet_sample(good, 1, 2**64)
-    with pytest.raises(ValueError, match=r"offset is -1; want 0 to 2\^63 - 1"):
+    with pytest.raises(ValueError, match="offset is -1; want at least 0"):
         dirichlet_sample(good, 1, 0, -1)
     with pytest.raises(ValueError, match=r"log_weights is of shape \[2, 4, 2\]; want \[2, \*, 3\]"):
         dirichlet_log_prob(good, torch.zeros(2, 4, 2))
@@ -411,7 +424,7 @@ def test_given_memory_is_filled(kind, backend):
 
 def test_memory_that_cannot_be_filled_is_refused():
     alpha, out = torch.ones(2, 3), (torch.empty(2, 5, 3), torch.empty(2, 5, 3), torch.empty(2, 5))
-    with pytest.raises(TypeError, match="out is no DirichletSample"):
+    with pytest.raises(TypeError, match="out is not a DirichletSample"):
         dirichlet_sample(alpha, 5, seed=0, out=out[:2])
     with pytest.raises(ValueError, match=r"out\[1\] is of shape"):
         dirichlet_sample(alpha, 5, seed=0, out=(out[0], out[2], out[2]))

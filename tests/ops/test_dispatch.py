@@ -1,7 +1,7 @@
-"""Which calls the core takes at once, and that it gives what the long way gives."""
+"""Which calls take the fast path, the implementation or the registered op, and that all of them give the same."""
 
+import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -9,8 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import pygrade
+from devtools.tolerances import assert_close, same_bits
 from pygrade import _core
 from pygrade.ops.dispatch import use_backend
+from tests.ops.test_arguments import OPS as ALL
+from tests.ops.test_arguments import parts, tensors
 
 OPS = {
     "transform_scores": lambda s, w, **options: pygrade.transform_scores(s, "zlog", **options),
@@ -22,7 +25,7 @@ OPS = {
 
 @pytest.fixture
 def taken(monkeypatch):
-    """Whether the core took each call at once, in order."""
+    """Whether the fast path took each call, in order."""
     calls: list[bool] = []
 
     def watch(function):
@@ -34,33 +37,18 @@ def taken(monkeypatch):
         return watched
 
     for name in OPS:
-        monkeypatch.setattr(_core, f"{name}_at_once", watch(getattr(_core, f"{name}_at_once")))
+        monkeypatch.setattr(_core, f"{name}_fast_path", watch(getattr(_core, f"{name}_fast_path")))
     return calls
 
 
 def arguments(kind="torch"):
     generator = torch.Generator().manual_seed(0)
-    parts = torch.rand(3, 30, 5, generator=generator), torch.rand(3, 5, generator=generator)
-    return tuple(part.numpy() for part in parts) if kind == "numpy" else parts
+    made = torch.rand(3, 30, 5, generator=generator), torch.rand(3, 5, generator=generator)
+    return tuple(part.numpy() for part in made) if kind == "numpy" else made
 
 
 def parts_of(result):
     return [np.asarray(part) for part in (result if isinstance(result, tuple) else (result,))]
-
-
-@pytest.mark.parametrize("kind", ["torch", "numpy"])
-@pytest.mark.parametrize("name", OPS)
-def test_a_plain_call_is_taken_and_gives_what_the_long_way_gives(taken, name, kind):
-    found = OPS[name](*arguments(kind))
-    with use_backend("cpu"):
-        again = OPS[name](*arguments(kind))
-    with Watch():
-        long = OPS[name](*arguments())
-    assert taken == [True, True, False]
-    assert type(found) is type(again) is (pygrade.TopK if name in ("fuse_topk", "rank") else type(arguments(kind)[0]))
-    for one, two, three in zip(parts_of(found), parts_of(again), parts_of(long), strict=True):
-        assert one.tobytes() == two.tobytes() == three.tobytes()
-        assert one.dtype == three.dtype and one.shape == three.shape
 
 
 class Watch(TorchDispatchMode):
@@ -72,16 +60,36 @@ class Watch(TorchDispatchMode):
         self.seen.append(str(function))
         return function(*args, **(kwargs or {}))
 
+    def saw(self, name):
+        return any(seen.startswith(f"pygrade.{name}.") for seen in self.seen)
 
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
 @pytest.mark.parametrize("name", OPS)
-def test_dispatch_modes_see_the_op(taken, name):
+def test_the_fast_path_takes_a_plain_call_and_gives_what_the_op_gives(taken, name, kind):
+    found = OPS[name](*arguments(kind))
+    with use_backend("cpu"):
+        again = OPS[name](*arguments(kind))
+    with Watch():
+        registered = OPS[name](*arguments())
+    assert taken == [True, True, False]
+    assert type(found) is type(again) is (pygrade.TopK if name in ("fuse_topk", "rank") else type(arguments(kind)[0]))
+    for one, two, three in zip(parts_of(found), parts_of(again), parts_of(registered), strict=True):
+        assert one.tobytes() == two.tobytes() == three.tobytes()
+        assert one.dtype == three.dtype and one.shape == three.shape
+
+
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"format_penalty", "floor_log_weights"}))
+def test_dispatch_modes_see_every_op_and_its_result_is_the_same(name):
+    plain = ALL[name](**tensors())
     with Watch() as watch:
-        OPS[name](*arguments())
-    assert f"pygrade.{name}.default" in watch.seen and taken == [False]
+        watched = ALL[name](**tensors())
+    assert watch.saw(name)
+    assert all(same_bits(one, two) for one, two in zip(parts(plain), parts(watched), strict=True))
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_other_backends_fake_tensors_and_transforms_take_the_long_way(taken, name):
+def test_other_backends_fake_tensors_and_transforms_do_not_take_the_fast_path(taken, name):
     scores, weights = arguments()
     with use_backend("reference"):
         OPS[name](scores, weights)
@@ -95,13 +103,49 @@ def test_other_backends_fake_tensors_and_transforms_take_the_long_way(taken, nam
 
 
 @pytest.mark.parametrize("name", ["transform_scores", "fuse_scores"])
-def test_gradients_take_the_long_way(taken, name):
+def test_gradients_do_not_take_the_fast_path(taken, name):
     scores, weights = arguments()
     scores.requires_grad_()
     assert OPS[name](scores, weights).requires_grad
     with torch.no_grad():
         assert not OPS[name](scores, weights).requires_grad
     assert taken == [False, True]
+
+
+class Broken:
+    def __init__(self, error):
+        self.error = error
+
+    def __index__(self):
+        raise self.error
+
+    __float__ = __index__
+
+
+def test_the_fast_path_raises_errors_that_it_does_not_expect():
+    scores, weights = arguments()
+    options = (1e-7, 1e-3, 1.0, None, "item-major")
+    topk = (pygrade.TopK, scores, weights)
+    for call in (
+        lambda bad: _core.fuse_topk_fast_path(*topk, bad, "identity", None, *options, None, None),
+        lambda bad: _core.fuse_scores_fast_path(scores, weights, "log", bad, *options[1:], None),
+        lambda bad: _core.transform_scores_fast_path(scores, "log", *options, bad),
+        lambda bad: _core.rank_fast_path(*topk, bad, "identity", *[None] * 5, *options, None, None),
+    ):
+        with pytest.raises(RuntimeError, match="broken"):
+            call(Broken(RuntimeError("broken")))
+        with pytest.raises(MemoryError):
+            call(Broken(MemoryError()))
+        assert call(Broken(TypeError())) is None  # an argument that does not fit: the Python layer words the error
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_what_the_core_refuses_is_raised_at_once(taken, name):
+    scores, weights = arguments("numpy")
+    offsets = np.array([0, 40, 30, 90])
+    with pytest.raises(ValueError, match="offsets"):
+        OPS[name](scores.reshape(90, 5), weights, offsets=offsets)
+    assert taken == []
 
 
 def test_compiled_calls_are_traced(taken):
@@ -125,20 +169,19 @@ def test_compiled_calls_are_traced(taken):
 
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 @pytest.mark.parametrize("samples", [None, 2])
-@pytest.mark.parametrize("long_way", [False, True])
-def test_fuse_topk_fills_out(taken, kind, samples, long_way):
+@pytest.mark.parametrize("fast", [True, False])
+def test_fuse_topk_fills_out(taken, kind, samples, fast):
     scores, weights = arguments(kind)
     if samples is not None:
         weights = (torch.stack if kind == "torch" else np.stack)([weights] * samples, 1)
     expected = pygrade.fuse_topk(scores, weights, 4)
     out = type(expected)(*(part * 0 + 7 for part in expected))
-    with use_backend("auto" if not long_way else "cpu"):
-        given = scores.swapaxes(1, 2).copy().swapaxes(1, 2) if long_way and kind == "numpy" else scores
-        given = scores.mT.contiguous().mT if long_way and kind == "torch" else given
-        found = pygrade.fuse_topk(given, weights, 4, out=out)
-        pair = pygrade.fuse_topk(given, weights, 4, out=tuple(out))
-    assert taken == [True, not long_way, not long_way]
-    assert long_way or found is out
+    if not fast:  # strides that are to be copied
+        scores = scores.swapaxes(1, 2).copy().swapaxes(1, 2) if kind == "numpy" else scores.mT.contiguous().mT
+    found = pygrade.fuse_topk(scores, weights, 4, out=out)
+    pair = pygrade.fuse_topk(scores, weights, 4, out=tuple(out))
+    assert taken == [True, fast, fast]
+    assert not fast or found is out
     assert pair.values is out.values and pair.indices is out.indices
     for one, two in zip(parts_of(found), parts_of(expected), strict=True):
         assert one.tobytes() == two.tobytes()
@@ -164,7 +207,7 @@ def test_out_that_does_not_fit_is_named_and_left_alone():
     assert (good[0] == 7).all() and (good[1] == 7).all() and (read_only == 7).all()
 
 
-def test_options_are_read_as_the_long_way_reads_them(taken):
+def test_the_fast_path_reads_options_as_the_op_does(taken):
     scores, weights = arguments("numpy")
     scores = scores.swapaxes(1, 2).copy()
     mask = np.arange(90).reshape(3, 30) % 3 > 0
@@ -177,10 +220,10 @@ def test_options_are_read_as_the_long_way_reads_them(taken):
         found = pygrade.fuse_topk(scores, weights, np.int64(4), **options)
         with use_backend("cpu"):
             given = {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in options.items()}
-            long = pygrade.fuse_topk(
+            slow = pygrade.fuse_topk(
                 torch.from_numpy(scores), torch.nn.Parameter(torch.from_numpy(weights)), 4, **given
             )
-        for one, two in zip(parts_of(found), (long.values.detach(), long.indices), strict=True):
+        for one, two in zip(parts_of(found), (slow.values.detach(), slow.indices), strict=True):
             assert one.tobytes() == two.numpy().tobytes()
     assert taken == [True, False] * 3
 
@@ -195,7 +238,7 @@ def test_caps_may_be_a_list(taken):
     assert np.array_equal(listed.indices, array.indices) and np.array_equal(one.indices, listed.indices[1])
 
 
-def test_many_threads_call_at_once():
+def test_many_threads_take_the_fast_path():
     rng = np.random.default_rng(0)
     cases = [(rng.random((2, n, 4), np.float32), rng.random((2, 4), np.float32)) for n in (5, 700, 20_000)]
     expected = [pygrade.fuse_topk(*case, 9) for case in cases]
@@ -218,22 +261,81 @@ def test_many_threads_call_at_once():
 
 
 def test_other_threads_go_on_while_the_core_works():
-    scores, weights = np.random.default_rng(0).random((1, 2_000_000, 8), np.float32), np.ones((1, 8), np.float32)
-    begin = time.perf_counter()
-    pygrade.fuse_topk(scores, weights, 10, "rank", num_threads=1)
-    alone = time.perf_counter() - begin
-    done = threading.Event()
-    ticks = []
+    """A thread that never gives the interpreter up by itself calls until another thread runs; counted, not timed."""
+    scores, weights = np.random.default_rng(0).random((1, 20_000, 8), np.float32), np.ones((1, 8), np.float32)
+    most, calls = 10_000, 0
+    ready, ran = threading.Lock(), threading.Event()
+    ready.acquire()
 
     def work():
-        pygrade.fuse_topk(scores, weights, 10, "rank", num_threads=1)
-        done.set()
+        nonlocal calls
+        ready.release()
+        while calls < most and not ran.is_set():
+            pygrade.fuse_topk(scores, weights, 10, "zscore", num_threads=1)
+            calls += 1
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    while not done.is_set():
-        ticks.append(time.perf_counter())
-        time.sleep(0.001)
-    thread.join()
-    longest = max(np.diff(ticks), default=alone)
-    assert longest < 0.5 * alone, f"another thread waited {longest:.3f} s in a call of {alone:.3f} s"
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        ready.acquire()
+        ran.set()
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert calls < most
+
+
+# --- the eager gradient route ----------------------------------------------------------------------------------------
+
+GRADIENTS = {
+    "dirichlet_entropy": lambda a, **_: pygrade.dirichlet_entropy(a),
+    "dirichlet_kl": lambda a, alpha, **_: pygrade.dirichlet_kl(a, alpha + 0.5),
+    "grpo_loss": lambda a, alpha, logs, old, advantages, **_: (
+        pygrade.grpo_loss(a, logs, old, advantages, alpha + 0.5).loss
+    ),
+    "lambda_loss": lambda a, alpha, discount, **_: pygrade.lambda_loss(a, alpha, None, discount),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_eager_gradient_route_gives_what_the_op_gives(name):
+    known = tensors()
+    argument = (known["alpha"] + 0.1).requires_grad_()
+    value = GRADIENTS[name](argument, **known)
+    assert type(value.grad_fn).__name__ == "_EagerGradientBackward"
+    upstream = torch.linspace(-1.0, 2.0, value.numel()).view(value.shape)
+    (gradient,) = torch.autograd.grad(value, argument, upstream)
+    with Watch() as watch:
+        expected = GRADIENTS[name](argument, **known)
+    assert watch.saw(name) and type(expected.grad_fn).__name__ != "_EagerGradientBackward"
+    assert same_bits(value.detach(), expected.detach())
+    assert_close(gradient, torch.autograd.grad(expected, argument, upstream)[0].double())
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_differentiating_twice_is_an_error(name):
+    argument = (tensors()["alpha"] + 0.1).requires_grad_()
+    value = GRADIENTS[name](argument, **tensors())
+    (gradient,) = torch.autograd.grad(value.square().sum(), argument, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_no_gradient_if_none_is_wanted(name):
+    argument = (tensors()["alpha"] + 0.1).requires_grad_()
+    with torch.no_grad():
+        assert not GRADIENTS[name](argument, **tensors()).requires_grad
+    assert not GRADIENTS[name](argument.detach(), **tensors()).requires_grad
+
+
+def test_errors_inside_the_eager_gradient_route_are_raised(monkeypatch):
+    def broken(*_):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(_core, "lambda_loss", broken)
+    page = tensors()["page"].requires_grad_()
+    with pytest.raises(ValueError, match="broken"):
+        ALL["lambda_loss"](**tensors() | {"page": page})

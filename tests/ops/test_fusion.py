@@ -56,6 +56,10 @@ def fused_by_definition(scores: torch.Tensor, weights: torch.Tensor) -> torch.Te
     return x[:, 0] + 0.0
 
 
+def test_the_core_names_the_transforms_of_the_specification():
+    assert _core.transforms == reference.fusion.TRANSFORMS == TRANSFORMS
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transforms_and_fused_scores_match_the_reference(shape, transform):
@@ -354,6 +358,20 @@ def test_threads_share_the_samples_of_a_request(sizes, threads):
             for n in (1, threads)
         )
         assert all(same_bits(a, b) for a, b in zip(one, many, strict=True))
+
+
+@pytest.mark.parametrize("scale", [1e18, 1e25, 3e38])
+@pytest.mark.parametrize("layout", ["item-major", "task-major"])
+def test_zscores_of_large_values_match_the_reference(scale, layout):
+    scores = (scores_of(2, 70, 3) * 2 - 1) * scale  # squares overflow in single precision, at 3e38 sums too
+    scores[1] *= 1e-30
+    expected = reference.transform_scores(scores.double(), "zscore")
+    given = scores.mT.contiguous() if layout == "task-major" else scores
+    found = transform_scores(given, "zscore", layout=layout)
+    assert_close(found.mT if layout == "task-major" else found, expected)
+    weights = weights_of(2, 2, 3)
+    best = fuse_topk(given, weights, 5, "zscore", layout=layout)
+    assert torch.equal(best.indices, reference.fuse_topk(scores.double(), weights.double(), 5, "zscore")[1])
 
 
 @pytest.mark.parametrize("transform", ["identity", "log", "zscore", "zlog", "log1p"])

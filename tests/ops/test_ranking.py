@@ -132,9 +132,12 @@ def test_caps_hold_back_the_best_and_the_page_fills_from_far_behind():
 
 
 @given(
-    seed=st.integers(0, 9999), count=st.integers(0, 80), k=st.integers(1, 90), cap=st.integers(0, 4),
+    seed=st.integers(0, 9999),
+    count=st.integers(0, 80),
+    k=st.integers(1, 90),
+    cap=st.integers(0, 4),
     values=st.integers(1, 12),
-)  # fmt: skip
+)
 def test_any_page_obeys_its_rules(seed, count, k, cap, values):
     scores, weights, options = problem(1, count, 3, ("mask", "boost_add"), seed)
     generator = torch.Generator().manual_seed(seed)
@@ -159,7 +162,7 @@ def test_reference_backend_agrees():
     with dispatch.use_backend("reference"):
         slow = rank(scores, weights, 8, **options)
         with pytest.raises(ValueError, match=r"caps\[1\] is -2; want -1 \(no cap\) or more"):
-            rank(scores, weights, 8, groups=options["groups"], caps=[1, -2, 0])
+            rank(scores, weights, 8, groups=options["groups"], caps=torch.tensor([1, -2, 0], dtype=torch.int32))
     assert_page(rank(scores, weights, 8, **options), slow)
 
 
@@ -212,7 +215,7 @@ def test_bad_arguments_are_named_before_anything_is_written():
     refuses(ValueError, "groups and caps go together; got groups alone", scores, weights, 6, groups=groups)
     refuses(ValueError, "groups and caps go together; got caps alone", scores, weights, 6, caps=caps)
     refuses(ValueError, r"caps is of shape \[2\]; want \[3\]", scores, weights, 6, groups=groups, caps=[1, 2])
-    refuses(ValueError, r"caps\[1\] is -2; want -1", scores, weights, 6, groups=groups, caps=[1, -2, 0])
+    refuses(ValueError, r"caps\[1\] is -2; want at least -1", scores, weights, 6, groups=groups, caps=[1, -2, 0])
     refuses(TypeError, "groups is int64; want int32", scores, weights, 6, groups=groups.long(), caps=caps)
     flat, offsets = scores.reshape(-1, 4), torch.tensor([0, 70, 60])
     refuses(ValueError, "offsets", flat, weights, 6, offsets=offsets)

@@ -180,8 +180,8 @@ def test_numpy_in_numpy_out():
         ("component_list", lambda v: v.long(), TypeError, "component_list is int64; want int32"),
         ("component_list", lambda v: v + 1, ValueError, "component_list"),
         ("weight_bounds", lambda v: v[:1], ValueError, r"weight_bounds is of shape \[1, 4\]; want \[2, 4\]"),
-        ("num_samples", lambda v: -1, ValueError, "num_samples is -1; want 0 to"),
-        ("seed", lambda v: 1 << 64, ValueError, "seed is 18446744073709551616; want an integer of 64 bits"),
+        ("num_samples", lambda v: -1, ValueError, "num_samples is -1; want at least 0"),
+        ("seed", lambda v: 1 << 64, ValueError, "seed is 18446744073709551616; want at most"),
     ],
 )
 def test_bad_arguments_are_named(name, change, error, message):

@@ -6,14 +6,14 @@ import numpy as np
 import polars
 import pytest
 
+from pygrade._util.hashing import stable_id
 from pygrade.cli import main as cli
-from pygrade.data.event_writer import stable_id
 from pygrade.data.events import EventLog
 from pygrade.logs import read_logs
+from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.check import CheckConfig, serve_check
 from pygrade.pipeline.names import Names
 from pygrade.pipeline.run import run_pipeline
-from pygrade.pipeline.twins import Twins
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy, write_log
 
@@ -68,7 +68,7 @@ def test_without_the_log_of_events_items_are_numbers(named, tmp_path):
     assert Names.of(mine).user_id("3") == stable_id("3") and Names.of(mine).items([stable_id("item 1")]) == [None]
 
 
-def test_negative_requests_are_not_taken_for_twins(named, tmp_path):
+def test_negative_requests_are_not_taken_for_copies(named, tmp_path):
     for part in ("policy", "evaluate"):
         logs = read_logs(stage(named, "logs") / part)
         assert logs.request_id.max() < 0 and set((logs.offsets[1:] - logs.offsets[:-1]).tolist()) == {6 + 2 + 5}
@@ -77,10 +77,10 @@ def test_negative_requests_are_not_taken_for_twins(named, tmp_path):
     assert found["equal_pages"] == 10 == found["equal_candidates"]
 
 
-def test_ids_that_leave_no_room_for_twins_are_named(named, monkeypatch):
+def test_ids_that_leave_no_room_for_copies_are_named(named, monkeypatch):
     log = EventLog.open(stage(named, "events") / "log")
     least = -(2**63) + 1
     monkeypatch.setattr(log, "scan", lambda: polars.LazyFrame({"request_id": [least]}))
-    assert Twins(log, {least: np.array([1])}, 0).twin_of == {least: -(2**63)}
+    assert CandidateCopies(log, {least: np.array([1])}, 0).copy_of == {least: -(2**63)}
     with pytest.raises(ValueError, match="request_id of the log goes down"):
-        Twins(log, {least: np.array([1]), 5: np.array([1])}, 0)
+        CandidateCopies(log, {least: np.array([1]), 5: np.array([1])}, 0)

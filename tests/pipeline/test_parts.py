@@ -1,4 +1,4 @@
-"""What the stages are made of: the sample of a log, twins of requests, the judgment, and the commands."""
+"""What the stages are made of: the sample of a log, copies of requests, the judgment, and the commands."""
 
 import json
 
@@ -10,10 +10,10 @@ from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, validate
+from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.judge import judge, slot_propensity
 from pygrade.pipeline.policy_log import sample_hash, sampled_log
-from pygrade.pipeline.twins import Twins
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
@@ -35,7 +35,7 @@ TASKS, VALUES = ("click", "order"), (1.0, 10.0)
 
 
 def half(batch):
-    """Predictions of 0.5 and of what identifies a row."""
+    """Predictions of 0.5 and of a number that identifies the row."""
     return np.stack([np.full(len(batch.item_id), 0.5), batch.item_id / 1000.0], 1).astype(np.float32)
 
 
@@ -76,24 +76,24 @@ def test_a_period_without_requests_is_named(features):
         sample(features, 0)
 
 
-def test_twins_have_the_features_of_their_request_and_change_nothing_else(features, events, tmp_path):
+def test_copies_have_the_features_of_their_request_and_change_nothing_else(features, events, tmp_path):
     late = next(features.batches(int(np.median([b.timestamp[0] for b in features.batches(requests=1)])), requests=3))
     requests = late.take(np.array([0, 2]))
     candidates = {int(r): np.array([5, 3, 10**12]) for r in requests.request_id}
-    twins = Twins(events, candidates, int(requests.timestamp[-1]) + 1)
-    made = materialize(twins, features.schema, tmp_path / "set", features.window)
+    copies = CandidateCopies(events, candidates, int(requests.timestamp[-1]) + 1)
+    made = materialize(copies, features.schema, tmp_path / "set", features.window)
     batches = list(made.batches())
     ids = np.concatenate([batch.request_id for batch in batches])
     assert (ids < 0).sum() == 2 and len(ids) < features.num_requests
     for request in range(2):
-        number = twins.twin_of[int(requests.request_id[request])]
+        number = copies.copy_of[int(requests.request_id[request])]
         (batch,) = [b for b in batches if number in b.request_id]
         place = int(np.flatnonzero(batch.request_id == number)[0])
         assert batch.request_id[place - 1] == requests.request_id[request]
-        twin = batch.take(np.array([place]))
-        assert twin.item_id.tolist() == [5, 3, 10**12] and (twin.position == -1).all()
+        copy = batch.take(np.array([place]))
+        assert copy.item_id.tolist() == [5, 3, 10**12] and (copy.position == -1).all()
         for name in ("request_dense", "request_ids", "sequences", "user_id", "timestamp"):
-            assert getattr(twin, name)[0].tobytes() == getattr(requests, name)[request].tobytes()
+            assert getattr(copy, name)[0].tobytes() == getattr(requests, name)[request].tobytes()
     before = next(features.batches(requests=len(ids) - 2))
     same = made.batches(requests=len(ids))
     joined = next(same).take(np.flatnonzero(ids >= 0))
@@ -106,8 +106,8 @@ def test_candidates_of_prerank_join_the_rows_of_their_request(run, features, eve
     both = sample(features, 20).split(0.5)
     items = np.arange(0, 120, 2)
     known = EligibleItems(items)
-    joined = with_candidates(list(both), events, features, prerank, known, half, 7, tmp_path / "twins")
-    assert not (tmp_path / "twins").exists()
+    joined = with_candidates(list(both), events, features, prerank, known, half, 7, tmp_path / "copies")
+    assert not (tmp_path / "copies").exists()
     batches = {int(b.request_id[0]): b for b in features.batches(requests=1)}
     for before, after in zip(both, joined, strict=True):
         validate(after)
@@ -131,12 +131,19 @@ def logs_of(requests: int, shuffled: bool = False) -> Logs:
     rng = np.random.default_rng(0)
     rows = 4 * requests
     return Logs(
-        tasks=("a", "b"), features=("user_count",), request_id=np.arange(requests), user_id=np.arange(requests) % 30,
-        offsets=np.arange(requests + 1) * 4, context=np.arange(requests, dtype=np.float32)[:, None] % 25,
-        item_id=np.arange(rows), position=np.tile(np.arange(4, dtype=np.int32), requests),
-        predictions=rng.random((rows, 2), np.float32), feedback=(rng.random((rows, 2)) < 0.4).astype(np.float32),
-        task_values=(1.0, 2.0), exploration=np.full(requests, "shuffle") if shuffled else None,
-    )  # fmt: skip
+        tasks=("a", "b"),
+        features=("user_count",),
+        request_id=np.arange(requests),
+        user_id=np.arange(requests) % 30,
+        offsets=np.arange(requests + 1) * 4,
+        context=np.arange(requests, dtype=np.float32)[:, None] % 25,
+        item_id=np.arange(rows),
+        position=np.tile(np.arange(4, dtype=np.int32), requests),
+        predictions=rng.random((rows, 2), np.float32),
+        feedback=(rng.random((rows, 2)) < 0.4).astype(np.float32),
+        task_values=(1.0, 2.0),
+        exploration=np.full(requests, "shuffle") if shuffled else None,
+    )
 
 
 def test_judgment_tells_users_by_their_history():

@@ -1,4 +1,4 @@
-"""The whole pipeline on a tiny log: what it leaves, what it does again, and how it goes on after it was killed."""
+"""The whole pipeline on a tiny log: its results, what it repeats, and how it continues after a kill."""
 
 import json
 import os
@@ -12,19 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pygrade._util.progress import set_quiet
+from pygrade._util.files import claimed
+from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
-from pygrade.features import FeatureSet
+from pygrade.features import FeatureSet, Leak
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
+from pygrade.pipeline import run as module
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import UNSHRUNK
-from pygrade.pipeline.models import choose_tasks
+from pygrade.pipeline.models import choose_tasks, fit_prerank
 from pygrade.pipeline.run import run_pipeline
+from pygrade.stores import StoreError
 from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 
-STAGES = ("events", "features", "prerank", "mtl", "logs", "policy", "evaluate", "publish")
+STAGES = ("events", "features", "leaks", "prerank", "mtl", "logs", "policy", "evaluate", "publish")
 
 
 def summary_of(run: Path):
@@ -98,11 +101,11 @@ def times(run: Path) -> dict[str, int]:
     return {str(p): p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and "lock" not in p.name}
 
 
-def test_again_does_nothing_and_says_so(run, capsys):
+def test_again_does_nothing_and_says_so(run, caplog):
     before = times(run)
-    set_quiet(False)
+    caplog.set_level("INFO", "pygrade")
     found = run_pipeline(f"logs:{run.parent / 'log'}", run, CONFIG)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert times(run) == before and all(own["cached"] for own in found["stages"].values())
     assert said.count("done before") == len(STAGES) and "nothing to do" in said
 
@@ -111,10 +114,74 @@ def test_an_option_redoes_what_it_decides(run, tmp_path):
     other = copy(run, tmp_path / "run")
     found = run_pipeline(f"logs:{run.parent / 'log'}", other, OTHER)
     cached = [name for name, own in found["stages"].items() if own["cached"]]
-    assert cached == ["events", "features", "prerank", "mtl", "logs"]
+    assert cached == ["events", "features", "leaks", "prerank", "mtl", "logs"]
     before = summary_of(run)["stages"]["publish"]["version"]
     assert found["stages"]["publish"]["version"] != before
     assert json.loads((other / "store.json").read_text())["version"] == found["stages"]["publish"]["version"]
+
+
+def test_a_leak_and_a_prerank_that_loses_are_said_loudly(run, tmp_path, monkeypatch, caplog):
+    """In the log, in the summary, at the top of the report, and again when nothing is to do."""
+    other, data = copy(run, tmp_path / "run"), f"logs:{run.parent / 'log'}"
+    assert summary_of(run)["stages"]["leaks"] | {"seconds": 0, "peak_mib": 0, "key": 0} == {
+        "key": 0,
+        "seconds": 0,
+        "peak_mib": 0,
+        "cached": False,
+        "moments": 2,
+        "rows": 100_000,
+        "leaks": [],
+    }
+    leak = Leak("user_count", 5, 0, 7, 1.0, float("nan"))
+    monkeypatch.setattr(module, "find_leaks", lambda log, schema, cuts, seed, rows: [leak] * cuts)
+
+    def fit(*args):
+        record = fit_prerank(*args)
+        difference = {"value": -0.2, "low": -0.3, "high": -0.1}
+        return record | {"recall": [entry | {"difference": difference} for entry in record["recall"]]}
+
+    monkeypatch.setattr(module, "fit_prerank", fit)
+    config = replace(CONFIG, leak_checks=3, prerank=replace(CONFIG.prerank, epochs=2))
+    for _ in range(2):
+        caplog.clear()
+        summary = run_pipeline(data, other, config)
+        leaking, losing = summary["warnings"]
+        assert leaking.startswith("LEAK: the features user_count change") and "recall@50 is" in losing
+        assert all(sentence in caplog.text for sentence in summary["warnings"])
+    report = (other / "report.html").read_text()
+    assert report.index("LEAK") < report.index(">Data<") and "Prerank is worse than popularity" in report
+    assert summary_of(other)["stages"]["leaks"]["leaks"][0]["after"] is None
+    without = run_pipeline(data, other, replace(CONFIG, leak_checks=0))
+    assert "leaks" not in without["stages"] and without["warnings"] == summary_of(run)["warnings"]
+
+
+def test_files_beside_the_log_do_not_redo_anything(run, tmp_path):
+    data = tmp_path / "log"
+    write_log(data)
+    (data / "report.html").write_text("of another command")
+    found = run_pipeline(f"logs:{data}", copy(run, tmp_path / "run"), CONFIG)
+    assert all(entry["cached"] for entry in found["stages"].values())
+
+
+def test_commands_do_not_overwrite_each_others_results(run, tmp_path, capsys):
+    mine, data = copy(run, tmp_path / "run"), f"logs:{stage(run, 'logs') / 'policy'}"
+    before = times(mine)
+    assert cli.main(["train", "--data", data, "--out", str(mine), "--quiet"]) == 2
+    assert "holds the results of pygrade pipeline; want another directory for train" in capsys.readouterr().err
+    assert times(mine) == before
+    with claimed(tmp_path / "trained", "train"):
+        pass
+    with pytest.raises(ValueError, match="holds the results of pygrade train"):
+        run_pipeline(data, tmp_path / "trained", CONFIG)
+    assert [path.name for path in (tmp_path / "trained").iterdir()] == [".pygrade"]
+
+
+@pytest.mark.parametrize("store", ["nowhere:1", "redis://127.0.0.1:1/0"])
+def test_a_bad_store_is_named_before_the_first_stage(tmp_path, store):
+    data = write_log(tmp_path / "log")
+    with pytest.raises((ValueError, StoreError), match=r"nowhere|127\.0\.0\.1"):
+        run_pipeline(data, tmp_path / "run", CONFIG, store=store)
+    assert not list((tmp_path / "run").glob("events-*"))
 
 
 def test_new_data_redoes_all(run, tmp_path):
@@ -132,6 +199,7 @@ import os, signal, sys
 from pathlib import Path
 from pygrade.pipeline import run as module
 from pygrade.pipeline.run import run_pipeline
+from pygrade.stores import StoreError
 from tests.pipeline.world import CONFIG
 point, data, out = sys.argv[1:]
 def die(*_args, **_options):
@@ -204,7 +272,7 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
             run_pipeline(spec, tmp_path / "run")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.json is missing; want the JSON of a feature schema"):
         run_pipeline(data, tmp_path / "run", replace(CONFIG, schema=tmp_path / "nowhere.json"))
-    assert not [p.name for p in (tmp_path / "run").iterdir() if p.name != ".lock"]  # nothing was read
+    assert not [p.name for p in (tmp_path / "run").iterdir() if p.name != ".pygrade"]  # nothing was read
     with pytest.raises(ValueError, match="tasks names 'buy'"):
         run_pipeline(data, tmp_path / "run", replace(CONFIG, tasks=("buy",)))
     with pytest.raises(ValueError, match="no task has 100000 events"):

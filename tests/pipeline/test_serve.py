@@ -13,12 +13,12 @@ import pytest
 
 from devtools.redis_server import RedisServer
 from pygrade import mtl
+from pygrade._util.files import claimed
 from pygrade._util.serialization import ArtifactError
 from pygrade.data.events import EventLog
 from pygrade.pipeline import check
 from pygrade.pipeline.check import CheckConfig, PagesDifferError, serve_check
 from pygrade.pipeline.run import run_pipeline
-from pygrade.pipeline.stages import locked
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import Prerank
 from pygrade.serving.artifact import PARTS, open_artifact, write_artifact
@@ -79,9 +79,13 @@ def test_seen_items_and_candidates_of_ones_own(system):
 
 @pytest.mark.parametrize(
     ("item_ids", "message"),
-    [([4, 7, 4], "item_ids holds 4 2 times"), ([4, -1], "item_ids holds -1 1 times"), ([1.5], "dtype float64"),
-     ([[1, 2]], "shape \\(1, 2\\)")],
-)  # fmt: skip
+    [
+        ([4, 7, 4], "item_ids holds 4 2 times"),
+        ([4, -1], "item_ids holds -1 1 times"),
+        ([1.5], "dtype float64"),
+        ([[1, 2]], "shape \\(1, 2\\)"),
+    ],
+)
 def test_candidates_that_are_no_ids_are_refused(system, item_ids, message):
     with pytest.raises(ValueError, match=message):
         system.rank(3, item_ids=item_ids, timestamp=NOW)
@@ -92,9 +96,14 @@ def test_feedback_changes_the_next_page(run, tmp_path):
     before = system.rank(3, k=5, candidates=40, timestamp=NOW)
     item = int(before.items[0])
     events = {
-        "user_id": [3], "item_id": [item], "event_time": [NOW - 1], "scenario": ["feed"],
-        "y_click": [1.0], "y_like": [0.0], "y_order": [0.0],
-    }  # fmt: skip
+        "user_id": [3],
+        "item_id": [item],
+        "event_time": [NOW - 1],
+        "scenario": ["feed"],
+        "y_click": [1.0],
+        "y_like": [0.0],
+        "y_order": [0.0],
+    }
     assert system.update(events) == 1
     after = system.rank(3, k=5, candidates=40, timestamp=NOW)
     count = before.features.names["request_dense"].index("user_count")
@@ -340,7 +349,7 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
             assert serve_check(mine, config, server.url("check"))["equal_pages"] == 5
     finally:
         server.kill()
-    with pytest.raises(ValueError, match="wants a store of its own"):
+    with pytest.raises(ValueError, match="want an empty store"):
         serve_check(mine, config, f"lmdb:{mine / 'store'}")
     with pytest.raises(ValueError, match="requests is 0"):
         CheckConfig(requests=0)
@@ -348,7 +357,7 @@ def test_serve_check_with_redis_and_a_store_in_use(run, tmp_path):
 
 def test_serve_check_does_not_write_beside_a_pipeline(run, tmp_path):
     mine = copy(run, tmp_path / "run")
-    with locked(mine), pytest.raises(ValueError, match="in use by another pipeline"):
+    with claimed(mine, "pipeline"), pytest.raises(ValueError, match="in use by another pygrade process"):
         serve_check(mine)
     with pytest.raises(FileNotFoundError, match="directory of a finished pipeline"):
         serve_check(tmp_path / "nothing")
@@ -363,7 +372,7 @@ def test_serve_check_looks_at_its_store_first(run, tmp_path, monkeypatch):
     monkeypatch.setattr(check, "_offline", never)
     for address, message in (
         ("nowhere:1", "url is 'nowhere:1'"),
-        (f"lmdb:{mine / 'store'}", "wants a store of its own"),
+        (f"lmdb:{mine / 'store'}", "want an empty store"),
         ("redis://127.0.0.1:1/0?prefix=a&timeout=0.5", "127.0.0.1"),
     ):
         with pytest.raises((ValueError, StoreError), match=message):

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit, recall
+from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
 from pygrade.prerank.evaluation import brute_force
+from pygrade.prerank.recall import recall
 from tests.prerank.world import World
 
 WEIGHTS = (1.0, 0.0)
@@ -17,7 +18,7 @@ def test_recall_by_hand():
     found = np.array([[5, 3, 9], [1, -1, -1], [4, 5, 6]])
     relevant = [np.array([3, 9, 11, 12]), np.array([2]), np.array([5])]
     assert recall(found, relevant).tolist() == [2 / 3, 0.0, 1.0]
-    with pytest.raises(ValueError, match="found has 3 rows"):
+    with pytest.raises(ValueError, match="retrieved has 3 rows"):
         recall(found, relevant[:2])
 
 
@@ -58,10 +59,13 @@ def test_evaluation_is_the_mean_of_single_answers(trained):
     hits, popular_hits = [], []
     for batch in later():
         for r in range(len(batch.user_id)):
-            one = replace(batch, **{
-                name: getattr(batch, name)[r : r + 1]
-                for name in ("user_id", "request_dense", "request_ids", "sequences")
-            })  # fmt: skip
+            one = replace(
+                batch,
+                **{
+                    name: getattr(batch, name)[r : r + 1]
+                    for name in ("user_id", "request_dense", "request_ids", "sequences")
+                },
+            )
             hits.append(float(batch.item_id[4 * r] in prerank.candidates(one, 10, one.sequences)))
             popular_hits.append(float(batch.item_id[4 * r] in popular.candidates(10, [one.sequences[0]])))
     assert result.requests == 100 and result.recall.value == pytest.approx(np.mean(hits[:100]))

@@ -17,7 +17,8 @@ DATA = os.environ.get("PYGRADE_DATA")
 def test_a_feature_set_trains_and_queries_it(tmp_path):
     log = make_log(requests=400)
     features = materialize(log, default_schema(log), tmp_path / "features")
-    middle = (features.first_time + features.last_time) // 2
+    times = np.concatenate([batch.timestamp for batch in features.batches()])
+    middle = int(times.min() + times.max()) // 2
 
     def early():
         return features.batches(stop=middle)

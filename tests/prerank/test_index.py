@@ -1,4 +1,4 @@
-"""The item index: exact where it says so, in a fixed order, n items whenever n pass, and unchanged by what it adds."""
+"""The item index: exact if flat, in a fixed order, n items whenever n pass, and unchanged by `added`."""
 
 import math
 

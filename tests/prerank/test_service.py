@@ -56,8 +56,10 @@ def test_what_is_loaded_answers_as_what_was_saved(kind, fitted, catalog, request
     assert prerank.add_items(catalog) == 50
     prerank.save(tmp_path / "prerank")
     assert sorted(p.name for p in (tmp_path / "prerank").iterdir()) == [
-        "items.faiss", "prerank.json", "prerank.safetensors",
-    ]  # fmt: skip
+        "items.faiss",
+        "prerank.json",
+        "prerank.safetensors",
+    ]
     loaded = Prerank.load(tmp_path / "prerank", "schema-1")
     assert loaded.index.kind == kind and len(loaded.index) == len(catalog) and loaded.task_weights == (1.0, 0.0)
     assert loaded.towers.config == towers.config

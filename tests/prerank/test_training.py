@@ -1,4 +1,4 @@
-"""The towers: they learn what is planted, undo the sampling, keep to a seed and to a fixed amount of memory."""
+"""The towers learn a planted taste, correct the sampling, follow the seed and use bounded memory."""
 
 import tracemalloc
 from dataclasses import replace

@@ -2,16 +2,21 @@
 
 import csv
 import ctypes
+import io
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
 import pytest
 import torch
 
 import pygrade
 from pygrade.cli import main as cli
+from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 
@@ -52,62 +57,135 @@ def test_the_command_says_where_the_cmake_package_is(capsys):
     assert library().is_file()
 
 
-POINTER, SIZE, I32, U32, U64 = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint64
+CODES = {
+    "P": ctypes.c_void_p,
+    "S": ctypes.c_char_p,
+    "N": ctypes.c_size_t,
+    "i": ctypes.c_int32,
+    "I": ctypes.c_uint32,
+    "q": ctypes.c_int64,
+    "Q": ctypes.c_uint64,
+    "V": ctypes.c_char * 16,
+}
 
 
-class Request(ctypes.Structure):
-    _fields_ = (
-        ("size", SIZE), ("context", POINTER), ("features", SIZE), ("predictions", POINTER), ("candidates", SIZE),
-        ("tasks", SIZE), ("mask", POINTER), ("boost_mul", POINTER), ("boost_add", POINTER), ("groups", POINTER),
-        ("caps", POINTER), ("group_columns", SIZE), ("scenario", ctypes.c_char_p), ("scenario_size", SIZE),
-        ("draw", U64), ("flags", U32), ("reserved", U32),
-    )  # fmt: skip
+def struct(fields: str) -> type[ctypes.Structure]:
+    words = fields.split()
+    pairs = [(name, CODES[code]) for code, name in zip(words[::2], words[1::2], strict=True)]
+    return type("Struct", (ctypes.Structure,), {"_fields_": pairs})
 
 
-class CPage(ctypes.Structure):
-    _fields_ = (
-        ("size", SIZE), ("k", SIZE), ("values", POINTER), ("indices", POINTER), ("weights", POINTER),
-        ("concentration", POINTER), ("filled", I32), ("missing_predictions", I32), ("fallback", I32), ("explored", I32),
-        ("seed", U64), ("policy_version", ctypes.c_char * 16),
-    )  # fmt: skip
+Request = struct(
+    "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
+    "N group_columns S scenario N scenario_size Q draw I flags I reserved"
+)
+CPage = struct(
+    "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
+    "Q seed V policy_version"
+)
+LogIds = struct(
+    "N size S request_id N request_id_size S user_id N user_id_size P item_id q timestamp I flags I reserved"
+)
+
+
+class CRanker:
+    """The ranker of a policy directory behind the C ABI."""
+
+    def __init__(self, path):
+        self.core = ctypes.CDLL(str(library()))
+        self.core.pygrade_last_error.restype = ctypes.c_char_p
+        self.ranker = ctypes.c_void_p()
+        self.call("load", str(path).encode(), None, ctypes.byref(self.ranker))
+
+    def __del__(self):
+        self.core.pygrade_ranker_free(self.ranker)
+
+    def call(self, name, *arguments):
+        status = getattr(self.core, f"pygrade_ranker_{name}")(*arguments)
+        assert status == 0, self.core.pygrade_last_error()
+
+    def rank(self, context, predictions, k, scenario, **more):
+        """The structs of a request and its page, and the arrays of the page."""
+        tasks, options = len(TASKS), {n: v.ctypes.data if isinstance(v, np.ndarray) else v for n, v in more.items()}
+        arrays = {"values": np.full(k, np.nan, np.float32), "indices": np.full(k, -7, np.int32)}
+        arrays |= {name: np.full(tasks, np.inf, np.float32) for name in ("weights", "concentration")}
+        request = Request(
+            size=ctypes.sizeof(Request),
+            context=context.ctypes.data,
+            features=len(FEATURES),
+            predictions=predictions.ctypes.data,
+            candidates=len(predictions),
+            tasks=tasks,
+            scenario=scenario.encode(),
+            scenario_size=len(scenario),
+            **options,
+        )
+        page = CPage(size=ctypes.sizeof(CPage), k=k, **{name: array.ctypes.data for name, array in arrays.items()})
+        self.call("rank", self.ranker, ctypes.byref(request), ctypes.byref(page))
+        return request, page, arrays
+
+    def text(self, name, *structs):
+        """The text that a function of the log writes."""
+        buffer, length = ctypes.create_string_buffer(1 << 20), ctypes.c_size_t()
+        pointers = [ctypes.byref(struct) for struct in structs]
+        self.call(name, self.ranker, *pointers, buffer, ctypes.c_size_t(len(buffer)), ctypes.byref(length))
+        return buffer.raw[: length.value].decode()
 
 
 def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path):
-    core = ctypes.CDLL(str(library()))
-    core.pygrade_last_error.restype = ctypes.c_char_p
-    ranker = POINTER()
-    path = str(tmp_path / "policy").encode()
-    assert core.pygrade_ranker_load(path, None, ctypes.byref(ranker)) == 0, core.pygrade_last_error()
+    ranker = CRanker(tmp_path / "policy")
     context, predictions, scenarios = requests
     boost = np.random.default_rng(1).uniform(0.5, 2, (6, 40)).astype(np.float32)
     groups = np.arange(240, dtype=np.int32).reshape(6, 40, 1) % 7
     caps = np.array([1], np.int32)
     for explore in (False, True):
+        draw = {"explore": True, "seed": 8} if explore else {}
         page = BlendedRanker.load(tmp_path / "policy").rank(
-            context, predictions, 9, scenario=scenarios, boost_mul=boost, groups=groups, caps=caps, explore=explore,
-            seed=8 if explore else None,
-        )  # fmt: skip
+            context, predictions, 9, scenario=scenarios, boost_mul=boost, groups=groups, caps=caps, **draw
+        )
         for b in range(6):
-            values, indices = np.full(9, np.nan, np.float32), np.full(9, -7, np.int32)
-            weights, concentration = np.full(4, np.inf, np.float32), np.full(4, np.inf, np.float32)
-            request = Request(
-                ctypes.sizeof(Request), context[b].ctypes.data, 2, predictions[b].ctypes.data, 40, 4, None,
-                boost[b].ctypes.data, None, groups[b].ctypes.data, caps.ctypes.data, 1, scenarios[b].encode(),
-                len(scenarios[b]), (8 << 32) + b, 3 if explore else 0, 0,
-            )  # fmt: skip
-            result = CPage(
-                ctypes.sizeof(CPage), 9, values.ctypes.data, indices.ctypes.data, weights.ctypes.data,
-                concentration.ctypes.data,
-            )  # fmt: skip
-            status = core.pygrade_ranker_rank(ranker, ctypes.byref(request), ctypes.byref(result))
-            assert status == 0, core.pygrade_last_error()
-            assert indices.tobytes() == page.indices[b].tobytes()
-            assert values.tobytes() == page.values[b].tobytes()
-            assert weights.tobytes() == page.weights[b].tobytes()
-            np.testing.assert_array_equal(concentration, page.concentration[b])
+            _, result, arrays = ranker.rank(
+                context[b],
+                predictions[b],
+                9,
+                scenarios[b],
+                boost_mul=boost[b],
+                groups=groups[b],
+                caps=caps,
+                group_columns=1,
+                draw=(8 << 32) + b,
+                flags=3 if explore else 0,
+            )
+            np.testing.assert_array_equal(arrays.pop("concentration"), page.concentration[b])
+            assert all(array.tobytes() == getattr(page, name)[b].tobytes() for name, array in arrays.items())
             assert (result.fallback != 0) == page.fallback[b] and (result.explored != 0) == page.explored[b]
             assert result.seed == int(page.seed[b]) and result.policy_version.decode() == policy.version
-    core.pygrade_ranker_free(ranker)
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(requests, policy, tmp_path, missing):
+    ranker = CRanker(tmp_path / "policy")
+    context, predictions, scenarios = requests
+    predictions[4, [3, 7], 1] = missing
+    predictions[5, :, 2] = missing
+    names = [f'r"{b}",\n' for b in range(6)]
+    text = ranker.text("log_header")
+    for b, name in enumerate(names):
+        request, page, _ = ranker.rank(context[b], predictions[b], 9, scenarios[b])
+        ids = LogIds(size=ctypes.sizeof(LogIds), request_id=name.encode(), request_id_size=len(name), flags=1)
+        text += ranker.text("log_rows", request, page, ids)
+    numbers = {name: pa.float32() for name in text.splitlines()[0].split(",") if name[:2] in ("x_", "p_", "y_", "a_")}
+    table = pa.csv.read_csv(
+        io.BytesIO(text.encode()),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa.csv.ConvertOptions(column_types=numbers | {"user_id": pa.string()}),
+    )
+    pa.parquet.write_table(table, tmp_path / "log.parquet")
+    log = read_logs(tmp_path / "log.parquet")
+    expected = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios).log_rows()
+    assert log.request_id.tolist() == names
+    for name in ("offsets", "item_id", "position", "predictions", "context", "weights", "scenario"):
+        np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
 
 
 def text(value):
@@ -117,8 +195,8 @@ def text(value):
 def write_requests(path, context, predictions, scenarios):
     with open(path, "w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["request_id", "user_id", "item_id", "scenario"] + [f"x_{f}" for f in FEATURES]
-                      + [f"p_{t}" for t in TASKS])  # fmt: skip
+        columns = [f"x_{feature}" for feature in FEATURES] + [f"p_{task}" for task in TASKS]
+        rows.writerow(["request_id", "user_id", "item_id", "scenario", *columns])
         for b, scenario in enumerate(scenarios):
             for n, row in enumerate(predictions[b]):
                 values = [text(v) for v in (*context[b], *row)]
@@ -145,8 +223,8 @@ def test_the_example_server_builds_against_the_package_and_writes_the_log_of_ble
         rows = list(csv.DictReader(file))
     assert len(rows) == log.num_rows
     request = np.repeat(np.arange(6), np.diff(log.offsets))
-    number = {name: np.array([float(row[name] or "nan") for row in rows], np.float32) for name in rows[0]
-              if name[:2] in ("x_", "p_", "y_", "w_", "a_")}  # fmt: skip
+    columns = [name for name in rows[0] if name[:2] in ("x_", "p_", "y_", "w_", "a_")]
+    number = {name: np.array([float(row[name] or "nan") for row in rows], np.float32) for name in columns}
     assert [row["request_id"] for row in rows] == [f"r{b}" for b in request]
     assert [row["user_id"] for row in rows] == [f"u,{b}" for b in request]
     assert [int(row["item_id"]) for row in rows] == (log.item_id + 1000 * request).tolist()

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
+MISSING = (np.nan, np.inf, -np.inf)
+CPP_TESTS = Path(__file__).resolve().parents[2] / "csrc/tests"
 
 
 @pytest.fixture
@@ -49,9 +52,9 @@ def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_de
     made.load_state_dict(policy.state_dict() | {"scenario_table": made.scenario_table})
     made.set_static_weights(policy.static_weights, policy.scenario_weights)
     page = BlendedRanker(made).rank(context, predictions, 5, scenario="search")
-    own = BlendedRanker(policy).rank(context, predictions, 5).weights
+    unshrunk = BlendedRanker(policy).rank(context, predictions, 5).weights
     share = np.array([1.0, 0.5, 0.2, 1.0])[:, None]
-    expected = share * np.array([0.1, 0.6, 0.3]) + (1 - share) * own
+    expected = share * np.array([0.1, 0.6, 0.3]) + (1 - share) * unshrunk
     np.testing.assert_allclose(page.weights, expected, rtol=1e-5)
     assert not page.fallback.any()
     drawn = BlendedRanker(made, seed=1).rank(context, predictions, 5, scenario="search", explore=True)
@@ -102,8 +105,8 @@ def test_jagged_requests_equal_each_request_alone(policy, requests):
     context, predictions = requests
     rows = np.concatenate([predictions[0], predictions[1, :3], predictions[2]])
     jagged = BlendedRanker(policy).rank(context[:3], rows, 4, offsets=[0, 12, 15, 27])
-    for b, own in enumerate((predictions[0], predictions[1, :3], predictions[2])):
-        alone = BlendedRanker(policy).rank(context[b : b + 1], own[None], 4)
+    for b, request in enumerate((predictions[0], predictions[1, :3], predictions[2])):
+        alone = BlendedRanker(policy).rank(context[b : b + 1], request[None], 4)
         assert np.array_equal(jagged.indices[b], alone.indices[0])
         np.testing.assert_allclose(jagged.weights[b], alone.weights[0], rtol=1e-6)
     assert jagged.indices[1, 3] == -1 and jagged.values[1, 3] == -np.inf
@@ -135,11 +138,14 @@ def test_impute_lets_the_policy_take_a_gap(policy, requests):
     assert page.fallback.tolist() == [False, False, True, False]
 
 
-def test_candidates_with_nan_rank_last_and_leave_the_others_alone(policy, requests):
+@pytest.mark.parametrize("missing", MISSING)
+@pytest.mark.parametrize("transform", ["zlog", "identity", "log1p"])
+def test_candidates_with_a_missing_prediction_rank_last_and_leave_the_others_alone(requests, transform, missing):
+    policy = FusionPolicy(PolicyConfig(transform=transform, hidden=(8,)), TASKS, FEATURES)
     context, predictions = requests
     broken = predictions.copy()
-    broken[0, 4, 1] = np.nan
-    broken[3, 7] = np.nan
+    broken[0, 4] = missing, -1.0, 0.5
+    broken[3, 7] = missing
     ranker = BlendedRanker(policy)
     page = ranker.rank(context, broken, 12)
     without = BlendedRanker(policy).rank(context[:1], np.delete(predictions[0], 4, 0)[None], 11)
@@ -148,12 +154,14 @@ def test_candidates_with_nan_rank_last_and_leave_the_others_alone(policy, reques
     assert page.indices[0, 11] == 4 and np.isnan(page.values[0, 11])
     assert page.indices[3, 11] == 7
     assert ranker.counters["missing_predictions"] == 2
+    assert np.isnan(page.contributions[0, 11]).all()
     np.testing.assert_allclose(page.contributions[0, :11].sum(-1), page.values[0, :11], rtol=1e-4, atol=1e-5)
 
 
-def test_a_request_without_usable_candidates_gets_an_empty_page(policy):
+@pytest.mark.parametrize("missing", MISSING)
+def test_a_request_without_usable_candidates_gets_an_empty_page(policy, missing):
     ranker = BlendedRanker(policy)
-    predictions = np.array([[0.2, 0.3, 0.1], [np.nan, 0.1, 0.1]], np.float32)
+    predictions = np.array([[0.2, 0.3, 0.1], [missing, 0.1, 0.1]], np.float32)
     page = ranker.rank(np.zeros((3, 2)), predictions, 2, offsets=[0, 1, 1, 2])
     assert page.indices.tolist() == [[0, -1], [-1, -1], [0, -1]]
     assert page.fallback.tolist() == [False, True, True]
@@ -213,18 +221,24 @@ def test_a_seed_of_the_call_repeats_its_draws(policy, requests):
 
 def test_the_stream_moves_on_to_the_next_seed_before_the_counter_overflows(policy, requests):
     ranker = BlendedRanker(policy, seed=1)
-    ranker._served[2].stream = (1 << 32) + (1 << 32) - 2
+    ranker._served.core.stream = (1 << 32) + (1 << 32) - 2
     page = ranker.rank(*requests, 4, explore=True)
     assert (page.seed >> np.uint64(32)).tolist() == [2] * 4
 
 
-def test_shown_candidates_with_nan_are_logged_with_the_lowest_prediction(policy, requests):
+@pytest.mark.parametrize("missing", MISSING)
+def test_shown_candidates_with_a_missing_prediction_are_logged_with_the_lowest(policy, requests, tmp_path, missing):
     context, predictions = requests
     predictions = predictions.copy()
-    predictions[0, 4, 1] = np.nan
+    predictions[0, 4, 1] = missing
+    predictions[2, :, 0] = missing
     log = BlendedRanker(policy).rank(context, predictions, 12).log_rows()
-    validate(log)
+    write_logs(log, tmp_path / "log")
+    assert np.array_equal(read_logs(tmp_path / "log").predictions, log.predictions)
     assert log.predictions[4, 1] == np.delete(predictions[0, :, 1], 4).min()
+    assert log.predictions[4, 0] == predictions[0, 4, 0]
+    assert (log.predictions[24:36, 0] == 0).all()
+    predictions[2] = 0.5
     short = BlendedRanker(policy).rank(context, predictions, 3).log_rows()
     assert short.num_rows == 47  # not shown: left out
 
@@ -258,6 +272,19 @@ def test_counters_hold_under_threads(policy, requests):
         ("scenario", {"scenario": ["a"]}),
         ("item_id", {"item_id": [1]}),
         ("seed", {"seed": -1}),
+        ("k", {"k": 3.7}),
+        ("k", {"k": 1 << 63}),
+        ("seed", {"seed": 1.5}),
+        ("caps", {"groups": np.zeros((4, 12, 1), np.int32), "caps": (1.7,)}),
+        ("groups", {"groups": np.full((4, 12, 1), np.nan), "caps": [1]}),
+        ("groups", {"groups": np.full((4, 12, 1), 1 << 40), "caps": [1]}),
+        ("offsets", {"predictions": np.ones((9, 3)), "offsets": [0, 1.5, 3, 4, 9]}),
+        ("boost_add", {"boost_add": ["a"] * 48}),
+        ("context", {"context": torch.eye(4)[:, :2].to_sparse()}),
+        ("predictions", {"predictions": np.ma.masked_array(np.ones((4, 12, 3), np.float32))}),
+        ("context", {"context": np.ma.masked_array(np.ones((4, 2), np.float32))}),
+        ("mask", {"mask": np.ma.masked_array(np.ones((4, 12), bool))}),
+        ("item_id", {"item_id": np.ma.masked_array(np.arange(48))}),
     ],
 )
 def test_bad_input_is_named_and_counts_nothing(policy, requests, name, change):
@@ -273,3 +300,28 @@ def test_load_gives_the_same_pages(policy, requests, tmp_path):
     loaded = BlendedRanker.load(tmp_path / "policy").rank(*requests, 5)
     page = BlendedRanker(policy).rank(*requests, 5)
     assert np.array_equal(loaded.indices, page.indices) and np.array_equal(loaded.weights, page.weights)
+
+
+def test_a_seed_of_numpy_starts_the_same_stream(policy, requests):
+    draws = [BlendedRanker(policy, seed=seed).rank(*requests, 4, explore=True).seed for seed in (7, np.int32(7))]
+    assert draws[0].tolist() == draws[1].tolist() == [(7 << 32) + b for b in range(4)]
+
+
+def test_the_repr_of_a_page_is_a_line(policy, requests):
+    page = BlendedRanker(policy).rank(*requests, 5)
+    assert repr(page) == f"Page(requests=4, k=5, tasks={TASKS}, policy_version={policy.version!r})"
+
+
+@pytest.mark.parametrize("folder", ["policies/v1", "policies/v2", "consumer/policy"])
+def test_policies_of_older_versions_rank_the_recorded_page(folder):
+    ranker = BlendedRanker.load(CPP_TESTS / folder)
+    record = json.loads((CPP_TESTS / folder / "page.json").read_text())
+    context, predictions = np.array([record["context"]], np.float32), np.array([record["predictions"]], np.float32)
+    for kind in ("served", "explored", "fallback"):
+        expected = record[kind]
+        k, features = len(expected["indices"]), None if kind == "fallback" else context
+        draw = {"explore": True, "seed": expected["draw"] >> 32} if "draw" in expected else {}
+        page = ranker.rank(features, predictions, k, scenario=record["scenario"], **draw)
+        for name in expected.keys() - {"draw"}:
+            values = getattr(page, name)[0]
+            assert np.array_equal(values, np.array(expected[name], values.dtype)), (kind, name)

@@ -21,7 +21,7 @@ def shared_server(tmp_path_factory):
 
 @pytest.fixture
 def server(tmp_path_factory):
-    """A server of the test's own, which it may kill."""
+    """A server for one test, which may kill it."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
     yield server
     server.kill()

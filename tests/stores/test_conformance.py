@@ -138,7 +138,7 @@ def test_an_update_that_fails_writes_nothing(store):
 
     with pytest.raises(ZeroDivisionError):
         store.update_tables([("user", ids(1)), ("item", ids(1))], fail)
-    with pytest.raises(ValueError, match="what update returned for table 'item' has 0 entries; want 1"):
+    with pytest.raises(ValueError, match="the result of update for table 'item' has 0 entries; want 1"):
         store.update_tables([("user", ids(1)), ("item", ids(1))], lambda tables: [[b"2"], []])
     with pytest.raises(ValueError, match="update returned 1 lists; want 2"):
         store.update_tables([("user", ids(1)), ("item", ids(1))], lambda tables: [[b"2"]])

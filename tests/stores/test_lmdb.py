@@ -169,7 +169,7 @@ def test_a_directory_can_be_opened_twice(path, tmp_path):
 
 def test_an_update_that_writes_is_refused(path):
     with made(path) as store:
-        with pytest.raises(StoreError, match="an update wrote to the store it updates"):
+        with pytest.raises(StoreError, match="an update wrote to the store that it updates"):
             store.update_many("user", KEYS[:1], lambda values: store.put_many("user", KEYS[:1], [b"x"]))
         store.put_many("user", KEYS[:1], [b"goes on"])
 

@@ -27,7 +27,7 @@ def plus_one(tables):
 
 def read_whole(url, versions, seconds):
     """Read all keys of both tables for at least so long and until so many versions were seen (at most a minute); print
-    how many it were, and fail where two were mixed."""
+    their number, and fail if a read mixes two."""
     seen, start = set(), time.monotonic()
     with open_store(url) as store:
         ready()

@@ -9,14 +9,19 @@ import torch
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.training.online import Event, OnlineConfig, OnlineLearner
+from pygrade.training.feedback import Event
+from pygrade.training.online import OnlineConfig, OnlineLearner
 from pygrade.training.reward import RewardConfig
 from pygrade.training.train import Stage2Config
 from tests.learning import TASKS, VALUES, tiny_logs, true_value
 
 STEP = Stage2Config(steps=8, batch_size=64, group_size=8, learning_rate=5e-3)
 CONFIG = OnlineConfig(
-    window=1200, least=200, wait=10, reward=RewardConfig(propensity=0.5, page_size=5, prior_weight=0.0), step=STEP
+    window=1200,
+    min_requests=200,
+    feedback_delay_ms=10,
+    reward=RewardConfig(propensity=0.5, page_size=5, prior_weight=0.0),
+    step=STEP,
 )
 
 
@@ -53,7 +58,7 @@ def run(learner: OnlineLearner, logs: Logs, events: list[Event], times=(300, 600
         learner.serve(part)
         learner.feedback(event for event in events if done <= event.request_id < now)
         done = now
-        learner.update(now + CONFIG.wait)
+        learner.update(now + CONFIG.feedback_delay_ms)
 
 
 def test_it_learns_what_pays():
@@ -102,10 +107,10 @@ def test_feedback_counts_only_while_its_time_lasts():
     learner.update(2000)
     assert learner.counters["late"] == len(late) > 0
     assert learner.counters["not_on_page"] == 1
-    assert list(learner._events) == [10**6]  # of a page that may still come
-    small = OnlineLearner(policy, replace(CONFIG, waiting=3))
+    assert [event.request_id for event in learner._join.events] == [10**6]  # its page may still come
+    small = OnlineLearner(policy, replace(CONFIG, max_pending_events=3))
     small.feedback(Event(i, i, 0, "click") for i in range(10))
-    assert small.counters["unknown"] == 7 and list(small._events) == [7, 8, 9]
+    assert small.counters["unknown"] == 7 and [event.request_id for event in small._join.events] == [7, 8, 9]
 
 
 def test_a_saved_learner_goes_on_bit_for_bit(tmp_path):
@@ -124,7 +129,7 @@ def test_a_saved_learner_goes_on_bit_for_bit(tmp_path):
     assert whole.served.version == resumed.served.version != stopped.served.version
     assert whole.counters == resumed.counters
     with pytest.raises(ValueError, match="another config"):
-        OnlineLearner.load(tmp_path / "state", replace(CONFIG, guard=0.1))
+        OnlineLearner.load(tmp_path / "state", replace(CONFIG, max_regression=0.1))
     (tmp_path / "state" / "window.npz").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"window\.npz is damaged"):
         OnlineLearner.load(tmp_path / "state", CONFIG)
@@ -164,11 +169,13 @@ def test_a_version_that_harms_is_rolled_back():
 def test_a_version_that_would_harm_is_not_published():
     good = policy_of()
     logs, events = stream(good, count=1200)
-    config = replace(CONFIG, step=replace(STEP, steps=60, learning_rate=2e-2), guard=0.0, enough=10)
+    config = replace(
+        CONFIG, step=replace(STEP, steps=60, learning_rate=2e-2), max_regression=0.0, min_effective_samples=10
+    )
     learner = OnlineLearner(good, config)
     learner.serve(logs)
     learner.feedback(events)
-    learner._ripen(2000)
+    learner._take(2000)
     assert learner._window is not None
     truth = learner._window
     rows = np.repeat(learner._judging(truth), np.diff(truth.offsets))
@@ -184,7 +191,7 @@ def test_a_version_that_would_harm_is_not_published():
 def test_too_little_evidence_decides_nothing():
     good, bad = policy_of(), harmful()
     logs, events = stream(bad, count=1200)
-    learner = OnlineLearner(bad, replace(CONFIG, enough=10_000), reference=good)
+    learner = OnlineLearner(bad, replace(CONFIG, min_effective_samples=10_000), reference=good)
     learner.serve(logs)
     learner.feedback(events)
     result = learner.update(2000)
@@ -213,10 +220,157 @@ def test_errors_name_what_is_wrong():
     for call, message in (
         (lambda: learner.serve(logs), "request_id repeats"),
         (lambda: learner.serve(replace(logs, timestamp=None)), "no timestamp"),
-        (lambda: learner.feedback([Event(0, 0, 0, "sale")]), "task is 'sale'; want one of click, order"),
+        (lambda: learner.feedback([Event(0, 0, 0, "sale")]), "task is 'sale' in event 0; want one of click, order"),
         (lambda: OnlineConfig(window=0), "window is 0"),
-        (lambda: OnlineConfig(guard=-1.0), "guard -1.0"),
-        (lambda: OnlineConfig(judged=2.0), "judged 2.0"),
+        (lambda: OnlineConfig(max_regression=-1.0), "max_regression is -1.0"),
+        (lambda: OnlineConfig(holdout_fraction=2.0), "holdout_fraction is 2.0"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def bad_events(page_item: int) -> list[tuple[Event, str]]:
+    good, amounts = Event("x", 0, page_item, "click"), (np.nan, np.inf, -np.inf, 1e30, -1.0, "2", None, True)
+    return [
+        *((good._replace(amount=amount), "amount") for amount in amounts),
+        *((good._replace(event_id=key), "event_id") for key in (b"x", ("a", 1), ["x"], 1.5, None)),
+        (good._replace(request_id=0.0), "request_id"),
+        (good._replace(request_id="0"), "request_id is '0'.*want an integer"),
+        (good._replace(item_id="3"), "item_id is '3'.*want an integer"),
+        (good._replace(task="sale"), "task"),
+    ]
+
+
+def test_a_malformed_event_is_refused_and_takes_nothing_with_it():
+    policy = policy_of()
+    logs, events = stream(policy)
+    learner, clean = OnlineLearner(policy, CONFIG), OnlineLearner(policy, CONFIG)
+    for each in (learner, clean):
+        each.serve(logs)
+    for bad, message in bad_events(int(logs.item_id[0])):
+        with pytest.raises((TypeError, ValueError), match=message):
+            learner.feedback([*events[:5], bad])
+    assert learner.counters == {} and not learner._join.events
+    for each in (learner, clean):
+        each.feedback(events)
+    assert learner.update(2000) == clean.update(2000)
+
+
+def test_an_update_that_fails_loses_no_page(monkeypatch):
+    policy = policy_of()
+    logs, events = stream(policy)
+    learner = OnlineLearner(policy, CONFIG)
+    learner.serve(logs)
+    learner.feedback(events)
+    real = np.lexsort
+    monkeypatch.setattr(np, "lexsort", lambda keys: pytest.fail("interrupted"))
+    with pytest.raises(pytest.fail.Exception):
+        learner.update(2000)
+    monkeypatch.setattr(np, "lexsort", real)
+    assert learner.update(2000).learned_from and not learner._join.events
+
+
+def test_numpy_ids_and_amounts_are_plain_ones(tmp_path):
+    policy = policy_of()
+    logs, events = stream(policy)
+    numpy, plain = OnlineLearner(policy, CONFIG), OnlineLearner(policy, CONFIG)
+    for learner in (numpy, plain):
+        learner.serve(logs.select(slice(0, 450)))
+    of_numpy = [
+        e._replace(request_id=np.int64(e.request_id), item_id=np.int32(e.item_id), amount=np.float32(1)) for e in events
+    ]
+    numpy.feedback([*of_numpy, Event(np.int64(7), np.int64(10**6), np.int32(3), "click")])
+    plain.feedback([*events, Event(7, 10**6, 3, "click")])
+    numpy.save(tmp_path / "state")
+    resumed = OnlineLearner.load(tmp_path / "state", CONFIG)
+    assert resumed._join.events == plain._join.events
+    assert resumed.update(2000) == plain.update(2000)
+
+
+def test_pages_with_other_kinds_of_id_tasks_or_values_are_refused():
+    policy = policy_of()
+    logs, _ = stream(policy, count=40)
+    learner = OnlineLearner(policy, CONFIG)
+    first, second = logs.select(slice(0, 20)), logs.select(slice(20, 40))
+    learner.serve(first)
+    infinite = second.predictions.copy()
+    infinite[3, 1] = np.inf
+    for changed, message in (
+        ({"request_id": second.request_id.astype(str)}, "request_id is a string, in earlier pages an integer"),
+        ({"item_id": second.item_id.astype(str)}, "item_id is a string"),
+        ({"tasks": ("click", "sale")}, "tasks click, sale; want click, order"),
+        ({"features": ("x",), "context": second.context[:, :1]}, "features"),
+        ({"predictions": infinite}, "p_order"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            learner.serve(replace(second, **changed))
+    learner.serve(second)
+
+
+def test_a_publish_that_raises_leaves_ranker_and_learner_together():
+    policy = policy_of()
+    logs, events = stream(policy)
+    ranker = BlendedRanker(policy)
+    full = True
+
+    def publish(version: FusionPolicy) -> None:
+        ranker.publish(version)
+        if full:
+            raise OSError(28, "No space left on device")
+
+    learner = OnlineLearner(policy, CONFIG, publish)
+    learner.serve(logs)
+    learner.feedback(events)
+    with pytest.raises(OSError, match="No space"):
+        learner.update(2000)
+    assert ranker.version == learner.served.version == policy.version
+    assert "published" not in learner.counters
+    full = False
+    assert learner.update(2001).published
+    assert ranker.version == learner.served.version != policy.version
+
+
+def test_damaged_state_is_refused_by_the_name_of_its_file(tmp_path):
+    policy = policy_of()
+    logs, events = stream(policy, count=300)
+    learner = OnlineLearner(policy, CONFIG)
+    learner.serve(logs)
+    learner.feedback([*events, Event("y", 10**6, 0, "click")])
+    learner.update(240)
+    folder = learner.save(tmp_path / "state")
+    rng = np.random.default_rng(0)
+    for name in ("state.json", "state.safetensors", "window.npz", "pages.npz"):
+        content = (folder / name).read_bytes()
+        # A JSON without its last line feed is the same record.
+        damaged = [content[:cut] for cut in (0, 1, len(content) // 2, len(content) - 2)]
+        for at in rng.integers(0, len(content) - 1, 40):
+            damaged.append(content[:at] + bytes([content[at] ^ 1 << int(rng.integers(8))]) + content[at + 1 :])
+        for bad in damaged:
+            (folder / name).write_bytes(bad)
+            try:
+                same = OnlineLearner.load(folder, CONFIG)
+            except ValueError as error:
+                assert name in str(error)
+            else:  # white space of the JSON
+                assert name == "state.json" and same._join.events == learner._join.events
+        (folder / name).write_bytes(content)
+    OnlineLearner.load(folder, CONFIG)
+
+
+def test_an_event_costs_the_same_however_many_wait(monkeypatch):
+    """Counted: feedback of one event must not walk over those that wait."""
+
+    class Watched(dict):
+        walks = 0
+
+        def values(self):
+            Watched.walks += 1
+            return super().values()
+
+        __iter__ = None
+
+    learner = OnlineLearner(policy_of(), CONFIG)
+    learner.feedback(Event(i, i, 0, "click") for i in range(100))
+    learner._join._unknown = Watched(learner._join._unknown)
+    learner.feedback([Event("x", 5, 0, "click")])
+    assert Watched.walks == 0

@@ -99,6 +99,8 @@ def test_a_directory_is_claimed_for_one_process_and_one_command(tmp_path):
     claim(out, "train")
     with pytest.raises(ValueError, match="holds the results of pygrade train; want another directory for pipeline"):
         claim(out, "pipeline")
+    with pytest.raises(ValueError, match="holds the results of pygrade train"), files.atomic_directory(out):
+        pytest.fail("it would replace the results")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file is a file; want a directory"):
         claim(tmp_path / "file", "train")

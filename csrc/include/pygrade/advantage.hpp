@@ -1,4 +1,4 @@
-// Group-relative advantages; the formulas stand in pygrade/reference/advantage.py.
+// Group-relative advantages; pygrade/reference/advantage.py has the formulas.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@ struct AdvantageOptions {
 };
 
 // rewards[B, G, C] and component_weights[C] → advantage[B, G], C-contiguous. A sample with a NaN reward is left out of
-// its group's statistics and gets 0; where `validate` is set it throws, and `advantage` then holds anything. Throws
-// std::invalid_argument on sizes that do not fit.
+// its group's statistics and gets 0; with `validate` it throws instead, leaving `advantage` undefined. Throws
+// std::invalid_argument on inconsistent sizes.
 PYGRADE_API void group_advantage(std::span<const float> rewards, std::span<const float> component_weights,
                                  std::int64_t batch, std::int64_t samples, const AdvantageOptions& options,
                                  std::span<float> advantage, bool validate = false, int num_threads = 1);

@@ -1,4 +1,4 @@
-/* What the shared library shows. Everything else in it is hidden. */
+/* Marks what the shared library exports. */
 #ifndef PYGRADE_EXPORT_H
 #define PYGRADE_EXPORT_H
 

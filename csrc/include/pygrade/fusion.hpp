@@ -1,9 +1,9 @@
-// Multi-task fusion: one score per candidate from its task predictions, and the best candidates by it. The formulas
-// stand in pygrade/reference/fusion.py; what follows fixes the bits, which are the same for every layout, instruction
-// set and number of threads, and in the Triton kernels.
+// Multi-task fusion: one score per candidate from its task predictions, and the best candidates by it.
+// pygrade/reference/fusion.py has the formulas; the following fixes the bits, which are the same for every layout,
+// instruction set and number of threads, and in the Triton kernels.
 //
 // Fused score of T tasks: P = next power of two ≥ T, h = P / 2; x_j = p_j·w_j for j < h, then x_j = fma(p_{j+h},
-// w_{j+h}, x_j) where that task exists, then x_j += x_{j+h} for h = P/4 … 1; p_0·w_0 for T = 1.
+// w_{j+h}, x_j) if that task exists, then x_j += x_{j+h} for h = P/4 … 1; p_0·w_0 for T = 1.
 //
 // Statistics of a task over the n candidates of a request: candidate i adds to accumulator i mod 128, in order; the 128
 // accumulators are summed by halves (a_i += a_{i+64}, … a_0 += a_1). mean = Σ x / n; variance = Σ d² / n with d = x -
@@ -12,8 +12,10 @@
 // Order: score descending, then index ascending; NaN after -inf; -0.0 equals +0.0.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "pygrade/export.h"
 
@@ -23,19 +25,22 @@ enum class ScoreType { float32 = 0, float16 = 1, bfloat16 = 2 };  // widened exa
 
 enum class Transform { identity = 0, log = 1, zscore = 2, zlog = 3, rank = 4, log1p = 5 };
 
+// The transforms' names in policies and in Python, by their value.
+inline constexpr std::array<std::string_view, 6> transform_names{"identity", "log", "zscore", "zlog", "rank", "log1p"};
+
 enum class Layout { item_major = 0, task_major = 1 };
 
 inline constexpr std::int64_t max_tasks = 64;
 
-// The predictions of a batch of requests, C-contiguous in either layout; a view. `dense` and `jagged` make one.
+// A view of the predictions of a batch of requests, C-contiguous in either layout; made by `dense` or `jagged`.
 struct Scores {
   const void* data = nullptr;  // item-major: [B, N, T], or [M, T] with offsets; task-major: [B, T, N] or [T, M]
   ScoreType type = ScoreType::float32;
   std::int64_t batch = 0;                 // B
-  std::int64_t candidates = 0;            // N; 0 where offsets tell
+  std::int64_t candidates = 0;            // N; 0 with offsets
   std::int64_t tasks = 0;                 // T, 1 … max_tasks
   std::int64_t rows = 0;                  // B · N, or M
-  const std::int64_t* offsets = nullptr;  // [B + 1], ascending from 0 to M; null where dense
+  const std::int64_t* offsets = nullptr;  // [B + 1], ascending from 0 to M; null if dense
   Layout layout = Layout::item_major;
 
   static Scores dense(const void* data, ScoreType type, std::int64_t batch, std::int64_t candidates, std::int64_t tasks,
@@ -52,23 +57,23 @@ struct FusionOptions {
   Transform transform = Transform::identity;
   float beta = 1e-7f;     // log(p + beta)
   float epsilon = 1e-3f;  // added to a standard deviation
-  // [T], ≥ 0, null: all 1; log(1 + slope_t · p), so that exp of the fused score is Π_t (1 + slope_t · p_t)^w_t
+  // [T], ≥ 0; null: all 1. log(1 + slope_t · p), so that exp of the fused score is Π_t (1 + slope_t · p_t)^w_t
   const float* slope = nullptr;
 };
 
-// All of these throw std::invalid_argument, before anything is written, on sizes that do not fit, offsets that do not
-// ascend from 0 to the number of rows, a negative slope, and a negative score under a logarithm.
+// The functions below throw std::invalid_argument, before anything is written, on inconsistent sizes, offsets that do
+// not ascend from 0 to the number of rows, a negative slope, and a negative score under a logarithm.
 
-// f_t(p) of every score: values has the shape of the scores.
+// f_t(p) of every score; values has the shape of the scores.
 PYGRADE_API void transform_scores(const Scores& scores, const FusionOptions& options, std::span<float> values,
                                   int num_threads = 1);
 
-// weights[B, G, T] → fused[B, G, N]; jagged: [G, M]. Give samples (G) = 1 for one weight vector a request.
+// weights[B, G, T] → fused[B, G, N]; jagged: [G, M]. samples (G) is 1 for one weight vector per request.
 PYGRADE_API void fuse_scores(const Scores& scores, std::span<const float> weights, std::int64_t samples,
                              const FusionOptions& options, std::span<float> fused, int num_threads = 1);
 
-// The k best of each list: values[B, G, k], indices[B, G, k] within the request, padded with -inf and -1.
-// mask[B, N] (jagged: [M]) admits where nonzero; an empty span admits all.
+// The k best of each list: values[B, G, k], indices[B, G, k] within the request, padded with -inf and -1. Candidates
+// with mask[B, N] (jagged: [M]) nonzero are eligible; an empty mask admits all.
 PYGRADE_API void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_t samples, std::int64_t k,
                            const FusionOptions& options, std::span<const std::uint8_t> mask, std::span<float> values,
                            std::span<std::int32_t> indices, int num_threads = 1);

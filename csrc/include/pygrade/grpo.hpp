@@ -1,4 +1,4 @@
-// The clipped group-relative policy loss of a Dirichlet policy; the formulas stand in pygrade/reference/grpo.py.
+// The clipped group-relative policy loss of a Dirichlet policy; pygrade/reference/grpo.py has the formulas.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@ namespace pygrade {
 struct GrpoOptions {
   double clip = 0.2;                 // ratios below 1 - clip are clipped
   double clip_high = 0.2;            // ratios above 1 + clip_high are clipped
-  double kl_coefficient = 0.01;      // of KL(new ‖ reference)
-  double entropy_coefficient = 0.0;  // of the entropy, which is rewarded
+  double kl_coefficient = 0.01;      // factor of KL(new ‖ reference)
+  double entropy_coefficient = 0.0;  // factor of the entropy, which is rewarded
   double weight_floor = 1e-5;        // as in dirichlet_log_prob
   double log_ratio_clamp = 10.0;     // in (0, 80]
 };
@@ -27,7 +27,7 @@ struct GrpoInputs {
   std::span<const float> reference;
 };
 
-// All [B], but gradient [B, T]: d loss_b / d concentration_b.
+// All [B], except gradient [B, T]: d loss_b / d concentration_b.
 struct GrpoOutputs {
   std::span<float> loss;
   std::span<float> kl;
@@ -37,8 +37,8 @@ struct GrpoOutputs {
   std::span<float> gradient;
 };
 
-// Loss and gradient in one pass. Throws std::invalid_argument on sizes and options that do not fit, fewer than one
-// sample, and, where `validate` is set, concentrations that are not finite and positive; without it such rows are NaN.
+// Loss and gradient in one pass. Throws std::invalid_argument on inconsistent sizes, invalid options, no samples and,
+// with `validate`, concentrations that are not finite and positive; without it such rows become NaN.
 PYGRADE_API void grpo_loss(const GrpoInputs& inputs, const DirichletShape& shape, const GrpoOptions& options,
                            const GrpoOutputs& outputs, bool validate = true, int num_threads = 1);
 

@@ -17,17 +17,18 @@
 
 namespace pygrade {
 
-// A policy file is damaged, of another format version, or does not fit the other one. The message names file and fault.
+// A policy file is damaged, of another format version, or does not match the other file. The message names file and
+// fault.
 class PYGRADE_API ArtifactError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// There is no such file.
+// The file does not exist.
 class PYGRADE_API ArtifactMissing : public ArtifactError {
   using ArtifactError::ArtifactError;
 };
 
-// Immutable: any number of threads may use one at once. Its tasks are at most 64.
+// Immutable: any number of threads may use one concurrently. At most 64 tasks.
 class PYGRADE_API Policy {
  public:
   static constexpr std::int64_t format_version = 3;  // the newest that is read; 1 and 2 are, too
@@ -57,26 +58,26 @@ class PYGRADE_API Policy {
   std::span<const float> slope() const { return slope_; }          // [T] of log1p, log(1 + slope_t p_t)
   std::size_t num_inputs() const { return input_mean_.size(); }    // F, or F + 2T with prediction features
 
-  // What is served where features are missing: the scenario's static weights [T], or the global ones.
+  // What is served if features are missing: the scenario's static weights [T], or the global ones.
   struct Fallback {
     std::span<const float> weights;
     bool of_scenario;
   };
   Fallback fallback(std::optional<std::string_view> scenario) const;
 
-  // Memory that `evaluate` works in; it grows to what the largest policy needs and is then reused.
+  // Working memory of `evaluate`; grows to the needs of the largest policy and is reused.
   struct Workspace {
     std::vector<float> activations;
   };
 
-  // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features count as unknown) →
-  // raw inputs[num_inputs]: the context, then per task mean and std over the candidates of log(p + beta), in double.
+  // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features are unknown) → raw
+  // inputs[num_inputs]: the context, then per task mean and std of log(p + beta) over the candidates, in double.
   void request_inputs(std::span<const float> context, std::span<const float> predictions,
                       std::span<float> inputs) const;
 
-  // Raw inputs → concentration[T] under the scenario's exploration factor (none or unknown: 1), and the weights[T] to
+  // Raw inputs → concentration[T], under the scenario's exploration factor (none or unknown: 1), and the weights[T] to
   // serve: the Dirichlet mean, projected onto the weight constraints. With an evidence prior the mean is shrunk towards
-  // what `fallback(scenario)` gives. Equal bits on every instruction set.
+  // the weights of `fallback(scenario)`. Same bits on every instruction set.
   void evaluate(std::span<const float> inputs, std::optional<std::string_view> scenario, Workspace& workspace,
                 std::span<float> concentration, std::span<float> weights) const;
 
@@ -100,7 +101,7 @@ class PYGRADE_API Policy {
   float floor_ = 0.0f;
   float total_ = 0.0f;
   enum class Evidence { count, log, log1p } evidence_scale_ = Evidence::count;
-  std::size_t evidence_input_ = 0;  // the feature that tells it
+  std::size_t evidence_input_ = 0;  // the feature that holds the evidence
   float evidence_prior_ = 0.0f;     // 0: no shrinkage
   bool prediction_features_ = true;
   std::vector<float> input_mean_, input_std_;
@@ -112,8 +113,8 @@ class PYGRADE_API Policy {
   std::size_t widest_ = 0;
 };
 
-// The weight vector nearest to `weights` in KL divergence that sums to 1 and lies in the box lower[T] … upper[T], in
-// place: clip(λ w, lower, upper). Weights that comply stay as they are.
+// The weight vector closest to `weights` in KL divergence that sums to 1 and lies in the box lower[T] … upper[T], in
+// place: clip(λ w, lower, upper). Weights that already comply do not change.
 PYGRADE_API void project_weights(std::span<float> weights, std::span<const float> lower, std::span<const float> upper);
 
 }  // namespace pygrade

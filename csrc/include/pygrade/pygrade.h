@@ -7,11 +7,10 @@
  * its additional members 0; otherwise it gets PYGRADE_INVALID_ARGUMENT. Anything else raises the ABI version. The C++
  * headers make no such promise: build them with the library that they came with.
  *
- * Every function that can fail returns a pygrade_status; the text of the calling thread's last failure stands in
- * pygrade_last_error(). Failed calls write nothing (but for the length
- * of a text that does not fit). No C++ exception leaves the library. Threads may use one ranker at
- * once, also while one of them reloads it; only pygrade_ranker_free must come last and alone. Pointers that a call gets
- * are not kept after it. */
+ * Every function that can fail returns a pygrade_status, and pygrade_last_error() the text of the calling thread's
+ * error. Failed calls write nothing but the length of a text that does not fit. No C++ exception leaves the library.
+ * Threads may use one ranker at once, also while one of them reloads it, and so may a forked child; only
+ * pygrade_ranker_free must come last and alone. Pointers that a call gets are not kept after it. */
 #ifndef PYGRADE_H
 #define PYGRADE_H
 
@@ -41,10 +40,10 @@ enum {
 PYGRADE_API int32_t pygrade_abi_version(void);
 /* Version of the library that runs, for example "0.1.0". */
 PYGRADE_API const char* pygrade_version(void);
-/* Instruction set of the kernels that run: "baseline", "avx2" or "avx512"; "" where PYGRADE_ISA asks for one that is
- * not there (then every ranking fails and says so). */
+/* Instruction set of the kernels that run: "baseline", "avx2" or "avx512"; "" if PYGRADE_ISA asks for one that the
+ * machine lacks (then every ranking fails and says so). */
 PYGRADE_API const char* pygrade_isa(void);
-/* What this thread's last failed call complained about, or "". UTF-8; valid until the thread's next call. */
+/* The error of this thread's last call, or "". UTF-8; valid until the thread's next call. */
 PYGRADE_API const char* pygrade_last_error(void);
 
 typedef struct pygrade_ranker pygrade_ranker; /* opaque */
@@ -66,12 +65,12 @@ PYGRADE_API pygrade_status pygrade_ranker_load(const char* directory, const pygr
 PYGRADE_API pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const void* tensors,
                                                  size_t tensors_size, const pygrade_ranker_options* options,
                                                  pygrade_ranker** ranker);
-/* Replaces the policy while other threads rank; it must have the same tasks and features. */
+/* Replaces the policy, also while other threads rank; it must have the same tasks and features. */
 PYGRADE_API pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory);
 /* NULL is fine. */
 PYGRADE_API void pygrade_ranker_free(pygrade_ranker* ranker);
 
-/* Names in the order that requests must have. They live as long as the ranker; NULL where `index` is too large. */
+/* Names in the order that requests must have. They live as long as the ranker; NULL if `index` is too large. */
 PYGRADE_API size_t pygrade_ranker_num_tasks(const pygrade_ranker* ranker);
 PYGRADE_API size_t pygrade_ranker_num_features(const pygrade_ranker* ranker);
 PYGRADE_API const char* pygrade_ranker_task(const pygrade_ranker* ranker, size_t index);
@@ -79,7 +78,7 @@ PYGRADE_API const char* pygrade_ranker_feature(const pygrade_ranker* ranker, siz
 
 enum {
   PYGRADE_REQUEST_EXPLORE = 1, /* flags: serve a Dirichlet draw instead of its mean */
-  PYGRADE_REQUEST_DRAW = 2     /* flags: of the coordinates `draw`; otherwise the ranker's own stream goes on */
+  PYGRADE_REQUEST_DRAW = 2     /* flags: of the coordinates `draw`; otherwise the next of the ranker's stream */
 };
 typedef struct pygrade_request {
   size_t size;              /* sizeof(pygrade_request) */
@@ -88,7 +87,7 @@ typedef struct pygrade_request {
   const float* predictions; /* [candidates, tasks] row-major; NULL only without candidates */
   size_t candidates;        /* N, below 2^31 */
   size_t tasks;             /* T */
-  const uint8_t* mask;      /* [candidates] eligible where not 0, or NULL */
+  const uint8_t* mask;      /* [candidates] not 0: eligible; or NULL */
   const float* boost_mul;   /* [candidates] or NULL: final score = fused score * boost_mul + boost_add */
   const float* boost_add;   /* [candidates] or NULL */
   const int32_t* groups;    /* [candidates, group_columns] or NULL; a negative value: no group */
@@ -106,13 +105,13 @@ typedef struct pygrade_page {
   size_t size; /* sizeof(pygrade_page) */
   /* The caller's memory: */
   size_t k;             /* places of the page, 1 … 2^31 - 1 */
-  float* values;        /* [k] final scores, best first, -inf behind the last item */
-  int32_t* indices;     /* [k] candidates, -1 behind the last item */
+  float* values;        /* [k] final scores, best first, -inf in padding */
+  int32_t* indices;     /* [k] candidates, -1 in padding */
   float* weights;       /* [tasks] served weights, or NULL */
-  float* concentration; /* [tasks] what the policy chose, NaN where it fell back, or NULL */
+  float* concentration; /* [tasks] the policy's output, NaN in a fallback, or NULL */
   /* Written by the call: */
   int32_t filled;              /* items on the page */
-  int32_t missing_predictions; /* candidates with a NaN */
+  int32_t missing_predictions; /* candidates with a NaN or infinite prediction: they rank last */
   int32_t fallback;            /* PYGRADE_FALLBACK_…: whose static weights were served */
   int32_t explored;            /* 1: the weights are the draw `seed` */
   uint64_t seed;
@@ -122,7 +121,7 @@ typedef struct pygrade_page {
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
                                                pygrade_page* page);
 
-/* Whom a request and its candidates belong to, for the log. */
+/* The ids of a request and its candidates in the log. */
 enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };
 typedef struct pygrade_log_ids {
   size_t size;            /* sizeof(pygrade_log_ids) */
@@ -138,13 +137,14 @@ typedef struct pygrade_log_ids {
 
 /* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
  * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, scenario,
- * w_<task> (the served weights), a_<task> (the concentration, where explored), seed, policy_version, exploration and
+ * w_<task> (the served weights), a_<task> (the concentration, if explored), seed, policy_version, exploration and
  * timestamp: those that the Python and the C++ rankers write, and that training and off-policy estimates read. The y_
- * are 0 where shown and empty elsewhere: join the feedback by request_id and item_id. A candidate with a NaN prediction
- * is left out, or if shown gets the smallest prediction of the task.
+ * of shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a NaN or
+ * infinite prediction is left out unless it was shown; then the smallest prediction of the task in the request stands
+ * in.
  *
  * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
- * `*length` becomes the length of the text; where it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL
+ * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL
  * and `text` (which may be NULL with capacity 0) is left alone. */
 PYGRADE_API pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity,
                                                      size_t* length);

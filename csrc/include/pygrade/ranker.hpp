@@ -1,17 +1,17 @@
 // The whole serving path in one object: features and task predictions of a request in, page out.
 //
-// `Ranker` evaluates the policy, falls back to static weights where features are missing, explores where asked, and
-// ranks; pygrade.serving.ranker.BlendedRanker of the Python package calls this code. `rank` may be called from any number of
-// threads at once, also while another thread swaps the policy. It takes no lock, and after the first requests of a size
-// it allocates nothing.
+// `Ranker` evaluates the policy, falls back to static weights if features are missing, explores on request, and ranks;
+// BlendedRanker of the Python package calls this code. Any number of threads may call `rank` at once, also while
+// another thread swaps the policy. It takes no lock. After the first requests of a size it allocates nothing, except
+// for the memory of large ones, which it gives back. A forked child may use the rankers of its parent.
 #pragma once
 
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,6 +23,9 @@
 
 namespace pygrade {
 
+// Whether a prediction is NaN or infinite. Its candidate ranks last and leaves the scores of the others alone.
+inline bool is_missing(float prediction) { return !std::isfinite(prediction); }
+
 // One request of N candidates. All spans belong to the caller.
 struct Request {
   std::span<const float> context = {};            // [F] in the order of policy.features(); empty, or NaN: unknown
@@ -30,23 +33,22 @@ struct Request {
   PageRules rules = {};                           // mask, boosts, groups and caps
   std::optional<std::string_view> scenario = {};  // chooses fallback weights and the width of exploration
   bool explore = false;                           // serve a Dirichlet draw instead of the mean
-  std::optional<std::uint64_t> draw =
-      {};  // its coordinates, see Page::seed; by default the ranker's own stream goes on
+  std::optional<std::uint64_t> draw = {};         // its coordinates, see Page::seed; by default the ranker's next ones
 };
 
 // Where `rank` writes. k is the size of values.
 struct PageBuffer {
-  std::span<float> values = {};  // [k] final scores, best first; -inf behind the last item, NaN for a NaN prediction
-  std::span<std::int32_t> indices = {};  // [k] candidates; -1 behind the last item
-  std::span<float> weights = {};         // [T] the weights that were served, or empty
-  std::span<float> concentration = {};   // [T] what the policy chose, NaN where it fell back, or empty
+  std::span<float> values = {};  // [k] final scores, best first; NaN if a prediction is missing; -inf in padding
+  std::span<std::int32_t> indices = {};  // [k] candidates; -1 in padding
+  std::span<float> weights = {};         // [T] the served weights, or empty
+  std::span<float> concentration = {};   // [T] the policy's output, NaN in a fallback, or empty
 };
 
 enum class Fallback : std::uint8_t { none = 0, scenario = 1, global = 2 };  // whose static weights were served
 
 struct Page {
   std::int32_t filled = 0;               // items on the page
-  std::int32_t missing_predictions = 0;  // candidates with a NaN: they rank last and leave the others' scores alone
+  std::int32_t missing_predictions = 0;  // candidates, see is_missing
   Fallback fallback = Fallback::none;
   bool explored = false;   // the weights are a draw; fallback requests never explore
   std::uint64_t seed = 0;  // of the draw: dirichlet_sample(concentration, 1, seed >> 32, offset = seed & 0xffffffff)
@@ -56,9 +58,8 @@ struct Page {
 };
 
 struct RankerOptions {
-  std::optional<std::uint32_t> seed =
-      {};               // of the exploration stream, below 2^31; by default from the operating system
-  bool impute = false;  // a request that misses some features goes through the policy, which takes their means
+  std::optional<std::uint32_t> seed = {};  // of the exploration stream, below 2^31; by default from the system
+  bool impute = false;  // a request with some features goes through the policy, which takes means for the others
 };
 
 // Since the start, over all threads.
@@ -74,49 +75,47 @@ struct RankerCounters {
 class PYGRADE_API Ranker {
  public:
   explicit Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options = {});
-  // A policy directory; ArtifactError where it is damaged or absent.
+  // From a policy directory; ArtifactError if it is damaged or absent.
   static std::unique_ptr<Ranker> load(const std::filesystem::path& directory, const RankerOptions& options = {});
   ~Ranker();
   Ranker(const Ranker&) = delete;
   Ranker& operator=(const Ranker&) = delete;
 
-  // Throws std::invalid_argument, with the buffer untouched and nothing counted, on sizes that do not fit and on
-  // negative predictions under a logarithm.
+  // Throws std::invalid_argument for sizes that do not fit and for negative predictions under a logarithm; then the
+  // buffer is untouched and nothing is counted.
   Page rank(const Request& request, const PageBuffer& buffer);
 
-  // One page for each request; the requests are spread over up to num_threads threads. The pages do not depend on it.
-  // Sizes and signs are checked before any is ranked; rules that do not fit are reported after the others are done.
+  // One page for each request, in up to num_threads threads; the pages do not depend on the number. Sizes and signs are
+  // checked before any request is ranked; rules that do not fit are reported after the others are done.
   void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
             int num_threads = 1);
 
-  // Requests that start after this returns are ranked by `policy`, which must have the same tasks and features
-  // (std::invalid_argument). Returns when no thread ranks with the old one any more.
+  // Requests that start after this returns are ranked by `policy`; std::invalid_argument if it has other tasks or
+  // features. Returns when no thread ranks with the old one any more.
   void swap(std::shared_ptr<const Policy> policy);
 
   std::shared_ptr<const Policy> policy() const;
   RankerCounters counters() const;
 
  private:
+  using Owner = std::shared_ptr<const Policy>;
   struct Slot;
   class Lease;
 
-  Slot& claim(const Policy* policy);
+  Slot& claim(const Owner* policy) const;
   std::uint64_t next_draw();
 
-  // Which policy is current, and who uses which: every thread that ranks holds a slot, and the slot names the policy in
-  // use (a hazard pointer). `swap` publishes the new policy and waits until no slot names the old one. Readers thus pay
-  // one compare-and-swap on a cache line of their own; a std::atomic<std::shared_ptr> would lock, and count references
-  // on a line that all threads share.
-  std::atomic<const Policy*> current_;
-  std::atomic<Slot*> slots_{nullptr};
+  // Every thread that ranks holds a slot, and the slot names the policy in use (a hazard pointer). `swap` publishes the
+  // new policy and waits until no slot names the old one. A reader pays one compare-and-swap on a cache line of its
+  // own; a std::atomic<std::shared_ptr> would lock, and count references on a line that all threads share.
+  std::atomic<const Owner*> current_;
+  mutable std::atomic<Slot*> slots_{nullptr};
   std::atomic<std::uint64_t> stream_;
   const std::uint64_t id_;
   const bool impute_;
-  mutable std::mutex swap_mutex_;  // between threads that swap
-  std::shared_ptr<const Policy> owner_;
 };
 
-// Whom a request and its candidates belong to, for the log.
+// The ids of a request and its candidates in the log.
 struct LogIds {
   std::string_view request_id = {};
   std::string_view user_id = {};
@@ -126,8 +125,9 @@ struct LogIds {
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
 // scenario, w_…, a_…, seed, policy_version, exploration, timestamp): one per candidate, as Python's Page.log_rows. The
-// y_ are 0 where shown and empty elsewhere: join the feedback by request_id and item_id. A candidate with a NaN
-// prediction is left out, or if shown gets the smallest prediction of the task. Appends to `out`.
+// y_ of shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a
+// missing prediction is left out unless it was shown; then the smallest prediction of the task in the request stands
+// in. Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);

@@ -1,5 +1,5 @@
-// Top-k blended ranking: what a server calls to turn predictions and weights into a page. The specification stands in
-// pygrade/reference/ranking.py; fused scores, transforms and order are those of <pygrade/fusion.hpp>.
+// Top-k blended ranking: from predictions and weights to a page. pygrade/reference/ranking.py is the specification;
+// fused scores, transforms and order are those of <pygrade/fusion.hpp>.
 #pragma once
 
 #include <cstdint>
@@ -10,22 +10,23 @@
 
 namespace pygrade {
 
-// What stands between the fused scores and the page; an empty span leaves its rule out. Rows are those of the scores:
-// B · N, or M where jagged.
+// The rules between fused scores and page; an empty span disables its rule. Rows are those of the scores: B · N, or M
+// if jagged.
 struct PageRules {
   std::span<const std::uint8_t> mask;    // [rows] eligible where nonzero; transforms still see every candidate
   std::span<const float> boost_mul;      // [rows] final score = fused · boost_mul + boost_add, the product rounded
   std::span<const float> boost_add;      // [rows] before the sum
   std::span<const std::int32_t> groups;  // [rows, A] the candidate's value of each group column; negative: none
-  std::span<const std::int32_t> caps;    // [A] most candidates of one value on the page; -1: no cap, 0: none at all
+  std::span<const std::int32_t>
+      caps;  // [A] maximum number of candidates with one value on the page; -1: no cap, 0: none
 };
 
 // weights[B, T] → values[B, k] (final scores) and indices[B, k] within the request, padded with -inf and -1. Candidates
 // are taken in order of their final score, skipping those whose groups are full. The result does not depend on
-// num_threads. For one request give scores of batch 1.
+// num_threads. For one request use scores of batch 1.
 //
-// Throws std::invalid_argument, before anything is written, on sizes that do not fit, k < 1, a cap below -1, offsets
-// that do not ascend from 0 to the number of rows, and a negative score under a logarithm.
+// Throws std::invalid_argument, before anything is written, on inconsistent sizes, k < 1, a cap below -1, offsets that
+// do not ascend from 0 to the number of rows, and a negative score under a logarithm.
 PYGRADE_API void rank(const Scores& scores, std::span<const float> weights, std::int64_t k,
                       const FusionOptions& options, const PageRules& rules, std::span<float> values,
                       std::span<std::int32_t> indices, int num_threads = 1);

@@ -14,7 +14,7 @@ struct pygrade_ranker {
       : ranker(policy, options), tasks(policy->tasks()), features(policy->features()) {}
 
   pygrade::Ranker ranker;
-  const std::vector<std::string> tasks, features;  // own ones: the names that callers hold outlive a reload
+  const std::vector<std::string> tasks, features;  // copies: the names that callers hold outlive a reload
 };
 
 namespace {
@@ -28,12 +28,12 @@ pygrade_status fail(pygrade_status status, const char* message) noexcept {
   return status;
 }
 
-// The text of a log is longer than the caller's memory.
+// The caller's memory is too small for a text.
 struct TooSmall : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Runs `call`; whatever it throws becomes a status and a message.
+// Runs `call`; an exception becomes a status and a message.
 template <class Call>
 pygrade_status guarded(Call&& call) noexcept {
   last_error[0] = '\0';
@@ -63,8 +63,8 @@ void require(bool good, const char* message) {
   if (!good) throw std::invalid_argument(message);
 }
 
-// The caller's struct as this library knows it: what an older caller lacks is 0, and what a newer one adds must be 0.
-// `first` is the size of the struct in ABI version 1.
+// The caller's struct with the members that this library knows: 0 for those that an older caller lacks; those that a
+// newer one adds must be 0. `first` is the size of the struct in ABI version 1.
 template <class Struct>
 Struct read_struct(const Struct* given, std::size_t first, const char* null_message) {
   require(given != nullptr, null_message);
@@ -94,25 +94,25 @@ RankerOptions options_of(const pygrade_ranker_options* given) {
   return options;
 }
 
-// `count` elements at a pointer that may only be null where there are none, or where it stands for "not given".
+// `count` elements; none for a null pointer.
 template <class T>
 std::span<T> optional_span(T* data, std::size_t count) {
   return {data, data == nullptr ? 0 : count};
 }
 
 Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
-  constexpr std::size_t most = std::numeric_limits<std::int32_t>::max();
+  constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
   constexpr std::uint32_t flags = PYGRADE_REQUEST_EXPLORE | PYGRADE_REQUEST_DRAW;
   require((given.flags & ~flags) == 0 && given.reserved == 0, "request.flags has an unknown bit");
   require(given.tasks == ranker.tasks.size(), "request.tasks is not the number of tasks of the policy");
   require(given.context == nullptr || given.features == ranker.features.size(),
           "request.features is not the number of features of the policy");
-  require(given.candidates <= most, "request.candidates is above 2^31 - 1");
+  require(given.candidates <= limit, "request.candidates is above 2^31 - 1");
   require(given.predictions != nullptr || given.candidates == 0, "request.predictions is NULL");
   require((given.groups == nullptr) == (given.caps == nullptr), "request.groups and request.caps belong together");
   require(given.groups == nullptr || (given.group_columns >= 1 && given.group_columns <= 64),
           "request.group_columns must be 1 … 64");
-  require(given.scenario == nullptr || given.scenario_size <= most, "request.scenario_size is above 2^31 - 1");
+  require(given.scenario == nullptr || given.scenario_size <= limit, "request.scenario_size is above 2^31 - 1");
   Request request;
   request.context = optional_span(given.context, given.features);
   request.predictions = optional_span(given.predictions, given.candidates * given.tasks);
@@ -136,7 +136,7 @@ PageBuffer buffer_of(const pygrade_ranker& ranker, const pygrade_page& given) {
           optional_span(given.concentration, ranker.tasks.size())};
 }
 
-// What a ranking wrote into the caller's struct.
+// The result of a ranking, read back from the caller's struct.
 Page page_of(const pygrade_page& given) {
   require(given.filled >= 0 && static_cast<std::size_t>(given.filled) <= given.k, "page.filled is not in 0 … page.k");
   require(given.weights != nullptr && given.concentration != nullptr, "page.weights or page.concentration is NULL");
@@ -152,11 +152,11 @@ Page page_of(const pygrade_page& given) {
 }
 
 LogIds ids_of(const pygrade_log_ids& given, std::size_t candidates) {
-  constexpr std::size_t most = std::numeric_limits<std::int32_t>::max();
+  constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
   require((given.flags & ~std::uint32_t{PYGRADE_LOG_TIMESTAMP}) == 0 && given.reserved == 0,
           "ids.flags has an unknown bit");
-  require(given.request_id == nullptr || given.request_id_size <= most, "ids.request_id_size is above 2^31 - 1");
-  require(given.user_id == nullptr || given.user_id_size <= most, "ids.user_id_size is above 2^31 - 1");
+  require(given.request_id == nullptr || given.request_id_size <= limit, "ids.request_id_size is above 2^31 - 1");
+  require(given.user_id == nullptr || given.user_id_size <= limit, "ids.user_id_size is above 2^31 - 1");
   LogIds ids;
   if (given.request_id != nullptr) ids.request_id = {given.request_id, given.request_id_size};
   if (given.user_id != nullptr) ids.user_id = {given.user_id, given.user_id_size};

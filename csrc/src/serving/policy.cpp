@@ -9,7 +9,7 @@ namespace pygrade {
 
 namespace {
 
-constexpr float input_clip = 5.0f;  // normalized inputs beyond are cut: one broken feature must not take over
+constexpr float input_clip = 5.0f;  // normalized inputs are clipped: one broken feature must not dominate
 
 void require(bool good, const char* message) {
   if (!good) throw std::invalid_argument(message);
@@ -38,7 +38,7 @@ void project_weights(std::span<float> weights, std::span<const float> lower, std
   }
   if (inside && std::fabs(sum - 1.0f) <= 1e-6f) return;
 
-  // The sum grows piecewise linearly in λ with corners at lower/w and upper/w: find the piece, then solve.
+  // The sum is piecewise linear in λ with corners at lower/w and upper/w: find the piece, then solve.
   double safe[Policy::max_tasks];
   double corners[2 * Policy::max_tasks];
   for (std::size_t t = 0; t < tasks; ++t) {
@@ -48,7 +48,7 @@ void project_weights(std::span<float> weights, std::span<const float> lower, std
   }
   const std::span<const double> given{safe, tasks};
   std::sort(corners, corners + 2 * tasks);
-  std::size_t below = 0;  // corners with a sum below 1: they come first
+  std::size_t below = 0;  // number of corners, from the first on, with a sum below 1
   std::size_t above = 2 * tasks;
   while (below < above) {
     const std::size_t middle = (below + above) / 2;
@@ -96,7 +96,7 @@ void Policy::request_inputs(std::span<const float> context, std::span<const floa
   }
 }
 
-// m / (n + m): the share of the scenario's weights in what is served.
+// m / (n + m): the share of the scenario's fallback weights in the served weights.
 float Policy::shrinkage(std::span<const float> inputs) const {
   float count = inputs[evidence_input_];
   if (evidence_scale_ != Evidence::count) {

@@ -7,13 +7,13 @@
 
 namespace pygrade::detail {
 
-inline constexpr std::int64_t lane_padding = 16;  // layer widths are padded to the floats of the widest vector
+inline constexpr std::int64_t lane_padding = 16;  // layer widths are multiples of the widest vector
 
 struct PolicyKernels {
-  // Per task, mean and mean squared deviation over rows[count, tasks] of log(p + beta), in double.
+  // Mean and mean squared deviation over rows[count, tasks] of log(p + beta), per task, in double.
   void (*log_moments)(const float* rows, std::int64_t count, std::int64_t tasks, double beta, double* mean,
                       double* square);
-  // out[j] = bias[j] + Σ_i x[i] · weights[i, j] over `inputs`, for j < outputs (a multiple of lane_padding).
+  // out[j] = bias[j] + Σ_i x[i] · weights[i, j] over `inputs`, for j < outputs, a multiple of lane_padding.
   void (*linear)(const float* x, std::int64_t inputs, const float* weights, const float* bias, std::int64_t outputs,
                  float* out);
   // x / (1 + exp(-x)) in place.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "pygrade/fusion.hpp"
 #include "serving/policy.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
@@ -20,7 +21,6 @@ constexpr std::uintmax_t max_file = std::uintmax_t{1} << 30;
 constexpr std::int64_t max_width = 1 << 16;
 constexpr std::size_t max_layers = 64;
 constexpr std::string_view evidence_scales[] = {"count", "log", "log1p"};  // in the enum's order
-constexpr std::string_view transforms[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};
 
 // A file, open as long as this lives: so its inode is not given to a file that replaces it.
 class OpenFile {
@@ -180,7 +180,7 @@ class PolicyReader {
         std::ranges::any_of(hidden_, [](auto width) { return width < 1 || width > max_width; }))
       throw detail::JsonError("'hidden' must be 1 … 64 widths of 1 … 65536");
     p.transform_ = config.string_at("transform");
-    if (std::ranges::find(transforms, p.transform_) == std::end(transforms))
+    if (std::ranges::find(transform_names, p.transform_) == transform_names.end())
       throw detail::JsonError("'transform' is " + detail::json_quote(p.transform_) +
                               "; want identity, log, zscore, zlog, rank or log1p");
     p.prediction_features_ = config.boolean_at("prediction_features");

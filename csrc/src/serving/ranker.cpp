@@ -1,8 +1,11 @@
 #include "pygrade/ranker.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <random>
 #include <stdexcept>
 #include <thread>
@@ -19,7 +22,20 @@ namespace pygrade {
 namespace {
 
 constexpr std::uint64_t low_word = 0xffffffff;
-constexpr float missing = std::numeric_limits<float>::quiet_NaN();
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+
+// Of a child process: how many forks lie between it and the first. None of its parent's other threads runs in it, so
+// whatever they had in use stays in use for ever.
+std::atomic<std::uint64_t> forks{0};
+
+// Between threads that swap, whatever the ranker. Held over a fork, so that no child begins in the middle of a swap.
+std::mutex swapping;
+
+[[maybe_unused]] const int registered = pthread_atfork([] { swapping.lock(); }, [] { swapping.unlock(); },
+                                                       [] {
+                                                         ++forks;
+                                                         swapping.unlock();
+                                                       });
 
 std::uint64_t next_id() {
   static std::atomic<std::uint64_t> last{0};
@@ -31,20 +47,19 @@ std::uint64_t first_draw(const RankerOptions& options) {
   return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
 }
 
-const Policy* checked(const Policy* policy) {
+std::shared_ptr<const Policy> checked(std::shared_ptr<const Policy> policy) {
   if (policy == nullptr) throw std::invalid_argument("policy is null");
   return policy;
 }
 
 Transform transform_of(const Policy& policy) {
-  constexpr std::string_view names[] = {"identity", "log", "zscore", "zlog", "rank", "log1p"};  // in the enum's order
-  return static_cast<Transform>(std::ranges::find(names, policy.transform()) - std::begin(names));
+  return static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
 }
 
-bool has_nan(const float* values, std::size_t count) {
-  std::uint32_t found = 0;  // counted, because a compiler vectorizes that
-  for (std::size_t i = 0; i < count; ++i) found += values[i] != values[i] ? 1u : 0u;
-  return found > 0;
+bool any_missing(std::span<const float> predictions) {
+  std::uint32_t count = 0;  // compilers vectorize a count, not an early exit
+  for (const float prediction : predictions) count += is_missing(prediction) ? 1u : 0u;
+  return count > 0;
 }
 
 void check_sizes(const Policy& policy, const Request& request, const PageBuffer& buffer) {
@@ -60,37 +75,44 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
 }
 
-// A negative prediction under a logarithm, in a candidate without a NaN: those are not transformed.
+// Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
 void check_signs(const Policy& policy, const Request& request) {
   if (!detail::takes_logarithm(transform_of(policy))) return;
-  std::uint32_t found = 0;
-  for (const float value : request.predictions) found += value < 0.0f ? 1u : 0u;
+  std::uint32_t negative = 0;
+  for (const float value : request.predictions) negative += value < 0.0f ? 1u : 0u;
   const std::size_t tasks = policy.tasks().size();
-  for (std::size_t i = 0; found > 0 && i < request.predictions.size(); ++i)
-    if (request.predictions[i] < 0.0f && !has_nan(request.predictions.data() + i / tasks * tasks, tasks))
+  for (std::size_t i = 0; negative > 0 && i < request.predictions.size(); ++i)
+    if (request.predictions[i] < 0.0f && !any_missing(request.predictions.subspan(i / tasks * tasks, tasks)))
       throw std::invalid_argument("predictions is negative at candidate " + std::to_string(i / tasks) + ", task " +
                                   std::to_string(i % tasks) + "; want predictions >= 0 under a logarithm");
 }
 
 }  // namespace
 
-// What one thread at a time works in. Slots are made as threads need them and live as long as the ranker.
+// The memory that one thread at a time works in. Slots are made as threads need them and live as long as the ranker.
 struct alignas(64) Ranker::Slot {
   enum Count { requests, fallback_scenario, fallback_global, explored, missing_predictions, empty_pages, counts };
 
-  std::atomic<const Policy*> policy{nullptr};  // in use; nullptr: the slot is free
+  std::atomic<const Owner*> policy{nullptr};  // in use; nullptr: the slot is free
+  const std::uint64_t process = forks;        // that made the slot; others leave it alone
   std::array<std::atomic<std::uint64_t>, counts> counters{};
   Slot* next = nullptr;
 
   Policy::Workspace workspace;
   std::vector<float> inputs, context;
   std::vector<float> concentration, weights;  // [T]
-  std::vector<float> clean;                   // [N', T] rows without a NaN
+  std::vector<float> present;                 // [N', T] rows without a missing prediction
   std::vector<float> transformed;             // [N', T], then [N, T]
 
   void add(Count count, std::uint64_t amount) {  // only the owner of the slot writes
     auto& counter = counters[count];
     counter.store(counter.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+
+  // Keeps no more than 4 MiB of each after a large request.
+  void trim() {
+    for (auto* values : {&present, &transformed})
+      if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
   }
 
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows, bool impute);
@@ -101,48 +123,56 @@ struct alignas(64) Ranker::Slot {
 // Holds a slot, and with it the current policy, while a request is ranked.
 class Ranker::Lease {
  public:
-  explicit Lease(Ranker& ranker) : policy_(ranker.current_.load()), slot_(ranker.claim(policy_)) {
+  explicit Lease(const Ranker& ranker) : owner_(ranker.current_.load()), slot_(ranker.claim(owner_)) {
     // The policy may have been swapped before the slot named it: only one that is current afterwards is safe.
-    for (const Policy* now = ranker.current_.load(); now != policy_; now = ranker.current_.load()) {
-      policy_ = now;
+    for (const Owner* now = ranker.current_.load(); now != owner_; now = ranker.current_.load()) {
+      owner_ = now;
       slot_.policy.store(now);
     }
   }
-  ~Lease() { slot_.policy.store(nullptr, std::memory_order_release); }
+  ~Lease() {
+    slot_.trim();
+    slot_.policy.store(nullptr, std::memory_order_release);
+  }
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
-  const Policy& policy() const { return *policy_; }
+  const Owner& policy() const { return *owner_; }
   Slot& slot() const { return slot_; }
 
  private:
-  const Policy* policy_;
+  const Owner* owner_;
   Slot& slot_;
 };
 
 Ranker::Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options)
-    : current_(checked(policy.get())),
-      stream_(first_draw(options)),
-      id_(next_id()),
-      impute_(options.impute),
-      owner_(std::move(policy)) {}
+    : stream_(first_draw(options)), id_(next_id()), impute_(options.impute) {
+  current_ = new const Owner(checked(std::move(policy)));
+}
 
 std::unique_ptr<Ranker> Ranker::load(const std::filesystem::path& directory, const RankerOptions& options) {
   return std::make_unique<Ranker>(Policy::load(directory), options);
 }
 
 Ranker::~Ranker() {
-  for (Slot* slot = slots_.load(); slot != nullptr;) delete std::exchange(slot, slot->next);
+  delete current_.load();
+  for (Slot* slot = slots_.load(); slot != nullptr;) {
+    Slot* next = slot->next;
+    // A thread of the parent process may have been writing to a slot that was in use at the fork.
+    if (slot->process == forks || slot->policy.load() == nullptr) delete slot;
+    slot = next;
+  }
 }
 
-Ranker::Slot& Ranker::claim(const Policy* policy) {
+Ranker::Slot& Ranker::claim(const Owner* policy) const {
   // The slot that this thread used last is most likely free and warm. Ids are never used twice, so a stale entry of a
   // ranker that is gone is not followed.
   static thread_local std::uint64_t last_ranker = 0;
   static thread_local Slot* last_slot = nullptr;
+  const std::uint64_t process = forks.load(std::memory_order_relaxed);
   const auto take = [&](Slot* slot) {
-    const Policy* nobody = nullptr;
-    return slot->policy.load(std::memory_order_relaxed) == nullptr &&
+    const Owner* nobody = nullptr;
+    return slot->process == process && slot->policy.load(std::memory_order_relaxed) == nullptr &&
            slot->policy.compare_exchange_strong(nobody, policy);
   };
   if (last_ranker == id_ && take(last_slot)) return *last_slot;
@@ -170,7 +200,7 @@ std::uint64_t Ranker::next_draw() {
   return after - 1;
 }
 
-// Weights and concentration from the policy; false where it can't tell: no candidates or no features.
+// Weights and concentration from the policy; false without candidates or features.
 bool Ranker::Slot::choose_weights(const Policy& used, const Request& request, std::span<const float> rows,
                                   bool impute) {
   const std::size_t features = used.features().size();
@@ -179,7 +209,7 @@ bool Ranker::Slot::choose_weights(const Policy& used, const Request& request, st
   std::size_t unknown = 0;
   for (float& value : context) {
     if (std::isfinite(value)) continue;
-    value = missing;
+    value = nan;
     ++unknown;
   }
   if (impute ? features > 0 && unknown == features : unknown > 0) return false;
@@ -190,22 +220,22 @@ bool Ranker::Slot::choose_weights(const Policy& used, const Request& request, st
          std::ranges::all_of(weights, [](float w) { return std::isfinite(w); });
 }
 
-// A NaN must not enter the others' statistics: transform the rows without one, and rank what that gives.
+// Missing predictions must not enter the statistics of the others: transforms `present`, then ranks it spread over all
+// rows, with NaN in the rest.
 void Ranker::Slot::rank_with_gaps(const Policy& used, const Request& request, const FusionOptions& options,
                                   std::size_t rows, const PageBuffer& buffer) {
   const std::size_t tasks = used.tasks().size();
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
-  transformed.assign(rows * tasks, missing);
-  const std::size_t whole = clean.size() / tasks;
-  if (whole > 0) {
-    const auto packed = std::span(transformed).first(clean.size());
-    transform_scores(Scores::dense(clean.data(), ScoreType::float32, 1, count(whole), count(tasks)), options, packed);
+  transformed.assign(rows * tasks, nan);
+  std::size_t from = present.size() / tasks;
+  if (from > 0) {
+    const auto packed = std::span(transformed).first(present.size());
+    transform_scores(Scores::dense(present.data(), ScoreType::float32, 1, count(from), count(tasks)), options, packed);
   }
-  std::size_t from = whole;  // spread the packed rows, last one first; none moves forward
-  for (std::size_t row = rows; row-- > 0;) {
+  for (std::size_t row = rows; row-- > 0;) {  // the last one first: no row moves forward
     float* target = transformed.data() + row * tasks;
-    if (has_nan(request.predictions.data() + row * tasks, tasks)) {
-      std::fill_n(target, tasks, missing);
+    if (any_missing(request.predictions.subspan(row * tasks, tasks))) {
+      std::fill_n(target, tasks, nan);
     } else {
       --from;
       if (from != row) std::copy_n(transformed.data() + from * tasks, tasks, target);
@@ -218,7 +248,7 @@ void Ranker::Slot::rank_with_gaps(const Policy& used, const Request& request, co
 Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
   const detail::FloatEnvironment environment;
   const Lease lease(*this);
-  const Policy& used = lease.policy();
+  const Policy& used = *lease.policy();
   Slot& slot = lease.slot();
   check_sizes(used, request, buffer);
   const std::size_t tasks = used.tasks().size();
@@ -227,25 +257,25 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
   slot.concentration.resize(tasks);
 
   Page page;
-  std::span<const float> whole = request.predictions;
-  if (has_nan(request.predictions.data(), request.predictions.size())) {
-    slot.clean.clear();
-    slot.clean.reserve(request.predictions.size());
+  std::span<const float> present = request.predictions;
+  if (any_missing(present)) {
+    slot.present.clear();
+    slot.present.reserve(present.size());
     for (std::size_t row = 0; row < rows; ++row) {
       const auto values = request.predictions.subspan(row * tasks, tasks);
-      if (has_nan(values.data(), tasks))
+      if (any_missing(values))
         ++page.missing_predictions;
       else
-        slot.clean.insert(slot.clean.end(), values.begin(), values.end());
+        slot.present.insert(slot.present.end(), values.begin(), values.end());
     }
-    whole = slot.clean;
+    present = slot.present;
   }
 
-  if (!slot.choose_weights(used, request, whole, impute_)) {
+  if (!slot.choose_weights(used, request, present, impute_)) {
     const auto fallback = used.fallback(request.scenario);
     page.fallback = fallback.of_scenario ? Fallback::scenario : Fallback::global;
     std::ranges::copy(fallback.weights, slot.weights.begin());
-    std::ranges::fill(slot.concentration, missing);
+    std::ranges::fill(slot.concentration, nan);
   } else if (request.explore) {
     page.explored = true;
     page.seed = request.draw ? *request.draw : next_draw();
@@ -285,8 +315,8 @@ void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer>
   {
     const Lease lease(*this);
     for (std::size_t b = 0; b < requests.size(); ++b) {
-      check_sizes(lease.policy(), requests[b], buffers[b]);
-      check_signs(lease.policy(), requests[b]);
+      check_sizes(*lease.policy(), requests[b], buffers[b]);
+      check_signs(*lease.policy(), requests[b]);
       values += requests[b].predictions.size();
     }
   }
@@ -300,20 +330,18 @@ void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer>
 }
 
 void Ranker::swap(std::shared_ptr<const Policy> policy) {
-  checked(policy.get());
-  const std::lock_guard lock(swap_mutex_);
-  if (policy->tasks() != owner_->tasks() || policy->features() != owner_->features())
+  auto next = std::make_unique<const Owner>(checked(std::move(policy)));
+  const std::lock_guard lock(swapping);
+  const Owner* old = current_.load();
+  if ((*next)->tasks() != (*old)->tasks() || (*next)->features() != (*old)->features())
     throw std::invalid_argument("policy has other tasks or features than the one that it replaces");
-  current_.store(policy.get());
-  for (Slot* slot = slots_.load(); slot != nullptr; slot = slot->next)
-    while (slot->policy.load() == owner_.get() && owner_ != policy) std::this_thread::yield();
-  owner_.swap(policy);
+  current_.store(next.release());
+  for (const Slot* slot = slots_.load(); slot != nullptr; slot = slot->next)
+    while (slot->process == forks && slot->policy.load() == old) std::this_thread::yield();
+  delete old;
 }
 
-std::shared_ptr<const Policy> Ranker::policy() const {
-  const std::lock_guard lock(swap_mutex_);
-  return owner_;
-}
+std::shared_ptr<const Policy> Ranker::policy() const { return Lease(*this).policy(); }
 
 RankerCounters Ranker::counters() const {
   RankerCounters sum;

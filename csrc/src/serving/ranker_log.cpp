@@ -1,4 +1,5 @@
-// The rows that a request leaves in the log, as CSV.
+// The log rows of a request, as CSV.
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -32,16 +33,11 @@ void field(std::string_view text, std::string& out) {
   out += '"';
 }
 
-bool has_nan(std::span<const float> values) {
-  for (const float value : values)
-    if (std::isnan(value)) return true;
-  return false;
-}
-
-// The smallest prediction of a task that is not NaN; 0 without any.
+// The smallest prediction of a task that is not missing; 0 without any.
 float smallest(std::span<const float> predictions, std::size_t tasks, std::size_t task) {
   float low = std::numeric_limits<float>::infinity();
-  for (std::size_t i = task; i < predictions.size(); i += tasks) low = predictions[i] < low ? predictions[i] : low;
+  for (std::size_t i = task; i < predictions.size(); i += tasks)
+    if (!is_missing(predictions[i])) low = std::min(low, predictions[i]);
   return std::isinf(low) ? 0.0f : low;
 }
 
@@ -72,7 +68,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     throw std::invalid_argument("the log needs the weights and the concentration of the page");
   if (!ids.item_id.empty() && ids.item_id.size() != rows)
     throw std::invalid_argument("item_id must have one entry for each candidate");
-  // Before and after what belongs to the single candidate, the same text for all of the request.
+  // The parts of a row that all candidates share.
   std::string before;
   field(ids.request_id, before);
   before += ',';
@@ -80,9 +76,8 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   before += ',';
   std::string context;
   for (std::size_t f = 0; f < policy.features().size(); ++f) {
-    const bool known = f < request.context.size() && std::isfinite(request.context[f]);
     context += ',';
-    if (known) real(request.context[f], context);
+    if (f < request.context.size() && std::isfinite(request.context[f])) real(request.context[f], context);
   }
   std::string after = ",";
   field(request.scenario.value_or(""), after);
@@ -104,7 +99,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     std::size_t position = 0;
     while (position < shown.size() && shown[position] != static_cast<std::int32_t>(row)) ++position;
     const bool is_shown = position < shown.size();
-    if (!is_shown && has_nan(predictions)) continue;
+    if (!is_shown && std::ranges::any_of(predictions, is_missing)) continue;
     out += before;
     number(ids.item_id.empty() ? static_cast<std::int64_t>(row) : ids.item_id[row], out);
     out += ',';
@@ -112,7 +107,7 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     out += context;
     for (std::size_t t = 0; t < tasks; ++t) {
       out += ',';
-      real(std::isnan(predictions[t]) ? smallest(request.predictions, tasks, t) : predictions[t], out);
+      real(is_missing(predictions[t]) ? smallest(request.predictions, tasks, t) : predictions[t], out);
     }
     for (std::size_t t = 0; t < tasks; ++t) out += is_shown ? ",0" : ",";
     out += after;

@@ -6,6 +6,8 @@
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
+inline Mask is_finite(Doubles x) { return x - x == fill(0.0); }
+
 struct Moments {
   Doubles pivot;   // a valid value; subtracted first, so that the sums lose no digits
   Doubles mean;    // of value - pivot
@@ -13,29 +15,28 @@ struct Moments {
   Doubles count;   // valid samples
 };
 
-inline bool any_nan(Doubles x) {
+inline bool all_finite(Doubles x) {
   alignas(64) double lane[row_lanes];
   store(lane, x);
-  bool found = false;
-  for (int l = 0; l < row_lanes; ++l) found |= lane[l] != lane[l];
-  return found;
+  bool finite = true;
+  for (int l = 0; l < row_lanes; ++l) finite &= lane[l] - lane[l] == 0.0;
+  return finite;
 }
 
-// Moments of values[samples, 8]; NaN is left out.
+// Moments of values[samples, 8]; values that are not finite are left out.
 inline Moments moments_of(const double* values, std::int64_t samples) {
   const Doubles zero = fill(0.0);
   const Doubles one = fill(1.0);
   Doubles pivot = load(values + (samples - 1) * row_lanes);
-  for (std::int64_t g = 0; g < samples && any_nan(pivot); ++g)
-    pivot = select(pivot == pivot, pivot, load(values + g * row_lanes));
+  for (std::int64_t g = 0; g < samples && !all_finite(pivot); ++g)
+    pivot = select(is_finite(pivot), pivot, load(values + g * row_lanes));
   Doubles sum = zero, squares = zero, count = zero;
   for (std::int64_t g = 0; g < samples; ++g) {
     const Doubles value = load(values + g * row_lanes);
-    const Doubles shifted = select(value == pivot, zero, value - pivot);  // 0 for equal infinities too
-    const Doubles kept = select(value == value, shifted, zero);
+    const Doubles kept = select(is_finite(value), value - pivot, zero);
     sum = sum + kept;
     squares = multiply_add(kept, kept, squares);
-    count = count + select(value == value, one, zero);
+    count = count + select(is_finite(value), one, zero);
   }
   const Doubles mean = select(zero < count, sum / count, zero);
   const Doubles square = squares - sum * mean;
@@ -57,7 +58,7 @@ inline void add_deviations(const Moments& moments, const double* values, std::in
   for (std::int64_t g = 0; g < samples; ++g) {
     const Doubles value = load(values + g * row_lanes);
     const Doubles deviation = ((value - moments.pivot) - moments.mean) * scale;
-    const Doubles kept = select(equal, zero, select(value == value, deviation, zero));
+    const Doubles kept = select(equal, zero, select(is_finite(value), deviation, zero));
     store(columns + g * row_lanes, load(columns + g * row_lanes) + kept);
   }
 }
@@ -67,7 +68,7 @@ inline float clamped(float value, float clip) {
   return low < -clip ? -clip : low;
 }
 
-// Σ_c weight_c · reward_gc → values[samples, 8]; NaN if any component is NaN.
+// Σ_c weight_c · reward_gc → values[samples, 8]: finite if all components are.
 inline void weigh(const AdvantageTask& task, const float* rewards, double* values) {
   for (std::int64_t g = 0; g < task.samples; ++g) {
     Doubles sum = fill(0.0);
@@ -79,14 +80,14 @@ inline void weigh(const AdvantageTask& task, const float* rewards, double* value
   }
 }
 
-// One component → values[samples, 8]; NaN if any component is NaN.
+// One component → values[samples, 8], NaN where any is NaN or infinite.
 inline void pick(const AdvantageTask& task, const float* rewards, std::int64_t component, double* values) {
   for (std::int64_t g = 0; g < task.samples; ++g) {
     const float* sample = rewards + g * task.components * row_lanes;
     Doubles value = load(sample + component * row_lanes);
     for (std::int64_t c = 0; c < task.components; ++c) {
       const Doubles other = load(sample + c * row_lanes);
-      value = select(other == other, value, other);
+      value = select(is_finite(other), value, other - other);
     }
     store(values + g * row_lanes, value);
   }

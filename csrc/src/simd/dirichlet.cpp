@@ -44,19 +44,17 @@ void log_prob(const DirichletLogProbTask& task, std::int64_t begin, std::int64_t
   Rows rows;
   Density density;
   ScoreSums scores;
-  alignas(64) double columns[max_tasks * row_lanes], local_shift[max_tasks * row_lanes];
+  alignas(64) double columns[max_tasks * row_lanes], shift[max_tasks * row_lanes];
   for (std::int64_t b = begin; b < end; b += row_lanes) {
     const int count = rows_from(b, end);
     const float* concentration = task.concentration + b * tasks;
-    const double* shift = task.saved_shift != nullptr ? task.saved_shift + b * tasks : local_shift;
-    if (wanted == Wanted::value && task.digamma_shift == nullptr) {
-      load_rows(concentration, tasks, count, rows);
+    load_rows(concentration, tasks, count, rows);
+    if (wanted == Wanted::value) {
       evaluate<Order::log_gamma>(tasks, rows);
-    } else if (shift == local_shift) {
-      load_rows(concentration, tasks, count, rows);
+    } else {
       evaluate<Order::digamma>(tasks, rows);
       for (std::int64_t t = 0; t < tasks; ++t) store(columns + t * row_lanes, digamma_shift(rows, tasks, t));
-      to_rows(columns, tasks, count, task.digamma_shift != nullptr ? task.digamma_shift + b * tasks : local_shift);
+      to_rows(columns, tasks, count, shift);
     }
     by_form(tasks, task.log_floor, [&](auto form) __attribute__((always_inline)) {
       for (int l = 0; l < count; ++l) {

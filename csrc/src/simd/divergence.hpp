@@ -16,6 +16,11 @@ inline void store_rows(Doubles x, int count, float* rows) {
 // Entropy and its gradient[T, 8], (α₀ - T) ψ'(α₀) - (α_t - 1) ψ'(α_t).
 inline Doubles row_entropy(const Rows& rows, std::int64_t tasks, double* gradient) {
   const Doubles one = fill(1.0);
+  if (tasks == 1) {  // 0: the terms cancel, but for their rounding
+    const Doubles zero = load(rows.alpha) - load(rows.alpha);
+    store(gradient, zero);
+    return zero;
+  }
   const Doubles excess = rows.total(tasks) - fill(static_cast<double>(tasks));
   const Doubles shared = excess * load(rows.trigamma + tasks * row_lanes);
   Doubles sum = multiply_add(excess, load(rows.digamma + tasks * row_lanes), load(rows.log_beta));

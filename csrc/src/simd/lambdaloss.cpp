@@ -45,13 +45,13 @@ inline double lane_sum(Doubles x) {
 }
 
 double add_pairs(const LambdaRow& row) {
-  const std::int64_t begin = (row.least + row_lanes - 1) / row_lanes * row_lanes;
+  const std::int64_t begin = (row.lowest + row_lanes - 1) / row_lanes * row_lanes;
   double loss = 0.0;
   for (std::int64_t i = 0; i < row.others; ++i) {
     const std::int64_t one = begin + i;
     const bool seen = i < row.seen_others;  // if not, its partner must be
     Sums sums{fill(0.0), fill(0.0)};
-    add_pairs_of(row, one, 0, seen ? row.least : row.seen_least, sums);
+    add_pairs_of(row, one, 0, seen ? row.lowest : row.seen_lowest, sums);
     add_pairs_of(row, one, one + 1, begin + (seen ? row.others : row.seen_others), sums);
     row.slope[one] += lane_sum(sums.slope);
     loss += lane_sum(sums.loss);

@@ -88,7 +88,7 @@ struct Block {
   float* variate;  // log-gamma variates, then log-weights
   float* boosts;
   float* weight;
-  std::uint8_t rejected[block * max_tasks];  // 1 where the first attempt failed
+  std::uint8_t rejected[block * max_tasks];  // 1: the first attempt failed
   std::uint16_t pending[block * max_tasks];
 };
 

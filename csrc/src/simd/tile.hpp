@@ -64,8 +64,8 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
     }
     if (ahead) prefetch(static_cast<const float*>(from), size * tasks * score_bytes(scores.type) / 4);
     std::int64_t i = 0;
-    const std::int64_t behind = count - 8 - begin;  // with eight rows left, eight floats can be read from any row
-    const std::int64_t fast = size < behind ? size : behind;
+    const std::int64_t safe = count - 8 - begin;  // with eight rows left, eight floats can be read from any row
+    const std::int64_t fast = size < safe ? size : safe;
     for (; i + 8 <= fast; i += 8)
       for (std::int64_t t = 0; t < tasks; t += 8)
         transpose8(rows + i * tasks + t, tasks, tile + t * stride + begin + i, stride);
@@ -105,6 +105,16 @@ inline float fixed_sum(const float* row, std::int64_t count, Fold fold) {
   return sums[0];
 }
 
+// The z-score of values whose squares overflow in single precision. Values that are not finite make it NaN.
+inline void wide_zscore_row(float* row, std::int64_t count, float epsilon) {
+  double mean = 0.0, square = 0.0;
+  for (std::int64_t i = 0; i < count; ++i) mean += row[i];
+  mean /= static_cast<double>(count);
+  for (std::int64_t i = 0; i < count; ++i) square += (row[i] - mean) * (row[i] - mean);
+  const double std = __builtin_sqrt(square / static_cast<double>(count)) + epsilon;
+  for (std::int64_t i = 0; i < count; ++i) row[i] = static_cast<float>((row[i] - mean) / std);
+}
+
 inline void zscore_row(float* row, std::int64_t count, float epsilon) {
   const float n = static_cast<float>(count);
   const float mean = fixed_sum(row, count, [](float sum, float x) { return sum + x; }) / n;
@@ -112,6 +122,7 @@ inline void zscore_row(float* row, std::int64_t count, float epsilon) {
     const float d = x - mean;
     return __builtin_fmaf(d, d, sum);
   });
+  if (!(square < __builtin_inff())) return wide_zscore_row(row, count, epsilon);
   const float inverse = 1.0f / (__builtin_sqrtf(square / n) + epsilon);
   for (std::int64_t i = 0; i < count; ++i) row[i] = (row[i] - mean) * inverse;
 }

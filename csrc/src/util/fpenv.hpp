@@ -8,8 +8,8 @@
 
 namespace pygrade::detail {
 
-// While it lives, the calling thread rounds to nearest and keeps denormals; the caller's settings come back after it.
-// Servers and torch.set_flush_denormal often flush denormals to zero, which would change bits.
+// Rounds to nearest and keeps denormals in the calling thread during its lifetime, then restores the caller's settings.
+// Servers and torch.set_flush_denormal often flush denormals to zero, which would change results.
 class FloatEnvironment {
  public:
 #if defined(__SSE__)
@@ -21,8 +21,8 @@ class FloatEnvironment {
   }
 
  private:
-  static constexpr unsigned kDefault = 0x1f80;  // every exception masked, nearest, no FTZ, no DAZ
-  static constexpr unsigned kFlags = 0x3f;      // sticky exception flags, which steer nothing
+  static constexpr unsigned kDefault = 0x1f80;  // all exceptions masked, round to nearest, no FTZ, no DAZ
+  static constexpr unsigned kFlags = 0x3f;      // sticky exception flags; no effect on results
   bool changes() const { return (saved_ & ~kFlags) != kDefault; }
   unsigned saved_;
 #elif defined(__aarch64__)

@@ -10,7 +10,7 @@ namespace pygrade::detail {
 
 namespace {
 
-// Length of the UTF-8 sequence at `text[at]` and its code point; length 0 where it is not valid.
+// Length of the UTF-8 sequence at `text[at]` and its code point; length 0 if it is invalid.
 struct CodePoint {
   std::size_t length = 0;
   std::uint32_t value = 0;
@@ -87,7 +87,7 @@ class Parser {
   Json value(int depth) {
     space();
     if (++values_ > limits_.values) fail("more than " + std::to_string(limits_.values) + " values");
-    if (done()) fail("the text ends where a value should stand");
+    if (done()) fail("the text ends before a value");
     Json result;
     switch (peek()) {
       case '{':
@@ -108,9 +108,9 @@ class Parser {
 
   void word(Json& result) {
     if (take("null")) return;
-    if (take("true") || take("false")) {
+    result.boolean = take("true");
+    if (result.boolean || take("false")) {
       result.type = Json::Type::boolean;
-      result.boolean = text_[at_ - 2] == 'u';  // tr-u-e, fal-s-e
       return;
     }
     result.type = Json::Type::number;
@@ -206,7 +206,7 @@ class Parser {
     return result;
   }
 
-  // Moves past ',' (true) or `end` (false).
+  // Consumes ',' (true) or `end` (false).
   bool more(char end) {
     space();
     if (peek() == ',' && !done()) {
@@ -260,7 +260,7 @@ class Parser {
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::sort(order, [&](auto a, auto b) { return keys[a] != keys[b] ? keys[a] < keys[b] : a < b; });
     for (std::size_t i = 1; i < order.size(); ++i)
-      if (keys[order[i]] == keys[order[i - 1]]) fail_at(places[order[i]], "a key stands twice in an object");
+      if (keys[order[i]] == keys[order[i - 1]]) fail_at(places[order[i]], "a key occurs twice in an object");
   }
 
   std::string_view text_;

@@ -1,8 +1,8 @@
-// A small strict JSON reader for files that may be damaged or hostile.
+// A small strict JSON reader for files that may be damaged or malicious.
 //
-// RFC 8259, with these limits and one extension: at most `JsonLimits`; valid UTF-8 (no byte-order mark, no lone
-// surrogate); a key stands once in an object; numbers must fit a double. Extension: the literals NaN, Infinity and
-// -Infinity are numbers, because Python's writer makes them.
+// RFC 8259 within `JsonLimits`; the text must be UTF-8 without byte-order mark or lone surrogates, the keys of an
+// object distinct, and numbers within double. One extension: the literals NaN, Infinity and -Infinity, which Python's
+// writer produces.
 #pragma once
 
 #include <cstddef>
@@ -16,11 +16,11 @@ namespace pygrade::detail {
 
 struct JsonLimits {
   std::size_t bytes = std::size_t{8} << 20;
-  std::size_t values = std::size_t{1} << 20;  // memory: some 100 bytes a value
+  std::size_t values = std::size_t{1} << 20;  // about 100 bytes of memory each
   int depth = 32;
 };
 
-// The message says where: "byte 17 (line 2, column 5): …".
+// The message starts with the position: "byte 17 (line 2, column 5): …".
 class JsonError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -35,13 +35,13 @@ class Json {
   bool boolean = false;
   double number = 0.0;
   std::string string;
-  std::vector<std::string> keys;  // of an object, in the order of the text
+  std::vector<std::string> keys;  // of an object, in text order
   std::vector<Json> items;        // of an array, or the values of `keys`
 
   // The value of a key of an object, or nullptr.
   const Json* find(std::string_view key) const;
 
-  // The value of a key as the type asked for; JsonError names the key where it is absent or of another type.
+  // The value of a key, of the type asked for; JsonError names the key if it is missing or of another type.
   const Json& at(std::string_view key) const;
   const Json& object_at(std::string_view key) const;
   const std::string& string_at(std::string_view key) const;

@@ -1,4 +1,4 @@
-// The workers behind parallel_for. They are started on first need and never end; an idle one sleeps.
+// The workers of parallel_for: started when first needed, never ended; idle ones sleep.
 #include "util/parallel.hpp"
 
 #include <pthread.h>
@@ -14,32 +14,32 @@ namespace pygrade::detail {
 
 namespace {
 
-struct Job {  // on the stack of run_shares, which leaves only when no worker holds its address
+struct Job {  // on the stack of run_shares, which returns only when no worker uses its address
   void (*run)(const void* context, std::int64_t share);
   const void* context;
   std::int64_t shares;
-  std::atomic<std::int64_t> next = 1;  // share that nobody has begun; the first is the calling thread's
+  std::atomic<std::int64_t> next = 1;  // first share not begun; share 0 is the calling thread's
 
   void help() {
     for (std::int64_t share = next++; share < shares; share = next++) run(context, share);
   }
 };
 
-// A worker's order: one of these, the address of a Job that it is asked to help, or that + 1 while it is at work on it.
+// The order of a worker: one of these, the address of a Job that it should help, or that address + 1 while it helps.
 constexpr std::uintptr_t idle = 0;
-constexpr std::uintptr_t fresh = 1;  // its thread has not begun
+constexpr std::uintptr_t fresh = 1;  // its thread has not started
 
 struct alignas(64) Worker {
   std::atomic<std::uintptr_t> order = idle;
-  std::atomic<std::uint32_t> changes = 0;  // of the order. Slept on, as the system's wait is for 32 bits
+  std::atomic<std::uint32_t> changes = 0;  // generation counter of `order`; separate, because a futex waits on 32 bits
 };
 
-// In static storage and trivial to destroy, so that workers may sleep on while the process exits, and nothing leaks.
-constexpr int most_workers = 512;
-Worker workers[most_workers];
+// Static and trivially destructible: workers may sleep through process exit, and nothing leaks.
+constexpr int max_workers = 512;
+Worker workers[max_workers];
 std::atomic<int> started = 0;
 std::atomic<bool> starting = false;
-std::atomic<bool> spins = false;  // where there is one processor, who spins keeps the other from its work
+std::atomic<bool> spins = false;  // not on a single processor, where spinning blocks the other threads
 
 void relax() {
 #if defined(__x86_64__)
@@ -49,8 +49,8 @@ void relax() {
 #endif
 }
 
-// Returns once the worker's order is another: spins a while, as the next call or a share's end is often near, and then
-// sleeps.
+// Waits until the worker's order is no longer `order`. Spins for a while, because the next call or the end of a share
+// is often near, then sleeps.
 void wait_while(Worker& worker, std::uintptr_t order) {
   using Clock = std::chrono::steady_clock;
   if (spins)
@@ -71,19 +71,20 @@ void rest(Worker& worker) {
 }
 
 void work(Worker& worker) {
-  Scratch::of_this_thread();  // while a thread has something to destroy at its end, dlclose leaves the library loaded
+  Scratch(1);  // its destructor keeps dlclose from unloading the library while the thread lives
   for (rest(worker);;) {
     wait_while(worker, idle);
     std::uintptr_t order = worker.order;
-    if (order == idle || !worker.order.compare_exchange_strong(order, order + 1)) continue;  // not needed any more
+    if (order == idle || !worker.order.compare_exchange_strong(order, order + 1))
+      continue;  // withdrawn in the meantime
     reinterpret_cast<Job*>(order)->help();
     rest(worker);
   }
 }
 
 void start_workers(std::int64_t wanted) {
-  wanted = std::min<std::int64_t>(wanted, most_workers);
-  if (started >= wanted || starting.exchange(true)) return;  // or another call is at it
+  wanted = std::min<std::int64_t>(wanted, max_workers);
+  if (started >= wanted || starting.exchange(true)) return;  // or another call is starting them
   spins = std::thread::hardware_concurrency() > 1;
   try {
     for (; started < wanted; ++started) {
@@ -92,12 +93,12 @@ void start_workers(std::int64_t wanted) {
       std::thread(work, std::ref(worker)).detach();
       wait_while(worker, fresh);
     }
-  } catch (const std::exception&) {  // there is no thread to be had: the calls do without
+  } catch (const std::exception&) {  // no more threads are available: continue with fewer
   }
   starting = false;
 }
 
-// A forked child has none of the threads: it begins anew.
+// A forked child has none of the threads: start over.
 void forget_workers() {
   for (int i = 0; i < started; ++i) workers[i].order = idle;
   started = 0;
@@ -110,21 +111,21 @@ void forget_workers() {
 void run_shares(std::int64_t shares, void (*run)(const void* context, std::int64_t share), const void* context) {
   start_workers(shares - 1);
   Job job{run, context, shares};
-  const auto asked = reinterpret_cast<std::uintptr_t>(&job);
+  const auto requested = reinterpret_cast<std::uintptr_t>(&job);
   const int count = started;
   std::int64_t helpers = 0;
   for (int i = 0; i < count && helpers < shares - 1; ++i) {
     std::uintptr_t order = idle;
-    if (!workers[i].order.compare_exchange_strong(order, asked)) continue;
+    if (!workers[i].order.compare_exchange_strong(order, requested)) continue;
     wake(workers[i]);
     ++helpers;
   }
   run(context, 0);
   job.help();
   for (int i = 0; i < count; ++i) {
-    std::uintptr_t order = asked;
-    workers[i].order.compare_exchange_strong(order, idle);  // who has not begun need not
-    if (order == asked + 1) wait_while(workers[i], order);
+    std::uintptr_t order = requested;
+    workers[i].order.compare_exchange_strong(order, idle);  // workers that have not begun are released
+    if (order == requested + 1) wait_while(workers[i], order);
   }
 }
 

@@ -1,4 +1,4 @@
-// Splits independent rows over threads. Results never depend on the split: a row's work is a function of the row.
+// Splits independent rows over threads. Results never depend on the split, because each row is computed alone.
 #pragma once
 
 #include <algorithm>
@@ -11,22 +11,21 @@
 
 namespace pygrade::detail {
 
-// Calls run(context, share) once for every share of [0, shares), in the calling thread and in workers that are idle,
-// and returns when all have ended. `run` throws nothing. The workers outlive the call, their number does not depend on
-// how many threads call at once, and no share waits for one: what no worker takes, the calling thread does.
+// Calls run(context, share) once for every share of [0, shares), in the calling thread and in idle workers, and returns
+// when all have ended. `run` must not throw. Workers outlive the call; their number does not depend on the number of
+// concurrent calls. No share waits for a worker: the calling thread runs what no worker takes.
 void run_shares(std::int64_t shares, void (*run)(const void* context, std::int64_t share), const void* context);
 
-// The rows that are worth another thread, where one costs `nanoseconds` on AVX-512: 20 µs of work. Two threads are
-// twice as fast from 3 µs a share on while the workers spin, and break even at 20 to 30 µs when one has to be woken.
+// The rows that justify another thread, at `nanoseconds` per row on AVX-512: 20 µs of work. Two threads are twice as
+// fast from 3 µs per share on while the workers spin, and break even at 20 to 30 µs if one has to wake up.
 inline std::int64_t grain_of(double nanoseconds) { return 1 + static_cast<std::int64_t>(20'000.0 / nanoseconds); }
 
-// Calls work(begin, end) on contiguous shares of [0, count), in up to num_threads threads, each with at least `grain`
-// rows. The first exception of a share is rethrown after all have ended. Every share runs in the FloatEnvironment of
-// the kernels.
+// Calls work(begin, end) on contiguous shares of [0, count) in up to num_threads threads, each with at least `grain`
+// rows and in the FloatEnvironment of the kernels. Rethrows the first exception after all shares have ended.
 template <class Work>
 void parallel_for(std::int64_t count, int num_threads, std::int64_t grain, Work&& work) {
-  const std::int64_t most = std::max<std::int64_t>(1, count / std::max<std::int64_t>(1, grain));
-  const std::int64_t shares = std::clamp<std::int64_t>(num_threads, 1, most);
+  const std::int64_t max_shares = std::max<std::int64_t>(1, count / std::max<std::int64_t>(1, grain));
+  const std::int64_t shares = std::clamp<std::int64_t>(num_threads, 1, max_shares);
   if (shares == 1) {
     const FloatEnvironment environment;
     if (count > 0) work(std::int64_t{0}, count);

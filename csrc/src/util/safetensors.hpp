@@ -1,5 +1,5 @@
-// A strict reader of the safetensors format: a length (8 bytes, little-endian), a JSON header of that length, then the
-// tensors, each at the offsets that the header names.
+// A strict reader of the safetensors format: 8 bytes of length (little-endian), a JSON header of that length, then the
+// tensors at the offsets in the header.
 #pragma once
 
 #include <cstddef>
@@ -25,11 +25,11 @@ struct TensorView {
   std::span<const std::byte> bytes;  // C-contiguous, little-endian, not necessarily aligned
 };
 
-// The tensors of a file's content, sorted by name; the views point into `content`. They cover the data without gap or
-// overlap, and each has the size of its shape: anything else is a SafetensorsError that names the tensor.
+// The tensors of a file's content, sorted by name; the views point into `content`. They must cover the data without gap
+// or overlap, each with the size of its shape; otherwise a SafetensorsError names the tensor.
 std::vector<TensorView> read_safetensors(std::span<const std::byte> content);
 
-// The tensor of this name as float32 of this shape; SafetensorsError where there is none.
+// The tensor of this name as float32 of this shape; SafetensorsError if there is none.
 std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,
                                 std::span<const std::int64_t> shape);
 

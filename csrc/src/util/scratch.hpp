@@ -1,4 +1,5 @@
-// Working memory of a kernel, kept by the thread that used it last: a call costs no allocation and no page faults.
+// Working memory of one call of a kernel. The thread keeps it for its next call, which then costs no allocation and no
+// page faults; more than 64 MiB are given back at once.
 #pragma once
 
 #include <cstddef>
@@ -7,32 +8,45 @@
 
 namespace pygrade::detail {
 
+// One at a time in a thread.
 class Scratch {
  public:
-  // At least `count` floats (or 32-bit integers), aligned to a cache line, holding anything. Valid until the next call.
-  float* floats(std::size_t count) {
-    if (count > capacity_ || capacity_ > keep) {
-      memory_.reset();
-      capacity_ = 0;
-      memory_.reset(static_cast<float*>(::operator new(count * sizeof(float), alignment)));
-      capacity_ = count;
-    }
-    return memory_.get();
+  // `count` floats (or 32-bit integers), aligned to a cache line, with any content.
+  explicit Scratch(std::size_t count) {
+    if (count <= kept_.capacity) return;
+    release();
+    kept_.memory.reset(static_cast<float*>(::operator new(count * sizeof(float), alignment)));
+    kept_.capacity = count;
   }
+  ~Scratch() {
+    if (kept_.capacity > most_kept) release();
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
 
-  static Scratch& of_this_thread() {
-    static thread_local Scratch scratch;
-    return scratch;
-  }
+  float* data() const { return kept_.memory.get(); }
 
  private:
   static constexpr std::align_val_t alignment{64};
-  static constexpr std::size_t keep = std::size_t{1} << 24;  // 64 MiB: larger ones are not held on to
+  static constexpr std::size_t most_kept = std::size_t{1} << 24;
   struct Free {
     void operator()(float* memory) const { ::operator delete(memory, alignment); }
   };
-  std::unique_ptr<float, Free> memory_;
-  std::size_t capacity_ = 0;
+  struct Memory {
+    std::unique_ptr<float, Free> memory;
+    std::size_t capacity = 0;
+  };
+
+  static Memory& of_this_thread() {
+    static thread_local Memory memory;
+    return memory;
+  }
+  void release() {
+    kept_.memory.reset();
+    kept_.capacity = 0;
+  }
+
+  Memory& kept_ = of_this_thread();
 };
 
 }  // namespace pygrade::detail

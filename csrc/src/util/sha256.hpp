@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), to check that a file is the one that another names. Not for secrets.
+// SHA-256 (FIPS 180-4), to check that a file is the one that another file names. Not for secrets.
 #pragma once
 
 #include <array>

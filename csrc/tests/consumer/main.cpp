@@ -1,4 +1,4 @@
-// Uses the C++ API as a server would; exits 0 where it works.
+// Uses the C++ API as a server would. Exit status 0: it works.
 #include <cstdio>
 #include <pygrade/advantage.hpp>
 #include <pygrade/isa.hpp>
@@ -17,7 +17,7 @@ int main() {
                 page);
   if (page[0] != 0 || page[1] != 2) return 1;
 
-  try {  // exceptions of the library are caught by their type, also across a shared one
+  try {  // the library's exceptions are caught by type, also across a shared library
     pygrade::Ranker::load("no-such-directory");
     return 2;
   } catch (const pygrade::ArtifactMissing& error) {

@@ -1,4 +1,8 @@
-"""Labels counted by predicted logit: AUC, log-loss, calibration error and calibration fits in constant memory."""
+"""Streamed metrics: AUC, log-loss and calibration error of any number of rows in constant memory.
+
+Labels are counted by predicted logit in bins 0.0005 wide, so values differ from the exact ones of `roc` and `by_task`
+in the fourth digit or later.
+"""
 
 from dataclasses import dataclass, field
 
@@ -8,11 +12,11 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 _BINS, _REACH = 65536, 16.0
 CENTERS: Array = (np.arange(_BINS, dtype=np.float64) + 0.5) * (2 * _REACH / _BINS) - _REACH
-"""[bins] logits that stand for their bin; the bins are 0.0005 wide, the outermost take everything beyond ±16."""
+"""[bins] the logit that stands for each bin; the outermost bins hold everything beyond ±16."""
 
 
 @dataclass
-class Histogram:
+class LabelHistogram:
     """Rows and sums of labels of T tasks in each bin of the logit. A row without a label (NaN) is not counted."""
 
     num_tasks: int
@@ -23,7 +27,7 @@ class Histogram:
         self.rows, self.positives = np.zeros((self.num_tasks, _BINS)), np.zeros((self.num_tasks, _BINS))
 
     def add(self, logits: NDArray[np.floating], labels: NDArray[np.floating]) -> None:
-        """Count rows: logits, labels[n, T]."""
+        """Counts rows: logits[n, T], labels[n, T]."""
         bins = ((logits.astype(np.float64) + _REACH) * (_BINS / (2 * _REACH))).clip(0, _BINS - 1).astype(np.int64)
         for task in range(self.num_tasks):
             there = ~np.isnan(labels[:, task])
@@ -32,7 +36,7 @@ class Histogram:
             self.positives[task] += np.bincount(at, weights=labels[there, task], minlength=_BINS)
 
     def auc(self) -> Array:
-        """[T]; rows of one bin are ties. NaN with one class only."""
+        """[T]; rows of one bin are ties. NaN if a task has one class only."""
         negatives = self.rows - self.positives
         below = np.cumsum(negatives, 1) - negatives / 2
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -53,7 +57,7 @@ class Histogram:
         return result
 
     def mean_prediction(self) -> Array:
-        """[T]"""
+        """[T] mean probability."""
         with np.errstate(invalid="ignore", divide="ignore"):
             result: Array = (self.rows / (1 + np.exp(-CENTERS))).sum(1) / self.rows.sum(1)
         return result

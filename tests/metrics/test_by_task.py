@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from pygrade.mtl import metrics
-from pygrade.mtl.histogram import Histogram
-from pygrade.mtl.metrics import ece
+from pygrade.metrics.by_task import ece, metrics_by_task
+from pygrade.metrics.streamed import LabelHistogram
 
 
 def planted(n=5000, seed=0):
@@ -20,7 +19,7 @@ def test_they_are_what_scikit_learn_says():
     sklearn = pytest.importorskip("sklearn.metrics")
     logits, labels, users = planted()
     p = 1 / (1 + np.exp(-logits))
-    found = metrics(labels, p, users, ("a", "b"))
+    found = metrics_by_task(labels, p, users, ("a", "b"))
     for t, name in enumerate(("a", "b")):
         there = ~np.isnan(labels[:, t])
         y, q, u = labels[there, t], p[there, t], users[there]
@@ -44,10 +43,10 @@ def test_ece_is_the_mean_gap_of_equal_groups():
 
 def test_counting_in_bins_loses_next_to_nothing():
     logits, labels, _ = planted(20_000)
-    seen = Histogram(2)
+    seen = LabelHistogram(2)
     for start in range(0, 20_000, 777):
         seen.add(logits[start : start + 777].astype(np.float32), labels[start : start + 777])
-    exact = metrics(labels, 1 / (1 + np.exp(-logits)))
+    exact = metrics_by_task(labels, 1 / (1 + np.exp(-logits)))
     columns = (seen.auc(), seen.log_loss(), seen.ece(), seen.mean_prediction())
     for t, task in enumerate(exact.values()):
         expected = (task.auc, task.log_loss, task.ece, task.mean_prediction)
@@ -57,13 +56,13 @@ def test_counting_in_bins_loses_next_to_nothing():
 
 def test_one_class_and_no_rows_are_nan_and_shapes_are_named():
     labels = np.array([[0.0, np.nan], [0.0, np.nan]], np.float32)
-    found = metrics(labels, np.full((2, 2), 0.1), np.array([1, 2]), ("a", "b"))
+    found = metrics_by_task(labels, np.full((2, 2), 0.1), np.array([1, 2]), ("a", "b"))
     assert np.isnan(found["a"].auc) and found["a"].ece == pytest.approx(0.1) and found["a"].to_dict()["auc"] is None
     assert found["b"].rows == 0 and found["b"].to_dict()["log_loss"] is None
-    assert np.isnan(Histogram(1).auc()).all() and np.isnan(Histogram(1).ece()).all()
+    assert np.isnan(LabelHistogram(1).auc()).all() and np.isnan(LabelHistogram(1).ece()).all()
     with pytest.raises(ValueError, match=r"predictions has shape \(2, 1\)"):
-        metrics(labels, np.full((2, 1), 0.1))
+        metrics_by_task(labels, np.full((2, 1), 0.1))
     with pytest.raises(ValueError, match="users has shape"):
-        metrics(labels, labels, np.array([1]))
+        metrics_by_task(labels, labels, np.array([1]))
     with pytest.raises(ValueError, match="tasks has 1 names"):
-        metrics(labels, labels, tasks=("a",))
+        metrics_by_task(labels, labels, tasks=("a",))

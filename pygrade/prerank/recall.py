@@ -1,4 +1,4 @@
-"""How good retrieved lists are: recall of later positives, against popularity and against brute force."""
+"""Recall of retrieved lists, and popularity as the baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,19 +17,24 @@ def held_out_positives(batch: Batch, task_weights: NDArray[np.float32]) -> tuple
     return requests, [np.unique(part) for part in np.split(batch.item_id[rows], first[1:])] if len(first) else []
 
 
-def recall(found: Ids, relevant: Sequence[Ids]) -> NDArray[np.float64]:
-    """Per request |found ∩ relevant| / min(|relevant|, N), [R]; found[R, N] padded with -1, relevant: ascending ids."""
-    if len(found) != len(relevant):
-        raise ValueError(f"found has {len(found)} rows; want one for each of {len(relevant)} lists of relevant items")
-    length = found.shape[1]
+def recall(retrieved: Ids, relevant: Sequence[Ids]) -> NDArray[np.float64]:
+    """Per request |retrieved ∩ relevant| / min(|relevant|, N), [R].
+
+    retrieved[R, N] is padded with -1; relevant: ascending ids of each request.
+    """
+    if len(retrieved) != len(relevant):
+        raise ValueError(
+            f"retrieved has {len(retrieved)} rows; want one for each of {len(relevant)} lists of relevant items"
+        )
+    length = retrieved.shape[1]
     return np.array(
-        [is_in(row, items).sum() / min(len(items), length) for row, items in zip(found, relevant, strict=True)]
+        [is_in(row, items).sum() / min(len(items), length) for row, items in zip(retrieved, relevant, strict=True)]
     )
 
 
 @dataclass(frozen=True)
 class Popularity:
-    """Items by the weight of their positives in the training batches: what every retrieval model has to beat."""
+    """Items by the weight of their positives in the training batches: the baseline of a retrieval model."""
 
     item_id: Ids  # [m], most popular first, ties by id
     weight: NDArray[np.float64]  # [m]

@@ -1,4 +1,4 @@
-"""Train/serve skew: are the features that a server reads the ones that a model was trained on?"""
+"""Train/serve skew: features that a server reads against those that a model was trained on."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +19,9 @@ class FeatureSkew:
     """One feature offline against online."""
 
     feature: str
-    values: int
-    """Compared."""
-    equal: float
-    """Share with the same bits (all NaN are the same)."""
-    max_difference: float
-    """Largest |offline − online| where both are known; inf where just one is. Of ids and sequences: 0 or inf."""
+    values: int  # number of values compared
+    equal: float  # share with the same bits (all NaN are the same)
+    max_difference: float  # largest |offline − online|; inf if one side is unknown; of ids and sequences 0 or inf
 
 
 class Skew:
@@ -34,17 +31,17 @@ class Skew:
         self._features: dict[str, tuple[int, int, float]] = {}
 
     def add(self, offline: FeatureBatch, online: FeatureBatch) -> None:
-        """ValueError where the batches are not the same requests with the same items."""
+        """ValueError if the batches are not the same requests with the same items."""
         for name in ("user_id", "timestamp", "offsets", "item_id"):
             if not np.array_equal(getattr(offline, name), getattr(online, name)):
                 raise ValueError(f"online has another {name} than offline; want the same requests and items")
         names = {**offline.names, "sequences": ("sequences",) * offline.sequences.shape[1]}
         for group, columns in names.items():
-            theirs, ours = getattr(offline, group), getattr(online, group)
-            if theirs.shape != ours.shape:
-                raise ValueError(f"online has {group} of shape {ours.shape}; offline {theirs.shape}")
+            before, after = getattr(offline, group), getattr(online, group)
+            if before.shape != after.shape:
+                raise ValueError(f"online has {group} of shape {after.shape}; offline {before.shape}")
             for column, feature in enumerate(columns):
-                self._compare(feature, theirs[:, column], ours[:, column])
+                self._compare(feature, before[:, column], after[:, column])
 
     def _compare(self, feature: str, a: NDArray[Any], b: NDArray[Any]) -> None:
         if a.dtype.kind == "f":
@@ -61,34 +58,32 @@ class Skew:
 
     @property
     def exact(self) -> bool:
-        """Whether every value had the same bits, and there were some."""
+        """Whether every value had the same bits; False without values."""
         return bool(self._features) and all(values == same for values, same, _ in self._features.values())
 
     def features(self) -> list[FeatureSkew]:
         """Every feature, those that differ most often first."""
-        found = [
+        skews = [
             FeatureSkew(name, values, same / max(values, 1), largest)
             for name, (values, same, largest) in self._features.items()
         ]
-        return sorted(found, key=lambda skew: (skew.equal, -skew.max_difference, skew.feature))
-
-    def report(self) -> str:
-        """A table of `features`."""
-        lines = [f"{'feature':32} {'values':>10} {'equal':>9} {'max difference':>15}"]
-        lines += [f"{s.feature:32} {s.values:>10,} {s.equal:>9.4%} {s.max_difference:>15.3g}" for s in self.features()]
-        return "\n".join(lines)
+        return sorted(skews, key=lambda skew: (skew.equal, -skew.max_difference, skew.feature))
 
 
 def replay(
-    event_log: RawEvents, features: FeatureSet, center: FeatureCenter, start: int, stop: int | None = None,
-    seed: int | None = None, delay: int = 0,
-) -> Iterator[tuple[FeatureBatch, FeatureBatch]]:  # fmt: skip
+    event_log: RawEvents,
+    features: FeatureSet,
+    center: FeatureCenter,
+    start: int,
+    stop: int | None = None,
+    seed: int | None = None,
+    delay: int = 0,
+) -> Iterator[tuple[FeatureBatch, FeatureBatch]]:
     """Serves the requests with start ≤ timestamp < stop again, one after another: (offline, online) of each.
 
-    The center's store must be at ``start`` (`state_before`). Before each request the center gets the feedback that had
-    come since the one before it, in order of arrival, or shuffled with ``seed``. With a ``delay`` (ms) feedback comes
-    that much later than the log says: what a slow pipeline would cost. The log is read from its beginning, a chunk at a
-    time.
+    The center's store must be at ``start`` (`state_before`). Before each request the center gets the feedback since the
+    one before it, in order of arrival, or shuffled with ``seed``. With a ``delay`` (ms) feedback comes that much later
+    than in the log, which shows the cost of a slow pipeline. The log is read from its beginning, a chunk at a time.
     """
     pl = require("polars", "pipeline")
     random = np.random.default_rng(seed)
@@ -110,9 +105,13 @@ def replay(
                 center.update(come[order])
             batch = next(offline)
             online = center.read(
-                head["user_id"], batch.item_id, {name: head[name] for name in context}, time, head.get("scenario"),
+                head["user_id"],
+                batch.item_id,
+                {name: head[name] for name in context},
+                time,
+                head.get("scenario"),
                 head["request_id"],
-            )  # fmt: skip
+            )
             yield batch, online
         if stop is not None and len(frame) and frame["timestamp"][-1] >= stop:
             return

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.evaluation.judgment import choose_policy, policy_estimates
+from pygrade.evaluation.policy_estimates import choose_policy, policy_estimates
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from tests.learning import TASKS, tiny_logs
 

@@ -1,4 +1,7 @@
-"""How good predictions are, task by task: how they rank (AUC, GAUC) and what they say (log-loss, ECE)."""
+"""Exact metrics of predictions by task: how they rank (AUC, GAUC) and how well they are calibrated (log-loss, ECE).
+
+`streamed` computes nearly the same from a stream of rows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,14 +14,14 @@ from pygrade.metrics.roc import auc, gauc
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """Metrics of one task on the rows that have its label; NaN where they are not defined."""
+    """Metrics of one task on the rows that have its label; NaN if undefined."""
 
     rows: int
     positives: int
     rate: float
     mean_prediction: float
     auc: float
-    gauc: float  # mean of the users' own AUCs, weighted by their rows; users with one class only are left out
+    gauc: float  # mean of each user's AUC, weighted by rows; users with one class only are left out
     log_loss: float  # mean of -y log p - (1 - y) log(1 - p)
     ece: float  # mean |mean prediction - rate| over 20 groups of about as many rows each, by prediction
 
@@ -27,13 +30,13 @@ class TaskMetrics:
         return {name: None if value != value else value for name, value in asdict(self).items()}
 
 
-def metrics(
+def metrics_by_task(
     labels: NDArray[np.floating],
     predictions: NDArray[np.floating],
     users: NDArray[np.int64] | None = None,
     tasks: Sequence[str] | None = None,
 ) -> dict[str, TaskMetrics]:
-    """Metrics by task of predictions[n, T] for labels[n, T] (0 or 1; NaN: not observed); users[n] are for GAUC."""
+    """Metrics of predictions[n, T] for labels[n, T] (0 or 1; NaN: not observed); GAUC needs users[n]."""
     if labels.ndim != 2 or labels.shape != predictions.shape:
         raise ValueError(f"predictions has shape {predictions.shape}; want that of labels, {labels.shape}, [n, T]")
     if users is not None and users.shape != (len(labels),):
@@ -43,10 +46,9 @@ def metrics(
         raise ValueError(f"tasks has {len(names)} names; want {labels.shape[1]}")
     result = {}
     for t, name in enumerate(names):
-        there = ~np.isnan(labels[:, t])
-        y, p = labels[there, t].astype(np.float64), predictions[there, t].astype(np.float64)
-        who = None if users is None else users[there]
-        result[name] = _of_task(y, p, who)
+        observed = ~np.isnan(labels[:, t])
+        y, p = labels[observed, t].astype(np.float64), predictions[observed, t].astype(np.float64)
+        result[name] = _of_task(y, p, None if users is None else users[observed])
     return result
 
 

@@ -1,7 +1,7 @@
-"""A log of events in which chosen requests have a twin: the same user, moment and context, but other candidates.
+"""A log of events with copies of chosen requests: the same user, moment and context, but other candidates.
 
-What a twin's rows are worth is what materialization would have said of those candidates then: they were not shown, so
-no history counts them.
+Materialization gives the rows of a copy the features that those candidates would have had then: they were not shown,
+so no history counts them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-class Twins:
-    """The events of a log up to the last of some requests, and behind each of those a twin of it.
+class CandidateCopies:
+    """The events of a log up to the last of some requests, each of these followed by its copy.
 
-    candidates: request id → item ids [n], distinct, n > 0. ``twin_of`` gives the id of a twin: they are below 0 and
+    candidates: request id → item ids [n], distinct, n > 0. ``copy_of`` gives the id of a copy, which is below 0 and
     below all ids of the log.
     """
 
     def __init__(self, log: EventLog, candidates: Mapping[int, NDArray[np.int64]], stop: int) -> None:
-        """stop: ms after the last of the requests. ValueError where no id is left below those of the log."""
+        """stop: a time (ms) after the last of the requests. ValueError if no id is left below those of the log."""
         polars = require("polars", "pipeline")
         self.log, self.candidates, self.stop = log, candidates, stop
-        self._least = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
-        if self._least - len(candidates) < -(2**63):
-            raise ValueError(f"request_id of the log goes down to {self._least}; want larger ones, twins go below them")
-        self.twin_of = {request: self._least - 1 - place for place, request in enumerate(candidates)}
+        self._first_id = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
+        if self._first_id - len(candidates) < -(2**63):
+            raise ValueError(f"request_id of the log goes down to {self._first_id}; want larger ones: copies go below")
+        self.copy_of = {request: self._first_id - 1 - place for place, request in enumerate(candidates)}
 
-    def among(self, request_id: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which [R] of the requests are twins."""
-        return np.asarray(request_id < self._least)
+    def is_copy(self, request_id: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which [R] of the requests are copies."""
+        return np.asarray(request_id < self._first_id)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class Twins:
         return self.log.items()
 
     def chunks(self, rows: int = 200_000) -> "Iterator[pl.DataFrame]":
-        """As `EventLog.chunks`, the twins beside."""
+        """As `EventLog.chunks`, with the copies."""
         polars = require("polars", "pipeline")
         for frame in self.log.chunks(rows, stop=self.stop):
             heads = frame.unique("request_id", keep="first", maintain_order=True)
@@ -60,11 +60,11 @@ class Twins:
                 yield frame
                 continue
             place = frame["request_id"].rle_id().cast(polars.Int64).alias("place")
-            both = [frame.with_columns(place), self._twins(heads, np.array(chosen))]
+            both = [frame.with_columns(place), self._copies(heads, np.array(chosen))]
             yield polars.concat(both).sort("place", maintain_order=True).drop("place")
 
-    def _twins(self, heads: "pl.DataFrame", chosen: NDArray[np.int64]) -> "pl.DataFrame":
-        """The rows of the twins of the requests at ``chosen``, with their places: what belongs to a row is null."""
+    def _copies(self, heads: "pl.DataFrame", chosen: NDArray[np.int64]) -> "pl.DataFrame":
+        """The rows of the copies of the requests at ``chosen``, with their places; columns of logged rows are null."""
         polars = require("polars", "pipeline")
         requests = heads["request_id"].to_numpy()[chosen].tolist()
         items = [self.candidates[request] for request in requests]
@@ -73,7 +73,7 @@ class Twins:
         columns: list[Any] = []
         for name, kind in frame.schema.items():
             if name == "request_id":
-                columns.append(polars.Series(name, np.repeat([self.twin_of[request] for request in requests], sizes)))
+                columns.append(polars.Series(name, np.repeat([self.copy_of[request] for request in requests], sizes)))
             elif name == "item_id":
                 columns.append(polars.Series(name, np.concatenate(items)))
             elif name == "event_time":

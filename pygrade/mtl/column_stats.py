@@ -1,4 +1,4 @@
-"""What is known of the rows before training: that they are valid, and for each part counts, rates and moments."""
+"""Checks of the rows before training, and for each part of the timeline their counts, rates and moments."""
 
 from dataclasses import dataclass, field
 
@@ -9,12 +9,12 @@ from pygrade.mtl.config import Columns, MtlConfig, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
 
-_ODD_CHILDREN = 0.01  # largest share of a funnel child's positives without the parent's
+_MAX_ORPHANS = 0.01  # of a funnel child's positives: the largest share without the parent's
 
 
 @dataclass
-class Survey:
-    """Count of rows, labels and moments of one window; `add` takes rows, `merge` another window's."""
+class ColumnStats:
+    """Counts of rows and labels, and moments of the dense columns; `merge` adds another part's."""
 
     num_dense: int
     num_tasks: int
@@ -31,35 +31,35 @@ class Survey:
         self.mean, self.square = np.zeros(self.num_dense), np.zeros(self.num_dense)
 
     def add(self, dense: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
-        there = ~np.isnan(dense)
-        other = Survey(self.num_dense, self.num_tasks, len(dense))
+        known = ~np.isnan(dense)
+        other = ColumnStats(self.num_dense, self.num_tasks, len(dense))
         other.observed = (~np.isnan(labels)).sum(0)
         other.positives = np.nansum(labels, axis=0, dtype=np.float64)
-        other.known = there.sum(0)
-        other.mean = np.where(there, dense, 0.0).sum(0, dtype=np.float64) / other.known.clip(1)
-        other.square = np.where(there, (dense - other.mean) ** 2, 0.0).sum(0, dtype=np.float64)
+        other.known = known.sum(0)
+        other.mean = np.where(known, dense, 0.0).sum(0, dtype=np.float64) / other.known.clip(1)
+        other.square = np.where(known, (dense - other.mean) ** 2, 0.0).sum(0, dtype=np.float64)
         self.merge(other)
 
-    def merge(self, other: "Survey") -> None:
+    def merge(self, other: "ColumnStats") -> None:
         """Chan, Golub and LeVeque's update of the moments."""
         total = self.known + other.known
         share = other.known / total.clip(1)
-        apart = other.mean - self.mean
-        self.square = self.square + other.square + apart**2 * self.known * share
-        self.mean = self.mean + apart * share
+        difference = other.mean - self.mean
+        self.square = self.square + other.square + difference**2 * self.known * share
+        self.mean = self.mean + difference * share
         self.known = total
         self.rows += other.rows
         self.observed, self.positives = self.observed + other.observed, self.positives + other.positives
 
     @property
     def rate(self) -> NDArray[np.float64]:
-        """[T] mean label, kept off 0 and 1."""
+        """[T] mean label, kept away from 0 and 1."""
         result: NDArray[np.float64] = np.clip(self.positives / self.observed.clip(1), 1e-6, 1 - 1e-6)
         return result
 
     @property
     def std(self) -> NDArray[np.float64]:
-        """[D]"""
+        """[D] standard deviation."""
         result: NDArray[np.float64] = np.sqrt(self.square / self.known.clip(1))
         return result
 
@@ -67,10 +67,10 @@ class Survey:
 def check(batch: Batch, columns: Columns, tasks: tuple[str, ...]) -> None:
     """ValueError that names the argument, the row and what is wanted."""
     dense, ids, labels, time = batch
-    for name, array, width in (("dense", dense, len(columns.dense)), ("ids", ids, len(columns.ids)),
-                               ("labels", labels, len(tasks))):  # fmt: skip
-        if array.ndim != 2 or array.shape != (len(dense), width):
-            raise ValueError(f"{name} has shape {array.shape}; want [{len(dense)}, {width}]")
+    shapes = {"dense": dense.shape, "ids": ids.shape, "labels": labels.shape}
+    for (name, shape), width in zip(shapes.items(), (len(columns.dense), len(columns.ids), len(tasks)), strict=True):
+        if shape != (len(dense), width):
+            raise ValueError(f"{name} has shape {shape}; want [{len(dense)}, {width}]")
     if time.shape != (len(dense),):
         raise ValueError(f"time has shape {time.shape}; want {(len(dense),)}")
     if ids.dtype.kind not in "iu":
@@ -84,48 +84,48 @@ def check(batch: Batch, columns: Columns, tasks: tuple[str, ...]) -> None:
         raise ValueError(f"labels of task {tasks[task]!r} is {labels[row, task]} in row {row}; want 0 to 1 or NaN")
 
 
-def survey_parts(
+def stats_of_parts(
     batches: Batches,
     tasks: tuple[str, ...],
     timeline: Timeline,
     config: MtlConfig,
     columns: Columns,
-) -> dict[str, Survey]:
-    """Surveys the labeled rows of each part in one pass that checks every row.
+) -> dict[str, ColumnStats]:
+    """Stats of the labeled rows of each part, in one pass that checks every row.
 
     Every task must have a positive and a negative in every part, except in one of no length and in a part to be
     predicted that has no rows.
     """
     parents = parents_of(tasks, config.funnel)
-    surveys = {part: Survey(len(columns.dense), len(tasks)) for part in timeline.parts}
-    odd = np.zeros(len(tasks), np.int64)  # rows with a funnel child's event and without its parent's
+    by_part = {part: ColumnStats(len(columns.dense), len(tasks)) for part in timeline.parts}
+    orphans = np.zeros(len(tasks), np.int64)  # rows with a funnel child's event and without its parent's
     for batch in batches():
         check(batch, columns, tasks)
         dense, _, labels, time = batch
-        there = labeled(labels)
+        usable = labeled(labels)
         for part, (start, stop) in timeline.parts.items():
-            inside = there & (time >= start) & (time < stop)
+            inside = usable & (time >= start) & (time < stop)
             if inside.any():
-                surveys[part].add(dense[inside], labels[inside])
+                by_part[part].add(dense[inside], labels[inside])
         for child, parent in enumerate(parents):
             if parent >= 0:
-                odd[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
+                orphans[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
     for part, (start, stop) in timeline.parts.items():
-        if start < stop and (surveys[part].rows or part != "predict"):
-            _check_classes(surveys[part], part, tasks)
+        if start < stop and (by_part[part].rows or part != "predict"):
+            _check_classes(by_part[part], part, tasks)
     for child, parent in enumerate(parents):
-        if odd[child] > _ODD_CHILDREN * sum(survey.positives[child] for survey in surveys.values()):
+        if orphans[child] > _MAX_ORPHANS * sum(part.positives[child] for part in by_part.values()):
             raise ValueError(
-                f"funnel says {tasks[child]!r} follows {tasks[parent]!r}, but {odd[child]} rows have the former "
+                f"funnel says {tasks[child]!r} follows {tasks[parent]!r}, but {orphans[child]} rows have the former "
                 "without the latter; want another funnel"
             )
-    return surveys
+    return by_part
 
 
-def _check_classes(survey: Survey, part: str, tasks: tuple[str, ...]) -> None:
-    for task, observed, positives in zip(tasks, survey.observed, survey.positives, strict=True):
+def _check_classes(stats: ColumnStats, part: str, tasks: tuple[str, ...]) -> None:
+    for task, observed, positives in zip(tasks, stats.observed, stats.positives, strict=True):
         if not 0 < positives < observed:
             raise ValueError(
                 f"task {task!r} has {positives:.0f} positives of {observed} labels in the {part} part "
-                f"({survey.rows} rows); want some of each: move the part's bounds or leave the task out"
+                f"({stats.rows} rows); want some of each: move the part's bounds or leave the task out"
             )

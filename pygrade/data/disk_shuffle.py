@@ -1,4 +1,4 @@
-"""Rows on their way to another order: appended to partitions on disk, read back one partition at a time."""
+"""Rows that are put in another order on disk: appended to partitions, read back one partition at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _BUFFER_ROWS, _OPEN_FILES = 50_000, 128
 
 
-class Spool:
+class DiskShuffle:
     """Partitions of one table, in files under ``directory`` (created); every frame has the columns of the first.
 
     Memory: 50,000 rows that wait to be written, and what each of at most 128 open files takes.
@@ -24,14 +24,14 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.rows: dict[int, int] = {}
+        self.rows: dict[int, int] = {}  # of each partition
         self._waiting: list[tuple[NDArray[np.int64], pl.DataFrame]] = []
         self._writers: dict[int, Any] = {}  # the least recently used first
         self._files: dict[int, list[Path]] = {}
         directory.mkdir(parents=True)
 
     def add(self, partition: NDArray[np.int64], frame: "pl.DataFrame") -> None:
-        """Appends the rows; ``partition`` [n] names each row's."""
+        """Appends each row to its partition; partition[n]."""
         keys, counts = np.unique(partition, return_counts=True)
         for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
             self.rows[key] = self.rows.get(key, 0) + count
@@ -64,7 +64,7 @@ class Spool:
                     yield polars.from_arrow(batch)
 
     def take(self, partition: int) -> "pl.DataFrame":
-        """The whole partition, which is then gone."""
+        """The whole partition, which is removed."""
         polars = require("polars", "pipeline")
         frame: pl.DataFrame = polars.concat(list(self.read(partition)))
         self.drop(partition)
@@ -78,7 +78,7 @@ class Spool:
         self.rows.pop(partition, None)
 
     def close(self) -> None:
-        """Closes all files; what was added can still be read."""
+        """Closes all files; the rows can still be read."""
         for partition in list(self._writers):
             self._close(partition)
 
@@ -98,9 +98,3 @@ class Spool:
         writer = self._writers.pop(partition, None)
         if writer is not None:
             writer.close()
-
-
-def mix(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A fixed pseudo-random number for each id, to divide ids by."""
-    bits = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)  # wraps
-    return bits ^ (bits >> np.uint64(32))

@@ -1,4 +1,4 @@
-"""The search for leaks finds those that are planted, and none in what materialization does."""
+"""The leak check finds planted leaks, and none in materialization."""
 
 import dataclasses
 import sys
@@ -7,15 +7,15 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade.features import default_schema, leaks, materialize
-from pygrade.features.leaks import _materialized as by_row
+from pygrade.features import default_schema, find_leaks, materialize
+from pygrade.features.leak_check import _materialized as by_row
 from pygrade.features.records import Table
 from tests.features.events import make_log
 
 
 def test_materialized_features_know_nothing_of_the_future():
     log = make_log()
-    assert leaks(log, default_schema(log), cuts=4) == []
+    assert find_leaks(log, default_schema(log), cuts=4) == []
 
 
 def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch):
@@ -30,14 +30,14 @@ def test_a_history_that_counts_events_of_the_same_instant_is_caught(monkeypatch)
     log = dataclasses.replace(log, events=log.events.with_columns(pl.col("event_time") + 7))
     monkeypatch.setattr(Table, "view_with", careless)
     monkeypatch.setattr(sys.modules["pygrade.features.materialize"], "_split", split_after)
-    found = {leak.feature for leak in leaks(log, default_schema(log))}
+    found = {leak.feature for leak in find_leaks(log, default_schema(log))}
     assert {"user_count", "item_count", "user_click_rate", "user_by_author_click_rate", "user_recency"} <= found
     assert "sequences" in found
     assert not {"item_price", "c_battery", "hour_sin", "user_city"} & found
 
 
 def split_after(new, pending, latest):
-    """As materialization splits feedback, with that of the very moment among what has happened."""
+    """As materialization splits feedback, but with that of the very moment counted as past."""
     both = new if pending is None else pending.then(new)
     return both.take(both.time <= latest), both.take(both.time > latest)
 
@@ -48,7 +48,7 @@ def test_a_feature_that_sees_its_own_outcome_is_caught():
         clicked = events["y_click"].fill_null(0.0).to_numpy()
         return {"own": clicked, "harmless": events["c_battery"].to_numpy()}
 
-    found = leaks(make_log(), own)
+    found = find_leaks(make_log(), own)
     assert {leak.feature for leak in found} == {"own"}
     leak = found[0]
     assert leak.rows >= 1 and {leak.before, leak.after} == {0.0, 1.0}
@@ -59,7 +59,7 @@ def test_a_statistic_of_the_whole_log_is_caught():
         events = pl.concat(list(log.chunks()))
         return {"item_ctr": events.select(pl.col("y_click").mean().over("item_id"))["y_click"].to_numpy()}
 
-    assert {leak.feature for leak in leaks(make_log(), target_encoding)} == {"item_ctr"}
+    assert {leak.feature for leak in find_leaks(make_log(), target_encoding)} == {"item_ctr"}
 
 
 def test_feedback_that_is_counted_when_shown_and_not_when_it_came_is_caught():
@@ -73,14 +73,29 @@ def test_feedback_that_is_counted_when_shown_and_not_when_it_came_is_caught():
         schema = default_schema(log)
         return by_row(schema)(log)
 
-    found = {leak.feature for leak in leaks(make_log(), early)}
+    found = {leak.feature for leak in find_leaks(make_log(), early)}
     assert "user_click_rate" in found and "item_click_rate" in found
-    assert leaks(make_log(), compute) == []
+    assert find_leaks(make_log(), compute) == []
+
+
+def test_only_the_first_rows_are_looked_at():
+    """A leak in the rows after them is not found; the rows of a request stay together."""
+    log, sizes = make_log(), []
+
+    def late(log):
+        frames = list(log.chunks())
+        sizes.append(sum(map(len, frames)))
+        events = pl.concat(frames)
+        return {"late": np.where(np.arange(len(events)) < 250, 0.0, events["y_click"].sum())}
+
+    assert find_leaks(log, late, cuts=3) != [] and sizes[0] == len(log.events)
+    assert find_leaks(log, late, cuts=3, rows=200) == [] and 200 <= sizes[4] < 210
+    assert find_leaks(log, default_schema(log), cuts=1, rows=200) == []
 
 
 def test_features_must_have_an_entry_a_row():
     with pytest.raises(ValueError, match="'short' has 3 entries; want one for each of"):
-        leaks(make_log(), lambda log: {"short": np.zeros(3)})
+        find_leaks(make_log(), lambda log: {"short": np.zeros(3)})
 
 
 def test_vocabularies_and_normalization_of_a_window_know_nothing_of_later(tmp_path):

@@ -1,9 +1,9 @@
-"""Looks for leaks: features that know of events that had not happened when they were asked for.
+"""Looks for leaks: features that know of events after the moment of their request.
 
-At a moment t the rest of the log is made another one: requests after t are removed; the feedback that came at t or
-later to the requests before is turned around (y → 1 − y), its measures replaced, and it comes at t already. Nothing of
-that may change a feature of a request at or before t. A history that counts events *at* its request's time, not only
-before it, is caught too, since the altered feedback stands exactly there; so is a feature that sees its own outcome.
+The log is altered from a moment t on: requests after t are removed; feedback at t or later on earlier requests is
+inverted (y → 1 − y), its measures are replaced, and its time becomes t. None of this may change a feature of a request
+at or before t. This also finds a history that counts events *at* its request's time, and a feature that sees its own
+outcome.
 """
 
 import tempfile
@@ -28,40 +28,40 @@ class Leak:
     """A feature that changed with the future."""
 
     feature: str
-    cut: int
-    """From this time (ms) on the log was altered."""
-    row: int
-    """First row of the log whose feature changed."""
-    rows: int
-    """Rows whose feature changed."""
-    before: Any
-    """The row's value with the log as it is."""
-    after: Any
-    """The row's value with the altered log."""
+    cut: int  # the log was altered from this time (ms) on
+    row: int  # first row of the log whose feature changed
+    rows: int  # number of rows whose feature changed
+    before: Any  # the row's value with the log as it is
+    after: Any  # the row's value with the altered log
 
 
-def leaks(event_log: RawEvents, features: FeatureSchema | Compute, cuts: int = 5, seed: int = 0) -> list[Leak]:
-    """The features that know of the future, with one example for each moment that shows it; [] is what is wanted.
+def find_leaks(
+    event_log: RawEvents, features: FeatureSchema | Compute, cuts: int = 5, seed: int = 0, rows: int | None = None
+) -> list[Leak]:
+    """The features that know of the future, with one example for each moment that shows it; ideally none.
 
-    ``features`` is a schema, whose materialization is checked, or any function from a log to features by row. The log
-    is read cuts + 1 times; the moments are ``cuts`` of its requests' times, by ``seed``. Of features [n] or [n, k]
-    every bit must stay. ValueError where a feature has not one entry a row.
+    ``features`` is a schema, whose materialization is checked, or any function from a log to features by row. The log,
+    or only its first ``rows`` and the requests they belong to, is read cuts + 1 times; the moments are ``cuts`` of its
+    requests' times, by ``seed``. Of features [n] or [n, k] every bit must stay. ValueError if a feature has not one
+    entry a row.
     """
     compute = _materialized(features) if isinstance(features, FeatureSchema) else features
+    if rows is not None:
+        event_log = _Head(event_log, rows)
     times = np.concatenate([frame["timestamp"].to_numpy() for frame in event_log.chunks()])
     before = _checked(compute(event_log), len(times))
     moments = np.unique(times)
     chosen = np.random.default_rng(seed).choice(moments, min(cuts, len(moments)), replace=False)
-    found = []
+    leaks = []
     for cut in np.sort(chosen).tolist():
-        rows = int(np.searchsorted(times, cut, side="right"))
-        after = _checked(compute(_Altered(event_log, cut, seed)), rows)
+        kept = int(np.searchsorted(times, cut, side="right"))
+        after = _checked(compute(_Altered(event_log, cut, seed)), kept)
         for name, values in before.items():
-            changed = np.flatnonzero(_differ(values[:rows], after[name]))
+            changed = np.flatnonzero(_differ(values[:kept], after[name]))
             if len(changed):
                 row = int(changed[0])
-                found.append(Leak(name, cut, row, len(changed), values[row].tolist(), after[name][row].tolist()))
-    return found
+                leaks.append(Leak(name, cut, row, len(changed), values[row].tolist(), after[name][row].tolist()))
+    return leaks
 
 
 def _checked(features: Mapping[str, NDArray[Any]], rows: int) -> Mapping[str, NDArray[Any]]:
@@ -72,7 +72,7 @@ def _checked(features: Mapping[str, NDArray[Any]], rows: int) -> Mapping[str, ND
 
 
 def _differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:
-    """[n] where rows are not the same; NaN is the same as NaN."""
+    """[n] where rows differ; NaN equals NaN."""
     other = a != b
     if a.dtype.kind == "f":
         other &= ~(np.isnan(a) & np.isnan(b))
@@ -100,11 +100,11 @@ def _by_row(part: Mapping[str, NDArray[Any]], schema: FeatureSchema) -> dict[str
     return columns
 
 
-class _Altered:
-    """A log that is another one from a moment on."""
+class _Wrapped:
+    """A log with other chunks."""
 
-    def __init__(self, log: RawEvents, cut: int, seed: int) -> None:
-        self._log, self._cut, self._seed = log, cut, seed
+    def __init__(self, log: RawEvents) -> None:
+        self._log = log
         self.tasks = log.tasks
 
     def scan(self) -> Any:
@@ -115,6 +115,32 @@ class _Altered:
 
     def items(self) -> Any | None:
         return self._log.items()
+
+
+class _Head(_Wrapped):
+    """The first rows of a log, with all rows of their requests."""
+
+    def __init__(self, log: RawEvents, rows: int) -> None:
+        super().__init__(log)
+        self._rows = rows
+
+    def chunks(self, rows: int = 200_000) -> Iterator[Any]:
+        left = self._rows
+        for frame in self._log.chunks(rows):
+            ends = np.append(np.flatnonzero(np.diff(frame["request_id"].to_numpy())) + 1, len(frame))
+            stop = int(ends[ends >= min(left, len(frame))][0])
+            yield frame[:stop]
+            left -= stop
+            if left <= 0:
+                return
+
+
+class _Altered(_Wrapped):
+    """A log that differs from a moment on."""
+
+    def __init__(self, log: RawEvents, cut: int, seed: int) -> None:
+        super().__init__(log)
+        self._cut, self._seed = cut, seed
 
     def chunks(self, rows: int = 200_000) -> Iterator[Any]:
         pl = require("polars", "pipeline")

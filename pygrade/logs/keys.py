@@ -1,0 +1,33 @@
+"""Requests recognized across logs: by who asked and what was shown, whatever predictions, feedback and order say."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.hashing import splitmix64
+from pygrade.logs.logs import Logs, numbered
+
+Keys = NDArray[np.uint64]
+
+
+def request_keys(logs: Logs) -> Keys:
+    """[R] 64-bit hashes of request id, user id and the items shown in their slots.
+
+    The ids alone would not do: logs of different days may both number their requests from 0.
+    """
+    shown = np.flatnonzero(logs.shown)
+    slots = _hashes(logs.item_id[shown]) + logs.position[shown].astype(np.uint64)
+    page = np.zeros(logs.num_requests, np.uint64)
+    np.add.at(page, logs.row_request[shown], splitmix64(slots))  # wraps around; the order of the rows does not matter
+    return splitmix64(splitmix64(splitmix64(page) + _hashes(logs.user_id)) + _hashes(logs.request_id))
+
+
+def _hashes(ids: NDArray[Any]) -> Keys:
+    if ids.dtype == np.int64:
+        return splitmix64(ids.view(np.uint64))
+    numbers = numbered(ids)
+    first = np.unique(numbers, return_index=True)[1]
+    digests = b"".join(hashlib.sha256(str(ids[row]).encode("utf-8", "surrogatepass")).digest()[:8] for row in first)
+    return np.frombuffer(digests, "<u8").astype(np.uint64)[numbers]

@@ -1,0 +1,155 @@
+"""Joins feedback events to the pages that were served.
+
+Events come late, out of order, more than once, and before their page; what a join returns depends on the set of pages
+and events alone.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pygrade.logs import Logs, concatenate, validate
+
+Key = int | str
+_IDS = ("request_id", "user_id", "item_id")
+
+
+class Event(NamedTuple):
+    """Feedback on one item of a served page. Ids are integers or strings, of numpy or plain, as in the page's log."""
+
+    event_id: Key  # the same each time it is delivered
+    request_id: Key
+    item_id: Key
+    task: str
+    amount: float = 1.0  # finite, 0 or more
+
+
+class FeedbackJoin:
+    """Pages whose feedback is still coming, and the events received for them and for pages not served yet.
+
+    ``max_pending_events``: events kept whose page is not known; the oldest requests' are dropped beyond.
+    ``max_amount``: the largest amount of one event. ``counters``: events, repeated, late, unknown (dropped without a
+    page), not_on_page.
+    """
+
+    def __init__(self, tasks: tuple[str, ...], max_pending_events: int, max_amount: float) -> None:
+        self.tasks = tasks
+        self.max_pending_events = max_pending_events
+        self.max_amount = max_amount
+        self.counters: Counter[str] = Counter()
+        self.pages: list[Logs] = []
+        self.joined: set[Key] = set()  # requests whose events are late from now on
+        self._served: dict[Key, dict[Key, Event]] = {}  # request → event id → event
+        self._unknown: dict[Key, dict[Key, Event]] = {}  # the same for requests without a page
+        self._num_unknown = 0
+
+    @property
+    def events(self) -> list[Event]:
+        """All events that wait."""
+        return [event for group in (self._served, self._unknown) for own in group.values() for event in own.values()]
+
+    def serve(self, logs: Logs) -> None:
+        """Add served pages; a page that is refused changes nothing."""
+        if logs.timestamp is None or logs.exploration is None or logs.concentration is None:
+            raise ValueError("logs have no timestamp, exploration or concentration; want `Page.log_rows(timestamp=…)`")
+        if logs.tasks != self.tasks:
+            raise ValueError(f"logs have tasks {', '.join(logs.tasks)}; want {', '.join(self.tasks)}")
+        validate(logs, "the served pages")
+        for name in _IDS if self.pages else ():
+            now, before = getattr(logs, name).dtype.kind, getattr(self.pages[0], name).dtype.kind
+            if (now in "iu") != (before in "iu"):
+                raise ValueError(f"{name} is {_kind(now)}, in earlier pages {_kind(before)}; want one kind of id")
+        ids = [as_key("request_id", value) for value in logs.request_id]
+        again = {key for key in ids if key in self._served or key in self.joined}
+        if again:
+            raise ValueError(f"request_id repeats: {sorted(map(str, again))[:3]}; want each request once")
+        self.pages.append(logs)
+        for key in ids:
+            self._served[key] = self._unknown.pop(key, {})
+            self._num_unknown -= len(self._served[key])
+
+    def feedback(self, events: Iterable[Event]) -> None:
+        """Add events; if one is malformed none of them is taken, and the ValueError or TypeError names it."""
+        for event in [self._checked(event) for event in events]:
+            if event.request_id in self.joined:
+                self.counters["late"] += 1
+                continue
+            known = event.request_id in self._served
+            own = (self._served if known else self._unknown).setdefault(event.request_id, {})
+            repeated = event.event_id in own
+            self.counters["repeated" if repeated else "events"] += 1
+            self._num_unknown += not (known or repeated)
+            own[event.event_id] = event
+        while self._num_unknown > self.max_pending_events:
+            lost = len(self._unknown.pop(next(iter(self._unknown))))
+            self.counters["unknown"] += lost
+            self._num_unknown -= lost
+
+    def ripe(self, until: int) -> Logs | None:
+        """The pages served up to ``until`` (ms) with their feedback, by time and request; None: there is none.
+
+        They leave the join; nothing changes if this raises.
+        """
+        pages = concatenate(self.pages) if self.pages else None
+        if pages is None or pages.timestamp is None or not (pages.timestamp <= until).any():
+            return None
+        ripe = pages.timestamp <= until
+        logs = pages.select(np.flatnonzero(ripe))
+        logs = logs.select(np.lexsort((logs.request_id, pages.timestamp[ripe])))
+        feedback, counted, taken = logs.feedback.astype(np.float64), Counter[str](), []
+        for r, value in enumerate(logs.request_id):
+            request = as_key("request_id", value)
+            taken.append(request)
+            own = self._served[request]
+            if not own:
+                continue
+            rows = range(int(logs.offsets[r]), int(logs.offsets[r + 1]))
+            place = {as_key("item_id", logs.item_id[row]): row for row in rows if logs.position[row] >= 0}
+            for event in sorted(own.values(), key=lambda event: str(event.event_id)):  # sums keep one order
+                row = place.get(event.item_id)
+                if row is None:
+                    counted["not_on_page"] += 1
+                else:
+                    feedback[row, self.tasks.index(event.task)] += event.amount
+        rest = [] if ripe.all() else [pages.select(np.flatnonzero(~ripe))]
+        logs = replace(logs, feedback=feedback.astype(np.float32))
+        self.pages = rest
+        for request in taken:
+            del self._served[request]
+        self.counters += counted
+        return logs
+
+    def _checked(self, event: Event) -> Event:
+        ids = {
+            f"{name}_id": as_key(f"{name}_id", getattr(event, f"{name}_id")) for name in ("event", "request", "item")
+        }
+        if event.task not in self.tasks:
+            raise ValueError(f"task is {event.task!r} in event {event.event_id!r}; want one of {', '.join(self.tasks)}")
+        amount = event.amount
+        if isinstance(amount, bool | str | bytes) or not isinstance(amount, int | float | np.number):
+            raise TypeError(f"amount is {amount!r} in event {event.event_id!r}; want a number")
+        if not (math.isfinite(amount) and 0 <= amount <= self.max_amount):
+            raise ValueError(f"amount is {amount} in event {event.event_id!r}; want 0 to {self.max_amount:g}")
+        for name in ("request_id", "item_id") if self.pages else ():
+            kind = getattr(self.pages[0], name).dtype.kind
+            if isinstance(ids[name], int) != (kind in "iu"):
+                raise ValueError(
+                    f"{name} is {ids[name]!r} in event {event.event_id!r}; want {_kind(kind)}, as the pages"
+                )
+        return Event(**ids, task=event.task, amount=float(amount))
+
+
+def as_key(name: str, value: Any) -> Key:
+    """An id as a plain integer or string; TypeError for anything else."""
+    key = value.item() if isinstance(value, np.generic) else value
+    if isinstance(key, bool) or not isinstance(key, int | str):
+        raise TypeError(f"{name} is {value!r}, a {type(value).__name__}; want an integer or a string")
+    return key
+
+
+def _kind(code: str) -> str:
+    return "an integer" if code in "iu" else "a string"

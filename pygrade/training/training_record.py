@@ -1,0 +1,59 @@
+"""What a policy was trained on, in a file beside it: evaluation leaves out these requests and judges by these values."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from pygrade._util.serialization import write_bytes
+from pygrade.logs import Logs, request_keys
+
+FILE = "trained_on.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """The requests and the business values that a policy learned from."""
+
+    keys: NDArray[np.uint64]  # sorted `request_keys`
+    policy_version: str
+    tasks: tuple[str, ...]
+    task_values: tuple[float, ...]
+    value_tasks: tuple[str, ...]
+    first_timestamp: int | None  # ms
+    last_timestamp: int | None
+
+    @classmethod
+    def of(cls, logs: Logs, policy_version: str) -> "TrainingRecord":
+        """The record of a policy trained on these logs."""
+        times = logs.timestamp
+        span = (None, None) if times is None else (int(times.min()), int(times.max()))
+        keys = np.sort(request_keys(logs))
+        return cls(keys, policy_version, logs.tasks, logs.task_values, logs.value_tasks, *span)
+
+    def seen(self, logs: Logs) -> NDArray[np.bool_]:
+        """[R]: the policy was trained on the request."""
+        return np.isin(request_keys(logs), self.keys)
+
+    def save(self, directory: Path) -> None:
+        """Write it beside the policy."""
+        facts = {name: value for name, value in asdict(self).items() if name != "keys"}
+        write_bytes(directory / FILE, safetensors.numpy.save({"keys": self.keys}, {"record": json.dumps(facts)}))
+
+    @classmethod
+    def load(cls, directory: Path, policy_version: str) -> "TrainingRecord | None":
+        """None if there is none, or it belongs to an earlier policy in this directory; ValueError if damaged."""
+        path = directory / FILE
+        if not path.exists():
+            return None
+        try:
+            with safetensors.safe_open(path, "np") as file:
+                facts = json.loads(file.metadata()["record"])
+                facts |= {name: tuple(facts[name]) for name in ("tasks", "task_values", "value_tasks")}
+                record = cls(file.get_tensor("keys"), **facts)
+        except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is truncated or damaged: {error}") from error
+        return record if record.policy_version == policy_version else None

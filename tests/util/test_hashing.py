@@ -1,0 +1,19 @@
+"""The bits of hashes never change: features and ids on disk depend on them."""
+
+import numpy as np
+
+from pygrade._util.hashing import spread, stable_id, text_hash
+from pygrade.features.values import code_of, mix
+from pygrade.mtl.network import hash_ids
+
+
+def test_the_bits_are_those_of_artifacts_on_disk():
+    texts = ("a", "", "ü" * 99)
+    assert [code_of(text) for text in texts] == [3405396810240292928, -5426141060434712860, -7313085065906371180]
+    assert [text_hash(text) % 2**64 for text in texts] == [code_of(text) % 2**64 for text in texts]
+    assert [stable_id(text) for text in texts] == [1702698405120146464, 6510301506637419378, 5566829503901590218]
+    mixed = mix(np.arange(3), np.arange(3) * 7)
+    assert mixed.tolist() == [-6411193824288604561, 8581286081765471666, -7096005354233704697]
+    ids = np.arange(6).reshape(3, 2) - 2
+    assert hash_ids(ids, 1000).tolist() == [[313, 783], [535, 455], [110, 557]]
+    assert spread(ids[0]).tolist() == [14092058512020081499, 7046029256010040749]
