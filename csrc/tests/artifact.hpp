@@ -118,19 +118,22 @@ struct Artifact {
                                                  {"beta", "1e-07"},
                                                  {"epsilon", "0.001"},
                                                  {"slope", slope},
+                                                 {"lower", "0.005"},
+                                                 {"upper", "0.7"},
+                                                 {"minimum", "{}"},
                                                  {"prediction_features", prediction_features ? "true" : "false"},
                                                  {"scenario_exploration", exploration},
                                                  {"evidence_feature", detail::json_quote(evidence_feature)},
                                                  {"evidence_scale", detail::json_quote(evidence_scale)},
                                                  {"evidence_prior", evidence_prior}};
-    std::map<std::string, std::string> record = {{"format", "\"pygrade.FusionPolicy\""},
-                                                 {"format_version", std::to_string(format_version)},
-                                                 {"tasks", names(tasks)},
-                                                 {"features", names(features)},
-                                                 {"scenarios", "[\"search\"]"},
-                                                 {"schema_hash", "\"" + schema_hash() + "\""},
-                                                 {format_version < 3 ? "sha256" : "tensors_sha256",
-                                                  "\"" + sha256(safetensors()) + "\""}};
+    std::map<std::string, std::string> record = {
+        {"format", "\"pygrade.FusionPolicy\""},
+        {"format_version", std::to_string(format_version)},
+        {"tasks", names(tasks)},
+        {"features", names(features)},
+        {"scenarios", "[\"search\"]"},
+        {"schema_hash", "\"" + schema_hash() + "\""},
+        {format_version < 3 ? "sha256" : "tensors_sha256", "\"" + sha256(safetensors()) + "\""}};
     if (format_version >= 3) record["json_sha256"] = "\"" + std::string(64, '0') + "\"";
     for (const auto& [key, value] : replaced) (config.contains(key) ? config : record)[key] = value;
     record["config"] = object(config);

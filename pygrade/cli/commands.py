@@ -49,7 +49,8 @@ from pygrade.simulation.demo import DemoConfig, demo, describe_pages
 from pygrade.simulation.marketplace import FEATURES, PRODUCTION_WEIGHTS, TASKS, Marketplace
 from pygrade.simulation.simulate import SimulateConfig, ab_test, simulate_logs
 from pygrade.study import StudyConfig, reproduce, tables
-from pygrade.training.reward import RewardConfig, estimate_propensity, propensity_curve
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig
 from pygrade.training.static_weights import equal_weights, production_weights
 from pygrade.training.train import TrainConfig, train
 
@@ -158,9 +159,9 @@ def _evaluate(args: Evaluate) -> dict[str, Any]:
     policy = FusionPolicy.load(args.policy)
     logs = args.load()
     chosen = logs.split(1 - args.last)[1] if args.last < 1 else logs
-    reward = RewardConfig(propensity="estimate" if args.propensity is None else args.propensity)
+    reward = RewardConfig(propensity="estimate" if args.propensity is None else args.propensity, page_size=args.k)
     found = _replay(chosen, logs, policy, {GRADE: _served(policy, chosen)}, reward, args.k).to_dict()
-    curve = _propensity(reward, logs, int(logs.position.max()) + 1)
+    curve = slot_propensity(logs, reward).known(int(logs.position.max()) + 1)
     found["off_policy"] = {name: own.to_dict() for name, own in policy_estimates(policy, chosen, curve, args.k).items()}
     if not args.json:
         _print_evaluation(found)
@@ -192,20 +193,12 @@ def _replay(
     production = production_weights(logs)
     if production is not None:
         arms[PRODUCTION] = production.numpy()
-    curve = _propensity(reward, explored, k)
+    curve = slot_propensity(explored, reward).known(k)
     arms |= rankers
     formulas = dict.fromkeys(arms, policy.config.formula)
     return evaluate(
         logs, arms, STATIC, k=k, transform=formulas, propensity=curve, propensity_floor=reward.propensity_floor
     )
-
-
-def _propensity(reward: RewardConfig, explored: Logs, slots: int) -> NDArray[np.float64] | None:
-    if not isinstance(reward.propensity, str):
-        return propensity_curve(reward.propensity, slots)
-    if explored.exploration is not None and bool((explored.exploration == "shuffle").any()):
-        return estimate_propensity(explored, slots)
-    return None
 
 
 def _print_evaluation(record: dict[str, Any]) -> None:

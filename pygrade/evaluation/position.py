@@ -4,7 +4,7 @@ The position-based estimator of Li et al. 2018 ("Offline evaluation of ranking p
 logging order also Wood et al. 2022, "Inverse propensity score based offline estimator for deterministic ranking lists
 using position bias"): an item's expected reward is its own times the chance θ that its slot is looked at, so what was
 logged at one slot, times θ' / θ, is what to expect at another. It is right where θ does not depend on the other items,
-and for items that were shown. Take θ from randomized pages (`reward.estimate_propensity`), never from clicks by slot.
+and for items that were shown. Take θ from randomized pages (`propensity.fit_exponent`), never from clicks by slot.
 """
 
 from collections.abc import Sequence

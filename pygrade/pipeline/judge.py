@@ -12,7 +12,8 @@ from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, s
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.reward import RewardConfig, estimate_propensity, propensity_curve
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig
 from pygrade.training.static_weights import equal_weights, production_weights
 
 UNSHRUNK = "GRADE, no evidence prior"
@@ -37,7 +38,8 @@ def judge(
         arms[name] = served_weights(arm_policy, logs)
     if policy.config.evidence_prior:
         arms[UNSHRUNK] = served_weights(_without_prior(policy), logs)
-    curve, source = slot_propensity(logs, reward)
+    propensity = slot_propensity(logs, reward)
+    curve = propensity.known(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
     options: dict[str, Any] = {
         "k": reward.page_size,
         "transform": dict.fromkeys(arms, policy.config.formula),
@@ -49,7 +51,7 @@ def judge(
         "replay": evaluate(logs, arms, STATIC, **options).to_dict(),
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
-        "propensity": source,
+        "propensity": propensity.source,
         "users": {},
     }
     for name, low, high in HISTORY if history is not None else ():
@@ -67,15 +69,5 @@ def judge(
 def _without_prior(policy: FusionPolicy) -> FusionPolicy:
     """The same policy without shrinkage of users with little history."""
     other = copy.deepcopy(policy)
-    other.config = replace(policy.config, evidence_prior=0.0)
+    other.spec = replace(policy.spec, config=replace(policy.config, evidence_prior=0.0))
     return other
-
-
-def slot_propensity(logs: Logs, reward: RewardConfig) -> tuple[NDArray[np.float64] | None, str]:
-    """q of every slot and its source; None if it is unknown: all slots are taken as seen."""
-    slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
-    if not isinstance(reward.propensity, str):
-        return propensity_curve(reward.propensity, slots), "given"
-    if logs.exploration is not None and bool((logs.exploration == "shuffle").any()):
-        return estimate_propensity(logs, slots), "shuffled pages"
-    return None, "none: every slot counts as seen"

@@ -13,8 +13,12 @@ from pygrade.study.stats import Record, Results, over_worlds, sign
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"
-GUARDED = {"guard-100": 0.0, "guard-102": 2.0, "guard-104": 4.0}  # arm → carts over production, per cent
-GUARD = 2.0  # per cent of stage 1's value that an online version may fall short of it, as the settings have it
+CONSTRAINED = {
+    "constraint-100": 0.0,
+    "constraint-102": 2.0,
+    "constraint-104": 4.0,
+}  # arm → carts over production, %
+MAX_REGRESSION = 2.0  # per cent of stage 1's value that an online version may lose, as the settings say
 
 
 @dataclass(frozen=True)
@@ -299,8 +303,9 @@ def targets(results: Results) -> list[Target]:
         records = results.records("drift", "online")
         worst = min(record["figures"]["worst"] for record in records)
         back = sum(record["figures"]["rolled_back"] for record in records)
-        found.append(Target("drift: worst interval of any online run against stage 1", f"≥ -{GUARD:g} % (the guard)",
-                            f"{worst:+.2f} %, {back:.0f} roll-backs", worst >= -GUARD))  # fmt: skip
+        wanted, result = f"≥ -{MAX_REGRESSION:g} % (max_regression)", f"{worst:+.2f} %, {back:.0f} roll-backs"
+        name = "drift: worst interval of any online run against stage 1"
+        found.append(Target(name, wanted, result, worst >= -MAX_REGRESSION))
     if results.has("hype", "calibrated", "no-prior"):
         gain = results.lift("hype", "calibrated", "no-prior")
         found.append(Target("hyped predictions: calibrated composite over posterior only", "not below 0", percent(gain),
@@ -312,11 +317,11 @@ def targets(results: Results) -> list[Target]:
             name = f"off-policy intervals that cover the value of a small step, {method}"
             found.append(Target(name, "≥ 90 % of 50 worlds", f"{hits:.0f} of {len(records)}",
                                 hits >= 0.9 * len(records)))  # fmt: skip
-    for arm, level in GUARDED.items():
-        if results.has("guard", arm, "production"):
-            carts = results.lift("guard", arm, "production", "cart", "events")
-            add(f"guard of carts at {level:+g} %: carts over production", f"≥ {level:+g} %", [("guard", arm)], carts,
-                level, False)  # fmt: skip
+    for arm, level in CONSTRAINED.items():
+        if results.has("constraint", arm, "production"):
+            carts = results.lift("constraint", arm, "production", "cart", "events")
+            name = f"constraint of carts at {level:+g} %: carts over production"
+            add(name, f"≥ {level:+g} %", [("constraint", arm)], carts, level, False)
     return found
 
 

@@ -65,7 +65,7 @@ def hacking(panels: Mapping[str, Mapping[str, tuple[Interval, Interval]]], base:
 def front(
     title: str, across: str, up: str, arms: Mapping[str, tuple[Interval, Interval]], wanted: Mapping[str, float]
 ) -> bytes:
-    """Two lifts of each arm with their intervals; a dashed line where a guard wanted the first to be."""
+    """Two lifts of each arm with their intervals; a dashed line where a constraint wanted the first to be."""
     figure, axes = new_figure(1, 1, (7.6, 3.8))
     axis = axes[0]
     for color, (name, both) in zip(CYCLE, arms.items(), strict=False):

@@ -8,7 +8,7 @@ from typing import Any
 from pygrade._util.files import atomic_file
 from pygrade.metrics.intervals import Interval
 from pygrade.reports.training import write_text
-from pygrade.study.findings import GUARDED, Target, collapses, findings, percent, targets
+from pygrade.study.findings import CONSTRAINED, Target, collapses, findings, percent, targets
 from pygrade.study.plots import dots, front, hacking, lines
 from pygrade.study.settings import MAIN, STABILITY, Settings
 from pygrade.study.stats import Results, over_worlds
@@ -34,7 +34,7 @@ def write_results(record: Mapping[str, Any], settings: Settings, target: Path, p
         _findings(results, folder, drawn),
         _main(results, settings, folder, drawn),
         _regimes(results, settings, folder, drawn),
-        _guards(results, settings, folder, drawn),
+        _constraints(results, settings, folder, drawn),
         _estimates(results),
         _stability(results, settings, folder, drawn),
         _tuning(results, settings),
@@ -131,7 +131,7 @@ def _main(results: Results, settings: Settings, folder: str, drawn: Mapping[str,
 def _regimes(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:
     parts = []
     for name, regime in settings.regimes.items():
-        if name in (MAIN, "guard") or not results.has(name, "static", "grade"):
+        if name in (MAIN, "constraint") or not results.has(name, "static", "grade"):
             continue
         other = f", judged by {regime.judge}" if regime.judge != "value" else ""
         rows = [
@@ -147,19 +147,19 @@ def _regimes(results: Results, settings: Settings, folder: str, drawn: Mapping[s
     return "## Other regimes" + _images(folder, drawn, ("regimes", "drift")) + "\n\n" + "\n\n".join(parts)
 
 
-def _guards(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:
-    """The front of value against a guarded task."""
-    arms = [arm for arm in ("stage1", "grade", *GUARDED) if results.has("guard", arm, "production")]
+def _constraints(results: Results, settings: Settings, folder: str, drawn: Mapping[str, bytes]) -> str:
+    """The front of value against a constrained task."""
+    arms = [arm for arm in ("stage1", "grade", *CONSTRAINED) if results.has("constraint", arm, "production")]
     if not arms:
         return ""
     rows = [
-        [_title(settings, arm), percent(results.lift("guard", arm, "production", "cart", "events")),
-         percent(results.lift("guard", arm, "production")),
-         percent(results.lift("guard", arm, "production", "dwell", "events"))]
+        [_title(settings, arm), percent(results.lift("constraint", arm, "production", "cart", "events")),
+         percent(results.lift("constraint", arm, "production")),
+         percent(results.lift("constraint", arm, "production", "dwell", "events"))]
         for arm in arms
     ]  # fmt: skip
     head = ["arm", "carts over production", "value over production", "dwell over production"]
-    return "## Guards\n\n" + table(head, rows) + _images(folder, drawn, ("guard",))
+    return "## Constraints\n\n" + table(head, rows) + _images(folder, drawn, ("constraint",))
 
 
 def _estimates(results: Results) -> str:
@@ -271,7 +271,7 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
             if results.has(name, arm, "static") and arm != "static"
         }
         for name, regime in settings.regimes.items()
-        if results.has(name, "grade", "static") and name not in ("guard", "drift")
+        if results.has(name, "grade", "static") and name not in ("constraint", "drift")
     }
     if len(panels) > 1:
         runs = Counter(name for rows in panels.values() for name in rows)  # what ran once has nothing to compare
@@ -291,14 +291,14 @@ def _pictures(results: Results, settings: Settings) -> dict[str, bytes]:
         drawn["hacking"] = hacking(traps, base)
     if results.has("drift", "online", "stage1"):
         drawn["drift"] = _drift(results)
-    guarded = [arm for arm in ("stage1", "grade", *GUARDED) if results.has("guard", arm, "production")]
-    if set(guarded) & set(GUARDED):
-        drawn["guard"] = front(
-            "What a guard on carts gives and costs",
-            "carts, % over production (dashed: what its guard wants)", "value, % over production",
-            {_title(settings, arm): (results.lift("guard", arm, "production", "cart", "events"),
-                                     results.lift("guard", arm, "production")) for arm in guarded},
-            {_title(settings, arm): GUARDED[arm] for arm in guarded if arm in GUARDED},
+    constrained = [arm for arm in ("stage1", "grade", *CONSTRAINED) if results.has("constraint", arm, "production")]
+    if set(constrained) & set(CONSTRAINED):
+        drawn["constraint"] = front(
+            "What a constraint on carts gives and costs",
+            "carts, % over production (dashed: what its constraint wants)", "value, % over production",
+            {_title(settings, arm): (results.lift("constraint", arm, "production", "cart", "events"),
+                                     results.lift("constraint", arm, "production")) for arm in constrained},
+            {_title(settings, arm): CONSTRAINED[arm] for arm in constrained if arm in CONSTRAINED},
         )  # fmt: skip
     stable = results.arms(STABILITY)
     if stable:

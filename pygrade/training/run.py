@@ -13,8 +13,8 @@ from torch import Tensor
 from pygrade._util.serialization import to_json, write_bytes
 from pygrade.policy import FusionPolicy
 from pygrade.training.checkpoint import Checkpoint, CheckpointStore
-from pygrade.training.reward import RewardData
 from pygrade.training.tracking import Tracker
+from pygrade.training.training_set import TrainingSet
 
 logger = logging.getLogger("pygrade")
 STAGES = ("stage1", "stage2")
@@ -32,7 +32,7 @@ class Run:
         self,
         directory: Path | None = None,
         config: Any = None,
-        data: RewardData | None = None,
+        data: TrainingSet | None = None,
         resume: bool = True,
         on_step: Callable[[str, int], None] | None = None,
     ) -> None:
@@ -181,10 +181,10 @@ def _add(sums: dict[str, float], figures: dict[str, float], step: int, steps: in
         sums["final_kl"] = figures["kl"]
 
 
-def _fingerprint(config: Any, data: RewardData) -> str:
-    """sha256 of what is learned from and how: the reward data and the options that matter."""
+def _fingerprint(config: Any, data: TrainingSet) -> str:
+    """sha256 of what is learned from and how: the training set and the options that matter."""
     options = {name: value for name, value in asdict(config).items() if name not in _RUNTIME}
-    digest = hashlib.sha256(to_json(options))
-    for tensor in (data.inputs, data.scores, data.gains, data.masks, data.page_value, data.page_propensity):
+    digest, pages, parts = hashlib.sha256(to_json(options)), data.stage1, data.stage2
+    for tensor in (data.inputs, data.scores, parts.gains, parts.masks, pages.value, pages.propensity):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

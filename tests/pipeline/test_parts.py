@@ -5,20 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, validate
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import with_candidates
-from pygrade.pipeline.judge import judge, slot_propensity
+from pygrade.pipeline.judge import judge
 from pygrade.pipeline.policy_log import sample_hash, sampled_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
 from tests.pipeline.test_run import stage
-from tests.pipeline.world import copy
 
 
 @pytest.fixture(scope="module")
@@ -159,36 +157,7 @@ def test_judgment_tells_users_by_their_history():
     json.dumps(found, allow_nan=False)
 
 
-def test_slot_propensity_says_where_it_comes_from():
-    assert slot_propensity(logs_of(50), RewardConfig())[0] is None
-    curve, source = slot_propensity(logs_of(50), RewardConfig(propensity=1.0, page_size=4))
-    assert source == "given" and curve.tolist() == [1.0, 0.5, 1 / 3, 0.25]
-    curve, source = slot_propensity(logs_of(200, shuffled=True), RewardConfig())
-    assert source == "shuffled pages" and len(curve) == 10
-
-
-def test_the_commands(run, tmp_path, capsys):
-    assert cli.main(["pipeline", "--data", "logs:nowhere", "--out", str(tmp_path / "none")]) == 2
-    assert "nowhere does not exist" in capsys.readouterr().err
-    mine = copy(run, tmp_path / "run")
-    assert cli.main(["rank", "--run", str(mine), "--user", "3", "--k", "4", "--repeat", "3", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["pages"][0]["items"]) == 4 and found["times"]["in all"]["p50_ms"] > 0
-    assert found["counters"]["requests"] == 3 and not found["degraded"]
-    assert cli.main(["rank", "--run", str(mine), "--user", "123456", "--context", "c_hour", "3"]) == 0
-    out = capsys.readouterr().out
-    assert "Where the time goes" in out and "prerank" in out and "no event of this user is known" in out
-    assert cli.main(["serve-check", "--run", str(mine), "--requests", "3", "--candidates", "20"]) == 0
-    assert "3 of 3 pages are equal bit for bit" in capsys.readouterr().out
-    for arguments, message in (
-        (["--user", "3"], "want one of them"),
-        (["--run", str(mine), "--policy", "x"], "want one of them"),
-        (["--run", str(mine)], "user is missing"),
-        (["--run", str(mine), "--user", "3", "--context", "hour", "3"], "context names 'hour'"),
-        (["--run", str(mine), "--user", "3", "--context", "c_hour", "x"], "context gives c_hour as 'x'"),
-        *((["--run", str(mine), f"--user={name}"], f"user is '{name}'") for name in ("alice", "--5", "²", "9" * 19)),
-        (["--run", str(mine), "--user", "3", "--store", f"lmdb:{tmp_path / 'no'}"], str(tmp_path / "no")),
-        (["--policy", str(mine)], "data is empty"),
-    ):
-        assert cli.main(["rank", *arguments]) == 2
-        assert message in capsys.readouterr().err
+def test_too_few_shuffled_pages_leave_the_propensity_unknown():
+    logs = logs_of(5, shuffled=True)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features), seed=1)
+    assert judge(logs, policy, policy, RewardConfig(page_size=4), None)["propensity"] == "none"

@@ -50,7 +50,7 @@ class PYGRADE_API Policy {
   const std::vector<std::string>& tasks() const { return tasks_; }          // T names, in the order of the predictions
   const std::vector<std::string>& features() const { return features_; }    // F names, in the order of the context
   const std::vector<std::string>& scenarios() const { return scenarios_; }  // those with their own static weights
-  const std::string& version() const { return version_; }  // of all that is served, as in the logs: 12 digits
+  const std::string& version() const { return version_; }          // of all that is served, as in the logs: 12 digits
   const std::string& schema_hash() const { return schema_hash_; }  // of tasks, features and formula: 16 digits
   const std::string& transform() const { return transform_; }      // identity, log, zscore, zlog, rank or log1p
   float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm

@@ -1,7 +1,11 @@
-// Reads the two files of a policy. pygrade/policy/network.py writes them and says what they hold.
+// Reads the files of a policy, for C++ and Python alike. pygrade/policy/file.py writes them and documents their format.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <fstream>
 
 #include "pygrade/fusion.hpp"
 #include "serving/policy.hpp"
@@ -27,7 +31,7 @@ class OpenFile {
  public:
   explicit OpenFile(const fs::path& path, const std::string& hint = "")
       : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    struct stat status {};
+    struct stat status{};
     if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
       close();
       throw ArtifactMissing(path.string() + " does not exist or can't be read" + hint);
@@ -55,7 +59,7 @@ class OpenFile {
 
   // Whether the path names another file by now.
   bool replaced() const {
-    struct stat status {};
+    struct stat status{};
     return ::stat(path_.c_str(), &status) != 0 || status.st_dev != device_ || status.st_ino != inode_;
   }
 
@@ -78,7 +82,8 @@ void check_hash(const Json& record, std::string_view text) {
   constexpr std::string_view key = "\n  \"json_sha256\": \"";
   const std::string& stated = record.string_at("json_sha256");
   const std::size_t at = text.find(key);
-  if (at == text.npos || stated.size() != 64) throw detail::JsonError("'json_sha256' is not as FusionPolicy.save writes it");
+  if (at == text.npos || stated.size() != 64)
+    throw detail::JsonError("'json_sha256' is not as FusionPolicy.save writes it");
   std::string blank(text);
   blank.replace(at + key.size(), 64, 64, '0');
   if (const std::string actual = sha256_text(blank); actual != stated)
@@ -105,8 +110,7 @@ Json read_record(std::string_view text, const std::string& path) {
 // A list of names as Python's json.dumps(…, indent=2) writes it, one level deep.
 std::string names_text(std::span<const std::string> names) {
   std::string text = "[";
-  for (std::size_t i = 0; i < names.size(); ++i)
-    text += (i == 0 ? "\n    " : ",\n    ") + detail::json_quote(names[i]);
+  for (std::size_t i = 0; i < names.size(); ++i) text += (i == 0 ? "\n    " : ",\n    ") + detail::json_quote(names[i]);
   return text + (names.empty() ? "]" : "\n  ]");
 }
 
@@ -308,9 +312,8 @@ class PolicyReader {
       digest.update(tensor.bytes);
     }
     add(policy_->schema_hash_);
-    add("{\n  \"evidence\": " + names_text(evidence_) +
-        ",\n  \"explored\": " + names_text(policy_->explored_scenarios_) +
-        ",\n  \"scenarios\": " + names_text(policy_->scenarios_) + "\n}\n");
+    add("{\n  \"evidence\": " + names_text(evidence_) + ",\n  \"explored\": " +
+        names_text(policy_->explored_scenarios_) + ",\n  \"scenarios\": " + names_text(policy_->scenarios_) + "\n}\n");
     static_assert(std::endian::native == std::endian::little);
     digest.update(std::as_bytes(std::span(numbers_)));
     return digest.hex().substr(0, 12);
