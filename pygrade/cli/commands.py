@@ -16,6 +16,7 @@ from pygrade import ops
 from pygrade._util.files import claimed
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import say, set_quiet, show_log
+from pygrade._util.serialization import plain
 from pygrade.aot import build as aot
 from pygrade.cli import console
 from pygrade.cli.options import (
@@ -69,7 +70,7 @@ def run(command: str, arguments: list[str]) -> None:
     set_quiet(args.quiet)
     show_log(args.quiet)
     result = handler(args)
-    text = json.dumps(_plain(result), allow_nan=False)
+    text = json.dumps(plain(result), allow_nan=False)
     if args.json is True or args.json == Path("-"):
         print(text)
     elif args.json:
@@ -446,17 +447,6 @@ def _info(args: Info) -> dict[str, Any]:
 def _part(kind: type[Config], args: Any) -> Config:
     """The config whose fields the command's options repeat."""
     return kind(**{entry.name: getattr(args, entry.name) for entry in fields(kind)})  # type: ignore[arg-type]
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: None."""
-    if isinstance(value, dict):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 _HANDLERS: dict[str, tuple[Any, Callable[[Any], dict[str, Any]]]] = {

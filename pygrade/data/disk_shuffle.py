@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ class DiskShuffle:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.rows: dict[int, int] = {}  # of each partition
-        self._waiting: list[tuple[NDArray[np.int64], pl.DataFrame]] = []
+        self._waiting: list[tuple[Ints, pl.DataFrame]] = []
         self._writers: dict[int, Any] = {}  # the least recently used first
         self._files: dict[int, list[Path]] = {}
         directory.mkdir(parents=True)
 
-    def add(self, partition: NDArray[np.int64], frame: "pl.DataFrame") -> None:
+    def add(self, partition: Ints, frame: "pl.DataFrame") -> None:
         """Appends each row to its partition; partition[n]."""
         keys, counts = np.unique(partition, return_counts=True)
         for key, count in zip(keys.tolist(), counts.tolist(), strict=True):

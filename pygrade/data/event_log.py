@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class EventLog:
         """``item_id`` (each once) and the attributes; None if the source has none."""
         return self._table("items.parquet")
 
-    def names(self, kind: str, ids: Sequence[int] | NDArray[np.int64]) -> list[str | None]:
+    def names(self, kind: str, ids: Sequence[int] | Ints) -> list[str | None]:
         """The names [n] that the source gave to ids of a ``kind`` (request, user, item); None if it gave none."""
         polars = require("polars", "pipeline")
         if not (self.path / "ids.parquet").is_file():
@@ -227,7 +227,7 @@ class EventLog:
         return frame
 
 
-def request_starts(request_id: NDArray[np.int64]) -> NDArray[np.int64]:
+def request_starts(request_id: Ints) -> Ints:
     """The first row [R] of each run of equal ids."""
     if not len(request_id):
         return np.zeros(0, np.int64)

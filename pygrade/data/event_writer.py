@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.hashing import spread, stable_id
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import DiskShuffle
@@ -311,6 +312,6 @@ def refuse_events(frame: "pl.DataFrame", bad: "NDArray[np.bool_] | pl.Series", c
         raise ValueError(f"column {column!r}, request {frame['request_id'][row]}: {value}; want {want}")
 
 
-def _second(frame: "pl.DataFrame", day: int) -> NDArray[np.int64]:
-    second: NDArray[np.int64] = (frame["timestamp"].to_numpy() - day * DAY) // 1000
+def _second(frame: "pl.DataFrame", day: int) -> Ints:
+    second: Ints = (frame["timestamp"].to_numpy() - day * DAY) // 1000
     return second

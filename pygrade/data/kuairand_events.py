@@ -19,11 +19,12 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array, Ints
 from pygrade._util.hashing import spread
 from pygrade._util.optional_imports import require
 from pygrade.data.disk_shuffle import DiskShuffle
@@ -158,7 +159,7 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
 
 def _read_logs(
     files: Files,
-    known: NDArray[np.int64],
+    known: Ints,
     tasks: tuple[str, ...],
     writer: EventWriter,
     config: KuaiRandEventConfig,
@@ -248,9 +249,7 @@ def _add_requests(frame: "pl.DataFrame", writer: EventWriter, gap: float | None,
     return first + len(starts)
 
 
-def group_requests(
-    user: NDArray[np.int64], tab: NDArray[np.int64], time: NDArray[np.int64], gap_minutes: float | None, max_rows: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def group_requests(user: Ints, tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int) -> tuple[Ints, Ints]:
     """Groups the impressions [n] of each user in one tab into requests of at most ``max_rows``, in order of time.
 
     A request is a user's day (UTC+8) if ``gap_minutes`` is None; else it ends at a gap longer than that. Returns the
@@ -311,7 +310,7 @@ def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
     return kinds
 
 
-def _attribute(values: NDArray[Any], kind: str) -> "pl.Series":
+def _attribute(values: Array, kind: str) -> "pl.Series":
     """Empty and -124 become null; whole numbers are int64."""
     polars = require("polars", "pipeline")
     if kind == "text":

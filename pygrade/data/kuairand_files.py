@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.hashing import spread
 from pygrade.data.tables import Table, by_kind, refuse
 
@@ -98,7 +99,7 @@ def chosen_rows(*, random: bool, user_fraction: float) -> Callable[[Table], NDAr
     return chosen
 
 
-def local_day(time: NDArray[np.int64]) -> NDArray[np.int64]:
+def local_day(time: Ints) -> Ints:
     """Days since 1970 in the app's time zone (UTC+8) of ms since 1970."""
     return (time + 8 * 3_600_000) // 86_400_000
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
 from pygrade.data.event_writer import EventWriter, refuse_events
+from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
 from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("pygrade")
 
-# Other conventions than the contract's are refused, as `pygrade.logs` refuses them.
-_MAX_SLOT = 100_000
-_SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
-_FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
 _CLOCK = "milliseconds since 1970"
 
 
@@ -89,7 +86,7 @@ class _Reader:
         self.writer, self.tasks, self.features = writer, tasks, features
         self.last_request: Any = None
         self.requests = -1
-        self.first_slot = _MAX_SLOT
+        self.first_slot = MAX_SLOT
         self.all_seconds, self.zeros_hidden = True, False
 
     def add(self, path: Path, first: int, frame: "pl.DataFrame") -> None:
@@ -100,7 +97,7 @@ class _Reader:
 
         position = frame["position"]
         refuse("position", position < 0, "a slot from 0 on, or null if not shown")
-        refuse("position", position >= _MAX_SLOT, f"a slot below {_MAX_SLOT:,}")
+        refuse("position", position >= MAX_SLOT, f"a slot below {MAX_SLOT:,}")
         hidden = position.is_null()
         feedback = [f"y_{task}" for task in self.tasks]
         for column in feedback:
@@ -119,8 +116,8 @@ class _Reader:
         if times is None:
             times = polars.Series(self._count(frame["request_id"]))
         else:
-            refuse("timestamp", times >= _FINER, f"{_CLOCK} (this looks like microseconds or nanoseconds)")
-            self.all_seconds &= bool(times.is_between(*_SECONDS, closed="left").all())
+            refuse("timestamp", times >= FINER, f"{_CLOCK} (this looks like microseconds or nanoseconds)")
+            self.all_seconds &= bool(times.is_between(*SECONDS, closed="left").all())
         ids = []
         for name in ("request_id", "user_id", "item_id"):
             whole = frame[name].dtype == polars.Int64
@@ -129,16 +126,16 @@ class _Reader:
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
         self.writer.add_events(frame.drop(f"x_{feature}" for feature in self.features))
 
-    def _count(self, request: "pl.Series") -> NDArray[np.int64]:
+    def _count(self, request: "pl.Series") -> Ints:
         new = request.ne_missing(request.shift(1)).to_numpy().copy()
         new[0] = request[0] != self.last_request
-        number: NDArray[np.int64] = self.requests + np.cumsum(new)
+        number: Ints = self.requests + np.cumsum(new)
         self.last_request, self.requests = request[-1], int(number[-1])
         return number
 
     def check_units(self, directory: Path, has_times: bool) -> None:
         """Raises ValueError if the slots count from 1, or the timestamps are seconds."""
-        if 0 < self.first_slot < _MAX_SLOT:
+        if 0 < self.first_slot < MAX_SLOT:
             raise ValueError(
                 f"{directory}: column 'position': {self.first_slot} is the first slot; want slots from 0 "
                 "(no row has slot 0; counted from 1? subtract 1)"

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade._util.optional_imports import require
 
-Table = dict[str, NDArray[Any]]
+Table = dict[str, Array]
 
 WANTED = {
     "int": "a whole number of 64 bits",
@@ -101,18 +102,18 @@ def read_blocks(
         raise ValueError(f"{path}: {line - 2} rows were read from {lines} lines; want a header and one row a line")
 
 
-def refuse(path: Path, line: int, column: str, values: NDArray[Any], bad: NDArray[np.bool_], want: str) -> None:
+def refuse(path: Path, line: int, column: str, values: Array, bad: NDArray[np.bool_], want: str) -> None:
     """Raises ValueError that names the first bad value's file, line and column; ``line`` is the first value's."""
     if bad.any():
         row = int(np.argmax(bad))
         raise ValueError(f"{path}: line {line + row}, column {column!r} is {values[row]}; want {want}")
 
 
-def _checked(path: Path, name: str, kind: str, column: Any, line: int) -> NDArray[Any]:
+def _checked(path: Path, name: str, kind: str, column: Any, line: int) -> Array:
     if column.null_count and kind in ("int", "binary", "float"):
         row = int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise ValueError(f"{path}: line {line + row}, column {name!r} is empty; want {WANTED[kind]}")
-    values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    values: Array = column.to_numpy(zero_copy_only=False)
     if kind == "binary":
         refuse(path, line, name, values, (values != 0) & (values != 1), WANTED[kind])
         return values.astype(np.int8)

@@ -29,9 +29,9 @@ EXPLORATIONS = ("none", "dirichlet", "shuffle")
 _PER_REQUEST = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
 _PER_REQUEST += ("policy_version", "exploration", "timestamp")
 _PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
-_MAX_SLOT = 100_000  # arrays are as long as the last slot
-_SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
-_FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
+MAX_SLOT = 100_000  # arrays are as long as the last slot
+SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
+FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
 _PROBABILITY_MARGIN = 1e-3  # rounding
 
 
@@ -215,7 +215,7 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
         repeated[first] = False
         refuse(repeated, "request_id", logs.request_id, "the rows of a request next to each other", by_request=True)
     refuse(logs.position < -1, "position", logs.position, "a slot from 0 on, or null where not shown")
-    refuse(logs.position >= _MAX_SLOT, "position", logs.position, f"a slot below {_MAX_SLOT:,}")
+    refuse(logs.position >= MAX_SLOT, "position", logs.position, f"a slot below {MAX_SLOT:,}")
     shown = np.flatnonzero(logs.shown)
     if len(shown) and logs.position[shown].min() > 0:
         refuse(logs.shown, "position", logs.position, "slots from 0 (no row has slot 0; counted from 1? subtract 1)")
@@ -248,10 +248,10 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
     times = logs.timestamp
     if times is not None and len(times):
         wanted = "milliseconds since 1970"
-        every = bool(((times >= _SECONDS[0]) & (times < _SECONDS[1])).all())
+        every = bool(((times >= SECONDS[0]) & (times < SECONDS[1])).all())
         refuse(np.full(len(times), every), "timestamp", times, f"{wanted} (these look like seconds)", by_request=True)
         finer = f"{wanted} (this looks like microseconds or nanoseconds)"
-        refuse(times >= _FINER, "timestamp", times, finer, by_request=True)
+        refuse(times >= FINER, "timestamp", times, finer, by_request=True)
     for name, prefix in (("weights", "w"), ("concentration", "a")):
         matrix = getattr(logs, name)
         for t, task in enumerate(logs.tasks if matrix is not None else ()):

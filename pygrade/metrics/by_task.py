@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Floats, Ints
 from pygrade.metrics.roc import auc, gauc
 
 
@@ -33,7 +34,7 @@ class TaskMetrics:
 def metrics_by_task(
     labels: NDArray[np.floating],
     predictions: NDArray[np.floating],
-    users: NDArray[np.int64] | None = None,
+    users: Ints | None = None,
     tasks: Sequence[str] | None = None,
 ) -> dict[str, TaskMetrics]:
     """Metrics of predictions[n, T] for labels[n, T] (0 or 1; NaN: not observed); GAUC needs users[n]."""
@@ -52,7 +53,7 @@ def metrics_by_task(
     return result
 
 
-def _of_task(y: NDArray[np.float64], p: NDArray[np.float64], users: NDArray[np.int64] | None) -> TaskMetrics:
+def _of_task(y: Floats, p: Floats, users: Ints | None) -> TaskMetrics:
     if not len(y):
         return TaskMetrics(0, 0, *[np.nan] * 6)
     safe = p.clip(1e-7, 1 - 1e-7)

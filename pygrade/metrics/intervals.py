@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Array = NDArray[Any]
+from pygrade._typing import Array
+
 _BLOCK = 1 << 22  # resampling counts held at a time
 
 

@@ -1,14 +1,11 @@
 """AUC and GAUC with 95 % intervals over users."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
-
-Array = NDArray[Any]
 
 
 def auc(labels: Array, scores: Array, users: Array | None = None) -> Interval:

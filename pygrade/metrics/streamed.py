@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from pygrade._typing import Floats
+
 _BINS, _REACH = 65536, 16.0
-CENTERS: Array = (np.arange(_BINS, dtype=np.float64) + 0.5) * (2 * _REACH / _BINS) - _REACH
+CENTERS: Floats = (np.arange(_BINS, dtype=np.float64) + 0.5) * (2 * _REACH / _BINS) - _REACH
 """[bins] the logit that stands for each bin; the outermost bins hold everything beyond ±16."""
 
 
@@ -20,8 +21,8 @@ class LabelHistogram:
     """Rows and sums of labels of T tasks in each bin of the logit. A row without a label (NaN) is not counted."""
 
     num_tasks: int
-    rows: Array = field(init=False)  # [T, bins]
-    positives: Array = field(init=False)  # [T, bins]
+    rows: Floats = field(init=False)  # [T, bins]
+    positives: Floats = field(init=False)  # [T, bins]
 
     def __post_init__(self) -> None:
         self.rows, self.positives = np.zeros((self.num_tasks, _BINS)), np.zeros((self.num_tasks, _BINS))
@@ -35,34 +36,34 @@ class LabelHistogram:
             self.rows[task] += np.bincount(at, minlength=_BINS)
             self.positives[task] += np.bincount(at, weights=labels[there, task], minlength=_BINS)
 
-    def auc(self) -> Array:
+    def auc(self) -> Floats:
         """[T]; rows of one bin are ties. NaN if a task has one class only."""
         negatives = self.rows - self.positives
         below = np.cumsum(negatives, 1) - negatives / 2
         with np.errstate(invalid="ignore", divide="ignore"):
-            result: Array = (self.positives * below).sum(1) / (self.positives.sum(1) * negatives.sum(1))
+            result: Floats = (self.positives * below).sum(1) / (self.positives.sum(1) * negatives.sum(1))
         return result
 
-    def rarer(self) -> Array:
+    def rarer(self) -> Floats:
         """[T] rows of the rarer class: the variance of an AUC is about inverse to it."""
         positives = self.positives.sum(1)
-        result: Array = np.minimum(positives, self.rows.sum(1) - positives)
+        result: Floats = np.minimum(positives, self.rows.sum(1) - positives)
         return result
 
-    def log_loss(self) -> Array:
+    def log_loss(self) -> Floats:
         """[T] mean of -y log p - (1 - y) log(1 - p)."""
         total = self.positives * np.logaddexp(0, -CENTERS) + (self.rows - self.positives) * np.logaddexp(0, CENTERS)
         with np.errstate(invalid="ignore", divide="ignore"):
-            result: Array = total.sum(1) / self.rows.sum(1)
+            result: Floats = total.sum(1) / self.rows.sum(1)
         return result
 
-    def mean_prediction(self) -> Array:
+    def mean_prediction(self) -> Floats:
         """[T] mean probability."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            result: Array = (self.rows / (1 + np.exp(-CENTERS))).sum(1) / self.rows.sum(1)
+            result: Floats = (self.rows / (1 + np.exp(-CENTERS))).sum(1) / self.rows.sum(1)
         return result
 
-    def ece(self, groups: int = 20) -> Array:
+    def ece(self, groups: int = 20) -> Floats:
         """[T] expected calibration error: mean |mean prediction - rate| over ``groups`` groups of as many rows each."""
         probability = 1 / (1 + np.exp(-CENTERS))
         result = np.full(self.num_tasks, np.nan)

@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pygrade._typing import Floats
 from pygrade._util.optional_imports import require
 from pygrade.metrics.streamed import CENTERS, LabelHistogram
 
-Array = NDArray[np.float64]
 _FLOOR = 1e-3  # minimum of a and b
 _PRIOR = 3.0  # of 0.1, 1, 3, 10 the best over planted distortions with 3 to 100 positives
 
@@ -29,8 +28,8 @@ _PRIOR = 3.0  # of 0.1, 1, 3, 10 the best over planted distortions with 3 to 100
 class Calibration:
     """One map per task; calling it applies them."""
 
-    beta: Array  # [T, 3] a, b, c
-    knots: tuple[tuple[Array, Array], ...] = ()  # per task: logits, calibrated logits, both increasing; isotonic only
+    beta: Floats  # [T, 3] a, b, c
+    knots: tuple[tuple[Floats, Floats], ...] = ()  # per task: logits, calibrated logits, both increasing; isotonic only
 
     def __call__(self, logits: Tensor) -> Tensor:
         """logits[n, T] float64 → calibrated logits."""
@@ -72,13 +71,13 @@ def fit_calibration(histogram: LabelHistogram, kind: str, tasks: Sequence[str]) 
     return Calibration(np.array(beta), tuple(knots))
 
 
-def _beta(logits: Array, rows: Array, positives: Array) -> Array:
+def _beta(logits: Floats, rows: Floats, positives: Floats) -> Floats:
     """[3] the most likely a, b, c under the prior with a, b ≥ `_FLOOR`: Newton's method, projected onto the bounds."""
     inputs = np.stack([-np.logaddexp(0, -logits), np.logaddexp(0, logits), np.ones_like(logits)], 1)
     value, prior = np.array([1.0, 1.0, 0.0]), np.array([_PRIOR, _PRIOR, 0.0])
     lower = np.array([_FLOOR, _FLOOR, -np.inf])
 
-    def loss(x: Array) -> float:
+    def loss(x: Floats) -> float:
         z = inputs @ x
         fit = positives @ np.logaddexp(0, -z) + (rows - positives) @ np.logaddexp(0, z)
         return float(fit + 0.5 * (prior * (x - 1.0) ** 2).sum())
@@ -101,7 +100,7 @@ def _beta(logits: Array, rows: Array, positives: Array) -> Array:
     return value
 
 
-def _isotonic(logits: Array, rows: Array, positives: Array) -> tuple[Array, Array]:
+def _isotonic(logits: Floats, rows: Floats, positives: Floats) -> tuple[Floats, Floats]:
     """Mean logit and logit of the rate of each step; a step at 0 or 1 counts as half an event in it, or less."""
     fitted = require("sklearn.isotonic", "pipeline").isotonic_regression(positives / rows, sample_weight=rows)
     _, step = np.unique(fitted, return_inverse=True)
@@ -115,8 +114,8 @@ def _isotonic(logits: Array, rows: Array, positives: Array) -> tuple[Array, Arra
     return x, np.log(rate / (1 - rate))
 
 
-def _interpolate(logits: Array, x: Array, y: Array) -> Array:
+def _interpolate(logits: Floats, x: Floats, y: Floats) -> Floats:
     """Straight lines between the knots, slope 1 beyond them."""
     inside = logits.clip(x[0], x[-1])
-    result: Array = np.interp(inside, x, y) + (logits - inside)
+    result: Floats = np.interp(inside, x, y) + (logits - inside)
     return result

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Floats, Floats32, Ints
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
@@ -19,18 +19,18 @@ class ColumnStats:
     num_dense: int
     num_tasks: int
     rows: int = 0
-    observed: NDArray[np.int64] = field(init=False)  # [T] labels that are not NaN
-    positives: NDArray[np.float64] = field(init=False)  # [T] sum of the labels
-    known: NDArray[np.int64] = field(init=False)  # [D] dense values that are not NaN
-    mean: NDArray[np.float64] = field(init=False)  # [D]
-    square: NDArray[np.float64] = field(init=False)  # [D] sum of squared deviations from the mean
+    observed: Ints = field(init=False)  # [T] labels that are not NaN
+    positives: Floats = field(init=False)  # [T] sum of the labels
+    known: Ints = field(init=False)  # [D] dense values that are not NaN
+    mean: Floats = field(init=False)  # [D]
+    square: Floats = field(init=False)  # [D] sum of squared deviations from the mean
 
     def __post_init__(self) -> None:
         self.observed, self.positives = np.zeros(self.num_tasks, np.int64), np.zeros(self.num_tasks)
         self.known = np.zeros(self.num_dense, np.int64)
         self.mean, self.square = np.zeros(self.num_dense), np.zeros(self.num_dense)
 
-    def add(self, dense: NDArray[np.float32], labels: NDArray[np.float32]) -> None:
+    def add(self, dense: Floats32, labels: Floats32) -> None:
         known = ~np.isnan(dense)
         other = ColumnStats(self.num_dense, self.num_tasks, len(dense))
         other.observed = (~np.isnan(labels)).sum(0)
@@ -52,15 +52,15 @@ class ColumnStats:
         self.observed, self.positives = self.observed + other.observed, self.positives + other.positives
 
     @property
-    def rate(self) -> NDArray[np.float64]:
+    def rate(self) -> Floats:
         """[T] mean label, kept away from 0 and 1."""
-        result: NDArray[np.float64] = np.clip(self.positives / self.observed.clip(1), 1e-6, 1 - 1e-6)
+        result: Floats = np.clip(self.positives / self.observed.clip(1), 1e-6, 1 - 1e-6)
         return result
 
     @property
-    def std(self) -> NDArray[np.float64]:
+    def std(self) -> Floats:
         """[D] standard deviation."""
-        result: NDArray[np.float64] = np.sqrt(self.square / self.known.clip(1))
+        result: Floats = np.sqrt(self.square / self.known.clip(1))
         return result
 
 

@@ -5,10 +5,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pygrade._typing import Floats32, Ints
 from pygrade._util.threads import torch_threads
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import Columns, MtlConfig, schema_hash
@@ -41,11 +41,11 @@ class MtlModel:
 
 def predict(
     model: MtlModel,
-    dense: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    offsets: NDArray[np.int64] | None = None,
+    dense: Floats32,
+    ids: Ints,
+    offsets: Ints | None = None,
     calibrated: bool = True,
-) -> NDArray[np.float32]:
+) -> Floats32:
     """Probability of each kind of feedback, [n, T] float32 in [1e-6, 1]; dense[n, D], ids[n, F] as in `fit_stream`.
 
     offsets[R + 1]: the rows of each of R requests (None: all rows are one). A request's predictions have the same bits
@@ -73,7 +73,7 @@ def predict(
     return result
 
 
-def _request(model: MtlModel, dense: NDArray[np.float32], ids: NDArray[np.int64], calibrated: bool) -> Tensor:
+def _request(model: MtlModel, dense: Floats32, ids: Ints, calibrated: bool) -> Tensor:
     """Logits [n padded to whole blocks, T] float64."""
     block = BLOCK if len(dense) > SMALL_BLOCK else SMALL_BLOCK
     missing = -len(dense) % block

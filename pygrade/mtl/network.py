@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pygrade._typing import Ints
 from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
 
@@ -138,18 +139,18 @@ def funnel_logits(logits: Tensor, parents: Sequence[int]) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def hash_ids(ids: NDArray[np.int64], buckets: int, columns: Sequence[int] | None = None) -> NDArray[np.int64]:
+def hash_ids(ids: Ints, buckets: int, columns: Sequence[int] | None = None) -> Ints:
     """Bucket of each id, ids[n, F] → [n, F] in [0, buckets); columns hash independently (splitmix64 finalizer).
 
     ``columns``: number of each column (None: 0, 1, …), to hash only some of them.
     """
     number = np.asarray(range(ids.shape[1]) if columns is None else columns, np.uint64)
     x = splitmix64(ids.astype(np.uint64) + GOLDEN + number * np.uint64(0xD1B54A32D192ED03))
-    bucket: NDArray[np.int64] = (x % np.uint64(buckets)).astype(np.int64)
+    bucket: Ints = (x % np.uint64(buckets)).astype(np.int64)
     return bucket
 
 
-def table_entries(ids: NDArray[np.int64], columns: Columns, buckets: int) -> NDArray[np.int32]:
+def table_entries(ids: Ints, columns: Columns, buckets: int) -> NDArray[np.int32]:
     """Entry of each id in the table of embeddings, [n, F]. Within its column's part of the table this is the id itself
     under a vocabulary (0, unknown, if outside it), else the id's hash.
     """

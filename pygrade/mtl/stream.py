@@ -7,17 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._typing import Floats32, Ints
 from pygrade.mtl.config import Columns
 from pygrade.mtl.network import table_entries
 
-Batch = tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+Batch = tuple[Floats32, Ints, Floats32, Ints]
 """dense[n, D] float32 (NaN: unknown), ids[n, F] int64, labels[n, T] 0 or 1 (NaN: not observed), time[n] int64."""
 Batches = Callable[[], Iterator[Batch]]
 """Gives all rows, in any chunks, each time it is called."""
 Rows = tuple[Tensor, Tensor, Tensor]  # dense[n, D] float32, entries[n, F] int32, labels[n, T] float32
 
 
-def labeled(labels: NDArray[np.float32]) -> NDArray[np.bool_]:
+def labeled(labels: Floats32) -> NDArray[np.bool_]:
     """[n] rows with any label; the others (candidates that were not shown) are skipped."""
     return np.asarray(~np.isnan(labels).all(1))
 

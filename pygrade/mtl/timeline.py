@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pygrade._typing import Ints
 from pygrade.mtl.stream import Batches
 
 _MAX_INSTANTS = 1 << 16  # instants that are counted separately
@@ -56,14 +56,14 @@ def split_times(batches: Batches, shares: Sequence[float] = (0.5, 0.1, 0.15)) ->
     return timeline
 
 
-def cut(instants: NDArray[np.int64], counts: NDArray[np.int64], share: float) -> int:
+def cut(instants: Ints, counts: Ints, share: float) -> int:
     """The latest instant with at most ``share`` of the rows before it."""
     before = np.cumsum(counts) - counts
     at = int(np.searchsorted(before, round(share * counts.sum()), side="right")) - 1
     return int(instants[at]) if share < 1 else LAST
 
 
-def _count_times(batches: Batches) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _count_times(batches: Batches) -> tuple[Ints, Ints]:
     """Ascending instants (each the first of its span of time) and the number of rows at each."""
     width = 1
     instants, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -78,6 +78,6 @@ def _count_times(batches: Batches) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return instants, counts
 
 
-def _merge(instants: NDArray[np.int64], counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _merge(instants: Ints, counts: Ints) -> tuple[Ints, Ints]:
     values, at = np.unique(instants, return_inverse=True)
     return values, np.bincount(at, weights=counts, minlength=len(values)).astype(np.int64)

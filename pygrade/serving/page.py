@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pygrade import ops
+from pygrade._typing import Array
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 
@@ -17,9 +18,9 @@ from pygrade.policy import FusionPolicy
 class Ids(NamedTuple):
     """The caller's ids for the log; None: numbers."""
 
-    request: NDArray[Any] | None  # [B]
-    user: NDArray[Any] | None  # [B]
-    item: NDArray[Any] | None  # [M]
+    request: Array | None  # [B]
+    user: Array | None  # [B]
+    item: Array | None  # [M]
 
 
 @dataclass(eq=False, repr=False)
@@ -67,7 +68,7 @@ class Page:
         return np.arange(batch + 1, dtype=np.int64) * np.int64(count)
 
     @property
-    def item_id(self) -> NDArray[Any]:
+    def item_id(self) -> Array:
         """[M]; without the caller's ids the place within the request."""
         if self.ids.item is not None:
             return self.ids.item

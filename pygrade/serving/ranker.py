@@ -5,7 +5,6 @@ masks, boosts and caps, and returns the page. Requests without their features ge
 C++ core does the work (Ranker of <pygrade/ranker.hpp>): servers that link it get the same pages.
 """
 
-import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from pygrade import _core
+from pygrade._typing import Array
+from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.serving.page import Ids, Page, missing_candidates
+
+_MAX = (1 << 31) - 1  # of k and of seeds
 
 
 class _Served(NamedTuple):
@@ -37,7 +40,7 @@ class BlendedRanker:
         ``impute``: a request that misses some of its features goes through the policy, with their training means; for
         policies trained on logs with such gaps. By default one missing feature is enough to fall back.
         """
-        start = int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else _integer("seed", seed, 0)
+        start = int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else integer("seed", seed, 0, _MAX)
         self.impute = impute
         core = _core.Ranker(_core.Policy(*policy.artifact()), impute, start << 32)
         self._served = _Served(policy.eval(), policy.version, core)
@@ -109,7 +112,7 @@ class BlendedRanker:
         >> 32, offset=seed & 0xffffffff)`` with the ``seed`` of its log row. A ``seed`` (0 … 2³¹ - 1) given here
         replaces the ranker's stream for this call and counts its rows from 0: the same call gives the same draws.
 
-        Raises ValueError naming the argument for wrong shapes or values, before anything is ranked or counted.
+        ValueError or TypeError name the argument of a wrong shape or value, before anything is ranked or counted.
         """
         policy, version, core = self._served
         arguments = _Arguments(
@@ -178,7 +181,7 @@ class _Arguments(NamedTuple):
         return _Arguments(
             context=None if self.context is None else _context(self.context, batch, len(policy.features)),
             predictions=rows,
-            k=_integer("k", self.k, 1),
+            k=integer("k", self.k, 1, _MAX),
             offsets=offsets,
             scenario=_scenarios(self.scenario, batch),
             mask=_option("mask", self.mask, np.bool_, total),
@@ -187,21 +190,11 @@ class _Arguments(NamedTuple):
             groups=groups,
             caps=caps,
             explore=bool(self.explore),
-            seed=None if self.seed is None else _integer("seed", self.seed, 0),
+            seed=None if self.seed is None else integer("seed", self.seed, 0, _MAX),
         )
 
 
-def _integer(name: str, value: Any, low: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if not low <= number < 1 << 31:
-        raise ValueError(f"{name} is {value!r}; want an integer in {low} … 2**31 - 1")
-    return number
-
-
-def _array(name: str, value: ArrayLike | Tensor, dtype: Any) -> NDArray[Any]:
+def _array(name: str, value: ArrayLike | Tensor, dtype: Any) -> Array:
     """A contiguous array of ``dtype``. Integers must be exact; a float may be rounded, and None is NaN."""
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array; want a plain one")
@@ -259,7 +252,7 @@ def _scenarios(scenario: str | Sequence[str] | None, batch: int) -> list[str] | 
     return names
 
 
-def _option(name: str, value: ArrayLike | None, dtype: Any, total: int) -> NDArray[Any] | None:
+def _option(name: str, value: ArrayLike | None, dtype: Any, total: int) -> Array | None:
     """One value for each candidate, in any shape."""
     if value is None:
         return None
@@ -286,7 +279,7 @@ def _capped_groups(
     return members.reshape(total, len(limits)), limits
 
 
-def _ids(name: str, given: ArrayLike | None, count: int) -> NDArray[Any] | None:
+def _ids(name: str, given: ArrayLike | None, count: int) -> Array | None:
     if given is None:
         return None
     if isinstance(given, np.ma.MaskedArray):

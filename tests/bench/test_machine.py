@@ -1,4 +1,4 @@
-"""Everyone gets the same processors, threads and, where there is a switch, the same instruction set."""
+"""Every contender gets the same processors and threads and, if it has a switch, the same instruction set."""
 
 import json
 import os
@@ -18,7 +18,7 @@ facts = machine.facts() | {
     "processors": len(os.sched_getaffinity(0)),
     "openblas": os.environ["OPENBLAS_NUM_THREADS"],
     "coretype": os.environ.get("OPENBLAS_CORETYPE"),
-    "everyone": sorted({len(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")}),
+    "affinities": sorted({len(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")}),
 }
 print(json.dumps(facts))
 """
@@ -31,18 +31,18 @@ def prepared(**environment: str) -> dict:
     return json.loads(result.stdout)
 
 
-def test_one_processor_and_one_thread_for_everyone():
-    found = prepared(OPENBLAS_CORETYPE="Haswell")
-    assert (found["threads"], found["processors"], found["openblas"]) == ("1", 1, "1")
-    assert found["everyone"] == [1]
-    assert found["coretype"] is None  # an override that would slow numpy down
+def test_one_processor_and_one_thread_for_every_contender():
+    facts = prepared(OPENBLAS_CORETYPE="Haswell")
+    assert (facts["threads"], facts["processors"], facts["openblas"]) == ("1", 1, "1")
+    assert facts["affinities"] == [1]
+    assert facts["coretype"] is None  # would slow numpy down
 
 
-@pytest.mark.skipif("avx512f" not in machine._flags(), reason="the processor has no AVX-512 to hold peers back from")
-def test_peers_are_held_to_avx2_where_ours_is():
-    found = prepared(PYGRADE_ISA="avx2")
-    assert (found["isa"], found["torch_isa"]) == ("avx2", "AVX2")
-    assert found["peers_isa"] == "avx2, but ONNX Runtime"
-    assert found["coretype"] == "Haswell"
+@pytest.mark.skipif("avx512f" not in machine._flags(), reason="the processor has no AVX-512")
+def test_peers_are_limited_to_avx2_if_ours_is():
+    facts = prepared(PYGRADE_ISA="avx2")
+    assert (facts["isa"], facts["torch_isa"]) == ("avx2", "AVX2")
+    assert facts["peers_isa"] == "avx2, but ONNX Runtime"
+    assert facts["coretype"] == "Haswell"
     full = prepared(PYGRADE_ISA="avx512")
     assert (full["isa"], full["torch_isa"], full["peers_isa"]) == ("avx512", "AVX512", "the processor's")

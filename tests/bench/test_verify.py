@@ -16,7 +16,7 @@ def scores():
 WEIGHTS = np.array([[0.4, 0.3, 0.2, 0.1]], np.float32)
 
 
-def test_the_right_page_passes_for_everyone(scores):
+def test_the_right_page_passes_for_every_contender(scores):
     fused = verify.fused_scores(scores, WEIGHTS, "identity")
     values, indices = pygrade.fuse_topk(scores, WEIGHTS, 5)
     verify.topk("pygrade", (values, indices), fused, 5)

@@ -290,7 +290,7 @@ def test_counters_hold_under_threads(policy, requests):
 def test_bad_input_is_named_and_counts_nothing(policy, requests, name, change):
     ranker = BlendedRanker(policy)
     arguments = {"context": requests[0], "predictions": requests[1], "k": 3} | change
-    with pytest.raises(ValueError, match=rf"\b{name}\b"):
+    with pytest.raises((ValueError, TypeError), match=rf"\b{name}\b"):
         ranker.rank(**arguments)
     assert ranker.counters["requests"] == 0
 
