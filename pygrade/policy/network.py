@@ -1,7 +1,7 @@
-"""The fusion policy: what is known about a request → a Dirichlet distribution over its fusion weights.
+"""The fusion policy: features of a request → a Dirichlet distribution over its fusion weights.
 
 The paper (GRADE, arXiv 2510.07919) states that weights are personal and that exploration is a Dirichlet that adapts to
-the request; it leaves the network and the parametrisation open. Ours, for T tasks:
+the request; it leaves the network and the parametrization open. Ours, for T tasks:
 
     α(x) = f · (α_min + κ · softmax(logits(x)))        logits: an MLP (SiLU) of the normalized inputs
 
@@ -10,9 +10,9 @@ the width of the exploration, f the exploration factor of the request's scenario
 is served, projected onto the weight constraints; it does not depend on f, so that exploring more in one scenario does
 not change what exploitation shows there.
 
-Users of whom little is known may be served weights nearer to what their scenario gets (off by default): with n pieces
-of evidence, told by a context feature, and a prior worth m of them, the mean becomes
-(n · mean + m · scenario) / (n + m), Σα and f stay. It acts on what is served and explored, not on what is trained.
+The weights of users of whom little is known may be shrunk to those of their scenario (off by default): with n pieces of
+evidence, from a context feature, and a prior worth m, the mean becomes (n · mean + m · scenario) / (n + m), while Σα and
+f stay. This changes what is served and explored, not what is trained.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _INPUT_CLIP = 5.0  # of normalized inputs: one broken feature must not take over
 
 
 def _initial_logits(weights: Tensor, floor: float, total: float) -> Tensor:
-    """Logits whose Dirichlet mean is ``weights`` (as near as the floor lets it be)."""
+    """Logits whose Dirichlet mean is ``weights``, as far as the floor allows."""
     count = weights.shape[-1]
     mean = (((count * floor + total) * weights - floor) / total).clamp_min(1e-4)
     return torch.log(mean / mean.sum())

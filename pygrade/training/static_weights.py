@@ -1,4 +1,4 @@
-"""What a learned policy must beat: equal weights, the weights in production, and the best static weights."""
+"""Static weights, the baselines of a learned policy: equal, in production, and the best ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,15 +24,15 @@ _ROWS = 1024  # requests scored at a time
 class CemConfig:
     """Search for the best static weights."""
 
-    # cem: cross-entropy method, no extra package; cmaes: CMA-ES of the `cmaes` package, which wants three times the
-    # iterations. Both search over log-weights.
+    # cem: cross-entropy method; cmaes: CMA-ES of the `cmaes` package, which needs three times the iterations. Both
+    # search over log-weights.
     method: Literal["cem", "cmaes"] = "cem"
     iterations: int = 10  # rounds of the search
     population: int = 32  # weight vectors tried in an iteration
     elite: int = 8  # of them, how many shape the next iteration (cem)
-    subsample: int = 20000  # requests to score on, drawn once; all where there are fewer
+    subsample: int = 20000  # requests to score on, drawn once; all if there are fewer
     # The prior's weight in the search, as a share of its weight in the composite. Static weights have so few degrees of
-    # freedom that the posterior alone decides them well; the prior only adds the predictions' own bias.
+    # freedom that the posterior alone determines them well; the prior only adds the bias of the predictions.
     prior_share: float = 0.0
     seed: int = 0  # of the draws and of the subsample
 
@@ -66,10 +66,9 @@ def best_static_weights(
 ) -> Tensor:
     """The one weight vector [T] with the highest mean reward: the posterior, plus ``prior_share`` of the prior.
 
-    Where the data have no posterior, the prior alone. The search runs over log-weights, from equal weights, on common
-    requests, so that vectors are compared without sampling noise; every vector tried is first projected onto
-    ``bounds`` [2, T] where given. ``rows``: the requests to tune on (of a scenario, say), all by default. Deterministic
-    for a config.
+    Without a posterior, the prior alone. The search runs over log-weights, from equal weights, on common requests, so
+    that vectors are compared without sampling noise; every vector is first projected onto ``bounds`` [2, T], if given.
+    ``rows``: the requests to tune on (of a scenario, say), all by default. Deterministic for a config.
     """
     config = CemConfig() if config is None else config
     rng = np.random.default_rng(config.seed)
@@ -101,7 +100,7 @@ def best_static_weights(
 
 
 def _searched(data: TrainingSet, prior_share: float) -> TrainingSet:
-    """The data that the search scores on; with the posterior alone only the logged pages, which is much less."""
+    """The data that the search scores on; for the posterior alone the logged pages suffice, which is much less."""
     parts = data.stage2
     if "posterior" not in parts.names:
         return data

@@ -1,4 +1,4 @@
-"""What a policy was trained on, in a file beside it: evaluation leaves out these requests and judges by these values."""
+"""What a policy was trained on, in a file beside it: evaluation leaves these requests out and uses these values."""
 
 import json
 from dataclasses import asdict, dataclass

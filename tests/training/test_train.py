@@ -252,6 +252,16 @@ def test_checkpoints_of_another_run_are_refused_unless_told(straight, tmp_path) 
     assert policy_bytes(tmp_path) != policy_bytes(straight)
 
 
+def test_one_process_trains_in_a_directory(straight, tmp_path) -> None:
+    def train_too(stage: str, step: int) -> None:
+        if step == 3:
+            with pytest.raises(ValueError, match="in use by another pygrade process"):
+                train(tiny_logs(80), replace(SMALL, seed=1), tmp_path)
+
+    train(tiny_logs(80), SMALL, tmp_path, on_step=train_too)
+    assert policy_bytes(tmp_path) == policy_bytes(straight)
+
+
 def test_summary_tells_what_a_user_asks(straight) -> None:
     summary = json.loads((straight / "train.json").read_text())
     stage2 = summary["stage2"]
