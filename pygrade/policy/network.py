@@ -11,8 +11,8 @@ is served, projected onto the weight constraints; it does not depend on f, so th
 not change what exploitation shows there.
 
 The weights of users of whom little is known may be shrunk to those of their scenario (off by default): with n pieces of
-evidence, from a context feature, and a prior worth m, the mean becomes (n · mean + m · scenario) / (n + m), while Σα and
-f stay. This changes what is served and explored, not what is trained.
+evidence, from a context feature, and a prior worth m, the mean becomes (n · mean + m · scenario) / (n + m), while Σα
+and f stay. This changes what is served and explored, not what is trained.
 """
 
 import hashlib

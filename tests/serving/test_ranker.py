@@ -141,7 +141,7 @@ def test_impute_lets_the_policy_take_a_gap(policy, requests):
 @pytest.mark.parametrize("missing", MISSING)
 @pytest.mark.parametrize("transform", ["zlog", "identity", "log1p"])
 def test_candidates_with_a_missing_prediction_rank_last_and_leave_the_others_alone(requests, transform, missing):
-    policy = FusionPolicy(PolicyConfig(transform=transform, hidden=(8,)), TASKS, FEATURES)
+    policy = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(transform=transform, hidden=(8,))))
     context, predictions = requests
     broken = predictions.copy()
     broken[0, 4] = missing, -1.0, 0.5
