@@ -30,7 +30,7 @@ constexpr std::string_view evidence_scales[] = {"count", "log", "log1p"};  // in
 class OpenFile {
  public:
   explicit OpenFile(const fs::path& path, const std::string& hint = "")
-      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     struct stat status{};
     if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
       close();
