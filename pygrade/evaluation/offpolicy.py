@@ -8,20 +8,20 @@ known exactly, and ρ = p(w | target) / p(w | logged) makes the logged reward co
   Consistent; shifting every reward by a constant shifts it by the same. The default.
 - ``"clipped"``: mean of min(ρ, c) r, c = √n (Ionides 2008, "Truncated importance sampling"). Too low for rewards ≥ 0.
 - ``"dr"``: mean of q_target + ρ (r - q_logged) with a model q of the reward (Dudík, Langford & Li 2011, "Doubly robust
-  policy evaluation and learning"). Unbiased whatever the model; the better the model, the narrower the interval.
+  policy evaluation and learning"). Unbiased for any model; the better the model, the narrower the interval.
 
-What is estimated is the target as it explores, E over w ~ Dirichlet(target), on the population of the requests that
-explored. Serving its mean earns what the same mean with an endless concentration would: raise the target's
-concentration to come closer to that, at the price of a smaller effective sample.
+The estimand is the target as it explores, E over w ~ Dirichlet(target), on the population of the requests that
+explored. Serving its mean is the limit of an infinite concentration: raise the target's concentration to approximate
+it, at the cost of a smaller effective sample.
 
-Intervals come from `intervals.bootstrap` over users: skewed weights need its asymmetry. Logs without densities:
-`offpolicy_pages`.
+Intervals come from `intervals.bootstrap` over users, which allows for skewed weights. For logs without densities see
+`position`.
 """
 
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,18 +29,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
+from pygrade._typing import Array, Floats
+from pygrade._util.serialization import plain
+from pygrade.logs import numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
-Array = NDArray[Any]
-Float64 = NDArray[np.float64]
-
 METHODS = ("ips", "snips", "clipped", "dr")
-# When an estimate comes with a warning:
+# An estimate has a warning if:
 MIN_EFFECTIVE_SHARE = 0.05  # the effective sample is less than this share of the requests
 MAX_WEIGHT_SHARE = 0.05  # one request holds more than this share of all weight
 MAX_MEAN_DEVIATION = 4.0  # the mean ratio, 1 in expectation, is this many standard errors off
-_MAX_LOG_RATIO = 300.0  # larger ones are cut: their squares would overflow, and such an estimate says nothing anyway
+_MAX_LOG_RATIO = 300.0  # larger ones are cut: their squares would overflow, and such an estimate is useless anyway
 _FOLDS = 5  # of the cross-fitted outcome model
 
 
@@ -49,7 +49,7 @@ class SupportWarning(UserWarning):
 
 
 class Densities(NamedTuple):
-    """What gives the exact density ratio of each request; rows with NaN in `logged` or `log_weights` were not drawn."""
+    """The inputs of each request's exact density ratio; rows with NaN in `logged` or `log_weights` were not drawn."""
 
     target: ArrayLike  # [R, T] concentration of the policy to judge
     logged: ArrayLike  # [R, T] concentration that the logged weights were drawn from
@@ -70,12 +70,12 @@ class OffPolicyEstimate:
     max_weight: float  # the largest ρ
     warning: str | None  # why not to trust it, also raised as a `SupportWarning`
     standard_error: float
-    num_requests: int  # that count, without those left out
+    num_requests: int  # without those left out
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: NaN and infinity become None."""
-        plain = asdict(self)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+        record: dict[str, Any] = plain(self)
+        return record
 
 
 def log_ratio(
@@ -84,7 +84,7 @@ def log_ratio(
     """log p(w | target) - log p(w | logged) of each request, [R]; NaN where logged or log_weights holds NaN.
 
     target, logged [R, T] concentrations, log_weights [R, T]. ``weight_floor`` clamps the weights from below in both
-    densities (see `ops.floor_log_weights`): fewer extreme ratios, at the price of exactness where it bites. A weight
+    densities (see `ops.floor_log_weights`): fewer extreme ratios, but no longer exact below the floor. A weight
     that underflowed to 0 needs a floor, or its log-weight drawn again from the logged seed by `ops.dirichlet_sample`.
     """
     arrays = [np.array(a, np.float32, order="C") for a in (target, logged, log_weights)]
@@ -126,7 +126,7 @@ def estimate(
     Args:
         rewards: [R] of the logged pages, any unit.
         policy: `Densities` (or such a tuple), or log density ratios [R]. Requests whose ratio is NaN are left out, with
-            a warning: right where a coin decided which requests explore.
+            a warning: correct if requests were chosen at random to explore.
         method: one of METHODS.
         users: [R] ids; the requests of one user are resampled together. None: each request is its own user.
         model: for ``"dr"``, expected rewards [R], or [R, 2]: at the logged weights, and under the target. None: ridge
@@ -160,7 +160,7 @@ def compare(
 ) -> OffPolicyEstimate:
     """The policy's mean reward minus the baseline's, paired by request; arguments as in `estimate`.
 
-    Log-ratios of 0 stand for the logging policy itself. Only requests with both ratios count. The effective sample size
+    Log-ratios of 0 mean the logging policy itself. Only requests with both ratios count. The effective sample size
     and largest weight are the worse of the two.
     """
     return _estimate(
@@ -232,13 +232,13 @@ def _estimate(
 
 
 def effective_sample_size(ratio: ArrayLike) -> float:
-    """(Σρ)² / Σρ² (Kish 1965): the number of equally weighted requests that would give the same variance."""
+    """(Σρ)² / Σρ² (Kish 1965): the number of equally weighted requests with the same variance."""
     weights = np.asarray(ratio, np.float64)
     total = float(np.square(weights).sum())
     return float(weights.sum()) ** 2 / total if total > 0 else 0.0
 
 
-def _poor_support(ratio: Float64, clusters: Array) -> list[str]:
+def _poor_support(ratio: Floats, clusters: Array) -> list[str]:
     total = float(ratio.sum())
     if total == 0:
         return ["every density ratio is 0"]
@@ -259,7 +259,7 @@ def _poor_support(ratio: Float64, clusters: Array) -> list[str]:
 
 
 def warned(result: Interval, size: float, largest: float, reasons: list[str], count: int) -> OffPolicyEstimate:
-    """The estimate, with its reasons for distrust raised as a `SupportWarning` three calls up, at the user's line."""
+    """The estimate; reasons to distrust it are also raised as a `SupportWarning`, three calls up at the user's line."""
     text = "; ".join(reasons) or None
     if text:
         warnings.warn(f"off-policy estimate: {text}", SupportWarning, stacklevel=4)
@@ -272,18 +272,17 @@ def clusters_of(users: Array | None, keep: NDArray[np.bool_]) -> Array:
         return np.arange(int(keep.sum()))
     if np.shape(users) != keep.shape:
         raise ValueError(f"users have shape {np.shape(users)}; want one per request, {keep.shape}")
-    return np.asarray(np.unique(np.asarray(users)[keep], return_inverse=True)[1])
+    return numbered(np.asarray(users)[keep])
 
 
-# ---- the outcome model -----------------------------------------------------------------------------------------------
 def _outcomes(
     model: ArrayLike | None,
     policy: Policy,
     context: ArrayLike | None,
-    rewards: Float64,
+    rewards: Floats,
     keep: NDArray[np.bool_],
     clusters: Array,
-) -> tuple[Float64, Float64]:
+) -> tuple[Floats, Floats]:
     """Expected reward at the logged weights and under the target, [n] each."""
     if model is not None:
         given = np.asarray(model, np.float64)
@@ -296,31 +295,30 @@ def _outcomes(
         raise ValueError(f"context has shape {features.shape}; want [R, F] with R = {len(keep)}")
     logged = target = features[keep]
     if isinstance(policy, tuple):  # linear in the weights, so that the mean under the target is exact
-        concentration, weights = (
-            np.asarray(policy[0], np.float64)[keep],
-            np.exp(np.asarray(policy[2], np.float64)[keep]),
-        )
+        concentration = np.asarray(policy[0], np.float64)[keep]
+        weights = np.exp(np.asarray(policy[2], np.float64)[keep])
         target = np.concatenate([logged, concentration / concentration.sum(1, keepdims=True)], 1)
         logged = np.concatenate([logged, weights], 1)
     return _ridge(logged, target, rewards, clusters)
 
 
-def _ridge(logged: Float64, target: Float64, rewards: Float64, clusters: Array) -> tuple[Float64, Float64]:
-    """Cross-fitted ridge regression (penalty 1 on standardised features): each fifth of the users is predicted by a fit
-    on the others, so that no request's own noise is in its prediction.
+def _ridge(logged: Floats, target: Floats, rewards: Floats, clusters: Array) -> tuple[Floats, Floats]:
+    """Cross-fitted ridge regression (penalty 1 on standardized features): each fifth of the users is predicted by a fit
+    on the others, so that no request's noise is in its prediction.
     """
-    there = ~np.isnan(logged)
-    count = np.maximum(there.sum(0), 1)
-    mean = np.where(there, logged, 0.0).sum(0) / count
-    spread = np.sqrt(np.square(np.where(there, logged - mean, 0.0)).sum(0) / count)
+    known = ~np.isnan(logged)
+    count = np.maximum(known.sum(0), 1)
+    mean = np.where(known, logged, 0.0).sum(0) / count
+    spread = np.sqrt(np.square(np.where(known, logged - mean, 0.0)).sum(0) / count)
     x, y = ((np.where(np.isnan(a), mean, a) - mean) / np.where(spread > 0, spread, 1.0) for a in (logged, target))
     at_logged, at_target = np.zeros(len(x)), np.zeros(len(x))
     for fold in range(_FOLDS):
         test = clusters % _FOLDS == fold
         if not test.any() or test.all():
             continue
-        own, level = x[~test] - x[~test].mean(0), rewards[~test].mean()
-        slope = np.linalg.solve(own.T @ own + np.eye(x.shape[1]), own.T @ (rewards[~test] - level))
+        centered, level = x[~test] - x[~test].mean(0), rewards[~test].mean()
+        penalized = centered.T @ centered + np.eye(x.shape[1])
+        slope = np.linalg.solve(penalized, centered.T @ (rewards[~test] - level))
         at_logged[test] = level + (x[test] - x[~test].mean(0)) @ slope
         at_target[test] = level + (y[test] - x[~test].mean(0)) @ slope
     return at_logged, at_target

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
+from pygrade._typing import Array
 from pygrade.evaluation import offpolicy, position
 from pygrade.evaluation.offpolicy import Densities, OffPolicyEstimate, SupportWarning
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 
-Array = NDArray[Any]
 _WEIGHT_FLOOR = 1e-5  # as in training
 
 

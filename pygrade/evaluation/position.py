@@ -2,23 +2,21 @@
 
 The position-based estimator of Li et al. 2018 ("Offline evaluation of ranking policies with click models"; for a fixed
 logging order also Wood et al. 2022, "Inverse propensity score based offline estimator for deterministic ranking lists
-using position bias"): an item's expected reward is its own times the chance θ that its slot is looked at, so what was
-logged at one slot, times θ' / θ, is what to expect at another. It is right where θ does not depend on the other items,
-and for items that were shown. Take θ from randomized pages (`reward.estimate_propensity`), never from clicks by slot.
+using position bias"): an item's expected reward is its value times the chance θ that its slot is examined, so the
+reward logged at one slot, times θ' / θ, is the expectation at another. This holds if θ does not depend on the other
+items, for items that were shown. Take θ from randomized pages (`reward.estimate_propensity`), not from clicks by slot.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pygrade._typing import Array
 from pygrade.evaluation.offpolicy import OffPolicyEstimate, clusters_of, effective_sample_size, warned
 from pygrade.metrics import intervals
 
-Array = NDArray[Any]
-
-# An estimate comes with a warning when more than this share of the target's discount falls on items never shown:
+# An estimate has a warning if more than this share of the target's discount falls on items never shown:
 MAX_UNSEEN_SHARE = 0.05  # which then count as worthless
 MAX_MODEL_SHARE = 0.5  # which then rest on the outcome model
 
@@ -33,8 +31,8 @@ def slot_discount(position: ArrayLike, discount: ArrayLike) -> NDArray[np.float6
 def scaled_model(predicted: ArrayLike, rewards: ArrayLike, logged_discount: ArrayLike) -> NDArray[np.float64]:
     """q [M] from predicted rewards [M] (``predictions @ task_values``): one factor makes Σ θ q = Σ r over shown rows.
 
-    Predictions are seldom calibrated, and θ has an arbitrary scale; unscaled, their error shows in full on items that
-    were never shown, and no interval tells.
+    Predictions are seldom calibrated, and θ has an arbitrary scale; unscaled, their error would enter in full for items
+    that were never shown, and the interval would not cover it.
     """
     given, discount = np.asarray(predicted, np.float64), np.asarray(logged_discount, np.float64)
     expected = float((given * discount).sum())
@@ -62,14 +60,14 @@ def estimate(
 
     Args:
         rewards: [M] of each candidate row; 0 where not shown.
-        logged_discount: θ [M], chance of a look at the logged slot (θ', and q, on its scale), 0 where not shown; see
+        logged_discount: θ [M], chance that the logged slot is examined (the scale of θ' and q), 0 where not shown; see
             `slot_discount`. For a page in random order, the mean over its slots has less variance than the slot drawn.
         target_discount: θ' [M], the same at the target's slot:
             `slot_discount(evaluate.ranks(scores, offsets), discount)`.
         offsets: [R + 1], the rows of each request.
-        model: q [M], expected reward of an item that is looked at, see `scaled_model`: makes the estimate doubly robust
-            and stands in for items never shown; the interval does not know the model's bias there. None: q = 0, items
-            never shown earn nothing, and every target but the logged order looks bad.
+        model: q [M], expected reward of an examined item, see `scaled_model`: makes the estimate doubly robust
+            and is used for items never shown; the interval ignores the model's bias there. None: q = 0, items never
+            shown earn nothing, and every target but the logged order looks bad.
         users, clip (on the ratio), confidence, replicates, seed: as in `offpolicy.estimate`.
 
     The effective sample size is that of the items' ratios, as a share, times the number of requests.

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
+from pygrade._typing import Array
 from pygrade._util.serialization import plain
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.metrics.roc import auc, gauc
 
-Array = NDArray[Any]
 METRICS = ("ndcg", "value", "predicted_value")
 _SHOWN_SLOTS = 5  # of the propensities in a caption
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade.logs import parquet as logs_parquet
 
-Array = NDArray[Any]
 logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
@@ -153,7 +153,7 @@ class Logs:
         return replace(self, task_values=values, value_tasks=priced)
 
     def select(self, index: Array | slice | Sequence[int]) -> "Logs":
-        """The requests of an index array, a boolean mask or a slice, in that order; each at most once."""
+        """The requests of an index array, a boolean mask or a slice, in that order; select each at most once."""
         chosen = np.arange(self.num_requests)[np.asarray(index) if not isinstance(index, slice) else index]
         sizes = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -164,7 +164,7 @@ class Logs:
         return replace(self, **changes)
 
     def split(self, fraction: float | None = None, *, time: int | None = None) -> tuple["Logs", "Logs"]:
-        """Earlier and later requests: the first `fraction` of them (by timestamp where there is one, else in the order
+        """Earlier and later requests: the first `fraction` of them (by timestamp if the log has one, else in the order
         of the log), or those before `time` (milliseconds) and the rest.
         """
         if (fraction is None) == (time is None):
@@ -197,7 +197,7 @@ def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
 def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = str) -> None:
     """Raises ValueError that names the column, the row and the reason of the first bad value.
 
-    `where` and `row_name` say in the message where the log came from and what a row is called there.
+    `where` and `row_name` name the log and its rows in the message.
     """
 
     def refuse(bad: Array, column: str, values: Array, want: str, by_request: bool = False) -> None:
@@ -283,7 +283,7 @@ def read_logs(path: str | Path) -> Logs:
 def write_logs(logs: Logs, path: str | Path, rows_per_file: int = 1_000_000) -> None:
     """Writes a directory of Parquet parts of about `rows_per_file` rows (whole requests), zstd compressed.
 
-    The directory appears at once and complete; it replaces an earlier log at `path`, never anything else.
+    The directory appears complete in one step; it replaces an earlier log at `path`, never anything else.
     """
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file is {rows_per_file}; want at least 1")
@@ -293,7 +293,7 @@ def write_logs(logs: Logs, path: str | Path, rows_per_file: int = 1_000_000) -> 
 
 
 def concatenate(parts: Sequence[Logs]) -> Logs:
-    """One log of several with the same tasks, features and values; an optional column stays where all have it."""
+    """One log of several with the same tasks, features and values; optional columns that all have are kept."""
     if not parts:
         raise ValueError("parts is empty; want at least one log")
     first = parts[0]
@@ -314,16 +314,16 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
 
 
 def numbered(ids: Array) -> NDArray[np.int64]:
-    """Equal numbers for equal ids, from 0."""
+    """The place of each id among the distinct ids in ascending order."""
     if ids.dtype.kind != "O":
         return np.asarray(np.unique(ids, return_inverse=True)[1], np.int64)
-    numbers: dict[str, int] = {}  # several times faster than sorting objects
-    return np.fromiter((numbers.setdefault(value, len(numbers)) for value in ids), np.int64, len(ids))
+    places = {value: place for place, value in enumerate(sorted(set(ids.tolist())))}  # faster than sorting all objects
+    return np.fromiter((places[value] for value in ids), np.int64, len(ids))
 
 
 def pad(values: Array, offsets: NDArray[np.int64], fill: float = 0.0) -> tuple[Array, NDArray[np.bool_]]:
-    """Jagged rows as a dense block: values[M, …] → ([R, N, …] with `fill` behind each request, mask[R, N] True where
-    there is a row), N being the longest request.
+    """Jagged rows as a dense block: values[M, …] → ([R, N, …] padded with `fill`, mask[R, N] of the rows), N being the
+    length of the longest request.
     """
     sizes = np.diff(offsets)
     longest = int(sizes.max(initial=0))

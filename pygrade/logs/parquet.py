@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._typing import Array
 from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 
-Array = NDArray[Any]
 RowName = Callable[[int], str]
 
 METADATA_KEY = b"pygrade"
@@ -36,7 +36,7 @@ class Source:
         self.pa, self.pc = require("pyarrow"), require("pyarrow.compute")
         self.files = parts_of(path)
         self.parts: list[Any] = []
-        self.notes: list[str] = []  # what `read` met that is unusual but has one meaning
+        self.notes: list[str] = []  # unusual things that `read` accepted
         try:
             self._open()
         except BaseException:
@@ -73,14 +73,13 @@ class Source:
             part.close()
 
     def row_name(self, row: int) -> str:
-        """A row of the log as the user finds it: the number within its file."""
+        """A row of the log as users see it: its number within its file."""
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{row - int(self.starts[part])} of {self.files[part].name}"
 
     def fail(self, column: str, row: int, reason: str) -> ValueError:
         return ValueError(f"{self.path}: column '{column}', row {self.row_name(row)}: {reason}")
 
-    # ---- one column --------------------------------------------------------------------------------------------------
     def column(self, name: str, kind: str) -> Any:
         """The column over all parts as an Arrow chunked array; `kind` is number, integer, id or text."""
         types = self.pa.types
@@ -88,7 +87,7 @@ class Source:
         for file, part in zip(self.files, self.parts, strict=True):
             schema = part.schema_arrow
             if schema.names.count(name) != 1:
-                problem = "missing" if name not in schema.names else "there more than once"
+                problem = "missing" if name not in schema.names else "present more than once"
                 raise ValueError(f"{file}: column '{name}' is {problem}")
             dtype = schema.field(name).type
             value_type = dtype.value_type if types.is_dictionary(dtype) else dtype
@@ -143,7 +142,6 @@ class Source:
         column = self.column(name, "text")
         return _strings(self.pc.fill_null(column.cast(self.pa.string()), ""))
 
-    # ---- the log -----------------------------------------------------------------------------------------------------
     def read(self) -> dict[str, Any]:
         """The arguments of `Logs`."""
         tasks, features = self._labels("tasks", "p_"), self._labels("features", "x_")
@@ -152,8 +150,8 @@ class Source:
             missing += [name for name in (f"p_{task}", f"y_{task}") if name not in self.names]
         missing += [f"x_{feature}" for feature in features if f"x_{feature}" not in self.names]
         if missing:
-            there = ", ".join(self.names)
-            raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {there}; {_CONTRACT}")
+            present = ", ".join(self.names)
+            raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {present}; {_CONTRACT}")
         if not features:
             self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
         read = {*_REQUIRED, *_OPTIONAL, *(f"x_{feature}" for feature in features)}
@@ -227,11 +225,11 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     """Writes checked columns (the fields of `Logs`) as parts of whole requests; replaces an earlier log at `path`."""
     parquet = require("pyarrow.parquet")
     if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file; want a directory to write, or a path that is free")
+        raise ValueError(f"{path} is a file; want a directory, or a path that does not exist")
     if path.is_dir():
         strangers = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
         if strangers:
-            raise ValueError(f"{path} holds {strangers[0]}, which is no part of a log; want a directory of its own")
+            raise ValueError(f"{path} holds {strangers[0]}, which is not part of a log; want a separate directory")
     offsets = columns["offsets"]
     part_of_request = offsets[:-1] // rows_per_file
     cuts = np.flatnonzero(np.concatenate([[True], part_of_request[1:] != part_of_request[:-1]]))[: len(offsets) - 1]
@@ -288,7 +286,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def header_of(text: bytes, file: Path) -> dict[str, Any]:
-    """What a part's metadata says of the log: tasks, features, task_values, parts; empty where others wrote it."""
+    """The log's tasks, features, task_values and parts in a file's metadata; empty if another program wrote it."""
     header: Any = None
     with contextlib.suppress(ValueError):
         header = json.loads(text)

@@ -1,21 +1,22 @@
-"""Means, ratios and lifts with 95 % intervals that know that one user's requests belong together."""
+"""Means, ratios and lifts with 95 % intervals that treat the requests of one user as dependent."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array
+from pygrade._util.serialization import plain
 
 _BLOCK = 1 << 22  # resampling counts held at a time
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate, its standard error and its 95 % interval; NaN where the data cannot say."""
+    """An estimate, its standard error and its 95 % interval; NaN if the data do not determine it."""
 
     value: float
     standard_error: float
@@ -24,7 +25,8 @@ class Interval:
 
     def to_dict(self) -> dict[str, float | None]:
         """For JSON: NaN and infinity become None."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+        record: dict[str, float | None] = plain(self)
+        return record
 
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
@@ -60,12 +62,12 @@ def interval(value: float, influence: Array, cluster: Array) -> Interval:
 def mean(values: ArrayLike, cluster: Array) -> Interval:
     """Mean of values[n]; NaN values (undefined for that row) are left out."""
     array = np.asarray(values, np.float64)
-    there = ~np.isnan(array)
-    array = array[there]
+    defined = ~np.isnan(array)
+    array = array[defined]
     if not len(array):
         return UNKNOWN
     value = float(array.mean())
-    return interval(value, array - value, cluster[there])
+    return interval(value, array - value, cluster[defined])
 
 
 def ratio(numerator: ArrayLike, denominator: ArrayLike, cluster: Array) -> Interval:

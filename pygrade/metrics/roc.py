@@ -25,7 +25,7 @@ def auc(labels: Array, scores: Array, users: Array | None = None) -> Interval:
 
 
 def gauc(labels: Array, scores: Array, users: Array) -> Interval:
-    """Mean of the users' own AUCs, weighted by their rows; users with one class only are left out."""
+    """Mean of the AUCs within each user, weighted by their rows; users with one class only are left out."""
     positive = np.asarray(labels) > 0
     if not len(positive):
         return intervals.UNKNOWN
@@ -33,9 +33,9 @@ def gauc(labels: Array, scores: Array, users: Array) -> Interval:
     beaten, positives, negatives = _beaten(positive, np.asarray(scores), group)
     both = (positives > 0) & (negatives > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        own = np.bincount(group[positive], weights=beaten[positive], minlength=len(both)) / positives
+        by_user = np.bincount(group[positive], weights=beaten[positive], minlength=len(both)) / positives
     rows = (positives + negatives)[both]
-    return intervals.ratio(rows * own[both], rows, np.arange(len(rows)))
+    return intervals.ratio(rows * by_user[both], rows, np.arange(len(rows)))
 
 
 def _beaten(positive: NDArray[np.bool_], scores: Array, group: Array) -> tuple[Array, Array, Array]:

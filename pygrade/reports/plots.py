@@ -211,14 +211,14 @@ def _percent(interval: Interval, *names: str) -> list[float]:
 
 
 def _smooth(values: Sequence[float]) -> NDArray[np.float64]:
-    """Centered moving mean over about a tenth of the points; the ends average what there is."""
+    """Centered moving mean over about a tenth of the points, over fewer at the ends."""
     series = np.asarray(values, np.float64)
     if len(series) < 20:
         return series
     kernel = np.ones(2 * (len(series) // 20) + 1)
-    there = np.isfinite(series)
-    total = np.convolve(np.where(there, series, 0.0), kernel, mode="same")
-    count = np.convolve(there.astype(np.float64), kernel, mode="same")
+    known = np.isfinite(series)
+    total = np.convolve(np.where(known, series, 0.0), kernel, mode="same")
+    count = np.convolve(known.astype(np.float64), kernel, mode="same")
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

@@ -204,10 +204,9 @@ class OnlineLearner:
         rows = rows[rows >= window.num_requests - self.config.judge_window]
         if len(rows) < 2 or policy.version == self.reference.version:
             return None, False
-        drawn = window.select(rows)
+        drawn = window.select(rows).valued(self.config.reward.task_values, self.config.reward.value_tasks)
         assert drawn.weights is not None and drawn.concentration is not None
-        values = self.config.reward.task_values or drawn.task_values
-        rewards = np.add.reduceat(drawn.feedback @ np.array(values), drawn.offsets[:-1])
+        rewards = np.add.reduceat(drawn.value_of(drawn.feedback), drawn.offsets[:-1])
         inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
         with np.errstate(divide="ignore"):
             logs = np.log(drawn.weights)
@@ -329,12 +328,16 @@ def _digest(record: dict[str, Any]) -> str:
 
 
 def _plain(logs: Logs) -> dict[str, list[Any]]:
-    return {name: list(getattr(logs, name)) for name in ("tasks", "features", "task_values")}
+    return {name: list(getattr(logs, name)) for name in ("tasks", "features", "task_values", "value_tasks")}
 
 
 def _arrays(logs: Logs) -> bytes:
     columns: dict[str, Any] = {f.name: getattr(logs, f.name) for f in fields(Logs)}
-    arrays: dict[str, Any] = {name: value for name, value in columns.items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {
+        name: value.astype(str) if value.dtype == object else value  # numpy pickles objects
+        for name, value in columns.items()
+        if isinstance(value, np.ndarray)
+    }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

@@ -116,6 +116,9 @@ def test_feedback_counts_only_while_its_time_lasts():
 def test_a_saved_learner_goes_on_bit_for_bit(tmp_path):
     policy = policy_of()
     logs, events = stream(policy)
+    price = np.random.default_rng(5).uniform(1, 9, logs.num_rows).astype(np.float32)
+    users = logs.user_id.astype(str).astype(object)  # as read_logs gives strings
+    logs = replace(logs, value=price, value_tasks=("order",), user_id=users)
     whole, stopped = (OnlineLearner(policy, CONFIG) for _ in range(2))
     for learner in (whole, stopped):
         learner.serve(logs)
