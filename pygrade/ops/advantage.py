@@ -28,12 +28,13 @@ def _group_advantage(
     num_threads: int,
 ) -> Tensor:
     backend = dispatch.backend(rewards)
-    advantage = rewards.new_empty(rewards.shape[:2])
+    batch, samples, components = rewards.shape
+    advantage = dispatch.empty(rewards, batch, samples)
     if backend == "cpu":
         code, threads = NORMALIZE.index(normalize), dispatch.threads(num_threads)
         _core.group_advantage(rewards, component_weights, code, leave_one_out, clip, advantage, validate, threads)
         return advantage
-    weights = rewards.new_ones(rewards.shape[2]) if component_weights is None else component_weights
+    weights = rewards.new_ones(components) if component_weights is None else component_weights
     if validate:
         _check_values(rewards, weights)
     if backend == "triton":

@@ -56,9 +56,12 @@ def tensor(name: str, value: TensorOrArray, dtypes: Sequence[torch.dtype], shape
         raise TypeError(f"{name} is {_names([result.dtype])}; want {_names(dtypes)}")
     if result.layout != torch.strided:
         raise TypeError(f"{name} is a tensor of layout {result.layout}; want a dense one")
-    if not _fits(result.shape, shape):
-        wanted = ", ".join("*" if s is None else str(s) for s in shape)
-        raise ValueError(f"{name} is of shape {list(result.shape)}; want [{wanted}]")
+    sizes = result.shape
+    if len(sizes) != len(shape):
+        raise _misfit(name, sizes, shape)
+    for size, want in zip(sizes, shape, strict=True):
+        if want is not None and want != size:
+            raise _misfit(name, sizes, shape)
     return result.contiguous()
 
 
@@ -128,13 +131,13 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
 
 def like(result: Tensor, argument: T) -> T:
     """``result``, as a numpy array if the caller's ``argument`` is one."""
-    as_given: Any = result.numpy() if isinstance(argument, np.ndarray) else result
-    return as_given  # type: ignore[no-any-return]
+    converted: Any = result.numpy() if isinstance(argument, np.ndarray) else result
+    return converted  # type: ignore[no-any-return]
 
 
 def must_validate(validate: bool | None, value: Tensor) -> bool:
     """Whether to check values; None: on a CPU only, since a check would wait for the GPU."""
-    return value.device.type == "cpu" if validate is None else bool(validate)
+    return value.is_cpu if validate is None else bool(validate)
 
 
 def choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -163,8 +166,9 @@ def _from_numpy(name: str, value: Any, dtypes: Sequence[torch.dtype]) -> Tensor:
         raise TypeError(f"{name} is a numpy array of {value.dtype}; want {_names(dtypes)}") from None
 
 
-def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    return len(shape) == len(wanted) and all(w is None or w == s for s, w in zip(shape, wanted, strict=True))
+def _misfit(name: str, sizes: Sequence[int], shape: Sequence[int | None]) -> ValueError:
+    wanted = ", ".join("*" if s is None else str(s) for s in shape)
+    return ValueError(f"{name} is of shape {list(sizes)}; want [{wanted}]")
 
 
 def _names(dtypes: Sequence[torch.dtype]) -> str:

@@ -73,9 +73,8 @@ def draw(
         log_prob = reference.dirichlet_log_prob(concentration.double().cpu(), exact)
         device = concentration.device
         return exact.exp().float().to(device), exact.float().to(device), log_prob.float().to(device)
-    weights = concentration.new_empty((batch, num_samples, tasks))
-    log_weights = torch.empty_like(weights)
-    log_prob = concentration.new_empty((batch, num_samples))
+    weights, log_weights = (dispatch.empty(concentration, batch, num_samples, tasks) for _ in range(2))
+    log_prob = dispatch.empty(concentration, batch, num_samples)
     if backend == "triton":
         from pygrade.kernels import dirichlet as kernel
 
@@ -89,8 +88,8 @@ def draw_weights(
     concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, num_threads: int
 ) -> tuple[Tensor, Tensor]:
     """`draw` on a CPU without the log-probabilities."""
-    weights = concentration.new_empty((concentration.shape[0], num_samples, concentration.shape[1]))
-    log_weights = torch.empty_like(weights)
+    batch, tasks = concentration.shape
+    weights, log_weights = (dispatch.empty(concentration, batch, num_samples, tasks) for _ in range(2))
     _draw_into((weights, log_weights, None), concentration, seed, offset, validate, num_threads)
     return weights, log_weights
 
@@ -190,7 +189,8 @@ def log_prob_of(
         check_values("concentration", concentration)
     if backend == "reference":
         return reference.dirichlet_log_prob(concentration.double(), log_weights.double(), weight_floor).float()
-    log_prob = concentration.new_empty(log_weights.shape[:2])
+    batch, samples, _ = log_weights.shape
+    log_prob = dispatch.empty(concentration, batch, samples)
     if backend == "triton":
         from pygrade.kernels import dirichlet as kernel
 
@@ -304,7 +304,7 @@ def _entropy(concentration: Tensor, validate: bool, num_threads: int) -> tuple[T
         with torch.enable_grad():
             value = reference.dirichlet_entropy(alpha)
             return value.detach().float(), torch.autograd.grad(value.sum(), alpha)[0].float()
-    entropy, gradient = concentration.new_empty(concentration.shape[:1]), torch.empty_like(concentration)
+    entropy, gradient = dispatch.empty(concentration, len(concentration)), torch.empty_like(concentration)
     if backend == "triton":
         from pygrade.kernels import dirichlet as kernel
 
@@ -325,7 +325,7 @@ def _kl(concentration: Tensor, other: Tensor, validate: bool, num_threads: int) 
             value = reference.dirichlet_kl(alpha, beta)
             gradients = torch.autograd.grad(value.sum(), (alpha, beta))
             return value.detach().float(), gradients[0].float(), gradients[1].float()
-    kl = concentration.new_empty(concentration.shape[:1])
+    kl = dispatch.empty(concentration, len(concentration))
     gradient, other_gradient = torch.empty_like(concentration), torch.empty_like(other)
     if backend == "triton":
         from pygrade.kernels import dirichlet as kernel

@@ -49,7 +49,12 @@ def backend(tensor: Tensor) -> str:
     chosen = _chosen.get()
     if chosen != "auto":
         return chosen
-    return "cpu" if tensor.device.type == "cpu" else "triton"
+    return "cpu" if tensor.is_cpu else "triton"
+
+
+def empty(like: Tensor, *sizes: int) -> Tensor:
+    """New float32 memory on the device of ``like``; `Tensor.new_empty` takes twice the time."""
+    return torch.empty(*sizes, dtype=torch.float32, device=like.device)
 
 
 def threads(num_threads: int) -> int:

@@ -39,8 +39,8 @@ def gain_of(
     threads: int,
 ) -> Tensor:
     backend = dispatch.backend(scores)
+    gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
     if backend == "cpu":
-        gain = weights.new_empty((*weights.shape[:2], gains.shape[-1]))
         code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
         _core.topk_gain(
             scores, weights, gains, discount, masks, component_list, code, beta, epsilon, slope, offsets, gain, count
@@ -65,7 +65,6 @@ def gain_of(
         return exact.float()
     from pygrade.kernels import gain as kernel
 
-    gain = weights.new_empty((*weights.shape[:2], gains.shape[-1]))
     kernel.topk_gain(
         scores, weights, gains, discount, masks, component_list, transform, beta, epsilon, slope, offsets, gain
     )

@@ -55,7 +55,7 @@ def _grpo_loss(
         loss, kl, entropy, fraction, ratio = (x.detach().float() for x in exact)
         return loss, kl, entropy, fraction, ratio, slope.float()
     batch = concentration.shape[0]
-    loss, kl, entropy, fraction, ratio = (concentration.new_empty(batch) for _ in range(5))
+    loss, kl, entropy, fraction, ratio = (dispatch.empty(concentration, batch) for _ in range(5))
     outputs = (loss, kl, entropy, fraction, ratio, torch.empty_like(concentration))
     if backend == "triton":
         from pygrade.kernels import grpo as kernel

@@ -37,7 +37,7 @@ def _lambda_loss(
     num_threads: int,
 ) -> tuple[Tensor, Tensor]:
     backend = dispatch.backend(scores)
-    loss, gradient = scores.new_empty(scores.shape[:1]), scores.new_empty(scores.shape)
+    loss, gradient = dispatch.empty(scores, len(scores)), torch.empty_like(scores)
     if backend == "cpu":
         threads = dispatch.threads(num_threads)
         _core.lambda_loss(scores, gains, mask, discount, temperature, loss, gradient, validate, threads)

@@ -157,7 +157,7 @@ def rank(
             return best
     single = offsets is None and getattr(scores, "ndim", 3) == 2
     s, o = checked_scores(scores[None] if single else scores, offsets, layout)
-    if s.device.type != "cpu":
+    if not s.is_cpu:
         raise ValueError(f"scores is on {s.device}; want it in CPU memory, where pages are ranked")
     lead = () if single else (s.shape[0] if o is None else o.shape[0] - 1,)
     rows = s.shape[1:-1] if single else s.shape[:-1]

@@ -32,7 +32,8 @@ def _dirichlet_score(
             log_prob_of(concentration, log_weights, weight_floor, validate, num_threads),
             log_prob_backward_of(concentration, log_weights, each, weight_floor, num_threads),
         )
-    value, gradient = concentration.new_empty(log_weights.shape[:2]), torch.empty_like(concentration)
+    batch, samples, _ = log_weights.shape
+    value, gradient = dispatch.empty(concentration, batch, samples), torch.empty_like(concentration)
     threads = dispatch.threads(num_threads)
     _core.dirichlet_score(concentration, log_weights, coefficients, weight_floor, value, gradient, validate, threads)
     return value, gradient
