@@ -19,9 +19,9 @@ from pygrade import __version__, ops
 from pygrade._util.progress import track
 from pygrade.evaluation.arms import EQUAL, GRADE, LINEAR, PRODUCTION, STAGE1, STATIC
 from pygrade.logs import Logs, read_logs
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import PolicyConfig, PolicySpec
+from pygrade.reports.pages import describe_pages
 from pygrade.reports.training import record_weights, write_report, write_text
-from pygrade.serving.page import Page
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, rank_pages, simulate_logs
@@ -38,14 +38,14 @@ LINEAR_TRANSFORM = "zscore"  # Σ w · p/σ within a request: no logarithm
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The demo's world, training and test. Everything is a function of these options."""
+    """World, training and test of the demo, which is a function of these options."""
 
     requests: int = 20_000  # logged requests to learn from
-    test_requests: int = 12_000  # requests of the A/B test, by users that are not in the log
-    seed: int = 0  # of the world, the training and the test
+    test_requests: int = 12_000  # requests of the A/B test, from users that are not in the log
+    seed: int = 0  # of world, training and test
     pages: int = 3  # ranked pages to print
-    simulate: SimulateConfig = field(default_factory=SimulateConfig)  # its num_requests and seed are set from above
-    train: TrainConfig = field(default_factory=TrainConfig)  # its seed is set from above
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)  # num_requests and seed are taken from above
+    train: TrainConfig = field(default_factory=TrainConfig)  # seed is taken from above
 
     def __post_init__(self) -> None:
         for name, low in (("requests", 1), ("test_requests", 2), ("seed", 0), ("pages", 0)):
@@ -60,7 +60,7 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What `demo` leaves in memory; the files are in its directory."""
+    """What `demo` returns; its directory has the files."""
 
     summary: dict[str, Any]
     test: AbTest
@@ -69,12 +69,11 @@ class DemoResult:
 
 
 def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult:
-    """Run the whole job in directory ``out``.
+    """Run all steps in directory ``out``.
 
-    It gets ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
-    ``weights.json``, ``pages.json``, ``plots/``, ``report.html`` and, last, ``summary.json``. A demo that was
-    interrupted continues if ``resume`` is set and its options are the same; otherwise it starts again.
-    Every file is written whole or not at all.
+    Writes ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
+    ``weights.json``, ``pages.json``, ``plots/``, ``report.html`` and, last, ``summary.json``, all atomically. With
+    ``resume`` and the same options an interrupted demo continues; otherwise it starts again.
     """
     started = time.perf_counter()
     run = Path(out)
@@ -144,7 +143,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
 
 def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
-    """Keep the files of an interrupted demo of the same options; remove those of any other demo."""
+    """Keep the files of an interrupted demo with the same options; otherwise remove the demo's files."""
     state = run / "demo.json"
     unfinished = False
     if state.exists():
@@ -154,9 +153,9 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
         except (json.JSONDecodeError, UnicodeDecodeError):
             unfinished = False
     elif run.exists() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty and not a demo's directory; want another path")
+        raise ValueError(f"{run} is not empty and not a demo's directory; want a new path")
     if unfinished and resume:
-        logger.info(f"continuing the demo that was interrupted in {run}")
+        logger.info(f"continuing the interrupted demo in {run}")
         return
     for name in ("logs", "training", "policy", "plots"):
         shutil.rmtree(run / name, ignore_errors=True)
@@ -175,7 +174,7 @@ def _fingerprint(config: DemoConfig) -> str:
 
 
 def _maxrss_unit() -> float:
-    """Units of ru_maxrss in a MiB: KiB on Linux, bytes on macOS."""
+    """Units of ru_maxrss in one MiB: KiB on Linux, bytes on macOS."""
     return 1024.0**2 if sys.platform == "darwin" else 1024.0
 
 
@@ -187,7 +186,7 @@ def _arms(
     if production is None:
         raise ValueError("logs have no weights of the logging policy; want w_<task> columns")
     inputs = result.policy.request_inputs(requests.context, requests.p_hat)
-    linear = FusionPolicy(PolicyConfig(transform=LINEAR_TRANSFORM), logs.tasks, logs.features)
+    linear = PolicySpec(logs.tasks, logs.features, PolicyConfig(transform=LINEAR_TRANSFORM))
     data = CompositeReward(training.reward).build(logs, linear)
     arms = {
         EQUAL: equal_weights(len(logs.tasks)).numpy(),
@@ -221,7 +220,7 @@ def _lifts(production: AbTest, static: AbTest) -> dict[str, Any]:
 def rank_examples(
     policy: Path, requests: Requests, count: int, static: NDArray[np.float32], k: int = 10
 ) -> list[dict[str, Any]]:
-    """Pages of ``count`` requests, of as many segments as there are, by the saved policy; one more without features."""
+    """Pages of ``count`` requests by the saved policy, from as many user segments as possible."""
     ranker = BlendedRanker.load(policy, seed=0)
     chosen: list[int] = []
     for segment in (SEGMENTS * (1 + count // len(SEGMENTS)))[:count]:
@@ -240,42 +239,3 @@ def rank_examples(
         title = f"user {requests.user_id[index]} ({requests.segment[index]} segment), {requests.scenario[index]}"
         pages += describe_pages(page, [title], static)
     return pages
-
-
-def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | None = None) -> list[dict[str, Any]]:
-    """Plain records of each request's page: title, tasks, weights, why, and items with score and contributions."""
-    records = []
-    for b, title in enumerate(titles):
-        places = [int(i) for i in page.indices[b] if i >= 0]
-        records.append(
-            {
-                "title": title,
-                "tasks": list(page.tasks),
-                "weights": page.weights[b].astype(float).tolist(),
-                "fallback": bool(page.fallback[b]),
-                "explored": bool(page.explored[b]),
-                "why": explain(page, b, static),
-                "items": [
-                    {
-                        "item_id": page.item_id[int(page.offsets[b]) + place].item(),
-                        "score": float(page.values[b, slot]),
-                        "contributions": page.contributions[b, slot].astype(float).tolist(),
-                    }
-                    for slot, place in enumerate(places)
-                ],
-            }
-        )
-    return records
-
-
-def explain(page: Page, request: int, static: NDArray[np.float32] | None) -> str:
-    """One sentence: the source of the weights, and how they differ from the static ones."""
-    if page.fallback[request]:
-        return "features are missing: static weights"
-    source = "drawn from the policy's Dirichlet" if page.explored[request] else "chosen by the policy"
-    if static is None:
-        return source
-    shift = 100 * (page.weights[request] - static)
-    order = np.argsort(-np.abs(shift))[:3]
-    moved = [f"{page.tasks[t]} {shift[t]:+.1f}" for t in order if abs(shift[t]) >= 0.05]
-    return f"{source}; points from best static: {', '.join(moved) or 'none'}"

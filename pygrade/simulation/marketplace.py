@@ -1,9 +1,9 @@
-"""A synthetic marketplace whose true feedback probabilities are known: the world behind the demo and the A/B tests.
+"""A synthetic marketplace with known true feedback probabilities, for the demo and the A/B tests.
 
 Users come in segments with traits (intent, price sensitivity, …), a content taste and a purchase need. Each request is
-a session: a specific query shifts its user's intent up and browsing down for the moment. The policy sees the session,
-noisily; the multi-task model knows long-term traits only, shrunk to the population, and is miscalibrated. That gap is
-what personal weights can earn. Everything is a function of the world's seed and of each call's seed.
+a session: a specific query raises the user's intent and lowers browsing for that request. The policy observes the
+session with noise; the multi-task model knows only long-term traits, shrunk to the population, and is miscalibrated.
+Personal weights can earn that gap. Everything is a function of the world's seed and of each call's seed.
 """
 
 from collections.abc import Iterator
@@ -58,15 +58,15 @@ class Requests:
     """n requests with C candidates each, T tasks, F context features."""
 
     user_id: NDArray[np.int64]  # [n]; log and test users share no id
-    segment: Array  # [n] str, the true one
+    segment: Array  # [n] str, true segment
     scenario: Array  # [n] str
     hour: Float32  # [n], 0 to 24
     context: Float32  # [n, F], columns FEATURES
     item_id: NDArray[np.int32]  # [n, C]
     p: Float32  # [n, C, T] true probability of each event, given attention
-    p_hat: Float32  # [n, C, T] the multi-task model's prediction of it
+    p_hat: Float32  # [n, C, T] the multi-task model's prediction of p
     leave: Float32  # [n, C] probability of leaving after viewing the item
-    latent: Float32  # [n, 7] the session's true traits and 1 / √(1 + history): what an oracle policy would see
+    latent: Float32  # [n, 7] the session's true traits and 1 / √(1 + history), for oracle policies
 
     def __len__(self) -> int:
         return len(self.user_id)
@@ -74,7 +74,7 @@ class Requests:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What n pages bring, per request."""
+    """Expected result of n pages, per request."""
 
     impressions: NDArray[np.float64]  # [n] items viewed
     events: NDArray[np.float64]  # [n, T]
@@ -88,7 +88,7 @@ class Marketplace:
         self.config = c = config or MarketplaceConfig()
         self.seed = seed
         rng = np.random.default_rng([seed, 0])
-        users = c.log_users + c.test_users  # the first log_users are the log's
+        users = c.log_users + c.test_users  # the log's users come first
         self.segment = rng.choice(len(SEGMENTS), users, p=c.segment_shares)
         center = np.array(c.segment_traits, np.float32)[self.segment]
         spread = np.float32(c.trait_spread) * _normal(rng, users, len(TRAITS))
@@ -120,9 +120,9 @@ class Marketplace:
 
     # ---- requests ----------------------------------------------------------------------------------------------------
     def requests(self, n: int, seed: int, users: Literal["log", "test"] = "log", time: float = 0.0) -> Requests:
-        """n requests of the log's or the test users; the same arguments give the same requests.
+        """n requests of log or test users; the same arguments give the same requests.
 
-        ``time`` (0 to 1) is where a drifting world stands; nothing else about the requests changes with it.
+        ``time`` (0 to 1) is the progress of a drifting world; nothing else depends on it.
         """
         if users not in self.users:
             raise ValueError(f"users is {users!r}; want 'log' or 'test'")
@@ -188,7 +188,7 @@ class Marketplace:
         need = np.matmul(self.item_need[pool], self.user_need[user][:, :, None])[..., 0] * scale
         score = c.prerank_match * (taste + need) + c.prerank_quality * self.quality[pool]
         score += c.prerank_hype * self.hype[pool] + c.prerank_noise * _normal(rng, *pool.shape)
-        score[:, 1:][pool[:, 1:] == pool[:, :-1]] = -np.inf  # an item drawn twice competes once
+        score[:, 1:][pool[:, 1:] == pool[:, :-1]] = -np.inf  # keep one copy of an item drawn twice
         best = np.argsort(-score, axis=1, kind="stable")[:, : c.candidates]
         return np.take_along_axis(pool, best, 1), np.take_along_axis(taste, best, 1), np.take_along_axis(need, best, 1)
 
@@ -207,7 +207,7 @@ class Marketplace:
 
     # ---- feedback model ----------------------------------------------------------------------------------------------
     def _sensitivities(self, traits: Float32) -> dict[str, Float32]:
-        """What the effects multiply, from traits[n, 6]: each [n]."""
+        """User factors that effects multiply, from traits[n, 6]: each [n]."""
         c = self.config
         intent, price, browse, social, quality, _ = traits.T
         soft = {"price": price, "entertainment": browse, "social": social}
@@ -218,16 +218,16 @@ class Marketplace:
     def _logits(
         self, traits: Float32, item: Array, taste: Float32, need: Float32, e: Effects, shrink: PerTask | None = None
     ) -> list[Float32]:
-        """Logit of each event given its parent, [n, C] per task; `shrink` pulls the traits to the population's mean."""
+        """Logit of each event given its parent, [n, C] per task; `shrink` moves traits toward the population mean."""
         c = self.config
-        sensitivity = self._sensitivities(traits)
+        factors = self._sensitivities(traits)
         quality, hype = self.quality[item], self.hype[item]
         entertainment, price, appeal = self.entertainment[item], self.price[item], self.social_appeal[item]
         logits = []
         for t in range(len(TASKS)):
             keep = np.float32(1 if shrink is None else 1 - shrink[t])
             mean = self.population
-            user = {name: (keep * v + (1 - keep) * np.float32(mean[name]))[:, None] for name, v in sensitivity.items()}
+            user = {name: (keep * v + (1 - keep) * np.float32(mean[name]))[:, None] for name, v in factors.items()}
             shopping = _sigmoid(
                 np.float32(c.shopping_slope) * (user["trait_intent"] - c.shopping_browse_trade * user["trait_browse"])
             )
@@ -254,11 +254,11 @@ class Marketplace:
 
     # ---- outcomes ----------------------------------------------------------------------------------------------------
     def attention(self, slots: int) -> Float32:
-        """[slots]: probability that an item in this slot is looked at, given that the user got there."""
+        """[slots]: probability that the user looks at an item in this slot, given that the user reached it."""
         return (np.arange(1, slots + 1) ** -self.config.attention_exponent).astype(np.float32)
 
     def expected(self, requests: Requests, pages: Array) -> Outcome:
-        """Closed form: the expected outcome of showing pages[n, K] (candidate indices, first slot first)."""
+        """Expected outcome of pages[n, K] (candidate indices, first slot first), in closed form."""
         _check_pages(requests, pages)
         stay = 1 - np.take_along_axis(requests.leave, pages, 1).astype(np.float64)
         reached = np.cumprod(np.concatenate([np.ones((len(pages), 1)), stay[:, :-1]], 1), 1)  # [n, K]
@@ -269,8 +269,8 @@ class Marketplace:
     def sample(self, requests: Requests, pages: Array, seed: int) -> tuple[NDArray[np.bool_], Float32]:
         """One draw of the users' behavior on pages[n, K]: viewed[n, K] and feedback[n, K, T] (0 or 1).
 
-        Common random numbers: the draws belong to request and candidate (not to the slot), so two arms that show the
-        same item get the same answer and their difference has little noise.
+        Common random numbers: draws belong to request and candidate, not to the slot, so two arms that show the same
+        item get the same response and their difference has little noise.
         """
         _check_pages(requests, pages)
         viewed = np.empty(pages.shape, bool)
@@ -282,7 +282,7 @@ class Marketplace:
             draws = rng.random((len(page), requests.p.shape[1], 2 + len(TASKS)), dtype=np.float32)
             draws = np.take_along_axis(draws, page[:, :, None], 1)  # [n, K, leave, attention, tasks]
             left = draws[..., 0] < np.take_along_axis(requests.leave[rows], page, 1)
-            viewed[rows] = np.cumsum(left, 1) - left == 0  # nobody left before this item
+            viewed[rows] = np.cumsum(left, 1) - left == 0  # did not leave before this item
             p = np.take_along_axis(requests.p[rows], page[:, :, None], 1)
             attended = viewed[rows] & (draws[..., 1] < attention)
             for t, parent in enumerate(PARENT):

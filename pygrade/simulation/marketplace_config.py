@@ -25,7 +25,7 @@ class Effects:
     taste_shopping: PerTask = (-0.75, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to taste, times the mode
     need: PerTask = (0.25, 0.8, 0.6, 0.0, 0.0, 0.0)  # match of user and item in purchase need
     need_shopping: PerTask = (0.75, 0.0, 0.0, 0.0, 0.0, 0.0)  # added to need, times the mode
-    hype: PerTask = (0.45, -0.30, -0.50, 0.0, 0.0, -0.40)  # clickbait: earns clicks, loses what follows
+    hype: PerTask = (0.45, -0.30, -0.50, 0.0, 0.0, -0.40)  # clickbait: gains clicks, loses later events
     quality: PerTask = (0.15, 0.0, 0.0, 0.0, 0.0, 0.0)  # of the item, the same for all users
     quality_by_user: PerTask = (0.0, 0.7, 0.6, 0.0, 0.0, 0.0)  # times the user's sensitivity to quality
     price_by_user: PerTask = (-0.45, -0.8, -0.7, 0.0, 0.0, 0.0)  # the item's price, times the user's sensitivity to it
@@ -38,7 +38,7 @@ class Effects:
     social: PerTask = (0.0, 0.0, 0.0, 0.7, 0.8, 0.0)  # the user's inclination to share
 
 
-# Where the effects of a drifting world go: orders dry up, clicks follow hype, who used to buy now browses and shares.
+# Effects at the end of a drift: orders dry up, clicks follow hype, and former buyers browse and share.
 LATER = Effects(
     intercept=(-3.0, -2.6, -5.4, -1.6, -2.0, -0.6),
     taste=(1.4, 0.1, 0.0, 0.5, 0.4, 0.8),
@@ -54,13 +54,13 @@ class PredictionErrors:
     traits + hype · item hype) + item · e_item + (pair + cold / √(1 + history)) · noise.
     """
 
-    bias: PerTask = (0.0, 0.15, 0.35, 0.5, 0.6, 0.3)  # added to the logit: positive overrates the event
-    slope: PerTask = (0.95, 0.9, 0.75, 1.1, 1.15, 1.0)  # below 1: too timid, above 1: too sure
-    item: PerTask = (0.20, 0.30, 0.40, 0.30, 0.30, 0.25)  # sd of the error that an item keeps
-    pair: PerTask = (0.25, 0.35, 0.45, 0.35, 0.35, 0.30)  # sd of the error of one request and item
-    cold: PerTask = (0.2, 0.5, 0.9, 0.4, 0.4, 0.3)  # more of it for users with little history
+    bias: PerTask = (0.0, 0.15, 0.35, 0.5, 0.6, 0.3)  # added to the logit; positive: overestimates
+    slope: PerTask = (0.95, 0.9, 0.75, 1.1, 1.15, 1.0)  # below 1: underconfident, above 1: overconfident
+    item: PerTask = (0.20, 0.30, 0.40, 0.30, 0.30, 0.25)  # sd of an item's permanent error
+    pair: PerTask = (0.25, 0.35, 0.45, 0.35, 0.35, 0.30)  # sd of the error of a request and item
+    cold: PerTask = (0.2, 0.5, 0.9, 0.4, 0.4, 0.3)  # further sd for users with little history
     hype: PerTask = (0.0, 0.35, 0.60, 0.0, 0.0, 0.35)  # hype that the model fails to discount
-    shrink: PerTask = (0.3, 0.3, 0.5, 0.3, 0.3, 0.3)  # 0: knows the user's traits, 1: knows the population's mean only
+    shrink: PerTask = (0.3, 0.3, 0.5, 0.3, 0.3, 0.3)  # 0: knows the user's traits, 1: knows only the population mean
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class MarketplaceConfig:
     """The world's constants. Traits and item attributes are in standard deviations."""
 
     log_users: int = 20_000  # users that appear in the log
-    test_users: int = 10_000  # further users, kept for tests
+    test_users: int = 10_000  # users of test requests only
     items: int = 6_000  # in the catalog
-    pool: int = 120  # items drawn for a request, before the prerank
-    candidates: int = 40  # left by the prerank: what fusion ranks
+    pool: int = 120  # items drawn per request, before the prerank
+    candidates: int = 40  # kept by the prerank, to be ranked
     page_size: int = 10  # items shown
 
     segment_shares: tuple[float, float, float, float, float] = (0.15, 0.25, 0.30, 0.15, 0.15)  # of SEGMENTS
@@ -87,13 +87,13 @@ class MarketplaceConfig:
     match_dimensions: int = 6  # of the taste and need vectors
     log_history_mean: float = 2.0  # log of a user's past interactions
     log_history_sd: float = 1.1  # its standard deviation over users
-    frequency_exponent: float = 0.6  # a user makes requests ∝ history^this
+    frequency_exponent: float = 0.6  # a user's requests ∝ history^this
 
-    session: float = 1.0  # scales all session shifts; 0: a session is the user's long-term self
+    session: float = 1.0  # scales all session shifts; 0: sessions have the user's long-term traits
     specificity_intent: float = 0.9  # a fully specific query raises intent by this, an empty one lowers it
     specificity_browse: float = -0.5  # the same for browsing
     session_spread: PerTrait = (0.6, 0.3, 0.5, 0.3, 0.15, 0.15)  # sd of each trait's shift in a session
-    scenario_bounds: tuple[float, float] = (1 / 3, 2 / 3)  # specificity at which feed turns category turns search
+    scenario_bounds: tuple[float, float] = (1 / 3, 2 / 3)  # specificity from which a request is category, search
     shopping_slope: float = 1.6  # shopping = sigmoid(slope · (intent - browse · trade))
     shopping_browse_trade: float = 0.6  # how much browsing offsets intent
     quality_sensitivity: tuple[float, float] = (0.5, 0.5)  # a + b · tanh(trait)
@@ -115,23 +115,23 @@ class MarketplaceConfig:
     leave_match: float = -0.25  # with the mean of its taste and need match
     leave_quality: float = -0.15  # with the item's quality
 
-    trait_noise: float = 0.35  # sd of the lasting error of an observed trait
-    trait_noise_cold: float = 1.4  # more of it / √(1 + history)
-    trait_noise_session: float = 0.3  # sd of a fresh error in each request
+    trait_noise: float = 0.35  # sd of the permanent error of an observed trait
+    trait_noise_cold: float = 1.4  # further sd / √(1 + history)
+    trait_noise_session: float = 0.3  # sd of a new error in each request
     segment_wrong: float = 0.25  # share of wrong segment guesses
-    segment_wrong_cold: float = 0.3  # more of them / √(1 + history)
+    segment_wrong_cold: float = 0.3  # further share / √(1 + history)
     specificity_noise: float = 0.15  # sd of the error of the observed specificity
 
-    drift: float = 0.0  # 0: the world stands still; 1: by time 1 its effects have become `later`
+    drift: float = 0.0  # 0: constant effects; 1: the effects are `later` at time 1
     effects: Effects = field(default_factory=Effects)
-    later: Effects = LATER  # the multi-task model never learns of it
+    later: Effects = LATER  # unknown to the multi-task model
     errors: PredictionErrors = field(default_factory=PredictionErrors)
 
     def __post_init__(self) -> None:
         for name in ("log_users", "test_users", "items", "candidates", "page_size", "match_dimensions"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        # up to a few of the drawn items come twice and are dropped, hence twice the candidates
+        # a few of the drawn items may be duplicates, which are dropped: hence twice the candidates
         if not self.page_size <= self.candidates <= self.pool // 2 or self.pool > self.items:
             raise ValueError(
                 f"page_size {self.page_size}, candidates {self.candidates}, pool {self.pool}, items {self.items}; "
@@ -143,7 +143,7 @@ class MarketplaceConfig:
             raise ValueError(f"drift is {self.drift}; want 0 to 1")
 
     def effects_at(self, time: float) -> Effects:
-        """The effects at a time from 0 to 1: between `effects` and `later`, as far as the drift goes."""
+        """Effects at a time from 0 to 1, interpolated between `effects` and `later`."""
         share = self.drift * time
         if share == 0:
             return self.effects

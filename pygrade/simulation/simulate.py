@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.serialization import plain
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
 from pygrade.metrics import intervals
@@ -32,14 +33,14 @@ _HOUR, _DAY = 3_600_000, 86_400_000
 
 @dataclass(frozen=True)
 class SimulateConfig:
-    """How the log is made: production ranks by hand-tuned weights and explores on a share of its requests."""
+    """Production ranks by hand-tuned weights and explores on a share of its requests."""
 
     num_requests: int = 20_000  # in the log
-    seed: int = 0  # of the world and of everything drawn in it
-    days: int = 14  # the requests spread evenly over these days
+    seed: int = 0  # of the world and of all draws
+    days: int = 14  # over which the requests are spread evenly
     weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS  # production's, by task
     dirichlet_share: float = 0.1  # requests whose weights are drawn from Dirichlet(concentration · weights)
-    shuffle_share: float = 0.1  # requests whose page is shuffled; the propensities of the slots come from them
+    shuffle_share: float = 0.1  # requests whose page is shuffled, from which slot propensities are estimated
     concentration: float = 15.0  # of the draws: the higher, the closer to the weights
     world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
 
@@ -76,12 +77,12 @@ def rank_pages(
 def simulate_logs(
     config: SimulateConfig | None = None, out: str | Path | None = None, world: Marketplace | None = None
 ) -> Logs:
-    """Production's log of a marketplace; written to the directory `out` when given.
+    """Production's log of a marketplace, also written to the directory `out` if given.
 
     The log has every candidate of each request, its page, the users' feedback, and how the page was made: weights,
-    exploration, and for drawn weights the concentration and seed: `ops.dirichlet_sample(concentration[None], 1,
-    seed >> 32, offset=seed & 0xffffffff)` draws them again. `world`, when given, must have the config's
-    constants and seed.
+    exploration, and the concentration and seed of drawn weights, which
+    `ops.dirichlet_sample(concentration[None], 1, seed >> 32, offset=seed & 0xffffffff)` reproduces. A given `world`
+    must have the config's constants and seed.
     """
     c = config or SimulateConfig()
     world = world or Marketplace(c.world, c.seed)
@@ -98,7 +99,7 @@ def simulate_logs(
     concentration = np.full((n, tasks), np.nan, np.float32)
     concentration[drawn] = c.concentration * production
     everywhere = torch.from_numpy(np.tile(np.float32(c.concentration) * production, (n, 1)))
-    sample = ops.dirichlet_sample(everywhere, 1, c.seed)  # a draw depends on its row only: take those that explore
+    sample = ops.dirichlet_sample(everywhere, 1, c.seed)  # a draw depends only on its row
     weights[drawn] = sample.weights[:, 0].numpy()[drawn]
 
     pages = rank_pages(requests.p_hat, weights, slots)
@@ -142,37 +143,25 @@ class ArmResult:
 
     values: dict[str, Interval]
     lifts: dict[str, Interval]  # paired; empty for the baseline
-    unpaired_errors: dict[str, float]  # standard error of the lift had the arms seen different requests
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "values": {name: entry.to_dict() for name, entry in self.values.items()},
-            "lifts": {name: entry.to_dict() for name, entry in self.lifts.items()},
-            "unpaired_errors": {name: v if np.isfinite(v) else None for name, v in self.unpaired_errors.items()},
-        }
+    unpaired_errors: dict[str, float]  # standard error of the lift if the arms saw different requests
 
 
 @dataclass(frozen=True)
 class AbTest:
-    """Every arm on the same requests. CTR = clicks / impressions, CVR = orders / clicks, OPM = orders per 1,000
+    """All arms on the same requests. CTR = clicks / impressions, CVR = orders / clicks, OPM = orders per 1,000
     impressions; orders and value are per request.
     """
 
     baseline: str
     num_requests: int
     num_users: int
-    expected: dict[str, ArmResult]  # closed form: only the choice of requests is random
+    expected: dict[str, ArmResult]  # closed form: only the requests are random
     sampled: dict[str, ArmResult]  # simulated users, common random numbers
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""
-        kinds = {"expected": self.expected, "sampled": self.sampled}
-        return {
-            "baseline": self.baseline,
-            "num_requests": self.num_requests,
-            "num_users": self.num_users,
-            **{kind: {name: arm.to_dict() for name, arm in arms.items()} for kind, arms in kinds.items()},
-        }
+        record: dict[str, Any] = plain(self)
+        return record
 
 
 def ab_test(
@@ -184,10 +173,10 @@ def ab_test(
     transform: str | Mapping[str, str | Mapping[str, Any]] = "zlog",
     seed: int = 0,
 ) -> AbTest:
-    """Each arm ranks the same requests: arms maps a name to its weights [T] or [n, T]; transform is one for all arms or
-    a name → transform, or `PolicyConfig.formula`.
-    Use requests of the world's test users. Intervals are 95 %, by the delta method, with the
-    requests of one user taken together.
+    """All arms rank the same requests; use requests of the world's test users.
+
+    arms: name → weights [T] or [n, T]. transform: one for all arms, or name → transform or `PolicyConfig.formula`.
+    Intervals are 95 %, by the delta method, clustered by user.
     """
     if baseline not in arms:
         raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(arms)}")
@@ -207,7 +196,7 @@ def ab_test(
 def compare_pages(
     world: Marketplace, requests: Requests, pages: Mapping[str, Array], baseline: str, *, seed: int = 0
 ) -> AbTest:
-    """The A/B test of ready pages [n, K] (candidate indices) per arm."""
+    """A/B test of given pages [n, K] (candidate indices) per arm."""
     if baseline not in pages:
         raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(pages)}")
     expected, sampled = {}, {}
@@ -241,13 +230,13 @@ def _ratios(impressions: Array, events: Array, value: Array) -> dict[str, tuple[
 
 def _compare(arms: dict[str, dict[str, tuple[Array, Array]]], baseline: str, users: Array) -> dict[str, ArmResult]:
     old = arms[baseline]
-    return {
-        name: ArmResult(
-            values={metric: intervals.ratio(*sums[metric], users) for metric in METRICS},
-            lifts={} if name == baseline else {m: intervals.ratio_lift(sums[m], old[m], users) for m in METRICS},
-            unpaired_errors={}
-            if name == baseline
-            else {m: intervals.ratio_lift(sums[m], old[m], users, paired=False).standard_error for m in METRICS},
+    results = {}
+    for name, new in arms.items():
+        compared = () if name == baseline else METRICS
+        apart = {m: intervals.ratio_lift(new[m], old[m], users, paired=False) for m in compared}
+        results[name] = ArmResult(
+            values={m: intervals.ratio(*new[m], users) for m in METRICS},
+            lifts={m: intervals.ratio_lift(new[m], old[m], users) for m in compared},
+            unpaired_errors={m: lift.standard_error for m, lift in apart.items()},
         )
-        for name, sums in arms.items()
-    }
+    return results

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.optional_imports import require
-from pygrade.policy import FusionPolicy, project_weights
+from pygrade.policy import FusionPolicy, PolicySpec, project_weights
 from pygrade.simulation.marketplace import FEATURES, TRAITS
 from pygrade.study.bench import Bench, Options, Served
 from pygrade.study.choice import chosen
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimates import estimates
 from pygrade.study.learners import RivalConfig, train_actor_critic, train_rival, train_scorer
-from pygrade.training.reward import RewardData
 from pygrade.training.run import Run
+from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights, equal_weights, mean_reward
-from pygrade.training.train import TrainConfig, train_stage2
+from pygrade.training.train import TrainConfig
+from pygrade.training.training_set import TrainingSet
 
 _LATENT = (*(f"true_{name}" for name in TRAITS), "cold")
 
@@ -38,7 +39,7 @@ def _fixed(bench: Bench, options: Options) -> Served:
 
 def _static(bench: Bench, options: Options) -> Served:
     config = bench.config(options)
-    data, bounds = bench.build(config), config.policy.bounds(bench.logs.tasks)
+    data, bounds = bench.build(config), bench.spec(config).bounds
     if options.get("search") == "optuna":
         weights = _optuna(data, bounds, config)
     elif data is bench.data:
@@ -48,7 +49,7 @@ def _static(bench: Bench, options: Options) -> Served:
     return Served(weights.numpy(), config.policy.transform)
 
 
-def _optuna(data: RewardData, bounds: Tensor, config: TrainConfig) -> Tensor:
+def _optuna(data: TrainingSet, bounds: Tensor, config: TrainConfig) -> Tensor:
     """Optuna's default sampler (TPE) over log-weights, as many trials as CEM tries vectors, on the same requests."""
     optuna = require("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -59,8 +60,8 @@ def _optuna(data: RewardData, bounds: Tensor, config: TrainConfig) -> Tensor:
         pool = pool[torch.from_numpy(np.sort(rng.choice(len(pool), search.subsample, replace=False)))]
     tasks = data.scores.shape[-1]
     names = [f"w{t}" for t in range(tasks)]
-    posterior = replace(data, component_weights=data.component_weights * torch.tensor(
-        [float(name == "posterior") for name in data.names]))  # fmt: skip
+    only = torch.tensor([float(name == "posterior") for name in data.stage2.names])
+    posterior = replace(data, stage2=replace(data.stage2, weights=data.stage2.weights * only))
 
     def weights(params: dict[str, float]) -> Tensor:
         logits = torch.tensor([params[name] for name in names])
@@ -96,7 +97,7 @@ def _rival(bench: Bench, options: Options) -> Served:
 def _actor_critic(bench: Bench, options: Options) -> Served:
     logs, config = bench.logs, bench.config(options)
     assert logs.weights is not None and logs.exploration is not None
-    policy = FusionPolicy(config.policy, logs.tasks, logs.features, bench.production, bench.seed)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config.policy), bench.production, bench.seed)
     policy.fit_normalization(bench.data.inputs)
     rows = torch.from_numpy(np.flatnonzero(logs.exploration != "shuffle"))  # a shuffled page is not its weights' doing
     train_actor_critic(
@@ -134,10 +135,11 @@ def _oracle(bench: Bench, options: Options) -> Served:
         policy.fit_normalization(data.inputs)
     else:
         policy = bench.policy(config)
-    data = replace(
-        data, gains=values[..., None], component_list=torch.tensor([-1], dtype=torch.int32), bounds=None,
-        names=("truth",), component_weights=torch.ones(1),
-    )  # fmt: skip
+    every = torch.tensor([-1], dtype=torch.int32)
+    truth_alone = replace(
+        data.stage2, gains=values[..., None], lists=every, bounds=None, names=("truth",), weights=torch.ones(1)
+    )
+    data = replace(data, stage2=truth_alone)
     train_stage2(data, policy, config.stage2, seed=bench.seed)
     return bench.serve(policy, test)
 

@@ -15,13 +15,16 @@ from torch import Tensor
 
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import Interval
-from pygrade.policy import FusionPolicy
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.simulation.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.study.settings import Regime, Settings, merged, override
-from pygrade.training.reward import CompositeReward, RewardData
+from pygrade.training.reward import CompositeReward
+from pygrade.training.stage1 import train_stage1
+from pygrade.training.stage2 import train_stage2
 from pygrade.training.static_weights import best_static_weights
-from pygrade.training.train import TrainConfig, train_stage1, train_stage2
+from pygrade.training.train import TrainConfig
+from pygrade.training.training_set import TrainingSet
 
 Array = NDArray[Any]
 Options = Mapping[str, Any]
@@ -79,13 +82,17 @@ class Bench:
     def policy(self, config: TrainConfig, features: tuple[str, ...] | None = None) -> FusionPolicy:
         """An untrained policy at the best static weights of the log."""
         names = self.logs.features if features is None else features
-        policy = FusionPolicy(config.policy, self.logs.tasks, names, self.static, self.seed)
+        policy = FusionPolicy(PolicySpec(self.logs.tasks, names, config.policy), self.static, self.seed)
         if features is None:
             policy.fit_normalization(self.data.inputs)
         return policy
 
-    def build(self, config: TrainConfig, logs: Logs | None = None) -> RewardData:
-        """The reward data of the regime's log, or another, under a config."""
+    def spec(self, config: TrainConfig) -> PolicySpec:
+        """The spec of the regime's policies under a config."""
+        return PolicySpec(self.logs.tasks, self.logs.features, config.policy)
+
+    def build(self, config: TrainConfig, logs: Logs | None = None) -> TrainingSet:
+        """The training set of the regime's log, or another, under a config."""
         base = self.config({})
         if logs is not None:
             return self._build(config, logs)
@@ -93,13 +100,12 @@ class Bench:
             return self.data
         return self._build(config)
 
-    def _build(self, config: TrainConfig, logs: Logs | None = None) -> RewardData:
-        draft = FusionPolicy(config.policy, self.logs.tasks, self.logs.features)
-        return CompositeReward(config.reward).build(self.logs if logs is None else logs, draft)
+    def _build(self, config: TrainConfig, logs: Logs | None = None) -> TrainingSet:
+        return CompositeReward(config.reward).build(self.logs if logs is None else logs, self.spec(config))
 
     @cached_property
-    def data(self) -> RewardData:
-        """The log's reward data under the regime's own config."""
+    def data(self) -> TrainingSet:
+        """The log's training set under the regime's own config."""
         return self._build(self.config({}))
 
     @cached_property
@@ -107,9 +113,9 @@ class Bench:
         """Best static weights [T] of the regime's fusion: every policy starts there."""
         return self.static_of(self.data, self.config({}))
 
-    def static_of(self, data: RewardData, config: TrainConfig) -> Tensor:
-        """Best static weights [T] of any reward data."""
-        return best_static_weights(data, config.static, bounds=config.policy.bounds(self.logs.tasks))
+    def static_of(self, data: TrainingSet, config: TrainConfig) -> Tensor:
+        """Best static weights [T] of any training set."""
+        return best_static_weights(data, config.static, bounds=self.spec(config).bounds)
 
     def stage1(self, config: TrainConfig) -> FusionPolicy:
         """The policy as stage 1 leaves it; trained once for a config, a copy each time."""
@@ -121,7 +127,7 @@ class Bench:
     def trained(self, config: TrainConfig, logs: Logs) -> FusionPolicy:
         """GRADE from scratch on another log than the regime's."""
         data = self.build(config, logs)
-        policy = FusionPolicy(config.policy, logs.tasks, logs.features, self.static_of(data, config), self.seed)
+        policy = FusionPolicy(self.spec(config), self.static_of(data, config), self.seed)
         policy.fit_normalization(data.inputs)
         train_stage1(data, policy, config.stage1, seed=self.seed)
         return train_stage2(data, policy, config.stage2, seed=self.seed)
@@ -194,7 +200,7 @@ class Bench:
             f"scenario {name}": scenario == name for name in np.unique(scenario)
         }
 
-    def truth(self) -> tuple[Requests, Tensor, RewardData]:
+    def truth(self) -> tuple[Requests, Tensor, TrainingSet]:
         """For oracles: logged requests, their true value per candidate [R, N], and the reward data of their log."""
         count = self.settings.oracle_requests
         data = self.data if count == self.regime.requests else self._build(self.config({}), self._log(count))

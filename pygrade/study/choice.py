@@ -10,8 +10,7 @@ from pygrade.evaluation.policy_estimates import choose_policy
 from pygrade.policy import FusionPolicy
 from pygrade.simulation.simulate import rank_pages
 from pygrade.study.bench import Bench, Options, Served
-from pygrade.training.reward import propensity_curve
-from pygrade.training.train import train_stage2
+from pygrade.training.stage2 import train_stage2
 
 _DEFAULT = "default"
 
@@ -22,7 +21,7 @@ def chosen(bench: Bench, options: Options) -> Served:
     tries = {_DEFAULT: bench.config({})} | {name: bench.config(changes) for name, changes in options["tries"].items()}
     policies = {name: bench.trained(config, early) for name, config in tries.items()}
     slots = bench.world.config.page_size
-    curve = propensity_curve(bench.data.propensity_exponent, slots)
+    curve = bench.data.propensity.curve(slots)
     name, lifts = choose_policy(policies, late, curve, slots)
     earned = {name: _value(bench, policy) for name, policy in policies.items()}
     figures: dict[str, float] = {}

@@ -19,7 +19,7 @@ from pygrade.simulation.simulate import rank_pages
 from pygrade.study.bench import Bench, Options, Served
 from pygrade.training.feedback import Event
 from pygrade.training.online import OnlineConfig, OnlineLearner
-from pygrade.training.train import train_stage2
+from pygrade.training.stage2 import train_stage2
 
 Array = NDArray[Any]
 _HOUR = 3_600_000  # an interval
@@ -49,7 +49,7 @@ def online(bench: Bench, options: Options) -> Served:
         window=options["window"],
         min_requests=options["interval"],
         feedback_delay_ms=2 * _HOUR,
-        max_regression=options["guard"],
+        max_regression=options["max_regression"],
         seed=bench.seed,
         reward=config.reward,
         step=step,

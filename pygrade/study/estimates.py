@@ -17,7 +17,6 @@ from pygrade.evaluation.policy_estimates import drawn_estimates, policy_estimate
 from pygrade.simulation.marketplace import Requests
 from pygrade.simulation.simulate import SimulateConfig, rank_pages
 from pygrade.study.bench import Bench, Options, Served
-from pygrade.training.reward import propensity_curve
 
 Array = NDArray[Any]
 _FRESH = 50_000  # seed of the fresh requests, which no log has
@@ -27,7 +26,7 @@ def estimates(bench: Bench, options: Options) -> Served:
     """Per method: covered or not, error and half width in per cent of the truth, and effective sample size."""
     policy = bench.stage1(bench.config(options))
     slots = bench.world.config.page_size
-    curve = propensity_curve(bench.data.propensity_exponent, slots)
+    curve = bench.data.propensity.curve(slots)
     found = policy_estimates(policy, bench.logs, curve, slots)
     requests = bench.world.requests(options["truth"], _FRESH, "log")
     inputs = policy.request_inputs(requests.context, requests.p_hat)

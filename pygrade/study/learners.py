@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from pygrade import ops
 from pygrade.policy import FusionPolicy
-from pygrade.training.reward import RewardData
-from pygrade.training.train import Stage2Config, batch_rows, draw_seed
+from pygrade.training.stage2 import Stage2Config
+from pygrade.training.steps import batch_rows, draw_seed
+from pygrade.training.training_set import TrainingSet
 
 _MIN_WEIGHT = 1e-3  # of the clipped Gaussian
 
@@ -36,7 +37,7 @@ class RivalConfig:
 
 
 def train_rival(
-    data: RewardData, policy: FusionPolicy, config: RivalConfig, stage2: Stage2Config, seed: int
+    data: TrainingSet, policy: FusionPolicy, config: RivalConfig, stage2: Stage2Config, seed: int
 ) -> FusionPolicy:
     """PPO-clip from a policy, in place; the KL term is to the policy as it comes in.
 
@@ -75,7 +76,7 @@ def train_rival(
                 old = _gaussian_log_prob(drawn, middle, config.width)
                 weights = drawn.clamp_min(_MIN_WEIGHT) if config.exploration == "clipped" else torch.softmax(drawn, -1)
                 rewards = data.rewards(rows, weights / weights.sum(-1, keepdim=True))
-            total = (rewards * data.component_weights).sum(-1)  # [B, G]
+            total = (rewards * data.stage2.weights).sum(-1)  # [B, G]
             spread = total.std()
             scale = spread if scale is None else 0.95 * scale + 0.05 * spread
             target = total / scale.clamp_min(1e-8)
@@ -105,7 +106,7 @@ def train_rival(
 
 
 def train_actor_critic(
-    data: RewardData, policy: FusionPolicy, logged: Tensor, rows: Tensor, *,
+    data: TrainingSet, policy: FusionPolicy, logged: Tensor, rows: Tensor, *,
     steps: int, batch_size: int, learning_rate: float, behavior: float, seed: int,
 ) -> FusionPolicy:  # fmt: skip
     """Offline actor-critic with a behavior constraint (TD3+BC, Fujimoto & Gu 2021), one decision an episode, in place.
@@ -113,7 +114,7 @@ def train_actor_critic(
     Twin critics learn the logged value of a page, in standard deviations, from inputs and logged weights [R, T] on
     ``rows``; then the actor maximizes behavior · min Q(x, w) / mean |Q| - ‖w - logged w‖², w being its mean.
     """
-    value = (data.page_value * data.page_mask).sum(1, keepdim=True)
+    value = (data.stage1.value * data.stage1.mask).sum(1, keepdim=True)
     value = (value - value[rows].mean()) / value[rows].std()
     spread = logged[rows].std(0).clamp_min(1e-3)
 
@@ -157,19 +158,19 @@ class Scorer(nn.Module):
 
 
 def train_scorer(
-    data: RewardData, policy: FusionPolicy, *, steps: int, batch_size: int, learning_rate: float, seed: int
+    data: TrainingSet, policy: FusionPolicy, *, steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> Scorer:
     """A network that ranks each logged page by its debiased value, as stage 1 does, in the spirit of EMER."""
-    labels = data.page_value / data.page_propensity
+    labels = data.stage1.value / data.stage1.propensity
     pool = (labels > 0).any(1).nonzero()[:, 0]
-    scores = data.scores.gather(1, data.page[..., None].expand(-1, -1, data.scores.shape[-1]))
+    scores = data.scores.gather(1, data.stage1.item[..., None].expand(-1, -1, data.scores.shape[-1]))
     scorer = Scorer(policy, seed)
     optimizer = torch.optim.Adam(scorer.network.parameters(), lr=learning_rate)
     for step in range(steps if len(pool) else 0):
         optimizer.param_groups[0]["lr"] = learning_rate * (1.0 - 0.9 * step / steps)
         rows = pool[batch_rows(seed, 5, step, len(pool), batch_size)]
         fused = scorer(data.inputs[rows], scores[rows])
-        losses = ops.lambda_loss(fused, labels[rows], data.page_mask[rows], data.discount, 1.0)
+        losses = ops.lambda_loss(fused, labels[rows], data.stage1.mask[rows], data.discount, 1.0)
         _step(losses.mean() / len(data.discount), scorer.network, optimizer, 1.0)
     return scorer
 

@@ -1,4 +1,4 @@
-"""What the units say together: lifts paired within a world, seeds averaged there, t-intervals over the worlds."""
+"""Results of many units: lifts are paired within a world, seeds averaged there, t-intervals are over the worlds."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,15 +8,15 @@ import numpy as np
 
 from pygrade.metrics.intervals import Interval, student_t
 
-_SMALL = {1: 12.706, 2: 4.303, 3: 3.182}  # where the expansion in `student_t` is too rough
+_SMALL = {1: 12.706, 2: 4.303, 3: 3.182}  # degrees of freedom for which the expansion in `student_t` is too rough
 Record = Mapping[str, Any]
 
 
 def over_worlds(values: Sequence[float]) -> Interval:
-    """Mean of one number per world, with its 95 % t-interval; no interval from a single world.
+    """Mean of one number per world, with its 95 % t-interval; NaN bounds for a single world.
 
-    >>> found = over_worlds([1.0, 2.0, 3.0])
-    >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
+    >>> mean = over_worlds([1.0, 2.0, 3.0])
+    >>> round(mean.value, 3), round(mean.low, 3), round(mean.high, 3)
     (2.0, -0.484, 4.484)
     """
     n = len(values)
@@ -31,8 +31,14 @@ def over_worlds(values: Sequence[float]) -> Interval:
 
 
 def sign(interval: Interval) -> int:
-    """1 where the whole interval is above 0, -1 where it is below, 0 where it holds 0 or there is none."""
+    """1 if the whole interval is above 0, -1 if it is below, else 0."""
     return int(interval.low > 0) - int(interval.high < 0)
+
+
+def production_lift(record: Record) -> float:
+    """A unit's closed-form lift of value over production, in per cent; NaN if there is none."""
+    lift = record["lifts"]["expected"]["value"][0]
+    return math.nan if lift is None else 100 * float(lift)
 
 
 class Results:
@@ -51,56 +57,62 @@ class Results:
 
     def arms(self, regime: str) -> list[str]:
         """The arms that ran in a regime, in their order."""
-        return [arm for own, arm in self._table if own == regime]
+        return [arm for name, arm in self._table if name == regime]
 
     def worlds(self, regime: str, *arms: str) -> list[int]:
         """Worlds on which all these arms ran."""
-        found = [set(self._table.get((regime, arm), {})) for arm in arms]
-        return sorted(set.intersection(*found)) if found else []
+        return sorted(set.intersection(*(set(self._table.get((regime, arm), {})) for arm in arms)))
 
     def records(self, regime: str, arm: str) -> list[Record]:
         """Every record of an arm."""
         return [record for records in self._table.get((regime, arm), {}).values() for record in records]
 
     def number(self, regime: str, arm: str, world: int, read: Callable[[Record], float | None]) -> float:
-        """One figure of an arm on a world, averaged over the training seeds."""
+        """A figure of an arm on a world, averaged over the training seeds."""
         values = [read(record) for record in self._table[regime, arm][world]]
         return float(np.mean([math.nan if value is None else value for value in values]))
 
-    def lift(
-        self, regime: str, arm: str, base: str, metric: str = "value", kind: str = "expected", slice: str | None = None
-    ) -> Interval:
-        """Lift of an arm over another in per cent: paired on each world, with a t-interval over the worlds."""
+    def lifts(
+        self, regime: str, arm: str, base: str, metric: str = "value", kind: str = "expected"
+    ) -> dict[int, float]:
+        """World → lift of an arm over another in per cent. kind: expected, sampled, events or slices (of value)."""
 
         def read(record: Record) -> float | None:
-            found: float | None = record["slices"].get(slice) if slice else record[kind][metric]
-            return found
+            value: float | None = record[kind].get(metric)
+            return value
 
-        return over_worlds([
-            100 * (self.number(regime, arm, world, read) / self.number(regime, base, world, read) - 1)
+        return {
+            world: 100 * (self.number(regime, arm, world, read) / self.number(regime, base, world, read) - 1)
             for world in self.worlds(regime, arm, base)
-        ])  # fmt: skip
+        }
 
-    def share(self, regime: str, arm: str, base: str, best: str, metric: str = "value") -> Interval:
-        """Share of ``best``'s gain over ``base`` that the arm reaches, in per cent."""
+    def lift(self, regime: str, arm: str, base: str, metric: str = "value", kind: str = "expected") -> Interval:
+        """`lifts` with a t-interval over the worlds."""
+        return over_worlds(list(self.lifts(regime, arm, base, metric, kind).values()))
 
-        def value(name: str, world: int) -> float:
-            return self.number(regime, name, world, lambda record: record["expected"][metric])
+    def lift_difference(self, regime: str, arm: str, base: str, first: str, second: str) -> Interval:
+        """Lift of value on one slice of the requests minus that on another."""
+        one, other = (self.lifts(regime, arm, base, name, "slices") for name in (first, second))
+        return over_worlds([one[world] - other[world] for world in one])
 
-        return over_worlds([
-            100 * (value(arm, world) - value(base, world)) / (value(best, world) - value(base, world))
-            for world in self.worlds(regime, arm, base, best)
-        ])  # fmt: skip
+    def share(self, regime: str, arm: str, base: str, best: str) -> Interval:
+        """Share of ``best``'s gain in value over ``base`` that the arm reaches, in per cent."""
+        shares = []
+        for world in self.worlds(regime, arm, base, best):
+            value, low, high = (
+                self.number(regime, name, world, lambda record: record["expected"]["value"])
+                for name in (arm, base, best)
+            )
+            shares.append(100 * (value - low) / (high - low))
+        return over_worlds(shares)
 
     def mean(self, regime: str, arm: str, read: Callable[[Record], float | None]) -> Interval:
         """A figure of an arm over the worlds; worlds without it are left out."""
         values = [self.number(regime, arm, world, read) for world in self.worlds(regime, arm)]
         return over_worlds([value for value in values if math.isfinite(value)])
 
-    def spread(self, regime: str, arm: str, base: str = "production") -> float:
-        """Standard deviation over training seeds of the lift over ``base`` in per cent, pooled over the worlds."""
-        groups: dict[int, list[float]] = {}
-        for record in self.records(regime, arm):
-            groups.setdefault(record["world"], []).append(100 * record["lifts"]["expected"]["value"][0])
-        pooled = [float(np.var(values, ddof=1)) for values in groups.values() if len(values) > 1]
+    def spread(self, regime: str, arm: str) -> float:
+        """Standard deviation over training seeds of the lift over production, pooled over the worlds."""
+        groups = self._table.get((regime, arm), {}).values()
+        pooled = [float(np.var(list(map(production_lift, records)), ddof=1)) for records in groups if len(records) > 1]
         return math.sqrt(float(np.mean(pooled))) if pooled else math.nan

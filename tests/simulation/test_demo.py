@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from pygrade.evaluation.arms import GRADE, PRODUCTION, STATIC
+from pygrade.reports.pages import explain
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
 from pygrade.simulation.demo import DemoConfig, demo
 from pygrade.simulation.marketplace import MarketplaceConfig
 from pygrade.simulation.simulate import SimulateConfig
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
 from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig
+from pygrade.training.train import TrainConfig
 
 CONFIG = DemoConfig(
     requests=300,
@@ -36,7 +39,7 @@ def finished(tmp_path_factory):
     return out, demo(CONFIG, out)
 
 
-def test_the_demo_leaves_its_files_and_says_what_it_found(finished):
+def test_the_demo_writes_its_files_and_lifts(finished):
     out, result = finished
     summary = json.loads((out / "summary.json").read_text())
     assert summary["seed"] == 0 and summary["wall_seconds"] > 0 and summary["test_requests"] == 150
@@ -66,7 +69,7 @@ def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
         assert scores == sorted(scores, reverse=True)
 
 
-def test_an_interrupted_demo_goes_on_and_ends_the_same(finished, tmp_path, monkeypatch):
+def test_an_interrupted_demo_continues_with_the_same_result(finished, tmp_path, monkeypatch):
     out, _ = finished
     monkeypatch.setattr(demo_module, "write_report", lambda run, *_: run / "report.html")  # slow, and tested above
     real = demo_module.train
@@ -87,11 +90,11 @@ def test_an_interrupted_demo_goes_on_and_ends_the_same(finished, tmp_path, monke
     result = demo(CONFIG, tmp_path / "run")
     assert result.summary["resumed_from"] == "stage2-000002"
     assert (tmp_path / "run" / "logs" / "part-00000.parquet").stat().st_mtime_ns == stamp
-    for name in ("policy/policy.safetensors", "abtest.json", "pages.json"):
+    for name in ("policy/policy.json", "abtest.json", "pages.json"):  # the JSON names its tensors by their hash
         assert (tmp_path / "run" / name).read_bytes() == (out / name).read_bytes()
 
 
-def test_other_options_start_afresh_and_strangers_are_left_alone(tmp_path, monkeypatch):
+def test_other_options_start_again_and_other_files_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_module, "write_report", lambda run, *_: run / "report.html")
     out = tmp_path / "run"
     demo(replace(CONFIG, test_requests=20), out)
@@ -110,9 +113,9 @@ def test_reasons_name_the_source_of_the_weights(finished):
     predictions = np.random.default_rng(0).uniform(0.01, 0.5, (1, 12, 6)).astype(np.float32)
     context = np.zeros((1, len(ranker.policy.features)), np.float32)
     static = ranker.policy.static_weights.numpy()
-    assert "static" in demo_module.explain(ranker.rank(None, predictions, 3), 0, static)
-    assert demo_module.explain(ranker.rank(context, predictions, 3), 0, None) == "chosen by the policy"
-    assert "drawn" in demo_module.explain(ranker.rank(context, predictions, 3, explore=True), 0, static)
+    assert "static" in explain(ranker.rank(None, predictions, 3), 0, static)
+    assert explain(ranker.rank(context, predictions, 3), 0, None) == "chosen by the policy"
+    assert "drawn" in explain(ranker.rank(context, predictions, 3, explore=True), 0, static)
 
 
 @pytest.mark.parametrize("change", [{"requests": 0}, {"test_requests": 1}, {"seed": -1}, {"pages": -1}])

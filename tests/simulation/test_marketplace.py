@@ -29,7 +29,7 @@ def production_pages(requests, k=10):
     return np.argsort(-(z @ np.array(PRODUCTION_WEIGHTS, np.float32)), axis=1, kind="stable")[:, :k]
 
 
-def test_requests_have_the_stated_form(world):
+def test_requests_have_the_documented_shapes(world):
     requests = world.requests(1500, seed=1)
     for field in fields(requests):
         assert len(getattr(requests, field.name)) == 1500 == len(requests)
@@ -44,7 +44,7 @@ def test_requests_have_the_stated_form(world):
         if parent >= 0:
             assert (requests.p[..., t] < requests.p[..., parent]).all(), TASKS[t]
     items = np.sort(requests.item_id, axis=1)
-    assert (items[:, 1:] > items[:, :-1]).all(), "an item stands twice among the candidates"
+    assert (items[:, 1:] > items[:, :-1]).all(), "an item is a candidate twice"
 
 
 def test_everything_is_a_function_of_the_seeds(world):
@@ -75,7 +75,7 @@ def test_rates_are_plausible():
     assert 5 < outcome.impressions.mean() < 9
 
 
-def test_hype_baits_clicks_and_the_model_overrates_what_follows():
+def test_hype_gains_clicks_and_the_model_overestimates_later_events():
     world = Marketplace(seed=2)
     requests = world.requests(3000, 1)
     hype = world.hype[requests.item_id]
@@ -128,7 +128,7 @@ def test_common_random_numbers_follow_the_item_not_the_slot(world):
     swapped = pages[:, [1, 0, 2, 3, 4]]
     view_swapped, feedback_swapped = world.sample(requests, swapped, 1)
     both = view[:, 1] & view_swapped[:, 0]
-    # the same item in slot 1 and in slot 0: whoever clicks it in the lower slot clicks it in the upper one
+    # the same item in slots 1 and 0: a user who clicks it in the lower slot also clicks it in the upper one
     assert (feedback_swapped[both, 0, 0] >= feedback[both, 1, 0]).all()
     np.testing.assert_array_equal(
         feedback[view.all(1) & view_swapped.all(1), 2:], feedback_swapped[view.all(1) & view_swapped.all(1), 2:]
@@ -157,7 +157,7 @@ def test_bad_pages_and_configs_are_named(world):
         world.requests(0, 1)
 
 
-def test_no_session_and_no_heterogeneity_removes_what_the_model_cannot_see():
+def test_without_session_and_heterogeneity_users_have_the_same_traits():
     flat = Marketplace(replace(SMALL, heterogeneity=0.0, session=0.0), seed=1)
     requests = flat.requests(200, 1)
     assert np.ptp(requests.latent[:, :6]) == 0.0

@@ -54,7 +54,7 @@ def test_drawn_weights_have_the_moments_of_the_dirichlet():
     np.testing.assert_allclose(logs.weights.var(0), variance, rtol=0.25)
 
 
-def test_drawn_weights_can_be_drawn_again_from_the_log(logs):
+def test_drawn_weights_are_reproduced_from_the_log(logs):
     for r in np.flatnonzero(logs.exploration == "dirichlet")[:20]:
         seed = int(logs.seed[r])
         alpha = torch.from_numpy(logs.concentration[r : r + 1])
@@ -78,7 +78,7 @@ def test_clicks_fall_with_the_slot_on_shuffled_pages():
     many = simulate_logs(replace(CONFIG, num_requests=4000, shuffle_share=0.9))
     rows = many.shown & np.repeat(many.exploration == "shuffle", 15)
     rate = [many.feedback[rows & (many.position == slot), 0].mean() for slot in (0, 4)]
-    assert 0.3 < rate[1] / rate[0] < 0.7  # attention 5^-0.45 = 0.48 times the share that got there
+    assert 0.3 < rate[1] / rate[0] < 0.7  # attention 5^-0.45 = 0.48 times the share that reached slot 5
 
 
 def test_time_runs_over_the_days_and_agrees_with_the_hour_feature(logs):
@@ -115,7 +115,7 @@ def test_ab_test_agrees_with_the_world_and_its_own_sample(world):
         drawn = test.sampled["equal"].lifts[metric]
         assert abs(drawn.value - lift.value) < 4.5 * drawn.standard_error, metric
         assert lift.standard_error < drawn.standard_error < test.sampled["equal"].unpaired_errors[metric], metric
-    assert test.expected["equal"].lifts["orders"].high < 0, "equal weights sell less than hand-tuned ones"
+    assert test.expected["equal"].lifts["orders"].high < 0, "equal weights get fewer orders than hand-tuned ones"
     plain = json.loads(json.dumps(test.to_dict(), allow_nan=False))
     assert plain["expected"]["equal"]["lifts"]["ctr"]["value"] == test.expected["equal"].lifts["ctr"].value
 

@@ -114,10 +114,9 @@ def test_rivals_learn_a_reward_that_weights_decide(bench, exploration, critic):
     options = {} if exploration == "dirichlet" else {"policy": {"concentration_floor": 1e-6}}
     config = bench.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
     gains = torch.softmax(bench.data.scores[..., 3:4], 1)
-    data = replace(
-        bench.data, gains=gains, component_list=torch.tensor([-1], dtype=torch.int32), bounds=None,
-        names=("truth",), component_weights=torch.ones(1),
-    )  # fmt: skip
+    every = torch.tensor([-1], dtype=torch.int32)
+    parts = replace(bench.data.stage2, gains=gains, lists=every, bounds=None, names=("truth",), weights=torch.ones(1))
+    data = replace(bench.data, stage2=parts)
     policy = bench.policy(config)
     before = policy.serve(data.inputs)[:, 3].mean()
     width = 0.2 if exploration == "clipped" else 1.0

@@ -8,8 +8,8 @@ from pygrade.cli import console
 from pygrade.cli.options import Output, Source
 from pygrade.evaluation.policy_estimates import check_schema
 from pygrade.logs import Logs, write_logs
+from pygrade.reports.pages import describe_pages
 from pygrade.serving.ranker import BlendedRanker
-from pygrade.simulation.demo import describe_pages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ from pygrade.cli import console
 from pygrade.cli.options import Output
 from pygrade.logs import write_logs
 from pygrade.pipeline.names import Names
+from pygrade.reports.pages import describe_pages
 from pygrade.serving import pipeline as serve
-from pygrade.simulation.demo import describe_pages
 
 
 @dataclass(frozen=True, kw_only=True)
