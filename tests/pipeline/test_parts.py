@@ -180,6 +180,10 @@ def test_the_commands(run, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert len(found["pages"][0]["items"]) == 4 and found["times"]["in all"]["p50_ms"] > 0
     assert found["counters"]["requests"] == 3 and not found["degraded"]
+    assert (
+        found["unknown_context"] == ["c_hour"]
+        and "unknown, as --context does not give them: c_hour" in found["pages"][0]["why"]
+    )
     assert cli.main(["rank-user", "--run", str(mine), "--user", "123456", "--context", "c_hour", "3"]) == 0
     out = capsys.readouterr().out
     assert "Where the time goes" in out and "prerank" in out and "no event of this user is known" in out
