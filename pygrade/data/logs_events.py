@@ -4,7 +4,7 @@ Read: request_id, user_id, item_id (integers, or strings, which are numbered), p
 scenario, timestamp and the context x_<feature>, which becomes c_<feature>. Other columns (predictions p_, weights w_,
 concentrations a_, value …) are not read, and a warning names them. ``event_time`` is the request's time: the contract
 knows no other. A log without timestamps counts its requests in their order instead, one ms each. Feedback must be 0
-or 1, each item comes once in a request, slots count from 0.
+or 1, each item comes once in a request or each time in a slot, slots count from 0.
 """
 
 import logging
@@ -147,9 +147,11 @@ class _Reader:
 
 
 def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":
-    """Whole requests, unchanged. ValueError names the first item that a request holds twice."""
-    repeated = frame.select("request_id", "item_id").is_duplicated()
-    refuse_events(frame, repeated, "item_id", "each item once in a request")
+    """Whole requests, unchanged. ValueError names the first item that a request holds twice and not only in slots."""
+    polars = require("polars", "pipeline")
+    hidden = frame.select(polars.col("position").is_null().any().over("request_id", "item_id")).to_series()
+    repeated = frame.select("request_id", "item_id").is_duplicated() & hidden
+    refuse_events(frame, repeated, "item_id", "each item once in a request, or each time in a slot")
     return frame
 
 

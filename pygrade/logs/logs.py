@@ -7,8 +7,9 @@ policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_versio
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
-item twice in a request, negative feedback or value. What is unusual but has one meaning is accepted and logged as a
-warning: columns that are not read, no feature column, a feature without a value, feedback 0 where not shown.
+item twice in a request (unless each time in a slot), negative feedback or value. What is unusual but has one meaning is
+accepted and logged as a warning: columns that are not read, no feature column, a feature without a value, feedback 0
+where not shown.
 """
 
 import logging
@@ -224,12 +225,12 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
         refuse(twice, "position", logs.position, "each slot once in a request")
     numbers = numbered(logs.item_id)
     items = logs.row_request * (int(numbers.max(initial=0)) + 1) + numbers
-    _, first = np.unique(items, return_index=True)
-    if len(first) != len(items):
-        twice = np.ones(logs.num_rows, bool)
-        twice[first] = False
-        refuse(twice, "item_id", logs.item_id, "each item once in a request")
     hidden = ~logs.shown
+    _, first, place = np.unique(items, return_index=True, return_inverse=True)
+    if len(first) != len(items):
+        twice = (np.bincount(place, hidden) > 0)[place]  # feeds do show an item in two slots
+        twice[first] = False
+        refuse(twice, "item_id", logs.item_id, "each item once in a request, or each time in a slot")
     for t, task in enumerate(logs.tasks):
         column, feedback = logs.predictions[:, t], logs.feedback[:, t]
         wanted = "a finite prediction ≥ 0 (of a logit, take the sigmoid)"

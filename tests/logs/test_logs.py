@@ -122,7 +122,6 @@ def swap_last_into_first(columns):
 
 
 FIRST_HIDDEN = int(np.argmax(make_logs().position < 0))
-SECOND = int(np.argmax(make_logs().position == 1))
 BAD = {
     "missing columns": (
         lambda c: [c.pop(name) for name in ("y_cart", "user_id")],
@@ -152,9 +151,9 @@ BAD = {
         "'p_cart', row 0 .*probability",
     ),
     "an item twice in a request": (
-        lambda c: c["item_id"].__setitem__(SECOND, c["item_id"][SECOND - 1]),
+        lambda c: c["item_id"].__setitem__(FIRST_HIDDEN, c["item_id"][FIRST_HIDDEN - 1]),
         ValueError,
-        rf"'item_id', row {SECOND} of .*once in a request",
+        rf"'item_id', row {FIRST_HIDDEN} of .*once in a request",
     ),
     "negative feedback": (set_value("y_cart", 0, -1.0), ValueError, "'y_cart', row 0 of .*-1.0; want feedback ≥ 0"),
     "negative value": (set_value("value", 3, -2.0), ValueError, "'value', row 3 of .*-2.0; want a finite value ≥ 0"),
@@ -386,6 +385,9 @@ def test_record_checks_types_and_shapes(name, value, error):
 def test_validate_passes_a_good_log_and_names_where():
     validate(make_logs())
     logs = make_logs()
+    item = logs.item_id.copy()
+    item[np.argmax(logs.position == 1)] = item[np.argmax(logs.position == 1) - 1]
+    validate(replace(logs, item_id=item))  # an item in two slots
     twice = logs.request_id.copy()
     twice[5] = twice[2]
     with pytest.raises(ValueError, match=f"here: column 'request_id', row {logs.offsets[5]}: 2"):
