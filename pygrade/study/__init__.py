@@ -1,6 +1,6 @@
 """`pygrade reproduce`: the study of every finding on worlds that were not used to choose anything.
 
-settings → bench (a world, what arms share) → arms and learners → runner (resumable units) → stats → findings → report.
+settings → trial (a world, what arms share) → arms and learners → runner (resumable units) → stats → findings → report.
 """
 
 import json

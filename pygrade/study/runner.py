@@ -24,9 +24,9 @@ from pygrade._util.files import atomic_file
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade.ops.info import collect
-from pygrade.study.arms import run_arm
-from pygrade.study.bench import Bench
+from pygrade.study.arm_kinds import run_arm
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
+from pygrade.study.trial import Trial
 
 logger = logging.getLogger("pygrade")
 FORMAT = 1
@@ -243,22 +243,22 @@ def _run_group(settings: Settings, group: list[Unit], out: Path) -> Iterator[str
     """Compute and keep each unit of a group; yields a line on each."""
     with torch_threads(1):
         first = group[0]
-        bench = Bench(settings, first.regime, first.world, first.seed)
+        trial = Trial(settings, first.regime, first.world, first.seed)
         for unit in group:
-            yield _run_unit(settings, bench, unit, out)
+            yield _run_unit(settings, trial, unit, out)
 
 
-def _run_unit(settings: Settings, bench: Bench, unit: Unit, out: Path) -> str:
+def _run_unit(settings: Settings, trial: Trial, unit: Unit, out: Path) -> str:
     wall, cpu = time.perf_counter(), time.process_time()
     record: dict[str, Any] = {
         "regime": unit.regime.name, "world": unit.world, "seed": unit.seed, "arm": unit.arm.name,
         "variant": unit.variant, "fingerprint": unit.fingerprint(settings),
     }  # fmt: skip
     with hushed():
-        served = run_arm(bench, unit.arm.kind, unit.options)
+        served = run_arm(trial, unit.arm.kind, unit.options)
     record["seconds"] = round(time.perf_counter() - wall, 2)
     record["cpu_seconds"] = round(time.process_time() - cpu, 2)
-    record |= bench.measure(served)
+    record |= trial.measure(served)
     with atomic_file(unit.path(out)) as partial:
         partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
     lift = record["lifts"]["expected"]["value"][0]

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 from pygrade.policy import PolicyConfig
 from pygrade.simulation.marketplace_config import MarketplaceConfig
 from pygrade.training.reward import RewardConfig
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
 from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig
+from pygrade.training.train import TrainConfig
 
 MAIN, STABILITY, TUNING = "main", "stability", "tuning"
 KINDS = (

@@ -14,8 +14,8 @@ from pygrade.cli import main as cli
 from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import MarketplaceConfig
 from pygrade.study import StudyConfig, reproduce, runner
-from pygrade.study.arms import run_arm
-from pygrade.study.bench import Bench
+from pygrade.study.arm_kinds import run_arm
+from pygrade.study.trial import Trial
 from pygrade.study.findings import Statement, collapses, findings, judge, targets
 from pygrade.study.learners import RivalConfig, train_rival
 from pygrade.study.runner import Unit, load_unit, plan, run_units, scaled
@@ -56,8 +56,8 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def bench(tiny):
-    return Bench(tiny, tiny.regimes["main"], 0, 0)
+def trial(tiny):
+    return Trial(tiny, tiny.regimes["main"], 0, 0)
 
 
 def steps(arm):
@@ -80,10 +80,10 @@ def test_a_quick_run_never_touches_a_judging_world():
 
 
 @pytest.mark.parametrize("name", [name for name, arm in load_settings().arms.items() if name != "static-optuna"])
-def test_every_arm_serves_valid_pages(tiny, bench, name):
+def test_every_arm_serves_valid_pages(tiny, trial, name):
     arm = tiny.arms[name]
-    served = run_arm(bench, arm.kind, merged(arm.options, {"steps": 3} if "steps" in arm.options else {}))
-    found = bench.measure(served)
+    served = run_arm(trial, arm.kind, merged(arm.options, {"steps": 3} if "steps" in arm.options else {}))
+    found = trial.measure(served)
     assert all(math.isfinite(value) for value in found["expected"].values())
     if served.bounds is not None:
         assert found["compliance"]["served"] == 1.0
@@ -93,32 +93,31 @@ def test_every_arm_serves_valid_pages(tiny, bench, name):
 
 
 def test_useless_tasks_are_appended_everywhere(tiny):
-    bench = Bench(tiny, tiny.regimes["tasks17"], 0, 0)
-    assert len(bench.logs.tasks) == bench.requests.p_hat.shape[-1] == 17
-    found = bench.measure(run_arm(bench, "grade", {}))
+    trial = Trial(tiny, tiny.regimes["tasks17"], 0, 0)
+    assert len(trial.logs.tasks) == trial.requests.p_hat.shape[-1] == 17
+    found = trial.measure(run_arm(trial, "grade", {}))
     assert found["compliance"]["served"] == 1.0
-    bench = Bench(tiny, tiny.regimes["sparse"], 0, 0)
-    assert float(bench.data.gains[..., 1].max()) <= 60.0  # orders alone
+    trial = Trial(tiny, tiny.regimes["sparse"], 0, 0)
+    assert float(trial.data.gains[..., 1].max()) <= 60.0  # orders alone
 
 
-def test_a_policy_without_steps_serves_the_static_weights(bench):
+def test_a_policy_without_steps_serves_the_static_weights(trial):
     nothing = {"stage1": {"steps": 0}, "stage2": {"steps": 0}}
-    served = run_arm(bench, "grade", nothing)
-    assert np.abs(served.weights - bench.static.numpy()).max() < 0.05
+    served = run_arm(trial, "grade", nothing)
+    assert np.abs(served.weights - trial.static.numpy()).max() < 0.05
 
 
 @pytest.mark.parametrize("exploration", ["dirichlet", "gaussian", "clipped"])
 @pytest.mark.parametrize("critic", [False, True])
-def test_rivals_learn_a_reward_that_weights_decide(bench, exploration, critic):
+def test_rivals_learn_a_reward_that_weights_decide(trial, exploration, critic):
     """Only one task's gain pays, so its weight must grow."""
     options = {} if exploration == "dirichlet" else {"policy": {"concentration_floor": 1e-6}}
-    config = bench.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
-    gains = torch.softmax(bench.data.scores[..., 3:4], 1)
-    data = replace(
-        bench.data, gains=gains, component_list=torch.tensor([-1], dtype=torch.int32), bounds=None,
-        names=("truth",), component_weights=torch.ones(1),
-    )  # fmt: skip
-    policy = bench.policy(config)
+    config = trial.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
+    gains = torch.softmax(trial.data.scores[..., 3:4], 1)
+    every = torch.tensor([-1], dtype=torch.int32)
+    parts = replace(trial.data.stage2, gains=gains, lists=every, bounds=None, names=("truth",), weights=torch.ones(1))
+    data = replace(trial.data, stage2=parts)
+    policy = trial.policy(config)
     before = policy.serve(data.inputs)[:, 3].mean()
     width = 0.2 if exploration == "clipped" else 1.0
     rival = RivalConfig(exploration, width, critic, 1e-2)
@@ -133,11 +132,11 @@ def test_a_killed_study_goes_on_with_what_is_missing(tiny, tmp_path, monkeypatch
 
     done = []
 
-    def dies(bench, kind, options):
+    def dies(trial, kind, options):
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append(kind)
-        return run_arm(bench, kind, options)
+        return run_arm(trial, kind, options)
 
     monkeypatch.setattr(runner, "run_arm", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -278,11 +277,11 @@ def test_committed_results_are_of_the_frozen_settings():
 
 def test_settings_are_chosen_on_the_later_log_and_trained_on_all_of_it(tiny):
     arm = tiny.arms["chosen"]
-    bench = Bench(tiny, tiny.regimes["small"], 0, 0)
-    served = run_arm(bench, arm.kind, arm.options | {"tries": {"prior 1": {"reward": {"prior_weight": 1.0}}}})
+    trial = Trial(tiny, tiny.regimes["small"], 0, 0)
+    served = run_arm(trial, arm.kind, arm.options | {"tries": {"prior 1": {"reward": {"prior_weight": 1.0}}}})
     assert served.figures["chosen"] == 0.0  # the regime's own prior weight: no difference, so the default stays
     assert served.figures["estimated prior 1"] == served.figures["true prior 1"] == 0.0
-    grade = run_arm(bench, "grade", {})
+    grade = run_arm(trial, "grade", {})
     assert np.array_equal(served.weights, grade.weights)
 
 
@@ -292,6 +291,6 @@ def test_estimates_run_on_worlds_of_their_own_and_are_compared_with_the_truth(ti
     assert len(plan(tiny, StudyConfig(quick=True, regimes=("estimates",)))) == 2
     arm = tiny.arms["estimates"]
     regime = replace(tiny.regimes["estimates"], requests=600)
-    figures = run_arm(Bench(tiny, regime, 0, 0), arm.kind, arm.options).figures
+    figures = run_arm(Trial(tiny, regime, 0, 0), arm.kind, arm.options).figures
     assert {figures[f"covered {name}"] for name in ("logged", "snips", "position")} <= {0.0, 1.0}
     assert figures["half snips"] > 0 and figures["ess snips"] < figures["ess logged"]
