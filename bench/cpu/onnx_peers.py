@@ -136,7 +136,7 @@ def policy(network: FusionPolicy, contexts: list[Any], predictions: list[Any], k
             hidden = graph.add("Mul", hidden, graph.add("Sigmoid", hidden))
     share = graph.add("Softmax", hidden, axis=1)
     spread = graph.add("Mul", share, graph.constant([config.total_concentration]))
-    concentration = graph.add("Add", spread, graph.constant([network.concentration_floor]))
+    concentration = graph.add("Add", spread, graph.constant([network.spec.concentration_floor]))
     total = graph.add("ReduceSum", concentration, graph.constant([1], np.int64), keepdims=1)
     weights = graph.add("Div", concentration, total)
     values = "p"

@@ -14,7 +14,7 @@ from bench.cpu import core, onnx_peers, verify
 from bench.cpu.harness import OURS, ROTATIONS, Contender, Row, measure
 from bench.cpu.peers import Floats, random_scores
 from pygrade import reference
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 
 CAP, SELLERS = 3, 50
@@ -103,7 +103,8 @@ def _request(transform: str, count: int, tasks: int, k: int, seconds: float) -> 
     config = PolicyConfig(
         hidden=(64, 64), transform=transform, prediction_features=transform == "zlog", lower=0.0, upper=1.0
     )
-    network = FusionPolicy(config, [f"t{i}" for i in range(tasks)], [f"x{i}" for i in range(features)]).eval()
+    spec = PolicySpec(tuple(f"t{i}" for i in range(tasks)), tuple(f"x{i}" for i in range(features)), config)
+    network = FusionPolicy(spec).eval()
     with torch.no_grad():  # as far from equal weights as a trained policy is
         network.head.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     predictions = random_scores(ROTATIONS, (count, tasks))

@@ -16,6 +16,10 @@ std::span<const std::byte> bytes_of(const py::bytes& value) {
   return std::as_bytes(std::span(view));
 }
 
+py::bytes to_bytes(const std::vector<std::byte>& content) {
+  return {reinterpret_cast<const char*>(content.data()), content.size()};
+}
+
 void evaluate(const Policy& policy, py::handle context, py::handle predictions,
               const std::optional<std::string>& scenario, py::handle inputs, py::handle concentration,
               py::handle weights) {
@@ -50,6 +54,16 @@ void bind_policy(py::module_& module) {
            py::arg("json"), py::arg("tensors"), py::arg("name") = "policy")
       .def_static(
           "load", [](const std::string& path) { return std::const_pointer_cast<Policy>(Policy::load(path)); },
+          py::arg("path"), py::call_guard<py::gil_scoped_release>())
+      .def_static(
+          "read",
+          [](const std::string& path) {
+            const auto files = [&] {
+              const py::gil_scoped_release unlocked;
+              return Policy::read(path);
+            }();
+            return py::make_tuple(to_bytes(files.json), to_bytes(files.tensors));
+          },
           py::arg("path"))
       .def_property_readonly("tasks", &Policy::tasks)
       .def_property_readonly("features", &Policy::features)

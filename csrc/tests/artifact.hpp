@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct Artifact {
   std::string evidence_feature = "intent", evidence_scale = "count", evidence_prior = "0.0";
   std::map<std::string, std::string> replaced;  // JSON values, as text, by key
   unsigned seed = 1;
+  int format_version = 3;  // or 1, 2: as pygrade 0.1.0 wrote
 
   struct Tensor {
     std::vector<int> shape;
@@ -51,6 +53,11 @@ struct Artifact {
       tensors["bounds"].values[static_cast<std::size_t>(t)] = t < count ? 0.005f : 0.7f;
     add("static_weights", {count}, 0.3f, 0.3f);
     add("scenario_table", {1, count}, 0.2f, 0.4f);
+    for (const char* name : {"static_weights", "scenario_table"}) {
+      auto& row = tensors[name].values;
+      const float sum = std::accumulate(row.begin(), row.end(), 0.0f);
+      for (float& weight : row) weight /= sum;
+    }
     for (std::size_t i = 0; i < hidden.size(); size = hidden[i++]) {
       const std::string name = "body." + std::to_string(2 * i);
       add(name + ".weight", {hidden[i], size}, -0.5, 0.5);
@@ -111,33 +118,51 @@ struct Artifact {
                                                  {"beta", "1e-07"},
                                                  {"epsilon", "0.001"},
                                                  {"slope", slope},
+                                                 {"lower", "0.005"},
+                                                 {"upper", "0.7"},
+                                                 {"minimum", "{}"},
                                                  {"prediction_features", prediction_features ? "true" : "false"},
                                                  {"scenario_exploration", exploration},
                                                  {"evidence_feature", detail::json_quote(evidence_feature)},
                                                  {"evidence_scale", detail::json_quote(evidence_scale)},
                                                  {"evidence_prior", evidence_prior}};
-    std::map<std::string, std::string> record = {{"format", "\"pygrade.FusionPolicy\""},
-                                                 {"format_version", evidence_prior == "0.0" ? "1" : "2"},
-                                                 {"tasks", names(tasks)},
-                                                 {"features", names(features)},
-                                                 {"scenarios", "[\"search\"]"},
-                                                 {"schema_hash", "\"" + schema_hash() + "\""},
-                                                 {"sha256", "\"" + sha256(safetensors()) + "\""}};
+    std::map<std::string, std::string> record = {
+        {"format", "\"pygrade.FusionPolicy\""},
+        {"format_version", std::to_string(format_version)},
+        {"tasks", names(tasks)},
+        {"features", names(features)},
+        {"scenarios", "[\"search\"]"},
+        {"schema_hash", "\"" + schema_hash() + "\""},
+        {format_version < 3 ? "sha256" : "tensors_sha256", "\"" + sha256(safetensors()) + "\""}};
+    if (format_version >= 3) record["json_sha256"] = "\"" + std::string(64, '0') + "\"";
     for (const auto& [key, value] : replaced) (config.contains(key) ? config : record)[key] = value;
     record["config"] = object(config);
-    return object(record);
+    return sealed(object(record));
+  }
+
+  // The text with the hash of itself in the place for it, if it has one.
+  static std::string sealed(std::string text) {
+    const std::string key = "\n  \"json_sha256\": \"";
+    const std::size_t at = text.find(key);
+    if (at == text.npos || at + key.size() + 64 > text.size()) return text;
+    text.replace(at + key.size(), 64, 64, '0');
+    return text.replace(at + key.size(), 64, sha256(text));
+  }
+
+  std::string tensor_file() const {
+    return format_version < 3 ? "policy.safetensors" : "policy-" + sha256(safetensors()).substr(0, 16) + ".safetensors";
   }
 
   static std::string object(const std::map<std::string, std::string>& values) {
     std::string text;
     for (const auto& [key, value] : values)
-      text += (text.empty() ? "\n" : ",\n") + detail::json_quote(key) + ": " + value;
+      text += (text.empty() ? "\n  " : ",\n  ") + detail::json_quote(key) + ": " + value;
     return "{" + text + "\n}";
   }
 
   void write(const std::filesystem::path& directory) const {
     std::filesystem::create_directories(directory);
-    std::ofstream(directory / "policy.safetensors", std::ios::binary) << safetensors();
+    std::ofstream(directory / tensor_file(), std::ios::binary) << safetensors();
     std::ofstream(directory / "policy.json", std::ios::binary) << json();
   }
 };

@@ -211,6 +211,7 @@ bool run_policy(Random& random) {
       made[i].artifact.seed = i;
       if (i % 2 == 1) made[i].artifact.evidence_prior = "0.5";
       if (i == 3) made[i].artifact.evidence_scale = "log1p";
+      if (i < 2) made[i].artifact.format_version = 1 + static_cast<int>(i);
       made[i].artifact.draw();
       made[i].json = made[i].artifact.json();
       made[i].tensors = made[i].artifact.safetensors();
@@ -236,6 +237,7 @@ bool run_policy(Random& random) {
     json.replace(json.find(origin.sha256), origin.sha256.size(), Artifact::sha256(tensors));
   }
   if (random.one_in(2)) mutate(json, random);
+  if (!random.one_in(8)) json = Artifact::sealed(json);
   try {
     const auto policy = Policy::parse(json, bytes(tensors));
     Ranker ranker(policy, {.seed = 1});

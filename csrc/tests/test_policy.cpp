@@ -1,6 +1,9 @@
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <set>
+#include <thread>
 
 #include "artifact.hpp"
 #include "check.hpp"
@@ -18,6 +21,17 @@ std::shared_ptr<const Policy> parse(const Artifact& artifact) {
 }
 
 std::shared_ptr<const Policy> policy_of(Artifact artifact) { return parse(artifact.draw()); }
+
+struct TemporaryFolder {
+  TemporaryFolder() { std::filesystem::create_directory(path); }
+  ~TemporaryFolder() { std::filesystem::remove_all(path); }
+  std::filesystem::path path =
+      std::filesystem::temp_directory_path() / ("pygrade_test_policy_" + std::to_string(std::random_device{}()));
+};
+
+void write_file(const std::filesystem::path& path, const std::string& content) {
+  std::ofstream(path, std::ios::binary) << content;
+}
 
 struct Evaluation {
   std::vector<float> inputs, concentration, weights;
@@ -126,6 +140,7 @@ TEST(little_evidence_is_served_the_scenario_s_weights) {
   artifact.draw().tensors["static_weights"].values = {0.2f, 0.3f, 0.5f};
   artifact.tensors["scenario_table"].values = {0.6f, 0.3f, 0.1f};
   artifact.tensors["bounds"].values = {0, 0, 0, 1, 1, 1};  // nothing to project
+  artifact.replaced = {{"lower", "0"}, {"upper", "1"}};
   const auto plain = parse(artifact);
   artifact.evidence_prior = "2";
   for (const std::string scale : {"count", "log", "log1p"}) {
@@ -186,22 +201,86 @@ TEST(every_instruction_set_gives_these_bits) {
 }
 
 TEST(files_are_read_and_told_apart) {
-  const auto folder =
-      std::filesystem::temp_directory_path() / ("pygrade_test_policy_" + std::to_string(std::random_device{}()));
-  CHECK_THROWS(ArtifactMissing, "policy.json does not exist", Policy::load(folder));
+  const TemporaryFolder folder;
+  CHECK_THROWS(ArtifactMissing, "policy.json does not exist", Policy::load(folder.path));
   Artifact old, next;
   next.seed = 2;
-  old.draw().write(folder);
-  CHECK_EQUAL(Policy::load(folder)->version(), parse(old)->version());
-  std::ofstream(folder / "policy.safetensors.new", std::ios::binary) << next.draw().safetensors();
-  CHECK_EQUAL(Policy::load(folder)->version(), parse(old)->version());
-  std::ofstream(folder / "policy.json", std::ios::binary) << next.json();
-  CHECK_EQUAL(Policy::load(folder)->version(), parse(next)->version());
-  std::filesystem::remove(folder / "policy.safetensors.new");
-  CHECK_THROWS(ArtifactError, "policy.safetensors has sha256", Policy::load(folder));
-  std::filesystem::remove(folder / "policy.safetensors");
-  CHECK_THROWS(ArtifactMissing, "policy.safetensors", Policy::load(folder));
-  std::filesystem::remove_all(folder);
+  old.draw().write(folder.path);
+  CHECK_EQUAL(Policy::load(folder.path)->version(), parse(old)->version());
+  write_file(folder.path / "policy.json", next.draw().json());
+  CHECK_THROWS(ArtifactMissing, next.tensor_file() + " does not exist", Policy::load(folder.path));
+  write_file(folder.path / next.tensor_file(), old.safetensors());
+  CHECK_THROWS(ArtifactError, next.tensor_file() + " has sha256", Policy::load(folder.path));
+  write_file(folder.path / next.tensor_file(), next.safetensors());
+  CHECK_EQUAL(Policy::load(folder.path)->version(), parse(next)->version());
+}
+
+// A process killed while it saved left the tensors under a temporary name.
+TEST(files_of_older_versions_are_read) {
+  for (const int version : {1, 2}) {
+    const TemporaryFolder folder;
+    Artifact old, next;
+    next.seed = 2;
+    old.format_version = next.format_version = version;
+    old.draw().write(folder.path);
+    write_file(folder.path / "policy.safetensors.new", next.draw().safetensors());
+    CHECK_EQUAL(Policy::load(folder.path)->version(), parse(old)->version());
+    write_file(folder.path / "policy.json", next.json());
+    CHECK_EQUAL(Policy::load(folder.path)->version(), parse(next)->version());
+    std::filesystem::remove(folder.path / "policy.safetensors.new");
+    CHECK_THROWS(ArtifactError, "policy.safetensors has sha256", Policy::load(folder.path));
+  }
+}
+
+TEST(readers_see_one_save_while_others_are_made) {
+  const TemporaryFolder folder;
+  Artifact artifacts[2];
+  std::string versions[2];
+  for (unsigned i = 0; i < 2; ++i) {
+    artifacts[i].seed = i;
+    versions[i] = parse(artifacts[i].draw())->version();
+  }
+  artifacts[0].write(folder.path);
+  std::atomic<bool> done = false;
+  std::jthread saver([&] {
+    for (unsigned i = 1; i < 400; ++i) {
+      const Artifact& artifact = artifacts[i % 2];
+      write_file(folder.path / artifact.tensor_file(), artifact.safetensors());
+      write_file(folder.path / "next", artifact.json());
+      std::filesystem::rename(folder.path / "next", folder.path / "policy.json");
+      std::filesystem::remove(folder.path / artifacts[(i + 1) % 2].tensor_file());
+    }
+    done = true;
+  });
+  do {
+    const std::string version = Policy::load(folder.path)->version();
+    CHECK(version == versions[0] || version == versions[1]);
+  } while (!done);
+}
+
+TEST(no_flipped_bit_is_accepted) {
+  Artifact artifact;
+  artifact.hidden = {1};
+  const std::string json = artifact.draw().json(), tensors = artifact.safetensors();
+  for (std::size_t i = 0; i < 8 * json.size(); ++i) {
+    std::string damaged = json;
+    damaged[i / 8] = static_cast<char>(damaged[i / 8] ^ 1 << i % 8);
+    CHECK_THROWS(ArtifactError, "policy.json", Policy::parse(damaged, bytes(tensors)));
+  }
+}
+
+TEST(the_version_covers_all_that_is_served) {
+  std::set<std::string> versions = {policy_of({})->version()};
+  const std::pair<const char*, const char*> changes[] = {
+      {"total_concentration", "11"}, {"concentration_floor", "0.2"}, {"beta", "1e-3"},
+      {"epsilon", "0.01"},           {"slope", "[1, 2, 1]"},         {"scenario_exploration", "{\"search\": 0.6}"},
+      {"scenarios", "[\"other\"]"}};
+  for (const auto& [key, value] : changes) {
+    Artifact artifact;
+    artifact.replaced[key] = value;
+    versions.insert(policy_of(artifact)->version());
+  }
+  CHECK_EQUAL(versions.size(), std::size(changes) + 1);
 }
 
 TEST(what_does_not_fit_is_named) {
@@ -210,7 +289,8 @@ TEST(what_does_not_fit_is_named) {
     artifact.replaced[key] = value;
     CHECK_THROWS(ArtifactError, reason, policy_of(artifact));
   };
-  refused("format_version", "3", "policy.json: it is \"pygrade.FusionPolicy\" of version 3");
+  refused("format_version", "4", "policy.json: it is \"pygrade.FusionPolicy\" of version 4");
+  refused("format_version", "2", "'sha256' is absent");
   refused("features", "[\"a\"]", "schema_hash");
   refused("tasks", "[]", "'tasks' has 0 names");
   refused("hidden", "[8]", "\"head.weight\" is [3, 5]; want [3, 8]");
@@ -222,8 +302,8 @@ TEST(what_does_not_fit_is_named) {
   refused("slope", "[1, 2, -1]", "'slope' holds something that is not a number");
   refused("slope", "1e39", "'slope' holds something that is not a number");
   refused("slope", "null", "'slope' holds something that is not a number");
-  refused("evidence_prior", "-1", "'evidence_prior' is not a number");
-  refused("evidence_prior", "1e39", "'evidence_prior' is not a number");
+  refused("evidence_prior", "-1", "'evidence_prior' is not positive");
+  refused("evidence_prior", "1e39", "'evidence_prior' is not positive");
   refused("evidence_prior", "NaN", "'evidence_prior' is not finite");
   const auto evidence = [](const std::string& feature, const std::string& scale, const std::string& reason) {
     Artifact artifact;
@@ -235,7 +315,14 @@ TEST(what_does_not_fit_is_named) {
   evidence("age", "count", "'evidence_feature' is not a feature");
   evidence("intent", "root", "'evidence_scale' is not");
   refused("epsilon", "Infinity", "'epsilon' is not finite");
-  refused("sha256", "\"0\"", "policy/policy.safetensors has sha256");
+  refused("tensors_sha256", "\"0\"", "not 64 hexadecimal digits");
+  refused("tensors_sha256", "\"" + std::string(64, '0') + "\"",
+          "policy/policy-0000000000000000.safetensors has sha256");
+  refused("lower", "[0.1]", "'lower' has 1 numbers; want one, or 3");
+  refused("upper", "true", "'upper' holds something that is not a number");
+  refused("minimum", "{\"buy\": 0.1}", "'minimum' names \"buy\", which is not a task");
+  refused("minimum", "{\"cart\": 0.1}", "\"bounds\" is not what 'lower', 'upper' and 'minimum' give");
+  refused("evidence_scale", "\"root\"", "'evidence_scale' is not");
   refused("scenarios", "[]", "scenario_table");
   const auto broken = [](const std::string& tensor, std::size_t index, float value, const std::string& reason) {
     Artifact artifact;
@@ -244,7 +331,10 @@ TEST(what_does_not_fit_is_named) {
   };
   broken("head.bias", 1, missing, "tensor \"head.bias\" holds NaN or infinity");
   broken("bounds", 0, 0.9f, "tensor \"bounds\"");
-  broken("bounds", 3, 0.001f, "tensor \"bounds\"");
+  broken("bounds", 3, 5.0f, "tensor \"bounds\"");
+  broken("input_std", 1, 0.0f, "tensor \"input_std\" holds a number that is not positive");
+  broken("static_weights", 0, -3.0f, "tensor \"static_weights\" holds a weight outside of the bounds");
+  broken("scenario_table", 0, 0.69f, "tensor \"scenario_table\" holds weights whose sum is not 1");
   Artifact artifact;
   artifact.draw().tensors["more"] = {{1}, {1}};
   CHECK_THROWS(ArtifactError, "tensors that the policy does not have", parse(artifact));

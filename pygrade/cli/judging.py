@@ -8,7 +8,8 @@ from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
 from pygrade.evaluation.replay import equal_metrics, evaluate, judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.reward import RewardConfig, propensity_curve, slot_propensity
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig
 from pygrade.training.static_weights import equal_weights, production_weights
 
 IN_SAMPLE = "in-sample, not evidence: "
@@ -25,17 +26,17 @@ def replay(
     if production is not None:
         arms[PRODUCTION] = production.numpy()
     arms |= rankers
-    exponent, source = slot_propensity(explored, reward)
+    propensity = slot_propensity(explored, reward)
     evaluation = evaluate(
         logs,
         arms,
         STATIC,
         k=k,
         transform=dict.fromkeys(arms, policy.config.formula),
-        propensity=None if exponent is None else propensity_curve(exponent, k),
+        propensity=propensity.known(k),
         propensity_floor=reward.propensity_floor,
     )
-    return evaluation.to_dict() | {"propensity_source": source}
+    return evaluation.to_dict() | {"propensity_source": propensity.reason or propensity.source}
 
 
 def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:

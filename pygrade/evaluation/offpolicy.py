@@ -21,7 +21,7 @@ Intervals come from `intervals.bootstrap` over users, which allows for skewed we
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array, Floats
+from pygrade._util.serialization import plain
 from pygrade.logs import numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -73,8 +74,8 @@ class OffPolicyEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: NaN and infinity become None."""
-        plain = asdict(self)
-        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in plain.items()}
+        record: dict[str, Any] = plain(self)
+        return record
 
 
 def log_ratio(

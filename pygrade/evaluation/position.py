@@ -4,7 +4,7 @@ The position-based estimator of Li et al. 2018 ("Offline evaluation of ranking p
 logging order also Wood et al. 2022, "Inverse propensity score based offline estimator for deterministic ranking lists
 using position bias"): an item's expected reward is its value times the chance θ that its slot is examined, so the
 reward logged at one slot, times θ' / θ, is the expectation at another. This holds if θ does not depend on the other
-items, for items that were shown. Take θ from randomized pages (`reward.estimate_propensity`), not from clicks by slot.
+items, for items that were shown. Take θ from randomized pages (`propensity.fit_exponent`), not from clicks by slot.
 """
 
 from collections.abc import Sequence

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pygrade._typing import Array
+from pygrade._util.serialization import plain
 
 _BLOCK = 1 << 22  # resampling counts held at a time
 
@@ -24,7 +25,8 @@ class Interval:
 
     def to_dict(self) -> dict[str, float | None]:
         """For JSON: NaN and infinity become None."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
+        record: dict[str, float | None] = plain(self)
+        return record
 
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)

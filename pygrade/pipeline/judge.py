@@ -12,7 +12,8 @@ from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, s
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.reward import RewardConfig, propensity_curve, slot_propensity
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig
 from pygrade.training.static_weights import equal_weights, production_weights
 
 UNSHRUNK = "GRADE, no evidence prior"
@@ -37,9 +38,8 @@ def judge(
         arms[name] = served_weights(arm_policy, logs)
     if policy.config.evidence_prior:
         arms[UNSHRUNK] = served_weights(_without_prior(policy), logs)
-    exponent, source = slot_propensity(logs, reward)
-    slots = max(int(logs.position.max(initial=0)) + 1, reward.page_size)
-    curve = None if exponent is None else propensity_curve(exponent, slots)
+    propensity = slot_propensity(logs, reward)
+    curve = propensity.known(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
     options: dict[str, Any] = {
         "k": reward.page_size,
         "transform": dict.fromkeys(arms, policy.config.formula),
@@ -48,10 +48,11 @@ def judge(
     }
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
     record: dict[str, Any] = {
-        "replay": evaluate(logs, arms, STATIC, **options).to_dict() | {"propensity_source": source},
+        "replay": evaluate(logs, arms, STATIC, **options).to_dict()
+        | {"propensity_source": propensity.reason or propensity.source},
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
-        "propensity": source if curve is not None else f"none, every slot counts alike ({source})",
+        "propensity": propensity.note,
         "users": {},
     }
     for name, low, high in HISTORY if history is not None else ():
@@ -69,5 +70,5 @@ def judge(
 def _without_prior(policy: FusionPolicy) -> FusionPolicy:
     """The same policy without shrinkage of users with little history."""
     other = copy.deepcopy(policy)
-    other.config = replace(policy.config, evidence_prior=0.0)
+    other.spec = replace(policy.spec, config=replace(policy.config, evidence_prior=0.0))
     return other

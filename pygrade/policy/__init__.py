@@ -1,5 +1,7 @@
-"""The fusion policy: from what is known about a request to a Dirichlet distribution over its fusion weights."""
+"""The fusion policy: what it reads (`PolicySpec`), its network, its files."""
 
-from pygrade.policy.network import FORMAT_VERSION, FusionPolicy, PolicyConfig, project_weights
+from pygrade.policy.network import FusionPolicy
+from pygrade.policy.projection import project_weights
+from pygrade.policy.spec import PolicyConfig, PolicySpec
 
-__all__ = ["FORMAT_VERSION", "FusionPolicy", "PolicyConfig", "project_weights"]
+__all__ = ["FusionPolicy", "PolicyConfig", "PolicySpec", "project_weights"]

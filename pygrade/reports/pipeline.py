@@ -91,7 +91,7 @@ def _prerank(record: Json) -> list[Section]:
             _interval(entry["recall"]),
             _interval(entry["popularity_recall"]),
             _interval(entry["difference"]),
-            _plain(entry["index_recall"]),
+            _number(entry["index_recall"]),
         ]
         for entry in record["recall"]
     ]
@@ -113,10 +113,10 @@ def _predictions(tasks: Json, model: Json) -> list[Section]:
             f"{entry['positives']:,}",
             f"{entry['rate']:.2%}",
             f"{entry['mean_prediction']:.2%}",
-            _plain(entry["auc"]),
-            _plain(entry["gauc"]),
-            f"{_plain(entry['log_loss_before'])} → {_plain(entry['log_loss'])}",
-            f"{_plain(entry['ece_before'])} → {_plain(entry['ece'])}",
+            _number(entry["auc"]),
+            _number(entry["gauc"]),
+            f"{_number(entry['log_loss_before'])} → {_number(entry['log_loss'])}",
+            f"{_number(entry['ece_before'])} → {_number(entry['ece'])}",
         ]
         for task, entry in tasks.items()
     ]
@@ -238,5 +238,5 @@ def _interval(entry: Json) -> str:
     return f"{entry['value']:.4f} ({entry['low']:.4f} … {entry['high']:.4f})"
 
 
-def _plain(value: float | None) -> str:
+def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.4f}"

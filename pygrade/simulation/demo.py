@@ -19,7 +19,7 @@ from pygrade import __version__, ops
 from pygrade._util.progress import track
 from pygrade.evaluation.arms import EQUAL, GRADE, LINEAR, PRODUCTION, STAGE1, STATIC
 from pygrade.logs import Logs, read_logs
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import PolicyConfig, PolicySpec
 from pygrade.reports.pages import describe_pages
 from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.serving.ranker import BlendedRanker
@@ -186,7 +186,7 @@ def _arms(
     if production is None:
         raise ValueError("logs have no weights of the logging policy; want w_<task> columns")
     inputs = result.policy.request_inputs(requests.context, requests.p_hat)
-    linear = FusionPolicy(PolicyConfig(transform=LINEAR_TRANSFORM), logs.tasks, logs.features)
+    linear = PolicySpec(logs.tasks, logs.features, PolicyConfig(transform=LINEAR_TRANSFORM))
     data = CompositeReward(training.reward).build(logs, linear)
     arms = {
         EQUAL: equal_weights(len(logs.tasks)).numpy(),

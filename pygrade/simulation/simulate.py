@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.serialization import plain
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
 from pygrade.metrics import intervals
@@ -144,13 +145,6 @@ class ArmResult:
     lifts: dict[str, Interval]  # paired; empty for the baseline
     unpaired_errors: dict[str, float]  # standard error of the lift if the arms saw different requests
 
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "values": {name: entry.to_dict() for name, entry in self.values.items()},
-            "lifts": {name: entry.to_dict() for name, entry in self.lifts.items()},
-            "unpaired_errors": {name: v if np.isfinite(v) else None for name, v in self.unpaired_errors.items()},
-        }
-
 
 @dataclass(frozen=True)
 class AbTest:
@@ -166,13 +160,8 @@ class AbTest:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and dicts for JSON."""
-        kinds = {"expected": self.expected, "sampled": self.sampled}
-        return {
-            "baseline": self.baseline,
-            "num_requests": self.num_requests,
-            "num_users": self.num_users,
-            **{kind: {name: arm.to_dict() for name, arm in arms.items()} for kind, arms in kinds.items()},
-        }
+        record: dict[str, Any] = plain(self)
+        return record
 
 
 def ab_test(

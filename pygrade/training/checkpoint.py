@@ -1,8 +1,8 @@
 """Training checkpoints: safetensors with a JSON beside them, whole or absent.
 
-A checkpoint is a directory ``<stage>-<step>`` with ``state.safetensors`` and ``state.json``; it is written under a
-temporary name, synced, and renamed, so that a name that can be seen is complete. Damage that happens later (a
-truncated file, a flipped bit) is found by the sha256 in the JSON.
+A checkpoint is a directory ``<stage>-<step>`` with ``state.safetensors`` and ``state.json``. It is written under a
+temporary name, synced and renamed, so that every visible checkpoint is complete. The sha256 in the JSON finds damage
+that happens later (a truncated file, a flipped bit).
 """
 
 import hashlib
@@ -40,12 +40,12 @@ class CheckpointStore:
 
     def _names(self) -> list[Path]:
         """Complete checkpoints by (stage, step)."""
-        found = []
+        names = []
         for path in self.directory.glob("*-*"):
             stage, _, step = path.name.rpartition("-")
             if stage in self.stages and step.isdigit():
-                found.append((self.stages.index(stage), int(step), path))
-        return [path for _, _, path in sorted(found)]
+                names.append((self.stages.index(stage), int(step), path))
+        return [path for _, _, path in sorted(names)]
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write one checkpoint; then drop all but the newest. ``OSError`` (a full disk) leaves the older ones."""
@@ -65,7 +65,7 @@ class CheckpointStore:
         return target
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole. Damaged ones are reported in the log and passed over."""
+        """The newest checkpoint that is whole; None if there is none. Damaged ones are logged and skipped."""
         for path in reversed(self._names()):
             try:
                 record = read_json(path / "state.json")
@@ -76,7 +76,7 @@ class CheckpointStore:
         return None
 
     def sweep(self) -> None:
-        """Remove what killed processes left half-written."""
+        """Remove the unfinished files of killed processes."""
         for path in self.directory.glob(".*.partial-*"):
             shutil.rmtree(path, ignore_errors=True)
 

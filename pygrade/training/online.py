@@ -45,7 +45,8 @@ from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.training.feedback import Event, FeedbackJoin, as_key
 from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.train import Stage2Config, batch_rows, draw_seed, stage2_step
+from pygrade.training.stage2 import Stage2Config, stage2_step
+from pygrade.training.steps import batch_rows, draw_seed
 
 logger = logging.getLogger("pygrade")
 Array = NDArray[Any]
@@ -181,7 +182,7 @@ class OnlineLearner:
     # ---- learning ----------------------------------------------------------------------------------------------------
     def _learn(self, window: Logs) -> tuple[int, dict[str, float]]:
         config = self.config.step
-        data = CompositeReward(self.config.reward).build(window, self.policy)
+        data = CompositeReward(self.config.reward).build(window, self.policy.spec)
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
         anchors = self.reference.concentration(data.inputs, data.exploration)
         figures: dict[str, float] = {}

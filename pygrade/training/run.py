@@ -1,4 +1,4 @@
-"""Where a training leaves its traces and picks them up again: checkpoints, figures, sums for the summary."""
+"""The bookkeeping of a training: checkpoints to resume from, figures, sums for the summary."""
 
 import hashlib
 import json
@@ -14,8 +14,8 @@ from torch import Tensor
 from pygrade._util.serialization import to_json, write_bytes
 from pygrade.policy import FusionPolicy
 from pygrade.training.checkpoint import Checkpoint, CheckpointStore
-from pygrade.training.reward import RewardData
 from pygrade.training.tracking import Tracker
+from pygrade.training.training_set import TrainingSet
 
 logger = logging.getLogger("pygrade")
 STAGES = ("stage1", "stage2")
@@ -23,17 +23,17 @@ _RUNTIME = ("threads", "checkpoint_every", "tensorboard")  # options that do not
 
 
 class Run:
-    """The traces of one training in a directory; ``Run()`` leaves none (a stage on its own).
+    """The bookkeeping of one training in a directory; ``Run()`` keeps none (a stage on its own).
 
-    One checkpoint is the state after a step: policy, Adam's moments, in stage 2 the reference, and the sums that
-    the summary is made of. Random numbers need no state, they are functions of the step.
+    A checkpoint is the state after a step: policy, Adam's moments, in stage 2 the reference, and the sums for the
+    summary. Random numbers need no state: they are functions of the step.
     """
 
     def __init__(
         self,
         directory: Path | None = None,
         config: Any = None,
-        data: RewardData | None = None,
+        data: TrainingSet | None = None,
         resume: bool = True,
         on_step: Callable[[str, int], None] | None = None,
     ) -> None:
@@ -42,8 +42,8 @@ class Run:
         self._checkpoint: Checkpoint | None = None
         self._store: CheckpointStore | None = None
         self._tracker: Tracker | None = None
-        self.static_weights: Tensor | None = None  # of the checkpoint resumed from
-        self.state: dict[str, Any] = {}  # what a stage must keep beside policy and optimizer, as JSON
+        self.static_weights: Tensor | None = None  # of the checkpoint that was resumed
+        self.state: dict[str, Any] = {}  # what else a stage keeps, as JSON
         if directory is None or data is None:
             return
         self._every = int(config.checkpoint_every)
@@ -73,19 +73,19 @@ class Run:
 
     @property
     def resumed_from(self) -> str | None:
-        """Name of the checkpoint that the run went on from."""
+        """Name of the checkpoint that was resumed."""
         return None if self._checkpoint is None else f"{self._checkpoint.stage}-{self._checkpoint.step:06d}"
 
     def begin(self, policy: FusionPolicy, static_weights: Tensor) -> None:
-        """Before the first step: keep the static weights, which took a search, in a checkpoint of their own."""
+        """Before the first step: save the static weights, which took a search, in a checkpoint."""
         self.static_weights = static_weights.cpu()
         if self._checkpoint is None and self._store is not None:
             self._save("stage1", 0, policy, None, None)
 
     def resume(self, stage: str, steps: int, policy: FusionPolicy, optimizer: torch.optim.Optimizer) -> int:
-        """Put policy and optimizer where the checkpoint left them; returns the steps of this stage that are done.
+        """Restore policy and optimizer from the checkpoint; returns the steps of this stage that are done.
 
-        A stage that the checkpoint has passed is done: its policy is the reference of stage 2.
+        If the checkpoint is of a later stage, all of them: the policy is then the reference of stage 2.
         """
         at = self._checkpoint
         if at is None or STAGES.index(at.stage) < STAGES.index(stage):
@@ -106,7 +106,7 @@ class Run:
         optimizer: torch.optim.Optimizer,
         reference: FusionPolicy | None = None,
     ) -> None:
-        """After step ``step`` (from 1) of ``steps``: note its figures, and a checkpoint where one is due."""
+        """After step ``step`` (from 1) of ``steps``: note its figures, and save a checkpoint if one is due."""
         _add(self._sums[stage], figures, step, steps)
         if self._tracker is not None:
             self._tracker.log(stage, step, figures)
@@ -147,7 +147,7 @@ class Run:
         tensors |= {f"policy.{name}": tensor for name, tensor in policy.state_dict().items()}
         if reference is not None:
             tensors |= {f"reference.{name}": tensor for name, tensor in reference.state_dict().items()}
-        if optimizer is not None:
+        if optimizer is not None:  # moments and step counts of Adam, which a bit-exact resume needs
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
         record = {"fingerprint": self._fingerprint, "options": self._options}
@@ -204,9 +204,9 @@ def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> s
     return f"with {found}" if found and not prefix else found
 
 
-def _fingerprint(options: dict[str, Any], data: RewardData) -> str:
-    """sha256 of what is learned from and how: the reward data and the options that matter."""
-    digest = hashlib.sha256(to_json(options))
-    for tensor in (data.inputs, data.scores, data.gains, data.masks, data.page_value, data.page_propensity):
+def _fingerprint(options: dict[str, Any], data: TrainingSet) -> str:
+    """sha256 of what is learned from and how: the training set and the options that matter."""
+    digest, pages, parts = hashlib.sha256(to_json(options)), data.stage1, data.stage2
+    for tensor in (data.inputs, data.scores, parts.gains, parts.masks, pages.value, pages.propensity):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a learned policy must beat: equal weights, the weights in production, and the best static weights."""
+"""Static weights, the baselines of a learned policy: equal, in production, and the best ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,7 +12,8 @@ from torch import Tensor
 from pygrade._util.optional_imports import require
 from pygrade.logs import Logs
 from pygrade.policy import project_weights
-from pygrade.training.reward import RewardData, logged_weights
+from pygrade.training.reward import logged_weights
+from pygrade.training.training_set import TrainingSet
 
 Array = NDArray[Any]
 
@@ -23,15 +24,15 @@ _ROWS = 1024  # requests scored at a time
 class CemConfig:
     """Search for the best static weights."""
 
-    # cem: cross-entropy method, no extra package; cmaes: CMA-ES of the `cmaes` package, which wants three times the
-    # iterations. Both search over log-weights.
+    # cem: cross-entropy method; cmaes: CMA-ES of the `cmaes` package, which needs three times the iterations. Both
+    # search over log-weights.
     method: Literal["cem", "cmaes"] = "cem"
     iterations: int = 10  # rounds of the search
     population: int = 32  # weight vectors tried in an iteration
     elite: int = 8  # of them, how many shape the next iteration (cem)
-    subsample: int = 20000  # requests to score on, drawn once; all where there are fewer
+    subsample: int = 20000  # requests to score on, drawn once; all if there are fewer
     # The prior's weight in the search, as a share of its weight in the composite. Static weights have so few degrees of
-    # freedom that the posterior alone decides them well; the prior only adds the predictions' own bias.
+    # freedom that the posterior alone determines them well; the prior only adds the bias of the predictions.
     prior_share: float = 0.0
     seed: int = 0  # of the draws and of the subsample
 
@@ -55,20 +56,19 @@ def equal_weights(tasks: int) -> Tensor:
 
 
 def production_weights(logs: Logs) -> Tensor | None:
-    """Mean logged weights [T] of the requests served without weight exploration; None where the log has no weights."""
+    """`logged_weights` as a tensor."""
     mean = logged_weights(logs)
     return None if mean is None else torch.from_numpy(mean)
 
 
 def best_static_weights(
-    data: RewardData, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
+    data: TrainingSet, config: CemConfig | None = None, rows: Tensor | None = None, bounds: Tensor | None = None
 ) -> Tensor:
     """The one weight vector [T] with the highest mean reward: the posterior, plus ``prior_share`` of the prior.
 
-    Where the data have no posterior, the prior alone. The search runs over log-weights, from equal weights, on common
-    requests, so that vectors are compared without sampling noise; every vector tried is first projected onto
-    ``bounds`` [2, T] where given. ``rows``: the requests to tune on (of a scenario, say), all by default. Deterministic
-    for a config.
+    Without a posterior, the prior alone. The search runs over log-weights, from equal weights, on common requests, so
+    that vectors are compared without sampling noise; every vector is first projected onto ``bounds`` [2, T], if given.
+    ``rows``: the requests to tune on (of a scenario, say), all by default. Deterministic for a config.
     """
     config = CemConfig() if config is None else config
     rng = np.random.default_rng(config.seed)
@@ -99,35 +99,37 @@ def best_static_weights(
     return vectors(best[None])[0]
 
 
-def _searched(data: RewardData, prior_share: float) -> RewardData:
-    """The data that the search scores on; with the posterior alone only the logged pages, which is much less."""
-    if "posterior" not in data.names:
+def _searched(data: TrainingSet, prior_share: float) -> TrainingSet:
+    """The data that the search scores on; for the posterior alone the logged pages suffice, which is much less."""
+    parts = data.stage2
+    if "posterior" not in parts.names:
         return data
     if prior_share > 0.0:
-        share = torch.tensor([prior_share if name == "prior" else 1.0 for name in data.names])
-        return replace(data, component_weights=data.component_weights * share.to(data.component_weights))
-    index = data.page[..., None]
-    return replace(
-        data,
-        scores=data.scores.gather(1, index.expand(-1, -1, data.scores.shape[-1])),
-        gains=data.gains[..., :1].gather(1, index),
-        masks=data.page_mask[:, None],
-        component_list=data.component_list[:1],
+        share = torch.tensor([prior_share if name == "prior" else 1.0 for name in parts.names])
+        return replace(data, stage2=replace(parts, weights=parts.weights * share.to(parts.weights)))
+    item = data.stage1.item[..., None]
+    pages = replace(
+        parts,
         names=("posterior",),
-        component_weights=data.component_weights[:1],
+        weights=parts.weights[:1],
+        gains=parts.gains[..., :1].gather(1, item),
+        masks=data.stage1.mask[:, None],
+        lists=parts.lists[:1],
         bounds=None,
+        levels=parts.levels[:, :0],
     )
+    return replace(data, scores=data.scores.gather(1, item.expand(-1, -1, data.scores.shape[-1])), stage2=pages)
 
 
-def mean_reward(data: RewardData, weights: Tensor, rows: Tensor) -> Tensor:
+def mean_reward(data: TrainingSet, weights: Tensor, rows: Tensor) -> Tensor:
     """Mean of the ranked components over requests rows [n] under each static vector of weights [P, T]: float64 [P]."""
-    ranked = len(data.component_list)
+    ranked = len(data.stage2.lists)
     device = data.scores.device
     weights = weights.to(device)
     total = torch.zeros(len(weights), dtype=torch.float64, device=device)
     for part in torch.split(rows.to(device), _ROWS):
         rewards = data.rewards(part, weights[None].expand(len(part), -1, -1).contiguous())[..., :ranked]
-        total += (rewards * data.component_weights[:ranked]).sum(-1).double().sum(0)
+        total += (rewards * data.stage2.weights[:ranked]).sum(-1).double().sum(0)
     return (total / len(rows)).cpu()
 
 

@@ -1,4 +1,4 @@
-"""The figures of a training: ``metrics.jsonl``, one line a step, and TensorBoard scalars where that is installed."""
+"""The figures of a training: ``metrics.jsonl``, one line a step, and TensorBoard scalars if it is installed."""
 
 import json
 import warnings
@@ -12,7 +12,7 @@ _SCALAR_EVERY = 10  # steps between TensorBoard points
 
 
 class Tracker:
-    """Appends figures; what an earlier run wrote after the checkpoint that is resumed from is dropped.
+    """Appends figures; lines of an earlier run from after the resumed checkpoint are dropped.
 
     done: {stage: steps done} at the start, {} for a fresh run.
     """
@@ -38,7 +38,7 @@ class Tracker:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; [] where there is none. A half-written last line is left out."""
+    """The lines of a ``metrics.jsonl``; [] if there is none. An unfinished last line is left out."""
     if not path.is_file():
         return []
     lines = []
@@ -53,7 +53,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _writer(directory: Path, purge_step: int) -> Any:
-    """A TensorBoard writer, or None where tensorboard is absent."""
+    """A TensorBoard writer, or None if tensorboard is absent."""
     if find_spec("tensorboard") is None:
         return None
     with warnings.catch_warnings():

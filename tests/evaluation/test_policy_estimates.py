@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pygrade.evaluation.policy_estimates import choose_policy, policy_estimates
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from tests.learning import TASKS, tiny_logs
 
 CURVE = np.arange(1, 6) ** -0.5
@@ -15,7 +15,7 @@ CURVE = np.arange(1, 6) ** -0.5
 
 def by_mode(sign: float) -> FusionPolicy:
     """Order where the first feature is positive, clicks where it is not; the other way round for sign -1."""
-    policy = FusionPolicy(PolicyConfig(hidden=(1,), prediction_features=False), TASKS, ("mode", "noise"))
+    policy = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,), prediction_features=False)))
     with torch.no_grad():
         policy.body[0].weight.copy_(torch.tensor([[10.0, 0.0]]))
         policy.body[0].bias.fill_(5.0)
@@ -30,7 +30,7 @@ def logs():
 
 
 def test_the_best_policy_is_chosen_where_it_is_sure(logs):
-    plain = FusionPolicy(PolicyConfig(hidden=(1,)), TASKS, ("mode", "noise"))
+    plain = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,))))
     policies = {"plain": plain, "wrong": by_mode(-1.0), "right": by_mode(1.0), "twin": copy.deepcopy(plain)}
     name, lifts = choose_policy(policies, logs, CURVE, 5)
     assert name == "right" and set(lifts) == {"wrong", "right", "twin"}
@@ -41,7 +41,7 @@ def test_the_best_policy_is_chosen_where_it_is_sure(logs):
 
 
 def test_a_lift_is_the_difference_of_two_estimates(logs):
-    plain, right = FusionPolicy(PolicyConfig(hidden=(1,)), TASKS, ("mode", "noise")), by_mode(1.0)
+    plain, right = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,)))), by_mode(1.0)
     _, lifts = choose_policy({"plain": plain, "right": right}, logs, CURVE, 5)
     values = [policy_estimates(p, logs, CURVE, 5)["position, model"].value for p in (plain, right)]
     assert lifts["right"].value == pytest.approx(values[1] - values[0])

@@ -5,7 +5,7 @@ from pygrade.evaluation import position as by_position
 from pygrade.evaluation.offpolicy import SupportWarning
 from pygrade.simulation.marketplace import TASK_VALUES, Marketplace
 from pygrade.simulation.simulate import SimulateConfig, rank_pages, simulate_logs
-from pygrade.training.reward import estimate_propensity
+from pygrade.training.propensity import fit_exponent, propensity_curve
 
 DISCOUNT = np.array([1.0, 0.5, 0.25])
 
@@ -88,7 +88,7 @@ def test_a_marketplace_log_judges_an_order_that_production_never_showed():
     world = Marketplace(config.world, config.seed)
     logs, requests = simulate_logs(config, world=world), world.requests(6000, 3, "log")
     values, slots = np.array(TASK_VALUES, np.float32), config.world.page_size
-    attention = estimate_propensity(logs, slots)
+    attention = propensity_curve(fit_exponent(logs, slots), slots)
     rewards, logged = logs.feedback @ values, by_position.slot_discount(logs.position, attention)
     model = by_position.scaled_model(logs.predictions @ values, rewards, logged)
     assert (model * logged).sum() == pytest.approx(rewards.sum())

@@ -9,8 +9,10 @@ from pygrade.mtl import MtlConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
 from pygrade.prerank import PrerankConfig
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
 from pygrade.training.static_weights import CemConfig
-from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig
+from pygrade.training.train import TrainConfig
 
 CONFIG = PipelineConfig(
     min_events=2,

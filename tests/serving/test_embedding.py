@@ -17,7 +17,7 @@ import torch
 import pygrade
 from pygrade.cli import main as cli
 from pygrade.logs import read_logs
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def library() -> Path:
 def policy(tmp_path):
     evidence = {"evidence_feature": "intent", "evidence_scale": "log1p", "evidence_prior": 0.5}
     config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, **evidence)
-    made = FusionPolicy(config, TASKS, FEATURES, seed=3)
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=3)
     made.head.weight.data.mul_(40)
     made.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
     made.save(tmp_path / "policy")

@@ -10,7 +10,7 @@ import torch
 
 from pygrade import ops, reference
 from pygrade.logs import read_logs, validate, write_logs
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
@@ -20,7 +20,7 @@ CPP_TESTS = Path(__file__).resolve().parents[2] / "csrc/tests"
 
 @pytest.fixture
 def policy():
-    made = FusionPolicy(PolicyConfig(hidden=(8,)), TASKS, FEATURES, np.array([0.5, 0.3, 0.2]), seed=3)
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(hidden=(8,))), np.array([0.5, 0.3, 0.2]), seed=3)
     made.head.weight.data.mul_(40)  # so that requests differ
     made.set_static_weights(torch.tensor([0.4, 0.4, 0.2]), {"search": torch.tensor([0.1, 0.6, 0.3])})
     return made
@@ -48,7 +48,7 @@ def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_de
     context, predictions = requests
     context[:, 1] = [0.0, 1.0, 4.0, -2.0]
     config = PolicyConfig(hidden=(8,), evidence_feature="b", evidence_prior=1.0)
-    made = FusionPolicy(config, TASKS, FEATURES)
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, config))
     made.load_state_dict(policy.state_dict() | {"scenario_table": made.scenario_table})
     made.set_static_weights(policy.static_weights, policy.scenario_weights)
     page = BlendedRanker(made).rank(context, predictions, 5, scenario="search")
@@ -66,7 +66,7 @@ def test_little_evidence_moves_a_page_to_the_scenario_s_and_its_log_tells_the_de
 def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
     context, predictions = requests
     config = PolicyConfig(transform="log1p", slope=slope, hidden=(8,))
-    made = FusionPolicy(config, ("click", "cart", "order"), ("hour", "intent"))
+    made = FusionPolicy(PolicySpec(("click", "cart", "order"), ("hour", "intent"), config))
     ranker = BlendedRanker.load(made.save(tmp_path))
     assert ranker.policy.config == config
     page = ranker.rank(context, predictions, 5)
@@ -81,7 +81,7 @@ def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
 
 
 def test_an_artifact_older_than_the_slope_is_read(tmp_path):
-    made = FusionPolicy(PolicyConfig(transform="log1p", hidden=(8,)), ("click", "order"), ("hour",))
+    made = FusionPolicy(PolicySpec(("click", "order"), ("hour",), PolicyConfig(transform="log1p", hidden=(8,))))
     path = made.save(tmp_path) / "policy.json"
     record = json.loads(path.read_text())
     del record["config"]["slope"]
@@ -141,7 +141,7 @@ def test_impute_lets_the_policy_take_a_gap(policy, requests):
 @pytest.mark.parametrize("missing", MISSING)
 @pytest.mark.parametrize("transform", ["zlog", "identity", "log1p"])
 def test_candidates_with_a_missing_prediction_rank_last_and_leave_the_others_alone(requests, transform, missing):
-    policy = FusionPolicy(PolicyConfig(transform=transform, hidden=(8,)), TASKS, FEATURES)
+    policy = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(transform=transform, hidden=(8,))))
     context, predictions = requests
     broken = predictions.copy()
     broken[0, 4] = missing, -1.0, 0.5

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pygrade.logs import Logs
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.feedback import Event
 from pygrade.training.online import OnlineConfig, OnlineLearner
@@ -28,7 +28,7 @@ CONFIG = OnlineConfig(
 def policy_of(seed: int = 0) -> FusionPolicy:
     logs = tiny_logs(requests=200)
     config = PolicyConfig(hidden=(16,), total_concentration=10.0)
-    policy = FusionPolicy(config, TASKS, logs.features, seed=seed)
+    policy = FusionPolicy(PolicySpec(TASKS, logs.features, config), seed=seed)
     policy.fit_normalization(policy.request_inputs(logs.context, logs.predictions, logs.offsets))
     return policy
 
@@ -211,7 +211,7 @@ def test_the_ranker_swaps_policies_between_pages():
     assert ranker.version == second.version == page.log_rows().policy_version[0]
     np.testing.assert_array_equal(page.weights, BlendedRanker(second).rank(logs.context, predictions, 3).weights)
     with pytest.raises(ValueError, match="schema_hash"):
-        ranker.publish(FusionPolicy(PolicyConfig(transform="zscore"), TASKS, logs.features))
+        ranker.publish(FusionPolicy(PolicySpec(TASKS, logs.features, PolicyConfig(transform="zscore"))))
     assert ranker.version == second.version
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import PolicySpec
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.static_weights import (
     CemConfig,
@@ -21,8 +21,8 @@ from tests.learning import tiny_logs
 @pytest.fixture(scope="module")
 def data():
     logs = tiny_logs(600)
-    policy = FusionPolicy(PolicyConfig(), logs.tasks, logs.features)
-    return CompositeReward(RewardConfig(page_size=5, propensity=0.5, prior_weight=0.05)).build(logs, policy)
+    spec = PolicySpec(logs.tasks, logs.features)
+    return CompositeReward(RewardConfig(page_size=5, propensity=0.5, prior_weight=0.05)).build(logs, spec)
 
 
 @pytest.mark.parametrize("method", ["cem", "cmaes"])

@@ -14,21 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.run import Run
+from pygrade.training.stage1 import Stage1Config, train_stage1
+from pygrade.training.stage2 import Stage2Config, train_stage2
+from pygrade.training.static_weights import CemConfig
+from pygrade.training.steps import batch_rows, draw_seed
 from pygrade.training.tracking import read_metrics
-from pygrade.training.train import (
-    CemConfig,
-    Stage1Config,
-    Stage2Config,
-    TrainConfig,
-    batch_rows,
-    draw_seed,
-    train,
-    train_stage1,
-    train_stage2,
-)
+from pygrade.training.train import TrainConfig, train
 from tests.learning import tiny_logs, true_value
 
 SMALL = TrainConfig(
@@ -43,8 +37,12 @@ SMALL = TrainConfig(
 
 
 def policy_bytes(directory: Path) -> tuple[bytes, bytes]:
-    folder = directory / "policy"
-    return (folder / "policy.safetensors").read_bytes(), (folder / "policy.json").read_bytes()
+    return folder_bytes(directory / "policy")
+
+
+def folder_bytes(folder: Path) -> tuple[bytes, bytes]:
+    (tensors,) = folder.glob("policy-*.safetensors")
+    return tensors.read_bytes(), (folder / "policy.json").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +83,8 @@ def test_policy_beats_best_static_weights_on_new_requests(tmp_path) -> None:
 def test_group_learning_alone_improves_on_where_it_starts() -> None:
     """Stage 2 without stage 1, from equal weights: the reward it optimizes rises on requests it has not seen."""
     logs = tiny_logs(1500)
-    policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
-    data = CompositeReward(replace(SMALL.reward, prior_weight=0.0)).build(logs, policy)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
+    data = CompositeReward(replace(SMALL.reward, prior_weight=0.0)).build(logs, policy.spec)
     policy.fit_normalization(data.inputs)
     test = tiny_logs(600, seed=1)
     inputs = policy.request_inputs(test.context, test.predictions, test.offsets)
@@ -99,8 +97,8 @@ def test_kl_term_holds_the_policy_near_its_reference() -> None:
     logs = tiny_logs(300)
     distances = []
     for coefficient in (0.0, 10.0):
-        policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
-        data = CompositeReward(SMALL.reward).build(logs, policy)
+        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
+        data = CompositeReward(SMALL.reward).build(logs, policy.spec)
         before = policy.serve(data.inputs)
         train_stage2(data, policy, Stage2Config(steps=60, batch_size=32, group_size=8, kl_coefficient=coefficient))
         distances.append(float((policy.serve(data.inputs) - before).abs().mean()))
@@ -110,8 +108,8 @@ def test_kl_term_holds_the_policy_near_its_reference() -> None:
 def test_stage1_without_feedback_changes_nothing(caplog) -> None:
     logs = tiny_logs(30)
     logs = replace(logs, feedback=np.zeros_like(logs.feedback))
-    policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
-    data = CompositeReward(SMALL.reward).build(logs, policy)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
+    data = CompositeReward(SMALL.reward).build(logs, policy.spec)
     version = policy.version
     assert train_stage1(data, policy, SMALL.stage1).version == version
     assert "nothing to learn" in caplog.text
@@ -159,9 +157,7 @@ def test_killed_and_resumed_run_ends_with_the_same_policy(straight, tmp_path, st
     result = train(tiny_logs(80), SMALL, tmp_path)
     assert result.summary["resumed_from"] is not None
     assert policy_bytes(tmp_path) == policy_bytes(straight)
-    assert (tmp_path / "stage1/policy.safetensors").read_bytes() == (
-        straight / "stage1/policy.safetensors"
-    ).read_bytes()
+    assert folder_bytes(tmp_path / "stage1") == folder_bytes(straight / "stage1")
     assert read_metrics(tmp_path / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
     expected = json.loads((straight / "train.json").read_text())
     found = json.loads((tmp_path / "train.json").read_text())
@@ -185,7 +181,7 @@ def stop_at(stage: str, step: int):
 def test_broken_newest_checkpoint_falls_back(straight, tmp_path, caplog, name: str, damage: str) -> None:
     with pytest.raises(Stop):
         train(tiny_logs(80), SMALL, tmp_path, on_step=stop_at("stage2", 11))
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["stage2-000005", "stage2-000010"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").glob("*-*")) == ["stage2-000005", "stage2-000010"]
     path = tmp_path / "checkpoints" / "stage2-000010" / name
     if damage == "truncate":
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -220,7 +216,7 @@ def test_full_disk_keeps_the_last_checkpoint(straight, tmp_path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert error.value.errno == errno.EFBIG
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["stage1-000012", "stage2-000005"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").glob("*-*")) == ["stage1-000012", "stage2-000005"]
     assert metrics.exists()
     train(tiny_logs(80), SMALL, tmp_path)
     assert policy_bytes(tmp_path) == policy_bytes(straight)
@@ -245,6 +241,16 @@ def test_checkpoints_of_another_run_are_refused_unless_told(straight, tmp_path) 
     assert policy_bytes(tmp_path) != policy_bytes(straight)
 
 
+def test_one_process_trains_in_a_directory(straight, tmp_path) -> None:
+    def train_too(stage: str, step: int) -> None:
+        if step == 3:
+            with pytest.raises(ValueError, match="in use by another pygrade process"):
+                train(tiny_logs(80), replace(SMALL, seed=1), tmp_path)
+
+    train(tiny_logs(80), SMALL, tmp_path, on_step=train_too)
+    assert policy_bytes(tmp_path) == policy_bytes(straight)
+
+
 def test_summary_tells_what_a_user_asks(straight) -> None:
     summary = json.loads((straight / "train.json").read_text())
     stage2 = summary["stage2"]
@@ -263,8 +269,8 @@ def test_summary_tells_what_a_user_asks(straight) -> None:
 def test_exploration_factor_widens_sampling_in_its_scenario() -> None:
     logs = tiny_logs(200)
     config = replace(SMALL.policy, scenario_exploration={"buy": 0.25})
-    policy = FusionPolicy(config, logs.tasks, logs.features)
-    data = CompositeReward(SMALL.reward).build(logs, policy)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config))
+    data = CompositeReward(SMALL.reward).build(logs, policy.spec)
     alpha = policy.concentration(data.inputs, data.exploration).detach()
     spread = data.rollout(torch.arange(200), alpha, 64, seed=0).weights[..., 0].std(1)
     buy = torch.from_numpy(logs.scenario == "buy")
@@ -280,8 +286,8 @@ def test_options_change_what_is_learned(options: dict) -> None:
     logs = tiny_logs(60)
     versions = set()
     for changed in ({}, options):
-        policy = FusionPolicy(SMALL.policy, logs.tasks, logs.features)
-        data = CompositeReward(SMALL.reward).build(logs, policy)
+        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, SMALL.policy))
+        data = CompositeReward(SMALL.reward).build(logs, policy.spec)
         config = replace(SMALL.stage2, steps=3, **{k: v for k, v in changed.items() if k != "seed"})
         train_stage2(data, policy, config, seed=changed.get("seed", 0))
         versions.add(policy.version)
@@ -324,68 +330,68 @@ def test_tensorboard_scalars_are_written(tmp_path) -> None:
     assert any(path.stat().st_size > 500 for path in (tmp_path / "tensorboard").iterdir())
 
 
-# ---- guards ----------------------------------------------------------------------------------------------------------
+# ---- constraints -----------------------------------------------------------------------------------------------------
 REWARD = SMALL.reward
 
 
 def held(logs, policy) -> float:
     """Debiased orders per request on the logged pages under the served mean."""
-    data = CompositeReward(replace(REWARD, guards={"order": 1.0})).build(logs, policy)
+    data = CompositeReward(replace(REWARD, constraints={"order": 1.0})).build(logs, policy.spec)
     weights = policy.concentration(data.inputs)
     weights = (weights / weights.sum(-1, keepdim=True)).detach()
-    return float(data.rewards(torch.arange(logs.num_requests), weights[:, None])[:, 0, data.guards].mean())
+    return float(data.rewards(torch.arange(logs.num_requests), weights[:, None])[:, 0, data.stage2.constraints].mean())
 
 
-def test_a_guard_holds_what_value_alone_gives_away() -> None:
+def test_a_constraint_holds_what_value_alone_gives_away() -> None:
     logs = replace(tiny_logs(1500, seed=2), task_values=(1.0, 0.05))  # orders are worth next to nothing
     level = 1.06
-    policies, prices = {}, {}
-    for name, guards in (("free", {}), ("guarded", {"order": level})):
-        reward = replace(REWARD, guards=guards)
-        policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features, seed=1)
-        data = CompositeReward(reward).build(logs, policy)
+    policies, multipliers = {}, {}
+    for name, constraints in (("free", {}), ("constrained", {"order": level})):
+        reward = replace(REWARD, constraints=constraints)
+        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))), seed=1)
+        data = CompositeReward(reward).build(logs, policy.spec)
         policy.fit_normalization(data.inputs)
-        config = Stage2Config(steps=300, batch_size=128, learning_rate=5e-3, kl_coefficient=0.0, guard_rate=2.0)
+        config = Stage2Config(steps=300, batch_size=128, learning_rate=5e-3, kl_coefficient=0.0, multiplier_rate=2.0)
         run = Run()
         train_stage2(data, policy, config, run)
-        policies[name], prices[name] = policy, run.state.get("prices")
-    floor = float(data.guard_floor.mean())
-    assert held(logs, policies["free"]) < 0.95 * floor
-    assert held(logs, policies["guarded"]) > 0.985 * floor
-    assert prices["free"] is None and prices["guarded"][0] > 0
+        policies[name], multipliers[name] = policy, run.state.get("multipliers")
+    level_mean = float(data.stage2.levels.mean())
+    assert held(logs, policies["free"]) < 0.95 * level_mean
+    assert held(logs, policies["constrained"]) > 0.985 * level_mean
+    assert multipliers["free"] is None and multipliers["constrained"][0] > 0
 
 
-def test_a_guard_that_value_keeps_anyway_has_no_price() -> None:
+def test_a_constraint_that_value_keeps_anyway_has_no_multiplier() -> None:
     logs = tiny_logs(400, seed=2)
-    policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
-    data = CompositeReward(replace(REWARD, guards={"click": 0.5})).build(logs, policy)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
+    data = CompositeReward(replace(REWARD, constraints={"click": 0.5})).build(logs, policy.spec)
     run = Run()
     train_stage2(data, policy, Stage2Config(steps=5, batch_size=64), run)
-    assert run.state["prices"] == [0.0]
-    plain = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
-    train_stage2(CompositeReward(REWARD).build(logs, plain), plain, Stage2Config(steps=5, batch_size=64))
+    assert run.state["multipliers"] == [0.0]
+    plain = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
+    train_stage2(CompositeReward(REWARD).build(logs, plain.spec), plain, Stage2Config(steps=5, batch_size=64))
     assert policy.version == plain.version  # nothing else changes
 
 
-def test_guards_name_what_they_miss() -> None:
+def test_constraints_name_what_they_miss() -> None:
     logs = tiny_logs(50)
-    policy = FusionPolicy(PolicyConfig(hidden=(16,)), logs.tasks, logs.features)
-    for guards, changed, message in (
-        ({"dwell": 1.0}, logs, "guards name task 'dwell'; want one of click, order"),
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
+    for constraints, changed, message in (
+        ({"dwell": 1.0}, logs, "constraints name task 'dwell'; want one of click, order"),
         ({"click": 1.0}, replace(logs, weights=None), "want a log with w_<task> columns"),
         ({"click": 1.0}, replace(logs, feedback=np.zeros_like(logs.feedback)), "of which the log has no event"),
     ):
         with pytest.raises(ValueError, match=message):
-            CompositeReward(replace(REWARD, guards=guards)).build(changed, policy)
-    with pytest.raises(ValueError, match=r"guards\['click'\] is -1"):
-        RewardConfig(guards={"click": -1})
+            CompositeReward(replace(REWARD, constraints=constraints)).build(changed, policy.spec)
+    with pytest.raises(ValueError, match=r"constraints\['click'\] is -1"):
+        RewardConfig(constraints={"click": -1})
 
 
-def test_the_price_of_a_guard_outlives_a_killed_run(tmp_path) -> None:
+def test_multipliers_outlive_a_killed_run(tmp_path) -> None:
     logs = tiny_logs(80)
-    config = replace(SMALL, reward=replace(REWARD, guards={"order": 1.5}))
+    config = replace(SMALL, reward=replace(REWARD, constraints={"order": 1.5}))
     whole = train(logs, config, tmp_path / "whole")
-    assert whole.summary["stage2"]["price_guard_order"] > 0
+    assert whole.summary["stage2"]["multiplier_constraint_order"] > 0
 
     def dies(stage: str, step: int) -> None:
         if (stage, step) == ("stage2", 8):

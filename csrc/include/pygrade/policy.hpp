@@ -1,5 +1,5 @@
-// A trained fusion policy, read from the files that `pygrade train` and `FusionPolicy.save` write: policy.json and
-// policy.safetensors. pygrade/policy/network.py has the network and the formulas.
+// A trained fusion policy, read from what `pygrade train` and `FusionPolicy.save` write: policy.json and the file of
+// tensors that it names. pygrade/policy/network.py documents the network and its formulas.
 #pragma once
 
 #include <cstddef>
@@ -31,20 +31,26 @@ class PYGRADE_API ArtifactMissing : public ArtifactError {
 // Immutable: any number of threads may use one concurrently. At most 64 tasks.
 class PYGRADE_API Policy {
  public:
-  static constexpr std::int64_t format_version = 2;  // the newest version that is read; 1 is read, too
+  static constexpr std::int64_t format_version = 3;  // the newest that is read; 1 and 2 are, too
   static constexpr std::size_t max_tasks = 64;
 
-  // Reads a directory that FusionPolicy.save wrote, even if the process was killed while saving.
+  // Reads a directory that FusionPolicy.save wrote. Other processes may save into it meanwhile.
   static std::shared_ptr<const Policy> load(const std::filesystem::path& directory);
 
-  // Reads the contents of the two files; `name` stands for the directory in messages.
+  // The content of the two files of such a directory, both of the same save.
+  struct Files {
+    std::vector<std::byte> json, tensors;
+  };
+  static Files read(const std::filesystem::path& directory);
+
+  // A policy from the content of its files; `name` is the directory in messages.
   static std::shared_ptr<const Policy> parse(std::string_view json, std::span<const std::byte> safetensors,
                                              std::string_view name = "policy");
 
   const std::vector<std::string>& tasks() const { return tasks_; }          // T names, in the order of the predictions
   const std::vector<std::string>& features() const { return features_; }    // F names, in the order of the context
   const std::vector<std::string>& scenarios() const { return scenarios_; }  // those with their own static weights
-  const std::string& version() const { return version_; }  // of the tensors, as in the logs: 12 hexadecimal digits
+  const std::string& version() const { return version_; }          // of all that is served, as in the logs: 12 digits
   const std::string& schema_hash() const { return schema_hash_; }  // of tasks, features and formula: 16 digits
   const std::string& transform() const { return transform_; }      // identity, log, zscore, zlog, rank or log1p
   float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm

@@ -58,7 +58,7 @@ typedef struct pygrade_ranker_options {
   uint32_t seed;  /* of the exploration stream, below 2^31 */
 } pygrade_ranker_options;
 
-/* Makes a ranker of a policy directory (policy.json and policy.safetensors). `options` may be NULL. */
+/* Makes a ranker of a policy directory (policy.json and the tensors it names). `options` may be NULL. */
 PYGRADE_API pygrade_status pygrade_ranker_load(const char* directory, const pygrade_ranker_options* options,
                                                pygrade_ranker** ranker);
 /* The same from the content of the two files. */

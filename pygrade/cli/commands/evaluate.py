@@ -15,7 +15,8 @@ from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, s
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.reward import RewardConfig, propensity_curve, slot_propensity
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
@@ -51,8 +52,7 @@ def run(options: Options) -> dict[str, Any]:
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     rankers = {GRADE: served_weights(policy, fresh)}
     record = replay(fresh, logs, policy, rankers, reward, options.k)
-    exponent = slot_propensity(logs, reward)[0]
-    curve = None if exponent is None else propensity_curve(exponent, int(logs.position.max()) + 1)
+    curve = slot_propensity(logs, reward).known(int(logs.position.max()) + 1)
     estimates = policy_estimates(policy, fresh, curve, options.k)
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
     record["off_policy_note"] = "" if estimates else NO_ESTIMATE

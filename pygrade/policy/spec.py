@@ -1,0 +1,188 @@
+"""What a policy reads and what its weights mean: tasks, features, fusion formula, weight bounds."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade._util.serialization import to_json
+from pygrade.ops.fusion import TRANSFORMS
+
+MAX_TASKS = 64  # of the C++ ranker
+_EVIDENCE_SCALES = ("count", "log", "log1p")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Network, exploration, fusion formula and weight bounds of a `FusionPolicy`."""
+
+    hidden: tuple[int, ...] = (64, 64)  # widths of the MLP's hidden layers
+    concentration_floor: float | None = None  # α_min > 0; None: 0.3 / T
+    # κ > 0, the width of exploration. Above about 60 small logit changes make large probability ratios (× 22 at 300).
+    total_concentration: float = 10.0
+    transform: str = "zlog"  # f_t of the fused score Σ_t w_t f_t(p_t): identity, log, zscore, zlog, rank or log1p
+    beta: float = 1e-7  # added to predictions before the logarithm
+    epsilon: float = 1e-3  # added to the standard deviation of a z-score
+    slope: float | tuple[float, ...] = 1.0  # ≥ 0, for all tasks or one each: log1p is log(1 + slope_t p_t)
+    prediction_features: bool = True  # mean and std over the candidates of log(p + beta), per task, as inputs
+    lower: float | tuple[float, ...] = 0.005  # smallest weight served, for all tasks or one each
+    upper: float | tuple[float, ...] = 0.70  # largest weight served, for all tasks or one each
+    minimum: dict[str, float] = field(default_factory=dict)  # smallest weight of single tasks, above `lower`
+    # Factor on the concentration by scenario: below 1 explores more widely, above 1 less.
+    scenario_exploration: dict[str, float] = field(default_factory=dict)
+    # Shrinkage of the served weights for users of whom little is known.
+    evidence_feature: str = ""  # name of the context feature that holds n, the evidence; below 0 or NaN: 0
+    evidence_scale: str = "count"  # the feature is n (count), log(n) (log) or log(1 + n) (log1p)
+    evidence_prior: float = 0.0  # m ≥ 0, the evidence that the scenario's weights are worth; 0: off
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "slope", "lower", "upper"):  # JSON gives lists
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.hidden or any(width < 1 for width in self.hidden):
+            raise ValueError(f"hidden is {self.hidden}; want at least one positive width")
+        positive = {"total_concentration": self.total_concentration, "beta": self.beta, "epsilon": self.epsilon}
+        if self.concentration_floor is not None:
+            positive["concentration_floor"] = self.concentration_floor
+        positive |= {f"scenario_exploration[{key!r}]": factor for key, factor in self.scenario_exploration.items()}
+        for name, value in positive.items():
+            if not (value > 0.0 and math.isfinite(value)):
+                raise ValueError(f"{name} is {value}; want a positive number")
+        if self.transform not in TRANSFORMS:
+            raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(TRANSFORMS)}")
+        if self.evidence_scale not in _EVIDENCE_SCALES:
+            raise ValueError(f"evidence_scale is {self.evidence_scale!r}; want one of {', '.join(_EVIDENCE_SCALES)}")
+        if not (self.evidence_prior >= 0.0 and math.isfinite(self.evidence_prior)):
+            raise ValueError(f"evidence_prior is {self.evidence_prior}; want a number ≥ 0")
+        slopes = self.slope if isinstance(self.slope, tuple) else (self.slope,)
+        if not slopes or not all(slope >= 0.0 and math.isfinite(slope) for slope in slopes):
+            raise ValueError(f"slope is {self.slope}; want one number ≥ 0 or one per task")
+
+    @property
+    def formula(self) -> dict[str, Any]:
+        """How predictions are fused, as keyword arguments of `fuse_scores` and its like."""
+        slope = torch.tensor(self.slope) if isinstance(self.slope, tuple) else self.slope
+        return {"transform": self.transform, "beta": self.beta, "epsilon": self.epsilon, "slope": slope}
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What a policy reads and what its weights mean; enough to make a training set, without a network.
+
+    tasks: T names in the order of the predictions. features: names of the F context features.
+    """
+
+    tasks: tuple[str, ...]
+    features: tuple[str, ...]
+    config: PolicyConfig = field(default_factory=PolicyConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "features"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        count, config = len(self.tasks), self.config
+        if not 1 <= count <= MAX_TASKS:
+            raise ValueError(f"tasks has {count} names; want 1 to {MAX_TASKS}")
+        if isinstance(config.slope, tuple) and len(config.slope) != count:
+            raise ValueError(f"slope has {len(config.slope)} numbers; want one, or {count}, one per task")
+        if config.evidence_prior and config.evidence_feature not in self.features:
+            raise ValueError(f"evidence_feature is {config.evidence_feature!r}; want one of {', '.join(self.features)}")
+        if self.num_inputs == 0:
+            raise ValueError("there are no features and prediction_features is off; the policy needs an input")
+        _ = self.bounds  # checks them
+
+    @property
+    def num_inputs(self) -> int:
+        """F, or F + 2T with prediction features."""
+        return len(self.features) + (2 * len(self.tasks) if self.config.prediction_features else 0)
+
+    @property
+    def concentration_floor(self) -> float:
+        """α_min."""
+        floor = self.config.concentration_floor
+        return 0.3 / len(self.tasks) if floor is None else floor
+
+    @cached_property
+    def bounds(self) -> Tensor:
+        """The box of the weights, float32 [2, T]: row 0 the lower bounds, row 1 the upper ones."""
+        config, count = self.config, len(self.tasks)
+        if count == 1:  # its weight is 1 whatever the config says
+            return torch.ones(2, 1)
+        low, high = (_per_task(name, getattr(config, name), count) for name in ("lower", "upper"))
+        for task, value in config.minimum.items():
+            if task not in self.tasks:
+                raise ValueError(f"minimum names task {task!r}; want one of {', '.join(self.tasks)}")
+            index = self.tasks.index(task)
+            low[index] = max(low[index], value)
+        if not all(0.0 <= a <= b <= 1.0 for a, b in zip(low, high, strict=True)):
+            raise ValueError(f"weight bounds are lower {low}, upper {high}; want 0 <= lower <= upper <= 1")
+        if not sum(low) <= 1.0 <= sum(high):
+            raise ValueError(f"weight bounds sum to {sum(low):g} (lower) and {sum(high):g} (upper); want 1 in between")
+        return torch.tensor([low, high], dtype=torch.float32)
+
+    def schema_hash(self) -> str:
+        """First 16 hex digits of a sha256 of what inputs and outputs mean: tasks, features, formula."""
+        schema = {
+            "tasks": self.tasks,
+            "features": self.features,
+            "prediction_features": self.config.prediction_features,
+            "transform": self.config.transform,
+        }
+        return hashlib.sha256(to_json(schema)).hexdigest()[:16]
+
+    def exploration_factor(self, scenario: Sequence[str] | NDArray[Any] | None, count: int) -> Tensor:
+        """Factor f on the concentration of each request, [count]; 1 for scenarios that the config does not name."""
+        table = self.config.scenario_exploration
+        if scenario is None or not table:
+            return torch.ones(count)
+        return torch.tensor([table.get(str(name), 1.0) for name in scenario], dtype=torch.float32)
+
+    def request_inputs(
+        self, context: NDArray[Any], predictions: NDArray[Any], offsets: NDArray[Any] | None = None
+    ) -> Tensor:
+        """Raw inputs [R, F (+ 2T)]: the context, then mean and std over the request's candidates of log(p + beta).
+
+        context [R, F]; predictions [M, T] with offsets [R + 1] (every request with at least one row), or [R, N, T].
+        The sums are float64, so that training and serving see the same numbers. NaN features stay NaN.
+        """
+        context = np.asarray(context, np.float32)
+        if context.ndim != 2 or context.shape[1] != len(self.features):
+            raise ValueError(f"context has shape {context.shape}; want [R, {len(self.features)}]")
+        if not self.config.prediction_features:
+            return torch.from_numpy(context.copy())
+        rows = np.asarray(predictions, np.float32)
+        if offsets is None:
+            if rows.ndim != 3 or rows.shape[0] != len(context) or rows.shape[1] == 0:
+                raise ValueError(
+                    f"predictions has shape {rows.shape}; want [{len(context)}, N >= 1, T] without offsets"
+                )
+            offsets = np.arange(len(context) + 1, dtype=np.int64) * rows.shape[1]
+            rows = rows.reshape(-1, rows.shape[2])
+        if rows.ndim != 2 or rows.shape[1] != len(self.tasks):
+            raise ValueError(f"predictions has {rows.shape[-1]} tasks; want {len(self.tasks)}: {', '.join(self.tasks)}")
+        sizes = np.diff(offsets)
+        if len(sizes) != len(context) or (len(sizes) and (sizes.min() < 1 or offsets[-1] != len(rows))):
+            raise ValueError(
+                f"offsets has {len(offsets)} entries up to {offsets[-1]}; want {len(context) + 1} up to {len(rows)}, "
+                "each request with at least one row"
+            )
+        if len(sizes) == 0:
+            return torch.zeros(0, self.num_inputs)
+        logs = np.log(rows.astype(np.float64) + self.config.beta)
+        mean = np.add.reduceat(logs, offsets[:-1]) / sizes[:, None]
+        square = np.add.reduceat((logs - np.repeat(mean, sizes, axis=0)) ** 2, offsets[:-1]) / sizes[:, None]
+        inputs = np.concatenate([context, mean, np.sqrt(square)], 1).astype(np.float32)
+        return torch.from_numpy(inputs)
+
+
+def _per_task(name: str, value: float | tuple[float, ...], count: int) -> list[float]:
+    values = list(value) if isinstance(value, tuple) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{name} has {len(values)} bounds; want one number or {count}, one per task")
+    return values

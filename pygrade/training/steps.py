@@ -1,0 +1,57 @@
+"""What both training stages do in a step: draw requests, update the policy.
+
+Every random number is a function of (seed, stage, step), so that a run that was killed and resumed ends as if it had
+not been killed.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pygrade.policy import FusionPolicy
+
+
+def check_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} is {getattr(config, name)}; want a positive number")
+    if getattr(config, "steps", 0) < 0:
+        raise ValueError(f"steps is {config.steps}; want 0 or more")
+
+
+def batch_rows(seed: int, stage: int, step: int, pool: int, size: int) -> Tensor:
+    """The requests of one step, drawn with replacement: a function of its arguments alone."""
+    return torch.from_numpy(np.random.default_rng([seed, stage, step]).integers(pool, size=size))
+
+
+def draw_seed(seed: int, stage: int, step: int) -> int:
+    """Seed of the Dirichlet draws of one step: a function of its arguments alone."""
+    return int(np.random.SeedSequence([seed, stage, step, 1]).generate_state(1)[0])
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * (1.0 - 0.9 * progress)
+
+
+def update(
+    output: Tensor,
+    gradient: Tensor | None,
+    policy: FusionPolicy,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float,
+    label: str,
+) -> float:
+    """One optimizer step, given the gradient of the loss with respect to ``output`` (None: the output is the loss).
+
+    Returns the gradient norm. ``FloatingPointError`` if it is not finite; then nothing changes.
+    """
+    optimizer.zero_grad()
+    output.backward(gradient)  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm).item()
+    if not np.isfinite(norm):
+        raise FloatingPointError(f"{label}: gradient norm {norm}; want a finite one")
+    optimizer.step()
+    return float(norm)

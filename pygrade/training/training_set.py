@@ -1,0 +1,117 @@
+"""A log made ready for training: R requests padded to N candidates."""
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from pygrade import ops
+from pygrade.training.propensity import SlotPropensity
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LoggedPages:
+    """What stage 1 learns from: the P slots of the logged pages."""
+
+    item: Tensor  # int64 [R, P] candidate in each slot, 0 if empty
+    mask: Tensor  # bool [R, P]
+    value: Tensor  # [R, P] logged value, OEC
+    propensity: Tensor  # [R, P] q(slot), floored; 1 if empty
+
+
+@dataclass(frozen=True)
+class Components:
+    """What stage 2 learns from: the C components of the reward, C' of them ranked, in the order of `names`."""
+
+    names: tuple[str, ...]  # ranked ones, then constraints (ranked too), then "format"
+    weights: Tensor  # [C], 0 of constraints
+    gains: Tensor  # [R, N, C'], OEC
+    masks: Tensor  # bool [R, L, N]: list 0 = the logged page, list 1 (only if N is padded) = all candidates
+    lists: Tensor  # int32 [C'], the list that each component ranks, -1: all N
+    bounds: Tensor | None  # [2, T], None: no format component
+    levels: Tensor  # [R, Q] what each constraint demands of a request's page, in the units of its gains
+
+    @property
+    def constraints(self) -> slice:
+        """Places of the Q constraints among the components."""
+        return slice(len(self.lists) - self.levels.shape[1], len(self.lists))
+
+    def weights_with(self, multipliers: Tensor | None) -> Tensor:
+        """The weights [C] with multipliers [Q] of the constraints."""
+        if multipliers is None:
+            return self.weights
+        weights = self.weights.clone()
+        weights[self.constraints] = multipliers.to(weights)
+        return weights
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Requests of a log with what both stages learn from.
+
+    The predictions are transformed once, here; training only multiplies.
+    """
+
+    inputs: Tensor  # [R, D] raw policy inputs
+    exploration: Tensor  # [R] exploration factor of the request's scenario
+    scores: Tensor  # [R, N, T] transformed predictions
+    discount: Tensor  # [page_size]
+    stage1: LoggedPages
+    stage2: Components
+    propensity: SlotPropensity
+
+    @property
+    def num_requests(self) -> int:
+        return self.scores.shape[0]
+
+    def to(self, device: str) -> "TrainingSet":
+        """The same on another device."""
+        return _moved(self, device)
+
+    def rewards(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """Components [B, G, C] of the reward of weights [B, G, T] on requests rows [B]."""
+        parts = self.stage2
+        ranked = ops.topk_gain(
+            self.scores[rows],
+            weights,
+            parts.gains[rows],
+            len(self.discount),
+            self.discount,
+            parts.masks[rows],
+            parts.lists,
+        )
+        if parts.bounds is None:
+            return ranked
+        return torch.cat([ranked, ops.format_penalty(weights, parts.bounds)[..., None]], -1)
+
+    def rollout(
+        self, rows: Tensor, concentration: Tensor, num_samples: int, seed: int, weight_floor: float = 0.0
+    ) -> ops.Rollout:
+        """Draw G weight vectors from Dirichlet(concentration[B, T]) for requests rows [B], and score them."""
+        parts = self.stage2
+        return ops.rollout(
+            concentration,
+            self.scores[rows],
+            parts.gains[rows],
+            len(self.discount),
+            self.discount,
+            num_samples,
+            seed,
+            masks=parts.masks[rows],
+            component_list=parts.lists,
+            weight_bounds=parts.bounds,
+            weight_floor=weight_floor,
+        )
+
+
+def _moved(part: T, device: str) -> T:
+    if isinstance(part, Tensor):
+        return part.to(device)  # type: ignore[return-value]
+    if not is_dataclass(part):
+        return part
+    move = partial(_moved, device=device)
+    return replace(part, **{item.name: move(getattr(part, item.name)) for item in fields(part)})  # type: ignore[type-var]

@@ -1,0 +1,355 @@
+"""The files of a policy: never half, never mixed, and refused alike by Python and C++ if damaged."""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from pygrade import _core
+from pygrade._util.serialization import ArtifactError
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, file
+
+TASKS, FEATURES = ("click", "cart", "order"), ("hour", "intent")
+OLD_FORMATS = Path(__file__).parents[2] / "csrc/tests"
+
+
+def make_policy(seed: int = 0, **options: object) -> FusionPolicy:
+    spec = PolicySpec(TASKS, FEATURES, PolicyConfig(**{"hidden": (4,), **options}))  # type: ignore[arg-type]
+    policy = FusionPolicy(spec, seed=seed)
+    policy.set_static_weights(torch.tensor([0.2, 0.3, 0.5]), {"feed": torch.tensor([0.1, 0.0, 0.9])})
+    return policy
+
+
+@pytest.fixture
+def policy() -> FusionPolicy:
+    policy = make_policy(7, minimum={"order": 0.05}, lower=(0.01, 0.01, 0.02), scenario_exploration={"feed": 0.5})
+    policy.fit_normalization(torch.randn(50, policy.num_inputs, generator=torch.Generator().manual_seed(2)))
+    return policy
+
+
+@pytest.fixture
+def folder(policy, tmp_path) -> Path:
+    return policy.save(tmp_path / "policy", extra={"note": "x"})
+
+
+def sealed(text: bytes) -> bytes:
+    """The text of policy.json with its hash made right again."""
+    place = b'\n  "json_sha256": "'
+    at = text.index(place) + len(place)
+    blank = text[:at] + b"0" * 64 + text[at + 64 :]
+    return blank[:at] + hashlib.sha256(blank).hexdigest().encode() + blank[at + 64 :]
+
+
+def refused(folder: Path, named: str = r"policy\.json") -> None:
+    for load in (FusionPolicy.load, lambda path: _core.Policy.load(str(path))):
+        with pytest.raises(ValueError, match=named) as error:
+            load(folder)
+        assert load is not FusionPolicy.load or error.type is ArtifactError
+
+
+def version_in(folder: Path) -> str:
+    version = FusionPolicy.load(folder).version
+    assert _core.Policy.load(str(folder)).version == version
+    return version
+
+
+def tensors_of(folder: Path) -> Path:
+    (path,) = folder.glob("policy-*.safetensors")
+    return path
+
+
+def test_save_and_load_give_the_same_policy(policy, folder) -> None:
+    loaded = FusionPolicy.load(folder)
+    assert version_in(folder) == policy.version
+    assert loaded.spec == policy.spec
+    inputs = torch.randn(6, policy.num_inputs, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(loaded.serve(inputs), policy.serve(inputs))
+    assert torch.equal(loaded.fallback_weights("feed"), policy.fallback_weights("feed"))
+    assert float(loaded.fallback_weights("feed")[2]) == pytest.approx(0.70)  # projected
+    assert torch.equal(loaded.fallback_weights("unheard of"), torch.tensor([0.2, 0.3, 0.5]))
+    assert json.loads((folder / "policy.json").read_text())["extra"] == {"note": "x"}
+    loaded.save(folder.parent / "again", extra={"note": "x"})
+    for path in folder.iterdir():
+        assert path.read_bytes() == (folder.parent / "again" / path.name).read_bytes()
+
+
+# ---- saves at once ---------------------------------------------------------------------------------------------------
+def test_a_save_leaves_only_its_own_files(policy, folder) -> None:
+    for name in ("policy.safetensors", "policy.safetensors.new", ".policy.json.partial-x", "policy-notes.safetensors"):
+        (folder / name).touch()
+    policy.save(folder)  # the same tensors
+    make_policy(8).save(folder)
+    names = {path.name for path in folder.iterdir()}
+    assert len(names) == 3 and {"policy.json", "policy-notes.safetensors"} < names
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_killed_save_leaves_the_old_or_the_new_policy(policy, folder, monkeypatch, writes: int) -> None:
+    done = 0
+    write = file.write_bytes
+
+    def write_some(path, content):
+        nonlocal done
+        if done == writes:
+            raise KeyboardInterrupt
+        done += 1
+        write(path, content)
+
+    newer = make_policy(9)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(file, "write_bytes", write_some)
+        patch.setattr(file, "_remove_replaced", lambda folder: write_some(folder, b""))
+        newer.save(folder)
+    assert version_in(folder) == (newer if writes == 2 else policy).version
+    policy.save(folder)
+    assert version_in(folder) == policy.version and len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2])
+def test_a_save_within_another_breaks_nothing(folder, monkeypatch, moment: int) -> None:
+    """A second process saves before, between or after the two writes of the first."""
+    first, second = make_policy(1), make_policy(2)
+    write, done = file.write_bytes, []
+
+    def second_saves() -> None:
+        if len(done) == moment:
+            done.append("second")
+            second.save(folder)
+
+    def write_and_more(path, content):
+        second_saves()
+        write(path, content)
+        done.append(path.name)
+        second_saves()
+
+    monkeypatch.setattr(file, "write_bytes", write_and_more)
+    first.save(folder)
+    monkeypatch.undo()
+    assert version_in(folder) == (second if moment == 2 else first).version
+
+
+def test_readers_beside_savers_see_whole_policies(folder) -> None:
+    policies = [make_policy(seed) for seed in range(3)]
+    versions = {policy.version for policy in policies} | {version_in(folder)}
+    errors: list[BaseException] = []
+
+    def save(first: int) -> None:
+        try:
+            for i in range(15):
+                policies[(first + i) % 3].save(folder)
+        except BaseException as error:
+            errors.append(error)
+
+    savers = [threading.Thread(target=save, args=(i,)) for i in range(2)]
+    for saver in savers:
+        saver.start()
+    while any(saver.is_alive() for saver in savers):
+        assert FusionPolicy.load(folder).version in versions
+        assert _core.Policy.load(str(folder)).version in versions
+    assert not errors and version_in(folder) in versions
+    policies[0].save(folder)
+    assert len(list(folder.iterdir())) == 2
+
+
+# ---- the version -----------------------------------------------------------------------------------------------------
+def test_what_changes_what_is_served_changes_the_version() -> None:
+    changes: list[dict[str, object]] = [
+        {},
+        {"total_concentration": 40.0},
+        {"concentration_floor": 0.2},
+        {"beta": 1e-3},
+        {"epsilon": 0.1},
+        {"slope": 9.0},
+        {"slope": (1.0, 1.0, 9.0)},
+        {"transform": "rank"},
+        {"upper": 0.8},
+        {"scenario_exploration": {"home": 0.1}},
+        {"scenario_exploration": {"feed": 0.1}},
+        {"scenario_exploration": {"feed": 0.1, "home": 0.1}},
+        {"evidence_prior": 3.0, "evidence_feature": "intent"},
+        {"evidence_prior": 4.0, "evidence_feature": "intent"},
+        {"evidence_prior": 3.0, "evidence_feature": "hour"},
+        {"evidence_prior": 3.0, "evidence_feature": "intent", "evidence_scale": "log"},
+    ]
+    first = make_policy()
+    versions = set()
+    for change in changes:
+        policy = make_policy(**change)
+        state = first.state_dict() | {"bounds": policy.bounds}  # the same network
+        policy.load_state_dict(state)
+        assert _core.Policy(*policy.artifact()).version == policy.version
+        versions.add(policy.version)
+    renamed = make_policy()
+    renamed.scenarios = ("home",)
+    assert len(versions | {renamed.version}) == len(changes) + 1
+    assert make_policy(slope=(1.0, 1.0, 1.0), concentration_floor=0.3 / 3).version == first.version
+
+
+# ---- damage ----------------------------------------------------------------------------------------------------------
+def test_no_flipped_bit_of_the_json_is_accepted(folder) -> None:
+    text, content = (path.read_bytes() for path in (folder / "policy.json", tensors_of(folder)))
+    _core.Policy(text, content)
+    for bit in range(8 * len(text)):
+        damaged = bytearray(text)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ValueError, match=r"policy\.json"):
+            _core.Policy(bytes(damaged), content)
+        if bit % 401 == 0:  # Python reads by the same code
+            (folder / "policy.json").write_bytes(damaged)
+            with pytest.raises(ArtifactError, match=r"policy\.json"):
+                FusionPolicy.load(folder)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "longer", "of another save"])
+def test_damaged_tensors_are_named(folder, damage: str) -> None:
+    path = tensors_of(folder)
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "truncated": content[: len(content) // 2],
+            "empty": b"",
+            "flipped": content[:-20] + bytes([content[-20] ^ 1]) + content[-19:],
+            "longer": content + b"x",
+            "of another save": make_policy(8).artifact()[1],
+        }[damage]
+    )
+    refused(folder, f"{path.name} has sha256 .*of another save")
+
+
+@pytest.mark.parametrize("name", ["policy.json", "policy-"])
+def test_missing_files_are_named(folder, name: str) -> None:
+    next(folder.glob(name + "*")).unlink()
+    for load in (FusionPolicy.load, lambda path: _core.Policy.load(str(path))):
+        with pytest.raises(FileNotFoundError, match=name):
+            load(folder)
+
+
+def changed(text: bytes, **changes: object) -> bytes:
+    record = json.loads(text)
+    for key, value in changes.items():
+        (record["config"] if key in record["config"] else record)[key] = value
+    return (json.dumps(record, indent=2, sort_keys=True) + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"format_version": 4}, "version 4"),
+        ({"format_version": 2}, "sha256"),
+        ({"format_version": True}, "format_version"),
+        ({"format": "other"}, "other"),
+        ({"tasks": "abc"}, "tasks"),
+        ({"tasks": [1, 2, 3]}, "tasks"),
+        ({"tasks": [str(i) for i in range(65)]}, "tasks"),
+        ({"features": ["hour", "other"]}, "schema_hash"),
+        ({"features": ["hour", "\ud800"]}, "surrogate"),
+        ({"scenarios": ["a", 1]}, "scenarios"),
+        ({"scenarios": []}, "scenario_table"),
+        ({"tensors_sha256": 5}, "tensors_sha256"),
+        ({"transform": "log"}, "schema_hash"),
+        ({"transform": "cube"}, "transform"),
+        ({"hidden": [8, 8]}, r"policy-.*safetensors: tensor \"body.0"),
+        ({"hidden": []}, "hidden"),
+        ({"hidden": "44"}, "hidden"),
+        ({"hidden": [10**9]}, "hidden"),
+        ({"beta": 0}, "beta"),
+        ({"beta": "x"}, "beta"),
+        ({"beta": True}, "beta"),
+        ({"beta": 10**400}, "no double"),
+        ({"epsilon": 1e-60}, "epsilon"),
+        ({"total_concentration": 1e39}, "total_concentration"),
+        ({"slope": float("nan")}, "slope"),
+        ({"slope": ["a", "b", "c"]}, "slope"),
+        ({"lower": True}, "lower"),
+        ({"lower": [0.1]}, "lower"),
+        ({"lower": 0.0}, "bounds"),
+        ({"minimum": {"buy": 0.1}}, "minimum"),
+        ({"minimum": [1]}, "minimum"),
+        ({"scenario_exploration": {"feed": 0}}, "feed"),
+        ({"scenario_exploration": [1]}, "scenario_exploration"),
+        ({"evidence_prior": -1}, "evidence_prior"),
+        ({"evidence_prior": 1}, "evidence_feature"),
+        ({"evidence_scale": "root"}, "evidence_scale"),
+        ({"evidence_feature": 3}, "evidence_feature"),
+    ],
+    ids=str,
+)
+def test_json_that_does_not_fit_is_named(folder, change, named: str) -> None:
+    text = (folder / "policy.json").read_bytes()
+    (folder / "policy.json").write_bytes(sealed(changed(text, **change)))
+    refused(folder, named)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace(b'"beta": 1e-07', b'"beta": 1e-07, "beta": 1e-3'),
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.decode().encode("utf-16"),
+        lambda text: text.replace(b'"note": "x"', b'"note": ' + b"[" * 100_000 + b"]" * 100_000),
+        lambda text: text + b"\0",
+        lambda text: text[: len(text) // 2],
+        lambda text: b"[" * 200_000,
+        lambda text: b"[]",
+        lambda text: b"",
+        lambda text: text.replace(b"\n", b" "),
+    ],
+    ids=["duplicate", "bom", "utf-16", "deep", "nul", "truncated", "brackets", "list", "empty", "reformatted"],
+)
+def test_text_that_is_no_strict_json_is_refused(folder, damage) -> None:
+    text = damage((folder / "policy.json").read_bytes())
+    (folder / "policy.json").write_bytes(sealed(text) if b'\n  "json_sha256": "' in text else text)
+    refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "values", "named"),
+    [
+        ("head.bias", [0.0, float("nan"), 0.0], "NaN"),
+        ("bounds", [[0.01, 0.01, 0.05], [5.0, 0.7, 0.7]], "bounds"),
+        ("static_weights", [-3.0, 2.0, 2.0], "outside of the bounds"),
+        ("static_weights", [0.3, 0.3, 0.3], "sum is not 1"),
+        ("input_std", [0.0] * 8, "not positive"),
+        ("input_std", [1.0] * 7, "want"),
+        ("more", [1.0], "does not have"),
+    ],
+)
+def test_tensors_that_cannot_be_served_are_refused(policy, folder, tensor: str, values: list, named: str) -> None:
+    record = json.loads((folder / "policy.json").read_bytes())
+    tensors = policy.state_dict() | {tensor: torch.tensor(values)}
+    text, content = file.encode(record, tensors)
+    (folder / "policy.json").write_bytes(text)
+    (folder / f"policy-{hashlib.sha256(content).hexdigest()[:16]}.safetensors").write_bytes(content)
+    refused(folder, rf"policy-.*\.safetensors: .*{named}")
+
+
+def test_a_header_that_lies_is_refused(policy, folder) -> None:
+    record = json.loads((folder / "policy.json").read_bytes())
+    text, content = file.encode(record, policy.state_dict())
+    for old, new in ((b'"F32"', b'"F16"'), (b"[2,3]", b"[3,2]"), (b'{"', b"{ ")):
+        damaged = content.replace(old, new, 1)
+        digest = hashlib.sha256(damaged).hexdigest()
+        (folder / f"policy-{digest[:16]}.safetensors").write_bytes(damaged)
+        (folder / "policy.json").write_bytes(sealed(changed(text, tensors_sha256=digest)))
+        refused(folder, r"policy-.*\.safetensors")
+
+
+def test_a_policy_that_could_not_be_read_is_not_saved(policy, folder) -> None:
+    before = version_in(folder)
+    policy.head.bias.data[0] = float("nan")
+    with pytest.raises(ArtifactError, match=r"head\.bias.*NaN"):
+        policy.save(folder)
+    assert version_in(folder) == before and len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["consumer/policy", "policies/v1", "policies/v2"])
+def test_policies_of_0_1_0_are_read_and_saved_anew(tmp_path, name: str) -> None:
+    for path in (OLD_FORMATS / name).glob("policy.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    version = version_in(tmp_path)
+    FusionPolicy.load(tmp_path).save(tmp_path)
+    assert version_in(tmp_path) == version
+    assert not (tmp_path / "policy.safetensors").exists()
