@@ -5,6 +5,7 @@ Small flat loops for the study only. Random numbers are functions of (seed, step
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -49,6 +50,9 @@ def train_rival(
     critic = _network(policy.num_inputs, 1, seed)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=config.critic_rate)
     scale: Tensor | None = None  # running sd of the rewards
+    grpo_loss = partial(
+        ops.grpo_loss, clip=stage2.clip, kl_coefficient=stage2.kl_coefficient, weight_floor=stage2.weight_floor
+    )
 
     def center(inputs: Tensor, source: FusionPolicy) -> Tensor:
         alpha = source.concentration(inputs)
@@ -87,9 +91,7 @@ def train_rival(
             advantages = (advantages / advantages.std().clamp_min(1e-8)).clamp(-5.0, 5.0)
         for _ in range(stage2.inner_epochs):
             if config.exploration == "dirichlet":
-                alpha, terms = policy.concentration(inputs), {"kl_coefficient": stage2.kl_coefficient}
-                terms |= {"clip": stage2.clip, "weight_floor": stage2.weight_floor}
-                loss = ops.grpo_loss(alpha, drawn, old, advantages, anchor, **terms).loss.mean()
+                loss = grpo_loss(policy.concentration(inputs), drawn, old, advantages, anchor).loss.mean()
             else:
                 middle = center(inputs, policy)
                 log_ratio = _gaussian_log_prob(drawn, middle[:, None], config.width) - old
