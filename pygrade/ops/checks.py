@@ -128,8 +128,8 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
 
 def like(result: Tensor, argument: T) -> T:
     """``result``, as a numpy array if the caller's ``argument`` is one."""
-    result: Any = result.numpy() if isinstance(argument, np.ndarray) else result
-    return result  # type: ignore[no-any-return]
+    as_given: Any = result.numpy() if isinstance(argument, np.ndarray) else result
+    return as_given  # type: ignore[no-any-return]
 
 
 def must_validate(validate: bool | None, value: Tensor) -> bool:

@@ -14,7 +14,7 @@ from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.policy_log import sample_hash, sampled_log
-from pygrade.policy import FusionPolicy, PolicyConfig
+from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
 from tests.pipeline.test_run import stage
@@ -149,7 +149,7 @@ def logs_of(requests: int, shuffled: bool = False) -> Logs:
 
 def test_judgment_tells_users_by_their_history():
     logs = logs_of(250)
-    policy = FusionPolicy(PolicyConfig(), logs.tasks, logs.features, seed=1)
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features), seed=1)
     found = judge(logs, policy, policy, RewardConfig(page_size=4), logs.context[:, 0])
     sizes = {name: own["requests"] for name, own in found["users"].items()}
     assert sizes == {"new": 10, "rare": 90, "regular": 150, "frequent": 0}
