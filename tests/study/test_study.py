@@ -96,7 +96,7 @@ def test_useless_tasks_are_appended_everywhere(tiny):
     assert len(trial.logs.tasks) == trial.requests.p_hat.shape[-1] == 17
     assert trial.measure(run_arm(trial, "grade", {}))["compliance"]["served"] == 1.0
     trial = Trial(tiny, tiny.regimes["sparse"], 0, 0)
-    assert float(trial.data.gains[..., 1].max()) <= 60.0  # orders alone
+    assert float(trial.data.stage2.gains[..., 1].max()) <= 60.0  # orders alone
 
 
 def test_a_policy_without_steps_serves_the_static_weights(trial):
