@@ -1,7 +1,7 @@
-"""The drifting world: a policy that goes on learning from feedback, one that is trained anew, and those that stay.
+"""The drifting world: a policy that keeps learning from feedback, and one that is retrained.
 
-The world moves during the first half of a stream of requests and then stands. Each interval of the stream is served
-with exploration; its feedback comes late, shuffled and partly twice. Arms are judged at the end, on test requests.
+The world drifts during the first half of a stream of requests. Each interval of the stream is served with exploration;
+its feedback comes late, out of order and partly twice. Arms are judged at the end, on test requests.
 """
 
 from collections.abc import Iterator
@@ -15,71 +15,70 @@ from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import TASK_VALUES, TASKS, Marketplace, Requests
-from pygrade.simulation.simulate import rank_pages
-from pygrade.study.bench import Bench, Options, Served
+from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.feedback import Event
 from pygrade.training.online import OnlineConfig, OnlineLearner
 from pygrade.training.stage2 import train_stage2
 
 Array = NDArray[Any]
-_HOUR = 3_600_000  # an interval
+_HOUR = 3_600_000  # ms in an interval
 _DRAWN, _SHUFFLED = 0.3, 0.1  # shares of an interval's requests
-_LATE, _TWICE = 0.3, 0.1  # shares of the events that come an interval later, and that come again
-_PROBE = 3_000  # test requests that compare the arms after each interval
+_LATE, _TWICE = 0.3, 0.1  # shares of the events that come one interval late, and that are repeated
+_PROBE = 3_000  # test requests that compare policy and reference after each interval
 
 
-def retrained(bench: Bench, options: Options) -> Served:
-    """Trained from scratch on a log of the world as it is at the end, of the window's size."""
-    config = bench.config(options)
+def retrained(trial: Trial, options: Options) -> ArmRanking:
+    """Trained from scratch on a log of the drifted world, of the window's size."""
+    config = trial.config(options)
     count, size = options["window"] // options["interval"], options["interval"]
-    ranker = BlendedRanker(bench.stage1(bench.config({})), seed=bench.seed)
-    parts = [serve(bench.world, ranker, size, 1000 + interval, 1.0, bench.seed)[:2] for interval in range(count)]
+    ranker = BlendedRanker(trial.stage1(trial.config({})), seed=trial.seed)
+    parts = [serve(trial.world, ranker, size, 1000 + interval, 1.0, trial.seed)[:2] for interval in range(count)]
     logs = concatenate([replace(logs, feedback=feedback) for logs, feedback in parts])
-    return bench.serve(bench.trained(config, logs))
+    return trial.serve(trial.trained(config, logs))
 
 
-def online(bench: Bench, options: Options) -> Served:
-    """GRADE as it was trained before the drift, then learning online; held to its stage 1."""
-    config = bench.config(options)
-    reference = bench.stage1(config)
-    policy = bench.stage1(config)
-    train_stage2(bench.build(config), policy, config.stage2, seed=bench.seed)
+def online(trial: Trial, options: Options) -> ArmRanking:
+    """GRADE trained before the drift, then learning online with its stage 1 as reference."""
+    config = trial.config(options)
+    reference = trial.stage1(config)
+    policy = trial.stage1(config)
+    train_stage2(trial.build(config), policy, config.stage2, seed=trial.seed)
     step = replace(config.stage2, steps=options["steps"], kl_coefficient=options["kl"])
     learner_config = OnlineConfig(
         window=options["window"],
         min_requests=options["interval"],
         feedback_delay_ms=2 * _HOUR,
         max_regression=options["max_regression"],
-        seed=bench.seed,
+        seed=trial.seed,
         reward=config.reward,
         step=step,
     )
-    ranker = BlendedRanker(policy, seed=bench.seed)
+    ranker = BlendedRanker(policy, seed=trial.seed)
     learner = OnlineLearner(policy, learner_config, ranker.publish, reference)
-    rng = np.random.default_rng([bench.world.seed, 8, bench.seed])
-    held: list[Event] = []
+    rng = np.random.default_rng([trial.world.seed, 8, trial.seed])
+    late: list[Event] = []
     figures: dict[str, float] = {}
     for interval in range(options["intervals"]):
         time = min(1.0, 2 * interval / options["intervals"])
-        logs, _, events = serve(bench.world, ranker, options["interval"], interval, time, bench.seed)
+        logs, _, events = serve(trial.world, ranker, options["interval"], interval, time, trial.seed)
         learner.serve(logs)
         coin = rng.random((2, len(events)))
-        now = held + [event for event, late in zip(events, coin[0] < _LATE, strict=True) if not late]
-        now += [event for event, twice in zip(events, coin[1] < _TWICE, strict=True) if twice]
-        held = [event for event, late in zip(events, coin[0] < _LATE, strict=True) if late]
+        now = late + [event for event, is_late in zip(events, coin[0] < _LATE, strict=True) if not is_late]
+        now += [event for event, is_repeated in zip(events, coin[1] < _TWICE, strict=True) if is_repeated]
+        late = [event for event, is_late in zip(events, coin[0] < _LATE, strict=True) if is_late]
         learner.feedback(now[i] for i in rng.permutation(len(now)))
         learner.update((interval + 1) * _HOUR)
-        figures |= _probe(bench, ranker.policy, reference, interval, time)
+        figures |= _probe(trial, ranker.policy, reference, interval, time)
     lifts = [value for name, value in figures.items() if name.startswith("lift_")]
     figures["worst"] = min(lifts)
     figures |= {name: float(learner.counters[name]) for name in ("published", "refused", "rolled_back", "repeated")}
-    return bench.serve(ranker.policy, figures=figures)
+    return trial.serve(ranker.policy, figures=figures)
 
 
 def serve(
     world: Marketplace, ranker: BlendedRanker, count: int, interval: int, time: float, seed: int
 ) -> tuple[Logs, Array, list[Event]]:
-    """One interval of traffic: the pages' log rows (no feedback), the feedback [M, T], and the same as events."""
+    """One interval of traffic: the pages' log rows without feedback, the feedback [M, T], and the same as events."""
     requests = world.requests(count, 1 + 1000 * (interval + 1) + seed, "log", time)
     rng = np.random.default_rng([world.seed, 9, seed, interval])
     coin = rng.random(count)
@@ -92,10 +91,15 @@ def serve(
     logs, feedbacks = [], []
     for name, rows in groups.items():
         page = ranker.rank(
-            requests.context[rows], requests.p_hat[rows], world.config.page_size, explore=name == "dirichlet",
-            scenario=[str(s) for s in requests.scenario[rows]], request_id=ids[rows], user_id=requests.user_id[rows],
+            requests.context[rows],
+            requests.p_hat[rows],
+            world.config.page_size,
+            explore=name == "dirichlet",
+            scenario=[str(s) for s in requests.scenario[rows]],
+            request_id=ids[rows],
+            user_id=requests.user_id[rows],
             item_id=requests.item_id[rows].astype(np.int64),
-        )  # fmt: skip
+        )
         places = page.indices.astype(np.int64)
         part = page.log_rows(timestamp=np.full(len(rows), interval * _HOUR), task_values=TASK_VALUES)
         if name == "shuffle":
@@ -123,12 +127,9 @@ def _events(logs: Logs, feedback: Array) -> Iterator[Event]:
         yield Event(f"{r}-{item}-{task}", r, item, logs.tasks[task], float(feedback[row, task]))
 
 
-def _probe(bench: Bench, policy: FusionPolicy, reference: FusionPolicy, interval: int, time: float) -> dict[str, float]:
+def _probe(trial: Trial, policy: FusionPolicy, reference: FusionPolicy, interval: int, time: float) -> dict[str, float]:
     """Closed-form lift over the reference at this time, in per cent, on test requests."""
-    requests = bench.world.requests(_PROBE, 2, "test", time)
+    requests = trial.world.requests(_PROBE, 2, "test", time)
     inputs = policy.request_inputs(requests.context, requests.p_hat)
-    value = []
-    for p in (policy, reference):
-        pages = rank_pages(requests.p_hat, p.serve(inputs, requests.scenario).numpy(), bench.world.config.page_size)
-        value.append(bench.world.expected(requests, pages).value.mean())
-    return {f"lift_{interval:02d}": float(100 * (value[0] / value[1] - 1))}
+    value, base = (trial.value(requests, p.serve(inputs, requests.scenario).numpy()) for p in (policy, reference))
+    return {f"lift_{interval:02d}": 100 * (value / base - 1)}

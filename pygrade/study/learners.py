@@ -1,10 +1,11 @@
-"""Learners that GRADE is compared with: other exploration, a critic, an offline actor-critic, a scorer without weights.
+"""Learners for comparison with GRADE: other explorations, a critic, offline actor-critic, a scorer without weights.
 
-Small flat loops for the study; nobody would ship them. Random numbers are functions of (seed, step), as in `train`.
+Small flat loops for the study only. Random numbers are functions of (seed, step), as in `train`.
 """
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,11 +23,11 @@ _MIN_WEIGHT = 1e-3  # of the clipped Gaussian
 
 @dataclass(frozen=True)
 class RivalConfig:
-    """Stage 2 with another exploration or another baseline; everything else as in GRADE."""
+    """Stage 2 with another exploration or baseline, otherwise as in GRADE."""
 
     exploration: Literal["dirichlet", "gaussian", "clipped"]
-    width: float = 1.0  # sd of the noise: on the logits (gaussian), on the weights (clipped); Dirichlet has its κ
-    critic: bool = False  # the advantage is reward minus a learned V(x), not minus the group's mean
+    width: float = 1.0  # sd of the noise on the logits (gaussian) or the weights (clipped)
+    critic: bool = False  # the advantage is reward minus a learned V(x) instead of the group's mean
     critic_rate: float = 2e-3  # learning rate of V
 
     def __post_init__(self) -> None:
@@ -39,7 +40,7 @@ class RivalConfig:
 def train_rival(
     data: TrainingSet, policy: FusionPolicy, config: RivalConfig, stage2: Stage2Config, seed: int
 ) -> FusionPolicy:
-    """PPO-clip from a policy, in place; the KL term is to the policy as it comes in.
+    """PPO-clip from a policy, in place; the KL term is to the initial policy.
 
     Gaussian: logits m = log of the mean weights, z = m + width · ε, weights softmax(z). Clipped: z = mean + width · ε,
     weights max(z, 0.001) renormalized. The ratio is that of the Gaussian densities of z, KL its closed form.
@@ -49,6 +50,9 @@ def train_rival(
     critic = _network(policy.num_inputs, 1, seed)
     critic_optimizer = torch.optim.Adam(critic.parameters(), lr=config.critic_rate)
     scale: Tensor | None = None  # running sd of the rewards
+    grpo_loss = partial(
+        ops.grpo_loss, clip=stage2.clip, kl_coefficient=stage2.kl_coefficient, weight_floor=stage2.weight_floor
+    )
 
     def center(inputs: Tensor, source: FusionPolicy) -> Tensor:
         alpha = source.concentration(inputs)
@@ -87,10 +91,7 @@ def train_rival(
             advantages = (advantages / advantages.std().clamp_min(1e-8)).clamp(-5.0, 5.0)
         for _ in range(stage2.inner_epochs):
             if config.exploration == "dirichlet":
-                loss = ops.grpo_loss(
-                    policy.concentration(inputs), drawn, old, advantages, anchor, clip=stage2.clip,
-                    kl_coefficient=stage2.kl_coefficient, weight_floor=stage2.weight_floor,
-                ).loss.mean()  # fmt: skip
+                loss = grpo_loss(policy.concentration(inputs), drawn, old, advantages, anchor).loss.mean()
             else:
                 middle = center(inputs, policy)
                 log_ratio = _gaussian_log_prob(drawn, middle[:, None], config.width) - old
@@ -106,13 +107,21 @@ def train_rival(
 
 
 def train_actor_critic(
-    data: TrainingSet, policy: FusionPolicy, logged: Tensor, rows: Tensor, *,
-    steps: int, batch_size: int, learning_rate: float, behavior: float, seed: int,
-) -> FusionPolicy:  # fmt: skip
+    data: TrainingSet,
+    policy: FusionPolicy,
+    logged: Tensor,
+    rows: Tensor,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    behavior: float,
+    seed: int,
+) -> FusionPolicy:
     """Offline actor-critic with a behavior constraint (TD3+BC, Fujimoto & Gu 2021), one decision an episode, in place.
 
     Twin critics learn the logged value of a page, in standard deviations, from inputs and logged weights [R, T] on
-    ``rows``; then the actor maximizes behavior · min Q(x, w) / mean |Q| - ‖w - logged w‖², w being its mean.
+    ``rows``; then the actor, with mean w, maximizes behavior · min Q(x, w) / mean |Q| - ‖w - logged w‖².
     """
     value = (data.stage1.value * data.stage1.mask).sum(1, keepdim=True)
     value = (value - value[rows].mean()) / value[rows].std()
@@ -144,7 +153,7 @@ def train_actor_critic(
 
 
 class Scorer(nn.Module):
-    """Scores candidates directly from their transformed predictions and the request's inputs: no weights."""
+    """Scores candidates directly from their transformed predictions and the request's inputs, without weights."""
 
     def __init__(self, policy: FusionPolicy, seed: int) -> None:
         super().__init__()
@@ -160,7 +169,7 @@ class Scorer(nn.Module):
 def train_scorer(
     data: TrainingSet, policy: FusionPolicy, *, steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> Scorer:
-    """A network that ranks each logged page by its debiased value, as stage 1 does, in the spirit of EMER."""
+    """A network that ranks each logged page by its debiased value, as stage 1 does, similar to EMER."""
     labels = data.stage1.value / data.stage1.propensity
     pool = (labels > 0).any(1).nonzero()[:, 0]
     scores = data.scores.gather(1, data.stage1.item[..., None].expand(-1, -1, data.scores.shape[-1]))
@@ -176,7 +185,7 @@ def train_scorer(
 
 
 def _gaussian_log_prob(drawn: Tensor, middle: Tensor, width: float) -> Tensor:
-    """Up to a constant."""
+    """Gaussian log-density without its constant."""
     return -((drawn - middle) / width).square().sum(-1) / 2
 
 

@@ -1,7 +1,7 @@
-"""Runs the study unit by unit: one unit is one arm on one world with one training seed, kept in a file of its own.
+"""Runs the study in units: one arm on one world with one training seed, with its result in one file.
 
-A run that was killed goes on with the units that are missing. A unit's file carries a fingerprint of everything that
-decides its numbers; a file of other settings is computed again.
+A run that was killed continues with the missing units. A unit's file carries a fingerprint of everything that decides
+its numbers; a result of other settings is computed again.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from pygrade._util.files import atomic_file
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade.ops.info import collect
-from pygrade.study.arms import run_arm
-from pygrade.study.bench import Bench
+from pygrade.study.arm_kinds import run_arm
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
+from pygrade.study.trial import Trial
 
 logger = logging.getLogger("pygrade")
 FORMAT = 1
-_SEEDLESS = ("fixed", "static", "estimates")  # kinds that no training seed changes
+_SEEDLESS = ("fixed", "static", "estimates")  # kinds that do not depend on the training seed
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 # The largest value of each.
@@ -39,14 +39,14 @@ _QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "interv
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """Which part of the study to run. The numbers themselves are decided by `settings.json`."""
+    """The parts of the study to run; `settings.json` decides their numbers."""
 
     full: bool = False  # also the other regimes, the further arms, the stability trainings and the tuning
-    quick: bool = False  # a tiny setting on development worlds, in two minutes: shows that it runs, judges nothing
-    arms: tuple[str, ...] = ()  # only these arms; none: all
-    regimes: tuple[str, ...] = ()  # only these parts (regimes, stability, tuning); none: main, with --full all
+    quick: bool = False  # two minutes with tiny settings on development worlds: shows that it runs, no evidence
+    arms: tuple[str, ...] = ()  # only these arms; empty: all
+    regimes: tuple[str, ...] = ()  # only these parts (regimes, stability, tuning); empty: main, with --full all
     world_seed: tuple[int, ...] = ()  # your own worlds instead of the judging worlds
-    world_set: tuple[str, ...] = ()  # KEY=VALUE changes of the worlds' constants, e.g. session=0.5 errors.bias=[0,…]
+    world_set: tuple[str, ...] = ()  # KEY=VALUE changes of the worlds' constants: session=0.5 errors.bias=[0,…]
     jobs: int = 1  # processes, one thread each
 
     def __post_init__(self) -> None:
@@ -57,23 +57,23 @@ class StudyConfig:
 
     @property
     def publishable(self) -> bool:
-        """The frozen settings and judging worlds, if not all of them."""
+        """Whether the settings are the frozen ones, on judging worlds."""
         return not (self.quick or self.world_seed or self.world_set)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One measurement to make."""
+    """One measurement."""
 
     regime: Regime
     world: int
     seed: int
     arm: Arm
-    variant: dict[str, Any] = field(default_factory=dict)  # of the arm's options, in the tuning
+    variant: dict[str, Any] = field(default_factory=dict)  # changed options of the arm, in the tuning
 
     @property
     def name(self) -> str:
-        """The arm, and what is varied."""
+        """The arm and the changed options."""
         return "+".join([self.arm.name, *(f"{key}={value}" for key, value in self.variant.items())])
 
     @property
@@ -81,55 +81,54 @@ class Unit:
         return merged(self.arm.options, self.variant)
 
     def path(self, out: Path) -> Path:
-        """Where its result is kept."""
+        """The file of its result."""
         return out / "units" / self.regime.name / f"world-{self.world}-seed-{self.seed}" / f"{self.name}.json"
 
     def fingerprint(self, settings: Settings) -> str:
-        """Of everything that decides its numbers."""
-        regime = {
-            key: value for key, value in asdict(self.regime).items() if key not in ("name", "title", "arms", "worlds")
-        }
-        what = [FORMAT, regime, self.arm.kind, self.options, asdict(settings.train), settings.test_requests]
-        what += [settings.oracle_requests] if self.arm.kind == "oracle" else []
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        """Hash of everything that decides its numbers."""
+        unread = ("name", "title", "arms", "worlds")
+        regime = {key: value for key, value in asdict(self.regime).items() if key not in unread}
+        inputs = [FORMAT, regime, self.arm.kind, self.options, asdict(settings.train), settings.test_requests]
+        inputs += [settings.oracle_requests] if self.arm.kind == "oracle" else []
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def scaled(settings: Settings, config: StudyConfig) -> Settings:
-    """The settings with the worlds that the config asks for, made tiny for a quick run."""
+    """The settings with the config's worlds; tiny for a quick run."""
     changes = parse_changes(config.world_set)
-    regimes = {
-        name: replace(regime, world={**regime.world, **changes}) for name, regime in settings.regimes.items()
-    }  # fmt: skip
-    worlds = config.world_seed or settings.judging_worlds
-    if not config.quick:
-        settings = replace(settings, regimes=regimes, judging_worlds=worlds)
-    else:
-        train = settings.train
-        tuning = {**settings.tuning, "worlds": settings.development_worlds[:2]}
-        settings = replace(
-            settings,
-            judging_worlds=config.world_seed or settings.development_worlds[:2],
-            training_seeds=settings.training_seeds[:1],
-            test_requests=_QUICK_REQUESTS,
-            oracle_requests=_QUICK_REQUESTS,
-            stability={**settings.stability, "seeds": 2},
-            tuning=tuning,
-            train=replace(
-                train,
-                stage1=replace(train.stage1, steps=_QUICK_STEPS),
-                stage2=replace(train.stage2, steps=_QUICK_STEPS),
-                static=replace(train.static, iterations=4),
-            ),
-            arms={name: replace(arm, options=_shortened(arm.options)) for name, arm in settings.arms.items()},
-            regimes={
-                name: replace(regime, requests=min(regime.requests, _QUICK_REQUESTS),
-                              world={**_QUICK_WORLD, **regime.world})
-                for name, regime in regimes.items()
-            },
-        )  # fmt: skip
+    regimes = {name: replace(regime, world=regime.world | changes) for name, regime in settings.regimes.items()}
+    settings = replace(settings, regimes=regimes, judging_worlds=config.world_seed or settings.judging_worlds)
+    if config.quick:
+        settings = _quick(settings, config)
     for regime in settings.regimes.values():
         _ = regime.marketplace  # an unknown constant is named before anything runs
     return settings
+
+
+def _quick(settings: Settings, config: StudyConfig) -> Settings:
+    train, worlds = settings.train, settings.development_worlds[:2]
+    train = replace(
+        train,
+        stage1=replace(train.stage1, steps=_QUICK_STEPS),
+        stage2=replace(train.stage2, steps=_QUICK_STEPS),
+        static=replace(train.static, iterations=4),
+    )
+    regimes = {
+        name: replace(regime, requests=min(regime.requests, _QUICK_REQUESTS), world=_QUICK_WORLD | regime.world)
+        for name, regime in settings.regimes.items()
+    }
+    return replace(
+        settings,
+        judging_worlds=config.world_seed or worlds,
+        training_seeds=settings.training_seeds[:1],
+        test_requests=_QUICK_REQUESTS,
+        oracle_requests=_QUICK_REQUESTS,
+        stability={**settings.stability, "seeds": 2},
+        tuning={**settings.tuning, "worlds": worlds},
+        train=train,
+        arms={name: replace(arm, options=_shortened(arm.options)) for name, arm in settings.arms.items()},
+        regimes=regimes,
+    )
 
 
 def _shortened(options: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def _shortened(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan(settings: Settings, config: StudyConfig) -> list[Unit]:
-    """Every unit of the asked parts, in the order they run. Settings as `scaled` leaves them."""
+    """Every unit of the requested parts in running order, under `scaled` settings."""
     parts = (*settings.regimes, STABILITY, TUNING)
     for label, names, known in (("arm", config.arms, settings.arms), ("part", config.regimes, parts)):
         for name in names:
@@ -173,7 +172,7 @@ def plan(settings: Settings, config: StudyConfig) -> list[Unit]:
 
 
 def _is_asked(arm: Arm, config: StudyConfig) -> bool:
-    """An extra arm runs without --full where it is named."""
+    """An extra arm runs without --full only if it or its part is named."""
     return arm.name in config.arms or bool(config.regimes)
 
 
@@ -190,10 +189,10 @@ def _tuning(settings: Settings, config: StudyConfig) -> list[Unit]:
 
 
 def run_units(units: list[Unit], settings: Settings, out: Path, jobs: int = 1) -> list[dict[str, Any]]:
-    """The results of all units, in their order; those that are kept in ``out`` already are not computed again."""
+    """The results of all units in their order; those in ``out`` are not computed again."""
     missing = [unit for unit in units if load_unit(unit, settings, out) is None]
     if len(missing) < len(units):
-        logger.info(f"{len(units) - len(missing)} of {len(units)} results are there already")
+        logger.info(f"{len(units) - len(missing)} of {len(units)} results are already there")
     groups = list(_groups(missing))
     done = 0
     if jobs == 1:
@@ -218,7 +217,7 @@ def run_units(units: list[Unit], settings: Settings, out: Path, jobs: int = 1) -
 
 
 def load_unit(unit: Unit, settings: Settings, out: Path) -> dict[str, Any] | None:
-    """The kept result, or None where there is none of these settings."""
+    """The kept result, or None if there is none with these settings."""
     try:
         record: dict[str, Any] = json.loads(unit.path(out).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
@@ -227,7 +226,7 @@ def load_unit(unit: Unit, settings: Settings, out: Path) -> dict[str, Any] | Non
 
 
 def _groups(units: list[Unit]) -> Iterator[list[Unit]]:
-    """Units that share a world, a log and what is learned from it first."""
+    """Units that share a world, its log and stage 1."""
     table: dict[tuple[str, int, int], list[Unit]] = {}
     for unit in units:
         table.setdefault((unit.regime.name, unit.world, unit.seed), []).append(unit)
@@ -240,25 +239,23 @@ def _work(settings: Settings, group: list[Unit], out: Path) -> list[str]:
 
 
 def _run_group(settings: Settings, group: list[Unit], out: Path) -> Iterator[str]:
-    """Compute and keep each unit of a group; yields a line on each."""
+    """Compute and write each unit of a group; yields a line per unit."""
     with torch_threads(1):
         first = group[0]
-        bench = Bench(settings, first.regime, first.world, first.seed)
+        trial = Trial(settings, first.regime, first.world, first.seed)
         for unit in group:
-            yield _run_unit(settings, bench, unit, out)
+            yield _run_unit(settings, trial, unit, out)
 
 
-def _run_unit(settings: Settings, bench: Bench, unit: Unit, out: Path) -> str:
+def _run_unit(settings: Settings, trial: Trial, unit: Unit, out: Path) -> str:
     wall, cpu = time.perf_counter(), time.process_time()
-    record: dict[str, Any] = {
-        "regime": unit.regime.name, "world": unit.world, "seed": unit.seed, "arm": unit.arm.name,
-        "variant": unit.variant, "fingerprint": unit.fingerprint(settings),
-    }  # fmt: skip
+    record: dict[str, Any] = {"regime": unit.regime.name, "world": unit.world, "seed": unit.seed}
+    record |= {"arm": unit.arm.name, "variant": unit.variant, "fingerprint": unit.fingerprint(settings)}
     with hushed():
-        served = run_arm(bench, unit.arm.kind, unit.options)
+        ranking = run_arm(trial, unit.arm.kind, unit.options)
     record["seconds"] = round(time.perf_counter() - wall, 2)
     record["cpu_seconds"] = round(time.process_time() - cpu, 2)
-    record |= bench.measure(served)
+    record |= trial.measure(ranking)
     with atomic_file(unit.path(out)) as partial:
         partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
     lift = record["lifts"]["expected"]["value"][0]
@@ -267,9 +264,7 @@ def _run_unit(settings: Settings, bench: Bench, unit: Unit, out: Path) -> str:
 
 
 def machine() -> dict[str, str | int]:
-    """Where the numbers come from."""
+    """The machine and versions behind the numbers."""
     cpu = collect()["cpu"]
-    return {
-        "cpu": cpu["model"], "cores": cpu["cores"], "instruction_set": cpu["instruction_set"], "pygrade": __version__,
-        "python": platform.python_version(), "torch": torch.__version__,
-    }  # fmt: skip
+    versions = {"pygrade": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    return {"cpu": cpu["model"], "cores": cpu["cores"], "instruction_set": cpu["instruction_set"]} | versions

@@ -16,31 +16,18 @@ from pygrade.training.static_weights import CemConfig
 from pygrade.training.train import TrainConfig
 
 MAIN, STABILITY, TUNING = "main", "stability", "tuning"
-KINDS = (
-    "fixed",
-    "static",
-    "grade",
-    "rival",
-    "actor-critic",
-    "scorer",
-    "oracle",
-    "retrained",
-    "online",
-    "estimates",
-    "chosen",
-)
 Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to rank, and how it is learned."""
+    """A way to rank and how it is learned."""
 
     name: str
     title: str
-    kind: str  # one of KINDS
-    extra: bool = False  # runs with --full only
-    options: dict[str, Any] = field(default_factory=dict)  # changes of the frozen training config, and the kind's own
+    kind: str  # of `arm_kinds`
+    extra: bool = False  # runs only with --full
+    options: dict[str, Any] = field(default_factory=dict)  # of the kind, and changes of the frozen training config
 
 
 @dataclass(frozen=True)
@@ -53,9 +40,9 @@ class Regime:
     arms: tuple[str, ...]
     world: dict[str, Any] = field(default_factory=dict)  # changes of `MarketplaceConfig`, nested names with dots
     reward: dict[str, Any] = field(default_factory=dict)  # changes of `RewardConfig`
-    noise_tasks: int = 0  # predictions appended that say nothing and are worth nothing
+    noise_tasks: int = 0  # useless predictions appended, of value 0
     judge: str = "value"  # the metric that decides
-    worlds: int = 0  # how many, from the first judging world on; 0: the judging worlds
+    worlds: int = 0  # number of worlds from the first judging world on; 0: the judging worlds
 
     @property
     def marketplace(self) -> MarketplaceConfig:
@@ -71,7 +58,7 @@ class Settings:
     judging_worlds: tuple[int, ...]
     training_seeds: tuple[int, ...]
     test_requests: int
-    oracle_requests: int  # logged requests whose truth the oracles see, in every regime
+    oracle_requests: int  # logged requests with known true values for the oracles, in every regime
     train: TrainConfig
     arms: dict[str, Arm]
     regimes: dict[str, Regime]
@@ -80,9 +67,9 @@ class Settings:
 
 
 @cache
-def load_settings(path: Path | None = None) -> Settings:
-    """The frozen settings; ``ValueError`` where the file is not of this form or its worlds overlap."""
-    source = path or Path(__file__).with_name("settings.json")
+def load_settings() -> Settings:
+    """The frozen settings; ``ValueError`` if the file lacks a field or its worlds overlap."""
+    source = Path(__file__).with_name("settings.json")
     record = json.loads(source.read_text(encoding="utf-8"))
     try:
         arms = {
@@ -94,31 +81,31 @@ def load_settings(path: Path | None = None) -> Settings:
             name: Regime(name, arms=tuple(entry.pop("arms", default.get(name, record["regime_arms"]))), **entry)
             for name, entry in record["regimes"].items()
         }
-        parts = {"policy": PolicyConfig, "reward": RewardConfig, "static": CemConfig, "stage1": Stage1Config,
-                 "stage2": Stage2Config}  # fmt: skip
-        settings = Settings(
-            development_worlds=tuple(record["development_worlds"]), judging_worlds=tuple(record["judging_worlds"]),
-            training_seeds=tuple(record["training_seeds"]), test_requests=record["test_requests"],
-            oracle_requests=record["oracle_requests"],
-            train=TrainConfig(**{name: kind(**record["train"][name]) for name, kind in parts.items()}),
-            arms=arms, regimes=regimes, stability=record["stability"], tuning=record["tuning"],
-        )  # fmt: skip
+        parts = {
+            "policy": PolicyConfig,
+            "reward": RewardConfig,
+            "static": CemConfig,
+            "stage1": Stage1Config,
+            "stage2": Stage2Config,
+        }
+        train = TrainConfig(**{name: kind(**record["train"][name]) for name, kind in parts.items()})
+        same = ("test_requests", "oracle_requests", "stability", "tuning")
+        rest: dict[str, Any] = {name: record[name] for name in same}
+        rest |= {name: tuple(record[name]) for name in ("development_worlds", "judging_worlds", "training_seeds")}
+        settings = Settings(train=train, arms=arms, regimes=regimes, **rest)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{source} lacks a field or has a wrong one: {error}") from error
     if set(settings.development_worlds) & set(settings.judging_worlds):
         raise ValueError(f"{source}: development_worlds and judging_worlds overlap; want disjoint ones")
     if not set(settings.tuning["worlds"]) <= set(settings.development_worlds):
         raise ValueError(f"{source}: tuning worlds are {settings.tuning['worlds']}; want development worlds")
-    for arm in arms.values():
-        if arm.kind not in KINDS:
-            raise ValueError(f"{source}: arm {arm.name!r} has kind {arm.kind!r}; want one of {', '.join(KINDS)}")
     return settings
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
-    """A frozen dataclass with some fields changed; ``a.b`` names field b of the dataclass in field a.
+    """A frozen dataclass with changed fields; ``a.b`` is field b of the dataclass in field a. Lists become tuples.
 
-    Lists become tuples. ``ValueError`` for a name that is not a field.
+    ``ValueError`` for a name that is not a field.
 
     >>> override(MarketplaceConfig(), {"items": 500, "errors.bias": [0, 0, 0, 0, 0, 0]}).errors.bias
     (0, 0, 0, 0, 0, 0)
@@ -146,7 +133,7 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
 
 
 def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with others on top; options of options are merged, and ``a.b`` names one of them.
+    """Options overridden by others; nested options are merged, and ``a.b`` is option b of a.
 
     >>> merged({"stage2": {"steps": 5}}, {"stage2.clip": 0.1})
     {'stage2': {'steps': 5, 'clip': 0.1}}
@@ -165,7 +152,7 @@ def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` words, the value in JSON.
+    """``key=value`` words with values in JSON.
 
     >>> parse_changes(["session=0.5", "errors.bias=[0,0,0,0,0,0]"])
     {'session': 0.5, 'errors.bias': [0, 0, 0, 0, 0, 0]}

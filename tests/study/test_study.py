@@ -1,4 +1,4 @@
-"""The study on tiny worlds: the frozen settings, resumed runs, intervals against hand-computed ones, verdict rules."""
+"""The study on tiny worlds: frozen settings, resumed runs, intervals against hand-computed ones, rules of verdicts."""
 
 import json
 import math
@@ -14,20 +14,22 @@ from pygrade.cli import main as cli
 from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import MarketplaceConfig
 from pygrade.study import StudyConfig, reproduce, runner
-from pygrade.study.arms import run_arm
-from pygrade.study.bench import Bench
-from pygrade.study.findings import Statement, collapses, findings, judge, targets
+from pygrade.study.arm_kinds import run_arm
+from pygrade.study.findings import Difference, collapses, findings, targets, verdict
 from pygrade.study.learners import RivalConfig, train_rival
+from pygrade.study.report import results_text
 from pygrade.study.runner import Unit, load_unit, plan, run_units, scaled
 from pygrade.study.settings import load_settings, merged, override, parse_changes
 from pygrade.study.stats import Results, over_worlds, sign
+from pygrade.study.trial import Trial
 
+ROOT = Path(__file__).parents[2]
 TINY = ("log_users=300", "test_users=150", "items=300")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """As the runner does: threads only wait for each other at this size."""
+    """As in the runner: threads do not pay at this size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -41,23 +43,20 @@ def tiny():
     settings = scaled(load_settings(), config)
     regimes = {name: replace(regime, requests=300) for name, regime in settings.regimes.items()}
     train = settings.train
-    train = replace(
-        train, stage1=replace(train.stage1, steps=3, batch_size=32),
-        stage2=replace(train.stage2, steps=3, batch_size=32, group_size=4), static=replace(train.static, iterations=2),
-    )  # fmt: skip
+    stage1 = replace(train.stage1, steps=3, batch_size=32)
+    stage2 = replace(train.stage2, steps=3, batch_size=32, group_size=4)
+    train = replace(train, stage1=stage1, stage2=stage2, static=replace(train.static, iterations=2))
     arms = {
         name: replace(arm, options=merged(arm.options, {"stage2": {"steps": min(steps(arm), 3)}}))
         for name, arm in settings.arms.items()
     }
-    return replace(
-        settings, regimes=regimes, train=train, arms=arms, test_requests=120, oracle_requests=300,
-        development_worlds=(0, 1), judging_worlds=(0, 1),
-    )  # fmt: skip
+    sizes = {"test_requests": 120, "oracle_requests": 300, "development_worlds": (0, 1), "judging_worlds": (0, 1)}
+    return replace(settings, regimes=regimes, train=train, arms=arms, **sizes)
 
 
 @pytest.fixture(scope="module")
-def bench(tiny):
-    return Bench(tiny, tiny.regimes["main"], 0, 0)
+def trial(tiny):
+    return Trial(tiny, tiny.regimes["main"], 0, 0)
 
 
 def steps(arm):
@@ -80,44 +79,42 @@ def test_a_quick_run_never_touches_a_judging_world():
 
 
 @pytest.mark.parametrize("name", [name for name, arm in load_settings().arms.items() if name != "static-optuna"])
-def test_every_arm_serves_valid_pages(tiny, bench, name):
+def test_every_arm_serves_valid_pages(tiny, trial, name):
     arm = tiny.arms[name]
-    served = run_arm(bench, arm.kind, merged(arm.options, {"steps": 3} if "steps" in arm.options else {}))
-    found = bench.measure(served)
-    assert all(math.isfinite(value) for value in found["expected"].values())
-    if served.bounds is not None:
-        assert found["compliance"]["served"] == 1.0
-        np.testing.assert_allclose(served.weights.sum(-1), 1.0, atol=1e-5)
+    ranking = run_arm(trial, arm.kind, merged(arm.options, {"steps": 3} if "steps" in arm.options else {}))
+    record = trial.measure(ranking)
+    assert all(math.isfinite(value) for value in record["expected"].values())
+    if ranking.bounds is not None:
+        assert record["compliance"]["served"] == 1.0
+        np.testing.assert_allclose(ranking.weights.sum(-1), 1.0, atol=1e-5)
     if name == "production":
-        assert found["lifts"]["expected"]["value"][0] == 0.0
+        assert record["lifts"]["expected"]["value"][0] == 0.0
 
 
 def test_useless_tasks_are_appended_everywhere(tiny):
-    bench = Bench(tiny, tiny.regimes["tasks17"], 0, 0)
-    assert len(bench.logs.tasks) == bench.requests.p_hat.shape[-1] == 17
-    found = bench.measure(run_arm(bench, "grade", {}))
-    assert found["compliance"]["served"] == 1.0
-    bench = Bench(tiny, tiny.regimes["sparse"], 0, 0)
-    assert float(bench.data.gains[..., 1].max()) <= 60.0  # orders alone
+    trial = Trial(tiny, tiny.regimes["tasks17"], 0, 0)
+    assert len(trial.logs.tasks) == trial.requests.p_hat.shape[-1] == 17
+    assert trial.measure(run_arm(trial, "grade", {}))["compliance"]["served"] == 1.0
+    trial = Trial(tiny, tiny.regimes["sparse"], 0, 0)
+    assert float(trial.data.stage2.gains[..., 1].max()) <= 60.0  # orders alone
 
 
-def test_a_policy_without_steps_serves_the_static_weights(bench):
+def test_a_policy_without_steps_serves_the_static_weights(trial):
     nothing = {"stage1": {"steps": 0}, "stage2": {"steps": 0}}
-    served = run_arm(bench, "grade", nothing)
-    assert np.abs(served.weights - bench.static.numpy()).max() < 0.05
+    served = run_arm(trial, "grade", nothing)
+    assert np.abs(served.weights - trial.static.numpy()).max() < 0.05
 
 
 @pytest.mark.parametrize("exploration", ["dirichlet", "gaussian", "clipped"])
 @pytest.mark.parametrize("critic", [False, True])
-def test_rivals_learn_a_reward_that_weights_decide(bench, exploration, critic):
-    """Only one task's gain pays, so its weight must grow."""
+def test_rivals_raise_the_weight_of_the_only_task_that_pays(trial, exploration, critic):
     options = {} if exploration == "dirichlet" else {"policy": {"concentration_floor": 1e-6}}
-    config = bench.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
-    gains = torch.softmax(bench.data.scores[..., 3:4], 1)
+    config = trial.config(merged(options, {"stage1": {"steps": 0}, "stage2": {"steps": 40, "learning_rate": 5e-3}}))
+    gains = torch.softmax(trial.data.scores[..., 3:4], 1)
     every = torch.tensor([-1], dtype=torch.int32)
-    parts = replace(bench.data.stage2, gains=gains, lists=every, bounds=None, names=("truth",), weights=torch.ones(1))
-    data = replace(bench.data, stage2=parts)
-    policy = bench.policy(config)
+    parts = replace(trial.data.stage2, gains=gains, lists=every, bounds=None, names=("truth",), weights=torch.ones(1))
+    data = replace(trial.data, stage2=parts)
+    policy = trial.policy(config)
     before = policy.serve(data.inputs)[:, 3].mean()
     width = 0.2 if exploration == "clipped" else 1.0
     rival = RivalConfig(exploration, width, critic, 1e-2)
@@ -125,18 +122,18 @@ def test_rivals_learn_a_reward_that_weights_decide(bench, exploration, critic):
     assert policy.serve(data.inputs)[:, 3].mean() > 1.4 * before
 
 
-def test_a_killed_study_goes_on_with_what_is_missing(tiny, tmp_path, monkeypatch):
+def test_a_killed_study_continues_with_the_missing_units(tiny, tmp_path, monkeypatch):
     arms = ("production", "static", "stage1", "grade")
     units = plan(tiny, StudyConfig(quick=True, arms=arms))
     whole = run_units(units, tiny, tmp_path / "whole")
 
     done = []
 
-    def dies(bench, kind, options):
+    def dies(trial, kind, options):
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append(kind)
-        return run_arm(bench, kind, options)
+        return run_arm(trial, kind, options)
 
     monkeypatch.setattr(runner, "run_arm", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -169,7 +166,7 @@ def test_the_report_is_made_from_the_results(tiny, tmp_path, monkeypatch):
     arms = ("production", "static", "stage1", "grade", "no-prior")
     record = reproduce(StudyConfig(quick=True, arms=arms), tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
-    assert "judge nothing" in text and "## Targets" in text and "## Findings" in text
+    assert "A quick run" in text and "## Targets" in text and "## Findings" in text
     for picture in re.findall(r"\]\((pictures/[\w-]+\.png)\)", text):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "results.json").read_text())["units"] == record["units"]
@@ -180,21 +177,21 @@ def test_the_report_is_made_from_the_results(tiny, tmp_path, monkeypatch):
 def unit(regime, world, seed, arm, value, predicted=1.0, **more):
     lifts = {"expected": {"value": [value / 10 - 1, None, None]}}
     expected = {name: value for name in ("value", "ctr", "cvr", "opm", "orders")} | {"predicted": predicted}
-    return {"regime": regime, "world": world, "seed": seed, "arm": arm, "variant": {}, "expected": expected,
-            "sampled": expected, "lifts": lifts, "slices": {}, **more}  # fmt: skip
+    record = {"regime": regime, "world": world, "seed": seed, "arm": arm, "variant": {}, "lifts": lifts, "slices": {}}
+    return record | {"expected": expected, "sampled": expected} | more
 
 
 def test_lifts_average_seeds_within_a_world_and_pair_worlds():
     units = [unit("main", 0, 0, "a", 11), unit("main", 0, 1, "a", 13), unit("main", 1, 0, "a", 23)]
     units += [unit("main", 0, 0, "b", 10), unit("main", 1, 0, "b", 20)]
-    found = Results(units).lift("main", "a", "b")
-    assert found.value == pytest.approx((20 + 15) / 2)  # 12 / 10 and 23 / 20
-    assert found.high - found.value == pytest.approx(12.706 * np.std([20, 15], ddof=1) / np.sqrt(2))
+    lift = Results(units).lift("main", "a", "b")
+    assert lift.value == pytest.approx((20 + 15) / 2)  # 12 / 10 and 23 / 20
+    assert lift.high - lift.value == pytest.approx(12.706 * np.std([20, 15], ddof=1) / np.sqrt(2))
 
 
 def test_intervals_are_student_t():
-    found = over_worlds([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert found.high - found.value == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=3e-3)
+    mean = over_worlds([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean.high - mean.value == pytest.approx(2.776 * np.sqrt(2.5 / 5), rel=3e-3)
     assert math.isnan(over_worlds([1.0]).low) and sign(over_worlds([1.0])) == 0
 
 
@@ -209,26 +206,26 @@ def test_the_oracle_share_and_the_spread():
 
 def test_verdicts_follow_the_rules():
     above, below, around = Interval(1, 0.1, 0.5, 1.5), Interval(-1, 0.1, -1.5, -0.5), Interval(0, 0.1, -0.2, 0.2)
-    assert judge([Statement("a", above), Statement("b", above)]) == "reproduced"
-    assert judge([Statement("a", around), Statement("b", below)]) == "not reproduced"
-    assert judge([Statement("a", above, condition="5k logs"), Statement("b", around)]) == "depends: holds for 5k logs"
-    assert judge([Statement("a", below, -1)], paper=False) == "confirmed"
-    assert judge([]) == "not run"
+    assert verdict([Difference("a", above), Difference("b", above)], "paper") == "reproduced"
+    assert verdict([Difference("a", around), Difference("b", below)], "paper") == "not reproduced"
+    assert verdict([Difference("5k logs", above), Difference("b", around)], "paper") == "depends: holds for 5k logs"
+    assert verdict([Difference("a", below, -1)], "ours") == "confirmed"
+    assert verdict([], "paper") == "not run"
 
 
 @pytest.mark.parametrize(
-    ("true", "composite", "verdict"),
+    ("true", "composite", "expected"),
     [(9.0, 11.0, "reproduced"), (9.0, 9.5, "not reproduced"), (10.5, 11.0, "nothing to prevent")],
 )
-def test_hacking_is_predicted_up_and_true_down(true, composite, verdict):
+def test_hacking_is_predicted_up_and_true_down(true, composite, expected):
     units = []
     for world in range(5):
         for arm, value, predicted in (("stage1", 10, 10), ("no-posterior", true, 12), ("grade", composite, 11)):
             units.append(
                 unit("hype", world, 0, arm, value * (1 + world / 1e4 * (arm != "stage1")), predicted + world / 1e3)
             )
-    found = next(f for f in findings(Results(units)) if "hyped" in f.claim and "hacking" in f.claim)
-    assert found.verdict.startswith(verdict)
+    finding = next(f for f in findings(Results(units)) if "hyped" in f.claim and "hacking" in f.claim)
+    assert finding.verdict.startswith(expected)
 
 
 def test_targets_that_did_not_run_are_not_met():
@@ -264,24 +261,25 @@ def test_every_unit_has_a_file_of_its_own(tmp_path):
     assert all(isinstance(unit, Unit) for unit in units)
 
 
-def test_committed_results_are_of_the_frozen_settings():
-    record = json.loads((Path(__file__).parents[2] / "docs" / "study" / "results.json").read_text())
+def test_committed_results_are_of_the_frozen_settings_and_in_the_report():
+    record, settings = json.loads((ROOT / "docs/study/results.json").read_text()), load_settings()
     assert record["units"]
-    settings = load_settings()
     known = {(u.regime.name, u.world, u.seed, u.name): u for u in plan(settings, StudyConfig(full=True))}
-    for found in record["units"]:
-        name = "+".join([found["arm"], *(f"{key}={value}" for key, value in found["variant"].items())])
-        unit = known[found["regime"], found["world"], found["seed"], name]
-        assert unit.fingerprint(settings) == found["fingerprint"], name
+    for result in record["units"]:
+        name = "+".join([result["arm"], *(f"{key}={value}" for key, value in result["variant"].items())])
+        unit = known[result["regime"], result["world"], result["seed"], name]
+        assert unit.fingerprint(settings) == result["fingerprint"], name
+    charts = {path.stem for path in (ROOT / "docs/study").glob("*.png")}
+    assert results_text(record, settings, "study", charts) == (ROOT / "docs/RESULTS.md").read_text()
 
 
 def test_settings_are_chosen_on_the_later_log_and_trained_on_all_of_it(tiny):
     arm = tiny.arms["chosen"]
-    bench = Bench(tiny, tiny.regimes["small"], 0, 0)
-    served = run_arm(bench, arm.kind, arm.options | {"tries": {"prior 1": {"reward": {"prior_weight": 1.0}}}})
+    trial = Trial(tiny, tiny.regimes["small"], 0, 0)
+    served = run_arm(trial, arm.kind, arm.options | {"tries": {"prior 1": {"reward": {"prior_weight": 1.0}}}})
     assert served.figures["chosen"] == 0.0  # the regime's own prior weight: no difference, so the default stays
     assert served.figures["estimated prior 1"] == served.figures["true prior 1"] == 0.0
-    grade = run_arm(bench, "grade", {})
+    grade = run_arm(trial, "grade", {})
     assert np.array_equal(served.weights, grade.weights)
 
 
@@ -291,6 +289,6 @@ def test_estimates_run_on_worlds_of_their_own_and_are_compared_with_the_truth(ti
     assert len(plan(tiny, StudyConfig(quick=True, regimes=("estimates",)))) == 2
     arm = tiny.arms["estimates"]
     regime = replace(tiny.regimes["estimates"], requests=600)
-    figures = run_arm(Bench(tiny, regime, 0, 0), arm.kind, arm.options).figures
+    figures = run_arm(Trial(tiny, regime, 0, 0), arm.kind, arm.options).figures
     assert {figures[f"covered {name}"] for name in ("logged", "snips", "position")} <= {0.0, 1.0}
     assert figures["half snips"] > 0 and figures["ess snips"] < figures["ess logged"]

@@ -1,4 +1,4 @@
-"""One world with its log and its test requests, what arms share on it, and how an arm is measured."""
+"""A trial: one world with its log and test requests, on which arms are trained and measured."""
 
 import copy
 import json
@@ -31,27 +31,25 @@ Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Served:
-    """What an arm does with the test requests: weights [T] or [n, T] under a transform, or ready pages [n, K]."""
+class ArmRanking:
+    """How an arm ranks the test requests: by weights [T] or [n, T] under a transform, or given pages [n, K]."""
 
     weights: Array | None = None
     transform: str = "zlog"
     pages: Array | None = None
-    proposed: Array | None = None  # [n, T] weights before the projection onto the constraints
-    bounds: Array | None = None  # [2, T] the constraints
-    figures: dict[str, float] = field(default_factory=dict)  # of the training
+    proposed: Array | None = None  # [n, T] weights before the projection onto the bounds
+    bounds: Array | None = None  # [2, T]
+    figures: dict[str, float] = field(default_factory=dict)  # from the training
 
 
-class Bench:
+class Trial:
     """A regime's world, log and test requests, and one training seed. Test users are not in the log."""
 
     def __init__(self, settings: Settings, regime: Regime, world_seed: int, seed: int) -> None:
         self.settings, self.regime, self.seed = settings, regime, seed
         self.world = Marketplace(regime.marketplace, world_seed)
         self.logs = self._log(regime.requests)
-        requests = self.world.requests(
-            settings.test_requests, world_seed, "test", time=1.0
-        )  # where it stands still: now
+        requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)  # after a drift, if any
         self.requests = replace(requests, p_hat=self._with_noise(requests.p_hat, 1))
         self._stage1: dict[str, FusionPolicy] = {}
 
@@ -60,7 +58,7 @@ class Bench:
         return _with_noise_tasks(simulate_logs(config, world=self.world), self)
 
     def _with_noise(self, p_hat: Array, stream: int) -> Array:
-        """Predictions [..., T] with the regime's useless ones appended: log-normal, the same for the same requests."""
+        """Predictions [..., T] and the regime's useless ones, which are log-normal and reproducible."""
         if not self.regime.noise_tasks:
             return p_hat
         rng = np.random.default_rng([self.world.seed, 7, stream])
@@ -68,19 +66,19 @@ class Bench:
         return np.concatenate([p_hat, np.minimum(noise, 1.0)], -1)
 
     def config(self, options: Options) -> TrainConfig:
-        """The frozen training config with the regime's changes and then the arm's."""
+        """The frozen training config with the changes of the regime, then of the arm."""
         parts = merged({"reward": self.regime.reward}, {k: v for k, v in options.items() if isinstance(v, Mapping)})
         task_values = parts.get("reward", {}).get("task_values")
-        if task_values is not None:  # for the world's own tasks
+        if task_values is not None:  # of the world's tasks, without the useless ones
             padded = (*task_values, *[0.0] * (len(self.logs.tasks) - len(task_values)))
             parts = merged(parts, {"reward.task_values": padded})
         train = replace(self.settings.train, seed=self.seed)
-        if self.regime.noise_tasks:  # α_min and the lower bounds are for the number of tasks
+        if self.regime.noise_tasks:  # its default depends on the number of tasks
             parts = merged({"policy": {"concentration_floor": None}}, parts)
         return replace(train, **{name: override(getattr(train, name), changes) for name, changes in parts.items()})
 
     def policy(self, config: TrainConfig, features: tuple[str, ...] | None = None) -> FusionPolicy:
-        """An untrained policy at the best static weights of the log."""
+        """An untrained policy that starts at the log's best static weights."""
         names = self.logs.features if features is None else features
         policy = FusionPolicy(PolicySpec(self.logs.tasks, names, config.policy), self.static, self.seed)
         if features is None:
@@ -110,7 +108,7 @@ class Bench:
 
     @cached_property
     def static(self) -> Tensor:
-        """Best static weights [T] of the regime's fusion: every policy starts there."""
+        """Best static weights [T] of the regime's fusion, where every policy starts."""
         return self.static_of(self.data, self.config({}))
 
     def static_of(self, data: TrainingSet, config: TrainConfig) -> Tensor:
@@ -118,14 +116,14 @@ class Bench:
         return best_static_weights(data, config.static, bounds=self.spec(config).bounds)
 
     def stage1(self, config: TrainConfig) -> FusionPolicy:
-        """The policy as stage 1 leaves it; trained once for a config, a copy each time."""
+        """A copy of the policy after stage 1, which is trained once per config."""
         key = json.dumps([asdict(config.policy), asdict(config.stage1)])
         if key not in self._stage1:
             self._stage1[key] = train_stage1(self.data, self.policy(config), config.stage1, seed=self.seed)
         return copy.deepcopy(self._stage1[key])
 
     def trained(self, config: TrainConfig, logs: Logs) -> FusionPolicy:
-        """GRADE from scratch on another log than the regime's."""
+        """GRADE trained from scratch on another log than the regime's."""
         data = self.build(config, logs)
         policy = FusionPolicy(self.spec(config), self.static_of(data, config), self.seed)
         policy.fit_normalization(data.inputs)
@@ -134,51 +132,55 @@ class Bench:
 
     def serve(
         self, policy: FusionPolicy, context: Array | None = None, figures: Mapping[str, float] | None = None
-    ) -> Served:
-        """A trained policy's weights for the test requests."""
+    ) -> ArmRanking:
+        """How a trained policy ranks the test requests."""
         requests = self.requests
         inputs = policy.request_inputs(requests.context if context is None else context, requests.p_hat)
         with torch.no_grad():
             alpha = policy.concentration(inputs)
             mean = alpha / alpha.sum(-1, keepdim=True)
-        return Served(
-            policy.serve(inputs, requests.scenario).numpy(), policy.config.transform, proposed=mean.numpy(),
-            bounds=policy.bounds.numpy(), figures=dict(figures or {}),
-        )  # fmt: skip
+        return ArmRanking(
+            policy.serve(inputs, requests.scenario).numpy(),
+            policy.config.transform,
+            proposed=mean.numpy(),
+            bounds=policy.bounds.numpy(),
+            figures=dict(figures or {}),
+        )
 
-    def measure(self, served: Served) -> dict[str, Any]:
+    def value(self, requests: Requests, weights: Array, transform: str = "zlog") -> float:
+        """Expected value per request of the pages that weights [T] or [n, T] rank."""
+        pages = rank_pages(requests.p_hat, weights, self.world.config.page_size, transform)
+        return float(self.world.expected(requests, pages).value.mean())
+
+    def measure(self, ranking: ArmRanking) -> dict[str, Any]:
         """Closed-form and sampled outcomes, lifts over production, predicted value, slices, compliance."""
         k = self.world.config.page_size
         p_hat = self.requests.p_hat
-        pages = served.pages
+        pages = ranking.pages
         if pages is None:
-            assert served.weights is not None
-            pages = rank_pages(p_hat, served.weights, k, served.transform)
-        test = compare_pages(
-            self.world, self.requests, {"production": self._production_pages, "arm": pages}, "production",
-            seed=self.world.seed,
-        )  # fmt: skip
+            assert ranking.weights is not None
+            pages = rank_pages(p_hat, ranking.weights, k, ranking.transform)
+        arms = {"production": self._production_pages, "arm": pages}
+        test = compare_pages(self.world, self.requests, arms, "production", seed=self.world.seed)
+        kinds = {"expected": test.expected["arm"], "sampled": test.sampled["arm"]}
+        means = {kind: {name: _round(mean.value) for name, mean in arm.values.items()} for kind, arm in kinds.items()}
         outcome = self.world.expected(self.requests, pages)
         value = outcome.value
+        attention = self.world.attention(k)
         predicted = np.take_along_axis(p_hat[..., : len(TASK_VALUES)] @ np.array(TASK_VALUES, np.float32), pages, 1)
         result: dict[str, Any] = {
-            "expected": {name: _round(own.value) for name, own in test.expected["arm"].values.items()}
-            | {"predicted": _round(float((predicted * self.world.attention(k)).sum(1).mean()))},
-            "sampled": {name: _round(own.value) for name, own in test.sampled["arm"].values.items()},
-            "lifts": {
-                kind: {name: _interval(own.lifts[name]) for name in METRICS}
-                for kind, own in (("expected", test.expected["arm"]), ("sampled", test.sampled["arm"]))
-            },
+            "expected": means["expected"] | {"predicted": _round(float((predicted * attention).sum(1).mean()))},
+            "sampled": means["sampled"],
+            "lifts": {kind: {name: _interval(arm.lifts[name]) for name in METRICS} for kind, arm in kinds.items()},
             "slices": {name: _round(float(value[rows].mean())) for name, rows in self._slices.items()},
             "events": dict(zip(TASKS, map(_round, outcome.events.mean(0).tolist()), strict=True)),
-            "figures": {name: _round(figure) for name, figure in served.figures.items()},
+            "figures": {name: _round(figure) for name, figure in ranking.figures.items()},
         }
-        if served.proposed is not None and served.weights is not None and served.bounds is not None:
-            plain = rank_pages(p_hat, served.proposed, k, served.transform)
+        if ranking.proposed is not None and ranking.weights is not None and ranking.bounds is not None:
             result["compliance"] = {
-                "served": _round(_inside(served.weights, served.bounds)),
-                "before": _round(_inside(served.proposed, served.bounds)),
-                "value_before": _round(float(self.world.expected(self.requests, plain).value.mean())),
+                "served": _round(_inside(ranking.weights, ranking.bounds)),
+                "before": _round(_inside(ranking.proposed, ranking.bounds)),
+                "value_before": _round(self.value(self.requests, ranking.proposed, ranking.transform)),
             }
         return result
 
@@ -201,7 +203,7 @@ class Bench:
         }
 
     def truth(self) -> tuple[Requests, Tensor, TrainingSet]:
-        """For oracles: logged requests, their true value per candidate [R, N], and the reward data of their log."""
+        """For oracles: logged requests, their true value per candidate [R, N], and their training set."""
         count = self.settings.oracle_requests
         data = self.data if count == self.regime.requests else self._build(self.config({}), self._log(count))
         requests = self.world.requests(count, self.world.seed, "log")
@@ -209,8 +211,8 @@ class Bench:
         return requests, torch.from_numpy(requests.p @ np.array(values[: len(TASK_VALUES)], np.float32)), data
 
 
-def _with_noise_tasks(logs: Logs, bench: Bench) -> Logs:
-    count = bench.regime.noise_tasks
+def _with_noise_tasks(logs: Logs, trial: Trial) -> Logs:
+    count = trial.regime.noise_tasks
     if not count:
         return logs
     zeros = np.zeros((logs.num_requests, count), np.float32)
@@ -219,10 +221,10 @@ def _with_noise_tasks(logs: Logs, bench: Bench) -> Logs:
         logs,
         tasks=(*logs.tasks, *(f"noise_{i}" for i in range(count))),
         task_values=(*logs.task_values, *[0.0] * count),
-        predictions=bench._with_noise(logs.predictions, 0),
+        predictions=trial._with_noise(logs.predictions, 0),
         feedback=np.concatenate([logs.feedback, np.zeros((logs.num_rows, count), np.float32)], 1),
         weights=np.concatenate([logs.weights, zeros], 1),
-        concentration=None,  # was of the world's own tasks
+        concentration=None,  # given only for the world's own tasks
         seed=None,
     )
 
@@ -231,10 +233,10 @@ def _inside(weights: Array, bounds: Array) -> float:
     return float(((weights >= bounds[0] - 1e-6) & (weights <= bounds[1] + 1e-6)).all(-1).mean())
 
 
-def _interval(found: Interval) -> list[float | None]:
-    return [_round(value) for value in (found.value, found.low, found.high)]
+def _interval(interval: Interval) -> list[float | None]:
+    return [_round(value) for value in (interval.value, interval.low, interval.high)]
 
 
 def _round(value: float) -> float | None:
-    """Seven significant digits: plenty for a table, and files that stay small."""
+    """Seven significant digits: enough for tables, and small files."""
     return float(f"{value:.7g}") if math.isfinite(value) else None
