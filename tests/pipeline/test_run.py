@@ -64,7 +64,7 @@ def test_every_stage_says_how_good_it_is(run):
     assert tasks["click"]["positives"] > 0 and tasks["click"]["ece"] != tasks["click"]["ece_before"]
     found = stages["evaluate"]
     assert {STATIC, STAGE1, GRADE, UNSHRUNK} < set(found["replay"]["rankers"])
-    assert found["off_policy"] == {} and "slot propensities" in found["off_policy_note"]  # the slots' propensities are unknown
+    assert found["off_policy"] == {} and "slot propensities" in found["off_policy_note"]
     assert sum(own["requests"] for own in found["users"].values()) == found["replay"]["num_requests"]
     assert found["users"]["new"]["requests"] > 0
 
