@@ -294,7 +294,7 @@ def spoil_prerank(path):
 
 def spoil_policy(path):
     policy = FusionPolicy.load(path)
-    policy.features = (*policy.features[:-1], "another")
+    policy.spec = replace(policy.spec, features=(*policy.features[:-1], "another"))
     policy.save(path)
 
 
