@@ -80,20 +80,6 @@ def test_a_product_form_goes_through_the_artifact(requests, tmp_path, slope):
         ranker.rank(context, negative, 5)
 
 
-def test_an_artifact_older_than_the_slope_is_read(tmp_path):
-    made = FusionPolicy(PolicySpec(("click", "order"), ("hour",), PolicyConfig(transform="log1p", hidden=(8,))))
-    path = made.save(tmp_path) / "policy.json"
-    record = json.loads(path.read_text())
-    del record["config"]["slope"]
-    path.write_text(json.dumps(record))
-    assert FusionPolicy.load(tmp_path).config == made.config
-    assert BlendedRanker.load(tmp_path).version == made.version
-    record["config"]["slope"] = [1.0, 2.0, 3.0]
-    path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="slope has 3 numbers; want one, or 2"):
-        FusionPolicy.load(tmp_path)
-
-
 def test_contributions_add_up_to_the_score_before_boosts(policy, requests):
     context, predictions = requests
     page = BlendedRanker(policy).rank(context, predictions, 5)

@@ -34,5 +34,5 @@ def test_the_source_is_stated() -> None:
 @pytest.mark.parametrize(("shuffled", "message"), [(0.0, "no request with exploration"), (1.0, "want at least 30")])
 def test_too_little_to_fit_is_no_propensity(shuffled: float, message: str, caplog) -> None:
     unknown = slot_propensity(tiny_logs(5, shuffled=shuffled), RewardConfig())
-    assert unknown == SlotPropensity(0.0, "none") and unknown.known(3) is None
-    assert unknown.curve(3).tolist() == [1.0, 1.0, 1.0] and message in caplog.text
+    assert (unknown.exponent, unknown.source, unknown.known(3)) == (0.0, "none", None)
+    assert unknown.curve(3).tolist() == [1.0, 1.0, 1.0] and message in unknown.note and message in caplog.text
