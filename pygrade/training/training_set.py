@@ -75,15 +75,8 @@ class TrainingSet:
     def rewards(self, rows: Tensor, weights: Tensor) -> Tensor:
         """Components [B, G, C] of the reward of weights [B, G, T] on requests rows [B]."""
         parts = self.stage2
-        ranked = ops.topk_gain(
-            self.scores[rows],
-            weights,
-            parts.gains[rows],
-            len(self.discount),
-            self.discount,
-            parts.masks[rows],
-            parts.lists,
-        )
+        scores, gains, masks = self.scores[rows], parts.gains[rows], parts.masks[rows]
+        ranked = ops.topk_gain(scores, weights, gains, len(self.discount), self.discount, masks, parts.lists)
         if parts.bounds is None:
             return ranked
         return torch.cat([ranked, ops.format_penalty(weights, parts.bounds)[..., None]], -1)
