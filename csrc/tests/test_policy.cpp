@@ -197,7 +197,7 @@ TEST(every_instruction_set_gives_these_bits) {
   Artifact shrunk;
   shrunk.evidence_scale = "log1p";
   shrunk.evidence_prior = "0.3";
-  check(evaluate(*policy_of(shrunk), {-1, 0.25f}, predictions, "search").concentration, "368cce79e6d6e642");
+  check(evaluate(*policy_of(shrunk), {-1, 0.25f}, predictions, "search").concentration, "ee4bf218d6fafa2f");
 }
 
 TEST(files_are_read_and_told_apart) {

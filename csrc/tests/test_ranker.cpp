@@ -443,7 +443,8 @@ TEST(log_rows_hold_the_request) {
               "scenario,w_click,w_cart,w_order,a_click,a_cart,a_order,seed,policy_version,exploration,timestamp\n");
   text.clear();
   append_log_rows(*policy, request, memory, page, {"r1", "u1", items, 99}, text);
-  const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.3,0.3,0.3,,,,0,") + policy->version() + ",none,99\n";
+  const std::string tail =
+      ",\"a,\"\"b\"\"\"," + std::string("0.33333334,0.33333334,0.33333334,,,,0,") + policy->version() + ",none,99\n";
   CHECK_EQUAL(text, "r1,u1,101,1,1.5,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,1.5,,0.75,0.5,0.25,0,0,0" + tail);
 }
 
