@@ -1,5 +1,6 @@
 """Dirichlet distributions over weight vectors: draws, log-probabilities, entropy and KL divergence."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -273,8 +274,16 @@ def dirichlet_log_prob(
         [B, G] float32: density with respect to Lebesgue measure on the first T - 1 coordinates. Can be differentiated
         once.
     """
-    alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
-    return checks.like(dispatch.call(_log_prob_op, log_prob_of, alpha, logs, *options), concentration)
+    alpha, logs, floor, check, threads = checked_density(
+        concentration, log_weights, weight_floor, validate, num_threads
+    )
+    constant = dispatch.constant_of(alpha, logs)
+    if constant is None:
+        value = dispatch.call(_log_prob_op, log_prob_of, alpha, logs, floor, check, threads)
+    else:
+        gradient = functools.partial(log_prob_backward_of, weight_floor=floor, num_threads=threads)
+        value = dispatch.carry(alpha, log_prob_of(constant, logs, floor, check, threads), gradient, constant, logs)
+    return checks.like(value, concentration)
 
 
 def checked_density(

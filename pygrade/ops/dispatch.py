@@ -72,38 +72,59 @@ def call(op: Any, implementation: Callable[..., Any], *arguments: object) -> Any
     return (implementation if is_plain(*arguments) else op)(*arguments)
 
 
+def constant_of(argument: Tensor, *others: object) -> Tensor | None:
+    """``argument`` without its gradient if the call is plain but for that: it takes the eager gradient route.
+
+    `carry` then gives the gradient by a small autograd Function, since that of a custom_op costs some 30 µs.
+    """
+    if not (argument.requires_grad and torch.is_grad_enabled()):
+        return None
+    constant = argument.detach()
+    return constant if is_plain(constant, *others) else None
+
+
+def carry(argument: Tensor, value: Tensor, gradient: Callable[..., Tensor], *saved: Tensor) -> Tensor:
+    """``value`` with the gradient ``gradient(*saved, upstream)`` by ``argument``; it can be taken once."""
+    result: Tensor = _EagerGradient.apply(argument, (value,), gradient, *saved)  # type: ignore[no-untyped-call]
+    return result
+
+
 def call_with_slope(
     op: Any, implementation: Callable[..., Any], slope: int, argument: Tensor, *others: object
 ) -> tuple[Any, ...]:
     """`call` of an op whose first result [B] is differentiable in its first argument [B, M], once.
 
-    Result number ``slope`` [B, M] is its derivative. A call that is plain but for this gradient takes the eager
-    gradient route: a small autograd Function, since a custom_op's gradient costs some 30 µs.
+    Result number ``slope`` [B, M] is its derivative.
     """
-    if argument.requires_grad and torch.is_grad_enabled():
-        constant = argument.detach()
-        if is_plain(constant, *others):
-            value, *rest = implementation(constant, *others)
-            return _EagerGradient.apply(argument, (value,), rest[slope - 1]), *rest  # type: ignore[no-untyped-call]
+    constant = constant_of(argument, *others)
+    if constant is not None:
+        value, *rest = implementation(constant, *others)
+        return carry(argument, value, _scale, rest[slope - 1]), *rest
     results: tuple[Any, ...] = call(op, implementation, argument, *others)
     return results
 
 
-def _scale(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-    (slope,) = ctx.saved_tensors
-    return upstream.unsqueeze(1) * slope, None, None
+def _scale(slope: Tensor, upstream: Tensor) -> Tensor:
+    return upstream.unsqueeze(1) * slope
 
 
-_scale_once = once_differentiable(_scale)
+def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    return ctx.gradient(*ctx.saved_tensors, upstream), *(None,) * (2 + len(ctx.saved_tensors))
+
+
+_gradients_once = once_differentiable(_gradients)
 
 
 class _EagerGradient(Function):
     @staticmethod
-    def forward(ctx: Any, argument: Tensor, value: tuple[Tensor], slope: Tensor) -> Tensor:
-        ctx.save_for_backward(slope)  # the caller may hold it: changing it before the backward pass is an error
+    def forward(
+        ctx: Any, argument: Tensor, value: tuple[Tensor], gradient: Callable[..., Tensor], *saved: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(*saved)  # the caller may hold them: changing one before the backward pass is an error
+        ctx.gradient = gradient
         return value[0]
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         # once_differentiable takes 2 µs; it matters only if a graph of the gradient is wanted.
-        return (_scale_once if torch.is_grad_enabled() else _scale)(ctx, upstream)
+        return (_gradients_once if torch.is_grad_enabled() else _gradients)(ctx, upstream)
