@@ -148,11 +148,11 @@ TEST(little_evidence_is_served_the_scenario_s_weights) {
     const auto policy = parse(artifact);
     CHECK(policy->version() != plain->version());
     for (const float count : {0.0f, 2.0f, 6.0f, -1.0f, missing}) {
-      const float told = scale == "count" ? count : scale == "log" ? std::log(count) : std::log1p(count);
+      const float evidence = scale == "count" ? count : scale == "log" ? std::log(count) : std::log1p(count);
       for (const std::string_view scenario : {"search", "other"}) {
         const auto& target = artifact.tensors.at(scenario == "search" ? "scenario_table" : "static_weights").values;
-        const auto before = evaluate(*plain, {1, told}, predictions, scenario);
-        const auto after = evaluate(*policy, {1, told}, predictions, scenario);
+        const auto before = evaluate(*plain, {1, evidence}, predictions, scenario);
+        const auto after = evaluate(*policy, {1, evidence}, predictions, scenario);
         const float share = 2.0f / (2.0f + (count > 0.0f ? count : 0.0f));
         float total = 0.0f;
         for (const float a : before.concentration) total += a;

@@ -31,7 +31,7 @@ COMMANDS = {
     "info": "versions, device, instruction set, and which backends work",
 }
 _TRACEBACK = "--traceback"
-_INTERRUPTED = "interrupted; what was written is whole. The same command goes on from the last checkpoint"
+_INTERRUPTED = "interrupted; what was written is whole. The same command resumes from the last checkpoint"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

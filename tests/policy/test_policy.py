@@ -49,9 +49,9 @@ def test_little_evidence_is_served_the_scenario_s_weights(scale: str) -> None:
         one.head.weight.data.mul_(50)
         one.set_static_weights(torch.tensor([0.2, 0.3, 0.5]), {"feed": torch.tensor([0.6, 0.3, 0.1])})
     count = torch.tensor([0.0, 1.0, 3.0, 12.0, float("nan"), 9.0])
-    told = {"count": count, "log": count.log(), "log1p": count.log1p()}[scale]
+    evidence = {"count": count, "log": count.log(), "log1p": count.log1p()}[scale]
     inputs = torch.randn(6, policy.num_inputs, generator=torch.Generator().manual_seed(0))
-    inputs[:, 1] = told
+    inputs[:, 1] = evidence
     scenario = np.array(["feed", "feed", "feed", "other", "feed", "other"])
     share = torch.tensor([1.0, 3 / 4, 3 / 6, 3 / 15, 1.0, 3 / 12])[:, None]
     target = torch.tensor([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])[[0, 0, 0, 1, 0, 1]]
