@@ -59,13 +59,16 @@ def run(options: Options) -> dict[str, Any]:
     if not options.json:
         heading = IN_SAMPLE if in_sample else ""
         print_evaluation(record, heading)
-        rows = [
-            [name, console.interval(entry), f"{entry['effective_sample_size']:,.0f}", entry["warning"] or ""]
-            for name, entry in record["off_policy"].items()
-        ]
+        rows, warnings = [], dict[str, list[str]]()
+        for name, entry in record["off_policy"].items():
+            rows.append([name, console.interval(entry), f"{entry['effective_sample_size']:,.0f}"])
+            if entry["warning"]:
+                warnings.setdefault(entry["warning"], []).append(name)
         title = f"{heading}Off-policy: value per request of the policy, ± 95 %"
         if estimates:
-            console.table(title, ["", "value", "ESS", "warning"], rows, caption=judged_by(record))
+            console.table(title, ["", "value", "ESS"], rows, caption=judged_by(record))
+            for warning, names in warnings.items():
+                console.text(f"{'; '.join(names)}: {warning}")
         else:
             console.text(f"Off-policy: {NO_ESTIMATE}")
     return {
