@@ -36,7 +36,7 @@ def replay(
         propensity=propensity.known(k),
         propensity_floor=reward.propensity_floor,
     )
-    return evaluation.to_dict() | {"propensity_source": propensity.reason or propensity.source}
+    return evaluation.to_dict() | {"propensity_source": propensity.origin}
 
 
 def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:

@@ -49,7 +49,7 @@ def judge(
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
     record: dict[str, Any] = {
         "replay": evaluate(logs, arms, STATIC, **options).to_dict()
-        | {"propensity_source": propensity.reason or propensity.source},
+        | {"propensity_source": propensity.origin},
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": propensity.note,

@@ -7,7 +7,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def _summary(
         "stage1": {"steps": config.stage1.steps, **run.statistics("stage1")},
         "stage2": {"steps": config.stage2.steps, **run.statistics("stage2")},
         "component_weights": dict(zip(names, component_weights.tolist(), strict=True)),
-        "propensity": asdict(data.propensity),
+        "propensity": data.propensity.to_dict(),
         "static_weights": static.tolist(),
         # in-sample: on the very log that was trained on
         "served": {
