@@ -18,7 +18,7 @@ only of the one whose events are counted, because production ranks by all of the
 
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -89,6 +89,11 @@ class SlotPropensity:
         """q of the first slots."""
         return propensity_curve(self.exponent, slots)
 
+    def bounds(self) -> tuple["SlotPropensity", ...]:
+        """The propensities at the ends of the interval; empty if it is a point."""
+        ends = (self.low, self.high) if self.standard_error else ()
+        return tuple(replace(self, exponent=end, standard_error=0.0) for end in ends)
+
     def known(self, slots: int) -> NDArray[np.float64] | None:
         """The same; None if nothing is known."""
         return None if self.source == "none" else self.curve(slots)
@@ -111,9 +116,7 @@ def slot_propensity(logs: Logs, config: PropensityConfig) -> SlotPropensity:
             return _from_production(logs, slots, _spaced(np.arange(logs.num_requests), _MAX_PAGES))
         except ValueError as no_production:
             reason, needed = f"{no_shuffled}; {no_production}", _needed(logs, slots)
-        logger.warning(
-            "slot propensities are taken as 1 (labels keep their position bias): %s; needed: %s", reason, needed
-        )
+        logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
         return SlotPropensity(0.0, "none", reason, needed)
     _compare(logs, slots, shuffled)
     return shuffled
@@ -319,15 +322,15 @@ def _needed(logs: Logs, slots: int) -> str:
     deepest = min(slots, int(logs.position.max(initial=0)) + 1)
     rate = float((logs.feedback[rows] > 0).any(1).sum()) / max(logs.num_requests, 1)
     if deepest < 2 or rate == 0.0:
-        return f"pages of at least two slots with events; this log has {rate:.2g} events a page, in {deepest} slots"
+        return f"pages of two slots or more with events are needed; this log has {rate:.2g} events each, in {deepest} slots"
     weight = propensity_curve(0.7, deepest)
     spread = np.cov(np.log(np.arange(1, deepest + 1)), aweights=weight, ddof=0)
     pages = math.ceil((_Z / TARGET) ** 2 / float(spread) / rate)
     share = pages / logs.num_requests
     size = f"{100 * share:.2g} % of the requests" if share <= 1 else f"{share:.1f} times this log"
     return (
-        f"{pages:,} shuffled pages ({size}), with {rate:.2g} events each as in this log, "
-        f"to fix the exponent to ± {TARGET}"
+        f"{pages:,} shuffled pages ({size}) would decide: with {rate:.2g} events each, as in this log, "
+        f"they fix the exponent to ± {TARGET}"
     )
 
 

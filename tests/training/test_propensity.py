@@ -26,7 +26,11 @@ def test_the_exponent_is_recovered_from_shuffled_pages_only() -> None:
 def test_the_source_is_stated() -> None:
     logs = tiny_logs(1500, shuffled=0.5)
     given = slot_propensity(logs, RewardConfig(propensity=1.0, page_size=4))
-    assert given == SlotPropensity(1.0, "given") and given.known(4).tolist() == [1.0, 0.5, 1 / 3, 0.25]
+    assert (
+        given == SlotPropensity(1.0, "given")
+        and given.bounds() == ()
+        and given.known(4).tolist() == [1.0, 0.5, 1 / 3, 0.25]
+    )
     fitted = slot_propensity(logs, RewardConfig(page_size=5))
     assert (fitted.exponent, fitted.source) == (fit_exponent(logs, 5), "shuffled pages") and len(fitted.known(12)) == 12
     spec = PolicySpec(logs.tasks, logs.features)
@@ -86,6 +90,7 @@ def test_the_exponent_is_recovered_from_productions_pages_alone(items: int | Non
     fitted = slot_propensity(logs, RewardConfig())
     assert fitted.source == source and fitted.low < 0.7 < fitted.high and abs(fitted.exponent - 0.7) < 0.07
     assert 0.02 < fitted.standard_error < 0.07
+    assert [end.exponent for end in fitted.bounds()] == [fitted.low, fitted.high]
     distorted = replace(logs, predictions=(1 / (1 + (0.1 / logs.predictions) ** 3)).astype(np.float32))
     again = slot_propensity(distorted, RewardConfig())
     assert again.exponent == pytest.approx(fitted.exponent, abs=0.02)  # predictions are calibrated first
