@@ -194,6 +194,8 @@ def users_per_arm(
 
 def _metric_of(base: ArrayLike, users: Array) -> tuple[Metric, int]:
     """The mean per request with its variance per user, and the number of users."""
+    if not np.isfinite(base).all():
+        raise ValueError("base has values that are not finite; want a number for each request")
     entry, count = intervals.mean(base, users), len(np.unique(users))
     if not (entry.value and entry.standard_error > 1e-12 * abs(entry.value)):  # NaN too
         raise ValueError(f"base has mean {entry.value} over {count} users; want one other than 0 that differs by user")

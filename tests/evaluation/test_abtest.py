@@ -71,6 +71,9 @@ def test_cuped_gains_what_earlier_requests_explain():
     assert abtest.cuped_gain(amounts, users + 3000 * (day < 4), day < 4) == 0  # nobody returns
     assert abtest.cuped_gain(amounts[day > 5], users[day > 5], day[day > 5] < 0) == 0
     assert abtest.cuped_gain(amounts[:20], users[:20], day[:20] > 0) is None
+    noise, of_user = np.random.default_rng(1).normal(5, 1, (60, 80)), np.tile(np.arange(40), 2)
+    gains = np.array([abtest.cuped_gain(row, of_user, np.arange(80) < 40) for row in noise])
+    assert (gains == 0).mean() > 0.4 and gains.mean() < 0.02
 
 
 def test_days_follow_the_traffic_of_the_log():
@@ -204,6 +207,20 @@ def test_one_comparison_is_welchs_and_corrections_hold_the_family_wise_error():
     assert value.corrected == value.alone
 
 
+def test_corrected_intervals_of_precise_arms_are_dunnetts():
+    rng = np.random.default_rng(6)
+    arm, before = np.arange(6000) % 3, rng.normal(10, 1, 6000)
+    values = before + rng.normal(0, 0.5, 6000)
+    metrics = {"v": abtest.UserMetric(values, np.ones(6000), abtest.covariates(before, np.ones(6000)))}
+    for entry in abtest.read_test(arm, list("abc"), metrics, 6000).values():
+        lift = entry["v"]
+        assert lift.cuped_gain == pytest.approx(0.8, abs=0.02)  # 1 / (1 + .25)
+        half = (lift.corrected.high - lift.corrected.low) / 2 / lift.corrected.standard_error
+        assert half == pytest.approx(2.212, abs=0.03)  # Dunnett 1964, two arms beside the control
+        ever = abtest.sequential_interval(0.0, 1.0, 6000, planned_units=6000, confidence=0.975).high
+        assert (lift.anytime.high - lift.anytime.low) / 2 / lift.anytime.standard_error == pytest.approx(ever, rel=0.01)
+
+
 def test_critical_values_against_known_ones():
     assert abtest.max_t(np.eye(1), 20) == pytest.approx(2.086, abs=2e-3)
     half = np.full((3, 3), 0.5) + 0.5 * np.eye(3)
@@ -266,6 +283,7 @@ def test_errors_name_the_argument():
         (lambda: abtest.mixture_scale(0), "planned_units is 0"),
         (lambda: abtest.mixture_scale(confidence=95), "confidence is 95"),
         (lambda: abtest.users_per_arm(0.1, np.arange(9), np.ones(9)), "base has mean 1.0 over 9 users"),
+        (lambda: abtest.users_per_arm(0.1, np.arange(2), [1.0, np.nan]), "not finite"),
         (lambda: abtest.plan_test(*traffic(9, 1), None, 0.0), "effect is 0.0"),
         (lambda: abtest.plan_test(*traffic(9, 1), None, 0.1, arms=1), "arms is 1"),
         (lambda: abtest.plan_test(*traffic(9, 1), None, 0.1, power=2), "power is 2"),

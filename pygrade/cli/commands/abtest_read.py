@@ -35,7 +35,7 @@ class Options(Output):
     metrics: tuple[str, ...] = ()  # COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every column
     before: Path | None = None  # table of the users with the same columns from before the test
     shares: tuple[float, ...] | None = None  # planned share of each arm, on any scale; none: equal
-    planned_users: int | None = None  # show intervals that hold at any time, narrowest at this number of users
+    planned_users: int | None = None  # show intervals that hold at any time, narrowest at this number (all arms)
 
 
 def run(options: Options) -> dict[str, Any]:
