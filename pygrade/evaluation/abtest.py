@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade._typing import Array
 from pygrade.metrics import intervals
-from pygrade.metrics.intervals import Interval, student_t
+from pygrade.metrics.intervals import Interval, max_t, student_t
 
 MIN_USERS = 30  # from which a day's variance and the gain of CUPED are estimated
 MAX_EXTRAPOLATION = 10  # times the length of a log, up to which days are planned
@@ -469,17 +469,6 @@ def _quotient(treated: float, control: float, z: Array, predicted: Array, group:
     parts = float(own @ own), float(shared @ shared)
     degrees = sum(parts) ** 2 / (parts[0] ** 2 / (len(own) - 1) + parts[1] ** 2 / (len(shared) - 1))
     return _Quotient(treated, control, variances, degrees, own, shared)
-
-
-def max_t(correlation: NDArray[np.float64], degrees: float, confidence: float = 0.95) -> float:
-    """Critical value of the largest |t| of dependent estimates, from 20,000 draws; of a single one Student's."""
-    if len(correlation) == 1:
-        return student_t(degrees)
-    rng = np.random.default_rng(0)
-    values, vectors = np.linalg.eigh(correlation)
-    draws = (vectors * np.sqrt(np.maximum(values, 0.0))) @ rng.standard_normal((len(values), 20_000))
-    largest = np.abs(draws).max(0) / np.sqrt(rng.chisquare(degrees, 20_000) / degrees)
-    return max(float(np.quantile(largest, confidence)), student_t(degrees))
 
 
 def sequential_lifts(

@@ -140,16 +140,23 @@ def simultaneous(
     reach = student_t(count - 1)
     if varied.sum() > 1:
         scaled = sums[varied] / np.linalg.norm(sums[varied], axis=1, keepdims=True)
-        rng = np.random.default_rng(seed)
-        values, vectors = np.linalg.eigh(scaled @ scaled.T)
-        draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
-        largest = np.abs(draws).max(1) / np.sqrt(rng.chisquare(count - 1, _DRAWS) / (count - 1))
-        reach = max(reach, float(np.quantile(largest, 0.95)))
+        reach = max_t(scaled @ scaled.T, count - 1, seed)
     result = []
     for entry, error, fine in zip(estimates, errors.tolist(), known.tolist(), strict=True):
         low, high = (entry.value - reach * error, entry.value + reach * error) if fine else (math.nan, math.nan)
         result.append(Interval(entry.value, error if fine else math.nan, low, high))
     return result
+
+
+def max_t(correlation: Array, degrees: float, seed: int = 0) -> float:
+    """The 95 % point of the largest |t| of estimates with this correlation, by `simultaneous`'s method."""
+    if len(correlation) < 2:
+        return student_t(degrees)
+    rng = np.random.default_rng(seed)
+    values, vectors = np.linalg.eigh(correlation)
+    draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    largest = np.abs(draws).max(1) / np.sqrt(rng.chisquare(degrees, _DRAWS) / degrees)
+    return max(student_t(degrees), float(np.quantile(largest, 0.95)))
 
 
 def numbers_of(cluster: Array) -> Array:

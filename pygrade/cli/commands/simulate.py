@@ -13,7 +13,7 @@ from pygrade.evaluation.abtest import sequential_lifts
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
 from pygrade.policy import FusionPolicy
 from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace
-from pygrade.simulation.simulate import SimulateConfig, ab_test, simulate_logs
+from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.training.static_weights import equal_weights
 
 logger = logging.getLogger("pygrade")
@@ -25,10 +25,11 @@ _OF_A_TEST = ("num_requests", "seed", "weights", "world")  # the other fields of
 class Options(Output, SimulateConfig):
     """Write the production log of a simulated marketplace, in the Parquet layout that train and evaluate read.
 
-    With --ab instead of --out: paired A/B test of policies, in which each arm ranks the same requests of users that are
-    in no log. Seed, weights and world are those of the log that the policies learned from.
+    With --ab instead of --out: paired A/B test of policies, in which each arm ranks the same --num-requests requests of
+    users that are in no log. Seed, weights and world are those of the log that the policies learned from.
 
     Example: pygrade simulate --out runs/logs --num-requests 5000
+
     Example: pygrade simulate --ab runs/mine/policy --num-requests 12000
     """
 
@@ -74,21 +75,20 @@ def _test(options: Options) -> dict[str, Any]:
     policies = [FusionPolicy.load(path) for path in options.ab]
     world = Marketplace(options.world, options.seed)
     requests = world.requests(options.num_requests, options.seed, "test")
-    first, baseline = policies[0], options.baseline or PRODUCTION
-    arms: dict[str, Any] = {
-        EQUAL: equal_weights(len(first.tasks)).numpy(),
-        PRODUCTION: np.array(options.weights, np.float32),
-        STATIC: first.static_weights.numpy(),
+    first, baseline, size = policies[0], options.baseline or PRODUCTION, options.world.page_size
+    pages = {
+        EQUAL: rank_pages(requests.p_hat, equal_weights(len(first.tasks)), size),
+        PRODUCTION: rank_pages(requests.p_hat, options.weights, size),
+        STATIC: rank_pages(requests.p_hat, first.static_weights, size, first.config.formula),
     }
-    transforms: dict[str, Any] = dict.fromkeys(arms, "zlog") | {STATIC: first.config.formula}
     for path, policy in zip(options.ab, policies, strict=True):
         if policy.tasks != TASKS or policy.features != FEATURES:
             raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
+        scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario).numpy()
         name = GRADE if len(policies) == 1 else str(path)
-        arms[name] = policy.serve(policy.request_inputs(requests.context, requests.p_hat), requests.scenario).numpy()
-        transforms[name] = policy.config.formula
-    logger.info(f"{len(arms)} arms rank {options.num_requests:,} requests …")
-    record = ab_test(world, requests, arms, baseline, transform=transforms, seed=options.seed).to_dict()
+        pages[name] = rank_pages(scores[:, :, None], (1.0,), size, "identity")
+    logger.info(f"{len(pages)} arms ranked {options.num_requests:,} requests")
+    record = compare_pages(world, requests, pages, baseline, seed=options.seed).to_dict()
     users = record["num_users"]
     record["sequential"] = {
         arm: sequential_lifts(entry["lifts"], users, users) for arm, entry in record["sampled"].items()
