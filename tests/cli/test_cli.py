@@ -17,6 +17,8 @@ import pytest
 from pygrade.cli import commands
 from pygrade.cli import main as cli
 from pygrade.logs import read_logs, write_logs
+from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import Baseline, Mixture
 
 WORLD = ["--world.log-users", "100", "--world.test-users", "60", "--world.items", "200"]
 TINY = [
@@ -144,6 +146,14 @@ def test_simulated_test_widens_intervals_for_peeking(capsys, workplace):
     narrow, wide = record["sampled"]["GRADE"]["lifts"]["ctr"], record["sequential"]["GRADE"]["ctr"]
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
     assert record["baseline"] == "best static" and record["sampled"]["best static"]["lifts"] == {}
+
+
+def test_simulated_test_ranks_by_the_mixture_that_is_served(capsys, workplace, monkeypatch):
+    policy = FusionPolicy.load(workplace / "run" / "policy")
+    policy.mixture = Mixture(0.0, Baseline("equal", "zlog", (1 / 6,) * 6), "worse", "")
+    monkeypatch.setattr(FusionPolicy, "load", lambda path: policy)
+    record = result(capsys, "simulate", "--ab", "policy", "--num-requests", "60", "--quiet", *WORLD)
+    assert record["expected"]["GRADE"] == record["expected"]["equal weights"] != record["expected"]["best static"]
 
 
 @pytest.mark.parametrize(
