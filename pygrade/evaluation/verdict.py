@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pygrade._typing import Array, Floats
-from pygrade.evaluation.abtest import Metric, sample_size
+from pygrade.evaluation.abtest import users_per_arm
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -40,7 +40,9 @@ def sentence(name: str, baseline: str, lift: Interval, logs: Logs, served: str) 
     size = percent(lift)
     match verdict_of(lift):
         case "better":
-            test = f"ship it to an A/B test of {users_per_arm(logs, lift.value):,} users per arm"
+            value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
+            need = users_per_arm(lift.value * value.mean(), numbered(logs.user_id), value)
+            test = f"ship it to an A/B test of {_rounded(need)} users per arm"
             return f"{name} is better than {baseline} by {size} on this log: {test}"
         case "worse":
             return f"{name} is worse than {baseline} ({size}): {served}"
@@ -52,21 +54,15 @@ def sentence(name: str, baseline: str, lift: Interval, logs: Logs, served: str) 
     times = logs.timestamp
     days = 0.0 if times is None else more / logs.num_requests * float(times.max() - times.min()) / _DAY
     span = f" ({days:,.0f} days of such traffic)" if days >= 1 else ""
-    need = f"{float(f'{more:.2g}'):,.0f} more requests{span} would decide a lift of {100 * wanted:.1f} %"
+    need = f"{_rounded(more)} more requests{span} would decide a lift of {100 * wanted:.1f} %"
     return f"{name} is not distinguishable from {baseline} ({size}): {served}; {need}"
+
+
+def _rounded(count: float) -> str:
+    """Two significant digits."""
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def percent(lift: Interval) -> str:
     """``+1.5 ± 0.4 %``."""
     return f"{100 * lift.value:+.1f} ± {50 * (lift.high - lift.low):.1f} %"
-
-
-def users_per_arm(logs: Logs, lift: float) -> int:
-    """Users per arm of an A/B test that finds a relative lift of the value per request with 80 % power, by the variance
-    between this log's users; two significant digits.
-    """
-    users = numbered(logs.user_id)
-    value = intervals.mean(np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]), users)
-    metric = Metric(value.value, value.standard_error**2 * (int(users.max()) + 1))
-    count = sample_size(metric, lift * value.value) / 2
-    return int(float(f"{count:.2g}"))

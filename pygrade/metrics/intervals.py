@@ -143,18 +143,24 @@ def simultaneous(
     reach = math.nan
     if varied.any():
         scaled = sums[varied] / np.linalg.norm(sums[varied], axis=1, keepdims=True)
-        rng = np.random.default_rng(seed)
-        values, vectors = np.linalg.eigh(scaled @ scaled.T)
-        draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
-        largest = (draws if one_sided else np.abs(draws)).max(1)
-        spread = np.sqrt(rng.chisquare(count - 1, _DRAWS) / (count - 1))
-        reach = float(np.quantile(largest / spread, 0.95))
+        reach = max_t(scaled @ scaled.T, count - 1, one_sided=one_sided, seed=seed)
     result = []
     for entry, error, fine in zip(estimates, errors.tolist(), known.tolist(), strict=True):
         width = reach * error if error else 0.0
         low, high = (entry.value - width, entry.value + width) if fine else (math.nan, math.nan)
         result.append(Interval(entry.value, error if fine else math.nan, low, high))
     return result
+
+
+def max_t(correlation: Array, degrees: float, *, one_sided: bool = False, seed: int = 0) -> float:
+    """The 95 % point of the largest |t| (one-sided: of the largest t) of estimates with this correlation."""
+    if len(correlation) == 1 and not one_sided:
+        return student_t(degrees)
+    rng = np.random.default_rng(seed)
+    values, vectors = np.linalg.eigh(correlation)
+    draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    largest = (draws if one_sided else np.abs(draws)).max(1)
+    return float(np.quantile(largest / np.sqrt(rng.chisquare(degrees, _DRAWS) / degrees), 0.95))
 
 
 def numbers_of(cluster: Array) -> Array:
