@@ -322,7 +322,7 @@ def _needed(logs: Logs, slots: int) -> str:
     deepest = min(slots, int(logs.position.max(initial=0)) + 1)
     rate = float((logs.feedback[rows] > 0).any(1).sum()) / max(logs.num_requests, 1)
     if deepest < 2 or rate == 0.0:
-        return f"pages of two slots or more with events are needed; this log has {rate:.2g} events each, in {deepest} slots"
+        return f"pages of two slots or more would decide; these have {rate:.2g} events each in {deepest} slots"
     weight = propensity_curve(0.7, deepest)
     spread = np.cov(np.log(np.arange(1, deepest + 1)), aweights=weight, ddof=0)
     pages = math.ceil((_Z / TARGET) ** 2 / float(spread) / rate)
