@@ -95,7 +95,7 @@ def replay(
     judge = next((metric for metric in JUDGE if metric not in evaluation.cannot_differ), None)
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
     served = f"{evaluation.baseline} is what to serve"
-    record = evaluation.to_dict() | {"propensity_source": propensity.reason or propensity.source}
+    record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     return record | {
         "verdict": verdict_record(name, evaluation.baseline, lift, logs, served, propensity.source, in_sample)
     }
