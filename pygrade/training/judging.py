@@ -16,7 +16,7 @@ from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.training.baselines import baseline_scores, expected_value
-from pygrade.training.propensity import slot_propensity
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
 
 JUDGE = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
@@ -96,20 +96,18 @@ def replay(
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
     served = f"{evaluation.baseline} is what to serve"
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
-    return record | {
-        "verdict": verdict_record(name, evaluation.baseline, lift, logs, served, propensity.source, in_sample)
-    }
+    return record | {"verdict": verdict_record(name, evaluation.baseline, lift, logs, served, propensity, in_sample)}
 
 
 def verdict_record(
-    name: str, baseline: str, lift: Interval, logs: Logs, served: str, source: str, in_sample: bool
+    name: str, baseline: str, lift: Interval, logs: Logs, served: str, propensity: SlotPropensity, in_sample: bool
 ) -> dict[str, Any]:
     """The verdict with its sentence."""
     if in_sample:
         found, text = "undecidable", "in-sample, not evidence: the policy was trained on these requests"
-    elif source == "none":
+    elif propensity.source == "none":
         found = "undecidable"
-        text = f"not decidable on this log: slot propensities are unknown, so that slots pass for merit; {served}"
+        text = f"not decidable on this log: {served}. Slot propensities are unknown; {propensity.needed}"
     else:
         found, text = verdict_of(lift), sentence(name, baseline, lift, logs, served)
     return {"name": name, "baseline": baseline, "verdict": found, "sentence": text, "lift": lift.to_dict()}
