@@ -237,7 +237,7 @@ def changed(text: bytes, **changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"format_version": 4}, "version 4"),
+        ({"format_version": 5}, "version 5"),
         ({"format_version": 2}, "sha256"),
         ({"format_version": True}, "format_version"),
         ({"format": "other"}, "other"),

@@ -57,7 +57,9 @@ void append_log_header(const Policy& policy, std::string& out) {
   out += ",scenario";
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
-  out += ",seed,policy_version,exploration,timestamp\n";
+  out += ",seed,policy_version,exploration,timestamp,trust,baseline,verdict";
+  if (policy.trade_offs()) columns("u_", policy.tasks());
+  out += '\n';
 }
 
 void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
@@ -91,6 +93,15 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   after += page.version();
   after += page.explored ? ",dirichlet," : ",none,";
   if (ids.timestamp) number(*ids.timestamp, after);
+  real(page.trust, after += ',');
+  field(page.baseline(), after += ',');
+  after += ',';
+  after += verdict_names[static_cast<std::size_t>(page.verdict)];
+  if (policy.trade_offs()) {
+    std::vector<float> multipliers(tasks);
+    policy.multipliers(request.values, request.scenario, multipliers);
+    for (const float multiplier : multipliers) real(multiplier, after += ',');
+  }
   after += '\n';
 
   for (std::size_t row = 0; row < rows; ++row) {
