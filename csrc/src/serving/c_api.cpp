@@ -64,12 +64,12 @@ void require(bool good, const char* message) {
 }
 
 // The caller's struct with the members that this library knows: 0 for those that an older caller lacks; those that a
-// newer one adds must be 0. `first` is the size of the struct in ABI version 1.
+// newer one adds must be 0. `first` is the size of the struct in 0.1.0.
 template <class Struct>
 Struct read_struct(const Struct* given, std::size_t first, const char* null_message) {
   require(given != nullptr, null_message);
   const std::size_t size = given->size;
-  require(size >= first && size <= 4096, "size is not the sizeof of the struct");
+  require(size == first || (size >= sizeof(Struct) && size <= 4096), "size is not the sizeof of the struct");
   Struct known{};
   std::memcpy(&known, given, size < sizeof known ? size : sizeof known);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
@@ -129,7 +129,7 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   return request;
 }
 
-// Sizes of the structs in ABI version 1, before members were added.
+// Sizes of the structs in 0.1.0, before members were added.
 constexpr std::size_t first_request = offsetof(pygrade_request, values);
 constexpr std::size_t first_page = offsetof(pygrade_page, trust);
 

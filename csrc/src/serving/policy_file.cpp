@@ -413,7 +413,7 @@ class PolicyReader {
       throw detail::SafetensorsError("tensor \"input_std\" holds a number that is not positive");
     const auto bounds = take("bounds", {2, tasks});
     if (!box_.empty() && bounds != box_)
-      throw detail::SafetensorsError("tensor \"bounds\" is not what 'lower', 'upper' and 'minimum' give");
+      throw detail::SafetensorsError("tensor \"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
     p.lower_.assign(bounds.begin(), bounds.begin() + tasks);
     p.upper_.assign(bounds.begin() + tasks, bounds.end());
     p.static_weights_ = take("static_weights", {tasks});
