@@ -262,7 +262,7 @@ class FusionPolicy(nn.Module):
         fused = ops.fuse_scores(given, weights, offsets=bounds, **self.config.formula)
         if self.mixture is None or self.mixture.trust == 1.0:
             return fused.reshape(shape)
-        prices = None if item_values is None else torch.from_numpy(np.asarray(item_values, np.float32).reshape(-1))
+        prices = None if item_values is None else torch.from_numpy(np.array(item_values, np.float32).reshape(-1))
         u = multipliers if self.config.trade_offs else None
         base = self.mixture.baseline.scores(self.tasks, self.config.formula, given, bounds, u, prices)
         return self.mixture.scores(base, fused, bounds).reshape(shape)

@@ -196,6 +196,7 @@ class Page:
             baseline=np.full(int(some.sum()), self.baseline),
             verdict=np.full(int(some.sum()), self.verdict),
             multipliers=None if self.multipliers is None else self.multipliers[some],
+            value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
         )
 
 

@@ -162,12 +162,13 @@ typedef struct pygrade_log_ids {
 } pygrade_log_ids;
 
 /* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
- * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, scenario,
- * w_<task> (the served weights), a_<task> (the concentration, if explored), seed, policy_version, exploration,
- * timestamp, trust, baseline, verdict and, if the policy takes them, u_<task> (the multipliers of the values): those
- * that the Python and the C++ rankers write, and that training and off-policy estimates read. The y_ of shown
- * candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a NaN or infinite
- * prediction is left out unless it was shown; then the smallest prediction of the task in the request stands in.
+ * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, value
+ * (the item_values, if the baseline needs them), scenario, w_<task> (the served weights), a_<task> (the concentration,
+ * if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict and, if the policy takes them,
+ * u_<task> (the multipliers of the values): those that the Python and the C++ rankers write, and that training and
+ * off-policy estimates read. The y_ of shown candidates are 0, the others empty: join the feedback by request_id and
+ * item_id. A candidate with a NaN or infinite prediction is left out unless it was shown; then the smallest prediction
+ * of the task in the request stands in.
  *
  * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
  * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL

@@ -135,10 +135,11 @@ struct LogIds {
 };
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
-// scenario, w_…, a_…, seed, policy_version, exploration, timestamp, trust, baseline, verdict, and u_… if the policy
-// takes multipliers): one per candidate, as Python's Page.log_rows. The y_ of shown candidates are 0, the others empty:
-// join the feedback by request_id and item_id. A candidate with a missing prediction is left out unless it was shown;
-// then the smallest prediction of the task in the request stands in. Appends to `out`.
+// value if the baseline prices tasks, scenario, w_…, a_…, seed, policy_version, exploration, timestamp, trust,
+// baseline, verdict, and u_… if the policy takes multipliers): one per candidate, as Python's Page.log_rows. The y_ of
+// shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a missing
+// prediction is left out unless it was shown; then the smallest prediction of the task in the request stands in.
+// Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);
