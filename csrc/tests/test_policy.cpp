@@ -438,6 +438,7 @@ TEST(what_does_not_fit_is_named) {
                                                        {"[[0, 1], [0.5, 0.25]]", "y that fall"},
                                                        {"[[0, 1], [-0.5, 0.25]]", "y that fall or are negative"},
                                                        {"[[0, 1], [0, Infinity]]", "finite numbers"},
+                                                       {"[[0, 1e-40], [0, 1]]", "slope is not finite"},
                                                        {"1", "[x, y]"}};
   for (const auto& [text, reason] : knots)
     baseline("calibration", "[" + std::string(text) + ", [[0, 1], [0, 1]], [[0, 1], [0, 1]]]", reason);

@@ -165,7 +165,7 @@ class BlendedRanker:
             bounds=arguments.offsets,
             scenario=arguments.scenario,
             multipliers=in_force,
-            item_values=arguments.item_values,
+            item_values=None if arguments.item_values is None else np.asarray(arguments.item_values),
             first_number=first_number,
             ids=ids,
         )

@@ -352,7 +352,9 @@ class PolicyReader {
       wrong("calibration", "is no list of one map for each task, or none");
     for (const Json& entry : calibration.items) {
       const auto [x, y] = knots_of(entry);
-      baseline.calibration.emplace_back(floats(x), floats(y));
+      const auto& slope = baseline.calibration.emplace_back(floats(x), floats(y)).slope;
+      if (!std::ranges::all_of(slope, [](float s) { return std::isfinite(s); }))
+        wrong("calibration", "has knots whose slope is not finite");
       numbers_.push_back(static_cast<double>(x.size()));
       for (const auto& part : {x, y}) numbers_.insert(numbers_.end(), part.begin(), part.end());
     }
