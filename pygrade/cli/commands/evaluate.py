@@ -28,7 +28,7 @@ class Options(Output, Source):
     off-policy estimates of the policy: IPS, SNIPS, clipped, doubly robust if weights were drawn, and by position.
 
     Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
-    slot's propensity, estimated from shuffled pages. Events are worth what the policy was trained for.
+    slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
 
     Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
     """
@@ -36,7 +36,7 @@ class Options(Output, Source):
     policy: Path  # directory of a saved policy, e.g. runs/mine/policy
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
-    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
+    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
 
 
 def run(options: Options) -> dict[str, Any]:
