@@ -123,7 +123,7 @@ def test_a_stronger_baseline_takes_the_place_of_expected_value():
 
 
 def test_unsure_propensities_make_an_unsure_verdict():
-    logs = log(requests=6000)
+    logs = replace(log(requests=6000), exploration=np.full(6000, "shuffle"))  # has no logged order
     # Ranking by slot is worth much if the slots are taken as nearly equally seen, nothing at the true exponent.
     order = np.where(logs.shown, -logs.position, -99).astype(np.float32)
     noise = np.random.default_rng(3).random(logs.num_rows)
