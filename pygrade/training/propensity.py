@@ -327,7 +327,7 @@ def _needed(logs: Logs, slots: int) -> str:
     spread = np.cov(np.log(np.arange(1, deepest + 1)), aweights=weight, ddof=0)
     pages = math.ceil((_Z / TARGET) ** 2 / float(spread) / rate)
     share = pages / logs.num_requests
-    size = f"{100 * share:.2g} % of the requests" if share <= 1 else f"{share:.1f} times this log"
+    size = f"{float(f'{100 * share:.2g}'):g} % of the requests" if share <= 1 else f"{share:.1f} times this log"
     return (
         f"{pages:,} shuffled pages ({size}) would decide: with {rate:.2g} events each, as in this log, "
         f"they fix the exponent to ± {TARGET}"

@@ -145,7 +145,7 @@ def test_as_many_shuffled_pages_as_needed_do_decide() -> None:
     needed = slot_propensity(production_logs(said="nothing"), RewardConfig()).needed
     pages = int(needed.split()[0].replace(",", ""))
     fitted = slot_propensity(production_logs(1, pages, said="nothing", shuffled=1.0), RewardConfig())
-    assert f"({100 * pages / 3000:.2g} % of the requests)" in needed
+    assert f"({100 * pages / 3000:.2g} % of the requests) would decide" in needed
     assert 1.96 * fitted.standard_error == pytest.approx(0.1, rel=0.3)
 
 
