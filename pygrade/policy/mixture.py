@@ -77,12 +77,12 @@ class Baseline:
                 raise ValueError(f"item_values is missing; the baseline prices {', '.join(self.value_tasks)} by it")
             priced = torch.tensor([task in self.value_tasks for task in tasks])
             given = torch.where(priced, given * item_values[:, None], given)
-        weights = torch.tensor(self.weights, dtype=torch.float32)
+        weights = torch.tensor(self.weights, dtype=torch.float32).repeat(len(offsets) - 1, 1)
         if values is not None:
             weights = weights * values
         score = ops.fuse_scores(given, weights, offsets=offsets, **{**formula, "transform": self.transform})
         if self.logarithm:
-            score = ops.transform_scores(score[:, None], "log", beta=formula["beta"])[:, 0]
+            score = ops.transform_scores(score[:, None], "log", beta=formula["beta"], offsets=offsets)[:, 0]
         return score
 
 
@@ -106,7 +106,7 @@ class Mixture:
         """float32 [M] of the baseline's and the policy's scores [M]."""
         if self.trust == 1.0:
             return fused
-        weights = torch.tensor([1.0 - self.trust, self.trust], dtype=torch.float32)
+        weights = torch.tensor([1.0 - self.trust, self.trust], dtype=torch.float32).repeat(len(offsets) - 1, 1)
         pair = torch.stack([base, fused], 1)
         return ops.fuse_scores(pair, weights, offsets=offsets, transform="zscore", epsilon=_EPSILON)
 
