@@ -19,6 +19,7 @@ COMMANDS = {
     "simulate": "write the log of a simulated marketplace",
     "train": "train a fusion policy on logged requests, and judge it on the latest of them",
     "evaluate": "replay metrics of a policy and of static weights on logged requests",
+    "front": "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
     "rank": "rank logged requests with a policy; print pages, weights, contributions",
     "abtest": "paired A/B test of policies in the simulated marketplace, lifts with intervals",
     "abtest-plan": "users that an A/B test of your own needs, from the spread of the metrics in your log",

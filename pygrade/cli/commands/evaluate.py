@@ -46,9 +46,9 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = _valued(options.load(), options, trained)
+    logs = valued(options.load(), trained, options.task_values, options.value_tasks)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
-    fresh, in_sample = _unseen(chosen, trained)
+    fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     rankers = {GRADE: served_weights(policy, fresh)}
     record = replay(fresh, logs, policy, rankers, reward, options.k)
@@ -81,7 +81,12 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _valued(logs: Logs, options: Options, trained: TrainingRecord | None) -> Logs:
+def valued(
+    logs: Logs,
+    trained: TrainingRecord | None,
+    task_values: tuple[float, ...] | None,
+    value_tasks: tuple[str, ...] | None,
+) -> Logs:
     """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
     if trained is not None and trained.tasks == logs.tasks:
         if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
@@ -91,10 +96,10 @@ def _valued(logs: Logs, options: Options, trained: TrainingRecord | None) -> Log
                 trained.task_values,
             )
         logs = logs.valued(trained.task_values, trained.value_tasks)
-    return logs.valued(options.task_values, options.value_tasks)
+    return logs.valued(task_values, value_tasks)
 
 
-def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     """The requests that the policy was not trained on, or all if it was trained on all; whether they are in-sample."""
     if trained is None:
         logger.warning("nothing records what the policy was trained on: requests of its training cannot be left out")
