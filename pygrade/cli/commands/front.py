@@ -1,5 +1,6 @@
 """pygrade front"""
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -145,11 +146,12 @@ def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Soluti
         config = replace(config, values=values)
     else:
         config = replace(config, scenario_values=config.scenario_values | {options.scenario: values})
-    policy.spec = replace(policy.spec, config=config)
+    turned = copy.deepcopy(policy)
+    turned.spec = replace(policy.spec, config=config)
     assert options.save is not None
-    policy.save(options.save)
+    turned.save(options.save)
     if trained is not None:
-        replace(trained, policy_version=policy.version).save(options.save)
+        replace(trained, policy_version=turned.version).save(options.save)
 
 
 def _basis(logs: Logs, propensity: SlotPropensity, k: int) -> str:
