@@ -41,8 +41,8 @@ def sentence(name: str, baseline: str, lift: Interval, logs: Logs, served: str) 
     match verdict_of(lift):
         case "better":
             value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
-            need = users_per_arm(lift.value * value.mean(), numbered(logs.user_id), value)
-            test = f"ship it to an A/B test of {_rounded(need)} users per arm"
+            users = users_per_arm(lift.value * value.mean(), numbered(logs.user_id), value)
+            test = f"ship it to an A/B test of {_rounded(users)} users per arm"
             return f"{name} is better than {baseline} by {size} on this log: {test}"
         case "worse":
             return f"{name} is worse than {baseline} ({size}): {served}"

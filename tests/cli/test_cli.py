@@ -34,6 +34,8 @@ TINY = [
     "4",
     "--static.iterations",
     "2",
+    "--trust.folds",
+    "2",
     "--no-tensorboard",
     "--checkpoint-every",
     "2",
