@@ -44,9 +44,9 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = _valued(options, trained)
+    logs = valued(options, trained)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
-    fresh, in_sample = _unseen(chosen, trained)
+    fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     record = replay(fresh, logs, with_unmixed(policy), reward, options.k, bool(in_sample))
     curve = slot_propensity(logs, reward).known(int(logs.position.max()) + 1)
@@ -78,7 +78,7 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _valued(options: Options, trained: TrainingRecord | None) -> Logs:
+def valued(options: Source, trained: TrainingRecord | None) -> Logs:
     """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
     logs = options.read()
     if trained is not None and trained.tasks == logs.tasks:
@@ -92,7 +92,7 @@ def _valued(options: Options, trained: TrainingRecord | None) -> Logs:
     return options.valued(logs)
 
 
-def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     """The requests that the policy was not trained on, or all if it was trained on all; whether they are in-sample."""
     if trained is None:
         logger.warning("nothing records what the policy was trained on: requests of its training cannot be left out")
