@@ -25,6 +25,7 @@ from pygrade.simulation.marketplace import (
     MarketplaceConfig,
     Requests,
 )
+from pygrade.simulation.marketplace_config import PerTask
 
 METRICS = ("ctr", "cvr", "opm", "orders", "value")
 _LOG_START = 1_735_689_600_000  # 2025-01-01 00:00 UTC in milliseconds
@@ -42,6 +43,8 @@ class SimulateConfig:
     dirichlet_share: float = 0.1  # requests whose weights are drawn from Dirichlet(concentration · weights)
     shuffle_share: float = 0.1  # requests whose page is shuffled, from which slot propensities are estimated
     concentration: float = 15.0  # of the draws: the higher, the closer to the weights
+    # Several Dirichlets to draw from, each with its concentrations by task and the same share; none: the one above.
+    concentrations: tuple[PerTask, ...] = ()
     world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
 
     def __post_init__(self) -> None:
@@ -54,6 +57,8 @@ class SimulateConfig:
             raise ValueError(f"{shares}; want shares ≥ 0 that sum to at most 1")
         if min(self.weights) <= 0 or self.concentration <= 0:
             raise ValueError(f"weights {self.weights}, concentration {self.concentration}; want positive numbers")
+        if any(len(row) != len(TASKS) or min(row) <= 0 for row in self.concentrations):
+            raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
 
 
 def rank_pages(
@@ -96,11 +101,11 @@ def simulate_logs(
 
     production = np.array(c.weights, np.float32) / np.float32(sum(c.weights))
     weights = np.tile(production, (n, 1))
-    concentration = np.full((n, tasks), np.nan, np.float32)
-    concentration[drawn] = c.concentration * production
-    everywhere = torch.from_numpy(np.tile(np.float32(c.concentration) * production, (n, 1)))
-    sample = ops.dirichlet_sample(everywhere, 1, c.seed)  # a draw depends only on its row
-    weights[drawn] = sample.weights[:, 0].numpy()[drawn]
+    components = np.array(c.concentrations or [c.concentration * production], np.float32)
+    component = np.random.default_rng([c.seed, 10]).integers(0, len(components), n)
+    sample = ops.dirichlet_sample(components[component], 1, c.seed)  # a draw depends only on its row
+    weights[drawn] = sample.weights[drawn, 0]
+    concentration = np.where(drawn[:, None], components[component], np.float32(np.nan))
 
     pages = rank_pages(requests.p_hat, weights, slots)
     shuffle = np.argsort(rng.random((int(shuffled.sum()), slots)), axis=1)
