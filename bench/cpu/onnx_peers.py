@@ -124,7 +124,7 @@ def policy(network: FusionPolicy, contexts: list[Any], predictions: list[Any], k
     centered = graph.add("Sub", logs, mean)
     square = graph.add("Mul", centered, centered)
     std = graph.add("Sqrt", graph.add("ReduceMean", square, axes=[0], keepdims=1))
-    raw = graph.add("Concat", "x", mean, std, axis=1) if config.prediction_features else "x"
+    raw = graph.add("Concat", "x", mean, std, axis=1) if not config.context_only else "x"
     shifted = graph.add("Sub", raw, graph.constant(network.input_mean[None]))
     scaled = graph.add("Div", shifted, graph.constant(network.input_std[None]))
     hidden = graph.add("Clip", scaled, graph.constant(-5.0), graph.constant(5.0))

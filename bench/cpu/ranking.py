@@ -100,16 +100,14 @@ def policy(quick: bool) -> Iterator[Row]:
 
 def _request(transform: str, count: int, tasks: int, k: int, seconds: float) -> Row:
     features = 32
-    config = PolicyConfig(
-        hidden=(64, 64), transform=transform, prediction_features=transform == "zlog", lower=0.0, upper=1.0
-    )
+    config = PolicyConfig(hidden=(64, 64), transform=transform, context_only=transform != "zlog", lower=0.0, upper=1.0)
     spec = PolicySpec(tuple(f"t{i}" for i in range(tasks)), tuple(f"x{i}" for i in range(features)), config)
     network = FusionPolicy(spec).eval()
     with torch.no_grad():  # as far from equal weights as a trained policy is
         network.head.weight.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     predictions = random_scores(ROTATIONS, (count, tasks))
     contexts = [2.0 * x - 1.0 for x in random_scores(ROTATIONS, (1, features), seed=1)]
-    if config.prediction_features:
+    if not config.context_only:
         batch = np.stack(predictions)
         network.fit_normalization(network.request_inputs(np.concatenate(contexts), batch))
     ranker = BlendedRanker(network, seed=0)

@@ -1,7 +1,8 @@
 """The fusion policy: what it reads (`PolicySpec`), its network, its files."""
 
+from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.policy.network import FusionPolicy
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicyConfig, PolicySpec
 
-__all__ = ["FusionPolicy", "PolicyConfig", "PolicySpec", "project_weights"]
+__all__ = ["Baseline", "FusionPolicy", "Mixture", "PolicyConfig", "PolicySpec", "project_weights"]

@@ -10,6 +10,8 @@ the width of the exploration, f the exploration factor of the request's scenario
 is served, projected onto the weight constraints; it does not depend on f, so that exploring more in one scenario does
 not change what exploitation shows there.
 
+What is ranked by may be a mixture with a simple baseline (`mixture`), as far as the log proves the policy.
+
 The weights of users of whom little is known may be shrunk to those of their scenario (off by default): with n pieces of
 evidence, from a context feature, and a prior worth m, the mean becomes (n · mean + m · scenario) / (n + m), while Σα
 and f stay. This changes what is served and explored, not what is trained.
@@ -26,8 +28,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pygrade import ops
 from pygrade._util.serialization import ArtifactError, to_json
 from pygrade.policy import file
+from pygrade.policy.mixture import Mixture
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicyConfig, PolicySpec
 
@@ -48,7 +52,10 @@ class FusionPolicy(nn.Module):
     seed: of the network's initial weights; equal seeds give equal bits, whatever the global generator.
 
     `static_weights` [T] and `scenario_weights` {scenario: [T]} are served to requests whose features are missing.
+    `mixture`: the baseline that its scores are mixed with; None: served alone.
     """
+
+    mixture: Mixture | None = None
 
     input_mean: Tensor
     input_std: Tensor
@@ -111,13 +118,34 @@ class FusionPolicy(nn.Module):
         digest.update(self.spec.schema_hash().encode())
         explored = sorted(config.scenario_exploration)
         evidence = [config.evidence_scale, config.evidence_feature] if config.evidence_prior else []
-        digest.update(to_json({"evidence": evidence, "explored": explored, "scenarios": self.scenarios}))
+        names = {"evidence": evidence, "explored": explored, "scenarios": self.scenarios}
+        mixed, valued = self._mixture_facts(), self._value_facts()
+        names |= {"mixture": mixed[0]} if mixed[1] else {}
+        names |= {"values": valued[0]} if valued[1] else {}
+        digest.update(to_json(names))
         slopes = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(self.tasks)
         factors = (config.scenario_exploration[name] for name in explored)
         numbers = [self.spec.concentration_floor, config.total_concentration, config.beta, config.epsilon]
-        numbers += [config.evidence_prior, *slopes, *factors]
+        numbers += [config.evidence_prior, *slopes, *factors, *mixed[1], *valued[1]]
         digest.update(np.array(numbers, "<f8").tobytes())
         return digest.hexdigest()[:12]
+
+    def _mixture_facts(self) -> tuple[list[str], list[float]]:
+        """Names and numbers of the mixture that decide what is served."""
+        if self.mixture is None:
+            return [], []
+        base = self.mixture.baseline
+        knots = [number for x, y in base.calibration for number in (float(len(x)), *x, *y)]
+        kind = "log" if base.logarithm else "raw"
+        return [base.transform, kind, *base.value_tasks], [self.mixture.trust, *base.weights, *knots]
+
+    def _value_facts(self) -> tuple[list[str], list[float]]:
+        """Scenarios with multipliers of their own, and the multipliers: of all requests, then of each scenario."""
+        config = self.config
+        names = sorted(config.scenario_values)
+        tables = [config.values, *(config.values | config.scenario_values[name] for name in names)]
+        rows = [[table.get(task, 1.0) for task in self.tasks] for table in tables]
+        return names, [number for row in rows for number in row] if config.values or names else []
 
     @property
     def scenario_weights(self) -> dict[str, Tensor]:
@@ -139,10 +167,14 @@ class FusionPolicy(nn.Module):
         return self.static_weights
 
     def request_inputs(
-        self, context: NDArray[Any], predictions: NDArray[Any], offsets: NDArray[Any] | None = None
+        self,
+        context: NDArray[Any],
+        predictions: NDArray[Any],
+        offsets: NDArray[Any] | None = None,
+        multipliers: Tensor | None = None,
     ) -> Tensor:
         """`PolicySpec.request_inputs` on the device of the policy."""
-        return self.spec.request_inputs(context, predictions, offsets).to(self.input_mean.device)
+        return self.spec.request_inputs(context, predictions, offsets, multipliers).to(self.input_mean.device)
 
     def fit_normalization(self, inputs: Tensor) -> None:
         """Set the mean and std of raw inputs [R, D]; NaN is left out, a constant input gets std 1."""
@@ -194,6 +226,47 @@ class FusionPolicy(nn.Module):
         alpha = self._shrunk(inputs, scenario)
         return project_weights(alpha / alpha.sum(-1, keepdim=True), self.bounds)
 
+    @torch.no_grad()
+    def scores(
+        self,
+        context: NDArray[Any],
+        predictions: NDArray[Any],
+        offsets: NDArray[Any] | None = None,
+        scenario: Sequence[str] | NDArray[Any] | None = None,
+        values: Any = None,
+        item_values: NDArray[Any] | None = None,
+    ) -> Tensor:
+        """What the candidates are ranked by, float32 [R, N] or, of predictions [M, T] with offsets [R + 1], [M].
+
+        context [R, F], scenario [R] names; values: multipliers of the tasks' values, see `mixture.multipliers`;
+        item_values [R, N] or [M]: prices, if the baseline needs them.
+        """
+        u = self.spec.multipliers(values, scenario, len(context))
+        weights = self.serve(self.request_inputs(context, predictions, offsets, u), scenario).cpu()
+        return self.scores_of(weights, predictions, offsets, u, item_values)
+
+    @torch.no_grad()
+    def scores_of(
+        self,
+        weights: Tensor,
+        predictions: NDArray[Any],
+        offsets: NDArray[Any] | None = None,
+        multipliers: Tensor | None = None,
+        item_values: NDArray[Any] | None = None,
+    ) -> Tensor:
+        """`scores` under given weights [R, T], such as drawn ones."""
+        rows = np.ascontiguousarray(predictions, np.float32)
+        shape, tasks = rows.shape[:-1], rows.shape[-1]
+        bounds = torch.arange(len(rows) + 1) * shape[1] if offsets is None else torch.from_numpy(offsets)
+        given = torch.from_numpy(rows.reshape(-1, tasks))
+        fused = ops.fuse_scores(given, weights, offsets=bounds, **self.config.formula)
+        if self.mixture is None or self.mixture.trust == 1.0:
+            return fused.reshape(shape)
+        prices = None if item_values is None else torch.from_numpy(np.asarray(item_values, np.float32).reshape(-1))
+        u = multipliers if self.config.trade_offs else None
+        base = self.mixture.baseline.scores(self.tasks, self.config.formula, given, bounds, u, prices)
+        return self.mixture.scores(base, fused, bounds).reshape(shape)
+
     def schema_hash(self) -> str:
         """`PolicySpec.schema_hash`."""
         return self.spec.schema_hash()
@@ -206,9 +279,11 @@ class FusionPolicy(nn.Module):
             "scenarios": self.scenarios,
             "schema_hash": self.schema_hash(),
             "version": self.version,
-            "config": asdict(self.config),
+            # Format 3 knows the option by its old name.
+            "config": asdict(self.config) | {"prediction_features": not self.config.context_only},
             "static_weights": self.static_weights.tolist(),
             "scenario_weights": {name: weights.tolist() for name, weights in self.scenario_weights.items()},
+            "mixture": None if self.mixture is None else asdict(self.mixture),
             "extra": dict(extra or {}),
         }
         return file.encode(record, self.state_dict())
@@ -233,11 +308,14 @@ class FusionPolicy(nn.Module):
         known = {item.name for item in fields(PolicyConfig)}
         options = {name: value for name, value in record["config"].items() if name in known}
         options["hidden"] = [int(width) for width in options["hidden"]]
+        if "prediction_features" in record["config"]:  # of formats 1 to 3
+            options["context_only"] = not record["config"]["prediction_features"]
         try:
             policy = cls(PolicySpec(record["tasks"], record["features"], PolicyConfig(**options)))
             policy.scenarios = tuple(record["scenarios"])
             policy.scenario_table = torch.zeros(len(policy.scenarios), len(policy.tasks))
             policy.load_state_dict(tensors)
+            policy.mixture = Mixture.from_dict(record["mixture"]) if record.get("mixture") else None
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{folder / 'policy.json'} does not describe a policy: {error}") from error
         return policy.eval()

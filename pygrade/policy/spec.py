@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pygrade._util.serialization import to_json
 from pygrade.ops.fusion import TRANSFORMS
+from pygrade.policy.mixture import multipliers
 
 MAX_TASKS = 64  # of the C++ ranker
 _EVIDENCE_SCALES = ("count", "log", "log1p")
@@ -31,10 +32,17 @@ class PolicyConfig:
     beta: float = 1e-7  # added to predictions before the logarithm
     epsilon: float = 1e-3  # added to the standard deviation of a z-score
     slope: float | tuple[float, ...] = 1.0  # ≥ 0, for all tasks or one each: log1p is log(1 + slope_t p_t)
-    prediction_features: bool = True  # mean and std over the candidates of log(p + beta), per task, as inputs
+    # Leave out the inputs from the predictions: mean and std over the candidates of log(p + beta), per task. Such a
+    # policy can be evaluated beside the model that makes the predictions.
+    context_only: bool = False
+    trade_offs: bool = False  # the policy takes multipliers u of the tasks' values: log(u + beta) of each is an input
     lower: float | tuple[float, ...] = 0.005  # smallest weight served, for all tasks or one each
     upper: float | tuple[float, ...] = 0.70  # largest weight served, for all tasks or one each
     minimum: dict[str, float] = field(default_factory=dict)  # smallest weight of single tasks, above `lower`
+    frozen: dict[str, float] = field(default_factory=dict)  # weights of single tasks that are not learned
+    # Multipliers of the tasks' values, if a request gives none: for all requests, and by scenario.
+    values: dict[str, float] = field(default_factory=dict)
+    scenario_values: dict[str, dict[str, float]] = field(default_factory=dict)
     # Factor on the concentration by scenario: below 1 explores more widely, above 1 less.
     scenario_exploration: dict[str, float] = field(default_factory=dict)
     # Shrinkage of the served weights for users of whom little is known.
@@ -61,6 +69,8 @@ class PolicyConfig:
             raise ValueError(f"evidence_scale is {self.evidence_scale!r}; want one of {', '.join(_EVIDENCE_SCALES)}")
         if not (self.evidence_prior >= 0.0 and math.isfinite(self.evidence_prior)):
             raise ValueError(f"evidence_prior is {self.evidence_prior}; want a number ≥ 0")
+        if (self.values or self.scenario_values) and not self.trade_offs:
+            raise ValueError("values and scenario_values need trade_offs: a policy that takes multipliers")
         slopes = self.slope if isinstance(self.slope, tuple) else (self.slope,)
         if not slopes or not all(slope >= 0.0 and math.isfinite(slope) for slope in slopes):
             raise ValueError(f"slope is {self.slope}; want one number ≥ 0 or one per task")
@@ -94,13 +104,16 @@ class PolicySpec:
         if config.evidence_prior and config.evidence_feature not in self.features:
             raise ValueError(f"evidence_feature is {config.evidence_feature!r}; want one of {', '.join(self.features)}")
         if self.num_inputs == 0:
-            raise ValueError("there are no features and prediction_features is off; the policy needs an input")
+            raise ValueError("there are no features and context_only is on; the policy needs an input")
         _ = self.bounds  # checks them
+        for table in (config.values, *config.scenario_values.values()):
+            multipliers(table, self.tasks, 1)
 
     @property
     def num_inputs(self) -> int:
-        """F, or F + 2T with prediction features."""
-        return len(self.features) + (2 * len(self.tasks) if self.config.prediction_features else 0)
+        """F, 2T more unless `context_only`, T more with `trade_offs`."""
+        parts = 2 * (not self.config.context_only) + self.config.trade_offs
+        return len(self.features) + parts * len(self.tasks)
 
     @property
     def concentration_floor(self) -> float:
@@ -120,6 +133,10 @@ class PolicySpec:
                 raise ValueError(f"minimum names task {task!r}; want one of {', '.join(self.tasks)}")
             index = self.tasks.index(task)
             low[index] = max(low[index], value)
+        for task, value in config.frozen.items():
+            if task not in self.tasks:
+                raise ValueError(f"frozen names task {task!r}; want one of {', '.join(self.tasks)}")
+            low[self.tasks.index(task)] = high[self.tasks.index(task)] = value
         if not all(0.0 <= a <= b <= 1.0 for a, b in zip(low, high, strict=True)):
             raise ValueError(f"weight bounds are lower {low}, upper {high}; want 0 <= lower <= upper <= 1")
         if not sum(low) <= 1.0 <= sum(high):
@@ -128,12 +145,14 @@ class PolicySpec:
 
     def schema_hash(self) -> str:
         """First 16 hex digits of a sha256 of what inputs and outputs mean: tasks, features, formula."""
-        schema = {
+        schema: dict[str, Any] = {
             "tasks": self.tasks,
             "features": self.features,
-            "prediction_features": self.config.prediction_features,
+            "prediction_features": not self.config.context_only,
             "transform": self.config.transform,
         }
+        if self.config.trade_offs:
+            schema["trade_offs"] = True
         return hashlib.sha256(to_json(schema)).hexdigest()[:16]
 
     def exploration_factor(self, scenario: Sequence[str] | NDArray[Any] | None, count: int) -> Tensor:
@@ -143,10 +162,31 @@ class PolicySpec:
             return torch.ones(count)
         return torch.tensor([table.get(str(name), 1.0) for name in scenario], dtype=torch.float32)
 
+    def multipliers(self, values: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int) -> Tensor:
+        """u [count, T] of requests: what `values` says (see `mixture.multipliers`), else the config, else 1."""
+        given = multipliers(values, self.tasks, count)
+        if given is not None and not self.config.trade_offs:
+            raise ValueError("values was given to a policy without trade_offs; want one trained with them")
+        row = np.array([self.config.values.get(task, 1.0) for task in self.tasks], np.float32)
+        table = np.tile(row, (count, 1))
+        for name, entries in self.config.scenario_values.items() if scenario is not None else ():
+            for task, value in entries.items():
+                table[np.asarray(scenario) == name, self.tasks.index(task)] = value
+        return torch.from_numpy(table if given is None else np.where(np.isnan(given), table, given))
+
+    def value_inputs(self, multipliers: Tensor) -> Tensor:
+        """The inputs [R, T] that stand for multipliers u [R, T]: log(u + beta)."""
+        return torch.log(multipliers.double() + self.config.beta).float()
+
     def request_inputs(
-        self, context: NDArray[Any], predictions: NDArray[Any], offsets: NDArray[Any] | None = None
+        self,
+        context: NDArray[Any],
+        predictions: NDArray[Any],
+        offsets: NDArray[Any] | None = None,
+        multipliers: Tensor | None = None,
     ) -> Tensor:
-        """Raw inputs [R, F (+ 2T)]: the context, then mean and std over the request's candidates of log(p + beta).
+        """Raw inputs [R, num_inputs]: the context, then mean and std over the request's candidates of log(p + beta),
+        then, with `trade_offs`, log(u + beta) of the multipliers [R, T] (None: 1).
 
         context [R, F]; predictions [M, T] with offsets [R + 1] (every request with at least one row), or [R, N, T].
         The sums are float64, so that training and serving see the same numbers. NaN features stay NaN.
@@ -154,8 +194,17 @@ class PolicySpec:
         context = np.asarray(context, np.float32)
         if context.ndim != 2 or context.shape[1] != len(self.features):
             raise ValueError(f"context has shape {context.shape}; want [R, {len(self.features)}]")
-        if not self.config.prediction_features:
-            return torch.from_numpy(context.copy())
+        parts = [torch.from_numpy(context.copy())]
+        if not self.config.context_only:
+            parts.append(self._prediction_inputs(context, predictions, offsets))
+        if self.config.trade_offs:
+            ones = torch.ones(len(context), len(self.tasks))
+            parts.append(self.value_inputs(ones if multipliers is None else multipliers))
+        return torch.cat(parts, 1)
+
+    def _prediction_inputs(
+        self, context: NDArray[Any], predictions: NDArray[Any], offsets: NDArray[Any] | None
+    ) -> Tensor:
         rows = np.asarray(predictions, np.float32)
         if offsets is None:
             if rows.ndim != 3 or rows.shape[0] != len(context) or rows.shape[1] == 0:
@@ -173,12 +222,11 @@ class PolicySpec:
                 "each request with at least one row"
             )
         if len(sizes) == 0:
-            return torch.zeros(0, self.num_inputs)
+            return torch.zeros(0, 2 * len(self.tasks))
         logs = np.log(rows.astype(np.float64) + self.config.beta)
         mean = np.add.reduceat(logs, offsets[:-1]) / sizes[:, None]
         square = np.add.reduceat((logs - np.repeat(mean, sizes, axis=0)) ** 2, offsets[:-1]) / sizes[:, None]
-        inputs = np.concatenate([context, mean, np.sqrt(square)], 1).astype(np.float32)
-        return torch.from_numpy(inputs)
+        return torch.from_numpy(np.concatenate([mean, np.sqrt(square)], 1).astype(np.float32))
 
 
 def _per_task(name: str, value: float | tuple[float, ...], count: int) -> list[float]:

@@ -141,7 +141,7 @@ class CompositeReward:
         slopes = calibration_slopes(logs, floored) if config.prior_calibration == "slope" else 1.0
         predicted = (logs.predictions * (logs.event_values * slopes)).sum(1)  # [M]
 
-        scores, exists = pad(_transform(logs, spec), logs.offsets)
+        scores, exists = pad(transformed_predictions(logs, spec), logs.offsets)
         padded = not bool(exists.all())
         page_list, all_list = 0, 1 if padded else -1
         ranked: list[tuple[str, float, int, NDArray[Any]]] = []  # name, weight, list, gain of each row
@@ -207,7 +207,7 @@ def _logged_levels(logs: Logs, data: TrainingSet) -> Tensor:
     return torch.cat(parts)[:, data.stage2.constraints]
 
 
-def _transform(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]:
+def transformed_predictions(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]:
     """Transformed predictions [M, T]: requests of equal size go through the op together."""
     sizes = np.diff(logs.offsets)
     result = np.empty_like(logs.predictions)

@@ -15,7 +15,7 @@ CURVE = np.arange(1, 6) ** -0.5
 
 def by_mode(sign: float) -> FusionPolicy:
     """Order where the first feature is positive, clicks where it is not; the other way round for sign -1."""
-    policy = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,), prediction_features=False)))
+    policy = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,), context_only=True)))
     with torch.no_grad():
         policy.body[0].weight.copy_(torch.tensor([[10.0, 0.0]]))
         policy.body[0].bias.fill_(5.0)

@@ -94,7 +94,7 @@ def test_request_inputs_jagged_equal_direct_formula() -> None:
 
 
 def test_normalization_ignores_missing_and_cuts_outliers() -> None:
-    policy = make_policy(prediction_features=False)
+    policy = make_policy(context_only=True)
     inputs = torch.tensor([[1.0, 5.0], [3.0, 5.0], [torch.nan, 5.0]])
     policy.fit_normalization(inputs)
     normal = policy.normalize(torch.tensor([[3.0, 5.0], [torch.nan, torch.nan], [1e9, 5.0]]))

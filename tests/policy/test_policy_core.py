@@ -36,7 +36,7 @@ CASES = {
     "default": {"tasks": tuple("abcdefgh"), "features": tuple(f"f{i}" for i in range(22)), "hidden": (64, 64)},
     "odd": {"tasks": tuple("abcde"), "features": ("é", "\U0001f600", 'quo"te\\\n\x7f'), "hidden": (7, 33, 1)},
     "one task": {"tasks": ("only",), "features": (), "hidden": (5,)},
-    "no prediction features": {"prediction_features": False, "hidden": (130,), "transform": "rank"},
+    "no prediction features": {"context_only": True, "hidden": (130,), "transform": "rank"},
     "scenarios": {"scenario_exploration": {"search": 0.5, "feed": 2.0}, "concentration_floor": 0.7, "hidden": (16,)},
     "product": {"transform": "log1p", "slope": (0.0, 2.5, 30.0)},
     "evidence": {"evidence_feature": "hour", "evidence_prior": 0.7, "scenario_exploration": {"search": 0.5}},
@@ -81,11 +81,10 @@ name = st.text(st.characters(exclude_categories=("Cs",)), max_size=4)
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.lists(name, min_size=1, max_size=5, unique=True), st.lists(name, max_size=5), st.booleans())
-def test_schema_hash_of_any_names_is_reproduced(tmp_path_factory, tasks, features, prediction_features):
-    if not features:
-        prediction_features = True
+def test_schema_hash_of_any_names_is_reproduced(tmp_path_factory, tasks, features, context_only):
+    context_only = context_only and bool(features)
     folder = tmp_path_factory.mktemp("policy")
-    policy = save(folder, tasks, features, hidden=(2,), prediction_features=prediction_features, upper=1.0)
+    policy = save(folder, tasks, features, hidden=(2,), context_only=context_only, upper=1.0)
     assert _core.Policy.load(str(folder)).schema_hash == policy.schema_hash()
     shutil.rmtree(folder)
 

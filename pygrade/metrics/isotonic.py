@@ -1,0 +1,48 @@
+"""Isotonic regression of rates, on bins of equal weight."""
+
+import numpy as np
+
+from pygrade._typing import Floats
+
+BINS = 200
+
+
+def isotonic(values: Floats, weights: Floats) -> Floats:
+    """The rising sequence nearest to values [n] in weighted squares (pool adjacent violators, Ayer et al. 1955).
+
+    >>> isotonic(np.array([1.0, 3.0, 2.0, 5.0]), np.ones(4)).tolist()
+    [1.0, 2.5, 2.5, 5.0]
+    """
+    means: list[float] = []
+    sums: list[float] = []
+    sizes: list[int] = []
+    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
+        size = 1
+        while means and means[-1] >= value:
+            total = sums[-1] + weight
+            value = (means.pop() * sums[-1] + value * weight) / total if total > 0 else value
+            weight, size = total, size + sizes.pop()
+            sums.pop()
+        means.append(value)
+        sums.append(weight)
+        sizes.append(size)
+    return np.repeat(np.array(means), sizes)
+
+
+def isotonic_rates(x: Floats, events: Floats, exposure: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
+    """Rising rates Σ events / Σ exposure over x: mean x and rate of each step, both strictly rising.
+
+    x, events, exposure [n]. Rows are first put in order of x into at most ``bins`` bins of equal exposure.
+    """
+    order = np.argsort(x, kind="stable")
+    total = np.cumsum(exposure[order])
+    number = np.minimum((total / total[-1] * bins).astype(np.int64), bins - 1)
+    _, number = np.unique(number, return_inverse=True)
+    weight = np.bincount(number, exposure[order]).astype(np.float64)
+    rate = isotonic(np.bincount(number, events[order]) / weight, weight)
+    _, step = np.unique(rate, return_inverse=True)
+    step_weight = np.bincount(step, weight)
+    mean = np.bincount(step, np.bincount(number, exposure[order] * x[order])) / step_weight
+    rates = np.bincount(step, np.bincount(number, events[order])) / step_weight
+    keep = np.concatenate([[True], np.diff(mean) > 0])
+    return mean[keep], rates[keep]

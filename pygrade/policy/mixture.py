@@ -1,0 +1,163 @@
+"""What a policy is mixed with: a simple baseline, and how far the log proves the policy better than it.
+
+    score_j = (1 - λ) · z(b_j) + λ · z(Σ_t w_t f_t(p_jt)),    z(s) = (s - mean) / (sd + 10⁻⁶) within the request
+
+λ is the `trust`: 0 serves the baseline alone, 1 the policy alone. The baseline's score of candidate j is
+b_j = Σ_t v_t u_t g_t(price_j · c_t(p_jt)), or its logarithm: an expected value, or a fusion by static weights.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade import ops
+from pygrade.ops.fusion import TRANSFORMS
+
+Knots = tuple[tuple[float, ...], tuple[float, ...]]
+Verdict = Literal["better", "undecided", "worse", "undecidable", "untested"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+_EPSILON = 1e-6  # added to the standard deviation of the scores: small, as expected values are
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A ranking that needs no policy."""
+
+    name: str
+    transform: str  # g of `ops.fuse_scores`; expected value: identity
+    weights: tuple[float, ...]  # [T] values of events, or static weights
+    logarithm: bool = False  # the score is log(score + beta), for an expected value
+    value_tasks: tuple[str, ...] = ()  # tasks whose prediction is multiplied by the item's value (its price)
+    # Per task the knots (x, y) of a piecewise linear map of its predictions, x[0] = 0; none: as they are.
+    calibration: tuple[Knots, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "value_tasks"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        knots = tuple((tuple(x), tuple(y)) for x, y in self.calibration)
+        object.__setattr__(self, "calibration", knots)
+        if self.transform not in TRANSFORMS:
+            raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(TRANSFORMS)}")
+        if not self.weights or not all(map(math.isfinite, self.weights)) or not any(self.weights):
+            raise ValueError(f"weights is {self.weights}; want finite numbers, not all 0")
+        if self.logarithm and (min(self.weights) < 0 or self.transform != "identity"):
+            raise ValueError(f"logarithm needs the identity and weights ≥ 0; got {self.transform}, {self.weights}")
+        if knots and len(knots) != len(self.weights):
+            raise ValueError(f"calibration has {len(knots)} maps; want one for each of {len(self.weights)} tasks")
+        for x, y in knots:
+            rising = len(x) == len(y) >= 2 and x[0] == 0 and bool((np.diff(np.array(x, np.float32)) > 0).all())
+            if not rising or min(y) < 0 or bool((np.diff(y) < 0).any()) or not all(map(math.isfinite, (*x, *y))):
+                raise ValueError(f"calibration has knots {x}, {y}; want x from 0, rising, and y ≥ 0, not falling")
+
+    def scores(
+        self,
+        tasks: tuple[str, ...],
+        formula: Mapping[str, Any],
+        predictions: Tensor,
+        offsets: Tensor,
+        values: Tensor | None = None,
+        item_values: Tensor | None = None,
+    ) -> Tensor:
+        """float32 [M] of predictions [M, T] with offsets [R + 1].
+
+        formula: of the policy, whose beta, epsilon and slope count here too. values [R, T]: multipliers u, None: 1.
+        item_values [M]: prices, for `value_tasks`.
+        """
+        given = predictions
+        if self.calibration:
+            given = torch.stack([_interpolate(given[:, t], *knots) for t, knots in enumerate(self.calibration)], 1)
+        if self.value_tasks:
+            if item_values is None:
+                raise ValueError(f"item_values is missing; the baseline prices {', '.join(self.value_tasks)} by it")
+            priced = torch.tensor([task in self.value_tasks for task in tasks])
+            given = torch.where(priced, given * item_values[:, None], given)
+        weights = torch.tensor(self.weights, dtype=torch.float32).repeat(len(offsets) - 1, 1)
+        if values is not None:
+            weights = weights * values
+        score = ops.fuse_scores(given, weights, offsets=offsets, **{**formula, "transform": self.transform})
+        if self.logarithm:
+            score = ops.transform_scores(score[:, None], "log", beta=formula["beta"], offsets=offsets)[:, 0]
+        return score
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The baseline that a policy is mixed with, and what the log says of the policy."""
+
+    trust: float  # λ
+    baseline: Baseline
+    verdict: str = "untested"  # one of `VERDICTS`: the policy or its mixture against the baseline
+    sentence: str = ""  # the verdict for people
+    baselines: tuple[Baseline, ...] = field(default=(), compare=False)  # the others that were tried, for evaluations
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.trust <= 1.0:
+            raise ValueError(f"trust is {self.trust}; want a number from 0 to 1")
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"verdict is {self.verdict!r}; want one of {', '.join(VERDICTS)}")
+
+    def scores(self, base: Tensor, fused: Tensor, offsets: Tensor) -> Tensor:
+        """float32 [M] of the baseline's and the policy's scores [M]."""
+        if self.trust == 1.0:
+            return fused
+        weights = torch.tensor([1.0 - self.trust, self.trust], dtype=torch.float32).repeat(len(offsets) - 1, 1)
+        pair = torch.stack([base, fused], 1)
+        return ops.fuse_scores(pair, weights, offsets=offsets, transform="zscore", epsilon=_EPSILON)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "Mixture":
+        """Of the JSON of a policy."""
+        others = tuple(Baseline(**entry) for entry in record.get("baselines", ()))
+        known = {name: record[name] for name in ("trust", "verdict", "sentence")}
+        return cls(baseline=Baseline(**record["baseline"]), baselines=others, **known)
+
+
+def _interpolate(p: Tensor, x: tuple[float, ...], y: tuple[float, ...]) -> Tensor:
+    """y_i + (p - x_i) · slope_i in the segment of p; the last one has no end."""
+    at, to = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
+    slope = (to[1:] - to[:-1]) / (at[1:] - at[:-1])
+    segment = (torch.searchsorted(at, p.contiguous(), right=True) - 1).clamp(0, len(slope) - 1)
+    return to[segment] + (p - at[segment]) * slope[segment]
+
+
+def multipliers(
+    values: Mapping[str, float] | NDArray[Any] | Any | None, tasks: tuple[str, ...], count: int
+) -> NDArray[np.float32] | None:
+    """u [count, T] of requests: a mapping task → u, an array [T] or [count, T], or a list of mappings; NaN: not given.
+
+    ValueError names an unknown task, a number that is negative or infinite, and a request of which all are 0.
+    """
+    if values is None:
+        return None
+    if isinstance(values, Mapping):
+        table = np.tile(_row(values, tasks), (count, 1))
+    elif isinstance(values, (list, tuple)) and values and isinstance(values[0], Mapping):
+        if len(values) != count:
+            raise ValueError(f"values has {len(values)} mappings; want one, or one for each of {count} requests")
+        table = np.stack([_row(entry, tasks) for entry in values])
+    else:
+        table = np.array(values, np.float32)
+        if table.shape == (len(tasks),):
+            table = np.tile(table, (count, 1))
+        if table.shape != (count, len(tasks)):
+            raise ValueError(f"values has shape {table.shape}; want {(len(tasks),)} or {(count, len(tasks))}")
+    wrong = (table < 0) | np.isinf(table)
+    if wrong.any():
+        request, task = (int(place[0]) for place in np.nonzero(wrong))
+        raise ValueError(f"values is {table[request, task]} for task {tasks[task]!r}; want a finite number ≥ 0")
+    if count and bool((table == 0).all(1).any()):
+        raise ValueError("values is 0 for every task; want at least one above 0")
+    return table
+
+
+def _row(values: Mapping[str, float], tasks: tuple[str, ...]) -> NDArray[np.float32]:
+    unknown = [task for task in values if task not in tasks]
+    if unknown:
+        raise ValueError(f"values names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+    return np.array([values.get(task, np.nan) for task in tasks], np.float32)

@@ -1,0 +1,97 @@
+"""Simple baselines of a log: rankings that need no policy. The strongest of them is *the baseline*."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade.evaluation.arms import (
+    EXPECTED_VALUE,
+    EXPECTED_VALUE_CALIBRATED,
+    LINEAR,
+    LOG1P,
+    PRODUCTION,
+    STATIC,
+    Z_LINEAR,
+    Z_LOG,
+)
+from pygrade.logs import Logs, pad
+from pygrade.metrics.isotonic import isotonic_rates
+from pygrade.policy.mixture import Baseline, Knots
+from pygrade.policy.spec import PolicySpec
+from pygrade.training.reward import logged_weights, transformed_predictions
+from pygrade.training.static_weights import CemConfig, best_static_weights
+from pygrade.training.training_set import TrainingSet
+
+# Besides the policy's own form. Sums of weights are 1; nothing else bounds them.
+_FORMS = {"identity": LINEAR, "zscore": Z_LINEAR, "zlog": Z_LOG, "log1p": LOG1P}
+_LOGARITHMS = ("log", "zlog", "log1p")
+
+
+def fit_baselines(
+    logs: Logs, spec: PolicySpec, data: TrainingSet, search: CemConfig, floor: float, static: Tensor | None = None
+) -> tuple[Baseline, ...]:
+    """Expected value, raw and calibrated; the best static weights in each form; production's weights, if logged.
+
+    logs: with the values of events that count, see `Logs.valued`; data: their training set under the spec; floor: the
+    smallest slot propensity that feedback is divided by; static [T]: the best weights of the policy's form, if known.
+    """
+    if static is None:
+        static = best_static_weights(data, search, bounds=spec.bounds)
+    own = spec.config.transform
+    found = [
+        expected_value(logs),
+        expected_value(logs, calibration(logs, np.maximum(data.propensity.curve(_slots(logs)), floor))),
+        Baseline(STATIC, own, tuple(static.tolist())),
+    ]
+    for transform, name in _FORMS.items():
+        if transform != own:
+            form = PolicySpec(spec.tasks, spec.features, replace(spec.config, transform=transform))
+            scores = torch.from_numpy(pad(transformed_predictions(logs, form), logs.offsets)[0])
+            weights = best_static_weights(replace(data, scores=scores), search)
+            found.append(Baseline(name, transform, tuple(weights.tolist())))
+    production = logged_weights(logs)
+    if production is not None:
+        found.append(Baseline(PRODUCTION, own, tuple(production.tolist())))
+    return tuple(found)
+
+
+def expected_value(logs: Logs, maps: tuple[Knots, ...] = ()) -> Baseline:
+    """Σ_t value_t · p_t by the log's values of events, of predictions calibrated by the maps if there are any."""
+    name = EXPECTED_VALUE_CALIBRATED if maps else EXPECTED_VALUE
+    return Baseline(name, "identity", logs.task_values, min(logs.task_values) >= 0, logs.value_tasks, maps)
+
+
+def calibration(logs: Logs, propensity: NDArray[np.float64]) -> tuple[Knots, ...]:
+    """Per task the isotonic map of predictions to feedback per look at a slot: propensity [slots].
+
+    A task without feedback keeps its predictions.
+    """
+    shown = logs.shown
+    looks = propensity[logs.position[shown]]
+    maps: list[Knots] = []
+    for p, events in zip(logs.predictions[shown].T, logs.feedback[shown].T, strict=True):
+        if not events.any() or not p.any():
+            maps.append(((0.0, 1.0), (0.0, 1.0)))
+            continue
+        x, y = isotonic_rates(p.astype(np.float64), events.astype(np.float64), looks)
+        start = int(x[0] <= 0.0)
+        narrow = np.unique(x[start:].astype(np.float32), return_index=True)[1] + start  # distinct as float32
+        maps.append(((0.0, *x[narrow].tolist()), (0.0, *y[narrow].tolist())))
+    return tuple(maps)
+
+
+def baseline_scores(baseline: Baseline, logs: Logs, formula: Mapping[str, Any]) -> NDArray[np.float32]:
+    """float32 [M] of the log's candidates."""
+    prices = None if logs.value is None else torch.from_numpy(logs.value)
+    predictions, offsets = torch.from_numpy(logs.predictions), torch.from_numpy(logs.offsets)
+    scores = baseline.scores(logs.tasks, formula, predictions, offsets, item_values=prices)
+    return np.asarray(scores.numpy())
+
+
+def _slots(logs: Logs) -> int:
+    return int(logs.position.max(initial=0)) + 1
