@@ -89,16 +89,6 @@ def drawn_components(logs: Logs) -> tuple[Array, NDArray[np.int64]] | None:
     return components, component
 
 
-def mixture_log_density(components: Array, shares: Array, log_weights: Array, weight_floor: float = 0.0) -> Floats:
-    """log Σ_c share_c Dirichlet(w | component_c) [R] at log_weights [R, T], components [C, T], shares [C] that sum to 1."""
-    at = torch.from_numpy(np.ascontiguousarray(log_weights, np.float32))[:, None]
-    parts = [
-        ops.dirichlet_log_prob(torch.from_numpy(np.tile(row, (len(at), 1))), at, weight_floor)[:, 0].double().numpy()
-        for row in np.asarray(components, np.float32)
-    ]
-    return np.asarray(np.logaddexp.reduce(np.stack(parts) + np.log(shares)[:, None]))
-
-
 def logging_policy(logs: Logs, formula: Mapping[str, Any], draws: int = 16, seed: int = 0) -> LoggingPolicy | None:
     """The logging policy that the columns of a log describe, if its pages rank the candidates by the formula.
 
