@@ -10,7 +10,7 @@ from pygrade.cli import main as cli
 
 SMALL = {  # options that make the documented commands small
     "simulate": "--num-requests 300 --world.log-users 100 --world.test-users 60 --world.items 200",
-    "train": "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --no-tensorboard",
+    "train": "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard",
     "rank": "",
 }
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -1,42 +1,13 @@
-"""What `train`, `evaluate` and `pipeline` share: replay of a policy beside static weights, and its tables."""
+"""The tables of a replay, which `train`, `evaluate` and `pipeline` share."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
-from pygrade.evaluation.replay import equal_metrics, evaluate, judged_by
-from pygrade.logs import Logs
-from pygrade.policy import FusionPolicy
-from pygrade.training.propensity import slot_propensity
-from pygrade.training.reward import RewardConfig
-from pygrade.training.static_weights import equal_weights, production_weights
+from pygrade.evaluation.arms import GRADE, SERVED
+from pygrade.evaluation.replay import equal_metrics, judged_by
 
 IN_SAMPLE = "in-sample, not evidence: "
-
-
-def replay(
-    logs: Logs, explored: Logs, policy: FusionPolicy, rankers: dict[str, Any], reward: RewardConfig, k: int
-) -> dict[str, Any]:
-    """`Evaluation.to_dict` of the rankers beside static ones, and ``propensity_source``: propensities come from the
-    shuffled pages of ``explored``.
-    """
-    arms: dict[str, Any] = {EQUAL: equal_weights(len(logs.tasks)).numpy(), STATIC: policy.static_weights.numpy()}
-    production = production_weights(logs)
-    if production is not None:
-        arms[PRODUCTION] = production.numpy()
-    arms |= rankers
-    propensity = slot_propensity(explored, reward)
-    evaluation = evaluate(
-        logs,
-        arms,
-        STATIC,
-        k=k,
-        transform=dict.fromkeys(arms, policy.config.formula),
-        propensity=propensity.known(k),
-        propensity_floor=reward.propensity_floor,
-    )
-    return evaluation.to_dict() | {"propensity_source": propensity.reason or propensity.source}
 
 
 def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
@@ -61,6 +32,8 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
     title = f"{heading}Replay of the shown items; lift over {record['baseline']}, ± 95 %"
-    console.table(title, head, rows, GRADE, judged_by(record))
+    strong = SERVED if SERVED in record["rankers"] else GRADE
+    console.table(title, head, rows, strong, judged_by(record))
     for sentence in equal_metrics(record):
         console.text(sentence)
+    console.text(record["verdict"]["sentence"])

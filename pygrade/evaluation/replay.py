@@ -5,7 +5,7 @@ A replay only re-orders what was shown. It is biased towards the logging policy 
 slot's propensity, and candidates that were never shown stay unjudged. Prefer an A/B test if you can run one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.serialization import plain
+from pygrade.evaluation.verdict import strongest
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -105,8 +106,9 @@ class Evaluation:
 def evaluate(
     logs: Logs,
     rankers: Mapping[str, ArrayLike],
-    baseline: str | None = None,
+    baseline: str | Sequence[str] | None = None,
     *,
+    scores: Mapping[str, ArrayLike] | None = None,
     k: int = 10,
     transform: str | Mapping[str, str | Mapping[str, Any]] = "zlog",
     propensity: ArrayLike | None = None,
@@ -115,22 +117,27 @@ def evaluate(
 ) -> Evaluation:
     """Metrics of the predictions and of each ranker's fused ranking.
 
-    rankers: name → weights [T] or [R, T]; baseline: one of them (the first when left out); transform: one for all or
-    name → transform, or `PolicyConfig.formula`.
+    rankers: name → weights [T] or [R, T]; transform: one for all or name → transform, or `PolicyConfig.formula`.
+    scores: name → what the candidates [M] are ranked by, in place of (or beside) weights; requests with NaN in a shown
+    row are left out of that ranker. baseline: one of them (the first when left out), or several of which the strongest
+    is taken: that whose value has the highest lower bound over the first one's, see `verdict.strongest`.
     propensity[S]: probability that slot s is looked at, relative to the first; with it each shown row's gain is
     its feedback's value / max(propensity[slot], floor) and value@k discounts rank r by propensity[r]; left out, gains
     are the plain values. segments[R] group the weight statistics (the scenario when left out). What an event is worth
     is the log's: see `Logs.valued`.
 
     NDCG and value re-rank the shown rows of each request; predicted_value ranks all candidates and sums their own
-    predictions: a ranker that wins there and loses the others exploits the predictions' errors.
+    predictions: a ranker that wins there and loses the others exploits the predictions' errors. The lifts' intervals of
+    NDCG and value all cover at once, with 95 % confidence.
     """
-    names = list(rankers)
+    given = {} if scores is None else scores
+    names = [*rankers, *(name for name in given if name not in rankers)]
     if not names:
         raise ValueError("rankers is empty; want at least one")
-    reference = names[0] if baseline is None else baseline
-    if reference not in rankers:
-        raise ValueError(f"baseline is {reference!r}; want one of {', '.join(names)}")
+    references = names[:1] if baseline is None else [baseline] if isinstance(baseline, str) else list(baseline)
+    unknown = [name for name in references if name not in names]
+    if unknown or not references:
+        raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(names)}")
     if k < 1:
         raise ValueError(f"k is {k}; want at least 1")
     shown = logs.shown
@@ -149,32 +156,32 @@ def evaluate(
         gains = gains / np.maximum(slots[np.clip(logs.position, 0, len(slots) - 1)], propensity_floor)
         attention = slots[np.minimum(np.arange(k), len(slots) - 1)]
     predicted, users = logs.value_of(logs.predictions), numbered(logs.user_id)
-    scores = torch.from_numpy(np.ascontiguousarray(logs.predictions))
-    offsets = torch.from_numpy(logs.offsets)
 
     per_request: dict[str, dict[str, Array]] = {}
     weight_statistics = {}
     for name in names:
-        weights = broadcast_weights(name, rankers[name], logs.num_requests, len(logs.tasks))
-        kind = transform if isinstance(transform, str) else transform[name]
-        formula = {"transform": kind} if isinstance(kind, str) else kind
-        fused = ops.fuse_scores(scores, torch.from_numpy(weights), offsets=offsets, **formula).numpy()
-        per_request[name] = {
+        if name in rankers:
+            weights = broadcast_weights(name, rankers[name], logs.num_requests, len(logs.tasks))
+            weight_statistics[name] = _weight_statistics(weights, logs.tasks, segments)
+        if name in given:
+            fused = np.asarray(given[name])
+            if fused.shape != (logs.num_rows,):
+                raise ValueError(f"scores of {name!r} have shape {fused.shape}; want {(logs.num_rows,)}")
+        else:
+            fused = _fused(logs, weights, transform if isinstance(transform, str) else transform[name])
+        by_metric = {
             "ndcg": ndcg_at_k(fused, gains, logs.offsets, k, shown),
             "value": value_at_k(fused, gains, logs.offsets, k, shown, attention),
             "predicted_value": value_at_k(fused, predicted, logs.offsets, k, None, attention),
         }
-        weight_statistics[name] = _weight_statistics(weights, logs.tasks, segments)
+        left_out = np.bincount(logs.row_request, np.isnan(fused) & shown, logs.num_requests) > 0
+        per_request[name] = {metric: np.where(left_out, np.nan, values) for metric, values in by_metric.items()}
 
-    ones = np.ones(logs.num_requests)
     same = _cannot_differ(logs, k, attention)
-    lifts: dict[str, dict[str, Interval]] = {name: {} for name in names if name != reference}
-    for name, by_metric in lifts.items():
-        for metric in METRICS:
-            new, old = per_request[name][metric], per_request[reference][metric]
-            defined = ~np.isnan(new)  # NDCG is undefined for the same requests in every ranking
-            pair = (new[defined], ones[defined]), (old[defined], ones[defined])
-            by_metric[metric] = UNKNOWN if metric in same else intervals.ratio_lift(*pair, users[defined])
+    judge = "ndcg" if "value" in same else "value"
+    lows = strongest({name: per_request[name][judge] for name in references}, references[0], users)
+    reference = max(lows, key=lambda name: lows[name])
+    names = [reference, *(name for name in names if name != reference)]
     return Evaluation(
         num_requests=logs.num_requests,
         num_users=int(users.max(initial=-1)) + 1,
@@ -187,12 +194,37 @@ def evaluate(
         cannot_differ=same,
         predictions=_prediction_metrics(logs, users),
         rankers={
-            name: {metric: intervals.mean(by_metric[metric], users) for metric in METRICS}
-            for name, by_metric in per_request.items()
+            name: {metric: intervals.mean(per_request[name][metric], users) for metric in METRICS} for name in names
         },
-        lifts=lifts,
+        lifts=_lifts(per_request, reference, names[1:], users, same),
         weights=weight_statistics,
     )
+
+
+def _fused(logs: Logs, weights: NDArray[np.float32], kind: str | Mapping[str, Any]) -> Array:
+    scores = torch.from_numpy(np.ascontiguousarray(logs.predictions))
+    formula = {"transform": kind} if isinstance(kind, str) else kind
+    fused = ops.fuse_scores(scores, torch.from_numpy(weights), offsets=torch.from_numpy(logs.offsets), **formula)
+    return np.asarray(fused.numpy())
+
+
+def _lifts(
+    per_request: Mapping[str, Mapping[str, Array]],
+    reference: str,
+    names: Sequence[str],
+    users: Array,
+    same: Container[str],
+) -> dict[str, dict[str, Interval]]:
+    """Over the reference: intervals of NDCG and value that all cover at once; of predicted value one by one."""
+    judged = [(name, metric) for metric in METRICS[:2] if metric not in same for name in names]
+    estimates = [
+        intervals.mean_lift(per_request[name][metric], per_request[reference][metric]) for name, metric in judged
+    ]
+    found = dict(zip(judged, intervals.simultaneous(estimates, users), strict=True))
+    for name in names:
+        estimate = intervals.mean_lift(per_request[name][METRICS[2]], per_request[reference][METRICS[2]])
+        found[name, METRICS[2]] = UNKNOWN if METRICS[2] in same else intervals.simultaneous([estimate], users)[0]
+    return {name: {metric: found.get((name, metric), UNKNOWN) for metric in METRICS} for name in names}
 
 
 def judged_by(record: Mapping[str, Any]) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STAGE1, STATIC
-from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, served_weights
+from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.training.judging import arms_of, replay, with_unmixed
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.reward import RewardConfig
-from pygrade.training.static_weights import equal_weights, production_weights
 
 UNSHRUNK = "GRADE, no evidence prior"
 # Users by their events before the request: from, to.
@@ -30,38 +30,36 @@ def judge(
     history [R]: events of the request's user before it; None: users are not told apart.
     """
     logs = logs.valued(reward.task_values, reward.value_tasks)
-    arms: dict[str, Any] = {EQUAL: equal_weights(len(logs.tasks)).numpy(), STATIC: policy.static_weights.numpy()}
-    production = production_weights(logs)
-    if production is not None:
-        arms[PRODUCTION] = production.numpy()
-    for name, arm_policy in ((STAGE1, stage1), (GRADE, policy)):
-        arms[name] = served_weights(arm_policy, logs)
+    policies = {STAGE1: stage1, **with_unmixed(policy)}
     if policy.config.evidence_prior:
-        arms[UNSHRUNK] = served_weights(_without_prior(policy), logs)
+        policies = {UNSHRUNK: _without_prior(policies[GRADE]), **policies}
+    arms = arms_of(logs, policies)
     propensity = slot_propensity(logs, reward)
     curve = propensity.known(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
-    options: dict[str, Any] = {
-        "k": reward.page_size,
-        "transform": dict.fromkeys(arms, policy.config.formula),
-        "propensity": curve,
-        "propensity_floor": reward.propensity_floor,
-    }
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
     record: dict[str, Any] = {
-        "replay": evaluate(logs, arms, STATIC, **options).to_dict()
-        | {"propensity_source": propensity.reason or propensity.source},
+        "replay": replay(logs, logs, policies, reward, reward.page_size),
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": propensity.note,
         "users": {},
     }
+    baseline = record["replay"]["baseline"]
     for name, low, high in HISTORY if history is not None else ():
         assert history is not None
         chosen = np.flatnonzero((history >= low) & (history <= (np.inf if high is None else high)))
         group: dict[str, Any] = {"requests": len(chosen), "from": low, "to": high}
         if len(chosen) >= _FEW:
-            weights = {arm: w if np.ndim(w) == 1 else w[chosen] for arm, w in arms.items()}
-            part = evaluate(logs.select(chosen), weights, STATIC, **options).to_dict()
+            group_arms = arms.select(logs, chosen)
+            part = evaluate(
+                logs.select(chosen),
+                group_arms.weights,
+                baseline,
+                scores=group_arms.scores,
+                k=reward.page_size,
+                propensity=curve,
+                propensity_floor=reward.propensity_floor,
+            ).to_dict()
             group |= {"users": part["num_users"], "rankers": part["rankers"], "lifts": part["lifts"]}
         record["users"][name] = group
     return record

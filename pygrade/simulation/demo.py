@@ -17,23 +17,17 @@ from numpy.typing import NDArray
 
 from pygrade import __version__, ops
 from pygrade._util.progress import track
-from pygrade.evaluation.arms import EQUAL, GRADE, LINEAR, PRODUCTION, STAGE1, STATIC
-from pygrade.logs import Logs, read_logs
-from pygrade.policy import PolicyConfig, PolicySpec
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
+from pygrade.logs import read_logs
 from pygrade.reports.pages import describe_pages
 from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, rank_pages, simulate_logs
-from pygrade.training.reward import CompositeReward
-from pygrade.training.static_weights import best_static_weights, equal_weights, production_weights
 from pygrade.training.train import TrainConfig, TrainResult, train
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
-
-ARMS = (EQUAL, PRODUCTION, STATIC, LINEAR, STAGE1, GRADE)
-LINEAR_TRANSFORM = "zscore"  # Σ w · p/σ within a request: no logarithm
 
 
 @dataclass(frozen=True)
@@ -95,31 +89,32 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
     logger.info(f"baselines, and {config.test_requests:,} requests of users that are not in the log …")
     requests = world.requests(config.test_requests, config.seed, "test")
-    arms, transforms, inputs = _arms(logs, result, training, requests)
-    ranked = {}
-    with track("A/B test", total=len(arms) + 2) as bar:
-        for arm, weights in arms.items():
-            ranked[arm] = rank_pages(requests.p_hat, weights, world.config.page_size, transforms[arm], arm)
+    scores, baseline = _scores(result, requests), _baseline(result)
+    with track("A/B test", total=len(scores) + 2) as bar:
+        ranked = {}
+        for arm, values in scores.items():
+            ranked[arm] = rank_pages(values[..., None], (1.0,), world.config.page_size, "identity", arm)
             bar.advance(1, arm=arm)
-        test = compare_pages(world, requests, ranked, PRODUCTION, seed=config.seed)
+        test = compare_pages(world, requests, ranked, baseline, seed=config.seed)
+        bar.advance(1, arm=f"against {baseline}")
+        against_production = compare_pages(world, requests, ranked, PRODUCTION, seed=config.seed)
         bar.advance(1, arm=f"against {PRODUCTION}")
-        against_static = compare_pages(world, requests, ranked, STATIC, seed=config.seed)
-        bar.advance(1, arm=f"against {STATIC}")
     write_text(run / "abtest.json", json.dumps(test.to_dict(), indent=2) + "\n")
+    inputs = result.policy.request_inputs(requests.context, requests.p_hat)
     with torch.no_grad():
         alpha = result.policy(inputs, requests.scenario)
     record_weights(
         run,
         logs.tasks,
-        arms[GRADE],
+        result.policy.serve(inputs, requests.scenario).numpy(),
         alpha.numpy(),
         ops.dirichlet_entropy(alpha).numpy(),
-        arms[STATIC],
+        result.static_weights.numpy(),
         {"segment": requests.segment, "scenario": requests.scenario},
     )
     seconds["ab_test"] = time.perf_counter() - started - sum(seconds.values())
 
-    pages = rank_examples(run / "policy", requests, config.pages, arms[STATIC])
+    pages = rank_examples(run / "policy", requests, config.pages, result.static_weights.numpy())
     write_text(run / "pages.json", json.dumps({"pages": pages}, indent=2) + "\n")
     summary: dict[str, Any] = {
         "version": __version__,
@@ -128,14 +123,16 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
         "test_requests": test.num_requests,
         "test_users": test.num_users,
         "policy_version": result.policy.version,
+        "trust": result.summary["trust"],
+        "baseline": baseline,
         "resumed_from": result.summary.get("resumed_from"),
-        "arms": _lifts(test, against_static),
+        "arms": _lifts(test, against_production),
         "seconds": seconds,
     }
     summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-    report = write_report(run, "pygrade demo: weights learned from a simulated log", GRADE)
+    report = write_report(run, "pygrade demo: weights learned from a simulated log", SERVED)
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     _mark(run, config, "complete")
@@ -178,39 +175,39 @@ def _maxrss_unit() -> float:
     return 1024.0**2 if sys.platform == "darwin" else 1024.0
 
 
-def _arms(
-    logs: Logs, result: TrainResult, training: TrainConfig, requests: Requests
-) -> tuple[dict[str, NDArray[np.float32]], dict[str, Any], torch.Tensor]:
-    """Weights of every arm ([T] or [n, T]), its transform, and the policy's inputs for the requests."""
-    production = production_weights(logs)
-    if production is None:
-        raise ValueError("logs have no weights of the logging policy; want w_<task> columns")
-    inputs = result.policy.request_inputs(requests.context, requests.p_hat)
-    linear = PolicySpec(logs.tasks, logs.features, PolicyConfig(transform=LINEAR_TRANSFORM))
-    data = CompositeReward(training.reward).build(logs, linear)
-    arms = {
-        EQUAL: equal_weights(len(logs.tasks)).numpy(),
-        PRODUCTION: production.numpy(),
-        STATIC: result.static_weights.numpy(),
-        LINEAR: best_static_weights(data, training.static, bounds=linear.bounds).numpy(),
-        STAGE1: result.stage1_policy.serve(inputs, requests.scenario).numpy(),
-        GRADE: result.policy.serve(inputs, requests.scenario).numpy(),
+def _baseline(result: TrainResult) -> str:
+    """The strongest simple baseline that can rank new requests."""
+    trust = result.summary["trust"]
+    return EXPECTED_VALUE if trust is None else str(trust["served_baseline"])
+
+
+def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.float32]]:
+    """What each arm ranks the test requests' candidates by, [n, C]."""
+    count, candidates, tasks = requests.p_hat.shape
+    rows = torch.from_numpy(np.ascontiguousarray(requests.p_hat.reshape(-1, tasks)))
+    offsets = torch.arange(count + 1) * candidates
+    formula = result.policy.config.formula
+    scores = {
+        entry.name: entry.scores(result.policy.tasks, formula, rows, offsets).numpy().reshape(count, candidates)
+        for entry in result.baselines
     }
-    transforms: dict[str, Any] = dict.fromkeys(arms, result.policy.config.formula)
-    return arms, transforms | {LINEAR: LINEAR_TRANSFORM}, inputs
+    policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy, SERVED: result.policy}
+    for name, policy in policies.items():
+        scores[name] = policy.scores(requests.context, requests.p_hat, None, requests.scenario).numpy()
+    return scores
 
 
-def _lifts(production: AbTest, static: AbTest) -> dict[str, Any]:
-    """arm → kind of test → metric → value, and lift over production and over best static with 95 % intervals."""
-    first, second = production.to_dict(), static.to_dict()
+def _lifts(baseline: AbTest, production: AbTest) -> dict[str, Any]:
+    """arm → kind of test → metric → value, and lift over the baseline and over production with 95 % intervals."""
+    first, second = baseline.to_dict(), production.to_dict()
     result: dict[str, Any] = {}
     for kind in ("expected", "sampled"):
         for arm, entry in first[kind].items():
             result.setdefault(arm, {})[kind] = {
                 metric: {
                     "value": value["value"],
-                    "lift_over_production": entry["lifts"].get(metric),
-                    "lift_over_best_static": second[kind][arm]["lifts"].get(metric),
+                    "lift_over_baseline": entry["lifts"].get(metric),
+                    "lift_over_production": second[kind][arm]["lifts"].get(metric),
                 }
                 for metric, value in entry["values"].items()
             }

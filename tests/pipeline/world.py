@@ -13,6 +13,7 @@ from pygrade.training.stage1 import Stage1Config
 from pygrade.training.stage2 import Stage2Config
 from pygrade.training.static_weights import CemConfig
 from pygrade.training.train import TrainConfig
+from pygrade.training.trust import TrustConfig
 
 CONFIG = PipelineConfig(
     min_events=2,
@@ -23,6 +24,7 @@ CONFIG = PipelineConfig(
     mtl=MtlConfig(epochs=1, experts=2, expert_hidden=16, buckets=256, refit=False),
     train=TrainConfig(
         static=CemConfig(iterations=2),
+        trust=TrustConfig(folds=2),
         stage1=Stage1Config(steps=8),
         stage2=Stage2Config(steps=8),
         checkpoint_every=4,

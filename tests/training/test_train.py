@@ -23,9 +23,11 @@ from pygrade.training.static_weights import CemConfig
 from pygrade.training.steps import batch_rows, draw_seed
 from pygrade.training.tracking import read_metrics
 from pygrade.training.train import TrainConfig, train
+from pygrade.training.trust import TrustConfig
 from tests.learning import tiny_logs, true_value
 
 SMALL = TrainConfig(
+    trust=TrustConfig(folds=0),
     policy=PolicyConfig(hidden=(8,), lower=0.02, upper=0.98),
     reward=RewardConfig(page_size=5, propensity=0.5, prior_weight=0.02),
     static=CemConfig(iterations=3, population=8, elite=4),
@@ -132,6 +134,7 @@ def test_randomness_is_a_function_of_seed_stage_and_step() -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from pygrade.training.trust import TrustConfig
 from pygrade.training.train import train
 from tests.learning import tiny_logs
 from tests.training.test_train import SMALL
@@ -161,7 +164,8 @@ def test_killed_and_resumed_run_ends_with_the_same_policy(straight, tmp_path, st
     assert read_metrics(tmp_path / "metrics.jsonl") == read_metrics(straight / "metrics.jsonl")
     expected = json.loads((straight / "train.json").read_text())
     found = json.loads((tmp_path / "train.json").read_text())
-    assert {**found, "seconds": 0, "resumed_from": None} == {**expected, "seconds": 0, "resumed_from": None}
+    unlike = {"seconds": 0, "trust_seconds": 0, "resumed_from": None}
+    assert {**found, **unlike} == {**expected, **unlike}
 
 
 class Stop(Exception):

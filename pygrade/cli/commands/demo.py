@@ -6,7 +6,7 @@ from typing import Any
 
 from pygrade.cli import console
 from pygrade.cli.options import Output
-from pygrade.evaluation.arms import GRADE, PRODUCTION, STATIC
+from pygrade.evaluation.arms import PRODUCTION, SERVED
 from pygrade.simulation.demo import DemoConfig, demo
 
 
@@ -33,17 +33,18 @@ def run(options: Options) -> dict[str, Any]:
     if not options.json:
         for page in result.pages:
             console.page(page)
-        test = result.test.to_dict()
+        test, base = result.test.to_dict(), result.test.baseline
         sampled = {arm: entry["lifts"] for arm, entry in test["sampled"].items()}
-        extra = f"value over {STATIC}"
+        extra = f"value over {PRODUCTION}"
         expected = {
-            arm: entry["lifts"] | {extra: result.summary["arms"][arm]["expected"]["value"]["lift_over_best_static"]}
+            arm: entry["lifts"] | {extra: result.summary["arms"][arm]["expected"]["value"]["lift_over_production"]}
             for arm, entry in test["expected"].items()
         }
-        console.lifts(f"Sampled A/B test: lift over {PRODUCTION}, ± 95 %", sampled, strong=GRADE)
-        console.lifts(
-            f"Closed-form A/B test: lift over {PRODUCTION}, ± 95 %", expected, (*console.LABELS, extra), GRADE
-        )
+        console.lifts(f"Sampled A/B test: lift over {base}, ± 95 %", sampled, strong=SERVED)
+        columns = (*console.LABELS, extra)
+        console.lifts(f"Closed-form A/B test: lift over {base}, ± 95 %", expected, columns, SERVED)
+        if (trust := result.summary["trust"]) is not None:
+            console.text(f"{trust['sentence']}")
         policy, summary = options.out / "policy", options.out / "summary.json"
         console.text(f"report: {result.report}    policy: {policy}    summary: {summary}")
     return result.summary | {"report": str(result.report)}

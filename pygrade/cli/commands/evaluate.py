@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import console
-from pygrade.cli.judging import IN_SAMPLE, print_evaluation, replay
+from pygrade.cli.judging import IN_SAMPLE, print_evaluation
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.arms import GRADE
-from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates, served_weights
+from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.training.judging import replay, with_unmixed
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.reward import RewardConfig
 from pygrade.training.training_record import TrainingRecord
@@ -50,8 +50,7 @@ def run(options: Options) -> dict[str, Any]:
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
     fresh, in_sample = _unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
-    rankers = {GRADE: served_weights(policy, fresh)}
-    record = replay(fresh, logs, policy, rankers, reward, options.k)
+    record = replay(fresh, logs, with_unmixed(policy), reward, options.k, bool(in_sample))
     curve = slot_propensity(logs, reward).known(int(logs.position.max()) + 1)
     estimates = policy_estimates(policy, fresh, curve, options.k)
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}

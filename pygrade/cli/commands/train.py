@@ -1,6 +1,7 @@
 """pygrade train"""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import torch
 from pygrade import ops
 from pygrade._util.files import claimed
 from pygrade.cli import console
-from pygrade.cli.judging import print_evaluation, replay
+from pygrade.cli.judging import print_evaluation
 from pygrade.cli.options import Output, Source, part
-from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.logs import Logs
 from pygrade.reports.training import record_weights, write_report, write_text
+from pygrade.training.judging import replay
 from pygrade.training.train import TrainConfig, train
+from pygrade.training.trust import label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +53,27 @@ def run(options: Options) -> dict[str, Any]:
     with claimed(options.out, "train"):
         record = _train_and_judge(options, config, early, late)
     if not options.json:
+        _print_trust(record["train"])
         if late is not None:
-            print_evaluation(record["evaluation"])
+            print_evaluation(record["evaluation"], "later requests, which trained nothing: ")
         console.text(f"policy: {record['policy']}    report: {record['report']}")
     return record
+
+
+def _print_trust(summary: Mapping[str, Any]) -> None:
+    """What cross-fitting found: mixtures and baselines against the baseline, and the verdict."""
+    trust = summary["trust"]
+    if trust is None:
+        console.text("trust: not estimated (--trust.folds 0): nothing says whether the policy beats expected value")
+        return
+    lifts = trust["mixtures"] | trust["baselines"]
+    if lifts:
+        title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']}, ± one-sided 95 %"
+        rows = [[name, console.lift(entry)] for name, entry in lifts.items()]
+        caption = f"{trust['folds']} folds of {trust['users']:,} users; slot propensities: {trust['propensity']}"
+        served = label(trust["policy"], trust["trust"], trust["served_baseline"])
+        console.table(title, ["", "lift"], rows, served, caption)
+    console.text(f"{trust['sentence']} ({summary['trust_seconds']:.0f} s of cross-fitting)")
 
 
 def _check_out(out: Path, data: Path) -> None:
@@ -69,15 +89,17 @@ def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: L
     record = {"data": options.data, "out": str(out), "policy": str(out / "policy"), "train": result.summary}
     if late is not None:
         late = late.valued(config.reward.task_values, config.reward.value_tasks)
-        rankers = {STAGE1: served_weights(result.stage1_policy, late), GRADE: served_weights(result.policy, late)}
-        page_size = config.reward.page_size
-        evaluation = replay(late, early, result.policy, rankers, config.reward, page_size)
+        policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
+        mixture = result.policy.mixture
+        if mixture is not None and mixture.trust < 1:
+            policies[SERVED] = result.policy
+        evaluation = replay(late, early, policies, config.reward, config.reward.page_size)
         record["evaluation"] = evaluation
         write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
         with torch.no_grad():
             alpha = result.policy(result.policy.request_inputs(late.context, late.predictions, late.offsets))
         entropy, static = ops.dirichlet_entropy(alpha).numpy(), result.static_weights.numpy()
         groups = {} if late.scenario is None else {"scenario": late.scenario}
-        record_weights(out, late.tasks, rankers[GRADE], alpha.numpy(), entropy, static, groups)
+        record_weights(out, late.tasks, served_weights(result.policy, late), alpha.numpy(), entropy, static, groups)
     record["report"] = str(write_report(out, f"pygrade train: {options.data}"))
     return record

@@ -1,0 +1,115 @@
+"""Policies beside the simple baselines on logged requests: replay, and the sentence that says which is better."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STATIC
+from pygrade.evaluation.policy_estimates import policy_scores, served_weights
+from pygrade.evaluation.replay import evaluate
+from pygrade.evaluation.verdict import sentence, verdict_of
+from pygrade.logs import Logs
+from pygrade.metrics.intervals import UNKNOWN, Interval
+from pygrade.policy import Baseline, FusionPolicy
+from pygrade.training.baselines import baseline_scores, expected_value
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig, logged_weights
+
+JUDGE = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What ranks the candidates of a log."""
+
+    scores: dict[str, NDArray[Any]]  # name → [M]
+    weights: dict[str, NDArray[np.float32]]  # policy → [R, T]
+    baselines: tuple[str, ...]  # names of the simple ones, expected value first
+
+    def select(self, logs: Logs, requests: NDArray[np.int64]) -> "Arms":
+        """Of some requests of the log that they were made for."""
+        rows = np.isin(logs.row_request, requests)
+        scores = {name: values[rows] for name, values in self.scores.items()}
+        return Arms(scores, {name: values[requests] for name, values in self.weights.items()}, self.baselines)
+
+
+def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy]) -> Arms:
+    """The simple baselines, and the policies.
+
+    The baselines are those fitted when the last policy was trained; expected value by the log's own values of events.
+    """
+    last = list(policies.values())[-1]
+    simple: dict[str, Baseline] = {EXPECTED_VALUE: expected_value(logs)}
+    if last.mixture is not None:
+        simple |= {entry.name: entry for entry in last.mixture.baselines if entry.name != EXPECTED_VALUE}
+    simple.setdefault(STATIC, Baseline(STATIC, last.config.transform, tuple(last.static_weights.tolist())))
+    production = logged_weights(logs)
+    if production is not None:
+        simple[PRODUCTION] = Baseline(PRODUCTION, last.config.transform, tuple(production.tolist()))
+    scores: dict[str, NDArray[Any]] = {
+        name: baseline_scores(entry, logs, last.config.formula) for name, entry in simple.items()
+    }
+    explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
+    if not explored.all():
+        scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
+    names = tuple(scores)
+    scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
+    return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, names)
+
+
+def with_unmixed(policy: FusionPolicy) -> dict[str, FusionPolicy]:
+    """The policy alone, and as it is served if it is mixed with a baseline."""
+    alone = copy.copy(policy)
+    alone.mixture = None
+    mixture = policy.mixture
+    return {GRADE: alone} | ({SERVED: policy} if mixture is not None and mixture.trust < 1 else {})
+
+
+def replay(
+    logs: Logs,
+    explored: Logs,
+    policies: Mapping[str, FusionPolicy],
+    reward: RewardConfig,
+    k: int,
+    in_sample: bool = False,
+) -> dict[str, Any]:
+    """`Evaluation.to_dict` of the policies beside the simple baselines, the ``propensity_source``, and the verdict on
+    the last policy. Slot propensities come from ``explored``.
+    """
+    arms = arms_of(logs, policies)
+    propensity = slot_propensity(explored, reward)
+    evaluation = evaluate(
+        logs,
+        arms.weights,
+        arms.baselines,
+        scores=arms.scores,
+        k=k,
+        propensity=propensity.known(k),
+        propensity_floor=reward.propensity_floor,
+    )
+    name = list(policies)[-1]
+    judge = next((metric for metric in JUDGE if metric not in evaluation.cannot_differ), None)
+    lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
+    served = f"{evaluation.baseline} is what to serve"
+    record = evaluation.to_dict() | {"propensity_source": propensity.reason or propensity.source}
+    return record | {
+        "verdict": verdict_record(name, evaluation.baseline, lift, logs, served, propensity.source, in_sample)
+    }
+
+
+def verdict_record(
+    name: str, baseline: str, lift: Interval, logs: Logs, served: str, source: str, in_sample: bool
+) -> dict[str, Any]:
+    """The verdict with its sentence."""
+    if in_sample:
+        found, text = "undecidable", "in-sample, not evidence: the policy was trained on these requests"
+    elif source == "none":
+        found = "undecidable"
+        text = f"not decidable on this log: slot propensities are unknown, so that slots pass for merit; {served}"
+    else:
+        found, text = verdict_of(lift), sentence(name, baseline, lift, logs, served)
+    return {"name": name, "baseline": baseline, "verdict": found, "sentence": text, "lift": lift.to_dict()}
