@@ -11,9 +11,9 @@ heuristic). The smaller c, the more rests on the model: less variance, more bias
 the noise that its own fit has from the log would not be in its standard error.
 
 The clip is chosen as in SLOPE (Su, Srinath & Krishnamurthy 2020, "Adaptive estimator selection for off-policy
-evaluation"): an estimate's bias is taken as its largest distance from those with less clipping, and the one with the
-smallest SE² + bias² is *the* estimate. Its interval has that root mean squared error as standard error, so that
-clipping is not free.
+evaluation"): an estimate's bias is taken as its largest distance from those with less clipping, less half the standard
+error of that distance, and the one with the smallest SE² + bias² is *the* estimate. Its interval has that root mean
+squared error as standard error, so that clipping is not free.
 
 Cascade estimates, which allow for items that end a session, weight slot k by the probability of the target's first k
 items instead of Θ (Kiyohara et al. 2022, "Doubly robust off-policy evaluation for ranking policies under the cascade
@@ -39,6 +39,7 @@ from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
 CLIPS = (30.0, 10.0, 3.0)
+_DISCOUNT = 0.5  # standard errors of a distance between two estimates that do not count as bias
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class LoggedRewards:
         """Θ [M]."""
         if self.policy is None:
             return given_discount(self.logs, self.curve)
-        return np.maximum(self.policy.expected_discount(self.logs.offsets, self._slots), 1e-12 * (self.logged > 0))
+        result = self.policy.expected_discount(self.logs.offsets, self._slots)
+        return np.asarray(np.maximum(result, 1e-12 * (self.logged > 0)))  # of the pages that it does not explain
 
     @cached_property
     def _slots(self) -> Floats:
@@ -112,22 +114,28 @@ class LoggedRewards:
     def estimate(self, target: Floats) -> OffPolicyEstimate:
         """The value per request of an order with discounts θ' [M]."""
         values = self.values(target)
-        found = [intervals.mean(row, self.users) for row in values]
-        return self._chosen(found, [target])
+        means = values.mean(1)
+        return self._chosen(means, values - means[:, None], [target])
 
     def lifts(self, targets: Mapping[str, Floats], baseline: Floats) -> dict[str, OffPolicyEstimate]:
         """Each target's value over that of the baseline order, - 1, paired by request; discounts θ' [M] of each."""
-        ones = np.ones(self.logs.num_requests)
-        base = self.values(baseline)
+        old = self.values(baseline)
+        base = old.mean(1)[:, None]
         result = {}
         for name, target in targets.items():
-            pairs = zip(self.values(target), base, strict=True)
-            found = [intervals.ratio_lift((new, ones), (old, ones), self.users) for new, old in pairs]
-            result[name] = self._chosen(found, [target, baseline])
+            new = self.values(target)
+            lift = new.mean(1)[:, None] / base - 1
+            result[name] = self._chosen(lift[:, 0], (new - (1 + lift) * old) / base, [target, baseline])
         return result
 
-    def _chosen(self, found: list[Interval], targets: list[Floats]) -> OffPolicyEstimate:
-        place, result = choose(found, intervals.student_t(max(int(self.users.max()), 1)))
+    def _chosen(self, values: Floats, influences: Floats, targets: list[Floats]) -> OffPolicyEstimate:
+        """Of the values [C] by clip with influences [C, R]."""
+        requests, users = self.logs.num_requests, int(self.users.max()) + 1
+        sums = np.stack([np.bincount(self.users, row, users) for row in influences])
+        covariance = sums @ sums.T / requests**2 * users / max(users - 1, 1)
+        place, error = choose(values, covariance)
+        reach = intervals.student_t(users - 1) * error
+        result = Interval(float(values[place]), error, float(values[place]) - reach, float(values[place]) + reach)
         shown, sizes, largest, reasons = self.logged > 0, [], 0.0, []
         for target in targets:
             ratio = np.minimum(target[shown] / self.expected[shown], CLIPS[place])
@@ -170,11 +178,14 @@ class LoggedRewards:
         return result
 
 
-def choose(found: list[Interval], quantile: float) -> tuple[int, Interval]:
-    """Of estimates from the least biased to the least variable: place and interval of the smallest SE² + bias²."""
-    values, errors = np.array([f.value for f in found]), np.array([f.standard_error for f in found])
-    bias = np.array([np.abs(values[:i] - values[i]).max(initial=0.0) for i in range(len(values))])
-    total = np.hypot(errors, bias)
-    place = int(np.nanargmin(total)) if np.isfinite(total).any() else 0
-    value, error = float(values[place]), float(total[place])
-    return place, Interval(value, error, value - quantile * error, value + quantile * error)
+def choose(values: Floats, covariance: Floats) -> tuple[int, float]:
+    """Of estimates [C] from the least biased to the least variable, with their covariance [C, C]: the place of the
+    smallest SE² + bias², and its root.
+    """
+    variance = np.diag(covariance)
+    distance = np.abs(values[:, None] - values)
+    error = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0.0))
+    bias = np.tril(np.maximum(distance - _DISCOUNT * error, 0.0)).max(1)
+    total = np.sqrt(variance + np.square(bias))
+    place = int(np.argmin(total))
+    return place, float(total[place])

@@ -50,6 +50,11 @@ def policy_estimates(
     return estimates
 
 
+def decisive(estimates: Mapping[str, OffPolicyEstimate]) -> list[str]:
+    """Names of the estimates to decide by: ``value`` and ``lift``, or ``snips`` if there are drawn requests only."""
+    return [name for name in (VALUE, LIFT) if name in estimates] or [name for name in estimates if name == "snips"]
+
+
 NO_ESTIMATE = (
     "no estimate: this log has neither slot propensities (give them, or log some requests with exploration 'shuffle') "
     "nor drawn weights (columns w_<task> and a_<task>, exploration 'dirichlet')"

@@ -62,6 +62,19 @@ def test_drawn_weights_are_reproduced_from_the_log(logs):
         np.testing.assert_array_equal(logs.weights[r], again.weights[0, 0].numpy())
 
 
+def test_draws_come_from_each_of_several_dirichlets(logs):
+    rows = ((1.0,) * 6, (30.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+    mixed = simulate_logs(replace(CONFIG, concentrations=rows))
+    drawn = mixed.exploration == "dirichlet"
+    np.testing.assert_array_equal(drawn, logs.exploration == "dirichlet")
+    np.testing.assert_array_equal(mixed.position.reshape(1500, -1)[~drawn], logs.position.reshape(1500, -1)[~drawn])
+    first = (mixed.concentration[drawn] == rows[0]).all(1)
+    assert (first | (mixed.concentration[drawn] == np.float32(rows[1])).all(1)).all() and abs(first.mean() - 0.5) < 0.12
+    assert mixed.weights[drawn][~first, 0].mean() > 0.8 and mixed.weights[drawn][first, 0].mean() < 0.25
+    with pytest.raises(ValueError, match="want 6 positive numbers each"):
+        replace(CONFIG, concentrations=((1.0, 0.0, 1.0, 1.0, 1.0, 1.0),))
+
+
 def test_pages_follow_the_logged_weights(logs):
     scores = torch.from_numpy(logs.predictions.reshape(1500, 15, -1))
     page = ops.fuse_topk(scores, torch.from_numpy(logs.weights), 5, "zlog").indices.numpy()
