@@ -168,8 +168,7 @@ class LoggedRewards:
         model = np.add.reduceat(target * self.model, offsets[:-1])
         result = {}
         for name, ratio in (("cascade", weight), ("page", np.broadcast_to(weight[:, -1:], weight.shape))):
-            columns = [model + (ratio * residual).sum(1), np.ones(len(model))]
-            found = intervals.bootstrap(columns, [1.0], self.users)
+            found = intervals.mean(model + (ratio * residual).sum(1), self.users)
             size = effective_sample_size(ratio.ravel()) / ratio.size * len(model)
             reasons = []
             if size < MIN_EFFECTIVE_SHARE * len(model):

@@ -40,7 +40,9 @@ def policy_estimates(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
         if propensity is not None:
-            estimates |= _by_position(policy, logs, np.asarray(propensity, np.float64), k, shown_only)
+            curve = np.asarray(propensity, np.float64)
+            found = LoggedRewards.of(logs, curve, policy.config.formula)
+            estimates |= by_position(found, _target_discount(policy, logs, curve, k, shown_only))
         drawn = _drawn(policy, logs)
         if drawn is not None:
             inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
@@ -140,11 +142,9 @@ def _target_discount(
     return position.slot_discount(np.where(logs.shown, rank, -1) if shown_only else rank, curve[:k])
 
 
-def _by_position(
-    policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64], k: int, shown_only: bool
-) -> dict[str, OffPolicyEstimate]:
-    found = LoggedRewards.of(logs, curve, policy.config.formula)
-    target = _target_discount(policy, logs, curve, k, shown_only)
+def by_position(found: LoggedRewards, target: Floats) -> dict[str, OffPolicyEstimate]:
+    """The estimates of `policy_estimates` that count all pages, of an order with discounts θ' [M]."""
+    logs = found.logs
     result = {VALUE: found.estimate(target)} | found.lifts({LIFT: target}, found.production)
     rewards = np.where(found.logged > 0, logs.value_of(logs.feedback), 0.0)
     model = position.scaled_model(logs.value_of(logs.predictions), rewards, found.logged)

@@ -1,8 +1,8 @@
 """Do off-policy estimates tell policies apart, and do their intervals cover the truth?
 
-On each world twelve policies are estimated from logs that none was trained on: requests after those of the regime's
-log, of which production drew and shuffled a share each. Draws come from three Dirichlets: around production's weights,
-around the best static ones, and uniform. The truth is the closed-form value on new requests of the log's users.
+On each world twelve policies are estimated from logs that none was trained on: other requests of the users of the
+regime's log, of which production drew and shuffled a share each. Draws come from three Dirichlets: around production's
+weights, around the best static ones, and uniform. The truth is the closed-form value on new requests of these users.
 
 GRADE is estimated by every method. Densities estimate it as it explores, and as it is far from the draws also a small
 step from production toward it.
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade.evaluation.logged_rewards import LoggedRewards
-from pygrade.evaluation.offpolicy import OffPolicyEstimate, SupportWarning
-from pygrade.evaluation.policy_estimates import LIFT, drawn_estimates, policy_estimates
+from pygrade.evaluation.offpolicy import METHODS, OffPolicyEstimate, SupportWarning
+from pygrade.evaluation.policy_estimates import LIFT, by_position, drawn_estimates
 from pygrade.evaluation.position import slot_discount
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -31,7 +31,7 @@ from pygrade.training.static_weights import best_static_weights
 
 _FRESH = 50_000  # seed of the new requests, which no log uses
 _CONCENTRATION = 15.0  # of the draws around weights
-PRODUCTION, GRADE = "production", "GRADE"
+PRODUCTION, GRADE, STEP = "production", "GRADE", ", small step"
 Rankings = Callable[[Array, Array], dict[str, Array]]  # context [n, F], predictions [n, N, T] → pages [n, K] by policy
 
 
@@ -53,7 +53,8 @@ def estimates(trial: Trial, options: Options) -> ArmRanking:
         rewards = LoggedRewards.of(logs, curve, grade.config.formula)
         pages = rankings(logs.context, logs.predictions.reshape(logs.num_requests, -1, len(logs.tasks)))
         targets = {name: _discounts(logs, page, curve) for name, page in pages.items()}
-        found = rewards.lifts(targets, targets.pop(PRODUCTION))
+        production = targets.pop(PRODUCTION)
+        found = rewards.lifts(targets, production)
         tag = f", {100 * share:g} % drawn"
         errors = np.array([100 * (found[name].value - true[name]) for name in true])
         pairs = [(0.0, 0.0), *((found[name].value, true[name]) for name in true)]
@@ -66,32 +67,37 @@ def estimates(trial: Trial, options: Options) -> ArmRanking:
             f"lifts half{tag}": float(np.mean([50 * (lift.high - lift.low) for lift in found.values()])),
         }
         if share == max(options["drawn"]):
-            figures |= _methods(trial, grade, logs, curve, fresh, values[GRADE], true[GRADE], options["draws"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SupportWarning)
+                methods = by_position(rewards, targets[GRADE]) | _densities(trial, grade, logs)
+            truths = dict.fromkeys(methods, values[GRADE]) | {LIFT: true[GRADE]}
+            truths |= _explored_truths(trial, grade, fresh, options["draws"])
+            for name, estimate in methods.items():
+                figures |= _figures(name, estimate, truths[name], 1.0 if name == LIFT else truths[name])
     return trial.serve(grade, figures=figures)
 
 
-def _methods(
-    trial: Trial, grade: FusionPolicy, logs: Logs, curve: Array, fresh: Requests, value: float, lift: float, draws: int
-) -> dict[str, float]:
-    """Coverage, error, half width and sample of each estimate of GRADE."""
-    found = policy_estimates(grade, logs, curve, len(curve))
-    del found["logged"]  # of another policy
+def _densities(trial: Trial, grade: FusionPolicy, logs: Logs) -> dict[str, OffPolicyEstimate]:
+    """GRADE as it explores, and a small step toward it, by densities."""
     drawn = logs.select(np.flatnonzero(logs.exploration == "dirichlet"))
-    serve = grade.serve
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SupportWarning)
-        step = _step(trial, serve(grade.request_inputs(drawn.context, drawn.predictions, drawn.offsets)))
-        near = drawn_estimates(drawn, step.numpy())
+    inputs = grade.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
+    result: dict[str, OffPolicyEstimate] = {}
+    with torch.no_grad():
+        for suffix, concentration in (("", grade.concentration(inputs)), (STEP, _step(trial, grade.serve(inputs)))):
+            found = drawn_estimates(drawn, concentration.numpy())
+            del found["logged"]  # of another policy
+            result |= {name + suffix: estimate for name, estimate in found.items()}
+    return result
+
+
+def _explored_truths(trial: Trial, grade: FusionPolicy, fresh: Requests, draws: int) -> dict[str, float]:
+    """What `_densities` estimates."""
     inputs = grade.request_inputs(fresh.context, fresh.p_hat)
     with torch.no_grad():
-        truths = dict.fromkeys(near, _explored(trial, fresh, grade.concentration(inputs), draws))
-    truths |= {f"{name}, small step": _explored(trial, fresh, _step(trial, serve(inputs)), draws) for name in near}
-    found |= {f"{name}, small step": estimate for name, estimate in near.items() if name != "logged"}
-    figures: dict[str, float] = {}
-    for name, estimate in found.items():
-        truth = lift if name == LIFT else truths.get(name, value)
-        figures |= _figures(name, estimate, truth, 1.0 if name == LIFT else truth)
-    return figures
+        truth, of_step = (
+            _explored(trial, fresh, c, draws) for c in (grade.concentration(inputs), _step(trial, grade.serve(inputs)))
+        )
+    return dict.fromkeys(METHODS, truth) | {name + STEP: of_step for name in METHODS}
 
 
 def _figures(name: str, estimate: OffPolicyEstimate, truth: float, scale: float) -> dict[str, float]:
@@ -117,18 +123,18 @@ def _explored(trial: Trial, requests: Requests, concentration: Tensor, draws: in
 
 
 def _log(trial: Trial, share: float) -> Logs:
-    """As many requests after those of the regime's log, of which a share is drawn and as many are shuffled."""
-    count, around = trial.regime.requests, (trial.production, trial.static.numpy())
+    """As many requests as the regime's log has, of which a share is drawn and as many are shuffled."""
+    around = trial.production, trial.static.numpy()
     centers = [_CONCENTRATION * weights.astype(float) / weights.sum() for weights in around]
     config = SimulateConfig(
-        num_requests=2 * count,
+        num_requests=trial.regime.requests,
         seed=trial.world.seed,
         dirichlet_share=share,
         shuffle_share=share,
         concentrations=tuple(map(tuple, [*centers, np.ones(len(trial.production))])),
         world=trial.regime.marketplace,
     )
-    return simulate_logs(config, world=trial.world).select(slice(count, None))
+    return simulate_logs(config, world=trial.world, number=1)
 
 
 def _discounts(logs: Logs, page: Array, curve: Array) -> Array:
@@ -148,7 +154,8 @@ def _rankings(trial: Trial, options: Options) -> tuple[FusionPolicy, Rankings]:
     slots, production = trial.world.config.page_size, trial.production
 
     def rankings(context: Array, p_hat: Array) -> dict[str, Array]:
-        served = [p.serve(p.request_inputs(context, p_hat)).numpy() for p in (stage1, grade, *strange)]
+        inputs = grade.request_inputs(context, p_hat)
+        served = [policy.serve(inputs).numpy() for policy in (stage1, grade, *strange)]
         of_stage1, of_grade, first, second = served
         weights = {
             PRODUCTION: production,

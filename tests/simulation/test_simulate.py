@@ -32,7 +32,8 @@ def test_log_on_disk_is_the_log_in_memory_and_a_function_of_the_seed(tmp_path, l
         for other in (written, again):
             np.testing.assert_array_equal(getattr(logs, field.name), getattr(other, field.name), err_msg=field.name)
     assert logs.task_values == TASK_VALUES
-    assert not np.array_equal(logs.feedback, simulate_logs(replace(CONFIG, seed=5)).feedback)
+    for other in (simulate_logs(replace(CONFIG, seed=5)), simulate_logs(CONFIG, number=1)):
+        assert not np.array_equal(logs.feedback, other.feedback)
 
 
 def test_shares_weights_and_concentration_of_the_exploration(logs):
