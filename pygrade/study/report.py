@@ -161,19 +161,33 @@ def _constraints(results: Results, settings: Settings, images: Images) -> str:
 
 
 def _estimates(results: Results) -> str:
-    """How often each off-policy interval covers the truth."""
+    """Estimated lifts against the true ones by drawn share; how often the interval of each method covers the truth."""
     figures = [record["figures"] for record in results.records("estimates", "estimates")]
     if not figures:
         return ""
-    rows, count = [], len(figures)
+    count = len(figures)
+
+    def mean(key: str) -> float:
+        return sum(entry[key] for entry in figures) / count
+
+    lifts = []
+    for tag in [key.removeprefix("correlation") for key in figures[0] if key.startswith("correlation")]:
+        worst = min(entry[f"correlation{tag}"] for entry in figures)
+        half, error = mean(f"lifts half{tag}"), mean(f"lifts root mean squared error{tag}")
+        covered = f"{100 * mean(f'lifts covered{tag}'):.0f} %"
+        correlation = (f"{mean(f'correlation{tag}'):.3f}", f"{worst:.3f}")
+        bias = f"{mean(f'lifts error{tag}'):+.2f} %"
+        lifts.append([tag.removeprefix(", "), *correlation, covered, bias, f"{error:.2f} %", f"{half:.2f} %"])
+    rows = []
     for name in [key.removeprefix("covered ") for key in figures[0] if key.startswith("covered ")]:
-        total = {key: sum(entry[f"{key} {name}"] for entry in figures) for key in ("covered", "error", "half", "ess")}
-        mean = {key: value / count for key, value in total.items()}
-        warned = sum(entry[f"warned {name}"] for entry in figures)
-        errors = (f"{mean['error']:+.1f} %", f"{mean['half']:.1f} %")
-        rows.append([name, f"{total['covered']:.0f} of {count}", *errors, f"{mean['ess']:,.0f}", f"{warned:.0f}"])
-    head = ["method", "worlds covered", "mean error", "mean half width", "effective sample size", "with a warning"]
-    return "## Off-policy estimates of stage 1\n\n" + table(head, rows)
+        covered, warned = (f"{count * mean(f'{key} {name}'):.0f}" for key in ("covered", "warned"))
+        errors = (f"{mean(f'error {name}'):+.1f} %", f"{mean(f'half {name}'):.1f} %")
+        rows.append([name, f"{covered} of {count}", *errors, f"{mean(f'ess {name}'):,.0f}", warned])
+    head = ["log", "correlation", "lowest", "covered", "mean error", "root mean squared", "mean half width"]
+    text = f"Estimated lifts over production of twelve policies a world, {count} worlds, against the true ones:"
+    methods = ["method", "worlds covered", "mean error", "mean half width", "effective sample size", "with a warning"]
+    parts = ["## Off-policy estimates", text, table(head, lifts), "Each method on GRADE:", table(methods, rows)]
+    return "\n\n".join(parts)
 
 
 def _stability(results: Results, settings: Settings, images: Images) -> str:

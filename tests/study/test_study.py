@@ -290,5 +290,7 @@ def test_estimates_run_on_worlds_of_their_own_and_are_compared_with_the_truth(ti
     arm = tiny.arms["estimates"]
     regime = replace(tiny.regimes["estimates"], requests=600)
     figures = run_arm(Trial(tiny, regime, 0, 0), arm.kind, arm.options).figures
-    assert {figures[f"covered {name}"] for name in ("logged", "snips", "position")} <= {0.0, 1.0}
-    assert figures["half snips"] > 0 and figures["ess snips"] < figures["ess logged"]
+    assert {figures[f"covered {name}"] for name in ("lift", "snips", "position")} <= {0.0, 1.0}
+    assert figures["half snips"] > 0 and figures["ess snips"] < 600
+    assert len([name for name in figures if name.startswith("true ")]) == 11
+    assert all(-1 <= figures[f"correlation, {share} % drawn"] <= 1 for share in (10, 2))
