@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +81,7 @@ def load_settings() -> Settings:
             name: Regime(name, arms=tuple(entry.pop("arms", default.get(name, record["regime_arms"]))), **entry)
             for name, entry in record["regimes"].items()
         }
+        regimes |= _sizes(record["sizes"], regimes)
         parts = {
             "policy": PolicyConfig,
             "reward": RewardConfig,
@@ -100,6 +101,18 @@ def load_settings() -> Settings:
     if not set(settings.tuning["worlds"]) <= set(settings.development_worlds):
         raise ValueError(f"{source}: tuning worlds are {settings.tuning['worlds']}; want development worlds")
     return settings
+
+
+def _sizes(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str, Regime]:
+    """Regimes again with other numbers of logged requests: ``accurate-2k``."""
+    result = {}
+    for base in record["of"]:
+        for size, entry in record["regimes"].items():
+            regime = regimes[base]
+            changes = {"reward": merged(regime.reward, entry.get("reward", {})), "arms": tuple(record["arms"])}
+            title = f"{regime.title}, {entry['title']}"
+            result[f"{base}-{size}"] = replace(regime, **{**entry, **changes, "name": f"{base}-{size}", "title": title})
+    return result
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -130,6 +143,21 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
         return replace(config, **values)
     except TypeError as error:
         raise ValueError(f"{dict(changes)} does not fit {type(config).__name__}: {error}") from error
+
+
+def changed(config: Any, unread: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults, so that a new option changes no fingerprint.
+
+    >>> changed(CemConfig(population=64))
+    {'population': 64}
+    """
+    result = {}
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+        if entry.name not in unread and value != default:
+            result[entry.name] = changed(value) if is_dataclass(value) else value
+    return result
 
 
 def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:
