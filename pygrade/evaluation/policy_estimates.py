@@ -65,6 +65,13 @@ def served_weights(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
     return np.asarray(policy.serve(inputs, logs.scenario).numpy())
 
 
+def policy_scores(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
+    """[M]: what the policy ranks the candidates by, mixed with its baseline."""
+    check_schema(policy, logs)
+    scores = policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, item_values=logs.value)
+    return np.asarray(scores.numpy())
+
+
 def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEstimate]:
     """``logged``, ``ips``, ``snips``, ``clipped`` and ``dr`` of Dirichlet(concentration [R, T]) on requests that all
     have drawn weights.

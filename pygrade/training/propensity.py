@@ -42,6 +42,10 @@ class SlotPropensity:
         """q of the first slots."""
         return propensity_curve(self.exponent, slots)
 
+    def bounds(self) -> tuple["SlotPropensity", ...]:
+        """The propensities at the ends of the exponent's interval, if it has one."""
+        return ()
+
     def known(self, slots: int) -> NDArray[np.float64] | None:
         """The same; None if nothing is known."""
         return None if self.source == "none" else self.curve(slots)

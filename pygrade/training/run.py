@@ -19,7 +19,7 @@ from pygrade.training.training_set import TrainingSet
 
 logger = logging.getLogger("pygrade")
 STAGES = ("stage1", "stage2")
-_RUNTIME = ("threads", "checkpoint_every", "tensorboard")  # options that do not change what is learned
+_RUNTIME = ("threads", "checkpoint_every", "tensorboard", "trust")  # options that do not change what is learned
 
 
 class Run:

@@ -1,15 +1,17 @@
 """Training: logged requests → a fusion policy, in two stages (`stage1`, `stage2`).
 
-A run that was killed and resumed ends with the same policy, bit for bit, on one machine with one thread count.
+A run that was killed and resumed ends with the same policy, bit for bit, on one machine with one thread count. A
+training ends with the question whether the policy is better than a simple baseline (`trust`).
 """
 
 import contextlib
 import copy
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade._util.files import claimed
+from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
+from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, project_weights
+from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec, project_weights
+from pygrade.training.baselines import baseline_scores, fit_baselines
+from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.run import Run
 from pygrade.training.stage1 import Stage1Config, train_stage1
@@ -28,7 +35,20 @@ from pygrade.training.static_weights import CemConfig, best_static_weights
 from pygrade.training.steps import check_positive
 from pygrade.training.training_record import TrainingRecord
 from pygrade.training.training_set import TrainingSet
+from pygrade.training.trust import (
+    Rankings,
+    Trust,
+    TrustConfig,
+    cross_fit,
+    fold_of_requests,
+    judge,
+    process_count,
+    standardized,
+    too_little,
+    undecidable,
+)
 
+logger = logging.getLogger("pygrade")
 _SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
 OnStep = Callable[[str, int], None]
 
@@ -42,6 +62,7 @@ class TrainConfig:
     static: CemConfig = field(default_factory=CemConfig)  # search for the static weights the policy starts from
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)
+    trust: TrustConfig = field(default_factory=TrustConfig)
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
@@ -56,12 +77,34 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What `train` leaves in memory; the policies are in ``policy/`` and ``stage1/`` of its directory too."""
+    """What `train` leaves in memory; the policies are in ``policy/``, ``stage1/`` and ``stage2/`` of its directory."""
 
-    policy: FusionPolicy
+    policy: FusionPolicy  # to be served: a policy mixed with the baseline, as far as the log proves it
     stage1_policy: FusionPolicy  # as stage 1 left it, the reference of stage 2
+    stage2_policy: FusionPolicy  # as stage 2 left it
     static_weights: Tensor  # [T] best static weights
+    baselines: tuple[Baseline, ...]
     summary: dict[str, Any]
+
+
+class _Fitted(NamedTuple):
+    """What both stages leave."""
+
+    data: TrainingSet
+    static: Tensor
+    first: FusionPolicy
+    last: FusionPolicy
+    run: Run
+
+
+class _Fold(NamedTuple):
+    """A fold's work, for a process of its own."""
+
+    learn: Logs
+    judge: Logs
+    config: TrainConfig
+    directory: Path
+    resume: bool
 
 
 def train(
@@ -69,8 +112,9 @@ def train(
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
-    ``out_dir`` also gets ``stage1/`` (the policy after stage 1), ``checkpoints/``, ``metrics.jsonl``, ``tensorboard/``
-    and ``train.json`` (the summary). With ``resume`` a run that stopped goes on from its newest whole checkpoint
+    ``out_dir`` also gets ``stage1/`` and ``stage2/`` (the policy after each stage, not mixed with a baseline),
+    ``checkpoints/``, ``folds/`` (those of cross-fitting), ``metrics.jsonl``, ``tensorboard/`` and ``train.json`` (the
+    summary). With ``resume`` a run that stopped goes on from its newest whole checkpoint
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step.
@@ -78,33 +122,92 @@ def train(
     _check_device(config.device)
     directory = Path(out_dir)
     started = time.perf_counter()
-    spec = PolicySpec(logs.tasks, logs.features, config.policy)
+    logs = logs.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
-        data = CompositeReward(config.reward).build(logs, spec).to(config.device)
-        stack.enter_context(claimed(directory / "checkpoints", "train"))
-        run = stack.enter_context(contextlib.closing(Run(directory, config, data, resume, on_step)))
-        static = run.static_weights
-        if static is None:
-            static = best_static_weights(data, config.static, bounds=spec.bounds)
-        policy = FusionPolicy(spec, static.cpu(), config.seed)
-        policy.fit_normalization(data.inputs.cpu())
-        policy.to(config.device)
-        run.begin(policy, static)
-        train_stage1(data, policy, config.stage1, run, config.seed)
-        first = copy.deepcopy(policy)
-        train_stage2(data, policy, config.stage2, run, config.seed)
-        for trained in (first, policy):
+        fitted = _fit(logs, config, directory, resume, on_step, stack)
+        data, static, first, last, run = fitted
+        for trained in (first, last):
             trained.set_static_weights(static, _scenario_weights(logs, data, trained, static))
-        seconds = time.perf_counter() - started
-        summary = _summary(data, config, run, static, first, policy, logs.scenario) | {"seconds": seconds}
-        for trained, name in ((first, "stage1"), (policy, "policy")):
+        summary = _summary(data, config, run, static, first, last, logs.scenario)
+        summary["seconds"] = time.perf_counter() - started
+        baselines = fit_baselines(
+            logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
+        )
+        trust = _trust(logs, config, data.propensity, directory, resume)
+        policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
+        served = last
+        if trust is not None:
+            served = copy.deepcopy(policies[trust.policy])
+            served.mixture = trust.mixture(baselines)
+            summary["trust"] = trust.to_dict()
+            logger.info(trust.sentence)
+        else:
+            summary["trust"] = None
+        summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
+        for trained, name in ((first, "stage1"), (last, "stage2"), (served, "policy")):
             extra = {"trained_on": logs.num_requests, "seed": config.seed, "stage": name}
-            trained.cpu().save(directory / name, extra=extra)
-            valued = logs.valued(config.reward.task_values, config.reward.value_tasks)
-            TrainingRecord.of(valued, trained.version).save(directory / name)
-        summary["version"] = policy.version
+            trained.save(directory / name, extra=extra)
+            TrainingRecord.of(logs, trained.version).save(directory / name)
+        summary["version"] = served.version
         run.write_summary(summary)
-    return TrainResult(policy.eval(), first.eval(), static.cpu(), summary)
+    return TrainResult(served, first, last, static.cpu(), baselines, summary)
+
+
+def _fit(
+    logs: Logs, config: TrainConfig, directory: Path, resume: bool, on_step: OnStep | None, stack: contextlib.ExitStack
+) -> _Fitted:
+    """Static weights and both stages; the stack holds the directory's lock and the run's files."""
+    spec = PolicySpec(logs.tasks, logs.features, config.policy)
+    data = CompositeReward(config.reward).build(logs, spec).to(config.device)
+    stack.enter_context(claimed(directory / "checkpoints", "train"))
+    run = stack.enter_context(contextlib.closing(Run(directory, config, data, resume, on_step)))
+    static = run.static_weights
+    if static is None:
+        static = best_static_weights(data, config.static, bounds=spec.bounds)
+    policy = FusionPolicy(spec, static.cpu(), config.seed)
+    policy.fit_normalization(data.inputs.cpu())
+    policy.to(config.device)
+    run.begin(policy, static)
+    train_stage1(data, policy, config.stage1, run, config.seed)
+    first = copy.deepcopy(policy)
+    train_stage2(data, policy, config.stage2, run, config.seed)
+    return _Fitted(data, static, first, policy, run)
+
+
+def _trust(logs: Logs, config: TrainConfig, propensity: SlotPropensity, directory: Path, resume: bool) -> Trust | None:
+    """Cross-fit, and judge; None if it is switched off."""
+    folds = config.trust.folds
+    if not folds:
+        logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
+        return None
+    fold = fold_of_requests(logs, folds, config.seed)
+    if propensity.source == "none":
+        return undecidable(f"slot propensities are unknown ({propensity.reason})", GRADE, folds, logs, propensity)
+    if reason := too_little(logs, fold):
+        return undecidable(f"too little data: {reason}", GRADE, folds, logs, propensity)
+    # The folds take the slot propensities of the whole log, which cost no user's feedback much.
+    reward = replace(config.reward, propensity=propensity.exponent)
+    part = replace(config, reward=reward, tensorboard=False)
+    jobs = [
+        _Fold(logs.select(fold != n), logs.select(fold == n), part, directory / "folds" / str(n), resume)
+        for n in range(folds)
+    ]
+    rankings = cross_fit(jobs, _run_fold, process_count(config.trust, logs))
+    return judge(logs, fold, rankings, config.trust, config.reward, propensity)
+
+
+def _run_fold(fold: _Fold) -> Rankings:
+    """Learn from the other folds and rank this one's pages."""
+    config = fold.config
+    with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
+        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack)
+    data, static, first, last = fitted.data.to("cpu"), fitted.static, fitted.first.cpu(), fitted.last.cpu()
+    baselines = fit_baselines(fold.learn, last.spec, data, config.static, config.reward.propensity_floor, static)
+    log, formula = fold.judge, config.policy.formula
+    return Rankings(
+        {entry.name: standardized(baseline_scores(entry, log, formula), log) for entry in baselines},
+        {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},
+    )
 
 
 def _check_device(name: str) -> None:
