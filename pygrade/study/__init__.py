@@ -21,7 +21,14 @@ from pygrade.study.stats import Results
 logger = logging.getLogger("pygrade")
 __all__ = ["StudyConfig", "reproduce", "tables"]
 
-_COLUMNS = (("static", "value"), ("production", "value"), ("production", "ctr"), ("production", "orders"))
+_COLUMNS = (
+    ("ev", "value"),
+    ("static", "value"),
+    ("production", "value"),
+    ("production", "ctr"),
+    ("production", "orders"),
+)
+_SHORT = {"ev": "expected value", "static": "static z-log"}
 
 
 def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = None) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = No
 
 
 def tables(record: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, head and rows for the terminal: each regime's lifts over production and best static, then the verdicts."""
+    """Title, head and rows for the terminal: each regime's lifts over the simple baselines, then the verdicts."""
     results, settings = Results(record["units"]), load_settings()
     parts = []
     for name in dict.fromkeys(unit["regime"] for unit in results.units):
@@ -62,7 +69,7 @@ def tables(record: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[st
         for arm in results.arms(name):
             lifts = [percent(results.lift(name, arm, base, metric)) for base, metric in _COLUMNS]
             rows.append([settings.arms[arm].title, *lifts])
-        head = ["", *(f"{metric} over {base}" for base, metric in _COLUMNS)]
+        head = ["", *(f"{metric} over {_SHORT.get(base, base)}" for base, metric in _COLUMNS)]
         parts.append((f"{name}: closed-form lifts, ± 95 % over worlds", head, rows))
     verdicts = [[finding.claim, finding.verdict] for finding in findings(results) if finding.verdict != NOT_RUN]
     return [*parts, ("Findings", ["claim", "verdict"], verdicts)]

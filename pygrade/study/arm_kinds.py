@@ -57,7 +57,7 @@ def _static(trial: Trial, options: Options) -> ArmRanking:
 
 def _optuna(data: TrainingSet, bounds: Tensor, config: TrainConfig) -> Tensor:
     """Optuna's default sampler (TPE) over log-weights, with as many trials and on the same requests as CEM."""
-    optuna = require("optuna")
+    optuna = require("optuna", "study")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = config.static
     rng = np.random.default_rng(search.seed)

@@ -208,7 +208,7 @@ class MonotoneFusion(nn.Module):
         if self.network is None:
             return risen.sum(-1)
         weights = (0.5 * self.network(self.normalize(inputs))).exp()
-        return (risen * weights[:, None]).sum(-1)
+        return (risen * weights[:, None]).sum(-1)  # type: ignore[no-any-return]
 
 
 def train_monotone(

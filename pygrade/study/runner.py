@@ -35,7 +35,7 @@ _ONE_SEED = ("fixed", "baseline", "static", "estimates", "boosted", "trust")
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 # The largest value of each.
-_QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "intervals": 6, "truth": 500}
+_QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "intervals": 6, "truth": 500, "rounds": 40}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Unit:
 
     def fingerprint(self, settings: Settings) -> str:
         """Hash of everything that decides its numbers."""
-        regime = changed(self.regime, unread=("name", "title", "arms", "worlds"))
+        regime = changed(self.regime, unread=("name", "title", "arms", "family", "sized", "worlds"))
         inputs = [FORMAT, regime, self.arm.kind, self.options, changed(settings.train), settings.test_requests]
         inputs += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]

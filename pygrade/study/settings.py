@@ -42,6 +42,8 @@ class Regime:
     reward: dict[str, Any] = field(default_factory=dict)  # changes of `RewardConfig`
     noise_tasks: int = 0  # useless predictions appended, of value 0
     judge: str = "value"  # the metric that decides
+    family: str = ""  # the world of regimes that differ in the number of requests; "": not compared so
+    sized: bool = False  # one of a family's further sizes: in its tables only
     worlds: int = 0  # number of worlds from the first judging world on; 0: the judging worlds
 
     @property
@@ -64,6 +66,15 @@ class Settings:
     regimes: dict[str, Regime]
     stability: dict[str, Any]
     tuning: dict[str, Any]
+
+    @property
+    def families(self) -> dict[str, list[Regime]]:
+        """The regimes of each world by their number of requests."""
+        result: dict[str, list[Regime]] = {}
+        for regime in sorted(self.regimes.values(), key=lambda regime: regime.requests):
+            if regime.family:
+                result.setdefault(regime.family, []).append(regime)
+        return {name: result[name] for name in dict.fromkeys(r.family for r in self.regimes.values() if r.family)}
 
 
 @cache
@@ -111,7 +122,9 @@ def _sizes(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str
             regime = regimes[base]
             changes = {"reward": merged(regime.reward, entry.get("reward", {})), "arms": tuple(record["arms"])}
             title = f"{regime.title}, {entry['title']}"
-            result[f"{base}-{size}"] = replace(regime, **{**entry, **changes, "name": f"{base}-{size}", "title": title})
+            result[f"{base}-{size}"] = replace(
+                regime, **{**entry, **changes, "name": f"{base}-{size}", "title": title, "sized": True}
+            )
     return result
 
 
