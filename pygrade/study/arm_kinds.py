@@ -17,6 +17,7 @@ from pygrade.study.chosen_settings import chosen
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimate_coverage import estimates
 from pygrade.study.learners import RivalConfig, train_actor_critic, train_monotone, train_rival, train_scorer
+from pygrade.study.served import served
 from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.run import Run
 from pygrade.training.stage2 import train_stage2
@@ -162,6 +163,7 @@ _KINDS: dict[str, Callable[[Trial, Options], ArmRanking]] = {
     "baseline": _baseline,
     "static": _static,
     "grade": _grade,
+    "trust": served,
     "rival": _rival,
     "actor-critic": _actor_critic,
     "scorer": _scorer,

@@ -22,12 +22,10 @@ Array = NDArray[Any]
 
 
 def boosted(trial: Trial, options: Options) -> ArmRanking:
-    """``objective``: tweedie or lambdarank; ``rounds``: trees, ``small_rounds``: up to 5,000 requests; the rest is
-    LightGBM's.
+    """``objective``: tweedie or lambdarank; ``rounds``: trees, ``small_rounds``: up to 5,000 requests; ``trees``: more
+    options of LightGBM.
     """
     trees = require("lightgbm", "study")
-    rest = dict(options)
-    objective, rounds, small_rounds = (rest.pop(name) for name in ("objective", "rounds", "small_rounds"))
     config, data, requests = trial.config({}), trial.data, trial.requests
     values = trial.values.double().numpy()
     page = data.stage1
@@ -36,8 +34,8 @@ def boosted(trial: Trial, options: Options) -> ArmRanking:
     table, start = _features(logged, data.scores.gather(1, at), data.inputs, values, config.policy.beta)
     label = (page.value / page.propensity).numpy()  # [R, K]
     given: dict[str, Any] = {"label": label.ravel(), "init_score": start + np.log(label.sum() / np.exp(start).sum())}
-    chosen = {"objective": objective, **rest}
-    if objective == "lambdarank":
+    chosen = {"objective": options["objective"], **options["trees"]}
+    if options["objective"] == "lambdarank":
         grade, gain = _grades(label)
         ideal = -np.sort(-np.array(gain)[grade], 1) / np.log2(np.arange(label.shape[1]) + 2)
         # Lists count by their value: LambdaMART's own normalization makes one click worth as much as one order.
@@ -45,7 +43,7 @@ def boosted(trial: Trial, options: Options) -> ArmRanking:
         given = {"label": grade.ravel(), "init_score": start, "weight": weight}
         given["group"] = np.full(len(label), label.shape[1])
         chosen |= {"label_gain": gain, "lambdarank_truncation_level": config.reward.page_size}
-    count = small_rounds if trial.logs.num_requests <= 5000 else rounds
+    count = options["small_rounds" if trial.logs.num_requests <= 5000 else "rounds"]
     model = trees.train(_TREES | _FIXED | chosen, trees.Dataset(table, **given), count)
     p = torch.from_numpy(requests.p_hat)
     inputs = trial.spec(config).request_inputs(requests.context, requests.p_hat)

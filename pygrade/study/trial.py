@@ -187,9 +187,12 @@ class Trial:
         assert ranking.weights is not None
         return rank_pages(self.requests.p_hat, ranking.weights, k, ranking.transform)
 
-    def value_of(self, ranking: ArmRanking) -> float:
-        """Expected value per test request."""
-        return float(self.world.expected(self.requests, self.pages(ranking)).value.mean())
+    def outcome(self, ranking: ArmRanking) -> float:
+        """Expected value per test request, or orders if the regime judges by them."""
+        outcome = self.world.expected(self.requests, self.pages(ranking))
+        if self.regime.judge == "value":
+            return float(outcome.value.mean())
+        return float(outcome.events[:, TASKS.index(self.regime.judge.removesuffix("s"))].mean())
 
     def measure(self, ranking: ArmRanking) -> dict[str, Any]:
         """Closed-form and sampled outcomes, lifts over production, predicted value, slices, compliance."""
