@@ -16,13 +16,13 @@ from pygrade._util.text import printable
 
 COMMANDS = {
     "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
-    "simulate": "write the log of a simulated marketplace",
+    "simulate": "write the log of a simulated marketplace, or A/B test policies in it",
     "train": "train a fusion policy on logged requests, and judge it on the latest of them",
     "evaluate": "replay metrics of a policy and of static weights on logged requests",
     "rank": "rank logged requests with a policy; print pages, weights, contributions",
-    "abtest": "paired A/B test of policies in the simulated marketplace, lifts with intervals",
-    "abtest-plan": "users that an A/B test of your own needs, from the spread of the metrics in your log",
+    "abtest-plan": "users and days that an A/B test of your own needs, from the variances in your log",
     "abtest-check": "whether the users of your own A/B test were split as planned",
+    "abtest-read": "lifts of your own finished A/B test, from a table of users per arm",
     "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",

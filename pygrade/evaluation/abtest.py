@@ -1,19 +1,25 @@
-"""Planning and reading A/B tests: sample size and power, sample-ratio mismatch, intervals that survive peeking.
+"""Planning and reading A/B tests: sample size, sample-ratio mismatch, CUPED, corrected and anytime-valid intervals.
 
-A *unit* is what is assigned to an arm, mostly a user; its requests belong together. Everything is two-sided, for two
-arms with different units, and asymptotic: have some hundred units per arm at least.
+A *unit* is what is assigned to an arm, mostly a user; its requests belong together. Everything is two-sided, for arms
+with different units, and asymptotic: have some hundred units per arm at least.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
-from pygrade.metrics.intervals import Interval
+from pygrade._typing import Array
+from pygrade.metrics import intervals
+from pygrade.metrics.intervals import Interval, max_t, student_t
 
+MIN_USERS = 30  # from which a day's variance and the gain of CUPED are estimated
+MAX_EXTRAPOLATION = 10  # times the length of a log, up to which days are planned
 # Default number of units at which sequential intervals are narrowest. It must not depend on the data.
 PLANNED_UNITS = 10_000
 MISMATCH_ALPHA = 1e-3  # p-value below which a sample ratio counts as broken: checks are many, repairs are costly
@@ -172,27 +178,297 @@ def sequential_interval(
     return Interval(value, standard_error, value - radius, value + radius)
 
 
-def plan_test(
-    values: Mapping[str, Mapping[str, float | None]], users: int, effect: float, power: float
-) -> dict[str, dict[str, float | None]]:
-    """Metric → users (both arms) that find a relative lift of ``effect`` with this power, and the lift that ``users``
-    find.
+def users_per_arm(
+    differences: ArrayLike, users: Array, base: ArrayLike, power: float = 0.8, alpha: float = 0.05
+) -> int:
+    """Users per arm that find, in a real A/B test, a relative lift of the size mean(differences) / mean(base).
 
-    values: metric → ``value`` and ``standard_error`` of the baseline, from ``users`` users. None for a metric that is 0
-    or did not vary: no plan can be made of it.
+    base[n]: a metric of each logged request, such as its value; users[n]: who made it. differences[n]: what a policy
+    changes per request, or one number, their mean (lift * mean(base)). The arms of a real test have different users, so
+    the variance per user in one arm counts, that of ``base``, not the much smaller one of paired differences. Both arms
+    are taken to have it, and the test to last as long as the log.
     """
-    plan: dict[str, dict[str, float | None]] = {}
-    for name, entry in values.items():
-        value, error = entry["value"], entry["standard_error"]
-        if not value or not error or not math.isfinite(error):
-            plan[name] = {"users": None, "detectable_lift": None}
-            continue
-        metric = Metric(value, error**2 * users)
-        plan[name] = {
-            "users": float(sample_size(metric, effect * value, power=power)),
-            "detectable_lift": minimum_detectable_effect(metric, users, power=power) / abs(value),
-        }
+    metric, _ = _metric_of(base, users)
+    return sample_size(metric, float(np.asarray(differences, np.float64).mean()), alpha=alpha, power=power) // 2
+
+
+def _metric_of(base: ArrayLike, users: Array) -> tuple[Metric, int]:
+    """The mean per request with its variance per user, and the number of users."""
+    if not np.isfinite(base).all():
+        raise ValueError("base has values that are not finite; want a number for each request")
+    entry, count = intervals.mean(base, users), len(np.unique(users))
+    if not (entry.value and entry.standard_error > 1e-12 * abs(entry.value)):  # NaN too
+        raise ValueError(f"base has mean {entry.value} over {count} users; want one other than 0 that differs by user")
+    return Metric(entry.value, entry.standard_error**2 * count), count
+
+
+def plan_test(
+    amounts: ArrayLike,
+    users: NDArray[np.int64],
+    early: NDArray[np.bool_],
+    day: NDArray[np.int64] | None,
+    effect: float,
+    *,
+    power: float = 0.8,
+    arms: int = 2,
+) -> dict[str, float | None]:
+    """Plan of a test of a metric's mean per request, in ``arms`` equal arms with the control among them.
+
+    amounts[n]: the metric of each logged request; users[n]: who made it, from 0; early[n]: it belongs to the earlier
+    part of the log, from which CUPED predicts the later one; day[n] from 0. With more than two arms alpha is divided
+    among the lifts. Returns
+
+    - ``users`` of all arms, each seen for as long as the log lasts, and ``days`` with all traffic in the test, that
+      find a relative lift of ``effect``; ``detectable_lift``, which all users of the log find;
+    - ``cuped_gain``, see `cuped_gain`, and ``cuped_users``, ``cuped_days``, ``cuped_detectable_lift`` with it.
+
+    None: the log does not determine it.
+    """
+    if not (effect > 0 and math.isfinite(effect)):
+        raise ValueError(f"effect is {effect}; want a relative lift above 0")
+    if arms < 2:
+        raise ValueError(f"arms is {arms}; want at least 2, the control among them")
+    alpha = 0.05 / (arms - 1)
+    _quantiles(alpha, power, 0.5)
+    base = np.asarray(amounts, np.float64)
+    gain = cuped_gain(base, users, early)
+    plan: dict[str, float | None] = {"cuped_gain": gain}
+    plan |= dict.fromkeys(kind + name for kind in ("", "cuped_") for name in ("users", "days", "detectable_lift"))
+    try:
+        metric, count = _metric_of(base, users)
+    except ValueError:
+        return plan
+    errors = None if day is None else daily_errors(base, users, day)
+    for kind, saved in (("", 0.0), ("cuped_", gain)):
+        if saved is not None:
+            left = Metric(metric.value, metric.variance * (1 - saved))
+            lift = minimum_detectable_effect(left, 2 * count / arms, alpha=alpha, power=power) / abs(metric.value)
+            plan[kind + "users"] = arms * (sample_size(left, effect * metric.value, alpha=alpha, power=power) // 2)
+            plan[kind + "days"] = None if errors is None else days_needed(errors * lift / errors[-1], effect)
+            plan[kind + "detectable_lift"] = lift
     return plan
+
+
+def daily_errors(amounts: Array, users: NDArray[np.int64], day: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[D]: relative standard error, clustered by user, of the mean per request up to each day; NaN: not known."""
+    order = np.argsort(day, kind="stable")
+    bounds = np.searchsorted(day[order], np.arange(int(day.max()) + 2))
+    sums, counts = np.zeros(int(users.max()) + 1), np.zeros(int(users.max()) + 1)
+    errors = []
+    for start, stop in pairwise(bounds):
+        rows = order[start:stop]
+        sums += np.bincount(users[rows], amounts[rows], len(sums))
+        counts += np.bincount(users[rows], minlength=len(sums))
+        seen = np.flatnonzero(counts)
+        entry = intervals.ratio(sums[seen], counts[seen], seen)
+        known = len(seen) >= MIN_USERS and entry.value and entry.standard_error  # 0: no user differs yet
+        errors.append(entry.standard_error / abs(entry.value) if known else math.nan)
+    return np.array(errors)
+
+
+def days_needed(lifts: NDArray[np.float64], effect: float) -> int | None:
+    """Days until the detectable lift falls to ``effect``; lifts[D] are those after each day of the log.
+
+    Beyond the log the lift is taken to fall as days**-slope, with the slope of the log's second half: 0.5 if each day
+    brings new users, less if the same users return. None if it takes more than `MAX_EXTRAPOLATION` times the log.
+    """
+    reached = np.flatnonzero(lifts <= effect)
+    if len(reached):
+        return int(reached[0]) + 1
+    days, half = len(lifts), len(lifts) // 2
+    if half == 0 or not math.isfinite(lifts[half - 1] + lifts[-1]):
+        return None
+    slope = min(math.log(lifts[half - 1] / lifts[-1]) / math.log(days / half), 0.5)
+    needed = math.log(lifts[-1] / effect)
+    return math.ceil(days * math.exp(needed / slope)) if needed <= slope * math.log(MAX_EXTRAPOLATION) else None
+
+
+def linearized(numerator: Array, denominator: Array) -> NDArray[np.float64]:
+    """[U]: influence of each user on Σ numerator / Σ denominator, with mean 0 (delta method)."""
+    ratio = numerator.sum() / denominator.sum()
+    return np.asarray((numerator - ratio * denominator) / denominator.mean(), np.float64)
+
+
+def covariates(numerator: Array, denominator: Array) -> NDArray[np.float64]:
+    """[U, 2]: CUPED's covariates from before a test: the linearized metric, and whether the user has any history.
+
+    denominator 0: no history, such as that of a new user.
+    """
+    known = denominator > 0
+    history = np.zeros(len(known))
+    if known.any():
+        history[known] = linearized(numerator[known], denominator[known])
+    return np.stack([history, known.astype(np.float64)], 1)
+
+
+def cuped(values: Array, covariates: Array, group: NDArray[np.int64]) -> tuple[NDArray[np.float64], int]:
+    """θ·x of values[U] and covariates x[U, C], and the rank of x: CUPED's estimate is mean(values) - θ·(x̄ - E x).
+
+    θ is the least-squares slope within groups (arms), see Deng et al. 2013, "Improving the sensitivity of online
+    controlled experiments by utilizing pre-experiment data".
+    """
+    columns = np.concatenate([values[:, None], covariates], 1)
+    counts = np.maximum(np.bincount(group), 1)
+    columns = columns - np.stack([np.bincount(group, column) / counts for column in columns.T], 1)[group]
+    theta, _, rank, _ = np.linalg.lstsq(columns[:, 1:], columns[:, 0])
+    return np.asarray(covariates @ theta, np.float64), int(rank)
+
+
+def cuped_gain(amounts: Array, users: NDArray[np.int64], early: NDArray[np.bool_]) -> float | None:
+    """Share of the variance per user of the later requests' mean that each user's early requests explain.
+
+    At least 0, and adjusted for the number of coefficients, so that chance gains nothing. None: too few users, or no
+    variance.
+    """
+    count = int(users.max()) + 1
+    before, later = (
+        [np.bincount(users[rows], amounts[rows], count), np.bincount(users[rows], minlength=count).astype(float)]
+        for rows in (early, ~early)
+    )
+    seen = later[1] > 0
+    if seen.sum() < MIN_USERS:
+        return None
+    z = linearized(later[0][seen], later[1][seen])
+    predicted, rank = cuped(z, covariates(before[0][seen], before[1][seen]), np.zeros(len(z), np.int64))
+    left, total = float(np.var(z - predicted)), float(np.var(z))
+    return max(0.0, 1 - left / total * (len(z) - 1) / (len(z) - 1 - rank)) if total > 0 else None
+
+
+@dataclass(frozen=True)
+class UserMetric:
+    """A metric of a finished test: Σ numerator / Σ denominator over the users of an arm; denominator 1: a mean."""
+
+    numerator: Array  # [U]
+    denominator: Array  # [U], ≥ 0
+    covariates: Array | None = None  # [U, C] from before the test, for CUPED
+
+
+@dataclass(frozen=True)
+class ArmLift:
+    """Lift of one metric of one arm over the control, with CUPED if there are covariates."""
+
+    alone: Interval  # 95 % for this lift alone
+    corrected: Interval  # 95 % for all lifts of the test together
+    anytime: Interval | None  # as corrected, after every user
+    unadjusted: Interval  # alone, without CUPED
+    cuped_gain: float | None  # share of the variance that CUPED saved; None: no covariate
+
+
+def read_test(
+    arm: NDArray[np.int64], names: Sequence[str], metrics: Mapping[str, UserMetric], planned_users: float | None = None
+) -> dict[str, dict[str, ArmLift]]:
+    """arm → metric → lift over the first arm, the control. arm[U]: each user's arm, a place in ``names``.
+
+    lift = (R_a - θ·(x̄_a - x̄_0)) / R_0 - 1, with the ratio R of an arm and the mean x̄ of CUPED's covariates. Variances
+    are by the delta method, intervals by Fieller 1954 (the lifts that the data do not reject); an interval is infinite
+    if R_0 might be 0. The corrected intervals are those of max-t: Dunnett's comparison of several arms with a control,
+    over all metrics, with the estimated correlation of the lifts. planned_users adds anytime-valid intervals, see
+    `sequential_interval`; for these alpha is divided among the lifts.
+    """
+    sizes = np.bincount(arm, minlength=len(names))
+    if len(names) < 2 or sizes.min() < 2:
+        counts = ", ".join(f"{name!r} with {size} users" for name, size in zip(names, sizes, strict=True))
+        raise ValueError(f"arms are {counts}; want at least 2 arms with at least 2 users each")
+    if not metrics:
+        raise ValueError("metrics is empty; want at least one")
+    rows = [np.flatnonzero(arm == a) for a in range(len(names))]
+    lifts = [
+        _lift(label, metric, rows[0], rows[a], (names[0], names[a]))
+        for a in range(1, len(names))
+        for label, metric in metrics.items()
+    ]
+    shared = np.stack([adjusted.shared for _, adjusted in lifts], 1)
+    covariance = shared.T @ shared
+    for a in range(1, len(names)):  # arms share the control alone
+        block = slice((a - 1) * len(metrics), a * len(metrics))
+        own = np.stack([adjusted.own for _, adjusted in lifts[block]], 1)
+        covariance[block, block] += own.T @ own
+    scale = np.sqrt(np.diag(covariance))
+    reach = max_t(covariance / np.outer(scale, scale), min(adjusted.degrees for _, adjusted in lifts))
+    ever = None
+    if planned_users is not None:
+        confidence = 1 - 0.05 / len(lifts)
+        ever = sequential_interval(0.0, 1.0, len(arm), planned_units=planned_users, confidence=confidence).high
+    found = iter(
+        ArmLift(
+            alone=adjusted.interval(student_t(adjusted.degrees)),
+            corrected=adjusted.interval(reach),
+            anytime=None if ever is None else adjusted.interval(ever),
+            unadjusted=raw.interval(student_t(raw.degrees)),
+            cuped_gain=None if adjusted is raw else 1 - (adjusted.error / raw.error) ** 2,
+        )
+        for raw, adjusted in lifts
+    )
+    return {name: {label: next(found) for label in metrics} for name in names[1:]}
+
+
+@dataclass(frozen=True)
+class _Quotient:
+    """treated / control - 1, with variances and, for covariances with other lifts, influences of the users."""
+
+    treated: float
+    control: float
+    variances: tuple[float, float, float]  # of treated, of control, and their covariance
+    degrees: float
+    own: Array  # [users of the arm]
+    shared: Array  # [users of the control]
+
+    @property
+    def error(self) -> float:
+        return math.sqrt(float(self.own @ self.own) + float(self.shared @ self.shared))
+
+    def interval(self, reach: float) -> Interval:
+        """Fieller's interval: all q with |treated - q control| ≤ reach · standard error of that difference."""
+        value, square = self.treated / self.control, reach**2
+        top, bottom, both = self.variances
+        a = self.control**2 - square * bottom
+        if a <= 0:
+            return Interval(value - 1, self.error, -math.inf, math.inf)
+        b = self.treated * self.control - square * both
+        half = math.sqrt(max(b**2 - a * (self.treated**2 - square * top), 0.0))
+        return Interval(value - 1, self.error, (b - half) / a - 1, (b + half) / a - 1)
+
+
+def _lift(
+    label: str, metric: UserMetric, control: NDArray[np.int64], treated: NDArray[np.int64], names: tuple[str, str]
+) -> tuple[_Quotient, _Quotient]:
+    """The lift without and with CUPED."""
+    ratios, influences = [], []
+    for name, rows in zip(names, (control, treated), strict=True):
+        top, bottom = (np.asarray(part, np.float64)[rows] for part in (metric.numerator, metric.denominator))
+        if not (np.isfinite(top).all() and np.isfinite(bottom).all() and bottom.min() >= 0):
+            raise ValueError(
+                f"metric {label!r} of arm {name!r} has values that are not finite, or a denominator below 0"
+            )
+        if bottom.sum() == 0 or (name == names[0] and top.sum() <= 0):
+            raise ValueError(f"metric {label!r} is {top.sum():g} / {bottom.sum():g} in arm {name!r}; want it above 0")
+        ratios.append(float(top.sum() / bottom.sum()))
+        influences.append(linearized(top, bottom))
+    z = np.concatenate(influences)
+    if np.abs(z).max() <= 1e-12 * ratios[0]:
+        raise ValueError(f"metric {label!r} is the same for every user of arms {' and '.join(map(repr, names))}")
+    group = np.repeat([0, 1], [len(control), len(treated)])
+    sizes = np.bincount(group)
+    weights = 1 / np.sqrt(sizes * (sizes - 1.0))[group]  # a mean's variance is the sum of squares of weights · z
+    raw = _quotient(ratios[1], ratios[0], weights * z, np.zeros(len(z)), group)
+    if metric.covariates is None:
+        return raw, raw
+    predicted, rank = cuped(z, metric.covariates[np.concatenate([control, treated])], group)
+    means = np.bincount(group, predicted) / sizes
+    weights *= math.sqrt((len(z) - 2) / max(len(z) - 2 - rank, 1))  # θ was fitted to these users
+    shifted = ratios[1] - (means[1] - means[0])
+    return raw, _quotient(float(shifted), ratios[0], weights * z, weights * (predicted - means[group]), group)
+
+
+def _quotient(treated: float, control: float, z: Array, predicted: Array, group: NDArray[np.int64]) -> _Quotient:
+    """From the weighted influences of users on their arm's ratio, and what CUPED subtracts of each."""
+    of_control, of_arm = group == 0, group == 1
+    top, base, shift = (z - predicted)[of_arm], z[of_control], predicted[of_control]
+    variances = float(top @ top + shift @ shift), float(base @ base), float(base @ shift)
+    own, shared = top / control, (treated / control * base - shift) / control
+    parts = float(own @ own), float(shared @ shared)
+    degrees = sum(parts) ** 2 / (parts[0] ** 2 / (len(own) - 1) + parts[1] ** 2 / (len(shared) - 1))
+    return _Quotient(treated, control, variances, degrees, own, shared)
 
 
 def sequential_lifts(

@@ -123,13 +123,16 @@ def mean_lift(new: ArrayLike, old: ArrayLike) -> Estimate:
 
 
 def simultaneous(
-    estimates: Sequence[Estimate], cluster: Array, confidence: float = 0.95, seed: int = 0
+    estimates: Sequence[Estimate], cluster: Array, *, one_sided: bool = False, seed: int = 0
 ) -> list[Interval]:
-    """Intervals that all cover at once with this confidence, clustered as in `interval`.
+    """Intervals of which, with 95 % confidence, all cover at once; clustered as in `interval`.
 
-    The reach is c standard errors; c is the 95 % point of the largest |t| of the estimates, from 10,000 draws of t
-    with their correlation (max-t; Hothorn, Bretz and Westfall 2008, "Simultaneous inference in general parametric
-    models"). One estimate, or many that agree, cost nothing; independent ones as much as Šidák's correction.
+    one_sided: with 95 % confidence all lower ends are below the truth, and likewise all upper ends are above it.
+
+    The reach is c standard errors; c is the 95 % point of the largest |t| of the estimates (one-sided: of the largest
+    t), from 10,000 draws of t with their correlation (max-t; Hothorn, Bretz and Westfall 2008, "Simultaneous inference
+    in general parametric models"). One estimate, or many that agree, cost nothing; independent ones as much as Šidák's
+    correction.
     """
     users = numbers_of(cluster)
     count = int(users.max(initial=-1)) + 1
@@ -137,19 +140,27 @@ def simultaneous(
     errors = np.sqrt(np.square(sums).sum(1) * (count / max(count - 1, 1))) / max(len(users), 1)
     known = np.array([math.isfinite(entry.value) for entry in estimates], bool) & (count > 1)
     varied = known & (errors > 0)
-    reach = student_t(count - 1)
-    if varied.sum() > 1:
+    reach = math.nan
+    if varied.any():
         scaled = sums[varied] / np.linalg.norm(sums[varied], axis=1, keepdims=True)
-        rng = np.random.default_rng(seed)
-        values, vectors = np.linalg.eigh(scaled @ scaled.T)
-        draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
-        largest = np.abs(draws).max(1) / np.sqrt(rng.chisquare(count - 1, _DRAWS) / (count - 1))
-        reach = max(reach, float(np.quantile(largest, 0.95)))
+        reach = max_t(scaled @ scaled.T, count - 1, one_sided=one_sided, seed=seed)
     result = []
     for entry, error, fine in zip(estimates, errors.tolist(), known.tolist(), strict=True):
-        low, high = (entry.value - reach * error, entry.value + reach * error) if fine else (math.nan, math.nan)
+        width = reach * error if error else 0.0
+        low, high = (entry.value - width, entry.value + width) if fine else (math.nan, math.nan)
         result.append(Interval(entry.value, error if fine else math.nan, low, high))
     return result
+
+
+def max_t(correlation: Array, degrees: float, *, one_sided: bool = False, seed: int = 0) -> float:
+    """The 95 % point of the largest |t| (one-sided: of the largest t) of estimates with this correlation."""
+    if len(correlation) == 1 and not one_sided:
+        return student_t(degrees)
+    rng = np.random.default_rng(seed)
+    values, vectors = np.linalg.eigh(correlation)
+    draws = rng.standard_normal((_DRAWS, len(values))) * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+    largest = (draws if one_sided else np.abs(draws)).max(1)
+    return float(np.quantile(largest / np.sqrt(rng.chisquare(degrees, _DRAWS) / degrees), 0.95))
 
 
 def numbers_of(cluster: Array) -> Array:

@@ -35,7 +35,7 @@ _HOUR, _DAY = 3_600_000, 86_400_000
 class SimulateConfig:
     """Production ranks by hand-tuned weights and explores on a share of its requests."""
 
-    num_requests: int = 20_000  # in the log
+    num_requests: int = 20_000  # of the log
     seed: int = 0  # of the world and of all draws
     days: int = 14  # over which the requests are spread evenly
     weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS  # production's, by task
@@ -164,39 +164,13 @@ class AbTest:
         return record
 
 
-def ab_test(
-    world: Marketplace,
-    requests: Requests,
-    arms: Mapping[str, ArrayLike],
-    baseline: str,
-    *,
-    transform: str | Mapping[str, str | Mapping[str, Any]] = "zlog",
-    seed: int = 0,
-) -> AbTest:
-    """All arms rank the same requests; use requests of the world's test users.
-
-    arms: name → weights [T] or [n, T]. transform: one for all arms, or name → transform or `PolicyConfig.formula`.
-    Intervals are 95 %, by the delta method, clustered by user.
-    """
-    if baseline not in arms:
-        raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(arms)}")
-    pages = {
-        name: rank_pages(
-            requests.p_hat,
-            weights,
-            world.config.page_size,
-            transform if isinstance(transform, str) else transform[name],
-            name,
-        )
-        for name, weights in arms.items()
-    }
-    return compare_pages(world, requests, pages, baseline, seed=seed)
-
-
 def compare_pages(
     world: Marketplace, requests: Requests, pages: Mapping[str, Array], baseline: str, *, seed: int = 0
 ) -> AbTest:
-    """A/B test of given pages [n, K] (candidate indices) per arm."""
+    """A/B test of given pages [n, K] (candidate indices) per arm; use requests of the world's test users.
+
+    Intervals are 95 %, by the delta method, clustered by user.
+    """
     if baseline not in pages:
         raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(pages)}")
     expected, sampled = {}, {}

@@ -4,10 +4,12 @@ Users are split into K folds. Policies and baselines learn from all folds but on
 that nothing is judged by requests that it learned from. A ranking is worth the debiased value of the logged page in its
 order, Σ_r D(r) · v / max(q(slot), floor), as in the posterior of the composite reward.
 
-The strongest baseline by this estimate is *the baseline*. What is served is a mixture (`pygrade.policy.mixture`) of it
+*The baseline* is the strongest one: that with the highest lower bound of the lift over expected value, which is the
+baseline itself if no other is shown to be better. What is served is a mixture (`pygrade.policy.mixture`) of it
 with the policy after stage 1 or stage 2, at the trust λ that has the highest lower bound of the lift over the baseline:
-paired by request, clustered by user, widened for the number of mixtures tried (`intervals.simultaneous`), and the
-lowest over the interval of the slot propensities. If no bound is above 0 the baseline itself is served.
+paired by request, clustered by user, one-sided at 95 %, widened for the number of mixtures tried
+(`intervals.simultaneous`), and the lowest over the interval of the slot propensities. If no bound is above 0 the
+baseline itself is served: a policy that is no better is served in at most one log of twenty.
 """
 
 import math
@@ -25,8 +27,8 @@ from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.progress import track
 from pygrade._util.serialization import plain
-from pygrade.evaluation.abtest import Metric, sample_size
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER
+from pygrade.evaluation.verdict import sentence, strongest, verdict_of
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -35,7 +37,6 @@ from pygrade.training.propensity import SlotPropensity
 
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
-_SMALL_LIFT = 0.005  # lift that more requests should find if the estimate itself is smaller
 
 
 @dataclass(frozen=True)
@@ -209,54 +210,46 @@ def judge(
     curves = [propensity, *propensity.bounds()]
     ranks = {name: pages.ranks(scores) for name, scores in baselines.items()}
     worth = {name: pages.values(rank, propensity) for name, rank in ranks.items()}
-    ordered = _logged_order(logs, pages, propensity)
-    reference = worth[EXPECTED_VALUE]
-    means = {name: intervals.mean_lift(value, reference).value for name, value in worth.items()}
-    if ordered is not None:
-        means[LOGGED_ORDER] = intervals.mean_lift(ordered, reference).value
-    strongest = max(means, key=lambda name: means[name] if math.isfinite(means[name]) else -math.inf)
-    anchor = max(worth, key=lambda name: means[name] if math.isfinite(means[name]) else -math.inf)
+    if (ordered := _logged_order(logs, pages, propensity)) is not None:
+        worth[LOGGED_ORDER] = ordered
+    lows = strongest(worth, EXPECTED_VALUE, users)
+    baseline = max(lows, key=lambda name: lows[name])
+    anchor = max(ranks, key=lambda name: lows[name])
 
     names = [(policy, share) for policy in policies for share in config.shares]
-    mixed = {
-        entry: pages.ranks((1 - entry[1]) * baselines[anchor] + entry[1] * policies[entry[0]].astype(np.float64))
-        for entry in names
-    }
+    mixed = [
+        pages.ranks((1 - share) * baselines[anchor] + share * policies[policy].astype(np.float64))
+        for policy, share in names
+    ]
     found: list[list[Interval]] = []
     for curve in curves:
-        base = _logged_order(logs, pages, curve) if strongest == LOGGED_ORDER else pages.values(ranks[strongest], curve)
+        base = _logged_order(logs, pages, curve) if baseline == LOGGED_ORDER else pages.values(ranks[baseline], curve)
         assert base is not None
-        lifts = [intervals.mean_lift(pages.values(rank, curve), base) for rank in mixed.values()]
-        found.append(intervals.simultaneous(lifts, users))
-    lows = [min(entries[place].low for entries in found) for place in range(len(names))]
-    highs = [max(entries[place].high for entries in found) for place in range(len(names))]
-    best = int(np.argmax([low if math.isfinite(low) else -math.inf for low in lows]))
-    policy, share = names[best]
-    point = found[0]
-    base = ordered if strongest == LOGGED_ORDER and ordered is not None else worth[strongest]
-    others = worth | ({LOGGED_ORDER: ordered} if ordered is not None else {})
-    against = intervals.simultaneous([intervals.mean_lift(value, base) for value in others.values()], users)
-    better = lows[best] > 0
+        lifts = [intervals.mean_lift(pages.values(rank, curve), base) for rank in mixed]
+        found.append(intervals.simultaneous(lifts, users, one_sided=True))
+    bounded = [
+        Interval(entry[0].value, entry[0].standard_error, min(e.low for e in entry), max(e.high for e in entry))
+        for entry in zip(*found, strict=True)
+    ]
+    best = max(range(len(names)), key=lambda place: _or_lowest(bounded[place].low))
     last = max(place for place, entry in enumerate(names) if entry[1] == max(config.shares))
-    verdict = "better" if better else "worse" if highs[last] < 0 else "undecided"
-    shown = Interval(point[best].value, point[best].standard_error, lows[best], highs[best])
-    worst = Interval(point[last].value, point[last].standard_error, lows[last], highs[last])
-    if verdict == "better":
-        sentence = _better(label(policy, share, anchor), strongest, shown, logs, users)
-    elif verdict == "worse":
-        sentence = f"{label(*names[last], anchor)} is worse than {strongest} ({percent(worst)}): {anchor} is served"
-    else:
-        sentence = _undecided(label(policy, share, anchor), strongest, anchor, shown, logs)
+    (policy, share), shown, worst = names[best], bounded[best], bounded[last]
+    others = {name: value for name, value in worth.items() if name != baseline}
+    against = [intervals.mean_lift(value, worth[baseline]) for value in others.values()]
+    verdict = verdict_of(shown)
+    if verdict != "better" and worst.high < 0:
+        verdict, (policy, share), shown = "worse", names[last], worst
+    better = verdict == "better"
     return Trust(
         verdict=verdict,
-        sentence=sentence,
-        baseline=strongest,
+        sentence=sentence(label(policy, share, anchor), baseline, shown, logs, f"{anchor} is served"),
+        baseline=baseline,
         served_baseline=anchor,
         policy=policy,
         trust=share if better else 0.0,
         lift=shown if better else None,
-        mixtures={label(*entry, anchor): lift for entry, lift in zip(names, point, strict=True)},
-        baselines={name: lift for name, lift in zip(others, against, strict=True) if name != strongest},
+        mixtures={label(*entry, anchor): lift for entry, lift in zip(names, bounded, strict=True)},
+        baselines=dict(zip(others, intervals.simultaneous(against, users, one_sided=True), strict=True)),
         folds=len(rankings),
         users=int(users.max(initial=-1)) + 1,
         propensity=propensity.note,
@@ -286,11 +279,6 @@ def label(policy: str, share: float, baseline: str) -> str:
     return policy if share == 1 else f"{share:g} {policy} + {1 - share:g} {baseline}"
 
 
-def percent(lift: Interval) -> str:
-    """``+1.5 ± 0.4 %``."""
-    return f"{100 * lift.value:+.1f} ± {50 * (lift.high - lift.low):.1f} %"
-
-
 def _joined(
     logs: Logs, fold: NDArray[np.int64], parts: Sequence[Mapping[str, NDArray[np.float32]]]
 ) -> dict[str, NDArray[np.float32]]:
@@ -303,33 +291,13 @@ def _joined(
     return result
 
 
+def _or_lowest(bound: float) -> float:
+    return bound if math.isfinite(bound) else -math.inf
+
+
 def _logged_order(logs: Logs, pages: Pages, propensity: SlotPropensity) -> NDArray[np.float64] | None:
     """[R]: the pages in production's own order, NaN where it explored; None if it always did."""
     values = pages.values(pages.logged(), propensity)
     if logs.exploration is not None:
         values[logs.exploration != "none"] = np.nan
     return None if bool(np.isnan(values).all()) else values
-
-
-def _better(name: str, baseline: str, lift: Interval, logs: Logs, users: Array) -> str:
-    value = intervals.mean(np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]), users)
-    count = int(users.max(initial=-1)) + 1
-    metric = Metric(value.value, value.standard_error**2 * count)
-    need = math.ceil(sample_size(metric, lift.value * value.value) / 2)
-    test = f"ship it to an A/B test of {need:,} users per arm"
-    return f"{name} is better than {baseline} by {percent(lift)} on this log: {test}"
-
-
-def _undecided(name: str, baseline: str, anchor: str, lift: Interval, logs: Logs) -> str:
-    wanted = max(lift.value, _SMALL_LIFT)
-    reach = (lift.high - lift.low) / 2
-    more = math.ceil(logs.num_requests * max((reach / wanted) ** 2 - 1, 0.1))
-    days = _days(logs)
-    time = f" ({more / logs.num_requests * days:,.0f} days of such traffic)" if days else ""
-    need = f"{float(f'{more:.2g}'):,.0f} more requests{time} would decide a lift of {100 * wanted:.1f} %"
-    return f"{name} is not distinguishable from {baseline} ({percent(lift)}): {anchor} is served; {need}"
-
-
-def _days(logs: Logs) -> float:
-    times = logs.timestamp
-    return 0.0 if times is None or not len(times) else float(times.max() - times.min()) / 86_400_000

@@ -17,6 +17,8 @@ import pytest
 from pygrade.cli import commands
 from pygrade.cli import main as cli
 from pygrade.logs import read_logs, write_logs
+from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import Baseline, Mixture
 
 WORLD = ["--world.log-users", "100", "--world.test-users", "60", "--world.items", "200"]
 TINY = [
@@ -113,13 +115,13 @@ def test_evaluate_of_the_same_requests_agrees_with_train(capsys, workplace):
     )
 
 
-def test_abtest_prints_lifts_per_arm(capsys, workplace):
+def test_simulated_test_prints_lifts_per_arm(capsys, workplace):
     policy = str(workplace / "run" / "policy")
-    record = result(capsys, "abtest", "--policy", policy, "--requests", "60", "--quiet", *WORLD)
+    record = result(capsys, "simulate", "--ab", policy, "--num-requests", "60", "--quiet", *WORLD)
     assert record["num_requests"] == 60 and set(record["expected"]) >= {"production", "GRADE"}
     assert record["expected"]["production"]["lifts"] == {}
     arms = [policy, str(workplace / "run" / "stage1")]
-    record = result(capsys, "abtest", "--policy", *arms, "--requests", "60", "--quiet", *WORLD)
+    record = result(capsys, "simulate", "--ab", *arms, "--num-requests", "60", "--quiet", *WORLD)
     assert set(arms) <= set(record["expected"])
 
 
@@ -138,27 +140,95 @@ def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):
     assert "ESS" in capsys.readouterr().out
 
 
-def test_abtest_widens_intervals_for_peeking_and_takes_each_policy_once(capsys, workplace):
-    policy = str(workplace / "run" / "policy")
-    record = result(capsys, "abtest", "--policy", policy, "--requests", "60", "--quiet", *WORLD)
+def test_simulated_test_widens_intervals_for_peeking(capsys, workplace):
+    arguments = ["simulate", "--ab", str(workplace / "run" / "policy"), "--num-requests", "60", "--quiet", *WORLD]
+    record = result(capsys, *arguments, "--baseline", "best static")
     narrow, wide = record["sampled"]["GRADE"]["lifts"]["ctr"], record["sequential"]["GRADE"]["ctr"]
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
-    assert cli.main(["abtest", "--policy", policy, policy]) == 2
-    assert "twice" in capsys.readouterr().err
+    assert record["baseline"] == "best static" and record["sampled"]["best static"]["lifts"] == {}
 
 
-def test_abtest_plan_reads_the_spread_from_the_log(capsys, workplace):
+def test_simulated_test_ranks_by_the_mixture_that_is_served(capsys, workplace, monkeypatch):
+    policy = FusionPolicy.load(workplace / "run" / "policy")
+    policy.mixture = Mixture(0.0, Baseline("equal", "zlog", (1 / 6,) * 6), "worse", "")
+    monkeypatch.setattr(FusionPolicy, "load", lambda path: policy)
+    record = result(capsys, "simulate", "--ab", "policy", "--num-requests", "60", "--quiet", *WORLD)
+    assert record["expected"]["GRADE"] == record["expected"]["equal weights"] != record["expected"]["best static"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "either --out (write a log) or --ab (test policies)"),
+        (["--out", "x", "--ab", "POLICY"], "either --out"),
+        (["--ab", "POLICY", "POLICY"], "names a directory twice"),
+        (["--ab", "POLICY", "--days", "3"], "days is 3; want it with --out alone"),
+        (["--out", "x", "--baseline", "best static"], "want it with --ab alone"),
+    ],
+)
+def test_simulate_refuses_options_that_it_would_ignore(capsys, workplace, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    policy = str(workplace / "run" / "policy")
+    assert cli.main(["simulate", *(policy if a == "POLICY" else a for a in arguments)]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_abtest_plan_reads_the_variances_from_the_log(capsys, workplace):
     arguments = ["abtest-plan", "--data", f"logs:{workplace / 'logs'}", "--quiet"]
     record = result(capsys, *arguments, "--effect", "0.1")
     logs = read_logs(workplace / "logs")
     clicks = np.add.reduceat(logs.feedback[:, 0], logs.offsets[:-1])
     plan, users = record["metrics"][logs.tasks[0]], len(np.unique(logs.user_id))
-    assert record["num_users"] == users and plan["baseline"]["value"] == pytest.approx(clicks.mean())
+    assert (record["num_users"], record["num_days"]) == (users, 14)
+    assert plan["baseline"]["value"] == pytest.approx(clicks.mean())
     assert plan["users"] == pytest.approx(users * (plan["detectable_lift"] / 0.1) ** 2, rel=0.01)
+    assert 0 <= plan["cuped_gain"] < 1 and plan["cuped_users"] <= plan["users"]
     half = result(capsys, *arguments, "--effect", "0.05")["metrics"][logs.tasks[0]]
     assert half["users"] == pytest.approx(4 * plan["users"], rel=0.01)
+    coarse = result(capsys, *arguments, "--effect", str(1.1 * plan["detectable_lift"]), "--arms", "2")
+    assert coarse["metrics"][logs.tasks[0]]["days"] <= 14
     assert cli.main(arguments) == 0
-    assert "users for 1 %" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "users for 1 %" in printed and "CUPED" in printed and "> 140" in printed
+
+
+def tables_of(path: Path, users: int = 300) -> list[str]:
+    """Two arms whose second has 50 % more value; before_value explains most of it. The first is CSV."""
+    polars = pytest.importorskip("polars")
+    rng = np.random.default_rng(0)
+    before = rng.gamma(2, 1, 2 * users)
+    value = before + rng.exponential(0.2, 2 * users)
+    value[users:] *= 1.5
+    columns = {"user_id": np.arange(2 * users), "value": value, "views": rng.poisson(9, 2 * users) + 1}
+    frame = polars.DataFrame(columns | {"clicks": rng.binomial(columns["views"], 0.3), "before_value": before})
+    frame[:users].write_csv(path / "old.csv")
+    frame[users:].write_parquet(path / "new.parquet")
+    return [f"control={path / 'old.csv'}", f"new={path / 'new.parquet'}"]
+
+
+def test_abtest_read_reports_lifts_of_tables_of_users(capsys, tmp_path):
+    arms = tables_of(tmp_path)
+    arguments = ["abtest-read", "--arms", *arms, "--metrics", "value", "ctr=clicks/views"]
+    record = result(capsys, *arguments, "--planned-users", "1000")
+    assert record["users"] == {"control": 300, "new": 300} and not record["sample_ratio"]["mismatch"]
+    value, ctr = record["lifts"]["new"]["value"], record["lifts"]["new"]["ctr"]
+    assert value["alone"]["low"] < 0.5 < value["alone"]["high"] and value["cuped_gain"] > 0.8
+    assert value["anytime"]["low"] < value["corrected"]["low"] < value["alone"]["low"]
+    assert ctr["corrected"]["low"] < 0 < ctr["corrected"]["high"] and ctr["cuped_gain"] is None
+    assert record["values"]["new"]["ctr"]["value"] == pytest.approx(0.3, abs=0.02)
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "corrected for 2 lifts (max-t)" in printed and "higher" in printed and "undecided" in printed
+    assert set(result(capsys, "abtest-read", "--arms", *arms)["lifts"]["new"]) == {"value", "views", "clicks"}
+
+
+def test_abtest_read_prints_a_mismatch_instead_of_lifts(capsys, tmp_path):
+    arguments = ["abtest-read", "--arms", *tables_of(tmp_path), "--shares", "0.8", "0.2"]
+    record = result(capsys, *arguments)
+    assert record["sample_ratio"]["mismatch"] and record["lifts"] is record["values"] is None
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "MISMATCH" in printed and printed.count("\n") == 1
 
 
 def test_abtest_check_finds_a_sample_ratio_mismatch(capsys):
@@ -262,11 +332,15 @@ def test_info_names_versions_and_backends(capsys):
         (["train", "--data", "logs:nowhere", "--out", "x"], "nowhere"),
         (["train", "--data", "nonsense", "--out", "x"], "nonsense"),
         (["evaluate", "--data", "logs:nowhere", "--policy", "missing"], "missing"),
-        (["abtest", "--policy", "missing"], "missing"),
+        (["simulate", "--ab", "missing"], "missing"),
         (["rank", "--policy", "missing", "--data", "logs:nowhere"], "missing"),
         (["rank-user", "--run", "missing", "--user", "3"], "missing"),
         (["abtest-plan", "--data", "logs:nowhere"], "nowhere"),
         (["abtest-check", "--counts", "5"], "at least 2 arms"),
+        (["abtest-read", "--arms", "a.csv", "b.csv"], "a.csv"),
+        (["abtest-read", "--arms", "a.csv"], "want at least 2"),
+        (["abtest-read", "--arms", "x=a.csv", "x=b.csv"], "names 'x' twice"),
+        (["abtest-read", "--arms", "a.csv", "b.csv", "--planned-users", "0"], "planned_users is 0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, named):

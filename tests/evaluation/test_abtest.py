@@ -29,15 +29,64 @@ def test_power_and_detectable_effect_invert_the_sample_size():
     assert abtest.power(Metric(1.0, 0.0), 0.1, 10) == 1.0
 
 
-def test_a_plan_rests_on_the_variance_of_the_interval():
-    rng = np.random.default_rng(0)
-    users = np.arange(200).repeat(4)
-    entry = intervals.mean(rng.beta(1, 9, 200)[users] + rng.random(800), users)
-    plan = abtest.plan_test({"value": entry.to_dict(), "flat": {"value": 1.0, "standard_error": 0.0}}, 200, 0.1, 0.8)
-    metric = Metric(entry.value, entry.standard_error**2 * 200)
-    assert plan["value"]["users"] == abtest.sample_size(metric, 0.1 * entry.value)
-    assert plan["value"]["users"] == pytest.approx(200 * (plan["value"]["detectable_lift"] / 0.1) ** 2, rel=0.02)
-    assert plan["flat"] == {"users": None, "detectable_lift": None}
+def traffic(users: int, days: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """A request of each user on each day: amounts with a lasting and a daily part of the same variance."""
+    rng = np.random.default_rng(seed)
+    amounts = 5 + rng.normal(0, 1, users) + rng.normal(0, 1, (days, users))
+    return amounts.ravel(), np.tile(np.arange(users), days), np.arange(days).repeat(users)
+
+
+def test_a_plan_rests_on_the_variance_per_user():
+    amounts, users, day = traffic(300, 8)
+    plan = abtest.plan_test(amounts, users, day < 4, day, 0.02)
+    assert plan["users"] == 2 * abtest.users_per_arm(0.02 * amounts.mean(), users, amounts)
+    assert plan["users"] == pytest.approx(300 * (plan["detectable_lift"] / 0.02) ** 2, rel=0.02)
+    assert plan["users"] == pytest.approx(4 * 7.849 * (1 + 1 / 8) / (0.02 * 5) ** 2, rel=0.2)  # 16 σ²/δ², in effect
+    three = abtest.plan_test(amounts, users, day < 4, day, 0.02, arms=3)
+    assert three["users"] == pytest.approx(1.5 * 9.505 / 7.849 * plan["users"], rel=0.01)  # z of alpha / 2
+    flat = abtest.plan_test(np.ones(len(day)), users, day < 4, day, 0.02)
+    assert set(flat.values()) == {None}
+    timeless = abtest.plan_test(amounts, users, day < 4, None, 0.02)
+    assert timeless["days"] is timeless["cuped_days"] is None and timeless["users"] == plan["users"]
+
+
+def test_users_per_arm_takes_the_variance_of_one_arm_not_of_pairs():
+    amounts, users, _ = traffic(300, 4)
+    paired = np.full(len(users), 0.1) + np.random.default_rng(1).normal(0, 1e-3, len(users))
+    needed = abtest.users_per_arm(paired, users, amounts)
+    assert needed == abtest.users_per_arm(paired.mean(), users, amounts)
+    assert needed == pytest.approx(2 * 7.849 * (1 + 1 / 4) / 0.1**2, rel=0.2)
+    assert abtest.users_per_arm(-2 * paired, users, amounts) == pytest.approx(needed / 4, rel=0.01)
+    assert abtest.users_per_arm(paired, users, amounts, power=0.5) < needed
+
+
+def test_cuped_gains_what_earlier_requests_explain():
+    amounts, users, day = traffic(3000, 8)
+    plan = abtest.plan_test(amounts, users, day < 4, day, 0.02)
+    assert plan["cuped_gain"] == pytest.approx(0.8**2, abs=0.03)  # corr = 1 / (1 + 1/4)
+    assert plan["cuped_users"] == pytest.approx(plan["users"] * (1 - plan["cuped_gain"]), rel=0.01)
+    shuffled = np.random.default_rng(0).permutation(3000)[users]
+    users = np.where(day < 4, shuffled, users)
+    assert abtest.cuped_gain(amounts, users, day < 4) < 0.01
+    assert abtest.cuped_gain(amounts, users + 3000 * (day < 4), day < 4) == 0  # nobody returns
+    assert abtest.cuped_gain(amounts[day > 5], users[day > 5], day[day > 5] < 0) == 0
+    assert abtest.cuped_gain(amounts[:20], users[:20], day[:20] > 0) is None
+    noise, of_user = np.random.default_rng(1).normal(5, 1, (60, 80)), np.tile(np.arange(40), 2)
+    gains = np.array([abtest.cuped_gain(row, of_user, np.arange(80) < 40) for row in noise])
+    assert (gains == 0).mean() > 0.4 and gains.mean() < 0.02
+
+
+def test_days_follow_the_traffic_of_the_log():
+    amounts, users, day = traffic(100, 8)
+    fresh = users + 100 * day  # each day brings new users
+    plan = abtest.plan_test(amounts, fresh, day < 4, day, 0.1)
+    assert plan["days"] == pytest.approx(plan["users"] / 100, abs=1.5)
+    later = abtest.plan_test(amounts, fresh, day < 4, day, 0.04)
+    assert 8 < later["days"] == pytest.approx(later["users"] / 100, rel=0.25)
+    assert abtest.plan_test(amounts, fresh, day < 4, day, 0.001)["days"] is None  # beyond ten times the log
+    assert abtest.plan_test(amounts, users, day < 4, day, 0.04)["days"] is None  # the same users stay as different
+    assert abtest.days_needed(np.array([0.04, 0.02]), 0.01) == 8  # slope 1, taken as 1/2
+    assert abtest.days_needed(np.array([np.nan, 0.02]), 0.01) is None
 
 
 def test_a_planned_ratio_test_has_its_power():
@@ -114,6 +163,102 @@ def test_peeking_keeps_the_error_and_finds_effects():
     assert alarms[0.2] / tests > 0.9  # 5.5 standard errors at the end
 
 
+def finished_test(rng: np.random.Generator, arms: int, users: int, lift: float = 0.0) -> tuple[np.ndarray, dict]:
+    """Users with an activity that lasts: a skewed mean, and a ratio whose denominator differs by user."""
+    arm = np.arange(arms * users) % arms
+    activity = rng.gamma(2.0, 0.5, len(arm))
+    value = activity * rng.exponential(1 + lift * (arm > 0))
+    views = 1 + rng.poisson(10 * activity)
+    before = abtest.covariates(activity + rng.normal(0, 0.3, len(arm)), (rng.random(len(arm)) < 0.8).astype(float))
+    ones = np.ones(len(arm))
+    metrics = {
+        "value": abtest.UserMetric(value, ones, before),
+        "ctr": abtest.UserMetric(rng.binomial(views, 0.2 * (1 + lift * (arm > 0))), views),
+    }
+    return arm, metrics
+
+
+def test_intervals_of_a_finished_test_cover_the_lift():
+    rng = np.random.default_rng(3)
+    hits, gains = np.zeros(3), []
+    for _ in range(200):
+        arm, metrics = finished_test(rng, 2, 80, lift=0.25)
+        lift = abtest.read_test(arm, ["old", "new"], metrics)["new"]
+        inside = [e.low < 0.25 < e.high for e in (lift["value"].alone, lift["value"].unadjusted, lift["ctr"].alone)]
+        hits += inside
+        gains.append(lift["value"].cuped_gain)
+        assert lift["ctr"].cuped_gain is None and lift["ctr"].alone == lift["ctr"].unadjusted
+    assert (np.abs(hits / 200 - 0.95) < 0.03).all(), hits
+    assert 0.1 < np.mean(gains) < 0.4
+
+
+def test_one_comparison_is_welchs_and_corrections_hold_the_family_wise_error():
+    rng = np.random.default_rng(4)
+    alone = corrected = anytime = 0
+    for _ in range(200):
+        arm, metrics = finished_test(rng, 3, 60)
+        lifts = [e for a in abtest.read_test(arm, list("abc"), metrics, 180).values() for e in a.values()]
+        assert all(e.alone.low > e.corrected.low > e.anytime.low for e in lifts)
+        alone += any(e.alone.low > 0 or e.alone.high < 0 for e in lifts)
+        corrected += any(e.corrected.low > 0 or e.corrected.high < 0 for e in lifts)
+        anytime += any(e.anytime.low > 0 or e.anytime.high < 0 for e in lifts)
+    assert alone / 200 > 0.1 and corrected / 200 < 0.08 and anytime / 200 < 0.05
+    value = abtest.read_test(arm % 2, ["a", "b"], {"value": metrics["value"]})["b"]["value"]
+    assert value.corrected == value.alone
+
+
+def test_corrected_intervals_of_precise_arms_are_dunnetts():
+    rng = np.random.default_rng(6)
+    arm, before = np.arange(6000) % 3, rng.normal(10, 1, 6000)
+    values = before + rng.normal(0, 0.5, 6000)
+    metrics = {"v": abtest.UserMetric(values, np.ones(6000), abtest.covariates(before, np.ones(6000)))}
+    for entry in abtest.read_test(arm, list("abc"), metrics, 6000).values():
+        lift = entry["v"]
+        assert lift.cuped_gain == pytest.approx(0.8, abs=0.02)  # 1 / (1 + .25)
+        half = (lift.corrected.high - lift.corrected.low) / 2 / lift.corrected.standard_error
+        assert half == pytest.approx(2.212, abs=0.03)  # Dunnett 1964, two arms beside the control
+        ever = abtest.sequential_interval(0.0, 1.0, 6000, planned_units=6000, confidence=0.975).high
+        assert (lift.anytime.high - lift.anytime.low) / 2 / lift.anytime.standard_error == pytest.approx(ever, rel=0.01)
+
+
+def test_a_lift_without_covariates_is_the_textbooks():
+    rng = np.random.default_rng(5)
+    old, new = rng.exponential(1.0, 50), rng.exponential(1.3, 70)
+    arm, value = np.repeat([0, 1], [50, 70]), np.concatenate([old, new])
+    lift = abtest.read_test(arm, ["old", "new"], {"v": abtest.UserMetric(value, np.ones(120))})["new"]["v"].alone
+    share = new.mean() / old.mean()
+    error = share * math.hypot(new.std(ddof=1) / new.mean() / 70**0.5, old.std(ddof=1) / old.mean() / 50**0.5)
+    assert (lift.value, lift.standard_error) == (pytest.approx(share - 1), pytest.approx(error))
+    for end in (1 + lift.low, 1 + lift.high):  # Welch's test of new = end · old is at its limit, with 116 degrees
+        spread = math.hypot(new.std(ddof=1) / 70**0.5, end * old.std(ddof=1) / 50**0.5)
+        assert abs(new.mean() - end * old.mean()) / spread == pytest.approx(1.981, abs=2e-3)
+
+
+def test_a_control_that_might_be_zero_gives_no_bound():
+    value = np.zeros(200)
+    value[[0, 1, 3]] = 1.0
+    lift = abtest.read_test(np.arange(200) % 2, ["old", "new"], {"v": abtest.UserMetric(value, np.ones(200))})
+    assert (lift["new"]["v"].corrected.low, lift["new"]["v"].corrected.high) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arm": np.array([0, 0, 0, 1])}, "'new' with 1 users; want at least 2 arms"),
+        ({"numerator": np.array([1.0, np.nan, 1.0, 2.0])}, "metric 'v' of arm 'new' has values that are not finite"),
+        ({"denominator": np.array([1.0, 1.0, -1.0, 1.0])}, "denominator below 0"),
+        ({"denominator": np.array([1.0, 0.0, 1.0, 0.0])}, "metric 'v' is 4 / 0 in arm 'new'"),
+        ({"numerator": np.array([0.0, 2.0, 0.0, 1.0])}, "metric 'v' is 0 / 2 in arm 'old'"),
+        ({"numerator": np.ones(4)}, "the same for every user of arms 'old' and 'new'"),
+    ],
+)
+def test_a_finished_test_without_a_lift_is_refused(change, message):
+    arm = change.pop("arm", np.array([0, 1, 0, 1]))
+    metric = abtest.UserMetric(**{"numerator": np.arange(4.0), "denominator": np.ones(4)} | change)
+    with pytest.raises(ValueError, match=message):
+        abtest.read_test(arm, ["old", "new"], {"v": metric})
+
+
 def test_errors_name_the_argument():
     for call, message in (
         (lambda: abtest.sample_size(UNIT, 0.0), "effect is 0.0"),
@@ -129,6 +274,11 @@ def test_errors_name_the_argument():
         (lambda: abtest.sequential_interval(0.0, 1.0, 0), "units is 0"),
         (lambda: abtest.mixture_scale(0), "planned_units is 0"),
         (lambda: abtest.mixture_scale(confidence=95), "confidence is 95"),
+        (lambda: abtest.users_per_arm(0.1, np.arange(9), np.ones(9)), "base has mean 1.0 over 9 users"),
+        (lambda: abtest.users_per_arm(0.1, np.arange(2), [1.0, np.nan]), "not finite"),
+        (lambda: abtest.plan_test(*traffic(9, 1), None, 0.0), "effect is 0.0"),
+        (lambda: abtest.plan_test(*traffic(9, 1), None, 0.1, arms=1), "arms is 1"),
+        (lambda: abtest.plan_test(*traffic(9, 1), None, 0.1, power=2), "power is 2"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -102,3 +102,10 @@ def test_bootstrap_is_unbounded_where_one_cluster_knows():
     result = intervals.bootstrap([values, np.ones(50)], [1.0], np.arange(50))
     assert result.value == 0.02 and result.high == math.inf
     assert math.isnan(intervals.bootstrap([values, np.ones(50)], [1.0], np.zeros(50)).low)
+
+
+def test_critical_values_of_the_largest_t_against_tables():
+    dunnett = np.full((3, 3), 0.5) + 0.5 * np.eye(3)  # three arms beside a control
+    cases = ((np.eye(1), 20, 2.086), (dunnett, 20, 2.54), (np.eye(4), 1e6, 2.491), (np.ones((5, 5)), 1e6, 1.96))
+    for correlation, degrees, exact in cases:  # Student; Dunnett 1964, two-sided; Šidák; one estimate five times
+        assert intervals.max_t(correlation, degrees) == pytest.approx(exact, abs=0.04)

@@ -8,7 +8,7 @@ import torch
 from pygrade import ops
 from pygrade.logs import read_logs, validate
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, MarketplaceConfig
-from pygrade.simulation.simulate import SimulateConfig, ab_test, compare_pages, rank_pages, simulate_logs
+from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
 
 WORLD = MarketplaceConfig(log_users=500, test_users=300, items=400, pool=50, candidates=15, page_size=5)
 CONFIG = SimulateConfig(num_requests=1500, seed=4, world=WORLD)
@@ -96,11 +96,12 @@ def test_rank_pages_is_numpys_sort(world):
     assert (pages == expected).all(1).mean() > 0.99  # float32 may turn near ties
 
 
-def test_ab_test_agrees_with_the_world_and_its_own_sample(world):
+def test_compared_pages_agree_with_the_world_and_its_own_sample(world):
     requests = world.requests(3000, 9, "test")
     arms = {"production": PRODUCTION_WEIGHTS, "equal": EQUAL, "again": np.tile(PRODUCTION_WEIGHTS, (3000, 1))}
-    test = ab_test(world, requests, arms, "production", seed=1)
-    outcome = world.expected(requests, rank_pages(requests.p_hat, EQUAL, 5))
+    pages = {name: rank_pages(requests.p_hat, weights, 5) for name, weights in arms.items()}
+    test = compare_pages(world, requests, pages, "production", seed=1)
+    outcome = world.expected(requests, pages["equal"])
     values = test.expected["equal"].values
     clicks, orders = outcome.events[:, 0].sum(), outcome.events[:, 2].sum()
     assert values["ctr"].value == pytest.approx(clicks / outcome.impressions.sum())
@@ -128,20 +129,12 @@ def test_knowing_the_true_probabilities_beats_every_ranking(world):
     assert test.expected["oracle"].lifts["value"].low > 0.05
 
 
-def test_transform_per_arm(world):
-    requests = world.requests(300, 9, "test")
-    arms = {"zlog": PRODUCTION_WEIGHTS, "value": TASK_VALUES}
-    test = ab_test(world, requests, arms, "zlog", transform={"zlog": "zlog", "value": "identity"})
-    pages = rank_pages(requests.p_hat, TASK_VALUES, 5, "identity")
-    assert test.expected["value"].values["value"].value == pytest.approx(world.expected(requests, pages).value.mean())
-
-
 def test_bad_arguments_are_named(world):
     requests = world.requests(20, 9, "test")
     with pytest.raises(ValueError, match="baseline is 'x'"):
-        ab_test(world, requests, {"a": EQUAL}, "x")
+        compare_pages(world, requests, {"a": np.zeros((20, 5), int)}, "x")
     with pytest.raises(ValueError, match="weights of 'a' have shape"):
-        ab_test(world, requests, {"a": EQUAL[:3]}, "a")
+        rank_pages(requests.p_hat, EQUAL[:3], 5, name="a")
     with pytest.raises(ValueError, match="shuffle_share"):
         replace(CONFIG, shuffle_share=0.95)
     with pytest.raises(ValueError, match="num_requests is 0"):

@@ -7,46 +7,68 @@ import numpy as np
 
 from pygrade.cli import console
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.abtest import plan_test
+from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, plan_test
 from pygrade.logs import numbered
 from pygrade.metrics import intervals
+
+_DAY = 86_400_000  # milliseconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Output, Source):
-    """How many users an A/B test of your own needs, from the mean and the spread of each metric in your log.
+    """Users and days that an A/B test of your own needs, from the variance by user of each metric in your log.
 
-    Metrics are per request: the value of its events, and the events of each task. Users are split evenly over two arms.
+    Metrics are per request: the value of its events, and the events of each task. Users are split evenly over the arms.
+    CUPED subtracts what a user's earlier requests predict; the variance that it saves is measured on the log: its
+    first half predicts its second.
 
     Example: pygrade abtest-plan --data logs:runs/logs --effect 0.01
     """
 
     effect: float = 0.01  # relative lift that the test should find
     power: float = 0.8  # chance to find it
+    arms: int = 2  # the control among them; alpha of 5 % is divided among the lifts over it
     task_values: tuple[float, ...] | None = None  # value of one event of each task; none: what the log says
     value_tasks: tuple[str, ...] | None = None  # tasks whose events are worth that times the item's value (its price)
 
 
 def run(options: Options) -> dict[str, Any]:
     logs = options.load().valued(options.task_values, options.value_tasks)
-    users = numbered(logs.user_id)
+    users, times = numbered(logs.user_id), logs.timestamp
+    day = None if times is None else (times - times.min()) // _DAY
+    early = np.zeros(logs.num_requests, bool)
+    order = np.arange(logs.num_requests) if times is None else np.argsort(times, kind="stable")
+    early[order[: logs.num_requests // 2]] = True
     rows = {"value": logs.value_of(logs.feedback)} | {task: logs.feedback[:, t] for t, task in enumerate(logs.tasks)}
-    values = {
-        name: intervals.mean(np.add.reduceat(amounts, logs.offsets[:-1], dtype=np.float64), users).to_dict()
-        for name, amounts in rows.items()
-    }
-    count = int(users.max()) + 1
-    plan = plan_test(values, count, options.effect, options.power)
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, row in rows.items():
+        amounts = np.add.reduceat(row, logs.offsets[:-1], dtype=np.float64)
+        plan = plan_test(amounts, users, early, day, options.effect, power=options.power, arms=options.arms)
+        metrics[name] = {"baseline": intervals.mean(amounts, users).to_dict(), **plan}
+    count, days = int(users.max()) + 1, None if day is None else int(day.max()) + 1
     if not options.json:
-        lines = [
-            [name, console.interval(values[name]), *_cells(entry["users"], entry["detectable_lift"])]
-            for name, entry in plan.items()
-        ]
-        head = ["", "per request", f"users for {100 * options.effect:g} %", f"lift that {count:,} users find"]
-        console.table(f"A test with power {options.power:g}, users of both arms", head, lines)
-    metrics = {name: {"baseline": values[name], **entry} for name, entry in plan.items()}
-    return {"effect": options.effect, "power": options.power, "num_users": count, "metrics": metrics}
+        _print(metrics, options, count, days)
+    settings = {"effect": options.effect, "power": options.power, "arms": options.arms}
+    return {**settings, "num_users": count, "num_days": days, "metrics": metrics}
 
 
-def _cells(users: float | None, lift: float | None) -> tuple[str, str]:
-    return ("n/a", "n/a") if users is None or lift is None else (f"{users:,.0f}", f"{100 * lift:.2f} %")
+def _print(metrics: dict[str, dict[str, Any]], options: Options, count: int, days: int | None) -> None:
+    beyond = "n/a" if days is None else f"> {MAX_EXTRAPOLATION * days}" if days > 1 else "> 1"
+    lines = []
+    for name, entry in metrics.items():
+        cells = [name, console.interval(entry["baseline"])]
+        for kind in ("", "cuped_"):
+            users, needed, lift = (entry[kind + key] for key in ("users", "days", "detectable_lift"))
+            gain = [] if kind == "" else ["n/a" if users is None else f"{100 * entry['cuped_gain']:.0f} %"]
+            plan = ["n/a"] * 3 if users is None else [f"{users:,}", f"{needed or beyond}", f"{100 * lift:.2f} %"]
+            cells += [*gain, *plan]
+        lines.append(cells)
+    asked = [f"users for {100 * options.effect:g} %", "days", "detectable"]
+    span = "" if days is None else f" and {days} days"
+    console.table(
+        f"A test of {options.arms} arms with power {options.power:g}; users of all arms, days with all traffic",
+        ["", "per request", *asked, "CUPED saves", "users", "days", "detectable"],
+        lines,
+        caption=f"detectable: the lift that the log's {count:,} users{span} find; right: with CUPED, whose saving is "
+        "measured on the log (its first half predicts its second)",
+    )

@@ -1,7 +1,7 @@
 """pygrade simulate"""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +9,53 @@ import numpy as np
 
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
-from pygrade.simulation.simulate import SimulateConfig, simulate_logs
+from pygrade.evaluation.abtest import sequential_lifts
+from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
+from pygrade.policy import FusionPolicy
+from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace
+from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.training.static_weights import equal_weights
 
 logger = logging.getLogger("pygrade")
+
+_OF_A_TEST = ("num_requests", "seed", "weights", "world")  # the other fields of SimulateConfig make a log
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Output, SimulateConfig):
     """Write the production log of a simulated marketplace, in the Parquet layout that train and evaluate read.
 
+    With --ab instead of --out: paired A/B test of policies, in which each arm ranks the same --num-requests requests of
+    users that are in no log. Seed, weights and world are those of the log that the policies learned from.
+
     Example: pygrade simulate --out runs/logs --num-requests 5000
+
+    Example: pygrade simulate --ab runs/mine/policy --num-requests 12000
     """
 
-    out: Path  # directory to write; an earlier log there is replaced
+    out: Path | None = None  # directory to write; an earlier log there is replaced
+    ab: tuple[Path, ...] = ()  # directories of saved policies to test, an arm each
+    baseline: str | None = None  # arm that the test's lifts refer to: equal weights or best static; none: production
 
 
 def run(options: Options) -> dict[str, Any]:
+    if (options.out is None) == (not options.ab):
+        raise ValueError("simulate wants either --out (write a log) or --ab (test policies)")
+    return _write_log(options, options.out) if options.out else _test(options)
+
+
+def _write_log(options: Options, out: Path) -> dict[str, Any]:
+    if options.baseline is not None:
+        raise ValueError(f"baseline is {options.baseline!r}; want it with --ab alone")
     config = part(SimulateConfig, options)
     logger.info("simulating %s requests …", f"{config.num_requests:,}")
-    logs = simulate_logs(config, options.out)
+    logs = simulate_logs(config, out)
     events = dict(zip(logs.tasks, logs.feedback.sum(0, dtype=float).tolist(), strict=True))
     if not options.json:
-        console.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {options.out}")
+        console.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {out}")
         console.text("events: " + ", ".join(f"{int(count):,} {task}" for task, count in events.items()))
     return {
-        "out": str(options.out),
+        "out": str(out),
         "requests": logs.num_requests,
         "users": len(np.unique(logs.user_id)),
         "rows": logs.num_rows,
@@ -42,3 +64,39 @@ def run(options: Options) -> dict[str, Any]:
         "seed": config.seed,
         "events": events,
     }
+
+
+def _test(options: Options) -> dict[str, Any]:
+    for entry in fields(SimulateConfig):
+        if entry.name not in _OF_A_TEST and getattr(options, entry.name) != entry.default:
+            raise ValueError(f"{entry.name} is {getattr(options, entry.name)}; want it with --out alone")
+    if len({path.resolve() for path in options.ab}) < len(options.ab):
+        raise ValueError(f"ab names a directory twice: {', '.join(map(str, options.ab))}; want each once")
+    policies = [FusionPolicy.load(path) for path in options.ab]
+    world = Marketplace(options.world, options.seed)
+    requests = world.requests(options.num_requests, options.seed, "test")
+    first, baseline, size = policies[0], options.baseline or PRODUCTION, options.world.page_size
+    pages = {
+        EQUAL: rank_pages(requests.p_hat, equal_weights(len(first.tasks)), size),
+        PRODUCTION: rank_pages(requests.p_hat, options.weights, size),
+        STATIC: rank_pages(requests.p_hat, first.static_weights, size, first.config.formula),
+    }
+    for path, policy in zip(options.ab, policies, strict=True):
+        if policy.tasks != TASKS or policy.features != FEATURES:
+            raise ValueError(f"the policy in {path} has other tasks or features than the simulated marketplace")
+        scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario).numpy()
+        name = GRADE if len(policies) == 1 else str(path)
+        pages[name] = rank_pages(scores[:, :, None], (1.0,), size, "identity")
+    logger.info(f"{len(pages)} arms ranked {options.num_requests:,} requests")
+    record = compare_pages(world, requests, pages, baseline, seed=options.seed).to_dict()
+    users = record["num_users"]
+    record["sequential"] = {
+        arm: sequential_lifts(entry["lifts"], users, users) for arm, entry in record["sampled"].items()
+    }
+    if not options.json:
+        for kind, title in (("sampled", "Sampled users"), ("expected", "Closed form")):
+            entries = {arm: entry["lifts"] for arm, entry in record[kind].items()}
+            console.lifts(f"{title}: lift over {baseline}, ± 95 %", entries, strong=GRADE)
+        title = "Sampled users, anytime-valid intervals (a test may be stopped after any user)"
+        console.lifts(title, record["sequential"], strong=GRADE)
+    return {"seed": options.seed, **record}

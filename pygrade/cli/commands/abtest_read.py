@@ -1,0 +1,119 @@
+"""pygrade abtest-read"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pygrade._util.serialization import plain
+from pygrade.cli import console
+from pygrade.cli.options import Output
+from pygrade.evaluation.abtest import read_test, sample_ratio
+from pygrade.evaluation.user_tables import load_test
+from pygrade.metrics import intervals
+
+logger = logging.getLogger("pygrade")
+
+ENOUGH_USERS = 100  # of an arm: with fewer, the intervals of skewed metrics are too narrow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output):
+    """Read a finished A/B test of your own: lifts over the control, with intervals by user.
+
+    Checks the sample ratio first. CUPED (earlier values of the same users) narrows the intervals where the tables have
+    columns before_<column>, or --before names a table. Intervals are corrected for the number of lifts by max-t
+    (Dunnett's comparison of several arms with one control, over all metrics), so name the metrics that decide.
+
+    Example: pygrade abtest-read --arms control=a.csv new=b.csv --metrics value ctr=clicks/views
+    """
+
+    arms: tuple[str, ...]  # NAME=FILE of each arm, control first; a .csv or .parquet with user_id and a row per user
+    metrics: tuple[str, ...] = ()  # COLUMN (mean per user) or NAME=COLUMN/COLUMN (ratio of sums); none: every column
+    before: Path | None = None  # table of the users with the same columns from before the test
+    shares: tuple[float, ...] | None = None  # planned share of each arm, on any scale; none: equal
+    planned_users: int | None = None  # show intervals that hold at any time, narrowest at this number (all arms)
+
+
+def run(options: Options) -> dict[str, Any]:
+    if options.planned_users is not None and options.planned_users < 1:
+        raise ValueError(f"planned_users is {options.planned_users}; want at least 1")
+    arms = _arms(options.arms)
+    test = load_test(arms, options.metrics, options.before)
+    counts = np.bincount(test.arm, minlength=len(arms)).tolist()
+    ratio = sample_ratio(counts, options.shares)
+    record: dict[str, Any] = {
+        "control": test.names[0],
+        "users": dict(zip(test.names, counts, strict=True)),
+        "sample_ratio": plain(ratio),
+        "correction": "max-t",
+        "values": None,
+        "lifts": None,
+    }
+    if ratio.mismatch:
+        if not options.json:
+            console.text(f"sample ratio of {counts}: MISMATCH: do not read the test (p = {ratio.p_value:.2g})")
+        return record
+    if min(counts) < ENOUGH_USERS:
+        logger.warning("an arm has %d users; intervals need at least %d", min(counts), ENOUGH_USERS)
+    lifts = read_test(test.arm, test.names, test.metrics, options.planned_users)
+    users = np.arange(len(test.arm))
+    record["values"] = {
+        name: {
+            label: intervals.ratio(m.numerator[rows], m.denominator[rows], users[rows]).to_dict()
+            for label, m in test.metrics.items()
+        }
+        for name, rows in ((name, test.arm == a) for a, name in enumerate(test.names))
+    }
+    record["lifts"] = plain({arm: {label: vars(lift) for label, lift in entry.items()} for arm, entry in lifts.items()})
+    if not options.json:
+        _print(record, options.planned_users)
+    return record
+
+
+def _print(record: dict[str, Any], planned_users: int | None) -> None:
+    lifts, control = record["lifts"], record["control"]
+    count = sum(map(len, lifts.values()))
+    corrected = f", corrected for {count} lifts (max-t)" if count > 1 else ""
+    users = ", ".join(f"{name} {size:,}" for name, size in record["users"].items())
+    console.text(f"sample ratio: as planned (p = {record['sample_ratio']['p_value']:.2g}); users: {users}")
+    head = ["", "arm", control, "arm's value", "lift", "CUPED saves"] + ["at any time"] * (planned_users is not None)
+    rows = []
+    for metric in next(iter(lifts.values())):
+        for arm, entry in lifts.items():
+            lift = entry[metric]
+            judge = lift["anytime"] or lift["corrected"]
+            gain = "" if lift["cuped_gain"] is None else f"{100 * lift['cuped_gain']:.0f} %"
+            cells = [console.interval(record["values"][name][metric]) for name in (control, arm)]
+            cells += [_percent(lift["corrected"]), gain]
+            cells += [_percent(lift["anytime"])] if lift["anytime"] else []
+            rows.append([metric, arm, *cells, _verdict(judge)])
+    console.table(f"Lift over {control} with 95 % intervals{corrected}", [*head, "verdict"], rows)
+
+
+def _percent(interval: dict[str, Any]) -> str:
+    if interval["low"] is None:
+        return f"{100 * interval['value']:+.2f} % (unknown)"
+    return f"{100 * interval['value']:+.2f} % ({100 * interval['low']:+.2f} … {100 * interval['high']:+.2f})"
+
+
+def _verdict(interval: dict[str, Any]) -> str:
+    low, high = interval["low"], interval["high"]
+    return "undecided" if low is None or low <= 0 <= high else "higher" if low > 0 else "lower"
+
+
+def _arms(named: Sequence[str]) -> dict[str, Path]:
+    """NAME=FILE, or FILE, which is named by its stem."""
+    arms = {}
+    for text in named:
+        name, _, path = text.rpartition("=")
+        name = name or Path(path).stem
+        if name in arms:
+            raise ValueError(f"arms names {name!r} twice; want NAME=FILE with a name for each")
+        arms[name] = Path(path)
+    if len(arms) < 2:
+        raise ValueError(f"arms names {', '.join(named)}; want at least 2, the control first")
+    return arms
