@@ -3,6 +3,7 @@
 settings → trial (a world and what arms share) → arm_kinds → runner (resumable units) → stats → findings → report.
 """
 
+import importlib.util
 import json
 import logging
 import time
@@ -42,7 +43,7 @@ def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = No
         raise ValueError("docs is for the frozen protocol; want it without --quick, --world-seed and --world-set")
     run = Path(out)
     settings = scaled(load_settings(), config)
-    units = plan(settings, config)
+    units = _runnable(plan(settings, config), settings, run)
     logger.info(f"{len(units)} results wanted in {run}")
     started = time.perf_counter()
     results = run_units(units, settings, run, config.jobs)
@@ -58,6 +59,16 @@ def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = No
         _write(target / "study" / "results.json", published)
         write_results(published, settings, target / "RESULTS.md", target / "study")
     return record
+
+
+def _runnable(units: list[Unit], settings: Settings, run: Path) -> list[Unit]:
+    """Without the arms whose package is not installed, unless their results are there."""
+    absent = {p for p in {unit.arm.package for unit in units} if p and importlib.util.find_spec(p) is None}
+    left_out = [u for u in units if u.arm.package in absent and load_unit(u, settings, run) is None]
+    if left_out:
+        arms, packages = (", ".join(sorted(names)) for names in ({u.arm.name for u in left_out}, absent))
+        logger.warning(f"left out, as {packages} is not installed (pip install 'pygrade[study]'): {arms}")
+    return [unit for unit in units if unit not in left_out]
 
 
 def tables(record: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:

@@ -27,6 +27,7 @@ class Arm:
     title: str
     kind: str  # of `arm_kinds`
     extra: bool = False  # runs only with --full
+    package: str = ""  # without it the arm is left out
     options: dict[str, Any] = field(default_factory=dict)  # of the kind, and changes of the frozen training config
 
 
@@ -84,7 +85,9 @@ def load_settings() -> Settings:
     record = json.loads(source.read_text(encoding="utf-8"))
     try:
         arms = {
-            name: Arm(name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry)
+            name: Arm(
+                name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry.pop("package", ""), entry
+            )
             for name, entry in (record["arms"] | record["beyond_arms"]).items()
         }
         default = {MAIN: tuple(record["arms"])}

@@ -195,6 +195,14 @@ def test_a_result_of_other_settings_is_not_taken(tiny, tmp_path):
     assert load_unit(unit, tiny, tmp_path) is None
 
 
+def test_arms_whose_package_is_absent_are_left_out_with_a_warning(tiny, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pygrade.study.scaled", lambda settings, config: tiny)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    record = reproduce(StudyConfig(quick=True, arms=("production", "boosted-value")), tmp_path)
+    assert {unit["arm"] for unit in record["units"]} == {"production"}
+    assert "lightgbm" in caplog.text and "boosted-value" in caplog.text
+
+
 def test_the_report_is_made_from_the_results(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("pygrade.study.scaled", lambda settings, config: tiny)
     arms = ("production", "ev", "static", "stage1", "grade", "no-prior")
