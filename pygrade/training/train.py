@@ -167,7 +167,7 @@ def _fit(
     if static is None:
         static = best_static_weights(data, config.static, bounds=spec.bounds)
     policy = FusionPolicy(spec, static.cpu(), config.seed)
-    policy.fit_normalization(data.inputs.cpu())
+    policy.fit_normalization(data.inputs_seen(config.seed).cpu())
     policy.to(config.device)
     run.begin(policy, static)
     train_stage1(data, policy, config.stage1, run, config.seed)

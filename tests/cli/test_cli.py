@@ -130,7 +130,8 @@ def test_simulated_test_prints_lifts_per_arm(capsys, workplace):
 def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):
     data, policy = f"logs:{workplace / 'logs'}", str(workplace / "run" / "policy")
     found = result(capsys, "evaluate", "--data", data, "--policy", policy, "--quiet")["off_policy"]
-    assert set(found) == {"logged", "ips", "snips", "clipped", "dr", "position", "position, model"}
+    by_position = {"value", "lift", "position", "position, model", "cascade", "page"}
+    assert set(found) == by_position | {"logged", "ips", "snips", "clipped", "dr"}
     logs = read_logs(workplace / "logs").split(0.8)[1]
     drawn = logs.exploration == "dirichlet"
     pages = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])

@@ -142,7 +142,11 @@ def test_an_off_policy_table_that_cannot_be_filled_says_why(capsys, trained):
     record, printed = evaluated(capsys, trained[0], "--k", "5")
     assert record["off_policy"] == {} and "shuffle" in record["off_policy_note"] and "dirichlet" in printed.out
     record, printed = evaluated(capsys, trained[0], "--k", "5", "--propensity", "0.5")
-    assert set(record["off_policy"]) == {"position", "position, model"} and record["off_policy_note"] == ""
+    assert set(record["off_policy"]) == {"value", "lift", "position", "position, model"}
+    assert record["off_policy_note"] == "" and "position, model" not in printed.out
+    assert (
+        "position, model" in evaluated(capsys, trained[0], "--k", "5", "--propensity", "0.5", "--all-estimates")[1].out
+    )
 
 
 def test_a_record_of_another_policy_is_not_believed_and_a_damaged_one_is_named(capsys, trained, tmp_path):

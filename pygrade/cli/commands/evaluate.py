@@ -10,7 +10,7 @@ import numpy as np
 from pygrade.cli import console
 from pygrade.cli.judging import IN_SAMPLE, print_evaluation
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
+from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -25,7 +25,7 @@ logger = logging.getLogger("pygrade")
 @dataclass(frozen=True, kw_only=True)
 class Options(Output, Source):
     """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
-    off-policy estimates of the policy: IPS, SNIPS, clipped, doubly robust if weights were drawn, and by position.
+    the off-policy estimate of the policy: what it would have earned, from all requests of the log.
 
     Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
     slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
@@ -37,6 +37,7 @@ class Options(Output, Source):
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
+    all_estimates: bool = False  # show every off-policy estimate, not only the one to decide by
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -44,9 +45,9 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = _valued(options, trained)
+    logs = valued(options, trained)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
-    fresh, in_sample = _unseen(chosen, trained)
+    fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     record = replay(fresh, logs, with_unmixed(policy), reward, options.k, bool(in_sample))
     curve = slot_propensity(logs, reward).known(int(logs.position.max()) + 1)
@@ -57,8 +58,10 @@ def run(options: Options) -> dict[str, Any]:
         heading = IN_SAMPLE if in_sample else ""
         print_evaluation(record, heading)
         rows, warnings = [], dict[str, list[str]]()
-        for name, entry in record["off_policy"].items():
-            rows.append([name, console.interval(entry), f"{entry['effective_sample_size']:,.0f}"])
+        for name in estimates if options.all_estimates else decisive(estimates):
+            entry = record["off_policy"][name]
+            value = console.lift(entry) if name == LIFT else console.interval(entry)
+            rows.append([name, value, f"{entry['effective_sample_size']:,.0f}"])
             if entry["warning"]:
                 warnings.setdefault(entry["warning"], []).append(name)
         title = f"{heading}Off-policy: value per request of the policy, ± 95 %"
@@ -78,7 +81,7 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _valued(options: Options, trained: TrainingRecord | None) -> Logs:
+def valued(options: Source, trained: TrainingRecord | None) -> Logs:
     """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
     logs = options.read()
     if trained is not None and trained.tasks == logs.tasks:
@@ -92,7 +95,7 @@ def _valued(options: Options, trained: TrainingRecord | None) -> Logs:
     return options.valued(logs)
 
 
-def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     """The requests that the policy was not trained on, or all if it was trained on all; whether they are in-sample."""
     if trained is None:
         logger.warning("nothing records what the policy was trained on: requests of its training cannot be left out")
