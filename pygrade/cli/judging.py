@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.evaluation.arms import GRADE, SERVED
 from pygrade.evaluation.replay import equal_metrics, judged_by
 
 IN_SAMPLE = "in-sample, not evidence: "
@@ -28,12 +27,11 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     lifted = {name: record["lifts"].get(name, {}) for name in record["rankers"]}
     rows = [
         [name, *(console.interval(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
-        for name, entry in record["rankers"].items()
+        for name, entry in sorted(record["rankers"].items(), key=lambda row: row[0] != record["baseline"])
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
     title = f"{heading}Replay of the shown items; lift over {record['baseline']}, ± 95 %"
-    strong = SERVED if SERVED in record["rankers"] else GRADE
-    console.table(title, head, rows, strong, judged_by(record))
+    console.table(title, head, rows, record["verdict"]["name"], judged_by(record))
     for sentence in equal_metrics(record):
         console.text(sentence)
     console.text(record["verdict"]["sentence"])

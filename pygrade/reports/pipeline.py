@@ -7,7 +7,6 @@ from typing import Any
 
 from pygrade._util.files import atomic_file
 from pygrade._util.serialization import read_json
-from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import equal_metrics, judged_by
 from pygrade.reports.html import Section, document
@@ -145,9 +144,9 @@ def _judgment(record: Json) -> list[Section]:
                 for metric in ("ndcg", "value")
             ),
         ]
-        for name, entry in replay["rankers"].items()
+        for name, entry in sorted(replay["rankers"].items(), key=lambda row: row[0] != replay["baseline"])
     ]
-    k, base = replay["k"], replay["baseline"]
+    k, base, strong = replay["k"], replay["baseline"], replay["verdict"]["name"]
     users = [
         [
             name,
@@ -171,14 +170,15 @@ def _judgment(record: Json) -> list[Section]:
     ]
     text = (
         f"Each ranker re-orders the logged pages of {replay['num_requests']:,} later requests; items that "
-        f"were not shown can't be judged. {html.escape('; '.join((judged_by(replay), *equal_metrics(replay))))}"
+        f"were not shown can't be judged. {html.escape('; '.join((judged_by(replay), *equal_metrics(replay))))}. "
+        f"{html.escape(replay['verdict']['sentence'])}"
     )
     sections = [
-        Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, GRADE)),
+        Section("Policy: replay", text, "replay", lifts(groups, "ndcg", base, strong)),
         Section(
             "Policy: replay in numbers",
             text,
-            table=_table(["", f"NDCG@{k}", f"value@{k}", f"NDCG@{k} lift", f"value@{k} lift"], rows, GRADE),
+            table=_table(["", f"NDCG@{k}", f"value@{k}", f"NDCG@{k} lift", f"value@{k} lift"], rows, strong),
         ),
         Section(
             "Policy: off-policy estimate",

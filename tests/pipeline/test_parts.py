@@ -7,7 +7,7 @@ import pytest
 
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
-from pygrade.evaluation.arms import GRADE, STATIC
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, validate
 from pygrade.pipeline.candidate_copies import CandidateCopies
@@ -154,8 +154,8 @@ def test_judgment_tells_users_by_their_history():
     sizes = {name: own["requests"] for name, own in found["users"].items()}
     assert sizes == {"new": 10, "rare": 90, "regular": 150, "frequent": 0}
     assert "lifts" not in found["users"]["new"]  # too few to say anything
-    assert set(found["users"]["rare"]["lifts"]) == {"equal weights", "stage 1", GRADE}
-    assert found["replay"]["baseline"] == STATIC
+    assert set(found["users"]["rare"]["lifts"]) == {STATIC, "logged order", "stage 1", GRADE}
+    assert found["replay"]["baseline"] == EXPECTED_VALUE
     assert found["off_policy"] == {} and "shuffle" in found["off_policy_note"]
     given = judge(logs, policy, policy, RewardConfig(page_size=4, propensity=1.0, task_values=(1.0, 9.0)), None)
     assert given["users"] == {} and given["off_policy"]["position"]["warning"] is None
