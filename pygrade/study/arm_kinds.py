@@ -15,6 +15,7 @@ from pygrade.simulation.marketplace import FEATURES, TRAITS
 from pygrade.study.chosen_settings import chosen
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimate_coverage import estimates
+from pygrade.study.family import family, kept
 from pygrade.study.learners import RivalConfig, train_actor_critic, train_rival, train_scorer
 from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.run import Run
@@ -152,4 +153,6 @@ _KINDS: dict[str, Callable[[Trial, Options], ArmRanking]] = {
     "online": online,
     "estimates": estimates,
     "chosen": chosen,
+    "family": family,
+    "kept": kept,
 }
