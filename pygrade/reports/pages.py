@@ -45,6 +45,8 @@ def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | 
 def explain(page: Page, request: int, static: NDArray[np.float32] | None) -> str:
     """The source of a request's weights, their largest differences from the static weights, and what they are mixed
     with, as text."""
+    if page.trust == 0.0:
+        return f"served by the baseline alone, {page.baseline} (verdict on the policy: {page.verdict})"
     parts = [_source(page, request, static)]
     if page.multipliers is not None and (page.multipliers[request] != 1.0).any():
         pairs = zip(page.tasks, page.multipliers[request], strict=True)

@@ -10,7 +10,7 @@ from pygrade.logs import read_logs, write_logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.reports.html import page_table
-from pygrade.reports.pages import describe_pages
+from pygrade.reports.pages import describe_pages, explain
 from pygrade.serving.ranker import BlendedRanker
 
 TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
@@ -204,6 +204,8 @@ def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
     assert (record["trust"], record["baseline"], record["verdict"]) == (0.7, "ev", "better")
     parts = [sum(item["contributions"]) + item["baseline"] for item in record["items"]]
     np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
+    alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
+    assert explain(alone, 1, None) == "served by the baseline alone, expected value (verdict on the policy: better)"
     console.page(record)
     out = capsys.readouterr().out
     for text in (page_table(record), out):

@@ -36,7 +36,7 @@ struct Request {
   bool explore = false;                           // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};         // its coordinates, see Page::seed; by default the ranker's next ones
   std::span<const float> values = {};  // [T] multipliers of the tasks' values; empty, or NaN: the policy's defaults
-  std::span<const float> item_values = {};  // [N] prices, for a baseline that needs them
+  std::span<const float> item_values = {};  // [N] prices ≥ 0, for a baseline that needs them
 };
 
 // Where `rank` writes. k is the size of values.

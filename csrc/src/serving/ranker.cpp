@@ -81,14 +81,14 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
   if (!fits(request.item_values.size(), request.predictions.size() / tasks))
     throw std::invalid_argument("item_values must have one value for each candidate, or none");
-  if (const Mixture* mixture = mixture_of(policy); mixture != nullptr && !mixture->baseline.priced.empty()) {
-    if (request.item_values.empty() && !request.predictions.empty())
-      throw std::invalid_argument("item_values is missing; the policy's baseline prices tasks by it");
-    for (std::size_t i = 0; i < request.item_values.size(); ++i)
-      if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
-        throw std::invalid_argument("item_values is " + std::to_string(value) + " at candidate " + std::to_string(i) +
-                                    "; want a finite value >= 0");
-  }
+  const Mixture* mixture = mixture_of(policy);
+  if (mixture != nullptr && !mixture->baseline.priced.empty() && request.item_values.empty() &&
+      !request.predictions.empty())
+    throw std::invalid_argument("item_values is missing; the policy's baseline prices tasks by it");
+  for (std::size_t i = 0; i < request.item_values.size(); ++i)
+    if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
+      throw std::invalid_argument("item_values is " + std::to_string(value) + " at candidate " + std::to_string(i) +
+                                  "; want a finite value >= 0");
 }
 
 // Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.

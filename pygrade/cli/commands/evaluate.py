@@ -37,8 +37,6 @@ class Options(Output, Source):
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
-    task_values: tuple[float, ...] | None = None  # value of one event of each task; none: the policy's, else the log's
-    value_tasks: tuple[str, ...] | None = None  # tasks whose events are worth that times the item's value (its price)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -46,7 +44,7 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options.load(), trained, options.task_values, options.value_tasks)
+    logs = valued(options, trained)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
     fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
@@ -80,13 +78,9 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def valued(
-    logs: Logs,
-    trained: TrainingRecord | None,
-    task_values: tuple[float, ...] | None,
-    value_tasks: tuple[str, ...] | None,
-) -> Logs:
+def valued(options: Source, trained: TrainingRecord | None) -> Logs:
     """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
+    logs = options.read()
     if trained is not None and trained.tasks == logs.tasks:
         if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
             logger.warning(
@@ -95,7 +89,7 @@ def valued(
                 trained.task_values,
             )
         logs = logs.valued(trained.task_values, trained.value_tasks)
-    return logs.valued(task_values, value_tasks)
+    return options.valued(logs)
 
 
 def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:

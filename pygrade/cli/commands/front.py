@@ -50,8 +50,6 @@ class Options(Output, Source):
     picture: Path | None = None  # PNG file of the front
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
-    task_values: tuple[float, ...] | None = None  # value of one event of each task; none: the policy's, else the log's
-    value_tasks: tuple[str, ...] | None = None  # tasks whose events are worth that times the item's value (its price)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -60,7 +58,7 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options.load(), trained, options.task_values, options.value_tasks)
+    logs = valued(options, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)
