@@ -9,9 +9,11 @@ from pygrade._typing import Array
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import Judge, solve
 from pygrade.logs import Logs
+from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline
 from pygrade.study.settings import merged
+from pygrade.study.stats import Results, over_worlds
 from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.train import TrainConfig
@@ -36,6 +38,26 @@ def family(trial: Trial, options: Options) -> ArmRanking:
         for kind, scores in ((FAMILY, _scores(trial, policy, factors)), (RETRAINED, _scores(trial, single))):
             figures[f"{kind}, {name}"] = 100 * (_value(trial, scores, values) / base - 1)
     return trial.serve(policy, figures=figures)
+
+
+def trade_offs(results: Results, regime: str) -> dict[str, tuple[Interval, Interval, Interval]]:
+    """By trade-off, in per cent over worlds: the lifts of `FAMILY` and `RETRAINED` over expected value, and the first
+    minus the second.
+    """
+    records = results.records(regime, FAMILY)
+    names = [key.removeprefix(f"{FAMILY}, ") for key in (records[0]["figures"] if records else ()) if FAMILY in key]
+    worlds = results.worlds(regime, FAMILY)
+
+    def lifts(kind: str, name: str) -> list[float]:
+        key = f"{kind}, {name}"
+        return [results.number(regime, FAMILY, world, lambda record: record["figures"][key]) for world in worlds]
+
+    table = {}
+    for name in names:
+        one, single = lifts(FAMILY, name), lifts(RETRAINED, name)
+        differences = [ours - theirs for ours, theirs in zip(one, single, strict=True)]
+        table[name] = (over_worlds(one), over_worlds(single), over_worlds(differences))
+    return table
 
 
 def kept(trial: Trial, options: Options) -> ArmRanking:
