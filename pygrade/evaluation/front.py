@@ -1,9 +1,11 @@
 """The front of a policy with trade-offs: how many events of each task it earns as the multipliers u of their values
 turn, and the u that keeps some tasks' events and earns most of another.
 
-Rankings re-order the logged page, debiased by slot as in training: Σ_r D(r) · y_jt / max(q(slot_j), floor) over the
-first k ranks. Predicted events rank all candidates and count the model's own predictions instead. Both are lifts over
-production, paired by request.
+Events of a ranking of all candidates are estimated by position and model, as `position.estimate` does: Σ_r D(r) · g_jt
+over the first k ranks, with g = m + (y - q m) / max(q, floor) of items that were shown, q the propensity of their slot,
+and g = m of the others. m is the prediction, scaled by task so that Σ q m = Σ y. On the shown items alone differences
+between rankings would be too small: two thirds of the true ones in the marketplace. Predicted events count the
+predictions instead. Both are lifts over production, paired by request.
 """
 
 import math
@@ -92,18 +94,20 @@ class Judge:
         self.policy, self.logs = policy, logs
         self.users = numbered(logs.user_id)
         self._inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
-        looks, discount = np.ones(logs.num_rows), 1.0 / np.log2(np.arange(k) + 2.0)
+        looks, discount = np.where(logs.shown, 1.0, 0.0), 1.0 / np.log2(np.arange(k) + 2.0)
         if propensity is not None:
-            looks = np.maximum(propensity, floor)[np.clip(logs.position, 0, len(propensity) - 1)]
+            looks = np.where(logs.shown, propensity[np.clip(logs.position, 0, len(propensity) - 1)], 0.0)
             discount = propensity[np.minimum(np.arange(k), len(propensity) - 1)]
-        debiased, predicted = (
+        logged, predicted = (
             np.concatenate([amounts, logs.value_of(amounts)[:, None]], 1)
             for amounts in (logs.feedback, logs.predictions)
         )
-        gains, exists = pad(np.concatenate([debiased / looks[:, None], predicted], 1), logs.offsets)
+        model = _model(predicted, logged, looks)
+        correction = np.where(logs.shown, 1 / np.maximum(looks, floor), 0)[:, None] * (logged - looks[:, None] * model)
+        gains, exists = pad(np.concatenate([model + correction, predicted], 1), logs.offsets)
         self._gains = torch.from_numpy(gains.astype(np.float32))
-        self._masks = torch.from_numpy(np.stack([pad(logs.shown, logs.offsets)[0], exists], 1))
-        self._lists = torch.arange(2, dtype=torch.int32).repeat_interleave(len(self.names))
+        self._masks = torch.from_numpy(exists[:, None])
+        self._lists = torch.zeros(2 * len(self.names), dtype=torch.int32)
         self._discount = torch.from_numpy(discount.astype(np.float32))
         self._base = self._counted(production)
 
@@ -146,6 +150,12 @@ class Judge:
     def totals(self, values: Sequence[float] | None) -> Array:
         """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
         return np.asarray((self._base if values is None else self._counted(self.scores(values)))[0].sum(0))
+
+
+def _model(predicted: Array, logged: Array, looks: Array) -> Array:
+    """Predicted events [M, n], scaled to the logged ones of the shown rows; 0 without an event."""
+    scale = logged.sum(0), (predicted * looks[:, None]).sum(0)
+    return np.asarray(predicted * np.divide(*scale, out=np.zeros(len(scale[0])), where=scale[1] > 0))
 
 
 def lifts(judges: Sequence[Judge], values: Sequence[float]) -> Array:
