@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._util.serialization import write_bytes
+from pygrade._util.threads import torch_threads
 from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
 from pygrade.cli.judging import IN_SAMPLE
@@ -53,6 +54,11 @@ class Options(Output, Source):
 
 
 def run(options: Options) -> dict[str, Any]:
+    with torch_threads(1):  # more wait for each other: the search ranks a few thousand requests hundreds of times
+        return _run(options)
+
+
+def _run(options: Options) -> dict[str, Any]:
     keep = _levels(options.keep)
     if options.save is not None and not keep:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
@@ -72,6 +78,8 @@ def run(options: Options) -> dict[str, Any]:
     if keep and not search:
         logger.warning("no folds/ beside the policy: half of the users search for the multipliers, half judge them")
         half = numbered(fresh.user_id) % 2 == 0
+        if half.all():
+            raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
         search, judged = [judge_of(policy, fresh.select(half))], fresh.select(~half)
     judge = judge_of(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, policy.config.formula)
