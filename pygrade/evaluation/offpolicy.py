@@ -54,6 +54,7 @@ class Densities(NamedTuple):
     target: ArrayLike  # [R, T] concentration of the policy to judge
     logged: ArrayLike  # [R, T] concentration that the logged weights were drawn from
     log_weights: ArrayLike  # [R, T] logarithms of the logged weights
+    shares: ArrayLike | None = None  # [C]: the weights were drawn from Dirichlets logged [C, T] with these shares
 
 
 Policy = Densities | tuple[ArrayLike, ArrayLike, ArrayLike] | Array  # densities, or log-ratios [R] (NaN: unknown)
@@ -79,21 +80,38 @@ class OffPolicyEstimate:
 
 
 def log_ratio(
-    target: ArrayLike, logged: ArrayLike, log_weights: ArrayLike, weight_floor: float = 0.0
+    target: ArrayLike,
+    logged: ArrayLike,
+    log_weights: ArrayLike,
+    shares: ArrayLike | None = None,
+    *,
+    weight_floor: float = 0.0,
 ) -> NDArray[np.float64]:
     """log p(w | target) - log p(w | logged) of each request, [R]; NaN where logged or log_weights holds NaN.
 
-    target, logged [R, T] concentrations, log_weights [R, T]. ``weight_floor`` clamps the weights from below in both
-    densities (see `ops.floor_log_weights`): fewer extreme ratios, but no longer exact below the floor. A weight
-    that underflowed to 0 needs a floor, or its log-weight drawn again from the logged seed by `ops.dirichlet_sample`.
+    target, logged [R, T] concentrations, log_weights [R, T]. With ``shares`` [C] the weights were drawn from several
+    Dirichlets, logged [C, T], and p(w | logged) is the density of their mixture: the balance heuristic of multiple
+    importance sampling (Veach & Guibas 1995), whose ratios are at most 1 / share of the component nearest to the
+    target. ``weight_floor`` clamps the weights from below in all densities (see `ops.floor_log_weights`): fewer extreme
+    ratios, but no longer exact below the floor. A weight that underflowed to 0 needs a floor, or its log-weight drawn
+    again from the logged seed by `ops.dirichlet_sample`.
     """
+    portions = np.ones(1) if shares is None else np.asarray(shares, np.float64)
     arrays = [np.array(a, np.float32, order="C") for a in (target, logged, log_weights)]
-    for name, array in zip(Densities._fields, arrays, strict=True):
-        if array.ndim != 2 or array.shape != arrays[0].shape:
-            raise ValueError(f"{name} has shape {array.shape}; want [R, T], like target's {arrays[0].shape}")
-    unknown = np.isnan(arrays[1:]).any((0, 2))
-    result = np.full(len(arrays[0]), np.nan)
-    goal, source, weights = (array[~unknown] for array in arrays)
+    for name, array in zip(Densities._fields, arrays, strict=False):
+        mixed = name == "logged" and shares is not None
+        wanted = (len(portions), arrays[0].shape[-1]) if mixed else arrays[0].shape
+        if array.ndim != 2 or array.shape != wanted:
+            like = f"[C, T] = {wanted}, with the shares" if mixed else f"[R, T], like target's {wanted}"
+            raise ValueError(f"{name} has shape {array.shape}; want {like}")
+    if not bool((portions > 0).all()) or abs(portions.sum() - 1) > 1e-6:
+        raise ValueError(f"shares are {portions.tolist()}; want positive numbers that sum to 1")
+    goal, source, weights = arrays
+    unknown = np.asarray(np.isnan(weights).any(1))
+    if shares is None:
+        unknown |= np.isnan(source).any(1)
+        source = source[~unknown]
+    goal, weights = goal[~unknown], weights[~unknown]
     for name, array in (("target", goal), ("logged", source)):
         if not bool((array > 0).all() and np.isfinite(array).all()):
             raise ValueError(f"{name} holds a concentration that is not a positive number")
@@ -102,8 +120,14 @@ def log_ratio(
     elif not bool(np.isfinite(weights).all()):
         raise ValueError("log_weights holds an infinity; want finite numbers, or weight_floor > 0")
     at = torch.from_numpy(weights)[:, None]
-    new, old = (ops.dirichlet_log_prob(torch.from_numpy(a), at, weight_floor)[:, 0].double() for a in (goal, source))
-    result[~unknown] = (new - old).numpy()
+
+    def log_density(concentration: Array) -> Floats:
+        return np.asarray(ops.dirichlet_log_prob(torch.from_numpy(concentration), at, weight_floor)[:, 0].double())
+
+    components = [source] if shares is None else [np.tile(row, (len(weights), 1)) for row in source]
+    parts = [np.log(share) + log_density(c) for share, c in zip(portions, components, strict=True)]
+    result = np.full(len(unknown), np.nan)
+    result[~unknown] = log_density(goal) - np.logaddexp.reduce(parts)
     return result
 
 
@@ -198,7 +222,10 @@ def _estimate(
         raise ValueError(f"method is {method!r}; want one of {', '.join(METHODS)}")
     if clip is not None and not clip > 0:
         raise ValueError(f"clip is {clip}; want a positive number or None")
-    logs = [log_ratio(*p, weight_floor) if isinstance(p, tuple) else np.asarray(p, np.float64) for p in policies]
+    logs = [
+        log_ratio(*p, weight_floor=weight_floor) if isinstance(p, tuple) else np.asarray(p, np.float64)
+        for p in policies
+    ]
     for array in logs:
         if values.ndim != 1 or array.shape != values.shape:
             raise ValueError(f"rewards have shape {values.shape} and log-ratios {array.shape}; want [R] and [R]")

@@ -2,15 +2,15 @@
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pygrade import ops
-from pygrade._typing import Array
+from pygrade._typing import Array, Floats
 from pygrade.evaluation import offpolicy, position
+from pygrade.evaluation.logged_rewards import LoggedRewards
+from pygrade.evaluation.logging_policy import drawn_components
 from pygrade.evaluation.offpolicy import Densities, OffPolicyEstimate, SupportWarning
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
@@ -19,30 +19,42 @@ from pygrade.policy import FusionPolicy
 _WEIGHT_FLOOR = 1e-5  # as in training
 
 
+VALUE, LIFT = "value", "lift"  # the estimates to decide by
+
+
 def policy_estimates(
     policy: FusionPolicy, logs: Logs, propensity: ArrayLike | None = None, k: int = 10, shown_only: bool = False
 ) -> dict[str, OffPolicyEstimate]:
-    """Every estimate of the policy's value per request that the log allows, by name (none: see `NO_ESTIMATE`).
+    """Estimates of the policy's value per request, by name, the one to decide by first (none: see `NO_ESTIMATE`).
+
+    With ``propensity`` [S] of the slots, from all pages: ``value`` of what it serves, first k slots, and ``lift``, the
+    relative gain over production's order, or the logged one if production's weights vary (0.01 = 1 %); see
+    `logged_rewards`. Its parts, for comparison: ``position`` (items never shown earn nothing), ``position, model``,
+    and, if the log tells how pages came about, ``cascade`` and ``page``. With ``shown_only`` they are of the policy's
+    order of the items that were shown.
 
     From requests with drawn weights: ``logged`` (what their pages earned), ``ips``, ``snips``, ``clipped`` and ``dr``
-    of the policy as it explores. With ``propensity`` [S] of the slots, from all pages: ``position`` (items never shown
-    count as worthless) and ``position, model`` (the calibrated predictions stand in) of its served mean's first k;
-    with ``shown_only`` of its order of the items that were shown. An estimate without support says so in its
-    ``warning``.
+    of the policy as it explores. An estimate without support says so in its ``warning``.
     """
     estimates: dict[str, OffPolicyEstimate] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
-        if logs.concentration is not None and logs.weights is not None:
-            drawn = logs.select(np.flatnonzero(~np.isnan(logs.concentration).any(1)))
-            if drawn.num_requests > 1:
-                inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
-                with torch.no_grad():
-                    alpha = policy(inputs, drawn.scenario)
-                estimates |= drawn_estimates(drawn, alpha.numpy())
         if propensity is not None:
-            estimates |= _positions(policy, logs, np.asarray(propensity, np.float64), k, shown_only)
+            curve = np.asarray(propensity, np.float64)
+            found = LoggedRewards.of(logs, curve, policy.config.formula)
+            estimates |= by_position(found, _target_discount(policy, logs, curve, k, shown_only))
+        drawn = _drawn(policy, logs)
+        if drawn is not None:
+            inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
+            with torch.no_grad():
+                alpha = policy(inputs, drawn.scenario)
+            estimates |= drawn_estimates(drawn, alpha.numpy())
     return estimates
+
+
+def decisive(estimates: Mapping[str, OffPolicyEstimate]) -> list[str]:
+    """Names of the estimates to decide by: ``value`` and ``lift``, or ``snips`` if there are drawn requests only."""
+    return [name for name in (VALUE, LIFT) if name in estimates] or [name for name in estimates if name == "snips"]
 
 
 NO_ESTIMATE = (
@@ -72,14 +84,29 @@ def policy_scores(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
     return np.asarray(scores.numpy())
 
 
+def _drawn(policy: FusionPolicy, logs: Logs) -> Logs | None:
+    """The requests whose drawn weights ranked as they would under the policy; None if there are not two."""
+    if logs.concentration is None or logs.weights is None:
+        return None
+    keep = ~np.isnan(logs.concentration).any(1)
+    logged_trust = getattr(logs, "trust", None)
+    if logged_trust is not None:  # under another trust the same weights make other pages
+        trust = 1.0 if policy.mixture is None else policy.mixture.trust
+        keep &= np.isnan(logged_trust) | (logged_trust == np.float32(trust))
+    return logs.select(np.flatnonzero(keep)) if keep.sum() > 1 else None
+
+
 def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEstimate]:
     """``logged``, ``ips``, ``snips``, ``clipped`` and ``dr`` of Dirichlet(concentration [R, T]) on requests that all
-    have drawn weights.
+    have drawn weights. Draws from several Dirichlets count with the density of their mixture.
     """
     assert logs.concentration is not None and logs.weights is not None
     rewards = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
     with np.errstate(divide="ignore"):
         target = Densities(concentration, logs.concentration, np.log(logs.weights))
+    components = drawn_components(logs)
+    if components is not None:
+        target = target._replace(logged=components[0], shares=np.bincount(components[1]) / logs.num_requests)
     estimates = {"logged": offpolicy.estimate(rewards, np.zeros(len(rewards)), users=logs.user_id)}
     for method in offpolicy.METHODS:
         estimates[method] = offpolicy.estimate(
@@ -91,51 +118,36 @@ def drawn_estimates(logs: Logs, concentration: Array) -> dict[str, OffPolicyEsti
 def choose_policy(
     policies: Mapping[str, FusionPolicy], logs: Logs, propensity: ArrayLike, k: int = 10
 ) -> tuple[str, dict[str, OffPolicyEstimate]]:
-    """The policy to prefer by a log that none was trained on, and what each would earn more per request than the first
-    (the default), as ``position, model`` of `policy_estimates` has it, paired by request.
+    """The policy to prefer by a log that none was trained on, and the relative lift of each over the first (the
+    default), see `LoggedRewards.lifts`.
 
     The best one is chosen if its 95 % interval is above 0, else the default: noise alone rarely changes a setting,
     and small gains go unseen. The interval is not widened for the number of policies.
     """
     curve = np.asarray(propensity, np.float64)
-    logged, rewards, model = _slots(logs, curve)
     targets = {name: _target_discount(policy, logs, curve, k) for name, policy in policies.items()}
     default, base = next(iter(targets.items()))
+    rewards = LoggedRewards.of(logs, curve, policies[default].config.formula)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
-        lifts = {
-            name: position.compare(rewards, logged, target, base, logs.offsets, users=logs.user_id, model=model)
-            for name, target in targets.items()
-            if name != default
-        }
+        lifts = rewards.lifts({name: target for name, target in targets.items() if name != default}, base)
     sure = {name: lift.value for name, lift in lifts.items() if lift.low > 0}
     return max(sure, key=lambda name: sure[name], default=default), lifts
 
 
-def _slots(logs: Logs, curve: NDArray[np.float64]) -> tuple[Array, Array, Array]:
-    """Of each row: the discount of its logged slot, its reward there, and the model's reward of a look at it."""
-    logged = position.slot_discount(logs.position, curve)
-    rewards = np.where(logged > 0, logs.value_of(logs.feedback), 0.0)
-    return logged, rewards, position.scaled_model(logs.value_of(logs.predictions), rewards, logged)
-
-
 def _target_discount(
     policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64], k: int, shown_only: bool = False
-) -> Array:
-    weights = torch.from_numpy(served_weights(policy, logs))
-    offsets = torch.from_numpy(logs.offsets)
-    scores = ops.fuse_scores(torch.from_numpy(logs.predictions), weights, offsets=offsets, **policy.config.formula)
-    rank = ranks(np.asarray(scores), logs.offsets, logs.shown if shown_only else None)
+) -> Floats:
+    rank = ranks(policy_scores(policy, logs), logs.offsets, logs.shown if shown_only else None)
     return position.slot_discount(np.where(logs.shown, rank, -1) if shown_only else rank, curve[:k])
 
 
-def _positions(
-    policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64], k: int, shown_only: bool
-) -> dict[str, OffPolicyEstimate]:
-    logged, rewards, model = _slots(logs, curve)
-    target = _target_discount(policy, logs, curve, k, shown_only)
-    options: dict[str, Any] = {"users": logs.user_id}
-    return {
-        "position": position.estimate(rewards, logged, target, logs.offsets, **options),
-        "position, model": position.estimate(rewards, logged, target, logs.offsets, model=model, **options),
-    }
+def by_position(found: LoggedRewards, target: Floats) -> dict[str, OffPolicyEstimate]:
+    """The estimates of `policy_estimates` that count all pages, of an order with discounts θ' [M]."""
+    logs = found.logs
+    result = {VALUE: found.estimate(target)} | found.lifts({LIFT: target}, found.production)
+    rewards = np.where(found.logged > 0, logs.value_of(logs.feedback), 0.0)
+    model = position.scaled_model(logs.value_of(logs.predictions), rewards, found.logged)
+    for name, q in (("position", None), ("position, model", model)):
+        result[name] = position.estimate(rewards, found.logged, target, logs.offsets, users=logs.user_id, model=q)
+    return result | found.cascades(target)

@@ -8,6 +8,7 @@ from typing import Any
 from pygrade._util.files import atomic_file
 from pygrade._util.serialization import read_json
 from pygrade.evaluation.arms import GRADE
+from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import equal_metrics, judged_by
 from pygrade.reports.html import Section, document
 from pygrade.reports.pipeline_plots import latencies, lifts, predictions, recall, seconds
@@ -160,7 +161,12 @@ def _judgment(record: Json) -> list[Section]:
         for name, entry in record["users"].items()
     ]
     estimates = [
-        [name, _interval(entry), f"{entry['effective_sample_size']:,.0f}", entry["warning"] or ""]
+        [
+            name,
+            signed_percent(entry) if name == LIFT else _interval(entry),
+            f"{entry['effective_sample_size']:,.0f}",
+            entry["warning"] or "",
+        ]
         for name, entry in record["off_policy"].items()
     ]
     text = (

@@ -25,9 +25,11 @@ from pygrade.simulation.marketplace import (
     MarketplaceConfig,
     Requests,
 )
+from pygrade.simulation.marketplace_config import PerTask
 
 METRICS = ("ctr", "cvr", "opm", "orders", "value")
 _LOG_START = 1_735_689_600_000  # 2025-01-01 00:00 UTC in milliseconds
+_SEED_STEP = 1_000_003  # from a log's seed to that of the next number
 _HOUR, _DAY = 3_600_000, 86_400_000
 
 
@@ -42,6 +44,8 @@ class SimulateConfig:
     dirichlet_share: float = 0.1  # requests whose weights are drawn from Dirichlet(concentration · weights)
     shuffle_share: float = 0.1  # requests whose page is shuffled, from which slot propensities are estimated
     concentration: float = 15.0  # of the draws: the higher, the closer to the weights
+    # Several Dirichlets to draw from, each with its concentrations by task and the same share; none: the one above.
+    concentrations: tuple[PerTask, ...] = ()
     world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
 
     def __post_init__(self) -> None:
@@ -54,6 +58,8 @@ class SimulateConfig:
             raise ValueError(f"{shares}; want shares ≥ 0 that sum to at most 1")
         if min(self.weights) <= 0 or self.concentration <= 0:
             raise ValueError(f"weights {self.weights}, concentration {self.concentration}; want positive numbers")
+        if any(len(row) != len(TASKS) or min(row) <= 0 for row in self.concentrations):
+            raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
 
 
 def rank_pages(
@@ -75,37 +81,41 @@ def rank_pages(
 
 
 def simulate_logs(
-    config: SimulateConfig | None = None, out: str | Path | None = None, world: Marketplace | None = None
+    config: SimulateConfig | None = None,
+    out: str | Path | None = None,
+    world: Marketplace | None = None,
+    number: int = 0,
 ) -> Logs:
     """Production's log of a marketplace, also written to the directory `out` if given.
 
     The log has every candidate of each request, its page, the users' feedback, and how the page was made: weights,
     exploration, and the concentration and seed of drawn weights, which
     `ops.dirichlet_sample(concentration[None], 1, seed >> 32, offset=seed & 0xffffffff)` reproduces. A given `world`
-    must have the config's constants and seed.
+    must have the config's constants and seed. Logs of other numbers are of other requests of the same world and users.
     """
     c = config or SimulateConfig()
     world = world or Marketplace(c.world, c.seed)
     if world.config != c.world or world.seed != c.seed:
         raise ValueError(f"world has seed {world.seed}; want the config's seed {c.seed} and its constants")
     n, tasks, slots, candidates = c.num_requests, len(TASKS), c.world.page_size, c.world.candidates
-    requests = world.requests(n, c.seed, "log")
-    rng = np.random.default_rng([c.seed, 5])
+    seed = (c.seed + _SEED_STEP * number) % (1 << 31)
+    requests = world.requests(n, seed, "log")
+    rng = np.random.default_rng([seed, 5])
     draw = rng.random(n)
     drawn, shuffled = draw < c.dirichlet_share, draw >= 1 - c.shuffle_share
 
     production = np.array(c.weights, np.float32) / np.float32(sum(c.weights))
     weights = np.tile(production, (n, 1))
-    concentration = np.full((n, tasks), np.nan, np.float32)
-    concentration[drawn] = c.concentration * production
-    everywhere = torch.from_numpy(np.tile(np.float32(c.concentration) * production, (n, 1)))
-    sample = ops.dirichlet_sample(everywhere, 1, c.seed)  # a draw depends only on its row
-    weights[drawn] = sample.weights[:, 0].numpy()[drawn]
+    components = np.array(c.concentrations or [c.concentration * production], np.float32)
+    component = np.random.default_rng([seed, 10]).integers(0, len(components), n)
+    sample = ops.dirichlet_sample(components[component], 1, seed)  # a draw depends only on its row
+    weights[drawn] = sample.weights[drawn, 0]
+    concentration = np.where(drawn[:, None], components[component], np.float32(np.nan))
 
     pages = rank_pages(requests.p_hat, weights, slots)
     shuffle = np.argsort(rng.random((int(shuffled.sum()), slots)), axis=1)
     pages[shuffled] = np.take_along_axis(pages[shuffled], shuffle, 1)
-    _, shown_feedback = world.sample(requests, pages, c.seed)
+    _, shown_feedback = world.sample(requests, pages, seed)
 
     position = np.full((n, candidates), -1, np.int32)
     np.put_along_axis(position, pages, np.broadcast_to(np.arange(slots, dtype=np.int32), pages.shape), 1)
@@ -127,7 +137,7 @@ def simulate_logs(
         scenario=requests.scenario,
         weights=weights,
         concentration=concentration,
-        seed=np.where(drawn, (np.uint64(c.seed) << np.uint64(32)) + np.arange(n, dtype=np.uint64), np.uint64(0)),
+        seed=np.where(drawn, (np.uint64(seed) << np.uint64(32)) + np.arange(n, dtype=np.uint64), np.uint64(0)),
         policy_version=np.full(n, "production"),
         exploration=np.where(drawn, "dirichlet", np.where(shuffled, "shuffle", "none")),
         timestamp=_LOG_START + day * _DAY + (requests.hour * _HOUR).astype(np.int64),

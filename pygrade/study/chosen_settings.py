@@ -26,8 +26,8 @@ def chosen(trial: Trial, options: Options) -> ArmRanking:
     figures: dict[str, float] = {}
     for place, (key, lift) in enumerate(lifts.items()):
         figures |= {
-            f"estimated {key}": 100 * lift.value / true[_DEFAULT],
-            f"half {key}": 50 * (lift.high - lift.low) / true[_DEFAULT],
+            f"estimated {key}": 100 * lift.value,
+            f"half {key}": 50 * (lift.high - lift.low),
             f"true {key}": 100 * (true[key] / true[_DEFAULT] - 1),
         }
         if key == name:

@@ -76,8 +76,7 @@ def kept(trial: Trial, options: Options) -> ArmRanking:
     figures |= {f"searched {name}": 100 * lift for name, lift in solution.searched.items()}
     policy = trial.trained(config, trial.logs)
     scores = _scores(trial, policy, np.array(list(solution.values.values()), np.float32))
-    pages = np.argsort(-scores, 1, kind="stable")[:, : trial.world.config.page_size]
-    return ArmRanking(pages=pages, figures=figures)
+    return ArmRanking(scores, figures=figures)
 
 
 def _config(trial: Trial, options: Mapping[str, Any]) -> TrainConfig:
@@ -97,5 +96,5 @@ def _scores(trial: Trial, policy: FusionPolicy, factors: Array | None = None) ->
 
 def _value(trial: Trial, scores: Array, values: Array) -> float:
     """Per test request, of the candidates with the highest scores [n, C]."""
-    pages = np.argsort(-scores, 1, kind="stable")[:, : trial.world.config.page_size]
+    pages = trial.pages(ArmRanking(scores))
     return float((trial.world.expected(trial.requests, pages).events @ values).mean())

@@ -12,7 +12,7 @@ and rule-based format constraints, and leaves the formulas open. Ours, in units 
   a page's mean predicted value. It keeps sampling near the box; compliance itself comes from the projection at serving.
 
 D(r) is the attention that rank r gets: q again ("attention"), or 1 / log2(r + 2) ("dcg"). A q that does not fall (an
-exponent of 0, or no shuffled page to fit one to) could not tell a page's orders apart, so D is "dcg" then.
+exponent of 0, or an unknown one) could not tell a page's orders apart, so D is "dcg" then.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class RewardConfig:
     # tasks, drops uninformative ones); none: unscaled.
     prior_calibration: Literal["none", "slope"] = "none"
     format_weight: float = 0.03  # share of a page's value that 0.1 of weight outside the box costs
-    # q(slot) = (slot + 1)^-exponent: the exponent, or fitted to the requests whose page was shuffled.
+    # q(slot) = (slot + 1)^-exponent: the exponent, or estimated from the log, see `propensity`.
     propensity: Literal["estimate"] | float = "estimate"
     propensity_floor: float = 0.15  # smallest q that a label is divided by
     discount: Literal["attention", "dcg"] = "attention"  # D(r), what rank r counts: q of the slot, or 1 / log2(r + 2)

@@ -130,6 +130,8 @@ def train(
         for trained in (first, last):
             trained.set_static_weights(static, _scenario_weights(logs, data, trained, static))
         summary = _summary(data, config, run, static, first, last, logs.scenario)
+        summary["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
+        summary["value_tasks"] = list(logs.value_tasks)
         summary["seconds"] = time.perf_counter() - started
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static

@@ -100,7 +100,10 @@ def test_train_judges_on_the_held_out_requests(capsys, workplace):
     arguments = ["train", "--data", f"logs:{workplace / 'logs'}", "--out", str(workplace / "run"), "--quiet", *TINY]
     record = result(capsys, *arguments)
     assert record["train"]["requests"] == 320 and record["evaluation"]["num_requests"] == 80
-    assert set(record["evaluation"]["lifts"]) == {"equal weights", "production", "stage 1", "GRADE"}
+    arms = {"expected value, calibrated", "best static", "production", "logged order", "stage 1", "GRADE"}
+    assert arms <= set(record["evaluation"]["rankers"])
+    assert record["evaluation"]["baseline"] == next(iter(record["evaluation"]["rankers"])) == "expected value"
+    assert record["evaluation"]["verdict"]["sentence"] and record["train"]["trust"]["sentence"]
     for interval in record["evaluation"]["lifts"]["GRADE"].values():
         assert interval["low"] <= interval["value"] <= interval["high"]
     assert (workplace / "run" / "report.html").exists()
@@ -130,7 +133,8 @@ def test_simulated_test_prints_lifts_per_arm(capsys, workplace):
 def test_evaluate_estimates_the_policy_off_policy(capsys, workplace):
     data, policy = f"logs:{workplace / 'logs'}", str(workplace / "run" / "policy")
     found = result(capsys, "evaluate", "--data", data, "--policy", policy, "--quiet")["off_policy"]
-    assert set(found) == {"logged", "ips", "snips", "clipped", "dr", "position", "position, model"}
+    by_position = {"value", "lift", "position", "position, model", "cascade", "page"}
+    assert set(found) == by_position | {"logged", "ips", "snips", "clipped", "dr"}
     logs = read_logs(workplace / "logs").split(0.8)[1]
     drawn = logs.exploration == "dirichlet"
     pages = np.add.reduceat(logs.feedback @ np.array(logs.task_values), logs.offsets[:-1])

@@ -104,8 +104,9 @@ def test_values_given_replace_those_of_the_log_task_by_task(capsys, trained, tmp
     data = ["--data", f"logs:{trained[0] / 'logs'}", "--out", str(tmp_path / "run")]
     capsys.readouterr()
     assert cli.main(["train", *data, "--no-tensorboard", *fast, *values, "--quiet", "--json"]) == 0
-    judged = json.loads(capsys.readouterr().out)["evaluation"]
-    assert judged["task_values"] == {"click": 1.0, "buy": 20.0} and judged["value_tasks"] == ["click"]
+    record = json.loads(capsys.readouterr().out)
+    for part in (record["train"], record["evaluation"]):
+        assert part["task_values"] == {"click": 1.0, "buy": 20.0} and part["value_tasks"] == ["click"]
     policy = FusionPolicy.load(tmp_path / "run" / "policy")
     learned = TrainingRecord.load(tmp_path / "run" / "policy", policy.version)
     assert learned.task_values == (1.0, 20.0) and learned.value_tasks == ("click",)
@@ -141,7 +142,11 @@ def test_an_off_policy_table_that_cannot_be_filled_says_why(capsys, trained):
     record, printed = evaluated(capsys, trained[0], "--k", "5")
     assert record["off_policy"] == {} and "shuffle" in record["off_policy_note"] and "dirichlet" in printed.out
     record, printed = evaluated(capsys, trained[0], "--k", "5", "--propensity", "0.5")
-    assert set(record["off_policy"]) == {"position", "position, model"} and record["off_policy_note"] == ""
+    assert set(record["off_policy"]) == {"value", "lift", "position", "position, model"}
+    assert record["off_policy_note"] == "" and "position, model" not in printed.out
+    assert (
+        "position, model" in evaluated(capsys, trained[0], "--k", "5", "--propensity", "0.5", "--all-estimates")[1].out
+    )
 
 
 def test_a_record_of_another_policy_is_not_believed_and_a_damaged_one_is_named(capsys, trained, tmp_path):

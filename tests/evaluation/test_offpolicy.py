@@ -58,6 +58,31 @@ def test_log_ratio_is_that_of_the_densities():
     assert math.isnan(ratio[1])
 
 
+def test_the_density_of_a_mixture_is_the_mean_of_its_components():
+    weights, shares = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [np.nan] * 3]), np.array([0.25, 0.75])
+    components, target = np.array([[1.0, 1.0, 1.0], [2.0, 3.0, 4.0]]), np.array([[2.0, 3.0, 4.0]] * 3)
+    ratio = offpolicy.log_ratio(target, components, np.log(weights), shares)
+    density = math.factorial(8) / (1 * 2 * 6) * weights[:, 0] * weights[:, 1] ** 2 * weights[:, 2] ** 3
+    np.testing.assert_allclose(ratio, np.log(density / (0.25 * 2 + 0.75 * density)), rtol=1e-5)
+    assert ratio[0] < math.log(1 / 0.75) and math.isnan(ratio[2])
+    for wrong, message in (
+        ([0.5, 0.6], "shares are .*; want positive numbers that sum to 1"),
+        ([1.0], "with the shares"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            offpolicy.log_ratio(target, components, np.log(weights), wrong)
+
+
+def test_draws_of_any_component_are_unbiased_by_the_mixture():
+    components, shares, target = np.array([[1.0, 1.0], [6.0, 2.0]]), np.array([0.4, 0.6]), np.array([4.0, 3.0])
+    rng = np.random.default_rng(1)
+    draws = np.stack([rng.dirichlet(components[c]) for c in rng.choice(2, 20_000, p=shares)])
+    policy = offpolicy.Densities(np.tile(target, (20_000, 1)), components, np.log(draws), shares)
+    result = offpolicy.estimate(draws[:, 0] ** 2, policy, method="ips", replicates=100)
+    assert result.low < 4 * 5 / (7 * 8) < result.high and result.high - result.low < 0.02
+    assert result.max_weight < 1 / 0.4 * 2
+
+
 def test_weight_floor_tames_a_vanishing_weight():
     target, logged = np.array([[1.0, 4.0]]), np.array([[3.0, 4.0]])
     at = np.array([[-200.0, 0.0]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.evaluation.policy_estimates import choose_policy, policy_estimates
+from pygrade.evaluation.policy_estimates import choose_policy, decisive, policy_estimates
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from tests.learning import TASKS, tiny_logs
 
@@ -40,11 +40,14 @@ def test_the_best_policy_is_chosen_where_it_is_sure(logs):
     assert choose_policy({"plain": plain, "twin": policies["twin"]}, logs, CURVE, 5)[0] == "plain"
 
 
-def test_a_lift_is_the_difference_of_two_estimates(logs):
+def test_the_estimate_to_decide_by_comes_first_and_its_lift_is_over_production(logs):
     plain, right = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,)))), by_mode(1.0)
-    _, lifts = choose_policy({"plain": plain, "right": right}, logs, CURVE, 5)
-    values = [policy_estimates(p, logs, CURVE, 5)["position, model"].value for p in (plain, right)]
-    assert lifts["right"].value == pytest.approx(values[1] - values[0])
+    found = policy_estimates(right, logs, CURVE, 5)
+    assert list(found)[:2] == decisive(found) == ["value", "lift"]
+    assert found["lift"].low > 0 and found["value"].value > policy_estimates(plain, logs, CURVE, 5)["value"].value
+    assert decisive(policy_estimates(plain, logs)) == []
+    flat = policy_estimates(plain, logs, CURVE, 5)["lift"]  # it ranks nearly like production
+    assert flat.low < 0 < flat.high
 
 
 def test_an_order_of_the_shown_alone_rests_on_no_unseen_item(logs):

@@ -32,7 +32,8 @@ def test_log_on_disk_is_the_log_in_memory_and_a_function_of_the_seed(tmp_path, l
         for other in (written, again):
             np.testing.assert_array_equal(getattr(logs, field.name), getattr(other, field.name), err_msg=field.name)
     assert logs.task_values == TASK_VALUES
-    assert not np.array_equal(logs.feedback, simulate_logs(replace(CONFIG, seed=5)).feedback)
+    for other in (simulate_logs(replace(CONFIG, seed=5)), simulate_logs(CONFIG, number=1)):
+        assert not np.array_equal(logs.feedback, other.feedback)
 
 
 def test_shares_weights_and_concentration_of_the_exploration(logs):
@@ -60,6 +61,19 @@ def test_drawn_weights_are_reproduced_from_the_log(logs):
         alpha = torch.from_numpy(logs.concentration[r : r + 1])
         again = ops.dirichlet_sample(alpha, 1, seed >> 32, offset=seed & 0xFFFFFFFF)
         np.testing.assert_array_equal(logs.weights[r], again.weights[0, 0].numpy())
+
+
+def test_draws_come_from_each_of_several_dirichlets(logs):
+    rows = ((1.0,) * 6, (30.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+    mixed = simulate_logs(replace(CONFIG, concentrations=rows))
+    drawn = mixed.exploration == "dirichlet"
+    np.testing.assert_array_equal(drawn, logs.exploration == "dirichlet")
+    np.testing.assert_array_equal(mixed.position.reshape(1500, -1)[~drawn], logs.position.reshape(1500, -1)[~drawn])
+    first = (mixed.concentration[drawn] == rows[0]).all(1)
+    assert (first | (mixed.concentration[drawn] == np.float32(rows[1])).all(1)).all() and abs(first.mean() - 0.5) < 0.12
+    assert mixed.weights[drawn][~first, 0].mean() > 0.8 and mixed.weights[drawn][first, 0].mean() < 0.25
+    with pytest.raises(ValueError, match="want 6 positive numbers each"):
+        replace(CONFIG, concentrations=((1.0, 0.0, 1.0, 1.0, 1.0, 1.0),))
 
 
 def test_pages_follow_the_logged_weights(logs):

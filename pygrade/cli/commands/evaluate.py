@@ -10,7 +10,7 @@ import numpy as np
 from pygrade.cli import console
 from pygrade.cli.judging import IN_SAMPLE, print_evaluation
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
+from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -25,10 +25,10 @@ logger = logging.getLogger("pygrade")
 @dataclass(frozen=True, kw_only=True)
 class Options(Output, Source):
     """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
-    off-policy estimates of the policy: IPS, SNIPS, clipped, doubly robust if weights were drawn, and by position.
+    the off-policy estimate of the policy: what it would have earned, from all requests of the log.
 
     Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
-    slot's propensity, estimated from shuffled pages. Events are worth what the policy was trained for.
+    slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
 
     Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
     """
@@ -36,7 +36,8 @@ class Options(Output, Source):
     policy: Path  # directory of a saved policy, e.g. runs/mine/policy
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
-    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
+    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
+    all_estimates: bool = False  # show every off-policy estimate, not only the one to decide by
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -57,8 +58,10 @@ def run(options: Options) -> dict[str, Any]:
         heading = IN_SAMPLE if in_sample else ""
         print_evaluation(record, heading)
         rows, warnings = [], dict[str, list[str]]()
-        for name, entry in record["off_policy"].items():
-            rows.append([name, console.interval(entry), f"{entry['effective_sample_size']:,.0f}"])
+        for name in estimates if options.all_estimates else decisive(estimates):
+            entry = record["off_policy"][name]
+            value = console.lift(entry) if name == LIFT else console.interval(entry)
+            rows.append([name, value, f"{entry['effective_sample_size']:,.0f}"])
             if entry["warning"]:
                 warnings.setdefault(entry["warning"], []).append(name)
         title = f"{heading}Off-policy: value per request of the policy, ± 95 %"

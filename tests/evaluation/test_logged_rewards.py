@@ -1,0 +1,193 @@
+"""The estimate from a whole log: exact where every page can be listed, and its intervals on a small market."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from pygrade.evaluation.logged_rewards import CLIPS, LoggedRewards, choose
+from pygrade.evaluation.logging_policy import LoggingPolicy, drawn_components, logging_policy
+from pygrade.evaluation.position import slot_discount
+from pygrade.evaluation.reward_model import fit_rewards
+from pygrade.logs import Logs
+from pygrade.simulation.marketplace import TASK_VALUES, Marketplace, MarketplaceConfig
+from pygrade.simulation.simulate import SimulateConfig, rank_pages, simulate_logs
+from pygrade.training.propensity import propensity_curve
+from tests.learning import tiny_logs
+
+ZLOG = {"transform": "zlog"}
+CURVE = np.array([1.0, 0.6, 0.4])
+WORTH = np.array([3.0, 1.0, 2.0, 0.5, 4.0])  # of a look at each of five candidates
+# Production's page, four equally likely draws, and what the logging policy serves instead: 20 % shuffled, 30 % drawn.
+PRODUCTION, DRAWS, SHUFFLED, DRAWN = (0, 1, 2), ((0, 1, 3), (4, 2, 0), (3, 1, 2), (0, 1, 3)), 0.2, 0.3
+WORLD = MarketplaceConfig(log_users=500, test_users=300, items=400, pool=50, candidates=15, page_size=5)
+
+
+def every_page() -> tuple[np.ndarray, np.ndarray]:
+    """Pages [P, 3] that the logging policy may serve, with their probabilities."""
+    pages = [(PRODUCTION, 1 - SHUFFLED - DRAWN), *((page, DRAWN / len(DRAWS)) for page in DRAWS)]
+    pages += [(page, SHUFFLED / 6) for page in permutations(PRODUCTION)]
+    return np.array([page for page, _ in pages]), np.array([chance for _, chance in pages])
+
+
+def enumerated() -> tuple[LoggedRewards, np.ndarray]:
+    """One request, logged once for every page that it could have got, with expected feedback; their probabilities."""
+    pages, chance = every_page()
+    count = len(pages)
+    position = np.full((count, 5), -1, np.int32)
+    np.put_along_axis(position, pages, np.arange(3, dtype=np.int32)[None], 1)
+    logs = Logs(
+        tasks=("click",),
+        features=(),
+        request_id=np.arange(count),
+        user_id=np.arange(count),
+        offsets=np.arange(count + 1) * 5,
+        context=np.empty((count, 0), np.float32),
+        item_id=np.tile(np.arange(5), count),
+        position=position.ravel(),
+        predictions=np.full((5 * count, 1), 0.5, np.float32),
+        feedback=(slot_discount(position.ravel(), CURVE) * np.tile(WORTH, count))[:, None].astype(np.float32),
+    )
+    policy = LoggingPolicy(
+        np.tile(np.array(PRODUCTION, np.int32), (count, 1)),
+        np.tile(np.array(DRAWS, np.int32), (count, 1, 1)),
+        SHUFFLED,
+        DRAWN,
+    )
+    return LoggedRewards(logs, CURVE, policy), chance
+
+
+def test_the_mean_discount_and_prefix_probabilities_are_exact():
+    found, chance = enumerated()
+    logged = found.logged.reshape(-1, 5)
+    np.testing.assert_allclose(found.expected.reshape(-1, 5)[0], chance @ logged, rtol=1e-12)
+    pages, _ = every_page()
+    for target in pages:
+        given = np.tile(target.astype(np.int32), (len(pages), 1))
+        prefix = np.cumprod(pages == target, 1)
+        np.testing.assert_allclose(found.policy.prefix_probability(given)[0], chance @ prefix, rtol=1e-12)
+
+
+@pytest.mark.parametrize("target", [PRODUCTION, (3, 4, 0), (1, 3, 2)])
+def test_the_estimate_is_unbiased_whatever_the_model(target):
+    found, chance = enumerated()
+    found.__dict__["model"] = np.tile([9.0, 0.0, 1.0, 2.0, 5.0], len(chance))  # wrong; in the place of the cached one
+    rank = np.full(5, -1)
+    rank[list(target)] = np.arange(3)
+    discount = slot_discount(rank, CURVE)
+    values = found.values(np.tile(discount, len(chance)))
+    assert (discount / found.expected[:5]).max() < CLIPS[0]
+    assert chance @ values[0] == pytest.approx(discount @ WORTH, rel=1e-6)
+
+
+def test_the_page_of_a_target_that_is_served_is_estimated_without_a_curve():
+    found, chance = enumerated()
+    found.__dict__["model"] = np.zeros(5 * len(chance))
+    rank = np.array([0, 1, -1, 2, -1])
+    target = np.tile(slot_discount(rank, CURVE), len(chance))
+    cascade, page = (found.cascades(target)[name] for name in ("cascade", "page"))
+    pages, reward = every_page()[0], CURVE * WORTH[[0, 1, 3]]
+    prefix = np.cumprod(pages == [0, 1, 3], 1)
+    ratio = prefix / (chance @ prefix)  # below the clip; the log has each page once instead of in its share
+    assert cascade.value == pytest.approx((ratio @ reward).mean())
+    assert page.value == pytest.approx((ratio[:, 2] * reward.sum()).mean())
+
+
+@pytest.fixture(scope="module")
+def world():
+    return Marketplace(WORLD, 4)
+
+
+@pytest.fixture(scope="module")
+def mixed(world):
+    """A log with draws from two Dirichlets."""
+    uniform = (1.0,) * 6
+    around = tuple(15 * w for w in SimulateConfig().weights)
+    return simulate_logs(SimulateConfig(1500, seed=4, concentrations=(uniform, around), world=WORLD), world=world)
+
+
+def test_the_log_tells_its_components(mixed):
+    components, component = drawn_components(mixed)
+    drawn = mixed.exploration == "dirichlet"
+    assert len(components) == 2 and (component[~drawn] == -1).all() and min(np.bincount(component[drawn])) > 40
+    np.testing.assert_array_equal(components[component[drawn]], mixed.concentration[drawn])
+    found = logging_policy(mixed, ZLOG, draws=8)
+    assert found.draws.shape == (1500, 8, 5)
+    assert (found.draw_share, found.shuffle_share) == (drawn.mean(), (mixed.exploration == "shuffle").mean())
+    rewards = LoggedRewards.of(mixed, propensity_curve(0.7, 5), ZLOG)
+    assert (rewards.expected[mixed.shown] > 0).all()
+    total = np.add.reduceat(rewards.expected, mixed.offsets[:-1])
+    np.testing.assert_allclose(total, propensity_curve(0.7, 5).sum())  # every page has all slots
+
+
+def test_a_log_that_does_not_explain_its_pages_is_taken_as_given(mixed):
+    assert logging_policy(mixed, {"transform": "identity"}) is None
+    assert logging_policy(replace(mixed, weights=None), ZLOG) is None
+    personal = np.where((mixed.exploration == "none")[:, None], mixed.weights[:, ::-1], mixed.weights)
+    assert logging_policy(replace(mixed, weights=personal), ZLOG) is None
+    drawn = np.where(np.isnan(mixed.concentration), np.nan, np.arange(1500)[:, None] + 1).astype(np.float32)
+    assert drawn_components(replace(mixed, concentration=drawn)) is None  # a personal policy's
+    given = LoggedRewards.of(replace(mixed, weights=None), CURVE, ZLOG)
+    shuffled = np.repeat(mixed.exploration == "shuffle", 15) & (given.logged > 0)
+    np.testing.assert_allclose(given.expected[shuffled], CURVE.mean())
+    np.testing.assert_array_equal(given.expected[~shuffled], given.logged[~shuffled])
+
+
+def test_nobodys_own_feedback_is_in_the_model_of_his_requests():
+    logs = tiny_logs(300)
+    discount = slot_discount(logs.position, np.arange(1, 6) ** -0.5)
+    mine = np.repeat(logs.user_id == 7, 12) & logs.shown
+    feedback = np.where(mine[:, None], 1.0, logs.feedback).astype(np.float32)
+    before, after = fit_rewards(logs, discount), fit_rewards(replace(logs, feedback=feedback), discount)
+    # only the factors that make the predictions right on average know all users
+    ratio = after[mine] / before[mine]
+    assert ratio.std() < 0.02 and (after[~mine] != before[~mine]).any()
+
+
+def test_the_model_learns_whose_events_are_likely():
+    logs = tiny_logs(2000)
+    q = fit_rewards(logs, slot_discount(logs.position, np.arange(1, 6) ** -0.5))
+    mode = np.repeat(logs.scenario == "buy", 12)
+    truth = np.where(mode, 2.0 * 0.6 * logs.predictions[:, 1], 0.9 * logs.predictions[:, 0])
+    plain = logs.predictions @ np.array(logs.task_values)
+    error = [np.sqrt(np.square(x / x.mean() - truth / truth.mean()).mean()) for x in (q, plain)]
+    assert error[0] < 0.6 * error[1]
+
+
+def test_the_clip_with_the_least_error_is_chosen_and_its_bias_counts_as_error():
+    values, errors = np.array([1.0, 1.2, 1.9]), np.array([0.5, 0.2, 0.1])
+    place, error = choose(values, np.diag(errors**2))
+    assert place == 1 and error == 0.2  # 0.2 apart is less than half the standard error of the distance, 0.54
+    place, error = choose(values, np.outer(errors, errors))  # the distance is known to 0.3
+    assert place == 1 and error == pytest.approx(np.hypot(0.2, 0.2 - 0.15))
+
+
+def test_intervals_of_lifts_cover_the_truth():
+    hits, pairs = [], []
+    for seed in range(4):
+        world = Marketplace(WORLD, seed)
+        config = SimulateConfig(2000, seed, dirichlet_share=0.05, concentrations=((1.0,) * 6,), world=WORLD)
+        logs = simulate_logs(config, world=world)
+        found = LoggedRewards.of(logs, propensity_curve(0.7, 5), ZLOG)
+        requests = world.requests(2000, seed, "log")
+        pages = {
+            "expected value": rank_pages(requests.p_hat, TASK_VALUES, 5, "identity"),
+            "equal": rank_pages(requests.p_hat, np.full(6, 1 / 6), 5),
+            "clicks": rank_pages(requests.p_hat, [1.0, 0, 0, 0, 0, 0], 5),
+        }
+        production = rank_pages(requests.p_hat, config.weights, 5)
+        base = world.expected(requests, production).value.mean()
+        lifts = found.lifts({name: ranked(page) for name, page in pages.items()}, ranked(production))
+        for name, lift in lifts.items():
+            truth = world.expected(requests, pages[name]).value.mean() / base - 1
+            hits.append(lift.low <= truth <= lift.high)
+            pairs.append((lift.value, truth))
+    assert np.mean(hits) >= 0.8
+    assert np.corrcoef(np.transpose(pairs))[0, 1] > 0.85
+
+
+def ranked(page: np.ndarray) -> np.ndarray:
+    rank = np.full((len(page), 15), -1)
+    np.put_along_axis(rank, page, np.arange(5)[None], 1)
+    return slot_discount(rank.ravel(), propensity_curve(0.7, 5))
