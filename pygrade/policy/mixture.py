@@ -22,6 +22,7 @@ from pygrade.ops.fusion import TRANSFORMS
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
 Verdict = Literal["better", "undecided", "worse", "undecidable", "untested"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
+_NAME_BYTES = 64  # of a baseline in the C ABI's page, with a closing 0
 EPSILON = 1e-6  # added to the standard deviation of the scores: small, as expected values are
 
 
@@ -42,6 +43,8 @@ class Baseline:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         knots = tuple((tuple(x), tuple(y)) for x, y in self.calibration)
         object.__setattr__(self, "calibration", knots)
+        if not 1 <= len(self.name.encode()) < _NAME_BYTES:
+            raise ValueError(f"name is {self.name!r}; want 1 to {_NAME_BYTES - 1} bytes of UTF-8")
         if self.transform not in TRANSFORMS:
             raise ValueError(f"transform is {self.transform!r}; want one of {', '.join(TRANSFORMS)}")
         if not self.weights or not all(map(math.isfinite, self.weights)) or not any(self.weights):
@@ -141,7 +144,10 @@ def multipliers(
             raise ValueError(f"values has {len(values)} mappings; want one, or one for each of {count} requests")
         table = np.stack([_row(entry, tasks) for entry in values])
     else:
-        table = np.array(values, np.float32)
+        try:
+            table = np.array(values, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"values is {values!r}; want a mapping of tasks to numbers, or an array") from error
         if table.shape == (len(tasks),):
             table = np.tile(table, (count, 1))
         if table.shape != (count, len(tasks)):

@@ -172,7 +172,11 @@ class PolicySpec:
         for name, entries in self.config.scenario_values.items() if scenario is not None else ():
             for task, value in entries.items():
                 table[np.asarray(scenario) == name, self.tasks.index(task)] = value
-        return torch.from_numpy(table if given is None else np.where(np.isnan(given), table, given))
+        if given is not None:
+            table = np.where(np.isnan(given), table, given)
+            if count and bool((table == 0).all(1).any()):
+                raise ValueError("values and the policy's own make every task worth 0; want at least one above 0")
+        return torch.from_numpy(table)
 
     def value_inputs(self, multipliers: Tensor) -> Tensor:
         """The inputs [R, T] that stand for multipliers u [R, T]: log(u + beta)."""

@@ -65,8 +65,12 @@ def with_unmixed(policy: FusionPolicy) -> dict[str, FusionPolicy]:
     """The policy alone, and as it is served if it is mixed with a baseline."""
     alone = copy.copy(policy)
     alone.mixture = None
-    mixture = policy.mixture
-    return {GRADE: alone} | ({SERVED: policy} if mixture is not None and mixture.trust < 1 else {})
+    return {GRADE: alone} | ({SERVED: policy} if is_mixed(policy) else {})
+
+
+def is_mixed(policy: FusionPolicy) -> bool:
+    """Neither the policy alone is served, nor the baseline alone."""
+    return policy.mixture is not None and 0 < policy.mixture.trust < 1
 
 
 def replay(

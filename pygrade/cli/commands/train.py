@@ -18,7 +18,7 @@ from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.logs import Logs
 from pygrade.reports.training import record_weights, write_report, write_text
-from pygrade.training.judging import replay
+from pygrade.training.judging import is_mixed, replay
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
 
@@ -94,8 +94,7 @@ def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: L
     if late is not None:
         late = late.valued(config.reward.task_values, config.reward.value_tasks)
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
-        mixture = result.policy.mixture
-        if mixture is not None and mixture.trust < 1:
+        if is_mixed(result.policy):
             policies[SERVED] = result.policy
         evaluation = replay(late, early, policies, config.reward, config.reward.page_size)
         record["evaluation"] = evaluation
