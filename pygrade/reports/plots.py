@@ -227,7 +227,7 @@ def _lift_of(point: Mapping[str, Any], kind: str, task: str) -> float:
 
 def labels(names: Sequence[str]) -> list[str]:
     """Names of the user's as tick labels."""
-    return [shortened(name, 24) for name in names]
+    return [shortened(name, 30) for name in names]
 
 
 def _turned(names: Sequence[str], start: str = "right") -> dict[str, Any]:

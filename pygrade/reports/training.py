@@ -179,7 +179,7 @@ def _trust_sections(run: Path) -> list[Section]:
     trust = summary.get("trust")
     if not trust:
         return []
-    lifts = trust["mixtures"] | trust["baselines"]
+    lifts = dict(sorted((trust["mixtures"] | trust["baselines"]).items(), key=lambda row: -(row[1]["value"] or 0.0)))
     served = label(trust["policy"], trust["trust"], trust["served_baseline"])
     how = (
         f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
