@@ -1,9 +1,11 @@
 """The front of a policy with trade-offs: how many events of each task it earns as the multipliers u of their values
 turn, and the u that keeps some tasks' events and earns most of another.
 
-Rankings re-order the logged page, debiased by slot as in training: Σ_r D(r) · y_jt / max(q(slot_j), floor) over the
-first k ranks. Predicted events rank all candidates and count the model's own predictions instead. Both are lifts over
-production, paired by request.
+Events of a ranking of all candidates are estimated by position and model, as `position.estimate` does: Σ_r D(r) · g_jt
+over the first k ranks, with g = m + (y - q m) / max(q, floor) of items that were shown, q the propensity of their slot,
+and g = m of the others. m is the prediction, scaled by task so that Σ q m = Σ y. On the shown items alone differences
+between rankings would be too small: two thirds of the true ones in the marketplace. Predicted events count the
+predictions instead. Both are lifts over production, paired by request.
 """
 
 import math
@@ -92,18 +94,20 @@ class Judge:
         self.policy, self.logs = policy, logs
         self.users = numbered(logs.user_id)
         self._inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
-        looks, discount = np.ones(logs.num_rows), 1.0 / np.log2(np.arange(k) + 2.0)
+        looks, discount = np.where(logs.shown, 1.0, 0.0), 1.0 / np.log2(np.arange(k) + 2.0)
         if propensity is not None:
-            looks = np.maximum(propensity, floor)[np.clip(logs.position, 0, len(propensity) - 1)]
+            looks = np.where(logs.shown, propensity[np.clip(logs.position, 0, len(propensity) - 1)], 0.0)
             discount = propensity[np.minimum(np.arange(k), len(propensity) - 1)]
-        debiased, predicted = (
+        logged, predicted = (
             np.concatenate([amounts, logs.value_of(amounts)[:, None]], 1)
             for amounts in (logs.feedback, logs.predictions)
         )
-        gains, exists = pad(np.concatenate([debiased / looks[:, None], predicted], 1), logs.offsets)
+        model = _model(predicted, logged, looks)
+        correction = np.where(logs.shown, 1 / np.maximum(looks, floor), 0)[:, None] * (logged - looks[:, None] * model)
+        gains, exists = pad(np.concatenate([model + correction, predicted], 1), logs.offsets)
         self._gains = torch.from_numpy(gains.astype(np.float32))
-        self._masks = torch.from_numpy(np.stack([pad(logs.shown, logs.offsets)[0], exists], 1))
-        self._lists = torch.arange(2, dtype=torch.int32).repeat_interleave(len(self.names))
+        self._masks = torch.from_numpy(exists[:, None])
+        self._lists = torch.zeros(2 * len(self.names), dtype=torch.int32)
         self._discount = torch.from_numpy(discount.astype(np.float32))
         self._base = self._counted(production)
 
@@ -136,21 +140,32 @@ class Judge:
             for t, name in enumerate(self.names)
         }
         named = None if values is None else dict(zip(self.logs.tasks, map(float, values), strict=True))
-        return Point(named, events, dict(zip(self.names, _lift(predicted, expected).tolist(), strict=True)))
+        lifts_of_predicted = _lift(predicted.sum(0), expected.sum(0)).tolist()
+        return Point(named, events, dict(zip(self.names, lifts_of_predicted, strict=True)))
 
     def at(self, values: Sequence[float]) -> Point:
         """The policy at multipliers [T]."""
         return self.point(self.scores(values), values)
 
-    def lifts(self, values: Sequence[float]) -> Array:
-        """[T + 1]: the debiased lifts of `at`."""
-        return _lift(self._counted(self.scores(values))[0], self._base[0])
+    def totals(self, values: Sequence[float] | None) -> Array:
+        """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
+        return np.asarray((self._base if values is None else self._counted(self.scores(values)))[0].sum(0))
+
+
+def _model(predicted: Array, logged: Array, looks: Array) -> Array:
+    """Predicted events [M, n], scaled to the logged ones of the shown rows; 0 without an event."""
+    scale = logged.sum(0), (predicted * looks[:, None]).sum(0)
+    return np.asarray(predicted * np.divide(*scale, out=np.zeros(len(scale[0])), where=scale[1] > 0))
+
+
+def lifts(judges: Sequence[Judge], values: Sequence[float]) -> Array:
+    """[T + 1]: debiased lifts at multipliers [T] over all requests of the judges; NaN without an event."""
+    new, old = (np.sum([judge.totals(at) for judge in judges], 0) for at in (values, None))
+    return _lift(new, old)
 
 
 def _lift(new: Array, old: Array) -> Array:
-    """Of the means of columns [R, n]; NaN where there is no event."""
-    base = old.mean(0)
-    return np.asarray(np.divide(new.mean(0), base, out=np.full(len(base), np.nan), where=base != 0) - 1.0)
+    return np.asarray(np.divide(new, old, out=np.full(len(old), np.nan), where=old != 0) - 1.0)
 
 
 def front(judge: Judge, tasks: Sequence[str], expected_value: Array) -> Front:
@@ -174,43 +189,43 @@ def front(judge: Judge, tasks: Sequence[str], expected_value: Array) -> Front:
     )
 
 
-def solve(search: Judge, judge: Judge, keep: Mapping[str, float], most: str = VALUE, seed: int = 0) -> Solution:
+def solve(
+    search: Sequence[Judge], judge: Judge, keep: Mapping[str, float], most: str = VALUE, seed: int = 0
+) -> Solution:
     """The multipliers that keep each task's events at ``keep[task]`` × production's or above and earn most events of
-    the task ``most`` (or most `VALUE`), found on the requests of ``search``, judged on those of ``judge``.
+    the task ``most`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.
 
-    Cross-entropy search over log u. A vector that lacks less of the levels is better than one that lacks more. The
-    policy may have been trained on the requests of the search: what its lifts at u = 1 are too high there, compared
-    with the judging requests, is taken off.
+    Cross-entropy search over log u. A vector that lacks less of the levels is better than one that lacks more. Search
+    on requests that the searched policies were not trained on, or levels are kept there alone.
     """
-    names = search.names
+    names = judge.names
     _check_known("keep", keep, names)
     _check_known("most", [most], names)
     if not keep or not all(level > 0 and math.isfinite(level) for level in keep.values()):
         raise ValueError(f"keep is {dict(keep)}; want a positive share of production's events for at least one task")
     kept, target = [names.index(task) for task in keep], names.index(most)
     wanted = np.array(list(keep.values())) - 1.0
-    silent = [names[t] for t in (*kept, target) if not search._base[0][:, t].any()]
+    totals = np.sum([part.totals(None) for part in search], 0)
+    silent = [names[t] for t in (*kept, target) if not totals[t]]
     if silent:
         raise ValueError(f"keep and most name {silent[0]!r}, of which the log has no event")
     rng, reach = np.random.default_rng(seed), math.log(REACH)
-    plain = np.ones(len(names) - 1).tolist()
-    optimism = np.zeros(len(names)) if search is judge else search.lifts(plain) - judge.lifts(plain)
     mean, spread = np.zeros(len(names) - 1), np.full(len(names) - 1, 0.8)
     tried: list[tuple[float, float, Array, Array]] = []  # lacking, minus what is earned, log u, lifts
     for _ in range(_ITERATIONS):
         draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
         draws[0] = mean  # at first u = 1
         for draw in draws:
-            lifts = search.lifts(np.exp(draw).tolist()) - optimism
-            lacking = float(np.maximum(wanted - lifts[kept], 0.0).max())
-            tried.append((lacking, -float(lifts[target]), draw, lifts))
+            found = lifts(search, np.exp(draw).tolist())
+            lacking = float(np.maximum(wanted - found[kept], 0.0).max())
+            tried.append((lacking, -float(found[target]), draw, found))
         tried.sort(key=lambda entry: entry[:2])
         elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
         mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
-    _, _, best, lifts = tried[0]
+    _, _, best, found = tried[0]
     values = np.exp(best)
-    missing = {task: float(gap) for task, gap in zip(keep, wanted - lifts[kept], strict=True) if gap > 0}
-    searched = dict(zip(names, lifts.tolist(), strict=True))
+    missing = {task: float(gap) for task, gap in zip(keep, wanted - found[kept], strict=True) if gap > 0}
+    searched = dict(zip(names, found.tolist(), strict=True))
     return Solution(dict(zip(names, values.tolist(), strict=False)), searched, missing, judge.at(values.tolist()))
 
 

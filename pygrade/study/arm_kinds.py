@@ -16,6 +16,7 @@ from pygrade.study.boosted_trees import boosted
 from pygrade.study.chosen_settings import chosen
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimate_coverage import estimates
+from pygrade.study.family import family, kept
 from pygrade.study.learners import RivalConfig, train_actor_critic, train_monotone, train_rival, train_scorer
 from pygrade.study.served import served
 from pygrade.study.trial import ArmRanking, Options, Trial
@@ -174,4 +175,6 @@ _KINDS: dict[str, Callable[[Trial, Options], ArmRanking]] = {
     "online": online,
     "estimates": estimates,
     "chosen": chosen,
+    "family": family,
+    "kept": kept,
 }

@@ -9,6 +9,7 @@ from pygrade._util.files import atomic_file
 from pygrade.metrics.intervals import Interval
 from pygrade.reports.training import write_text
 from pygrade.study.charts import draw_charts
+from pygrade.study.family import trade_offs
 from pygrade.study.findings import (
     BASELINES,
     CONSTRAINED,
@@ -55,6 +56,7 @@ def results_text(record: Mapping[str, Any], settings: Settings, folder: str, cha
         _main(results, settings, images),
         _regimes(results, settings, images),
         _constraints(results, settings, images),
+        _trade_offs(results, settings),
         _estimates(results),
         _stability(results, settings, images),
         _tuning(results, settings),
@@ -217,6 +219,17 @@ def _constraints(results: Results, settings: Settings, images: Images) -> str:
     ]
     head = ["arm", *(f"{name} over production" for name in metrics)]
     return "## Constraints\n\n" + table(head, rows) + images("constraint")
+
+
+def _trade_offs(results: Results, settings: Settings) -> str:
+    """One policy for every trade-off beside one trained for each, by regime."""
+    parts = []
+    for name, regime in settings.regimes.items():
+        rows = [[label, *map(percent, intervals)] for label, intervals in trade_offs(results, name).items()]
+        if rows:
+            head = ["trade-off", "one policy, over expected value", "retrained for it", "difference, points"]
+            parts.append(f"## {regime.title}\n\n" + table(head, rows))
+    return "\n\n".join(parts)
 
 
 def _estimates(results: Results) -> str:

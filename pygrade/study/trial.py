@@ -151,7 +151,7 @@ class Trial:
         """GRADE trained from scratch on another log than the regime's."""
         data = self.build(config, logs)
         policy = FusionPolicy(self.spec(config), self.static_of(data, config), self.seed)
-        policy.fit_normalization(data.inputs)
+        policy.fit_normalization(data.inputs_seen(self.seed))
         train_stage1(data, policy, config.stage1, seed=self.seed)
         return train_stage2(data, policy, config.stage2, seed=self.seed)
 

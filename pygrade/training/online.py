@@ -190,7 +190,7 @@ class OnlineLearner:
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
             values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
-            drawn = (rows, anchors(rows, values), seed, "update", None, values)
+            drawn = (rows, anchors(rows, values), seed, "update", values)
             figures = stage2_step(data, self.policy, self._optimizer, config, *drawn)
             self._steps += 1
         return len(pool), figures

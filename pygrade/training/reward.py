@@ -8,8 +8,6 @@ and rule-based format constraints, and leaves the formulas open. Ours, in units 
   propensity, "ips"; "raw" leaves the division out and so prefers whatever the old policy put on top);
 - **prior** Σ_r D(r) · Σ_t value_t · p_jt: w ranks *all candidates*; dense, but only as good as the predictions: alone
   it is hacked (predicted value rises while true value falls);
-- **constraints**, one a task: its debiased events on the logged page, to be kept above a share of what the logging
-  policy's weights get. Each counts by its Lagrange multiplier, which stage 2 finds: 0 if the policy keeps it anyway;
 - **format** minus the weight outside the box of `PolicyConfig`. One tenth of weight outside costs ``format_weight`` of
   a page's mean predicted value. It keeps sampling near the box; compliance itself comes from the projection at serving.
 
@@ -17,7 +15,7 @@ D(r) is the attention that rank r gets: q again ("attention"), or 1 / log2(r + 2
 exponent of 0, or an unknown one) could not tell a page's orders apart, so D is "dcg" then.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -42,9 +40,6 @@ class RewardConfig:
     # slope: scale each task's predictions by the regression slope of feedback on prediction (shrinks over-confident
     # tasks, drops uninformative ones); none: unscaled.
     prior_calibration: Literal["none", "slope"] = "none"
-    # Task → share of its events under the logging policy's weights to keep (1: all). Stage 2 finds its multiplier,
-    # see `Stage2Config.multiplier_rate`. They hold on the training log: leave a margin.
-    constraints: dict[str, float] = field(default_factory=dict)
     format_weight: float = 0.03  # share of a page's value that 0.1 of weight outside the box costs
     # q(slot) = (slot + 1)^-exponent: the exponent, or estimated from the log, see `propensity`.
     propensity: Literal["estimate"] | float = "estimate"
@@ -82,9 +77,6 @@ class RewardConfig:
             raise ValueError(f"plain_share is {self.plain_share}; want a share from 0 to 1")
         if self.page_size < 1:
             raise ValueError(f"page_size is {self.page_size}; want at least 1")
-        for task, level in self.constraints.items():
-            if not level > 0:
-                raise ValueError(f"constraints[{task!r}] is {level}; want a positive share")
 
     @property
     def has_posterior(self) -> bool:
@@ -155,8 +147,6 @@ class CompositeReward:
             ranked.append(("posterior", config.posterior_weight, page_list, gain))
         if config.prior_weight > 0.0:
             ranked.append(("prior", config.prior_weight, all_list, predicted))
-        for task in config.constraints:
-            ranked.append((f"constraint_{task}", 0.0, page_list, _debiased_events(logs, task, floored, value)))
         names, weights, lists, gains = zip(*ranked, strict=True)
         if config.format_weight > 0.0:
             page_mean = float((predicted * examined).sum()) / logs.num_requests
@@ -166,7 +156,7 @@ class CompositeReward:
         rank = np.arange(config.page_size)
         discount = curve[: config.page_size] if attention else 1.0 / np.log2(rank + 2.0)
         shown = pad(logs.shown, logs.offsets)[0]
-        data = TrainingSet(
+        return TrainingSet(
             inputs=_inputs(logs, spec),
             exploration=spec.exploration_factor(logs.scenario, logs.num_requests),
             scores=torch.from_numpy(scores),
@@ -179,15 +169,10 @@ class CompositeReward:
                 masks=torch.from_numpy(np.stack([shown, exists] if padded else [shown], 1)),
                 lists=torch.tensor(lists, dtype=torch.int32),
                 bounds=spec.bounds.clone() if config.format_weight > 0.0 else None,
-                levels=torch.zeros(logs.num_requests, len(config.constraints)),
             ),
             propensity=propensity,
             trade_offs=self._trade_offs(logs, spec, floored, slopes) if spec.config.trade_offs else None,
         )
-        if not config.constraints:
-            return data
-        levels = _logged_levels(logs, data) * torch.tensor(list(config.constraints.values()))
-        return replace(data, stage2=replace(data.stage2, levels=levels))
 
     def _trade_offs(self, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], slopes: Any) -> TradeOffs:
         """`build`'s labels and gains by task."""
@@ -198,39 +183,14 @@ class CompositeReward:
             gains.append(logged / floored[:, None] if config.posterior == "ips" else logged)
         if config.prior_weight > 0.0:
             gains.append(predicted)
-        total, (rows, mask) = np.abs(predicted).sum(0), _page_rows(logs)
-        tiny = np.finfo(np.float32).tiny  # if nothing is worth anything
+        rows, mask = _page_rows(logs)
         return TradeOffs(
             config.values_spread,
             config.plain_share,
             spec.config.beta,
             value=_on_pages(mask, logged[rows], np.float32),
             gains=torch.from_numpy(pad(np.stack(gains, 1).astype(np.float32), logs.offsets)[0]),
-            share=torch.from_numpy(((total + tiny) / (total + tiny).sum()).astype(np.float32)),
         )
-
-
-def _debiased_events(
-    logs: Logs, task: str, propensity: NDArray[np.float64], value: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Debiased events [M] of a constrained task, scaled so that all of them are worth what is logged."""
-    if task not in logs.tasks:
-        raise ValueError(f"constraints name task {task!r}; want one of {', '.join(logs.tasks)}")
-    events = logs.feedback[:, logs.tasks.index(task)] / propensity
-    if not events.sum() > 0:
-        raise ValueError(f"constraints name task {task!r}, of which the log has no event")
-    return np.asarray(events * ((value / propensity).sum() / events.sum()))
-
-
-def _logged_levels(logs: Logs, data: TrainingSet) -> Tensor:
-    """[R, Q]: what the logging policy's weights get of each constrained task on the logged page."""
-    weights = logged_weights(logs)
-    if weights is None:
-        raise ValueError("constraints compare with the logging policy's weights; want a log with w_<task> columns")
-    rows = torch.arange(data.num_requests)
-    vector = torch.from_numpy(weights)[None, None].expand(len(rows), 1, -1)
-    parts = [data.rewards(part, vector[: len(part)].contiguous())[:, 0] for part in torch.split(rows, 4096)]
-    return torch.cat(parts)[:, data.stage2.constraints]
 
 
 def transformed_predictions(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]:

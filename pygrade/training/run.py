@@ -43,7 +43,6 @@ class Run:
         self._store: CheckpointStore | None = None
         self._tracker: Tracker | None = None
         self.static_weights: Tensor | None = None  # of the checkpoint that was resumed
-        self.state: dict[str, Any] = {}  # what else a stage keeps, as JSON
         if directory is None or data is None:
             return
         self._every = int(config.checkpoint_every)
@@ -64,7 +63,7 @@ class Run:
                     f"{directory / 'checkpoints'} holds a run {changed or 'on other logs'}; want the same, another "
                     "directory, or resume=False (--no-resume)"
                 )
-            self._sums, self.state = record["sums"], record["state"]
+            self._sums = record["sums"]
             self.static_weights = self._checkpoint.tensors["static_weights"]
             done = {self._checkpoint.stage: self._checkpoint.step}
             if self._checkpoint.stage == "stage2":
@@ -151,7 +150,7 @@ class Run:
             for index, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
         record = {"fingerprint": self._fingerprint, "options": self._options}
-        record |= {"sums": self._sums, "state": self.state}
+        record["sums"] = self._sums
         self._store.save(Checkpoint(stage, step, tensors, record))
 
 

@@ -43,29 +43,21 @@ class Stage2Config:
     leave_one_out: bool = False  # a sample's baseline is the mean of the others
     advantage_clip: float | None = 5.0  # advantages are cut to ± this; None: not
     max_grad_norm: float = 1.0  # gradients are scaled down to this norm
-    # Step size of a constraint's multiplier (`RewardConfig.constraints`), per share of events that are lacking.
-    multiplier_rate: float = 0.5
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size", "group_size", "inner_epochs", "learning_rate", "clip", "max_grad_norm")
-        check_positive(self, "multiplier_rate")
 
 
 def train_stage2(
     data: TrainingSet, policy: FusionPolicy, config: Stage2Config, run: Run | None = None, seed: int = 0
 ) -> FusionPolicy:
-    """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term.
-
-    Constraints are met by dual ascent: multiplier ← max(0, multiplier - rate · slack), with the slack of the weights
-    that would be served on the step's requests.
-    """
+    """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term."""
     run = run or Run()
     device = data.scores.device
     reference = copy.deepcopy(policy).requires_grad_(False)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     start = run.resume("stage2", config.steps, policy, optimizer)
     anchors = anchors_of(reference, data)
-    multipliers = torch.tensor(run.state.get("multipliers", [0.0] * data.stage2.levels.shape[1]), device=device)
     with track("stage 2", total=config.steps, start=start) as bar:
         for step in range(start, config.steps):
             set_rate(optimizer, config.learning_rate, step / config.steps)
@@ -73,10 +65,7 @@ def train_stage2(
             label, draw = f"stage 2, step {step + 1}", draw_seed(seed, 2, step)
             values = data.draw_values(seed, 2, step, len(rows))
             anchor = anchors(rows, values)
-            figures = stage2_step(data, policy, optimizer, config, rows, anchor, draw, label, multipliers, values)
-            if len(multipliers):
-                multipliers = _dual_ascent(data, policy, rows, multipliers, config.multiplier_rate, figures)
-                run.state["multipliers"] = multipliers.tolist()
+            figures = stage2_step(data, policy, optimizer, config, rows, anchor, draw, label, values)
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, optimizer, reference)
     return policy
@@ -90,23 +79,6 @@ def anchors_of(reference: FusionPolicy, data: TrainingSet) -> Callable[[Tensor, 
     return lambda rows, values: reference.concentration(data.inputs_at(rows, values), data.exploration[rows]).detach()
 
 
-@torch.no_grad()
-def _dual_ascent(
-    data: TrainingSet, policy: FusionPolicy, rows: Tensor, multipliers: Tensor, rate: float, figures: dict[str, float]
-) -> Tensor:
-    """The multipliers [Q] after a step; notes them and the slack, a share of what is demanded, in ``figures``."""
-    parts = data.stage2
-    alpha = policy.concentration(data.inputs[rows])
-    reached = data.rewards(rows, (alpha / alpha.sum(-1, keepdim=True))[:, None])[:, 0, parts.constraints].mean(0)
-    level = parts.levels[rows].mean(0)
-    slack = torch.where(level > 0, reached / level - 1, 0.0)
-    multipliers = (multipliers - rate * slack).clamp_min(0.0)
-    for place, name in enumerate(parts.names[parts.constraints]):
-        figures[f"slack_{name}"] = slack[place].item()
-        figures[f"multiplier_{name}"] = multipliers[place].item()
-    return multipliers
-
-
 def stage2_step(
     data: TrainingSet,
     policy: FusionPolicy,
@@ -116,15 +88,14 @@ def stage2_step(
     anchor: Tensor,
     seed: int,
     label: str = "stage 2",
-    multipliers: Tensor | None = None,
     values: Tensor | None = None,
 ) -> dict[str, float]:
     """One batch: sample groups for requests rows [B], score them, update; anchor [B, T] is the reference's α.
 
-    multipliers [Q]: of the constraints, 0 by default; values [B, T]: multipliers u of the tasks' values, 1 by default.
-    ``label`` names the step in an error. Returns its figures.
+    values [B, T]: multipliers u of the tasks' values, 1 by default. ``label`` names the step in an error. Returns its
+    figures.
     """
-    component_weights = data.stage2.weights_with(multipliers)
+    component_weights = data.stage2.weights
     inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]
     with torch.no_grad():
         old = policy.concentration(inputs, exploration)

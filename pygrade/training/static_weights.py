@@ -116,7 +116,6 @@ def _searched(data: TrainingSet, prior_share: float) -> TrainingSet:
         masks=data.stage1.mask[:, None],
         lists=parts.lists[:1],
         bounds=None,
-        levels=parts.levels[:, :0],
     )
     return replace(data, scores=data.scores.gather(1, item.expand(-1, -1, data.scores.shape[-1])), stage2=pages)
 

@@ -25,6 +25,7 @@ from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec, project_weights
+from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward, RewardConfig
@@ -141,6 +142,7 @@ def train(
         if trust is not None:
             served = copy.deepcopy(policies[trust.policy])
             served.mixture = trust.mixture(baselines)
+            _mix_folds(directory, trust, served.mixture)
             summary["trust"] = trust.to_dict()
             logger.info(trust.sentence)
         else:
@@ -205,12 +207,27 @@ def _run_fold(fold: _Fold) -> Rankings:
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack)
     data, static, first, last = fitted.data.to("cpu"), fitted.static, fitted.first.cpu(), fitted.last.cpu()
+    for policy, name in ((first, "stage1"), (last, "stage2")):
+        policy.save(fold.directory / name)
+        TrainingRecord.of(fold.learn, policy.version).save(fold.directory / name)
     baselines = fit_baselines(fold.learn, last.spec, data, config.static, config.reward.propensity_floor, static)
     log, formula = fold.judge, config.policy.formula
     return Rankings(
         {entry.name: standardized(baseline_scores(entry, log, formula), log) for entry in baselines},
         {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},
     )
+
+
+def _mix_folds(directory: Path, trust: Trust, mixture: Mixture) -> None:
+    """In each fold's directory, the policy that is served as learned from the other folds: its requests are fresh."""
+    for folder in sorted((directory / "folds").glob("*")):
+        source = folder / ("stage1" if trust.policy == STAGE1 else "stage2")
+        policy = FusionPolicy.load(source)
+        record = TrainingRecord.load(source, policy.version)
+        policy.mixture = mixture
+        policy.save(folder / "policy")
+        if record is not None:
+            replace(record, policy_version=policy.version).save(folder / "policy")
 
 
 def _check_device(name: str) -> None:

@@ -28,26 +28,12 @@ class LoggedPages:
 class Components:
     """What stage 2 learns from: the C components of the reward, C' of them ranked, in the order of `names`."""
 
-    names: tuple[str, ...]  # ranked ones, then constraints (ranked too), then "format"
-    weights: Tensor  # [C], 0 of constraints
+    names: tuple[str, ...]  # ranked ones, then "format"
+    weights: Tensor  # [C]
     gains: Tensor  # [R, N, C'], OEC
     masks: Tensor  # bool [R, L, N]: list 0 = the logged page, list 1 (only if N is padded) = all candidates
     lists: Tensor  # int32 [C'], the list that each component ranks, -1: all N
     bounds: Tensor | None  # [2, T], None: no format component
-    levels: Tensor  # [R, Q] what each constraint demands of a request's page, in the units of its gains
-
-    @property
-    def constraints(self) -> slice:
-        """Places of the Q constraints among the components."""
-        return slice(len(self.lists) - self.levels.shape[1], len(self.lists))
-
-    def weights_with(self, multipliers: Tensor | None) -> Tensor:
-        """The weights [C] with multipliers [Q] of the constraints."""
-        if multipliers is None:
-            return self.weights
-        weights = self.weights.clone()
-        weights[self.constraints] = multipliers.to(weights)
-        return weights
 
 
 @dataclass(frozen=True)
@@ -58,12 +44,12 @@ class TradeOffs:
     plain: float  # share of the requests with u = 1
     beta: float  # of the policy's inputs log(u + beta)
     value: Tensor  # [R, P, T] `LoggedPages.value` by task
-    gains: Tensor  # [R, N, C, T] `Components.gains` by task, without the constraints
-    share: Tensor  # [T] of the predicted value: u · share is the size of u's rewards
+    gains: Tensor  # [R, N, C, T] `Components.gains` by task
 
-    def scale(self, values: Tensor) -> Tensor:
-        """[B]: divides what is linear in u [B, T], so that all trade-offs weigh alike."""
-        return values @ self.share
+    @staticmethod
+    def share(values: Tensor) -> Tensor:
+        """u [B, T] over its mean, so that labels and rewards are of one size at all u."""
+        return values / values.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -110,19 +96,15 @@ class TrainingSet:
         return self.inputs_at(torch.arange(self.num_requests), self.draw_values(seed, 0, 0, self.num_requests))
 
     def labels_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
-        """Logged value [B, P] of pages rows [B] at multipliers u [B, T]; None: 1."""
+        """Logged value [B, P] of pages rows [B] at multipliers u [B, T], over their mean; None: 1."""
         if values is None or self.trade_offs is None:
             return self.stage1.value[rows]
-        share = values / self.trade_offs.scale(values)[:, None]
-        return (self.trade_offs.value[rows] * share[:, None]).sum(-1)
+        return (self.trade_offs.value[rows] * self.trade_offs.share(values)[:, None]).sum(-1)
 
     def _gains_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
-        gains = self.stage2.gains[rows]
         if values is None or self.trade_offs is None:
-            return gains
-        share = values / self.trade_offs.scale(values)[:, None]
-        valued = (self.trade_offs.gains[rows] * share[:, None, None]).sum(-1)
-        return torch.cat([valued, gains[..., valued.shape[-1] :]], -1)
+            return self.stage2.gains[rows]
+        return (self.trade_offs.gains[rows] * self.trade_offs.share(values)[:, None, None]).sum(-1)
 
     def rewards(self, rows: Tensor, weights: Tensor) -> Tensor:
         """Components [B, G, C] of the reward of weights [B, G, T] on requests rows [B]."""

@@ -13,7 +13,7 @@ from tests.learning import tiny_logs
 from tests.training.test_trade_offs import FAMILY
 from tests.training.test_train import SMALL, replace
 
-OFF = TrustConfig(folds=0)
+FOLDS, OFF = TrustConfig(folds=2, shares=(0.5,)), TrustConfig(folds=0)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def place(tmp_path_factory):
     logs = tiny_logs(200)
     write_logs(logs, path / "logs")
     write_logs(logs.split(0.7)[0], path / "early")
-    train(logs.split(0.7)[0], replace(FAMILY, trust=OFF), path / "run")
+    train(logs.split(0.7)[0], replace(FAMILY, trust=FOLDS), path / "run")
     train(logs.split(0.7)[0], replace(SMALL, trust=OFF), path / "plain")
     return path
 
@@ -37,7 +37,7 @@ def test_front_and_multipliers(capsys, place, tmp_path):
     assert cli.main(arguments(place, *options, "--save", str(tmp_path / "mine"), "--json")) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["in_sample"] is False and (record["left_out"], record["front"]["num_requests"]) == (140, 60)
-    assert record["front"]["tasks"] == ["click", "order"]
+    assert record["front"]["tasks"] == ["click", "order"] and record["searched_on"] == 140  # by cross-fitting
     values = record["solution"]["values"]
     saved = FusionPolicy.load(tmp_path / "mine")
     assert saved.config.values == values and saved.version != record["policy_version"]
@@ -51,6 +51,9 @@ def test_front_and_multipliers(capsys, place, tmp_path):
     again[2] = f"logs:{place / 'logs'}"
     assert cli.main(again) == 0
     assert json.loads(capsys.readouterr().out)["left_out"] == 140
+    assert cli.main([*again, "--keep", "click=1.0"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["searched_on"] + record["front"]["num_requests"] == 60  # no folds: half of the users
 
 
 def test_multipliers_of_a_scenario(place, tmp_path):
@@ -77,7 +80,6 @@ def test_a_level_out_of_reach_and_requests_of_the_training(capsys, place):
         (("--keep", "click"), "run/policy", "keep is 'click'; want TASK=SHARE"),
         (("--save", "x"), "run/policy", "save is for the multipliers found; want --keep"),
         (("--scenario", "night"), "run/policy", "scenario is 'night'; want one of browse, buy"),
-        (("--search-requests", "0"), "run/policy", "search_requests is 0"),
     ],
 )
 def test_errors_name_the_option(capsys, place, options, policy, named):

@@ -15,6 +15,7 @@ from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import TASK_VALUES, MarketplaceConfig
 from pygrade.study import StudyConfig, reproduce, runner
 from pygrade.study.arm_kinds import run_arm
+from pygrade.study.family import trade_offs
 from pygrade.study.findings import Difference, collapses, findings, targets, verdict
 from pygrade.study.learners import MonotoneFusion, RivalConfig, train_rival
 from pygrade.study.report import results_text
@@ -91,6 +92,22 @@ def test_every_arm_serves_valid_pages(tiny, trial, name):
         np.testing.assert_allclose(ranking.weights.sum(-1), 1.0, atol=1e-5)
     if name == "production":
         assert record["lifts"]["expected"]["value"][0] == 0.0
+
+
+def test_one_policy_is_compared_with_one_for_each_trade_off(tiny, trial):
+    options = merged(tiny.arms["family"].options, {})
+    options["trade_offs"] = {"default": {}, "orders × 3": {"order": 3}}
+    figures = run_arm(trial, "family", options).figures
+    assert set(figures) == {f"{kind}, {name}" for kind in ("family", "retrained") for name in options["trade_offs"]}
+    units = [
+        {"regime": "trade-offs", "arm": "family", "world": world, "seed": 0, "variant": {}, "figures": shifted}
+        for world, shifted in enumerate([figures, {name: value + 1 for name, value in figures.items()}])
+    ]
+    table = trade_offs(Results(units), "trade-offs")
+    assert list(table) == list(options["trade_offs"]) and trade_offs(Results(units), "main") == {}
+    for name, (one, single, difference) in table.items():
+        assert one.value == pytest.approx(figures[f"family, {name}"] + 0.5)
+        assert difference.value == pytest.approx(one.value - single.value) == pytest.approx(difference.low)
 
 
 def test_expected_value_sorts_by_value_times_probability(trial):

@@ -16,7 +16,6 @@ import torch
 
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.run import Run
 from pygrade.training.stage1 import Stage1Config, train_stage1
 from pygrade.training.stage2 import Stage2Config, train_stage2
 from pygrade.training.static_weights import CemConfig
@@ -332,75 +331,3 @@ def test_tensorboard_scalars_are_written(tmp_path) -> None:
     pytest.importorskip("tensorboard")
     train(tiny_logs(30), replace(SMALL, tensorboard=True), tmp_path)
     assert any(path.stat().st_size > 500 for path in (tmp_path / "tensorboard").iterdir())
-
-
-# ---- constraints -----------------------------------------------------------------------------------------------------
-REWARD = SMALL.reward
-
-
-def held(logs, policy) -> float:
-    """Debiased orders per request on the logged pages under the served mean."""
-    data = CompositeReward(replace(REWARD, constraints={"order": 1.0})).build(logs, policy.spec)
-    weights = policy.concentration(data.inputs)
-    weights = (weights / weights.sum(-1, keepdim=True)).detach()
-    return float(data.rewards(torch.arange(logs.num_requests), weights[:, None])[:, 0, data.stage2.constraints].mean())
-
-
-def test_a_constraint_holds_what_value_alone_gives_away() -> None:
-    logs = replace(tiny_logs(1500, seed=2), task_values=(1.0, 0.05))  # orders are worth next to nothing
-    level = 1.06
-    policies, multipliers = {}, {}
-    for name, constraints in (("free", {}), ("constrained", {"order": level})):
-        reward = replace(REWARD, constraints=constraints)
-        policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))), seed=1)
-        data = CompositeReward(reward).build(logs, policy.spec)
-        policy.fit_normalization(data.inputs)
-        config = Stage2Config(steps=300, batch_size=128, learning_rate=5e-3, kl_coefficient=0.0, multiplier_rate=2.0)
-        run = Run()
-        train_stage2(data, policy, config, run)
-        policies[name], multipliers[name] = policy, run.state.get("multipliers")
-    level_mean = float(data.stage2.levels.mean())
-    assert held(logs, policies["free"]) < 0.95 * level_mean
-    assert held(logs, policies["constrained"]) > 0.985 * level_mean
-    assert multipliers["free"] is None and multipliers["constrained"][0] > 0
-
-
-def test_a_constraint_that_value_keeps_anyway_has_no_multiplier() -> None:
-    logs = tiny_logs(400, seed=2)
-    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
-    data = CompositeReward(replace(REWARD, constraints={"click": 0.5})).build(logs, policy.spec)
-    run = Run()
-    train_stage2(data, policy, Stage2Config(steps=5, batch_size=64), run)
-    assert run.state["multipliers"] == [0.0]
-    plain = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
-    train_stage2(CompositeReward(REWARD).build(logs, plain.spec), plain, Stage2Config(steps=5, batch_size=64))
-    assert policy.version == plain.version  # nothing else changes
-
-
-def test_constraints_name_what_they_miss() -> None:
-    logs = tiny_logs(50)
-    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(16,))))
-    for constraints, changed, message in (
-        ({"dwell": 1.0}, logs, "constraints name task 'dwell'; want one of click, order"),
-        ({"click": 1.0}, replace(logs, weights=None), "want a log with w_<task> columns"),
-        ({"click": 1.0}, replace(logs, feedback=np.zeros_like(logs.feedback)), "of which the log has no event"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            CompositeReward(replace(REWARD, constraints=constraints)).build(changed, policy.spec)
-    with pytest.raises(ValueError, match=r"constraints\['click'\] is -1"):
-        RewardConfig(constraints={"click": -1})
-
-
-def test_multipliers_outlive_a_killed_run(tmp_path) -> None:
-    logs = tiny_logs(80)
-    config = replace(SMALL, reward=replace(REWARD, constraints={"order": 1.5}))
-    whole = train(logs, config, tmp_path / "whole")
-    assert whole.summary["stage2"]["multiplier_constraint_order"] > 0
-
-    def dies(stage: str, step: int) -> None:
-        if (stage, step) == ("stage2", 8):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(logs, config, tmp_path / "killed", on_step=dies)
-    assert train(logs, config, tmp_path / "killed").policy.version == whole.policy.version

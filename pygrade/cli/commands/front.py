@@ -1,6 +1,8 @@
 """pygrade front"""
 
 import copy
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._util.serialization import write_bytes
+from pygrade._util.threads import torch_threads
 from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
 from pygrade.cli.judging import IN_SAMPLE
@@ -15,7 +18,7 @@ from pygrade.cli.options import Output, Source
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
-from pygrade.logs import Logs
+from pygrade.logs import Logs, numbered
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline
 from pygrade.reports import plots
@@ -24,6 +27,7 @@ from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
 from pygrade.training.training_record import TrainingRecord
 
+logger = logging.getLogger("pygrade")
 _TURNED = 4  # tasks whose multipliers turn by default
 
 
@@ -45,17 +49,19 @@ class Options(Output, Source):
     scenario: str | None = None  # only requests of this scenario; the multipliers found are its own
     save: Path | None = None  # directory to write the policy to, with the multipliers found as its default
     picture: Path | None = None  # PNG file of the front
-    search_requests: int = 8000  # requests to search on, of those that the policy was trained on
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
 
 
 def run(options: Options) -> dict[str, Any]:
+    with torch_threads(1):  # more wait for each other: the search ranks a few thousand requests hundreds of times
+        return _run(options)
+
+
+def _run(options: Options) -> dict[str, Any]:
     keep = _levels(options.keep)
     if options.save is not None and not keep:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
-    if options.search_requests < 1:
-        raise ValueError(f"search_requests is {options.search_requests}; want at least 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
     logs = valued(options, trained)
@@ -63,22 +69,28 @@ def run(options: Options) -> dict[str, Any]:
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)
     fresh, in_sample = unseen(chosen, trained)
-    judge = _judge(policy, fresh, propensity, options.k)
-    expected = baseline_scores(expected_value(fresh), fresh, policy.config.formula)
-    tasks = options.tasks or _most_valuable(fresh)
-    record = front(judge, tasks, expected).to_dict()
-    solution = None
-    if keep:
-        search = _searched(chosen, trained, in_sample, options.search_requests)
-        solution = solve(
-            judge if search is None else _judge(policy, search, propensity, options.k), judge, keep, options.most
-        )
+
+    def judge_of(part: FusionPolicy, requests: Logs) -> Judge:
+        return _judge(part, requests, propensity, options.k)
+
+    search = [judge_of(*entry) for entry in _folds(options.policy, policy, trained, chosen)] if keep else []
+    judged = fresh
+    if keep and not search:
+        logger.warning("no folds/ beside the policy: half of the users search for the multipliers, half judge them")
+        half = numbered(fresh.user_id) % 2 == 0
+        if half.all():
+            raise ValueError("keep is to be judged on other users than it is searched on; the requests have one user")
+        search, judged = [judge_of(policy, fresh.select(half))], fresh.select(~half)
+    judge = judge_of(policy, judged)
+    expected = baseline_scores(expected_value(judged), judged, policy.config.formula)
+    record = front(judge, options.tasks or _most_valuable(judged), expected).to_dict()
+    solution = solve(search, judge, keep, options.most) if keep else None
     if options.picture is not None:
         write_bytes(options.picture, plots.front(record))
     if options.save is not None and solution is not None:
         _save(policy, trained, solution, options)
     if not options.json:
-        basis = _basis(fresh, propensity, options.k)
+        basis = _basis(judged, propensity, options.k)
         _print(record, solution, keep, options, IN_SAMPLE if in_sample else "", basis)
     return {
         "data": options.data,
@@ -86,6 +98,7 @@ def run(options: Options) -> dict[str, Any]:
         "policy_version": policy.version,
         "in_sample": in_sample,
         "left_out": chosen.num_requests - fresh.num_requests,
+        "searched_on": sum(part.logs.num_requests for part in search),
         "front": record,
         "solution": None if solution is None else solution.to_dict(),
     }
@@ -125,12 +138,18 @@ def _judge(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int)
     return Judge(policy, logs, production, curve, k)
 
 
-def _searched(logs: Logs, trained: TrainingRecord | None, in_sample: bool | None, count: int) -> Logs | None:
-    """Requests that the policy was trained on, to search on; None: search where the policy is judged."""
-    seen = np.flatnonzero(trained.seen(logs)) if trained is not None and not in_sample else np.empty(0, np.int64)
-    if not len(seen):
-        return None
-    return logs.select(np.sort(np.random.default_rng(0).permutation(seen)[:count]))
+def _folds(
+    directory: Path, policy: FusionPolicy, trained: TrainingRecord | None, logs: Logs
+) -> Iterator[tuple[FusionPolicy, Logs]]:
+    """The policies of cross-fitting, each with the requests of the training that it was not trained on."""
+    for path in sorted(directory.parent.glob("folds/*/policy")):
+        part = FusionPolicy.load(path)
+        record = TrainingRecord.load(path, part.version)
+        if trained is None or record is None or not bool(np.isin(record.keys, trained.keys).all()):
+            continue  # of another training
+        rows = trained.seen(logs) & ~record.seen(logs)
+        if part.schema_hash() == policy.schema_hash() and bool(rows.any()):
+            yield part, logs.select(rows)
 
 
 def _most_valuable(logs: Logs) -> tuple[str, ...]:
