@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 __version__: str
@@ -197,8 +198,18 @@ class Policy:
     @property
     def num_inputs(self) -> int: ...
     def evaluate(
-        self, context: Any, predictions: Any, scenario: str | None, inputs: Any, concentration: Any, weights: Any
+        self,
+        context: Any,
+        predictions: Any,
+        scenario: str | None,
+        inputs: Any,
+        concentration: Any,
+        weights: Any,
+        values: Any = None,
     ) -> None: ...
+
+def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result: Any) -> None:
+    """The map with knots x, y, see `pygrade.reference.piecewise_linear`, of values [n] into result [n]."""
 
 class Ranker:
     """A policy in front of the blended-ranking op, with an exploration stream and counters."""
@@ -228,9 +239,11 @@ def rank_pages(
     caps: Any,
     explore: bool,
     seed: int | None,
+    values: Any,
+    item_values: Any,
 ) -> tuple[Any, ...]:
-    """values, indices, weights, concentration, fallback, explored and seed of a Page, the context as it was used, and
-    the number of the first request."""
+    """values, indices, weights, concentration, fallback, explored and seed of a Page, the context as it was used, the
+    multipliers in force if the policy takes any, and the number of the first request."""
 
 def rank_pages_fast_path(
     ranker: Ranker,
@@ -246,4 +259,6 @@ def rank_pages_fast_path(
     caps: Any,
     explore: Any,
     seed: Any,
+    values: Any,
+    item_values: Any,
 ) -> tuple[Any, ...] | None: ...

@@ -22,16 +22,27 @@ py::bytes to_bytes(const std::vector<std::byte>& content) {
 
 void evaluate(const Policy& policy, py::handle context, py::handle predictions,
               const std::optional<std::string>& scenario, py::handle inputs, py::handle concentration,
-              py::handle weights) {
+              py::handle weights, py::handle values) {
   const auto tasks = static_cast<std::int64_t>(policy.tasks().size());
   const Array c = array(context, "context", Dtype::float32, {static_cast<std::int64_t>(policy.features().size())});
   const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
   const Array i = array(inputs, "inputs", Dtype::float32, {static_cast<std::int64_t>(policy.num_inputs())});
   const Array a = array(concentration, "concentration", Dtype::float32, {tasks});
   const Array w = array(weights, "weights", Dtype::float32, {tasks});
+  std::vector<float> multipliers(policy.tasks().size());
+  std::span<const float> given;
+  if (!values.is_none()) given = array(values, "values", Dtype::float32, {tasks}).span<const float>();
+  policy.multipliers(given, scenario, multipliers);
+  if (!policy.trade_offs()) multipliers.clear();
   Policy::Workspace workspace;
-  policy.request_inputs(c.span<const float>(), p.span<const float>(), i.span<float>());
+  policy.request_inputs(c.span<const float>(), p.span<const float>(), i.span<float>(), multipliers);
   policy.evaluate(i.span<const float>(), scenario, workspace, a.span<float>(), w.span<float>());
+}
+
+void piecewise_linear(py::handle values, const std::vector<float>& x, const std::vector<float>& y, py::handle result) {
+  const Array from = array(values, "values", Dtype::float32, {any_size});
+  const Array to = array(result, "result", Dtype::float32, {from.size()});
+  PiecewiseLinear(x, y).map(from.span<const float>().data(), 1, to.span<float>());
 }
 
 }  // namespace
@@ -72,7 +83,8 @@ void bind_policy(py::module_& module) {
       .def_property_readonly("schema_hash", &Policy::schema_hash)
       .def_property_readonly("num_inputs", &Policy::num_inputs)
       .def("evaluate", &evaluate, py::arg("context"), py::arg("predictions"), py::arg("scenario").none(true),
-           py::arg("inputs"), py::arg("concentration"), py::arg("weights"));
+           py::arg("inputs"), py::arg("concentration"), py::arg("weights"), py::arg("values") = py::none());
+  module.def("piecewise_linear", &piecewise_linear, py::arg("values"), py::arg("x"), py::arg("y"), py::arg("result"));
 }
 
 }  // namespace pygrade::bindings

@@ -172,11 +172,11 @@ void copy_context(py::handle context, std::size_t batch, std::size_t features, s
     if (const float value = from.span<const float>()[i]; std::isfinite(value)) to[i] = value;
 }
 
-// Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed → what a
-// Page holds, see _core.pyi.
-py::object rank(const Arguments<13>& arguments) {
+// Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
+// item_values → what a Page holds, see _core.pyi.
+py::object rank(const Arguments<15>& arguments) {
   const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-               exploring, seed] = arguments;
+               exploring, seed, multipliers, item_values] = arguments;
   auto& server = py::cast<Server&>(self);
   const auto policy = server.ranker.policy();
   const std::size_t tasks = policy->tasks().size(), features = policy->features().size();
@@ -193,6 +193,8 @@ py::object rank(const Arguments<13>& arguments) {
   const Rows<float> factor(boost_mul, "boost_mul", Dtype::float32, total);
   const Rows<float> addend(boost_add, "boost_add", Dtype::float32, total);
   const Rows<std::int32_t> member(groups, "groups", Dtype::int32, total, limits.size());
+  const Rows<float> prices(item_values, "item_values", Dtype::float32, total);
+  const Rows<float> given(multipliers, "values", Dtype::float32, batch, tasks);
   const bool explore = py::cast<bool>(exploring);
 
   const Output<float> known(batch, features), values(batch, k), weights(batch, tasks), concentration(batch, tasks);
@@ -206,8 +208,14 @@ py::object rank(const Arguments<13>& arguments) {
     const std::size_t begin = candidates.begin(b), end = candidates.end(b);
     const PageRules rules{eligible.of(begin, end), factor.of(begin, end), addend.of(begin, end), member.of(begin, end),
                           limits};
-    return Request{
-        known.row(b, features), candidates.rows(begin, end, tasks), rules, scenarios.of(b), explore, first + b};
+    return Request{known.row(b, features),
+                   candidates.rows(begin, end, tasks),
+                   rules,
+                   scenarios.of(b),
+                   explore,
+                   first + b,
+                   given.of(b, b + 1),
+                   prices.of(begin, end)};
   };
   const auto buffer_of = [&](std::size_t b) {
     return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks)};
@@ -237,12 +245,19 @@ py::object rank(const Arguments<13>& arguments) {
     server.ranker.rank(requests, buffers, pages, threads);
     keep(pages);
   }
+  py::object in_force = py::none();
+  if (policy->trade_offs()) {
+    const Output<float> table(batch, tasks);
+    for (std::size_t b = 0; b < batch; ++b)
+      policy->multipliers(given.of(b, b + 1), scenarios.of(b), table.row(b, tasks));
+    in_force = table.array;
+  }
   return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
-                        draws.array, known.array, server.record->numbered.fetch_add(batch));
+                        draws.array, known.array, in_force, server.record->numbered.fetch_add(batch));
 }
 
 // The core's own checks don't name the request; Python's do.
-py::object rank_fast_path(const Arguments<13>& arguments) {
+py::object rank_fast_path(const Arguments<15>& arguments) {
   try {
     return rank(arguments);
   } catch (const std::invalid_argument& error) {
@@ -282,18 +297,18 @@ void bind_ranker(py::module_& module) {
       "rank_pages",
       [](py::handle ranker, py::handle context, py::handle predictions, py::handle k, py::handle offsets,
          py::handle scenario, py::handle mask, py::handle boost_mul, py::handle boost_add, py::handle groups,
-         py::handle caps, py::handle explore, py::handle seed) {
+         py::handle caps, py::handle explore, py::handle seed, py::handle values, py::handle item_values) {
         return rank({ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-                     explore, seed});
+                     explore, seed, values, item_values});
       },
       py::arg("ranker"), py::arg("context"), py::arg("predictions"), py::arg("k"), py::arg("offsets"),
       py::arg("scenario"), py::arg("mask"), py::arg("boost_mul"), py::arg("boost_add"), py::arg("groups"),
-      py::arg("caps"), py::arg("explore"), py::arg("seed"));
+      py::arg("caps"), py::arg("explore"), py::arg("seed"), py::arg("values"), py::arg("item_values"));
   def_positional<&rank_fast_path, true>(
       module, "rank_pages_fast_path",
       "rank_pages(ranker: object, context: object, predictions: object, k: object, offsets: "
       "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
-      "caps: object, explore: object, seed: object) -> object");
+      "caps: object, explore: object, seed: object, values: object, item_values: object) -> object");
 }
 
 }  // namespace pygrade::bindings

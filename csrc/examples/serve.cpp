@@ -4,7 +4,7 @@
 //   serve POLICY_DIR REQUESTS.csv [--k 10] [--threads 1] [--seconds 2] [--reload] [--explore] [--log FILE]
 //
 // REQUESTS.csv has the columns of the log contract, with the rows of a request together: request_id, optional user_id,
-// item_id and scenario, x_<feature> and p_<task> (convert a log with
+// item_id, scenario, value and u_<task>, x_<feature> and p_<task> (convert a log with
 // pyarrow.csv.write_csv(pyarrow.parquet.read_table(log), path)). --reload swaps the policy ten times a second.
 // --explore serves Dirichlet draws. --log writes each request once, as ranked, in the columns of the log contract.
 #include <algorithm>
@@ -38,7 +38,7 @@ struct Options {
 
 struct Stream {  // everything a request needs; owns its memory
   std::string id, user, scenario;
-  std::vector<float> context, predictions;
+  std::vector<float> context, predictions, values, item_values;
   std::vector<std::int64_t> items;
 };
 
@@ -113,10 +113,13 @@ std::vector<Stream> read_requests(const std::string& path, const pygrade::Policy
   };
   const std::size_t id = column("request_id");
   const std::size_t user = column("user_id", false), item = column("item_id", false);
-  const std::size_t scenario = column("scenario", false);
-  std::vector<std::size_t> features, tasks;
+  const std::size_t scenario = column("scenario", false), price = column("value", false);
+  std::vector<std::size_t> features, tasks, multipliers;
   for (const auto& name : policy.features()) features.push_back(column("x_" + name));
-  for (const auto& name : policy.tasks()) tasks.push_back(column("p_" + name));
+  for (const auto& name : policy.tasks()) {
+    tasks.push_back(column("p_" + name));
+    if (policy.trade_offs()) multipliers.push_back(column("u_" + name, false));
+  }
 
   std::vector<Stream> requests;
   for (std::size_t row = 2; at < text.size(); ++row) {
@@ -126,9 +129,11 @@ std::vector<Stream> read_requests(const std::string& path, const pygrade::Policy
                                   " fields; want " + std::to_string(columns.size()));
     fields.emplace_back();  // the value of absent columns
     if (requests.empty() || requests.back().id != fields[id]) {
-      requests.push_back({fields[id], fields[user], fields[scenario], {}, {}, {}});
+      requests.push_back({fields[id], fields[user], fields[scenario], {}, {}, {}, {}, {}});
       for (const std::size_t f : features) requests.back().context.push_back(number(fields[f]));
+      for (const std::size_t u : multipliers) requests.back().values.push_back(number(fields[u]));
     }
+    if (price < columns.size()) requests.back().item_values.push_back(number(fields[price]));
     for (const std::size_t t : tasks) requests.back().predictions.push_back(number(fields[t]));
     auto& items = requests.back().items;
     const std::string& name = fields[item];
@@ -143,6 +148,8 @@ pygrade::Request request_of(const Stream& stream, bool explore) {
   pygrade::Request request{.context = stream.context, .predictions = stream.predictions};
   if (!stream.scenario.empty()) request.scenario = stream.scenario;
   request.explore = explore;
+  request.values = stream.values;
+  request.item_values = stream.item_values;
   return request;
 }
 

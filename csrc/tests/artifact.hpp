@@ -20,13 +20,14 @@ struct Artifact {
   std::vector<std::string> features = {"hour", "intent"};
   std::vector<int> hidden = {8, 5};
   std::string transform = "zlog";
-  bool prediction_features = true;
+  bool context_only = false, trade_offs = false;
+  std::string mixture = "null", values = "{}", scenario_values = "{}";
   std::string slope = "1.0";
   std::string exploration = "{\"search\": 0.5}";
   std::string evidence_feature = "intent", evidence_scale = "count", evidence_prior = "0.0";
   std::map<std::string, std::string> replaced;  // JSON values, as text, by key
   unsigned seed = 1;
-  int format_version = 3;  // or 1, 2: as pygrade 0.1.0 wrote
+  int format_version = 4;  // or 1 to 3, which pygrade 0.1.0 wrote
 
   struct Tensor {
     std::vector<int> shape;
@@ -37,7 +38,7 @@ struct Artifact {
   Artifact& draw() {
     std::mt19937 random(seed);
     const int count = static_cast<int>(tasks.size());
-    int size = static_cast<int>(features.size()) + (prediction_features ? 2 * count : 0);
+    int size = static_cast<int>(features.size()) + ((context_only ? 0 : 2) + (trade_offs ? 1 : 0)) * count;
     const auto add = [&](const std::string& name, std::vector<int> shape, float low, float high) {
       std::size_t total = 1;
       for (int s : shape) total *= static_cast<std::size_t>(s);
@@ -95,9 +96,9 @@ struct Artifact {
       for (const auto& name : names) text += (text.empty() ? "\n    " : ",\n    ") + detail::json_quote(name);
       return names.empty() ? "[]" : "[" + text + "\n  ]";
     };
-    return sha256("{\n  \"features\": " + lines(features) +
-                  ",\n  \"prediction_features\": " + (prediction_features ? "true" : "false") +
-                  ",\n  \"tasks\": " + lines(tasks) + ",\n  \"transform\": \"" + transform + "\"\n}\n")
+    return sha256("{\n  \"features\": " + lines(features) + ",\n  \"prediction_features\": " +
+                  (context_only ? "false" : "true") + ",\n  \"tasks\": " + lines(tasks) +
+                  (trade_offs ? ",\n  \"trade_offs\": true" : "") + ",\n  \"transform\": \"" + transform + "\"\n}\n")
         .substr(0, 16);
   }
 
@@ -121,7 +122,6 @@ struct Artifact {
                                                  {"lower", "0.005"},
                                                  {"upper", "0.7"},
                                                  {"minimum", "{}"},
-                                                 {"prediction_features", prediction_features ? "true" : "false"},
                                                  {"scenario_exploration", exploration},
                                                  {"evidence_feature", detail::json_quote(evidence_feature)},
                                                  {"evidence_scale", detail::json_quote(evidence_scale)},
@@ -135,6 +135,16 @@ struct Artifact {
         {"schema_hash", "\"" + schema_hash() + "\""},
         {format_version < 3 ? "sha256" : "tensors_sha256", "\"" + sha256(safetensors()) + "\""}};
     if (format_version >= 3) record["json_sha256"] = "\"" + std::string(64, '0') + "\"";
+    if (format_version >= 4) {
+      config["context_only"] = context_only ? "true" : "false";
+      config["trade_offs"] = trade_offs ? "true" : "false";
+      config["frozen"] = "{}";
+      config["values"] = values;
+      config["scenario_values"] = scenario_values;
+      record["mixture"] = mixture;
+    } else {
+      config["prediction_features"] = context_only ? "false" : "true";
+    }
     for (const auto& [key, value] : replaced) (config.contains(key) ? config : record)[key] = value;
     record["config"] = object(config);
     return sealed(object(record));
@@ -166,6 +176,22 @@ struct Artifact {
     std::ofstream(directory / "policy.json", std::ios::binary) << json();
   }
 };
+
+// A mixture with the expected value, calibrated and priced, as JSON; `changed` replaces values of the baseline.
+inline std::string mixture_json(const std::map<std::string, std::string>& changed = {}, const char* trust = "0.25") {
+  std::map<std::string, std::string> baseline = {
+      {"name", "\"expected value\""},
+      {"transform", "\"identity\""},
+      {"weights", "[1, 0.5, 20]"},
+      {"logarithm", "true"},
+      {"value_tasks", "[\"order\"]"},
+      {"calibration", "[[[0, 0.5, 1], [0, 0.25, 0.5]], [[0, 1], [0.125, 0.125]], [[0, 0.25], [0, 1]]]"}};
+  for (const auto& [key, value] : changed) baseline[key] = value;
+  return Artifact::object({{"trust", trust},
+                           {"verdict", "\"better\""},
+                           {"sentence", "\"better than it\""},
+                           {"baseline", Artifact::object(baseline)}});
+}
 
 inline std::span<const std::byte> bytes(const std::string& text) { return std::as_bytes(std::span(text)); }
 

@@ -205,13 +205,14 @@ bool run_policy(Random& random) {
     std::string json, tensors, sha256;
   };
   static const std::vector<Origin> origins = [] {
-    std::vector<Origin> made(4);
+    std::vector<Origin> made(6);
     for (unsigned i = 0; i < made.size(); ++i) {
       made[i].artifact.hidden.assign(1, 4);
       made[i].artifact.seed = i;
       if (i % 2 == 1) made[i].artifact.evidence_prior = "0.5";
       if (i == 3) made[i].artifact.evidence_scale = "log1p";
       if (i < 2) made[i].artifact.format_version = 1 + static_cast<int>(i);
+      if (i >= 4) made[i].artifact = mixed_artifact({{"logarithm", i == 4 ? "true" : "false"}});
       made[i].artifact.draw();
       made[i].json = made[i].artifact.json();
       made[i].tensors = made[i].artifact.safetensors();
@@ -243,10 +244,11 @@ bool run_policy(Random& random) {
     Ranker ranker(policy, {.seed = 1});
     const std::size_t tasks = policy->tasks().size();
     const std::vector<float> context(policy->features().size(), 0.5f);
-    const auto predictions = make_predictions(5, tasks);
+    const auto predictions = make_predictions(5, tasks), prices = make_predictions(5, 1);
     PageMemory memory(3, tasks);
-    check_page(ranker, memory,
-               ranker.rank({.context = context, .predictions = predictions, .explore = random.one_in(2)}, memory), 5);
+    const Request request{
+        .context = context, .predictions = predictions, .explore = random.one_in(2), .item_values = prices};
+    check_page(ranker, memory, ranker.rank(request, memory), 5);
     return true;
   } catch (const ArtifactError&) {
     return false;
@@ -302,6 +304,9 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
   ids.timestamp = static_cast<std::int64_t>(random.next());
   ids.flags = static_cast<std::uint32_t>(random.one_in(30) ? random.next() : random.below(2));
   if (random.one_in(30)) page.filled = static_cast<std::int32_t>(random.next());
+  if (random.one_in(30)) page.trust = any_float(random);
+  if (random.one_in(30)) page.verdict = static_cast<std::int32_t>(random.below(8)) - 1;
+  if (random.one_in(30)) std::memset(page.baseline + random.below(64), 'x', 1);
   if (random.one_in(30)) page.policy_version[random.below(16)] = static_cast<char>(random.next());
   page.size = sizeof page;
   const auto box = boxed(ids, random);
@@ -322,16 +327,14 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
 // The arguments always describe existing memory (a C caller that lies cannot be protected), but are otherwise
 // arbitrary.
 bool run_c_api(Random& random) {
-  static pygrade_ranker* const rankers[] = {[] {
-                                              pygrade_ranker* made = nullptr;
-                                              const std::string json = Artifact{}.draw().json();
-                                              const std::string tensors = Artifact{}.draw().safetensors();
-                                              pygrade_ranker_create(json.data(), json.size(), tensors.data(),
-                                                                    tensors.size(), nullptr, &made);
-                                              return made;
-                                            }(),
-                                            nullptr};
-  pygrade_ranker* ranker = rankers[random.one_in(50)];
+  const auto made_of = [](const Artifact& artifact) {
+    pygrade_ranker* made = nullptr;
+    const std::string json = artifact.json(), tensors = artifact.safetensors();
+    pygrade_ranker_create(json.data(), json.size(), tensors.data(), tensors.size(), nullptr, &made);
+    return made;
+  };
+  static pygrade_ranker* const rankers[] = {made_of(Artifact{}.draw()), made_of(mixed_artifact()), nullptr};
+  pygrade_ranker* ranker = rankers[random.one_in(50) ? 2 : random.below(2)];
   const std::size_t candidates = random.below(random.one_in(10) ? 100 : 12);
   const std::size_t columns = 1 + random.below(2);
   const std::size_t k = 1 + random.below(15);
@@ -340,6 +343,7 @@ bool run_c_api(Random& random) {
   const auto features = some<float>(2, real);
   const auto predictions = some<float>(candidates * 3, real);
   const auto boosts = some<float>(2 * candidates, real);
+  const auto prices = some<float>(candidates, real), values = some<float>(3, real);
   const auto mask = some<std::uint8_t>(candidates, [&] { return static_cast<std::uint8_t>(random.below(3)); });
   const auto groups = some<std::int32_t>(candidates * columns, whole);
   const auto caps = some<std::int32_t>(columns, whole);
@@ -360,7 +364,9 @@ bool run_c_api(Random& random) {
     if (random.one_in(3)) request.groups = groups.data();
     if ((request.groups != nullptr) != random.one_in(20)) request.caps = caps.data();
     request.group_columns = random.one_in(30) ? random.below(columns + 1) : columns;
+    if (!random.one_in(3)) request.item_values = prices.data();
   }
+  if (random.one_in(3)) request.values = values.data();
   if (random.one_in(2)) request.scenario = scenario.data();
   request.scenario_size = scenario.size();
   request.draw = random.next();

@@ -21,6 +21,20 @@ inline std::shared_ptr<const Policy> make_policy(unsigned seed = 1, const std::s
   return Policy::parse(artifact.json(), bytes(artifact.safetensors()));
 }
 
+// One that takes multipliers and is mixed, see mixture_json.
+inline Artifact mixed_artifact(const std::map<std::string, std::string>& baseline = {}, const char* trust = "0.25") {
+  Artifact artifact;
+  artifact.trade_offs = true;
+  artifact.values = R"({"order": 2.0})";
+  artifact.scenario_values = R"({"search": {"click": 0.5}})";
+  artifact.mixture = mixture_json(baseline, trust);
+  return artifact.draw();
+}
+
+inline std::shared_ptr<const Policy> parse(const Artifact& artifact) {
+  return Policy::parse(artifact.json(), bytes(artifact.safetensors()));
+}
+
 inline std::vector<float> make_predictions(std::size_t candidates, std::size_t tasks = 3, unsigned seed = 7) {
   std::mt19937 random(seed);
   std::vector<float> values(candidates * tasks);

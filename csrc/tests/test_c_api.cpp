@@ -10,16 +10,14 @@ using namespace pygrade::tests;
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
-              (sizeof(pygrade_ranker_options) == 16 && sizeof(pygrade_request) == 128 && sizeof(pygrade_page) == 88 &&
-               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64));
+              (sizeof(pygrade_ranker_options) == 16 && sizeof(pygrade_request) == 144 && sizeof(pygrade_page) == 160 &&
+               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
+static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
 
 namespace {
 
-pygrade_ranker* create(unsigned seed = 1, const pygrade_ranker_options* options = nullptr) {
-  Artifact artifact;
-  artifact.seed = seed;
-  artifact.draw();
+pygrade_ranker* create(const Artifact& artifact = Artifact().draw(), const pygrade_ranker_options* options = nullptr) {
   const std::string json = artifact.json();
   const std::string tensors = artifact.safetensors();
   pygrade_ranker* ranker = nullptr;
@@ -86,6 +84,57 @@ TEST(a_page_equals_the_cpp_one) {
   counters.size = sizeof counters;
   CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters), PYGRADE_OK);
   CHECK(counters.requests == 1 && counters.explored == 1 && counters.fallback_global == 0);
+  pygrade_ranker_free(ranker);
+}
+
+TEST(a_page_of_a_mixture_equals_the_cpp_one) {
+  pygrade_ranker* ranker = create(mixed_artifact());
+  const auto policy = parse(mixed_artifact());
+  const auto predictions = make_predictions(30), prices = make_predictions(30, 1, 3);
+  const std::vector<float> values = {2.0f, nan_value, 0.0f};
+  PageMemory got(6), expected(6);
+  pygrade_request request = request_of(predictions);
+  request.values = values.data();
+  request.item_values = prices.data();
+  pygrade_page page = page_of(got);
+  CHECK_EQUAL(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_OK);
+  const pygrade::Request asked{.context = context, .predictions = predictions, .values = values, .item_values = prices};
+  const auto same = pygrade::Ranker(policy).rank(asked, expected);
+  CHECK_EQUAL(got.values, expected.values);
+  CHECK_EQUAL(got.weights, expected.weights);
+  CHECK(page.trust == 0.25f && page.verdict == PYGRADE_VERDICT_BETTER);
+  CHECK_EQUAL(std::string(page.baseline), "expected value");
+  pygrade_mixture mixture{};
+  mixture.size = sizeof mixture;
+  CHECK_EQUAL(pygrade_ranker_mixture(ranker, &mixture), PYGRADE_OK);
+  CHECK(mixture.trust == 0.25f && mixture.verdict == PYGRADE_VERDICT_BETTER);
+  CHECK_EQUAL(std::string(mixture.baseline), "expected value");
+
+  std::string rows, text(1 << 16, 'x');
+  append_log_rows(*policy, asked, expected, same, {}, rows);
+  pygrade_log_ids ids{};
+  ids.size = sizeof ids;
+  std::size_t length = 0;
+  const auto log = [&](const pygrade_page& logged) {
+    return pygrade_ranker_log_rows(ranker, &request, &logged, &ids, text.data(), text.size(), &length);
+  };
+  CHECK_EQUAL(log(page), PYGRADE_OK);
+  CHECK_EQUAL(text.substr(0, length), rows);
+  page.size = offsetof(pygrade_page, trust);  // an older caller: the policy says what it was mixed with
+  CHECK_EQUAL(log(page), PYGRADE_OK);
+  CHECK_EQUAL(text.substr(0, length), rows);
+  const auto refused = [&](auto change, const std::string& reason) {
+    pygrade_page other = page;
+    other.size = sizeof other;
+    change(other);
+    check_fails(log(other), PYGRADE_INVALID_ARGUMENT, reason);
+  };
+  refused([](auto& p) { p.trust = nan_value; }, "page.trust");
+  refused([](auto& p) { p.verdict = 6; }, "page.verdict");
+  refused([](auto& p) { std::memset(p.baseline, 'x', sizeof p.baseline); }, "page.baseline");
+  request.size = offsetof(pygrade_request, values);  // an older caller, who cannot give prices
+  check_fails(pygrade_ranker_rank(ranker, &request, &page), PYGRADE_INVALID_ARGUMENT, "item_values is missing");
+  check_fails(pygrade_ranker_mixture(ranker, nullptr), PYGRADE_INVALID_ARGUMENT, "mixture is NULL");
   pygrade_ranker_free(ranker);
 }
 

@@ -5,8 +5,8 @@
 #include <set>
 #include <thread>
 
-#include "artifact.hpp"
 #include "check.hpp"
+#include "serving.hpp"
 #include "serving/policy.hpp"
 
 using namespace pygrade;
@@ -15,10 +15,6 @@ using namespace pygrade::tests;
 namespace {
 
 constexpr float missing = std::numeric_limits<float>::quiet_NaN();
-
-std::shared_ptr<const Policy> parse(const Artifact& artifact) {
-  return Policy::parse(artifact.json(), bytes(artifact.safetensors()));
-}
 
 std::shared_ptr<const Policy> policy_of(Artifact artifact) { return parse(artifact.draw()); }
 
@@ -38,12 +34,15 @@ struct Evaluation {
 };
 
 Evaluation evaluate(const Policy& policy, const std::vector<float>& context, const std::vector<float>& predictions,
-                    std::optional<std::string_view> scenario = {}) {
+                    std::optional<std::string_view> scenario = {}, const std::vector<float>& values = {}) {
   const std::size_t tasks = policy.tasks().size();
   Evaluation result{std::vector<float>(policy.num_inputs(), missing), std::vector<float>(tasks, missing),
                     std::vector<float>(tasks, missing)};
   Policy::Workspace workspace;
-  policy.request_inputs(context, predictions, result.inputs);
+  std::vector<float> multipliers(tasks);
+  policy.multipliers(values, scenario, multipliers);
+  if (!policy.trade_offs()) multipliers.clear();
+  policy.request_inputs(context, predictions, result.inputs, multipliers);
   policy.evaluate(result.inputs, scenario, workspace, result.concentration, result.weights);
   return result;
 }
@@ -166,6 +165,60 @@ TEST(little_evidence_is_served_the_scenario_s_weights) {
   }
 }
 
+TEST(multipliers_are_the_request_s_else_the_scenario_s_else_the_policy_s) {
+  const auto policy = parse(mixed_artifact());
+  const auto multipliers = [&](const std::vector<float>& given, std::optional<std::string_view> scenario) {
+    std::vector<float> result(3, missing);
+    policy->multipliers(given, scenario, result);
+    return result;
+  };
+  CHECK_EQUAL(multipliers({}, {}), (std::vector<float>{1, 1, 2}));
+  CHECK_EQUAL(multipliers({}, "other"), (std::vector<float>{1, 1, 2}));
+  CHECK_EQUAL(multipliers({}, "search"), (std::vector<float>{0.5f, 1, 2}));
+  CHECK_EQUAL(multipliers({missing, 0, missing}, "search"), (std::vector<float>{0.5f, 0, 2}));
+  CHECK_THROWS(std::invalid_argument, "values is -1.000000 for task cart", multipliers({1, -1, 1}, {}));
+  CHECK_THROWS(std::invalid_argument, "values is inf", multipliers({1, 1, HUGE_VALF}, {}));
+  CHECK_THROWS(std::invalid_argument, "values is 0 for every task", multipliers({0, 0, 0}, {}));
+  CHECK_THROWS(std::invalid_argument, "values must have one multiplier", multipliers({1, 1}, {}));
+  std::vector<float> result(3);
+  CHECK_THROWS(std::invalid_argument, "takes no multipliers", policy_of({})->multipliers(result, {}, result));
+  policy_of({})->multipliers({}, {}, result);
+  CHECK_EQUAL(result, (std::vector<float>{1, 1, 1}));
+}
+
+TEST(logarithms_of_the_multipliers_are_inputs) {
+  const auto policy = parse(mixed_artifact());
+  const std::vector<float> predictions = {0.1f, 0.2f, 0.3f, 0.4f, 0.5f, 0.6f};
+  const auto result = evaluate(*policy, {1, 2}, predictions, "search", {missing, 0.0f, 3.0f});
+  CHECK_EQUAL(result.inputs.size(), std::size_t{2 + 3 * 3});
+  for (std::size_t t = 0; t < 3; ++t) {
+    const double u[] = {0.5, 0.0, 3.0};
+    CHECK_NEAR(result.inputs[8 + t], std::log(u[t] + 1e-7), 1e-6);
+  }
+  CHECK(result.weights != evaluate(*policy, {1, 2}, predictions, "search").weights);
+}
+
+TEST(a_policy_of_the_context_alone_needs_no_predictions) {
+  Artifact artifact;
+  artifact.context_only = true;
+  const auto policy = policy_of(artifact);
+  CHECK_EQUAL(evaluate(*policy, {1, 2}, {}).weights, evaluate(*policy, {1, 2}, {0.1f, 0.2f, 0.3f}).weights);
+  CHECK_THROWS(std::invalid_argument, "N ≥ 1 rows", evaluate(*policy_of({}), {1, 2}, {}));
+}
+
+TEST(a_piecewise_linear_map_has_no_ends) {
+  const std::vector<float> x = {0, 0.5f, 1}, y = {0.25f, 0.25f, 0.75f};
+  const PiecewiseLinear map(x, y);
+  std::vector<float> values = {-1, 0, 0.25f, 0.5f, 0.75f, 1, 2, missing}, result(8), every_other(4);
+  map.map(values.data(), 1, result);
+  CHECK(std::isnan(result[7]));
+  result.pop_back();
+  CHECK_EQUAL(result, (std::vector<float>{0.25f, 0.25f, 0.25f, 0.25f, 0.5f, 0.75f, 1.75f}));
+  map.map(values.data(), 2, every_other);
+  CHECK_EQUAL(every_other, (std::vector<float>{0.25f, 0.25f, 0.5f, 1.75f}));
+  CHECK_THROWS(std::invalid_argument, "K >= 2 knots", PiecewiseLinear(std::span(x).first(1), std::span(y).first(1)));
+}
+
 TEST(projection_complies_and_keeps_what_complies) {
   const std::vector<float> low = {0.05f, 0.1f, 0.0f};
   const std::vector<float> high = {0.5f, 0.7f, 0.3f};
@@ -232,6 +285,18 @@ TEST(files_of_older_versions_are_read) {
   }
 }
 
+TEST(format_3_names_prediction_features) {
+  Artifact old;
+  old.format_version = 3;
+  for (const bool context_only : {false, true}) {
+    old.context_only = context_only;
+    Artifact current = old;
+    current.format_version = 4;
+    CHECK_EQUAL(policy_of(old)->version(), policy_of(current)->version());
+    CHECK(policy_of(old)->context_only() == context_only && !policy_of(old)->mixture());
+  }
+}
+
 TEST(readers_see_one_save_while_others_are_made) {
   const TemporaryFolder folder;
   Artifact artifacts[2];
@@ -281,6 +346,28 @@ TEST(the_version_covers_all_that_is_served) {
     versions.insert(policy_of(artifact)->version());
   }
   CHECK_EQUAL(versions.size(), std::size(changes) + 1);
+  const std::string mixed = parse(mixed_artifact())->version();
+  CHECK_EQUAL(parse(mixed_artifact({{"name", "\"another\""}}))->version(), mixed);
+  versions = {mixed, parse(mixed_artifact({}, "0.5"))->version()};
+  const std::pair<const char*, const char*> parts[] = {{"transform", "\"log\""},
+                                                       {"weights", "[1, 0.5, 21]"},
+                                                       {"value_tasks", "[]"},
+                                                       {"value_tasks", "[\"cart\"]"},
+                                                       {"calibration", "[]"}};
+  for (const auto& [key, value] : parts)
+    versions.insert(parse(mixed_artifact({{key, value}, {"logarithm", "false"}}))->version());
+  versions.insert(parse(mixed_artifact({{"logarithm", "false"}}))->version());
+  CHECK_EQUAL(versions.size(), std::size(parts) + 3);
+  Artifact other = mixed_artifact();
+  other.mixture = "null";
+  versions.insert(parse(other)->version());
+  for (const char* table : {"{\"search\": {\"click\": 0.25}}", "{\"other\": {\"click\": 0.5}}", "{}"}) {
+    other.scenario_values = table;
+    versions.insert(parse(other)->version());
+  }
+  other.values = "{}";
+  versions.insert(parse(other)->version());
+  CHECK_EQUAL(versions.size(), std::size(parts) + 8);
 }
 
 TEST(what_does_not_fit_is_named) {
@@ -289,7 +376,9 @@ TEST(what_does_not_fit_is_named) {
     artifact.replaced[key] = value;
     CHECK_THROWS(ArtifactError, reason, policy_of(artifact));
   };
-  refused("format_version", "4", "policy.json: it is \"pygrade.FusionPolicy\" of version 4");
+  refused("format_version", "5", "policy.json: it is \"pygrade.FusionPolicy\" of version 5");
+  refused("format_version", "1.5", "of version 1.5");
+  refused("format_version", "3", "'prediction_features' is absent");
   refused("format_version", "2", "'sha256' is absent");
   refused("features", "[\"a\"]", "schema_hash");
   refused("tasks", "[]", "'tasks' has 0 names");
@@ -321,7 +410,52 @@ TEST(what_does_not_fit_is_named) {
   refused("lower", "[0.1]", "'lower' has 1 numbers; want one, or 3");
   refused("upper", "true", "'upper' holds something that is not a number");
   refused("minimum", "{\"buy\": 0.1}", "'minimum' names \"buy\", which is not a task");
-  refused("minimum", "{\"cart\": 0.1}", "\"bounds\" is not what 'lower', 'upper' and 'minimum' give");
+  refused("frozen", "{\"buy\": 0.1}", "'frozen' names \"buy\", which is not a task");
+  refused("frozen", "{\"cart\": 0.1}", "\"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
+  refused("values", "{\"cart\": 2}", "'values' needs a policy with trade_offs");
+  refused("mixture", "[]", "'mixture' is not an object");
+  refused("mixture", mixture_json({}, "1.5"), "'trust' is not a number from 0 to 1");
+  refused("mixture", mixture_json({}, "NaN"), "'trust' is not finite");
+  const auto baseline = [](const std::string& key, const std::string& value, const std::string& reason) {
+    CHECK_THROWS(ArtifactError, reason, parse(mixed_artifact({{key, value}})));
+  };
+  baseline("name", "\"\"", "'name' is not of 1 to 63 bytes");
+  baseline("name", "\"" + std::string(64, 'x') + "\"", "'name' is not of 1 to 63 bytes");
+  baseline("transform", "\"cube\"", "'transform' is \"cube\"");
+  baseline("transform", "\"log\"", "'logarithm' needs the identity");
+  baseline("weights", "[1, 1]", "'weights' has 2 numbers; want 3");
+  baseline("weights", "[0, 0, 0]", "not all 0");
+  baseline("weights", "[1, 1, 1e39]", "'weights' is no list of finite numbers");
+  baseline("weights", "[1, -1, 1]", "'logarithm' needs");
+  baseline("logarithm", "1", "'logarithm' is not true or false");
+  baseline("value_tasks", "[\"buy\"]", "'value_tasks' names \"buy\"");
+  const std::pair<const char*, const char*> knots[] = {{"[[0, 1]]", "[x, y]"},
+                                                       {"[[0, 1], [0]]", "as many x as y"},
+                                                       {"[[0], [0]]", "at least two knots"},
+                                                       {"[[0.1, 1], [0, 1]]", "x that do not rise from 0"},
+                                                       {"[[0, 1, 1], [0, 1, 1]]", "x that do not rise from 0"},
+                                                       {"[[0, 1e-60], [0, 1]]", "x that do not rise from 0"},
+                                                       {"[[0, 1], [0.5, 0.25]]", "y that fall"},
+                                                       {"[[0, 1], [-0.5, 0.25]]", "y that fall or are negative"},
+                                                       {"[[0, 1], [0, Infinity]]", "finite numbers"},
+                                                       {"[[0, 1e-40], [0, 1]]", "slope is not finite"},
+                                                       {"1", "[x, y]"}};
+  for (const auto& [text, reason] : knots)
+    baseline("calibration", "[" + std::string(text) + ", [[0, 1], [0, 1]], [[0, 1], [0, 1]]]", reason);
+  baseline("calibration", "[[[0, 1], [0, 1]]]", "'calibration' is no list of one map for each task");
+  const auto valued = [](const std::string& values, const std::string& scenarios, const std::string& reason) {
+    Artifact artifact = mixed_artifact();
+    artifact.values = values;
+    artifact.scenario_values = scenarios;
+    CHECK_THROWS(ArtifactError, reason, parse(artifact));
+  };
+  valued("{\"buy\": 1}", "{}", "'values' names \"buy\"");
+  valued("{\"cart\": -1}", "{}", "'values' holds a number that is not ≥ 0");
+  valued("{\"cart\": 1e39}", "{}", "'values' holds a number that is not ≥ 0");
+  valued("{\"click\": 0, \"cart\": 0, \"order\": 0}", "{}", "'values' is 0 for every task");
+  valued("{\"click\": 0, \"cart\": 0}", "{\"a\": {\"order\": 0}}", "'scenario_values' is 0 for every task");
+  valued("{}", "{\"a\": 1}", "'a' is not an object");
+  refused("minimum", "{\"cart\": 0.1}", "\"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
   refused("evidence_scale", "\"root\"", "'evidence_scale' is not");
   refused("scenarios", "[]", "scenario_table");
   const auto broken = [](const std::string& tensor, std::size_t index, float value, const std::string& reason) {

@@ -108,6 +108,103 @@ TEST(a_page_is_the_ranking_under_the_policy_s_weights) {
   }
 }
 
+namespace {
+
+// The mixture's scores of mixed_artifact, made of the ops, under given weights.
+std::vector<float> mixed_scores(const Policy& policy, std::span<const float> predictions, std::span<const float> prices,
+                                std::span<const float> u, std::span<const float> weights) {
+  const std::size_t rows = prices.size();
+  const auto dense = [&](std::span<const float> data, std::size_t columns) {
+    return Scores::dense(data.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
+                         static_cast<std::int64_t>(columns));
+  };
+  std::vector<float> given(predictions.begin(), predictions.end()), base(rows), fused(rows), pair(2 * rows);
+  for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t t = 0; t < 3; ++t)
+      policy.mixture()->baseline.calibration[t].map(&given[3 * i + t], 1, std::span(given).subspan(3 * i + t, 1));
+    given[3 * i + 2] *= prices[i];
+  }
+  fuse_scores(dense(given, 3), std::vector<float>{u[0], 0.5f * u[1], 20.0f * u[2]}, 1, {}, base);
+  transform_scores(dense(base, 1), {.transform = Transform::log}, base);
+  fuse_scores(dense(predictions, 3), weights, 1, {.transform = Transform::zlog}, fused);
+  for (std::size_t i = 0; i < rows; ++i) pair[2 * i] = base[i], pair[2 * i + 1] = fused[i];
+  std::vector<float> mixed(rows);
+  fuse_scores(dense(pair, 2), std::vector<float>{0.75f, 0.25f}, 1, {.transform = Transform::zscore, .epsilon = 1e-6f},
+              mixed);
+  return mixed;
+}
+
+const std::vector<float> multipliers = {0.5f, 1.0f, 3.0f};  // of the scenario "search" and asked_values
+const std::vector<float> asked_values = {nan_value, nan_value, 3.0f};
+
+}  // namespace
+
+TEST(a_page_of_a_mixture_is_the_ranking_by_its_scores) {
+  const auto policy = parse(mixed_artifact());
+  Ranker ranker(policy);
+  const auto predictions = make_predictions(70), prices = make_predictions(70, 1, 3);
+  std::vector<float> boost(70, 0.0f);
+  boost[5] = 0.5f;
+  for (const bool known : {true, false}) {  // a fallback is mixed, too
+    Request request{.predictions = predictions, .scenario = "search"};
+    if (known) request.context = context;
+    request.rules.boost_add = boost;
+    request.values = asked_values;
+    request.item_values = prices;
+    PageMemory got(8), expected(8);
+    const Page page = ranker.rank(request, got);
+    const auto mixed = mixed_scores(*policy, predictions, prices, multipliers, got.weights);
+    rank(Scores::dense(mixed.data(), ScoreType::float32, 1, 70, 1), std::vector<float>{1}, 8, {}, request.rules,
+         expected.values, expected.indices);
+    CHECK_EQUAL(got.indices, expected.indices);
+    CHECK_EQUAL(got.values, expected.values);
+    CHECK(page.fallback == (known ? Fallback::none : Fallback::scenario) && page.verdict == Verdict::better);
+    CHECK_EQUAL(page.trust, 0.25f);
+    CHECK_EQUAL(page.baseline(), std::string_view("expected value"));
+  }
+}
+
+TEST(candidates_with_a_missing_prediction_stay_out_of_a_mixture) {
+  Ranker ranker(parse(mixed_artifact()));
+  const auto whole = make_predictions(12), prices = make_predictions(12, 1, 3);
+  std::vector<float> without, some_prices;
+  for (std::size_t i = 0; i < 12; ++i)
+    if (i != 4 && i != 9) {
+      without.insert(without.end(), whole.begin() + static_cast<std::ptrdiff_t>(3 * i),
+                     whole.begin() + static_cast<std::ptrdiff_t>(3 * i + 3));
+      some_prices.push_back(prices[i]);
+    }
+  auto predictions = whole;
+  predictions[4 * 3 + 1] = nan_value;
+  predictions[9 * 3] = -HUGE_VALF;
+  PageMemory got(12), expected(10);
+  ranker.rank({.context = context, .predictions = predictions, .item_values = prices}, got);
+  ranker.rank({.context = context, .predictions = without, .item_values = some_prices}, expected);
+  for (std::size_t i = 0; i < 10; ++i) {
+    const int j = expected.indices[i];
+    CHECK_EQUAL(got.indices[i], j < 4 ? j : j < 8 ? j + 1 : j + 2);
+    CHECK_EQUAL(got.values[i], expected.values[i]);
+  }
+  CHECK(got.indices[10] == 4 && got.indices[11] == 9 && std::isnan(got.values[10]) && std::isnan(got.values[11]));
+  predictions.assign(6, nan_value);
+  PageMemory none(2);
+  ranker.rank({.context = context, .predictions = predictions, .item_values = std::span(prices).first(2)}, none);
+  CHECK_EQUAL(none.indices, (std::vector<std::int32_t>{0, 1}));
+}
+
+TEST(full_trust_serves_the_policy_alone) {
+  auto plain = mixed_artifact(), trusted = mixed_artifact({}, "1");
+  plain.mixture = "null";
+  const auto predictions = make_predictions(30);
+  const Request request{.context = context, .predictions = predictions, .values = asked_values};
+  PageMemory alone(5), mixed(5);
+  Ranker(parse(plain)).rank(request, alone);
+  const Page page = Ranker(parse(trusted)).rank(request, mixed);
+  CHECK_EQUAL(mixed.values, alone.values);
+  CHECK_EQUAL(mixed.indices, alone.indices);
+  CHECK(page.trust == 1.0f && page.baseline() == "expected value");
+}
+
 TEST(missing_features_fall_back_and_are_counted) {
   const auto policy = make_policy();
   Ranker ranker(policy), tolerant(policy, {.impute = true});
@@ -233,9 +330,13 @@ TEST(a_warm_ranker_allocates_nothing) {
   with_gaps.predictions = gaps;
   Request lost = plain;
   lost.context = {};
+  const auto prices = make_predictions(500, 1);
+  Ranker mixed(parse(mixed_artifact()));
+  for (Request* request : {&plain, &capped, &with_gaps, &lost}) request->item_values = prices;
   for (int round = 0; round < 3; ++round) {
     const std::size_t before = allocations.load();
-    for (const Request* request : {&plain, &capped, &with_gaps, &lost}) ranker.rank(*request, memory);
+    for (const Request* request : {&plain, &capped, &with_gaps, &lost})
+      for (Ranker* each : {&ranker, &mixed}) each->rank(*request, memory);
     if (round > 0) CHECK_EQUAL(allocations.load() - before, std::size_t{0});
   }
 }
@@ -417,6 +518,26 @@ TEST(sizes_that_do_not_fit_are_refused_and_nothing_is_counted) {
   Request masked{.context = context, .predictions = predictions};
   masked.rules.mask = mask;
   refused(masked, "mask");
+  refused({.context = context, .predictions = predictions, .values = predictions}, "takes no multipliers");
+  refused({.context = context, .predictions = predictions, .item_values = context}, "item_values must have one value");
+  Ranker mixed(parse(mixed_artifact()));
+  const auto mixed_refused = [&](const std::vector<float>& values, const std::vector<float>& prices,
+                                 std::span<const float> scores, const std::string& reason) {
+    PageMemory memory(2);
+    Request request{.context = context, .predictions = scores, .values = values, .item_values = prices};
+    CHECK_THROWS(std::invalid_argument, reason, mixed.rank(request, memory));
+    const PageBuffer buffers[] = {memory};
+    Page pages[1];
+    CHECK_THROWS(std::invalid_argument, reason, mixed.rank({&request, 1}, buffers, pages));
+    CHECK(memory.indices[0] == -7 && mixed.counters().requests == 0);
+  };
+  const std::vector<float> prices(4, 1.0f);
+  mixed_refused({1, -1, 1}, prices, predictions, "values is -1.000000 for task cart");
+  mixed_refused({0, 0, 0}, prices, predictions, "values is 0 for every task");
+  mixed_refused({}, {}, predictions, "item_values is missing");
+  mixed_refused({}, {1, -1, 1, 1}, predictions, "item_values is -1.000000 at candidate 1");
+  mixed_refused({}, {1, 1, 1, nan_value}, predictions, "item_values is nan at candidate 3");
+  mixed_refused({}, {1}, negative, "predictions is negative at candidate 0, task 1");
   PageMemory memory(2);
   PageBuffer buffer = memory;
   buffer.indices = buffer.indices.first(1);
@@ -440,12 +561,30 @@ TEST(log_rows_hold_the_request) {
   append_log_header(*policy, text);
   CHECK_EQUAL(text,
               "request_id,user_id,item_id,position,x_hour,x_intent,p_click,p_cart,p_order,y_click,y_cart,y_order,"
-              "scenario,w_click,w_cart,w_order,a_click,a_cart,a_order,seed,policy_version,exploration,timestamp\n");
+              "scenario,w_click,w_cart,w_order,a_click,a_cart,a_order,seed,policy_version,exploration,timestamp,trust,"
+              "baseline,verdict\n");
   text.clear();
   append_log_rows(*policy, request, memory, page, {"r1", "u1", items, 99}, text);
-  const std::string tail =
-      ",\"a,\"\"b\"\"\"," + std::string("0.33333334,0.33333334,0.33333334,,,,0,") + policy->version() + ",none,99\n";
+  const std::string tail = ",\"a,\"\"b\"\"\"," + std::string("0.33333334,0.33333334,0.33333334,,,,0,") +
+                           policy->version() + ",none,99,1,,\n";
   CHECK_EQUAL(text, "r1,u1,101,1,1.5,,0.5,0.25,0.125,0,0,0" + tail + "r1,u1,103,0,1.5,,0.75,0.5,0.25,0,0,0" + tail);
+}
+
+TEST(log_rows_name_the_mixture_and_the_multipliers_in_force) {
+  const auto policy = parse(mixed_artifact({{"name", "\"best, static\""}}));
+  Ranker ranker(policy);
+  const auto predictions = make_predictions(2), prices = make_predictions(2, 1);
+  const Request request{.context = context,
+                        .predictions = predictions,
+                        .scenario = "search",
+                        .values = asked_values,
+                        .item_values = prices};
+  PageMemory memory(2);
+  std::string text;
+  append_log_header(*policy, text);
+  CHECK(text.ends_with(",timestamp,trust,baseline,verdict,u_click,u_cart,u_order\n"));
+  append_log_rows(*policy, request, memory, ranker.rank(request, memory), {}, text);
+  CHECK(text.ends_with(",none,,0.25,\"best, static\",better,0.5,1,3\n"));
 }
 
 TEST(a_shown_candidate_without_a_prediction_is_logged_with_the_smallest_of_the_task) {

@@ -68,13 +68,17 @@ def lifts(
 
 
 def page(record: Mapping[str, Any]) -> None:
-    """A ranked page: the weights on top, then each item's score and what every task contributed to it."""
-    head = ["slot", "item", "score", *record["tasks"]]
-    weights = ["", "weight", "", *(f"{100 * weight:.1f} %" for weight in record["weights"])]
+    """A ranked page: the weights on top, then each item's score and what every task, or the baseline, contributed."""
+    mixed = record["trust"] < 1.0
+    head = ["slot", "item", "score", *record["tasks"], *([record["baseline"]] if mixed else [])]
+    weights = ["", "weight", "", *(f"{100 * weight:.1f} %" for weight in record["weights"]), *([""] if mixed else [])]
     names = [item.get("name", str(item["item_id"])) for item in record["items"]]
+    parts = [
+        [item["score"], *item["contributions"], *([item["baseline"]] if mixed else [])] for item in record["items"]
+    ]
     rows = [
-        [str(slot), name, f"{item['score']:+.3f}", *(f"{c:+.3f}" for c in item["contributions"])]
-        for slot, (name, item) in enumerate(zip(names, record["items"], strict=True), 1)
+        [str(slot), name, *(f"{number:+.3f}" for number in part)]
+        for slot, (name, part) in enumerate(zip(names, parts, strict=True), 1)
     ]
     text("")
     text(f"{record['title']}: {record['why']}")

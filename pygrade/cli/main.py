@@ -84,10 +84,30 @@ def _run(name: str, arguments: list[str]) -> None:
     from pygrade._util.optional_imports import require
     from pygrade._util.serialization import plain, write_bytes
     from pygrade.cli.console import show_log
+    from pygrade.cli.options import Values, parse_values
 
     tyro = require("tyro")
+    registry = tyro.constructors.ConstructorRegistry()
+
+    def values(info: Any) -> Any:
+        """The option `--values click=1,buy=20`."""
+        if info.type is not Values:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="TASK=VALUE,…",
+            instance_from_str=parse_values,
+            is_instance=lambda instance: isinstance(instance, Values),
+            str_from_instance=lambda instance: [f"{task}={value:g}" for task, value in instance.items()],
+        )
+
+    registry.primitive_rule(values)
     options: Any = tyro.cli(
-        command.Options, args=arguments, prog=f"pygrade {name}", config=(tyro.conf.FlagCreatePairsOff,)
+        command.Options,
+        args=arguments,
+        prog=f"pygrade {name}",
+        config=(tyro.conf.FlagCreatePairsOff,),
+        registry=registry,
     )
     show_log(options.quiet)
     text = json.dumps(plain(command.run(options)), allow_nan=False)

@@ -1,6 +1,8 @@
 """Options that several commands share."""
 
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,19 +21,57 @@ class Output:
     traceback: bool = False  # show the Python traceback of an error
 
 
+class Values(dict[str, float]):
+    """Task → what one event is worth."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where requests come from."""
+    """Where requests come from, and what events are worth."""
 
     data: str  # logs:DIR, e.g. logs:runs/demo/logs
+    # What one event of a task is worth, e.g. click=1,buy=20; negative for harm. Other tasks: as the policy was trained
+    # for, if one is judged, else as the log says.
+    values: Values = field(default_factory=Values)
+    value_tasks: tuple[str, ...] = ()  # tasks whose events are worth that times the item's value (its price)
 
     @property
     def directory(self) -> Path:
         return parse_spec(self.data, ["logs"])[1]
 
-    def load(self) -> Logs:
-        """The logs in DIR."""
+    def read(self) -> Logs:
+        """The logs in DIR as they are."""
         return read_logs(self.directory)
+
+    def load(self) -> Logs:
+        """The logs in DIR with the values of the options."""
+        return self.valued(self.read())
+
+    def valued(self, logs: Logs) -> Logs:
+        """Logs with the values of the options; ``ValueError`` names a task that they lack."""
+        for option, names in (("values", self.values), ("value-tasks", self.value_tasks)):
+            if unknown := [name for name in names if name not in logs.tasks]:
+                raise ValueError(f"{option} names task {unknown[0]!r}; want one of {', '.join(logs.tasks)}")
+        worth = {**dict(zip(logs.tasks, logs.task_values, strict=True)), **self.values}
+        if self.values and not any(worth.values()):
+            raise ValueError(
+                f"values make every event worth 0 ({', '.join(logs.tasks)}); want at least one other value"
+            )
+        return logs.valued(tuple(worth.values()), self.value_tasks)
+
+
+def parse_values(words: Sequence[str]) -> Values:
+    """The values of ``click=1,buy=20``, which may be several words; ``ValueError`` names a bad entry."""
+    result = Values()
+    for entry in filter(None, ",".join(words).split(",")):
+        task, _, number = entry.partition("=")
+        try:
+            result[task] = float(number)
+        except ValueError:
+            raise ValueError(f"{entry!r} is not TASK=NUMBER, e.g. click=1,buy=20") from None
+        if not task or not math.isfinite(result[task]):
+            raise ValueError(f"{entry!r} wants a task and a finite number, e.g. click=1,buy=20")
+    return result
 
 
 def part(kind: type[Config], options: Any) -> Config:

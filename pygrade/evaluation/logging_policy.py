@@ -116,7 +116,7 @@ def logging_policy(logs: Logs, formula: Mapping[str, Any], draws: int = 16, seed
         weights[explored, 0] = logs.weights[explored]
         drawn = pages(logs, weights, slots, formula)
     shuffled = logs.exploration == "shuffle"
-    logged = logged_pages(logs, slots)
+    logged = pages_of(logs.position, logs.offsets, slots)
     expected = np.where(explored[:, None], drawn[:, 0], production) if drawn.shape[1] else production
     same = np.where(shuffled[:, None], np.sort(expected, 1) == np.sort(logged, 1), expected == logged).all(1)
     if float((~same).mean()) > _MAX_MISMATCH:
@@ -131,12 +131,13 @@ def pages(logs: Logs, weights: Array, slots: int, formula: Mapping[str, Any]) ->
     return np.asarray(top.indices.numpy())
 
 
-def logged_pages(logs: Logs, slots: int) -> NDArray[np.int32]:
-    """[R, K]: candidate in each slot of the logged pages, -1: empty."""
-    page = np.full((logs.num_requests, slots), -1, np.int32)
-    shown = np.flatnonzero(logs.shown & (logs.position < slots))
-    request = logs.row_request[shown]
-    page[request, logs.position[shown]] = shown - logs.offsets[request]
+def pages_of(rank: Array, offsets: Array, slots: int) -> NDArray[np.int32]:
+    """[R, K]: candidate in each of the first slots, of the rank or slot [M] of each candidate; -1: empty."""
+    sizes = np.diff(offsets)
+    page = np.full((len(sizes), slots), -1, np.int32)
+    rows = np.flatnonzero((rank >= 0) & (rank < slots))
+    request = np.repeat(np.arange(len(sizes)), sizes)[rows]
+    page[request, rank[rows]] = rows - offsets[request]
     return page
 
 

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.serialization import plain
-from pygrade.evaluation.verdict import strongest
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -106,7 +105,7 @@ class Evaluation:
 def evaluate(
     logs: Logs,
     rankers: Mapping[str, ArrayLike],
-    baseline: str | Sequence[str] | None = None,
+    baseline: str | None = None,
     *,
     scores: Mapping[str, ArrayLike] | None = None,
     k: int = 10,
@@ -119,8 +118,7 @@ def evaluate(
 
     rankers: name → weights [T] or [R, T]; transform: one for all or name → transform, or `PolicyConfig.formula`.
     scores: name → what the candidates [M] are ranked by, in place of (or beside) weights; requests with NaN in a shown
-    row are left out of that ranker. baseline: one of them (the first when left out), or several of which the strongest
-    is taken: that whose value has the highest lower bound over the first one's, see `verdict.strongest`.
+    row are left out of that ranker. baseline: one of them (the first when left out).
     propensity[S]: probability that slot s is looked at, relative to the first; with it each shown row's gain is
     its feedback's value / max(propensity[slot], floor) and value@k discounts rank r by propensity[r]; left out, gains
     are the plain values. segments[R] group the weight statistics (the scenario when left out). What an event is worth
@@ -134,9 +132,8 @@ def evaluate(
     names = [*rankers, *(name for name in given if name not in rankers)]
     if not names:
         raise ValueError("rankers is empty; want at least one")
-    references = names[:1] if baseline is None else [baseline] if isinstance(baseline, str) else list(baseline)
-    unknown = [name for name in references if name not in names]
-    if unknown or not references:
+    reference = names[0] if baseline is None else baseline
+    if reference not in names:
         raise ValueError(f"baseline is {baseline!r}; want one of {', '.join(names)}")
     if k < 1:
         raise ValueError(f"k is {k}; want at least 1")
@@ -178,9 +175,6 @@ def evaluate(
         per_request[name] = {metric: np.where(left_out, np.nan, values) for metric, values in by_metric.items()}
 
     same = _cannot_differ(logs, k, attention)
-    judge = "ndcg" if "value" in same else "value"
-    lows = strongest({name: per_request[name][judge] for name in references}, references[0], users)
-    reference = max(lows, key=lambda name: lows[name])
     names = [reference, *(name for name in names if name != reference)]
     return Evaluation(
         num_requests=logs.num_requests,

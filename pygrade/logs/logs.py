@@ -3,7 +3,8 @@
 One Parquet row is one candidate of a request; the rows of a request are contiguous. Columns: `request_id`, `user_id`,
 `item_id` (integer or string), `position` (integer, 0-based slot, null where not shown), context features `x_<feature>`,
 predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally `scenario`, `value`, the logging
-policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms).
+policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms),
+`trust`, `baseline`, `verdict` (what the policy was mixed with) and `u_<task>` (multipliers of the tasks' values).
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -28,7 +29,7 @@ logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
 _PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
-_PER_REQUEST += ("policy_version", "exploration", "timestamp")
+_PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline", "verdict", "multipliers")
 _PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
@@ -64,6 +65,10 @@ class Logs:
     policy_version: Array | None = None  # [R] str
     exploration: Array | None = None  # [R] str, how the page was made: one of EXPLORATIONS
     timestamp: NDArray[np.int64] | None = None  # [R] milliseconds since 1970
+    trust: NDArray[np.float32] | None = None  # [R] share of the policy in the scores, 1: no baseline; NaN: unknown
+    baseline: Array | None = None  # [R] str, name of the baseline in the scores; "": none
+    verdict: Array | None = None  # [R] str, what a log said of the policy against the baseline
+    multipliers: NDArray[np.float32] | None = None  # [R, T] of the tasks' values; NaN: unknown
 
     def __post_init__(self) -> None:
         if not self.task_values:
@@ -110,6 +115,10 @@ class Logs:
             "policy_version": ((requests,), "str"),
             "exploration": ((requests,), "str"),
             "timestamp": ((requests,), "int64"),
+            "trust": ((requests,), "float32"),
+            "baseline": ((requests,), "str"),
+            "verdict": ((requests,), "str"),
+            "multipliers": ((requests, tasks), "float32"),
         }
         for name, (shape, kind) in optional.items():
             if getattr(self, name) is not None:
@@ -250,11 +259,14 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
         refuse(np.full(len(times), every), "timestamp", times, f"{wanted} (these look like seconds)", by_request=True)
         finer = f"{wanted} (this looks like microseconds or nanoseconds)"
         refuse(times >= FINER, "timestamp", times, finer, by_request=True)
-    for name, prefix in (("weights", "w"), ("concentration", "a")):
+    if logs.trust is not None:
+        wrong = (logs.trust < 0) | (logs.trust > 1)
+        refuse(wrong, "trust", logs.trust, "a number from 0 to 1", by_request=True)
+    for name, prefix in logs_parquet.PER_TASK.items():
         matrix = getattr(logs, name)
         for t, task in enumerate(logs.tasks if matrix is not None else ()):
             column = matrix[:, t]
-            refuse((column < 0) | np.isinf(column), f"{prefix}_{task}", column, "a finite value ≥ 0", by_request=True)
+            refuse((column < 0) | np.isinf(column), prefix + task, column, "a finite value ≥ 0", by_request=True)
     for f, feature in enumerate(logs.features):
         column = logs.context[:, f]
         refuse(np.isinf(column), f"x_{feature}", column, "a finite value, or NaN where missing", by_request=True)

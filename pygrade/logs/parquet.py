@@ -20,11 +20,13 @@ METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
 _REQUIRED = ("request_id", "user_id", "item_id", "position")
-_OPTIONAL = ("scenario", "value", "seed", "policy_version", "exploration", "timestamp")
+_TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict")  # of a request
+_OPTIONAL = (*_TEXTS, "value", "seed", "timestamp", "trust")
+PER_TASK = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}  # matrices [R, T] and their columns
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
     "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, scenario, value, "
-    "w_<task>, a_<task>, seed, policy_version, exploration, timestamp (ms)"
+    "w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, verdict"
 )
 
 
@@ -155,7 +157,7 @@ class Source:
         if not features:
             self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
         read = {*_REQUIRED, *_OPTIONAL, *(f"x_{feature}" for feature in features)}
-        read |= {prefix + task for prefix in ("p_", "y_", "w_", "a_") for task in tasks}
+        read |= {prefix + task for prefix in ("p_", "y_", *PER_TASK.values()) for task in tasks}
         strange = [name for name in self.names if name not in read]
         if strange:
             self.notes.append(f"not read: column {', '.join(strange)}")
@@ -201,18 +203,20 @@ class Source:
             self.notes.append("feedback is 0 where position is null: taken as not shown (null)")
         feedback[np.isnan(feedback) & hidden] = 0.0
         result["feedback"] = feedback
-        for name, prefix in (("weights", "w_"), ("concentration", "a_")):
+        for name, prefix in PER_TASK.items():
             if any(n.startswith(prefix) for n in self.names):
                 result[name] = matrix(prefix, tasks, by_request=True)
         if "value" in self.names:
             result["value"] = self.numbers("value")
-        for name in ("scenario", "policy_version", "exploration"):
+        for name in _TEXTS:
             if name in self.names:
                 result[name] = per_request(name, self.text(name))
         if "seed" in self.names:
             result["seed"] = per_request("seed", self.integers("seed", 0, np.uint64))
         if "timestamp" in self.names:
             result["timestamp"] = per_request("timestamp", self.integers("timestamp", 0, np.int64))
+        if "trust" in self.names:
+            result["trust"] = per_request("trust", self.numbers("trust"))
         return result
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
@@ -256,18 +260,16 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
     table: dict[str, Any] = {name: repeated(columns[name]) for name in ("request_id", "user_id")}
     table["item_id"] = pa.array(columns["item_id"][rows])
     table["position"] = pa.array(columns["position"][rows], mask=hidden)
-    for name in ("scenario", "seed", "policy_version", "exploration", "timestamp"):
+    for name in _OPTIONAL:
         if columns[name] is not None:
-            table[name] = repeated(columns[name])
-    if columns["value"] is not None:
-        table["value"] = pa.array(columns["value"][rows])
+            table[name] = pa.array(columns[name][rows]) if name == "value" else repeated(columns[name])
     for f, feature in enumerate(columns["features"]):
         table[f"x_{feature}"] = repeated(columns["context"][:, f])
     for t, task in enumerate(columns["tasks"]):
         table[f"p_{task}"] = pa.array(np.ascontiguousarray(columns["predictions"][rows, t]))
     for t, task in enumerate(columns["tasks"]):
         table[f"y_{task}"] = pa.array(np.ascontiguousarray(columns["feedback"][rows, t]), mask=hidden)
-    for name, prefix in (("weights", "w_"), ("concentration", "a_")):
+    for name, prefix in PER_TASK.items():
         for t, task in enumerate(columns["tasks"] if columns[name] is not None else ()):
             table[prefix + task] = repeated(columns[name][:, t])
     return pa.table(table).replace_schema_metadata({METADATA_KEY: json.dumps(header).encode()})

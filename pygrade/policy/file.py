@@ -23,8 +23,10 @@ from pygrade._util.serialization import ArtifactError, to_json, to_safetensors, 
 
 FORMAT = "pygrade.FusionPolicy"
 # Rises if an older reader would serve a newer policy wrongly; readers ignore keys of `config` that they do not know. 2
-# added an evidence prior. 3 added ``json_sha256``, and the tensors' file got a name of its own for each content.
-FORMAT_VERSION = 3
+# added an evidence prior. 3 added ``json_sha256``, and the tensors' file got a name of its own for each content. 4
+# added the mixture with a baseline, multipliers of values and frozen weights; before, `context_only` was
+# `prediction_features`.
+FORMAT_VERSION = 4
 _REPLACED = re.compile(r"policy-[0-9a-f]{16}\.safetensors|policy\.safetensors(\.new)?|\.policy.*\.partial-.*")
 
 

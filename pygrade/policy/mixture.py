@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pygrade import ops
+from pygrade import _core, ops
 from pygrade.ops.fusion import TRANSFORMS
 
 Knots = tuple[tuple[float, ...], tuple[float, ...]]
 Verdict = Literal["better", "undecided", "worse", "undecidable", "untested"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
-_EPSILON = 1e-6  # added to the standard deviation of the scores: small, as expected values are
+EPSILON = 1e-6  # added to the standard deviation of the scores: small, as expected values are
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Mixture:
             return fused
         weights = torch.tensor([1.0 - self.trust, self.trust], dtype=torch.float32).repeat(len(offsets) - 1, 1)
         pair = torch.stack([base, fused], 1)
-        return ops.fuse_scores(pair, weights, offsets=offsets, transform="zscore", epsilon=_EPSILON)
+        return ops.fuse_scores(pair, weights, offsets=offsets, transform="zscore", epsilon=EPSILON)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Mixture":
@@ -120,10 +120,9 @@ class Mixture:
 
 def _interpolate(p: Tensor, x: tuple[float, ...], y: tuple[float, ...]) -> Tensor:
     """y_i + (p - x_i) · slope_i in the segment of p; the last one has no end."""
-    at, to = torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
-    slope = (to[1:] - to[:-1]) / (at[1:] - at[:-1])
-    segment = (torch.searchsorted(at, p.contiguous(), right=True) - 1).clamp(0, len(slope) - 1)
-    return to[segment] + (p - at[segment]) * slope[segment]
+    result = torch.empty(p.shape)
+    _core.piecewise_linear(p.contiguous(), x, y, result)
+    return result
 
 
 def multipliers(

@@ -262,7 +262,7 @@ class FusionPolicy(nn.Module):
         fused = ops.fuse_scores(given, weights, offsets=bounds, **self.config.formula)
         if self.mixture is None or self.mixture.trust == 1.0:
             return fused.reshape(shape)
-        prices = None if item_values is None else torch.from_numpy(np.asarray(item_values, np.float32).reshape(-1))
+        prices = None if item_values is None else torch.tensor(np.asarray(item_values, np.float32).reshape(-1))
         u = multipliers if self.config.trade_offs else None
         base = self.mixture.baseline.scores(self.tasks, self.config.formula, given, bounds, u, prices)
         return self.mixture.scores(base, fused, bounds).reshape(shape)
@@ -279,8 +279,7 @@ class FusionPolicy(nn.Module):
             "scenarios": self.scenarios,
             "schema_hash": self.schema_hash(),
             "version": self.version,
-            # Format 3 knows the option by its old name.
-            "config": asdict(self.config) | {"prediction_features": not self.config.context_only},
+            "config": asdict(self.config),
             "static_weights": self.static_weights.tolist(),
             "scenario_weights": {name: weights.tolist() for name, weights in self.scenario_weights.items()},
             "mixture": None if self.mixture is None else asdict(self.mixture),

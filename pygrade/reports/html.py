@@ -24,17 +24,18 @@ class Section:
 
 def page_table(page: Json) -> str:
     """HTML of one ranked page: weights on top, contributions per item below; shades show size and sign."""
-    tasks = page["tasks"]
-    reach = max((abs(v) for item in page["items"] for v in item["contributions"]), default=1.0) or 1.0
-    head = "".join(f"<th>{html.escape(task)}</th>" for task in tasks)
+    mixed = page.get("trust", 1.0) < 1.0
+    parts = [item["contributions"] + ([item["baseline"]] if mixed else []) for item in page["items"]]
+    reach = max((abs(v) for part in parts for v in part), default=1.0) or 1.0
+    names = page["tasks"] + ([page["baseline"]] if mixed else [])
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     weights = "".join(
         f'<td><div class=bar><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %</td>' for w in page["weights"]
     )
+    weights += "<td></td>" if mixed else ""
     rows = []
-    for slot, item in enumerate(page["items"], 1):
-        cells = "".join(
-            f'<td style="background:{_shade(value / reach)}">{value:+.3f}</td>' for value in item["contributions"]
-        )
+    for slot, (item, part) in enumerate(zip(page["items"], parts, strict=True), 1):
+        cells = "".join(f'<td style="background:{_shade(value / reach)}">{value:+.3f}</td>' for value in part)
         rows.append(
             f"<tr><th>{slot}</th><td>{html.escape(str(item['item_id']))}</td><td>{item['score']:+.3f}</td>{cells}</tr>"
         )

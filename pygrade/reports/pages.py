@@ -9,8 +9,12 @@ from pygrade.serving.page import Page
 
 
 def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | None = None) -> list[dict[str, Any]]:
-    """One record per request: title, tasks, weights, their source, and items with score and contributions."""
+    """One record per request: title, tasks, weights, their source, and items with score and contributions.
+
+    Of a mixture also its trust, baseline and verdict, and what the baseline contributed to each item.
+    """
     records = []
+    mixed = page.trust < 1.0
     for b, title in enumerate(titles):
         places = [int(i) for i in page.indices[b] if i >= 0]
         records.append(
@@ -21,11 +25,15 @@ def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | 
                 "fallback": bool(page.fallback[b]),
                 "explored": bool(page.explored[b]),
                 "why": explain(page, b, static),
+                "trust": page.trust,
+                "baseline": page.baseline,
+                "verdict": page.verdict,
                 "items": [
                     {
                         "item_id": page.item_id[int(page.offsets[b]) + place].item(),
                         "score": float(page.values[b, slot]),
                         "contributions": page.contributions[b, slot].astype(float).tolist(),
+                        **({"baseline": float(page.baseline_contribution[b, slot])} if mixed else {}),
                     }
                     for slot, place in enumerate(places)
                 ],
@@ -35,7 +43,20 @@ def describe_pages(page: Page, titles: list[str], static: NDArray[np.float32] | 
 
 
 def explain(page: Page, request: int, static: NDArray[np.float32] | None) -> str:
-    """The source of a request's weights and their largest differences from the static weights, as text."""
+    """The source of a request's weights, their largest differences from the static weights, and what they are mixed
+    with, as text."""
+    if page.trust == 0.0:
+        return f"served by the baseline alone, {page.baseline} (verdict on the policy: {page.verdict})"
+    parts = [_source(page, request, static)]
+    if page.multipliers is not None and (page.multipliers[request] != 1.0).any():
+        pairs = zip(page.tasks, page.multipliers[request], strict=True)
+        parts.append("values: " + ", ".join(f"{task} × {u:g}" for task, u in pairs if u != 1.0))
+    if page.baseline:
+        parts.append(f"trust {page.trust:.2f} against {page.baseline} (verdict: {page.verdict})")
+    return "; ".join(parts)
+
+
+def _source(page: Page, request: int, static: NDArray[np.float32] | None) -> str:
     if page.fallback[request]:
         return "features are missing: static weights"
     source = "drawn from the policy's Dirichlet" if page.explored[request] else "chosen by the policy"

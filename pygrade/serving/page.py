@@ -8,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import EPSILON
 
 
 class Ids(NamedTuple):
@@ -43,6 +45,8 @@ class Page:
     predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds
     bounds: NDArray[np.int64] | None  # [B + 1]
     scenario: str | Sequence[str] | None  # of all requests, or one each
+    multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
+    item_values: NDArray[np.float32] | None  # one for each candidate: prices
     first_number: int  # number of the first request, the id of those without one
     ids: Ids
 
@@ -74,24 +78,67 @@ class Page:
             return self.ids.item
         return np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
 
+    @property
+    def trust(self) -> float:
+        """The share λ of the policy in the scores; the rest is the baseline's."""
+        return 1.0 if self.policy.mixture is None else self.policy.mixture.trust
+
+    @property
+    def baseline(self) -> str:
+        """Name of the baseline that the policy is mixed with, or ""."""
+        return "" if self.policy.mixture is None else self.policy.mixture.baseline.name
+
+    @property
+    def verdict(self) -> str:
+        """What the log says of the policy against the baseline, or ""."""
+        return "" if self.policy.mixture is None else self.policy.mixture.verdict
+
     @cached_property
     def contributions(self) -> NDArray[np.float32]:
-        """w_t · f_t(p_jt) of each page item, [B, k, T]: they add up to its fused score. 0 in padding.
+        """What each task gives to the score of each page item, [B, k, T]. 0 in padding.
 
-        Boosts come after the fusion and are not in it. An item with a missing prediction has NaN.
+        Of a policy served alone w_t · f_t(p_jt); in a mixture λ · w_t · (f_t(p_jt) - mean) / (sd + ε), with the mean of
+        f_t and the sd of the policy's score over the request. With `baseline_contribution` they add up to the score.
+        Boosts come after it and are not in it. An item with a missing prediction has NaN.
         """
+        present, offsets, request = self._present
+        given = torch.from_numpy(self.rows[present])
+        scores = ops.transform_scores(given, offsets=offsets, **self.policy.config.formula).numpy()
+        parts: Array = scores * self.weights[request]
+        if self.trust < 1.0:
+            parts = self.trust * _standardized(parts, request, len(self.weights))
+        return self._of_page(parts)
+
+    @cached_property
+    def baseline_contribution(self) -> NDArray[np.float32]:
+        """What the baseline gives to the score of each page item, [B, k]: (1 - λ) times its standardized score."""
+        present, offsets, request = self._present
+        parts = np.zeros((len(request), 1))
+        if self.policy.mixture is not None and self.trust < 1.0:
+            u = None if self.multipliers is None else torch.from_numpy(self.multipliers)
+            prices = None
+            if self.item_values is not None:
+                prices = torch.from_numpy(np.reshape(self.item_values, -1)[present])
+            given, formula = torch.from_numpy(self.rows[present]), self.policy.config.formula
+            scores = self.policy.mixture.baseline.scores(self.tasks, formula, given, offsets, u, prices)
+            parts = _standardized(scores.numpy()[:, None], request, len(self.weights)) * (1.0 - self.trust)
+        return self._of_page(parts)[:, :, 0]
+
+    @property
+    def _present(self) -> tuple[NDArray[np.bool_], Tensor, NDArray[np.int64]]:
+        """Of the candidates without a missing prediction: which they are [M], their offsets, the request of each."""
         present = ~missing_candidates(self.rows)
-        scores = ops.transform_scores(
-            torch.from_numpy(self.rows[present]),
-            offsets=torch.from_numpy(np.concatenate([[0], np.cumsum(present)])[self.offsets]),
-            **self.policy.config.formula,
-        )
-        transformed = np.full(self.rows.shape, np.nan, np.float32)
-        transformed[present] = scores.numpy()
-        result = np.zeros((*self.indices.shape, len(self.tasks)), np.float32)
+        offsets = np.concatenate([[0], np.cumsum(present)])[self.offsets]
+        return present, torch.from_numpy(offsets), np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+
+    def _of_page(self, parts: Array) -> NDArray[np.float32]:
+        """[B, k, C] of parts [M', C] of the candidates without a missing prediction."""
+        rows = np.full((len(self.rows), parts.shape[1]), np.nan, np.float32)
+        rows[self._present[0]] = parts
+        result = np.zeros((*self.indices.shape, parts.shape[1]), np.float32)
         filled = np.nonzero(self.indices >= 0)
-        result[filled] = transformed[self.offsets[filled[0]] + self.indices[filled]]
-        return result * self.weights[:, None, :]
+        result[filled] = rows[self.offsets[filled[0]] + self.indices[filled]]
+        return result
 
     def log_rows(
         self,
@@ -145,7 +192,21 @@ class Page:
             policy_version=np.full(int(some.sum()), self.policy_version),
             exploration=np.where(self.explored[some], "dirichlet", "none"),
             timestamp=None if timestamp is None else np.asarray(timestamp, np.int64)[some],
+            trust=np.full(int(some.sum()), self.trust, np.float32),
+            baseline=np.full(int(some.sum()), self.baseline),
+            verdict=np.full(int(some.sum()), self.verdict),
+            multipliers=None if self.multipliers is None else self.multipliers[some],
+            value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
         )
+
+
+def _standardized(parts: Array, request: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
+    """(part - mean) / (sd + ε) of parts [M, C] of scores, with the sd of their sums over each request."""
+    sizes = np.bincount(request, minlength=batch).clip(1)
+    means = np.stack([np.bincount(request, part, batch) for part in parts.T.astype(np.float64)], 1) / sizes[:, None]
+    centered = parts - means[request]
+    deviation = np.sqrt(np.bincount(request, centered.sum(1) ** 2, batch) / sizes)
+    return np.asarray(centered / (deviation[request, None] + EPSILON))
 
 
 def missing_candidates(predictions: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -131,6 +131,7 @@ class Pipeline:
         seen: Sequence[int] | NDArray[np.int64] | None = None,
         eligible: Eligible | None = None,
         explore: bool = False,
+        values: Mapping[str, float] | None = None,
         request_id: int = 0,
     ) -> ServedPage:
         """The best k items for a user.
@@ -138,9 +139,9 @@ class Pipeline:
         candidates: how many prerank finds among all items, or the ``eligible`` ones (ids, or a test, see
         `ItemIndex.search`), without those ``seen``; or give the candidates as item_ids [n]. context: ``c_`` columns of
         the schema; timestamp: ms since 1970, default now. An unknown user has default features. If the store fails,
-        the page is made of default features and the static weights of the scenario, and it is counted. ``explore``:
-        see `BlendedRanker.rank`. ValueError for k or candidates below 1, for item_ids that are no distinct numbers
-        from 0 on, and if no candidate is left.
+        the page is made of default features and the static weights of the scenario, and it is counted. ``explore``,
+        ``values`` (multipliers of the tasks' values): see `BlendedRanker.rank`. ValueError for k or candidates below 1,
+        for item_ids that are no distinct numbers from 0 on, and if no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
@@ -162,7 +163,7 @@ class Pipeline:
         clock.lap(STEPS[2])
         predictions = mtl.predict(self.models.mtl, *batch.model_inputs())
         clock.lap(STEPS[3])
-        page = fuse(self.ranker, batch, predictions, k, static=batch.defaults, explore=explore)
+        page = fuse(self.ranker, batch, predictions, k, static=batch.defaults, explore=explore, values=values)
         clock.lap(STEPS[4])
         with self._lock:
             self._degraded += batch.defaults
@@ -241,6 +242,7 @@ def fuse(
     k: int,
     static: bool = False,
     explore: bool = False,
+    values: Mapping[str, float] | None = None,
 ) -> Page:
     """The pages of a batch's requests; static: by the static weights of their scenarios."""
     return ranker.rank(
@@ -250,6 +252,7 @@ def fuse(
         offsets=batch.offsets,
         scenario=None if batch.scenario is None else batch.scenario.tolist(),
         explore=explore,
+        values=values,
         request_id=batch.request_id,
         user_id=batch.user_id,
         item_id=batch.item_id,

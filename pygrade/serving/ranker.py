@@ -6,7 +6,7 @@ C++ core does the work (Ranker of <pygrade/ranker.hpp>): servers that link it ge
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from pygrade import _core
 from pygrade._typing import Array
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import multipliers
 from pygrade.serving.page import Ids, Page, missing_candidates
 
 _MAX = (1 << 31) - 1  # of k and of seeds
@@ -97,6 +98,8 @@ class BlendedRanker:
         request_id: ArrayLike | None = None,
         user_id: ArrayLike | None = None,
         item_id: ArrayLike | None = None,
+        values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
+        item_values: ArrayLike | None = None,
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
 
@@ -105,7 +108,10 @@ class BlendedRanker:
         ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1]; a candidate with a missing one (NaN or
         infinite) ranks last, with score NaN, and leaves the others' scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
-        ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log.
+        ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log. ``values``: multipliers of the
+        tasks' values, for a policy with ``trade_offs``: a mapping from task to number ≥ 0, or one a request, or an
+        array [T] or [B, T]; NaN or left out: the policy's default. ``item_values`` [B, N] or [M]: prices, for a policy
+        mixed with a baseline that needs them.
 
         ``explore`` serves a draw of Dirichlet(concentration) instead of its mean, unprojected so that its logged
         density is exact; fallback requests never explore. Draw of a request: ``dirichlet_sample(concentration, 1, seed
@@ -116,11 +122,26 @@ class BlendedRanker:
         """
         policy, version, core = self._served
         arguments = _Arguments(
-            context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed
+            context,
+            predictions,
+            k,
+            offsets,
+            scenario,
+            mask,
+            boost_mul,
+            boost_add,
+            groups,
+            caps,
+            explore,
+            seed,
+            values,
+            item_values,
         )
         if type(predictions) is not np.ndarray or predictions.ndim != (3 if offsets is None else 2):
             arguments = arguments.converted(policy)
         batch, total = arguments.sizes()
+        if values is not None:
+            arguments = arguments._replace(values=multipliers(values, policy.tasks, batch))
         ids = Ids(
             _ids("request_id", request_id, batch), _ids("user_id", user_id, batch), _ids("item_id", item_id, total)
         )
@@ -128,9 +149,9 @@ class BlendedRanker:
         if ranked is None:  # an argument has to be converted, or is wrong
             arguments = arguments.converted(policy)
             ranked = _core.rank_pages(core, *arguments)
-        values, indices, weights, concentration, fallback, explored, seeds, features, first_number = ranked
+        scores, indices, weights, concentration, fallback, explored, seeds, features, in_force, first_number = ranked
         return Page(
-            values=values,
+            values=scores,
             indices=indices,
             weights=weights,
             concentration=concentration,
@@ -143,6 +164,8 @@ class BlendedRanker:
             predictions=arguments.predictions,
             bounds=arguments.offsets,
             scenario=arguments.scenario,
+            multipliers=in_force,
+            item_values=None if arguments.item_values is None else np.asarray(arguments.item_values),
             first_number=first_number,
             ids=ids,
         )
@@ -163,6 +186,8 @@ class _Arguments(NamedTuple):
     caps: Any
     explore: Any
     seed: Any
+    values: Any
+    item_values: Any
 
     def sizes(self) -> tuple[int, int]:
         """The numbers of requests and of candidates."""
@@ -175,7 +200,11 @@ class _Arguments(NamedTuple):
         """The same with the arrays and numbers that the core takes, predictions [M, T] with offsets."""
         rows, offsets = _candidates(self.predictions, self.offsets, len(policy.tasks))
         batch, total = len(offsets) - 1, len(rows)
-        if policy.config.transform in ("log", "zlog", "log1p"):
+        transforms = {policy.config.transform}
+        if policy.mixture is not None and policy.mixture.trust < 1.0:
+            baseline = policy.mixture.baseline
+            transforms.add("log" if baseline.logarithm else baseline.transform)
+        if transforms & {"log", "zlog", "log1p"}:
             _check_signs(rows, offsets)
         groups, caps = _capped_groups(self.groups, self.caps, total)
         return _Arguments(
@@ -191,6 +220,8 @@ class _Arguments(NamedTuple):
             caps=caps,
             explore=bool(self.explore),
             seed=None if self.seed is None else integer("seed", self.seed, 0, _MAX),
+            values=None if self.values is None else multipliers(self.values, policy.tasks, batch),
+            item_values=_option("item_values", self.item_values, np.float32, total),
         )
 
 

@@ -87,7 +87,7 @@ def calibration(logs: Logs, propensity: NDArray[np.float64]) -> tuple[Knots, ...
 
 def baseline_scores(baseline: Baseline, logs: Logs, formula: Mapping[str, Any]) -> NDArray[np.float32]:
     """float32 [M] of the log's candidates."""
-    prices = None if logs.value is None else torch.from_numpy(logs.value)
+    prices = None if logs.value is None else torch.tensor(logs.value)
     predictions, offsets = torch.from_numpy(logs.predictions), torch.from_numpy(logs.offsets)
     scores = baseline.scores(logs.tasks, formula, predictions, offsets, item_values=prices)
     return np.asarray(scores.numpy())

@@ -16,7 +16,7 @@ from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.training.baselines import baseline_scores, expected_value
-from pygrade.training.propensity import slot_propensity
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
 
 JUDGE = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
@@ -28,13 +28,13 @@ class Arms:
 
     scores: dict[str, NDArray[Any]]  # name → [M]
     weights: dict[str, NDArray[np.float32]]  # policy → [R, T]
-    baselines: tuple[str, ...]  # names of the simple ones, expected value first
+    baseline: str  # name of the strongest simple one, as the last policy's training found it
 
     def select(self, logs: Logs, requests: NDArray[np.int64]) -> "Arms":
         """Of some requests of the log that they were made for."""
         rows = np.isin(logs.row_request, requests)
         scores = {name: values[rows] for name, values in self.scores.items()}
-        return Arms(scores, {name: values[requests] for name, values in self.weights.items()}, self.baselines)
+        return Arms(scores, {name: values[requests] for name, values in self.weights.items()}, self.baseline)
 
 
 def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy]) -> Arms:
@@ -56,9 +56,9 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy]) -> Arms:
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
-    names = tuple(scores)
+    baseline = EXPECTED_VALUE if last.mixture is None else last.mixture.baseline.name
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
-    return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, names)
+    return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
 
 
 def with_unmixed(policy: FusionPolicy) -> dict[str, FusionPolicy]:
@@ -85,7 +85,7 @@ def replay(
     evaluation = evaluate(
         logs,
         arms.weights,
-        arms.baselines,
+        arms.baseline,
         scores=arms.scores,
         k=k,
         propensity=propensity.known(k),
@@ -95,21 +95,19 @@ def replay(
     judge = next((metric for metric in JUDGE if metric not in evaluation.cannot_differ), None)
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
     served = f"{evaluation.baseline} is what to serve"
-    record = evaluation.to_dict() | {"propensity_source": propensity.reason or propensity.source}
-    return record | {
-        "verdict": verdict_record(name, evaluation.baseline, lift, logs, served, propensity.source, in_sample)
-    }
+    record = evaluation.to_dict() | {"propensity_source": propensity.origin}
+    return record | {"verdict": verdict_record(name, evaluation.baseline, lift, logs, served, propensity, in_sample)}
 
 
 def verdict_record(
-    name: str, baseline: str, lift: Interval, logs: Logs, served: str, source: str, in_sample: bool
+    name: str, baseline: str, lift: Interval, logs: Logs, served: str, propensity: SlotPropensity, in_sample: bool
 ) -> dict[str, Any]:
     """The verdict with its sentence."""
     if in_sample:
         found, text = "undecidable", "in-sample, not evidence: the policy was trained on these requests"
-    elif source == "none":
+    elif propensity.source == "none":
         found = "undecidable"
-        text = f"not decidable on this log: slot propensities are unknown, so that slots pass for merit; {served}"
+        text = f"not decidable on this log: {served}. Slot propensities are unknown; {propensity.needed}"
     else:
         found, text = verdict_of(lift), sentence(name, baseline, lift, logs, served)
     return {"name": name, "baseline": baseline, "verdict": found, "sentence": text, "lift": lift.to_dict()}

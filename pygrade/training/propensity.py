@@ -1,19 +1,43 @@
 """Slot propensity: how likely the item in a slot is examined, relative to the first slot.
 
-One rule for training and judging: the exponent that the config states; else a power law fitted to the shuffled pages;
-else, with no or too few of those, nothing is known and every slot counts alike.
+One rule for training and judging, the first of these that works:
+
+1. **given**: the exponent that the config states.
+2. **shuffled pages**: a power law fitted to the pages whose order is random.
+3. **regression EM** (Wang et al., WSDM 2018) or **harvested** (Agarwal et al., WSDM 2019), from production's own pages.
+   Events of a slot are taken as q(slot) · Π_t g_t(p̂_t)^β_t · a factor of the group. For regression EM the group is
+   the page, so that the level of user and session cancels; harvesting compares an item with itself in other slots, so
+   that its quality cancels. g_t is an isotonic calibration of task t's prediction, debiased by slot. q of each slot and
+   β have a concave conditional likelihood, so Newton's method replaces the M-steps. The estimate with the smaller
+   standard error is in force; if the other disagrees, the interval is widened to reach it.
+4. **none**: every slot counts alike.
+
+Rule 3 assumes that the predictions say all that production's order says about the items. Those of all tasks enter, not
+only of the one whose events are counted, because production ranks by all of them.
 """
 
 import logging
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.logs import Logs
+from pygrade._typing import Array, Floats
+from pygrade.logs import Logs, numbered
 
 logger = logging.getLogger("pygrade")
+
+MAX_EXPONENT = 3.0
+WIDEST = 0.3  # half width of a 95 % interval beyond which an estimate says nothing
+TARGET = 0.1  # half width that `needed` aims at
+_Z, _DISAGREE = 1.96, 2.58  # standard errors of an interval, and of a difference that is no accident (1 %)
+_MIN_EVENTS = 100  # of production's pages
+_MAX_PAGES = 30_000  # evenly spaced ones are enough for the estimate: half width about 0.03
+_CHECK_PAGES = 5_000  # and for the checks: 0.08
+_CALIBRATED = 200  # events from which a task's prediction is calibrated
+_RIDGE = 1e-3  # prior precision of a coefficient: what cannot be separated gets a huge error, not a singular matrix
 
 
 class PropensityConfig(Protocol):
@@ -30,21 +54,45 @@ class SlotPropensity:
     """q(slot) = (slot + 1)^-exponent."""
 
     exponent: float  # 0 if nothing is known
-    source: Literal["given", "shuffled pages", "none"]
+    source: Literal["given", "shuffled pages", "regression EM", "harvested", "none"]
     reason: str = ""  # why nothing is known
+    needed: str = ""  # what would decide it
+    standard_error: float = 0.0  # clustered by user
+
+    @property
+    def low(self) -> float:
+        """Of the 95 % interval, which is all that is possible if nothing is known."""
+        return 0.0 if self.source == "none" else max(self.exponent - _Z * self.standard_error, 0.0)
+
+    @property
+    def high(self) -> float:
+        """Of the 95 % interval."""
+        return MAX_EXPONENT if self.source == "none" else min(self.exponent + _Z * self.standard_error, MAX_EXPONENT)
+
+    @property
+    def origin(self) -> str:
+        """The source with the interval, or why nothing is known, for people."""
+        if self.source in ("given", "none"):
+            return self.reason or self.source
+        return f"{self.source}, exponent {_interval(self.exponent, self.standard_error)}"
 
     @property
     def note(self) -> str:
-        """The source, for people."""
-        return f"none, every slot counts alike ({self.reason})" if self.source == "none" else self.source
+        """`origin`, and what follows if nothing is known."""
+        return f"none, every slot counts alike ({self.reason})" if self.source == "none" else self.origin
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, with the interval."""
+        return {**asdict(self), "low": self.low, "high": self.high}
 
     def curve(self, slots: int) -> NDArray[np.float64]:
         """q of the first slots."""
         return propensity_curve(self.exponent, slots)
 
     def bounds(self) -> tuple["SlotPropensity", ...]:
-        """The propensities at the ends of the exponent's interval, if it has one."""
-        return ()
+        """The propensities at the ends of the interval; empty if it is a point."""
+        ends = (self.low, self.high) if self.standard_error else ()
+        return tuple(replace(self, exponent=end, standard_error=0.0) for end in ends)
 
     def known(self, slots: int) -> NDArray[np.float64] | None:
         """The same; None if nothing is known."""
@@ -55,15 +103,23 @@ def slot_propensity(logs: Logs, config: PropensityConfig) -> SlotPropensity:
     """The propensity of a log's slots, by the rule above.
 
     A power law has one number to fit, which a few hundred events determine; slot by slot the estimates would be noisier
-    and could rise. The first ``page_size`` slots are fitted, since they are the ones that count.
+    and could rise. The first ``page_size`` slots are fitted, since they are the ones that count. A warning is logged if
+    production's pages disagree with the shuffled ones.
     """
     if not isinstance(config.propensity, str):
         return SlotPropensity(float(config.propensity), "given")
+    slots = config.page_size
     try:
-        return SlotPropensity(fit_exponent(logs, config.page_size), "shuffled pages")
-    except ValueError as error:
-        logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s", error)
-        return SlotPropensity(0.0, "none", str(error))
+        shuffled = _from_shuffled(logs, slots)
+    except ValueError as no_shuffled:
+        try:
+            return _from_production(logs, slots, _spaced(np.arange(logs.num_requests), _MAX_PAGES))
+        except ValueError as no_production:
+            reason, needed = f"{no_shuffled}; {no_production}", _needed(logs, slots)
+        logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
+        return SlotPropensity(0.0, "none", reason, needed)
+    _compare(logs, slots, shuffled)
+    return shuffled
 
 
 def propensity_curve(exponent: float, slots: int) -> NDArray[np.float64]:
@@ -77,11 +133,16 @@ def fit_exponent(logs: Logs, slots: int = 10) -> float:
     Events per view of a slot (any feedback at all), weighted by their precision; from 0 (flat) to 3. ``ValueError`` if
     the shuffled pages are missing or have fewer than 30 events.
     """
+    return _from_shuffled(logs, slots).exponent
+
+
+def _from_shuffled(logs: Logs, slots: int) -> SlotPropensity:
     if logs.exploration is None or not bool((logs.exploration == "shuffle").any()):
         raise ValueError("logs have no request with exploration 'shuffle'; want some, or a propensity exponent")
-    rows = (logs.exploration == "shuffle")[logs.row_request] & logs.shown & (logs.position < slots)
-    slot = logs.position[rows]
-    events = np.bincount(slot, (logs.feedback[rows] > 0).any(1), minlength=slots)
+    request = logs.row_request
+    rows = (logs.exploration == "shuffle")[request] & logs.shown & (logs.position < slots)
+    slot, event = logs.position[rows], (logs.feedback[rows] > 0).any(1)
+    events = np.bincount(slot, event, minlength=slots)
     views = np.bincount(slot, minlength=slots)
     seen = (views > 0) & (events > 0)
     if events.sum() < 30 or seen.sum() < 2:
@@ -91,4 +152,187 @@ def fit_exponent(logs: Logs, slots: int = 10) -> float:
         )
     rate = events[seen] / views[seen]
     slope = np.polyfit(np.log(np.flatnonzero(seen) + 1.0), np.log(rate), 1, w=np.sqrt(events[seen]))[0]
-    return float(np.clip(-slope, 0.0, 3.0))
+    # the exponent is linear in the logarithms of the rates: sum each user's share of its error
+    per_event = np.zeros(slots)
+    per_event[seen] = _line(np.flatnonzero(seen), events[seen]) / events[seen]
+    expected = np.divide(events, views, out=np.zeros(slots), where=views > 0)[slot]
+    error = _clustered(per_event[slot] * (event - expected), logs.user_id[request[rows]])
+    return SlotPropensity(float(np.clip(-slope, 0.0, MAX_EXPONENT)), "shuffled pages", standard_error=error)
+
+
+def _compare(logs: Logs, slots: int, shuffled: SlotPropensity) -> None:
+    """Warns if the pages that were not shuffled disagree."""
+    assert logs.exploration is not None
+    try:
+        other = _from_production(logs, slots, _spaced(np.flatnonzero(logs.exploration != "shuffle"), _CHECK_PAGES))
+    except ValueError:
+        return
+    error = math.hypot(shuffled.standard_error, other.standard_error)
+    if abs(shuffled.exponent - other.exponent) > _DISAGREE * error:
+        message = "slot propensities disagree: %s (in force), but on the other pages %s; %s"
+        hint = "does their order follow more than the predictions?"
+        logger.warning(message, shuffled.origin, other.origin, hint)
+
+
+def _spaced(values: Array, limit: int) -> Array:
+    """At most so many of the values, evenly spaced."""
+    return values if len(values) <= limit else values[np.linspace(0, len(values) - 1, limit).astype(np.int64)]
+
+
+def _from_production(logs: Logs, slots: int, pages: Array) -> SlotPropensity:
+    """The estimate from pages in the order that production chose; ``ValueError`` says why there is none."""
+    request = logs.row_request
+    rows = np.flatnonzero(np.isin(np.arange(logs.num_requests), pages)[request] & logs.shown & (logs.position < slots))
+    if not len(rows):
+        raise ValueError("production has no page")
+    happened = logs.feedback[rows] > 0  # [n, T]
+    task = int(np.argmin(np.abs(happened.mean(0) - 0.5)))  # the most events that still tell items apart
+    events = np.bincount(logs.position[rows], happened[:, task], minlength=slots)
+    if events.sum() < _MIN_EVENTS or (events > 0).sum() < 3:
+        raise ValueError(
+            f"production's pages have {int(events.sum())} {logs.tasks[task]!r} events in {int((events > 0).sum())} "
+            f"slots; want at least {_MIN_EVENTS} in 3"
+        )
+    keep = (events > 0)[logs.position[rows]]
+    rows, happened = rows[keep], happened[keep]
+    page, slot = request[rows], logs.position[rows]
+    users, event = logs.user_id[page], happened[:, task].astype(np.float64)
+    scores = np.log(np.maximum(logs.predictions[rows].astype(np.float64), 1e-7))
+    some = np.isin(page, _spaced(pages, _CHECK_PAGES))
+    first = _fit(event[some], slot[some], scores[some], page[some], users[some])
+    if first is None or first.predictive < len(logs.tasks) + 5.0 * math.sqrt(2.0 * len(logs.tasks)):
+        raise ValueError(
+            f"the predictions do not tell which items of production's pages get {logs.tasks[task]!r} events, "
+            "so that the slots' effect cannot be separated from the items'"
+        )
+    examined = propensity_curve(first.exponent, slots)[slot]
+    scores = np.stack([_calibrated(*column, examined) for column in zip(scores.T, happened.T, strict=True)], 1)
+    sums = np.stack([np.bincount(page, column, logs.num_requests) for column in scores.T], 1)
+    level = (sums / np.maximum(np.bincount(page, minlength=logs.num_requests), 1)[:, None])[page]
+    fits = {
+        "regression EM": _fit(event, slot, scores, page, users),
+        "harvested": _fit(event, slot, np.hstack([scores, level]), numbered(logs.item_id[rows]), users),
+    }
+    estimates = sorted((fit.standard_error, fit.exponent, source) for source, fit in fits.items() if fit is not None)
+    if not estimates:
+        raise ValueError("the slots' effect on production's pages could not be fitted")
+    error, exponent, source = estimates[0]
+    given = " and ".join(f"exponent {_interval(value, spread)} by {name}" for spread, value, name in estimates)
+    for other, elsewhere, _ in estimates[1:]:
+        if abs(exponent - elsewhere) > _DISAGREE * math.hypot(error, other):
+            error = abs(exponent - elsewhere) / _Z
+    if _Z * error > WIDEST:
+        raise ValueError(f"on production's pages the slots' effect cannot be separated from the items' ({given})")
+    if exponent <= _Z * error:
+        raise ValueError(
+            f"production's pages show no effect of the slot ({given}); if each item is examined alike, "
+            "state a propensity exponent of 0"
+        )
+    if exponent > MAX_EXPONENT:
+        raise ValueError(f"production's pages give an impossible effect of the slot ({given})")
+    return SlotPropensity(exponent, source, standard_error=error)  # type: ignore[arg-type]
+
+
+class _Fit(NamedTuple):
+    exponent: float
+    standard_error: float
+    predictive: float  # Wald statistic of the covariates
+
+
+def _fit(event: Floats, slot: Array, covariates: Floats, group: Array, users: Array) -> _Fit | None:
+    """Events (0 or 1) ∝ q(slot) · exp(covariates · β) · a factor of the group; None if no group tells slots apart.
+
+    The conditional likelihood given each group's number of events: Π over events of exp(η) / Σ_group exp(η).
+    """
+    total, size = np.bincount(group, event), np.bincount(group)
+    lowest, highest = np.full(len(size), slot.max()), np.zeros(len(size), slot.dtype)
+    np.minimum.at(lowest, group, slot)
+    np.maximum.at(highest, group, slot)
+    rows = np.flatnonzero(((total > 0) & (lowest < highest))[group])
+    rows = rows[np.argsort(group[rows], kind="stable")]
+    if event[rows].sum() < _MIN_EVENTS:
+        return None
+    event, slot, covariates, group, users = event[rows], slot[rows], covariates[rows], group[rows], users[rows]
+    starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    size, total = np.diff(np.r_[starts, len(rows)]), np.add.reduceat(event, starts)
+    seen = np.flatnonzero(np.bincount(slot, event) > 0)
+    if len(seen) < 3:
+        return None
+    deviation = covariates.std(0)
+    scaled = (covariates - covariates.mean(0)) / np.where(deviation > 1e-9, deviation, np.inf)
+    x = np.hstack([slot[:, None] == seen[1:], scaled])
+    beta = np.zeros(x.shape[1])
+    for _ in range(50):
+        weight = np.exp(x @ beta)
+        expected = weight * np.repeat(total / np.add.reduceat(weight, starts), size)
+        mean = np.add.reduceat(expected[:, None] * x, starts) / total[:, None]
+        information = x.T @ (expected[:, None] * x) - mean.T @ (total[:, None] * mean) + _RIDGE * np.eye(len(beta))
+        step = np.linalg.solve(information, x.T @ (event - expected) - _RIDGE * beta)
+        beta += step / max(1.0, float(np.abs(step).max()) / 2)
+        if np.abs(step).max() < 1e-6:
+            break
+    slots = len(seen) - 1
+    levels, exponent = np.r_[0.0, beta[:slots]], 0.5
+    for _ in range(20):  # the line is weighted as shuffled pages would weight it: events fall with q
+        line = _line(seen, (seen + 1.0) ** -exponent)
+        exponent = float(np.clip(-line @ levels, 0.0, 2 * MAX_EXPONENT))
+    covariance = np.linalg.inv(information)
+    direction = covariance[:, :slots] @ line[1:]
+    scores = (x @ direction - np.repeat(mean @ direction, size)) * (event - expected)
+    error = max(_clustered(scores, users), math.sqrt(float(line[1:] @ direction[:slots])))
+    predictive = float(beta[slots:] @ np.linalg.solve(covariance[slots:, slots:], beta[slots:]))
+    return _Fit(float(-line @ levels), error, predictive)
+
+
+def _calibrated(score: Floats, event: Array, examined: Floats) -> Floats:
+    """log of the isotonic event rate, debiased by the slot, at a task's log prediction; the score if events are few."""
+    if event.sum() < _CALIBRATED:
+        return score
+    bins = int(np.clip(event.sum() / 20, 2, 100))
+    place = np.searchsorted(np.quantile(score, np.arange(1, bins) / bins), score, side="right")
+    place = np.unique(place, return_inverse=True)[1]
+    weight = np.bincount(place, examined)
+    events = np.bincount(place, event) + 0.5 * weight / weight.mean()  # half an event a bin: log needs some
+    x = np.bincount(place, score * examined) / weight
+    blocks: list[list[float]] = []  # pool adjacent violators: rate, weight, sum of x
+    for e, w, s in zip(events, weight, x * weight, strict=True):
+        blocks.append([e, w, s])
+        while len(blocks) > 1 and blocks[-2][0] * blocks[-1][1] >= blocks[-1][0] * blocks[-2][1]:
+            last = blocks.pop()
+            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
+    pooled = np.array(blocks)
+    return np.asarray(np.interp(score, pooled[:, 2] / pooled[:, 1], np.log(pooled[:, 0] / pooled[:, 1])))
+
+
+def _line(slots: Array, weight: Array) -> Floats:
+    """The slope of a weighted regression on log(slot + 1), as a weight of each slot's value."""
+    x = np.log(slots + 1.0)
+    centered = weight * (x - np.average(x, weights=weight))
+    return np.asarray(centered / (centered @ x))
+
+
+def _clustered(scores: Floats, users: Array) -> float:
+    """Standard error of a sum of scores, clustered by user."""
+    return float(np.linalg.norm(np.bincount(numbered(users), scores)))
+
+
+def _needed(logs: Logs, slots: int) -> str:
+    """The share of shuffled pages that would fix the exponent, from the log's own events per page."""
+    rows = logs.shown & (logs.position < slots)
+    deepest = min(slots, int(logs.position.max(initial=0)) + 1)
+    rate = float((logs.feedback[rows] > 0).any(1).sum()) / max(logs.num_requests, 1)
+    if deepest < 2 or rate == 0.0:
+        return f"pages of two slots or more would decide; these have {rate:.2g} events each in {deepest} slots"
+    weight = propensity_curve(0.7, deepest)
+    spread = np.cov(np.log(np.arange(1, deepest + 1)), aweights=weight, ddof=0)
+    pages = math.ceil((_Z / TARGET) ** 2 / float(spread) / rate)
+    share = pages / logs.num_requests
+    size = f"{float(f'{100 * share:.2g}'):g} % of the requests" if share <= 1 else f"{share:.1f} times this log"
+    return (
+        f"{pages:,} shuffled pages ({size}) would decide: with {rate:.2g} events each, as in this log, "
+        f"they fix the exponent to ± {TARGET}"
+    )
+
+
+def _interval(exponent: float, error: float) -> str:
+    return f"{exponent:.2f} ± {_Z * error:.2f}"

@@ -9,7 +9,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,7 +182,8 @@ def _trust(logs: Logs, config: TrainConfig, propensity: SlotPropensity, director
         return None
     fold = fold_of_requests(logs, folds, config.seed)
     if propensity.source == "none":
-        return undecidable(f"slot propensities are unknown ({propensity.reason})", GRADE, folds, logs, propensity)
+        unknown = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
+        return undecidable(unknown, GRADE, folds, logs, propensity)
     if reason := too_little(logs, fold):
         return undecidable(f"too little data: {reason}", GRADE, folds, logs, propensity)
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
@@ -258,7 +259,7 @@ def _summary(
         "stage1": {"steps": config.stage1.steps, **run.statistics("stage1")},
         "stage2": {"steps": config.stage2.steps, **run.statistics("stage2")},
         "component_weights": dict(zip(names, component_weights.tolist(), strict=True)),
-        "propensity": asdict(data.propensity),
+        "propensity": data.propensity.to_dict(),
         "static_weights": static.tolist(),
         # in-sample: on the very log that was trained on
         "served": {

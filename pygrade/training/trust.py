@@ -260,7 +260,7 @@ def undecidable(reason: str, policy: str, folds: int, logs: Logs, propensity: Sl
     """Nothing can be said, for this reason: expected value is served."""
     return Trust(
         verdict="undecidable",
-        sentence=f"not decidable on this log: {reason}. {EXPECTED_VALUE} is served",
+        sentence=f"not decidable on this log: {EXPECTED_VALUE} is served. {reason[0].upper()}{reason[1:]}",
         baseline=EXPECTED_VALUE,
         served_baseline=EXPECTED_VALUE,
         policy=policy,

@@ -39,6 +39,10 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
             policy_version=np.full(requests, "v1"),
             exploration=np.where(np.arange(requests) % 2 == 0, "none", "dirichlet"),
             timestamp=rng.permutation(requests).astype(np.int64) + 1_700_000_000_000,
+            trust=rng.random(requests).astype(np.float32),
+            baseline=rng.choice(["", "expected value"], requests),
+            verdict=np.full(requests, "better"),
+            multipliers=np.where(np.isnan(concentration), concentration, 2 * concentration),
         )
     return Logs(
         tasks=("click", "cart", "order"),
@@ -173,6 +177,8 @@ BAD = {
     "shown without feedback": (set_value("y_click", 0, None), ValueError, r"'y_click', row 0 of \S+: nan; want finite"),
     "null id": (set_value("item_id", 5, None), ValueError, r"'item_id', row 5 of \S+: null"),
     "bad weight": (set_value("w_cart", 0, -1.0), ValueError, "'w_cart'"),
+    "trust above 1": (set_all("trust", 1.5), ValueError, "'trust', row 0 of .*1.5; want a number from 0 to 1"),
+    "negative multiplier": (set_all("u_cart", -1.0), ValueError, "'u_cart', row 0 of .*-1.0; want a finite value"),
     "unknown exploration": (set_all("exploration", "x"), ValueError, "'exploration', row 0"),
     "no predictions": (lambda c: [c.pop(n) for n in list(c) if n.startswith("p_")], ValueError, "no column p_<task>"),
 }

@@ -11,6 +11,7 @@ import torch
 from pygrade import _core
 from pygrade._util.serialization import ArtifactError
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, file
+from pygrade.policy.mixture import Baseline, Mixture
 
 TASKS, FEATURES = ("click", "cart", "order"), ("hour", "intent")
 OLD_FORMATS = Path(__file__).parents[2] / "csrc/tests"
@@ -23,9 +24,18 @@ def make_policy(seed: int = 0, **options: object) -> FusionPolicy:
     return policy
 
 
+KNOTS = ((0.0, 0.5, 1.0), (0.0, 0.1, 0.3))
+
+
+def mixture(trust: float = 0.25, **baseline: object) -> Mixture:
+    options = {"name": "expected value", "transform": "identity", "weights": (1.0, 2.0, 3.0), **baseline}
+    return Mixture(trust, Baseline(**options), "worse", "worse than it")  # type: ignore[arg-type]
+
+
 @pytest.fixture
 def policy() -> FusionPolicy:
     policy = make_policy(7, minimum={"order": 0.05}, lower=(0.01, 0.01, 0.02), scenario_exploration={"feed": 0.5})
+    policy.mixture = mixture(calibration=(KNOTS,) * 3, value_tasks=("order",), logarithm=True)
     policy.fit_normalization(torch.randn(50, policy.num_inputs, generator=torch.Generator().manual_seed(2)))
     return policy
 
@@ -64,7 +74,7 @@ def tensors_of(folder: Path) -> Path:
 def test_save_and_load_give_the_same_policy(policy, folder) -> None:
     loaded = FusionPolicy.load(folder)
     assert version_in(folder) == policy.version
-    assert loaded.spec == policy.spec
+    assert loaded.spec == policy.spec and loaded.mixture == policy.mixture
     inputs = torch.randn(6, policy.num_inputs, generator=torch.Generator().manual_seed(3))
     assert torch.equal(loaded.serve(inputs), policy.serve(inputs))
     assert torch.equal(loaded.fallback_weights("feed"), policy.fallback_weights("feed"))
@@ -173,13 +183,29 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
         {"evidence_prior": 4.0, "evidence_feature": "intent"},
         {"evidence_prior": 3.0, "evidence_feature": "hour"},
         {"evidence_prior": 3.0, "evidence_feature": "intent", "evidence_scale": "log"},
+        {"mixture": mixture()},
+        {"mixture": mixture(trust=0.5)},
+        {"mixture": mixture(transform="log")},
+        {"mixture": mixture(weights=(1.0, 2.0, 4.0))},
+        {"mixture": mixture(logarithm=True)},
+        {"mixture": mixture(value_tasks=("cart", "order"))},
+        {"mixture": mixture(value_tasks=("order", "cart"))},
+        {"mixture": mixture(calibration=((KNOTS,) * 3))},
+        {"mixture": mixture(calibration=((KNOTS, KNOTS, ((0.0, 0.2, 1.0), (0.0, 0.1, 0.3)))))},
+        {"trade_offs": True},
+        {"trade_offs": True, "values": {"cart": 2.0}},
+        {"trade_offs": True, "scenario_values": {"feed": {"cart": 2.0}}},
+        {"trade_offs": True, "scenario_values": {"home": {"cart": 2.0}}},
+        {"trade_offs": True, "values": {"cart": 2.0}, "scenario_values": {"é": {"order": 0.5}, "A": {}}},
     ]
     first = make_policy()
     versions = set()
     for change in changes:
-        policy = make_policy(**change)
+        policy = make_policy(**{name: value for name, value in change.items() if name != "mixture"})
         state = first.state_dict() | {"bounds": policy.bounds}  # the same network
-        policy.load_state_dict(state)
+        if not policy.config.trade_offs:
+            policy.load_state_dict(state)
+        policy.mixture = change.get("mixture")  # type: ignore[assignment]
         assert _core.Policy(*policy.artifact()).version == policy.version
         versions.add(policy.version)
     renamed = make_policy()
@@ -237,7 +263,7 @@ def changed(text: bytes, **changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"format_version": 4}, "version 4"),
+        ({"format_version": 5}, "version 5"),
         ({"format_version": 2}, "sha256"),
         ({"format_version": True}, "format_version"),
         ({"format": "other"}, "other"),
@@ -274,6 +300,12 @@ def changed(text: bytes, **changes: object) -> bytes:
         ({"evidence_prior": 1}, "evidence_feature"),
         ({"evidence_scale": "root"}, "evidence_scale"),
         ({"evidence_feature": 3}, "evidence_feature"),
+        ({"mixture": []}, "mixture"),
+        ({"trade_offs": True}, "schema_hash"),
+        ({"context_only": 1}, "context_only"),
+        ({"frozen": {"buy": 0.1}}, "frozen"),
+        ({"values": {"order": 2.0}}, "trade_offs"),
+        ({"scenario_values": {"feed": {"buy": 1.0}}}, "scenario_values"),
     ],
     ids=str,
 )
@@ -281,6 +313,35 @@ def test_json_that_does_not_fit_is_named(folder, change, named: str) -> None:
     text = (folder / "policy.json").read_bytes()
     (folder / "policy.json").write_bytes(sealed(changed(text, **change)))
     refused(folder, named)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("trust", 1.5),
+        ("trust", None),
+        ("verdict", "fine"),
+        ("sentence", 3),
+        ("baseline", None),
+        ("name", ""),
+        ("name", "é" * 32),
+        ("transform", "cube"),
+        ("weights", [1.0]),
+        ("weights", [0.0, 0.0, 0.0]),
+        ("weights", [1.0, 1.0, float("inf")]),
+        ("logarithm", 1),
+        ("value_tasks", ["buy"]),
+        ("calibration", [[[0.0, 1.0], [0.0, 1.0]]]),
+        ("calibration", [[[0.0, 1.0], [1.0, 0.0]]] * 3),
+        ("calibration", [[[0.5, 1.0], [0.0, 1.0]]] * 3),
+    ],
+)
+def test_a_damaged_mixture_is_refused_and_the_key_named(folder, key: str, value: object) -> None:
+    text = (folder / "policy.json").read_bytes()
+    record = json.loads(text)["mixture"]
+    (record if key in record else record["baseline"])[key] = value
+    (folder / "policy.json").write_bytes(sealed(changed(text, mixture=record)))
+    refused(folder, f"'{key}'")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pygrade import _core
+from pygrade import _core, reference
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 
 
@@ -25,10 +25,10 @@ def save(folder, tasks=("click", "cart", "order"), features=("hour", "intent"), 
     return policy
 
 
-def evaluate(core, context, predictions, scenario=None):
+def evaluate(core, context, predictions, scenario=None, values=None):
     tasks = len(core.tasks)
     inputs, concentration, weights = (np.full(n, np.nan, np.float32) for n in (core.num_inputs, tasks, tasks))
-    core.evaluate(context, predictions, scenario, inputs, concentration, weights)
+    core.evaluate(context, predictions, scenario, inputs, concentration, weights, values)
     return inputs, concentration, weights
 
 
@@ -44,6 +44,8 @@ CASES = {
     "evidence, log1p": {"evidence_feature": "hour", "evidence_scale": "log1p", "evidence_prior": 1.0},
     "no evidence": {"evidence_feature": "intent", "evidence_prior": 0.1},
     "tight box": {"lower": (0.2, 0.3, 0.1), "upper": 0.5, "minimum": {"order": 0.15}, "scale": 900.0},
+    "trade-offs": {"trade_offs": True, "values": {"cart": 3.0}, "scenario_values": {"search": {"click": 0.0}}},
+    "trade-offs of the context": {"trade_offs": True, "context_only": True, "frozen": {"order": 0.3}},
     "wide": {"tasks": tuple(f"t{i}" for i in range(64)), "features": (), "lower": 0.0, "upper": 1.0},
 }
 
@@ -62,9 +64,11 @@ def test_forward_agrees_with_torch(case, rows, tmp_path):
         context[1] = np.nan  # unknown
     predictions = (rng.uniform(0, 1, (rows, len(policy.tasks))) ** 6).astype(np.float32)
     predictions[0, 0] = 0.0
+    given = np.array([np.nan, 0.0, 2.5], np.float32) if policy.config.trade_offs else None
     for scenario in (None, "search", "other"):
-        inputs, concentration, weights = evaluate(core, context, predictions, scenario)
-        expected = policy.request_inputs(context[None], predictions[None])
+        inputs, concentration, weights = evaluate(core, context, predictions, scenario, given)
+        u = policy.spec.multipliers(given, None if scenario is None else [scenario], 1)
+        expected = policy.request_inputs(context[None], predictions[None], None, u)
         np.testing.assert_allclose(inputs, expected[0].numpy(), rtol=1e-6, atol=1e-6, equal_nan=True)
         with torch.no_grad():
             names = None if scenario is None else [scenario]
@@ -74,6 +78,28 @@ def test_forward_agrees_with_torch(case, rows, tmp_path):
         low, high = policy.bounds.numpy()
         assert ((weights >= low) & (weights <= high)).all()
         assert abs(weights.astype(float).sum() - 1) < 1e-6
+
+
+def test_a_policy_of_the_context_alone_is_evaluated_without_predictions(tmp_path):
+    save(tmp_path, context_only=True, trade_offs=True)
+    core, context = _core.Policy.load(str(tmp_path)), np.array([1.0, -2.0], np.float32)
+    alone = evaluate(core, context, np.empty((0, 3), np.float32), "search")
+    for got, expected in zip(alone, evaluate(core, context, np.ones((5, 3), np.float32), "search"), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sets(st.integers(1, 4096), min_size=1, max_size=40), st.integers(0, 100))
+def test_a_piecewise_linear_map_agrees_with_the_reference(places, count):
+    x = torch.tensor([0, *sorted(places)]) / 4096
+    rng = np.random.default_rng(count)
+    y = torch.from_numpy(np.sort(rng.uniform(0, 3, len(x))).astype(np.float32))
+    values = np.concatenate([rng.uniform(0, 1.5, count), x.numpy()]).astype(np.float32)
+    result = np.empty_like(values)
+    _core.piecewise_linear(values, x.tolist(), y.tolist(), result)
+    expected = reference.piecewise_linear(torch.from_numpy(values).double(), x.double(), y.double()).numpy()
+    np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
+    assert (result[-len(x) : -1] == y.numpy()[:-1]).all()  # knots are met exactly
 
 
 name = st.text(st.characters(exclude_categories=("Cs",)), max_size=4)

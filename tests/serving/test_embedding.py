@@ -5,6 +5,7 @@ import ctypes
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pygrade
 from pygrade.cli import main as cli
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.serving.ranker import BlendedRanker
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,11 +30,17 @@ def library() -> Path:
     return Path(pygrade.cmake_dir()).parent.parent / "libpygrade.so.1"
 
 
-@pytest.fixture
-def policy(tmp_path):
+def mixture():
+    knots = ((0.0, 0.3, 1.0), (0.0, 0.2, 0.4))
+    return Mixture(0.6, Baseline("expected, value", "identity", (1.0, 2.0, 5.0, 0.5), True, ("order",), (knots,) * 4))
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "mixed"])
+def policy(tmp_path, request):
     evidence = {"evidence_feature": "intent", "evidence_scale": "log1p", "evidence_prior": 0.5}
     config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, **evidence)
-    made = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=3)
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, replace(config, trade_offs=request.param)), seed=3)
+    made.mixture = mixture() if request.param else None
     made.head.weight.data.mul_(40)
     made.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
     made.save(tmp_path / "policy")
@@ -47,6 +55,14 @@ def requests():
     predictions = rng.uniform(0.01, 0.9, (6, 40, 4)).astype(np.float32)
     predictions[4, [3, 7], 1] = np.nan
     return context, predictions, ["search", "", "search", "feed", "search", "other"]
+
+
+def of_mixture(policy):
+    """Multipliers [6, T] and prices [6, N] of the requests, for a policy that takes them."""
+    if policy.mixture is None:
+        return {}
+    values = np.array([[1, 2, np.nan, 0.5], [np.nan] * 4, [0, 0, 3, 0]] * 2, np.float32)
+    return {"values": values, "item_values": np.random.default_rng(2).uniform(0, 50, (6, 40)).astype(np.float32)}
 
 
 def test_the_command_says_where_the_cmake_package_is(capsys):
@@ -65,7 +81,9 @@ CODES = {
     "I": ctypes.c_uint32,
     "q": ctypes.c_int64,
     "Q": ctypes.c_uint64,
+    "f": ctypes.c_float,
     "V": ctypes.c_char * 16,
+    "B": ctypes.c_char * 64,
 }
 
 
@@ -77,11 +95,11 @@ def struct(fields: str) -> type[ctypes.Structure]:
 
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
-    "N group_columns S scenario N scenario_size Q draw I flags I reserved"
+    "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
-    "Q seed V policy_version"
+    "Q seed V policy_version f trust i verdict B baseline"
 )
 LogIds = struct(
     "N size S request_id N request_id_size S user_id N user_id_size P item_id q timestamp I flags I reserved"
@@ -138,10 +156,11 @@ def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path
     boost = np.random.default_rng(1).uniform(0.5, 2, (6, 40)).astype(np.float32)
     groups = np.arange(240, dtype=np.int32).reshape(6, 40, 1) % 7
     caps = np.array([1], np.int32)
+    more = of_mixture(policy)
     for explore in (False, True):
         draw = {"explore": True, "seed": 8} if explore else {}
         page = BlendedRanker.load(tmp_path / "policy").rank(
-            context, predictions, 9, scenario=scenarios, boost_mul=boost, groups=groups, caps=caps, **draw
+            context, predictions, 9, scenario=scenarios, boost_mul=boost, groups=groups, caps=caps, **draw, **more
         )
         for b in range(6):
             _, result, arrays = ranker.rank(
@@ -155,11 +174,14 @@ def test_the_c_abi_gives_the_same_pages_byte_for_byte(policy, requests, tmp_path
                 group_columns=1,
                 draw=(8 << 32) + b,
                 flags=3 if explore else 0,
+                **{name: array[b] for name, array in more.items()},
             )
             np.testing.assert_array_equal(arrays.pop("concentration"), page.concentration[b])
             assert all(array.tobytes() == getattr(page, name)[b].tobytes() for name, array in arrays.items())
             assert (result.fallback != 0) == page.fallback[b] and (result.explored != 0) == page.explored[b]
             assert result.seed == int(page.seed[b]) and result.policy_version.decode() == policy.version
+            assert (result.trust, result.baseline.decode()) == (np.float32(page.trust), page.baseline)
+            assert result.verdict == (5 if policy.mixture else 0)  # untested, none
 
 
 @pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
@@ -169,12 +191,14 @@ def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(reque
     predictions[4, [3, 7], 1] = missing
     predictions[5, :, 2] = missing
     names = [f'r"{b}",\n' for b in range(6)]
-    text = ranker.text("log_header")
+    text, more = ranker.text("log_header"), of_mixture(policy)
     for b, name in enumerate(names):
-        request, page, _ = ranker.rank(context[b], predictions[b], 9, scenarios[b])
+        own = {name: array[b] for name, array in more.items()}
+        request, page, _ = ranker.rank(context[b], predictions[b], 9, scenarios[b], **own)
         ids = LogIds(size=ctypes.sizeof(LogIds), request_id=name.encode(), request_id_size=len(name), flags=1)
         text += ranker.text("log_rows", request, page, ids)
     numbers = {name: pa.float32() for name in text.splitlines()[0].split(",") if name[:2] in ("x_", "p_", "y_", "a_")}
+    numbers |= {name: pa.string() for name in ("baseline", "verdict")}
     table = pa.csv.read_csv(
         io.BytesIO(text.encode()),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
@@ -182,9 +206,10 @@ def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(reque
     )
     pa.parquet.write_table(table, tmp_path / "log.parquet")
     log = read_logs(tmp_path / "log.parquet")
-    expected = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios).log_rows()
+    expected = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios, **more).log_rows()
     assert log.request_id.tolist() == names
-    for name in ("offsets", "item_id", "position", "predictions", "context", "weights", "scenario"):
+    names = ["offsets", "item_id", "position", "predictions", "context", "weights", "scenario", "trust", "baseline"]
+    for name in (*names, "verdict", *(["multipliers", "value"] if more else [])):
         np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
 
 
@@ -192,17 +217,19 @@ def text(value):
     return "" if np.isnan(value) else repr(float(value))
 
 
-def write_requests(path, context, predictions, scenarios):
+def write_requests(path, context, predictions, scenarios, values, item_values):
     with open(path, "w", newline="") as file:
         rows = csv.writer(file)
         columns = [f"x_{feature}" for feature in FEATURES] + [f"p_{task}" for task in TASKS]
+        columns += ["value"] + [f"u_{task}" for task in TASKS]
         rows.writerow(["request_id", "user_id", "item_id", "scenario", *columns])
         for b, scenario in enumerate(scenarios):
             for n, row in enumerate(predictions[b]):
-                values = [text(v) for v in (*context[b], *row)]
-                rows.writerow([f"r{b}", f"u,{b}", 1000 * b + n, scenario, *values])
+                numbers = [text(v) for v in (*context[b], *row, item_values[b, n], *values[b])]
+                rows.writerow([f"r{b}", f"u,{b}", 1000 * b + n, scenario, *numbers])
 
 
+@pytest.mark.parametrize("policy", [True], indirect=True, ids=["mixed"])
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake and a C++ compiler")
 def test_the_example_server_builds_against_the_package_and_writes_the_log_of_blended_ranker(policy, requests, tmp_path):
     build = tmp_path / "build"
@@ -210,26 +237,28 @@ def test_the_example_server_builds_against_the_package_and_writes_the_log_of_ble
     for command in (configure, ["cmake", "--build", str(build)]):
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
-    context, predictions, scenarios = requests
-    write_requests(tmp_path / "requests.csv", context, predictions, scenarios)
+    (context, predictions, scenarios), more = requests, of_mixture(policy)
+    write_requests(tmp_path / "requests.csv", context, predictions, scenarios, **more)
     command = [str(build / "serve"), str(tmp_path / "policy"), str(tmp_path / "requests.csv"), "--k", "9"]
     command += ["--seconds", "0.3", "--threads", "2", "--reload", "--log", str(tmp_path / "log.csv")]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "p99.9" in run.stdout and policy.version in run.stdout
 
-    log = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios).log_rows()
+    log = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios, **more).log_rows()
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == log.num_rows
     request = np.repeat(np.arange(6), np.diff(log.offsets))
-    columns = [name for name in rows[0] if name[:2] in ("x_", "p_", "y_", "w_", "a_")]
+    columns = [name for name in rows[0] if name[:2] in ("x_", "p_", "y_", "w_", "a_", "u_") or name == "value"]
     number = {name: np.array([float(row[name] or "nan") for row in rows], np.float32) for name in columns}
     assert [row["request_id"] for row in rows] == [f"r{b}" for b in request]
     assert [row["user_id"] for row in rows] == [f"u,{b}" for b in request]
     assert [int(row["item_id"]) for row in rows] == (log.item_id + 1000 * request).tolist()
     assert [int(row["position"] or -1) for row in rows] == log.position.tolist()
     assert [row["scenario"] for row in rows] == [scenarios[b] for b in request]
+    assert {(row["trust"], row["baseline"], row["verdict"]) for row in rows} == {("0.6", "expected, value", "untested")}
+    np.testing.assert_array_equal(number["value"], log.value)
     assert {row["policy_version"] for row in rows} == {policy.version}
     assert {row["exploration"] for row in rows} == {"none"} and {row["seed"] for row in rows} == {"0"}
     for f, name in enumerate(FEATURES):
@@ -238,4 +267,5 @@ def test_the_example_server_builds_against_the_package_and_writes_the_log_of_ble
         np.testing.assert_array_equal(number[f"p_{name}"], log.predictions[:, t])
         np.testing.assert_array_equal(number[f"w_{name}"], log.weights[request, t])
         np.testing.assert_array_equal(number[f"a_{name}"], log.concentration[request, t])
+        np.testing.assert_array_equal(number[f"u_{name}"], log.multipliers[request, t])
         np.testing.assert_array_equal(np.isnan(number[f"y_{name}"]), log.position < 0)

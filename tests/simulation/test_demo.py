@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1, STATIC
+from pygrade.policy import FusionPolicy
 from pygrade.reports.pages import explain
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation import demo as demo_module
@@ -66,7 +67,8 @@ def test_the_pages_come_from_the_saved_policy_and_add_up(finished):
         assert len(page["items"]) == 10 and not page["fallback"]
         assert sum(page["weights"]) == pytest.approx(1, abs=1e-5)
         for item in page["items"]:
-            assert sum(item["contributions"]) == pytest.approx(item["score"], rel=1e-4, abs=1e-5)
+            parts = sum(item["contributions"]) + item.get("baseline", 0.0)
+            assert parts == pytest.approx(item["score"], rel=1e-4, abs=1e-5)
         scores = [item["score"] for item in page["items"]]
         assert scores == sorted(scores, reverse=True)
 
@@ -111,7 +113,9 @@ def test_other_options_start_again_and_other_files_are_kept(tmp_path, monkeypatc
 
 def test_reasons_name_the_source_of_the_weights(finished):
     out, _ = finished
-    ranker = BlendedRanker.load(out / "policy", seed=0)
+    policy = FusionPolicy.load(out / "policy")
+    policy.mixture = None
+    ranker = BlendedRanker(policy, seed=0)
     predictions = np.random.default_rng(0).uniform(0.01, 0.5, (1, 12, 6)).astype(np.float32)
     context = np.zeros((1, len(ranker.policy.features)), np.float32)
     static = ranker.policy.static_weights.numpy()

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pygrade/export.h"
+#include "pygrade/mixture.hpp"
 
 namespace pygrade {
 
@@ -31,7 +32,7 @@ class PYGRADE_API ArtifactMissing : public ArtifactError {
 // Immutable: any number of threads may use one concurrently. At most 64 tasks.
 class PYGRADE_API Policy {
  public:
-  static constexpr std::int64_t format_version = 3;  // the newest that is read; 1 and 2 are, too
+  static constexpr std::int64_t format_version = 4;  // the newest that is read; 1 to 3 are, too
   static constexpr std::size_t max_tasks = 64;
 
   // Reads a directory that FusionPolicy.save wrote. Other processes may save into it meanwhile.
@@ -56,7 +57,10 @@ class PYGRADE_API Policy {
   float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm
   float epsilon() const { return epsilon_; }                       // added to the standard deviation of a z-score
   std::span<const float> slope() const { return slope_; }          // [T] of log1p, log(1 + slope_t p_t)
-  std::size_t num_inputs() const { return input_mean_.size(); }    // F, or F + 2T with prediction features
+  std::size_t num_inputs() const { return input_mean_.size(); }    // F, 2T of the predictions, T of the multipliers
+  bool context_only() const { return context_only_; }              // no inputs from the predictions
+  bool trade_offs() const { return trade_offs_; }                  // takes multipliers of the tasks' values
+  const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
 
   // What is served if features are missing: the scenario's static weights [T], or the global ones.
   struct Fallback {
@@ -65,15 +69,22 @@ class PYGRADE_API Policy {
   };
   Fallback fallback(std::optional<std::string_view> scenario) const;
 
+  // The multipliers[T] in force if a request gives `given`[T] (NaN: nothing) or, empty, none: else the scenario's, the
+  // policy's own, 1. std::invalid_argument if one is negative or infinite, all are 0, or the policy takes none.
+  void multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
+                   std::span<float> multipliers) const;
+
   // Working memory of `evaluate`; grows to the needs of the largest policy and is reused.
   struct Workspace {
     std::vector<float> activations;
   };
 
   // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features are unknown) → raw
-  // inputs[num_inputs]: the context, then per task mean and std of log(p + beta) over the candidates, in double.
-  void request_inputs(std::span<const float> context, std::span<const float> predictions,
-                      std::span<float> inputs) const;
+  // inputs[num_inputs]: the context; unless context_only() per task mean and std of log(p + beta) over the candidates,
+  // in double; with trade_offs() log(u + beta) of multipliers[T] (empty: 1). A policy of the context alone needs no
+  // predictions, so that it can run beside the model that makes them.
+  void request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,
+                      std::span<const float> multipliers = {}) const;
 
   // Raw inputs → concentration[T], under the scenario's exploration factor (none or unknown: 1), and the weights[T] to
   // serve: the Dirichlet mean, projected onto the weight constraints. With an evidence prior the mean is shrunk towards
@@ -103,12 +114,15 @@ class PYGRADE_API Policy {
   enum class Evidence { count, log, log1p } evidence_scale_ = Evidence::count;
   std::size_t evidence_input_ = 0;  // the feature that holds the evidence
   float evidence_prior_ = 0.0f;     // 0: no shrinkage
-  bool prediction_features_ = true;
+  bool context_only_ = false, trade_offs_ = false;
   std::vector<float> input_mean_, input_std_;
   std::vector<float> lower_, upper_, static_weights_;  // [T] each
   std::vector<float> scenario_table_;                  // [scenarios, T]
   std::vector<std::string> explored_scenarios_;        // those with an exploration factor
   std::vector<float> exploration_;                     // factor on the concentration, of each of these
+  std::vector<std::string> valued_scenarios_;          // those with multipliers of their own
+  std::vector<float> default_multipliers_;             // [1 + valued scenarios, T], first those of all others
+  std::optional<Mixture> mixture_;
   std::vector<Layer> layers_;
   std::size_t widest_ = 0;
 };

@@ -98,7 +98,20 @@ typedef struct pygrade_request {
   uint64_t draw;        /* seed << 32 | offset, as in pygrade_page.seed */
   uint32_t flags;       /* PYGRADE_REQUEST_… */
   uint32_t reserved;    /* 0 */
+  /* Added after 0.1.0: */
+  const float* values; /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL: all of them */
+  const float* item_values; /* [candidates] prices, for a baseline that needs them; or NULL */
 } pygrade_request;
+
+/* What the log says of the policy against the baseline that it is mixed with. */
+enum {
+  PYGRADE_VERDICT_NONE = 0, /* the policy has no mixture */
+  PYGRADE_VERDICT_BETTER = 1,
+  PYGRADE_VERDICT_UNDECIDED = 2,
+  PYGRADE_VERDICT_WORSE = 3,
+  PYGRADE_VERDICT_UNDECIDABLE = 4,
+  PYGRADE_VERDICT_UNTESTED = 5
+};
 
 enum { PYGRADE_FALLBACK_NONE = 0, PYGRADE_FALLBACK_SCENARIO = 1, PYGRADE_FALLBACK_GLOBAL = 2 };
 typedef struct pygrade_page {
@@ -116,10 +129,23 @@ typedef struct pygrade_page {
   int32_t explored;            /* 1: the weights are the draw `seed` */
   uint64_t seed;
   char policy_version[16]; /* 12 hexadecimal digits and a 0 */
+  /* Added after 0.1.0, see pygrade_mixture: */
+  float trust;
+  int32_t verdict;
+  char baseline[64];
 } pygrade_page;
 
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
                                                pygrade_page* page);
+
+/* The mixture that the ranker's policy serves: (1 - trust) · z(the baseline's score) + trust · z(the policy's). */
+typedef struct pygrade_mixture {
+  size_t size;       /* sizeof(pygrade_mixture) */
+  float trust;       /* 0: the baseline alone, 1: the policy alone */
+  int32_t verdict;   /* PYGRADE_VERDICT_… */
+  char baseline[64]; /* name of the baseline, UTF-8 and a 0; "" if there is none */
+} pygrade_mixture;
+PYGRADE_API pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture);
 
 /* The ids of a request and its candidates in the log. */
 enum { PYGRADE_LOG_TIMESTAMP = 1 /* flags: `timestamp` is known */ };
@@ -136,12 +162,13 @@ typedef struct pygrade_log_ids {
 } pygrade_log_ids;
 
 /* What a request leaves in the log, as UTF-8 CSV without a closing 0: the header of the columns, and a line for each
- * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, scenario,
- * w_<task> (the served weights), a_<task> (the concentration, if explored), seed, policy_version, exploration and
- * timestamp: those that the Python and the C++ rankers write, and that training and off-policy estimates read. The y_
- * of shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a NaN or
- * infinite prediction is left out unless it was shown; then the smallest prediction of the task in the request stands
- * in.
+ * candidate. The columns are request_id, user_id, item_id, position, x_<feature>, p_<task>, y_<task>, value
+ * (the item_values, if the baseline needs them), scenario, w_<task> (the served weights), a_<task> (the concentration,
+ * if explored), seed, policy_version, exploration, timestamp, trust, baseline, verdict and, if the policy takes them,
+ * u_<task> (the multipliers of the values): those that the Python and the C++ rankers write, and that training and
+ * off-policy estimates read. The y_ of shown candidates are 0, the others empty: join the feedback by request_id and
+ * item_id. A candidate with a NaN or infinite prediction is left out unless it was shown; then the smallest prediction
+ * of the task in the request stands in.
  *
  * `request` and `page` are those of a pygrade_ranker_rank that succeeded, the page with weights and concentration.
  * `*length` becomes the length of the text; if it is above `capacity`, the call fails with PYGRADE_BUFFER_TOO_SMALL

@@ -1,9 +1,10 @@
 // The whole serving path in one object: features and task predictions of a request in, page out.
 //
-// `Ranker` evaluates the policy, falls back to static weights if features are missing, explores on request, and ranks;
-// BlendedRanker of the Python package calls this code. Any number of threads may call `rank` at once, also while
-// another thread swaps the policy. It takes no lock. After the first requests of a size it allocates nothing, except
-// for the memory of large ones, which it gives back. A forked child may use the rankers of its parent.
+// `Ranker` evaluates the policy, falls back to static weights if features are missing, explores on request, mixes the
+// scores with the baseline's, and ranks; BlendedRanker of the Python package calls this code. Any number of threads may
+// call `rank` at once, also while another thread swaps the policy. It takes no lock. After the first requests of a size
+// it allocates nothing, except for the memory of large ones, which it gives back. A forked child may use the rankers of
+// its parent.
 #pragma once
 
 #include <array>
@@ -31,9 +32,11 @@ struct Request {
   std::span<const float> context = {};            // [F] in the order of policy.features(); empty, or NaN: unknown
   std::span<const float> predictions = {};        // [N, T] in the order of policy.tasks()
   PageRules rules = {};                           // mask, boosts, groups and caps
-  std::optional<std::string_view> scenario = {};  // chooses fallback weights and the width of exploration
+  std::optional<std::string_view> scenario = {};  // chooses fallback weights, width of exploration, multipliers
   bool explore = false;                           // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};         // its coordinates, see Page::seed; by default the ranker's next ones
+  std::span<const float> values = {};  // [T] multipliers of the tasks' values; empty, or NaN: the policy's defaults
+  std::span<const float> item_values = {};  // [N] prices ≥ 0, for a baseline that needs them
 };
 
 // Where `rank` writes. k is the size of values.
@@ -53,8 +56,15 @@ struct Page {
   bool explored = false;   // the weights are a draw; fallback requests never explore
   std::uint64_t seed = 0;  // of the draw: dirichlet_sample(concentration, 1, seed >> 32, offset = seed & 0xffffffff)
   std::array<char, 12> policy_version{};
+  float trust = 1.0f;  // share of the policy in the scores; the rest is the baseline's
+  Verdict verdict = Verdict::none;
+  std::array<char, Baseline::max_name + 1> baseline_name{};  // ends with 0
+
+  // Sets version, trust, verdict and baseline.
+  PYGRADE_API void set_policy(const Policy& policy);
 
   std::string_view version() const { return {policy_version.data(), policy_version.size()}; }
+  std::string_view baseline() const { return baseline_name.data(); }
 };
 
 struct RankerOptions {
@@ -81,8 +91,9 @@ class PYGRADE_API Ranker {
   Ranker(const Ranker&) = delete;
   Ranker& operator=(const Ranker&) = delete;
 
-  // Throws std::invalid_argument for sizes that do not fit and for negative predictions under a logarithm; then the
-  // buffer is untouched and nothing is counted.
+  // Throws std::invalid_argument for sizes that do not fit, for negative predictions under a logarithm, for values that
+  // are negative, all 0 or not taken, and for missing or negative item_values; then the buffer is untouched and nothing
+  // is counted.
   Page rank(const Request& request, const PageBuffer& buffer);
 
   // One page for each request, in up to num_threads threads; the pages do not depend on the number. Sizes and signs are
@@ -124,10 +135,11 @@ struct LogIds {
 };
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
-// scenario, w_…, a_…, seed, policy_version, exploration, timestamp): one per candidate, as Python's Page.log_rows. The
-// y_ of shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a
-// missing prediction is left out unless it was shown; then the smallest prediction of the task in the request stands
-// in. Appends to `out`.
+// value if the baseline prices tasks, scenario, w_…, a_…, seed, policy_version, exploration, timestamp, trust,
+// baseline, verdict, and u_… if the policy takes multipliers): one per candidate, as Python's Page.log_rows. The y_ of
+// shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a missing
+// prediction is left out unless it was shown; then the smallest prediction of the task in the request stands in.
+// Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);

@@ -64,12 +64,12 @@ void require(bool good, const char* message) {
 }
 
 // The caller's struct with the members that this library knows: 0 for those that an older caller lacks; those that a
-// newer one adds must be 0. `first` is the size of the struct in ABI version 1.
+// newer one adds must be 0. `first` is the size of the struct in 0.1.0.
 template <class Struct>
 Struct read_struct(const Struct* given, std::size_t first, const char* null_message) {
   require(given != nullptr, null_message);
   const std::size_t size = given->size;
-  require(size >= first && size <= 4096, "size is not the sizeof of the struct");
+  require(size == first || (size >= sizeof(Struct) && size <= 4096), "size is not the sizeof of the struct");
   Struct known{};
   std::memcpy(&known, given, size < sizeof known ? size : sizeof known);
   const auto* bytes = reinterpret_cast<const unsigned char*>(given);
@@ -124,7 +124,22 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   if (given.scenario != nullptr) request.scenario = std::string_view(given.scenario, given.scenario_size);
   request.explore = given.flags & PYGRADE_REQUEST_EXPLORE;
   if (given.flags & PYGRADE_REQUEST_DRAW) request.draw = given.draw;
+  request.values = optional_span(given.values, given.tasks);
+  request.item_values = optional_span(given.item_values, given.candidates);
   return request;
+}
+
+// Sizes of the structs in 0.1.0, before members were added.
+constexpr std::size_t first_request = offsetof(pygrade_request, values);
+constexpr std::size_t first_page = offsetof(pygrade_page, trust);
+
+// Of a page, or of a pygrade_mixture.
+template <class Struct>
+void describe(const Page& page, Struct& to) {
+  static_assert(sizeof to.baseline == sizeof page.baseline_name);
+  to.trust = page.trust;
+  to.verdict = static_cast<std::int32_t>(page.verdict);
+  std::memcpy(to.baseline, page.baseline_name.data(), sizeof to.baseline);
 }
 
 PageBuffer buffer_of(const pygrade_ranker& ranker, const pygrade_page& given) {
@@ -137,10 +152,11 @@ PageBuffer buffer_of(const pygrade_ranker& ranker, const pygrade_page& given) {
 }
 
 // The result of a ranking, read back from the caller's struct.
-Page page_of(const pygrade_page& given) {
+Page page_of(const Policy& policy, const pygrade_page& given) {
   require(given.filled >= 0 && static_cast<std::size_t>(given.filled) <= given.k, "page.filled is not in 0 … page.k");
   require(given.weights != nullptr && given.concentration != nullptr, "page.weights or page.concentration is NULL");
   Page page;
+  page.set_policy(policy);
   page.filled = given.filled;
   page.explored = given.explored != 0;
   page.seed = given.seed;
@@ -148,6 +164,14 @@ Page page_of(const pygrade_page& given) {
   std::memcpy(page.policy_version.data(), given.policy_version, sizeof page.policy_version);
   for (const char c : page.policy_version)
     require((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'), "page.policy_version is not one");
+  if (given.size < sizeof given) return page;  // of an older caller, who has no more
+  require(given.trust >= 0.0f && given.trust <= 1.0f, "page.trust is not in 0 … 1");
+  require(given.verdict >= 0 && static_cast<std::size_t>(given.verdict) < verdict_names.size(),
+          "page.verdict is not one");
+  require(std::memchr(given.baseline, 0, sizeof given.baseline) != nullptr, "page.baseline does not end with 0");
+  page.trust = given.trust;
+  page.verdict = static_cast<Verdict>(given.verdict);
+  std::memcpy(page.baseline_name.data(), given.baseline, sizeof given.baseline);
   return page;
 }
 
@@ -241,8 +265,8 @@ const char* pygrade_ranker_feature(const pygrade_ranker* ranker, size_t index) {
 pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page* page) {
   return guarded([&] {
     require(ranker != nullptr, "ranker is NULL");
-    const auto known = read_struct(request, sizeof(pygrade_request), "request is NULL");
-    auto result = read_struct(page, sizeof(pygrade_page), "page is NULL");
+    const auto known = read_struct(request, first_request, "request is NULL");
+    auto result = read_struct(page, first_page, "page is NULL");
     const Page ranked = ranker->ranker.rank(request_of(*ranker, known), buffer_of(*ranker, result));
     result.filled = ranked.filled;
     result.missing_predictions = ranked.missing_predictions;
@@ -251,7 +275,19 @@ pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request
     result.seed = ranked.seed;
     std::memset(result.policy_version, 0, sizeof result.policy_version);
     ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
+    describe(ranked, result);
     write_struct(result, result.size, page);
+  });
+}
+
+pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture) {
+  return guarded([&] {
+    require(ranker != nullptr, "ranker is NULL");
+    auto known = read_struct(mixture, sizeof(pygrade_mixture), "mixture is NULL");
+    Page page;
+    page.set_policy(*ranker->ranker.policy());
+    describe(page, known);
+    write_struct(known, known.size, mixture);
   });
 }
 
@@ -271,14 +307,15 @@ pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygra
   return guarded([&] {
     require(ranker != nullptr, "ranker is NULL");
     require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
-    const auto asked = request_of(*ranker, read_struct(request, sizeof(pygrade_request), "request is NULL"));
-    const auto given = read_struct(page, sizeof(pygrade_page), "page is NULL");
+    const auto policy = ranker->ranker.policy();
+    const auto asked = request_of(*ranker, read_struct(request, first_request, "request is NULL"));
+    const auto given = read_struct(page, first_page, "page is NULL");
     const PageBuffer buffer = buffer_of(*ranker, given);
-    const Page ranked = page_of(given);
+    const Page ranked = page_of(*policy, given);
     const auto known = read_struct(ids, sizeof(pygrade_log_ids), "ids is NULL");
     std::string rows;
-    append_log_rows(*ranker->ranker.policy(), asked, buffer, ranked,
-                    ids_of(known, asked.predictions.size() / ranker->tasks.size()), rows);
+    append_log_rows(*policy, asked, buffer, ranked, ids_of(known, asked.predictions.size() / ranker->tasks.size()),
+                    rows);
     write_text(rows, text, capacity, length);
   });
 }

@@ -74,26 +74,60 @@ Policy::Fallback Policy::fallback(std::optional<std::string_view> scenario) cons
   return {static_weights_, false};
 }
 
-void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions,
-                            std::span<float> inputs) const {
+void Policy::multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
+                         std::span<float> multipliers) const {
+  const std::size_t tasks = tasks_.size();
+  require(given.empty() || trade_offs_, "values is given; the policy takes no multipliers (trade_offs)");
+  require((given.empty() || given.size() == tasks) && multipliers.size() == tasks,
+          "values must have one multiplier for each task of the policy, or none");
+  std::size_t row = 0;
+  for (std::size_t s = 0; scenario && s < valued_scenarios_.size(); ++s)
+    if (valued_scenarios_[s] == *scenario) row = s + 1;
+  std::ranges::copy(std::span(default_multipliers_).subspan(row * tasks, tasks), multipliers.begin());
+  if (given.empty()) return;
+  bool any = false;
+  for (std::size_t t = 0; t < tasks; ++t) {
+    const float value = std::isnan(given[t]) ? multipliers[t] : given[t];
+    if (!(value >= 0.0f && std::isfinite(value)))
+      throw std::invalid_argument("values is " + std::to_string(value) + " for task " + tasks_[t] +
+                                  "; want a finite number >= 0");
+    any = any || value > 0.0f;
+  }
+  require(any, "values is 0 for every task; want at least one above 0");
+  for (std::size_t t = 0; t < tasks; ++t)
+    if (!std::isnan(given[t])) multipliers[t] = given[t];
+}
+
+void Policy::request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,
+                            std::span<const float> multipliers) const {
   const std::size_t tasks = tasks_.size();
   require(context.size() == features_.size(), "context must have one value for each feature of the policy");
-  require(predictions.size() % tasks == 0 && !predictions.empty(),
+  require(predictions.size() % tasks == 0 && (context_only_ || !predictions.empty()),
           "predictions must be N ≥ 1 rows with one value for each task of the policy");
   require(inputs.size() == num_inputs(), "inputs must have num_inputs() places");
+  require(multipliers.empty() || (trade_offs_ && multipliers.size() == tasks),
+          "multipliers must have one value for each task of a policy that takes them");
   std::ranges::copy(context, inputs.begin());
-  if (!prediction_features_) return;
+  auto rest = inputs.subspan(context.size());
   const detail::FloatEnvironment environment;
+  const detail::PolicyKernels& kernels = PYGRADE_KERNELS(policy_kernels);
+  const auto count = static_cast<std::int64_t>(tasks);
   double mean[max_tasks];
   double square[max_tasks];
-  PYGRADE_KERNELS(policy_kernels)
-      .log_moments(predictions.data(), static_cast<std::int64_t>(predictions.size() / tasks),
-                   static_cast<std::int64_t>(tasks), beta_, mean, square);
-  const auto means = inputs.subspan(context.size());
-  for (std::size_t t = 0; t < tasks; ++t) {
-    means[t] = static_cast<float>(mean[t]);
-    means[tasks + t] = static_cast<float>(std::sqrt(square[t]));
+  if (!context_only_) {
+    kernels.log_moments(predictions.data(), static_cast<std::int64_t>(predictions.size() / tasks), count, beta_, mean,
+                        square);
+    for (std::size_t t = 0; t < tasks; ++t) {
+      rest[t] = static_cast<float>(mean[t]);
+      rest[tasks + t] = static_cast<float>(std::sqrt(square[t]));
+    }
+    rest = rest.subspan(2 * tasks);
   }
+  if (!trade_offs_) return;
+  float ones[max_tasks];
+  std::ranges::fill(ones, 1.0f);
+  kernels.log_moments(multipliers.empty() ? ones : multipliers.data(), 1, count, beta_, mean, square);
+  for (std::size_t t = 0; t < tasks; ++t) rest[t] = static_cast<float>(mean[t]);
 }
 
 // m / (n + m): the share of the scenario's fallback weights in the served weights.

@@ -9,6 +9,11 @@ namespace pygrade::detail {
 
 inline constexpr std::int64_t lane_padding = 16;  // layer widths are multiples of the widest vector
 
+// The segments of a PiecewiseLinear, one of each by segment.
+struct Segments {
+  const float *x, *y, *slope;
+};
+
 struct PolicyKernels {
   // Mean and mean squared deviation over rows[count, tasks] of log(p + beta), per task, in double.
   void (*log_moments)(const float* rows, std::int64_t count, std::int64_t tasks, double beta, double* mean,
@@ -20,6 +25,9 @@ struct PolicyKernels {
   void (*silu)(float* x, std::int64_t count);
   // exp(x) in place.
   void (*exp)(float* x, std::int64_t count);
+  // out[i] = PiecewiseLinear of values[i · stride], for i < count.
+  void (*piecewise_linear)(const float* values, std::int64_t stride, std::int64_t count, Segments segments,
+                           std::int64_t segment_count, float* out);
 };
 
 PYGRADE_DECLARE_KERNELS(PolicyKernels, policy_kernels)

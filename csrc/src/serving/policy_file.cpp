@@ -97,10 +97,11 @@ Json read_record(std::string_view text, const std::string& path) {
     if (record.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
     const std::string& format = record.string_at("format");
     const double version = record.finite_at("format_version");
-    if (format != "pygrade.FusionPolicy" || (version != 1.0 && version != 2.0 && version != Policy::format_version))
+    if (format != "pygrade.FusionPolicy" || !(version >= 1.0 && version <= Policy::format_version) ||
+        version != std::floor(version))
       throw detail::JsonError("it is " + detail::json_quote(format) + " of version " + std::to_string(version) +
-                              "; this pygrade reads pygrade.FusionPolicy version 1, 2 or 3");
-    if (version == Policy::format_version) check_hash(record, text);
+                              "; this pygrade reads pygrade.FusionPolicy version 1 to 4");
+    if (version >= 3.0) check_hash(record, text);
     return record;
   } catch (const detail::JsonError& error) {
     throw ArtifactError(path + ": " + error.what());
@@ -115,10 +116,10 @@ std::string names_text(std::span<const std::string> names) {
 }
 
 // What FusionPolicy.schema_hash hashes: json.dumps(schema, indent=2, sort_keys=True) and a line feed.
-std::string schema_text(const Policy& policy, bool prediction_features) {
+std::string schema_text(const Policy& policy) {
   return "{\n  \"features\": " + names_text(policy.features()) +
-         ",\n  \"prediction_features\": " + (prediction_features ? "true" : "false") +
-         ",\n  \"tasks\": " + names_text(policy.tasks()) +
+         ",\n  \"prediction_features\": " + (policy.context_only() ? "false" : "true") +
+         ",\n  \"tasks\": " + names_text(policy.tasks()) + (policy.trade_offs() ? ",\n  \"trade_offs\": true" : "") +
          ",\n  \"transform\": " + detail::json_quote(policy.transform()) + "\n}\n";
 }
 
@@ -146,6 +147,41 @@ std::vector<double> per_task(const Json& config, std::string_view key, std::size
     result.push_back(value.number);
   }
   return result;
+}
+
+// Numbers that are finite as float32.
+std::vector<double> numbers_of(const Json& list, std::string_view key) {
+  const auto good = [](const Json& item) {
+    return item.type == Json::Type::number && std::isfinite(static_cast<float>(item.number));
+  };
+  if (list.type != Json::Type::array || !std::ranges::all_of(list.items, good))
+    wrong(key, "is no list of finite numbers");
+  std::vector<double> result;
+  for (const Json& item : list.items) result.push_back(item.number);
+  return result;
+}
+
+std::vector<float> floats(std::span<const double> numbers) { return {numbers.begin(), numbers.end()}; }
+
+Transform transform_at(const Json& table) {
+  const std::string& name = table.string_at("transform");
+  const auto found = std::ranges::find(transform_names, name);
+  if (found == transform_names.end())
+    wrong("transform", "is " + detail::json_quote(name) + "; want identity, log, zscore, zlog, rank or log1p");
+  return static_cast<Transform>(found - transform_names.begin());
+}
+
+// The entry of `calibration` of one task, [x, y].
+std::pair<std::vector<double>, std::vector<double>> knots_of(const Json& entry) {
+  constexpr std::string_view key = "calibration";
+  if (entry.type != Json::Type::array || entry.items.size() != 2) wrong(key, "holds something that is not [x, y]");
+  auto x = numbers_of(entry.items[0], key), y = numbers_of(entry.items[1], key);
+  const auto at = floats(x);
+  if (x.size() < 2 || y.size() != x.size()) wrong(key, "needs at least two knots, as many x as y");
+  if (x[0] != 0.0 || std::ranges::adjacent_find(at, std::greater_equal()) != at.end())
+    wrong(key, "has x that do not rise from 0");
+  if (y[0] < 0.0 || !std::ranges::is_sorted(y)) wrong(key, "has y that fall or are negative");
+  return {std::move(x), std::move(y)};
 }
 
 }  // namespace
@@ -183,11 +219,10 @@ class PolicyReader {
     if (hidden_.empty() || hidden_.size() > max_layers ||
         std::ranges::any_of(hidden_, [](auto width) { return width < 1 || width > max_width; }))
       throw detail::JsonError("'hidden' must be 1 … 64 widths of 1 … 65536");
-    p.transform_ = config.string_at("transform");
-    if (std::ranges::find(transform_names, p.transform_) == transform_names.end())
-      throw detail::JsonError("'transform' is " + detail::json_quote(p.transform_) +
-                              "; want identity, log, zscore, zlog, rank or log1p");
-    p.prediction_features_ = config.boolean_at("prediction_features");
+    p.transform_ = transform_names[static_cast<std::size_t>(transform_at(config))];
+    current_ = record.finite_at("format_version") >= 4.0;
+    p.context_only_ = current_ ? config.boolean_at("context_only") : !config.boolean_at("prediction_features");
+    p.trade_offs_ = current_ && config.boolean_at("trade_offs");
     p.beta_ = positive(config, "beta");
     const double epsilon = positive(config, "epsilon");
     p.epsilon_ = static_cast<float>(epsilon);
@@ -200,11 +235,13 @@ class PolicyReader {
     slope(config);
     exploration(config.object_at("scenario_exploration"));
     box(config);
-    p.schema_hash_ = sha256_text(schema_text(p, p.prediction_features_)).substr(0, 16);
+    if (current_ && record.at("mixture").type != Json::Type::null) mixture(record.object_at("mixture"));
+    multipliers(config);
+    p.schema_hash_ = sha256_text(schema_text(p)).substr(0, 16);
     if (const std::string& wanted = record.string_at("schema_hash"); wanted != p.schema_hash_)
       throw detail::JsonError("'schema_hash' is " + detail::json_quote(wanted) + "; tasks, features and formula give " +
                               p.schema_hash_);
-    if (inputs() == 0) throw detail::JsonError("there are no features and prediction_features is off");
+    if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
   }
 
   // 1 in files that are older than the key.
@@ -252,19 +289,113 @@ class PolicyReader {
     std::vector<double> high = per_task(config, "upper", tasks.size());
     const Json& minimum = config.object_at("minimum");
     for (const std::string& name : minimum.keys) {
-      const auto task = std::ranges::find(tasks, name);
-      if (task == tasks.end()) wrong("minimum", "names " + detail::json_quote(name) + ", which is not a task");
-      double& bound = low[static_cast<std::size_t>(task - tasks.begin())];
+      double& bound = low[task("minimum", name)];
       bound = std::max(bound, minimum.finite_at(name));
+    }
+    if (current_) {
+      const Json& frozen = config.object_at("frozen");
+      for (const std::string& name : frozen.keys) {
+        const std::size_t t = task("frozen", name);
+        low[t] = high[t] = frozen.finite_at(name);
+      }
     }
     if (tasks.size() == 1) low = high = {1.0};
     box_.assign(low.begin(), low.end());
     box_.insert(box_.end(), high.begin(), high.end());
   }
 
+  // The place of the task that an entry of `key` names.
+  std::size_t task(std::string_view key, const std::string& name) const {
+    const auto& tasks = policy_->tasks_;
+    const auto found = std::ranges::find(tasks, name);
+    if (found == tasks.end()) wrong(key, "names " + detail::json_quote(name) + ", which is not a task");
+    return static_cast<std::size_t>(found - tasks.begin());
+  }
+
+  void mixture(const Json& record) {
+    Mixture& mixture = policy_->mixture_.emplace();
+    mixture.trust = record.finite_at("trust");
+    if (!(mixture.trust >= 0.0 && mixture.trust <= 1.0)) wrong("trust", "is not a number from 0 to 1");
+    mixture.sentence = record.string_at("sentence");
+    const auto verdict = std::ranges::find(verdict_names, record.string_at("verdict"));
+    if (verdict == verdict_names.end() || verdict == verdict_names.begin()) wrong("verdict", "is not known");
+    mixture.verdict = static_cast<Verdict>(verdict - verdict_names.begin());
+    numbers_.push_back(mixture.trust);
+    baseline(record.object_at("baseline"), mixture.baseline);
+  }
+
+  void baseline(const Json& record, Baseline& baseline) {
+    const std::size_t tasks = policy_->tasks_.size();
+    baseline.name = record.string_at("name");
+    if (baseline.name.empty() || baseline.name.size() > Baseline::max_name ||
+        baseline.name.find('\0') != std::string::npos)
+      wrong("name", "is not of 1 to 63 bytes without 0");
+    baseline.transform = transform_at(record);
+    baseline.logarithm = record.boolean_at("logarithm");
+    const auto weights = numbers_of(record.at("weights"), "weights");
+    baseline.weights = floats(weights);
+    const float smallest = weights.empty() ? 0.0f : std::ranges::min(baseline.weights);
+    if (weights.size() != tasks || (smallest == 0.0f && std::ranges::max(baseline.weights) == 0.0f))
+      wrong("weights",
+            "has " + std::to_string(weights.size()) + " numbers; want " + std::to_string(tasks) + ", not all 0");
+    if (baseline.logarithm && (smallest < 0.0f || baseline.transform != Transform::identity))
+      wrong("logarithm", "needs the identity and weights that are not negative");
+    numbers_.insert(numbers_.end(), weights.begin(), weights.end());
+    mixed_ = {record.string_at("transform"), baseline.logarithm ? "log" : "raw"};
+    for (const std::string& name : record.strings_at("value_tasks")) {
+      baseline.priced.resize(tasks);
+      baseline.priced[task("value_tasks", name)] = true;
+      mixed_.push_back(name);
+    }
+    const Json& calibration = record.at("calibration");
+    if (calibration.type != Json::Type::array || (!calibration.items.empty() && calibration.items.size() != tasks))
+      wrong("calibration", "is no list of one map for each task, or none");
+    for (const Json& entry : calibration.items) {
+      const auto [x, y] = knots_of(entry);
+      const auto& slope = baseline.calibration.emplace_back(floats(x), floats(y)).slope;
+      if (!std::ranges::all_of(slope, [](float s) { return std::isfinite(s); }))
+        wrong("calibration", "has knots whose slope is not finite");
+      numbers_.push_back(static_cast<double>(x.size()));
+      for (const auto& part : {x, y}) numbers_.insert(numbers_.end(), part.begin(), part.end());
+    }
+  }
+
+  // The multipliers of a table of the config, over `row`.
+  void multipliers(std::string_view key, const Json& table, std::vector<double> row) {
+    for (const std::string& name : table.keys) {
+      double& value = row[task(key, name)];
+      value = table.finite_at(name);
+      if (!(value >= 0.0 && std::isfinite(static_cast<float>(value)))) wrong(key, "holds a number that is not ≥ 0");
+    }
+    if (std::ranges::all_of(row, [](double value) { return static_cast<float>(value) == 0.0f; }))
+      wrong(key, "is 0 for every task");
+    multipliers_.insert(multipliers_.end(), row.begin(), row.end());
+  }
+
+  void multipliers(const Json& config) {
+    Policy& p = *policy_;
+    std::vector<double> row(p.tasks_.size(), 1.0);
+    if (current_) {
+      const Json& values = config.object_at("values");
+      const Json& by_scenario = config.object_at("scenario_values");
+      multipliers("values", values, row);
+      row = multipliers_;
+      p.valued_scenarios_ = by_scenario.keys;
+      std::ranges::sort(p.valued_scenarios_);
+      for (const std::string& name : p.valued_scenarios_)
+        multipliers("scenario_values", by_scenario.object_at(name), row);
+      valued_ = !values.keys.empty() || !p.valued_scenarios_.empty();
+      if (valued_ && !p.trade_offs_) wrong("values", "needs a policy with trade_offs");
+    } else {
+      multipliers_ = row;
+    }
+    p.default_multipliers_ = floats(multipliers_);
+    if (valued_) numbers_.insert(numbers_.end(), multipliers_.begin(), multipliers_.end());
+  }
+
   std::int64_t inputs() const {
-    return static_cast<std::int64_t>(policy_->features_.size() +
-                                     (policy_->prediction_features_ ? 2 * policy_->tasks_.size() : 0));
+    const std::size_t parts = (policy_->context_only_ ? 0 : 2) + (policy_->trade_offs_ ? 1 : 0);
+    return static_cast<std::int64_t>(policy_->features_.size() + parts * policy_->tasks_.size());
   }
 
   void fill(const std::vector<detail::TensorView>& tensors) {
@@ -284,7 +415,7 @@ class PolicyReader {
       throw detail::SafetensorsError("tensor \"input_std\" holds a number that is not positive");
     const auto bounds = take("bounds", {2, tasks});
     if (!box_.empty() && bounds != box_)
-      throw detail::SafetensorsError("tensor \"bounds\" is not what 'lower', 'upper' and 'minimum' give");
+      throw detail::SafetensorsError("tensor \"bounds\" is not what 'lower', 'upper', 'minimum' and 'frozen' give");
     p.lower_.assign(bounds.begin(), bounds.begin() + tasks);
     p.upper_.assign(bounds.begin() + tasks, bounds.end());
     p.static_weights_ = take("static_weights", {tasks});
@@ -312,8 +443,11 @@ class PolicyReader {
       digest.update(tensor.bytes);
     }
     add(policy_->schema_hash_);
-    add("{\n  \"evidence\": " + names_text(evidence_) + ",\n  \"explored\": " +
-        names_text(policy_->explored_scenarios_) + ",\n  \"scenarios\": " + names_text(policy_->scenarios_) + "\n}\n");
+    add("{\n  \"evidence\": " + names_text(evidence_) +
+        ",\n  \"explored\": " + names_text(policy_->explored_scenarios_) +
+        (policy_->mixture_ ? ",\n  \"mixture\": " + names_text(mixed_) : "") +
+        ",\n  \"scenarios\": " + names_text(policy_->scenarios_) +
+        (valued_ ? ",\n  \"values\": " + names_text(policy_->valued_scenarios_) : "") + "\n}\n");
     static_assert(std::endian::native == std::endian::little);
     digest.update(std::as_bytes(std::span(numbers_)));
     return digest.hex().substr(0, 12);
@@ -371,6 +505,10 @@ class PolicyReader {
   std::vector<double> numbers_;        // what the version covers besides tensors and names
   std::vector<std::string> evidence_;  // its scale and feature, or nothing without a prior
   std::vector<float> box_;             // [2, T], or nothing
+  std::vector<std::string> mixed_;     // names of the mixture that decide what is served
+  std::vector<double> multipliers_;    // [1 + valued scenarios, T]
+  bool valued_ = false;                // the config has multipliers
+  bool current_ = false;               // the file is of format 4
 };
 
 namespace {

@@ -62,6 +62,12 @@ bool any_missing(std::span<const float> predictions) {
   return count > 0;
 }
 
+// What the policy's scores are mixed with, or null if it is served alone.
+const Mixture* mixture_of(const Policy& policy) {
+  const auto& mixture = policy.mixture();
+  return mixture && mixture->trust < 1.0 ? &*mixture : nullptr;
+}
+
 void check_sizes(const Policy& policy, const Request& request, const PageBuffer& buffer) {
   const std::size_t tasks = policy.tasks().size();
   const auto fits = [](std::size_t size, std::size_t wanted) { return size == 0 || size == wanted; };
@@ -73,11 +79,23 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     throw std::invalid_argument("values and indices must have k >= 1 places each");
   if (!fits(buffer.weights.size(), tasks) || !fits(buffer.concentration.size(), tasks))
     throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
+  if (!fits(request.item_values.size(), request.predictions.size() / tasks))
+    throw std::invalid_argument("item_values must have one value for each candidate, or none");
+  const Mixture* mixture = mixture_of(policy);
+  if (mixture != nullptr && !mixture->baseline.priced.empty() && request.item_values.empty() &&
+      !request.predictions.empty())
+    throw std::invalid_argument("item_values is missing; the policy's baseline prices tasks by it");
+  for (std::size_t i = 0; i < request.item_values.size(); ++i)
+    if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
+      throw std::invalid_argument("item_values is " + std::to_string(value) + " at candidate " + std::to_string(i) +
+                                  "; want a finite value >= 0");
 }
 
 // Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
 void check_signs(const Policy& policy, const Request& request) {
-  if (!detail::takes_logarithm(transform_of(policy))) return;
+  const Mixture* mixture = mixture_of(policy);
+  if (!detail::takes_logarithm(transform_of(policy)) && !(mixture != nullptr && mixture->baseline.takes_logarithm()))
+    return;
   std::uint32_t negative = 0;
   for (const float value : request.predictions) negative += value < 0.0f ? 1u : 0u;
   const std::size_t tasks = policy.tasks().size();
@@ -88,6 +106,15 @@ void check_signs(const Policy& policy, const Request& request) {
 }
 
 }  // namespace
+
+void Page::set_policy(const Policy& policy) {
+  policy.version().copy(policy_version.data(), policy_version.size());
+  const auto& mixture = policy.mixture();
+  if (!mixture) return;
+  trust = static_cast<float>(mixture->trust);
+  verdict = mixture->verdict;
+  mixture->baseline.name.copy(baseline_name.data(), Baseline::max_name);
+}
 
 // The memory that one thread at a time works in. Slots are made as threads need them and live as long as the ranker.
 struct alignas(64) Ranker::Slot {
@@ -103,6 +130,9 @@ struct alignas(64) Ranker::Slot {
   std::vector<float> concentration, weights;  // [T]
   std::vector<float> present;                 // [N', T] rows without a missing prediction
   std::vector<float> transformed;             // [N', T], then [N, T]
+  std::vector<float> multipliers;             // [T]
+  std::vector<float> prices, scores;          // [N'] and [2, N'], of a mixture
+  Baseline::Workspace baseline;
 
   void add(Count count, std::uint64_t amount) {  // only the owner of the slot writes
     auto& counter = counters[count];
@@ -111,13 +141,16 @@ struct alignas(64) Ranker::Slot {
 
   // Keeps no more than 4 MiB of each after a large request.
   void trim() {
-    for (auto* values : {&present, &transformed})
+    for (auto* values : {&present, &transformed, &prices, &scores, &baseline.predictions})
       if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
   }
 
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows, bool impute);
   void rank_with_gaps(const Policy& used, const Request& request, const FusionOptions& options, std::size_t rows,
                       const PageBuffer& buffer);
+  void rank_mixture(const Mixture& mixture, const Request& request, std::span<const float> rows,
+                    const FusionOptions& options, const PageBuffer& buffer);
+  void spread(const Request& request, std::size_t width, std::size_t rows);
 };
 
 // Holds a slot, and with it the current policy, while a request is ranked.
@@ -214,10 +247,26 @@ bool Ranker::Slot::choose_weights(const Policy& used, const Request& request, st
   }
   if (impute ? features > 0 && unknown == features : unknown > 0) return false;
   inputs.resize(used.num_inputs());
-  used.request_inputs(context, rows, inputs);
+  used.request_inputs(context, rows, inputs, used.trade_offs() ? multipliers : std::span<const float>());
   used.evaluate(inputs, request.scenario, workspace, concentration, weights);
   return std::ranges::all_of(concentration, [](float a) { return std::isfinite(a) && a > 0.0f; }) &&
          std::ranges::all_of(weights, [](float w) { return std::isfinite(w); });
+}
+
+// Moves the values in `transformed`, a row of `width` for each candidate without a missing prediction, to the places of
+// these candidates, and fills the other rows with NaN.
+void Ranker::Slot::spread(const Request& request, std::size_t width, std::size_t rows) {
+  const std::size_t tasks = request.predictions.size() / rows;
+  std::size_t from = present.size() / tasks;
+  for (std::size_t row = rows; row-- > 0;) {  // the last one first: no row moves forward
+    float* target = transformed.data() + row * width;
+    if (any_missing(request.predictions.subspan(row * tasks, tasks))) {
+      std::fill_n(target, width, nan);
+    } else {
+      --from;
+      if (from != row) std::copy_n(transformed.data() + from * width, width, target);
+    }
+  }
 }
 
 // Missing predictions must not enter the statistics of the others: transforms `present`, then ranks it spread over all
@@ -227,21 +276,41 @@ void Ranker::Slot::rank_with_gaps(const Policy& used, const Request& request, co
   const std::size_t tasks = used.tasks().size();
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   transformed.assign(rows * tasks, nan);
-  std::size_t from = present.size() / tasks;
-  if (from > 0) {
+  if (!present.empty()) {
     const auto packed = std::span(transformed).first(present.size());
-    transform_scores(Scores::dense(present.data(), ScoreType::float32, 1, count(from), count(tasks)), options, packed);
+    transform_scores(Scores::dense(present.data(), ScoreType::float32, 1, count(present.size() / tasks), count(tasks)),
+                     options, packed);
   }
-  for (std::size_t row = rows; row-- > 0;) {  // the last one first: no row moves forward
-    float* target = transformed.data() + row * tasks;
-    if (any_missing(request.predictions.subspan(row * tasks, tasks))) {
-      std::fill_n(target, tasks, nan);
-    } else {
-      --from;
-      if (from != row) std::copy_n(transformed.data() + from * tasks, tasks, target);
-    }
-  }
+  spread(request, tasks, rows);
   pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, count(rows), count(tasks)), weights,
+                count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
+}
+
+// Ranks by the mixture's scores, which those of `rows`, the candidates without a missing prediction, make.
+void Ranker::Slot::rank_mixture(const Mixture& mixture, const Request& request, std::span<const float> rows,
+                                const FusionOptions& options, const PageBuffer& buffer) {
+  const std::size_t tasks = weights.size(), all = request.predictions.size() / tasks, some = rows.size() / tasks;
+  const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
+  std::span<const float> item_values = request.item_values;
+  if (some < all && !mixture.baseline.priced.empty()) {
+    prices.clear();
+    prices.reserve(some);
+    for (std::size_t i = 0; i < all; ++i)
+      if (!any_missing(request.predictions.subspan(i * tasks, tasks))) prices.push_back(item_values[i]);
+    item_values = prices;
+  }
+  scores.resize(2 * some);
+  transformed.resize(all);
+  if (some > 0) {
+    const auto base = std::span(scores).first(some), fused = std::span(scores).last(some);
+    mixture.baseline.scores(rows, multipliers, item_values, options, baseline, base);
+    fuse_scores(Scores::dense(rows.data(), ScoreType::float32, 1, count(some), count(tasks)), weights, 1, options,
+                fused);
+    mixture.mix(scores, std::span(transformed).first(some));
+  }
+  if (some < all) spread(request, 1, all);
+  constexpr float one[] = {1.0f};
+  pygrade::rank(Scores::dense(transformed.data(), ScoreType::float32, 1, count(all), 1), one,
                 count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
 
@@ -253,8 +322,12 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
   check_sizes(used, request, buffer);
   const std::size_t tasks = used.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
+  const Mixture* mixture = mixture_of(used);
   slot.weights.resize(tasks);
   slot.concentration.resize(tasks);
+  slot.multipliers.resize(tasks);
+  used.multipliers(request.values, request.scenario, slot.multipliers);
+  if (mixture != nullptr) check_signs(used, request);
 
   Page page;
   std::span<const float> present = request.predictions;
@@ -284,7 +357,9 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
   }
 
   const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};
-  if (page.missing_predictions > 0)
+  if (mixture != nullptr)
+    slot.rank_mixture(*mixture, request, present, options, buffer);
+  else if (page.missing_predictions > 0)
     slot.rank_with_gaps(used, request, options, rows, buffer);
   else
     pygrade::rank(Scores::dense(request.predictions.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
@@ -296,7 +371,7 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
   if (!buffer.concentration.empty()) std::ranges::copy(slot.concentration, buffer.concentration.begin());
   const auto end = std::ranges::find(buffer.indices, -1);
   page.filled = static_cast<std::int32_t>(end - buffer.indices.begin());
-  used.version().copy(page.policy_version.data(), page.policy_version.size());
+  page.set_policy(used);
 
   slot.add(Slot::requests, 1);
   slot.add(Slot::fallback_scenario, page.fallback == Fallback::scenario);
@@ -313,10 +388,13 @@ void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer>
     throw std::invalid_argument("buffers and pages must have one entry for each request");
   std::size_t values = 0;
   {
+    std::vector<float> multipliers;
     const Lease lease(*this);
     for (std::size_t b = 0; b < requests.size(); ++b) {
       check_sizes(*lease.policy(), requests[b], buffers[b]);
       check_signs(*lease.policy(), requests[b]);
+      multipliers.resize(lease.policy()->tasks().size());
+      lease.policy()->multipliers(requests[b].values, requests[b].scenario, multipliers);
       values += requests[b].predictions.size();
     }
   }

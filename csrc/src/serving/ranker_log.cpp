@@ -41,6 +41,8 @@ float smallest(std::span<const float> predictions, std::size_t tasks, std::size_
   return std::isinf(low) ? 0.0f : low;
 }
 
+bool prices(const Policy& policy) { return policy.mixture() && !policy.mixture()->baseline.priced.empty(); }
+
 }  // namespace
 
 void append_log_header(const Policy& policy, std::string& out) {
@@ -54,10 +56,13 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("x_", policy.features());
   columns("p_", policy.tasks());
   columns("y_", policy.tasks());
+  if (prices(policy)) out += ",value";
   out += ",scenario";
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
-  out += ",seed,policy_version,exploration,timestamp\n";
+  out += ",seed,policy_version,exploration,timestamp,trust,baseline,verdict";
+  if (policy.trade_offs()) columns("u_", policy.tasks());
+  out += '\n';
 }
 
 void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
@@ -68,6 +73,8 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     throw std::invalid_argument("the log needs the weights and the concentration of the page");
   if (!ids.item_id.empty() && ids.item_id.size() != rows)
     throw std::invalid_argument("item_id must have one entry for each candidate");
+  if (!request.item_values.empty() && request.item_values.size() != rows)
+    throw std::invalid_argument("item_values must have one value for each candidate, or none");
   // The parts of a row that all candidates share.
   std::string before;
   field(ids.request_id, before);
@@ -91,6 +98,15 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
   after += page.version();
   after += page.explored ? ",dirichlet," : ",none,";
   if (ids.timestamp) number(*ids.timestamp, after);
+  real(page.trust, after += ',');
+  field(page.baseline(), after += ',');
+  after += ',';
+  after += verdict_names[static_cast<std::size_t>(page.verdict)];
+  if (policy.trade_offs()) {
+    std::vector<float> multipliers(tasks);
+    policy.multipliers(request.values, request.scenario, multipliers);
+    for (const float multiplier : multipliers) real(multiplier, after += ',');
+  }
   after += '\n';
 
   for (std::size_t row = 0; row < rows; ++row) {
@@ -110,6 +126,10 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
       real(is_missing(predictions[t]) ? smallest(request.predictions, tasks, t) : predictions[t], out);
     }
     for (std::size_t t = 0; t < tasks; ++t) out += is_shown ? ",0" : ",";
+    if (prices(policy)) {
+      out += ',';
+      if (!request.item_values.empty()) number(request.item_values[row], out);
+    }
     out += after;
   }
 }

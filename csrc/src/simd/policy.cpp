@@ -133,8 +133,26 @@ void exp_in_place(float* x, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) x[i] = exp(x[i]);
 }
 
+// Finds the segments of a block by counting the knots passed: without branches, which would be unpredictable.
+void piecewise_linear(const float* values, std::int64_t stride, std::int64_t count, Segments segments,
+                      std::int64_t segment_count, float* out) {
+  constexpr std::int64_t block = 32;
+  for (std::int64_t begin = 0; begin < count; begin += block) {
+    const std::int64_t size = count - begin < block ? count - begin : block;
+    float p[block] = {};
+    std::int32_t segment[block] = {};
+    for (std::int64_t i = 0; i < size; ++i) p[i] = values[(begin + i) * stride];
+    for (std::int64_t k = 1; k < segment_count; ++k)
+      for (std::int64_t i = 0; i < block; ++i) segment[i] += p[i] >= segments.x[k] ? 1 : 0;
+    for (std::int64_t i = 0; i < size; ++i) {
+      const std::int32_t k = segment[i];
+      out[begin + i] = segments.y[k] + (p[i] - segments.x[k]) * segments.slope[k];
+    }
+  }
+}
+
 }  // namespace
 
-const PolicyKernels policy_kernels{&log_moments, &linear, &silu, &exp_in_place};
+const PolicyKernels policy_kernels{&log_moments, &linear, &silu, &exp_in_place, &piecewise_linear};
 
 }  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

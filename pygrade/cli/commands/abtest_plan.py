@@ -28,12 +28,10 @@ class Options(Output, Source):
     effect: float = 0.01  # relative lift that the test should find
     power: float = 0.8  # chance to find it
     arms: int = 2  # the control among them; alpha of 5 % is divided among the lifts over it
-    task_values: tuple[float, ...] | None = None  # value of one event of each task; none: what the log says
-    value_tasks: tuple[str, ...] | None = None  # tasks whose events are worth that times the item's value (its price)
 
 
 def run(options: Options) -> dict[str, Any]:
-    logs = options.load().valued(options.task_values, options.value_tasks)
+    logs = options.load()
     users, times = numbered(logs.user_id), logs.timestamp
     day = None if times is None else (times - times.min()) // _DAY
     early = np.zeros(logs.num_requests, bool)

@@ -37,8 +37,6 @@ class Options(Output, Source):
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
-    task_values: tuple[float, ...] | None = None  # value of one event of each task; none: the policy's, else the log's
-    value_tasks: tuple[str, ...] | None = None  # tasks whose events are worth that times the item's value (its price)
     all_estimates: bool = False  # show every off-policy estimate, not only the one to decide by
 
 
@@ -47,13 +45,14 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = _valued(options.load(), options, trained)
+    logs = _valued(options, trained)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
     fresh, in_sample = _unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     record = replay(fresh, logs, with_unmixed(policy), reward, options.k, bool(in_sample))
-    curve = slot_propensity(logs, reward).known(int(logs.position.max()) + 1)
-    estimates = policy_estimates(policy, fresh, curve, options.k)
+    propensity = slot_propensity(logs, reward)
+    curve = propensity.known(int(logs.position.max()) + 1)
+    estimates = policy_estimates(policy, fresh, curve, options.k, exponent_error=propensity.standard_error)
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
     record["off_policy_note"] = "" if estimates else NO_ESTIMATE
     if not options.json:
@@ -83,8 +82,9 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _valued(logs: Logs, options: Options, trained: TrainingRecord | None) -> Logs:
+def _valued(options: Options, trained: TrainingRecord | None) -> Logs:
     """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
+    logs = options.read()
     if trained is not None and trained.tasks == logs.tasks:
         if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
             logger.warning(
@@ -93,7 +93,7 @@ def _valued(logs: Logs, options: Options, trained: TrainingRecord | None) -> Log
                 trained.task_values,
             )
         logs = logs.valued(trained.task_values, trained.value_tasks)
-    return logs.valued(options.task_values, options.value_tasks)
+    return options.valued(logs)
 
 
 def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:

@@ -27,7 +27,7 @@ class Options(Output, Source):
     explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
     seed: int | None = None  # of the draws; none: from the operating system
     impute: bool = False  # send requests that miss some features through the policy, instead of static weights
-    log: Path | None = None  # also write the pages as log rows (weights, concentration, seed, policy version)
+    log: Path | None = None  # also write the pages as log rows (weights, concentration, trust, policy version)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -44,6 +44,7 @@ def run(options: Options) -> dict[str, Any]:
         request_id=chosen.request_id,
         user_id=chosen.user_id,
         item_id=chosen.item_id,
+        item_values=chosen.value,
     )
     titles = [f"request {r}, user {u}" for r, u in zip(chosen.request_id, chosen.user_id, strict=True)]
     pages = describe_pages(page, titles, ranker.policy.static_weights.numpy())

@@ -34,7 +34,7 @@ class Options(Output):
     k: int = 10  # items a page
     explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
     seed: int | None = None  # of the draws; none: from the operating system
-    log: Path | None = None  # also write the page as log rows (weights, concentration, seed, policy version)
+    log: Path | None = None  # also write the page as log rows (weights, concentration, trust, policy version)
 
 
 def run(options: Options) -> dict[str, Any]:

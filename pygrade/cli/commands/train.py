@@ -41,6 +41,8 @@ def run(options: Options) -> dict[str, Any]:
     if not 0 <= options.holdout < 1:
         raise ValueError(f"holdout is {options.holdout}; want a share from 0 to below 1")
     config = part(TrainConfig, options)
+    if (options.values or options.value_tasks) and (config.reward.task_values or config.reward.value_tasks):
+        raise ValueError("--values and --reward.task-values both say what events are worth; want --values alone")
     _check_out(options.out, options.directory)
     logs = options.load()
     if not bool((logs.feedback > 0).any()):

@@ -1,0 +1,70 @@
+// What a policy is mixed with: a simple baseline, and how far the log proves the policy better than it.
+// pygrade/policy/mixture.py has the formulas; the bits are those of the ops of <pygrade/fusion.hpp>.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pygrade/export.h"
+#include "pygrade/fusion.hpp"
+
+namespace pygrade {
+
+// What the log says of the policy against its baseline; none: there is no mixture.
+enum class Verdict : std::uint8_t { none, better, undecided, worse, undecidable, untested };
+
+// The verdicts' names in policies and in Python, by their value.
+inline constexpr std::array<std::string_view, 6> verdict_names{"",      "better",      "undecided",
+                                                               "worse", "undecidable", "untested"};
+
+// A piecewise linear map: y[i] + (p - x[i]) · slope[i] in the segment x[i] <= p < x[i + 1]; the last one has no end.
+struct PYGRADE_API PiecewiseLinear {
+  // K knots, x ascending: at least two of each, else std::invalid_argument.
+  PiecewiseLinear(std::span<const float> x, std::span<const float> y);
+  // result[i] of values[i · stride].
+  void map(const float* values, std::int64_t stride, std::span<float> result) const;
+
+  std::vector<float> x, y, slope;  // [K - 1] segments
+};
+
+// A ranking that needs no policy.
+struct PYGRADE_API Baseline {
+  static constexpr std::size_t max_name = 63;  // bytes
+
+  // Working memory of `scores`, reused.
+  struct Workspace {
+    std::vector<float> weights, predictions;
+  };
+
+  // One score for each row of predictions[N, T], with the multipliers[T] of the tasks' values (empty: 1) and, if tasks
+  // are priced, item_values[N]. `formula` gives beta, epsilon and slope. std::invalid_argument as of fuse_scores.
+  void scores(std::span<const float> predictions, std::span<const float> multipliers,
+              std::span<const float> item_values, const FusionOptions& formula, Workspace& workspace,
+              std::span<float> result) const;
+
+  // Whether it takes a logarithm, so that predictions must not be negative.
+  bool takes_logarithm() const;
+
+  std::string name;
+  Transform transform = Transform::identity;
+  std::vector<float> weights;                // [T]
+  bool logarithm = false;                    // of the score
+  std::vector<bool> priced;                  // [T] whether the item's value multiplies the prediction; empty: none
+  std::vector<PiecewiseLinear> calibration;  // [T], or empty
+};
+
+struct PYGRADE_API Mixture {
+  // (1 - trust) · z(base) + trust · z(fused) of base[N] and fused[N], which follow each other in scores[2, N].
+  void mix(std::span<const float> scores, std::span<float> result) const;
+
+  double trust = 1.0;  // 0: the baseline alone, 1: the policy alone
+  Baseline baseline = {};
+  Verdict verdict = Verdict::untested;
+  std::string sentence = {};  // the verdict for people
+};
+
+}  // namespace pygrade

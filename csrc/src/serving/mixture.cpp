@@ -1,0 +1,64 @@
+#include "pygrade/mixture.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "fusion.hpp"
+#include "serving/policy.hpp"
+
+namespace pygrade {
+
+PiecewiseLinear::PiecewiseLinear(std::span<const float> at, std::span<const float> to) {
+  if (at.size() < 2 || to.size() != at.size()) throw std::invalid_argument("x and y must have K >= 2 knots each");
+  x.assign(at.begin(), at.end() - 1);
+  y.assign(to.begin(), to.end() - 1);
+  for (std::size_t i = 0; i < x.size(); ++i) slope.push_back((to[i + 1] - to[i]) / (at[i + 1] - at[i]));
+}
+
+void PiecewiseLinear::map(const float* values, std::int64_t stride, std::span<float> result) const {
+  PYGRADE_KERNELS(policy_kernels)
+      .piecewise_linear(values, stride, static_cast<std::int64_t>(result.size()), {x.data(), y.data(), slope.data()},
+                        static_cast<std::int64_t>(x.size()), result.data());
+}
+
+bool Baseline::takes_logarithm() const { return logarithm || detail::takes_logarithm(transform); }
+
+void Baseline::scores(std::span<const float> predictions, std::span<const float> multipliers,
+                      std::span<const float> item_values, const FusionOptions& formula, Workspace& workspace,
+                      std::span<float> result) const {
+  const std::size_t tasks = weights.size(), rows = result.size();
+  const auto count = static_cast<std::int64_t>(rows);
+  const auto width = static_cast<std::int64_t>(tasks);
+  auto scores = Scores::dense(predictions.data(), ScoreType::float32, 1, count, width);
+  if (!calibration.empty() || !priced.empty()) {
+    workspace.predictions.resize(tasks * rows);
+    for (std::size_t t = 0; t < tasks; ++t) {
+      const auto column = std::span(workspace.predictions).subspan(t * rows, rows);
+      if (!calibration.empty())
+        calibration[t].map(predictions.data() + t, width, column);
+      else
+        for (std::size_t i = 0; i < rows; ++i) column[i] = predictions[i * tasks + t];
+      if (!priced.empty() && priced[t])
+        for (std::size_t i = 0; i < rows; ++i) column[i] *= item_values[i];
+    }
+    scores = Scores::dense(workspace.predictions.data(), ScoreType::float32, 1, count, width, Layout::task_major);
+  }
+  workspace.weights = weights;
+  for (std::size_t t = 0; t < multipliers.size(); ++t) workspace.weights[t] *= multipliers[t];
+  FusionOptions options = formula;
+  options.transform = transform;
+  fuse_scores(scores, workspace.weights, 1, options, result);
+  options.transform = Transform::log;
+  if (logarithm)  // in place: a request is loaded before it is written
+    transform_scores(Scores::dense(result.data(), ScoreType::float32, 1, count, 1), options, result);
+}
+
+void Mixture::mix(std::span<const float> scores, std::span<float> result) const {
+  constexpr float epsilon = 1e-6f;  // small, as expected values are
+  const float weights[] = {static_cast<float>(1.0 - trust), static_cast<float>(trust)};
+  const auto pair = Scores::dense(scores.data(), ScoreType::float32, 1, static_cast<std::int64_t>(result.size()), 2,
+                                  Layout::task_major);
+  fuse_scores(pair, weights, 1, {.transform = Transform::zscore, .epsilon = epsilon}, result);
+}
+
+}  // namespace pygrade

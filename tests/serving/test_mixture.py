@@ -1,0 +1,212 @@
+"""Mixtures with a baseline and multipliers of values: the page of the C++ core against Python's scores."""
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade import ops
+from pygrade.cli import console
+from pygrade.logs import read_logs, write_logs
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.reports.html import page_table
+from pygrade.reports.pages import describe_pages, explain
+from pygrade.serving.ranker import BlendedRanker
+
+TASKS, FEATURES = ("click", "order", "like"), ("a", "b")
+VALUES = {"values": {"order": 2.0}, "scenario_values": {"search": {"click": 0.5}}}
+KNOTS = (((0.0, 0.2, 0.5, 1.0), (0.0, 0.1, 0.1, 0.9)), ((0.0, 0.6), (0.01, 0.3)), ((0.0, 0.01, 0.7), (0.0, 0.2, 2.0)))
+BASELINES = {
+    "expected value": Baseline("expected value", "identity", (1.0, 5.0, 0.2), logarithm=True),
+    "harm": Baseline("expected value", "identity", (1.0, 5.0, -0.2)),
+    "calibrated": Baseline("expected value, calibrated", "identity", (1.0, 5.0, 0.2), True, calibration=KNOTS),
+    "priced": Baseline("expected value", "identity", (1.0, 5.0, 0.2), True, value_tasks=("order",)),
+    "both": Baseline("ev", "identity", (1.0, 5.0, 0.2), True, value_tasks=("like", "order"), calibration=KNOTS),
+    **{name: Baseline(name, name, (0.2, 0.5, 0.3)) for name in ("log", "zscore", "zlog", "rank", "log1p")},
+}
+
+
+def make_policy(baseline="expected value", trust=0.7, **options):
+    config = PolicyConfig(**{"hidden": (8,), "trade_offs": True, **VALUES, **options})
+    made = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=3)
+    made.head.weight.data.mul_(40)  # so that requests differ
+    made.set_static_weights(torch.tensor([0.4, 0.4, 0.2]), {"search": torch.tensor([0.1, 0.6, 0.3])})
+    made.mixture = Mixture(trust, BASELINES[baseline], "better", "better than it")
+    return made
+
+
+@pytest.fixture
+def requests():
+    rng = np.random.default_rng(0)
+    predictions = rng.uniform(0.01, 0.9, (4, 12, 3)).astype(np.float32)
+    return rng.normal(size=(4, 2)).astype(np.float32), predictions, rng.uniform(0, 9, (4, 12)).astype(np.float32)
+
+
+def expected_scores(page, rows, prices):
+    """Scores [B, N] by Python under the weights of a page."""
+    u = torch.from_numpy(page.multipliers)
+    return page.policy.scores_of(torch.from_numpy(page.weights), rows, None, u, prices).numpy()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("trust", [0.0, 0.3])
+def test_a_page_is_the_ranking_by_the_mixture_s_scores(requests, name, trust):
+    context, predictions, prices = requests
+    context[3] = np.nan  # a fallback is mixed, too
+    policy = make_policy(name, trust)
+    ranker = BlendedRanker(policy)
+    rng = np.random.default_rng(1)
+    rules = {"boost_add": rng.normal(size=(4, 12)).astype(np.float32), "mask": rng.uniform(size=(4, 12)) < 0.9}
+    rules |= {"groups": rng.integers(0, 4, (4, 12, 1)).astype(np.int32), "caps": np.array([2], np.int32)}
+    for explore in (False, True):
+        page = ranker.rank(
+            context,
+            predictions,
+            8,
+            scenario=["search", "", "search", "feed"],
+            values=[{"like": 3.0}, {}, {"click": 0.0, "order": 1.5}, {"order": 0.1}],
+            item_values=prices,
+            explore=explore,
+            seed=7 if explore else None,
+            **rules,
+        )
+        u = [[0.5, 2.0, 3.0], [1.0, 2.0, 1.0], [0.0, 1.5, 1.0], [1.0, 0.1, 1.0]]
+        np.testing.assert_array_equal(page.multipliers, np.array(u, np.float32))
+        scores = torch.from_numpy(expected_scores(page, predictions, prices))
+        same = {key: torch.from_numpy(value) for key, value in rules.items()}
+        expected = ops.rank(scores[:, :, None], torch.ones(4, 1), 8, **same)
+        assert page.values.tobytes() == expected.values.numpy().tobytes()
+        assert np.array_equal(page.indices, expected.indices.numpy())
+        assert page.explored.tolist() == [explore] * 3 + [False] and page.fallback.tolist() == [False] * 3 + [True]
+
+
+@pytest.mark.parametrize("name", ["both", "zlog"])
+def test_candidates_with_a_missing_prediction_stay_out_of_the_statistics(requests, name):
+    context, predictions, prices = requests
+    broken = predictions.copy()
+    broken[0, 4] = np.nan, -1.0, 0.5
+    broken[0, 9, 2] = np.inf
+    ranker, others = BlendedRanker(make_policy(name)), np.delete(np.arange(12), [4, 9])
+    page = ranker.rank(context[:1], broken[:1], 12, item_values=prices[:1])
+    without = ranker.rank(context[:1], predictions[:1, others], 10, item_values=prices[:1, others])
+    assert np.array_equal(page.indices[0, :10], others[without.indices[0]])
+    assert page.values[0, :10].tobytes() == without.values[0].tobytes()
+    assert page.indices[0, 10:].tolist() == [4, 9] and np.isnan(page.values[0, 10:]).all()
+    np.testing.assert_array_equal(page.baseline_contribution[0, :10], without.baseline_contribution[0])
+    assert np.isnan(page.contributions[0, 10:]).all() and np.isnan(page.baseline_contribution[0, 10:]).all()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_contributions_add_up_to_the_scores(requests, name):
+    context, predictions, prices = requests
+    rows, offsets = predictions.reshape(-1, 3)[:40], [0, 12, 12, 15, 40]
+    page = BlendedRanker(make_policy(name)).rank(
+        context, rows, 13, offsets=offsets, item_values=prices.reshape(-1)[:40], values={"like": 2.0}
+    )
+    assert page.contributions.shape == (4, 13, 3) and page.baseline_contribution.shape == (4, 13)
+    filled = page.indices >= 0
+    total = page.contributions.sum(-1) + page.baseline_contribution
+    np.testing.assert_allclose(total[filled], page.values[filled], rtol=1e-4, atol=1e-5)
+    assert (total[~filled] == 0.0).all() and filled.sum() == 28
+    assert np.abs(page.baseline_contribution[filled]).max() > 0.05
+    assert (page.trust, page.baseline, page.verdict) == (0.7, BASELINES[name].name, "better")
+
+
+def test_full_trust_serves_the_policy_alone(requests):
+    context, predictions, _ = requests
+    trusted, alone = make_policy("priced", 1.0), make_policy()
+    alone.mixture = None
+    page, expected = (BlendedRanker(policy).rank(context, predictions, 9) for policy in (trusted, alone))
+    assert page.values.tobytes() == expected.values.tobytes() and np.array_equal(page.indices, expected.indices)
+    np.testing.assert_array_equal(page.contributions, expected.contributions)
+    assert not page.baseline_contribution.any()
+    assert (expected.trust, expected.baseline, expected.verdict) == (1.0, "", "")
+
+
+def test_a_saved_mixture_ranks_as_before_and_as_scores_says(requests, tmp_path):
+    context, predictions, prices = requests
+    policy = make_policy("both", hidden=(8,), frozen={"like": 0.1}, context_only=True)
+    loaded = BlendedRanker.load(policy.save(tmp_path))
+    assert loaded.policy.mixture == policy.mixture and loaded.policy.config == policy.config
+    request = {"scenario": ["search", "a", "b", "search"], "item_values": prices, "values": [3.0, np.nan, 1.0]}
+    page = loaded.rank(context, predictions, 12, **request)
+    assert page.values.tobytes() == BlendedRanker(policy).rank(context, predictions, 12, **request).values.tobytes()
+    scores = np.take_along_axis(policy.scores(context, predictions, **request).numpy(), page.indices, 1)
+    np.testing.assert_allclose(page.values, scores, atol=1e-4)
+    np.testing.assert_allclose(page.weights[:, 2], 0.1, atol=1e-7)
+
+
+def test_the_log_tells_how_a_page_was_made(requests, tmp_path):
+    context, predictions, prices = requests
+    policy = make_policy("both")
+    page = BlendedRanker(policy, seed=5).rank(
+        context, predictions, 12, explore=True, scenario="search", values={"like": 3.0}, item_values=prices
+    )
+    write_logs(page.log_rows(), tmp_path / "log")
+    log = read_logs(tmp_path / "log")
+    assert set(log.trust) == {np.float32(0.7)} and set(log.baseline) == {"ev"} and set(log.verdict) == {"better"}
+    np.testing.assert_array_equal(log.multipliers, np.tile(np.array([0.5, 2.0, 3.0], np.float32), (4, 1)))
+    np.testing.assert_array_equal(log.value, prices.reshape(-1))
+    for r in range(4):  # the density of the draw is exact
+        alpha, seed = torch.from_numpy(log.concentration[r : r + 1]), int(log.seed[r])
+        drawn = ops.dirichlet_sample(alpha, 1, seed >> 32, offset=seed & 0xFFFFFFFF)
+        assert np.array_equal(log.weights[r], drawn.weights[0, 0].numpy())
+    weights, u = torch.from_numpy(log.weights), torch.from_numpy(log.multipliers)
+    scores = policy.scores_of(weights, log.predictions, log.offsets, u, log.value).numpy().reshape(4, 12)
+    assert np.array_equal(np.argsort(-scores, 1), np.argsort(log.position.reshape(4, 12), 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "change"),
+    [
+        ("values names task 'buy'", "harm", {"values": {"buy": 1.0}}),
+        ("values is -1.0 for task 'like'", "harm", {"values": {"like": -1.0}}),
+        ("values is 0 for every task", "harm", {"values": [0, 0, 0]}),
+        ("values is 0 for every task", "harm", {"values": {"click": 0, "like": 0}, "scenario": "zero"}),
+        ("values has 3 mappings", "harm", {"values": [{}, {}, {}]}),
+        ("values has shape", "harm", {"values": np.ones((3, 3))}),
+        ("item_values is missing", "priced", {}),
+        ("item_values has shape", "priced", {"item_values": np.ones(3)}),
+        ("item_values is nan at candidate 1", "priced", {"item_values": np.full((4, 12), np.nan)}),
+        ("item_values is -1.0", "priced", {"item_values": np.full((4, 12), -1)}),
+        ("predictions is negative at request 2, candidate 0, task 1", "log", {}),
+        ("predictions is negative at request 2, candidate 0, task 1", "expected value", {}),
+    ],
+)
+def test_bad_input_is_named_and_counts_nothing(requests, name, baseline, change):
+    context, predictions, _ = requests
+    scenario_values = {"zero": {"order": 0.0}}
+    ranker = BlendedRanker(
+        make_policy(baseline, transform="identity", context_only=True, scenario_values=scenario_values)
+    )
+    if name.startswith("item_values is nan"):
+        change["item_values"][0, 0] = 1.0
+    if name.startswith("predictions"):
+        predictions[2, 0, 1] = -0.1
+    with pytest.raises(ValueError, match=name):
+        ranker.rank(context, predictions, 3, **change)
+    assert ranker.counters["requests"] == 0
+
+
+def test_values_need_a_policy_that_takes_them(requests):
+    context, predictions, _ = requests
+    ranker = BlendedRanker(make_policy(trade_offs=False, values={}, scenario_values={}))
+    assert ranker.rank(context, predictions, 3).multipliers is None
+    with pytest.raises(ValueError, match=r"values is given; .*trade_offs"):
+        ranker.rank(context, predictions, 3, values={"order": 2.0})
+
+
+def test_an_explained_page_names_trust_baseline_and_values(requests, capsys):
+    context, predictions, prices = requests
+    page = BlendedRanker(make_policy("both")).rank(context[:1], predictions[:1], 2, item_values=prices[:1])
+    (record,) = describe_pages(page, ["request 0"], np.full(3, 0.3, np.float32))
+    assert record["why"].endswith("; values: order × 2; trust 0.70 against ev (verdict: better)")
+    assert (record["trust"], record["baseline"], record["verdict"]) == (0.7, "ev", "better")
+    parts = [sum(item["contributions"]) + item["baseline"] for item in record["items"]]
+    np.testing.assert_allclose(parts, page.values[0], atol=1e-5)
+    alone = BlendedRanker(make_policy("harm", 0.0)).rank(context, predictions, 2)
+    assert explain(alone, 1, None) == "served by the baseline alone, expected value (verdict on the policy: better)"
+    console.page(record)
+    out = capsys.readouterr().out
+    for text in (page_table(record), out):
+        assert "ev" in text and f"{record['items'][0]['baseline']:+.3f}" in text

@@ -1,0 +1,217 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, STAGE1, STATIC
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.training import train as train_module
+from pygrade.training import trust
+from pygrade.training.propensity import SlotPropensity
+from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
+from pygrade.training.static_weights import CemConfig
+from pygrade.training.train import TrainConfig, train
+from pygrade.training.trust import Pages, Rankings, TrustConfig, fold_of_requests, judge
+
+KNOWN = SlotPropensity(0.5, "given")
+FAST = TrainConfig(
+    reward=RewardConfig(propensity=0.5),
+    static=CemConfig(iterations=2),
+    stage1=Stage1Config(steps=6, batch_size=32),
+    stage2=Stage2Config(steps=4, batch_size=32),
+    trust=TrustConfig(folds=3),
+    tensorboard=False,
+)
+
+
+def log(seed: int = 0, requests: int = 600, page: int = 6, hidden: int = 2) -> Logs:
+    """Clicks follow the first prediction of each candidate and the slot; the second prediction is noise."""
+    rng = np.random.default_rng(seed)
+    size = page + hidden
+    rows = requests * size
+    predictions = rng.uniform(0.01, 0.6, (rows, 2)).astype(np.float32)
+    place = np.tile(np.arange(size), requests)
+    position = np.where(place < page, place, -1).astype(np.int32)
+    looks = np.where(position >= 0, (np.maximum(position, 0) + 1.0) ** -0.5, 0.0)
+    feedback = np.zeros((rows, 2), np.float32)
+    feedback[:, 0] = rng.random(rows) < predictions[:, 0] * looks
+    return Logs(
+        tasks=("click", "buy"),
+        features=("mode",),
+        request_id=np.arange(requests),
+        user_id=rng.integers(0, requests // 3, requests),
+        offsets=np.arange(requests + 1) * size,
+        context=rng.normal(size=(requests, 1)).astype(np.float32),
+        item_id=rng.permutation(rows),
+        position=position,
+        predictions=predictions,
+        feedback=feedback,
+        timestamp=np.arange(requests) * 3_600_000 + 1_700_000_000_000,
+    )
+
+
+def rare() -> Logs:
+    """Some 60 clicks, too few to estimate slot propensities from."""
+    logs = log()
+    return replace(logs, feedback=logs.feedback * (np.arange(logs.num_rows) % 10 == 0)[:, None].astype(np.float32))
+
+
+def judged(logs: Logs, baseline, policy, propensity=KNOWN, **config):
+    """The verdict on rankings by given scores [M] of all rows."""
+    fold = fold_of_requests(logs, 2, 0)
+    parts = []
+    for number in range(2):
+        part = logs.select(fold == number)
+        rows = (fold == number)[logs.row_request]
+        z = {
+            name: trust.standardized(np.float32(scores[rows]), part)
+            for name, scores in (("b", baseline), ("p", policy))
+        }
+        parts.append(Rankings({EXPECTED_VALUE: z["b"], STATIC: z["b"]}, {STAGE1: z["b"], GRADE: z["p"]}))
+    return judge(logs, fold, parts, TrustConfig(folds=2, **config), RewardConfig(page_size=6), propensity)
+
+
+def test_folds_hold_whole_users_and_are_of_equal_size():
+    logs = log()
+    fold = fold_of_requests(logs, 4, 1)
+    for user in np.unique(logs.user_id):
+        assert len(set(fold[logs.user_id == user])) == 1
+    sizes = [len(np.unique(logs.user_id[fold == n])) for n in range(4)]
+    assert max(sizes) - min(sizes) <= 1 and (fold == fold_of_requests(logs, 4, 1)).all()
+
+
+def test_a_page_is_worth_what_the_posterior_says():
+    logs, config = log(requests=40), RewardConfig(propensity=0.5, page_size=4)
+    spec = PolicySpec(logs.tasks, logs.features, PolicyConfig(transform="identity"))
+    data = CompositeReward(config).build(logs, spec)
+    weights = torch.tensor([0.3, 0.7])
+    expected = data.rewards(torch.arange(40), weights.repeat(40, 1, 1))[:, 0, 0].numpy()
+    pages = Pages(logs, config)
+    scores = (logs.predictions @ weights.numpy())[logs.shown]
+    np.testing.assert_allclose(pages.values(pages.ranks(scores), KNOWN), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_verdict_follows_what_the_log_proves():
+    logs = log(requests=1500)
+    good, noise = logs.predictions[:, 0], np.random.default_rng(3).random(logs.num_rows)
+    better = judged(logs, noise, good)
+    assert (better.verdict, better.policy, better.baseline) == ("better", GRADE, EXPECTED_VALUE)
+    assert better.trust > 0.5 and better.lift is not None and better.lift.low > 0
+    assert "users per arm" in better.sentence and "%" in better.sentence
+    worse = judged(logs, good, noise)
+    assert (worse.verdict, worse.trust, worse.lift) == ("worse", 0.0, None)
+    assert worse.sentence.startswith("GRADE is worse than expected value (-")
+    assert worse.mixtures[GRADE].high < 0 and set(worse.baselines) == {STATIC, LOGGED_ORDER}
+    same = judged(logs, good, good)
+    assert (same.verdict, same.trust) == ("undecided", 0.0)
+    other = judged(logs, noise, np.random.default_rng(4).random(logs.num_rows))
+    assert other.verdict == "undecided" and "more requests" in other.sentence and "days" in other.sentence
+
+
+def test_a_stronger_baseline_takes_the_place_of_expected_value():
+    logs = log(requests=1500)
+    order = np.where(logs.shown, -logs.position, -99).astype(np.float32)
+    result = judged(logs, order, logs.predictions[:, 0])
+    assert result.baseline == EXPECTED_VALUE and result.verdict == "better"  # the order of slots is no merit
+    backwards = judged(logs, -order, -order)
+    assert backwards.baseline in (EXPECTED_VALUE, LOGGED_ORDER)
+
+
+def test_unsure_propensities_make_an_unsure_verdict():
+    logs = replace(log(requests=6000), exploration=np.full(6000, "shuffle"))  # has no logged order
+    # Ranking by slot is worth much if the slots are taken as nearly equally seen, nothing at the true exponent.
+    order = np.where(logs.shown, -logs.position, -99).astype(np.float32)
+    noise = np.random.default_rng(3).random(logs.num_rows)
+    sure = judged(logs, noise, order, SlotPropensity(0.2, "given"))
+    assert sure.verdict == "better"
+    unsure = judged(logs, noise, order, SlotPropensity(0.2, "regression EM", standard_error=0.25))
+    assert unsure.verdict != "better" and unsure.trust == 0.0
+
+
+def test_noise_is_seldom_better():
+    count = 0
+    for seed in range(40):
+        logs, rng = log(seed, requests=200), np.random.default_rng(seed)
+        count += judged(logs, rng.random(logs.num_rows), rng.random(logs.num_rows)).verdict == "better"
+    assert count <= 5  # 5 % of 40 are 2; more than 5 have a probability of 1.4 %
+
+
+def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
+    logs = log()
+    result = train(logs, FAST, tmp_path)
+    record = json.loads((tmp_path / "train.json").read_text())["trust"]
+    served = FusionPolicy.load(tmp_path / "policy")
+    assert served.version == result.policy.version and served.mixture == result.policy.mixture
+    assert served.mixture is not None and served.mixture.sentence == record["sentence"]
+    assert served.mixture.trust == record["trust"] and served.mixture.baseline.name == record["served_baseline"]
+    assert {entry.name for entry in result.baselines} >= {EXPECTED_VALUE, STATIC}
+    assert len(record["mixtures"]) == 10 and record["folds"] == 3
+    assert FusionPolicy.load(tmp_path / "stage2").mixture is None
+    assert FusionPolicy.load(tmp_path / "stage1").version == result.stage1_policy.version
+
+
+def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, monkeypatch):
+    logs = log()
+    straight = train(logs, FAST, tmp_path / "straight")
+    run, done = train_module._run_fold, []
+
+    def dies(job):
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(job)
+        return run(job)
+
+    monkeypatch.setattr(train_module, "_run_fold", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(logs, FAST, tmp_path / "killed")
+    monkeypatch.setattr(train_module, "_run_fold", run)
+    again = train(logs, FAST, tmp_path / "killed")
+    assert again.policy.version == straight.policy.version and again.summary["trust"] == straight.summary["trust"]
+
+
+@pytest.mark.parametrize(
+    ("logs", "reward", "reason"),
+    [
+        (log(requests=60), FAST.reward, "Too little data"),
+        (rare(), RewardConfig(), "Slot propensities are unknown"),
+        (replace(log(), feedback=np.zeros_like(log().feedback)), FAST.reward, "Too little data"),
+    ],
+    ids=["few users", "no propensities", "no feedback"],
+)
+def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs, reward, reason):
+    result = train(logs, replace(FAST, reward=reward), tmp_path)
+    found = result.summary["trust"]
+    assert (found["verdict"], found["trust"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
+    assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"]
+    scores = result.policy.scores(logs.context, logs.predictions, logs.offsets).numpy()
+    worth = logs.predictions.sum(1)
+    for start, stop in zip(logs.offsets[:3], logs.offsets[1:4], strict=True):
+        assert (np.argsort(-scores[start:stop]) == np.argsort(-worth[start:stop])).all()
+
+
+def test_without_folds_the_policy_is_served_and_the_log_says_so(tmp_path, caplog):
+    result = train(log(), replace(FAST, trust=TrustConfig(folds=0)), tmp_path)
+    assert result.policy.mixture is None and result.summary["trust"] is None
+    assert result.policy.version == result.stage2_policy.version
+    assert "nothing says" in caplog.text
+
+
+@pytest.mark.slow
+def test_processes_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(trust, "_POOL_REQUESTS", 1)
+    one = train(log(), replace(FAST, trust=TrustConfig(folds=3, processes=1)), tmp_path / "one")
+    two = train(log(), replace(FAST, trust=TrustConfig(folds=3, processes=2)), tmp_path / "two")
+    assert one.summary["trust"] == two.summary["trust"] and one.policy.version == two.policy.version
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"folds": 1}, "folds"), ({"shares": (0.0,)}, "shares"), ({"processes": 0}, "processes")]
+)
+def test_wrong_options_are_named(options, name):
+    with pytest.raises(ValueError, match=f"{name} is"):
+        TrustConfig(**options)
