@@ -11,10 +11,9 @@ heuristic). The smaller c, the more rests on the model: less variance, more bias
 the noise that its own fit has from the log would not be in its standard error.
 
 The clip is chosen as in SLOPE (Su, Srinath & Krishnamurthy 2020, "Adaptive estimator selection for off-policy
-evaluation"): an estimate's bias is taken as its largest distance from those with less clipping, less half the standard
-error of that distance, and the one with the smallest SE² + bias² is *the* estimate. Its interval has that root mean
-squared error as standard error, so that clipping is not free. If the curve was estimated, SE² includes the change by
-one standard error of its exponent.
+evaluation"): an estimate's bias is taken as its largest distance from those with less clipping, less the standard error
+of that distance, and the one with the smallest SE² + bias² is *the* estimate. Its interval is t √(SE² + distance²), so
+that clipping is not free. If the curve was estimated, SE² includes the change by one standard error of its exponent.
 
 Cascade estimates, which allow for items that end a session, weight slot k by the probability of the target's first k
 items instead of Θ (Kiyohara et al. 2022, "Doubly robust off-policy evaluation for ranking policies under the cascade
@@ -41,7 +40,6 @@ from pygrade.metrics.intervals import Interval
 
 CLIPS = (30.0, 10.0, 3.0)
 _TINY = 1e-12
-_DISCOUNT = 0.5  # standard errors of a distance between two estimates that do not count as bias
 
 
 class _View(NamedTuple):
@@ -203,12 +201,11 @@ class LoggedRewards:
 
 def choose(values: Floats, covariance: Floats, more: Floats | float = 0.0) -> tuple[int, float]:
     """Of estimates [C] from the least biased to the least variable, with their covariance [C, C] and more variance [C]
-    that they share: the place of the smallest SE² + bias², and its root.
+    that they share: the place of the best and its error.
     """
     variance = np.diag(covariance)
-    distance = np.abs(values[:, None] - values)
-    error = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0.0))
-    bias = np.tril(np.maximum(distance - _DISCOUNT * error, 0.0)).max(1)
-    total = np.sqrt(variance + more + np.square(bias))
-    place = int(np.argmin(total))
-    return place, float(total[place])
+    distance = np.tril(np.abs(values[:, None] - values))
+    noise = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0.0))
+    excess = np.maximum(distance - noise, 0.0).max(1)
+    place = int(np.argmin(variance + more + np.square(excess)))
+    return place, float(np.sqrt(variance + more + np.square(distance.max(1)))[place])
