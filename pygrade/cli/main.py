@@ -19,6 +19,7 @@ COMMANDS = {
     "simulate": "write the log of a simulated marketplace, or A/B test policies in it",
     "train": "train a fusion policy on logged requests, and judge it on the latest of them",
     "evaluate": "replay metrics of a policy and of static weights on logged requests",
+    "front": "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
     "rank": "rank logged requests with a policy; print pages, weights, contributions",
     "abtest-plan": "users and days that an A/B test of your own needs, from the variances in your log",
     "abtest-check": "whether the users of your own A/B test were split as planned",

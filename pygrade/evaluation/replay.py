@@ -223,15 +223,20 @@ def _lifts(
 
 def judged_by(record: Mapping[str, Any]) -> str:
     """What events are worth and how slots count, of `Evaluation.to_dict` with the ``propensity_source``."""
-    prices = record["value_tasks"]
-    worth = [f"{task} {value:g}{' × price' if task in prices else ''}" for task, value in record["task_values"].items()]
     curve, source = record["propensity"], record["propensity_source"]
     if curve is None:
         slots = f"every slot counts alike, so labels keep their position bias ({source})"
     else:
         slots = "slot propensities " + ", ".join(f"{q:.2g}" for q in curve[:_SHOWN_SLOTS])
         slots += f"{', …' if len(curve) > _SHOWN_SLOTS else ''} ({source})"
-    return f"an event is worth: {', '.join(worth)}; {slots}"
+    return f"{event_worth(record)}; {slots}"
+
+
+def event_worth(record: Mapping[str, Any]) -> str:
+    """What an event is worth, by ``task_values`` and ``value_tasks``."""
+    prices = record["value_tasks"]
+    worth = [f"{task} {value:g}{' × price' if task in prices else ''}" for task, value in record["task_values"].items()]
+    return f"an event is worth: {', '.join(worth)}"
 
 
 def equal_metrics(record: Mapping[str, Any]) -> list[str]:

@@ -279,7 +279,8 @@ class FusionPolicy(nn.Module):
             "scenarios": self.scenarios,
             "schema_hash": self.schema_hash(),
             "version": self.version,
-            "config": asdict(self.config),
+            # Format 3 knows the option by its old name.
+            "config": asdict(self.config) | {"prediction_features": not self.config.context_only},
             "static_weights": self.static_weights.tolist(),
             "scenario_weights": {name: weights.tolist() for name, weights in self.scenario_weights.items()},
             "mixture": None if self.mixture is None else asdict(self.mixture),

@@ -174,6 +174,37 @@ def served(gains: Mapping[str, Mapping[str, float]], reference: str) -> bytes:
     return to_png(figure)
 
 
+def front(record: Mapping[str, Any]) -> bytes:
+    """A panel per pair of tasks of `Front.to_dict`: events of one against the other, in per cent over production."""
+    paths = record["paths"]
+    columns = min(len(paths), 3)
+    rows = -(-len(paths) // columns)
+    figure, axes = new_figure(rows, columns, (3.9 * columns, 3.3 * rows))
+    for axis, (a, b, points) in zip(axes, paths, strict=False):
+        for color, kind, style in ((GRAY, "predicted", "--"), (BLUE, "events", "-")):
+            x, y = ([_lift_of(point, kind, task) for point in points] for task in (a, b))
+            axis.plot(x, y, style, color=color, label=f"policy, {'debiased' if kind == 'events' else kind}")
+        for point in points:
+            across, up = ([_lift_of(point, "events", task)] * 2 for task in (a, b))
+            axis.plot(_percent(point["events"][a], "low", "high"), up, color=BLUE, alpha=0.25)
+            axis.plot(across, _percent(point["events"][b], "low", "high"), color=BLUE, alpha=0.25)
+        axis.plot([0], [0], "D", color=INK, markersize=6, label="production")
+        for color, marker, (name, point) in zip((ORANGE, BLUE), "so", record["marks"].items(), strict=True):
+            x, y = ([_lift_of(point, "events", task)] for task in (a, b))
+            axis.plot(x, y, marker, color=color, markersize=7, label=shortened(name))
+        axis.set_xlabel(f"{shortened(a)}, % over production")
+        axis.set_ylabel(f"{shortened(b)}, %")
+    axes[0].legend(loc="best", fontsize=8)
+    for axis in axes[len(paths) :]:
+        axis.set_visible(False)
+    return to_png(figure)
+
+
+def _lift_of(point: Mapping[str, Any], kind: str, task: str) -> float:
+    entry = point[kind][task]
+    return 100 * float((entry["value"] if kind == "events" else entry) or 0.0)
+
+
 def labels(names: Sequence[str]) -> list[str]:
     """Names of the user's as tick labels."""
     return [shortened(name, 24) for name in names]

@@ -3,6 +3,7 @@
 settings → trial (a world and what arms share) → arm_kinds → runner (resumable units) → stats → findings → report.
 """
 
+import importlib.util
 import json
 import logging
 import time
@@ -21,7 +22,14 @@ from pygrade.study.stats import Results
 logger = logging.getLogger("pygrade")
 __all__ = ["StudyConfig", "reproduce", "tables"]
 
-_COLUMNS = (("static", "value"), ("production", "value"), ("production", "ctr"), ("production", "orders"))
+_COLUMNS = (
+    ("ev", "value"),
+    ("static", "value"),
+    ("production", "value"),
+    ("production", "ctr"),
+    ("production", "orders"),
+)
+_SHORT = {"ev": "expected value", "static": "static z-log"}
 
 
 def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = None) -> dict[str, Any]:
@@ -35,7 +43,7 @@ def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = No
         raise ValueError("docs is for the frozen protocol; want it without --quick, --world-seed and --world-set")
     run = Path(out)
     settings = scaled(load_settings(), config)
-    units = plan(settings, config)
+    units = _runnable(plan(settings, config), settings, run)
     logger.info(f"{len(units)} results wanted in {run}")
     started = time.perf_counter()
     results = run_units(units, settings, run, config.jobs)
@@ -53,8 +61,18 @@ def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = No
     return record
 
 
+def _runnable(units: list[Unit], settings: Settings, run: Path) -> list[Unit]:
+    """Without the arms whose package is not installed, unless their results are there."""
+    absent = {p for p in {unit.arm.package for unit in units} if p and importlib.util.find_spec(p) is None}
+    left_out = [u for u in units if u.arm.package in absent and load_unit(u, settings, run) is None]
+    if left_out:
+        arms, packages = (", ".join(sorted(names)) for names in ({u.arm.name for u in left_out}, absent))
+        logger.warning(f"left out, as {packages} is not installed (pip install 'pygrade[study]'): {arms}")
+    return [unit for unit in units if unit not in left_out]
+
+
 def tables(record: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, head and rows for the terminal: each regime's lifts over production and best static, then the verdicts."""
+    """Title, head and rows for the terminal: each regime's lifts over the simple baselines, then the verdicts."""
     results, settings = Results(record["units"]), load_settings()
     parts = []
     for name in dict.fromkeys(unit["regime"] for unit in results.units):
@@ -62,7 +80,7 @@ def tables(record: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[st
         for arm in results.arms(name):
             lifts = [percent(results.lift(name, arm, base, metric)) for base, metric in _COLUMNS]
             rows.append([settings.arms[arm].title, *lifts])
-        head = ["", *(f"{metric} over {base}" for base, metric in _COLUMNS)]
+        head = ["", *(f"{metric} over {_SHORT.get(base, base)}" for base, metric in _COLUMNS)]
         parts.append((f"{name}: closed-form lifts, ± 95 % over worlds", head, rows))
     verdicts = [[finding.claim, finding.verdict] for finding in findings(results) if finding.verdict != NOT_RUN]
     return [*parts, ("Findings", ["claim", "verdict"], verdicts)]

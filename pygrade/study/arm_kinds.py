@@ -12,10 +12,12 @@ from pygrade import ops
 from pygrade._util.optional_imports import require
 from pygrade.policy import FusionPolicy, PolicySpec, project_weights
 from pygrade.simulation.marketplace import FEATURES, TRAITS
+from pygrade.study.boosted_trees import boosted
 from pygrade.study.chosen_settings import chosen
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimate_coverage import estimates
-from pygrade.study.learners import RivalConfig, train_actor_critic, train_rival, train_scorer
+from pygrade.study.learners import RivalConfig, train_actor_critic, train_monotone, train_rival, train_scorer
+from pygrade.study.served import served
 from pygrade.study.trial import ArmRanking, Options, Trial
 from pygrade.training.run import Run
 from pygrade.training.stage2 import train_stage2
@@ -35,7 +37,11 @@ def run_arm(trial: Trial, kind: str, options: Options) -> ArmRanking:
 def _fixed(trial: Trial, options: Options) -> ArmRanking:
     tasks = len(trial.logs.tasks)
     weights = trial.production if options["weights"] == "production" else equal_weights(tasks).numpy()
-    return ArmRanking(weights)
+    return ArmRanking(weights=weights)
+
+
+def _baseline(trial: Trial, options: Options) -> ArmRanking:
+    return trial.baseline(trial.baselines[options["baseline"]])
 
 
 def _static(trial: Trial, options: Options) -> ArmRanking:
@@ -47,12 +53,12 @@ def _static(trial: Trial, options: Options) -> ArmRanking:
         weights = trial.static
     else:
         weights = best_static_weights(data, config.static, bounds=bounds)
-    return ArmRanking(weights.numpy(), config.policy.transform)
+    return ArmRanking(weights=weights.numpy(), transform=config.policy.transform)
 
 
 def _optuna(data: TrainingSet, bounds: Tensor, config: TrainConfig) -> Tensor:
     """Optuna's default sampler (TPE) over log-weights, with as many trials and on the same requests as CEM."""
-    optuna = require("optuna")
+    optuna = require("optuna", "study")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = config.static
     rng = np.random.default_rng(search.seed)
@@ -105,16 +111,28 @@ def _actor_critic(trial: Trial, options: Options) -> ArmRanking:
 
 def _scorer(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
-    policy, k = trial.policy(config), trial.world.config.page_size
+    policy, requests = trial.policy(config), trial.requests
     sizes = {name: options[name] for name in ("steps", "batch_size", "learning_rate")}
     scorer = train_scorer(trial.data, policy, **sizes, seed=trial.seed)
-    requests = trial.requests
-    inputs = policy.request_inputs(requests.context, requests.p_hat)
     scores = ops.transform_scores(torch.from_numpy(requests.p_hat), **config.policy.formula)
+    return _scored(scorer, policy.request_inputs(requests.context, requests.p_hat), scores)
+
+
+def _monotone(trial: Trial, options: Options) -> ArmRanking:
+    config = trial.config(options)
+    policy, requests = trial.policy(config), trial.requests
+    shape = (trial.logs.num_requests, -1, len(trial.logs.tasks))
+    logged = torch.from_numpy(trial.logs.predictions.reshape(shape)).clamp_min(config.policy.beta).log()
+    sizes = {name: options[name] for name in ("personal", "knots", "steps", "batch_size", "learning_rate")}
+    fusion = train_monotone(trial.data, policy, logged, trial.values, **sizes, seed=trial.seed)
+    scores = torch.from_numpy(requests.p_hat).clamp_min(config.policy.beta).log()
+    return _scored(fusion, policy.request_inputs(requests.context, requests.p_hat), scores)
+
+
+def _scored(model: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, scores: Tensor) -> ArmRanking:
     with torch.no_grad():
         parts = zip(torch.split(inputs, 1024), torch.split(scores, 1024), strict=True)
-        pages = [scorer(*part).topk(k, -1).indices for part in parts]
-    return ArmRanking(pages=torch.cat(pages).numpy())
+        return ArmRanking(torch.cat([model(*part) for part in parts]).numpy())
 
 
 def _oracle(trial: Trial, options: Options) -> ArmRanking:
@@ -142,11 +160,15 @@ def _oracle(trial: Trial, options: Options) -> ArmRanking:
 
 _KINDS: dict[str, Callable[[Trial, Options], ArmRanking]] = {
     "fixed": _fixed,
+    "baseline": _baseline,
     "static": _static,
     "grade": _grade,
+    "trust": served,
     "rival": _rival,
     "actor-critic": _actor_critic,
     "scorer": _scorer,
+    "monotone": _monotone,
+    "boosted": boosted,
     "oracle": _oracle,
     "retrained": retrained,
     "online": online,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pygrade.metrics.intervals import Interval
 from pygrade.reports.plots import BLUE, CYCLE, FAINT, GRAY, INK, new_figure, to_png
-from pygrade.study.findings import CONSTRAINED
+from pygrade.study.findings import CONSTRAINED, RIVALS, SERVED
 from pygrade.study.settings import MAIN, STABILITY, Settings
 from pygrade.study.stats import Results, over_worlds, production_lift
 
@@ -31,29 +31,35 @@ def draw_charts(results: Results, settings: Settings) -> dict[str, bytes]:
     arms = results.arms(MAIN)
     if results.has(MAIN, "grade", "production", "static"):
         panels = {
-            "Value over best static": ("static",),
-            "Value over production": ("production",),
+            "Value over expected value": ("ev",),
+            "Value over best static, z-log": ("static",),
             "Orders over production": ("production", "orders"),
         }
+        panels = {name: over for name, over in panels.items() if results.has(MAIN, over[0])}
         rows = {name: {title[arm]: row(MAIN, arm, *over) for arm in arms} for name, over in panels.items()}
-        charts["main"] = dots("Lift of each arm; faint: single worlds", "%", rows, [title["grade"]])
+        charts["main"] = dots("Lift of each arm; faint: single worlds", "%", rows, [title["grade"], title[SERVED]])
         slices = {name: row(MAIN, "grade", "static", name, "slices") for name in _SLICES}
         charts["users"] = dots("Gain of GRADE by user and scenario", "value, % over best static", {"GRADE": slices})
     if changed := {title[arm]: row(MAIN, arm, "grade") for arm in _ABLATIONS if results.has(MAIN, arm, "grade")}:
         charts["ablations"] = dots("Effect of each change to GRADE", "value, % over GRADE", {_PANEL: changed})
+    base = "ev" if results.has(MAIN, "ev") else "static"
     regimes = {
         f"{regime.title} ({regime.judge})" if regime.judge != "value" else regime.title: {
-            title[arm]: row(name, arm, "static", regime.judge)
+            title[arm]: row(name, arm, base, regime.judge)
             for arm in regime.arms
-            if results.has(name, arm, "static") and arm != "static"
+            if results.has(name, arm, base) and arm != base
         }
         for name, regime in settings.regimes.items()
-        if results.has(name, "grade", "static") and name not in ("constraint", "drift")
+        if results.has(name, "grade", base) and name not in ("constraint", "drift") and not regime.sized
     }
     if len(regimes) > 1:
         runs = Counter(name for rows in regimes.values() for name in rows)
         shared = {label: {n: row for n, row in rows.items() if runs[n] > 1} for label, rows in regimes.items()}
-        charts["regimes"] = dots("Lift over best static in each regime", "%", shared, [title["grade"]])
+        charts["regimes"] = dots(
+            f"Lift over {title[base]} in each regime", "%", shared, [title["grade"], title[SERVED]]
+        )
+    if by_size := _sizes(results, settings):
+        charts["sizes"] = sizes("Lift over expected value", by_size)
     traps = {
         settings.regimes[name].title: {
             title[arm]: (results.lift(name, arm, "stage1", "predicted"), results.lift(name, arm, "stage1"))
@@ -95,6 +101,54 @@ def draw_charts(results: Results, settings: Settings) -> dict[str, bytes]:
         heading = "Trainings without stage 1; faint: each training"
         charts["stability"] = dots(heading, "value, % over production", {_PANEL: stable})
     return charts
+
+
+def _sizes(results: Results, settings: Settings) -> dict[str, Mapping[str, Sequence[tuple[int, Interval]]]]:
+    """World → arm → its lift over expected value by the number of logged requests."""
+    panels: dict[str, Mapping[str, Sequence[tuple[int, Interval]]]] = {}
+    for family, regimes in settings.families.items():
+        arms = {}
+        for arm in ("static", *RIVALS, "grade", SERVED):
+            points = [
+                (regime.requests, results.lift(regime.name, arm, "ev", regime.judge))
+                for regime in regimes
+                if results.has(regime.name, arm, "ev")
+            ]
+            if len(points) > 1:
+                arms[settings.arms[arm].title] = points
+        if arms:
+            panels[family] = arms
+    return panels
+
+
+def sizes(title: str, panels: Mapping[str, Mapping[str, Sequence[tuple[int, Interval]]]]) -> bytes:
+    """A line per arm over the number of logged requests, with 95 % intervals; one panel per world."""
+    columns = min(3, len(panels))
+    figure, axes = new_figure(
+        -(-len(panels) // columns), columns, (3.7 * columns, 2.6 * -(-len(panels) // columns) + 0.8)
+    )
+    for axis, (heading, arms) in zip(axes, panels.items(), strict=False):
+        axis.axhline(0, color=INK, linewidth=1)
+        for color, (name, points) in zip(CYCLE, arms.items(), strict=False):
+            across, lifts = zip(*points, strict=True)
+            axis.plot(
+                across, [lift.value for lift in lifts], "o-", color=color, markersize=4, linewidth=1.8, label=name
+            )
+            for place, lift in points:
+                if math.isfinite(lift.low):
+                    axis.plot([place] * 2, [lift.low, lift.high], color=color, linewidth=1.4, alpha=0.5)
+        axis.set_xscale("log")
+        ticks = sorted({place for points in arms.values() for place, _ in points})
+        axis.set_xticks(ticks, [f"{place // 1000}k" for place in ticks], minor=False)
+        axis.minorticks_off()
+        axis.set_title(heading)
+        axis.set_xlabel("logged requests")
+        axis.set_ylabel("%")
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(title, x=0.005, ha="left", fontsize=11, fontweight="bold")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(CYCLE), labelcolor=INK)
+    return to_png(figure)
 
 
 def dots(title: str, label: str, panels: Mapping[str, Rows], highlight: Sequence[str] = (), columns: int = 3) -> bytes:

@@ -11,11 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pygrade.metrics.intervals import Interval
+from pygrade.study.settings import Settings
 from pygrade.study.stats import Record, Results, production_lift, sign
 
 REPRODUCED, NOT_REPRODUCED, NOT_RUN = "reproduced", "not reproduced", "not run"
 CONFIRMED, NOT_CONFIRMED = "confirmed", "not confirmed"
 CONSTRAINED = {"constraint-100": 0.0, "constraint-102": 2.0, "constraint-104": 4.0}  # arm → carts over production, %
+SERVED = "trust"  # the arm that is the product's default
+BASELINES = ("production", "ev", "ev-calibrated", "static-linear", "static-zlinear", "static", "static-log1p")
+RIVALS = {"boosted-value": "boosted trees, value", "boosted-rank": "boosted trees, LambdaMART"}
+NO_HARM = -0.1  # per cent of the baseline that what is served may lose in any world
 MAX_REGRESSION = 2.0  # per cent of stage 1's value that an online version may lose, as in settings.json
 _RARE, _OTHERS = "rarest tenth of users", "other users"
 _UNSTARTED = ("no-stage1", "ppo-no-stage1")  # arms of the stability part
@@ -186,9 +191,19 @@ _RULES: dict[str, Callable[..., Finding]] = {
 }
 
 
-def targets(results: Results) -> list[StudyTarget]:
+def over_chosen(results: Results, regime: str) -> dict[int, float]:
+    """World → lift of what is served over the baseline that its log chose, in per cent, by the regime's judge."""
+    return {
+        world: results.number(regime, SERVED, world, lambda record: record["figures"]["over_baseline"])
+        for world in results.worlds(regime, SERVED)
+    }
+
+
+def targets(results: Results, settings: Settings) -> list[StudyTarget]:
     """The targets, on worlds that no choice was based on."""
     rows: list[StudyTarget] = []
+    sized = [regime for regimes in settings.families.values() for regime in regimes]
+    served = [regime for regime in sized if results.has(regime.name, SERVED, "ev")]
 
     def add(name: str, wanted: str, regime: str, arms: Sequence[str], measure: Callable[[], tuple[str, bool]]) -> None:
         measured, met = measure() if results.has(regime, *arms) else (NOT_RUN, None)
@@ -240,11 +255,40 @@ def targets(results: Results) -> list[StudyTarget]:
 
         return measure
 
+    def harmless(base: str) -> tuple[str, bool]:
+        lifts: dict[tuple[str, int], float] = {}
+        for regime in served:
+            over = results.lifts(regime.name, SERVED, base, regime.judge) if base else over_chosen(results, regime.name)
+            lifts |= {(regime.name, world): lift for world, lift in over.items()}
+        below = [f"{name} {world}" for (name, world), lift in lifts.items() if lift < NO_HARM]
+        name, world = min(lifts, key=lambda key: lifts[key])
+        text = f"worst {lifts[name, world]:+.2f} % ({name}, world {world}); {len(below)} of {len(lifts)} below"
+        return text, not below
+
+    def better(rival: str) -> tuple[str, bool]:
+        lifts = {
+            regime.name: results.lift(regime.name, SERVED, rival, regime.judge)
+            for regime in served
+            if regime.requests <= 20000 and results.has(regime.name, rival)
+        }
+        lost = [f"{name} {percent(lift)}" for name, lift in lifts.items() if not lift.value > 0]
+        text = f"{len(lifts) - len(lost)} of {len(lifts)}" + (f"; not in {', '.join(lost)}" if lost else "")
+        return text, not lost
+
+    for name, base in (("the baseline that the log chose", ""), ("expected value", "ev")):
+        wanted = f"≥ {NO_HARM:g} % in every world, regime and size"
+        rows.append(StudyTarget(f"served over {name}", wanted, *(harmless(base) if served else (NOT_RUN, None))))
+    for regime, label, floor in (("main", "default", 1.3), ("main", "default, the aim", 2.5), ("hype", "hyped", 3.0)):
+        lift(f"served over expected value, {label}", regime, SERVED, "ev", floor)
+    for rival, title in RIVALS.items():
+        ran = any(results.has(regime.name, rival) for regime in served)
+        wanted = "mean lift above 0 in every regime up to 20,000 requests"
+        rows.append(StudyTarget(f"served over {title}", wanted, *(better(rival) if ran else (NOT_RUN, None))))
     lift("value over production", "main", "grade", "production", 4.0)
     for label, metric in (("CTR", "ctr"), ("CVR", "cvr"), ("OPM", "opm"), ("orders", "orders")):
         lift(f"{label} over production", "main", "grade", "production", None, metric)
     lift("value over best static, same fusion", "main", "grade", "static", 3.5)
-    lift("value over best static, linear fusion", "main", "grade", "static-linear")
+    lift("value over best static, z-linear", "main", "grade", "static-zlinear")
     share("share of the gain of the oracle on observed features, 20k logs", "main", "grade", "static", "oracle", 80)
     share("share of the gain of the oracle on observed features, 5k logs", "small", "grade", "static", "oracle", 60)
     not_below("composite's true value over stage 1", "main", "grade", "stage1")

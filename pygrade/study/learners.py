@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -170,18 +171,79 @@ def train_scorer(
     data: TrainingSet, policy: FusionPolicy, *, steps: int, batch_size: int, learning_rate: float, seed: int
 ) -> Scorer:
     """A network that ranks each logged page by its debiased value, as stage 1 does, similar to EMER."""
+    scorer = Scorer(policy, seed)
+    _rank_pages(data, scorer, data.scores, steps, batch_size, learning_rate, seed)
+    return scorer
+
+
+class MonotoneFusion(nn.Module):
+    """Σ_t w_t g_t(log p_t), as in xMTF and UMRE: g_t rises piecewise linearly between quantiles of the log's
+    predictions; w is 1, or personal: a network of the request's inputs. It starts at the expected value.
+    """
+
+    def __init__(
+        self, policy: FusionPolicy, scores: Tensor, values: Tensor, knots: int, personal: bool, seed: int
+    ) -> None:
+        """scores [R, N, T]: log predictions; values [T] of events."""
+        super().__init__()
+        self.normalize = policy.normalize
+        tasks = scores.shape[-1]
+        levels = np.quantile(scores.reshape(-1, tasks).numpy(), np.linspace(0.001, 0.999, knots), axis=0)
+        self.knots = torch.from_numpy(levels.T.astype(np.float32))  # [T, knots]
+        self.width = (self.knots[:, 1:] - self.knots[:, :-1]).clamp_min(1e-4)
+        worth = values[:, None] * self.knots.exp()
+        spread = (values * scores.exp()).sum(-1).std(-1).mean()  # within a request
+        start = (worth[:, 1:] - worth[:, :-1]) / spread
+        self.rise = nn.Parameter(start.clamp_min(1e-4).expm1().log())  # softplus gives the start
+        self.network = _network(policy.num_inputs, tasks, seed) if personal else None
+
+    def forward(self, inputs: Tensor, scores: Tensor) -> Tensor:
+        """inputs [B, D], log predictions [B, N, T] → [B, N]."""
+        place = (scores[..., None] - self.knots[:, :-1]) / self.width  # [B, N, T, knots - 1]
+        last = place.shape[-1] - 1
+        part = [
+            place[..., i].clamp(None if i == 0 else 0.0, None if i == last else 1.0) for i in range(last + 1)
+        ]  # of each segment's rise; the outer ones go on
+        risen = (torch.stack(part, -1) * functional.softplus(self.rise)).sum(-1)  # [B, N, T]
+        if self.network is None:
+            return risen.sum(-1)
+        weights = (0.5 * self.network(self.normalize(inputs))).exp()
+        return (risen * weights[:, None]).sum(-1)  # type: ignore[no-any-return]
+
+
+def train_monotone(
+    data: TrainingSet,
+    policy: FusionPolicy,
+    scores: Tensor,
+    values: Tensor,
+    *,
+    personal: bool,
+    knots: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+) -> MonotoneFusion:
+    """Monotone transforms of log predictions [R, N, T] that rank each logged page by its debiased value."""
+    fusion = MonotoneFusion(policy, scores, values, knots, personal, seed)
+    _rank_pages(data, fusion, scores, steps, batch_size, learning_rate, seed)
+    return fusion
+
+
+def _rank_pages(
+    data: TrainingSet, model: nn.Module, scores: Tensor, steps: int, batch_size: int, learning_rate: float, seed: int
+) -> None:
+    """LambdaLoss on the debiased value of each logged page, as in stage 1; scores [R, N, T]."""
     labels = data.stage1.value / data.stage1.propensity
     pool = (labels > 0).any(1).nonzero()[:, 0]
-    scores = data.scores.gather(1, data.stage1.item[..., None].expand(-1, -1, data.scores.shape[-1]))
-    scorer = Scorer(policy, seed)
-    optimizer = torch.optim.Adam(scorer.network.parameters(), lr=learning_rate)
+    scores = scores.gather(1, data.stage1.item[..., None].expand(-1, -1, scores.shape[-1]))
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     for step in range(steps if len(pool) else 0):
         optimizer.param_groups[0]["lr"] = learning_rate * (1.0 - 0.9 * step / steps)
         rows = pool[batch_rows(seed, 5, step, len(pool), batch_size)]
-        fused = scorer(data.inputs[rows], scores[rows])
+        fused = model(data.inputs[rows], scores[rows])
         losses = ops.lambda_loss(fused, labels[rows], data.stage1.mask[rows], data.discount, 1.0)
-        _step(losses.mean() / len(data.discount), scorer.network, optimizer, 1.0)
-    return scorer
+        _step(losses.mean() / len(data.discount), model, optimizer, 1.0)
 
 
 def _gaussian_log_prob(drawn: Tensor, middle: Tensor, width: float) -> Tensor:

@@ -1,17 +1,30 @@
 """RESULTS.md and its charts, from the study's record alone."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_file
+from pygrade.metrics.intervals import Interval
 from pygrade.reports.training import write_text
 from pygrade.study.charts import draw_charts
-from pygrade.study.findings import CONSTRAINED, collapses, findings, percent, targets
+from pygrade.study.findings import (
+    BASELINES,
+    CONSTRAINED,
+    RIVALS,
+    SERVED,
+    collapses,
+    findings,
+    over_chosen,
+    percent,
+    targets,
+)
 from pygrade.study.settings import MAIN, STABILITY, Settings
 from pygrade.study.stats import Results, over_worlds, production_lift
 
 _METRICS = {"value": "value", "ctr": "CTR", "cvr": "CVR", "opm": "OPM", "orders": "orders"}
+_LEARNED = ("static", "grade", *RIVALS, "monotone", "monotone-personal", "scorer", SERVED)
 _MET = {True: "met", False: "**missed**", None: "not run"}
 Row = Sequence[str]
 Images = Callable[..., str]  # names of charts → Markdown of those that were drawn
@@ -35,8 +48,9 @@ def results_text(record: Mapping[str, Any], settings: Settings, folder: str, cha
         return "".join(f"\n\n![{name}]({folder}/{name}.png)" for name in names if name in charts)
 
     parts = [
-        _head(record, results),
-        _targets(results),
+        _head(record, results, settings),
+        _yardstick(results, settings, images),
+        _targets(results, settings),
         _findings(results, folder, charts),
         _main(results, settings, images),
         _regimes(results, settings, images),
@@ -66,7 +80,7 @@ def _is_number(cell: str) -> bool:
     return not cell or cell.lstrip("+-≥≤ ")[:1].isdigit()
 
 
-def _head(record: Mapping[str, Any], results: Results) -> str:
+def _head(record: Mapping[str, Any], results: Results, settings: Settings) -> str:
     worlds = {unit["world"] for unit in results.units if unit["regime"] != "estimates"}
     further = {unit["world"] for unit in results.units} - worlds
     text = [
@@ -89,11 +103,52 @@ def _head(record: Mapping[str, Any], results: Results) -> str:
         "requests of users that are not in the log. Lifts are paired on each world, training seeds are averaged within "
         "a world, and ± is half of the 95 % t-interval over the worlds."
     )
+    lifts = {arm: results.lift(MAIN, arm, "ev") for arm in ("grade", SERVED, *RIVALS, "static")}
+    known = [f"{_title(settings, arm)} {percent(lift)}" for arm, lift in lifts.items() if math.isfinite(lift.value)]
+    if known:
+        text.append(f"**Value over expected value, at 20,000 logged requests: {'; '.join(known)}.**")
     return "\n\n".join(text)
 
 
-def _targets(results: Results) -> str:
-    rows = [[target.name, target.wanted, target.measured, _MET[target.met]] for target in targets(results)]
+def _yardstick(results: Results, settings: Settings, images: Images) -> str:
+    """Everything against expected value, which needs no learning: the simple baselines, then what is learned."""
+    simple: list[Row] = []
+    learned: list[Row] = []
+    for family, regimes in settings.families.items():
+        for regime in regimes:
+            if not results.has(regime.name, "ev"):
+                continue
+            name, judged = regime.name, regime.judge
+            where = [f"{family}{f' ({judged})' if judged != 'value' else ''}", f"{regime.requests:,}"]
+            lifts = {arm: results.lift(name, arm, "ev", judged) for arm in (*BASELINES, *_LEARNED)}
+            simple.append([*where, *(_maybe(lifts[arm]) for arm in BASELINES if arm != "ev")])
+            worst = ""
+            if results.has(name, SERVED):
+                both = results.lifts(name, SERVED, "ev", judged), over_chosen(results, name)
+                worst = " / ".join(f"{min(lifts_by_world.values()):+.2f} %" for lifts_by_world in both)
+            learned.append([*where, *(_maybe(lifts[arm]) for arm in _LEARNED), worst])
+    if not simple:
+        return ""
+    titles = [_title(settings, arm) for arm in (*BASELINES, *_LEARNED) if arm != "ev"]
+    cut = len(BASELINES) - 1
+    where = ["world", "logged requests"]
+    worst = "served, worst world: over expected value / over the baseline that the log chose"
+    return (
+        "## Against expected value\n\nSorting by expected value, Σ value · predicted probability, needs no learning. "
+        "Every lift of these two tables is over it.\n\n"
+        + table([*where, *titles[cut:], worst], learned)
+        + images("sizes")
+        + "\n\nSimple baselines:\n\n"
+        + table([*where, *titles[:cut]], simple)
+    )
+
+
+def _maybe(interval: Interval) -> str:
+    return percent(interval) if math.isfinite(interval.value) else ""
+
+
+def _targets(results: Results, settings: Settings) -> str:
+    rows = [[target.name, target.wanted, target.measured, _MET[target.met]] for target in targets(results, settings)]
     return "## Targets\n\n" + table(["target", "wanted", "measured", ""], rows)
 
 
@@ -117,11 +172,12 @@ def _main(results: Results, settings: Settings, images: Images) -> str:
     for arm in results.arms(MAIN):
         cells = [percent(results.lift(MAIN, arm, "production", metric)) for metric in _METRICS]
         sampled = percent(results.lift(MAIN, arm, "production", kind="sampled"))
-        static = percent(results.lift(MAIN, arm, "static")) if results.has(MAIN, "static") else ""
+        bases = [_maybe(results.lift(MAIN, arm, base)) for base in ("ev", "static")]
         seconds = results.mean(MAIN, arm, lambda record: record["cpu_seconds"]).value
-        rows.append([_title(settings, arm), static, *cells, sampled, f"{seconds:.1f}"])
+        rows.append([_title(settings, arm), *bases, *cells, sampled, f"{seconds:.1f}"])
     lifts = [f"{label} over production" for label in _METRICS.values()]
-    head = ["arm", "value over best static", *lifts, "sampled A/B: value over production", "CPU s"]
+    head = ["arm", "value over expected value", "value over best static, z-log", *lifts]
+    head += ["sampled A/B: value over production", "CPU s"]
     return (
         "## Every arm, at 20,000 logged requests\n\n"
         + table(head, rows)
@@ -134,15 +190,18 @@ def _main(results: Results, settings: Settings, images: Images) -> str:
 def _regimes(results: Results, settings: Settings, images: Images) -> str:
     parts = []
     for name, regime in settings.regimes.items():
-        if name in (MAIN, "constraint") or not results.has(name, "static", "grade"):
+        if name in (MAIN, "constraint") or regime.sized or not results.has(name, "static", "grade"):
             continue
         rows = []
         for arm in results.arms(name):
-            over = [percent(results.lift(name, arm, base, regime.judge)) for base in ("static", "production")]
-            ours = percent(results.lift(name, "grade", arm, regime.judge)) if arm != "grade" else ""
-            rows.append([_title(settings, arm), *over, ours])
+            over = [_maybe(results.lift(name, arm, base, regime.judge)) for base in ("ev", "static", "production")]
+            ours = [
+                "" if own == arm else _maybe(results.lift(name, own, arm, regime.judge)) for own in ("grade", SERVED)
+            ]
+            rows.append([_title(settings, arm), *over, *ours])
         judged = f", judged by {regime.judge}" if regime.judge != "value" else ""
-        head = ["arm", "over best static", "over production", "GRADE over it"]
+        head = ["arm", "over expected value", "over best static, z-log", "over production"]
+        head += ["GRADE over it", "served over it"]
         parts.append(f"### {regime.title}{judged}\n\n" + table(head, rows))
     return "\n\n".join(["## Other regimes" + images("regimes", "drift"), *parts]) if parts else ""
 
@@ -168,7 +227,7 @@ def _estimates(results: Results) -> str:
     count = len(figures)
 
     def mean(key: str) -> float:
-        return sum(entry[key] for entry in figures) / count
+        return float(sum(entry[key] for entry in figures)) / count
 
     lifts = []
     for tag in [key.removeprefix("correlation") for key in figures[0] if key.startswith("correlation")]:

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,17 @@ from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade.ops.info import collect
 from pygrade.study.arm_kinds import run_arm
-from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, merged, parse_changes
+from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, changed, merged, parse_changes
 from pygrade.study.trial import Trial
 
 logger = logging.getLogger("pygrade")
-FORMAT = 1
-_SEEDLESS = ("fixed", "static", "estimates")  # kinds that do not depend on the training seed
+FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
+# Kinds that run once in a world: they do not depend on the training seed, or (boosted, trust) cost too much.
+_ONE_SEED = ("fixed", "baseline", "static", "estimates", "boosted", "trust")
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 # The largest value of each.
-_QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "intervals": 6, "truth": 500}
+_QUICK_OPTIONS = {"steps": _QUICK_STEPS, "window": 600, "interval": 100, "intervals": 6, "truth": 500, "rounds": 40}
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,8 @@ class Unit:
 
     def fingerprint(self, settings: Settings) -> str:
         """Hash of everything that decides its numbers."""
-        unread = ("name", "title", "arms", "worlds")
-        regime = {key: value for key, value in asdict(self.regime).items() if key not in unread}
-        inputs = [FORMAT, regime, self.arm.kind, self.options, asdict(settings.train), settings.test_requests]
+        regime = changed(self.regime, unread=("name", "title", "arms", "family", "sized", "worlds"))
+        inputs = [FORMAT, regime, self.arm.kind, self.options, changed(settings.train), settings.test_requests]
         inputs += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -165,7 +165,7 @@ def plan(settings: Settings, config: StudyConfig) -> list[Unit]:
             Unit(regime, world, seed, arm)
             for world, seed in product(worlds, seeds)
             for arm in wanted
-            if (seed == settings.training_seeds[0] or arm.kind not in _SEEDLESS)
+            if (seed == settings.training_seeds[0] or arm.kind not in _ONE_SEED)
             and (config.full or _is_asked(arm, config) or not arm.extra)
         ]
     return units

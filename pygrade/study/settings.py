@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ class Arm:
     title: str
     kind: str  # of `arm_kinds`
     extra: bool = False  # runs only with --full
+    package: str = ""  # without it the arm is left out
     options: dict[str, Any] = field(default_factory=dict)  # of the kind, and changes of the frozen training config
 
 
@@ -42,6 +43,8 @@ class Regime:
     reward: dict[str, Any] = field(default_factory=dict)  # changes of `RewardConfig`
     noise_tasks: int = 0  # useless predictions appended, of value 0
     judge: str = "value"  # the metric that decides
+    family: str = ""  # the world of regimes that differ in the number of requests; "": not compared so
+    sized: bool = False  # one of a family's further sizes: in its tables only
     worlds: int = 0  # number of worlds from the first judging world on; 0: the judging worlds
 
     @property
@@ -65,6 +68,15 @@ class Settings:
     stability: dict[str, Any]
     tuning: dict[str, Any]
 
+    @property
+    def families(self) -> dict[str, list[Regime]]:
+        """The regimes of each world by their number of requests."""
+        result: dict[str, list[Regime]] = {}
+        for regime in sorted(self.regimes.values(), key=lambda regime: regime.requests):
+            if regime.family:
+                result.setdefault(regime.family, []).append(regime)
+        return {name: result[name] for name in dict.fromkeys(r.family for r in self.regimes.values() if r.family)}
+
 
 @cache
 def load_settings() -> Settings:
@@ -73,7 +85,9 @@ def load_settings() -> Settings:
     record = json.loads(source.read_text(encoding="utf-8"))
     try:
         arms = {
-            name: Arm(name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry)
+            name: Arm(
+                name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry.pop("package", ""), entry
+            )
             for name, entry in (record["arms"] | record["beyond_arms"]).items()
         }
         default = {MAIN: tuple(record["arms"])}
@@ -81,6 +95,7 @@ def load_settings() -> Settings:
             name: Regime(name, arms=tuple(entry.pop("arms", default.get(name, record["regime_arms"]))), **entry)
             for name, entry in record["regimes"].items()
         }
+        regimes |= _sizes(record["sizes"], regimes)
         parts = {
             "policy": PolicyConfig,
             "reward": RewardConfig,
@@ -100,6 +115,20 @@ def load_settings() -> Settings:
     if not set(settings.tuning["worlds"]) <= set(settings.development_worlds):
         raise ValueError(f"{source}: tuning worlds are {settings.tuning['worlds']}; want development worlds")
     return settings
+
+
+def _sizes(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str, Regime]:
+    """Regimes again with other numbers of logged requests: ``accurate-2k``."""
+    result = {}
+    for base in record["of"]:
+        for size, entry in record["regimes"].items():
+            regime = regimes[base]
+            changes = {"reward": merged(regime.reward, entry.get("reward", {})), "arms": tuple(record["arms"])}
+            title = f"{regime.title}, {entry['title']}"
+            result[f"{base}-{size}"] = replace(
+                regime, **{**entry, **changes, "name": f"{base}-{size}", "title": title, "sized": True}
+            )
+    return result
 
 
 def override(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -130,6 +159,21 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
         return replace(config, **values)
     except TypeError as error:
         raise ValueError(f"{dict(changes)} does not fit {type(config).__name__}: {error}") from error
+
+
+def changed(config: Any, unread: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults, so that a new option changes no fingerprint.
+
+    >>> changed(CemConfig(population=64))
+    {'population': 64}
+    """
+    result = {}
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+        if entry.name not in unread and value != default:
+            result[entry.name] = changed(value) if is_dataclass(value) else value
+    return result
 
 
 def merged(base: Mapping[str, Any], *more: Mapping[str, Any]) -> dict[str, Any]:

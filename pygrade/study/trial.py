@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicySpec
+from pygrade.policy.mixture import Baseline
 from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, Requests
 from pygrade.simulation.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.study.settings import Regime, Settings, merged, override
+from pygrade.training.baselines import fit_baselines
 from pygrade.training.reward import CompositeReward
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
@@ -32,11 +35,11 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ArmRanking:
-    """How an arm ranks the test requests: by weights [T] or [n, T] under a transform, or given pages [n, K]."""
+    """How an arm ranks the test requests: by scores [n, N], or by weights [T] or [n, T] under a transform."""
 
-    weights: Array | None = None
+    scores: Array | None = None
+    weights: Array | None = None  # also beside scores, for their compliance
     transform: str = "zlog"
-    pages: Array | None = None
     proposed: Array | None = None  # [n, T] weights before the projection onto the bounds
     bounds: Array | None = None  # [2, T]
     figures: dict[str, float] = field(default_factory=dict)  # from the training
@@ -115,6 +118,28 @@ class Trial:
         """Best static weights [T] of any training set."""
         return best_static_weights(data, config.static, bounds=self.spec(config).bounds)
 
+    @cached_property
+    def baselines(self) -> dict[str, Baseline]:
+        """The log's simple baselines by name."""
+        config = self.config({})
+        logs = self.logs.valued(config.reward.task_values, config.reward.value_tasks)
+        floor = config.reward.propensity_floor
+        fitted = fit_baselines(logs, self.spec(config), self.data, config.static, floor, self.static)
+        return {baseline.name: baseline for baseline in fitted}
+
+    @property
+    def values(self) -> Tensor:
+        """What an event of each task [T] is worth in the regime."""
+        return torch.tensor(self.baselines[EXPECTED_VALUE].weights, dtype=torch.float32)
+
+    def baseline(self, baseline: Baseline) -> ArmRanking:
+        """How a simple baseline ranks the test requests."""
+        n, size, tasks = self.requests.p_hat.shape
+        rows = torch.from_numpy(np.ascontiguousarray(self.requests.p_hat).reshape(-1, tasks))
+        formula = self.config({}).policy.formula
+        scores = baseline.scores(self.logs.tasks, formula, rows, torch.arange(n + 1) * size)
+        return ArmRanking(scores.reshape(n, size).numpy())
+
     def stage1(self, config: TrainConfig) -> FusionPolicy:
         """A copy of the policy after stage 1, which is trained once per config."""
         key = json.dumps([asdict(config.policy), asdict(config.stage1)])
@@ -135,11 +160,13 @@ class Trial:
     ) -> ArmRanking:
         """How a trained policy ranks the test requests."""
         requests = self.requests
-        inputs = policy.request_inputs(requests.context if context is None else context, requests.p_hat)
+        context = requests.context if context is None else context
+        inputs = policy.request_inputs(context, requests.p_hat)
         with torch.no_grad():
             alpha = policy.concentration(inputs)
             mean = alpha / alpha.sum(-1, keepdim=True)
         return ArmRanking(
+            policy.scores(context, requests.p_hat, scenario=requests.scenario).numpy(),
             policy.serve(inputs, requests.scenario).numpy(),
             policy.config.transform,
             proposed=mean.numpy(),
@@ -152,14 +179,26 @@ class Trial:
         pages = rank_pages(requests.p_hat, weights, self.world.config.page_size, transform)
         return float(self.world.expected(requests, pages).value.mean())
 
+    def pages(self, ranking: ArmRanking) -> Array:
+        """The best candidates [n, K] of each test request."""
+        k = self.world.config.page_size
+        if ranking.scores is not None:
+            return np.argsort(-ranking.scores, 1, kind="stable")[:, :k]
+        assert ranking.weights is not None
+        return rank_pages(self.requests.p_hat, ranking.weights, k, ranking.transform)
+
+    def outcome(self, ranking: ArmRanking) -> float:
+        """Expected value per test request, or orders if the regime judges by them."""
+        outcome = self.world.expected(self.requests, self.pages(ranking))
+        if self.regime.judge == "value":
+            return float(outcome.value.mean())
+        return float(outcome.events[:, TASKS.index(self.regime.judge.removesuffix("s"))].mean())
+
     def measure(self, ranking: ArmRanking) -> dict[str, Any]:
         """Closed-form and sampled outcomes, lifts over production, predicted value, slices, compliance."""
         k = self.world.config.page_size
         p_hat = self.requests.p_hat
-        pages = ranking.pages
-        if pages is None:
-            assert ranking.weights is not None
-            pages = rank_pages(p_hat, ranking.weights, k, ranking.transform)
+        pages = self.pages(ranking)
         arms = {"production": self._production_pages, "arm": pages}
         test = compare_pages(self.world, self.requests, arms, "production", seed=self.world.seed)
         kinds = {"expected": test.expected["arm"], "sampled": test.sampled["arm"]}

@@ -45,7 +45,7 @@ from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.training.feedback import Event, FeedbackJoin, as_key
 from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage2 import Stage2Config, stage2_step
+from pygrade.training.stage2 import Stage2Config, anchors_of, stage2_step
 from pygrade.training.steps import batch_rows, draw_seed
 
 logger = logging.getLogger("pygrade")
@@ -184,12 +184,14 @@ class OnlineLearner:
         config = self.config.step
         data = CompositeReward(self.config.reward).build(window, self.policy.spec)
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
-        anchors = self.reference.concentration(data.inputs, data.exploration)
+        anchors = anchors_of(self.reference, data)
         figures: dict[str, float] = {}
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
-            figures = stage2_step(data, self.policy, self._optimizer, config, rows, anchors[rows], seed, "update")
+            values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
+            drawn = (rows, anchors(rows, values), seed, "update", None, values)
+            figures = stage2_step(data, self.policy, self._optimizer, config, *drawn)
             self._steps += 1
         return len(pool), figures
 

@@ -14,7 +14,7 @@ and rule-based format constraints, and leaves the formulas open. Ours, in units 
   a page's mean predicted value. It keeps sampling near the box; compliance itself comes from the projection at serving.
 
 D(r) is the attention that rank r gets: q again ("attention"), or 1 / log2(r + 2) ("dcg"). A q that does not fall (an
-exponent of 0, or no shuffled page to fit one to) could not tell a page's orders apart, so D is "dcg" then.
+exponent of 0, or an unknown one) could not tell a page's orders apart, so D is "dcg" then.
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,7 @@ from pygrade import ops
 from pygrade.logs import Logs, pad
 from pygrade.policy import PolicySpec
 from pygrade.training.propensity import slot_propensity
-from pygrade.training.training_set import Components, LoggedPages, TrainingSet
+from pygrade.training.training_set import Components, LoggedPages, TradeOffs, TrainingSet
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,16 @@ class RewardConfig:
     # see `Stage2Config.multiplier_rate`. They hold on the training log: leave a margin.
     constraints: dict[str, float] = field(default_factory=dict)
     format_weight: float = 0.03  # share of a page's value that 0.1 of weight outside the box costs
-    # q(slot) = (slot + 1)^-exponent: the exponent, or fitted to the requests whose page was shuffled.
+    # q(slot) = (slot + 1)^-exponent: the exponent, or estimated from the log, see `propensity`.
     propensity: Literal["estimate"] | float = "estimate"
     propensity_floor: float = 0.15  # smallest q that a label is divided by
     discount: Literal["attention", "dcg"] = "attention"  # D(r), what rank r counts: q of the slot, or 1 / log2(r + 2)
     page_size: int = 10  # ranks that count
     task_values: tuple[float, ...] | None = None  # value of one event of each task; None: what the log says
     value_tasks: tuple[str, ...] = ()  # tasks whose events are worth their value times the item's `value` (its price)
+    # Multipliers u of the tasks' values, drawn for each request and step if the policy has `trade_offs`.
+    values_spread: float = 1.0  # standard deviation of log u
+    plain_share: float = 0.25  # share of the requests with u = 1
 
     def __post_init__(self) -> None:
         choices = {
@@ -63,7 +66,7 @@ class RewardConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; want one of {', '.join(allowed)}")
-        for name in ("posterior_weight", "prior_weight", "format_weight"):
+        for name in ("posterior_weight", "prior_weight", "format_weight", "values_spread"):
             if not getattr(self, name) >= 0.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
         if not self.has_posterior and self.prior_weight == 0.0:
@@ -75,6 +78,8 @@ class RewardConfig:
             raise ValueError(f"propensity is {self.propensity}; want an exponent from 0 to 3")
         if not 0.0 < self.propensity_floor <= 1.0:
             raise ValueError(f"propensity_floor is {self.propensity_floor}; want a number in (0, 1]")
+        if not 0.0 <= self.plain_share <= 1.0:
+            raise ValueError(f"plain_share is {self.plain_share}; want a share from 0 to 1")
         if self.page_size < 1:
             raise ValueError(f"page_size is {self.page_size}; want at least 1")
         for task, level in self.constraints.items():
@@ -162,7 +167,7 @@ class CompositeReward:
         discount = curve[: config.page_size] if attention else 1.0 / np.log2(rank + 2.0)
         shown = pad(logs.shown, logs.offsets)[0]
         data = TrainingSet(
-            inputs=spec.request_inputs(logs.context, logs.predictions, logs.offsets),
+            inputs=_inputs(logs, spec),
             exploration=spec.exploration_factor(logs.scenario, logs.num_requests),
             scores=torch.from_numpy(scores),
             discount=torch.from_numpy(discount.astype(np.float32)),
@@ -177,11 +182,32 @@ class CompositeReward:
                 levels=torch.zeros(logs.num_requests, len(config.constraints)),
             ),
             propensity=propensity,
+            trade_offs=self._trade_offs(logs, spec, floored, slopes) if spec.config.trade_offs else None,
         )
         if not config.constraints:
             return data
         levels = _logged_levels(logs, data) * torch.tensor(list(config.constraints.values()))
         return replace(data, stage2=replace(data.stage2, levels=levels))
+
+    def _trade_offs(self, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], slopes: Any) -> TradeOffs:
+        """`build`'s labels and gains by task."""
+        config, logged = self.config, logs.feedback * logs.event_values  # [M, T]
+        predicted = logs.predictions * (logs.event_values * slopes)
+        gains = []
+        if config.has_posterior:
+            gains.append(logged / floored[:, None] if config.posterior == "ips" else logged)
+        if config.prior_weight > 0.0:
+            gains.append(predicted)
+        total, (rows, mask) = np.abs(predicted).sum(0), _page_rows(logs)
+        tiny = np.finfo(np.float32).tiny  # if nothing is worth anything
+        return TradeOffs(
+            config.values_spread,
+            config.plain_share,
+            spec.config.beta,
+            value=_on_pages(mask, logged[rows], np.float32),
+            gains=torch.from_numpy(pad(np.stack(gains, 1).astype(np.float32), logs.offsets)[0]),
+            share=torch.from_numpy(((total + tiny) / (total + tiny).sum()).astype(np.float32)),
+        )
 
 
 def _debiased_events(
@@ -218,23 +244,34 @@ def transformed_predictions(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]
     return result
 
 
+def _inputs(logs: Logs, spec: PolicySpec) -> Tensor:
+    """Policy inputs [R, D] under the multipliers that the config serves by default."""
+    values = spec.multipliers(None, logs.scenario, logs.num_requests)
+    return spec.request_inputs(logs.context, logs.predictions, logs.offsets, values)
+
+
 def _logged_pages(logs: Logs, value: NDArray[Any], propensity: NDArray[np.float64]) -> LoggedPages:
     """The items shown, in slot order."""
-    rows = np.flatnonzero(logs.shown)
-    request = logs.row_request[rows]
-    order = np.lexsort((logs.position[rows], request))
-    rows, request = rows[order], request[order]
-    counts = np.bincount(request, minlength=logs.num_requests)
-    mask = np.arange(max(int(counts.max(initial=0)), 1)) < counts[:, None]
-
-    def on_page(values: NDArray[Any], empty: float, dtype: type) -> Tensor:  # of the shown rows -> [R, P]
-        block: NDArray[Any] = np.full(mask.shape, empty, dtype)
-        block[mask] = values
-        return torch.from_numpy(block)
-
+    rows, mask = _page_rows(logs)
+    item = rows - logs.offsets[:-1][logs.row_request[rows]]
     return LoggedPages(
-        item=on_page(rows - logs.offsets[request], 0, np.int64),
+        item=_on_pages(mask, item, np.int64),
         mask=torch.from_numpy(mask),
-        value=on_page(value[rows], 0.0, np.float32),
-        propensity=on_page(propensity[rows], 1.0, np.float32),
+        value=_on_pages(mask, value[rows], np.float32),
+        propensity=_on_pages(mask, propensity[rows], np.float32, 1.0),
     )
+
+
+def _page_rows(logs: Logs) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The rows shown, by request and slot, and which of the P slots [R, P] they fill."""
+    rows = np.flatnonzero(logs.shown)
+    rows = rows[np.lexsort((logs.position[rows], logs.row_request[rows]))]
+    counts = np.bincount(logs.row_request[rows], minlength=logs.num_requests)
+    return rows, np.arange(max(int(counts.max(initial=0)), 1)) < counts[:, None]
+
+
+def _on_pages(mask: NDArray[np.bool_], values: NDArray[Any], dtype: type, empty: float = 0.0) -> Tensor:
+    """Values [n, …] of the rows shown → [R, P, …]."""
+    block: NDArray[Any] = np.full((*mask.shape, *values.shape[1:]), empty, dtype)
+    block[mask] = values
+    return torch.from_numpy(block)

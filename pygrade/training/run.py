@@ -207,6 +207,9 @@ def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> s
 def _fingerprint(options: dict[str, Any], data: TrainingSet) -> str:
     """sha256 of what is learned from and how: the training set and the options that matter."""
     digest, pages, parts = hashlib.sha256(to_json(options)), data.stage1, data.stage2
-    for tensor in (data.inputs, data.scores, parts.gains, parts.masks, pages.value, pages.propensity):
+    tensors = [data.inputs, data.scores, parts.gains, parts.masks, pages.value, pages.propensity]
+    if data.trade_offs is not None:
+        tensors += [data.trade_offs.value, data.trade_offs.gains]
+    for tensor in tensors:
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

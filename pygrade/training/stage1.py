@@ -46,8 +46,8 @@ def train_stage1(
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     start = run.resume("stage1", config.steps, policy, optimizer)
     pages = data.stage1
-    labels = pages.value / pages.propensity if config.labels == "ips" else pages.value  # [R, P]
-    pool = (labels > 0).any(1).nonzero()[:, 0]
+    worth = pages.value if data.trade_offs is None else data.trade_offs.value.amax(-1)  # [R, P]
+    pool = (worth > 0).any(1).nonzero()[:, 0]
     if len(pool) == 0 and config.steps:
         logger.warning("no logged page has feedback of positive value: stage 1 has nothing to learn from")
     steps = config.steps if len(pool) else 0
@@ -57,10 +57,14 @@ def train_stage1(
         for step in range(start, steps):
             set_rate(optimizer, config.learning_rate, step / steps)
             rows = pool[batch_rows(seed, 1, step, len(pool), config.batch_size).to(device)]
-            alpha = policy.concentration(data.inputs[rows])
+            values = data.draw_values(seed, 1, step, len(rows))
+            labels = data.labels_at(rows, values)  # [B, P]
+            if config.labels == "ips":
+                labels = labels / pages.propensity[rows]
+            alpha = policy.concentration(data.inputs_at(rows, values))
             weights = alpha / alpha.sum(-1, keepdim=True)  # [B, T]
             fused = (scores[rows] * weights[:, None]).sum(-1)  # [B, P]
-            losses = ops.lambda_loss(fused, labels[rows], pages.mask[rows], data.discount, config.temperature)
+            losses = ops.lambda_loss(fused, labels, pages.mask[rows], data.discount, config.temperature)
             loss = losses.mean() / len(data.discount)
             norm = update(loss, None, policy, optimizer, config.max_grad_norm, f"stage 1, step {step + 1}")
             figures = {"loss": loss.item(), "grad_norm": norm, "learning_rate": optimizer.param_groups[0]["lr"]}

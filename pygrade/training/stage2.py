@@ -10,6 +10,7 @@ size blows it up.
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,20 +64,30 @@ def train_stage2(
     reference = copy.deepcopy(policy).requires_grad_(False)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
     start = run.resume("stage2", config.steps, policy, optimizer)
-    anchors = reference.concentration(data.inputs, data.exploration)  # [R, T]
+    anchors = anchors_of(reference, data)
     multipliers = torch.tensor(run.state.get("multipliers", [0.0] * data.stage2.levels.shape[1]), device=device)
     with track("stage 2", total=config.steps, start=start) as bar:
         for step in range(start, config.steps):
             set_rate(optimizer, config.learning_rate, step / config.steps)
             rows = batch_rows(seed, 2, step, data.num_requests, config.batch_size).to(device)
             label, draw = f"stage 2, step {step + 1}", draw_seed(seed, 2, step)
-            figures = stage2_step(data, policy, optimizer, config, rows, anchors[rows], draw, label, multipliers)
+            values = data.draw_values(seed, 2, step, len(rows))
+            anchor = anchors(rows, values)
+            figures = stage2_step(data, policy, optimizer, config, rows, anchor, draw, label, multipliers, values)
             if len(multipliers):
                 multipliers = _dual_ascent(data, policy, rows, multipliers, config.multiplier_rate, figures)
                 run.state["multipliers"] = multipliers.tolist()
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, optimizer, reference)
     return policy
+
+
+def anchors_of(reference: FusionPolicy, data: TrainingSet) -> Callable[[Tensor, Tensor | None], Tensor]:
+    """Gives the reference's α [B, T] on requests rows [B] at multipliers u [B, T]; computed once without trade-offs."""
+    if data.trade_offs is None:
+        every = reference.concentration(data.inputs, data.exploration)  # [R, T]
+        return lambda rows, values: every[rows]
+    return lambda rows, values: reference.concentration(data.inputs_at(rows, values), data.exploration[rows]).detach()
 
 
 @torch.no_grad()
@@ -106,16 +117,18 @@ def stage2_step(
     seed: int,
     label: str = "stage 2",
     multipliers: Tensor | None = None,
+    values: Tensor | None = None,
 ) -> dict[str, float]:
     """One batch: sample groups for requests rows [B], score them, update; anchor [B, T] is the reference's α.
 
-    multipliers [Q]: of the constraints, 0 by default. ``label`` names the step in an error. Returns its figures.
+    multipliers [Q]: of the constraints, 0 by default; values [B, T]: multipliers u of the tasks' values, 1 by default.
+    ``label`` names the step in an error. Returns its figures.
     """
     component_weights = data.stage2.weights_with(multipliers)
-    inputs, exploration = data.inputs[rows], data.exploration[rows]
+    inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]
     with torch.no_grad():
         old = policy.concentration(inputs, exploration)
-        sample = data.rollout(rows, old, config.group_size, seed, config.weight_floor)
+        sample = data.rollout(rows, old, config.group_size, seed, config.weight_floor, values)
         advantages = ops.group_advantage(
             sample.rewards,
             component_weights,

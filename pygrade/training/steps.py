@@ -31,6 +31,14 @@ def draw_seed(seed: int, stage: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, stage, step, 1]).generate_state(1)[0])
 
 
+def draw_values(seed: int, stage: int, step: int, count: int, tasks: int, spread: float, plain: float) -> Tensor:
+    """Multipliers u [count, T] of the tasks' values of one step: log-normal, a share ``plain`` of the rows all 1."""
+    rng = np.random.default_rng([seed, stage, step, 2])
+    values = np.exp(spread * rng.standard_normal((count, tasks)))
+    values[rng.random(count) < plain] = 1.0
+    return torch.from_numpy(values.astype(np.float32))
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate * (1.0 - 0.9 * progress)

@@ -129,6 +129,8 @@ def train(
         for trained in (first, last):
             trained.set_static_weights(static, _scenario_weights(logs, data, trained, static))
         summary = _summary(data, config, run, static, first, last, logs.scenario)
+        summary["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
+        summary["value_tasks"] = list(logs.value_tasks)
         summary["seconds"] = time.perf_counter() - started
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
@@ -165,7 +167,7 @@ def _fit(
     if static is None:
         static = best_static_weights(data, config.static, bounds=spec.bounds)
     policy = FusionPolicy(spec, static.cpu(), config.seed)
-    policy.fit_normalization(data.inputs.cpu())
+    policy.fit_normalization(data.inputs_seen(config.seed).cpu())
     policy.to(config.device)
     run.begin(policy, static)
     train_stage1(data, policy, config.stage1, run, config.seed)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade.training.propensity import SlotPropensity
+from pygrade.training.steps import draw_values
 
 T = TypeVar("T")
 
@@ -50,6 +51,22 @@ class Components:
 
 
 @dataclass(frozen=True)
+class TradeOffs:
+    """What a policy that takes multipliers u of the tasks' values learns from: labels and gains are linear in u."""
+
+    spread: float  # sd of log u
+    plain: float  # share of the requests with u = 1
+    beta: float  # of the policy's inputs log(u + beta)
+    value: Tensor  # [R, P, T] `LoggedPages.value` by task
+    gains: Tensor  # [R, N, C, T] `Components.gains` by task, without the constraints
+    share: Tensor  # [T] of the predicted value: u · share is the size of u's rewards
+
+    def scale(self, values: Tensor) -> Tensor:
+        """[B]: divides what is linear in u [B, T], so that all trade-offs weigh alike."""
+        return values @ self.share
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """Requests of a log with what both stages learn from.
 
@@ -63,6 +80,7 @@ class TrainingSet:
     stage1: LoggedPages
     stage2: Components
     propensity: SlotPropensity
+    trade_offs: TradeOffs | None = None  # of a policy that has them
 
     @property
     def num_requests(self) -> int:
@@ -71,6 +89,40 @@ class TrainingSet:
     def to(self, device: str) -> "TrainingSet":
         """The same on another device."""
         return _moved(self, device)
+
+    def draw_values(self, seed: int, stage: int, step: int, count: int) -> Tensor | None:
+        """Multipliers u [count, T] of a step; None without trade-offs."""
+        if self.trade_offs is None:
+            return None
+        sizes = (count, self.scores.shape[-1], self.trade_offs.spread, self.trade_offs.plain)
+        return draw_values(seed, stage, step, *sizes).to(self.scores.device)
+
+    def inputs_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
+        """Raw policy inputs [B, D] of requests rows [B] at multipliers u [B, T]; None: as served by default."""
+        inputs = self.inputs[rows]
+        if values is None or self.trade_offs is None:
+            return inputs
+        logs = torch.log(values.double() + self.trade_offs.beta).to(inputs)
+        return torch.cat([inputs[:, : -values.shape[1]], logs], 1)
+
+    def inputs_seen(self, seed: int) -> Tensor:
+        """Raw policy inputs [R, D] as training sees them: with multipliers drawn for every request."""
+        return self.inputs_at(torch.arange(self.num_requests), self.draw_values(seed, 0, 0, self.num_requests))
+
+    def labels_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
+        """Logged value [B, P] of pages rows [B] at multipliers u [B, T]; None: 1."""
+        if values is None or self.trade_offs is None:
+            return self.stage1.value[rows]
+        share = values / self.trade_offs.scale(values)[:, None]
+        return (self.trade_offs.value[rows] * share[:, None]).sum(-1)
+
+    def _gains_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
+        gains = self.stage2.gains[rows]
+        if values is None or self.trade_offs is None:
+            return gains
+        share = values / self.trade_offs.scale(values)[:, None]
+        valued = (self.trade_offs.gains[rows] * share[:, None, None]).sum(-1)
+        return torch.cat([valued, gains[..., valued.shape[-1] :]], -1)
 
     def rewards(self, rows: Tensor, weights: Tensor) -> Tensor:
         """Components [B, G, C] of the reward of weights [B, G, T] on requests rows [B]."""
@@ -82,14 +134,23 @@ class TrainingSet:
         return torch.cat([ranked, ops.format_penalty(weights, parts.bounds)[..., None]], -1)
 
     def rollout(
-        self, rows: Tensor, concentration: Tensor, num_samples: int, seed: int, weight_floor: float = 0.0
+        self,
+        rows: Tensor,
+        concentration: Tensor,
+        num_samples: int,
+        seed: int,
+        weight_floor: float = 0.0,
+        values: Tensor | None = None,
     ) -> ops.Rollout:
-        """Draw G weight vectors from Dirichlet(concentration[B, T]) for requests rows [B], and score them."""
+        """Draw G weight vectors from Dirichlet(concentration[B, T]) for requests rows [B], and score them.
+
+        values [B, T]: multipliers u, None: 1.
+        """
         parts = self.stage2
         return ops.rollout(
             concentration,
             self.scores[rows],
-            parts.gains[rows],
+            self._gains_at(rows, values),
             len(self.discount),
             self.discount,
             num_samples,

@@ -104,8 +104,9 @@ def test_values_given_replace_those_of_the_log_task_by_task(capsys, trained, tmp
     data = ["--data", f"logs:{trained[0] / 'logs'}", "--out", str(tmp_path / "run")]
     capsys.readouterr()
     assert cli.main(["train", *data, "--no-tensorboard", *fast, *values, "--quiet", "--json"]) == 0
-    judged = json.loads(capsys.readouterr().out)["evaluation"]
-    assert judged["task_values"] == {"click": 1.0, "buy": 20.0} and judged["value_tasks"] == ["click"]
+    record = json.loads(capsys.readouterr().out)
+    for part in (record["train"], record["evaluation"]):
+        assert part["task_values"] == {"click": 1.0, "buy": 20.0} and part["value_tasks"] == ["click"]
     policy = FusionPolicy.load(tmp_path / "run" / "policy")
     learned = TrainingRecord.load(tmp_path / "run" / "policy", policy.version)
     assert learned.task_values == (1.0, 20.0) and learned.value_tasks == ("click",)

@@ -12,14 +12,14 @@ import torch
 
 from pygrade.cli import main as cli
 from pygrade.metrics.intervals import Interval
-from pygrade.simulation.marketplace import MarketplaceConfig
+from pygrade.simulation.marketplace import TASK_VALUES, MarketplaceConfig
 from pygrade.study import StudyConfig, reproduce, runner
 from pygrade.study.arm_kinds import run_arm
 from pygrade.study.findings import Difference, collapses, findings, targets, verdict
-from pygrade.study.learners import RivalConfig, train_rival
+from pygrade.study.learners import MonotoneFusion, RivalConfig, train_rival
 from pygrade.study.report import results_text
 from pygrade.study.runner import Unit, load_unit, plan, run_units, scaled
-from pygrade.study.settings import load_settings, merged, override, parse_changes
+from pygrade.study.settings import changed, load_settings, merged, override, parse_changes
 from pygrade.study.stats import Results, over_worlds, sign
 from pygrade.study.trial import Trial
 
@@ -81,6 +81,8 @@ def test_a_quick_run_never_touches_a_judging_world():
 @pytest.mark.parametrize("name", [name for name, arm in load_settings().arms.items() if name != "static-optuna"])
 def test_every_arm_serves_valid_pages(tiny, trial, name):
     arm = tiny.arms[name]
+    if arm.kind == "boosted":
+        pytest.importorskip("lightgbm")
     ranking = run_arm(trial, arm.kind, merged(arm.options, {"steps": 3} if "steps" in arm.options else {}))
     record = trial.measure(ranking)
     assert all(math.isfinite(value) for value in record["expected"].values())
@@ -89,6 +91,38 @@ def test_every_arm_serves_valid_pages(tiny, trial, name):
         np.testing.assert_allclose(ranking.weights.sum(-1), 1.0, atol=1e-5)
     if name == "production":
         assert record["lifts"]["expected"]["value"][0] == 0.0
+
+
+def test_expected_value_sorts_by_value_times_probability(trial):
+    pages = trial.pages(run_arm(trial, "baseline", {"baseline": "expected value"}))
+    expected = (trial.requests.p_hat @ np.array(TASK_VALUES, np.float32)).argsort(1)[:, ::-1]
+    assert (pages == expected[:, : pages.shape[1]]).mean() > 0.999  # but for rounding
+
+
+@pytest.mark.parametrize("objective", ["tweedie", "lambdarank"])
+def test_boosted_trees_start_at_the_expected_value(trial, objective):
+    pytest.importorskip("lightgbm")
+    trees = {"min_data_in_leaf": 10**6}  # nothing to split
+    options = {"objective": objective, "rounds": 1, "small_rounds": 1, "trees": trees}
+    expected = run_arm(trial, "baseline", {"baseline": "expected value"})
+    pages = trial.pages(run_arm(trial, "boosted", options))
+    assert (pages == trial.pages(expected)).mean() > 0.999
+
+
+@pytest.mark.parametrize("personal", [False, True])
+def test_monotone_transforms_rise_and_start_at_the_expected_value(trial, personal):
+    policy, values = trial.policy(trial.config({})), trial.values
+    p = torch.from_numpy(trial.requests.p_hat)
+    fusion = MonotoneFusion(policy, p.log(), values, 32, personal, 0)
+    inputs = policy.request_inputs(trial.requests.context, trial.requests.p_hat)
+    with torch.no_grad():
+        score = fusion(inputs, p.log())
+        higher = fusion(inputs, (p * torch.tensor([1.0, 1.0, 1.3, 1.0, 1.0, 1.0])).log())
+        other = fusion(inputs, p.log() - 20.0)
+    assert bool((higher > score).all()) and bool((other < score).all())
+    if not personal:
+        both = torch.stack([score.flatten(), (p @ values).flatten()])
+        assert float(torch.corrcoef(both)[0, 1]) > 0.97
 
 
 def test_useless_tasks_are_appended_everywhere(tiny):
@@ -161,17 +195,28 @@ def test_a_result_of_other_settings_is_not_taken(tiny, tmp_path):
     assert load_unit(unit, tiny, tmp_path) is None
 
 
+def test_arms_whose_package_is_absent_are_left_out_with_a_warning(tiny, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pygrade.study.scaled", lambda settings, config: tiny)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    record = reproduce(StudyConfig(quick=True, arms=("production", "boosted-value")), tmp_path)
+    assert {unit["arm"] for unit in record["units"]} == {"production"}
+    assert "lightgbm" in caplog.text and "boosted-value" in caplog.text
+
+
 def test_the_report_is_made_from_the_results(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("pygrade.study.scaled", lambda settings, config: tiny)
-    arms = ("production", "static", "stage1", "grade", "no-prior")
+    arms = ("production", "ev", "static", "stage1", "grade", "no-prior")
     record = reproduce(StudyConfig(quick=True, arms=arms), tmp_path)
     text = (tmp_path / "RESULTS.md").read_text()
     assert "A quick run" in text and "## Targets" in text and "## Findings" in text
+    assert "## Against expected value" in text and "**Value over expected value" in text
     for picture in re.findall(r"\]\((pictures/[\w-]+\.png)\)", text):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert json.loads((tmp_path / "results.json").read_text())["units"] == record["units"]
     rows = [line for line in text.splitlines() if line.startswith("| GRADE |")]
     assert len(rows) == 1 and "%" in rows[0]
+    table = [row for row in text.splitlines() if row.startswith("| default | 300 |")]
+    assert len(table) == 2  # learned arms, simple baselines
 
 
 def unit(regime, world, seed, arm, value, predicted=1.0, **more):
@@ -228,8 +273,33 @@ def test_hacking_is_predicted_up_and_true_down(true, composite, expected):
     assert finding.verdict.startswith(expected)
 
 
+def test_harm_in_one_world_misses_the_target_and_names_it():
+    def served(world, arm, value, over):
+        return unit("hype-2k", world, 0, arm, value, figures={"over_baseline": over})
+
+    units = [served(world, "ev", 10.0, 0.0) for world in range(3)]
+    units += [served(world, "trust", 10.0 + 0.1 * world, 1.0 - world) for world in range(3)]
+    units += [served(world, "boosted-rank", 10.2, 0.0) for world in range(3)]
+    by_name = {target.name: target for target in targets(Results(units), load_settings())}
+    chosen = by_name["served over the baseline that the log chose"]
+    assert chosen.met is False and chosen.measured == "worst -1.00 % (hype-2k, world 2); 1 of 3 below"
+    assert by_name["served over expected value"].met is True
+    rival = by_name["served over boosted trees, LambdaMART"]
+    assert rival.met is False and rival.measured.startswith("0 of 1; not in hype-2k -0.98")
+    assert by_name["served over boosted trees, value"].met is None
+
+
+def test_a_new_option_changes_no_fingerprint_and_another_value_does():
+    settings = load_settings()
+    assert changed(replace(settings.train.static, population=64)) == {"population": 64}
+    one, *_ = plan(settings, StudyConfig(arms=("grade",)))
+    assert one.fingerprint(settings) != replace(one, regime=settings.regimes["tiny"]).fingerprint(settings)
+    other = replace(settings, train=replace(settings.train, static=replace(settings.train.static, population=64)))
+    assert one.fingerprint(settings) != one.fingerprint(other)
+
+
 def test_targets_that_did_not_run_are_not_met():
-    assert all(target.met is None for target in targets(Results([])))
+    assert all(target.met is None for target in targets(Results([]), load_settings()))
 
 
 def test_changes_of_nested_constants():

@@ -28,7 +28,7 @@ class Options(Output, Source):
     the off-policy estimate of the policy: what it would have earned, from all requests of the log.
 
     Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
-    slot's propensity, estimated from shuffled pages. Events are worth what the policy was trained for.
+    slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
 
     Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
     """
@@ -36,7 +36,7 @@ class Options(Output, Source):
     policy: Path  # directory of a saved policy, e.g. runs/mine/policy
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
-    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
+    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
     all_estimates: bool = False  # show every off-policy estimate, not only the one to decide by
 
 
@@ -45,9 +45,9 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = _valued(options, trained)
+    logs = valued(options, trained)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
-    fresh, in_sample = _unseen(chosen, trained)
+    fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     record = replay(fresh, logs, with_unmixed(policy), reward, options.k, bool(in_sample))
     propensity = slot_propensity(logs, reward)
@@ -82,7 +82,7 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _valued(options: Options, trained: TrainingRecord | None) -> Logs:
+def valued(options: Source, trained: TrainingRecord | None) -> Logs:
     """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
     logs = options.read()
     if trained is not None and trained.tasks == logs.tasks:
@@ -96,7 +96,7 @@ def _valued(options: Options, trained: TrainingRecord | None) -> Logs:
     return options.valued(logs)
 
 
-def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
+def unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     """The requests that the policy was not trained on, or all if it was trained on all; whether they are in-sample."""
     if trained is None:
         logger.warning("nothing records what the policy was trained on: requests of its training cannot be left out")

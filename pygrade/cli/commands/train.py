@@ -15,6 +15,7 @@ from pygrade.cli.judging import print_evaluation
 from pygrade.cli.options import Output, Source, part
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
+from pygrade.evaluation.replay import event_worth
 from pygrade.logs import Logs
 from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.training.judging import replay
@@ -72,7 +73,8 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
     if lifts:
         title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']}, ± one-sided 95 %"
         rows = [[name, console.lift(entry)] for name, entry in lifts.items()]
-        caption = f"{trust['folds']} folds of {trust['users']:,} users; slot propensities: {trust['propensity']}"
+        caption = f"{trust['folds']} folds of {trust['users']:,} users; {event_worth(summary)}; "
+        caption += f"slot propensities: {trust['propensity']}"
         served = label(trust["policy"], trust["trust"], trust["served_baseline"])
         console.table(title, ["", "lift"], rows, served, caption)
     console.text(f"{trust['sentence']} ({summary['trust_seconds']:.0f} s of cross-fitting)")

@@ -1,0 +1,196 @@
+"""pygrade front"""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pygrade._util.serialization import write_bytes
+from pygrade.cli import console
+from pygrade.cli.commands.evaluate import unseen, valued
+from pygrade.cli.judging import IN_SAMPLE
+from pygrade.cli.options import Output, Source
+from pygrade.evaluation.arms import PRODUCTION
+from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
+from pygrade.evaluation.replay import judged_by
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import Baseline
+from pygrade.reports import plots
+from pygrade.training.baselines import baseline_scores, expected_value
+from pygrade.training.propensity import SlotPropensity, slot_propensity
+from pygrade.training.reward import RewardConfig, logged_weights
+from pygrade.training.training_record import TrainingRecord
+
+_TURNED = 4  # tasks whose multipliers turn by default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output, Source):
+    """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
+    values turn; and the multipliers that keep events of some tasks and earn most of another.
+
+    The policy must have been trained with --policy.trade-offs. Judged on the requests that it was not trained on, in
+    per cent over production. A replay re-orders what was shown. Feedback is divided by the slot's propensity.
+
+    Example: pygrade front --data logs:runs/logs --policy runs/mine/policy --keep click=1.0 --most order
+    """
+
+    policy: Path  # directory of a saved policy, e.g. runs/mine/policy
+    tasks: tuple[str, ...] = ()  # tasks whose multipliers turn; none: the four of most predicted value
+    keep: tuple[str, ...] = ()  # events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05
+    most: str = VALUE  # the task to earn most events of, or value
+    scenario: str | None = None  # only requests of this scenario; the multipliers found are its own
+    save: Path | None = None  # directory to write the policy to, with the multipliers found as its default
+    picture: Path | None = None  # PNG file of the front
+    search_requests: int = 8000  # requests to search on, of those that the policy was trained on
+    k: int = 10  # ranks that count
+    propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
+
+
+def run(options: Options) -> dict[str, Any]:
+    keep = _levels(options.keep)
+    if options.save is not None and not keep:
+        raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
+    if options.search_requests < 1:
+        raise ValueError(f"search_requests is {options.search_requests}; want at least 1")
+    policy = FusionPolicy.load(options.policy)
+    trained = TrainingRecord.load(options.policy, policy.version)
+    logs = valued(options, trained)
+    reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
+    propensity = slot_propensity(logs, reward)
+    chosen = _of_scenario(logs, options.scenario)
+    fresh, in_sample = unseen(chosen, trained)
+    judge = _judge(policy, fresh, propensity, options.k)
+    expected = baseline_scores(expected_value(fresh), fresh, policy.config.formula)
+    tasks = options.tasks or _most_valuable(fresh)
+    record = front(judge, tasks, expected).to_dict()
+    solution = None
+    if keep:
+        search = _searched(chosen, trained, in_sample, options.search_requests)
+        solution = solve(
+            judge if search is None else _judge(policy, search, propensity, options.k), judge, keep, options.most
+        )
+    if options.picture is not None:
+        write_bytes(options.picture, plots.front(record))
+    if options.save is not None and solution is not None:
+        _save(policy, trained, solution, options)
+    if not options.json:
+        basis = _basis(fresh, propensity, options.k)
+        _print(record, solution, keep, options, IN_SAMPLE if in_sample else "", basis)
+    return {
+        "data": options.data,
+        "policy": str(options.policy),
+        "policy_version": policy.version,
+        "in_sample": in_sample,
+        "left_out": chosen.num_requests - fresh.num_requests,
+        "front": record,
+        "solution": None if solution is None else solution.to_dict(),
+    }
+
+
+def _levels(words: tuple[str, ...]) -> dict[str, float]:
+    levels = {}
+    for word in words:
+        task, equals, share = word.partition("=")
+        try:
+            levels[task] = float(share)
+        except ValueError:
+            equals = ""
+        if not equals or not task:
+            raise ValueError(f"keep is {word!r}; want TASK=SHARE of production's events, e.g. click=1.0")
+    return levels
+
+
+def _of_scenario(logs: Logs, scenario: str | None) -> Logs:
+    if scenario is None:
+        return logs
+    if logs.scenario is None or scenario not in logs.scenario:
+        known = "a log with scenarios" if logs.scenario is None else "one of " + ", ".join(np.unique(logs.scenario))
+        raise ValueError(f"scenario is {scenario!r}; want {known}")
+    return logs.select(np.flatnonzero(logs.scenario == scenario))
+
+
+def _judge(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int) -> Judge:
+    """Production is the logged weights under the policy's formula, or the logged order if no weights are logged."""
+    weights = logged_weights(logs)
+    if weights is None:
+        production = np.where(logs.shown, -logs.position, -np.inf)
+    else:
+        baseline = Baseline(PRODUCTION, policy.config.transform, tuple(weights.tolist()))
+        production = baseline_scores(baseline, logs, policy.config.formula)
+    curve = propensity.known(max(int(logs.position.max()) + 1, k))
+    return Judge(policy, logs, production, curve, k)
+
+
+def _searched(logs: Logs, trained: TrainingRecord | None, in_sample: bool | None, count: int) -> Logs | None:
+    """Requests that the policy was trained on, to search on; None: search where the policy is judged."""
+    seen = np.flatnonzero(trained.seen(logs)) if trained is not None and not in_sample else np.empty(0, np.int64)
+    if not len(seen):
+        return None
+    return logs.select(np.sort(np.random.default_rng(0).permutation(seen)[:count]))
+
+
+def _most_valuable(logs: Logs) -> tuple[str, ...]:
+    worth = (logs.predictions * logs.event_values).sum(0)
+    return tuple(logs.tasks[t] for t in sorted(np.argsort(-worth, kind="stable")[:_TURNED]))
+
+
+def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Solution, options: Options) -> None:
+    config, values = policy.config, solution.values
+    if options.scenario is None:
+        config = replace(config, values=values)
+    else:
+        config = replace(config, scenario_values=config.scenario_values | {options.scenario: values})
+    turned = copy.deepcopy(policy)
+    turned.spec = replace(policy.spec, config=config)
+    assert options.save is not None
+    turned.save(options.save)
+    if trained is not None:
+        replace(trained, policy_version=turned.version).save(options.save)
+
+
+def _basis(logs: Logs, propensity: SlotPropensity, k: int) -> str:
+    facts: dict[str, Any] = {"task_values": dict(zip(logs.tasks, logs.task_values, strict=True))}
+    facts |= {"value_tasks": logs.value_tasks, "propensity": propensity.known(k)}
+    return judged_by(facts | {"propensity_source": propensity.reason or propensity.source})
+
+
+def _print(
+    record: dict[str, Any],
+    solution: Solution | None,
+    keep: dict[str, float],
+    options: Options,
+    heading: str,
+    basis: str,
+) -> None:
+    columns = (*record["tasks"], VALUE)
+    points = record["marks"] | record["knobs"]
+    rows = [[name, *(console.lift(point["events"][column]) for column in columns)] for name, point in points.items()]
+    size = f"{record['num_requests']:,} requests of {record['num_users']:,} users"
+    console.table(f"{heading}Events over production, {size}, ± 95 %", ["", *columns], rows, caption=basis)
+    if solution is None:
+        return
+    result = solution.to_dict()
+    names = (*result["values"], VALUE)
+    rows = [
+        [
+            name,
+            f"{result['values'][name]:.3g}" if name in result["values"] else "",
+            f"{100 * (keep[name] - 1):+.2f} %" if name in keep else "most" if name == options.most else "",
+            console.lift(result["judged"]["events"][name]),
+            f"{100 * (result['judged']['predicted'][name] or 0):+.2f} %",
+        ]
+        for name in names
+    ]
+    title = f"{heading}Multipliers that keep {', '.join(keep)} and earn most {options.most}"
+    console.table(title, ["", "multiplier", "wanted", "over production", "predicted"], rows)
+    for task, gap in result["lacking"].items():
+        reached, wanted = 100 * result["searched"][task], 100 * (keep[task] - 1)
+        console.text(
+            f"{task} {wanted:+.2f} % is out of reach: the front goes to {reached:+.2f} %, {100 * gap:.2f} points less"
+        )
+    if options.save is not None:
+        console.text(f"policy with these multipliers: {options.save}")

@@ -1,0 +1,150 @@
+"""Policies with trade-offs: what multipliers of the tasks' values teach, and what is fixed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.stage1 import Stage1Config, train_stage1
+from pygrade.training.stage2 import Stage2Config, train_stage2
+from pygrade.training.steps import draw_values
+from pygrade.training.train import train
+from tests.learning import TASKS, tiny_logs
+from tests.training.test_train import SMALL, Stop, policy_bytes, stop_at
+
+FAMILY = replace(SMALL, policy=replace(SMALL.policy, trade_offs=True))
+
+
+def built(logs, config=FAMILY):
+    return CompositeReward(config.reward).build(logs, PolicySpec(logs.tasks, logs.features, config.policy))
+
+
+def learned(logs, config, steps=40):
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, config.policy))
+    data = built(logs, config)
+    policy.fit_normalization(data.inputs_seen(0))
+    train_stage1(data, policy, Stage1Config(steps=steps, batch_size=64, learning_rate=1e-2))
+    return train_stage2(data, policy, Stage2Config(steps=steps, batch_size=64, group_size=8, learning_rate=2e-3))
+
+
+def test_multipliers_are_a_function_of_seed_stage_and_step():
+    drawn = draw_values(0, 2, 7, 4000, 3, 1.0, 0.25)
+    assert torch.equal(drawn, draw_values(0, 2, 7, 4000, 3, 1.0, 0.25))
+    assert not torch.equal(drawn, draw_values(0, 1, 7, 4000, 3, 1.0, 0.25))
+    plain = (drawn == 1).all(1)
+    assert 0.22 < plain.float().mean() < 0.28
+    logs = drawn[~plain].log()
+    assert abs(logs.mean()) < 0.05 and abs(logs.std() - 1) < 0.05
+
+
+@pytest.mark.parametrize("jagged", [False, True])
+def test_labels_and_gains_are_those_of_the_multiplied_values(jagged):
+    """At u the training set is, up to its scale, the one of a log whose events are worth u times as much."""
+    logs = tiny_logs(60, jagged=jagged)
+    data, rows = built(logs), torch.arange(60)
+    u = torch.tensor([[3.0, 0.5]]).repeat(60, 1)
+    other = built(replace(logs, task_values=(3.0 * logs.task_values[0], 0.5 * logs.task_values[1])))
+    scale = data.trade_offs.scale(u)
+    assert torch.allclose(scale, scale[0]) and 0.5 < scale[0] < 3.0
+    assert torch.allclose(data.labels_at(rows, u) * scale[:, None], other.stage1.value, rtol=1e-5, atol=1e-7)
+    alpha = torch.ones(60, 2)
+    ours, theirs = (d.rollout(rows, alpha, 4, 0, values=v).rewards for d, v in ((data, u), (other, None)))
+    assert torch.allclose(ours[..., :2] * scale[:, None, None], theirs[..., :2], rtol=1e-4, atol=1e-6)
+    one = torch.ones(60, 2)
+    assert torch.allclose(data.rollout(rows, alpha, 4, 0, values=one).rewards, data.rollout(rows, alpha, 4, 0).rewards)
+    assert torch.equal(data.inputs_at(rows, one), data.inputs) and torch.equal(data.inputs_at(rows, None), data.inputs)
+    assert torch.allclose(data.inputs_at(rows, u)[:, -2:], torch.tensor([3.0, 0.5]).log().expand(60, 2), atol=1e-6)
+
+
+def test_a_policy_follows_the_multipliers():
+    logs = tiny_logs(400)
+    policy = learned(logs, FAMILY)
+    test = tiny_logs(200, seed=1)
+
+    def weight(values):
+        inputs = policy.request_inputs(
+            test.context, test.predictions, test.offsets, policy.spec.multipliers(values, None, 200)
+        )
+        return policy.serve(inputs).mean(0)
+
+    assert weight({"click": 6.0})[0] > weight(None)[0] + 0.05
+    assert weight({"order": 6.0})[1] > weight(None)[1] + 0.05
+
+
+def test_training_inputs_are_those_served_by_default():
+    logs = tiny_logs(40)
+    config = replace(FAMILY.policy, values={"click": 2.0}, scenario_values={"buy": {"order": 4.0}})
+    inputs = built(logs, replace(FAMILY, policy=config)).inputs
+    buy = torch.from_numpy(logs.scenario == "buy")
+    assert torch.allclose(inputs[buy, -2:], torch.tensor([2.0, 4.0]).log(), atol=1e-6)
+    assert torch.allclose(inputs[~buy, -2:], torch.tensor([2.0, 1.0]).log(), atol=1e-6)
+
+
+def test_a_killed_training_with_trade_offs_ends_as_if_it_had_not_been_killed(tmp_path):
+    logs = tiny_logs(80)
+    whole = train(logs, FAMILY, tmp_path / "whole")
+    for stage in ("stage1", "stage2"):
+        with pytest.raises(Stop):
+            train(logs, FAMILY, tmp_path / "killed", on_step=stop_at(stage, 8))
+    assert train(logs, FAMILY, tmp_path / "killed").policy.version == whole.policy.version
+    assert policy_bytes(tmp_path / "killed") == policy_bytes(tmp_path / "whole")
+    with pytest.raises(ValueError, match=r"reward.values_spread 1.0 instead of 0.5"):
+        train(logs, replace(FAMILY, reward=replace(FAMILY.reward, values_spread=0.5)), tmp_path / "killed")
+
+
+def test_frozen_weights_are_served_exactly_and_the_others_learn():
+    logs = tiny_logs(400)
+    noise = np.random.default_rng(0).random((logs.num_rows, 1)).astype(np.float32)
+    logs = replace(
+        logs,
+        tasks=(*TASKS, "view"),
+        task_values=(*logs.task_values, 0.0),
+        predictions=np.concatenate([logs.predictions, noise], 1),
+        feedback=np.concatenate([logs.feedback, 0 * noise], 1),
+        weights=None,
+    )
+    config = replace(SMALL, policy=PolicyConfig(hidden=(8,), lower=0.02, upper=0.98, frozen={"view": 0.3}))
+    policy = learned(logs, config)
+    served = policy.serve(built(logs, config).inputs)
+    assert bool((served[:, 2] == np.float32(0.3)).all()) and torch.allclose(served.sum(1), torch.ones(400))
+    assert served[:, 0].std() > 0.02  # the rest is personal
+    assert torch.equal(policy.serve(torch.full((1, policy.num_inputs), 1e9))[:, 2], torch.tensor([0.3]))
+    with pytest.raises(ValueError, match="frozen names task 'dwell'; want one of click, order, view"):
+        PolicySpec(logs.tasks, logs.features, PolicyConfig(frozen={"dwell": 0.1}))
+
+
+def test_a_policy_of_the_context_alone_trains_and_ignores_predictions():
+    logs = tiny_logs(400)
+    config = replace(FAMILY, policy=replace(FAMILY.policy, context_only=True))
+    policy = learned(logs, config)
+    other = replace(logs, predictions=logs.predictions[::-1].copy())
+    given, changed = built(logs, config).inputs, built(other, config).inputs
+    assert given.shape[1] == policy.num_inputs == len(logs.features) + 2
+    assert torch.equal(policy.serve(given), policy.serve(changed)) and policy.serve(given)[:, 0].std() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"values_spread": -1.0}, "values_spread is -1"), ({"plain_share": 1.5}, "plain_share is 1.5")],
+)
+def test_options_of_the_draws_are_checked(options, named):
+    with pytest.raises(ValueError, match=named):
+        RewardConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"dwell": 2.0}, "values names task 'dwell'; want one of click, order"),
+        ({"click": -1.0}, "values is -1.0 for task 'click'"),
+        ({"click": 0.0, "order": 0.0}, "values is 0 for every task"),
+    ],
+)
+@pytest.mark.parametrize("place", ["values", "scenario_values"])
+def test_values_that_mean_nothing_are_named(values, named, place):
+    table = values if place == "values" else {"buy": values}
+    with pytest.raises(ValueError, match=named):
+        PolicySpec(TASKS, ("mode",), PolicyConfig(trade_offs=True, **{place: table}))
