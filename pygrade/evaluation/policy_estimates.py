@@ -47,8 +47,8 @@ def policy_estimates(
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
         if propensity is not None:
             curve = np.asarray(propensity, np.float64)
-            found = LoggedRewards.of(logs, curve, policy.config.formula, exponent_error)
-            estimates |= by_position(found, _order(policy, logs, k, shown_only))
+            rewards = LoggedRewards.of(logs, curve, policy.config.formula, exponent_error)
+            estimates |= by_position(rewards, _order(policy, logs, k, shown_only))
         drawn = _drawn(policy, logs)
         if drawn is not None:
             inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
@@ -95,10 +95,9 @@ def _drawn(policy: FusionPolicy, logs: Logs) -> Logs | None:
     if logs.concentration is None or logs.weights is None:
         return None
     keep = ~np.isnan(logs.concentration).any(1)
-    logged_trust = getattr(logs, "trust", None)
-    if logged_trust is not None:  # under another trust the same weights make other pages
+    if logs.trust is not None:  # under another trust the same weights make other pages
         trust = 1.0 if policy.mixture is None else policy.mixture.trust
-        keep &= np.isnan(logged_trust) | (logged_trust == np.float32(trust))
+        keep &= np.isnan(logs.trust) | (logs.trust == np.float32(trust))
     return logs.select(np.flatnonzero(keep)) if keep.sum() > 1 else None
 
 
@@ -147,12 +146,13 @@ def _order(policy: FusionPolicy, logs: Logs, k: int, shown_only: bool = False) -
     return np.where((rank < k) & (logs.shown | (not shown_only)), rank, -1)
 
 
-def by_position(found: LoggedRewards, rank: Array) -> dict[str, OffPolicyEstimate]:
+def by_position(rewards: LoggedRewards, rank: Array) -> dict[str, OffPolicyEstimate]:
     """The estimates of `policy_estimates` that count all pages, of an order, the rank [M] of each candidate."""
-    logs, (logged, target) = found.logs, (position.slot_discount(x, found.curve) for x in (found.logs.position, rank))
-    result = {VALUE: found.estimate(rank)} | found.lifts({LIFT: rank}, found.production)
-    rewards = np.where(logged > 0, logs.value_of(logs.feedback), 0.0)
-    model = position.scaled_model(logs.value_of(logs.predictions), rewards, logged)
+    logs = rewards.logs
+    logged, target = (position.slot_discount(order, rewards.curve) for order in (logs.position, rank))
+    result = {VALUE: rewards.estimate(rank)} | rewards.lifts({LIFT: rank}, rewards.production)
+    earned = np.where(logged > 0, logs.value_of(logs.feedback), 0.0)
+    model = position.scaled_model(logs.value_of(logs.predictions), earned, logged)
     for name, q in (("position", None), ("position, model", model)):
-        result[name] = position.estimate(rewards, logged, target, logs.offsets, users=logs.user_id, model=q)
-    return result | found.cascades(rank)
+        result[name] = position.estimate(earned, logged, target, logs.offsets, users=logs.user_id, model=q)
+    return result | rewards.cascades(rank)

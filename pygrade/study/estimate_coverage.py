@@ -54,17 +54,17 @@ def estimates(trial: Trial, options: Options) -> ArmRanking:
         pages = rankings(logs.context, logs.predictions.reshape(logs.num_requests, -1, len(logs.tasks)))
         targets = {name: _rank(logs, page) for name, page in pages.items()}
         production = targets.pop(PRODUCTION)
-        found = rewards.lifts(targets, production)
+        lifts = rewards.lifts(targets, production)
         tag = f", {100 * share:g} % drawn"
-        errors = np.array([100 * (found[name].value - true[name]) for name in true])
-        pairs = [(0.0, 0.0), *((found[name].value, true[name]) for name in true)]
-        figures |= {f"estimated {name}{tag}": 100 * lift.value for name, lift in found.items()}
+        errors = np.array([100 * (lifts[name].value - true[name]) for name in true])
+        pairs = [(0.0, 0.0), *((lifts[name].value, true[name]) for name in true)]
+        figures |= {f"estimated {name}{tag}": 100 * lift.value for name, lift in lifts.items()}
         figures |= {
             f"correlation{tag}": float(np.corrcoef(np.transpose(pairs))[0, 1]),
-            f"lifts covered{tag}": float(np.mean([found[name].low <= true[name] <= found[name].high for name in true])),
+            f"lifts covered{tag}": float(np.mean([lifts[name].low <= true[name] <= lifts[name].high for name in true])),
             f"lifts error{tag}": float(errors.mean()),
             f"lifts root mean squared error{tag}": float(np.sqrt(np.square(errors).mean())),
-            f"lifts half{tag}": float(np.mean([50 * (lift.high - lift.low) for lift in found.values()])),
+            f"lifts half{tag}": float(np.mean([50 * (lift.high - lift.low) for lift in lifts.values()])),
         }
         if share == max(options["drawn"]):
             with warnings.catch_warnings():
