@@ -83,6 +83,26 @@ def lifts(expected: Lifts, sampled: Lifts, baseline: str, highlight: str) -> byt
     return to_png(figure)
 
 
+def intervals(rows: Mapping[str, Interval], baseline: str, highlight: str, title: str) -> bytes:
+    """A dot with its interval for each row, in per cent over the baseline."""
+    figure, (axis,) = new_figure(1, 1, (8.0, 0.3 * len(rows) + 1.4))
+    axis.axvline(0, color=FAINT, linewidth=1)
+    for place, (name, entry) in enumerate(rows.items()):
+        color = BLUE if name == highlight else GRAY
+        if entry["low"] is not None:
+            axis.plot(_percent(entry, "low", "high"), [place, place], color=color, linewidth=2)
+        if entry["value"] is not None:
+            axis.plot(_percent(entry, "value"), [place], "o", color=color, markersize=6)
+    axis.set_yticks(range(len(rows)), [shortened(name, 60) for name in rows])
+    for tick, name in zip(axis.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if name == highlight else "normal")
+    axis.set_ylim(len(rows) - 0.4, -0.6)
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel(f"lift over {baseline}, %")
+    axis.set_title(title)
+    return to_png(figure)
+
+
 def curves(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]]) -> bytes:
     """Line panels of (title, y label, {name: (steps, values)}): the raw values faint, their moving mean in front."""
     columns = min(len(panels), 3)

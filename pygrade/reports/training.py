@@ -18,6 +18,7 @@ from pygrade._util.files import atomic_file
 from pygrade.reports import plots
 from pygrade.reports.html import Json, Section, document, page_table
 from pygrade.training.tracking import read_metrics
+from pygrade.training.trust import label
 
 NUMBER_FORMAT = {"ctr": ".2%", "cvr": ".2%", "opm": ".2f", "orders": ".4f", "value": ".3f"}
 METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
@@ -63,6 +64,7 @@ def write_report(run_dir: str | Path, title: str = "pygrade run", highlight: str
     run = Path(run_dir)
     summary, test = _json(run / "summary.json"), _json(run / "abtest.json")
     sections = [
+        *_trust_sections(run),
         *(_ab_sections(test, highlight) if test else []),
         *training_sections(run),
         *_weight_sections(run),
@@ -169,6 +171,26 @@ def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
                 steps.append(float(line["step"]))
                 values.append(float(value))
     return result
+
+
+def _trust_sections(run: Path) -> list[Section]:
+    """What cross-fitting found, of the training in a run directory or in its ``training/``."""
+    summary = _json(run / "training" / "train.json") or _json(run / "train.json")
+    trust = summary.get("trust")
+    if not trust:
+        return []
+    lifts = trust["mixtures"] | trust["baselines"]
+    served = label(trust["policy"], trust["trust"], trust["served_baseline"])
+    how = (
+        f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
+        f"({trust['folds']} folds, {trust['users']:,} users; slot propensities: {trust['propensity']}). Lifts of the "
+        "debiased value, with one-sided 95 % bounds that hold for all rows at once. A mixture adds the standardized "
+        f"scores of the policy and of {trust['served_baseline']}. Served: {served}."
+    )
+    text = html.escape(f"{trust['sentence']}. {how if lifts else ''}")
+    title = "Cross-fitted value of the logged pages"
+    picture = plots.intervals(lifts, trust["baseline"], served, title) if lifts else b""
+    return [Section("Verdict", text, "trust", picture)]
 
 
 def training_sections(run: Path) -> list[Section]:

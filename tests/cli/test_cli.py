@@ -100,7 +100,10 @@ def test_train_judges_on_the_held_out_requests(capsys, workplace):
     arguments = ["train", "--data", f"logs:{workplace / 'logs'}", "--out", str(workplace / "run"), "--quiet", *TINY]
     record = result(capsys, *arguments)
     assert record["train"]["requests"] == 320 and record["evaluation"]["num_requests"] == 80
-    assert set(record["evaluation"]["lifts"]) == {"equal weights", "production", "stage 1", "GRADE"}
+    arms = {"expected value, calibrated", "best static", "production", "logged order", "stage 1", "GRADE"}
+    assert arms <= set(record["evaluation"]["rankers"])
+    assert record["evaluation"]["baseline"] == next(iter(record["evaluation"]["rankers"])) == "expected value"
+    assert record["evaluation"]["verdict"]["sentence"] and record["train"]["trust"]["sentence"]
     for interval in record["evaluation"]["lifts"]["GRADE"].values():
         assert interval["low"] <= interval["value"] <= interval["high"]
     assert (workplace / "run" / "report.html").exists()
