@@ -11,9 +11,9 @@ heuristic). The smaller c, the more rests on the model: less variance, more bias
 the noise that its own fit has from the log would not be in its standard error.
 
 The clip is chosen as in SLOPE (Su, Srinath & Krishnamurthy 2020, "Adaptive estimator selection for off-policy
-evaluation"): an estimate's bias is taken as its largest distance from those with less clipping, less half the standard
-error of that distance, and the one with the smallest SE² + bias² is *the* estimate. Its interval has that root mean
-squared error as standard error, so that clipping is not free.
+evaluation"): an estimate's bias is taken as its largest distance from those with less clipping, less the standard error
+of that distance, and the one with the smallest SE² + bias² is *the* estimate. Its interval is t √(SE² + distance²), so
+that clipping is not free. If the curve was estimated, SE² includes the change by one standard error of its exponent.
 
 Cascade estimates, which allow for items that end a session, weight slot k by the probability of the target's first k
 items instead of Θ (Kiyohara et al. 2022, "Doubly robust off-policy evaluation for ranking policies under the cascade
@@ -24,167 +24,188 @@ items: they serve as a check for targets close to production. Both are clipped a
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade.evaluation import position
-from pygrade.evaluation.logging_policy import LoggingPolicy, given_discount, logged_pages, logging_policy
+from pygrade.evaluation.logging_policy import LoggingPolicy, given_discount, logging_policy, pages_of
 from pygrade.evaluation.offpolicy import MIN_EFFECTIVE_SHARE, OffPolicyEstimate, effective_sample_size, warned
-from pygrade.evaluation.replay import ranks
 from pygrade.evaluation.reward_model import fit_rewards
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
 CLIPS = (30.0, 10.0, 3.0)
-_DISCOUNT = 0.5  # standard errors of a distance between two estimates that do not count as bias
+_TINY = 1e-12
+
+
+class _View(NamedTuple):
+    """The shown rows under a curve."""
+
+    curve: Floats  # [S]
+    expected: Floats  # Θ of the shown rows
+    residual: Floats  # r - θ q of the shown rows
+    scale: float  # q is this times the model
 
 
 @dataclass(frozen=True)
 class LoggedRewards:
-    """What a log says about every order of its candidates; made once, asked for many orders."""
+    """What a log says about every order of its candidates; made once, asked for many orders.
+
+    An order is the rank [M] of each candidate in its request; -1 and ranks beyond the curve are not examined.
+    """
 
     logs: Logs
     curve: Floats  # [S] examination of each slot
     policy: LoggingPolicy | None  # None: nothing is known of pages that were not served
+    exponent_error: float = 0.0  # standard error of the curve's exponent, if it is a power law that was estimated
 
     @classmethod
-    def of(cls, logs: Logs, curve: Floats, formula: Mapping[str, Any]) -> "LoggedRewards":
-        """curve: slot propensities; formula: how production's weights rank, `PolicyConfig.formula`."""
-        return cls(logs, curve, logging_policy(logs, formula))
-
-    @cached_property
-    def logged(self) -> Floats:
-        """θ [M] of the logged slots, 0 where not shown."""
-        return position.slot_discount(self.logs.position, self.curve)
-
-    @cached_property
-    def expected(self) -> Floats:
-        """Θ [M]."""
-        if self.policy is None:
-            return given_discount(self.logs, self.curve)
-        result = self.policy.expected_discount(self.logs.offsets, self._slots)
-        return np.asarray(np.maximum(result, 1e-12 * (self.logged > 0)))  # of the pages that it does not explain
-
-    @cached_property
-    def _slots(self) -> Floats:
-        """The curve as long as the logged pages; slots beyond it are not examined."""
-        result = np.zeros(int(self.logs.position.max(initial=0)) + 1)
-        length = min(len(result), len(self.curve))
-        result[:length] = self.curve[:length]
-        return result
+    def of(cls, logs: Logs, curve: Floats, formula: Mapping[str, Any], exponent_error: float = 0.0) -> "LoggedRewards":
+        """formula: how production's weights rank, see `PolicyConfig.formula`."""
+        return cls(logs, curve, logging_policy(logs, formula), exponent_error)
 
     @cached_property
     def model(self) -> Floats:
         """q [M]."""
-        return fit_rewards(self.logs, self.logged)
+        return fit_rewards(self.logs, position.slot_discount(self.logs.position, self.curve))
 
     @cached_property
-    def residual(self) -> Floats:
-        """r - θ q [M], 0 where not shown."""
-        rewards = self.logs.value_of(self.logs.feedback)
-        return np.where(self.logged > 0, rewards - self.logged * self.model, 0.0)
+    def shown(self) -> NDArray[np.int64]:
+        """[S]: rows whose slot is on the curve."""
+        return np.flatnonzero(position.slot_discount(self.logs.position, self.curve) > 0)
 
     @property
-    def production(self) -> Floats:
-        """Discounts [M] of production's order if the log tells it, else of the logged order."""
+    def production(self) -> NDArray[np.int64]:
+        """Production's order if the log tells it, else the logged one."""
         if self.policy is None:
-            return self.logged
-        result = np.zeros(self.logs.num_rows)
+            return self.logs.position.astype(np.int64)
+        rank = np.full(self.logs.num_rows, -1)
         filled = self.policy.production >= 0
         rows = (self.policy.production + self.logs.offsets[:-1, None])[filled]
-        result[rows] = np.broadcast_to(self._slots, filled.shape)[filled]
-        return result
+        rank[rows] = np.broadcast_to(np.arange(filled.shape[1]), filled.shape)[filled]
+        return rank
+
+    def expected(self, curve: Floats) -> Floats:
+        """Θ [M]."""
+        if self.policy is None:
+            return given_discount(self.logs, curve)
+        slots = np.zeros(self.policy.production.shape[1])
+        slots[: len(curve)] = curve[: len(slots)]
+        return self.policy.expected_discount(self.logs.offsets, slots)
 
     @cached_property
-    def users(self) -> Array:
-        return numbered(self.logs.user_id)
+    def views(self) -> tuple[_View, ...]:
+        """Under the curve and, if it was estimated, under one whose exponent is a standard error larger."""
+        rewards, model = self.logs.value_of(self.logs.feedback)[self.shown], self.model[self.shown]
+        steeper = self.curve * np.arange(1.0, len(self.curve) + 1) ** -self.exponent_error
+        result, level = [], 0.0
+        for curve in (self.curve, steeper) if self.exponent_error else (self.curve,):
+            predicted = position.slot_discount(self.logs.position, curve)[self.shown] * model
+            level = level or float(predicted.sum())
+            scale = level / float(predicted.sum()) if level else 1.0  # the model fits the same feedback under both
+            expected = np.maximum(self.expected(curve)[self.shown], _TINY)  # 0 on a page that Θ does not explain
+            result.append(_View(curve, expected, rewards - scale * predicted, scale))
+        return tuple(result)
 
-    def values(self, target: Floats) -> Floats:
-        """v_c [R] for each clip [len(CLIPS)] of an order with discounts θ' [M]."""
-        shown = np.flatnonzero(self.logged > 0)
-        ratio = target[shown] / self.expected[shown]
-        request = self.logs.row_request[shown]
-        model = np.add.reduceat(target * self.model, self.logs.offsets[:-1])
-        rows = [np.bincount(request, np.minimum(ratio, c) * self.residual[shown], len(model)) for c in CLIPS]
-        return np.asarray(model + np.stack(rows))
+    def values(self, rank: Array, view: int = 0) -> Floats:
+        """v_c [R] of an order for each clip [len(CLIPS)]."""
+        curve, expected, residual, scale = self.views[view]
+        target = position.slot_discount(rank, curve)
+        rows, count = np.flatnonzero(target), self.logs.num_requests
+        model = scale * np.bincount(self._request[rows], target[rows] * self.model[rows], count)
+        ratio, request = target[self.shown] / expected, self._request[self.shown]
+        return np.stack([model + np.bincount(request, np.minimum(ratio, c) * residual, count) for c in CLIPS])
 
-    def estimate(self, target: Floats) -> OffPolicyEstimate:
-        """The value per request of an order with discounts θ' [M]."""
-        values = self.values(target)
+    def estimate(self, rank: Array) -> OffPolicyEstimate:
+        """The value per request of an order."""
+        values = self.values(rank)
         means = values.mean(1)
-        return self._chosen(means, values - means[:, None], [target])
+        shifts = [self.values(rank, view).mean(1) - means for view in range(1, len(self.views))]
+        return self._chosen(means, values - means[:, None], shifts, [rank])
 
-    def lifts(self, targets: Mapping[str, Floats], baseline: Floats) -> dict[str, OffPolicyEstimate]:
-        """Each target's value over that of the baseline order, - 1, paired by request; discounts θ' [M] of each."""
-        old = self.values(baseline)
-        base = old.mean(1)[:, None]
+    def lifts(self, ranks: Mapping[str, Array], baseline: Array) -> dict[str, OffPolicyEstimate]:
+        """Each order's value over that of the baseline, - 1, paired by request."""
+        views = range(len(self.views))
+        old = [self.values(baseline, view) for view in views]
         result = {}
-        for name, target in targets.items():
-            new = self.values(target)
-            lift = new.mean(1)[:, None] / base - 1
-            result[name] = self._chosen(lift[:, 0], (new - (1 + lift) * old) / base, [target, baseline])
+        for name, rank in ranks.items():
+            new = [self.values(rank, view) for view in views]
+            lift, *others = [v.mean(1) / b.mean(1) - 1 for v, b in zip(new, old, strict=True)]
+            influences = (new[0] - (1 + lift)[:, None] * old[0]) / old[0].mean(1)[:, None]
+            result[name] = self._chosen(lift, influences, [other - lift for other in others], [rank, baseline])
         return result
 
-    def _chosen(self, values: Floats, influences: Floats, targets: list[Floats]) -> OffPolicyEstimate:
-        """Of the values [C] by clip with influences [C, R]."""
-        requests, users = self.logs.num_requests, int(self.users.max()) + 1
-        sums = np.stack([np.bincount(self.users, row, users) for row in influences])
+    def _chosen(
+        self, values: Floats, influences: Floats, shifts: list[Floats], ranks: list[Array]
+    ) -> OffPolicyEstimate:
+        """Of values [C] by clip with influences [C, R], and their shifts [C] by a standard error of the curve."""
+        requests, users = self.logs.num_requests, int(self._users.max()) + 1
+        sums = np.stack([np.bincount(self._users, row, users) for row in influences])
         covariance = sums @ sums.T / requests**2 * users / max(users - 1, 1)
-        place, error = choose(values, covariance)
+        place, error = choose(values, covariance, sum((np.square(shift) for shift in shifts), np.zeros(len(values))))
         reach = intervals.student_t(users - 1) * error
         result = Interval(float(values[place]), error, float(values[place]) - reach, float(values[place]) + reach)
-        shown, sizes, largest, reasons = self.logged > 0, [], 0.0, []
-        for target in targets:
-            ratio = np.minimum(target[shown] / self.expected[shown], CLIPS[place])
-            sizes.append(effective_sample_size(ratio) / max(len(ratio), 1) * self.logs.num_requests)
+        sizes, largest, reasons = [], 0.0, []
+        for rank in ranks:
+            target = position.slot_discount(rank, self.curve)
+            ratio = np.minimum(target[self.shown] / self.views[0].expected, CLIPS[place])
+            sizes.append(effective_sample_size(ratio) / max(len(ratio), 1) * requests)
             largest = max(largest, float(ratio.max(initial=0.0)))
-            share = float(target[self.expected == 0].sum() / max(target.sum(), 1e-300))
+            share = float(target[self._never].sum() / max(target.sum(), _TINY))
             if share > position.MAX_MODEL_SHARE:
-                reasons.append(
-                    f"{100 * share:.2g} % of the discount falls on items never shown, which rest on the model"
-                )
-        return warned(result, min(sizes), largest, reasons, self.logs.num_requests)
+                reasons.append(f"{100 * share:.2g} % of the discount rests on the model: items that were never shown")
+        return warned(result, min(sizes), largest, reasons, requests)
 
-    def cascades(self, target: Floats) -> dict[str, OffPolicyEstimate]:
-        """``cascade`` and ``page`` of an order with discounts θ' [M], which fall along it; none without a `policy`."""
+    def cascades(self, rank: Array) -> dict[str, OffPolicyEstimate]:
+        """``cascade`` and ``page`` of an order; none without a `policy`."""
         if self.policy is None:
             return {}
-        offsets = self.logs.offsets
-        slots = len(self._slots)
-        page = np.full((self.logs.num_requests, slots), -1, np.int32)
-        rank = ranks(target, offsets)
-        rows = np.flatnonzero((rank < slots) & (target > 0))
-        request = self.logs.row_request[rows]
-        page[request, rank[rows]] = rows - offsets[request]
-        logged = logged_pages(self.logs, slots)
-        filled = logged >= 0
-        residual = np.where(filled, self.residual[np.where(filled, logged + offsets[:-1, None], 0)], 0.0)
+        offsets, slots, requests = self.logs.offsets, self.policy.production.shape[1], self.logs.num_requests
+        target = position.slot_discount(rank, self.curve)
+        page, logged = (
+            pages_of(order, offsets, slots) for order in (np.where(target > 0, rank, -1), self.logs.position)
+        )
+        residual = np.zeros(self.logs.num_rows)
+        residual[self.shown] = self.views[0].residual
+        corrections = np.where(logged >= 0, residual[np.maximum(logged, 0) + offsets[:-1, None]], 0.0)
         same = np.cumprod(logged == page, 1)
         weight = np.divide(same, self.policy.prefix_probability(page), out=np.zeros(same.shape), where=same > 0)
         weight = np.minimum(weight, CLIPS[0])
-        model = np.add.reduceat(target * self.model, offsets[:-1])
+        model = np.bincount(self._request, target * self.model, requests)
         result = {}
         for name, ratio in (("cascade", weight), ("page", np.broadcast_to(weight[:, -1:], weight.shape))):
-            found = intervals.mean(model + (ratio * residual).sum(1), self.users)
-            size = effective_sample_size(ratio.ravel()) / ratio.size * len(model)
+            found = intervals.mean(model + (ratio * corrections).sum(1), self._users)
+            size = effective_sample_size(ratio) / ratio.size * requests
             reasons = []
-            if size < MIN_EFFECTIVE_SHARE * len(model):
-                reasons.append(f"the effective sample is {100 * size / len(model):.2g} % of {len(model)} requests")
-            result[name] = warned(found, size, float(ratio.max()), reasons, len(model))
+            if size < MIN_EFFECTIVE_SHARE * requests:
+                reasons.append(f"the effective sample is {100 * size / requests:.2g} % of {requests} requests")
+            result[name] = warned(found, size, float(ratio.max()), reasons, requests)
         return result
 
+    @cached_property
+    def _users(self) -> Array:
+        return numbered(self.logs.user_id)
 
-def choose(values: Floats, covariance: Floats) -> tuple[int, float]:
-    """Of estimates [C] from the least biased to the least variable, with their covariance [C, C]: the place of the
-    smallest SE² + bias², and its root.
+    @cached_property
+    def _request(self) -> Array:
+        return self.logs.row_request
+
+    @cached_property
+    def _never(self) -> Array:
+        return np.asarray(self.expected(self.curve) == 0)
+
+
+def choose(values: Floats, covariance: Floats, more: Floats | float = 0.0) -> tuple[int, float]:
+    """Of estimates [C] from the least biased to the least variable, with their covariance [C, C] and more variance [C]
+    that they share: the place of the best and its error.
     """
     variance = np.diag(covariance)
-    distance = np.abs(values[:, None] - values)
-    error = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0.0))
-    bias = np.tril(np.maximum(distance - _DISCOUNT * error, 0.0)).max(1)
-    total = np.sqrt(variance + np.square(bias))
-    place = int(np.argmin(total))
-    return place, float(total[place])
+    distance = np.tril(np.abs(values[:, None] - values))
+    noise = np.sqrt(np.maximum(variance[:, None] + variance - 2 * covariance, 0.0))
+    excess = np.maximum(distance - noise, 0.0).max(1)
+    place = int(np.argmin(variance + more + np.square(excess)))
+    return place, float(np.sqrt(variance + more + np.square(distance.max(1)))[place])

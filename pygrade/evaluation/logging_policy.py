@@ -97,31 +97,30 @@ def logging_policy(logs: Logs, formula: Mapping[str, Any], draws: int = 16, seed
     """
     if logs.exploration is None or logs.weights is None or np.isnan(logs.weights).any() or not logs.shown.any():
         return None
-    explored = logs.exploration == "dirichlet"
-    found = drawn_components(logs)
-    if explored.any() and (found is None or bool(((found[1] >= 0) != explored).any())):
+    explored, shuffled = logs.exploration == "dirichlet", logs.exploration == "shuffle"
+    drawn = drawn_components(logs)
+    if explored.any() and (drawn is None or bool(((drawn[1] >= 0) != explored).any())):
         return None
     fixed = logs.weights[~explored]
     if not len(fixed) or bool((fixed != fixed[0]).any()):
         return None
-    slots = int(logs.position.max()) + 1
-    production = pages(logs, np.tile(fixed[0], (logs.num_requests, 1)), slots, formula)
-    drawn = np.empty((logs.num_requests, 0, slots), np.int32)
-    if found is not None and explored.any():
-        components, component = found
+    slots, requests = int(logs.position.max()) + 1, logs.num_requests
+    production = pages(logs, np.tile(fixed[0], (requests, 1)), slots, formula)
+    drawn_pages, expected = np.empty((requests, 0, slots), np.int32), production
+    if drawn is not None and explored.any():
+        components, component = drawn
         rng = np.random.default_rng(seed)
-        which = rng.choice(component[explored], (logs.num_requests, draws))  # by their shares
-        gamma = rng.standard_gamma(components.astype(np.float64)[which]) + 1e-300
+        others = rng.choice(component[explored], (requests, draws))  # by the shares of the components
+        gamma = rng.standard_gamma(components.astype(np.float64)[others]) + 1e-300
         weights = (gamma / gamma.sum(-1, keepdims=True)).astype(np.float32)
         weights[explored, 0] = logs.weights[explored]
-        drawn = pages(logs, weights, slots, formula)
-    shuffled = logs.exploration == "shuffle"
-    logged = logged_pages(logs, slots)
-    expected = np.where(explored[:, None], drawn[:, 0], production) if drawn.shape[1] else production
+        drawn_pages = pages(logs, weights, slots, formula)
+        expected = np.where(explored[:, None], drawn_pages[:, 0], production)
+    logged = pages_of(logs.position, logs.offsets, slots)
     same = np.where(shuffled[:, None], np.sort(expected, 1) == np.sort(logged, 1), expected == logged).all(1)
     if float((~same).mean()) > _MAX_MISMATCH:
         return None
-    return LoggingPolicy(production, drawn, float(shuffled.mean()), float(explored.mean()))
+    return LoggingPolicy(production, drawn_pages, float(shuffled.mean()), float(explored.mean()))
 
 
 def pages(logs: Logs, weights: Array, slots: int, formula: Mapping[str, Any]) -> NDArray[np.int32]:
@@ -131,12 +130,13 @@ def pages(logs: Logs, weights: Array, slots: int, formula: Mapping[str, Any]) ->
     return np.asarray(top.indices.numpy())
 
 
-def logged_pages(logs: Logs, slots: int) -> NDArray[np.int32]:
-    """[R, K]: candidate in each slot of the logged pages, -1: empty."""
-    page = np.full((logs.num_requests, slots), -1, np.int32)
-    shown = np.flatnonzero(logs.shown & (logs.position < slots))
-    request = logs.row_request[shown]
-    page[request, logs.position[shown]] = shown - logs.offsets[request]
+def pages_of(rank: Array, offsets: Array, slots: int) -> NDArray[np.int32]:
+    """[R, K]: candidate in each of the first slots, of the rank or slot [M] of each candidate; -1: empty."""
+    sizes = np.diff(offsets)
+    page = np.full((len(sizes), slots), -1, np.int32)
+    rows = np.flatnonzero((rank >= 0) & (rank < slots))
+    request = np.repeat(np.arange(len(sizes)), sizes)[rows]
+    page[request, rank[rows]] = rows - offsets[request]
     return page
 
 

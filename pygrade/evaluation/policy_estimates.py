@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from pygrade._typing import Array, Floats
+from pygrade._typing import Array
 from pygrade.evaluation import offpolicy, position
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.logging_policy import drawn_components
@@ -23,7 +23,12 @@ VALUE, LIFT = "value", "lift"  # the estimates to decide by
 
 
 def policy_estimates(
-    policy: FusionPolicy, logs: Logs, propensity: ArrayLike | None = None, k: int = 10, shown_only: bool = False
+    policy: FusionPolicy,
+    logs: Logs,
+    propensity: ArrayLike | None = None,
+    k: int = 10,
+    shown_only: bool = False,
+    exponent_error: float = 0.0,
 ) -> dict[str, OffPolicyEstimate]:
     """Estimates of the policy's value per request, by name, the one to decide by first (none: see `NO_ESTIMATE`).
 
@@ -31,7 +36,8 @@ def policy_estimates(
     relative gain over production's order, or the logged one if production's weights vary (0.01 = 1 %); see
     `logged_rewards`. Its parts, for comparison: ``position`` (items never shown earn nothing), ``position, model``,
     and, if the log tells how pages came about, ``cascade`` and ``page``. With ``shown_only`` they are of the policy's
-    order of the items that were shown.
+    order of the items that were shown. exponent_error: standard error of the exponent that the propensity has as a
+    power law of the slot; ``value`` and ``lift`` allow for it.
 
     From requests with drawn weights: ``logged`` (what their pages earned), ``ips``, ``snips``, ``clipped`` and ``dr``
     of the policy as it explores. An estimate without support says so in its ``warning``.
@@ -41,8 +47,8 @@ def policy_estimates(
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
         if propensity is not None:
             curve = np.asarray(propensity, np.float64)
-            found = LoggedRewards.of(logs, curve, policy.config.formula)
-            estimates |= by_position(found, _target_discount(policy, logs, curve, k, shown_only))
+            rewards = LoggedRewards.of(logs, curve, policy.config.formula, exponent_error)
+            estimates |= by_position(rewards, _order(policy, logs, k, shown_only))
         drawn = _drawn(policy, logs)
         if drawn is not None:
             inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
@@ -89,10 +95,9 @@ def _drawn(policy: FusionPolicy, logs: Logs) -> Logs | None:
     if logs.concentration is None or logs.weights is None:
         return None
     keep = ~np.isnan(logs.concentration).any(1)
-    logged_trust = getattr(logs, "trust", None)
-    if logged_trust is not None:  # under another trust the same weights make other pages
+    if logs.trust is not None:  # under another trust the same weights make other pages
         trust = 1.0 if policy.mixture is None else policy.mixture.trust
-        keep &= np.isnan(logged_trust) | (logged_trust == np.float32(trust))
+        keep &= np.isnan(logs.trust) | (logs.trust == np.float32(trust))
     return logs.select(np.flatnonzero(keep)) if keep.sum() > 1 else None
 
 
@@ -125,7 +130,7 @@ def choose_policy(
     and small gains go unseen. The interval is not widened for the number of policies.
     """
     curve = np.asarray(propensity, np.float64)
-    targets = {name: _target_discount(policy, logs, curve, k) for name, policy in policies.items()}
+    targets = {name: _order(policy, logs, k) for name, policy in policies.items()}
     default, base = next(iter(targets.items()))
     rewards = LoggedRewards.of(logs, curve, policies[default].config.formula)
     with warnings.catch_warnings():
@@ -135,19 +140,19 @@ def choose_policy(
     return max(sure, key=lambda name: sure[name], default=default), lifts
 
 
-def _target_discount(
-    policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64], k: int, shown_only: bool = False
-) -> Floats:
+def _order(policy: FusionPolicy, logs: Logs, k: int, shown_only: bool = False) -> NDArray[np.int64]:
+    """[M]: rank of each candidate, -1 from k on, and of items not shown with ``shown_only``."""
     rank = ranks(policy_scores(policy, logs), logs.offsets, logs.shown if shown_only else None)
-    return position.slot_discount(np.where(logs.shown, rank, -1) if shown_only else rank, curve[:k])
+    return np.where((rank < k) & (logs.shown | (not shown_only)), rank, -1)
 
 
-def by_position(found: LoggedRewards, target: Floats) -> dict[str, OffPolicyEstimate]:
-    """The estimates of `policy_estimates` that count all pages, of an order with discounts θ' [M]."""
-    logs = found.logs
-    result = {VALUE: found.estimate(target)} | found.lifts({LIFT: target}, found.production)
-    rewards = np.where(found.logged > 0, logs.value_of(logs.feedback), 0.0)
-    model = position.scaled_model(logs.value_of(logs.predictions), rewards, found.logged)
+def by_position(rewards: LoggedRewards, rank: Array) -> dict[str, OffPolicyEstimate]:
+    """The estimates of `policy_estimates` that count all pages, of an order, the rank [M] of each candidate."""
+    logs = rewards.logs
+    logged, target = (position.slot_discount(order, rewards.curve) for order in (logs.position, rank))
+    result = {VALUE: rewards.estimate(rank)} | rewards.lifts({LIFT: rank}, rewards.production)
+    earned = np.where(logged > 0, logs.value_of(logs.feedback), 0.0)
+    model = position.scaled_model(logs.value_of(logs.predictions), earned, logged)
     for name, q in (("position", None), ("position, model", model)):
-        result[name] = position.estimate(rewards, found.logged, target, logs.offsets, users=logs.user_id, model=q)
-    return result | found.cascades(target)
+        result[name] = position.estimate(earned, logged, target, logs.offsets, users=logs.user_id, model=q)
+    return result | rewards.cascades(rank)

@@ -36,7 +36,8 @@ def judge(
     arms = arms_of(logs, policies)
     propensity = slot_propensity(logs, reward)
     curve = propensity.known(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
-    estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True)
+    error = propensity.standard_error
+    estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True, exponent_error=error)
     record: dict[str, Any] = {
         "replay": replay(logs, logs, policies, reward, reward.page_size),
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},

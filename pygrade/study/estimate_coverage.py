@@ -20,7 +20,6 @@ from pygrade import ops
 from pygrade.evaluation.logged_rewards import LoggedRewards
 from pygrade.evaluation.offpolicy import METHODS, OffPolicyEstimate, SupportWarning
 from pygrade.evaluation.policy_estimates import LIFT, by_position, drawn_estimates
-from pygrade.evaluation.position import slot_discount
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.simulation.marketplace import TASK_VALUES, Requests
@@ -47,24 +46,25 @@ def estimates(trial: Trial, options: Options) -> ArmRanking:
     }
     true = {name: value / values[PRODUCTION] - 1 for name, value in values.items() if name != PRODUCTION}
     figures = {f"true {name}": 100 * lift for name, lift in true.items()}
-    curve = trial.data.propensity.curve(trial.world.config.page_size)
+    propensity = trial.data.propensity
+    curve = propensity.curve(trial.world.config.page_size)
     for share in options["drawn"]:
         logs = _log(trial, share)
-        rewards = LoggedRewards.of(logs, curve, grade.config.formula)
+        rewards = LoggedRewards.of(logs, curve, grade.config.formula, propensity.standard_error)
         pages = rankings(logs.context, logs.predictions.reshape(logs.num_requests, -1, len(logs.tasks)))
-        targets = {name: _discounts(logs, page, curve) for name, page in pages.items()}
+        targets = {name: _rank(logs, page) for name, page in pages.items()}
         production = targets.pop(PRODUCTION)
-        found = rewards.lifts(targets, production)
+        lifts = rewards.lifts(targets, production)
         tag = f", {100 * share:g} % drawn"
-        errors = np.array([100 * (found[name].value - true[name]) for name in true])
-        pairs = [(0.0, 0.0), *((found[name].value, true[name]) for name in true)]
-        figures |= {f"estimated {name}{tag}": 100 * lift.value for name, lift in found.items()}
+        errors = np.array([100 * (lifts[name].value - true[name]) for name in true])
+        pairs = [(0.0, 0.0), *((lifts[name].value, true[name]) for name in true)]
+        figures |= {f"estimated {name}{tag}": 100 * lift.value for name, lift in lifts.items()}
         figures |= {
             f"correlation{tag}": float(np.corrcoef(np.transpose(pairs))[0, 1]),
-            f"lifts covered{tag}": float(np.mean([found[name].low <= true[name] <= found[name].high for name in true])),
+            f"lifts covered{tag}": float(np.mean([lifts[name].low <= true[name] <= lifts[name].high for name in true])),
             f"lifts error{tag}": float(errors.mean()),
             f"lifts root mean squared error{tag}": float(np.sqrt(np.square(errors).mean())),
-            f"lifts half{tag}": float(np.mean([50 * (lift.high - lift.low) for lift in found.values()])),
+            f"lifts half{tag}": float(np.mean([50 * (lift.high - lift.low) for lift in lifts.values()])),
         }
         if share == max(options["drawn"]):
             with warnings.catch_warnings():
@@ -137,10 +137,11 @@ def _log(trial: Trial, share: float) -> Logs:
     return simulate_logs(config, world=trial.world, number=1)
 
 
-def _discounts(logs: Logs, page: Array, curve: Array) -> Array:
+def _rank(logs: Logs, page: Array) -> Array:
+    """[M]: the slot of each candidate on pages [R, K], -1: none."""
     rank = np.full((logs.num_requests, logs.num_rows // logs.num_requests), -1)
-    np.put_along_axis(rank, page, np.arange(page.shape[1]), 1)
-    return slot_discount(rank.ravel(), curve)
+    np.put_along_axis(rank, page, np.arange(page.shape[1])[None], 1)
+    return rank.ravel()
 
 
 def _rankings(trial: Trial, options: Options) -> tuple[FusionPolicy, Rankings]:

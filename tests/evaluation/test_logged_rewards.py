@@ -60,8 +60,8 @@ def enumerated() -> tuple[LoggedRewards, np.ndarray]:
 
 def test_the_mean_discount_and_prefix_probabilities_are_exact():
     found, chance = enumerated()
-    logged = found.logged.reshape(-1, 5)
-    np.testing.assert_allclose(found.expected.reshape(-1, 5)[0], chance @ logged, rtol=1e-12)
+    logged = slot_discount(found.logs.position, CURVE).reshape(-1, 5)
+    np.testing.assert_allclose(found.expected(CURVE).reshape(-1, 5)[0], chance @ logged, rtol=1e-12)
     pages, _ = every_page()
     for target in pages:
         given = np.tile(target.astype(np.int32), (len(pages), 1))
@@ -76,17 +76,16 @@ def test_the_estimate_is_unbiased_whatever_the_model(target):
     rank = np.full(5, -1)
     rank[list(target)] = np.arange(3)
     discount = slot_discount(rank, CURVE)
-    values = found.values(np.tile(discount, len(chance)))
-    assert (discount / found.expected[:5]).max() < CLIPS[0]
+    values = found.values(np.tile(rank, len(chance)))
+    assert (discount / found.expected(CURVE)[:5]).max() < CLIPS[0]
     assert chance @ values[0] == pytest.approx(discount @ WORTH, rel=1e-6)
 
 
 def test_the_page_of_a_target_that_is_served_is_estimated_without_a_curve():
     found, chance = enumerated()
     found.__dict__["model"] = np.zeros(5 * len(chance))
-    rank = np.array([0, 1, -1, 2, -1])
-    target = np.tile(slot_discount(rank, CURVE), len(chance))
-    cascade, page = (found.cascades(target)[name] for name in ("cascade", "page"))
+    rank = np.tile([0, 1, -1, 2, -1], len(chance))
+    cascade, page = (found.cascades(rank)[name] for name in ("cascade", "page"))
     pages, reward = every_page()[0], CURVE * WORTH[[0, 1, 3]]
     prefix = np.cumprod(pages == [0, 1, 3], 1)
     ratio = prefix / (chance @ prefix)  # below the clip; the log has each page once instead of in its share
@@ -115,9 +114,9 @@ def test_the_log_tells_its_components(mixed):
     found = logging_policy(mixed, ZLOG, draws=8)
     assert found.draws.shape == (1500, 8, 5)
     assert (found.draw_share, found.shuffle_share) == (drawn.mean(), (mixed.exploration == "shuffle").mean())
-    rewards = LoggedRewards.of(mixed, propensity_curve(0.7, 5), ZLOG)
-    assert (rewards.expected[mixed.shown] > 0).all()
-    total = np.add.reduceat(rewards.expected, mixed.offsets[:-1])
+    expected = LoggedRewards(mixed, CURVE, found).expected(propensity_curve(0.7, 5))
+    assert (expected[mixed.shown] > 0).all()
+    total = np.add.reduceat(expected, mixed.offsets[:-1])
     np.testing.assert_allclose(total, propensity_curve(0.7, 5).sum())  # every page has all slots
 
 
@@ -128,10 +127,24 @@ def test_a_log_that_does_not_explain_its_pages_is_taken_as_given(mixed):
     assert logging_policy(replace(mixed, weights=personal), ZLOG) is None
     drawn = np.where(np.isnan(mixed.concentration), np.nan, np.arange(1500)[:, None] + 1).astype(np.float32)
     assert drawn_components(replace(mixed, concentration=drawn)) is None  # a personal policy's
-    given = LoggedRewards.of(replace(mixed, weights=None), CURVE, ZLOG)
-    shuffled = np.repeat(mixed.exploration == "shuffle", 15) & (given.logged > 0)
-    np.testing.assert_allclose(given.expected[shuffled], CURVE.mean())
-    np.testing.assert_array_equal(given.expected[~shuffled], given.logged[~shuffled])
+    logged = slot_discount(mixed.position, CURVE)
+    expected = LoggedRewards.of(replace(mixed, weights=None), CURVE, ZLOG).expected(CURVE)
+    shuffled = np.repeat(mixed.exploration == "shuffle", 15) & (logged > 0)
+    np.testing.assert_allclose(expected[shuffled], CURVE.mean())
+    np.testing.assert_array_equal(expected[~shuffled], logged[~shuffled])
+
+
+def test_an_uncertain_curve_widens_the_interval(mixed):
+    curve = propensity_curve(0.7, 5)
+    known, unsure = (LoggedRewards.of(mixed, curve, ZLOG, error) for error in (0.0, 0.5))
+    rank = np.where(mixed.position >= 0, 4 - mixed.position, -1)  # the other way round
+    one, other = (found.lifts({"reversed": rank}, found.production)["reversed"] for found in (known, unsure))
+    steeper = LoggedRewards.of(mixed, propensity_curve(1.2, 5), ZLOG)
+    steeper.__dict__["model"] = known.model * unsure.views[1].scale
+    changed = steeper.values(rank).mean(1) / steeper.values(steeper.production).mean(1) - 1
+    assert (known.values(rank).mean(1) == unsure.values(rank).mean(1)).all()
+    shift = abs(changed - (unsure.values(rank, 1).mean(1) / unsure.values(unsure.production, 1).mean(1) - 1))
+    assert shift.max() < 1e-12 and other.standard_error > one.standard_error
 
 
 def test_nobodys_own_feedback_is_in_the_model_of_his_requests():
@@ -155,12 +168,13 @@ def test_the_model_learns_whose_events_are_likely():
     assert error[0] < 0.6 * error[1]
 
 
-def test_the_clip_with_the_least_error_is_chosen_and_its_bias_counts_as_error():
+def test_the_clip_with_the_least_error_is_chosen_and_its_distance_counts_as_error():
     values, errors = np.array([1.0, 1.2, 1.9]), np.array([0.5, 0.2, 0.1])
     place, error = choose(values, np.diag(errors**2))
-    assert place == 1 and error == 0.2  # 0.2 apart is less than half the standard error of the distance, 0.54
-    place, error = choose(values, np.outer(errors, errors))  # the distance is known to 0.3
-    assert place == 1 and error == pytest.approx(np.hypot(0.2, 0.2 - 0.15))
+    assert place == 1 and error == pytest.approx(np.hypot(0.2, 0.2))  # 0.2 apart may be noise, 0.9 is not
+    place, error = choose(values, np.outer(errors, errors), np.array([0.0, 0.16, 0.16]))
+    assert place == 1 and error == pytest.approx(np.sqrt(0.04 + 0.16 + 0.04))
+    assert choose(np.array([1.0, 1.0, 1.0]), np.diag(errors**2)) == (2, 0.1)
 
 
 def test_intervals_of_lifts_cover_the_truth():
@@ -190,4 +204,4 @@ def test_intervals_of_lifts_cover_the_truth():
 def ranked(page: np.ndarray) -> np.ndarray:
     rank = np.full((len(page), 15), -1)
     np.put_along_axis(rank, page, np.arange(5)[None], 1)
-    return slot_discount(rank.ravel(), propensity_curve(0.7, 5))
+    return rank.ravel()

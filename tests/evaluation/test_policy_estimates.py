@@ -1,6 +1,7 @@
 """Choosing among policies by a log: what is sure wins, what is not leaves the default."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from pygrade.evaluation.policy_estimates import choose_policy, decisive, policy_estimates
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy.mixture import Baseline, Mixture
 from tests.learning import TASKS, tiny_logs
 
 CURVE = np.arange(1, 6) ** -0.5
@@ -48,6 +50,16 @@ def test_the_estimate_to_decide_by_comes_first_and_its_lift_is_over_production(l
     assert decisive(policy_estimates(plain, logs)) == []
     flat = policy_estimates(plain, logs, CURVE, 5)["lift"]  # it ranks nearly like production
     assert flat.low < 0 < flat.high
+
+
+def test_drawn_requests_count_only_under_the_trust_of_the_target(logs):
+    plain = FusionPolicy(PolicySpec(TASKS, ("mode", "noise"), PolicyConfig(hidden=(1,))))
+    trust = np.tile(np.float32([1.0, 0.5, np.nan]), 500)
+    drawn = replace(logs, concentration=np.full((1500, 2), 5.0, np.float32), trust=trust)
+    assert policy_estimates(plain, drawn)["snips"].num_requests == 1000  # without a mixture: 1, or unknown
+    assert policy_estimates(plain, replace(drawn, trust=None))["snips"].num_requests == 1500
+    plain.mixture = Mixture(0.5, Baseline("expected value", "identity", (1.0, 2.0)), "better", "")
+    assert policy_estimates(plain, drawn)["snips"].num_requests == 1000  # half, or unknown
 
 
 def test_an_order_of_the_shown_alone_rests_on_no_unseen_item(logs):

@@ -50,8 +50,9 @@ def run(options: Options) -> dict[str, Any]:
     fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     record = replay(fresh, logs, with_unmixed(policy), reward, options.k, bool(in_sample))
-    curve = slot_propensity(logs, reward).known(int(logs.position.max()) + 1)
-    estimates = policy_estimates(policy, fresh, curve, options.k)
+    propensity = slot_propensity(logs, reward)
+    curve = propensity.known(int(logs.position.max()) + 1)
+    estimates = policy_estimates(policy, fresh, curve, options.k, exponent_error=propensity.standard_error)
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
     record["off_policy_note"] = "" if estimates else NO_ESTIMATE
     if not options.json:
