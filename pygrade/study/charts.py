@@ -137,6 +137,9 @@ def sizes(title: str, panels: Mapping[str, Mapping[str, Sequence[tuple[int, Inte
             for place, lift in points:
                 if math.isfinite(lift.low):
                     axis.plot([place] * 2, [lift.low, lift.high], color=color, linewidth=1.4, alpha=0.5)
+        values = [0.0, *(lift.value for points in arms.values() for _, lift in points)]
+        margin = 0.15 * (max(values) - min(values)) + 0.05
+        axis.set_ylim(min(values) - margin, max(values) + margin)  # intervals over two worlds are cut off
         axis.set_xscale("log")
         ticks = sorted({place for points in arms.values() for place, _ in points})
         axis.set_xticks(ticks, [f"{place // 1000}k" for place in ticks], minor=False)

@@ -297,8 +297,11 @@ def _foot(record: Mapping[str, Any]) -> str:
         f"{record['unit_seconds'] / 60:.0f} minutes of work in all, one thread each."
     )
     if record["missing"]:
-        names = ", ".join(f"{entry['regime']}: {entry['arm']}" for entry in record["missing"])
-        text += f"\n\nNot run: {names}."
+        arms: dict[str, list[str]] = {}
+        for entry in record["missing"]:
+            arms.setdefault(entry["regime"], []).append(entry["arm"])
+        names = "; ".join(f"{regime}: {', '.join(names)}" for regime, names in arms.items())
+        text += f"\n\nNot run in every world: {names}."
     return text
 
 
