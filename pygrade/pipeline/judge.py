@@ -33,13 +33,13 @@ def judge(
     policies = {STAGE1: stage1, **with_unmixed(policy)}
     if policy.config.evidence_prior:
         policies = {UNSHRUNK: _without_prior(policies[GRADE]), **policies}
-    arms = arms_of(logs, policies)
+    arms = arms_of(logs, policies, policy.mixture)
     propensity = slot_propensity(logs, reward)
     curve = propensity.known(max(int(logs.position.max(initial=0)) + 1, reward.page_size))
     error = propensity.standard_error
     estimates = policy_estimates(policy, logs, curve, reward.page_size, shown_only=True, exponent_error=error)
     record: dict[str, Any] = {
-        "replay": replay(logs, logs, policies, reward, reward.page_size),
+        "replay": replay(logs, logs, policies, policy.mixture, reward, reward.page_size),
         "off_policy": {name: estimate.to_dict() for name, estimate in estimates.items()},
         "off_policy_note": "" if estimates else NO_ESTIMATE,
         "propensity": propensity.note,

@@ -14,7 +14,7 @@ from pygrade.evaluation.replay import evaluate
 from pygrade.evaluation.verdict import sentence, verdict_of
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
-from pygrade.policy import Baseline, FusionPolicy
+from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
@@ -37,15 +37,15 @@ class Arms:
         return Arms(scores, {name: values[requests] for name, values in self.weights.items()}, self.baseline)
 
 
-def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy]) -> Arms:
+def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> Arms:
     """The simple baselines, and the policies.
 
-    The baselines are those fitted when the last policy was trained; expected value by the log's own values of events.
+    The baselines are those of the mixture, as the training fitted them; expected value by the log's own values.
     """
     last = list(policies.values())[-1]
     simple: dict[str, Baseline] = {EXPECTED_VALUE: expected_value(logs)}
-    if last.mixture is not None:
-        simple |= {entry.name: entry for entry in last.mixture.baselines if entry.name != EXPECTED_VALUE}
+    if mixture is not None:
+        simple |= {entry.name: entry for entry in mixture.baselines if entry.name != EXPECTED_VALUE}
     simple.setdefault(STATIC, Baseline(STATIC, last.config.transform, tuple(last.static_weights.tolist())))
     production = logged_weights(logs)
     if production is not None:
@@ -56,7 +56,7 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy]) -> Arms:
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
-    baseline = EXPECTED_VALUE if last.mixture is None else last.mixture.baseline.name
+    baseline = EXPECTED_VALUE if mixture is None else mixture.baseline.name
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
     return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
 
@@ -77,14 +77,15 @@ def replay(
     logs: Logs,
     explored: Logs,
     policies: Mapping[str, FusionPolicy],
+    mixture: Mixture | None,
     reward: RewardConfig,
     k: int,
     in_sample: bool = False,
 ) -> dict[str, Any]:
     """`Evaluation.to_dict` of the policies beside the simple baselines, the ``propensity_source``, and the verdict on
-    the last policy. Slot propensities come from ``explored``.
+    the last policy. Slot propensities come from ``explored``, baselines from the ``mixture`` of the served policy.
     """
-    arms = arms_of(logs, policies)
+    arms = arms_of(logs, policies, mixture)
     propensity = slot_propensity(explored, reward)
     evaluation = evaluate(
         logs,

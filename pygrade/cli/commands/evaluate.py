@@ -49,7 +49,7 @@ def run(options: Options) -> dict[str, Any]:
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
     fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
-    record = replay(fresh, logs, with_unmixed(policy), reward, options.k, bool(in_sample))
+    record = replay(fresh, logs, with_unmixed(policy), policy.mixture, reward, options.k, bool(in_sample))
     propensity = slot_propensity(logs, reward)
     curve = propensity.known(int(logs.position.max()) + 1)
     estimates = policy_estimates(policy, fresh, curve, options.k, exponent_error=propensity.standard_error)

@@ -96,7 +96,7 @@ def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: L
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
         if is_mixed(result.policy):
             policies[SERVED] = result.policy
-        evaluation = replay(late, early, policies, config.reward, config.reward.page_size)
+        evaluation = replay(late, early, policies, result.policy.mixture, config.reward, config.reward.page_size)
         record["evaluation"] = evaluation
         write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
         with torch.no_grad():
