@@ -30,8 +30,8 @@ from pygrade.study.trial import Trial
 
 logger = logging.getLogger("pygrade")
 FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
-# Kinds that run once in a world: they do not depend on the training seed, or (boosted, trust) cost too much.
-_ONE_SEED = ("fixed", "baseline", "static", "estimates", "boosted", "trust")
+# Kinds that run once in a world: they do not depend on the training seed, or (from boosted on) cost too much.
+_ONE_SEED = ("fixed", "baseline", "static", "estimates", "boosted", "trust", "family", "kept")
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 # The largest value of each.
