@@ -60,7 +60,7 @@ def results_text(record: Mapping[str, Any], settings: Settings, folder: str, cha
         _estimates(results),
         _stability(results, settings, images),
         _tuning(results, settings),
-        _foot(record),
+        _foot(record, results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -122,6 +122,7 @@ def _yardstick(results: Results, settings: Settings, images: Images) -> str:
                 continue
             name, judged = regime.name, regime.judge
             where = [f"{family}{f' ({judged})' if judged != 'value' else ''}", f"{regime.requests:,}"]
+            where.append(str(len(results.worlds(name, "ev", SERVED) or results.worlds(name, "ev"))))
             lifts = {arm: results.lift(name, arm, "ev", judged) for arm in (*BASELINES, *_LEARNED)}
             simple.append([*where, *(_maybe(lifts[arm]) for arm in BASELINES if arm != "ev")])
             worst = ""
@@ -133,11 +134,12 @@ def _yardstick(results: Results, settings: Settings, images: Images) -> str:
         return ""
     titles = [_title(settings, arm) for arm in (*BASELINES, *_LEARNED) if arm != "ev"]
     cut = len(BASELINES) - 1
-    where = ["world", "logged requests"]
+    where = ["world", "logged requests", "worlds"]
     worst = "served, worst world: over expected value / over the baseline that the log chose"
     return (
         "## Against expected value\n\nSorting by expected value, Σ value · predicted probability, needs no learning. "
-        "Every lift of these two tables is over it.\n\n"
+        "Every lift of these two tables is over it, in per cent of value or of what the row names. With two worlds an "
+        "interval says little.\n\n"
         + table([*where, *titles[cut:], worst], learned)
         + images("sizes")
         + "\n\nSimple baselines:\n\n"
@@ -289,7 +291,7 @@ def _tuning(results: Results, settings: Settings) -> str:
     )
 
 
-def _foot(record: Mapping[str, Any]) -> str:
+def _foot(record: Mapping[str, Any], results: Results) -> str:
     machine = record["machine"]
     text = (
         f"## Made by\n\npygrade {machine['pygrade']}, torch {machine['torch']}, Python {machine['python']} on "
@@ -299,9 +301,10 @@ def _foot(record: Mapping[str, Any]) -> str:
     if record["missing"]:
         arms: dict[str, list[str]] = {}
         for entry in record["missing"]:
-            arms.setdefault(entry["regime"], []).append(entry["arm"])
+            if not results.has(entry["regime"], entry["arm"]):
+                arms.setdefault(entry["regime"], []).append(entry["arm"])
         names = "; ".join(f"{regime}: {', '.join(names)}" for regime, names in arms.items())
-        text += f"\n\nNot run in every world: {names}."
+        text += f"\n\nSome arms were not run in every world. Not run at all: {names or 'none'}."
     return text
 
 
