@@ -129,12 +129,13 @@ def sizes(title: str, panels: Mapping[str, Mapping[str, Sequence[tuple[int, Inte
     )
     for axis, (heading, arms) in zip(axes, panels.items(), strict=False):
         axis.axhline(0, color=INK, linewidth=1)
-        for color, (name, points) in zip(CYCLE, arms.items(), strict=False):
-            across, lifts = zip(*points, strict=True)
+        for number, (color, (name, points)) in enumerate(zip(CYCLE, arms.items(), strict=False)):
+            places, lifts = zip(*points, strict=True)
+            across = [place * 1.03 ** (number - 2) for place in places]  # side by side
             axis.plot(
                 across, [lift.value for lift in lifts], "o-", color=color, markersize=4, linewidth=1.8, label=name
             )
-            for place, lift in points:
+            for place, lift in zip(across, lifts, strict=True):
                 if math.isfinite(lift.low):
                     axis.plot([place] * 2, [lift.low, lift.high], color=color, linewidth=1.4, alpha=0.5)
         values = [0.0, *(lift.value for points in arms.values() for _, lift in points)]
