@@ -17,8 +17,8 @@ from pygrade._util.text import printable
 COMMANDS = {
     "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
     "simulate": "write the log of a simulated marketplace, or A/B test policies in it",
-    "train": "train a fusion policy on logged requests, and judge it on the latest of them",
-    "evaluate": "replay metrics of a policy and of static weights on logged requests",
+    "train": "train a fusion policy on logged requests; is it better than the strongest simple baseline?",
+    "evaluate": "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate",
     "front": "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
     "rank": "rank logged requests with a policy; print pages, weights, contributions",
     "abtest-plan": "users and days that an A/B test of your own needs, from the variances in your log",

@@ -25,9 +25,11 @@ from pygrade.training.trust import label
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Source, Output, TrainConfig):
-    """Train a fusion policy on logged requests and judge it on the latest of them.
+    """Train a fusion policy on logged requests, ask by cross-fitting whether it beats the strongest simple baseline, and
+    judge it on the latest requests.
 
-    The directory gets policy/, stage1/, metrics.jsonl, checkpoints/, evaluation.json and report.html. An interrupted
+    The directory gets policy/ (what to serve: the policy mixed with the baseline, as far as the log proves it), stage1/
+    and stage2/ (not mixed), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
     training continues from its last checkpoint if the data and the options are the same.
 
     Example: pygrade train --data logs:runs/demo/logs --out runs/mine
