@@ -25,8 +25,8 @@ from pygrade.training.trust import label
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Source, Output, TrainConfig):
-    """Train a fusion policy on logged requests, ask by cross-fitting whether it beats the strongest simple baseline, and
-    judge it on the latest requests.
+    """Train a fusion policy on logged requests, ask by cross-fitting whether it beats the strongest simple baseline,
+    and judge it on the latest requests.
 
     The directory gets policy/ (what to serve: the policy mixed with the baseline, as far as the log proves it), stage1/
     and stage2/ (not mixed), metrics.jsonl, checkpoints/, folds/, evaluation.json and report.html. An interrupted
