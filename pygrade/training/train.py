@@ -7,6 +7,7 @@ training ends with the question whether the policy is better than a simple basel
 import contextlib
 import copy
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -194,7 +195,7 @@ def _trust(logs: Logs, config: TrainConfig, propensity: SlotPropensity, director
     reward = replace(config.reward, propensity=propensity.exponent)
     part = replace(config, reward=reward, tensorboard=False)
     jobs = [
-        _Fold(logs.select(fold != n), logs.select(fold == n), part, directory / "folds" / str(n), resume)
+        _Fold(logs.select(fold != n), logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
         for n in range(folds)
     ]
     rankings = cross_fit(jobs, _run_fold, process_count(config.trust, logs))
@@ -218,9 +219,17 @@ def _run_fold(fold: _Fold) -> Rankings:
     )
 
 
+def _fold_directory(directory: Path, number: int, folds: int) -> Path:
+    """Another number of folds splits the users anew, so that its checkpoints are of other logs."""
+    return directory / "folds" / f"{number + 1}-of-{folds}"
+
+
 def _mix_folds(directory: Path, trust: Trust, mixture: Mixture) -> None:
     """In each fold's directory, the policy that is served as learned from the other folds: its requests are fresh."""
-    for folder in sorted((directory / "folds").glob("*")):
+    for old in (directory / "folds").glob("*/policy"):  # of an earlier training, maybe with another number of folds
+        shutil.rmtree(old)
+    for number in range(trust.folds if trust.mixtures else 0):  # none were trained if nothing could be decided
+        folder = _fold_directory(directory, number, trust.folds)
         source = folder / ("stage1" if trust.policy == STAGE1 else "stage2")
         policy = FusionPolicy.load(source)
         record = TrainingRecord.load(source, policy.version)

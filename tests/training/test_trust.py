@@ -174,6 +174,13 @@ def test_a_training_killed_between_folds_ends_with_the_same_verdict(tmp_path, mo
     assert again.policy.version == straight.policy.version and again.summary["trust"] == straight.summary["trust"]
 
 
+def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
+    train(log(), FAST, tmp_path)
+    result = train(log(), replace(FAST, trust=TrustConfig(folds=2)), tmp_path)
+    assert result.summary["trust"]["folds"] == 2
+    assert sorted(path.parent.name for path in tmp_path.glob("folds/*/policy")) == ["1-of-2", "2-of-2"]
+
+
 @pytest.mark.parametrize(
     ("logs", "reward", "reason"),
     [
