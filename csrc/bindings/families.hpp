@@ -13,9 +13,13 @@ void bind_grpo(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
 void bind_ranking(pybind11::module_& module);
 
-// Not op families: dispatch, the saved policy and the ranker.
+// Not op families: dispatch, the saved policy, the ranker and the parts of a page.
 void bind_dispatch(pybind11::module_& module);
 void bind_policy(pybind11::module_& module);
 void bind_ranker(pybind11::module_& module);
+void bind_features(pybind11::module_& module);
+void bind_prerank(pybind11::module_& module);
+void bind_mtl(pybind11::module_& module);
+void bind_pipeline(pybind11::module_& module);
 
 }  // namespace pygrade::bindings

@@ -18,6 +18,10 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   pygrade::bindings::bind_dispatch(module);
   pygrade::bindings::bind_policy(module);
   pygrade::bindings::bind_ranker(module);
+  pygrade::bindings::bind_features(module);
+  pygrade::bindings::bind_prerank(module);
+  pygrade::bindings::bind_mtl(module);
+  pygrade::bindings::bind_pipeline(module);
   pygrade::bindings::bind_advantage(module);
   pygrade::bindings::bind_dirichlet(module);
   pygrade::bindings::bind_fusion(module);

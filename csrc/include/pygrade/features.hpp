@@ -1,0 +1,149 @@
+// The features of a request, read from a store: what pygrade.features.FeatureCenter does, with the same bits.
+//
+// pygrade/features/ documents the schema, the records and the formulas.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pygrade/export.h"
+#include "pygrade/policy.hpp"
+#include "pygrade/store.hpp"
+
+namespace pygrade {
+
+// Data does not fit the schema. The message names the column and what is wanted.
+class PYGRADE_API SchemaError : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+// One context column of a request: a number or a text, as the schema has it; neither: unknown.
+struct ContextValue {
+  std::string_view name;
+  double number = std::numeric_limits<double>::quiet_NaN();
+  std::optional<std::string_view> text = {};
+};
+
+struct FeatureRequest {
+  std::int64_t user_id = 0;
+  std::int64_t timestamp = 0;  // ms since 1970
+  std::optional<std::string_view> scenario = {};
+  std::span<const ContextValue> context = {};  // columns left out are unknown
+};
+
+// The features of one request, and the memory that `read_user` and `read_items` work in. Reused, it allocates nothing.
+// Dense values are as measured, NaN if unknown; ids are places in vocabularies from 1 on, or hash buckets; 0: unknown.
+struct PYGRADE_API FeatureBuffer {
+  FeatureBuffer();
+  ~FeatureBuffer();
+  FeatureBuffer(FeatureBuffer&&) noexcept;
+  FeatureBuffer& operator=(FeatureBuffer&&) noexcept;
+
+  std::vector<float> request_dense;       // [Du]
+  std::vector<std::int64_t> request_ids;  // [Fu]
+  std::vector<std::int64_t> sequences;    // [L] items, the latest first, -1 padding
+  std::vector<float> item_dense;          // [n, Di]
+  std::vector<std::int64_t> item_ids;     // [n, Fi]
+  std::vector<float> cross_dense;         // [n, Dx]
+  bool defaults = false;                  // the store failed: nothing is known of the user and the items
+
+  struct Work;  // of the reader
+  std::unique_ptr<Work> work;
+};
+
+// The features of a system: schema and fitted values, immutable, for any number of threads.
+class PYGRADE_API Features {
+ public:
+  // The directory "features" of an artifact: schema.json and fitted.safetensors. ArtifactError names file and fault.
+  static std::shared_ptr<const Features> load(const std::filesystem::path& directory);
+  static std::shared_ptr<const Features> parse(std::string_view schema_json, std::span<const std::byte> fitted,
+                                               std::string_view name = "features");
+  ~Features();
+
+  const std::string& hash() const;                              // of the schema, 16 digits
+  const std::vector<std::string>& request_features() const;     // [Du] names of request_dense
+  const std::vector<std::string>& request_id_features() const;  // [Fu]
+  const std::vector<std::string>& item_features() const;        // [Di]
+  const std::vector<std::string>& item_id_features() const;     // [Fi]
+  const std::vector<std::string>& cross_features() const;       // [Dx]
+  std::size_t sequence_length() const;                          // L
+
+  // (x - mean) / std, limited to ±10, 0 if unknown, of request_dense[Du], and of rows [n, Di + Dx] that
+  // hold item_dense and cross_dense side by side: the dense inputs of the multi-task model.
+  void normalize_request(std::span<const float> request_dense, std::span<float> out) const;
+  void normalize_rows(std::span<const float> item_dense, std::span<const float> cross_dense,
+                      std::span<float> out) const;
+
+  struct Impl;
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  Features();
+  std::unique_ptr<Impl> impl_;
+};
+
+struct FeatureCounters {
+  std::uint64_t reads = 0;         // requests
+  std::uint64_t defaults = 0;      // requests answered without the store
+  std::uint64_t store_errors = 0;  // reads and updates that the store failed
+  std::uint64_t user_misses = 0;   // requests of users without history
+  std::uint64_t item_misses = 0;   // items without history
+  std::uint64_t updates = 0;       // feedback events that were written
+};
+
+// Feedback events as columns of e rows each.
+struct FeedbackEvents {
+  std::span<const std::int64_t> user_id, item_id, event_time;  // [e]; event_time in ms since 1970
+  std::span<const std::string_view> scenario = {};             // [e]; empty: none
+  struct Outcome {
+    std::string_view name;           // a y_ or m_ column
+    std::span<const double> values;  // [e]; NaN: unknown, of an m_ column
+  };
+  std::span<const Outcome> outcomes = {};
+};
+
+// Reads the features of requests from a store, and adds feedback to it. Any number of threads may use one center.
+class PYGRADE_API FeatureCenter {
+ public:
+  // `ttl`: seconds that a history lives without an event; nothing: for ever. `cache`: users and items whose attributes
+  // are remembered, at most.
+  FeatureCenter(std::shared_ptr<const Features> features, std::shared_ptr<Store> store, std::optional<double> ttl = {},
+                std::size_t cache = 1'000'000);
+  ~FeatureCenter();
+
+  // The features of the user and the context; the request's texts must live until `read_items` has returned. If the
+  // store fails the request has default features, and `buffer.defaults` says so. SchemaError for context that does not
+  // fit.
+  void read_user(const FeatureRequest& request, FeatureBuffer& buffer,
+                 std::optional<std::chrono::steady_clock::time_point> deadline = {});
+  // Adds the features of its candidates. The user is read again only if another version of the store became current.
+  void read_items(std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
+                  std::optional<std::chrono::steady_clock::time_point> deadline = {});
+
+  // Writes events into the current version, each once; order and lateness do not matter. Returns their number.
+  // SchemaError or StoreError, and then nothing was written.
+  std::size_t update(const FeedbackEvents& events);
+
+  // Attributes of items are read again.
+  void forget_items();
+
+  FeatureCounters counters() const;
+  const std::shared_ptr<const Features>& features() const;
+  const std::shared_ptr<Store>& store() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pygrade

@@ -1,0 +1,7 @@
+#include "pygrade/store.hpp"
+
+namespace pygrade {
+
+Store::~Store() = default;
+
+}  // namespace pygrade
