@@ -4,12 +4,14 @@
 // (HNSW) are refused.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pygrade/export.h"
@@ -22,6 +24,10 @@ class PYGRADE_API Prerank {
  public:
   // A directory that Prerank.save wrote. ArtifactError names file and fault.
   static std::shared_ptr<const Prerank> load(const std::filesystem::path& directory);
+  // From the content of the files; `faiss_index` is items.faiss of format version 1.
+  static std::shared_ptr<const Prerank> parse(std::string_view json, std::span<const std::byte> safetensors,
+                                              std::span<const std::byte> faiss_index = {},
+                                              std::string_view name = "prerank");
   ~Prerank();
 
   const std::string& schema_hash() const;  // of the feature schema; "" if none was stated
