@@ -262,3 +262,50 @@ def rank_pages_fast_path(
     values: Any,
     item_values: Any,
 ) -> tuple[Any, ...] | None: ...
+
+class UserTower:
+    """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        hidden: int,
+        field_embedding: int,
+        length: int,
+        item_id: Any,
+        item_table: Any,
+        request_mean: Any,
+        request_std: Any,
+        field_tables: Sequence[Any],
+        hidden_weight: Any,
+        hidden_bias: Any,
+        output_weight: Any,
+        output_bias: Any,
+    ) -> None: ...
+    def user_vectors(self, request_dense: Any, request_ids: Any, sequences: Any, vectors: Any) -> None:
+        """Vectors of requests into vectors [R, width]."""
+
+class ItemIndex:
+    """Items by ascending id and their vectors in the C++ core; copies both."""
+
+    def __init__(self, item_id: Any, vectors: Any) -> None: ...
+    def search(self, vector: Any, seen: Any, eligible: Any, items: Any, scores: Any) -> int:
+        """The best items [n] of vector [D] and their scores [n]; returns how many were found and written."""
+
+    def vectors(self, vectors: Any) -> None:
+        """Copy the vectors to vectors [m, D]."""
+
+class Prerank:
+    """A user tower and an item index as the C++ core serves them."""
+
+    def __init__(self, tower: UserTower, index: ItemIndex, schema_hash: str) -> None: ...
+    @staticmethod
+    def load(path: str) -> Prerank: ...
+    @property
+    def tower(self) -> UserTower: ...
+    @property
+    def index(self) -> ItemIndex: ...
+
+def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
+    """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
