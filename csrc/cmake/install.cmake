@@ -39,4 +39,5 @@ configure_package_config_file(csrc/cmake/pygrade-config.cmake.in ${PROJECT_BINAR
   INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/pygrade-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/pygrade-config.cmake ${PROJECT_BINARY_DIR}/pygrade-config-version.cmake
+              csrc/cmake/pygrade-stores.cmake
   DESTINATION ${package_dir} COMPONENT development)

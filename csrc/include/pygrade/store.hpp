@@ -72,7 +72,12 @@ struct StoreOptions {
 };
 
 // The store at an address as Python's open_store takes it: "lmdb:<directory>" or "redis://…". StoreError if there is
-// none, or this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in CMakeLists.txt).
+// none, or this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in CMakeLists.txt);
+// std::invalid_argument for an address that cannot be one. Stores of one LMDB file share it in a process; a process that
+// opens it here must not open it elsewhere, say from Python, and one that forks opens its stores afterwards.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
+
+// What this build can open: "lmdb", "redis".
+PYGRADE_API std::span<const std::string_view> store_libraries();
 
 }  // namespace pygrade
