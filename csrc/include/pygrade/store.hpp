@@ -45,6 +45,12 @@ class PYGRADE_API Store {
   virtual void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
                    std::optional<std::chrono::steady_clock::time_point> deadline = {}) = 0;
 
+  // The same of a complete version, for readers that go on with it while another is current. StoreError if there is
+  // none of that name. A store that does not override this reads the current version, if that is its name.
+  virtual void get_version(const std::string& version, std::span<const StoreQuery> queries,
+                           FunctionRef<void(StoreValues)> read,
+                           std::optional<std::chrono::steady_clock::time_point> deadline = {});
+
   // Reads, changes and writes the keys of the current version in one step: all are written, or none; no update is lost.
   // Each table is named once, and the keys of a table are distinct. `change` gets the values and one string for each to
   // write the new value into; it may be called again with newer values, so it must only compute. `ttl`: seconds until
