@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 __version__: str
@@ -309,3 +309,24 @@ class Prerank:
 
 def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
     """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
+class StoreError(RuntimeError): ...
+class StoreTimeout(StoreError): ...
+
+class Store:
+    """A store of the core (csrc/include/pygrade/store.hpp); requests are (table, keys int64 [n])."""
+
+    def get(self, requests: list[tuple[str, Any]], seconds: float | None = None) -> list[list[bytes | None]]: ...
+    def update(
+        self,
+        requests: list[tuple[str, Any]],
+        change: Callable[[list[list[bytes | None]]], Sequence[Sequence[bytes]]],
+        ttl: float | None = None,
+    ) -> None: ...
+    def current(self) -> str | None: ...
+    @property
+    def url(self) -> str: ...
+
+def store_libraries() -> list[str]:
+    """The stores of this build: "lmdb", "redis"."""
+
+def open_store(url: str, read_only: bool = False, timeout: float = 0.1, max_bytes: int | None = None) -> Store: ...
