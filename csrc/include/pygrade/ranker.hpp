@@ -97,8 +97,7 @@ class PYGRADE_API Ranker {
   Page rank(const Request& request, const PageBuffer& buffer);
 
   // One page for each request, all by one policy, in up to num_threads threads; the pages do not depend on the number.
-  // Requests that explore take the next draws in their order. Sizes and signs are checked before any request is ranked;
-  // rules that do not fit are reported after the others are done.
+  // Requests that explore take the next draws in their order. All arguments are checked before any request is ranked.
   void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
             int num_threads = 1);
 

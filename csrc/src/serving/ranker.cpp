@@ -14,6 +14,7 @@
 
 #include "fusion.hpp"
 #include "pygrade/dirichlet.hpp"
+#include "ranking.hpp"
 #include "util/fpenv.hpp"
 #include "util/parallel.hpp"
 
@@ -382,9 +383,15 @@ void Ranker::Lease::rank(std::span<const Request> requests, std::span<const Page
   slot_.multipliers.resize(used.tasks().size());
   slot_.draws.clear();
   for (std::size_t b = 0; b < requests.size(); ++b) {
-    check_sizes(used, requests[b], buffers[b]);
-    check_signs(used, requests[b]);
-    used.multipliers(requests[b].values, requests[b].scenario, slot_.multipliers);
+    try {
+      check_sizes(used, requests[b], buffers[b]);
+      check_signs(used, requests[b]);
+      used.multipliers(requests[b].values, requests[b].scenario, slot_.multipliers);
+      detail::check_rules(requests[b].rules,
+                          static_cast<std::int64_t>(requests[b].predictions.size() / used.tasks().size()));
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
+    }
     values += requests[b].predictions.size();
     slot_.draws.push_back(requests[b].draw);
   }
