@@ -247,7 +247,7 @@ def rank_pages(
     seed: int | None,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...]:
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
     version, the context as it was used, the multipliers in force if the policy takes any, and the number of the first
     request."""
@@ -268,4 +268,4 @@ def rank_pages_fast_path(
     seed: Any,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...] | None: ...
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
