@@ -212,16 +212,22 @@ def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result
     """The map with knots x, y, see `pygrade.reference.piecewise_linear`, of values [n] into result [n]."""
 
 class Ranker:
-    """A policy in front of the blended-ranking op, with an exploration stream and counters."""
+    """A policy in front of the blended-ranking op, with an exploration stream and counters.
 
-    def __init__(self, policy: Policy, impute: bool, stream: int) -> None: ...
-    def successor(self, policy: Policy) -> Ranker:
-        """The same stream and counters in front of another policy."""
+    Every core policy comes with the object (a FusionPolicy) that its pages name.
+    """
+
+    def __init__(self, core: Policy, policy: Any, seed: int, impute: bool) -> None: ...
+    def swap(self, core: Policy, policy: Any) -> None:
+        """Serve another policy. Returns when no thread ranks with the old one any more."""
 
     @property
-    def stream(self) -> int: ...
-    @stream.setter
-    def stream(self, next: int) -> None: ...
+    def policy(self) -> Any: ...
+    @property
+    def version(self) -> str: ...
+    def reserve_draws(self, count: int) -> int:
+        """The first of ``count`` consecutive draws of the exploration stream, all of one seed."""
+
     @property
     def counters(self) -> dict[str, int]: ...
 
@@ -241,9 +247,10 @@ def rank_pages(
     seed: int | None,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...]:
-    """values, indices, weights, concentration, fallback, explored and seed of a Page, the context as it was used, the
-    multipliers in force if the policy takes any, and the number of the first request."""
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:
+    """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
+    version, the context as it was used, the multipliers in force if the policy takes any, and the number of the first
+    request."""
 
 def rank_pages_fast_path(
     ranker: Ranker,
@@ -330,3 +337,4 @@ def store_libraries() -> list[str]:
     """The stores of this build: "lmdb", "redis"."""
 
 def open_store(url: str, read_only: bool = False, timeout: float = 0.1, max_bytes: int | None = None) -> Store: ...
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
