@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 __version__: str
@@ -206,6 +207,39 @@ class Policy:
         concentration: Any,
         weights: Any,
         values: Any = None,
+    ) -> None: ...
+
+class MultiTaskModel:
+    """A saved multi-task model as the C++ core reads it."""
+
+    def __init__(self, json: bytes, tensors: bytes, name: str = "mtl") -> None: ...
+    @staticmethod
+    def load(path: str | PathLike[str]) -> MultiTaskModel: ...
+    @property
+    def tasks(self) -> list[str]: ...
+    @property
+    def dense_columns(self) -> list[str]: ...
+    @property
+    def id_columns(self) -> list[str]: ...
+    @property
+    def features(self) -> str: ...
+    @property
+    def schema_hash(self) -> str: ...
+    @property
+    def request_dense(self) -> int: ...
+    @property
+    def request_ids(self) -> int: ...
+    def predict(
+        self, dense: Any, ids: Any, probabilities: Any, calibrated: bool = True, num_threads: int = 1
+    ) -> None: ...
+    def predict_request(
+        self,
+        request_dense: Any,
+        request_ids: Any,
+        dense: Any,
+        ids: Any,
+        probabilities: Any,
+        calibrated: bool = True,
     ) -> None: ...
 
 def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result: Any) -> None:

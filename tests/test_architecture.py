@@ -68,7 +68,7 @@ ORDER = [
     "cli",
     "__main__",
 ]
-CORE_USERS = ("ops", "policy", "serving")  # beside the package itself, which takes the version from the core
+CORE_USERS = ("ops", "policy", "mtl", "serving")  # beside the package itself, which takes the version from the core
 
 
 def module_of(path: Path) -> str:
