@@ -1,4 +1,6 @@
 from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 __version__: str
@@ -208,6 +210,39 @@ class Policy:
         values: Any = None,
     ) -> None: ...
 
+class MultiTaskModel:
+    """A saved multi-task model as the C++ core reads it."""
+
+    def __init__(self, json: bytes, tensors: bytes, name: str = "mtl") -> None: ...
+    @staticmethod
+    def load(path: str | PathLike[str]) -> MultiTaskModel: ...
+    @property
+    def tasks(self) -> list[str]: ...
+    @property
+    def dense_columns(self) -> list[str]: ...
+    @property
+    def id_columns(self) -> list[str]: ...
+    @property
+    def features(self) -> str: ...
+    @property
+    def schema_hash(self) -> str: ...
+    @property
+    def request_dense(self) -> int: ...
+    @property
+    def request_ids(self) -> int: ...
+    def predict(
+        self, dense: Any, ids: Any, probabilities: Any, calibrated: bool = True, num_threads: int = 1
+    ) -> None: ...
+    def predict_request(
+        self,
+        request_dense: Any,
+        request_ids: Any,
+        dense: Any,
+        ids: Any,
+        probabilities: Any,
+        calibrated: bool = True,
+    ) -> None: ...
+
 def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result: Any) -> None:
     """The map with knots x, y, see `pygrade.reference.piecewise_linear`, of values [n] into result [n]."""
 
@@ -268,7 +303,7 @@ def rank_pages_fast_path(
     seed: Any,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...] | None: ...
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
 
 class UserTower:
     """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""
@@ -337,4 +372,3 @@ def store_libraries() -> list[str]:
     """The stores of this build: "lmdb", "redis"."""
 
 def open_store(url: str, read_only: bool = False, timeout: float = 0.1, max_bytes: int | None = None) -> Store: ...
-) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
