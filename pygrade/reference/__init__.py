@@ -16,6 +16,7 @@ from pygrade.reference.fusion import fuse_scores, fuse_topk, rank_order, transfo
 from pygrade.reference.gain import topk_gain
 from pygrade.reference.grpo import grpo_loss
 from pygrade.reference.lambdaloss import lambda_loss
+from pygrade.reference.multi_task import multi_task
 from pygrade.reference.piecewise_linear import piecewise_linear
 from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
@@ -32,6 +33,7 @@ __all__ = [
     "group_advantage",
     "grpo_loss",
     "lambda_loss",
+    "multi_task",
     "piecewise_linear",
     "rank",
     "rank_order",
