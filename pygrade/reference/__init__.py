@@ -17,6 +17,7 @@ from pygrade.reference.gain import topk_gain
 from pygrade.reference.grpo import grpo_loss
 from pygrade.reference.lambdaloss import lambda_loss
 from pygrade.reference.piecewise_linear import piecewise_linear
+from pygrade.reference.prerank import nearest_items, user_vector
 from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
 
@@ -32,10 +33,12 @@ __all__ = [
     "group_advantage",
     "grpo_loss",
     "lambda_loss",
+    "nearest_items",
     "piecewise_linear",
     "rank",
     "rank_order",
     "rollout",
     "topk_gain",
     "transform_scores",
+    "user_vector",
 ]
