@@ -246,6 +246,48 @@ class MultiTaskModel:
 def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result: Any) -> None:
     """The map with knots x, y, see `pygrade.reference.piecewise_linear`, of values [n] into result [n]."""
 
+def policy_network_is_fast() -> bool:
+    """Whether the kernels of `PolicyNetwork` fuse multiply-adds by an instruction."""
+
+def clip_factor(norm: float, max_norm: float) -> float: ...
+
+class PolicyNetwork:
+    """The network of a policy in training; works in the memory of its parameters: weights and bias of each layer."""
+
+    def __init__(
+        self,
+        parameters: list[Any],
+        input_mean: Any,
+        input_std: Any,
+        concentration_floor: float,
+        total_concentration: float,
+    ) -> None: ...
+    @property
+    def num_parameters(self) -> int: ...
+    def concentration(self, inputs: Any, factor: Any, concentration: Any, num_threads: int) -> None:
+        """inputs [B, D], factor [B] or None → concentration [B, T]."""
+
+    def forward(self, inputs: Any, factor: Any, concentration: Any, num_threads: int) -> None:
+        """The same, and keeps what `gradient` needs."""
+
+    def gradient(self, slope: Any, gradient: Any, num_threads: int) -> float:
+        """slope [B, T] by the last concentration → gradient [P], and its norm."""
+
+    def adam(
+        self,
+        gradient: Any,
+        first: Any,
+        second: Any,
+        step: int,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        scale: float,
+    ) -> None:
+        """Changes the parameters and the moments first and second [P]."""
+
 class Ranker:
     """A policy in front of the blended-ranking op, with an exploration stream and counters.
 
