@@ -11,6 +11,7 @@ void bind_fusion(pybind11::module_& module);
 void bind_gain(pybind11::module_& module);
 void bind_grpo(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
+void bind_policy_network(pybind11::module_& module);
 void bind_ranking(pybind11::module_& module);
 
 // Not op families: dispatch, the saved policy, the ranker and the parts of a page.
@@ -19,6 +20,7 @@ void bind_policy(pybind11::module_& module);
 void bind_ranker(pybind11::module_& module);
 void bind_features(pybind11::module_& module);
 void bind_prerank(pybind11::module_& module);
+void bind_store(pybind11::module_& module);
 void bind_mtl(pybind11::module_& module);
 void bind_pipeline(pybind11::module_& module);
 

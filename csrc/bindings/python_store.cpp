@@ -6,6 +6,8 @@
 
 #include <vector>
 
+#include "pygrade/features.hpp"
+
 namespace pygrade::bindings {
 
 namespace {
@@ -61,7 +63,8 @@ PythonStoreError::PythonStoreError(const py::error_already_set& raised)
 
 void PythonStoreError::restore() const { PyErr_SetObject(raised_.type().ptr(), raised_.value().ptr()); }
 
-PythonStore::PythonStore(const py::object& store) : store_(store), url_(py::str(store.attr("url"))) {}
+PythonStore::PythonStore(const py::object& store, std::optional<std::string> version)
+    : store_(store), url_(py::str(store.attr("url"))), version_(std::move(version)) {}
 
 PythonStore::~PythonStore() {
   const py::gil_scoped_acquire locked;  // the last reference may be dropped without it
@@ -72,23 +75,27 @@ void PythonStore::get(std::span<const StoreQuery> queries, FunctionRef<void(Stor
                       std::optional<std::chrono::steady_clock::time_point>) {
   const py::gil_scoped_acquire locked;
   guarded([&] {
-    const py::list answers = store_.attr("get_tables")(requests_of(queries));
+    const py::list answers = ask(requests_of(queries));
     const auto values = values_of(answers, queries);
     const py::gil_scoped_release unlocked;
     read(values);
   });
 }
 
-void PythonStore::get_version(const std::string& version, std::span<const StoreQuery> queries,
-                              FunctionRef<void(StoreValues)> read,
-                              std::optional<std::chrono::steady_clock::time_point>) {
+py::list PythonStore::ask(const py::list& requests) const {
+  const py::object get_tables = store_.attr("get_tables");
+  if (!version_) return get_tables(requests);
+  try {
+    return get_tables(requests, *version_);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(py::module_::import("pygrade.stores").attr("MissingVersionError"))) throw;
+  }
+  return get_tables(requests);
+}
+
+std::shared_ptr<Store> PythonStore::at(const std::string& version) {
   const py::gil_scoped_acquire locked;
-  guarded([&] {
-    const py::list answers = store_.attr("get_tables")(requests_of(queries), version);
-    const auto values = values_of(answers, queries);
-    const py::gil_scoped_release unlocked;
-    read(values);
-  });
+  return std::make_shared<PythonStore>(store_, version);
 }
 
 void PythonStore::update(std::span<const StoreQuery> queries,
@@ -98,9 +105,11 @@ void PythonStore::update(std::span<const StoreQuery> queries,
     const py::cpp_function merge([&](const py::list& answers) {
       const auto values = values_of(answers, queries);
       std::vector<std::string> changed(values.size());
-      {
+      try {
         const py::gil_scoped_release unlocked;
         change(values, changed);
+      } catch (const StoreError& error) {
+        throw_store_error(error);
       }
       py::list tables;
       std::size_t at = 0;
@@ -120,13 +129,19 @@ std::optional<std::string> PythonStore::current() {
   return guarded([&] { return py::cast<std::optional<std::string>>(store_.attr("current")()); });
 }
 
-void raise_python(const char* module, const char* name, const std::exception& error) {
-  try {
-    const py::object type = py::module_::import(module).attr(name);
-    PyErr_SetString(type.ptr(), error.what());
-  } catch (py::error_already_set& failure) {
-    failure.restore();
-  }
+void throw_store_error(const StoreError& error) {
+  const auto raise = [&](const char* module, const char* name) {
+    py::set_error(py::module_::import(module).attr(name), error.what());
+  };
+  if (const auto* raised = dynamic_cast<const PythonStoreError*>(&error))
+    raised->restore();
+  else if (dynamic_cast<const ForeignVersionError*>(&error) != nullptr)
+    raise("pygrade.features.center", "ForeignVersionError");
+  else if (dynamic_cast<const DamagedRecordError*>(&error) != nullptr)
+    raise("pygrade.stores", "StoreCorruptError");
+  else
+    raise("pygrade.stores", "StoreError");
+  throw py::error_already_set();
 }
 
 }  // namespace pygrade::bindings

@@ -23,25 +23,28 @@ class PythonStoreError : public StoreError {
 // thrown: a StoreError as PythonStoreError, anything else as it is. Ignores deadlines.
 class PythonStore final : public Store {
  public:
-  explicit PythonStore(const py::object& store);
+  // `version`: the one that `get` reads, or, if it is gone, the current one; nothing: the current one.
+  explicit PythonStore(const py::object& store, std::optional<std::string> version = {});
   ~PythonStore() override;
 
   void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
            std::optional<std::chrono::steady_clock::time_point> deadline) override;
-  void get_version(const std::string& version, std::span<const StoreQuery> queries,
-                   FunctionRef<void(StoreValues)> read,
-                   std::optional<std::chrono::steady_clock::time_point> deadline) override;
   void update(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues, std::span<std::string>)> change,
               std::optional<double> ttl) override;
+  std::shared_ptr<Store> at(const std::string& version) override;
   std::optional<std::string> current() override;
   const std::string& url() const override { return url_; }
 
  private:
+  py::list ask(const py::list& requests) const;
+
   py::object store_;
   std::string url_;
+  const std::optional<std::string> version_;
 };
 
-// Sets Python's error to an instance of a class of the package, with the message of the exception.
-void raise_python(const char* module, const char* name, const std::exception& error);
+// Throws the error of the package that stands for a StoreError of the core: the object that Python raised before,
+// ForeignVersionError, StoreCorruptError or StoreError.
+[[noreturn]] void throw_store_error(const StoreError& error);
 
 }  // namespace pygrade::bindings

@@ -131,10 +131,10 @@ struct FeedbackEvents {
 class PYGRADE_API FeatureCenter {
  public:
   // `ttl`: seconds that a history lives without an event; nothing: for ever. `cache`: users and items whose attributes
-  // are remembered, at most. `version`: the version of the store that is read; nothing: the current one, whatever it
-  // is. Feedback is written into the current one.
+  // are remembered, at most. `version`: the version of the store that is read (see Store::at); nothing: the current one.
+  // Feedback is written into the current one.
   FeatureCenter(std::shared_ptr<const Features> features, std::shared_ptr<Store> store, std::optional<double> ttl = {},
-                std::size_t cache = 1'000'000, std::optional<std::string> version = {});
+                std::size_t cache = 1'000'000, const std::optional<std::string>& version = {});
   ~FeatureCenter();
 
   // The features of a request with its candidates. If the store fails the whole request has default features, and

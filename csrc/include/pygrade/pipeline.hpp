@@ -57,6 +57,7 @@ struct PYGRADE_API Models {
 
 // The inputs of a model for n candidates of one request, in the order of the multi-task model's columns.
 struct ModelRows {
+  std::size_t rows = 0;                       // n
   std::span<const float> request_dense;       // [Du] normalized
   std::span<const std::int64_t> request_ids;  // [Fu]
   std::span<const float> dense;               // [n, Di + Dx] normalized
@@ -67,6 +68,7 @@ struct PipelineOptions {
   std::optional<std::uint32_t> seed = {};  // of the exploration, below 2^31; by default from the system
   std::optional<double> ttl = {};          // seconds that a history lives without an event; nothing: for ever
   std::size_t cache = 1'000'000;           // items and users whose attributes are remembered, at most
+  bool any_version = false;                // read the store's current version, whatever it is; else that of the models
   // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T]. Called by many threads at once, and
   // once for each set of models, for the items of an unknown user.
   std::function<void(const ModelRows& rows, std::span<float> probabilities)> predict = {};
@@ -156,6 +158,8 @@ class PYGRADE_API Pipeline {
   // current version is of another one; StoreError if the store does not answer.
   static std::unique_ptr<Pipeline> load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
                                         const PipelineOptions& options = {});
+  static std::unique_ptr<Pipeline> load(Models models, std::shared_ptr<Store> store,
+                                        const PipelineOptions& options = {});
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
@@ -178,6 +182,7 @@ class PYGRADE_API Pipeline {
   void reload(const std::filesystem::path& artifact) { publish(Models::load(artifact)); }
 
   Models models() const;
+  std::size_t num_tasks() const { return num_tasks_.load(std::memory_order_relaxed); }
   std::shared_ptr<FeatureCenter> center() const;
   PipelineCounters counters() const;
 
@@ -198,6 +203,7 @@ class PYGRADE_API Pipeline {
   mutable std::mutex changing_;        // guards state_
   std::shared_ptr<State> state_;
   std::atomic<std::uint64_t> generation_{0};  // of state_
+  std::atomic<std::size_t> num_tasks_{0};     // of state_
 };
 
 }  // namespace pygrade

@@ -45,12 +45,6 @@ class PYGRADE_API Store {
   virtual void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
                    std::optional<std::chrono::steady_clock::time_point> deadline = {}) = 0;
 
-  // The same of a complete version, for readers that go on with it while another is current. StoreError if there is
-  // none of that name. A store that does not override this reads the current version, if that is its name.
-  virtual void get_version(const std::string& version, std::span<const StoreQuery> queries,
-                           FunctionRef<void(StoreValues)> read,
-                           std::optional<std::chrono::steady_clock::time_point> deadline = {});
-
   // Reads, changes and writes the keys of the current version in one step: all are written, or none; no update is lost.
   // Each table is named once, and the keys of a table are distinct. `change` gets the values and one string for each to
   // write the new value into; it may be called again with newer values, so it must only compute. `ttl`: seconds until
@@ -58,6 +52,11 @@ class PYGRADE_API Store {
   virtual void update(std::span<const StoreQuery> queries,
                       FunctionRef<void(StoreValues, std::span<std::string>)> change,
                       std::optional<double> ttl = {}) = 0;
+
+  // The same store for readers who go on with a complete version while another is current: `get` reads `version`, or,
+  // if it is gone, the current one. `update` writes to the current one, as here. StoreError if this kind of store
+  // can't.
+  virtual std::shared_ptr<Store> at(const std::string& version);
 
   // The name of the current version; nothing if there is none.
   virtual std::optional<std::string> current() = 0;
@@ -79,8 +78,8 @@ struct StoreOptions {
 
 // The store at an address as Python's open_store takes it: "lmdb:<directory>" or "redis://…". StoreError if there is
 // none, or this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in CMakeLists.txt);
-// std::invalid_argument for an address that cannot be one. Stores of one LMDB file share it in a process; a process that
-// opens it here must not open it elsewhere, say from Python, and one that forks opens its stores afterwards.
+// std::invalid_argument for an address that cannot be one. Stores of one LMDB file share it in a process; a process
+// that opens it here must not open it elsewhere, say from Python, and one that forks opens its stores afterwards.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
 
 // What this build can open: "lmdb", "redis".

@@ -25,12 +25,12 @@ std::int64_t detail::scenario_code(std::optional<std::string_view> scenario) {
 
 FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::shared_ptr<Store> store_given,
                           std::optional<double> ttl_given, std::size_t limit,
-                          std::optional<std::string> version_given)
+                          const std::optional<std::string>& version)
     : features(given(std::move(features_given), store_given)),
       plan(features->impl().plan),
       store(std::move(store_given)),
+      reader(version ? store->at(*version) : store),
       ttl(ttl_given),
-      version(std::move(version_given)),
       reading(plan.schema.user_width, plan.items.width(), limit),
       apart(version ? std::make_unique<detail::AttributeCache>(plan.schema.user_width, plan.items.width(), limit)
                     : nullptr),
@@ -38,8 +38,7 @@ FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::s
   if (ttl && !(*ttl > 0.0)) throw std::invalid_argument("ttl is not positive; want seconds, or nothing");
 }
 
-bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_view meta, std::string_view seen,
-                                     bool to_write) const {
+bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_view meta, std::string_view seen) const {
   if (meta.data() != nullptr && !meta.empty() && meta == seen) return true;
   if (meta.data() == nullptr)
     throw ForeignVersionError(store->url() + ": the current version was not published by a FeatureCenter");
@@ -54,8 +53,6 @@ bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_
   if (schema != plan.schema.hash)
     throw ForeignVersionError(store->url() + ": version '" + name + "' was published for schema " + schema +
                               "; this center has " + plan.schema.hash);
-  if (version && !to_write && name != *version)
-    throw StoreError(store->url() + " serves version '" + name + "'; want '" + *version + "'");
   cache.change_version(meta);
   return false;
 }
@@ -96,8 +93,8 @@ FeatureBuffer& FeatureBuffer::operator=(FeatureBuffer&&) noexcept = default;
 // ---- FeatureCenter
 
 FeatureCenter::FeatureCenter(std::shared_ptr<const Features> features, std::shared_ptr<Store> store,
-                             std::optional<double> ttl, std::size_t cache, std::optional<std::string> version)
-    : impl_(std::make_unique<Impl>(std::move(features), std::move(store), ttl, cache, std::move(version))) {}
+                             std::optional<double> ttl, std::size_t cache, const std::optional<std::string>& version)
+    : impl_(std::make_unique<Impl>(std::move(features), std::move(store), ttl, cache, version)) {}
 FeatureCenter::~FeatureCenter() = default;
 
 void FeatureCenter::check_version() {
@@ -109,8 +106,8 @@ void FeatureCenter::check_version() {
       seen = impl_->writing.version;
     }
     bool current = false;
-    impl_->get({&query, 1}, true, {},
-               [&](StoreValues values) { current = impl_->is_current(impl_->writing, values[0], seen, true); });
+    Impl::get(*impl_->store, {&query, 1}, {},
+              [&](StoreValues values) { current = impl_->is_current(impl_->writing, values[0], seen); });
     if (current) return;
   }
   impl_->fail_restless("one check");

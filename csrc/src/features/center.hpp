@@ -16,47 +16,44 @@ using Deadline = std::optional<std::chrono::steady_clock::time_point>;
 
 struct FeatureCenter::Impl {
   Impl(std::shared_ptr<const Features> features_given, std::shared_ptr<Store> store_given,
-       std::optional<double> ttl_given, std::size_t limit, std::optional<std::string> version_given);
+       std::optional<double> ttl_given, std::size_t limit, const std::optional<std::string>& version);
 
   const std::shared_ptr<const Features> features;
   const detail::Plan& plan;
-  const std::shared_ptr<Store> store;
+  const std::shared_ptr<Store> store, reader;        // to write, of the current version, and to read
   const std::optional<double> ttl;
-  const std::optional<std::string> version;          // that is read; nothing: the current one
   detail::AttributeCache reading;                    // of the version that is read
-  std::unique_ptr<detail::AttributeCache> apart;     // of the current one, if `version` may be another
+  std::unique_ptr<detail::AttributeCache> apart;     // of the current one, if another may be read
   detail::AttributeCache& writing;                   // of the current one
 
   struct alignas(64) Counts {
     std::atomic<std::uint64_t> reads{0}, defaults{0}, store_errors{0}, user_misses{0}, item_misses{0}, updates{0};
   } counts;
 
-  // Calls read(values) with the answers of the store: of the version that is read or, to write, of the current one. What
-  // `read` throws is thrown when the store is done.
+  // Calls read(values) with the answers of a store. What `read` throws is thrown when the store is done.
   template <class Read>
-  void get(std::span<const StoreQuery> queries, bool to_write, const Deadline& deadline, Read&& read) const {
+  static void get(Store& from, std::span<const StoreQuery> queries, const Deadline& deadline, Read&& read) {
     std::size_t wanted = 0;
     for (const StoreQuery& query : queries) wanted += query.keys.size();
     std::exception_ptr failure;
-    const auto guarded = [&](StoreValues values) {
-      try {
-        if (values.size() != wanted) throw StoreError(store->url() + " gave another number of values than keys");
-        read(values);
-      } catch (...) {
-        failure = std::current_exception();
-      }
-    };
-    if (version && !to_write)
-      store->get_version(*version, queries, guarded, deadline);
-    else
-      store->get(queries, guarded, deadline);
+    from.get(
+        queries,
+        [&](StoreValues values) {
+          try {
+            if (values.size() != wanted) throw StoreError(from.url() + " gave another number of values than of keys");
+            read(values);
+          } catch (...) {
+            failure = std::current_exception();
+          }
+        },
+        deadline);
     if (failure) std::rethrow_exception(failure);
   }
 
   // Whether the store's version, whose description is `meta`, is the one that the cache was seen with; takes the cache
   // to it if not. ForeignVersionError if it is of another schema or of none, DamagedRecordError if its description is
   // damaged.
-  bool is_current(detail::AttributeCache& cache, std::string_view meta, std::string_view seen, bool to_write) const;
+  bool is_current(detail::AttributeCache& cache, std::string_view meta, std::string_view seen) const;
 
   // The row of attributes in a value of the store, or the one of the unknown.
   void read_attributes(std::string_view value, std::span<const std::int64_t> unknown, std::int64_t* row) const;

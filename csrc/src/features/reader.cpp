@@ -169,8 +169,8 @@ void Reader::ask() {
       work_.queries.push_back({table.stored_name, work_.keys[t].distinct});
     }
     bool current = false;
-    center_.get(work_.queries, false, deadline_, [&](StoreValues values) {
-      current = center_.is_current(center_.reading, values[0], work_.seen, false);
+    center_.get(*center_.reader, work_.queries, deadline_, [&](StoreValues values) {
+      current = center_.is_current(center_.reading, values[0], work_.seen);
       if (!current) return;
       values = values.subspan(1);
       take_attributes(values, ask_user, ask_items);
@@ -212,8 +212,8 @@ bool Reader::ask_early() {
   if (users) work_.queries.push_back({plan_.user_table_name, {&work_.user_id, 1}});
   if (items) work_.queries.push_back({plan_.item_table_name, work_.unknown_ids});
   bool current = false;
-  center_.get(work_.queries, false, deadline_, [&](StoreValues values) {
-    current = center_.is_current(center_.reading, values[0], work_.seen, false);
+  center_.get(*center_.reader, work_.queries, deadline_, [&](StoreValues values) {
+    current = center_.is_current(center_.reading, values[0], work_.seen);
     if (!current) return;
     values = values.subspan(1);
     take_attributes(values, users, items);

@@ -196,8 +196,8 @@ class Writer {
       if (ask_users) queries.push_back({plan_.user_table_name, user_ids});
       if (ask_items) queries.push_back({plan_.item_table_name, item_ids});
       bool current = false;
-      center_.get(queries, true, {}, [&](StoreValues values) {
-        current = center_.is_current(center_.writing, values[0], seen, true);
+      center_.get(*center_.store, queries, {}, [&](StoreValues values) {
+        current = center_.is_current(center_.writing, values[0], seen);
         values = values.subspan(1);
         if (!current) return;
         if (ask_users)

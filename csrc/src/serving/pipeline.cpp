@@ -41,6 +41,11 @@ std::uint64_t first_draw(const PipelineOptions& options) {
   return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
 }
 
+// The store as these models read it.
+std::shared_ptr<Store> reader_of(const Models& models, std::shared_ptr<Store> store, const PipelineOptions& options) {
+  return options.any_version || models.version.empty() ? std::move(store) : store->at(models.version);
+}
+
 void add(FeatureCounters& sum, const FeatureCounters& more) {
   sum.reads += more.reads;
   sum.defaults += more.defaults;
@@ -204,7 +209,7 @@ bool Pipeline::State::predict(PageWorkspace::Impl& work, std::optional<Clock::ti
     const auto item_ids = std::span<const std::int64_t>(from.item_ids).subspan(begin * ids, count * ids);
     const auto out = std::span(work.predictions).subspan(begin * tasks(), count * tasks());
     if (models.mtl == nullptr)
-      options.predict({work.request_dense, from.request_ids, dense, item_ids}, out);
+      options.predict({count, work.request_dense, from.request_ids, dense, item_ids}, out);
     else
       models.mtl->predict_request(work.request_dense, from.request_ids, dense, item_ids, out);
   }
@@ -284,13 +289,17 @@ Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const P
 
 std::unique_ptr<Pipeline> Pipeline::load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
                                          const PipelineOptions& options) {
+  return load(Models::load(artifact), std::move(store), options);
+}
+
+std::unique_ptr<Pipeline> Pipeline::load(Models models, std::shared_ptr<Store> store, const PipelineOptions& options) {
   if (store == nullptr) throw std::invalid_argument("store is null");
-  Models models = Models::load(artifact);
   const auto current = store->current();
-  if (!current || *current != models.version)
-    throw ArtifactError(store->url() + " serves version " + (current ? *current : std::string("none")) +
-                        "; the artifact in " + artifact.string() + " is " + models.version + ": publish again");
-  auto center = std::make_shared<FeatureCenter>(models.features, std::move(store), options.ttl, options.cache);
+  if (!options.any_version && current != models.version)
+    throw ArtifactError(store->url() + " serves version " + current.value_or("none") + "; the artifact is " +
+                        models.version + ": publish again");
+  auto center = std::make_shared<FeatureCenter>(models.features, reader_of(models, std::move(store), options),
+                                                options.ttl, options.cache);
   return std::make_unique<Pipeline>(std::move(models), std::move(center), options);
 }
 
@@ -321,6 +330,7 @@ std::shared_ptr<Pipeline::State> Pipeline::make_state(Models models, std::shared
 void Pipeline::put(std::shared_ptr<State> state) {
   const std::lock_guard lock(changing_);
   state_.swap(state);
+  num_tasks_.store(state_->tasks(), std::memory_order_relaxed);
   static std::atomic<std::uint64_t> last{0};  // of all pipelines: a workspace may go from one to another
   generation_.store(++last, std::memory_order_release);
 }
@@ -454,8 +464,14 @@ std::size_t Pipeline::update(const FeedbackEvents& events) { return center()->up
 
 void Pipeline::publish(Models models) {
   std::shared_ptr<FeatureCenter> reader = center();
-  if (models.features != reader->features())
-    reader = std::make_shared<FeatureCenter>(models.features, reader->store(), options_.ttl, options_.cache);
+  bool same_version;
+  {
+    const std::lock_guard lock(changing_);
+    same_version = models.version == state_->models.version;
+  }
+  if (models.features != reader->features() || !same_version)
+    reader = std::make_shared<FeatureCenter>(models.features, reader_of(models, reader->store(), options_),
+                                             options_.ttl, options_.cache);
   put(make_state(std::move(models), std::move(reader)));
   ++totals_->reloads;
 }

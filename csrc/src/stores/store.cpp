@@ -25,12 +25,7 @@ constexpr std::string_view libraries[] = {
 
 Store::~Store() = default;
 
-void Store::get_version(const std::string& version, std::span<const StoreQuery> queries,
-                        FunctionRef<void(StoreValues)> read,
-                        std::optional<std::chrono::steady_clock::time_point> deadline) {
-  if (current() != version) throw StoreError(url() + " does not serve version '" + version + "'");
-  get(queries, read, deadline);
-}
+std::shared_ptr<Store> Store::at(const std::string&) { throw StoreError(url() + " reads its current version alone"); }
 
 std::span<const std::string_view> store_libraries() { return std::span(libraries).first(std::size(libraries) - 1); }
 
