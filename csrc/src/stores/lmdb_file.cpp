@@ -139,8 +139,8 @@ void LmdbFile::check_process() const {
 // transaction begins.
 void LmdbFile::check_size() {
   struct stat status;
+  off_t largest = size_;  // before fstat: the file may grow in between, and another thread may see it
   if (fstat(data_, &status) != 0) fail(errno);
-  off_t largest = size_;
   if (status.st_size < largest)
     throw StoreError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
                      " bytes are missing at its end");
