@@ -1,4 +1,6 @@
 from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 __version__: str
@@ -208,20 +210,101 @@ class Policy:
         values: Any = None,
     ) -> None: ...
 
+class MultiTaskModel:
+    """A saved multi-task model as the C++ core reads it."""
+
+    def __init__(self, json: bytes, tensors: bytes, name: str = "mtl") -> None: ...
+    @staticmethod
+    def load(path: str | PathLike[str]) -> MultiTaskModel: ...
+    @property
+    def tasks(self) -> list[str]: ...
+    @property
+    def dense_columns(self) -> list[str]: ...
+    @property
+    def id_columns(self) -> list[str]: ...
+    @property
+    def features(self) -> str: ...
+    @property
+    def schema_hash(self) -> str: ...
+    @property
+    def request_dense(self) -> int: ...
+    @property
+    def request_ids(self) -> int: ...
+    def predict(
+        self, dense: Any, ids: Any, probabilities: Any, calibrated: bool = True, num_threads: int = 1
+    ) -> None: ...
+    def predict_request(
+        self,
+        request_dense: Any,
+        request_ids: Any,
+        dense: Any,
+        ids: Any,
+        probabilities: Any,
+        calibrated: bool = True,
+    ) -> None: ...
+
 def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result: Any) -> None:
     """The map with knots x, y, see `pygrade.reference.piecewise_linear`, of values [n] into result [n]."""
 
-class Ranker:
-    """A policy in front of the blended-ranking op, with an exploration stream and counters."""
+def policy_network_is_fast() -> bool:
+    """Whether the kernels of `PolicyNetwork` fuse multiply-adds by an instruction."""
 
-    def __init__(self, policy: Policy, impute: bool, stream: int) -> None: ...
-    def successor(self, policy: Policy) -> Ranker:
-        """The same stream and counters in front of another policy."""
+def clip_factor(norm: float, max_norm: float) -> float: ...
+
+class PolicyNetwork:
+    """The network of a policy in training; works in the memory of its parameters: weights and bias of each layer."""
+
+    def __init__(
+        self,
+        parameters: list[Any],
+        input_mean: Any,
+        input_std: Any,
+        concentration_floor: float,
+        total_concentration: float,
+    ) -> None: ...
+    @property
+    def num_parameters(self) -> int: ...
+    def concentration(self, inputs: Any, factor: Any, concentration: Any, num_threads: int) -> None:
+        """inputs [B, D], factor [B] or None → concentration [B, T]."""
+
+    def forward(self, inputs: Any, factor: Any, concentration: Any, num_threads: int) -> None:
+        """The same, and keeps what `gradient` needs."""
+
+    def gradient(self, slope: Any, gradient: Any, num_threads: int) -> float:
+        """slope [B, T] by the last concentration → gradient [P], and its norm."""
+
+    def adam(
+        self,
+        gradient: Any,
+        first: Any,
+        second: Any,
+        step: int,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        scale: float,
+    ) -> None:
+        """Changes the parameters and the moments first and second [P]."""
+
+class Ranker:
+    """A policy in front of the blended-ranking op, with an exploration stream and counters.
+
+    Every core policy comes with the object (a FusionPolicy) that its pages name.
+    """
+
+    def __init__(self, core: Policy, policy: Any, seed: int, impute: bool) -> None: ...
+    def swap(self, core: Policy, policy: Any) -> None:
+        """Serve another policy. Returns when no thread ranks with the old one any more."""
 
     @property
-    def stream(self) -> int: ...
-    @stream.setter
-    def stream(self, next: int) -> None: ...
+    def policy(self) -> Any: ...
+    @property
+    def version(self) -> str: ...
+    def reserve_draws(self, count: int) -> int:
+        """The first of ``count`` consecutive draws of the exploration stream, all of one seed."""
+
     @property
     def counters(self) -> dict[str, int]: ...
 
@@ -241,9 +324,10 @@ def rank_pages(
     seed: int | None,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...]:
-    """values, indices, weights, concentration, fallback, explored and seed of a Page, the context as it was used, the
-    multipliers in force if the policy takes any, and the number of the first request."""
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:
+    """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
+    version, the context as it was used, the multipliers in force if the policy takes any, and the number of the first
+    request."""
 
 def rank_pages_fast_path(
     ranker: Ranker,
@@ -261,8 +345,54 @@ def rank_pages_fast_path(
     seed: Any,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...] | None: ...
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
 
+class UserTower:
+    """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        hidden: int,
+        field_embedding: int,
+        length: int,
+        item_id: Any,
+        item_table: Any,
+        request_mean: Any,
+        request_std: Any,
+        field_tables: Sequence[Any],
+        hidden_weight: Any,
+        hidden_bias: Any,
+        output_weight: Any,
+        output_bias: Any,
+    ) -> None: ...
+    def user_vectors(self, request_dense: Any, request_ids: Any, sequences: Any, vectors: Any) -> None:
+        """Vectors of requests into vectors [R, width]."""
+
+class ItemIndex:
+    """Items by ascending id and their vectors in the C++ core; copies both."""
+
+    def __init__(self, item_id: Any, vectors: Any) -> None: ...
+    def search(self, vector: Any, seen: Any, eligible: Any, items: Any, scores: Any) -> int:
+        """The best items [n] of vector [D] and their scores [n]; returns how many were found and written."""
+
+    def vectors(self, vectors: Any) -> None:
+        """Copy the vectors to vectors [m, D]."""
+
+class Prerank:
+    """A user tower and an item index as the C++ core serves them."""
+
+    def __init__(self, tower: UserTower, index: ItemIndex, schema_hash: str) -> None: ...
+    @staticmethod
+    def load(path: str) -> Prerank: ...
+    @property
+    def tower(self) -> UserTower: ...
+    @property
+    def index(self) -> ItemIndex: ...
+
+def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
+    """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
 class StoreError(RuntimeError): ...
 class StoreTimeout(StoreError): ...
 

@@ -117,8 +117,7 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   if (deadline) request.deadline = std::chrono::microseconds(*deadline);
 
   PageWorkspace workspace = served.take();
-  const Models models = served.pipeline->models();
-  const std::size_t tasks = models.policy->tasks().size();
+  const std::size_t tasks = served.pipeline->models().policy->tasks().size();
   std::vector<std::int64_t> items(k);
   py::array_t<float> scores({py::ssize_t{1}, static_cast<py::ssize_t>(k)});
   py::array_t<float> weights({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)}), concentration(weights.request().shape);
@@ -133,12 +132,12 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
     throw;
   }
   const FeatureBuffer& f = workspace.features();
+  const Policy& policy = *workspace.models().policy;
   const auto rows = static_cast<py::ssize_t>(workspace.item_ids().size());
   const auto wide = [&](const auto& all) {
     return std::vector<py::ssize_t>{rows, static_cast<py::ssize_t>(all.size()) / rows};
   };
   const auto once = [](const auto& all) { return std::vector<py::ssize_t>{1, static_cast<py::ssize_t>(all.size())}; };
-  const bool read = page.degraded != Degraded::deadline;  // else the features are of an interrupted read
   py::dict result;
   result["items"] =
       to_array<std::int64_t>(std::span(items).first(static_cast<std::size_t>(page.filled)), {page.filled});
@@ -155,14 +154,18 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   result["degraded"] = static_cast<int>(page.degraded);
   result["history"] = page.history;
   result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
-  if (read) {
-    result["request_dense"] = to_array<float>(f.request_dense, once(f.request_dense));
-    result["request_ids"] = to_array<std::int64_t>(f.request_ids, once(f.request_ids));
-    result["sequences"] = to_array<std::int64_t>(f.sequences, once(f.sequences));
-    result["item_dense"] = to_array<float>(f.item_dense, wide(f.item_dense));
-    result["feature_item_ids"] = to_array<std::int64_t>(f.item_ids, wide(f.item_ids));
-    result["cross_dense"] = to_array<float>(f.cross_dense, wide(f.cross_dense));
+  result["multipliers"] = py::none();
+  if (policy.trade_offs()) {
+    py::array_t<float> in_force({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)});
+    policy.multipliers(request.values, request.user.scenario, {in_force.mutable_data(), tasks});
+    result["multipliers"] = in_force;
   }
+  result["request_dense"] = to_array<float>(f.request_dense, once(f.request_dense));
+  result["request_ids"] = to_array<std::int64_t>(f.request_ids, once(f.request_ids));
+  result["sequences"] = to_array<std::int64_t>(f.sequences, once(f.sequences));
+  result["item_dense"] = to_array<float>(f.item_dense, wide(f.item_dense));
+  result["item_id_features"] = to_array<std::int64_t>(f.item_ids, wide(f.item_ids));
+  result["cross_dense"] = to_array<float>(f.cross_dense, wide(f.cross_dense));
   served.give(std::move(workspace));
   return result;
 }

@@ -42,8 +42,8 @@ PYGRADE_API ArtifactFiles read_artifact(const std::filesystem::path& directory);
 struct PYGRADE_API Models {
   std::string version;  // of the artifact, 12 digits, and of its store; "": of none
   std::shared_ptr<const Features> features;
-  std::shared_ptr<const Prerank> prerank;     // null if PipelineOptions::retrieve is set
-  std::shared_ptr<const MultiTaskModel> mtl;  // null if PipelineOptions::predict is set
+  std::shared_ptr<const Prerank> prerank;     // null: PipelineOptions::retrieve
+  std::shared_ptr<const MultiTaskModel> mtl;  // null: PipelineOptions::predict
   std::shared_ptr<const Policy> policy;
 
   // Of an artifact that `pygrade pipeline` wrote. ArtifactError names the file that is missing, damaged or of another
@@ -57,6 +57,7 @@ struct PYGRADE_API Models {
 
 // The inputs of a model for n candidates of one request, in the order of the multi-task model's columns.
 struct ModelRows {
+  std::size_t rows = 0;                       // n
   std::span<const float> request_dense;       // [Du] normalized
   std::span<const std::int64_t> request_ids;  // [Fu]
   std::span<const float> dense;               // [n, Di + Dx] normalized
@@ -67,7 +68,9 @@ struct PipelineOptions {
   std::optional<std::uint32_t> seed = {};  // of the exploration, below 2^31; by default from the system
   std::optional<double> ttl = {};          // seconds that a history lives without an event; nothing: for ever
   std::size_t cache = 1'000'000;           // items and users whose attributes are remembered, at most
-  // A model of the caller's in place of the artifact's: rows → probabilities[n, T]. Called by many threads at once.
+  bool any_version = false;                // read the store's current version, whatever it is; else that of the models
+  // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T]. Called by many threads at once, and
+  // once for each set of models, for the items of an unknown user.
   std::function<void(const ModelRows& rows, std::span<float> probabilities)> predict = {};
   // A search of the caller's in place of the artifact's: writes at most items.size() candidates, best first, and
   // returns how many. `seen` and `eligible` as in PipelineRequest.
@@ -129,6 +132,7 @@ class PYGRADE_API PageWorkspace {
   std::span<const std::int64_t> item_ids() const;  // [n] the candidates
   std::span<const float> predictions() const;      // [n, T]
   const FeatureBuffer& features() const;
+  const Models& models() const;  // that served the request
   // What the ranker was given and gave, for a log: rows and indices are places in item_ids().
   const Request& request() const;
   const PageBuffer& buffer() const;
@@ -154,6 +158,8 @@ class PYGRADE_API Pipeline {
   // current version is of another one; StoreError if the store does not answer.
   static std::unique_ptr<Pipeline> load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
                                         const PipelineOptions& options = {});
+  static std::unique_ptr<Pipeline> load(Models models, std::shared_ptr<Store> store,
+                                        const PipelineOptions& options = {});
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
   Pipeline& operator=(const Pipeline&) = delete;
@@ -176,6 +182,7 @@ class PYGRADE_API Pipeline {
   void reload(const std::filesystem::path& artifact) { publish(Models::load(artifact)); }
 
   Models models() const;
+  std::size_t num_tasks() const { return num_tasks_.load(std::memory_order_relaxed); }
   std::shared_ptr<FeatureCenter> center() const;
   PipelineCounters counters() const;
 
@@ -186,6 +193,8 @@ class PYGRADE_API Pipeline {
   std::shared_ptr<State> make_state(Models models, std::shared_ptr<FeatureCenter> center) const;
   const State& state_of(PageWorkspace::Impl& work) const;
   void put(std::shared_ptr<State> state);
+  ServedPage rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace,
+                  std::optional<std::uint64_t> draw);
   std::uint64_t next_draw();
 
   const PipelineOptions options_;
@@ -194,6 +203,7 @@ class PYGRADE_API Pipeline {
   mutable std::mutex changing_;        // guards state_
   std::shared_ptr<State> state_;
   std::atomic<std::uint64_t> generation_{0};  // of state_
+  std::atomic<std::size_t> num_tasks_{0};     // of state_
 };
 
 }  // namespace pygrade

@@ -41,6 +41,11 @@ std::uint64_t first_draw(const PipelineOptions& options) {
   return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
 }
 
+// The store as these models read it.
+std::shared_ptr<Store> reader_of(const Models& models, std::shared_ptr<Store> store, const PipelineOptions& options) {
+  return options.any_version || models.version.empty() ? std::move(store) : store->at(models.version);
+}
+
 void add(FeatureCounters& sum, const FeatureCounters& more) {
   sum.reads += more.reads;
   sum.defaults += more.defaults;
@@ -62,7 +67,8 @@ void add(RankerCounters& sum, const RankerCounters& more) {
 }  // namespace
 
 struct PageWorkspace::Impl {
-  std::shared_ptr<const void> state;  // what the last request was served by, and its generation
+  std::shared_ptr<const void> state;  // what the last request was served by, its models and generation
+  const Models* models = nullptr;
   std::uint64_t generation = 0;
   const void* owner = nullptr;  // the pipeline
 
@@ -85,6 +91,10 @@ PageWorkspace& PageWorkspace::operator=(PageWorkspace&&) noexcept = default;
 std::span<const std::int64_t> PageWorkspace::item_ids() const { return impl_->items; }
 std::span<const float> PageWorkspace::predictions() const { return impl_->predictions; }
 const FeatureBuffer& PageWorkspace::features() const { return impl_->features; }
+const Models& PageWorkspace::models() const {
+  if (impl_->models == nullptr) throw std::logic_error("the workspace has served no request");
+  return *impl_->models;
+}
 const Request& PageWorkspace::request() const { return impl_->request; }
 const PageBuffer& PageWorkspace::buffer() const { return impl_->buffer; }
 
@@ -167,7 +177,7 @@ void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int
                              std::optional<std::span<const std::int64_t>> eligible, std::size_t count,
                              PageWorkspace::Impl& work) const {
   std::size_t found = 0;
-  if (options.retrieve) {
+  if (models.prerank == nullptr) {
     work.items.resize(count);
     found = std::min(options.retrieve(user, seen, eligible, work.items), count);
   } else {
@@ -198,8 +208,8 @@ bool Pipeline::State::predict(PageWorkspace::Impl& work, std::optional<Clock::ti
     const auto dense = std::span<const float>(work.dense).subspan(begin * width, count * width);
     const auto item_ids = std::span<const std::int64_t>(from.item_ids).subspan(begin * ids, count * ids);
     const auto out = std::span(work.predictions).subspan(begin * tasks(), count * tasks());
-    if (options.predict)
-      options.predict({work.request_dense, from.request_ids, dense, item_ids}, out);
+    if (models.mtl == nullptr)
+      options.predict({count, work.request_dense, from.request_ids, dense, item_ids}, out);
     else
       models.mtl->predict_request(work.request_dense, from.request_ids, dense, item_ids, out);
   }
@@ -253,9 +263,18 @@ void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspac
           work.items.push_back(item);
     }
   }
-  const std::size_t width = tasks();
-  work.predictions.assign(work.items.size() * width, std::numeric_limits<float>::quiet_NaN());
-  for (std::size_t row = 0; row < work.items.size(); ++row) {
+  const std::size_t width = tasks(), rows = work.items.size();
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  FeatureBuffer& unread = work.features;
+  unread.defaults = true;
+  unread.request_dense.assign(models.features->request_features().size(), nan);
+  unread.request_ids.assign(models.features->request_id_features().size(), 0);
+  unread.sequences.assign(models.features->sequence_length(), -1);
+  unread.item_dense.assign(rows * models.features->item_features().size(), nan);
+  unread.item_ids.assign(rows * models.features->item_id_features().size(), 0);
+  unread.cross_dense.assign(rows * models.features->cross_features().size(), nan);
+  work.predictions.assign(rows * width, nan);
+  for (std::size_t row = 0; row < rows; ++row) {
     if (const auto place = default_place(work.items[row]))
       std::copy_n(default_predictions.begin() + static_cast<std::ptrdiff_t>(*place * width), width,
                   work.predictions.begin() + static_cast<std::ptrdiff_t>(row * width));
@@ -270,13 +289,17 @@ Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const P
 
 std::unique_ptr<Pipeline> Pipeline::load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
                                          const PipelineOptions& options) {
+  return load(Models::load(artifact), std::move(store), options);
+}
+
+std::unique_ptr<Pipeline> Pipeline::load(Models models, std::shared_ptr<Store> store, const PipelineOptions& options) {
   if (store == nullptr) throw std::invalid_argument("store is null");
-  Models models = Models::load(artifact);
   const auto current = store->current();
-  if (!current || *current != models.version)
-    throw ArtifactError(store->url() + " serves version " + (current ? *current : std::string("none")) +
-                        "; the artifact in " + artifact.string() + " is " + models.version + ": publish again");
-  auto center = std::make_shared<FeatureCenter>(models.features, std::move(store), options.ttl, options.cache);
+  if (!options.any_version && current != models.version)
+    throw ArtifactError(store->url() + " serves version " + current.value_or("none") + "; the artifact is " +
+                        models.version + ": publish again");
+  auto center = std::make_shared<FeatureCenter>(models.features, reader_of(models, std::move(store), options),
+                                                options.ttl, options.cache);
   return std::make_unique<Pipeline>(std::move(models), std::move(center), options);
 }
 
@@ -307,6 +330,7 @@ std::shared_ptr<Pipeline::State> Pipeline::make_state(Models models, std::shared
 void Pipeline::put(std::shared_ptr<State> state) {
   const std::lock_guard lock(changing_);
   state_.swap(state);
+  num_tasks_.store(state_->tasks(), std::memory_order_relaxed);
   static std::atomic<std::uint64_t> last{0};  // of all pipelines: a workspace may go from one to another
   generation_.store(++last, std::memory_order_release);
 }
@@ -317,12 +341,19 @@ const Pipeline::State& Pipeline::state_of(PageWorkspace::Impl& work) const {
   if (work.generation != now) {
     const std::lock_guard lock(changing_);
     work.state = state_;
+    work.models = &state_->models;
     work.generation = generation_.load(std::memory_order_relaxed);
   }
   return *static_cast<const State*>(work.state.get());
 }
 
 ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace) {
+  return rank(request, buffer, workspace, {});
+}
+
+// `draw`: the next of the stream, if it was taken before.
+ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace,
+                          std::optional<std::uint64_t> draw) {
   auto last = Clock::now();
   std::optional<Clock::time_point> deadline;
   if (request.deadline) deadline = last + *request.deadline;
@@ -373,7 +404,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   work.request.scenario = request.user.scenario;
   work.request.values = request.values;
   work.request.explore = request.explore;
-  if (request.explore) work.request.draw = request.draw ? *request.draw : next_draw();
+  if (request.explore) work.request.draw = request.draw ? *request.draw : draw ? *draw : next_draw();
   work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration};
   served.page = state.ranker.rank(work.request, work.buffer);
   for (std::size_t place = 0; place < k; ++place) {
@@ -407,6 +438,9 @@ void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const P
   if (workspaces.empty()) throw std::invalid_argument("workspaces is empty; want one for each thread");
   const auto count = static_cast<std::int64_t>(requests.size());
   const auto threads = static_cast<int>(std::min<std::size_t>(workspaces.size(), 1 << 10));
+  std::vector<std::optional<std::uint64_t>> draws(requests.size());  // in the order of the requests
+  for (std::size_t r = 0; r < requests.size(); ++r)
+    if (requests[r].explore && !requests[r].draw) draws[r] = next_draw();
   std::atomic<std::size_t> next{0};
   std::mutex failing;
   std::size_t first = requests.size();
@@ -414,7 +448,7 @@ void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const P
   detail::parallel_for(threads, threads, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t thread = begin; thread < end; ++thread)
       for (std::size_t r = next++; r < static_cast<std::size_t>(count); r = next++) try {
-          pages[r] = rank(requests[r], buffers[r], workspaces[static_cast<std::size_t>(thread)]);
+          pages[r] = rank(requests[r], buffers[r], workspaces[static_cast<std::size_t>(thread)], draws[r]);
         } catch (...) {
           const std::lock_guard lock(failing);
           if (r < first) {
@@ -430,8 +464,14 @@ std::size_t Pipeline::update(const FeedbackEvents& events) { return center()->up
 
 void Pipeline::publish(Models models) {
   std::shared_ptr<FeatureCenter> reader = center();
-  if (models.features != reader->features())
-    reader = std::make_shared<FeatureCenter>(models.features, reader->store(), options_.ttl, options_.cache);
+  bool same_version;
+  {
+    const std::lock_guard lock(changing_);
+    same_version = models.version == state_->models.version;
+  }
+  if (models.features != reader->features() || !same_version)
+    reader = std::make_shared<FeatureCenter>(models.features, reader_of(models, reader->store(), options_),
+                                             options_.ttl, options_.cache);
   put(make_state(std::move(models), std::move(reader)));
   ++totals_->reloads;
 }

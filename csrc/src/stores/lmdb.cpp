@@ -1,6 +1,7 @@
 // The embedded store; pygrade/stores/lmdb.py documents its entries.
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 
 #include "stores/backends.hpp"
@@ -39,11 +40,13 @@ class Name {
 
 class LmdbStore final : public Store {
  public:
-  LmdbStore(const std::string& directory, bool read_only, std::size_t max_bytes)
+  // `version`: that `get` reads while it is there; "": the current one.
+  LmdbStore(const std::string& directory, bool read_only, std::size_t max_bytes, std::string version = "")
       : url_("lmdb:" + directory),
         file_(LmdbFile::open(directory, url_, read_only)),
         read_only_(read_only || file_->read_only()),
-        max_bytes_(max_bytes) {
+        max_bytes_(max_bytes),
+        version_(std::move(version)) {
     file_->read(
         [&](LmdbReader& reader) {
           const auto format = entry(reader.transaction, format_key);
@@ -59,7 +62,7 @@ class LmdbStore final : public Store {
     file_->read(
         [&](LmdbReader& reader) {
           reader.values.resize(count);
-          look_up(reader.transaction, current_id(reader.transaction), queries, reader.values, deadline);
+          look_up(reader.transaction, read_id(reader.transaction), queries, reader.values, deadline);
           unpack_records(reader.values, now_ms(), url_);
           read(reader.values);
         },
@@ -96,6 +99,10 @@ class LmdbStore final : public Store {
         max_bytes_);
   }
 
+  std::shared_ptr<Store> at(const std::string& version) override {
+    return std::make_shared<LmdbStore>(url_.substr(sizeof "lmdb:" - 1), read_only_, max_bytes_, version);
+  }
+
   std::optional<std::string> current() override {
     std::optional<std::string> name;
     file_->read(
@@ -130,6 +137,42 @@ class LmdbStore final : public Store {
     return id;
   }
 
+  // That of `version_` if it is complete. The number is kept, since numbers are never used twice.
+  Id read_id(MDB_txn* transaction) const {
+    if (version_.empty()) return current_id(transaction);
+    std::uint32_t number = number_.load(std::memory_order_relaxed);
+    Id id;
+    const auto is_it = [&] {
+      std::memcpy(id.data(), &number, id.size());
+      const auto state = entry(transaction, std::string(version_key).append(id.data(), id.size()));
+      return state && state->size() == version_.size() + 1 && state->front() == 'r' && state->substr(1) == version_;
+    };
+    if (number != 0 && is_it()) return id;
+    number = find_number(transaction);
+    number_.store(number, std::memory_order_relaxed);
+    return number != 0 && is_it() ? id : current_id(transaction);
+  }
+
+  // The bytes of the number of the version named `version_`; 0 if there is none.
+  std::uint32_t find_number(MDB_txn* transaction) const {
+    MDB_cursor* opened = nullptr;
+    if (const int code = mdb_cursor_open(transaction, file_->tree(), &opened); code != 0) file_->fail(code);
+    const std::unique_ptr<MDB_cursor, decltype(&mdb_cursor_close)> cursor(opened, &mdb_cursor_close);
+    MDB_val key{version_key.size(), const_cast<char*>(version_key.data())}, value;
+    int code = mdb_cursor_get(opened, &key, &value, MDB_SET_RANGE);
+    for (; code == 0; code = mdb_cursor_get(opened, &key, &value, MDB_NEXT)) {
+      const std::string_view name(static_cast<const char*>(key.mv_data), key.mv_size);
+      if (!name.starts_with(version_key) || name.size() != version_key.size() + id_bytes) return 0;
+      const std::string_view state(static_cast<const char*>(value.mv_data), value.mv_size);
+      if (state.empty() || state.substr(1) != version_ || state.front() != 'r') continue;
+      std::uint32_t number;
+      std::memcpy(&number, name.data() + version_key.size(), sizeof number);
+      return number;
+    }
+    if (code != MDB_NOTFOUND) file_->fail(code);
+    return 0;
+  }
+
   // The records of all queries, data() null where there is none.
   void look_up(MDB_txn* transaction, const Id& id, std::span<const StoreQuery> queries,
                std::span<std::string_view> records, Deadline deadline) const {
@@ -140,8 +183,8 @@ class LmdbStore final : public Store {
         MDB_val place = name.of(key), value;
         const int code = mdb_get(transaction, file_->tree(), &place, &value);
         if (code != 0 && code != MDB_NOTFOUND) file_->fail(code);
-        records[at++] = code == 0 ? std::string_view(static_cast<const char*>(value.mv_data), value.mv_size)
-                                  : std::string_view();
+        records[at++] =
+            code == 0 ? std::string_view(static_cast<const char*>(value.mv_data), value.mv_size) : std::string_view();
         if (at % 64 == 0) check_deadline(deadline, url_);  // the disk may be slow
       }
     }
@@ -151,6 +194,8 @@ class LmdbStore final : public Store {
   const LmdbFile::Handle file_;
   const bool read_only_;
   const std::size_t max_bytes_;
+  const std::string version_;
+  mutable std::atomic<std::uint32_t> number_{0};  // the bytes of that of version_, 0: not known
 };
 
 }  // namespace

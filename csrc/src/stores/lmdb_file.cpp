@@ -26,7 +26,8 @@ bool on_read_only_disk(const std::string& directory) {
 
 }  // namespace
 
-// --- one environment for each file ------------------------------------------------------------------------------------
+// --- one environment for each file
+// ------------------------------------------------------------------------------------
 
 struct LmdbFile::Registry {
   std::mutex mutex;
@@ -106,7 +107,8 @@ void LmdbFile::open_environment() {
   mdb_txn_reset(idle_.back()->transaction);
 }
 
-// --- checks -----------------------------------------------------------------------------------------------------------
+// --- checks
+// -----------------------------------------------------------------------------------------------------------
 
 // LMDB leaves a file short if its last pages are free, so a short file is read to tell whether it is whole.
 void LmdbFile::check_whole() {
@@ -168,7 +170,8 @@ void LmdbFile::fail(int code) const {
   throw StoreError(url_ + ": " + reason);
 }
 
-// --- transactions -----------------------------------------------------------------------------------------------------
+// --- transactions
+// -----------------------------------------------------------------------------------------------------
 
 // True as soon as `done`, false if the deadline passes first.
 bool LmdbFile::wait(std::unique_lock<std::mutex>& lock, Deadline deadline, FunctionRef<bool()> done) {
@@ -273,13 +276,18 @@ void LmdbFile::write(FunctionRef<int(MDB_txn*)> body, std::size_t max_bytes) {
         mdb_txn_abort(transaction);
         throw;
       }
-      if (code == 0) code = mdb_txn_commit(transaction);
-      else mdb_txn_abort(transaction);
+      if (code == 0)
+        code = mdb_txn_commit(transaction);
+      else
+        mdb_txn_abort(transaction);
     }
     if (code == 0) return;
-    if (code == MDB_MAP_RESIZED) resize(0, {}, true);
-    else if (code == MDB_MAP_FULL) grow(max_bytes);
-    else fail(code);
+    if (code == MDB_MAP_RESIZED)
+      resize(0, {}, true);
+    else if (code == MDB_MAP_FULL)
+      grow(max_bytes);
+    else
+      fail(code);
   }
 }
 

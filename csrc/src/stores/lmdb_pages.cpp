@@ -44,8 +44,8 @@ class Walk {
   }
 
   bool read(std::uint64_t number, unsigned char* into, std::size_t bytes) const {
-    return number < pages_ && pread(file_, into, bytes, static_cast<off_t>(number * page_)) ==
-                                  static_cast<ssize_t>(bytes);
+    return number < pages_ &&
+           pread(file_, into, bytes, static_cast<off_t>(number * page_)) == static_cast<ssize_t>(bytes);
   }
 
   bool visit(std::uint64_t number, std::size_t depth) {
@@ -77,9 +77,8 @@ class Walk {
   bool large(std::uint64_t number, std::size_t bytes) const {
     unsigned char page[head];
     const std::size_t wanted = (head - 1 + bytes) / page_ + 1;
-    return read(number, page, head) && at<std::uint64_t>(page) == number &&
-           (at<std::uint16_t>(page + 10) & overflow) && at<std::uint32_t>(page + 12) >= wanted &&
-           wanted <= pages_ - number;
+    return read(number, page, head) && at<std::uint64_t>(page) == number && (at<std::uint16_t>(page + 10) & overflow) &&
+           at<std::uint32_t>(page + 12) >= wanted && wanted <= pages_ - number;
   }
 
   const int file_;

@@ -25,6 +25,8 @@ constexpr std::string_view libraries[] = {
 
 Store::~Store() = default;
 
+std::shared_ptr<Store> Store::at(const std::string&) { throw StoreError(url() + " reads its current version alone"); }
+
 std::span<const std::string_view> store_libraries() { return std::span(libraries).first(std::size(libraries) - 1); }
 
 std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options) {
