@@ -108,6 +108,7 @@ void bind_store(py::module_& module) {
   py::class_<Store, std::shared_ptr<Store>>(module, "Store")
       .def("get", &get, py::arg("requests"), py::arg("seconds") = py::none())
       .def("update", &update, py::arg("requests"), py::arg("change"), py::arg("ttl") = py::none())
+      .def("at", &Store::at, py::arg("version"), py::call_guard<py::gil_scoped_release>())
       .def("current", &Store::current, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("url", &Store::url);
   module.def(

@@ -118,6 +118,28 @@ def test_wrong_arguments_are_named(url):
             core.update([("user", KEYS[:1])], plus_one, ttl)
 
 
+def test_a_complete_version_can_be_read_while_another_is_current(url):
+    with open_store(url) as store:
+        store.put_many("user", KEYS[:1], [b"first"])
+        store.begin("second")
+        store.put_many("user", KEYS[:1], [b"second"], version="second")
+    first, second, asked = (*map(_core.open_store(url).at, ("v1", "second")), [("user", KEYS[:2])])
+    assert first.get(asked) == second.get(asked) == [[b"first", None]]  # the second one is not complete
+    del first, second
+    gc.collect()
+    with open_store(url) as store:
+        store.switch("second")
+    first, second, none = map(_core.open_store(url).at, ("v1", "second", "none"))
+    for _ in range(2):
+        assert first.get(asked) == [[b"first", None]]
+        assert second.get(asked) == none.get(asked) == [[b"second", None]]
+    first.update(asked, lambda old: [[(value or b"") + b"+" for value in old[0]]])  # of the current one
+    assert first.get(asked) == [[b"first", None]] and second.get(asked) == [[b"second+", b"+"]]
+    script = "import sys; from pygrade.stores import open_store; open_store(sys.argv[1]).drop('v1')"
+    subprocess.run([sys.executable, "-c", script, url], check=True)
+    assert first.get(asked) == [[b"second+", b"+"]] and first.current() == "second"
+
+
 def test_updates_of_both_sides_all_count(url):
     core = _core.open_store(url)
     with worker("count_up", url, 100, 0) as other:

@@ -28,8 +28,7 @@ bool on_read_only_disk(const std::string& directory) {
 
 }  // namespace
 
-// --- one environment for each file
-// ------------------------------------------------------------------------------------
+// --- one environment for each file ---
 
 struct LmdbFile::Registry {
   std::mutex mutex;
@@ -110,9 +109,6 @@ void LmdbFile::open_environment() {
   mdb_txn_reset(idle_.back()->transaction);
 }
 
-// --- checks
-// -----------------------------------------------------------------------------------------------------------
-
 // LMDB leaves a file short if its last pages are free, so a short file is read to tell whether it is whole.
 void LmdbFile::check_whole() {
   MDB_envinfo info;
@@ -149,8 +145,7 @@ void LmdbFile::check_size() {
   }
 }
 
-// --- the file as memory
-// -----------------------------------------------------------------------------------------------
+// --- the file as memory ---
 
 // A map of its own, since LMDB does not tell where its map is; null if there is none. It is larger than the file, so
 // that a growing file needs few of them.
@@ -176,8 +171,7 @@ std::optional<LmdbTree> LmdbFile::open_tree(MDB_txn* transaction) {
   return LmdbTree::open({start, size}, page_size_, mdb_txn_id(transaction));
 }
 
-// --- checks
-// -----------------------------------------------------------------------------------------------------------
+// --- checks ---
 
 void LmdbFile::forget_killed_readers() {
   int dead = 0;
@@ -204,8 +198,7 @@ void LmdbFile::fail(int code) const {
   throw StoreError(url_ + ": " + reason);
 }
 
-// --- transactions
-// -----------------------------------------------------------------------------------------------------
+// --- transactions ---
 
 // True as soon as `done`, false if the deadline passes first.
 bool LmdbFile::wait(std::unique_lock<std::mutex>& lock, Deadline deadline, FunctionRef<bool()> done) {
