@@ -216,8 +216,8 @@ class FeatureCenter:
         and the counters say so. Raises `SchemaError` for context that the schema does not know or has in another type.
         """
         items = _item_ids(item_ids)
-        arguments = self._checked(user_id, timestamp, scenario, context or {}, request_id)
-        arrays = self.core.read(arguments[0], items, *arguments[1:])
+        known = check_request(self.schema, user_id, context or {}, timestamp, scenario, request_id)
+        arrays = self.core.read(int(user_id), items, int(timestamp), scenario, known)
         return self._batch(user_id, items, timestamp, scenario, request_id, arrays)
 
     def request(
@@ -229,38 +229,10 @@ class FeatureCenter:
         request_id: int = 0,
     ) -> UserRequest:
         """`read` in two steps, for a server that finds the candidates by the user's features."""
-        arguments = self._checked(user_id, timestamp, scenario, context or {}, request_id)
-        core, arrays = self.core.request(*arguments)
+        known = check_request(self.schema, user_id, context or {}, timestamp, scenario, request_id)
+        core, arrays = self.core.request(int(user_id), int(timestamp), scenario, known)
         none = np.zeros(0, np.int64)
         return UserRequest(self, core, self._batch(user_id, none, timestamp, scenario, request_id, arrays))
-
-    def _checked(
-        self,
-        user_id: int,
-        timestamp: int,
-        scenario: str | None,
-        context: Mapping[str, float | str | None],
-        request_id: int,
-    ) -> tuple[int, int, str | None, dict[str, float | str | None]]:
-        """The user, the time, the scenario and the context, as the core takes them."""
-        for name, number in (("user_id", user_id), ("timestamp", timestamp), ("request_id", request_id)):
-            if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
-                raise ValueError(f"{name} is {number!r}; want an int64")
-        for name in context:
-            if name not in self.schema.context:
-                known = ", ".join(self.schema.context) or "no context"
-                raise SchemaError(f"context names {name!r}, which no feature reads; the schema knows {known}")
-        if not isinstance(scenario, str | None):
-            raise ValueError(f"scenario is {scenario!r}; want a str, or None")
-        values: dict[str, float | str | None] = {}
-        for name, value in context.items():
-            wanted = self.schema.context[name]
-            if wanted == "str" and not isinstance(value, str | None):
-                raise SchemaError(f"context {name!r} is {value!r}; want a str (type drift)")
-            if wanted != "str" and isinstance(value, str):
-                raise SchemaError(f"context {name!r} is {value!r}; want a number (type drift)")
-            values[name] = value if value is None or isinstance(value, str) else float(value)
-        return int(user_id), int(timestamp), scenario, values
 
     def _batch(
         self,
@@ -291,6 +263,35 @@ class FeatureCenter:
             fitted=self.fitted,
             defaults=defaults,
         )
+
+
+def check_request(
+    schema: FeatureSchema,
+    user_id: int,
+    context: Mapping[str, float | str | None],
+    timestamp: int,
+    scenario: str | None,
+    request_id: int,
+) -> dict[str, float | str | None]:
+    """The context as the core takes it. ValueError if a number is no int64 or the scenario no text, `SchemaError` for
+    context that the schema does not know or has in another type."""
+    for name, number in (("user_id", user_id), ("timestamp", timestamp), ("request_id", request_id)):
+        if not isinstance(number, int | np.integer) or not -(2**63) <= number < 2**63:
+            raise ValueError(f"{name} is {number!r}; want an int64")
+    if not isinstance(scenario, str | None):
+        raise ValueError(f"scenario is {scenario!r}; want a str, or None")
+    known: dict[str, float | str | None] = {}
+    for name, value in context.items():
+        wanted = schema.context.get(name)
+        if wanted is None:
+            columns = ", ".join(schema.context) or "no context"
+            raise SchemaError(f"context names {name!r}, which no feature reads; the schema knows {columns}")
+        if wanted == "str" and not isinstance(value, str | None):
+            raise SchemaError(f"context {name!r} is {value!r}; want a str (type drift)")
+        if wanted != "str" and isinstance(value, str):
+            raise SchemaError(f"context {name!r} is {value!r}; want a number (type drift)")
+        known[name] = value if value is None or isinstance(value, str) else float(value)
+    return known
 
 
 def _item_ids(item_ids: Any) -> Ints:

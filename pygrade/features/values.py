@@ -64,7 +64,10 @@ def log1p(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-SIN_OF_MINUTE, COS_OF_MINUTE = _core.minutes_of_a_day()  # of 2π minute / 1440; the C library's differ between machines
+# Of 2π minute / 1440. From the core, because the results of C libraries differ between machines.
+SIN_OF_MINUTE: NDArray[np.float64]
+COS_OF_MINUTE: NDArray[np.float64]
+SIN_OF_MINUTE, COS_OF_MINUTE = _core.minutes_of_a_day()
 
 
 def kind_of(dtype: Any) -> str:
