@@ -1,5 +1,4 @@
 from collections.abc import Callable, Sequence
-from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -393,6 +392,7 @@ class Prerank:
 
 def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
     """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
+
 class StoreError(RuntimeError): ...
 class StoreTimeout(StoreError): ...
 
@@ -414,3 +414,58 @@ def store_libraries() -> list[str]:
     """The stores of this build: "lmdb", "redis"."""
 
 def open_store(url: str, read_only: bool = False, timeout: float = 0.1, max_bytes: int | None = None) -> Store: ...
+
+class Features:
+    """Schema and fitted values of features in the C++ core; immutable."""
+
+    def __init__(self, schema: str, fitted: bytes, name: str = "features") -> None: ...
+    @staticmethod
+    def load(path: str) -> Features: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def request_features(self) -> list[str]: ...
+    @property
+    def request_id_features(self) -> list[str]: ...
+    @property
+    def item_features(self) -> list[str]: ...
+    @property
+    def item_id_features(self) -> list[str]: ...
+    @property
+    def cross_features(self) -> list[str]: ...
+    @property
+    def sequence_length(self) -> int: ...
+    def normalize(self, request_dense: Any, item_dense: Any, cross_dense: Any, request_out: Any, rows_out: Any) -> None:
+        """Normalized request_dense [1, Du], and item_dense [n, Di] and cross_dense [n, Dx] side by side."""
+
+class UserRequest:
+    """A request whose user has been read."""
+
+    def with_items(self, item_ids: Any) -> tuple[Any, ...]: ...
+
+class FeatureCenter:
+    """Reads the features of requests from a Store of Python, and adds feedback to it.
+
+    Requests come as (request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults).
+    """
+
+    def __init__(self, features: Features, store: Any, ttl: float | None, cache: int, version: str | None) -> None: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
+    def read(
+        self, user_id: int, item_ids: Any, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
+    ) -> tuple[Any, ...]: ...
+    def request(
+        self, user_id: int, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
+    ) -> tuple[UserRequest, tuple[Any, ...]]: ...
+    def update(
+        self, user_id: Any, item_id: Any, event_time: Any, scenario: list[str] | None, outcomes: dict[str, Any]
+    ) -> int: ...
+    def check_version(self) -> None:
+        """`StoreError` unless the current version is of this schema."""
+
+    def forget_items(self) -> None:
+        """Attributes of items are read again."""
+
+def minutes_of_a_day() -> tuple[Any, Any]:
+    """Sine and cosine of 2π minute / 1440, correctly rounded."""

@@ -15,9 +15,9 @@ namespace {
 py::list requests_of(std::span<const StoreQuery> queries) {
   py::list requests;
   for (const StoreQuery& query : queries)
-    requests.append(py::make_tuple(py::str(query.table.data(), query.table.size()),
-                                   py::array_t<std::int64_t>(static_cast<py::ssize_t>(query.keys.size()),
-                                                             query.keys.data())));
+    requests.append(
+        py::make_tuple(py::str(query.table.data(), query.table.size()),
+                       py::array_t<std::int64_t>(static_cast<py::ssize_t>(query.keys.size()), query.keys.data())));
   return requests;
 }
 

@@ -92,10 +92,10 @@ enum class HistoryKind : std::uint8_t { count, sum, rate, recency };
 
 struct HistoryFeature {
   HistoryKind kind;
-  bool logarithm;                     // of counts and sums
-  std::int64_t value, known;          // fields
-  double weight;                      // rates
-  std::int64_t prior;                 // rates: place among the priors
+  bool logarithm;             // of counts and sums
+  std::int64_t value, known;  // fields
+  double weight;              // rates
+  std::int64_t prior;         // rates: place among the priors
 };
 
 constexpr std::int64_t history_lanes = 64;  // records side by side
@@ -105,13 +105,13 @@ struct HistoryTask {
   const HistoryWindow* windows;
   const HistoryFeature* features;
   std::int64_t num_fields, num_windows, num_features;
-  const std::int64_t* steps;    // [num_windows] the step that the request is in
+  const std::int64_t* steps;  // [num_windows] the step that the request is in
   const double* priors;
-  std::int64_t time;            // of the request, ms
-  const char* const* records;   // [count]
+  std::int64_t time;           // of the request, ms
+  const char* const* records;  // [count]
   std::int64_t count;
-  double* memory;               // [num_fields, history_lanes]
-  float* out;                   // [count, num_features]
+  double* memory;  // [num_fields, history_lanes]
+  float* out;      // [count, num_features]
 };
 
 // Copies `size` floats from column `from` of a row to column `to` of another.

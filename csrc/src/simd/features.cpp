@@ -88,8 +88,7 @@ void ages(const std::int64_t* times, std::int64_t times_width, std::int64_t rows
     float age[history_lanes];
     for (std::int64_t i = 0; i < history_lanes; ++i)
       time[i] = i < used ? __builtin_bit_cast(double, times[(first + i) * times_width]) : 0.0;
-    for (std::int64_t i = 0; i < history_lanes; ++i)
-      age[i] = rounded(log1p_of(from_zero((moment - time[i]) / hour)));
+    for (std::int64_t i = 0; i < history_lanes; ++i) age[i] = rounded(log1p_of(from_zero((moment - time[i]) / hour)));
     for (std::int64_t i = 0; i < used; ++i) out[(first + i) * out_width] = age[i];
   }
 }
