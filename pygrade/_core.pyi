@@ -469,3 +469,48 @@ class FeatureCenter:
 
 def minutes_of_a_day() -> tuple[Any, Any]:
     """Sine and cosine of 2π minute / 1440, correctly rounded."""
+
+class Pipeline:
+    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None."""
+
+    def __init__(
+        self,
+        version: str,
+        features: Features,
+        prerank: Prerank | None,
+        mtl: MultiTaskModel,
+        policy: Policy,
+        center: FeatureCenter,
+        seed: int | None,
+        retrieve: Callable[..., Any] | None,
+    ) -> None: ...
+    @staticmethod
+    def load(artifact: str, store: Store, any_version: bool = False, seed: int | None = None) -> Pipeline:
+        """Of the files of an artifact and a store of the core. ``any_version``: read whatever version is current."""
+
+    @property
+    def center(self) -> FeatureCenter: ...
+    def rank(
+        self,
+        user_id: int,
+        timestamp: int,
+        scenario: str | None,
+        context: dict[str, float | str | None],
+        k: int,
+        candidates: int,
+        item_ids: Any = None,
+        seen: Any = None,
+        eligible: Any = None,
+        explore: bool = False,
+        values: Any = None,
+        deadline: int | None = None,
+    ) -> dict[str, Any]:
+        """The page, its weights, and what it was made from. ``deadline``: microseconds."""
+
+    def publish(
+        self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel, policy: Policy
+    ) -> None:
+        """Serve other models, all in one step."""
+
+    @property
+    def counters(self) -> dict[str, int]: ...
