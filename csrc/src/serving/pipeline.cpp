@@ -244,8 +244,8 @@ std::optional<std::size_t> Pipeline::State::default_place(std::int64_t item) con
 // the seen and ineligible ones; if none is left, eligible ones. Items without a default prediction get none, and rank
 // last.
 void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const {
-  if (!request.item_ids.empty()) {
-    work.items.assign(request.item_ids.begin(), request.item_ids.end());
+  if (request.item_ids) {
+    work.items.assign(request.item_ids->begin(), request.item_ids->end());
   } else {
     work.passes.assign(default_ids.size(), !request.eligible);
     const auto mark = [&](std::span<const std::int64_t> items, bool passes) {
@@ -361,7 +361,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   PageWorkspace::Impl& work = *workspace.impl_;
   const State& state = state_of(work);
   state.check(request, buffer);
-  check_items(request.item_ids, work.sorted);
+  if (request.item_ids) check_items(*request.item_ids, work.sorted);
 
   ServedPage served;
   served.artifact_version = state.version;
@@ -374,10 +374,10 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   const bool in_time = [&] {
     state.center->read_user(request.user, work.features, deadline);
     if (lap(step_user)) return false;
-    if (request.item_ids.empty())
-      state.search(work.features, request.seen, request.eligible, request.candidates, work);
+    if (request.item_ids)
+      work.items.assign(request.item_ids->begin(), request.item_ids->end());
     else
-      work.items.assign(request.item_ids.begin(), request.item_ids.end());
+      state.search(work.features, request.seen, request.eligible, request.candidates, work);
     if (lap(step_prerank)) return false;
     if (work.items.empty()) return true;
     state.center->read_items(work.items, work.features, deadline);
@@ -392,7 +392,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   } else if (work.features.defaults) {
     served.degraded = Degraded::store;
   }
-  if (work.items.empty()) throw std::invalid_argument("no candidate is left: every eligible item is among those seen");
+  if (work.items.empty())
+    throw std::invalid_argument("no candidate is left: item_ids is empty, or every eligible item is among those seen");
 
   const std::size_t k = buffer.items.size();
   work.indices.resize(k);
