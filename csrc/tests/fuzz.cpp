@@ -1,5 +1,5 @@
-// A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, and the
-// arguments of the C ABI.
+// A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, multi-task
+// models, and the arguments of the C ABI.
 //
 //   fuzz [RUNS] [SEED]
 //
@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "mtl_artifact.hpp"
 #include "pygrade/pygrade.h"
 #include "serving.hpp"
 #include "util/safetensors.hpp"
@@ -125,6 +126,23 @@ void mutate(std::string& text, Random& random) {
   }
 }
 
+// ---- values
+
+float any_float(Random& random) {
+  constexpr float special[] = {0.0f,   -0.0f, 1.0f,      -1.0f,
+                               1e-45f, 3e38f, nan_value, std::numeric_limits<float>::infinity()};
+  if (random.one_in(200)) return special[random.below(std::size(special))];
+  return static_cast<float>(random.next() >> 40) * 0x1p-24f;
+}
+
+template <class T, class Make>
+std::vector<T> some(std::size_t count, Make make) {
+  std::vector<T> values(count);
+  for (T& value : values) value = make();
+  values.shrink_to_fit();
+  return values;
+}
+
 // ---- readers
 
 bool run_json(Random& random) {
@@ -198,6 +216,18 @@ void check_page(const Ranker& ranker, const PageMemory& memory, const Page& page
   expect(ranker.policy()->version() == page.version(), "another version served");
 }
 
+// Arbitrary numbers in the tensors of a safetensors file.
+void change_numbers(std::string& file, Random& random) {
+  std::uint64_t header = 0;
+  std::memcpy(&header, file.data(), sizeof header);
+  const std::size_t numbers = (file.size() - 8 - header) / 4;
+  for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
+    const auto bits = static_cast<std::uint32_t>(random.next());
+    const std::size_t at = file.size() - 4 * (1 + random.below(numbers));
+    std::memcpy(file.data() + at, &bits, sizeof bits);
+  }
+}
+
 // The two files of a policy, damaged. Hashes are usually repaired, so that the code after their check is reached.
 bool run_policy(Random& random) {
   struct Origin {
@@ -223,16 +253,7 @@ bool run_policy(Random& random) {
   const Origin& origin = origins[random.below(origins.size())];
   std::string tensors = origin.tensors;
   std::string json = origin.json;
-  if (random.one_in(2)) {  // arbitrary numbers in the tensors
-    std::uint64_t header = 0;
-    std::memcpy(&header, tensors.data(), sizeof header);
-    const std::size_t numbers = (tensors.size() - 8 - header) / 4;
-    for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
-      const auto bits = static_cast<std::uint32_t>(random.next());
-      const std::size_t at = tensors.size() - 4 * (1 + random.below(numbers));
-      std::memcpy(tensors.data() + at, &bits, sizeof bits);
-    }
-  }
+  if (random.one_in(2)) change_numbers(tensors, random);
   if (random.one_in(2)) mutate(tensors, random);
   if (!random.one_in(8)) {
     json.replace(json.find(origin.sha256), origin.sha256.size(), Artifact::sha256(tensors));
@@ -257,22 +278,50 @@ bool run_policy(Random& random) {
   }
 }
 
+// The two files of a multi-task model, damaged likewise. What is accepted predicts probabilities, whatever the rows
+// are.
+bool run_mtl(Random& random) {
+  static const std::vector<MtlArtifact> origins = [] {
+    std::vector<MtlArtifact> made(4);
+    made[1].levels = 2;
+    made[1].funnel = {{0, 1}, {1, 2}};
+    made[2].network = "mmoe";
+    made[2].calibration = R"({"beta": [[0.5, 2, 0.25], [1, 1, 0], [2, 0.5, -1]], "knots": []})";
+    made[3].calibration = R"({"beta": [[1, 1, 0], [1, 1, 0], [1, 1, 0]],
+                              "knots": [[[0], [1]], [[-1, 1], [-3, 0.5]], [[-4, -2, 0.5], [-2, -1, 7]]]})";
+    for (MtlArtifact& artifact : made) {
+      artifact.hidden = artifact.output = artifact.tower = 2;
+      artifact.draw();
+    }
+    return made;
+  }();
+  const MtlArtifact& origin = origins[random.below(origins.size())];
+  std::string tensors = origin.safetensors(), json = origin.json();
+  const std::string sha256 = Artifact::sha256(tensors);
+  if (random.one_in(2)) change_numbers(tensors, random);
+  if (random.one_in(3)) mutate(tensors, random);
+  if (!random.one_in(8)) json.replace(json.find(sha256), sha256.size(), Artifact::sha256(tensors));
+  if (random.one_in(2)) mutate(json, random);
+  try {
+    const auto model = MultiTaskModel::parse(json, bytes(tensors));
+    const std::size_t n = 5, d = model->dense_columns().size(), f = model->id_columns().size();
+    const auto dense = some<float>(n * d, [&] { return any_float(random); });
+    const auto ids = some<std::int64_t>(n * f, [&] { return static_cast<std::int64_t>(random.next()); });
+    std::vector<float> all(n * model->tasks().size(), nan_value), one(model->tasks().size(), nan_value);
+    model->predict(dense, ids, all);
+    const std::size_t qd = model->request_dense(), qf = model->request_ids();
+    const std::span row(dense.data(), d);
+    const std::span row_ids(ids.data(), f);
+    model->predict_request(row.first(qd), row_ids.first(qf), row.subspan(qd), row_ids.subspan(qf), one);
+    expect(std::memcmp(all.data(), one.data(), one.size() * sizeof(float)) == 0, "a row alone has other bits");
+    for (const float p : all) expect(p >= MultiTaskModel::min_prediction && p <= 1.0f, "a prediction is out of bounds");
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
+  }
+}
+
 // ---- the C ABI
-
-float any_float(Random& random) {
-  constexpr float special[] = {0.0f,   -0.0f, 1.0f,      -1.0f,
-                               1e-45f, 3e38f, nan_value, std::numeric_limits<float>::infinity()};
-  if (random.one_in(200)) return special[random.below(std::size(special))];
-  return static_cast<float>(random.next() >> 40) * 0x1p-24f;
-}
-
-template <class T, class Make>
-std::vector<T> some(std::size_t count, Make make) {
-  std::vector<T> values(count);
-  for (T& value : values) value = make();
-  values.shrink_to_fit();
-  return values;
-}
 
 std::size_t near(std::size_t value, Random& random) {
   if (!random.one_in(30)) return value;
@@ -458,8 +507,11 @@ int main(int argc, char** argv) {
     bool (*run)(Random&);
     std::uint64_t runs = 0, accepted = 0;
   };
-  Target targets[] = {
-      {"json", &run_json}, {"safetensors", &run_safetensors}, {"policy", &run_policy}, {"C ABI", &run_c_api}};
+  Target targets[] = {{"json", &run_json},
+                      {"safetensors", &run_safetensors},
+                      {"policy", &run_policy},
+                      {"mtl", &run_mtl},
+                      {"C ABI", &run_c_api}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
     Target& target = targets[i % std::size(targets)];
