@@ -119,6 +119,15 @@ struct ColumnRun {
   std::int64_t from, to, size;
 };
 
+// (x − mean) / std of rows[n, width], limited to ±10, 0 if unknown, into the first columns of out[n, out_width].
+struct NormalizeTask {
+  const float* rows;
+  std::int64_t count, width;
+  const double *mean, *std;  // [width]
+  float* out;
+  std::int64_t out_width;
+};
+
 struct FeatureKernels {
   void (*history)(const HistoryTask& task);
   // log(1 + hours) from times[i, 0], doubles, to `now`, into out[i, 0], for i < rows.
@@ -127,6 +136,7 @@ struct FeatureKernels {
   // out[i, run.to …] = block[place[i], run.from …] of every run, for i < rows; place[i] is i if there is none.
   void (*scatter)(const float* block, std::int64_t block_width, const std::uint32_t* place, std::int64_t rows,
                   const ColumnRun* runs, std::int64_t num_runs, float* out, std::int64_t out_width);
+  void (*normalize)(const NormalizeTask& task);
 };
 
 PYGRADE_DECLARE_KERNELS(FeatureKernels, feature_kernels)
