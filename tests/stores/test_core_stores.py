@@ -510,3 +510,211 @@ def test_a_deadline_that_has_passed_is_an_error(path):
     with pytest.raises(_core.StoreTimeout, match="has not answered before the deadline"):
         core.get(BOTH, seconds=-1.0)
     assert core.get(BOTH, seconds=10.0) == [[b"v1"] * len(KEYS)] * 2
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+def filled(url):
+    """A Redis store of which both tables hold "v1", closed."""
+    with open_store(url, create=True) as store:
+        fill(store, "v1")
+        store.switch("v1")
+    return url
+
+
+@pytest.mark.parametrize("wrong", ["head", "value", "empty", "kind"])
+@needs_hiredis
+@needs_redis
+def test_a_damaged_record_in_redis_is_an_error(server, wrong):
+    import redis
+
+    from pygrade.stores.record import pack
+
+    url = filled(server.url())
+    good = pack([b"value"], b"\0")[0]
+    bad = {"head": b"\1" + good[1:], "value": good[:3] + b"X" + good[4:], "empty": b"", "kind": pack([b"x"], b"\2")[0]}
+    redis.Redis(port=server.port).hset("test:v:v1:user", "7", bad[wrong])
+    core = _core.open_store(url)
+    for act in (lambda: core.get(BOTH), lambda: core.update(BOTH, plus_one)):
+        with pytest.raises(_core.StoreError, match="its checksum disagrees|a record begins with byte 2"):
+            act()
+    assert core.get([("item", KEYS)]) == [[b"v1"] * len(KEYS)]  # the connection goes on
+
+
+@needs_hiredis
+@needs_redis
+def test_a_server_without_a_store_is_named(server):
+    import redis
+
+    client = redis.Redis(port=server.port)
+    with pytest.raises(_core.StoreError, match="the server holds no store of this prefix"):
+        _core.open_store(server.url())
+    open_store(server.url("new"), create=True).close()
+    core = _core.open_store(server.url("new"))
+    assert core.current() is None
+    for act in (lambda: core.get(BOTH), lambda: core.update(BOTH, plus_one)):
+        with pytest.raises(_core.StoreError, match="has no current version; fill one and switch to it"):
+            act()
+    client.hset("old:store", "format", "1")
+    with pytest.raises(_core.StoreError, match="has format '1'; this release reads '2'"):
+        _core.open_store(server.url("old"))
+    client.set("text:store", "x")
+    with pytest.raises(_core.StoreError, match="keys of this prefix are no store: WRONGTYPE"):
+        _core.open_store(server.url("text"))
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    client.config_set("maxmemory", 1 << 30)
+    with pytest.raises(_core.StoreError, match=r"may evict whole tables \(maxmemory-policy allkeys-lru\)"):
+        _core.open_store(server.url("new"))
+
+
+@needs_hiredis
+@needs_redis
+def test_logins_databases_and_sockets(server):
+    import redis
+
+    filled(server.url())
+    assert _core.open_store(server.socket_url()).get(BOTH) == [[b"v1"] * len(KEYS)] * 2
+    with pytest.raises(_core.StoreError, match="the server holds no store of this prefix"):
+        _core.open_store(f"redis://127.0.0.1:{server.port}/3?prefix=test")
+    filled(f"redis://127.0.0.1:{server.port}/3?prefix=a+b%26")
+    assert _core.open_store(f"redis://127.0.0.1:{server.port}?db=3&prefix=a+b%26").current() == "v1"
+    redis.Redis(port=server.port).execute_command("ACL SETUSER me on >p@ss:w/rd ~* +@all")
+    for login in ("me:p%40ss%3Aw%2Frd", "me:p%40ss:w%2Frd"):
+        core = _core.open_store(f"redis://{login}@127.0.0.1:{server.port}/3?prefix=a+b%26")
+        assert core.current() == "v1" and core.url == f"redis://127.0.0.1:{server.port}/3?prefix=a+b%26"
+    redis.Redis(port=server.port).config_set("requirepass", "secret")
+    assert _core.open_store(f"redis://:secret@127.0.0.1:{server.port}?prefix=test").current() == "v1"
+    for login, text in (("", "NOAUTH"), (":wrong@", "WRONGPASS"), ("me:wrong@", "WRONGPASS")):
+        with pytest.raises(_core.StoreError, match=f"the server refuses: {text}") as caught:
+            _core.open_store(f"redis://{login}127.0.0.1:{server.port}?prefix=test")
+        assert ":wrong" not in str(caught.value)
+
+
+@needs_hiredis
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("redis:host", "has no '://'"),
+        ("redis://u:secret/x@host/0", "in its user or password; want it percent-encoded"),
+        ("redis://u:secret#x@host/0", "in its user or password; want it percent-encoded"),
+        ("redis://host/0?x:secret@h=1", "in its user or password; want it percent-encoded"),
+        ("redis://u:secret@host:99999/0", "a port that is no number from 0 to 65535"),
+        ("redis://u:secret@host:x/0", "a port that is no number from 0 to 65535"),
+        ("redis://u:secret@host/-1", "has the database '-1'"),
+        ("redis://u:secret@host/1x", "has the database '1x'"),
+        ("redis://u:secret@host/0?timeout=0", "has timeout='0'; want seconds"),
+        ("redis://u:secret@host/0?timeout=nan", "has timeout='nan'; want seconds"),
+        ("redis://u:secret@host/0?timeout=1e9", "has timeout='1e9'; want seconds"),
+        ("redis://u:secret@host/0?color=1", "has the option 'color'; want prefix, timeout or db"),
+        ("unix://?db=1", "has no path"),
+    ],
+)
+def test_a_redis_address_that_cannot_be_one_is_named(url, text):
+    with pytest.raises(ValueError, match=text) as caught:
+        _core.open_store(url)
+    assert "secret" not in str(caught.value)
+    if "has no" not in text:
+        with pytest.raises(ValueError, match="url has"):
+            open_store(url)
+
+
+@needs_hiredis
+def test_an_address_with_tls_is_refused():
+    with pytest.raises(_core.StoreError, match="rediss://host/0: the core does not speak TLS") as caught:
+        _core.open_store("rediss://u:secret@host/0")
+    assert "secret" not in str(caught.value)
+
+
+@needs_hiredis
+@needs_redis
+def test_a_server_that_hangs_is_given_up_after_the_timeout(server):
+    core = _core.open_store(filled(server.url(timeout=10)).replace("timeout=10", "timeout=0.1"))
+    assert core.get(BOTH) == [[b"v1"] * len(KEYS)] * 2
+    server.freeze()
+    try:
+        start = time.monotonic()
+        with pytest.raises(_core.StoreTimeout, match="has not answered before the deadline"):
+            core.get(BOTH, seconds=0.02)
+        assert time.monotonic() - start < 0.09
+        with pytest.raises(_core.StoreError, match="has not answered within 100 ms") as caught:
+            core.get(BOTH, seconds=10)
+        assert not isinstance(caught.value, _core.StoreTimeout) and time.monotonic() - start > 0.1
+        start = time.monotonic()
+        for act in (lambda: core.get(BOTH), lambda: core.update(BOTH, plus_one), core.current):
+            with pytest.raises(_core.StoreError, match="has not answered within the last second"):
+                act()
+        assert time.monotonic() - start < 0.05
+    finally:
+        server.thaw()
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            assert core.get(BOTH) == [[b"v1"] * len(KEYS)] * 2
+            break
+        except _core.StoreError:
+            time.sleep(0.05)
+    else:
+        raise AssertionError("the store did not come back")
+
+
+@needs_hiredis
+@needs_redis
+def test_a_server_that_is_down_is_an_error_and_comes_back(server):
+    url = filled(server.url())
+    core = _core.open_store(url, timeout=5.0)
+    assert core.current() == "v1"
+    server.kill()
+    for act in (lambda: core.get(BOTH), lambda: core.update(BOTH, plus_one), core.current):
+        with pytest.raises(_core.StoreError, match="is not reachable"):
+            act()
+    server.start()  # empty
+    filled(url)
+    assert core.get(BOTH) == [[b"v1"] * len(KEYS)] * 2
+    core.update([("user", KEYS[:1])], lambda old: [[b"x"]])
+
+
+@needs_hiredis
+@needs_redis
+def test_closed_connections_are_made_again(server):
+    import redis
+
+    core = _core.open_store(filled(server.url()), timeout=5.0)
+    client = redis.Redis(port=server.port)
+    for _ in range(5):
+        assert core.get([("user", KEYS[:1])]) == [[b"v1"]]
+        core.update([("item", KEYS[:1])], lambda old: [[old[0][0] + b"+"]])
+        client.execute_command("CLIENT KILL TYPE normal SKIPME yes")
+    assert core.get([("item", KEYS[:1])]) == [[b"v1" + b"+" * 5]]
+
+
+@needs_hiredis
+@needs_redis
+def test_a_page_takes_one_round_trip(server):
+    import redis
+
+    core = _core.open_store(filled(server.url()), timeout=5.0)
+    core.get(BOTH)
+    client = redis.Redis(port=server.port)
+    before = client.info("stats")["total_reads_processed"]
+    for _ in range(10):
+        core.get(BOTH)
+    after = client.info("stats")["total_reads_processed"]
+    assert after - before == 10 + 1  # the client's own
+
+
+@needs_hiredis
+@needs_redis
+def test_a_forked_process_has_connections_of_its_own(server):
+    core = _core.open_store(filled(server.url()), timeout=5.0)
+    assert core.get(BOTH) == [[b"v1"] * len(KEYS)] * 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        good = False
+        try:
+            good = all(core.get(BOTH) == [[b"v1"] * len(KEYS)] * 2 for _ in range(50))
+        finally:
+            os._exit(0 if good else 1)
+    assert all(core.get(BOTH) == [[b"v1"] * len(KEYS)] * 2 for _ in range(50))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
