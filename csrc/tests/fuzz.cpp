@@ -1,5 +1,5 @@
 // A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, multi-task
-// models, and the arguments of the C ABI.
+// models, preranks, and the arguments of the C ABI.
 //
 //   fuzz [RUNS] [SEED]
 //
@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "mtl_artifact.hpp"
+#include "prerank.hpp"
 #include "pygrade/pygrade.h"
 #include "serving.hpp"
 #include "util/safetensors.hpp"
@@ -321,6 +322,77 @@ bool run_mtl(Random& random) {
   }
 }
 
+// The files of a prerank, damaged; hashes are usually repaired, as above.
+bool run_prerank(Random& random) {
+  struct Origin {
+    PrerankFiles files;
+    std::string json, tensors, items;
+  };
+  static const std::vector<Origin> origins = [] {
+    std::vector<Origin> made(3);
+    for (unsigned i = 0; i < made.size(); ++i) {
+      PrerankFiles& files = made[i].files;
+      if (i == 0) files.version = 1;
+      if (i == 2) files.item_ids.clear(), files.sizes.clear();
+      files.draw(i);
+      made[i].tensors = files.safetensors();
+      made[i].items = files.items();
+      made[i].json = files.json();
+    }
+    return made;
+  }();
+  const Origin& origin = origins[random.below(origins.size())];
+  std::string json = origin.json, tensors = origin.tensors, items = origin.items;
+  if (random.one_in(3)) {  // arbitrary numbers in the tensors, the ids among them
+    for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
+      const std::uint64_t bits = random.one_in(2) ? random.next() : random.below(100);
+      std::memcpy(tensors.data() + tensors.size() - 8 * (1 + random.below(60)), &bits, sizeof bits);
+    }
+  }
+  if (random.one_in(3)) mutate(tensors, random);
+  if (random.one_in(3)) mutate(items, random);
+  const auto repair = [&](const std::string& before, const std::string& after) {
+    const std::string sum = Artifact::sha256(before);
+    if (const std::size_t at = json.find(sum); at != json.npos && !random.one_in(8))
+      json.replace(at, sum.size(), Artifact::sha256(after));
+  };
+  repair(origin.tensors, tensors);
+  repair(origin.items, items);
+  if (random.one_in(2)) mutate(json, random);
+  if (!random.one_in(8)) json = sealed_prerank(json);
+  const std::vector<char> exact(items.begin(), items.end());  // so that reading past the end is detected
+  try {
+    const auto prerank = Prerank::parse(json, bytes(tensors), std::as_bytes(std::span(exact)));
+    const UserTower& tower = *prerank->tower();
+    if (tower.length() > 1000) return true;  // a request of this length is not worth its time
+    const auto any = [&] { return static_cast<std::int64_t>(random.one_in(4) ? random.next() : random.below(30)); };
+    const auto dense = some<float>(tower.request_dense(), [&] { return any_float(random); });
+    const auto fields = some<std::int64_t>(tower.request_ids(), any);
+    const auto sequence = some<std::int64_t>(tower.length(), any), seen = some<std::int64_t>(random.below(9), any);
+    const auto eligible = some<std::int64_t>(random.below(40), any);
+    std::vector<float> vector(prerank->width(), nan_value);
+    prerank->user_vector(dense, fields, sequence, vector);
+    expect(vector.back() == 1.0f, "a user's vector does not end with 1");
+    std::optional<std::span<const std::int64_t>> allowed;
+    if (random.one_in(2)) allowed = eligible;
+    std::vector<std::int64_t> found(1 + random.below(25), -7);
+    std::vector<float> scores(found.size());
+    const std::size_t count = prerank->search(vector, seen, allowed, found, scores);
+    expect(count <= found.size(), "more items than there is room for");
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (i >= count) expect(found[i] == -7, "search wrote past its items");
+      if (i == 0 || i >= count) continue;
+      expect(scores[i - 1] > scores[i] || (scores[i - 1] == scores[i] && found[i - 1] < found[i]),
+             "items are out of order");
+    }
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
+  } catch (const std::invalid_argument&) {  // the vector overflows
+    return false;
+  }
+}
+
 // ---- the C ABI
 
 std::size_t near(std::size_t value, Random& random) {
@@ -511,6 +583,7 @@ int main(int argc, char** argv) {
                       {"safetensors", &run_safetensors},
                       {"policy", &run_policy},
                       {"mtl", &run_mtl},
+                      {"prerank", &run_prerank},
                       {"C ABI", &run_c_api}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
