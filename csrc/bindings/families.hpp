@@ -11,6 +11,7 @@ void bind_fusion(pybind11::module_& module);
 void bind_gain(pybind11::module_& module);
 void bind_grpo(pybind11::module_& module);
 void bind_lambdaloss(pybind11::module_& module);
+void bind_policy_network(pybind11::module_& module);
 void bind_ranking(pybind11::module_& module);
 
 // Not op families: dispatch, the saved policy, the ranker and the parts of a page.

@@ -29,5 +29,6 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   pygrade::bindings::bind_gain(module);
   pygrade::bindings::bind_grpo(module);
   pygrade::bindings::bind_lambdaloss(module);
+  pygrade::bindings::bind_policy_network(module);
   pygrade::bindings::bind_ranking(module);
 }

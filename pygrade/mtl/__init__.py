@@ -4,7 +4,7 @@ It takes the place of a production ranker's own multi-task model. From rows to p
 
     timeline = split_times(batches)  # train | early stop | calibrate | predict, by time
     model = fit_stream(batches, tasks, timeline, MtlConfig(funnel=(("click", "order"),)))
-    p = predict(model, dense, ids, offsets)  # of later rows: out of time, calibrated
+    p = predict(model, dense, ids)  # of later rows: out of time, calibrated
     save(model, directory)
 
 Why the networks are ours. torch-rechub 0.9 has MMOE, PLE and ESMM. Put into this trainer, its PLE ranks the KuaiRand

@@ -2,7 +2,7 @@
 
 score(q, v) is one chain of float32 multiply-adds: s = 0, then s = fma(q_d, v_d, s) for d = 0, 1, …, each rounded once.
 So an item's score has the same bits in every call, language and instruction set, whatever the other items are; the C++
-core computes it. Order: score descending, then item id ascending. An overflow to NaN counts as -inf.
+core computes it. Order: score descending, then item id ascending.
 
 A flat index scores all items (exact). An HNSW index (large catalogs) asks a graph of faiss for proposals, until enough
 of them pass the filters; they and the items added since the build are scored and ordered in the same way.

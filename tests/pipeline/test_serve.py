@@ -250,7 +250,7 @@ def test_the_artifact_of_one_run_and_the_store_of_another(run, other):
 
 
 @pytest.mark.parametrize(
-    "name", ["prerank/items.faiss", "mtl/mtl.safetensors", "policy/policy.json", "features/schema.json"]
+    "name", ["prerank/prerank.safetensors", "mtl/mtl.safetensors", "policy/policy.json", "features/schema.json"]
 )
 def test_a_damaged_file_is_named(run, tmp_path, name):
     broken = copy(run, tmp_path / "run")

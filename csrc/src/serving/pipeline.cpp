@@ -41,9 +41,11 @@ std::uint64_t first_draw(const PipelineOptions& options) {
   return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
 }
 
-// The store as these models read it.
-std::shared_ptr<Store> reader_of(const Models& models, std::shared_ptr<Store> store, const PipelineOptions& options) {
-  return options.any_version || models.version.empty() ? std::move(store) : store->at(models.version);
+std::shared_ptr<FeatureCenter> make_center(const Models& models, std::shared_ptr<Store> store,
+                                           const PipelineOptions& options) {
+  std::optional<std::string> version;
+  if (!options.any_version && !models.version.empty()) version = models.version;
+  return std::make_shared<FeatureCenter>(models.features, std::move(store), options.ttl, options.cache, version);
 }
 
 void add(FeatureCounters& sum, const FeatureCounters& more) {
@@ -298,8 +300,7 @@ std::unique_ptr<Pipeline> Pipeline::load(Models models, std::shared_ptr<Store> s
   if (!options.any_version && current != models.version)
     throw ArtifactError(store->url() + " serves version " + current.value_or("none") + "; the artifact is " +
                         models.version + ": publish again");
-  auto center = std::make_shared<FeatureCenter>(models.features, reader_of(models, std::move(store), options),
-                                                options.ttl, options.cache);
+  auto center = make_center(models, std::move(store), options);
   return std::make_unique<Pipeline>(std::move(models), std::move(center), options);
 }
 
@@ -469,9 +470,7 @@ void Pipeline::publish(Models models) {
     const std::lock_guard lock(changing_);
     same_version = models.version == state_->models.version;
   }
-  if (models.features != reader->features() || !same_version)
-    reader = std::make_shared<FeatureCenter>(models.features, reader_of(models, reader->store(), options_),
-                                             options_.ttl, options_.cache);
+  if (models.features != reader->features() || !same_version) reader = make_center(models, reader->store(), options_);
   put(make_state(std::move(models), std::move(reader)));
   ++totals_->reloads;
 }

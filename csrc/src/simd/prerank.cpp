@@ -39,7 +39,6 @@ void silu(float* x, std::int64_t count) {
 template <int blocks>
 PYGRADE_INLINE void score_blocks(const float* vector, std::int64_t width, const float* items, float* out) {
   constexpr int parts = static_cast<int>(block) / lanes;
-  const Floats lowest = broadcast(-__builtin_inff());
   Floats sum[blocks * parts];
   for (Floats& s : sum) s = broadcast(0.0f);
   for (std::int64_t d = 0; d < width; ++d) {
@@ -51,7 +50,7 @@ PYGRADE_INLINE void score_blocks(const float* vector, std::int64_t width, const 
         sum[b * parts + p] = fma(value, load(items + (b * width + d) * block + p * lanes), sum[b * parts + p]);
     }
   }
-  for (int i = 0; i < blocks * parts; ++i) store(out + i * lanes, max(sum[i], lowest));
+  for (int i = 0; i < blocks * parts; ++i) store(out + i * lanes, sum[i]);
 }
 
 void scores(const float* vector, std::int64_t width, const float* blocks, std::int64_t count, float* out) {
