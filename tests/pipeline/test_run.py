@@ -69,6 +69,13 @@ def test_every_stage_says_how_good_it_is(run):
     assert found["users"]["new"]["requests"] > 0
 
 
+def test_the_multi_task_model_knows_what_depends_on_the_request(run):
+    schema = FeatureSchema.load(run / "artifact" / "features" / "schema.json")
+    columns = mtl.load(run / "artifact" / "mtl").columns
+    assert columns.dense[: columns.request_dense] == schema.request_features != columns.dense
+    assert columns.ids[: columns.request_ids] == schema.request_id_features != columns.ids
+
+
 def test_no_part_is_judged_by_what_it_learned_from(run):
     stages = summary_of(run)["stages"]
     bounds = stages["features"]["timeline"]
