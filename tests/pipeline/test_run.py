@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade import mtl
 from pygrade._util.files import claimed
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
-from pygrade.features import FeatureSet, Leak
+from pygrade.features import FeatureSchema, FeatureSet, Leak
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
 from pygrade.pipeline import run as module
