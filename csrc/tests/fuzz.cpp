@@ -1,5 +1,5 @@
 // A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, multi-task
-// models, and the arguments of the C ABI.
+// models, preranks, and the arguments of the C ABI.
 //
 //   fuzz [RUNS] [SEED]
 //
@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "mtl_artifact.hpp"
+#include "prerank.hpp"
 #include "pygrade/pygrade.h"
 #include "serving.hpp"
 #include "util/safetensors.hpp"
@@ -321,6 +322,77 @@ bool run_mtl(Random& random) {
   }
 }
 
+// The files of a prerank, damaged; hashes are usually repaired, as above.
+bool run_prerank(Random& random) {
+  struct Origin {
+    PrerankFiles files;
+    std::string json, tensors, items;
+  };
+  static const std::vector<Origin> origins = [] {
+    std::vector<Origin> made(3);
+    for (unsigned i = 0; i < made.size(); ++i) {
+      PrerankFiles& files = made[i].files;
+      if (i == 0) files.version = 1;
+      if (i == 2) files.item_ids.clear(), files.sizes.clear();
+      files.draw(i);
+      made[i].tensors = files.safetensors();
+      made[i].items = files.items();
+      made[i].json = files.json();
+    }
+    return made;
+  }();
+  const Origin& origin = origins[random.below(origins.size())];
+  std::string json = origin.json, tensors = origin.tensors, items = origin.items;
+  if (random.one_in(3)) {  // arbitrary numbers in the tensors, the ids among them
+    for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
+      const std::uint64_t bits = random.one_in(2) ? random.next() : random.below(100);
+      std::memcpy(tensors.data() + tensors.size() - 8 * (1 + random.below(60)), &bits, sizeof bits);
+    }
+  }
+  if (random.one_in(3)) mutate(tensors, random);
+  if (random.one_in(3)) mutate(items, random);
+  const auto repair = [&](const std::string& before, const std::string& after) {
+    const std::string sum = Artifact::sha256(before);
+    if (const std::size_t at = json.find(sum); at != json.npos && !random.one_in(8))
+      json.replace(at, sum.size(), Artifact::sha256(after));
+  };
+  repair(origin.tensors, tensors);
+  repair(origin.items, items);
+  if (random.one_in(2)) mutate(json, random);
+  if (!random.one_in(8)) json = sealed_prerank(json);
+  const std::vector<char> exact(items.begin(), items.end());  // so that reading past the end is detected
+  try {
+    const auto prerank = Prerank::parse(json, bytes(tensors), std::as_bytes(std::span(exact)));
+    const UserTower& tower = *prerank->tower();
+    if (tower.length() > 1000) return true;  // a request of this length is not worth its time
+    const auto any = [&] { return static_cast<std::int64_t>(random.one_in(4) ? random.next() : random.below(30)); };
+    const auto dense = some<float>(tower.request_dense(), [&] { return any_float(random); });
+    const auto fields = some<std::int64_t>(tower.request_ids(), any);
+    const auto sequence = some<std::int64_t>(tower.length(), any), seen = some<std::int64_t>(random.below(9), any);
+    const auto eligible = some<std::int64_t>(random.below(40), any);
+    std::vector<float> vector(prerank->width(), nan_value);
+    prerank->user_vector(dense, fields, sequence, vector);
+    expect(vector.back() == 1.0f, "a user's vector does not end with 1");
+    std::optional<std::span<const std::int64_t>> allowed;
+    if (random.one_in(2)) allowed = eligible;
+    std::vector<std::int64_t> found(1 + random.below(25), -7);
+    std::vector<float> scores(found.size());
+    const std::size_t count = prerank->search(vector, seen, allowed, found, scores);
+    expect(count <= found.size(), "more items than there is room for");
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (i >= count) expect(found[i] == -7, "search wrote past its items");
+      if (i == 0 || i >= count) continue;
+      expect(scores[i - 1] > scores[i] || (scores[i - 1] == scores[i] && found[i - 1] < found[i]),
+             "items are out of order");
+    }
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
+  } catch (const std::invalid_argument&) {  // the vector overflows
+    return false;
+  }
+}
+
 // ---- the C ABI
 
 std::size_t near(std::size_t value, Random& random) {
@@ -375,6 +447,39 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
 
 // The arguments always describe existing memory (a C caller that lies cannot be protected), but are otherwise
 // arbitrary.
+// A batch of a request that was ranked, maybe with one damaged.
+void run_batch(pygrade_ranker* ranker, const std::vector<std::byte>& request, const std::vector<std::byte>& page,
+               const PageMemory& before, Random& random) {
+  const std::size_t count = 1 + random.below(3), damaged = random.below(2 * count);
+  std::vector<std::byte> requests, pages;
+  for (std::size_t b = 0; b < count; ++b) {
+    requests.insert(requests.end(), request.begin(), request.end());
+    pages.insert(pages.end(), page.begin(), page.end());
+  }
+  if (damaged < count) {
+    const std::uint64_t wrong = near(damaged, random);
+    std::memcpy(&requests[damaged * request.size() + (random.one_in(2) ? 0 : offsetof(pygrade_request, tasks))], &wrong,
+                sizeof wrong);
+  }
+  bool refused = request.size() % alignof(pygrade_request) != 0 || page.size() % alignof(pygrade_page) != 0;
+  if (damaged < count)
+    refused = refused ||
+              std::memcmp(&requests[damaged * request.size()], request.data(), offsetof(pygrade_request, values)) != 0;
+  const PageMemory kept = before;
+  pygrade_batch batch{};
+  batch.size = sizeof batch;
+  batch.requests = reinterpret_cast<const pygrade_request*>(requests.data());
+  batch.pages = reinterpret_cast<pygrade_page*>(pages.data());
+  batch.count = count;
+  batch.num_threads = 1;
+  const auto status = pygrade_ranker_rank_batch(ranker, &batch);
+  expect(status == (refused ? PYGRADE_INVALID_ARGUMENT : PYGRADE_OK), "a batch has another status than its requests");
+  if (refused || (batch.requests->flags & PYGRADE_REQUEST_EXPLORE) != 0) return;
+  expect(before.indices == kept.indices &&
+             std::memcmp(before.values.data(), kept.values.data(), kept.values.size() * sizeof(float)) == 0,
+         "a page of a batch is another one");
+}
+
 bool run_c_api(Random& random) {
   const auto made_of = [](const Artifact& artifact) {
     pygrade_ranker* made = nullptr;
@@ -429,6 +534,9 @@ bool run_c_api(Random& random) {
   page.weights = random.one_in(5) ? nullptr : memory.weights.data();
   page.concentration = random.one_in(5) ? nullptr : memory.concentration.data();
 
+  char text[64] = "";
+  request.error = random.one_in(2) ? text : nullptr;
+  request.error_size = random.below(sizeof text + 1);
   auto request_box = boxed(request, random);
   auto page_box = boxed(page, random);
   const auto page_before = page_box;
@@ -438,11 +546,14 @@ bool run_c_api(Random& random) {
   if (status != PYGRADE_OK) {
     expect(status == PYGRADE_INVALID_ARGUMENT && pygrade_last_error()[0] != '\0',
            "a failure without its status or text");
+    expect(text[0] == '\0' || std::strncmp(text, pygrade_last_error(), std::strlen(text)) == 0,
+           "the text in the buffer is another one");
     expect(page_box == page_before && std::isnan(memory.values[0]) && memory.indices[0] == -7 &&
                std::isnan(memory.weights[0]),
            "a failed call wrote");
     return false;
   }
+  expect(text[0] == '\0', "a success wrote a text");
   std::memcpy(&page, page_box.data(), std::min(page_box.size(), sizeof page));
   expect(page.filled >= 0 && page.filled <= static_cast<std::int32_t>(std::min(k, candidates)),
          "filled is out of range");
@@ -454,6 +565,7 @@ bool run_c_api(Random& random) {
     expect(!on_page || request.mask == nullptr || mask[static_cast<std::size_t>(index)] != 0, "a masked item is shown");
   }
   run_log(ranker, reinterpret_cast<const pygrade_request*>(request_box.data()), page, candidates, random);
+  run_batch(ranker, request_box, page_before, memory, random);
   return true;
 }
 
@@ -471,6 +583,7 @@ int main(int argc, char** argv) {
                       {"safetensors", &run_safetensors},
                       {"policy", &run_policy},
                       {"mtl", &run_mtl},
+                      {"prerank", &run_prerank},
                       {"C ABI", &run_c_api}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);

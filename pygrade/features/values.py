@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade._util.hashing import GOLDEN, splitmix64, text_hash
 from pygrade._util.optional_imports import require
 
@@ -63,9 +64,10 @@ def log1p(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-_MINUTES = 2.0 * math.pi / 1440.0
-SIN_OF_MINUTE = np.array([math.sin(_MINUTES * minute) for minute in range(1440)])
-COS_OF_MINUTE = np.array([math.cos(_MINUTES * minute) for minute in range(1440)])
+# Of 2π minute / 1440. From the core, because the results of C libraries differ between machines.
+SIN_OF_MINUTE: NDArray[np.float64]
+COS_OF_MINUTE: NDArray[np.float64]
+SIN_OF_MINUTE, COS_OF_MINUTE = _core.minutes_of_a_day()
 
 
 def kind_of(dtype: Any) -> str:

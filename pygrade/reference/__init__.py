@@ -18,6 +18,7 @@ from pygrade.reference.grpo import grpo_loss
 from pygrade.reference.lambdaloss import lambda_loss
 from pygrade.reference.multi_task import multi_task
 from pygrade.reference.piecewise_linear import piecewise_linear
+from pygrade.reference.prerank import nearest_items, user_vector
 from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
 
@@ -34,10 +35,12 @@ __all__ = [
     "grpo_loss",
     "lambda_loss",
     "multi_task",
+    "nearest_items",
     "piecewise_linear",
     "rank",
     "rank_order",
     "rollout",
     "topk_gain",
     "transform_scores",
+    "user_vector",
 ]

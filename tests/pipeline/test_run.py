@@ -255,7 +255,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
 
 def test_a_damaged_stage_is_made_again(run, tmp_path):
     other = copy(run, tmp_path / "run")
-    index = stage(other, "prerank") / "prerank" / "items.faiss"
+    index = stage(other, "prerank") / "prerank" / "prerank.safetensors"
     index.write_bytes(index.read_bytes()[:-1])
     found = run_pipeline(f"logs:{run.parent / 'log'}", other, CONFIG)
     assert [name for name, own in found["stages"].items() if not own["cached"]] == ["prerank"]
