@@ -285,12 +285,9 @@ class FailingStore:
     def get_tables(self, requests):
         return self.failure(self.store.get_tables(requests))
 
-    def update_tables(self, requests, update, ttl=None):
-        self.store.update_tables(requests, lambda values: self.failure(update(values)), ttl)
-
 
 def raising(error):
-    def failure(_):
+    def failure(*_):
         raise error
 
     return failure
@@ -325,9 +322,7 @@ def test_the_error_of_a_store_is_the_same_object(log, features, center):
         failing.update(log.events[:3])
     assert caught.value is error and failing.counters.store_errors == 2
     del store.get_tables
-    store.failure = lambda values: (
-        raising(error)(values) if isinstance(values[0][0], bytes) and len(values) > 4 else values
-    )
+    store.update_tables = raising(error)
     with pytest.raises(StoreUnreachableError) as caught:
         failing.update(log.events[:3])
     assert caught.value is error and failing.counters.updates == 0
