@@ -10,108 +10,15 @@ def available_isas() -> list[str]: ...
 def connect_torch(torch: Any, backend: Any) -> None:
     """Tell the core of torch and of the ContextVar that names the backend; fast paths need both."""
 
-def is_plain(*arguments: Any) -> bool:
-    """Whether an op on these may skip torch's dispatcher: each a number, a string, None or a torch.Tensor in CPU
-    memory, no dispatch mode, no functorch transform, no gradient wanted."""
-
-def group_advantage(
-    rewards: Any,
-    component_weights: Any,
-    normalize: int,
-    leave_one_out: bool,
-    clip: float,
-    advantage: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_sample(
-    concentration: Any,
-    seed: int,
-    offset: int,
-    weights: Any,
-    log_weights: Any,
-    log_prob: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_log_prob(
-    concentration: Any,
-    log_weights: Any,
-    weight_floor: float,
-    log_prob: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_log_prob_backward(
-    concentration: Any,
-    log_weights: Any,
-    gradient: Any,
-    weight_floor: float,
-    concentration_gradient: Any,
-    num_threads: int,
-) -> None: ...
-def dirichlet_score(
-    concentration: Any,
-    log_weights: Any,
-    coefficients: Any,
-    weight_floor: float,
-    log_prob: Any,
-    gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_entropy(concentration: Any, entropy: Any, gradient: Any, validate: bool, num_threads: int) -> None: ...
-def dirichlet_kl(
-    concentration: Any,
-    other: Any,
-    kl: Any,
-    gradient: Any,
-    other_gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def floor_log_weights(log_weights: Any, weight_floor: float, floored: Any, num_threads: int) -> None: ...
 def float_function(function: int, x: Any, y: Any) -> None: ...
 def gamma_functions(x: Any, y: Any) -> None: ...
-def grpo_loss(
-    concentration: Any,
-    log_weights: Any,
-    old_log_prob: Any,
-    advantages: Any,
-    reference_concentration: Any,
-    clip: float,
-    clip_high: float,
-    kl_coefficient: float,
-    entropy_coefficient: float,
-    weight_floor: float,
-    log_ratio_clamp: float,
-    loss: Any,
-    kl: Any,
-    entropy: Any,
-    clip_fraction: Any,
-    ratio_max: Any,
-    gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def lambda_loss(
-    scores: Any,
-    gains: Any,
-    mask: Any,
-    discount: Any,
-    temperature: float,
-    loss: Any,
-    gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
 
-# Positional arguments, those of the public functions; `type` is TopK. A fast path returns None for a call that needs
+# Positional arguments, those of the public functions; `type` is TopK. The fast path returns None for a call that needs
 # more than the core, and for an argument that does not fit as it is.
-def transform_scores(
+def transform_scores_fast_path(
     scores: Any, transform: str, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, num_threads: Any
 ) -> Any: ...
-def fuse_scores(
+def fuse_scores_fast_path(
     scores: Any,
     weights: Any,
     transform: str,
@@ -122,7 +29,7 @@ def fuse_scores(
     layout: str,
     num_threads: Any,
 ) -> Any: ...
-def fuse_topk(
+def fuse_topk_fast_path(
     type: Any,
     scores: Any,
     weights: Any,
@@ -137,7 +44,7 @@ def fuse_topk(
     out: Any,
     num_threads: Any,
 ) -> Any: ...
-def rank(
+def rank_fast_path(
     type: Any,
     scores: Any,
     weights: Any,
@@ -156,27 +63,6 @@ def rank(
     out: Any,
     num_threads: Any,
 ) -> Any: ...
-
-transform_scores_fast_path = transform_scores
-fuse_scores_fast_path = fuse_scores
-fuse_topk_fast_path = fuse_topk
-rank_fast_path = rank
-
-def topk_gain(
-    scores: Any,
-    weights: Any,
-    gains: Any,
-    discount: Any,
-    masks: Any,
-    component_list: Any,
-    transform: int,
-    beta: float,
-    epsilon: float,
-    slope: Any,
-    offsets: Any,
-    gain: Any,
-    num_threads: int,
-) -> None: ...
 
 class Policy:
     """A saved policy as the C++ core reads it."""
@@ -469,3 +355,48 @@ class FeatureCenter:
 
 def minutes_of_a_day() -> tuple[Any, Any]:
     """Sine and cosine of 2π minute / 1440, correctly rounded."""
+
+class Pipeline:
+    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None."""
+
+    def __init__(
+        self,
+        version: str,
+        features: Features,
+        prerank: Prerank | None,
+        mtl: MultiTaskModel,
+        policy: Policy,
+        center: FeatureCenter,
+        seed: int | None,
+        retrieve: Callable[..., Any] | None,
+    ) -> None: ...
+    @staticmethod
+    def load(artifact: str, store: Store, any_version: bool = False, seed: int | None = None) -> Pipeline:
+        """Of the files of an artifact and a store of the core. ``any_version``: read whatever version is current."""
+
+    @property
+    def center(self) -> FeatureCenter: ...
+    def rank(
+        self,
+        user_id: int,
+        timestamp: int,
+        scenario: str | None,
+        context: dict[str, float | str | None],
+        k: int,
+        candidates: int,
+        item_ids: Any = None,
+        seen: Any = None,
+        eligible: Any = None,
+        explore: bool = False,
+        values: Any = None,
+        deadline: int | None = None,
+    ) -> dict[str, Any]:
+        """The page, its weights, and what it was made from. ``deadline``: microseconds."""
+
+    def publish(
+        self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel, policy: Policy
+    ) -> None:
+        """Serve other models, all in one step."""
+
+    @property
+    def counters(self) -> dict[str, int]: ...

@@ -29,3 +29,5 @@ endfunction()
 
 pygrade_add_store(LMDB lmdb lmdb.h lmdb liblmdb-dev
   csrc/src/stores/lmdb.cpp csrc/src/stores/lmdb_file.cpp csrc/src/stores/lmdb_pages.cpp)
+pygrade_add_store(REDIS hiredis hiredis/hiredis.h hiredis libhiredis-dev
+  csrc/src/stores/redis.cpp csrc/src/stores/redis_address.cpp csrc/src/stores/redis_connection.cpp)

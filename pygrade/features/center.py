@@ -183,19 +183,7 @@ class FeatureCenter:
         events. Raises `SchemaError` for columns that are missing or of another type; `StoreError`, and then nothing
         was written.
         """
-        frame = frame_of(events)
-        self.schema.validate_feedback(dict(frame.schema))
-        frame = with_whole_ids(frame)
-        if "position" in frame.columns:
-            frame = frame.filter(frame["position"].is_not_null())
-        counted = "scenario" in self.schema.key_parts
-        return self.core.update(
-            frame["user_id"].to_numpy(),
-            frame["item_id"].to_numpy(),
-            frame["event_time"].to_numpy(),
-            frame["scenario"].cast(str).fill_null("").to_list() if counted else None,
-            {column: floats_of(frame[column]) for column in self.schema.outcome_columns},
-        )
+        return self.core.update(*feedback_columns(self.schema, events))
 
     # ---- reading
 
@@ -263,6 +251,23 @@ class FeatureCenter:
             fitted=self.fitted,
             defaults=defaults,
         )
+
+
+def feedback_columns(schema: FeatureSchema, events: Any) -> tuple[Ints, Ints, Ints, list[str] | None, dict[str, Any]]:
+    """What the core's ``update`` takes of feedback events; errors as of `FeatureCenter.update`."""
+    frame = frame_of(events)
+    schema.validate_feedback(dict(frame.schema))
+    frame = with_whole_ids(frame)
+    if "position" in frame.columns:
+        frame = frame.filter(frame["position"].is_not_null())
+    counted = "scenario" in schema.key_parts
+    return (
+        frame["user_id"].to_numpy(),
+        frame["item_id"].to_numpy(),
+        frame["event_time"].to_numpy(),
+        frame["scenario"].cast(str).fill_null("").to_list() if counted else None,
+        {column: floats_of(frame[column]) for column in schema.outcome_columns},
+    )
 
 
 def check_request(

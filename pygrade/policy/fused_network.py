@@ -1,8 +1,8 @@
 """The network of a `FusionPolicy` in the C++ core: concentrations, and gradients and Adam without autograd.
 
 It works on the policy's own parameters, so that the policy always is what was trained. Results have the same bits on
-every instruction set and with any number of threads; torch's differ in the last bits. `pygrade.reference.policy_network`
-has the formulas.
+every instruction set and with any number of threads; torch's differ in the last bits.
+`pygrade.reference.policy_network` has the formulas.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from pygrade import _core
 from pygrade.policy.network import FusionPolicy
-
-_MAX_TASKS = 64
 
 
 def why_not_fused(policy: FusionPolicy) -> str:
@@ -27,10 +25,6 @@ def why_not_fused(policy: FusionPolicy) -> str:
         return "its layers are not all linear ones with a bias"
     if any(type(layer) is not nn.SiLU for layer in between) or len(between) != len(linear) - 1:
         return "its activations are not all SiLU"
-    if policy.num_inputs == 0:
-        return "it has no inputs"
-    if len(policy.tasks) > _MAX_TASKS:
-        return f"it has {len(policy.tasks)} tasks; the core takes {_MAX_TASKS}"
     for name, tensor in policy.state_dict().items():
         if not tensor.is_cpu:
             return f"{name} is on {tensor.device}"
@@ -76,7 +70,7 @@ class FusedNetwork:
         )
 
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
-        """`FusionPolicy.concentration` [B, T] of raw inputs [B, D] under exploration factors [B], without a gradient."""
+        """α [B, T] of raw inputs [B, D] under exploration factors [B] (None: 1), without a gradient."""
         alpha = torch.empty(len(inputs), self._tasks)
         self._core.concentration(*_given(inputs, factor), alpha, torch.get_num_threads())
         return alpha
@@ -88,7 +82,7 @@ class FusedNetwork:
         return alpha
 
     def gradient(self, slope: Tensor) -> tuple[Tensor, float]:
-        """Gradient [P] of a loss by all parameters, and its norm, from its ``slope`` [B, T] by the last `forward`'s α."""
+        """Gradient [P] of a loss by all parameters, and its norm; ``slope`` [B, T]: by the α of the last `forward`."""
         gradient = torch.empty(self._core.num_parameters)
         norm = self._core.gradient(slope.detach().contiguous(), gradient, torch.get_num_threads())
         return gradient, norm

@@ -22,8 +22,8 @@ def concentration(
 ) -> Tensor:
     """α [B, T] = factor · (floor + total · softmax(MLP(normalized inputs [B, D]))).
 
-    ``parameters``: weights [outputs, inputs] and bias [outputs] of each layer; SiLU follows all but the last. Inputs are
-    normalized, cut to ±5, and 0 if NaN.
+    ``parameters``: weights [outputs, inputs] and bias [outputs] of each layer; SiLU follows all but the last. Inputs
+    are normalized, cut to ±5, and 0 if NaN.
     """
     x = ((inputs - input_mean) / input_std).clamp(-INPUT_CLIP, INPUT_CLIP)
     x = torch.where(x.isnan(), 0.0, x)

@@ -38,7 +38,7 @@ class PolicyStep(Protocol):
         """
 
     def state(self) -> dict[str, Tensor]:
-        """Adam's state: ``adam.<number of the parameter>.{step,exp_avg,exp_avg_sq}``; empty before the first update."""
+        """A copy of Adam's state: ``adam.<parameter>.{step,exp_avg,exp_avg_sq}``; empty before the first update."""
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from a `state`; other names are ignored."""
@@ -72,7 +72,7 @@ class TorchStep:
 
     def state(self) -> dict[str, Tensor]:
         entries = self._optimizer.state_dict()["state"].items()
-        return {f"{_PREFIX}{index}.{name}": tensor for index, entry in entries for name, tensor in entry.items()}
+        return {f"{_PREFIX}{index}.{name}": part.clone() for index, entry in entries for name, part in entry.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         groups = self._optimizer.state_dict()["param_groups"]

@@ -478,14 +478,16 @@ def test_torch_library_contract():
     from pygrade.ops import fusion as ops
 
     s, w = scores_of(2, 9, 3), weights_of(2, 2, 3)
-    torch.library.opcheck(ops._transform_op, (s.clone().requires_grad_(), "zlog", 1e-7, 1e-3, None, None, True, 1))
+    torch.library.opcheck(
+        ops._transform_op.registered, (s.clone().requires_grad_(), 3, 1e-7, 1e-3, None, None, True, 1)
+    )
     by_task = s.mT.contiguous().mT.requires_grad_()
-    torch.library.opcheck(ops._transform_op, (by_task, "log1p", 1e-7, 1e-3, torch.ones(3), None, True, 1))
+    torch.library.opcheck(ops._transform_op.registered, (by_task, 5, 1e-7, 1e-3, torch.ones(3), None, True, 1))
     for offsets, scores in ((None, s), (torch.tensor([0, 4, 18]), s.flatten(0, 1))):
         leaves = scores.clone().requires_grad_(), w.clone().requires_grad_()
-        arguments = (*leaves, "log", 1e-7, 1e-3, None, offsets, True, 1)
-        torch.library.opcheck(ops._fuse_op, arguments)
-        torch.library.opcheck(ops._topk_op, (scores, w, 3, "identity", None, 1e-7, 1e-3, None, offsets, True, 1))
+        arguments = (*leaves, 1, 1e-7, 1e-3, None, offsets, True, 1)
+        torch.library.opcheck(ops._fuse_op.registered, arguments)
+        torch.library.opcheck(ops._topk_op.registered, (scores, w, 3, 0, None, 1e-7, 1e-3, None, offsets, True, 1))
 
 
 def test_compiles_without_a_graph_break():

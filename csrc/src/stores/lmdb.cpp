@@ -51,9 +51,7 @@ class LmdbStore final : public Store {
         [&](LmdbReader& reader) {
           const auto format = entry(reader.transaction, format_key);
           if (!format) throw StoreError(url_ + " is an LMDB file, but not a store");
-          if (*format != store_format)
-            throw StoreError(url_ + " has format '" + std::string(*format) + "'; this release reads '" +
-                             std::string(store_format) + "': remove the store and publish again");
+          if (*format != store_format) throw StoreError(url_ + other_format(*format));
         },
         {});
   }

@@ -1,7 +1,6 @@
 #include "stores/lmdb_file.hpp"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -10,6 +9,7 @@
 #include <map>
 #include <utility>
 
+#include "stores/forks.hpp"
 #include "stores/lmdb_pages.hpp"
 
 namespace pygrade::detail {
@@ -18,9 +18,6 @@ namespace {
 
 constexpr unsigned max_readers = 1024;  // of the processes that share a file; the first one's number counts
 constexpr std::size_t no_room = 4096;   // free bytes below which a failed write is the disk's fault
-
-std::atomic<int> forks = 0;
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { ++forks; });
 
 bool on_read_only_disk(const std::string& directory) {
   struct statvfs disk;
@@ -74,7 +71,7 @@ LmdbFile::Handle LmdbFile::open(const std::string& directory, const std::string&
 }
 
 void LmdbFile::close(LmdbFile* file) {
-  if (file->forks_ != forks) return;  // closing the parent's copy would free pages that the parent reads
+  if (file->forks_ != fork_count()) return;  // closing the parent's copy would free pages that the parent reads
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
   if (--file->users_ > 0) return;
@@ -83,7 +80,7 @@ void LmdbFile::close(LmdbFile* file) {
 }
 
 LmdbFile::LmdbFile(const std::string& directory, const std::string& url, bool read_only)
-    : directory_(directory), url_(url), read_only_(read_only), forks_(forks) {}
+    : directory_(directory), url_(url), read_only_(read_only), forks_(fork_count()) {}
 
 LmdbFile::~LmdbFile() {
   for (const auto& reader : idle_) mdb_txn_abort(reader->transaction);
@@ -131,7 +128,7 @@ void LmdbFile::check_whole() {
 }
 
 void LmdbFile::check_process() const {
-  if (forks_ != forks)
+  if (forks_ != fork_count())
     throw StoreError(url_ + " was open when this process was forked; fork first, or spawn processes");
 }
 
@@ -139,8 +136,8 @@ void LmdbFile::check_process() const {
 // transaction begins.
 void LmdbFile::check_size() {
   struct stat status;
+  off_t largest = size_;  // before fstat: the file may grow in between, and another thread may see it
   if (fstat(data_, &status) != 0) fail(errno);
-  off_t largest = size_;
   if (status.st_size < largest)
     throw StoreError(url_ + " was cut off: " + std::to_string(largest - status.st_size) +
                      " bytes are missing at its end");

@@ -40,6 +40,11 @@ void check_table(std::string_view table) {
 
 }  // namespace
 
+std::string other_format(std::string_view stored) {
+  return " has format '" + std::string(stored) + "'; this release reads '" + std::string(store_format) +
+         "': remove the store and publish again";
+}
+
 std::int64_t now_ms() {
   using namespace std::chrono;
   return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();

@@ -12,6 +12,7 @@
 namespace pygrade::detail {
 
 inline constexpr std::string_view store_format = "2";
+std::string other_format(std::string_view stored);  // the end of the message that refuses it
 
 std::int64_t now_ms();  // since 1970
 
