@@ -35,7 +35,7 @@ target_compile_definitions(pygrade_ops PRIVATE TORCH_TARGET_VERSION=0x020a000000
 target_link_libraries(pygrade_ops PRIVATE pygrade ${PYGRADE_TORCH_LIBRARY})
 if(NOT APPLE)
   # Nothing is exported: the ops register when the library is loaded, and its copy of the core stays its own.
-  target_link_options(pygrade_ops PRIVATE -Wl,--exclude-libs,ALL)
+  target_link_options(pygrade_ops PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/csrc/cmake/hide_all.map)
 endif()
 if(SKBUILD)
   set_target_properties(pygrade_ops PROPERTIES PREFIX "" OUTPUT_NAME _ops)
