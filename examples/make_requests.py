@@ -1,4 +1,4 @@
-"""python examples/make_requests.py DIR: a policy, 1,000 requests of every kind, and the pages that Python makes of them.
+"""python examples/make_requests.py DIR: a policy, 1,000 requests of every kind, and the pages that Python makes.
 
 DIR/policy is a policy directory, DIR/requests.bin and DIR/pages.bin are in the format of `request_file`. Every example
 ranks the same requests by the same policy, and writes the same bytes.

@@ -2,15 +2,15 @@
 
 Little-endian; every number and array starts at a multiple of 4 bytes.
 
-A file of requests: ``b"PGREQ001"``, then uint32 count, features F, tasks T. Then for each request uint32 candidates N, k,
-parts, group columns A, bytes of the scenario, seed and offset of the draw, and the arrays that `parts` (a sum of the bits
-below) names, in this order: context float32[F], predictions float32[N, T] (always), mask uint8[N] (filled up to a
+A file of requests: ``b"PGREQ001"``, then uint32 count, features F, tasks T. Then for each request uint32 candidates N,
+k, parts, group columns A, bytes of the scenario, seed and offset of the draw, and the arrays that `parts` (a sum of the
+bits below) names, in this order: context float32[F], predictions float32[N, T] (always), mask uint8[N] (filled up to a
 multiple of 4), boost_mul float32[N], boost_add float32[N], groups int32[N, A] and caps int32[A], values float32[T],
 item_values float32[N], scenario in UTF-8 (filled up to a multiple of 4).
 
 A file of pages: ``b"PGPAG001"``, then uint32 count, tasks T. Then for each page uint32 k, filled, fallback (0 or 1),
-explored (0 or 1), seed and offset of the draw, float32 trust, char[12] version of the policy, values float32[k], indices
-int32[k], weights float32[T], concentration float32[T].
+explored (0 or 1), seed and offset of the draw, float32 trust, char[12] version of the policy, values float32[k],
+indices int32[k], weights float32[T], concentration float32[T].
 """
 
 import struct

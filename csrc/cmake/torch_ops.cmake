@@ -23,7 +23,9 @@ if(NOT PYGRADE_TORCH_HEADER OR NOT PYGRADE_TORCH_LIBRARY)
 endif()
 
 set(torch_op_sources csrc/torch/scores.cpp csrc/torch/tensors.cpp csrc/torch/rollout.cpp)
-foreach(family IN LISTS PYGRADE_FAMILIES)
+set(op_families ${PYGRADE_FAMILIES})
+list(REMOVE_ITEM op_families policy_network)  # training's network is no op
+foreach(family IN LISTS op_families)
   list(APPEND torch_op_sources csrc/torch/${family}.cpp)
 endforeach()
 add_library(pygrade_ops MODULE ${torch_op_sources})
@@ -33,7 +35,7 @@ target_compile_definitions(pygrade_ops PRIVATE TORCH_TARGET_VERSION=0x020a000000
 target_link_libraries(pygrade_ops PRIVATE pygrade ${PYGRADE_TORCH_LIBRARY})
 if(NOT APPLE)
   # Nothing is exported: the ops register when the library is loaded, and its copy of the core stays its own.
-  target_link_options(pygrade_ops PRIVATE -Wl,--exclude-libs,ALL)
+  target_link_options(pygrade_ops PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/csrc/cmake/hide_all.map)
 endif()
 if(SKBUILD)
   set_target_properties(pygrade_ops PROPERTIES PREFIX "" OUTPUT_NAME _ops)

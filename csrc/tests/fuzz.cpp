@@ -1,5 +1,5 @@
 // A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, multi-task
-// models, preranks, and the arguments of the C ABI.
+// models, preranks, feature schemas and their fitted values, records of a store, and the arguments of the C ABI.
 //
 //   fuzz [RUNS] [SEED]
 //
@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "feature_files.hpp"
 #include "mtl_artifact.hpp"
 #include "prerank.hpp"
 #include "pygrade/pygrade.h"
@@ -85,7 +86,10 @@ constexpr std::string_view tokens[] = {"{",
                                        "click",
                                        "config",
                                        "hidden",
-                                       "tasks"};
+                                       "tasks",
+                                       "\"key\": [\"item.author\"]",
+                                       "\"kind\": \"count\"",
+                                       "window_hours"};
 
 void mutate(std::string& text, Random& random) {
   const std::size_t count = 1 + random.below(random.one_in(4) ? 8 : 2);
@@ -393,6 +397,91 @@ bool run_prerank(Random& random) {
   }
 }
 
+// ---- features
+
+// Reads a page and writes an event; every value must be what a model may be given.
+void use_features(const std::shared_ptr<const Features>& features, const std::shared_ptr<MemoryStore>& store,
+                  Random& random, bool& defaults) {
+  FeatureCenter center(features, store);
+  FeatureBuffer buffer;
+  constexpr std::int64_t times[] = {0, -1, 1'700'000'000'000, INT64_MIN, INT64_MAX};
+  constexpr std::int64_t items[] = {5, 6, 77, 5};
+  const FeatureRequest request{1, times[random.below(std::size(times))], "feed"};
+  for (int i = 0; i < 2; ++i) {
+    center.read_user(request, buffer);
+    center.read_items(items, buffer);
+  }
+  defaults = buffer.defaults;
+  expect(center.counters().reads == 2, "a read was not counted");
+  const std::size_t rows = std::size(items),
+                    width = features->item_features().size() + features->cross_features().size();
+  expect(buffer.item_ids.size() == rows * features->item_id_features().size(), "ids of another size");
+  for (const std::int64_t id : buffer.item_ids) expect(id >= 0, "an id is negative");
+  std::vector<float> dense(rows * width);
+  features->normalize_rows(buffer.item_dense, buffer.cross_dense, dense);
+  for (const float value : dense) expect(std::abs(value) <= 10.0f, "a normalized value is beyond its limit");
+  const std::int64_t user = 1, item = 5, time = times[random.below(std::size(times))];
+  const double click = 1.0, play = random.one_in(4) ? -1e300 : 3.0;
+  const std::string_view scenario = "feed";
+  const FeedbackEvents::Outcome outcomes[] = {
+      {"y_click", {&click, 1}}, {"y_form_order", {&click, 1}}, {"m_play", {&play, 1}}};
+  try {
+    center.update({{&user, 1}, {&item, 1}, {&time, 1}, {&scenario, 1}, outcomes});
+  } catch (const StoreError&) {
+  } catch (const SchemaError&) {
+  }
+}
+
+// Schema and fitted values, damaged. The hash is usually repaired, so that the code after its check is reached.
+bool run_features(Random& random) {
+  static const FittedFile good = fitted_file();
+  std::string schema = schema_text;
+  FittedFile file = good;
+  if (!random.one_in(4)) mutate(schema, random);
+  if (!random.one_in(8)) {
+    try {
+      file.hash = detail::Schema::parse(schema).hash;
+    } catch (const detail::JsonError&) {
+      return false;
+    }
+  }
+  std::string fitted = file.content();
+  if (random.one_in(2)) mutate(fitted, random);
+  const std::vector<char> exact(fitted.begin(), fitted.end());
+  try {
+    const auto features = Features::parse(schema, std::as_bytes(std::span(exact)));
+    bool defaults = false;
+    use_features(features, make_store(*features), random, defaults);
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
+  }
+}
+
+// The values of a store, damaged: cut, longer, or other numbers.
+bool run_records(Random& random) {
+  static const auto features = make_features();
+  const auto store = make_store(*features);
+  const std::string end = "." + features->hash();
+  constexpr std::pair<const char*, std::int64_t> places[] = {
+      {"meta", 0}, {"all", 0}, {"user", 1}, {"item", 5}, {"author", 70}, {"user_static", 1}, {"item_static", 5}};
+  constexpr std::size_t widths[] = {0, 5, 28, 2, 3, 1, 5};
+  for (std::size_t i = 0, n = 1 + random.below(3); i < n; ++i) {
+    const std::size_t place = random.below(std::size(places));
+    std::string& value = store->tables[places[place].first + (place == 0 ? "" : end)][places[place].second];
+    if (place != 0) {
+      value.resize(8 * widths[place]);
+      for (char& byte : value) byte = static_cast<char>(random.next());
+      if (random.one_in(2)) value.assign(value.size(), random.one_in(2) ? '\xff' : '\0');
+    }
+    if (place == 0 || random.one_in(4)) mutate(value, random);
+    value.shrink_to_fit();
+  }
+  bool defaults = false;
+  use_features(features, store, random, defaults);
+  return !defaults;
+}
+
 // ---- the C ABI
 
 std::size_t near(std::size_t value, Random& random) {
@@ -579,12 +668,9 @@ int main(int argc, char** argv) {
     bool (*run)(Random&);
     std::uint64_t runs = 0, accepted = 0;
   };
-  Target targets[] = {{"json", &run_json},
-                      {"safetensors", &run_safetensors},
-                      {"policy", &run_policy},
-                      {"mtl", &run_mtl},
-                      {"prerank", &run_prerank},
-                      {"C ABI", &run_c_api}};
+  Target targets[] = {
+      {"json", &run_json},       {"safetensors", &run_safetensors}, {"policy", &run_policy},   {"mtl", &run_mtl},
+      {"prerank", &run_prerank}, {"features", &run_features},       {"records", &run_records}, {"C ABI", &run_c_api}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
     Target& target = targets[i % std::size(targets)];

@@ -216,9 +216,8 @@ def _save_log_prob(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.weight_floor, ctx.num_threads = weight_floor, num_threads
 
 
-def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-    result = _log_prob_backward_op(*ctx.saved_tensors, gradient, ctx.weight_floor, ctx.num_threads)
-    return result, None, None, None, None
+def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor]:
+    return (_log_prob_backward_op(*ctx.saved_tensors, gradient, ctx.weight_floor, ctx.num_threads),)
 
 
 _log_prob_backward_op = dispatch.Op("dirichlet_log_prob_backward", log_prob_backward_of, _fake_log_prob_backward)
@@ -316,20 +315,20 @@ def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.save_for_backward(*output[1:])
 
 
-def _differentiate_entropy(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+def _differentiate_entropy(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor]:
     (saved,) = ctx.saved_tensors
-    return gradient[:, None] * saved, None, None
+    return (gradient.unsqueeze(1) * saved,)
 
 
-def _differentiate_kl(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None]:
+def _differentiate_kl(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     first, second = ctx.saved_tensors
-    return gradient[:, None] * first, gradient[:, None] * second, None, None
+    return gradient.unsqueeze(1) * first, gradient.unsqueeze(1) * second
 
 
 _entropy_op = dispatch.Op(
     "dirichlet_entropy", _entropy, _fake_entropy, _save_gradients, dispatch.once(_differentiate_entropy)
 )
-_kl_op = dispatch.Op("dirichlet_kl", _kl, _fake_kl, _save_gradients, dispatch.once(_differentiate_kl))
+_kl_op = dispatch.Op("dirichlet_kl", _kl, _fake_kl, _save_gradients, dispatch.once(_differentiate_kl), differentiable=2)
 
 
 def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_threads: int | None = None) -> T:

@@ -173,7 +173,7 @@ def _save_transform(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _transform_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     scores, slope, offsets = ctx.saved_tensors
-    return transform_gradient(grad, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets), *([None] * 7)
+    return (transform_gradient(grad, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets),)
 
 
 def _save_fuse(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -191,13 +191,13 @@ def _fuse_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_values, grad_weights = fuse_gradients(grad, values, weights, offsets, ctx.needs_input_grad[:2])
     if grad_values is not None:
         grad_values = transform_gradient(grad_values, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets)
-    return grad_values, grad_weights, *([None] * 7)
+    return grad_values, grad_weights
 
 
 _transform_op = dispatch.Op(
     "transform_scores", _transform_scores, _fake_transform, _save_transform, _transform_backward
 )
-_fuse_op = dispatch.Op("fuse_scores", _fuse_scores, _fake_fuse, _save_fuse, _fuse_backward)
+_fuse_op = dispatch.Op("fuse_scores", _fuse_scores, _fake_fuse, _save_fuse, _fuse_backward, differentiable=2)
 _topk_op = dispatch.Op("fuse_topk", _fuse_topk, _fake_topk)
 
 

@@ -74,7 +74,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     (slope,) = ctx.saved_tensors
-    return gradient[:, None] * slope, *([None] * 12)
+    return (gradient.unsqueeze(1) * slope,)
 
 
 _op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, _save, dispatch.once(_differentiate))

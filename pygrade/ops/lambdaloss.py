@@ -63,7 +63,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
-    return upstream[:, None] * gradient, *([None] * 6)
+    return (upstream.unsqueeze(1) * gradient,)
 
 
 _op = dispatch.Op("lambda_loss", _lambda_loss, _fake_loss, _save, dispatch.once(_backward))
