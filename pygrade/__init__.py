@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pygrade import _core
 from pygrade._core import __version__
+from pygrade._util.after_import import after_import
 
 if TYPE_CHECKING:
     from pygrade.evaluation.replay import evaluate
@@ -108,3 +109,8 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and names that d
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# `torch.ops.pygrade` has the ops from here on, or from the import of torch on if that comes later: this package never
+# imports torch by itself, because the command line answers --help without it.
+after_import("torch", lambda: importlib.import_module("pygrade.ops"))

@@ -1,5 +1,4 @@
 from collections.abc import Callable, Sequence
-from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
@@ -11,108 +10,15 @@ def available_isas() -> list[str]: ...
 def connect_torch(torch: Any, backend: Any) -> None:
     """Tell the core of torch and of the ContextVar that names the backend; fast paths need both."""
 
-def is_plain(*arguments: Any) -> bool:
-    """Whether an op on these may skip torch's dispatcher: each a number, a string, None or a torch.Tensor in CPU
-    memory, no dispatch mode, no functorch transform, no gradient wanted."""
-
-def group_advantage(
-    rewards: Any,
-    component_weights: Any,
-    normalize: int,
-    leave_one_out: bool,
-    clip: float,
-    advantage: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_sample(
-    concentration: Any,
-    seed: int,
-    offset: int,
-    weights: Any,
-    log_weights: Any,
-    log_prob: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_log_prob(
-    concentration: Any,
-    log_weights: Any,
-    weight_floor: float,
-    log_prob: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_log_prob_backward(
-    concentration: Any,
-    log_weights: Any,
-    gradient: Any,
-    weight_floor: float,
-    concentration_gradient: Any,
-    num_threads: int,
-) -> None: ...
-def dirichlet_score(
-    concentration: Any,
-    log_weights: Any,
-    coefficients: Any,
-    weight_floor: float,
-    log_prob: Any,
-    gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def dirichlet_entropy(concentration: Any, entropy: Any, gradient: Any, validate: bool, num_threads: int) -> None: ...
-def dirichlet_kl(
-    concentration: Any,
-    other: Any,
-    kl: Any,
-    gradient: Any,
-    other_gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def floor_log_weights(log_weights: Any, weight_floor: float, floored: Any, num_threads: int) -> None: ...
 def float_function(function: int, x: Any, y: Any) -> None: ...
 def gamma_functions(x: Any, y: Any) -> None: ...
-def grpo_loss(
-    concentration: Any,
-    log_weights: Any,
-    old_log_prob: Any,
-    advantages: Any,
-    reference_concentration: Any,
-    clip: float,
-    clip_high: float,
-    kl_coefficient: float,
-    entropy_coefficient: float,
-    weight_floor: float,
-    log_ratio_clamp: float,
-    loss: Any,
-    kl: Any,
-    entropy: Any,
-    clip_fraction: Any,
-    ratio_max: Any,
-    gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
-def lambda_loss(
-    scores: Any,
-    gains: Any,
-    mask: Any,
-    discount: Any,
-    temperature: float,
-    loss: Any,
-    gradient: Any,
-    validate: bool,
-    num_threads: int,
-) -> None: ...
 
-# Positional arguments, those of the public functions; `type` is TopK. A fast path returns None for a call that needs
+# Positional arguments, those of the public functions; `type` is TopK. The fast path returns None for a call that needs
 # more than the core, and for an argument that does not fit as it is.
-def transform_scores(
+def transform_scores_fast_path(
     scores: Any, transform: str, beta: Any, epsilon: Any, slope: Any, offsets: Any, layout: str, num_threads: Any
 ) -> Any: ...
-def fuse_scores(
+def fuse_scores_fast_path(
     scores: Any,
     weights: Any,
     transform: str,
@@ -123,7 +29,7 @@ def fuse_scores(
     layout: str,
     num_threads: Any,
 ) -> Any: ...
-def fuse_topk(
+def fuse_topk_fast_path(
     type: Any,
     scores: Any,
     weights: Any,
@@ -138,7 +44,7 @@ def fuse_topk(
     out: Any,
     num_threads: Any,
 ) -> Any: ...
-def rank(
+def rank_fast_path(
     type: Any,
     scores: Any,
     weights: Any,
@@ -157,27 +63,6 @@ def rank(
     out: Any,
     num_threads: Any,
 ) -> Any: ...
-
-transform_scores_fast_path = transform_scores
-fuse_scores_fast_path = fuse_scores
-fuse_topk_fast_path = fuse_topk
-rank_fast_path = rank
-
-def topk_gain(
-    scores: Any,
-    weights: Any,
-    gains: Any,
-    discount: Any,
-    masks: Any,
-    component_list: Any,
-    transform: int,
-    beta: float,
-    epsilon: float,
-    slope: Any,
-    offsets: Any,
-    gain: Any,
-    num_threads: int,
-) -> None: ...
 
 class Policy:
     """A saved policy as the C++ core reads it."""
@@ -393,6 +278,7 @@ class Prerank:
 
 def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
     """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
+
 class StoreError(RuntimeError): ...
 class StoreTimeout(StoreError): ...
 
@@ -415,3 +301,103 @@ def store_libraries() -> list[str]:
     """The stores of this build: "lmdb", "redis"."""
 
 def open_store(url: str, read_only: bool = False, timeout: float = 0.1, max_bytes: int | None = None) -> Store: ...
+
+class Features:
+    """Schema and fitted values of features in the C++ core; immutable."""
+
+    def __init__(self, schema: str, fitted: bytes, name: str = "features") -> None: ...
+    @staticmethod
+    def load(path: str) -> Features: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def request_features(self) -> list[str]: ...
+    @property
+    def request_id_features(self) -> list[str]: ...
+    @property
+    def item_features(self) -> list[str]: ...
+    @property
+    def item_id_features(self) -> list[str]: ...
+    @property
+    def cross_features(self) -> list[str]: ...
+    @property
+    def sequence_length(self) -> int: ...
+    def normalize(self, request_dense: Any, item_dense: Any, cross_dense: Any, request_out: Any, rows_out: Any) -> None:
+        """Normalized request_dense [1, Du], and item_dense [n, Di] and cross_dense [n, Dx] side by side."""
+
+class UserRequest:
+    """A request whose user has been read."""
+
+    def with_items(self, item_ids: Any) -> tuple[Any, ...]: ...
+
+class FeatureCenter:
+    """Reads the features of requests from a Store of Python, and adds feedback to it.
+
+    Requests come as (request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults).
+    """
+
+    def __init__(self, features: Features, store: Any, ttl: float | None, cache: int, version: str | None) -> None: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
+    def read(
+        self, user_id: int, item_ids: Any, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
+    ) -> tuple[Any, ...]: ...
+    def request(
+        self, user_id: int, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
+    ) -> tuple[UserRequest, tuple[Any, ...]]: ...
+    def update(
+        self, user_id: Any, item_id: Any, event_time: Any, scenario: list[str] | None, outcomes: dict[str, Any]
+    ) -> int: ...
+    def check_version(self) -> None:
+        """`StoreError` unless the current version is of this schema."""
+
+    def forget_items(self) -> None:
+        """Attributes of items are read again."""
+
+def minutes_of_a_day() -> tuple[Any, Any]:
+    """Sine and cosine of 2π minute / 1440, correctly rounded."""
+
+class Pipeline:
+    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None."""
+
+    def __init__(
+        self,
+        version: str,
+        features: Features,
+        prerank: Prerank | None,
+        mtl: MultiTaskModel,
+        policy: Policy,
+        center: FeatureCenter,
+        seed: int | None,
+        retrieve: Callable[..., Any] | None,
+    ) -> None: ...
+    @staticmethod
+    def load(artifact: str, store: Store, any_version: bool = False, seed: int | None = None) -> Pipeline:
+        """Of the files of an artifact and a store of the core. ``any_version``: read whatever version is current."""
+
+    @property
+    def center(self) -> FeatureCenter: ...
+    def rank(
+        self,
+        user_id: int,
+        timestamp: int,
+        scenario: str | None,
+        context: dict[str, float | str | None],
+        k: int,
+        candidates: int,
+        item_ids: Any = None,
+        seen: Any = None,
+        eligible: Any = None,
+        explore: bool = False,
+        values: Any = None,
+        deadline: int | None = None,
+    ) -> dict[str, Any]:
+        """The page, its weights, and what it was made from. ``deadline``: microseconds."""
+
+    def publish(
+        self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel, policy: Policy
+    ) -> None:
+        """Serve other models, all in one step."""
+
+    @property
+    def counters(self) -> dict[str, int]: ...

@@ -56,17 +56,16 @@ Dtype numpy_dtype(const py::array& value, const char* name) {
     if (kind == 'i' && bytes == 8) return Dtype::int64;
     if (kind == 'b') return Dtype::boolean;
   }
-  throw py::type_error(prefix(name) + py::cast<std::string>(py::str(dtype)) +
-                       "; want float32, float16, bfloat16, float64, int32, int64 or bool");
+  throw TypeMisfit(prefix(name) + py::cast<std::string>(py::str(dtype)) +
+                   "; want float32, float16, bfloat16, float64, int32, int64 or bool");
 }
 
 Array from_numpy(const py::array& value, const char* name) {
   Array result;
   result.dtype = numpy_dtype(value, name);
   result.ndim = static_cast<int>(value.ndim());
-  if (result.ndim > 4)
-    throw py::value_error(prefix(name) + std::to_string(result.ndim) + "-dimensional; want at most 4");
-  if (!(value.flags() & py::array::c_style)) throw py::value_error(prefix(name) + "not C-contiguous");
+  if (result.ndim > 4) throw ValueMisfit(prefix(name) + std::to_string(result.ndim) + "-dimensional; want at most 4");
+  if (!(value.flags() & py::array::c_style)) throw ValueMisfit(prefix(name) + "not C-contiguous");
   for (int d = 0; d < result.ndim; ++d) result.shape[static_cast<std::size_t>(d)] = value.shape(d);
   result.data = const_cast<void*>(value.data());
   return result;
@@ -107,6 +106,9 @@ bool from_exchange(py::handle value, Array& result) {
   if (known == nullptr || known->api == nullptr || !known->is_tensor(value)) return false;
   DlTensor tensor;
   if (known->api->tensor_from_object(value.ptr(), &tensor) != 0) {
+    // What torch says of a tensor without plain memory, such as a sparse one; anything else is not expected.
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError) && !PyErr_ExceptionMatches(PyExc_BufferError))
+      throw py::error_already_set();
     PyErr_Clear();
     return false;
   }
@@ -131,22 +133,21 @@ Array from_torch(py::handle value, const char* name) {
   std::size_t code = 0;
   while (code < known.size() && known[code] != dtype.ptr()) ++code;
   if (code == known.size())
-    throw py::type_error(prefix(name) + py::cast<std::string>(py::str(dtype)) +
-                         "; want float32, float16, bfloat16, float64, int32, int64 or bool");
+    throw TypeMisfit(prefix(name) + py::cast<std::string>(py::str(dtype)) +
+                     "; want float32, float16, bfloat16, float64, int32, int64 or bool");
   result.dtype = static_cast<Dtype>(code);
   if (py::hasattr(value, "layout") && py::str(value.attr("layout")).cast<std::string_view>() != "torch.strided")
-    throw py::type_error(prefix(name) + "not a dense tensor");
-  if (!value.attr("is_cpu").cast<bool>()) throw py::value_error(prefix(name) + "not in CPU memory");
-  if (!value.attr("is_contiguous")().cast<bool>()) throw py::value_error(prefix(name) + "not C-contiguous");
+    throw TypeMisfit(prefix(name) + "not a dense tensor");
+  if (!value.attr("is_cpu").cast<bool>()) throw ValueMisfit(prefix(name) + "not in CPU memory");
+  if (!value.attr("is_contiguous")().cast<bool>()) throw ValueMisfit(prefix(name) + "not C-contiguous");
   const py::tuple shape = value.attr("shape");
   result.ndim = static_cast<int>(shape.size());
-  if (result.ndim > 4)
-    throw py::value_error(prefix(name) + std::to_string(result.ndim) + "-dimensional; want at most 4");
+  if (result.ndim > 4) throw ValueMisfit(prefix(name) + std::to_string(result.ndim) + "-dimensional; want at most 4");
   for (std::size_t d = 0; d < shape.size(); ++d) result.shape[d] = shape[d].cast<std::int64_t>();
   try {
     result.data = reinterpret_cast<void*>(value.attr("data_ptr")().cast<std::uintptr_t>());
   } catch (py::error_already_set&) {
-    throw py::type_error(prefix(name) + "a tensor without memory to read");
+    throw TypeMisfit(prefix(name) + "a tensor without memory to read");
   }
   return result;
 }
@@ -162,19 +163,18 @@ Array any_array(py::handle value, const char* name) {
   if (Array result; from_exchange(value, result)) return result;
   if (is_numpy(value)) return from_numpy(py::reinterpret_borrow<py::array>(value), name);
   if (py::hasattr(value, "data_ptr")) return from_torch(value, name);
-  throw py::type_error(prefix(name) + py::cast<std::string>(py::str(py::type::handle_of(value).attr("__name__"))) +
-                       "; want a numpy array or a torch tensor");
+  throw TypeMisfit(prefix(name) + py::cast<std::string>(py::str(py::type::handle_of(value).attr("__name__"))) +
+                   "; want a numpy array or a torch tensor");
 }
 
 void check(const Array& value, const char* name, Dtype dtype, const Shape& shape) {
-  if (value.dtype != dtype)
-    throw py::type_error(prefix(name) + dtype_name(value.dtype) + "; want " + dtype_name(dtype));
+  if (value.dtype != dtype) throw TypeMisfit(prefix(name) + dtype_name(value.dtype) + "; want " + dtype_name(dtype));
   bool same = value.ndim == shape.ndim;
   for (std::size_t d = 0; same && d < static_cast<std::size_t>(shape.ndim); ++d)
     same = shape.sizes[d] == any_size || shape.sizes[d] == value.shape[d];
   if (!same)
-    throw py::value_error(prefix(name) + "of shape " + shape_text(value.shape.data(), value.ndim) + "; want " +
-                          shape_text(shape.sizes.data(), shape.ndim));
+    throw ValueMisfit(prefix(name) + "of shape " + shape_text(value.shape.data(), value.ndim) + "; want " +
+                      shape_text(shape.sizes.data(), shape.ndim));
 }
 
 Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape) {

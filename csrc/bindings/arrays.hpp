@@ -15,6 +15,15 @@ namespace pygrade::bindings {
 
 namespace py = pybind11;
 
+// An argument that is not what a binding reads as it is. A fast path leaves the call to the Python layer on these
+// alone.
+struct TypeMisfit : py::type_error {
+  using py::type_error::type_error;
+};
+struct ValueMisfit : py::value_error {
+  using py::value_error::value_error;
+};
+
 enum class Dtype : std::uint8_t { float32, float16, bfloat16, float64, int32, int64, boolean };
 
 const char* dtype_name(Dtype dtype);
@@ -51,8 +60,8 @@ struct Array {
 // Whether the value is an ndarray itself: a subclass, such as a masked array, may mean something else.
 bool is_numpy(py::handle value);
 
-// The array behind `value`. TypeError if it is not a dense array of `dtype`; ValueError if it is not contiguous, not in
-// CPU memory, or not of `shape` (any_size admits every length). `name` is the argument in the message.
+// The array behind `value`. TypeMisfit if it is not a dense array of `dtype`; ValueMisfit if it is not contiguous, not
+// in CPU memory, or not of `shape` (any_size admits every length). `name` is the argument in the message.
 Array array(py::handle value, const char* name, Dtype dtype, const Shape& shape);
 
 // The same in two steps: an array of any dtype and shape, and the check of these.

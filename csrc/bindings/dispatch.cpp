@@ -61,11 +61,6 @@ bool requires_grad(py::handle tensor) {
   return is_true(tensor, name);
 }
 
-bool is_on_cpu(py::handle tensor) {
-  static PyObject* const name = PyUnicode_InternFromString("is_cpu");
-  return is_true(tensor, name);
-}
-
 bool core_is_chosen(const Torch& known) {
   PyObject* chosen = nullptr;
   if (PyContextVar_Get(known.backend, nullptr, &chosen) < 0) throw py::error_already_set();
@@ -77,32 +72,6 @@ bool core_is_chosen(const Torch& known) {
 // No dispatch mode and no functorch transform, whose wrapped tensors have no readable memory.
 bool no_modes(const Torch& known) {
   return PyLong_AsLong(result_of(known.dispatch_modes).ptr()) == 0 && result_of(known.transforms).ptr() == Py_False;
-}
-
-bool is_constant(py::handle value) {
-  return value.is_none() || PyBool_Check(value.ptr()) || PyLong_CheckExact(value.ptr()) ||
-         PyFloat_CheckExact(value.ptr()) || PyUnicode_CheckExact(value.ptr());
-}
-
-// is_plain(*arguments): see _core.pyi.
-PyObject* is_plain(PyObject*, PyObject* const* arguments, Py_ssize_t size) noexcept {
-  try {
-    const Torch* known = torch();
-    bool gradient = false;
-    for (Py_ssize_t i = 0; i < size; ++i) {
-      const py::handle argument = arguments[i];
-      if (known->is_tensor(argument)) {
-        if (!is_on_cpu(argument)) Py_RETURN_FALSE;
-        gradient = gradient || requires_grad(argument);
-      } else if (!is_constant(argument)) {
-        Py_RETURN_FALSE;
-      }
-    }
-    if (no_modes(*known) && !(gradient && result_of(known->grad_enabled).ptr() == Py_True)) Py_RETURN_TRUE;
-    Py_RETURN_FALSE;
-  } catch (...) {
-    return set_error();
-  }
 }
 
 }  // namespace
@@ -129,11 +98,11 @@ std::int64_t integer(py::handle value, const char* name, std::int64_t low, std::
     if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_OverflowError))
       throw py::error_already_set();
     PyErr_Clear();
-    throw py::type_error(std::string(name) + " is not an integer of 64 bits");
+    throw TypeMisfit(std::string(name) + " is not an integer of 64 bits");
   }
   if (number < low || number > high)
-    throw py::value_error(std::string(name) + " is " + std::to_string(number) + "; want " + std::to_string(low) +
-                          " to " + std::to_string(high));
+    throw ValueMisfit(std::string(name) + " is " + std::to_string(number) + "; want " + std::to_string(low) + " to " +
+                      std::to_string(high));
   return number;
 }
 
@@ -197,7 +166,7 @@ Array output(py::handle value, const char* name, Dtype dtype, const Shape& shape
   const Array result = array(value, name, dtype, shape);
   const bool plain = is_numpy(value) ? py::reinterpret_borrow<py::array>(value).writeable()
                                      : torch()->is_tensor(value) && (dtype != Dtype::float32 || !requires_grad(value));
-  if (!plain) throw py::value_error(std::string(name) + " is not plain memory to fill");
+  if (!plain) throw ValueMisfit(std::string(name) + " is not plain memory to fill");
   return result;
 }
 
@@ -211,7 +180,7 @@ Best::Best(py::handle out, py::handle like, const Shape& shape) : out_(out) {
     indices_ = any_array(second_, "indices");
     return;
   }
-  if (!PyTuple_Check(out.ptr()) || PyTuple_GET_SIZE(out.ptr()) != 2) throw py::type_error("out is not a pair");
+  if (!PyTuple_Check(out.ptr()) || PyTuple_GET_SIZE(out.ptr()) != 2) throw TypeMisfit("out is not a pair");
   first_ = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(out.ptr(), 0));
   second_ = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(out.ptr(), 1));
   values_ = output(first_, "out[0]", Dtype::float32, shape);
@@ -230,9 +199,6 @@ py::object Best::tuple(py::handle type) const {
 
 void bind_dispatch(py::module_& module) {
   module.def("connect_torch", &connect_torch, py::arg("torch"), py::arg("backend"));
-  static PyMethodDef definition{"is_plain", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&is_plain)),
-                                METH_FASTCALL, "is_plain(*arguments) -> bool"};
-  module.add_object("is_plain", py::reinterpret_steal<py::object>(PyCFunction_New(&definition, nullptr)));
 }
 
 }  // namespace pygrade::bindings

@@ -1,9 +1,8 @@
-// Ops that are called with positional arguments, past pybind11's dispatcher, which costs more than a small op does.
-//
-// A serving op has two entries with the arguments of the public function. `name` does the work. `name_fast_path` does
-// it only if the call needs no more than the core, and returns None for another backend, a mode of torch, a gradient,
-// or an argument that does not fit as it is: pybind11's type_error, value_error and cast_error, which only the checks
-// of arguments throw. The Python layer then converts the argument or words the error. Every other error is raised.
+// The fast path of the serving ops: eager calls that need no more than the core, past pybind11's dispatcher and
+// torch's, which cost more than a small op does. `name_fast_path` takes the arguments of the public function. It
+// returns None for another backend, a mode of torch, a gradient, and for an argument that it does not read as it is
+// (`TypeMisfit`, `ValueMisfit`); the Python layer then converts the argument or words the error, and calls torch's op.
+// Every other error is raised.
 #pragma once
 
 #include <array>
@@ -52,11 +51,12 @@ using Arguments = std::array<py::handle, count>;
 // Sets Python's error to the exception that is being handled; returns null.
 PyObject* set_error() noexcept;
 
-template <auto function, bool fast_path>
+// `any_misfit`: None for all of pybind11's type_error, value_error and cast_error.
+template <auto function, bool any_misfit>
 struct Entry;
 
-template <std::size_t count, py::object (*function)(const Arguments<count>&), bool fast_path>
-struct Entry<function, fast_path> {
+template <std::size_t count, py::object (*function)(const Arguments<count>&), bool any_misfit>
+struct Entry<function, any_misfit> {
   static PyObject* call(PyObject*, PyObject* const* given, Py_ssize_t size) noexcept {
     if (size != static_cast<Py_ssize_t>(count)) {
       PyErr_Format(PyExc_TypeError, "got %zd arguments; want %zu", size, count);
@@ -66,12 +66,14 @@ struct Entry<function, fast_path> {
     for (std::size_t i = 0; i < count; ++i) arguments[i] = given[i];
     try {
       return function(arguments).release().ptr();
+    } catch (const TypeMisfit&) {
+    } catch (const ValueMisfit&) {
     } catch (const py::type_error&) {
-      if (!fast_path) return set_error();
+      if (!any_misfit) return set_error();
     } catch (const py::value_error&) {
-      if (!fast_path) return set_error();
+      if (!any_misfit) return set_error();
     } catch (const py::cast_error&) {
-      if (!fast_path) return set_error();
+      if (!any_misfit) return set_error();
     } catch (...) {
       return set_error();
     }
@@ -80,10 +82,10 @@ struct Entry<function, fast_path> {
 };
 
 // Adds a function of positional arguments. The first line of `doc` is its signature.
-template <auto function, bool fast_path = false>
+template <auto function, bool any_misfit = false>
 void def_positional(py::module_& module, const char* name, const char* doc) {
   static PyMethodDef definition{
-      name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function, fast_path>::call)), METH_FASTCALL,
+      name, reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Entry<function, any_misfit>::call)), METH_FASTCALL,
       doc};
   module.add_object(name, py::reinterpret_steal<py::object>(
                               PyCFunction_NewEx(&definition, nullptr, py::object(module.attr("__name__")).ptr())));

@@ -1,16 +1,13 @@
-// The functions that register the bindings of each op family; module.cpp calls them.
+// The functions that register bindings; module.cpp calls them.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 namespace pygrade::bindings {
 
-void bind_advantage(pybind11::module_& module);
+// The fast path of the serving ops, and functions for tests. Every op is registered with torch (csrc/torch).
 void bind_dirichlet(pybind11::module_& module);
 void bind_fusion(pybind11::module_& module);
-void bind_gain(pybind11::module_& module);
-void bind_grpo(pybind11::module_& module);
-void bind_lambdaloss(pybind11::module_& module);
 void bind_policy_network(pybind11::module_& module);
 void bind_ranking(pybind11::module_& module);
 

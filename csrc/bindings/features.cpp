@@ -58,8 +58,7 @@ Buffers& buffers() {
 
 // A request whose user has been read.
 struct UserRequest {
-  explicit UserRequest(std::shared_ptr<FeatureCenter> given)
-      : center(std::move(given)), buffer(buffers().take()) {}
+  explicit UserRequest(std::shared_ptr<FeatureCenter> given) : center(std::move(given)), buffer(buffers().take()) {}
   ~UserRequest() { buffers().give(std::move(buffer)); }
   UserRequest(const UserRequest&) = delete;
   UserRequest& operator=(const UserRequest&) = delete;

@@ -72,13 +72,16 @@ py::object fuse_topk_fast_path(const Arguments<13>& arguments) {
 }
 
 constexpr auto transform_doc =
-    "transform_scores(scores: object, transform: object, beta: object, epsilon: object, slope: object, offsets: "
+    "transform_scores_fast_path(scores: object, transform: object, beta: object, epsilon: object, slope: object, "
+    "offsets: "
     "object, layout: object, num_threads: object) -> object";
 constexpr auto fuse_doc =
-    "fuse_scores(scores: object, weights: object, transform: object, beta: object, epsilon: object, slope: object, "
+    "fuse_scores_fast_path(scores: object, weights: object, transform: object, beta: object, epsilon: object, slope: "
+    "object, "
     "offsets: object, layout: object, num_threads: object) -> object";
 constexpr auto topk_doc =
-    "fuse_topk(type: object, scores: object, weights: object, k: object, transform: object, mask: object, beta: "
+    "fuse_topk_fast_path(type: object, scores: object, weights: object, k: object, transform: object, mask: object, "
+    "beta: "
     "object, epsilon: object, slope: object, offsets: object, layout: object, out: object, num_threads: object) -> "
     "object";
 
@@ -86,12 +89,9 @@ constexpr auto topk_doc =
 
 void bind_fusion(py::module_& module) {
   module.attr("transforms") = py::tuple(py::cast(transform_names));
-  def_positional<&transform_scores_of>(module, "transform_scores", transform_doc);
-  def_positional<&fuse_scores_of>(module, "fuse_scores", fuse_doc);
-  def_positional<&fuse_topk_of>(module, "fuse_topk", topk_doc);
-  def_positional<&transform_scores_fast_path, true>(module, "transform_scores_fast_path", transform_doc);
-  def_positional<&fuse_scores_fast_path, true>(module, "fuse_scores_fast_path", fuse_doc);
-  def_positional<&fuse_topk_fast_path, true>(module, "fuse_topk_fast_path", topk_doc);
+  def_positional<&transform_scores_fast_path>(module, "transform_scores_fast_path", transform_doc);
+  def_positional<&fuse_scores_fast_path>(module, "fuse_scores_fast_path", fuse_doc);
+  def_positional<&fuse_topk_fast_path>(module, "fuse_topk_fast_path", topk_doc);
 }
 
 }  // namespace pygrade::bindings

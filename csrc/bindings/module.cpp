@@ -23,12 +23,8 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   pygrade::bindings::bind_store(module);
   pygrade::bindings::bind_mtl(module);
   pygrade::bindings::bind_pipeline(module);
-  pygrade::bindings::bind_advantage(module);
   pygrade::bindings::bind_dirichlet(module);
   pygrade::bindings::bind_fusion(module);
-  pygrade::bindings::bind_gain(module);
-  pygrade::bindings::bind_grpo(module);
-  pygrade::bindings::bind_lambdaloss(module);
   pygrade::bindings::bind_policy_network(module);
   pygrade::bindings::bind_ranking(module);
 }

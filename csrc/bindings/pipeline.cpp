@@ -205,10 +205,20 @@ void bind_pipeline(py::module_& module) {
            }),
            py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl"), py::arg("policy"),
            py::arg("center"), py::arg("seed").none(true), py::arg("retrieve").none(true))
+      .def_static(
+          "load",
+          [](const std::string& artifact, const std::shared_ptr<Store>& store, bool any_version,
+             std::optional<std::uint32_t> seed) {
+            const py::gil_scoped_release unlocked;
+            return std::make_unique<Served>(
+                Pipeline::load(artifact, store, {.seed = seed, .any_version = any_version}));
+          },
+          py::arg("artifact"), py::arg("store"), py::arg("any_version") = false, py::arg("seed") = py::none())
+      .def_property_readonly("center", [](const Served& served) { return served.pipeline->center(); })
       .def("rank", &rank, py::arg("user_id"), py::arg("timestamp"), py::arg("scenario").none(true), py::arg("context"),
-           py::arg("k"), py::arg("candidates"), py::arg("item_ids").none(true), py::arg("seen").none(true),
-           py::arg("eligible").none(true), py::arg("explore"), py::arg("values").none(true),
-           py::arg("deadline").none(true))
+           py::arg("k"), py::arg("candidates"), py::arg("item_ids") = py::none(), py::arg("seen") = py::none(),
+           py::arg("eligible") = py::none(), py::arg("explore") = false, py::arg("values") = py::none(),
+           py::arg("deadline") = py::none())
       .def(
           "publish",
           [](Served& served, const std::string& version, const py::object& features, const py::object& prerank,

@@ -15,10 +15,16 @@ namespace {
 py::list requests_of(std::span<const StoreQuery> queries) {
   py::list requests;
   for (const StoreQuery& query : queries)
-    requests.append(py::make_tuple(py::str(query.table.data(), query.table.size()),
-                                   py::array_t<std::int64_t>(static_cast<py::ssize_t>(query.keys.size()),
-                                                             query.keys.data())));
+    requests.append(
+        py::make_tuple(py::str(query.table.data(), query.table.size()),
+                       py::array_t<std::int64_t>(static_cast<py::ssize_t>(query.keys.size()), query.keys.data())));
   return requests;
+}
+
+// A list; TypeError for anything else.
+py::list checked(const py::object& answers) {
+  if (!py::isinstance<py::list>(answers)) throw py::type_error("the store answered no list");
+  return answers;
 }
 
 // Views of the answers, a list of bytes or None for each query; they live as long as `answers`.
@@ -26,7 +32,7 @@ std::vector<std::string_view> values_of(const py::list& answers, std::span<const
   if (answers.size() != queries.size()) throw py::type_error("the store answered another number of tables");
   std::vector<std::string_view> values;
   for (std::size_t t = 0; t < queries.size(); ++t) {
-    const py::list table = answers[t];
+    const py::list table = checked(answers[t]);
     if (table.size() != queries[t].keys.size()) throw py::type_error("the store answered another number of keys");
     for (const py::handle value : table) {
       if (value.is_none())
@@ -84,13 +90,13 @@ void PythonStore::get(std::span<const StoreQuery> queries, FunctionRef<void(Stor
 
 py::list PythonStore::ask(const py::list& requests) const {
   const py::object get_tables = store_.attr("get_tables");
-  if (!version_) return get_tables(requests);
+  if (!version_) return checked(get_tables(requests));
   try {
-    return get_tables(requests, *version_);
+    return checked(get_tables(requests, *version_));
   } catch (const py::error_already_set& error) {
     if (!error.matches(py::module_::import("pygrade.stores").attr("MissingVersionError"))) throw;
   }
-  return get_tables(requests);
+  return checked(get_tables(requests));
 }
 
 std::shared_ptr<Store> PythonStore::at(const std::string& version) {

@@ -25,7 +25,7 @@ PageRules rules_of(const Scores& s, bool single, py::handle mask, py::handle boo
   rules.mask = optional_beside<std::uint8_t>(mask, "mask", Dtype::boolean, s, single);
   rules.boost_mul = optional_beside<float>(boost_mul, "boost_mul", Dtype::float32, s, single);
   rules.boost_add = optional_beside<float>(boost_add, "boost_add", Dtype::float32, s, single);
-  if (groups.is_none() != caps.is_none()) throw py::value_error("groups and caps go together");
+  if (groups.is_none() != caps.is_none()) throw ValueMisfit("groups and caps go together");
   if (caps.is_none()) return rules;
   rules.caps = caps_of(caps, storage);
   const auto columns = static_cast<std::int64_t>(rules.caps.size());
@@ -60,15 +60,13 @@ py::object rank_fast_path(const Arguments<17>& arguments) {
 }
 
 constexpr auto rank_doc =
-    "rank(type: object, scores: object, weights: object, k: object, transform: object, mask: object, boost_mul: "
+    "rank_fast_path(type: object, scores: object, weights: object, k: object, transform: object, mask: object, "
+    "boost_mul: "
     "object, boost_add: object, groups: object, caps: object, beta: object, epsilon: object, slope: object, offsets: "
     "object, layout: object, out: object, num_threads: object) -> object";
 
 }  // namespace
 
-void bind_ranking(py::module_& module) {
-  def_positional<&rank_of>(module, "rank", rank_doc);
-  def_positional<&rank_fast_path, true>(module, "rank_fast_path", rank_doc);
-}
+void bind_ranking(py::module_& module) { def_positional<&rank_fast_path>(module, "rank_fast_path", rank_doc); }
 
 }  // namespace pygrade::bindings

@@ -15,12 +15,11 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
   } else if (s.dtype == Dtype::bfloat16) {
     type = ScoreType::bfloat16;
   } else if (s.dtype != Dtype::float32) {
-    throw py::type_error(std::string("scores is ") + dtype_name(s.dtype) + "; want float32, float16 or bfloat16");
+    throw TypeMisfit(std::string("scores is ") + dtype_name(s.dtype) + "; want float32, float16 or bfloat16");
   }
   const int wanted = offsets.is_none() && !single ? 3 : 2;
   if (s.ndim != wanted)
-    throw py::value_error("scores has " + std::to_string(s.ndim) +
-                          " dimensions; want [B, N, T], or [M, T] with offsets");
+    throw ValueMisfit("scores has " + std::to_string(s.ndim) + " dimensions; want [B, N, T], or [M, T] with offsets");
   const Layout layout = task_major ? Layout::task_major : Layout::item_major;
   const auto last = static_cast<std::size_t>(wanted - 1);
   const std::int64_t tasks = s.shape[task_major ? last - 1 : last];
@@ -28,13 +27,13 @@ Scores scores_of(const Array& s, py::handle offsets, bool task_major, bool singl
   if (single) return Scores::dense(s.data, type, 1, rows, tasks, layout);
   if (offsets.is_none()) return Scores::dense(s.data, type, s.shape[0], rows, tasks, layout);
   const Array o = array(offsets, "offsets", Dtype::int64, {any_size});
-  if (o.shape[0] < 1) throw py::value_error("offsets is empty; want [B + 1]");
+  if (o.shape[0] < 1) throw ValueMisfit("offsets is empty; want [B + 1]");
   return Scores::jagged(s.data, type, rows, tasks, o.span<const std::int64_t>(), layout);
 }
 
 FusionOptions fusion_options(int transform, float beta, float epsilon, py::handle slope, const Scores& scores) {
   if (transform < 0 || transform >= static_cast<int>(transform_names.size()))
-    throw py::value_error("transform is not a known code");
+    throw ValueMisfit("transform is not a known code");
   FusionOptions options{static_cast<Transform>(transform), beta, epsilon};
   if (!slope.is_none())
     options.slope = static_cast<const float*>(array(slope, "slope", Dtype::float32, {scores.tasks}).data);
@@ -64,7 +63,7 @@ int place_of(py::handle text, const std::array<std::string_view, count>& names, 
   if (PyUnicode_Check(text.ptr()))
     for (std::size_t i = 0; i < count; ++i)
       if (PyUnicode_CompareWithASCIIString(text.ptr(), names[i].data()) == 0) return static_cast<int>(i);
-  throw py::value_error(std::string(name) + " is not a known name");
+  throw ValueMisfit(std::string(name) + " is not a known name");
 }
 
 constexpr std::array<std::string_view, 2> layout_names{"item-major", "task-major"};  // by the value of Layout
@@ -74,9 +73,9 @@ float not_negative(py::handle value, const char* name) {
   if (number == -1.0 && PyErr_Occurred()) {
     if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
     PyErr_Clear();
-    throw py::type_error(std::string(name) + " is not a number");
+    throw TypeMisfit(std::string(name) + " is not a number");
   }
-  if (!(number >= 0.0)) throw py::value_error(std::string(name) + " is not a number >= 0");
+  if (!(number >= 0.0)) throw ValueMisfit(std::string(name) + " is not a number >= 0");
   return static_cast<float>(number);
 }
 

@@ -4,8 +4,8 @@
 #include <array>
 #include <optional>
 
+#include "../src/fusion.hpp"
 #include "dispatch.hpp"
-#include "pygrade/fusion.hpp"
 
 namespace pygrade::bindings {
 
@@ -55,8 +55,7 @@ struct FusionCall {
 // Calls work(threads). A few microseconds of work are not worth a second thread or releasing the interpreter's lock.
 template <class Work>
 void run(const FusionCall& call, std::int64_t samples, py::handle num_threads, Work&& work) {
-  const std::int64_t factor = call.options.transform == Transform::identity ? 1 : 8;
-  const bool brief = call.scores.rows * call.scores.tasks * samples * factor < 50'000;
+  const bool brief = detail::is_brief(call.scores, call.options, samples);
   const int threads = brief && num_threads.is_none() ? 1 : thread_count(num_threads);
   std::optional<py::gil_scoped_release> release;
   if (!brief) release.emplace();

@@ -64,6 +64,7 @@ install(FILES ${PROJECT_BINARY_DIR}/pygrade-config.cmake ${PROJECT_BINARY_DIR}/p
 list(TRANSFORM cxx_runtime PREPEND -l)
 string(JOIN " " private_libs ${PYGRADE_PRIVATE_LIBS} ${cxx_runtime} -pthread)
 file(RELATIVE_PATH pc_prefix /prefix/${library_dir}/pkgconfig /prefix)
+string(REGEX REPLACE "/$" "" pc_prefix ${pc_prefix})
 foreach(pc_name pygrade pygrade-static)
   set(pc_libs "-L\${libdir} -lpygrade")
   set(pc_private_libs ${private_libs})

@@ -46,6 +46,12 @@ inline std::int64_t scratch_rows(std::int64_t tasks) { return 2 * tasks + (2 + s
 // Nanoseconds to fuse and select one candidate; right within a factor of 2 for all transforms, samples and k.
 inline double candidate_cost(const Scores& scores) { return 0.05 * static_cast<double>(scores.tasks + 4); }
 
+// A few microseconds of work, not worth a second thread.
+inline bool is_brief(const Scores& scores, const FusionOptions& options, std::int64_t samples) {
+  const std::int64_t factor = options.transform == Transform::identity ? 1 : 8;
+  return scores.rows * scores.tasks * samples * factor < 50'000;
+}
+
 struct FusionTask {
   Scores scores;
   FusionOptions options;

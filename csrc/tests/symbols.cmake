@@ -1,9 +1,9 @@
-# cmake -DLIBRARY=libpygrade.so -DHEADER=pygrade.h -DNM=nm -DOBJDUMP=objdump [-DGLIBC=2.28] [-DSTATIC_RUNTIME=ON]
+# cmake -DLIBRARY=libpygrade.so -DHEADERS=include/pygrade -DNM=nm -DOBJDUMP=objdump [-DGLIBC=2.28] [-DSTATIC_RUNTIME=ON]
 #       -P symbols.cmake
-# Checks that the shared library exports the functions of the header and nothing else, that it can't be unloaded, and
+# Checks that the shared library exports the functions of the C headers and nothing else, that it can't be unloaded, and
 # which versions of the system's libraries it needs at least: no newer glibc than GLIBC, and with STATIC_RUNTIME no C++
 # runtime.
-execute_process(COMMAND ${NM} -D --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${NM} -D --defined-only --extern-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[^\n]+" symbols "${symbols}")
 set(exported "")
 foreach(symbol IN LISTS symbols)
@@ -13,8 +13,13 @@ foreach(symbol IN LISTS symbols)
     message(FATAL_ERROR "${LIBRARY} exports ${symbol}")
   endif()
 endforeach()
-file(READ ${HEADER} header)
-string(REGEX MATCHALL "PYGRADE_API[^;(]*[ *](pygrade_[a-z0-9_]+)\\(" declarations "${header}")
+file(GLOB headers ${HEADERS}/*.h)
+set(declarations "")
+foreach(header IN LISTS headers)
+  file(READ ${header} header)
+  string(REGEX MATCHALL "PYGRADE_API[^;(]*[ *](pygrade_[a-z0-9_]+)\\(" found "${header}")
+  list(APPEND declarations ${found})
+endforeach()
 set(declared "")
 foreach(declaration IN LISTS declarations)
   string(REGEX MATCH "(pygrade_[a-z0-9_]+)\\($" _ "${declaration}")
@@ -23,7 +28,7 @@ endforeach()
 list(SORT exported)
 list(SORT declared)
 if(declared STREQUAL "" OR NOT exported STREQUAL declared)
-  message(FATAL_ERROR "${LIBRARY} exports\n${exported}\nthe header declares\n${declared}")
+  message(FATAL_ERROR "${LIBRARY} exports\n${exported}\nthe headers declare\n${declared}")
 endif()
 
 execute_process(COMMAND ${OBJDUMP} -p ${LIBRARY} OUTPUT_VARIABLE headers COMMAND_ERROR_IS_FATAL ANY)

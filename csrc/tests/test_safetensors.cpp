@@ -67,8 +67,7 @@ TEST(other_types_are_read_and_refused_as_float32) {
 }
 
 TEST(bytes_and_metadata_are_read) {
-  const std::string content =
-      file("{\"__metadata__\":{\"x\":\"y\"}," + entry("u", "U8", "3", "0,3") + "}", 3);
+  const std::string content = file("{\"__metadata__\":{\"x\":\"y\"}," + entry("u", "U8", "3", "0,3") + "}", 3);
   const auto tensors = read_safetensors(bytes(content));
   CHECK(find_tensor(tensors, "u").type == TensorType::uint8 && tensors[0].bytes.size() == 3);
   CHECK_THROWS(SafetensorsError, "tensor \"v\" is absent", find_tensor(tensors, "v"));

@@ -78,6 +78,14 @@ class Feature:
                 raise SchemaError(f"{where}: source is {self.source!r}; a {self.kind} wants y_TASK or ''")
         elif not self.source:
             raise SchemaError(f"{where}: source is ''; want the column it is made of")
+        elif self.source.startswith("time:"):
+            if self.kind != "dense" or not self.per_request:
+                raise SchemaError(f"{where}: source is {self.source!r}; a time is a dense feature of the context")
+        elif self.source in ("user_id", "scenario", "item_id"):
+            if self.kind not in ("categorical", "hashed"):
+                raise SchemaError(f"{where}: {self.source} is categorical or hashed, not {self.kind}")
+            if self.per_request == (self.source == "item_id"):
+                raise SchemaError(f"{where}: entity is {self.entity!r}; {self.source} is of another one")
         if self.kind in HISTORY:
             for part in self.key:
                 if part not in ("user_id", "item_id", "scenario") and not part.startswith(("user.", "item.")):

@@ -51,6 +51,7 @@ def load(directory: str | Path, schema_hash: str | None = None) -> MtlModel:
         model.module.load_state_dict(read_safetensors(tensors, sha256))
     except RuntimeError as error:
         raise ValueError(f"{tensors} does not fit {path}: {error}") from error
+    _ = model.core  # made now, so that no request waits for it and what it refuses is refused here
     return model
 
 

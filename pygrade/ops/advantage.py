@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pygrade import _core, reference
+from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
 
@@ -21,36 +21,31 @@ def _check_values(rewards: Tensor, component_weights: Tensor) -> None:
 def _group_advantage(
     rewards: Tensor,
     component_weights: Tensor | None,
-    normalize: str,
+    normalize: int,
     leave_one_out: bool,
     clip: float,
     validate: bool,
-    num_threads: int,
+    _threads: int,
 ) -> Tensor:
-    backend = dispatch.backend(rewards)
+    name = NORMALIZE[normalize]
     batch, samples, components = rewards.shape
-    advantage = dispatch.empty(rewards, batch, samples)
-    if backend == "cpu":
-        code, threads = NORMALIZE.index(normalize), dispatch.threads(num_threads)
-        _core.group_advantage(rewards, component_weights, code, leave_one_out, clip, advantage, validate, threads)
-        return advantage
     weights = rewards.new_ones(components) if component_weights is None else component_weights
     if validate:
         _check_values(rewards, weights)
-    if backend == "triton":
-        from pygrade.kernels import advantage as kernel
+    if dispatch.is_reference(rewards):
+        return reference.group_advantage(rewards.double(), weights.double(), name, leave_one_out, clip).float()
+    from pygrade.kernels import advantage as kernel
 
-        kernel.group_advantage(rewards, weights, normalize, leave_one_out, clip, advantage)
-        return advantage
-    return reference.group_advantage(rewards.double(), weights.double(), normalize, leave_one_out, clip).float()
-
-
-_op = torch.library.custom_op("pygrade::group_advantage", _group_advantage, mutates_args=())
+    advantage = dispatch.empty(rewards, batch, samples)
+    kernel.group_advantage(rewards, weights, name, leave_one_out, clip, advantage)
+    return advantage
 
 
-@_op.register_fake
-def _(rewards: Tensor, *_: object) -> Tensor:
+def _fake_advantage(rewards: Tensor, *_: object) -> Tensor:
     return rewards.new_empty(rewards.shape[:2])
+
+
+_op = dispatch.Op("group_advantage", _group_advantage, _fake_advantage)
 
 
 def group_advantage(
@@ -85,11 +80,11 @@ def group_advantage(
         TypeError, ValueError: a wrong dtype, shape, device, ``normalize`` or ``clip``, or a reward that is not finite.
     """
     values = checks.constant(checks.tensor("rewards", rewards, checks.FLOAT32, (None, None, None)))
-    weights = checks.beside(
+    weights = checks.optional(
         "component_weights", component_weights, torch.float32, (values.shape[2],), "rewards", values
     )
     checks.choice("normalize", normalize, NORMALIZE)
     bound = float("inf") if clip is None else checks.not_negative("clip", clip)
     check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)
-    arguments = (values, weights, normalize, bool(leave_one_out), bound, check, threads)
-    return checks.like(dispatch.call(_op, _group_advantage, *arguments), rewards)
+    advantage = _op(values, weights, NORMALIZE.index(normalize), bool(leave_one_out), bound, check, threads)
+    return checks.like(advantage, rewards)

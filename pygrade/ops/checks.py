@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Sequence
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -65,20 +65,16 @@ def tensor(name: str, value: TensorOrArray, dtypes: Sequence[torch.dtype], shape
     return result.contiguous()
 
 
-@overload
 def beside(
     name: str, value: TensorOrArray, dtype: torch.dtype, shape: Sequence[int | None], other_name: str, other: Tensor
-) -> Tensor: ...
-@overload
-def beside(
-    name: str,
-    value: TensorOrArray | None,
-    dtype: torch.dtype,
-    shape: Sequence[int | None],
-    other_name: str,
-    other: Tensor,
-) -> Tensor | None: ...
-def beside(
+) -> Tensor:
+    """An argument on the device of another one, without a gradient."""
+    result = tensor(name, value, (dtype,), shape)
+    same_device(name, result, other_name, other)
+    return constant(result)
+
+
+def optional(
     name: str,
     value: TensorOrArray | None,
     dtype: torch.dtype,
@@ -86,12 +82,8 @@ def beside(
     other_name: str,
     other: Tensor,
 ) -> Tensor | None:
-    """An argument, or None, on the device of another one, without a gradient."""
-    if value is None:
-        return None
-    result = tensor(name, value, (dtype,), shape)
-    same_device(name, result, other_name, other)
-    return constant(result)
+    """`beside`, or None for None."""
+    return None if value is None else beside(name, value, dtype, shape, other_name, other)
 
 
 def constant(value: Tensor) -> Tensor:

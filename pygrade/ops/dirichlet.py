@@ -1,6 +1,5 @@
 """Dirichlet distributions over weight vectors: draws, log-probabilities, entropy and KL divergence."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pygrade import _core, reference
+from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
 
@@ -62,49 +61,39 @@ def checked_draw(num_samples: int, seed: int, offset: int) -> tuple[int, int, in
 
 
 def draw(
-    concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, num_threads: int
+    concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, _threads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The op in Python."""
     batch, tasks = concentration.shape
-    backend = dispatch.backend(concentration)
-    if backend != "cpu" and validate:
+    if validate:
         check_values("concentration", concentration)
-    if backend == "reference":
+    if dispatch.is_reference(concentration):
         generator = torch.Generator().manual_seed((seed * 1_000_003 + offset) % (1 << 63))
         exact = reference.dirichlet_sample(concentration.double().cpu(), num_samples, generator)
         log_prob = reference.dirichlet_log_prob(concentration.double().cpu(), exact)
         device = concentration.device
         return exact.exp().float().to(device), exact.float().to(device), log_prob.float().to(device)
+    from pygrade.kernels import dirichlet as kernel
+
     weights, log_weights = (dispatch.empty(concentration, batch, num_samples, tasks) for _ in range(2))
     log_prob = dispatch.empty(concentration, batch, num_samples)
-    if backend == "triton":
-        from pygrade.kernels import dirichlet as kernel
-
-        kernel.dirichlet_sample(concentration, seed, offset, weights, log_weights, log_prob)
-    else:
-        _draw_into((weights, log_weights, log_prob), concentration, seed, offset, validate, num_threads)
+    kernel.dirichlet_sample(concentration, seed, offset, weights, log_weights, log_prob)
     return weights, log_weights, log_prob
 
 
-def draw_weights(
-    concentration: Tensor, num_samples: int, seed: int, offset: int, validate: bool, num_threads: int
-) -> tuple[Tensor, Tensor]:
-    """`draw` on a CPU without the log-probabilities."""
-    batch, tasks = concentration.shape
-    weights, log_weights = (dispatch.empty(concentration, batch, num_samples, tasks) for _ in range(2))
-    _draw_into((weights, log_weights, None), concentration, seed, offset, validate, num_threads)
-    return weights, log_weights
-
-
 def _draw_into(
-    out: tuple[Tensor, Tensor, Tensor | None],
     concentration: Tensor,
     seed: int,
     offset: int,
+    weights: Tensor,
+    log_weights: Tensor,
+    log_prob: Tensor,
     validate: bool,
-    num_threads: int,
+    threads: int,
 ) -> None:
-    key, threads = seed % (1 << 64), dispatch.threads(num_threads)
-    _core.dirichlet_sample(concentration, key, offset, *out, validate, threads)
+    drawn = draw(concentration, weights.shape[1], seed, offset, validate, threads)
+    for memory, part in zip((weights, log_weights, log_prob), drawn, strict=True):
+        memory.copy_(part)
 
 
 def _checked_out(out: Any, concentration: Tensor, num_samples: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,14 +108,18 @@ def _checked_out(out: Any, concentration: Tensor, num_samples: int) -> tuple[Ten
     return weights, log_weights, log_prob
 
 
-_sample_op = torch.library.custom_op("pygrade::dirichlet_sample", draw, mutates_args=())
-
-
-@_sample_op.register_fake
-def _(concentration: Tensor, num_samples: int, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_draw(concentration: Tensor, num_samples: int, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     batch, tasks = concentration.shape
     weights = concentration.new_empty((batch, num_samples, tasks))
     return weights, torch.empty_like(weights), concentration.new_empty((batch, num_samples))
+
+
+def _fake_draw_into(*_: object) -> None:
+    return None
+
+
+_sample_op = dispatch.Op("dirichlet_sample", draw, _fake_draw)
+_sample_into_op = dispatch.Op("dirichlet_sample_into", _draw_into, _fake_draw_into)
 
 
 def dirichlet_sample(
@@ -166,16 +159,10 @@ def dirichlet_sample(
     alpha = checks.constant(concentration_rows("concentration", concentration))
     samples, signed, first = checked_draw(num_samples, seed, offset)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    arguments = (alpha, samples, signed, first, check, threads)
     if out is None:
-        drawn = dispatch.call(_sample_op, draw, *arguments)
+        drawn = _sample_op(alpha, samples, signed, first, check, threads)
         return DirichletSample(*(checks.like(part, concentration) for part in drawn))  # type: ignore[arg-type]
-    filled = _checked_out(out, alpha, samples)
-    if dispatch.backend(alpha) == "cpu" and dispatch.is_plain(alpha, *filled):
-        _draw_into(filled, alpha, signed, first, check, threads)
-    else:
-        for part, drawn in zip(filled, _sample_op(*arguments), strict=True):
-            part.copy_(drawn)
+    _sample_into_op(alpha, signed, first, *_checked_out(out, alpha, samples), check, threads)
     return DirichletSample(*out)  # type: ignore[arg-type]
 
 
@@ -183,59 +170,43 @@ def dirichlet_sample(
 
 
 def log_prob_of(
-    concentration: Tensor, log_weights: Tensor, weight_floor: float, validate: bool, num_threads: int
+    concentration: Tensor, log_weights: Tensor, weight_floor: float, validate: bool, _threads: int
 ) -> Tensor:
-    backend = dispatch.backend(concentration)
-    if backend != "cpu" and validate:
+    """The op in Python."""
+    if validate:
         check_values("concentration", concentration)
-    if backend == "reference":
+    if dispatch.is_reference(concentration):
         return reference.dirichlet_log_prob(concentration.double(), log_weights.double(), weight_floor).float()
+    from pygrade.kernels import dirichlet as kernel
+
     batch, samples, _ = log_weights.shape
     log_prob = dispatch.empty(concentration, batch, samples)
-    if backend == "triton":
-        from pygrade.kernels import dirichlet as kernel
-
-        kernel.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob)
-    else:
-        threads = dispatch.threads(num_threads)
-        _core.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob, validate, threads)
+    kernel.dirichlet_log_prob(concentration, log_weights, weight_floor, log_prob)
     return log_prob
 
 
 def log_prob_backward_of(
-    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, num_threads: int
+    concentration: Tensor, log_weights: Tensor, gradient: Tensor, weight_floor: float, _threads: int
 ) -> Tensor:
-    backend = dispatch.backend(concentration)
+    """The op in Python."""
     gradient = gradient.contiguous()
-    if backend == "reference":
-        alpha = concentration.double().requires_grad_()
+    if dispatch.is_reference(concentration):
+        alpha = concentration.detach().double().requires_grad_()
         with torch.enable_grad():
             value = reference.dirichlet_log_prob(alpha, log_weights.double(), weight_floor)
             return torch.autograd.grad(value, alpha, gradient.double())[0].float()
-    result = torch.empty_like(concentration)
-    if backend == "triton":
-        from pygrade.kernels import dirichlet as kernel
+    from pygrade.kernels import dirichlet as kernel
 
-        kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result)
-    else:
-        threads = dispatch.threads(num_threads)
-        _core.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result, threads)
+    result = torch.empty_like(concentration)
+    kernel.dirichlet_log_prob_backward(concentration, log_weights, gradient, weight_floor, result)
     return result
 
 
-_log_prob_op = torch.library.custom_op("pygrade::dirichlet_log_prob", log_prob_of, mutates_args=())
-_log_prob_backward_op = torch.library.custom_op(
-    "pygrade::dirichlet_log_prob_backward", log_prob_backward_of, mutates_args=()
-)
-
-
-@_log_prob_op.register_fake
-def _(concentration: Tensor, log_weights: Tensor, *_: object) -> Tensor:
+def _fake_log_prob(concentration: Tensor, log_weights: Tensor, *_: object) -> Tensor:
     return concentration.new_empty(log_weights.shape[:2])
 
 
-@_log_prob_backward_op.register_fake
-def _(concentration: Tensor, *_: object) -> Tensor:
+def _fake_log_prob_backward(concentration: Tensor, *_: object) -> Tensor:
     return torch.empty_like(concentration)
 
 
@@ -245,12 +216,14 @@ def _save_log_prob(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.weight_floor, ctx.num_threads = weight_floor, num_threads
 
 
-def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-    result = _log_prob_backward_op(*ctx.saved_tensors, gradient, ctx.weight_floor, ctx.num_threads)
-    return result, None, None, None, None
+def _differentiate_log_prob(ctx: Any, gradient: Tensor) -> tuple[Tensor]:
+    return (_log_prob_backward_op(*ctx.saved_tensors, gradient, ctx.weight_floor, ctx.num_threads),)
 
 
-_log_prob_op.register_autograd(_differentiate_log_prob, setup_context=_save_log_prob)
+_log_prob_backward_op = dispatch.Op("dirichlet_log_prob_backward", log_prob_backward_of, _fake_log_prob_backward)
+_log_prob_op = dispatch.Op(
+    "dirichlet_log_prob", log_prob_of, _fake_log_prob, _save_log_prob, dispatch.once(_differentiate_log_prob)
+)
 
 
 def dirichlet_log_prob(
@@ -274,16 +247,8 @@ def dirichlet_log_prob(
         [B, G] float32: density with respect to Lebesgue measure on the first T - 1 coordinates. Can be differentiated
         once.
     """
-    alpha, logs, floor, check, threads = checked_density(
-        concentration, log_weights, weight_floor, validate, num_threads
-    )
-    constant = dispatch.constant_of(alpha, logs)
-    if constant is None:
-        value = dispatch.call(_log_prob_op, log_prob_of, alpha, logs, floor, check, threads)
-    else:
-        gradient = functools.partial(log_prob_backward_of, weight_floor=floor, num_threads=threads)
-        value = dispatch.carry(alpha, log_prob_of(constant, logs, floor, check, threads), gradient, constant, logs)
-    return checks.like(value, concentration)
+    arguments = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
+    return checks.like(_log_prob_op(*arguments), concentration)
 
 
 def checked_density(
@@ -304,59 +269,44 @@ def checked_density(
 # --- entropy and KL divergence: the gradient comes with the value ----------------------------------------------------
 
 
-def _entropy(concentration: Tensor, validate: bool, num_threads: int) -> tuple[Tensor, Tensor]:
-    backend = dispatch.backend(concentration)
-    if backend != "cpu" and validate:
+def _entropy(concentration: Tensor, validate: bool, _threads: int) -> tuple[Tensor, Tensor]:
+    if validate:
         check_values("concentration", concentration)
-    if backend == "reference":
+    if dispatch.is_reference(concentration):
         alpha = concentration.detach().double().requires_grad_()
         with torch.enable_grad():
             value = reference.dirichlet_entropy(alpha)
             return value.detach().float(), torch.autograd.grad(value.sum(), alpha)[0].float()
-    entropy, gradient = dispatch.empty(concentration, len(concentration)), torch.empty_like(concentration)
-    if backend == "triton":
-        from pygrade.kernels import dirichlet as kernel
+    from pygrade.kernels import dirichlet as kernel
 
-        kernel.dirichlet_entropy(concentration, entropy, gradient)
-    else:
-        _core.dirichlet_entropy(concentration, entropy, gradient, validate, dispatch.threads(num_threads))
+    entropy, gradient = dispatch.empty(concentration, len(concentration)), torch.empty_like(concentration)
+    kernel.dirichlet_entropy(concentration, entropy, gradient)
     return entropy, gradient
 
 
-def _kl(concentration: Tensor, other: Tensor, validate: bool, num_threads: int) -> tuple[Tensor, Tensor, Tensor]:
-    backend = dispatch.backend(concentration)
-    if backend != "cpu" and validate:
+def _kl(concentration: Tensor, other: Tensor, validate: bool, _threads: int) -> tuple[Tensor, Tensor, Tensor]:
+    if validate:
         check_values("concentration", concentration)
         check_values("other", other)
-    if backend == "reference":
+    if dispatch.is_reference(concentration):
         alpha, beta = (x.detach().double().requires_grad_() for x in (concentration, other))
         with torch.enable_grad():
             value = reference.dirichlet_kl(alpha, beta)
             gradients = torch.autograd.grad(value.sum(), (alpha, beta))
             return value.detach().float(), gradients[0].float(), gradients[1].float()
+    from pygrade.kernels import dirichlet as kernel
+
     kl = dispatch.empty(concentration, len(concentration))
     gradient, other_gradient = torch.empty_like(concentration), torch.empty_like(other)
-    if backend == "triton":
-        from pygrade.kernels import dirichlet as kernel
-
-        kernel.dirichlet_kl(concentration, other, kl, gradient, other_gradient)
-    else:
-        threads = dispatch.threads(num_threads)
-        _core.dirichlet_kl(concentration, other, kl, gradient, other_gradient, validate, threads)
+    kernel.dirichlet_kl(concentration, other, kl, gradient, other_gradient)
     return kl, gradient, other_gradient
 
 
-_entropy_op = torch.library.custom_op("pygrade::dirichlet_entropy", _entropy, mutates_args=())
-_kl_op = torch.library.custom_op("pygrade::dirichlet_kl", _kl, mutates_args=())
-
-
-@_entropy_op.register_fake
-def _(concentration: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def _fake_entropy(concentration: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return concentration.new_empty(concentration.shape[:1]), torch.empty_like(concentration)
 
 
-@_kl_op.register_fake
-def _(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_kl(concentration: Tensor, other: Tensor, *_: object) -> tuple[Tensor, Tensor, Tensor]:
     return concentration.new_empty(concentration.shape[:1]), torch.empty_like(concentration), torch.empty_like(other)
 
 
@@ -365,18 +315,20 @@ def _save_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...
     ctx.save_for_backward(*output[1:])
 
 
-def _differentiate_entropy(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, None, None]:
+def _differentiate_entropy(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor]:
     (saved,) = ctx.saved_tensors
-    return gradient[:, None] * saved, None, None
+    return (gradient.unsqueeze(1) * saved,)
 
 
-def _differentiate_kl(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor, None, None]:
+def _differentiate_kl(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     first, second = ctx.saved_tensors
-    return gradient[:, None] * first, gradient[:, None] * second, None, None
+    return gradient.unsqueeze(1) * first, gradient.unsqueeze(1) * second
 
 
-_entropy_op.register_autograd(_differentiate_entropy, setup_context=_save_gradients)
-_kl_op.register_autograd(_differentiate_kl, setup_context=_save_gradients)
+_entropy_op = dispatch.Op(
+    "dirichlet_entropy", _entropy, _fake_entropy, _save_gradients, dispatch.once(_differentiate_entropy)
+)
+_kl_op = dispatch.Op("dirichlet_kl", _kl, _fake_kl, _save_gradients, dispatch.once(_differentiate_kl), differentiable=2)
 
 
 def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_threads: int | None = None) -> T:
@@ -387,7 +339,7 @@ def dirichlet_entropy(concentration: T, *, validate: bool | None = None, num_thr
     """
     alpha = concentration_rows("concentration", concentration)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    return checks.like(dispatch.call_with_slope(_entropy_op, _entropy, 1, alpha, check, threads)[0], concentration)
+    return checks.like(_entropy_op(alpha, check, threads)[0], concentration)
 
 
 def dirichlet_kl(
@@ -402,10 +354,22 @@ def dirichlet_kl(
     beta = concentration_rows("other", other, tuple(alpha.shape))
     checks.same_device("other", beta, "concentration", alpha)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
-    return checks.like(dispatch.call_with_slope(_kl_op, _kl, 1, alpha, beta, check, threads)[0], concentration)
+    return checks.like(_kl_op(alpha, beta, check, threads)[0], concentration)
 
 
 # --- floor -----------------------------------------------------------------------------------------------------------
+
+
+def _floor(log_weights: Tensor, weight_floor: float, _threads: int) -> Tensor:
+    raised = log_weights.clamp_min(math.log(weight_floor))
+    return raised - torch.logsumexp(raised, -1, keepdim=True)
+
+
+def _fake_floor(log_weights: Tensor, *_: object) -> Tensor:
+    return log_weights.new_empty(log_weights.shape)
+
+
+_floor_op = dispatch.Op("floor_log_weights", _floor, _fake_floor)
 
 
 def floor_log_weights(log_weights: T, weight_floor: float, *, num_threads: int | None = None) -> T:
@@ -422,9 +386,4 @@ def floor_log_weights(log_weights: T, weight_floor: float, *, num_threads: int |
     floor, threads = check_floor(weight_floor), checks.thread_count(num_threads)
     if floor == 0.0 or logs.numel() == 0:
         return checks.like(logs.clone(), log_weights)
-    if dispatch.backend(logs) != "cpu" or not dispatch.is_plain(logs):
-        raised = logs.clamp_min(math.log(floor))
-        return checks.like(raised - torch.logsumexp(raised, -1, keepdim=True), log_weights)
-    floored, rows = torch.empty_like(logs), (-1, logs.shape[-1])
-    _core.floor_log_weights(logs.view(rows), floor, floored.view(rows), dispatch.threads(threads))
-    return checks.like(floored, log_weights)
+    return checks.like(_floor_op(logs.view(-1, logs.shape[-1]), floor, threads).view(logs.shape), log_weights)

@@ -1,14 +1,19 @@
-"""Which backend runs an op, and when a call skips torch's dispatcher.
+"""The ops of the library `_ops.so`, what Python adds to them, and which backend runs a call.
 
-A CPU tensor goes to the C++ core, any other to Triton. `use_backend` (or the environment variable PYGRADE_BACKEND)
-overrides that: ``"reference"`` runs the float64 specification, ``"triton"`` sends CPU tensors to Triton, which needs
-its interpreter (TRITON_INTERPRET=1).
+`_ops.so` registers every op with torch, with its CPU implementation; it needs no Python (csrc/torch). Here each gets a
+fake, its gradient and an implementation for GPUs, so that every call goes through torch's dispatcher: on a CPU to the
+C++ core, on a GPU to Triton. Only the serving ops have a second way, their fast path in `_core`, for eager calls that
+need no more than the core.
+
+`use_backend` (or the environment variable PYGRADE_BACKEND) overrides the device: ``"reference"`` runs the float64
+specification, ``"triton"`` sends CPU tensors to Triton, which needs its interpreter (TRITON_INTERPRET=1).
 """
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +24,9 @@ from torch.autograd.function import once_differentiable
 from pygrade import _core
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
+
+torch.ops.load_library(str(Path(_core.__file__).with_name("_ops.so")))  # type: ignore[no-untyped-call]
+_library = torch.library.Library("pygrade", "IMPL")  # type: ignore[no-untyped-call]
 
 
 def _checked(name: str) -> str:
@@ -36,7 +44,10 @@ tracing = torch.compiler.is_dynamo_compiling  # other tracers show as a mode or 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run the ops inside the block on the named backend: auto, reference, cpu or triton."""
+    """Run the ops inside the block on the named backend: auto, reference, cpu or triton.
+
+    A compiled graph does not ask for it: its ops go where their tensors are.
+    """
     token = _chosen.set(_checked(name))
     try:
         yield
@@ -46,10 +57,22 @@ def use_backend(name: str) -> Iterator[None]:
 
 def backend(tensor: Tensor) -> str:
     """``"reference"``, ``"cpu"`` or ``"triton"``: where an op on ``tensor`` runs."""
-    chosen = _chosen.get()
+    chosen = _chosen_now()
     if chosen != "auto":
         return chosen
     return "cpu" if tensor.is_cpu else "triton"
+
+
+def _chosen_now() -> str:
+    return "auto" if tracing() else _chosen.get()
+
+
+def is_reference(tensor: Tensor) -> bool:
+    """Which of the two backends in Python runs an op on ``tensor``: the reference, else Triton."""
+    name = backend(tensor)
+    if name == "cpu":
+        raise ValueError(f"backend is 'cpu', and the tensors are on {tensor.device}; want them in CPU memory")
+    return name == "reference"
 
 
 def empty(like: Tensor, *sizes: int) -> Tensor:
@@ -57,74 +80,105 @@ def empty(like: Tensor, *sizes: int) -> Tensor:
     return torch.empty(*sizes, dtype=torch.float32, device=like.device)
 
 
-def threads(num_threads: int) -> int:
-    """The number of threads of a CPU op; 0: torch's setting. Ask inside an op: tracing can't."""
-    return torch.get_num_threads() if num_threads == 0 else num_threads
+Implementation = Callable[..., Any]
 
 
-def is_plain(*arguments: object) -> bool:
-    """Whether a call with these arguments needs nothing of torch's dispatcher: eager, on CPU tensors, no gradient."""
-    return not tracing() and _core.is_plain(*arguments)
+class Op:
+    """An op of the library, called with the positional arguments of its schema.
 
-
-def call(op: Any, implementation: Callable[..., Any], *arguments: object) -> Any:
-    """``op(*arguments)``; a plain call goes to the implementation, since a custom_op costs some 11 µs."""
-    return (implementation if is_plain(*arguments) else op)(*arguments)
-
-
-def constant_of(argument: Tensor, *others: object) -> Tensor | None:
-    """``argument`` without its gradient if the call is plain but for that: it takes the eager gradient route.
-
-    `carry` then gives the gradient by a small autograd Function, since that of a custom_op costs some 30 µs.
+    implementation: the op in Python, for tensors on a GPU and for the backends "reference" and "triton".
+    fake: results of the right shape, dtype and strides, without values.
+    save, differentiate: setup_context and backward as `torch.library.register_autograd` takes them, but that
+        ``differentiate`` returns the gradients of the first ``differentiable`` arguments alone.
+    triton: whether there is a kernel; without, the backend "triton" leaves CPU tensors to the core.
     """
-    if not (argument.requires_grad and torch.is_grad_enabled()):
-        return None
-    constant = argument.detach()
-    return constant if is_plain(constant, *others) else None
+
+    def __init__(
+        self,
+        name: str,
+        implementation: Implementation,
+        fake: Implementation,
+        save: Callable[..., None] | None = None,
+        differentiate: Callable[..., tuple[Tensor | None, ...]] | None = None,
+        *,
+        differentiable: int = 1,
+        triton: bool = True,
+    ) -> None:
+        qualified = f"pygrade::{name}"
+        self.registered = getattr(torch.ops.pygrade, name).default
+        self._python_backends = ("reference", "triton") if triton else ("reference",)
+        self._in_python = implementation
+        self._differentiable = 0
+        torch.library.register_fake(qualified, _with_defaults(self.registered, fake))
+        _library.impl(name, _with_defaults(self.registered, implementation), "CUDA")  # type: ignore[no-untyped-call]
+        if save is None or differentiate is None:
+            return
+        self._differentiable = differentiable
+        constants = (None,) * (len(self.registered._schema.arguments) - differentiable)
+        torch.library.register_autograd(
+            qualified, lambda ctx, *upstream: (*differentiate(ctx, *upstream), *constants), setup_context=save
+        )
+        self._with_gradient = _function(self._below_autograd, save, differentiate)
+        self._in_python_with_gradient = _function(implementation, save, differentiate)
+
+    def __call__(self, *arguments: Any) -> Any:
+        if tracing() or torch._C._are_functorch_transforms_active():
+            return self.registered(*arguments)
+        in_python = _chosen.get() in self._python_backends and arguments[0].is_cpu
+        count = self._differentiable
+        if count == 0:
+            return (self._in_python if in_python else self.registered)(*arguments)
+        # What register_autograd adds to the op passes every argument through Python twice: 4 µs without a gradient and
+        # 35 µs with one. Called below autograd, the op costs what its C++ costs.
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments[:count]):
+            run = self._in_python_with_gradient if in_python else self._with_gradient
+            return run(*arguments[:count], arguments[count:])
+        return (self._in_python if in_python else self._below_autograd)(*arguments)
+
+    def _below_autograd(self, *arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.registered(*arguments)
 
 
-def carry(argument: Tensor, value: Tensor, gradient: Callable[..., Tensor], *saved: Tensor) -> Tensor:
-    """``value`` with the gradient ``gradient(*saved, upstream)`` by ``argument``; it can be taken once."""
-    result: Tensor = _EagerGradient.apply(argument, (value,), gradient, *saved)  # type: ignore[no-untyped-call]
-    return result
+def _with_defaults(op: Any, function: Implementation) -> Implementation:
+    """``function`` for the dispatcher, which leaves out trailing arguments that equal their defaults."""
+    defaults = [argument.default_value for argument in op._schema.arguments]
+
+    def called(*arguments: Any) -> Any:
+        return function(*arguments, *defaults[len(arguments) :])
+
+    return called
 
 
-def call_with_slope(
-    op: Any, implementation: Callable[..., Any], slope: int, argument: Tensor, *others: object
-) -> tuple[Any, ...]:
-    """`call` of an op whose first result [B] is differentiable in its first argument [B, M], once.
+def _function(
+    run: Implementation, save: Callable[..., None], differentiate: Callable[..., tuple[Tensor | None, ...]]
+) -> Implementation:
+    """``run`` with its gradient; the arguments that get none come last, as one tuple, which saves their conversion."""
 
-    Result number ``slope`` [B, M] is its derivative.
-    """
-    constant = constant_of(argument, *others)
-    if constant is not None:
-        value, *rest = implementation(constant, *others)
-        return carry(argument, value, _scale, rest[slope - 1]), *rest
-    results: tuple[Any, ...] = call(op, implementation, argument, *others)
-    return results
+    class Differentiable(Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            inputs = (*arguments[:-1], *arguments[-1])
+            output = run(*inputs)
+            save(ctx, inputs, output)
+            return output
 
+        @staticmethod
+        def backward(ctx: Any, *upstream: Any) -> Any:
+            return *differentiate(ctx, *upstream), None
 
-def _scale(slope: Tensor, upstream: Tensor) -> Tensor:
-    return upstream.unsqueeze(1) * slope
-
-
-def _gradients(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-    return ctx.gradient(*ctx.saved_tensors, upstream), *(None,) * (2 + len(ctx.saved_tensors))
+    return Differentiable.apply
 
 
-_gradients_once = once_differentiable(_gradients)
+def once(differentiate: Callable[..., tuple[Tensor | None, ...]]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """A backward that can't be differentiated itself: an error, not a wrong second derivative."""
+    strict = once_differentiable(differentiate)
 
-
-class _EagerGradient(Function):
-    @staticmethod
-    def forward(
-        ctx: Any, argument: Tensor, value: tuple[Tensor], gradient: Callable[..., Tensor], *saved: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(*saved)  # the caller may hold them: changing one before the backward pass is an error
-        ctx.gradient = gradient
-        return value[0]
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
         # once_differentiable takes 2 µs; it matters only if a graph of the gradient is wanted.
-        return (_gradients_once if torch.is_grad_enabled() else _gradients)(ctx, upstream)
+        if not torch.is_grad_enabled():
+            return differentiate(ctx, *upstream)
+        gradients: Any = strict(ctx, *upstream)
+        return gradients if isinstance(gradients, tuple) else (gradients,)
+
+    return backward

@@ -37,16 +37,6 @@ def check_values(scores: Tensor, transform: str, slope: Tensor | None, offsets: 
         raise ValueError("scores is negative somewhere; want scores ≥ 0 under a logarithm")
 
 
-def stored(scores: Tensor) -> tuple[Tensor, str]:
-    """The scores in their order in memory, contiguous, and that layout.
-
-    Task-major scores go through the ops as an item-major view, `Tensor.mT`: shapes, gradients and fakes hold for both.
-    """
-    if not scores.is_contiguous() and scores.mT.is_contiguous():
-        return scores.mT, "task-major"
-    return scores.contiguous(), "item-major"
-
-
 def transform_constants(beta: float, epsilon: float, slope: Tensor | None) -> dict[str, Any]:
     """The constants of the transforms as the reference takes them."""
     return {"beta": beta, "epsilon": epsilon, "slope": 1.0 if slope is None else slope.double()}
@@ -60,61 +50,49 @@ def _result_memory(shape: tuple[int, ...], scores: Tensor, offsets: Tensor | Non
 
 def _transform_scores(
     scores: Tensor,
-    transform: str,
+    transform: int,
     beta: float,
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
-    threads: int,
+    _threads: int,
 ) -> Tensor:
-    backend = dispatch.backend(scores)
-    if backend == "cpu":
-        memory, layout = stored(scores)
-        values: Tensor = _core.transform_scores(
-            memory, transform, beta, epsilon, slope, offsets, layout, threads or None
-        )
-        return values.mT if layout == "task-major" else values
+    name = TRANSFORMS[transform]
     if validate:
-        check_values(scores, transform, slope, offsets)
-    if backend == "reference":
+        check_values(scores, name, slope, offsets)
+    if dispatch.is_reference(scores):
         constants = transform_constants(beta, epsilon, slope)
-        result = reference.transform_scores(scores.double(), transform, offsets=offsets, **constants)
+        result = reference.transform_scores(scores.double(), name, offsets=offsets, **constants)
     else:
         from pygrade.kernels import fusion as kernel
 
         result = _result_memory(scores.shape, scores, offsets)
-        kernel.transform_scores(scores.contiguous(), transform, beta, epsilon, slope, offsets, result)
-    return torch.empty_like(scores, dtype=torch.float32).copy_(result)  # in the layout of the scores
+        kernel.transform_scores(scores.contiguous(), name, beta, epsilon, slope, offsets, result)
+    return _like_in_memory(scores).copy_(result)
 
 
 def _fuse_scores(
     scores: Tensor,
     weights: Tensor,
-    transform: str,
+    transform: int,
     beta: float,
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
-    threads: int,
+    _threads: int,
 ) -> Tensor:
-    backend = dispatch.backend(scores)
-    if backend == "cpu":
-        memory, layout = stored(scores)
-        fused: Tensor = _core.fuse_scores(
-            memory, weights, transform, beta, epsilon, slope, offsets, layout, threads or None
-        )
-        return fused
+    name = TRANSFORMS[transform]
     if validate:
-        check_values(scores, transform, slope, offsets)
-    if backend == "reference":
+        check_values(scores, name, slope, offsets)
+    if dispatch.is_reference(scores):
         constants = transform_constants(beta, epsilon, slope)
-        return reference.fuse_scores(scores.double(), weights.double(), transform, offsets=offsets, **constants).float()
+        return reference.fuse_scores(scores.double(), weights.double(), name, offsets=offsets, **constants).float()
     from pygrade.kernels import fusion as kernel
 
     result = _result_memory(_fused_shape(scores, weights, offsets), scores, offsets)
-    kernel.fuse_scores(scores.contiguous(), weights, transform, beta, epsilon, slope, offsets, result)
+    kernel.fuse_scores(scores.contiguous(), weights, name, beta, epsilon, slope, offsets, result)
     return result
 
 
@@ -122,36 +100,40 @@ def _fuse_topk(
     scores: Tensor,
     weights: Tensor,
     k: int,
-    transform: str,
+    transform: int,
     mask: Tensor | None,
     beta: float,
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
-    threads: int,
+    _threads: int,
 ) -> tuple[Tensor, Tensor]:
-    backend = dispatch.backend(scores)
-    if backend == "cpu":
-        memory, layout = stored(scores)
-        values, indices = _core.fuse_topk(
-            TopK, memory, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, None, threads or None
-        )
-        return values, indices
+    name = TRANSFORMS[transform]
     if validate:
-        check_values(scores, transform, slope, offsets)
-    if backend == "reference":
+        check_values(scores, name, slope, offsets)
+    if dispatch.is_reference(scores):
         constants = transform_constants(beta, epsilon, slope)
         exact, indices = reference.fuse_topk(
-            scores.double(), weights.double(), k, transform, mask=mask, offsets=offsets, **constants
+            scores.double(), weights.double(), k, name, mask=mask, offsets=offsets, **constants
         )
         return exact.float(), indices
     from pygrade.kernels import fusion as kernel
 
     values = weights.new_empty((*weights.shape[:-1], k))
     indices = weights.new_empty(values.shape, dtype=torch.int32)
-    kernel.fuse_topk(scores.contiguous(), weights, k, transform, mask, beta, epsilon, slope, offsets, values, indices)
+    kernel.fuse_topk(scores.contiguous(), weights, k, name, mask, beta, epsilon, slope, offsets, values, indices)
     return values, indices
+
+
+def _like_in_memory(scores: Tensor) -> Tensor:
+    """New float32 memory of the shape of the scores, task-major if they are, else contiguous.
+
+    Task-major scores go through the ops as an item-major view, `Tensor.mT`: shapes, gradients and fakes hold for both.
+    """
+    if not scores.is_contiguous() and scores.mT.is_contiguous():
+        return scores.new_empty(scores.mT.shape, dtype=torch.float32).mT
+    return scores.new_empty(scores.shape, dtype=torch.float32)
 
 
 def _fused_shape(scores: Tensor, weights: Tensor, offsets: Tensor | None) -> tuple[int, ...]:
@@ -161,41 +143,42 @@ def _fused_shape(scores: Tensor, weights: Tensor, offsets: Tensor | None) -> tup
     return (*lists[:-1], weights.shape[1], lists[-1])
 
 
-_transform_op = torch.library.custom_op("pygrade::transform_scores", _transform_scores, mutates_args=())
-_fuse_op = torch.library.custom_op("pygrade::fuse_scores", _fuse_scores, mutates_args=())
-_topk_op = torch.library.custom_op("pygrade::fuse_topk", _fuse_topk, mutates_args=())
+def _fake_transform(scores: Tensor, *_: object) -> Tensor:
+    return _like_in_memory(scores)
 
 
-@_transform_op.register_fake
-def _(scores: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(scores, dtype=torch.float32)
-
-
-@_fuse_op.register_fake
-def _(
-    scores: Tensor, weights: Tensor, transform: str, beta: float, epsilon: float, slope: Any, offsets: Any, *_: object
+def _fake_fuse(
+    scores: Tensor,
+    weights: Tensor,
+    _transform: int,
+    _beta: float,
+    _epsilon: float,
+    _slope: Tensor | None,
+    offsets: Tensor | None,
+    *_: object,
 ) -> Tensor:
     return weights.new_empty(_fused_shape(scores, weights, offsets))
 
 
-@_topk_op.register_fake
-def _(scores: Tensor, weights: Tensor, k: int, *_: object) -> tuple[Tensor, Tensor]:
+def _fake_topk(_scores: Tensor, weights: Tensor, k: int, *_: object) -> tuple[Tensor, Tensor]:
     shape = (*weights.shape[:-1], k)
     return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
 
 
 def _save_transform(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets, *_ = inputs
+    scores, transform, ctx.beta, ctx.epsilon, slope, offsets, *_ = inputs
+    ctx.transform = TRANSFORMS[transform]
     ctx.save_for_backward(scores, slope, offsets)
 
 
 def _transform_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     scores, slope, offsets = ctx.saved_tensors
-    return transform_gradient(grad, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets), *([None] * 7)
+    return (transform_gradient(grad, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets),)
 
 
 def _save_fuse(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    scores, weights, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets, *_ = inputs
+    scores, weights, transform, ctx.beta, ctx.epsilon, slope, offsets, *_ = inputs
+    ctx.transform = TRANSFORMS[transform]
     ctx.save_for_backward(scores, weights, slope, offsets)
 
 
@@ -203,15 +186,19 @@ def _fuse_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     scores, weights, slope, offsets = ctx.saved_tensors
     values = scores.float()
     if ctx.transform != "identity" and ctx.needs_input_grad[1]:
-        values = _transform_op(scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets, False, 0)
+        code = TRANSFORMS.index(ctx.transform)
+        values = _transform_op(scores, code, ctx.beta, ctx.epsilon, slope, offsets, False, 0)
     grad_values, grad_weights = fuse_gradients(grad, values, weights, offsets, ctx.needs_input_grad[:2])
     if grad_values is not None:
         grad_values = transform_gradient(grad_values, scores, ctx.transform, ctx.beta, ctx.epsilon, slope, offsets)
-    return grad_values, grad_weights, *([None] * 7)
+    return grad_values, grad_weights
 
 
-_transform_op.register_autograd(_transform_backward, setup_context=_save_transform)
-_fuse_op.register_autograd(_fuse_backward, setup_context=_save_fuse)
+_transform_op = dispatch.Op(
+    "transform_scores", _transform_scores, _fake_transform, _save_transform, _transform_backward
+)
+_fuse_op = dispatch.Op("fuse_scores", _fuse_scores, _fake_fuse, _save_fuse, _fuse_backward, differentiable=2)
+_topk_op = dispatch.Op("fuse_topk", _fuse_topk, _fake_topk)
 
 
 def checked_scores(
@@ -224,7 +211,7 @@ def checked_scores(
         s = s.mT
     if not 1 <= s.shape[-1] <= MAX_TASKS:
         raise ValueError(f"scores has {s.shape[-1]} tasks; want 1 to {MAX_TASKS}")
-    o = checks.beside("offsets", offsets, torch.int64, (None,), "scores", s)
+    o = checks.optional("offsets", offsets, torch.int64, (None,), "scores", s)
     if o is not None and o.shape[0] < 1:
         raise ValueError("offsets is empty; want [B + 1]")
     return s, o
@@ -242,12 +229,12 @@ def checked_weights(weights: TensorOrArray, scores: Tensor, offsets: Tensor | No
 
 def checked_transform(
     transform: str, scores: Tensor, beta: float, epsilon: float, slope: float | TensorOrArray
-) -> tuple[float, float, Tensor | None]:
-    """The constants of a known transform that this device has: beta, epsilon, and the slope[T] of log1p."""
+) -> tuple[int, float, float, Tensor | None]:
+    """The code of a known transform that this device has, and its constants: beta, epsilon, the slope[T] of log1p."""
     checks.choice("transform", transform, TRANSFORMS)
     if transform == "rank" and dispatch.backend(scores) == "triton":
         raise ValueError("transform is 'rank', which runs on a CPU only")
-    constants = checks.not_negative("beta", beta), checks.not_negative("epsilon", epsilon)
+    constants = TRANSFORMS.index(transform), checks.not_negative("beta", beta), checks.not_negative("epsilon", epsilon)
     if transform != "log1p":
         return *constants, None
     if isinstance(slope, (Tensor, np.ndarray)):
@@ -314,9 +301,9 @@ def transform_scores(
         if values is not None:
             return values
     s, o = checked_scores(scores, offsets, layout)
-    constants = checked_transform(transform, s, beta, epsilon, slope)
+    options = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    result: Tensor = dispatch.call(_transform_op, _transform_scores, s, transform, *constants, o, check, threads)
+    result: Tensor = _transform_op(s, *options, o, check, threads)
     return checks.like(result.mT if layout == "task-major" else result, scores)
 
 
@@ -354,10 +341,9 @@ def fuse_scores(
             return fused
     s, o = checked_scores(scores, offsets, layout)
     w = checked_weights(weights, s, o)
-    constants = checked_transform(transform, s, beta, epsilon, slope)
+    options = checked_transform(transform, s, beta, epsilon, slope)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    result = dispatch.call(_fuse_op, _fuse_scores, s, w, transform, *constants, o, check, threads)
-    return checks.like(result, scores)
+    return checks.like(_fuse_op(s, w, *options, o, check, threads), scores)
 
 
 def fuse_topk(
@@ -395,18 +381,17 @@ def fuse_topk(
         TypeError, ValueError: as `transform_scores`.
     """
     if not dispatch.tracing():
-        best: TopK | None = _core.fuse_topk_fast_path(
+        page: TopK | None = _core.fuse_topk_fast_path(
             TopK, scores, weights, k, transform, mask, beta, epsilon, slope, offsets, layout, out, num_threads
         )
-        if best is not None:
-            return best
+        if page is not None:
+            return page
     s, o = checked_scores(scores, offsets, layout)
     w = checks.constant(checked_weights(weights, s, o))
-    constants = checked_transform(transform, s, beta, epsilon, slope)
+    code, *constants = checked_transform(transform, s, beta, epsilon, slope)
     length = checked_k(k)
-    m = checks.beside("mask", mask, torch.bool, s.shape[:-1], "scores", s)
+    m = checks.optional("mask", mask, torch.bool, s.shape[:-1], "scores", s)
     memory = None if out is None else checks.outputs(out, (*w.shape[:-1], length), s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    s = checks.constant(s)
-    arguments = (s, w, length, transform, m, *constants, o, check, threads)
-    return filled(out, memory, scores, *dispatch.call(_topk_op, _fuse_topk, *arguments))
+    best = _topk_op(checks.constant(s), w, length, code, m, *constants, o, check, threads)
+    return filled(out, memory, scores, *best)

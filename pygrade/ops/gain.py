@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pygrade import _core, reference
+from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
 from pygrade.ops.fusion import (
@@ -30,26 +30,20 @@ def gain_of(
     discount: Tensor,
     masks: Tensor | None,
     component_list: Tensor | None,
-    transform: str,
+    transform: int,
     beta: float,
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
     validate: bool,
-    threads: int,
+    _threads: int,
 ) -> Tensor:
-    backend = dispatch.backend(scores)
-    gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
-    if backend == "cpu":
-        code, count = TRANSFORMS.index(transform), dispatch.threads(threads)
-        _core.topk_gain(
-            scores, weights, gains, discount, masks, component_list, code, beta, epsilon, slope, offsets, gain, count
-        )
-        return gain
+    """The op in Python."""
+    name = TRANSFORMS[transform]
     if validate:
-        check_values(scores, transform, slope, offsets)
+        check_values(scores, name, slope, offsets)
         check_lists(component_list, masks)
-    if backend == "reference":
+    if dispatch.is_reference(scores):
         exact = reference.topk_gain(
             scores.double(),
             weights.double(),
@@ -58,25 +52,23 @@ def gain_of(
             discount.double(),
             masks,
             component_list,
-            transform,
+            name,
             offsets=offsets,
             **transform_constants(beta, epsilon, slope),
         )
         return exact.float()
     from pygrade.kernels import gain as kernel
 
-    kernel.topk_gain(
-        scores, weights, gains, discount, masks, component_list, transform, beta, epsilon, slope, offsets, gain
-    )
+    gain = dispatch.empty(weights, *weights.shape[:2], gains.shape[-1])
+    kernel.topk_gain(scores, weights, gains, discount, masks, component_list, name, beta, epsilon, slope, offsets, gain)
     return gain
 
 
-_op = torch.library.custom_op("pygrade::topk_gain", gain_of, mutates_args=())
-
-
-@_op.register_fake
-def _(scores: Tensor, weights: Tensor, gains: Tensor, *_: object) -> Tensor:
+def _fake_gain(_scores: Tensor, weights: Tensor, gains: Tensor, *_: object) -> Tensor:
     return weights.new_empty((*weights.shape[:2], gains.shape[-1]))
+
+
+_op = dispatch.Op("topk_gain", gain_of, _fake_gain)
 
 
 def topk_gain(
@@ -119,12 +111,11 @@ def topk_gain(
     batch = s.shape[0] if o is None else o.shape[0] - 1
     first = ("scores", s)
     w = checks.beside("weights", weights, torch.float32, (batch, None, s.shape[-1]), *first)
-    constants = checked_transform(transform, s, beta, epsilon, slope)
+    options = checked_transform(transform, s, beta, epsilon, slope)
     v = checks.beside("gains", gains, torch.float32, (*s.shape[:-1], None), *first)
     d = checks.beside("discount", discount, torch.float32, (checked_k(k),), *first)
-    m = checks.beside("masks", masks, torch.bool, (*s.shape[:-2], None, s.shape[-2]), *first)
-    c = checks.beside("component_list", component_list, torch.int32, (v.shape[-1],), *first)
+    m = checks.optional("masks", masks, torch.bool, (*s.shape[:-2], None, s.shape[-2]), *first)
+    c = checks.optional("component_list", component_list, torch.int32, (v.shape[-1],), *first)
     s = checks.constant(s)
     check, threads = checks.must_validate(validate, s), checks.thread_count(num_threads)
-    arguments = (s, w, v, d, m, c, transform, *constants, o, check, threads)
-    return checks.like(dispatch.call(_op, gain_of, *arguments), scores)
+    return checks.like(_op(s, w, v, d, m, c, *options, o, check, threads), scores)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pygrade import _core, reference
+from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
 from pygrade.ops.dirichlet import check_floor, check_values, concentration_rows
@@ -38,15 +38,14 @@ def _grpo_loss(
     weight_floor: float,
     log_ratio_clamp: float,
     validate: bool,
-    num_threads: int,
+    _threads: int,
 ) -> Outputs:
-    backend = dispatch.backend(concentration)
-    if backend != "cpu" and validate:
+    if validate:
         check_values("concentration", concentration)
         check_values("reference_concentration", reference_concentration)
     inputs = (concentration, log_weights, old_log_prob, advantages, reference_concentration)
     options = (clip, clip_high, kl_coefficient, entropy_coefficient, weight_floor, log_ratio_clamp)
-    if backend == "reference":
+    if dispatch.is_reference(concentration):
         alpha, *others = (x.detach().double() for x in inputs)
         with torch.enable_grad():
             arguments: tuple[Any, ...] = (*others, *options)
@@ -54,23 +53,16 @@ def _grpo_loss(
             (slope,) = torch.autograd.grad(exact.loss.sum(), alpha)
         loss, kl, entropy, fraction, ratio = (x.detach().float() for x in exact)
         return loss, kl, entropy, fraction, ratio, slope.float()
+    from pygrade.kernels import grpo as kernel
+
     batch = concentration.shape[0]
     loss, kl, entropy, fraction, ratio = (dispatch.empty(concentration, batch) for _ in range(5))
     outputs = (loss, kl, entropy, fraction, ratio, torch.empty_like(concentration))
-    if backend == "triton":
-        from pygrade.kernels import grpo as kernel
-
-        kernel.grpo_loss(*inputs, *options, *outputs)
-    else:
-        _core.grpo_loss(*inputs, *options, *outputs, validate, dispatch.threads(num_threads))
+    kernel.grpo_loss(*inputs, *options, *outputs)
     return outputs
 
 
-_op = torch.library.custom_op("pygrade::grpo_loss", _grpo_loss, mutates_args=())
-
-
-@_op.register_fake
-def _(concentration: Tensor, *_: object) -> Outputs:
+def _fake_loss(concentration: Tensor, *_: object) -> Outputs:
     loss, kl, entropy, fraction, ratio = (concentration.new_empty(concentration.shape[:1]) for _ in range(5))
     return loss, kl, entropy, fraction, ratio, torch.empty_like(concentration)
 
@@ -82,10 +74,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     (slope,) = ctx.saved_tensors
-    return gradient[:, None] * slope, *([None] * 12)
+    return (gradient.unsqueeze(1) * slope,)
 
 
-_op.register_autograd(_differentiate, setup_context=_save)
+_op = dispatch.Op("grpo_loss", _grpo_loss, _fake_loss, _save, dispatch.once(_differentiate))
 
 
 def grpo_loss(
@@ -156,5 +148,5 @@ def grpo_loss(
         checks.must_validate(validate, alpha),
         checks.thread_count(num_threads),
     )
-    outputs = dispatch.call_with_slope(_op, _grpo_loss, 5, alpha, logs, old, gains, anchor, *options)
+    outputs = _op(alpha, logs, old, gains, anchor, *options)
     return GrpoLoss(*(checks.like(part, concentration) for part in outputs))  # type: ignore[arg-type]

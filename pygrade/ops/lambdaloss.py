@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pygrade import _core, reference
+from pygrade import reference
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import T, TensorOrArray
 
@@ -34,34 +34,25 @@ def _lambda_loss(
     discount: Tensor,
     temperature: float,
     validate: bool,
-    num_threads: int,
+    _threads: int,
 ) -> tuple[Tensor, Tensor]:
-    backend = dispatch.backend(scores)
-    loss, gradient = dispatch.empty(scores, len(scores)), torch.empty_like(scores)
-    if backend == "cpu":
-        threads = dispatch.threads(num_threads)
-        _core.lambda_loss(scores, gains, mask, discount, temperature, loss, gradient, validate, threads)
-        return loss, gradient
     if validate:  # inside the op, so that compiled graphs check too
         for name, value in (("scores", scores), ("gains", gains)):
             missing = torch.isnan(value) if mask is None else torch.isnan(value) & mask
             if bool(missing.any()):
                 raise ValueError(f"{name} holds NaN; want numbers wherever mask is True")
-    if backend == "reference":
+    if dispatch.is_reference(scores):
         return _by_definition(scores, gains, mask, discount, temperature)
     from pygrade.kernels import lambdaloss as kernel
 
+    loss, gradient = dispatch.empty(scores, len(scores)), torch.empty_like(scores)
     ranks = scores.new_empty(scores.shape, dtype=torch.int32)
     admitted = None if mask is None else mask.view(torch.uint8)
     kernel.lambda_loss(scores, gains, admitted, discount, temperature, loss, gradient, ranks)
     return loss, gradient
 
 
-_op = torch.library.custom_op("pygrade::lambda_loss", _lambda_loss, mutates_args=())
-
-
-@_op.register_fake
-def _(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def _fake_loss(scores: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return scores.new_empty(scores.shape[:1]), scores.new_empty(scores.shape)
 
 
@@ -72,10 +63,10 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
-    return upstream[:, None] * gradient, *([None] * 6)
+    return (upstream.unsqueeze(1) * gradient,)
 
 
-_op.register_autograd(_backward, setup_context=_save)
+_op = dispatch.Op("lambda_loss", _lambda_loss, _fake_loss, _save, dispatch.once(_backward))
 
 
 def lambda_loss(
@@ -110,11 +101,10 @@ def lambda_loss(
     """
     values = checks.tensor("scores", scores, checks.FLOAT32, (None, None))
     labels = checks.beside("gains", gains, torch.float32, values.shape, "scores", values)
-    keep = checks.beside("mask", mask, torch.bool, values.shape, "scores", values)
+    keep = checks.optional("mask", mask, torch.bool, values.shape, "scores", values)
     table = checks.beside("discount", discount, torch.float32, (None,), "scores", values)
     scale = checks.number("temperature", temperature)
     if not 0.0 < scale < float("inf"):
         raise ValueError(f"temperature is {temperature}; want a positive number")
     check, threads = checks.must_validate(validate, values), checks.thread_count(num_threads)
-    loss, _ = dispatch.call_with_slope(_op, _lambda_loss, 1, values, labels, keep, table, scale, check, threads)
-    return checks.like(loss, scores)
+    return checks.like(_op(values, labels, keep, table, scale, check, threads)[0], scores)

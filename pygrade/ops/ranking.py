@@ -11,13 +11,13 @@ from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
 from pygrade.ops.fusion import (
     MAX_LENGTH,
+    TRANSFORMS,
     TopK,
     check_values,
     checked_k,
     checked_scores,
     checked_transform,
     filled,
-    stored,
     transform_constants,
 )
 
@@ -28,7 +28,7 @@ def _rank(
     scores: Tensor,
     weights: Tensor,
     k: int,
-    transform: str,
+    transform: int,
     mask: Tensor | None,
     boost_mul: Tensor | None,
     boost_add: Tensor | None,
@@ -38,15 +38,12 @@ def _rank(
     epsilon: float,
     slope: Tensor | None,
     offsets: Tensor | None,
-    threads: int,
+    _threads: int,
 ) -> Page:
-    if dispatch.backend(scores) != "reference":
-        memory, layout = stored(scores)
-        rules: tuple[Any, ...] = (mask, boost_mul, boost_add, groups, caps)
-        options: tuple[Any, ...] = (beta, epsilon, slope, offsets, layout, None, threads or None)
-        values, indices = _core.rank(TopK, memory, weights, k, transform, *rules, *options)
-        return values, indices
-    check_values(scores, transform, slope, offsets)
+    name = TRANSFORMS[transform]
+    if not scores.is_cpu:
+        raise ValueError(f"scores is on {scores.device}; want it in CPU memory, where pages are ranked")
+    check_values(scores, name, slope, offsets)
     if caps is not None and bool((caps < -1).any()):
         column = int((caps < -1).nonzero()[0])
         raise ValueError(f"caps[{column}] is {int(caps[column])}; want -1 (no cap) or more")
@@ -54,7 +51,7 @@ def _rank(
         scores.double(),
         weights.double(),
         k,
-        transform,
+        name,
         mask=mask,
         boost_mul=None if boost_mul is None else boost_mul.double(),
         boost_add=None if boost_add is None else boost_add.double(),
@@ -66,13 +63,12 @@ def _rank(
     return exact.float(), indices
 
 
-_op = torch.library.custom_op("pygrade::rank", _rank, mutates_args=())
-
-
-@_op.register_fake
-def _(scores: Tensor, weights: Tensor, k: int, *_: object) -> Page:
+def _fake_rank(_scores: Tensor, weights: Tensor, k: int, *_: object) -> Page:
     shape = (weights.shape[0], k)
     return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
+
+
+_op = dispatch.Op("rank", _rank, _fake_rank, triton=False)
 
 
 def _caps(caps: TensorOrArray | Sequence[int], columns: int) -> Tensor:
@@ -162,25 +158,24 @@ def rank(
     lead = () if single else (s.shape[0] if o is None else o.shape[0] - 1,)
     rows = s.shape[1:-1] if single else s.shape[:-1]
 
-    def beside(name: str, value: TensorOrArray | None, dtype: torch.dtype, shape: tuple[int | None, ...]) -> Any:
-        result = checks.beside(name, value, dtype, shape, "scores", s)
+    def optional(name: str, value: TensorOrArray | None, dtype: torch.dtype, shape: tuple[int | None, ...]) -> Any:
+        result = checks.optional(name, value, dtype, shape, "scores", s)
         return result[None] if single and result is not None else result
 
-    w = beside("weights", weights, torch.float32, (*lead, s.shape[-1]))
-    constants = checked_transform(transform, s, beta, epsilon, slope)
+    w = checks.beside("weights", weights, torch.float32, (*lead, s.shape[-1]), "scores", s)
+    code, *constants = checked_transform(transform, s, beta, epsilon, slope)
     length = checked_k(k)
     if (groups is None) != (caps is None):
         raise ValueError("groups and caps go together; got " + ("caps alone" if groups is None else "groups alone"))
-    g = beside("groups", groups, torch.int32, (*rows, None))
+    g = optional("groups", groups, torch.int32, (*rows, None))
     rules = (
-        beside("mask", mask, torch.bool, rows),
-        beside("boost_mul", boost_mul, torch.float32, rows),
-        beside("boost_add", boost_add, torch.float32, rows),
+        optional("mask", mask, torch.bool, rows),
+        optional("boost_mul", boost_mul, torch.float32, rows),
+        optional("boost_add", boost_add, torch.float32, rows),
         g,
         None if caps is None else _caps(caps, g.shape[-1]),
     )
     threads = checks.thread_count(num_threads)
     memory = None if out is None else checks.outputs(out, (*lead, length), s)
-    arguments = (checks.constant(s), w, length, transform, *rules, *constants, o, threads)
-    values, indices = dispatch.call(_op, _rank, *arguments)
+    values, indices = _op(checks.constant(s), w[None] if single else w, length, code, *rules, *constants, o, threads)
     return filled(out, memory, scores, *((values[0], indices[0]) if single else (values, indices)))

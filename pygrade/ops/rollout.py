@@ -14,10 +14,9 @@ from pygrade.ops.dirichlet import (
     checked_draw,
     concentration_rows,
     draw,
-    draw_weights,
     log_prob_of,
 )
-from pygrade.ops.fusion import checked_k, checked_scores
+from pygrade.ops.fusion import TRANSFORMS, checked_k, checked_scores
 from pygrade.ops.gain import check_lists, gain_of
 
 
@@ -89,9 +88,9 @@ def _rollout(
     weight_bounds: Tensor | None,
     weight_floor: float,
     validate: bool,
-    num_threads: int,
+    threads: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if dispatch.backend(scores) == "triton":
+    if not dispatch.is_reference(scores):
         if validate:
             check_values("concentration", concentration)
             check_lists(component_list, masks)
@@ -99,26 +98,17 @@ def _rollout(
         return _launch(
             concentration, scores, gains, discount, *draws, masks, component_list, weight_bounds, weight_floor
         )
-    if weight_floor == 0.0:
-        weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, num_threads)
-    else:
-        drawing = (concentration, num_samples, seed, offset, validate, num_threads)
-        weights, log_weights = (
-            draw_weights(*drawing) if dispatch.backend(concentration) == "cpu" else draw(*drawing)[:2]
-        )
-        log_prob = log_prob_of(concentration, log_weights, weight_floor, False, num_threads)
-    options: tuple[Any, ...] = ("identity", 0.0, 0.0, None, None, validate, num_threads)
+    weights, log_weights, log_prob = draw(concentration, num_samples, seed, offset, validate, threads)
+    if weight_floor != 0.0:
+        log_prob = log_prob_of(concentration, log_weights, weight_floor, False, threads)
+    options: tuple[Any, ...] = (TRANSFORMS.index("identity"), 0.0, 0.0, None, None, validate, threads)
     rewards = gain_of(scores, weights, gains, discount, masks, component_list, *options)
     if weight_bounds is not None:
         rewards = torch.cat([rewards, format_penalty(weights, weight_bounds)[..., None]], -1)
     return weights, log_weights, log_prob, rewards
 
 
-_op = torch.library.custom_op("pygrade::rollout", _rollout, mutates_args=())
-
-
-@_op.register_fake
-def _(
+def _fake_rollout(
     concentration: Tensor,
     scores: Tensor,
     gains: Tensor,
@@ -136,6 +126,9 @@ def _(
     shapes = ((tasks,), (tasks,), (), (components,))
     weights, log_weights, log_prob, rewards = (concentration.new_empty((batch, num_samples, *s)) for s in shapes)
     return weights, log_weights, log_prob, rewards
+
+
+_op = dispatch.Op("rollout", _rollout, _fake_rollout)
 
 
 def rollout(
@@ -184,10 +177,10 @@ def rollout(
     checks.same_device("scores", s, *first)
     v = checks.beside("gains", gains, torch.float32, (batch, s.shape[1], None), *first)
     d = checks.beside("discount", discount, torch.float32, (checked_k(k),), *first)
-    m = checks.beside("masks", masks, torch.bool, (batch, None, s.shape[1]), *first)
-    c = checks.beside("component_list", component_list, torch.int32, (v.shape[2],), *first)
-    b = checks.beside("weight_bounds", weight_bounds, torch.float32, (2, tasks), *first)
+    m = checks.optional("masks", masks, torch.bool, (batch, None, s.shape[1]), *first)
+    c = checks.optional("component_list", component_list, torch.int32, (v.shape[2],), *first)
+    b = checks.optional("weight_bounds", weight_bounds, torch.float32, (2, tasks), *first)
     check, threads = checks.must_validate(validate, alpha), checks.thread_count(num_threads)
     arguments = (alpha, checks.constant(s), v, d, samples, signed, row, m, c, b, check_floor(weight_floor))
-    parts = dispatch.call(_op, _rollout, *arguments, check, threads)
+    parts = _op(*arguments, check, threads)
     return Rollout(*(checks.like(part, concentration) for part in parts))  # type: ignore[arg-type]

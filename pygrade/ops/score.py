@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pygrade import _core
 from pygrade.ops import checks, dispatch
 from pygrade.ops.checks import TensorOrArray
 from pygrade.ops.dirichlet import checked_density, log_prob_backward_of, log_prob_of
@@ -24,27 +23,20 @@ def _dirichlet_score(
     coefficients: Tensor | None,
     weight_floor: float,
     validate: bool,
-    num_threads: int,
+    threads: int,
 ) -> tuple[Tensor, Tensor]:
-    if dispatch.backend(concentration) != "cpu":
-        each = concentration.new_ones(log_weights.shape[:2]) if coefficients is None else coefficients
-        return (
-            log_prob_of(concentration, log_weights, weight_floor, validate, num_threads),
-            log_prob_backward_of(concentration, log_weights, each, weight_floor, num_threads),
-        )
-    batch, samples, _ = log_weights.shape
-    value, gradient = dispatch.empty(concentration, batch, samples), torch.empty_like(concentration)
-    threads = dispatch.threads(num_threads)
-    _core.dirichlet_score(concentration, log_weights, coefficients, weight_floor, value, gradient, validate, threads)
-    return value, gradient
+    each = concentration.new_ones(log_weights.shape[:2]) if coefficients is None else coefficients
+    return (
+        log_prob_of(concentration, log_weights, weight_floor, validate, threads),
+        log_prob_backward_of(concentration, log_weights, each, weight_floor, threads),
+    )
 
 
-_op = torch.library.custom_op("pygrade::dirichlet_score", _dirichlet_score, mutates_args=())
-
-
-@_op.register_fake
-def _(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+def _fake_score(concentration: Tensor, log_weights: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return concentration.new_empty(log_weights.shape[:2]), torch.empty_like(concentration)
+
+
+_op = dispatch.Op("dirichlet_score", _dirichlet_score, _fake_score)
 
 
 def dirichlet_score(
@@ -75,6 +67,6 @@ def dirichlet_score(
     """
     alpha, logs, *options = checked_density(concentration, log_weights, weight_floor, validate, num_threads)
     alpha = checks.constant(alpha)
-    each = checks.beside("coefficients", coefficients, torch.float32, logs.shape[:2], "concentration", alpha)
-    parts = dispatch.call(_op, _dirichlet_score, alpha, logs, each, *options)
+    each = checks.optional("coefficients", coefficients, torch.float32, logs.shape[:2], "concentration", alpha)
+    parts = _op(alpha, logs, each, *options)
     return DirichletScore(*(checks.like(part, concentration) for part in parts))  # type: ignore[arg-type]

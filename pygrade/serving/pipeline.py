@@ -7,9 +7,10 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import _core, mtl
 from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
+from pygrade.features.center import check_request
 from pygrade.mtl import MtlModel
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
@@ -30,7 +32,8 @@ from pygrade.stores import Store, StoreError, open_store
 
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
 STORE = "store.json"  # in the run: which store was filled
-_FEATURES = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
+EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
+_FEATURES = ("request_dense", "request_ids", "sequences", "item_dense", "cross_dense")
 _MAX_SEED = (1 << 31) - 1
 _READ_ITEMS = 20_000  # items whose features are read at once
 
@@ -92,7 +95,7 @@ class Pipeline:
         self.models, self.store, self.version = models, store, version
         self.center = FeatureCenter(models.schema, models.fitted, store, version=version or None)
         start = None if seed is None else integer("seed", seed, 0, _MAX_SEED)
-        self._core = _core.Pipeline(*self._parts(), self.center.core, start, self._retrieve)
+        self._core = _core.Pipeline(*self._parts(), self.center.core, start, partial(_retrieve, models.prerank))
         self._updating = Lock()
 
     @classmethod
@@ -155,13 +158,13 @@ class Pipeline:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
         policy = self.models.policy
         given = multipliers(values, policy.tasks, 1) if values is not None else None
-        check_request(self.models.schema, user_id, context or {}, timestamp, scenario, request_id)
         now = int(time.time() * 1000) if timestamp is None else timestamp
+        known = check_request(self.models.schema, user_id, context or {}, now, scenario, request_id)
         made = self._core.rank(
-            user_id=user_id,
-            timestamp=now,
+            user_id=int(user_id),
+            timestamp=int(now),
             scenario=scenario,
-            context=dict(context or {}),
+            context=known,
             k=k,
             candidates=candidates,
             item_ids=None if item_ids is None else _candidates(item_ids),
@@ -173,18 +176,11 @@ class Pipeline:
         )
         return self._page(made, user_id, now, scenario, request_id, given)
 
-    def _parts(self) -> tuple[Any, ...]:
+    def _parts(self) -> tuple[str, _core.Features, _core.Prerank | None, _core.MultiTaskModel, _core.Policy]:
         """The models as the core takes them; a graph of items (HNSW) is searched by `_retrieve`."""
         models = self.models
         searched = models.prerank.core if models.prerank.index.kind == "flat" else None
         return self.version, models.fitted.core, searched, models.mtl.core, _core.Policy(*models.policy.artifact())
-
-    def _retrieve(self, *inputs: Any) -> NDArray[np.int64]:
-        """Called by the core: request_dense [1, Du], request_ids [1, Fu], sequences [1, L], seen, eligible, n."""
-        dense, ids, sequences, seen, eligible, n = inputs
-        user = _User(np.zeros(1, np.int64), dense, ids, sequences)
-        found: NDArray[np.int64] = self.models.prerank.candidates(user, n, [seen], eligible)[0]
-        return found[found >= 0]
 
     def _eligible(self, eligible: Eligible) -> NDArray[np.int64]:
         """The ids of eligible items."""
@@ -204,7 +200,7 @@ class Pipeline:
         multipliers: NDArray[np.float32] | None,
     ) -> ServedPage:
         """The page that the core made, with what it was made from."""
-        count, width = made["predictions"].shape
+        count = len(made["predictions"])
         request, user, scenarios = np.array([request_id]), np.array([user_id]), None if scenario is None else [scenario]
         batch = FeatureBatch(
             request_id=request,
@@ -217,6 +213,7 @@ class Pipeline:
             feedback=np.full((count, len(self.models.schema.tasks)), np.nan, np.float32),
             fitted=self.models.fitted,
             defaults=made["degraded"] > 0,
+            item_ids=made["item_id_features"],
             **{name: made[name] for name in _FEATURES},
         )
         degraded = bool(made["degraded"])
@@ -304,6 +301,23 @@ class Pipeline:
     def close(self) -> None:
         """Closes the store."""
         self.store.close()
+
+
+class _User(NamedTuple):
+    """What the user tower reads of one request."""
+
+    user_id: NDArray[np.int64]  # [1]
+    request_dense: NDArray[np.float32]  # [1, Du]
+    request_ids: NDArray[np.int64]  # [1, Fu]
+    sequences: NDArray[np.int64]  # [1, L]
+
+
+def _retrieve(prerank: Prerank, *inputs: Any) -> NDArray[np.int64]:
+    """Called by the core: request_dense [1, Du], request_ids [1, Fu], sequences [1, L], seen, eligible, n."""
+    dense, ids, sequences, seen, eligible, n = inputs
+    user = _User(np.zeros(1, np.int64), dense, ids, sequences)
+    found: NDArray[np.int64] = prerank.candidates(user, n, [seen], eligible)[0]
+    return found[found >= 0]
 
 
 def fuse(

@@ -170,7 +170,7 @@ def test_bad_arguments_are_named():
 def test_torch_library_contract():
     from pygrade.ops.advantage import _op
 
-    torch.library.opcheck(_op, (rewards_of(3, 4, 2), torch.ones(2), "batch", False, 5.0, True, 1))
+    torch.library.opcheck(_op.registered, (rewards_of(3, 4, 2), torch.ones(2), 2, False, 5.0, True, 1))
 
 
 def test_compiles_without_a_graph_break():

@@ -191,7 +191,7 @@ CALLS = {
     "grpo_loss": {"concentration": "alpha", "log_weights": "logs", "old_log_prob": "old"}
     | {"advantages": "advantages", "reference_concentration": "weights"},
     "lambda_loss": {"scores": "page", "gains": "labels", "mask": None, "discount": "discount"},
-    "floor_log_weights": {"log_weights": "logs"},
+    "floor_log_weights": {"log_weights": "logs", "weight_floor": 0.1},
 }
 
 
@@ -225,6 +225,15 @@ def test_a_bad_array_is_named(name, spoil, message):
     for spoiled in [key for key, value in arguments.items() if isinstance(value, torch.Tensor)]:
         with pytest.raises(TypeError, match="^" + message.format(spoiled)):
             getattr(pygrade, name)(**arguments | {spoiled: spoil(arguments[spoiled])})
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_none_is_refused_where_a_tensor_is_needed(name):
+    known = tensors()
+    arguments = {key: known.get(v, v) if isinstance(v, str) else v for key, v in CALLS[name].items()}
+    for key in [key for key, value in arguments.items() if isinstance(value, torch.Tensor)]:
+        with pytest.raises(TypeError, match=f"^{key} is NoneType; want a torch tensor or a numpy array"):
+            getattr(pygrade, name)(**arguments | {key: None})
 
 
 def test_a_masked_mask_is_refused():

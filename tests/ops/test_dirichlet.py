@@ -21,7 +21,7 @@ from pygrade import (
     reference,
 )
 from pygrade.ops import dirichlet as ops
-from pygrade.ops import dispatch
+from pygrade.ops import dispatch, score
 
 BACKENDS = ("cpu", "triton")
 ROWS = [
@@ -437,10 +437,17 @@ def test_memory_that_cannot_be_filled_is_refused():
 def test_torch_library_contract():
     concentration = (rows(4, 3) + 0.1).requires_grad_()
     log_weights = some_log_weights(3, 5, 4)
-    torch.library.opcheck(ops._sample_op, (concentration.detach(), 3, -5, 2, True, 1))
-    torch.library.opcheck(ops._log_prob_op, (concentration, log_weights, 1e-4, True, 1))
-    torch.library.opcheck(ops._entropy_op, (concentration, True, 1))
-    torch.library.opcheck(ops._kl_op, (concentration, (rows(4, 3) + 0.5).requires_grad_(), True, 1))
+    torch.library.opcheck(ops._sample_op.registered, (concentration.detach(), 3, -5, 2, True, 1))
+    torch.library.opcheck(ops._log_prob_op.registered, (concentration, log_weights, 1e-4, True, 1))
+    torch.library.opcheck(ops._entropy_op.registered, (concentration, True, 1))
+    torch.library.opcheck(ops._kl_op.registered, (concentration, (rows(4, 3) + 0.5).requires_grad_(), True, 1))
+    alpha, upstream = concentration.detach(), torch.ones(3, 5)
+    torch.library.opcheck(ops._log_prob_backward_op.registered, (alpha, log_weights, upstream, 1e-4, 1))
+    out = torch.zeros(3, 5, 4), torch.zeros(3, 5, 4), torch.zeros(3, 5)
+    torch.library.opcheck(ops._sample_into_op.registered, (alpha, 7, 0, *out, True, 1))
+    torch.library.opcheck(ops._floor_op.registered, (log_weights[0], 1e-3, 1))
+    torch.library.opcheck(score._op.registered, (alpha, log_weights, None, 1e-4, True, 1))
+    torch.library.opcheck(score._op.registered, (alpha, log_weights, upstream, 1e-4, True, 1))
 
 
 def test_compiles_without_a_graph_break():

@@ -1,4 +1,4 @@
-"""Which calls take the fast path, the implementation or the registered op, and that all of them give the same."""
+"""Which calls take the fast path and which torch's dispatcher, and that both give the same."""
 
 import sys
 import threading
@@ -12,6 +12,7 @@ import pygrade
 from devtools.tolerances import assert_close, same_bits
 from pygrade import _core
 from pygrade.ops.dispatch import use_backend
+from pygrade.ops.fusion import TRANSFORMS
 from tests.ops.test_arguments import OPS as ALL
 from tests.ops.test_arguments import parts, tensors
 
@@ -79,7 +80,7 @@ def test_the_fast_path_takes_a_plain_call_and_gives_what_the_op_gives(taken, nam
         assert one.dtype == three.dtype and one.shape == three.shape
 
 
-@pytest.mark.parametrize("name", sorted(set(ALL) - {"format_penalty", "floor_log_weights"}))
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"format_penalty"}))
 def test_dispatch_modes_see_every_op_and_its_result_is_the_same(name):
     plain = ALL[name](**tensors())
     with Watch() as watch:
@@ -136,6 +137,8 @@ def test_the_fast_path_raises_errors_that_it_does_not_expect():
             call(Broken(RuntimeError("broken")))
         with pytest.raises(MemoryError):
             call(Broken(MemoryError()))
+        with pytest.raises(ValueError, match="of its own"):  # not what the fast path says of an argument
+            call(Broken(ValueError("of its own")))
         assert call(Broken(TypeError())) is None  # an argument that does not fit: the Python layer words the error
 
 
@@ -287,11 +290,12 @@ def test_other_threads_go_on_while_the_core_works():
     assert calls < most
 
 
-# --- the eager gradient route ----------------------------------------------------------------------------------------
+# --- gradients -------------------------------------------------------------------------------------------------------
 
 GRADIENTS = {
     "dirichlet_entropy": lambda a, **_: pygrade.dirichlet_entropy(a),
     "dirichlet_kl": lambda a, alpha, **_: pygrade.dirichlet_kl(a, alpha + 0.5),
+    "dirichlet_log_prob": lambda a, logs, **_: pygrade.dirichlet_log_prob(a, logs).sum(1),
     "grpo_loss": lambda a, alpha, logs, old, advantages, **_: (
         pygrade.grpo_loss(a, logs, old, advantages, alpha + 0.5).loss
     ),
@@ -300,27 +304,32 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_the_eager_gradient_route_gives_what_the_op_gives(name):
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_gradients_in_python_agree_with_those_of_the_dispatcher(name, backend):
     known = tensors()
     argument = (known["alpha"] + 0.1).requires_grad_()
-    value = GRADIENTS[name](argument, **known)
-    assert type(value.grad_fn).__name__ == "_EagerGradientBackward"
+    with Watch() as watch:
+        value = GRADIENTS[name](argument, **known)
+    assert watch.saw(name)
     upstream = torch.linspace(-1.0, 2.0, value.numel()).view(value.shape)
     (gradient,) = torch.autograd.grad(value, argument, upstream)
-    with Watch() as watch:
-        expected = GRADIENTS[name](argument, **known)
-    assert watch.saw(name) and type(expected.grad_fn).__name__ != "_EagerGradientBackward"
-    assert same_bits(value.detach(), expected.detach())
-    assert_close(gradient, torch.autograd.grad(expected, argument, upstream)[0].double())
+    with use_backend(backend), Watch() as watch:
+        other = GRADIENTS[name](argument, **known)
+        (expected,) = torch.autograd.grad(other, argument, upstream)
+    assert not watch.saw(name)
+    assert_close(value.detach(), other.detach().double())
+    assert_close(gradient, expected.double())
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("name", GRADIENTS)
-def test_differentiating_twice_is_an_error(name):
+def test_differentiating_twice_is_an_error(name, backend):
     argument = (tensors()["alpha"] + 0.1).requires_grad_()
-    value = GRADIENTS[name](argument, **tensors())
-    (gradient,) = torch.autograd.grad(value.square().sum(), argument, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    with use_backend(backend):
+        value = GRADIENTS[name](argument, **tensors())
+        (gradient,) = torch.autograd.grad(value.square().sum(), argument, create_graph=True)
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.sum().backward()
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
@@ -331,11 +340,69 @@ def test_no_gradient_if_none_is_wanted(name):
     assert not GRADIENTS[name](argument.detach(), **tensors()).requires_grad
 
 
-def test_errors_inside_the_eager_gradient_route_are_raised(monkeypatch):
-    def broken(*_):
-        raise ValueError("broken")
+def test_only_the_loss_of_grpo_carries_a_gradient():
+    known = tensors()
+    argument = (known["alpha"] + 0.1).requires_grad_()
+    names = ("logs", "old", "advantages", "weights")
+    result = pygrade.grpo_loss(argument, *(known[name] for name in names))
+    assert [name for name, part in result._asdict().items() if part.requires_grad] == ["loss"]
+    (slope,) = torch.autograd.grad(result.loss.sum(), argument)
+    assert same_bits(slope, result.gradient)
 
-    monkeypatch.setattr(_core, "lambda_loss", broken)
-    page = tensors()["page"].requires_grad_()
-    with pytest.raises(ValueError, match="broken"):
-        ALL["lambda_loss"](**tensors() | {"page": page})
+
+# --- the ops by their names in torch ---------------------------------------------------------------------------------
+
+
+def test_the_ops_of_torch_take_defaults_and_codes():
+    scores, weights = arguments()
+    expected = pygrade.fuse_topk(scores, weights, 4)
+    for found in (
+        torch.ops.pygrade.fuse_topk(scores, weights, 4),
+        torch.ops.pygrade.fuse_topk(scores, weights, k=4, num_threads=2),
+    ):
+        assert all(same_bits(one, two) for one, two in zip(found, expected, strict=True))
+    code = TRANSFORMS.index("zlog")
+    assert same_bits(torch.ops.pygrade.transform_scores(scores, code), pygrade.transform_scores(scores, "zlog"))
+    leaf = weights.clone().requires_grad_()
+    torch.ops.pygrade.fuse_scores(scores, leaf).sum().backward()
+    assert_close(leaf.grad, scores.sum(1).double())
+    with torch._subclasses.FakeTensorMode() as mode:
+        fakes = mode.from_tensor(scores), mode.from_tensor(weights)
+        assert torch.ops.pygrade.fuse_topk(*fakes, 4)[1].shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": torch.zeros(3, 30, 5, dtype=torch.float64)}, "scores is of another dtype; want float32 or"),
+        ({"scores": torch.zeros(30, 5)}, r"scores has 2 dimensions; want \[B, N, T\], or \[M, T\] with offsets"),
+        ({"weights": torch.zeros(3, 4)}, r"weights is of shape \[3, 4\]; want \[3, 5\]"),
+        ({"k": 0}, "k is 0; want at least 1"),
+        ({"transform": 6}, "transform is 6; want 0 to 5: identity, log"),
+        ({"mask": torch.ones(3, 30)}, "mask is of another dtype; want bool"),
+        ({"beta": -1.0}, "beta is -1.0+; want a number ≥ 0"),
+        ({"slope": torch.ones(4)}, r"slope is of shape \[4\]; want \[5\]"),
+        (
+            {"offsets": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(90, 5)},
+            r"offsets is empty; want \[B \+",
+        ),
+        ({"num_threads": -1}, "num_threads is -1; want at least 1"),
+    ],
+)
+def test_the_ops_of_torch_check_what_the_core_relies_on(change, message):
+    scores, weights = arguments()
+    with pytest.raises(ValueError, match=message):
+        torch.ops.pygrade.fuse_topk(**{"scores": scores, "weights": weights, "k": 4} | change)
+
+
+def test_the_ops_of_torch_read_tensors_in_any_order_in_memory():
+    scores, weights = arguments()
+    expected = pygrade.fuse_topk(scores, weights, 4)
+    for given in (scores.mT.contiguous().mT, scores.permute(1, 0, 2).contiguous().permute(1, 0, 2)):
+        for vectors in (weights, weights.mT.contiguous().mT):
+            found = torch.ops.pygrade.fuse_topk(given, vectors, 4)
+            assert all(same_bits(one, two) for one, two in zip(found, expected, strict=True))
+        for code in range(len(TRANSFORMS)):
+            torch.library.opcheck(
+                torch.ops.pygrade.transform_scores.default, (given, code), test_utils="test_faketensor"
+            )

@@ -127,8 +127,8 @@ def test_torch_library_contract():
     from pygrade.ops.gain import _op
 
     scores, weights, gains, _, discount, masks, lists = case_of(2, 6, 3, 2, 4)
-    arguments = (scores, weights, gains, discount, masks, lists, "identity", 1e-7, 1e-3, None, None, True, 1)
-    torch.library.opcheck(_op, arguments)
+    arguments = (scores, weights, gains, discount, masks, lists, 0, 1e-7, 1e-3, None, None, True, 1)
+    torch.library.opcheck(_op.registered, arguments)
 
 
 def test_compiles_without_a_graph_break():

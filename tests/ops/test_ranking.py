@@ -238,8 +238,8 @@ def test_torch_library_contract():
 
     scores, weights, options = problem(2, 9, 3)
     rules = [options[name] for name in ("mask", "boost_mul", "boost_add", "groups", "caps")]
-    torch.library.opcheck(_op, (scores, weights, 4, "zlog", *rules, 1e-7, 1e-3, None, None, 1))
-    torch.library.opcheck(_op, (scores, weights, 4, "identity", *[None] * 5, 1e-7, 1e-3, None, None, 1))
+    torch.library.opcheck(_op.registered, (scores, weights, 4, 3, *rules, 1e-7, 1e-3, None, None, 1))
+    torch.library.opcheck(_op.registered, (scores, weights, 4, 0, *[None] * 5, 1e-7, 1e-3, None, None, 1))
 
 
 def test_compiles_without_a_graph_break():

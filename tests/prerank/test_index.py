@@ -85,6 +85,19 @@ def test_filters_leave_exactly_what_passes_in_the_same_order(items, n, num_seen,
     assert (index.search(query, n, [seen], allowed)[1][0] == -np.inf).sum() == want.count(-1)
 
 
+def test_a_flat_index_needs_no_faiss(monkeypatch):
+    def absent(name, extra):
+        raise ImportError(name)
+
+    monkeypatch.setattr("pygrade.prerank.index.require", absent)
+    ids, vectors = points(300)
+    index = ItemIndex.build(ids[:200], vectors[:200], "flat").added(ids[200:], vectors[200:])
+    assert index.search(vectors[:1], 5)[0].tolist() == [sorted_all(ids, vectors, vectors[0], 5)]
+    assert index.vectors.tobytes() == vectors[np.argsort(ids)].tobytes()
+    with pytest.raises(ImportError, match="faiss"):
+        ItemIndex.build(ids, vectors, "hnsw")
+
+
 def test_rare_eligible_items_far_down_are_all_found():
     ids, vectors = points(5000, width=4)
     query = np.ones((1, 4), np.float32)

@@ -141,7 +141,7 @@ def test_a_complete_version_can_be_read_while_another_is_current(store):
     assert store.get_tables(request, first) == [[b"first", None], []]
     assert store.get_tables(request) == store.get_tables(request, "second") == [[b"second", None], []]
     store.drop(first)
-    with pytest.raises(MissingVersionError, match="has no (complete )?version"):
+    with pytest.raises(MissingVersionError, match=r"has no (complete )?version"):
         store.get_tables(request, first)
 
 

@@ -1,7 +1,7 @@
 """The stores of the C++ core against Python's: the same bytes both ways, the same errors.
 
-LMDB forbids two environments of one file in a process, so Python's store is closed while the core's is open, or lives in
-another process.
+LMDB forbids two environments of one file in a process, so Python's store is closed while the core's is open, or lives
+in another process.
 """
 
 import gc
@@ -536,6 +536,7 @@ def test_a_deadline_that_has_passed_is_an_error(path):
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
+
 def filled(url):
     """A Redis store of which both tables hold "v1", closed."""
     with open_store(url, create=True) as store:
@@ -558,7 +559,7 @@ def test_a_damaged_record_in_redis_is_an_error(server, wrong):
     redis.Redis(port=server.port).hset("test:v:v1:user", "7", bad[wrong])
     core = _core.open_store(url)
     for act in (lambda: core.get(BOTH), lambda: core.update(BOTH, plus_one)):
-        with pytest.raises(_core.StoreError, match="its checksum disagrees|a record begins with byte 2"):
+        with pytest.raises(_core.StoreError, match=r"its checksum disagrees|a record begins with byte 2"):
             act()
     assert core.get([("item", KEYS)]) == [[b"v1"] * len(KEYS)]  # the connection goes on
 

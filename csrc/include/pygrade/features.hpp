@@ -131,8 +131,8 @@ struct FeedbackEvents {
 class PYGRADE_API FeatureCenter {
  public:
   // `ttl`: seconds that a history lives without an event; nothing: for ever. `cache`: users and items whose attributes
-  // are remembered, at most. `version`: the version of the store that is read (see Store::at); nothing: the current one.
-  // Feedback is written into the current one.
+  // are remembered, at most. `version`: the version of the store that is read (see Store::at); nothing: the current
+  // one. Feedback is written into the current one.
   FeatureCenter(std::shared_ptr<const Features> features, std::shared_ptr<Store> store, std::optional<double> ttl = {},
                 std::size_t cache = 1'000'000, const std::optional<std::string>& version = {});
   ~FeatureCenter();
@@ -146,8 +146,8 @@ class PYGRADE_API FeatureCenter {
   // the context.
   void read_user(const FeatureRequest& request, FeatureBuffer& buffer,
                  std::optional<std::chrono::steady_clock::time_point> deadline = {});
-  // Adds the features of its candidates. The user is read again only if another version of the store became current. May
-  // be called again, with other candidates.
+  // Adds the features of its candidates. The user is read again only if another version of the store became current.
+  // May be called again, with other candidates.
   void read_items(std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
                   std::optional<std::chrono::steady_clock::time_point> deadline = {});
 

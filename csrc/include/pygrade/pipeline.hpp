@@ -85,7 +85,8 @@ struct PipelineRequest {
   std::size_t candidates = 500;                                // that are searched for among all items
   std::span<const std::int64_t> seen = {};                     // items to leave out of the search
   std::optional<std::span<const std::int64_t>> eligible = {};  // the only items to search
-  std::span<const std::int64_t> item_ids = {};                 // the candidates, without a search: distinct, ≥ 0
+  // The candidates, without a search: distinct ids from 0 on.
+  std::optional<std::span<const std::int64_t>> item_ids = {};
   std::optional<FunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};  // of the candidates
   std::optional<FunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};  // their prices
   bool explore = false;                                    // serve a Dirichlet draw instead of the mean

@@ -37,7 +37,8 @@ enum {
   PYGRADE_BAD_ARTIFACT = 3,     /* the policy is damaged, of another format version, or of another schema */
   PYGRADE_OUT_OF_MEMORY = 4,
   PYGRADE_INTERNAL = 5,
-  PYGRADE_BUFFER_TOO_SMALL = 6 /* the text does not fit; its length was written, nothing else */
+  PYGRADE_BUFFER_TOO_SMALL = 6, /* the text does not fit; its length was written, nothing else */
+  PYGRADE_STORE_FAILED = 7      /* the store does not answer, is damaged, or has no version to read */
 };
 
 /* PYGRADE_ABI_VERSION of the library that runs. */

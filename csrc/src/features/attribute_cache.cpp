@@ -79,8 +79,10 @@ void RowMemory::remember(std::span<const std::int64_t> ids, const std::int64_t* 
 void RowMemory::forget() {
   ++stamp_;
   used_ = 0;
-  if (slots_.size() > fewest_slots) slots_ = std::vector<Slot>(fewest_slots);
-  else std::ranges::fill(slots_, Slot{});
+  if (slots_.size() > fewest_slots)
+    slots_ = std::vector<Slot>(fewest_slots);
+  else
+    std::ranges::fill(slots_, Slot{});
 }
 
 }  // namespace pygrade::detail

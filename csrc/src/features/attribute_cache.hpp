@@ -42,7 +42,7 @@ class RowMemory {
   const std::size_t width_, limit_;
   std::size_t used_ = 0;
   std::uint64_t stamp_ = 1;
-  std::vector<Slot> slots_;  // linear probing, at most half full; a power of two
+  std::vector<Slot> slots_;                              // linear probing, at most half full; a power of two
   std::vector<std::unique_ptr<std::int64_t[]>> blocks_;  // rows do not move
 };
 

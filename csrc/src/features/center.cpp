@@ -24,8 +24,7 @@ std::int64_t detail::scenario_code(std::optional<std::string_view> scenario) {
 }
 
 FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::shared_ptr<Store> store_given,
-                          std::optional<double> ttl_given, std::size_t limit,
-                          const std::optional<std::string>& version)
+                          std::optional<double> ttl_given, std::size_t limit, const std::optional<std::string>& version)
     : features(given(std::move(features_given), store_given)),
       plan(features->impl().plan),
       store(std::move(store_given)),
@@ -38,7 +37,8 @@ FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::s
   if (ttl && !(*ttl > 0.0)) throw std::invalid_argument("ttl is not positive; want seconds, or nothing");
 }
 
-bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_view meta, std::string_view seen) const {
+bool FeatureCenter::Impl::is_current(detail::AttributeCache& cache, std::string_view meta,
+                                     std::string_view seen) const {
   if (meta.data() != nullptr && !meta.empty() && meta == seen) return true;
   if (meta.data() == nullptr)
     throw ForeignVersionError(store->url() + ": the current version was not published by a FeatureCenter");

@@ -20,11 +20,11 @@ struct FeatureCenter::Impl {
 
   const std::shared_ptr<const Features> features;
   const detail::Plan& plan;
-  const std::shared_ptr<Store> store, reader;        // to write, of the current version, and to read
+  const std::shared_ptr<Store> store, reader;  // to write, of the current version, and to read
   const std::optional<double> ttl;
-  detail::AttributeCache reading;                    // of the version that is read
-  std::unique_ptr<detail::AttributeCache> apart;     // of the current one, if another may be read
-  detail::AttributeCache& writing;                   // of the current one
+  detail::AttributeCache reading;                 // of the version that is read
+  std::unique_ptr<detail::AttributeCache> apart;  // of the current one, if another may be read
+  detail::AttributeCache& writing;                // of the current one
 
   struct alignas(64) Counts {
     std::atomic<std::uint64_t> reads{0}, defaults{0}, store_errors{0}, user_misses{0}, item_misses{0}, updates{0};
@@ -99,12 +99,12 @@ struct FeatureBuffer::Work {
   bool made = false;  // the buffer and the priors hold what these say
 
   // Of the candidates.
-  std::vector<std::int64_t> item_rows;     // [n, ItemLayout::width()]
-  std::vector<std::uint32_t> unknown;      // candidates whose attributes are read; memory for n
+  std::vector<std::int64_t> item_rows;  // [n, ItemLayout::width()]
+  std::vector<std::uint32_t> unknown;   // candidates whose attributes are read; memory for n
   std::vector<std::int64_t> unknown_ids, unknown_rows;
-  std::vector<std::int64_t> stored;        // one row of attributes
-  std::vector<detail::KeySet> keys;        // [tables]
-  std::vector<std::int64_t> row_keys;      // of one table
+  std::vector<std::int64_t> stored;    // one row of attributes
+  std::vector<detail::KeySet> keys;    // [tables]
+  std::vector<std::int64_t> row_keys;  // of one table
 
   // Scratch memory.
   std::string seen;

@@ -16,12 +16,11 @@ using Transform = Feature::Transform;
 
 // In the order of the enums.
 constexpr std::string_view entities[] = {"user", "context", "item", "cross"};
-constexpr std::string_view kinds[] = {"dense",    "categorical", "hashed", "list",
-                                      "sequence", "count",       "rate",   "recency"};
+constexpr std::string_view kinds[] = {"dense", "categorical", "hashed", "list", "sequence", "count", "rate", "recency"};
 constexpr std::string_view transforms[] = {"none", "log1p", "age"};
 constexpr std::string_view times[] = {"time:hour_sin", "time:hour_cos", "time:weekend"};
-constexpr std::string_view fields[] = {"name",         "entity", "kind",    "source",    "key",     "transform", "smoothing",
-                                       "window_hours", "length", "buckets", "min_count", "max_size"};
+constexpr std::string_view fields[] = {"name",      "entity",       "kind",   "source",  "key",       "transform",
+                                       "smoothing", "window_hours", "length", "buckets", "min_count", "max_size"};
 constexpr double max_length = 1 << 16;
 constexpr std::size_t max_features = 10'000;
 
@@ -86,8 +85,7 @@ void check_source(const Feature& f) {
   if (f.source.empty()) refuse(f, "source is ''; want the column it is made of");
   const bool named_time = std::ranges::find(times, f.source) != std::end(times);
   if (f.is_time() && !named_time) refuse(f, "source is " + json_quote(f.source));
-  if (f.is_time() && (f.kind != Kind::dense || !f.per_request()))
-    refuse(f, "a time is a dense feature of the context");
+  if (f.is_time() && (f.kind != Kind::dense || !f.per_request())) refuse(f, "a time is a dense feature of the context");
   const bool of_request = f.source == "user_id" || f.source == "scenario";
   if (!of_request && f.source != "item_id") return;
   if (f.kind != Kind::categorical && f.kind != Kind::hashed) refuse(f, f.source + " is categorical or hashed");
@@ -231,8 +229,7 @@ std::vector<Feature> read_features(const Json& record) {
       read.push_back(read_feature(item));
     } catch (const JsonError& error) {
       const std::string text = error.what();
-      throw JsonError(text.starts_with("feature ") ? text
-                                                   : "'features'[" + std::to_string(read.size()) + "]: " + text);
+      throw JsonError(text.starts_with("feature ") ? text : "'features'[" + std::to_string(read.size()) + "]: " + text);
     }
   }
   return read;

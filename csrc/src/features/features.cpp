@@ -4,6 +4,7 @@
 
 #include "features/plan.hpp"
 #include "util/files.hpp"
+#include "util/fpenv.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
 
@@ -19,20 +20,14 @@ detail::Schema read_schema(std::string_view json, const std::string& path) {
   }
 }
 
-// (x − mean) / std of rows[n, width], limited to ±10, 0 if unknown; into columns of out[n, stride].
-void normalize(std::span<const float> rows, const detail::Normalization& fitted, float* out, std::size_t stride) {
-  constexpr double limit = 10.0;
-  const std::size_t width = fitted.mean.size();
-  const double *mean = fitted.mean.data(), *std = fitted.std.data();
-  for (std::size_t begin = 0; begin < rows.size(); begin += width, out += stride) {
-    const float* row = rows.data() + begin;
-    for (std::size_t c = 0; c < width; ++c) {
-      const double scaled = (static_cast<double>(row[c]) - mean[c]) / std[c];
-      const double low = scaled < -limit ? -limit : scaled;
-      const double limited = low > limit ? limit : low;
-      out[c] = static_cast<float>(limited == limited ? limited : 0.0);
-    }
-  }
+// See NormalizeTask.
+void normalize(std::span<const float> rows, std::size_t count, const detail::Normalization& fitted, float* out,
+               std::size_t stride) {
+  using namespace detail;
+  const FloatEnvironment environment;
+  PYGRADE_KERNELS(feature_kernels)
+      .normalize({rows.data(), static_cast<std::int64_t>(count), static_cast<std::int64_t>(fitted.mean.size()),
+                  fitted.mean.data(), fitted.std.data(), out, static_cast<std::int64_t>(stride)});
 }
 
 void check_size(std::size_t size, std::size_t wanted, const char* name) {
@@ -85,7 +80,7 @@ void Features::normalize_request(std::span<const float> request_dense, std::span
   const auto& fitted = impl_->plan.request;
   check_size(request_dense.size(), fitted.mean.size(), "request_dense");
   check_size(out.size(), fitted.mean.size(), "out");
-  normalize(request_dense, fitted, out.data(), out.size());
+  normalize(request_dense, 1, fitted, out.data(), out.size());
 }
 
 void Features::normalize_rows(std::span<const float> item_dense, std::span<const float> cross_dense,
@@ -97,8 +92,8 @@ void Features::normalize_rows(std::span<const float> item_dense, std::span<const
   check_size(out.size(), rows * width, "out");
   check_size(item_dense.size(), rows * items, "item_dense");
   check_size(cross_dense.size(), rows * crosses, "cross_dense");
-  normalize(item_dense, item, out.data(), width);
-  normalize(cross_dense, cross, out.data() + items, width);
+  normalize(item_dense, rows, item, out.data(), width);
+  normalize(cross_dense, rows, cross, out.data() + items, width);
 }
 
 }  // namespace pygrade

@@ -37,9 +37,9 @@ Normalization normalization(std::span<const TensorView> tensors, const std::stri
 std::vector<std::int64_t> unknown_row(const std::vector<Attribute>& attributes) {
   std::vector<std::int64_t> row;
   for (const Attribute& attribute : attributes)
-    row.resize(row.size() + attribute.length, attribute.kind == "float"
-                                                  ? std::bit_cast<std::int64_t>(std::numeric_limits<double>::quiet_NaN())
-                                                  : null_code);
+    row.resize(
+        row.size() + attribute.length,
+        attribute.kind == "float" ? std::bit_cast<std::int64_t>(std::numeric_limits<double>::quiet_NaN()) : null_code);
   return row;
 }
 
@@ -89,7 +89,7 @@ void add_run(std::vector<ColumnRun>& runs, std::size_t from, std::size_t to) {
 Plan::Plan(Schema schema_given, std::span<const std::byte> fitted) : schema(std::move(schema_given)) {
   for (const Feature& f : schema.features) {
     if (f.kind == Kind::sequence) continue;
-    auto& names = f.per_request()              ? (f.is_id() ? request_id_features : request_features)
+    auto& names = f.per_request()             ? (f.is_id() ? request_id_features : request_features)
                   : f.entity == Entity::cross ? cross_features
                                               : (f.is_id() ? item_id_features : item_features);
     for (auto& name : f.columns()) names.push_back(std::move(name));
@@ -117,7 +117,8 @@ void Plan::read_fitted(std::span<const std::byte> fitted) {
   for (const Feature& f : schema.features) {
     if (!f.is_id()) continue;
     IdCoding coding{f.buckets, {}};
-    if (f.kind != Kind::hashed) coding.vocabulary = column_of<std::int64_t>(tensors, "vocabulary." + f.name, TensorType::int64);
+    if (f.kind != Kind::hashed)
+      coding.vocabulary = column_of<std::int64_t>(tensors, "vocabulary." + f.name, TensorType::int64);
     if (std::ranges::adjacent_find(coding.vocabulary, std::greater_equal<>{}) != coding.vocabulary.end())
       throw SafetensorsError("tensor \"vocabulary." + f.name + "\" does not ascend");
     codings.push_back(std::move(coding));
@@ -205,9 +206,9 @@ std::int64_t Plan::prior_of(const Feature& f) {
   std::int64_t prior = -1;
   for (const auto& key : parent_keys(f)) {
     const Table& table = schema.table(key);
-    const PriorPlan wanted{static_cast<std::size_t>(&table - schema.tables.data()),
-                           signed_size(Table::total_place(table.sums, f.source)),
-                           signed_size(Table::known_place(table.sums, f.source)), key.empty() ? 0.0 : f.smoothing, prior};
+    const PriorPlan wanted{
+        static_cast<std::size_t>(&table - schema.tables.data()), signed_size(Table::total_place(table.sums, f.source)),
+        signed_size(Table::known_place(table.sums, f.source)), key.empty() ? 0.0 : f.smoothing, prior};
     const auto found = std::ranges::find_if(priors, [&](const PriorPlan& p) {
       return p.table == wanted.table && p.total == wanted.total && p.weight == wanted.weight && p.prior == wanted.prior;
     });
@@ -222,8 +223,8 @@ std::int64_t Plan::prior_of(const Feature& f) {
 void Plan::add_request() {
   std::size_t column = 0, coding = 0;
   const auto context_place = [&](const std::string& name) {
-    return static_cast<std::size_t>(std::ranges::find(schema.context, name, &std::pair<std::string, std::string>::first) -
-                                    schema.context.begin());
+    return static_cast<std::size_t>(
+        std::ranges::find(schema.context, name, &std::pair<std::string, std::string>::first) - schema.context.begin());
   };
   for (const Feature& f : schema.features) {
     if (f.kind == Kind::sequence) {
@@ -242,7 +243,8 @@ void Plan::add_request() {
       } else if (f.entity == Entity::context) {
         ids.push_back({{From::context, context_place(f.source)}, own_coding});
       } else {
-        const std::size_t place = schema.attribute(Entity::user, f.source, f.kind == Kind::list ? "codes" : "code").place;
+        const std::size_t place =
+            schema.attribute(Entity::user, f.source, f.kind == Kind::list ? "codes" : "code").place;
         for (std::size_t i = 0; i < f.columns().size(); ++i) ids.push_back({{From::user, place + i}, own_coding});
       }
       continue;
@@ -273,7 +275,8 @@ void Plan::add_items() {
       if (f.source == "item_id") {
         items.ids.push_back({{From::item_id}, own_coding});
       } else {
-        const std::size_t place = schema.attribute(Entity::item, f.source, f.kind == Kind::list ? "codes" : "code").place;
+        const std::size_t place =
+            schema.attribute(Entity::item, f.source, f.kind == Kind::list ? "codes" : "code").place;
         for (std::size_t i = 0; i < f.columns().size(); ++i) items.ids.push_back({{From::item, place + i}, own_coding});
       }
       continue;

@@ -14,7 +14,7 @@ namespace pygrade::detail {
 
 // How a code becomes an id.
 struct IdCoding {
-  std::int64_t buckets = 0;             // hashed; 0: by the vocabulary
+  std::int64_t buckets = 0;              // hashed; 0: by the vocabulary
   std::vector<std::int64_t> vocabulary;  // ascending; an id is the place + 1, 0 elsewhere
 
   std::int64_t id_of(std::int64_t code) const;
@@ -52,14 +52,14 @@ struct TablePlan {
   std::vector<std::int64_t> steps;  // ms of a window's slots
   std::vector<HistoryFeature> features;
   std::vector<ColumnRun> runs;  // from the features to request_dense, item_dense or cross_dense
-  std::uint64_t FeatureCounters::*misses = nullptr;
+  std::uint64_t FeatureCounters::* misses = nullptr;
 
   std::size_t width() const { return table->empty.size(); }
 };
 
 // A mean of the request's records that other means are shrunk to.
 struct PriorPlan {
-  std::size_t table = 0;  // among Plan::tables
+  std::size_t table = 0;              // among Plan::tables
   std::int64_t total = 0, known = 0;  // places in the record
   double weight = 0.0;
   std::int64_t prior = -1;  // -1: 0
@@ -92,10 +92,10 @@ struct Plan {
   std::vector<std::string> request_features, request_id_features, item_features, item_id_features, cross_features;
   Normalization request, item, cross;
   std::vector<IdCoding> codings;
-  std::vector<TablePlan> tables;         // in the order of the schema's
+  std::vector<TablePlan> tables;          // in the order of the schema's
   std::vector<std::size_t> record_place;  // of the tables that a request asks once, among their records; [tables]
-  std::size_t records = 0;               // int64 of these records in all
-  std::size_t user_table = 0;            // of the sequences
+  std::size_t records = 0;                // int64 of these records in all
+  std::size_t user_table = 0;             // of the sequences
   std::vector<PriorPlan> priors;
   std::vector<NumberColumn> numbers;  // of the request
   std::vector<IdColumn> ids;          // of the request

@@ -70,10 +70,10 @@ class Reader {
   const Deadline& deadline_;
   const detail::FloatEnvironment environment_;
 
-  bool user_unknown_ = false;             // his attributes are to be read
-  std::size_t unknown_ = 0;               // so are those of so many candidates: work_.unknown
-  bool learned_user_ = false;             // now read, to be remembered
-  std::size_t learned_ = 0;               // so many candidates: work_.unknown_ids and _rows
+  bool user_unknown_ = false;  // his attributes are to be read
+  std::size_t unknown_ = 0;    // so are those of so many candidates: work_.unknown
+  bool learned_user_ = false;  // now read, to be remembered
+  std::size_t learned_ = 0;    // so many candidates: work_.unknown_ids and _rows
   std::uint64_t user_stamp_ = 0, item_stamp_ = 0;
 };
 
@@ -92,7 +92,8 @@ void Reader::begin(const FeatureRequest& request) {
   for (const ContextValue& value : request.context) {
     const bool is_text = columns[column_of(value.name)].second == "str";
     if (value.text && !is_text)
-      throw SchemaError("context " + quoted(value.name) + " is " + quoted(*value.text) + "; want a number (type drift)");
+      throw SchemaError("context " + quoted(value.name) + " is " + quoted(*value.text) +
+                        "; want a number (type drift)");
     if (is_text && !value.text && value.number == value.number)
       throw SchemaError("context " + quoted(value.name) + " is a number; want a text (type drift)");
   }
@@ -301,7 +302,8 @@ void Reader::find_distinct(KeySet& keys) {
   keys.distinct.reserve(all.size());
   keys.place.resize(all.size());
   for (std::size_t row = 0; row < all.size(); ++row) {
-    std::size_t at = static_cast<std::size_t>(static_cast<std::uint64_t>(all[row]) * 0x9e3779b97f4a7c15ull >> 32) & mask;
+    std::size_t at =
+        static_cast<std::size_t>(static_cast<std::uint64_t>(all[row]) * 0x9e3779b97f4a7c15ull >> 32) & mask;
     while (work_.slots[at] != 0 && keys.distinct[work_.slots[at] - 1] != all[row]) at = (at + 1) & mask;
     if (work_.slots[at] == 0) {
       keys.distinct.push_back(all[row]);
@@ -318,8 +320,8 @@ void Reader::take_records(StoreValues values, bool same) {
   const auto misses = [&](const TablePlan& table, StoreValues answers) {
     if (table.misses == nullptr) return;
     const auto missing = std::ranges::count_if(answers, [](std::string_view v) { return v.data() == nullptr; });
-    auto& counter = table.misses == &FeatureCounters::user_misses ? center_.counts.user_misses
-                                                                  : center_.counts.item_misses;
+    auto& counter =
+        table.misses == &FeatureCounters::user_misses ? center_.counts.user_misses : center_.counts.item_misses;
     if (missing > 0) counter.fetch_add(static_cast<std::uint64_t>(missing), std::memory_order_relaxed);
   };
   // Records of the request come first: the means of its user are what those of the candidates are shrunk to.
@@ -337,9 +339,8 @@ void Reader::take_records(StoreValues values, bool same) {
       }
       rest = rest.subspan(count);
     }
-    make_request([&](std::size_t t) {
-      return reinterpret_cast<const char*>(work_.records.data() + plan_.record_place[t]);
-    });
+    make_request(
+        [&](std::size_t t) { return reinterpret_cast<const char*>(work_.records.data() + plan_.record_place[t]); });
     work_.made = true;
   }
   if (items_.empty()) return;
@@ -362,8 +363,7 @@ void Reader::take_records(StoreValues values, bool same) {
 void Reader::make_defaults() {
   std::ranges::copy(plan_.empty_user, work_.user_row.begin());
   work_.made = false;
-  make_request(
-      [&](std::size_t t) { return reinterpret_cast<const char*>(plan_.tables[t].table->empty.data()); });
+  make_request([&](std::size_t t) { return reinterpret_cast<const char*>(plan_.tables[t].table->empty.data()); });
   if (items_.empty()) return;
   for (std::size_t row = 0; row < items_.size(); ++row)
     plan_.remember(items_[row], plan_.empty_item, {item_row(row), plan_.items.width()});

@@ -92,10 +92,10 @@ enum class HistoryKind : std::uint8_t { count, sum, rate, recency };
 
 struct HistoryFeature {
   HistoryKind kind;
-  bool logarithm;                     // of counts and sums
-  std::int64_t value, known;          // fields
-  double weight;                      // rates
-  std::int64_t prior;                 // rates: place among the priors
+  bool logarithm;             // of counts and sums
+  std::int64_t value, known;  // fields
+  double weight;              // rates
+  std::int64_t prior;         // rates: place among the priors
 };
 
 constexpr std::int64_t history_lanes = 64;  // records side by side
@@ -105,18 +105,27 @@ struct HistoryTask {
   const HistoryWindow* windows;
   const HistoryFeature* features;
   std::int64_t num_fields, num_windows, num_features;
-  const std::int64_t* steps;    // [num_windows] the step that the request is in
+  const std::int64_t* steps;  // [num_windows] the step that the request is in
   const double* priors;
-  std::int64_t time;            // of the request, ms
-  const char* const* records;   // [count]
+  std::int64_t time;           // of the request, ms
+  const char* const* records;  // [count]
   std::int64_t count;
-  double* memory;               // [num_fields, history_lanes]
-  float* out;                   // [count, num_features]
+  double* memory;  // [num_fields, history_lanes]
+  float* out;      // [count, num_features]
 };
 
 // Copies `size` floats from column `from` of a row to column `to` of another.
 struct ColumnRun {
   std::int64_t from, to, size;
+};
+
+// (x − mean) / std of rows[n, width], limited to ±10, 0 if unknown, into the first columns of out[n, out_width].
+struct NormalizeTask {
+  const float* rows;
+  std::int64_t count, width;
+  const double *mean, *std;  // [width]
+  float* out;
+  std::int64_t out_width;
 };
 
 struct FeatureKernels {
@@ -127,6 +136,7 @@ struct FeatureKernels {
   // out[i, run.to …] = block[place[i], run.from …] of every run, for i < rows; place[i] is i if there is none.
   void (*scatter)(const float* block, std::int64_t block_width, const std::uint32_t* place, std::int64_t rows,
                   const ColumnRun* runs, std::int64_t num_runs, float* out, std::int64_t out_width);
+  void (*normalize)(const NormalizeTask& task);
 };
 
 PYGRADE_DECLARE_KERNELS(FeatureKernels, feature_kernels)

@@ -109,7 +109,8 @@ struct Known {
 
 class Writer {
  public:
-  Writer(FeatureCenter::Impl& center, const FeedbackEvents& events) : center_(center), plan_(center.plan), events_(events) {}
+  Writer(FeatureCenter::Impl& center, const FeedbackEvents& events)
+      : center_(center), plan_(center.plan), events_(events) {}
 
   std::size_t run() {
     check();
@@ -143,7 +144,8 @@ class Writer {
     if (in_time.empty()) return;
     std::iota(in_time.begin(), in_time.end(), 0u);
     std::ranges::stable_sort(in_time, [&](std::uint32_t a, std::uint32_t b) {
-      return std::pair(events_.event_time[a], events_.item_id[a]) < std::pair(events_.event_time[b], events_.item_id[b]);
+      return std::pair(events_.event_time[a], events_.item_id[a]) <
+             std::pair(events_.event_time[b], events_.item_id[b]);
     });
     struct Run {
       const detail::Table* table;

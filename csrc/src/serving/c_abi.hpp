@@ -12,6 +12,7 @@
 
 #include "pygrade/policy.hpp"
 #include "pygrade/pygrade.h"
+#include "pygrade/store.hpp"
 
 struct pygrade_policy {
   const std::shared_ptr<const pygrade::Policy> policy;
@@ -55,6 +56,8 @@ pygrade_status guarded(ErrorBuffer error, Call&& call) noexcept {
     return fail(PYGRADE_BAD_ARTIFACT, failure.what(), error);
   } catch (const TooSmall& failure) {
     return fail(PYGRADE_BUFFER_TOO_SMALL, failure.what(), error);
+  } catch (const StoreError& failure) {
+    return fail(PYGRADE_STORE_FAILED, failure.what(), error);
   } catch (const std::invalid_argument& failure) {
     return fail(PYGRADE_INVALID_ARGUMENT, failure.what(), error);
   } catch (const std::bad_alloc&) {

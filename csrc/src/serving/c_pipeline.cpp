@@ -162,7 +162,7 @@ struct UserRequest {
     request.user = {from.user_id, from.timestamp, {}, context};
     if (from.scenario != nullptr) request.user.scenario = std::string_view(from.scenario, from.scenario_size);
     if (from.candidates > 0) request.candidates = from.candidates;
-    request.item_ids = optional_span(from.item_ids, from.items);
+    if (from.item_ids != nullptr) request.item_ids = std::span(from.item_ids, from.items);
     request.seen = optional_span(from.seen, from.seen_size);
     if (from.flags & PYGRADE_USER_ELIGIBLE) request.eligible = optional_span(from.eligible, from.eligible_size);
     if (from.rules != nullptr) {

@@ -41,9 +41,11 @@ std::uint64_t first_draw(const PipelineOptions& options) {
   return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
 }
 
-// The store as these models read it.
-std::shared_ptr<Store> reader_of(const Models& models, std::shared_ptr<Store> store, const PipelineOptions& options) {
-  return options.any_version || models.version.empty() ? std::move(store) : store->at(models.version);
+std::shared_ptr<FeatureCenter> make_center(const Models& models, std::shared_ptr<Store> store,
+                                           const PipelineOptions& options) {
+  std::optional<std::string> version;
+  if (!options.any_version && !models.version.empty()) version = models.version;
+  return std::make_shared<FeatureCenter>(models.features, std::move(store), options.ttl, options.cache, version);
 }
 
 void add(FeatureCounters& sum, const FeatureCounters& more) {
@@ -242,8 +244,8 @@ std::optional<std::size_t> Pipeline::State::default_place(std::int64_t item) con
 // the seen and ineligible ones; if none is left, eligible ones. Items without a default prediction get none, and rank
 // last.
 void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const {
-  if (!request.item_ids.empty()) {
-    work.items.assign(request.item_ids.begin(), request.item_ids.end());
+  if (request.item_ids) {
+    work.items.assign(request.item_ids->begin(), request.item_ids->end());
   } else {
     work.passes.assign(default_ids.size(), !request.eligible);
     const auto mark = [&](std::span<const std::int64_t> items, bool passes) {
@@ -298,8 +300,7 @@ std::unique_ptr<Pipeline> Pipeline::load(Models models, std::shared_ptr<Store> s
   if (!options.any_version && current != models.version)
     throw ArtifactError(store->url() + " serves version " + current.value_or("none") + "; the artifact is " +
                         models.version + ": publish again");
-  auto center = std::make_shared<FeatureCenter>(models.features, reader_of(models, std::move(store), options),
-                                                options.ttl, options.cache);
+  auto center = make_center(models, std::move(store), options);
   return std::make_unique<Pipeline>(std::move(models), std::move(center), options);
 }
 
@@ -360,7 +361,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   PageWorkspace::Impl& work = *workspace.impl_;
   const State& state = state_of(work);
   state.check(request, buffer);
-  check_items(request.item_ids, work.sorted);
+  if (request.item_ids) check_items(*request.item_ids, work.sorted);
 
   ServedPage served;
   served.artifact_version = state.version;
@@ -373,10 +374,10 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   const bool in_time = [&] {
     state.center->read_user(request.user, work.features, deadline);
     if (lap(step_user)) return false;
-    if (request.item_ids.empty())
-      state.search(work.features, request.seen, request.eligible, request.candidates, work);
+    if (request.item_ids)
+      work.items.assign(request.item_ids->begin(), request.item_ids->end());
     else
-      work.items.assign(request.item_ids.begin(), request.item_ids.end());
+      state.search(work.features, request.seen, request.eligible, request.candidates, work);
     if (lap(step_prerank)) return false;
     if (work.items.empty()) return true;
     state.center->read_items(work.items, work.features, deadline);
@@ -391,7 +392,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   } else if (work.features.defaults) {
     served.degraded = Degraded::store;
   }
-  if (work.items.empty()) throw std::invalid_argument("no candidate is left: every eligible item is among those seen");
+  if (work.items.empty())
+    throw std::invalid_argument("no candidate is left: item_ids is empty, or every eligible item is among those seen");
 
   const std::size_t k = buffer.items.size();
   work.indices.resize(k);
@@ -469,9 +471,7 @@ void Pipeline::publish(Models models) {
     const std::lock_guard lock(changing_);
     same_version = models.version == state_->models.version;
   }
-  if (models.features != reader->features() || !same_version)
-    reader = std::make_shared<FeatureCenter>(models.features, reader_of(models, reader->store(), options_),
-                                             options_.ttl, options_.cache);
+  if (models.features != reader->features() || !same_version) reader = make_center(models, reader->store(), options_);
   put(make_state(std::move(models), std::move(reader)));
   ++totals_->reloads;
 }

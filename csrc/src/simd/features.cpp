@@ -88,8 +88,7 @@ void ages(const std::int64_t* times, std::int64_t times_width, std::int64_t rows
     float age[history_lanes];
     for (std::int64_t i = 0; i < history_lanes; ++i)
       time[i] = i < used ? __builtin_bit_cast(double, times[(first + i) * times_width]) : 0.0;
-    for (std::int64_t i = 0; i < history_lanes; ++i)
-      age[i] = rounded(log1p_of(from_zero((moment - time[i]) / hour)));
+    for (std::int64_t i = 0; i < history_lanes; ++i) age[i] = rounded(log1p_of(from_zero((moment - time[i]) / hour)));
     for (std::int64_t i = 0; i < used; ++i) out[(first + i) * out_width] = age[i];
   }
 }
@@ -106,8 +105,23 @@ void scatter(const float* block, std::int64_t block_width, const std::uint32_t* 
   }
 }
 
+void normalize(const NormalizeTask& task) {
+  constexpr double limit = 10.0;
+  const double *mean = task.mean, *std = task.std;
+  for (std::int64_t i = 0; i < task.count; ++i) {
+    const float* row = task.rows + i * task.width;
+    float* out = task.out + i * task.out_width;
+    for (std::int64_t c = 0; c < task.width; ++c) {
+      const double scaled = (static_cast<double>(row[c]) - mean[c]) / std[c];
+      const double low = scaled < -limit ? -limit : scaled;
+      const double limited = low > limit ? limit : low;
+      out[c] = static_cast<float>(limited == limited ? limited : 0.0);
+    }
+  }
+}
+
 }  // namespace
 
-const FeatureKernels feature_kernels{&history, &ages, &scatter};
+const FeatureKernels feature_kernels{&history, &ages, &scatter, &normalize};
 
 }  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

@@ -165,13 +165,17 @@ void softmax(float* scores, std::int64_t count, std::int64_t stride) {
 // Σ_v weights[v] · the output of expert sees[v] → mix[width, stride].
 void mix_experts(const MtlGate& gate, const float* weights, const float* outputs, std::int64_t width,
                  std::int64_t stride, float* mix) {
-  for (std::int64_t r = 0; r < stride; r += lanes)
-    for (std::int64_t o = 0; o < width; ++o) {
-      const auto output = [&](std::int64_t v) { return load(outputs + (gate.sees[v] * width + o) * stride + r); };
-      Floats sum = mul(load(weights + r), output(0));
-      for (std::int64_t v = 1; v < gate.count; ++v) sum = fma(load(weights + v * stride + r), output(v), sum);
-      store(mix + o * stride + r, sum);
+  for (std::int64_t v = 0; v < gate.count; ++v) {
+    const float* output = outputs + gate.sees[v] * width * stride;
+    for (std::int64_t r = 0; r < stride; r += lanes) {
+      const Floats weight = load(weights + v * stride + r);
+      const std::int64_t end = width * stride + r;
+      if (v == 0)
+        for (std::int64_t i = r; i < end; i += stride) store(mix + i, mul(weight, load(output + i)));
+      else
+        for (std::int64_t i = r; i < end; i += stride) store(mix + i, fma(weight, load(output + i), load(mix + i)));
     }
+  }
 }
 
 // streams[…, level.inputs, stride] → mixes[level.num_gates, width, stride].
@@ -206,7 +210,10 @@ void run_level(const MtlLevel& level, const float* streams, std::int64_t stride,
 // --- logits
 
 struct FunnelTask {
-  double *logit, *log_p, *p, *rest;  // rest: 1 - p
+  double* __restrict logit;
+  double* __restrict log_p;
+  double* __restrict p;
+  double* __restrict rest;  // 1 - p
 };
 
 // Logits of the tasks given their parents → of the tasks, as pygrade/mtl/network.py's funnel_logits. 1 - p of a child
@@ -285,6 +292,22 @@ void finish(const MtlNetwork& network, const MtlRows& rows, std::int64_t stride,
 
 // --- entries of the table
 
+// The chains of `tiles` tiles of outputs from `o` on over the first inputs. Several at once hide the latency of fma.
+template <int tiles>
+void start_tiles(const MtlMap& map, const float* x, std::int64_t inputs, std::int64_t o, float* to) {
+  float sum[tiles][mtl_tile];
+  const float* weights = map.weights + o * map.inputs;
+  for (int t = 0; t < tiles; ++t)
+    for (int c = 0; c < mtl_tile; ++c) sum[t][c] = map.bias[o + t * mtl_tile + c];
+  for (std::int64_t i = 0; i < inputs; ++i, weights += mtl_tile)
+#pragma GCC unroll 4
+    for (int t = 0; t < tiles; ++t)
+#pragma GCC unroll 8
+      for (int c = 0; c < mtl_tile; ++c) sum[t][c] = fma(x[i], weights[t * map.inputs * mtl_tile + c], sum[t][c]);
+  for (int t = 0; t < tiles; ++t)
+    for (int c = 0; c < mtl_tile; ++c) to[t * mtl_tile + c] = sum[t][c];
+}
+
 void run_request(const MtlNetwork& network, const float* dense, const std::int64_t* ids, float* scratch,
                  float* initial) {
   float* x = scratch + network.scratch.request;
@@ -293,17 +316,12 @@ void run_request(const MtlNetwork& network, const float* dense, const std::int64
     *at++ = normalized(dense[d], network.mean[d], network.scale[d]);
   for (std::int64_t f = 0; f < network.request_ids; ++f, at += network.embedding)
     copy_embedding(network, entry_of(network, f, ids[f]), at, 1);
-  const std::int64_t inputs = network.request_inputs;
   const auto add = [&](const MtlMap& map) {
     float* to = initial + (map.bias - network.first_bias);
-    for (std::int64_t o = 0; o < map.outputs; o += mtl_tile) {
-      float sum[mtl_tile];
-      const float* weights = map.weights + o * map.inputs;
-      for (std::int64_t c = 0; c < mtl_tile; ++c) sum[c] = map.bias[o + c];
-      for (std::int64_t i = 0; i < inputs; ++i)
-        for (std::int64_t c = 0; c < mtl_tile; ++c) sum[c] = fma(x[i], weights[i * mtl_tile + c], sum[c]);
-      for (std::int64_t c = 0; c < mtl_tile; ++c) to[o + c] = sum[c];
-    }
+    std::int64_t o = 0;
+    for (; o + 4 * mtl_tile <= map.outputs; o += 4 * mtl_tile)
+      start_tiles<4>(map, x, network.request_inputs, o, to + o);
+    for (; o < map.outputs; o += mtl_tile) start_tiles<1>(map, x, network.request_inputs, o, to + o);
   };
   const MtlLevel& level = network.levels[0];
   for (std::int64_t m = 0; m < level.num_experts; ++m) add(level.experts[m].hidden);

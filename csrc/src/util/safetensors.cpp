@@ -24,9 +24,7 @@ TensorType type_of(const std::string& name) {
   throw JsonError("'dtype' is " + json_quote(name) + "; want F32, F64, I64 or U8");
 }
 
-std::uint64_t bytes_of(TensorType type) {
-  return type == TensorType::uint8 ? 1 : type == TensorType::float32 ? 4 : 8;
-}
+std::uint64_t bytes_of(TensorType type) { return type == TensorType::uint8 ? 1 : type == TensorType::float32 ? 4 : 8; }
 
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string text = "[";
