@@ -10,7 +10,7 @@
 #include <map>
 #include <utility>
 
-#include "stores/forks.hpp"
+#include "util/forks.hpp"
 #include "stores/lmdb_pages.hpp"
 
 namespace pygrade::detail {
