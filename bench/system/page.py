@@ -5,7 +5,7 @@ directory build/bench keeps it. It serves from LMDB; each request asks for 10 of
 500 candidates, without 50 that were seen. The rows, CPU time of this process, one thread, requests in turn:
 
     page     `Pipeline.rank`
-    others   the steps of a page by the calls of the Python package, one after the other
+    others   the steps of a page, by the wall clock
 
 The programs of `WITHOUT_PYTHON` rank the same requests if they are built. A page is timed only if it has the items of
 `Pipeline.rank`. page-python.json has the figures of the last commit whose pages were ranked in Python.
@@ -19,7 +19,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,12 @@ from numpy.typing import NDArray
 from bench.cpu import machine
 from bench.cpu.harness import progress
 from bench.report.results import RESULTS, write_json
-from pygrade import mtl
 from pygrade.data.events import EventLog
 from pygrade.mtl import MtlConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
 from pygrade.prerank import PrerankConfig
-from pygrade.serving.pipeline import STEPS, Pipeline, fuse
+from pygrade.serving.pipeline import STEPS, Pipeline, ServedPage
 from pygrade.training.stage1 import Stage1Config
 from pygrade.training.stage2 import Stage2Config
 from pygrade.training.train import TrainConfig
@@ -43,7 +41,7 @@ from pygrade.training.trust import TrustConfig
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "build" / "bench"
-WITHOUT_PYTHON = {"C++": ROOT / "build" / "release" / "page_bench"}  # path of a row → program
+WITHOUT_PYTHON = {"C++": ROOT / "build" / "release" / "pygrade_page_bench"}  # path of a row → program
 BASELINE = "page-python.json"  # in the results, recorded before pages were ranked in C++
 K, CANDIDATES, SEEN, REQUESTS = 10, 500, 50, 64
 CONFIG = PipelineConfig(
@@ -75,7 +73,7 @@ def main(quick: bool, out: Path | None) -> int:
     run, source = trained()
     system = Pipeline.load(run, seed=1)
     requests = requests_of(run, system)
-    pages = [rank(system, request) for request in requests]
+    pages = [rank(system, request).items.tolist() for request in requests]
     rows = timed(system, requests, pages, 100 if quick else 2000)
     for path, program in WITHOUT_PYTHON.items():
         if program.is_file():
@@ -142,9 +140,8 @@ def requests_of(run: Path, system: Pipeline) -> list[Request]:
     ]
 
 
-def rank(system: Pipeline, request: Request) -> list[int]:
-    """The items of a page."""
-    page = system.rank(
+def rank(system: Pipeline, request: Request) -> ServedPage:
+    return system.rank(
         request.user_id,
         k=K,
         candidates=CANDIDATES,
@@ -153,27 +150,6 @@ def rank(system: Pipeline, request: Request) -> list[int]:
         timestamp=request.timestamp,
         seen=request.seen,
     )
-    items: list[int] = page.items.tolist()
-    return items
-
-
-def steps_of(system: Pipeline, request: Request) -> tuple[list[int], list[tuple[int, int]]]:
-    """The same page by the calls of each step, and `clocks` before and after each of `STEPS`."""
-    models = system.models
-    laps = [clocks()]
-    user = system.center.request(request.user_id, request.context, request.timestamp, request.scenario, 0)
-    laps.append(clocks())
-    found = models.prerank.candidates(user.features, CANDIDATES, [request.seen])[0]
-    found = found[found >= 0]
-    laps.append(clocks())
-    batch = user.with_items(found)
-    laps.append(clocks())
-    predictions = mtl.predict(models.mtl, *batch.model_inputs())
-    laps.append(clocks())
-    page = fuse(system.ranker, batch, predictions, K, static=batch.defaults)
-    laps.append(clocks())
-    items: list[int] = found[page.indices[0][page.indices[0] >= 0]].tolist()
-    return items, laps
 
 
 def timed(system: Pipeline, requests: list[Request], pages: list[list[int]], calls: int) -> list[dict[str, Any]]:
@@ -183,12 +159,11 @@ def timed(system: Pipeline, requests: list[Request], pages: list[list[int]], cal
     for number in range(calls):
         request, wanted = requests[number % REQUESTS], pages[number % REQUESTS]
         before = clocks()
-        found = rank(system, request)
+        served = rank(system, request)
         whole.append(between(before, clocks()))
-        same, laps = steps_of(system, request)
-        steps.append([between(a, b) for a, b in pairwise(laps)])
-        if not found == same == wanted:
-            sys.exit(f"user {request.user_id}: the pages are {found}, {same} and {wanted}; want the same items")
+        steps.append([(round(1e9 * seconds),) * 2 for seconds in served.seconds.values()])
+        if served.items.tolist() != wanted:
+            sys.exit(f"user {request.user_id}: the pages are {served.items.tolist()} and {wanted}; want the same items")
     rows = [summary("page", "Python", whole)]
     return rows + [summary(name, "Python", [lap[i] for lap in steps]) for i, name in enumerate(STEPS)]
 
@@ -210,6 +185,9 @@ def outside(
     record = json.loads(result.stdout)
     if record["items"] != pages:
         sys.exit(f"{program.name} has other pages than Pipeline.rank")
+    print(
+        f"{program.name}: {record['allocations']} allocations, pages a second by threads {record['pages_per_second']}"
+    )
     return [{"op": row["op"], "path": path, **row} for row in record["rows"]]
 
 

@@ -1,7 +1,7 @@
-// Times pages without Python: page_bench ARTIFACT STORE REQUESTS [REPEATS] [THREADS], printed as JSON.
+// Times pages without Python: page_bench ARTIFACT STORE REQUESTS CALLS, printed as JSON; bench/system/page.py calls it.
 //
-// REQUESTS has a line for each request: user, timestamp (ms), scenario ("-": none), candidates, k, and context columns
-// as name=number or name="text". The requests are rotated. CPU times are the thread's, steps are by the wall clock.
+// REQUESTS is a JSON file: k, candidates, and requests of user_id, timestamp, scenario, context and seen, which are
+// asked in turn. The CPU time is the thread's; steps are by the wall clock.
 #include <time.h>
 
 #include <algorithm>
@@ -9,16 +9,15 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <new>
-#include <optional>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "pygrade/isa.hpp"
 #include "pygrade/pipeline.hpp"
+#include "util/files.hpp"
+#include "util/json.hpp"
 
 namespace {
 
@@ -26,62 +25,56 @@ thread_local std::uint64_t allocations = 0;
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+// Not inlined: GCC would warn of free() on what operator new returned.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   ++allocations;
   if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
 using namespace pygrade;
 
-struct Line {
-  std::int64_t user = 0, timestamp = 0;
-  std::string scenario;
-  std::size_t candidates = 0, k = 0;
-  std::vector<std::pair<std::string, std::string>> columns;
-};
+using detail::Json;
 
-std::vector<Line> read_lines(const char* path) {
-  std::vector<Line> lines;
-  std::ifstream file(path);
-  for (std::string text; std::getline(file, text);) {
-    std::istringstream words(text);
-    Line line;
-    if (!(words >> line.user >> line.timestamp >> line.scenario >> line.candidates >> line.k)) continue;
-    for (std::string word; words >> word;)
-      if (const auto sign = word.find('='); sign != word.npos)
-        line.columns.emplace_back(word.substr(0, sign), word.substr(sign + 1));
-    lines.push_back(std::move(line));
-  }
-  return lines;
-}
+// The requests of the file. Their texts are those of the document.
+struct Asked {
+  Json document;
+  std::size_t k = 0;
+  std::vector<std::vector<ContextValue>> contexts;
+  std::vector<std::vector<std::int64_t>> seen;
+  std::vector<PipelineRequest> requests;
 
-// A request of a line, which must outlive it.
-struct Given {
-  std::vector<ContextValue> context;
-  PipelineRequest request;
-
-  explicit Given(const Line& line) {
-    for (const auto& [name, value] : line.columns) {
-      ContextValue column{.name = name};
-      if (value.size() >= 2 && value.front() == '"')
-        column.text = std::string_view(value).substr(1, value.size() - 2);
-      else
-        column.number = std::strtod(value.c_str(), nullptr);
-      context.push_back(column);
+  explicit Asked(const char* path) : document(Json::parse(detail::text_of(detail::OpenFile(path).content()))) {
+    k = static_cast<std::size_t>(document.finite_at("k"));
+    const Json& list = document.at("requests");
+    contexts.resize(list.items.size());
+    seen.resize(list.items.size());
+    for (std::size_t r = 0; r < list.items.size(); ++r) {
+      const Json& one = list.items[r];
+      const Json& context = one.object_at("context");
+      for (std::size_t c = 0; c < context.keys.size(); ++c) {
+        ContextValue column{.name = context.keys[c]};
+        if (context.items[c].type == Json::Type::string) column.text = context.items[c].string;
+        if (context.items[c].type == Json::Type::number) column.number = context.items[c].number;
+        contexts[r].push_back(column);
+      }
+      seen[r] = one.integers_at("seen");
+      PipelineRequest request;
+      request.user = {static_cast<std::int64_t>(one.finite_at("user_id")),
+                      static_cast<std::int64_t>(one.finite_at("timestamp")),
+                      {},
+                      contexts[r]};
+      if (one.at("scenario").type == Json::Type::string) request.user.scenario = one.at("scenario").string;
+      request.candidates = static_cast<std::size_t>(document.finite_at("candidates"));
+      request.seen = seen[r];
+      requests.push_back(request);
     }
-    request.user = {line.user, line.timestamp, {}, context};
-    if (line.scenario != "-") request.user.scenario = line.scenario;
-    request.candidates = line.candidates;
   }
-  Given(const Given&) = delete;
-  Given(Given&& other) noexcept : context(std::move(other.context)), request(other.request) {
-    request.user.context = context;
-  }
+  Asked(const Asked&) = delete;
 };
 
 double cpu_now() {
@@ -95,9 +88,14 @@ double quantile(std::vector<double> values, double share) {
   return values[std::min(values.size() - 1, static_cast<std::size_t>(share * static_cast<double>(values.size())))];
 }
 
-void print_times(const char* name, const std::vector<double>& times, const char* end) {
-  std::printf("  \"%s\": {\"p50_us\": %.2f, \"p99_us\": %.2f}%s\n", name, quantile(times, 0.5), quantile(times, 0.99),
-              end);
+struct Times {
+  std::vector<double> cpu, wall;  // µs
+};
+
+void print_row(const char* op, const Times& times, const char* end) {
+  std::printf(
+      "  {\"op\": \"%s\", \"cpu_p50_us\": %.4g, \"cpu_p99_us\": %.4g, \"wall_p50_us\": %.4g, \"calls\": %zu}%s\n", op,
+      quantile(times.cpu, 0.5), quantile(times.cpu, 0.99), quantile(times.wall, 0.5), times.cpu.size(), end);
 }
 
 struct Buffers {
@@ -111,7 +109,7 @@ struct Buffers {
 };
 
 // Pages a second of `threads` threads, which rank for a second.
-double throughput(Pipeline& pipeline, const std::vector<Given>& given, const std::vector<Line>& lines, int threads) {
+double throughput(Pipeline& pipeline, const Asked& asked, int threads) {
   std::atomic<std::uint64_t> pages{0};
   std::atomic<bool> stop{false}, go{false};
   std::vector<std::thread> workers;
@@ -119,12 +117,14 @@ double throughput(Pipeline& pipeline, const std::vector<Given>& given, const std
     workers.emplace_back([&, t] {
       PageWorkspace workspace;
       Buffers buffers;
-      std::uint64_t made = 0;
-      std::size_t r = static_cast<std::size_t>(t) * 7 % given.size();
-      for (int warm = 0; warm < 20; ++warm) pipeline.rank(given[r].request, buffers.of(lines[r].k), workspace);
+      const auto page = [&](std::size_t r) {
+        pipeline.rank(asked.requests[r % asked.requests.size()], buffers.of(asked.k), workspace);
+      };
+      std::size_t r = static_cast<std::size_t>(t) * 7;
+      for (int warm = 0; warm < 20; ++warm) page(r++);
       while (!go) std::this_thread::yield();
-      for (; !stop; r = (r + 1) % given.size(), ++made)
-        pipeline.rank(given[r].request, buffers.of(lines[r].k), workspace);
+      std::uint64_t made = 0;
+      for (; !stop; ++made) page(r++);
       pages += made;
     });
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -135,64 +135,61 @@ double throughput(Pipeline& pipeline, const std::vector<Given>& given, const std
   return static_cast<double>(pages.load());
 }
 
-int run(int argc, char** argv) {
-  if (argc < 4) {
-    std::fprintf(stderr, "usage: page_bench ARTIFACT STORE REQUESTS [REPEATS] [THREADS]\n");
-    return 2;
-  }
-  const std::size_t repeats = argc > 4 ? std::strtoul(argv[4], nullptr, 10) : 2000;
-  const int threads = argc > 5 ? std::atoi(argv[5]) : 1;
-  const auto lines = read_lines(argv[3]);
-  if (lines.empty() || repeats == 0 || threads < 1) {
-    std::fprintf(stderr, "page_bench: %s holds no request, or REPEATS or THREADS is below 1\n", argv[3]);
-    return 2;
-  }
+int run(char** argv) {
+  const Asked asked(argv[3]);
+  const std::size_t calls = std::strtoul(argv[4], nullptr, 10);
+  if (asked.requests.empty() || calls == 0) throw std::invalid_argument("there are no requests, or CALLS is below 1");
   const auto pipeline = Pipeline::load(argv[1], open_store(argv[2]), {.seed = 0});
-  const std::vector<Given> given(lines.begin(), lines.end());
   PageWorkspace workspace;
   Buffers buffers;
   const auto page = [&](std::size_t i) {
-    const std::size_t r = i % given.size();
-    return pipeline->rank(given[r].request, buffers.of(lines[r].k), workspace);
+    const ServedPage served = pipeline->rank(asked.requests[i % asked.requests.size()], buffers.of(asked.k), workspace);
+    if (served.degraded != Degraded::none) throw std::runtime_error("a page is degraded");
+    return served;
   };
-  for (std::size_t i = 0; i < 2 * given.size(); ++i) page(i);
-  constexpr const char* names[] = {"features of the user", "prerank", "features of the items", "predictions",
-                                   "policy and ranking"};
-  std::vector<double> cpu, wall, parts[steps];
-  cpu.reserve(repeats);
-  wall.reserve(repeats);
-  for (auto& part : parts) part.reserve(repeats);
+  std::printf("{\"items\": [");
+  for (std::size_t r = 0; r < asked.requests.size(); ++r) {
+    const ServedPage served = page(r);
+    std::printf("%s[", r == 0 ? "" : ", ");
+    for (std::int32_t i = 0; i < served.filled; ++i)
+      std::printf("%s%lld", i == 0 ? "" : ", ", static_cast<long long>(buffers.items[static_cast<std::size_t>(i)]));
+    std::printf("]");
+  }
+  constexpr const char* names[steps] = {"features of the user", "prerank", "features of the items", "predictions",
+                                        "policy and ranking"};
+  Times whole, parts[steps];
+  for (auto* times : {&whole.cpu, &whole.wall}) times->reserve(calls);
+  for (auto& part : parts) part.wall.reserve(calls);
   const std::uint64_t before = allocations;
-  for (std::size_t i = 0; i < repeats; ++i) {
+  for (std::size_t i = 0; i < calls; ++i) {
     const auto start = std::chrono::steady_clock::now();
     const double from = cpu_now();
     const ServedPage served = page(i);
-    cpu.push_back(cpu_now() - from);
-    wall.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+    whole.cpu.push_back(cpu_now() - from);
+    whole.wall.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
     for (std::size_t step = 0; step < steps; ++step)
-      parts[step].push_back(1e6 * static_cast<double>(served.seconds[step]));
-    if (served.degraded != Degraded::none) {
-      std::fprintf(stderr, "page_bench: a page is degraded\n");
-      return 1;
-    }
+      parts[step].wall.push_back(1e6 * static_cast<double>(served.seconds[step]));
   }
-  const std::uint64_t allocated = allocations - before;
-  std::printf("{\n  \"isa\": \"%s\",\n  \"pages\": %zu,\n  \"allocations\": %llu,\n",
-              std::string(isa_name(active_isa())).c_str(), repeats, static_cast<unsigned long long>(allocated));
-  print_times("cpu", cpu, ",");
-  print_times("wall", wall, ",");
-  for (std::size_t step = 0; step < steps; ++step) print_times(names[step], parts[step], ",");
-  std::printf("  \"pages_per_second\": {\"1\": %.1f", throughput(*pipeline, given, lines, 1));
-  if (threads > 1) std::printf(", \"%d\": %.1f", threads, throughput(*pipeline, given, lines, threads));
-  std::printf("}\n}\n");
+  std::printf("],\n \"allocations\": %llu,\n \"rows\": [\n", static_cast<unsigned long long>(allocations - before));
+  print_row("page", whole, ",");
+  for (std::size_t step = 0; step < steps; ++step) {
+    parts[step].cpu = parts[step].wall;
+    print_row(names[step], parts[step], step + 1 < steps ? "," : "");
+  }
+  const double one = throughput(*pipeline, asked, 1), two = throughput(*pipeline, asked, 2);
+  std::printf(" ],\n \"pages_per_second\": {\"1\": %.4g, \"2\": %.4g}}\n", one, two);
   return 0;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc != 5) {
+    std::fprintf(stderr, "usage: page_bench ARTIFACT STORE REQUESTS CALLS\n");
+    return 2;
+  }
   try {
-    return run(argc, argv);
+    return run(argv);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "page_bench: %s\n", error.what());
     return 1;

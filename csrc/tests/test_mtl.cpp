@@ -293,7 +293,7 @@ TEST(files_are_read_and_named_if_absent) {
   const TemporaryFolder folder;
   const MtlArtifact artifact = MtlArtifact{}.draw();
   const auto path = folder.path / "mtl";
-  CHECK_THROWS(ArtifactMissing, "mtl does not exist", MultiTaskModel::load(path));
+  CHECK_THROWS(ArtifactMissing, "mtl.json does not exist", MultiTaskModel::load(path));
   artifact.write(path);
   const Rows rows(artifact);
   CHECK(same_bits(predict(*MultiTaskModel::load(path), rows, 0, 9), predict(*parse(artifact), rows, 0, 9)));

@@ -30,6 +30,7 @@ COMMANDS = {
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
     "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
+    "export": "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python",
     "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
     "info": "versions, device, instruction set, and which backends work",
 }

@@ -14,6 +14,8 @@ from pygrade.mtl.config import Columns, MtlConfig, schema, schema_hash
 from pygrade.mtl.network import Network
 
 FORMAT, FORMAT_VERSION = "pygrade.MtlModel", 1
+MIN_PREDICTION = 1e-6
+"""Lower bound of a prediction, so that its logarithm is finite; the core has the same."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class FusedStep:
         """Views of both moments by parameter."""
         shapes = self._network.shapes
         sizes = [shape.numel() for shape in shapes]
-        parts = zip(shapes, self._adam.first.split(sizes), self._adam.second.split(sizes), strict=True)
+        parts = zip(shapes, torch.split(self._adam.first, sizes), torch.split(self._adam.second, sizes), strict=True)
         return [(first.view(shape), second.view(shape)) for shape, first, second in parts]
 
 

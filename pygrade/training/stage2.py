@@ -152,7 +152,6 @@ def _signal(names: tuple[str, ...], rewards: Tensor, component_weights: Tensor, 
     means = rewards.mean((0, 1)) * component_weights
     spread = rewards.amax(1) - rewards.amin(1)  # [B, C]
     figures = {"reward": means.sum().item(), "zero_signal": (advantages == 0).all(1).float().mean().item()}
-    for index, name in enumerate(names):
-        figures[f"reward_{name}"] = means[index].item()
-        figures[f"zero_signal_{name}"] = (spread[:, index] == 0).float().mean().item()
-    return figures
+    figures |= {f"reward_{name}": value for name, value in zip(names, means.tolist(), strict=True)}
+    shares = (spread == 0).float().mean(0).tolist()
+    return figures | {f"zero_signal_{name}": share for name, share in zip(names, shares, strict=True)}

@@ -241,7 +241,7 @@ def test_damage_is_named(change, message):
 
 
 def test_missing_files_and_wrong_arrays_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist; want a directory that"):
+    with pytest.raises(FileNotFoundError, match=r"mtl.json does not exist or can't be read; want"):
         _core.MultiTaskModel.load(tmp_path / "nowhere")
     model = model_of(SMALL)
     folder = save(model, tmp_path / "mtl")

@@ -86,6 +86,9 @@ CODES = {
     "q": ctypes.c_int64,
     "Q": ctypes.c_uint64,
     "f": ctypes.c_float,
+    "d": ctypes.c_double,
+    "F": ctypes.c_float * 5,
+    "C": ctypes.c_char * 24,
     "V": ctypes.c_char * 16,
     "B": ctypes.c_char * 64,
 }

@@ -514,6 +514,7 @@ def test_a_deadline_that_has_passed_is_an_error(path):
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
 
+
 def filled(url):
     """A Redis store of which both tables hold "v1", closed."""
     with open_store(url, create=True) as store:

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "mtl/files.hpp"
 #include "pygrade/mtl.hpp"
+#include "util/files.hpp"
 #include "util/parallel.hpp"
 #include "util/scratch.hpp"
 
@@ -69,9 +69,16 @@ std::shared_ptr<const MultiTaskModel> MultiTaskModel::parse(std::string_view jso
 }
 
 std::shared_ptr<const MultiTaskModel> MultiTaskModel::load(const std::filesystem::path& directory) {
-  const detail::MtlFiles files = detail::read_mtl_files(directory);
-  return parse({reinterpret_cast<const char*>(files.json.data()), files.json.size()}, files.tensors,
-               directory.string());
+  for (;;) {
+    const detail::OpenFile json(directory / "mtl.json", "; want a directory that pygrade.mtl.save wrote");
+    try {
+      const auto text = json.content();
+      const detail::OpenFile tensors(directory / "mtl.safetensors", "; mtl.json beside it names it");
+      return parse(detail::text_of(text), tensors.content(), directory.string());
+    } catch (const ArtifactError&) {
+      if (!json.replaced()) throw;  // else the files were of two saves
+    }
+  }
 }
 
 const std::vector<std::string>& MultiTaskModel::tasks() const { return impl_->tasks; }

@@ -119,7 +119,8 @@ class RedisStore final : public Store {
     return std::chrono::microseconds(random() % static_cast<unsigned>(std::min(50'000, 500 * (attempt + 1))));
   }
 
-  // --- connections ----------------------------------------------------------------------------------------------------
+  // --- connections
+  // ----------------------------------------------------------------------------------------------------
 
   // One that is idle and still open, or null.
   Connection take() {
@@ -174,7 +175,8 @@ class RedisStore final : public Store {
     }
   }
 
-  // --- requests -------------------------------------------------------------------------------------------------------
+  // --- requests
+  // -------------------------------------------------------------------------------------------------------
 
   [[noreturn]] void refuse(std::string_view error) const {
     const bool foreign = error.find("WRONGTYPE") != error.npos;

@@ -1,0 +1,337 @@
+"""Saved models as files that need no Python: a policy's pages and the multi-task model's predictions.
+
+`.pt2`: compiled by AOTInductor, run by libtorch in C++ (examples/torch/run_pt2.cpp) or in Python; the library of the
+ops, `_ops.so`, is loaded first. `.onnx`: the ops are written in standard ONNX ops, for any runtime.
+
+Both take any number of requests and of candidates. Their arithmetic is torch's or the runtime's, so that weights differ
+from those of `BlendedRanker` in the last bits, and candidates whose scores are that close may change places. In a
+`.pt2` fusion and order are the core's own: given the same weights, the same bits. In ONNX the sums run in another
+order; candidates of equal scores still come by their index, but a score of NaN counts as -inf. Predictions must be
+finite: the ranker ranks candidates without them last, which a graph can't. Masks, boosts, caps and exploration are the
+ranker's too.
+"""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pygrade._util.optional_imports import require
+from pygrade.mtl.model import MIN_PREDICTION, MtlModel
+from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
+from pygrade.policy import FusionPolicy, project_weights
+from pygrade.policy.mixture import EPSILON, Baseline
+from pygrade.serving import onnx_ops
+
+_IDENTITY, _LOG, _ZSCORE = (TRANSFORMS.index(name) for name in ("identity", "log", "zscore"))
+_SAMPLE = (2, 16)  # requests and candidates of the example that is traced
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of an exported model; B requests, N candidates, n rows are dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+
+
+class PolicyPage(nn.Module):
+    """A policy, the fusion by its weights and the best k: what `BlendedRanker.rank` does with finite predictions.
+
+    context [B, F] (NaN: unknown), predictions [B, N, T] → scores [B, k], indices [B, k] (-1 pads), weights [B, T].
+    Further inputs, if the policy has a use for them: ``scenario`` int64 [B], the place in `scenarios` (another number:
+    none of them); ``values`` [B, T], multipliers (NaN: the policy's own); ``item_values`` [B, N], prices.
+    """
+
+    slope: Tensor | None
+    fallback: Tensor
+    multipliers: Tensor
+
+    def __init__(self, policy: FusionPolicy, k: int, impute: bool = False) -> None:
+        super().__init__()
+        if not 1 <= k <= MAX_LENGTH:
+            raise ValueError(f"k is {k}; want at least 1 and at most 2^31 - 1")
+        config = policy.config
+        self.policy, self.k, self.impute = policy.eval(), k, impute
+        self.scenarios = tuple(sorted({*policy.scenarios, *config.scenario_values}))
+        names = (*self.scenarios, None)
+        slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
+        self.register_buffer("slope", torch.tensor(slope) if config.transform == "log1p" else None)
+        self.register_buffer("fallback", torch.stack([policy.fallback_weights(name) for name in names]))
+        defaults = [policy.spec.multipliers(None, [str(name)], 1)[0] for name in names]
+        self.register_buffer("multipliers", torch.stack(defaults))
+        low, high = policy.bounds
+        self.free = bool((low == 0).all() and (high == 1).all())  # then the mean complies with them
+        mixture = policy.mixture
+        self.mixture = None if mixture is None or mixture.trust == 1.0 else mixture
+        base = None if self.mixture is None else _Baseline(self.mixture.baseline, policy)
+        self.base = base
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The inputs in the order of `forward`."""
+        tasks = len(self.policy.tasks)
+        return (
+            Port("context", "float32", ("B", len(self.policy.features))),
+            Port("predictions", "float32", ("B", "N", tasks)),
+            *((Port("scenario", "int64", ("B",)),) if self.scenarios else ()),
+            *((Port("values", "float32", ("B", tasks)),) if self.policy.config.trade_offs else ()),
+            *((Port("item_values", "float32", ("B", "N")),) if self.base is not None and self.base.priced else ()),
+        )
+
+    def forward(self, context: Tensor, predictions: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        given = dict(zip((port.name for port in self.ports[2:]), others, strict=True))
+        policy, config = self.policy, self.policy.config
+        row = torch.full_like(context[:, 0] if context.shape[1] else predictions[:, 0, 0], 0, dtype=torch.int64)
+        if "scenario" in given:
+            known, count = given["scenario"], len(self.scenarios)
+            row = torch.where((known >= 0) & (known < count), known, count)
+        context = torch.where(context.isfinite(), context, torch.nan)
+        multipliers = self.multipliers[row]
+        if "values" in given:
+            multipliers = torch.where(given["values"].isnan(), multipliers, given["values"])
+        parts = [context]
+        if not config.context_only:
+            logs = torch.log(predictions.double() + config.beta)
+            mean = logs.mean(1)
+            parts += [mean.float(), (logs - mean[:, None]).square().mean(1).sqrt().float()]
+        if config.trade_offs:
+            parts.append(policy.spec.value_inputs(multipliers))
+        inputs = torch.cat(parts, 1)
+        static = self.fallback[row]
+        alpha = policy.concentration(inputs)
+        if config.evidence_prior:
+            share = policy.shrinkage(inputs)[:, None]
+            alpha = alpha + share * (alpha.sum(-1, keepdim=True) * static - alpha)
+        weights = alpha / alpha.sum(-1, keepdim=True)
+        if not self.free:
+            weights = project_weights(weights, policy.bounds)
+        if not self.impute:
+            weights = torch.where(context.isnan().any(1, keepdim=True), static, weights)
+        scores, fusing = predictions, weights
+        formula = [TRANSFORMS.index(config.transform), config.beta, config.epsilon, self.slope]
+        if self.mixture is not None and self.base is not None:
+            fused = torch.ops.pygrade.fuse_scores(predictions, weights, *formula)
+            base = self.base(predictions, multipliers if config.trade_offs else None, given.get("item_values"))
+            trust = weights.new_tensor([1.0 - self.mixture.trust, self.mixture.trust]).expand(weights.shape[0], 2)
+            pair = torch.stack([base, fused], -1)
+            scores = torch.ops.pygrade.fuse_scores(pair, trust, _ZSCORE, epsilon=EPSILON)[..., None]
+            fusing, formula = torch.ones_like(weights[:, :1]), [_IDENTITY, 0.0, 0.0, None]
+        code, beta, epsilon, slope = formula
+        best, indices = torch.ops.pygrade.fuse_topk(scores, fusing, self.k, code, None, beta, epsilon, slope)
+        return best, indices, weights
+
+
+class _Baseline(nn.Module):
+    """`Baseline.scores` of predictions [B, N, T], without offsets."""
+
+    weights: Tensor
+    applies: Tensor
+    slope: Tensor | None
+
+    def __init__(self, baseline: Baseline, policy: FusionPolicy) -> None:
+        super().__init__()
+        config = policy.config
+        self.logarithm, self.priced = baseline.logarithm, bool(baseline.value_tasks)
+        self.code, self.beta, self.epsilon = TRANSFORMS.index(baseline.transform), config.beta, config.epsilon
+        slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
+        self.register_buffer("slope", torch.tensor(slope) if baseline.transform == "log1p" else None)
+        self.register_buffer("weights", torch.tensor(baseline.weights, dtype=torch.float32))
+        self.register_buffer("applies", torch.tensor([task in baseline.value_tasks for task in policy.tasks]))
+        self.maps = nn.ModuleList(_PiecewiseLinear(x, y, torch.float32) for x, y in baseline.calibration)
+
+    def forward(self, predictions: Tensor, multipliers: Tensor | None, item_values: Tensor | None) -> Tensor:
+        given = predictions
+        if len(self.maps):
+            given = torch.stack([line(given[..., t]) for t, line in enumerate(self.maps)], -1)
+        if item_values is not None:
+            given = torch.where(self.applies, given * item_values[..., None], given)
+        weights = self.weights.expand(predictions.shape[0], self.weights.shape[0])
+        if multipliers is not None:
+            weights = weights * multipliers
+        formula = (self.code, self.beta, self.epsilon, self.slope)
+        score: Tensor = torch.ops.pygrade.fuse_scores(given, weights, *formula)
+        if self.logarithm:
+            score = torch.ops.pygrade.transform_scores(score[..., None], _LOG, self.beta)[..., 0]
+        return score
+
+
+class _PiecewiseLinear(nn.Module):
+    """y_i + (p - x_i) · slope_i in the segment of p; the last one has no end."""
+
+    starts: Tensor
+    heights: Tensor
+    slopes: Tensor
+
+    def __init__(self, x: Sequence[float] | Any, y: Sequence[float] | Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        at, to = torch.as_tensor(x).to(dtype), torch.as_tensor(y).to(dtype)
+        self.register_buffer("starts", at[:-1].clone())
+        self.register_buffer("heights", to[:-1].clone())
+        self.register_buffer("slopes", (to[1:] - to[:-1]) / (at[1:] - at[:-1]))
+
+    def forward(self, values: Tensor) -> Tensor:
+        segment = (values[..., None] >= self.starts[1:]).sum(-1)
+        return self.heights[segment] + (values - self.starts[segment]) * self.slopes[segment]
+
+
+class Predictions(nn.Module):
+    """A multi-task model: dense [n, D] float32 (NaN: unknown) and entries [n, C] int32 of its table of embeddings
+    (`pygrade.mtl.network.table_entries` of the ids) → calibrated probabilities [n, T]. `mtl.predict` sees blocks of
+    rows, so that its bits differ.
+    """
+
+    beta: Tensor | None
+
+    def __init__(self, model: MtlModel) -> None:
+        super().__init__()
+        self.module, self.sizes = model.module.eval(), (len(model.columns.dense), len(model.columns.ids))
+        calibration = model.calibration
+        beta = None if calibration is None or calibration.knots else torch.from_numpy(calibration.beta).clone()
+        self.register_buffer("beta", beta)
+        knots = () if calibration is None else calibration.knots
+        self.ends = [(float(x[0]), float(x[-1])) for x, _ in knots]
+        # One knot gives no line: all is beyond it.
+        lines = (_PiecewiseLinear(x, y, torch.float64) if len(x) > 1 else _Constant(float(y[0])) for x, y in knots)
+        self.lines = nn.ModuleList(lines)
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The inputs."""
+        dense, ids = self.sizes
+        return Port("dense", "float32", ("n", dense)), Port("entries", "int32", ("n", ids))
+
+    def forward(self, dense: Tensor, entries: Tensor) -> Tensor:
+        logits = self.module(self.module.inputs(dense, entries)).double()
+        if self.beta is not None:
+            a, b, c = self.beta.unbind(1)
+            logits = a * functional.logsigmoid(logits) - b * functional.logsigmoid(-logits) + c
+        elif len(self.lines):
+            columns = []
+            for t, (line, (low, high)) in enumerate(zip(self.lines, self.ends, strict=True)):
+                inside = logits[:, t].clamp(low, high)
+                columns.append(line(inside) + (logits[:, t] - inside))
+            logits = torch.stack(columns, 1)
+        return torch.sigmoid(logits).clamp_min(MIN_PREDICTION).float()
+
+
+class _Constant(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.full_like(values, self.value)
+
+
+def export_policy(
+    policy: FusionPolicy, out: str | Path, k: int = 10, *, onnx: bool = False, impute: bool = False
+) -> dict[str, Any]:
+    """Write the pages of a policy to ``out`` (.pt2, or .onnx); returns what is in it, which the file holds as well.
+
+    k: length of a page. impute: as of `BlendedRanker`. The file is written under another name first.
+    """
+    page = PolicyPage(policy, k, impute)
+    tasks = len(policy.tasks)
+    outputs = (
+        Port("scores", "float32", ("B", k)),
+        Port("indices", "int32", ("B", k)),
+        Port("weights", "float32", ("B", tasks)),
+    )
+    record = {
+        "kind": "policy",
+        "version": policy.version,
+        "schema_hash": policy.schema_hash(),
+        "k": k,
+        "tasks": policy.tasks,
+        "features": policy.features,
+        "scenarios": page.scenarios,
+    }
+    return _write(page, page.ports, outputs, record, Path(out), onnx)
+
+
+def export_model(model: MtlModel, out: str | Path, *, onnx: bool = False) -> dict[str, Any]:
+    """Write the predictions of a multi-task model to ``out`` (.pt2, or .onnx); returns what is in it."""
+    predictions = Predictions(model)
+    columns = model.columns
+    record = {
+        "kind": "model",
+        "schema_hash": model.schema_hash,
+        "tasks": model.tasks,
+        "dense": columns.dense,
+        "ids": columns.ids,
+    }
+    outputs = (Port("predictions", "float32", ("n", len(model.tasks))),)
+    return _write(predictions, predictions.ports, outputs, record, Path(out), onnx)
+
+
+def _write(
+    module: nn.Module, inputs: Sequence[Port], outputs: Sequence[Port], record: dict[str, Any], out: Path, onnx: bool
+) -> dict[str, Any]:
+    wanted = ".onnx" if onnx else ".pt2"
+    if out.suffix != wanted:
+        raise ValueError(f"out is {str(out)!r}; want a name that ends in {wanted}")
+    for package in ("onnx", "onnxscript") if onnx else ():
+        require(package, "export")
+    facts = record | {"inputs": [asdict(port) for port in inputs], "outputs": [asdict(port) for port in outputs]}
+    program = _program(module, inputs)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{os.getpid()}-{out.name}")
+    write: Callable[..., None] = _write_onnx if onnx else _write_pt2
+    try:
+        write(program, [port.name for port in inputs], [port.name for port in outputs], facts, draft)
+        draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    return facts
+
+
+def _program(module: nn.Module, inputs: Sequence[Port]) -> torch.export.ExportedProgram:
+    """The module as a graph of which B, N and n are free."""
+    sample = {"B": _SAMPLE[0], "N": _SAMPLE[1], "n": _SAMPLE[1]}
+    examples = tuple(
+        torch.ones([sample[size] if isinstance(size, str) else size for size in port.shape]).to(
+            getattr(torch, port.dtype)
+        )
+        for port in inputs
+    )
+    dynamic = tuple(
+        {place: torch.export.Dim.DYNAMIC for place, size in enumerate(port.shape) if isinstance(size, str)}
+        for port in inputs
+    )
+    shapes: tuple[Any, ...] = dynamic if len(inputs) == 2 else (*dynamic[:2], dynamic[2:])  # *others are one tuple
+    with torch.no_grad():
+        return torch.export.export(module, examples, dynamic_shapes=shapes)
+
+
+def _write_pt2(
+    program: torch.export.ExportedProgram, _inputs: list[str], _outputs: list[str], facts: dict[str, Any], out: Path
+) -> None:
+    settings = {"aot_inductor.metadata": {"pygrade": json.dumps(facts)}}
+    torch._inductor.aoti_compile_and_package(program, package_path=str(out), inductor_configs=settings)
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], facts: dict[str, Any], out: Path
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        model = torch.onnx.export(
+            program,
+            input_names=inputs,
+            output_names=outputs,
+            dynamo=True,
+            verbose=False,
+            custom_translation_table=onnx_ops.table(),
+        )
+    assert model is not None
+    model.model.metadata_props["pygrade"] = json.dumps(facts)
+    model.save(out, external_data=False)
