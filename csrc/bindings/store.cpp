@@ -17,7 +17,9 @@ struct Queries {
   explicit Queries(const py::list& requests) {
     for (const py::handle request : requests) {
       const auto pair = request.cast<py::tuple>();
-      if (pair.size() != 2) throw std::invalid_argument("a request has " + std::to_string(pair.size()) + " parts; want a table and its keys");
+      if (pair.size() != 2)
+        throw std::invalid_argument("a request has " + std::to_string(pair.size()) +
+                                    " parts; want a table and its keys");
       tables.push_back(pair[0].cast<std::string>());
       keys.push_back(array(pair[1], "keys", Dtype::int64, {any_size}).span<const std::int64_t>());
     }
@@ -36,8 +38,10 @@ py::list to_lists(const std::vector<StoreQuery>& queries, StoreValues values) {
   for (const auto& query : queries) {
     py::list list;
     for (std::size_t i = 0; i < query.keys.size(); ++i, ++at) {
-      if (values[at].data() == nullptr) list.append(py::none());
-      else list.append(py::bytes(values[at].data(), values[at].size()));
+      if (values[at].data() == nullptr)
+        list.append(py::none());
+      else
+        list.append(py::bytes(values[at].data(), values[at].size()));
     }
     lists.append(std::move(list));
   }
@@ -104,6 +108,7 @@ void bind_store(py::module_& module) {
   py::class_<Store, std::shared_ptr<Store>>(module, "Store")
       .def("get", &get, py::arg("requests"), py::arg("seconds") = py::none())
       .def("update", &update, py::arg("requests"), py::arg("change"), py::arg("ttl") = py::none())
+      .def("at", &Store::at, py::arg("version"), py::call_guard<py::gil_scoped_release>())
       .def("current", &Store::current, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("url", &Store::url);
   module.def(

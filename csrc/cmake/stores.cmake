@@ -28,6 +28,8 @@ function(pygrade_add_store option name header library package)
 endfunction()
 
 pygrade_add_store(LMDB lmdb lmdb.h lmdb liblmdb-dev
-  csrc/src/stores/lmdb.cpp csrc/src/stores/lmdb_file.cpp csrc/src/stores/lmdb_pages.cpp)
+  csrc/src/stores/lmdb.cpp csrc/src/stores/lmdb_file.cpp csrc/src/stores/lmdb_pages.cpp
+  csrc/src/stores/lmdb_tree.cpp)
 pygrade_add_store(REDIS hiredis hiredis/hiredis.h hiredis libhiredis-dev
-  csrc/src/stores/redis.cpp csrc/src/stores/redis_address.cpp csrc/src/stores/redis_connection.cpp)
+  csrc/src/stores/redis.cpp csrc/src/stores/redis_address.cpp csrc/src/stores/redis_connection.cpp
+  csrc/src/stores/redis_pool.cpp)

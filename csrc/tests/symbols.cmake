@@ -3,7 +3,7 @@
 # Checks that the shared library exports the functions of the C headers and nothing else, that it can't be unloaded, and
 # which versions of the system's libraries it needs at least: no newer glibc than GLIBC, and with STATIC_RUNTIME no C++
 # runtime.
-execute_process(COMMAND ${NM} -D --defined-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
+execute_process(COMMAND ${NM} -D --defined-only --extern-only ${LIBRARY} OUTPUT_VARIABLE symbols COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[^\n]+" symbols "${symbols}")
 set(exported "")
 foreach(symbol IN LISTS symbols)

@@ -1,8 +1,7 @@
-#include "util/crc32.hpp"
-
 #include <string>
 
 #include "check.hpp"
+#include "util/crc32.hpp"
 
 using pygrade::detail::crc32;
 using pygrade::detail::crc32_whole;

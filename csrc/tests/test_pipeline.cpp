@@ -398,7 +398,7 @@ TEST(a_damaged_artifact_names_the_file) {
 }
 
 // Every page of threads that rank while others publish and add feedback is one that a single thread makes; only pages
-// during an update may see the user before it and the items after it.
+// during an update may see the user before it and the items after it. PYGRADE_TEST_PAGES=1000000 makes so many.
 TEST(pages_under_updates_and_reloads_are_whole) {
   constexpr std::int64_t rounds = 6, users = 4;
   std::vector<Answer> wanted;  // [models, round, user]
@@ -415,7 +415,7 @@ TEST(pages_under_updates_and_reloads_are_whole) {
   std::atomic<int> wrong{0}, pages{0}, checked{0};
   std::atomic<std::int64_t> begun{0}, ended{0};  // rounds of feedback
   std::vector<std::thread> threads;
-  for (int t = 0; t < 4; ++t)
+  for (int t = 0; t < 8; ++t)
     threads.emplace_back([&, t] {
       PageWorkspace workspace;
       for (std::int64_t i = t; !done; ++i) {
@@ -436,6 +436,12 @@ TEST(pages_under_updates_and_reloads_are_whole) {
     begun = round;
     add_events(*system.pipeline, round);
     ended = round;
+  }
+  const char* const asked = std::getenv("PYGRADE_TEST_PAGES");
+  for (const int wanted_pages = asked == nullptr ? 0 : std::atoi(asked); pages < wanted_pages;) {
+    system.pipeline->publish(first());
+    system.pipeline->publish(second());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   done = true;
   for (auto& thread : threads) thread.join();

@@ -15,7 +15,7 @@ from pygrade.mtl.network import Network
 
 FORMAT, FORMAT_VERSION = "pygrade.MtlModel", 1
 MIN_PREDICTION = 1e-6
-"""Lower bound of a prediction, so that its logarithm is finite; `pygrade::MultiTaskModel::min_prediction` in C++."""
+"""Lower bound of a prediction, so that its logarithm is finite; the core has the same."""
 
 
 @dataclass(frozen=True)

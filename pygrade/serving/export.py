@@ -1,13 +1,14 @@
 """Saved models as files that need no Python: a policy's pages and the multi-task model's predictions.
 
-`.pt2`: compiled by AOTInductor, run by libtorch in C++ (csrc/examples/run_pt2.cpp) or in Python; the library of the ops,
-`_ops.so`, is loaded first. `.onnx`: the ops are written in standard ONNX ops, for any runtime.
+`.pt2`: compiled by AOTInductor, run by libtorch in C++ (examples/torch/run_pt2.cpp) or in Python; the library of the
+ops, `_ops.so`, is loaded first. `.onnx`: the ops are written in standard ONNX ops, for any runtime.
 
 Both take any number of requests and of candidates. Their arithmetic is torch's or the runtime's, so that weights differ
-from those of `BlendedRanker` in the last bits, and candidates whose scores are that close may change places. In a `.pt2`
-fusion and order are the core's own: given the same weights, the same bits. In ONNX the sums run in another order;
-candidates of equal scores still come by their index, but a score of NaN counts as -inf. Predictions must be finite: the
-ranker ranks candidates without them last, which a graph can't. Masks, boosts, caps and exploration are the ranker's too.
+from those of `BlendedRanker` in the last bits, and candidates whose scores are that close may change places. In a
+`.pt2` fusion and order are the core's own: given the same weights, the same bits. In ONNX the sums run in another
+order; candidates of equal scores still come by their index, but a score of NaN counts as -inf. Predictions must be
+finite: the ranker ranks candidates without them last, which a graph can't. Masks, boosts, caps and exploration are the
+ranker's too.
 """
 
 import json
@@ -278,6 +279,8 @@ def _write(
     wanted = ".onnx" if onnx else ".pt2"
     if out.suffix != wanted:
         raise ValueError(f"out is {str(out)!r}; want a name that ends in {wanted}")
+    for package in ("onnx", "onnxscript") if onnx else ():
+        require(package, "export")
     facts = record | {"inputs": [asdict(port) for port in inputs], "outputs": [asdict(port) for port in outputs]}
     program = _program(module, inputs)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -319,8 +322,6 @@ def _write_pt2(
 def _write_onnx(
     program: torch.export.ExportedProgram, inputs: list[str], outputs: list[str], facts: dict[str, Any], out: Path
 ) -> None:
-    for module in ("onnx", "onnxscript"):
-        require(module, "export")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
         model = torch.onnx.export(

@@ -1,7 +1,7 @@
 """The ops that an exported policy calls, in standard ONNX ops.
 
-Scores are float32 [B, N, T] and weights [B, T]. Equal scores are ordered by index, as ONNX's TopK promises; a score of NaN
-counts as -inf. Sums run in the order of the runtime.
+Scores are float32 [B, N, T] and weights [B, T]. Equal scores are ordered by index, as ONNX's TopK promises; a score of
+NaN counts as -inf. Sums run in the order of the runtime.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,9 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
     def numbers(*values: int) -> Any:
         return op.Constant(value_ints=list(values))
 
+    def number_of(place: int) -> Any:
+        return op.Constant(value_int=place)
+
     def number(value: float) -> Any:
         return op.Constant(value_float=float(value))
 
@@ -36,7 +39,7 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         count = op.Gather(shape, numbers(2))
         _, best = op.TopK(by_task, count, axis=-1, largest=1, sorted=1)  # of equal ones the smaller index first
         last = op.Sub(count, numbers(1))
-        worse = op.Sub(last, op.Range(op.Constant(value_int=0), op.Squeeze(count), op.Constant(value_int=1)))
+        worse = op.Sub(last, op.Range(number_of(0), op.Squeeze(count), number_of(1)))
         share = op.Div(op.CastLike(worse, values), op.CastLike(op.Max(last, numbers(1)), values))
         placed = op.ScatterElements(op.Mul(by_task, number(0.0)), best, op.Expand(share, shape), axis=-1)
         return op.Transpose(placed, perm=[0, 2, 1])
@@ -74,7 +77,12 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         num_threads: int = 0,
     ) -> Any:
         values = transformed(scores, transform, beta, epsilon, slope)  # [B, N, T]
-        return op.Squeeze(op.MatMul(values, op.Unsqueeze(weights, numbers(2))), numbers(2))
+        # Task by task, so that equal candidates get equal sums: a matrix product's rounding depends on the row.
+        fused = None
+        for task in range(scores.shape[-1]):
+            part = op.Mul(op.Gather(values, number_of(task), axis=2), op.Gather(weights, numbers(task), axis=1))
+            fused = part if fused is None else op.Add(fused, part)
+        return fused
 
     def fuse_topk(
         scores: Any,
@@ -98,5 +106,9 @@ def table() -> dict[Callable[..., Any], Callable[..., Any]]:
         absent = op.GreaterOrEqual(indices, count)
         return values, op.Cast(op.Where(absent, numbers(-1), indices), to=6)  # int32
 
-    ops = {"transform_scores": transform_scores, "fuse_scores": fuse_scores, "fuse_topk": fuse_topk}
-    return {getattr(torch.ops.pygrade, name).default: function for name, function in ops.items()}
+    ops = torch.ops.pygrade
+    return {
+        ops.transform_scores.default: transform_scores,
+        ops.fuse_scores.default: fuse_scores,
+        ops.fuse_topk.default: fuse_topk,
+    }

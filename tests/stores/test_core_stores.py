@@ -1,7 +1,7 @@
 """The stores of the C++ core against Python's: the same bytes both ways, the same errors.
 
-LMDB forbids two environments of one file in a process, so Python's store is closed while the core's is open, or lives in
-another process.
+LMDB forbids two environments of one file in a process, so Python's store is closed while the core's is open, or lives
+in another process.
 """
 
 import gc
@@ -116,6 +116,28 @@ def test_wrong_arguments_are_named(url):
     for ttl in (0.0, -1.0, float("nan"), 1e10):
         with pytest.raises(ValueError, match="want a positive number of seconds"):
             core.update([("user", KEYS[:1])], plus_one, ttl)
+
+
+def test_a_complete_version_can_be_read_while_another_is_current(url):
+    with open_store(url) as store:
+        store.put_many("user", KEYS[:1], [b"first"])
+        store.begin("second")
+        store.put_many("user", KEYS[:1], [b"second"], version="second")
+    first, second, asked = (*map(_core.open_store(url).at, ("v1", "second")), [("user", KEYS[:2])])
+    assert first.get(asked) == second.get(asked) == [[b"first", None]]  # the second one is not complete
+    del first, second
+    gc.collect()
+    with open_store(url) as store:
+        store.switch("second")
+    first, second, none = map(_core.open_store(url).at, ("v1", "second", "none"))
+    for _ in range(2):
+        assert first.get(asked) == [[b"first", None]]
+        assert second.get(asked) == none.get(asked) == [[b"second", None]]
+    first.update(asked, lambda old: [[(value or b"") + b"+" for value in old[0]]])  # of the current one
+    assert first.get(asked) == [[b"first", None]] and second.get(asked) == [[b"second+", b"+"]]
+    script = "import sys; from pygrade.stores import open_store; open_store(sys.argv[1]).drop('v1')"
+    subprocess.run([sys.executable, "-c", script, url], check=True)
+    assert first.get(asked) == [[b"second+", b"+"]] and first.current() == "second"
 
 
 def test_updates_of_both_sides_all_count(url):
@@ -537,7 +559,7 @@ def test_a_damaged_record_in_redis_is_an_error(server, wrong):
     redis.Redis(port=server.port).hset("test:v:v1:user", "7", bad[wrong])
     core = _core.open_store(url)
     for act in (lambda: core.get(BOTH), lambda: core.update(BOTH, plus_one)):
-        with pytest.raises(_core.StoreError, match="its checksum disagrees|a record begins with byte 2"):
+        with pytest.raises(_core.StoreError, match=r"its checksum disagrees|a record begins with byte 2"):
             act()
     assert core.get([("item", KEYS)]) == [[b"v1"] * len(KEYS)]  # the connection goes on
 

@@ -142,8 +142,8 @@ PYGRADE_TARGET std::uint32_t by_few_products(std::uint32_t crc, const unsigned c
 PYGRADE_WIDE_TARGET inline __m512i load_wide(const unsigned char* data) { return _mm512_loadu_si512(data); }
 
 PYGRADE_WIDE_TARGET inline __m512i fold_onto(__m512i value, __m512i by, __m512i onto) {
-  return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, by, 0x00),
-                                   _mm512_clmulepi64_epi128(value, by, 0x11), onto, 0x96);  // xor of the three
+  return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, by, 0x00), _mm512_clmulepi64_epi128(value, by, 0x11),
+                                   onto, 0x96);  // xor of the three
 }
 
 PYGRADE_WIDE_TARGET inline __m512i wide_factors(long long first, long long last) {
@@ -154,8 +154,7 @@ constexpr long long wide_far_first = factor(2048 + 32), wide_far_last = factor(2
 
 // size ≥ 256
 PYGRADE_WIDE_TARGET std::uint32_t by_wide_products(std::uint32_t crc, const unsigned char* data, std::size_t size) {
-  __m512i a =
-      _mm512_xor_si512(load_wide(data), _mm512_zextsi128_si512(_mm_cvtsi32_si128(static_cast<int>(crc))));
+  __m512i a = _mm512_xor_si512(load_wide(data), _mm512_zextsi128_si512(_mm_cvtsi32_si128(static_cast<int>(crc))));
   __m512i b = load_wide(data + 64), c = load_wide(data + 128), d = load_wide(data + 192);
   const __m512i far = wide_factors(wide_far_first, wide_far_last);
   for (data += 256, size -= 256; size >= 256; data += 256, size -= 256) {

@@ -17,6 +17,7 @@ using namespace std::string_view_literals;
 constexpr std::string_view format_key = "\0\0\0\0format"sv, current_key = "\0\0\0\0current"sv,
                            version_key = "\0\0\0\0version"sv;
 constexpr std::size_t id_bytes = 4, hash_bytes = 8, key_bytes = 8;
+constexpr std::size_t chunk = 1024;  // records between two looks at the clock
 using Id = std::array<char, id_bytes>;
 
 // The name of a record: version, table, key. The table's hash is made once, the key for each record.
@@ -28,14 +29,19 @@ class Name {
     blake2b(table, hash);
     std::ranges::copy(hash, bytes_.begin() + id_bytes);
   }
-  MDB_val of(std::int64_t key) {
+  const LmdbName& bytes_of(std::int64_t key) {
     for (std::size_t i = 0; i < key_bytes; ++i)
       bytes_[id_bytes + hash_bytes + i] = static_cast<char>(static_cast<std::uint64_t>(key) >> (56 - 8 * i));
+    return bytes_;
+  }
+  MDB_val of(std::int64_t key) {
+    bytes_of(key);
     return {bytes_.size(), bytes_.data()};
   }
 
  private:
-  std::array<char, id_bytes + hash_bytes + key_bytes> bytes_;
+  static_assert(sizeof(LmdbName) == id_bytes + hash_bytes + key_bytes);
+  LmdbName bytes_;
 };
 
 class LmdbStore final : public Store {
@@ -62,7 +68,8 @@ class LmdbStore final : public Store {
     file_->read(
         [&](LmdbReader& reader) {
           reader.values.resize(count);
-          look_up(reader.transaction, read_id(reader.transaction), queries, reader.values, deadline);
+          if (!find_at_once(reader, queries, deadline))
+            look_up(reader.transaction, read_id(reader.transaction), queries, reader.values, deadline);
           unpack_records(reader.values, now_ms(), url_);
           read(reader.values);
         },
@@ -140,18 +147,20 @@ class LmdbStore final : public Store {
   // That of `version_` if it is complete. The number is kept, since numbers are never used twice.
   Id read_id(MDB_txn* transaction) const {
     if (version_.empty()) return current_id(transaction);
-    std::uint32_t number = number_.load(std::memory_order_relaxed);
-    Id id;
-    const auto is_it = [&] {
-      std::memcpy(id.data(), &number, id.size());
-      const auto state = entry(transaction, std::string(version_key).append(id.data(), id.size()));
-      return state && state->size() == version_.size() + 1 && state->front() == 'r' && state->substr(1) == version_;
-    };
-    if (number != 0 && is_it()) return id;
-    number = find_number(transaction);
+    const Id kept = id_of(number_.load(std::memory_order_relaxed));
+    if (const auto state = entry(transaction, entry_of(kept)); state && is_complete(*state)) return kept;
+    const std::uint32_t number = find_number(transaction);
     number_.store(number, std::memory_order_relaxed);
-    return number != 0 && is_it() ? id : current_id(transaction);
+    return number == 0 ? current_id(transaction) : id_of(number);
   }
+
+  static Id id_of(std::uint32_t number) {
+    Id id;
+    std::memcpy(id.data(), &number, id.size());
+    return id;
+  }
+  static std::string entry_of(const Id& id) { return std::string(version_key).append(id.data(), id.size()); }
+  bool is_complete(std::string_view state) const { return state.starts_with('r') && state.substr(1) == version_; }
 
   // The bytes of the number of the version named `version_`; 0 if there is none.
   std::uint32_t find_number(MDB_txn* transaction) const {
@@ -164,13 +173,41 @@ class LmdbStore final : public Store {
       const std::string_view name(static_cast<const char*>(key.mv_data), key.mv_size);
       if (!name.starts_with(version_key) || name.size() != version_key.size() + id_bytes) return 0;
       const std::string_view state(static_cast<const char*>(value.mv_data), value.mv_size);
-      if (state.empty() || state.substr(1) != version_ || state.front() != 'r') continue;
+      if (!is_complete(state)) continue;
       std::uint32_t number;
       std::memcpy(&number, name.data() + version_key.size(), sizeof number);
       return number;
     }
     if (code != MDB_NOTFOUND) file_->fail(code);
     return 0;
+  }
+
+  // The records of all queries of one commit. False if only LMDB can tell.
+  bool find_at_once(LmdbReader& reader, std::span<const StoreQuery> queries, Deadline deadline) const {
+    const auto tree = file_->open_tree(reader.transaction);
+    if (!tree) return false;
+    Id id = id_of(number_.load(std::memory_order_relaxed));
+    std::string_view stored;
+    if (version_.empty()) {
+      if (!tree->find(current_key, stored) || stored.size() != id.size()) return false;
+      std::ranges::copy(stored, id.begin());
+    } else if (!tree->find(entry_of(id), stored) || !is_complete(stored)) {
+      return false;
+    }
+    reader.names.resize(reader.values.size());
+    std::size_t at = 0;
+    for (const auto& query : queries) {
+      Name name(id, query.table);
+      for (const std::int64_t key : query.keys) reader.names[at++] = name.bytes_of(key);
+    }
+    for (std::size_t start = 0; start < at; start += chunk) {
+      const std::size_t count = std::min(chunk, at - start);
+      check_deadline(deadline, url_);  // the disk may be slow
+      if (!tree->find(std::span(reader.names).subspan(start, count), std::span(reader.values).subspan(start, count),
+                      reader.work))
+        return false;
+    }
+    return true;
   }
 
   // The records of all queries, data() null where there is none.

@@ -1,6 +1,7 @@
 #include "stores/lmdb_file.hpp"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 
@@ -17,7 +18,8 @@ namespace pygrade::detail {
 namespace {
 
 constexpr unsigned max_readers = 1024;  // of the processes that share a file; the first one's number counts
-constexpr std::size_t no_room = 4096;   // free bytes below which a failed write is the disk's fault
+constexpr std::size_t first_map = std::size_t{64} << 20;
+constexpr std::size_t no_room = 4096;  // free bytes below which a failed write is the disk's fault
 
 bool on_read_only_disk(const std::string& directory) {
   struct statvfs disk;
@@ -26,8 +28,7 @@ bool on_read_only_disk(const std::string& directory) {
 
 }  // namespace
 
-// --- one environment for each file
-// ------------------------------------------------------------------------------------
+// --- one environment for each file ---
 
 struct LmdbFile::Registry {
   std::mutex mutex;
@@ -84,6 +85,7 @@ LmdbFile::LmdbFile(const std::string& directory, const std::string& url, bool re
 
 LmdbFile::~LmdbFile() {
   for (const auto& reader : idle_) mdb_txn_abort(reader->transaction);
+  for (const auto& map : maps_) munmap(const_cast<unsigned char*>(map->start), map->size);
   if (environment_ != nullptr) mdb_env_close(environment_);
 }
 
@@ -107,15 +109,13 @@ void LmdbFile::open_environment() {
   mdb_txn_reset(idle_.back()->transaction);
 }
 
-// --- checks
-// -----------------------------------------------------------------------------------------------------------
-
 // LMDB leaves a file short if its last pages are free, so a short file is read to tell whether it is whole.
 void LmdbFile::check_whole() {
   MDB_envinfo info;
   MDB_stat stat;
   mdb_env_info(environment_, &info);
   mdb_env_stat(environment_, &stat);
+  page_size_ = stat.ms_psize;
   const std::size_t wanted = (info.me_last_pgno + 1) * stat.ms_psize;
   const auto size = static_cast<std::size_t>(size_.load());
   if (size >= wanted) return;
@@ -145,6 +145,34 @@ void LmdbFile::check_size() {
   }
 }
 
+// --- the file as memory ---
+
+// A map of its own, since LMDB does not tell where its map is; null if there is none. It is larger than the file, so
+// that a growing file needs few of them.
+const unsigned char* LmdbFile::map_of(std::size_t size) {
+  const Map* map = map_.load(std::memory_order_acquire);
+  if (map != nullptr && map->size >= size) return map->start;
+  const std::lock_guard lock(mutex_);
+  map = map_.load(std::memory_order_relaxed);
+  if (map != nullptr && map->size >= size) return map->start;
+  auto larger = std::make_unique<Map>(Map{nullptr, std::max(2 * size, first_map)});
+  void* start = mmap(nullptr, larger->size, PROT_READ, MAP_SHARED, data_, 0);
+  if (start == MAP_FAILED) return nullptr;
+  larger->start = static_cast<const unsigned char*>(start);
+  maps_.push_back(std::move(larger));
+  map_.store(maps_.back().get(), std::memory_order_release);
+  return maps_.back()->start;
+}
+
+std::optional<LmdbTree> LmdbFile::open_tree(MDB_txn* transaction) {
+  const auto size = static_cast<std::size_t>(size_.load());
+  const unsigned char* start = map_of(size);
+  if (start == nullptr) return {};
+  return LmdbTree::open({start, size}, page_size_, mdb_txn_id(transaction));
+}
+
+// --- checks ---
+
 void LmdbFile::forget_killed_readers() {
   int dead = 0;
   if (!read_only_) mdb_reader_check(environment_, &dead);  // a read-only file system has no table of readers
@@ -170,8 +198,7 @@ void LmdbFile::fail(int code) const {
   throw StoreError(url_ + ": " + reason);
 }
 
-// --- transactions
-// -----------------------------------------------------------------------------------------------------
+// --- transactions ---
 
 // True as soon as `done`, false if the deadline passes first.
 bool LmdbFile::wait(std::unique_lock<std::mutex>& lock, Deadline deadline, FunctionRef<bool()> done) {

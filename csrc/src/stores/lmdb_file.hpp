@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pygrade/function_ref.hpp"
+#include "stores/lmdb_tree.hpp"
 #include "stores/record.hpp"
 
 namespace pygrade::detail {
@@ -22,6 +23,8 @@ namespace pygrade::detail {
 struct LmdbReader {
   MDB_txn* transaction = nullptr;
   std::vector<std::string_view> values;
+  std::vector<LmdbName> names;
+  std::vector<const void*> work;
 };
 
 // The environment behind every store of one directory in this process: LMDB forbids a second one.
@@ -44,6 +47,8 @@ class LmdbFile {
 
   bool read_only() const { return read_only_; }
   MDB_dbi tree() const { return tree_; }
+  // See LmdbTree::open; of the transaction of `read`.
+  std::optional<LmdbTree> open_tree(MDB_txn* transaction);
   [[noreturn]] void fail(int code) const;
 
  private:
@@ -60,6 +65,7 @@ class LmdbFile {
   void check_whole();
   void check_process() const;
   void check_size();
+  const unsigned char* map_of(std::size_t size);
   void forget_killed_readers();
   void resize(std::size_t size, Deadline deadline, bool writing);
   void grow(std::size_t max_bytes);
@@ -71,8 +77,16 @@ class LmdbFile {
   MDB_env* environment_ = nullptr;
   MDB_dbi tree_ = 0;
   mdb_filehandle_t data_ = -1;
+  std::size_t page_size_ = 0;
   std::atomic<off_t> size_ = 0;  // the largest seen: LMDB never shortens the file
   int users_ = 0;                // guarded by the registry
+
+  struct Map {
+    const unsigned char* start;
+    std::size_t size;
+  };
+  std::atomic<const Map*> map_ = nullptr;   // the last of maps_
+  std::vector<std::unique_ptr<Map>> maps_;  // old ones stay, for readers that are in them
 
   std::mutex mutex_;
   std::condition_variable changed_;

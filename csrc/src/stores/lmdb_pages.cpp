@@ -1,48 +1,28 @@
-// LMDB 0.9 on a 64-bit little-endian machine.
-//
-//     page       [0, 8) its number   [10, 12) kind   [12, 14) end of the offsets, or [12, 16) pages of an overflow
-//                [16, …) offsets of the nodes, 2 bytes each
-//     node       [0, 4) size of the data; in a branch [0, 6) number of a page   [4, 6) flags   [6, 8) size of the key
-//                key   data, or the number of its first overflow page
-//     pages 0, 1 [16, 20) magic   [20, 24) version   [40, 88) free pages   [88, 136) records   [144, 152) transaction
-//     tree       [0, 4) page size, of the free pages   [6, 8) depth   [40, 48) number of the root
 #include "stores/lmdb_pages.hpp"
 
 #include <unistd.h>
 
-#include <bit>
-#include <cstring>
 #include <vector>
+
+#include "stores/lmdb_layout.hpp"
 
 namespace pygrade::detail {
 
 namespace {
 
-constexpr std::uint32_t magic = 0xbeefc0de, data_version = 1;
-constexpr std::uint16_t branch = 1, leaf = 2, overflow = 4, meta = 8;
-constexpr std::uint16_t big_data = 1;
-constexpr std::uint64_t no_page = ~std::uint64_t{0};
-constexpr std::size_t head = 16, node_head = 8, largest_page = 1 << 16;
-
-template <class Number>
-Number at(const unsigned char* place) {
-  Number number;
-  std::memcpy(&number, place, sizeof number);
-  return number;
-}
+using namespace lmdb;
 
 class Walk {
  public:
   Walk(int file, std::size_t size, std::size_t page) : file_(file), page_(page), pages_(size / page), left_(pages_) {}
 
-  bool tree(const unsigned char* root) { return at<std::uint64_t>(root + 40) == no_page || subtree(root); }
-
- private:
-  bool subtree(const unsigned char* tree) {
+  bool tree(const unsigned char* tree) {
+    const auto root = at<std::uint64_t>(tree + root_of_tree);
     const std::size_t depth = at<std::uint16_t>(tree + 6);
-    return depth > 0 && depth <= 32 && visit(at<std::uint64_t>(tree + 40), depth);
+    return root == no_page || (depth > 0 && depth <= max_depth && visit(root, depth));
   }
 
+ private:
   bool read(std::uint64_t number, unsigned char* into, std::size_t bytes) const {
     return number < pages_ &&
            pread(file_, into, bytes, static_cast<off_t>(number * page_)) == static_cast<ssize_t>(bytes);
@@ -52,32 +32,29 @@ class Walk {
     if (left_-- == 0) return false;  // a tree that contains itself
     std::vector<unsigned char> content(page_);
     const unsigned char* page = content.data();
-    if (!read(number, content.data(), page_) || at<std::uint64_t>(page) != number) return false;
-    const auto kind = at<std::uint16_t>(page + 10) & (branch | leaf);
+    if (!read(number, content.data(), page_) || number_of(page) != number) return false;
     const std::size_t end = at<std::uint16_t>(page + 12);
-    if (kind != (depth > 1 ? branch : leaf) || end < head || end > page_) return false;
-    for (std::size_t offset = head; offset < end; offset += 2) {
+    if (!(kind_of(page) & (depth > 1 ? branch : leaf)) || end < page_head || end > page_) return false;
+    for (std::size_t offset = page_head; offset < end; offset += 2) {
       const std::size_t start = at<std::uint16_t>(page + offset);
       if (start < end || start + node_head > page_) return false;
       const unsigned char* node = page + start;
-      if (kind == branch) {
-        const std::uint64_t child = at<std::uint32_t>(node) | std::uint64_t{at<std::uint16_t>(node + 4)} << 32;
-        if (!visit(child, depth - 1)) return false;
-      } else if (at<std::uint16_t>(node + 4) & big_data) {
-        const std::size_t key = at<std::uint16_t>(node + 6);
-        if (start + node_head + key + 8 > page_) return false;
-        if (!large(at<std::uint64_t>(node + node_head + key), at<std::uint32_t>(node))) return false;
-      } else if (start + node_head + at<std::uint16_t>(node + 6) + at<std::uint32_t>(node) > page_) {
+      const std::size_t value = start + node_head + key_size(node);
+      if (depth > 1) {
+        if (!visit(child_of(node), depth - 1)) return false;
+      } else if (flags_of(node) & large_value) {
+        if (value + 8 > page_ || !visit_large(at<std::uint64_t>(page + value), value_size(node))) return false;
+      } else if (value + value_size(node) > page_) {
         return false;
       }
     }
     return true;
   }
 
-  bool large(std::uint64_t number, std::size_t bytes) const {
-    unsigned char page[head];
-    const std::size_t wanted = (head - 1 + bytes) / page_ + 1;
-    return read(number, page, head) && at<std::uint64_t>(page) == number && (at<std::uint16_t>(page + 10) & overflow) &&
+  bool visit_large(std::uint64_t number, std::size_t bytes) const {
+    unsigned char page[page_head];
+    const std::size_t wanted = pages_of(bytes, page_);
+    return read(number, page, page_head) && number_of(page) == number && (kind_of(page) & large) &&
            at<std::uint32_t>(page + 12) >= wanted && wanted <= pages_ - number;
   }
 
@@ -89,19 +66,18 @@ class Walk {
 }  // namespace
 
 bool lmdb_is_whole(int file, std::size_t size, std::uint64_t id) {
-  if constexpr (std::endian::native != std::endian::little || sizeof(std::size_t) != 8) return false;
-  unsigned char page[160];
+  if constexpr (!known) return false;
+  unsigned char page[meta_end];
   const auto read_at = [&](std::size_t place) {
-    return pread(file, page, sizeof page, static_cast<off_t>(place)) == static_cast<ssize_t>(sizeof page) &&
-           (at<std::uint16_t>(page + 10) & meta) && at<std::uint32_t>(page + 16) == magic &&
-           at<std::uint32_t>(page + 20) == data_version;
+    return pread(file, page, meta_end, static_cast<off_t>(place)) == static_cast<ssize_t>(meta_end) && is_meta(page);
   };
   if (!read_at(0)) return false;
-  const std::size_t page_size = at<std::uint32_t>(page + 40);
-  if (page_size < 512 || page_size > largest_page || size < 2 * page_size) return false;
-  if (at<std::uint64_t>(page + 144) != id && !(read_at(page_size) && at<std::uint64_t>(page + 144) == id)) return false;
+  const std::size_t page_size = at<std::uint32_t>(page + free_pages);
+  if (page_size < 512 || page_size > max_page || size < 2 * page_size) return false;
+  const auto is_of_the_transaction = [&] { return at<std::uint64_t>(page + transaction) == id; };
+  if (!is_of_the_transaction() && !(read_at(page_size) && is_of_the_transaction())) return false;
   Walk walk(file, size, page_size);
-  return walk.tree(page + 40) && walk.tree(page + 88);
+  return walk.tree(page + free_pages) && walk.tree(page + records);
 }
 
 }  // namespace pygrade::detail

@@ -66,8 +66,12 @@ void pack_record(std::string_view header, std::string_view value, std::string& r
 }
 
 void unpack_records(std::span<std::string_view> records, std::int64_t now, const std::string& url) {
+  constexpr std::size_t ahead = 2, most = 2048;  // records, and bytes of each, that are fetched meanwhile
   for (std::size_t i = 0; i < records.size(); ++i) {
-    if (i + 2 < records.size()) __builtin_prefetch(records[i + 2].data());
+    if (i + ahead < records.size()) {
+      const std::string_view next = records[i + ahead];
+      for (std::size_t at = 0; at < std::min(next.size(), most); at += 64) __builtin_prefetch(next.data() + at);
+    }
     if (records[i].data() != nullptr) records[i] = unpack(records[i], now, url);
   }
 }

@@ -51,10 +51,14 @@ void set_option(RedisAddress& address, std::string_view option) {
   const auto equals = option.find('=');
   if (equals == option.npos || equals + 1 == option.size()) return;  // a blank one counts as left out
   const std::string name = decoded(option.substr(0, equals), true), value = decoded(option.substr(equals + 1), true);
-  if (name == "prefix") address.prefix = value;
-  else if (name == "timeout") address.timeout = timeout_of(value);
-  else if (name == "db") address.database = database_of(value);
-  else throw std::invalid_argument("url has the option '" + name + "'; want prefix, timeout or db");
+  if (name == "prefix")
+    address.prefix = value;
+  else if (name == "timeout")
+    address.timeout = timeout_of(value);
+  else if (name == "db")
+    address.database = database_of(value);
+  else
+    throw std::invalid_argument("url has the option '" + name + "'; want prefix, timeout or db");
 }
 
 void set_server(RedisAddress& address, std::string_view server) {

@@ -53,7 +53,8 @@ redisReplyObjectFunctions functions = {add_text, add_array, add_integer, add_dou
 
 }  // namespace
 
-// --- answers ----------------------------------------------------------------------------------------------------------
+// --- answers
+// ----------------------------------------------------------------------------------------------------------
 
 void RedisReplies::clear() {
   replies_.clear();
@@ -79,7 +80,8 @@ std::string_view RedisReplies::error() const {
   return {};
 }
 
-// --- connection -------------------------------------------------------------------------------------------------------
+// --- connection
+// -------------------------------------------------------------------------------------------------------
 
 void RedisConnection::Free::operator()(redisContext* context) const { redisFree(context); }
 void RedisConnection::Free::operator()(redisReader* reader) const { redisReaderFree(reader); }
@@ -88,8 +90,10 @@ RedisConnection::RedisConnection(const RedisAddress& address, Time until) : rece
   const timeval left = left_until(until);
   redisOptions options = {};
   options.connect_timeout = &left;
-  if (address.socket.empty()) REDIS_OPTIONS_SET_TCP(&options, address.host.c_str(), address.port);
-  else REDIS_OPTIONS_SET_UNIX(&options, address.socket.c_str());
+  if (address.socket.empty())
+    REDIS_OPTIONS_SET_TCP(&options, address.host.c_str(), address.port);
+  else
+    REDIS_OPTIONS_SET_UNIX(&options, address.socket.c_str());
   context_.reset(redisConnectWithOptions(&options));
   if (context_ == nullptr) throw std::bad_alloc();
   if (context_->err != 0) {
@@ -110,8 +114,10 @@ RedisConnection::~RedisConnection() = default;
 void RedisConnection::log_in(const RedisAddress& address, Time until) {
   std::size_t answers = 0;
   if (!address.password.empty() || !address.user.empty()) {
-    if (address.user.empty()) command({"AUTH", address.password});
-    else command({"AUTH", address.user, address.password});
+    if (address.user.empty())
+      command({"AUTH", address.password});
+    else
+      command({"AUTH", address.user, address.password});
     ++answers;
   }
   if (address.database != 0) {
@@ -166,9 +172,12 @@ bool RedisConnection::quiet() const {
 void RedisConnection::send(Time until) {
   for (std::size_t sent = 0; sent < commands_.size();) {
     const ssize_t count = ::send(context_->fd, commands_.data() + sent, commands_.size() - sent, MSG_NOSIGNAL);
-    if (count > 0) sent += static_cast<std::size_t>(count);
-    else if (errno == EAGAIN || errno == EWOULDBLOCK) wait(POLLOUT, until);
-    else if (errno != EINTR) fail(errno, "the connection was lost");
+    if (count > 0)
+      sent += static_cast<std::size_t>(count);
+    else if (errno == EAGAIN || errno == EWOULDBLOCK)
+      wait(POLLOUT, until);
+    else if (errno != EINTR)
+      fail(errno, "the connection was lost");
   }
   commands_.clear();
 }
@@ -183,10 +192,14 @@ void RedisConnection::receive(std::size_t answers, Time until) {
       continue;
     }
     const ssize_t count = recv(context_->fd, received_.data(), received_.size(), 0);
-    if (count > 0) redisReaderFeed(reader_.get(), received_.data(), static_cast<std::size_t>(count));
-    else if (count == 0) throw ConnectionError("the server closed the connection");
-    else if (errno == EAGAIN || errno == EWOULDBLOCK) wait(POLLIN, until);
-    else if (errno != EINTR) fail(errno, "the connection was lost");
+    if (count > 0)
+      redisReaderFeed(reader_.get(), received_.data(), static_cast<std::size_t>(count));
+    else if (count == 0)
+      throw ConnectionError("the server closed the connection");
+    else if (errno == EAGAIN || errno == EWOULDBLOCK)
+      wait(POLLIN, until);
+    else if (errno != EINTR)
+      fail(errno, "the connection was lost");
   }
 }
 

@@ -1,0 +1,361 @@
+"""Exported files rank and predict as the package does: in this process, in a new one, in C++ and in an ONNX runtime."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from devtools.tolerances import assert_close
+from pygrade import _core
+from pygrade.cli import main as cli
+from pygrade.mtl import Columns, predict, save
+from pygrade.mtl.calibration import Calibration
+from pygrade.mtl.network import table_entries
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
+from pygrade.serving import export
+from pygrade.serving.ranker import BlendedRanker
+from tests.mtl.worlds import SMALL, fit, world
+
+ROOT = Path(__file__).resolve().parents[2]
+OPS = Path(_core.__file__).with_name("_ops.so")
+K = 7
+TASKS, FEATURES = ("click", "like", "buy", "share"), ("age", "visits", "hour")
+KNOTS = tuple(((0.0, 0.2, 0.6), (0.0, 0.1 + 0.1 * t, 0.9)) for t in range(4))
+VALUED = Baseline("value", "identity", (1.0, 2.0, 3.0, 4.0), True, ("buy",), KNOTS)
+
+POLICIES = {
+    "default": ({"transform": "zlog"}, None),
+    "free": ({"transform": "zlog", "lower": 0.0, "upper": 1.0}, None),
+    "bounded": ({"transform": "zscore", "lower": 0.1, "upper": 0.4}, None),
+    "context only": ({"transform": "identity", "context_only": True}, None),
+    "trade-offs": (
+        {"transform": "log1p", "slope": (1.0, 2.0, 3.0, 0.5), "trade_offs": True, "values": {"click": 2.0}}
+        | {"scenario_values": {"home": {"buy": 3.0}}},
+        None,
+    ),
+    "evidence": ({"transform": "rank", "evidence_prior": 5.0, "evidence_feature": "visits"}, None),
+    "trust": ({"transform": "log"}, Mixture(0.4, VALUED)),
+    "trust 0, trade-offs": ({"trade_offs": True}, Mixture(0.0, Baseline("static", "log1p", (1.0, 0.0, 2.0, 0.5)))),
+    "trust 1": ({}, Mixture(1.0, VALUED)),
+}
+
+
+def policy_of(name: str) -> FusionPolicy:
+    options, mixture = POLICIES[name]
+    policy = FusionPolicy(PolicySpec(TASKS, FEATURES, PolicyConfig(hidden=(16, 16), **options)), seed=3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        policy.head.weight.normal_(std=0.5, generator=generator)
+    if name not in ("default", "free", "trust"):
+        rows = torch.rand(3, len(TASKS), generator=generator) + 0.1
+        policy.set_static_weights(rows[0], {"home": rows[1], "search": rows[2]})
+    policy.mixture = mixture
+    return policy
+
+
+def requests(page: export.PolicyPage, batch: int, count: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Inputs by name: some context missing, scenarios unknown, multipliers left to the policy."""
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(batch, len(FEATURES), generator=generator)
+    context[:, 1] = context[:, 1].abs() * 5
+    context[::3, 0] = torch.tensor([torch.nan, torch.inf])[torch.arange(len(context[::3])) % 2]
+    values = torch.rand(batch, len(TASKS), generator=generator) + 0.1
+    values[0, 0] = torch.nan
+    known = {
+        "context": context,
+        "predictions": torch.rand(batch, count, len(TASKS), generator=generator) ** 2,
+        "scenario": torch.arange(batch) % 4 - 1,
+        "values": values,
+        "item_values": torch.rand(batch, count, generator=generator) * 10,
+    }
+    return {port.name: known[port.name] for port in page.ports}
+
+
+def ranked(page: export.PolicyPage, given: dict[str, torch.Tensor], impute: bool = False):
+    """The page of the ranker."""
+    options = {name: given[name].numpy() for name in ("values", "item_values") if name in given}
+    if "scenario" in given:
+        names = dict(enumerate(page.scenarios))
+        options["scenario"] = [names.get(place, "elsewhere") for place in given["scenario"].tolist()]
+    ranker = BlendedRanker(page.policy, seed=0, impute=impute)
+    return ranker.rank(given["context"].numpy(), given["predictions"].numpy(), K, **options)
+
+
+def assert_same_page(found, expected) -> None:
+    """Scores, indices and weights that a runtime gave."""
+    scores, indices, weights = (torch.as_tensor(np.asarray(part)) for part in found)
+    assert np.array_equal(indices.numpy(), expected.indices)
+    assert_close(weights, torch.from_numpy(expected.weights).double())
+    there = torch.from_numpy(expected.indices) >= 0
+    assert_close(scores[there], torch.from_numpy(expected.values).double()[there])
+    assert torch.isneginf(scores[~there]).all()
+
+
+SIZES = [(1, 500), (4, 40), (5, 3), (3, 1)]
+
+
+@pytest.mark.parametrize("impute", [False, True])
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_graph_ranks_as_the_ranker(name, impute):
+    page = export.PolicyPage(policy_of(name), K, impute)
+    for batch, count in SIZES:
+        given = requests(page, batch, count)
+        with torch.no_grad():
+            found = page(*given.values())
+        assert_same_page(found, ranked(page, given, impute))
+
+
+def test_every_case_is_one_of_its_own():
+    inputs = {name: [port.name for port in export.PolicyPage(policy_of(name), K).ports[2:]] for name in POLICIES}
+    assert inputs["free"] == [] and inputs["bounded"] == ["scenario"]
+    assert inputs["trade-offs"] == ["scenario", "values"] and inputs["trust"] == ["item_values"]
+    assert inputs["trust 1"] == ["scenario"]  # served alone, so that no price counts
+    assert export.PolicyPage(policy_of("free"), K).free and not export.PolicyPage(policy_of("bounded"), K).free
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch about itself
+@pytest.mark.parametrize("name", ["bounded", "trust"])
+def test_sizes_of_the_graph_are_free(name):
+    page = export.PolicyPage(policy_of(name), K)
+    program = export._program(page, page.ports)
+    for batch, count in SIZES:
+        given = requests(page, batch, count)
+        with torch.no_grad():
+            found = program.module()(*given.values())
+        assert_same_page(found, ranked(page, given))
+
+
+# --- multi-task models -----------------------------------------------------------------------------------------------
+
+
+def model_of(calibration: str = "beta", network: str = "ple"):
+    dense, ids, labels, time, _ = world(2000)
+    labels[:, 1] *= labels[:, 0]
+    levels = 2 if network == "ple" else 1
+    config = replace(
+        SMALL, epochs=1, network=network, levels=levels, funnel=(("a", "b"),), calibration=calibration or "beta"
+    )
+    columns = Columns(("x", "y", "z"), ("user", "item"), (50, 0), features="abc")
+    return fit(dense, ids, labels, time, config=config, calibrate=0.2 if calibration else 0.0, columns=columns)
+
+
+def rows_of(model, count: int):
+    dense, ids, *_ = world(count, seed=5)
+    dense[::4, 1] = np.nan
+    return dense, ids, table_entries(ids, model.columns, model.config.buckets)
+
+
+@pytest.mark.parametrize(("calibration", "network"), [("beta", "ple"), ("isotonic", "mmoe"), ("", "mmoe")])
+def test_the_graph_predicts_as_the_model(calibration, network):
+    model = model_of(calibration, network)
+    module = export.Predictions(model)
+    for count in (1, 33, 300):
+        dense, ids, entries = rows_of(model, count)
+        with torch.no_grad():
+            found = module(torch.from_numpy(dense), torch.from_numpy(entries))
+        assert_close(found, torch.from_numpy(predict(model, dense, ids)).double())
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def exported(tmp_path: Path, saved: Path, name: str, *options: str) -> dict:
+    """Run the command in a process of its own; its record."""
+    command = [sys.executable, "-m", "pygrade", "export", "--out", str(tmp_path / name), "--json", *options]
+    kind = "--model" if (saved / "mtl.json").exists() else "--policy"
+    run = subprocess.run([*command, kind, str(saved)], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    assert [path.name for path in tmp_path.glob("*" + Path(name).suffix)] == [name]  # and no draft
+    return json.loads(run.stdout)
+
+
+def in_a_new_process(code: str, *arguments: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+RUN = """
+import sys, numpy as np, torch, pygrade
+file, inputs, outputs = sys.argv[1:]
+model = torch._inductor.aoti_load_package(file)
+found = model(*(torch.from_numpy(part) for part in np.load(inputs).values()))
+found = found if isinstance(found, (tuple, list)) else (found,)
+np.savez(outputs, *(part.numpy() for part in found))
+print(model.loader.get_metadata()["pygrade"])
+"""
+
+
+def run_pt2(tmp_path: Path, file: Path, inputs) -> tuple[list[np.ndarray], dict]:
+    np.savez(tmp_path / "inputs.npz", *(np.asarray(part) for part in inputs))
+    text = in_a_new_process(RUN, str(file), str(tmp_path / "inputs.npz"), str(tmp_path / "outputs.npz"))
+    return list(np.load(tmp_path / "outputs.npz").values()), json.loads(text.strip().splitlines()[-1])
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs g++")
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("name", ["trust", "trade-offs"])
+def test_a_pt2_file_ranks_in_a_new_process(tmp_path, name):
+    policy = policy_of(name)
+    record = exported(tmp_path, policy.save(tmp_path / "policy"), "page.pt2", "--k", str(K))
+    assert record["version"] == policy.version and record["tasks"] == list(TASKS) and record["k"] == K
+    page = export.PolicyPage(policy, K)
+    for batch, count in SIZES:
+        given = requests(page, batch, count)
+        found, facts = run_pt2(tmp_path, tmp_path / "page.pt2", given.values())
+        assert_same_page(found, ranked(page, given))
+        assert facts == {key: value for key, value in record.items() if key != "out"}
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_pt2_file_predicts_in_a_new_process(tmp_path):
+    model = model_of()
+    exported(tmp_path, save(model, tmp_path / "mtl"), "model.pt2")
+    for count in (1, 300):
+        dense, ids, entries = rows_of(model, count)
+        (found,), facts = run_pt2(tmp_path, tmp_path / "model.pt2", (dense, entries))
+        assert_close(torch.from_numpy(found), torch.from_numpy(predict(model, dense, ids)).double())
+        assert [port["name"] for port in facts["inputs"]] == ["dense", "entries"]
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_program_without_python_ranks_a_thousand_requests(tmp_path):
+    torch_dir = Path(torch.__file__).parent
+    includes = [f"-isystem{torch_dir / 'include' / part}" for part in ("", "torch/csrc/api/include")]
+    program = tmp_path / "run_pt2"
+    links = [f"-L{torch_dir / 'lib'}", "-ltorch_cpu", "-lc10", "-ldl", f"-Wl,-rpath,{torch_dir / 'lib'}"]
+    source = ROOT / "examples/torch/run_pt2.cpp"
+    subprocess.run(
+        ["g++", "-O1", "-std=c++20", "-Wall", "-Werror", *includes, source, "-o", program, *links], check=True
+    )
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    assert "libtorch_cpu" in listed and "libpython" not in listed and "not found" not in listed
+
+    policy = policy_of("default")
+    exported(tmp_path, policy.save(tmp_path / "policy"), "page.pt2", "--k", str(K))
+    page = export.PolicyPage(policy, K)
+    given = requests(page, 1000, 200)
+    for name, value in given.items():
+        value.numpy().tofile(tmp_path / f"{name}.bin")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    run = subprocess.run(
+        [program, OPS, tmp_path / "page.pt2", "1000", "200", tmp_path],
+        capture_output=True,
+        text=True,
+        env=environment | {"LD_DEBUG": "libs"},
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    loaded = set(re.findall(r"(lib\w*python[\w.]*)", run.stderr))
+    assert not loaded  # nothing that it loads while it runs, either
+    assert policy.version in run.stdout
+    expected = ranked(page, given)
+    indices = np.fromfile(tmp_path / "indices.bin", np.int32).reshape(1000, K)
+    scores = np.fromfile(tmp_path / "scores.bin", np.float32).reshape(1000, K)
+    assert_same_page((scores, indices, expected.weights), expected)
+
+
+def onnx_session(path: Path):
+    return pytest.importorskip("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run_onnx(session, inputs) -> list[np.ndarray]:
+    names = [port.name for port in session.get_inputs()]
+    return session.run(None, dict(zip(names, (np.asarray(part) for part in inputs), strict=True)))
+
+
+@pytest.fixture
+def onnx_is_there():
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module)
+
+
+ONNX = [*(pytest.param(name, marks=pytest.mark.slow if name != "bounded" else ()) for name in POLICIES)]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch and onnxscript
+@pytest.mark.parametrize("name", ONNX)
+def test_an_onnx_file_ranks(tmp_path, onnx_is_there, name):
+    policy = policy_of(name)
+    record = export.export_policy(policy, tmp_path / "page.onnx", K, onnx=True)
+    session = onnx_session(tmp_path / "page.onnx")
+    assert json.loads(session.get_modelmeta().custom_metadata_map["pygrade"]) == json.loads(json.dumps(record))
+    domains = {node.domain for node in pytest.importorskip("onnx").load(tmp_path / "page.onnx").graph.node}
+    assert domains == {""}  # standard ops alone
+    page = export.PolicyPage(policy, K)
+    for batch, count in SIZES:
+        given = requests(page, batch, count)
+        assert_same_page(run_onnx(session, given.values()), ranked(page, given))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_equal_scores_in_onnx_come_by_index_and_nan_last(tmp_path, onnx_is_there):
+    policy = policy_of("context only")
+    export.export_policy(policy, tmp_path / "page.onnx", K, onnx=True)
+    session = onnx_session(tmp_path / "page.onnx")
+    page = export.PolicyPage(policy, K)
+    given = requests(page, 4, 9)
+    given["predictions"] = given["predictions"][:, torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])].contiguous()
+    found = run_onnx(session, given.values())
+    assert_same_page(found, ranked(page, given))
+    assert ((np.diff(found[1]) > 0).sum(1) >= 4).all()  # each of the three predictions is there more than once
+    given["predictions"][:, 4] = torch.nan
+    indices = run_onnx(session, given.values())[1]
+    assert (indices != 4).all()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("calibration", ["beta", "isotonic"])
+def test_an_onnx_file_predicts(tmp_path, onnx_is_there, calibration):
+    model = model_of()
+    if calibration == "isotonic":  # a gentle one: the steps of a fitted one enlarge the rounding of a logit
+        curve = np.array([-3.0, 0.0, 2.0]), np.array([-2.5, -0.2, 2.2])
+        model = replace(model, calibration=Calibration(model.calibration.beta, (curve, curve)))
+    export.export_model(model, tmp_path / "model.onnx", onnx=True)
+    session = onnx_session(tmp_path / "model.onnx")
+    for count in (1, 300):
+        dense, ids, entries = rows_of(model, count)
+        (found,) = run_onnx(session, (dense, entries))
+        assert_close(torch.from_numpy(found), torch.from_numpy(predict(model, dense, ids)).double())
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "page.onnx"], "out is 'page.onnx'; want a name that ends in .pt2"),
+        (["--out", "page.pt2", "--onnx"], "out is 'page.pt2'; want a name that ends in .onnx"),
+        (["--out", "page.pt2", "--k", "0"], "k is 0; want at least 1"),
+        (["--out", "page.pt2", "--model", "."], "policy and model: want one of them"),
+    ],
+)
+def test_bad_options_are_named(tmp_path, monkeypatch, capsys, options, message):
+    saved = policy_of("free").save(tmp_path / "policy")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["export", "--policy", str(saved), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*page*"))
+
+
+def test_what_is_not_installed_is_named(tmp_path, monkeypatch, capsys):
+    saved = policy_of("free").save(tmp_path / "policy")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert cli.main(["export", "--policy", str(saved), "--out", str(tmp_path / "page.onnx"), "--onnx"]) == 2
+    assert "onnx is not installed; run: pip install 'pygrade[export]'" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*page*"))
