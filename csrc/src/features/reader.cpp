@@ -97,7 +97,7 @@ void Reader::begin(const FeatureRequest& request) {
     if (is_text && !value.text && value.number == value.number)
       throw SchemaError("context " + quoted(value.name) + " is a number; want a text (type drift)");
   }
-  work_.plan = &plan_;
+  work_.center = center_.id;
   work_.user_id = request.user_id;
   work_.time = request.timestamp;
   work_.scenario = detail::scenario_code(request.scenario);
@@ -482,7 +482,7 @@ void FeatureCenter::read_user(const FeatureRequest& request, FeatureBuffer& buff
 
 void FeatureCenter::read_items(std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
                                std::optional<std::chrono::steady_clock::time_point> deadline) {
-  if (buffer.work == nullptr || buffer.work->plan != &impl_->plan)
+  if (buffer.work == nullptr || buffer.work->center != impl_->id)
     throw std::invalid_argument("the buffer holds no user that this center has read");
   Reader(*impl_, buffer, item_ids, deadline).run(!buffer.work->version.empty());
 }
