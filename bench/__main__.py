@@ -40,7 +40,7 @@ def suites() -> dict[str, tuple[Suite, ...]]:
             lambdaloss.training,
             step.training,
         ),
-        "call": (call.topk, call.others),
+        "call": (call.topk, call.others, call.ways),
         "scaling": (scaling.scaling,),
     }
 
