@@ -18,13 +18,13 @@ test: $(VENV)/ready
 check: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc bench -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc bench examples -name '*.[ch]pp' -o -name '*.[ch]')
 	$(BIN)/mypy
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $$(find csrc bench -name '*.hpp' -o -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format -i $$(find csrc bench examples -name '*.[ch]pp' -o -name '*.[ch]')
 
 # Every kernel for every GPU target under both Tritons, against bench/gpu/budgets; UPDATE=--update writes the budgets. Then the
 # tests with tolerances in Triton 3.6's interpreter, which does not fuse multiply-add and parses scalars as numpy 2.3 did.

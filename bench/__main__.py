@@ -6,6 +6,7 @@
     python -m bench compare A.json B.json         what changed by more than the noise
     python -m bench --device cuda                 the Triton kernels on a GPU (gpu/timing.py)
     python -m bench report                        tables and pictures from the committed results
+    python -m bench --suite page                  whole pages by a trained system (system/page.py); not among "all"
 
 A full run writes <suite>-<isa>.json to bench/results/ or ``--out``. It uses one pinned thread unless ``--threads`` says
 otherwise. PYGRADE_ISA=avx2 (or baseline) selects an instruction set other than the best.
@@ -23,6 +24,7 @@ from bench.report import results
 
 Suite = Callable[[bool], Iterator[harness.Row]]
 NAMES = ("serving", "rollout", "sampling", "training", "call", "scaling")
+PAGE = "page"  # trains a system first, and has rows of its own
 
 
 def suites() -> dict[str, tuple[Suite, ...]]:
@@ -61,16 +63,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas")
+    parser.add_argument("--suite", default="all", help=f"{', '.join(NAMES)} or all; several with commas; or {PAGE}")
     parser.add_argument("--quick", action="store_true", help="fewer shapes and shorter runs; writes no file")
     parser.add_argument("--threads", type=int, default=1, help="threads and processors of every contender")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output instead of the tables")
     parser.add_argument("--out", type=Path, default=results.RESULTS, help="directory of the results")
     options = parser.parse_args()
+    if options.suite == PAGE:
+        machine.prepare(1)
+        from bench.system import page
+
+        return page.main(options.quick, None if options.quick else options.out)
     chosen = NAMES if options.suite == "all" else options.suite.split(",")
     for name in chosen:
         if name not in NAMES:
-            parser.error(f"suite {name!r} is unknown; want {', '.join(NAMES)} or all")
+            parser.error(f"suite {name!r} is unknown; want {', '.join((*NAMES, PAGE))} or all")
 
     core.executable()
     machine.prepare(options.threads)

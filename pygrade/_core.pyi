@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any
 
 __version__: str
@@ -94,20 +95,101 @@ class Policy:
         values: Any = None,
     ) -> None: ...
 
+class MultiTaskModel:
+    """A saved multi-task model as the C++ core reads it."""
+
+    def __init__(self, json: bytes, tensors: bytes, name: str = "mtl") -> None: ...
+    @staticmethod
+    def load(path: str | PathLike[str]) -> MultiTaskModel: ...
+    @property
+    def tasks(self) -> list[str]: ...
+    @property
+    def dense_columns(self) -> list[str]: ...
+    @property
+    def id_columns(self) -> list[str]: ...
+    @property
+    def features(self) -> str: ...
+    @property
+    def schema_hash(self) -> str: ...
+    @property
+    def request_dense(self) -> int: ...
+    @property
+    def request_ids(self) -> int: ...
+    def predict(
+        self, dense: Any, ids: Any, probabilities: Any, calibrated: bool = True, num_threads: int = 1
+    ) -> None: ...
+    def predict_request(
+        self,
+        request_dense: Any,
+        request_ids: Any,
+        dense: Any,
+        ids: Any,
+        probabilities: Any,
+        calibrated: bool = True,
+    ) -> None: ...
+
 def piecewise_linear(values: Any, x: Sequence[float], y: Sequence[float], result: Any) -> None:
     """The map with knots x, y, see `pygrade.reference.piecewise_linear`, of values [n] into result [n]."""
 
-class Ranker:
-    """A policy in front of the blended-ranking op, with an exploration stream and counters."""
+def policy_network_is_fast() -> bool:
+    """Whether the kernels of `PolicyNetwork` fuse multiply-adds by an instruction."""
 
-    def __init__(self, policy: Policy, impute: bool, stream: int) -> None: ...
-    def successor(self, policy: Policy) -> Ranker:
-        """The same stream and counters in front of another policy."""
+def clip_factor(norm: float, max_norm: float) -> float: ...
+
+class PolicyNetwork:
+    """The network of a policy in training; works in the memory of its parameters: weights and bias of each layer."""
+
+    def __init__(
+        self,
+        parameters: list[Any],
+        input_mean: Any,
+        input_std: Any,
+        concentration_floor: float,
+        total_concentration: float,
+    ) -> None: ...
+    @property
+    def num_parameters(self) -> int: ...
+    def concentration(self, inputs: Any, factor: Any, concentration: Any, num_threads: int) -> None:
+        """inputs [B, D], factor [B] or None → concentration [B, T]."""
+
+    def forward(self, inputs: Any, factor: Any, concentration: Any, num_threads: int) -> None:
+        """The same, and keeps what `gradient` needs."""
+
+    def gradient(self, slope: Any, gradient: Any, num_threads: int) -> float:
+        """slope [B, T] by the last concentration → gradient [P], and its norm."""
+
+    def adam(
+        self,
+        gradient: Any,
+        first: Any,
+        second: Any,
+        step: int,
+        learning_rate: float,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        scale: float,
+    ) -> None:
+        """Changes the parameters and the moments first and second [P]."""
+
+class Ranker:
+    """A policy in front of the blended-ranking op, with an exploration stream and counters.
+
+    Every core policy comes with the object (a FusionPolicy) that its pages name.
+    """
+
+    def __init__(self, core: Policy, policy: Any, seed: int, impute: bool) -> None: ...
+    def swap(self, core: Policy, policy: Any) -> None:
+        """Serve another policy. Returns when no thread ranks with the old one any more."""
 
     @property
-    def stream(self) -> int: ...
-    @stream.setter
-    def stream(self, next: int) -> None: ...
+    def policy(self) -> Any: ...
+    @property
+    def version(self) -> str: ...
+    def reserve_draws(self, count: int) -> int:
+        """The first of ``count`` consecutive draws of the exploration stream, all of one seed."""
+
     @property
     def counters(self) -> dict[str, int]: ...
 
@@ -127,9 +209,10 @@ def rank_pages(
     seed: int | None,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...]:
-    """values, indices, weights, concentration, fallback, explored and seed of a Page, the context as it was used, the
-    multipliers in force if the policy takes any, and the number of the first request."""
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:
+    """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
+    version, the context as it was used, the multipliers in force if the policy takes any, and the number of the first
+    request."""
 
 def rank_pages_fast_path(
     ranker: Ranker,
@@ -147,4 +230,174 @@ def rank_pages_fast_path(
     seed: Any,
     values: Any,
     item_values: Any,
-) -> tuple[Any, ...] | None: ...
+) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
+
+class UserTower:
+    """The user tower of `pygrade.prerank.TwoTower` in the C++ core; copies its parameters."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        hidden: int,
+        field_embedding: int,
+        length: int,
+        item_id: Any,
+        item_table: Any,
+        request_mean: Any,
+        request_std: Any,
+        field_tables: Sequence[Any],
+        hidden_weight: Any,
+        hidden_bias: Any,
+        output_weight: Any,
+        output_bias: Any,
+    ) -> None: ...
+    def user_vectors(self, request_dense: Any, request_ids: Any, sequences: Any, vectors: Any) -> None:
+        """Vectors of requests into vectors [R, width]."""
+
+class ItemIndex:
+    """Items by ascending id and their vectors in the C++ core; copies both."""
+
+    def __init__(self, item_id: Any, vectors: Any) -> None: ...
+    def search(self, vector: Any, seen: Any, eligible: Any, items: Any, scores: Any) -> int:
+        """The best items [n] of vector [D] and their scores [n]; returns how many were found and written."""
+
+    def vectors(self, vectors: Any) -> None:
+        """Copy the vectors to vectors [m, D]."""
+
+class Prerank:
+    """A user tower and an item index as the C++ core serves them."""
+
+    def __init__(self, tower: UserTower, index: ItemIndex, schema_hash: str) -> None: ...
+    @staticmethod
+    def load(path: str) -> Prerank: ...
+    @property
+    def tower(self) -> UserTower: ...
+    @property
+    def index(self) -> ItemIndex: ...
+
+def item_scores(vector: Any, vectors: Any, scores: Any) -> None:
+    """The score of each row of vectors [n, D] under vector [D] into scores [n]."""
+
+class StoreError(RuntimeError): ...
+class StoreTimeout(StoreError): ...
+
+class Store:
+    """A store of the core (csrc/include/pygrade/store.hpp); requests are (table, keys int64 [n])."""
+
+    def get(self, requests: list[tuple[str, Any]], seconds: float | None = None) -> list[list[bytes | None]]: ...
+    def update(
+        self,
+        requests: list[tuple[str, Any]],
+        change: Callable[[list[list[bytes | None]]], Sequence[Sequence[bytes]]],
+        ttl: float | None = None,
+    ) -> None: ...
+    def at(self, version: str) -> Store: ...
+    def current(self) -> str | None: ...
+    @property
+    def url(self) -> str: ...
+
+def store_libraries() -> list[str]:
+    """The stores of this build: "lmdb", "redis"."""
+
+def open_store(url: str, read_only: bool = False, timeout: float = 0.1, max_bytes: int | None = None) -> Store: ...
+
+class Features:
+    """Schema and fitted values of features in the C++ core; immutable."""
+
+    def __init__(self, schema: str, fitted: bytes, name: str = "features") -> None: ...
+    @staticmethod
+    def load(path: str) -> Features: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def request_features(self) -> list[str]: ...
+    @property
+    def request_id_features(self) -> list[str]: ...
+    @property
+    def item_features(self) -> list[str]: ...
+    @property
+    def item_id_features(self) -> list[str]: ...
+    @property
+    def cross_features(self) -> list[str]: ...
+    @property
+    def sequence_length(self) -> int: ...
+    def normalize(self, request_dense: Any, item_dense: Any, cross_dense: Any, request_out: Any, rows_out: Any) -> None:
+        """Normalized request_dense [1, Du], and item_dense [n, Di] and cross_dense [n, Dx] side by side."""
+
+class UserRequest:
+    """A request whose user has been read."""
+
+    def with_items(self, item_ids: Any) -> tuple[Any, ...]: ...
+
+class FeatureCenter:
+    """Reads the features of requests from a Store of Python, and adds feedback to it.
+
+    Requests come as (request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults).
+    """
+
+    def __init__(self, features: Features, store: Any, ttl: float | None, cache: int, version: str | None) -> None: ...
+    @property
+    def counters(self) -> dict[str, int]: ...
+    def read(
+        self, user_id: int, item_ids: Any, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
+    ) -> tuple[Any, ...]: ...
+    def request(
+        self, user_id: int, timestamp: int, scenario: str | None, context: dict[str, float | str | None]
+    ) -> tuple[UserRequest, tuple[Any, ...]]: ...
+    def update(
+        self, user_id: Any, item_id: Any, event_time: Any, scenario: list[str] | None, outcomes: dict[str, Any]
+    ) -> int: ...
+    def check_version(self) -> None:
+        """`StoreError` unless the current version is of this schema."""
+
+    def forget_items(self) -> None:
+        """Attributes of items are read again."""
+
+def minutes_of_a_day() -> tuple[Any, Any]:
+    """Sine and cosine of 2π minute / 1440, correctly rounded."""
+
+class Pipeline:
+    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None."""
+
+    def __init__(
+        self,
+        version: str,
+        features: Features,
+        prerank: Prerank | None,
+        mtl: MultiTaskModel,
+        policy: Policy,
+        center: FeatureCenter,
+        seed: int | None,
+        retrieve: Callable[..., Any] | None,
+    ) -> None: ...
+    @staticmethod
+    def load(artifact: str, store: Store, any_version: bool = False, seed: int | None = None) -> Pipeline:
+        """Of the files of an artifact and a store of the core. ``any_version``: read whatever version is current."""
+
+    @property
+    def center(self) -> FeatureCenter: ...
+    def rank(
+        self,
+        user_id: int,
+        timestamp: int,
+        scenario: str | None,
+        context: dict[str, float | str | None],
+        k: int,
+        candidates: int,
+        item_ids: Any = None,
+        seen: Any = None,
+        eligible: Any = None,
+        explore: bool = False,
+        values: Any = None,
+        deadline: int | None = None,
+    ) -> dict[str, Any]:
+        """The page, its weights, and what it was made from. ``deadline``: microseconds."""
+
+    def publish(
+        self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel, policy: Policy
+    ) -> None:
+        """Serve other models, all in one step."""
+
+    @property
+    def counters(self) -> dict[str, int]: ...

@@ -68,7 +68,14 @@ ORDER = [
     "cli",
     "__main__",
 ]
-CORE_USERS = ("ops", "policy", "serving")  # beside the package itself, which takes the version from the core
+CORE_USERS = (  # beside the package itself, which takes the version from the core
+    "ops",
+    "policy",
+    "features",
+    "prerank",
+    "mtl",
+    "serving",
+)
 
 
 def module_of(path: Path) -> str:

@@ -6,6 +6,7 @@
 // prints one JSON object: quantiles in µs for the core and, if there is one, for the bound. `python -m bench` builds
 // and runs it. PYGRADE_ISA selects the instruction set of both.
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -178,24 +179,63 @@ std::vector<Buffer> random_buffers(std::size_t count, std::int64_t size, float l
   return buffers;
 }
 
-pygrade::Scores view(const Buffer& scores, std::int64_t batch, std::int64_t candidates, std::int64_t tasks) {
-  return pygrade::Scores::dense(scores.data(), pygrade::ScoreType::float32, batch, candidates, tasks);
+// What an input of fuse_topk may be besides item-major float32.
+struct Form {
+  pygrade::Transform transform = pygrade::Transform::identity;
+  pygrade::ScoreType type = pygrade::ScoreType::float32;
+  pygrade::Layout layout = pygrade::Layout::item_major;
+};
+
+// Random scores of the type; halves are cut off after the bits that they keep.
+std::vector<Buffer> random_scores(std::size_t count, std::int64_t size, pygrade::ScoreType type) {
+  auto buffers = random_buffers(count, size, 0x1p-10f);
+  if (type == pygrade::ScoreType::float32) return buffers;
+  const bool brain = type == pygrade::ScoreType::bfloat16;
+  for (Buffer& buffer : buffers) {
+    std::vector<std::uint16_t> halves;
+    for (const float value : buffer) {
+      const auto bits = std::bit_cast<std::uint32_t>(value);
+      halves.push_back(static_cast<std::uint16_t>(brain ? bits >> 16 : (bits >> 13) - (112u << 10)));
+    }
+    buffer.resize((halves.size() + 1) / 2);
+    std::memcpy(buffer.data(), halves.data(), halves.size() * sizeof halves[0]);
+  }
+  return buffers;
+}
+
+pygrade::Scores view(const Buffer& scores, std::int64_t batch, std::int64_t candidates, std::int64_t tasks,
+                     const Form& form = {}) {
+  return pygrade::Scores::dense(scores.data(), form.type, batch, candidates, tasks, form.layout);
 }
 
 // --- the operations
 
-void fuse_topk(double seconds, const Sizes& s, pygrade::Transform transform) {
+// A batch holds many requests, so that few batches suffice as distinct inputs.
+std::size_t inputs_of(std::int64_t batch) { return batch >= 16 ? 4 : rotations; }
+
+void fuse_topk(double seconds, const Sizes& s, const Form& form) {
   const std::int64_t batch = s[0], samples = s[1], candidates = s[2], tasks = s[3], k = s[4];
-  // A batch holds many requests, so that few batches suffice as distinct inputs.
-  const auto scores = random_buffers(batch >= 16 ? 4 : rotations, batch * candidates * tasks);
+  const auto scores = random_scores(inputs_of(batch), batch * candidates * tasks, form.type);
   const Buffer weights = random_buffers(1, batch * samples * tasks)[0];
   Buffer values(static_cast<std::size_t>(batch * samples * k));
   std::vector<std::int32_t> indices(values.size());
   pygrade::FusionOptions options;
-  options.transform = transform;
+  options.transform = form.transform;
   const Work work = [&](std::size_t i) {
-    pygrade::fuse_topk(view(scores[i % scores.size()], batch, candidates, tasks), weights, samples, k, options, {},
-                       values, indices);
+    pygrade::fuse_topk(view(scores[i % scores.size()], batch, candidates, tasks, form), weights, samples, k, options,
+                       {}, values, indices);
+  };
+  const double flops = 2.0 * static_cast<double>(batch * samples * candidates * tasks);
+  compare(seconds, work, samples > 1 ? flop_bound(flops) : read_bound(scores));
+}
+
+void fuse_scores(double seconds, const Sizes& s) {
+  const std::int64_t batch = s[0], samples = s[1], candidates = s[2], tasks = s[3];
+  const auto scores = random_buffers(inputs_of(batch), batch * candidates * tasks);
+  const Buffer weights = random_buffers(1, batch * samples * tasks)[0];
+  Buffer fused(static_cast<std::size_t>(batch * samples * candidates));
+  const Work work = [&](std::size_t i) {
+    pygrade::fuse_scores(view(scores[i % scores.size()], batch, candidates, tasks), weights, samples, {}, fused);
   };
   const double flops = 2.0 * static_cast<double>(batch * samples * candidates * tasks);
   compare(seconds, work, samples > 1 ? flop_bound(flops) : read_bound(scores));
@@ -336,10 +376,18 @@ int main(int argc, char** argv) {
   using pygrade::Normalize;
   using pygrade::Transform;
   const char* directory = std::getenv("PYGRADE_BENCH_POLICY");
+  const auto topk = [](Form form) { return [form](double t, const Sizes& s) { fuse_topk(t, s, form); }; };
   const std::vector<Operation> operations = {
-      {"fuse_topk", "BGNTk", [](double t, const Sizes& s) { fuse_topk(t, s, Transform::identity); }},
-      {"fuse_topk_log", "BGNTk", [](double t, const Sizes& s) { fuse_topk(t, s, Transform::log); }},
-      {"fuse_topk_zlog", "BGNTk", [](double t, const Sizes& s) { fuse_topk(t, s, Transform::zlog); }},
+      {"fuse_topk", "BGNTk", topk({})},
+      {"fuse_topk_log", "BGNTk", topk({.transform = Transform::log})},
+      {"fuse_topk_log1p", "BGNTk", topk({.transform = Transform::log1p})},
+      {"fuse_topk_zscore", "BGNTk", topk({.transform = Transform::zscore})},
+      {"fuse_topk_zlog", "BGNTk", topk({.transform = Transform::zlog})},
+      {"fuse_topk_rank", "BGNTk", topk({.transform = Transform::rank})},
+      {"fuse_topk_float16", "BGNTk", topk({.type = pygrade::ScoreType::float16})},
+      {"fuse_topk_bfloat16", "BGNTk", topk({.type = pygrade::ScoreType::bfloat16})},
+      {"fuse_topk_task-major", "BGNTk", topk({.layout = pygrade::Layout::task_major})},
+      {"fuse_scores", "BGNT", fuse_scores},
       {"rank", "NTkR", rank},  // R: 0 no rules, 1 mask, boosts and a cap
       {"policy_rank", "NTFk", [=](double t, const Sizes& s) { policy_rank(t, s, directory ? directory : ""); }},
       {"topk_gain", "BGNTkC", topk_gain},

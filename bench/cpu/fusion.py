@@ -18,7 +18,7 @@ SHAPES = [  # N, T, k
     (5000, 8, 100),
     *((10_000, 8, k) for k in (10, 50, 100, 500)),
     (100_000, 8, 100),
-    *((2000, tasks, 100) for tasks in (4, 16, 6)),
+    *((2000, tasks, 100) for tasks in (1, 2, 4, 16, 6)),
 ]
 LOG_SHAPES = [(500, 8, 10), (2000, 8, 100), (10_000, 8, 100)]
 WRITES_OUT = "out" in inspect.signature(pygrade.fuse_topk).parameters
@@ -85,11 +85,16 @@ def _form(form: str, seconds: float) -> Row:
     arrays = random_scores(ROTATIONS, (tasks, count) if layout == "task-major" else (count, tasks))
     weight_array = random_scores(1, (tasks,), seed=1)[0]
     inputs, weights = [torch.from_numpy(s).to(dtype) for s in arrays], torch.from_numpy(weight_array)
-    batched, query = [s[None] for s in inputs], weights[None].clone()
-    out: dict[str, Any] = {"out": (torch.empty(1, k), torch.empty(1, k, dtype=torch.int32))} if WRITES_OUT else {}
 
-    def ours(i: int) -> Any:
-        return pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, **out)
+    def ours(scores: list[Any], query: Any) -> Contender:
+        """With output buffers of the kind of its inputs."""
+        batched = [s[None] for s in scores]
+        out: dict[str, Any] = {}
+        if WRITES_OUT and isinstance(query, np.ndarray):
+            out = {"out": (np.empty((1, k), np.float32), np.empty((1, k), np.int32))}
+        elif WRITES_OUT:
+            out = {"out": (torch.empty(1, k), torch.empty(1, k, dtype=torch.int32))}
+        return lambda i: pygrade.fuse_topk(batched[i % ROTATIONS], query, k, transform, layout=layout, **out)
 
     def plain(values: Any, library: Any) -> Any:
         """The transform in plain torch or numpy; a z-score divides by std + 0.001, as ours does."""
@@ -113,17 +118,27 @@ def _form(form: str, seconds: float) -> Row:
         best = best[np.argsort(-fused[best])]
         return fused[best], best
 
-    contenders: dict[str, Contender] = {OURS: ours, "torch": with_torch}
-    if dtype == torch.float32:  # numpy has no bfloat16, and widens float16 slowly
-        contenders["numpy"] = with_numpy
+    of_tensors = ours(inputs, weights[None].clone())
+    contenders: dict[str, Contender] = {"torch": with_torch}
+    if dtype == torch.float32:
+        contenders |= {OURS: ours(arrays, weight_array[None].copy()), "pygrade, tensors": of_tensors}
+        contenders["numpy"] = with_numpy  # numpy has no bfloat16, and widens float16 slowly
+    else:
+        wide = ours([torch.from_numpy(s) for s in arrays], weights[None].clone())
+        contenders |= {OURS: of_tensors, "pygrade, float32": wide}
     for number in (0, 1):
-        scores = inputs[number].mT if layout == "task-major" else inputs[number]
-        fused = verify.fused_scores(scores.float(), weights, transform)
         for name, run in contenders.items():
-            verify.topk(name, run(number), fused, k)
-    alone = core.run("fuse_topk_zlog", 1, 1, count, tasks, k, seconds=seconds / 8) if form == "zlog" else {}
+            scores = inputs[number].float() if name != "pygrade, float32" else torch.from_numpy(arrays[number])
+            verify.topk(
+                name,
+                run(number),
+                verify.fused_scores(scores.mT if layout == "task-major" else scores, weights, transform),
+                k,
+            )
+    alone = core.run(f"fuse_topk_{form}", 1, 1, count, tasks, k, seconds=seconds / 8)
     shape: dict[str, int | str] = {"N": count, "T": tasks, "k": k, "f": form}
-    return Row("fuse_topk", shape, measure(contenders, seconds), tuple(n for n in contenders if n != OURS), **alone)
+    peers = tuple(name for name in contenders if "pygrade" not in name)
+    return Row("fuse_topk", shape, measure(contenders, seconds), peers, **alone)
 
 
 def group_topk(batch: int, samples: int, count: int, tasks: int, k: int, seconds: float, compile: bool = True) -> Row:

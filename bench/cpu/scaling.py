@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.cpu import dirichlet, fusion, machine
+from bench.cpu import dirichlet, fusion, machine, threads
 from bench.cpu.harness import OURS, Row
 
 CONTENDERS = (OURS, "numpy", "torch", "onnxruntime bound", "faiss", "numpy float32", "torch.distributions")
@@ -32,10 +32,11 @@ def scaling(quick: bool) -> Iterator[Row]:
             else:
                 row = fusion.group_topk(*(GROUP | {axis: value}).values(), seconds, compile=False)
             yield _kept(row, axis)
-    yield from threads(quick)
+    yield from contenders(quick)
+    yield from threads.speedups(quick)
 
 
-def threads(quick: bool) -> Iterator[Row]:
+def contenders(quick: bool) -> Iterator[Row]:
     """A group and draws on 1 to all processors; every contender has as many threads."""
     before = machine.threads()
     count, available = 1, machine.available()

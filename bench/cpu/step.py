@@ -1,4 +1,4 @@
-"""One whole stage-2 step: the ops, a network and Adam."""
+"""One whole stage-2 step: the ops, the policy's network and Adam."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -11,46 +11,73 @@ from bench.cpu.dirichlet import plain_log_prob
 from bench.cpu.gain import torch_gain
 from bench.cpu.grpo import FLOOR, plain_loss
 from bench.cpu.harness import OURS, Contender, Row, measure
+from bench.cpu.verify import close
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.training.policy_step import Engine, concentrations, policy_step
+
+TORCH_NETWORK = f"{OURS}, network by torch"
+RATE, MAX_NORM, EPOCHS = 1e-4, 1.0, 2
+Batch = tuple[Tensor, Tensor, Tensor]  # inputs [B, D], scores [B, N, T], gains [B, N, C]
 
 
 class Step:
     """A stage-2 step on rotated batches: sample, rank, reward, advantage, two inner epochs with Adam."""
 
-    def __init__(self, network: nn.Module, batches: list[tuple[Tensor, Tensor, Tensor]], samples: int, k: int) -> None:
-        self.network, self.batches, self.samples, self.k = network, batches, samples, k
-        self.anchor = copy.deepcopy(network).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    def __init__(self, policy: FusionPolicy, batches: list[Batch], samples: int, k: int, engine: Engine) -> None:
+        self.policy, self.batches, self.samples, self.k = copy.deepcopy(policy), batches, samples, k
+        self.anchor = concentrations(copy.deepcopy(policy).requires_grad_(False), engine)
+        self.learner = policy_step(self.policy, RATE, engine)
+        self.discount = torch.arange(1, k + 1, dtype=torch.float32) ** -0.45
+
+    def run(self, i: int) -> None:
+        """As `pygrade.training.stage2`, without the figures of a step."""
+        inputs, scores, gains = self.batches[i % len(self.batches)]
+        anchor = self.anchor(inputs, None)
+        alpha = self.learner.concentration(inputs)
+        rolled = pygrade.rollout(alpha, scores, gains, self.k, self.discount, self.samples, seed=i, weight_floor=FLOOR)
+        advantage = pygrade.group_advantage(rolled.rewards)
+        for epoch in range(EPOCHS):
+            if epoch > 0:
+                alpha = self.learner.concentration(inputs)
+            draws = (rolled.log_weights, rolled.log_prob, advantage)
+            result = pygrade.grpo_loss(alpha, *draws, anchor, weight_floor=FLOOR)
+            self.learner.update(result.gradient / len(alpha), MAX_NORM, "step")
+
+    def network_alone(self, i: int) -> None:
+        """The network's passes and Adam."""
+        inputs = self.batches[i % len(self.batches)][0]
+        self.anchor(inputs, None)
+        alpha = self.learner.concentration(inputs)
+        for epoch in range(EPOCHS):
+            if epoch > 0:
+                alpha = self.learner.concentration(inputs)
+            self.learner.update(alpha, MAX_NORM, "step")
+
+
+class PlainStep:
+    """The same in plain torch. The inputs are normalized ones, so that the network need not normalize them."""
+
+    def __init__(self, policy: FusionPolicy, batches: list[Batch], samples: int, k: int) -> None:
+        self.network = copy.deepcopy(nn.Sequential(*policy.body, policy.head))
+        self.batches, self.samples, self.k = batches, samples, k
+        self.floor, self.total = policy.spec.concentration_floor, policy.config.total_concentration
+        self.anchor = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=RATE)
         self.discount = torch.arange(1, k + 1, dtype=torch.float32) ** -0.45
 
     def concentration(self, network: nn.Module, inputs: Tensor) -> Tensor:
-        return 0.05 + 10.0 * torch.softmax(network(inputs), -1)
+        return self.floor + self.total * torch.softmax(network(inputs), -1)
 
     def update(self, backward: Callable[[Tensor, Tensor], None], inputs: Tensor) -> None:
         with torch.no_grad():
             anchor = self.concentration(self.anchor, inputs)
-        for _ in range(2):
+        for _ in range(EPOCHS):
             self.optimizer.zero_grad()
             backward(self.concentration(self.network, inputs), anchor)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), MAX_NORM)
             self.optimizer.step()
 
-    def ours(self, i: int) -> None:
-        inputs, scores, gains = self.batches[i % len(self.batches)]
-        with torch.no_grad():
-            alpha = self.concentration(self.network, inputs)
-            rolled = pygrade.rollout(
-                alpha, scores, gains, self.k, self.discount, self.samples, seed=i, weight_floor=FLOOR
-            )
-            advantage = pygrade.group_advantage(rolled.rewards)
-        logs, old = rolled.log_weights, rolled.log_prob
-
-        def backward(alpha: Tensor, anchor: Tensor) -> None:
-            result = pygrade.grpo_loss(alpha.detach(), logs, old, advantage, anchor, weight_floor=FLOOR)
-            alpha.backward(result.gradient / len(alpha))
-
-        self.update(backward, inputs)
-
-    def plain(self, i: int) -> None:
+    def run(self, i: int) -> None:
         inputs, scores, gains = self.batches[i % len(self.batches)]
         with torch.no_grad():
             alpha = self.concentration(self.network, inputs)
@@ -64,9 +91,31 @@ class Step:
             advantage = (deviation / (deviation.std() + 1e-8)).clamp(-5.0, 5.0)
         self.update(lambda a, r: plain_loss(a, logs, old, advantage, r).mean().backward(), inputs)
 
+    def network_alone(self, i: int) -> None:
+        """The network's passes and Adam."""
+        inputs = self.batches[i % len(self.batches)][0]
+        self.update(lambda alpha, anchor: alpha.backward(alpha.detach()), inputs)
+
+
+def verify(policy: FusionPolicy, batches: list[Batch], samples: int, k: int) -> None:
+    """Network and Adam of every contender, after some updates, against float64; the ops are verified elsewhere."""
+    exact = [(inputs.double(), scores, gains) for inputs, scores, gains in batches]
+    wanted = PlainStep(copy.deepcopy(policy).double(), exact, samples, k)
+    plain = PlainStep(policy, batches, samples, k)
+    engines: dict[str, Engine] = {OURS: "fused", TORCH_NETWORK: "torch"}
+    steps = {name: Step(policy, batches, samples, k, engine) for name, engine in engines.items()}
+    for i in range(5):
+        for step in (wanted, plain, *steps.values()):
+            step.network_alone(i)
+    inputs = batches[0][0]
+    alpha = wanted.concentration(wanted.network, inputs.double()).detach()
+    close("torch", "α after updates", plain.concentration(plain.network, inputs).detach(), alpha)
+    for name, step in steps.items():
+        close(name, "α after updates", step.learner.concentration(inputs), alpha)
+
 
 def training(quick: bool) -> Iterator[Row]:
-    """The ops are verified where each is timed; network and Adam are the same on both sides."""
+    """The whole step, and the network and Adam alone."""
     batch, count, samples, tasks, inputs, k = 256, 200, 16, 8, 32, 10
     generator = torch.Generator().manual_seed(0)
     batches = [
@@ -77,22 +126,20 @@ def training(quick: bool) -> Iterator[Row]:
         )
         for _ in range(8 if quick else 64)
     ]
-
-    def network() -> nn.Module:
-        torch.manual_seed(0)
-        layers = [nn.Linear(inputs, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, tasks)]
-        return nn.Sequential(*layers)
-
-    ours, plain = Step(network(), batches, samples, k), Step(network(), batches, samples, k)
-    shared = Step(network(), batches, samples, k)
+    config = PolicyConfig(hidden=(64, 64), concentration_floor=0.05, context_only=True)
+    names = tuple(f"task{t}" for t in range(tasks)), tuple(f"feature{i}" for i in range(inputs))
+    policy = FusionPolicy(PolicySpec(*names, config), seed=0)
+    sizes = (batches, samples, k)
+    verify(policy, *sizes)
+    fused, beside = Step(policy, *sizes, "fused"), Step(policy, *sizes, "torch")
     contenders: dict[str, Contender] = {
-        OURS: ours.ours,
-        "torch": plain.plain,
-        "network and Adam alone": lambda i: shared.update(
-            lambda a, r: a.mean().backward(), shared.batches[i % len(batches)][0]
-        ),
+        OURS: fused.run,
+        "torch": PlainStep(policy, *sizes).run,
+        TORCH_NETWORK: beside.run,
+        "network and Adam alone": Step(policy, *sizes, "fused").network_alone,
+        "network and Adam alone, torch": PlainStep(policy, *sizes).network_alone,
     }
     timings = measure(contenders, 1.5 if quick else 10.0)
     shape: dict[str, int | str] = {"B": batch, "N": count, "G": samples, "T": tasks, "k": k}
-    notes = "two inner epochs; MLP 64-64 and Adam, also timed alone, are part of both sides"
+    notes = "two inner epochs; MLP 64-64 and Adam, which run in the core and are timed alone, too"
     yield Row("stage-2 step", shape, timings, ("torch",), notes=notes)

@@ -16,7 +16,7 @@ import torch
 
 from pygrade.aot import build as aot
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "csrc" / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "aot"
 NO_GPU = 77
 
 

@@ -69,10 +69,13 @@ def read(path: Path) -> Report:
 
 
 def read_all(directory: Path = RESULTS) -> dict[str, dict[str, Report]]:
-    """Every single-threaded result in a directory: instruction set → suite → report."""
+    """Every single-threaded result of an op in a directory: instruction set → suite → report."""
     reports: dict[str, dict[str, Report]] = {}
     for path in sorted(directory.glob("*-*.json")):
-        report = read(path)
+        record = json.loads(path.read_text())
+        if any("timings" not in row for row in record["rows"]):
+            continue  # of bench/system, with rows of its own
+        report = from_record(record)
         if report.machine.get("threads", "1") != "1":
             continue
         reports.setdefault(report.machine["isa"], {})[report.suite] = report

@@ -108,6 +108,8 @@ TARGETS = (
     _ratio("top-k, N 100k, k 100", "serving", TOPK, VERY_LONG, 2.8),
     _bound("top-k, N 100k, k 100, bound", "serving", TOPK, VERY_LONG, 1.6),
     _ratio("top-k of log p, N ≤ 10k", "serving", TOPK, _log, 4.5, 3.0),
+    _ratio("top-k of log(1 + p), N 2k", "serving", TOPK, lambda s: bool(s["f"] == "log1p"), 4),
+    _ratio("top-k, task-major, N 2k", "serving", TOPK, lambda s: bool(s["f"] == "task-major"), 6),
     Target("policy + rank, N 500, k 50", "serving", "policy + rank", _every, CORE, _both(3) | {"baseline": 1.0}),
     _ratio("group top-k, B 64, G 32, N 1000, k 10", "rollout", TOPK, lambda s: bool(s["k"] == 10), 4.5),
     _ratio("group top-k, B 64, G 32, N 1000, k 50", "rollout", TOPK, lambda s: bool(s["k"] == 50), 12),

@@ -1,9 +1,238 @@
-#include <pybind11/pybind11.h>
+#include "pygrade/features.hpp"
 
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "arrays.hpp"
 #include "families.hpp"
+#include "python_store.hpp"
 
 namespace pygrade::bindings {
 
-void bind_features(pybind11::module_&) {}
+namespace {
+
+using Ids = std::span<const std::int64_t>;
+
+Ids ids_of(py::handle value, const char* name) {
+  return array(value, name, Dtype::int64, {any_size}).span<const std::int64_t>();
+}
+
+template <class T>
+py::array_t<T> to_array(const std::vector<T>& values, std::size_t rows, std::size_t columns) {
+  py::array_t<T> made({rows, columns});
+  std::ranges::copy(values, made.mutable_data());
+  return made;
+}
+
+// Buffers that requests are done with, for later ones.
+class Buffers {
+ public:
+  FeatureBuffer take() {
+    const std::lock_guard lock(mutex_);
+    if (free_.empty()) return {};
+    FeatureBuffer buffer = std::move(free_.back());
+    free_.pop_back();
+    return buffer;
+  }
+  void give(FeatureBuffer buffer) {
+    const std::lock_guard lock(mutex_);
+    if (free_.size() < most) free_.push_back(std::move(buffer));
+  }
+
+ private:
+  static constexpr std::size_t most = 16;
+  std::mutex mutex_;
+  std::vector<FeatureBuffer> free_;
+};
+
+Buffers& buffers() {
+  static Buffers all;
+  return all;
+}
+
+// A request whose user has been read.
+struct UserRequest {
+  explicit UserRequest(std::shared_ptr<FeatureCenter> given) : center(std::move(given)), buffer(buffers().take()) {}
+  ~UserRequest() { buffers().give(std::move(buffer)); }
+  UserRequest(const UserRequest&) = delete;
+  UserRequest& operator=(const UserRequest&) = delete;
+
+  const std::shared_ptr<FeatureCenter> center;
+  std::mutex mutex;  // guards buffer
+  FeatureBuffer buffer;
+};
+
+// request_dense, request_ids, sequences, item_dense, item_ids, cross_dense, defaults.
+py::tuple to_tuple(const FeatureBuffer& buffer, const Features& features, std::size_t rows) {
+  return py::make_tuple(to_array(buffer.request_dense, 1, features.request_features().size()),
+                        to_array(buffer.request_ids, 1, features.request_id_features().size()),
+                        to_array(buffer.sequences, 1, features.sequence_length()),
+                        to_array(buffer.item_dense, rows, features.item_features().size()),
+                        to_array(buffer.item_ids, rows, features.item_id_features().size()),
+                        to_array(buffer.cross_dense, rows, features.cross_features().size()), buffer.defaults);
+}
+
+// Texts and numbers of a request's context; the texts belong to Python.
+std::vector<ContextValue> context_of(const py::dict& given) {
+  std::vector<ContextValue> values;
+  for (const auto& [name, value] : given) {
+    ContextValue entry{.name = py::cast<std::string_view>(name)};
+    if (PyUnicode_Check(value.ptr()))
+      entry.text = py::cast<std::string_view>(value);
+    else if (!value.is_none())
+      entry.number = py::cast<double>(value);
+    values.push_back(entry);
+  }
+  return values;
+}
+
+// The request, and its arrays without candidates.
+py::tuple request(const std::shared_ptr<FeatureCenter>& center, std::int64_t user_id, std::int64_t timestamp,
+                  const std::optional<std::string>& scenario, const py::dict& context) {
+  auto made = std::make_shared<UserRequest>(center);
+  const auto values = context_of(context);
+  {
+    const py::gil_scoped_release unlocked;
+    center->read_user({user_id, timestamp, scenario, values}, made->buffer);
+  }
+  return py::make_tuple(made, to_tuple(made->buffer, *center->features(), 0));
+}
+
+py::tuple read(const std::shared_ptr<FeatureCenter>& center, std::int64_t user_id, py::handle item_ids,
+               std::int64_t timestamp, const std::optional<std::string>& scenario, const py::dict& context) {
+  UserRequest made(center);
+  const auto values = context_of(context);
+  const Ids items = ids_of(item_ids, "item_ids");
+  {
+    const py::gil_scoped_release unlocked;
+    center->read({user_id, timestamp, scenario, values}, items, made.buffer);
+  }
+  return to_tuple(made.buffer, *center->features(), items.size());
+}
+
+py::tuple with_items(UserRequest& made, py::handle item_ids) {
+  const Ids items = ids_of(item_ids, "item_ids");
+  std::unique_lock lock(made.mutex, std::defer_lock);
+  {
+    const py::gil_scoped_release unlocked;
+    lock.lock();
+    made.center->read_items(items, made.buffer);
+  }
+  return to_tuple(made.buffer, *made.center->features(), items.size());
+}
+
+// Runs without the interpreter's lock. A StoreError of the core becomes that of the package.
+template <class Call>
+auto with_errors(const Call& call) {
+  try {
+    const py::gil_scoped_release unlocked;
+    return call();
+  } catch (const StoreError& error) {
+    throw_store_error(error);
+  }
+}
+
+std::size_t update(FeatureCenter& center, py::handle user_id, py::handle item_id, py::handle event_time,
+                   const std::optional<std::vector<std::string>>& scenario, const py::dict& outcomes) {
+  FeedbackEvents events{ids_of(user_id, "user_id"), ids_of(item_id, "item_id"), ids_of(event_time, "event_time")};
+  std::vector<std::string_view> scenarios;
+  if (scenario) scenarios.assign(scenario->begin(), scenario->end());
+  events.scenario = scenarios;
+  std::vector<FeedbackEvents::Outcome> columns;
+  for (const auto& [name, values] : outcomes) {
+    const auto column = py::cast<std::string_view>(name);
+    columns.push_back({column, array(values, "an outcome", Dtype::float64, {any_size}).span<const double>()});
+  }
+  events.outcomes = columns;
+  return with_errors([&] { return center.update(events); });
+}
+
+py::dict counters(const FeatureCenter& center) {
+  const FeatureCounters now = center.counters();
+  py::dict result;
+  result["reads"] = now.reads;
+  result["defaults"] = now.defaults;
+  result["store_errors"] = now.store_errors;
+  result["user_misses"] = now.user_misses;
+  result["item_misses"] = now.item_misses;
+  result["updates"] = now.updates;
+  return result;
+}
+
+// rows[n, width] normalized into out.
+void normalize(const Features& features, py::handle request_dense, py::handle item_dense, py::handle cross_dense,
+               py::handle request_out, py::handle rows_out) {
+  const auto floats = [](py::handle value, const char* name) {
+    return array(value, name, Dtype::float32, {any_size, any_size}).span<float>();
+  };
+  features.normalize_request(floats(request_dense, "request_dense"), floats(request_out, "request_out"));
+  features.normalize_rows(floats(item_dense, "item_dense"), floats(cross_dense, "cross_dense"),
+                          floats(rows_out, "rows_out"));
+}
+
+// Sine and cosine of the minutes of a day.
+py::tuple minutes_of_a_day() {
+  std::array<double, minutes_per_day> sine, cosine;
+  day_circle(sine, cosine);
+  return py::make_tuple(py::array_t<double>(static_cast<py::ssize_t>(sine.size()), sine.data()),
+                        py::array_t<double>(static_cast<py::ssize_t>(cosine.size()), cosine.data()));
+}
+
+std::shared_ptr<Features> parse(const std::string& schema, const py::bytes& fitted, const std::string& name) {
+  const std::string_view content = fitted;
+  return std::const_pointer_cast<Features>(Features::parse(schema, std::as_bytes(std::span(content)), name));
+}
+
+}  // namespace
+
+void bind_features(py::module_& module) {
+  py::register_exception_translator([](std::exception_ptr thrown) {
+    try {
+      if (thrown) std::rethrow_exception(thrown);
+    } catch (const SchemaError& error) {
+      py::set_error(py::module_::import("pygrade.features.feature").attr("SchemaError"), error.what());
+    }
+  });
+  py::class_<Features, std::shared_ptr<Features>>(module, "Features")
+      .def(py::init(&parse), py::arg("schema"), py::arg("fitted"), py::arg("name") = "features")
+      .def_static(
+          "load", [](const std::string& path) { return std::const_pointer_cast<Features>(Features::load(path)); },
+          py::arg("path"))
+      .def_property_readonly("hash", &Features::hash)
+      .def_property_readonly("request_features", &Features::request_features)
+      .def_property_readonly("request_id_features", &Features::request_id_features)
+      .def_property_readonly("item_features", &Features::item_features)
+      .def_property_readonly("item_id_features", &Features::item_id_features)
+      .def_property_readonly("cross_features", &Features::cross_features)
+      .def_property_readonly("sequence_length", &Features::sequence_length)
+      .def("normalize", &normalize, py::arg("request_dense"), py::arg("item_dense"), py::arg("cross_dense"),
+           py::arg("request_out"), py::arg("rows_out"));
+  py::class_<UserRequest, std::shared_ptr<UserRequest>>(module, "UserRequest")
+      .def("with_items", &with_items, py::arg("item_ids"));
+  py::class_<FeatureCenter, std::shared_ptr<FeatureCenter>>(module, "FeatureCenter")
+      .def(py::init([](const std::shared_ptr<Features>& features, const py::object& store, std::optional<double> ttl,
+                       std::size_t cache, const std::optional<std::string>& version) {
+             return std::make_shared<FeatureCenter>(features, std::make_shared<PythonStore>(store), ttl, cache,
+                                                    version);
+           }),
+           py::arg("features"), py::arg("store"), py::arg("ttl").none(true), py::arg("cache"),
+           py::arg("version").none(true))
+      .def_property_readonly("counters", &counters)
+      .def("read", &read, py::arg("user_id"), py::arg("item_ids"), py::arg("timestamp"), py::arg("scenario").none(true),
+           py::arg("context"))
+      .def("request", &request, py::arg("user_id"), py::arg("timestamp"), py::arg("scenario").none(true),
+           py::arg("context"))
+      .def("update", &update, py::arg("user_id"), py::arg("item_id"), py::arg("event_time"),
+           py::arg("scenario").none(true), py::arg("outcomes"))
+      .def("check_version", [](FeatureCenter& center) { with_errors([&] { center.check_version(); }); })
+      .def("forget_items", &FeatureCenter::forget_items);
+  module.def("minutes_of_a_day", &minutes_of_a_day);
+}
 
 }  // namespace pygrade::bindings

@@ -20,9 +20,11 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   pygrade::bindings::bind_ranker(module);
   pygrade::bindings::bind_features(module);
   pygrade::bindings::bind_prerank(module);
+  pygrade::bindings::bind_store(module);
   pygrade::bindings::bind_mtl(module);
   pygrade::bindings::bind_pipeline(module);
   pygrade::bindings::bind_dirichlet(module);
   pygrade::bindings::bind_fusion(module);
+  pygrade::bindings::bind_policy_network(module);
   pygrade::bindings::bind_ranking(module);
 }

@@ -1,9 +1,234 @@
-#include <pybind11/pybind11.h>
+#include "pygrade/pipeline.hpp"
 
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "arrays.hpp"
 #include "families.hpp"
 
 namespace pygrade::bindings {
 
-void bind_pipeline(pybind11::module_&) {}
+namespace {
+
+using Items = std::span<const std::int64_t>;
+
+template <class T>
+py::array_t<T> to_array(std::span<const T> values, std::vector<py::ssize_t> shape) {
+  py::array_t<T> array(std::move(shape));
+  std::ranges::copy(values, array.mutable_data());
+  return array;
+}
+
+Items items_of(py::handle value, const char* name) {
+  return array(value, name, Dtype::int64, {any_size}).span<const std::int64_t>();
+}
+
+// A pipeline and the workspaces of the threads that rank with it.
+class Served {
+ public:
+  Served(std::unique_ptr<Pipeline> made) : pipeline(std::move(made)) {}
+
+  PageWorkspace take() {
+    const std::lock_guard lock(mutex_);
+    if (free_.empty()) return {};
+    PageWorkspace workspace = std::move(free_.back());
+    free_.pop_back();
+    return workspace;
+  }
+  void give(PageWorkspace workspace) {
+    const std::lock_guard lock(mutex_);
+    free_.push_back(std::move(workspace));
+  }
+
+  const std::unique_ptr<Pipeline> pipeline;
+
+ private:
+  std::mutex mutex_;
+  std::vector<PageWorkspace> free_;
+};
+
+// A search in Python: retrieve(request_dense, request_ids, sequences, seen, eligible, n) → item ids.
+auto retrieve_of(const py::object& function) -> decltype(PipelineOptions::retrieve) {
+  if (function.is_none()) return {};
+  // The last reference may be dropped by a thread without the interpreter's lock.
+  const std::shared_ptr<py::object> kept(new py::object(function), [](py::object* held) {
+    const py::gil_scoped_acquire locked;
+    delete held;
+  });
+  return [kept](const FeatureBuffer& user, Items seen, std::optional<Items> eligible, std::span<std::int64_t> items) {
+    const py::gil_scoped_acquire locked;
+    const auto row = [](const auto& values) {
+      using T = typename std::decay_t<decltype(values)>::value_type;
+      return to_array<T>(values, {1, static_cast<py::ssize_t>(values.size())});
+    };
+    const auto ids = [](Items values) {
+      return to_array<std::int64_t>(values, {static_cast<py::ssize_t>(values.size())});
+    };
+    const py::object found = (*kept)(row(user.request_dense), row(user.request_ids), row(user.sequences), ids(seen),
+                                     eligible ? py::object(ids(*eligible)) : py::object(py::none()), items.size());
+    const Items given = items_of(found, "the items found");
+    const std::size_t count = std::min(given.size(), items.size());
+    std::copy_n(given.begin(), count, items.begin());
+    return count;
+  };
+}
+
+template <class T>
+std::shared_ptr<const T> part(const py::object& value) {
+  return value.is_none() ? nullptr : std::const_pointer_cast<const T>(py::cast<std::shared_ptr<T>>(value));
+}
+
+Models models_of(const std::string& version, const py::object& features, const py::object& prerank,
+                 const py::object& mtl, const py::object& policy) {
+  return {version, part<Features>(features), part<Prerank>(prerank), part<MultiTaskModel>(mtl), part<Policy>(policy)};
+}
+
+// Texts and numbers of a request's context; the texts belong to Python.
+std::vector<ContextValue> context_of(const py::dict& given) {
+  std::vector<ContextValue> values;
+  for (const auto& [name, value] : given) {
+    ContextValue entry{.name = py::cast<std::string_view>(name)};
+    if (PyUnicode_Check(value.ptr()))
+      entry.text = py::cast<std::string_view>(value);
+    else if (!value.is_none())
+      entry.number = py::cast<double>(value);
+    values.push_back(entry);
+  }
+  return values;
+}
+
+py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, const std::optional<std::string>& scenario,
+              const py::dict& context, std::size_t k, std::size_t candidates, py::handle item_ids, py::handle seen,
+              py::handle eligible, bool explore, py::handle values, std::optional<std::int64_t> deadline) {
+  const auto given = context_of(context);
+  PipelineRequest request;
+  request.user = {user_id, timestamp, scenario, given};
+  request.candidates = candidates;
+  if (!item_ids.is_none()) request.item_ids = items_of(item_ids, "item_ids");
+  if (!seen.is_none()) request.seen = items_of(seen, "seen");
+  if (!eligible.is_none()) request.eligible = items_of(eligible, "eligible");
+  request.explore = explore;
+  if (!values.is_none()) request.values = array(values, "values", Dtype::float32, {any_size}).span<const float>();
+  if (deadline) request.deadline = std::chrono::microseconds(*deadline);
+
+  PageWorkspace workspace = served.take();
+  const std::size_t tasks = served.pipeline->models().policy->tasks().size();
+  std::vector<std::int64_t> items(k);
+  py::array_t<float> scores({py::ssize_t{1}, static_cast<py::ssize_t>(k)});
+  py::array_t<float> weights({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)}), concentration(weights.request().shape);
+  const PipelineBuffer buffer{
+      items, {scores.mutable_data(), k}, {weights.mutable_data(), tasks}, {concentration.mutable_data(), tasks}};
+  ServedPage page;
+  try {
+    const py::gil_scoped_release unlocked;
+    page = served.pipeline->rank(request, buffer, workspace);
+  } catch (...) {
+    served.give(std::move(workspace));
+    throw;
+  }
+  const FeatureBuffer& f = workspace.features();
+  const Policy& policy = *workspace.models().policy;
+  const auto rows = static_cast<py::ssize_t>(workspace.item_ids().size());
+  const auto wide = [&](const auto& all) {
+    return std::vector<py::ssize_t>{rows, static_cast<py::ssize_t>(all.size()) / rows};
+  };
+  const auto once = [](const auto& all) { return std::vector<py::ssize_t>{1, static_cast<py::ssize_t>(all.size())}; };
+  py::dict result;
+  result["items"] =
+      to_array<std::int64_t>(std::span(items).first(static_cast<std::size_t>(page.filled)), {page.filled});
+  result["values"] = scores;
+  result["indices"] = to_array<std::int32_t>(workspace.buffer().indices, {1, static_cast<py::ssize_t>(k)});
+  result["weights"] = weights;
+  result["concentration"] = concentration;
+  result["fallback"] = page.page.fallback != Fallback::none;
+  result["explored"] = page.page.explored;
+  result["seed"] = page.page.seed;
+  result["policy_version"] = std::string(page.page.version());
+  result["item_ids"] = to_array<std::int64_t>(workspace.item_ids(), {rows});
+  result["predictions"] = to_array<float>(workspace.predictions(), wide(workspace.predictions()));
+  result["degraded"] = static_cast<int>(page.degraded);
+  result["history"] = page.history;
+  result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
+  result["multipliers"] = py::none();
+  if (policy.trade_offs()) {
+    py::array_t<float> in_force({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)});
+    policy.multipliers(request.values, request.user.scenario, {in_force.mutable_data(), tasks});
+    result["multipliers"] = in_force;
+  }
+  result["request_dense"] = to_array<float>(f.request_dense, once(f.request_dense));
+  result["request_ids"] = to_array<std::int64_t>(f.request_ids, once(f.request_ids));
+  result["sequences"] = to_array<std::int64_t>(f.sequences, once(f.sequences));
+  result["item_dense"] = to_array<float>(f.item_dense, wide(f.item_dense));
+  result["item_id_features"] = to_array<std::int64_t>(f.item_ids, wide(f.item_ids));
+  result["cross_dense"] = to_array<float>(f.cross_dense, wide(f.cross_dense));
+  served.give(std::move(workspace));
+  return result;
+}
+
+py::dict counters(const Served& served) {
+  const PipelineCounters now = served.pipeline->counters();
+  py::dict result;
+  result["reads"] = now.features.reads;
+  result["defaults"] = now.features.defaults;
+  result["store_errors"] = now.features.store_errors;
+  result["user_misses"] = now.features.user_misses;
+  result["item_misses"] = now.features.item_misses;
+  result["updates"] = now.features.updates;
+  result["requests"] = now.ranker.requests;
+  result["fallback_scenario"] = now.ranker.fallback_scenario;
+  result["fallback_global"] = now.ranker.fallback_global;
+  result["explored"] = now.ranker.explored;
+  result["missing_predictions"] = now.ranker.missing_predictions;
+  result["empty_pages"] = now.ranker.empty_pages;
+  result["degraded_store"] = now.degraded_store;
+  result["degraded_deadline"] = now.degraded_deadline;
+  result["reloads"] = now.reloads;
+  return result;
+}
+
+}  // namespace
+
+void bind_pipeline(py::module_& module) {
+  py::class_<Served>(module, "Pipeline")
+      .def(py::init([](const std::string& version, const py::object& features, const py::object& prerank,
+                       const py::object& mtl, const py::object& policy, const std::shared_ptr<FeatureCenter>& center,
+                       std::optional<std::uint32_t> seed, const py::object& retrieve) {
+             const PipelineOptions options{.seed = seed, .retrieve = retrieve_of(retrieve)};
+             Models models = models_of(version, features, prerank, mtl, policy);
+             const py::gil_scoped_release unlocked;
+             return std::make_unique<Served>(std::make_unique<Pipeline>(std::move(models), center, options));
+           }),
+           py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl"), py::arg("policy"),
+           py::arg("center"), py::arg("seed").none(true), py::arg("retrieve").none(true))
+      .def_static(
+          "load",
+          [](const std::string& artifact, const std::shared_ptr<Store>& store, bool any_version,
+             std::optional<std::uint32_t> seed) {
+            const py::gil_scoped_release unlocked;
+            return std::make_unique<Served>(
+                Pipeline::load(artifact, store, {.seed = seed, .any_version = any_version}));
+          },
+          py::arg("artifact"), py::arg("store"), py::arg("any_version") = false, py::arg("seed") = py::none())
+      .def_property_readonly("center", [](const Served& served) { return served.pipeline->center(); })
+      .def("rank", &rank, py::arg("user_id"), py::arg("timestamp"), py::arg("scenario").none(true), py::arg("context"),
+           py::arg("k"), py::arg("candidates"), py::arg("item_ids") = py::none(), py::arg("seen") = py::none(),
+           py::arg("eligible") = py::none(), py::arg("explore") = false, py::arg("values") = py::none(),
+           py::arg("deadline") = py::none())
+      .def(
+          "publish",
+          [](Served& served, const std::string& version, const py::object& features, const py::object& prerank,
+             const py::object& mtl, const py::object& policy) {
+            Models models = models_of(version, features, prerank, mtl, policy);
+            const py::gil_scoped_release unlocked;
+            served.pipeline->publish(std::move(models));
+          },
+          py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl"), py::arg("policy"))
+      .def_property_readonly("counters", &counters);
+}
 
 }  // namespace pygrade::bindings

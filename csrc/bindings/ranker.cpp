@@ -17,57 +17,35 @@ namespace pygrade::bindings {
 
 namespace {
 
-constexpr std::uint64_t low_word = 0xffffffff;
+// The deleter of a policy in service: keeps the core's policy, the FusionPolicy that it was made from and its version.
+// The core lets go of them in any thread, with or without the GIL.
+struct Owners {
+  std::shared_ptr<Policy> core;
+  py::object policy, version;
 
-// The state of a BlendedRanker of Python, which outlives the policies that it serves one after the other.
-struct Record {
-  std::atomic<std::uint64_t> stream;       // the next place of the exploration stream
-  std::atomic<std::uint64_t> numbered{0};  // requests so far; the number is the id of a request without one
-  std::atomic<std::uint64_t> requests{0}, fallback_scenario{0}, fallback_global{0}, explored{0}, missing_predictions{0},
-      empty_pages{0};
-
-  explicit Record(std::uint64_t first) : stream(first) {}
-
-  // The first of `count` places in the stream, all with the same seed (upper half): the next one when the lower half is
-  // used up.
-  std::uint64_t reserve(std::uint64_t count) {
-    std::uint64_t first, before = stream.load();
-    do {
-      const bool full = (before & low_word) + count > low_word;
-      first = full ? ((before >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : before;
-    } while (!stream.compare_exchange_weak(before, first + count));
-    return first;
-  }
-
-  void count(std::span<const Page> pages) {
-    RankerCounters more;
-    for (const Page& page : pages) {
-      more.fallback_scenario += page.fallback == Fallback::scenario;
-      more.fallback_global += page.fallback == Fallback::global;
-      more.explored += page.explored;
-      more.missing_predictions += static_cast<std::uint64_t>(page.missing_predictions);
-      more.empty_pages += page.filled == 0;
-    }
-    const auto add = [](std::atomic<std::uint64_t>& counter, std::uint64_t amount) {
-      if (amount > 0) counter.fetch_add(amount, std::memory_order_relaxed);
-    };
-    add(requests, pages.size());
-    add(fallback_scenario, more.fallback_scenario);
-    add(fallback_global, more.fallback_global);
-    add(explored, more.explored);
-    add(missing_predictions, more.missing_predictions);
-    add(empty_pages, more.empty_pages);
+  void operator()(const Policy*) {
+    const py::gil_scoped_acquire acquired;
+    policy = version = py::object();
+    core.reset();
   }
 };
 
-// One policy in service.
-struct Server {
-  std::shared_ptr<Record> record;
-  bool impute;
-  Ranker ranker;
+std::shared_ptr<const Policy> owned(std::shared_ptr<Policy> core, py::object policy) {
+  const Policy* address = core.get();
+  py::str version(core->version());
+  return {address, Owners{std::move(core), std::move(policy), std::move(version)}};
+}
 
-  Server(std::shared_ptr<Record> kept, const std::shared_ptr<Policy>& policy, bool imputing)
-      : record(std::move(kept)), impute(imputing), ranker(policy, RankerOptions{.impute = imputing}) {}
+const Owners& owners_of(const std::shared_ptr<const Policy>& policy) { return *std::get_deleter<Owners>(policy); }
+
+// What BlendedRanker of Python holds.
+struct Server {
+  Ranker ranker;
+  const std::size_t tasks, features;       // of every policy in service
+  std::atomic<std::uint64_t> numbered{0};  // requests so far; the number is the id of a request without one
+
+  Server(const std::shared_ptr<const Policy>& policy, const RankerOptions& options)
+      : ranker(policy, options), tasks(policy->tasks().size()), features(policy->features().size()) {}
 };
 
 // The predictions, and the rows of each request.
@@ -136,8 +114,8 @@ struct Scenarios {
   }
 };
 
-std::uint64_t draw_of(py::handle seed, bool explore, Record& record, std::size_t batch) {
-  if (seed.is_none()) return explore ? record.reserve(batch) : 0;
+std::uint64_t draw_of(py::handle seed, bool explore, Ranker& ranker, std::size_t batch) {
+  if (seed.is_none()) return explore ? ranker.reserve_draws(batch) : 0;
   const auto given = py::cast<std::int64_t>(seed);
   if (given < 0 || given >> 31) throw py::value_error("seed must be 0 … 2^31 - 1");
   return static_cast<std::uint64_t>(given) << 32;
@@ -178,8 +156,7 @@ py::object rank(const Arguments<15>& arguments) {
   const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
                exploring, seed, multipliers, item_values] = arguments;
   auto& server = py::cast<Server&>(self);
-  const auto policy = server.ranker.policy();
-  const std::size_t tasks = policy->tasks().size(), features = policy->features().size();
+  const std::size_t tasks = server.tasks, features = server.features;
   const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
   const std::size_t batch = candidates.batch, total = candidates.total;
   const auto k = static_cast<std::size_t>(list_length(length));
@@ -202,7 +179,7 @@ py::object rank(const Arguments<15>& arguments) {
   const Output<bool> fallback(batch), explored(batch);
   const Output<std::uint64_t> draws(batch);
   copy_context(context, batch, features, known.values);
-  const std::uint64_t first = draw_of(seed, explore, *server.record, batch);
+  const std::uint64_t first = draw_of(seed, explore, server.ranker, batch);
 
   const auto request_of = [&](std::size_t b) {
     const std::size_t begin = candidates.begin(b), end = candidates.end(b);
@@ -226,11 +203,14 @@ py::object rank(const Arguments<15>& arguments) {
       explored.values[b] = pages[b].explored;
       draws.values[b] = pages[b].seed;
     }
-    server.record->count(pages);
   };
+  // No lease is held under the GIL: a swap waits for leases, and a fork, which holds the GIL, for swaps.
+  std::shared_ptr<const Policy> policy;
   if (batch == 1) {
     const py::gil_scoped_release release;
-    const Page page = server.ranker.rank(request_of(0), buffer_of(0));
+    Ranker::Lease lease(server.ranker);
+    policy = lease.policy();
+    const Page page = lease.rank(request_of(0), buffer_of(0));
     keep({&page, 1});
   } else {
     const int threads = thread_count(py::none());
@@ -242,7 +222,9 @@ py::object rank(const Arguments<15>& arguments) {
       requests[b] = request_of(b);
       buffers[b] = buffer_of(b);
     }
-    server.ranker.rank(requests, buffers, pages, threads);
+    Ranker::Lease lease(server.ranker);
+    policy = lease.policy();
+    lease.rank(requests, buffers, pages, threads);
     keep(pages);
   }
   py::object in_force = py::none();
@@ -252,8 +234,10 @@ py::object rank(const Arguments<15>& arguments) {
       policy->multipliers(given.of(b, b + 1), scenarios.of(b), table.row(b, tasks));
     in_force = table.array;
   }
+  const Owners& owners = owners_of(policy);
   return py::make_tuple(values.array, indices.array, weights.array, concentration.array, fallback.array, explored.array,
-                        draws.array, known.array, in_force, server.record->numbered.fetch_add(batch));
+                        draws.array, owners.policy, owners.version, known.array, in_force,
+                        server.numbered.fetch_add(batch));
 }
 
 // The core's own checks don't name the request; Python's do.
@@ -269,28 +253,33 @@ py::object rank_fast_path(const Arguments<15>& arguments) {
 
 void bind_ranker(py::module_& module) {
   py::class_<Server>(module, "Ranker")
-      .def(py::init([](const std::shared_ptr<Policy>& policy, bool impute, std::uint64_t stream) {
-             return std::make_unique<Server>(std::make_shared<Record>(stream), policy, impute);
+      .def(py::init([](std::shared_ptr<Policy> core, py::object policy, std::uint32_t seed, bool impute) {
+             return std::make_unique<Server>(owned(std::move(core), std::move(policy)),
+                                             RankerOptions{.seed = seed, .impute = impute});
            }),
-           py::arg("policy"), py::arg("impute"), py::arg("stream"))
+           py::arg("core"), py::arg("policy"), py::arg("seed"), py::arg("impute"))
       .def(
-          "successor",
-          [](const Server& server, const std::shared_ptr<Policy>& policy) {
-            return std::make_unique<Server>(server.record, policy, server.impute);
+          "swap",
+          [](Server& server, std::shared_ptr<Policy> core, py::object policy) {
+            auto next = owned(std::move(core), std::move(policy));
+            const py::gil_scoped_release release;
+            server.ranker.swap(std::move(next));
           },
-          py::arg("policy"))
-      .def_property(
-          "stream", [](const Server& server) { return server.record->stream.load(); },
-          [](Server& server, std::uint64_t next) { server.record->stream.store(next); })
+          py::arg("core"), py::arg("policy"))
+      .def_property_readonly("policy", [](const Server& server) { return owners_of(server.ranker.policy()).policy; })
+      .def_property_readonly("version", [](const Server& server) { return owners_of(server.ranker.policy()).version; })
+      .def(
+          "reserve_draws", [](Server& server, std::uint32_t count) { return server.ranker.reserve_draws(count); },
+          py::arg("count"))
       .def_property_readonly("counters", [](const Server& server) {
-        const Record& now = *server.record;
+        const RankerCounters now = server.ranker.counters();
         py::dict counts;
-        counts["requests"] = now.requests.load();
-        counts["fallback_scenario"] = now.fallback_scenario.load();
-        counts["fallback_global"] = now.fallback_global.load();
-        counts["explored"] = now.explored.load();
-        counts["missing_predictions"] = now.missing_predictions.load();
-        counts["empty_pages"] = now.empty_pages.load();
+        counts["requests"] = now.requests;
+        counts["fallback_scenario"] = now.fallback_scenario;
+        counts["fallback_global"] = now.fallback_global;
+        counts["explored"] = now.explored;
+        counts["missing_predictions"] = now.missing_predictions;
+        counts["empty_pages"] = now.empty_pages;
         return counts;
       });
   module.def(

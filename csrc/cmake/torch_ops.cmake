@@ -23,7 +23,9 @@ if(NOT PYGRADE_TORCH_HEADER OR NOT PYGRADE_TORCH_LIBRARY)
 endif()
 
 set(torch_op_sources csrc/torch/scores.cpp csrc/torch/tensors.cpp csrc/torch/rollout.cpp)
-foreach(family IN LISTS PYGRADE_FAMILIES)
+set(op_families ${PYGRADE_FAMILIES})
+list(REMOVE_ITEM op_families policy_network)  # training's network is no op
+foreach(family IN LISTS op_families)
   list(APPEND torch_op_sources csrc/torch/${family}.cpp)
 endforeach()
 add_library(pygrade_ops MODULE ${torch_op_sources})

@@ -149,7 +149,8 @@ void fuse_topk(const Scores& scores, std::span<const float> weights, std::int64_
   task.values = values.data();
   task.indices = indices.data();
   const detail::FusionKernels& kernels = PYGRADE_KERNELS(fusion_kernels);
-  if (options.transform == Transform::log && scores.batch == 1 && samples == 1 && mask.empty()) {
+  const bool shortcut = options.transform == Transform::log || options.transform == Transform::log1p;
+  if (shortcut && scores.batch == 1 && samples == 1 && mask.empty()) {
     task.stride = detail::scratch_stride(scores.rows);
     const std::int64_t size = detail::scratch_rows(scores.tasks) * task.stride;
     const detail::FloatEnvironment environment;

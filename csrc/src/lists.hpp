@@ -29,7 +29,7 @@ void parallel_for_lists(const Scores& scores, std::int64_t samples, int num_thre
     if (low == batch) return batch * samples;
     return low * samples + (cost - cost_before(low)) / (request_of(scores, low).count + 1);
   };
-  parallel_for(total, num_threads, grain_of(candidate_cost(scores)), [&](std::int64_t from, std::int64_t to) {
+  const auto run = [&](std::int64_t from, std::int64_t to) {
     const std::int64_t first = from == 0 ? 0 : list_at(from);
     const std::int64_t last = to == total ? batch * samples : list_at(to);
     std::int64_t begin = first / samples;
@@ -44,7 +44,10 @@ void parallel_for_lists(const Scores& scores, std::int64_t samples, int num_thre
     }
     if (begin < end) work(begin, end, std::int64_t{0}, samples);
     if (last % samples > 0) work(end, end + 1, std::int64_t{0}, last % samples);
-  });
+  };
+  // Each share transforms the requests that it shares with others again: few requests are split no more than necessary.
+  const std::int64_t per_thread = batch >= 4 * shares_per_thread * num_threads ? shares_per_thread : 1;
+  parallel_for(total, num_threads, grain_of(candidate_cost(scores)), run, per_thread);
 }
 
 }  // namespace pygrade::detail

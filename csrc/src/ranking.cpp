@@ -11,33 +11,39 @@
 namespace pygrade {
 namespace {
 
-template <class T>
-const T* optional(std::span<const T> values, std::int64_t wanted, const char* name) {
-  if (values.empty()) return nullptr;
-  if (static_cast<std::int64_t>(values.size()) != wanted)
+void check_size(std::size_t size, std::int64_t wanted, const char* name) {
+  if (size != 0 && static_cast<std::int64_t>(size) != wanted)
     throw std::invalid_argument(std::string(name) + " does not hold one value a candidate");
-  return values.data();
+}
+
+template <class T>
+const T* optional(std::span<const T> values) {
+  return values.empty() ? nullptr : values.data();
 }
 
 // Adds the caps to the task, unless none of them limits anything.
 void set_caps(detail::RankingTask& task, const PageRules& rules, std::int64_t longest) {
-  const std::int64_t rows = task.fusion.scores.rows;
-  const auto columns = static_cast<std::int64_t>(rules.caps.size());
-  if (static_cast<std::int64_t>(rules.groups.size()) != rows * columns)
-    throw std::invalid_argument("groups does not hold one value a candidate and cap");
-  for (std::size_t a = 0; a < rules.caps.size(); ++a)
-    if (rules.caps[a] < -1)
-      throw std::invalid_argument("caps[" + std::to_string(a) + "] is " + std::to_string(rules.caps[a]) +
-                                  "; want -1 (no cap) or more");
   if (std::all_of(rules.caps.begin(), rules.caps.end(), [](std::int32_t cap) { return cap < 0; })) return;
   task.groups = rules.groups.data();
   task.caps = rules.caps.data();
-  task.columns = columns;
+  task.columns = static_cast<std::int64_t>(rules.caps.size());
   const auto page = static_cast<std::uint64_t>(std::min(task.fusion.k, longest));
   task.slots = static_cast<std::int64_t>(std::bit_ceil(std::max<std::uint64_t>(16, 2 * page)));
 }
 
 }  // namespace
+
+void detail::check_rules(const PageRules& rules, std::int64_t rows) {
+  check_size(rules.mask.size(), rows, "mask");
+  check_size(rules.boost_mul.size(), rows, "boost_mul");
+  check_size(rules.boost_add.size(), rows, "boost_add");
+  if (static_cast<std::int64_t>(rules.groups.size()) != rows * static_cast<std::int64_t>(rules.caps.size()))
+    throw std::invalid_argument("groups does not hold one value a candidate and cap");
+  for (std::size_t a = 0; a < rules.caps.size(); ++a)
+    if (rules.caps[a] < -1)
+      throw std::invalid_argument("caps[" + std::to_string(a) + "] is " + std::to_string(rules.caps[a]) +
+                                  "; want -1 (no cap) or more");
+}
 
 void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, const FusionOptions& options,
           const PageRules& rules, std::span<float> values, std::span<std::int32_t> indices, int num_threads) {
@@ -48,14 +54,16 @@ void rank(const Scores& scores, std::span<const float> weights, std::int64_t k, 
   if (values.size() != page) throw std::invalid_argument("values does not hold batch * k values");
   if (indices.size() != page) throw std::invalid_argument("indices does not hold batch * k values");
 
+  detail::check_rules(rules, scores.rows);
+
   const std::int64_t longest = detail::longest_request(scores);
   detail::RankingTask task{{scores, options, weights.data(), 1, k}};
-  task.fusion.mask = optional(rules.mask, scores.rows, "mask");
+  task.fusion.mask = optional(rules.mask);
   task.fusion.values = values.data();
   task.fusion.indices = indices.data();
   task.fusion.stride = detail::scratch_stride(longest);
-  task.boost_mul = optional(rules.boost_mul, scores.rows, "boost_mul");
-  task.boost_add = optional(rules.boost_add, scores.rows, "boost_add");
+  task.boost_mul = optional(rules.boost_mul);
+  task.boost_add = optional(rules.boost_add);
   set_caps(task, rules, longest);
 
   const detail::RankingKernels& kernels = PYGRADE_KERNELS(ranking_kernels);

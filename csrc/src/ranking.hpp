@@ -20,6 +20,9 @@ struct RankingKernels {
   void (*rank)(const RankingTask& task, std::int64_t begin, std::int64_t end, float* scratch, std::int32_t* counters);
 };
 
+// std::invalid_argument for rules that do not fit `rows` candidates, or a cap below -1.
+void check_rules(const PageRules& rules, std::int64_t rows);
+
 PYGRADE_DECLARE_KERNELS(RankingKernels, ranking_kernels)
 
 }  // namespace pygrade::detail

@@ -1,6 +1,7 @@
-# cmake -DKIND=static|shared -DWORK=DIR (-DBUILD=build directory of pygrade | -DPACKAGE=directory of its CMake package)
-#       -P consumer.cmake
-# Installs that build (or takes an installed package), builds the consumer project against it and runs its programs.
+# cmake -DKIND=static|shared|pkg-config -DLANGUAGES=C|"C;CXX" -DWORK=DIR
+#       (-DBUILD=build directory of pygrade | -DPACKAGE=directory of its CMake package) -P consumer.cmake
+# Installs that build (or takes an installed package), builds the consumer project against it and runs its programs; for
+# pkg-config compiles them by hand.
 function(run)
   execute_process(COMMAND ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(NOT status EQUAL 0)
@@ -9,15 +10,47 @@ function(run)
   endif()
 endfunction()
 
+# Compiles consumer/`source` with what pkg-config says, and runs it.
+function(check_pkg_config compiler source options)
+  separate_arguments(options)
+  execute_process(COMMAND ${PKG_CONFIG} --cflags --libs ${options} OUTPUT_VARIABLE flags COMMAND_ERROR_IS_FATAL ANY)
+  string(STRIP "${flags}" flags)
+  separate_arguments(flags)
+  set(consumer ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/consumer)
+  run(${compiler} ${consumer}/${source} -o ${WORK}/program ${ARGN} ${flags})
+  run(${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${library} ${WORK}/program ${consumer}/policy)
+endfunction()
+
 file(REMOVE_RECURSE ${WORK})
 if(BUILD)
   run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/installed)
   file(RENAME ${WORK}/installed ${WORK}/moved)  # the package must be relocatable
   set(where -DCMAKE_PREFIX_PATH=${WORK}/moved)
+  if(NOT EXISTS ${WORK}/moved/share/licenses/pygrade/LICENSE)
+    message(FATAL_ERROR "the license was not installed")
+  endif()
 else()
   set(where -Dpygrade_DIR=${PACKAGE})
 endif()
+
+if(KIND STREQUAL "pkg-config")
+  find_program(PKG_CONFIG pkg-config)
+  if(NOT PKG_CONFIG)
+    message("skipped: no pkg-config")
+    return()
+  endif()
+  file(GLOB_RECURSE found ${WORK}/moved/pygrade.pc)
+  cmake_path(GET found PARENT_PATH folder)
+  cmake_path(GET folder PARENT_PATH library)
+  set(ENV{PKG_CONFIG_PATH} ${folder})
+  check_pkg_config(cc main.c pygrade)
+  check_pkg_config(cc main.c pygrade-static)
+  check_pkg_config(c++ main.cpp pygrade-static -std=c++20)
+  check_pkg_config(cc main.c "--static pygrade" -static)
+  return()
+endif()
+
 run(${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR}/consumer -B ${WORK}/build ${where} -DPYGRADE_KIND=${KIND}
-    -DCMAKE_BUILD_TYPE=Release)
+    "-DPYGRADE_LANGUAGES=${LANGUAGES}" -DCMAKE_BUILD_TYPE=Release)
 run(${CMAKE_COMMAND} --build ${WORK}/build)
 run(${CMAKE_CTEST_COMMAND} --test-dir ${WORK}/build --output-on-failure --no-tests=error)

@@ -1,5 +1,5 @@
-// A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, and the
-// arguments of the C ABI.
+// A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, multi-task
+// models, preranks, feature schemas and their fitted values, records of a store, and the arguments of the C ABI.
 //
 //   fuzz [RUNS] [SEED]
 //
@@ -12,6 +12,9 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "feature_files.hpp"
+#include "mtl_artifact.hpp"
+#include "prerank.hpp"
 #include "pygrade/pygrade.h"
 #include "serving.hpp"
 #include "util/safetensors.hpp"
@@ -83,7 +86,10 @@ constexpr std::string_view tokens[] = {"{",
                                        "click",
                                        "config",
                                        "hidden",
-                                       "tasks"};
+                                       "tasks",
+                                       "\"key\": [\"item.author\"]",
+                                       "\"kind\": \"count\"",
+                                       "window_hours"};
 
 void mutate(std::string& text, Random& random) {
   const std::size_t count = 1 + random.below(random.one_in(4) ? 8 : 2);
@@ -123,6 +129,23 @@ void mutate(std::string& text, Random& random) {
       }
     }
   }
+}
+
+// ---- values
+
+float any_float(Random& random) {
+  constexpr float special[] = {0.0f,   -0.0f, 1.0f,      -1.0f,
+                               1e-45f, 3e38f, nan_value, std::numeric_limits<float>::infinity()};
+  if (random.one_in(200)) return special[random.below(std::size(special))];
+  return static_cast<float>(random.next() >> 40) * 0x1p-24f;
+}
+
+template <class T, class Make>
+std::vector<T> some(std::size_t count, Make make) {
+  std::vector<T> values(count);
+  for (T& value : values) value = make();
+  values.shrink_to_fit();
+  return values;
 }
 
 // ---- readers
@@ -198,6 +221,18 @@ void check_page(const Ranker& ranker, const PageMemory& memory, const Page& page
   expect(ranker.policy()->version() == page.version(), "another version served");
 }
 
+// Arbitrary numbers in the tensors of a safetensors file.
+void change_numbers(std::string& file, Random& random) {
+  std::uint64_t header = 0;
+  std::memcpy(&header, file.data(), sizeof header);
+  const std::size_t numbers = (file.size() - 8 - header) / 4;
+  for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
+    const auto bits = static_cast<std::uint32_t>(random.next());
+    const std::size_t at = file.size() - 4 * (1 + random.below(numbers));
+    std::memcpy(file.data() + at, &bits, sizeof bits);
+  }
+}
+
 // The two files of a policy, damaged. Hashes are usually repaired, so that the code after their check is reached.
 bool run_policy(Random& random) {
   struct Origin {
@@ -223,16 +258,7 @@ bool run_policy(Random& random) {
   const Origin& origin = origins[random.below(origins.size())];
   std::string tensors = origin.tensors;
   std::string json = origin.json;
-  if (random.one_in(2)) {  // arbitrary numbers in the tensors
-    std::uint64_t header = 0;
-    std::memcpy(&header, tensors.data(), sizeof header);
-    const std::size_t numbers = (tensors.size() - 8 - header) / 4;
-    for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
-      const auto bits = static_cast<std::uint32_t>(random.next());
-      const std::size_t at = tensors.size() - 4 * (1 + random.below(numbers));
-      std::memcpy(tensors.data() + at, &bits, sizeof bits);
-    }
-  }
+  if (random.one_in(2)) change_numbers(tensors, random);
   if (random.one_in(2)) mutate(tensors, random);
   if (!random.one_in(8)) {
     json.replace(json.find(origin.sha256), origin.sha256.size(), Artifact::sha256(tensors));
@@ -257,22 +283,206 @@ bool run_policy(Random& random) {
   }
 }
 
+// The two files of a multi-task model, damaged likewise. What is accepted predicts probabilities, whatever the rows
+// are.
+bool run_mtl(Random& random) {
+  static const std::vector<MtlArtifact> origins = [] {
+    std::vector<MtlArtifact> made(4);
+    made[1].levels = 2;
+    made[1].funnel = {{0, 1}, {1, 2}};
+    made[2].network = "mmoe";
+    made[2].calibration = R"({"beta": [[0.5, 2, 0.25], [1, 1, 0], [2, 0.5, -1]], "knots": []})";
+    made[3].calibration = R"({"beta": [[1, 1, 0], [1, 1, 0], [1, 1, 0]],
+                              "knots": [[[0], [1]], [[-1, 1], [-3, 0.5]], [[-4, -2, 0.5], [-2, -1, 7]]]})";
+    for (MtlArtifact& artifact : made) {
+      artifact.hidden = artifact.output = artifact.tower = 2;
+      artifact.draw();
+    }
+    return made;
+  }();
+  const MtlArtifact& origin = origins[random.below(origins.size())];
+  std::string tensors = origin.safetensors(), json = origin.json();
+  const std::string sha256 = Artifact::sha256(tensors);
+  if (random.one_in(2)) change_numbers(tensors, random);
+  if (random.one_in(3)) mutate(tensors, random);
+  if (!random.one_in(8)) json.replace(json.find(sha256), sha256.size(), Artifact::sha256(tensors));
+  if (random.one_in(2)) mutate(json, random);
+  try {
+    const auto model = MultiTaskModel::parse(json, bytes(tensors));
+    const std::size_t n = 5, d = model->dense_columns().size(), f = model->id_columns().size();
+    const auto dense = some<float>(n * d, [&] { return any_float(random); });
+    const auto ids = some<std::int64_t>(n * f, [&] { return static_cast<std::int64_t>(random.next()); });
+    std::vector<float> all(n * model->tasks().size(), nan_value), one(model->tasks().size(), nan_value);
+    model->predict(dense, ids, all);
+    const std::size_t qd = model->request_dense(), qf = model->request_ids();
+    const std::span row(dense.data(), d);
+    const std::span row_ids(ids.data(), f);
+    model->predict_request(row.first(qd), row_ids.first(qf), row.subspan(qd), row_ids.subspan(qf), one);
+    expect(std::memcmp(all.data(), one.data(), one.size() * sizeof(float)) == 0, "a row alone has other bits");
+    for (const float p : all) expect(p >= MultiTaskModel::min_prediction && p <= 1.0f, "a prediction is out of bounds");
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
+  }
+}
+
+// The files of a prerank, damaged; hashes are usually repaired, as above.
+bool run_prerank(Random& random) {
+  struct Origin {
+    PrerankFiles files;
+    std::string json, tensors, items;
+  };
+  static const std::vector<Origin> origins = [] {
+    std::vector<Origin> made(3);
+    for (unsigned i = 0; i < made.size(); ++i) {
+      PrerankFiles& files = made[i].files;
+      if (i == 0) files.version = 1;
+      if (i == 2) files.item_ids.clear(), files.sizes.clear();
+      files.draw(i);
+      made[i].tensors = files.safetensors();
+      made[i].items = files.items();
+      made[i].json = files.json();
+    }
+    return made;
+  }();
+  const Origin& origin = origins[random.below(origins.size())];
+  std::string json = origin.json, tensors = origin.tensors, items = origin.items;
+  if (random.one_in(3)) {  // arbitrary numbers in the tensors, the ids among them
+    for (std::size_t i = 0, n = 1 + random.below(8); i < n; ++i) {
+      const std::uint64_t bits = random.one_in(2) ? random.next() : random.below(100);
+      std::memcpy(tensors.data() + tensors.size() - 8 * (1 + random.below(60)), &bits, sizeof bits);
+    }
+  }
+  if (random.one_in(3)) mutate(tensors, random);
+  if (random.one_in(3)) mutate(items, random);
+  const auto repair = [&](const std::string& before, const std::string& after) {
+    const std::string sum = Artifact::sha256(before);
+    if (const std::size_t at = json.find(sum); at != json.npos && !random.one_in(8))
+      json.replace(at, sum.size(), Artifact::sha256(after));
+  };
+  repair(origin.tensors, tensors);
+  repair(origin.items, items);
+  if (random.one_in(2)) mutate(json, random);
+  if (!random.one_in(8)) json = sealed_prerank(json);
+  const std::vector<char> exact(items.begin(), items.end());  // so that reading past the end is detected
+  try {
+    const auto prerank = Prerank::parse(json, bytes(tensors), std::as_bytes(std::span(exact)));
+    const UserTower& tower = *prerank->tower();
+    if (tower.length() > 1000) return true;  // a request of this length is not worth its time
+    const auto any = [&] { return static_cast<std::int64_t>(random.one_in(4) ? random.next() : random.below(30)); };
+    const auto dense = some<float>(tower.request_dense(), [&] { return any_float(random); });
+    const auto fields = some<std::int64_t>(tower.request_ids(), any);
+    const auto sequence = some<std::int64_t>(tower.length(), any), seen = some<std::int64_t>(random.below(9), any);
+    const auto eligible = some<std::int64_t>(random.below(40), any);
+    std::vector<float> vector(prerank->width(), nan_value);
+    prerank->user_vector(dense, fields, sequence, vector);
+    expect(vector.back() == 1.0f, "a user's vector does not end with 1");
+    std::optional<std::span<const std::int64_t>> allowed;
+    if (random.one_in(2)) allowed = eligible;
+    std::vector<std::int64_t> found(1 + random.below(25), -7);
+    std::vector<float> scores(found.size());
+    const std::size_t count = prerank->search(vector, seen, allowed, found, scores);
+    expect(count <= found.size(), "more items than there is room for");
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      if (i >= count) expect(found[i] == -7, "search wrote past its items");
+      if (i == 0 || i >= count) continue;
+      expect(scores[i - 1] > scores[i] || (scores[i - 1] == scores[i] && found[i - 1] < found[i]),
+             "items are out of order");
+    }
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
+  } catch (const std::invalid_argument&) {  // the vector overflows
+    return false;
+  }
+}
+
+// ---- features
+
+// Reads a page and writes an event; every value must be what a model may be given.
+void use_features(const std::shared_ptr<const Features>& features, const std::shared_ptr<MemoryStore>& store,
+                  Random& random, bool& defaults) {
+  FeatureCenter center(features, store);
+  FeatureBuffer buffer;
+  constexpr std::int64_t times[] = {0, -1, 1'700'000'000'000, INT64_MIN, INT64_MAX};
+  constexpr std::int64_t items[] = {5, 6, 77, 5};
+  const FeatureRequest request{1, times[random.below(std::size(times))], "feed"};
+  for (int i = 0; i < 2; ++i) {
+    center.read_user(request, buffer);
+    center.read_items(items, buffer);
+  }
+  defaults = buffer.defaults;
+  expect(center.counters().reads == 2, "a read was not counted");
+  const std::size_t rows = std::size(items),
+                    width = features->item_features().size() + features->cross_features().size();
+  expect(buffer.item_ids.size() == rows * features->item_id_features().size(), "ids of another size");
+  for (const std::int64_t id : buffer.item_ids) expect(id >= 0, "an id is negative");
+  std::vector<float> dense(rows * width);
+  features->normalize_rows(buffer.item_dense, buffer.cross_dense, dense);
+  for (const float value : dense) expect(std::abs(value) <= 10.0f, "a normalized value is beyond its limit");
+  const std::int64_t user = 1, item = 5, time = times[random.below(std::size(times))];
+  const double click = 1.0, play = random.one_in(4) ? -1e300 : 3.0;
+  const std::string_view scenario = "feed";
+  const FeedbackEvents::Outcome outcomes[] = {
+      {"y_click", {&click, 1}}, {"y_form_order", {&click, 1}}, {"m_play", {&play, 1}}};
+  try {
+    center.update({{&user, 1}, {&item, 1}, {&time, 1}, {&scenario, 1}, outcomes});
+  } catch (const StoreError&) {
+  } catch (const SchemaError&) {
+  }
+}
+
+// Schema and fitted values, damaged. The hash is usually repaired, so that the code after its check is reached.
+bool run_features(Random& random) {
+  static const FittedFile good = fitted_file();
+  std::string schema = schema_text;
+  FittedFile file = good;
+  if (!random.one_in(4)) mutate(schema, random);
+  if (!random.one_in(8)) {
+    try {
+      file.hash = detail::Schema::parse(schema).hash;
+    } catch (const detail::JsonError&) {
+      return false;
+    }
+  }
+  std::string fitted = file.content();
+  if (random.one_in(2)) mutate(fitted, random);
+  const std::vector<char> exact(fitted.begin(), fitted.end());
+  try {
+    const auto features = Features::parse(schema, std::as_bytes(std::span(exact)));
+    bool defaults = false;
+    use_features(features, make_store(*features), random, defaults);
+    return true;
+  } catch (const ArtifactError&) {
+    return false;
+  }
+}
+
+// The values of a store, damaged: cut, longer, or other numbers.
+bool run_records(Random& random) {
+  static const auto features = make_features();
+  const auto store = make_store(*features);
+  const std::string end = "." + features->hash();
+  constexpr std::pair<const char*, std::int64_t> places[] = {
+      {"meta", 0}, {"all", 0}, {"user", 1}, {"item", 5}, {"author", 70}, {"user_static", 1}, {"item_static", 5}};
+  constexpr std::size_t widths[] = {0, 5, 28, 2, 3, 1, 5};
+  for (std::size_t i = 0, n = 1 + random.below(3); i < n; ++i) {
+    const std::size_t place = random.below(std::size(places));
+    std::string& value = store->tables[places[place].first + (place == 0 ? "" : end)][places[place].second];
+    if (place != 0) {
+      value.resize(8 * widths[place]);
+      for (char& byte : value) byte = static_cast<char>(random.next());
+      if (random.one_in(2)) value.assign(value.size(), random.one_in(2) ? '\xff' : '\0');
+    }
+    if (place == 0 || random.one_in(4)) mutate(value, random);
+    value.shrink_to_fit();
+  }
+  bool defaults = false;
+  use_features(features, store, random, defaults);
+  return !defaults;
+}
+
 // ---- the C ABI
-
-float any_float(Random& random) {
-  constexpr float special[] = {0.0f,   -0.0f, 1.0f,      -1.0f,
-                               1e-45f, 3e38f, nan_value, std::numeric_limits<float>::infinity()};
-  if (random.one_in(200)) return special[random.below(std::size(special))];
-  return static_cast<float>(random.next() >> 40) * 0x1p-24f;
-}
-
-template <class T, class Make>
-std::vector<T> some(std::size_t count, Make make) {
-  std::vector<T> values(count);
-  for (T& value : values) value = make();
-  values.shrink_to_fit();
-  return values;
-}
 
 std::size_t near(std::size_t value, Random& random) {
   if (!random.one_in(30)) return value;
@@ -326,6 +536,39 @@ void run_log(pygrade_ranker* ranker, const pygrade_request* request, pygrade_pag
 
 // The arguments always describe existing memory (a C caller that lies cannot be protected), but are otherwise
 // arbitrary.
+// A batch of a request that was ranked, maybe with one damaged.
+void run_batch(pygrade_ranker* ranker, const std::vector<std::byte>& request, const std::vector<std::byte>& page,
+               const PageMemory& before, Random& random) {
+  const std::size_t count = 1 + random.below(3), damaged = random.below(2 * count);
+  std::vector<std::byte> requests, pages;
+  for (std::size_t b = 0; b < count; ++b) {
+    requests.insert(requests.end(), request.begin(), request.end());
+    pages.insert(pages.end(), page.begin(), page.end());
+  }
+  if (damaged < count) {
+    const std::uint64_t wrong = near(damaged, random);
+    std::memcpy(&requests[damaged * request.size() + (random.one_in(2) ? 0 : offsetof(pygrade_request, tasks))], &wrong,
+                sizeof wrong);
+  }
+  bool refused = request.size() % alignof(pygrade_request) != 0 || page.size() % alignof(pygrade_page) != 0;
+  if (damaged < count)
+    refused = refused ||
+              std::memcmp(&requests[damaged * request.size()], request.data(), offsetof(pygrade_request, values)) != 0;
+  const PageMemory kept = before;
+  pygrade_batch batch{};
+  batch.size = sizeof batch;
+  batch.requests = reinterpret_cast<const pygrade_request*>(requests.data());
+  batch.pages = reinterpret_cast<pygrade_page*>(pages.data());
+  batch.count = count;
+  batch.num_threads = 1;
+  const auto status = pygrade_ranker_rank_batch(ranker, &batch);
+  expect(status == (refused ? PYGRADE_INVALID_ARGUMENT : PYGRADE_OK), "a batch has another status than its requests");
+  if (refused || (batch.requests->flags & PYGRADE_REQUEST_EXPLORE) != 0) return;
+  expect(before.indices == kept.indices &&
+             std::memcmp(before.values.data(), kept.values.data(), kept.values.size() * sizeof(float)) == 0,
+         "a page of a batch is another one");
+}
+
 bool run_c_api(Random& random) {
   const auto made_of = [](const Artifact& artifact) {
     pygrade_ranker* made = nullptr;
@@ -380,6 +623,9 @@ bool run_c_api(Random& random) {
   page.weights = random.one_in(5) ? nullptr : memory.weights.data();
   page.concentration = random.one_in(5) ? nullptr : memory.concentration.data();
 
+  char text[64] = "";
+  request.error = random.one_in(2) ? text : nullptr;
+  request.error_size = random.below(sizeof text + 1);
   auto request_box = boxed(request, random);
   auto page_box = boxed(page, random);
   const auto page_before = page_box;
@@ -389,11 +635,14 @@ bool run_c_api(Random& random) {
   if (status != PYGRADE_OK) {
     expect(status == PYGRADE_INVALID_ARGUMENT && pygrade_last_error()[0] != '\0',
            "a failure without its status or text");
+    expect(text[0] == '\0' || std::strncmp(text, pygrade_last_error(), std::strlen(text)) == 0,
+           "the text in the buffer is another one");
     expect(page_box == page_before && std::isnan(memory.values[0]) && memory.indices[0] == -7 &&
                std::isnan(memory.weights[0]),
            "a failed call wrote");
     return false;
   }
+  expect(text[0] == '\0', "a success wrote a text");
   std::memcpy(&page, page_box.data(), std::min(page_box.size(), sizeof page));
   expect(page.filled >= 0 && page.filled <= static_cast<std::int32_t>(std::min(k, candidates)),
          "filled is out of range");
@@ -405,6 +654,7 @@ bool run_c_api(Random& random) {
     expect(!on_page || request.mask == nullptr || mask[static_cast<std::size_t>(index)] != 0, "a masked item is shown");
   }
   run_log(ranker, reinterpret_cast<const pygrade_request*>(request_box.data()), page, candidates, random);
+  run_batch(ranker, request_box, page_before, memory, random);
   return true;
 }
 
@@ -419,7 +669,8 @@ int main(int argc, char** argv) {
     std::uint64_t runs = 0, accepted = 0;
   };
   Target targets[] = {
-      {"json", &run_json}, {"safetensors", &run_safetensors}, {"policy", &run_policy}, {"C ABI", &run_c_api}};
+      {"json", &run_json},       {"safetensors", &run_safetensors}, {"policy", &run_policy},   {"mtl", &run_mtl},
+      {"prerank", &run_prerank}, {"features", &run_features},       {"records", &run_records}, {"C ABI", &run_c_api}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
     Target& target = targets[i % std::size(targets)];

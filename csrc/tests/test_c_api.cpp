@@ -10,10 +10,13 @@ using namespace pygrade::tests;
 // The layout of ABI version 1. A change here is a change of the ABI: see the stability rule in pygrade.h.
 static_assert(PYGRADE_ABI_VERSION == 1);
 static_assert(sizeof(void*) != 8 ||
-              (sizeof(pygrade_ranker_options) == 16 && sizeof(pygrade_request) == 144 && sizeof(pygrade_page) == 160 &&
-               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80));
+              (sizeof(pygrade_ranker_options) == 32 && sizeof(pygrade_request) == 160 && sizeof(pygrade_page) == 160 &&
+               sizeof(pygrade_counters) == 56 && sizeof(pygrade_log_ids) == 64 && sizeof(pygrade_mixture) == 80 &&
+               sizeof(pygrade_policy_source) == 64 && sizeof(pygrade_formula) == 48 && sizeof(pygrade_batch) == 56));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, draw) == 112 && offsetof(pygrade_page, seed) == 64));
 static_assert(sizeof(void*) != 8 || (offsetof(pygrade_request, values) == 128 && offsetof(pygrade_page, trust) == 88));
+static_assert(sizeof(void*) != 8 ||
+              (offsetof(pygrade_request, error) == 144 && offsetof(pygrade_ranker_options, error) == 16));
 
 namespace {
 
@@ -227,9 +230,9 @@ TEST(failures_have_a_status_and_a_text) {
   check_fails(pygrade_ranker_load(nullptr, nullptr, &ranker), PYGRADE_INVALID_ARGUMENT, "directory is NULL");
   check_fails(pygrade_ranker_load("x", nullptr, nullptr), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
   check_fails(pygrade_ranker_create("{", 1, "", 0, nullptr, &ranker), PYGRADE_BAD_ARTIFACT, "policy.json: byte 1");
-  pygrade_ranker_options options{sizeof options, 64, 0};
+  pygrade_ranker_options options{sizeof options, 64, 0, nullptr, 0};
   check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "options.flags");
-  options = {3, 0, 0};
+  options = {3, 0, 0, nullptr, 0};
   check_fails(pygrade_ranker_load("x", &options, &ranker), PYGRADE_INVALID_ARGUMENT, "sizeof");
   CHECK(ranker == nullptr);
   std::thread([] { CHECK_EQUAL(std::string(pygrade_last_error()), ""); }).join();  // per thread
@@ -294,7 +297,7 @@ TEST(a_policy_is_reloaded) {
   Artifact artifact;
   artifact.draw().write(folder);
   const std::string path = folder.string();
-  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED | PYGRADE_OPTION_IMPUTE, 9};
+  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED | PYGRADE_OPTION_IMPUTE, 9, nullptr, 0};
   pygrade_ranker* ranker = nullptr;
   CHECK_EQUAL(pygrade_ranker_load(path.c_str(), &options, &ranker), PYGRADE_OK);
   const char* task = pygrade_ranker_task(ranker, 0);
@@ -313,4 +316,229 @@ TEST(a_policy_is_reloaded) {
   check_fails(pygrade_ranker_reload(ranker, path.c_str()), PYGRADE_BAD_ARTIFACT, "other tasks or features");
   pygrade_ranker_free(ranker);
   std::filesystem::remove_all(folder);
+}
+
+TEST(a_failing_call_writes_its_text_into_the_buffer_that_it_was_given) {
+  char text[24];
+  const auto given = [&](auto call) {
+    std::memset(text, 'x', sizeof text);
+    call();
+    return std::string(text, strnlen(text, sizeof text));
+  };
+  pygrade_ranker* ranker = nullptr;
+  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED, 1, text, sizeof text};
+  CHECK_EQUAL(given([&] { pygrade_ranker_load("no-such-directory/of-all", &options, &ranker); }),
+              "no-such-directory/of-al");  // cut to fit
+  CHECK_EQUAL(given([&] { pygrade_ranker_create("{", 1, "", 0, &options, &ranker); }), "policy/policy.json: byt");
+  options.size = offsetof(pygrade_ranker_options, error);  // an older caller, who has no buffer
+  CHECK_EQUAL(given([&] { pygrade_ranker_load("no-such-directory", &options, &ranker); }), std::string(24, 'x'));
+  ranker = create();
+  const auto predictions = make_predictions(4);
+  PageMemory memory(2);
+  pygrade_request request = request_of(predictions);
+  request.error = text;
+  request.error_size = sizeof text;
+  pygrade_page page = page_of(memory);
+  CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), std::string(24, 'x'));
+  request.candidates = SIZE_MAX;
+  CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), "request.candidates is a");
+  CHECK(std::string(pygrade_last_error()).starts_with("request.candidates is above"));
+  request.error_size = 0;
+  CHECK_EQUAL(given([&] { pygrade_ranker_rank(ranker, &request, &page); }), std::string(24, 'x'));
+  CHECK_EQUAL(given([&] { pygrade_ranker_swap(ranker, nullptr, text, sizeof text); }), "policy is NULL");
+  CHECK_EQUAL(given([&] { pygrade_ranker_swap(ranker, nullptr, nullptr, 24); }), std::string(24, 'x'));
+  pygrade_ranker_free(ranker);
+}
+
+TEST(a_batch_is_each_request_alone) {
+  pygrade_ranker_options options{sizeof options, PYGRADE_OPTION_SEED, 5, nullptr, 0};
+  pygrade_ranker *ranker = create(Artifact().draw(), &options), *other = create(Artifact().draw(), &options);
+  const auto predictions = make_predictions(300);
+  constexpr std::size_t count = 20;
+  std::vector<PageMemory> memory(count, PageMemory(3)), alone(count, PageMemory(3));
+  std::vector<pygrade_request> requests(count);
+  std::vector<pygrade_page> pages(count);
+  for (std::size_t b = 0; b < count; ++b) {
+    requests[b] = request_of(predictions);
+    requests[b].predictions += 45 * b;
+    requests[b].candidates = 15;
+    requests[b].flags = b % 2 ? PYGRADE_REQUEST_EXPLORE : 0;
+    pages[b] = page_of(memory[b]);
+  }
+  pygrade_batch batch{};
+  batch.size = sizeof batch;
+  batch.requests = requests.data();
+  batch.pages = pages.data();
+  batch.count = count;
+  batch.num_threads = 2;
+  CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
+  for (std::size_t b = 0; b < count; ++b) {
+    pygrade_page page = page_of(alone[b]);
+    CHECK_EQUAL(pygrade_ranker_rank(other, &requests[b], &page), PYGRADE_OK);
+    CHECK_EQUAL(memory[b].values, alone[b].values);
+    CHECK_EQUAL(memory[b].indices, alone[b].indices);
+    CHECK_EQUAL(memory[b].weights, alone[b].weights);
+    CHECK(pages[b].seed == page.seed && pages[b].filled == 3 && pages[b].explored == page.explored);
+    CHECK_EQUAL(std::string(pages[b].policy_version), std::string(page.policy_version));
+  }
+
+  char text[64] = "";
+  batch.error = text;
+  batch.error_size = sizeof text;
+  const auto refused = [&](auto change, const std::string& reason) {
+    auto broken = requests;
+    auto changed = batch;
+    changed.requests = broken.data();
+    std::vector<PageMemory> untouched(count, PageMemory(3));
+    for (std::size_t b = 0; b < count; ++b) pages[b] = page_of(untouched[b]);
+    change(changed, broken);
+    check_fails(pygrade_ranker_rank_batch(ranker, &changed), PYGRADE_INVALID_ARGUMENT, reason);
+    CHECK(std::string(text).find(reason) != std::string::npos);
+    for (std::size_t b = 0; b < count; ++b) CHECK(pages[b].filled == 0 && untouched[b].indices[0] == -7);
+  };
+  const std::int32_t groups[15] = {}, caps[] = {-2};
+  const std::vector<float> negative(45, -1.0f);
+  refused([](auto& b, auto&) { b.num_threads = 0; }, "batch.num_threads");
+  refused([](auto& b, auto&) { b.flags = 1; }, "batch.flags");
+  refused([](auto& b, auto&) { b.count = SIZE_MAX; }, "batch.count");
+  refused([](auto& b, auto&) { b.pages = nullptr; }, "batch.requests or batch.pages");
+  refused([](auto&, auto& r) { r[3].tasks = 4; }, "request 3: request.tasks");
+  refused([](auto&, auto& r) { r[7].size = offsetof(pygrade_request, values); }, "request 7: size is not that");
+  refused([&](auto&, auto& r) { r[19].predictions = negative.data(); }, "request 19: predictions is negative");
+  refused([&](auto&, auto& r) { r[2].groups = groups, r[2].caps = caps, r[2].group_columns = 1; },
+          "request 2: caps[0] is -2");
+  refused([&](auto&, auto&) { pages[1].k = 0; }, "request 1: page.k");
+  batch.count = 0;
+  CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
+  pygrade_counters counters{};
+  counters.size = sizeof counters;
+  CHECK_EQUAL(pygrade_ranker_counters(ranker, &counters), PYGRADE_OK);
+  CHECK_EQUAL(counters.requests, count);
+  pygrade_ranker_free(ranker);
+  pygrade_ranker_free(other);
+}
+
+TEST(the_structs_of_a_batch_may_be_older_or_newer_than_the_library) {
+  struct Newer {
+    pygrade_request known;
+    std::uint64_t more;
+  };
+  pygrade_ranker* ranker = create();
+  const auto predictions = make_predictions(8);
+  std::vector<PageMemory> memory(2, PageMemory(2)), alone(2, PageMemory(2));
+  Newer requests[2] = {{request_of(predictions), 0}, {request_of(predictions), 0}};
+  requests[1].known.predictions += 12;
+  std::vector<std::byte> pages(2 * offsetof(pygrade_page, trust));
+  for (std::size_t b = 0; b < 2; ++b) {
+    requests[b].known.size = sizeof(Newer);
+    requests[b].known.candidates = 4;
+    pygrade_page page = page_of(memory[b]);
+    page.size = offsetof(pygrade_page, trust);
+    std::memcpy(&pages[b * page.size], &page, page.size);
+    pygrade_page same = page_of(alone[b]);
+    CHECK_EQUAL(pygrade_ranker_rank(ranker, &requests[b].known, &same), PYGRADE_OK);
+  }
+  pygrade_batch batch{};
+  batch.size = sizeof batch;
+  batch.requests = &requests[0].known;
+  batch.pages = reinterpret_cast<pygrade_page*>(pages.data());
+  batch.count = 2;
+  batch.num_threads = 1;
+  CHECK_EQUAL(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_OK);
+  for (std::size_t b = 0; b < 2; ++b) CHECK_EQUAL(memory[b].values, alone[b].values);
+  requests[1].more = 1;
+  check_fails(pygrade_ranker_rank_batch(ranker, &batch), PYGRADE_INVALID_ARGUMENT, "request 1: a struct of a newer");
+  pygrade_ranker_free(ranker);
+}
+
+TEST(a_policy_in_memory_is_looked_at_and_swapped_in) {
+  Artifact artifact = mixed_artifact();
+  pygrade_ranker* ranker = create(artifact);
+  artifact.seed = 2;
+  artifact.draw();
+  const std::string json = artifact.json(), tensors = artifact.safetensors();
+  const auto expected = parse(artifact);
+  char text[64] = "";
+  pygrade_policy_source source{};
+  source.size = sizeof source;
+  source.json = json.data();
+  source.json_size = json.size();
+  source.tensors = tensors.data();
+  source.tensors_size = tensors.size();
+  source.error = text;
+  source.error_size = sizeof text;
+  pygrade_policy *policy = nullptr, *served = nullptr;
+  CHECK_EQUAL(pygrade_policy_load(&source, &policy), PYGRADE_OK);
+  CHECK_EQUAL(std::string(pygrade_policy_version(policy)), expected->version());
+  CHECK_EQUAL(std::string(pygrade_policy_schema_hash(policy)), expected->schema_hash());
+  const auto names = [&](auto size, auto name) {
+    std::vector<std::string> result;
+    for (std::size_t i = 0; i < size(policy); ++i) result.emplace_back(name(policy, i));
+    CHECK(name(policy, size(policy)) == nullptr && name(nullptr, 0) == nullptr && size(nullptr) == 0);
+    return result;
+  };
+  CHECK(names(pygrade_policy_num_tasks, pygrade_policy_task) == expected->tasks());
+  CHECK(names(pygrade_policy_num_features, pygrade_policy_feature) == expected->features());
+  CHECK(names(pygrade_policy_num_scenarios, pygrade_policy_scenario) == expected->scenarios());
+  CHECK(!expected->scenarios().empty());
+  pygrade_formula formula{};
+  formula.size = sizeof formula;
+  CHECK_EQUAL(pygrade_policy_formula(policy, &formula), PYGRADE_OK);
+  CHECK_EQUAL(std::string(formula.transform), expected->transform());
+  CHECK(formula.beta == expected->beta() && formula.epsilon == expected->epsilon());
+  CHECK(formula.num_inputs == expected->num_inputs() &&
+        std::equal(formula.slope, formula.slope + 3, expected->slope().begin()));
+  CHECK_EQUAL(formula.flags, static_cast<std::uint32_t>(PYGRADE_POLICY_TRADE_OFFS));
+  for (const char* scenario : {"search", "other", static_cast<const char*>(nullptr)}) {
+    std::vector<float> weights(3);
+    const std::size_t size = scenario == nullptr ? 0 : std::strlen(scenario);
+    CHECK_EQUAL(pygrade_policy_static_weights(policy, scenario, size, weights.data()), PYGRADE_OK);
+    std::optional<std::string_view> name;
+    if (scenario != nullptr) name = scenario;
+    const auto fallback = expected->fallback(name).weights;
+    CHECK_EQUAL(weights, std::vector<float>(fallback.begin(), fallback.end()));
+  }
+
+  CHECK_EQUAL(pygrade_ranker_swap(ranker, policy, text, sizeof text), PYGRADE_OK);
+  pygrade_policy_free(policy);
+  CHECK_EQUAL(pygrade_ranker_policy(ranker, &served), PYGRADE_OK);
+  CHECK_EQUAL(std::string(pygrade_policy_version(served)), expected->version());
+
+  artifact = Artifact();
+  artifact.features = {"other", "intent"};
+  artifact.draw();
+  const std::string other_json = artifact.json(), other_tensors = artifact.safetensors();
+  source.json = other_json.data();
+  source.json_size = other_json.size();
+  source.tensors = other_tensors.data();
+  source.tensors_size = other_tensors.size();
+  policy = nullptr;
+  CHECK_EQUAL(pygrade_policy_load(&source, &policy), PYGRADE_OK);
+  check_fails(pygrade_ranker_swap(ranker, policy, text, sizeof text), PYGRADE_INVALID_ARGUMENT,
+              "other tasks or features");
+  CHECK(std::string(text).find("other tasks or features") != std::string::npos);
+  pygrade_policy_free(policy);
+
+  policy = nullptr;
+  source.json_size = 1;
+  check_fails(pygrade_policy_load(&source, &policy), PYGRADE_BAD_ARTIFACT, "policy.json: byte 1");
+  CHECK(std::string(text).starts_with("policy/policy.json: byte 1"));
+  source.directory = "no-such-directory";
+  check_fails(pygrade_policy_load(&source, &policy), PYGRADE_INVALID_ARGUMENT, "want one of them");
+  source.json = nullptr;
+  source.tensors = nullptr;
+  check_fails(pygrade_policy_load(&source, &policy), PYGRADE_NOT_FOUND, "no-such-directory");
+  source.directory = nullptr;
+  check_fails(pygrade_policy_load(&source, &policy), PYGRADE_INVALID_ARGUMENT, "source.json or source.tensors");
+  check_fails(pygrade_policy_load(nullptr, &policy), PYGRADE_INVALID_ARGUMENT, "source is NULL");
+  CHECK(policy == nullptr);
+  check_fails(pygrade_policy_formula(nullptr, &formula), PYGRADE_INVALID_ARGUMENT, "policy is NULL");
+  check_fails(pygrade_policy_formula(served, nullptr), PYGRADE_INVALID_ARGUMENT, "formula is NULL");
+  check_fails(pygrade_policy_static_weights(served, "x", SIZE_MAX, nullptr), PYGRADE_INVALID_ARGUMENT, "weights");
+  check_fails(pygrade_ranker_policy(nullptr, &policy), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
+  check_fails(pygrade_ranker_swap(nullptr, served, nullptr, 0), PYGRADE_INVALID_ARGUMENT, "ranker is NULL");
+  CHECK_EQUAL(std::string(pygrade_policy_version(nullptr)), "");
+  pygrade_policy_free(served);
+  pygrade_policy_free(nullptr);
+  pygrade_ranker_free(ranker);
 }

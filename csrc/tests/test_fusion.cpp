@@ -140,6 +140,43 @@ TEST(half_precision_is_widened_exactly) {
   CHECK_EQUAL(values, (std::vector<float>{1.0f, 0x1p-133f, -0x1.fep127f, infinity, 0.333984375f}));
 }
 
+TEST(half_precision_scores_are_fused_as_their_float32_values) {
+  for (const ScoreType type : {ScoreType::float16, ScoreType::bfloat16})
+    for (const Layout layout : {Layout::item_major, Layout::task_major})
+      for (std::int64_t tasks = 1; tasks <= 64; tasks += tasks < 20 ? 1 : 11)
+        for (const std::int64_t count : {1, 15, 16, 17, 37, 64, 300}) {
+          std::vector<std::uint16_t> halves;
+          for (const float value : noise(static_cast<std::size_t>(count * tasks)))
+            halves.push_back(static_cast<std::uint16_t>(0x3000 + static_cast<int>(value * 0x0f80)));
+          std::vector<float> wide(halves.size());
+          const auto scores = Scores::dense(halves.data(), type, 1, count, tasks, layout);
+          transform_scores(scores, {}, wide);
+          const auto same = Scores::dense(wide.data(), ScoreType::float32, 1, count, tasks, layout);
+          const auto weights = noise(static_cast<std::size_t>(tasks), 3);
+          CHECK_EQUAL(fused_of(scores, weights, 1), fused_of(same, weights, 1));
+          for (const Transform transform : {Transform::identity, Transform::log, Transform::log1p}) {
+            const auto best = best_of(scores, weights, 1, 10, {}, {transform});
+            const auto expected = best_of(same, weights, 1, 10, {}, {transform});
+            CHECK(best.values == expected.values && best.indices == expected.indices);
+          }
+        }
+}
+
+TEST(the_short_cut_to_the_best_logarithms_has_the_bits_of_a_full_sort) {
+  const std::vector<float> slope = {3.0f, 0.0f, 1.0f, 40.0f, 1.0f, 0.5f, 2.0f, 1.0f, 7.0f};
+  for (std::int64_t tasks : {1, 2, 3, 4, 7, 8, 9})
+    for (const Transform transform : {Transform::log, Transform::log1p})
+      for (const std::int64_t count : {200, 999, 4000}) {
+        const auto values = noise(static_cast<std::size_t>(count * tasks), 11);
+        const auto weights = noise(static_cast<std::size_t>(tasks), 3);
+        const FusionOptions options{.transform = transform, .slope = slope.data()};
+        const auto fused = fused_of(dense(values, 1, tasks), weights, 1, options);
+        const auto best = best_of(dense(values, 1, tasks), weights, 1, 20, {}, options);
+        const auto expected = best_of(dense(fused, 1, 1), {1}, 1, 20);
+        CHECK(best.values == expected.values && best.indices == expected.indices);
+      }
+}
+
 TEST(transforms) {
   const std::vector<float> values = {1, 3, 1, 3};
   std::vector<float> out(4);

@@ -58,6 +58,32 @@ TEST(the_grain_bounds_the_number_of_shares) {
   std::atomic<int> shares = 0;
   parallel_for(100, 16, 40, [&](std::int64_t, std::int64_t) { ++shares; });
   CHECK_EQUAL(shares.load(), 2);
+  shares = 0;
+  parallel_for(100, 2, 1, [&](std::int64_t, std::int64_t) { ++shares; });
+  CHECK_EQUAL(shares.load(), 2 * pygrade::detail::shares_per_thread);
+}
+
+TEST(no_more_threads_than_wanted_work_at_once) {
+  std::atomic<int> at_work = 0, most = 0;
+  parallel_for(64, 2, 1, [&](std::int64_t, std::int64_t) {
+    const int now = ++at_work;
+    for (int before = most; now > before && !most.compare_exchange_weak(before, now);) {
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    --at_work;
+  });
+  CHECK(most.load() <= 2);
+}
+
+TEST(a_thread_takes_the_shares_that_a_slower_one_leaves) {
+  std::atomic<std::int64_t> rows = 0;
+  parallel_for(8, 2, 1, [&](std::int64_t begin, std::int64_t end) {
+    rows += end - begin;
+    if (begin != 0) return;  // the first share ends when all others have
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (rows < 8 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    CHECK_EQUAL(rows.load(), 8);
+  });
 }
 
 TEST(an_exception_reaches_the_caller_after_all_shares_ended) {
@@ -67,7 +93,7 @@ TEST(an_exception_reaches_the_caller_after_all_shares_ended) {
     if (begin >= 25) throw std::runtime_error("share from " + std::to_string(begin));
   };
   CHECK_THROWS(std::runtime_error, "share from 25", parallel_for(100, 4, 1, work));
-  CHECK_EQUAL(ended.load(), 4);
+  CHECK_EQUAL(ended.load(), 4 * pygrade::detail::shares_per_thread);
 }
 
 TEST(shares_run_side_by_side_and_all_end_before_the_call_does) {

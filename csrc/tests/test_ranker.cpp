@@ -491,6 +491,73 @@ TEST(a_batch_is_each_request_alone) {
   ranker.rank(requests, buffers, pages);
 }
 
+TEST(a_batch_explores_by_the_next_draws_in_order_whatever_the_number_of_threads) {
+  const auto predictions = make_predictions(3000);
+  std::vector<Request> requests;
+  for (std::size_t b = 0; b < 600; ++b)
+    requests.push_back(
+        {.context = context, .predictions = std::span(predictions).subspan(b * 15, 15), .explore = b % 3 != 0});
+  requests[1].draw = 77;
+  std::vector<float> first;
+  for (const int threads : {1, 3}) {
+    Ranker ranker(make_policy(), {.seed = 4});
+    std::vector<PageMemory> memory(600, PageMemory(4));
+    const std::vector<PageBuffer> buffers(memory.begin(), memory.end());
+    std::vector<Page> pages(600);
+    ranker.rank(requests, buffers, pages, threads);
+    CHECK_EQUAL(pages[1].seed, 77u);
+    CHECK_EQUAL(pages[2].seed, std::uint64_t{4} << 32);
+    CHECK_EQUAL(pages[599].seed, (std::uint64_t{4} << 32) + 398);
+    CHECK(!pages[0].explored && pages[0].seed == 0);
+    CHECK_EQUAL(ranker.reserve_draws(1), (std::uint64_t{4} << 32) + 399);
+    std::vector<float> weights;
+    for (const auto& of_page : memory) weights.insert(weights.end(), of_page.weights.begin(), of_page.weights.end());
+    if (threads == 1) first = weights;
+    CHECK_EQUAL(weights, first);
+  }
+}
+
+TEST(draws_that_are_reserved_together_have_one_seed) {
+  Ranker ranker(make_policy(), {.seed = (1u << 31) - 1});
+  const std::uint64_t start = (std::uint64_t{1} << 63) - (std::uint64_t{1} << 32);
+  CHECK_EQUAL(ranker.reserve_draws(0xfffffffe), start);
+  CHECK_EQUAL(ranker.reserve_draws(1), start + 0xfffffffe);
+  CHECK_EQUAL(ranker.reserve_draws(3), 0u);  // one is left of the last seed; the first follows it
+  CHECK_EQUAL(ranker.reserve_draws(2), 3u);
+}
+
+TEST(the_pages_of_a_lease_and_of_a_batch_are_of_one_version) {
+  const std::shared_ptr<const Policy> policies[] = {make_policy(1), make_policy(2)};
+  const auto predictions = make_predictions(200);
+  Ranker ranker(policies[0]);
+  std::atomic<int> wrong{0}, batches[2] = {0, 0};
+  {
+    std::vector<std::jthread> threads;
+    for (int t = 0; t < 2; ++t)
+      threads.emplace_back([&](const std::stop_token& stop) {
+        std::vector<Request> requests(40, {.context = context, .predictions = predictions});
+        std::vector<PageMemory> memory(40, PageMemory(4));
+        const std::vector<PageBuffer> buffers(memory.begin(), memory.end());
+        std::vector<Page> pages(40);
+        while (!stop.stop_requested()) {
+          Ranker::Lease lease(ranker);
+          const std::string version = lease.policy()->version();
+          lease.rank(requests, buffers, pages, 2);
+          pages.push_back(lease.rank(requests[0], buffers[0]));
+          for (const Page& page : pages) wrong += page.version() != version;
+          pages.pop_back();
+          ++batches[version == policies[1]->version()];
+        }
+      });
+    for (int swaps = 0; swaps < 100 || ((batches[0] < 5 || batches[1] < 5) && swaps < 100'000);) {
+      ranker.swap(policies[++swaps % 2]);
+      std::this_thread::yield();
+    }
+  }
+  CHECK_EQUAL(wrong.load(), 0);
+  CHECK(batches[0] > 0 && batches[1] > 0);
+}
+
 TEST(a_policy_of_another_schema_is_not_swapped_in) {
   Ranker ranker(make_policy());
   Artifact other;

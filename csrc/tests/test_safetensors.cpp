@@ -66,6 +66,19 @@ TEST(other_types_are_read_and_refused_as_float32) {
   CHECK_THROWS(SafetensorsError, "tensor \"d\" is not F32", float_tensor(tensors, "d", shape));
 }
 
+TEST(bytes_and_metadata_are_read) {
+  const std::string content = file("{\"__metadata__\":{\"x\":\"y\"}," + entry("u", "U8", "3", "0,3") + "}", 3);
+  const auto tensors = read_safetensors(bytes(content));
+  CHECK(find_tensor(tensors, "u").type == TensorType::uint8 && tensors[0].bytes.size() == 3);
+  CHECK_THROWS(SafetensorsError, "tensor \"v\" is absent", find_tensor(tensors, "v"));
+  CHECK_EQUAL(read_metadata(bytes(content), "x"), "y");
+  CHECK_EQUAL(read_metadata(bytes(content), "z"), "");
+  CHECK_EQUAL(read_metadata(bytes(file("{}", 0)), "x"), "");
+  CHECK_THROWS(SafetensorsError, "'x' is not a string",
+               read_metadata(bytes(file("{\"__metadata__\":{\"x\":1}}", 0)), "x"));
+  CHECK_THROWS(SafetensorsError, "truncated", read_metadata(bytes("1234567"), "x"));
+}
+
 TEST(damage_is_named) {
   check_refused("", "truncated");
   check_refused("1234567", "truncated");
@@ -76,7 +89,7 @@ TEST(damage_is_named) {
   check_refused(file(" {}", 0), "it is not an object");
   check_refused(file("{", 0), "the header: byte 1");
   check_refused(file("{\"a\":1}", 0), "tensor \"a\": its entry");
-  check_refused(file("{" + entry("a", "F16", "2", "0,4") + "}", 4), "want F32, F64 or I64");
+  check_refused(file("{" + entry("a", "F16", "2", "0,4") + "}", 4), "want F32, F64, I64 or U8");
   check_refused(file("{" + entry("a", "F32", "2", "0,4") + "}", 4), "shape [2] wants 8");
   check_refused(file("{" + entry("a", "F32", "-1", "0,4") + "}", 4), "'shape' holds");
   check_refused(file("{" + entry("a", "F32", "4294967296,4294967296", "0,0") + "}", 0), "too large");

@@ -36,7 +36,7 @@ def _console() -> Any:
 
 def text(line: str) -> None:
     """One line, as it is."""
-    _console().print(printable(line), markup=False, soft_wrap=True)
+    print(printable(line))
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "", caption: str = "") -> None:

@@ -3,6 +3,8 @@
 Exit codes: 0 done, 1 a fault of pygrade's own, 2 bad input, 130 interrupted.
 """
 
+import argparse
+import dataclasses
 import importlib
 import json
 import os
@@ -83,12 +85,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> None:
     """Parse the options of a command and run it; the result goes to standard output."""
     command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
-    from pygrade._util.optional_imports import require
     from pygrade._util.serialization import plain, write_bytes
     from pygrade.cli.console import show_log
+
+    options = _parse(name, command.Options, arguments)
+    show_log(options.quiet)
+    text = json.dumps(plain(command.run(options)), allow_nan=False)
+    if options.json is True or options.json == Path("-"):
+        print(text)
+    elif options.json:
+        write_bytes(options.json, (text + "\n").encode())
+    sys.stdout.flush()
+
+
+def _parse(name: str, kind: Any, arguments: list[str]) -> Any:
+    """The options of a command. A command of flags alone is parsed on a base install, too, which lacks tyro."""
+    from pygrade._util.optional_imports import require
     from pygrade.cli.options import Values, parse_values
 
-    tyro = require("tyro")
+    try:
+        tyro = require("tyro")
+    except ImportError:
+        if any(option.type is not bool for option in dataclasses.fields(kind)):
+            raise
+        parser = argparse.ArgumentParser(prog=f"pygrade {name}", description=kind.__doc__)
+        for option in dataclasses.fields(kind):
+            parser.add_argument(f"--{option.name}", action="store_true")
+        return kind(**vars(parser.parse_args(arguments)))
     registry = tyro.constructors.ConstructorRegistry()
 
     def values(info: Any) -> Any:
@@ -104,20 +127,13 @@ def _run(name: str, arguments: list[str]) -> None:
         )
 
     registry.primitive_rule(values)
-    options: Any = tyro.cli(
-        command.Options,
+    return tyro.cli(
+        kind,
         args=arguments,
         prog=f"pygrade {name}",
         config=(tyro.conf.FlagCreatePairsOff,),
         registry=registry,
     )
-    show_log(options.quiet)
-    text = json.dumps(plain(command.run(options)), allow_nan=False)
-    if options.json is True or options.json == Path("-"):
-        print(text)
-    elif options.json:
-        write_bytes(options.json, (text + "\n").encode())
-    sys.stdout.flush()
 
 
 def usage() -> str:

@@ -18,7 +18,7 @@ Online, from a store that holds the same records of the past:
 
 from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch
-from pygrade.features.center import FeatureCenter
+from pygrade.features.center import FeatureCenter, check_request
 from pygrade.features.defaults import default_schema
 from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.fitted import Fitted
@@ -38,6 +38,7 @@ __all__ = [
     "SchemaError",
     "Skew",
     "State",
+    "check_request",
     "default_schema",
     "find_leaks",
     "materialize",

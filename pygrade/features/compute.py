@@ -154,7 +154,10 @@ class _Maker:
         logs = [at for at, f in enumerate(features) if f.kind == "recency" or f.transform != "none"]
         if logs:
             values[:, logs] = log1p(values[:, logs].clip(min=0.0))
-        return values.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinite beyond float32
+            rounded = values.astype(np.float32)
+        rounded[np.isnan(rounded)] = np.nan  # one NaN, whatever the processor makes of it
+        return rounded
 
     def codes(self, name: str) -> Ints:
         """[q, F] codes of categorical, hashed and list features."""

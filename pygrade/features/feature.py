@@ -74,10 +74,18 @@ class Feature:
                 raise SchemaError(f"{where}: source is {self.source!r}; want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''")
             if self.kind == "rate" and not self.source:
                 raise SchemaError(f"{where}: source is ''; a rate wants an outcome")
-            if self.kind in ("recency", "sequence", "count") and "m_" in self.source:
+            if self.kind in ("recency", "sequence", "count") and is_measure(self.source):
                 raise SchemaError(f"{where}: source is {self.source!r}; a {self.kind} wants y_TASK or ''")
         elif not self.source:
             raise SchemaError(f"{where}: source is ''; want the column it is made of")
+        elif self.source.startswith("time:"):
+            if self.kind != "dense" or not self.per_request:
+                raise SchemaError(f"{where}: source is {self.source!r}; a time is a dense feature of the context")
+        elif self.source in ("user_id", "scenario", "item_id"):
+            if self.kind not in ("categorical", "hashed"):
+                raise SchemaError(f"{where}: {self.source} is categorical or hashed, not {self.kind}")
+            if self.per_request == (self.source == "item_id"):
+                raise SchemaError(f"{where}: entity is {self.entity!r}; {self.source} is of another one")
         if self.kind in HISTORY:
             for part in self.key:
                 if part not in ("user_id", "item_id", "scenario") and not part.startswith(("user.", "item.")):
@@ -122,6 +130,11 @@ class Feature:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns it makes."""
         return tuple(f"{self.name}_{i}" for i in range(self.length)) if self.kind == "list" else (self.name,)
+
+
+def is_measure(source: str) -> bool:
+    """Whether an outcome may be unknown; records then count the events that have it."""
+    return source.startswith(("m_", "log1p(m_"))
 
 
 @lru_cache

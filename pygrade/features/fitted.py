@@ -11,6 +11,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade._util.files import atomic_file
 from pygrade.features.feature import Feature, SchemaError
 from pygrade.features.schema import FeatureSchema
@@ -70,15 +71,24 @@ class Fitted:
             for name in IDS
         }
 
-    def save(self, path: Path) -> None:
-        """Writes one safetensors file with the schema in it, whole or not at all; equal content, equal bytes."""
+    @cached_property
+    def core(self) -> _core.Features:
+        """The same in the C++ core, for serving."""
+        return _core.Features(self.schema.to_json(), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """A safetensors file with the schema in it; equal content, equal bytes."""
         tensors: dict[str, NDArray[Any]] = {f"mean.{name}": values for name, values in self.mean.items()}
         tensors |= {f"std.{name}": values for name, values in self.std.items()}
         tensors |= {f"vocabulary.{name}": values for name, values in self.vocabularies.items()}
         # A tensor, since a header of two entries would have no fixed order.
         tensors[_SCHEMA] = np.frombuffer(self.schema.to_json().encode(), np.uint8)
+        return safetensors.numpy.save(tensors, {"schema": self.schema.hash})
+
+    def save(self, path: Path) -> None:
+        """Writes `to_bytes`, whole or not at all."""
         with atomic_file(path) as partial:
-            safetensors.numpy.save_file(tensors, partial, {"schema": self.schema.hash})
+            partial.write_bytes(self.to_bytes())
 
     @classmethod
     def load(cls, path: Path, schema: FeatureSchema | None = None) -> "Fitted":

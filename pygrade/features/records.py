@@ -22,6 +22,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade.features.feature import is_measure
+
 Ints = NDArray[np.int64]
 
 NEVER = -(2**62)  # time of the last event if there was none
@@ -206,7 +208,7 @@ def step_of(hours: float) -> int:
 
 def _added(sums: tuple[str, ...]) -> list[str]:
     """Names of the additive fields."""
-    return ["count", *(name for source in sums for name in ([f"n:{source}", source] if "m_" in source else [source]))]
+    return ["count", *(name for s in sums for name in ([f"n:{s}", s] if is_measure(s) else [s]))]
 
 
 def _increments(sums: tuple[str, ...], run: EventRun) -> Ints:

@@ -38,6 +38,7 @@ class FeatureSchema:
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
         object.__setattr__(self, "tasks", tuple(self.tasks))
+        object.__setattr__(self, "utc_offset_hours", float(self.utc_offset_hours))
         names = [name for feature in self.features for name in feature.columns]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

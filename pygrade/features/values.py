@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade._util.hashing import GOLDEN, splitmix64, text_hash
 from pygrade._util.optional_imports import require
 
@@ -45,7 +46,7 @@ def to_fixed(values: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def log1p(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """log(1 + x) for x ≥ 0, NaN for NaN: only + − × ÷, so the bits depend on x alone.
+    """log(1 + x) for x ≥ 0, NaN for NaN and infinity: only + − × ÷, so the bits depend on x alone.
 
     1 + x = m · 2^e with m in [√½, √2); log m = 2 (s + s³/3 + s⁵/5 + …), s = (m − 1) / (m + 1). A library's vectorized
     logarithm may differ in the last bit between machines, and between the body and the tail of an array. The error is
@@ -54,7 +55,8 @@ def log1p(x: NDArray[np.float64]) -> NDArray[np.float64]:
     mantissa, exponent = np.frexp(1.0 + x)
     small = mantissa < _HALF_ROOT
     mantissa = np.where(small, mantissa * 2.0, mantissa)
-    s = (mantissa - 1.0) / (mantissa + 1.0)
+    with np.errstate(invalid="ignore"):  # of infinity
+        s = (mantissa - 1.0) / (mantissa + 1.0)
     square = s * s
     series = np.full_like(square, 1.0 / 21.0)
     for odd in range(19, 0, -2):
@@ -63,9 +65,10 @@ def log1p(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-_MINUTES = 2.0 * math.pi / 1440.0
-SIN_OF_MINUTE = np.array([math.sin(_MINUTES * minute) for minute in range(1440)])
-COS_OF_MINUTE = np.array([math.cos(_MINUTES * minute) for minute in range(1440)])
+# Of 2π minute / 1440. From the core, because the results of C libraries differ between machines.
+SIN_OF_MINUTE: NDArray[np.float64]
+COS_OF_MINUTE: NDArray[np.float64]
+SIN_OF_MINUTE, COS_OF_MINUTE = _core.minutes_of_a_day()
 
 
 def kind_of(dtype: Any) -> str:

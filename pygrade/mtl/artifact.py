@@ -1,38 +1,23 @@
 """Saved models: a directory with ``mtl.safetensors`` and ``mtl.json``, complete or absent."""
 
-import hashlib
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_directory
-from pygrade._util.serialization import read_json, read_safetensors, to_json, to_safetensors
+from pygrade._util.serialization import read_json, read_safetensors
 from pygrade.mtl.calibration import Calibration
-from pygrade.mtl.config import Columns, MtlConfig, schema
-from pygrade.mtl.model import MtlModel
+from pygrade.mtl.config import Columns, MtlConfig
+from pygrade.mtl.model import FORMAT, FORMAT_VERSION, MtlModel
 from pygrade.mtl.network import Network
-
-FORMAT, FORMAT_VERSION = "pygrade.MtlModel", 1
 
 
 def save(model: MtlModel, directory: str | Path) -> Path:
     """Write a directory with the model; an earlier one is replaced in one step."""
-    content = to_safetensors(model.module.state_dict())
-    record = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "schema": schema(model.tasks, model.columns, model.config.funnel),
-        "schema_hash": model.schema_hash,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "config": asdict(model.config),
-        "best_epoch": model.best_epoch,
-        "validation_auc": model.validation_auc,
-        "validation_loss": model.validation_loss,
-        "calibration": model.calibration and model.calibration.to_dict(),
-    }
+    json, tensors = model.files()
     with atomic_directory(Path(directory)) as partial:
-        (partial / "mtl.safetensors").write_bytes(content)
-        (partial / "mtl.json").write_bytes(to_json(record))
+        (partial / "mtl.safetensors").write_bytes(tensors)
+        (partial / "mtl.json").write_bytes(json)
     return Path(directory)
 
 
@@ -66,6 +51,7 @@ def load(directory: str | Path, schema_hash: str | None = None) -> MtlModel:
         model.module.load_state_dict(read_safetensors(tensors, sha256))
     except RuntimeError as error:
         raise ValueError(f"{tensors} does not fit {path}: {error}") from error
+    _ = model.core  # made now, so that no request waits for it and what it refuses is refused here
     return model
 
 
@@ -76,7 +62,14 @@ def _untrained(record: dict[str, Any]) -> MtlModel:
     config = MtlConfig(**options)
     of = record["schema"]
     tasks = tuple(of["tasks"])
-    columns = Columns(tuple(of["dense"]), tuple(of["ids"]), tuple(of["vocabulary"]), str(of["features"]))
+    columns = Columns(
+        tuple(of["dense"]),
+        tuple(of["ids"]),
+        tuple(of["vocabulary"]),
+        str(of["features"]),
+        request_dense=int(of.get("request_dense", 0)),
+        request_ids=int(of.get("request_ids", 0)),
+    )
     calibration = record["calibration"] and Calibration.from_dict(record["calibration"], len(tasks))
     return MtlModel(
         module=Network(config, columns, tasks).eval(),

@@ -59,6 +59,8 @@ class Columns:
     ids: tuple[str, ...]
     vocabulary: tuple[int, ...] = ()  # per id column: V > 0 if ids are 0 … V - 1, each with an embedding; 0: hashed
     features: str = ""  # hash of the feature schema and its fitted normalization, stated by the maker of the inputs
+    request_dense: int = 0  # so many dense columns, the first, depend on the request alone
+    request_ids: int = 0  # so many id columns, the first, depend on the request alone
 
     def __post_init__(self) -> None:
         for name in ("dense", "ids"):
@@ -66,6 +68,9 @@ class Columns:
             repeated = sorted({column for column in columns if columns.count(column) > 1})
             if repeated:
                 raise ValueError(f"{name} names {repeated[0]!r} twice; want distinct columns")
+            count = getattr(self, f"request_{name}")
+            if not 0 <= count <= len(columns):
+                raise ValueError(f"request_{name} is {count}; want a number from 0 to {len(columns)}, that of {name}")
         if self.vocabulary and (len(self.vocabulary) != len(self.ids) or min(self.vocabulary) < 0):
             raise ValueError(f"vocabulary is {self.vocabulary}; want {len(self.ids)} sizes, 0 where ids are hashed")
 
@@ -101,8 +106,9 @@ def parents_of(tasks: tuple[str, ...], funnel: tuple[tuple[str, str], ...]) -> t
 
 
 def schema(tasks: tuple[str, ...], columns: Columns, funnel: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """What inputs and outputs mean, as JSON."""
-    return {"tasks": list(tasks), "funnel": [list(pair) for pair in funnel], **asdict(columns)}
+    """What inputs and outputs mean, as JSON. Without the counts of request columns if they are 0, as in older files."""
+    inputs = {key: value for key, value in asdict(columns).items() if value or not key.startswith("request_")}
+    return {"tasks": list(tasks), "funnel": [list(pair) for pair in funnel], **inputs}
 
 
 def schema_hash(tasks: tuple[str, ...], columns: Columns, funnel: tuple[tuple[str, str], ...]) -> str:

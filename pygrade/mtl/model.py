@@ -1,30 +1,28 @@
-"""A trained multi-task model: predictions that depend on nothing but the rows of their request, to the last bit."""
+"""A trained multi-task model, and its predictions by the C++ core."""
 
-from dataclasses import dataclass
-from itertools import pairwise
+import hashlib
+from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
+from pygrade import _core
 from pygrade._typing import Floats32, Ints
-from pygrade._util.threads import torch_threads
+from pygrade._util.serialization import to_json, to_safetensors
 from pygrade.mtl.calibration import Calibration
-from pygrade.mtl.config import Columns, MtlConfig, schema_hash
-from pygrade.mtl.network import Network, table_entries
+from pygrade.mtl.config import Columns, MtlConfig, schema, schema_hash
+from pygrade.mtl.network import Network
 
-SMALL_BLOCK, BLOCK = 32, 128
-"""Rows the network sees at a time, by the request's size: a matrix product's rounding depends on its shape."""
+FORMAT, FORMAT_VERSION = "pygrade.MtlModel", 1
 MIN_PREDICTION = 1e-6
-"""Lower bound of a prediction, so that its logarithm is finite."""
+"""Lower bound of a prediction, so that its logarithm is finite; the core has the same."""
 
 
 @dataclass(frozen=True)
 class MtlModel:
     """A trained `Network` and the meaning of its inputs and outputs. `fit_stream` makes it, `predict` uses it."""
 
-    module: Network
+    module: Network  # not to be changed once the model has predicted
     config: MtlConfig
     tasks: tuple[str, ...]
     columns: Columns
@@ -38,20 +36,41 @@ class MtlModel:
         """Of tasks, columns and funnel."""
         return schema_hash(self.tasks, self.columns, self.config.funnel)
 
+    def files(self) -> tuple[bytes, bytes]:
+        """The content of mtl.json and mtl.safetensors, which `pygrade.mtl.save` writes."""
+        tensors = to_safetensors(self.module.state_dict())
+        record = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "schema": schema(self.tasks, self.columns, self.config.funnel),
+            "schema_hash": self.schema_hash,
+            "sha256": hashlib.sha256(tensors).hexdigest(),
+            "config": asdict(self.config),
+            "best_epoch": self.best_epoch,
+            "validation_auc": self.validation_auc,
+            "validation_loss": self.validation_loss,
+            "calibration": self.calibration and self.calibration.to_dict(),
+        }
+        return to_json(record), tensors
+
+    @cached_property
+    def core(self) -> _core.MultiTaskModel:
+        """The model as the C++ core reads it, made when it is first needed."""
+        return _core.MultiTaskModel(*self.files())
+
 
 def predict(
     model: MtlModel,
     dense: Floats32,
     ids: Ints,
-    offsets: Ints | None = None,
     calibrated: bool = True,
+    num_threads: int = 1,
 ) -> Floats32:
     """Probability of each kind of feedback, [n, T] float32 in [1e-6, 1]; dense[n, D], ids[n, F] as in `fit_stream`.
 
-    offsets[R + 1]: the rows of each of R requests (None: all rows are one). A request's predictions have the same bits
-    whatever else is in the call and whatever number of threads torch is set to: each request runs by itself, on one
-    thread, in blocks of 128 rows (32 if it has no more), the last one padded with zeros. ``calibrated=False`` skips the
-    calibration. ValueError and TypeError for inputs that do not fit the model.
+    A row's predictions have the same bits whatever other rows are in the call, on every machine and with any number of
+    threads. Neighboring rows with the same request columns are faster: their part is computed once.
+    ``calibrated=False`` skips the calibration. ValueError and TypeError for inputs that do not fit the model.
     """
     columns = model.columns
     if dense.ndim != 2 or dense.shape[1] != len(columns.dense):
@@ -60,27 +79,8 @@ def predict(
         raise ValueError(f"ids has shape {ids.shape}; want {(len(dense), len(columns.ids))}")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"ids has dtype {ids.dtype}; want int64")
-    bounds = np.array([0, len(dense)]) if offsets is None else np.asarray(offsets)
-    if bounds.ndim != 1 or not len(bounds) or bounds[0] or bounds[-1] != len(dense) or (np.diff(bounds) < 0).any():
-        raise ValueError(f"offsets is {bounds}; want an ascending array from 0 to {len(dense)}")
     result = np.empty((len(dense), len(model.tasks)), np.float32)
-    model.module.eval()
-    with torch.inference_mode(), torch_threads(1):
-        for start, stop in pairwise(bounds.tolist()):
-            if stop > start:
-                logits = _request(model, dense[start:stop], ids[start:stop], calibrated)
-                result[start:stop] = torch.sigmoid(logits)[: stop - start].clamp_min(MIN_PREDICTION).numpy()
-    return result
-
-
-def _request(model: MtlModel, dense: Floats32, ids: Ints, calibrated: bool) -> Tensor:
-    """Logits [n padded to whole blocks, T] float64."""
-    block = BLOCK if len(dense) > SMALL_BLOCK else SMALL_BLOCK
-    missing = -len(dense) % block
-    inputs = model.module.inputs(
-        torch.from_numpy(np.ascontiguousarray(dense, np.float32)),
-        torch.from_numpy(table_entries(ids, model.columns, model.config.buckets)),
+    model.core.predict(
+        np.ascontiguousarray(dense, np.float32), np.ascontiguousarray(ids, np.int64), result, calibrated, num_threads
     )
-    inputs = functional.pad(inputs, (0, 0, 0, missing))
-    logits = torch.cat([model.module(part) for part in torch.split(inputs, block)]).double()
-    return model.calibration(logits) if calibrated and model.calibration is not None else logits
+    return result

@@ -2,7 +2,8 @@
 
 Offline: the materialized features of the user at the request → prerank → the candidates' features, materialized by the
 log's code → multi-task model → ranker. Online: a store with the events before the first request; then, request by
-request, the events since as real-time updates, and `serving.Pipeline.rank`. The pages must be equal bit for bit.
+request, the events since as real-time updates, and `serving.Pipeline.rank`; then the same by the C++ library alone,
+which reads artifact and store itself. The pages must be equal bit for bit.
 """
 
 import json
@@ -16,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade import mtl
+from pygrade import _core, mtl
 from pygrade._util.files import claimed
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import track
 from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
-from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, materialize, state_before
+from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
+from pygrade.features.center import feedback_columns
 from pygrade.features.train_serve_skew import Skew
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.reports.pipeline import CHECK, write_pipeline_report
 from pygrade.reports.training import write_text
-from pygrade.serving.artifact import open_artifact
+from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.pipeline import STEPS, Models, Pipeline, ServedPage, fuse, load_models
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, open_store
@@ -90,8 +92,15 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             chosen = _choose(features, int(stages["features"]["policy_end"]), config.requests)
             logger.info("serve-check: %d requests, offline", len(chosen))
             offline = _offline(log, features, models, chosen, config)
-            online = _online(log, models, opened, version, chosen, offline, config)
+            state = state_before(log, models.schema, int(chosen[0].timestamp[0]))
+            _fill(opened, version, log, models, state)
+            online = _online(log, models, opened, chosen, offline, config)
+            embeddable = address.partition(":")[0] in _core.store_libraries()
+            if embeddable:
+                _fill(opened, _free_version(opened), log, models, state)
+        embedded = _embedded(log, artifact, models, address, chosen, online, config) if embeddable else None
     record = _compare(offline, online) | {
+        "equal_embedded": embedded,
         "version": artifact.version,
         "store": address.partition(":")[0],
         "candidates": config.candidates,
@@ -104,6 +113,11 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         raise PagesDifferError(
             f"{record['requests'] - record['equal_pages']} of {record['requests']} pages differ between materialized "
             f"features and the store, that of user {first['user']} at {first['timestamp']} first; see {folder / CHECK}"
+        )
+    if embedded is not None and embedded < len(online):
+        raise PagesDifferError(
+            f"{len(online) - embedded} of {len(online)} pages of the C++ library alone differ from Python's, of the "
+            f"artifact {artifact.path}"
         )
     return record
 
@@ -166,19 +180,21 @@ def _free_version(store: Store) -> str:
     return version
 
 
+def _fill(store: Store, version: str, log: EventLog, models: Models, state: State) -> None:
+    """Makes a version of a state the only one of the store."""
+    FeatureCenter(models.schema, models.fitted, store).publish(state, log.users(), log.items(), version, keep=0)
+
+
 def _online(
     log: EventLog,
     models: Models,
     store: Store,
-    version: str,
     chosen: list[FeatureBatch],
     offline: list[_Offline],
     config: CheckConfig,
 ) -> list[tuple[ServedPage, FeatureBatch]]:
     """Each request's page, and the features of the offline candidates."""
     first = int(chosen[0].timestamp[0])
-    center = FeatureCenter(models.schema, models.fitted, store)
-    center.publish(state_before(log, models.schema, first), log.users(), log.items(), version, keep=0)
     system = Pipeline(models, store, "", seed=0)
     served = []
     with track("serve-check: online", total=len(chosen)) as bar:
@@ -197,6 +213,41 @@ def _online(
             served.append((page, features))
             bar.advance(1)
     return served
+
+
+def _embedded(
+    log: EventLog,
+    artifact: Artifact,
+    models: Models,
+    address: str,
+    chosen: list[FeatureBatch],
+    online: list[tuple[ServedPage, FeatureBatch]],
+    config: CheckConfig,
+) -> int:
+    """How many pages are the same if the C++ library reads artifact and store itself, as in a server without Python."""
+    system = _core.Pipeline.load(str(artifact.path), _core.open_store(address), any_version=True, seed=0)
+    first, equal = int(chosen[0].timestamp[0]), 0
+    with track("serve-check: the C++ library alone", total=len(chosen)) as bar:
+        for request, (page, _), (events, raw) in zip(chosen, online, _moments(log, chosen, first), strict=True):
+            for start in range(0, len(events), _UPDATE):
+                system.center.update(*feedback_columns(models.schema, events.slice(start, _UPDATE)))
+            made = system.rank(
+                user_id=int(request.user_id[0]),
+                timestamp=int(request.timestamp[0]),
+                scenario=None if request.scenario is None else str(request.scenario[0]),
+                context={name: raw[name] for name in models.schema.context},
+                k=config.k,
+                candidates=config.candidates,
+            )
+            pairs = (
+                (made["items"], page.items),
+                (made["values"][0, : len(page.items)], page.scores),
+                (made["weights"], page.page.weights),
+                (made["predictions"], page.predictions),
+            )
+            equal += all(a.tobytes() == b.tobytes() for a, b in pairs) and made["degraded"] == 0
+            bar.advance(1)
+    return equal
 
 
 def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator[tuple[pl.DataFrame, dict[str, Any]]]":

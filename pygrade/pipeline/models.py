@@ -110,6 +110,8 @@ def fit_mtl(
         (*names.request_id_features, *names.item_id_features),
         (*fitted.sizes["request_ids"], *fitted.sizes["item_ids"]),
         features.schema.hash,
+        request_dense=len(names.request_features),
+        request_ids=len(names.request_id_features),
     )
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
     model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, columns)
@@ -147,8 +149,8 @@ def mtl_rows(features: FeatureSet, tasks: tuple[str, ...]) -> mtl.stream.Batches
 
 
 def predictor(model: MtlModel, calibrated: bool = True) -> Callable[[FeatureBatch], NDArray[np.float32]]:
-    """Predictions of the rows of a batch, each request by itself."""
-    return lambda batch: mtl.predict(model, *batch.model_inputs(), offsets=batch.offsets, calibrated=calibrated)
+    """Predictions of the rows of a batch."""
+    return lambda batch: mtl.predict(model, *batch.model_inputs(), calibrated=calibrated)
 
 
 def prediction_metrics(logs: Logs, raw: Logs, tasks: tuple[str, ...]) -> dict[str, Any]:

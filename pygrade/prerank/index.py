@@ -1,10 +1,11 @@
-"""The item index: the best items of an inner product, exact and deterministic over faiss.
+"""The item index: the best items of an inner product, in a fixed order.
 
-score(q, v) = float32(Σ_d q_d · v_d), summed in float64 within the row, so that an item's score does not depend on the
-other items of the call. Order: score descending, then item id ascending. faiss proposes rows; their scores are computed
-again in this way, and the proposal grows until no other row can belong to the answer. A flat index thus returns the
-same as sorting all items, ties included. An HNSW index (large catalogs) returns the best of the items that its graph
-reaches, in the same order.
+score(q, v) is one chain of float32 multiply-adds: s = 0, then s = fma(q_d, v_d, s) for d = 0, 1, …, each rounded once.
+So an item's score has the same bits in every call, language and instruction set, whatever the other items are; the C++
+core computes it. Order: score descending, then item id ascending.
+
+A flat index scores all items (exact). An HNSW index (large catalogs) asks a graph of faiss for proposals, until enough
+of them pass the filters; they and the items added since the build are scored and ordered in the same way.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pygrade import _core
 from pygrade._util.optional_imports import require
 
 Ids = NDArray[np.int64]
@@ -23,7 +25,7 @@ Floats = NDArray[np.float32]
 Eligible = Ids | Callable[[Ids], NDArray[np.bool_]]
 
 HNSW_ABOVE = 200_000  # items above which kind="auto" builds a graph: a flat scan takes more than a millisecond
-_SLACK = 32  # extra rows to fetch, so that near-ties at the edge seldom need a second search
+_SLACK = 32  # extra rows to fetch, so that few searches need a second proposal
 _GROWTH = 4
 _SAMPLE = 256  # items tested to estimate the share that is eligible
 _LINKS, _BUILD_BREADTH, _SEARCH_BREADTH = 32, 200, 256  # of HNSW
@@ -31,19 +33,23 @@ _LINKS, _BUILD_BREADTH, _SEARCH_BREADTH = 32, 200, 256  # of HNSW
 
 def scores_of(query: Floats, vectors: Floats) -> Floats:
     """The score of each row of vectors[n, D] under query[D], [n] float32; see the module's docstring."""
-    products = vectors.astype(np.float64) * query.astype(np.float64)
-    return cast(Floats, products.sum(1).astype(np.float32))
+    scores = np.empty(len(vectors), np.float32)
+    _core.item_scores(np.ascontiguousarray(query), np.ascontiguousarray(vectors), scores)
+    return scores
 
 
 class EligibleItems:
     """The items of a list as a filter for `ItemIndex.search`; sorts once, then answers by bisection."""
 
     def __init__(self, item_id: ArrayLike) -> None:
-        self._ids = np.unique(np.asarray(item_id, np.int64))
+        self.item_id = np.unique(np.asarray(item_id, np.int64))  # ascending
 
     def __call__(self, item_id: Ids) -> NDArray[np.bool_]:
         """For item_id[n] → bool [n]: on the list."""
-        return is_in(item_id, self._ids)
+        return is_in(item_id, self.item_id)
+
+
+Test = Callable[[Ids], NDArray[np.bool_]]
 
 
 def is_in(values: Ids, ascending: Ids) -> NDArray[np.bool_]:
@@ -58,17 +64,15 @@ def is_in(values: Ids, ascending: Ids) -> NDArray[np.bool_]:
 class ItemIndex:
     """Items and their vectors. Never changes: `added` returns another index, so searches need no lock.
 
-    The rows of the base are in faiss by ascending id. Items added since are kept apart and scored one by one;
-    rebuild before they are more than some ten thousand.
+    Items added to a graph since it was built are kept apart and scored one by one; rebuild before they are more than
+    some ten thousand.
     """
 
     kind: str  # "flat" or "hnsw"
     item_id: Ids  # [m] of the base, ascending
-    base: Any  # the faiss index of those m vectors
-    vectors: Floats  # [m, D], a view of faiss' memory
-    extra_id: Ids  # [e] added since, ascending
+    base: Any  # the core's flat index or the faiss graph of those m vectors
+    extra_id: Ids  # [e] added since to a graph, ascending
     extra_vectors: Floats  # [e, D]
-    longest: float  # largest norm of the base's vectors
 
     @classmethod
     def build(cls, item_id: ArrayLike, vectors: ArrayLike, kind: str = "auto") -> "ItemIndex":
@@ -82,29 +86,20 @@ class ItemIndex:
         ids, rows = _checked(item_id, vectors)
         if kind == "auto":
             kind = "hnsw" if len(ids) > HNSW_ABOVE else "flat"
-        faiss = require("faiss", "pipeline")
-        width = rows.shape[1]
         if kind == "flat":
-            base = faiss.IndexFlatIP(width)
-        else:
-            base = faiss.IndexHNSWFlat(width, _LINKS, faiss.METRIC_INNER_PRODUCT)
-            base.hnsw.efConstruction = _BUILD_BREADTH
+            return cls.around(kind, ids, _core.ItemIndex(ids, rows), rows.shape[1])
+        faiss = require("faiss", "pipeline")
+        base = faiss.IndexHNSWFlat(rows.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
+        base.hnsw.efConstruction = _BUILD_BREADTH
         if len(ids):
-            with _one_thread(faiss, kind == "hnsw"):
+            with _one_thread(faiss, True):
                 base.add(rows)
-        return cls.around(kind, ids, base)
+        return cls.around(kind, ids, base, rows.shape[1])
 
     @classmethod
-    def around(cls, kind: str, item_id: Ids, base: Any) -> "ItemIndex":
-        """Wraps a faiss index that `build` filled with the vectors of these ascending ids."""
-        faiss = require("faiss", "pipeline")
-        storage = faiss.downcast_index(base.storage) if kind == "hnsw" else base
-        if len(item_id):
-            vectors = faiss.rev_swig_ptr(storage.get_xb(), base.ntotal * base.d).reshape(base.ntotal, base.d)
-        else:
-            vectors = np.empty((0, base.d), np.float32)
-        longest = float(np.sqrt(np.square(vectors).sum(1).max(initial=0.0)))
-        return cls(kind, item_id, base, vectors, np.empty(0, np.int64), np.empty((0, base.d), np.float32), longest)
+    def around(cls, kind: str, item_id: Ids, base: Any, width: int) -> "ItemIndex":
+        """Wraps a flat index of the core or a faiss graph that `build` filled with vectors of these ascending ids."""
+        return cls(kind, item_id, base, np.empty(0, np.int64), np.empty((0, width), np.float32))
 
     def __len__(self) -> int:
         return len(self.item_id) + len(self.extra_id)
@@ -112,7 +107,19 @@ class ItemIndex:
     @property
     def width(self) -> int:
         """D, the length of a vector."""
-        return int(self.vectors.shape[1])
+        return int(self.extra_vectors.shape[1])
+
+    @property
+    def vectors(self) -> Floats:
+        """The vectors of the base, [m, D]: a copy if flat, else a view of faiss' memory."""
+        result = np.empty((len(self.item_id), self.width), np.float32)
+        if self.kind == "flat":
+            self.base.vectors(result)
+        elif len(result):
+            faiss = require("faiss", "pipeline")
+            memory = faiss.downcast_index(self.base.storage).get_xb()
+            result = faiss.rev_swig_ptr(memory, result.size).reshape(result.shape)
+        return result
 
     def has(self, item_id: Ids) -> NDArray[np.bool_]:
         """For item_id[n] → bool [n]: in the index."""
@@ -129,7 +136,8 @@ class ItemIndex:
         every = np.concatenate([self.extra_id, ids])
         order = np.argsort(every)
         both = np.concatenate([self.extra_vectors, rows])[order]
-        return replace(self, extra_id=every[order], extra_vectors=both)
+        more = replace(self, extra_id=every[order], extra_vectors=both)
+        return more.merged() if self.kind == "flat" else more
 
     def merged(self) -> "ItemIndex":
         """An index of the same items, all in its base."""
@@ -162,25 +170,52 @@ class ItemIndex:
         dropped, tests = _seen(seen, len(query)), _tests(eligible, len(query))
         ids = np.full((len(query), n), -1, np.int64)
         scores = np.full((len(query), n), -np.inf, np.float32)
-        open_rows = np.arange(len(query))
+        search = self._search_flat if self.kind == "flat" else self._search_graph
+        search(query, dropped, tests, ids, scores)
+        return ids, scores
+
+    def _search_flat(
+        self, queries: Floats, dropped: list[Ids], tests: list[Test | None], ids: Ids, scores: Floats
+    ) -> None:
+        passing: dict[int, Ids | None] = {}
+        for r, test in enumerate(tests):
+            if id(test) not in passing:
+                passing[id(test)] = self._passing(test)
+            self.base.search(queries[r], dropped[r], passing[id(test)], ids[r], scores[r])
+
+    def _passing(self, test: Test | None) -> Ids | None:
+        """The ids of the base that pass, or a list of ids among which they are; None: all."""
+        if test is None or isinstance(test, EligibleItems):
+            return None if test is None else test.item_id
+        return np.ascontiguousarray(self.item_id[test(self.item_id)])
+
+    def _search_graph(
+        self, queries: Floats, dropped: list[Ids], tests: list[Test | None], ids: Ids, scores: Floats
+    ) -> None:
+        n, vectors = ids.shape[1], self.vectors
+        open_rows = np.arange(len(queries))
         fetch = n + max((len(d) for d in dropped), default=0)
         fetch = int(fetch / min((self._share(test) for test in tests), default=1.0)) + _SLACK
         while len(open_rows):
             everything = fetch * 2 >= len(self.item_id)
-            rows, bounds = self._propose(query[open_rows], fetch) if not everything else (None, None)
+            rows = None if everything else self._propose(queries[open_rows], fetch)
             left = []
             for place, r in enumerate(open_rows):
-                row, bound = (rows[place], bounds[place]) if rows is not None and bounds is not None else (None, None)
-                best = self._select(query[r], row, bound, n, dropped[r], tests[r])
-                if best is None:
+                base = np.arange(len(self.item_id)) if rows is None else rows[place][rows[place] >= 0]
+                proposed = np.concatenate([self.item_id[base], self.extra_id])
+                keep = _passes(proposed, dropped[r], tests[r])
+                if rows is not None and int(keep.sum()) < n:
                     left.append(r)
                     continue
-                ids[r, : len(best[0])], scores[r, : len(best[0])] = best
+                here = len(base)
+                kept = np.concatenate([vectors[base[keep[:here]]], self.extra_vectors[keep[here:]]])
+                found, values = proposed[keep], scores_of(queries[r], kept)
+                best = np.lexsort((found, -values))[:n]
+                ids[r, : len(best)], scores[r, : len(best)] = found[best], values[best]
             open_rows = np.asarray(left, np.int64)
             fetch *= _GROWTH
-        return ids, scores
 
-    def _share(self, test: Callable[[Ids], NDArray[np.bool_]] | None) -> float:
+    def _share(self, test: Test | None) -> float:
         """A slightly low estimate of the share of the base that passes the test, from a sample."""
         if test is None or not len(self.item_id):
             return 1.0
@@ -188,44 +223,17 @@ class ItemIndex:
         sample = self.item_id[(scattered * np.uint64(len(self.item_id)) >> np.uint64(32)).astype(np.int64)]
         return 0.9 * max(1.0, float(test(sample).sum())) / len(sample)
 
-    def _propose(self, queries: Floats, fetch: int) -> tuple[Ids, Floats]:
-        """Rows of the base [R, fetch] (-1: none) and, per query, a score that no other row exceeds ([R]; flat only)."""
+    def _propose(self, queries: Floats, fetch: int) -> Ids:
+        """Rows of the graph [R, fetch], -1: none."""
         faiss = require("faiss", "pipeline")
-        breadth = None
-        if self.kind == "hnsw":
-            breadth = faiss.SearchParametersHNSW(efSearch=max(_SEARCH_BREADTH, 2 * fetch))
+        breadth = faiss.SearchParametersHNSW(efSearch=max(_SEARCH_BREADTH, 2 * fetch))
         with _one_thread(faiss, len(queries) == 1):  # waking the others takes longer than one query
-            scores, rows = self.base.search(queries, fetch, params=breadth)
-        if self.kind == "hnsw":
-            return rows, np.full(len(queries), -np.inf, np.float32)
-        # Two float32 sums of the same products differ by at most D · 2⁻²³ · |q| · |v| (Cauchy-Schwarz).
-        reach = np.linalg.norm(queries, axis=1) * self.longest
-        return rows, scores[:, -1] + (self.width + 2) * 2.0**-23 * reach
+            return cast(Ids, self.base.search(queries, fetch, params=breadth)[1])
 
-    def _select(
-        self,
-        query: Floats,
-        rows: Ids | None,
-        bound: np.float32 | None,
-        n: int,
-        dropped: Ids,
-        test: Callable[[Ids], NDArray[np.bool_]] | None,
-    ) -> tuple[Ids, Floats] | None:
-        """The answer from the proposed rows (None: all) and the added items, or None if more rows are needed."""
-        base = np.arange(len(self.item_id)) if rows is None else rows[rows >= 0]
-        ids = np.concatenate([self.item_id[base], self.extra_id])
-        keep = ~is_in(ids, dropped)
-        if test is not None:
-            keep &= test(ids)
-        if rows is not None and int(keep.sum()) < n:
-            return None
-        ids, here = ids[keep], len(base)
-        vectors = np.concatenate([self.vectors[base[keep[:here]]], self.extra_vectors[keep[here:]]])
-        scores = scores_of(query, vectors)
-        best = np.lexsort((ids, -scores))[:n]
-        if bound is not None and scores[best[-1]] <= bound:
-            return None
-        return ids[best], scores[best]
+
+def _passes(item_id: Ids, dropped: Ids, test: Test | None) -> NDArray[np.bool_]:
+    keep = ~is_in(item_id, dropped)
+    return keep if test is None else keep & test(item_id)
 
 
 @contextmanager
@@ -269,14 +277,12 @@ def _seen(seen: ArrayLike | Sequence[ArrayLike] | None, queries: int) -> list[Id
     return [row[row >= 0] for row in lists]
 
 
-def _tests(
-    eligible: Eligible | Sequence[Eligible | None] | None, queries: int
-) -> list[Callable[[Ids], NDArray[np.bool_]] | None]:
+def _tests(eligible: Eligible | Sequence[Eligible | None] | None, queries: int) -> list[Test | None]:
     shared = eligible is None or callable(eligible) or isinstance(eligible, np.ndarray)
     each = [cast(Eligible | None, eligible)] * queries if shared else list(cast(Sequence[Eligible | None], eligible))
     if len(each) != queries:
         raise ValueError(f"eligible has {len(each)} entries; want one for each of {queries} queries, or one for all")
-    made: dict[int, Callable[[Ids], NDArray[np.bool_]] | None] = {}
+    made: dict[int, Test | None] = {}
     for one in each:
         if id(one) not in made:
             made[id(one)] = one if one is None or callable(one) else EligibleItems(one)

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from pygrade import _core
 from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
@@ -20,7 +22,8 @@ from pygrade.prerank.index import Eligible, ItemIndex
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
 from pygrade.prerank.training import FittedTowers
 
-FORMAT, FORMAT_VERSION = "pygrade.Prerank", 1
+FORMAT, FORMAT_VERSION = "pygrade.Prerank", 2  # version 1 kept the vectors of a flat index in items.faiss
+_TENSORS, _GRAPH = "prerank.safetensors", "items.faiss"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,14 @@ class _Served:
     towers: TwoTower
     index: ItemIndex
     task_weights: tuple[float, ...]
+    schema_hash: str
     version: int
+
+    @cached_property
+    def core(self) -> _core.Prerank | None:
+        if self.index.kind != "flat":
+            return None
+        return _core.Prerank(self.towers.core(), self.index.base, self.schema_hash)
 
 
 class Prerank:
@@ -47,9 +57,8 @@ class Prerank:
             raise ValueError(
                 f"index has vectors of width {index.width}; want that of the towers, {towers.config.width}"
             )
-        self._served = _Served(towers, index, tuple(float(weight) for weight in task_weights), 1)
+        self._served = _Served(towers, index, tuple(float(weight) for weight in task_weights), schema_hash, 1)
         self._writing = threading.Lock()
-        self.schema_hash = schema_hash
 
     @classmethod
     def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "") -> "Prerank":
@@ -72,6 +81,16 @@ class Prerank:
     def task_weights(self) -> tuple[float, ...]:
         """Task weights that the served towers were trained with."""
         return self._served.task_weights
+
+    @property
+    def schema_hash(self) -> str:
+        """Of the feature schema; "" if none was stated."""
+        return self._served.schema_hash
+
+    @property
+    def core(self) -> _core.Prerank | None:
+        """What is served now, as the C++ core serves it; None for a graph, which it does not read."""
+        return self._served.core
 
     @property
     def version(self) -> int:
@@ -128,20 +147,23 @@ class Prerank:
         return self._served.version
 
     def save(self, directory: str | Path) -> Path:
-        """Writes ``prerank.json``, ``prerank.safetensors`` and ``items.faiss`` into a directory that appears complete.
+        """Writes ``prerank.json`` and ``prerank.safetensors`` into a directory that appears complete.
 
-        Items added since the last build become part of the saved index.
+        A graph goes into ``items.faiss`` beside them. Items added since the last build become part of the saved index.
         """
-        faiss = require("faiss", "pipeline")
         served, target = self._served, Path(directory)
         index = served.index.merged()
         tensors = {f"towers.{name}": value for name, value in served.towers.state_dict().items()}
         inputs = {item.name: getattr(served.towers.inputs, item.name) for item in fields(Inputs)}
         tensors |= {f"inputs.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in inputs.items()}
         tensors["index.item_id"] = torch.from_numpy(index.item_id)
+        if index.kind == "flat":
+            tensors["index.vectors"] = torch.from_numpy(index.vectors)
         with atomic_directory(target) as partial:
-            (partial / "prerank.safetensors").write_bytes(to_safetensors(tensors))
-            faiss.write_index(index.base, str(partial / "items.faiss"))
+            (partial / _TENSORS).write_bytes(to_safetensors(tensors))
+            if index.kind == "hnsw":
+                require("faiss", "pipeline").write_index(index.base, str(partial / _GRAPH))
+            names = sorted(path.name for path in partial.iterdir())
             record: dict[str, Any] = {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
@@ -150,7 +172,7 @@ class Prerank:
                 "task_weights": served.task_weights,
                 "index_kind": index.kind,
                 "items": len(index),
-                "sha256": {name: file_hash(partial / name) for name in ("prerank.safetensors", "items.faiss")},
+                "sha256": {name: file_hash(partial / name) for name in names},
             }
             record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
             (partial / "prerank.json").write_bytes(to_json(record))
@@ -171,36 +193,29 @@ class Prerank:
             record = read_json(path)
         except ValueError as error:
             raise ArtifactError(str(error)) from error
-        if record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
+        if record.get("format") != FORMAT or record.get("format_version") not in (1, FORMAT_VERSION):
             raise ArtifactError(
                 f"{path} is {record.get('format')!r} version {record.get('format_version')!r}; "
-                f"this pygrade reads {FORMAT} version {FORMAT_VERSION}"
+                f"this pygrade reads {FORMAT} version 1 and {FORMAT_VERSION}"
             )
         if schema_hash is not None and record.get("schema_hash") != schema_hash:
             raise SchemaError(f"{path} was made for schema {record.get('schema_hash')!r}; in use is {schema_hash!r}")
         stated = record.pop("record_sha256", None)
         if stated != hashlib.sha256(to_json(record)).hexdigest():
             raise ArtifactError(f"{path} was changed after it was saved, or is corrupt: its checksum disagrees")
-        for name in ("prerank.safetensors", "items.faiss"):
-            if not (folder / name).is_file():
-                raise ArtifactError(f"{folder / name} does not exist; {path} beside it names its content")
         try:
             config = PrerankConfig(**record["config"])
-            weights, kind, sha256 = tuple(record["task_weights"]), str(record["index_kind"]), dict(record["sha256"])
-            tensors = read_safetensors(folder / "prerank.safetensors", str(sha256["prerank.safetensors"]))
-            base = _read_index(folder / "items.faiss", str(sha256["items.faiss"]))
+            weights, sha256 = tuple(record["task_weights"]), dict(record["sha256"])
+            for name in (_TENSORS, *sha256):
+                if not (folder / name).is_file():
+                    raise ArtifactError(f"{folder / name} does not exist; {path} beside it names its content")
+            tensors = read_safetensors(folder / _TENSORS, str(sha256[_TENSORS]))
             towers = _towers(config, tensors)
-            item_id = tensors["index.item_id"].numpy()
+            index = _read_index(folder, record, tensors, config.width)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ArtifactError(f"{path} does not fit the files beside it: {error}") from error
         except ValueError as error:
             raise ArtifactError(str(error)) from error
-        if base.ntotal != len(item_id) or base.d != config.width:
-            raise ArtifactError(
-                f"{folder / 'items.faiss'} holds {base.ntotal} vectors of width {base.d}; want {len(item_id)} of width "
-                f"{config.width}, as prerank.safetensors"
-            )
-        index = ItemIndex.around(kind, item_id, base)
         return cls(towers, index, weights, str(record.get("schema_hash", "")))
 
 
@@ -214,8 +229,22 @@ def _towers(config: PrerankConfig, tensors: dict[str, torch.Tensor]) -> TwoTower
     return towers.eval()
 
 
-def _read_index(path: Path, sha256: str) -> Any:
-    stated = file_hash(path)
-    if stated != sha256:
-        raise ValueError(f"{path} has sha256 {stated[:12]}; want {sha256[:12]} (truncated, corrupt or of another save)")
-    return require("faiss", "pipeline").read_index(str(path))
+def _read_index(folder: Path, record: dict[str, Any], tensors: dict[str, torch.Tensor], width: int) -> ItemIndex:
+    kind, item_id = str(record["index_kind"]), tensors["index.item_id"].numpy()
+    if kind == "flat":
+        if record["format_version"] == 1:
+            return ItemIndex.around(kind, item_id, _core.Prerank.load(str(folder)).index, width)
+        vectors = tensors["index.vectors"].numpy()
+        if vectors.shape[1:] != (width,):
+            raise ValueError(f"{folder / _TENSORS} has vectors of shape {vectors.shape}; want [m, {width}]")
+        return ItemIndex.build(item_id, vectors, kind)
+    path = folder / _GRAPH
+    stated, found = str(record["sha256"][_GRAPH]), file_hash(path)
+    if found != stated:
+        raise ValueError(f"{path} has sha256 {found[:12]}; want {stated[:12]} (truncated, corrupt or of another save)")
+    base = require("faiss", "pipeline").read_index(str(path))
+    if base.ntotal != len(item_id) or base.d != width:
+        raise ValueError(
+            f"{path} holds {base.ntotal} vectors of width {base.d}; want {len(item_id)} of width {width}, as {_TENSORS}"
+        )
+    return ItemIndex.around(kind, item_id, base, width)

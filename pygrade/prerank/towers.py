@@ -5,9 +5,14 @@
 The item's vector is kept as [y / τ, b] and the user's as [x, 1], so that s is one inner product of ``width`` numbers.
 Two-tower retrieval with in-batch negatives: Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
 Recommendations", RecSys 2019. The bias beside unit vectors is our addition: some items are liked by all.
+
+Users are served by the C++ core, which computes each output of a layer as one chain of float32 multiply-adds in the
+order of its inputs, from the bias on: a vector has the same bits in every batch, language and instruction set. Training
+and the vectors of items, which are computed once and stored, use torch.
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pygrade import _core
 from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, TowerInputs, aging, positives
 
 _INPUT_CLIP = 5.0
@@ -171,6 +177,7 @@ class TwoTower(nn.Module):
     def __init__(self, config: PrerankConfig, inputs: Inputs) -> None:
         super().__init__()
         self.config, self.inputs = config, inputs
+        self._core: tuple[list[tuple[int, int]], _core.UserTower] | None = None
         wide, narrow = config.width - 1, config.field_embedding
         self.item_table = nn.Embedding(len(inputs.item_id) + 1, wide)
         self.request_fields = nn.ModuleList(nn.Embedding(int(size), narrow) for size in inputs.request_sizes)
@@ -203,19 +210,22 @@ class TwoTower(nn.Module):
 
     def user_inputs(self, requests: TowerInputs) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of `user`; ValueError if an array does not have the fitted shape."""
+        self._check_requests(requests)
         known = self.inputs
-        count = len(requests.user_id)
-        for name, array, width in (
-            ("request_dense", requests.request_dense, len(known.request_mean)),
-            ("request_ids", requests.request_ids, len(known.request_sizes)),
-            ("sequences", requests.sequences, known.length),
-        ):
-            _shape(name, array, count, width)
         return (
             _scaled(requests.request_dense, known.request_mean, known.request_std),
             _indices(requests.request_ids, known.request_sizes),
             torch.from_numpy(known.item_rows(requests.sequences)),
         )
+
+    def _check_requests(self, requests: TowerInputs) -> None:
+        known = self.inputs
+        for name, array, width in (
+            ("request_dense", requests.request_dense, len(known.request_mean)),
+            ("request_ids", requests.request_ids, len(known.request_sizes)),
+            ("sequences", requests.sequences, known.length),
+        ):
+            _shape(name, array, len(requests.user_id), width)
 
     def item_inputs(self, item_id: Ids, dense: NDArray[np.float32], ids: Ids) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of `item`; ValueError if an array does not have the fitted shape."""
@@ -229,14 +239,46 @@ class TwoTower(nn.Module):
         )
 
     def user_vectors(self, requests: TowerInputs) -> NDArray[np.float32]:
-        """Vectors of requests, [R, width]. Each is computed by itself, so that it has the same bits in every batch."""
-        dense, fields, sequence = self.user_inputs(requests)
-        result = np.empty((len(dense), self.config.width), np.float32)
-        with torch.inference_mode():
-            for r in range(len(dense)):
-                one = slice(r, r + 1)
-                result[r] = self.user(dense[one], fields[one], sequence[one])[0].numpy()
+        """Vectors of requests, [R, width], by the C++ core."""
+        self._check_requests(requests)
+        result = np.empty((len(requests.user_id), self.config.width), np.float32)
+        self.core().user_vectors(
+            np.ascontiguousarray(requests.request_dense, np.float32),
+            np.ascontiguousarray(requests.request_ids, np.int64),
+            np.ascontiguousarray(requests.sequences, np.int64),
+            result,
+        )
         return result
+
+    def core(self) -> _core.UserTower:
+        """The user tower as the C++ core serves it, with the parameters of now."""
+        hidden, output = cast(nn.Linear, self.user_tower[0]), cast(nn.Linear, self.user_tower[3])
+        parameters: list[Tensor] = [self.item_table.weight, hidden.weight, hidden.bias, output.weight, output.bias]
+        parameters += [cast(nn.Embedding, table).weight for table in self.request_fields]
+        state = [(p.data_ptr(), p._version) for p in parameters]
+        if self._core is None or self._core[0] != state:
+            table, *layers = (p.detach().numpy() for p in parameters)
+            known = self.inputs
+            tower = _core.UserTower(
+                width=self.config.width,
+                hidden=self.config.hidden,
+                field_embedding=self.config.field_embedding,
+                length=known.length,
+                item_id=known.item_id,
+                item_table=table,
+                request_mean=known.request_mean,
+                request_std=known.request_std,
+                field_tables=layers[4:],
+                hidden_weight=layers[0],
+                hidden_bias=layers[1],
+                output_weight=layers[2],
+                output_bias=layers[3],
+            )
+            self._core = state, tower
+        return self._core[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_core": None}  # made again from the parameters
 
     def item_vectors(self, catalog: Catalog, rows: int = 8192) -> NDArray[np.float32]:
         """Vectors of a catalog, [m, width]."""

@@ -16,7 +16,9 @@ from pygrade.reference.fusion import fuse_scores, fuse_topk, rank_order, transfo
 from pygrade.reference.gain import topk_gain
 from pygrade.reference.grpo import grpo_loss
 from pygrade.reference.lambdaloss import lambda_loss
+from pygrade.reference.multi_task import multi_task
 from pygrade.reference.piecewise_linear import piecewise_linear
+from pygrade.reference.prerank import nearest_items, user_vector
 from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
 
@@ -32,10 +34,13 @@ __all__ = [
     "group_advantage",
     "grpo_loss",
     "lambda_loss",
+    "multi_task",
+    "nearest_items",
     "piecewise_linear",
     "rank",
     "rank_order",
     "rollout",
     "topk_gain",
     "transform_scores",
+    "user_vector",
 ]

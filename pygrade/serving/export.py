@@ -1,6 +1,6 @@
 """Saved models as files that need no Python: a policy's pages and the multi-task model's predictions.
 
-`.pt2`: compiled by AOTInductor, run by libtorch in C++ (csrc/examples/run_pt2.cpp) or in Python; the library of the
+`.pt2`: compiled by AOTInductor, run by libtorch in C++ (examples/torch/run_pt2.cpp) or in Python; the library of the
 ops, `_ops.so`, is loaded first. `.onnx`: the ops are written in standard ONNX ops, for any runtime.
 
 Both take any number of requests and of candidates. Their arithmetic is torch's or the runtime's, so that weights differ

@@ -42,12 +42,12 @@ class Page:
     policy: FusionPolicy
     policy_version: str
     context: NDArray[np.float32]  # [B, F], NaN if unknown
+    multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
+    first_number: int  # number of the first request, the id of those without one
     predictions: NDArray[np.float32]  # [B, N, T], or [M, T] with bounds
     bounds: NDArray[np.int64] | None  # [B + 1]
     scenario: str | Sequence[str] | None  # of all requests, or one each
-    multipliers: NDArray[np.float32] | None  # [B, T] of the tasks' values, if the policy takes them
     item_values: NDArray[np.float32] | None  # one for each candidate: prices
-    first_number: int  # number of the first request, the id of those without one
     ids: Ids
 
     def __repr__(self) -> str:

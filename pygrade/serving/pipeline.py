@@ -7,28 +7,34 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pygrade import mtl
+from pygrade import _core, mtl
 from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
+from pygrade.features.center import check_request
 from pygrade.mtl import MtlModel
+from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import multipliers
 from pygrade.prerank import Catalog, Prerank
 from pygrade.prerank.index import Eligible
 from pygrade.serving.artifact import Artifact, open_artifact
-from pygrade.serving.page import Page
+from pygrade.serving.page import Ids, Page
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, StoreError, open_store
 
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
 STORE = "store.json"  # in the run: which store was filled
 EVIDENCE = "user_count"  # the feature that says how much is known of a user, if the schema has it
+_FEATURES = ("request_dense", "request_ids", "sequences", "item_dense", "cross_dense")
+_MAX_SEED = (1 << 31) - 1
 _READ_ITEMS = 20_000  # items whose features are read at once
 
 
@@ -42,8 +48,8 @@ class ServedPage:
     features: FeatureBatch = field(repr=False)  # of the candidates
     predictions: NDArray[np.float32] = field(repr=False)  # [n, T]
     seconds: dict[str, float] = field(repr=False)  # by step, see STEPS
-    degraded: bool  # the store failed: features are defaults, weights the static ones
-    history: float  # known events of the user; NaN if the schema has no `EVIDENCE`
+    degraded: bool  # the store failed, or time ran out: features are defaults, weights the static ones
+    history: float  # known events of the user; NaN if no feature says so (user_count)
 
 
 @dataclass(frozen=True)
@@ -78,17 +84,19 @@ def load_models(artifact: Artifact) -> Models:
 
 
 class Pipeline:
-    """Ranks for users by the models of an artifact and the features of a store. Many threads may call `rank`."""
+    """Ranks for users by the models of an artifact and the features of a store. Many threads may call `rank`.
+
+    The C++ core makes the page (Pipeline of <pygrade/pipeline.hpp>): servers that link it get the same pages.
+    """
 
     def __init__(self, models: Models, store: Store, version: str, seed: int | None = None) -> None:
-        """version: of the artifact, "" for none; seed: starts the exploration, see `BlendedRanker`."""
+        """version: of the artifact, which the store is read in; "": the store's current one, whatever it is. seed:
+        starts the exploration, see `BlendedRanker`."""
         self.models, self.store, self.version = models, store, version
-        self.center = FeatureCenter(models.schema, models.fitted, store)
-        self.ranker = BlendedRanker(models.policy, seed, impute=True)
-        names = models.schema.request_features
-        self._evidence = names.index(EVIDENCE) if EVIDENCE in names else None
-        self._lock, self._updating = Lock(), Lock()
-        self._degraded = 0
+        self.center = FeatureCenter(models.schema, models.fitted, store, version=version or None)
+        start = None if seed is None else integer("seed", seed, 0, _MAX_SEED)
+        self._core = _core.Pipeline(*self._parts(), self.center.core, start, partial(_retrieve, models.prerank))
+        self._updating = Lock()
 
     @classmethod
     def load(cls, run: str | Path, store: str | None = None, seed: int | None = None) -> "Pipeline":
@@ -115,8 +123,9 @@ class Pipeline:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Counts since the start: those of the feature center and of the ranker, and ``degraded`` pages."""
-        return {**vars(self.center.counters), **self.ranker.counters, "degraded": self._degraded}
+        """Counts since the start: those of the feature center and of the ranker, and ``degraded_store`` and
+        ``degraded_deadline`` pages."""
+        return self._core.counters
 
     def rank(
         self,
@@ -133,6 +142,7 @@ class Pipeline:
         explore: bool = False,
         values: Mapping[str, float] | None = None,
         request_id: int = 0,
+        deadline: float | None = None,
     ) -> ServedPage:
         """The best k items for a user.
 
@@ -140,44 +150,101 @@ class Pipeline:
         `ItemIndex.search`), without those ``seen``; or give the candidates as item_ids [n]. context: ``c_`` columns of
         the schema; timestamp: ms since 1970, default now. An unknown user has default features. If the store fails,
         the page is made of default features and the static weights of the scenario, and it is counted. ``explore``,
-        ``values`` (multipliers of the tasks' values): see `BlendedRanker.rank`. ValueError for k or candidates below 1,
-        for item_ids that are no distinct numbers from 0 on, and if no candidate is left.
+        ``values`` (multipliers of the tasks' values): see `BlendedRanker.rank`. ``deadline``: seconds from now on,
+        after which the page is made of what an unknown user would get, by the static weights, and counted. ValueError
+        for k or candidates below 1, for item_ids that are no distinct numbers from 0 on, and if no candidate is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
+        policy = self.models.policy
+        given = multipliers(values, policy.tasks, 1) if values is not None else None
         now = int(time.time() * 1000) if timestamp is None else timestamp
-        clock = _Clock()
-        rest = context, now, scenario, request_id
-        if item_ids is None:
-            request = self.center.request(user_id, *rest)
-            clock.lap(STEPS[0])
-            drop = None if seen is None else [np.asarray(seen, np.int64)]
-            items = self.models.prerank.candidates(request.features, candidates, drop, eligible)[0]
-            items = items[items >= 0]
-            clock.lap(STEPS[1])
-        else:
-            items = _candidates(item_ids)
-        if not len(items):
-            raise ValueError("no candidate is left: item_ids is empty, or every eligible item is among those seen")
-        batch = request.with_items(items) if item_ids is None else self.center.read(user_id, items, *rest)
-        clock.lap(STEPS[2])
-        predictions = mtl.predict(self.models.mtl, *batch.model_inputs())
-        clock.lap(STEPS[3])
-        page = fuse(self.ranker, batch, predictions, k, static=batch.defaults, explore=explore, values=values)
-        clock.lap(STEPS[4])
-        with self._lock:
-            self._degraded += batch.defaults
-        places = page.indices[0][page.indices[0] >= 0]
-        history = float(batch.request_dense[0, self._evidence]) if self._evidence is not None else float("nan")
+        known = check_request(self.models.schema, user_id, context or {}, now, scenario, request_id)
+        made = self._core.rank(
+            user_id=int(user_id),
+            timestamp=int(now),
+            scenario=scenario,
+            context=known,
+            k=k,
+            candidates=candidates,
+            item_ids=None if item_ids is None else _candidates(item_ids),
+            seen=None if seen is None else np.ascontiguousarray(seen, np.int64).reshape(-1),
+            eligible=None if eligible is None else self._eligible(eligible),
+            explore=explore,
+            values=None if given is None else given[0],
+            deadline=None if deadline is None else max(0, round(deadline * 1e6)),
+        )
+        return self._page(made, user_id, now, scenario, request_id, given)
+
+    def _parts(self) -> tuple[str, _core.Features, _core.Prerank | None, _core.MultiTaskModel, _core.Policy]:
+        """The models as the core takes them; a graph of items (HNSW) is searched by `_retrieve`."""
+        models = self.models
+        searched = models.prerank.core if models.prerank.index.kind == "flat" else None
+        return self.version, models.fitted.core, searched, models.mtl.core, _core.Policy(*models.policy.artifact())
+
+    def _eligible(self, eligible: Eligible) -> NDArray[np.int64]:
+        """The ids of eligible items."""
+        if not callable(eligible):
+            return np.ascontiguousarray(eligible, np.int64).reshape(-1)
+        index = self.models.prerank.index
+        known = np.concatenate([index.item_id, index.extra_id])
+        return known[eligible(known)]
+
+    def _page(
+        self,
+        made: Mapping[str, Any],
+        user_id: int,
+        timestamp: int,
+        scenario: str | None,
+        request_id: int,
+        multipliers: NDArray[np.float32] | None,
+    ) -> ServedPage:
+        """The page that the core made, with what it was made from."""
+        count = len(made["predictions"])
+        request, user, scenarios = np.array([request_id]), np.array([user_id]), None if scenario is None else [scenario]
+        batch = FeatureBatch(
+            request_id=request,
+            user_id=user,
+            timestamp=np.array([timestamp]),
+            scenario=None if scenario is None else np.array([scenario]),
+            offsets=np.array([0, count]),
+            item_id=made["item_ids"],
+            position=np.full(count, -1, np.int32),
+            feedback=np.full((count, len(self.models.schema.tasks)), np.nan, np.float32),
+            fitted=self.models.fitted,
+            defaults=made["degraded"] > 0,
+            item_ids=made["item_id_features"],
+            **{name: made[name] for name in _FEATURES},
+        )
+        degraded = bool(made["degraded"])
+        page = Page(
+            values=made["values"],
+            indices=made["indices"],
+            weights=made["weights"],
+            concentration=made["concentration"],
+            fallback=np.array([made["fallback"]]),
+            explored=np.array([made["explored"]]),
+            seed=np.array([made["seed"]], np.uint64),
+            policy=self.models.policy,
+            policy_version=made["policy_version"],
+            context=np.full_like(batch.request_dense, np.nan) if degraded else batch.request_dense,
+            predictions=made["predictions"],
+            bounds=batch.offsets,
+            scenario=scenarios,
+            multipliers=made["multipliers"],
+            item_values=None,
+            first_number=0,
+            ids=Ids(request, user, made["item_ids"]),
+        )
         return ServedPage(
-            items=items[places],
-            scores=page.values[0, : len(places)],
+            items=made["items"],
+            scores=page.values[0, : len(made["items"])],
             page=page,
             features=batch,
-            predictions=predictions,
-            seconds=clock.seconds,
-            degraded=batch.defaults,
-            history=history,
+            predictions=made["predictions"],
+            seconds=dict(zip(STEPS, made["seconds"], strict=True)),
+            degraded=degraded,
+            history=made["history"],
         )
 
     def update(self, events: Any) -> int:
@@ -218,6 +285,7 @@ class Pipeline:
                 served.rebuild(self._catalog(known, now))
             elif len(new):
                 served.add_items(self._catalog(new, now))
+            self._core.publish(*self._parts())
             return len(served.index)
 
     def _catalog(self, item_ids: NDArray[np.int64], timestamp: int) -> Catalog:
@@ -233,6 +301,23 @@ class Pipeline:
     def close(self) -> None:
         """Closes the store."""
         self.store.close()
+
+
+class _User(NamedTuple):
+    """What the user tower reads of one request."""
+
+    user_id: NDArray[np.int64]  # [1]
+    request_dense: NDArray[np.float32]  # [1, Du]
+    request_ids: NDArray[np.int64]  # [1, Fu]
+    sequences: NDArray[np.int64]  # [1, L]
+
+
+def _retrieve(prerank: Prerank, *inputs: Any) -> NDArray[np.int64]:
+    """Called by the core: request_dense [1, Du], request_ids [1, Fu], sequences [1, L], seen, eligible, n."""
+    dense, ids, sequences, seen, eligible, n = inputs
+    user = _User(np.zeros(1, np.int64), dense, ids, sequences)
+    found: NDArray[np.int64] = prerank.candidates(user, n, [seen], eligible)[0]
+    return found[found >= 0]
 
 
 def fuse(
@@ -279,17 +364,6 @@ def store_address(run: Path, store: str | None) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; want a run that has published, or the store's address")
     return str(read_json(path)["store"]).replace("{run}", str(run))
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STEPS, 0.0)
-        self._last = time.perf_counter()
-
-    def lap(self, step: str) -> None:
-        now = time.perf_counter()
-        self.seconds[step] += now - self._last
-        self._last = now
 
 
 def _text(value: Any) -> str:

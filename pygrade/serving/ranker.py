@@ -24,14 +24,6 @@ from pygrade.serving.page import Ids, Page, missing_candidates
 _MAX = (1 << 31) - 1  # of k and of seeds
 
 
-class _Served(NamedTuple):
-    """A policy in service. One tuple, so that a thread reads all of it or nothing."""
-
-    policy: FusionPolicy
-    version: str
-    core: _core.Ranker
-
-
 class BlendedRanker:
     """Ranks requests through a policy and the blended-ranking op. `rank` may be called from many threads at once."""
 
@@ -43,18 +35,18 @@ class BlendedRanker:
         """
         start = int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else integer("seed", seed, 0, _MAX)
         self.impute = impute
-        core = _core.Ranker(_core.Policy(*policy.artifact()), impute, start << 32)
-        self._served = _Served(policy.eval(), policy.version, core)
+        self._core = _core.Ranker(_core.Policy(*policy.artifact()), policy.eval(), start, impute)
 
     @property
     def policy(self) -> FusionPolicy:
         """The policy in service."""
-        return self._served.policy
+        policy: FusionPolicy = self._core.policy
+        return policy
 
     @property
     def version(self) -> str:
         """Its version."""
-        return self._served.version
+        return self._core.version
 
     def publish(self, policy: FusionPolicy) -> None:
         """Serve another policy of the same tasks, features and formula from the next `rank` on.
@@ -66,8 +58,7 @@ class BlendedRanker:
                 f"the policy has schema_hash {policy.schema_hash()}; the ranker serves {self.policy.schema_hash()} "
                 "(tasks, features and formula)"
             )
-        core = self._served.core.successor(_core.Policy(*policy.artifact()))
-        self._served = _Served(policy.eval(), policy.version, core)
+        self._core.swap(_core.Policy(*policy.artifact()), policy.eval())
 
     @classmethod
     def load(cls, path: str | Path, seed: int | None = None, impute: bool = False) -> "BlendedRanker":
@@ -78,7 +69,7 @@ class BlendedRanker:
     def counters(self) -> dict[str, int]:
         """Counts since the start: ``requests``, ``fallback_scenario`` and ``fallback_global`` (served the scenario's or
         the global static weights), ``explored``, ``missing_predictions`` (candidates), ``empty_pages``."""
-        return self._served.core.counters
+        return self._core.counters
 
     def rank(
         self,
@@ -120,7 +111,6 @@ class BlendedRanker:
 
         ValueError or TypeError name the argument of a wrong shape or value, before anything is ranked or counted.
         """
-        policy, version, core = self._served
         arguments = _Arguments(
             context,
             predictions,
@@ -138,35 +128,23 @@ class BlendedRanker:
             item_values,
         )
         if type(predictions) is not np.ndarray or predictions.ndim != (3 if offsets is None else 2):
-            arguments = arguments.converted(policy)
+            arguments = arguments.converted(self.policy)
         batch, total = arguments.sizes()
         if values is not None:
-            arguments = arguments._replace(values=multipliers(values, policy.tasks, batch))
+            arguments = arguments._replace(values=multipliers(values, self.policy.tasks, batch))
         ids = Ids(
             _ids("request_id", request_id, batch), _ids("user_id", user_id, batch), _ids("item_id", item_id, total)
         )
-        ranked = _core.rank_pages_fast_path(core, *arguments)
+        ranked = _core.rank_pages_fast_path(self._core, *arguments)
         if ranked is None:  # an argument has to be converted, or is wrong
-            arguments = arguments.converted(policy)
-            ranked = _core.rank_pages(core, *arguments)
-        scores, indices, weights, concentration, fallback, explored, seeds, features, in_force, first_number = ranked
+            arguments = arguments.converted(self.policy)
+            ranked = _core.rank_pages(self._core, *arguments)
         return Page(
-            values=scores,
-            indices=indices,
-            weights=weights,
-            concentration=concentration,
-            fallback=fallback,
-            explored=explored,
-            seed=seeds,
-            policy=policy,
-            policy_version=version,
-            context=features,
+            *ranked,
             predictions=arguments.predictions,
             bounds=arguments.offsets,
             scenario=arguments.scenario,
-            multipliers=in_force,
             item_values=None if arguments.item_values is None else np.asarray(arguments.item_values),
-            first_number=first_number,
             ids=ids,
         )
 

@@ -84,9 +84,9 @@ class LmdbStore(Store):
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def get_tables(self, requests: Sequence[Request]) -> list[Values]:
+    def get_tables(self, requests: Sequence[Request], version: str | None = None) -> list[Values]:
         checked = check_requests(requests)
-        return self._file.read(lambda txn: self._get(txn, self._id(txn, None), checked))
+        return self._file.read(lambda txn: self._get(txn, self._id(txn, version, complete=True), checked))
 
     def put_many(
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
@@ -188,17 +188,18 @@ class LmdbStore(Store):
             raise StoreError(f"{self.url} is open read-only; nothing can be written")
         return file.write(body)
 
-    def _id(self, txn: Any, version: str | None) -> bytes:
+    def _id(self, txn: Any, version: str | None, complete: bool = False) -> bytes:
         if version is None:
             current = txn.get(_CURRENT)
             if current is None:
                 raise MissingVersionError(f"{self.url} has no current version; fill one and switch to it")
             return bytes(current)
         check_version(version)
-        for number, _, name in _versions(txn):
-            if name == version:
+        for number, state, name in _versions(txn):
+            if name == version and (state == READY or not complete):
                 return number
-        raise MissingVersionError(f"{self.url} has no version {version!r}; begin it first")
+        lacking = "complete version {!r}; switch to it first" if complete else "version {!r}; begin it first"
+        raise MissingVersionError(f"{self.url} has no {lacking.format(version)}")
 
     def _get(self, txn: Any, number: bytes, requests: Sequence[Request]) -> list[Values]:
         get = txn.get

@@ -39,10 +39,13 @@ class MemoryStore(Store):
         self._versions: dict[str, _Version] | None = {}
         self._current: str | None = None
 
-    def get_tables(self, requests: Sequence[Request]) -> list[Values]:
+    def get_tables(self, requests: Sequence[Request], version: str | None = None) -> list[Values]:
         checked = check_requests(requests)
         with self._lock:
-            tables = self._version(None).tables
+            read = self._version(version)
+            if not read.ready:
+                raise MissingVersionError(f"{self.url} has no complete version {version!r}; switch to it first")
+            tables = read.tables
             records = [list(map(tables.get(table, {}).get, keys.tolist())) for table, keys in checked]
         return [unpack(table) for table in records]
 

@@ -159,9 +159,10 @@ class RedisStore(Store):
 
     # --- records ------------------------------------------------------------------------------------------------------
 
-    def get_tables(self, requests: Sequence[Request]) -> list[Values]:
+    def get_tables(self, requests: Sequence[Request], version: str | None = None) -> list[Values]:
         checked = check_requests(requests)
-        return [self._unpack(records) for records in self._read(checked)[1]]
+        stored = self._read(checked)[1] if version is None else self._read_version(checked, check_version(version))
+        return [self._unpack(records) for records in stored]
 
     def put_many(
         self, table: str, keys: Keys, values: Sequence[bytes], version: str | None = None, ttl: float | None = None
@@ -241,20 +242,35 @@ class RedisStore(Store):
 
     def _read(self, requests: Sequence[Request]) -> tuple[bytes, list[list[bytes | None]]]:
         """The current version and the records, of one moment."""
-        fields = [_fields(keys) for _, keys in requests]
         name = self._seen or self._current_or_raise()
         while True:
-            with self._named():
-                pipe = self._client.pipeline(transaction=True)
-                pipe.hget(self._store, "current")
-                for (table, _), keys in zip(requests, fields, strict=True):
-                    if keys:
-                        pipe.hmget(self._hash(name, table), keys)
-                current, *answers = pipe.execute()
+            current, records = self._ask(requests, name, self._store, "current")
             if current == name:
-                rest = iter(answers)
-                return name, [next(rest) if keys else [] for keys in fields]
+                return name, records
             name = self._known(current)
+
+    def _read_version(self, requests: Sequence[Request], version: str) -> list[list[bytes | None]]:
+        """The records of a complete version."""
+        name = version.encode()
+        state, records = self._ask(requests, name, self._versions, version)
+        if state is None or not state.endswith(b" ready"):
+            raise MissingVersionError(f"{self.url} has no complete version {version!r}; switch to it first")
+        return records
+
+    def _ask(
+        self, requests: Sequence[Request], name: bytes, place: bytes, field: str
+    ) -> tuple[bytes | None, list[list[bytes | None]]]:
+        """A field of a hash and the records of a version, of one moment."""
+        fields = [_fields(keys) for _, keys in requests]
+        with self._named():
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hget(place, field)
+            for (table, _), keys in zip(requests, fields, strict=True):
+                if keys:
+                    pipe.hmget(self._hash(name, table), keys)
+            found, *answers = pipe.execute()
+        rest = iter(answers)
+        return found, [next(rest) if keys else [] for keys in fields]
 
     def _current_or_raise(self) -> bytes:
         with self._named():

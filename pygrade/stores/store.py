@@ -41,8 +41,11 @@ class Store(ABC):
         return self.get_tables([(table, keys)])[0]
 
     @abstractmethod
-    def get_tables(self, requests: Sequence[Request]) -> list[Values]:
-        """`get_many` of several (table, keys), all of one version, in one transaction or round trip."""
+    def get_tables(self, requests: Sequence[Request], version: str | None = None) -> list[Values]:
+        """`get_many` of several (table, keys), all of one version, in one transaction or round trip.
+
+        version: a complete one, for readers that go on with it while another is current; None: the current one.
+        """
 
     @abstractmethod
     def put_many(

@@ -87,7 +87,7 @@ def _optuna(data: TrainingSet, bounds: Tensor, config: TrainConfig) -> Tensor:
 def _grade(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     policy, run = trial.stage1(config), Run()
-    train_stage2(trial.build(config), policy, config.stage2, run, trial.seed)
+    train_stage2(trial.build(config), policy, config.stage2, run, trial.seed, config.engine)
     statistics = run.statistics("stage2")
     return trial.serve(policy, figures={name: statistics[name] for name in _FIGURES if name in statistics})
 
@@ -155,7 +155,7 @@ def _oracle(trial: Trial, options: Options) -> ArmRanking:
         data.stage2, gains=values[..., None], lists=every, bounds=None, names=("truth",), weights=torch.ones(1)
     )
     data = replace(data, stage2=truth_alone)
-    train_stage2(data, policy, config.stage2, seed=trial.seed)
+    train_stage2(data, policy, config.stage2, seed=trial.seed, engine=config.engine)
     return trial.serve(policy, test)
 
 

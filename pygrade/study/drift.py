@@ -42,7 +42,7 @@ def online(trial: Trial, options: Options) -> ArmRanking:
     config = trial.config(options)
     reference = trial.stage1(config)
     policy = trial.stage1(config)
-    train_stage2(trial.build(config), policy, config.stage2, seed=trial.seed)
+    train_stage2(trial.build(config), policy, config.stage2, seed=trial.seed, engine=config.engine)
     step = replace(config.stage2, steps=options["steps"], kl_coefficient=options["kl"])
     learner_config = OnlineConfig(
         window=options["window"],
@@ -50,6 +50,7 @@ def online(trial: Trial, options: Options) -> ArmRanking:
         feedback_delay_ms=2 * _HOUR,
         max_regression=options["max_regression"],
         seed=trial.seed,
+        engine=config.engine,
         reward=config.reward,
         step=step,
     )

@@ -88,7 +88,8 @@ class Unit:
     def fingerprint(self, settings: Settings) -> str:
         """Hash of everything that decides its numbers."""
         regime = changed(self.regime, unread=("name", "title", "arms", "family", "sized", "worlds"))
-        inputs = [FORMAT, regime, self.arm.kind, self.options, changed(settings.train), settings.test_requests]
+        train = changed(settings.train, unread=("engine",))  # always torch
+        inputs = [FORMAT, regime, self.arm.kind, self.options, train, settings.test_requests]
         inputs += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 

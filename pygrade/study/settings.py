@@ -103,7 +103,8 @@ def load_settings() -> Settings:
             "stage1": Stage1Config,
             "stage2": Stage2Config,
         }
-        train = TrainConfig(**{name: kind(**record["train"][name]) for name, kind in parts.items()})
+        # The engine that the committed results were computed with: another one differs in the last bits.
+        train = TrainConfig(engine="torch", **{name: kind(**record["train"][name]) for name, kind in parts.items()})
         same = ("test_requests", "oracle_requests", "stability", "tuning")
         rest: dict[str, Any] = {name: record[name] for name in same}
         rest |= {name: tuple(record[name]) for name in ("development_worlds", "judging_worlds", "training_seeds")}

@@ -144,7 +144,8 @@ class Trial:
         """A copy of the policy after stage 1, which is trained once per config."""
         key = json.dumps([asdict(config.policy), asdict(config.stage1)])
         if key not in self._stage1:
-            self._stage1[key] = train_stage1(self.data, self.policy(config), config.stage1, seed=self.seed)
+            policy = self.policy(config)
+            self._stage1[key] = train_stage1(self.data, policy, config.stage1, seed=self.seed, engine=config.engine)
         return copy.deepcopy(self._stage1[key])
 
     def trained(self, config: TrainConfig, logs: Logs) -> FusionPolicy:
@@ -152,8 +153,8 @@ class Trial:
         data = self.build(config, logs)
         policy = FusionPolicy(self.spec(config), self.static_of(data, config), self.seed)
         policy.fit_normalization(data.inputs_seen(self.seed))
-        train_stage1(data, policy, config.stage1, seed=self.seed)
-        return train_stage2(data, policy, config.stage2, seed=self.seed)
+        train_stage1(data, policy, config.stage1, seed=self.seed, engine=config.engine)
+        return train_stage2(data, policy, config.stage2, seed=self.seed, engine=config.engine)
 
     def serve(
         self, policy: FusionPolicy, context: Array | None = None, figures: Mapping[str, float] | None = None

@@ -44,6 +44,7 @@ from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.training.feedback import Event, FeedbackJoin, as_key
+from pygrade.training.policy_step import Engine, PolicyStep, check_engine, policy_step
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.stage2 import Stage2Config, anchors_of, stage2_step
 from pygrade.training.steps import batch_rows, draw_seed
@@ -69,10 +70,12 @@ class OnlineConfig:
     min_effective_samples: int = 100  # of an estimate that may refuse or roll back
     holdout_fraction: float = 0.5  # of the requests with drawn weights: they judge and are never learned from
     seed: int = 0  # of the batches and the draws
+    engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
     reward: RewardConfig = field(default_factory=RewardConfig)
     step: Stage2Config = field(default_factory=lambda: Stage2Config(steps=25))  # of an update, at a constant rate
 
     def __post_init__(self) -> None:
+        check_engine(self.engine)
         for name in ("window", "min_requests", "max_pending_events", "judge_window", "min_effective_samples"):
             if not getattr(self, name) >= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
@@ -120,7 +123,7 @@ class OnlineLearner:
         self.reference = _frozen(policy if reference is None else reference)
         self.publish = publish
         self._join = FeedbackJoin(policy.tasks, self.config.max_pending_events, self.config.max_amount)
-        self._optimizer = self._new_optimizer()
+        self._learner = self._new_learner()
         self._steps = 0
         self._window: Logs | None = None
 
@@ -184,14 +187,14 @@ class OnlineLearner:
         config = self.config.step
         data = CompositeReward(self.config.reward).build(window, self.policy.spec)
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
-        anchors = anchors_of(self.reference, data)
+        anchors = anchors_of(self.reference, data, self.config.engine)
         figures: dict[str, float] = {}
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
             values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
             drawn = (rows, anchors(rows, values), seed, "update", values)
-            figures = stage2_step(data, self.policy, self._optimizer, config, *drawn)
+            figures = stage2_step(data, self._learner, config, *drawn)
             self._steps += 1
         return len(pool), figures
 
@@ -228,10 +231,10 @@ class OnlineLearner:
 
     def _return_to(self, policy: FusionPolicy) -> None:
         self.policy.load_state_dict(policy.state_dict())
-        self._optimizer = self._new_optimizer()
+        self._learner = self._new_learner()
 
-    def _new_optimizer(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self.policy.parameters(), lr=self.config.step.learning_rate)
+    def _new_learner(self) -> PolicyStep:
+        return policy_step(self.policy, self.config.step.learning_rate, self.config.engine)
 
     def _serve(self, policy: FusionPolicy) -> None:
         if self.publish is not None:
@@ -255,8 +258,7 @@ class OnlineLearner:
         tensors: dict[str, Tensor] = {}
         for name in ("policy", "served", "reference"):
             tensors |= {f"{name}.{key}": value for key, value in getattr(self, name).state_dict().items()}
-        for index, entry in self._optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{key}": value for key, value in entry.items()}
+        tensors |= self._learner.state()
         pages = self._join.pages
         parts = {"window": self._window, "pages": concatenate(pages) if pages else None}
         contents = {"state.safetensors": to_safetensors(tensors)}
@@ -301,13 +303,7 @@ class OnlineLearner:
         for name in ("policy", "served", "reference"):
             state = {key.removeprefix(f"{name}."): v for key, v in tensors.items() if key.startswith(f"{name}.")}
             getattr(learner, name).load_state_dict(state)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("adam."):
-                _, index, entry = key.split(".")
-                moments.setdefault(int(index), {})[entry] = value
-        groups = learner._optimizer.state_dict()["param_groups"]
-        learner._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        learner._learner.load_state(tensors)
         learner._steps = int(record["steps"])
         parts = {
             name: None if plain is None else _logs(folder / f"{name}.npz", plain, sha256[f"{name}.npz"])

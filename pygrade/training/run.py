@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pygrade._util.serialization import to_json, write_bytes
 from pygrade.policy import FusionPolicy
 from pygrade.training.checkpoint import Checkpoint, CheckpointStore
+from pygrade.training.policy_step import PolicyStep
 from pygrade.training.tracking import Tracker
 from pygrade.training.training_set import TrainingSet
 
@@ -81,8 +81,8 @@ class Run:
         if self._checkpoint is None and self._store is not None:
             self._save("stage1", 0, policy, None, None)
 
-    def resume(self, stage: str, steps: int, policy: FusionPolicy, optimizer: torch.optim.Optimizer) -> int:
-        """Restore policy and optimizer from the checkpoint; returns the steps of this stage that are done.
+    def resume(self, stage: str, steps: int, policy: FusionPolicy, learner: PolicyStep) -> int:
+        """Restore policy and learner from the checkpoint; returns the steps of this stage that are done.
 
         If the checkpoint is of a later stage, all of them: the policy is then the reference of stage 2.
         """
@@ -92,7 +92,7 @@ class Run:
         passed = at.stage != stage
         _load_policy(policy, at.tensors, "reference." if passed else "policy.")
         if not passed:
-            _load_adam(optimizer, at.tensors)
+            learner.load_state(at.tensors)
         return steps if passed else at.step
 
     def after(
@@ -102,7 +102,7 @@ class Run:
         steps: int,
         figures: dict[str, float],
         policy: FusionPolicy,
-        optimizer: torch.optim.Optimizer,
+        learner: PolicyStep,
         reference: FusionPolicy | None = None,
     ) -> None:
         """After step ``step`` (from 1) of ``steps``: note its figures, and save a checkpoint if one is due."""
@@ -110,7 +110,7 @@ class Run:
         if self._tracker is not None:
             self._tracker.log(stage, step, figures)
         if self._store is not None and (step % self._every == 0 or step == steps):
-            self._save(stage, step, policy, optimizer, reference)
+            self._save(stage, step, policy, learner, reference)
         if self._on_step is not None:
             self._on_step(stage, step)
 
@@ -138,7 +138,7 @@ class Run:
         stage: str,
         step: int,
         policy: FusionPolicy,
-        optimizer: torch.optim.Optimizer | None,
+        learner: PolicyStep | None,
         reference: FusionPolicy | None,
     ) -> None:
         assert self._store is not None and self.static_weights is not None
@@ -146,9 +146,8 @@ class Run:
         tensors |= {f"policy.{name}": tensor for name, tensor in policy.state_dict().items()}
         if reference is not None:
             tensors |= {f"reference.{name}": tensor for name, tensor in reference.state_dict().items()}
-        if optimizer is not None:  # moments and step counts of Adam, which a bit-exact resume needs
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+        if learner is not None:  # moments and step counts of Adam, which a bit-exact resume needs
+            tensors |= learner.state()
         record = {"fingerprint": self._fingerprint, "options": self._options}
         record["sums"] = self._sums
         self._store.save(Checkpoint(stage, step, tensors, record))
@@ -157,15 +156,6 @@ class Run:
 def _load_policy(policy: FusionPolicy, tensors: dict[str, Tensor], prefix: str) -> None:
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     policy.load_state_dict(state)
-
-
-def _load_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("adam."):
-            _, index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _add(sums: dict[str, float], figures: dict[str, float], step: int, steps: int) -> None:

@@ -9,8 +9,9 @@ import torch
 from pygrade import ops
 from pygrade._util.progress import track
 from pygrade.policy import FusionPolicy
+from pygrade.training.policy_step import Engine, policy_step
 from pygrade.training.run import Run
-from pygrade.training.steps import batch_rows, check_positive, set_rate, update
+from pygrade.training.steps import batch_rows, check_positive, falling_rate
 from pygrade.training.training_set import TrainingSet
 
 logger = logging.getLogger("pygrade")
@@ -34,17 +35,23 @@ class Stage1Config:
 
 
 def train_stage1(
-    data: TrainingSet, policy: FusionPolicy, config: Stage1Config, run: Run | None = None, seed: int = 0
+    data: TrainingSet,
+    policy: FusionPolicy,
+    config: Stage1Config,
+    run: Run | None = None,
+    seed: int = 0,
+    engine: Engine = "auto",
 ) -> FusionPolicy:
     """Fit the served mean to the order of the logged pages, in place.
 
     Labels are the logged value (OEC) of each item on the page, over its slot's propensity; the loss is `lambda_loss`
-    of the fused score with the discount of the reward, per slot. Only requests with feedback are drawn.
+    of the fused score with the discount of the reward, per slot. Only requests with feedback are drawn. ``engine``: see
+    `policy_step`.
     """
     run = run or Run()
     device = data.scores.device
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
-    start = run.resume("stage1", config.steps, policy, optimizer)
+    learner = policy_step(policy, config.learning_rate, engine)
+    start = run.resume("stage1", config.steps, policy, learner)
     pages = data.stage1
     worth = pages.value if data.trade_offs is None else data.trade_offs.value.amax(-1)  # [R, P]
     pool = (worth > 0).any(1).nonzero()[:, 0]
@@ -55,19 +62,20 @@ def train_stage1(
     scores = data.scores.gather(1, index)  # [R, P, T]
     with track("stage 1", total=steps, start=min(start, steps)) as bar:
         for step in range(start, steps):
-            set_rate(optimizer, config.learning_rate, step / steps)
+            learner.rate = falling_rate(config.learning_rate, step / steps)
             rows = pool[batch_rows(seed, 1, step, len(pool), config.batch_size).to(device)]
             values = data.draw_values(seed, 1, step, len(rows))
             labels = data.labels_at(rows, values)  # [B, P]
             if config.labels == "ips":
                 labels = labels / pages.propensity[rows]
-            alpha = policy.concentration(data.inputs_at(rows, values))
+            alpha = learner.concentration(data.inputs_at(rows, values)).requires_grad_()
             weights = alpha / alpha.sum(-1, keepdim=True)  # [B, T]
             fused = (scores[rows] * weights[:, None]).sum(-1)  # [B, P]
             losses = ops.lambda_loss(fused, labels, pages.mask[rows], data.discount, config.temperature)
             loss = losses.mean() / len(data.discount)
-            norm = update(loss, None, policy, optimizer, config.max_grad_norm, f"stage 1, step {step + 1}")
-            figures = {"loss": loss.item(), "grad_norm": norm, "learning_rate": optimizer.param_groups[0]["lr"]}
+            (slope,) = torch.autograd.grad(loss, alpha)
+            norm = learner.update(slope, config.max_grad_norm, f"stage 1, step {step + 1}")
+            figures = {"loss": loss.item(), "grad_norm": norm, "learning_rate": learner.rate}
             bar.advance(1, loss=figures["loss"])
-            run.after("stage1", step + 1, steps, figures, policy, optimizer)
+            run.after("stage1", step + 1, steps, figures, policy, learner)
     return policy

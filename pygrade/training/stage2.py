@@ -14,14 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.progress import track
 from pygrade.policy import FusionPolicy
+from pygrade.training.policy_step import Engine, PolicyStep, concentrations, policy_step
 from pygrade.training.run import Run
-from pygrade.training.steps import batch_rows, check_positive, draw_seed, set_rate, update
+from pygrade.training.steps import batch_rows, check_positive, draw_seed, falling_rate
 from pygrade.training.training_set import TrainingSet
 
 
@@ -49,40 +49,50 @@ class Stage2Config:
 
 
 def train_stage2(
-    data: TrainingSet, policy: FusionPolicy, config: Stage2Config, run: Run | None = None, seed: int = 0
+    data: TrainingSet,
+    policy: FusionPolicy,
+    config: Stage2Config,
+    run: Run | None = None,
+    seed: int = 0,
+    engine: Engine = "auto",
 ) -> FusionPolicy:
-    """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term."""
+    """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term.
+
+    ``engine``: see `policy_step`.
+    """
     run = run or Run()
     device = data.scores.device
     reference = copy.deepcopy(policy).requires_grad_(False)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
-    start = run.resume("stage2", config.steps, policy, optimizer)
-    anchors = anchors_of(reference, data)
+    learner = policy_step(policy, config.learning_rate, engine)
+    start = run.resume("stage2", config.steps, policy, learner)
+    anchors = anchors_of(reference, data, engine)
     with track("stage 2", total=config.steps, start=start) as bar:
         for step in range(start, config.steps):
-            set_rate(optimizer, config.learning_rate, step / config.steps)
+            learner.rate = falling_rate(config.learning_rate, step / config.steps)
             rows = batch_rows(seed, 2, step, data.num_requests, config.batch_size).to(device)
             label, draw = f"stage 2, step {step + 1}", draw_seed(seed, 2, step)
             values = data.draw_values(seed, 2, step, len(rows))
             anchor = anchors(rows, values)
-            figures = stage2_step(data, policy, optimizer, config, rows, anchor, draw, label, values)
+            figures = stage2_step(data, learner, config, rows, anchor, draw, label, values)
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
-            run.after("stage2", step + 1, config.steps, figures, policy, optimizer, reference)
+            run.after("stage2", step + 1, config.steps, figures, policy, learner, reference)
     return policy
 
 
-def anchors_of(reference: FusionPolicy, data: TrainingSet) -> Callable[[Tensor, Tensor | None], Tensor]:
+def anchors_of(
+    reference: FusionPolicy, data: TrainingSet, engine: Engine = "auto"
+) -> Callable[[Tensor, Tensor | None], Tensor]:
     """Gives the reference's α [B, T] on requests rows [B] at multipliers u [B, T]; computed once without trade-offs."""
+    alpha = concentrations(reference, engine)
     if data.trade_offs is None:
-        every = reference.concentration(data.inputs, data.exploration)  # [R, T]
+        every = alpha(data.inputs, data.exploration)  # [R, T]
         return lambda rows, values: every[rows]
-    return lambda rows, values: reference.concentration(data.inputs_at(rows, values), data.exploration[rows]).detach()
+    return lambda rows, values: alpha(data.inputs_at(rows, values), data.exploration[rows])
 
 
 def stage2_step(
     data: TrainingSet,
-    policy: FusionPolicy,
-    optimizer: torch.optim.Optimizer,
+    learner: PolicyStep,
     config: Stage2Config,
     rows: Tensor,
     anchor: Tensor,
@@ -97,21 +107,21 @@ def stage2_step(
     """
     component_weights = data.stage2.weights
     inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]
-    with torch.no_grad():
-        old = policy.concentration(inputs, exploration)
-        sample = data.rollout(rows, old, config.group_size, seed, config.weight_floor, values)
-        advantages = ops.group_advantage(
-            sample.rewards,
-            component_weights,
-            config.normalize,
-            config.leave_one_out,
-            config.advantage_clip,
-        )
-        assert isinstance(advantages, Tensor)  # [B, G]
-    for _ in range(config.inner_epochs):
-        alpha = policy.concentration(inputs, exploration)
+    alpha = old = learner.concentration(inputs, exploration)
+    sample = data.rollout(rows, old, config.group_size, seed, config.weight_floor, values)
+    advantages = ops.group_advantage(
+        sample.rewards,
+        component_weights,
+        config.normalize,
+        config.leave_one_out,
+        config.advantage_clip,
+    )
+    assert isinstance(advantages, Tensor)  # [B, G]
+    for epoch in range(config.inner_epochs):
+        if epoch > 0:
+            alpha = learner.concentration(inputs, exploration)
         result = ops.grpo_loss(
-            alpha.detach(),
+            alpha,
             sample.log_weights,
             sample.log_prob,
             advantages,
@@ -123,7 +133,7 @@ def stage2_step(
             weight_floor=config.weight_floor,
         )
         gradient = result.gradient / len(alpha)  # of the mean loss
-        norm = update(alpha, gradient, policy, optimizer, config.max_grad_norm, label)
+        norm = learner.update(gradient, config.max_grad_norm, label)
     return {
         "loss": result.loss.mean().item(),
         "kl": result.kl.mean().item(),
@@ -132,7 +142,7 @@ def stage2_step(
         "ratio_max": result.ratio_max.max().item(),
         "concentration": old.sum(-1).mean().item(),
         "grad_norm": norm,
-        "learning_rate": optimizer.param_groups[0]["lr"],
+        "learning_rate": learner.rate,
         **_signal(data.stage2.names, sample.rewards, component_weights, advantages),
     }
 
@@ -142,7 +152,6 @@ def _signal(names: tuple[str, ...], rewards: Tensor, component_weights: Tensor, 
     means = rewards.mean((0, 1)) * component_weights
     spread = rewards.amax(1) - rewards.amin(1)  # [B, C]
     figures = {"reward": means.sum().item(), "zero_signal": (advantages == 0).all(1).float().mean().item()}
-    for index, name in enumerate(names):
-        figures[f"reward_{name}"] = means[index].item()
-        figures[f"zero_signal_{name}"] = (spread[:, index] == 0).float().mean().item()
-    return figures
+    figures |= {f"reward_{name}": value for name, value in zip(names, means.tolist(), strict=True)}
+    shares = (spread == 0).float().mean(0).tolist()
+    return figures | {f"zero_signal_{name}": share for name, share in zip(names, shares, strict=True)}

@@ -1,4 +1,4 @@
-"""What both training stages do in a step: draw requests, update the policy.
+"""What both training stages draw in a step, and the learning rate.
 
 Every random number is a function of (seed, stage, step), so that a run that was killed and resumed ends as if it had
 not been killed.
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-
-from pygrade.policy import FusionPolicy
 
 
 def check_positive(config: Any, *names: str) -> None:
@@ -39,27 +37,6 @@ def draw_values(seed: int, stage: int, step: int, count: int, tasks: int, spread
     return torch.from_numpy(values.astype(np.float32))
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * (1.0 - 0.9 * progress)
-
-
-def update(
-    output: Tensor,
-    gradient: Tensor | None,
-    policy: FusionPolicy,
-    optimizer: torch.optim.Optimizer,
-    max_norm: float,
-    label: str,
-) -> float:
-    """One optimizer step, given the gradient of the loss with respect to ``output`` (None: the output is the loss).
-
-    Returns the gradient norm. ``FloatingPointError`` if it is not finite; then nothing changes.
-    """
-    optimizer.zero_grad()
-    output.backward(gradient)  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm).item()
-    if not np.isfinite(norm):
-        raise FloatingPointError(f"{label}: gradient norm {norm}; want a finite one")
-    optimizer.step()
-    return float(norm)
+def falling_rate(rate: float, progress: float) -> float:
+    """The learning rate at a share of the steps: falls linearly to a tenth."""
+    return rate * (1.0 - 0.9 * progress)

@@ -28,6 +28,7 @@ from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec, project_weights
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores, fit_baselines
+from pygrade.training.policy_step import Engine, check_engine
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.run import Run
@@ -67,12 +68,14 @@ class TrainConfig:
     trust: TrustConfig = field(default_factory=TrustConfig)
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
+    engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
     checkpoint_every: int = 50  # steps between checkpoints
     tensorboard: bool = True  # scalars, where tensorboard is installed
 
     def __post_init__(self) -> None:
         check_positive(self, "threads", "checkpoint_every")
+        check_engine(self.engine)
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; want 0 or more")
 
@@ -173,9 +176,9 @@ def _fit(
     policy.fit_normalization(data.inputs_seen(config.seed).cpu())
     policy.to(config.device)
     run.begin(policy, static)
-    train_stage1(data, policy, config.stage1, run, config.seed)
+    train_stage1(data, policy, config.stage1, run, config.seed, config.engine)
     first = copy.deepcopy(policy)
-    train_stage2(data, policy, config.stage2, run, config.seed)
+    train_stage2(data, policy, config.stage2, run, config.seed, config.engine)
     return _Fitted(data, static, first, policy, run)
 
 

@@ -95,6 +95,10 @@ class TrainingSet:
         """Raw policy inputs [R, D] as training sees them: with multipliers drawn for every request."""
         return self.inputs_at(torch.arange(self.num_requests), self.draw_values(seed, 0, 0, self.num_requests))
 
+    def scores_at(self, rows: Tensor) -> Tensor:
+        """Transformed predictions [B, N, T] of requests rows [B]; `scores[rows]` takes three times as long."""
+        return self.scores.index_select(0, rows)
+
     def labels_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
         """Logged value [B, P] of pages rows [B] at multipliers u [B, T], over their mean; None: 1."""
         if values is None or self.trade_offs is None:
@@ -109,7 +113,7 @@ class TrainingSet:
     def rewards(self, rows: Tensor, weights: Tensor) -> Tensor:
         """Components [B, G, C] of the reward of weights [B, G, T] on requests rows [B]."""
         parts = self.stage2
-        scores, gains, masks = self.scores[rows], parts.gains[rows], parts.masks[rows]
+        scores, gains, masks = self.scores_at(rows), parts.gains[rows], parts.masks[rows]
         ranked = ops.topk_gain(scores, weights, gains, len(self.discount), self.discount, masks, parts.lists)
         if parts.bounds is None:
             return ranked
@@ -131,7 +135,7 @@ class TrainingSet:
         parts = self.stage2
         return ops.rollout(
             concentration,
-            self.scores[rows],
+            self.scores_at(rows),
             self._gains_at(rows, values),
             len(self.discount),
             self.discount,

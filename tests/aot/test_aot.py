@@ -14,7 +14,7 @@ from pygrade.aot import build as aot
 from pygrade.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "csrc" / "examples"
+EXAMPLES = ROOT / "examples" / "aot"
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,44 @@ def test_what_needs_no_torch_does_not_import_it(option):
     code = f"import sys; from pygrade.cli.main import main; sys.exit(main(['{option}']) or 'torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout, run.stderr
+
+
+BASE_INSTALL = """
+import importlib.abc, sys
+
+class Extras(importlib.abc.MetaPathFinder):  # the packages of the extras, as if they were not there
+    names = sys.argv[1].split(",")
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Extras())
+import pygrade
+from pygrade.cli.main import main
+sys.exit(main(sys.argv[2:]))
+"""
+MODULES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}
+
+
+def base_install(*arguments):
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    packages = {re.split(r"[^\w-]", line)[0] for part in project["optional-dependencies"].values() for line in part}
+    extras = {MODULES.get(name, name) for name in packages} - {"pygrade", "cmake", "clang-format", "mpmath"}
+    code = [sys.executable, "-c", BASE_INSTALL, ",".join(sorted(extras)), *arguments]
+    return subprocess.run(code, capture_output=True, text=True)
+
+
+def test_info_works_on_a_base_install_and_other_commands_say_what_they_need():
+    for flags in ([], ["--json", "--quiet"]):
+        run = base_install("info", *flags)
+        assert run.returncode == 0, run.stderr
+        assert "instruction" in run.stdout
+    assert json.loads(run.stdout)["backends"]["cpu"] == "works"
+    run = base_install("info", "--fast")
+    assert run.returncode == 2 and "--fast" in run.stderr
+    run = base_install("rank", "--policy", "x")
+    assert run.returncode == 2 and "pip install 'pygrade[train]'" in run.stderr
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

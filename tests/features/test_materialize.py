@@ -313,6 +313,16 @@ def test_errors_name_what_does_not_fit(log, features, tmp_path):
         ({"kind": "recency", "window_hours": 2.0}, "has no window"),
         ({"kind": "recency", "source": "m_play"}, "a recency wants y_TASK"),
         ({"kind": "categorical", "source": "city", "key": ("user_id",)}, "a categorical feature has none"),
+        (
+            {"kind": "dense", "entity": "item", "source": "time:weekend", "key": ()},
+            "a time is a dense feature of the context",
+        ),
+        ({"kind": "dense", "source": "scenario", "key": ()}, "scenario is categorical or hashed, not dense"),
+        ({"kind": "categorical", "source": "item_id", "key": ()}, "entity is 'user'; item_id is of another one"),
+        (
+            {"kind": "hashed", "entity": "item", "source": "user_id", "buckets": 4, "key": ()},
+            "user_id is of another one",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_named(changes, message):

@@ -150,3 +150,20 @@ def test_mixed_keys_differ_in_order_and_keep_the_unknown():
     assert mix(a, b)[0] != mix(b, a)[0] and mix(a, b)[2:].tolist() == [NULL, NULL]
     grid = np.stack(np.meshgrid(np.arange(300), np.arange(300)), -1).reshape(-1, 2)
     assert len(np.unique(mix(grid[:, 0].copy(), grid[:, 1].copy()))) == len(grid)
+
+
+def test_a_task_whose_name_looks_like_a_measure_is_none():
+    features = (Feature("submits", "user", "rate", "y_form_submit", ("user_id",), window_hours=1.0),)
+    table = FeatureSchema(features, ("form_submit",)).tables["user"]
+    run = run_of(
+        table,
+        Feedback(
+            np.array([5, 6]),
+            np.array([1, 2]),
+            {"user_id": np.array([3, 3])},
+            {"y_form_submit": to_fixed(np.ones(2))},
+            {},
+        ),
+    )[1]
+    view = table.view(table.merged(table.empty[None], run), np.array([7]))
+    assert view.values[0, table.columns["y_form_submit@1.0"]] == 2 * SCALE

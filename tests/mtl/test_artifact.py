@@ -41,7 +41,7 @@ def test_saving_again_replaces_the_whole_and_a_failed_save_leaves_the_old(model,
     assert load(saved).calibration is None
     save(model, saved)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
-    monkeypatch.setattr("pygrade.mtl.artifact.to_json", lambda record: 1 / 0)
+    monkeypatch.setattr("pygrade.mtl.model.to_json", lambda record: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save(replace(model, calibration=None), saved)
     assert {p.name: p.read_bytes() for p in saved.iterdir()} == before

@@ -1,19 +1,15 @@
-"""Predictions belong to the request: the same bits alone, in a batch, on any number of threads, in any thread."""
+"""Predictions belong to the row: the same bits alone, among others, on any number of threads, in any thread."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
 from pygrade.mtl import Columns, predict
-from pygrade.mtl.model import BLOCK, SMALL_BLOCK
 from pygrade.mtl.network import table_entries
 from tests.mtl.worlds import SMALL, fit, world
 
-SIZES = (1, 500, 7, SMALL_BLOCK, SMALL_BLOCK + 1, BLOCK, BLOCK + 1, 2, 0, 3 * BLOCK)
 CONFIGS = {
     "mmoe": replace(SMALL, epochs=2, network="mmoe"),
     "ple": replace(SMALL, epochs=2, levels=2, funnel=(("a", "b"),)),
@@ -31,30 +27,26 @@ def model(request):
     return fit(dense, ids, labels, time, config=CONFIGS[request.param], calibrate=calibrate)
 
 
-def requests():
-    dense, ids, *_ = world(sum(SIZES), seed=5)
+def rows(n: int = 1000):
+    dense, ids, *_ = world(n, seed=5)
     dense[::7, 1] = np.nan
-    offsets = np.concatenate([[0], np.cumsum(SIZES)])
-    return dense, ids, offsets
+    return dense, ids
 
 
-def alone(model, dense, ids, offsets):
-    return [predict(model, dense[a:b], ids[a:b]) for a, b in pairwise(offsets)]
-
-
-def test_a_request_has_the_same_bits_alone_and_among_others(model):
-    dense, ids, offsets = requests()
-    together = predict(model, dense, ids, offsets)
-    assert np.concatenate(alone(model, dense, ids, offsets)).tobytes() == together.tobytes()
-    order = np.random.default_rng(0).permutation(len(SIZES))
-    rows = np.concatenate([np.arange(offsets[r], offsets[r + 1]) for r in order])
-    shuffled = predict(model, dense[rows], ids[rows], np.concatenate([[0], np.cumsum(np.array(SIZES)[order])]))
-    assert shuffled.tobytes() == together[rows].tobytes()
+def test_a_row_has_the_same_bits_alone_and_among_others(model):
+    dense, ids = rows()
+    together = predict(model, dense, ids)
+    for size in (1, 7, 33, 48, 49, 500):
+        for start in (0, 1, 1000 - size):
+            part = slice(start, start + size)
+            assert predict(model, dense[part], ids[part]).tobytes() == together[part].tobytes()
+    order = np.random.default_rng(0).permutation(len(dense))
+    assert predict(model, dense[order], ids[order]).tobytes() == together[order].tobytes()
     assert len(np.unique(together[:, 0])) > 500
 
 
 def test_memory_layout_and_types_of_the_arrays_do_not_matter(model):
-    dense, ids, _ = requests()
+    dense, ids = rows()
     plain = predict(model, dense, ids)
     assert predict(model, np.asfortranarray(dense), np.asfortranarray(ids)).tobytes() == plain.tobytes()
     assert predict(model, dense.astype(np.float64), ids.astype(np.int32)).tobytes() == plain.tobytes()
@@ -62,19 +54,13 @@ def test_memory_layout_and_types_of_the_arrays_do_not_matter(model):
     assert predict(model, apart, np.repeat(ids, 2, axis=0)[::2]).tobytes() == plain.tobytes()
 
 
-def test_threads_do_not_matter_and_are_left_as_they_were(model):
-    dense, ids, offsets = requests()
-    one = predict(model, dense, ids, offsets)
-    before = torch.get_num_threads()
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            assert predict(model, dense, ids, offsets).tobytes() == one.tobytes()
-            assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
+def test_threads_do_not_matter(model):
+    dense, ids = rows(20_000)
+    one = predict(model, dense, ids)
+    for threads in (2, 3, 64):
+        assert predict(model, dense, ids, num_threads=threads).tobytes() == one.tobytes()
     with ThreadPoolExecutor(3) as pool:
-        for result in pool.map(lambda _: predict(model, dense, ids, offsets), range(6)):
+        for result in pool.map(lambda _: predict(model, dense, ids), range(6)):
             assert result.tobytes() == one.tobytes()
 
 
@@ -111,6 +97,3 @@ def test_predict_names_a_wrong_argument(model):
         predict(model, dense, ids[:, :1])
     with pytest.raises(TypeError, match="ids has dtype float64"):
         predict(model, dense, ids * 1.0)
-    for offsets in ([0, 200], [1, 300], [0, 200, 100, 300], []):
-        with pytest.raises(ValueError, match="offsets is"):
-            predict(model, dense, ids, np.array(offsets))

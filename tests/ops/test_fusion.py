@@ -153,12 +153,14 @@ def test_every_order_is_exact(kind, count):
         assert (group == indices[0]).all(), k
 
 
-@pytest.mark.parametrize("tasks", [2, 3, 4, 6, 8, 13, 16, 17, 32, 45, 64])
+@pytest.mark.parametrize("tasks", [1, 2, 3, 6, 8, 13, 16, 17, 45, 64])
 @pytest.mark.parametrize("kind", ["uniform", "tiny", "zeros", "close", "special", "ties"])
-@pytest.mark.parametrize("beta", [1e-7, 1e-3, 0.0])
-def test_the_short_cut_to_the_best_logarithms_is_exact(tasks, kind, beta):
+@pytest.mark.parametrize(("transform", "number"), [("log", 1e-7), ("log", 0.0), ("log1p", 1.0), ("log1p", 30.0)])
+def test_the_short_cut_to_the_best_logarithms_is_exact(tasks, kind, transform, number):
     generator = torch.Generator().manual_seed(tasks)
-    for candidates, k in ((70, 5), (500, 10), (2000, 100), (2003, 1)):
+    options = {"beta": number} if transform == "log" else {"slope": number * torch.linspace(0, 1, tasks)}
+    dtypes = torch.float32, torch.float32, torch.bfloat16, torch.float16, torch.float32
+    for (candidates, k), dtype in zip(((70, 5), (500, 10), (2003, 10), (2000, 50), (2003, 1)), dtypes, strict=True):
         scores = torch.rand(1, candidates, tasks, generator=generator)
         if kind == "tiny":
             scores = scores.pow(12.0)
@@ -170,17 +172,57 @@ def test_the_short_cut_to_the_best_logarithms_is_exact(tasks, kind, beta):
             scores[0, ::97, 0], scores[0, 1::97, 0], scores[0, 2::97, -1] = torch.nan, torch.inf, -0.0
         elif kind == "ties":
             scores = (scores * 4).round() / 4
+        scores = scores.to(dtype)
         weights = torch.randn(1, tasks, generator=generator) if k == 10 else torch.rand(1, tasks, generator=generator)
-        values, indices = fuse_topk(scores, weights, k, "log", beta=beta)
-        expected = fuse_topk(transform_scores(scores, "log", beta=beta), weights, k)
+        values, indices = fuse_topk(scores, weights, k, transform, **options)
+        expected = fuse_topk(transform_scores(scores, transform, **options), weights, k)
         assert torch.equal(indices, expected.indices) and same_bits(values, expected.values)
-        twice = fuse_topk(
-            scores.expand(2, -1, -1).contiguous(), weights.expand(2, -1).contiguous(), k, "log", beta=beta
-        )
+        pair = scores.expand(2, -1, -1).contiguous(), weights.expand(2, -1).contiguous()
+        twice = fuse_topk(*pair, k, transform, **options)
         assert same_bits(twice.values[1:], values) and torch.equal(twice.indices[:1], indices)
-        scores[0, candidates - 1, 0] = -1e-30
+        scores[0, candidates - 1, 0] = -1e-3
         with pytest.raises(ValueError, match=f"scores is negative at request 0, candidate {candidates - 1}, task 0"):
-            fuse_topk(scores, weights, k, "log", beta=beta)
+            fuse_topk(scores, weights, k, transform, **options)
+
+
+@pytest.mark.parametrize("tasks", [*range(1, 10), 12, 16, 17, 31, 32, 40, 64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_scores_are_fused_as_their_float32_values(tasks, dtype):
+    for candidates in (1, 7, 16, 31, 33, 64, 130, 600):
+        scores, weights = scores_of(2, candidates, tasks, seed=candidates).to(dtype), weights_of(2, 1, tasks)[:, 0]
+        scores[0, :: max(3, candidates // 2), -1] = torch.nan
+        offsets = torch.tensor([0, 0, 1, 2 * candidates])
+        jagged = scores.view(-1, tasks), weights_of(3, 1, tasks)[:, 0]
+        for narrow, wide in (
+            ((scores, weights), (scores.float(), weights)),
+            ((jagged[0], jagged[1]), (jagged[0].float(), jagged[1])),
+        ):
+            rows = {} if narrow[0].dim() == 3 else {"offsets": offsets}
+            by_task = {**rows, "layout": "task-major"}
+            expected = fuse_scores(*wide, **rows)
+            assert same_bits(fuse_scores(*narrow, **rows), expected)
+            assert same_bits(fuse_scores(narrow[0].mT.contiguous(), narrow[1], **by_task), expected)
+            best = fuse_topk(*wide, 20, **rows)
+            for top in (fuse_topk(*narrow, 20, **rows), fuse_topk(narrow[0].mT.contiguous(), narrow[1], 20, **by_task)):
+                assert torch.equal(top.indices, best.indices) and same_bits(top.values, best.values)
+
+
+@pytest.mark.parametrize("transform", ["log", "zlog", "log1p"])
+def test_numbers_with_special_logarithms_change_no_others(transform):
+    """Rows of ordinary numbers take a shorter path than rows with a zero, a denormal, an infinity or NaN."""
+    plain = torch.rand(1, 3000, 3, generator=torch.Generator().manual_seed(0))
+    special = plain.clone()
+    special[0, 1500, :] = torch.tensor([torch.nan, torch.inf, 1e-42])
+    options = {"beta": 0.0}
+    if transform == "zlog":  # statistics of all candidates: compare with the logarithms instead
+        logs = transform_scores(plain, "log", **options)
+        assert same_bits(transform_scores(plain, "zlog", **options), transform_scores(logs, "zscore"))
+        return
+    changed = transform_scores(special, transform, **options)
+    rest = torch.arange(3000) != 1500
+    assert same_bits(changed[:, rest], transform_scores(plain, transform, **options)[:, rest])
+    alone = transform_scores(special[:, 1500:1501], transform, **options)
+    assert same_bits(torch.nan_to_num(changed[:, 1500:1501], nan=9.0), torch.nan_to_num(alone, nan=9.0))
 
 
 def test_the_streaming_kernel_cuts_its_buffer():
@@ -294,11 +336,14 @@ import sys, torch
 from pygrade import _core, fuse_topk, fuse_scores, topk_gain, transform_scores
 g = torch.Generator().manual_seed(7)
 parts = []
-for tasks, candidates, k in ((1, 50, 9), (6, 333, 20), (8, 2000, 100), (17, 90, 90), (40, 70, 5)):
+for tasks, candidates, k in ((1, 50, 9), (2, 900, 30), (6, 333, 20), (8, 2000, 100), (17, 90, 90), (40, 70, 5)):
     s, w = torch.rand(2, candidates, tasks, generator=g), torch.rand(2, 5, tasks, generator=g)
     s[0, ::9, 0] = torch.nan
     parts += [fuse_scores(s, w), *fuse_topk(s, w, k), fuse_topk(s.half(), w, k).values]
-    parts += fuse_topk(s[:1], w[:1, 0].contiguous(), k, "log")
+    for single in (s[:1], s[1:], s[1:].half(), s[1:].bfloat16()):
+        for transform in ("identity", "log", "log1p"):
+            parts += fuse_topk(single, w[:1, 0].contiguous(), k, transform)
+            parts.append(fuse_scores(single, w[:1, 0].contiguous(), transform))
     parts += [transform_scores(s, t) for t in ("log", "zscore", "zlog", "rank", "log1p")]
     parts.append(fuse_scores(s.mT.contiguous(), w[:, 0].contiguous(), layout="task-major"))
     parts.append(topk_gain(s, w, torch.rand(2, candidates, 2, generator=g), k, torch.rand(k, generator=g)))

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade import mtl
 from pygrade._util.files import claimed
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import GRADE, STAGE1, STATIC
-from pygrade.features import FeatureSet, Leak
+from pygrade.features import FeatureSchema, FeatureSet, Leak
 from pygrade.logs import read_logs, validate
 from pygrade.mtl import Timeline
 from pygrade.pipeline import run as module
@@ -67,6 +68,13 @@ def test_every_stage_says_how_good_it_is(run):
     assert found["off_policy"] == {} and "slot propensities" in found["off_policy_note"]
     assert sum(own["requests"] for own in found["users"].values()) == found["replay"]["num_requests"]
     assert found["users"]["new"]["requests"] > 0
+
+
+def test_the_multi_task_model_knows_what_depends_on_the_request(run):
+    schema = FeatureSchema.load(run / "artifact" / "features" / "schema.json")
+    columns = mtl.load(run / "artifact" / "mtl").columns
+    assert columns.dense[: columns.request_dense] == schema.request_features != columns.dense
+    assert columns.ids[: columns.request_ids] == schema.request_id_features != columns.ids
 
 
 def test_no_part_is_judged_by_what_it_learned_from(run):
@@ -247,7 +255,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(run, tmp_path):
 
 def test_a_damaged_stage_is_made_again(run, tmp_path):
     other = copy(run, tmp_path / "run")
-    index = stage(other, "prerank") / "prerank" / "items.faiss"
+    index = stage(other, "prerank") / "prerank" / "prerank.safetensors"
     index.write_bytes(index.read_bytes()[:-1])
     found = run_pipeline(f"logs:{run.parent / 'log'}", other, CONFIG)
     assert [name for name, own in found["stages"].items() if not own["cached"]] == ["prerank"]

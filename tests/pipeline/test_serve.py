@@ -145,7 +145,7 @@ def test_a_store_that_dies_still_gives_a_page(run, tmp_path):
         assert len(bad.items) == 5 and bad.degraded and not good.degraded and bad.page.fallback[0]
         assert np.array_equal(bad.page.weights[0], system.models.policy.fallback_weights("feed").numpy())
         counters = system.counters
-        assert counters["degraded"] == 1 and counters["store_errors"] >= 1 and counters["fallback_scenario"] == 1
+        assert counters["degraded_store"] == 1 and counters["store_errors"] >= 1 and counters["fallback_scenario"] == 1
         with pytest.raises(StoreError):
             Pipeline.load(mine, url)
         server.start()
@@ -164,22 +164,27 @@ def test_a_store_that_dies_between_two_reads_of_a_request(run, tmp_path, monkeyp
         url = server.url(timeout=0.5)
         run_pipeline(f"logs:{run.parent / 'log'}", mine, CONFIG, store=url)
         system = Pipeline.load(mine, url, seed=0)
-        find = type(system.models.prerank).candidates
+        read, reads = type(system.store).get_tables, []
 
-        def killing(prerank, *args):
-            server.kill()
-            return find(prerank, *args)
+        def killing(store, *args):
+            reads.append(args)
+            if len(reads) == 2:
+                server.kill()
+            return read(store, *args)
 
-        monkeypatch.setattr(type(system.models.prerank), "candidates", killing)
+        monkeypatch.setattr(type(system.store), "get_tables", killing)
         served = system.rank(3, k=5, candidates=40, scenario="feed", timestamp=NOW)
-        assert len(served.items) == 5 and served.degraded and system.counters["degraded"] == 1
+        assert len(served.items) == 5 and served.degraded and system.counters["degraded_store"] == 1
+        assert len(reads) >= 2
         system.close()
     finally:
         server.kill()
 
 
 @pytest.mark.parametrize("meta", [b'{"schema": "deadbeef", "version": "other"}', b"[]", b"{}", b"5", b"null", b""])
-def test_a_version_of_another_schema_or_damaged_gives_pages_of_defaults(run, tmp_path, meta):
+def test_a_version_of_another_schema_or_damaged_is_not_read_and_gives_pages_of_defaults_when_its_own_is_gone(
+    run, tmp_path, meta
+):
     system = Pipeline.load(copy(run, tmp_path / "run"), seed=0)
     options = {"k": 5, "candidates": 40, "scenario": "feed", "timestamp": NOW}
     good = system.rank(3, **options)
@@ -187,11 +192,11 @@ def test_a_version_of_another_schema_or_damaged_gives_pages_of_defaults(run, tmp
     system.store.begin("other")
     system.store.put_many("meta", np.zeros(1, np.int64), [meta], "other")
     system.store.switch("other")
+    assert system.rank(3, **options).scores.tobytes() == good.scores.tobytes()
+    system.store.drop(version)
     bad = system.rank(3, **options)
     assert len(bad.items) == 5 and bad.degraded and bad.page.fallback[0]
-    assert system.counters["degraded"] == system.counters["defaults"] == 1
-    system.store.switch(version)
-    assert system.rank(3, **options).scores.tobytes() == good.scores.tobytes()
+    assert system.counters["degraded_store"] == system.counters["defaults"] == 1
     system.close()
 
 
@@ -230,7 +235,7 @@ def test_items_are_updated_while_pages_are_made(run, tmp_path):
     for thread in threads:
         thread.join()
     assert not failures and {frozenset(page) for page in pages} <= states and len(states) == 3
-    assert system.counters["degraded"] == 0
+    assert system.counters["degraded_store"] == 0
     version = prerank.version
     with pytest.raises(ValueError, match="remove names all 120 items"):
         system.update_items(remove=known)
@@ -250,7 +255,7 @@ def test_the_artifact_of_one_run_and_the_store_of_another(run, other):
 
 
 @pytest.mark.parametrize(
-    "name", ["prerank/items.faiss", "mtl/mtl.safetensors", "policy/policy.json", "features/schema.json"]
+    "name", ["prerank/prerank.safetensors", "mtl/mtl.safetensors", "policy/policy.json", "features/schema.json"]
 )
 def test_a_damaged_file_is_named(run, tmp_path, name):
     broken = copy(run, tmp_path / "run")
@@ -288,7 +293,7 @@ def spoil_mtl(path):
 
 def spoil_prerank(path):
     prerank = Prerank.load(path)
-    prerank.schema_hash = "another schema"
+    prerank._served = replace(prerank._served, schema_hash="another schema")
     prerank.save(path)
 
 

@@ -55,11 +55,8 @@ def test_what_is_loaded_answers_as_what_was_saved(kind, fitted, catalog, request
     prerank = Prerank(towers, ItemIndex.build(old.item_id, towers.item_vectors(old), kind), (1.0, 0.0), "schema-1")
     assert prerank.add_items(catalog) == 50
     prerank.save(tmp_path / "prerank")
-    assert sorted(p.name for p in (tmp_path / "prerank").iterdir()) == [
-        "items.faiss",
-        "prerank.json",
-        "prerank.safetensors",
-    ]
+    names = ["prerank.json", "prerank.safetensors"] + ["items.faiss"] * (kind == "hnsw")
+    assert {p.name for p in (tmp_path / "prerank").iterdir()} == set(names)
     loaded = Prerank.load(tmp_path / "prerank", "schema-1")
     assert loaded.index.kind == kind and len(loaded.index) == len(catalog) and loaded.task_weights == (1.0, 0.0)
     assert loaded.towers.config == towers.config
@@ -70,13 +67,14 @@ def test_what_is_loaded_answers_as_what_was_saved(kind, fitted, catalog, request
         if kind == "flat":
             assert prerank.candidates(requests, n, seen).tobytes() == want.tobytes()
     loaded.save(tmp_path / "again")
-    for name in ("items.faiss", "prerank.json", "prerank.safetensors"):
+    for name in names:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "prerank" / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["items.faiss", "prerank.json", "prerank.safetensors"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
-def test_damage_is_named(name, damage, prerank, tmp_path):
+def test_damage_is_named(name, damage, prerank, catalog, tmp_path):
+    prerank.rebuild(catalog, "hnsw")
     folder = prerank.save(tmp_path / "prerank")
     path = folder / name
     content = path.read_bytes()
@@ -94,8 +92,9 @@ def test_damage_is_named(name, damage, prerank, tmp_path):
 
 @pytest.mark.parametrize("name", ["items.faiss", "prerank.safetensors"])
 def test_files_of_two_saves_are_not_mixed(name, prerank, catalog, tmp_path):
+    prerank.rebuild(catalog, "hnsw")
     folder = prerank.save(tmp_path / "one")
-    prerank.rebuild(part(catalog, np.arange(len(catalog)) % 2 == 0))
+    prerank.rebuild(part(catalog, np.arange(len(catalog)) % 2 == 0), "hnsw")
     other = prerank.save(tmp_path / "two")
     shutil.copy(other / name, folder / name)
     with pytest.raises(ArtifactError, match=f"{name}.*of another save"):
@@ -149,7 +148,7 @@ def test_a_save_that_fails_leaves_the_old_one(prerank, catalog, requests, tmp_pa
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("faiss.write_index", full)
+    monkeypatch.setattr("pygrade.prerank.service.to_safetensors", full)
     with pytest.raises(OSError, match="no space"):
         prerank.save(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["prerank"]

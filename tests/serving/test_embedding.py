@@ -4,7 +4,9 @@ import csv
 import ctypes
 import io
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ import pytest
 import torch
 
 import pygrade
+from examples.request_file import Request as FileRequest
+from examples.request_file import write_requests
 from pygrade.cli import main as cli
 from pygrade.logs import read_logs
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
@@ -82,6 +86,9 @@ CODES = {
     "q": ctypes.c_int64,
     "Q": ctypes.c_uint64,
     "f": ctypes.c_float,
+    "d": ctypes.c_double,
+    "F": ctypes.c_float * 5,
+    "C": ctypes.c_char * 24,
     "V": ctypes.c_char * 16,
     "B": ctypes.c_char * 64,
 }
@@ -95,7 +102,7 @@ def struct(fields: str) -> type[ctypes.Structure]:
 
 Request = struct(
     "N size P context N features P predictions N candidates N tasks P mask P boost_mul P boost_add P groups P caps "
-    "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values"
+    "N group_columns S scenario N scenario_size Q draw I flags I reserved P values P item_values P error N error_size"
 )
 CPage = struct(
     "N size N k P values P indices P weights P concentration i filled i missing_predictions i fallback i explored "
@@ -213,38 +220,39 @@ def test_the_csv_log_with_missing_predictions_is_the_log_of_blended_ranker(reque
         np.testing.assert_array_equal(getattr(log, name), getattr(expected, name))
 
 
-def text(value):
-    return "" if np.isnan(value) else repr(float(value))
-
-
-def write_requests(path, context, predictions, scenarios, values, item_values):
-    with open(path, "w", newline="") as file:
-        rows = csv.writer(file)
-        columns = [f"x_{feature}" for feature in FEATURES] + [f"p_{task}" for task in TASKS]
-        columns += ["value"] + [f"u_{task}" for task in TASKS]
-        rows.writerow(["request_id", "user_id", "item_id", "scenario", *columns])
-        for b, scenario in enumerate(scenarios):
-            for n, row in enumerate(predictions[b]):
-                numbers = [text(v) for v in (*context[b], *row, item_values[b, n], *values[b])]
-                rows.writerow([f"r{b}", f"u,{b}", 1000 * b + n, scenario, *numbers])
-
-
 @pytest.mark.parametrize("policy", [True], indirect=True, ids=["mixed"])
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake and a C++ compiler")
-def test_the_example_server_builds_against_the_package_and_writes_the_log_of_blended_ranker(policy, requests, tmp_path):
+def test_the_example_server_builds_against_the_package_logs_as_blended_ranker_and_reloads(policy, requests, tmp_path):
     build = tmp_path / "build"
-    configure = ["cmake", "-S", str(ROOT / "csrc/examples"), "-B", str(build), f"-Dpygrade_DIR={pygrade.cmake_dir()}"]
+    configure = ["cmake", "-S", str(ROOT / "examples"), "-B", str(build), f"-Dpygrade_DIR={pygrade.cmake_dir()}"]
     for command in (configure, ["cmake", "--build", str(build)]):
         run = subprocess.run(command, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout + run.stderr
     (context, predictions, scenarios), more = requests, of_mixture(policy)
-    write_requests(tmp_path / "requests.csv", context, predictions, scenarios, **more)
-    command = [str(build / "serve"), str(tmp_path / "policy"), str(tmp_path / "requests.csv"), "--k", "9"]
-    command += ["--seconds", "0.3", "--threads", "2", "--reload", "--log", str(tmp_path / "log.csv")]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert "p99.9" in run.stdout and policy.version in run.stdout
+    given = [
+        FileRequest(
+            predictions[b], 9, context[b], scenario=scenarios[b], **{name: row[b] for name, row in more.items()}
+        )
+        for b in range(6)
+    ]
+    write_requests(tmp_path / "requests.bin", given, len(FEATURES))
+    command = [str(build / "serve"), str(tmp_path / "policy"), str(tmp_path / "requests.bin"), "--threads", "2"]
+    command += ["--seconds", "0.5", "--log", str(tmp_path / "log.csv")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        lines = [server.stdout.readline()]
+        while not (tmp_path / "log.csv").exists():
+            assert server.poll() is None
+            time.sleep(0.01)
+        time.sleep(0.1)  # the handler of SIGHUP comes next
+        policy.set_static_weights(torch.tensor([0.1, 0.1, 0.1, 0.7]), {})
+        policy.save(tmp_path / "policy")
+        server.send_signal(signal.SIGHUP)
+        lines += server.stdout.readlines()
+    assert server.returncode == 0
+    assert lines[1] == f"reloaded: policy {policy.version}\n" and "p99.9" in lines[3]
 
+    policy.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
+    assert policy.version in lines[0]
     log = BlendedRanker(policy).rank(context, predictions, 9, scenario=scenarios, **more).log_rows()
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -252,9 +260,9 @@ def test_the_example_server_builds_against_the_package_and_writes_the_log_of_ble
     request = np.repeat(np.arange(6), np.diff(log.offsets))
     columns = [name for name in rows[0] if name[:2] in ("x_", "p_", "y_", "w_", "a_", "u_") or name == "value"]
     number = {name: np.array([float(row[name] or "nan") for row in rows], np.float32) for name in columns}
-    assert [row["request_id"] for row in rows] == [f"r{b}" for b in request]
-    assert [row["user_id"] for row in rows] == [f"u,{b}" for b in request]
-    assert [int(row["item_id"]) for row in rows] == (log.item_id + 1000 * request).tolist()
+    assert [row["request_id"] for row in rows] == [str(b) for b in request]
+    assert [row["user_id"] for row in rows] == [str(b) for b in request]
+    assert [int(row["item_id"]) for row in rows] == log.item_id.tolist()
     assert [int(row["position"] or -1) for row in rows] == log.position.tolist()
     assert [row["scenario"] for row in rows] == [scenarios[b] for b in request]
     assert {(row["trust"], row["baseline"], row["verdict"]) for row in rows} == {("0.6", "expected, value", "untested")}

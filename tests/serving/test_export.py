@@ -237,7 +237,7 @@ def test_a_program_without_python_ranks_a_thousand_requests(tmp_path):
     includes = [f"-isystem{torch_dir / 'include' / part}" for part in ("", "torch/csrc/api/include")]
     program = tmp_path / "run_pt2"
     links = [f"-L{torch_dir / 'lib'}", "-ltorch_cpu", "-lc10", "-ldl", f"-Wl,-rpath,{torch_dir / 'lib'}"]
-    source = ROOT / "csrc/examples/run_pt2.cpp"
+    source = ROOT / "examples/torch/run_pt2.cpp"
     subprocess.run(
         ["g++", "-O1", "-std=c++20", "-Wall", "-Werror", *includes, source, "-o", program, *links], check=True
     )

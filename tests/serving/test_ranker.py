@@ -1,7 +1,9 @@
 """`BlendedRanker`: serving, falling back, exploring, logging."""
 
+import gc
 import json
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +209,7 @@ def test_a_seed_of_the_call_repeats_its_draws(policy, requests):
 
 def test_the_stream_moves_on_to_the_next_seed_before_the_counter_overflows(policy, requests):
     ranker = BlendedRanker(policy, seed=1)
-    ranker._served.core.stream = (1 << 32) + (1 << 32) - 2
+    assert ranker._core.reserve_draws((1 << 32) - 2) == 1 << 32
     page = ranker.rank(*requests, 4, explore=True)
     assert (page.seed >> np.uint64(32)).tolist() == [2] * 4
 
@@ -244,6 +246,44 @@ def test_counters_hold_under_threads(policy, requests):
         thread.join()
     assert ranker.counters["requests"] == ranker.counters["explored"] == 4 * 20 * 4
     assert len(set(seeds)) == 4 * 20 * 4
+
+
+def test_every_page_names_the_policy_that_made_it_while_threads_publish(policy, requests):
+    other = FusionPolicy(policy.spec, np.array([0.1, 0.1, 0.8]), seed=4)
+    both = {made.version: (made, BlendedRanker(made).rank(*requests, 2).weights) for made in (policy, other)}
+    ranker, wrong, made, done = BlendedRanker(policy), [], set(), threading.Event()
+
+    def work():
+        while not done.is_set():
+            page = ranker.rank(*requests, 2)
+            expected, weights = both[page.policy_version]
+            made.add(page.policy_version)
+            if page.policy is not expected or not np.array_equal(page.weights, weights):
+                wrong.append(page)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for swap in range(200):
+        ranker.publish((other, policy)[swap % 2])
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong and len(made) == 2
+    assert ranker.policy is policy and ranker.version == policy.version
+
+
+def test_a_policy_that_was_replaced_is_let_go(policy, requests):
+    old = FusionPolicy(policy.spec, np.array([0.1, 0.1, 0.8]), seed=4)
+    ranker = BlendedRanker(old)
+    page, gone = ranker.rank(*requests, 2), weakref.ref(old)
+    ranker.publish(policy)
+    del old
+    gc.collect()
+    assert gone() is page.policy
+    del page
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,21 @@ def test_an_update_of_several_tables_is_one(store):
     assert store.get_tables(requests) == [[b"1"], [b"2", b"2"]]
 
 
+def test_a_complete_version_can_be_read_while_another_is_current(store):
+    first, request = store.current(), [("user", ids(1, 2)), ("item", ids())]
+    store.put_many("user", ids(1), [b"first"])
+    store.begin("second")
+    store.put_many("user", ids(1), [b"second"], version="second")
+    with pytest.raises(MissingVersionError, match="no complete version 'second'"):
+        store.get_tables(request, "second")
+    store.switch("second")
+    assert store.get_tables(request, first) == [[b"first", None], []]
+    assert store.get_tables(request) == store.get_tables(request, "second") == [[b"second", None], []]
+    store.drop(first)
+    with pytest.raises(MissingVersionError, match=r"has no (complete )?version"):
+        store.get_tables(request, first)
+
+
 def test_an_update_that_fails_writes_nothing(store):
     store.put_many("user", ids(1), [b"1"])
 

@@ -22,9 +22,23 @@
 
 namespace pygrade {
 
+// sin and cos of 2π minute / 1440, correctly rounded, of the minutes of a day; times of requests are features by them.
+inline constexpr std::size_t minutes_per_day = 1440;
+PYGRADE_API void day_circle(std::span<double, minutes_per_day> sine, std::span<double, minutes_per_day> cosine);
+
 // Data does not fit the schema. The message names the column and what is wanted.
 class PYGRADE_API SchemaError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
+};
+
+// The store's current version was not published for this schema.
+class PYGRADE_API ForeignVersionError : public StoreError {
+  using StoreError::StoreError;
+};
+
+// A record, or the description of the version, is damaged.
+class PYGRADE_API DamagedRecordError : public StoreError {
+  using StoreError::StoreError;
 };
 
 // One context column of a request: a number or a text, as the schema has it; neither: unknown.
@@ -71,6 +85,7 @@ class PYGRADE_API Features {
   ~Features();
 
   const std::string& hash() const;                              // of the schema, 16 digits
+  const std::vector<std::string>& tasks() const;                // of the log
   const std::vector<std::string>& request_features() const;     // [Du] names of request_dense
   const std::vector<std::string>& request_id_features() const;  // [Fu]
   const std::vector<std::string>& item_features() const;        // [Di]
@@ -116,23 +131,32 @@ struct FeedbackEvents {
 class PYGRADE_API FeatureCenter {
  public:
   // `ttl`: seconds that a history lives without an event; nothing: for ever. `cache`: users and items whose attributes
-  // are remembered, at most.
+  // are remembered, at most. `version`: the version of the store that is read (see Store::at); nothing: the current
+  // one. Feedback is written into the current one.
   FeatureCenter(std::shared_ptr<const Features> features, std::shared_ptr<Store> store, std::optional<double> ttl = {},
-                std::size_t cache = 1'000'000);
+                std::size_t cache = 1'000'000, const std::optional<std::string>& version = {});
   ~FeatureCenter();
 
-  // The features of the user and the context; the request's texts must live until `read_items` has returned. If the
-  // store fails the request has default features, and `buffer.defaults` says so. SchemaError for context that does not
-  // fit.
+  // The features of a request with its candidates. If the store fails the whole request has default features, and
+  // `buffer.defaults` says so. SchemaError for context that does not fit.
+  void read(const FeatureRequest& request, std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
+            std::optional<std::chrono::steady_clock::time_point> deadline = {});
+
+  // The same in two steps, for a server that finds the candidates by the user's features: first those of the user and
+  // the context.
   void read_user(const FeatureRequest& request, FeatureBuffer& buffer,
                  std::optional<std::chrono::steady_clock::time_point> deadline = {});
   // Adds the features of its candidates. The user is read again only if another version of the store became current.
+  // May be called again, with other candidates.
   void read_items(std::span<const std::int64_t> item_ids, FeatureBuffer& buffer,
                   std::optional<std::chrono::steady_clock::time_point> deadline = {});
 
   // Writes events into the current version, each once; order and lateness do not matter. Returns their number.
   // SchemaError or StoreError, and then nothing was written.
   std::size_t update(const FeedbackEvents& events);
+
+  // StoreError unless the current version is of this schema.
+  void check_version();
 
   // Attributes of items are read again.
   void forget_items();
@@ -141,8 +165,9 @@ class PYGRADE_API FeatureCenter {
   const std::shared_ptr<const Features>& features() const;
   const std::shared_ptr<Store>& store() const;
 
- private:
   struct Impl;
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 

@@ -8,9 +8,16 @@
  * headers make no such promise: build them with the library that they came with.
  *
  * Every function that can fail returns a pygrade_status, and pygrade_last_error() the text of the calling thread's
- * error. Failed calls write nothing but the length of a text that does not fit. No C++ exception leaves the library.
+ * error. Callers that may move to another thread between the two calls (goroutines, virtual threads) give a buffer:
+ * `error` and `error_size`, the last members of a struct that the call reads, or else the last parameters of the call.
+ * A call that fails writes its text there, UTF-8, cut to fit and closed with a 0; NULL or 0: none is wanted. Otherwise
+ * failed calls write nothing but the length of a text that does not fit. No C++ exception leaves the library.
+ *
  * Threads may use one ranker at once, also while one of them reloads it, and so may a forked child; only
- * pygrade_ranker_free must come last and alone. Pointers that a call gets are not kept after it. */
+ * pygrade_ranker_free must come last and alone. Pointers that a call gets are not kept after it.
+ *
+ * A program that loaded the shared library with dlopen can't unload it: dlclose leaves it in place, with its worker
+ * threads and the memory that threads keep. Opening it again gives the same library. */
 #ifndef PYGRADE_H
 #define PYGRADE_H
 
@@ -33,7 +40,8 @@ enum {
   PYGRADE_BAD_ARTIFACT = 3,     /* the policy is damaged, of another format version, or of another schema */
   PYGRADE_OUT_OF_MEMORY = 4,
   PYGRADE_INTERNAL = 5,
-  PYGRADE_BUFFER_TOO_SMALL = 6 /* the text does not fit; its length was written, nothing else */
+  PYGRADE_BUFFER_TOO_SMALL = 6, /* the text does not fit; its length was written, nothing else */
+  PYGRADE_STORE_FAILED = 7      /* the store does not answer, is damaged, or has no version to read */
 };
 
 /* PYGRADE_ABI_VERSION of the library that runs. */
@@ -56,6 +64,9 @@ typedef struct pygrade_ranker_options {
   size_t size;    /* sizeof(pygrade_ranker_options) */
   uint32_t flags; /* PYGRADE_OPTION_… */
   uint32_t seed;  /* of the exploration stream, below 2^31 */
+  /* Added after 0.1.0: */
+  char* error; /* [error_size] for the text of an error, or NULL */
+  size_t error_size;
 } pygrade_ranker_options;
 
 /* Makes a ranker of a policy directory (policy.json and the tensors it names). `options` may be NULL. */
@@ -65,7 +76,8 @@ PYGRADE_API pygrade_status pygrade_ranker_load(const char* directory, const pygr
 PYGRADE_API pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const void* tensors,
                                                  size_t tensors_size, const pygrade_ranker_options* options,
                                                  pygrade_ranker** ranker);
-/* Replaces the policy, also while other threads rank; it must have the same tasks and features. */
+/* Replaces the policy, also while other threads rank; it must have the same tasks and features. Returns when no thread
+ * ranks with the old one any more. */
 PYGRADE_API pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory);
 /* NULL is fine. */
 PYGRADE_API void pygrade_ranker_free(pygrade_ranker* ranker);
@@ -75,6 +87,59 @@ PYGRADE_API size_t pygrade_ranker_num_tasks(const pygrade_ranker* ranker);
 PYGRADE_API size_t pygrade_ranker_num_features(const pygrade_ranker* ranker);
 PYGRADE_API const char* pygrade_ranker_task(const pygrade_ranker* ranker, size_t index);
 PYGRADE_API const char* pygrade_ranker_feature(const pygrade_ranker* ranker, size_t index);
+
+/* A policy as it is on disk or in memory, to look at or to put into a ranker. Immutable: any number of threads may read
+ * one, and its strings live as long as it. pygrade_policy_free must come last. */
+typedef struct pygrade_policy pygrade_policy; /* opaque */
+
+typedef struct pygrade_policy_source {
+  size_t size;           /* sizeof(pygrade_policy_source) */
+  const char* directory; /* a policy directory, or NULL: the content of its two files */
+  const char* json;
+  size_t json_size; /* bytes */
+  const void* tensors;
+  size_t tensors_size; /* bytes */
+  char* error;         /* [error_size] for the text of an error, or NULL */
+  size_t error_size;
+} pygrade_policy_source;
+
+PYGRADE_API pygrade_status pygrade_policy_load(const pygrade_policy_source* source, pygrade_policy** policy);
+/* The policy that a ranker serves now; to be freed, too. */
+PYGRADE_API pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy);
+/* As pygrade_ranker_reload, of a loaded policy: a reload from memory, or one that is looked at first. */
+PYGRADE_API pygrade_status pygrade_ranker_swap(pygrade_ranker* ranker, const pygrade_policy* policy, char* error,
+                                               size_t error_size);
+/* NULL is fine. */
+PYGRADE_API void pygrade_policy_free(pygrade_policy* policy);
+
+/* "" or 0 for NULL; NULL if `index` is too large. */
+PYGRADE_API const char* pygrade_policy_version(const pygrade_policy* policy);     /* as in pages: 12 digits */
+PYGRADE_API const char* pygrade_policy_schema_hash(const pygrade_policy* policy); /* of tasks, features, formula */
+PYGRADE_API size_t pygrade_policy_num_tasks(const pygrade_policy* policy);
+PYGRADE_API size_t pygrade_policy_num_features(const pygrade_policy* policy);
+PYGRADE_API size_t pygrade_policy_num_scenarios(const pygrade_policy* policy); /* with static weights of their own */
+PYGRADE_API const char* pygrade_policy_task(const pygrade_policy* policy, size_t index);
+PYGRADE_API const char* pygrade_policy_feature(const pygrade_policy* policy, size_t index);
+PYGRADE_API const char* pygrade_policy_scenario(const pygrade_policy* policy, size_t index);
+
+enum {
+  PYGRADE_POLICY_CONTEXT_ONLY = 1, /* flags: the weights depend on the context alone, not on the predictions */
+  PYGRADE_POLICY_TRADE_OFFS = 2    /* flags: requests may give multipliers of the tasks' values */
+};
+/* How scores are made of predictions p and weights w: the sum over tasks t of w_t · f(p_t). */
+typedef struct pygrade_formula {
+  size_t size;         /* sizeof(pygrade_formula) */
+  char transform[16];  /* f: "identity", "log", "zscore", "zlog", "rank" or "log1p" */
+  float beta;          /* of log and zlog: log(p + beta) */
+  float epsilon;       /* of zscore and zlog: added to the standard deviation */
+  uint32_t flags;      /* PYGRADE_POLICY_… */
+  uint32_t num_inputs; /* of the policy's network */
+  const float* slope;  /* [tasks] of log1p: log(1 + slope_t p_t); lives as long as the policy */
+} pygrade_formula;
+PYGRADE_API pygrade_status pygrade_policy_formula(const pygrade_policy* policy, pygrade_formula* formula);
+/* The scenario's static weights [tasks], or, if it has none of its own or is NULL, the global ones. */
+PYGRADE_API pygrade_status pygrade_policy_static_weights(const pygrade_policy* policy, const char* scenario,
+                                                         size_t scenario_size, float* weights);
 
 enum {
   PYGRADE_REQUEST_EXPLORE = 1, /* flags: serve a Dirichlet draw instead of its mean */
@@ -101,6 +166,8 @@ typedef struct pygrade_request {
   /* Added after 0.1.0: */
   const float* values; /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL: all of them */
   const float* item_values; /* [candidates] prices, for a baseline that needs them; or NULL */
+  char* error;              /* [error_size] for the text of an error, or NULL */
+  size_t error_size;
 } pygrade_request;
 
 /* What the log says of the policy against the baseline that it is mixed with. */
@@ -137,6 +204,22 @@ typedef struct pygrade_page {
 
 PYGRADE_API pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request,
                                                pygrade_page* page);
+
+/* A page for each request, all by one policy. The structs of an array have the same `size`, which is also their
+ * distance. */
+typedef struct pygrade_batch {
+  size_t size;                     /* sizeof(pygrade_batch) */
+  const pygrade_request* requests; /* [count]; their own error buffers are not used */
+  pygrade_page* pages;             /* [count] */
+  size_t count;
+  int32_t num_threads; /* at most; the pages do not depend on it */
+  uint32_t flags;      /* 0 */
+  char* error;         /* [error_size] for the text of an error, which names the request; or NULL */
+  size_t error_size;
+} pygrade_batch;
+/* Requests that explore take the ranker's next draws in their order. Arguments are checked before anything is ranked;
+ * what comes to light only while a request is ranked is reported after the others are done. */
+PYGRADE_API pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch);
 
 /* The mixture that the ranker's policy serves: (1 - trust) · z(the baseline's score) + trust · z(the policy's). */
 typedef struct pygrade_mixture {

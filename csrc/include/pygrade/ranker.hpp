@@ -96,25 +96,33 @@ class PYGRADE_API Ranker {
   // is counted.
   Page rank(const Request& request, const PageBuffer& buffer);
 
-  // One page for each request, in up to num_threads threads; the pages do not depend on the number. Sizes and signs are
-  // checked before any request is ranked; rules that do not fit are reported after the others are done.
+  // One page for each request, all by one policy, in up to num_threads threads; the pages do not depend on the number.
+  // Requests that explore take the next draws in their order. All arguments are checked before any request is ranked.
   void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
             int num_threads = 1);
 
   // Requests that start after this returns are ranked by `policy`; std::invalid_argument if it has other tasks or
-  // features. Returns when no thread ranks with the old one any more.
+  // features. Returns when no thread ranks with the old one, and no Lease holds it, any more.
   void swap(std::shared_ptr<const Policy> policy);
 
   std::shared_ptr<const Policy> policy() const;
   RankerCounters counters() const;
 
+  // The first of `count` consecutive draws of the exploration stream, all of one seed, for requests that name theirs
+  // (Request::draw). count is below 2^32.
+  std::uint64_t reserve_draws(std::uint64_t count);
+
+  // Holds the policy in service, for callers that read it and rank by it: all pages of a lease are of one version.
+  // `swap` waits for its end, so keep it short, and swap nothing meanwhile in the same thread.
+  class Lease;
+
  private:
   using Owner = std::shared_ptr<const Policy>;
   struct Slot;
-  class Lease;
 
   Slot& claim(const Owner* policy) const;
-  std::uint64_t next_draw();
+  Page rank(Slot& slot, const Policy& used, const Request& request, const PageBuffer& buffer,
+            std::optional<std::uint64_t> draw);
 
   // Every thread that ranks holds a slot, and the slot names the policy in use (a hazard pointer). `swap` publishes the
   // new policy and waits until no slot names the old one. A reader pays one compare-and-swap on a cache line of its
@@ -124,6 +132,28 @@ class PYGRADE_API Ranker {
   std::atomic<std::uint64_t> stream_;
   const std::uint64_t id_;
   const bool impute_;
+};
+
+class PYGRADE_API Ranker::Lease {
+ public:
+  explicit Lease(Ranker& ranker);
+  ~Lease();
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+  const std::shared_ptr<const Policy>& policy() const { return *owner_; }
+
+  // As Ranker::rank.
+  Page rank(const Request& request, const PageBuffer& buffer);
+  void rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
+            int num_threads = 1);
+
+ private:
+  Lease(Ranker& ranker, const Owner* owner) : ranker_(ranker), owner_(owner), slot_(ranker.claim(owner)) {}
+
+  Ranker& ranker_;
+  const Owner* owner_;
+  Slot& slot_;
 };
 
 // The ids of a request and its candidates in the log.

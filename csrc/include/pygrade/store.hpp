@@ -53,6 +53,11 @@ class PYGRADE_API Store {
                       FunctionRef<void(StoreValues, std::span<std::string>)> change,
                       std::optional<double> ttl = {}) = 0;
 
+  // The same store for readers who go on with a complete version while another is current: `get` reads `version`, or,
+  // if it is gone, the current one. `update` writes to the current one, as here. StoreError if this kind of store
+  // can't.
+  virtual std::shared_ptr<Store> at(const std::string& version);
+
   // The name of the current version; nothing if there is none.
   virtual std::optional<std::string> current() = 0;
 
@@ -72,7 +77,12 @@ struct StoreOptions {
 };
 
 // The store at an address as Python's open_store takes it: "lmdb:<directory>" or "redis://…". StoreError if there is
-// none, or this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in CMakeLists.txt).
+// none, or this build lacks the library that it needs (see PYGRADE_LMDB and PYGRADE_REDIS in CMakeLists.txt);
+// std::invalid_argument for an address that cannot be one. Stores of one LMDB file share it in a process; a process
+// that opens it here must not open it elsewhere, say from Python, and one that forks opens its stores afterwards.
 PYGRADE_API std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options = {});
+
+// What this build can open: "lmdb", "redis".
+PYGRADE_API std::span<const std::string_view> store_libraries();
 
 }  // namespace pygrade

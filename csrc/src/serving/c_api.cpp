@@ -1,13 +1,14 @@
+// The C ABI of the ranker.
+#include <algorithm>
 #include <cstdio>
-#include <cstring>
-#include <limits>
-#include <new>
-#include <stdexcept>
 
 #include "pygrade/isa.hpp"
-#include "pygrade/pygrade.h"
 #include "pygrade/ranker.hpp"
 #include "pygrade/version.hpp"
+#include "serving/c_abi.hpp"
+
+using namespace pygrade;
+using namespace pygrade::c_abi;
 
 struct pygrade_ranker {
   explicit pygrade_ranker(std::shared_ptr<const pygrade::Policy> policy, const pygrade::RankerOptions& options)
@@ -19,85 +20,22 @@ struct pygrade_ranker {
 
 namespace {
 
-using namespace pygrade;
-
 thread_local char last_error[512] = "";
 
-pygrade_status fail(pygrade_status status, const char* message) noexcept {
-  std::snprintf(last_error, sizeof last_error, "%s", message);
-  return status;
-}
-
-// The caller's memory is too small for a text.
-struct TooSmall : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-// Runs `call`; an exception becomes a status and a message.
-template <class Call>
-pygrade_status guarded(Call&& call) noexcept {
-  last_error[0] = '\0';
-  try {
-    call();
-    return PYGRADE_OK;
-  } catch (const ArtifactMissing& error) {
-    return fail(PYGRADE_NOT_FOUND, error.what());
-  } catch (const ArtifactError& error) {
-    return fail(PYGRADE_BAD_ARTIFACT, error.what());
-  } catch (const TooSmall& error) {
-    return fail(PYGRADE_BUFFER_TOO_SMALL, error.what());
-  } catch (const std::invalid_argument& error) {
-    return fail(PYGRADE_INVALID_ARGUMENT, error.what());
-  } catch (const std::bad_alloc&) {
-    return fail(PYGRADE_OUT_OF_MEMORY, "out of memory");
-  } catch (const std::length_error&) {
-    return fail(PYGRADE_OUT_OF_MEMORY, "out of memory");
-  } catch (const std::exception& error) {
-    return fail(PYGRADE_INTERNAL, error.what());
-  } catch (...) {
-    return fail(PYGRADE_INTERNAL, "unknown error");
-  }
-}
-
-void require(bool good, const char* message) {
-  if (!good) throw std::invalid_argument(message);
-}
-
-// The caller's struct with the members that this library knows: 0 for those that an older caller lacks; those that a
-// newer one adds must be 0. `first` is the size of the struct in 0.1.0.
-template <class Struct>
-Struct read_struct(const Struct* given, std::size_t first, const char* null_message) {
-  require(given != nullptr, null_message);
-  const std::size_t size = given->size;
-  require(size == first || (size >= sizeof(Struct) && size <= 4096), "size is not the sizeof of the struct");
-  Struct known{};
-  std::memcpy(&known, given, size < sizeof known ? size : sizeof known);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-  for (std::size_t i = sizeof known; i < size; ++i)
-    require(bytes[i] == 0, "a struct of a newer header has members set that this library does not know");
-  return known;
-}
-
-template <class Struct>
-void write_struct(const Struct& known, std::size_t size, Struct* given) {
-  std::memcpy(given, &known, size < sizeof known ? size : sizeof known);
-}
+// Sizes of the structs in 0.1.0, before members were added.
+constexpr std::size_t first_options = offsetof(pygrade_ranker_options, error);
+constexpr std::size_t first_request = offsetof(pygrade_request, values);
+constexpr std::size_t first_page = offsetof(pygrade_page, trust);
 
 RankerOptions options_of(const pygrade_ranker_options* given) {
   RankerOptions options;
   if (given == nullptr) return options;
-  const auto known = read_struct(given, sizeof(pygrade_ranker_options), "options is NULL");
+  const auto known = read_struct(given, first_options, "options is NULL");
   constexpr std::uint32_t flags = PYGRADE_OPTION_SEED | PYGRADE_OPTION_IMPUTE;
   require((known.flags & ~flags) == 0, "options.flags has an unknown bit");
   if (known.flags & PYGRADE_OPTION_SEED) options.seed = known.seed;
   options.impute = known.flags & PYGRADE_OPTION_IMPUTE;
   return options;
-}
-
-// `count` elements; none for a null pointer.
-template <class T>
-std::span<T> optional_span(T* data, std::size_t count) {
-  return {data, data == nullptr ? 0 : count};
 }
 
 Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
@@ -112,7 +50,7 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   require((given.groups == nullptr) == (given.caps == nullptr), "request.groups and request.caps belong together");
   require(given.groups == nullptr || (given.group_columns >= 1 && given.group_columns <= 64),
           "request.group_columns must be 1 … 64");
-  require(given.scenario == nullptr || given.scenario_size <= limit, "request.scenario_size is above 2^31 - 1");
+  require(given.scenario == nullptr || given.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
   Request request;
   request.context = optional_span(given.context, given.features);
   request.predictions = optional_span(given.predictions, given.candidates * given.tasks);
@@ -128,10 +66,6 @@ Request request_of(const pygrade_ranker& ranker, const pygrade_request& given) {
   request.item_values = optional_span(given.item_values, given.candidates);
   return request;
 }
-
-// Sizes of the structs in 0.1.0, before members were added.
-constexpr std::size_t first_request = offsetof(pygrade_request, values);
-constexpr std::size_t first_page = offsetof(pygrade_page, trust);
 
 // Of a page, or of a pygrade_mixture.
 template <class Struct>
@@ -175,12 +109,34 @@ Page page_of(const Policy& policy, const pygrade_page& given) {
   return page;
 }
 
+void write_page(const Page& ranked, pygrade_page& result, pygrade_page* to) {
+  result.filled = ranked.filled;
+  result.missing_predictions = ranked.missing_predictions;
+  result.fallback = static_cast<int32_t>(ranked.fallback);
+  result.explored = ranked.explored;
+  result.seed = ranked.seed;
+  std::memset(result.policy_version, 0, sizeof result.policy_version);
+  ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
+  describe(ranked, result);
+  write_struct(result, result.size, to);
+}
+
+// Element `index` of a caller's array, whose structs may be shorter or longer than they are here.
+template <class Struct>
+Struct* element(Struct* first, std::size_t index) {
+  using Byte = std::conditional_t<std::is_const_v<Struct>, const std::byte, std::byte>;
+  require(first->size % alignof(Struct) == 0, "size is not the sizeof of the struct");
+  auto* at = reinterpret_cast<Struct*>(reinterpret_cast<Byte*>(first) + index * first->size);
+  require(at->size == first->size, "size is not that of the first one");
+  return at;
+}
+
 LogIds ids_of(const pygrade_log_ids& given, std::size_t candidates) {
-  constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
   require((given.flags & ~std::uint32_t{PYGRADE_LOG_TIMESTAMP}) == 0 && given.reserved == 0,
           "ids.flags has an unknown bit");
-  require(given.request_id == nullptr || given.request_id_size <= limit, "ids.request_id_size is above 2^31 - 1");
-  require(given.user_id == nullptr || given.user_id_size <= limit, "ids.user_id_size is above 2^31 - 1");
+  require(given.request_id == nullptr || given.request_id_size <= longest_text,
+          "ids.request_id_size is above 2^31 - 1");
+  require(given.user_id == nullptr || given.user_id_size <= longest_text, "ids.user_id_size is above 2^31 - 1");
   LogIds ids;
   if (given.request_id != nullptr) ids.request_id = {given.request_id, given.request_id_size};
   if (given.user_id != nullptr) ids.user_id = {given.user_id, given.user_id_size};
@@ -189,17 +145,23 @@ LogIds ids_of(const pygrade_log_ids& given, std::size_t candidates) {
   return ids;
 }
 
-void write_text(const std::string& text, char* to, std::size_t capacity, std::size_t* length) {
-  *length = text.size();
-  if (text.size() > capacity) throw TooSmall("the text is longer than capacity");
-  text.copy(to, text.size());
-}
-
 void make(std::shared_ptr<const Policy> policy, const RankerOptions& options, pygrade_ranker** ranker) {
   *ranker = new pygrade_ranker(std::move(policy), options);
 }
 
 }  // namespace
+
+namespace pygrade::c_abi {
+
+void clear_error() noexcept { last_error[0] = '\0'; }
+
+pygrade_status fail(pygrade_status status, const char* message, ErrorBuffer error) noexcept {
+  std::snprintf(last_error, sizeof last_error, "%s", message);
+  if (error.text != nullptr && error.size > 0) std::snprintf(error.text, error.size, "%s", message);
+  return status;
+}
+
+}  // namespace pygrade::c_abi
 
 extern "C" {
 
@@ -209,7 +171,7 @@ const char* pygrade_version(void) { return PYGRADE_VERSION; }
 
 const char* pygrade_isa(void) {
   const char* name = "";
-  guarded([&] { name = isa_name(active_isa()).data(); });
+  guarded({}, [&] { name = isa_name(active_isa()).data(); });
   return name;
 }
 
@@ -217,7 +179,7 @@ const char* pygrade_last_error(void) { return last_error; }
 
 pygrade_status pygrade_ranker_load(const char* directory, const pygrade_ranker_options* options,
                                    pygrade_ranker** ranker) {
-  return guarded([&] {
+  return guarded(error_of(options), [&] {
     require(directory != nullptr, "directory is NULL");
     require(ranker != nullptr, "ranker is NULL");
     const RankerOptions known = options_of(options);
@@ -227,7 +189,7 @@ pygrade_status pygrade_ranker_load(const char* directory, const pygrade_ranker_o
 
 pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const void* tensors, size_t tensors_size,
                                      const pygrade_ranker_options* options, pygrade_ranker** ranker) {
-  return guarded([&] {
+  return guarded(error_of(options), [&] {
     require(json != nullptr && tensors != nullptr, "json or tensors is NULL");
     require(ranker != nullptr, "ranker is NULL");
     const RankerOptions known = options_of(options);
@@ -236,13 +198,30 @@ pygrade_status pygrade_ranker_create(const char* json, size_t json_size, const v
 }
 
 pygrade_status pygrade_ranker_reload(pygrade_ranker* ranker, const char* directory) {
-  return guarded([&] {
+  return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");
     require(directory != nullptr, "directory is NULL");
     auto policy = Policy::load(directory);
     if (policy->tasks() != ranker->tasks || policy->features() != ranker->features)
       throw ArtifactError(std::string(directory) + " has other tasks or features than the policy that it replaces");
     ranker->ranker.swap(std::move(policy));
+  });
+}
+
+pygrade_status pygrade_ranker_policy(const pygrade_ranker* ranker, pygrade_policy** policy) {
+  return guarded({}, [&] {
+    require(ranker != nullptr, "ranker is NULL");
+    require(policy != nullptr, "policy is NULL");
+    *policy = new pygrade_policy{ranker->ranker.policy()};
+  });
+}
+
+pygrade_status pygrade_ranker_swap(pygrade_ranker* ranker, const pygrade_policy* policy, char* error,
+                                   size_t error_size) {
+  return guarded({error, error_size}, [&] {
+    require(ranker != nullptr, "ranker is NULL");
+    require(policy != nullptr, "policy is NULL");
+    ranker->ranker.swap(policy->policy);
   });
 }
 
@@ -263,25 +242,42 @@ const char* pygrade_ranker_feature(const pygrade_ranker* ranker, size_t index) {
 }
 
 pygrade_status pygrade_ranker_rank(pygrade_ranker* ranker, const pygrade_request* request, pygrade_page* page) {
-  return guarded([&] {
+  return guarded(error_of(request), [&] {
     require(ranker != nullptr, "ranker is NULL");
     const auto known = read_struct(request, first_request, "request is NULL");
     auto result = read_struct(page, first_page, "page is NULL");
     const Page ranked = ranker->ranker.rank(request_of(*ranker, known), buffer_of(*ranker, result));
-    result.filled = ranked.filled;
-    result.missing_predictions = ranked.missing_predictions;
-    result.fallback = static_cast<int32_t>(ranked.fallback);
-    result.explored = ranked.explored;
-    result.seed = ranked.seed;
-    std::memset(result.policy_version, 0, sizeof result.policy_version);
-    ranked.version().copy(result.policy_version, sizeof result.policy_version - 1);
-    describe(ranked, result);
-    write_struct(result, result.size, page);
+    write_page(ranked, result, page);
+  });
+}
+
+pygrade_status pygrade_ranker_rank_batch(pygrade_ranker* ranker, const pygrade_batch* batch) {
+  return guarded(error_of(batch), [&] {
+    require(ranker != nullptr, "ranker is NULL");
+    const auto known = read_struct(batch, sizeof(pygrade_batch), "batch is NULL");
+    require(known.flags == 0, "batch.flags has an unknown bit");
+    require(known.num_threads >= 1, "batch.num_threads is below 1");
+    require(known.count <= std::numeric_limits<std::int32_t>::max(), "batch.count is above 2^31 - 1");
+    if (known.count == 0) return;
+    require(known.requests != nullptr && known.pages != nullptr, "batch.requests or batch.pages is NULL");
+    std::vector<Request> requests(known.count);
+    std::vector<PageBuffer> buffers(known.count);
+    std::vector<pygrade_page> results(known.count);
+    std::vector<Page> pages(known.count);
+    for (std::size_t b = 0; b < known.count; ++b) try {
+        requests[b] = request_of(*ranker, read_struct(element(known.requests, b), first_request, ""));
+        results[b] = read_struct(element(known.pages, b), first_page, "");
+        buffers[b] = buffer_of(*ranker, results[b]);
+      } catch (const std::invalid_argument& error) {
+        throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
+      }
+    ranker->ranker.rank(requests, buffers, pages, known.num_threads);
+    for (std::size_t b = 0; b < known.count; ++b) write_page(pages[b], results[b], element(known.pages, b));
   });
 }
 
 pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixture* mixture) {
-  return guarded([&] {
+  return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");
     auto known = read_struct(mixture, sizeof(pygrade_mixture), "mixture is NULL");
     Page page;
@@ -292,7 +288,7 @@ pygrade_status pygrade_ranker_mixture(const pygrade_ranker* ranker, pygrade_mixt
 }
 
 pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* text, size_t capacity, size_t* length) {
-  return guarded([&] {
+  return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");
     require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
     std::string header;
@@ -304,7 +300,7 @@ pygrade_status pygrade_ranker_log_header(const pygrade_ranker* ranker, char* tex
 pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygrade_request* request,
                                        const pygrade_page* page, const pygrade_log_ids* ids, char* text,
                                        size_t capacity, size_t* length) {
-  return guarded([&] {
+  return guarded(error_of(request), [&] {
     require(ranker != nullptr, "ranker is NULL");
     require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
     const auto policy = ranker->ranker.policy();
@@ -321,7 +317,7 @@ pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygra
 }
 
 pygrade_status pygrade_ranker_counters(const pygrade_ranker* ranker, pygrade_counters* counters) {
-  return guarded([&] {
+  return guarded({}, [&] {
     require(ranker != nullptr, "ranker is NULL");
     auto known = read_struct(counters, sizeof(pygrade_counters), "counters is NULL");
     const RankerCounters now = ranker->ranker.counters();

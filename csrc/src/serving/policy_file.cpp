@@ -1,14 +1,11 @@
 // Reads the files of a policy, for C++ and Python alike. pygrade/policy/file.py writes them and documents their format.
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
 
 #include "pygrade/fusion.hpp"
 #include "serving/policy.hpp"
+#include "util/files.hpp"
 #include "util/json.hpp"
 #include "util/safetensors.hpp"
 #include "util/sha256.hpp"
@@ -20,60 +17,11 @@ namespace {
 namespace fs = std::filesystem;
 using Bytes = std::vector<std::byte>;
 using detail::Json;
+using detail::OpenFile;
 
-constexpr std::uintmax_t max_file = std::uintmax_t{1} << 30;
 constexpr std::int64_t max_width = 1 << 16;
 constexpr std::size_t max_layers = 64;
 constexpr std::string_view evidence_scales[] = {"count", "log", "log1p"};  // in the enum's order
-
-// A file, open as long as this lives: so its inode is not given to a file that replaces it.
-class OpenFile {
- public:
-  explicit OpenFile(const fs::path& path, const std::string& hint = "")
-      : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    struct stat status{};
-    if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
-      close();
-      throw ArtifactMissing(path.string() + " does not exist or can't be read" + hint);
-    }
-    device_ = status.st_dev;
-    inode_ = status.st_ino;
-    size_ = static_cast<std::size_t>(status.st_size);
-  }
-  ~OpenFile() { close(); }
-  OpenFile(const OpenFile&) = delete;
-  OpenFile& operator=(const OpenFile&) = delete;
-
-  Bytes content() const {
-    if (size_ > max_file) throw ArtifactError(path_.string() + " has " + std::to_string(size_) + " bytes; want ≤ 2^30");
-    Bytes content(size_ + 1);  // one more, to see a file that has grown
-    std::size_t filled = 0;
-    for (::ssize_t count = 1; count > 0 && filled < content.size(); filled += static_cast<std::size_t>(count)) {
-      count = ::read(descriptor_, content.data() + filled, content.size() - filled);
-      if (count < 0) throw ArtifactError(path_.string() + " can't be read");
-    }
-    if (filled != size_) throw ArtifactError(path_.string() + " changed while it was read");
-    content.resize(filled);
-    return content;
-  }
-
-  // Whether the path names another file by now.
-  bool replaced() const {
-    struct stat status{};
-    return ::stat(path_.c_str(), &status) != 0 || status.st_dev != device_ || status.st_ino != inode_;
-  }
-
- private:
-  void close() const {
-    if (descriptor_ >= 0) ::close(descriptor_);
-  }
-
-  fs::path path_;
-  int descriptor_;
-  ::dev_t device_ = 0;
-  ::ino_t inode_ = 0;
-  std::size_t size_ = 0;
-};
 
 std::string sha256_text(std::string_view text) { return detail::sha256_hex(std::as_bytes(std::span(text))); }
 

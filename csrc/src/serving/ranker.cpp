@@ -14,6 +14,7 @@
 
 #include "fusion.hpp"
 #include "pygrade/dirichlet.hpp"
+#include "ranking.hpp"
 #include "util/fpenv.hpp"
 #include "util/parallel.hpp"
 
@@ -127,11 +128,12 @@ struct alignas(64) Ranker::Slot {
 
   Policy::Workspace workspace;
   std::vector<float> inputs, context;
-  std::vector<float> concentration, weights;  // [T]
-  std::vector<float> present;                 // [N', T] rows without a missing prediction
-  std::vector<float> transformed;             // [N', T], then [N, T]
-  std::vector<float> multipliers;             // [T]
-  std::vector<float> prices, scores;          // [N'] and [2, N'], of a mixture
+  std::vector<float> concentration, weights;        // [T]
+  std::vector<float> present;                       // [N', T] rows without a missing prediction
+  std::vector<float> transformed;                   // [N', T], then [N, T]
+  std::vector<float> multipliers;                   // [T]
+  std::vector<float> prices, scores;                // [N'] and [2, N'], of a mixture
+  std::vector<std::optional<std::uint64_t>> draws;  // [B]
   Baseline::Workspace baseline;
 
   void add(Count count, std::uint64_t amount) {  // only the owner of the slot writes
@@ -143,6 +145,7 @@ struct alignas(64) Ranker::Slot {
   void trim() {
     for (auto* values : {&present, &transformed, &prices, &scores, &baseline.predictions})
       if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
+    if (draws.capacity() > std::size_t{1} << 18) decltype(draws)().swap(draws);
   }
 
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows, bool impute);
@@ -153,30 +156,18 @@ struct alignas(64) Ranker::Slot {
   void spread(const Request& request, std::size_t width, std::size_t rows);
 };
 
-// Holds a slot, and with it the current policy, while a request is ranked.
-class Ranker::Lease {
- public:
-  explicit Lease(const Ranker& ranker) : owner_(ranker.current_.load()), slot_(ranker.claim(owner_)) {
-    // The policy may have been swapped before the slot named it: only one that is current afterwards is safe.
-    for (const Owner* now = ranker.current_.load(); now != owner_; now = ranker.current_.load()) {
-      owner_ = now;
-      slot_.policy.store(now);
-    }
+Ranker::Lease::Lease(Ranker& ranker) : Lease(ranker, ranker.current_.load()) {
+  // The policy may have been swapped before the slot named it: only one that is current afterwards is safe.
+  for (const Owner* now = ranker.current_.load(); now != owner_; now = ranker.current_.load()) {
+    owner_ = now;
+    slot_.policy.store(now);
   }
-  ~Lease() {
-    slot_.trim();
-    slot_.policy.store(nullptr, std::memory_order_release);
-  }
-  Lease(const Lease&) = delete;
-  Lease& operator=(const Lease&) = delete;
+}
 
-  const Owner& policy() const { return *owner_; }
-  Slot& slot() const { return slot_; }
-
- private:
-  const Owner* owner_;
-  Slot& slot_;
-};
+Ranker::Lease::~Lease() {
+  slot_.trim();
+  slot_.policy.store(nullptr, std::memory_order_release);
+}
 
 Ranker::Ranker(std::shared_ptr<const Policy> policy, const RankerOptions& options)
     : stream_(first_draw(options)), id_(next_id()), impute_(options.impute) {
@@ -223,14 +214,13 @@ Ranker::Slot& Ranker::claim(const Owner* policy) const {
   return *slot;
 }
 
-std::uint64_t Ranker::next_draw() {
-  std::uint64_t draw = stream_.load(std::memory_order_relaxed);
-  std::uint64_t after;
+std::uint64_t Ranker::reserve_draws(std::uint64_t count) {
+  std::uint64_t first, before = stream_.load(std::memory_order_relaxed);
   do {
-    if ((draw & low_word) == low_word) draw = ((draw >> 32) + 1) % (std::uint64_t{1} << 31) << 32;  // next seed
-    after = draw + 1;
-  } while (!stream_.compare_exchange_weak(draw, after, std::memory_order_relaxed));
-  return after - 1;
+    const bool full = (before & low_word) + count > low_word;  // on with the next seed
+    first = full ? ((before >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : before;
+  } while (!stream_.compare_exchange_weak(before, first + count, std::memory_order_relaxed));
+  return first;
 }
 
 // Weights and concentration from the policy; false without candidates or features.
@@ -314,11 +304,9 @@ void Ranker::Slot::rank_mixture(const Mixture& mixture, const Request& request, 
                 count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
 
-Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
+Page Ranker::rank(Slot& slot, const Policy& used, const Request& request, const PageBuffer& buffer,
+                  std::optional<std::uint64_t> draw) {
   const detail::FloatEnvironment environment;
-  const Lease lease(*this);
-  const Policy& used = *lease.policy();
-  Slot& slot = lease.slot();
   check_sizes(used, request, buffer);
   const std::size_t tasks = used.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
@@ -351,7 +339,7 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
     std::ranges::fill(slot.concentration, nan);
   } else if (request.explore) {
     page.explored = true;
-    page.seed = request.draw ? *request.draw : next_draw();
+    page.seed = draw ? *draw : reserve_draws(1);
     dirichlet_sample(slot.concentration, {1, 1, static_cast<std::int64_t>(tasks)}, page.seed >> 32,
                      page.seed & low_word, slot.weights, {}, {});
   }
@@ -382,44 +370,70 @@ Page Ranker::rank(const Request& request, const PageBuffer& buffer) {
   return page;
 }
 
-void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
-                  int num_threads) {
+Page Ranker::Lease::rank(const Request& request, const PageBuffer& buffer) {
+  return ranker_.rank(slot_, **owner_, request, buffer, request.draw);
+}
+
+void Ranker::Lease::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
+                         int num_threads) {
   if (buffers.size() != requests.size() || pages.size() != requests.size())
     throw std::invalid_argument("buffers and pages must have one entry for each request");
+  const Policy& used = **owner_;
   std::size_t values = 0;
-  {
-    std::vector<float> multipliers;
-    const Lease lease(*this);
-    for (std::size_t b = 0; b < requests.size(); ++b) {
-      check_sizes(*lease.policy(), requests[b], buffers[b]);
-      check_signs(*lease.policy(), requests[b]);
-      multipliers.resize(lease.policy()->tasks().size());
-      lease.policy()->multipliers(requests[b].values, requests[b].scenario, multipliers);
-      values += requests[b].predictions.size();
+  slot_.multipliers.resize(used.tasks().size());
+  slot_.draws.clear();
+  for (std::size_t b = 0; b < requests.size(); ++b) {
+    try {
+      check_sizes(used, requests[b], buffers[b]);
+      check_signs(used, requests[b]);
+      used.multipliers(requests[b].values, requests[b].scenario, slot_.multipliers);
+      detail::check_rules(requests[b].rules,
+                          static_cast<std::int64_t>(requests[b].predictions.size() / used.tasks().size()));
+    } catch (const std::invalid_argument& error) {
+      throw std::invalid_argument("request " + std::to_string(b) + ": " + error.what());
     }
+    values += requests[b].predictions.size();
+    slot_.draws.push_back(requests[b].draw);
+  }
+  const auto next = [](const Request& request) { return request.explore && !request.draw; };
+  if (const auto wanted = static_cast<std::uint64_t>(std::ranges::count_if(requests, next)); wanted > 0) {
+    std::uint64_t draw = ranker_.reserve_draws(wanted);
+    for (std::size_t b = 0; b < requests.size(); ++b)
+      if (next(requests[b])) slot_.draws[b] = draw++;
   }
   const auto count = static_cast<std::int64_t>(requests.size());
   const double mean = static_cast<double>(values) / static_cast<double>(std::max<std::size_t>(1, requests.size()));
   detail::parallel_for(count, num_threads, detail::grain_of(600.0 + 0.2 * mean),
                        [&](std::int64_t begin, std::int64_t end) {
+                         const Lease worker(ranker_, owner_);  // the outer lease keeps the policy in service
                          for (auto b = static_cast<std::size_t>(begin); b < static_cast<std::size_t>(end); ++b)
-                           pages[b] = rank(requests[b], buffers[b]);
+                           pages[b] = ranker_.rank(worker.slot_, used, requests[b], buffers[b], slot_.draws[b]);
                        });
+}
+
+Page Ranker::rank(const Request& request, const PageBuffer& buffer) { return Lease(*this).rank(request, buffer); }
+
+void Ranker::rank(std::span<const Request> requests, std::span<const PageBuffer> buffers, std::span<Page> pages,
+                  int num_threads) {
+  Lease(*this).rank(requests, buffers, pages, num_threads);
 }
 
 void Ranker::swap(std::shared_ptr<const Policy> policy) {
   auto next = std::make_unique<const Owner>(checked(std::move(policy)));
+  std::unique_ptr<const Owner> old;  // deleted without the lock: the end of a policy may run code of the caller's
   const std::lock_guard lock(swapping);
-  const Owner* old = current_.load();
-  if ((*next)->tasks() != (*old)->tasks() || (*next)->features() != (*old)->features())
+  const Owner* current = current_.load();
+  if ((*next)->tasks() != (*current)->tasks() || (*next)->features() != (*current)->features())
     throw std::invalid_argument("policy has other tasks or features than the one that it replaces");
+  old.reset(current);
   current_.store(next.release());
   for (const Slot* slot = slots_.load(); slot != nullptr; slot = slot->next)
-    while (slot->process == forks && slot->policy.load() == old) std::this_thread::yield();
-  delete old;
+    while (slot->process == forks && slot->policy.load() == old.get()) std::this_thread::yield();
 }
 
-std::shared_ptr<const Policy> Ranker::policy() const { return Lease(*this).policy(); }
+std::shared_ptr<const Policy> Ranker::policy() const {
+  return Lease(const_cast<Ranker&>(*this)).policy();  // reads only
+}
 
 RankerCounters Ranker::counters() const {
   RankerCounters sum;

@@ -103,10 +103,7 @@ PYGRADE_INLINE Part keep_first(Part x, int count) {
 // `count` ≤ part_lanes values, 0 in the other lanes. Reads no memory beyond the values.
 template <class Float>
 PYGRADE_INLINE Part load_first(const Float* p, int count) {
-  if (count == part_lanes) return load_part(p);
-  alignas(64) Float lane[part_lanes] = {};
-  for (int l = 0; l < count; ++l) lane[l] = p[l];
-  return load_part(lane);
+  return count == part_lanes ? load_part(p) : load_fewer(p, count);
 }
 template <class Float>
 PYGRADE_INLINE void store_first(Float* p, Part x, int count) {

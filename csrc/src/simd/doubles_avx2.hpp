@@ -14,6 +14,14 @@ typedef double Part __attribute__((vector_size(32)));
 PYGRADE_INLINE Part load_part(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 PYGRADE_INLINE void store_part(float* p, Part x) { _mm_storeu_ps(p, _mm256_cvtpd_ps(x)); }
 
+PYGRADE_INLINE Part load_fewer(const double* p, int count) {
+  return _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3)));
+}
+PYGRADE_INLINE Part load_fewer(const float* p, int count) {
+  const __m128i present = _mm_cmpgt_epi32(_mm_set1_epi32(count), _mm_setr_epi32(0, 1, 2, 3));
+  return _mm256_cvtps_pd(_mm_maskload_ps(p, present));
+}
+
 PYGRADE_INLINE double multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
 PYGRADE_INLINE Part multiply_add(Part a, Part b, Part c) { return _mm256_fmadd_pd(a, b, c); }
 PYGRADE_INLINE Part square_root(Part a) { return _mm256_sqrt_pd(a); }

@@ -14,6 +14,14 @@ typedef double Part __attribute__((vector_size(64)));
 PYGRADE_INLINE Part load_part(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 PYGRADE_INLINE void store_part(float* p, Part x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x)); }
 
+// The first `count` values, 0 in the other lanes; a mask reads no memory beyond them.
+PYGRADE_INLINE Part load_fewer(const double* p, int count) {
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), p);
+}
+PYGRADE_INLINE Part load_fewer(const float* p, int count) {
+  return _mm512_cvtps_pd(_mm256_maskz_loadu_ps(static_cast<__mmask8>((1u << count) - 1), p));
+}
+
 // a · b + c, rounded once if the instruction set can: results in double need not be the same bits.
 PYGRADE_INLINE double multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
 PYGRADE_INLINE Part multiply_add(Part a, Part b, Part c) { return _mm512_fmadd_pd(a, b, c); }

@@ -17,6 +17,11 @@ PYGRADE_INLINE void store_part(float* p, Part x) {
   *reinterpret_cast<PartOfFloats*>(p) = __builtin_convertvector(x, PartOfFloats);
 }
 
+template <class Float>
+PYGRADE_INLINE Part load_fewer(const Float* p, int count) {
+  return Part{count > 0 ? static_cast<double>(p[0]) : 0.0, 0.0};
+}
+
 PYGRADE_INLINE double multiply_add(double a, double b, double c) { return a * b + c; }
 PYGRADE_INLINE Part multiply_add(Part a, Part b, Part c) { return a * b + c; }
 PYGRADE_INLINE Part square_root(Part a) { return Part{__builtin_sqrt(a[0]), __builtin_sqrt(a[1])}; }

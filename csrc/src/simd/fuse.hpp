@@ -4,6 +4,7 @@
 #include "../fusion.hpp"
 #include "select.hpp"
 #include "simd.hpp"
+#include "tile.hpp"
 
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
@@ -26,22 +27,22 @@ struct FusedVectors {
 };
 
 // x_J of the tree for Q weight vectors and a vector of candidates; H is half the padded number of tasks.
-template <int J, int H, int Q>
-PYGRADE_INLINE FusedVectors<Q> leaf(const float* tile, std::int64_t stride, std::int64_t tasks,
+template <int J, int H, int Q, class Element>
+PYGRADE_INLINE FusedVectors<Q> leaf(const Element* tile, std::int64_t stride, std::int64_t tasks,
                                     const SpreadWeights<H, Q>& weights) {
   FusedVectors<Q> x;
-  const Floats first = load(tile + J * stride);
+  const Floats first = load_scores(tile + J * stride);
   for (int q = 0; q < Q; ++q) x.at[q] = mul(first, weights.at[q][J]);
   if (J + H < tasks) {
-    const Floats second = load(tile + (J + H) * stride);
+    const Floats second = load_scores(tile + (J + H) * stride);
     for (int q = 0; q < Q; ++q) x.at[q] = fma(second, weights.at[q][J + H], x.at[q]);
   }
   return x;
 }
 
 // x_J after the tree's steps down to `Step`: the sum of the x_i with i ≡ J modulo Step.
-template <int J, int Step, int H, int Q>
-PYGRADE_INLINE FusedVectors<Q> tree(const float* tile, std::int64_t stride, std::int64_t tasks,
+template <int J, int Step, int H, int Q, class Element>
+PYGRADE_INLINE FusedVectors<Q> tree(const Element* tile, std::int64_t stride, std::int64_t tasks,
                                     const SpreadWeights<H, Q>& weights) {
   if constexpr (Step == H) {
     return leaf<J, H, Q>(tile, stride, tasks, weights);
@@ -66,8 +67,8 @@ struct FusedRows {
 };
 
 // Q weight vectors over the first `count` columns of the tile.
-template <int H, int Q>
-PYGRADE_INLINE void fuse_block(const float* tile, std::int64_t stride, std::int64_t tasks, const float* weights,
+template <int H, int Q, class Element>
+PYGRADE_INLINE void fuse_block(const Element* tile, std::int64_t stride, std::int64_t tasks, const float* weights,
                                std::int64_t count, const FusedRows& fused) {
   const SpreadWeights<H, Q> spread(weights, tasks);
   const std::int64_t vectors = vectors_of(count);
@@ -89,18 +90,19 @@ PYGRADE_INLINE void fuse_block(const float* tile, std::int64_t stride, std::int6
   }
 }
 
-// How many weight vectors share a loaded score: limited by the number of registers.
-template <int H>
-constexpr int block_weights = lanes < 16 ? 1
-                              : H <= 4   ? 4
-                              : H <= 8   ? 2
-                                         : 1;
+// How many weight vectors share a loaded score: limited by the number of registers. Halves are read for one vector
+// only.
+template <int H, class Element>
+constexpr int block_weights = lanes < 16 || sizeof(Element) < sizeof(float) ? 1
+                              : H <= 4                                      ? 4
+                              : H <= 8                                      ? 2
+                                                                            : 1;
 
-template <int H>
-PYGRADE_INLINE void fuse_group(const float* tile, std::int64_t stride, std::int64_t tasks, const float* weights,
+template <int H, class Element>
+PYGRADE_INLINE void fuse_group(const Element* tile, std::int64_t stride, std::int64_t tasks, const float* weights,
                                std::int64_t samples, std::int64_t count, const FusedRows& fused) {
   std::int64_t g = 0;
-  constexpr int q = block_weights<H>;
+  constexpr int q = block_weights<H, Element>;
   for (; g + q <= samples; g += q) fuse_block<H, q>(tile, stride, tasks, weights + g * tasks, count, fused.from(g));
   if constexpr (q > 1)
     for (; g < samples; ++g) fuse_block<H, 1>(tile, stride, tasks, weights + g * tasks, count, fused.from(g));
@@ -109,7 +111,8 @@ PYGRADE_INLINE void fuse_group(const float* tile, std::int64_t stride, std::int6
 // Fuses weights[samples, tasks] with the first `count` columns of tile[tasks][stride]. Works in whole vectors: both
 // strides have room up to the next multiple of `lanes`. The tile's padding may hold anything, but must be NaN if maxima
 // are stored: NaN is never a maximum.
-inline void fuse_tile(const float* tile, std::int64_t stride, std::int64_t tasks, const float* weights,
+template <class Element>
+inline void fuse_tile(const Element* tile, std::int64_t stride, std::int64_t tasks, const float* weights,
                       std::int64_t samples, std::int64_t count, const FusedRows& fused) {
 #if defined(__AVX2__)
   switch (tasks) {  // constant numbers of tasks: the tree is unrolled without tests
@@ -140,16 +143,18 @@ inline void fuse_tile(const float* tile, std::int64_t stride, std::int64_t tasks
 }
 
 // One weight vector over columns[tasks][stride] without padding: the last columns go through a padded copy.
-inline void fuse_columns(const float* columns, std::int64_t stride, std::int64_t tasks, const float* weights,
-                         std::int64_t count, float* fused) {
+template <class Element>
+inline void fuse_columns(const Element* columns, std::int64_t stride, std::int64_t tasks, const float* weights,
+                         std::int64_t count, const FusedRows& fused) {
   const std::int64_t body = count / lanes * lanes;
-  fuse_tile(columns, stride, tasks, weights, 1, body, {fused, 0});
+  fuse_tile(columns, stride, tasks, weights, 1, body, fused);
   if (body == count) return;
-  float rest[max_tasks * lanes] = {};
+  Element rest[max_tasks * lanes] = {};
   for (std::int64_t t = 0; t < tasks; ++t)
     __builtin_memcpy(rest + t * lanes, columns + t * stride + body,
-                     static_cast<std::size_t>(count - body) * sizeof(float));
-  fuse_tile(rest, lanes, tasks, weights, 1, count - body, {fused + body, 0});
+                     static_cast<std::size_t>(count - body) * sizeof(Element));
+  fuse_tile(rest, lanes, tasks, weights, 1, count - body, {fused.scores + body, 0});
+  if (fused.maxima != nullptr) store_maxima(fused.scores, count, fused.depth, body / lanes / fused.depth, fused.maxima);
 }
 
 }  // namespace

@@ -97,7 +97,7 @@ void write_list(const FusionTask& task, std::int64_t list, const float* fused, c
   }
 }
 
-// One weight vector over all candidates under the log transform. Returns false, with nothing written, if there is no
+// One weight vector over all candidates under log or log1p. Returns false, with nothing written, if there is no
 // shortcut or a score may be negative.
 bool topk_of_contenders(const FusionTask& task, std::int64_t b, const FusionScratch& s) {
   const Request request = request_of(task.scores, b);
@@ -114,17 +114,14 @@ bool topk_unchecked(const FusionTask& task, float* scratch) {
 
 // One weight vector over all candidates; fusing also stores the block maxima.
 void topk_single(const FusionTask& task, std::int64_t b, Request request, const FusionScratch& s) {
-  if (task.options.transform == Transform::log && topk_of_contenders(task, b, s)) return;
+  if (topk_of_contenders(task, b, s)) return;
   const std::int64_t k = task.k < request.count ? task.k : request.count;
   const std::int64_t depth = block_depth(request.count, k);
-  const float* weights = task.weights + b * task.scores.tasks;
-  if (depth > 0 && fuses_rows(task.scores, task.options)) {
-    fuse_request_rows(task.scores, request, task.options, weights, s.fused, s.maxima, depth);
+  fuse_request(task.scores, task.options, request, task.weights + b * task.scores.tasks, s, depth);
+  if (depth > 0)
     select_by_maxima(s.fused, request.count, k, depth, s.maxima, s.select[0]);
-  } else {
-    fuse_request(task.scores, task.options, request, weights, s);
-    select_best(s.fused, request.count, k, s.select[0]);
-  }
+  else
+    select_from_all(s.fused, request.count, k, s.select[0]);
   write_list(task, b, s.fused, nullptr, k, s.select[0].best);
 }
 

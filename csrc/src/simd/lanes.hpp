@@ -3,10 +3,16 @@
 
 #include <cstdint>
 
+#include "inline.hpp"
+
 namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
 namespace {
 
 inline constexpr int lane_count = 16;
+
+// For loops over lanes that the compiler does not vectorize.
+typedef float Sixteen __attribute__((vector_size(64), aligned(4), may_alias));
+PYGRADE_INLINE Sixteen& sixteen(float* p) { return *reinterpret_cast<Sixteen*>(p); }
 
 typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
 

@@ -124,7 +124,15 @@ __attribute__((noinline)) void sort_small(Keyed all, Keyed spare, std::int64_t c
   // the smallest difference between neighbors
   Ints difference = select(first_lanes(lanes - 1), bits_xor(x[R - 1], next_lanes(x[0])), after_last);
   for (int r = 0; r + 1 < R; ++r) difference = min(difference, bits_xor(x[r], x[r + 1]));
-  const bool ambiguous = greater(broadcast(0x100), difference) != 0;
+  bool ambiguous = greater(broadcast(0x100), difference) != 0;
+  if (ambiguous) {  // not if the keys differ in the 22 bits alone, as those of half-precision scores often do
+    Ints lost = broadcast(0);
+    for (int r = 0; r < R; ++r) {
+      const Ints distance = shift_left(sub(high, load(all.keys + r * lanes)), shift);
+      lost = bits_or(lost, select(first_lanes(count - r * lanes), bits_and(distance, broadcast(0x3ff)), broadcast(0)));
+    }
+    ambiguous = greater(lost, broadcast(0)) != 0;
+  }
   alignas(64) std::int32_t sorted[R * lanes];
   for (int r = 0; r < R; ++r) store(sorted + r * lanes, x[r]);
   wanted = ambiguous || wanted > count ? count : wanted;

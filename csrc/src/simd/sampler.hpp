@@ -88,8 +88,8 @@ struct Block {
   float* variate;  // log-gamma variates, then log-weights
   float* boosts;
   float* weight;
-  std::uint8_t rejected[block * max_tasks];  // 1: the first attempt failed
-  std::uint16_t pending[block * max_tasks];
+  std::uint8_t rejected[block * max_tasks];     // 1: the first attempt failed
+  std::int32_t pending[block * max_tasks + 8];  // append_bits writes past the end
 };
 
 // Separate loops for words, normals and attempts: out-of-order execution overlaps iterations only if the loop body is
@@ -137,18 +137,31 @@ inline void first_attempts(Block& b, std::uint64_t seed, std::int64_t tasks, int
   }
 }
 
-// Collects the rejected first attempts in a separate pass: each is a branch misprediction, which would discard the
-// attempts in flight.
+// Appends first + the position of each bit of the word to `to`, ascending; may write up to 4 integers past the end.
+// Four at a time, so that the number of iterations hardly varies.
+inline void append_bits(std::uint64_t word, std::int32_t first, std::int32_t* to) {
+  do {
+    for (int i = 0; i < 4; ++i, word &= word - 1)
+      to[i] = first + __builtin_ctzll(word | std::uint64_t{1} << 63);  // not 0
+    to += 4;
+  } while (word != 0);
+}
+
+// Collects the rejected first attempts in a separate pass and without a branch for each: a misprediction would discard
+// the attempts in flight.
 inline int collect_rejected(Block& b, std::int64_t tasks, int draws) {
+  const std::uint64_t drawn = ~std::uint64_t{0} >> (block - draws);
   int pending = 0;
   for (std::int64_t t = 0; t < tasks; ++t) {
-    for (int first = 0; first < draws; first += 8) {
-      const std::int64_t at = t * block + first;
-      std::uint64_t mask;
-      __builtin_memcpy(&mask, b.rejected + at, 8);
-      for (; mask != 0; mask &= mask - 1)
-        b.pending[pending++] = static_cast<std::uint16_t>(at + __builtin_ctzll(mask) / 8);
+    std::uint64_t word = 0;
+    for (int i = 0; i < block; i += 8) {
+      std::uint64_t bytes;  // each 0 or 1
+      __builtin_memcpy(&bytes, b.rejected + t * block + i, 8);
+      word |= (bytes * 0x0102040810204080u >> 56) << i;  // byte j to bit j
     }
+    word &= drawn;
+    append_bits(word, static_cast<std::int32_t>(t * block), b.pending + pending);
+    pending += __builtin_popcountll(word);
   }
   return pending;
 }
@@ -160,7 +173,7 @@ inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) 
     alignas(64) std::uint32_t low[lane_count], high[lane_count], sample[lane_count];
     alignas(64) float shape[lane_count], scale[lane_count], ratio[lane_count];
     alignas(64) std::int32_t accepted[lane_count];
-    std::uint16_t at[lane_count];
+    std::int32_t at[lane_count];
     for (int l = 0; l < lane_count; ++l) {
       at[l] = b.pending[first + (l < count ? l : 0)];
       const int draw = at[l] % block;
@@ -193,20 +206,15 @@ inline int retry(Block& b, std::uint64_t seed, std::uint32_t call, int pending) 
 inline void normalize(Block& b, std::int64_t tasks, int padded, int first) {
   alignas(64) float maximum[lane_count], ties[lane_count], total[lane_count], log_total[lane_count];
   alignas(64) float rest[max_tasks][lane_count];
-  for (int l = 0; l < lane_count; ++l) {
-    maximum[l] = -__builtin_inff();
-    ties[l] = -1.0f;
-  }
+  Sixteen highest = Sixteen{} - __builtin_inff();
   for (std::int64_t t = 0; t < tasks; ++t) {
-    float* variate = b.variate + t * block + first;
-    const float* log_shape = b.log_shape + t * block + first;
-    const float* boosts = b.boosts + t * block + first;
-    for (int l = 0; l < lane_count; ++l) {
-      const float value = (log_shape[l] + variate[l]) + boosts[l];
-      variate[l] = value;
-      maximum[l] = value > maximum[l] ? value : maximum[l];
-    }
+    const std::int64_t at = t * block + first;
+    const Sixteen value = (sixteen(b.log_shape + at) + sixteen(b.variate + at)) + sixteen(b.boosts + at);
+    sixteen(b.variate + at) = value;
+    highest = value > highest ? value : highest;
   }
+  sixteen(maximum) = highest;
+  for (int l = 0; l < lane_count; ++l) ties[l] = -1.0f;
   for (std::int64_t t = 0; t < tasks; ++t) {
     float* variate = b.variate + t * block + first;
     float* weight = b.weight + t * block + first;
@@ -221,21 +229,18 @@ inline void normalize(Block& b, std::int64_t tasks, int padded, int first) {
     }
   }
   for (int half = padded / 2; half >= 1; half /= 2)
-    for (int t = 0; t + half < tasks && t < half; ++t)
-      for (int l = 0; l < lane_count; ++l) rest[t][l] += rest[t + half][l];
+    for (int t = 0; t + half < tasks && t < half; ++t) sixteen(rest[t]) += sixteen(rest[t + half]);
   for (int l = 0; l < lane_count; ++l) {
     const float y = rest[0][l] + ties[l];
     total[l] = 1.0f + y;
     log_total[l] = log_one_plus(y);
   }
-  const float* poison = b.poison + first;
+  const Sixteen poison = sixteen(b.poison + first);
   for (std::int64_t t = 0; t < tasks; ++t) {
-    float* variate = b.variate + t * block + first;
-    float* weight = b.weight + t * block + first;
-    for (int l = 0; l < lane_count; ++l) {
-      variate[l] = (variate[l] - log_total[l]) + poison[l];
-      weight[l] = weight[l] / total[l] + poison[l];
-    }
+    Sixteen& variate = sixteen(b.variate + t * block + first);
+    Sixteen& weight = sixteen(b.weight + t * block + first);
+    variate = (variate - sixteen(log_total)) + poison;
+    weight = weight / sixteen(total) + poison;
   }
 }
 

@@ -36,6 +36,10 @@ PYGRADE_INLINE Ints max(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
 PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm256_min_epi32(a, b); }
 PYGRADE_INLINE Ints max_bits(Ints a, Floats b) { return _mm256_max_epu32(a, _mm256_castps_si256(b)); }
 PYGRADE_INLINE Floats number_of_bits(Floats a) { return _mm256_cvtepi32_ps(_mm256_castps_si256(a)); }
+PYGRADE_INLINE Floats mantissa(Floats a) {
+  const Ints fraction = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x7fffff));
+  return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f800000)));
+}
 PYGRADE_INLINE Ints iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 PYGRADE_INLINE unsigned bits_of(Ints mask) {
   return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(mask)));
@@ -120,9 +124,12 @@ PYGRADE_INLINE unsigned nonzero(const std::uint8_t* p) {
 PYGRADE_INLINE Floats widen_float16(const std::uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+// Each half to the high bytes of its float, by one shuffle.
 PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
-  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+  const __m256i halves = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i bytes = _mm256_setr_epi8(-1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, -1, -1, 8, 9, -1, -1,
+                                         10, 11, -1, -1, 12, 13, -1, -1, 14, 15);
+  return _mm256_castsi256_ps(_mm256_shuffle_epi8(halves, bytes));
 }
 
 PYGRADE_INLINE std::int32_t lowest_bit(std::uint64_t word) { return static_cast<std::int32_t>(_tzcnt_u64(word)); }

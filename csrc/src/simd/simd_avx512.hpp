@@ -41,6 +41,11 @@ PYGRADE_INLINE Ints min(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
 // For floats that are not negative: the larger bit pattern, and the bit pattern as a number.
 PYGRADE_INLINE Ints max_bits(Ints a, Floats b) { return _mm512_max_epu32(a, _mm512_castps_si512(b)); }
 PYGRADE_INLINE Floats number_of_bits(Floats a) { return _mm512_cvtepi32_ps(_mm512_castps_si512(a)); }
+// The mantissas of positive normal floats, in [1, 2).
+PYGRADE_INLINE Floats mantissa(Floats a) {
+  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(a), _mm512_set1_epi32(0x7fffff),
+                                                       _mm512_set1_epi32(0x3f800000), 0xea));  // (a & b) | c
+}
 PYGRADE_INLINE Ints iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 PYGRADE_INLINE unsigned greater(Ints a, Ints b) { return _cvtmask16_u32(_mm512_cmpgt_epi32_mask(a, b)); }
 PYGRADE_INLINE unsigned greater_equal(Ints a, Ints b) { return _cvtmask16_u32(_mm512_cmpge_epi32_mask(a, b)); }
@@ -96,9 +101,11 @@ PYGRADE_INLINE unsigned nonzero(const std::uint8_t* p) {
 PYGRADE_INLINE Floats widen_float16(const std::uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
+// Each half to the high half of its float, by one permutation.
 PYGRADE_INLINE Floats widen_bfloat16(const std::uint16_t* p) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+  const __m512i halves = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __m512i from = _mm512_slli_epi32(iota(), 16);
+  return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, from, halves));
 }
 
 // The position of the lowest bit that is set; arbitrary if none is.

@@ -17,6 +17,26 @@ inline const void* scores_at(const Scores& scores, std::int64_t element) {
   return static_cast<const char*>(scores.data) + element * score_bytes(scores.type);
 }
 
+// Scores as elements of their own types, which `load_scores` widens exactly.
+struct Float16 {
+  std::uint16_t bits;
+};
+struct Bfloat16 {
+  std::uint16_t bits;
+};
+PYGRADE_INLINE Floats load_scores(const float* p) { return load(p); }
+PYGRADE_INLINE Floats load_scores(const Float16* p) { return widen_float16(&p->bits); }
+PYGRADE_INLINE Floats load_scores(const Bfloat16* p) { return widen_bfloat16(&p->bits); }
+
+// Calls work with a pointer to the scores from an element on.
+template <class Work>
+PYGRADE_INLINE auto with_elements(const Scores& scores, std::int64_t element, Work work) {
+  const void* from = scores_at(scores, element);
+  if (scores.type == ScoreType::float16) return work(static_cast<const Float16*>(from));
+  if (scores.type == ScoreType::bfloat16) return work(static_cast<const Bfloat16*>(from));
+  return work(static_cast<const float*>(from));
+}
+
 // Widens `count` scores; reads nothing past them.
 inline void widen(const void* from, ScoreType type, std::int64_t count, float* to) {
   if (type == ScoreType::float32) {
@@ -41,9 +61,9 @@ inline std::int64_t task_row(const Scores& scores, Request request, std::int64_t
   return request.first * scores.tasks + t * scores.candidates;
 }
 
-// Prefetches 8 KiB ahead of a pass over floats: the hardware prefetcher stops at page boundaries.
-inline void prefetch(const float* from, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + 2048 + i);
+// Prefetches 8 KiB ahead of a pass over memory: the hardware prefetcher stops at page boundaries.
+inline void prefetch(const void* from, std::int64_t bytes) {
+  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + 8192 + i);
 }
 
 constexpr std::int64_t tile_block = 32;  // candidates transposed together
@@ -53,6 +73,7 @@ constexpr std::int64_t tile_block = 32;  // candidates transposed together
 inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t count, float* tile, std::int64_t stride,
                       bool ahead = true) {
   const std::int64_t tasks = scores.tasks;
+  if (tasks == 1) return widen(scores_at(scores, first), scores.type, count, tile);
   float wide[tile_block * max_tasks + 8];
   for (std::int64_t begin = 0; begin < count; begin += tile_block) {
     const std::int64_t size = count - begin < tile_block ? count - begin : tile_block;
@@ -62,7 +83,14 @@ inline void load_tile(const Scores& scores, std::int64_t first, std::int64_t cou
       widen(from, scores.type, size * tasks, wide);
       rows = wide;
     }
-    if (ahead) prefetch(static_cast<const float*>(from), size * tasks * score_bytes(scores.type) / 4);
+    if (ahead) prefetch(from, size * tasks * score_bytes(scores.type));
+    if (tasks == 2) {
+      for (std::int64_t i = 0; i < size; ++i) {
+        tile[begin + i] = rows[2 * i];
+        tile[stride + begin + i] = rows[2 * i + 1];
+      }
+      continue;
+    }
     std::int64_t i = 0;
     const std::int64_t safe = count - 8 - begin;  // with eight rows left, eight floats can be read from any row
     const std::int64_t fast = size < safe ? size : safe;
@@ -127,6 +155,39 @@ inline void zscore_row(float* row, std::int64_t count, float epsilon) {
   for (std::int64_t i = 0; i < count; ++i) row[i] = (row[i] - mean) * inverse;
 }
 
+constexpr std::int64_t log_block = 1024;  // numbers that stay in the first-level cache
+
+// log(x + beta) of a row in place. Blocks of normal, positive, finite numbers have no special cases.
+inline void log_row(float* row, std::int64_t count, float beta) {
+  for (std::int64_t begin = 0; begin < count; begin += log_block) {
+    float* x = row + begin;
+    const std::int64_t size = count - begin < log_block ? count - begin : log_block;
+    std::uint32_t special = 0;
+    for (std::int64_t i = 0; i < size; ++i) {
+      x[i] += beta;
+      special |= bits_of(x[i]) - 0x00800000u >= 0x7f000000u ? 1u : 0u;
+    }
+    if (special == 0)
+      for (std::int64_t i = 0; i < size; ++i) x[i] = log_positive(x[i]);
+    else
+      for (std::int64_t i = 0; i < size; ++i) x[i] = log(x[i]);
+  }
+}
+
+// log(1 + x) of a row in place, likewise.
+inline void log1p_row(float* row, std::int64_t count) {
+  for (std::int64_t begin = 0; begin < count; begin += log_block) {
+    float* x = row + begin;
+    const std::int64_t size = count - begin < log_block ? count - begin : log_block;
+    std::uint32_t special = 0;
+    for (std::int64_t i = 0; i < size; ++i) special |= bits_of(x[i]) >= 0x7149f2cau ? 1u : 0u;  // not in [0, 1e30)
+    if (special == 0)
+      for (std::int64_t i = 0; i < size; ++i) x[i] = log_one_plus(x[i]);
+    else
+      for (std::int64_t i = 0; i < size; ++i) x[i] = log1p(x[i]);
+  }
+}
+
 // The share of the other candidates that each one beats: (n - 1 - position) / (n - 1).
 inline void rank_row(float* row, std::int64_t count, const SelectScratch& scratch) {
   select_best(row, count, count, scratch);
@@ -142,11 +203,11 @@ inline void transform_tile(float* tile, std::int64_t stride, std::int64_t tasks,
   if (options.transform == Transform::identity || count == 0) return;
   for (std::int64_t t = 0; t < tasks; ++t) {
     float* row = tile + t * stride;
-    if (options.transform == Transform::log || options.transform == Transform::zlog)
-      for (std::int64_t i = 0; i < count; ++i) row[i] = log(row[i] + options.beta);
+    if (options.transform == Transform::log || options.transform == Transform::zlog) log_row(row, count, options.beta);
     if (options.transform == Transform::log1p) {
       const float slope = options.slope == nullptr ? 1.0f : options.slope[t];
-      for (std::int64_t i = 0; i < count; ++i) row[i] = log1p(slope * row[i]);
+      for (std::int64_t i = 0; i < count; ++i) row[i] = slope * row[i];
+      log1p_row(row, count);
     }
     if (options.transform == Transform::zscore || options.transform == Transform::zlog)
       zscore_row(row, count, options.epsilon);

@@ -1,7 +1,66 @@
 #include "pygrade/store.hpp"
 
+#include "stores/backends.hpp"
+
 namespace pygrade {
 
+namespace {
+
+[[noreturn, maybe_unused]] void missing(const std::string& url, const char* library, const char* package,
+                                        const char* option) {
+  throw StoreError(url + " needs " + library + ", which this build of pygrade lacks: install " + package +
+                   " and build with -D" + option + "=ON");
+}
+
+constexpr std::string_view libraries[] = {
+#if defined(PYGRADE_HAS_LMDB)
+    "lmdb",
+#endif
+#if defined(PYGRADE_HAS_REDIS)
+    "redis",
+#endif
+    ""};
+
+}  // namespace
+
 Store::~Store() = default;
+
+std::shared_ptr<Store> Store::at(const std::string&) { throw StoreError(url() + " reads its current version alone"); }
+
+std::span<const std::string_view> store_libraries() { return std::span(libraries).first(std::size(libraries) - 1); }
+
+std::shared_ptr<Store> open_store(const std::string& url, const StoreOptions& options) {
+  const auto colon = url.find(':');
+  const std::string_view scheme = std::string_view(url).substr(0, colon);
+  const bool rest = colon != url.npos && colon + 1 < url.size();
+  if (scheme == "lmdb" && rest) {
+#if defined(PYGRADE_HAS_LMDB)
+    return detail::open_lmdb(url, options);
+#else
+    missing(url, "LMDB", "liblmdb-dev", "PYGRADE_LMDB");
+#endif
+  }
+  if ((scheme == "redis" || scheme == "rediss" || scheme == "unix") && rest) {
+#if defined(PYGRADE_HAS_REDIS)
+    return detail::open_redis(url, options);
+#else
+    missing(detail::without_secret(url), "hiredis", "libhiredis-dev", "PYGRADE_REDIS");
+#endif
+  }
+  throw std::invalid_argument("url is '" + detail::without_secret(url) +
+                              "'; want lmdb:DIR or redis://HOST:PORT/DB?prefix=NAME");
+}
+
+namespace detail {
+
+std::string without_secret(const std::string& url) {
+  const auto start = url.find("://");
+  if (start == url.npos) return url;
+  const auto at = url.substr(0, url.find('?')).rfind('@');
+  if (at == url.npos || at < start) return url;
+  return url.substr(0, start + 3) + url.substr(at + 1);
+}
+
+}  // namespace detail
 
 }  // namespace pygrade

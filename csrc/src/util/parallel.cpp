@@ -108,13 +108,14 @@ void forget_workers() {
 
 }  // namespace
 
-void run_shares(std::int64_t shares, void (*run)(const void* context, std::int64_t share), const void* context) {
-  start_workers(shares - 1);
+void run_shares(std::int64_t shares, std::int64_t threads, void (*run)(const void* context, std::int64_t share),
+                const void* context) {
+  start_workers(threads - 1);
   Job job{run, context, shares};
   const auto requested = reinterpret_cast<std::uintptr_t>(&job);
   const int count = started;
   std::int64_t helpers = 0;
-  for (int i = 0; i < count && helpers < shares - 1; ++i) {
+  for (int i = 0; i < count && helpers < threads - 1; ++i) {
     std::uintptr_t order = idle;
     if (!workers[i].order.compare_exchange_strong(order, requested)) continue;
     wake(workers[i]);

@@ -11,22 +11,29 @@
 
 namespace pygrade::detail {
 
-// Calls run(context, share) once for every share of [0, shares), in the calling thread and in idle workers, and returns
-// when all have ended. `run` must not throw. Workers outlive the call; their number does not depend on the number of
-// concurrent calls. No share waits for a worker: the calling thread runs what no worker takes.
-void run_shares(std::int64_t shares, void (*run)(const void* context, std::int64_t share), const void* context);
+// Calls run(context, share) once for every share of [0, shares), in the calling thread and in at most threads - 1 idle
+// workers, and returns when all have ended. `run` must not throw. Workers outlive the call; their number does not
+// depend on the number of concurrent calls. No share waits for a worker: the calling thread runs what no worker takes.
+void run_shares(std::int64_t shares, std::int64_t threads, void (*run)(const void* context, std::int64_t share),
+                const void* context);
 
 // The rows that justify another thread, at `nanoseconds` per row on AVX-512: 20 µs of work. Two threads are twice as
 // fast from 3 µs per share on while the workers spin, and break even at 20 to 30 µs if one has to wake up.
 inline std::int64_t grain_of(double nanoseconds) { return 1 + static_cast<std::int64_t>(20'000.0 / nanoseconds); }
 
+// Threads take the next share when they have ended one, so that one that wakes up late or is interrupted delays no
+// other.
+constexpr std::int64_t shares_per_thread = 4;
+
 // Calls work(begin, end) on contiguous shares of [0, count) in up to num_threads threads, each with at least `grain`
 // rows and in the FloatEnvironment of the kernels. Rethrows the first exception after all shares have ended.
 template <class Work>
-void parallel_for(std::int64_t count, int num_threads, std::int64_t grain, Work&& work) {
+void parallel_for(std::int64_t count, int num_threads, std::int64_t grain, Work&& work,
+                  std::int64_t per_thread = shares_per_thread) {
   const std::int64_t max_shares = std::max<std::int64_t>(1, count / std::max<std::int64_t>(1, grain));
-  const std::int64_t shares = std::clamp<std::int64_t>(num_threads, 1, max_shares);
-  if (shares == 1) {
+  const std::int64_t threads = std::clamp<std::int64_t>(num_threads, 1, max_shares);
+  const std::int64_t shares = std::min(threads * per_thread, max_shares);
+  if (threads == 1) {
     const FloatEnvironment environment;
     if (count > 0) work(std::int64_t{0}, count);
     return;
@@ -41,7 +48,8 @@ void parallel_for(std::int64_t count, int num_threads, std::int64_t grain, Work&
     }
   };
   run_shares(
-      shares, [](const void* context, std::int64_t share) { (*static_cast<decltype(run)*>(context))(share); }, &run);
+      shares, threads, [](const void* context, std::int64_t share) { (*static_cast<decltype(run)*>(context))(share); },
+      &run);
   for (const auto& error : errors)
     if (error) std::rethrow_exception(error);
 }

@@ -14,13 +14,17 @@ static_assert(std::endian::native == std::endian::little, "tensors are read with
 
 constexpr JsonLimits header_limits{.bytes = std::size_t{1} << 20, .values = std::size_t{1} << 16, .depth = 4};
 constexpr std::size_t max_rank = 8;
+constexpr std::string_view metadata_key = "__metadata__";
 
 TensorType type_of(const std::string& name) {
   if (name == "F32") return TensorType::float32;
   if (name == "F64") return TensorType::float64;
   if (name == "I64") return TensorType::int64;
-  throw JsonError("'dtype' is " + json_quote(name) + "; want F32, F64 or I64");
+  if (name == "U8") return TensorType::uint8;
+  throw JsonError("'dtype' is " + json_quote(name) + "; want F32, F64, I64 or U8");
 }
+
+std::uint64_t bytes_of(TensorType type) { return type == TensorType::uint8 ? 1 : type == TensorType::float32 ? 4 : 8; }
 
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string text = "[";
@@ -40,7 +44,7 @@ TensorView tensor(const std::string& name, const Json& entry, std::span<const st
     throw JsonError("'data_offsets' are " + std::to_string(begin) + " … " + std::to_string(end) + "; the file has " +
                     std::to_string(data.size()) + " bytes of data");
   if (view.shape.size() > max_rank) throw JsonError("'shape' has more than 8 dimensions");
-  std::uint64_t wanted = view.type == TensorType::float32 ? 4 : 8;
+  std::uint64_t wanted = bytes_of(view.type);
   for (const std::int64_t size : view.shape) {
     if (__builtin_mul_overflow(wanted, static_cast<std::uint64_t>(size), &wanted))
       throw JsonError("'shape' is too large");
@@ -65,9 +69,12 @@ void check_cover(std::vector<TensorView>& tensors, std::span<const std::byte> da
   if (at != data.data() + data.size()) throw SafetensorsError("there is data after the last tensor");
 }
 
-}  // namespace
+struct Parts {
+  std::string_view header;
+  std::span<const std::byte> data;
+};
 
-std::vector<TensorView> read_safetensors(std::span<const std::byte> content) {
+Parts parts_of(std::span<const std::byte> content) {
   std::uint64_t length = 0;
   if (content.size() < sizeof length) throw SafetensorsError("the file is truncated: it has no header length");
   std::memcpy(&length, content.data(), sizeof length);
@@ -76,15 +83,25 @@ std::vector<TensorView> read_safetensors(std::span<const std::byte> content) {
                            std::to_string(content.size() - sizeof length) + " and at most " +
                            std::to_string(header_limits.bytes) + " are read");
   const auto text = content.subspan(sizeof length, length);
-  const auto data = content.subspan(sizeof length + length);
+  return {{reinterpret_cast<const char*>(text.data()), text.size()}, content.subspan(sizeof length + length)};
+}
+
+Json parse_header(std::string_view text) {
+  Json header = Json::parse(text, header_limits);
+  if (header.type != Json::Type::object || text[0] != '{') throw JsonError("it is not an object");
+  return header;
+}
+
+}  // namespace
+
+std::vector<TensorView> read_safetensors(std::span<const std::byte> content) {
+  const auto [text, data] = parts_of(content);
   std::vector<TensorView> tensors;
   std::string name;
   try {
-    const Json header =
-        Json::parse({reinterpret_cast<const char*>(text.data()), text.size()}, header_limits);  // chars alias bytes
-    if (header.type != Json::Type::object || text[0] != std::byte{'{'}) throw JsonError("it is not an object");
+    const Json header = parse_header(text);
     for (std::size_t i = 0; i < header.keys.size(); ++i) {
-      if (header.keys[i] == "__metadata__") continue;
+      if (header.keys[i] == metadata_key) continue;
       name = header.keys[i];
       tensors.push_back(tensor(name, header.items[i], data));
     }
@@ -96,17 +113,32 @@ std::vector<TensorView> read_safetensors(std::span<const std::byte> content) {
   return tensors;
 }
 
-std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,
-                                std::span<const std::int64_t> shape) {
+std::string read_metadata(std::span<const std::byte> content, std::string_view key) {
+  try {
+    const Json header = parse_header(parts_of(content).header);
+    const Json* metadata = header.find(metadata_key);
+    return metadata == nullptr || metadata->find(key) == nullptr ? "" : metadata->string_at(key);
+  } catch (const JsonError& error) {
+    throw SafetensorsError(std::string("the header: ") + error.what());
+  }
+}
+
+const TensorView& find_tensor(std::span<const TensorView> tensors, std::string_view name) {
   const auto found = std::ranges::lower_bound(tensors, name, {}, &TensorView::name);
   if (found == tensors.end() || found->name != name)
     throw SafetensorsError("tensor " + json_quote(name) + " is absent");
-  if (found->type != TensorType::float32) throw SafetensorsError("tensor " + json_quote(name) + " is not F32");
-  if (!std::ranges::equal(found->shape, shape))
-    throw SafetensorsError("tensor " + json_quote(name) + " is " + shape_text(found->shape) + "; want " +
+  return *found;
+}
+
+std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,
+                                std::span<const std::int64_t> shape) {
+  const TensorView& found = find_tensor(tensors, name);
+  if (found.type != TensorType::float32) throw SafetensorsError("tensor " + json_quote(name) + " is not F32");
+  if (!std::ranges::equal(found.shape, shape))
+    throw SafetensorsError("tensor " + json_quote(name) + " is " + shape_text(found.shape) + "; want " +
                            shape_text(shape));
-  std::vector<float> values(found->bytes.size() / sizeof(float));
-  if (!values.empty()) std::memcpy(values.data(), found->bytes.data(), found->bytes.size());
+  std::vector<float> values(found.bytes.size() / sizeof(float));
+  if (!values.empty()) std::memcpy(values.data(), found.bytes.data(), found.bytes.size());
   return values;
 }
 

@@ -16,7 +16,7 @@ class SafetensorsError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-enum class TensorType : std::uint8_t { float32, float64, int64 };
+enum class TensorType : std::uint8_t { float32, float64, int64, uint8 };
 
 struct TensorView {
   std::string name;
@@ -28,6 +28,12 @@ struct TensorView {
 // The tensors of a file's content, sorted by name; the views point into `content`. They must cover the data without gap
 // or overlap, each with the size of its shape; otherwise a SafetensorsError names the tensor.
 std::vector<TensorView> read_safetensors(std::span<const std::byte> content);
+
+// The text of a key of the file's metadata; "" if there is none. SafetensorsError if the header is damaged.
+std::string read_metadata(std::span<const std::byte> content, std::string_view key);
+
+// The tensor of this name; SafetensorsError if there is none.
+const TensorView& find_tensor(std::span<const TensorView> tensors, std::string_view name);
 
 // The tensor of this name as float32 of this shape; SafetensorsError if there is none.
 std::vector<float> float_tensor(std::span<const TensorView> tensors, std::string_view name,

@@ -13,7 +13,7 @@ from pygrade.cli.options import Output
 class Options(Output):
     """Compile the Triton kernels for GPUs that need not be here: cubin and PTX, or HSACO, and manifest.json.
 
-    A program without Python launches them through the driver: csrc/examples/launch_aot.c, docs/GPU.md.
+    A program without Python launches them through the driver: examples/aot/launch_aot.c, docs/GPU.md.
 
     Example: pygrade aot --arch sm_90,gfx942 --out build/aot
     """

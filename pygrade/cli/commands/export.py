@@ -15,8 +15,8 @@ from pygrade.serving.export import export_model, export_policy
 class Options(Output):
     """Compile a policy's pages, or a multi-task model's predictions, to a file for programs without Python.
 
-    A .pt2 file runs in libtorch once the library of the ops is loaded (csrc/examples/run_pt2.cpp), on machines with the
-    instruction set of this one. With --onnx the file runs in any ONNX runtime. Both take any number of requests and
+    A .pt2 file runs in libtorch once the library of the ops is loaded (examples/torch/run_pt2.cpp), on machines with
+    the instruction set of this one. With --onnx the file runs in any ONNX runtime. Both take any number of requests and
     candidates; see docs/EXPORT.md for inputs, and for what differs from `pygrade rank`.
 
     Example: pygrade export --policy runs/demo/policy --out policy.pt2

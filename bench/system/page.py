@@ -1,0 +1,235 @@
+"""Times a whole page: `python -m bench --suite page [--quick] [--out DIRECTORY]`
+
+A system is trained by `run_pipeline` on the KuaiRand excerpt (PYGRADE_DATA) or else on a synthetic log, once: the
+directory build/bench keeps it. It serves from LMDB; each request asks for 10 of 9,359 (synthetic: 9,000) items from
+500 candidates, without 50 that were seen. The rows, CPU time of this process, one thread, requests in turn:
+
+    page     `Pipeline.rank`
+    others   the steps of a page, by the wall clock
+
+The programs of `WITHOUT_PYTHON` rank the same requests if they are built. A page is timed only if it has the items of
+`Pipeline.rank`. page-python.json has the figures of the last commit whose pages were ranked in Python.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.cpu import machine
+from bench.cpu.harness import progress
+from bench.report.results import RESULTS, write_json
+from pygrade.data.events import EventLog
+from pygrade.mtl import MtlConfig
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.run import run_pipeline
+from pygrade.prerank import PrerankConfig
+from pygrade.serving.pipeline import STEPS, Pipeline, ServedPage
+from pygrade.training.stage1 import Stage1Config
+from pygrade.training.stage2 import Stage2Config
+from pygrade.training.train import TrainConfig
+from pygrade.training.trust import TrustConfig
+
+ROOT = Path(__file__).parents[2]
+RUNS = ROOT / "build" / "bench"
+WITHOUT_PYTHON = {"C++": ROOT / "build" / "release" / "pygrade_page_bench"}  # path of a row → program
+BASELINE = "page-python.json"  # in the results, recorded before pages were ranked in C++
+K, CANDIDATES, SEEN, REQUESTS = 10, 500, 50, 64
+CONFIG = PipelineConfig(
+    leak_checks=0,
+    policy_requests=500,
+    evaluate_requests=500,
+    prerank=PrerankConfig(epochs=2, refit=False),
+    mtl=MtlConfig(epochs=2, refit=False),
+    train=TrainConfig(stage1=Stage1Config(steps=50), stage2=Stage2Config(steps=20), trust=TrustConfig(folds=0)),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a page is asked for."""
+
+    user_id: int
+    timestamp: int
+    scenario: str | None
+    context: Mapping[str, float | str | None]
+    seen: NDArray[np.int64]
+
+    def as_record(self) -> dict[str, Any]:
+        return {**vars(self), "context": dict(self.context), "seen": self.seen.tolist()}
+
+
+def main(quick: bool, out: Path | None) -> int:
+    """Times every path and prints the rows; ``out``: directory of the results, None: no file."""
+    run, source = trained()
+    system = Pipeline.load(run, seed=1)
+    requests = requests_of(run, system)
+    pages = [rank(system, request).items.tolist() for request in requests]
+    rows = timed(system, requests, pages, 100 if quick else 2000)
+    for path, program in WITHOUT_PYTHON.items():
+        if program.is_file():
+            rows += outside(path, program, run, requests, pages, 100 if quick else 2000)
+        else:
+            progress(f"no figures of {path}: {program.relative_to(ROOT)} is not built")
+    models = system.models
+    shape = {
+        "data": source,
+        "items": len(models.prerank.index),
+        "tasks": list(models.mtl.tasks),
+        "network": models.mtl.config.network,
+        "dense_columns": len(models.mtl.columns.dense),
+        "id_columns": len(models.mtl.columns.ids),
+        "candidates": CANDIDATES,
+        "k": K,
+        "seen": SEEN,
+        "store": system.store.url.partition(":")[0],
+    }
+    system.close()
+    facts = machine.facts() | machine.versions(("lmdb",))
+    record = {"suite": "page", "machine": facts, "system": shape, "rows": rows}
+    if out is not None:
+        write_json(out / f"page-{facts['isa']}.json", record)
+    print(table(record))
+    return 0
+
+
+def trained() -> tuple[Path, str]:
+    """The directory of a finished pipeline, and what it was trained on."""
+    data = os.environ.get("PYGRADE_DATA")
+    begun = time.perf_counter()
+    if data and (Path(data) / "kuairand27k").is_dir():
+        source, spec = "KuaiRand excerpt", f"kuairand:{Path(data) / 'kuairand27k'}"
+        run = RUNS / "page-kuairand"
+    else:
+        from devtools.synthetic_log import write_synthetic_log
+
+        source, log, run = "synthetic log", RUNS / "page-log", RUNS / "page-synthetic"
+        if not log.is_dir():
+            write_synthetic_log(log, 8_000, users=1_000, items=9_000)
+        spec = f"logs:{log}"
+    run_pipeline(spec, run, CONFIG)
+    progress(f"page: a system trained on the {source} in {time.perf_counter() - begun:.0f} s, {run.relative_to(ROOT)}")
+    return run, source
+
+
+def requests_of(run: Path, system: Pipeline) -> list[Request]:
+    """The last requests of the log, as if they came an hour after it; the items seen are drawn."""
+    stages = json.loads((run / "summary.json").read_text())["stages"]
+    log = EventLog.open(run / f"events-{stages['events']['key']}" / "log")
+    frame = log.scan().unique("request_id", keep="first").sort("timestamp", "request_id").tail(REQUESTS).collect()
+    now = int(log.source["last_time"]) + 3_600_000
+    items, rng = system.models.prerank.index.item_id, np.random.default_rng(0)
+    return [
+        Request(
+            user_id=int(row["user_id"]),
+            timestamp=now + number,
+            scenario=row.get("scenario"),
+            context={name: row[name] for name in system.models.schema.context},
+            seen=rng.choice(items, SEEN, replace=False),
+        )
+        for number, row in enumerate(frame.iter_rows(named=True))
+    ]
+
+
+def rank(system: Pipeline, request: Request) -> ServedPage:
+    return system.rank(
+        request.user_id,
+        k=K,
+        candidates=CANDIDATES,
+        context=request.context,
+        scenario=request.scenario,
+        timestamp=request.timestamp,
+        seen=request.seen,
+    )
+
+
+def timed(system: Pipeline, requests: list[Request], pages: list[list[int]], calls: int) -> list[dict[str, Any]]:
+    """The rows of Python."""
+    whole: list[tuple[int, int]] = []
+    steps: list[list[tuple[int, int]]] = []
+    for number in range(calls):
+        request, wanted = requests[number % REQUESTS], pages[number % REQUESTS]
+        before = clocks()
+        served = rank(system, request)
+        whole.append(between(before, clocks()))
+        steps.append([(round(1e9 * seconds),) * 2 for seconds in served.seconds.values()])
+        if served.items.tolist() != wanted:
+            sys.exit(f"user {request.user_id}: the pages are {served.items.tolist()} and {wanted}; want the same items")
+    rows = [summary("page", "Python", whole)]
+    return rows + [summary(name, "Python", [lap[i] for lap in steps]) for i, name in enumerate(STEPS)]
+
+
+def outside(
+    path: str, program: Path, run: Path, requests: list[Request], pages: list[list[int]], calls: int
+) -> list[dict[str, Any]]:
+    """The rows of a program that is called as PROGRAM ARTIFACT STORE REQUESTS CALLS.
+
+    REQUESTS is a JSON file of k, candidates and requests (`Request.as_record`). It prints a JSON object: ``items``, a
+    list for each request, and ``rows`` of op, cpu_p50_us, cpu_p99_us, wall_p50_us and calls.
+    """
+    asked = run / "requests.json"
+    write_json(asked, {"k": K, "candidates": CANDIDATES, "requests": [request.as_record() for request in requests]})
+    command = [str(program), str(run / "artifact"), f"lmdb:{run / 'store'}", str(asked), str(calls)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(f"{program.name}: {result.stderr}")
+    record = json.loads(result.stdout)
+    if record["items"] != pages:
+        sys.exit(f"{program.name} has other pages than Pipeline.rank")
+    print(
+        f"{program.name}: {record['allocations']} allocations, pages a second by threads {record['pages_per_second']}"
+    )
+    return [{"op": row["op"], "path": path, **row} for row in record["rows"]]
+
+
+def clocks() -> tuple[int, int]:
+    """Nanoseconds of CPU time, of all threads of this process, and of the wall clock."""
+    return time.process_time_ns(), time.perf_counter_ns()
+
+
+def between(start: tuple[int, int], end: tuple[int, int]) -> tuple[int, int]:
+    return end[0] - start[0], end[1] - start[1]
+
+
+def summary(op: str, path: str, times: list[tuple[int, int]]) -> dict[str, Any]:
+    """Quantiles in µs, of all calls but the first tenth, which warms up."""
+    cpu, wall = np.array(times[len(times) // 10 :]).T / 1000
+    quantiles = {
+        "cpu_p50_us": np.percentile(cpu, 50),
+        "cpu_p99_us": np.percentile(cpu, 99),
+        "wall_p50_us": np.percentile(wall, 50),
+    }
+    return {"op": op, "path": path, **{k: float(f"{v:.4g}") for k, v in quantiles.items()}, "calls": len(cpu)}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The rows as text, and how many times faster than the baseline, if that is of the same machine and system."""
+    before: dict[str, float] = {}
+    if (RESULTS / BASELINE).is_file():
+        other = json.loads((RESULTS / BASELINE).read_text())
+        same_machine = all(other["machine"][k] == record["machine"][k] for k in ("processor", "isa"))
+        if same_machine and other["system"] == record["system"]:
+            before = {row["op"]: row["cpu_p50_us"] for row in other["rows"]}
+    system = record["system"]
+    lines = [
+        f"suite page on {record['machine']['processor']}, {record['machine']['isa']}, {platform.python_version()}",
+        f"{system['data']}: {system['items']} items, {system['candidates']} candidates, {len(system['tasks'])} tasks, "
+        f"{system['network']}, {system['store']}; CPU time in µs",
+        f"{'step':24}{'path':10}{'p50':>10}{'p99':>10}{'wall p50':>10}{'× Python 0.1.0':>16}",
+    ]
+    for row in record["rows"]:
+        ratio = f"{before[row['op']] / row['cpu_p50_us']:.2f}" if row["op"] in before else ""
+        lines.append(
+            f"{row['op']:24}{row['path']:10}{row['cpu_p50_us']:10.1f}{row['cpu_p99_us']:10.1f}"
+            f"{row['wall_p50_us']:10.1f}{ratio:>16}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,254 @@
+/* The C ABI of the whole page: features of a user from a store, candidates, predictions, fusion weights, ranking. Plain
+ * C (C90 with <stdint.h>). pygrade.h has the rules that these functions keep: sizes of structs, errors, threads.
+ *
+ *   pygrade_pipeline* pipeline;
+ *   pygrade_pipeline_load("runs/shop/artifact", "lmdb:runs/shop/store", NULL, &pipeline);
+ *   ... per request: pygrade_pipeline_rank(pipeline, &request, &page), from any number of threads
+ *   ... feedback: pygrade_pipeline_update(pipeline, &events)
+ *   pygrade_pipeline_free(pipeline); */
+#ifndef PYGRADE_PIPELINE_H
+#define PYGRADE_PIPELINE_H
+
+#include "pygrade/pygrade.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct pygrade_pipeline pygrade_pipeline;   /* opaque */
+typedef struct pygrade_workspace pygrade_workspace; /* opaque */
+
+/* The inputs of a model for n candidates of one request, in the order of the artifact's multi-task model. */
+typedef struct pygrade_model_rows {
+  size_t size;                /* sizeof(pygrade_model_rows) */
+  size_t rows;                /* n */
+  size_t request_dense_size;  /* Du */
+  size_t request_ids_size;    /* Fu */
+  size_t dense_size;          /* D of each row */
+  size_t ids_size;            /* F of each row */
+  const float* request_dense; /* [Du] normalized */
+  const int64_t* request_ids; /* [Fu] */
+  const float* dense;         /* [n, D] normalized */
+  const int64_t* ids;         /* [n, F] */
+} pygrade_model_rows;
+
+/* A model of the caller's: rows → probabilities [n, tasks]. Not 0: the request fails. Called by many threads at once.
+ */
+typedef int (*pygrade_predict)(void* user, const pygrade_model_rows* rows, float* probabilities);
+
+enum {
+  PYGRADE_PIPELINE_SEED = 1, /* flags: take `seed`; otherwise the operating system gives one */
+  PYGRADE_PIPELINE_TTL = 2,  /* flags: take `ttl`; otherwise histories live for ever */
+  /* flags: read the store's current version, whatever it is; otherwise the one that was filled for the artifact */
+  PYGRADE_PIPELINE_ANY_VERSION = 4,
+  PYGRADE_PIPELINE_READ_ONLY = 8 /* flags: open the store so that updates fail */
+};
+typedef struct pygrade_pipeline_options {
+  size_t size;               /* sizeof(pygrade_pipeline_options) */
+  uint32_t flags;            /* PYGRADE_PIPELINE_… */
+  uint32_t seed;             /* of the exploration, below 2^31 */
+  double ttl;                /* seconds that a history lives without an event */
+  size_t cache;              /* items and users whose attributes are remembered, at most; 0: a million */
+  uint32_t store_timeout_ms; /* of Redis; 0: 100 */
+  uint32_t reserved;         /* 0 */
+  pygrade_predict predict;   /* in place of the artifact's model; NULL: the artifact's */
+  void* user;                /* the first argument of `predict` */
+  char* error;               /* [error_size] for the text of an error, or NULL */
+  size_t error_size;
+} pygrade_pipeline_options;
+
+/* Serves the artifact of `pygrade pipeline` in a directory over a store, "lmdb:<directory>" or "redis://…". `options`
+ * may be NULL. PYGRADE_STORE_FAILED if the store does not answer or this library was built without the library for it.
+ */
+PYGRADE_API pygrade_status pygrade_pipeline_load(const char* artifact, const char* store,
+                                                 const pygrade_pipeline_options* options, pygrade_pipeline** pipeline);
+
+/* A file of an artifact: its path below the artifact's directory, for example "policy/policy.json", and its content. */
+typedef struct pygrade_file {
+  const char* path;
+  const void* content;
+  size_t content_size; /* bytes */
+} pygrade_file;
+/* The same from the content of manifest.json and of the files that it names. */
+PYGRADE_API pygrade_status pygrade_pipeline_create(const pygrade_file* files, size_t count, const char* store,
+                                                   const pygrade_pipeline_options* options,
+                                                   pygrade_pipeline** pipeline);
+
+/* Serve another artifact, also while other threads rank: all its models and its version of the store in one step. */
+PYGRADE_API pygrade_status pygrade_pipeline_reload(pygrade_pipeline* pipeline, const char* artifact, char* error,
+                                                   size_t error_size);
+PYGRADE_API pygrade_status pygrade_pipeline_reload_files(pygrade_pipeline* pipeline, const pygrade_file* files,
+                                                         size_t count, char* error, size_t error_size);
+/* NULL is fine. */
+PYGRADE_API void pygrade_pipeline_free(pygrade_pipeline* pipeline);
+
+/* What is served now. pygrade_pipeline_policy gives tasks, scenarios, formula and weights; to be freed. */
+typedef struct pygrade_pipeline_info {
+  size_t size;             /* sizeof(pygrade_pipeline_info) */
+  char version[16];        /* of the artifact: 12 hexadecimal digits and a 0 */
+  char schema_hash[24];    /* of the feature schema: 16 digits and a 0 */
+  uint64_t items;          /* that can be searched */
+  size_t request_features; /* of the user and the context */
+  size_t item_features;    /* of an item, and of an item with the user */
+} pygrade_pipeline_info;
+PYGRADE_API pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info);
+PYGRADE_API pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy);
+/* Names of the features of the user and the context, which the policy reads; the name is written with a 0.
+ * PYGRADE_BUFFER_TOO_SMALL if `capacity` does not suffice, PYGRADE_INVALID_ARGUMENT if `index` is too large. */
+PYGRADE_API pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name,
+                                                    size_t capacity);
+
+/* The memory of one request at a time. A request may be given one; then its candidates and predictions stay in it until
+ * the next request with it, for a log. */
+PYGRADE_API pygrade_status pygrade_workspace_create(pygrade_workspace** workspace);
+PYGRADE_API void pygrade_workspace_free(pygrade_workspace* workspace); /* NULL is fine */
+
+/* A context column of a request. Columns that are not given are unknown. */
+typedef struct pygrade_context {
+  const char* name; /* closed with a 0 */
+  const char* text; /* UTF-8, [text_size], or NULL: `number` */
+  size_t text_size;
+  double number; /* NaN: unknown */
+} pygrade_context;
+
+/* Rules for n candidates, as in pygrade_request; the memory is the caller's and lives until the call that asked ends.
+ */
+typedef struct pygrade_page_rules {
+  size_t size;            /* sizeof(pygrade_page_rules) */
+  const uint8_t* mask;    /* [n] or NULL */
+  const float* boost_mul; /* [n] or NULL */
+  const float* boost_add; /* [n] or NULL */
+  const int32_t* groups;  /* [n, group_columns] or NULL */
+  const int32_t* caps;    /* [group_columns] or NULL */
+  size_t group_columns;
+  const float* item_values; /* [n] prices, for a baseline that needs them; or NULL */
+} pygrade_page_rules;
+/* Fills `rules`, which is all 0, for the candidates. Not 0: the request fails. */
+typedef int (*pygrade_rules)(void* user, const int64_t* item_ids, size_t count, pygrade_page_rules* rules);
+
+enum {
+  PYGRADE_USER_EXPLORE = 1, /* flags: serve a Dirichlet draw instead of its mean */
+  PYGRADE_USER_DRAW = 2,    /* flags: of the coordinates `draw` */
+  PYGRADE_USER_ELIGIBLE = 4 /* flags: search `eligible` alone */
+};
+typedef struct pygrade_user_request {
+  size_t size; /* sizeof(pygrade_user_request) */
+  int64_t user_id;
+  int64_t timestamp;    /* ms since 1970 */
+  const char* scenario; /* UTF-8, [scenario_size], or NULL */
+  size_t scenario_size;
+  const pygrade_context* context; /* [context_size], or NULL */
+  size_t context_size;
+  size_t candidates;       /* that are searched for among all items; 0: 500 */
+  const int64_t* item_ids; /* [items] the candidates, without a search: distinct, from 0 on; or NULL */
+  size_t items;
+  const int64_t* seen; /* [seen_size] items to leave out of the search, or NULL */
+  size_t seen_size;
+  const int64_t* eligible; /* [eligible_size] the only items to search, with PYGRADE_USER_ELIGIBLE */
+  size_t eligible_size;
+  const float* values; /* [tasks] multipliers of the tasks' values, NaN: the policy's default; or NULL */
+  size_t tasks;
+  pygrade_rules rules;  /* or NULL */
+  void* user;           /* the first argument of `rules` */
+  uint64_t draw;        /* seed << 32 | offset */
+  uint32_t deadline_us; /* microseconds from the call on after which the page of PYGRADE_DEGRADED_DEADLINE is given; 0:
+                           none */
+  uint32_t flags;       /* PYGRADE_USER_… */
+  pygrade_workspace* workspace; /* or NULL: one of the pipeline's own */
+  char* error;                  /* [error_size] for the text of an error, or NULL */
+  size_t error_size;
+} pygrade_user_request;
+
+enum {
+  PYGRADE_DEGRADED_NONE = 0,
+  PYGRADE_DEGRADED_STORE = 1,   /* the store failed: all features are defaults, the weights the static ones */
+  PYGRADE_DEGRADED_DEADLINE = 2 /* time ran out: the items that an unknown user would get, by the static weights */
+};
+typedef struct pygrade_user_page {
+  size_t size; /* sizeof(pygrade_user_page) */
+  /* The caller's memory: */
+  size_t k;             /* places of the page, 1 … 2^31 - 1 */
+  int64_t* items;       /* [k] best first, -1 in padding */
+  float* scores;        /* [k] -inf in padding */
+  float* weights;       /* [tasks] served weights, or NULL */
+  float* concentration; /* [tasks] the policy's output, NaN in a fallback, or NULL */
+  /* Written by the call: */
+  int32_t filled;              /* items on the page */
+  int32_t candidates;          /* that were ranked */
+  int32_t missing_predictions; /* candidates without a prediction: they rank last */
+  int32_t degraded;            /* PYGRADE_DEGRADED_… */
+  int32_t fallback;            /* PYGRADE_FALLBACK_…: whose static weights were served */
+  int32_t explored;            /* 1: the weights are the draw `seed` */
+  uint64_t seed;
+  char policy_version[16];   /* 12 hexadecimal digits and a 0 */
+  char artifact_version[16]; /* the same */
+  float trust;               /* see pygrade_mixture */
+  int32_t verdict;
+  char baseline[64];
+  float history;    /* known events of the user; NaN if no feature says so */
+  float seconds[5]; /* features of the user, prerank, features of the items, predictions, policy and ranking */
+  /* Of a request with a workspace, until its next request; else NULL: */
+  const int64_t* candidate_ids; /* [candidates] */
+  const float* predictions;     /* [candidates, tasks] */
+} pygrade_user_page;
+
+/* PYGRADE_INVALID_ARGUMENT also if no candidate is left. A store that fails is no error: the page says so. */
+PYGRADE_API pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_user_request* request,
+                                                 pygrade_user_page* page);
+
+/* A page for each request. The structs of an array have the same `size`, which is also their distance. */
+typedef struct pygrade_user_batch {
+  size_t size;                          /* sizeof(pygrade_user_batch) */
+  const pygrade_user_request* requests; /* [count]; their own error buffers and workspaces are not used */
+  pygrade_user_page* pages;             /* [count] */
+  size_t count;
+  int32_t num_threads; /* at most; the pages do not depend on it */
+  uint32_t flags;      /* 0 */
+  char* error;         /* [error_size] for the text of the first request's error, or NULL */
+  size_t error_size;
+} pygrade_user_batch;
+PYGRADE_API pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pygrade_user_batch* batch);
+
+/* Feedback events, as columns of `count` rows. */
+typedef struct pygrade_events {
+  size_t size;                 /* sizeof(pygrade_events) */
+  size_t count;                /* e */
+  const int64_t* user_id;      /* [e] */
+  const int64_t* item_id;      /* [e] */
+  const int64_t* time;         /* [e] ms since 1970 */
+  const char* const* scenario; /* [e] texts, or NULL: none */
+  const char* const* outcomes; /* [num_outcomes] names of the y_ and m_ columns */
+  const double* const* values; /* [num_outcomes] columns [e]; NaN: unknown, of an m_ column */
+  size_t num_outcomes;
+  char* error; /* [error_size] for the text of an error, or NULL */
+  size_t error_size;
+} pygrade_events;
+/* Adds events, each once, to the features of later requests; order and lateness do not matter. All are written or none;
+ * PYGRADE_STORE_FAILED if the store fails. */
+PYGRADE_API pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade_events* events);
+
+typedef struct pygrade_pipeline_counters {
+  size_t size;             /* sizeof(pygrade_pipeline_counters) */
+  uint64_t requests;       /* pages */
+  uint64_t degraded_store; /* pages, see PYGRADE_DEGRADED_… */
+  uint64_t degraded_deadline;
+  uint64_t fallback_scenario;
+  uint64_t fallback_global;
+  uint64_t explored;
+  uint64_t missing_predictions; /* candidates */
+  uint64_t empty_pages;
+  uint64_t store_errors; /* reads and updates that the store failed */
+  uint64_t user_misses;  /* requests of users without history */
+  uint64_t item_misses;  /* items without history */
+  uint64_t updates;      /* feedback events that were written */
+  uint64_t reloads;
+} pygrade_pipeline_counters;
+/* Counts since the pipeline was made, over all threads and reloads. */
+PYGRADE_API pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline,
+                                                  pygrade_pipeline_counters* counters);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,210 @@
+// A whole page: the features of a user from a store, candidates, predictions, fusion weights, ranking.
+//
+// `Pipeline` serves the artifact that `pygrade pipeline` publishes, over the store that it filled; pygrade.Pipeline
+// calls this code. Any number of threads may call `rank` at once, each with a workspace of its own, also while another
+// thread reloads the artifact or adds feedback. After the first requests of a size it allocates nothing.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "pygrade/export.h"
+#include "pygrade/features.hpp"
+#include "pygrade/function_ref.hpp"
+#include "pygrade/mtl.hpp"
+#include "pygrade/policy.hpp"
+#include "pygrade/prerank.hpp"
+#include "pygrade/ranker.hpp"
+#include "pygrade/store.hpp"
+
+namespace pygrade {
+
+// The files of an artifact: their paths below it, "policy/policy.json", and contents.
+using ArtifactFiles = std::vector<std::pair<std::string, std::vector<std::byte>>>;
+
+// The manifest of an artifact and the files that it names; Models::parse checks their hashes.
+PYGRADE_API ArtifactFiles read_artifact(const std::filesystem::path& directory);
+
+// The parts of an artifact.
+struct PYGRADE_API Models {
+  std::string version;  // of the artifact, 12 digits, and of its store; "": of none
+  std::shared_ptr<const Features> features;
+  std::shared_ptr<const Prerank> prerank;     // null: PipelineOptions::retrieve
+  std::shared_ptr<const MultiTaskModel> mtl;  // null: PipelineOptions::predict
+  std::shared_ptr<const Policy> policy;
+
+  // Of an artifact that `pygrade pipeline` wrote. ArtifactError names the file that is missing, damaged or of another
+  // artifact, or the part that does not fit the others.
+  static Models load(const std::filesystem::path& directory);
+  static Models parse(const ArtifactFiles& files, std::string_view name = "artifact");
+
+  // ArtifactError if parts are of different schemas, tasks or features.
+  void check() const;
+};
+
+// The inputs of a model for n candidates of one request, in the order of the multi-task model's columns.
+struct ModelRows {
+  std::size_t rows = 0;                       // n
+  std::span<const float> request_dense;       // [Du] normalized
+  std::span<const std::int64_t> request_ids;  // [Fu]
+  std::span<const float> dense;               // [n, Di + Dx] normalized
+  std::span<const std::int64_t> ids;          // [n, Fi]
+};
+
+struct PipelineOptions {
+  std::optional<std::uint32_t> seed = {};  // of the exploration, below 2^31; by default from the system
+  std::optional<double> ttl = {};          // seconds that a history lives without an event; nothing: for ever
+  std::size_t cache = 1'000'000;           // items and users whose attributes are remembered, at most
+  bool any_version = false;                // read the store's current version, whatever it is; else that of the models
+  // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T]. Called by many threads at once, and
+  // once for each set of models, for the items of an unknown user.
+  std::function<void(const ModelRows& rows, std::span<float> probabilities)> predict = {};
+  // A search of the caller's in place of the artifact's: writes at most items.size() candidates, best first, and
+  // returns how many. `seen` and `eligible` as in PipelineRequest.
+  std::function<std::size_t(const FeatureBuffer& user, std::span<const std::int64_t> seen,
+                            std::optional<std::span<const std::int64_t>> eligible, std::span<std::int64_t> items)>
+      retrieve = {};
+};
+
+// One request. All spans and texts belong to the caller and live until `rank` returns.
+struct PipelineRequest {
+  FeatureRequest user = {};                                    // user, time, scenario, context
+  std::size_t candidates = 500;                                // that are searched for among all items
+  std::span<const std::int64_t> seen = {};                     // items to leave out of the search
+  std::optional<std::span<const std::int64_t>> eligible = {};  // the only items to search
+  // The candidates, without a search: distinct ids from 0 on.
+  std::optional<std::span<const std::int64_t>> item_ids = {};
+  std::optional<FunctionRef<PageRules(std::span<const std::int64_t>)>> rules = {};  // of the candidates
+  std::optional<FunctionRef<std::span<const float>(std::span<const std::int64_t>)>> item_values = {};  // their prices
+  bool explore = false;                                    // serve a Dirichlet draw instead of the mean
+  std::optional<std::uint64_t> draw = {};                  // its coordinates, see Page::seed
+  std::span<const float> values = {};                      // [T] multipliers of the tasks' values
+  std::optional<std::chrono::microseconds> deadline = {};  // from the call on, see Degraded::deadline
+};
+
+// Where `rank` writes; k is the size of items.
+struct PipelineBuffer {
+  std::span<std::int64_t> items = {};   // [k] best first; -1 in padding
+  std::span<float> scores = {};         // [k] -inf in padding; NaN of an item without a prediction
+  std::span<float> weights = {};        // [T] the served weights, or empty
+  std::span<float> concentration = {};  // [T] the policy's output, NaN in a fallback, or empty
+};
+
+enum class Degraded : std::uint8_t {
+  none = 0,
+  store = 1,    // the store failed: all features are defaults, the weights the static ones
+  deadline = 2  // time ran out: the items that an unknown user would get, by the static weights
+};
+
+// The steps of a page, as in Python's ServedPage.seconds.
+enum Step : std::uint8_t { step_user, step_prerank, step_items, step_predictions, step_ranking, steps };
+
+struct ServedPage {
+  Page page;                    // weights, draw, policy's version, trust
+  std::int32_t filled = 0;      // items on the page
+  std::int32_t candidates = 0;  // that were ranked
+  Degraded degraded = Degraded::none;
+  std::array<char, 16> artifact_version{};                  // ends with 0
+  float history = std::numeric_limits<float>::quiet_NaN();  // known events of the user, if a feature says so
+  std::array<float, steps> seconds{};                       // by step
+};
+
+// The memory of one request at a time; what `rank` found stays in it until the next call.
+class PYGRADE_API PageWorkspace {
+ public:
+  PageWorkspace();
+  ~PageWorkspace();
+  PageWorkspace(PageWorkspace&&) noexcept;
+  PageWorkspace& operator=(PageWorkspace&&) noexcept;
+
+  std::span<const std::int64_t> item_ids() const;  // [n] the candidates
+  std::span<const float> predictions() const;      // [n, T]
+  const FeatureBuffer& features() const;
+  const Models& models() const;  // that served the request
+  // What the ranker was given and gave, for a log: rows and indices are places in item_ids().
+  const Request& request() const;
+  const PageBuffer& buffer() const;
+
+ private:
+  friend class Pipeline;
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Since the start, over all threads and reloads.
+struct PipelineCounters {
+  FeatureCounters features;
+  RankerCounters ranker;
+  std::uint64_t degraded_store = 0, degraded_deadline = 0;  // pages
+  std::uint64_t reloads = 0;
+};
+
+class PYGRADE_API Pipeline {
+ public:
+  Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const PipelineOptions& options = {});
+  // From an artifact and the store that was filled for it. ArtifactError if the artifact is damaged, or the store's
+  // current version is of another one; StoreError if the store does not answer.
+  static std::unique_ptr<Pipeline> load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
+                                        const PipelineOptions& options = {});
+  static std::unique_ptr<Pipeline> load(Models models, std::shared_ptr<Store> store,
+                                        const PipelineOptions& options = {});
+  ~Pipeline();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+
+  // Throws std::invalid_argument (SchemaError for context) for arguments that do not fit, and if no candidate is left;
+  // then the buffer is untouched and no page is counted. A store that fails is no error, see Degraded.
+  ServedPage rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace);
+
+  // One page for each request, in as many threads as there are workspaces; the pages do not depend on the number.
+  // Throws what the first request that failed threw, after the others are done.
+  void rank(std::span<const PipelineRequest> requests, std::span<const PipelineBuffer> buffers,
+            std::span<ServedPage> pages, std::span<PageWorkspace> workspaces);
+
+  // Adds feedback for the features of later requests, see FeatureCenter::update.
+  std::size_t update(const FeedbackEvents& events);
+
+  // Requests that start after this returns are served by these models: all of them change in one step, and the version
+  // of the store that is read with them. Requests under way end with what they began with; none waits.
+  void publish(Models models);
+  void reload(const std::filesystem::path& artifact) { publish(Models::load(artifact)); }
+
+  Models models() const;
+  std::size_t num_tasks() const { return num_tasks_.load(std::memory_order_relaxed); }
+  std::shared_ptr<FeatureCenter> center() const;
+  PipelineCounters counters() const;
+
+ private:
+  struct State;
+  struct Totals;
+
+  std::shared_ptr<State> make_state(Models models, std::shared_ptr<FeatureCenter> center) const;
+  const State& state_of(PageWorkspace::Impl& work) const;
+  void put(std::shared_ptr<State> state);
+  ServedPage rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace,
+                  std::optional<std::uint64_t> draw);
+  std::uint64_t next_draw();
+
+  const PipelineOptions options_;
+  std::shared_ptr<Totals> totals_;
+  std::atomic<std::uint64_t> stream_;  // the next draw
+  mutable std::mutex changing_;        // guards state_
+  std::shared_ptr<State> state_;
+  std::atomic<std::uint64_t> generation_{0};  // of state_
+  std::atomic<std::size_t> num_tasks_{0};     // of state_
+};
+
+}  // namespace pygrade

@@ -1,0 +1,250 @@
+#include "features/feature_json.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <span>
+
+namespace pygrade::detail {
+
+namespace {
+
+using Names = std::vector<std::string>;
+using Entity = Feature::Entity;
+using Kind = Feature::Kind;
+using Transform = Feature::Transform;
+
+// In the order of the enums.
+constexpr std::string_view entities[] = {"user", "context", "item", "cross"};
+constexpr std::string_view kinds[] = {"dense", "categorical", "hashed", "list", "sequence", "count", "rate", "recency"};
+constexpr std::string_view transforms[] = {"none", "log1p", "age"};
+constexpr std::string_view times[] = {"time:hour_sin", "time:hour_cos", "time:weekend"};
+constexpr std::string_view fields[] = {"name",      "entity",       "kind",   "source",  "key",       "transform",
+                                       "smoothing", "window_hours", "length", "buckets", "min_count", "max_size"};
+constexpr double max_length = 1 << 16;
+constexpr std::size_t max_features = 10'000;
+
+template <class Enum>
+Enum one_of(const Json& record, std::string_view key, std::span<const std::string_view> names) {
+  const std::string& value = record.string_at(key);
+  const auto found = std::ranges::find(names, value);
+  if (found == names.end()) throw JsonError("'" + std::string(key) + "' is " + json_quote(value));
+  return static_cast<Enum>(found - names.begin());
+}
+
+double number(const Json& record, std::string_view key, double otherwise) {
+  const Json* found = record.find(key);
+  if (found == nullptr) return otherwise;
+  if (found->type != Json::Type::number || std::isnan(found->number))
+    throw JsonError("'" + std::string(key) + "' is not a number");
+  return found->number;
+}
+
+std::int64_t whole(const Json& record, std::string_view key, std::int64_t otherwise, double most) {
+  const double value = number(record, key, static_cast<double>(otherwise));
+  if (!(value >= 0.0 && value <= most) || value != std::floor(value))
+    throw JsonError("'" + std::string(key) + "' is not a whole number of 0 … " + number_text(most));
+  return static_cast<std::int64_t>(value);
+}
+
+bool is_word(std::string_view text) {  // letters, digits and underscores; those beyond ASCII are not examined
+  return !text.empty() && std::ranges::all_of(text, [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || (c & 0x80) != 0;
+  });
+}
+
+bool is_outcome(std::string_view source) {
+  if (source.starts_with("log1p(") && source.ends_with(")"))
+    return source.substr(6, 2) == "m_" && is_word(source.substr(8, source.size() - 9));
+  return (source.starts_with("y_") || source.starts_with("m_")) && is_word(source.substr(2));
+}
+
+void check_outcome(const Feature& f) {
+  if (!f.source.empty() && !is_outcome(f.source))
+    refuse(f, "source is " + json_quote(f.source) + "; want y_TASK, m_MEASURE, log1p(m_MEASURE) or ''");
+  if (f.kind == Kind::rate ? f.source.empty() : is_measure(f.source))
+    refuse(f, "source is " + json_quote(f.source) + ", which such a feature can't read");
+}
+
+void check_key(const Feature& f) {
+  bool of_item = false, of_request = f.key.empty();
+  for (const std::string& part : f.key) {
+    const bool known = part == "user_id" || part == "item_id" || part == "scenario" || part.starts_with("user.") ||
+                       part.starts_with("item.");
+    if (!known) refuse(f, "key names " + json_quote(part));
+    (part.starts_with("item") ? of_item : of_request) = true;
+  }
+  const bool fits = of_item && of_request ? f.entity == Entity::cross
+                    : of_item             ? f.entity == Entity::item
+                                          : f.per_request();
+  if (!fits) refuse(f, "its key makes it a feature of another entity");
+}
+
+// Sources that only some entities and kinds have.
+void check_source(const Feature& f) {
+  if (f.source.empty()) refuse(f, "source is ''; want the column it is made of");
+  const bool named_time = std::ranges::find(times, f.source) != std::end(times);
+  if (f.is_time() && !named_time) refuse(f, "source is " + json_quote(f.source));
+  if (f.is_time() && (f.kind != Kind::dense || !f.per_request())) refuse(f, "a time is a dense feature of the context");
+  const bool of_request = f.source == "user_id" || f.source == "scenario";
+  if (!of_request && f.source != "item_id") return;
+  if (f.kind != Kind::categorical && f.kind != Kind::hashed) refuse(f, f.source + " is categorical or hashed");
+  if (of_request != f.per_request()) refuse(f, f.source + " is of another entity");
+}
+
+void check(const Feature& f) {
+  if (!is_word(f.name) || (f.name[0] >= '0' && f.name[0] <= '9')) refuse(f, "the name is no identifier");
+  if (f.has_history() || f.kind == Kind::sequence) {
+    check_outcome(f);
+  } else {
+    check_source(f);
+  }
+  if (f.has_history()) {
+    check_key(f);
+  } else if (!f.key.empty() || f.entity == Entity::cross) {
+    refuse(f, "only counts, rates and recencies have keys");
+  }
+  if (f.kind == Kind::sequence && f.entity != Entity::user) refuse(f, "a sequence is of the user");
+  if ((f.length > 0) != (f.kind == Kind::sequence || f.kind == Kind::list))
+    refuse(f, "length is " + std::to_string(f.length) + "; want 1 or more for lists and sequences, 0 elsewhere");
+  if ((f.buckets > 0) != (f.kind == Kind::hashed))
+    refuse(f, "buckets is " + std::to_string(f.buckets) + "; want 1 or more for hashed features, 0 elsewhere");
+  if (f.transform == Transform::age && (f.kind != Kind::dense || f.is_time()))
+    refuse(f, "transform 'age' is for dense features that are times");
+  if (f.transform == Transform::log1p && f.kind != Kind::dense && f.kind != Kind::count)
+    refuse(f, "transform 'log1p' is for dense features and counts");
+  if (f.window_hours != 0.0 && f.kind != Kind::count && f.kind != Kind::rate) refuse(f, "it has no window");
+  if (!(f.window_hours >= 0.0 && f.smoothing >= 0.0 && f.min_count >= 1 && f.max_size >= 1))
+    refuse(f, "window_hours, smoothing want 0 or more; min_count, max_size 1 or more");
+}
+
+Feature read_feature(const Json& record) {
+  constexpr double most = 0x1p53;
+  if (record.type != Json::Type::object) throw JsonError("it is no object");
+  for (const std::string& key : record.keys)
+    if (std::ranges::find(fields, key) == std::end(fields)) throw JsonError("it has an unknown key " + json_quote(key));
+  Feature f;
+  f.name = record.string_at("name");
+  f.entity = one_of<Entity>(record, "entity", entities);
+  f.kind = one_of<Kind>(record, "kind", kinds);
+  if (record.find("source") != nullptr) f.source = record.string_at("source");
+  if (record.find("key") != nullptr) f.key = record.strings_at("key");
+  if (record.find("transform") != nullptr) f.transform = one_of<Transform>(record, "transform", transforms);
+  f.smoothing = number(record, "smoothing", f.smoothing);
+  f.window_hours = number(record, "window_hours", f.window_hours);
+  f.length = whole(record, "length", f.length, max_length);
+  f.buckets = whole(record, "buckets", f.buckets, most);
+  f.min_count = whole(record, "min_count", f.min_count, most);
+  f.max_size = whole(record, "max_size", f.max_size, most);
+  check(f);
+  return f;
+}
+
+// ---- writing, as json.dumps(…, indent=1) does
+
+std::string list_text(const Names& parts, std::size_t depth) {
+  if (parts.empty()) return "[]";
+  const std::string indent(depth, ' ');
+  std::string text = "[";
+  for (const std::string& part : parts) text += (text.size() > 1 ? ",\n" : "\n") + indent + " " + part;
+  return text + "\n" + indent + "]";
+}
+
+std::string object_text(const std::vector<std::pair<std::string, std::string>>& entries, std::size_t depth) {
+  if (entries.empty()) return "{}";
+  const std::string indent(depth, ' ');
+  std::string text = "{";
+  for (const auto& [key, value] : entries)
+    text += (text.size() > 1 ? ",\n" : "\n") + indent + " " + json_quote(key) + ": " + value;
+  return text + "\n" + indent + "}";
+}
+
+Names quoted(const Names& names) {
+  Names texts;
+  for (const std::string& name : names) texts.push_back(json_quote(name));
+  return texts;
+}
+
+std::string feature_text(const Feature& f) {
+  const Feature standard;
+  std::vector<std::pair<std::string, std::string>> entries = {
+      {"name", json_quote(f.name)},
+      {"entity", json_quote(entities[static_cast<std::size_t>(f.entity)])},
+      {"kind", json_quote(kinds[static_cast<std::size_t>(f.kind)])}};
+  const auto add = [&](bool differs, const char* key, const std::string& text) {
+    if (differs) entries.emplace_back(key, text);
+  };
+  add(!f.source.empty(), "source", json_quote(f.source));
+  add(!f.key.empty(), "key", list_text(quoted(f.key), 3));
+  add(f.transform != standard.transform, "transform", json_quote(transforms[static_cast<std::size_t>(f.transform)]));
+  add(f.smoothing != standard.smoothing, "smoothing", number_text(f.smoothing));
+  add(f.window_hours != standard.window_hours, "window_hours", number_text(f.window_hours));
+  add(f.length != standard.length, "length", std::to_string(f.length));
+  add(f.buckets != standard.buckets, "buckets", std::to_string(f.buckets));
+  add(f.min_count != standard.min_count, "min_count", std::to_string(f.min_count));
+  add(f.max_size != standard.max_size, "max_size", std::to_string(f.max_size));
+  return object_text(entries, 2);
+}
+
+}  // namespace
+
+std::string number_text(double value) {
+  if (std::isnan(value)) return "NaN";
+  if (std::isinf(value)) return value < 0 ? "-Infinity" : "Infinity";
+  char text[64];
+  const auto end = std::to_chars(text, text + sizeof text, value, std::chars_format::scientific).ptr;
+  const std::string_view all(text, static_cast<std::size_t>(end - text));
+  const std::size_t mark = all.find('e');
+  int exponent = 0;
+  const std::string_view tail = all.substr(mark + (all[mark + 1] == '+' ? 2 : 1));
+  std::from_chars(tail.data(), tail.data() + tail.size(), exponent);
+  std::string digits, sign;
+  for (const char c : all.substr(0, mark)) {
+    if (c == '-') sign = "-";
+    if (c >= '0' && c <= '9') digits += c;
+  }
+  if (exponent < -4 || exponent >= 16) {
+    const std::string size = std::to_string(std::abs(exponent));
+    return sign + digits.substr(0, 1) + (digits.size() > 1 ? "." + digits.substr(1) : "") +
+           (exponent < 0 ? "e-" : "e+") + (size.size() < 2 ? "0" : "") + size;
+  }
+  if (exponent < 0) return sign + "0." + std::string(static_cast<std::size_t>(-exponent - 1), '0') + digits;
+  const auto whole_digits = static_cast<std::size_t>(exponent) + 1;
+  if (digits.size() < whole_digits) digits.append(whole_digits - digits.size(), '0');
+  return sign + digits.substr(0, whole_digits) + "." +
+         (digits.size() > whole_digits ? digits.substr(whole_digits) : "0");
+}
+
+void refuse(const Feature& feature, const std::string& what) {
+  throw JsonError("feature " + json_quote(feature.name) + ": " + what);
+}
+
+std::vector<Feature> read_features(const Json& record) {
+  const Json& list = record.at("features");
+  if (list.type != Json::Type::array) throw JsonError("'features' is not a list");
+  if (list.items.size() > max_features) throw JsonError("'features' has more than 10,000 entries");
+  std::vector<Feature> read;
+  for (const Json& item : list.items) {
+    try {
+      read.push_back(read_feature(item));
+    } catch (const JsonError& error) {
+      const std::string text = error.what();
+      throw JsonError(text.starts_with("feature ") ? text : "'features'[" + std::to_string(read.size()) + "]: " + text);
+    }
+  }
+  return read;
+}
+
+std::string Schema::to_json() const {
+  std::vector<std::pair<std::string, std::string>> types;
+  for (const auto& [column, type] : dtypes) types.emplace_back(column, json_quote(type));
+  Names listed;
+  for (const Feature& f : features) listed.push_back(feature_text(f));
+  return object_text({{"tasks", list_text(quoted(tasks), 1)},
+                      {"utc_offset_hours", number_text(utc_offset_hours)},
+                      {"dtypes", object_text(types, 1)},
+                      {"features", list_text(listed, 1)}},
+                     0);
+}
+
+}  // namespace pygrade::detail

@@ -1,0 +1,99 @@
+#include "pygrade/features.hpp"
+
+#include <algorithm>
+
+#include "features/plan.hpp"
+#include "util/files.hpp"
+#include "util/fpenv.hpp"
+#include "util/json.hpp"
+#include "util/safetensors.hpp"
+
+namespace pygrade {
+
+namespace {
+
+detail::Schema read_schema(std::string_view json, const std::string& path) {
+  try {
+    return detail::Schema::parse(json);
+  } catch (const detail::JsonError& error) {
+    throw ArtifactError(path + " is no feature schema: " + error.what());
+  }
+}
+
+// See NormalizeTask.
+void normalize(std::span<const float> rows, std::size_t count, const detail::Normalization& fitted, float* out,
+               std::size_t stride) {
+  using namespace detail;
+  const FloatEnvironment environment;
+  PYGRADE_KERNELS(feature_kernels)
+      .normalize({rows.data(), static_cast<std::int64_t>(count), static_cast<std::int64_t>(fitted.mean.size()),
+                  fitted.mean.data(), fitted.std.data(), out, static_cast<std::int64_t>(stride)});
+}
+
+void check_size(std::size_t size, std::size_t wanted, const char* name) {
+  if (size != wanted)
+    throw std::invalid_argument(std::string(name) + " has " + std::to_string(size) + " numbers; want " +
+                                std::to_string(wanted));
+}
+
+}  // namespace
+
+void day_circle(std::span<double, minutes_per_day> sine, std::span<double, minutes_per_day> cosine) {
+  std::ranges::copy(detail::circle().sine, sine.begin());
+  std::ranges::copy(detail::circle().cosine, cosine.begin());
+}
+
+Features::Features() = default;
+Features::~Features() = default;
+
+std::shared_ptr<const Features> Features::parse(std::string_view schema_json, std::span<const std::byte> fitted,
+                                                std::string_view name) {
+  const std::string folder(name);
+  detail::Schema schema = read_schema(schema_json, folder + "/schema.json");
+  const std::shared_ptr<Features> made(new Features);
+  try {
+    made->impl_.reset(new Impl{detail::Plan(std::move(schema), fitted)});
+  } catch (const detail::SafetensorsError& error) {
+    throw ArtifactError(folder + "/fitted.safetensors: " + error.what());
+  } catch (const detail::JsonError& error) {
+    throw ArtifactError(folder + "/schema.json is no feature schema: " + error.what());
+  }
+  return made;
+}
+
+std::shared_ptr<const Features> Features::load(const std::filesystem::path& directory) {
+  const auto schema = detail::OpenFile(directory / "schema.json", "; want the features of an artifact").content();
+  const auto fitted = detail::OpenFile(directory / "fitted.safetensors", "; schema.json lies beside it").content();
+  return parse(detail::text_of(schema), fitted, directory.string());
+}
+
+const std::string& Features::hash() const { return impl_->plan.schema.hash; }
+const std::vector<std::string>& Features::tasks() const { return impl_->plan.schema.tasks; }
+const std::vector<std::string>& Features::request_features() const { return impl_->plan.request_features; }
+const std::vector<std::string>& Features::request_id_features() const { return impl_->plan.request_id_features; }
+const std::vector<std::string>& Features::item_features() const { return impl_->plan.item_features; }
+const std::vector<std::string>& Features::item_id_features() const { return impl_->plan.item_id_features; }
+const std::vector<std::string>& Features::cross_features() const { return impl_->plan.cross_features; }
+std::size_t Features::sequence_length() const { return impl_->plan.sequence_length; }
+
+void Features::normalize_request(std::span<const float> request_dense, std::span<float> out) const {
+  const auto& fitted = impl_->plan.request;
+  check_size(request_dense.size(), fitted.mean.size(), "request_dense");
+  check_size(out.size(), fitted.mean.size(), "out");
+  normalize(request_dense, 1, fitted, out.data(), out.size());
+}
+
+void Features::normalize_rows(std::span<const float> item_dense, std::span<const float> cross_dense,
+                              std::span<float> out) const {
+  const auto &item = impl_->plan.item, &cross = impl_->plan.cross;
+  const std::size_t items = item.mean.size(), crosses = cross.mean.size(), width = items + crosses;
+  if (width == 0) return;
+  const std::size_t rows = out.size() / width;
+  check_size(out.size(), rows * width, "out");
+  check_size(item_dense.size(), rows * items, "item_dense");
+  check_size(cross_dense.size(), rows * crosses, "cross_dense");
+  normalize(item_dense, rows, item, out.data(), width);
+  normalize(cross_dense, rows, cross, out.data() + items, width);
+}
+
+}  // namespace pygrade

@@ -1,0 +1,61 @@
+// Numbers of features that have the same bits wherever they are computed, as in pygrade/features/values.py.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+#include "features/records.hpp"
+
+namespace pygrade::detail {
+
+inline constexpr std::int64_t null_code = std::numeric_limits<std::int64_t>::min();  // of a missing value
+
+// A text's code, the same in every process and on every machine.
+std::int64_t text_code(std::string_view text);
+
+// splitmix64's finalizer: a bijection whose output bits all depend on all input bits.
+inline std::uint64_t splitmix64(std::uint64_t x) {
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+  return x ^ x >> 31;
+}
+
+// One hash of several codes, in order; null_code if one of them is.
+class Mix {
+ public:
+  void add(std::int64_t code) {
+    state_ = splitmix64((state_ ^ static_cast<std::uint64_t>(code)) + 0x9e3779b97f4a7c15ull);
+    absent_ |= code == null_code;
+  }
+  std::int64_t code() const { return absent_ ? null_code : static_cast<std::int64_t>(state_); }
+
+ private:
+  std::uint64_t state_ = 0;
+  bool absent_ = false;
+};
+
+// The bucket of a code from 1 on; 0 if it is missing.
+inline std::int64_t bucket_of(std::int64_t code, std::int64_t buckets) {
+  if (code == null_code) return 0;
+  Mix mixed;
+  mixed.add(code);
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(mixed.code()) % static_cast<std::uint64_t>(buckets)) + 1;
+}
+
+// round(value · 2^20), the value being limited to ±2^31.
+std::int64_t to_fixed(double value);
+
+// Sine and cosine of the minutes of a day, correctly rounded.
+struct Circle {
+  static constexpr std::int64_t minutes = 1440;
+  std::array<double, minutes> sine{}, cosine{};
+};
+const Circle& circle();
+
+// a // b and a % b of Python, for b > 0.
+inline std::int64_t floor_divide(std::int64_t a, std::int64_t b) { return a / b - (a % b < 0); }
+inline std::int64_t floor_modulo(std::int64_t a, std::int64_t b) { return a % b + (a % b < 0 ? b : 0); }
+
+}  // namespace pygrade::detail

@@ -1,0 +1,312 @@
+#include "features/plan.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "util/json.hpp"
+#include "util/safetensors.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+using Entity = Feature::Entity;
+using Kind = Feature::Kind;
+using Transform = Feature::Transform;
+using From = CodeSource::From;
+
+template <class T>
+std::vector<T> column_of(std::span<const TensorView> tensors, const std::string& name, TensorType type) {
+  const TensorView& found = find_tensor(tensors, name);
+  if (found.type != type || found.shape.size() != 1)
+    throw SafetensorsError("tensor " + json_quote(name) + " is of another type or shape");
+  std::vector<T> values(found.bytes.size() / sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), found.bytes.data(), found.bytes.size());
+  return values;
+}
+
+Normalization normalization(std::span<const TensorView> tensors, const std::string& group, std::size_t width) {
+  Normalization read{column_of<double>(tensors, "mean." + group, TensorType::float64),
+                     column_of<double>(tensors, "std." + group, TensorType::float64)};
+  if (read.mean.size() != width || read.std.size() != width)
+    throw SafetensorsError("mean or std of " + group + " has not " + std::to_string(width) + " numbers");
+  return read;
+}
+
+std::vector<std::int64_t> unknown_row(const std::vector<Attribute>& attributes) {
+  std::vector<std::int64_t> row;
+  for (const Attribute& attribute : attributes)
+    row.resize(
+        row.size() + attribute.length,
+        attribute.kind == "float" ? std::bit_cast<std::int64_t>(std::numeric_limits<double>::quiet_NaN()) : null_code);
+  return row;
+}
+
+std::int64_t signed_size(std::size_t size) { return static_cast<std::int64_t>(size); }
+
+// The place of a field in the plan, added if it is new.
+std::int64_t field_of(TablePlan& plan, const HistoryField& wanted) {
+  const auto same = [&](const HistoryField& field) {
+    return field.place == wanted.place && field.window == wanted.window && field.time == wanted.time;
+  };
+  const auto found = std::ranges::find_if(plan.fields, same);
+  if (found != plan.fields.end()) return found - plan.fields.begin();
+  plan.fields.push_back(wanted);
+  return signed_size(plan.fields.size()) - 1;
+}
+
+std::int64_t window_of(TablePlan& plan, const Table::Window& window) {
+  const auto begin = signed_size(window.place);
+  const auto found = std::ranges::find(plan.windows, begin, &HistoryWindow::begin);
+  if (found != plan.windows.end()) return found - plan.windows.begin();
+  plan.windows.push_back({begin, signed_size(window.width())});
+  plan.steps.push_back(window.step);
+  return signed_size(plan.windows.size()) - 1;
+}
+
+}  // namespace
+
+std::int64_t IdCoding::id_of(std::int64_t code) const {
+  if (buckets > 0) return bucket_of(code, buckets);
+  const auto found = std::ranges::lower_bound(vocabulary, code);
+  return found == vocabulary.end() || *found != code ? 0 : found - vocabulary.begin() + 1;
+}
+
+float transformed(double number, Transform transform, std::int64_t time) {
+  if (transform == Transform::age) number = (static_cast<double>(time) - number) / hour;
+  return rounded(transform == Transform::none ? number : log1p_of(from_zero(number)));
+}
+
+void add_run(std::vector<ColumnRun>& runs, std::size_t from, std::size_t to) {
+  const auto start = signed_size(from), end = signed_size(to);
+  if (!runs.empty() && runs.back().from + runs.back().size == start && runs.back().to + runs.back().size == end)
+    ++runs.back().size;
+  else
+    runs.push_back({start, end, 1});
+}
+
+Plan::Plan(Schema schema_given, std::span<const std::byte> fitted) : schema(std::move(schema_given)) {
+  for (const Feature& f : schema.features) {
+    if (f.kind == Kind::sequence) continue;
+    auto& names = f.per_request()             ? (f.is_id() ? request_id_features : request_features)
+                  : f.entity == Entity::cross ? cross_features
+                                              : (f.is_id() ? item_id_features : item_features);
+    for (auto& name : f.columns()) names.push_back(std::move(name));
+  }
+  utc_offset = static_cast<std::int64_t>(std::nearbyint(schema.utc_offset_hours * hour));
+  empty_user = unknown_row(schema.user_attributes);
+  empty_item = unknown_row(schema.item_attributes);
+  user_table_name = "user_static." + schema.hash;
+  item_table_name = "item_static." + schema.hash;
+  read_fitted(fitted);
+  add_tables();
+  add_request();
+  add_items();
+}
+
+// ---- fitted values
+
+void Plan::read_fitted(std::span<const std::byte> fitted) {
+  if (const std::string stated = read_metadata(fitted, "schema"); stated != schema.hash)
+    throw SafetensorsError("it is of schema " + json_quote(stated) + "; want " + schema.hash);
+  const auto tensors = read_safetensors(fitted);
+  request = normalization(tensors, "request_dense", request_features.size());
+  item = normalization(tensors, "item_dense", item_features.size());
+  cross = normalization(tensors, "cross_dense", cross_features.size());
+  for (const Feature& f : schema.features) {
+    if (!f.is_id()) continue;
+    IdCoding coding{f.buckets, {}};
+    if (f.kind != Kind::hashed)
+      coding.vocabulary = column_of<std::int64_t>(tensors, "vocabulary." + f.name, TensorType::int64);
+    if (std::ranges::adjacent_find(coding.vocabulary, std::greater_equal<>{}) != coding.vocabulary.end())
+      throw SafetensorsError("tensor \"vocabulary." + f.name + "\" does not ascend");
+    codings.push_back(std::move(coding));
+  }
+}
+
+// ---- tables
+
+void Plan::add_tables() {
+  for (const Table& table : schema.tables) {
+    TablePlan plan;
+    plan.table = &table;
+    plan.stored_name = table.name + "." + schema.hash;
+    plan.per_row = table.per_row();
+    plan.cross = plan.per_row && std::ranges::any_of(table.key, [](const auto& p) { return !p.starts_with("item"); });
+    for (const std::string& part : table.key) {
+      CodeSource source;
+      if (part == "item_id") source.from = From::item_id;
+      if (part == "scenario") source.from = From::scenario;
+      if (part.starts_with("user.")) {
+        source = {From::user, schema.attribute(Entity::user, part.substr(5), "code").place};
+        keys_need_users = true;
+      }
+      if (part.starts_with("item.")) {
+        const std::size_t stored = schema.attribute(Entity::item, part.substr(5), "code").place;
+        const auto found = std::ranges::find(items.codes, stored);
+        source = {From::item, static_cast<std::size_t>(found - items.codes.begin())};
+        if (found == items.codes.end()) items.codes.push_back(stored);
+        keys_need_items = true;
+      }
+      plan.key.push_back(source);
+    }
+    if (table.name == "user") {
+      plan.misses = &FeatureCounters::user_misses;
+      user_table = tables.size();
+    }
+    if (table.name == "item") plan.misses = &FeatureCounters::item_misses;
+    record_place.push_back(records);
+    if (!plan.per_row) records += table.empty.size();
+    tables.push_back(std::move(plan));
+  }
+  std::size_t request_column = 0, item_column = 0, cross_column = 0;
+  for (const Feature& f : schema.features) {
+    if (f.is_id() || f.kind == Kind::sequence) continue;
+    std::size_t& column = f.per_request() ? request_column : f.entity == Entity::cross ? cross_column : item_column;
+    if (f.has_history()) add_history(f, signed_size(column));
+    ++column;
+  }
+  for (const TablePlan& plan : tables) {
+    most_fields = std::max(most_fields, plan.fields.size());
+    most_features = std::max(most_features, plan.features.size());
+  }
+}
+
+void Plan::add_history(const Feature& f, std::int64_t column) {
+  const Table& table = schema.table(f.key);
+  TablePlan& plan = tables[static_cast<std::size_t>(&table - schema.tables.data())];
+  HistoryFeature made{HistoryKind::count, f.transform == Transform::log1p, 0, 0, 0.0, 0};
+  if (f.kind == Kind::recency) {
+    made.kind = HistoryKind::recency;
+    made.value = field_of(plan, {signed_size(table.last_place(f.source)), -1, true});
+  } else {
+    const bool windowed = f.window_hours > 0.0;
+    const Table::Window none;
+    const Table::Window& window = windowed ? table.window(f.window_hours) : none;
+    const auto& sums = windowed ? window.sums : table.sums;
+    const std::int64_t ring = windowed ? window_of(plan, window) : -1;
+    const std::size_t first = windowed ? window.place + 1 : 0;
+    const auto field = [&](std::size_t place) { return field_of(plan, {signed_size(first + place), ring, false}); };
+    made.value = field(f.source.empty() ? 0 : Table::total_place(sums, f.source));
+    if (!f.source.empty()) made.kind = HistoryKind::sum;
+    if (f.kind == Kind::rate) {
+      made.kind = HistoryKind::rate;
+      made.known = field(Table::known_place(sums, f.source));
+      made.weight = f.smoothing;
+      made.prior = prior_of(f);
+    }
+  }
+  add_run(plan.runs, plan.features.size(), static_cast<std::size_t>(column));
+  plan.features.push_back(made);
+}
+
+// The mean over all events, then over the user's if the feature's key crosses him with something.
+std::int64_t Plan::prior_of(const Feature& f) {
+  std::int64_t prior = -1;
+  for (const auto& key : parent_keys(f)) {
+    const Table& table = schema.table(key);
+    const PriorPlan wanted{
+        static_cast<std::size_t>(&table - schema.tables.data()), signed_size(Table::total_place(table.sums, f.source)),
+        signed_size(Table::known_place(table.sums, f.source)), key.empty() ? 0.0 : f.smoothing, prior};
+    const auto found = std::ranges::find_if(priors, [&](const PriorPlan& p) {
+      return p.table == wanted.table && p.total == wanted.total && p.weight == wanted.weight && p.prior == wanted.prior;
+    });
+    prior = found - priors.begin();
+    if (found == priors.end()) priors.push_back(wanted);
+  }
+  return prior;
+}
+
+// ---- columns that are no history
+
+void Plan::add_request() {
+  std::size_t column = 0, coding = 0;
+  const auto context_place = [&](const std::string& name) {
+    return static_cast<std::size_t>(
+        std::ranges::find(schema.context, name, &std::pair<std::string, std::string>::first) - schema.context.begin());
+  };
+  for (const Feature& f : schema.features) {
+    if (f.kind == Kind::sequence) {
+      const auto& recent = schema.table({"user_id"}).recent(f.source);
+      sequences.push_back({recent.place + recent.length, static_cast<std::size_t>(f.length)});
+      sequence_length += sequences.back().length;
+    }
+    const std::size_t own_coding = coding;
+    if (f.is_id()) ++coding;
+    if (!f.per_request() || f.kind == Kind::sequence) continue;
+    if (f.is_id()) {
+      if (f.source == "user_id") {
+        ids.push_back({{From::user_id}, own_coding});
+      } else if (f.source == "scenario") {
+        ids.push_back({{From::scenario}, own_coding});
+      } else if (f.entity == Entity::context) {
+        ids.push_back({{From::context, context_place(f.source)}, own_coding});
+      } else {
+        const std::size_t place =
+            schema.attribute(Entity::user, f.source, f.kind == Kind::list ? "codes" : "code").place;
+        for (std::size_t i = 0; i < f.columns().size(); ++i) ids.push_back({{From::user, place + i}, own_coding});
+      }
+      continue;
+    }
+    if (!f.has_history()) {
+      NumberColumn number{NumberColumn::From::attribute, 0, column, f.transform};
+      if (f.is_time())
+        number.from = f.source == "time:hour_sin"   ? NumberColumn::From::sine
+                      : f.source == "time:hour_cos" ? NumberColumn::From::cosine
+                                                    : NumberColumn::From::weekend;
+      else if (f.entity == Entity::context)
+        number = {NumberColumn::From::context, context_place(f.source), column, f.transform};
+      else
+        number.at = schema.attribute(Entity::user, f.source, "float").place;
+      numbers.push_back(number);
+    }
+    ++column;
+  }
+}
+
+void Plan::add_items() {
+  std::size_t column = 0, coding = 0;
+  for (const Feature& f : schema.features) {
+    const std::size_t own_coding = coding;
+    if (f.is_id()) ++coding;
+    if (f.entity != Entity::item) continue;
+    if (f.is_id()) {
+      if (f.source == "item_id") {
+        items.ids.push_back({{From::item_id}, own_coding});
+      } else {
+        const std::size_t place =
+            schema.attribute(Entity::item, f.source, f.kind == Kind::list ? "codes" : "code").place;
+        for (std::size_t i = 0; i < f.columns().size(); ++i) items.ids.push_back({{From::item, place + i}, own_coding});
+      }
+      continue;
+    }
+    if (!f.has_history()) {
+      const NumberColumn number{NumberColumn::From::attribute, schema.attribute(Entity::item, f.source, "float").place,
+                                column, f.transform};
+      if (f.transform == Transform::age) {
+        items.ages.push_back(number);
+      } else {
+        add_run(items.runs, items.numbers.size(), column);
+        items.numbers.push_back(number);
+      }
+    }
+    ++column;
+  }
+}
+
+void Plan::remember(std::int64_t item_id, std::span<const std::int64_t> stored, std::span<std::int64_t> row) const {
+  std::size_t at = 0;
+  for (const std::size_t place : items.codes) row[at++] = stored[place];
+  for (const IdColumn& column : items.ids)
+    row[at++] = codings[column.coding].id_of(column.source.from == From::item_id ? item_id : stored[column.source.at]);
+  for (const NumberColumn& age : items.ages) row[at++] = stored[age.at];
+  char* out = reinterpret_cast<char*>(row.data() + at);
+  for (const NumberColumn& number : items.numbers) {
+    const float value = transformed(std::bit_cast<double>(stored[number.at]), number.transform, 0);
+    std::memcpy(out, &value, sizeof value);
+    out += sizeof value;
+  }
+}
+
+}  // namespace pygrade::detail

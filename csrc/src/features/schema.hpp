@@ -1,0 +1,109 @@
+// The schema of a feature set: what pygrade/features/{feature,schema,records}.py say, read from schema.json.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace pygrade::detail {
+
+struct Feature {
+  enum class Entity : std::uint8_t { user, context, item, cross };
+  enum class Kind : std::uint8_t { dense, categorical, hashed, list, sequence, count, rate, recency };
+  enum class Transform : std::uint8_t { none, log1p, age };
+
+  std::string name, source;
+  Entity entity = Entity::user;
+  Kind kind = Kind::dense;
+  Transform transform = Transform::none;
+  std::vector<std::string> key;
+  double smoothing = 20.0, window_hours = 0.0;
+  std::int64_t length = 0, buckets = 0, min_count = 1, max_size = 1'000'000;
+
+  bool per_request() const { return entity == Entity::user || entity == Entity::context; }
+  bool is_id() const { return kind == Kind::categorical || kind == Kind::hashed || kind == Kind::list; }
+  bool has_history() const { return kind == Kind::count || kind == Kind::rate || kind == Kind::recency; }
+  bool is_time() const { return source.starts_with("time:"); }
+  std::vector<std::string> columns() const;  // names of the columns it makes
+};
+
+// One table of records. `place` of a field is that of its first int64 in a record.
+struct Table {
+  struct Window {
+    double hours = 0.0;
+    std::int64_t step = 0;  // ms of one of its slots
+    std::vector<std::string> sums;
+    std::size_t place = 0;
+    std::size_t width() const;  // of a slot
+  };
+  struct Recent {
+    std::string source;
+    std::size_t length = 0, place = 0;  // first the times, then the items
+  };
+
+  std::string name;
+  std::vector<std::string> key, sums, lasts;
+  std::vector<Window> windows;
+  std::vector<Recent> recents;
+  std::vector<std::int64_t> empty;  // the record of a key without events
+
+  bool per_row() const;  // its keys name items: a request asks it once for every candidate
+  std::size_t added() const;
+  const Window& window(double hours) const;
+  // Places among the additive fields `count`, then for each sum its total, before it of a measure how many are known.
+  static std::size_t total_place(const std::vector<std::string>& sums, std::string_view source);
+  static std::size_t known_place(const std::vector<std::string>& sums, std::string_view source);
+  static std::size_t added(const std::vector<std::string>& sums);
+  std::size_t last_place(std::string_view source) const;
+  const Recent& recent(std::string_view source) const;
+};
+
+// Whether an outcome may be unknown: a measure, of which tables also count the known ones.
+inline bool is_measure(std::string_view source) { return source.starts_with("m_") || source.starts_with("log1p("); }
+
+// An attribute of users or items that something reads, and its place in the stored row.
+struct Attribute {
+  std::string column, kind;  // float: the bits of a double; code; codes: of a list
+  std::size_t length = 1, place = 0;
+};
+
+struct Schema {
+  std::vector<Feature> features;
+  std::vector<std::string> tasks;
+  std::map<std::string, std::string> dtypes;
+  double utc_offset_hours = 0.0;
+
+  // Derived from these.
+  std::string hash;           // 16 hex digits
+  std::vector<Table> tables;  // by name
+  std::vector<std::string> outcomes, outcome_columns, key_parts;
+  std::vector<std::pair<std::string, std::string>> context;  // column, float or str
+  std::vector<Attribute> user_attributes, item_attributes;
+  std::size_t user_width = 0, item_width = 0;  // int64 of a stored row
+
+  // JsonError if the text is no schema, or one that contradicts itself.
+  static Schema parse(std::string_view json);
+
+  // As pygrade.features.FeatureSchema.to_json writes it; `hash` is its sha256.
+  std::string to_json() const;
+
+  const Table& table(const std::vector<std::string>& key) const;
+  const Attribute& attribute(Feature::Entity entity, std::string_view column, std::string_view kind) const;
+  bool counts_over(std::string_view part) const;
+
+ private:
+  void make_tables();
+  void make_attributes(Feature::Entity entity);
+};
+
+// The name of the table of a key.
+std::string table_name(const std::vector<std::string>& key);
+
+// The keys whose rates a rate is shrunk to, widest first.
+std::vector<std::vector<std::string>> parent_keys(const Feature& feature);
+
+}  // namespace pygrade::detail

@@ -1,0 +1,268 @@
+// Writes feedback into the current version of a store.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <numeric>
+
+#include "features/center.hpp"
+#include "features/feedback.hpp"
+#include "util/fpenv.hpp"
+
+namespace pygrade {
+
+namespace {
+
+using detail::CodeSource;
+using detail::null_code;
+using detail::Plan;
+using Column = std::vector<std::int64_t>;
+
+std::string short_text(double value) {
+  char text[32];
+  return {text, std::to_chars(text, text + sizeof text, value, std::chars_format::general, 6).ptr};
+}
+
+// The values of an outcome's column, checked.
+std::span<const double> outcome_column(const FeedbackEvents& events, std::string_view column, std::size_t count) {
+  const auto found = std::ranges::find(events.outcomes, column, &FeedbackEvents::Outcome::name);
+  const std::string name = "feedback " + std::string(column);
+  if (found == events.outcomes.end()) {
+    std::string known;
+    for (const auto& outcome : events.outcomes) known.append(known.empty() ? "" : ", ").append(outcome.name);
+    throw SchemaError("feedback lacks " + std::string(column) + "; its outcomes are " +
+                      (known.empty() ? "none" : known));
+  }
+  if (found->values.size() != count)
+    throw SchemaError(name + " has " + std::to_string(found->values.size()) + " values; want " + std::to_string(count));
+  for (const double value : found->values)
+    if (std::isinf(value)) throw SchemaError(name + " holds an infinite number; want finite ones");
+  if (!column.starts_with("y_")) return found->values;
+  for (const double value : found->values)
+    if (std::isnan(value)) throw SchemaError(name + " is null on a shown row; want a number");
+  for (const double value : found->values)
+    if (value != 0.0 && value != 1.0) throw SchemaError(name + " is " + short_text(value) + "; want 0 or 1");
+  return found->values;
+}
+
+detail::Outcomes outcomes_of(const detail::Schema& schema, const FeedbackEvents& events) {
+  detail::Outcomes outcomes;
+  for (const std::string& source : schema.outcomes) {
+    const bool logarithm = source.starts_with("log1p(");
+    const std::string_view column =
+        logarithm ? std::string_view(source).substr(6, source.size() - 7) : std::string_view(source);
+    Column values, observed;
+    for (const double value : outcome_column(events, column, events.user_id.size())) {
+      const bool known = value == value;
+      const double number = known ? value : 0.0;
+      values.push_back(detail::to_fixed(logarithm ? detail::log1p_of(detail::from_zero(number)) : number));
+      if (detail::is_measure(source)) observed.push_back(known);
+    }
+    outcomes.values.push_back(std::move(values));
+    outcomes.observed.push_back(std::move(observed));
+  }
+  return outcomes;
+}
+
+Column sorted_distinct(std::span<const std::int64_t> ids) {
+  Column distinct(ids.begin(), ids.end());
+  std::ranges::sort(distinct);
+  distinct.erase(std::unique(distinct.begin(), distinct.end()), distinct.end());
+  return distinct;
+}
+
+// Attributes of the users or items of some events.
+struct Known {
+  Column ids;   // ascending, each once
+  Column rows;  // [ids, width]
+  std::size_t width;
+  std::vector<std::uint32_t> unknown;
+  std::uint64_t stamp = 0;
+
+  Known(std::span<const std::int64_t> of_events, std::size_t row_width)
+      : ids(sorted_distinct(of_events)), rows(ids.size() * row_width), width(row_width), unknown(ids.size()) {}
+
+  void recall(const detail::RowMemory& memory) {
+    stamp = memory.stamp();
+    unknown.resize(ids.size());
+    unknown.resize(memory.recall(ids, rows.data(), unknown.data()));
+  }
+  Column unknown_ids() const {
+    Column picked;
+    for (const std::uint32_t place : unknown) picked.push_back(ids[place]);
+    return picked;
+  }
+  std::span<std::int64_t> row(std::size_t place) { return std::span(rows).subspan(place * width, width); }
+  std::span<const std::int64_t> of(std::int64_t id) const {
+    const auto place = static_cast<std::size_t>(std::ranges::lower_bound(ids, id) - ids.begin());
+    return std::span(rows).subspan(place * width, width);
+  }
+  void remember(detail::RowMemory& memory) {
+    if (unknown.empty() || stamp != memory.stamp()) return;
+    Column picked;
+    for (const std::uint32_t place : unknown) {
+      const auto found = row(place);
+      picked.insert(picked.end(), found.begin(), found.end());
+    }
+    memory.remember(unknown_ids(), picked.data());
+  }
+};
+
+class Writer {
+ public:
+  Writer(FeatureCenter::Impl& center, const FeedbackEvents& events)
+      : center_(center), plan_(center.plan), events_(events) {}
+
+  std::size_t run() {
+    check();
+    const detail::Outcomes outcomes = outcomes_of(plan_.schema, events_);
+    try {
+      write(outcomes);
+    } catch (const StoreError&) {
+      center_.counts.store_errors.fetch_add(1, std::memory_order_relaxed);
+      throw;
+    }
+    center_.counts.updates.fetch_add(events_.user_id.size(), std::memory_order_relaxed);
+    return events_.user_id.size();
+  }
+
+ private:
+  void check() const {
+    const std::size_t count = events_.user_id.size();
+    if (events_.item_id.size() != count || events_.event_time.size() != count)
+      throw SchemaError("feedback has columns of different lengths");
+    if (!events_.scenario.empty() && events_.scenario.size() != count)
+      throw SchemaError("feedback scenario has another length than user_id");
+    if (count > 0 && events_.scenario.empty() && plan_.schema.counts_over("scenario"))
+      throw SchemaError("feedback lacks scenario, which histories are kept over");
+    if (count >= std::size_t{1} << 32) throw SchemaError("feedback has 2^32 events or more; want fewer at once");
+  }
+
+  void write(const detail::Outcomes& outcomes) {
+    Known users(events_.user_id, plan_.schema.user_width), items(events_.item_id, plan_.items.width());
+    ask(users, items);
+    std::vector<std::uint32_t> in_time(events_.user_id.size());
+    if (in_time.empty()) return;
+    std::iota(in_time.begin(), in_time.end(), 0u);
+    std::ranges::stable_sort(in_time, [&](std::uint32_t a, std::uint32_t b) {
+      return std::pair(events_.event_time[a], events_.item_id[a]) <
+             std::pair(events_.event_time[b], events_.item_id[b]);
+    });
+    struct Run {
+      const detail::Table* table;
+      detail::KeyedEvents keyed;
+      detail::Merger merger;
+    };
+    std::vector<Run> runs;
+    std::vector<StoreQuery> queries;
+    runs.reserve(plan_.tables.size());
+    for (const auto& table : plan_.tables) {
+      auto keyed = detail::group(keys_of(table, users, items), in_time);
+      if (keyed.keys.empty()) continue;
+      runs.push_back({table.table, std::move(keyed),
+                      detail::Merger(plan_.schema, *table.table, events_.event_time, events_.item_id, outcomes)});
+      queries.push_back({table.stored_name, runs.back().keyed.keys});
+    }
+    center_.store->update(
+        queries,
+        [&](StoreValues stored, std::span<std::string> changed) {
+          std::size_t at = 0;
+          Column record;
+          for (const Run& run : runs) {
+            record.resize(run.table->empty.size());
+            for (std::size_t k = 0; k < run.keyed.keys.size(); ++k, ++at) {
+              std::memcpy(record.data(), center_.record(*run.table, stored[at]), 8 * record.size());
+              const std::size_t first = run.keyed.start[k];
+              run.merger.merge(std::span(run.keyed.events).subspan(first, run.keyed.start[k + 1] - first), record);
+              changed[at].assign(reinterpret_cast<const char*>(record.data()), 8 * record.size());
+            }
+          }
+        },
+        center_.ttl);
+  }
+
+  // Finds the attributes that keys depend on, in the current version.
+  void ask(Known& users, Known& items) {
+    for (int attempt = 0; attempt < version_tries; ++attempt) {
+      std::string seen;
+      {
+        const std::shared_lock lock(center_.writing.mutex);
+        seen = center_.writing.version;
+        users.recall(center_.writing.users);
+        items.recall(center_.writing.items);
+      }
+      // The version even if nothing else is asked: one that only writes would not notice another.
+      const bool ask_users = plan_.keys_need_users && !users.unknown.empty(),
+                 ask_items = plan_.keys_need_items && !items.unknown.empty();
+      const Column user_ids = users.unknown_ids(), item_ids = items.unknown_ids();
+      std::vector<StoreQuery> queries = {{meta_table, meta_key}};
+      if (ask_users) queries.push_back({plan_.user_table_name, user_ids});
+      if (ask_items) queries.push_back({plan_.item_table_name, item_ids});
+      bool current = false;
+      center_.get(*center_.store, queries, {}, [&](StoreValues values) {
+        current = center_.is_current(center_.writing, values[0], seen);
+        values = values.subspan(1);
+        if (!current) return;
+        if (ask_users)
+          for (std::size_t i = 0; i < user_ids.size(); ++i)
+            center_.read_attributes(values[i], plan_.empty_user, users.row(users.unknown[i]).data());
+        if (!ask_items) return;
+        values = values.last(item_ids.size());
+        Column stored(plan_.schema.item_width);
+        for (std::size_t i = 0; i < item_ids.size(); ++i) {
+          center_.read_attributes(values[i], plan_.empty_item, stored.data());
+          plan_.remember(item_ids[i], stored, items.row(items.unknown[i]));
+        }
+      });
+      if (!current) continue;
+      const std::unique_lock lock(center_.writing.mutex);
+      if (ask_users) users.remember(center_.writing.users);
+      if (ask_items) items.remember(center_.writing.items);
+      return;
+    }
+    center_.fail_restless("one update");
+  }
+
+  Column keys_of(const detail::TablePlan& table, const Known& users, const Known& items) const {
+    const std::size_t count = events_.user_id.size();
+    Column keys(count, 0);
+    if (table.key.empty()) return keys;
+    for (std::size_t e = 0; e < count; ++e) {
+      detail::Mix mixed;
+      for (const CodeSource& part : table.key) {
+        keys[e] = code_of(part, e, users, items);
+        mixed.add(keys[e]);
+      }
+      if (table.key.size() > 1) keys[e] = mixed.code();
+    }
+    return keys;
+  }
+
+  std::int64_t code_of(const CodeSource& source, std::size_t event, const Known& users, const Known& items) const {
+    switch (source.from) {
+      case CodeSource::From::user_id:
+        return events_.user_id[event];
+      case CodeSource::From::item_id:
+        return events_.item_id[event];
+      case CodeSource::From::scenario:
+        return detail::scenario_code(events_.scenario[event]);
+      case CodeSource::From::user:
+        return users.of(events_.user_id[event])[source.at];
+      case CodeSource::From::item:
+        return items.of(events_.item_id[event])[source.at];
+      case CodeSource::From::context:
+        break;  // no key has one
+    }
+    return null_code;
+  }
+
+  FeatureCenter::Impl& center_;
+  const Plan& plan_;
+  const FeedbackEvents& events_;
+  const detail::FloatEnvironment environment_;
+};
+
+}  // namespace
+
+std::size_t FeatureCenter::update(const FeedbackEvents& events) { return Writer(*impl_, events).run(); }
+
+}  // namespace pygrade

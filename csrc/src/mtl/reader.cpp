@@ -1,0 +1,501 @@
+// Reads what pygrade/mtl/artifact.py writes. The network is laid out for its kernels, and refused if a weight is not
+// finite or if any input could make a value overflow: then no output is NaN, whatever the inputs are.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "mtl/model.hpp"
+#include "pygrade/policy.hpp"
+#include "util/json.hpp"
+#include "util/safetensors.hpp"
+#include "util/sha256.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+using Names = std::vector<std::string>;
+
+constexpr std::string_view format = "pygrade.MtlModel";
+constexpr JsonLimits limits{.bytes = std::size_t{64} << 20, .values = std::size_t{1} << 21};  // curves have many knots
+constexpr std::int64_t max_width = 1 << 16;
+constexpr std::int64_t max_tasks = 1024;
+constexpr std::int64_t max_levels = 64;
+constexpr std::int64_t max_entries = std::numeric_limits<std::int32_t>::max();
+constexpr double max_value = 1e30;
+constexpr double input_clip = 5.0;
+
+[[noreturn]] void wrong(std::string_view key, const std::string& what) {
+  throw JsonError("'" + std::string(key) + "' " + what);
+}
+
+std::size_t size_of(std::int64_t count) { return static_cast<std::size_t>(count); }
+
+std::int64_t integer_at(const Json& table, std::string_view key, std::int64_t low, std::int64_t high) {
+  const double value = table.finite_at(key);
+  if (!(value >= static_cast<double>(low) && value <= static_cast<double>(high)) || value != std::floor(value))
+    wrong(key, "is not an integer of " + std::to_string(low) + " … " + std::to_string(high));
+  return static_cast<std::int64_t>(value);
+}
+
+Names distinct_at(const Json& table, std::string_view key, std::int64_t low, std::int64_t high) {
+  Names names = table.strings_at(key);
+  if (names.size() < size_of(low) || names.size() > size_of(high))
+    wrong(key,
+          "has " + std::to_string(names.size()) + " names; want " + std::to_string(low) + " … " + std::to_string(high));
+  Names sorted = names;
+  std::ranges::sort(sorted);
+  if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
+    wrong(key, "names " + json_quote(*twice) + " twice");
+  return names;
+}
+
+// A list as Python's json.dumps(…, indent=2) writes it, `depth` levels deep.
+std::string list_text(const Names& items, int depth = 1) {
+  const std::string line = "\n" + std::string(size_of(2 * depth), ' ');
+  std::string text = "[";
+  for (std::size_t i = 0; i < items.size(); ++i) text += (i == 0 ? line : "," + line) + "  " + items[i];
+  return text + (items.empty() ? "]" : line + "]");
+}
+
+Names quoted(const Names& names) {
+  Names result;
+  for (const std::string& name : names) result.push_back(json_quote(name));
+  return result;
+}
+
+std::vector<double> increasing_at(const Json& list, const char* key) {
+  if (list.type != Json::Type::array || list.items.empty()) wrong(key, "holds an axis without knots");
+  std::vector<double> values;
+  for (const Json& item : list.items) {
+    if (item.type != Json::Type::number || !std::isfinite(item.number) ||
+        (!values.empty() && item.number <= values.back()))
+      wrong(key, "has a curve that does not increase");
+    values.push_back(item.number);
+  }
+  return values;
+}
+
+class Reader {
+ public:
+  explicit Reader(MtlModel& model) : model_(model), network_(model.network) {}
+
+  void read_record(const Json& record) {
+    if (record.type != Json::Type::object) throw JsonError("it holds no JSON object");
+    const std::string& stated_format = record.string_at("format");
+    const double version = record.finite_at("format_version");
+    if (stated_format != format || version != 1.0)
+      throw JsonError("it is " + json_quote(stated_format) + " of version " + std::to_string(version) +
+                      "; this pygrade reads " + std::string(format) + " version 1");
+    sha256_ = record.string_at("sha256");
+    if (sha256_.size() != 64 || sha256_.find_first_not_of("0123456789abcdef") != sha256_.npos)
+      wrong("sha256", "is not 64 hexadecimal digits");
+    schema(record.object_at("schema"));
+    if (const std::string& stated = record.string_at("schema_hash"); stated != model_.schema_hash)
+      wrong("schema_hash", "is " + json_quote(stated) + "; tasks, columns and funnel give " + model_.schema_hash);
+    config(record.object_at("config"));
+    calibration(record.at("calibration"));
+  }
+
+  const std::string& sha256() const { return sha256_; }
+
+  void read_tensors(std::span<const std::byte> content) {
+    const auto tensors = read_safetensors(content);
+    tensors_ = tensors;
+    inputs();
+    double reach = std::max(input_clip, table_reach_);
+    std::vector<MtlLevel> levels;
+    std::int64_t width = network_.inputs;
+    for (std::int64_t l = 0; l < num_levels_; ++l) {
+      levels.push_back(level(l, width, reach));
+      width = expert_output_;
+    }
+    network_.levels = model_.keep(std::move(levels));
+    network_.num_levels = num_levels_;
+    towers(reach);
+    if (used_ != tensors_.size()) throw SafetensorsError("there are tensors that the model does not have");
+    scratch();
+  }
+
+ private:
+  void schema(const Json& of) {
+    model_.tasks = distinct_at(of, "tasks", 1, max_tasks);
+    model_.dense = distinct_at(of, "dense", 0, max_width);
+    model_.ids = distinct_at(of, "ids", 0, max_width);
+    model_.features = of.string_at("features");
+    network_.tasks = std::ssize(model_.tasks);
+    network_.dense = std::ssize(model_.dense);
+    network_.ids = std::ssize(model_.ids);
+    const auto count = [&](std::string_view key, std::int64_t most) {
+      return of.find(key) == nullptr ? 0 : integer_at(of, key, 0, most);
+    };
+    network_.request_dense = count("request_dense", network_.dense);
+    network_.request_ids = count("request_ids", network_.ids);
+    vocabulary_ = of.integers_at("vocabulary");
+    if (!vocabulary_.empty() && std::ssize(vocabulary_) != network_.ids)
+      wrong("vocabulary", "has " + std::to_string(vocabulary_.size()) + " sizes; want " + std::to_string(network_.ids));
+    const Names pairs = funnel(of.at("funnel"));
+
+    Names sizes;
+    for (const std::int64_t size : vocabulary_) sizes.push_back(std::to_string(size));
+    const auto stated = [](const char* key, std::int64_t number) {
+      return number == 0 ? "" : ",\n  \"" + std::string(key) + "\": " + std::to_string(number);
+    };
+    const std::string text =
+        "{\n  \"dense\": " + list_text(quoted(model_.dense)) + ",\n  \"features\": " + json_quote(model_.features) +
+        ",\n  \"funnel\": " + list_text(pairs) + ",\n  \"ids\": " + list_text(quoted(model_.ids)) +
+        stated("request_dense", network_.request_dense) + stated("request_ids", network_.request_ids) +
+        ",\n  \"tasks\": " + list_text(quoted(model_.tasks)) + ",\n  \"vocabulary\": " + list_text(sizes) + "\n}\n";
+    model_.schema_hash = sha256_hex(std::as_bytes(std::span(text))).substr(0, 16);
+  }
+
+  // Fills parents and order; returns the pairs as JSON.
+  Names funnel(const Json& list) {
+    const std::size_t tasks = model_.tasks.size();
+    std::vector<std::int32_t> parents(tasks, -1);
+    Names pairs;
+    if (list.type != Json::Type::array) wrong("funnel", "is not a list");
+    for (const Json& pair : list.items) {
+      if (pair.type != Json::Type::array || pair.items.size() != 2) wrong("funnel", "holds something that is no pair");
+      std::int32_t places[2];
+      for (std::size_t i = 0; i < 2; ++i) {
+        const auto found = std::ranges::find(model_.tasks, pair.items[i].string);
+        if (pair.items[i].type != Json::Type::string || found == model_.tasks.end())
+          wrong("funnel", "names " + json_quote(pair.items[i].string) + ", which is not a task");
+        places[i] = static_cast<std::int32_t>(found - model_.tasks.begin());
+      }
+      std::int32_t& parent = parents[static_cast<std::size_t>(places[1])];
+      if (parent >= 0) wrong("funnel", "gives " + json_quote(pair.items[1].string) + " two parents");
+      parent = places[0];
+      pairs.push_back(list_text(quoted({pair.items[0].string, pair.items[1].string}), 2));
+    }
+    std::vector<std::int32_t> order;
+    std::vector<bool> placed(tasks);
+    for (bool more = true; more;) {
+      more = false;
+      for (std::size_t t = 0; t < tasks; ++t)
+        if (!placed[t] && (parents[t] < 0 || placed[static_cast<std::size_t>(parents[t])])) {
+          placed[t] = more = true;
+          order.push_back(static_cast<std::int32_t>(t));
+        }
+    }
+    if (order.size() < tasks) wrong("funnel", "leads from a task back to itself");
+    network_.funnel = !pairs.empty();
+    network_.parents = model_.keep(std::move(parents));
+    network_.order = model_.keep(std::move(order));
+    return pairs;
+  }
+
+  void config(const Json& of) {
+    const std::string& kind = of.string_at("network");
+    if (kind != "ple" && kind != "mmoe") wrong("network", "is " + json_quote(kind) + "; want ple or mmoe");
+    const auto width = [&](std::string_view key) { return integer_at(of, key, 1, max_width); };
+    const bool ple = kind == "ple";
+    num_levels_ = ple ? integer_at(of, "levels", 1, max_levels) : 1;
+    task_experts_ = ple ? width("task_experts") : 0;
+    num_experts_ = ple ? network_.tasks * task_experts_ + width("shared_experts") : width("experts");
+    if (num_experts_ > max_width) wrong("task_experts", "gives more than 65536 experts");
+    expert_hidden_ = width("expert_hidden");
+    expert_output_ = width("expert_output");
+    tower_hidden_ = width("tower_hidden");
+    network_.embedding = width("embedding");
+    network_.buckets = integer_at(of, "buckets", 1, max_entries);
+    network_.request_inputs = network_.request_dense + network_.request_ids * network_.embedding;
+    network_.inputs = network_.dense + network_.ids * network_.embedding;
+    vocabulary_.resize(model_.ids.size(), 0);
+    std::vector<std::int64_t> first;
+    for (const std::int64_t size : vocabulary_) {
+      first.push_back(entries_);
+      entries_ += size > 0 ? size : network_.buckets;
+      if (entries_ > max_entries) wrong("vocabulary", "and 'buckets' give more than 2^31 - 1 embeddings");
+    }
+    network_.vocabulary = model_.keep(vocabulary_);
+    network_.first_entry = model_.keep(std::move(first));
+  }
+
+  void calibration(const Json& of) {
+    if (of.type == Json::Type::null) return;
+    if (of.type != Json::Type::object) wrong("calibration", "is not an object");
+    const auto rows = [&](const char* key) -> const std::vector<Json>& {
+      const Json& list = of.at(key);
+      if (list.type != Json::Type::array) wrong(key, "is not a list");
+      return list.items;
+    };
+    const auto& beta = rows("beta");
+    const auto& knots = rows("knots");
+    const std::size_t tasks = model_.tasks.size();
+    if (beta.size() != tasks || (!knots.empty() && knots.size() != tasks))
+      wrong("calibration", "has " + std::to_string(beta.size()) + " rows of beta and " + std::to_string(knots.size()) +
+                               " curves; want " + std::to_string(tasks) + " tasks'");
+    std::vector<MtlCurve> curves(tasks);
+    for (std::size_t t = 0; t < tasks; ++t) {
+      const auto number = [&](std::size_t i) {
+        const bool good = beta[t].type == Json::Type::array && beta[t].items.size() == 3 &&
+                          beta[t].items[i].type == Json::Type::number && std::isfinite(beta[t].items[i].number);
+        if (!good) wrong("beta", "holds something that is not three finite numbers");
+        return beta[t].items[i].number;
+      };
+      curves[t] = {.a = number(0), .b = number(1), .c = number(2)};
+      if (!(curves[t].a > 0.0 && curves[t].b > 0.0)) wrong("beta", "holds a factor that is not positive");
+      if (!knots.empty()) curve(knots[t], curves[t]);
+    }
+    network_.curves = model_.keep(std::move(curves));
+  }
+
+  void curve(const Json& axes, MtlCurve& curve) {
+    if (axes.type != Json::Type::array || axes.items.size() != 2) wrong("knots", "holds something that is not [x, y]");
+    std::vector<double> x = increasing_at(axes.items[0], "knots"), y = increasing_at(axes.items[1], "knots");
+    if (x.size() != y.size()) wrong("knots", "has a curve without as many x as y");
+    std::vector<double> slope(x.size(), 0.0);
+    for (std::size_t k = 0; k + 1 < x.size(); ++k) slope[k] = (y[k + 1] - y[k]) / (x[k + 1] - x[k]);
+    if (!std::ranges::all_of(slope, [](double s) { return std::isfinite(s); }))
+      wrong("knots", "has a curve whose slope is not finite");
+    curve.knots = std::ssize(x);
+    curve.x = model_.keep(std::move(x));
+    curve.y = model_.keep(std::move(y));
+    curve.slope = model_.keep(std::move(slope));
+  }
+
+  std::vector<float> take(const std::string& name, std::initializer_list<std::int64_t> shape) {
+    auto values = float_tensor(tensors_, name, shape);
+    ++used_;
+    if (!std::ranges::all_of(values, [](float v) { return std::isfinite(v); }))
+      throw SafetensorsError("tensor " + json_quote(name) + " holds NaN or infinity");
+    return values;
+  }
+
+  void inputs() {
+    network_.mean = model_.keep(take("mean", {network_.dense}));
+    network_.scale = model_.keep(take("scale", {network_.dense}));
+    network_.base = model_.keep(take("base", {network_.tasks}));
+    auto table = take("embedding.weight", {entries_, network_.embedding});
+    for (const float value : table) table_reach_ = std::max(table_reach_, std::abs(static_cast<double>(value)));
+    network_.table = model_.keep(std::move(table));
+    // The request's dense values and embeddings first; the tensors have all dense values first.
+    const auto add = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t i = begin; i < end; ++i) order_.push_back(i);
+    };
+    const std::int64_t cut = network_.dense + network_.request_ids * network_.embedding;
+    add(0, network_.request_dense);
+    add(network_.dense, cut);
+    add(network_.request_dense, network_.dense);
+    add(cut, network_.inputs);
+  }
+
+  // The weights and biases of a map, by place in its chain and by output.
+  struct Source {
+    std::string name;
+    std::int64_t inputs, outputs;
+    std::function<float(std::int64_t, std::int64_t)> weight;
+    std::function<float(std::int64_t)> bias;
+  };
+
+  // Lays out the weights; appends the biases, padded, to `biases`. `reach` of the inputs becomes that of the outputs.
+  MtlMap map(const Source& of, double& reach, std::vector<float>& biases) {
+    const std::int64_t tiles = (of.outputs + mtl_tile - 1) / mtl_tile;
+    std::vector<float> weights(size_of(tiles * of.inputs * mtl_tile), 0.0f);
+    double highest = 0.0;
+    for (std::int64_t o = 0; o < of.outputs; ++o) {
+      float* tile = weights.data() + o / mtl_tile * of.inputs * mtl_tile + o % mtl_tile;
+      double sum = 0.0;
+      for (std::int64_t i = 0; i < of.inputs; ++i) {
+        tile[i * mtl_tile] = of.weight(i, o);
+        sum += std::abs(static_cast<double>(tile[i * mtl_tile]));
+      }
+      biases.push_back(of.bias(o));
+      highest = std::max(highest, std::abs(static_cast<double>(biases.back())) + sum * reach);
+    }
+    biases.resize(biases.size() + size_of(tiles * mtl_tile - of.outputs), 0.0f);
+    if (!(highest < max_value)) throw SafetensorsError("tensor " + json_quote(of.name) + " can make values overflow");
+    reach = highest;
+    return {model_.keep(std::move(weights)), nullptr, of.inputs, of.outputs};
+  }
+
+  MtlMap map(const Source& of, double& reach) {
+    std::vector<float> biases;
+    MtlMap result = map(of, reach, biases);
+    result.bias = model_.keep(std::move(biases));
+    return result;
+  }
+
+  // Slice s of a Stacked: weight[slices, inputs, outputs], bias[slices, outputs].
+  static Source slice(const std::string& name, const std::vector<float>& weight, const std::vector<float>& bias,
+                      std::int64_t s, std::int64_t inputs, std::int64_t outputs) {
+    return {name, inputs, outputs,
+            [&weight, s, inputs, outputs](std::int64_t i, std::int64_t o) {
+              return weight[size_of((s * inputs + i) * outputs + o)];
+            },
+            [&bias, s, outputs](std::int64_t o) { return bias[size_of(s * outputs + o)]; }};
+  }
+
+  std::vector<std::int32_t> sees(std::int64_t stream) const {
+    std::vector<std::int32_t> experts;
+    for (std::int64_t m = 0; m < num_experts_; ++m) {
+      const bool shared = m >= network_.tasks * task_experts_;
+      if (stream == network_.tasks || shared || m / task_experts_ == stream)
+        experts.push_back(static_cast<std::int32_t>(m));
+    }
+    return experts;
+  }
+
+  MtlLevel level(std::int64_t number, std::int64_t width, double& reach) {
+    const bool first = number == 0, last = number + 1 == num_levels_;
+    const std::int64_t m = num_experts_, h = expert_hidden_, o = expert_output_, streams = network_.tasks + !last;
+    const std::string name = "layers." + std::to_string(number) + ".";
+    const auto hidden =
+        first ? take(name + "hidden.weight", {m * h, width}) : take(name + "hidden.weight", {m, width, h});
+    const auto hidden_bias = first ? take(name + "hidden.bias", {m * h}) : take(name + "hidden.bias", {m, h});
+    const auto output = take(name + "output.weight", {m, h, o}), output_bias = take(name + "output.bias", {m, o});
+    const auto gate =
+        first ? take(name + "gates.weight", {streams * m, width}) : take(name + "gates.weight", {streams, width, m});
+    const auto gate_bias = first ? take(name + "gates.bias", {streams * m}) : take(name + "gates.bias", {streams, m});
+
+    std::vector<std::vector<std::int32_t>> seen;
+    for (std::int64_t s = 0; s < streams; ++s) seen.push_back(sees(s));
+    std::vector<MtlExpert> experts;
+    std::vector<MtlScores> scores;
+    std::vector<float> biases;  // of the first layer's maps
+    double highest = 0.0;
+    for (std::int64_t e = 0; e < m; ++e) {
+      double at = reach;
+      MtlExpert expert;
+      if (first) {
+        const Source source{name + "hidden.weight", width, h,
+                            [&, e](std::int64_t i, std::int64_t j) { return hidden[place(e * h + j, i)]; },
+                            [&, e](std::int64_t j) { return hidden_bias[size_of(e * h + j)]; }};
+        expert.hidden = map(source, at, biases);
+      } else {
+        expert.hidden = map(slice(name + "hidden.weight", hidden, hidden_bias, e, width, h), at);
+        expert.reads = std::min(task_experts_ == 0 ? network_.tasks : e / task_experts_, network_.tasks);
+      }
+      expert.output = map(slice(name + "output.weight", output, output_bias, e, h, o), at);
+      highest = std::max(highest, at);
+      experts.push_back(expert);
+    }
+    double at = reach;
+    if (first) {
+      std::vector<std::int64_t> rows;
+      for (std::int64_t s = 0; s < streams; ++s)
+        for (const std::int32_t e : seen[size_of(s)]) rows.push_back(s * m + e);
+      const Source source{name + "gates.weight", width, std::ssize(rows),
+                          [&](std::int64_t i, std::int64_t j) { return gate[place(rows[size_of(j)], i)]; },
+                          [&](std::int64_t j) { return gate_bias[size_of(rows[size_of(j)])]; }};
+      scores.push_back({map(source, at, biases), 0});
+    } else {
+      for (std::int64_t s = 0; s < streams; ++s, at = reach) {
+        const auto& experts_seen = seen[size_of(s)];
+        const Source source{name + "gates.weight", width, std::ssize(experts_seen),
+                            [&](std::int64_t i, std::int64_t j) {
+                              return gate[size_of((s * width + i) * m + experts_seen[size_of(j)])];
+                            },
+                            [&](std::int64_t j) { return gate_bias[size_of(s * m + experts_seen[size_of(j)])]; }};
+        scores.push_back({map(source, at), s});
+      }
+    }
+    reach = highest;
+    if (first) point_to_biases(std::move(biases), experts, scores);
+
+    MtlLevel level{.num_experts = m, .num_scores = std::ssize(scores), .num_gates = streams, .inputs = width};
+    std::vector<MtlGate> gates;
+    std::int64_t num_seen = 0;
+    for (auto& experts_seen : seen) {
+      const std::int64_t count = std::ssize(experts_seen);
+      num_seen += count;
+      gates.push_back({model_.keep(std::move(experts_seen)), count});
+    }
+    widest_scores_ = std::max(widest_scores_, num_seen);
+    widest_mixes_ = std::max(widest_mixes_, streams * o);
+    level.experts = model_.keep(std::move(experts));
+    level.scores = model_.keep(std::move(scores));
+    level.gates = model_.keep(std::move(gates));
+    return level;
+  }
+
+  // Place in a tensor [outputs, inputs] of the first layer, by place in the chain.
+  std::size_t place(std::int64_t output, std::int64_t input) const {
+    return size_of(output * network_.inputs + order_[size_of(input)]);
+  }
+
+  void point_to_biases(std::vector<float> biases, std::vector<MtlExpert>& experts, std::vector<MtlScores>& scores) {
+    network_.initial = std::ssize(biases);
+    network_.first_bias = model_.keep(std::move(biases));
+    const float* at = network_.first_bias;
+    const auto point = [&](MtlMap& to) {
+      to.bias = at;
+      at += (to.outputs + mtl_tile - 1) / mtl_tile * mtl_tile;
+    };
+    for (MtlExpert& expert : experts) point(expert.hidden);
+    for (MtlScores& of : scores) point(of.map);
+  }
+
+  void towers(double reach) {
+    const std::int64_t tasks = network_.tasks;
+    const auto in = take("tower_in.weight", {tasks, expert_output_, tower_hidden_});
+    const auto in_bias = take("tower_in.bias", {tasks, tower_hidden_});
+    const auto out = take("tower_out.weight", {tasks, tower_hidden_, 1}), out_bias = take("tower_out.bias", {tasks, 1});
+    std::vector<MtlTower> towers;
+    for (std::int64_t t = 0; t < tasks; ++t) {
+      double at = reach;
+      MtlTower tower;
+      tower.hidden = map(slice("tower_in.weight", in, in_bias, t, expert_output_, tower_hidden_), at);
+      tower.output = map(slice("tower_out.weight", out, out_bias, t, tower_hidden_, 1), at);
+      towers.push_back(tower);
+    }
+    network_.towers = model_.keep(std::move(towers));
+  }
+
+  void scratch() {
+    MtlScratch& at = network_.scratch;
+    std::int64_t end = 0;
+    const auto next = [&](std::int64_t count) {
+      const std::int64_t begin = end;
+      end += (count + mtl_lanes - 1) / mtl_lanes * mtl_lanes;
+      return begin;
+    };
+    at.request = next(network_.request_inputs);
+    at.initial = next(network_.initial);
+    at.entries = next(mtl_block * network_.ids);
+    at.inputs = next(mtl_block * network_.inputs);
+    at.hidden = next(mtl_block * std::max(expert_hidden_, tower_hidden_));
+    at.outputs = next(mtl_block * num_experts_ * expert_output_);
+    at.scores = next(mtl_block * widest_scores_);
+    for (std::int64_t& mixes : at.mixes) mixes = next(mtl_block * widest_mixes_);
+    at.logits = next(mtl_block * network_.tasks);
+    at.doubles = next(2 * 4 * mtl_block * network_.tasks);
+    at.size = end;
+  }
+
+  MtlModel& model_;
+  MtlNetwork& network_;
+  std::string sha256_;
+  std::vector<std::int64_t> vocabulary_;
+  std::int64_t num_levels_ = 0, task_experts_ = 0, num_experts_ = 0, expert_hidden_ = 0, expert_output_ = 0,
+               tower_hidden_ = 0, entries_ = 0, widest_scores_ = 0, widest_mixes_ = 0;
+  double table_reach_ = 0.0;  // the largest magnitude of an embedding
+  std::vector<std::int64_t> order_;
+  std::span<const TensorView> tensors_;
+  std::size_t used_ = 0;
+};
+
+}  // namespace
+
+void read_mtl(std::string_view json, std::span<const std::byte> tensors, std::string_view name, MtlModel& model) {
+  const std::string json_path = std::string(name) + "/mtl.json", tensor_path = std::string(name) + "/mtl.safetensors";
+  Reader reader(model);
+  try {
+    reader.read_record(Json::parse(json, limits));
+  } catch (const JsonError& error) {
+    throw ArtifactError(json_path + ": " + error.what());
+  }
+  if (const std::string actual = sha256_hex(tensors); actual != reader.sha256())
+    throw ArtifactError(tensor_path + " has sha256 " + actual.substr(0, 12) + "; want " +
+                        reader.sha256().substr(0, 12) + " (truncated, corrupt or of another save)");
+  try {
+    reader.read_tensors(tensors);
+  } catch (const SafetensorsError& error) {
+    throw ArtifactError(tensor_path + ": " + error.what());
+  }
+}
+
+}  // namespace pygrade::detail

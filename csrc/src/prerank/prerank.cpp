@@ -1,0 +1,281 @@
+// Reads what pygrade.prerank.Prerank.save writes: prerank.json, which names the others by their sha256,
+// prerank.safetensors and, for a graph or from version 1, items.faiss.
+#include "prerank/prerank.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+#include <stdexcept>
+
+#include "util/json.hpp"
+#include "util/safetensors.hpp"
+#include "util/sha256.hpp"
+
+namespace pygrade {
+
+struct Prerank::Impl {
+  std::shared_ptr<const UserTower> tower;
+  std::shared_ptr<const ItemIndex> index;
+  std::string schema_hash;
+};
+
+namespace {
+
+namespace fs = std::filesystem;
+using Bytes = std::vector<std::byte>;
+using detail::Json;
+using detail::TensorView;
+
+constexpr double newest_version = 2.0;
+constexpr std::int64_t max_width = 1 << 20;
+constexpr std::uintmax_t max_file = std::uintmax_t{1} << 36;
+constexpr const char* tensors_name = "prerank.safetensors";
+constexpr const char* items_name = "items.faiss";
+
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string version_text(double version) {
+  std::string text = std::to_string(version);
+  text.erase(text.find_last_not_of('0') + 1);
+  return text.ends_with('.') ? text.substr(0, text.size() - 1) : text;
+}
+
+// 'record_sha256' is the sha256 of the file without its own line.
+void check_hash(const Json& record, std::string_view text) {
+  constexpr std::string_view key = "\n  \"record_sha256\": \"";
+  const std::string& stated = record.string_at("record_sha256");
+  const std::size_t at = text.find(key);
+  const std::size_t end = at == text.npos ? at : text.find('\n', at + 1);
+  if (end == text.npos) throw detail::JsonError("'record_sha256' is not as Prerank.save writes it");
+  const std::string rest = std::string(text.substr(0, at)) + std::string(text.substr(end));
+  if (detail::sha256_hex(std::as_bytes(std::span(rest))) != stated)
+    throw detail::JsonError("it was changed after it was saved, or is corrupt: its checksum disagrees");
+}
+
+// What prerank.json says.
+struct Record {
+  Record(std::string_view text, const std::string& given_path) : path(given_path) {
+    try {
+      const Json json = Json::parse(text);
+      if (json.type != Json::Type::object) throw detail::JsonError("it holds no JSON object");
+      const std::string& format = json.string_at("format");
+      version = json.finite_at("format_version");
+      if (format != "pygrade.Prerank" || (version != 1.0 && version != newest_version))
+        throw detail::JsonError("it is " + detail::json_quote(format) + " version " + version_text(version) +
+                                "; this pygrade reads pygrade.Prerank version 1 and 2");
+      check_hash(json, text);
+      schema_hash = json.string_at("schema_hash");
+      const std::string& kind = json.string_at("index_kind");
+      if (kind != "flat")
+        throw detail::JsonError("its index is of kind " + detail::json_quote(kind) +
+                                ", a graph of faiss, which C++ does not read; want one that was built with "
+                                "PrerankConfig(index=\"flat\"), or rebuilt with Prerank.rebuild(catalog, \"flat\")");
+      const Json& config = json.object_at("config");
+      width = size_at(config, "width", 2);
+      hidden = size_at(config, "hidden", 1);
+      field_embedding = size_at(config, "field_embedding", 1);
+      const Json& hashes = json.object_at("sha256");
+      tensors = hashes.string_at(tensors_name);
+      if (version == 1.0) items = hashes.string_at(items_name);
+    } catch (const detail::JsonError& error) {
+      throw ArtifactError(path + ": " + error.what());
+    }
+  }
+
+  static std::size_t size_at(const Json& config, std::string_view key, std::int64_t low) {
+    const double value = config.finite_at(key);
+    if (!(value >= static_cast<double>(low) && value <= static_cast<double>(max_width)) ||
+        value != static_cast<double>(static_cast<std::int64_t>(value)))
+      throw detail::JsonError("'" + std::string(key) + "' is " + version_text(value) + "; want a whole number from " +
+                              std::to_string(low) + " to " + std::to_string(max_width));
+    return static_cast<std::size_t>(value);
+  }
+
+  std::string path;
+  double version = 0.0;
+  std::string schema_hash, tensors, items;  // the latter two: sha256 of the files, `items` of version 1 alone
+  std::size_t width = 0, hidden = 0, field_embedding = 0;
+};
+
+void check_file(std::span<const std::byte> content, const std::string& wanted, const std::string& path) {
+  if (const std::string actual = detail::sha256_hex(content); actual != wanted)
+    throw ArtifactError(path + " has sha256 " + actual.substr(0, 12) + "; want " + wanted.substr(0, 12) +
+                        " (truncated, corrupt or of another save)");
+}
+
+const TensorView& tensor_of(std::span<const TensorView> tensors, std::string_view name, detail::TensorType type,
+                            std::size_t dimensions) {
+  const auto found = std::ranges::lower_bound(tensors, name, {}, &TensorView::name);
+  if (found == tensors.end() || found->name != name)
+    throw detail::SafetensorsError("tensor " + detail::json_quote(name) + " is absent");
+  if (found->type != type || found->shape.size() != dimensions)
+    throw detail::SafetensorsError("tensor " + detail::json_quote(name) + " is not " +
+                                   (type == detail::TensorType::int64 ? "I64" : "F32") + " of " +
+                                   std::to_string(dimensions) + " dimensions");
+  return *found;
+}
+
+template <class T>
+std::vector<T> values_of(std::span<const std::byte> bytes) {
+  std::vector<T> values(bytes.size() / sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), bytes.data(), values.size() * sizeof(T));
+  return values;
+}
+
+std::vector<std::int64_t> integers(std::span<const TensorView> tensors, std::string_view name) {
+  return values_of<std::int64_t>(tensor_of(tensors, name, detail::TensorType::int64, 1).bytes);
+}
+
+// A tensor of any lengths; UserTower::make checks how many numbers it has.
+std::vector<float> floats(std::span<const TensorView> tensors, std::string_view name, std::size_t dimensions) {
+  return values_of<float>(tensor_of(tensors, name, detail::TensorType::float32, dimensions).bytes);
+}
+
+std::shared_ptr<const UserTower> read_tower(const Record& record, std::span<const TensorView> tensors) {
+  const auto item_ids = integers(tensors, "inputs.item_id");
+  const auto length = integers(tensors, "inputs.length");
+  if (length.size() != 1 || length[0] < 0)
+    throw detail::SafetensorsError("tensor \"inputs.length\" is not one number >= 0");
+  const auto item_table = floats(tensors, "towers.item_table.weight", 2);
+  const auto mean = floats(tensors, "inputs.request_mean", 1), std = floats(tensors, "inputs.request_std", 1);
+  const auto sizes = integers(tensors, "inputs.request_sizes");
+  std::vector<std::vector<float>> fields;
+  for (std::size_t f = 0; f < sizes.size(); ++f) {
+    const std::string name = "towers.request_fields." + std::to_string(f) + ".weight";
+    const std::int64_t shape[] = {sizes[f], static_cast<std::int64_t>(record.field_embedding)};
+    fields.push_back(detail::float_tensor(tensors, name, shape));
+  }
+  const auto hidden_weight = floats(tensors, "towers.user_tower.0.weight", 2);
+  const auto hidden_bias = floats(tensors, "towers.user_tower.0.bias", 1);
+  const auto output_weight = floats(tensors, "towers.user_tower.3.weight", 2);
+  const auto output_bias = floats(tensors, "towers.user_tower.3.bias", 1);
+  const std::vector<std::span<const float>> tables(fields.begin(), fields.end());
+  return UserTower::make({record.width, record.hidden, record.field_embedding, static_cast<std::size_t>(length[0]),
+                          item_ids, item_table, mean, std, tables, hidden_weight, hidden_bias, output_weight,
+                          output_bias});
+}
+
+template <class T>
+T number_at(std::span<const std::byte> content, std::size_t at) {
+  T value;
+  std::memcpy(&value, content.data() + at, sizeof value);
+  return value;
+}
+
+// The vectors of a faiss IndexFlatIP: "IxFI", int32 width, int64 count, 16 bytes, 1 byte, int32 metric (0: inner
+// product), int64 how many numbers, and these.
+std::vector<float> flat_vectors(std::span<const std::byte> content, std::size_t items, std::size_t width) {
+  constexpr std::size_t header = 45;
+  if (content.size() < header || text_of(content.first(4)) != "IxFI" || number_at<std::int32_t>(content, 33) != 0)
+    throw std::invalid_argument("it is no flat faiss index of inner products; save it again with this pygrade");
+  const auto found_width = number_at<std::int32_t>(content, 4);
+  const auto count = number_at<std::int64_t>(content, 8), numbers = number_at<std::int64_t>(content, 37);
+  if (found_width < 1 || static_cast<std::size_t>(found_width) != width || count < 0 ||
+      static_cast<std::size_t>(count) != items)
+    throw std::invalid_argument("it holds " + std::to_string(count) + " vectors of width " +
+                                std::to_string(found_width) + "; want " + std::to_string(items) + " of width " +
+                                std::to_string(width) + ", as " + tensors_name);
+  const std::size_t here = (content.size() - header) / sizeof(float);
+  if (numbers < 0 || static_cast<std::size_t>(numbers) != here || here / width != items ||
+      content.size() != header + items * width * sizeof(float))
+    throw std::invalid_argument("it is truncated, or has more than its vectors");
+  return values_of<float>(content.subspan(header));
+}
+
+Bytes read_file(const fs::path& path, const std::string& hint) {
+  std::error_code error;
+  const std::uintmax_t size = fs::is_regular_file(path, error) ? fs::file_size(path, error) : 0;
+  std::ifstream file(path, std::ios::binary);
+  if (error || !file || !fs::is_regular_file(path, error))
+    throw ArtifactMissing(path.string() + " does not exist or can't be read" + hint);
+  if (size > max_file)
+    throw ArtifactError(path.string() + " has " + std::to_string(size) + " bytes; want at most 2^36");
+  Bytes content(static_cast<std::size_t>(size));
+  file.read(reinterpret_cast<char*>(content.data()), static_cast<std::streamsize>(size));
+  if (static_cast<std::uintmax_t>(file.gcount()) != size || file.peek() != std::ifstream::traits_type::eof())
+    throw ArtifactError(path.string() + " changed while it was read");
+  return content;
+}
+
+}  // namespace
+
+Prerank::Prerank() = default;
+Prerank::~Prerank() = default;
+
+std::shared_ptr<const Prerank> Prerank::make(std::shared_ptr<const UserTower> tower,
+                                             std::shared_ptr<const ItemIndex> index, std::string schema_hash) {
+  if (tower == nullptr || index == nullptr) throw std::invalid_argument("tower or index is null; want both");
+  if (tower->width() != index->width())
+    throw std::invalid_argument("index has vectors of width " + std::to_string(index->width()) +
+                                "; want that of the tower, " + std::to_string(tower->width()));
+  std::shared_ptr<Prerank> made(new Prerank);
+  made->impl_ = std::make_unique<Impl>(std::move(tower), std::move(index), std::move(schema_hash));
+  return made;
+}
+
+std::shared_ptr<const Prerank> Prerank::parse(std::string_view json, std::span<const std::byte> safetensors,
+                                              std::span<const std::byte> items, std::string_view name) {
+  const std::string folder = std::string(name) + "/";
+  const Record record(json, folder + "prerank.json");
+  const std::string path = folder + tensors_name;
+  check_file(safetensors, record.tensors, path);
+  const auto open = [&] {
+    try {
+      return detail::read_safetensors(safetensors);
+    } catch (const detail::SafetensorsError& error) {
+      throw ArtifactError(path + ": " + error.what());
+    }
+  };
+  const auto tensors = open();
+  std::string reading = path;
+  try {
+    auto tower = read_tower(record, tensors);
+    const auto item_ids = integers(tensors, "index.item_id");
+    std::vector<float> vectors;
+    if (record.version == 1.0) {
+      reading = folder + items_name;
+      check_file(items, record.items, reading);
+      vectors = flat_vectors(items, item_ids.size(), record.width);
+    } else {
+      const std::int64_t shape[] = {static_cast<std::int64_t>(item_ids.size()),
+                                    static_cast<std::int64_t>(record.width)};
+      vectors = detail::float_tensor(tensors, "index.vectors", shape);
+    }
+    return make(std::move(tower), ItemIndex::make(item_ids, vectors, record.width), record.schema_hash);
+  } catch (const detail::SafetensorsError& error) {
+    throw ArtifactError(reading + ": " + error.what());
+  } catch (const std::invalid_argument& error) {
+    throw ArtifactError(reading + ": " + error.what());
+  }
+}
+
+std::shared_ptr<const Prerank> Prerank::load(const fs::path& directory) {
+  const Bytes json = read_file(directory / "prerank.json", "; want a directory that Prerank.save wrote");
+  const std::string hint = "; prerank.json beside it names it";
+  const Record record(text_of(json), (directory / "prerank.json").string());
+  const Bytes tensors = read_file(directory / tensors_name, hint);
+  const Bytes items = record.version == 1.0 ? read_file(directory / items_name, hint) : Bytes{};
+  return parse(text_of(json), tensors, items, directory.string());
+}
+
+const std::string& Prerank::schema_hash() const { return impl_->schema_hash; }
+const std::shared_ptr<const UserTower>& Prerank::tower() const { return impl_->tower; }
+const std::shared_ptr<const ItemIndex>& Prerank::index() const { return impl_->index; }
+std::size_t Prerank::width() const { return impl_->index->width(); }
+std::size_t Prerank::num_items() const { return impl_->index->item_ids().size(); }
+std::span<const std::int64_t> Prerank::item_ids() const { return impl_->index->item_ids(); }
+
+void Prerank::user_vector(std::span<const float> request_dense, std::span<const std::int64_t> request_ids,
+                          std::span<const std::int64_t> sequence, std::span<float> vector) const {
+  impl_->tower->user_vector(request_dense, request_ids, sequence, vector);
+}
+
+std::size_t Prerank::search(std::span<const float> vector, std::span<const std::int64_t> seen,
+                            std::optional<std::span<const std::int64_t>> eligible, std::span<std::int64_t> items,
+                            std::span<float> scores) const {
+  return impl_->index->search(vector, seen, eligible, items, scores);
+}
+
+}  // namespace pygrade

@@ -1,0 +1,149 @@
+// Reads the artifact of a trained system; pygrade/serving/artifact.py writes it and documents its manifest.
+#include <algorithm>
+
+#include "pygrade/pipeline.hpp"
+#include "util/files.hpp"
+#include "util/json.hpp"
+#include "util/sha256.hpp"
+
+namespace pygrade {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Bytes = std::vector<std::byte>;
+using detail::Json;
+
+constexpr std::string_view format = "pygrade.Pipeline", manifest_name = "manifest.json";
+constexpr double format_version = 1;
+constexpr int tries = 3;
+
+struct Manifest {
+  std::string version, schema_hash;
+  std::vector<std::pair<std::string, std::string>> files;  // path below the artifact, sha256
+};
+
+// What the version is a hash of: the manifest without the lines of its own head.
+std::string hashed_text(std::string_view text) {
+  std::string kept;
+  kept.reserve(text.size());
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size() - 1) + 1;
+    const std::string_view line = text.substr(at, end - at);
+    const auto begins = [&](std::string_view key) { return line.starts_with(key); };
+    if (!begins("  \"format\": ") && !begins("  \"format_version\": ") && !begins("  \"version\": ")) kept += line;
+    at = end;
+  }
+  if (kept.ends_with(",\n}\n")) kept.erase(kept.size() - 4, 1);  // the version was the last entry
+  return kept;
+}
+
+bool is_inside(const std::string& name) {
+  const fs::path path(name);
+  return !name.empty() && path.is_relative() && std::ranges::find(path, fs::path("..")) == path.end();
+}
+
+Manifest parse_manifest(std::string_view text, const std::string& path) {
+  Manifest manifest;
+  try {
+    const Json record = Json::parse(text);
+    if (record.type != Json::Type::object) throw detail::JsonError("it is no object");
+    if (record.string_at("format") != format || record.finite_at("format_version") != format_version)
+      throw detail::JsonError("it is of another format than " + std::string(format) + " version 1");
+    manifest.version = record.string_at("version");
+    manifest.schema_hash = record.string_at("schema_hash");
+    const Json& files = record.object_at("files");
+    for (std::size_t i = 0; i < files.keys.size(); ++i) {
+      if (files.items[i].type != Json::Type::string || !is_inside(files.keys[i]))
+        throw detail::JsonError("'files' names " + detail::json_quote(files.keys[i]) + " wrongly");
+      manifest.files.emplace_back(files.keys[i], files.items[i].string);
+    }
+  } catch (const detail::JsonError& error) {
+    throw ArtifactError(path + " is damaged: " + error.what());
+  }
+  const std::string hashed = hashed_text(text);
+  if (detail::sha256_hex(std::as_bytes(std::span(hashed))).substr(0, 12) != manifest.version)
+    throw ArtifactError(path + " is not what was written: its content does not give version " + manifest.version);
+  return manifest;
+}
+
+const Bytes& file(const ArtifactFiles& files, std::string_view name, std::string_view artifact) {
+  const auto found =
+      std::ranges::find(files, name, [](const auto& entry) -> const std::string& { return entry.first; });
+  if (found == files.end()) throw ArtifactMissing(std::string(artifact) + "/" + std::string(name) + " is missing");
+  return found->second;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+void require_equal(const std::string& stated, const std::string& wanted, std::string_view what) {
+  if (stated != wanted) throw ArtifactError(std::string(what) + " " + stated + "; want " + wanted);
+}
+
+}  // namespace
+
+ArtifactFiles read_artifact(const fs::path& directory) {
+  const fs::path path = directory / manifest_name;
+  ArtifactFiles files{{std::string(manifest_name),
+                       detail::OpenFile(path, "; want an artifact that pygrade pipeline published").content()}};
+  const Manifest manifest = parse_manifest(detail::text_of(files.front().second), path.string());
+  for (const auto& [name, sha256] : manifest.files)
+    files.emplace_back(name, detail::OpenFile(directory / name, "; manifest.json names it").content());
+  return files;
+}
+
+Models Models::load(const fs::path& directory) {
+  for (int attempt = 1;; ++attempt) {
+    const detail::OpenFile manifest(directory / manifest_name, "; want an artifact that pygrade pipeline published");
+    try {
+      return parse(read_artifact(directory), directory.string());
+    } catch (const ArtifactError&) {
+      if (attempt == tries || !manifest.replaced()) throw;  // else another artifact was put in its place meanwhile
+    }
+  }
+}
+
+Models Models::parse(const ArtifactFiles& files, std::string_view name) {
+  const std::string at(name);
+  const Manifest manifest =
+      parse_manifest(detail::text_of(file(files, manifest_name, at)), at + "/" + std::string(manifest_name));
+  for (const auto& [path, sha256] : manifest.files)
+    if (detail::sha256_hex(file(files, path, at)) != sha256)
+      throw ArtifactError(at + "/" + path +
+                          " does not have the sha256 that manifest.json says (damaged, or of another artifact)");
+  const auto text = [&](std::string_view path) { return detail::text_of(file(files, path, at)); };
+
+  Models models;
+  models.version = manifest.version;
+  models.features =
+      Features::parse(text("features/schema.json"), file(files, "features/fitted.safetensors", at), at + "/features");
+  const auto index = std::ranges::find(files, std::string("prerank/items.faiss"), &ArtifactFiles::value_type::first);
+  models.prerank = Prerank::parse(text("prerank/prerank.json"), file(files, "prerank/prerank.safetensors", at),
+                                  index == files.end() ? std::span<const std::byte>() : index->second, at + "/prerank");
+  models.mtl = MultiTaskModel::parse(text("mtl/mtl.json"), file(files, "mtl/mtl.safetensors", at), at + "/mtl");
+  const auto tensors = std::ranges::find_if(files, [](const auto& entry) {
+    return entry.first.starts_with("policy/policy") && entry.first.ends_with(".safetensors");
+  });
+  if (tensors == files.end()) throw ArtifactMissing(at + "/policy has no tensors");
+  models.policy = Policy::parse(text("policy/policy.json"), tensors->second, at + "/policy");
+  require_equal(manifest.schema_hash, models.features->hash(), at + ": the manifest was written for schema");
+  models.check();
+  return models;
+}
+
+void Models::check() const {
+  if (features == nullptr || policy == nullptr) throw ArtifactError("models lack the features or the policy");
+  if (prerank != nullptr && !prerank->schema_hash().empty())
+    require_equal(prerank->schema_hash(), features->hash(), "prerank was trained on schema");
+  if (mtl != nullptr) {
+    require_equal(mtl->features(), features->hash(), "mtl was trained on schema");
+    require_equal(joined(policy->tasks()), joined(mtl->tasks()), "policy fuses tasks");
+  }
+  require_equal(joined(policy->features()), joined(features->request_features()), "policy reads features");
+}
+
+}  // namespace pygrade

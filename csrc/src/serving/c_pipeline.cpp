@@ -1,0 +1,415 @@
+// The C ABI of the pipeline.
+#include <algorithm>
+#include <mutex>
+
+#include "pygrade/pipeline.h"
+#include "pygrade/pipeline.hpp"
+#include "serving/c_abi.hpp"
+
+using namespace pygrade;
+using namespace pygrade::c_abi;
+
+struct pygrade_workspace {
+  PageWorkspace workspace;
+};
+
+struct pygrade_pipeline {
+  explicit pygrade_pipeline(std::unique_ptr<Pipeline> made, bool any) : pipeline(std::move(made)), any_version(any) {}
+
+  // A workspace for a call that brings none; `give` it back.
+  PageWorkspace take() {
+    const std::lock_guard lock(mutex);
+    if (free.empty()) return {};
+    PageWorkspace workspace = std::move(free.back());
+    free.pop_back();
+    return workspace;
+  }
+  void give(PageWorkspace workspace) {
+    const std::lock_guard lock(mutex);
+    free.push_back(std::move(workspace));
+  }
+
+  const std::unique_ptr<Pipeline> pipeline;
+  const bool any_version;
+  std::mutex mutex;
+  std::vector<PageWorkspace> free;
+};
+
+namespace {
+
+using Items = std::span<const std::int64_t>;
+constexpr std::size_t limit = std::numeric_limits<std::int32_t>::max();
+
+struct Options {
+  PipelineOptions pipeline;
+  StoreOptions store;
+  bool any_version = false;
+};
+
+Options options_of(const pygrade_pipeline_options* given) {
+  Options options;
+  if (given == nullptr) return options;
+  const auto known = read_struct(given, sizeof(pygrade_pipeline_options), "options is NULL");
+  constexpr std::uint32_t flags =
+      PYGRADE_PIPELINE_SEED | PYGRADE_PIPELINE_TTL | PYGRADE_PIPELINE_ANY_VERSION | PYGRADE_PIPELINE_READ_ONLY;
+  require((known.flags & ~flags) == 0 && known.reserved == 0, "options.flags has an unknown bit");
+  if (known.flags & PYGRADE_PIPELINE_SEED) options.pipeline.seed = known.seed;
+  if (known.flags & PYGRADE_PIPELINE_TTL) {
+    require(known.ttl > 0.0 && known.ttl < 3.2e9, "options.ttl is not a positive number of seconds");
+    options.pipeline.ttl = known.ttl;
+  }
+  if (known.cache > 0) options.pipeline.cache = known.cache;
+  options.any_version = known.flags & PYGRADE_PIPELINE_ANY_VERSION;
+  options.pipeline.any_version = options.any_version;
+  options.store.read_only = known.flags & PYGRADE_PIPELINE_READ_ONLY;
+  if (known.store_timeout_ms > 0) options.store.timeout = std::chrono::milliseconds(known.store_timeout_ms);
+  if (known.predict != nullptr)
+    options.pipeline.predict = [predict = known.predict, user = known.user](const ModelRows& rows,
+                                                                            std::span<float> probabilities) {
+      const std::size_t count = rows.rows;
+      const pygrade_model_rows given_rows{sizeof(pygrade_model_rows),
+                                          count,
+                                          rows.request_dense.size(),
+                                          rows.request_ids.size(),
+                                          count == 0 ? 0 : rows.dense.size() / count,
+                                          count == 0 ? 0 : rows.ids.size() / count,
+                                          rows.request_dense.data(),
+                                          rows.request_ids.data(),
+                                          rows.dense.data(),
+                                          rows.ids.data()};
+      if (predict(user, &given_rows, probabilities.data()) != 0) throw std::runtime_error("options.predict failed");
+    };
+  return options;
+}
+
+ArtifactFiles files_of(const pygrade_file* files, std::size_t count) {
+  require(files != nullptr || count == 0, "files is NULL");
+  ArtifactFiles copies;
+  for (const pygrade_file& file : std::span(files, count)) {
+    require(file.path != nullptr && (file.content != nullptr || file.content_size == 0), "a file has a NULL member");
+    const auto* bytes = static_cast<const std::byte*>(file.content);
+    copies.emplace_back(file.path, std::vector<std::byte>(bytes, bytes + file.content_size));
+  }
+  return copies;
+}
+
+std::unique_ptr<pygrade_pipeline> make(Models models, const char* store, const Options& options) {
+  require(store != nullptr, "store is NULL");
+  if (options.pipeline.predict) models.mtl = nullptr;
+  return std::make_unique<pygrade_pipeline>(
+      Pipeline::load(std::move(models), open_store(store, options.store), options.pipeline), options.any_version);
+}
+
+void publish(pygrade_pipeline* pipeline, Models models) {
+  if (pipeline->pipeline->models().mtl == nullptr) models.mtl = nullptr;  // the caller's model stays
+  pipeline->pipeline->publish(std::move(models));
+}
+
+// A request with the memory that it needs beside the caller's.
+struct UserRequest {
+  std::vector<ContextValue> context;
+  pygrade_page_rules rules{};
+  const pygrade_user_request* given = nullptr;
+  std::optional<FunctionRef<PageRules(Items)>> ask;
+  std::optional<FunctionRef<std::span<const float>(Items)>> prices;
+  PipelineRequest request;
+
+  // The rules that the caller's function gives for the candidates.
+  struct Ask {
+    UserRequest& of;
+    PageRules operator()(Items items) const {
+      of.rules = {};
+      of.rules.size = sizeof of.rules;
+      if (of.given->rules(of.given->user, items.data(), items.size(), &of.rules) != 0)
+        throw std::runtime_error("request.rules failed");
+      const pygrade_page_rules& rules = of.rules;
+      require((rules.groups == nullptr) == (rules.caps == nullptr), "rules.groups and rules.caps belong together");
+      require(rules.groups == nullptr || (rules.group_columns >= 1 && rules.group_columns <= 64),
+              "rules.group_columns must be 1 … 64");
+      const std::size_t rows = items.size();
+      return {optional_span(rules.mask, rows), optional_span(rules.boost_mul, rows),
+              optional_span(rules.boost_add, rows), optional_span(rules.groups, rows * rules.group_columns),
+              optional_span(rules.caps, rules.group_columns)};
+    }
+  } asking{*this};
+  struct Prices {
+    UserRequest& of;
+    std::span<const float> operator()(Items items) const { return optional_span(of.rules.item_values, items.size()); }
+  } pricing{*this};
+
+  UserRequest() = default;
+  UserRequest(const UserRequest&) = delete;
+  UserRequest& operator=(const UserRequest&) = delete;
+
+  void read(const pygrade_user_request& from) {
+    constexpr std::uint32_t flags = PYGRADE_USER_EXPLORE | PYGRADE_USER_DRAW | PYGRADE_USER_ELIGIBLE;
+    require((from.flags & ~flags) == 0, "request.flags has an unknown bit");
+    require(from.scenario == nullptr || from.scenario_size <= longest_text, "request.scenario_size is above 2^31 - 1");
+    require(from.context != nullptr || from.context_size == 0, "request.context is NULL");
+    require(from.candidates <= limit && from.items <= limit, "request has more than 2^31 - 1 candidates");
+    require(from.eligible != nullptr || from.eligible_size == 0 || !(from.flags & PYGRADE_USER_ELIGIBLE),
+            "request.eligible is NULL");
+    given = &from;
+    for (const pygrade_context& entry : std::span(from.context, from.context_size)) {
+      require(entry.name != nullptr, "a name of request.context is NULL");
+      ContextValue value{.name = entry.name};
+      if (entry.text == nullptr)
+        value.number = entry.number;
+      else
+        value.text = std::string_view(entry.text, entry.text_size);
+      context.push_back(value);
+    }
+    request.user = {from.user_id, from.timestamp, {}, context};
+    if (from.scenario != nullptr) request.user.scenario = std::string_view(from.scenario, from.scenario_size);
+    if (from.candidates > 0) request.candidates = from.candidates;
+    if (from.item_ids != nullptr) request.item_ids = std::span(from.item_ids, from.items);
+    request.seen = optional_span(from.seen, from.seen_size);
+    if (from.flags & PYGRADE_USER_ELIGIBLE) request.eligible = optional_span(from.eligible, from.eligible_size);
+    if (from.rules != nullptr) {
+      request.rules = FunctionRef<PageRules(Items)>(asking);
+      request.item_values = FunctionRef<std::span<const float>(Items)>(pricing);
+    }
+    request.explore = from.flags & PYGRADE_USER_EXPLORE;
+    if (from.flags & PYGRADE_USER_DRAW) request.draw = from.draw;
+    request.values = optional_span(from.values, from.tasks);
+    if (from.deadline_us > 0) request.deadline = std::chrono::microseconds(from.deadline_us);
+  }
+};
+
+PipelineBuffer buffer_of(const pygrade_user_page& page, std::size_t tasks) {
+  require(page.k >= 1 && page.k <= limit, "page.k must be 1 … 2^31 - 1");
+  require(page.items != nullptr && page.scores != nullptr, "page.items or page.scores is NULL");
+  return {{page.items, page.k},
+          {page.scores, page.k},
+          optional_span(page.weights, tasks),
+          optional_span(page.concentration, tasks)};
+}
+
+void write_page(const ServedPage& served, const PageWorkspace* workspace, pygrade_user_page& page,
+                pygrade_user_page* to) {
+  page.filled = served.filled;
+  page.candidates = served.candidates;
+  page.missing_predictions = served.page.missing_predictions;
+  page.degraded = static_cast<std::int32_t>(served.degraded);
+  page.fallback = static_cast<std::int32_t>(served.page.fallback);
+  page.explored = served.page.explored;
+  page.seed = served.page.seed;
+  std::memset(page.policy_version, 0, sizeof page.policy_version);
+  served.page.version().copy(page.policy_version, sizeof page.policy_version - 1);
+  std::memcpy(page.artifact_version, served.artifact_version.data(), sizeof page.artifact_version);
+  page.trust = served.page.trust;
+  page.verdict = static_cast<std::int32_t>(served.page.verdict);
+  std::memcpy(page.baseline, served.page.baseline_name.data(), sizeof page.baseline);
+  page.history = served.history;
+  std::ranges::copy(served.seconds, page.seconds);
+  page.candidate_ids = workspace == nullptr ? nullptr : workspace->item_ids().data();
+  page.predictions = workspace == nullptr ? nullptr : workspace->predictions().data();
+  write_struct(page, page.size, to);
+}
+
+template <class Struct>
+Struct* element(Struct* first, std::size_t index) {
+  using Byte = std::conditional_t<std::is_const_v<Struct>, const std::byte, std::byte>;
+  auto* at = reinterpret_cast<Struct*>(reinterpret_cast<Byte*>(first) + index * first->size);
+  require(at->size == first->size, "size is not that of the first one");
+  return at;
+}
+
+}  // namespace
+
+pygrade_status pygrade_pipeline_load(const char* artifact, const char* store, const pygrade_pipeline_options* options,
+                                     pygrade_pipeline** pipeline) {
+  return guarded(error_of(options), [&] {
+    require(artifact != nullptr && pipeline != nullptr, "artifact or pipeline is NULL");
+    const Options known = options_of(options);
+    *pipeline = make(Models::load(artifact), store, known).release();
+  });
+}
+
+pygrade_status pygrade_pipeline_create(const pygrade_file* files, size_t count, const char* store,
+                                       const pygrade_pipeline_options* options, pygrade_pipeline** pipeline) {
+  return guarded(error_of(options), [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    const Options known = options_of(options);
+    *pipeline = make(Models::parse(files_of(files, count)), store, known).release();
+  });
+}
+
+pygrade_status pygrade_pipeline_reload(pygrade_pipeline* pipeline, const char* artifact, char* error,
+                                       size_t error_size) {
+  return guarded({error, error_size}, [&] {
+    require(pipeline != nullptr && artifact != nullptr, "pipeline or artifact is NULL");
+    publish(pipeline, Models::load(artifact));
+  });
+}
+
+pygrade_status pygrade_pipeline_reload_files(pygrade_pipeline* pipeline, const pygrade_file* files, size_t count,
+                                             char* error, size_t error_size) {
+  return guarded({error, error_size}, [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    publish(pipeline, Models::parse(files_of(files, count)));
+  });
+}
+
+void pygrade_pipeline_free(pygrade_pipeline* pipeline) { delete pipeline; }
+
+pygrade_status pygrade_pipeline_describe(const pygrade_pipeline* pipeline, pygrade_pipeline_info* info) {
+  return guarded({}, [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    auto known = read_struct(info, sizeof(pygrade_pipeline_info), "info is NULL");
+    const Models models = pipeline->pipeline->models();
+    std::memset(known.version, 0, sizeof known.version);
+    std::memset(known.schema_hash, 0, sizeof known.schema_hash);
+    models.version.copy(known.version, sizeof known.version - 1);
+    models.features->hash().copy(known.schema_hash, sizeof known.schema_hash - 1);
+    known.items = models.prerank->num_items();
+    known.request_features = models.features->request_features().size();
+    known.item_features = models.features->item_features().size() + models.features->cross_features().size();
+    write_struct(known, known.size, info);
+  });
+}
+
+pygrade_status pygrade_pipeline_policy(const pygrade_pipeline* pipeline, pygrade_policy** policy) {
+  return guarded({}, [&] {
+    require(pipeline != nullptr && policy != nullptr, "pipeline or policy is NULL");
+    *policy = new pygrade_policy{pipeline->pipeline->models().policy};
+  });
+}
+
+pygrade_status pygrade_pipeline_feature(const pygrade_pipeline* pipeline, size_t index, char* name, size_t capacity) {
+  return guarded({}, [&] {
+    require(pipeline != nullptr && name != nullptr, "pipeline or name is NULL");
+    const Models models = pipeline->pipeline->models();
+    const auto& names = models.features->request_features();
+    require(index < names.size(), "index is not below the number of features");
+    if (names[index].size() + 1 > capacity) throw TooSmall("the name is longer than capacity");
+    std::memcpy(name, names[index].c_str(), names[index].size() + 1);
+  });
+}
+
+pygrade_status pygrade_workspace_create(pygrade_workspace** workspace) {
+  return guarded({}, [&] {
+    require(workspace != nullptr, "workspace is NULL");
+    *workspace = new pygrade_workspace;
+  });
+}
+
+void pygrade_workspace_free(pygrade_workspace* workspace) { delete workspace; }
+
+pygrade_status pygrade_pipeline_rank(pygrade_pipeline* pipeline, const pygrade_user_request* request,
+                                     pygrade_user_page* page) {
+  return guarded(error_of(request), [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    const auto given = read_struct(request, sizeof(pygrade_user_request), "request is NULL");
+    auto known = read_struct(page, sizeof(pygrade_user_page), "page is NULL");
+    thread_local std::vector<ContextValue> context;  // keeps its memory
+    UserRequest user;
+    user.context.swap(context);
+    user.context.clear();
+    user.read(given);
+    const auto buffer = buffer_of(known, pipeline->pipeline->num_tasks());
+    PageWorkspace own;
+    if (given.workspace == nullptr) own = pipeline->take();
+    PageWorkspace& workspace = given.workspace == nullptr ? own : given.workspace->workspace;
+    try {
+      write_page(pipeline->pipeline->rank(user.request, buffer, workspace),
+                 given.workspace == nullptr ? nullptr : &workspace, known, page);
+    } catch (...) {
+      if (given.workspace == nullptr) pipeline->give(std::move(own));
+      throw;
+    }
+    if (given.workspace == nullptr) pipeline->give(std::move(own));
+    user.context.swap(context);
+  });
+}
+
+pygrade_status pygrade_pipeline_rank_batch(pygrade_pipeline* pipeline, const pygrade_user_batch* batch) {
+  return guarded(error_of(batch), [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    const auto known = read_struct(batch, sizeof(pygrade_user_batch), "batch is NULL");
+    require(known.flags == 0, "batch.flags has an unknown bit");
+    require(known.num_threads >= 1, "batch.num_threads is below 1");
+    require(known.count == 0 || (known.requests != nullptr && known.pages != nullptr),
+            "batch.requests or batch.pages is NULL");
+    const std::size_t count = known.count, tasks = pipeline->pipeline->num_tasks();
+    std::vector<pygrade_user_request> copies(count);
+    std::vector<pygrade_user_page> written(count);
+    std::vector<UserRequest> users(count);
+    std::vector<PipelineRequest> requests(count);
+    std::vector<PipelineBuffer> buffers(count);
+    std::vector<ServedPage> pages(count);
+    for (std::size_t r = 0; r < count; ++r) {
+      copies[r] = read_struct(element(known.requests, r), sizeof(pygrade_user_request), "request is NULL");
+      written[r] = read_struct(element(known.pages, r), sizeof(pygrade_user_page), "page is NULL");
+      users[r].read(copies[r]);
+      requests[r] = users[r].request;
+      buffers[r] = buffer_of(written[r], tasks);
+    }
+    std::vector<PageWorkspace> workspaces(
+        std::clamp<std::size_t>(static_cast<std::size_t>(known.num_threads), 1, std::max<std::size_t>(count, 1)));
+    for (auto& workspace : workspaces) workspace = pipeline->take();
+    const auto back = [&] {
+      for (auto& workspace : workspaces) pipeline->give(std::move(workspace));
+    };
+    try {
+      pipeline->pipeline->rank(requests, buffers, pages, workspaces);
+    } catch (...) {
+      back();
+      throw;
+    }
+    back();
+    for (std::size_t r = 0; r < count; ++r) write_page(pages[r], nullptr, written[r], element(known.pages, r));
+  });
+}
+
+pygrade_status pygrade_pipeline_update(pygrade_pipeline* pipeline, const pygrade_events* events) {
+  return guarded(error_of(events), [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    const auto known = read_struct(events, sizeof(pygrade_events), "events is NULL");
+    require(known.count == 0 || (known.user_id != nullptr && known.item_id != nullptr && known.time != nullptr),
+            "events.user_id, events.item_id or events.time is NULL");
+    require(known.num_outcomes == 0 || (known.outcomes != nullptr && known.values != nullptr),
+            "events.outcomes or events.values is NULL");
+    std::vector<std::string_view> scenario;
+    if (known.scenario != nullptr)
+      for (const char* text : std::span(known.scenario, known.count)) {
+        require(text != nullptr, "a text of events.scenario is NULL; want \"\" for none");
+        scenario.emplace_back(text);
+      }
+    std::vector<FeedbackEvents::Outcome> outcomes;
+    for (std::size_t i = 0; i < known.num_outcomes; ++i) {
+      require(known.outcomes[i] != nullptr && (known.values[i] != nullptr || known.count == 0),
+              "a name of events.outcomes or a column of events.values is NULL");
+      outcomes.push_back({known.outcomes[i], {known.values[i], known.count}});
+    }
+    FeedbackEvents given;
+    given.user_id = {known.user_id, known.count};
+    given.item_id = {known.item_id, known.count};
+    given.event_time = {known.time, known.count};
+    given.scenario = scenario;
+    given.outcomes = outcomes;
+    pipeline->pipeline->update(given);
+  });
+}
+
+pygrade_status pygrade_pipeline_count(const pygrade_pipeline* pipeline, pygrade_pipeline_counters* counters) {
+  return guarded({}, [&] {
+    require(pipeline != nullptr, "pipeline is NULL");
+    auto known = read_struct(counters, sizeof(pygrade_pipeline_counters), "counters is NULL");
+    const PipelineCounters now = pipeline->pipeline->counters();
+    known.requests = now.ranker.requests;
+    known.degraded_store = now.degraded_store;
+    known.degraded_deadline = now.degraded_deadline;
+    known.fallback_scenario = now.ranker.fallback_scenario;
+    known.fallback_global = now.ranker.fallback_global;
+    known.explored = now.ranker.explored;
+    known.missing_predictions = now.ranker.missing_predictions;
+    known.empty_pages = now.ranker.empty_pages;
+    known.store_errors = now.features.store_errors;
+    known.user_misses = now.features.user_misses;
+    known.item_misses = now.features.item_misses;
+    known.updates = now.features.updates;
+    known.reloads = now.reloads;
+    write_struct(known, known.size, counters);
+  });
+}

@@ -1,0 +1,507 @@
+#include "pygrade/pipeline.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+
+#include "util/parallel.hpp"
+
+namespace pygrade {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::string_view evidence = "user_count";  // the feature that says how much is known of a user
+constexpr std::size_t default_items = 2000;          // that an unknown user may get when time runs out
+constexpr std::size_t block = 128;                   // candidates predicted between two looks at the clock
+constexpr std::uint64_t low_word = 0xffffffff;
+
+// Of features that nothing is known of: every read fails, so that the center gives defaults.
+class NoStore final : public Store {
+ public:
+  void get(std::span<const StoreQuery>, FunctionRef<void(StoreValues)>, std::optional<Clock::time_point>) override {
+    throw StoreError("there is no store");
+  }
+  void update(std::span<const StoreQuery>, FunctionRef<void(StoreValues, std::span<std::string>)>,
+              std::optional<double>) override {
+    throw StoreError("there is no store");
+  }
+  std::optional<std::string> current() override { return {}; }
+  const std::string& url() const override { return url_; }
+
+ private:
+  const std::string url_ = "none";
+};
+
+std::uint64_t first_draw(const PipelineOptions& options) {
+  if (options.seed && *options.seed >> 31) throw std::invalid_argument("seed must be below 2^31");
+  return static_cast<std::uint64_t>(options.seed ? *options.seed : std::random_device{}() >> 1) << 32;
+}
+
+std::shared_ptr<FeatureCenter> make_center(const Models& models, std::shared_ptr<Store> store,
+                                           const PipelineOptions& options) {
+  std::optional<std::string> version;
+  if (!options.any_version && !models.version.empty()) version = models.version;
+  return std::make_shared<FeatureCenter>(models.features, std::move(store), options.ttl, options.cache, version);
+}
+
+void add(FeatureCounters& sum, const FeatureCounters& more) {
+  sum.reads += more.reads;
+  sum.defaults += more.defaults;
+  sum.store_errors += more.store_errors;
+  sum.user_misses += more.user_misses;
+  sum.item_misses += more.item_misses;
+  sum.updates += more.updates;
+}
+
+void add(RankerCounters& sum, const RankerCounters& more) {
+  sum.requests += more.requests;
+  sum.fallback_scenario += more.fallback_scenario;
+  sum.fallback_global += more.fallback_global;
+  sum.explored += more.explored;
+  sum.missing_predictions += more.missing_predictions;
+  sum.empty_pages += more.empty_pages;
+}
+
+}  // namespace
+
+struct PageWorkspace::Impl {
+  std::shared_ptr<const void> state;  // what the last request was served by, its models and generation
+  const Models* models = nullptr;
+  std::uint64_t generation = 0;
+  const void* owner = nullptr;  // the pipeline
+
+  FeatureBuffer features;
+  std::vector<float> vector;                // [width] of the user
+  std::vector<std::uint8_t> passes;         // [default items]
+  std::vector<std::int64_t> items, sorted;  // [n] candidates; scratch
+  std::vector<float> request_dense, dense;  // normalized: [Du], [n, Di + Dx]
+  std::vector<float> predictions;           // [n, T]
+  std::vector<std::int32_t> indices;        // [k] places in items
+  std::vector<float> scores;                // [k]
+  Request request;
+  PageBuffer buffer;
+};
+
+PageWorkspace::PageWorkspace() : impl_(std::make_unique<Impl>()) {}
+PageWorkspace::~PageWorkspace() = default;
+PageWorkspace::PageWorkspace(PageWorkspace&&) noexcept = default;
+PageWorkspace& PageWorkspace::operator=(PageWorkspace&&) noexcept = default;
+std::span<const std::int64_t> PageWorkspace::item_ids() const { return impl_->items; }
+std::span<const float> PageWorkspace::predictions() const { return impl_->predictions; }
+const FeatureBuffer& PageWorkspace::features() const { return impl_->features; }
+const Models& PageWorkspace::models() const {
+  if (impl_->models == nullptr) throw std::logic_error("the workspace has served no request");
+  return *impl_->models;
+}
+const Request& PageWorkspace::request() const { return impl_->request; }
+const PageBuffer& PageWorkspace::buffer() const { return impl_->buffer; }
+
+// Counts of everything that has ever served: states that are in use, and the sums of those that are gone.
+struct Pipeline::Totals {
+  std::mutex mutex;
+  std::vector<const State*> living;
+  FeatureCounters features;
+  RankerCounters ranker;
+  std::atomic<std::uint64_t> degraded_store{0}, degraded_deadline{0}, reloads{0};
+};
+
+// One set of models with the center that reads for them; everything a request needs, so that it changes in one step.
+struct Pipeline::State {
+  State(Models given, std::shared_ptr<FeatureCenter> reader, const PipelineOptions& chosen)
+      : models(std::move(given)), center(std::move(reader)), options(chosen), ranker(models.policy, {0, true}) {
+    models.check();
+    if (models.prerank == nullptr && !options.retrieve)
+      throw std::invalid_argument("models have no prerank and options no retrieve; want one of them");
+    if (models.mtl == nullptr && !options.predict)
+      throw std::invalid_argument("models have no mtl and options no predict; want one of them");
+    if (models.features != center->features())
+      throw std::invalid_argument("the center reads other features than those of the models");
+    const auto& names = models.features->request_features();
+    if (const auto found = std::ranges::find(names, evidence); found != names.end())
+      history = static_cast<std::size_t>(found - names.begin());
+    models.version.copy(version.data(), version.size() - 1);
+    fill_defaults();
+  }
+
+  void check(const PipelineRequest& request, const PipelineBuffer& buffer) const;
+  void search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
+              std::optional<std::span<const std::int64_t>> eligible, std::size_t count,
+              PageWorkspace::Impl& work) const;
+  bool predict(PageWorkspace::Impl& work, std::optional<Clock::time_point> deadline) const;
+  void take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const;
+  void fill_defaults();
+  std::optional<std::size_t> default_place(std::int64_t item) const;
+
+  std::size_t tasks() const { return models.policy->tasks().size(); }
+
+  Models models;
+  std::shared_ptr<FeatureCenter> center;
+  const PipelineOptions& options;  // of the pipeline
+  mutable Ranker ranker;
+  std::array<char, 16> version{};
+  std::optional<std::size_t> history;  // place of `evidence` in the request's features
+
+  // What an unknown user gets: items, best first by prerank, their predictions, and their places by ascending id.
+  std::vector<std::int64_t> default_ids;
+  std::vector<float> default_predictions;
+  std::vector<std::uint32_t> by_id;
+};
+
+namespace {
+
+void check_items(std::span<const std::int64_t> items, std::vector<std::int64_t>& sorted) {
+  sorted.assign(items.begin(), items.end());
+  std::ranges::sort(sorted);
+  const auto twice = std::ranges::adjacent_find(sorted);
+  if (twice != sorted.end())
+    throw std::invalid_argument("item_ids holds " + std::to_string(*twice) + " more than once; want distinct ids");
+  if (!sorted.empty() && sorted.front() < 0)
+    throw std::invalid_argument("item_ids holds " + std::to_string(sorted.front()) + "; want ids >= 0");
+}
+
+}  // namespace
+
+// Everything that can be wrong with a request, before anything is read. The ranker checks values and rules.
+void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer& buffer) const {
+  if (buffer.items.empty() || buffer.scores.size() != buffer.items.size())
+    throw std::invalid_argument("items and scores must have k >= 1 places each");
+  const auto fits = [&](std::size_t size) { return size == 0 || size == tasks(); };
+  if (!fits(buffer.weights.size()) || !fits(buffer.concentration.size()))
+    throw std::invalid_argument("weights and concentration must have one place for each task, or none");
+  if (request.candidates < 1) throw std::invalid_argument("candidates is 0; want at least 1");
+}
+
+void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
+                             std::optional<std::span<const std::int64_t>> eligible, std::size_t count,
+                             PageWorkspace::Impl& work) const {
+  std::size_t found = 0;
+  if (models.prerank == nullptr) {
+    work.items.resize(count);
+    found = std::min(options.retrieve(user, seen, eligible, work.items), count);
+  } else {
+    work.items.resize(std::min(count, models.prerank->num_items()));
+    work.vector.resize(models.prerank->width());
+    models.prerank->user_vector(user.request_dense, user.request_ids, user.sequences, work.vector);
+    found = models.prerank->search(work.vector, seen, eligible, work.items);
+  }
+  work.items.resize(found);
+}
+
+// Predictions of the candidates; false if time ran out before they were all there.
+bool Pipeline::State::predict(PageWorkspace::Impl& work, std::optional<Clock::time_point> deadline) const {
+  const Features& features = *models.features;
+  const FeatureBuffer& from = work.features;
+  const std::size_t rows = work.items.size(),
+                    width = features.item_features().size() + features.cross_features().size();
+  const std::size_t ids = features.item_id_features().size();
+  work.request_dense.resize(from.request_dense.size());
+  work.dense.resize(rows * width);
+  work.predictions.resize(rows * tasks());
+  features.normalize_request(from.request_dense, work.request_dense);
+  features.normalize_rows(from.item_dense, from.cross_dense, work.dense);
+  const std::size_t step = deadline ? block : std::max<std::size_t>(rows, 1);
+  for (std::size_t begin = 0; begin < rows; begin += step) {
+    if (deadline && Clock::now() >= *deadline) return false;
+    const std::size_t count = std::min(step, rows - begin);
+    const auto dense = std::span<const float>(work.dense).subspan(begin * width, count * width);
+    const auto item_ids = std::span<const std::int64_t>(from.item_ids).subspan(begin * ids, count * ids);
+    const auto out = std::span(work.predictions).subspan(begin * tasks(), count * tasks());
+    if (models.mtl == nullptr)
+      options.predict({count, work.request_dense, from.request_ids, dense, item_ids}, out);
+    else
+      models.mtl->predict_request(work.request_dense, from.request_ids, dense, item_ids, out);
+  }
+  return !deadline || Clock::now() < *deadline;
+}
+
+// An unknown user's items and their predictions, without context, at the start of 1970.
+void Pipeline::State::fill_defaults() {
+  FeatureCenter nothing(models.features, std::make_shared<NoStore>());
+  PageWorkspace::Impl work;
+  nothing.read_user({}, work.features);
+  search(work.features, {}, {}, default_items, work);
+  nothing.read_items(work.items, work.features);
+  predict(work, {});
+  default_ids = std::move(work.items);
+  default_predictions = std::move(work.predictions);
+  by_id.resize(default_ids.size());
+  std::iota(by_id.begin(), by_id.end(), 0u);
+  std::ranges::sort(by_id, {}, [&](std::uint32_t place) { return default_ids[place]; });
+}
+
+// The place of an item among the default ones, if it is there.
+std::optional<std::size_t> Pipeline::State::default_place(std::int64_t item) const {
+  const auto found = std::ranges::lower_bound(by_id, item, {}, [&](std::uint32_t place) { return default_ids[place]; });
+  if (found == by_id.end() || default_ids[*found] != item) return {};
+  return *found;
+}
+
+// The candidates and predictions of the page for which there was no time: those asked for, or the default items without
+// the seen and ineligible ones; if none is left, eligible ones. Items without a default prediction get none, and rank
+// last.
+void Pipeline::State::take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const {
+  if (request.item_ids) {
+    work.items.assign(request.item_ids->begin(), request.item_ids->end());
+  } else {
+    work.passes.assign(default_ids.size(), !request.eligible);
+    const auto mark = [&](std::span<const std::int64_t> items, bool passes) {
+      for (const std::int64_t item : items)
+        if (const auto place = default_place(item)) work.passes[*place] = passes;
+    };
+    if (request.eligible) mark(*request.eligible, true);
+    mark(request.seen, false);
+    work.items.clear();
+    for (std::size_t place = 0; place < default_ids.size() && work.items.size() < request.candidates; ++place)
+      if (work.passes[place]) work.items.push_back(default_ids[place]);
+    if (work.items.empty() && request.eligible) {
+      work.sorted.assign(request.seen.begin(), request.seen.end());
+      std::ranges::sort(work.sorted);
+      for (const std::int64_t item : *request.eligible)
+        if (work.items.size() < request.candidates && !std::ranges::binary_search(work.sorted, item))
+          work.items.push_back(item);
+    }
+  }
+  const std::size_t width = tasks(), rows = work.items.size();
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  FeatureBuffer& unread = work.features;
+  unread.defaults = true;
+  unread.request_dense.assign(models.features->request_features().size(), nan);
+  unread.request_ids.assign(models.features->request_id_features().size(), 0);
+  unread.sequences.assign(models.features->sequence_length(), -1);
+  unread.item_dense.assign(rows * models.features->item_features().size(), nan);
+  unread.item_ids.assign(rows * models.features->item_id_features().size(), 0);
+  unread.cross_dense.assign(rows * models.features->cross_features().size(), nan);
+  work.predictions.assign(rows * width, nan);
+  for (std::size_t row = 0; row < rows; ++row) {
+    if (const auto place = default_place(work.items[row]))
+      std::copy_n(default_predictions.begin() + static_cast<std::ptrdiff_t>(*place * width), width,
+                  work.predictions.begin() + static_cast<std::ptrdiff_t>(row * width));
+  }
+}
+
+Pipeline::Pipeline(Models models, std::shared_ptr<FeatureCenter> center, const PipelineOptions& options)
+    : options_(options), totals_(std::make_shared<Totals>()), stream_(first_draw(options)) {
+  if (center == nullptr) throw std::invalid_argument("center is null");
+  put(make_state(std::move(models), std::move(center)));
+}
+
+std::unique_ptr<Pipeline> Pipeline::load(const std::filesystem::path& artifact, std::shared_ptr<Store> store,
+                                         const PipelineOptions& options) {
+  return load(Models::load(artifact), std::move(store), options);
+}
+
+std::unique_ptr<Pipeline> Pipeline::load(Models models, std::shared_ptr<Store> store, const PipelineOptions& options) {
+  if (store == nullptr) throw std::invalid_argument("store is null");
+  const auto current = store->current();
+  if (!options.any_version && current != models.version)
+    throw ArtifactError(store->url() + " serves version " + current.value_or("none") + "; the artifact is " +
+                        models.version + ": publish again");
+  auto center = make_center(models, std::move(store), options);
+  return std::make_unique<Pipeline>(std::move(models), std::move(center), options);
+}
+
+Pipeline::~Pipeline() = default;
+
+std::shared_ptr<Pipeline::State> Pipeline::make_state(Models models, std::shared_ptr<FeatureCenter> center) const {
+  auto totals = totals_;
+  auto made = std::make_unique<State>(std::move(models), std::move(center), options_);
+  // Its counts outlive it; the center's only if no later state goes on with it.
+  const auto retire = [totals](State* state) {
+    {
+      const std::lock_guard lock(totals->mutex);
+      std::erase(totals->living, state);
+      add(totals->ranker, state->ranker.counters());
+      const bool goes_on =
+          std::ranges::any_of(totals->living, [&](const State* other) { return other->center == state->center; });
+      if (!goes_on) add(totals->features, state->center->counters());
+    }
+    delete state;
+  };
+  {
+    const std::lock_guard lock(totals->mutex);
+    totals->living.push_back(made.get());
+  }
+  return {made.release(), retire};
+}
+
+void Pipeline::put(std::shared_ptr<State> state) {
+  const std::lock_guard lock(changing_);
+  state_.swap(state);
+  num_tasks_.store(state_->tasks(), std::memory_order_relaxed);
+  static std::atomic<std::uint64_t> last{0};  // of all pipelines: a workspace may go from one to another
+  generation_.store(++last, std::memory_order_release);
+}
+
+// The state in force. A workspace keeps the one that it used last, so that a thread takes the lock only after a change.
+const Pipeline::State& Pipeline::state_of(PageWorkspace::Impl& work) const {
+  const std::uint64_t now = generation_.load(std::memory_order_acquire);
+  if (work.generation != now) {
+    const std::lock_guard lock(changing_);
+    work.state = state_;
+    work.models = &state_->models;
+    work.generation = generation_.load(std::memory_order_relaxed);
+  }
+  return *static_cast<const State*>(work.state.get());
+}
+
+ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace) {
+  return rank(request, buffer, workspace, {});
+}
+
+// `draw`: the next of the stream, if it was taken before.
+ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& buffer, PageWorkspace& workspace,
+                          std::optional<std::uint64_t> draw) {
+  auto last = Clock::now();
+  std::optional<Clock::time_point> deadline;
+  if (request.deadline) deadline = last + *request.deadline;
+  PageWorkspace::Impl& work = *workspace.impl_;
+  const State& state = state_of(work);
+  state.check(request, buffer);
+  if (request.item_ids) check_items(*request.item_ids, work.sorted);
+
+  ServedPage served;
+  served.artifact_version = state.version;
+  const auto lap = [&](Step step) {
+    const auto now = Clock::now();
+    served.seconds[step] += std::chrono::duration<float>(now - last).count();
+    last = now;
+    return deadline && now >= *deadline;
+  };
+  const bool in_time = [&] {
+    state.center->read_user(request.user, work.features, deadline);
+    if (lap(step_user)) return false;
+    if (request.item_ids)
+      work.items.assign(request.item_ids->begin(), request.item_ids->end());
+    else
+      state.search(work.features, request.seen, request.eligible, request.candidates, work);
+    if (lap(step_prerank)) return false;
+    if (work.items.empty()) return true;
+    state.center->read_items(work.items, work.features, deadline);
+    if (lap(step_items)) return false;
+    const bool predicted = state.predict(work, deadline);
+    lap(step_predictions);
+    return predicted;
+  }();
+  if (!in_time) {
+    state.take_defaults(request, work);
+    served.degraded = Degraded::deadline;
+  } else if (work.features.defaults) {
+    served.degraded = Degraded::store;
+  }
+  if (work.items.empty())
+    throw std::invalid_argument("no candidate is left: item_ids is empty, or every eligible item is among those seen");
+
+  const std::size_t k = buffer.items.size();
+  work.indices.resize(k);
+  work.scores.resize(k);
+  work.request = {};
+  if (served.degraded == Degraded::none) work.request.context = work.features.request_dense;
+  work.request.predictions = work.predictions;
+  if (request.rules) work.request.rules = (*request.rules)(work.items);
+  if (request.item_values) work.request.item_values = (*request.item_values)(work.items);
+  work.request.scenario = request.user.scenario;
+  work.request.values = request.values;
+  work.request.explore = request.explore;
+  if (request.explore) work.request.draw = request.draw ? *request.draw : draw ? *draw : next_draw();
+  work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration};
+  served.page = state.ranker.rank(work.request, work.buffer);
+  for (std::size_t place = 0; place < k; ++place) {
+    const std::int32_t index = work.indices[place];
+    buffer.items[place] = index < 0 ? -1 : work.items[static_cast<std::size_t>(index)];
+    buffer.scores[place] = work.scores[place];
+  }
+  served.filled = served.page.filled;
+  served.candidates = static_cast<std::int32_t>(work.items.size());
+  if (state.history && served.degraded != Degraded::deadline)
+    served.history = work.features.request_dense[*state.history];
+  if (served.degraded == Degraded::store) ++totals_->degraded_store;
+  if (served.degraded == Degraded::deadline) ++totals_->degraded_deadline;
+  lap(step_ranking);
+  return served;
+}
+
+std::uint64_t Pipeline::next_draw() {
+  std::uint64_t draw = stream_.load(std::memory_order_relaxed);
+  std::uint64_t used;
+  do {
+    used = (draw & low_word) == low_word ? ((draw >> 32) + 1) % (std::uint64_t{1} << 31) << 32 : draw;  // next seed
+  } while (!stream_.compare_exchange_weak(draw, used + 1, std::memory_order_relaxed));
+  return used;
+}
+
+void Pipeline::rank(std::span<const PipelineRequest> requests, std::span<const PipelineBuffer> buffers,
+                    std::span<ServedPage> pages, std::span<PageWorkspace> workspaces) {
+  if (buffers.size() != requests.size() || pages.size() != requests.size())
+    throw std::invalid_argument("buffers and pages must have one entry for each request");
+  if (workspaces.empty()) throw std::invalid_argument("workspaces is empty; want one for each thread");
+  const auto count = static_cast<std::int64_t>(requests.size());
+  const auto threads = static_cast<int>(std::min<std::size_t>(workspaces.size(), 1 << 10));
+  std::vector<std::optional<std::uint64_t>> draws(requests.size());  // in the order of the requests
+  for (std::size_t r = 0; r < requests.size(); ++r)
+    if (requests[r].explore && !requests[r].draw) draws[r] = next_draw();
+  std::atomic<std::size_t> next{0};
+  std::mutex failing;
+  std::size_t first = requests.size();
+  std::exception_ptr error;
+  detail::parallel_for(threads, threads, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t thread = begin; thread < end; ++thread)
+      for (std::size_t r = next++; r < static_cast<std::size_t>(count); r = next++) try {
+          pages[r] = rank(requests[r], buffers[r], workspaces[static_cast<std::size_t>(thread)], draws[r]);
+        } catch (...) {
+          const std::lock_guard lock(failing);
+          if (r < first) {
+            first = r;
+            error = std::current_exception();
+          }
+        }
+  });
+  if (error) std::rethrow_exception(error);
+}
+
+std::size_t Pipeline::update(const FeedbackEvents& events) { return center()->update(events); }
+
+void Pipeline::publish(Models models) {
+  std::shared_ptr<FeatureCenter> reader = center();
+  bool same_version;
+  {
+    const std::lock_guard lock(changing_);
+    same_version = models.version == state_->models.version;
+  }
+  if (models.features != reader->features() || !same_version) reader = make_center(models, reader->store(), options_);
+  put(make_state(std::move(models), std::move(reader)));
+  ++totals_->reloads;
+}
+
+Models Pipeline::models() const {
+  const std::lock_guard lock(changing_);
+  return state_->models;
+}
+
+std::shared_ptr<FeatureCenter> Pipeline::center() const {
+  const std::lock_guard lock(changing_);
+  return state_->center;
+}
+
+PipelineCounters Pipeline::counters() const {
+  PipelineCounters counters;
+  const std::lock_guard lock(totals_->mutex);
+  counters.features = totals_->features;
+  counters.ranker = totals_->ranker;
+  std::vector<const FeatureCenter*> counted;
+  for (const State* state : totals_->living) {
+    add(counters.ranker, state->ranker.counters());
+    if (std::ranges::find(counted, state->center.get()) != counted.end()) continue;
+    add(counters.features, state->center->counters());
+    counted.push_back(state->center.get());
+  }
+  counters.degraded_store = totals_->degraded_store;
+  counters.degraded_deadline = totals_->degraded_deadline;
+  counters.reloads = totals_->reloads;
+  return counters;
+}
+
+}  // namespace pygrade

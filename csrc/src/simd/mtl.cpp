@@ -1,0 +1,378 @@
+// Compiled once per instruction set; see ../isa.hpp for the rules.
+//
+// A lane is a row. A block of rows is held by columns, [columns, stride], where the stride is the number of rows,
+// padded to a multiple of mtl_lanes. Rows never meet, so a row's bits depend on its own values alone.
+#include "lanes.hpp"
+#include "mtl/network.hpp"
+#include "mtl_numerics.hpp"
+#include "simd.hpp"
+
+namespace pygrade::detail::PYGRADE_ISA_NAMESPACE {
+namespace {
+
+constexpr float input_clip = 5.0f;  // normalized inputs are cut to ± this
+// Bounds of a child's probability in the funnel: log p ≤ -1e-6, and 1 - p accordingly.
+constexpr double highest_log = -1e-6;
+constexpr double lowest_rest = 9.9999950000016667e-07;
+
+// --- maps
+
+constexpr int columns_at_once = lanes == 16 ? 8 : 4;  // with three vectors of rows: all registers but a few
+constexpr int vectors_at_once = 3;
+
+// y[c, rows] = start[c] + Σ_i x[i, rows] · weights[i, c], for `width` columns c and `vectors` vectors of rows.
+template <int vectors, int width>
+PYGRADE_INLINE void chains(const float* x, std::int64_t stride, std::int64_t inputs, const float* weights,
+                           const float* start, float* y) {
+  Floats sum[width][vectors];
+#pragma GCC unroll 8
+  for (int c = 0; c < width; ++c)
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; ++v) sum[c][v] = broadcast(start[c]);
+  for (std::int64_t i = 0; i < inputs; ++i) {
+    Floats value[vectors];
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; ++v) value[v] = load(x + v * lanes);
+#pragma GCC unroll 8
+    for (int c = 0; c < width; ++c) {
+      const Floats weight = broadcast(weights[c]);
+#pragma GCC unroll 3
+      for (int v = 0; v < vectors; ++v) sum[c][v] = fma(value[v], weight, sum[c][v]);
+    }
+    x += stride;
+    weights += mtl_tile;
+  }
+#pragma GCC unroll 8
+  for (int c = 0; c < width; ++c)
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; ++v) store(y + c * stride + v * lanes, sum[c][v]);
+}
+
+template <int width>
+void chains_of_rows(const float* x, std::int64_t stride, std::int64_t inputs, const float* weights, const float* start,
+                    float* y) {
+  constexpr int most = vectors_at_once * lanes;
+  std::int64_t r = 0;
+  for (; r + most <= stride; r += most) chains<vectors_at_once, width>(x + r, stride, inputs, weights, start, y + r);
+  if (r + 2 * lanes <= stride) {
+    chains<2, width>(x + r, stride, inputs, weights, start, y + r);
+    r += 2 * lanes;
+  }
+  if (r < stride) chains<1, width>(x + r, stride, inputs, weights, start, y + r);
+}
+
+// The map without its first `skip` inputs, whose part is in start[outputs]; x[inputs - skip, stride] → y[outputs,
+// stride].
+void apply(const MtlMap& map, std::int64_t skip, const float* start, const float* x, std::int64_t stride, float* y) {
+  const std::int64_t inputs = map.inputs - skip;
+  std::int64_t o = 0;
+  const auto next = [&]<int width>() {
+    const float* tile = map.weights + o / mtl_tile * mtl_tile * map.inputs + skip * mtl_tile + o % mtl_tile;
+    chains_of_rows<width>(x, stride, inputs, tile, start + o, y + o * stride);
+    o += width;
+  };
+  while (map.outputs - o >= columns_at_once) next.template operator()<columns_at_once>();
+  if (columns_at_once > 4 && map.outputs - o >= 4) next.template operator()<4>();
+  if (map.outputs - o >= 2) next.template operator()<2>();
+  if (map.outputs - o >= 1) next.template operator()<1>();
+}
+
+void apply(const MtlMap& map, const float* x, std::int64_t stride, float* y) { apply(map, 0, map.bias, x, stride, y); }
+
+void silu_in_place(float* x, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) x[i] = silu(x[i]);
+}
+
+// --- inputs
+
+inline std::uint64_t splitmix64(std::uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+// Entry of the table of embeddings, as pygrade/mtl/network.py's table_entries.
+inline std::int64_t entry_of(const MtlNetwork& network, std::int64_t column, std::int64_t id) {
+  const std::int64_t size = network.vocabulary[column];
+  if (size > 0) return network.first_entry[column] + (id >= 0 && id < size ? id : 0);
+  const std::uint64_t number = static_cast<std::uint64_t>(column) * 0xd1b54a32d192ed03ull + 0x9e3779b97f4a7c15ull;
+  const std::uint64_t hash = splitmix64(static_cast<std::uint64_t>(id) + number);
+  return network.first_entry[column] + static_cast<std::int64_t>(hash % static_cast<std::uint64_t>(network.buckets));
+}
+
+inline float normalized(float x, float mean, float scale) {
+  const float value = (x - mean) * scale;
+  const float low = value < -input_clip ? -input_clip : value;
+  const float inside = low > input_clip ? input_clip : low;
+  return value == value ? inside : 0.0f;
+}
+
+void copy_embedding(const MtlNetwork& network, std::int64_t entry, float* to, std::int64_t step) {
+  const float* from = network.table + entry * network.embedding;
+  for (std::int64_t e = 0; e < network.embedding; ++e) to[e * step] = from[e];
+}
+
+// Dense columns begin … end of the rows → x[end - begin, stride].
+void load_dense(const MtlNetwork& network, const MtlRows& rows, const float* dense, std::int64_t begin,
+                std::int64_t end, std::int64_t stride, float* x) {
+  const std::int64_t columns = end - begin;
+  for (std::int64_t r = 0; r < rows.count; ++r)
+    for (std::int64_t d = 0; d < columns; ++d) x[d * stride + r] = dense[r * rows.dense_stride + d];
+  for (std::int64_t d = 0; d < columns; ++d) {
+    const float mean = network.mean[begin + d], scale = network.scale[begin + d];
+    float* column = x + d * stride;
+    for (std::int64_t r = 0; r < stride; ++r) column[r] = normalized(column[r], mean, scale);
+  }
+}
+
+// Embeddings of the id columns begin … end → x[(end - begin) · embedding, stride].
+void load_embeddings(const MtlNetwork& network, const MtlRows& rows, const std::int64_t* ids, std::int64_t begin,
+                     std::int64_t end, std::int64_t stride, std::int32_t* entries, float* x) {
+  for (std::int64_t f = begin; f < end; ++f, entries += mtl_block) {
+    for (std::int64_t r = 0; r < rows.count; ++r) {
+      const std::int64_t entry = entry_of(network, f, ids[r * rows.ids_stride + f - begin]);
+      __builtin_prefetch(network.table + entry * network.embedding);
+      entries[r] = static_cast<std::int32_t>(entry);
+    }
+  }
+  entries -= (end - begin) * mtl_block;
+  for (std::int64_t f = begin; f < end; ++f, entries += mtl_block, x += network.embedding * stride)
+    for (std::int64_t r = 0; r < rows.count; ++r) copy_embedding(network, entries[r], x + r, stride);
+}
+
+// --- layers
+
+// Scores of one gate, [count, stride] → weights of its experts, in place.
+void softmax(float* scores, std::int64_t count, std::int64_t stride) {
+  float highest[mtl_block], sum[mtl_block];
+  for (std::int64_t r = 0; r < stride; ++r) highest[r] = scores[r];
+  for (std::int64_t v = 1; v < count; ++v)
+    for (std::int64_t r = 0; r < stride; ++r) {
+      const float score = scores[v * stride + r];
+      highest[r] = score > highest[r] ? score : highest[r];
+    }
+  for (std::int64_t r = 0; r < stride; ++r) sum[r] = 0.0f;
+  for (std::int64_t v = 0; v < count; ++v)
+    for (std::int64_t r = 0; r < stride; ++r) {
+      const float odds = exp_below(scores[v * stride + r] - highest[r]);
+      scores[v * stride + r] = odds;
+      sum[r] += odds;
+    }
+  for (std::int64_t v = 0; v < count; ++v)
+    for (std::int64_t r = 0; r < stride; ++r) scores[v * stride + r] /= sum[r];
+}
+
+// Σ_v weights[v] · the output of expert sees[v] → mix[width, stride].
+void mix_experts(const MtlGate& gate, const float* weights, const float* outputs, std::int64_t width,
+                 std::int64_t stride, float* mix) {
+  for (std::int64_t v = 0; v < gate.count; ++v) {
+    const float* output = outputs + gate.sees[v] * width * stride;
+    for (std::int64_t r = 0; r < stride; r += lanes) {
+      const Floats weight = load(weights + v * stride + r);
+      const std::int64_t end = width * stride + r;
+      if (v == 0)
+        for (std::int64_t i = r; i < end; i += stride) store(mix + i, mul(weight, load(output + i)));
+      else
+        for (std::int64_t i = r; i < end; i += stride) store(mix + i, fma(weight, load(output + i), load(mix + i)));
+    }
+  }
+}
+
+// streams[…, level.inputs, stride] → mixes[level.num_gates, width, stride].
+void run_level(const MtlLevel& level, const float* streams, std::int64_t stride, std::int64_t skip,
+               const float* initial, const float* first_bias, float* hidden, float* outputs, float* scores,
+               float* mixes) {
+  const auto start = [&](const MtlMap& map) { return initial ? initial + (map.bias - first_bias) : map.bias; };
+  const std::int64_t stream = (level.inputs - skip) * stride;
+  const std::int64_t width = level.experts[0].output.outputs;
+  for (std::int64_t m = 0; m < level.num_experts; ++m) {
+    const MtlExpert& expert = level.experts[m];
+    apply(expert.hidden, skip, start(expert.hidden), streams + expert.reads * stream, stride, hidden);
+    silu_in_place(hidden, expert.hidden.outputs * stride);
+    apply(expert.output, hidden, stride, outputs + m * width * stride);
+  }
+  silu_in_place(outputs, level.num_experts * width * stride);
+  float* score = scores;
+  for (std::int64_t g = 0; g < level.num_scores; ++g) {
+    const MtlMap& map = level.scores[g].map;
+    apply(map, skip, start(map), streams + level.scores[g].reads * stream, stride, score);
+    score += map.outputs * stride;
+  }
+  score = scores;
+  for (std::int64_t s = 0; s < level.num_gates; ++s) {
+    const MtlGate& gate = level.gates[s];
+    softmax(score, gate.count, stride);
+    mix_experts(gate, score, outputs, width, stride, mixes + s * width * stride);
+    score += gate.count * stride;
+  }
+}
+
+// --- logits
+
+struct FunnelTask {
+  double* __restrict logit;
+  double* __restrict log_p;
+  double* __restrict p;
+  double* __restrict rest;  // 1 - p
+};
+
+// Logits of the tasks given their parents → of the tasks, as pygrade/mtl/network.py's funnel_logits. 1 - p of a child
+// is a sum of positive terms, (1 - p(parent)) + p(parent) · (1 - p(child | parent)), so nothing cancels.
+void run_funnel(const MtlNetwork& network, std::int64_t stride, double* work) {
+  const std::int64_t part = network.tasks * stride;
+  const auto of = [&](std::int64_t t) {
+    double* at = work + t * stride;
+    return FunnelTask{at, at + part, at + 2 * part, at + 3 * part};
+  };
+  for (std::int64_t k = 0; k < network.tasks; ++k) {
+    const std::int64_t t = network.order[k];
+    const FunnelTask task = of(t);
+    for (std::int64_t r = 0; r < stride; ++r) {
+      const double z = task.logit[r];
+      const double e = exp_minus(z);
+      task.log_p[r] = (z < 0.0 ? z : 0.0) - log_one_plus(e);
+      task.p[r] = (z < 0.0 ? e : 1.0) / (1.0 + e);
+      task.rest[r] = (z < 0.0 ? 1.0 : e) / (1.0 + e);
+    }
+    if (network.parents[t] < 0) continue;
+    const FunnelTask parent = of(network.parents[t]);
+    for (std::int64_t r = 0; r < stride; ++r) {
+      task.log_p[r] += parent.log_p[r];
+      task.rest[r] = fma(parent.p[r], task.rest[r], parent.rest[r]);
+      task.p[r] *= parent.p[r];
+      const double log_p = task.log_p[r] < highest_log ? task.log_p[r] : highest_log;
+      const double rest = task.rest[r] > lowest_rest ? task.rest[r] : lowest_rest;
+      const double logit = log_p - log_normal(rest);
+      task.logit[r] = logit < parent.logit[r] ? logit : parent.logit[r];  // true but for rounding
+    }
+  }
+}
+
+double interpolate(const MtlCurve& curve, double x) {
+  const std::int64_t last = curve.knots - 1;
+  const double low = x < curve.x[0] ? curve.x[0] : x;
+  const double inside = low > curve.x[last] ? curve.x[last] : low;
+  const double* at = curve.x;
+  for (std::int64_t left = curve.knots; left > 1;) {  // the last knot that is not above
+    const std::int64_t half = left / 2;
+    at = at[half] <= inside ? at + half : at;
+    left -= half;
+  }
+  const std::int64_t k = at - curve.x;
+  return fma(curve.slope[k], inside - *at, curve.y[k]) + (x - inside);
+}
+
+void calibrate(const MtlCurve& curve, std::int64_t stride, double* logits) {
+  if (curve.knots > 0) {
+    for (std::int64_t r = 0; r < stride; ++r) logits[r] = interpolate(curve, logits[r]);
+    return;
+  }
+  for (std::int64_t r = 0; r < stride; ++r) {
+    const double x = logits[r];
+    const double one_plus = log_one_plus(exp_minus(x));
+    const double log_p = (x < 0.0 ? x : 0.0) - one_plus;
+    const double log_rest = (x < 0.0 ? 0.0 : -x) - one_plus;
+    logits[r] = fma(curve.a, log_p, fma(-curve.b, log_rest, curve.c));
+  }
+}
+
+// logits[tasks, stride] → rows.probabilities.
+void finish(const MtlNetwork& network, const MtlRows& rows, std::int64_t stride, float* logits, double* work) {
+  constexpr double lowest = 1e-6f;
+  for (std::int64_t i = 0; i < network.tasks * stride; ++i) work[i] = static_cast<double>(logits[i]);
+  if (network.funnel) run_funnel(network, stride, work);
+  if (rows.calibrated && network.curves != nullptr)
+    for (std::int64_t t = 0; t < network.tasks; ++t) calibrate(network.curves[t], stride, work + t * stride);
+  for (std::int64_t i = 0; i < network.tasks * stride; ++i) {
+    const double p = sigmoid(work[i]);
+    logits[i] = static_cast<float>(p > lowest ? p : lowest);
+  }
+  from_lanes(logits, stride, network.tasks, static_cast<int>(rows.count), rows.probabilities);
+}
+
+// --- entries of the table
+
+// The chains of `tiles` tiles of outputs from `o` on over the first inputs. Several at once hide the latency of fma.
+template <int tiles>
+void start_tiles(const MtlMap& map, const float* x, std::int64_t inputs, std::int64_t o, float* to) {
+  float sum[tiles][mtl_tile];
+  const float* weights = map.weights + o * map.inputs;
+  for (int t = 0; t < tiles; ++t)
+    for (int c = 0; c < mtl_tile; ++c) sum[t][c] = map.bias[o + t * mtl_tile + c];
+  for (std::int64_t i = 0; i < inputs; ++i, weights += mtl_tile)
+#pragma GCC unroll 4
+    for (int t = 0; t < tiles; ++t)
+#pragma GCC unroll 8
+      for (int c = 0; c < mtl_tile; ++c) sum[t][c] = fma(x[i], weights[t * map.inputs * mtl_tile + c], sum[t][c]);
+  for (int t = 0; t < tiles; ++t)
+    for (int c = 0; c < mtl_tile; ++c) to[t * mtl_tile + c] = sum[t][c];
+}
+
+void run_request(const MtlNetwork& network, const float* dense, const std::int64_t* ids, float* scratch,
+                 float* initial) {
+  float* x = scratch + network.scratch.request;
+  float* at = x;
+  for (std::int64_t d = 0; d < network.request_dense; ++d)
+    *at++ = normalized(dense[d], network.mean[d], network.scale[d]);
+  for (std::int64_t f = 0; f < network.request_ids; ++f, at += network.embedding)
+    copy_embedding(network, entry_of(network, f, ids[f]), at, 1);
+  const auto add = [&](const MtlMap& map) {
+    float* to = initial + (map.bias - network.first_bias);
+    std::int64_t o = 0;
+    for (; o + 4 * mtl_tile <= map.outputs; o += 4 * mtl_tile)
+      start_tiles<4>(map, x, network.request_inputs, o, to + o);
+    for (; o < map.outputs; o += mtl_tile) start_tiles<1>(map, x, network.request_inputs, o, to + o);
+  };
+  const MtlLevel& level = network.levels[0];
+  for (std::int64_t m = 0; m < level.num_experts; ++m) add(level.experts[m].hidden);
+  for (std::int64_t g = 0; g < level.num_scores; ++g) add(level.scores[g].map);
+}
+
+void run_rows(const MtlNetwork& network, const MtlRows& rows, float* scratch) {
+  const MtlScratch& at = network.scratch;
+  const std::int64_t stride = (rows.count + mtl_lanes - 1) / mtl_lanes * mtl_lanes;
+  const bool whole = rows.initial == nullptr;
+  const std::int64_t skip = whole ? 0 : network.request_inputs;
+  float* inputs = scratch + at.inputs;
+  if (rows.count < stride)
+    for (std::int64_t i = 0; i < (network.inputs - skip) * stride; ++i) inputs[i] = 0.0f;
+  auto* entries = reinterpret_cast<std::int32_t*>(scratch + at.entries);
+  float* x = inputs;
+  const float* dense = rows.dense;
+  const std::int64_t* ids = rows.ids;
+  if (whole) {
+    load_dense(network, rows, dense, 0, network.request_dense, stride, x);
+    x += network.request_dense * stride;
+    load_embeddings(network, rows, ids, 0, network.request_ids, stride, entries, x);
+    x += network.request_ids * network.embedding * stride;
+    dense += network.request_dense;
+    ids += network.request_ids;
+  }
+  load_dense(network, rows, dense, network.request_dense, network.dense, stride, x);
+  x += (network.dense - network.request_dense) * stride;
+  load_embeddings(network, rows, ids, network.request_ids, network.ids, stride, entries, x);
+
+  float* hidden = scratch + at.hidden;
+  const float* streams = inputs;
+  for (std::int64_t l = 0; l < network.num_levels; ++l) {
+    run_level(network.levels[l], streams, stride, l == 0 ? skip : 0, l == 0 ? rows.initial : nullptr,
+              network.first_bias, hidden, scratch + at.outputs, scratch + at.scores, scratch + at.mixes[l % 2]);
+    streams = scratch + at.mixes[l % 2];
+  }
+  float* logits = scratch + at.logits;
+  for (std::int64_t t = 0; t < network.tasks; ++t) {
+    const MtlTower& tower = network.towers[t];
+    float* logit = logits + t * stride;
+    apply(tower.hidden, streams + t * tower.hidden.inputs * stride, stride, hidden);
+    silu_in_place(hidden, tower.hidden.outputs * stride);
+    apply(tower.output, hidden, stride, logit);
+    for (std::int64_t r = 0; r < stride; ++r) logit[r] += network.base[t];
+  }
+  finish(network, rows, stride, logits, reinterpret_cast<double*>(scratch + at.doubles));
+}
+
+}  // namespace
+
+const MtlKernels mtl_kernels{&run_request, &run_rows};
+
+}  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

@@ -1,0 +1,17 @@
+// The stores that a build may have.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "pygrade/store.hpp"
+
+namespace pygrade::detail {
+
+std::shared_ptr<Store> open_lmdb(const std::string& url, const StoreOptions& options);
+std::shared_ptr<Store> open_redis(const std::string& url, const StoreOptions& options);
+
+// A store's address without user and password.
+std::string without_secret(const std::string& url);
+
+}  // namespace pygrade::detail

@@ -1,0 +1,18 @@
+#include "stores/forks.hpp"
+
+#include <pthread.h>
+
+#include <atomic>
+
+namespace pygrade::detail {
+
+namespace {
+
+std::atomic<int> forks = 0;
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { ++forks; });
+
+}  // namespace
+
+int fork_count() { return forks.load(std::memory_order_relaxed); }
+
+}  // namespace pygrade::detail

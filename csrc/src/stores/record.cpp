@@ -1,0 +1,112 @@
+#include "stores/record.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "util/crc32.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+constexpr char endless = '\0', timed = '\1';
+constexpr std::size_t time_bytes = 8, checksum_bytes = 4;
+
+std::uint64_t end_of(std::string_view record) {
+  std::uint64_t end = 0;
+  for (std::size_t i = 1; i <= time_bytes; ++i) end = end << 8 | static_cast<unsigned char>(record[i]);
+  return end;
+}
+
+std::string_view unpack(std::string_view record, std::int64_t now, const std::string& url) {
+  if (crc32(record) != crc32_whole) throw StoreError(url + ": a record is damaged: its checksum disagrees");
+  if (record[0] == endless && record.size() > checksum_bytes)
+    return record.substr(1, record.size() - 1 - checksum_bytes);
+  if (record[0] != timed || record.size() < 1 + time_bytes + checksum_bytes)
+    throw StoreError(url + ": a record begins with byte " + std::to_string(static_cast<unsigned char>(record[0])) +
+                     "; want 0, or 1 and a time");
+  if (end_of(record) <= static_cast<std::uint64_t>(now)) return {};
+  return record.substr(1 + time_bytes, record.size() - 1 - time_bytes - checksum_bytes);
+}
+
+void check_table(std::string_view table) {
+  const auto control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
+  const auto starts = [](unsigned char c) { return (c & 0xc0) != 0x80; };  // a character of UTF-8
+  const auto characters = std::ranges::count_if(table, starts);
+  if (table.empty() || characters > 100 || std::ranges::any_of(table, control))
+    throw std::invalid_argument("table is '" + std::string(table.substr(0, 100)) +
+                                "'; want 1 to 100 printable characters");
+}
+
+}  // namespace
+
+std::string other_format(std::string_view stored) {
+  return " has format '" + std::string(stored) + "'; this release reads '" + std::string(store_format) +
+         "': remove the store and publish again";
+}
+
+std::int64_t now_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+std::string record_header(std::optional<double> ttl) {
+  if (!ttl) return std::string(1, endless);
+  const auto end = static_cast<std::uint64_t>(now_ms() + std::max(1LL, std::llrint(*ttl * 1000)));
+  std::string header(1, timed);
+  for (int shift = 56; shift >= 0; shift -= 8) header += static_cast<char>(end >> shift);
+  return header;
+}
+
+void pack_record(std::string_view header, std::string_view value, std::string& record) {
+  record.assign(header);
+  record += value;
+  const std::uint32_t crc = crc32(record);
+  for (int shift = 0; shift < 32; shift += 8) record += static_cast<char>(crc >> shift);
+}
+
+void unpack_records(std::span<std::string_view> records, std::int64_t now, const std::string& url) {
+  constexpr std::size_t ahead = 2, most = 2048;  // records, and bytes of each, that are fetched meanwhile
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (i + ahead < records.size()) {
+      const std::string_view next = records[i + ahead];
+      for (std::size_t at = 0; at < std::min(next.size(), most); at += 64) __builtin_prefetch(next.data() + at);
+    }
+    if (records[i].data() != nullptr) records[i] = unpack(records[i], now, url);
+  }
+}
+
+std::size_t check_queries(std::span<const StoreQuery> queries, bool distinct) {
+  std::size_t keys = 0;
+  for (const auto& query : queries) {
+    check_table(query.table);
+    keys += query.keys.size();
+  }
+  if (!distinct) return keys;
+  std::vector<std::string_view> tables;
+  std::vector<std::int64_t> sorted;
+  for (const auto& query : queries) {
+    if (std::ranges::find(tables, query.table) != tables.end())
+      throw std::invalid_argument("queries name table '" + std::string(query.table) + "' twice; want each once");
+    tables.push_back(query.table);
+    sorted.assign(query.keys.begin(), query.keys.end());
+    std::ranges::sort(sorted);
+    if (const auto twice = std::ranges::adjacent_find(sorted); twice != sorted.end())
+      throw std::invalid_argument("keys of table '" + std::string(query.table) + "' hold " + std::to_string(*twice) +
+                                  " twice; want every key once");
+  }
+  return keys;
+}
+
+void check_ttl(std::optional<double> ttl) {
+  if (ttl && !(*ttl > 0.0 && *ttl < 3.2e9))
+    throw std::invalid_argument("ttl is " + std::to_string(*ttl) +
+                                "; want a positive number of seconds below a century, or nothing");
+}
+
+void check_deadline(Deadline deadline, const std::string& url) {
+  if (deadline && std::chrono::steady_clock::now() > *deadline)
+    throw StoreTimeout(url + " has not answered before the deadline");
+}
+
+}  // namespace pygrade::detail

@@ -1,0 +1,49 @@
+#include "util/files.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "pygrade/policy.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+constexpr std::size_t max_file = std::size_t{1} << 30;
+
+}  // namespace
+
+OpenFile::OpenFile(const std::filesystem::path& path, const std::string& hint)
+    : path_(path), descriptor_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+  struct stat status{};
+  if (descriptor_ < 0 || ::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode)) {
+    if (descriptor_ >= 0) ::close(descriptor_);
+    throw ArtifactMissing(path.string() + " does not exist or can't be read" + hint);
+  }
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
+  size_ = static_cast<std::size_t>(status.st_size);
+}
+
+OpenFile::~OpenFile() { ::close(descriptor_); }
+
+std::vector<std::byte> OpenFile::content() const {
+  if (size_ > max_file) throw ArtifactError(path_.string() + " has " + std::to_string(size_) + " bytes; want ≤ 2^30");
+  std::vector<std::byte> content(size_ + 1);  // one more, to see a file that has grown
+  std::size_t filled = 0;
+  for (::ssize_t count = 1; count > 0 && filled < content.size(); filled += static_cast<std::size_t>(count)) {
+    count = ::read(descriptor_, content.data() + filled, content.size() - filled);
+    if (count < 0) throw ArtifactError(path_.string() + " can't be read");
+  }
+  if (filled != size_) throw ArtifactError(path_.string() + " changed while it was read");
+  content.resize(filled);
+  return content;
+}
+
+bool OpenFile::replaced() const {
+  struct stat status{};
+  return ::stat(path_.c_str(), &status) != 0 || status.st_dev != device_ || status.st_ino != inode_;
+}
+
+}  // namespace pygrade::detail

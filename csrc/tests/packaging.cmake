@@ -1,0 +1,73 @@
+# cmake -DBUILD=build directory of pygrade -DSOURCE=its checkout -DWORK=DIR -DVERSION=0.1.0 -P packaging.cmake
+# The vcpkg port, run with stand-ins for vcpkg's functions that take an existing build: its options, paths and version are
+# those of this checkout. Versions of the Bazel module and of the Rust crate, too.
+file(REMOVE_RECURSE ${WORK})
+set(port ${SOURCE}/csrc/packaging/vcpkg/pygrade)
+set(CURRENT_PACKAGES_DIR ${WORK}/packages)
+set(PORT pygrade)
+
+function(vcpkg_check_features)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" OUT_FEATURE_OPTIONS FEATURES)
+  set(options "")
+  list(LENGTH arg_FEATURES count)
+  foreach(at RANGE 1 ${count} 2)
+    list(GET arg_FEATURES ${at} option)
+    list(APPEND options -D${option}=OFF)
+  endforeach()
+  set(${arg_OUT_FEATURE_OPTIONS} ${options} PARENT_SCOPE)
+endfunction()
+
+function(vcpkg_cmake_configure)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" SOURCE_PATH OPTIONS)
+  execute_process(COMMAND ${CMAKE_COMMAND} -S ${arg_SOURCE_PATH} -B ${WORK}/build ${arg_OPTIONS}
+    OUTPUT_VARIABLE output ERROR_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  if(output MATCHES "not used by the project" OR NOT arg_OPTIONS)
+    message(FATAL_ERROR "the port sets options that CMakeLists.txt does not have\n${output}")
+  endif()
+endfunction()
+
+function(vcpkg_cmake_install)
+  execute_process(COMMAND ${CMAKE_COMMAND} --install ${BUILD} --prefix ${CURRENT_PACKAGES_DIR}
+    OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+
+function(vcpkg_cmake_config_fixup)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" CONFIG_PATH "")
+  if(NOT EXISTS ${CURRENT_PACKAGES_DIR}/${arg_CONFIG_PATH}/pygrade-config.cmake)
+    message(FATAL_ERROR "there is no CMake package in ${arg_CONFIG_PATH}")
+  endif()
+endfunction()
+
+function(vcpkg_fixup_pkgconfig)
+  if(NOT EXISTS ${CURRENT_PACKAGES_DIR}/lib/pkgconfig/pygrade.pc)
+    message(FATAL_ERROR "there is no lib/pkgconfig/pygrade.pc")
+  endif()
+endfunction()
+
+function(vcpkg_install_copyright)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "" FILE_LIST)
+  file(READ ${arg_FILE_LIST} license)
+  if(NOT license MATCHES "Apache License")
+    message(FATAL_ERROR "${arg_FILE_LIST} is not the license")
+  endif()
+  set(licensed TRUE PARENT_SCOPE)
+endfunction()
+
+include(${port}/portfile.cmake)
+if(NOT licensed OR NOT EXISTS ${CURRENT_PACKAGES_DIR}/share/pygrade/usage)
+  message(FATAL_ERROR "the port did not install the license and its usage")
+endif()
+
+file(READ ${port}/vcpkg.json manifest)
+string(JSON name GET "${manifest}" name)
+string(JSON vcpkg_version GET "${manifest}" version-semver)
+file(READ ${SOURCE}/csrc/packaging/bazel/MODULE.bazel module)
+string(REGEX MATCH "\n    version = \"([0-9.]+)\"" _ "${module}")
+set(bazel_version ${CMAKE_MATCH_1})
+file(READ ${SOURCE}/examples/rust/Cargo.toml crate)
+string(REGEX MATCH "\nversion = \"([0-9.]+)\"" _ "${crate}")
+foreach(version IN ITEMS ${vcpkg_version} ${bazel_version} ${CMAKE_MATCH_1})
+  if(NOT version STREQUAL VERSION OR NOT name STREQUAL PORT)
+    message(FATAL_ERROR "a package names version ${version}; want ${VERSION}")
+  endif()
+endforeach()

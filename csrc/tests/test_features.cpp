@@ -1,0 +1,628 @@
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#include "check.hpp"
+#include "feature_files.hpp"
+#include "features/attribute_cache.hpp"
+#include "features/feature_json.hpp"
+#include "features/numbers.hpp"
+
+namespace {
+
+thread_local std::uint64_t allocations = 0;
+
+}  // namespace
+
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  ++allocations;
+  return std::malloc(size == 0 ? 1 : size);
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+using namespace pygrade;
+using namespace pygrade::tests;
+using detail::null_code;
+
+namespace {
+
+constexpr std::int64_t day = 86'400'000, now = 1'700'000'000'000;
+constexpr float unknown = std::numeric_limits<float>::quiet_NaN();
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+bool same_features(const FeatureBuffer& a, const FeatureBuffer& b) {
+  return same_bits(a.request_dense, b.request_dense) && a.request_ids == b.request_ids && a.sequences == b.sequences &&
+         same_bits(a.item_dense, b.item_dense) && a.item_ids == b.item_ids && same_bits(a.cross_dense, b.cross_dense);
+}
+
+// Events as (user, item, time, click, order, play); play NaN: unknown.
+struct Event {
+  std::int64_t user, item, time;
+  double click, order, play;
+};
+
+struct Events {
+  explicit Events(const std::vector<Event>& events) {
+    for (const Event& e : events) {
+      users.push_back(e.user);
+      items.push_back(e.item);
+      times.push_back(e.time);
+      click.push_back(e.click);
+      order.push_back(e.order);
+      play.push_back(e.play);
+      scenarios.emplace_back("feed");
+    }
+  }
+  FeedbackEvents columns() {
+    outcomes = {{"y_click", click}, {"y_form_order", order}, {"m_play", play}};
+    return {users, items, times, scenarios, outcomes};
+  }
+
+  std::vector<std::int64_t> users, items, times;
+  std::vector<double> click, order, play;
+  std::vector<std::string_view> scenarios;
+  std::vector<FeedbackEvents::Outcome> outcomes;
+};
+
+const std::vector<Event> history = {{1, 5, now - 2 * day, 1, 0, 3.0},
+                                    {1, 6, now - 3'600'000, 1, 1, std::numeric_limits<double>::quiet_NaN()},
+                                    {1, 9, now - 1'800'000, 0, 0, 1.0},
+                                    {2, 5, now - 600'000, 1, 0, 0.0}};
+
+FeatureRequest request(std::int64_t user = 1) { return {.user_id = user, .timestamp = now, .scenario = "feed"}; }
+
+void check_refused(std::string json, const std::string& from, const std::string& to, const std::string& reason) {
+  json.replace(json.find(from), from.size(), to);
+  const std::string fitted = fitted_file().content();
+  CHECK_THROWS(ArtifactError, reason, Features::parse(json, bytes(fitted), "folder"));
+}
+
+void check_fitted_refused(const FittedFile& file, const std::string& reason) {
+  const std::string content = file.content();
+  CHECK_THROWS(ArtifactError, reason, Features::parse(schema_text, bytes(content), "folder"));
+}
+
+// Reads the user and three items into a new buffer.
+FeatureBuffer read(FeatureCenter& center, const FeatureRequest& wanted = request()) {
+  constexpr std::int64_t items[] = {5, 6, 77};
+  FeatureBuffer buffer;
+  center.read(wanted, items, buffer);
+  return buffer;
+}
+
+}  // namespace
+
+// ---- numbers
+
+TEST(codes_and_hashes_are_those_of_python) {
+  CHECK_EQUAL(detail::text_code("größe"), -1613921676148213516);
+  CHECK_EQUAL(detail::text_code(""), -5426141060434712860);
+  const auto mixed = [](std::int64_t a, std::int64_t b) {
+    detail::Mix mix;
+    mix.add(a);
+    mix.add(b);
+    return mix.code();
+  };
+  CHECK_EQUAL(mixed(1, 2), -4838594755968170389);
+  CHECK_EQUAL(mixed(-5, 7), 2977657682297242744);
+  CHECK_EQUAL(mixed(null_code, 7), null_code);
+  CHECK_EQUAL(mixed(7, null_code), null_code);
+  CHECK_EQUAL(detail::bucket_of(null_code, 10), 0);
+}
+
+TEST(logarithms_and_fixed_point_are_those_of_python) {
+  constexpr double known[][2] = {{0.0, 0.0},
+                                 {1e-9, 0x1.12e0bffdb1b44p-30},
+                                 {0.5, 0x1.9f323ecbf984cp-2},
+                                 {1.0, 0x1.62e42fefa39efp-1},
+                                 {3.75, 0x1.8ee290d0f2c69p+0},
+                                 {1e6, 0x1.ba18abb1dedc8p+3},
+                                 {1e300, 0x1.5963447f87fb5p+9}};
+  for (const auto& [x, y] : known) CHECK_EQUAL(detail::log1p_of(x), y);
+  CHECK(std::isnan(detail::log1p_of(std::numeric_limits<double>::infinity())));
+  CHECK(std::isnan(detail::log1p_of(std::numeric_limits<double>::quiet_NaN())));
+  CHECK_EQUAL(detail::to_fixed(1.5), 1'572'864);
+  CHECK_EQUAL(detail::to_fixed(0x1p-21), 0);  // half to even
+  CHECK_EQUAL(detail::to_fixed(0x3p-21), 2);
+  CHECK_EQUAL(detail::to_fixed(-1e300), -(std::int64_t{1} << 51));
+}
+
+TEST(the_circle_is_within_half_a_unit) {
+  for (std::size_t minute = 0; minute < minutes_per_day; ++minute) {
+    const double angle = 2.0 * 3.141592653589793 / 1440.0 * static_cast<double>(minute);
+    CHECK_NEAR(detail::circle().sine[minute], std::sin(angle), 1.2e-16);
+    CHECK_NEAR(detail::circle().cosine[minute], std::cos(angle), 1.2e-16);
+  }
+  CHECK_EQUAL(detail::circle().sine[1188], -0x1.c83201d3d2c6dp-1);  // where C libraries differ
+  CHECK_EQUAL(detail::circle().cosine[970], -0x1.d8d4a0e345741p-2);
+}
+
+TEST(numbers_are_written_as_python_writes_them) {
+  constexpr std::pair<double, const char*> known[] = {{0.0, "0.0"},
+                                                      {-0.0, "-0.0"},
+                                                      {24.0, "24.0"},
+                                                      {0.1, "0.1"},
+                                                      {1e15, "1000000000000000.0"},
+                                                      {1e16, "1e+16"},
+                                                      {1.5e-5, "1.5e-05"},
+                                                      {1e-4, "0.0001"},
+                                                      {1e300, "1e+300"},
+                                                      {-2.25, "-2.25"},
+                                                      {123456.789, "123456.789"}};
+  for (const auto& [value, text] : known) CHECK_EQUAL(detail::number_text(value), text);
+  CHECK_EQUAL(detail::number_text(std::numeric_limits<double>::infinity()), "Infinity");
+}
+
+// ---- files
+
+TEST(a_schema_has_the_hash_of_python) {
+  const auto features = make_features();
+  CHECK_EQUAL(features->hash(), "8d81a89e8dd6640e");
+  CHECK_EQUAL(features->request_features().size(), std::size_t{8});
+  CHECK_EQUAL(features->request_features()[2], "c_age");
+  CHECK_EQUAL(features->item_id_features()[2], "tags_1");
+  CHECK_EQUAL(features->cross_features()[1], "scenario_item_count");
+  CHECK_EQUAL(features->sequence_length(), std::size_t{4});
+  CHECK_EQUAL(features->tasks()[1], "form_order");
+  std::string spaced = schema_text;
+  spaced.insert(spaced.find("\"tasks\""), "\n\n");
+  CHECK_EQUAL(make_features(spaced)->hash(), features->hash());
+}
+
+TEST(a_schema_that_contradicts_itself_is_refused) {
+  check_refused("{", "{", "", "folder/schema.json is no feature schema: byte 0");
+  const auto refused = [](const char* from, const char* to, const char* reason) {
+    check_refused(schema_text, from, to, reason);
+  };
+  refused("\"tasks\"", "\"task\"", "'tasks' is absent");
+  refused("8.0", "\"8\"", "'utc_offset_hours' is not a number");
+  refused("\"user_count\"", "\"hour_sin\"", "feature \"hour_sin\" is declared more than once");
+  refused("\"hour_sin\"", "\"1h\"", "the name is no identifier");
+  refused("\"kind\": \"dense\"", "\"kind\": \"wide\"", "'features'[0]: 'kind' is \"wide\"");
+  refused("time:hour_sin", "time:hour", "source is \"time:hour\"");
+  refused("\"y_form_order\"", "\"y_order\"", "it reads y_order; the tasks are click, form_order");
+  refused("\"y_form_order\"", "\"x\"", "want y_TASK");
+  refused("\"y_form_order\"", "\"\"", "which such a feature can't read");
+  refused("\"items.price\": \"float\",", "", "it reads items.price, which dtypes does not name");
+  refused("\"items.price\": \"float\"", "\"items.price\": \"str\"", "items.price is str");
+  refused("[\"item_id\"]", "[\"user_id\"]", "its key makes it a feature of another entity");
+  refused("[\"item_id\"]", "[\"video\"]", "key names \"video\"");
+  refused("\"length\": 4", "\"length\": 0", "length is 0; want 1 or more");
+  refused("\"length\": 4", "\"length\": 4.5", "'length' is not a whole number");
+  refused("\"length\": 4", "\"length\": 1e9", "'length' is not a whole number");
+  refused("\"buckets\": 16", "\"buckets\": 0", "buckets is 0");
+  refused("\"window_hours\": 24.0", "\"window_hours\": -1", "window_hours, smoothing want 0 or more");
+  refused("\"window_hours\": 24.0", "\"window_hours\": 1e300", "is too long");
+  refused("\"smoothing\"", "\"weight\"", "unknown key \"weight\"");
+  refused("\"source\": \"price\"", "\"source\": \"time:weekend\"", "a time is a dense feature of the context");
+  refused("\"source\": \"item_id\"", "\"source\": \"user_id\"", "user_id is of another entity");
+  refused("\"kind\": \"categorical\", \"source\": \"item_id\"", "\"kind\": \"dense\", \"source\": \"item_id\"",
+          "item_id is categorical or hashed");
+}
+
+TEST(fitted_values_that_do_not_fit_are_refused) {
+  FittedFile file = fitted_file();
+  file.hash = "0123456789abcdef";
+  check_fitted_refused(file, "folder/fitted.safetensors: it is of schema \"0123456789abcdef\"; want 8d81a89e8dd6640e");
+  file = fitted_file();
+  file.doubles.erase("std.item_dense");
+  check_fitted_refused(file, "tensor \"std.item_dense\" is absent");
+  file = fitted_file();
+  file.doubles["mean.cross_dense"].pop_back();
+  check_fitted_refused(file, "mean or std of cross_dense has not 2 numbers");
+  file = fitted_file();
+  file.codes["vocabulary.tags"] = {5, 5};
+  check_fitted_refused(file, "tensor \"vocabulary.tags\" does not ascend");
+  file = fitted_file();
+  file.doubles["vocabulary.tags"].assign(1, 1.0);
+  file.codes.erase("vocabulary.tags");
+  check_fitted_refused(file, "tensor \"vocabulary.tags\" is of another type or shape");
+  CHECK_THROWS(ArtifactMissing, "schema.json does not exist", Features::load("/nowhere"));
+}
+
+TEST(dense_values_are_normalized) {
+  const auto features = make_features();
+  std::vector<float> request_dense(8, unknown), normalized(8, 5.0f), rows(12, 5.0f);
+  request_dense[0] = 1.0f;
+  request_dense[1] = 1e9f;
+  request_dense[2] = -std::numeric_limits<float>::infinity();
+  features->normalize_request(request_dense, normalized);
+  CHECK_EQUAL(normalized, (std::vector<float>{3.0f, 10.0f, -10.0f, 0, 0, 0, 0, 0}));
+  const std::vector<float> items = {0, 0, 0, 0, 1, 1, 1, 1}, crosses = {0, 0, 1, unknown};
+  features->normalize_rows(items, crosses, rows);
+  CHECK_EQUAL(rows[0], 1.0f);
+  CHECK_EQUAL(rows[4], 1.0f);
+  CHECK_EQUAL(rows[6], 3.0f);
+  CHECK_EQUAL(rows[11], 0.0f);
+  CHECK_THROWS(std::invalid_argument, "cross_dense has 3 numbers; want 4",
+               features->normalize_rows(items, std::span(crosses).first(3), rows));
+}
+
+// ---- reading and writing
+
+TEST(feedback_becomes_features) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  FeatureCenter center(features, store);
+  Events events(history);
+  CHECK_EQUAL(center.update(events.columns()), std::size_t{4});
+  FeatureRequest wanted = request();
+  const ContextValue context[] = {{.name = "c_device", .text = ""}, {.name = "c_age", .number = 1.0}};
+  wanted.context = context;
+  const FeatureBuffer buffer = read(center, wanted);
+  CHECK(!buffer.defaults);
+
+  const auto local = now + 8 * 3'600'000;
+  const double prior = 1.0 / 4.0;  // of orders
+  CHECK(same_bits(buffer.request_dense,
+                  {static_cast<float>(std::sin(2.0 * 3.141592653589793 / 1440.0 * (local / 60'000 % 1440))), 0.0f,
+                   static_cast<float>(detail::log1p_of(1.0)), 3.0f, static_cast<float>(detail::log1p_of(2.0)),
+                   static_cast<float>((1.0 + 20.0 * prior) / 23.0), 2.0f, static_cast<float>(detail::log1p_of(1.0))}));
+  CHECK_EQUAL(buffer.request_ids, (std::vector<std::int64_t>{1, 0, detail::bucket_of(3, 16)}));
+  CHECK_EQUAL(buffer.sequences, (std::vector<std::int64_t>{9, 6, 5, -1}));
+  CHECK_EQUAL(buffer.item_ids, (std::vector<std::int64_t>{1, 1, 3, 2, 2, 0, 0, 0, 0}));
+  const double clicks = 3.0 / 4.0;
+  const auto at = [&](std::size_t row, std::size_t column) { return buffer.item_dense[4 * row + column]; };
+  CHECK_EQUAL(at(0, 0), 1.5f);
+  CHECK_EQUAL(at(0, 1), static_cast<float>(detail::log1p_of((now - 1e12) / 3.6e6)));
+  CHECK_EQUAL(at(1, 1), 0.0f);  // uploaded later
+  CHECK(std::isnan(at(2, 0)) && std::isnan(at(2, 1)));
+  CHECK_EQUAL(at(0, 2), static_cast<float>((2.0 + 2.5 * clicks) / 4.5));
+  CHECK_EQUAL(at(2, 2), static_cast<float>(clicks));
+  const auto fixed = [](double x) { return static_cast<double>(detail::to_fixed(detail::log1p_of(x))) / 1048576.0; };
+  const double plays = fixed(3.0) + fixed(1.0);
+  CHECK_EQUAL(at(0, 3), static_cast<float>((plays + 20.0 * (plays / 3.0)) / 23.0));  // author 70: items 5 and 9
+  CHECK_EQUAL(at(1, 3), static_cast<float>(plays / 3.0));                            // nobody's time is known
+  const double own = (2.0 + 20.0 * clicks) / 23.0;                                   // the user's clicks
+  CHECK_EQUAL(buffer.cross_dense[0], static_cast<float>((1.0 + 20.0 * own) / 22.0));
+  CHECK_EQUAL(buffer.cross_dense[1], 2.0f);
+  CHECK_EQUAL(buffer.cross_dense[5], 0.0f);
+  const FeatureCounters counts = center.counters();
+  CHECK_EQUAL(counts.updates, std::uint64_t{4});
+  CHECK_EQUAL(counts.item_misses, std::uint64_t{1});
+  CHECK_EQUAL(counts.user_misses + counts.defaults + counts.store_errors, std::uint64_t{0});
+}
+
+TEST(order_and_batches_of_feedback_do_not_matter) {
+  const auto features = make_features();
+  const auto all = make_store(*features), parts = make_store(*features);
+  FeatureCenter one(features, all), other(features, parts);
+  Events events(history);
+  one.update(events.columns());
+  for (const std::size_t i : {3, 1, 0, 2}) {
+    Events event({history[i]});
+    other.update(event.columns());
+  }
+  CHECK(all->tables == parts->tables);
+  CHECK(!all->tables["user." + features->hash()].at(1).empty());
+}
+
+TEST(feedback_that_does_not_fit_writes_nothing) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  FeatureCenter center(features, store);
+  const auto refused = [&](auto change, const char* reason) {
+    Events events(history);
+    FeedbackEvents columns = events.columns();
+    change(events, columns);
+    CHECK_THROWS(SchemaError, reason, center.update(columns));
+  };
+  refused([](Events&, FeedbackEvents& c) { c.outcomes = c.outcomes.subspan(1); }, "feedback lacks y_click");
+  refused([](Events&, FeedbackEvents& c) { c.scenario = {}; }, "feedback lacks scenario");
+  refused([](Events&, FeedbackEvents& c) { c.item_id = c.item_id.subspan(1); }, "columns of different lengths");
+  refused([](Events& e, FeedbackEvents&) { e.click[2] = 0.5; }, "feedback y_click is 0.5; want 0 or 1");
+  refused([](Events& e, FeedbackEvents&) { e.click[2] = std::nan(""); }, "feedback y_click is null on a shown row");
+  refused([](Events& e, FeedbackEvents&) { e.play[2] = INFINITY; }, "feedback m_play holds an infinite number");
+  refused(
+      [](Events& e, FeedbackEvents& c) {
+        e.outcomes[0].values = e.outcomes[0].values.subspan(1);
+        c.outcomes = e.outcomes;
+      },
+      "feedback y_click has 3 values; want 4");
+  CHECK_EQUAL(store->updates, 0);
+  store->tables["user." + features->hash()][1] = "short";
+  Events events(history);
+  CHECK_THROWS(DamagedRecordError, "a record of table 'user' has 5 bytes; this schema's have 224",
+               center.update(events.columns()));
+  CHECK_EQUAL(center.counters().store_errors, std::uint64_t{1});
+  CHECK_EQUAL(center.counters().updates, std::uint64_t{0});
+}
+
+TEST(two_steps_give_what_one_gives) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  FeatureCenter center(features, store);
+  Events events(history);
+  center.update(events.columns());
+  const FeatureBuffer whole = read(center);
+  FeatureBuffer steps;
+  constexpr std::int64_t items[] = {5, 6, 77}, twice[] = {6, 5, 6};
+  center.read_user(request(), steps);
+  CHECK(steps.item_dense.empty() && same_bits(steps.request_dense, whole.request_dense));
+  center.read_items(twice, steps);
+  CHECK(std::memcmp(steps.item_dense.data(), steps.item_dense.data() + 8, 16) == 0);
+  CHECK(std::memcmp(steps.item_dense.data() + 4, whole.item_dense.data(), 16) == 0);
+  center.read_items(items, steps);
+  CHECK(same_features(steps, whole));
+  CHECK(store->asked.find(" user.") == std::string::npos && store->asked.find(" item.") != std::string::npos);
+  FeatureBuffer empty;
+  CHECK_THROWS(std::invalid_argument, "holds no user", center.read_items(items, empty));
+}
+
+TEST(another_version_between_the_steps_is_read_whole) {
+  const auto features = make_features();
+  const auto store = make_store(*features), next = make_store(*features, "v2");
+  FeatureCenter center(features, store);
+  Events events(history);
+  center.update(events.columns());
+  FeatureBuffer buffer;
+  center.read_user(request(), buffer);
+  const auto before = buffer.request_dense;
+  next->tables["item_static." + features->hash()][5] = row_of({71, bits_of(4.0), 100, 300, bits_of(1e12)});
+  store->tables = next->tables;
+  constexpr std::int64_t items[] = {5, 6, 77};
+  center.read_items(items, buffer);
+  FeatureCenter fresh(features, next);
+  CHECK(!buffer.defaults && same_features(buffer, read(fresh)));
+  CHECK(!same_bits(buffer.request_dense, before));
+  CHECK_EQUAL(buffer.item_dense[0], 4.0f);
+}
+
+TEST(a_version_that_keeps_changing_gives_defaults) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  int turn = 0;
+  store->before_get = [&] { store->tables["meta"] = make_store(*features, std::to_string(++turn))->tables["meta"]; };
+  FeatureCenter center(features, store);
+  CHECK(read(center).defaults);
+  Events events(history);
+  CHECK_THROWS(StoreError, "the current version changed 3 times during one update", center.update(events.columns()));
+  CHECK_THROWS(StoreError, "changed 3 times", center.check_version());
+  store->before_get = nullptr;
+  center.check_version();
+  CHECK(!read(center).defaults);
+}
+
+TEST(a_store_that_fails_gives_default_features) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  FeatureCenter center(features, store);
+  Events events(history);
+  center.update(events.columns());
+  FeatureBuffer buffer;
+  constexpr std::int64_t items[] = {5, 6, 77};
+  center.read_user(request(), buffer);
+  store->before_get = [] { throw StoreError("gone"); };
+  center.read_items(items, buffer);
+  CHECK(buffer.defaults);
+  CHECK_EQUAL(buffer.request_dense[3], 0.0f);
+  CHECK_EQUAL(buffer.request_dense[5], 0.0f);  // the rate over all events is not known either
+  CHECK(std::isnan(buffer.request_dense[7]) && std::isnan(buffer.item_dense[0]));
+  CHECK_EQUAL(buffer.item_ids, (std::vector<std::int64_t>{1, 0, 0, 2, 0, 0, 0, 0, 0}));
+  const FeatureBuffer defaults = read(center);
+  CHECK(defaults.defaults && same_features(buffer, defaults));
+  CHECK_EQUAL(center.counters().defaults, std::uint64_t{2});
+  FeatureBuffer late;
+  center.read_user(request(), late);
+  store->before_get = nullptr;
+  center.read_items(items, late);  // as the user was
+  CHECK(late.defaults && same_features(late, defaults));
+  center.read_items(items, buffer);  // whose user had been read
+  CHECK(!buffer.defaults && same_features(buffer, read(center)));
+  CHECK_EQUAL(center.counters().defaults, std::uint64_t{3});
+  CHECK_EQUAL(center.counters().store_errors, std::uint64_t{3});
+}
+
+TEST(damage_gives_default_features) {
+  const auto features = make_features();
+  const auto good = make_store(*features)->tables;
+  const auto store = make_store(*features);
+  const std::string end = "." + features->hash();
+  const auto damaged = [&](const std::string& table, std::int64_t key, const std::string& value) {
+    FeatureCenter center(features, store);
+    CHECK(!read(center).defaults);
+    center.forget_items();
+    store->tables[table][key] = value;
+    CHECK(read(center).defaults);
+    CHECK_EQUAL(center.counters().store_errors, std::uint64_t{1});
+    store->tables = good;
+    CHECK(!read(center).defaults);
+  };
+  damaged("all" + end, 0, "");
+  damaged("user" + end, 1, std::string(225, 'x'));
+  damaged("item" + end, 6, std::string(15, 'x'));
+  damaged("author" + end, 70, "x");
+  damaged("item_static" + end, 5, "x");
+  for (const char* meta : {"[]", "{}", "", "\xff", "{", "{\"schema\": []}", "{\"schema\": \"x\", \"version\": 5}"})
+    damaged("meta", 0, meta);
+  damaged("meta", 0, R"({"schema": "0123456789abcdef", "version": "v1"})");
+  store->tables.erase("meta");
+  FeatureCenter center(features, store);
+  CHECK(read(center).defaults);
+  CHECK_THROWS(ForeignVersionError, "was not published by a FeatureCenter", center.check_version());
+  store->tables["meta"][0] = R"({"schema": "x", "version": "v9"})";
+  CHECK_THROWS(ForeignVersionError, "version 'v9' was published for schema x; this center has", center.check_version());
+}
+
+TEST(any_bytes_of_the_right_size_are_read) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  const std::string end = "." + features->hash();
+  for (const char fill : {'\xff', '\x7f', '\x80', '\0'}) {
+    store->tables["all" + end][0] = std::string(40, fill);
+    store->tables["user" + end][1] = std::string(224, fill);
+    store->tables["item" + end][5] = std::string(16, fill);
+    FeatureCenter center(features, store);
+    FeatureRequest wanted = request();
+    for (const std::int64_t time :
+         {std::numeric_limits<std::int64_t>::min(), std::int64_t{-1}, now, std::numeric_limits<std::int64_t>::max()}) {
+      wanted.timestamp = time;
+      CHECK(!read(center, wanted).defaults);
+    }
+    Events events({{1, 5, std::numeric_limits<std::int64_t>::min(), 1, 0, 1e300},
+                   {1, 5, std::numeric_limits<std::int64_t>::max(), 0, 1, -1e300}});
+    CHECK_EQUAL(center.update(events.columns()), std::size_t{2});
+  }
+}
+
+TEST(context_is_checked) {
+  const auto features = make_features();
+  FeatureCenter center(features, make_store(*features));
+  const auto refused = [&](const ContextValue& value, const char* reason) {
+    FeatureRequest wanted = request();
+    wanted.context = {&value, 1};
+    CHECK_THROWS(SchemaError, reason, read(center, wanted));
+  };
+  refused({.name = "c_weather"}, "context names 'c_weather', which no feature reads; the schema knows c_age, c_device");
+  refused({.name = "c_age", .text = "old"}, "context 'c_age' is 'old'; want a number (type drift)");
+  refused({.name = "c_device", .number = 3.0}, "context 'c_device' is a number; want a text (type drift)");
+  CHECK_EQUAL(center.counters().reads, std::uint64_t{0});
+}
+
+TEST(a_deadline_that_has_passed_gives_default_features) {
+  const auto features = make_features();
+  FeatureCenter center(features, make_store(*features));
+  FeatureBuffer buffer;
+  center.read(request(), {}, buffer, std::chrono::steady_clock::now() - std::chrono::seconds(1));
+  CHECK(buffer.defaults);
+  center.read(request(), {}, buffer, std::chrono::steady_clock::now() + std::chrono::hours(1));
+  CHECK(!buffer.defaults);
+}
+
+TEST(attributes_are_asked_for_once) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  FeatureCenter center(features, store), small(features, store, {}, 2);
+  read(center);
+  const int first = store->gets;
+  read(center);
+  CHECK_EQUAL(store->gets, first + 1);
+  CHECK(store->asked.find("item_static") == std::string::npos);
+  store->tables["item_static." + features->hash()][5] = row_of({71, bits_of(4.0), 100, 300, bits_of(1e12)});
+  CHECK_EQUAL(read(center).item_dense[0], 1.5f);
+  center.forget_items();
+  CHECK_EQUAL(read(center).item_dense[0], 4.0f);
+  for (int i = 0; i < 3; ++i) CHECK(same_features(read(small), read(center)));
+}
+
+TEST(rows_are_remembered_up_to_a_limit) {
+  detail::RowMemory memory(2, 1000);
+  std::vector<std::int64_t> rows(2);
+  std::uint32_t place = 0;
+  for (std::int64_t id = -500; id < 500; ++id) {
+    rows = {id, 2 * id};
+    memory.remember({&id, 1}, rows.data());
+  }
+  for (std::int64_t id = -500; id < 500; ++id) {
+    CHECK_EQUAL(memory.recall({&id, 1}, rows.data(), &place), std::size_t{0});
+    CHECK(rows[0] == id && rows[1] == 2 * id);
+  }
+  const auto stamp = memory.stamp();
+  const std::int64_t one_more = 500;
+  memory.remember({&one_more, 1}, rows.data());
+  const std::int64_t old = 3;
+  CHECK(memory.stamp() != stamp);
+  CHECK_EQUAL(memory.recall({&old, 1}, rows.data(), &place), std::size_t{1});
+}
+
+TEST(a_warm_request_allocates_nothing) {
+  const auto features = make_features();
+  const auto store = make_store(*features);
+  FeatureCenter center(features, store);
+  Events events(history);
+  center.update(events.columns());
+  FeatureBuffer buffer;
+  std::vector<std::int64_t> items(300);
+  for (std::size_t i = 0; i < items.size(); ++i) items[i] = static_cast<std::int64_t>(i);
+  const ContextValue context[] = {{.name = "c_device", .text = "a phone with a long name, beyond any small buffer"}};
+  FeatureRequest wanted = request();
+  wanted.context = context;
+  const auto page = [&](std::size_t count) {
+    center.read_user(wanted, buffer);
+    center.read_items(std::span(items).first(count), buffer);
+  };
+  page(300);
+  page(300);
+  const auto before = allocations;
+  for (const std::size_t count : {300, 1, 200, 300}) page(count);
+  CHECK_EQUAL(allocations, before);
+}
+
+// Two versions that differ in everything, and threads that read, forget and switch.
+TEST(threads_see_one_version_each) {
+  struct Locked final : Store {
+    std::mutex mutex;
+    std::shared_ptr<MemoryStore> versions[2];
+    std::size_t served = 0;
+    const std::string name = "locked:";
+    void get(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues)> read,
+             std::optional<std::chrono::steady_clock::time_point> deadline) override {
+      const std::lock_guard lock(mutex);
+      versions[served]->get(queries, read, deadline);
+    }
+    void update(std::span<const StoreQuery> queries, FunctionRef<void(StoreValues, std::span<std::string>)> change,
+                std::optional<double> ttl) override {
+      const std::lock_guard lock(mutex);
+      versions[served]->update(queries, change, ttl);
+    }
+    std::optional<std::string> current() override { return "v1"; }
+    const std::string& url() const override { return name; }
+  };
+  const auto features = make_features();
+  const auto store = std::make_shared<Locked>();
+  std::vector<FeatureBuffer> expected;
+  for (std::size_t v = 0; v < 2; ++v) {
+    store->versions[v] = make_store(*features, v == 0 ? "v1" : "v2");
+    if (v == 1)
+      for (auto& [id, row] : store->versions[1]->tables["item_static." + features->hash()])
+        row = row_of({90 + id, bits_of(static_cast<double>(id)), 100, 200, bits_of(1e11)});
+    FeatureCenter center(features, store->versions[v]);
+    Events events(std::vector<Event>(history.begin() + static_cast<std::ptrdiff_t>(v), history.end()));
+    center.update(events.columns());
+    expected.push_back(read(center));
+  }
+  FeatureCenter center(features, store, {}, 4);
+  std::atomic<bool> done{false};
+  std::atomic<int> wrong{0}, seen[2] = {{0}, {0}};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&] {
+      while (!done) {
+        const FeatureBuffer found = read(center);
+        const bool first = same_features(found, expected[0]), second = same_features(found, expected[1]);
+        if (first || second)
+          ++seen[second];
+        else if (!found.defaults)
+          ++wrong;
+      }
+    });
+  }
+  threads.emplace_back([&] {
+    while (!done) {
+      {
+        const std::lock_guard lock(store->mutex);
+        store->served ^= 1;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      center.forget_items();
+    }
+  });
+  for (int i = 0; i < 200 && (seen[0] == 0 || seen[1] == 0 || i < 20); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  done = true;
+  for (auto& thread : threads) thread.join();
+  CHECK_EQUAL(wrong.load(), 0);
+  CHECK(seen[0] > 0 && seen[1] > 0);
+}

@@ -1,0 +1,484 @@
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <thread>
+
+#include "check.hpp"
+#include "pygrade/pipeline.h"
+#include "pygrade/pipeline.hpp"
+#include "versioned_store.hpp"
+
+namespace {
+
+thread_local std::uint64_t allocations = 0;
+
+}  // namespace
+
+// Not inlined: GCC would warn of free() on what operator new returned.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size == 0 ? 1 : size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace {
+
+using namespace pygrade;
+using namespace pygrade::tests;
+namespace fs = std::filesystem;
+
+constexpr std::size_t k = 5;
+constexpr std::int64_t now = 1'700'003'000'000;
+
+// Written by devtools/pipeline_artifacts.py: the same features and models, different policies.
+fs::path artifact(const char* name) { return fs::path(PYGRADE_TEST_FOLDER) / "artifacts" / name; }
+
+const Models& first() {
+  static const Models models = Models::load(artifact("first"));
+  return models;
+}
+const Models& second() {
+  static const Models models = Models::load(artifact("second"));
+  return models;
+}
+
+std::string meta(const Models& models, const std::string& version) {
+  return R"({"schema": ")" + models.features->hash() + R"(", "version": ")" + version + R"("})";
+}
+
+// Events of some users on some items, the more the higher `round` is.
+std::size_t add_events(Pipeline& pipeline, std::int64_t round) {
+  std::vector<std::int64_t> users, items, times;
+  std::vector<std::string_view> scenarios;
+  std::vector<double> click, like, order;
+  for (std::int64_t i = 0; i < 40; ++i) {
+    users.push_back(i % 5);
+    items.push_back((i * 7 + round) % 120);
+    times.push_back(now - 1'000'000 + 1000 * i + round);
+    scenarios.push_back(i % 2 ? "feed" : "search");
+    click.push_back(static_cast<double>((i + round) % 2));
+    like.push_back(static_cast<double>((i + round) % 3 == 0));
+    order.push_back(static_cast<double>((i + round) % 7 == 0));
+  }
+  const FeedbackEvents::Outcome outcomes[] = {{"y_click", click}, {"y_like", like}, {"y_order", order}};
+  return pipeline.update({users, items, times, scenarios, outcomes});
+}
+
+struct System {
+  std::shared_ptr<VersionedStore> store;
+  std::unique_ptr<Pipeline> pipeline;
+
+  explicit System(const PipelineOptions& options = {.seed = 1}) : store(new_store()) {
+    pipeline = Pipeline::load(first(), store, options);
+    add_events(*pipeline, 0);
+  }
+  static std::shared_ptr<VersionedStore> new_store() {
+    auto store = std::make_shared<VersionedStore>(first().version);
+    store->put(first().version, "meta", 0, meta(first(), first().version));
+    return store;
+  }
+};
+
+struct Answer {
+  ServedPage page;
+  std::vector<std::int64_t> items = std::vector<std::int64_t>(k, -7);
+  std::vector<float> scores = std::vector<float>(k), weights = std::vector<float>(3), concentration = weights;
+
+  PipelineBuffer buffer() { return {items, scores, weights, concentration}; }
+  bool same(const Answer& other) const {
+    return items == other.items && std::memcmp(scores.data(), other.scores.data(), k * sizeof(float)) == 0 &&
+           std::memcmp(weights.data(), other.weights.data(), weights.size() * sizeof(float)) == 0;
+  }
+};
+
+PipelineRequest request_of(std::int64_t user) {
+  PipelineRequest request;
+  request.user = {user, now, "feed", {}};
+  request.candidates = 40;
+  return request;
+}
+
+Answer rank(Pipeline& pipeline, const PipelineRequest& request, PageWorkspace& workspace) {
+  Answer answer;
+  answer.page = pipeline.rank(request, answer.buffer(), workspace);
+  return answer;
+}
+
+Answer rank(Pipeline& pipeline, const PipelineRequest& request) {
+  PageWorkspace workspace;
+  return rank(pipeline, request, workspace);
+}
+
+TEST(a_page_is_full_sorted_and_the_same_in_any_workspace) {
+  System system;
+  PageWorkspace workspace;
+  const Answer page = rank(*system.pipeline, request_of(3), workspace);
+  CHECK_EQUAL(page.page.filled, static_cast<std::int32_t>(k));
+  CHECK_EQUAL(page.page.candidates, 40);
+  CHECK(page.page.degraded == Degraded::none);
+  CHECK(std::ranges::is_sorted(page.scores, std::greater()));
+  CHECK_EQUAL(std::string(page.page.artifact_version.data()), first().version);
+  CHECK_EQUAL(std::string(page.page.page.version()), first().policy->version());
+  CHECK_EQUAL(page.page.history, 8.0f);
+  CHECK_EQUAL(workspace.item_ids().size(), std::size_t{40});
+  CHECK_EQUAL(workspace.predictions().size(), std::size_t{120});
+  CHECK(workspace.request().predictions.data() == workspace.predictions().data());
+  CHECK(&workspace.buffer().indices[0] != nullptr);
+  for (std::size_t i = 0; i < k; ++i)
+    CHECK_EQUAL(workspace.item_ids()[static_cast<std::size_t>(workspace.buffer().indices[i])], page.items[i]);
+  CHECK(rank(*system.pipeline, request_of(3), workspace).same(page));
+  CHECK(rank(*system.pipeline, request_of(3)).same(page));
+  rank(*system.pipeline, request_of(4), workspace);
+  CHECK(rank(*system.pipeline, request_of(3), workspace).same(page));
+}
+
+TEST(feedback_changes_the_next_page) {
+  System system;
+  const Answer before = rank(*system.pipeline, request_of(3));
+  CHECK_EQUAL(add_events(*system.pipeline, 1), std::size_t{40});
+  const Answer after = rank(*system.pipeline, request_of(3));
+  CHECK_EQUAL(after.page.history, before.page.history + 8.0f);
+  CHECK_EQUAL(system.pipeline->counters().features.updates, std::uint64_t{80});
+}
+
+TEST(seen_eligible_and_own_candidates) {
+  System system;
+  const Answer page = rank(*system.pipeline, request_of(3));
+  PipelineRequest request = request_of(3);
+  request.seen = page.items;
+  const Answer others = rank(*system.pipeline, request);
+  for (const auto item : others.items) CHECK(std::ranges::find(page.items, item) == page.items.end());
+  request.seen = {};
+  request.eligible = page.items;
+  const Answer same = rank(*system.pipeline, request);
+  CHECK_EQUAL(same.page.candidates, static_cast<std::int32_t>(k));
+  request = request_of(3);
+  request.item_ids = page.items;
+  CHECK(rank(*system.pipeline, request).same(same));
+  const std::int64_t unknown[] = {1'000'000'000'000, 7};
+  request.item_ids = unknown;
+  CHECK_EQUAL(rank(*system.pipeline, request).page.filled, 2);
+}
+
+TEST(rules_are_asked_for_the_candidates) {
+  System system;
+  const Answer page = rank(*system.pipeline, request_of(3));
+  std::vector<std::uint8_t> mask;
+  const auto rules = [&](std::span<const std::int64_t> items) {
+    mask.assign(items.size(), 1);
+    for (std::size_t i = 0; i < items.size(); ++i) mask[i] = items[i] != page.items[0];
+    PageRules found;
+    found.mask = mask;
+    return found;
+  };
+  PipelineRequest request = request_of(3);
+  request.rules = FunctionRef<PageRules(std::span<const std::int64_t>)>(rules);
+  const Answer without = rank(*system.pipeline, request);
+  CHECK(std::equal(without.items.begin(), without.items.end() - 1, page.items.begin() + 1));
+}
+
+TEST(what_does_not_fit_is_refused_before_anything_is_written) {
+  System system;
+  PageWorkspace workspace;
+  Answer answer;
+  const auto refused = [&](const PipelineRequest& request, PipelineBuffer buffer, const char* text) {
+    try {
+      system.pipeline->rank(request, buffer, workspace);
+      CHECK(false);
+    } catch (const std::invalid_argument& error) {
+      CHECK(std::string(error.what()).find(text) != std::string::npos);
+    }
+    CHECK_EQUAL(answer.items[0], std::int64_t{-7});
+  };
+  PipelineBuffer buffer = answer.buffer();
+  refused(request_of(3), {}, "k >= 1");
+  buffer.weights = buffer.weights.first(2);
+  refused(request_of(3), buffer, "one place for each task");
+  buffer = answer.buffer();
+  PipelineRequest request = request_of(3);
+  request.candidates = 0;
+  refused(request, buffer, "candidates is 0");
+  const std::int64_t twice[] = {4, 7, 4}, negative[] = {4, -1};
+  request = request_of(3);
+  request.item_ids = twice;
+  refused(request, buffer, "item_ids holds 4 more than once");
+  request.item_ids = negative;
+  refused(request, buffer, "item_ids holds -1");
+  request.item_ids = std::span<const std::int64_t>();
+  refused(request, buffer, "no candidate is left");
+  request = request_of(3);
+  request.eligible = std::span<const std::int64_t>();
+  refused(request, buffer, "no candidate is left");
+  const ContextValue context[] = {{.name = "c_nothing"}};
+  request = request_of(3);
+  request.user.context = context;
+  refused(request, buffer, "c_nothing");
+  const float values[] = {1.0f, -1.0f, 1.0f};
+  request = request_of(3);
+  request.values = values;
+  refused(request, buffer, "values");
+  CHECK_EQUAL(system.pipeline->counters().ranker.requests, std::uint64_t{0});
+}
+
+TEST(a_store_that_fails_gives_a_counted_page_of_defaults) {
+  System system;
+  const Answer good = rank(*system.pipeline, request_of(3));
+  system.store->fail(true);
+  const Answer bad = rank(*system.pipeline, request_of(3));
+  CHECK(bad.page.degraded == Degraded::store);
+  CHECK_EQUAL(bad.page.filled, static_cast<std::int32_t>(k));
+  CHECK(bad.page.page.fallback != Fallback::none);
+  const auto weights = first().policy->fallback("feed").weights;
+  CHECK(std::ranges::equal(bad.weights, weights));
+  CHECK_EQUAL(system.pipeline->counters().degraded_store, std::uint64_t{1});
+  system.store->fail(false);
+  CHECK(rank(*system.pipeline, request_of(3)).same(good));
+}
+
+TEST(without_time_an_unknown_users_items_are_served) {
+  System system;
+  PipelineRequest request = request_of(3);
+  request.deadline = std::chrono::microseconds(0);
+  const Answer page = rank(*system.pipeline, request);
+  CHECK(page.page.degraded == Degraded::deadline);
+  CHECK_EQUAL(page.page.filled, static_cast<std::int32_t>(k));
+  CHECK(page.page.page.fallback != Fallback::none);
+  CHECK_EQUAL(system.pipeline->counters().degraded_deadline, std::uint64_t{1});
+  request.seen = page.items;
+  const Answer others = rank(*system.pipeline, request);
+  for (const auto item : others.items) CHECK(std::ranges::find(page.items, item) == page.items.end());
+  request.seen = {};
+  const std::int64_t two[] = {page.items[3], page.items[1]}, unknown[] = {1'000'000'000'000};
+  request.eligible = two;
+  const Answer some = rank(*system.pipeline, request);
+  CHECK_EQUAL(some.page.filled, 2);
+  CHECK_EQUAL(some.items[0] + some.items[1], two[0] + two[1]);
+  request.eligible = unknown;
+  CHECK_EQUAL(rank(*system.pipeline, request).items[0], unknown[0]);
+  request.eligible = {};
+  request.item_ids = two;
+  CHECK_EQUAL(rank(*system.pipeline, request).page.filled, 2);
+  request = request_of(3);
+  request.deadline = std::chrono::seconds(100);
+  CHECK(rank(*system.pipeline, request).same(rank(*system.pipeline, request_of(3))));
+}
+
+TEST(models_and_version_of_the_store_change_in_one_step) {
+  System system;
+  const Answer before = rank(*system.pipeline, request_of(3));
+  const std::string next = second().version;
+  system.store->put(next, "meta", 0, meta(second(), next));
+  system.store->switch_to(next);  // a version without history
+  CHECK(rank(*system.pipeline, request_of(3)).same(before));
+  system.pipeline->publish(second());
+  const Answer after = rank(*system.pipeline, request_of(3));
+  CHECK_EQUAL(std::string(after.page.artifact_version.data()), next);
+  CHECK_EQUAL(std::string(after.page.page.version()), second().policy->version());
+  CHECK_EQUAL(after.page.history, 0.0f);
+  system.pipeline->publish(first());
+  CHECK(rank(*system.pipeline, request_of(3)).same(before));
+  system.store->drop(first().version);  // its own version is gone: the current one is read
+  CHECK_EQUAL(rank(*system.pipeline, request_of(3)).page.history, 0.0f);
+  const auto counters = system.pipeline->counters();
+  CHECK_EQUAL(counters.reloads, std::uint64_t{2});
+  CHECK_EQUAL(counters.ranker.requests, std::uint64_t{5});
+  CHECK_EQUAL(counters.features.reads, std::uint64_t{5});
+}
+
+TEST(the_callers_model_and_search_take_the_places_of_the_artifacts) {
+  Models models = first();
+  const auto model = models.mtl;
+  const auto prerank = models.prerank;
+  models.mtl = nullptr;
+  models.prerank = nullptr;
+  PipelineOptions options{.seed = 1};
+  bool fails = false;
+  options.predict = [&](const ModelRows& rows, std::span<float> out) {
+    if (fails) throw std::runtime_error("no model");
+    model->predict_request(rows.request_dense, rows.request_ids, rows.dense, rows.ids, out);
+  };
+  options.retrieve = [&](const FeatureBuffer& user, std::span<const std::int64_t> seen,
+                         std::optional<std::span<const std::int64_t>> eligible, std::span<std::int64_t> items) {
+    std::vector<float> vector(prerank->width());
+    prerank->user_vector(user.request_dense, user.request_ids, user.sequences, vector);
+    return prerank->search(vector, seen, eligible, items);
+  };
+  System system;
+  const auto own = Pipeline::load(models, system.store, options);
+  CHECK(rank(*own, request_of(3)).same(rank(*system.pipeline, request_of(3))));
+  fails = true;
+  CHECK_THROWS(std::runtime_error, "no model", rank(*own, request_of(3)));
+  options.predict = {};
+  CHECK_THROWS(std::invalid_argument, "no mtl", Pipeline::load(models, system.store, options));
+}
+
+TEST(draws_follow_each_other_over_reloads_and_batches) {
+  System system;
+  PipelineRequest request = request_of(3);
+  request.explore = true;
+  const std::uint64_t start = std::uint64_t{1} << 32;
+  CHECK_EQUAL(rank(*system.pipeline, request).page.page.seed, start);
+  system.pipeline->publish(second());
+  CHECK_EQUAL(rank(*system.pipeline, request).page.page.seed, start + 1);
+  const std::vector<PipelineRequest> requests(4, request);
+  for (std::size_t threads : {1, 3}) {
+    std::vector<Answer> answers(4);
+    std::vector<PipelineBuffer> buffers;
+    for (auto& answer : answers) buffers.push_back(answer.buffer());
+    std::vector<ServedPage> pages(4);
+    std::vector<PageWorkspace> workspaces(threads);
+    const std::uint64_t next = rank(*system.pipeline, request).page.page.seed + 1;
+    system.pipeline->rank(requests, buffers, pages, workspaces);
+    for (std::size_t r = 0; r < 4; ++r) CHECK_EQUAL(pages[r].page.seed, next + r);
+    for (std::size_t r = 0; r < 4; ++r) {
+      PipelineRequest again = request;
+      again.draw = next + r;
+      CHECK(rank(*system.pipeline, again).same(answers[r]));
+    }
+  }
+}
+
+TEST(a_batch_reports_its_first_error_after_the_others) {
+  System system;
+  std::vector<PipelineRequest> requests(5, request_of(3));
+  requests[1].candidates = 0;
+  requests[3].eligible = std::span<const std::int64_t>();
+  std::vector<Answer> answers(5);
+  std::vector<PipelineBuffer> buffers;
+  for (auto& answer : answers) buffers.push_back(answer.buffer());
+  std::vector<ServedPage> pages(5);
+  std::vector<PageWorkspace> workspaces(2);
+  try {
+    system.pipeline->rank(requests, buffers, pages, workspaces);
+    CHECK(false);
+  } catch (const std::invalid_argument& error) {
+    CHECK(std::string(error.what()).find("candidates is 0") != std::string::npos);
+  }
+  for (const std::size_t r : {0, 2, 4}) CHECK(answers[r].same(rank(*system.pipeline, request_of(3))));
+}
+
+TEST(a_warm_workspace_allocates_nothing) {
+  System system;
+  PageWorkspace workspace;
+  Answer answer;
+  const auto page = [&](std::int64_t user) { system.pipeline->rank(request_of(user), answer.buffer(), workspace); };
+  for (std::int64_t user = 0; user < 8; ++user) page(user);
+  const std::uint64_t before = allocations;
+  for (std::int64_t user = 0; user < 8; ++user) page(user);
+  CHECK_EQUAL(allocations - before, std::uint64_t{0});
+}
+
+TEST(a_damaged_artifact_names_the_file) {
+  const ArtifactFiles good = read_artifact(artifact("first"));
+  CHECK_EQUAL(Models::parse(good).version, first().version);
+  for (std::size_t f = 0; f < good.size(); ++f) {
+    ArtifactFiles bad = good;
+    bad[f].second[bad[f].second.size() / 2] ^= std::byte{1};
+    try {
+      Models::parse(bad);
+      CHECK(false);
+    } catch (const ArtifactError& error) {
+      CHECK(std::string(error.what()).find(good[f].first) != std::string::npos);
+    }
+    bad = good;
+    bad.erase(bad.begin() + static_cast<std::ptrdiff_t>(f));
+    CHECK_THROWS(ArtifactMissing, "is missing", Models::parse(bad));
+  }
+  CHECK_THROWS(ArtifactMissing, "does not exist", Models::load(artifact("nothing")));
+  Models mixed = first();
+  mixed.policy = nullptr;
+  CHECK_THROWS(ArtifactError, "policy", mixed.check());
+  const auto store = System::new_store();
+  CHECK_THROWS(ArtifactError, "publish again", Pipeline::load(second(), store));
+  CHECK_EQUAL(Pipeline::load(second(), store, {.any_version = true})->num_tasks(), std::size_t{3});
+}
+
+// Every page of threads that rank while others publish and add feedback is one that a single thread makes; only pages
+// during an update may see the user before it and the items after it. PYGRADE_TEST_PAGES=1000000 makes so many.
+TEST(pages_under_updates_and_reloads_are_whole) {
+  constexpr std::int64_t rounds = 6, users = 4;
+  std::vector<Answer> wanted;  // [models, round, user]
+  for (const Models* models : {&first(), &second()}) {
+    System system({.seed = 1, .any_version = true});
+    system.pipeline->publish(*models);
+    for (std::int64_t round = 0; round <= rounds; ++round) {
+      if (round > 0) add_events(*system.pipeline, round);
+      for (std::int64_t user = 0; user < users; ++user) wanted.push_back(rank(*system.pipeline, request_of(user)));
+    }
+  }
+  System system({.seed = 1, .any_version = true});
+  std::atomic<bool> done{false};
+  std::atomic<int> wrong{0}, pages{0}, checked{0};
+  std::atomic<std::int64_t> begun{0}, ended{0};  // rounds of feedback
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t)
+    threads.emplace_back([&, t] {
+      PageWorkspace workspace;
+      for (std::int64_t i = t; !done; ++i) {
+        const std::int64_t user = i % users, round = ended;
+        const Answer page = rank(*system.pipeline, request_of(user), workspace);
+        const bool other = page.page.artifact_version.data() != first().version;
+        if (begun == round) {
+          ++checked;
+          wrong += !wanted[static_cast<std::size_t>(((other ? rounds + 1 : 0) + round) * users + user)].same(page);
+        }
+        ++pages;
+      }
+    });
+  for (std::int64_t round = 1; round <= rounds; ++round) {
+    const int made = pages;
+    system.pipeline->publish(round % 2 ? second() : first());
+    while (pages < made + 20) std::this_thread::yield();
+    begun = round;
+    add_events(*system.pipeline, round);
+    ended = round;
+  }
+  const char* const asked = std::getenv("PYGRADE_TEST_PAGES");
+  for (const int wanted_pages = asked == nullptr ? 0 : std::atoi(asked); pages < wanted_pages;) {
+    system.pipeline->publish(first());
+    system.pipeline->publish(second());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  done = true;
+  for (auto& thread : threads) thread.join();
+  CHECK_EQUAL(wrong.load(), 0);
+  CHECK(checked > 0);
+  CHECK_EQUAL(system.pipeline->counters().ranker.requests, static_cast<std::uint64_t>(pages.load()));
+}
+
+// The same pages through C, over a store that is read from a directory or, here, from memory by way of C++.
+TEST(the_c_abi_refuses_what_the_cpp_api_refuses) {
+  pygrade_pipeline* pipeline = nullptr;
+  char error[200] = "";
+  pygrade_pipeline_options options{};
+  options.size = sizeof options;
+  options.error = error;
+  options.error_size = sizeof error;
+  const std::string path = artifact("first").string();
+  CHECK_EQUAL(pygrade_pipeline_load("/nothing", "lmdb:/nothing", &options, &pipeline), PYGRADE_NOT_FOUND);
+  CHECK(std::strstr(error, "/nothing/manifest.json does not exist") != nullptr);
+  CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "lmdb:/nothing", &options, &pipeline), PYGRADE_STORE_FAILED);
+  CHECK(std::strstr(error, "lmdb:/nothing") != nullptr);
+  CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "nowhere", &options, &pipeline), PYGRADE_INVALID_ARGUMENT);
+  CHECK(std::strstr(pygrade_last_error(), "nowhere") != nullptr);
+  options.flags = 1u << 31;
+  CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "nowhere", &options, &pipeline), PYGRADE_INVALID_ARGUMENT);
+  CHECK(std::strstr(error, "options.flags has an unknown bit") != nullptr);
+  options.flags = 0;
+  options.size = 3;
+  CHECK_EQUAL(pygrade_pipeline_load(path.c_str(), "nowhere", &options, &pipeline), PYGRADE_INVALID_ARGUMENT);
+  const pygrade_file files[] = {{"manifest.json", "{}", 2}};
+  CHECK_EQUAL(pygrade_pipeline_create(files, 1, "lmdb:/nothing", nullptr, &pipeline), PYGRADE_BAD_ARTIFACT);
+  CHECK_EQUAL(pygrade_pipeline_rank(nullptr, nullptr, nullptr), PYGRADE_INVALID_ARGUMENT);
+  CHECK_EQUAL(pygrade_pipeline_update(nullptr, nullptr), PYGRADE_INVALID_ARGUMENT);
+  CHECK_EQUAL(pygrade_pipeline_reload(nullptr, path.c_str(), nullptr, 0), PYGRADE_INVALID_ARGUMENT);
+  pygrade_pipeline_free(nullptr);
+  pygrade_workspace_free(nullptr);
+  CHECK(pipeline == nullptr);
+}
+
+}  // namespace

@@ -1,0 +1,343 @@
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <numeric>
+#include <set>
+#include <thread>
+
+#include "check.hpp"
+#include "prerank.hpp"
+#include "prerank/prerank.hpp"
+#include "pygrade/prerank.hpp"
+
+using namespace pygrade;
+using namespace pygrade::tests;
+
+namespace {
+
+std::atomic<std::size_t> allocations{0};
+
+void* allocate(std::size_t size, std::size_t alignment) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  void* const memory = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+// Not inlined: GCC would warn of free() on what operator new returned.
+__attribute__((noinline)) void release(void* memory) { std::free(memory); }
+
+}  // namespace
+
+void* operator new(std::size_t size) { return allocate(size, 16); }
+void* operator new(std::size_t size, std::align_val_t alignment) {
+  return allocate(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t) noexcept { release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
+
+namespace {
+
+using Ids = std::vector<std::int64_t>;
+using Floats = std::vector<float>;
+constexpr float missing = std::numeric_limits<float>::quiet_NaN();
+
+Floats numbers(std::size_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  Floats values(count);
+  for (float& v : values) v = static_cast<float>(random() >> 8) * 0x1p-23f - 1.0f;
+  return values;
+}
+
+Ids every_third(std::size_t count) {
+  Ids ids(count);
+  for (std::size_t i = 0; i < count; ++i) ids[i] = static_cast<std::int64_t>(3 * i + 1);
+  return ids;
+}
+
+float score_of(std::span<const float> vector, std::span<const float> item) {
+  float score = 0.0f;
+  for (std::size_t d = 0; d < vector.size(); ++d) score = std::fma(vector[d], item[d], score);
+  return score;
+}
+
+// By sorting all items that pass.
+Ids expected(const Ids& ids, const Floats& vectors, std::span<const float> vector, std::size_t n,
+             const std::set<std::int64_t>& seen = {}, const std::set<std::int64_t>* eligible = nullptr) {
+  std::vector<std::pair<float, std::int64_t>> all;
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    if (!seen.contains(ids[i]) && (eligible == nullptr || eligible->contains(ids[i])))
+      all.emplace_back(-score_of(vector, std::span(vectors).subspan(i * vector.size(), vector.size())), ids[i]);
+  std::ranges::sort(all);
+  Ids best;
+  for (std::size_t i = 0; i < std::min(n, all.size()); ++i) best.push_back(all[i].second);
+  return best;
+}
+
+Ids found(const ItemIndex& index, std::span<const float> vector, std::size_t n, const Ids& seen = {},
+          const std::optional<Ids>& eligible = {}) {
+  Ids items(n, -7);
+  std::optional<std::span<const std::int64_t>> allowed;
+  if (eligible) allowed = *eligible;
+  items.resize(index.search(vector, seen, allowed, items));
+  return items;
+}
+
+std::vector<double> expected_vector(const PrerankFiles& files, const Floats& dense, const Ids& fields,
+                                    const Ids& sequence) {
+  const auto& tensor = [&](const std::string& name) -> const Floats& { return files.tensors.at(name).values; };
+  const auto wide = static_cast<std::size_t>(files.width - 1);
+  std::vector<double> x, history(wide);
+  for (std::size_t d = 0; d < dense.size(); ++d) {
+    const float std = tensor("inputs.request_std")[d];
+    const double value = (double{dense[d]} - tensor("inputs.request_mean")[d]) / std;
+    x.push_back(std == 0.0f || std::isnan(value) ? 0.0 : std::clamp(value, -5.0, 5.0));
+  }
+  for (std::size_t f = 0; f < fields.size(); ++f) {
+    const std::int64_t row = fields[f] >= 0 && fields[f] < files.sizes[f] ? fields[f] : 0;
+    for (int j = 0; j < files.narrow; ++j)
+      x.push_back(tensor("towers.request_fields." + std::to_string(f) +
+                         ".weight")[static_cast<std::size_t>(row * files.narrow + j)]);
+  }
+  double count = 0.0;
+  for (const std::int64_t id : sequence) {
+    const auto at = std::ranges::find(files.known, id);
+    if (at == files.known.end()) continue;
+    ++count;
+    for (std::size_t j = 0; j < wide; ++j)
+      history[j] +=
+          tensor("towers.item_table.weight")[static_cast<std::size_t>(at - files.known.begin() + 1) * wide + j];
+  }
+  for (double& h : history) h /= std::max(count, 1.0);
+  x.insert(x.end(), history.begin(), history.end());
+  std::vector<double> hidden, vector = history;
+  for (std::size_t j = 0; j < static_cast<std::size_t>(files.hidden); ++j) {
+    double sum = tensor("towers.user_tower.0.bias")[j];
+    for (std::size_t i = 0; i < x.size(); ++i) sum += x[i] * tensor("towers.user_tower.0.weight")[j * x.size() + i];
+    hidden.push_back(sum / (1.0 + std::exp(-sum)));
+  }
+  double square = 0.0;
+  for (std::size_t j = 0; j < wide; ++j) {
+    vector[j] += tensor("towers.user_tower.3.bias")[j];
+    for (std::size_t i = 0; i < hidden.size(); ++i)
+      vector[j] += hidden[i] * tensor("towers.user_tower.3.weight")[j * hidden.size() + i];
+    square += vector[j] * vector[j];
+  }
+  for (double& v : vector) v /= std::sqrt(square);
+  vector.push_back(1.0);
+  return vector;
+}
+
+}  // namespace
+
+TEST(search_is_sorting_everything) {
+  for (const std::size_t count : {1u, 15u, 16u, 17u, 63u, 64u, 65u, 300u, 2000u})
+    for (const std::size_t width : {1u, 7u, 16u, 33u})
+      for (const std::size_t n : {std::size_t{1}, std::size_t{10}, count / 3 + 1, count, count + 5}) {
+        const Ids ids = every_third(count);
+        const Floats vectors = numbers(count * width, 1), vector = numbers(width, 2);
+        const auto index = ItemIndex::make(ids, vectors, width);
+        CHECK_EQUAL(found(*index, vector, n), expected(ids, vectors, vector, n));
+      }
+}
+
+TEST(ties_are_ordered_by_id_and_filters_leave_what_passes) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 200; ++round) {
+    const std::size_t count = random() % 700, width = 1 + random() % 4, n = 1 + random() % 60;
+    const Ids ids = every_third(count);
+    Floats vectors(count * width), vector(width);
+    for (float& v : vectors) v = static_cast<float>(random() % 3) - 1.0f;
+    for (float& v : vector) v = static_cast<float>(random() % 3) - 1.0f;
+    Ids seen, eligible;
+    for (std::size_t i = 0; i < random() % 100; ++i) seen.push_back(static_cast<std::int64_t>(random() % 2100) - 2);
+    for (std::size_t i = 0; i < random() % 400; ++i) eligible.push_back(static_cast<std::int64_t>(random() % 2100));
+    const std::set<std::int64_t> left_out(seen.begin(), seen.end()), allowed(eligible.begin(), eligible.end());
+    const auto index = ItemIndex::make(ids, vectors, width);
+    CHECK_EQUAL(found(*index, vector, n, seen), expected(ids, vectors, vector, n, left_out));
+    CHECK_EQUAL(found(*index, vector, n, seen, eligible), expected(ids, vectors, vector, n, left_out, &allowed));
+  }
+}
+
+TEST(scores_are_those_of_the_chain_and_stay_within_the_memory_given) {
+  const Floats vectors = numbers(50 * 9, 4), vector = numbers(9, 5);
+  const auto index = ItemIndex::make(every_third(50), vectors, 9);
+  Ids items(12, -7);
+  Floats scores(13, missing), all(50), copy(50 * 9);
+  CHECK_EQUAL(index->search(vector, {}, {}, std::span(items).first(11), std::span(scores).first(12)), std::size_t{11});
+  CHECK_EQUAL(items[11], -7);
+  CHECK(std::isnan(scores[11]) && std::isnan(scores[12]));
+  item_scores(vector, vectors, all);
+  for (std::size_t i = 0; i < 50; ++i) CHECK_EQUAL(all[i], score_of(vector, std::span(vectors).subspan(9 * i, 9)));
+  for (std::size_t i = 0; i < 11; ++i) CHECK_EQUAL(scores[i], all[static_cast<std::size_t>(items[i] / 3)]);
+  index->vectors(copy);
+  CHECK_EQUAL(copy, vectors);
+}
+
+TEST(an_empty_index_and_no_room_give_nothing) {
+  const auto empty = ItemIndex::make({}, {}, 4);
+  CHECK_EQUAL(found(*empty, Floats(4, 1.0f), 3), Ids{});
+  const auto index = ItemIndex::make(Ids{5}, Floats{1.0f}, 1);
+  CHECK_EQUAL(found(*index, Floats{2.0f}, 0), Ids{});
+  CHECK_EQUAL(found(*index, Floats{2.0f}, 2, {5}), Ids{});
+  CHECK_EQUAL(found(*index, Floats{2.0f}, 2, {}, Ids{}), Ids{});
+  CHECK_EQUAL(found(*index, Floats{2.0f}, 2, {}, Ids{5, 5, 6}), Ids{5});
+}
+
+TEST(user_vectors_are_those_of_plain_double) {
+  const PrerankFiles files = PrerankFiles{}.draw();
+  const auto prerank = files.parse();
+  const float infinity = std::numeric_limits<float>::infinity();
+  for (const Floats& dense :
+       {Floats{0.1f, 0.2f, 0.3f}, Floats{missing, missing, -40.0f}, Floats{infinity, 1, -infinity}})
+    for (const Ids& fields : {Ids{1, 3}, Ids{-1, 4}, Ids{2, std::numeric_limits<std::int64_t>::max()}})
+      for (const Ids& sequence : {Ids{2, 9, 9, -1}, Ids{-1, -1, -1, -1}, Ids{7, 5, 1, std::int64_t{1} << 62}}) {
+        Floats vector(6, missing);
+        prerank->user_vector(dense, fields, sequence, vector);
+        const auto wanted = expected_vector(files, dense, fields, sequence);
+        for (std::size_t j = 0; j < 6; ++j) CHECK_NEAR(vector[j], wanted[j], 2e-6);
+      }
+}
+
+// The baseline's kernels against those that run: equal bits.
+TEST(kernels_give_the_bits_of_the_baseline) {
+  const auto& plain = detail::baseline::prerank_kernels;
+  const auto& kernels = PYGRADE_KERNELS(prerank_kernels);
+  const std::int64_t inputs = 77, outputs = 112, width = 31, blocks = 21;
+  const Floats x = numbers(77, 6), weights = numbers(77 * 112, 7), bias = numbers(112, 8);
+  Floats one(112), other(112);
+  plain.linear(x.data(), inputs, weights.data(), bias.data(), outputs, one.data());
+  kernels.linear(x.data(), inputs, weights.data(), bias.data(), outputs, other.data());
+  CHECK_EQUAL(one, other);
+  for (float& v : one) v *= 30.0f;
+  other = one;
+  plain.silu(one.data(), outputs);
+  kernels.silu(other.data(), outputs);
+  CHECK_EQUAL(one, other);
+  const Floats items = numbers(21 * 31 * 16, 9), vector = numbers(31, 10);
+  Floats scores(21 * 16 + detail::select_slack), same(scores.size());
+  plain.scores(vector.data(), width, items.data(), blocks, scores.data());
+  kernels.scores(vector.data(), width, items.data(), blocks, same.data());
+  CHECK_EQUAL(scores, same);
+}
+
+TEST(a_warm_prerank_allocates_nothing) {
+  const PrerankFiles files = PrerankFiles{}.draw();
+  const auto small = files.parse();
+  const auto index = ItemIndex::make(every_third(5000), numbers(5000 * 6, 1), 6);
+  const auto prerank = Prerank::make(small->tower(), index);
+  const Floats dense(3, 0.5f);
+  const Ids fields = {1, 1}, sequence = {2, 5, 9, -1}, seen = {4, 7}, eligible = every_third(3000);
+  Ids items(400);
+  Floats vector(6);
+  for (int round = 0; round < 3; ++round) {
+    const std::size_t before = allocations.load();
+    prerank->user_vector(dense, fields, sequence, vector);
+    prerank->search(vector, seen, {}, items);
+    prerank->search(vector, seen, std::span<const std::int64_t>(eligible), items);
+    if (round > 0) CHECK_EQUAL(allocations.load() - before, std::size_t{0});
+  }
+}
+
+TEST(threads_share_one_prerank) {
+  const Floats vectors = numbers(3000 * 8, 1);
+  const auto index = ItemIndex::make(every_third(3000), vectors, 8);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (unsigned t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      const Floats vector = numbers(8, 20 + t);
+      const Ids wanted = expected(every_third(3000), vectors, vector, 100);
+      for (int i = 0; i < 50; ++i) wrong += found(*index, vector, 100) != wanted;
+    });
+  for (std::thread& thread : threads) thread.join();
+  CHECK_EQUAL(wrong.load(), 0);
+}
+
+TEST(both_versions_of_the_files_are_read) {
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("pygrade_test_prerank_" + std::to_string(std::random_device{}()));
+  for (const int version : {1, 2}) {
+    PrerankFiles files = PrerankFiles{}.draw();
+    files.version = version;
+    files.write(folder);
+    const auto loaded = Prerank::load(folder);
+    CHECK_EQUAL(loaded->schema_hash(), "schema-1");
+    CHECK_EQUAL(loaded->width(), std::size_t{6});
+    CHECK_EQUAL(loaded->num_items(), files.item_ids.size());
+    CHECK_EQUAL(Ids(loaded->item_ids().begin(), loaded->item_ids().end()), files.item_ids);
+    const Floats vector = numbers(6, 3);
+    CHECK_EQUAL(found(*loaded->index(), vector, 7), expected(files.item_ids, files.vectors, vector, 7));
+    std::filesystem::remove(folder / "prerank.safetensors");
+    CHECK_THROWS(ArtifactMissing, "prerank.safetensors does not exist or can't be read; prerank.json",
+                 Prerank::load(folder));
+    std::filesystem::remove_all(folder);
+  }
+  CHECK_THROWS(ArtifactMissing, "prerank.json does not exist or can't be read; want a directory",
+               Prerank::load(folder));
+}
+
+TEST(files_that_do_not_fit_are_named) {
+  struct Case {
+    const char* message;
+    void (*change)(PrerankFiles&);
+  };
+  for (const Case& c : std::initializer_list<Case>{
+           {"prerank.json: it is \"pygrade.Prerank\" version 3; this", [](auto& f) { f.version = 3; }},
+           {"prerank.json: it is \"x\"", [](auto& f) { f.replaced["format"] = "\"x\""; }},
+           {"prerank.json: its index is of kind \"hnsw\", a graph", [](auto& f) { f.kind = "hnsw"; }},
+           {"'width' is 1; want a whole number from 2", [](auto& f) { f.config["width"] = "1"; }},
+           {"'hidden' is 2000000; want", [](auto& f) { f.config["hidden"] = "2e6"; }},
+           {"safetensors: item_table has 20 numbers; want 24", [](auto& f) { f.config["width"] = "7"; }},
+           {"tensor \"towers.user_tower.0.bias\" is absent",
+            [](auto& f) { f.tensors.erase("towers.user_tower.0.bias"); }},
+           {"request_fields.1.weight\" is [4, 2]; want [5, 2]", [](auto& f) { f.sizes[1] = 5; }},
+           {"item_ids has 2 after 9; want ascending ids",
+            [](auto& f) { f.item_ids = {1, 9, 2}, f.vectors.resize(18); }},
+           {"item_ids holds -4; want ids >= 0", [](auto& f) { f.known[0] = -4; }},
+           {"output_bias is not finite at 2",
+            [](auto& f) { f.tensors["towers.user_tower.3.bias"].values[2] = missing; }},
+           {"vectors is not finite at 4", [](auto& f) { f.vectors[4] = missing; }},
+           {"\"inputs.length\" is not one number >= 0", [](auto& f) { f.length = -1; }}}) {
+    PrerankFiles files = PrerankFiles{}.draw();
+    c.change(files);
+    CHECK_THROWS(ArtifactError, c.message, files.parse());
+  }
+  const PrerankFiles files = PrerankFiles{}.draw();
+  std::string tensors = files.safetensors(), json = files.json();
+  tensors.back() ^= 1;
+  CHECK_THROWS(ArtifactError, "prerank.safetensors has sha256", Prerank::parse(json, bytes(tensors)));
+  json.replace(json.find("0.1"), 3, "0.2");
+  CHECK_THROWS(ArtifactError, "it was changed after it was saved", Prerank::parse(json, bytes(files.safetensors())));
+}
+
+TEST(arguments_are_checked_by_name) {
+  const auto prerank = PrerankFiles{}.draw().parse();
+  Floats vector(6, 1.0f), bad(6, missing);
+  Ids items(3), sequence(4), fields(2);
+  const auto check = [](const char* message, const std::function<void()>& call) {
+    CHECK_THROWS(std::invalid_argument, message, (call(), 0));
+  };
+  check("request_dense has 2 numbers; want 3", [&] { prerank->user_vector(Floats(2), fields, sequence, vector); });
+  check("request_ids has 4 numbers; want 2", [&] { prerank->user_vector(Floats(3), sequence, sequence, vector); });
+  check("sequence has 2 numbers; want 4", [&] { prerank->user_vector(Floats(3), fields, fields, vector); });
+  check("vector has 5 numbers; want 6",
+        [&] { prerank->user_vector(Floats(3), fields, sequence, std::span(vector).first(5)); });
+  check("vector has 5 numbers; want 6", [&] { prerank->search(std::span(vector).first(5), {}, {}, items); });
+  check("vector is not finite at 0", [&] { prerank->search(bad, {}, {}, items); });
+  check("scores has room for 2 numbers; want 3", [&] {
+    Floats scores(2);
+    prerank->search(vector, {}, {}, items, scores);
+  });
+  check("width is 0; want at least 1", [&] { ItemIndex::make({}, {}, 0); });
+  check("vectors has 5 numbers; want 1 times 6", [&] { ItemIndex::make(Ids{1}, Floats(5), 6); });
+  check("index has vectors of width 5; want that of the tower, 6",
+        [&] { Prerank::make(prerank->tower(), ItemIndex::make({}, {}, 5)); });
+  check("out has 5 numbers; want 18 times 6", [&] { prerank->index()->vectors(std::span(vector).first(5)); });
+  check("tower or index is null", [&] { Prerank::make(nullptr, prerank->index()); });
+}

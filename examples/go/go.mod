@@ -1,0 +1,3 @@
+module example.com/pygrade-example
+
+go 1.23

@@ -1,0 +1,95 @@
+"""python examples/make_requests.py DIR: a policy, 1,000 requests of every kind, and the pages that Python makes.
+
+DIR/policy is a policy directory, DIR/requests.bin and DIR/pages.bin are in the format of `request_file`. Every example
+ranks the same requests by the same policy, and writes the same bytes.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from examples.request_file import Request, write_pages, write_requests
+from pygrade import BlendedRanker, FusionPolicy
+from pygrade.policy import PolicyConfig, PolicySpec
+from pygrade.policy.mixture import Baseline, Mixture
+
+TASKS, FEATURES = ("click", "cart", "order", "like"), ("hour", "intent", "age")
+
+
+def make_policy(seed: int = 3) -> FusionPolicy:
+    """One that takes multipliers of the tasks' values, and is mixed with a baseline that needs prices."""
+    config = PolicyConfig(hidden=(16, 8), scenario_exploration={"search": 0.5}, trade_offs=True)
+    policy = FusionPolicy(PolicySpec(TASKS, FEATURES, config), seed=seed)
+    policy.head.weight.data.mul_(40)  # so that requests differ
+    policy.set_static_weights(torch.tensor([0.4, 0.2, 0.2, 0.2]), {"search": torch.tensor([0.1, 0.3, 0.3, 0.3])})
+    policy.mixture = Mixture(0.6, Baseline("expected value", "identity", (1.0, 2.0, 5.0, 0.5), True, ("order",)))
+    return policy
+
+
+def make_requests(count: int, seed: int = 0) -> list[Request]:
+    rng = np.random.default_rng(seed)
+
+    def some(share: float) -> bool:
+        return bool(rng.random() < share)
+
+    requests = []
+    for number in range(count):
+        n = 500 if number % 10 == 0 else int(rng.integers(0, 120))
+        predictions = rng.uniform(0.001, 0.9, (n, len(TASKS))).astype(np.float32)
+        if some(0.2):
+            predictions = np.round(predictions, 1)  # ties
+        if n and some(0.3):
+            missing = (np.nan, np.inf, -np.inf)[number % 3]
+            predictions[rng.integers(n, size=3), rng.integers(len(TASKS), size=3)] = missing
+        context = rng.normal(size=len(FEATURES)).astype(np.float32)
+        if some(0.1):
+            context[rng.integers(len(FEATURES))] = np.nan
+        values = rng.uniform(0.1, 3.0, len(TASKS)).astype(np.float32)
+        values[rng.integers(len(TASKS))] = np.nan  # the policy's default
+        capped = some(0.4)
+        requests.append(
+            Request(
+                predictions=predictions,
+                k=int(rng.integers(1, 60)),
+                context=None if some(0.1) else context,
+                mask=rng.random(n) < 0.8 if some(0.3) else None,
+                boost_mul=rng.uniform(0.5, 2.0, n).astype(np.float32) if some(0.3) else None,
+                boost_add=rng.normal(size=n).astype(np.float32) if some(0.3) else None,
+                groups=rng.integers(-1, 9, (n, 2)).astype(np.int32) if capped else None,
+                caps=rng.integers(-1, 4, 2).astype(np.int32) if capped else None,
+                scenario=(None, "search", "feed", "")[number % 4],
+                seed=int(rng.integers(1 << 31)) if some(0.4) else None,
+                values=values if some(0.5) else None,
+                item_values=rng.uniform(0.0, 50.0, n).astype(np.float32),
+            )
+        )
+    return requests
+
+
+def main(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    policy, requests = make_policy(), make_requests(1000)
+    policy.save(directory / "policy")
+    ranker = BlendedRanker.load(directory / "policy")
+    pages = []
+    for r in requests:
+        context = None if r.context is None else r.context[None]
+        rules = {name: getattr(r, name) for name in ("mask", "boost_mul", "boost_add", "groups", "caps", "item_values")}
+        if r.groups is not None:
+            rules["groups"] = r.groups[None]
+        draw = {} if r.seed is None else {"explore": True, "seed": r.seed}
+        pages.append(
+            ranker.rank(context, r.predictions[None], r.k, scenario=r.scenario, values=r.values, **rules, **draw)
+        )
+    write_requests(directory / "requests.bin", requests, len(FEATURES))
+    write_pages(directory / "pages.bin", pages)
+    explored, fallback = (sum(int(getattr(page, name)[0]) for page in pages) for name in ("explored", "fallback"))
+    print(f"{len(pages)} pages of policy {ranker.version}: {explored} explored, {fallback} fallbacks")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,367 @@
+"""The C++ core reads and writes the bits that numpy computes, whatever the schema."""
+
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade import _core
+from pygrade.features import Feature, FeatureCenter, FeatureSchema, SchemaError, State, default_schema, materialize
+from pygrade.features.materialize import state_before
+from pygrade.features.records import step_of
+from pygrade.features.values import COS_OF_MINUTE, SIN_OF_MINUTE
+from pygrade.stores import MissingVersionError, StoreError, StoreUnreachableError, open_store
+from tests.features.events import make_log
+from tests.features.numpy_reader import ARRAYS, read
+
+ALL = 2**62  # after every event of a log
+KEYS = {
+    ("user", "context"): [
+        (),
+        ("user_id",),
+        ("scenario",),
+        ("user.level",),
+        ("user.age",),
+        ("user.city", "scenario"),
+        ("user_id", "scenario"),
+    ],
+    ("item",): [
+        ("item_id",),
+        ("item.author",),
+        ("item.brand",),
+        ("item.price",),
+        ("item.tags",),
+        ("item.tags", "item_id"),
+    ],
+    ("cross",): [
+        ("user_id", "item.author"),
+        ("item.brand", "user_id"),
+        ("user.level", "item_id"),
+        ("scenario", "item.tags"),
+        ("user_id", "user.city", "item.brand"),
+    ],
+}
+COLUMNS = {
+    "context": ["time:hour_sin", "time:hour_cos", "time:weekend", "c_battery", "c_device", "scenario", "user_id"],
+    "user": ["user_id", "level", "age", "city", "scenario"],
+    "item": ["item_id", "author", "brand", "price", "tags", "uploaded"],
+}
+OUTCOMES = ["", "y_click", "y_order", "m_play", "log1p(m_play)"]
+HOURS = [0.0, 0.0, 1.0, 2.5, 24.0, 1e-5]
+
+
+def random_feature(rng, name):
+    """A feature that a log of `make_log` has; None if the draw contradicts itself."""
+
+    def pick(values):
+        return values[rng.integers(len(values))]
+
+    kind = pick(["dense", "categorical", "hashed", "list", "sequence", "count", "count", "rate", "rate", "recency"])
+    given = {"smoothing": pick([20.0, 0.0, 1.5]), "transform": pick(["none", "log1p", "age"])}
+    if kind in ("count", "rate", "recency"):
+        entities = pick(list(KEYS))
+        given |= {"key": pick(KEYS[entities]), "source": pick(OUTCOMES), "window_hours": pick(HOURS)}
+        if kind == "recency":
+            given["window_hours"] = 0.0
+    elif kind == "sequence":
+        entities = ("user",)
+        given |= {"source": pick(OUTCOMES[:3]), "length": int(rng.integers(1, 9))}
+    elif kind == "list":
+        entities = ("item",)
+        given |= {"source": "tags", "length": int(rng.integers(1, 4))}
+    else:
+        entities = (pick(list(COLUMNS)),)
+        given["source"] = pick(COLUMNS[entities[0]])
+        given |= {"buckets": pick([1, 7, 1 << 40])} if kind == "hashed" else {}
+    try:
+        return Feature(name, pick(entities), kind, **given)
+    except SchemaError:
+        return None
+
+
+def random_schema(log, seed):
+    """A schema of up to 40 features of all kinds."""
+    rng = np.random.default_rng(seed)
+    features = []
+    while len(features) < rng.integers(1, 40):
+        feature = random_feature(rng, f"f{len(features)}")
+        try:
+            if feature is not None:
+                FeatureSchema.of([*features, feature], log)
+                features.append(feature)
+        except SchemaError:
+            continue
+    return FeatureSchema.of(features, log, float(rng.integers(-12, 13)))
+
+
+def random_requests(log, schema, seed, count=12):
+    """Arguments of reads: known and unknown users and items, missing context, times at the edges of windows."""
+    rng = np.random.default_rng(seed)
+    users, items = log.events["user_id"].to_numpy(), log.events["item_id"].to_numpy()
+    times = log.events["event_time"].to_numpy()
+    steps = [step_of(hours) for table in schema.tables.values() for hours, _ in table.windows] or [1]
+    contexts = {
+        "c_battery": [None, math.nan, 0.5, -3.0, math.inf, -math.inf, 1e300],
+        "c_device": [None, "", "phone", "größe", "x" * 300],
+    }
+    for _ in range(count):
+        time = int(rng.choice(times)) + int(rng.integers(-2, 12)) * int(rng.choice(steps)) + int(rng.integers(-1, 2))
+        named = {name: values[rng.integers(len(values))] for name, values in contexts.items() if name in schema.context}
+        yield (
+            int(rng.choice([*users[:5], -1, 10**15])),
+            np.append(rng.choice(items, rng.integers(0, 70)), [-5, 10**12])[: rng.integers(0, 72)],
+            {name: value for name, value in named.items() if rng.random() < 0.8},
+            time if rng.random() < 0.95 else int(rng.choice([-(2**63), 2**63 - 1, -1])),
+            [None, "", "feed", "tab", "größe", "feed\0"][rng.integers(6)],
+        )
+
+
+def bits(arrays):
+    return [arrays[name].tobytes() for name in ARRAYS]
+
+
+@pytest.fixture(scope="module")
+def log():
+    return make_log()
+
+
+def check_schema(log, folder, seed):
+    """Reads and writes of one random schema. Returns its kinds of features."""
+    schema = random_schema(log, seed)
+    fitted = materialize(log, schema, folder).fitted
+    state = state_before(log, schema, ALL)
+    assert fitted.core.hash == schema.hash
+    with open_store("memory:") as store:
+        center = FeatureCenter(schema, fitted, store)
+        center.publish(state, log.users(), log.items(), "v1")
+        for user, items, context, time, scenario in random_requests(log, schema, seed):
+            wanted = read(schema, fitted, state, log.users(), log.items(), user, items, context, time, scenario)
+            whole = center.read(user, items, context, time, scenario)
+            request = center.request(user, context, time, scenario)
+            for found in (whole, request.with_items(items)):
+                for name in ARRAYS:
+                    array = getattr(found, name)
+                    assert array.dtype == wanted[name].dtype and array.shape == wanted[name].shape
+                    assert array.tobytes() == wanted[name].tobytes(), (name, user, context, time, scenario)
+            for name in ARRAYS[:3]:
+                assert getattr(request.features, name).tobytes() == wanted[name].tobytes()
+            check_normalized(fitted, whole)
+        assert center.counters.defaults == 0
+        center.publish(State(schema), log.users(), log.items(), "v2")
+        shuffled = log.events.sample(fraction=1.0, shuffle=True, seed=seed)
+        for at in range(0, len(shuffled), 123):
+            center.update(shuffled[at : at + 123])
+        for name, records in state.records.items():
+            stored = store.get_many(f"{name}.{schema.hash}", records.keys)
+            assert stored == records.table.encode(records.all()), name
+    return {feature.kind for feature in schema.features}
+
+
+def check_normalized(fitted, batch):
+    ready = batch.normalized()
+    request = np.full_like(ready.request_dense, np.nan)
+    rows = np.full((len(batch.item_id), ready.item_dense.shape[1] + ready.cross_dense.shape[1]), np.nan, np.float32)
+    fitted.core.normalize(batch.request_dense, batch.item_dense, batch.cross_dense, request, rows)
+    assert request.tobytes() == ready.request_dense.tobytes()
+    assert rows.tobytes() == np.concatenate([ready.item_dense, ready.cross_dense], 1).tobytes()
+
+
+def test_random_schemas_have_the_bits_of_numpy(log, tmp_path):
+    kinds = set()
+    for seed in range(12):
+        kinds |= check_schema(log, tmp_path / str(seed), seed)
+    assert len(kinds) == 8
+
+
+@pytest.mark.slow
+def test_many_random_schemas_have_the_bits_of_numpy(log, tmp_path):
+    for seed in range(100, 250):
+        check_schema(log, tmp_path / str(seed), seed)
+
+
+@pytest.fixture(scope="module")
+def features(log, tmp_path_factory):
+    return materialize(log, default_schema(log), tmp_path_factory.mktemp("features") / "set", rows=50)
+
+
+@pytest.fixture
+def center(log, features):
+    with open_store("memory:") as store:
+        center = FeatureCenter(features.schema, features.fitted, store)
+        center.publish(features.state(), log.users(), log.items(), "v1")
+        yield center
+
+
+DIGEST = """
+import hashlib, sys, numpy as np
+from pygrade import _core
+from pygrade.features import FeatureCenter
+from pygrade.features.materialize import FeatureSet
+from pygrade.stores import open_store
+from tests.features.events import make_log
+from tests.features.test_core import digest
+assert _core.active_isa() == sys.argv[2], _core.active_isa()
+print(digest(make_log(), FeatureSet.open(sys.argv[1])))
+"""
+
+
+def digest(log, features):
+    """A hash of the features of requests of a log."""
+    with open_store("memory:") as store:
+        center = FeatureCenter(features.schema, features.fitted, store)
+        center.publish(features.state(), log.users(), log.items(), "v1")
+        found = hashlib.sha256()
+        for user, items, context, time, scenario in random_requests(log, features.schema, 1, 50):
+            batch = center.read(user, items, context, time, scenario)
+            for array in (*(getattr(batch, name) for name in ARRAYS), *batch.model_inputs()):
+                found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def test_bits_do_not_depend_on_the_instruction_set(log, features):
+    wanted = digest(log, features)
+    others = [isa for isa in _core.available_isas() if isa != _core.active_isa()]
+    for isa in others:
+        run = subprocess.run(
+            [sys.executable, "-c", DIGEST, str(features.path), isa],
+            env={**os.environ, "PYGRADE_ISA": isa},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout.strip() == wanted, isa
+
+
+def test_hours_of_the_day_are_those_of_the_c_library(log):
+    angles = [2.0 * math.pi / 1440.0 * minute for minute in range(1440)]
+    for table, function in ((SIN_OF_MINUTE, math.sin), (COS_OF_MINUTE, math.cos)):
+        exact = np.array([function(angle) for angle in angles])
+        assert (table.astype(np.float32) == exact.astype(np.float32)).all()
+        assert (np.abs(table - exact) <= np.spacing(np.abs(exact))).all()
+
+
+def test_a_named_version_is_read_while_another_is_current(log, features, center):
+    schema, store = features.schema, center.store
+    items, user = log.items()["item_id"].to_numpy()[:9], int(log.users()["user_id"][3])
+    old = FeatureCenter(schema, features.fitted, store, version="v1")
+    before = center.read(user, items, {}, ALL)
+    moved = log.items().with_columns(pl.lit(777).alias("author"))
+    center.publish(State(schema), log.users(), moved, "v2")
+    kept, fresh = old.read(user, items, {}, ALL), center.read(user, items, {}, ALL)
+    assert all(getattr(kept, name).tobytes() == getattr(before, name).tobytes() for name in ARRAYS)
+    assert kept.item_dense.tobytes() != fresh.item_dense.tobytes()
+    event = {
+        "user_id": [user],
+        "item_id": items[:1],
+        "event_time": [1_800_000_000_000],
+        "y_click": [1.0],
+        "y_order": [0.0],
+        "m_play": [3.0],
+    }
+    assert old.update(event) == 1  # with the attributes of the current version
+    assert store.get_many(f"author.{schema.hash}", np.array([777]))[0] is not None
+    after = old.read(user, items, {}, ALL)
+    assert after.item_dense.tobytes() == kept.item_dense.tobytes()
+    store.drop("v1")
+    gone = old.read(user, items, {}, ALL)
+    assert not gone.defaults and gone.item_dense.tobytes() == center.read(user, items, {}, ALL).item_dense.tobytes()
+
+
+class FailingStore:
+    """A store whose answers are changed, or fail."""
+
+    def __init__(self, store, failure):
+        self.store, self.failure = store, failure
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def get_tables(self, requests):
+        return self.failure(self.store.get_tables(requests))
+
+
+def raising(error):
+    def failure(*_):
+        raise error
+
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "message"),
+    [
+        (lambda answers: answers[1:], TypeError, "another number of tables"),
+        (lambda answers: [answers[0][1:], *answers[1:]], TypeError, "another number of keys"),
+        (lambda answers: [["text"], *answers[1:]], TypeError, "not bytes"),
+        (lambda answers: None, TypeError, "answered no list"),
+        (raising(KeyError("odd")), KeyError, "odd"),
+        (raising(KeyboardInterrupt("stop")), KeyboardInterrupt, "stop"),
+    ],
+)
+def test_what_is_no_store_error_is_raised(features, center, failure, error, message):
+    odd = FeatureCenter(features.schema, features.fitted, FailingStore(center.store, failure))
+    with pytest.raises(error, match=message):
+        odd.read(1, [5], {}, ALL)
+    assert odd.counters.store_errors == odd.counters.defaults == 0
+
+
+def test_the_error_of_a_store_is_the_same_object(log, features, center):
+    error = StoreUnreachableError("no answer")
+    store = FailingStore(center.store, lambda answers: answers)
+    failing = FeatureCenter(features.schema, features.fitted, store)
+    assert not failing.read(1, [5], {}, ALL).defaults
+    store.get_tables = raising(error)
+    assert failing.read(1, [5], {}, ALL).defaults
+    with pytest.raises(StoreUnreachableError) as caught:
+        failing.update(log.events[:3])
+    assert caught.value is error and failing.counters.store_errors == 2
+    del store.get_tables
+    store.update_tables = raising(error)
+    with pytest.raises(StoreUnreachableError) as caught:
+        failing.update(log.events[:3])
+    assert caught.value is error and failing.counters.updates == 0
+    with open_store("memory:") as empty, pytest.raises(MissingVersionError):
+        FeatureCenter(features.schema, features.fitted, empty).update_items(log.items()[:1])
+    assert issubclass(MissingVersionError, StoreError)
+
+
+def test_threads_may_share_a_request(log, features, center):
+    items, user = log.items()["item_id"].to_numpy(), int(log.users()["user_id"][3])
+    request = center.request(user, {}, ALL)
+    parts = [items[at : at + 9] for at in range(0, len(items), 9)]
+    wanted = [center.read(user, part, {}, ALL) for part in parts]
+    failures = []
+
+    def ask():
+        for _ in range(30):
+            for part, right in zip(parts, wanted, strict=True):
+                found = request.with_items(part)
+                if any(getattr(found, name).tobytes() != getattr(right, name).tobytes() for name in ARRAYS):
+                    failures.append(part)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_damaged_files_are_named(features, tmp_path):
+    text = (features.path / "schema.json").read_text()
+    fitted = (features.path / "fitted.safetensors").read_bytes()
+    assert _core.Features(text, fitted).hash == _core.Features.load(str(features.path)).hash == features.schema.hash
+    with pytest.raises(ValueError, match=r"here/schema.json is no feature schema: byte 0"):
+        _core.Features("", fitted, "here")
+    with pytest.raises(ValueError, match=r"here/fitted.safetensors: it is of schema .*; want"):
+        _core.Features(text.replace('"utc_offset_hours": 0.0', '"utc_offset_hours": 1.0'), fitted, "here")
+    with pytest.raises(ValueError, match=r"here/fitted.safetensors: .*truncated"):
+        _core.Features(text, fitted[:5], "here")
+    with pytest.raises(FileNotFoundError):
+        _core.Features.load(str(tmp_path / "nothing"))

@@ -1,0 +1,266 @@
+"""The C++ core against the float64 reference and torch's network; bits that depend on nothing but the row."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from devtools.tolerances import assert_close
+from pygrade import _core, reference
+from pygrade._util.serialization import to_json
+from pygrade.mtl import Columns, MtlConfig, predict, save
+from pygrade.mtl.calibration import Calibration
+from pygrade.mtl.config import schema_hash
+from pygrade.mtl.model import MtlModel
+from pygrade.mtl.network import Network, table_entries
+
+TASKS = ("click", "like", "cart", "order", "share")
+COLUMNS = Columns(
+    ("age", "hour", "price", "ctr"),
+    ("city", "device", "item", "shop", "brand"),
+    vocabulary=(7, 0, 0, 40, 0),
+    request_dense=2,
+    request_ids=2,
+)
+SMALL = MtlConfig(expert_hidden=17, expert_output=9, tower_hidden=5, embedding=3, buckets=61)
+FUNNELS = {"none": (), "chain": (("click", "cart"), ("cart", "order")), "tree": (("order", "click"), ("order", "like"))}
+CALIBRATIONS = ("none", "beta", "curves")
+NETWORKS = {
+    "ple": replace(SMALL, task_experts=2, shared_experts=3),
+    "two levels": replace(SMALL, levels=2),
+    "three levels": replace(SMALL, levels=3, task_experts=2),
+    "mmoe": replace(SMALL, network="mmoe"),
+    "one expert": replace(SMALL, network="mmoe", experts=1),
+    "wide": replace(SMALL, expert_hidden=64, expert_output=32, tower_hidden=16, embedding=4),
+}
+
+
+def calibration_of(kind: str, tasks: int) -> Calibration | None:
+    if kind == "none":
+        return None
+    rng = np.random.default_rng(3)
+    beta = np.column_stack([rng.uniform(0.5, 2, (tasks, 2)), rng.normal(size=tasks)])
+    if kind == "beta":
+        return Calibration(beta)
+    knots = [np.sort(rng.normal(size=(2, count))) * 2 for count in (1, 2, 3, 9, 300)]
+    return Calibration(beta, tuple((x, y) for x, y in knots[:tasks]))
+
+
+def model_of(config, columns=COLUMNS, tasks=TASKS, calibration="none", seed=0) -> MtlModel:
+    """A model with random parameters, whose logits spread over some units."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = Network(config, columns, tasks).eval()
+        torch.nn.init.normal_(module.embedding.weight)
+        for name, value in module.named_parameters():
+            if "embedding" not in name:
+                value.data.mul_(3)
+        for name in ("mean", "base"):
+            getattr(module, name).normal_()
+        module.scale.uniform_(0.5, 2)
+    return MtlModel(module, config, tasks, columns, 1, calibration=calibration_of(calibration, len(tasks)))
+
+
+def rows_of(columns, count, seed=0):
+    """Rows of several requests of different length, with unknown values and ids that training has not seen."""
+    rng = np.random.default_rng(seed)
+    dense = rng.normal(size=(count, len(columns.dense))).astype(np.float32) * 2
+    ids = rng.integers(-3, 60, (count, len(columns.ids)))
+    request = np.sort(rng.integers(0, count // 60 + 1, count))
+    dense[:, : columns.request_dense] = dense[request, : columns.request_dense]
+    ids[:, : columns.request_ids] = ids[request, : columns.request_ids]
+    dense[rng.random(dense.shape) < 0.1] = np.nan
+    ids[rng.random(ids.shape) < 0.05] = np.iinfo(np.int64).max
+    if dense.size:
+        dense[-1] = [(np.inf, -np.inf, 3e38, -3e38)[d % 4] for d in range(dense.shape[1])]
+    return dense, ids
+
+
+def expected(model, dense, ids, calibrated=True):
+    parameters = {name: value.detach().double() for name, value in model.module.state_dict().items()}
+    calibration = model.calibration if calibrated else None
+    return reference.multi_task(
+        parameters,
+        torch.from_numpy(dense).double(),
+        torch.from_numpy(table_entries(ids, model.columns, model.config.buckets)).long(),
+        model.config.task_experts if model.config.network == "ple" else 0,
+        model.module.parents,
+        None if calibration is None else torch.from_numpy(calibration.beta),
+        () if calibration is None else [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in calibration.knots],
+    )
+
+
+@pytest.mark.parametrize("funnel", FUNNELS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_core_is_the_reference(network, funnel):
+    calibration = CALIBRATIONS[(list(NETWORKS).index(network) + list(FUNNELS).index(funnel)) % 3]
+    model = model_of(replace(NETWORKS[network], funnel=FUNNELS[funnel]), calibration=calibration)
+    dense, ids = rows_of(COLUMNS, 400)
+    for calibrated in (True, False):
+        wanted = expected(model, dense, ids, calibrated)
+        assert_close(torch.from_numpy(predict(model, dense, ids, calibrated)), wanted)
+        assert torch.logit(wanted, 1e-9).std(0).min() > 0.1
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_core_is_torchs_network(network):
+    model = model_of(replace(NETWORKS[network], funnel=FUNNELS["chain"]))
+    dense, ids = rows_of(COLUMNS, 200)
+    with torch.no_grad():
+        entries = torch.from_numpy(table_entries(ids, COLUMNS, model.config.buckets))
+        logits = model.module(model.module.inputs(torch.from_numpy(dense), entries))
+    assert_close(torch.sigmoid(logits).clamp_min(1e-6), torch.from_numpy(predict(model, dense, ids)).double())
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        Columns(("x",), ()),
+        Columns((), ("item",)),
+        Columns(("x", "y"), ("item",), request_dense=2, request_ids=1),
+        Columns(("x", "y"), ("item", "user"), request_dense=1),
+        Columns(("x", "y"), ("item", "user"), request_ids=1),
+    ],
+)
+def test_any_columns_and_one_task(columns):
+    model = model_of(NETWORKS["two levels"], columns, tasks=("only",), calibration="curves")
+    dense, ids = rows_of(columns, 70)
+    assert_close(torch.from_numpy(predict(model, dense, ids)), expected(model, dense, ids))
+
+
+def test_probabilities_stay_in_bounds():
+    model = model_of(replace(SMALL, funnel=FUNNELS["chain"]))
+    dense, ids = rows_of(COLUMNS, 50)
+    for base in (-1e4, -50.0, 50.0, 1e4):
+        shifted = replace(model, module=Network(model.config, COLUMNS, TASKS).eval())
+        shifted.module.load_state_dict(model.module.state_dict() | {"base": torch.full((5,), base)})
+        p = predict(shifted, dense, ids)
+        assert np.isfinite(p).all() and p.min() >= np.float32(1e-6) and p.max() <= 1
+        assert (p[:, 2] <= p[:, 0]).all() and (p[:, 3] <= p[:, 2]).all()
+        assert_close(torch.from_numpy(p), expected(shifted, dense, ids))
+
+
+def of_request(model, dense, ids, first, last):
+    columns = model.columns
+    result = np.full((last - first, len(model.tasks)), np.nan, np.float32)
+    model.core.predict_request(
+        dense[first, : columns.request_dense].copy(),
+        ids[first, : columns.request_ids].copy(),
+        dense[first:last, columns.request_dense :].copy(),
+        ids[first:last, columns.request_ids :].copy(),
+        result,
+    )
+    return result
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_requests_and_single_rows_have_the_same_bits(network):
+    model = model_of(replace(NETWORKS[network], funnel=FUNNELS["tree"]), calibration="beta")
+    dense, ids = rows_of(COLUMNS, 500)
+    together = predict(model, dense, ids)
+    assert len(np.unique(together[:, 0])) > 400
+    apart = [predict(model, dense[[r]], ids[[r]]) for r in range(500)]
+    assert np.concatenate(apart).tobytes() == together.tobytes()
+    alone = [of_request(model, dense, ids, r, r + 1) for r in range(500)]
+    assert np.concatenate(alone).tobytes() == together.tobytes()
+    dense[:, :2], ids[:, :2] = dense[0, :2], ids[0, :2]
+    whole = of_request(model, dense, ids, 0, 500)
+    assert whole.tobytes() == predict(model, dense, ids).tobytes() != together.tobytes()
+    order = np.random.default_rng(1).permutation(500)
+    assert predict(model, dense[order], ids[order]).tobytes() == whole[order].tobytes()
+    assert predict(model, dense, ids, num_threads=2).tobytes() == whole.tobytes()
+    assert of_request(model, dense, ids, 0, 0).shape == predict(model, dense[:0], ids[:0]).shape == (0, 5)
+
+
+_RUN = """
+import sys, numpy as np
+from pygrade import _core
+folder, isa = sys.argv[1:]
+assert _core.active_isa() == isa
+core = _core.MultiTaskModel.load(folder)
+arrays = np.load(folder + "/rows.npz")
+result = np.empty((len(arrays["dense"]), len(core.tasks)), np.float32)
+core.predict(arrays["dense"], arrays["ids"], result)
+np.save(f"{folder}/{isa}.npy", result)
+"""
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_instruction_sets_have_the_same_bits(tmp_path, calibration, record_property):
+    model = model_of(replace(NETWORKS["two levels"], funnel=FUNNELS["chain"]), calibration=calibration)
+    dense, ids = rows_of(COLUMNS, 530)
+    folder = save(model, tmp_path / "mtl")
+    np.savez(folder / "rows.npz", dense=dense, ids=ids)
+    results = {}
+    for isa in _core.available_isas():
+        command = [sys.executable, "-c", _RUN, str(folder), isa]
+        subprocess.run(command, check=True, env={**os.environ, "PYGRADE_ISA": isa})
+        results[isa] = np.load(folder / f"{isa}.npy")
+    here = predict(model, dense, ids)
+    assert len(results) >= 1
+    for isa, result in results.items():
+        assert result.tobytes() == here.tobytes(), isa
+        record_property(f"bit-equal {isa}", result.size)
+
+
+def test_older_files_and_the_counts_of_request_columns(tmp_path):
+    plain = replace(COLUMNS, request_dense=0, request_ids=0)
+    assert schema_hash(("a", "b"), Columns(("x",), ("u",)), ()) == "410e4ffa2916dad7"  # as before there were counts
+    assert schema_hash(TASKS, plain, ()) != schema_hash(TASKS, COLUMNS, ())
+    model, old = model_of(SMALL), model_of(SMALL, plain)
+    assert "request_dense" not in json.loads(old.files()[0])["schema"]
+    core = _core.MultiTaskModel.load(save(model, tmp_path / "mtl"))
+    assert (core.request_dense, core.request_ids, old.core.request_dense, old.core.request_ids) == (2, 2, 0, 0)
+    assert (core.tasks, core.dense_columns, core.id_columns) == tuple(
+        list(names) for names in (TASKS, COLUMNS.dense, COLUMNS.ids)
+    )
+    assert (core.features, core.schema_hash) == ("", model.schema_hash)
+    with pytest.raises(ValueError, match=r"request_dense is 5; want a number from 0 to 4"):
+        replace(COLUMNS, request_dense=5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "x"}, r'folder/mtl.json: it is "x" of version 1'),
+        ({"schema_hash": "x"}, r"folder/mtl.json: 'schema_hash' is \"x\"; tasks, columns and funnel give"),
+        ({"sha256": "0" * 64}, r"folder/mtl.safetensors has sha256 \w{12}; want 000000000000"),
+        ({"config": {}}, r"folder/mtl.json: 'network' is absent"),
+    ],
+)
+def test_damage_is_named(change, message):
+    text, tensors = model_of(SMALL).files()
+    record = json.loads(text) | change
+    with pytest.raises(ValueError, match=message):
+        _core.MultiTaskModel(to_json(record), tensors, "folder")
+
+
+def test_missing_files_and_wrong_arrays_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"mtl.json does not exist or can't be read; want"):
+        _core.MultiTaskModel.load(tmp_path / "nowhere")
+    model = model_of(SMALL)
+    folder = save(model, tmp_path / "mtl")
+    (folder / "mtl.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"mtl.safetensors does not exist"):
+        _core.MultiTaskModel.load(folder)
+    dense, ids = rows_of(COLUMNS, 3)
+    with pytest.raises(ValueError, match="probabilities"):
+        model.core.predict(dense, ids, np.empty((2, 5), np.float32))
+    with pytest.raises(ValueError, match="request_ids"):
+        model.core.predict_request(dense[0, :2], ids[0, :1], dense, ids, np.empty((3, 5), np.float32))
+
+
+def test_the_network_is_exported_with_any_number_of_rows():
+    model = model_of(replace(SMALL, levels=2, funnel=FUNNELS["chain"]))
+    dense, ids = rows_of(COLUMNS, 30)
+    entries = torch.from_numpy(table_entries(ids, COLUMNS, model.config.buckets))
+    with torch.no_grad():
+        inputs = model.module.inputs(torch.from_numpy(dense), entries)
+        program = torch.export.export(model.module, (inputs,), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
+        for count in (2, 7, 30):
+            assert_close(program.module()(inputs[:count]), model.module(inputs[:count]))

@@ -1,0 +1,345 @@
+"""The C++ core of prerank: against the reference in float64, equal on every instruction set, and read from files."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from fractions import Fraction
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devtools.tolerances import assert_close
+from pygrade import _core, reference
+from pygrade._util.serialization import read_safetensors, to_json, to_safetensors
+from pygrade.prerank import Catalog, ItemIndex, Prerank, PrerankConfig, fit
+from pygrade.prerank.index import scores_of
+from tests.prerank.world import World
+
+CONFIG = PrerankConfig(width=16, hidden=20, batch_size=128, epochs=1, refit=False)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World(users=80, items=300)
+
+
+@pytest.fixture(scope="module")
+def fitted(world):
+    return fit(world.batches(500, seed=1), (1.0, 0.0), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def catalog(world):
+    return Catalog.from_batches(world.batches(2000, seed=1))
+
+
+@pytest.fixture(scope="module")
+def prerank(fitted, catalog):
+    return Prerank.build(fitted, catalog, "schema-1")
+
+
+@pytest.fixture(scope="module")
+def requests(world):
+    """With NaN and infinite features, unknown categories and unknown items."""
+    batch = next(world.batches(32, seed=3)())
+    dense, ids, sequences = batch.request_dense.copy(), batch.request_ids.copy(), batch.sequences.copy()
+    dense[::3, 0], dense[1, 1], dense[2, 2] = np.nan, np.inf, -np.inf
+    ids[5], ids[6], ids[7] = -1, 10**6, 0
+    sequences[8], sequences[9], sequences[10, 0] = -1, 3, 2**62
+    return replace(batch, request_dense=dense, request_ids=ids, sequences=sequences)
+
+
+def round_to_float32(value: Fraction) -> np.float32:
+    """The float32 nearest to a fraction, ties to even; no overflow."""
+    near = np.float32(float(value))  # may be rounded twice: one of its neighbors may be nearer
+    around = [near, np.nextafter(near, np.float32(-np.inf)), np.nextafter(near, np.float32(np.inf))]
+    return min(around, key=lambda x: (abs(Fraction(float(x)) - value), int(np.array(x).view(np.int32)) & 1))
+
+
+def test_a_score_is_one_chain_of_multiply_adds_in_order():
+    rng = np.random.default_rng(0)
+    query, vectors = rng.normal(size=7).astype(np.float32), rng.normal(size=(40, 7)).astype(np.float32)
+    vectors[0] = query * np.float32(1 + 2**-12)
+    want = []
+    for row in vectors:
+        total = np.float32(0)
+        for q, v in zip(query.tolist(), row.tolist(), strict=True):
+            total = round_to_float32(Fraction(q) * Fraction(v) + Fraction(float(total)))
+        want.append(total)
+    assert scores_of(query, vectors).tobytes() == np.array(want).tobytes()
+    assert (np.array(want) != (vectors @ query)).any()  # other orders round in another way
+
+
+@given(st.integers(0, 400), st.integers(1, 40), st.integers(1, 450), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_whole_numbers_give_the_order_of_the_reference(items, width, n, filtered, listed, seed):
+    """Scores of small whole numbers are exact, so that ties are ties in float64 too."""
+    rng = np.random.default_rng(seed)
+    ids = np.sort(rng.permutation(3 * items)[:items])
+    vectors = rng.integers(-1, 2, (items, width)).astype(np.float32)
+    query = rng.integers(-1, 2, width).astype(np.float32)
+    seen = rng.integers(-2, 3 * items + 1, 50) if filtered else np.empty(0, np.int64)
+    eligible = rng.permutation(np.append(ids, [3 * items + 7, -5]))[: items // 2] if listed else None
+    found, scores = np.full(n, -7), np.full(n, np.nan, np.float32)
+    count = _core.ItemIndex(ids, vectors).search(query, seen, eligible, found, scores)
+    want, values = reference.nearest_items(
+        torch.from_numpy(query).double(),
+        ids.tolist(),
+        torch.from_numpy(vectors).double(),
+        n,
+        set(seen.tolist()),
+        None if eligible is None else set(eligible.tolist()),
+    )
+    assert found[:count].tolist() == want and scores[:count].tolist() == values.tolist()
+    assert (found[count:] == -7).all() and np.isnan(scores[count:]).all()
+
+
+@pytest.mark.parametrize(("items", "n"), [(9359, 500), (9359, 9359), (1000, 1), (70_000, 100), (17, 16)])
+def test_real_numbers_give_the_best_items_within_rounding(items, n):
+    rng = np.random.default_rng(items)
+    ids, vectors = np.arange(items) * 5 + 2, rng.normal(size=(items, 32)).astype(np.float32)
+    query = rng.normal(size=32).astype(np.float32)
+    found, scores = np.empty(n, np.int64), np.empty(n, np.float32)
+    assert _core.ItemIndex(ids, vectors).search(query, found[:0], None, found, scores) == n
+    all_scores = scores_of(query, vectors)
+    order = np.lexsort((ids, -all_scores))[:n]
+    assert found.tolist() == ids[order].tolist() and scores.tobytes() == all_scores[order].tobytes()
+    assert_close(torch.from_numpy(all_scores), torch.from_numpy(vectors).double() @ torch.from_numpy(query).double())
+
+
+def test_an_infinite_score_stays_infinite():
+    vectors = np.array([[3e38, 3e38], [3e38, -3e38], [1, 0], [-3e38, 3e38]], np.float32)
+    ids, scores = ItemIndex.build([4, 3, 2, 1], vectors, "flat").search([[3e38, 3e38]], 5)
+    assert ids.tolist() == [[3, 4, 2, 1, -1]]
+    assert scores[0].tolist() == [np.inf, np.inf, np.float32(3e38), -np.inf, -np.inf]
+
+
+def test_user_vectors_are_those_of_the_reference(fitted, requests):
+    towers = fitted.towers
+    state = {name: value.double() for name, value in towers.state_dict().items()}
+    known = towers.inputs
+    found = towers.user_vectors(requests)
+    for r in range(len(found)):
+        want = reference.user_vector(
+            torch.from_numpy(requests.request_dense[r]).double(),
+            requests.request_ids[r].tolist(),
+            requests.sequences[r].tolist(),
+            item_id=known.item_id.tolist(),
+            item_table=state["item_table.weight"],
+            request_mean=torch.from_numpy(known.request_mean).double(),
+            request_std=torch.from_numpy(known.request_std).double(),
+            field_tables=[state["request_fields.0.weight"]],
+            hidden_weight=state["user_tower.0.weight"],
+            hidden_bias=state["user_tower.0.bias"],
+            output_weight=state["user_tower.3.weight"],
+            output_bias=state["user_tower.3.bias"],
+        )
+        assert_close(torch.from_numpy(found[r]), want)
+    with torch.inference_mode():  # what is trained is what is served
+        assert_close(torch.from_numpy(found), towers.user(*towers.user_inputs(requests)).double())
+
+
+def test_user_vectors_follow_the_parameters(world, requests):
+    towers = fit(world.batches(200, seed=1), (1.0, 0.0), CONFIG).towers
+    before = towers.user_vectors(requests)
+    assert towers.core() is towers.core()
+    with torch.no_grad():
+        towers.user_tower[3].bias += 0.5
+    after = towers.user_vectors(requests)
+    assert (after != before).any()
+    with torch.inference_mode():
+        assert_close(torch.from_numpy(after), towers.user(*towers.user_inputs(requests)).double())
+
+
+_BITS = """
+import hashlib, sys
+import numpy as np
+from pygrade import _core
+rng = np.random.default_rng(5)
+f32 = lambda *shape: rng.normal(size=shape).astype(np.float32)
+V, width, hidden, narrow, Du, sizes, L = 300, 24, 37, 5, 9, (4, 11), 12
+ids = np.arange(V) * 3
+tower = _core.UserTower(
+    width=width, hidden=hidden, field_embedding=narrow, length=L, item_id=ids, item_table=f32(V + 1, width - 1),
+    request_mean=f32(Du), request_std=np.abs(f32(Du)), field_tables=[f32(size, narrow) for size in sizes],
+    hidden_weight=f32(hidden, Du + 2 * narrow + width - 1), hidden_bias=f32(hidden),
+    output_weight=f32(width - 1, hidden), output_bias=f32(width - 1),
+)
+dense, fields = f32(50, Du) * 3, rng.integers(-1, 12, (50, 2))
+dense[::7, 1] = np.nan
+vectors = np.empty((50, width), np.float32)
+tower.user_vectors(dense, fields, rng.integers(-1, 3 * V, (50, L)), vectors)
+index, found, scores = _core.ItemIndex(ids, f32(V, width)), np.empty((50, 90), np.int64), np.empty((50, 90), np.float32)
+for r in range(50):
+    assert index.search(vectors[r], ids[r : r + 20], None, found[r], scores[r]) == 90
+digest = hashlib.sha256(vectors.tobytes() + found.tobytes() + scores.tobytes()).hexdigest()
+print(_core.active_isa(), digest)
+"""
+
+
+def test_every_instruction_set_gives_the_same_bits():
+    found = []
+    for isa in _core.available_isas():
+        command, environment = [sys.executable, "-c", _BITS], {**os.environ, "PYGRADE_ISA": isa}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        active, digest = run.stdout.split()
+        assert active == isa
+        found.append(digest)
+    assert len(set(found)) == 1
+
+
+def search_all(core, requests, n):
+    """Candidates of the core's own towers and index."""
+    vectors = np.empty((len(requests.user_id), CONFIG.width), np.float32)
+    core.tower.user_vectors(requests.request_dense, requests.request_ids, requests.sequences, vectors)
+    found = np.full((len(vectors), n), -1)
+    for vector, row in zip(vectors, found, strict=True):
+        core.index.search(vector, row[:0], None, row, np.empty(n, np.float32))
+    return found
+
+
+def test_the_core_reads_what_python_saves(prerank, requests, tmp_path):
+    want = prerank.candidates(requests, 40)
+    core = _core.Prerank.load(str(prerank.save(tmp_path / "prerank")))
+    assert search_all(core, requests, 40).tobytes() == want.tobytes()
+    assert search_all(prerank.core, requests, 40).tobytes() == want.tobytes()
+    assert prerank.core is prerank.core
+
+
+def test_what_is_served_in_the_core_follows_every_change(fitted, catalog, requests):
+    some = np.arange(len(catalog)) % 2 == 0
+    prerank = Prerank.build(fitted, Catalog(catalog.item_id[some], catalog.dense[some], catalog.ids[some]))
+    half = prerank.core
+    prerank.add_items(catalog)
+    assert prerank.core is not half
+    assert search_all(prerank.core, requests, 40).tobytes() == prerank.candidates(requests, 40).tobytes()
+    prerank.rebuild(catalog, "hnsw")
+    assert prerank.core is None
+
+
+def save_version_1(prerank, folder):
+    """As pygrade 0.1.0 saved a flat index."""
+    prerank.save(folder)
+    index = faiss.IndexFlatIP(prerank.index.width)
+    index.add(prerank.index.vectors)
+    faiss.write_index(index, str(folder / "items.faiss"))
+    record = json.loads((folder / "prerank.json").read_text())
+    tensors = read_safetensors(folder / "prerank.safetensors", record["sha256"]["prerank.safetensors"])
+    del tensors["index.vectors"]
+    (folder / "prerank.safetensors").write_bytes(to_safetensors(tensors))
+    return seal(folder, {**record, "format_version": 1, "sha256": {"items.faiss": "", "prerank.safetensors": ""}})
+
+
+def seal(folder, record):
+    """Write a record with the checksums of the files as they are."""
+    record = {key: value for key, value in record.items() if key != "record_sha256"}
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in record["sha256"]}
+    record["sha256"] = sums
+    record["record_sha256"] = hashlib.sha256(to_json(record)).hexdigest()
+    (folder / "prerank.json").write_bytes(to_json(record))
+    return folder
+
+
+def test_flat_artifacts_of_version_1_still_load(prerank, requests, tmp_path):
+    folder = save_version_1(prerank, tmp_path / "old")
+    want = prerank.candidates(requests, 40).tobytes()
+    loaded = Prerank.load(folder, "schema-1")
+    assert loaded.candidates(requests, 40).tobytes() == want
+    assert search_all(_core.Prerank.load(str(folder)), requests, 40).tobytes() == want
+    loaded.save(tmp_path / "new")
+    prerank.save(tmp_path / "now")
+    for name in ("prerank.json", "prerank.safetensors"):
+        assert (tmp_path / "new" / name).read_bytes() == (tmp_path / "now" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b[:-4], "truncated, or has more"),
+        (lambda b: b + b"\0\0\0\0", "truncated, or has more"),
+        (lambda b: b[:20], "no flat faiss index"),
+        (lambda b: b"IxF2" + b[4:], "no flat faiss index"),
+        (lambda b: b[:4] + b"\5" + b[5:], "vectors of width 5; want"),
+        (lambda b: b[:8] + b"\5\0" + b[10:], "holds 5 vectors of width 16; want"),
+        (lambda b: b[:33] + b"\1" + b[34:], "no flat faiss index"),
+        (lambda b: b[:-4] + b"\xff\xff\xff\xff", "vectors is not finite"),
+    ],
+)
+def test_damaged_vectors_of_version_1_are_named_though_the_checksums_agree(prerank, tmp_path, change, message):
+    folder = save_version_1(prerank, tmp_path / "old")
+    path = folder / "items.faiss"
+    path.write_bytes(change(path.read_bytes()))
+    seal(folder, json.loads((folder / "prerank.json").read_text()))
+    for load in (Prerank.load, lambda folder: _core.Prerank.load(str(folder))):
+        with pytest.raises(ValueError, match=f"items.faiss.*{message}"):
+            load(folder)
+
+
+@pytest.mark.parametrize("name", ["prerank.json", "prerank.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "empty"])
+def test_the_core_names_damage(name, damage, prerank, tmp_path):
+    folder = prerank.save(tmp_path / "prerank")
+    path = folder / name
+    content = path.read_bytes()
+    middle = len(content) // 2
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flipped":
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    else:
+        path.write_bytes(content[:middle] if damage == "truncated" else b"")
+    with pytest.raises(FileNotFoundError if damage == "missing" else ValueError, match=name.replace(".", r"\.")):
+        _core.Prerank.load(str(folder))
+
+
+def test_the_core_refuses_what_does_not_fit(prerank, tmp_path):
+    folder = prerank.save(tmp_path / "prerank")
+    record = json.loads((folder / "prerank.json").read_text())
+    for change, message in (
+        ({"format_version": 3}, 'is "pygrade.Prerank" version 3; this pygrade reads'),
+        ({"index_kind": "hnsw"}, "a graph of faiss, which C\\+\\+ does not read; want one"),
+        ({"config": {**record["config"], "width": 24}}, "want"),
+        ({"config": {**record["config"], "hidden": 0.5}}, "'hidden' is 0.5; want a whole number"),
+        ({"config": {**record["config"], "field_embedding": 9}}, "request_fields"),
+    ):
+        seal(folder, {**record, **change})
+        with pytest.raises(ValueError, match=message):
+            _core.Prerank.load(str(folder))
+    (folder / "prerank.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"'record_sha256' is not as Prerank\.save writes it"):
+        _core.Prerank.load(str(folder))
+
+
+def test_arguments_are_checked_by_name():
+    index = _core.ItemIndex(np.array([1, 2]), np.zeros((2, 3), np.float32))
+    one, none = np.zeros(3, np.float32), np.empty(0, np.int64)
+    out = np.empty(2, np.int64), np.empty(2, np.float32)
+    for call, message in (
+        (lambda: _core.ItemIndex(np.array([2, 2]), np.zeros((2, 3), np.float32)), "item_ids has 2 after 2; want"),
+        (lambda: _core.ItemIndex(np.array([-1, 2]), np.zeros((2, 3), np.float32)), "item_ids holds -1; want ids >= 0"),
+        (lambda: _core.ItemIndex(np.array([1, 2]), np.zeros((2, 0), np.float32)), "width is 0"),
+        (lambda: _core.ItemIndex(np.array([1]), np.full((1, 2), np.inf, np.float32)), "vectors is not finite at 0"),
+        (lambda: index.search(one[:2], none, None, *out), "vector is .* want"),
+        (lambda: index.search(one * np.nan, none, None, *out), "vector is not finite at 0"),
+        (lambda: index.search(one, none, None, out[0], out[1][:1]), "scores is"),
+        (lambda: _core.item_scores(one, np.zeros((2, 4), np.float32), out[1]), "vectors is"),
+        (lambda: index.vectors(np.empty((2, 2), np.float32)), "vectors is"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match="seen is float64"):
+        index.search(one, np.zeros(1), None, *out)
+
+
+def test_parameters_that_are_no_numbers_are_refused(world, requests):
+    towers = fit(world.batches(200, seed=1), (1.0, 0.0), CONFIG).towers
+    with torch.no_grad():
+        towers.user_tower[0].weight[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="hidden_weight is not finite"):
+        towers.user_vectors(requests)
