@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/ops", "-k", "library or contract or compile or ops_of_torch or gradients_in_python or traced")
+TESTS = ("tests/ops", "-k", "library or contract or compile or ops_of_torch")
 ABSENT = re.compile(r"lib(cu|nv|nccl)")  # CUDA's libraries
 NO_DEVICE = 100  # cudaErrorNoDevice
 
