@@ -120,8 +120,10 @@ void ParquetColumn::clear() {
 void ParquetColumn::add_level(bool present, std::size_t rows) {
   rows_ += rows;
   if (!has_nulls_) return;
-  if (!levels_.empty() && levels_.back().first == present) levels_.back().second += rows;
-  else levels_.emplace_back(present, rows);
+  if (!levels_.empty() && levels_.back().first == present)
+    levels_.back().second += rows;
+  else
+    levels_.emplace_back(present, rows);
 }
 
 void ParquetColumn::add_nulls(std::size_t rows) {
@@ -179,8 +181,10 @@ void ParquetFile::write(std::string_view bytes) {
   place_ += bytes.size();
   while (!bytes.empty()) {
     const ssize_t written = ::write(descriptor_, bytes.data(), bytes.size());
-    if (written > 0) bytes.remove_prefix(static_cast<std::size_t>(written));
-    else if (written == 0 || errno != EINTR) throw std::system_error(errno, std::generic_category(), path_);
+    if (written > 0)
+      bytes.remove_prefix(static_cast<std::size_t>(written));
+    else if (written == 0 || errno != EINTR)
+      throw std::system_error(errno, std::generic_category(), path_);
   }
 }
 
@@ -274,8 +278,10 @@ void ParquetFile::finish(std::span<const ParquetColumn> columns, std::string_vie
       whole.i64(2, static_cast<std::int64_t>(chunk.dictionary_place));
       Thrift details = whole.structure(3);
       details.i32(1, physical(columns[i].type_));
-      if (chunk.has_dictionary) details.numbers(2, {plain, rle, rle_dictionary});
-      else details.numbers(2, {plain, rle});
+      if (chunk.has_dictionary)
+        details.numbers(2, {plain, rle, rle_dictionary});
+      else
+        details.numbers(2, {plain, rle});
       details.texts(3, columns[i].name_);
       details.i32(4, 0);  // not compressed
       details.i64(5, static_cast<std::int64_t>(chunk.values));

@@ -52,11 +52,11 @@ class ParquetColumn {
   ParquetType type_;
   bool has_runs_, has_nulls_;
   std::size_t rows_ = 0;
-  std::string values_;                                  // PLAIN: of the rows, or of the dictionary
-  std::size_t last_ = 0;                                // where the dictionary's last entry starts in values_
-  std::uint32_t entries_ = 0;                           // of the dictionary
+  std::string values_;                                       // PLAIN: of the rows, or of the dictionary
+  std::size_t last_ = 0;                                     // where the dictionary's last entry starts in values_
+  std::uint32_t entries_ = 0;                                // of the dictionary
   std::vector<std::pair<std::uint32_t, std::size_t>> runs_;  // entry, rows
-  std::vector<std::pair<bool, std::size_t>> levels_;    // present, rows
+  std::vector<std::pair<bool, std::size_t>> levels_;         // present, rows
 };
 
 // A file that is being written. std::system_error if that fails; then it can only be destroyed. Without `finish` the
