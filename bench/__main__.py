@@ -42,7 +42,7 @@ def suites() -> dict[str, tuple[Suite, ...]]:
             lambdaloss.training,
             step.training,
         ),
-        "call": (call.topk, call.others),
+        "call": (call.topk, call.others, call.ways),
         "scaling": (scaling.scaling,),
     }
 

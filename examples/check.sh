@@ -3,10 +3,10 @@
 # in PREFIX, and compares the 1,000 pages of each with those of Python. PYTHON is a Python with the package, CMAKE a
 # cmake. Ends with the number of languages; the first that fails ends it.
 set -euo pipefail
-cd "$(dirname "$0")"
 prefix=$(cd "$1" && pwd)
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
+cd "$(dirname "$0")"
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig LD_LIBRARY_PATH=$prefix/lib
 passed=0 skipped=0
 

@@ -74,7 +74,9 @@ CORE_USERS = (  # beside the package itself, which takes the version from the co
     "features",
     "prerank",
     "mtl",
+    "training",
     "serving",
+    "pipeline",
 )
 
 

@@ -1,19 +1,23 @@
 """The overhead of a call from Python: ops on tiny inputs, beside the cheapest calls of other libraries.
 
 The overhead is the time of the call minus that of the harness's empty call and that of the C++ core on the same work.
+Then the ways to call the same op: through torch's dispatcher, in a compiled graph, with a gradient by autograd.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import pygrade
-from bench.cpu import core
+from bench.cpu import core, verify
 from bench.cpu.fusion import WRITES_OUT
 from bench.cpu.harness import NOTHING, OURS, Contender, Row, measure
 from pygrade import _core
+from pygrade.ops.fusion import TRANSFORMS
 
 COUNT, TASKS, K = 8, 8, 4
 CORE_TOPK = ("fuse_topk", 1, 1, COUNT, TASKS, K)
@@ -84,6 +88,86 @@ def others(quick: bool) -> Iterator[Row]:
     yield row(draws, sample, "dirichlet_sample", 1, 4, TASKS, 1000)
     yield row(draws, log_prob, "dirichlet_log_prob", 1, 4, TASKS)
     yield row({"B": 1, "G": 4, "C": 1}, advantage, "group_advantage_batch", 1, 4)
+
+
+def ways(quick: bool) -> Iterator[Row]:
+    """fuse_topk by its fast path, by torch's dispatcher, and as the custom op in Python that pygrade 0.1 registered;
+    a ranker compiled around each of the latter two; the loss of GRPO with its own gradient and with autograd's."""
+    seconds = 0.5 if quick else 5.0
+    count, tasks, k = 500, 6, 10
+    scores, weights = torch.rand(1, count, tasks), torch.softmax(torch.rand(1, tasks), -1)
+    code = TRANSFORMS.index("zlog")
+    custom = _custom_op()
+    registered = torch.ops.pygrade.fuse_topk
+    calls: dict[str, Contender] = {
+        OURS: lambda i: pygrade.fuse_topk(scores, weights, k, "zlog"),
+        "torch.ops.pygrade": lambda i: registered(scores, weights, k, code),
+        "torch.ops.pygrade, all arguments": lambda i: registered(
+            scores, weights, k, code, None, 1e-7, 1e-3, None, None, True, 0
+        ),
+        "custom_op": lambda i: custom(scores, weights, k, code),
+    }
+    shape: dict[str, int | str] = {"N": count, "T": tasks, "k": k, "arrays": "torch"}
+    yield _beside("fuse_topk, ways to call", shape, calls, seconds)
+
+    logits = torch.rand(1, tasks)
+
+    def ranker(op: Any) -> Contender:
+        def rank(scores: Tensor, logits: Tensor) -> Any:
+            values, indices = op(scores, torch.softmax(logits * 2.0, -1), k, code)
+            return values * 2.0, indices
+
+        compiled = torch.compile(rank, fullgraph=True)
+        return lambda i: compiled(scores, logits)
+
+    compiled = {OURS: ranker(registered), "custom_op": ranker(custom)}
+    yield _beside("a compiled ranker", shape, compiled, seconds)
+
+    for batch, samples in ((256, 16), (1024, 32)):
+        yield _gradients(batch, samples, 8, seconds)
+
+
+@functools.cache  # a name is registered once
+def _custom_op() -> Any:
+    """fuse_topk as an op in Python, whose call goes through torch's Python wrappers."""
+
+    def fuse_topk(scores: Tensor, weights: Tensor, k: int, transform: int) -> tuple[Tensor, Tensor]:
+        values, indices = pygrade.fuse_topk(scores, weights, k, TRANSFORMS[transform])
+        return values, indices
+
+    op = torch.library.custom_op("pygrade_bench::fuse_topk", fuse_topk, mutates_args=())
+
+    @op.register_fake
+    def _(scores: Tensor, weights: Tensor, k: int, *_: object) -> tuple[Tensor, Tensor]:
+        shape = (*weights.shape[:-1], k)
+        return weights.new_empty(shape), weights.new_empty(shape, dtype=torch.int32)
+
+    return torch.ops.pygrade_bench.fuse_topk
+
+
+def _gradients(batch: int, samples: int, tasks: int, seconds: float) -> Row:
+    alpha = torch.rand(batch, tasks) + 0.5
+    drawn = pygrade.dirichlet_sample(alpha, samples, seed=0)
+    rest = (drawn.log_weights, drawn.log_prob, torch.randn(batch, samples), alpha * 1.1)
+    leaf = alpha.clone().requires_grad_()
+
+    def at_once(i: int) -> Any:
+        result = pygrade.grpo_loss(alpha, *rest)
+        return result.loss, result.gradient / batch
+
+    def by_autograd(i: int) -> Any:
+        loss = pygrade.grpo_loss(leaf, *rest).loss
+        return loss, torch.autograd.grad(loss.mean(), leaf)[0]
+
+    found, expected = by_autograd(0), at_once(0)
+    verify.close("autograd", "gradient", found[1] * batch, expected[1].double() * batch)
+    shape: dict[str, int | str] = {"B": batch, "G": samples, "T": tasks}
+    return _beside("grpo_loss, ways to its gradient", shape, {OURS: at_once, "autograd": by_autograd}, seconds)
+
+
+def _beside(op: str, shape: dict[str, int | str], calls: dict[str, Contender], seconds: float) -> Row:
+    """A row whose contenders are ways to call pygrade."""
+    return Row(op, shape, measure(calls, seconds), (), tuple(name for name in calls if name != OURS))
 
 
 def _row(

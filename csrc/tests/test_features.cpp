@@ -359,6 +359,8 @@ TEST(two_steps_give_what_one_gives) {
   CHECK(store->asked.find(" user.") == std::string::npos && store->asked.find(" item.") != std::string::npos);
   FeatureBuffer empty;
   CHECK_THROWS(std::invalid_argument, "holds no user", center.read_items(items, empty));
+  FeatureCenter other(features, store);
+  CHECK_THROWS(std::invalid_argument, "holds no user that this center has read", other.read_items(items, steps));
 }
 
 TEST(another_version_between_the_steps_is_read_whole) {

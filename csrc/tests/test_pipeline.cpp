@@ -34,7 +34,7 @@ namespace fs = std::filesystem;
 constexpr std::size_t k = 5;
 constexpr std::int64_t now = 1'700'003'000'000;
 
-// Written by devtools/pipeline_artifacts.py: the same features and models, different policies.
+// Written by tests/pipeline/artifacts.py: the same features and models, different policies.
 fs::path artifact(const char* name) { return fs::path(PYGRADE_TEST_FOLDER) / "artifacts" / name; }
 
 const Models& first() {

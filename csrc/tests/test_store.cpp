@@ -123,8 +123,8 @@ namespace {
 
 struct Directory {
   Directory() {
-    char name[] = "/tmp/pygrade_store_XXXXXX";
-    path = mkdtemp(name);
+    path = (std::filesystem::temp_directory_path() / "pygrade_store_XXXXXX").string();
+    if (mkdtemp(path.data()) == nullptr) std::abort();
   }
   ~Directory() { std::filesystem::remove_all(path); }
   std::string url() const { return "lmdb:" + path; }

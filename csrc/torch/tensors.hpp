@@ -2,7 +2,8 @@
 // serves every torch from 2.10 on, every Python, and C++ programs without one.
 //
 // Each op has its schema and its CPU implementation in the file of its family; Python adds fakes, gradients and the
-// implementations for GPUs (pygrade/ops). Errors are std::invalid_argument, which reaches Python as a ValueError.
+// implementations for GPUs (pygrade/ops). Errors are std::invalid_argument, which torch passes to Python as a
+// ValueError, its newest versions as a RuntimeError; pygrade's functions make it a ValueError again.
 #pragma once
 
 #include <torch/csrc/stable/library.h>

@@ -15,10 +15,10 @@
 typedef int Result; /* CUresult: 0 is success */
 typedef unsigned long long DevicePointer;
 
-static void *driver;
+static void* driver;
 
-static void *symbol(const char *name) {
-  void *found = dlsym(driver, name);
+static void* symbol(const char* name) {
+  void* found = dlsym(driver, name);
   if (found == NULL) {
     fprintf(stderr, "libcuda has no %s\n", name);
     exit(1);
@@ -26,7 +26,7 @@ static void *symbol(const char *name) {
   return found;
 }
 
-static void check(Result result, const char *what) {
+static void check(Result result, const char* what) {
   if (result != 0) {
     fprintf(stderr, "%s gives error %d\n", what, result);
     exit(1);
@@ -36,9 +36,9 @@ static void check(Result result, const char *what) {
 /* Declares the driver's function `name` as a pointer of the same name. */
 #define DRIVER(name, symbol_name, ...) \
   Result (*name)(__VA_ARGS__);         \
-  *(void **)&name = symbol(symbol_name)
+  *(void**)&name = symbol(symbol_name)
 
-int main(int count, char **arguments) {
+int main(int count, char** arguments) {
   if (count != 5) {
     fprintf(stderr, "usage: launch_aot CUBIN KERNEL THREADS SHARED_BYTES\n");
     return 2;
@@ -49,16 +49,16 @@ int main(int count, char **arguments) {
     return 77;
   }
   DRIVER(init, "cuInit", unsigned);
-  DRIVER(device_get, "cuDeviceGet", int *, int);
-  DRIVER(retain, "cuDevicePrimaryCtxRetain", void **, int);
-  DRIVER(set_current, "cuCtxSetCurrent", void *);
-  DRIVER(load, "cuModuleLoad", void **, const char *);
-  DRIVER(get_function, "cuModuleGetFunction", void **, void *, const char *);
-  DRIVER(allocate, "cuMemAlloc_v2", DevicePointer *, size_t);
-  DRIVER(to_device, "cuMemcpyHtoD_v2", DevicePointer, const void *, size_t);
-  DRIVER(to_host, "cuMemcpyDtoH_v2", void *, DevicePointer, size_t);
-  DRIVER(launch, "cuLaunchKernel", void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
-         void **, void **);
+  DRIVER(device_get, "cuDeviceGet", int*, int);
+  DRIVER(retain, "cuDevicePrimaryCtxRetain", void**, int);
+  DRIVER(set_current, "cuCtxSetCurrent", void*);
+  DRIVER(load, "cuModuleLoad", void**, const char*);
+  DRIVER(get_function, "cuModuleGetFunction", void**, void*, const char*);
+  DRIVER(allocate, "cuMemAlloc_v2", DevicePointer*, size_t);
+  DRIVER(to_device, "cuMemcpyHtoD_v2", DevicePointer, const void*, size_t);
+  DRIVER(to_host, "cuMemcpyDtoH_v2", void*, DevicePointer, size_t);
+  DRIVER(launch, "cuLaunchKernel", void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
+         void**, void**);
   DRIVER(synchronize, "cuCtxSynchronize", void);
   if (init(0) != 0) {
     fprintf(stderr, "the driver finds no GPU\n");
@@ -83,7 +83,7 @@ int main(int count, char **arguments) {
 
   /* The manifest's `arguments` in order; its two scratch pointers are null. */
   int tasks = TASKS;
-  void *values[] = {&concentration, &result, &gradient, &tasks, &none, &none};
+  void* values[] = {&concentration, &result, &gradient, &tasks, &none, &none};
   unsigned threads = (unsigned)atoi(arguments[3]), shared = (unsigned)atoi(arguments[4]);
   check(launch(function, ROWS, 1, 1, threads, 1, 1, shared, NULL, values, NULL), "cuLaunchKernel");
   check(synchronize(), "cuCtxSynchronize");

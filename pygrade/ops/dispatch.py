@@ -127,17 +127,27 @@ class Op:
         in_python = _chosen.get() in self._python_backends and arguments[0].is_cpu
         count = self._differentiable
         if count == 0:
-            return (self._in_python if in_python else self.registered)(*arguments)
+            return (self._in_python if in_python else self._run)(*arguments)
         # What register_autograd adds to the op passes every argument through Python twice: 4 µs without a gradient and
         # 35 µs with one. Called below autograd, the op costs what its C++ costs.
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in arguments[:count]):
+        wanted = arguments[0].requires_grad or (count > 1 and arguments[1].requires_grad)
+        if wanted and torch.is_grad_enabled():
             run = self._in_python_with_gradient if in_python else self._with_gradient
             return run(*arguments[:count], arguments[count:])
         return (self._in_python if in_python else self._below_autograd)(*arguments)
 
+    def _run(self, *arguments: Any) -> Any:
+        try:
+            return self.registered(*arguments)
+        except RuntimeError as error:
+            # What the core refuses is a ValueError in torch 2.13, and like every C++ exception this in 2.15.
+            if type(error) is RuntimeError and "; want " in str(error):
+                raise ValueError(str(error)) from None
+            raise
+
     def _below_autograd(self, *arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
-            return self.registered(*arguments)
+            return self._run(*arguments)
 
 
 def _with_defaults(op: Any, function: Implementation) -> Implementation:
@@ -158,6 +168,7 @@ def _function(
     class Differentiable(Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
+            ctx.set_materialize_grads(False)  # no zeros for the results that carry no gradient
             inputs = (*arguments[:-1], *arguments[-1])
             output = run(*inputs)
             save(ctx, inputs, output)

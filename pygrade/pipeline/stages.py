@@ -136,10 +136,10 @@ def peak_mib() -> float:
 
 @functools.cache
 def code_hash() -> str:
-    """Version of the code: a hash of every source file of the package, of the kernels and of the compiled core."""
+    """Version of the code: a hash of every source file of the package, of the kernels, the compiled core and ops."""
     core, kernels = find_spec("pygrade._core"), find_spec("pygrade.kernels")  # not imported: Triton may be absent
     assert core is not None and core.origin is not None and kernels is not None
-    digest = hashlib.sha256(Path(core.origin).read_bytes())
+    digest = hashlib.sha256(Path(core.origin).read_bytes() + Path(core.origin).with_name("_ops.so").read_bytes())
     for root in (*pygrade.__path__, *(kernels.submodule_search_locations or ())):
         for file in sorted(Path(root).rglob("*.py")):
             digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())

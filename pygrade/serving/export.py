@@ -185,8 +185,8 @@ class _PiecewiseLinear(nn.Module):
 
 class Predictions(nn.Module):
     """A multi-task model: dense [n, D] float32 (NaN: unknown) and entries [n, C] int32 of its table of embeddings
-    (`pygrade.mtl.network.table_entries` of the ids) → calibrated probabilities [n, T]. `mtl.predict` sees blocks of
-    rows, so that its bits differ.
+    (`pygrade.mtl.network.table_entries` of the ids) → calibrated probabilities [n, T]. The last digits differ from
+    `mtl.predict`, whose sums have a fixed order.
     """
 
     beta: Tensor | None

@@ -18,7 +18,7 @@ pages = json.load(open({answers!r}))
 assert artifact.endswith("artifact") and store.startswith("lmdb:") and int(calls) == 100
 assert len(json.load(open(asked))["requests"]) == len(pages)
 row = dict(op="page", cpu_p50_us=2.0, cpu_p99_us=3.0, wall_p50_us=2.5, calls=90)
-print(json.dumps(dict(items=pages, rows=[row])))
+print(json.dumps(dict(items=pages, rows=[row], allocations=0, pages_per_second={{"1": 2.0}})))
 """
 
 
@@ -46,7 +46,7 @@ def fake(monkeypatch, tmp_path, pages):
 
 def pages_of(run):
     system = page.Pipeline.load(run, seed=1)
-    found = [page.rank(system, request) for request in page.requests_of(run, system)]
+    found = [page.rank(system, request).items.tolist() for request in page.requests_of(run, system)]
     system.close()
     return found
 

@@ -16,7 +16,7 @@ from pygrade._util.serialization import to_json
 from pygrade.mtl import Columns, MtlConfig, predict, save
 from pygrade.mtl.calibration import Calibration
 from pygrade.mtl.config import schema_hash
-from pygrade.mtl.model import MtlModel
+from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.mtl.network import Network, table_entries
 
 TASKS = ("click", "like", "cart", "order", "share")
@@ -140,7 +140,7 @@ def test_probabilities_stay_in_bounds():
         shifted = replace(model, module=Network(model.config, COLUMNS, TASKS).eval())
         shifted.module.load_state_dict(model.module.state_dict() | {"base": torch.full((5,), base)})
         p = predict(shifted, dense, ids)
-        assert np.isfinite(p).all() and p.min() >= np.float32(1e-6) and p.max() <= 1
+        assert np.isfinite(p).all() and p.min() >= np.float32(MIN_PREDICTION) and p.max() <= 1
         assert (p[:, 2] <= p[:, 0]).all() and (p[:, 3] <= p[:, 2]).all()
         assert_close(torch.from_numpy(p), expected(shifted, dense, ids))
 

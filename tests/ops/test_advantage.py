@@ -177,5 +177,5 @@ def test_compiles_without_a_graph_break():
     rewards = rewards_of(3, 4, 2)
     compiled = torch.compile(lambda r: group_advantage(r * 2.0, None, "group"), fullgraph=True, backend="aot_eager")
     assert_close(compiled(rewards), group_advantage(rewards * 2.0, None, "group").double())
-    with pytest.raises(ValueError, match="rewards holds NaN"):
+    with pytest.raises((ValueError, RuntimeError), match="rewards holds NaN"):  # the latter in newer versions of torch
         compiled(rewards * torch.nan)

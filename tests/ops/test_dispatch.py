@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import pygrade
 from devtools.tolerances import assert_close, same_bits
 from pygrade import _core
+from pygrade.ops import advantage
 from pygrade.ops.dispatch import use_backend
 from pygrade.ops.fusion import TRANSFORMS
 from tests.ops.test_arguments import OPS as ALL
@@ -391,8 +392,21 @@ def test_the_ops_of_torch_take_defaults_and_codes():
 )
 def test_the_ops_of_torch_check_what_the_core_relies_on(change, message):
     scores, weights = arguments()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, RuntimeError), match=message):  # the latter in newer versions of torch
         torch.ops.pygrade.fuse_topk(**{"scores": scores, "weights": weights, "k": 4} | change)
+
+
+def test_what_the_core_refuses_is_a_value_error_in_every_torch(monkeypatch):
+    """Newer versions of torch raise RuntimeError for every C++ exception."""
+
+    def refuse(*_):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(advantage._op, "registered", refuse)
+    for text, kind in (("rewards is 1; want 2", ValueError), ("out of memory", RuntimeError)):
+        with pytest.raises(kind, match=text) as caught:
+            pygrade.group_advantage(torch.ones(1, 2, 1))
+        assert type(caught.value) is kind
 
 
 def test_the_ops_of_torch_read_tensors_in_any_order_in_memory():

@@ -153,11 +153,9 @@ def test_every_order_is_exact(kind, count):
         assert (group == indices[0]).all(), k
 
 
-@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 6, 8, 13, 16, 17, 32, 45, 64])
+@pytest.mark.parametrize("tasks", [1, 2, 3, 6, 8, 13, 16, 17, 45, 64])
 @pytest.mark.parametrize("kind", ["uniform", "tiny", "zeros", "close", "special", "ties"])
-@pytest.mark.parametrize(
-    ("transform", "number"), [("log", 1e-7), ("log", 1e-3), ("log", 0.0), ("log1p", 1.0), ("log1p", 30.0)]
-)
+@pytest.mark.parametrize(("transform", "number"), [("log", 1e-7), ("log", 0.0), ("log1p", 1.0), ("log1p", 30.0)])
 def test_the_short_cut_to_the_best_logarithms_is_exact(tasks, kind, transform, number):
     generator = torch.Generator().manual_seed(tasks)
     options = {"beta": number} if transform == "log" else {"slope": number * torch.linspace(0, 1, tasks)}

@@ -165,14 +165,14 @@ def test_pages_updates_batches_and_reloads_through_c(run, tmp_path):
         core.call("rank_batch", core.pipeline, ctypes.byref(batch))
         assert all(same(arrays, wanted) for (_, arrays), wanted in zip(kept, after, strict=True))
 
-        error = ctypes.create_string_buffer(100)
-        core.rank(3, status=1, eligible_size=0, flags=4, error=ctypes.addressof(error), error_size=100)
+        error = ctypes.create_string_buffer(500)
+        core.rank(3, status=1, eligible_size=0, flags=4, error=ctypes.addressof(error), error_size=500)
         assert b"no candidate is left" in error.value
         page, _ = core.rank(3, deadline_us=1)
         assert page.degraded == 2 and page.filled == K and page.fallback > 0
         core.call("reload", core.pipeline, str(artifact).encode(), None, 0)
         assert same(core.rank(3)[1], after[0])
-        core.call("reload", core.pipeline, str(tmp_path).encode(), error, 100, status=2)
+        core.call("reload", core.pipeline, str(tmp_path).encode(), error, 500, status=2)
         assert b"manifest.json does not exist" in error.value
         info = Info(size=ctypes.sizeof(Info))
         core.call("describe", core.pipeline, ctypes.byref(info))

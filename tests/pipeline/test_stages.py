@@ -66,6 +66,7 @@ def test_any_module_kernel_or_core_makes_a_stage_new(tmp_path):
     shutil.copytree(Path(pygrade.__file__).parent, package, ignore=ignored)
     shutil.copytree(Path(pygrade.__file__).parents[1] / "kernels", package / "kernels", ignore=ignored)
     core = shutil.copy(_core.__file__, package)
+    torch_ops = shutil.copy(Path(_core.__file__).with_name("_ops.so"), package)
     program = "from pygrade.pipeline.stages import code_hash; print(code_hash())"
 
     def current() -> str:
@@ -78,6 +79,7 @@ def test_any_module_kernel_or_core_makes_a_stage_new(tmp_path):
         package / "_util" / "hashing.py",
         package / "kernels" / "fusion.py",
         core,
+        torch_ops,
     ):
         with open(file, "ab") as stream:
             stream.write(b"\n")

@@ -14,7 +14,10 @@
  * failed calls write nothing but the length of a text that does not fit. No C++ exception leaves the library.
  *
  * Threads may use one ranker at once, also while one of them reloads it, and so may a forked child; only
- * pygrade_ranker_free must come last and alone. Pointers that a call gets are not kept after it. */
+ * pygrade_ranker_free must come last and alone. Pointers that a call gets are not kept after it.
+ *
+ * A program that loaded the shared library with dlopen can't unload it: dlclose leaves it in place, with its worker
+ * threads and the memory that threads keep. Opening it again gives the same library. */
 #ifndef PYGRADE_H
 #define PYGRADE_H
 

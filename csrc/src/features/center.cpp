@@ -15,6 +15,11 @@ std::shared_ptr<const Features> given(std::shared_ptr<const Features> features, 
   return features;
 }
 
+std::uint64_t next_id() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
 }  // namespace
 
 std::int64_t detail::scenario_code(std::optional<std::string_view> scenario) {
@@ -25,7 +30,8 @@ std::int64_t detail::scenario_code(std::optional<std::string_view> scenario) {
 
 FeatureCenter::Impl::Impl(std::shared_ptr<const Features> features_given, std::shared_ptr<Store> store_given,
                           std::optional<double> ttl_given, std::size_t limit, const std::optional<std::string>& version)
-    : features(given(std::move(features_given), store_given)),
+    : id(next_id()),
+      features(given(std::move(features_given), store_given)),
       plan(features->impl().plan),
       store(std::move(store_given)),
       reader(version ? store->at(*version) : store),

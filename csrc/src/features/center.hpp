@@ -18,6 +18,7 @@ struct FeatureCenter::Impl {
   Impl(std::shared_ptr<const Features> features_given, std::shared_ptr<Store> store_given,
        std::optional<double> ttl_given, std::size_t limit, const std::optional<std::string>& version);
 
+  const std::uint64_t id;  // from 1 on, in this process
   const std::shared_ptr<const Features> features;
   const detail::Plan& plan;
   const std::shared_ptr<Store> store, reader;  // to write, of the current version, and to read
@@ -84,7 +85,7 @@ struct KeySet {
 }  // namespace detail
 
 struct FeatureBuffer::Work {
-  const detail::Plan* plan = nullptr;  // of the center that read the user; null: none did
+  std::uint64_t center = 0;  // that read the user; 0: none did
 
   // The request.
   std::int64_t user_id = 0, time = 0, scenario = 0;

@@ -1,4 +1,4 @@
-"""The artifacts that the C++ tests of the pipeline read: python -m devtools.pipeline_artifacts csrc/tests/artifacts
+"""The artifacts that the C++ tests of the pipeline read: python -m tests.pipeline.artifacts csrc/tests/artifacts
 
 Two tiny systems of the same features and models, with different policies.
 """
