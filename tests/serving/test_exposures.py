@@ -119,16 +119,13 @@ def write_many(policy, path, tmp_path, count, share, **options):
     return predictions, counters
 
 
-@pytest.fixture
-def alone(policy):
-    if policy.mixture is not None:
-        pytest.skip("one policy suffices")
-    return policy
+one_policy = pytest.mark.parametrize("policy", [False], indirect=True, ids=["alone"])
 
 
-def test_a_sampled_log_has_all_shown_rows_and_says_what_is_complete(alone, tmp_path, caplog):
+@one_policy
+def test_a_sampled_log_has_all_shown_rows_and_says_what_is_complete(policy, tmp_path, caplog):
     small = {"group_rows": 200, "file_bytes": 20_000}
-    predictions, counters = write_many(alone, tmp_path / "log", tmp_path, 400, 0.25, **small)
+    predictions, counters = write_many(policy, tmp_path / "log", tmp_path, 400, 0.25, **small)
     assert counters["files"] == len(list((tmp_path / "log").iterdir())) > 3
     log = read_logs(tmp_path / "log")
     sizes = np.diff(log.offsets)
@@ -149,16 +146,18 @@ def test_a_sampled_log_has_all_shown_rows_and_says_what_is_complete(alone, tmp_p
     assert shares == {0.25}
 
 
-def test_the_sample_depends_on_the_ids_alone(alone, tmp_path):
-    write_many(alone, tmp_path / "a", tmp_path, 100, 0.3)
-    write_many(alone, tmp_path / "b", tmp_path, 100, 0.3, group_rows=37)
+@one_policy
+def test_the_sample_depends_on_the_ids_alone(policy, tmp_path):
+    write_many(policy, tmp_path / "a", tmp_path, 100, 0.3)
+    write_many(policy, tmp_path / "b", tmp_path, 100, 0.3, group_rows=37)
     a, b = read_logs(tmp_path / "a"), read_logs(tmp_path / "b")
     assert a.complete().request_id.tolist() == b.complete().request_id.tolist() != []
 
 
-def test_polars_reads_what_pyarrow_reads(alone, tmp_path):
+@one_policy
+def test_polars_reads_what_pyarrow_reads(policy, tmp_path):
     polars = pytest.importorskip("polars", reason="polars is not installed")
-    write_many(alone, tmp_path / "log", tmp_path, 60, 0.3, group_rows=100)
+    write_many(policy, tmp_path / "log", tmp_path, 60, 0.3, group_rows=100)
     (file,) = (tmp_path / "log").iterdir()
     table = parquet.read_table(file)
     frame = polars.read_parquet(file)
@@ -169,8 +168,9 @@ def test_polars_reads_what_pyarrow_reads(alone, tmp_path):
     assert frame.filter(polars.col("position").is_not_null()).height == 300
 
 
-def test_training_takes_the_complete_requests(alone, tmp_path):
-    write_many(alone, tmp_path / "log", tmp_path, 300, 0.5)
+@one_policy
+def test_training_takes_the_complete_requests(policy, tmp_path):
+    write_many(policy, tmp_path / "log", tmp_path, 300, 0.5)
     log = read_logs(tmp_path / "log")
     rng = np.random.default_rng(2)
     log.feedback[log.shown] = rng.random((int(log.shown.sum()), 4)) < log.predictions[log.shown]
@@ -182,7 +182,8 @@ def test_training_takes_the_complete_requests(alone, tmp_path):
         log.select(np.diff(log.offsets) == 5).complete()
 
 
-def test_wrong_arguments_are_statuses_with_a_text(alone, tmp_path):
+@one_policy
+def test_wrong_arguments_are_statuses_with_a_text(policy, tmp_path):
     ranker = CRanker(tmp_path / "policy")
     core, invalid, size = ranker.core, 1, ctypes.sizeof(Options)
     log, buffer = ctypes.c_void_p(), ctypes.create_string_buffer(100)
