@@ -83,10 +83,16 @@ std::optional<LmdbTree> LmdbTree::open(std::span<const unsigned char> file, std:
   if (!known || page_size < 512 || page_size > max_page || file.size() < 2 * page_size) return {};
   const unsigned char* head = file.data() + (id & 1) * page_size;
   if (!is_meta(head)) return {};
-  LmdbTree tree(file.data(), page_size, file.size() / page_size);
+  LmdbTree tree(page_size);
+  tree.extend(file);
   // Another process may write here. It writes all of a number or nothing.
   tree.root_ = __atomic_load_n(reinterpret_cast<const std::uint64_t*>(head + records + root_of_tree), __ATOMIC_ACQUIRE);
   return tree;
+}
+
+void LmdbTree::extend(std::span<const unsigned char> file) {
+  base_ = file.data();
+  pages_ = file.size() / page_size_;
 }
 
 // Null if it can't be read, or is another one.
