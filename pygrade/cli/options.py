@@ -40,8 +40,8 @@ class Source:
         return parse_spec(self.data, ["logs"])[1]
 
     def read(self) -> Logs:
-        """The logs in DIR as they are."""
-        return read_logs(self.directory)
+        """The logs in DIR as they are, without requests that list only a part of their candidates."""
+        return read_logs(self.directory).complete()
 
     def load(self) -> Logs:
         """The logs in DIR with the values of the options."""

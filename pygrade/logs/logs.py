@@ -4,7 +4,9 @@ One Parquet row is one candidate of a request; the rows of a request are contigu
 `item_id` (integer or string), `position` (integer, 0-based slot, null where not shown), context features `x_<feature>`,
 predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally `scenario`, `value`, the logging
 policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms),
-`trust`, `baseline`, `verdict` (what the policy was mixed with) and `u_<task>` (multipliers of the tasks' values).
+`trust`, `baseline`, `verdict` (what the policy was mixed with), `u_<task>` (multipliers of the tasks' values) and
+`candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
+shown ones alone of the others).
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -30,6 +32,7 @@ logger = logging.getLogger("pygrade")
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
 _PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
 _PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline", "verdict", "multipliers")
+_PER_REQUEST += ("candidates",)
 _PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
@@ -69,6 +72,7 @@ class Logs:
     baseline: Array | None = None  # [R] str, name of the baseline in the scores; "": none
     verdict: Array | None = None  # [R] str, what a log said of the policy against the baseline
     multipliers: NDArray[np.float32] | None = None  # [R, T] of the tasks' values; NaN: unknown
+    candidates: NDArray[np.int64] | None = None  # [R] that the request had; None: those that are listed
 
     def __post_init__(self) -> None:
         if not self.task_values:
@@ -119,6 +123,7 @@ class Logs:
             "baseline": ((requests,), "str"),
             "verdict": ((requests,), "str"),
             "multipliers": ((requests, tasks), "float32"),
+            "candidates": ((requests,), "int64"),
         }
         for name, (shape, kind) in optional.items():
             if getattr(self, name) is not None:
@@ -172,6 +177,24 @@ class Logs:
         for names, pick in ((_PER_REQUEST, chosen), (_PER_ROW, rows)):
             changes |= {name: getattr(self, name)[pick] for name in names if getattr(self, name) is not None}
         return replace(self, **changes)
+
+    @property
+    def incomplete(self) -> int:
+        """How many requests list only a part of their candidates."""
+        return 0 if self.candidates is None else int((np.diff(self.offsets) < self.candidates).sum())
+
+    def complete(self) -> "Logs":
+        """The requests that list all of their candidates, on which the policy's inputs depend. A server's log has them
+        as a fair sample; the others are for counting what was shown.
+        """
+        if self.candidates is None or not self.incomplete:
+            return self
+        if self.incomplete == self.num_requests:
+            raise ValueError("no request lists all of its candidates; want a log with a larger share of such requests")
+        logger.warning(
+            "%d of %d requests list only a part of their candidates: left out", self.incomplete, self.num_requests
+        )
+        return self.select(np.diff(self.offsets) >= self.candidates)
 
     def split(self, fraction: float | None = None, *, time: int | None = None) -> tuple["Logs", "Logs"]:
         """Earlier and later requests: the first `fraction` of them (by timestamp if the log has one, else in the order
@@ -270,6 +293,9 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
     for f, feature in enumerate(logs.features):
         column = logs.context[:, f]
         refuse(np.isinf(column), f"x_{feature}", column, "a finite value, or NaN where missing", by_request=True)
+    if logs.candidates is not None:
+        wanted = "at least as many as the request has rows"
+        refuse(logs.candidates < np.diff(logs.offsets), "candidates", logs.candidates, wanted, by_request=True)
     if logs.exploration is not None:
         unknown = ~np.isin(logs.exploration, EXPLORATIONS)
         refuse(unknown, "exploration", logs.exploration, "one of " + ", ".join(EXPLORATIONS), by_request=True)

@@ -21,12 +21,13 @@ FORMAT_VERSION = 1
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
 _REQUIRED = ("request_id", "user_id", "item_id", "position")
 _TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict")  # of a request
-_OPTIONAL = (*_TEXTS, "value", "seed", "timestamp", "trust")
+_OPTIONAL = (*_TEXTS, "value", "seed", "timestamp", "trust", "candidates")
 PER_TASK = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}  # matrices [R, T] and their columns
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
     "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, scenario, value, "
-    "w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, verdict"
+    "w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, verdict, "
+    "candidates (that the request had)"
 )
 
 
@@ -156,7 +157,7 @@ class Source:
             raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {present}; {_CONTRACT}")
         if not features:
             self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
-        read = {*_REQUIRED, *_OPTIONAL, *(f"x_{feature}" for feature in features)}
+        read = {*_REQUIRED, *_OPTIONAL, "share", *(f"x_{feature}" for feature in features)}
         read |= {prefix + task for prefix in ("p_", "y_", *PER_TASK.values()) for task in tasks}
         strange = [name for name in self.names if name not in read]
         if strange:
@@ -217,6 +218,8 @@ class Source:
             result["timestamp"] = per_request("timestamp", self.integers("timestamp", 0, np.int64))
         if "trust" in self.names:
             result["trust"] = per_request("trust", self.numbers("trust"))
+        if "candidates" in self.names:
+            result["candidates"] = per_request("candidates", self.integers("candidates", 0, np.int64))
         return result
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:

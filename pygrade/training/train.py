@@ -125,6 +125,9 @@ def train(
     process trains there. ``on_step(stage, steps done)`` is called after each step.
     """
     _check_device(config.device)
+    if logs.incomplete:
+        wanted = "requests list only a part of their candidates; want logs.complete()"
+        raise ValueError(f"{logs.incomplete} of {logs.num_requests} {wanted}")
     directory = Path(out_dir)
     started = time.perf_counter()
     logs = logs.valued(config.reward.task_values, config.reward.value_tasks)

@@ -10,8 +10,10 @@
 #include <stdexcept>
 #include <string>
 
+#include "pygrade/function_ref.hpp"
 #include "pygrade/policy.hpp"
 #include "pygrade/pygrade.h"
+#include "pygrade/ranker.hpp"
 #include "pygrade/store.hpp"
 
 struct pygrade_policy {
@@ -109,5 +111,10 @@ inline void write_text(const std::string& text, char* to, std::size_t capacity, 
   if (text.size() > capacity) throw TooSmall("the text is longer than capacity");
   text.copy(to, text.size());
 }
+
+// Calls `log` with the checked arguments of a function that logs a request and its page.
+using LogCall = FunctionRef<void(const Policy&, const Request&, const PageBuffer&, const Page&, const LogIds&)>;
+void with_page(const pygrade_ranker* ranker, const pygrade_request* request, const pygrade_page* page,
+               const pygrade_log_ids* ids, LogCall log);
 
 }  // namespace pygrade::c_abi

@@ -161,6 +161,17 @@ pygrade_status fail(pygrade_status status, const char* message, ErrorBuffer erro
   return status;
 }
 
+void with_page(const pygrade_ranker* ranker, const pygrade_request* request, const pygrade_page* page,
+               const pygrade_log_ids* ids, LogCall log) {
+  require(ranker != nullptr, "ranker is NULL");
+  const auto policy = ranker->ranker.policy();
+  const auto asked = request_of(*ranker, read_struct(request, first_request, "request is NULL"));
+  const auto given = read_struct(page, first_page, "page is NULL");
+  const auto known = read_struct(ids, sizeof(pygrade_log_ids), "ids is NULL");
+  log(*policy, asked, buffer_of(*ranker, given), page_of(*policy, given),
+      ids_of(known, asked.predictions.size() / ranker->tasks.size()));
+}
+
 }  // namespace pygrade::c_abi
 
 extern "C" {
@@ -301,17 +312,11 @@ pygrade_status pygrade_ranker_log_rows(const pygrade_ranker* ranker, const pygra
                                        const pygrade_page* page, const pygrade_log_ids* ids, char* text,
                                        size_t capacity, size_t* length) {
   return guarded(error_of(request), [&] {
-    require(ranker != nullptr, "ranker is NULL");
     require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
-    const auto policy = ranker->ranker.policy();
-    const auto asked = request_of(*ranker, read_struct(request, first_request, "request is NULL"));
-    const auto given = read_struct(page, first_page, "page is NULL");
-    const PageBuffer buffer = buffer_of(*ranker, given);
-    const Page ranked = page_of(*policy, given);
-    const auto known = read_struct(ids, sizeof(pygrade_log_ids), "ids is NULL");
     std::string rows;
-    append_log_rows(*policy, asked, buffer, ranked, ids_of(known, asked.predictions.size() / ranker->tasks.size()),
-                    rows);
+    with_page(ranker, request, page, ids,
+              [&](const Policy& policy, const Request& asked, const PageBuffer& buffer, const Page& ranked,
+                  const LogIds& known) { append_log_rows(policy, asked, buffer, ranked, known, rows); });
     write_text(rows, text, capacity, length);
   });
 }

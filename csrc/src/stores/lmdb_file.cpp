@@ -10,8 +10,8 @@
 #include <map>
 #include <utility>
 
-#include "stores/forks.hpp"
 #include "stores/lmdb_pages.hpp"
+#include "util/forks.hpp"
 
 namespace pygrade::detail {
 

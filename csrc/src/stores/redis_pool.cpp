@@ -1,6 +1,6 @@
 #include "stores/redis_pool.hpp"
 
-#include "stores/forks.hpp"
+#include "util/forks.hpp"
 
 namespace pygrade::detail {
 

@@ -1,4 +1,4 @@
-#include "stores/forks.hpp"
+#include "util/forks.hpp"
 
 #include <pthread.h>
 

@@ -1,0 +1,85 @@
+// The C ABI of the exposure log.
+#include "pygrade/exposures.h"
+#include "pygrade/exposures.hpp"
+#include "serving/c_abi.hpp"
+
+using namespace pygrade;
+using namespace pygrade::c_abi;
+
+struct pygrade_log {
+  ExposureLog log;
+};
+
+namespace {
+
+ExposureOptions options_of(const pygrade_log_options* given) {
+  ExposureOptions options;
+  if (given == nullptr) return options;
+  const auto known = read_struct(given, sizeof(pygrade_log_options), "options is NULL");
+  require((known.flags & ~std::uint32_t{PYGRADE_LOG_SHARE}) == 0 && known.reserved == 0,
+          "options.flags has an unknown bit");
+  if (known.name != nullptr) options.name = known.name;
+  if (known.flags & PYGRADE_LOG_SHARE) options.share = known.share;
+  if (known.queue_bytes > 0) options.queue_bytes = known.queue_bytes;
+  if (known.file_bytes > 0) options.file_bytes = known.file_bytes;
+  if (known.file_time_ms > 0) options.file_time = std::chrono::milliseconds(known.file_time_ms);
+  if (known.group_time_ms > 0) options.group_time = std::chrono::milliseconds(known.group_time_ms);
+  if (known.group_rows > 0) options.group_rows = known.group_rows;
+  if (known.group_bytes > 0) options.group_bytes = known.group_bytes;
+  return options;
+}
+
+}  // namespace
+
+extern "C" {
+
+pygrade_status pygrade_log_open(const char* directory, const pygrade_log_options* options, pygrade_log** log) {
+  return guarded(error_of(options), [&] {
+    require(directory != nullptr && log != nullptr, "directory or log is NULL");
+    *log = new pygrade_log{ExposureLog(directory, options_of(options))};
+  });
+}
+
+pygrade_status pygrade_log_append(pygrade_log* log, const pygrade_ranker* ranker, const pygrade_request* request,
+                                  const pygrade_page* page, const pygrade_log_ids* ids, uint32_t wait_us,
+                                  int32_t* taken) {
+  return guarded(error_of(request), [&] {
+    require(log != nullptr, "log is NULL");
+    const auto append = [&](const Policy& policy, const Request& asked, const PageBuffer& buffer, const Page& ranked,
+                            const LogIds& known) {
+      const bool done = log->log.append(policy, asked, buffer, ranked, known, std::chrono::microseconds(wait_us));
+      if (taken != nullptr) *taken = done;
+    };
+    with_page(ranker, request, page, ids, append);
+  });
+}
+
+pygrade_status pygrade_log_flush(pygrade_log* log) {
+  return guarded({}, [&] {
+    require(log != nullptr, "log is NULL");
+    log->log.flush();
+  });
+}
+
+pygrade_status pygrade_log_count(const pygrade_log* log, pygrade_log_counters* counters) {
+  return guarded({}, [&] {
+    require(log != nullptr, "log is NULL");
+    auto known = read_struct(counters, sizeof(pygrade_log_counters), "counters is NULL");
+    const ExposureCounters now = log->log.counters();
+    known = {known.size, now.requests, now.complete, now.dropped, now.waited,
+             now.lost,   now.rows,     now.files,    now.bytes,   now.errors};
+    write_struct(known, known.size, counters);
+  });
+}
+
+pygrade_status pygrade_log_disk_error(const pygrade_log* log, char* text, size_t capacity, size_t* length) {
+  return guarded({}, [&] {
+    require(log != nullptr, "log is NULL");
+    require(length != nullptr && (text != nullptr || capacity == 0), "text or length is NULL");
+    write_text(log->log.last_error(), text, capacity, length);
+  });
+}
+
+void pygrade_log_close(pygrade_log* log) { delete log; }
+
+}  // extern "C"

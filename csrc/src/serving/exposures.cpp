@@ -1,0 +1,380 @@
+#include "pygrade/exposures.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <condition_variable>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+
+#include "serving/exposures_queue.hpp"
+#include "serving/exposures_writer.hpp"
+#include "util/forks.hpp"
+
+namespace pygrade {
+
+using namespace detail;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto poll_time = std::chrono::milliseconds(20);     // of the thread, while the queue is less than half full
+constexpr auto wait_step = std::chrono::microseconds(50);     // of a caller that waits for room
+constexpr auto rest_time = std::chrono::milliseconds(1'000);  // after an error of the disk; what comes is lost
+
+// FNV-1a, then the finalizer of MurmurHash3, since the upper bits of FNV mix little.
+std::uint64_t hash_of(std::string_view text) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  for (const std::uint64_t factor : {0xff51afd7ed558ccdull, 0xc4ceb9fe1a85ec53ull}) hash = (hash ^ hash >> 33) * factor;
+  return hash ^ hash >> 33;
+}
+
+// Branch-free: hundreds of candidates are looked at, and hardly any lacks a prediction.
+bool any_missing(std::span<const float> predictions) {
+  constexpr std::uint32_t exponent = 0x7f800000;  // all of its bits are set in infinities and NaN
+  std::uint32_t missing = 0;
+  for (const float value : predictions) missing |= (std::bit_cast<std::uint32_t>(value) & exponent) == exponent;
+  return missing != 0;
+}
+
+// The smallest prediction of a task that is not missing; 0 without any.
+float smallest(std::span<const float> predictions, std::size_t tasks, std::size_t task) {
+  float low = std::numeric_limits<float>::infinity();
+  for (std::size_t i = task; i < predictions.size(); i += tasks)
+    if (!is_missing(predictions[i])) low = std::min(low, predictions[i]);
+  return std::isinf(low) ? 0.0f : low;
+}
+
+template <class T>
+void copy_to(std::span<const T> from, std::span<T> to) {
+  if (!from.empty()) std::memcpy(to.data(), from.data(), from.size_bytes());
+}
+
+// What is logged of a request; kept by the thread.
+struct Chosen {
+  bool all = false;                 // every candidate
+  std::vector<std::uint32_t> rows;  // else these
+  std::vector<float> multipliers;   // [T], or none
+};
+
+void check_options(const ExposureOptions& options) {
+  const auto require = [](bool good, const std::string& message) {
+    if (!good) throw std::invalid_argument(message);
+  };
+  require(options.share >= 0.0 && options.share <= 1.0,
+          "share is " + std::to_string(options.share) + "; want a number from 0 to 1");
+  require(!options.name.empty() && options.name.find_first_of("/.") != 0 && options.name.find('/') == options.name.npos,
+          "name is '" + options.name + "'; want the start of a file's name, without '/' and a dot in front");
+  require(options.queue_bytes >= 1 << 16,
+          "queue_bytes is " + std::to_string(options.queue_bytes) + "; want at least 65536");
+  require(options.group_rows > 0 && options.group_bytes > 0 && options.file_bytes > 0,
+          "group_rows, group_bytes or file_bytes is 0; want at least 1");
+  require(options.file_time.count() > 0 && options.group_time.count() > 0, "file_time or group_time is not above 0");
+}
+
+}  // namespace
+
+struct ExposureLog::Impl {
+  Impl(const std::filesystem::path& directory, const ExposureOptions& given)
+      : options(given), queue(given.queue_bytes), writer(directory, given), forks(fork_count()) {}
+
+  const ExposureSchema* schema_of(const Policy& policy);
+  void fill(std::byte* memory, const ExposureHead& head, const Request& request, const PageBuffer& buffer,
+            const LogIds& ids, const Chosen& chosen);
+  void run();
+  void drain(std::uint64_t mark);
+  template <class Work>
+  void attempt(Work&& work);
+
+  const ExposureOptions options;
+  RecordQueue queue;
+  ExposureWriter writer;  // of the thread
+  const int forks;        // of the process that started the thread
+
+  std::atomic<const ExposureSchema*> last_schema{nullptr};
+  std::vector<std::unique_ptr<ExposureSchema>> schemas;  // guarded by mutex; records point to them
+
+  std::atomic<std::uint64_t> requests{0}, complete{0}, dropped{0}, waited{0};
+  std::atomic<bool> asleep{false}, ended{false};
+
+  mutable std::mutex mutex;
+  std::condition_variable wake, done;
+  std::uint64_t flushes_wanted = 0, flushes_done = 0;  // guarded by mutex, as the following
+  bool closing = false, closed = false;
+  ExposureCounters counters;
+  std::string error;
+  Clock::time_point rest_until{};  // of the thread
+  std::thread thread;
+};
+
+ExposureLog::ExposureLog(const std::filesystem::path& directory, const ExposureOptions& options) {
+  check_options(options);
+  std::filesystem::create_directories(directory);
+  impl_ = std::make_unique<Impl>(directory, options);
+  impl_->thread = std::thread([impl = impl_.get()] { impl->run(); });
+}
+
+ExposureLog::~ExposureLog() {
+  if (impl_->forks != fork_count()) {
+    static_cast<void>(impl_.release());  // the thread is the parent's, and so is the file
+    return;
+  }
+  close();
+}
+
+bool ExposureLog::in_full(std::string_view request_id) const {
+  constexpr double scale = 0x1p-64;
+  const double share = impl_->options.share;
+  return share >= 1.0 || static_cast<double>(hash_of(request_id)) * scale < share;
+}
+
+// --- the request's thread ---
+
+const ExposureSchema* ExposureLog::Impl::schema_of(const Policy& policy) {
+  const ExposureSchema* last = last_schema.load(std::memory_order_acquire);
+  if (last != nullptr && last->is_of(policy)) return last;
+  const std::lock_guard lock(mutex);
+  auto found = std::ranges::find_if(schemas, [&](const auto& schema) { return schema->is_of(policy); });
+  if (found == schemas.end()) found = schemas.insert(found, std::make_unique<ExposureSchema>(policy));
+  last_schema.store(found->get(), std::memory_order_release);
+  return found->get();
+}
+
+// Throws nothing, since the memory must be published.
+void ExposureLog::Impl::fill(std::byte* memory, const ExposureHead& head, const Request& request,
+                             const PageBuffer& buffer, const LogIds& ids, const Chosen& chosen) {
+  std::memcpy(memory, &head, sizeof head);
+  const ExposureRecord record(memory, head);
+  const std::size_t tasks = head.schema->tasks.size();
+  const auto& [all, rows, multipliers] = chosen;
+  const auto candidate = [&](std::size_t row) { return all ? row : rows[row]; };
+  if (all) {
+    copy_to(request.predictions, record.predictions);
+    if (!record.prices.empty()) copy_to(request.item_values, record.prices);
+    copy_to(ids.item_id, record.items);
+  }
+  for (std::size_t row = 0; !all && row < rows.size(); ++row) {
+    const auto from = request.predictions.subspan(candidate(row) * tasks, tasks);
+    const auto to = record.predictions.subspan(row * tasks, tasks);
+    std::ranges::copy(from, to.begin());
+    for (std::size_t t = 0; t < tasks; ++t)
+      if (is_missing(to[t])) to[t] = smallest(request.predictions, tasks, t);
+    if (!record.prices.empty()) record.prices[row] = request.item_values[candidate(row)];
+    if (!ids.item_id.empty()) record.items[row] = ids.item_id[candidate(row)];
+  }
+  if (ids.item_id.empty())
+    for (std::size_t row = 0; row < record.items.size(); ++row)
+      record.items[row] = static_cast<std::int64_t>(candidate(row));
+  for (std::size_t p = 0; p < record.shown.size(); ++p) {
+    const auto place = static_cast<std::uint32_t>(buffer.indices[p]);
+    record.shown[p] = !head.complete ? static_cast<std::int32_t>(p)
+                      : all          ? static_cast<std::int32_t>(place)
+                                     : static_cast<std::int32_t>(std::ranges::lower_bound(rows, place) - rows.begin());
+  }
+  for (std::size_t f = 0; f < record.context.size(); ++f) {
+    const bool known = f < request.context.size() && std::isfinite(request.context[f]);
+    record.context[f] = known ? request.context[f] : std::numeric_limits<float>::quiet_NaN();
+  }
+  copy_to(std::span<const float>(buffer.weights), record.weights);
+  if (head.explored) copy_to(std::span<const float>(buffer.concentration), record.concentration);
+  copy_to(std::span<const float>(multipliers), record.multipliers);
+  copy_to(std::span<const char>(ids.request_id), record.request_id);
+  copy_to(std::span<const char>(ids.user_id), record.user_id);
+  copy_to(std::span<const char>(request.scenario.value_or("")), record.scenario);
+}
+
+bool ExposureLog::append(const Policy& policy, const Request& request, const PageBuffer& buffer, const Page& page,
+                         const LogIds& ids, std::chrono::microseconds wait) {
+  Impl& impl = *impl_;
+  const std::size_t tasks = policy.tasks().size();
+  const std::size_t candidates = request.predictions.size() / tasks;
+  const auto filled = static_cast<std::size_t>(page.filled);
+  if (ids.request_id.empty()) throw std::invalid_argument("request_id is empty; want the id that feedback has");
+  if (buffer.weights.size() != tasks || buffer.concentration.size() != tasks)
+    throw std::invalid_argument("the log needs the weights and the concentration of the page");
+  if (filled > buffer.indices.size() || std::ranges::any_of(buffer.indices.first(filled), [&](std::int32_t index) {
+        return index < 0 || static_cast<std::size_t>(index) >= candidates;
+      }))
+    throw std::invalid_argument("the page is not of the request: an index is not one of its candidates");
+  if (!ids.item_id.empty() && ids.item_id.size() != candidates)
+    throw std::invalid_argument("item_id must have one entry for each candidate");
+  const ExposureSchema* schema = impl.schema_of(policy);
+  if (request.item_values.size() != candidates && (schema->priced || !request.item_values.empty()))
+    throw std::invalid_argument("item_values must have one value for each candidate, if the baseline needs them");
+
+  const bool complete = in_full(ids.request_id);
+  const auto shown = buffer.indices.first(filled);
+  thread_local Chosen chosen;
+  auto& rows = chosen.rows;
+  rows.clear();
+  std::size_t logged = candidates;  // in full
+  const bool some_missing = any_missing(request.predictions);
+  if (some_missing) {
+    for (std::size_t row = 0; row < candidates; ++row)
+      if (!any_missing(request.predictions.subspan(row * tasks, tasks)))
+        rows.push_back(static_cast<std::uint32_t>(row));
+    for (const std::int32_t index : shown)
+      if (any_missing(request.predictions.subspan(static_cast<std::size_t>(index) * tasks, tasks)))
+        rows.push_back(static_cast<std::uint32_t>(index));
+    std::ranges::sort(rows);
+    logged = rows.size();
+  }
+  if (!complete) rows.assign(shown.begin(), shown.end());
+  chosen.all = complete && !some_missing;
+  chosen.multipliers.resize(schema->trade_offs ? tasks : 0);
+  if (schema->trade_offs) policy.multipliers(request.values, request.scenario, chosen.multipliers);
+
+  ExposureHead head{};
+  head.schema = schema;
+  head.seed = page.seed;
+  head.timestamp = ids.timestamp.value_or(0);
+  head.rows = static_cast<std::uint32_t>(complete ? logged : filled);
+  head.shown = static_cast<std::uint32_t>(filled);
+  head.candidates = static_cast<std::uint32_t>(logged);
+  head.request_id = static_cast<std::uint32_t>(ids.request_id.size());
+  head.user_id = static_cast<std::uint32_t>(ids.user_id.size());
+  head.scenario = static_cast<std::uint32_t>(request.scenario.value_or("").size());
+  head.trust = page.trust;
+  head.verdict = page.verdict;
+  head.has_timestamp = ids.timestamp.has_value();
+  head.explored = page.explored;
+  head.complete = complete;
+  head.version = page.policy_version;
+  head.baseline = page.baseline_name;
+
+  const std::size_t bytes = ExposureRecord::bytes(head);
+  const bool gone =
+      impl.ended.load(std::memory_order_acquire) || impl.forks != fork_count();  // no thread, or the parent's
+  std::byte* memory = gone ? nullptr : impl.queue.reserve(bytes);
+  if (memory == nullptr && wait.count() > 0 && !gone && bytes <= impl.queue.largest()) {
+    ++impl.waited;
+    for (const auto end = Clock::now() + wait; memory == nullptr && Clock::now() < end;) {
+      impl.wake.notify_one();
+      std::this_thread::sleep_for(wait_step);
+      memory = impl.queue.reserve(bytes);
+    }
+  }
+  if (memory == nullptr) {
+    ++impl.dropped;
+    return false;
+  }
+  impl.fill(memory, head, request, buffer, ids, chosen);
+  impl.queue.publish(memory);
+  impl.requests.fetch_add(1, std::memory_order_relaxed);
+  if (complete) impl.complete.fetch_add(1, std::memory_order_relaxed);
+  if (impl.queue.is_half_full() && impl.asleep.exchange(false)) impl.wake.notify_one();
+  return true;
+}
+
+// --- the thread that writes ---
+
+template <class Work>
+void ExposureLog::Impl::attempt(Work&& work) {
+  std::string text;
+  try {
+    work();
+  } catch (const std::exception& failure) {
+    text = failure.what();
+  }
+  const std::uint64_t lost = text.empty() ? 0 : writer.give_up();
+  if (!text.empty()) rest_until = Clock::now() + rest_time;
+  const std::lock_guard lock(mutex);
+  counters.rows = writer.written().rows;
+  counters.files = writer.written().files;
+  counters.bytes = writer.written().bytes;
+  if (text.empty()) return;
+  counters.lost += lost;
+  ++counters.errors;
+  error = text;
+}
+
+// Takes what was reserved before the mark.
+void ExposureLog::Impl::drain(std::uint64_t mark) {
+  while (!queue.passed(mark)) {
+    const auto record = queue.front();
+    if (record.empty()) {  // it is being written
+      std::this_thread::yield();
+      continue;
+    }
+    if (Clock::now() < rest_until) {
+      const std::lock_guard lock(mutex);
+      ++counters.lost;
+    } else {
+      attempt([&] { writer.add(record.data()); });
+    }
+    queue.pop();
+  }
+}
+
+void ExposureLog::Impl::run() {
+  for (;;) {
+    std::uint64_t wanted;
+    bool last;
+    {
+      std::unique_lock lock(mutex);
+      asleep = true;
+      if (!queue.is_half_full())
+        wake.wait_for(lock, poll_time, [&] { return closing || flushes_wanted > flushes_done || !asleep; });
+      asleep = false;
+      wanted = flushes_wanted;
+      last = closing;
+    }
+    drain(queue.mark());
+    if (last || wanted > flushes_done)
+      attempt([&] { writer.finish_file(); });
+    else
+      attempt([&] { writer.check_time(); });
+    const std::lock_guard lock(mutex);
+    flushes_done = wanted;
+    closed = last;
+    done.notify_all();
+    if (last) return;
+  }
+}
+
+void ExposureLog::flush() {
+  Impl& impl = *impl_;
+  if (impl.forks != fork_count()) return;
+  std::unique_lock lock(impl.mutex);
+  const std::uint64_t wanted = ++impl.flushes_wanted;
+  impl.wake.notify_one();
+  impl.done.wait(lock, [&] { return impl.flushes_done >= wanted || impl.closed; });
+}
+
+void ExposureLog::close() {
+  Impl& impl = *impl_;
+  if (impl.forks != fork_count()) return;
+  {
+    const std::lock_guard lock(impl.mutex);
+    impl.closing = true;
+    impl.wake.notify_one();
+  }
+  if (!impl.thread.joinable()) return;
+  impl.ended.store(true, std::memory_order_release);
+  impl.thread.join();
+  const std::lock_guard lock(impl.mutex);
+  for (; !impl.queue.front().empty(); impl.queue.pop()) ++impl.counters.lost;  // came while the thread ended
+}
+
+ExposureCounters ExposureLog::counters() const {
+  const std::lock_guard lock(impl_->mutex);
+  ExposureCounters counters = impl_->counters;
+  counters.requests = impl_->requests;
+  counters.complete = impl_->complete;
+  counters.dropped = impl_->dropped;
+  counters.waited = impl_->waited;
+  return counters;
+}
+
+std::string ExposureLog::last_error() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->error;
+}
+
+}  // namespace pygrade

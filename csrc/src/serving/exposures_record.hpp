@@ -1,0 +1,56 @@
+// A request of the exposure log, as it lies in the queue.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pygrade/ranker.hpp"
+
+namespace pygrade::detail {
+
+// What the columns depend on.
+struct ExposureSchema {
+  explicit ExposureSchema(const Policy& policy);
+  bool is_of(const Policy& policy) const;
+
+  const std::vector<std::string> tasks, features;
+  const bool priced;      // the baseline reads the items' prices
+  const bool trade_offs;  // the policy takes multipliers
+};
+
+struct ExposureHead {
+  const ExposureSchema* schema;
+  std::uint64_t seed;
+  std::int64_t timestamp;
+  std::uint32_t rows, shown, candidates;
+  std::uint32_t request_id, user_id, scenario;  // bytes
+  float trust;
+  Verdict verdict;
+  bool has_timestamp, explored, complete;
+  std::array<char, 12> version;
+  std::array<char, Baseline::max_name + 1> baseline;
+};
+
+// The parts of a record in its memory.
+struct ExposureRecord {
+  ExposureRecord(std::byte* memory, const ExposureHead& head);
+
+  std::span<std::int64_t> items;   // [rows]
+  std::span<float> predictions;    // [rows, T]
+  std::span<float> prices;         // [rows] if the schema is priced
+  std::span<float> context;        // [F]
+  std::span<float> weights;        // [T]
+  std::span<float> concentration;  // [T] if explored
+  std::span<float> multipliers;    // [T] with trade-offs
+  std::span<std::int32_t> shown;   // [shown] rows by position
+  std::span<char> request_id, user_id, scenario;
+
+  static std::size_t bytes(const ExposureHead& head);
+};
+
+}  // namespace pygrade::detail
