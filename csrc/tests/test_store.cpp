@@ -324,6 +324,40 @@ TEST(a_damaged_tree_is_an_answer) {
   CHECK(cut > 100);
 }
 
+TEST(a_store_whose_pages_are_damaged_is_an_error_or_right) {
+  const Directory directory;
+  const auto keys = keys_of(300);
+  fill(directory, keys);
+  const Image whole(directory.file());
+  const auto store = open_store(directory.url());
+  const StoreQuery queries[] = {{"item", keys}};
+  const int file = open(directory.file().c_str(), O_RDWR);
+  std::mt19937 random(5);
+  int errors = 0, wrong = 0;
+  for (int round = 0; round < 300; ++round) {
+    Image image(directory.file());
+    for (int change = 0; change < 10; ++change) {  // not in the first two pages, which LMDB itself reads
+      const std::size_t page = 2 + random() % (image.size() / 4096 - 2);
+      image.data()[4096 * page + random() % (change % 2 ? 4096 : 40)] = static_cast<char>(random());
+    }
+    CHECK_EQUAL(pwrite(file, image.data(), image.size(), 0), static_cast<ssize_t>(image.size()));
+    try {
+      store->get(queries, [&](StoreValues values) {
+        for (std::size_t i = 0; i < keys.size(); ++i)  // a damaged branch may hide a record
+          wrong += values[i].data() != nullptr && values[i] != value_of(keys[i]);
+      });
+    } catch (const StoreError& error) {
+      ++errors;
+      CHECK(std::string_view(error.what()).find("damaged") != std::string_view::npos ||
+            std::string_view(error.what()).find("a record begins") != std::string_view::npos);
+    }
+    CHECK_EQUAL(pwrite(file, whole.data(), whole.size(), 0), static_cast<ssize_t>(whole.size()));
+  }
+  close(file);
+  CHECK(errors > 100);
+  CHECK_EQUAL(wrong, 0);
+}
+
 TEST(readers_see_all_of_an_update_and_none_is_lost) {
   const Directory directory;
   {

@@ -1,6 +1,6 @@
 // Compiled once per instruction set; see ../isa.hpp for the rules.
 //
-// Carry-less multiplication belongs to no x86-64 level, so these kernels ask the processor for it. They take 64 or 256
+// Carry-less multiplication belongs to no x86-64 level, so these kernels ask the processor for it. They take 64 to 256
 // bytes at a time as polynomials and fold each 16 bytes onto those that lie `distance` bits further, which leaves the
 // remainder by the polynomial of the CRC as it was (Gopal et al., "Fast CRC Computation Using PCLMULQDQ", 2009).
 #include "util/crc32.hpp"
@@ -9,7 +9,7 @@
 #define PYGRADE_CLMUL 1
 #include <immintrin.h>
 #if defined(__AVX512F__)
-#define PYGRADE_WIDE_CLMUL 1
+#define PYGRADE_AVX512_CLMUL 1
 #endif
 #endif
 
@@ -133,54 +133,86 @@ PYGRADE_TARGET std::uint32_t by_few_products(std::uint32_t crc, const unsigned c
   return finish(first, data + 16, size - 16);
 }
 
-#endif
-
-#if defined(PYGRADE_WIDE_CLMUL)
-
+// Registers of several 16 bytes, four of them at a time.
+#if defined(PYGRADE_AVX512_CLMUL)
 #define PYGRADE_WIDE_TARGET __attribute__((target("pclmul,vpclmulqdq,avx512f,avx512vl")))
+using Wide = __m512i;
 
-PYGRADE_WIDE_TARGET inline __m512i load_wide(const unsigned char* data) { return _mm512_loadu_si512(data); }
+PYGRADE_WIDE_TARGET inline Wide load_wide(const unsigned char* data) { return _mm512_loadu_si512(data); }
 
-PYGRADE_WIDE_TARGET inline __m512i fold_onto(__m512i value, __m512i by, __m512i onto) {
+PYGRADE_WIDE_TARGET inline Wide start_wide(const unsigned char* data, std::uint32_t crc) {
+  return _mm512_xor_si512(load_wide(data), _mm512_zextsi128_si512(_mm_cvtsi32_si128(static_cast<int>(crc))));
+}
+
+PYGRADE_WIDE_TARGET inline Wide fold_onto(Wide value, Wide by, Wide onto) {
   return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, by, 0x00), _mm512_clmulepi64_epi128(value, by, 0x11),
                                    onto, 0x96);  // xor of the three
 }
 
-PYGRADE_WIDE_TARGET inline __m512i wide_factors(long long first, long long last) {
-  return _mm512_set_epi64(last, first, last, first, last, first, last, first);
+PYGRADE_WIDE_TARGET inline Wide wide_factors(long long first, long long last) {
+  return _mm512_broadcast_i64x2(factors(first, last));
 }
 
-constexpr long long wide_far_first = factor(2048 + 32), wide_far_last = factor(2048 - 32);
+PYGRADE_WIDE_TARGET inline __m128i narrow(Wide value, __m128i near) {
+  __m128i folded = _mm512_castsi512_si128(value);
+  folded = _mm_xor_si128(fold(folded, near), _mm512_extracti32x4_epi32(value, 1));
+  folded = _mm_xor_si128(fold(folded, near), _mm512_extracti32x4_epi32(value, 2));
+  return _mm_xor_si128(fold(folded, near), _mm512_extracti32x4_epi32(value, 3));
+}
+#else
+#define PYGRADE_WIDE_TARGET __attribute__((target("pclmul,vpclmulqdq,avx2")))
+using Wide = __m256i;
 
-// size ≥ 256
+PYGRADE_WIDE_TARGET inline Wide load_wide(const unsigned char* data) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
+}
+
+PYGRADE_WIDE_TARGET inline Wide start_wide(const unsigned char* data, std::uint32_t crc) {
+  return _mm256_xor_si256(load_wide(data), _mm256_zextsi128_si256(_mm_cvtsi32_si128(static_cast<int>(crc))));
+}
+
+PYGRADE_WIDE_TARGET inline Wide fold_onto(Wide value, Wide by, Wide onto) {
+  return _mm256_xor_si256(
+      onto, _mm256_xor_si256(_mm256_clmulepi64_epi128(value, by, 0x00), _mm256_clmulepi64_epi128(value, by, 0x11)));
+}
+
+PYGRADE_WIDE_TARGET inline Wide wide_factors(long long first, long long last) {
+  return _mm256_broadcastsi128_si256(factors(first, last));
+}
+
+PYGRADE_WIDE_TARGET inline __m128i narrow(Wide value, __m128i near) {
+  return _mm_xor_si128(fold(_mm256_castsi256_si128(value), near), _mm256_extracti128_si256(value, 1));
+}
+#endif
+
+constexpr std::size_t width = sizeof(Wide);
+constexpr int wide_bits = 8 * static_cast<int>(width);
+constexpr long long next_first = factor(wide_bits + 32), next_last = factor(wide_bits - 32);
+constexpr long long wide_far_first = factor(4 * wide_bits + 32), wide_far_last = factor(4 * wide_bits - 32);
+
+// size ≥ 4 * width
 PYGRADE_WIDE_TARGET std::uint32_t by_wide_products(std::uint32_t crc, const unsigned char* data, std::size_t size) {
-  __m512i a = _mm512_xor_si512(load_wide(data), _mm512_zextsi128_si512(_mm_cvtsi32_si128(static_cast<int>(crc))));
-  __m512i b = load_wide(data + 64), c = load_wide(data + 128), d = load_wide(data + 192);
-  const __m512i far = wide_factors(wide_far_first, wide_far_last);
-  for (data += 256, size -= 256; size >= 256; data += 256, size -= 256) {
+  constexpr std::size_t step = 4 * width;
+  Wide a = start_wide(data, crc), b = load_wide(data + width);
+  Wide c = load_wide(data + 2 * width), d = load_wide(data + 3 * width);
+  const Wide far = wide_factors(wide_far_first, wide_far_last);
+  for (data += step, size -= step; size >= step; data += step, size -= step) {
     a = fold_onto(a, far, load_wide(data));
-    b = fold_onto(b, far, load_wide(data + 64));
-    c = fold_onto(c, far, load_wide(data + 128));
-    d = fold_onto(d, far, load_wide(data + 192));
+    b = fold_onto(b, far, load_wide(data + width));
+    c = fold_onto(c, far, load_wide(data + 2 * width));
+    d = fold_onto(d, far, load_wide(data + 3 * width));
   }
-  const __m512i by = wide_factors(far_first, far_last);
-  d = fold_onto(fold_onto(fold_onto(a, by, b), by, c), by, d);
-  for (; size >= 64; data += 64, size -= 64) d = fold_onto(d, by, load_wide(data));
-  const __m128i near = factors(near_first, near_last);
-  __m128i folded = _mm512_castsi512_si128(d);
-  folded = _mm_xor_si128(fold(folded, near), _mm512_extracti32x4_epi32(d, 1));
-  folded = _mm_xor_si128(fold(folded, near), _mm512_extracti32x4_epi32(d, 2));
-  folded = _mm_xor_si128(fold(folded, near), _mm512_extracti32x4_epi32(d, 3));
-  return finish(folded, data, size);
+  const Wide next = wide_factors(next_first, next_last);
+  d = fold_onto(fold_onto(fold_onto(a, next, b), next, c), next, d);
+  for (; size >= width; data += width, size -= width) d = fold_onto(d, next, load_wide(data));
+  return finish(narrow(d, factors(near_first, near_last)), data, size);
 }
 
 #endif
 
 std::uint32_t update(std::uint32_t crc, const unsigned char* data, std::size_t size) {
-#if defined(PYGRADE_WIDE_CLMUL)
-  if (size >= 256 && __builtin_cpu_supports("vpclmulqdq")) return ~by_wide_products(~crc, data, size);
-#endif
 #if defined(PYGRADE_CLMUL)
+  if (size >= 4 * width && __builtin_cpu_supports("vpclmulqdq")) return ~by_wide_products(~crc, data, size);
   if (size >= 16 && __builtin_cpu_supports("pclmul"))
     return ~(size >= 64 ? by_products(~crc, data, size) : by_few_products(~crc, data, size));
 #endif
@@ -190,6 +222,10 @@ std::uint32_t update(std::uint32_t crc, const unsigned char* data, std::size_t s
 }  // namespace
 
 extern const Crc32Kernels crc32_kernels;
-const Crc32Kernels crc32_kernels = {update};
+#if defined(PYGRADE_CLMUL)
+const Crc32Kernels crc32_kernels = {update, by_tables, by_products, by_wide_products};
+#else
+const Crc32Kernels crc32_kernels = {update, by_tables, nullptr, nullptr};
+#endif
 
 }  // namespace pygrade::detail::PYGRADE_ISA_NAMESPACE

@@ -135,11 +135,14 @@ class LmdbStore final : public Store {
     return std::string_view(static_cast<const char*>(value.mv_data), value.mv_size);
   }
 
+  StoreError missing() const { return StoreError(url_ + " has no current version; fill one and switch to it"); }
+  StoreError damaged() const { return StoreError(url_ + " is damaged: its current version is no number"); }
+
   Id current_id(MDB_txn* transaction) const {
     const auto stored = entry(transaction, current_key);
-    if (!stored) throw StoreError(url_ + " has no current version; fill one and switch to it");
+    if (!stored) throw missing();
     Id id;
-    if (stored->size() != id.size()) throw StoreError(url_ + " is damaged: its current version is no number");
+    if (stored->size() != id.size()) throw damaged();
     std::ranges::copy(*stored, id.begin());
     return id;
   }
@@ -182,17 +185,25 @@ class LmdbStore final : public Store {
     return 0;
   }
 
-  // The records of all queries of one commit. False if only LMDB can tell.
+  // The records of all queries of one commit. False if LMDB must find them, or another version.
   bool find_at_once(LmdbReader& reader, std::span<const StoreQuery> queries, Deadline deadline) const {
-    const auto tree = file_->open_tree(reader.transaction);
+    auto tree = file_->open_tree(reader.transaction);
     if (!tree) return false;
+    const auto search = [&](auto&&... arguments) {
+      if (tree->find(arguments...)) return;
+      file_->extend(*tree);  // the commit may be newer than the size of the file that was seen
+      if (!tree->find(arguments...)) throw StoreError(url_ + " is damaged: a page is not what its tree says");
+    };
     Id id = id_of(number_.load(std::memory_order_relaxed));
     std::string_view stored;
     if (version_.empty()) {
-      if (!tree->find(current_key, stored) || stored.size() != id.size()) return false;
+      search(current_key, stored);
+      if (stored.data() == nullptr) throw missing();
+      if (stored.size() != id.size()) throw damaged();
       std::ranges::copy(stored, id.begin());
-    } else if (!tree->find(entry_of(id), stored) || !is_complete(stored)) {
-      return false;
+    } else {
+      search(entry_of(id), stored);
+      if (!is_complete(stored)) return false;
     }
     reader.names.resize(reader.values.size());
     std::size_t at = 0;
@@ -203,9 +214,8 @@ class LmdbStore final : public Store {
     for (std::size_t start = 0; start < at; start += chunk) {
       const std::size_t count = std::min(chunk, at - start);
       check_deadline(deadline, url_);  // the disk may be slow
-      if (!tree->find(std::span(reader.names).subspan(start, count), std::span(reader.values).subspan(start, count),
-                      reader.work))
-        return false;
+      search(std::span<const LmdbName>(reader.names).subspan(start, count),
+             std::span(reader.values).subspan(start, count), reader.work);
     }
     return true;
   }

@@ -147,28 +147,31 @@ void LmdbFile::check_size() {
 
 // --- the file as memory ---
 
-// A map of its own, since LMDB does not tell where its map is; null if there is none. It is larger than the file, so
+// A map of its own, since LMDB does not tell where its map is; empty if there is none. It is larger than the file, so
 // that a growing file needs few of them.
-const unsigned char* LmdbFile::map_of(std::size_t size) {
+std::span<const unsigned char> LmdbFile::map() {
+  const auto size = static_cast<std::size_t>(size_.load());
   const Map* map = map_.load(std::memory_order_acquire);
-  if (map != nullptr && map->size >= size) return map->start;
+  if (map != nullptr && map->size >= size) return {map->start, size};
   const std::lock_guard lock(mutex_);
   map = map_.load(std::memory_order_relaxed);
-  if (map != nullptr && map->size >= size) return map->start;
+  if (map != nullptr && map->size >= size) return {map->start, size};
   auto larger = std::make_unique<Map>(Map{nullptr, std::max(2 * size, first_map)});
   void* start = mmap(nullptr, larger->size, PROT_READ, MAP_SHARED, data_, 0);
-  if (start == MAP_FAILED) return nullptr;
+  if (start == MAP_FAILED) return {};
   larger->start = static_cast<const unsigned char*>(start);
   maps_.push_back(std::move(larger));
   map_.store(maps_.back().get(), std::memory_order_release);
-  return maps_.back()->start;
+  return {maps_.back()->start, size};
 }
 
 std::optional<LmdbTree> LmdbFile::open_tree(MDB_txn* transaction) {
-  const auto size = static_cast<std::size_t>(size_.load());
-  const unsigned char* start = map_of(size);
-  if (start == nullptr) return {};
-  return LmdbTree::open({start, size}, page_size_, mdb_txn_id(transaction));
+  return LmdbTree::open(map(), page_size_, mdb_txn_id(transaction));
+}
+
+void LmdbFile::extend(LmdbTree& tree) {
+  check_size();
+  if (const auto file = map(); !file.empty()) tree.extend(file);
 }
 
 // --- checks ---

@@ -49,6 +49,8 @@ class LmdbFile {
   MDB_dbi tree() const { return tree_; }
   // See LmdbTree::open; of the transaction of `read`.
   std::optional<LmdbTree> open_tree(MDB_txn* transaction);
+  // The file may have grown since then.
+  void extend(LmdbTree& tree);
   [[noreturn]] void fail(int code) const;
 
  private:
@@ -65,7 +67,7 @@ class LmdbFile {
   void check_whole();
   void check_process() const;
   void check_size();
-  const unsigned char* map_of(std::size_t size);
+  std::span<const unsigned char> map();
   void forget_killed_readers();
   void resize(std::size_t size, Deadline deadline, bool writing);
   void grow(std::size_t max_bytes);

@@ -25,14 +25,15 @@ class LmdbTree {
   static std::optional<LmdbTree> open(std::span<const unsigned char> file, std::size_t page_size,
                                       std::uint64_t transaction);
 
-  // Values of the names, data() null where there is none. False if the pages are not as they must be; LMDB then tells
-  // whether they are damaged or only beyond the map.
+  // The same of a file that has grown.
+  void extend(std::span<const unsigned char> file);
+
+  // Values of the names, data() null where there is none. False if a page is damaged, or beyond the end of the file.
   bool find(std::span<const LmdbName> names, std::span<std::string_view> values, std::vector<const void*>& work) const;
   bool find(std::string_view name, std::string_view& value) const;
 
  private:
-  LmdbTree(const unsigned char* base, std::size_t page_size, std::size_t pages)
-      : base_(base), page_size_(page_size), pages_(pages) {}
+  explicit LmdbTree(std::size_t page_size) : page_size_(page_size) {}
 
   const unsigned char* page(std::uint64_t number) const;
   template <class Key>
@@ -42,8 +43,8 @@ class LmdbTree {
   template <class Key>
   bool value(const unsigned char* page, const Key& key, std::string_view& value) const;
 
-  const unsigned char* base_;
-  std::size_t page_size_, pages_;
+  const unsigned char* base_ = nullptr;
+  std::size_t page_size_, pages_ = 0;
   std::uint64_t root_ = 0;
 };
 

@@ -13,7 +13,11 @@ namespace pygrade::detail {
 inline constexpr std::uint32_t crc32_whole = 0x2144df1c;
 
 struct Crc32Kernels {
-  std::uint32_t (*update)(std::uint32_t crc, const unsigned char* data, std::size_t size);
+  using Update = std::uint32_t (*)(std::uint32_t crc, const unsigned char* data, std::size_t size);
+  Update update;
+  // What `update` chooses from, for tests: inverted crc in and out; null if it is not compiled. The processor must have
+  // PCLMULQDQ, and for the wide one VPCLMULQDQ; the sizes are at least 64 and 256.
+  Update by_tables, by_products, by_wide_products;
 };
 
 PYGRADE_DECLARE_KERNELS(Crc32Kernels, crc32_kernels)
