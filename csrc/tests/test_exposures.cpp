@@ -22,8 +22,8 @@ namespace {
 
 struct Directory {
   Directory() {
-    char name[] = "/tmp/pygrade_exposures_XXXXXX";
-    path = mkdtemp(name);
+    path = (std::filesystem::temp_directory_path() / "pygrade_exposures_XXXXXX").string();
+    if (mkdtemp(path.data()) == nullptr) std::abort();
   }
   ~Directory() { std::filesystem::remove_all(path); }
 
