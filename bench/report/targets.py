@@ -119,7 +119,7 @@ TARGETS = (
     _bound("group advantage, bound", "training", "group_advantage", _every, 2.5),
     _ratio("log p and gradient", "training", "dirichlet_log_prob ∇", _every, 8),
     _ratio("GRPO loss and gradient", "training", "grpo_loss ∇", _every, 8),
-    _ratio("stage-2 step", "training", "stage-2 step", _every, 5),
+    _ratio("stage-2 step", "training", "stage-2 step", _every, 6),
     Target("call of fuse_topk(out=)", "call", TOPK, lambda s: bool(s["result"] == "out="), CALL, _both(0.4)),
 )
 
