@@ -241,7 +241,7 @@ struct RowsTask {
 };
 
 // Fuses the request's rows and stores their block maxima. Rows that are not mapped as they are, and the last rows, past
-// which nothing may be read, go through a buffer.
+// which nothing may be read, go through a buffer; so do all without a pointer to the rows.
 template <int P, bool Whole, class Map, class Element>
 inline void fuse_rows(const RowsTask& task, const Element* rows, Map map) {
   const Request request = task.request;
@@ -250,7 +250,7 @@ inline void fuse_rows(const RowsTask& task, const Element* rows, Map map) {
   const std::int64_t tasks = fuse.tasks();
   const std::int64_t vectors = vectors_of(request.count);
   const std::int64_t inside = request.count * tasks - (Whole ? 0 : row_overread);
-  const std::int64_t direct = task.direct && inside > 0 ? inside / (lanes * tasks) : 0;
+  const std::int64_t direct = rows != nullptr && task.direct && inside > 0 ? inside / (lanes * tasks) : 0;
   float* fused = task.fused.scores;
   std::int64_t v = 0;
   std::int64_t block = 0;
@@ -271,7 +271,7 @@ inline void fuse_rows(const RowsTask& task, const Element* rows, Map map) {
       slopes[i] = options.slope != nullptr ? options.slope[i % tasks] : 1;
   for (; v < vectors; ++v) {
     const std::int64_t size = request.count - v * lanes < lanes ? request.count - v * lanes : lanes;
-    widen(rows + v * lanes * tasks, task.scores.type, size * tasks, buffer);
+    widen(scores_at(task.scores, (request.first + v * lanes) * tasks), task.scores.type, size * tasks, buffer);
     if (!task.direct) transform_rows(buffer, size * tasks, options, slopes);
     store(fused + v * lanes, fuse(buffer));
   }
@@ -282,18 +282,22 @@ inline void fuse_rows(const RowsTask& task, const Element* rows, Map map) {
 template <class Map>
 inline void fuse_rows(const RowsTask& task, Map map) {
   const std::int64_t tasks = task.scores.tasks;
+  const auto fuse_all = [&]<int P>(const auto* rows) {
+    if (tasks == P) return fuse_rows<P, true>(task, rows, map);
+    fuse_rows<P, false>(task, rows, map);
+  };
+  if (tasks > 16) {  // rare: not compiled for half precision, which goes through the buffer
+    const void* from = scores_at(task.scores, task.request.first * tasks);
+    const float* rows = task.scores.type == ScoreType::float32 ? static_cast<const float*>(from) : nullptr;
+    if (tasks <= 32) return fuse_all.template operator()<32>(rows);
+    return fuse_all.template operator()<64>(rows);
+  }
   with_elements(task.scores, task.request.first * tasks, [&](const auto* rows) {
-    const auto fuse_all = [&]<int P>() {
-      if (tasks == P) return fuse_rows<P, true>(task, rows, map);
-      fuse_rows<P, false>(task, rows, map);
-    };
     if (tasks == 1) return fuse_rows<1, true>(task, rows, map);
     if (tasks == 2) return fuse_rows<2, true>(task, rows, map);
-    if (tasks <= 4) return fuse_all.template operator()<4>();
-    if (tasks <= 8) return fuse_all.template operator()<8>();
-    if (tasks <= 16) return fuse_all.template operator()<16>();
-    if (tasks <= 32) return fuse_all.template operator()<32>();
-    fuse_all.template operator()<64>();
+    if (tasks <= 4) return fuse_all.template operator()<4>(rows);
+    if (tasks <= 8) return fuse_all.template operator()<8>(rows);
+    fuse_all.template operator()<16>(rows);
   });
 }
 
@@ -391,7 +395,8 @@ inline void fuse_request(const Scores& scores, const FusionOptions& options, Req
                          const FusionScratch& s, std::int64_t depth = 0) {
   const FusedRows fused{s.fused, s.stride, depth > 0 ? s.maxima : nullptr, depth > 0 ? depth : 16};
   if (fuses_rows(scores, options)) return fuse_request_rows(scores, request, options, weights, fused);
-  if (scores.layout == Layout::task_major && options.transform == Transform::identity) {
+  const bool columns_fuse = scores.type == ScoreType::float32 || scores.tasks <= half_columns;
+  if (scores.layout == Layout::task_major && options.transform == Transform::identity && columns_fuse) {
     const std::int64_t stride = scores.offsets != nullptr ? scores.rows : scores.candidates;
     return with_elements(scores, task_row(scores, request, 0), [&](const auto* columns) {
       fuse_columns(columns, stride, scores.tasks, weights, request.count, fused);
