@@ -108,7 +108,7 @@ PYGRADE_INLINE void fuse_group(const Element* tile, std::int64_t stride, std::in
     for (; g < samples; ++g) fuse_block<H, 1>(tile, stride, tasks, weights + g * tasks, count, fused.from(g));
 }
 
-constexpr std::int64_t half_columns = 8;  // with more tasks, half-precision columns are widened first
+constexpr std::int64_t half_columns = 16;  // with more tasks, half-precision columns are widened first
 
 // Fuses weights[samples, tasks] with the first `count` columns of tile[tasks][stride]. Works in whole vectors: both
 // strides have room up to the next multiple of `lanes`. The tile's padding may hold anything, but must be NaN if maxima
@@ -129,21 +129,19 @@ inline void fuse_tile(const Element* tile, std::int64_t stride, std::int64_t tas
     PYGRADE_FUSE(6, 4)
     PYGRADE_FUSE(7, 4)
     PYGRADE_FUSE(8, 4)
+    PYGRADE_FUSE(12, 8)
+    PYGRADE_FUSE(16, 8)
+#undef PYGRADE_FUSE
     default:
       break;
   }
-  if constexpr (sizeof(Element) == sizeof(float)) {
-    if (tasks == 12) return fuse_group<8>(tile, stride, 12, weights, samples, count, fused);
-    if (tasks == 16) return fuse_group<8>(tile, stride, 16, weights, samples, count, fused);
-  }
-#undef PYGRADE_FUSE
 #else
   if (tasks <= 2) return fuse_group<1>(tile, stride, tasks, weights, samples, count, fused);
   if (tasks <= 4) return fuse_group<2>(tile, stride, tasks, weights, samples, count, fused);
   if (tasks <= 8) return fuse_group<4>(tile, stride, tasks, weights, samples, count, fused);
 #endif
+  if (tasks <= 16) return fuse_group<8>(tile, stride, tasks, weights, samples, count, fused);
   if constexpr (sizeof(Element) == sizeof(float)) {
-    if (tasks <= 16) return fuse_group<8>(tile, stride, tasks, weights, samples, count, fused);
     if (tasks <= 32) return fuse_group<16>(tile, stride, tasks, weights, samples, count, fused);
     fuse_group<32>(tile, stride, tasks, weights, samples, count, fused);
   }

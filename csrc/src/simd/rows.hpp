@@ -286,13 +286,17 @@ inline void fuse_rows(const RowsTask& task, Map map) {
     if (tasks == P) return fuse_rows<P, true>(task, rows, map);
     fuse_rows<P, false>(task, rows, map);
   };
-  if (tasks > 16) {  // rare: not compiled for half precision, which goes through the buffer
-    const void* from = scores_at(task.scores, task.request.first * tasks);
-    const float* rows = task.scores.type == ScoreType::float32 ? static_cast<const float*>(from) : nullptr;
+  const auto fuse_wide = [&](const auto* rows) {
     if (tasks <= 32) return fuse_all.template operator()<32>(rows);
-    return fuse_all.template operator()<64>(rows);
-  }
+    fuse_all.template operator()<64>(rows);
+  };
+  const void* from = scores_at(task.scores, task.request.first * tasks);
+  // Logarithms of many half-precision scores go through the buffer: one of the rare forms that are not compiled.
+  if (tasks > 16 && std::is_same_v<Map, NearLogs>)
+    return fuse_wide(task.scores.type == ScoreType::float32 ? static_cast<const float*>(from) : nullptr);
   with_elements(task.scores, task.request.first * tasks, [&](const auto* rows) {
+    if constexpr (!std::is_same_v<Map, NearLogs>)
+      if (tasks > 16) return fuse_wide(rows);
     if (tasks == 1) return fuse_rows<1, true>(task, rows, map);
     if (tasks == 2) return fuse_rows<2, true>(task, rows, map);
     if (tasks <= 4) return fuse_all.template operator()<4>(rows);
