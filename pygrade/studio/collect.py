@@ -37,7 +37,6 @@ class ConsoleConfig:
     judge: int = 4000  # held-out requests, the latest, that judge its weights
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log
-    seed: int = 0  # of nothing yet drawn
 
     def __post_init__(self) -> None:
         for name in ("requests", "judge", "k"):

@@ -36,18 +36,21 @@ export function shareBar(value, className, most = 1) {
   return h("div", { class: "share" }, h("i", { class: className, style: { width: `${Math.min(100, (100 * value) / most)}%` } }));
 }
 
-// Contributions of tasks to an item: those that lift it to the right of the middle, the others to the left.
-export function stack(parts, reach, tasks, className) {
-  const bar = h("div", { class: "stack" }, h("i", { class: "zero" }));
-  let [right, left] = [50, 50];
+// Contributions of tasks to an item: those that lift it to the right of 0, the others to the left. reach: [right, left].
+export function stack(parts, [most, least], tasks, className) {
+  const whole = Math.max(most + least, 1e-9);
+  const zero = (100 * least) / whole;
+  const bar = h("div", { class: "stack" });
+  let [right, left] = [zero, zero];
   parts.forEach((value, t) => {
-    const width = (50 * Math.abs(value)) / reach;
+    const width = (100 * Math.abs(value)) / whole;
     if (!(width > 0.4)) return;
     const start = value > 0 ? right : left - width;
     if (value > 0) right += width;
     else left -= width;
     bar.append(h("i", { class: className(t), title: `${tasks[t]} ${value.toFixed(2)}`, style: { left: `${start}%`, width: `${width}%` } }));
   });
+  bar.append(h("i", { class: "zero", style: { left: `${zero}%` } }));
   return bar;
 }
 
@@ -67,18 +70,19 @@ export function scatter(points, paths, width, labels) {
   for (const value of ticks(x)) {
     plot.append(
       svg("line", { x1: x.at(value), x2: x.at(value), y1: margin.top, y2: height - margin.bottom, class: value === 0 ? "axis" : "grid" }),
-      svg("text", { x: x.at(value), y: height - margin.bottom + 16, "text-anchor": "middle" }, percent(value, 0)));
+      svg("text", { x: x.at(value), y: height - margin.bottom + 16, "text-anchor": "middle" }, tick(value)));
   }
   for (const value of ticks(y)) {
     plot.append(
       svg("line", { x1: margin.left, x2: width - margin.right, y1: y.at(value), y2: y.at(value), class: value === 0 ? "axis" : "grid" }),
-      svg("text", { x: margin.left - 8, y: y.at(value) + 4, "text-anchor": "end" }, percent(value, 0)));
+      svg("text", { x: margin.left - 8, y: y.at(value) + 4, "text-anchor": "end" }, tick(value)));
   }
   plot.append(svg("text", { x: width - margin.right, y: height - 4, "text-anchor": "end", class: "name" }, `${labels.x} →`));
   plot.append(svg("text", { x: 4, y: margin.top + 2, class: "name", "dominant-baseline": "hanging" }, `↑ ${labels.y}`));
   for (const path of paths) {
     plot.append(svg("polyline", { class: "path", points: path.map((p) => `${x.at(p.x.value)},${y.at(p.y.value)}`).join(" ") }));
   }
+  const named = [];
   for (const point of points) {
     const [px, py] = [x.at(point.x.value), y.at(point.y.value)];
     const clipped = (axis, value) => axis.at(Math.max(axis.low, Math.min(axis.high, value)));
@@ -91,9 +95,11 @@ export function scatter(points, paths, width, labels) {
         svg("line", { x1: px, x2: px, y1: clipped(y, point.y.low), y2: clipped(y, point.y.high), class: "whisker" }));
     }
     group.append(svg("circle", { cx: px, cy: py, r: point.kind === "path" ? 4 : 6 }));
-    if (point.kind === "mark" || point.kind === "yours") {
+    if (point.kind === "mark") {
       const left = px > width * 0.7;
-      group.append(svg("text", { x: px + (left ? -10 : 10), y: py - 8, "text-anchor": left ? "end" : "start", class: "name" }, point.name));
+      const above = !named.some((other) => Math.hypot(other.x - px, other.y - py) < 60);
+      named.push({ x: px, y: py });
+      group.append(svg("text", { x: px + (left ? -10 : 10), y: py + (above ? -9 : 18), "text-anchor": left ? "end" : "start", class: "name" }, point.name));
     }
     plot.append(group);
   }
@@ -106,6 +112,10 @@ function pressed(action) {
     event.preventDefault();
     action();
   };
+}
+
+function tick(value) {
+  return value === 0 ? "0" : percent(value, Math.abs(value) < 0.01 ? 1 : 0);
 }
 
 function ticks({ low, high }) {

@@ -1,5 +1,5 @@
 // One request's pages side by side: what moved against a reference, by how much, and which task moved it.
-import { shareBar, stack } from "./charts.js";
+import { stack } from "./charts.js";
 import { byId, h, share, show, signed, taskClass } from "./dom.js";
 
 export class Pages {
@@ -71,8 +71,8 @@ export class Pages {
     const list = pageOf(model, arm, request);
     const places = new Map(pageOf(model, reference, request).map((index, rank) => [index, rank]));
     const parts = model.contributions(arm, request);
-    const reach = parts ? Math.max(...list.map((index) => Math.max(...sides(parts, index, model.T))), 1e-9) : 1;
-    const weights = arm.weights && (arm.weights.length === model.T ? arm.weights : arm.weights.subarray(request * model.T, (request + 1) * model.T));
+    const reach = parts ? reachOfAll(list.map((index) => sides(parts, index, model.T))) : null;
+    const weights = weightsOf(model, arm, request);
     const rows = list.map((index, rank) => {
       const row = first + index;
       const name = browsed.item_names[browsed.items[row]];
@@ -107,15 +107,18 @@ export class Pages {
       .sort((a, b) => Math.abs(b.by) - Math.abs(a.by));
     const heading = h("h3", {}, `What moved from ${reference.name} to your sliders`);
     if (!moved.length) return [heading, h("p", { class: "note" }, "Nothing: both pages are the same.")];
-    const body = moved.slice(0, 8).map(({ index, by }) => {
-      const deltas = model.tasks.map((_, t) => (fresh ? fresh[index * model.T + t] : 0) - (old ? old[index * model.T + t] : 0));
+    const change = (index) => Float64Array.from(model.tasks, (_, t) => (fresh ? fresh[index * model.T + t] : 0) - (old ? old[index * model.T + t] : 0));
+    const first8 = moved.slice(0, 8);
+    const reach = reachOfAll(first8.map(({ index }) => sides(change(index), 0, model.T)));
+    const body = first8.map(({ index, by }) => {
+      const deltas = [...change(index)];
       const cause = deltas.reduce((best, delta, t) => (Math.sign(by) * delta > Math.sign(by) * deltas[best] ? t : best), 0);
       const { browsed } = model.record;
       const place = (map) => (map.has(index) ? map.get(index) + 1 : "off");
       return h("tr", {}, h("th", { scope: "row" }, browsed.item_names[browsed.items[first + index]]),
         h("td", { class: "number" }, `${place(before)} → ${place(now)}`), h("td", {}, moveMark(before.get(index), now.get(index) ?? null)),
         h("td", {}, h("i", { class: taskClass(cause) }), `${model.tasks[cause]} `, h("b", { class: "number" }, signed(deltas[cause]))),
-        h("td", { class: "wide" }, stack(deltas, Math.max(...sides(Float64Array.from(deltas), 0, model.T), 1e-9), model.tasks, taskClass)));
+        h("td", { class: "wide" }, stack(deltas, reach, model.tasks, taskClass)));
     });
     return [heading, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "What moved" }, h("table", { class: "moves" },
       h("thead", {}, h("tr", {}, ["item", "place", "", "moved most by", "change by task, in standard deviations of the score"].map((name) => h("th", { scope: "col" }, name)))),
@@ -135,6 +138,19 @@ function sides(parts, index, tasks) {
     else down -= value;
   }
   return [up, down];
+}
+
+// The largest of each side.
+function reachOfAll(pairs) {
+  return [0, 1].map((side) => Math.max(...pairs.map((pair) => pair[side]), 0));
+}
+
+// The weights that rank the request, as shares; null of an order or of an expected value.
+function weightsOf(model, arm, request) {
+  if (arm.weights) return arm.weights.length === model.T ? arm.weights : arm.weights.subarray(request * model.T, (request + 1) * model.T);
+  if (arm.kind !== "baseline" || arm.baseline.transform !== model.record.policy.transform_name) return null;
+  const total = arm.baseline.weights.reduce((sum, w) => sum + Math.abs(w), 0);
+  return Float32Array.from(arm.baseline.weights, (w) => Math.abs(w) / total);
 }
 
 function newOf(list, places) {

@@ -145,8 +145,6 @@ export function showChanges(model, yours) {
   })));
   const against = model.arms[0];
   const changed = model.replaced(yours.pages, against.pages);
-  const bins = Array.from({ length: 6 }, (_, i) => [...changed].filter((value) => Math.min(5, Math.floor(value * 5 + 1e-9)) === i || (i === 5 && value >= 1)).length);
-  void bins;
   const steps = [[0, 0, "none"], [0.001, 0.2, "up to 20 %"], [0.2001, 0.4, "20 to 40 %"], [0.4001, 0.6, "40 to 60 %"], [0.6001, 1, "more"]];
   const histogram = steps.map(([low, high, label]) => ({ label, n: [...changed].filter((value) => value >= low && value <= high).length }));
   const most = Math.max(...histogram.map(({ n }) => n));
