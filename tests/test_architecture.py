@@ -63,6 +63,7 @@ ORDER = [
     "reports",
     "simulation",
     "pipeline",
+    "studio",
     "study",
     "aot",
     "cli",
