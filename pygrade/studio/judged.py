@@ -1,5 +1,4 @@
-"""What the page needs for the replay value of other weights: the definition of `pygrade.evaluation.replay`, of the shown
-rows alone."""
+"""What the page needs for the replay value of other weights: as `pygrade.evaluation.replay` has it, of the shown rows."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,20 +1,17 @@
-"""A small run that all tests of the console look at."""
+"""A small run that all tests of the console look at: an untrained policy, so that its numbers are the same everywhere."""
 
 import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from pygrade.logs import write_logs
-from pygrade.policy import Mixture, PolicyConfig
+from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
 from pygrade.studio.collect import ConsoleConfig, collect
 from pygrade.studio.run_files import find_run
 from pygrade.training.baselines import expected_value
-from pygrade.training.stage1 import Stage1Config
-from pygrade.training.stage2 import Stage2Config
-from pygrade.training.train import TrainConfig, train
 from pygrade.training.training_record import TrainingRecord
-from pygrade.training.trust import TrustConfig
 from tests.learning import tiny_logs
 
 CONFIG = ConsoleConfig(requests=40, judge=120, k=3)
@@ -22,7 +19,7 @@ HOSTILE = '<img src=x onerror="document.title=1">'
 
 
 def make_run(folder, trust=0.6, trade_offs=True, requests=400):
-    """A run of `pygrade train` on ``folder/logs``, whose policy is mixed with expected value."""
+    """What `pygrade train` leaves in ``folder/run`` of ``folder/logs``; the policy is mixed with expected value."""
     rng = np.random.default_rng(0)
     logs = tiny_logs(requests, jagged=True)
     logs = dataclasses.replace(
@@ -33,16 +30,16 @@ def make_run(folder, trust=0.6, trade_offs=True, requests=400):
     )
     write_logs(logs, folder / "logs")
     early, _ = logs.split(0.7)
-    config = TrainConfig(
-        policy=PolicyConfig(hidden=(8,), trade_offs=trade_offs),
-        stage1=Stage1Config(steps=5),
-        stage2=Stage2Config(steps=3),
-        trust=TrustConfig(folds=0),
-        tensorboard=False,
-    )
-    policy = train(early, config, folder / "run").stage2_policy
+    spec = PolicySpec(logs.tasks, logs.features, PolicyConfig(hidden=(8,), trade_offs=trade_offs))
+    policy = FusionPolicy(spec, [0.4, 0.6], seed=3)
+    policy.fit_normalization(policy.request_inputs(early.context, early.predictions, early.offsets))
+    with torch.no_grad():
+        policy.head.weight.normal_(std=0.8, generator=torch.Generator().manual_seed(0))
+    tables = {"browse": torch.tensor([0.6, 0.4]), "buy": torch.tensor([0.3, 0.7])}
+    policy.set_static_weights(torch.tensor([0.4, 0.6]), tables)
     if trust < 1:
-        policy.mixture = Mixture(trust, expected_value(early), "better", "it is better")
+        static = Baseline("best static", "zlog", (0.4, 0.6))
+        policy.mixture = Mixture(trust, expected_value(early), "better", "it is better", (static,))
     policy.save(folder / "run/policy")
     TrainingRecord.of(early, policy.version).save(folder / "run/policy")
     return folder / "run"
