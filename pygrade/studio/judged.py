@@ -1,4 +1,4 @@
-"""What the page needs for the replay value of other weights: as `pygrade.evaluation.replay` has it, of the shown rows."""
+"""What the page needs for the replay value of other weights: that of `evaluation.replay`, of the shown rows alone."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A small run that all tests of the console look at: an untrained policy, so that its numbers are the same everywhere."""
+"""A small run that all tests of the console look at: an untrained policy, whose numbers are the same everywhere."""
 
 import dataclasses
 

@@ -10,7 +10,7 @@ export class Live {
   constructor(place) {
     this.place = place;
     this.history = [];
-    this.open = new Set(["arms"]);
+    this.parts = new Map(); // id → {details, body}, which stay open or closed while their numbers change
   }
 
   start() {
@@ -80,10 +80,14 @@ export class Live {
       card("answers 5xx", count(total(failures.map(([, value]) => value))), "of all endpoints"));
   }
 
-  // A part that stays open or closed while the numbers change.
   part(id, title, content) {
-    return h("details", { open: this.open.has(id), ontoggle: (event) => (event.target.open ? this.open.add(id) : this.open.delete(id)) },
-      h("summary", { id: `live-${id}` }, title), content);
+    if (!this.parts.has(id)) {
+      const body = h("div", {});
+      this.parts.set(id, { body, details: h("details", { open: id === "arms" }, h("summary", { id: `live-${id}` }, title), body) });
+    }
+    const { details, body } = this.parts.get(id);
+    show(body, content);
+    return details;
   }
 }
 
