@@ -17,6 +17,7 @@ export class Live {
     if (!location.protocol.startsWith("http")) return;
     this.poll();
     setInterval(() => document.hidden || this.poll(), EVERY);
+    document.addEventListener("visibilitychange", () => document.hidden || this.poll());
   }
 
   async poll() {
