@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.text import printable
 
 COMMANDS = {
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
     try:
+        heed_interrupts()
         _run(args[0], args[1:])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, 130)
