@@ -8,8 +8,8 @@ Sheet = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 TASK_TEXT = (
     "Over the shown rows, ± 95 % over users. Predicted / observed: 1 is calibrated; examined: the same with each "
-    "prediction times its slot's propensity. ECE: mean distance of prediction and rate in 20 groups. Slot's AUC: of the "
-    "logged order in a page."
+    "prediction times its slot's propensity. ECE: mean distance of prediction and rate in 20 groups. Slot's AUC: of "
+    "the logged order in a page."
 )
 WORTH_TEXT = "What the log can tell before anything is trained on it, and what would let it tell more."
 

@@ -44,8 +44,8 @@ class ColumnMap:
 
     @property
     def used(self) -> set[str]:
-        """Columns that have a role."""
-        return {part for column in self.roles.values() for part in (column, *column.split("+"))}
+        """Columns that have a role of their own; one that is joined to an id may have another role, too."""
+        return set(self.roles.values())
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -252,8 +252,9 @@ def _order_tasks(table: Table, result: ColumnMap) -> None:
 
 def _rest(table: Table, result: ColumnMap) -> None:
     """The columns that are left: features and the scenario, if they are of the request; others are left out."""
+    joined = {part for column in result.roles.values() for part in column.split("+")}
     for name in table.names:
-        if name in _taken(result):
+        if name in _taken(result) or name in joined:
             continue
         kind, role = table.kind(name), name if name.startswith("x_") else f"x_{name}"
         own = name.startswith("x_") and role != "x_"

@@ -207,7 +207,7 @@ REFUSED = {
     "negative feedback": (changed("", clicked=[-c for c in CLICKS]), r"\(feedback 'click'\) is -1 in row .*want feed"),
     "feedback of an unseen row": (changed("", clicked=UNSEEN_CLICK), "nobody saw the item"),
     "feedback that is not known yet": (
-        changed("", clicked=[None if s and n % 7 == 0 else c for n, (s, c) in enumerate(zip(SHOWN, SHOP["clicked"], strict=True))]),
+        changed("", clicked=[None if row % 7 == 0 else event for row, event in enumerate(SHOP["clicked"])]),
         "is empty in .* shown rows, first row .*, and 0 in others",
     ),
     "no prediction": (changed("pred_click", None, 0.5, None), r"is empty or NaN in row 0 .*2 such rows"),
