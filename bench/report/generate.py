@@ -95,7 +95,9 @@ def with_block(text: str, content: str) -> str:
 def block(measured: Results) -> str:
     """The README's five rows, and where the others are."""
     table = _comparison(measured, README_ROWS)
-    return table + "All ops, shapes, bounds and missed targets: [docs/BENCH.md](docs/BENCH.md).\n" if table else NO_RESULTS
+    return (
+        table + "All ops, shapes, bounds and missed targets: [docs/BENCH.md](docs/BENCH.md).\n" if table else NO_RESULTS
+    )
 
 
 def _comparison(measured: Results, names: Sequence[str] | None = None) -> str:

@@ -28,7 +28,9 @@ def main(directory: Path) -> None:
         page = ranker.rank(late.context, late.predictions, 10, offsets=late.offsets, values={"order": factor})
         rows = late.offsets[:-1, None] + page.indices
         events = late.predictions[rows].sum(1).mean(0)
-        print(f"{factor:7.2f}", *(f"{number:8.3f}" for number in events), "  weights", np.round(page.weights.mean(0), 2))
+        print(
+            f"{factor:7.2f}", *(f"{number:8.3f}" for number in events), "  weights", np.round(page.weights.mean(0), 2)
+        )
 
 
 if __name__ == "__main__":
