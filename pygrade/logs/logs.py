@@ -16,7 +16,7 @@ where not shown.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
+from pygrade.logs import foreign
 from pygrade.logs import parquet as logs_parquet
+from pygrade.logs.arrays import numbered
 
 logger = logging.getLogger("pygrade")
 
@@ -166,6 +168,55 @@ class Logs:
         """The same log with other values of events; None or none: as they are."""
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        columns: foreign.Columns | None = None,
+        *,
+        values: Mapping[str, float] | None = None,
+        value_tasks: Sequence[str] = (),
+        scale: Mapping[str, str] | None = None,
+        duplicates: foreign.Duplicates = "keep-shown",
+        where: str = "the table",
+    ) -> "Logs":
+        """A log of a polars, pandas or Arrow table or a dict of columns, with a row per candidate and any names.
+
+        Args:
+            columns: what the columns are, as a dict or as text: ``"request=session_id,item=product_id,slot=rank,
+                user=customer,time=at,click=clicked,p_click=pred_click,x_hour=hour"``; also scenario, value (price) and
+                shown. What is not given is proposed from names, types and values; ``skip=a+b`` leaves columns out.
+            values: task → what one event is worth; 1 if not given. value_tasks: those worth that times the price.
+            scale: task → what its predictions are: probability, percent, logit or log. Not given: what is clear.
+            duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
+            where: name of the table in messages.
+
+        Slots from 1, dates and seconds, booleans, percentages, rows out of order are converted; each change is logged
+        as a warning. ValueError: the whole contract beside what the table has, or what is refused and why.
+        """
+        imported = foreign.import_table(table, columns, scale=scale, duplicates=duplicates, where=where)
+        logs = cls.from_imported(imported, values, value_tasks)
+        for note in [*imported.notes.changed, *imported.notes.warned]:
+            logger.warning("%s: %s", where, note)
+        left_out = ", ".join(f"{name} ({why})" for name, why in imported.mapping.left_out.items())
+        if left_out:
+            logger.warning("%s: left out: %s", where, left_out)
+        return logs
+
+    @classmethod
+    def from_imported(
+        cls, imported: foreign.Imported, values: Mapping[str, float] | None = None, value_tasks: Sequence[str] = ()
+    ) -> "Logs":
+        """The checked log of an imported table."""
+        tasks = imported.fields["tasks"]
+        for name, given in (("values", values or ()), ("value_tasks", value_tasks)):
+            if unknown := [task for task in given if task not in tasks]:
+                raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+        worth = tuple(float((values or {}).get(task, 1.0)) for task in tasks)
+        logs = cls(**imported.fields, task_values=worth, value_tasks=tuple(value_tasks))
+        validate(logs, imported.where, imported.row_name)
+        return logs
 
     def select(self, index: Array | slice | Sequence[int]) -> "Logs":
         """The requests of an index array, a boolean mask or a slice, in that order; select each at most once."""
@@ -350,23 +401,3 @@ def concatenate(parts: Sequence[Logs]) -> Logs:
         whole = all(array is not None for array in arrays)
         changes[name] = np.concatenate(arrays) if whole else None
     return replace(first, **changes)
-
-
-def numbered(ids: Array) -> NDArray[np.int64]:
-    """The place of each id among the distinct ids in ascending order."""
-    if ids.dtype.kind != "O":
-        return np.asarray(np.unique(ids, return_inverse=True)[1], np.int64)
-    places = {value: place for place, value in enumerate(sorted(set(ids.tolist())))}  # faster than sorting all objects
-    return np.fromiter((places[value] for value in ids), np.int64, len(ids))
-
-
-def pad(values: Array, offsets: NDArray[np.int64], fill: float = 0.0) -> tuple[Array, NDArray[np.bool_]]:
-    """Jagged rows as a dense block: values[M, …] → ([R, N, …] padded with `fill`, mask[R, N] of the rows), N being the
-    length of the longest request.
-    """
-    sizes = np.diff(offsets)
-    longest = int(sizes.max(initial=0))
-    mask = np.arange(longest) < sizes[:, None]
-    padded = np.full((len(sizes), longest, *values.shape[1:]), fill, values.dtype)
-    padded[mask] = values
-    return padded, mask
