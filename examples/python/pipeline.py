@@ -18,7 +18,7 @@ from pygrade.simulation.simulate import SimulateConfig, simulate_logs
 def main(directory: Path) -> None:
     log, run = directory / "events", directory / "run"
     if not log.exists():
-        simulate_logs(SimulateConfig(2_000, world=MarketplaceConfig(log_users=500, items=500)), log)
+        simulate_logs(SimulateConfig(1_500, world=MarketplaceConfig(log_users=400, items=400)), log)
     summary = run_pipeline(f"logs:{log}", run, PipelineConfig())
     print(summary["stages"]["evaluate"]["replay"]["verdict"]["sentence"])
 
