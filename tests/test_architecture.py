@@ -61,6 +61,7 @@ ORDER = [
     "training",
     "serving",
     "reports",
+    "doctor",
     "simulation",
     "pipeline",
     "study",

@@ -19,6 +19,7 @@ from pygrade._util.text import printable
 COMMANDS = {
     "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
     "simulate": "write the log of a simulated marketplace, or A/B test policies in it",
+    "doctor": "your own table as a log: what each column is, what the log can tell, and what would help",
     "train": "train a fusion policy on logged requests; is it better than the strongest simple baseline?",
     "evaluate": "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate",
     "front": "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
@@ -112,6 +113,8 @@ def _parse(name: str, kind: Any, arguments: list[str]) -> Any:
         for option in dataclasses.fields(kind):
             parser.add_argument(f"--{option.name}", action="store_true")
         return kind(**vars(parser.parse_args(arguments)))
+    if name == "doctor" and arguments and not arguments[0].startswith("-"):
+        arguments = ["--files", *arguments]
     registry = tyro.constructors.ConstructorRegistry()
 
     def values(info: Any) -> Any:

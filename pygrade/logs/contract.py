@@ -17,7 +17,10 @@ _WHAT = {
 _FEEDBACK = "what followed, a column per task: 0 or 1 or an amount, empty where not shown"
 _PREDICTION = "the model's prediction, a column per task, for every candidate"
 _FEATURES = "numbers of the request that the policy may look at"
-_EXPLORATION = ("exploration", "none, shuffle or dirichlet: how the page was made; with w_<task>, a_<task>: drawn weights")
+_EXPLORATION = (
+    "exploration",
+    "none, shuffle or dirichlet: how the page was made; with w_<task>, a_<task>: drawn weights",
+)
 
 
 class LogContractError(ValueError):
@@ -29,7 +32,7 @@ class LogContractError(ValueError):
 
 
 def contract_rows(table: Table, mapping: ColumnMap) -> list[tuple[str, str, str, str]]:
-    """Rows of: role as the map names it, required (yes or no), what it is, and the table's column or that it is missing.
+    """Rows of: role as the map names it, required (yes or no), what it is, the table's column or that it is missing.
 
     After the contract come the columns that are left out, and why.
     """

@@ -61,9 +61,9 @@ def users(table: Table, column: str, request: Array, notes: Notes) -> Array:
     texts = of_request(table, column, table.texts(column))
     empty = of_request(table, column, missing)
     notes.changed.append(f"{column!r} (user) is empty in {empty.sum():,} requests: each is a user of its own")
-    return np.array([f"request {r}" if e else t for t, e, r in zip(texts, empty, request, strict=True)] + [None], object)[
-        :-1
-    ]
+    return np.array(
+        [f"request {r}" if e else t for t, e, r in zip(texts, empty, request, strict=True)] + [None], object
+    )[:-1]
 
 
 def of_request(table: Table, column: str, values: Array) -> Array:
@@ -107,7 +107,9 @@ def slots(table: Table, mapping: ColumnMap, notes: Notes) -> NDArray[np.int32]:
         slot = slot - 1
         notes.changed.append(f"{name!r} (slot): counted from 1, now from 0")
     if hidden.all():
-        raise ValueError(f"{table.where}: {name!r} (slot) shows no row; want the slots of the candidates that were shown")
+        raise ValueError(
+            f"{table.where}: {name!r} (slot) shows no row; want the slots of the candidates that were shown"
+        )
     return np.where(hidden, -1, slot).clip(-1, 2**31 - 1).astype(np.int32)
 
 
@@ -140,8 +142,8 @@ def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
         unit, _, factor = next((u for u in limits if highest < u[1]), ("nanoseconds", 0.0, 1e-6))
         if lowest < 1e9 or (unit == "milliseconds" and lowest < 1e10) or lowest * 100 < highest:
             raise ValueError(
-                f"{table.where}: {column!r} (time) goes from {lowest:g} to {highest:g}; want dates, or seconds, milli-, "
-                "micro- or nanoseconds since 1970"
+                f"{table.where}: {column!r} (time) goes from {lowest:g} to {highest:g}; want dates, or seconds, "
+                "milli-, micro- or nanoseconds since 1970"
             )
         if factor == 1.0 and kind == "integer":
             millis = np.asarray(table.column(column).cast(pa.int64()).to_numpy(), np.int64)
@@ -165,7 +167,9 @@ def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], not
     missing = np.isnan(values)
     _refuse(table, label, ~missing & (values < 0), values, "feedback ≥ 0 (for harm, a negative --values)")
     _refuse(table, label, np.isinf(values), values, "finite feedback")
-    _refuse(table, label, ~shown & (values > 0), values, "empty feedback where the row was not shown: nobody saw the item")
+    _refuse(
+        table, label, ~shown & (values > 0), values, "empty feedback where the row was not shown: nobody saw the item"
+    )
     unseen = ~shown & (values == 0)
     if unseen.any():
         notes.changed.append(f"{label}: 0 in {unseen.sum():,} rows that were not shown, now empty")
@@ -174,8 +178,8 @@ def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], not
         if bool((values[shown] == 0).any()):
             at = table.row_name(int(np.argmax(unknown)))
             raise ValueError(
-                f"{table.where}: {label} is empty in {unknown.sum():,} shown rows, first row {at}, and 0 in others: is an "
-                "empty one not known yet, or no event? Write 0, or leave these requests out"
+                f"{table.where}: {label} is empty in {unknown.sum():,} shown rows, first row {at}, and 0 in others: is "
+                "an empty one not known yet, or no event? Write 0, or leave these requests out"
             )
         notes.changed.append(f"{label}: empty in {unknown.sum():,} shown rows and never 0: taken as no event")
     return np.where(shown & ~missing, values, 0.0).astype(np.float32)
@@ -185,7 +189,7 @@ def predictions(
     table: Table,
     column: str,
     task: str,
-    events: Floats,
+    events: Array,
     shown: NDArray[np.bool_],
     notes: Notes,
     scale: str | None = None,
@@ -215,7 +219,7 @@ def predictions(
 
 
 def _scale_of(
-    table: Table, label: str, task: str, values: Floats, events: Floats, shown: NDArray[np.bool_], binary: bool
+    table: Table, label: str, task: str, values: Floats, events: Array, shown: NDArray[np.bool_], binary: bool
 ) -> str:
     """The scale that the values are in, if only one fits; ValueError asks if none is clear."""
     low, high = float(values.min()), float(values.max())
@@ -227,7 +231,7 @@ def _scale_of(
             f"{task}=log if these are logarithms"
         )
     candidates = {"logit": 1 / (1 + np.exp(-np.clip(values, -80, 80)))}
-    if 0 <= low and high <= 100:
+    if low >= 0 and high <= 100:
         candidates["percent"] = values / 100
     if high <= 0:
         candidates["log"] = np.exp(values)
@@ -238,14 +242,12 @@ def _scale_of(
         return near[0][1]
     means = ", ".join(f"{name}: {float(p[shown].mean()):.2%}" for name, p in candidates.items())
     raise ValueError(
-        f"{table.where}: {label} goes from {low:.4g} to {high:.4g}, which are no probabilities, and what they are is not "
-        f"clear (mean over shown rows as {means}; events: {rate:.2%}); say their scale, e.g. {task}=logit"
+        f"{table.where}: {label} goes from {low:.4g} to {high:.4g}, which are no probabilities, and what they are is "
+        f"not clear (mean over shown rows as {means}; events: {rate:.2%}); say their scale, e.g. {task}=logit"
     )
 
 
-def _refuse(
-    table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wanted: str, what: str = ""
-) -> None:
+def _refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wanted: str, what: str = "") -> None:
     if bad.any():
         row = int(np.argmax(bad))
         found = what or f"is {values[row]:g}"

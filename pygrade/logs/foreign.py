@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from pygrade._util.optional_imports import require
 from pygrade.logs import contract, conversion
 from pygrade.logs.column_map import ColumnMap, find_request, parse_map, propose
 from pygrade.logs.conversion import Notes
+from pygrade.logs.parquet import METADATA_KEY, header_of
 from pygrade.logs.table import Table, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
@@ -29,6 +31,8 @@ class Imported:
     contract: list[tuple[str, str, str, str]]  # see `contract.contract_rows`
     where: str
     row_name: Callable[[int], str]
+    values: dict[str, float]  # of one event, if the table is a log of pygrade's own
+    value_tasks: tuple[str, ...]
 
 
 def import_table(
@@ -47,9 +51,12 @@ def import_table(
         raise ValueError(f"duplicates is {duplicates!r}; want keep-shown or refuse")
     given, mapping, notes = parse_map(columns), ColumnMap(), Notes()
     found = Table(to_arrow(table), where)
+    header = header_of((found.arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
     find_request(found, given, mapping)
     if "request_id" in mapping.roles:
         found = _grouped(found, mapping.roles["request_id"], notes)
+    else:  # nothing can be said of what differs within a request
+        found = found.grouped(np.arange(len(found)))[0]
     propose(found, given, mapping)
     contract.check(found, mapping)
     scales = conversion.scales_of(scale, mapping.tasks)
@@ -62,7 +69,10 @@ def import_table(
     if not fields["features"]:
         notes.warned.append("no feature of the request: the policy will see the predictions alone")
     rows = contract.contract_rows(found, mapping)
-    return Imported(fields, mapping, notes, rows, where, found.row_name)
+    values = dict(zip(header.get("tasks", ()), header.get("task_values", ()), strict=True))
+    values = {task: float(value) for task, value in values.items() if task in mapping.tasks}
+    priced = tuple(task for task in header.get("value_tasks", ()) if task in mapping.tasks and "value" in fields)
+    return Imported(fields, mapping, notes, rows, where, found.row_name, values, priced)
 
 
 def _grouped(table: Table, column: str, notes: Notes) -> Table:
@@ -127,9 +137,7 @@ def _fields(
     return result
 
 
-def _matrix(
-    table: Table, mapping: ColumnMap, prefix: str, labels: Sequence[str], notes: Notes
-) -> NDArray[np.float32]:
+def _matrix(table: Table, mapping: ColumnMap, prefix: str, labels: Sequence[str], notes: Notes) -> NDArray[np.float32]:
     """[R, len(labels)]; NaN where there is no column."""
     block = np.full((len(table.starts), len(labels)), np.nan, np.float32)
     for i, label in enumerate(labels):

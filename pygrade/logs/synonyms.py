@@ -51,9 +51,9 @@ SHORT = {
 }
 NATIVE = ("seed", "policy_version", "exploration", "trust", "baseline", "verdict", "candidates")  # by these names alone
 
-_PREDICTION = set("p pred preds prediction predicted prob probability proba score logit est estimate estimated".split())
-_PREDICTION |= set("model hat phat expected pct percent percentage forecast".split())
-_FEEDBACK = set("y is has did was label target feedback event events n num count flag".split())
+_PREDICTION = {"p", "pred", "preds", "prediction", "predicted", "prob", "probability", "proba", "score", "logit", "est"}
+_PREDICTION |= {"estimate", "estimated", "model", "hat", "phat", "expected", "pct", "percent", "percentage", "forecast"}
+_FEEDBACK = {"y", "is", "has", "did", "was", "label", "target", "feedback", "event", "events", "n", "num", "count"}
 _RATES = {"ctr": "click", "pctr": "click", "cvr": "conversion", "pcvr": "conversion", "pclick": "click"}
 _EVENTS = (
     {"click", "tap", "open", "clickthrough"},

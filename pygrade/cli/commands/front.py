@@ -64,7 +64,7 @@ def _run(options: Options) -> dict[str, Any]:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options, trained)
+    logs = valued(options, trained, policy)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)

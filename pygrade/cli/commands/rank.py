@@ -6,7 +6,7 @@ from typing import Any
 
 from pygrade.cli import console
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.policy_estimates import check_schema
+from pygrade.evaluation.policy_estimates import noted
 from pygrade.logs import Logs, write_logs
 from pygrade.reports.pages import describe_pages
 from pygrade.serving.ranker import BlendedRanker
@@ -32,8 +32,7 @@ class Options(Output, Source):
 
 def run(options: Options) -> dict[str, Any]:
     ranker = BlendedRanker.load(options.policy, options.seed, options.impute)
-    chosen = _chosen(options.load(), options.requests)
-    check_schema(ranker.policy, chosen)
+    chosen = noted(ranker.policy, _chosen(options.load(), options.requests))
     page = ranker.rank(
         chosen.context,
         chosen.predictions,
