@@ -1,38 +1,15 @@
 """README: its commands and Python run, its figures are those of the study, and it stays short."""
 
 import re
-import shlex
-import subprocess
-import sys
 
 import pytest
 
-from pygrade.cli import main as cli
-from tests.documents import ROOT, blocks, run
+from tests.documents import ROOT, blocks, run, run_shell
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-JOURNEY = next(block for block in blocks(README, "sh") if "pygrade train" in block)  # from a log to a verdict
+JOURNEY = next(block for block in blocks(README, "sh") if "pygrade doctor" in block)  # from a log to a verdict
 PYTHON = blocks(README, "python")
-SMALL = {  # options that make the documented commands small
-    "make_shop.py": "300",
-    "train": "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard --quiet",
-    "simulate": "--num-requests 300 --world.log-users 100 --world.test-users 60 --world.items 200 --quiet",
-    "evaluate": "--quiet",
-}
-
-
-def run_shell(block: str) -> None:
-    """Run each line of a shell block, smaller: ``pygrade`` in this process, examples in one of their own."""
-    for line in block.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if words[:1] == ["pygrade"]:
-            assert cli.main([*words[1:], *SMALL.get(words[1], "").split()]) == 0, line
-        elif words[:1] == ["python"]:
-            small = SMALL.get(words[1].rpartition("/")[2], "").split()
-            subprocess.run([sys.executable, str(ROOT / words[1]), *words[2:], *small], check=True)
-        else:
-            assert not words, line
 
 
 @pytest.fixture(scope="module")
