@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pygrade.doctor.words import (
+    TASK_TEXT,
     WORTH_TEXT,
     estimate_rows,
     plan_rows,
@@ -30,8 +31,7 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
         Section("What this log can tell", html.escape(size_sentence(sheet)), table=table(*estimate_rows(sheet))),
         Section(
             "Predictions beside feedback",
-            "Over the shown rows, with 95 % intervals over users. Predicted / observed: 1 is calibrated. ECE: mean "
-            "distance between prediction and rate in 20 groups. Logged order: the AUC of the slot itself.",
+            html.escape(TASK_TEXT),
             table=table(*task_rows(sheet)),
         ),
         Section("What exploration would buy", html.escape(worth_text(sheet)), table=table(*worth_rows(sheet))),

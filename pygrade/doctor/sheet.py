@@ -26,7 +26,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     """
     config = reward or RewardConfig()
     propensity = slot_propensity(logs, config)
-    tasks = task_facts(logs)
+    tasks = task_facts(logs, propensity.known(int(logs.position.max()) + 1))
     plan, users, days = plan_of_log(logs)
     explored = _exploration(logs)
     size = _size(logs, users, days)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from pygrade._typing import Floats
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.by_task import ece
@@ -13,14 +14,16 @@ MIN_EVENTS = 100  # from which AUC and ratio are worth reading
 _FAR = 2.0  # predicted over observed, or the inverse, that is called out
 
 
-def task_facts(logs: Logs) -> dict[str, dict[str, Any]]:
+def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, Any]]:
     """By task, over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
     ``auc`` with 95 % intervals over users, ``ece`` (of feedback that is 0 or 1), ``page_auc`` within requests, and
-    ``slot_auc``, the same of the logged order.
+    ``slot_auc``, the same of the logged order. ``examined_ratio``: of predictions times the slots' examination
+    ``curve`` [S], if it is known, to observed events; 1 of a model that predicts events of items that are looked at.
     """
     shown = np.flatnonzero(logs.shown)
     request = logs.row_request[shown]
     users = numbered(logs.user_id)[request]
+    seen = None if curve is None else curve[logs.position[shown]]
     facts = {}
     for t, task in enumerate(logs.tasks):
         y, p = (values[shown, t].astype(np.float64) for values in (logs.feedback, logs.predictions))
@@ -31,6 +34,7 @@ def task_facts(logs: Logs) -> dict[str, dict[str, Any]]:
             "rate": float(y.mean()),
             "mean_prediction": float(p.mean()),
             "ratio": intervals.ratio(p, y, users).to_dict(),
+            "examined_ratio": None if seen is None else intervals.ratio(p * seen, y, users).to_dict(),
             "auc": auc(y, p, users).to_dict(),
             "page_auc": gauc(y, p, request).to_dict(),
             "slot_auc": gauc(y, -logs.position[shown].astype(np.float64), request).to_dict(),
@@ -48,6 +52,7 @@ def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
         result.append(f"{next(iter(facts))} is the only task: there is nothing to fuse, every weight gives one order")
     for task, entry in facts.items():
         found, ratio = entry["auc"], entry["ratio"]["value"]
+        examined = ratio if entry["examined_ratio"] is None else entry["examined_ratio"]["value"]
         if not entry["events"]:
             result.append(
                 f"{task} has no event on {entry['rows']:,} shown rows: nothing can be learned or judged for it"
@@ -69,7 +74,7 @@ def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
                 f"itself ({_range(entry['slot_auc'])}): the slot's effect may explain it; if not, the "
                 "page knows more than the model"
             )
-        if ratio is not None and entry["events"] >= MIN_EVENTS and not 1 / _FAR <= ratio <= _FAR:
+        if entry["events"] >= MIN_EVENTS and (min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR):
             result.append(
                 f"{task} is predicted {ratio:.2g} times as often as it happens: an expected value is off by that "
                 "factor, so calibrate it or let the weights do it"

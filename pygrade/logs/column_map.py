@@ -1,6 +1,7 @@
 """Which column of a table is what in a log: given, or proposed from names, types and values."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -43,8 +44,8 @@ class ColumnMap:
 
     @property
     def used(self) -> set[str]:
-        """Columns that have a role."""
-        return {part for column in self.roles.values() for part in (column, *column.split("+"))}
+        """Columns that have a role of their own; one that is joined to an id may have another role, too."""
+        return set(self.roles.values())
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -72,12 +73,13 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
     if isinstance(columns, Mapping):
         pairs = [(key, value if isinstance(value, str) else "+".join(value)) for key, value in columns.items()]
     else:
-        text = columns if isinstance(columns, str) else ",".join(columns)
-        entries = [entry.partition("=") for entry in text.split(",") if entry.strip()]
-        wrong = [key for key, equals, value in entries if not (equals and key.strip() and value.strip())]
-        if wrong:
-            raise ValueError(f"columns has {wrong[0]!r}; want ROLE=COLUMN, e.g. request=session_id,click=clicked")
-        pairs = [(key.strip(), value.strip()) for key, _, value in entries]
+        pairs = []
+        for text in [columns] if isinstance(columns, str) else columns:
+            for entry in filter(str.strip, re.split(r",(?=[^,]*=)", text)):  # a column's own name may hold a comma
+                key, equals, value = entry.partition("=")
+                if not (equals and key.strip() and value.strip(" ,")):
+                    raise ValueError(f"columns has {entry!r}; want ROLE=COLUMN, e.g. request=session_id,click=clicked")
+                pairs.append((key.strip(), value.strip(" ,")))
     result: dict[str, str] = {}
     for key, value in pairs:
         role = SHORT.get(key, key)
@@ -104,9 +106,9 @@ def find_request(table: Table, given: Mapping[str, str], result: ColumnMap) -> N
 def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
     """Fills in the map: what is given, then what names, types and values suggest. The table is grouped by request."""
     _given(table, given, result, [role for role in given if role not in (SKIP, "request_id")])
-    for name in filter(None, given.get(SKIP, "").split("+")):
-        _check_column(table, name)
-        result.left_out[name] = "as you say"
+    for name in [given[SKIP]] if given.get(SKIP) in table.names else given.get(SKIP, "").split("+"):
+        if name in table.names:
+            result.left_out[name] = "as you say"
     for role in ROLES:
         if role not in result.roles:
             free = [name for name in _named(table, role, _taken(result)) if _fits(table, role, name)]
@@ -207,6 +209,7 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
     taken = _taken(result)
     free = [name for name in table.names if name not in taken and table.kind(name) in (*_NUMBERS, "empty")]
     of_rows = {name: bool(table.varies(name).any()) for name in free}  # else it may as well be of the request
+    varied = of_rows if len(table.starts) < len(table) else dict.fromkeys(free, True)  # requests of one row say nothing
     predictions = [name for name in free if is_prediction(name) or name.startswith("p_")]
     feedback = [name for name in free if name not in predictions and not is_id(name)]
     events = {name: event_of(name) for name in free}
@@ -233,7 +236,7 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
             result.left_out[name] = "a prediction without feedback"
             result.odd.append(f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN")
     for name in feedback:
-        if name not in result.used and ((of_rows[name] and table.kind(name) == "bool") or name.startswith("y_")):
+        if name not in result.used and ((varied[name] and table.kind(name) == "bool") or name.startswith("y_")):
             result.left_out[name] = "feedback without a prediction"
             result.odd.append(f"{name!r} looks like feedback, but no prediction goes with it: name it by p_TASK=COLUMN")
 
@@ -249,8 +252,9 @@ def _order_tasks(table: Table, result: ColumnMap) -> None:
 
 def _rest(table: Table, result: ColumnMap) -> None:
     """The columns that are left: features and the scenario, if they are of the request; others are left out."""
+    joined = {part for column in result.roles.values() for part in column.split("+")}
     for name in table.names:
-        if name in _taken(result):
+        if name in _taken(result) or name in joined:
             continue
         kind, role = table.kind(name), name if name.startswith("x_") else f"x_{name}"
         own = name.startswith("x_") and role != "x_"

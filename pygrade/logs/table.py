@@ -52,11 +52,29 @@ def _column(name: str, values: Any) -> Any:
         raise ValueError(f"column {name!r}: {' '.join(str(error).split())[:200]}") from error
 
 
+def _text_dictionaries(arrow: Any) -> Any:
+    """Dictionaries of string views (polars' categories) as those of strings, which pyarrow can decode."""
+    pa = require("pyarrow")
+    for place, field in enumerate(arrow.schema):
+        if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
+            chunks = [
+                pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.string()))
+                for chunk in arrow.column(place).chunks
+            ]
+            kind = pa.dictionary(field.type.index_type, pa.string())
+            arrow = arrow.set_column(place, field.name, pa.chunked_array(chunks, type=kind))
+    return arrow
+
+
 class Table:
     """An Arrow table whose rows belong to groups that are next to each other, once `grouped` was called."""
 
     def __init__(self, arrow: Any, where: str, rows: NDArray[np.int64] | None = None, starts: Array | None = None):
-        self.arrow, self.where, self.rows = arrow, where, rows  # rows [M]: their numbers in the original table
+        self.arrow, self.where, self.rows = (
+            _text_dictionaries(arrow),
+            where,
+            rows,
+        )  # rows [M]: their numbers in the original table
         self.names: list[str] = list(arrow.column_names)
         self._starts = starts
         twice = {name for name in self.names if self.names.count(name) > 1}

@@ -20,7 +20,6 @@ from pygrade.logs.foreign import Imported, import_table
 from pygrade.logs.table_files import read_table
 
 ESSENTIAL = ("map", "values", "out")
-_WIDTH = 60  # of a cell that explains
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +144,7 @@ def _print_sheet(record: dict[str, Any]) -> None:
         console.text(f"! {sentence}")
     head, rows = words.estimate_rows(sheet)
     console.table("What this log can tell", head, rows, left=True)
-    console.table("Predictions beside feedback, ± 95 %", *words.task_rows(sheet))
+    console.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)
     console.table("What exploration would buy", *words.worth_rows(sheet), caption=words.worth_text(sheet))
     console.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
     if "logs" in record:
