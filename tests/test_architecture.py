@@ -63,6 +63,7 @@ ORDER = [
     "reports",
     "simulation",
     "pipeline",
+    "service",
     "study",
     "aot",
     "cli",
@@ -77,6 +78,7 @@ CORE_USERS = (  # beside the package itself, which takes the version from the co
     "training",
     "serving",
     "pipeline",
+    "service",
 )
 
 
@@ -314,7 +316,7 @@ def test_importing_the_package_loads_no_optional_dependency():
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "pygrade" in loaded
     heavy = {"triton", "matplotlib", "pyarrow", "polars", "tyro", "rich", "tensorboard", "cmaes", "optuna", "scipy"}
-    heavy |= {"faiss", "lmdb", "redis", "sklearn"}
+    heavy |= {"faiss", "lmdb", "redis", "sklearn", "fastapi", "pydantic", "uvicorn"}
     assert not loaded & heavy
 
 

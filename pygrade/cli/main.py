@@ -29,6 +29,8 @@ COMMANDS = {
     "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
+    "serve": "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged",
+    "join": "exposures of a service and their feedback, as the log that train reads",
     "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
     "export": "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python",
     "aot": "GPU binaries of the kernels with a manifest, made without a GPU",

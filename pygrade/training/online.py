@@ -43,7 +43,7 @@ from pygrade.evaluation import offpolicy
 from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
-from pygrade.training.feedback import Event, FeedbackJoin, as_key
+from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
 from pygrade.training.policy_step import Engine, PolicyStep, check_engine, policy_step
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.stage2 import Stage2Config, anchors_of, stage2_step
@@ -122,7 +122,8 @@ class OnlineLearner:
         self.served = _frozen(policy)
         self.reference = _frozen(policy if reference is None else reference)
         self.publish = publish
-        self._join = FeedbackJoin(policy.tasks, self.config.max_pending_events, self.config.max_amount)
+        limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
+        self._join = FeedbackJoin(policy.tasks, *limits)
         self._learner = self._new_learner()
         self._steps = 0
         self._window: Logs | None = None
@@ -142,6 +143,10 @@ class OnlineLearner:
     def feedback(self, events: Iterable[Event]) -> None:
         """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
         self._join.feedback(events)
+
+    def forget(self, requests: Iterable[Key]) -> None:
+        """Drop the events that wait for requests which will not be served here."""
+        self._join.forget(requests)
 
     def update(self, now: int) -> Update:
         """Take in the requests whose feedback is complete at ``now`` (ms), judge, learn, judge, publish."""
