@@ -31,6 +31,7 @@ COMMANDS = {
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
     "serve": "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged",
     "join": "exposures of a service and their feedback, as the log that train reads",
+    "online": "learn from a service's exposures and feedback while it serves; lifts of its arms",
     "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
     "export": "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python",
     "aot": "GPU binaries of the kernels with a manifest, made without a GPU",

@@ -42,6 +42,7 @@ class ServeConfig:
     refresh_seconds: float = 1.0  # between looks at the artifact and the policies; SIGHUP looks at once
     log: str = "all"  # a JSON line for each request on standard error: all, errors or none
     console: str | None = None  # the page of /console; none: RUN/studio.html
+    online: bool = False  # a process beside the workers learns from exposures and feedback, see pygrade online
     otel: bool = False  # traces by OpenTelemetry, with the exporter that its OTEL_ variables choose
 
     def __post_init__(self) -> None:
@@ -86,6 +87,13 @@ def read_table(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ValueError(f"{path}: serve is {table!r}; want a table [serve]")
     return table
+
+
+def log_folder(run: Path, table: Mapping[str, Any], name: str) -> Path:
+    """The directory of exposures or feedback, relative to the run as in the core; ValueError if there is none."""
+    if not table.get(name):
+        raise ValueError(f"{name} is not given; want the directory in which the service logs {name}")
+    return run / str(table[name])
 
 
 def split(table: Mapping[str, Any]) -> tuple[ServeConfig, str]:

@@ -21,6 +21,12 @@ def feedback_files(directories: Sequence[Path]) -> list[Path]:
     return files
 
 
+def key_of(file: Path) -> str:
+    """The name by which what was read of a file is remembered, also if the logs are moved: services name each file
+    differently."""
+    return f"{file.parent.name}/{file.name}"
+
+
 def lines_of(file: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
     """The complete lines from a byte on, each with the byte where the next one begins.
 
@@ -59,3 +65,9 @@ def event_of(line: bytes, whole_items: bool) -> Event | None:
     if not isinstance(task, str) or item is None or not isinstance(time, int):
         raise ValueError(f"the event has task {task!r}, item {item!r} and timestamp {time!r}; want each")
     return Event(number, request, item, task, 1.0 if amount is None else amount, time)
+
+
+def line_of(event: Event) -> bytes:
+    """The line of a feedback log that `event_of` reads as this event."""
+    names = ("event_id", "request_id", "item", "task", "amount", "timestamp")
+    return json.dumps(dict(zip(names, event, strict=True))).encode() + b"\n"

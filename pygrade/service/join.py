@@ -7,7 +7,6 @@ files that were read: the next run reads new files alone, and a run without new 
 with all this appears in one step.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -27,7 +26,7 @@ from pygrade._util.serialization import read_json, to_json
 from pygrade.logs import Logs, concatenate
 from pygrade.logs.parquet import write_part
 from pygrade.service.exposures import exposure_files, read_exposures
-from pygrade.service.feedback_log import SUFFIX, event_of, feedback_files, lines_of
+from pygrade.service.feedback_log import SUFFIX, event_of, feedback_files, key_of, line_of, lines_of
 from pygrade.service.spool import Hashes, Spool, columns_of, request_hashes
 from pygrade.training.feedback import FeedbackJoin
 
@@ -115,7 +114,7 @@ def _spool_events(spool: Spool, files: Sequence[Path], offsets: dict[str, int], 
     """How many lines are new; moves the offsets to where the next ones begin."""
     read = 0
     for file in files:
-        name, number = str(file), 0
+        name, number = key_of(file), 0
         if file.stat().st_size < offsets.get(name, 0):
             raise ValueError(f"{file} is shorter than what was read of it; want a log that only grows")
         for line, end in lines_of(file, offsets.get(name, 0)):
@@ -153,7 +152,9 @@ def _join_parts(spool: Spool, out: Path, manifest: dict[str, Any], config: JoinC
             write_part(columns_of(rest), out / STATE / f"pages-{number:05d}.parquet")
             waiting.update(requests=rest.num_requests, rows=rest.num_rows)
         np.save(out / STATE / f"closed-{number:05d}.npy", closed)
-        waiting["events"] += _write_events(join, out / STATE / f"events-{number:05d}{SUFFIX}")
+        with (out / STATE / f"events-{number:05d}{SUFFIX}").open("wb") as stream:
+            stream.writelines(line_of(event) for event in join.events)
+        waiting["events"] += len(join.events)
     manifest["counts"], manifest["waiting"] = dict(counts), dict(waiting)
 
 
@@ -183,15 +184,6 @@ def _feed(join: FeedbackJoin, lines: Iterator[bytes], whole_items: bool) -> None
             join.counters["malformed"] += 1
             if join.counters["malformed"] <= _NAMED:
                 logger.warning("an event is left out: %s: %s", error, line[:200].decode(errors="replace").strip())
-
-
-def _write_events(join: FeedbackJoin, file: Path) -> int:
-    events = join.events
-    with file.open("wb") as stream:
-        for event in events:
-            names = ("event_id", "request_id", "item", "task", "amount", "timestamp")
-            stream.write(json.dumps(dict(zip(names, event, strict=True))).encode() + b"\n")
-    return len(events)
 
 
 def _is_new(file: Path, known: dict[str, int]) -> bool:

@@ -1,20 +1,22 @@
 """Workers that share a port: processes that one process starts, watches and ends."""
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pygrade.service.config import ServeConfig, split
+from pygrade.service.config import ServeConfig, log_folder, split
 
 logger = logging.getLogger("pygrade")
 _YOUNG = 5.0  # seconds: a worker that ends earlier did not start
@@ -37,7 +39,7 @@ def serve(
     with listener, tempfile.TemporaryDirectory(prefix="pygrade-metrics-") as scratch:
         table = {"metrics": scratch} | table
         ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
-        if config.workers == 1:
+        if config.workers == 1 and not config.online:
             work(run, table, listener, 0)
         else:
             _Supervisor(run, table, config, listener, prepare).run()
@@ -91,6 +93,7 @@ class _Supervisor:
         self.started: dict[int, float] = {}
         self.young = 0
         self.ending = False
+        self.online = _Online(run, table) if config.online else None
 
     def run(self) -> None:
         before = {
@@ -126,6 +129,8 @@ class _Supervisor:
                     )
                 logger.error("worker %d ended with %s and is started again", number, process.exitcode)
                 self._start(number)
+            if self.online is not None and not self.ending:
+                self.online.watch()
 
     def _signaled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
@@ -149,3 +154,44 @@ class _Supervisor:
                 logger.error("%s does not end and is killed", process.name)
                 process.kill()
                 process.join()
+        if self.online is not None:
+            self.online.end()
+
+
+class _Online:
+    """The process that learns beside the workers; started again if it ends."""
+
+    def __init__(self, run: Path, table: Mapping[str, Any]) -> None:
+        from pygrade.service.online import first_policy, shares_of
+
+        self.command = [sys.executable, "-m", "pygrade", "online", "--run", str(run)]
+        for name in ("exposures", "feedback"):
+            folder = log_folder(run, table, name)
+            folder.mkdir(parents=True, exist_ok=True)
+            self.command += [f"--{name}", str(folder)]
+        shares = shares_of(table) or {}
+        self.command += ["--arms", *(f"{arm}={share}" for arm, share in shares.items())] if shares else []
+        first_policy(run)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started = -math.inf
+
+    def watch(self) -> None:
+        """Starts it, not too often."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if time.monotonic() - self.started < _YOUNG:
+            return
+        if self.process is not None:
+            logger.error("online learning ended with %s and is started again", self.process.returncode)
+        self.process, self.started = subprocess.Popen(self.command), time.monotonic()
+
+    def end(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(_KILL_AFTER)
+        except subprocess.TimeoutExpired:
+            logger.error("online learning does not end and is killed")
+            self.process.kill()
+            self.process.wait()

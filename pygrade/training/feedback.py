@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade.logs import Logs, concatenate, validate
 
@@ -77,6 +78,11 @@ class FeedbackJoin:
         for key in ids:
             self._served[key] = self._unknown.pop(key, {})
             self._num_unknown -= len(self._served[key])
+
+    def unseen(self, logs: Logs) -> NDArray[np.bool_]:
+        """[R]: the request was not served here, as far as is still known."""
+        keys = (as_key("request_id", value) for value in logs.request_id)
+        return np.array([key not in self._served and key not in self.joined for key in keys], bool)
 
     def feedback(self, events: Iterable[Event]) -> None:
         """Add events; if one is malformed none of them is taken, and the ValueError or TypeError names it."""

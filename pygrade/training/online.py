@@ -144,9 +144,19 @@ class OnlineLearner:
         """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
         self._join.feedback(events)
 
-    def forget(self, requests: Iterable[Key]) -> None:
-        """Drop the events that wait for requests which will not be served here."""
-        self._join.forget(requests)
+    def unseen(self, logs: Logs) -> NDArray[np.bool_]:
+        """[R]: the request was not served here, as far as is still known."""
+        return self._join.unseen(logs)
+
+    def forget(self, requests: Iterable[Key] | None = None, before: int | None = None) -> None:
+        """Drop the events that wait for requests which will not be served here; None: for any request, if they happened
+        before a time (ms)."""
+        self._join.forget(requests, before)
+
+    @property
+    def num_requests(self) -> int:
+        """Requests with complete feedback to learn from."""
+        return 0 if self._window is None else self._window.num_requests
 
     def update(self, now: int) -> Update:
         """Take in the requests whose feedback is complete at ``now`` (ms), judge, learn, judge, publish."""

@@ -14,25 +14,25 @@ START = 1_700_000_000_000
 DELAY = 60_000
 
 
-def pages(count, seed=0, first=0, size=6, shown=3, items=40, names="r{}"):
+def pages(count, seed=0, first=0, size=6, shown=3, items=40, names="r{}", tasks=TASKS, features=("hour",)):
     """Pages of drawn weights, one a second; the last candidates of each are not shown."""
     rng = np.random.default_rng(seed)
-    rows = count * size
+    rows, many = count * size, len(tasks)
     position = np.tile(np.r_[np.arange(shown), np.full(size - shown, -1)], count).astype(np.int32)
-    concentration = rng.uniform(2, 5, (count, 2)).astype(np.float32)
+    concentration = rng.uniform(2, 5, (count, many)).astype(np.float32)
     weights = np.stack([rng.dirichlet(row) for row in concentration]).astype(np.float32)
     number = np.arange(first, first + count)
     return Logs(
-        tasks=TASKS,
-        features=("hour",),
+        tasks=tasks,
+        features=features,
         request_id=np.array([names.format(n) for n in number]),
         user_id=np.array([f"u{n % 17}" for n in number]),
         offsets=np.arange(count + 1) * size,
-        context=rng.normal(size=(count, 1)).astype(np.float32),
+        context=rng.normal(size=(count, len(features))).astype(np.float32),
         item_id=np.concatenate([rng.choice(items, size, replace=False) for _ in number]).astype(np.int64),
         position=position,
-        predictions=rng.uniform(0.05, 0.6, (rows, 2)).astype(np.float32),
-        feedback=np.zeros((rows, 2), np.float32),
+        predictions=rng.uniform(0.05, 0.6, (rows, many)).astype(np.float32),
+        feedback=np.zeros((rows, many), np.float32),
         weights=weights,
         concentration=concentration,
         seed=number.astype(np.uint64),
@@ -66,7 +66,7 @@ def events_of(logs, seed=0):
             {
                 "user": str(logs.user_id[request]),
                 "item": int(logs.item_id[row]),
-                "task": TASKS[task],
+                "task": logs.tasks[task],
                 "timestamp": int(logs.timestamp[request] + rng.integers(0, DELAY)),
                 "amount": float(amounts[row, task]),
                 "request_id": str(logs.request_id[request]),

@@ -39,6 +39,7 @@ class Options(Output):
     drain_seconds: float | None = None  # after SIGTERM, while /readyz is 503; none: 5
     log: str | None = None  # a JSON line for each request: all, errors or none; none: all
     console: Path | None = None  # the page of /console; none: studio.html in the run
+    online: bool = False  # also learn from exposures and feedback, see pygrade online
     otel: bool = False  # OpenTelemetry traces
 
 
