@@ -9,7 +9,7 @@ import pytest
 from pygrade.cli import main as cli
 
 SMALL = {  # options that make the documented commands small
-    "simulate": "--num-requests 300 --world.log-users 100 --world.test-users 60 --world.items 200",
+    "simulate": "--requests 300 --world.log-users 100 --world.test-users 60 --world.items 200",
     "train": "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard",
     "rank": "",
 }
