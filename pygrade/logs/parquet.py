@@ -18,6 +18,7 @@ RowName = Callable[[int], str]
 
 METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
+_OPTIONS = "options.toml"  # of the command that wrote a log, beside its parts
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
 _REQUIRED = ("request_id", "user_id", "item_id", "position")
 _TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict", "arm")  # of a request
@@ -241,7 +242,8 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; want a directory, or a path that does not exist")
     if path.is_dir():
-        strangers = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
+        names = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
+        strangers = [name for name in names if name != _OPTIONS]
         if strangers:
             raise ValueError(f"{path} holds {strangers[0]}, which is not part of a log; want a separate directory")
     offsets = columns["offsets"]
