@@ -25,7 +25,7 @@ UNITS = (
     "csrc/src/simd/ranking.cpp",
     "csrc/src/simd/policy.cpp",
 )
-FLAGS = (
+FLAGS = [
     "-target",
     "wasm32-wasi",
     "-mexec-model=reactor",
@@ -48,7 +48,7 @@ FLAGS = (
     "-Wl,--gc-sections",
     "-Wl,--strip-all",
     "-Wl,-z,stack-size=262144",
-)
+]
 
 
 def sources() -> list[str]:

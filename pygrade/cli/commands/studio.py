@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pygrade._util.optional_imports import require
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
 from pygrade.studio import write_console
@@ -24,7 +23,7 @@ class Options(Output, ConsoleConfig):
     Example: pygrade studio runs/mine --data logs:runs/logs
     """
 
-    run: Annotated[Path, require("tyro").conf.Positional]  # directory of pygrade train, demo or pipeline
+    run: Annotated[Path, "positional"]  # directory of pygrade train, demo or pipeline
     out: Path | None = None  # HTML file to write; none: studio.html in the run
     data: str | None = None  # logs:DIR; none: the log that the run kept or names
 
