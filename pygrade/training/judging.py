@@ -78,7 +78,7 @@ def is_mixed(policy: FusionPolicy) -> bool:
 
 def replay(
     logs: Logs,
-    explored: Logs,
+    explored: Logs | SlotPropensity,
     policies: Mapping[str, FusionPolicy],
     mixture: Mixture | None,
     reward: RewardConfig,
@@ -89,7 +89,7 @@ def replay(
     the last policy. Slot propensities come from ``explored``, baselines from the ``mixture`` of the served policy.
     """
     arms = arms_of(logs, policies, mixture)
-    propensity = slot_propensity(explored, reward)
+    propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
     evaluation = evaluate(
         logs,
         arms.weights,

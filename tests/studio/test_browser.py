@@ -1,12 +1,17 @@
 """The page in Chromium: every control, both themes, three widths, accessibility, the saved policy."""
 
+import dataclasses
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 
+from pygrade.logs import write_logs
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.studio import write_console
+from tests.learning import tiny_logs
 from tests.studio.browser import browser, needs_browser, opened
 from tests.studio.conftest import CONFIG, HOSTILE
 
@@ -266,5 +271,41 @@ def test_no_width_overflows_and_axe_finds_nothing_serious(engine, address, width
         if entry["impact"] in ("serious", "critical")
     ]
     assert serious == [] and len(found["passes"]) > 15
+    assert page.faults == []
+    page.close()
+
+
+def odd_run(folder, tasks, **changes):
+    """A run of a log without scenario, time, prices, weights and exploration, and with one, or many, tasks."""
+    logs = tiny_logs(60)
+    names = tuple(f"{'a_task_with_a_long_name_' if tasks > 1 else ''}{number}" for number in range(tasks))
+    columns = np.arange(tasks) % 2
+    bare = dict.fromkeys(("scenario", "weights", "exploration"))
+    arrays = {"predictions": logs.predictions[:, columns], "feedback": logs.feedback[:, columns]}
+    logs = dataclasses.replace(logs, tasks=names, task_values=(1.0, -0.5, *(2.0,) * tasks)[:tasks], **arrays, **bare)
+    write_logs(logs, folder / "logs")
+    policy = FusionPolicy(PolicySpec(names, logs.features, PolicyConfig(hidden=(2,), upper=1.0, transform="rank")))
+    policy.save(folder / "run/policy")
+    return write_console(folder / "run", folder / "page.html", f"logs:{folder / 'logs'}", **changes)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("tasks", [1, 12])
+def test_odd_runs_have_a_page(engine, tmp_path, tasks, width):
+    page = opened(engine, odd_run(tmp_path, tasks).as_uri(), width)
+    assert page.locator("html").get_attribute("data-state") == "ready"
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator(".badge").first.inner_text().lower() == "in-sample"
+    assert page.locator("#pages h3").first.inner_text() == "logged order"
+    assert not page.locator("#front-section").is_visible() and page.locator("input[name=mode]").count() == 0
+    drag(page, 0, 30)
+    shares = numbers(page, ".slider output")
+    assert shares == [100.0] if tasks == 1 else shares[0] == 30.0 and sum(shares) == pytest.approx(100, abs=0.5)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    download.value.save_as(tmp_path / "saved.zip")
+    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
+        file.extractall(tmp_path / "policy")
+    assert FusionPolicy.load(tmp_path / "policy").serve(torch.zeros(1, 2 + 2 * tasks)).sum() == pytest.approx(1)
     assert page.faults == []
     page.close()

@@ -42,10 +42,11 @@ export class Panel {
     const worth = h("div", { class: "worth" }, this.worth,
       h("details", { open: true }, h("summary", {}, "Events by task"), this.byTask), this.basis);
     show(byId("panel"),
-      h("h2", {}, "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow, worth,
-      h("button", { type: "button", class: "primary", id: "save", onclick: () => this.save() }, "Save as policy"),
-      h("p", { class: "note", id: "saved", role: "status" }, "A zip that FusionPolicy.load reads once it is unpacked."),
-      this.buildRules());
+      h("div", {}, h("h2", {}, "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow),
+      h("div", {}, worth,
+        h("button", { type: "button", class: "primary", id: "save", onclick: () => this.save() }, "Save as policy"),
+        h("p", { class: "note", id: "saved", role: "status" }, "A zip that FusionPolicy.load reads once it is unpacked."),
+        this.buildRules()));
     this.setMode(this.mode);
   }
 
@@ -53,7 +54,7 @@ export class Panel {
     this.mode = mode;
     const weights = mode === "weights";
     this.note.textContent = weights
-      ? "The same weights for every request, in the policy's formula. Shares sum to 100 %."
+      ? "The same weights for every request, in the policy's formula. A ticked box holds a weight while others move."
       : "Multipliers of what events are worth. The policy chooses each request's weights for them.";
     const bounds = weights ? { min: 0, max: 100, step: 0.1 } : { min: -DOUBLINGS, max: DOUBLINGS, step: 0.05 };
     this.inputs = this.model.tasks.map((task, t) => {
