@@ -129,11 +129,11 @@ function armsTable(status) {
     return [arm.name, share(arm.share, 0), arm.policy, share(arm.trust, 0), count(arm.pages), count(arm.explored), count(arm.effective_samples?.narrower ?? 0),
       reading ? count(reading.users?.[arm.name] ?? 0) : "n/a", lift ? percent(lift.value) : control ? "control" : "n/a", lift ? intervalBar(lift, reach, arm.name) : h("span", { class: "note" }, lift || control ? "" : "no lift yet")];
   });
-  const head = ["arm", "share", "policy", "trust", "pages", "explored", "ESS", "users", "value lift", "anytime-valid 95 % interval"];
+  const head = ["arm", "share", "policy", "trust", "pages", "explored", "ESS", "users", "value lift", "anytime-valid 95 % interval"];
   const byTask = Object.entries(lifts).flatMap(([arm, entry]) => Object.entries(entry).filter(([name]) => name !== "value").map(([name, found]) => [arm, name, lively(found)]));
   const taskReach = reachOf(byTask.map(([, , lift]) => lift));
   return h("div", {}, table("Arms", head, rows, 8),
-    byTask.length ? table("Lifts by task", ["arm", "task", "lift", "anytime-valid 95 % interval"], byTask.map(([arm, name, lift]) => [arm, name, lift ? percent(lift.value) : "n/a", lift ? intervalBar(lift, taskReach, `${arm} ${name}`) : h("span")]), 2) : null,
+    byTask.length ? table("Lifts by task", ["arm", "task", "lift", "anytime-valid 95 % interval"], byTask.map(([arm, name, lift]) => [arm, name, lift ? percent(lift.value) : "n/a", lift ? intervalBar(lift, taskReach, `${arm} ${name}`) : h("span")]), 2) : null,
     h("p", { class: "note" }, reading?.reason ? `No lifts: ${reading.reason}.` : "Each user counts once, in the arm that served them first; the intervals hold at any time. ESS: of the explored pages, for a policy that explores half as widely."));
 }
 

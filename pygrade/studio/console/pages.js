@@ -121,7 +121,7 @@ export class Pages {
         h("td", { class: "wide" }, stack(deltas, reach, model.tasks, taskClass)));
     });
     return [heading, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "What moved" }, h("table", { class: "moves" },
-      h("thead", {}, h("tr", {}, ["item", "place", "", "moved most by", "change by task, in standard deviations of the score"].map((name) => h("th", { scope: "col" }, name)))),
+      h("thead", {}, h("tr", {}, ["item", "place", "", "moved most by", "change by task, in deviations of the score"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", {}, body)))];
   }
 }

@@ -132,7 +132,7 @@ export class Panel {
       h("span", {}, h("i", { class: taskClass(t) }), task), h("b", { class: "number" }, lifts.events[t] ? percent(lifts.events[t].value) : "n/a"),
       intervalBar(lifts.events[t], byTask, task))));
     const requests = `${count(lifts.requests)} ${record.in_sample ? "requests that the policy knows" : "held-out requests"}`;
-    this.basis.textContent = `Replay of ${requests} of ${count(lifts.users)} users, ± 95 %, paired.`;
+    this.basis.textContent = `Replay of ${requests} of ${count(lifts.users)} users, ± 95 %, paired.`;
   }
 
   buildRules() {

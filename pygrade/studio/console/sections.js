@@ -48,7 +48,7 @@ export function showReplay(model) {
       return [h("td", { class: "number" }, value.value === null ? "n/a" : value.value.toFixed(3)),
         h("td", { class: "number" }, lift && lift.value !== null ? percent(lift.value) : ""), h("td", { class: "wide" }, cell)];
     })));
-  const head = metrics.flatMap(([, name]) => [h("th", { scope: "col", class: "number" }, name), h("th", { scope: "col", class: "number" }, "lift"), h("th", { scope: "col" }, "95 % interval")]);
+  const head = metrics.flatMap(([, name]) => [h("th", { scope: "col", class: "number" }, name), h("th", { scope: "col", class: "number" }, "lift"), h("th", { scope: "col" }, "95 % interval")]);
   const foot = reaches.flatMap((reach) => [h("td", { colspan: 2 }), h("td", { class: "wide" }, scaleOf(reach))]);
   const same = Object.entries(evaluation.cannot_differ).filter(([key]) => key !== "predicted_value").map(([key, why]) => h("p", { class: "note" }, `${key} cannot differ: ${why}.`));
   show(byId("replay"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Replay of all rankings" }, h("table", {},
@@ -130,7 +130,7 @@ export function showColumns(model) {
   }
   show(byId("columns"), h("label", {}, "column", h("select", { id: "column", onchange: (event) => draw(Number(event.target.value)) },
     columns.map(({ name }, i) => h("option", { value: i }, name)))), table,
-  h("p", { class: "note" }, "Mean weights that GRADE serves on the held-out requests, ± 95 %. Numbers are cut into quarters."));
+  h("p", { class: "note" }, "Mean weights that GRADE serves on the held-out requests, ± 95 %. Numbers are cut into quarters."));
   draw(0);
 }
 
