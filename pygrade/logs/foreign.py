@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.optional_imports import require
 from pygrade.logs import contract, conversion
 from pygrade.logs.column_map import ColumnMap, find_request, parse_map, propose
 from pygrade.logs.conversion import Notes
@@ -132,8 +131,7 @@ def _fields(
         result["trust"] = trust.astype(np.float32)
     for name, dtype in (("seed", np.uint64), ("candidates", np.int64)):
         if name in roles:
-            column = table.column(roles[name]).cast(require("pyarrow").from_numpy_dtype(np.dtype(dtype)))
-            result[name] = conversion.of_request(table, roles[name], np.asarray(column.to_numpy(), dtype))
+            result[name] = conversion.of_request(table, roles[name], table.whole(roles[name], dtype))
     return result
 
 

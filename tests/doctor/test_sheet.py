@@ -161,7 +161,7 @@ SENTENCES = {
     "the wrong way": (dict(predictions=column(0, lambda p: 1 - p)), "the prediction of click orders the wrong way"),
     "far from the rate": (dict(predictions=column(1, lambda p: p / 10)), "buy is predicted 0.1"),
     "worse than the page": (
-        dict(predictions=column(0, lambda p: p + np.random.default_rng(1).uniform(0, 1, len(p)))),
+        dict(predictions=column(0, lambda p: p + np.random.default_rng(1).uniform(0, 3, len(p)))),
         "the prediction of click orders a page worse",
     ),
     "a feature without a value": (dict(context=column(0, lambda x: x * np.nan)), "feature buyer_score has no value"),
