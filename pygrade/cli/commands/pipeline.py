@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.cli.judging import print_evaluation
+from pygrade.cli.judging import print_evaluation, print_warnings
 from pygrade.cli.options import Output, part
 from pygrade.data.ebnerd import EbNerdConfig
 from pygrade.data.events import CONFIGS
@@ -65,8 +65,7 @@ def _print(record: dict[str, Any]) -> None:
     head = ["task", "events", "AUC", "GAUC", "log-loss", "calibrated", "ECE", "calibrated"]
     console.table("Multi-task model on later requests", head, tasks)
     print_evaluation(stages["evaluate"]["replay"])
-    for sentence in record.get("warnings", ()):
-        console.text(f"WARNING: {sentence}")
+    print_warnings(record["warnings"])
 
 
 def _number(value: float | None) -> str:
