@@ -108,7 +108,7 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
         "equal_embedded": embedded,
         "version": artifact.version,
         "store": address.partition(":")[0],
-        "candidates": config.candidates,
+        "candidates": max(len(page.predictions) for page, _ in online) if models.mtl is None else config.candidates,
         "k": config.k,
     }
     write_text(folder / CHECK, json.dumps(record, indent=2) + "\n")

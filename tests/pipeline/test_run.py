@@ -48,7 +48,14 @@ def test_it_leaves_every_stage_an_artifact_and_a_report(run):
     )
     assert str(run.parent) not in (run / "summary.json").read_text()
     page = (run / "report.html").read_text()
-    titles = ("Prerank", "Multi-task model", "Held-out learning curve", "Policy: replay", "Users by their history", "Time")
+    titles = (
+        "Prerank",
+        "Multi-task model",
+        "Held-out learning curve",
+        "Policy: replay",
+        "Users by their history",
+        "Time",
+    )
     for title in (*titles, "Pages side by side", "Options"):
         assert f">{title}<" in page
     assert {p.stem for p in (run / "plots").iterdir()} == {"heldout", "learning", "components"}
