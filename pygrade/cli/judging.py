@@ -17,7 +17,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
             f"{int(entry['events']):,}",
             f"{entry['rate']:.2%}",
             f"{entry['mean_prediction']:.2%}",
-            *(console.interval(entry[name]) for name in ("auc", "gauc")),
+            *(console.share(entry[name]) for name in ("auc", "gauc")),
         ]
         for task, entry in record["predictions"].items()
     ]

@@ -55,9 +55,8 @@ def test_a_constant_prediction(logs):
 def test_a_task_without_signal_and_one_backwards(logs):
     noise = logs.predictions.copy()
     noise[:, 1] = np.random.default_rng(0).permutation(noise[:, 1])
-    (sentence,) = cautions_of_predictions(
-        replace(logs, predictions=noise), predictions_of(replace(logs, predictions=noise))
-    )
+    noise = replace(logs, predictions=noise)
+    (sentence,) = cautions_of_predictions(noise, predictions_of(noise))
     assert sentence.startswith("NO SIGNAL: the predictions of order (AUC 0.") and "click" not in sentence
     turned = logs.predictions.copy()
     turned[:, 0] = 1.0 - turned[:, 0]

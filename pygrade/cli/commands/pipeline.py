@@ -75,12 +75,12 @@ def _print(record: dict[str, Any]) -> None:
 
 
 def _print_model(metrics: dict[str, Any], names: list[str]) -> None:
-    columns = ("auc", "gauc", "log_loss_before", "log_loss", "ece_before", "ece")
+    columns = ("log_loss_before", "log_loss", "ece_before", "ece")
     tasks = [
         [task, f"{entry['positives']:,}", *(_number(entry[name]) for name in columns)]
         for task, entry in ((task, metrics[task]) for task in names)
     ]
-    head = ["task", "events", "AUC", "GAUC", "log-loss", "calibrated", "ECE", "calibrated"]
+    head = ["task", "events", "log-loss", "calibrated", "ECE", "calibrated"]
     console.table("Multi-task model on later requests", head, tasks)
 
 
