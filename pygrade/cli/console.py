@@ -54,18 +54,23 @@ def table(
     strong: str = "",
     caption: str = "",
     texts: int = 1,
+    left: bool = False,
 ) -> None:
-    """A table whose first ``texts`` columns are text and the others numbers; the row that begins with ``strong`` is
-    bold. What is wider than the screen goes into further tables with the same texts."""
+    """A table whose first ``texts`` columns are text and the others numbers, or text that may take several lines
+    (``left``); the row that begins with ``strong`` is bold. Numbers that are wider than the screen go into further
+    tables with the same texts.
+    """
     literal = require("rich.text").Text  # not markup: names may hold [ and ]
     out = _console()
     if title:
         out.print(literal(printable(title)), style="bold", soft_wrap=True)
-    for columns in _that_fit([[printable(cell) for cell in row] for row in (head, *rows)], texts, out.width):
+    shown = [[printable(cell) for cell in row] for row in (head, *rows)]
+    for columns in [list(range(len(head)))] if left else _that_fit(shown, texts, out.width):
         view = require("rich.table").Table(box=require("rich.box").SIMPLE_HEAD)
         for index in columns:
-            side = "left" if index < texts else "right"
-            view.add_column(literal(printable(head[index])), justify=side, no_wrap=index >= texts, overflow="fold")
+            text_column = left or index < texts
+            side = "left" if text_column else "right"
+            view.add_column(literal(printable(head[index])), justify=side, no_wrap=not text_column, overflow="fold")
         for row in rows:
             cells = [literal(printable(row[index])) for index in columns]
             view.add_row(*cells, style="bold" if strong and row[0] == strong else None)
