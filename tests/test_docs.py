@@ -97,7 +97,7 @@ def test_comments_are_those_above_beside_and_below_a_field():
 
 def test_the_glossary_has_its_terms_in_order():
     text = (DOCS / "glossary.md").read_text(encoding="utf-8")
-    terms = re.findall(r"^(\S.*)\n:   ", text, re.M)
+    terms = re.findall(r"^## (.+)\n\n\S", text, re.M)
     assert len(terms) >= 40 and terms == sorted(terms, key=str.casefold)
 
 
