@@ -64,6 +64,7 @@ ORDER = [
     "doctor",
     "simulation",
     "pipeline",
+    "service",
     "study",
     "aot",
     "cli",
@@ -78,6 +79,7 @@ CORE_USERS = (  # beside the package itself, which takes the version from the co
     "training",
     "serving",
     "pipeline",
+    "service",
 )
 
 
@@ -315,7 +317,7 @@ def test_importing_the_package_loads_no_optional_dependency():
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "pygrade" in loaded
     heavy = {"triton", "matplotlib", "pyarrow", "polars", "tyro", "rich", "tensorboard", "cmaes", "optuna", "scipy"}
-    heavy |= {"faiss", "lmdb", "redis", "sklearn"}
+    heavy |= {"faiss", "lmdb", "redis", "sklearn", "fastapi", "pydantic", "uvicorn"}
     assert not loaded & heavy
 
 

@@ -4,9 +4,9 @@ One Parquet row is one candidate of a request; the rows of a request are contigu
 `item_id` (integer or string), `position` (integer, 0-based slot, null where not shown), context features `x_<feature>`,
 predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally `scenario`, `value`, the logging
 policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms),
-`trust`, `baseline`, `verdict` (what the policy was mixed with), `u_<task>` (multipliers of the tasks' values) and
+`trust`, `baseline`, `verdict` (what the policy was mixed with), `u_<task>` (multipliers of the tasks' values),
 `candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
-shown ones alone of the others).
+shown ones alone of the others) and `arm` (of a service's A/B test).
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -34,7 +34,7 @@ logger = logging.getLogger("pygrade")
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
 PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
 PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline", "verdict", "multipliers")
-PER_REQUEST += ("candidates",)
+PER_REQUEST += ("candidates", "arm")
 PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
@@ -75,6 +75,7 @@ class Logs:
     verdict: Array | None = None  # [R] str, what a log said of the policy against the baseline
     multipliers: NDArray[np.float32] | None = None  # [R, T] of the tasks' values; NaN: unknown
     candidates: NDArray[np.int64] | None = None  # [R] that the request had; None: those that are listed
+    arm: Array | None = None  # [R] str, of a service that served several policies
 
     def __post_init__(self) -> None:
         if not self.task_values:
@@ -126,6 +127,7 @@ class Logs:
             "verdict": ((requests,), "str"),
             "multipliers": ((requests, tasks), "float32"),
             "candidates": ((requests,), "int64"),
+            "arm": ((requests,), "str"),
         }
         for name, (shape, kind) in optional.items():
             if getattr(self, name) is not None:

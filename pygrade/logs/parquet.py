@@ -18,16 +18,18 @@ RowName = Callable[[int], str]
 
 METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
+_OPTIONS = "options.toml"  # of the command that wrote a log, beside its parts
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
 _REQUIRED = ("request_id", "user_id", "item_id", "position")
-_TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict")  # of a request
+_TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict", "arm")  # of a request
 _OPTIONAL = (*_TEXTS, "value", "seed", "timestamp", "trust", "candidates")
+_STATED = ("tasks", "features", "task_values", "value_tasks")  # in the metadata of every file
 PER_TASK = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}  # matrices [R, T] and their columns
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
     "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, scenario, value, "
     "w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, verdict, "
-    "candidates (that the request had); `pygrade doctor FILE` makes such a log of a table with other names"
+    "candidates (that the request had), arm; `pygrade doctor FILE` makes such a log of a table with other names"
 )
 
 
@@ -240,7 +242,8 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; want a directory, or a path that does not exist")
     if path.is_dir():
-        strangers = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
+        names = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
+        strangers = [name for name in names if name != _OPTIONS]
         if strangers:
             raise ValueError(f"{path} holds {strangers[0]}, which is not part of a log; want a separate directory")
     offsets = columns["offsets"]
@@ -249,12 +252,18 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if len(offsets) == 1:
         raise ValueError(f"{path}: the log has no requests; want at least one")
     bounds = np.append(cuts, len(offsets) - 1)
-    stated = ("tasks", "features", "task_values", "value_tasks")
-    header = {"format_version": FORMAT_VERSION, "parts": len(cuts)} | {name: columns[name] for name in stated}
+    header = {"format_version": FORMAT_VERSION, "parts": len(cuts)} | {name: columns[name] for name in _STATED}
     with atomic_directory(path) as directory:
         for number, (start, stop) in enumerate(pairwise(bounds)):
             table = _table(columns, int(start), int(stop), header)
             parquet.write_table(table, directory / f"part-{number:05d}.parquet", compression="zstd")
+
+
+def write_part(columns: dict[str, Any], file: Path) -> None:
+    """Writes checked columns (the fields of `Logs`) as one file of a log that other files may be added to."""
+    header = {"format_version": FORMAT_VERSION} | {name: columns[name] for name in _STATED}
+    table = _table(columns, 0, len(columns["offsets"]) - 1, header)
+    require("pyarrow.parquet").write_table(table, file, compression="zstd")
 
 
 def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any]) -> Any:

@@ -59,9 +59,10 @@ class Run:
             record = self._checkpoint.record
             if record["fingerprint"] != self._fingerprint:
                 changed = _changes(record.get("options", {}), self._options)
+                found = f"a run with other options: {changed}" if changed else "a run on other logs"
                 raise ValueError(
-                    f"{directory / 'checkpoints'} holds a run {changed or 'on other logs'}; want the same, another "
-                    "directory, or resume=False (--no-resume)"
+                    f"{directory / 'checkpoints'} holds {found}; want the same, another directory, or resume=False "
+                    "(--no-resume)"
                 )
             self._sums = record["sums"]
             self.static_weights = self._checkpoint.tensors["static_weights"]
@@ -181,16 +182,16 @@ def _options(config: Any) -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
-    """``with seed 0 instead of 1 …``: the options of a run that differ from those asked for."""
+    """``--seed is 5, the run has 3; …``: the options that differ from those of a run."""
     parts = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             parts.append(_changes(old, new, f"{prefix}{name}."))
         elif old != new:
-            parts.append(f"{prefix}{name} {json.dumps(old)} instead of {json.dumps(new)}")
-    found = ", ".join(part for part in parts if part)
-    return f"with {found}" if found and not prefix else found
+            flag = f"{prefix}{name}".replace("_", "-")
+            parts.append(f"--{flag} is {json.dumps(new)}, the run has {json.dumps(old)}")
+    return "; ".join(part for part in parts if part)
 
 
 def _fingerprint(options: dict[str, Any], data: TrainingSet) -> str:

@@ -5,15 +5,31 @@ from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
+from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
 from pygrade.cli.judging import print_evaluation
 from pygrade.cli.options import Output, part
+from pygrade.cli.run_directory import check_out, recorded
 from pygrade.data.ebnerd import EbNerdConfig
-from pygrade.data.events import CONFIGS
+from pygrade.data.events import CONFIGS, parse_spec
 from pygrade.data.kuairand_events import KuaiRandEventConfig
 from pygrade.data.logs_events import LogsEventConfig
 from pygrade.data.recflow import RecFlowConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
+
+ESSENTIAL = (  # of --help
+    "data",
+    "out",
+    "store",
+    "tasks",
+    "policy_requests",
+    "evaluate_requests",
+    "candidates",
+    "negatives",
+    "schema",
+    "leak_checks",
+    "seed",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +57,18 @@ def run(options: Options) -> dict[str, Any]:
         if name != scheme and getattr(options, name) != kind():
             raise ValueError(f"options --{name}.… are for {name}: data; data is {options.data}")
     source = getattr(options, scheme, None)
-    record = run_pipeline(options.data, options.out, part(PipelineConfig, options), source, options.store)
+    for name in ("prerank", "mtl", "train"):
+        if seed := getattr(options, name).seed:
+            raise ValueError(f"{name}.seed is {seed}; want --seed, which decides for all parts")
+    if options.leak_checks == 0:
+        refuse(options, ("leak_rows",), "--leak-checks")
+    if options.train.policy.evidence_prior:
+        refuse(options, ("evidence_prior",), "--train.policy.evidence-prior 0")
+    refuse_in_model(options.mtl)
+    refuse_in_training(options.train, "train.")
+    check_out(options.out, "pipeline", parse_spec(options.data)[1])
+    with recorded(options, "pipeline", options.out):
+        record = run_pipeline(options.data, options.out, part(PipelineConfig, options), source, options.store)
     if not options.json:
         _print(record)
         console.text(f"report: {options.out / 'report.html'}    summary: {options.out / 'summary.json'}")

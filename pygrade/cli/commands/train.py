@@ -11,8 +11,10 @@ import torch
 from pygrade import ops
 from pygrade._util.files import claimed
 from pygrade.cli import console
+from pygrade.cli.ignored import refuse_in_training
 from pygrade.cli.judging import print_evaluation
 from pygrade.cli.options import Output, Source, part
+from pygrade.cli.run_directory import check_out, recorded
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.evaluation.replay import event_worth
@@ -21,6 +23,8 @@ from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.training.judging import is_mixed, replay
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
+
+ESSENTIAL = ("data", "out", "values", "value_tasks", "holdout", "resume", "seed", "device", "threads")  # of --help
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,8 @@ def run(options: Options) -> dict[str, Any]:
     config = part(TrainConfig, options)
     if (options.values or options.value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("--values and --reward.task-values both say what events are worth; want --values alone")
-    _check_out(options.out, options.directory)
+    refuse_in_training(config)
+    check_out(options.out, "train", options.directory)
     logs = options.load()
     if not bool((logs.feedback > 0).any()):
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
@@ -56,7 +61,7 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(
             few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
         )
-    with claimed(options.out, "train"):
+    with claimed(options.out, "train"), recorded(options, "train", options.out):
         record = _train_and_judge(options, config, early, late)
     if not options.json:
         _print_trust(record["train"])
@@ -81,13 +86,6 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
         served = label(trust["policy"], trust["trust"], trust["served_baseline"])
         console.table(title, ["", "lift"], rows, served, caption)
     console.text(f"{trust['sentence']} ({summary['trust_seconds']:.0f} s of cross-fitting)")
-
-
-def _check_out(out: Path, data: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out is {out}, a file; want a directory")
-    if out.resolve().is_relative_to(data.resolve()):
-        raise ValueError(f"out is {out}, inside the log {data}; want a directory of its own")
 
 
 def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: Logs | None) -> dict[str, Any]:
