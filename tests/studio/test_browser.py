@@ -61,7 +61,7 @@ def numbers(page, selector):
 def test_the_page_starts_and_ranks_as_the_core(page, record):
     assert page.locator("html").get_attribute("data-state") == "ready"
     assert "exactly as the C++ core does" in page.locator("#check").inner_text()
-    assert page.locator("#verdict").inner_text().endswith(record["evaluation"]["verdict"]["sentence"])
+    assert page.locator("#verdict").text_content().endswith(record["evaluation"]["verdict"]["sentence"])
     headings = page.locator("#pages h3").all_inner_texts()
     assert headings == ["production", "expected value", "best static", "GRADE", "served", "your sliders"]
     assert page.title() == "run: pygrade console"

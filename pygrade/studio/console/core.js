@@ -3,6 +3,13 @@
 
 const IMPORTS = { wasi_snapshot_preview1: { fd_close: () => 8, fd_seek: () => 8, fd_write: () => 8 } };
 
+class Kept {
+  constructor(at, length) {
+    this.at = at;
+    this.length = length;
+  }
+}
+
 export class Core {
   static async load(bytes) {
     const { instance } = await WebAssembly.instantiate(bytes, IMPORTS);
@@ -18,7 +25,7 @@ export class Core {
   // A copy that stays, as an argument of the functions below.
   keep(array) {
     if (array === null || array === undefined) return null;
-    const kept = { at: this.exports.allocate(Math.max(array.byteLength, 8)), length: array.length };
+    const kept = new Kept(this.exports.allocate(Math.max(array.byteLength, 8)), array.length);
     new Uint8Array(this.exports.memory.buffer, kept.at, array.byteLength).set(bytesOf(array));
     return kept;
   }
@@ -26,7 +33,8 @@ export class Core {
   // The address of an array, which is copied for this call unless it is kept.
   #in(array) {
     if (array === null || array === undefined) return 0;
-    if (array.at !== undefined && !ArrayBuffer.isView(array)) return array.at;
+    if (array instanceof Kept) return array.at;
+    if (!ArrayBuffer.isView(array)) throw new TypeError("want a typed array or one that is kept");
     const copy = this.keep(array);
     this.temporary.push(copy.at);
     return copy.at;
@@ -43,6 +51,7 @@ export class Core {
     try {
       return work();
     } catch (error) {
+      if (error instanceof TypeError) throw error;
       const memory = new Uint8Array(this.exports.memory.buffer);
       const start = this.exports.last_error();
       throw new Error(new TextDecoder().decode(memory.slice(start, memory.indexOf(0, start))) || String(error));

@@ -24,7 +24,7 @@ export class Live {
     try {
       const response = await fetch("v1/status", { headers: { accept: "application/json" }, cache: "no-store" });
       if (!response.ok) throw new Error(response.status === 401 ? "a token is wanted: load the page again with it as the password" : `the service answers ${response.status}`);
-      this.take(await response.json());
+      this.take(named(await response.json()));
       this.place.hidden = false;
     } catch (error) {
       if (this.status === undefined && !(error instanceof TypeError)) this.place.hidden = false;
@@ -92,6 +92,12 @@ export class Live {
   }
 }
 
+// The status with endpoints called by their last part: rank for /v1/rank.
+function named(status) {
+  const short = (table) => Object.fromEntries(Object.entries(table ?? {}).map(([name, entry]) => [name.replace(/^.*\//, ""), entry]));
+  return { ...status, requests: short(status.requests), latency: short(status.latency) };
+}
+
 function total(values) {
   return values.reduce((sum, value) => sum + (value ?? 0), 0);
 }
@@ -103,7 +109,7 @@ function facts(pairs) {
 function milliseconds(seconds) {
   if (!Number.isFinite(seconds ?? NaN)) return "n/a";
   const value = 1000 * seconds;
-  return `${value < 10 ? value.toFixed(2) : value.toFixed(0)} ms`;
+  return value < 0.1 ? `${(1000 * value).toFixed(0)} µs` : `${value.toFixed(value < 10 ? 2 : 0)} ms`;
 }
 
 function table(name, head, rows, numbers = head.length) {
@@ -149,7 +155,7 @@ function driftTable({ drift = {}, weights = [], tasks = [] }) {
   const rows = tasks.map((task) => {
     const index = drift[task];
     const known = Number.isFinite(index ?? NaN);
-    return [task, known ? index.toFixed(3) : "n/a", h("span", { class: known && index >= SHIFTED[1] ? "bad" : "note" }, known ? word(index) : "too few predictions"), shareBar(known ? Math.min(index, 0.5) : 0, "task task-1", 0.5)];
+    return [task, known ? index.toFixed(3) : "n/a", h("span", { class: known && index >= SHIFTED[1] ? "bad" : "note" }, known ? word(index) : "no reference, or too few predictions"), shareBar(known ? Math.min(index, 0.5) : 0, "task task-1", 0.5)];
   });
   const means = weights.map(({ scenario, pages, mean, sd }) => [scenario || "(none)", count(pages), ...tasks.map((task) => `${share(mean[task])} ± ${(100 * (sd[task] ?? 0)).toFixed(1)}`)]);
   return h("div", {}, table("Drift", ["task", "PSI", "", ""], rows, 1), h("p", { class: "note" }, "PSI of the predictions against those that the policy was trained on."),

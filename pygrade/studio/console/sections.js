@@ -1,7 +1,7 @@
 // The sections below the pages: replay of all rankings, the front, weights by column, how much the pages change.
 import { intervalBar, reachOf, scaleOf, scatter, shareBar } from "./charts.js";
 import { byId, count, h, percent, range, share, show, taskClass, verdictOf } from "./dom.js";
-import { meanOf } from "./replay.js";
+import { meanLift, meanOf } from "./replay.js";
 
 export function showHead(model) {
   const { record } = model;
@@ -11,6 +11,7 @@ export function showHead(model) {
   byId("title").textContent = record.title;
   const word = record.in_sample ? "in-sample" : verdict.verdict;
   show(byId("verdict"), h("span", { class: `badge ${word}` }, word), h("p", {}, verdict.sentence));
+  show(byId("warnings"), (evaluation.warnings ?? []).map((sentence) => h("li", {}, sentence)));
   const served = policy.trust === 1 ? "GRADE alone" : policy.trust === 0 ? `${record.baseline} alone (trust 0)` : `${share(policy.trust, 0)} GRADE, ${share(1 - policy.trust, 0)} ${record.baseline}`;
   show(byId("about-run"), [
     ["requests", `${count(evaluation.num_requests)} ${record.in_sample ? "of the training" : "held out"}`], ["users", count(evaluation.num_users)],
@@ -102,35 +103,42 @@ export class Front {
   }
 }
 
-// GRADE's weights by the classes of a column.
+// GRADE's weights, and its lift over the baseline, by the classes of a column.
 export function showColumns(model) {
-  const { columns, weights } = model.record;
-  const served = weights.GRADE;
-  const table = h("div", {});
+  const { columns, weights, baseline, evaluation } = model.record;
+  const { users, arms } = model.judged;
+  const metric = ["value", "ndcg"].find((key) => !(key in evaluation.cannot_differ));
+  const place = h("div", {});
   const draw = (number) => {
-    const { labels, codes } = columns[number];
-    const { users } = model.judged;
-    const cells = labels.map((label, code) => {
+    const { name, labels, codes } = columns[number];
+    const classes = labels.map((label, code) => {
       const rows = [...codes.keys()].filter((r) => codes[r] === code);
-      const means = model.tasks.map((_, t) => meanOf(rows.map((r) => served[r * model.T + t]), rows.map((r) => users[r])));
-      return { label, n: rows.length, means };
+      const pick = (values) => rows.map((r) => values[r]);
+      const means = model.tasks.map((_, t) => meanOf(rows.map((r) => weights.GRADE[r * model.T + t]), pick(users)));
+      const lift = metric ? meanLift(pick(arms.GRADE[metric]), pick(arms[baseline][metric]), pick(users)) : null;
+      return { label, n: rows.length, means, lift };
     }).filter(({ n }) => n > 0);
-    const most = Math.max(...cells.flatMap(({ means }) => means.map(({ value }) => value)), 0.1);
-    show(table, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Weights by column" }, h("table", { class: "by-column" },
-      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, columns[number].name), h("th", { scope: "col", class: "number" }, "requests"),
-        model.tasks.map((task, t) => h("th", { scope: "col" }, h("i", { class: taskClass(t) }), task)))),
-      h("tbody", {}, cells.map(({ label, n, means }) => h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "number" }, count(n)),
-        means.map((mean, t) => h("td", {}, h("div", { class: "weight-cell", title: Number.isFinite(mean.low) ? `± ${share((mean.high - mean.low) / 2)}` : "interval unknown" },
-          h("span", { class: "number" }, share(mean.value), h("small", {}, Number.isFinite(mean.low) ? ` ± ${(50 * (mean.high - mean.low)).toFixed(1)}` : "")),
-          shareBar(mean.value, taskClass(t), most))))))))));
+    const most = Math.max(...classes.flatMap(({ means }) => means.map(({ value }) => value)), 0.1);
+    const reach = reachOf(classes.map(({ lift }) => lift));
+    const cell = (mean, t) => h("td", {}, h("div", { class: "weight-cell" },
+      h("span", { class: "number" }, share(mean.value), h("small", {}, Number.isFinite(mean.low) ? ` ± ${(50 * (mean.high - mean.low)).toFixed(1)}` : "")),
+      shareBar(mean.value, taskClass(t), most)));
+    const head = [h("th", { scope: "col" }, name), h("th", { scope: "col", class: "number" }, "requests"),
+      model.tasks.map((task, t) => h("th", { scope: "col" }, h("i", { class: taskClass(t) }), task)),
+      metric ? h("th", { scope: "col", colspan: 2 }, `GRADE over ${baseline}`) : null];
+    show(place, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Weights by column" }, h("table", { class: "by-column" },
+      h("thead", {}, h("tr", {}, head)),
+      h("tbody", {}, classes.map(({ label, n, means, lift }) => h("tr", {}, h("th", { scope: "row" }, label), h("td", { class: "number" }, count(n)), means.map(cell),
+        lift ? [h("td", { class: "number" }, percent(lift.value)), h("td", { class: "wide" }, intervalBar(lift, reach, label))] : null))))));
   };
   if (!columns.length) {
     show(byId("columns"), h("p", { class: "note" }, "The log has no column with more than one value."));
     return;
   }
+  const judged = metric ? ` The lift is of ${metric === "value" ? "value" : "NDCG"}@${model.k}; each interval covers alone, so one of twenty misses.` : "";
   show(byId("columns"), h("label", {}, "column", h("select", { id: "column", onchange: (event) => draw(Number(event.target.value)) },
-    columns.map(({ name }, i) => h("option", { value: i }, name)))), table,
-  h("p", { class: "note" }, "Mean weights that GRADE serves on the held-out requests, ± 95 %. Numbers are cut into quarters."));
+    columns.map(({ name }, i) => h("option", { value: i }, name)))), place,
+  h("p", { class: "note" }, `Mean weights that GRADE serves on the judged requests, ± 95 %. Numbers are cut into quarters.${judged}`));
   draw(0);
 }
 
@@ -139,10 +147,10 @@ export function showChanges(model, yours) {
   const arms = [...model.arms, yours];
   const name = (arm) => (arm === yours ? "your sliders" : arm.name);
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-  const rows = arms.map((arm) => h("tr", {}, h("th", { scope: "row" }, name(arm)), arms.map((other) => {
-    const value = mean(model.replaced(arm.pages, other.pages));
-    return arm === other ? h("td", { class: "number none" }, "–") : h("td", { class: "number heat", style: { "--heat": value.toFixed(3) } }, share(value, 0));
-  })));
+  const shares = arms.map((arm) => arms.map((other) => mean(model.replaced(arm.pages, other.pages))));
+  const highest = Math.max(...shares.flat(), 0.01);
+  const rows = arms.map((arm, i) => h("tr", {}, h("th", { scope: "row" }, name(arm)), shares[i].map((value, j) =>
+    (i === j ? h("td", { class: "number" }, "–") : h("td", { class: "number heat", style: { "--heat": (value / highest).toFixed(3) } }, share(value, 0))))));
   const against = model.arms[0];
   const changed = model.replaced(yours.pages, against.pages);
   const steps = [[0, 0, "none"], [0.001, 0.2, "up to 20 %"], [0.2001, 0.4, "20 to 40 %"], [0.4001, 0.6, "40 to 60 %"], [0.6001, 1, "more"]];
