@@ -87,7 +87,13 @@ export class Core {
     return this.#call(() => {
       const out = this.#room(predictions.length * 4);
       this.exports.transform(
-        this.#in(predictions), this.#in(offsets), offsets.length - 1, tasks, this.#formula(formula), out);
+        this.#in(predictions),
+        this.#in(offsets),
+        offsets.length - 1,
+        tasks,
+        this.#formula(formula),
+        out,
+      );
       return this.#read(Float32Array, out, predictions.length);
     });
   }
@@ -98,8 +104,15 @@ export class Core {
       const rows = predictions.length / tasks;
       const out = this.#room(rows * 4);
       this.exports.fuse(
-        this.#in(predictions), this.#in(offsets), offsets.length - 1, tasks, this.#in(weights),
-        weights.length === tasks, this.#formula(formula), out);
+        this.#in(predictions),
+        this.#in(offsets),
+        offsets.length - 1,
+        tasks,
+        this.#in(weights),
+        weights.length === tasks,
+        this.#formula(formula),
+        out,
+      );
       return this.#read(Float32Array, out, rows);
     });
   }
@@ -110,10 +123,19 @@ export class Core {
       const rows = predictions.length / tasks;
       const out = this.#room(rows * 4);
       this.exports.baseline(
-        this.#in(predictions), this.#in(offsets), offsets.length - 1, tasks,
-        this.#in(Float32Array.from(baseline.weights)), this.#formula(formula), baseline.logarithm,
-        this.#in(multipliers), priced.some(Boolean) ? this.#in(Uint8Array.from(priced)) : 0, this.#in(prices),
-        this.#knots(baseline.calibration), out);
+        this.#in(predictions),
+        this.#in(offsets),
+        offsets.length - 1,
+        tasks,
+        this.#in(Float32Array.from(baseline.weights)),
+        this.#formula(formula),
+        baseline.logarithm,
+        this.#in(multipliers),
+        priced.some(Boolean) ? this.#in(Uint8Array.from(priced)) : 0,
+        this.#in(prices),
+        this.#knots(baseline.calibration),
+        out,
+      );
       return this.#read(Float32Array, out, rows);
     });
   }
@@ -144,14 +166,26 @@ export class Core {
     return this.#call(() => {
       const view = new DataView(new ArrayBuffer(64));
       const whole = [
-        tasks, network.features, network.inputs, network.widths.length, network.scenarios.length,
-        network.evidence_scale, network.evidence_input, Number(network.context_only), Number(network.trade_offs)];
+        tasks,
+        network.features,
+        network.inputs,
+        network.widths.length,
+        network.scenarios.length,
+        network.evidence_scale,
+        network.evidence_input,
+        Number(network.context_only),
+        Number(network.trade_offs),
+      ];
       whole.forEach((number, i) => view.setInt32(4 * i, number, true));
       [formula.epsilon, network.floor, network.total, network.evidence_prior].forEach((number, i) =>
-        view.setFloat32(36 + 4 * i, number, true));
+        view.setFloat32(36 + 4 * i, number, true),
+      );
       view.setFloat64(56, formula.beta, true);
       return this.exports.make_policy(
-        this.#in(view), this.#in(Int32Array.from(network.widths)), this.#in(network.values));
+        this.#in(view),
+        this.#in(Int32Array.from(network.widths)),
+        this.#in(network.values),
+      );
     });
   }
 
@@ -161,8 +195,15 @@ export class Core {
       const requests = offsets.length - 1;
       const out = this.#room(requests * tasks * 4);
       this.exports.policy_weights(
-        policy, this.#in(context), this.#in(predictions), this.#in(offsets), requests, this.#in(scenarios),
-        this.#in(multipliers), out);
+        policy,
+        this.#in(context),
+        this.#in(predictions),
+        this.#in(offsets),
+        requests,
+        this.#in(scenarios),
+        this.#in(multipliers),
+        out,
+      );
       return this.#read(Float32Array, out, requests * tasks);
     });
   }
@@ -175,8 +216,18 @@ export class Core {
       const values = this.#room(requests * k * 4);
       const indices = this.#room(requests * k * 4);
       this.exports.rank(
-        this.#in(scores), this.#in(offsets), requests, k, this.#in(rules.boostMul), this.#in(rules.boostAdd),
-        this.#in(rules.groups), this.#in(rules.caps), rules.caps ? rules.caps.length : 0, values, indices);
+        this.#in(scores),
+        this.#in(offsets),
+        requests,
+        k,
+        this.#in(rules.boostMul),
+        this.#in(rules.boostAdd),
+        this.#in(rules.groups),
+        this.#in(rules.caps),
+        rules.caps ? rules.caps.length : 0,
+        values,
+        indices,
+      );
       return this.#read(Int32Array, indices, requests * k);
     });
   }
