@@ -39,12 +39,21 @@ def text(line: str) -> None:
     print(printable(line))
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "", caption: str = "") -> None:
-    """A table whose first column is text and the others numbers; the row that begins with ``strong`` is bold."""
+def table(
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    strong: str = "",
+    caption: str = "",
+    left: bool = False,
+) -> None:
+    """A table whose first column is text and the others numbers, or text that may take several lines (``left``); the
+    row that begins with ``strong`` is bold.
+    """
     literal = require("rich.text").Text  # not markup: names may hold [ and ]
     view = require("rich.table").Table(box=require("rich.box").SIMPLE_HEAD)
     for index, name in enumerate(head):
-        view.add_column(literal(printable(name)), justify="right" if index else "left", no_wrap=True)
+        view.add_column(literal(printable(name)), justify="right" if index and not left else "left", no_wrap=not left)
     for row in rows:
         cells = [literal(printable(cell)) for cell in row]
         view.add_row(*cells, style="bold" if strong and row[0] == strong else None)

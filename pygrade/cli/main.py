@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.text import printable
 from pygrade.cli import completion
 from pygrade.cli.help import full_help, short_help
@@ -18,6 +19,7 @@ from pygrade.cli.help import full_help, short_help
 COMMANDS = {
     "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
     "simulate": "write the log of a simulated marketplace, or A/B test policies in it",
+    "doctor": "your own table as a log: what each column is, what the log can tell, and what would help",
     "train": "train a fusion policy on logged requests; is it better than the strongest simple baseline?",
     "evaluate": "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate",
     "compare": "two runs side by side: the options that differ, and the metrics of both",
@@ -27,8 +29,12 @@ COMMANDS = {
     "abtest-check": "whether the users of your own A/B test were split as planned",
     "abtest-read": "lifts of your own finished A/B test, from a table of users per arm",
     "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
+    "studio": "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
+    "serve": "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged",
+    "join": "exposures of a service and their feedback, as the log that train reads",
+    "online": "learn from a service's exposures and feedback while it serves; lifts of its arms",
     "reproduce": "the study of every finding on held-out worlds: tables, pictures, verdicts",
     "export": "a policy or a multi-task model as a .pt2 or ONNX file, for programs without Python",
     "aot": "GPU binaries of the kernels with a manifest, made without a GPU",
@@ -48,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0 if args else 2
         if args[0] not in COMMANDS:
             return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
+        heed_interrupts()
         _run(args[0], args[1:])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, 130)

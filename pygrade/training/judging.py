@@ -37,19 +37,22 @@ class Arms:
         return Arms(scores, {name: values[requests] for name, values in self.weights.items()}, self.baseline)
 
 
-def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> Arms:
-    """The simple baselines, and the policies.
-
-    The baselines are those of the mixture, as the training fitted them; expected value by the log's own values.
-    """
-    last = list(policies.values())[-1]
+def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) -> dict[str, Baseline]:
+    """Those of the mixture, as the training fitted them; expected value by the log's own values; production if logged."""
     simple: dict[str, Baseline] = {EXPECTED_VALUE: expected_value(logs)}
     if mixture is not None:
         simple |= {entry.name: entry for entry in mixture.baselines if entry.name != EXPECTED_VALUE}
-    simple.setdefault(STATIC, Baseline(STATIC, last.config.transform, tuple(last.static_weights.tolist())))
+    simple.setdefault(STATIC, Baseline(STATIC, policy.config.transform, tuple(policy.static_weights.tolist())))
     production = logged_weights(logs)
     if production is not None:
-        simple[PRODUCTION] = Baseline(PRODUCTION, last.config.transform, tuple(production.tolist()))
+        simple[PRODUCTION] = Baseline(PRODUCTION, policy.config.transform, tuple(production.tolist()))
+    return simple
+
+
+def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> Arms:
+    """The simple baselines, and the policies."""
+    last = list(policies.values())[-1]
+    simple = simple_baselines(logs, last, mixture)
     scores: dict[str, NDArray[Any]] = {
         name: baseline_scores(entry, logs, last.config.formula) for name, entry in simple.items()
     }

@@ -67,7 +67,7 @@ def _run(options: Options) -> dict[str, Any]:
         refuse(options, ("most",), "--keep")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options, trained)
+    logs = valued(options, trained, policy)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)

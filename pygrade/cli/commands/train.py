@@ -57,8 +57,9 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
     early, late = logs.split(1 - options.holdout) if options.holdout else (logs, None)
     if not early.num_requests or (late is not None and not late.num_requests):
+        few = f"the log has {logs.num_requests} requests, and holdout {options.holdout} leaves nothing to "
         raise ValueError(
-            f"holdout {options.holdout} of {logs.num_requests} requests leaves one part empty; want another"
+            few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
         )
     with claimed(options.out, "train"), recorded(options, "train", options.out):
         record = _train_and_judge(options, config, early, late)

@@ -1,0 +1,105 @@
+"""Predictions beside feedback, task by task: calibration, order, and faults that no training can mend."""
+
+from typing import Any
+
+import numpy as np
+
+from pygrade._typing import Floats
+from pygrade.logs import Logs, numbered
+from pygrade.metrics import intervals
+from pygrade.metrics.by_task import ece
+from pygrade.metrics.roc import auc, gauc
+
+MIN_EVENTS = 100  # from which AUC and ratio are worth reading
+_FAR = 2.0  # predicted over observed, or the inverse, that is called out
+
+
+def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, Any]]:
+    """By task, over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
+    ``auc`` with 95 % intervals over users, ``ece`` (of feedback that is 0 or 1), ``page_auc`` within requests, and
+    ``slot_auc``, the same of the logged order. ``examined_ratio``: of predictions times the slots' examination
+    ``curve`` [S], if it is known, to observed events; 1 of a model that predicts events of items that are looked at.
+    """
+    shown = np.flatnonzero(logs.shown)
+    request = logs.row_request[shown]
+    users = numbered(logs.user_id)[request]
+    seen = None if curve is None else curve[logs.position[shown]]
+    facts = {}
+    for t, task in enumerate(logs.tasks):
+        y, p = (values[shown, t].astype(np.float64) for values in (logs.feedback, logs.predictions))
+        binary = set(np.unique(y)) <= {0.0, 1.0}
+        facts[task] = {
+            "rows": len(y),
+            "events": int((y > 0).sum()),
+            "rate": float(y.mean()),
+            "mean_prediction": float(p.mean()),
+            "ratio": intervals.ratio(p, y, users).to_dict(),
+            "examined_ratio": None if seen is None else intervals.ratio(p * seen, y, users).to_dict(),
+            "auc": auc(y, p, users).to_dict(),
+            "page_auc": gauc(y, p, request).to_dict(),
+            "slot_auc": gauc(y, -logs.position[shown].astype(np.float64), request).to_dict(),
+            "ece": ece(y, p) if binary else None,
+            "constant": bool(len(p) and p.min() == p.max()),
+            "worth": float(logs.task_values[t]),
+        }
+    return facts
+
+
+def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """One loud sentence for each fault."""
+    result = []
+    if len(facts) == 1:
+        result.append(f"{next(iter(facts))} is the only task: there is nothing to fuse, every weight gives one order")
+    for task, entry in facts.items():
+        found, ratio = entry["auc"], entry["ratio"]["value"]
+        examined = ratio if entry["examined_ratio"] is None else entry["examined_ratio"]["value"]
+        if not entry["events"]:
+            result.append(
+                f"{task} has no event on {entry['rows']:,} shown rows: nothing can be learned or judged for it"
+            )
+            continue
+        if entry["constant"]:
+            result.append(f"the prediction of {task} is {entry['mean_prediction']:.4g} everywhere: it orders nothing")
+        elif entry["events"] < MIN_EVENTS:
+            result.append(f"{task} has {entry['events']} events: too few to say whether its prediction is any good")
+        elif found["high"] is not None and found["high"] < 0.5:
+            result.append(
+                f"the prediction of {task} orders the wrong way (AUC {_range(found)}): is it the chance of *no* event?"
+            )
+        elif found["low"] is not None and found["low"] <= 0.5:
+            result.append(f"the prediction of {task} has no signal: its AUC {_range(found)} is that of chance")
+        elif _above(entry["slot_auc"], entry["page_auc"]):
+            result.append(
+                f"the prediction of {task} orders a page worse (AUC {_range(entry['page_auc'])}) than the logged order "
+                f"itself ({_range(entry['slot_auc'])}): the slot's effect may explain it; if not, the "
+                "page knows more than the model"
+            )
+        if entry["events"] >= MIN_EVENTS and (min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR):
+            result.append(
+                f"{task} is predicted {ratio:.2g} times as often as it happens: an expected value is off by that "
+                "factor, so calibrate it or let the weights do it"
+            )
+    return result + _twins(facts)
+
+
+def _twins(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """Tasks with the same predictions have equal figures."""
+    seen: dict[tuple[Any, ...], str] = {}
+    result = []
+    for task, entry in facts.items():
+        key = (entry["mean_prediction"], entry["events"], entry["auc"]["value"])
+        if entry["events"] and key in seen:
+            result.append(f"{task} and {seen[key]} have the same events and predictions: one of them is enough")
+        seen.setdefault(key, task)
+    return result
+
+
+def _above(higher: dict[str, Any], lower: dict[str, Any]) -> bool:
+    """Do the intervals say so?"""
+    return higher["low"] is not None and lower["high"] is not None and higher["low"] > lower["high"]
+
+
+def _range(entry: dict[str, Any]) -> str:
+    if entry["low"] is None:
+        return f"{entry['value']:.3f}"
+    return f"{entry['value']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}"
