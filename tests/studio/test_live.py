@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from pygrade.studio import console_page, write_console
-from tests.studio.browser import browser, needs_browser, opened, service
-from tests.studio.conftest import CONFIG, HOSTILE
+from pygrade.studio import console_page
+from tests.studio.browser import needs_browser, opened, service
+from tests.studio.conftest import HOSTILE
 
 pytestmark = [needs_browser, pytest.mark.slow]
 NOW = time.time_ns() // 1_000_000
@@ -67,18 +67,6 @@ def status(pages=1000, at=0, **changes):
         "online": online,
     }
     return record | changes
-
-
-@pytest.fixture(scope="module")
-def engine():
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def file(run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("page") / "studio.html"
-    return write_console(run, out, f"logs:{run.parent / 'logs'}", CONFIG)
 
 
 def poll(page):

@@ -10,7 +10,7 @@ from pygrade.cli.main import main
 from pygrade.studio.collect import ConsoleConfig, collect
 from pygrade.studio.run_files import find_run
 from tests.pipeline.world import trained
-from tests.studio.browser import browser, needs_browser, opened, service
+from tests.studio.browser import needs_browser, opened, service
 from tests.studio.node import call, needs_node
 from tests.studio.test_live import status
 from tests.studio.test_replay import page, sliders
@@ -56,9 +56,9 @@ def test_the_core_answers_what_the_page_reads(answered):
 
 
 @needs_browser
-def test_the_page_shows_what_the_core_answers(pipeline, answered):
+def test_the_page_shows_what_the_core_answers(engine, pipeline, answered):
     assert main(["studio", str(pipeline), "--quiet", "--k", "3"]) == 0
-    with browser() as engine, service(pipeline / "studio.html", [answered]) as address:
+    with service(pipeline / "studio.html", [answered]) as address:
         shown = opened(engine, address)
         shown.wait_for_selector("#live .card")
         assert "20 since the start" in shown.locator("#live").inner_text()

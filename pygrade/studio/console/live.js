@@ -67,6 +67,7 @@ export class Live {
   draw() {
     const { status } = this;
     const focused = document.activeElement?.id;
+    const scrolled = new Map([...this.place.querySelectorAll(".scroll")].map((e) => [e.ariaLabel, e.scrollLeft]));
     const ready = status.draining ? "draining" : "serving";
     show(
       this.place,
@@ -98,6 +99,8 @@ export class Live {
         this.part("reloads", "Reloads", reloadTable(status.reloads ?? [])),
       ),
     );
+    for (const region of this.place.querySelectorAll(".scroll"))
+      region.scrollLeft = scrolled.get(region.ariaLabel) ?? 0;
     if (focused) document.getElementById(focused)?.focus();
   }
 

@@ -70,9 +70,9 @@ export class Model {
   }
 
   // The arm that the sliders make: {kind, weights, …, scores, pages}. boosts and caps: see `rules` of Core.rank.
-  yours(sliders, rules) {
+  yours(sliders, rules = {}) {
     const { policy } = this.record;
-    let arm = { name: "yours", kind: "weights", weights: sliders.weights };
+    let arm = { name: "yours", kind: "weights", weights: sliders.weights, rules };
     if (sliders.mode === "tradeoffs") {
       const u = sliders.multipliers;
       const weights = this.core.policyWeights(

@@ -174,10 +174,6 @@ export class Pages {
     const reach = reachOfAll(first8.map(({ index }) => sides(change(index), 0, model.T)));
     const body = first8.map(({ index, by }) => {
       const deltas = [...change(index)];
-      const cause = deltas.reduce(
-        (best, delta, t) => (Math.sign(by) * delta > Math.sign(by) * deltas[best] ? t : best),
-        0,
-      );
       const { browsed } = model.record;
       const place = (map) => (map.has(index) ? map.get(index) + 1 : "off");
       return h(
@@ -186,13 +182,7 @@ export class Pages {
         h("th", { scope: "row" }, browsed.item_names[browsed.items[first + index]]),
         h("td", { class: "number" }, `${place(before)} → ${place(now)}`),
         h("td", {}, moveMark(before.get(index), now.get(index) ?? null)),
-        h(
-          "td",
-          {},
-          h("i", { class: taskClass(cause) }),
-          `${model.tasks[cause]} `,
-          h("b", { class: "number" }, signed(deltas[cause])),
-        ),
+        h("td", {}, this.cause(deltas, Math.sign(by), first + index)),
         h("td", { class: "wide" }, stack(deltas, reach, model.tasks, taskClass)),
       );
     });
@@ -218,7 +208,18 @@ export class Pages {
           h("tbody", {}, body),
         ),
       ),
+      old ? null : h("p", { class: "note" }, `${reference.name} has no contributions of tasks: shown are your page's.`),
     ];
+  }
+
+  // What moved a row up (1) or down (-1): your boost, or the task that did most, if one did.
+  cause(deltas, direction, row) {
+    const { boostMul, boostAdd } = this.yours.rules;
+    if ((boostMul && boostMul[row] !== 1) || (boostAdd && boostAdd[row] !== 0)) return "your boost";
+    const task = deltas.reduce((best, delta, t) => (direction * delta > direction * deltas[best] ? t : best), 0);
+    if (direction * deltas[task] <= 0) return direction > 0 ? "others sank" : "others rose";
+    const amount = h("b", { class: "number" }, signed(deltas[task]));
+    return [h("i", { class: taskClass(task) }), `${this.model.tasks[task]} `, amount];
   }
 }
 

@@ -55,12 +55,14 @@ export class Panel {
     this.list = h("div", { class: "sliders" });
     this.presetRow = h("div", { class: "presets", role: "group", "aria-label": "Presets" });
     this.note = h("p", { class: "note" });
-    this.worth = h("div", { "aria-live": "polite" });
+    this.mark = h("p", { class: "mark", role: "status" });
+    this.worth = h("div", {});
     this.byTask = h("div", {});
     this.basis = h("p", { class: "note" });
     const worth = h(
       "div",
       { class: "worth" },
+      this.mark,
       this.worth,
       h("details", { open: true }, h("summary", {}, "Events by task"), this.byTask),
       this.basis,
@@ -188,9 +190,10 @@ export class Panel {
     const reach = reachOf([lifts.value, lifts.ndcg]);
     const byTask = reachOf(lifts.events);
     const judge = lifts.value ?? lifts.ndcg;
+    this.mark.className = `mark ${verdictOf(judge)}`;
+    show(this.mark, `${verdictOf(judge)} `, h("span", {}, `against ${over}`));
     show(
       this.worth,
-      h("p", { class: `mark ${verdictOf(judge)}` }, `${verdictOf(judge)} `, h("span", {}, `against ${over}`)),
       named.map(([name, lift]) =>
         h(
           "div",
