@@ -38,7 +38,7 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
         rows = [(name, column, what) for name, _, what, column in record["contract"]]
         text = "<br>".join(html.escape(note) for note in record.get("changed", [])) or "Nothing was changed."
         sections.append(Section("What each column was taken for", text, table=table(("", "column", ""), rows)))
-    return document(title, Lead(f"<p>{html.escape(WORTH_TEXT)}</p>", warnings=loud), sections, {})
+    return document(title, Lead(html.escape(WORTH_TEXT), warnings=loud), sections, {})
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
