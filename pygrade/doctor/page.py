@@ -15,7 +15,7 @@ from pygrade.doctor.words import (
     worth_rows,
     worth_text,
 )
-from pygrade.reports.html import Section, document
+from pygrade.reports.html import Lead, Section, document
 
 
 def sheet_page(record: Mapping[str, Any], title: str) -> str:
@@ -24,10 +24,7 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
     """
     sheet = record["sheet"]
     loud = [*sheet["sentences"], *record.get("warned", [])]
-    sections = []
-    if loud:
-        sections.append(Section("Look at these first", "", table=_list(loud)))
-    sections += [
+    sections = [
         Section("What this log can tell", html.escape(size_sentence(sheet)), table=table(*estimate_rows(sheet))),
         Section(
             "Predictions beside feedback",
@@ -41,7 +38,7 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
         rows = [(name, column, what) for name, _, what, column in record["contract"]]
         text = "<br>".join(html.escape(note) for note in record.get("changed", [])) or "Nothing was changed."
         sections.append(Section("What each column was taken for", text, table=table(("", "column", ""), rows)))
-    return document(title, f"<p class=lead>{html.escape(WORTH_TEXT)}</p>", sections, {})
+    return document(title, Lead(html.escape(WORTH_TEXT), warnings=loud), sections, {})
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -53,7 +50,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return f"<td style=text-align:left;white-space:normal>{html.escape(text)}</td>"
-
-
-def _list(sentences: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)}</ul>"
