@@ -41,6 +41,15 @@ def opened(engine: Any, address: str, width: int = 1400, theme: str = "light", h
 
 
 @contextlib.contextmanager
+def updated(page: Any) -> Iterator[None]:
+    """Waits until what the block moved is shown."""
+    updates = "document.documentElement.dataset.updates"
+    before = page.evaluate(updates)
+    yield
+    page.wait_for_function(f"(before) => {updates} !== before", arg=before)
+
+
+@contextlib.contextmanager
 def service(page: Path, statuses: list[Any]) -> Iterator[str]:
     """The address of a server of ``/console`` and of one status after the other; an int is an error, the last stays."""
 

@@ -15,7 +15,7 @@ from pygrade.serving.ranker import BlendedRanker
 from pygrade.studio import write_console
 from pygrade.studio.blob import pack
 from tests.learning import tiny_logs
-from tests.studio.browser import files_of, needs_browser, opened
+from tests.studio.browser import files_of, needs_browser, opened, updated
 from tests.studio.conftest import CONFIG, HOSTILE
 from tests.studio.node import SOURCES
 from tests.studio.test_core_wasm import golden_calls, same_bits
@@ -38,10 +38,10 @@ def items(page, arm=-1):
 
 
 def drag(page, number, value):
-    page.locator(f"#slider-{number}").evaluate(
-        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
-    )
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator(f"#slider-{number}").evaluate(
+            "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
+        )
 
 
 def numbers(page, selector):
@@ -92,8 +92,8 @@ def test_a_held_weight_stays(page):
 
 def test_presets_are_the_static_rankings(page, record):
     for name, expected in (("production", [50.0, 50.0]), ("best static", [40.0, 60.0]), ("equal", [50.0, 50.0])):
-        page.locator(".presets button", has_text=name).click()
-        page.wait_for_timeout(100)
+        with updated(page):
+            page.locator(".presets button", has_text=name).click()
         assert numbers(page, ".slider output") == expected
         if name == "best static":
             assert items(page) == items(page, 2)
@@ -103,16 +103,16 @@ def test_presets_are_the_static_rankings(page, record):
 
 
 def test_trade_offs_turn_the_policy(page):
-    page.locator("label", has_text="Trade-offs").click()
+    with updated(page):
+        page.locator("label", has_text="Trade-offs").click()
     assert numbers(page, ".slider output") == [1.0, 1.0]
-    page.wait_for_timeout(100)
     assert items(page) == items(page, 4)
     drag(page, 0, 3)
     assert numbers(page, ".slider output") == [8.0, 1.0]
     page.locator("#next").click()
     assert "40 held-out requests" in page.locator(".worth").inner_text()
-    page.get_by_role("button", name="all × 1").click()
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.get_by_role("button", name="all × 1").click()
     assert items(page) == items(page, 4)
 
 
@@ -120,7 +120,8 @@ def test_a_point_of_the_front_sets_the_multipliers(page):
     points = page.locator("#front .point[role=button]")
     assert points.count() > 8 and page.locator("#front .point").count() == points.count() + 2
     page.locator("#front .point.knob").first.focus()
-    page.keyboard.press("Enter")
+    with updated(page):
+        page.keyboard.press("Enter")
     assert numbers(page, ".slider output") == [4.0, 1.0]
     assert page.locator("input[value=tradeoffs]").is_checked()
     page.locator("#front-y").select_option("value")
@@ -155,24 +156,29 @@ def test_moves_are_against_the_reference(page):
 
 def test_caps_and_boosts(page, record):
     page.locator(".rules summary").click()
-    page.locator("#boost-add").fill("100")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator("#boost-add").fill("100")
     codes, offsets = record["browsed"]["groups"][0]["codes"], record["browsed"]["offsets"]
     names = record["browsed"]["item_names"]
     group = {names[item]: code for item, code in zip(record["browsed"]["items"], codes, strict=True)}
     cheap = int((codes[: offsets[1]] == 0).sum())
     assert sum(group[name] == 0 for name in items(page)) == min(CONFIG.k, cheap) > 0
-    page.locator("#boost-add").fill("0")
-    page.locator("#boost-multiply").fill("0")
-    page.locator("#cap").fill("1")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator("#boost-add").fill("0")
+    with updated(page):
+        page.locator("#boost-multiply").fill("0")
+    with updated(page):
+        page.locator("#cap").fill("1")
     capped = [group[name] for name in items(page)]
     assert len(set(capped)) == len(capped)
-    page.locator(".rules select").nth(1).select_option("1")
-    page.locator(".rules select").nth(2).select_option("0")
-    page.locator("#cap").fill("")
-    page.locator("#boost-multiply").fill("1")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator(".rules select").nth(1).select_option("1")
+    with updated(page):
+        page.locator(".rules select").nth(2).select_option("0")
+    with updated(page):
+        page.locator("#cap").fill("")
+    with updated(page):
+        page.locator("#boost-multiply").fill("1")
     assert items(page) == items(page, 2)
 
 
@@ -194,7 +200,8 @@ def test_saved_weights_serve_the_page_that_is_shown(page, found, record, tmp_pat
 
 
 def test_saved_multipliers_serve_the_page_that_is_shown(page, found, record, tmp_path):
-    page.locator("label", has_text="Trade-offs").click()
+    with updated(page):
+        page.locator("label", has_text="Trade-offs").click()
     drag(page, 0, -2)
     with page.expect_download() as download:
         page.locator("#save").click()
@@ -219,8 +226,8 @@ def test_what_moved_an_item_is_named(page):
     causes = page.locator("#moves tbody td:nth-child(4)")
     assert all(re.match("click|order|others", text) for text in causes.all_inner_texts()) and causes.count() > 0
     page.locator(".rules summary").click()
-    page.locator("#boost-add").fill("100")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator("#boost-add").fill("100")
     assert "your boost" in causes.all_inner_texts()
     page.locator("#pages li").first.hover()
     assert page.locator("#pages li.same-item").count() > 1
@@ -264,8 +271,8 @@ def test_the_keyboard_reaches_every_control(page):
     assert wanted <= reached
     page.locator("#slider-0").focus()
     before = numbers(page, ".slider output")[0]
-    page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.keyboard.press("ArrowRight")
     assert numbers(page, ".slider output")[0] == pytest.approx(before + 0.1, abs=0.03)
 
 

@@ -71,9 +71,9 @@ def status(pages=1000, at=0, **changes):
 
 def poll(page):
     """The next poll, without waiting for it."""
-    with page.expect_response("**/v1/status"):
-        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.wait_for_timeout(50)
+    before = page.evaluate("document.querySelector('#live').dataset.polls")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function("(before) => document.querySelector('#live').dataset.polls !== before", arg=before)
 
 
 def test_a_file_has_no_live_part(engine, file):

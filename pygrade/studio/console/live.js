@@ -45,6 +45,7 @@ export class Live {
       if (this.status === undefined && !(error instanceof TypeError)) this.place.hidden = false;
       this.tell(`no state since ${this.at ?? "the start"}: ${error.message}`);
     }
+    this.place.dataset.polls = String(1 + Number(this.place.dataset.polls ?? 0));
   }
 
   tell(text) {

@@ -65,6 +65,7 @@ async function start() {
   showReplay(model);
   showColumns(model);
   const pages = new Pages(model);
+  let updates = 0;
   const update = (sliders, rules) => {
     const yours = model.yours(sliders, rules);
     const lifts = model.lifts(yours, sliders, over);
@@ -72,6 +73,7 @@ async function start() {
     panel.showWorth(lifts, over);
     showYourCard(model, lifts, over);
     showChanges(model, yours);
+    document.documentElement.dataset.updates = String(++updates);
   };
   let begun = false;
   const later = soon(update);
