@@ -19,10 +19,12 @@ def size_sentence(sheet: Sheet) -> str:
     days = "" if size["days"] is None else f" on {size['days']:,} days"
     shares = [f"{100 * explored['shares'][kind]:.3g} % {kind}" for kind in ("shuffle", "dirichlet")]
     told = ", ".join(shares) if explored["logged"] else "no exploration column"
+    slots = sheet["propensity"]
+    known = "unknown" if slots["source"] == "none" else slots["note"]
     lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
     return (
         f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {size['slots']} slots; "
-        f"{size['items']:,} items; exploration: {told}. Slot propensity: {sheet['propensity']['note']}."
+        f"{size['items']:,} items; exploration: {told}. Slot propensity: {known}."
     )
 
 

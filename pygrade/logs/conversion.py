@@ -13,6 +13,11 @@ from pygrade.logs.column_map import ColumnMap
 from pygrade.logs.table import Table
 
 SCALES = ("probability", "percent", "logit", "log")
+_EXPLORED = {
+    "shuffle": ("shuffle", "shuffled", "random", "randomized"),
+    "dirichlet": ("dirichlet", "drawn"),
+    "none": ("none", "", "production", "control", "normal", "ranked"),
+}
 _SECONDS, _MILLIS, _MICROS = 1e11, 1e14, 1e17  # numbers of today's times are below these, and a thousandth above
 _MARGIN = 1e-3  # rounding of a probability
 _CLEAR = 2.0  # a conversion is clear if it brings the mean within this factor of the event's rate
@@ -160,6 +165,25 @@ def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
     if several:
         notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
     return first
+
+
+def exploration(table: Table, column: str, notes: Notes) -> Array:
+    """[R] how each page was made: none, shuffle or dirichlet, also by words for them; of a flag, shuffle or none."""
+    if table.kind(column) in ("bool", "integer", "number"):
+        flag = of_request(table, column, table.numbers(column))
+        if not set(np.unique(flag)) <= {0.0, 1.0}:
+            raise ValueError(f"{table.where}: {column!r} (exploration) is no flag; want 0 and 1, or words")
+        notes.changed.append(
+            f"{column!r} (exploration): {int(flag.sum()):,} requests were shuffled, the others not explored"
+        )
+        return np.where(flag == 1, "shuffle", "none").astype(object)
+    words = of_request(table, column, table.texts(column))
+    kinds = {word: kind for kind, known in _EXPLORED.items() for word in known}
+    known = {word: kinds.get(word.lower(), word) for word in dict.fromkeys(words.tolist())}
+    said = [f"{word!r} is {kind}" for word, kind in known.items() if word != kind and kind in _EXPLORED]
+    if said:
+        notes.changed.append(f"{column!r} (exploration): {', '.join(said)}")
+    return np.array([known[word] for word in words] + [None], dtype=object)[:-1]
 
 
 def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], notes: Notes) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from pygrade.logs.table import Table, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
-_TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict")
+_TEXTS = ("scenario", "policy_version", "baseline", "verdict")
 _MATRICES = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}
 
 
@@ -127,6 +127,8 @@ def _fields(
     for name in _TEXTS:
         if name in roles:
             result[name] = conversion.of_request(table, roles[name], table.texts(roles[name]))
+    if "exploration" in roles:
+        result["exploration"] = conversion.exploration(table, roles["exploration"], notes)
     for name, prefix in _MATRICES.items():
         if any(role.startswith(prefix) for role in roles):
             result[name] = _matrix(table, mapping, prefix, tasks, notes)

@@ -273,6 +273,33 @@ def test_values_of_events():
         Logs.from_table(SHOP, values={"wish": 2})
 
 
+PAGES = np.array(["none", "shuffle"], object)[np.arange(2000) // CANDIDATES % 4 // 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "columns", "note"),
+    [
+        (PAGES, "", ""),
+        (PAGES == "shuffle", "exploration=how", "50 requests were shuffled, the others not explored"),
+        (
+            np.where(PAGES == "shuffle", "Random", "control"),
+            "exploration=how",
+            "'control' is none, 'Random' is shuffle",
+        ),
+        (np.where(PAGES == "shuffle", "shuffle", None), "exploration=how", "'' is none"),
+    ],
+)
+def test_shuffled_pages_by_values_flags_and_words(values, columns, note):
+    logs, said = imported({**SHOP, "how": values.tolist()}, columns)
+    assert logs.exploration.tolist() == PAGES[::CANDIDATES].tolist() and note in said
+
+
+def test_exploration_of_another_kind_is_refused():
+    for values, message in (([7] * 2000, "is no flag"), (["abc"] * 2000, "want one of none, dirichlet, shuffle")):
+        with pytest.raises(ValueError, match=message):
+            imported({**SHOP, "how": values}, "exploration=how")
+
+
 def test_slots_that_only_their_values_tell():
     table = {("k" if name == "rank" else name): values for name, values in SHOP.items()}
     assert import_table(table).mapping.why["position"] == "its values count the rows of a request"
