@@ -111,7 +111,7 @@ def _fields(kind: _Class) -> dict[str, "Option | _Group"]:
 
 def _field(kind: _Class, statement: ast.AnnAssign, lines: list[str]) -> "Option | _Group | None":
     assert isinstance(statement.target, ast.Name)
-    name, text = statement.target.id, _comment(statement, lines)
+    name, text = statement.target.id, comment_of(statement, lines)
     markers, annotation = _unwrapped(statement.annotation)
     if {"Suppress", "Fixed", "ClassVar"} & markers:
         return None
@@ -122,7 +122,7 @@ def _field(kind: _Class, statement: ast.AnnAssign, lines: list[str]) -> "Option 
             return _Group(_Class(found.module, found.node), about)
     value_kind, choices = _kind(kind.module, annotation)
     default = None if statement.value is None else _default(kind.module, statement.value)
-    return Option(name, value_kind, default, text, choices, "positional" in markers)
+    return Option(name, value_kind, default, text, choices, bool({"positional", "Positional"} & markers))
 
 
 def _unwrapped(node: ast.expr) -> tuple[set[str], ast.expr]:
@@ -219,7 +219,7 @@ def _words(value: Any) -> str:
     return str(value)
 
 
-def _comment(statement: ast.AnnAssign, lines: list[str]) -> str:
+def comment_of(statement: ast.AnnAssign, lines: list[str]) -> str:
     """The comment at the end of one of the field's lines, else the one above it, which may cover several fields."""
     assert statement.end_lineno is not None
     for line in lines[statement.lineno - 1 : statement.end_lineno]:
