@@ -102,7 +102,7 @@ def worth_rows(sheet: Sheet) -> Rows:
         )
         for row in sheet["exploration_worth"]["rows"]
     ]
-    return ("explored", "shuffled: exponent", "lift", "cost", "drawn: value", "cost"), rows
+    return ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost"), rows
 
 
 def around(entry: Mapping[str, Any], form: str = "{:.4f}") -> str:
@@ -114,7 +114,10 @@ def around(entry: Mapping[str, Any], form: str = "{:.4f}") -> str:
 
 
 def _wide(half: float | None, scale: float, unit: str) -> str:
-    return "too few" if half is None else f"± {half * scale:.2g}{unit}"
+    if half is None:
+        return "too few"
+    size = half * scale
+    return f"± {f'{size:.0f}' if size >= 10 else f'{size:.2g}'}{unit}"
 
 
 def _lift(entry: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.logs import contract, conversion
+from pygrade.logs import contract, conversion, prediction_scale
 from pygrade.logs.column_map import ColumnMap, find_request, parse_map, propose
 from pygrade.logs.conversion import Notes
 from pygrade.logs.nested import unnested
@@ -62,7 +62,7 @@ def import_table(
         found = found.grouped(np.arange(len(found)))[0]
     propose(found, given, mapping)
     contract.check(found, mapping)
-    scales = conversion.scales_of(scale, mapping.tasks)
+    scales = prediction_scale.scales_of(scale, mapping.tasks)
     slot = conversion.slots(found, mapping, notes)
     keep = conversion.without_copies(found, mapping, slot, duplicates, notes)
     if not keep.all():
@@ -115,7 +115,7 @@ def _fields(
     result["feedback"] = np.stack(events, 1)
     result["predictions"] = np.stack(
         [
-            conversion.predictions(table, roles[f"p_{task}"], task, y, shown, notes, scales.get(task))
+            prediction_scale.predictions(table, roles[f"p_{task}"], task, y, shown, notes, scales.get(task))
             for task, y in zip(tasks, events, strict=True)
         ],
         1,
