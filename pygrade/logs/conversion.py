@@ -78,7 +78,7 @@ def of_request(table: Table, column: str, values: Array) -> Array:
         raise ValueError(
             f"{table.where}: {column!r} has several values in {len(np.unique(table.group[changed])):,} requests, e.g. "
             f"{values[row - 1]} and {values[row]} in row {table.row_name(row)}; want one value a request (if its id is "
-            f"not unique, join columns: request={'{'}its column{'}'}+{column})"
+            f"not unique, join columns: request=ITS_COLUMN+{column})"
         )
     return values[table.starts]
 
@@ -114,6 +114,23 @@ def slots(table: Table, mapping: ColumnMap, notes: Notes) -> NDArray[np.int32]:
             f"{table.where}: {name!r} (slot) shows no row; want the slots of the candidates that were shown"
         )
     return np.where(hidden, -1, slot).astype(np.int32)
+
+
+def check_slots(table: Table, mapping: ColumnMap, slot: NDArray[np.int32]) -> None:
+    """ValueError if a request shows two items in one slot: mostly the ids of visits with several pages."""
+    shown = np.flatnonzero(slot >= 0)
+    group = table.group[shown]
+    order = np.lexsort((slot[shown], group))
+    same = np.append(False, (np.diff(group[order]) == 0) & (np.diff(slot[shown][order]) == 0))
+    if same.any():
+        row, count = int(shown[order][same].min()), len(np.unique(group[order][same]))
+        request, name = mapping.roles["request_id"], mapping.roles["position"]
+        other = mapping.roles.get("timestamp", "COLUMN")
+        raise ValueError(
+            f"{table.where}: {name!r} (slot) has a slot twice in {count:,} requests, first row {table.row_name(row)}; "
+            f"want each slot once in a request (if {request!r} covers several pages, join columns: "
+            f"request={request}+{other})"
+        )
 
 
 def _zero_is_hidden(table: Table, slot: NDArray[np.int64]) -> bool:

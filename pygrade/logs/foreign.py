@@ -67,6 +67,7 @@ def import_table(
     keep = conversion.without_copies(found, mapping, slot, duplicates, notes)
     if not keep.all():
         found, slot = found.kept(keep), slot[keep]
+    conversion.check_slots(found, mapping, slot)
     fields = _fields(found, mapping, slot, scales, notes)
     notes.warned += mapping.odd
     if not fields["features"]:
