@@ -7,10 +7,12 @@ and events alone.
 import math
 from collections import Counter
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pygrade.logs import Logs, concatenate, validate
 
@@ -26,23 +28,28 @@ class Event(NamedTuple):
     item_id: Key
     task: str
     amount: float = 1.0  # finite, 0 or more
+    timestamp: int | None = None  # ms since 1970; None: not later than the page's feedback is waited for
 
 
 class FeedbackJoin:
     """Pages whose feedback is still coming, and the events received for them and for pages not served yet.
 
     ``max_pending_events``: events kept whose page is not known; the oldest requests' are dropped beyond.
-    ``max_amount``: the largest amount of one event. ``counters``: events, repeated, late, unknown (dropped without a
-    page), not_on_page.
+    ``max_amount``: the largest amount of one event. ``delay_ms``: how long after its page an event may happen; None:
+    any time. ``counters``: events, repeated, late (after ``delay_ms``, or received when its page had left), unknown
+    (dropped without a page), not_on_page, joined.
     """
 
-    def __init__(self, tasks: tuple[str, ...], max_pending_events: int, max_amount: float) -> None:
+    def __init__(
+        self, tasks: tuple[str, ...], max_pending_events: int, max_amount: float, delay_ms: int | None = None
+    ) -> None:
         self.tasks = tasks
         self.max_pending_events = max_pending_events
         self.max_amount = max_amount
+        self.delay_ms = delay_ms
         self.counters: Counter[str] = Counter()
         self.pages: list[Logs] = []
-        self.joined: set[Key] = set()  # requests whose events are late from now on
+        self.joined: AbstractSet[Key] = set()  # requests whose events are late from now on
         self._served: dict[Key, dict[Key, Event]] = {}  # request → event id → event
         self._unknown: dict[Key, dict[Key, Event]] = {}  # the same for requests without a page
         self._num_unknown = 0
@@ -72,6 +79,11 @@ class FeedbackJoin:
             self._served[key] = self._unknown.pop(key, {})
             self._num_unknown -= len(self._served[key])
 
+    def unseen(self, logs: Logs) -> NDArray[np.bool_]:
+        """[R]: the request was not served here, as far as is still known."""
+        keys = (as_key("request_id", value) for value in logs.request_id)
+        return np.array([key not in self._served and key not in self.joined for key in keys], bool)
+
     def feedback(self, events: Iterable[Event]) -> None:
         """Add events; if one is malformed none of them is taken, and the ValueError or TypeError names it."""
         for event in [self._checked(event) for event in events]:
@@ -89,6 +101,19 @@ class FeedbackJoin:
             self.counters["unknown"] += lost
             self._num_unknown -= lost
 
+    def forget(self, requests: Iterable[Key] | None = None, before: int | None = None) -> None:
+        """Drop the events that wait for these requests, or that happened before a time (ms), without their page; they
+        count as unknown."""
+        for request in list(self._unknown) if requests is None else requests:
+            own = self._unknown.get(request, {})
+            late = [key for key, event in own.items() if before is None or (event.timestamp or before) < before]
+            for key in late:
+                del own[key]
+            if not own:
+                self._unknown.pop(request, None)
+            self._num_unknown -= len(late)
+            self.counters["unknown"] += len(late)
+
     def ripe(self, until: int) -> Logs | None:
         """The pages served up to ``until`` (ms) with their feedback, by time and request; None: there is none.
 
@@ -99,7 +124,8 @@ class FeedbackJoin:
             return None
         ripe = pages.timestamp <= until
         logs = pages.select(np.flatnonzero(ripe))
-        logs = logs.select(np.lexsort((logs.request_id, pages.timestamp[ripe])))
+        order = np.lexsort((logs.request_id, pages.timestamp[ripe]))
+        logs = logs.select(order)
         feedback, counted, taken = logs.feedback.astype(np.float64), Counter[str](), []
         for r, value in enumerate(logs.request_id):
             request = as_key("request_id", value)
@@ -109,11 +135,15 @@ class FeedbackJoin:
                 continue
             rows = range(int(logs.offsets[r]), int(logs.offsets[r + 1]))
             place = {as_key("item_id", logs.item_id[row]): row for row in rows if logs.position[row] >= 0}
+            last = math.inf if self.delay_ms is None else int(pages.timestamp[ripe][order[r]]) + self.delay_ms
             for event in sorted(own.values(), key=lambda event: str(event.event_id)):  # sums keep one order
                 row = place.get(event.item_id)
-                if row is None:
+                if event.timestamp is not None and event.timestamp > last:
+                    counted["late"] += 1
+                elif row is None:
                     counted["not_on_page"] += 1
                 else:
+                    counted["joined"] += 1
                     feedback[row, self.tasks.index(event.task)] += event.amount
         rest = [] if ripe.all() else [pages.select(np.flatnonzero(~ripe))]
         logs = replace(logs, feedback=feedback.astype(np.float32))
@@ -140,7 +170,10 @@ class FeedbackJoin:
                 raise ValueError(
                     f"{name} is {ids[name]!r} in event {event.event_id!r}; want {_kind(kind)}, as the pages"
                 )
-        return Event(**ids, task=event.task, amount=float(amount))
+        time = event.timestamp
+        if time is not None and (isinstance(time, bool) or not isinstance(time, int | np.integer)):
+            raise TypeError(f"timestamp is {time!r} in event {event.event_id!r}; want ms since 1970, or None")
+        return Event(**ids, task=event.task, amount=float(amount), timestamp=None if time is None else int(time))
 
 
 def as_key(name: str, value: Any) -> Key:

@@ -43,7 +43,7 @@ from pygrade.evaluation import offpolicy
 from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
-from pygrade.training.feedback import Event, FeedbackJoin, as_key
+from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
 from pygrade.training.policy_step import Engine, PolicyStep, check_engine, policy_step
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.stage2 import Stage2Config, anchors_of, stage2_step
@@ -122,7 +122,8 @@ class OnlineLearner:
         self.served = _frozen(policy)
         self.reference = _frozen(policy if reference is None else reference)
         self.publish = publish
-        self._join = FeedbackJoin(policy.tasks, self.config.max_pending_events, self.config.max_amount)
+        limits = self.config.max_pending_events, self.config.max_amount, self.config.feedback_delay_ms
+        self._join = FeedbackJoin(policy.tasks, *limits)
         self._learner = self._new_learner()
         self._steps = 0
         self._window: Logs | None = None
@@ -142,6 +143,20 @@ class OnlineLearner:
     def feedback(self, events: Iterable[Event]) -> None:
         """Add feedback in any order, repeated or before its page; if an event is malformed none is taken."""
         self._join.feedback(events)
+
+    def unseen(self, logs: Logs) -> NDArray[np.bool_]:
+        """[R]: the request was not served here, as far as is still known."""
+        return self._join.unseen(logs)
+
+    def forget(self, requests: Iterable[Key] | None = None, before: int | None = None) -> None:
+        """Drop the events that wait for requests which will not be served here; None: for any request, if they happened
+        before a time (ms)."""
+        self._join.forget(requests, before)
+
+    @property
+    def num_requests(self) -> int:
+        """Requests with complete feedback to learn from."""
+        return 0 if self._window is None else self._window.num_requests
 
     def update(self, now: int) -> Update:
         """Take in the requests whose feedback is complete at ``now`` (ms), judge, learn, judge, publish."""

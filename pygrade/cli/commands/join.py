@@ -1,0 +1,54 @@
+"""pygrade join"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pygrade.cli import console
+from pygrade.cli.options import Output, part
+from pygrade.service.join import JoinConfig, join_logs
+
+_FOREVER = 1 << 62
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output, JoinConfig):
+    """Join the exposures of a service and their feedback into the log that pygrade train reads.
+
+    Run it from time to time: it reads new files alone, and a page is written once, when its feedback is complete.
+
+    Example: pygrade join --exposures logs/exposures --feedback logs/feedback --out runs/served
+    """
+
+    exposures: Path  # directory of Parquet files that the service wrote
+    feedback: tuple[Path, ...]  # directories of JSON lines that the service wrote
+    out: Path  # directory of the joined log
+    until: int | None = None  # ms since 1970 up to which all feedback is here; none: the time of the newest page
+    final: bool = False  # no page waits any more: the logs have ended
+
+
+def run(options: Options) -> dict[str, Any]:
+    if options.final and options.until is not None:
+        raise ValueError("--final and --until both say which pages wait no more; want one of them")
+    until = _FOREVER if options.final else options.until
+    record = join_logs(options.exposures, options.feedback, options.out, part(JoinConfig, options), until)
+    if not options.json:
+        rows = [[text, f"{record[name]:,}"] for name, text in _ROWS.items()]
+        console.table(f"{options.out}", ["", "in all"], rows)
+        console.text(f"train on it: pygrade train --data logs:{options.out} --out RUN")
+    return record
+
+
+_ROWS = {
+    "requests": "pages with complete feedback",
+    "open": "open pages: their feedback may still come",
+    "repeated_pages": "pages left out: their request was served before",
+    "joined": "events joined",
+    "late": "events too late",
+    "repeated": "events received again",
+    "not_on_page": "events of items that their page did not show",
+    "unknown": "events of unknown requests",
+    "other": "events without a task, or with one that the pages do not have",
+    "waiting": "events that wait",
+    "malformed": "events malformed",
+}

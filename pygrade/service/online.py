@@ -1,0 +1,267 @@
+"""Online learning beside a service: a process that reads its logs, learns, and publishes policies.
+
+``RUN/online/policy`` is a link to the policy that is served, ``policy-<version>``; an arm of the service may name it.
+``status.json`` there says what was learned, published, refused and rolled back, and has the lifts of the arms, which
+``RUN/arms.json`` has, too. ``state`` has all that decides what comes next, and what was read of the logs: a process
+that was killed continues from it and reads again what came after.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pygrade._util.files import atomic_directory, claimed
+from pygrade._util.serialization import plain, read_json, to_json, write_bytes
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy
+from pygrade.service.arms import ArmReadings
+from pygrade.service.follow import Follower
+from pygrade.serving.artifact import open_artifact
+from pygrade.training.feedback import as_key
+from pygrade.training.online import OnlineConfig, OnlineLearner, Update
+
+logger = logging.getLogger("pygrade")
+
+FOLDER, LINK, STATUS, STATE, ARMS = "online", "policy", "status.json", "state", "arms.json"
+_KEPT = 5  # policies beside the one that is served
+_HISTORY = 200  # updates in the status
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """How the process follows the logs."""
+
+    every_seconds: float = 60.0  # between updates
+    save_seconds: float = 600.0  # between saves of the state, which also follow each publication
+    exposure_delay_ms: int = 900_000  # within which exposures are in a complete file; events wait so long for them
+    planned_users: int = 10_000  # of all arms, at which the lifts' intervals are narrowest; choose it in advance
+    learn: bool = True  # else only the arms are read
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+
+    def __post_init__(self) -> None:
+        limits = {"every_seconds": 0.01, "save_seconds": 0.0, "exposure_delay_ms": 0, "planned_users": 2}
+        for name, least in limits.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} is {getattr(self, name):g}; want at least {least:g}")
+
+
+def point_to(run: Path, policy: FusionPolicy) -> Path:
+    """Serves a policy as ``RUN/online/policy``; returns the link."""
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    target = folder / f"policy-{policy.version}"
+    if not target.is_dir():
+        policy.save(target)
+    link, new = folder / LINK, folder / f".{LINK}.new"
+    new.unlink(missing_ok=True)
+    new.symlink_to(target.name)
+    new.replace(link)
+    old = sorted(folder.glob("policy-*"), key=lambda path: path.stat().st_mtime)
+    for path in [path for path in old if path != target][:-_KEPT]:
+        shutil.rmtree(path)
+    return link
+
+
+def first_policy(run: Path) -> Path:
+    """The link, made to the artifact's policy if there is none: an arm may name it before anything is learned."""
+    link = run / FOLDER / LINK
+    return link if link.exists() else point_to(run, _base(run)[1])
+
+
+def _base(run: Path) -> tuple[str, FusionPolicy]:
+    artifact = open_artifact(run / "artifact")
+    return artifact.version, FusionPolicy.load(artifact.part("policy"))
+
+
+class OnlineService:
+    """Follows the logs of one run."""
+
+    def __init__(
+        self,
+        run: Path,
+        exposures: Path,
+        feedback: Sequence[Path],
+        config: ServiceConfig | None = None,
+        shares: dict[str, float] | None = None,
+    ) -> None:
+        """shares: planned, by arm of the service, the control first; None: one arm."""
+        self.run, self.exposures, self.feedback = run, exposures, feedback
+        self.config = config or ServiceConfig()
+        self.shares = shares or {"main": 1.0}
+        self.ended = threading.Event()
+        self._start()
+
+    def _start(self) -> None:
+        """Continues from the saved state if it is of this artifact, arms and options; else begins."""
+        self.artifact, base = _base(self.run)
+        self.history: list[dict[str, Any]] = []
+        self.error: str | None = None  # of the last look
+        self.saved = 0.0
+        self.since = _now()
+        self.follower = Follower(self.exposures, self.feedback, base.tasks)
+        self.learner = OnlineLearner(base, self.config.online, self._publish)
+        self.arms = self._readings(base)
+        folder = self.run / FOLDER / STATE
+        if folder.is_dir():
+            try:
+                self._load(folder, base)
+            except (ValueError, OSError, KeyError) as error:
+                logger.warning("learning begins anew: %s", error)
+                self.follower = Follower(self.exposures, self.feedback, base.tasks)
+                self.learner = OnlineLearner(base, self.config.online, self._publish)
+                self.arms = self._readings(base)
+        if self.config.learn:
+            point_to(self.run, self.learner.served)
+
+    def _readings(self, base: FusionPolicy) -> ArmReadings:
+        online = self.config.online
+        return ArmReadings(
+            base.tasks, online.feedback_delay_ms, online.max_amount, self.shares, self.config.planned_users
+        )
+
+    def _load(self, folder: Path, base: FusionPolicy) -> None:
+        record = read_json(folder / "inputs.json")
+        if record["artifact"] != self.artifact:
+            raise ValueError(f"the state is of artifact {record['artifact']}; served is {self.artifact}")
+        learner = OnlineLearner.load(folder / "learner", self.config.online, self._publish)
+        arms = self._readings(base)
+        arms.load(folder / "arms")
+        self.learner, self.arms = learner, arms
+        self.follower = Follower(self.exposures, self.feedback, base.tasks, record["read"])
+        self.follower.counters.update(record["counters"])
+        self.history, self.since = record["history"], record["since"]
+        logger.info("continued with version %s, %d updates", learner.served.version, len(self.history))
+
+    # ---- one look ----------------------------------------------------------------------------------------------------
+    def step(self, now: int) -> Update | None:
+        """Reads what is new, learns, and writes status and arms; None: nothing is learned (see ``learn``)."""
+        if open_artifact(self.run / "artifact").version != self.artifact:
+            logger.warning("the artifact changed: learning begins anew from its policy")
+            self._start()
+        for logs in self.follower.pages():
+            try:
+                self.arms.serve(logs)
+                self._serve(logs)
+            except (ValueError, TypeError) as error:
+                self.follower.refuse("pages", error)
+        for event in self.follower.events():
+            try:
+                self.arms.feedback([event])
+                if self.config.learn:
+                    self.learner.feedback([event])
+            except (ValueError, TypeError) as error:
+                self.follower.refuse("event", error)
+        self.learner.forget(before=now - self.config.online.feedback_delay_ms - self.config.exposure_delay_ms)
+        self.arms.update(now)
+        update = self.learner.update(now) if self.config.learn else None
+        if update is not None:
+            self._remember(update, now)
+        if (update is not None and update.published) or time.monotonic() - self.saved > self.config.save_seconds:
+            self.save()
+        self._write(now)
+        return update
+
+    def _serve(self, logs: Logs) -> None:
+        """Pages in full are learned from; the events of the others wait for nothing."""
+        if not self.config.learn:
+            return
+        sizes = np.diff(logs.offsets)
+        full = np.ones(len(sizes), bool) if logs.candidates is None else sizes >= logs.candidates
+        self.learner.forget(as_key("request_id", value) for value in logs.request_id[~full])
+        chosen = np.flatnonzero(full & self.learner.unseen(logs))
+        if len(chosen):
+            self.learner.serve(logs.select(chosen))
+
+    def _publish(self, policy: FusionPolicy) -> None:
+        point_to(self.run, policy)
+
+    def _remember(self, update: Update, now: int) -> None:
+        names = ("published", "refused", "rolled_back")
+        action = next((name for name in names if getattr(update, name)), None)
+        if action is None:
+            return
+        entry = {
+            "time": now,
+            "action": action,
+            "version": update.version,
+            "learned_from": update.learned_from,
+            "estimate": plain(update.estimate),
+            "figures": plain(update.figures),
+        }
+        self.history = [*self.history, entry][-_HISTORY:]
+        logger.info("%s: version %s is served", action.replace("_", " "), update.version)
+
+    def _write(self, now: int) -> None:
+        arms = self.arms.record(now)
+        learner = self.learner
+        status = {
+            "format": "pygrade.online 1",
+            "time": now,
+            "since": self.since,
+            "learning": self.config.learn,
+            "artifact": self.artifact,
+            "version": learner.served.version,
+            "reference": learner.reference.version,
+            "requests": learner.num_requests,
+            "min_requests": self.config.online.min_requests,
+            "counters": dict(learner.counters),
+            "read": dict(self.follower.counters),
+            "history": self.history,
+            "error": self.error,
+            "arms": arms,
+        }
+        folder = self.run / FOLDER
+        folder.mkdir(exist_ok=True)
+        write_bytes(folder / STATUS, to_json(status))
+        write_bytes(self.run / ARMS, to_json(arms))
+
+    def save(self) -> None:
+        """Writes the state, whole or not at all."""
+        with atomic_directory(self.run / FOLDER / STATE) as partial:
+            self.learner.save(partial / "learner")
+            (partial / "arms").mkdir()
+            self.arms.save(partial / "arms")
+            record: dict[str, Any] = {"artifact": self.artifact, "read": self.follower.state, "history": self.history}
+            record |= {"counters": dict(self.follower.counters), "since": self.since}
+            (partial / "inputs.json").write_bytes(to_json(record))
+        self.saved = time.monotonic()
+
+    def once(self) -> None:
+        """Looks once and saves."""
+        with self._claimed():
+            self.step(_now())
+            self.save()
+
+    def serve(self) -> None:
+        """Looks every so often, until `ended` is set."""
+        with self._claimed():
+            while not self.ended.is_set():
+                try:
+                    self.step(_now())
+                    self.error = None
+                except Exception as error:  # say an artifact that is being replaced: the next look tries again
+                    self.error = f"{type(error).__name__}: {error}"
+                    logger.error("a look at the logs failed: %s", self.error)
+                self.ended.wait(self.config.every_seconds)
+            self.save()
+
+    def _claimed(self) -> AbstractContextManager[None]:
+        return claimed(self.run / FOLDER, "online")
+
+
+def shares_of(table: Mapping[str, Any]) -> dict[str, float] | None:
+    """The planned shares of the arms of ``[serve]``, the control first."""
+    arms = table.get("arms") or []
+    return {str(arm["name"]): float(arm.get("share", 1.0)) for arm in arms} or None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
