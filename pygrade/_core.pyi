@@ -357,6 +357,21 @@ class FeatureCenter:
 def minutes_of_a_day() -> tuple[Any, Any]:
     """Sine and cosine of 2π minute / 1440, correctly rounded."""
 
+class Service:
+    """A worker of the service without its HTTP, see <pygrade/service.hpp>."""
+
+    def __init__(self, run: str, config: str) -> None:
+        """run: what ``pygrade pipeline`` wrote; config: JSON, see docs/SERVICE.md."""
+
+    def handle(self, method: str, path: str, body: bytes) -> tuple[int, str, bytes]:
+        """Status, content type and body of the answer. From any thread, without the interpreter's lock."""
+
+    def refresh(self) -> bool:
+        """Loads what changed on disk; True if something did."""
+
+    def drain(self) -> None:
+        """/readyz answers 503 from now on, and the logs are flushed."""
+
 class Pipeline:
     """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None, ``predict`` predicts
     where ``mtl`` is None."""

@@ -40,7 +40,7 @@ class Arms:
 
 
 def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) -> dict[str, Baseline]:
-    """Those of the mixture, as the training fitted them; expected value by the log's own values; production if logged."""
+    """Those of the mixture, as the training fitted them, and production; expected value by the log's own values."""
     simple: dict[str, Baseline] = {EXPECTED_VALUE: expected_value(logs)}
     if mixture is not None:
         simple |= {entry.name: entry for entry in mixture.baselines if entry.name != EXPECTED_VALUE}

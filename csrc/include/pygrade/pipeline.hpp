@@ -45,6 +45,9 @@ struct PYGRADE_API Models {
   std::shared_ptr<const Prerank> prerank;     // null: PipelineOptions::retrieve
   std::shared_ptr<const MultiTaskModel> mtl;  // null: PipelineOptions::predict
   std::shared_ptr<const Policy> policy;
+  // Other policies of the same tasks and features, which a request may choose; they change with the rest in one step.
+  std::vector<std::shared_ptr<const Policy>> alternatives = {};
+  std::shared_ptr<const void> attached = {};  // the owner's, such as names and prices that belong to these models
 
   // Of an artifact that `pygrade pipeline` wrote; without mtl if its policy fuses the user's own predictions.
   // ArtifactError names the file that is missing, damaged or of another artifact, or the part that does not fit.
@@ -94,6 +97,7 @@ struct PipelineRequest {
   bool explore = false;                                    // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};                  // its coordinates, see Page::seed
   std::span<const float> values = {};                      // [T] multipliers of the tasks' values
+  std::size_t policy = 0;                                  // 0: Models::policy; i: Models::alternatives[i - 1]
   std::optional<std::chrono::microseconds> deadline = {};  // from the call on, see Degraded::deadline
 };
 
@@ -139,6 +143,7 @@ class PYGRADE_API PageWorkspace {
   // What the ranker was given and gave, for a log: rows and indices are places in item_ids().
   const Request& request() const;
   const PageBuffer& buffer() const;
+  const Policy& policy() const;  // that ranked the request
 
  private:
   friend class Pipeline;
@@ -176,6 +181,11 @@ class PYGRADE_API Pipeline {
   void rank(std::span<const PipelineRequest> requests, std::span<const PipelineBuffer> buffers,
             std::span<ServedPage> pages, std::span<PageWorkspace> workspaces);
 
+  // Ranks by one of the policies of the models that served the workspace's last request, for comparisons: nothing is
+  // counted. `request` is that of the workspace, or another one.
+  static Page rank_again(PageWorkspace& workspace, std::size_t policy, const Request& request,
+                         const PageBuffer& buffer);
+
   // Adds feedback for the features of later requests, see FeatureCenter::update.
   std::size_t update(const FeedbackEvents& events);
 
@@ -185,6 +195,8 @@ class PYGRADE_API Pipeline {
   void reload(const std::filesystem::path& artifact) { publish(Models::load(artifact)); }
 
   Models models() const;
+  // The models in force, without a lock or a copy; they live in the workspace until its next use.
+  const Models& models(PageWorkspace& workspace) const;
   std::size_t num_tasks() const { return num_tasks_.load(std::memory_order_relaxed); }
   std::shared_ptr<FeatureCenter> center() const;
   PipelineCounters counters() const;

@@ -148,6 +148,12 @@ void Models::check() const {
     require_equal(joined(policy->tasks()), joined(mtl->tasks()), "policy fuses tasks");
   }
   require_equal(joined(policy->features()), joined(features->request_features()), "policy reads features");
+  for (const auto& other : alternatives) {
+    if (other == nullptr) throw ArtifactError("alternatives holds null; want policies");
+    const std::string name = "policy " + other->version();
+    require_equal(joined(other->tasks()), joined(policy->tasks()), name + " fuses tasks");
+    require_equal(joined(other->features()), joined(policy->features()), name + " reads features");
+  }
 }
 
 }  // namespace pygrade

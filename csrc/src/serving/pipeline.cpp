@@ -84,6 +84,7 @@ struct PageWorkspace::Impl {
   std::vector<float> scores;                // [k]
   Request request;
   PageBuffer buffer;
+  std::size_t policy = 0;  // that ranked
 };
 
 PageWorkspace::PageWorkspace() : impl_(std::make_unique<Impl>()) {}
@@ -99,6 +100,10 @@ const Models& PageWorkspace::models() const {
 }
 const Request& PageWorkspace::request() const { return impl_->request; }
 const PageBuffer& PageWorkspace::buffer() const { return impl_->buffer; }
+const Policy& PageWorkspace::policy() const {
+  const Models& served = models();
+  return impl_->policy == 0 ? *served.policy : *served.alternatives[impl_->policy - 1];
+}
 
 // Counts of everything that has ever served: states that are in use, and the sums of those that are gone.
 struct Pipeline::Totals {
@@ -112,8 +117,13 @@ struct Pipeline::Totals {
 // One set of models with the center that reads for them; everything a request needs, so that it changes in one step.
 struct Pipeline::State {
   State(Models given, std::shared_ptr<FeatureCenter> reader, const PipelineOptions& chosen)
-      : models(std::move(given)), center(std::move(reader)), options(chosen), ranker(models.policy, {0, true}) {
+      : models(std::move(given)), center(std::move(reader)), options(chosen) {
     models.check();
+    for (auto* group : {&rankers, &silent}) {
+      group->push_back(std::make_unique<Ranker>(models.policy, RankerOptions{0, true}));
+      for (const auto& policy : models.alternatives)
+        group->push_back(std::make_unique<Ranker>(policy, RankerOptions{0, true}));
+    }
     if (models.prerank == nullptr && !options.retrieve)
       throw std::invalid_argument("models have no prerank and options no retrieve; want one of them");
     if (models.mtl == nullptr && !options.predict)
@@ -140,11 +150,17 @@ struct Pipeline::State {
   std::optional<std::size_t> default_place(std::int64_t item) const;
 
   std::size_t tasks() const { return models.policy->tasks().size(); }
+  RankerCounters ranker_counters() const {
+    RankerCounters sum;
+    for (const auto& ranker : rankers) add(sum, ranker->counters());
+    return sum;
+  }
 
   Models models;
   std::shared_ptr<FeatureCenter> center;
   const PipelineOptions& options;  // of the pipeline
-  mutable Ranker ranker;
+  // Of the models' policy and the alternatives; those of comparisons count for themselves.
+  std::vector<std::unique_ptr<Ranker>> rankers, silent;
   std::array<char, 16> version{};
   std::optional<std::size_t> history;  // place of `evidence` in the request's features
 
@@ -176,6 +192,9 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
   if (!fits(buffer.weights.size()) || !fits(buffer.concentration.size()))
     throw std::invalid_argument("weights and concentration must have one place for each task, or none");
   if (request.candidates < 1) throw std::invalid_argument("candidates is 0; want at least 1");
+  if (request.policy >= rankers.size())
+    throw std::invalid_argument("policy is " + std::to_string(request.policy) + "; the models have " +
+                                std::to_string(rankers.size()));
 }
 
 void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
@@ -320,7 +339,7 @@ std::shared_ptr<Pipeline::State> Pipeline::make_state(Models models, std::shared
     {
       const std::lock_guard lock(totals->mutex);
       std::erase(totals->living, state);
-      add(totals->ranker, state->ranker.counters());
+      add(totals->ranker, state->ranker_counters());
       const bool goes_on =
           std::ranges::any_of(totals->living, [&](const State* other) { return other->center == state->center; });
       if (!goes_on) add(totals->features, state->center->counters());
@@ -414,7 +433,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   work.request.explore = request.explore;
   if (request.explore) work.request.draw = request.draw ? *request.draw : draw ? *draw : next_draw();
   work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration};
-  served.page = state.ranker.rank(work.request, work.buffer);
+  work.policy = request.policy;
+  served.page = state.rankers[request.policy]->rank(work.request, work.buffer);
   for (std::size_t place = 0; place < k; ++place) {
     const std::int32_t index = work.indices[place];
     buffer.items[place] = index < 0 ? -1 : work.items[static_cast<std::size_t>(index)];
@@ -428,6 +448,16 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   if (served.degraded == Degraded::deadline) ++totals_->degraded_deadline;
   lap(step_ranking);
   return served;
+}
+
+Page Pipeline::rank_again(PageWorkspace& workspace, std::size_t policy, const Request& request,
+                          const PageBuffer& buffer) {
+  const auto* state = static_cast<const State*>(workspace.impl_->state.get());
+  if (state == nullptr) throw std::logic_error("the workspace has served no request");
+  if (policy >= state->silent.size())
+    throw std::invalid_argument("policy is " + std::to_string(policy) + "; the models have " +
+                                std::to_string(state->silent.size()));
+  return state->silent[policy]->rank(request, buffer);
 }
 
 std::uint64_t Pipeline::next_draw() {
@@ -487,6 +517,8 @@ Models Pipeline::models() const {
   return state_->models;
 }
 
+const Models& Pipeline::models(PageWorkspace& workspace) const { return state_of(*workspace.impl_).models; }
+
 std::shared_ptr<FeatureCenter> Pipeline::center() const {
   const std::lock_guard lock(changing_);
   return state_->center;
@@ -499,7 +531,7 @@ PipelineCounters Pipeline::counters() const {
   counters.ranker = totals_->ranker;
   std::vector<const FeatureCenter*> counted;
   for (const State* state : totals_->living) {
-    add(counters.ranker, state->ranker.counters());
+    add(counters.ranker, state->ranker_counters());
     if (std::ranges::find(counted, state->center.get()) != counted.end()) continue;
     add(counters.features, state->center->counters());
     counted.push_back(state->center.get());
