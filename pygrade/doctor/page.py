@@ -28,10 +28,10 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
         Section(
             "Predictions beside feedback",
             escape(TASK_TEXT),
-            table=_texts(*task_rows(sheet)),
+            table=table(*task_rows(sheet)),
         ),
-        Section("What exploration would buy", escape(worth_text(sheet)), table=_texts(*worth_rows(sheet))),
-        Section("A/B test for 1 %", escape(user_sentence(sheet)), table=_texts(*plan_rows(sheet))),
+        Section("What exploration would buy", escape(worth_text(sheet)), table=table(*worth_rows(sheet))),
+        Section("A/B test for 1 %", escape(user_sentence(sheet)), table=table(*plan_rows(sheet))),
     ]
     if record.get("contract"):
         rows = [(name, column, what) for name, _, what, column in record["contract"]]

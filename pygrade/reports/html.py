@@ -107,21 +107,15 @@ def page_table(page: Json) -> str:
     parts = [item["contributions"] + ([item["baseline"]] if mixed else []) for item in page["items"]]
     reach = max((abs(v) for part in parts for v in part), default=1.0) or 1.0
     names = page["tasks"] + ([page["baseline"]] if mixed else [])
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-    weights = "".join(
-        f'<td><div class="bar"><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %</td>' for w in page["weights"]
-    )
-    weights += "<td></td>" if mixed else ""
-    rows = []
+    columns = [Column("slot", "text"), Column("item", "text"), "score", *names]
+    weights: list[Cell] = [
+        Html(f'<div class="bar"><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %') for w in page["weights"]
+    ]
+    rows: list[list[Cell]] = [["", "weights", "", *weights, *([""] if mixed else [])]]
     for slot, (item, part) in enumerate(zip(page["items"], parts, strict=True), 1):
-        cells = "".join(f'<td style="background:{shade(value / reach)}">{value:+.3f}</td>' for value in part)
-        name = escape(str(item.get("name", item["item_id"])))
-        rows.append(f'<tr><th>{slot}</th><td class="text">{name}</td><td>{item["score"]:+.3f}</td>{cells}</tr>')
-    return (
-        '<table><thead><tr><th class="text">slot</th><th class="text">item</th><th>score</th>'
-        f'{head}</tr></thead><tbody><tr class="own"><th></th><td class="text">weights</td><td></td>{weights}</tr>'
-        f"{''.join(rows)}</tbody></table>"
-    )
+        cells = [Html(f'<span class="shade" style="background:{shade(v / reach)}">{v:+.3f}</span>') for v in part]
+        rows.append([str(slot), str(item.get("name", item["item_id"])), f"{item['score']:+.3f}", *cells])
+    return table(columns, rows)
 
 
 def shade(share: float) -> str:

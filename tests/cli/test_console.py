@@ -50,6 +50,7 @@ def test_numbers_have_as_many_decimals_as_fit():
     for value, text in ((0.71234, "0.7123 ± 0.0500"), (-11.0, "-11.000 ± 0.050"), (0.0, "0.0000 ± 0.0500")):
         assert console.interval({"value": value, "low": value - 0.05, "high": value + 0.05}) == text
     assert console.interval({"value": 12345.6, "low": 12000.0, "high": 12691.2}) == "12346 ± 346"
+    assert console.positive({"value": 2.5, "low": -14.5, "high": 19.5}) == "too few"
     assert console.share({"value": 0.68, "low": -0.7, "high": 2.0}) == "too few"
     assert console.share({"value": 0.68, "low": 0.66, "high": 0.7}) == "0.6800 ± 0.0200"
 
