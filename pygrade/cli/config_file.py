@@ -24,10 +24,7 @@ Table = dict[str, Any]
 
 def read_config(path: Path, command: str) -> Table:
     """The options for a command, nested as in the file, names as fields; ``ValueError`` for any unknown name in it."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"config {path}: {error}") from error
+    tables = read_tables(path)
     known = {name.replace("-", "_"): name for name in commands()}
     found: dict[str, Table] = {}
     for key, table in tables.items():
@@ -37,11 +34,26 @@ def read_config(path: Path, command: str) -> Table:
             raise ValueError(f"config {path}: [{key}] is not a command; {wanted}")
         if not isinstance(table, dict):
             raise ValueError(f"config {path}: {key} is {table!r}; want a table [{key}]")
+        if name != command and name in commands() and has_own_config(name):
+            continue  # it checks its table itself
         read_by = commands() if name == DEFAULTS else (name,)
         names = {option.name for entry in read_by for option in options_of(entry).options}
         found[name] = _named(table, names - _UNREAD, path, key)
     mine = {option.name for option in options_of(command).options}
     return _merged(_only(found.get(DEFAULTS, {}), mine), found.get(command, {}))
+
+
+def read_tables(path: Path) -> Table:
+    """The whole file; ``ValueError`` if it is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path}: {error}") from error
+
+
+def has_own_config(command: str) -> bool:
+    """Whether a command reads its table by itself, for it may hold more than the command line can say."""
+    return any(option.name == "config" for option in options_of(command).options)
 
 
 def _named(table: Table, names: set[str], path: Path, where: str, prefix: str = "") -> Table:

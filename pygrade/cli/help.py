@@ -20,7 +20,7 @@ def short_help(command: str, width: int | None = None) -> str:
     width = _width(width)
     found = options_of(command)
     about, examples = _about(found)
-    head = [*_usage(command, found, width), "", *_cut(_wrapped(about.split("\n\n")[0], width), _ABOUT), ""]
+    head = [*_usage(command, found, width), "", *_fitted(about.split("\n\n")[0], width, _ABOUT), ""]
     tail = ["", *(line for example in examples[:2] for line in _wrapped(example, width, 2)), *_footer(found, width)]
     shown: list[str] = []
     hidden = len(found.options)
@@ -99,20 +99,21 @@ def _option(option: Option, width: int, most: int | None = None) -> list[str]:
         name = option.negative.replace("no-", "[no-]", 1)
     default = {None: "required", "yes": "default: on", "no": "", "none": "", "": ""}
     note = default.get(option.default, f"default: {option.default}")
-    words, room = option.text.split(), width - _INDENT
-    lines = _wrapped(" ".join([*words, *([f"({note})"] if note else [])]), room)
-    while most is not None and len(lines) > most and words:
-        words.pop()
-        lines = _wrapped(" ".join([*words, "…", *([f"({note})"] if note else [])]), room)
+    lines = _fitted(option.text, width - _INDENT, most, f"({note})" if note else "")
     head = f"  {name}"
     if len(head) + 2 <= _INDENT and lines:
         head, lines = f"{head:<{_INDENT}}{lines[0]}", lines[1:]
     return [head, *(" " * _INDENT + line for line in lines)]
 
 
-def _cut(lines: list[str], most: int) -> list[str]:
-    """The first lines, with … if there were more."""
-    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1].rstrip(" ,;:.") + " …"]
+def _fitted(text: str, width: int, most: int | None, note: str = "") -> list[str]:
+    """The lines of a text and a note; the text is cut, and ends with …, if there are too many."""
+    words = text.split()
+    lines = _wrapped(" ".join([*words, note]), width)
+    while most is not None and len(lines) > most and words:
+        words.pop()
+        lines = _wrapped(" ".join([*words, "…", note]), width)
+    return lines
 
 
 def _more(command: str, found: CommandOptions, hidden: int, width: int) -> list[str]:

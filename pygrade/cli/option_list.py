@@ -122,7 +122,7 @@ def _field(kind: _Class, statement: ast.AnnAssign, lines: list[str]) -> "Option 
             return _Group(_Class(found.module, found.node), about)
     value_kind, choices = _kind(kind.module, annotation)
     default = None if statement.value is None else _default(kind.module, statement.value)
-    return Option(name, value_kind, default, text, choices, "positional" in markers)
+    return Option(name, value_kind, default, text, choices, bool({"positional", "Positional"} & markers))
 
 
 def _unwrapped(node: ast.expr) -> tuple[set[str], ast.expr]:

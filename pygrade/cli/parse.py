@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pygrade._util.optional_imports import require
-from pygrade.cli.config_file import build, is_mapping, read_config
+from pygrade.cli.config_file import build, has_own_config, is_mapping, read_config, read_tables
 from pygrade.cli.option_list import options_of
 from pygrade.cli.options import Values, parse_values
 
@@ -20,6 +20,8 @@ def parse(command: str, kind: Any, arguments: Sequence[str]) -> Any:
     """The options of a command: those of the command line, else those of --config, else the defaults."""
     path, words = _without_config(arguments)
     words = _with_names(command, words)
+    if path is not None and has_own_config(command):
+        words, path = _own_words(command, path, words), None
     try:
         tyro = require("tyro")
     except ImportError:  # a command of flags alone works on a base install, too
@@ -65,6 +67,15 @@ def _with_names(command: str, words: list[str]) -> list[str]:
     if flag is None or not words or words[0].startswith("-"):
         return words
     return [flag, *words]
+
+
+def _own_words(command: str, path: Path, words: list[str]) -> list[str]:
+    """For a command that reads the file itself: the file, and the required options that are in it."""
+    table = {key.replace("-", "_"): value for key, value in read_tables(path).get(command, {}).items()}
+    for option in options_of(command).options:
+        if option.default is None and option.name in table and option.flag not in words:
+            words = [option.flag, str(table[option.name]), *words]
+    return ["--config", str(path), *words]
 
 
 def _pairs(tyro: Any, kind: Any) -> Any:

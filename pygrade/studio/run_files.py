@@ -38,7 +38,7 @@ def find_run(run: Path, data: str | None = None) -> RunFiles:
     """Of `pygrade train`, `demo` or `pipeline`.
 
     data: ``logs:DIR``; left out, it is what the run kept: the later requests of a pipeline, the log of a demo, or the
-    log that the run's ``pygrade.toml`` names.
+    log that the run's ``options.toml`` names.
     """
     if not run.is_dir():
         raise FileNotFoundError(f"run is {run}, which is no directory; want one of pygrade train or pygrade pipeline")
@@ -73,7 +73,7 @@ def _log_of(run: Path, data: str | None, stages: dict[str, Any] | None) -> Path:
             return run / f"logs-{stages['logs']['key']}" / "evaluate"
         if (run / "logs").is_dir():
             return run / "logs"
-        data = _configured(run / "pygrade.toml")
+        data = _configured(run / "options.toml")
     if data is None:
         raise ValueError(f"{run} does not say which log it was trained on; want --data logs:DIR")
     return parse_spec(data, ["logs"])[1]

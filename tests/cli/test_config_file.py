@@ -9,7 +9,7 @@ import pytest
 
 from pygrade.cli import main as cli
 from pygrade.cli.commands import pipeline, train
-from pygrade.cli.config_file import build, read_config
+from pygrade.cli.config_file import build, has_own_config, read_config
 from pygrade.cli.parse import parse, parse_pairs
 from pygrade.cli.run_directory import to_table, write_options
 
@@ -132,12 +132,14 @@ def test_stored_options_give_the_same_run_again(command, tmp_path):
     """Also none where it is not the default, and options that the command line spells in another way."""
     kind = importlib.import_module(f"pygrade.cli.commands.{command.replace('-', '_')}").Options
     required = {"data": "logs:x", "out": "o", "policy": "p", "run": "r", "user": "u", "counts": [1], "arms": ["a=b"]}
-    required["runs"] = ["a", "b"]
+    required |= {"runs": ["a", "b"], "files": ["f"], "exposures": "e", "feedback": ["f"]}
     needed = {f.name for f in dataclasses.fields(kind) if f.default is f.default_factory is dataclasses.MISSING}
     options = build(kind, {name: required[name] for name in needed}, Path("x"), command)
     write_options(options, command, tmp_path)
     assert tomllib.loads((tmp_path / "options.toml").read_text())
     again = parse(command, kind, ["--config", str(tmp_path / "options.toml")])
+    if has_own_config(command):  # reads the file itself
+        options = dataclasses.replace(options, config=tmp_path / "options.toml")
     assert again == options
 
 
