@@ -134,8 +134,7 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
         [
             task,
             f"{entry['positives']:,}",
-            f"{entry['rate']:.2%}",
-            f"{entry['mean_prediction']:.2%}",
+            f"{100 * entry['rate']:.2f} / {100 * entry['mean_prediction']:.2f} %",
             auc_text(entry["auc_interval"]),
             auc_text(entry["gauc_interval"]),
             Html(whisker(scale, entry["auc_interval"], strong=True)),
@@ -145,7 +144,7 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
         ]
         for task, entry in ((task, tasks[task]) for task in model["tasks"])
     ]
-    columns: list[Column | str] = [Column("task", "text"), "events", "rate", "predicted", "AUC", "GAUC"]
+    columns: list[Column | str] = [Column("task", "text"), "events", "rate / predicted", "AUC", "GAUC"]
     columns += [Column(Html(scale.axis), "mark"), "log-loss", "ECE", Column(Html(errors.axis), "mark")]
     text = (
         f"Predictions of the {escape(model['network'].upper())} on the requests that judge: later than those that "
@@ -157,7 +156,7 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
 
 
 def _off_policy(record: Json) -> list[Section]:
-    estimates = record["off_policy"]
+    estimates, absent = record["off_policy"], record["off_policy_note"]
     notes: dict[str, list[str]] = {}
     for name, entry in estimates.items():
         if entry["warning"]:
@@ -168,7 +167,7 @@ def _off_policy(record: Json) -> list[Section]:
     ]
     text = (
         "Value of a request's page if the policy orders the shown items, by the position-based model, ± 95 %. "
-        f"{escape(record['off_policy_note'])}"
+        f"{escape(absent[:1].upper() + absent[1:])}"
     )
     below = "".join(f'<p class="note">{escape(", ".join(names))}: {escape(note)}</p>' for note, names in notes.items())
     shown = table([Column("estimate", "text"), "value", "effective sample"], rows) + below if rows else ""
