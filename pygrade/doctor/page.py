@@ -41,5 +41,5 @@ def sheet_page(record: Mapping[str, Any], title: str) -> str:
 
 
 def _texts(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of texts."""
+    """A table of texts; one of numbers is `reports.html.table`."""
     return table([Column(name, "text") for name in head], rows)
