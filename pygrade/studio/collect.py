@@ -27,6 +27,7 @@ from pygrade.training.reward import RewardConfig
 
 logger = logging.getLogger("pygrade")
 _TURNED = 4  # tasks of the front
+_MAX_VALUES = 1_000_000  # predictions that a page holds, about
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     k, formula = config.k, policy.config.formula
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
     logger.info("judging %s requests", f"{late.num_requests:,}")
-    evaluation = replay(late, run.logs, with_unmixed(policy), policy.mixture, reward, k, run.in_sample)
     propensity = slot_propensity(run.logs, reward)
+    evaluation = replay(late, propensity, with_unmixed(policy), policy.mixture, reward, k, run.in_sample)
     curve = propensity.known(max(k, int(late.position.max()) + 1))
     simple = simple_baselines(late, policy, policy.mixture)
     browsed = _spaced(late, config.requests)
@@ -87,7 +88,11 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
 
 
 def _spaced(logs: Logs, count: int) -> Logs:
-    """Evenly spaced requests."""
+    """Evenly spaced requests, fewer if their predictions are many."""
+    most = max(1, _MAX_VALUES * logs.num_requests // max(logs.predictions.size, 1))
+    if most < min(count, logs.num_requests):
+        logger.info("the page holds %d requests, whose predictions are many", most)
+    count = min(count, most)
     if logs.num_requests <= count:
         return logs
     return logs.select((np.arange(count) * logs.num_requests) // count)

@@ -80,11 +80,10 @@ def _log_of(run: Path, data: str | None, stages: dict[str, Any] | None) -> Path:
 
 
 def _configured(path: Path) -> str | None:
-    """The ``data`` of the options that the run stored: of the command `train`, or of all commands."""
+    """The ``data`` of the options that `pygrade train` stored with the run."""
     if not path.is_file():
         return None
-    options = tomllib.loads(path.read_text(encoding="utf-8"))
-    found = options.get("train", {}).get("data", options.get("data"))
+    found = tomllib.loads(path.read_text(encoding="utf-8")).get("train", {}).get("data")
     return found if isinstance(found, str) else None
 
 

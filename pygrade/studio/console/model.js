@@ -48,7 +48,15 @@ export class Model {
     const formula = { ...this.formula, transform: this.record.policy.transforms.indexOf(baseline.transform) };
     const priced = this.#priced(baseline);
     return this.core.baseline(
-      this.predictions, this.keptOffsets, this.T, baseline, formula, multipliers, priced, this.prices);
+      this.predictions,
+      this.keptOffsets,
+      this.T,
+      baseline,
+      formula,
+      multipliers,
+      priced,
+      this.prices,
+    );
   }
 
   #scoresOf(arm) {
@@ -62,13 +70,20 @@ export class Model {
   }
 
   // The arm that the sliders make: {kind, weights, …, scores, pages}. boosts and caps: see `rules` of Core.rank.
-  yours(sliders, rules) {
+  yours(sliders, rules = {}) {
     const { policy } = this.record;
-    let arm = { name: "yours", kind: "weights", weights: sliders.weights };
+    let arm = { name: "yours", kind: "weights", weights: sliders.weights, rules };
     if (sliders.mode === "tradeoffs") {
       const u = sliders.multipliers;
       const weights = this.core.policyWeights(
-        this.network, this.context, this.predictions, this.keptOffsets, this.T, this.scenario, u);
+        this.network,
+        this.context,
+        this.predictions,
+        this.keptOffsets,
+        this.T,
+        this.scenario,
+        u,
+      );
       const served = policy.mixture;
       const mixed = served !== null && served.trust < 1;
       arm = { ...arm, kind: mixed ? "mixture" : "weights", weights, multipliers: u };
@@ -184,7 +199,8 @@ export class Model {
     const u = arm.multipliers;
     return centered(first, end, this.T, (row, t) => {
       let value = this.transformed[kind][row * this.T + t];
-      if (kind === 0 && baseline.calibration.length) value = piecewise(baseline.calibration[t], predictions[row * this.T + t]);
+      if (kind === 0 && baseline.calibration.length)
+        value = piecewise(baseline.calibration[t], predictions[row * this.T + t]);
       return baseline.weights[t] * (u ? u[t] : 1) * value * (priced[t] && prices ? prices[row] : 1);
     });
   }
