@@ -19,7 +19,7 @@ from pygrade.studio.blob import sparse
 from pygrade.studio.columns import item_groups, request_columns
 from pygrade.studio.judged import judged_rows
 from pygrade.studio.policy_files import static_template, trade_off_template
-from pygrade.studio.run_files import RunFiles
+from pygrade.studio.run_files import UNRECORDED, RunFiles
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.judging import arms_of, replay, simple_baselines, with_unmixed
 from pygrade.training.propensity import slot_propensity
@@ -54,7 +54,8 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
     logger.info("judging %s requests", f"{late.num_requests:,}")
     propensity = slot_propensity(run.logs, reward)
-    evaluation = replay(late, propensity, with_unmixed(policy), policy.mixture, reward, k, run.in_sample)
+    evaluation = replay(late, propensity, with_unmixed(policy), policy.mixture, reward, k, bool(run.in_sample))
+    evaluation["warnings"] += [UNRECORDED] if run.in_sample is None else []
     curve = propensity.known(max(k, int(late.position.max()) + 1))
     simple = simple_baselines(late, policy, policy.mixture)
     browsed = _spaced(late, config.requests)

@@ -18,6 +18,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
+UNRECORDED = "nothing records what the policy was trained on: it may know these requests"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunFiles:
     policy: FusionPolicy
     logs: Logs  # all requests, with the values of events that judge
     held_out: Logs  # those that the training did not see, or all if it saw all
-    in_sample: bool
+    in_sample: bool | None  # None: nothing records what the policy was trained on
     names: Names | None  # of a pipeline's users and items
     events: EventLog | None  # of a pipeline
 
@@ -87,10 +88,10 @@ def _configured(path: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool]:
+def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     if trained is None:
-        logger.warning("nothing records what the policy was trained on: the console shows requests that it may know")
-        return logs, True
+        logger.warning(UNRECORDED)
+        return logs, None
     seen = trained.seen(logs)
     if bool(seen.all()):
         logger.warning("the policy was trained on all of these requests: what the console shows is no evidence")

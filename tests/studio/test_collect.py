@@ -34,7 +34,11 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
     assert result["in_sample"] and "in-sample" in result["evaluation"]["verdict"]["sentence"]
     (found.directory / "trained_on.safetensors").rename(tmp_path / "kept")
     try:
-        assert find_run(run, f"logs:{run.parent / 'logs'}").in_sample
+        unrecorded = find_run(run, f"logs:{run.parent / 'logs'}")
+        assert unrecorded.in_sample is None and unrecorded.held_out.num_requests == 400
+        result = collect(unrecorded, ConsoleConfig(requests=3, k=3, judge=50))
+        assert "nothing records" in result["evaluation"]["warnings"][-1]
+        assert "in-sample" not in result["evaluation"]["verdict"]["sentence"]
     finally:
         (tmp_path / "kept").rename(found.directory / "trained_on.safetensors")
 

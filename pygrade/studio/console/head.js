@@ -23,7 +23,10 @@ export function showHead(model) {
   show(
     byId("about-run"),
     [
-      ["requests", `${count(evaluation.num_requests)} ${record.in_sample ? "of the training" : "held out"}`],
+      [
+        "requests",
+        `${count(evaluation.num_requests)} ${{ true: "of the training", false: "held out", null: "of the log" }[record.in_sample]}`,
+      ],
       ["users", count(evaluation.num_users)],
       ["policy", policy.version],
       ["serves", served],

@@ -24,7 +24,7 @@ export class Model {
     this.events = browsed.events.map((column) => dense(column, browsed.items.length));
     this.network = policy.network ? core.makePolicy(policy.network, this.T, this.formula) : null;
     this.arms = record.arms.map((arm) => ({ ...arm, scores: this.#scoresOf(arm) }));
-    for (const arm of this.arms) arm.pages = this.order(arm.scores, this.k);
+    for (const arm of this.arms) arm.pages = this.#pagesOf(arm);
     this.#prepareReplay(judged);
   }
 
@@ -101,6 +101,15 @@ export class Model {
   // The k best of each request, -1 after the last.
   order(scores, k, rules) {
     return this.core.rank(scores, this.keptOffsets, k, rules);
+  }
+
+  // The k best of each request; a logged page ends with its last slot.
+  #pagesOf(arm) {
+    const pages = this.order(arm.scores, this.k);
+    if (arm.kind !== ORDER_ONLY) return pages;
+    const { positions } = this.record.browsed;
+    const shown = (index, i) => index >= 0 && positions[this.offsets[Math.floor(i / this.k)] + index] >= 0;
+    return pages.map((index, i) => (shown(index, i) ? index : -1));
   }
 
   // How many of all candidates of all arms rank where the C++ core ranks them.

@@ -217,7 +217,10 @@ export class Panel {
         ),
       ),
     );
-    const requests = `${count(lifts.requests)} ${record.in_sample ? "requests that the policy knows" : "held-out requests"}`;
+    const kind = { true: "requests that the policy knows", false: "held-out requests", null: "requests" }[
+      record.in_sample
+    ];
+    const requests = `${count(lifts.requests)} ${kind}`;
     this.basis.textContent = `Replay of ${requests} of ${count(lifts.users)} users, ± 95 %, paired.`;
   }
 
