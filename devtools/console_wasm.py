@@ -25,11 +25,30 @@ UNITS = (
     "csrc/src/simd/ranking.cpp",
     "csrc/src/simd/policy.cpp",
 )
-FLAGS = (
-    "-target wasm32-wasi -mexec-model=reactor -std=c++20 -O2 -g0 -DNDEBUG -fno-exceptions -fno-rtti -ffp-contract=off "
-    "-fno-math-errno -fno-trapping-math -Wno-c++11-narrowing -fvisibility=hidden -DPYGRADE_ISA_NAMESPACE=baseline "
-    "-include csrc/wasm/prelude.hpp -Icsrc/src -Icsrc/include -Wl,--gc-sections -Wl,--strip-all -Wl,-z,stack-size=262144"
-).split()
+FLAGS = [
+    "-target",
+    "wasm32-wasi",
+    "-mexec-model=reactor",
+    "-std=c++20",
+    "-O2",
+    "-g0",
+    "-DNDEBUG",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-c++11-narrowing",
+    "-fvisibility=hidden",
+    "-DPYGRADE_ISA_NAMESPACE=baseline",
+    "-include",
+    "csrc/wasm/prelude.hpp",
+    "-Icsrc/src",
+    "-Icsrc/include",
+    "-Wl,--gc-sections",
+    "-Wl,--strip-all",
+    "-Wl,-z,stack-size=262144",
+]
 
 
 def sources() -> list[str]:

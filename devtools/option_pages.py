@@ -7,15 +7,13 @@ import ast
 import dataclasses
 import importlib
 import inspect
-import io
 import re
 import textwrap
-import tokenize
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pygrade.cli.main import COMMANDS
+from pygrade.cli.option_list import comment_of
 from pygrade.cli.options import Output, Source
 
 SHARED = {Output: ("every-command", "Every command"), Source: ("data", "Commands that read a log")}
@@ -75,25 +73,16 @@ def own_fields(kind: type) -> list[dataclasses.Field[Any]]:
 
 
 def comments_of(source: str) -> dict[str, str]:
-    """Field of a class → what its comments say: those above it, those behind it, and the text below it."""
+    """Field of a class → what the comment beside or above it says."""
     source = textwrap.dedent(source)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
-    alone = {line for line, token in comments.items() if token.line.lstrip().startswith("#")}
     (definition,) = ast.parse(source).body
     assert isinstance(definition, ast.ClassDef)
-    texts = {}
-    for node, below in pairwise([*definition.body, None]):
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        first = node.lineno
-        while first - 1 in alone:
-            first -= 1
-        words = [comments[n].string.lstrip("# ") for n in range(first, (node.end_lineno or first) + 1) if n in comments]
-        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            words.append(str(below.value.value))
-        texts[node.target.id] = " ".join(" ".join(words).split())
-    return texts
+    lines = source.splitlines()
+    return {
+        node.target.id: comment_of(node, lines)
+        for node in definition.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
 
 
 def _title(kind: type) -> str:
@@ -113,9 +102,12 @@ def _description(kind: type) -> str:
 
 def _table(kind: type) -> str:
     comments, hints = comments_of(inspect.getsource(kind)), get_type_hints(kind)
+    marked = get_type_hints(kind, include_extras=True)
     rows = []
     for entry in own_fields(kind):
         text = comments.get(entry.name, "")
+        if "positional" in getattr(marked[entry.name], "__metadata__", ()):
+            text += "; may come first, without its name"
         if choices := [str(choice) for part in _parts(hints[entry.name]) for choice in get_args(part)]:
             text += f" ({', '.join(choices)})"
         rows.append(f"| `--{_option(entry.name)}` | {_default(entry)} | {_cell(text)} |\n")

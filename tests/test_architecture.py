@@ -65,6 +65,7 @@ ORDER = [
     "simulation",
     "pipeline",
     "service",
+    "studio",
     "study",
     "aot",
     "cli",

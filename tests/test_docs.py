@@ -3,12 +3,14 @@
 import dataclasses
 import importlib
 import re
+import tomllib
 from types import SimpleNamespace
 
 import pytest
 
 from devtools.option_pages import comments_of, groups_of, options_of, options_page, own_fields
 from pygrade.cli import main as cli
+from pygrade.cli.parse import parse
 from tests.documents import PAGES, ROOT, blocks, commands, run
 
 DOCS = ROOT / "docs"
@@ -18,7 +20,9 @@ PYTHON = [
     for number, code in enumerate(blocks(page, "python"))
     if "Pipeline.load" not in code  # run in tests/pipeline
 ]
-COMMANDS = [pytest.param(words, id=f"{page.stem}: {' '.join(words)}") for page in PAGES for words in commands(page)]
+COMMANDS = [
+    pytest.param(page, words, id=f"{page.stem}: {' '.join(words)}") for page in PAGES for words in commands(page)
+]
 SMALL = "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard --quiet"
 
 
@@ -26,7 +30,7 @@ SMALL = "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2
 def place(tmp_path_factory):
     """The directory that the guides assume: a log in runs/logs, a policy with trade-offs in runs/mine."""
     path = tmp_path_factory.mktemp("docs")
-    world = "--num-requests 200 --world.log-users 80 --world.test-users 40 --world.items 200 --quiet"
+    world = "--requests 200 --world.log-users 80 --world.test-users 40 --world.items 200 --quiet"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
         assert cli.main(["simulate", "--out", "runs/logs", *world.split()]) == 0
@@ -42,12 +46,19 @@ def test_the_python_of_the_guides_runs(page, code, place, monkeypatch, capsys):
     assert capsys.readouterr().out.strip()
 
 
-@pytest.mark.parametrize("words", COMMANDS)
-def test_the_commands_of_all_pages_are_commands(words):
+@pytest.mark.parametrize(("page", "words"), COMMANDS)
+def test_the_commands_of_all_pages_are_commands(page, words, tmp_path, monkeypatch):
     name, *arguments = words
-    if not name.startswith("-"):
-        assert name in cli.COMMANDS
-        cli._parse(name, options_of(name), arguments)  # SystemExit: an option that does not exist
+    if name.startswith("-"):
+        return
+    monkeypatch.chdir(tmp_path)
+    if "--config" in arguments:
+        path = tmp_path / arguments[arguments.index("--config") + 1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables = [table for table in blocks(page, "toml") if f"[{name}]" in table]
+        path.write_text(tables[0] if tables else '[defaults]\ndata = "logs:runs/logs"\n', encoding="utf-8")
+    assert name in cli.COMMANDS
+    parse(name, options_of(name), arguments)  # SystemExit: an option that does not exist
 
 
 def test_every_option_of_every_command_has_one_row():
@@ -75,30 +86,38 @@ def test_links_of_the_options_page_have_their_targets():
     assert set(re.findall(r"\]\(#([\w-]+)\)", page)) <= places
 
 
-def test_comments_are_those_above_beside_and_below_a_field():
+def test_comments_are_those_beside_a_field_or_above_it():
     source = '''
     class Config:
         """Text."""
 
         # above,
         # two lines
-        first: int = 1  # beside
+        first: int = 1
+        # above
         second: dict[str, int] = field(
-            default_factory=dict,  # inside
-        )
+            default_factory=dict,
+        )  # beside
         third: str = "#"
-        """below"""
 
         def method(self) -> None: ...
     '''
-    found = comments_of(source)
-    assert found == {"first": "above, two lines beside", "second": "inside", "third": "below"}
+    assert comments_of(source) == {"first": "above, two lines", "second": "beside", "third": ""}
 
 
 def test_the_glossary_has_its_terms_in_order():
     text = (DOCS / "glossary.md").read_text(encoding="utf-8")
-    terms = re.findall(r"^(\S.*)\n:   ", text, re.M)
+    terms = re.findall(r"^## (.+)\n\n\S", text, re.M)
     assert len(terms) >= 40 and terms == sorted(terms, key=str.casefold)
+
+
+def test_the_service_reads_the_tables_that_pages_show():
+    service = pytest.importorskip("pygrade.service.config")
+    tables = [tomllib.loads(table) for page in PAGES for table in blocks(page, "toml")]
+    shown = [table["serve"] for table in tables if "serve" in table]
+    assert shown
+    for table in shown:
+        service.split(table)  # ValueError: an option that does not exist
 
 
 def test_relative_links_of_readme_and_contributing_exist():

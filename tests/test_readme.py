@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.documents import ROOT, blocks, run, run_shell
+from tests.documents import ROOT, Shell, blocks, run
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -18,7 +18,7 @@ def place(tmp_path_factory):
     path = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        run_shell(JOURNEY)
+        Shell().run(JOURNEY)
     return path
 
 

@@ -20,5 +20,6 @@ void bind_prerank(pybind11::module_& module);
 void bind_store(pybind11::module_& module);
 void bind_mtl(pybind11::module_& module);
 void bind_pipeline(pybind11::module_& module);
+void bind_service(pybind11::module_& module);
 
 }  // namespace pygrade::bindings

@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   pygrade::bindings::bind_store(module);
   pygrade::bindings::bind_mtl(module);
   pygrade::bindings::bind_pipeline(module);
+  pygrade::bindings::bind_service(module);
   pygrade::bindings::bind_dirichlet(module);
   pygrade::bindings::bind_fusion(module);
   pygrade::bindings::bind_policy_network(module);

@@ -111,7 +111,7 @@ def _fields(kind: _Class) -> dict[str, "Option | _Group"]:
 
 def _field(kind: _Class, statement: ast.AnnAssign, lines: list[str]) -> "Option | _Group | None":
     assert isinstance(statement.target, ast.Name)
-    name, text = statement.target.id, _comment(statement, lines)
+    name, text = statement.target.id, comment_of(statement, lines)
     markers, annotation = _unwrapped(statement.annotation)
     if {"Suppress", "Fixed", "ClassVar"} & markers:
         return None
@@ -219,7 +219,7 @@ def _words(value: Any) -> str:
     return str(value)
 
 
-def _comment(statement: ast.AnnAssign, lines: list[str]) -> str:
+def comment_of(statement: ast.AnnAssign, lines: list[str]) -> str:
     """The comment at the end of one of the field's lines, else the one above it, which may cover several fields."""
     assert statement.end_lineno is not None
     for line in lines[statement.lineno - 1 : statement.end_lineno]:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from pygrade.doctor.exploration import exploration_worth
-from pygrade.doctor.tasks import task_facts, task_sentences
+from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
 from pygrade.evaluation.log_plan import plan_of_log
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, numbered
@@ -26,7 +26,9 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     """
     config = reward or RewardConfig()
     propensity = slot_propensity(logs, config)
-    tasks = task_facts(logs, propensity.known(int(logs.position.max()) + 1))
+    curve = propensity.known(int(logs.position.max()) + 1)
+    tasks = task_facts(logs, curve)
+    worth = over_order(logs, logs.value_of(logs.predictions), logs.value_of(logs.feedback), curve).to_dict()
     plan, users, days = plan_of_log(logs)
     explored = _exploration(logs)
     size = _size(logs, users, days)
@@ -39,7 +41,12 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
         "estimates": _estimates(logs, propensity, explored, users),
         "plan": plan,
         "exploration_worth": exploration_worth(logs, propensity, config.page_size),
-        "sentences": [*task_sentences(tasks), *_sentences(logs, size)],
+        "expected_value_over_order": worth,
+        "sentences": [
+            *task_sentences(tasks),
+            *(order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []),
+            *_sentences(logs, size),
+        ],
     }
 
 

@@ -4,21 +4,26 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._typing import Floats
+from pygrade._typing import Array, Floats
+from pygrade.evaluation.replay import value_at_k
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.by_task import ece
+from pygrade.metrics.intervals import Interval
 from pygrade.metrics.roc import auc, gauc
 
 MIN_EVENTS = 100  # from which AUC and ratio are worth reading
+_RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by
 _FAR = 2.0  # predicted over observed, or the inverse, that is called out
 
 
 def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, Any]]:
     """By task, over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
     ``auc`` with 95 % intervals over users, ``ece`` (of feedback that is 0 or 1), ``page_auc`` within requests, and
-    ``slot_auc``, the same of the logged order. ``examined_ratio``: of predictions times the slots' examination
-    ``curve`` [S], if it is known, to observed events; 1 of a model that predicts events of items that are looked at.
+    ``over_order``: DCG of the order by prediction over that of the logged order, - 1.
+
+    With the slots' examination ``curve`` [S], if it is known, ``over_order`` allows for it, and ``examined_ratio`` is
+    that of predictions times the curve to observed events: 1 of a model of what happens to items that are looked at.
     """
     shown = np.flatnonzero(logs.shown)
     request = logs.row_request[shown]
@@ -37,12 +42,33 @@ def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, A
             "examined_ratio": None if seen is None else intervals.ratio(p * seen, y, users).to_dict(),
             "auc": auc(y, p, users).to_dict(),
             "page_auc": gauc(y, p, request).to_dict(),
-            "slot_auc": gauc(y, -logs.position[shown].astype(np.float64), request).to_dict(),
+            "over_order": over_order(logs, logs.predictions[:, t], logs.feedback[:, t], curve).to_dict(),
             "ece": ece(y, p) if binary else None,
             "constant": bool(len(p) and p.min() == p.max()),
             "worth": float(logs.task_values[t]),
         }
     return facts
+
+
+def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) -> Interval:
+    """DCG of the shown items by scores [M] over that in the logged order, - 1; gains [M] divided by the curve, which
+    makes it unbiased (and NDCG not: it divides by the best order of what chance showed).
+    """
+    if curve is not None:
+        gains = gains / np.maximum(curve[np.maximum(logs.position, 0)], _FLOOR)
+    discount = 1 / np.log2(np.arange(_RANKS) + 2.0)
+    orders = (scores, -logs.position)
+    found = [value_at_k(order, gains, logs.offsets, _RANKS, logs.shown, discount) for order in orders]
+    return intervals.simultaneous([intervals.mean_lift(*found)], numbered(logs.user_id))[0]
+
+
+def order_sentence(what: str, lift: dict[str, Any], known: bool) -> list[str]:
+    """That an order is worse than the logged one, if it is."""
+    if lift["high"] is None or lift["high"] >= 0:
+        return []
+    size = f"DCG {100 * lift['value']:+.1f} ± {50 * (lift['high'] - lift['low']):.1f} %"
+    why = "the slots' effect is allowed for" if known else "the slots' effect is not known, and speaks for that order"
+    return [f"{what} orders a page worse than the logged order itself ({size}; {why})"]
 
 
 def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
@@ -68,11 +94,9 @@ def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
             )
         elif found["low"] is not None and found["low"] <= 0.5:
             result.append(f"the prediction of {task} has no signal: its AUC {_range(found)} is that of chance")
-        elif _above(entry["slot_auc"], entry["page_auc"]):
-            result.append(
-                f"the prediction of {task} orders a page worse (AUC {_range(entry['page_auc'])}) than the logged order "
-                f"itself ({_range(entry['slot_auc'])}): the slot's effect may explain it; if not, the "
-                "page knows more than the model"
+        else:
+            result += order_sentence(
+                f"the prediction of {task}", entry["over_order"], entry["examined_ratio"] is not None
             )
         if entry["events"] >= MIN_EVENTS and (min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR):
             result.append(
@@ -92,11 +116,6 @@ def _twins(facts: dict[str, dict[str, Any]]) -> list[str]:
             result.append(f"{task} and {seen[key]} have the same events and predictions: one of them is enough")
         seen.setdefault(key, task)
     return result
-
-
-def _above(higher: dict[str, Any], lower: dict[str, Any]) -> bool:
-    """Do the intervals say so?"""
-    return higher["low"] is not None and lower["high"] is not None and higher["low"] > lower["high"]
 
 
 def _range(entry: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ Sheet = Mapping[str, Any]
 Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
 TASK_TEXT = (
     "Over the shown rows, ± 95 % over users. Predicted / observed: 1 is calibrated; examined: the same with each "
-    "prediction times its slot's propensity. ECE: mean distance of prediction and rate in 20 groups. Slot's AUC: of "
-    "the logged order in a page."
+    "prediction times its slot's propensity. ECE: mean distance of prediction and rate in 20 groups. Over the "
+    "order: DCG of a page by prediction over that in the logged order; the slots' effect is allowed for if it is known."
 )
 WORTH_TEXT = "What the log can tell before anything is trained on it, and what would let it tell more."
 
@@ -54,11 +54,12 @@ def task_rows(sheet: Sheet) -> Rows:
                 "n/a" if entry["ece"] is None else f"{entry['ece']:.4f}",
                 around(entry["auc"]),
                 around(entry["page_auc"]),
-                around(entry["slot_auc"]),
+                _lift(entry["over_order"]),
             )
         )
     head = ("task", "events", "rate", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
-    return (*head, "slot's AUC"), rows
+    order = ("expected value", *[""] * 8, _lift(sheet["expected_value_over_order"]))
+    return (*head, "over the order"), [*rows, order]
 
 
 def plan_rows(sheet: Sheet) -> Rows:
@@ -112,6 +113,12 @@ def around(entry: Mapping[str, Any], form: str = "{:.4f}") -> str:
 
 def _wide(half: float | None, scale: float, unit: str) -> str:
     return "too few" if half is None else f"± {half * scale:.2g}{unit}"
+
+
+def _lift(entry: Mapping[str, Any]) -> str:
+    if entry["value"] is None or entry["low"] is None:
+        return "n/a"
+    return f"{100 * entry['value']:+.1f} ± {50 * (entry['high'] - entry['low']):.1f} %"
 
 
 def _percent(share: float | None) -> str:

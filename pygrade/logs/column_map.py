@@ -24,6 +24,9 @@ _KINDS = {
     "scenario": ("text",),
     "value": ("integer", "number"),
     "shown": _NUMBERS,
+    "seed": ("integer",),
+    "candidates": ("integer",),
+    "trust": ("integer", "number"),
 }
 
 
@@ -116,7 +119,7 @@ def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
                 result.take(role, free[0], "by its name")
     _by_value(table, result)
     for name in table.names:  # a log of pygrade's own has these
-        if name in NATIVE and name not in _taken(result):
+        if name in NATIVE and name not in _taken(result) and table.kind(name) in _KINDS.get(name, ("text", "empty")):
             result.take(name, name, "by its name")
     _pair_tasks(table, result)
     for prefix in ("w_", "a_", "u_"):
@@ -163,7 +166,7 @@ def _fits(table: Table, role: str, name: str) -> bool:
     if role == "user_id":
         return not table.varies(name).any()
     if role == "value":
-        return not bool((table.numbers(name) < 0).any())
+        return bool((table.numbers(name) >= 0).all())
     if role == "timestamp" and kind == "text":
         return _is_date(next((value for value in table.column(name).slice(0, 100).to_pylist() if value), ""))
     if role == "timestamp" and kind in ("integer", "number"):

@@ -89,6 +89,8 @@ def slots(table: Table, mapping: ColumnMap, notes: Notes) -> NDArray[np.int32]:
     empty = np.isnan(values)
     if bool((values[~empty] != np.round(values[~empty])).any()):
         raise ValueError(f"{table.where}: {name!r} (slot) holds fractions; want whole numbers")
+    if bool((np.abs(values[~empty]) >= 2**31).any()):
+        raise ValueError(f"{table.where}: {name!r} (slot) holds {np.nanmax(np.abs(values)):g}; want slots of a page")
     slot = np.where(empty, -1, values).astype(np.int64)
     hidden = empty.copy()
     if bool((slot[~empty] < 0).any()):
@@ -110,7 +112,7 @@ def slots(table: Table, mapping: ColumnMap, notes: Notes) -> NDArray[np.int32]:
         raise ValueError(
             f"{table.where}: {name!r} (slot) shows no row; want the slots of the candidates that were shown"
         )
-    return np.where(hidden, -1, slot).clip(-1, 2**31 - 1).astype(np.int32)
+    return np.where(hidden, -1, slot).astype(np.int32)
 
 
 def _zero_is_hidden(table: Table, slot: NDArray[np.int64]) -> bool:
@@ -123,7 +125,9 @@ def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
     """[R] milliseconds since 1970, the earliest of a request's rows."""
     pa, kind = require("pyarrow"), table.kind(column)
     if bool(table.nulls(column).any()):
-        raise ValueError(f"{table.where}: {column!r} (time) is empty in {table.nulls(column).sum():,} rows")
+        raise ValueError(
+            f"{table.where}: {column!r} (time) is empty in {table.nulls(column).sum():,} rows; skip={column}?"
+        )
     if kind in ("time", "text"):
         stamps = table.arrow.column(column)
         try:

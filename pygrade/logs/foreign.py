@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade._util.optional_imports import require
 from pygrade.logs import contract, conversion
 from pygrade.logs.column_map import ColumnMap, find_request, parse_map, propose
 from pygrade.logs.conversion import Notes
+from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import METADATA_KEY, header_of
 from pygrade.logs.table import Table, to_arrow
 
@@ -50,8 +50,11 @@ def import_table(
     if duplicates not in ("keep-shown", "refuse"):
         raise ValueError(f"duplicates is {duplicates!r}; want keep-shown or refuse")
     given, mapping, notes = parse_map(columns), ColumnMap(), Notes()
-    found = Table(to_arrow(table), where)
-    header = header_of((found.arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
+    arrow = to_arrow(table)
+    header = header_of((arrow.schema.metadata or {}).get(METADATA_KEY, b"{}"), Path(where))
+    arrow, laid_out = unnested(arrow, where)
+    notes.changed += laid_out
+    found = Table(arrow, where)
     find_request(found, given, mapping)
     if "request_id" in mapping.roles:
         found = _grouped(found, mapping.roles["request_id"], notes)
@@ -132,8 +135,7 @@ def _fields(
         result["trust"] = trust.astype(np.float32)
     for name, dtype in (("seed", np.uint64), ("candidates", np.int64)):
         if name in roles:
-            column = table.column(roles[name]).cast(require("pyarrow").from_numpy_dtype(np.dtype(dtype)))
-            result[name] = conversion.of_request(table, roles[name], np.asarray(column.to_numpy(), dtype))
+            result[name] = conversion.of_request(table, roles[name], table.whole(roles[name], dtype))
     return result
 
 

@@ -153,12 +153,24 @@ class Table:
         return column if column.type == target else column.cast(target)
 
     def numbers(self, name: str) -> Floats:
-        """[M], NaN for null; of bool 0 and 1."""
+        """[M], NaN for null; of bool 0 and 1. ValueError if the type has no numbers, or a text is none."""
         pa, column = require("pyarrow"), self.column(name)
-        if self.kind(name) == "bool":
-            column = column.cast(pa.int8())
-        values = column.cast(pa.float64(), safe=False).to_numpy()
-        return np.asarray(values, np.float64)
+        try:
+            if self.kind(name) == "bool":
+                column = column.cast(pa.int8())
+            return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
+        except pa.ArrowException as error:
+            kind = self.type_of(name)
+            raise ValueError(f"{self.where}: {name!r} has type {kind}, and not all of it are numbers") from error
+
+    def whole(self, name: str, dtype: Any) -> Array:
+        """[M] of an integer type, 0 for null; ValueError if some are not."""
+        pa, pc = require("pyarrow"), require("pyarrow.compute")
+        try:
+            column = self.column(name).cast(pa.from_numpy_dtype(np.dtype(dtype)))
+        except pa.ArrowException as error:
+            raise ValueError(f"{self.where}: {name!r} has values that are not of type {np.dtype(dtype)}") from error
+        return np.asarray(pc.fill_null(column, 0).to_numpy(), dtype)
 
     def nulls(self, name: str) -> NDArray[np.bool_]:
         """[M]"""

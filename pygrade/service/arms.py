@@ -144,7 +144,7 @@ class ArmReadings:
             self._join.serve(read_logs(folder / "pages.parquet"))
         for line, _ in lines_of(folder / f"events{SUFFIX}"):
             event = event_of(line, whole_items=False)
-            assert event is not None
+            assert isinstance(event, Event)
             self._join.feedback([event])
         with np.load(folder / "users.npz") as arrays:
             self._place = {str(user): row for row, user in enumerate(arrays["user"])}

@@ -21,8 +21,11 @@ CORE_KEYS = (
     "shadow",
     "max_explore",
     "exposures",
+    "exposure_share",
+    "file_seconds",
     "feedback",
     "metrics",
+    "seed",
 )
 
 

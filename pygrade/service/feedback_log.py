@@ -1,7 +1,7 @@
 """Reads the JSON lines in which a service logs feedback."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,21 @@ def lines_of(file: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
                 yield line, start
 
 
-def event_of(line: bytes, whole_items: bool) -> Event | None:
-    """The event of a line; None if it names no request or no task, so that no page can have it. ValueError or TypeError
-    if it is malformed.
+def event_of(line: bytes, whole_items: bool, tasks: Collection[str] | None = None) -> Event | str:
+    """The event of a line, or why no page can have it: ``unknown`` names no request, ``other`` has no task, as it says
+    that an item was shown, or one that the pages do not have. ValueError or TypeError if it is malformed.
 
-    whole_items: the pages have numbers as items, so a name stands for its hash, as in the service. An event without an
-    event_id is known by its content.
+    whole_items: the pages have numbers as items, so a name stands for its hash, as in the service. tasks: of the pages.
+    An event without an event_id is known by its content.
     """
     record: Any = json.loads(line)
     if not isinstance(record, dict):
         raise ValueError(f"the line holds a {type(record).__name__}; want a JSON object")
     request, task = record.get("request_id"), record.get("task")
-    if request in (None, "") or task is None:
-        return None
+    if task is None or (tasks is not None and isinstance(task, str) and task not in tasks):
+        return "other"
+    if request in (None, ""):
+        return "unknown"
     item = record.get("item")
     if isinstance(item, str) and whole_items:
         item = stable_id(item)

@@ -17,10 +17,13 @@ logger = logging.getLogger("pygrade")
 class Follower:
     """New pages and events since the last look. `state` says what was read; a follower with that state continues."""
 
-    def __init__(self, exposures: Path, feedback: Sequence[Path], state: dict[str, Any] | None = None) -> None:
-        self.exposures, self.feedback = exposures, feedback
+    def __init__(
+        self, exposures: Path, feedback: Sequence[Path], tasks: Sequence[str], state: dict[str, Any] | None = None
+    ) -> None:
+        """tasks: of the pages; events of others are left out."""
+        self.exposures, self.feedback, self.tasks = exposures, feedback, tuple(tasks)
         self.state: dict[str, Any] = state or {"exposures": [], "feedback": {}}
-        self.counters: Counter[str] = Counter()  # pages, repeated_pages, events, unjoinable, refused_…
+        self.counters: Counter[str] = Counter()  # pages, repeated_pages, events, unknown, other, refused_…
 
     def pages(self) -> Iterator[Logs]:
         """The pages of each new file; a damaged file is left out."""
@@ -44,12 +47,12 @@ class Follower:
             for line, end in lines_of(file, offsets.get(key_of(file), 0)):
                 offsets[key_of(file)] = end
                 try:
-                    event = event_of(line, whole_items=True)
+                    event = event_of(line, True, self.tasks)
                 except (ValueError, TypeError) as error:
                     self.refuse("event", error)
                     continue
-                if event is None:
-                    self.counters["unjoinable"] += 1
+                if isinstance(event, str):
+                    self.counters[event] += 1
                     continue
                 self.counters["events"] += 1
                 yield event

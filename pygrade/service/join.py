@@ -37,7 +37,7 @@ _FORMAT = "pygrade.join 1"
 _CLOSED_PER_PART = 5_000_000  # requests whose hashes are in memory at once
 _UNBOUNDED = 1 << 62  # events of unknown requests: they are dropped by their time
 _NAMED = 3  # malformed lines that are named in the log
-EVENT_COUNTS = ("joined", "late", "repeated", "unknown", "not_on_page", "malformed")
+EVENT_COUNTS = ("joined", "late", "repeated", "unknown", "not_on_page", "other", "malformed")
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ def _unique(parts: Sequence[Logs], closed: NDArray[np.uint64]) -> tuple[Logs | N
 def _feed(join: FeedbackJoin, lines: Iterator[bytes], whole_items: bool) -> None:
     for line in lines:
         try:
-            event = event_of(line, whole_items)
-            if event is None:
-                join.counters["unknown"] += 1
+            event = event_of(line, whole_items, join.tasks)
+            if isinstance(event, str):
+                join.counters[event] += 1
             else:
                 join.feedback([event])
         except (ValueError, TypeError) as error:

@@ -1,9 +1,9 @@
 """Online learning beside a service: a process that reads its logs, learns, and publishes policies.
 
 ``RUN/online/policy`` is a link to the policy that is served, ``policy-<version>``; an arm of the service may name it.
-``status.json`` there says what was learned, published, refused and rolled back; ``RUN/arms.json`` has the lifts of the
-arms. ``state`` has all that decides what comes next, together with what was read of the logs: a process that was killed
-continues from it and reads again what came after.
+``status.json`` there says what was learned, published, refused and rolled back, and has the lifts of the arms, which
+``RUN/arms.json`` has, too. ``state`` has all that decides what comes next, and what was read of the logs: a process
+that was killed continues from it and reads again what came after.
 """
 
 import logging
@@ -106,7 +106,7 @@ class OnlineService:
         self.error: str | None = None  # of the last look
         self.saved = 0.0
         self.since = _now()
-        self.follower = Follower(self.exposures, self.feedback)
+        self.follower = Follower(self.exposures, self.feedback, base.tasks)
         self.learner = OnlineLearner(base, self.config.online, self._publish)
         self.arms = self._readings(base)
         folder = self.run / FOLDER / STATE
@@ -115,7 +115,7 @@ class OnlineService:
                 self._load(folder, base)
             except (ValueError, OSError, KeyError) as error:
                 logger.warning("learning begins anew: %s", error)
-                self.follower = Follower(self.exposures, self.feedback)
+                self.follower = Follower(self.exposures, self.feedback, base.tasks)
                 self.learner = OnlineLearner(base, self.config.online, self._publish)
                 self.arms = self._readings(base)
         if self.config.learn:
@@ -135,7 +135,7 @@ class OnlineService:
         arms = self._readings(base)
         arms.load(folder / "arms")
         self.learner, self.arms = learner, arms
-        self.follower = Follower(self.exposures, self.feedback, record["read"])
+        self.follower = Follower(self.exposures, self.feedback, base.tasks, record["read"])
         self.follower.counters.update(record["counters"])
         self.history, self.since = record["history"], record["since"]
         logger.info("continued with version %s, %d updates", learner.served.version, len(self.history))
@@ -216,6 +216,7 @@ class OnlineService:
             "read": dict(self.follower.counters),
             "history": self.history,
             "error": self.error,
+            "arms": arms,
         }
         folder = self.run / FOLDER
         folder.mkdir(exist_ok=True)

@@ -64,10 +64,12 @@ class Event(_Request):
 
     user: Id
     item: Id
-    task: str
+    task: str | None = Field(None, description="of the run's log; none: the item was shown, and that is all")
     timestamp: int = Field(description="ms since 1970")
     amount: float = Field(1.0, description="of the task, 0 or more")
     request_id: str | None = Field(None, description="of the page that showed the item; joins the event to it")
+    scenario: str | None = Field(None, description="of the page")
+    measures: dict[str, float] | None = Field(None, description="of the event, such as seconds watched")
     event_id: str | None = Field(None, description="the same each time that the event is sent: it counts once")
 
 

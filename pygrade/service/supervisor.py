@@ -19,6 +19,7 @@ from typing import Any
 from pygrade.service.config import ServeConfig, log_folder, split
 
 logger = logging.getLogger("pygrade")
+_BACKLOG = 2048  # connections that wait for a worker
 _YOUNG = 5.0  # seconds: a worker that ends earlier did not start
 _MAX_YOUNG = 3  # such ends in a row until the service gives up
 _KILL_AFTER = 15.0  # seconds after the drain
@@ -46,12 +47,13 @@ def serve(
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen yet; OSError if the address is taken."""
+    """A socket that listens: what is asked before a worker is ready waits. OSError if the address is taken."""
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(kind, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise OSError(error.errno, f"host {host} and port {port}: {error.strerror}") from error
@@ -145,6 +147,7 @@ class _Supervisor:
                 os.kill(process.pid, number)
 
     def _end(self) -> None:
+        self.listener.close()  # the workers close theirs when they have drained
         if not self.ending:
             self._tell(signal.SIGTERM)
         limit = time.monotonic() + 2 * self.config.drain_seconds + _KILL_AFTER

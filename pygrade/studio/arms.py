@@ -32,7 +32,7 @@ def describe_arms(
     """
     wanted = [PRODUCTION, EXPECTED_VALUE, STATIC]
     wanted += [baseline] if baseline in simple and baseline not in wanted else []
-    arms = []
+    arms: list[dict[str, Any]] = []
     if PRODUCTION not in simple:
         order = np.where(logs.shown, -logs.position.astype(np.float64), -np.inf)
         arms.append({"name": LOGGED_ORDER, "kind": "order", "ranks": _ranks(order, logs)})

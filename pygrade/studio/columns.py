@@ -2,6 +2,7 @@
 
 import math
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ _DAY = 86_400_000  # ms
 
 
 def request_columns(logs: Logs) -> list[dict[str, Any]]:
-    """Scenario, day, exploration, policy version, and every feature: name, labels, and the class [R] of each request."""
+    """Scenario, exploration, policy version, day and every feature: name, labels, and the class [R] of each request."""
     found = [_named(name, getattr(logs, name)) for name in ("scenario", "exploration", "policy_version")]
     if logs.timestamp is not None:
         found.append(_days(logs.timestamp))
@@ -30,7 +31,7 @@ def item_groups(logs: Logs, rows: NDArray[np.bool_], events: EventLog | None) ->
 
     By price, by how often the log shows the item, and by the column of a pipeline's items that groups them best.
     """
-    found = []
+    found: list[dict[str, Any] | None] = []
     if events is not None and (category := _category(events, logs.item_id[rows])) is not None:
         found.append(category)
     if logs.value is not None:
@@ -74,7 +75,7 @@ def _numbers(name: str, values: Array) -> dict[str, Any] | None:
     else:
         edges = np.unique(np.quantile(values[known], np.arange(1, _BANDS) / _BANDS))
         ends = [_short(edge) for edge in edges]
-        labels = [f"below {ends[0]}", *(f"{a} to {b}" for a, b in zip(ends, ends[1:], strict=False))]
+        labels = [f"below {ends[0]}", *(f"{a} to {b}" for a, b in pairwise(ends))]
         labels.append(f"from {ends[-1]}")
     codes = np.where(known, np.searchsorted(edges, np.where(known, values, 0.0), side="right"), len(labels))
     labels += ["unknown"] if not known.all() else []

@@ -1,5 +1,4 @@
-"""What the page needs for the replay value of other weights: the definition of `pygrade.evaluation.replay`, of the shown
-rows alone."""
+"""What the page needs for the replay value of other weights: that of `evaluation.replay`, of the shown rows alone."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -11,7 +11,7 @@ import numpy as np
 from pygrade._util.serialization import read_json
 from pygrade.data.event_log import EventLog
 from pygrade.data.events import parse_spec
-from pygrade.evaluation.policy_estimates import check_schema
+from pygrade.evaluation.policy_estimates import noted
 from pygrade.logs import Logs, read_logs
 from pygrade.pipeline.names import Names
 from pygrade.policy import FusionPolicy
@@ -47,7 +47,7 @@ def find_run(run: Path, data: str | None = None) -> RunFiles:
     policy = FusionPolicy.load(directory)
     trained = TrainingRecord.load(directory, policy.version)
     logs = read_logs(_log_of(run, data, stages)).complete()
-    check_schema(policy, logs)
+    logs = noted(policy, logs)
     if trained is not None:
         logs = logs.valued(trained.task_values, trained.value_tasks)
     held_out, in_sample = _unseen(logs, trained)

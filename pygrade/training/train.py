@@ -23,11 +23,13 @@ from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec, project_weights
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores, fit_baselines
+from pygrade.training.heldout import HeldOut
 from pygrade.training.policy_step import Engine, check_engine
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward, RewardConfig
@@ -71,10 +73,11 @@ class TrainConfig:
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
     checkpoint_every: int = 50  # steps between checkpoints
+    heldout_every: int = 50  # steps between figures of the learning curves on held-out requests
     tensorboard: bool = True  # scalars, where tensorboard is installed
 
     def __post_init__(self) -> None:
-        check_positive(self, "threads", "checkpoint_every")
+        check_positive(self, "threads", "checkpoint_every", "heldout_every")
         check_engine(self.engine)
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; want 0 or more")
@@ -113,7 +116,12 @@ class _Fold(NamedTuple):
 
 
 def train(
-    logs: Logs, config: TrainConfig, out_dir: str | Path, resume: bool = True, on_step: OnStep | None = None
+    logs: Logs,
+    config: TrainConfig,
+    out_dir: str | Path,
+    resume: bool = True,
+    on_step: OnStep | None = None,
+    heldout: Logs | None = None,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -122,7 +130,8 @@ def train(
     summary). With ``resume`` a run that stopped goes on from its newest whole checkpoint
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
-    process trains there. ``on_step(stage, steps done)`` is called after each step.
+    process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
+    learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
     if logs.incomplete:
@@ -131,14 +140,18 @@ def train(
     directory = Path(out_dir)
     started = time.perf_counter()
     logs = logs.valued(config.reward.task_values, config.reward.value_tasks)
+    cautions = cautions_of_log(logs)
+    for sentence in cautions:
+        logger.warning(sentence)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
-        fitted = _fit(logs, config, directory, resume, on_step, stack)
+        fitted = _fit(logs, config, directory, resume, on_step, stack, heldout)
         data, static, first, last, run = fitted
         for trained in (first, last):
             trained.set_static_weights(static, _scenario_weights(logs, data, trained, static))
         summary = _summary(data, config, run, static, first, last, logs.scenario)
         summary["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
         summary["value_tasks"] = list(logs.value_tasks)
+        summary["warnings"] = cautions
         summary["seconds"] = time.perf_counter() - started
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
@@ -165,7 +178,13 @@ def train(
 
 
 def _fit(
-    logs: Logs, config: TrainConfig, directory: Path, resume: bool, on_step: OnStep | None, stack: contextlib.ExitStack
+    logs: Logs,
+    config: TrainConfig,
+    directory: Path,
+    resume: bool,
+    on_step: OnStep | None,
+    stack: contextlib.ExitStack,
+    heldout: Logs | None = None,
 ) -> _Fitted:
     """Static weights and both stages; the stack holds the directory's lock and the run's files."""
     spec = PolicySpec(logs.tasks, logs.features, config.policy)
@@ -178,6 +197,8 @@ def _fit(
     policy = FusionPolicy(spec, static.cpu(), config.seed)
     policy.fit_normalization(data.inputs_seen(config.seed).cpu())
     policy.to(config.device)
+    if heldout is not None:
+        run.heldout = HeldOut(heldout, spec, static, config.reward, data.propensity, config.device)
     run.begin(policy, static)
     train_stage1(data, policy, config.stage1, run, config.seed, config.engine)
     first = copy.deepcopy(policy)

@@ -37,6 +37,7 @@ def test_calibration_and_order_of_each_task(logs, sheet):
         assert entry["ratio"]["low"] < entry["ratio"]["value"] < entry["ratio"]["high"]
         examined = entry["examined_ratio"]  # the shop's predictions are those of examined items
         assert abs(examined["value"] - 1) < 0.25 < entry["ratio"]["value"] - 1
+        assert entry["over_order"]["low"] < entry["over_order"]["value"] < entry["over_order"]["high"]
         assert 0.5 < entry["auc"]["low"] < entry["auc"]["high"] < 1 and 0 < entry["ece"] < 0.3
 
 
@@ -160,7 +161,7 @@ SENTENCES = {
     "the wrong way": (dict(predictions=column(0, lambda p: 1 - p)), "the prediction of click orders the wrong way"),
     "far from the rate": (dict(predictions=column(1, lambda p: p / 10)), "buy is predicted 0.1"),
     "worse than the page": (
-        dict(predictions=column(0, lambda p: p**0.01 + np.random.default_rng(1).normal(0.1, 0.02, len(p)))),
+        dict(predictions=column(0, lambda p: p + np.random.default_rng(1).uniform(0, 3, len(p)))),
         "the prediction of click orders a page worse",
     ),
     "a feature without a value": (dict(context=column(0, lambda x: x * np.nan)), "feature buyer_score has no value"),

@@ -260,7 +260,7 @@ def test_a_wrong_map_is_named(columns, message):
         import_table(SHOP, columns)
 
 
-@pytest.mark.parametrize(("table", "error"), [([1, 2], TypeError), ({}, ValueError), ({"a": [[1]] * 2}, ValueError)])
+@pytest.mark.parametrize(("table", "error"), [([1, 2], TypeError), ({}, ValueError), ({"a": [[1], [[2]]]}, ValueError)])
 def test_what_is_no_table(table, error):
     with pytest.raises(error):
         import_table(table)

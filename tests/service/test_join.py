@@ -88,6 +88,7 @@ def test_what_does_not_fit_is_counted(tmp_path, caplog):
         first | {"request_id": "nobody"},
         {name: value for name, value in first.items() if name != "request_id"},
         first | {"task": "unheard"},
+        {name: value for name, value in first.items() if name != "task"},  # says that the item was shown
         first | {"amount": -1.0},
         first | {"timestamp": "noon"},
         [1, 2],
@@ -99,14 +100,15 @@ def test_what_does_not_fit_is_counted(tmp_path, caplog):
     folders = tmp_path / "exposures", [tmp_path / "feedback"], tmp_path / "joined"
     record = join_logs(*folders, CONFIG, FOREVER)
     assert record["requests"] == record["repeated_pages"] == 20
-    assert {name: record[name] for name in ("joined", "repeated", "late", "not_on_page", "unknown")} == {
+    assert {name: record[name] for name in ("joined", "repeated", "late", "not_on_page", "other", "unknown")} == {
         "joined": 1,
         "repeated": 1,
         "late": 1,
         "not_on_page": 1,
+        "other": 2,
         "unknown": 2,
     }
-    assert record["malformed"] == 5 and "an event is left out: task is 'unheard'" in caplog.text
+    assert record["malformed"] == 4 and "an event is left out: amount is -1" in caplog.text
     joined = by_request(read_logs(tmp_path / "joined"))
     np.testing.assert_array_equal(joined.timestamp, by_request(logs).timestamp)  # the first pages
     assert joined.feedback.sum() == 1

@@ -111,11 +111,15 @@ def test_a_damaged_state_or_another_artifact_begins_anew(run, caplog):
 def test_a_bad_file_and_bad_events_cost_themselves_alone(run):
     served(run)
     (run / "exposures" / "exposures-9.parquet").write_bytes(b"no")
-    write_feedback([{"request_id": "s0-1", "task": "unheard", "item": 1, "timestamp": START}, {}], run / "feedback", 9)
+    write_feedback(
+        [{"request_id": "s0-1", "task": "unheard"}, {"task": "click"}, {"request_id": "a", "task": "click"}],
+        run / "feedback",
+        9,
+    )
     learning = service(run)
     assert learning.step(NOW).published
     read = status(run)["read"]
-    assert read["refused_pages"] == 1 and read["refused_event"] == 1 and read["unjoinable"] == 1
+    assert read["refused_pages"] == 1 and [read[name] for name in ("refused_event", "other", "unknown")] == [1] * 3
 
 
 def test_lifts_of_the_arms_hold_the_truth():

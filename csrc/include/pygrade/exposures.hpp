@@ -7,6 +7,8 @@
 //     candidates   how many candidates the request has in a full log
 //     share        the share of all requests that are logged in full
 //
+// and `arm` if ExposureOptions names one.
+//
 // A request is logged in full, or with its shown rows alone: which one follows from a hash of its id, so it does not
 // depend on what happened. Requests in full are thus a fair sample of all. Training and estimates read them alone
 // (pygrade.Logs.complete), since the policy's inputs depend on all candidates; counts of what was shown read all.
@@ -30,6 +32,7 @@ struct ExposureOptions {
   double share = 0.05;                              // of the requests that are logged in full, 0 to 1
   std::string name = "exposures";                   // of the files: <name>-<ms since 1970>-<token>-<number>.parquet
   std::size_t queue_bytes = std::size_t{32} << 20;  // of the queue; a request in full takes about 4 (T + 2) N
+  std::string arm = {};                             // of an experiment, a column; "": none
   // A file is complete at the first of these, and a row group of it.
   std::size_t file_bytes = std::size_t{256} << 20;
   std::chrono::milliseconds file_time{300'000};

@@ -45,9 +45,12 @@ struct PYGRADE_API Models {
   std::shared_ptr<const Prerank> prerank;     // null: PipelineOptions::retrieve
   std::shared_ptr<const MultiTaskModel> mtl;  // null: PipelineOptions::predict
   std::shared_ptr<const Policy> policy;
+  // Other policies of the same tasks and features, which a request may choose; they change with the rest in one step.
+  std::vector<std::shared_ptr<const Policy>> alternatives = {};
+  std::shared_ptr<const void> attached = {};  // the owner's, such as names and prices that belong to these models
 
-  // Of an artifact that `pygrade pipeline` wrote. ArtifactError names the file that is missing, damaged or of another
-  // artifact, or the part that does not fit the others.
+  // Of an artifact that `pygrade pipeline` wrote; without mtl if its policy fuses the user's own predictions.
+  // ArtifactError names the file that is missing, damaged or of another artifact, or the part that does not fit.
   static Models load(const std::filesystem::path& directory);
   static Models parse(const ArtifactFiles& files, std::string_view name = "artifact");
 
@@ -62,6 +65,8 @@ struct ModelRows {
   std::span<const std::int64_t> request_ids;  // [Fu]
   std::span<const float> dense;               // [n, Di + Dx] normalized
   std::span<const std::int64_t> ids;          // [n, Fi]
+  std::span<const std::int64_t> item_ids;     // [n]
+  const FeatureRequest* request = nullptr;    // user, time, scenario, context; null: of an unknown user
 };
 
 struct PipelineOptions {
@@ -69,8 +74,8 @@ struct PipelineOptions {
   std::optional<double> ttl = {};          // seconds that a history lives without an event; nothing: for ever
   std::size_t cache = 1'000'000;           // items and users whose attributes are remembered, at most
   bool any_version = false;                // read the store's current version, whatever it is; else that of the models
-  // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T]. Called by many threads at once, and
-  // once for each set of models, for the items of an unknown user.
+  // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T], NaN if unknown. Called by many
+  // threads at once, and once for each set of models, for the items of an unknown user.
   std::function<void(const ModelRows& rows, std::span<float> probabilities)> predict = {};
   // A search of the caller's in place of the artifact's: writes at most items.size() candidates, best first, and
   // returns how many. `seen` and `eligible` as in PipelineRequest.
@@ -92,6 +97,7 @@ struct PipelineRequest {
   bool explore = false;                                    // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};                  // its coordinates, see Page::seed
   std::span<const float> values = {};                      // [T] multipliers of the tasks' values
+  std::size_t policy = 0;                                  // 0: Models::policy; i: Models::alternatives[i - 1]
   std::optional<std::chrono::microseconds> deadline = {};  // from the call on, see Degraded::deadline
 };
 
@@ -137,6 +143,7 @@ class PYGRADE_API PageWorkspace {
   // What the ranker was given and gave, for a log: rows and indices are places in item_ids().
   const Request& request() const;
   const PageBuffer& buffer() const;
+  const Policy& policy() const;  // that ranked the request
 
  private:
   friend class Pipeline;
@@ -174,6 +181,11 @@ class PYGRADE_API Pipeline {
   void rank(std::span<const PipelineRequest> requests, std::span<const PipelineBuffer> buffers,
             std::span<ServedPage> pages, std::span<PageWorkspace> workspaces);
 
+  // Ranks by one of the policies of the models that served the workspace's last request, for comparisons: nothing is
+  // counted. `request` is that of the workspace, or another one.
+  static Page rank_again(PageWorkspace& workspace, std::size_t policy, const Request& request,
+                         const PageBuffer& buffer);
+
   // Adds feedback for the features of later requests, see FeatureCenter::update.
   std::size_t update(const FeedbackEvents& events);
 
@@ -183,6 +195,8 @@ class PYGRADE_API Pipeline {
   void reload(const std::filesystem::path& artifact) { publish(Models::load(artifact)); }
 
   Models models() const;
+  // The models in force, without a lock or a copy; they live in the workspace until its next use.
+  const Models& models(PageWorkspace& workspace) const;
   std::size_t num_tasks() const { return num_tasks_.load(std::memory_order_relaxed); }
   std::shared_ptr<FeatureCenter> center() const;
   PipelineCounters counters() const;

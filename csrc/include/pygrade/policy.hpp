@@ -62,6 +62,10 @@ class PYGRADE_API Policy {
   bool trade_offs() const { return trade_offs_; }                  // takes multipliers of the tasks' values
   const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
 
+  // This policy with another share in the scores, see Mixture::trust. std::invalid_argument for a share outside 0 … 1,
+  // and for one below 1 if there is no baseline.
+  std::shared_ptr<const Policy> with_trust(double trust) const;
+
   // What is served if features are missing: the scenario's static weights [T], or the global ones.
   struct Fallback {
     std::span<const float> weights;

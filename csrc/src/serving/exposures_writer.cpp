@@ -142,6 +142,7 @@ void ExposureWriter::open(const ExposureSchema& schema) {
   if (schema.trade_offs) numbers("u_", schema.tasks, true);
   column("candidates", ParquetType::int32, true);
   column("share", ParquetType::float32, true);
+  if (!options_.arm.empty()) column("arm", ParquetType::text, true);
 }
 
 void ExposureWriter::add(std::byte* memory) {
@@ -220,6 +221,7 @@ void ExposureWriter::add_rows(const ExposureHead& head, const ExposureRecord& re
   all_same(record.multipliers);
   same(static_cast<std::int32_t>(head.candidates));
   same(static_cast<float>(options_.share));
+  if (!options_.arm.empty()) text(options_.arm);
 }
 
 void ExposureWriter::write_group() {

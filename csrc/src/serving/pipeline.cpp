@@ -84,6 +84,7 @@ struct PageWorkspace::Impl {
   std::vector<float> scores;                // [k]
   Request request;
   PageBuffer buffer;
+  std::size_t policy = 0;  // that ranked
 };
 
 PageWorkspace::PageWorkspace() : impl_(std::make_unique<Impl>()) {}
@@ -99,6 +100,10 @@ const Models& PageWorkspace::models() const {
 }
 const Request& PageWorkspace::request() const { return impl_->request; }
 const PageBuffer& PageWorkspace::buffer() const { return impl_->buffer; }
+const Policy& PageWorkspace::policy() const {
+  const Models& served = models();
+  return impl_->policy == 0 ? *served.policy : *served.alternatives[impl_->policy - 1];
+}
 
 // Counts of everything that has ever served: states that are in use, and the sums of those that are gone.
 struct Pipeline::Totals {
@@ -112,12 +117,19 @@ struct Pipeline::Totals {
 // One set of models with the center that reads for them; everything a request needs, so that it changes in one step.
 struct Pipeline::State {
   State(Models given, std::shared_ptr<FeatureCenter> reader, const PipelineOptions& chosen)
-      : models(std::move(given)), center(std::move(reader)), options(chosen), ranker(models.policy, {0, true}) {
+      : models(std::move(given)), center(std::move(reader)), options(chosen) {
     models.check();
+    for (auto* group : {&rankers, &silent}) {
+      group->push_back(std::make_unique<Ranker>(models.policy, RankerOptions{0, true}));
+      for (const auto& policy : models.alternatives)
+        group->push_back(std::make_unique<Ranker>(policy, RankerOptions{0, true}));
+    }
     if (models.prerank == nullptr && !options.retrieve)
       throw std::invalid_argument("models have no prerank and options no retrieve; want one of them");
     if (models.mtl == nullptr && !options.predict)
-      throw std::invalid_argument("models have no mtl and options no predict; want one of them");
+      throw std::invalid_argument(
+          "the models have no multi-task model (--mtl own: predictions come from your own ranker); want a `predict`, "
+          "which gives them");
     if (models.features != center->features())
       throw std::invalid_argument("the center reads other features than those of the models");
     const auto& names = models.features->request_features();
@@ -131,17 +143,24 @@ struct Pipeline::State {
   void search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
               std::optional<std::span<const std::int64_t>> eligible, std::size_t count,
               PageWorkspace::Impl& work) const;
-  bool predict(PageWorkspace::Impl& work, std::optional<Clock::time_point> deadline) const;
+  bool predict(const FeatureRequest* request, PageWorkspace::Impl& work,
+               std::optional<Clock::time_point> deadline) const;
   void take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const;
   void fill_defaults();
   std::optional<std::size_t> default_place(std::int64_t item) const;
 
   std::size_t tasks() const { return models.policy->tasks().size(); }
+  RankerCounters ranker_counters() const {
+    RankerCounters sum;
+    for (const auto& ranker : rankers) add(sum, ranker->counters());
+    return sum;
+  }
 
   Models models;
   std::shared_ptr<FeatureCenter> center;
   const PipelineOptions& options;  // of the pipeline
-  mutable Ranker ranker;
+  // Of the models' policy and the alternatives; those of comparisons count for themselves.
+  std::vector<std::unique_ptr<Ranker>> rankers, silent;
   std::array<char, 16> version{};
   std::optional<std::size_t> history;  // place of `evidence` in the request's features
 
@@ -173,6 +192,9 @@ void Pipeline::State::check(const PipelineRequest& request, const PipelineBuffer
   if (!fits(buffer.weights.size()) || !fits(buffer.concentration.size()))
     throw std::invalid_argument("weights and concentration must have one place for each task, or none");
   if (request.candidates < 1) throw std::invalid_argument("candidates is 0; want at least 1");
+  if (request.policy >= rankers.size())
+    throw std::invalid_argument("policy is " + std::to_string(request.policy) + "; the models have " +
+                                std::to_string(rankers.size()));
 }
 
 void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
@@ -191,8 +213,9 @@ void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int
   work.items.resize(found);
 }
 
-// Predictions of the candidates; false if time ran out before they were all there.
-bool Pipeline::State::predict(PageWorkspace::Impl& work, std::optional<Clock::time_point> deadline) const {
+// Predictions of the candidates; false if time ran out before they were all there. `request`: null of an unknown user.
+bool Pipeline::State::predict(const FeatureRequest* request, PageWorkspace::Impl& work,
+                              std::optional<Clock::time_point> deadline) const {
   const Features& features = *models.features;
   const FeatureBuffer& from = work.features;
   const std::size_t rows = work.items.size(),
@@ -211,7 +234,9 @@ bool Pipeline::State::predict(PageWorkspace::Impl& work, std::optional<Clock::ti
     const auto item_ids = std::span<const std::int64_t>(from.item_ids).subspan(begin * ids, count * ids);
     const auto out = std::span(work.predictions).subspan(begin * tasks(), count * tasks());
     if (models.mtl == nullptr)
-      options.predict({count, work.request_dense, from.request_ids, dense, item_ids}, out);
+      options.predict({count, work.request_dense, from.request_ids, dense, item_ids,
+                       std::span<const std::int64_t>(work.items).subspan(begin, count), request},
+                      out);
     else
       models.mtl->predict_request(work.request_dense, from.request_ids, dense, item_ids, out);
   }
@@ -225,7 +250,7 @@ void Pipeline::State::fill_defaults() {
   nothing.read_user({}, work.features);
   search(work.features, {}, {}, default_items, work);
   nothing.read_items(work.items, work.features);
-  predict(work, {});
+  predict(nullptr, work, {});
   default_ids = std::move(work.items);
   default_predictions = std::move(work.predictions);
   by_id.resize(default_ids.size());
@@ -314,7 +339,7 @@ std::shared_ptr<Pipeline::State> Pipeline::make_state(Models models, std::shared
     {
       const std::lock_guard lock(totals->mutex);
       std::erase(totals->living, state);
-      add(totals->ranker, state->ranker.counters());
+      add(totals->ranker, state->ranker_counters());
       const bool goes_on =
           std::ranges::any_of(totals->living, [&](const State* other) { return other->center == state->center; });
       if (!goes_on) add(totals->features, state->center->counters());
@@ -382,7 +407,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
     if (work.items.empty()) return true;
     state.center->read_items(work.items, work.features, deadline);
     if (lap(step_items)) return false;
-    const bool predicted = state.predict(work, deadline);
+    const bool predicted = state.predict(&request.user, work, deadline);
     lap(step_predictions);
     return predicted;
   }();
@@ -408,7 +433,8 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   work.request.explore = request.explore;
   if (request.explore) work.request.draw = request.draw ? *request.draw : draw ? *draw : next_draw();
   work.buffer = {work.scores, work.indices, buffer.weights, buffer.concentration};
-  served.page = state.ranker.rank(work.request, work.buffer);
+  work.policy = request.policy;
+  served.page = state.rankers[request.policy]->rank(work.request, work.buffer);
   for (std::size_t place = 0; place < k; ++place) {
     const std::int32_t index = work.indices[place];
     buffer.items[place] = index < 0 ? -1 : work.items[static_cast<std::size_t>(index)];
@@ -422,6 +448,16 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
   if (served.degraded == Degraded::deadline) ++totals_->degraded_deadline;
   lap(step_ranking);
   return served;
+}
+
+Page Pipeline::rank_again(PageWorkspace& workspace, std::size_t policy, const Request& request,
+                          const PageBuffer& buffer) {
+  const auto* state = static_cast<const State*>(workspace.impl_->state.get());
+  if (state == nullptr) throw std::logic_error("the workspace has served no request");
+  if (policy >= state->silent.size())
+    throw std::invalid_argument("policy is " + std::to_string(policy) + "; the models have " +
+                                std::to_string(state->silent.size()));
+  return state->silent[policy]->rank(request, buffer);
 }
 
 std::uint64_t Pipeline::next_draw() {
@@ -481,6 +517,8 @@ Models Pipeline::models() const {
   return state_->models;
 }
 
+const Models& Pipeline::models(PageWorkspace& workspace) const { return state_of(*workspace.impl_).models; }
+
 std::shared_ptr<FeatureCenter> Pipeline::center() const {
   const std::lock_guard lock(changing_);
   return state_->center;
@@ -493,7 +531,7 @@ PipelineCounters Pipeline::counters() const {
   counters.ranker = totals_->ranker;
   std::vector<const FeatureCenter*> counted;
   for (const State* state : totals_->living) {
-    add(counters.ranker, state->ranker.counters());
+    add(counters.ranker, state->ranker_counters());
     if (std::ranges::find(counted, state->center.get()) != counted.end()) continue;
     add(counters.features, state->center->counters());
     counted.push_back(state->center.get());

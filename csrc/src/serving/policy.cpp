@@ -74,6 +74,14 @@ Policy::Fallback Policy::fallback(std::optional<std::string_view> scenario) cons
   return {static_weights_, false};
 }
 
+std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
+  require(trust >= 0.0 && trust <= 1.0, "trust is outside 0 … 1");
+  require(mixture_ || trust == 1.0, "trust is below 1, and the policy has no baseline to mix with");
+  auto other = std::make_shared<Policy>(*this);
+  if (other->mixture_) other->mixture_->trust = trust;
+  return other;
+}
+
 void Policy::multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
                          std::span<float> multipliers) const {
   const std::size_t tasks = tasks_.size();

@@ -121,12 +121,13 @@ class Parser {
     } else if (take("-Infinity")) {
       result.number = -std::numeric_limits<double>::infinity();
     } else {
-      result.number = number();
+      result.number = number(result);
     }
   }
 
-  double number() {
+  double number(Json& value) {
     const std::size_t begin = at_;
+    bool digits_only = true;
     const auto digits = [&] {
       if (!is_digit()) fail(at_ == begin ? "want a value" : "a number lacks a digit");
       while (is_digit()) ++at_;
@@ -139,10 +140,12 @@ class Parser {
       digits();
     }
     if (peek() == '.') {
+      digits_only = false;
       ++at_;
       digits();
     }
     if (peek() == 'e' || peek() == 'E') {
+      digits_only = false;
       ++at_;
       if (peek() == '+' || peek() == '-') ++at_;
       digits();
@@ -150,6 +153,12 @@ class Parser {
     double result = 0.0;
     const auto parsed = std::from_chars(text_.data() + begin, text_.data() + at_, result);
     if (parsed.ec != std::errc{}) fail_at(begin, "a number that no double holds");
+    if (digits_only) {
+      value.whole = std::from_chars(text_.data() + begin, text_.data() + at_, value.integer).ec == std::errc{};
+    } else if (std::fabs(result) <= 0x1p53 && result == std::floor(result)) {
+      value.whole = true;
+      value.integer = static_cast<std::int64_t>(result);
+    }
     return result;
   }
 
@@ -317,9 +326,9 @@ std::vector<std::string> Json::strings_at(std::string_view key) const {
 std::vector<std::int64_t> Json::integers_at(std::string_view key) const {
   std::vector<std::int64_t> result;
   for (const Json& item : typed(key, Type::array, "a list").items) {
-    const bool whole = item.type == Type::number && item.number >= 0.0 && item.number <= 0x1p53 &&
-                       item.number == std::floor(item.number);
-    if (!whole) throw JsonError(named(key, "holds something that is not an integer of 0 … 2^53"));
+    const bool fits = item.type == Type::number && item.number >= 0.0 && item.number <= 0x1p53 &&
+                      item.number == std::floor(item.number);
+    if (!fits) throw JsonError(named(key, "holds something that is not an integer of 0 … 2^53"));
     result.push_back(static_cast<std::int64_t>(item.number));
   }
   return result;

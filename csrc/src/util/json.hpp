@@ -33,6 +33,8 @@ class Json {
 
   Type type = Type::null;
   bool boolean = false;
+  bool whole = false;  // the number is an integer within int64, which is exact in `integer`
+  std::int64_t integer = 0;
   double number = 0.0;
   std::string string;
   std::vector<std::string> keys;  // of an object, in text order

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import console
-from pygrade.cli.judging import IN_SAMPLE, print_evaluation
+from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_warnings
 from pygrade.cli.options import Output, Source
 from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
@@ -72,6 +72,7 @@ def run(options: Options) -> dict[str, Any]:
                 console.text(f"{'; '.join(names)}: {warning}")
         else:
             console.text(f"Off-policy: {NO_ESTIMATE}")
+        print_warnings(record["warnings"])
     return {
         "data": options.data,
         "policy": str(options.policy),

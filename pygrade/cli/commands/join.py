@@ -48,6 +48,7 @@ _ROWS = {
     "repeated": "events received again",
     "not_on_page": "events of items that their page did not show",
     "unknown": "events of unknown requests",
+    "other": "events without a task, or with one that the pages do not have",
     "waiting": "events that wait",
     "malformed": "events malformed",
 }

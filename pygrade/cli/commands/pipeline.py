@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pygrade._util.optional_imports import require
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
-from pygrade.cli.judging import print_evaluation
+from pygrade.cli.judging import print_evaluation, print_warnings
 from pygrade.cli.options import Output, part
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.data.ebnerd import EbNerdConfig
@@ -15,6 +16,7 @@ from pygrade.data.kuairand_events import KuaiRandEventConfig
 from pygrade.data.logs_events import LogsEventConfig
 from pygrade.data.recflow import RecFlowConfig
 from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.models import OWN
 from pygrade.pipeline.run import run_pipeline
 
 ESSENTIAL = (  # of --help
@@ -29,7 +31,9 @@ ESSENTIAL = (  # of --help
     "schema",
     "leak_checks",
     "seed",
+    "predictions",
 )
+_MTL = require("tyro").conf.arg(aliases=("--mtl",))  # --mtl own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,16 @@ class Options(Output, PipelineConfig):
     an interrupted one continues. The directory gets a directory a stage, artifact/, summary.json and report.html.
 
     Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
+
+    Example: pygrade pipeline --data logs:runs/shop/logs --mtl own --out runs/shop_system
     """
 
     data: str  # SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs
     out: Path  # directory to write
     store: str | None = None  # address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out
+    # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of a
+    # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
+    predictions: Annotated[Literal["mtl", "own"], _MTL] = "mtl"
     kuairand: KuaiRandEventConfig = field(default_factory=KuaiRandEventConfig)  # for kuairand: data only
     recflow: RecFlowConfig = field(default_factory=RecFlowConfig)  # for recflow: data only
     ebnerd: EbNerdConfig = field(default_factory=EbNerdConfig)  # for ebnerd: data only
@@ -77,23 +86,29 @@ def run(options: Options) -> dict[str, Any]:
 
 def _print(record: dict[str, Any]) -> None:
     stages = record["stages"]
-    rows = [[name, f"{entry['seconds']:.1f} s", "yes" if entry["cached"] else ""] for name, entry in stages.items()]
-    console.table(f"{record['wall_seconds']:.1f} s", ["stage", "took", "done before"], rows)
+    done = {True: "earlier run", False: "this run"}
+    rows = [[name, f"{entry['seconds']:.1f} s", done[entry["cached"]]] for name, entry in stages.items()]
+    console.table(f"Stages, {record['wall_seconds']:.1f} s in all", ["stage", "took", "done in"], rows)
     recall = [
         [f"recall@{entry['n']}", console.interval(entry["recall"]), console.interval(entry["popularity_recall"])]
         for entry in stages["prerank"]["recall"]
     ]
-    console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall)
-    columns = ("auc", "gauc", "log_loss_before", "log_loss", "ece_before", "ece")
+    published = f"published: {stages['prerank']['published']}"
+    console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall, caption=published)
+    if stages["mtl"]["network"] != OWN:
+        _print_model(stages["logs"]["predictions"], stages["mtl"]["tasks"])
+    print_evaluation(stages["evaluate"]["replay"])
+    print_warnings(record["warnings"])
+
+
+def _print_model(metrics: dict[str, Any], names: list[str]) -> None:
+    columns = ("log_loss_before", "log_loss", "ece_before", "ece")
     tasks = [
         [task, f"{entry['positives']:,}", *(_number(entry[name]) for name in columns)]
-        for task, entry in stages["logs"]["predictions"].items()
+        for task, entry in ((task, metrics[task]) for task in names)
     ]
-    head = ["task", "events", "AUC", "GAUC", "log-loss", "calibrated", "ECE", "calibrated"]
+    head = ["task", "events", "log-loss", "calibrated", "ECE", "calibrated"]
     console.table("Multi-task model on later requests", head, tasks)
-    print_evaluation(stages["evaluate"]["replay"])
-    for sentence in record.get("warnings", ()):
-        console.text(f"WARNING: {sentence}")
 
 
 def _number(value: float | None) -> str:

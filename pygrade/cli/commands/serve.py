@@ -31,6 +31,7 @@ class Options(Output):
     store: str | None = None  # address of the store; none: the one that the pipeline filled
     deadline_ms: float | None = None  # of a page, after which it is made without the user's features; none: no limit
     exposures: Path | None = None  # directory for the log of served pages
+    exposure_share: float | None = None  # of the requests, logged with all candidates, as training wants; none: 0.05
     feedback: Path | None = None  # directory for the log of feedback events
     max_body_bytes: int | None = None  # of a request; none: 1 MiB
     token_file: Path | None = None  # a line for each token that clients may send; none: everybody may ask

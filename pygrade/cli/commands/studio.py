@@ -17,8 +17,8 @@ class Options(Output, ConsoleConfig):
     """Write the console of a run: one HTML file that needs no server and asks no other host for anything.
 
     It shows requests that the training did not see: the pages of production, expected value, best static weights and
-    GRADE side by side, what moved and which task moved it, and sliders that rank again at once, with their replay value.
-    It saves the sliders as a policy. `pygrade serve` shows the same file at /console, with the live state.
+    GRADE side by side, what moved and which task moved it, and sliders that rank again at once, with their replay
+    value. It saves the sliders as a policy. `pygrade serve` shows the same file at /console, with the live state.
 
     Example: pygrade studio runs/mine --data logs:runs/logs
     """

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pygrade import ops
 from pygrade._util.files import claimed
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse_in_training
-from pygrade.cli.judging import print_evaluation
+from pygrade.cli.judging import print_evaluation, print_warnings
 from pygrade.cli.options import Output, Source, part
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.logs import Logs
+from pygrade.reports.comparison import FILE as COMPARISON
+from pygrade.reports.comparison import compare_pages
 from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.training.judging import is_mixed, replay
 from pygrade.training.train import TrainConfig, train
@@ -67,6 +70,7 @@ def run(options: Options) -> dict[str, Any]:
         _print_trust(record["train"])
         if late is not None:
             print_evaluation(record["evaluation"], "later requests, which trained nothing: ")
+        print_warnings(record["warnings"])
         console.text(f"policy: {record['policy']}    report: {record['report']}")
     return record
 
@@ -90,8 +94,13 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
 
 def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: Logs | None) -> dict[str, Any]:
     out = options.out
-    result = train(early, config, out, options.resume)
-    record = {"data": options.data, "out": str(out), "policy": str(out / "policy"), "train": result.summary}
+    result = train(early, config, out, options.resume, heldout=late)
+    record: dict[str, Any] = {
+        "data": options.data,
+        "out": str(out),
+        "policy": str(out / "policy"),
+        "train": result.summary,
+    }
     if late is not None:
         late = late.valued(config.reward.task_values, config.reward.value_tasks)
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
@@ -100,10 +109,36 @@ def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: L
         evaluation = replay(late, early, policies, result.policy.mixture, config.reward, config.reward.page_size)
         record["evaluation"] = evaluation
         write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
+        pages = compare_pages(late, policies, result.policy.mixture)
+        write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")
         with torch.no_grad():
             alpha = result.policy(result.policy.request_inputs(late.context, late.predictions, late.offsets))
         entropy, static = ops.dirichlet_entropy(alpha).numpy(), result.static_weights.numpy()
         groups = {} if late.scenario is None else {"scenario": late.scenario}
-        record_weights(out, late.tasks, served_weights(result.policy, late), alpha.numpy(), entropy, static, groups)
-    record["report"] = str(write_report(out, f"pygrade train: {options.data}"))
-    return record
+        weights = served_weights(result.policy, late)
+        record_weights(out, late.tasks, weights, alpha.numpy(), entropy, static, groups, late.user_id)
+    judged = evaluation["warnings"] if late is not None else []
+    record["warnings"] = list(dict.fromkeys([*result.summary["warnings"], *judged]))
+    data = _describe(options, early, late, result.summary)
+    report = write_report(out, f"pygrade train: {options.data}", data=data, options=(config, TrainConfig()))
+    return record | {"report": str(report)}
+
+
+def _describe(options: Options, early: Logs, late: Logs | None, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the data is, for the report."""
+    parts = [("the policy learns from", early), *([("judged on", late)] if late is not None else [])]
+    sizes = [
+        (
+            name,
+            f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates",
+        )
+        for name, logs in parts
+    ]
+    return [
+        ("data", options.data),
+        *sizes,
+        ("tasks", ", ".join(early.tasks)),
+        ("features", ", ".join(early.features) or "none"),
+        ("values", event_worth(summary)),
+        ("slot propensities", summary["propensity"]["note"]),
+    ]

@@ -36,6 +36,15 @@ export function shareBar(value, className, most = 1) {
   return h("div", { class: "share" }, h("i", { class: className, style: { width: `${Math.min(100, (100 * value) / most)}%` } }));
 }
 
+// A small curve of the last values.
+export function sparkline(values, name) {
+  const known = values.map((value, i) => [i, value]).filter(([, value]) => Number.isFinite(value));
+  const most = Math.max(...known.map(([, value]) => value), 1e-12);
+  const points = known.map(([i, value]) => `${((100 * i) / Math.max(1, values.length - 1)).toFixed(2)},${(22 - (20 * value) / most).toFixed(2)}`);
+  return svg("svg", { class: "spark", viewBox: "0 0 100 24", preserveAspectRatio: "none", role: "img", "aria-label": `${name}, the last ${known.length} values` },
+    svg("polyline", { points: points.join(" ") }));
+}
+
 // Contributions of tasks to an item: those that lift it to the right of 0, the others to the left. reach: [right, left].
 export function stack(parts, [most, least], tasks, className) {
   const whole = Math.max(most + least, 1e-9);

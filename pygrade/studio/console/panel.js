@@ -36,9 +36,13 @@ export class Panel {
     this.list = h("div", { class: "sliders" });
     this.presetRow = h("div", { class: "presets", role: "group", "aria-label": "Presets" });
     this.note = h("p", { class: "note" });
-    this.worth = h("div", { class: "worth", "aria-live": "polite" });
+    this.worth = h("div", { "aria-live": "polite" });
+    this.byTask = h("div", {});
+    this.basis = h("p", { class: "note" });
+    const worth = h("div", { class: "worth" }, this.worth,
+      h("details", { open: true }, h("summary", {}, "Events by task"), this.byTask), this.basis);
     show(byId("panel"),
-      h("h2", {}, "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow, this.worth,
+      h("h2", {}, "Your sliders"), tradeOffs ? modes : null, this.note, this.list, this.presetRow, worth,
       h("button", { type: "button", class: "primary", id: "save", onclick: () => this.save() }, "Save as policy"),
       h("p", { class: "note", id: "saved", role: "status" }, "A zip that FusionPolicy.load reads once it is unpacked."),
       this.buildRules());
@@ -122,12 +126,12 @@ export class Panel {
       h("p", { class: `mark ${verdictOf(judge)}` }, `${verdictOf(judge)} `, h("span", {}, `against ${over}`)),
       named.map(([name, lift]) => h("div", { class: "lift" },
         h("span", {}, name), h("b", { class: "number" }, lift ? percent(lift.value) : "n/a"), intervalBar(lift, reach, name),
-        h("small", {}, lift ? range(lift) : "cannot differ on these pages"))),
-      h("details", { open: this.byTaskOpen !== false, ontoggle: (event) => (this.byTaskOpen = event.target.open) }, h("summary", {}, "Events by task"),
-        tasks.map((task, t) => h("div", { class: "lift small" },
-          h("span", {}, h("i", { class: taskClass(t) }), task), h("b", { class: "number" }, lifts.events[t] ? percent(lifts.events[t].value) : "n/a"),
-          intervalBar(lifts.events[t], byTask, task)))),
-      h("p", { class: "note" }, `Replay of ${count(lifts.requests)} ${record.in_sample ? "requests that the policy knows" : "held-out requests"} of ${count(lifts.users)} users, ± 95 %, paired.`));
+        h("small", {}, lift ? range(lift) : "cannot differ on these pages"))));
+    show(this.byTask, tasks.map((task, t) => h("div", { class: "lift small" },
+      h("span", {}, h("i", { class: taskClass(t) }), task), h("b", { class: "number" }, lifts.events[t] ? percent(lifts.events[t].value) : "n/a"),
+      intervalBar(lifts.events[t], byTask, task))));
+    const requests = `${count(lifts.requests)} ${record.in_sample ? "requests that the policy knows" : "held-out requests"}`;
+    this.basis.textContent = `Replay of ${requests} of ${count(lifts.users)} users, ± 95 %, paired.`;
   }
 
   buildRules() {

@@ -1,0 +1,50 @@
+// A worker of the service without its HTTP: requests in JSON, pages, metrics, arms, logs and reloads.
+//
+// `pygrade serve` (Python) and `pygraded` (C++) are thin layers over this class, so they have the same API, errors and
+// bytes. docs/SERVICE.md documents endpoints, configuration and metrics.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "pygrade/export.h"
+#include "pygrade/store.hpp"
+
+namespace pygrade {
+
+struct Response {
+  int status = 200;
+  std::string_view content_type;  // JSON, or Prometheus text; lives for ever
+  std::string body;
+};
+
+class PYGRADE_API Service {
+ public:
+  // `run`: the directory that `pygrade pipeline` wrote; `config_json`: an object with the keys of docs/SERVICE.md,
+  // "{}" for the defaults. ArtifactError, StoreError, or std::invalid_argument that names the key.
+  Service(const std::filesystem::path& run, std::string_view config_json);
+  // The same over a store that is open already.
+  Service(const std::filesystem::path& run, std::string_view config_json, std::shared_ptr<Store> store);
+  ~Service();
+  Service(const Service&) = delete;
+  Service& operator=(const Service&) = delete;
+
+  // Answers a request, from any thread. It throws nothing: errors are answers, too.
+  Response handle(std::string_view method, std::string_view path, std::string_view body) noexcept;
+
+  // Looks at the run's artifact and the arms' policies, loads what changed and publishes all of it in one step. True if
+  // something changed. If a part can't be loaded everything stays as it is; the failure is counted and named in the
+  // body of /readyz. Call it every few seconds and on a signal. It throws nothing.
+  bool refresh() noexcept;
+
+  // From now on /readyz answers 503; other requests are served on. Flushes the logs.
+  void drain() noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace pygrade

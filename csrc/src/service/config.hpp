@@ -1,0 +1,49 @@
+// The configuration of a service, see docs/SERVICE.md.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace pygrade::detail {
+
+// A policy that is served or compared, and how.
+struct ArmConfig {
+  std::string name = {};
+  double share = 1.0;                                       // of the users; none of a shadow
+  std::optional<std::filesystem::path> policy = {};         // a directory; nothing: the artifact's
+  std::vector<std::pair<std::string, double>> values = {};  // multipliers by task
+  std::optional<double> trust = {};                         // nothing: the policy's
+  double explore = 0.0;                                     // share of the arm's requests
+};
+
+struct ServiceConfig {
+  // std::invalid_argument names the key. Paths are relative to `run`.
+  static ServiceConfig parse(std::string_view json, const std::filesystem::path& run);
+
+  std::optional<std::string> store;
+  std::optional<std::chrono::microseconds> deadline;
+  std::int64_t max_k = 1000, max_candidates = 10'000, max_events = 10'000;
+  std::size_t max_body_bytes = std::size_t{1} << 20;
+  std::vector<ArmConfig> arms = {{.name = "main"}};
+  std::vector<ArmConfig> shadows;
+  std::string salt = "pygrade";
+  double max_explore = 0.1;
+  std::optional<std::filesystem::path> exposures, feedback, metrics;  // directories
+  double exposure_share = 0.05;                                       // of the requests that are logged in full
+  std::chrono::milliseconds file_time{300'000};                       // after which a file of a log is complete
+  std::optional<std::uint32_t> seed;                                  // of the exploration; nothing: from the system
+};
+
+// The arm of a user: a stable hash of salt and id, against the shares.
+std::size_t arm_of(const ServiceConfig& config, std::int64_t user);
+
+// A number in 0 … 1 that depends on the texts alone.
+double stable_fraction(std::string_view salt, std::string_view text);
+
+}  // namespace pygrade::detail

@@ -1,0 +1,186 @@
+// Why a page is as it is.
+#include <algorithm>
+#include <cmath>
+
+#include "pygrade/fusion.hpp"
+#include "service/impl.hpp"
+
+namespace pygrade {
+
+using namespace detail;
+
+namespace {
+
+constexpr float mixture_epsilon = 1e-6f;  // as Mixture::mix
+
+// z-scores as Mixture::mix makes them, with the same bits.
+std::vector<float> standardized(std::span<const float> values) {
+  std::vector<float> scores(values.size());
+  FusionOptions options;
+  options.transform = Transform::zscore;
+  options.epsilon = mixture_epsilon;
+  transform_scores(Scores::dense(values.data(), ScoreType::float32, 1, static_cast<std::int64_t>(values.size()), 1),
+                   options, scores);
+  return scores;
+}
+
+// What the scores of the candidates without a missing prediction are made of.
+struct Parts {
+  std::vector<std::int64_t> row_of;  // [N] place among these, -1: a prediction is missing
+  std::vector<float> transformed;    // [n, T]
+  std::vector<float> fused, base;    // [n]; base: of the mixture's baseline, or none
+  std::vector<float> fused_z, base_z;
+};
+
+Parts parts_of(const Policy& policy, const Request& request, std::span<const float> weights) {
+  Parts parts;
+  const std::size_t tasks = policy.tasks().size(), rows = request.predictions.size() / tasks;
+  std::vector<float> present, prices;
+  std::int64_t count = 0;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const auto predictions = request.predictions.subspan(row * tasks, tasks);
+    const bool missing = std::ranges::any_of(predictions, is_missing);
+    parts.row_of.push_back(missing ? -1 : count++);
+    if (missing) continue;
+    present.insert(present.end(), predictions.begin(), predictions.end());
+    if (!request.item_values.empty()) prices.push_back(request.item_values[row]);
+  }
+  if (count == 0) return parts;
+  FusionOptions options;
+  options.transform =
+      static_cast<Transform>(std::ranges::find(transform_names, policy.transform()) - transform_names.begin());
+  options.beta = policy.beta();
+  options.epsilon = policy.epsilon();
+  options.slope = policy.slope().data();
+  const auto scores = Scores::dense(present.data(), ScoreType::float32, 1, count, static_cast<std::int64_t>(tasks));
+  parts.transformed.resize(present.size());
+  transform_scores(scores, options, parts.transformed);
+  parts.fused.resize(static_cast<std::size_t>(count));
+  fuse_scores(scores, weights, 1, options, parts.fused);
+  const auto& mixture = policy.mixture();
+  if (!mixture || mixture->trust >= 1.0) return parts;
+  std::vector<float> multipliers(tasks);
+  policy.multipliers(request.values, request.scenario, multipliers);
+  parts.base.resize(parts.fused.size());
+  Baseline::Workspace workspace;
+  mixture->baseline.scores(present, multipliers, prices, options, workspace, parts.base);
+  parts.fused_z = standardized(parts.fused);
+  parts.base_z = standardized(parts.base);
+  return parts;
+}
+
+std::vector<std::string> input_names(const Policy& policy) {
+  std::vector<std::string> names = policy.features();
+  if (!policy.context_only())
+    for (const char* figure : {"mean log p_", "sd log p_"})
+      for (const auto& task : policy.tasks()) names.push_back(figure + task);
+  if (policy.trade_offs())
+    for (const auto& task : policy.tasks()) names.push_back("log u_" + task);
+  return names;
+}
+
+// The inputs that the policy read; none in a fallback.
+void write_inputs(const Policy& policy, const Request& request, std::span<const float> predictions, JsonWriter& out) {
+  if (request.context.empty() || predictions.empty()) {
+    out.null();
+    return;
+  }
+  std::vector<float> inputs(policy.num_inputs()), multipliers(policy.tasks().size());
+  if (policy.trade_offs()) policy.multipliers(request.values, request.scenario, multipliers);
+  policy.request_inputs(request.context, predictions, inputs,
+                        policy.trade_offs() ? std::span<const float>(multipliers) : std::span<const float>());
+  const auto names = input_names(policy);
+  out.begin_object();
+  for (std::size_t i = 0; i < names.size(); ++i) out.key(names[i]).value(inputs[i]);
+  out.end_object();
+}
+
+}  // namespace
+
+std::string Service::Impl::explain_body(std::string_view body, Context& context) {
+  const Ranked ranked = rank(body, context);
+  count(ranked, context);
+  log_exposure(ranked, context);
+  const PageWorkspace& workspace = context.workspace;
+  const Policy& policy = workspace.policy();
+  const Request& request = workspace.request();
+  const auto& tasks = policy.tasks();
+  const Parts parts = parts_of(policy, request, context.weights);
+  const auto shown = workspace.buffer().indices.first(static_cast<std::size_t>(ranked.page.filled));
+  std::vector<float> present;
+  for (std::size_t row = 0; row < parts.row_of.size(); ++row)
+    if (parts.row_of[row] >= 0) {
+      const auto predictions = request.predictions.subspan(row * tasks.size(), tasks.size());
+      present.insert(present.end(), predictions.begin(), predictions.end());
+    }
+
+  JsonWriter out;
+  out.begin_object();
+  write_page(ranked, context, out);
+  out.field("candidates", ranked.page.candidates).field("transform", std::string_view(policy.transform()));
+  out.known_key("explanation").begin_list();
+  const double trust = parts.base.empty() ? 1.0 : policy.mixture()->trust;
+  for (std::size_t i = 0; i < shown.size(); ++i) {
+    const auto row = static_cast<std::size_t>(shown[i]);
+    out.begin_object().field("item", context.items[i]).field("score", context.scores[i]);
+    write_weights(tasks, request.predictions.subspan(row * tasks.size(), tasks.size()), out.known_key("predictions"));
+    out.known_key("contributions");
+    const std::int64_t place = parts.row_of[row];
+    if (place < 0) {
+      out.null().known_key("mixture").null().end_object();
+      continue;
+    }
+    const auto at = static_cast<std::size_t>(place);
+    out.begin_object();
+    for (std::size_t t = 0; t < tasks.size(); ++t)
+      out.key(tasks[t]).value(context.weights[t] * parts.transformed[at * tasks.size() + t]);
+    out.end_object().field("fused", parts.fused[at]).known_key("mixture");
+    if (parts.base.empty()) {
+      out.null();
+    } else {
+      out.begin_object().field("policy", trust * static_cast<double>(parts.fused_z[at]));
+      out.field("baseline", (1.0 - trust) * static_cast<double>(parts.base_z[at]))
+          .field("baseline_score", parts.base[at])
+          .end_object();
+    }
+    out.end_object();
+  }
+  out.end_list().known_key("concentration");
+  if (ranked.page.page.fallback == Fallback::none)
+    write_weights(tasks, context.concentration, out);
+  else
+    out.null();
+  write_inputs(policy, request, present, out.known_key("inputs"));
+  out.known_key("mixture");
+  if (const auto& mixture = policy.mixture()) {
+    out.begin_object().field("trust", mixture->trust).field("baseline", std::string_view(mixture->baseline.name));
+    out.field("verdict", verdict_names[static_cast<std::size_t>(mixture->verdict)]);
+    out.field("sentence", std::string_view(mixture->sentence)).end_object();
+  } else {
+    out.null();
+  }
+
+  // The same candidates by the static weights: without features a policy falls back to them.
+  const std::size_t k = context.items.size();
+  context.other_scores.resize(k);
+  context.other_indices.resize(k);
+  context.other_weights.resize(tasks.size());
+  Request unknown = request;
+  unknown.context = {};
+  unknown.explore = false;
+  const Page page = Pipeline::rank_again(context.workspace, 1 + ranked.arm, unknown,
+                                         {context.other_scores, context.other_indices, context.other_weights, {}});
+  const auto others = std::span(context.other_indices).first(static_cast<std::size_t>(page.filled));
+  std::size_t kept = 0;
+  for (const std::int32_t index : others) kept += std::ranges::find(shown, index) != shown.end();
+  out.known_key("static").begin_object().known_key("items").begin_list();
+  for (const std::int32_t index : others) out.value(workspace.item_ids()[static_cast<std::size_t>(index)]);
+  out.end_list();
+  write_weights(tasks, context.other_weights, out.known_key("weights"));
+  const auto length = static_cast<double>(std::max<std::size_t>(others.size(), 1));
+  out.field("replaced", 1.0 - static_cast<double>(kept) / length);
+  out.end_object().end_object();
+  return out.take();
+}
+
+}  // namespace pygrade

@@ -1,0 +1,75 @@
+#include "service/json_lines.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <random>
+#include <system_error>
+
+#include "service/request.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+constexpr std::uint64_t max_bytes = std::uint64_t{64} << 20;  // of a file
+
+std::string random_token() {
+  char text[9];
+  std::snprintf(text, sizeof text, "%08x", std::random_device{}());
+  return text;
+}
+
+}  // namespace
+
+JsonLines::JsonLines(const std::filesystem::path& directory, std::string name, std::chrono::milliseconds file_time)
+    : directory_(directory), name_(std::move(name)), token_(random_token()), file_time_(file_time) {
+  std::filesystem::create_directories(directory_);
+}
+
+JsonLines::~JsonLines() { finish(); }
+
+void JsonLines::open() {
+  char text[64];
+  std::snprintf(text, sizeof text, "-%013lld-%s-%06llu.jsonl", static_cast<long long>(now_ms()), token_.c_str(),
+                static_cast<unsigned long long>(number_++));
+  const auto path = directory_ / (name_ + text);
+  descriptor_ = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  if (descriptor_ < 0) throw std::system_error(errno, std::generic_category(), path.string());
+  start_ = std::chrono::steady_clock::now();
+  bytes_ = 0;
+}
+
+void JsonLines::append(std::string_view lines) {
+  const std::lock_guard lock(mutex_);
+  const auto now = std::chrono::steady_clock::now();
+  if (descriptor_ >= 0 && (bytes_ >= max_bytes || now - start_ >= file_time_)) {
+    ::close(descriptor_);
+    descriptor_ = -1;
+  }
+  if (descriptor_ < 0) open();
+  for (std::string_view rest = lines; !rest.empty();) {
+    const auto written = ::write(descriptor_, rest.data(), rest.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) {
+      const int error = errno;
+      ::close(descriptor_);  // what follows must not continue a part of a line
+      descriptor_ = -1;
+      throw std::system_error(error, std::generic_category(), directory_.string());
+    }
+    rest.remove_prefix(static_cast<std::size_t>(written));
+  }
+  bytes_ += lines.size();
+}
+
+void JsonLines::finish() noexcept {
+  const std::lock_guard lock(mutex_);
+  if (descriptor_ < 0) return;
+  ::fsync(descriptor_);
+  ::close(descriptor_);
+  descriptor_ = -1;
+}
+
+}  // namespace pygrade::detail

@@ -1,0 +1,89 @@
+// Builds JSON text. Numbers have the shortest text that reads back to them; null stands for numbers that are not
+// finite.
+#pragma once
+
+#include <charconv>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+namespace pygrade::detail {
+
+class JsonWriter {
+ public:
+  JsonWriter& begin_object() { return begin('{'); }
+  JsonWriter& end_object() { return end('}'); }
+  JsonWriter& begin_list() { return begin('['); }
+  JsonWriter& end_list() { return end(']'); }
+
+  JsonWriter& key(std::string_view name) {
+    value(name);
+    out_ += ':';
+    comma_ = false;
+    return *this;
+  }
+  // `known` is plain ASCII without quotes.
+  JsonWriter& known_key(std::string_view known) {
+    separate();
+    out_.append("\"").append(known).append("\":");
+    comma_ = false;
+    return *this;
+  }
+
+  JsonWriter& value(std::string_view text);
+  JsonWriter& value(const char* text) { return value(std::string_view(text)); }
+  JsonWriter& value(bool flag) { return raw(flag ? "true" : "false"); }
+  JsonWriter& null() { return raw("null"); }
+  template <class Number>
+    requires(std::is_arithmetic_v<Number> && !std::same_as<Number, bool>)
+  JsonWriter& value(Number number) {
+    if constexpr (std::is_floating_point_v<Number>)
+      if (!std::isfinite(number)) return null();
+    char text[32];
+    return raw({text, static_cast<std::size_t>(std::to_chars(text, text + sizeof text, number).ptr - text)});
+  }
+  // JSON text as it is.
+  JsonWriter& raw(std::string_view json) {
+    separate();
+    out_ += json;
+    return *this;
+  }
+  template <class Value>
+  JsonWriter& field(std::string_view known, const Value& given) {
+    return known_key(known).value(given);
+  }
+
+  void reserve(std::size_t bytes) { out_.reserve(bytes); }
+  const std::string& text() const { return out_; }
+  std::string take() { return std::move(out_); }
+
+ private:
+  JsonWriter& begin(char bracket) {
+    separate();
+    out_ += bracket;
+    comma_ = false;
+    return *this;
+  }
+  JsonWriter& end(char bracket) {
+    out_ += bracket;
+    comma_ = true;
+    return *this;
+  }
+  void separate() {
+    if (comma_) out_ += ',';
+    comma_ = true;
+  }
+
+  std::string out_;
+  bool comma_ = false;
+};
+
+class Json;
+
+// The text of a document that was read.
+void write_json(const Json& value, JsonWriter& out);
+
+}  // namespace pygrade::detail

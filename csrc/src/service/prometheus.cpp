@@ -1,0 +1,145 @@
+// Sums of series as Prometheus text.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "service/metrics.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+struct Family {
+  std::string_view name, type, help;
+};
+
+// What is exported, in this order.
+constexpr Family families[] = {
+    {"pygrade_info", "gauge", "Version of pygrade."},
+    {"pygrade_workers", "gauge", "Workers that are alive."},
+    {"pygrade_ready", "gauge", "1 unless this worker is draining."},
+    {"pygrade_artifact_info", "gauge", "Version of the artifact that this worker serves."},
+    {"pygrade_policy_info", "gauge", "Policy and trust of every arm and shadow of this worker."},
+    {"pygrade_requests_total", "counter", "Requests by endpoint and HTTP status."},
+    {"pygrade_request_seconds", "histogram", "Time of a request in the service, without HTTP."},
+    {"pygrade_step_seconds", "histogram", "Time of a page's steps."},
+    {"pygrade_degraded_pages_total", "counter", "Pages by what was missing: none, store, deadline."},
+    {"pygrade_fallback_pages_total", "counter", "Pages by whose static weights were served: none, scenario, global."},
+    {"pygrade_missing_predictions_total", "counter", "Candidates with a prediction that is no number."},
+    {"pygrade_arm_pages_total", "counter", "Pages by arm."},
+    {"pygrade_arm_explored_pages_total", "counter", "Pages with drawn weights by arm."},
+    {"pygrade_arm_capped_pages_total", "counter", "Pages that max_explore kept from exploring, by arm."},
+    {"pygrade_feedback_events_total", "counter", "Feedback events by arm and task."},
+    {"pygrade_exploration_effective_samples", "gauge",
+     "Effective number of the explored pages of the last hour for an estimate of another policy."},
+    {"pygrade_scenario_pages_total", "counter", "Pages by scenario."},
+    {"pygrade_weight_sum", "counter", "Sum of the served weights."},
+    {"pygrade_weight_square_sum", "counter", "Sum of the squares of the served weights."},
+    {"pygrade_weight_mean", "gauge", "Mean of the weights served in the last hour."},
+    {"pygrade_weight_sd", "gauge", "Standard deviation of the weights served in the last hour."},
+    {"pygrade_predictions_total", "counter", "Predictions of candidates by decile of the reference."},
+    {"pygrade_prediction_psi", "gauge",
+     "Population stability index of the last hour's predictions against the reference."},
+    {"pygrade_shadow_pages_total", "counter", "Pages that a shadow ranked, too."},
+    {"pygrade_shadow_replaced_sum", "counter", "Sum of the shares of a page that the shadow would replace."},
+    {"pygrade_shadow_overlap_sum", "counter", "Sum of the mean overlap of both pages over their depths."},
+    {"pygrade_shadow_correlated_pages_total", "counter", "Pages with two common items or more."},
+    {"pygrade_shadow_correlation_sum", "counter", "Sum of the rank correlations of the common items."},
+    {"pygrade_shadow_own_score_sum", "counter", "Sum of the shadow's mean score of its own page."},
+    {"pygrade_shadow_served_score_sum", "counter", "Sum of the shadow's mean score of the served page."},
+    {"pygrade_reloads_total", "counter", "Loads of a new artifact or policy."},
+    {"pygrade_reload_failures_total", "counter", "Loads that failed; the old models went on."},
+    {"pygrade_feature_reads_total", "counter", "Requests that read features."},
+    {"pygrade_feature_defaults_total", "counter", "Requests answered without the store."},
+    {"pygrade_feature_updates_total", "counter", "Feedback rows written into the store."},
+    {"pygrade_store_errors_total", "counter", "Reads and updates that the store failed."},
+    {"pygrade_unknown_users_total", "counter", "Requests of users without history."},
+    {"pygrade_unknown_items_total", "counter", "Candidates without history."},
+    {"pygrade_exposures_total", "counter", "Pages that the exposure log took."},
+    {"pygrade_exposures_complete_total", "counter", "Of these, with all candidates."},
+    {"pygrade_exposures_dropped_total", "counter", "Pages that found the log's queue full."},
+    {"pygrade_exposures_lost_total", "counter", "Pages that were taken and could not be written."},
+    {"pygrade_exposure_rows_total", "counter", "Rows in complete files."},
+    {"pygrade_exposure_files_total", "counter", "Complete files."},
+    {"pygrade_exposure_bytes_total", "counter", "Bytes of complete files."},
+    {"pygrade_exposure_errors_total", "counter", "Errors of the disk."},
+    {"pygrade_feedback_logged_total", "counter", "Events in the feedback log."},
+    {"pygrade_feedback_bytes_total", "counter", "Bytes in the feedback log."},
+    {"pygrade_feedback_errors_total", "counter", "Writes of the feedback log that failed."},
+    {"pygrade_metric_series_left_out", "gauge", "Series of this worker for which its file has no room."},
+    {"pygrade_online", "gauge", "Figures of the online learner's record."},
+};
+
+void number(double value, std::string& out) {
+  if (std::isnan(value)) {
+    out += "NaN";
+    return;
+  }
+  if (std::isinf(value)) {
+    out += value > 0 ? "+Inf" : "-Inf";
+    return;
+  }
+  char text[32];
+  out.append(text, std::to_chars(text, text + sizeof text, value).ptr);
+}
+
+void line(std::string_view name, double value, std::string& out) {
+  out.append(name).append(" ");
+  number(value, out);
+  out += '\n';
+}
+
+// The series family{labels}#00 … and #sum that start at `at`; `at` moves behind them.
+void histogram(std::string_view family, Sums::const_iterator& at, Sums::const_iterator end, std::string& out) {
+  const std::string start = at->first.substr(0, at->first.find('#'));
+  const std::string_view labels = std::string_view(start).substr(family.size());
+  const std::string inner(labels.empty() ? "" : labels.substr(1, labels.size() - 2));
+  double total = 0.0, sum = 0.0;
+  std::string lines;
+  std::size_t bin = 0;
+  for (; at != end && at->first.starts_with(start + "#"); ++at) {
+    if (at->first.ends_with("#sum")) {
+      sum = at->second;
+      continue;
+    }
+    total += at->second;
+    std::string bound = "+Inf";
+    if (bin < duration_bounds.size()) {
+      bound.clear();
+      number(duration_bounds[bin], bound);
+    }
+    ++bin;
+    line(std::string(family) + "_bucket{" + inner + (inner.empty() ? "" : ",") + "le=\"" + bound + "\"}", total, lines);
+  }
+  if (total == 0.0) return;
+  out += lines;
+  line(std::string(family) + "_sum" + std::string(labels), sum, out);
+  line(std::string(family) + "_count" + std::string(labels), total, out);
+}
+
+}  // namespace
+
+void write_prometheus(const Sums& sums, std::string& out) {
+  for (const Family& family : families) {
+    const std::string name(family.name);
+    std::string lines;
+    for (auto at = sums.lower_bound(name); at != sums.end() && at->first.starts_with(name);) {
+      const char next = at->first.size() == name.size() ? '\0' : at->first[name.size()];
+      if (next != '\0' && next != '{' && next != '#') {  // of a family with a longer name
+        ++at;
+      } else if (family.type == "histogram") {
+        histogram(family.name, at, sums.end(), lines);
+      } else {
+        // A request that never came is no series; plain counters start with 0.
+        if (at->second != 0.0 || family.name != "pygrade_requests_total") line(at->first, at->second, lines);
+        ++at;
+      }
+    }
+    if (lines.empty()) continue;
+    out.append("# HELP ").append(name).append(" ").append(family.help).append("\n");
+    out.append("# TYPE ").append(name).append(" ").append(family.type).append("\n");
+    out += lines;
+  }
+}
+
+}  // namespace pygrade::detail

@@ -1,0 +1,173 @@
+#include "service/release.hpp"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <set>
+
+#include "features/center.hpp"
+#include "features/plan.hpp"
+#include "service/input.hpp"
+#include "util/files.hpp"
+#include "util/json.hpp"
+#include "util/safetensors.hpp"
+
+namespace pygrade::detail {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+// A directory whose file `name` says what it holds: the real path and the file's stamp.
+std::string identity_of(const fs::path& directory, const char* name) {
+  std::error_code error;
+  const fs::path real = fs::weakly_canonical(directory, error);
+  struct stat status{};
+  if (error || ::stat((real / name).c_str(), &status) != 0) return real.string() + " absent";
+  return real.string() + " " + std::to_string(status.st_dev) + " " + std::to_string(status.st_ino) + " " +
+         std::to_string(status.st_size) + " " + std::to_string(status.st_mtim.tv_sec) + "." +
+         std::to_string(status.st_mtim.tv_nsec);
+}
+
+fs::path real_path(const fs::path& directory) {
+  std::error_code error;
+  fs::path real = fs::weakly_canonical(directory, error);
+  return error ? directory : real;
+}
+
+std::vector<std::int64_t> integers(const TensorView& tensor) {
+  if (tensor.type != TensorType::int64) throw SafetensorsError("tensor " + tensor.name + " is not int64");
+  std::vector<std::int64_t> values(tensor.bytes.size() / sizeof(std::int64_t));
+  if (!values.empty()) std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+  return values;
+}
+
+Served serve(std::shared_ptr<const Policy> policy, const ArmConfig& config, const char* kind) {
+  const std::string name = std::string(kind) + " '" + config.name + "'";
+  Served served{config.name, std::move(policy), {}, 1.0f};
+  try {
+    if (config.trust) served.policy = served.policy->with_trust(*config.trust);
+    if (!config.values.empty()) {
+      const auto& tasks = served.policy->tasks();
+      served.values.assign(tasks.size(), std::numeric_limits<float>::quiet_NaN());
+      for (const auto& [task, value] : config.values) {
+        const auto found = std::ranges::find(tasks, task);
+        if (found == tasks.end()) throw std::invalid_argument("values names '" + task + "', which is no task");
+        served.values[static_cast<std::size_t>(found - tasks.begin())] = static_cast<float>(value);
+      }
+      std::vector<float> in_force(tasks.size());
+      served.policy->multipliers(served.values, {}, in_force);
+    }
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(name + ": " + error.what());
+  }
+  if (const auto& mixture = served.policy->mixture()) served.trust = static_cast<float>(mixture->trust);
+  return served;
+}
+
+}  // namespace
+
+ItemNames::ItemNames(std::vector<std::byte> content) : content_(std::move(content)) {
+  const auto tensors = read_safetensors(content_);
+  ids_ = integers(find_tensor(tensors, "item_id"));
+  start_ = integers(find_tensor(tensors, "start"));
+  text_ = text_of(find_tensor(tensors, "text").bytes);
+  if (start_.size() != ids_.size() + 1 || start_.front() != 0 ||
+      start_.back() != static_cast<std::int64_t>(text_.size()) || !std::ranges::is_sorted(start_) ||
+      !std::ranges::is_sorted(ids_))
+    throw SafetensorsError("item_id and start do not fit the text");
+}
+
+std::optional<std::string_view> ItemNames::of(std::int64_t item) const {
+  const auto found = std::ranges::lower_bound(ids_, item);
+  if (found == ids_.end() || *found != item) return {};
+  const auto place = static_cast<std::size_t>(found - ids_.begin());
+  const auto begin = static_cast<std::size_t>(start_[place]);
+  return text_.substr(begin, static_cast<std::size_t>(start_[place + 1]) - begin);
+}
+
+const ScenarioCells& Release::scenario(std::optional<std::string_view> name) const {
+  if (!name) return scenarios.back();
+  for (std::size_t i = 0; i + 2 < scenarios.size(); ++i)
+    if (scenarios[i].name == *name) return scenarios[i];
+  return scenarios[scenarios.size() - 2];
+}
+
+Sources::Sources(const fs::path& run, const ServiceConfig& config) : run_(run), config_(config) {}
+
+Sources::Identity Sources::identity() const {
+  Identity identity{identity_of(run_ / "artifact", "manifest.json"), ""};
+  for (const auto* group : {&config_.arms, &config_.shadows})
+    for (const ArmConfig& arm : *group)
+      identity.policies += arm.policy ? identity_of(*arm.policy, "policy.json") + "\n" : "\n";
+  return identity;
+}
+
+// References are of one version each; absent or damaged ones only cost the PSI.
+std::vector<Reference> Sources::read_references(const std::string& version,
+                                                const std::vector<std::string>& tasks) const {
+  try {
+    const Json record = Json::parse(text_of(OpenFile(run_ / "reference.json").content()));
+    const Json* of_version = record.type == Json::Type::object ? record.object_at("versions").find(version) : nullptr;
+    if (of_version == nullptr || of_version->type != Json::Type::object) return {};
+    std::vector<Reference> references;
+    for (const auto& task : tasks) {
+      const Json& entry = of_version->object_at(task);
+      const Json &bounds = entry.at("bounds"), &shares = entry.at("shares");
+      if (bounds.items.size() != drift_bins - 1 || shares.items.size() != drift_bins) return {};
+      Reference& reference = references.emplace_back();
+      for (std::size_t i = 0; i + 1 < drift_bins; ++i) reference.bounds[i] = static_cast<float>(bounds.items[i].number);
+      for (std::size_t i = 0; i < drift_bins; ++i) reference.shares[i] = shares.items[i].number;
+    }
+    return references;
+  } catch (const ArtifactError&) {
+  } catch (const JsonError&) {
+  }
+  return {};
+}
+
+Models Sources::load(const Models* before, bool artifact_changed, Metrics& metrics) const {
+  Models models = before != nullptr && !artifact_changed ? *before : Models::load(real_path(run_ / "artifact"));
+  auto release = std::make_shared<Release>();
+  release->artifact = models.version;
+  release->tasks = models.policy->tasks();
+  release->log_tasks = models.features->tasks();
+  const Schema& schema = models.features->impl().plan.schema;
+  release->outcomes = schema.outcome_columns;
+  release->needs_scenario = schema.counts_over("scenario");
+  models.alternatives.clear();
+  const auto add = [&](const std::vector<ArmConfig>& group, const char* kind, std::vector<Served>& out) {
+    for (const ArmConfig& arm : group) {
+      auto policy = arm.policy ? Policy::load(real_path(*arm.policy)) : models.policy;
+      out.push_back(serve(std::move(policy), arm, kind));
+      models.alternatives.push_back(out.back().policy);
+    }
+  };
+  add(config_.arms, "arm", release->arms);
+  add(config_.shadows, "shadow", release->shadows);
+  models.check();
+  std::set<std::string> scenarios;
+  for (const auto& policy : models.alternatives)
+    scenarios.insert(policy->scenarios().begin(), policy->scenarios().end());
+  for (const auto& name : scenarios) release->scenarios.push_back(metrics.scenario(name, release->tasks));
+  for (const char* name : {"other", ""}) release->scenarios.push_back(metrics.scenario(name, release->tasks));
+  release->references = read_references(models.version, release->tasks);
+  if (!release->references.empty()) release->drift = metrics.drift(release->tasks);
+  for (const ArmConfig& arm : config_.arms) release->feedback.push_back(metrics.feedback(arm.name, release->log_tasks));
+  const fs::path names = run_ / "item_names.safetensors";
+  if (before != nullptr && !artifact_changed) {
+    release->names = Release::of(*before).names;
+  } else if (fs::exists(names)) {
+    try {
+      release->names = std::make_shared<const ItemNames>(OpenFile(names).content());
+    } catch (const SafetensorsError& error) {
+      throw ArtifactError(names.string() + " is damaged: " + error.what());
+    }
+  }
+  models.attached = std::move(release);
+  return models;
+}
+
+}  // namespace pygrade::detail

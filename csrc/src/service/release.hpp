@@ -1,0 +1,89 @@
+// What is served together: the models of an artifact, the policies of arms and shadows, and what belongs to them.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pygrade/pipeline.hpp"
+#include "service/config.hpp"
+#include "service/metrics.hpp"
+
+namespace pygrade::detail {
+
+// The distribution of a task's predictions when the artifact was published.
+struct Reference {
+  std::array<float, drift_bins - 1> bounds{};  // bin b holds bounds[b - 1] <= p < bounds[b]
+  std::array<double, drift_bins> shares{};
+  std::size_t bin_of(float prediction) const {
+    std::size_t bin = 0;
+    for (const float bound : bounds) bin += prediction >= bound;
+    return bin;
+  }
+};
+
+// Names of items by their ids.
+class ItemNames {
+ public:
+  ItemNames() = default;
+  // The content of a file that `pygrade pipeline` wrote: item_id[n] ascending, start[n + 1], text. SafetensorsError.
+  explicit ItemNames(std::vector<std::byte> content);
+  std::optional<std::string_view> of(std::int64_t item) const;
+
+ private:
+  std::vector<std::byte> content_;
+  std::vector<std::int64_t> ids_, start_;
+  std::string_view text_;
+};
+
+// The policy of an arm or a shadow.
+struct Served {
+  std::string name;
+  std::shared_ptr<const Policy> policy;
+  std::vector<float> values;  // [T] multipliers, NaN: the policy's; or none
+  float trust = 1.0f;
+};
+
+struct Release {
+  std::string artifact;                  // version
+  std::vector<std::string> tasks;        // T, of the policies
+  std::vector<std::string> log_tasks;    // of the features' log
+  std::vector<std::string> outcomes;     // columns that an event must have: y_ and m_
+  bool needs_scenario = false;           // of events
+  std::vector<Served> arms, shadows;     // alternatives 1 … and after them
+  std::vector<ScenarioCells> scenarios;  // those of the policies, then "other", then "none"
+  TaskCells drift;
+  std::vector<Reference> references;        // [T], or none
+  std::vector<std::vector<Cell>> feedback;  // [arms][log_tasks]
+  std::shared_ptr<const ItemNames> names;   // null: items have none
+
+  const ScenarioCells& scenario(std::optional<std::string_view> name) const;
+  static const Release& of(const Models& models) { return *static_cast<const Release*>(models.attached.get()); }
+};
+
+// Where the parts of a release come from, and what was found there.
+class Sources {
+ public:
+  Sources(const std::filesystem::path& run, const ServiceConfig& config);
+
+  // A text that changes when a part does.
+  struct Identity {
+    std::string artifact, policies;
+    bool operator==(const Identity&) const = default;
+  };
+  Identity identity() const;
+
+  // Loads what differs from `before` (null: everything). ArtifactError or std::invalid_argument names the part.
+  Models load(const Models* before, bool artifact_changed, Metrics& metrics) const;
+
+ private:
+  std::vector<Reference> read_references(const std::string& version, const std::vector<std::string>& tasks) const;
+
+  const std::filesystem::path run_;
+  const ServiceConfig& config_;
+};
+
+}  // namespace pygrade::detail

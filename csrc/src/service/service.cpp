@@ -1,0 +1,264 @@
+// Requests to answers, and reloads.
+#include "pygrade/service.hpp"
+
+#include <algorithm>
+#include <random>
+
+#include "service/impl.hpp"
+#include "util/files.hpp"
+
+namespace pygrade {
+
+using namespace detail;
+
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::string_view json_type = "application/json";
+constexpr std::string_view text_type = "text/plain; version=0.0.4; charset=utf-8";
+constexpr auto retry_time = std::chrono::seconds(10);  // of a load that failed, if nothing changes
+constexpr std::size_t kept_reloads = 20;
+
+// What the pipeline wrote beside the artifact.
+Json store_record(const fs::path& run) {
+  const fs::path path = run / "store.json";
+  try {
+    Json record = Json::parse(text_of(OpenFile(path, "; want a run that has published").content()));
+    if (record.type != Json::Type::object) throw JsonError("it is no object");
+    record.string_at("store");
+    return record;
+  } catch (const JsonError& error) {
+    throw ArtifactError(path.string() + " is damaged: " + error.what());
+  }
+}
+
+Naming naming_of(const fs::path& run) {
+  const Json record = store_record(run);
+  Naming naming;
+  if (record.find("named") == nullptr) return naming;
+  for (const std::string& kind : record.strings_at("named")) {
+    naming.users.named = naming.users.named || kind == "user";
+    naming.items.named = naming.items.named || kind == "item";
+  }
+  return naming;
+}
+
+std::shared_ptr<Store> store_of(const fs::path& run, const ServiceConfig& config) {
+  std::string address = config.store ? *config.store : store_record(run).string_at("store");
+  constexpr std::string_view place = "{run}";
+  if (const auto at = address.find(place); at != address.npos) address.replace(at, place.size(), run.string());
+  return open_store(address);
+}
+
+struct Route {
+  Endpoint endpoint;
+  std::string_view method;
+};
+
+Route route_of(std::string_view path) {
+  for (std::size_t e = 0; e < on_other; ++e)
+    if (path == endpoint_names[e])
+      return {static_cast<Endpoint>(e), e <= on_explain ? std::string_view("POST") : std::string_view("GET")};
+  return {on_other, ""};
+}
+
+std::string known_paths() {
+  std::string text;
+  for (std::size_t e = 0; e < on_other; ++e) text.append(e == 0 ? "" : ", ").append(endpoint_names[e]);
+  return text;
+}
+
+}  // namespace
+
+ContextPool::~ContextPool() {
+  for (auto& place : free_) delete place.load();
+}
+
+std::unique_ptr<Context> ContextPool::take() {
+  for (auto& place : free_)
+    if (place.load(std::memory_order_relaxed) != nullptr)
+      if (Context* found = place.exchange(nullptr, std::memory_order_acquire)) return std::unique_ptr<Context>(found);
+  return std::make_unique<Context>();
+}
+
+void ContextPool::give(std::unique_ptr<Context> context) noexcept {
+  for (auto& place : free_) {
+    Context* nobody = nullptr;
+    if (place.load(std::memory_order_relaxed) == nullptr &&
+        place.compare_exchange_strong(nobody, context.get(), std::memory_order_release)) {
+      context.release();
+      return;
+    }
+  }
+}
+
+Response detail::error_response(int status, std::string_view argument, std::string_view message) {
+  JsonWriter out;
+  out.begin_object().known_key("error").begin_object().known_key("argument");
+  if (argument.empty())
+    out.null();
+  else
+    out.value(argument);
+  out.field("message", message).end_object().end_object();
+  return {status, json_type, out.take()};
+}
+
+Service::Impl::Impl(const fs::path& run_given, std::string_view config_json, std::shared_ptr<Store> store_given)
+    : run(run_given),
+      config(ServiceConfig::parse(config_json, run)),
+      naming(naming_of(run)),
+      store(store_given != nullptr ? std::move(store_given) : store_of(run, config)),
+      metrics(config),
+      sources(run, config) {
+  std::random_device random;
+  next_request = (std::uint64_t{random()} << 32) | random();
+  identity = sources.identity();
+  pipeline = Pipeline::load(sources.load(nullptr, true, metrics), store, {.seed = config.seed});
+  if (config.exposures) {
+    for (const ArmConfig& arm : config.arms) {
+      ExposureOptions options{.share = config.exposure_share, .name = "exposures-" + arm.name};
+      options.file_time = config.file_time;
+      options.group_time = std::min(options.group_time, config.file_time);
+      options.arm = arm.name;
+      exposures.push_back(std::make_unique<ExposureLog>(*config.exposures, options));
+    }
+    if (!config.shadows.empty())
+      shadow_log = std::make_unique<JsonLines>(*config.exposures / "shadow", "shadow", config.file_time);
+  }
+  if (config.feedback) feedback = std::make_unique<JsonLines>(*config.feedback, "feedback", config.file_time);
+  tell("");
+  metrics.restart();
+}
+
+Response Service::Impl::handle(std::string_view method, std::string_view target, std::string_view body) {
+  const auto start = Clock::now();
+  const std::string_view path = target.substr(0, target.find('?'));
+  const Route route = route_of(path);
+  const auto answer = [&]() -> Response {
+    if (route.endpoint == on_other)
+      return error_response(404, "path",
+                            "path is '" + std::string(path.substr(0, 100)) + "'; want one of " + known_paths());
+    if (method != route.method && !(method == "HEAD" && route.method == "GET"))
+      return error_response(405, "method",
+                            "method is '" + std::string(method.substr(0, 20)) + "'; " + std::string(path) + " wants " +
+                                std::string(route.method));
+    if (body.size() > config.max_body_bytes)
+      return error_response(
+          413, "body",
+          "body has " + std::to_string(body.size()) + " bytes; want at most " + std::to_string(config.max_body_bytes));
+    switch (route.endpoint) {
+      case on_rank:
+      case on_explain: {
+        const Borrowed context(contexts);
+        return {200, json_type, route.endpoint == on_rank ? rank_body(body, *context) : explain_body(body, *context)};
+      }
+      case on_update:
+        return update(body);
+      case on_livez:
+        return {200, json_type, R"({"alive":true})"};
+      case on_readyz:
+        return {draining ? 503 : 200, json_type, ready_body()};
+      case on_metrics:
+        return {200, text_type, metrics_body()};
+      default:
+        return {200, json_type, status_body()};
+    }
+  };
+  Response response;
+  try {
+    response = answer();
+  } catch (const InputError& error) {
+    response = error_response(400, error.argument, error.what());
+  } catch (const StoreError& error) {
+    response = error_response(503, "", error.what());
+  } catch (const std::exception& error) {
+    response = error_response(500, "", error.what());
+  }
+  metrics.answered(route.endpoint, response.status, std::chrono::duration<double>(Clock::now() - start).count());
+  return response;
+}
+
+// Keeps what happened: "" if the models that are served now were loaded.
+void Service::Impl::tell(const std::string& error) {
+  Reload reload{now_ms(), "", error, {}};
+  const Models models = pipeline->models();
+  reload.artifact = models.version;
+  for (const Served& arm : Release::of(models).arms) reload.policies.push_back(arm.policy->version());
+  const std::lock_guard lock(telling);
+  last_error = error;
+  history.push_back(std::move(reload));
+  if (history.size() > kept_reloads) history.pop_front();
+}
+
+bool Service::Impl::refresh() {
+  const std::lock_guard lock(refreshing);
+  mirror();
+  const Sources::Identity now = sources.identity();
+  if (now == identity) return false;
+  if (now == failed && Clock::now() < next_try) return false;
+  try {
+    const Models before = pipeline->models();
+    Models models = sources.load(&before, now.artifact != identity.artifact, metrics);
+    if (models.version != before.version && store->current() != models.version)
+      throw ArtifactError(store->url() + " serves version " + store->current().value_or("none") + "; the artifact is " +
+                          models.version);
+    const bool new_artifact = models.version != before.version;
+    pipeline->publish(std::move(models));
+    identity = now;
+    failed = {};
+    metrics.reloads.add();
+    tell("");
+    if (new_artifact) metrics.restart();
+    return true;
+  } catch (const std::exception& error) {
+    failed = now;
+    next_try = Clock::now() + retry_time;
+    metrics.failures.add();
+    tell(error.what());
+    return false;
+  }
+}
+
+void Service::Impl::drain() {
+  draining = true;
+  for (const auto& log : exposures) log->flush();
+  if (feedback) feedback->finish();
+  if (shadow_log) shadow_log->finish();
+  mirror();
+}
+
+Service::Service(const fs::path& run, std::string_view config_json)
+    : impl_(std::make_unique<Impl>(run, config_json, nullptr)) {}
+
+Service::Service(const fs::path& run, std::string_view config_json, std::shared_ptr<Store> store)
+    : impl_(std::make_unique<Impl>(run, config_json, std::move(store))) {}
+
+Service::~Service() = default;
+
+Response Service::handle(std::string_view method, std::string_view path, std::string_view body) noexcept {
+  try {
+    return impl_->handle(method, path, body);
+  } catch (...) {  // no memory for the text of an error
+    return {500, json_type, {}};
+  }
+}
+
+bool Service::refresh() noexcept {
+  try {
+    return impl_->refresh();
+  } catch (...) {
+    return false;
+  }
+}
+
+void Service::drain() noexcept {
+  impl_->draining = true;
+  try {
+    impl_->drain();
+  } catch (...) {
+  }
+}
+
+}  // namespace pygrade

@@ -1,0 +1,498 @@
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <set>
+#include <thread>
+
+#include "check.hpp"
+#include "service/config.hpp"
+#include "service/metrics.hpp"
+#include "service_run.hpp"
+
+namespace {
+
+using namespace pygrade;
+using namespace pygrade::tests;
+using detail::Json;
+namespace fs = std::filesystem;
+
+constexpr const char* tasks[] = {"click", "like", "order"};
+
+std::string text_at(const Json& json, std::string_view key) {
+  const Json& value = json.at(key);
+  return value.type == Json::Type::string ? value.string : value.type == Json::Type::null ? "null" : "?";
+}
+
+std::vector<std::int64_t> items_of(const Json& page) { return page.integers_at("items"); }
+
+// The series of a name in Prometheus text; -1: none.
+double metric(Service& service, const std::string& name) {
+  const std::string text = service.handle("GET", "/metrics", "").body;
+  const auto at = text.find("\n" + name + " ");
+  return at == text.npos ? -1.0 : std::stod(text.substr(at + name.size() + 2));
+}
+
+void check_error(Service& service, const std::string& body, const std::string& argument, const std::string& message,
+                 const char* path = "/v1/rank") {
+  const Response response = service.handle("POST", path, body);
+  CHECK_EQUAL(response.status, 400);
+  const Json error = json_of(response).at("error");
+  CHECK_EQUAL(text_at(error, "argument"), argument);
+  if (text_at(error, "message").find(message) == std::string::npos)
+    CHECK_EQUAL(body + " → " + text_at(error, "message"), message);
+}
+
+TEST(a_page_has_every_field_of_the_interface) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  const Response response = service->handle(
+      "POST", "/v1/rank", R"({"user": 3, "k": 5, "candidates": 40, "scenario": "feed", "request_id": "r1"})");
+  CHECK_EQUAL(response.status, 200);
+  CHECK_EQUAL(std::string(response.content_type), std::string("application/json"));
+  const Json page = json_of(response);
+  CHECK_EQUAL(text_at(page, "request_id"), std::string("r1"));
+  CHECK_EQUAL(text_at(page, "arm"), std::string("main"));
+  CHECK_EQUAL(items_of(page).size(), std::size_t{5});
+  CHECK_EQUAL(page.at("scores").items.size(), std::size_t{5});
+  CHECK_EQUAL(text_at(page, "artifact"), run.version);
+  double sum = 0.0;
+  for (const char* task : tasks) sum += page.object_at("weights").finite_at(task);
+  CHECK_NEAR(sum, 1.0, 1e-5);
+  CHECK_EQUAL(text_at(page, "degraded"), std::string("null"));
+  CHECK(!page.boolean_at("explored"));
+  CHECK_EQUAL(page.object_at("seconds").keys.size(), std::size_t{5});
+  CHECK(page.find("names") == nullptr);
+  // The same page as the pipeline's.
+  auto pipeline = Pipeline::load(test_artifact("first"), run.store);
+  std::vector<std::int64_t> items(5);
+  std::vector<float> scores(5);
+  PageWorkspace workspace;
+  PipelineRequest request;
+  request.user = {3, 1'700'000'000'000, "feed", {}};
+  request.candidates = 40;
+  pipeline->rank(request, {items, scores, {}, {}}, workspace);
+  const Json again = post(*service, "/v1/rank",
+                          R"({"user": 3, "k": 5, "candidates": 40, "scenario": "feed", "timestamp": 1700000000000})");
+  CHECK_EQUAL(items_of(again), items);
+  for (std::size_t i = 0; i < 5; ++i) CHECK_EQUAL(static_cast<float>(again.at("scores").items[i].number), scores[i]);
+}
+
+TEST(every_wrong_request_is_named) {
+  const ServiceRun run;
+  const auto service = run.serve(R"({"max_k": 100, "max_candidates": 200, "max_events": 3})");
+  check_error(*service, "{", "body", "no JSON");
+  check_error(*service, "", "body", "no JSON");
+  check_error(*service, "[]", "body", "body is a list of 0; want a JSON object");
+  check_error(*service, "{}", "user", "user is missing");
+  check_error(*service, R"({"user": 1, "kk": 3})", "kk", "kk is unknown; want some of user, k");
+  check_error(*service, R"({"user": "x"})", "user", "user is \"x\"; want a whole number");
+  check_error(*service, R"({"user": 1.5})", "user", "user is 1.5; want a whole number");
+  check_error(*service, R"({"user": 1e30})", "user", "want a whole number");
+  check_error(*service, R"({"user": 1, "k": 0})", "k", "k is 0; want a whole number from 1 to 100");
+  check_error(*service, R"({"user": 1, "k": 101})", "k", "k is 101; want a whole number from 1 to 100");
+  check_error(*service, R"({"user": 1, "k": "5"})", "k", "k is \"5\"; want a whole number");
+  check_error(*service, R"({"user": 1, "candidates": 201})", "candidates", "candidates is 201");
+  check_error(*service, R"({"user": 1, "items": 5})", "items", "items is 5; want a list of at most 200");
+  check_error(*service, R"({"user": 1, "items": [1, -2]})", "items[1]", "items[1] is -2; want a whole number from 0");
+  check_error(*service, R"({"user": 1, "items": [7, 7]})", "items", "items holds 7 more than once");
+  check_error(*service, R"({"user": 1, "items": []})", "items", "no candidate is left");
+  check_error(*service, R"({"user": 1, "eligible": [3], "seen": [3]})", "items", "no candidate is left");
+  check_error(*service, R"({"user": 1, "seen": {}})", "seen", "seen is an object; want a list");
+  check_error(*service, R"({"user": 1, "context": {"c_nope": 1}})", "context", "context names 'c_nope'");
+  check_error(*service, R"({"user": 1, "context": {"c_nope": [1]}})", "context.c_nope", "a number, a text or null");
+  check_error(*service, R"({"user": 1, "context": []})", "context", "context is a list of 0; want an object");
+  check_error(*service, R"({"user": 1, "scenario": ""})", "scenario", "a text of 1 to 256 bytes");
+  check_error(*service, R"({"user": 1, "timestamp": "now"})", "timestamp", "a whole number");
+  check_error(*service, R"({"user": 1, "explore": 1})", "explore", "explore is 1; want true or false");
+  check_error(*service, R"({"user": 1, "values": {"clack": 1}})", "values",
+              "names the task 'clack'; want one of click");
+  check_error(*service, R"({"user": 1, "values": {"click": -1}})", "values.click", "values.click is -1");
+  check_error(*service, R"({"user": 1, "deadline_ms": NaN})", "deadline_ms", "deadline_ms is NaN; want a number");
+  check_error(*service, R"({"user": 1, "arm": "b"})", "arm", "arm is \"b\"; want one of main");
+  check_error(*service, R"({"user": 1, "item_values": [1]})", "item_values", "without items");
+  check_error(*service, R"({"user": 1, "items": [1], "item_values": [1, 2]})", "item_values", "one value for each");
+  check_error(*service, R"({"user": 1, "user": 2})", "body", "a key occurs twice");
+  check_error(*service, R"({"events": 1})", "events", "events is 1; want a list of at most 3", "/v1/update");
+  check_error(*service, "{}", "events", "events is missing", "/v1/update");
+  check_error(*service, R"({"events": [{"user": 1, "task": "click"}]})", "events[0].item", "is missing", "/v1/update");
+  check_error(*service, R"({"events": [{"user": 1, "item": 1, "task": "clack"}]})", "events[0].task",
+              "names the task 'clack'", "/v1/update");
+  check_error(*service, R"({"events": [{"user": 1, "item": 1, "measures": {"x": 1}}]})", "events[0].measures",
+              "names 'x', which no feature reads", "/v1/update");
+  CHECK_EQUAL(service->handle("GET", "/v1/rank", "").status, 405);
+  CHECK_EQUAL(service->handle("POST", "/livez", "").status, 405);
+  CHECK_EQUAL(service->handle("GET", "/nothing", "").status, 404);
+  CHECK_EQUAL(service->handle("", "", "").status, 404);
+  CHECK_EQUAL(service->handle("POST", "/v1/rank", std::string(2'000'000, ' ')).status, 413);
+  CHECK_EQUAL(metric(*service, R"(pygrade_requests_total{endpoint="/v1/rank",status="413"})"), 1.0);
+}
+
+TEST(named_users_are_hashed_as_python_does) {
+  const ServiceRun run(R"(["user", "item"])");
+  const auto service = run.serve();
+  // stable_id("cust_3") of pygrade._util.hashing
+  const Json by_name = post(*service, "/v1/rank", R"({"user": "cust_3", "timestamp": 1700000000000})");
+  const Json by_id = post(*service, "/v1/rank", R"({"user": 6868201402090471445, "timestamp": 1700000000000})");
+  CHECK(!items_of(by_name).empty());
+  CHECK_EQUAL(items_of(by_name), items_of(by_id));
+  check_error(*service, R"({"user": ""})", "user", "want a name");
+}
+
+TEST(feedback_changes_features_and_is_logged) {
+  const ServiceRun run;
+  const auto service = run.serve(R"({"feedback": "feedback"})");
+  const std::string events =
+      R"({"events": [{"user": 3, "item": 7, "task": "click", "timestamp": 1700000000000, "request_id": "r", )"
+      R"("scenario": "feed", "event_id": "e1"}, {"user": 3, "item": 7, "task": "like", "timestamp": 1700000001000, )"
+      R"("request_id": "r", "scenario": "feed", "amount": 2.5}, )"
+      R"({"user": 3, "item": 8, "task": null, "timestamp": 1700000000000, "scenario": "feed"}]})";
+  const Json done = post(*service, "/v1/update", events);
+  CHECK_EQUAL(done.at("events").integer, 3);
+  CHECK_EQUAL(done.at("rows").integer, 2);  // click and like of one page's item are one row
+  CHECK_EQUAL(metric(*service, R"(pygrade_feedback_events_total{arm="main",task="click"})"), 1.0);
+  service->drain();
+  std::string text;
+  for (const auto& entry : fs::directory_iterator(run.folder / "feedback")) {
+    std::ifstream file(entry.path());
+    text.append(std::istreambuf_iterator<char>(file), {});
+  }
+  CHECK_EQUAL(std::ranges::count(text, '\n'), 3);
+  const Json line = Json::parse(text.substr(0, text.find('\n')));
+  CHECK_EQUAL(text_at(line, "event_id"), std::string("e1"));
+  CHECK_EQUAL(text_at(line, "arm"), std::string("main"));
+  run.store->fail(true);
+  const Response failed = service->handle("POST", "/v1/update", events);
+  CHECK_EQUAL(failed.status, 503);
+  const Json degraded = post(*service, "/v1/rank", R"({"user": 3})");
+  CHECK_EQUAL(text_at(degraded, "degraded"), std::string("store"));
+  CHECK(text_at(degraded, "fallback") != "null");
+}
+
+TEST(a_deadline_gives_the_page_of_an_unknown_user) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  const Json page = post(*service, "/v1/rank", R"({"user": 3, "deadline_ms": 0.0})");
+  CHECK_EQUAL(text_at(page, "degraded"), std::string("deadline"));
+  CHECK_EQUAL(items_of(page).size(), std::size_t{10});
+  CHECK_EQUAL(metric(*service, R"(pygrade_degraded_pages_total{reason="deadline"})"), 1.0);
+  const auto hurried = run.serve(R"({"deadline_ms": 0.1})");
+  CHECK_EQUAL(hurried->handle("POST", "/v1/rank", R"({"user": 3})").status, 200);
+}
+
+TEST(arms_have_their_shares_and_stay) {
+  const ServiceRun run;
+  const auto service = run.serve(R"({"arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}]})");
+  std::vector<std::string> arms;
+  int of_b = 0;
+  constexpr int users = 2000;
+  for (int user = 0; user < users; ++user) {
+    arms.push_back(text_at(
+        post(*service, "/v1/rank", R"({"k": 1, "candidates": 2, "user": )" + std::to_string(user) + "}"), "arm"));
+    of_b += arms.back() == "b";
+  }
+  CHECK_NEAR(of_b, 0.3 * users, 4.0 * std::sqrt(0.21 * users));
+  CHECK_EQUAL(metric(*service, R"(pygrade_arm_pages_total{arm="b"})"), static_cast<double>(of_b));
+  const auto later = run.serve(R"({"arms": [{"name": "a", "share": 0.7}, {"name": "b", "share": 0.3}]})");
+  for (int user = 0; user < 50; ++user)
+    CHECK_EQUAL(text_at(post(*later, "/v1/rank", R"({"k": 1, "user": )" + std::to_string(user) + "}"), "arm"),
+                arms[static_cast<std::size_t>(user)]);
+  CHECK_EQUAL(text_at(post(*later, "/v1/rank", R"({"user": 1, "arm": "b"})"), "arm"), std::string("b"));
+  // Another salt deals anew.
+  const auto config = [](const char* salt) {
+    return detail::ServiceConfig::parse(std::string(R"({"salt": ")") + salt +
+                                            R"(", "arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5}]})",
+                                        "");
+  };
+  const auto one = config("one"), two = config("two");
+  int same = 0;
+  for (int user = 0; user < users; ++user) same += detail::arm_of(one, user) == detail::arm_of(two, user);
+  CHECK_NEAR(same, 0.5 * users, 4.0 * std::sqrt(0.25 * users));
+}
+
+TEST(an_arm_has_its_policy_and_trust) {
+  const ServiceRun run;
+  const std::string policy = (test_artifact("second") / "policy").string();
+  const auto service = run.serve(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "policy": ")" +
+                                 policy + R"(", "trust": 1.0}]})");
+  const Json a = post(*service, "/v1/rank", R"({"user": 1, "arm": "a"})");
+  const Json b = post(*service, "/v1/rank", R"({"user": 1, "arm": "b"})");
+  CHECK_EQUAL(text_at(a, "policy"), Policy::load(test_artifact("first") / "policy")->version());
+  CHECK_EQUAL(text_at(b, "policy"), Policy::load(test_artifact("second") / "policy")->version());
+  CHECK_EQUAL(b.finite_at("trust"), 1.0);
+}
+
+TEST(wrong_configurations_are_named) {
+  const ServiceRun run;
+  const auto refuses = [&](const std::string& config, const std::string& message) {
+    CHECK_THROWS(std::invalid_argument, message, run.serve(config));
+  };
+  refuses("{", "config is no JSON");
+  refuses(R"({"port": 80})", "port is unknown; want some of store");
+  refuses(R"({"max_k": 0})", "max_k is 0");
+  refuses(R"({"arms": []})", "arms is empty");
+  refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.4}]})", "together; want 1");
+  refuses(R"({"arms": [{"name": "a b"}]})", "arms[0].name is \"a b\"; want letters");
+  refuses(R"({"arms": [{"share": 1}]})", "arms[0].name is missing");
+  refuses(R"({"arms": [{"name": "a", "share": 0.5}, {"name": "a", "share": 0.5}]})", "distinct names");
+  refuses(R"({"arms": [{"name": "a", "explore": 0.5}]})", "max_explore is 0.1");
+  refuses(R"({"arms": [{"name": "a", "trust": 2}]})", "arms[0].trust is 2");
+  refuses(R"({"arms": [{"name": "a", "values": {"clack": 2}}]})", "arm 'a': values names 'clack'");
+  refuses(R"({"shadow": [{"name": "main"}]})", "which is an arm");
+  refuses(R"({"shadow": [{"name": "s", "share": 1}]})", "shadow[0].share is unknown");
+  CHECK_THROWS(ArtifactError, "policy.json", run.serve(R"({"shadow": [{"name": "s", "policy": "nowhere"}]})"));
+  CHECK_THROWS(ArtifactError, "store.json", Service(run.folder / "none", "{}", run.store));
+}
+
+TEST(exploration_is_capped) {
+  const ServiceRun run;
+  const auto service = run.serve(R"({"max_explore": 0.25, "seed": 1})");
+  int explored = 0;
+  for (int i = 0; i < 100; ++i) {
+    const Json page = post(*service, "/v1/rank", R"({"user": 1, "explore": true})");
+    explored += page.boolean_at("explored");
+    CHECK(explored <= 0.25 * (i + 1));
+  }
+  CHECK_EQUAL(explored, 25);
+  CHECK_EQUAL(metric(*service, R"(pygrade_arm_capped_pages_total{arm="main"})"), 75.0);
+  const double effective = metric(*service, R"(pygrade_exploration_effective_samples{arm="main",target="narrower"})");
+  CHECK(effective > 1.0 && effective <= 25.0);
+  const auto share = run.serve(R"({"max_explore": 1, "arms": [{"name": "main", "explore": 0.2}]})");
+  int of_arm = 0;
+  for (int i = 0; i < 500; ++i) of_arm += post(*share, "/v1/rank", R"({"user": 1, "k": 1})").boolean_at("explored");
+  CHECK_NEAR(of_arm, 100.0, 40.0);
+  CHECK(!post(*share, "/v1/rank", R"({"user": 1, "explore": false})").boolean_at("explored"));
+}
+
+TEST(shadows_are_compared_and_never_served) {
+  const ServiceRun run;
+  const std::string policy = (test_artifact("second") / "policy").string();
+  const auto plain = run.serve();
+  const auto service = run.serve(
+      R"({"exposures": "exposures", "shadow": [{"name": "same"}, {"name": "other", "policy": ")" + policy + R"("}]})");
+  for (int user = 0; user < 20; ++user) {
+    const std::string body = R"({"timestamp": 1700000000000, "user": )" + std::to_string(user) + "}";
+    CHECK_EQUAL(items_of(post(*service, "/v1/rank", body)), items_of(post(*plain, "/v1/rank", body)));
+  }
+  CHECK_EQUAL(metric(*service, R"(pygrade_shadow_pages_total{shadow="same"})"), 20.0);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_replaced_sum{shadow="same"})"), 0.0, 1e-9);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_overlap_sum{shadow="same"})"), 20.0, 1e-9);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_correlation_sum{shadow="same"})"), 20.0, 1e-9);
+  CHECK_NEAR(metric(*service, R"(pygrade_shadow_own_score_sum{shadow="same"})"),
+             metric(*service, R"(pygrade_shadow_served_score_sum{shadow="same"})"), 1e-6);
+  CHECK(metric(*service, R"(pygrade_shadow_own_score_sum{shadow="other"})") >=
+        metric(*service, R"(pygrade_shadow_served_score_sum{shadow="other"})") - 1e-6);
+  CHECK_EQUAL(metric(*service, R"(pygrade_arm_pages_total{arm="main"})"), 20.0);
+  service->drain();
+  int lines = 0;
+  for (const auto& entry : fs::directory_iterator(run.folder / "exposures" / "shadow")) {
+    std::ifstream file(entry.path());
+    for (std::string line; std::getline(file, line); ++lines) Json::parse(line).finite_at("shadow_replaced");
+  }
+  CHECK_EQUAL(lines, 40);
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(run.folder / "exposures"))
+    files += entry.path().extension() == ".parquet";
+  CHECK_EQUAL(files, 1);
+  CHECK_EQUAL(metric(*service, "pygrade_exposures_total"), 20.0);
+}
+
+TEST(an_explanation_adds_up) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  const std::string body = R"({"user": 3, "k": 4, "timestamp": 1700000000000})";
+  const Json page = post(*service, "/v1/explain", body);
+  CHECK_EQUAL(items_of(page), items_of(post(*service, "/v1/rank", body)));
+  CHECK_EQUAL(page.at("explanation").items.size(), std::size_t{4});
+  for (const Json& item : page.at("explanation").items) {
+    double fused = 0.0;
+    for (const char* task : tasks) {
+      fused += item.object_at("contributions").finite_at(task);
+      CHECK(item.object_at("predictions").finite_at(task) > 0.0);
+    }
+    CHECK_NEAR(fused, item.finite_at("fused"), 1e-5);
+    const Json& mixture = item.at("mixture");
+    if (mixture.type == Json::Type::null)
+      CHECK_NEAR(fused, item.finite_at("score"), 1e-5);
+    else
+      CHECK_NEAR(mixture.finite_at("policy") + mixture.finite_at("baseline"), item.finite_at("score"), 1e-4);
+  }
+  CHECK_EQUAL(page.object_at("concentration").keys.size(), std::size_t{3});
+  CHECK(!page.object_at("inputs").keys.empty());
+  CHECK_EQUAL(page.object_at("static").at("items").items.size(), std::size_t{4});
+  const Json degraded = post(*service, "/v1/explain", R"({"user": 3, "deadline_ms": 0})");
+  CHECK(degraded.at("concentration").type == Json::Type::null);
+  CHECK(degraded.at("inputs").type == Json::Type::null);
+}
+
+TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
+  const ServiceRun run;
+  const auto service = run.serve();
+  CHECK(!service->refresh());
+  // The link moved before the store was filled: the old models go on.
+  run.point_to("second");
+  CHECK(!service->refresh());
+  const Json waiting = json_of(service->handle("GET", "/readyz", ""));
+  CHECK(text_at(waiting, "reload_error").find("serves version " + run.version) != std::string::npos);
+  CHECK_EQUAL(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact"), run.version);
+  run.publish("second");
+  fs::remove(run.folder / "artifact");
+  run.point_to("second");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  // A failed load is tried again at once if something changes.
+  const fs::path copy = run.folder / "copy";
+  fs::copy(test_artifact("second"), copy, fs::copy_options::recursive);
+  run.link(copy);
+  CHECK(service->refresh());
+  CHECK(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact") != run.version);
+  CHECK_EQUAL(text_at(json_of(service->handle("GET", "/readyz", "")), "reload_error"), std::string("null"));
+  CHECK_EQUAL(metric(*service, "pygrade_reloads_total"), 1.0);
+  CHECK_EQUAL(metric(*service, "pygrade_reload_failures_total"), 1.0);
+
+  const fs::path damaged = run.folder / "damaged";
+  fs::copy(test_artifact("first"), damaged, fs::copy_options::recursive);
+  std::ofstream(damaged / "mtl" / "mtl.json", std::ios::app) << " ";
+  run.link(damaged);
+  CHECK(!service->refresh());
+  CHECK(text_at(json_of(service->handle("GET", "/readyz", "")), "reload_error").find("mtl.json") != std::string::npos);
+  CHECK_EQUAL(service->handle("GET", "/readyz", "").status, 200);
+  CHECK(text_at(post(*service, "/v1/rank", R"({"user": 1})"), "artifact") != run.version);
+  CHECK(!service->refresh());  // not tried again before something changes, or some time is over
+  CHECK_EQUAL(metric(*service, "pygrade_reload_failures_total"), 2.0);
+  const Json status = json_of(service->handle("GET", "/v1/status", ""));
+  CHECK_EQUAL(status.at("reloads").items.size(), std::size_t{4});
+}
+
+TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {
+  const ServiceRun run;
+  run.write("online/status.json", R"({"version": "v2", "updates": 3, "estimate": NaN})");
+  fs::create_directory_symlink(test_artifact("first") / "policy", run.folder / "online" / "policy");
+  const auto service = run.serve(R"({"arms": [{"name": "online", "policy": "online/policy"}]})");
+  const auto first = text_at(post(*service, "/v1/rank", R"({"user": 1})"), "policy");
+  CHECK(!service->refresh());
+  fs::create_directory_symlink(test_artifact("second") / "policy", run.folder / "new");
+  fs::rename(run.folder / "new", run.folder / "online" / "policy");
+  CHECK(service->refresh());
+  const Json page = post(*service, "/v1/rank", R"({"user": 1})");
+  CHECK(text_at(page, "policy") != first);
+  CHECK_EQUAL(text_at(page, "artifact"), run.version);
+  CHECK_EQUAL(metric(*service, R"(pygrade_online{field="updates"})"), 3.0);
+  const Json status = json_of(service->handle("GET", "/v1/status", ""));
+  CHECK_EQUAL(text_at(status.object_at("online"), "version"), std::string("v2"));
+  CHECK(status.object_at("online").at("estimate").type == Json::Type::null);
+}
+
+TEST(drain_ends_readiness_and_nothing_else) {
+  const ServiceRun run;
+  const auto service = run.serve(R"({"exposures": "exposures", "exposure_share": 1})");
+  CHECK_EQUAL(service->handle("GET", "/readyz", "").status, 200);
+  post(*service, "/v1/rank", R"({"user": 1})");
+  service->drain();
+  CHECK_EQUAL(service->handle("GET", "/readyz", "").status, 503);
+  CHECK_EQUAL(service->handle("GET", "/livez", "").status, 200);
+  CHECK_EQUAL(service->handle("POST", "/v1/rank", R"({"user": 1})").status, 200);
+  CHECK_EQUAL(metric(*service, "pygrade_exposure_files_total"), 1.0);
+  CHECK_EQUAL(metric(*service, "pygrade_ready"), 0.0);
+}
+
+TEST(pages_during_reloads_are_of_one_artifact) {
+  const ServiceRun run;
+  run.publish("second");
+  run.publish("first");
+  const auto service = run.serve();
+  const std::string versions[] = {Models::load(test_artifact("first")).version,
+                                  Models::load(test_artifact("second")).version};
+  const std::string policies[] = {Policy::load(test_artifact("first") / "policy")->version(),
+                                  Policy::load(test_artifact("second") / "policy")->version()};
+  std::atomic<bool> done{false};
+  std::atomic<int> pages{0}, wrong{0}, of_second{0};
+  std::vector<std::jthread> threads;
+  for (int t = 0; t < 3; ++t)
+    threads.emplace_back([&, t] {
+      while (!done) {
+        const Response response =
+            service->handle("POST", "/v1/rank", R"({"candidates": 20, "user": )" + std::to_string(t) + "}");
+        if (response.status != 200) {
+          ++wrong;
+          continue;
+        }
+        const Json page = json_of(response);
+        const bool second = text_at(page, "artifact") == versions[1];
+        wrong += text_at(page, "policy") != policies[second] || text_at(page, "artifact") != versions[second];
+        of_second += second;
+        ++pages;
+      }
+    });
+  int reloads = 0;
+  for (int i = 0; i < 12; ++i) {
+    run.publish(i % 2 == 0 ? "second" : "first");
+    reloads += service->refresh();
+    const int before = pages;
+    while (pages < before + 10) std::this_thread::yield();
+  }
+  done = true;
+  threads.clear();
+  CHECK_EQUAL(reloads, 12);
+  CHECK_EQUAL(wrong.load(), 0);
+  CHECK(of_second > 0 && of_second < pages);
+}
+
+TEST(metrics_of_workers_are_summed_and_never_fall) {
+  const ServiceRun run;
+  const std::string config = R"({"metrics": "metrics"})", series = R"(pygrade_arm_pages_total{arm="main"})";
+  const auto first = run.serve(config);
+  {
+    const auto second = run.serve(config);
+    post(*first, "/v1/rank", R"({"user": 1})");
+    post(*second, "/v1/rank", R"({"user": 1})");
+    post(*second, "/v1/rank", R"({"user": 2})");
+    CHECK_EQUAL(metric(*first, series), 3.0);
+    CHECK_EQUAL(metric(*second, series), 3.0);
+    CHECK_EQUAL(metric(*first, "pygrade_workers"), 2.0);
+  }
+  CHECK_EQUAL(metric(*first, series), 3.0);
+  CHECK_EQUAL(metric(*first, "pygrade_workers"), 1.0);
+  const auto third = run.serve(config);  // sums the file of the second into `retired`
+  post(*third, "/v1/rank", R"({"user": 2})");
+  CHECK_EQUAL(metric(*third, series), 4.0);
+  CHECK_EQUAL(metric(*first, series), 4.0);
+  int files = 0;
+  for (const auto& entry : fs::directory_iterator(run.folder / "metrics"))
+    files += entry.path().extension() == ".metrics";
+  CHECK_EQUAL(files, 3);
+}
+
+TEST(metrics_count_steps_weights_and_drift) {
+  const ServiceRun run;
+  std::string entries;
+  for (const char* task : tasks)
+    entries += std::string(entries.empty() ? "" : ", ") + "\"" + task +
+               R"(": {"bounds": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9],
+                      "shares": [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]})";
+  run.write("reference.json", R"({"versions": {")" + run.version + R"(": {)" + entries + "}}}");
+  const auto service = run.serve();
+  for (int i = 0; i < 16; ++i) post(*service, "/v1/rank", R"({"user": 1, "scenario": "feed"})");
+  CHECK_EQUAL(metric(*service, R"(pygrade_step_seconds_count{step="predictions"})"), 16.0);
+  CHECK(metric(*service, R"(pygrade_request_seconds_sum{endpoint="/v1/rank"})") > 0.0);
+  CHECK(metric(*service, R"(pygrade_prediction_psi{task="click"})") > 0.1);
+  double mean = 0.0, scenarios = 0.0;
+  for (const char* scenario : {"feed", "other", ""}) {
+    const double pages = metric(*service, std::string(R"(pygrade_scenario_pages_total{scenario=")") + scenario + "\"}");
+    if (pages <= 0.0) continue;
+    scenarios += pages;
+    for (const char* task : tasks)
+      mean +=
+          metric(*service, std::string(R"(pygrade_weight_mean{scenario=")") + scenario + R"(",task=")" + task + "\"}");
+  }
+  CHECK_EQUAL(scenarios, 16.0);
+  CHECK_NEAR(mean, 1.0, 1e-5);
+  const std::vector<double> counts = {10, 20}, shares = {0.5, 0.5};
+  CHECK_NEAR(detail::stability_index(counts, shares),
+             (1.0 / 3 - 0.5) * std::log(2.0 / 3) + (2.0 / 3 - 0.5) * std::log(4.0 / 3), 1e-12);
+  CHECK_EQUAL(detail::stability_index(shares, shares), 0.0);
+  const Json status = json_of(service->handle("GET", "/v1/status?x=1", ""));
+  CHECK_EQUAL(status.object_at("latency").object_at("/v1/rank").at("count").integer, 16);
+  CHECK(status.object_at("latency").object_at("/v1/rank").finite_at("p99") > 0.0);
+  CHECK(status.object_at("drift").finite_at("click") > 0.1);
+}
+
+}  // namespace
