@@ -26,7 +26,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
     lifted = {name: record["lifts"].get(name, {}) for name in record["rankers"]}
     rows = [
-        [name, *(console.interval(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
+        [name, *(console.positive(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
         for name, entry in sorted(record["rankers"].items(), key=lambda row: row[0] != record["baseline"])
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]

@@ -1,6 +1,5 @@
 """Sections that the reports of training and pipeline share: verdict, held-out tables, data, options."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pygrade._util.serialization import plain
 from pygrade.evaluation.arms import STAGE1
 from pygrade.evaluation.replay import equal_metrics, judged_by
-from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, facts, folded, table
+from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, escape, facts, folded, table
 from pygrade.reports.marks import Json, Scale, whisker
 from pygrade.training.trust import label
 
@@ -106,9 +105,7 @@ def _range(entry: Json) -> str:
 
 def key(*entries: tuple[str, str]) -> str:
     """What the colors of marks mean: pairs of a class (own, other, second) and a text."""
-    return (
-        f'<div class="key">{" · ".join(f"<b class={kind}>●</b> {html.escape(text)}" for kind, text in entries)}</div>'
-    )
+    return f'<div class="key">{" · ".join(f"<b class={kind}>●</b> {escape(text)}" for kind, text in entries)}</div>'
 
 
 def prediction_section(replay: Json, title: str = "Predictions on held-out requests", text: str = "") -> Section:
@@ -162,10 +159,10 @@ def replay_section(replay: Json, title: str = "Replay of held-out requests", not
             drawn = whisker(scales[name], *([lifts[name]] if lifts else [{"value": 0.0}]), strong=arm == named)
             row += [lift_text(lifts[name] if lifts else None), Html(drawn)]
         rows.append(row)
-    judged = html.escape(". ".join((judged_by(replay), *equal_metrics(replay))))
+    judged = escape(". ".join((judged_by(replay), *equal_metrics(replay))))
     text = (
         f"Each ranking re-orders the shown items of {replay['num_requests']:,} requests that trained nothing; what was "
-        f"not shown can't be judged. Lifts are over {html.escape(base)}, ± 95 %, and all intervals cover at once. "
+        f"not shown can't be judged. Lifts are over {escape(base)}, ± 95 %, and all intervals cover at once. "
         f"{judged[0].upper()}{judged[1:]}. {note}"
     )
     return Section(title, text.strip(), table=table(heads, rows, named))
@@ -191,7 +188,7 @@ def trust_section(trust: Json | None) -> list[Section]:
     rows = [
         [name, lift_text(entry), Html(whisker(scale, entry, strong=name == served))] for name, entry in lifts.items()
     ]
-    return [Section("Cross-fitted value of the logged pages", html.escape(text), table=table(heads, rows, served))]
+    return [Section("Cross-fitted value of the logged pages", escape(text), table=table(heads, rows, served))]
 
 
 def options_section(options: Any, defaults: Any) -> list[Section]:
@@ -217,9 +214,9 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return html.escape(", ".join(map(str, value)) or "none")
+        return escape(", ".join(map(str, value)) or "none")
     if value is None or value == {} or value == "":
         return "none"
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:g}"
-    return html.escape(str(value))
+    return escape(str(value))

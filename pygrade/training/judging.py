@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STATIC
-from pygrade.evaluation.cautions import caution_of_logged_order, cautions_of_log, cautions_of_predictions
+from pygrade.evaluation.cautions import (
+    caution_of_logged_order,
+    caution_of_predicted_value,
+    cautions_of_log,
+    cautions_of_predictions,
+)
 from pygrade.evaluation.policy_estimates import policy_scores, served_weights
 from pygrade.evaluation.replay import evaluate, paired_lift
 from pygrade.evaluation.verdict import sentence, verdict_of
@@ -110,6 +115,9 @@ def replay(
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     record["verdict"] = verdict_record(name, evaluation.baseline, lift, logs, served, propensity, in_sample)
     record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
+    if judge is not None and not in_sample:
+        promised = record["lifts"][name]
+        record["warnings"] += caution_of_predicted_value(name, promised[judge], promised["predicted_value"])
     if judge is not None and LOGGED_ORDER in arms.scores:
         offered = served_name(policies, mixture)
         orders = arms.scores[offered], arms.scores[LOGGED_ORDER]

@@ -175,3 +175,10 @@ def test_the_command_line_takes_mtl_own(own, tmp_path, capsys):
     assert cli.main([*command, *given, "--quiet", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["options"]["predictions"] == "own" and record["stages"]["mtl"]["network"] == "own"
+
+
+def test_a_log_without_feedback_is_named(own, tmp_path):
+    nothing = [polars.col(f"y_{task}") * 0.0 for task in TASKS]
+    data = altered(own, tmp_path / "log", lambda table: table.with_columns(nothing))
+    with pytest.raises(ValueError, match="no shown row has feedback; join it to the log"):
+        run_pipeline(data, tmp_path / "run", OWN)
