@@ -279,10 +279,10 @@ class Bench:
         """From Redis: paused, and killed."""
         folder = self.world.folder / "redis"
         folder.mkdir()
-        redis = RedisServer(folder, save=True)
+        redis = RedisServer(folder, "--appendfsync", "everysec", save=True)
         link = ["redis-cli", "-p", str(redis.port)]
         try:
-            self.world.fill(redis.url("bench"))
+            self.world.fill(redis.url("bench", timeout=120))
             server = self.server(store=redis.url("bench"), deadline_ms=DEADLINE)
             try:
                 rate = self.load(server, 0.0, self.seconds)["per_second"] / 2
@@ -359,12 +359,14 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pygrade-bench-") as scratch:
         bench = Bench(World(options.run.resolve(), Path(scratch)), options)
-        bench.all()
-    record = {"machine": facts(), "server": options.server, "workers": options.workers, "threads": options.threads}
-    record |= {"rows": bench.rows}
-    out = options.out or (None if options.quick else RESULTS / f"service-{options.server}.json")
-    if out is not None:
-        write_json(out, record)
+        try:
+            bench.all()
+        finally:
+            record = {"machine": facts(), "server": options.server, "workers": options.workers}
+            record |= {"threads": options.threads, "rows": bench.rows}
+            out = options.out or (None if options.quick else RESULTS / f"service-{options.server}.json")
+            if out is not None:
+                write_json(out, record)
     loads = [row for row in bench.rows.values() if isinstance(row, dict) and "lost" in row]
     bad = sum(row["lost"] + row["wrong"] for row in loads)
     print(f"{bench.requests:,} requests, {bad} lost or wrong")
