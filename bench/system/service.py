@@ -152,13 +152,18 @@ class Server:
         self.process = subprocess.Popen(
             [*command, "--run", str(world.run), "--config", str(path)],
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         )
         assert self.process.stdout is not None
-        found = re.search(r"https?://([\w.]+):(\d+)", self.process.stdout.readline())
-        if found is None:
-            raise RuntimeError("the server did not start")
+        found = None
+        while found is None:
+            line = self.process.stdout.readline()
+            if not line:
+                raise RuntimeError("the server did not start")
+            found = re.search(r"https?://([\w.]+):(\d+)", line)
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()  # so that it never waits for a reader
         self.host, self.port = found[1], int(found[2])
         limit = time.monotonic() + 60
         while subprocess.run(
