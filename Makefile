@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --no-build-isolation -e
 CORE := $(shell find csrc CMakeLists.txt -type f)
 
-.PHONY: demo test check check-kernels gpu-check format bench clean
+.PHONY: demo test check check-kernels gpu-check docs format bench clean
 
 demo: $(VENV)/ready
 	$(BIN)/pygrade demo
@@ -49,6 +49,10 @@ else
 gpu-check: $(VENV)/ready
 	$(BIN)/python -m bench.gpu.check --device $(DEVICE) --steps "$(STEPS)"
 endif
+
+# The site, in build/site. A broken link, or something that a page would load from another host, is an error.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 bench: $(VENV)/peers
 	$(BIN)/python -m bench

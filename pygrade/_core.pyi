@@ -373,21 +373,29 @@ class Service:
         """/readyz answers 503 from now on, and the logs are flushed."""
 
 class Pipeline:
-    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None."""
+    """The pipeline in front of a user. ``retrieve`` finds candidates where ``prerank`` is None, ``predict`` predicts
+    where ``mtl`` is None."""
 
     def __init__(
         self,
         version: str,
         features: Features,
         prerank: Prerank | None,
-        mtl: MultiTaskModel,
+        mtl: MultiTaskModel | None,
         policy: Policy,
         center: FeatureCenter,
         seed: int | None,
         retrieve: Callable[..., Any] | None,
+        predict: Callable[..., Any] | None = None,
     ) -> None: ...
     @staticmethod
-    def load(artifact: str, store: Store, any_version: bool = False, seed: int | None = None) -> Pipeline:
+    def load(
+        artifact: str,
+        store: Store,
+        any_version: bool = False,
+        seed: int | None = None,
+        predict: Callable[..., Any] | None = None,
+    ) -> Pipeline:
         """Of the files of an artifact and a store of the core. ``any_version``: read whatever version is current."""
 
     @property
@@ -406,11 +414,13 @@ class Pipeline:
         explore: bool = False,
         values: Any = None,
         deadline: int | None = None,
+        item_values: Callable[[Any], Any] | None = None,
     ) -> dict[str, Any]:
-        """The page, its weights, and what it was made from. ``deadline``: microseconds."""
+        """The page, its weights, and what it was made from. ``deadline``: microseconds. ``item_values``: ids [n] →
+        prices [n]."""
 
     def publish(
-        self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel, policy: Policy
+        self, version: str, features: Features, prerank: Prerank | None, mtl: MultiTaskModel | None, policy: Policy
     ) -> None:
         """Serve other models, all in one step."""
 

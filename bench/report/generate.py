@@ -1,4 +1,4 @@
-"""Writes the README's comparison, docs/BENCH.md and their pictures from the committed results.
+"""Writes the README's five rows, docs/BENCH.md and its pictures from the committed results.
 
 All numbers come from results. Two texts are written by hand: report/METHOD.md, and results/missed.md with a paragraph
 for each missed target that starts with **the target's name**.
@@ -22,6 +22,13 @@ PICTURE = re.compile(r"!\[[^]]*\]\(([^)]*bench/[^)]+)\)")
 NO_RESULTS = "No results are committed yet.\n"
 ORDER = ("avx512", "avx2", "baseline")
 SUITES = ("serving", "rollout", "sampling", "training", "call", "scaling")
+README_ROWS = (  # one of serving by itself, one with the policy, one of each of the three costs of training
+    "top-k, N 2k–10k, k 50–500",
+    "policy + rank, N 500, k 50",
+    "group top-k, B 64, G 32, N 1000, k 10",
+    "draws and their log p, any α",
+    "stage-2 step",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -82,21 +89,29 @@ def with_block(text: str, content: str) -> str:
     return f"{before}{BEGIN}\n{content}{END}{rest.split(END)[1]}"
 
 
-# --- the README ------------------------------------------------------------------------------------------------------
+# --- the comparison --------------------------------------------------------------------------------------------------
 
 
 def block(measured: Results) -> str:
-    """The README's comparison: a line per target against peers, with the worst of its shapes. What the targets are and
+    """The README's five rows, and where the others are."""
+    table = _comparison(measured, README_ROWS)
+    return (
+        table + "All ops, shapes, bounds and missed targets: [docs/BENCH.md](docs/BENCH.md).\n" if table else NO_RESULTS
+    )
+
+
+def _comparison(measured: Results, names: Sequence[str] | None = None) -> str:
+    """A line per target against peers (these targets, or all), with the worst of its shapes. What the targets are and
     which are missed is in docs/BENCH.md."""
     verdicts = judge(measured)
     first = next(iter(verdicts), None)
     if first is None or not verdicts[first]:
-        return NO_RESULTS
+        return ""
     head = ["op, worst shape", "pygrade", "best library peer", *(f"faster, {ISA_NAMES[isa]}" for isa in verdicts)]
     rows = []
     for verdict in verdicts[first]:
         measure = verdict.target.measure
-        if measure not in (PEER, CORE, CALL):
+        if measure not in (PEER, CORE, CALL) or (names is not None and verdict.target.name not in names):
             continue
         row = verdict.rows[0]
         ours = row.core.p50 if measure == CORE and row.core else row.timings[OURS].p50
@@ -109,11 +124,9 @@ def block(measured: Results) -> str:
             cells.append("" if other is None else _span(other))
         rows.append(cells)
     return (
-        "![Times faster than the best library peer](docs/bench/ratios.png)\n\n"
-        + markdown(head, rows)
+        markdown(head, rows)
         + f"\nTimes: {ISA_NAMES[first]}, p50 with the Python call (policy + rank: the C++ library).\n"
         + _measured_on(measured)
-        + "All shapes, bounds and targets, met and missed: [docs/BENCH.md](docs/BENCH.md).\n"
     )
 
 
@@ -148,6 +161,9 @@ def page(measured: Results, notes: str) -> str:
     parts = ["# How fast it is, and compared with what\n", METHOD.read_text()]
     if not measured:
         return "\n".join([*parts, NO_RESULTS])
+    if table := _comparison(measured):
+        picture = "![Times faster than the best library peer](bench/ratios.png)\n"
+        parts += ["## Against the best library peer\n", picture, table]
     parts += ["## Machines\n", _machines(measured), "## Targets\n", _targets(measured)]
     parts += ["## Missed targets\n", notes.strip() + "\n" if notes.strip() else "None.\n"]
     titles = {

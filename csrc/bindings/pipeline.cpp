@@ -52,15 +52,19 @@ class Served {
   std::vector<PageWorkspace> free_;
 };
 
+// The last reference to a function may be dropped by a thread without the interpreter's lock.
+std::shared_ptr<py::object> kept_of(const py::object& function) {
+  return {new py::object(function), [](py::object* held) {
+            const py::gil_scoped_acquire locked;
+            delete held;
+          }};
+}
+
 // A search in Python: retrieve(request_dense, request_ids, sequences, seen, eligible, n) → item ids.
 auto retrieve_of(const py::object& function) -> decltype(PipelineOptions::retrieve) {
   if (function.is_none()) return {};
-  // The last reference may be dropped by a thread without the interpreter's lock.
-  const std::shared_ptr<py::object> kept(new py::object(function), [](py::object* held) {
-    const py::gil_scoped_acquire locked;
-    delete held;
-  });
-  return [kept](const FeatureBuffer& user, Items seen, std::optional<Items> eligible, std::span<std::int64_t> items) {
+  return [kept = kept_of(function)](const FeatureBuffer& user, Items seen, std::optional<Items> eligible,
+                                    std::span<std::int64_t> items) {
     const py::gil_scoped_acquire locked;
     const auto row = [](const auto& values) {
       using T = typename std::decay_t<decltype(values)>::value_type;
@@ -75,6 +79,31 @@ auto retrieve_of(const py::object& function) -> decltype(PipelineOptions::retrie
     const std::size_t count = std::min(given.size(), items.size());
     std::copy_n(given.begin(), count, items.begin());
     return count;
+  };
+}
+
+// A model in Python: predict(user_id or None, timestamp, scenario, item_ids, request_dense, request_ids, dense, ids) →
+// probabilities [n, T].
+auto predict_of(const py::object& function) -> decltype(PipelineOptions::predict) {
+  if (function.is_none()) return {};
+  return [kept = kept_of(function)](const ModelRows& rows, std::span<float> probabilities) {
+    const py::gil_scoped_acquire locked;
+    const auto count = static_cast<py::ssize_t>(rows.rows);
+    const auto table = [](const auto& values, py::ssize_t height) {
+      using T = std::remove_const_t<typename std::decay_t<decltype(values)>::element_type>;
+      const auto size = static_cast<py::ssize_t>(values.size());
+      return to_array<T>(values, {height, height == 0 ? 0 : size / height});
+    };
+    const FeatureRequest* request = rows.request;
+    py::object user = py::none(), scenario = py::none();
+    if (request != nullptr) user = py::int_(request->user_id);
+    if (request != nullptr && request->scenario) scenario = py::str(std::string(*request->scenario));
+    const py::object found = (*kept)(user, request == nullptr ? 0 : request->timestamp, scenario,
+                                     to_array<std::int64_t>(rows.item_ids, {count}), table(rows.request_dense, 1),
+                                     table(rows.request_ids, 1), table(rows.dense, count), table(rows.ids, count));
+    const auto tasks = rows.rows == 0 ? 0 : static_cast<py::ssize_t>(probabilities.size() / rows.rows);
+    const auto given = array(found, "the predictions", Dtype::float32, {count, tasks}).span<const float>();
+    std::ranges::copy(given, probabilities.begin());
   };
 }
 
@@ -104,7 +133,8 @@ std::vector<ContextValue> context_of(const py::dict& given) {
 
 py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, const std::optional<std::string>& scenario,
               const py::dict& context, std::size_t k, std::size_t candidates, py::handle item_ids, py::handle seen,
-              py::handle eligible, bool explore, py::handle values, std::optional<std::int64_t> deadline) {
+              py::handle eligible, bool explore, py::handle values, std::optional<std::int64_t> deadline,
+              const py::object& item_values) {
   const auto given = context_of(context);
   PipelineRequest request;
   request.user = {user_id, timestamp, scenario, given};
@@ -115,6 +145,17 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   request.explore = explore;
   if (!values.is_none()) request.values = array(values, "values", Dtype::float32, {any_size}).span<const float>();
   if (deadline) request.deadline = std::chrono::microseconds(*deadline);
+
+  std::vector<float> prices;
+  const auto priced = [&](Items ids) {
+    const py::gil_scoped_acquire locked;
+    const auto count = static_cast<py::ssize_t>(ids.size());
+    const py::object found = item_values(to_array<std::int64_t>(ids, {count}));
+    const auto given = array(found, "item_values", Dtype::float32, {count}).span<const float>();
+    prices.assign(given.begin(), given.end());
+    return std::span<const float>(prices);
+  };
+  if (!item_values.is_none()) request.item_values = priced;
 
   PageWorkspace workspace = served.take();
   const std::size_t tasks = served.pipeline->models().policy->tasks().size();
@@ -154,6 +195,7 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   result["degraded"] = static_cast<int>(page.degraded);
   result["history"] = page.history;
   result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
+  result["item_values"] = prices.empty() ? py::object(py::none()) : py::object(to_array<float>(prices, {rows}));
   result["multipliers"] = py::none();
   if (policy.trade_offs()) {
     py::array_t<float> in_force({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)});
@@ -197,28 +239,31 @@ void bind_pipeline(py::module_& module) {
   py::class_<Served>(module, "Pipeline")
       .def(py::init([](const std::string& version, const py::object& features, const py::object& prerank,
                        const py::object& mtl, const py::object& policy, const std::shared_ptr<FeatureCenter>& center,
-                       std::optional<std::uint32_t> seed, const py::object& retrieve) {
-             const PipelineOptions options{.seed = seed, .retrieve = retrieve_of(retrieve)};
+                       std::optional<std::uint32_t> seed, const py::object& retrieve, const py::object& predict) {
+             const PipelineOptions options{
+                 .seed = seed, .predict = predict_of(predict), .retrieve = retrieve_of(retrieve)};
              Models models = models_of(version, features, prerank, mtl, policy);
              const py::gil_scoped_release unlocked;
              return std::make_unique<Served>(std::make_unique<Pipeline>(std::move(models), center, options));
            }),
-           py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl"), py::arg("policy"),
-           py::arg("center"), py::arg("seed").none(true), py::arg("retrieve").none(true))
+           py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl").none(true),
+           py::arg("policy"), py::arg("center"), py::arg("seed").none(true), py::arg("retrieve").none(true),
+           py::arg("predict") = py::none())
       .def_static(
           "load",
           [](const std::string& artifact, const std::shared_ptr<Store>& store, bool any_version,
-             std::optional<std::uint32_t> seed) {
+             std::optional<std::uint32_t> seed, const py::object& predict) {
+            const PipelineOptions options{.seed = seed, .any_version = any_version, .predict = predict_of(predict)};
             const py::gil_scoped_release unlocked;
-            return std::make_unique<Served>(
-                Pipeline::load(artifact, store, {.seed = seed, .any_version = any_version}));
+            return std::make_unique<Served>(Pipeline::load(artifact, store, options));
           },
-          py::arg("artifact"), py::arg("store"), py::arg("any_version") = false, py::arg("seed") = py::none())
+          py::arg("artifact"), py::arg("store"), py::arg("any_version") = false, py::arg("seed") = py::none(),
+          py::arg("predict") = py::none())
       .def_property_readonly("center", [](const Served& served) { return served.pipeline->center(); })
       .def("rank", &rank, py::arg("user_id"), py::arg("timestamp"), py::arg("scenario").none(true), py::arg("context"),
            py::arg("k"), py::arg("candidates"), py::arg("item_ids") = py::none(), py::arg("seen") = py::none(),
            py::arg("eligible") = py::none(), py::arg("explore") = false, py::arg("values") = py::none(),
-           py::arg("deadline") = py::none())
+           py::arg("deadline") = py::none(), py::arg("item_values") = py::none())
       .def(
           "publish",
           [](Served& served, const std::string& version, const py::object& features, const py::object& prerank,
@@ -227,7 +272,8 @@ void bind_pipeline(py::module_& module) {
             const py::gil_scoped_release unlocked;
             served.pipeline->publish(std::move(models));
           },
-          py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl"), py::arg("policy"))
+          py::arg("version"), py::arg("features"), py::arg("prerank").none(true), py::arg("mtl").none(true),
+          py::arg("policy"))
       .def_property_readonly("counters", &counters);
 }
 

@@ -51,10 +51,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     the old or the new one, never half. Of several writers at once the last one wins. What killed writers left behind
     is removed after an hour. ValueError if `path` holds the results of a command (`claimed`).
     """
-    if (path / _CLAIM).exists():
-        raise ValueError(
-            f"{path} holds the results of pygrade {(path / _CLAIM).read_text(encoding='utf-8')}; want another directory"
-        )
+    if owner := owner_of(path):
+        raise ValueError(f"{path} holds the results of pygrade {owner}; want another directory")
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.partial-*"):
         with suppress(FileNotFoundError):  # its writer has just finished
@@ -97,6 +95,12 @@ def claimed(out: Path, command: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def owner_of(path: Path) -> str:
+    """The command whose results a directory holds (`claimed`); "" if none claimed it."""
+    claim = path / _CLAIM
+    return claim.read_text(encoding="utf-8", errors="replace").strip() if claim.is_file() else ""
 
 
 def file_hash(path: Path) -> str:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from pygrade._util.interrupts import raise_pending
+
 LINE_SECONDS = 5.0  # between two lines of one task
 logger = logging.getLogger("pygrade")
 
@@ -19,7 +21,8 @@ class Bar(Protocol):
     """What `track` yields."""
 
     def advance(self, steps: int = 1, **figures: float | str) -> None:
-        """Count ``steps`` more and show the latest ``figures`` (name=value) beside the bar."""
+        """Count ``steps`` more and show the latest ``figures`` (name=value) beside the bar. `KeyboardInterrupt` if an
+        interrupt got lost before."""
 
 
 @contextmanager
@@ -62,7 +65,7 @@ def figures_text(figures: dict[str, float | str]) -> str:
 
 class _Silent:
     def advance(self, steps: int = 1, **figures: float | str) -> None:
-        pass
+        raise_pending()
 
 
 class _Lines:
@@ -74,6 +77,7 @@ class _Lines:
         logger.info("%s: started%s", label, f" at {start} of {total}" if start else "")
 
     def advance(self, steps: int = 1, **figures: float | str) -> None:
+        raise_pending()
         self.done += steps
         self.figures = figures or self.figures
         now = time.monotonic()
@@ -104,6 +108,7 @@ def _live(label: str, total: int, start: int) -> Iterator[Bar]:
 
         class Live:
             def advance(self, steps: int = 1, **figures: float | str) -> None:
+                raise_pending()
                 if figures:
                     view.update(task, advance=steps, figures=figures_text(figures))
                 else:

@@ -10,7 +10,9 @@ from pygrade._util.optional_imports import require
 from pygrade._util.text import printable
 
 LABELS = {"value": "value/request", "orders": "orders/request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
-_PLAIN_WIDTH = 140  # columns unless standard output is a terminal
+_PLAIN_WIDTH = 100  # columns unless standard output is a terminal
+_GAP, _MARGIN = 3, 4  # between columns, and at both ends of a row together
+_WIDE = 0.5  # of the interval of a share, from which on it says nothing
 
 
 class LogLines(logging.Handler):
@@ -31,7 +33,13 @@ def show_log(quiet: bool) -> None:
 
 def _console() -> Any:
     width = None if sys.stdout.isatty() else _PLAIN_WIDTH
-    return require("rich.console").Console(width=width, highlight=False)
+    out = require("rich.console").Console(width=width, highlight=False)
+    out.on_broken_pipe = _reader_left  # rich would end the program with 1
+    return out
+
+
+def _reader_left() -> None:
+    raise BrokenPipeError
 
 
 def text(line: str) -> None:
@@ -39,21 +47,52 @@ def text(line: str) -> None:
     print(printable(line))
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], strong: str = "", caption: str = "") -> None:
-    """A table whose first column is text and the others numbers; the row that begins with ``strong`` is bold."""
+def table(
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    strong: str = "",
+    caption: str = "",
+    texts: int = 1,
+    left: bool = False,
+) -> None:
+    """A table whose first ``texts`` columns are text and the others numbers, or text that may take several lines
+    (``left``); the row that begins with ``strong`` is bold. Numbers that are wider than the screen go into further
+    tables with the same texts.
+    """
     literal = require("rich.text").Text  # not markup: names may hold [ and ]
-    view = require("rich.table").Table(box=require("rich.box").SIMPLE_HEAD)
-    for index, name in enumerate(head):
-        view.add_column(literal(printable(name)), justify="right" if index else "left", no_wrap=True)
-    for row in rows:
-        cells = [literal(printable(cell)) for cell in row]
-        view.add_row(*cells, style="bold" if strong and row[0] == strong else None)
     out = _console()
     if title:
         out.print(literal(printable(title)), style="bold", soft_wrap=True)
-    out.print(view)
+    shown = [[printable(cell) for cell in row] for row in (head, *rows)]
+    for columns in [list(range(len(head)))] if left else _that_fit(shown, texts, out.width):
+        view = require("rich.table").Table(box=require("rich.box").SIMPLE_HEAD)
+        for index in columns:
+            text_column = left or index < texts
+            side = "left" if text_column else "right"
+            view.add_column(literal(printable(head[index])), justify=side, no_wrap=not text_column, overflow="fold")
+        for row in rows:
+            cells = [literal(printable(row[index])) for index in columns]
+            view.add_row(*cells, style="bold" if strong and row[0] == strong else None)
+        out.print(view)
     if caption:
         out.print(literal(printable(caption)), style="dim", soft_wrap=True)
+
+
+def _that_fit(cells: Sequence[Sequence[str]], texts: int, width: int) -> list[list[int]]:
+    """The columns in groups that fit beside the first ``texts`` of them, each with these."""
+    length = require("rich.cells").cell_len
+    sizes = [max(length(cell) for cell in column) + _GAP for column in zip(*cells, strict=True)]
+    first, free = list(range(min(texts, len(sizes)))), width - _MARGIN + _GAP
+    groups: list[list[int]] = []
+    used = width
+    for index in range(len(first), len(sizes)):
+        if used + sizes[index] > free:
+            groups.append([*first])
+            used = sum(sizes[place] for place in first)
+        groups[-1].append(index)
+        used += sizes[index]
+    return groups or [first]
 
 
 def lifts(
@@ -82,7 +121,7 @@ def page(record: Mapping[str, Any]) -> None:
     ]
     text("")
     text(f"{record['title']}: {record['why']}")
-    table("", head, [weights, *rows])
+    table("", head, [weights, *rows], texts=2)
 
 
 def lift(entry: Mapping[str, Any] | None) -> str:
@@ -102,8 +141,27 @@ def lift(entry: Mapping[str, Any] | None) -> str:
 
 
 def interval(record: Mapping[str, Any]) -> str:
-    """``0.7123 ± 0.0045`` of an estimate with its interval."""
+    """``0.7123 ± 0.0045`` of an estimate with its interval; fewer decimals of numbers from 10 on.
+
+    >>> interval({"value": 123.456, "low": 120.456, "high": 126.456})
+    '123.46 ± 3.00'
+    """
     value, low, high = record["value"], record["low"], record["high"]
     if value is None or not math.isfinite(value):
         return "n/a"
-    return f"{value:.4f}" if low is None or high is None else f"{value:.4f} ± {(high - low) / 2:.4f}"
+    digits = max(0, 4 - max(0, math.floor(math.log10(abs(value) or 1.0))))
+    return (
+        f"{value:.{digits}f}" if low is None or high is None else f"{value:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    )
+
+
+def positive(record: Mapping[str, Any]) -> str:
+    """`interval` of a number that cannot be below 0, or that there is too little data for one."""
+    value, low = record["value"], record["low"]
+    return "too few" if value is not None and low is not None and low < 0 < value else interval(record)
+
+
+def share(record: Mapping[str, Any]) -> str:
+    """`interval` of a number from 0 to 1, or that there is too little data for one."""
+    low, high = record["low"], record["high"]
+    return "too few" if low is not None and high is not None and high - low > _WIDE else interval(record)

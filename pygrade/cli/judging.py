@@ -1,6 +1,6 @@
 """The tables of a replay, which `train`, `evaluate` and `pipeline` share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pygrade.cli import console
@@ -17,7 +17,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
             f"{int(entry['events']):,}",
             f"{entry['rate']:.2%}",
             f"{entry['mean_prediction']:.2%}",
-            *(console.interval(entry[name]) for name in ("auc", "gauc")),
+            *(console.share(entry[name]) for name in ("auc", "gauc")),
         ]
         for task, entry in record["predictions"].items()
     ]
@@ -26,7 +26,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
     lifted = {name: record["lifts"].get(name, {}) for name in record["rankers"]}
     rows = [
-        [name, *(console.interval(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
+        [name, *(console.positive(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
         for name, entry in sorted(record["rankers"].items(), key=lambda row: row[0] != record["baseline"])
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
@@ -35,3 +35,9 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     for sentence in equal_metrics(record):
         console.text(sentence)
     console.text(record["verdict"]["sentence"])
+
+
+def print_warnings(sentences: Iterable[str]) -> None:
+    """Sentences that a reader must not miss, last, where they are seen."""
+    for sentence in sentences:
+        console.text(f"WARNING: {sentence}")

@@ -3,8 +3,6 @@
 Exit codes: 0 done, 1 a fault of pygrade's own, 2 bad input, 130 interrupted.
 """
 
-import argparse
-import dataclasses
 import importlib
 import json
 import os
@@ -12,21 +10,26 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from pygrade._util.interrupts import heed_interrupts
 from pygrade._util.text import printable
+from pygrade.cli import completion
+from pygrade.cli.help import full_help, short_help
 
 COMMANDS = {
     "demo": "the whole job on a simulated marketplace: logs, training, A/B test, report, ranked pages",
     "simulate": "write the log of a simulated marketplace, or A/B test policies in it",
+    "doctor": "your own table as a log: what each column is, what the log can tell, and what would help",
     "train": "train a fusion policy on logged requests; is it better than the strongest simple baseline?",
     "evaluate": "a policy beside simple baselines on logged requests: replay, verdict, off-policy estimate",
+    "compare": "two runs side by side: the options that differ, and the metrics of both",
     "front": "trade-offs that a policy offers between tasks, and multipliers that keep one and earn most of another",
     "rank": "rank logged requests with a policy; print pages, weights, contributions",
     "abtest-plan": "users and days that an A/B test of your own needs, from the variances in your log",
     "abtest-check": "whether the users of your own A/B test were split as planned",
     "abtest-read": "lifts of your own finished A/B test, from a table of users per arm",
     "pipeline": "the whole system from raw events: features, prerank, multi-task model, policy, store, report",
+    "studio": "one HTML file to look at a policy on held-out requests and to move its weights; needs no server",
     "serve-check": "replay requests of a pipeline offline and online: the same pages bit for bit, skew, latencies",
     "rank-user": "rank for a user with a pipeline; print the page, weights, contributions, times",
     "serve": "the system as a service: HTTP, arms, exploration, metrics, exposures and feedback logged",
@@ -44,23 +47,14 @@ _INTERRUPTED = "interrupted; what was written is whole. The same command resumes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (``sys.argv`` by default); returns the exit code."""
     args = list(sys.argv[1:] if arguments is None else arguments)
-    if not args or args[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if args else 2
-    if args[0] == "--version":
-        from pygrade import __version__
-
-        print(__version__)
-        return 0
-    if args[0] == "--cmake-dir":
-        from pygrade import cmake_dir
-
-        print(cmake_dir())
-        return 0
-    if args[0] not in COMMANDS:
-        return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
     try:
+        if (text := _answer(args)) is not None:
+            print(text)
+            return 0 if args else 2
+        if args[0] not in COMMANDS:
+            return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
+        heed_interrupts()
         _run(args[0], args[1:])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, 130)
@@ -85,13 +79,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _answer(args: list[str]) -> str | None:
+    """What needs no command, and no torch: help, the version, a path, completion; None if a command is to run."""
+    if not args or args[0] in ("-h", "--help"):
+        return usage()
+    if args[0] == "--version":
+        from pygrade import __version__
+
+        return __version__
+    if args[0] == "--cmake-dir":
+        from pygrade import cmake_dir
+
+        return cmake_dir()
+    if args[0] == completion.ASK:
+        return "\n".join(completion.complete(args[1:]))
+    if args[0] == "--print-completion":
+        return completion.script(args[1] if len(args) > 1 else "").rstrip()
+    if args[0] in COMMANDS and "--help-all" in args:
+        return full_help(args[0])
+    if args[0] in COMMANDS and ("--help" in args or "-h" in args):
+        return short_help(args[0])
+    return None
+
+
 def _run(name: str, arguments: list[str]) -> None:
     """Parse the options of a command and run it; the result goes to standard output."""
     command = importlib.import_module(f"pygrade.cli.commands.{name.replace('-', '_')}")
     from pygrade._util.serialization import plain, write_bytes
     from pygrade.cli.console import show_log
+    from pygrade.cli.parse import parse
 
-    options = _parse(name, command.Options, arguments)
+    options = parse(name, command.Options, arguments)
     show_log(options.quiet)
     text = json.dumps(plain(command.run(options)), allow_nan=False)
     if options.json is True or options.json == Path("-"):
@@ -99,44 +117,6 @@ def _run(name: str, arguments: list[str]) -> None:
     elif options.json:
         write_bytes(options.json, (text + "\n").encode())
     sys.stdout.flush()
-
-
-def _parse(name: str, kind: Any, arguments: list[str]) -> Any:
-    """The options of a command. A command of flags alone is parsed on a base install, too, which lacks tyro."""
-    from pygrade._util.optional_imports import require
-    from pygrade.cli.options import Values, parse_values
-
-    try:
-        tyro = require("tyro")
-    except ImportError:
-        if any(option.type is not bool for option in dataclasses.fields(kind)):
-            raise
-        parser = argparse.ArgumentParser(prog=f"pygrade {name}", description=kind.__doc__)
-        for option in dataclasses.fields(kind):
-            parser.add_argument(f"--{option.name}", action="store_true")
-        return kind(**vars(parser.parse_args(arguments)))
-    registry = tyro.constructors.ConstructorRegistry()
-
-    def values(info: Any) -> Any:
-        """The option `--values click=1,buy=20`."""
-        if info.type is not Values:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="TASK=VALUE,…",
-            instance_from_str=parse_values,
-            is_instance=lambda instance: isinstance(instance, Values),
-            str_from_instance=lambda instance: [f"{task}={value:g}" for task, value in instance.items()],
-        )
-
-    registry.primitive_rule(values)
-    return tyro.cli(
-        kind,
-        args=arguments,
-        prog=f"pygrade {name}",
-        config=(tyro.conf.FlagCreatePairsOff,),
-        registry=registry,
-    )
 
 
 def usage() -> str:
@@ -147,8 +127,11 @@ def usage() -> str:
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
         f"commands:\n{rows}\n\n"
         "Data is named SCHEME:PATH: logs:DIR (Parquet logs); pipeline also reads kuairand:, recflow: and ebnerd:DIR.\n"
-        "'pygrade COMMAND --help' lists the options of a command; 'pygrade --version' prints the version,\n"
-        "'pygrade --cmake-dir' where C++ projects find the library: cmake -Dpygrade_DIR=$(pygrade --cmake-dir).\n"
+        "'pygrade COMMAND --help' has the options of a command that matter most, --help-all every one. --config FILE\n"
+        "reads them from a TOML file: a table per command, [train], [train.reward], and [defaults] for several.\n"
+        "'pygrade --version' prints the version, 'pygrade --cmake-dir' where C++ projects find the library:\n"
+        "cmake -Dpygrade_DIR=$(pygrade --cmake-dir). Tab completes commands and options in bash (zsh alike) after\n"
+        'eval "$(pygrade --print-completion bash)", in fish after: pygrade --print-completion fish | source\n'
         "Results go to standard output, progress to standard error; --json prints one JSON object instead of tables."
     )
 

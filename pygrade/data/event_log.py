@@ -17,6 +17,7 @@ Columns of the events:
 - ``c_<name>``: context of the request, float64 or str, null if unknown.
 - ``m_<name>`` float32: outcome measures of a shown row (seconds played …), null if unknown; ``y_<task>`` float32:
   0 or 1.
+- ``p_<task>`` float32: what the user's own model predicted for the row, shown or not; null if unknown. Optional.
 """
 
 import json
@@ -52,6 +53,7 @@ class EventSource:
     items: Mapping[str, str] = field(default_factory=dict)  # column of items.parquet → kind
     context: Mapping[str, str] = field(default_factory=dict)  # c_<name> → kind
     measures: tuple[str, ...] = ()  # m_<name>
+    predictions: tuple[str, ...] = ()  # tasks with a column p_<task>
     category: str | None = None  # the column of items.parquet that groups items best
     utc_offset_hours: float = 0.0  # of the users' clocks
 
@@ -66,6 +68,8 @@ class EventSource:
             unknown = [task for task in chain if task not in self.tasks]
             if unknown or len(chain) < 2:
                 raise ValueError(f"funnel has the chain {chain}; want two or more of the tasks {', '.join(self.tasks)}")
+        if unknown := [task for task in self.predictions if task not in self.tasks]:
+            raise ValueError(f"predictions names {unknown[0]!r}; want some of the tasks {', '.join(self.tasks)}")
         for table in ("users", "items", "context"):
             for column, kind in getattr(self, table).items():
                 if kind not in KINDS:
@@ -115,6 +119,11 @@ class EventLog:
     @property
     def funnel(self) -> list[list[str]]:
         return [list(chain) for chain in self.source["funnel"]]
+
+    @property
+    def predictions(self) -> tuple[str, ...]:
+        """Tasks that the user's own model predicted."""
+        return tuple(self.source.get("predictions", ()))
 
     @property
     def num_requests(self) -> int:

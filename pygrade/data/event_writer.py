@@ -122,19 +122,19 @@ class EventWriter:
             types = {name: polars.Int64 for name in IDS} | {"position": polars.Int32}
             types |= {"scenario": polars.String, "stage": polars.String}
             for name, dtype in frame.schema.items():
-                if name[:2] in ("m_", "y_"):
+                if name[:2] in ("m_", "p_", "y_"):
                     types[name] = polars.Float32
                 elif name[:2] == "c_":
                     types[name] = polars.String if dtype == polars.String else polars.Float64
             head = [*IDS, "position", *(name for name in ("scenario", "stage") if name in frame.columns)]
-            order = head + sorted((n for n in frame.columns if n not in head), key=lambda n: "cmy".index(n[0]))
+            order = head + sorted((n for n in frame.columns if n not in head), key=lambda n: "cmpy".index(n[0]))
             self._schema = {name: types[name] for name in order}
         return frame.select(polars.col(name).cast(dtype) for name, dtype in self._schema.items())
 
     def _check_columns(self, source: EventSource) -> None:
         stated = [f"c_{n}" for n in source.context] + [f"m_{n}" for n in source.measures]
-        stated += [f"y_{task}" for task in source.tasks]
-        have = [name for name in self._schema if name[:2] in ("c_", "m_", "y_")]
+        stated += [f"p_{task}" for task in source.predictions] + [f"y_{task}" for task in source.tasks]
+        have = [name for name in self._schema if name[:2] in ("c_", "m_", "p_", "y_")]
         if sorted(have) != sorted(stated):
             raise ValueError(f"the events have the columns {', '.join(have)}; the source states {', '.join(stated)}")
 

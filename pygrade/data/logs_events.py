@@ -1,10 +1,11 @@
 """Logs in pygrade's own contract (`pygrade.logs`) as raw events; the license is that of the log's owner.
 
 Read: request_id, user_id, item_id (integers, or strings, which are numbered), position, y_<task>, and if present
-scenario, timestamp and the context x_<feature>, which becomes c_<feature>. Other columns (predictions p_, weights w_,
-concentrations a_, value …) are not read, and a warning names them. ``event_time`` is the request's time: the contract
-knows no other. A log without timestamps counts its requests in their order instead, one ms each. Feedback must be 0
-or 1, each item comes once in a request or each time in a slot, slots count from 0.
+scenario, timestamp, the context x_<feature>, which becomes c_<feature>, and predictions p_<task>, which the pipeline
+fuses if it is told to (`PipelineConfig.predictions`). Other columns (weights w_, concentrations a_, value …) are not
+read, and a warning names them. ``event_time`` is the request's time: the contract knows no other. A log without
+timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or 1, each item comes once in a
+request or each time in a slot, slots count from 0.
 """
 
 import logging
@@ -55,10 +56,10 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     columns = {"request_id": "id", "user_id": "id", "item_id": "id", "position": "int?"}
     columns |= {name: kind for name, kind in (("scenario", "text?"), ("timestamp", "int")) if name in names}
     columns |= {f"x_{feature}": "float?" for feature in features} | {f"y_{task}": "binary?" for task in tasks}
+    predicted = tuple(task for task in tasks if f"p_{task}" in names)
+    columns |= {f"p_{task}": "float?" for task in predicted}
     if unread := [name for name in names if name not in columns]:
-        logger.warning(
-            "%s: not read: column %s; the pipeline makes predictions of its own", directory, ", ".join(unread)
-        )
+        logger.warning("%s: not read: column %s", directory, ", ".join(unread))
     stated = header.get("task_values") or (1.0,) * len(tasks)
     values = dict(zip(tasks, stated, strict=True)) | dict(config.task_values or {})
     source = EventSource(
@@ -68,6 +69,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         task_values=tuple(float(values[task]) for task in tasks),
         funnel=config.funnel,
         context={feature: "dense" for feature in features},
+        predictions=predicted,
     )
     reader = _Reader(writer, tasks, features)
     for path in parts:

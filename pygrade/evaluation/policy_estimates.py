@@ -1,5 +1,6 @@
 """Off-policy estimates of policies: what a log says about policies that did not make it."""
 
+import logging
 import warnings
 from collections.abc import Mapping
 
@@ -15,6 +16,8 @@ from pygrade.evaluation.offpolicy import Densities, OffPolicyEstimate, SupportWa
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
+
+logger = logging.getLogger("pygrade")
 
 _WEIGHT_FLOOR = 1e-5  # as in training
 
@@ -42,6 +45,7 @@ def policy_estimates(
     From requests with drawn weights: ``logged`` (what their pages earned), ``ips``, ``snips``, ``clipped`` and ``dr``
     of the policy as it explores. An estimate without support says so in its ``warning``.
     """
+    logs = fitted(policy, logs)
     estimates: dict[str, OffPolicyEstimate] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SupportWarning)  # each estimate carries its own
@@ -69,23 +73,34 @@ NO_ESTIMATE = (
 )
 
 
-def check_schema(policy: FusionPolicy, logs: Logs) -> None:
-    """ValueError unless the log has the policy's tasks and features."""
-    for name, wanted, given in (("tasks", policy.tasks, logs.tasks), ("features", policy.features, logs.features)):
-        if wanted != given:
-            raise ValueError(f"the data has {name} {', '.join(given)}; the policy wants {', '.join(wanted)}")
+def fitted(policy: FusionPolicy, logs: Logs) -> Logs:
+    """The log with the policy's tasks and features in its order; ValueError names those that it lacks."""
+    if (logs.tasks, logs.features) == (policy.tasks, policy.features):
+        return logs
+    try:
+        return logs.arranged(policy.tasks, policy.features)
+    except ValueError as error:
+        raise ValueError(f"the policy does not fit: {error}") from error
+
+
+def noted(policy: FusionPolicy, logs: Logs) -> Logs:
+    """`fitted`, and a warning about the tasks and features that the policy does not know and that are left out."""
+    for kind, own, known in (("tasks", logs.tasks, policy.tasks), ("features", logs.features, policy.features)):
+        if extra := [name for name in own if name not in known]:
+            logger.warning("the policy does not know %s %s of the log: left out", kind, ", ".join(extra))
+    return fitted(policy, logs)
 
 
 def served_weights(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
     """[R, T]: the weights that the policy serves on these requests."""
-    check_schema(policy, logs)
+    logs = fitted(policy, logs)
     inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
     return np.asarray(policy.serve(inputs, logs.scenario).numpy())
 
 
 def policy_scores(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
     """[M]: what the policy ranks the candidates by, mixed with its baseline."""
-    check_schema(policy, logs)
+    logs = fitted(policy, logs)
     scores = policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, item_values=logs.value)
     return np.asarray(scores.numpy())
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import plain
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
@@ -101,6 +102,28 @@ class Evaluation:
         record: dict[str, Any] = plain(self)
         return record
 
+    def _repr_html_(self) -> str:
+        """Two small tables, of the rankings and of the predictions, for notebooks."""
+        names = {"ndcg": f"NDCG@{self.k}", "value": f"value@{self.k}"}
+        rows = []
+        for ranker, entry in self.rankers.items():
+            lifts = self.lifts.get(ranker)
+            gained = [lifts[name].text(percent=True) if lifts else "baseline" for name in names]
+            rows.append([ranker, *(entry[name].text() for name in names), *gained])
+        size = f"{self.num_requests:,} requests of {self.num_users:,} users"
+        title = f"Replay of {size}; lift over {self.baseline}, ± 95 %"
+        head = ["ranking", *names.values(), *(f"{name} lift" for name in names.values())]
+        tasks = [
+            [task, f"{entry['events']:,.0f}", f"{entry['rate']:.2%}", *(_text(entry[name]) for name in ("auc", "gauc"))]
+            for task, entry in self.predictions.items()
+        ]
+        order = rows_table("Predictions, ± 95 %", ["task", "events", "rate", "AUC", "GAUC"], tasks)
+        return rows_table(title, head, rows) + order
+
+
+def _text(entry: float | Interval) -> str:
+    return entry.text() if isinstance(entry, Interval) else f"{entry:.4f}"
+
 
 def evaluate(
     logs: Logs,
@@ -145,13 +168,7 @@ def evaluate(
     if segments is not None and len(segments) != logs.num_requests:
         raise ValueError(f"segments has {len(segments)} entries; want one per request, {logs.num_requests}")
 
-    gains, attention = logs.value_of(logs.feedback), None
-    if propensity is not None:
-        slots = np.asarray(propensity, np.float64)
-        if slots.ndim != 1 or not len(slots) or not bool((slots > 0).all()):
-            raise ValueError(f"propensity is {slots.tolist()}; want positive numbers, one per slot")
-        gains = gains / np.maximum(slots[np.clip(logs.position, 0, len(slots) - 1)], propensity_floor)
-        attention = slots[np.minimum(np.arange(k), len(slots) - 1)]
+    gains, attention = gains_of(logs, k, propensity, propensity_floor)
     predicted, users = logs.value_of(logs.predictions), numbered(logs.user_id)
 
     per_request: dict[str, dict[str, Array]] = {}
@@ -193,6 +210,39 @@ def evaluate(
         lifts=_lifts(per_request, reference, names[1:], users, same),
         weights=weight_statistics,
     )
+
+
+def gains_of(
+    logs: Logs, k: int, propensity: ArrayLike | None, floor: float
+) -> tuple[Array, NDArray[np.float64] | None]:
+    """Gains [M] of the rows and attention [k] of the ranks, see `evaluate`; None: all ranks count alike."""
+    gains = logs.value_of(logs.feedback)
+    if propensity is None:
+        return gains, None
+    slots = np.asarray(propensity, np.float64)
+    if slots.ndim != 1 or not len(slots) or not bool((slots > 0).all()):
+        raise ValueError(f"propensity is {slots.tolist()}; want positive numbers, one per slot")
+    gains = gains / np.maximum(slots[np.clip(logs.position, 0, len(slots) - 1)], floor)
+    return gains, slots[np.minimum(np.arange(k), len(slots) - 1)]
+
+
+def paired_lift(
+    logs: Logs, metric: str, scores: Array, reference: Array, k: int, propensity: ArrayLike | None, floor: float
+) -> Interval:
+    """Lift of ``ndcg`` or ``value`` of one ranking [M] over another, paired by request and clustered by user.
+
+    Requests with NaN in a shown row of either are left out.
+    """
+    gains, attention = gains_of(logs, k, propensity, floor)
+    worth = []
+    for order in (scores, reference):
+        if metric == "ndcg":
+            values = ndcg_at_k(order, gains, logs.offsets, k, logs.shown)
+        else:
+            values = value_at_k(order, gains, logs.offsets, k, logs.shown, attention)
+        left_out = np.bincount(logs.row_request, np.isnan(order) & logs.shown, logs.num_requests) > 0
+        worth.append(np.where(left_out, np.nan, values))
+    return intervals.simultaneous([intervals.mean_lift(worth[0], worth[1])], numbered(logs.user_id))[0]
 
 
 def _fused(logs: Logs, weights: NDArray[np.float32], kind: str | Mapping[str, Any]) -> Array:

@@ -1,10 +1,14 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form."""
 
+from pygrade.logs.arrays import numbered, pad
+from pygrade.logs.contract import LogContractError
+from pygrade.logs.files import concatenate, read_logs, write_logs
 from pygrade.logs.keys import request_keys
-from pygrade.logs.logs import EXPLORATIONS, Logs, concatenate, numbered, pad, read_logs, validate, write_logs
+from pygrade.logs.logs import EXPLORATIONS, Logs, validate
 
 __all__ = [
     "EXPLORATIONS",
+    "LogContractError",
     "Logs",
     "concatenate",
     "numbered",

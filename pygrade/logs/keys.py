@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._util.hashing import splitmix64
-from pygrade.logs.logs import Logs, numbered
+from pygrade.logs.arrays import numbered
+from pygrade.logs.logs import Logs
 
 Keys = NDArray[np.uint64]
 

@@ -16,24 +16,26 @@ where not shown.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
+from pygrade._util.html_table import facts_table
+from pygrade.logs import foreign
 from pygrade.logs import parquet as logs_parquet
+from pygrade.logs.arrays import numbered
 
 logger = logging.getLogger("pygrade")
 
 EXPLORATIONS = ("none", "dirichlet", "shuffle")
-_PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
-_PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline", "verdict", "multipliers")
-_PER_REQUEST += ("candidates", "arm")
-_PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
+PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
+PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline", "verdict", "multipliers")
+PER_REQUEST += ("candidates", "arm")
+PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
 FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
@@ -169,6 +171,57 @@ class Logs:
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)
 
+    @classmethod
+    def from_table(
+        cls,
+        table: Any,
+        columns: foreign.Columns | None = None,
+        *,
+        values: Mapping[str, float] | None = None,
+        value_tasks: Sequence[str] = (),
+        scale: Mapping[str, str] | None = None,
+        duplicates: foreign.Duplicates = "keep-shown",
+        where: str = "the table",
+    ) -> "Logs":
+        """A log of a polars, pandas or Arrow table or a dict of columns, with a row per candidate and any names.
+
+        Args:
+            columns: what the columns are, as a dict or as text: ``"request=session_id,item=product_id,slot=rank,
+                user=customer,time=at,click=clicked,p_click=pred_click,x_hour=hour"``; also scenario, value (price) and
+                shown. What is not given is proposed from names, types and values; ``skip=a+b`` leaves columns out.
+            values: task → what one event is worth; not given: 1, or what a log of pygrade's own says.
+            value_tasks: those worth that times the price.
+            scale: task → what its predictions are: probability, percent, logit or log. Not given: what is clear.
+            duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
+            where: name of the table in messages.
+
+        Slots from 1, dates and seconds, booleans, percentages, rows out of order are converted; each change is logged
+        as a warning. ValueError: the whole contract beside what the table has, or what is refused and why.
+        """
+        imported = foreign.import_table(table, columns, scale=scale, duplicates=duplicates, where=where)
+        logs = cls.from_imported(imported, values, value_tasks)
+        for note in [*imported.notes.changed, *imported.notes.warned]:
+            logger.warning("%s: %s", where, note)
+        left_out = ", ".join(f"{name} ({why})" for name, why in imported.mapping.left_out.items())
+        if left_out:
+            logger.warning("%s: left out: %s", where, left_out)
+        return logs
+
+    @classmethod
+    def from_imported(
+        cls, imported: foreign.Imported, values: Mapping[str, float] | None = None, value_tasks: Sequence[str] = ()
+    ) -> "Logs":
+        """The checked log of an imported table."""
+        tasks = imported.fields["tasks"]
+        for name, given in (("values", values or ()), ("value_tasks", value_tasks)):
+            if unknown := [task for task in given if task not in tasks]:
+                raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
+        worth = {**dict.fromkeys(tasks, 1.0), **imported.values, **(values or {})}
+        priced = tuple(value_tasks) or imported.value_tasks
+        logs = cls(**imported.fields, task_values=tuple(map(float, worth.values())), value_tasks=priced)
+        validate(logs, imported.where, imported.row_name)
+        return logs
+
     def select(self, index: Array | slice | Sequence[int]) -> "Logs":
         """The requests of an index array, a boolean mask or a slice, in that order; select each at most once."""
         chosen = np.arange(self.num_requests)[np.asarray(index) if not isinstance(index, slice) else index]
@@ -176,9 +229,55 @@ class Logs:
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         rows = np.arange(offsets[-1]) + np.repeat(self.offsets[chosen] - offsets[:-1], sizes)
         changes: dict[str, Any] = {"offsets": offsets}
-        for names, pick in ((_PER_REQUEST, chosen), (_PER_ROW, rows)):
+        for names, pick in ((PER_REQUEST, chosen), (PER_ROW, rows)):
             changes |= {name: getattr(self, name)[pick] for name in names if getattr(self, name) is not None}
         return replace(self, **changes)
+
+    def arranged(self, tasks: Sequence[str], features: Sequence[str]) -> "Logs":
+        """The same log with these tasks and features in this order; others are left out. ValueError names what is
+        missing.
+        """
+        changes: dict[str, Any] = {"tasks": tuple(tasks), "features": tuple(features)}
+        for kind, own, wanted in (("tasks", self.tasks, tasks), ("features", self.features, features)):
+            if missing := [name for name in wanted if name not in own]:
+                raise ValueError(f"the log has no {kind} {', '.join(missing)}; it has {', '.join(own) or 'none'}")
+        place, feature = [self.tasks.index(t) for t in tasks], [self.features.index(f) for f in features]
+        for name in ("predictions", "feedback", "weights", "concentration", "multipliers"):
+            if getattr(self, name) is not None:
+                changes[name] = np.ascontiguousarray(getattr(self, name)[:, place])
+        changes["context"] = np.ascontiguousarray(self.context[:, feature])
+        changes["task_values"] = tuple(self.task_values[t] for t in place)
+        changes["value_tasks"] = tuple(task for task in self.value_tasks if task in tasks)
+        return replace(self, **changes)
+
+    def _repr_html_(self) -> str:
+        """The log in one small table, for notebooks."""
+        shown = self.shown
+        per_request = np.bincount(self.row_request, shown, self.num_requests)
+        facts = {
+            "requests": f"{self.num_requests:,} of {len(np.unique(numbered(self.user_id))):,} users",
+            "candidates": f"{self.num_rows:,} of {len(np.unique(numbered(self.item_id))):,} items",
+            "shown": f"{shown.sum():,}, {per_request.mean():.1f} a request, in {self.position.max() + 1} slots",
+        }
+        if self.timestamp is not None and len(self.timestamp):
+            ends = np.array([self.timestamp.min(), self.timestamp.max()], "datetime64[ms]").astype("datetime64[m]")
+            facts["time"] = f"{ends[0]} to {ends[1]}".replace("T", " ")
+        for t, (task, worth) in enumerate(zip(self.tasks, self.task_values, strict=True)):
+            rate = float(self.feedback[shown, t].mean()) if shown.any() else 0.0
+            price = " times the price" if task in self.value_tasks else ""
+            mean = float(self.predictions[shown, t].mean()) if shown.any() else 0.0
+            facts[f"task {task}"] = f"{rate:.2%} of shown rows, predicted {mean:.2%}, worth {worth:g}{price}"
+        for f, feature in enumerate(self.features):
+            column = self.context[:, f]
+            known = column[~np.isnan(column)]
+            span = f"{known.min():g} to {known.max():g}" if len(known) else "no value"
+            facts[f"feature {feature}"] = span + (
+                f", {np.isnan(column).mean():.0%} missing" if len(known) < len(column) else ""
+            )
+        if self.scenario is not None:
+            names = np.unique(self.scenario.astype(str)).tolist()
+            facts["scenarios"] = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        return facts_table("pygrade log", facts)
 
     @property
     def incomplete(self) -> int:
@@ -245,7 +344,13 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
     if len(first) != logs.num_requests:
         repeated = np.ones(logs.num_requests, bool)
         repeated[first] = False
-        refuse(repeated, "request_id", logs.request_id, "the rows of a request next to each other", by_request=True)
+        refuse(
+            repeated,
+            "request_id",
+            logs.request_id,
+            "the rows of a request next to each other (pygrade doctor sorts them)",
+            by_request=True,
+        )
     refuse(logs.position < -1, "position", logs.position, "a slot from 0 on, or null where not shown")
     refuse(logs.position >= MAX_SLOT, "position", logs.position, f"a slot below {MAX_SLOT:,}")
     shown = np.flatnonzero(logs.shown)
@@ -301,74 +406,3 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
     if logs.exploration is not None:
         unknown = ~np.isin(logs.exploration, EXPLORATIONS)
         refuse(unknown, "exploration", logs.exploration, "one of " + ", ".join(EXPLORATIONS), by_request=True)
-
-
-def read_logs(path: str | Path) -> Logs:
-    """Reads a Parquet file, or a directory of Parquet parts in the order of their names.
-
-    Errors (ValueError, TypeError) name the file, column, row and reason: a corrupt or partial file, a missing or
-    mistyped column, a missing value, a request whose rows are apart or disagree, and all that `validate` refuses.
-    Warnings go to the logger "pygrade".
-    """
-    with logs_parquet.Source(Path(path)) as source:
-        logs = Logs(**source.read())
-        validate(logs, str(path), source.row_name)
-        for note in source.notes:
-            logger.warning("%s: %s", path, note)
-    for f, feature in enumerate(logs.features):
-        if bool(np.isnan(logs.context[:, f]).all()):
-            logger.warning("%s: column 'x_%s' has no value: the policy cannot use it", path, feature)
-    return logs
-
-
-def write_logs(logs: Logs, path: str | Path, rows_per_file: int = 1_000_000) -> None:
-    """Writes a directory of Parquet parts of about `rows_per_file` rows (whole requests), zstd compressed.
-
-    The directory appears complete in one step; it replaces an earlier log at `path`, never anything else.
-    """
-    if rows_per_file < 1:
-        raise ValueError(f"rows_per_file is {rows_per_file}; want at least 1")
-    validate(logs)
-    columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
-    logs_parquet.write(columns, Path(path), rows_per_file)
-
-
-def concatenate(parts: Sequence[Logs]) -> Logs:
-    """One log of several with the same tasks, features and values; optional columns that all have are kept."""
-    if not parts:
-        raise ValueError("parts is empty; want at least one log")
-    first = parts[0]
-    for part in parts[1:]:
-        for name in ("tasks", "features", "task_values", "value_tasks"):
-            if getattr(part, name) != getattr(first, name):
-                raise ValueError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
-        for name in ("request_id", "user_id", "item_id"):  # numpy would turn the integers into text
-            if (getattr(part, name).dtype == np.int64) != (getattr(first, name).dtype == np.int64):
-                raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
-    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
-    changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
-    for name in _PER_REQUEST + _PER_ROW:
-        arrays = [getattr(part, name) for part in parts]
-        whole = all(array is not None for array in arrays)
-        changes[name] = np.concatenate(arrays) if whole else None
-    return replace(first, **changes)
-
-
-def numbered(ids: Array) -> NDArray[np.int64]:
-    """The place of each id among the distinct ids in ascending order."""
-    if ids.dtype.kind != "O":
-        return np.asarray(np.unique(ids, return_inverse=True)[1], np.int64)
-    places = {value: place for place, value in enumerate(sorted(set(ids.tolist())))}  # faster than sorting all objects
-    return np.fromiter((places[value] for value in ids), np.int64, len(ids))
-
-
-def pad(values: Array, offsets: NDArray[np.int64], fill: float = 0.0) -> tuple[Array, NDArray[np.bool_]]:
-    """Jagged rows as a dense block: values[M, …] → ([R, N, …] padded with `fill`, mask[R, N] of the rows), N being the
-    length of the longest request.
-    """
-    sizes = np.diff(offsets)
-    longest = int(sizes.max(initial=0))
-    mask = np.arange(longest) < sizes[:, None]
-    padded = np.full((len(sizes), longest, *values.shape[1:]), fill, values.dtype)
-    padded[mask] = values
-    return padded, mask

@@ -18,6 +18,7 @@ RowName = Callable[[int], str]
 
 METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
+_OPTIONS = "options.toml"  # of the command that wrote a log, beside its parts
 _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a string", "text": "a string"}
 _REQUIRED = ("request_id", "user_id", "item_id", "position")
 _TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict", "arm")  # of a request
@@ -28,7 +29,7 @@ _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
     "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, scenario, value, "
     "w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, verdict, "
-    "candidates (that the request had), arm"
+    "candidates (that the request had), arm; `pygrade doctor FILE` makes such a log of a table with other names"
 )
 
 
@@ -118,10 +119,11 @@ class Source:
                 raise TypeError(f"{self.path}: column '{name}' changes its type between parts") from error
         return self.pa.chunked_array([piece for chunk in chunks for piece in chunk.chunks], type=chunks[0].type)
 
-    def numbers(self, name: str) -> NDArray[np.float32]:
-        """[M] float32, NaN for null."""
+    def numbers(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """[M] float32, NaN for null, and where it is null."""
         column = self.column(name, "number")
-        return np.asarray(column.cast(self.pa.float32(), safe=False).to_numpy(), np.float32)
+        null = np.asarray(column.is_null().to_numpy())
+        return np.asarray(column.cast(self.pa.float32(), safe=False).to_numpy(), np.float32), null
 
     def integers(self, name: str, missing: int, dtype: Any) -> Array:
         column = self.column(name, "integer")
@@ -186,10 +188,15 @@ class Source:
                 raise self.fail(name, row, f"{values[row]}, but {before}; want one value a request")
             return values[starts]
 
-        def matrix(prefix: str, labels: tuple[str, ...], by_request: bool) -> NDArray[np.float32]:
+        def matrix(
+            prefix: str, labels: tuple[str, ...], by_request: bool, want: str = "", where: Array | None = None
+        ) -> NDArray[np.float32]:
+            """Nulls are refused where values are wanted."""
             block = np.empty((len(starts) if by_request else self.num_rows, len(labels)), np.float32)
             for i, label in enumerate(labels):
-                values = self.numbers(prefix + label)
+                values, null = self.numbers(prefix + label)
+                if want and bool((bad := null if where is None else null & where).any()):
+                    raise self.fail(prefix + label, int(np.argmax(bad)), f"null; want {want}")
                 block[:, i] = per_request(prefix + label, values) if by_request else values
             return block
 
@@ -198,8 +205,8 @@ class Source:
         position = self.integers("position", -1, np.int32)
         result["position"] = position
         result["context"] = matrix("x_", features, by_request=True)
-        result["predictions"] = matrix("p_", tasks, by_request=False)
-        feedback = matrix("y_", tasks, by_request=False)
+        result["predictions"] = matrix("p_", tasks, False, "a prediction for every candidate")
+        feedback = matrix("y_", tasks, False, "feedback for a shown candidate", position >= 0)
         hidden = (position < 0)[:, None]
         if bool((hidden & (feedback == 0)).any()):
             self.notes.append("feedback is 0 where position is null: taken as not shown (null)")
@@ -209,7 +216,7 @@ class Source:
             if any(n.startswith(prefix) for n in self.names):
                 result[name] = matrix(prefix, tasks, by_request=True)
         if "value" in self.names:
-            result["value"] = self.numbers("value")
+            result["value"] = self.numbers("value")[0]
         for name in _TEXTS:
             if name in self.names:
                 result[name] = per_request(name, self.text(name))
@@ -218,7 +225,7 @@ class Source:
         if "timestamp" in self.names:
             result["timestamp"] = per_request("timestamp", self.integers("timestamp", 0, np.int64))
         if "trust" in self.names:
-            result["trust"] = per_request("trust", self.numbers("trust"))
+            result["trust"] = per_request("trust", self.numbers("trust")[0])
         if "candidates" in self.names:
             result["candidates"] = per_request("candidates", self.integers("candidates", 0, np.int64))
         return result
@@ -235,7 +242,8 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; want a directory, or a path that does not exist")
     if path.is_dir():
-        strangers = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
+        names = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
+        strangers = [name for name in names if name != _OPTIONS]
         if strangers:
             raise ValueError(f"{path} holds {strangers[0]}, which is not part of a log; want a separate directory")
     offsets = columns["offsets"]

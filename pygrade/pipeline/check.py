@@ -1,7 +1,8 @@
 """Ranks the same requests offline, from materialized features as in training, and online, from a store as in serving.
 
 Offline: the materialized features of the user at the request → prerank → the candidates' features, materialized by the
-log's code → multi-task model → ranker. Online: a store with the events before the first request; then, request by
+log's code → multi-task model → ranker. Without such a model (--mtl own) the candidates and predictions are those of
+the log. Online: a store with the events before the first request; then, request by
 request, the events since as real-time updates, and `serving.Pipeline.rank`; then the same by the C++ library alone,
 which reads artifact and store itself. The pages must be equal bit for bit.
 """
@@ -11,11 +12,11 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pygrade import _core, mtl
 from pygrade._util.files import claimed
@@ -25,12 +26,15 @@ from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
 from pygrade.features.center import feedback_columns
-from pygrade.features.train_serve_skew import Skew
 from pygrade.pipeline.candidate_copies import CandidateCopies
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.own_predictions import LoggedModel
+from pygrade.pipeline.page_equality import Offline, compare
 from pygrade.reports.pipeline import CHECK, write_pipeline_report
 from pygrade.reports.training import write_text
 from pygrade.serving.artifact import Artifact, open_artifact
-from pygrade.serving.pipeline import STEPS, Models, Pipeline, ServedPage, fuse, load_models
+from pygrade.serving.callbacks import predicted
+from pygrade.serving.pipeline import Models, Pipeline, ServedPage, fuse, load_models
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, open_store
 
@@ -41,7 +45,6 @@ logger = logging.getLogger("pygrade")
 
 _VERSIONS = ("serve-check", "serve-check.2")  # in turn: the store serves one of them at any moment
 _UPDATE = 20_000  # events written at once
-_NAMED = 20  # requests with different pages that the record names
 
 
 class PagesDifferError(ValueError):
@@ -53,7 +56,7 @@ class CheckConfig:
     """The options of `serve_check`."""
 
     requests: int = 200  # requests, evenly over those that judged the policy
-    candidates: int = 500  # candidates of each
+    candidates: int = 500  # candidates of each; own predictions (--mtl own): those of the log
     k: int = 10  # items a page
 
     def __post_init__(self) -> None:
@@ -99,15 +102,15 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             if embeddable:
                 _fill(opened, _free_version(opened), log, models, state)
         embedded = _embedded(log, artifact, models, address, chosen, online, config) if embeddable else None
-    record = _compare(offline, online) | {
+    record = compare(offline, online) | {
         "equal_embedded": embedded,
         "version": artifact.version,
         "store": address.partition(":")[0],
-        "candidates": config.candidates,
+        "candidates": max(len(page.predictions) for page, _ in online) if models.mtl is None else config.candidates,
         "k": config.k,
     }
     write_text(folder / CHECK, json.dumps(record, indent=2) + "\n")
-    write_pipeline_report(folder, summary, folder / f"policy-{stages['policy']['key']}")
+    write_pipeline_report(folder, summary, folder / f"policy-{stages['policy']['key']}", PipelineConfig())
     if record["equal_pages"] < record["requests"]:
         first = record["different"][0]
         raise PagesDifferError(
@@ -134,39 +137,39 @@ def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
     return chosen
 
 
-@dataclass(frozen=True)
-class _Offline:
-    """One request, ranked offline."""
-
-    features: FeatureBatch
-    predictions: NDArray[np.float32]
-    items: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-
 def _offline(
     log: EventLog, features: FeatureSet, models: Models, chosen: list[FeatureBatch], config: CheckConfig
-) -> list[_Offline]:
-    candidates = {}
+) -> list[Offline]:
+    own, candidates, given = _own_model(log, models), {}, {}
     for request in chosen:
-        items = models.prerank.candidates(request, config.candidates)[0]
-        candidates[int(request.request_id[0])] = items[items >= 0]
+        number = int(request.request_id[0])
+        items = models.prerank.candidates(request, config.candidates)[0] if own is None else own.turn_to(request)
+        candidates[number] = items[items >= 0]
+        given[number] = None if own is None else own.of(items)
     copies = CandidateCopies(log, candidates, int(chosen[-1].timestamp[0]) + 1)
+    original = {number: request for request, number in copies.copy_of.items()}
     ranker = BlendedRanker(models.policy, seed=0, impute=True)
-    ranked: dict[int, _Offline] = {}
+    ranked: dict[int, Offline] = {}
     with tempfile.TemporaryDirectory() as scratch:
         made = materialize(copies, features.schema, Path(scratch) / "set", features.window)
         for batch in made.batches(int(chosen[0].timestamp[0])):
             for row in np.flatnonzero(copies.is_copy(batch.request_id)):
                 one = batch.take(np.array([row]))
-                predictions = mtl.predict(models.mtl, *one.model_inputs())
+                predictions = given[original[int(one.request_id[0])]]
+                if models.mtl is not None:
+                    predictions = mtl.predict(models.mtl, *one.model_inputs())
+                assert predictions is not None
                 page = fuse(ranker, one, predictions, config.k)
                 places = page.indices[0][page.indices[0] >= 0]
-                ranked[int(one.request_id[0])] = _Offline(
+                ranked[int(one.request_id[0])] = Offline(
                     one, predictions, one.item_id[places], page.values[0, : len(places)], page.weights[0]
                 )
     return [ranked[copies.copy_of[int(request.request_id[0])]] for request in chosen]
+
+
+def _own_model(log: EventLog, models: Models) -> LoggedModel | None:
+    """The logged predictions if the artifact has no model."""
+    return LoggedModel(log, models.policy.tasks) if models.mtl is None else None
 
 
 def _free_version(store: Store) -> str:
@@ -190,13 +193,13 @@ def _online(
     models: Models,
     store: Store,
     chosen: list[FeatureBatch],
-    offline: list[_Offline],
+    offline: list[Offline],
     config: CheckConfig,
 ) -> list[tuple[ServedPage, FeatureBatch]]:
     """Each request's page, and the features of the offline candidates."""
     first = int(chosen[0].timestamp[0])
-    system = Pipeline(models, store, "", seed=0)
-    served = []
+    own, served = _own_model(log, models), []
+    system = Pipeline(models, store, "", seed=0, predict=own)
     with track("serve-check: online", total=len(chosen)) as bar:
         for request, ranked, (events, raw) in zip(chosen, offline, _moments(log, chosen, first), strict=True):
             for start in range(0, len(events), _UPDATE):
@@ -205,7 +208,13 @@ def _online(
             context = {name: raw[name] for name in models.schema.context}
             scenario = None if request.scenario is None else str(request.scenario[0])
             page = system.rank(
-                user, k=config.k, candidates=config.candidates, context=context, scenario=scenario, timestamp=now
+                user,
+                k=config.k,
+                candidates=config.candidates,
+                item_ids=None if own is None else own.turn_to(request),
+                context=context,
+                scenario=scenario,
+                timestamp=now,
             )
             features = page.features
             if not np.array_equal(features.item_id, ranked.features.item_id):
@@ -225,7 +234,10 @@ def _embedded(
     config: CheckConfig,
 ) -> int:
     """How many pages are the same if the C++ library reads artifact and store itself, as in a server without Python."""
-    system = _core.Pipeline.load(str(artifact.path), _core.open_store(address), any_version=True, seed=0)
+    own = _own_model(log, models)
+    predict = None if own is None else partial(predicted, own, len(models.policy.tasks))
+    opened = _core.open_store(address)
+    system = _core.Pipeline.load(str(artifact.path), opened, any_version=True, seed=0, predict=predict)
     first, equal = int(chosen[0].timestamp[0]), 0
     with track("serve-check: the C++ library alone", total=len(chosen)) as bar:
         for request, (page, _), (events, raw) in zip(chosen, online, _moments(log, chosen, first), strict=True):
@@ -238,6 +250,7 @@ def _embedded(
                 context={name: raw[name] for name in models.schema.context},
                 k=config.k,
                 candidates=config.candidates,
+                item_ids=None if own is None else own.turn_to(request),
             )
             pairs = (
                 (made["items"], page.items),
@@ -268,39 +281,3 @@ def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator
         assert waiting is not None
         yield waiting.filter(polars.col("event_time") < now), heads[number]
         waiting = waiting.filter(polars.col("event_time") >= now)
-
-
-def _compare(offline: list[_Offline], online: list[tuple[ServedPage, FeatureBatch]]) -> dict[str, Any]:
-    skew, equal, different = Skew(), 0, []
-    same = {"candidates": 0, "predictions": 0}
-    for one, (other, features) in zip(offline, online, strict=True):
-        skew.add(one.features, features)
-        if features is other.features:
-            same["candidates"] += 1
-            same["predictions"] += one.predictions.tobytes() == other.predictions.tobytes()
-        pages = ((one.items, other.items), (one.scores, other.scores), (one.weights, other.page.weights[0]))
-        if all(a.tobytes() == b.tobytes() for a, b in pages) and not other.degraded:
-            equal += 1
-        else:
-            different.append({"user": int(other.features.user_id[0]), "timestamp": int(other.features.timestamp[0])})
-    steps: dict[str, list[float]] = {name: [page.seconds[name] for page, _ in online] for name in STEPS}
-    steps["in all"] = [sum(page.seconds.values()) for page, _ in online]
-    return {
-        "requests": len(online),
-        "equal_pages": equal,
-        "equal_candidates": same["candidates"],
-        "equal_predictions": same["predictions"],
-        "different": different[:_NAMED],
-        "skew": {
-            entry.feature: {
-                "values": entry.values,
-                "equal": entry.equal,
-                "max_difference": entry.max_difference if np.isfinite(entry.max_difference) else None,
-            }
-            for entry in skew.features()
-        },
-        "latency": {
-            name: {"p50_ms": 1e3 * float(np.percentile(times, 50)), "p99_ms": 1e3 * float(np.percentile(times, 99))}
-            for name, times in steps.items()
-        },
-    }

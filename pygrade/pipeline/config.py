@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pygrade.mtl import MtlConfig
 from pygrade.prerank import PrerankConfig
 from pygrade.training.train import TrainConfig
+
+_CANDIDATES = 50  # the default, which own predictions make 0
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,13 @@ class PipelineConfig:
     policy_requests: int = 20_000  # most requests that the policy learns from, a uniform sample; bounds the memory
     evaluate_requests: int = 20_000  # most requests that judge, a uniform sample
     negatives: bool = True  # candidates that were considered and not shown are candidates of the policy, if logged
-    candidates: int = 50  # items that prerank adds to each request of the policy's log as candidates; 0: none
+    candidates: int = _CANDIDATES  # items that prerank adds to each request of the policy's log; 0: none
     recall_at: tuple[int, ...] = (50, 100, 500)  # lengths of the lists whose recall is reported
     evidence_prior: float = 10.0  # events of a user that his scenario's weights are worth; 0: no shrinkage
+    # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of the
+    # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
+    predictions: Literal["mtl", "own"] = "mtl"
+    keep_prerank: bool = False  # publish the two towers even if the most popular items are the better candidates
     seed: int = 0  # of everything that draws; it replaces the seeds of the parts
     prerank: PrerankConfig = field(default_factory=PrerankConfig)  # the two-tower model and its index
     mtl: MtlConfig = field(default_factory=MtlConfig)  # the multi-task model; default funnel: that of the data
@@ -52,6 +59,14 @@ class PipelineConfig:
         for name in ("leak_checks", "candidates"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want 0 or more")
+        if self.predictions not in ("mtl", "own"):
+            raise ValueError(f"predictions is {self.predictions!r}; want 'mtl' or 'own'")
+        if self.predictions == "own" and self.mtl != MtlConfig():
+            raise ValueError("mtl.… are options of a multi-task model, and predictions is 'own'; want one of them")
+        if self.predictions == "own" and self.candidates not in (0, _CANDIDATES):
+            raise ValueError(
+                f"candidates is {self.candidates}, and predictions is 'own': nothing predicts them; want 0"
+            )
         if not self.recall_at or min(self.recall_at) < 1:
             raise ValueError(f"recall_at is {self.recall_at}; want at least one positive length")
         if not self.evidence_prior >= 0.0:

@@ -1,7 +1,7 @@
 """The stages that learn from materialized features: prerank and the multi-task model."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +15,15 @@ from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
 from pygrade.metrics.by_task import metrics_by_task
+from pygrade.metrics.roc import auc, gauc
 from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
 
 logger = logging.getLogger("pygrade")
 
+TOWERS, POPULAR = "two towers", "most popular items"  # what a prerank may be
 KNOWN = "known_items.npy"  # in prerank's stage: the items of the time before the policy's part
+OWN = "own"  # in place of a network: the user's own model predicts
 _REQUESTS = 1024  # of a batch
 _RECALL_REQUESTS = 2_000
 
@@ -48,16 +51,30 @@ def fit_prerank(
     fitted = prerank.fit(train, values, options, validation=stop)
     known = prerank.Catalog.from_batches(features_between(features, None, timeline.calibrate_end))
     judged = prerank.Prerank.build(fitted, known)
-    popularity = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
+    popular = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
     recalls = [
-        prerank.evaluate(judged, later, popularity, n, max_requests=_RECALL_REQUESTS).to_dict()
-        for n in config.recall_at
+        prerank.evaluate(judged, later, popular, n, max_requests=_RECALL_REQUESTS).to_dict() for n in config.recall_at
     ]
     every = prerank.Catalog.from_batches(features_between(features, None, None))
-    served = prerank.Prerank.build(fitted, every, features.schema.hash)
+    replaced = loses(recalls) and not config.keep_prerank
+    chosen = prerank.popularity_towers(popular, fitted) if replaced else fitted
+    served = prerank.Prerank.build(chosen, every, features.schema.hash)
     served.save(out / "prerank")
     np.save(out / KNOWN, known.item_id)
-    return {"items": len(every), "index": served.index.kind, "best_epoch": fitted.best_epoch, "recall": recalls}
+    return {
+        "items": len(every),
+        "index": served.index.kind,
+        "best_epoch": fitted.best_epoch,
+        "recall": recalls,
+        "published": POPULAR if replaced else TOWERS,
+    }
+
+
+def loses(recalls: Sequence[Mapping[str, Any]]) -> bool:
+    """The two towers find less than the most popular items in the longest list, beyond the 95 % interval."""
+    longest = max(recalls, key=lambda entry: int(entry["n"]))
+    high = longest["difference"]["high"]
+    return high is not None and bool(high < 0.0)
 
 
 def features_between(features: FeatureSet, start: int | None, stop: int | None) -> Callable[[], Iterator[FeatureBatch]]:
@@ -126,6 +143,22 @@ def fit_mtl(
     }
 
 
+def own_tasks(features: FeatureSet, log: EventLog, timeline: Timeline, config: PipelineConfig) -> dict[str, Any]:
+    """The tasks that the log predicts itself, in place of `fit_mtl`; ValueError if it predicts none."""
+    if not log.predictions:
+        raise ValueError("predictions is 'own', and the data has no column p_<task>; want predictions, or 'mtl'")
+    tasks = choose_tasks(features, timeline, config)
+    missing = [task for task in tasks if task not in log.predictions]
+    if config.tasks and missing:
+        raise ValueError(f"tasks names {missing[0]!r}, and the log has no column p_{missing[0]} (predictions is 'own')")
+    if missing:
+        logger.warning("own predictions: the log has no column p_%s; the task is left out", ", p_".join(missing))
+    chosen = [task for task in tasks if task in log.predictions]
+    if not chosen:
+        raise ValueError(f"no task with a column p_<task> has {config.min_events} events in each part; want more data")
+    return {"tasks": chosen, "network": OWN}
+
+
 def funnel_of(log: EventLog, tasks: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Parent and child of the data's funnels, over the tasks that are predicted."""
     pairs = []
@@ -153,16 +186,24 @@ def predictor(model: MtlModel, calibrated: bool = True) -> Callable[[FeatureBatc
     return lambda batch: mtl.predict(model, *batch.model_inputs(), calibrated=calibrated)
 
 
-def prediction_metrics(logs: Logs, raw: Logs, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """By task: metrics of the shown rows' predictions, and the calibration error before calibration."""
+def prediction_metrics(logs: Logs, raw: Logs | None, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """By task: metrics of the shown rows' predictions, and the calibration error before calibration, if raw has it.
+
+    ``auc_interval`` and ``gauc_interval``: with 95 % intervals, clustered by user.
+    """
     shown = logs.shown
     users = logs.user_id[logs.row_request][shown]
-    after = metrics_by_task(logs.feedback[shown], logs.predictions[shown], users, tasks)
-    before = metrics_by_task(logs.feedback[shown], raw.predictions[shown], users, tasks)
-    return {
-        task: after[task].to_dict() | {f"{name}_before": before[task].to_dict()[name] for name in ("ece", "log_loss")}
-        for task in tasks
-    }
+    labels, values = logs.feedback[shown], logs.predictions[shown]
+    after = metrics_by_task(labels, values, users, tasks)
+    before = None if raw is None else metrics_by_task(labels, raw.predictions[shown], users, tasks)
+    result = {}
+    for t, task in enumerate(tasks):
+        row: dict[str, Any] = after[task].to_dict()
+        row |= {f"{name}_before": before and before[task].to_dict()[name] for name in ("ece", "log_loss")}
+        row |= {"auc_interval": auc(labels[:, t], values[:, t], users).to_dict()}
+        row |= {"gauc_interval": gauc(labels[:, t], values[:, t], users).to_dict()}
+        result[task] = row
+    return result
 
 
 __all__ = ["MtlConfig", "choose_tasks", "cut_times", "features_between", "fit_mtl", "fit_prerank", "predictor"]

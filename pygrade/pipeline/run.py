@@ -4,8 +4,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from pygrade import __version__, mtl
 from pygrade._util.files import claimed
-from pygrade._util.serialization import read_json
+from pygrade._util.serialization import plain, read_json
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.logs import Logs, read_logs, write_logs
@@ -21,17 +22,22 @@ from pygrade.mtl import Timeline
 from pygrade.pipeline.candidates import with_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
-from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, prediction_metrics, predictor
+from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, own_tasks, prediction_metrics, predictor
 from pygrade.pipeline.names import names_record
-from pygrade.pipeline.policy_log import sampled_log
+from pygrade.pipeline.own_predictions import OwnPredictions
+from pygrade.pipeline.policy_log import Predict, sampled_log
 from pygrade.pipeline.stages import Done, Runner, content_hash, peak_mib
+from pygrade.pipeline.warnings import warnings_of
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import EligibleItems, Prerank
+from pygrade.reports.comparison import FILE as COMPARISON
+from pygrade.reports.comparison import compare_pages
 from pygrade.reports.pipeline import write_pipeline_report
 from pygrade.reports.training import write_text
 from pygrade.serving.artifact import open_artifact, write_artifact
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
 from pygrade.stores import open_store, without_secret
+from pygrade.training.judging import with_unmixed
 from pygrade.training.train import TrainConfig, train
 
 logger = logging.getLogger("pygrade")
@@ -69,7 +75,7 @@ def run_pipeline(
             return finished
         summary = _summary(runner, data, config, store or DEFAULT_STORE, time.perf_counter() - started)
         write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-        write_pipeline_report(run, summary, runner.done["policy"].path)
+        write_pipeline_report(run, summary, runner.done["policy"].path, PipelineConfig())
     return summary
 
 
@@ -86,6 +92,8 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
     events = runner.stage("events", make_events, [scheme, source], [files])
+    if not sum(events.record["positives"].values()):
+        raise ValueError(f"{data}: no shown row has feedback; join it to the log (0 may stand for what is not known)")
     log = EventLog.open(events.path / "log")
 
     def make_features(out: Path) -> dict[str, Any]:
@@ -117,34 +125,39 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     prerank = runner.stage(
         "prerank",
         lambda out: fit_prerank(materialized, timeline, log.task_values, config, out),
-        [config.prerank, config.recall_at, config.seed],
+        [config.prerank, config.recall_at, config.keep_prerank, config.seed],
         [features],
     )
-    model = runner.stage(
-        "mtl",
-        lambda out: fit_mtl(materialized, log, timeline, config, out),
-        [config.mtl, config.tasks, config.min_events, config.seed],
-        [features],
-    )
+    own = config.predictions == "own"
+
+    def make_model(out: Path) -> dict[str, Any]:
+        if own:
+            return own_tasks(materialized, log, timeline, config)
+        return fit_mtl(materialized, log, timeline, config, out)
+
+    options = [config.predictions, config.mtl, config.tasks, config.min_events, config.seed]
+    model = runner.stage("mtl", make_model, options, [features])
 
     def make_logs(out: Path) -> dict[str, Any]:
-        trained = mtl.load(model.path / "mtl")
-        values = tuple(log.task_values[log.tasks.index(task)] for task in trained.tasks)
-        options = trained.tasks, values
+        tasks = tuple(model.record["tasks"])
+        values = tuple(log.task_values[log.tasks.index(task)] for task in tasks)
 
-        def sample(start: int, stop: int | None, limit: int, calibrated: bool = True) -> Logs:
-            batches = materialized.batches(start, stop)
-            return sampled_log(batches, predictor(trained, calibrated), *options, limit, config.negatives)
+        def sample(predict: Predict, start: int, stop: int | None, limit: int) -> Logs:
+            return sampled_log(materialized.batches(start, stop), predict, tasks, values, limit, config.negatives)
 
-        early = sample(timeline.calibrate_end, policy_end, config.policy_requests)
-        late = sample(policy_end, None, config.evaluate_requests)
-        raw = sample(policy_end, None, config.evaluate_requests, calibrated=False)
-        metrics = prediction_metrics(late, raw, trained.tasks)
-        if config.candidates:
+        trained = None if own else mtl.load(model.path / "mtl")
+        predict = OwnPredictions(log, tasks) if trained is None else predictor(trained)
+        early = sample(predict, timeline.calibrate_end, policy_end, config.policy_requests)
+        late = sample(predict, policy_end, None, config.evaluate_requests)
+        raw = None
+        if trained is not None:
+            raw = sample(predictor(trained, calibrated=False), policy_end, None, config.evaluate_requests)
+        metrics = prediction_metrics(late, raw, tasks)
+        if config.candidates and not own:
             finder = Prerank.load(prerank.path / "prerank", materialized.schema.hash)
             known = EligibleItems(np.load(prerank.path / KNOWN))
             early, late = with_candidates(
-                [early, late], log, materialized, finder, known, predictor(trained), config.candidates, out / "copies"
+                [early, late], log, materialized, finder, known, predict, config.candidates, out / "copies"
             )
         write_logs(early, out / "policy")
         write_logs(late, out / "evaluate")
@@ -155,14 +168,14 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         }
 
     sizes = [config.policy_requests, config.evaluate_requests, config.negatives, config.candidates]
-    sources = [features, model, *([prerank] if config.candidates else [])]
+    sources = [features, model, *([prerank] if config.candidates and not own else [])]
     logs = runner.stage("logs", make_logs, sizes, sources)
 
     training = policy_options(config, materialized)
 
     def make_policy(out: Path) -> dict[str, Any]:
-        result = train(read_logs(logs.path / "policy"), training, out / "training", on_step=on_step)
-        return result.summary
+        early, late = (read_logs(logs.path / name) for name in ("policy", "evaluate"))
+        return train(early, training, out / "training", on_step=on_step, heldout=late).summary
 
     policy = runner.stage("policy", make_policy, training, [logs], resumable=True)
 
@@ -172,31 +185,12 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
         record = judge(late, learned, first, training.reward, history)
         write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
+        pages = compare_pages(late, with_unmixed(learned), learned.mixture, partial(log.names, "item"))
+        write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")
         return record
 
     runner.stage("evaluate", make_judgment, None, [logs, policy])
     _publish(runner, log, materialized, prerank, model, policy, store)
-
-
-def warnings_of(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Sentences that a reader of the stages' records must not miss."""
-    sentences = []
-    leaks = stages.get("leaks", {}).get("leaks", [])
-    if leaks:
-        names = ", ".join(dict.fromkeys(leak["feature"] for leak in leaks))
-        sentences.append(
-            f"LEAK: the features {names} change with events after their request. Everything below is too good to be "
-            "true; repair the schema or the log before you use it."
-        )
-    losing = [entry for entry in stages["prerank"]["recall"] if (entry["difference"]["high"] or 0.0) < 0.0]
-    if losing:
-        worst = max(losing, key=lambda entry: entry["n"])
-        sentences.append(
-            f"Prerank is worse than popularity: recall@{worst['n']} is {worst['recall']['value']:.3f}, that of the "
-            f"most popular items {worst['popularity_recall']['value']:.3f}. Train it on more data, or take popular "
-            "items as candidates."
-        )
-    return sentences
 
 
 def policy_options(config: PipelineConfig, features: FeatureSet) -> TrainConfig:
@@ -221,9 +215,10 @@ def _publish(
         parts = {
             "features": folder,
             "prerank": prerank.path / "prerank",
-            "mtl": model.path / "mtl",
             "policy": policy.path / "training" / "policy",
         }
+        if (model.path / "mtl").exists():  # else the log's own predictions are fused
+            parts["mtl"] = model.path / "mtl"
         made = write_artifact(out / "artifact", parts, features.schema.hash, {"tasks": model.record["tasks"]})
         return {"version": made.version}
 
@@ -295,5 +290,6 @@ def _summary(runner: Runner, data: str, config: PipelineConfig, store: str, seco
         "stage_seconds": sum(done.seconds for done in runner.done.values()),
         "peak_memory_mib": peak_mib(),
         "warnings": warnings_of(stages),
+        "options": plain(config),
         "stages": stages,
     }

@@ -91,7 +91,7 @@ class Runner:
             "peak_mib": peak_mib(),
             "files": files,
         }
-        write_bytes(partial / RECORD, to_json(content))
+        write_bytes(partial / RECORD, json.dumps(content, indent=2).encode())  # in the order of the tasks
         partial.rename(path)
         sync(self.out)
         logger.info("%s: %.1f s, %s", name, seconds, path.name)

@@ -111,24 +111,27 @@ class FusionPolicy(nn.Module):
     @property
     def version(self) -> str:
         """First 12 hex digits of a sha256 of all that decides what is served: equal policies, equal versions."""
-        config = self.config
         digest = hashlib.sha256()
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        digest.update(self.spec.schema_hash().encode())
+        digest.update(self.version_tail)
+        return digest.hexdigest()[:12]
+
+    @property
+    def version_tail(self) -> bytes:
+        """What the version hashes after the tensors; it ends with the multipliers of the config, if there are any."""
+        config = self.config
         explored = sorted(config.scenario_exploration)
         evidence = [config.evidence_scale, config.evidence_feature] if config.evidence_prior else []
         names = {"evidence": evidence, "explored": explored, "scenarios": self.scenarios}
         mixed, valued = self._mixture_facts(), self._value_facts()
         names |= {"mixture": mixed[0]} if mixed[1] else {}
         names |= {"values": valued[0]} if valued[1] else {}
-        digest.update(to_json(names))
         slopes = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(self.tasks)
         factors = (config.scenario_exploration[name] for name in explored)
         numbers = [self.spec.concentration_floor, config.total_concentration, config.beta, config.epsilon]
         numbers += [config.evidence_prior, *slopes, *factors, *mixed[1], *valued[1]]
-        digest.update(np.array(numbers, "<f8").tobytes())
-        return digest.hexdigest()[:12]
+        return self.spec.schema_hash().encode() + to_json(names) + np.array(numbers, "<f8").tobytes()
 
     def _mixture_facts(self) -> tuple[list[str], list[float]]:
         """Names and numbers of the mixture that decide what is served."""

@@ -40,9 +40,9 @@ class PolicyConfig:
     upper: float | tuple[float, ...] = 0.70  # largest weight served, for all tasks or one each
     minimum: dict[str, float] = field(default_factory=dict)  # smallest weight of single tasks, above `lower`
     frozen: dict[str, float] = field(default_factory=dict)  # weights of single tasks that are not learned
-    # Multipliers of the tasks' values, if a request gives none: for all requests, and by scenario.
+    # Multipliers of the tasks' values, if a request gives none.
     values: dict[str, float] = field(default_factory=dict)
-    scenario_values: dict[str, dict[str, float]] = field(default_factory=dict)
+    scenario_values: dict[str, dict[str, float]] = field(default_factory=dict)  # the same for single scenarios
     # Factor on the concentration by scenario: below 1 explores more widely, above 1 less.
     scenario_exploration: dict[str, float] = field(default_factory=dict)
     # Shrinkage of the served weights for users of whom little is known.

@@ -11,6 +11,7 @@ from pygrade.features import SchemaError
 from pygrade.prerank.batches import Batch, Batches, Catalog, TowerInputs
 from pygrade.prerank.evaluation import Retrieval, evaluate
 from pygrade.prerank.index import EligibleItems, ItemIndex
+from pygrade.prerank.popular import popularity_towers
 from pygrade.prerank.recall import Popularity
 from pygrade.prerank.service import Prerank
 from pygrade.prerank.towers import PrerankConfig
@@ -32,4 +33,5 @@ __all__ = [
     "TowerInputs",
     "evaluate",
     "fit",
+    "popularity_towers",
 ]

@@ -1,8 +1,10 @@
 """The report's pictures: one function a picture, one palette, PNG bytes out."""
 
 import io
+import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,13 @@ from numpy.typing import NDArray
 
 from pygrade._util.optional_imports import require
 from pygrade._util.text import shortened
+from pygrade.reports.html import Picture
+from pygrade.reports.style import COLORS
 
-BLUE, ORANGE, GREEN, PURPLE = "#2b6cb0", "#dd7a34", "#3b9a6d", "#8560b3"
-RED, TEAL, SAND, GRAY = "#c54b5a", "#2e9aa8", "#c9a02c", "#7b8592"
-CYCLE = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY)
-INK, FAINT, GRID = "#1f2933", "#667380", "#e3e8ee"
+BLUE, ORANGE, GREEN, PURPLE, RED, TEAL, SAND, GRAY = CYCLE = tuple(
+    COLORS[name][0] for name in ("blue", "orange", "green", "purple", "red", "teal", "sand", "gray")
+)
+INK, FAINT, GRID = (COLORS[name][0] for name in ("ink", "faint", "grid"))
 METRIC_NAMES = {
     "value": "Business value\nper request",
     "orders": "Orders\nper request",
@@ -83,115 +87,96 @@ def lifts(expected: Lifts, sampled: Lifts, baseline: str, highlight: str) -> byt
     return to_png(figure)
 
 
-def intervals(rows: Mapping[str, Interval], baseline: str, highlight: str, title: str) -> bytes:
-    """A dot with its interval for each row, in per cent over the baseline."""
-    figure, (axis,) = new_figure(1, 1, (8.0, 0.3 * len(rows) + 1.4))
-    axis.axvline(0, color=FAINT, linewidth=1)
-    for place, (name, entry) in enumerate(rows.items()):
-        color = BLUE if name == highlight else GRAY
-        if entry["low"] is not None:
-            axis.plot(_percent(entry, "low", "high"), [place, place], color=color, linewidth=2)
-        if entry["value"] is not None:
-            axis.plot(_percent(entry, "value"), [place], "o", color=color, markersize=6)
-    axis.set_yticks(range(len(rows)), [shortened(name, 60) for name in rows])
-    for tick, name in zip(axis.get_yticklabels(), rows, strict=True):
-        tick.set_fontweight("bold" if name == highlight else "normal")
-    axis.set_ylim(len(rows) - 0.4, -0.6)
-    axis.grid(axis="y", visible=False)
-    axis.set_xlabel(f"lift over {baseline}, %")
-    axis.set_title(title)
-    return to_png(figure)
+Line = tuple[Sequence[float], Sequence[float]]  # steps, values
 
 
-def curves(panels: Sequence[tuple[str, str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]]) -> bytes:
-    """Line panels of (title, y label, {name: (steps, values)}): the raw values faint, their moving mean in front."""
+@dataclass(frozen=True)
+class Panel:
+    """Lines over steps. band: steps, lower and upper ends of intervals; marks: steps with a vertical line."""
+
+    title: str
+    label: str
+    lines: Mapping[str, Line]
+    band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None
+    marks: Mapping[float, str] = field(default_factory=dict)
+    smooth: bool = True  # the raw values faint, their moving mean in front
+
+
+def curves(panels: Sequence[Panel], size: tuple[float, float] = (3.9, 2.6)) -> Picture:
+    """A picture of panels, three beside each other at most."""
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure, axes = new_figure(rows, columns, (3.7 * columns, 2.5 * rows))
-    for axis, (title, label, lines) in zip(axes, panels, strict=False):
-        for color, (name, (steps, values)) in zip(CYCLE, lines.items(), strict=False):
-            if len(values) >= 20:
-                axis.plot(steps, values, color=color, alpha=0.22, linewidth=0.8)
-            axis.plot(steps, _smooth(values), color=color, label=shortened(name))
-        axis.set_title(shortened(title))
-        axis.set_xlabel("step")
-        axis.set_ylabel(label)
-        axis.margins(x=0.02)
-        if len(lines) > 1:
-            axis.legend(loc="best")
+    figure, axes = new_figure(rows, columns, (size[0] * columns, size[1] * rows))
+    for axis, panel in zip(axes, panels, strict=False):
+        _draw(axis, panel)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    return to_png(figure)
+    parts = []
+    for panel in panels:
+        alone, (axis,) = new_figure(1, 1, size)
+        _draw(axis, panel)
+        parts.append(to_svg(alone))
+    return Picture(to_png(figure), tuple(parts))
 
 
-def weight_table(means: Mapping[str, Mapping[str, float]], static: Mapping[str, float], static_name: str) -> bytes:
-    """Mean weight by group (rows) and task (columns): the number is the weight, the color its distance to static."""
-    groups, tasks = list(means), list(static)
-    values = np.array([[means[g][t] for t in tasks] for g in groups] + [[static[t] for t in tasks]])
-    difference = values - values[-1]
-    reach = max(float(np.abs(difference).max()), 0.01)
-    figure, (axis,) = new_figure(1, 1, (1.05 * len(tasks) + 2.6, 0.4 * len(values) + 1.3))
-    picture = axis.imshow(100 * difference, cmap=_diverging(), vmin=-100 * reach, vmax=100 * reach, aspect="auto")
-    for row, column in np.ndindex(*values.shape):
-        axis.text(column, row, f"{100 * values[row, column]:.1f}", ha="center", va="center", color=INK)
-    axis.set_xticks(range(len(tasks)), labels(tasks), **_turned(tasks, start="left"))
-    axis.set_yticks(range(len(values)), labels([*groups, static_name]))
-    axis.get_yticklabels()[-1].set_fontstyle("italic")
-    axis.axhline(len(groups) - 0.5, color="white", linewidth=4)
-    axis.xaxis.tick_top()
-    axis.tick_params(length=0)
-    axis.grid(visible=False)
-    axis.spines[:].set_visible(False)
-    bar = figure.colorbar(picture, ax=axis, fraction=0.04, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.set_label(f"points from {static_name}")
-    axis.set_title("Mean weight served, %")
-    return to_png(figure)
+def _draw(axis: Any, panel: Panel) -> None:
+    if panel.band is not None:
+        steps, low, high = panel.band
+        axis.axhline(0, color=FAINT, linewidth=1)
+        axis.fill_between(steps, low, high, color=BLUE, alpha=0.2, linewidth=0)
+    for color, (name, (steps, values)) in zip(CYCLE, panel.lines.items(), strict=False):
+        smooth = panel.smooth and len(values) >= 20
+        if smooth:
+            axis.plot(steps, values, color=color, alpha=0.22, linewidth=0.8)
+        axis.plot(steps, _smooth(values) if smooth else values, color=color, label=shortened(name))
+    for step, name in panel.marks.items():
+        axis.axvline(step, color=FAINT, linewidth=1, linestyle=":")
+        axis.annotate(name, (step, 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0), textcoords="offset points")
+    axis.set_title(shortened(panel.title))
+    axis.set_xlabel("step")
+    axis.set_ylabel(panel.label)
+    axis.margins(x=0.02)
+    if len(panel.lines) > 1:
+        axis.legend(loc="best")
 
 
-def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[Any], tasks: Sequence[str]) -> bytes:
+def concentration(alpha: NDArray[Any], weights: NDArray[Any], entropy: NDArray[Any], tasks: Sequence[str]) -> Picture:
     """How the policy spreads over requests: α per task, weights served per task, entropy of the Dirichlet."""
+    drawings: list[Callable[[Any], None]] = [
+        lambda axis: _boxes(axis, alpha, tasks, "Concentration of the exploration", "α of the task"),
+        lambda axis: _boxes(axis, 100 * weights, tasks, "Weight served", "weight, %"),
+        lambda axis: _histogram(axis, entropy),
+    ]
     figure, axes = new_figure(1, 3, (11.0, 3.1), width_ratios=(1.15, 1.15, 0.9))
-    for axis, values, title, label in (
-        (axes[0], alpha, "Concentration of the exploration", "α of the task"),
-        (axes[1], 100 * weights, "Weight served", "weight, %"),
-    ):
-        look = {"showfliers": False, "patch_artist": True, "widths": 0.6, "medianprops": {"color": INK}}
-        parts = axis.boxplot(values, whis=(5, 95), **look)
-        for part in ("whiskers", "caps"):
-            for line in parts[part]:
-                line.set_color(FAINT)
-        for box, color in zip(parts["boxes"], CYCLE * 8, strict=False):
-            box.set(facecolor=color, alpha=0.55, edgecolor=color)
-        axis.set_xticks(range(1, len(tasks) + 1), labels(tasks), **_turned(tasks))
-        axis.set_title(title)
-        axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
-        axis.grid(axis="x", visible=False)
-    axes[2].hist(entropy, bins=40, color=BLUE, alpha=0.75)
-    axes[2].set_title("Entropy of the Dirichlet")
-    axes[2].set_xlabel("nats (higher: wider exploration)")
-    axes[2].set_ylabel("requests")
-    return to_png(figure)
+    parts = []
+    for axis, draw in zip(axes, drawings, strict=True):
+        draw(axis)
+        alone, (one,) = new_figure(1, 1, (3.9, 3.0))
+        draw(one)
+        parts.append(to_svg(alone))
+    return Picture(to_png(figure), tuple(parts))
 
 
-def served(gains: Mapping[str, Mapping[str, float]], reference: str) -> bytes:
-    """Bars of what each policy's served weights earn on the log, per reward component, in per cent over a reference."""
-    arms, parts = list(gains), list(next(iter(gains.values())))
-    figure, (axis,) = new_figure(1, 1, (6.6, 2.7))
-    width = 0.8 / len(arms)
-    for offset, (color, arm) in enumerate(zip((GRAY, BLUE, *CYCLE[1:]), arms, strict=False)):
-        left = [i - 0.4 + width * (offset + 0.5) for i in range(len(parts))]
-        bars = axis.bar(left, [100 * gains[arm][part] for part in parts], 0.9 * width, color=color, label=arm)
-        axis.bar_label(bars, fmt="%+.2f", padding=2, fontsize=8.5, color=INK)
-    axis.axhline(0, color=FAINT, linewidth=1)
-    axis.set_xticks(range(len(parts)), parts)
-    axis.set_ylabel(f"% over {reference}")
-    axis.set_title("Reward of the weights served")
+def _boxes(axis: Any, values: NDArray[Any], tasks: Sequence[str], title: str, label: str) -> None:
+    look = {"showfliers": False, "patch_artist": True, "widths": 0.6, "medianprops": {"color": INK}}
+    parts = axis.boxplot(values, whis=(5, 95), **look)
+    for part in ("whiskers", "caps"):
+        for line in parts[part]:
+            line.set_color(FAINT)
+    for box, color in zip(parts["boxes"], CYCLE * 8, strict=False):
+        box.set(facecolor=color, alpha=0.55, edgecolor=color)
+    axis.set_xticks(range(1, len(tasks) + 1), labels(tasks), **_turned(tasks))
+    axis.set_title(title)
+    axis.set_ylabel(label)
+    axis.set_ylim(bottom=0)
     axis.grid(axis="x", visible=False)
-    axis.margins(y=0.2)
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return to_png(figure)
+
+
+def _histogram(axis: Any, entropy: NDArray[Any]) -> None:
+    axis.hist(entropy, bins=40, color=BLUE, alpha=0.75)
+    axis.set_title("Entropy of the Dirichlet")
+    axis.set_xlabel("nats (higher: wider exploration)")
+    axis.set_ylabel("requests")
 
 
 def front(record: Mapping[str, Any]) -> bytes:
@@ -257,6 +242,26 @@ def to_png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
+_HEX = {light: name for name, (light, _) in COLORS.items()}
+_NOISE = re.compile(r' id="[^"]*_[0-9]+"| xmlns(:xlink)?="[^"]*"|<!--.*?-->|<metadata>.*?</metadata>', re.DOTALL)
+
+
+def to_svg(figure: Any) -> str:
+    """The figure for a page: text as text, and colors by the page's names, so that it is light or dark as the page."""
+    stream = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        require("matplotlib").rc_context({"svg.fonttype": "none", "svg.hashsalt": "pygrade"}),
+    ):
+        warnings.filterwarnings("ignore", "Glyph")
+        facts = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=facts)
+    require("matplotlib.pyplot").close(figure)
+    text = stream.getvalue()
+    text = _NOISE.sub("", text[text.index("<svg") :]).replace("xlink:href", "href").replace("'DejaVu Sans'", "inherit")
+    return re.sub("#[0-9a-f]{6}", lambda found: f"var(--{_HEX[found[0]]})" if found[0] in _HEX else found[0], text)
+
+
 def _percent(interval: Interval, *names: str) -> list[float]:
     return [100 * float(interval[name] or 0.0) for name in names]
 
@@ -271,8 +276,3 @@ def _smooth(values: Sequence[float]) -> NDArray[np.float64]:
     total = np.convolve(np.where(known, series, 0.0), kernel, mode="same")
     count = np.convolve(known.astype(np.float64), kernel, mode="same")
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _diverging() -> Any:
-    colors = require("matplotlib.colors")
-    return colors.LinearSegmentedColormap.from_list("orange-blue", ["#e8a06b", "#f7f8fa", "#7eaadb"])

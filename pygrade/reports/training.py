@@ -1,85 +1,101 @@
 """The report of a training or a demo: one self-contained HTML page, and its pictures as PNG files beside it.
 
-A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``), ``abtest.json`` (`AbTest.to_dict`),
-``weights.json`` and ``weights.npz`` (`record_weights`), ``pages.json``, ``summary.json``. Each makes its sections.
+A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``) and ``train.json`` beside it,
+``evaluation.json`` (`training.judging.replay`), ``comparison.json`` (`comparison.compare_pages`), ``abtest.json``
+(`AbTest.to_dict`), ``weights.json`` and ``weights.npz`` (`record_weights`), ``pages.json``, ``summary.json``. Each
+makes its sections.
 """
 
-import html
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pygrade._util.files import atomic_file
 from pygrade.reports import plots
-from pygrade.reports.html import Json, Section, document, page_table
+from pygrade.reports.comparison import FILE, comparison_section
+from pygrade.reports.html import (
+    Cell,
+    Column,
+    Html,
+    Json,
+    Lead,
+    Picture,
+    Section,
+    cards,
+    document,
+    escape,
+    facts,
+    folded,
+    page_table,
+    table,
+)
+from pygrade.reports.marks import Scale, whisker
+from pygrade.reports.sections import (
+    key,
+    lift_text,
+    options_section,
+    prediction_section,
+    replay_section,
+    signed_percent,
+    trust_section,
+    verdict_lead,
+)
+from pygrade.reports.weights import record_weights, weight_sections
+from pygrade.training.heldout import FIGURES
 from pygrade.training.tracking import read_metrics
-from pygrade.training.trust import label
+
+__all__ = ["curves", "record_weights", "signed_percent", "training_sections", "write_report", "write_text"]
 
 NUMBER_FORMAT = {"ctr": ".2%", "cvr": ".2%", "opm": ".2f", "orders": ".4f", "value": ".3f"}
 METRIC_LABELS = {"value": "value / request", "orders": "orders / request", "opm": "OPM", "ctr": "CTR", "cvr": "CVR"}
 
 
-def record_weights(
-    run_dir: Path,
-    tasks: Sequence[str],
-    weights: NDArray[np.float32],
-    concentration: NDArray[np.float32],
-    entropy: NDArray[np.float32],
-    static: NDArray[np.float32],
-    groups: Mapping[str, NDArray[Any]],
-) -> None:
-    """Keep the served weights for the report: weights, concentration [R, T], entropy [R], static weights [T].
-
-    groups: name → label of each request [R] (segment, scenario …).
-    """
-    means = {
-        kind: {
-            str(label): dict(zip(tasks, weights[labels == label].mean(0).astype(float).tolist(), strict=True))
-            for label in np.unique(labels)
-        }
-        for kind, labels in groups.items()
-    }
-    record = {
-        "tasks": list(tasks),
-        "static": dict(zip(tasks, np.asarray(static, float).tolist(), strict=True)),
-        "all": dict(zip(tasks, weights.mean(0).astype(float).tolist(), strict=True)),
-        "sd": dict(zip(tasks, weights.std(0).astype(float).tolist(), strict=True)),
-        "groups": means,
-    }
-    write_text(run_dir / "weights.json", json.dumps(record, indent=2) + "\n")
-    with atomic_file(run_dir / "weights.npz") as partial, partial.open("wb") as stream:
-        np.savez_compressed(stream, weights=weights, concentration=concentration, entropy=entropy)
-
-
-def write_report(run_dir: str | Path, title: str = "pygrade run", highlight: str = "GRADE") -> Path:
+def write_report(
+    run_dir: str | Path,
+    title: str = "pygrade run",
+    highlight: str = "GRADE",
+    data: Sequence[tuple[str, str]] = (),
+    options: tuple[Any, Any] | None = None,
+) -> Path:
     """Write ``report.html`` and ``plots/*.png`` for a run directory; returns the path of the page.
 
-    ``highlight``: the arm of the A/B test that the text is about. ValueError if there is nothing to show.
+    ``highlight``: the arm of the A/B test that the text is about. ``data``: names and texts that describe it;
+    ``options``: dataclasses, those of the run and the defaults. ValueError if there is nothing to show.
     """
     run = Path(run_dir)
     summary, test = _json(run / "summary.json"), _json(run / "abtest.json")
+    trained = _json(run / "training" / "train.json") or _json(run / "train.json")
+    replay, trust = _json(run / "evaluation.json"), trained.get("trust")
     sections = [
-        *_trust_sections(run),
         *(_ab_sections(test, highlight) if test else []),
+        *([replay_section(replay), prediction_section(replay)] if replay else []),
+        *trust_section(trust),
+        *comparison_section(_json(run / FILE)),
         *training_sections(run),
-        *_weight_sections(run),
+        *weight_sections(run),
         *_page_sections(_json(run / "pages.json")),
+        *([Section("Data", "What was learned from and judged on.", table=facts(data))] if data else []),
+        *(options_section(*options) if options else []),
     ]
-    if not sections:
+    warnings = [*trained.get("warnings", ()), *replay.get("warnings", ())]
+    lead = verdict_lead(trust, replay or None, warnings)
+    if test:
+        lead = Lead(lead.text, lead.verdict, lead.kind, lead.beside, lead.warnings, _test_cards(test, highlight))
+    if not sections and not lead.verdict:
         raise ValueError(f"{run} has no metrics.jsonl, abtest.json, weights.json or pages.json; want at least one")
+    write_page(run, title, lead, sections, summary)
+    return run / "report.html"
+
+
+def write_page(run: Path, title: str, lead: Lead, sections: Sequence[Section], summary: Json) -> None:
+    """``report.html`` of the sections, and their pictures in ``plots/``."""
     for section in sections:
         if section.picture:
-            target = run / "plots" / f"{section.name}.png"
-            with atomic_file(target) as partial:
-                partial.write_bytes(section.picture)
-    lead = _lead(test, highlight) if test else ""
+            with atomic_file(run / "plots" / f"{section.name}.png") as partial:
+                partial.write_bytes(section.picture.png)
     write_text(run / "report.html", document(title, lead, sections, summary))
-    return run / "report.html"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,31 +104,26 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def signed_percent(interval: Json) -> str:
-    """A lift with its 95 % interval.
-
-    >>> signed_percent({"value": 0.0312, "low": 0.029, "high": 0.0334})
-    '+3.12 % (+2.90 … +3.34)'
-    """
-    if interval.get("value") is None:
-        return "n/a"
-    if interval.get("low") is None or interval.get("high") is None:
-        return f"{100 * interval['value']:+.2f} %"
-    return f"{100 * interval['value']:+.2f} % ({100 * interval['low']:+.2f} … {100 * interval['high']:+.2f})"
-
-
-def _lead(test: Json, highlight: str) -> str:
+def _test_cards(test: Json, highlight: str) -> str:
+    """The lift of the arm in question by metric, and in its value those of the other learned arms beside it."""
     lifts = test["expected"].get(highlight, {}).get("lifts", {})
-    if not lifts:
-        return ""
-    boxes = "".join(
-        f"<div class=card><div class=name>{label}</div><div class=number>{100 * lifts[metric]['value']:+.2f} %</div>"
-        f"<div class=range>95 %: {_range(lifts[metric])}</div></div>"
-        for metric, label in METRIC_LABELS.items()
+    base = test["baseline"]
+    boxes = [
+        (
+            f"{highlight}: {name}",
+            f"{100 * lifts[metric]['value']:+.2f} %",
+            f"over {base}, 95 %: {_range(lifts[metric])}",
+            True,
+        )
+        for metric, name in METRIC_LABELS.items()
         if lifts.get(metric, {}).get("value") is not None
-    )
-    who = f"{html.escape(highlight)} against {html.escape(test['baseline'])}"
-    return f"<p class=lead>{who}, on requests of users that are not in the log:</p><div class=cards>{boxes}</div>"
+    ]
+    for arm in ("GRADE", "stage 1"):
+        entry = test["expected"].get(arm, {}).get("lifts", {}).get("value")
+        if entry and arm != highlight and entry["value"] is not None:
+            reach = f"over {base}, 95 %: {_range(entry)}"
+            boxes.append((f"{arm}: {METRIC_LABELS['value']}", f"{100 * entry['value']:+.2f} %", reach, False))
+    return cards(boxes) if boxes else ""
 
 
 def _range(interval: Json) -> str:
@@ -122,43 +133,41 @@ def _range(interval: Json) -> str:
 
 
 def _ab_sections(test: Json, highlight: str) -> list[Section]:
-    base = test["baseline"]
-
-    def lifts(kind: str) -> dict[str, Any]:
-        return {arm: result["lifts"] for arm, result in test[kind].items() if arm != base}
-
-    size = f"{test['num_requests']:,} requests of {test['num_users']:,} users"
-    return [
-        Section(
-            "A/B test",
-            f"Every arm ranked the same {size}. A dot is the closed-form expectation in the simulated world, the line "
-            "on it its 95 % interval (often narrower than the dot). The pale bar behind is the 95 % interval of a "
-            "sampled test with common random numbers: what simulated users did once.",
-            "lifts",
-            plots.lifts(lifts("expected"), lifts("sampled"), base, highlight),
-        ),
-        Section(
-            "Outcome of each arm",
-            f"Closed-form expectation per arm; below it the lift over {html.escape(base)} with its 95 % interval. "
-            "CTR: clicks per impression. CVR: orders per click. OPM: orders per 1,000 impressions.",
-            table=_outcomes(test, highlight),
-        ),
-    ]
+    base = escape(test["baseline"])
+    text = (
+        f"Every arm ranked the same {test['num_requests']:,} requests of {test['num_users']:,} users that are not in "
+        f"the log. Closed-form expectation in the simulated world, and its lift over {base} with the 95 % interval. "
+        "CTR: clicks per impression. CVR: orders per click. OPM: orders per 1,000 impressions."
+    )
+    arms = {arm: result["lifts"] for arm, result in test["expected"].items() if arm != test["baseline"]}
+    sampled = {arm: result["lifts"] for arm, result in test["sampled"].items() if arm != test["baseline"]}
+    png = plots.lifts(arms, sampled, test["baseline"], highlight)
+    marks = key(("own", "expectation"), ("second", "a sampled test with common random numbers: what users did once"))
+    return [Section("A/B test", text, "lifts", Picture(png, ()), marks + _outcomes(test, highlight))]
 
 
 def _outcomes(test: Json, highlight: str) -> str:
-    head = "".join(f"<th>{label}</th>" for label in METRIC_LABELS.values())
-    rows = []
+    scale = Scale.of(
+        [
+            result["lifts"][m]
+            for kind in ("expected", "sampled")
+            for result in test[kind].values()
+            for m in result["lifts"]
+        ],
+        percent=True,
+    )
+    heads: list[Column | str] = [Column("arm", "text"), *METRIC_LABELS.values(), Column(Html(scale.axis), "mark")]
+    rows: list[list[Cell]] = []
     for arm, result in test["expected"].items():
-        cells = []
+        row: list[Cell] = [arm]
         for metric in METRIC_LABELS:
-            value = result["values"][metric]["value"]
-            lift = result["lifts"].get(metric)
-            under = f"<br><small>{signed_percent(lift)}</small>" if lift else "<br><small>baseline</small>"
-            cells.append(f"<td>{'n/a' if value is None else format(value, NUMBER_FORMAT[metric])}{under}</td>")
-        mark = " class=own" if arm == highlight else ""
-        rows.append(f"<tr{mark}><th>{html.escape(arm)}</th>{''.join(cells)}</tr>")
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+            value, lift = result["values"][metric]["value"], result["lifts"].get(metric)
+            shown = "n/a" if value is None else format(value, NUMBER_FORMAT[metric])
+            row.append(Html(f"{shown}<br><small>{lift_text(lift) if lift else 'baseline'}</small>"))
+        both = [test[kind][arm]["lifts"].get("value", {"value": None}) for kind in ("expected", "sampled")]
+        row.append(Html(whisker(scale, *both, strong=arm == highlight, says=f"{arm}: value / request")))
+        rows.append(row)
+    return table(heads, rows, highlight)
 
 
 def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -173,26 +182,6 @@ def curves(path: Path) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     return result
 
 
-def _trust_sections(run: Path) -> list[Section]:
-    """What cross-fitting found, of the training in a run directory or in its ``training/``."""
-    summary = _json(run / "training" / "train.json") or _json(run / "train.json")
-    trust = summary.get("trust")
-    if not trust:
-        return []
-    lifts = dict(sorted((trust["mixtures"] | trust["baselines"]).items(), key=lambda row: -(row[1]["value"] or 0.0)))
-    served = label(trust["policy"], trust["trust"], trust["served_baseline"])
-    how = (
-        f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
-        f"({trust['folds']} folds, {trust['users']:,} users; slot propensities: {trust['propensity']}). Lifts of the "
-        "debiased value, with one-sided 95 % bounds that hold for all rows at once. A mixture adds the standardized "
-        f"scores of the policy and of {trust['served_baseline']}. Served: {served}."
-    )
-    text = html.escape(f"{trust['sentence']}. {how if lifts else ''}")
-    title = "Cross-fitted value of the logged pages"
-    picture = plots.intervals(lifts, trust["baseline"], served, title) if lifts else b""
-    return [Section("Verdict", text, "trust", picture)]
-
-
 def training_sections(run: Path) -> list[Section]:
     """Learning curves and rewards of the training in a run directory, or in its ``training/``; none without it."""
     path = next((p for p in (run / "training" / "metrics.jsonl", run / "metrics.jsonl") if p.exists()), None)
@@ -200,97 +189,83 @@ def training_sections(run: Path) -> list[Section]:
         return []
     stages = curves(path)
     one, two = stages.get("stage1", {}), stages.get("stage2", {})
-    panels: list[tuple[str, str, dict[str, Any]]] = []
-
-    def panel(title: str, label: str, stage: dict[str, Any], *names: str) -> None:
-        lines = {name.removeprefix("reward_"): stage[name] for name in names if name in stage}
-        if lines:
-            panels.append((title, label, lines))
-
-    panel("Stage 1: listwise loss", "LambdaLoss", one, "loss")
-    panel("Stage 2: reward", "business value per page", two, "reward")
-    panel("Stage 2: distance to stage 1", "KL, nats", two, "kl")
-    panel("Stage 2: entropy", "nats", two, "entropy")
-    panel("Stage 2: clipped samples", "share", two, "clip_fraction")
-    panel("Stage 2: gradient norm", "norm before clipping", two, "grad_norm")
-    sections = []
+    sections = _heldout_section(one, two)
+    panels = [
+        plots.Panel(title, label, {name: stage[name]})
+        for title, label, stage, name in (
+            ("Stage 1: listwise loss", "LambdaLoss", one, "loss"),
+            ("Stage 2: reward", "business value per page", two, "reward"),
+            ("Stage 2: distance to stage 1", "KL, nats", two, "kl"),
+            ("Stage 2: entropy", "nats", two, "entropy"),
+            ("Stage 2: clipped samples", "share", two, "clip_fraction"),
+            ("Stage 2: gradient norm", "norm before clipping", two, "grad_norm"),
+        )
+        if name in stage
+    ]
     if panels:
-        sections.append(
-            Section(
-                "Learning curves",
-                "Stage 1 fits the logged pages with a listwise loss. Stage 2 samples groups of weights per request and "
-                "moves towards those that earn more. Pale: each recorded step, strong: moving mean.",
-                "learning",
-                plots.curves(panels),
-            )
+        text = (
+            "Stage 1 fits the logged pages with a listwise loss. Stage 2 samples groups of weights per request and "
+            "moves towards those that earn more. Each step has other requests, so that the curves are noisy: whether "
+            "anything is learned is for held-out requests to say. Pale: each recorded step, strong: moving mean."
         )
-    record = _json(path.with_name("train.json")).get("served")
-    if record:
-        base = record["static"]
-        sections.append(
-            Section(
-                "Reward on the training log (in-sample, not evidence)",
-                "Mean reward of the weights served (not sampled) over the requests that the policy was fitted to, "
-                "against the best static weights. Only other requests can judge it.",
-                "served",
-                plots.served(
-                    {
-                        label: {
-                            part: record[name][part] / base[part] - 1
-                            for part in ("posterior", "prior", "reward")
-                            if base.get(part)
-                        }
-                        for name, label in (("stage1", "stage 1"), ("stage2", "stage 2"))
-                    },
-                    "best static",
-                ),
-            )
-        )
+        sections.append(Section("Learning curves", text, "learning", plots.curves(panels)))
+    sections += _in_sample(_json(path.with_name("train.json")).get("served"))
     parts = [name for name in two if name.startswith("reward_")]
     if parts:
-        sections.append(
-            Section(
-                "Reward components",
-                "The parts of the composite reward in stage 2, as the mean over sampled weights. Posterior: logged "
-                "feedback, corrected for position. Prior: the model's own predictions. Format: penalty for weights "
-                "outside their bounds (0 is best). A prior that rises while the posterior falls is reward hacking.",
-                "components",
-                plots.curves([(n.removeprefix("reward_").capitalize(), "reward", {n: two[n]}) for n in parts]),
-            )
+        text = (
+            "The parts of the composite reward in stage 2, as the mean over sampled weights. Posterior: logged "
+            "feedback, corrected for position. Prior: the model's own predictions. Format: penalty for weights outside "
+            "their bounds (0 is best). A prior that rises while the posterior falls is reward hacking."
         )
+        drawn = [plots.Panel(n.removeprefix("reward_").capitalize(), "reward", {n: two[n]}) for n in parts]
+        sections.append(Section("Reward components", text, "components", plots.curves(drawn)))
     return sections
 
 
-def _weight_sections(run: Path) -> list[Section]:
-    record = _json(run / "weights.json")
+def _heldout_section(one: Mapping[str, Any], two: Mapping[str, Any]) -> list[Section]:
+    """The lift on held-out requests over both stages; none if the training had no such requests."""
+    if FIGURES[0] not in one and FIGURES[0] not in two:
+        return []
+    end = max((entry[0][-1] for entry in one.values()), default=0.0)
+    steps: list[float] = []
+    columns: list[list[float]] = [[], [], []]
+    for stage, offset in ((one, 0.0), (two, end)):
+        if FIGURES[0] in stage:
+            steps += [offset + step for step in stage[FIGURES[0]][0]]
+            for column, name in zip(columns, FIGURES, strict=True):
+                column += [100 * value for value in stage[name][1]]
+    value, low, high = columns
+    panel = plots.Panel(
+        "Held-out lift over best static weights",
+        "lift, %",
+        {"lift": (steps, value)},
+        band=(steps, low, high),
+        marks={end: "stage 2"} if two and end else {},
+        smooth=False,
+    )
+    text = (
+        "Debiased value of the logged pages in the policy's order, over the best static weights (0), on held-out "
+        "requests that trained nothing. The band is the 95 % interval, clustered by user, of each point alone. A curve "
+        "that falls again has overfitted; a band that holds 0 has not shown that anything was learned."
+    )
+    return [Section("Held-out learning curve", text, "heldout", plots.curves([panel], (7.4, 3.0)))]
+
+
+def _in_sample(record: Json | None) -> list[Section]:
     if not record:
         return []
-    how = "Mean weight served, in per cent. Blue: above the best static weights (last row), orange: below."
-    unseen = " The policy is not told the segment; it infers it from noisy features."
-    sections = [
-        Section(
-            f"Weights by {kind}",
-            how + (unseen if kind == "segment" else ""),
-            f"weights_by_{kind}",
-            plots.weight_table(groups, record["static"], "best static"),
-        )
-        for kind, groups in record["groups"].items()
+    base, parts = record["static"], ("posterior", "prior", "reward")
+    known = [part for part in parts if base.get(part)]
+    rows = [
+        [label, *(f"{100 * (record[name][part] / base[part] - 1):+.2f} %" for part in known)]
+        for name, label in (("stage1", "stage 1"), ("stage2", "stage 2"))
     ]
-    if (run / "weights.npz").exists():
-        with np.load(run / "weights.npz") as arrays:
-            picture = plots.concentration(
-                arrays["concentration"], arrays["weights"], arrays["entropy"], record["tasks"]
-            )
-        sections.append(
-            Section(
-                "Concentration",
-                "Spread over requests: boxes are quartiles, whiskers the 5th and 95th percentile. A task's share of α "
-                "is its weight; the sum of α sets how widely the policy explores when asked to.",
-                "concentration",
-                picture,
-            )
-        )
-    return sections
+    text = (
+        "Mean reward of the weights served (not sampled) over the requests that the policy was fitted to, against the "
+        "best static weights. Only other requests can judge it."
+    )
+    shown = folded("in-sample figures", table([Column("after", "text"), *known], rows))
+    return [Section("Reward on the training log (in-sample, not evidence)", text, table=shown)]
 
 
 def _page_sections(pages: Json) -> list[Section]:
@@ -299,7 +274,7 @@ def _page_sections(pages: Json) -> list[Section]:
             f"A ranked page: {page['title']}",
             "What the saved policy served. First row: the weights it chose for this request. Below, each item's fused "
             "score and what every task contributed to it, w · f(p): blue lifts the item, orange sinks it."
-            + f" Here: {html.escape(page['why'])}.",
+            + f" Here: {escape(page['why'])}.",
             table=page_table(page),
         )
         for page in pages.get("pages", [])

@@ -83,7 +83,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """The table ``[serve]`` of a TOML file; {} if it has none."""
+    """The table ``[serve]`` of a TOML file but its ``run``; {} if it has none."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -91,7 +91,7 @@ def read_table(path: Path) -> dict[str, Any]:
     table = content.get("serve", {})
     if not isinstance(table, dict):
         raise ValueError(f"{path}: serve is {table!r}; want a table [serve]")
-    return table
+    return {name: value for name, value in table.items() if name != "run"}  # which the command line takes from it
 
 
 def log_folder(run: Path, table: Mapping[str, Any], name: str) -> Path:

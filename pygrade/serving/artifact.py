@@ -2,6 +2,7 @@
 
 ``manifest.json`` names the sha256 of every file and the hash of the feature schema of all parts, so that parts of two
 trainings can't be served together. Its version is a hash of these; the artifact's store has a version of the same name.
+Without a part ``mtl`` the manifest says ``"mtl": "own"``: whoever serves it gives the predictions.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from pygrade._util.serialization import ArtifactError, read_json, to_json
 
 FORMAT, FORMAT_VERSION = "pygrade.Pipeline", 1
 PARTS = ("features", "prerank", "mtl", "policy")
+_OWN = {"mtl": "own"}  # of the manifest: the policy fuses predictions of the user's own model
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,23 @@ class Artifact:
     schema_hash: str
     record: dict[str, Any]  # the other entries of the manifest
 
+    @property
+    def own_predictions(self) -> bool:
+        """There is no multi-task model: the policy fuses predictions of the user's own."""
+        return bool(self.record.get("mtl") == "own")
+
     def part(self, name: str) -> Path:
         return self.path / name
 
 
 def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, record: Mapping[str, Any]) -> Artifact:
-    """Copies the directories of the parts into one that appears whole; it replaces an earlier artifact there."""
-    if set(parts) != set(PARTS):
-        raise ValueError(f"parts are {', '.join(sorted(parts))}; want {', '.join(PARTS)}")
+    """Copies the directories of the parts into one that appears whole; it replaces an earlier artifact there.
+
+    Without a part mtl, the policy fuses predictions of the user's own model.
+    """
+    if set(parts) not in (set(PARTS), set(PARTS) - {"mtl"}):
+        raise ValueError(f"parts are {', '.join(sorted(parts))}; want {', '.join(PARTS)}, or these without mtl")
+    record = {**record, **({} if "mtl" in parts else _OWN)}
     with atomic_directory(path) as partial:
         for name, folder in parts.items():
             shutil.copytree(folder, partial / name)

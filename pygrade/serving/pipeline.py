@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import _core, mtl
+from pygrade._util.html_table import facts_table
 from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.features.center import check_request
@@ -26,6 +27,7 @@ from pygrade.policy.mixture import multipliers
 from pygrade.prerank import Catalog, Prerank
 from pygrade.prerank.index import Eligible
 from pygrade.serving.artifact import Artifact, open_artifact
+from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, predicted, prices_of, retrieve
 from pygrade.serving.page import Ids, Page
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, StoreError, open_store
@@ -51,6 +53,13 @@ class ServedPage:
     degraded: bool  # the store failed, or time ran out: features are defaults, weights the static ones
     history: float  # known events of the user; NaN if no feature says so (user_count)
 
+    def _repr_html_(self) -> str:
+        """The page and where its time went, for notebooks."""
+        facts = {name: f"{1e3 * seconds:.2f} ms" for name, seconds in self.seconds.items()}
+        facts["candidates"] = f"{len(self.predictions):,}"
+        facts["degraded"] = "yes: default features, static weights" if self.degraded else "no"
+        return self.page._repr_html_() + facts_table("how it was made", facts)
+
 
 @dataclass(frozen=True)
 class Models:
@@ -59,7 +68,7 @@ class Models:
     schema: FeatureSchema
     fitted: Fitted
     prerank: Prerank
-    mtl: MtlModel
+    mtl: MtlModel | None  # None: the policy fuses predictions of the user's own model
     policy: FusionPolicy
 
 
@@ -69,15 +78,18 @@ def load_models(artifact: Artifact) -> Models:
         schema = FeatureSchema.load(artifact.part("features") / "schema.json")
         fitted = Fitted.load(artifact.part("features") / "fitted.safetensors", schema)
         prerank = Prerank.load(artifact.part("prerank"), schema.hash)
-        model, policy = mtl.load(artifact.part("mtl")), FusionPolicy.load(artifact.part("policy"))
+        model = None if artifact.own_predictions else mtl.load(artifact.part("mtl"))
+        policy = FusionPolicy.load(artifact.part("policy"))
     except ValueError as error:
         raise ArtifactError(str(error)) from error
-    for name, stated, wanted in (
+    checks: list[tuple[str, Any, Any]] = [
         ("the manifest was written for schema", artifact.schema_hash, schema.hash),
-        ("mtl was trained on schema", model.columns.features, schema.hash),
-        ("policy fuses tasks", policy.tasks, model.tasks),
         ("policy reads features", policy.features, schema.request_features),
-    ):
+    ]
+    if model is not None:
+        checks.append(("mtl was trained on schema", model.columns.features, schema.hash))
+        checks.append(("policy fuses tasks", policy.tasks, model.tasks))
+    for name, stated, wanted in checks:
         if stated != wanted:
             raise ArtifactError(f"{artifact.path}: {name} {_text(stated)}; want {_text(wanted)}")
     return Models(schema, fitted, prerank, model, policy)
@@ -89,20 +101,34 @@ class Pipeline:
     The C++ core makes the page (Pipeline of <pygrade/pipeline.hpp>): servers that link it get the same pages.
     """
 
-    def __init__(self, models: Models, store: Store, version: str, seed: int | None = None) -> None:
+    def __init__(
+        self, models: Models, store: Store, version: str, seed: int | None = None, predict: Predict | None = None
+    ) -> None:
         """version: of the artifact, which the store is read in; "": the store's current one, whatever it is. seed:
-        starts the exploration, see `BlendedRanker`."""
+        starts the exploration, see `BlendedRanker`. predict: see `load`."""
+        if models.mtl is None and predict is None:
+            raise ValueError(
+                "predict is missing: the policy fuses predictions of your own model (--mtl own); "
+                "want Pipeline.load(run, predict=…), or a C++ program that gives PipelineOptions::predict"
+            )
+        if models.mtl is not None and predict is not None:
+            raise ValueError("predict is given, and the artifact has a multi-task model; want one of them")
         self.models, self.store, self.version = models, store, version
         self.center = FeatureCenter(models.schema, models.fitted, store, version=version or None)
         start = None if seed is None else integer("seed", seed, 0, _MAX_SEED)
-        self._core = _core.Pipeline(*self._parts(), self.center.core, start, partial(_retrieve, models.prerank))
+        own = None if predict is None else partial(predicted, predict, len(models.policy.tasks))
+        self._core = _core.Pipeline(*self._parts(), self.center.core, start, partial(retrieve, models.prerank), own)
         self._updating = Lock()
 
     @classmethod
-    def load(cls, run: str | Path, store: str | None = None, seed: int | None = None) -> "Pipeline":
+    def load(
+        cls, run: str | Path, store: str | None = None, seed: int | None = None, predict: Predict | None = None
+    ) -> "Pipeline":
         """The system that ``pygrade pipeline`` wrote to directory ``run``.
 
-        store: its address; None: the one that was filled. Raises FileNotFoundError, `ArtifactError` for parts that are
+        store: its address; None: the one that was filled. predict: your own model, which a run with ``--mtl own``
+        needs: `Rows` → probabilities [n, T], called by many threads, and once here for an unknown user. Raises
+        ValueError if it is missing or not needed, FileNotFoundError, `ArtifactError` for parts that are
         damaged or do not belong together, or a store that was filled for another artifact, `StoreError` if there is no
         store.
         """
@@ -116,7 +142,7 @@ class Pipeline:
                     f"{opened.url} serves version {current!r}; the artifact in {folder} is {artifact.version!r}: "
                     "publish again"
                 )
-            return cls(load_models(artifact), opened, artifact.version, seed)
+            return cls(load_models(artifact), opened, artifact.version, seed, predict)
         except BaseException:
             opened.close()
             raise
@@ -141,6 +167,7 @@ class Pipeline:
         eligible: Eligible | None = None,
         explore: bool = False,
         values: Mapping[str, float] | None = None,
+        item_values: ItemValues | None = None,
         request_id: int = 0,
         deadline: float | None = None,
     ) -> ServedPage:
@@ -150,9 +177,12 @@ class Pipeline:
         `ItemIndex.search`), without those ``seen``; or give the candidates as item_ids [n]. context: ``c_`` columns of
         the schema; timestamp: ms since 1970, default now. An unknown user has default features. If the store fails,
         the page is made of default features and the static weights of the scenario, and it is counted. ``explore``,
-        ``values`` (multipliers of the tasks' values): see `BlendedRanker.rank`. ``deadline``: seconds from now on,
-        after which the page is made of what an unknown user would get, by the static weights, and counted. ValueError
-        for k or candidates below 1, for item_ids that are no distinct numbers from 0 on, and if no candidate is left.
+        ``values`` (multipliers of the tasks' values): see `BlendedRanker.rank`. ``item_values``: prices of the
+        candidates, which a policy needs that was trained with ``value_tasks``: a mapping id → price, a function
+        ids [n] → prices [n], or an array beside item_ids. ``deadline``: seconds from now on, after which the page is
+        made of what an unknown user would get, by the static weights, and counted. ValueError for k or candidates
+        below 1, for item_ids that are no distinct numbers from 0 on, for an item without a price, and if no candidate
+        is left.
         """
         if k < 1 or candidates < 1:
             raise ValueError(f"k is {k} and candidates is {candidates}; want at least 1")
@@ -160,6 +190,7 @@ class Pipeline:
         given = multipliers(values, policy.tasks, 1) if values is not None else None
         now = int(time.time() * 1000) if timestamp is None else timestamp
         known = check_request(self.models.schema, user_id, context or {}, now, scenario, request_id)
+        asked = None if item_ids is None else checked_items(item_ids)
         made = self._core.rank(
             user_id=int(user_id),
             timestamp=int(now),
@@ -167,20 +198,22 @@ class Pipeline:
             context=known,
             k=k,
             candidates=candidates,
-            item_ids=None if item_ids is None else _candidates(item_ids),
+            item_ids=asked,
             seen=None if seen is None else np.ascontiguousarray(seen, np.int64).reshape(-1),
             eligible=None if eligible is None else self._eligible(eligible),
             explore=explore,
             values=None if given is None else given[0],
             deadline=None if deadline is None else max(0, round(deadline * 1e6)),
+            item_values=None if item_values is None else prices_of(item_values, asked),
         )
         return self._page(made, user_id, now, scenario, request_id, given)
 
-    def _parts(self) -> tuple[str, _core.Features, _core.Prerank | None, _core.MultiTaskModel, _core.Policy]:
-        """The models as the core takes them; a graph of items (HNSW) is searched by `_retrieve`."""
+    def _parts(self) -> tuple[str, _core.Features, _core.Prerank | None, _core.MultiTaskModel | None, _core.Policy]:
+        """The models as the core takes them; a graph of items (HNSW) is searched by `retrieve`."""
         models = self.models
         searched = models.prerank.core if models.prerank.index.kind == "flat" else None
-        return self.version, models.fitted.core, searched, models.mtl.core, _core.Policy(*models.policy.artifact())
+        model = None if models.mtl is None else models.mtl.core
+        return self.version, models.fitted.core, searched, model, _core.Policy(*models.policy.artifact())
 
     def _eligible(self, eligible: Eligible) -> NDArray[np.int64]:
         """The ids of eligible items."""
@@ -232,7 +265,7 @@ class Pipeline:
             bounds=batch.offsets,
             scenario=scenarios,
             multipliers=made["multipliers"],
-            item_values=None,
+            item_values=made["item_values"],
             first_number=0,
             ids=Ids(request, user, made["item_ids"]),
         )
@@ -303,23 +336,6 @@ class Pipeline:
         self.store.close()
 
 
-class _User(NamedTuple):
-    """What the user tower reads of one request."""
-
-    user_id: NDArray[np.int64]  # [1]
-    request_dense: NDArray[np.float32]  # [1, Du]
-    request_ids: NDArray[np.int64]  # [1, Fu]
-    sequences: NDArray[np.int64]  # [1, L]
-
-
-def _retrieve(prerank: Prerank, *inputs: Any) -> NDArray[np.int64]:
-    """Called by the core: request_dense [1, Du], request_ids [1, Fu], sequences [1, L], seen, eligible, n."""
-    dense, ids, sequences, seen, eligible, n = inputs
-    user = _User(np.zeros(1, np.int64), dense, ids, sequences)
-    found: NDArray[np.int64] = prerank.candidates(user, n, [seen], eligible)[0]
-    return found[found >= 0]
-
-
 def fuse(
     ranker: BlendedRanker,
     batch: FeatureBatch,
@@ -344,18 +360,6 @@ def fuse(
     )
 
 
-def _candidates(item_ids: ArrayLike) -> NDArray[np.int64]:
-    given = np.asarray(item_ids)
-    if given.size and (given.ndim != 1 or given.dtype.kind not in "iu"):
-        raise ValueError(f"item_ids has shape {given.shape} and dtype {given.dtype}; want integers [n]")
-    items: NDArray[np.int64] = given.astype(np.int64).reshape(-1)
-    values, counts = np.unique(items, return_counts=True)
-    wrong = values[(counts > 1) | (values < 0)]
-    if len(wrong):
-        raise ValueError(f"item_ids holds {wrong[0]} {items.tolist().count(wrong[0])} times; want ids ≥ 0, each once")
-    return items
-
-
 def store_address(run: Path, store: str | None) -> str:
     """The address given, or that of the store that the run filled, with the directory in place of ``{run}``."""
     if store is not None:
@@ -370,4 +374,4 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(value)
 
 
-__all__ = ["STEPS", "Models", "Pipeline", "ServedPage", "StoreError", "fuse", "load_models", "store_address"]
+__all__ = ["STEPS", "Models", "Pipeline", "Rows", "ServedPage", "StoreError", "fuse", "load_models", "store_address"]

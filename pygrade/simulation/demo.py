@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade import __version__, ops
+from pygrade._util.files import claimed
 from pygrade._util.progress import track
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
 from pygrade.logs import read_logs
@@ -28,6 +29,7 @@ from pygrade.training.train import TrainConfig, TrainResult, train
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
+_STATE = "demo.json"  # names the options, and says whether the demo was finished
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class DemoConfig:
     test_requests: int = 12_000  # requests of the A/B test, from users that are not in the log
     seed: int = 0  # of world, training and test
     pages: int = 3  # ranked pages to print
-    simulate: SimulateConfig = field(default_factory=SimulateConfig)  # num_requests and seed are taken from above
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)  # requests and seed are taken from above
     train: TrainConfig = field(default_factory=TrainConfig)  # seed is taken from above
 
     def __post_init__(self) -> None:
@@ -48,7 +50,7 @@ class DemoConfig:
 
     def resolved(self) -> tuple[SimulateConfig, TrainConfig]:
         """The parts' configs with the demo's size and seed."""
-        world = replace(self.simulate, num_requests=self.requests, seed=self.seed)
+        world = replace(self.simulate, requests=self.requests, seed=self.seed)
         return world, replace(self.train, seed=self.seed)
 
 
@@ -67,10 +69,18 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
     Writes ``logs/`` (Parquet), ``training/`` (checkpoints, metrics, TensorBoard), ``policy/``, ``abtest.json``,
     ``weights.json``, ``pages.json``, ``plots/``, ``report.html`` and, last, ``summary.json``, all atomically. With
-    ``resume`` and the same options an interrupted demo continues; otherwise it starts again.
+    ``resume`` and the same options an interrupted demo continues; otherwise it starts again. ``ValueError`` if the
+    directory is not a demo's, or another process runs one there.
     """
-    started = time.perf_counter()
     run = Path(out)
+    if run.is_dir() and any(run.iterdir()) and not (run / _STATE).exists():
+        raise ValueError(f"{run} is not empty and not a demo's directory; want a new path")
+    with claimed(run, "demo"):
+        return _demo(config, run, resume)
+
+
+def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
+    started = time.perf_counter()
     simulation, training = config.resolved()
     _prepare(run, config, resume)
 
@@ -132,7 +142,9 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
     summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-    report = write_report(run, "pygrade demo: weights learned from a simulated log", SERVED)
+    alone = result.policy.mixture is not None and result.policy.mixture.trust == 0  # the baseline is served
+    title = "pygrade demo: weights learned from a simulated log"
+    report = write_report(run, title, GRADE if alone else SERVED)
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     _mark(run, config, "complete")
@@ -141,7 +153,7 @@ def demo(config: DemoConfig, out: str | Path, resume: bool = True) -> DemoResult
 
 def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
     """Keep the files of an interrupted demo with the same options; otherwise remove the demo's files."""
-    state = run / "demo.json"
+    state = run / _STATE
     unfinished = False
     if state.exists():
         try:
@@ -149,8 +161,6 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
             unfinished = record == {"options": _fingerprint(config), "state": "running"}
         except (json.JSONDecodeError, UnicodeDecodeError):
             unfinished = False
-    elif run.exists() and any(run.iterdir()):
-        raise ValueError(f"{run} is not empty and not a demo's directory; want a new path")
     if unfinished and resume:
         logger.info(f"continuing the interrupted demo in {run}")
         return
@@ -162,7 +172,7 @@ def _prepare(run: Path, config: DemoConfig, resume: bool) -> None:
 
 
 def _mark(run: Path, config: DemoConfig, state: str) -> None:
-    write_text(run / "demo.json", json.dumps({"options": _fingerprint(config), "state": state}) + "\n")
+    write_text(run / _STATE, json.dumps({"options": _fingerprint(config), "state": state}) + "\n")
 
 
 def _fingerprint(config: DemoConfig) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import plain
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
@@ -37,7 +38,7 @@ _HOUR, _DAY = 3_600_000, 86_400_000
 class SimulateConfig:
     """Production ranks by hand-tuned weights and explores on a share of its requests."""
 
-    num_requests: int = 20_000  # of the log
+    requests: int = 20_000  # of the log, or of the test
     seed: int = 0  # of the world and of all draws
     days: int = 14  # over which the requests are spread evenly
     weights: tuple[float, float, float, float, float, float] = PRODUCTION_WEIGHTS  # production's, by task
@@ -51,8 +52,8 @@ class SimulateConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 31:
             raise ValueError(f"seed is {self.seed}; want 0 to 2**31 - 1")
-        if self.num_requests < 1 or self.days < 1:
-            raise ValueError(f"num_requests is {self.num_requests}, days {self.days}; want at least 1 of each")
+        if self.requests < 1 or self.days < 1:
+            raise ValueError(f"requests is {self.requests}, days {self.days}; want at least 1 of each")
         if min(self.dirichlet_share, self.shuffle_share) < 0 or self.dirichlet_share + self.shuffle_share > 1:
             shares = f"dirichlet_share is {self.dirichlet_share}, shuffle_share {self.shuffle_share}"
             raise ValueError(f"{shares}; want shares ≥ 0 that sum to at most 1")
@@ -97,7 +98,7 @@ def simulate_logs(
     world = world or Marketplace(c.world, c.seed)
     if world.config != c.world or world.seed != c.seed:
         raise ValueError(f"world has seed {world.seed}; want the config's seed {c.seed} and its constants")
-    n, tasks, slots, candidates = c.num_requests, len(TASKS), c.world.page_size, c.world.candidates
+    n, tasks, slots, candidates = c.requests, len(TASKS), c.world.page_size, c.world.candidates
     seed = (c.seed + _SEED_STEP * number) % (1 << 31)
     requests = world.requests(n, seed, "log")
     rng = np.random.default_rng([seed, 5])
@@ -172,6 +173,15 @@ class AbTest:
         """Plain numbers, strings and dicts for JSON."""
         record: dict[str, Any] = plain(self)
         return record
+
+    def _repr_html_(self) -> str:
+        """A small table of the expected lifts, for notebooks."""
+        rows = [
+            [arm, *(entry.lifts[m].text(percent=True) if entry.lifts else "baseline" for m in METRICS)]
+            for arm, entry in self.expected.items()
+        ]
+        title = f"Expected lift over {self.baseline}, {self.num_requests:,} requests of {self.num_users:,} users"
+        return rows_table(title, ["arm", *METRICS], rows)
 
 
 def compare_pages(

@@ -127,7 +127,7 @@ def _log(trial: Trial, share: float) -> Logs:
     around = trial.production, trial.static.numpy()
     centers = [_CONCENTRATION * weights.astype(float) / weights.sum() for weights in around]
     config = SimulateConfig(
-        num_requests=trial.regime.requests,
+        requests=trial.regime.requests,
         seed=trial.world.seed,
         dirichlet_share=share,
         shuffle_share=share,

@@ -57,7 +57,7 @@ class Trial:
         self._stage1: dict[str, FusionPolicy] = {}
 
     def _log(self, requests: int) -> Logs:
-        config = SimulateConfig(num_requests=requests, seed=self.world.seed, world=self.regime.marketplace)
+        config = SimulateConfig(requests=requests, seed=self.world.seed, world=self.regime.marketplace)
         return _with_noise_tasks(simulate_logs(config, world=self.world), self)
 
     def _with_noise(self, p_hat: Array, stream: int) -> Array:

@@ -9,8 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STATIC
+from pygrade.evaluation.cautions import (
+    caution_of_logged_order,
+    caution_of_predicted_value,
+    cautions_of_log,
+    cautions_of_predictions,
+)
 from pygrade.evaluation.policy_estimates import policy_scores, served_weights
-from pygrade.evaluation.replay import evaluate
+from pygrade.evaluation.replay import evaluate, paired_lift
 from pygrade.evaluation.verdict import sentence, verdict_of
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
@@ -19,6 +25,7 @@ from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
 
+_METRICS = {"value": "value", "ndcg": "NDCG"}
 JUDGE = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
 
 
@@ -37,19 +44,22 @@ class Arms:
         return Arms(scores, {name: values[requests] for name, values in self.weights.items()}, self.baseline)
 
 
-def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> Arms:
-    """The simple baselines, and the policies.
-
-    The baselines are those of the mixture, as the training fitted them; expected value by the log's own values.
-    """
-    last = list(policies.values())[-1]
+def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) -> dict[str, Baseline]:
+    """Those of the mixture, as the training fitted them, and production; expected value by the log's own values."""
     simple: dict[str, Baseline] = {EXPECTED_VALUE: expected_value(logs)}
     if mixture is not None:
         simple |= {entry.name: entry for entry in mixture.baselines if entry.name != EXPECTED_VALUE}
-    simple.setdefault(STATIC, Baseline(STATIC, last.config.transform, tuple(last.static_weights.tolist())))
+    simple.setdefault(STATIC, Baseline(STATIC, policy.config.transform, tuple(policy.static_weights.tolist())))
     production = logged_weights(logs)
     if production is not None:
-        simple[PRODUCTION] = Baseline(PRODUCTION, last.config.transform, tuple(production.tolist()))
+        simple[PRODUCTION] = Baseline(PRODUCTION, policy.config.transform, tuple(production.tolist()))
+    return simple
+
+
+def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> Arms:
+    """The simple baselines, and the policies."""
+    last = list(policies.values())[-1]
+    simple = simple_baselines(logs, last, mixture)
     scores: dict[str, NDArray[Any]] = {
         name: baseline_scores(entry, logs, last.config.formula) for name, entry in simple.items()
     }
@@ -75,25 +85,27 @@ def is_mixed(policy: FusionPolicy) -> bool:
 
 def replay(
     logs: Logs,
-    explored: Logs,
+    explored: Logs | SlotPropensity,
     policies: Mapping[str, FusionPolicy],
     mixture: Mixture | None,
     reward: RewardConfig,
     k: int,
     in_sample: bool = False,
 ) -> dict[str, Any]:
-    """`Evaluation.to_dict` of the policies beside the simple baselines, the ``propensity_source``, and the verdict on
-    the last policy. Slot propensities come from ``explored``, baselines from the ``mixture`` of the served policy.
+    """`Evaluation.to_dict` of the policies beside the simple baselines, the ``propensity_source``, the verdict on the
+    last policy, and ``warnings``, sentences not to miss. Slot propensities come from ``explored``, baselines from the
+    ``mixture`` of the served policy.
     """
     arms = arms_of(logs, policies, mixture)
-    propensity = slot_propensity(explored, reward)
+    propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
+    curve = propensity.known(k)
     evaluation = evaluate(
         logs,
         arms.weights,
         arms.baseline,
         scores=arms.scores,
         k=k,
-        propensity=propensity.known(k),
+        propensity=curve,
         propensity_floor=reward.propensity_floor,
     )
     name = list(policies)[-1]
@@ -101,7 +113,26 @@ def replay(
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
     served = f"{evaluation.baseline} is what to serve"
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
-    return record | {"verdict": verdict_record(name, evaluation.baseline, lift, logs, served, propensity, in_sample)}
+    record["verdict"] = verdict_record(name, evaluation.baseline, lift, logs, served, propensity, in_sample)
+    record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
+    if judge is not None and not in_sample:
+        promised = record["lifts"][name]
+        record["warnings"] += caution_of_predicted_value(name, promised[judge], promised["predicted_value"])
+    if judge is not None and LOGGED_ORDER in arms.scores:
+        offered = served_name(policies, mixture)
+        orders = arms.scores[offered], arms.scores[LOGGED_ORDER]
+        lift = paired_lift(logs, judge, *orders, k, curve, reward.propensity_floor)
+        record["logged_order"] = {"name": offered, "metric": judge, "lift": lift.to_dict()}
+        known = propensity.source != "none"
+        record["warnings"] += caution_of_logged_order(offered, lift, f"{_METRICS[judge]}@{k}", known)
+    return record
+
+
+def served_name(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str:
+    """The arm that is served: a policy, its mixture, or the baseline alone if the policy has no trust."""
+    if mixture is not None and mixture.trust == 0:
+        return mixture.baseline.name
+    return list(policies)[-1]
 
 
 def verdict_record(

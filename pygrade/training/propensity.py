@@ -32,6 +32,7 @@ logger = logging.getLogger("pygrade")
 MAX_EXPONENT = 3.0
 WIDEST = 0.3  # half width of a 95 % interval beyond which an estimate says nothing
 TARGET = 0.1  # half width that `needed` aims at
+ASSUMED = 0.7  # exponent to plan with while none is known
 _Z, _DISAGREE = 1.96, 2.58  # standard errors of an interval, and of a difference that is no accident (1 %)
 _MIN_EVENTS = 100  # of production's pages
 _MAX_PAGES = 30_000  # evenly spaced ones are enough for the estimate: half width about 0.03
@@ -82,8 +83,8 @@ class SlotPropensity:
         return f"none, every slot counts alike ({self.reason})" if self.source == "none" else self.origin
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with the interval."""
-        return {**asdict(self), "low": self.low, "high": self.high}
+        """For JSON, with the interval and the `note`."""
+        return {**asdict(self), "low": self.low, "high": self.high, "note": self.note}
 
     def curve(self, slots: int) -> NDArray[np.float64]:
         """q of the first slots."""
@@ -99,12 +100,12 @@ class SlotPropensity:
         return None if self.source == "none" else self.curve(slots)
 
 
-def slot_propensity(logs: Logs, config: PropensityConfig) -> SlotPropensity:
+def slot_propensity(logs: Logs, config: PropensityConfig, *, warn: bool = True) -> SlotPropensity:
     """The propensity of a log's slots, by the rule above.
 
     A power law has one number to fit, which a few hundred events determine; slot by slot the estimates would be noisier
     and could rise. The first ``page_size`` slots are fitted, since they are the ones that count. A warning is logged if
-    production's pages disagree with the shuffled ones.
+    nothing is known, unless ``warn`` is false, and if production's pages disagree with the shuffled ones.
     """
     if not isinstance(config.propensity, str):
         return SlotPropensity(float(config.propensity), "given")
@@ -116,7 +117,8 @@ def slot_propensity(logs: Logs, config: PropensityConfig) -> SlotPropensity:
             return _from_production(logs, slots, _spaced(np.arange(logs.num_requests), _MAX_PAGES))
         except ValueError as no_production:
             reason, needed = f"{no_shuffled}; {no_production}", _needed(logs, slots)
-        logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
+        if warn:
+            logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
         return SlotPropensity(0.0, "none", reason, needed)
     _compare(logs, slots, shuffled)
     return shuffled
@@ -316,16 +318,31 @@ def _clustered(scores: Floats, users: Array) -> float:
     return float(np.linalg.norm(np.bincount(numbered(users), scores)))
 
 
+def shuffled_error(logs: Logs, slots: int, pages: float) -> float | None:
+    """The standard error that the exponent would have from so many shuffled pages with the log's events per page; None
+    if the pages have fewer than two slots or no events.
+    """
+    deepest, rate = _page(logs, slots)
+    if deepest < 2 or rate == 0.0:
+        return None
+    spread = np.cov(np.log(np.arange(1, deepest + 1)), aweights=propensity_curve(ASSUMED, deepest), ddof=0)
+    return 1.0 / math.sqrt(float(spread) * rate * pages)
+
+
+def _page(logs: Logs, slots: int) -> tuple[int, float]:
+    """Slots and rows with any event of a request, within the first slots."""
+    rows = logs.shown & (logs.position < slots)
+    rate = float((logs.feedback[rows] > 0).any(1).sum()) / max(logs.num_requests, 1)
+    return min(slots, int(logs.position.max(initial=0)) + 1), rate
+
+
 def _needed(logs: Logs, slots: int) -> str:
     """The share of shuffled pages that would fix the exponent, from the log's own events per page."""
-    rows = logs.shown & (logs.position < slots)
-    deepest = min(slots, int(logs.position.max(initial=0)) + 1)
-    rate = float((logs.feedback[rows] > 0).any(1).sum()) / max(logs.num_requests, 1)
-    if deepest < 2 or rate == 0.0:
+    deepest, rate = _page(logs, slots)
+    error = shuffled_error(logs, slots, 1.0)
+    if error is None:
         return f"pages of two slots or more would decide; these have {rate:.2g} events each in {deepest} slots"
-    weight = propensity_curve(0.7, deepest)
-    spread = np.cov(np.log(np.arange(1, deepest + 1)), aweights=weight, ddof=0)
-    pages = math.ceil((_Z / TARGET) ** 2 / float(spread) / rate)
+    pages = math.ceil((_Z / TARGET * error) ** 2)
     share = pages / logs.num_requests
     size = f"{float(f'{100 * share:.2g}'):g} % of the requests" if share <= 1 else f"{share:.1f} times this log"
     return (

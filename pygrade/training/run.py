@@ -19,7 +19,13 @@ from pygrade.training.training_set import TrainingSet
 
 logger = logging.getLogger("pygrade")
 STAGES = ("stage1", "stage2")
-_RUNTIME = ("threads", "checkpoint_every", "tensorboard", "trust")  # options that do not change what is learned
+_RUNTIME = (
+    "threads",
+    "checkpoint_every",
+    "heldout_every",
+    "tensorboard",
+    "trust",
+)  # options that do not change what is learned
 
 
 class Run:
@@ -43,9 +49,10 @@ class Run:
         self._store: CheckpointStore | None = None
         self._tracker: Tracker | None = None
         self.static_weights: Tensor | None = None  # of the checkpoint that was resumed
+        self.heldout: Callable[[FusionPolicy], dict[str, float]] | None = None  # figures for the learning curves
         if directory is None or data is None:
             return
-        self._every = int(config.checkpoint_every)
+        self._every, self._heldout_every = int(config.checkpoint_every), int(config.heldout_every)
         self._options = _options(config)
         self._fingerprint = _fingerprint(self._options, data)
         self._store = CheckpointStore(directory / "checkpoints", STAGES)
@@ -59,9 +66,10 @@ class Run:
             record = self._checkpoint.record
             if record["fingerprint"] != self._fingerprint:
                 changed = _changes(record.get("options", {}), self._options)
+                found = f"a run with other options: {changed}" if changed else "a run on other logs"
                 raise ValueError(
-                    f"{directory / 'checkpoints'} holds a run {changed or 'on other logs'}; want the same, another "
-                    "directory, or resume=False (--no-resume)"
+                    f"{directory / 'checkpoints'} holds {found}; want the same, another directory, or resume=False "
+                    "(--no-resume)"
                 )
             self._sums = record["sums"]
             self.static_weights = self._checkpoint.tensors["static_weights"]
@@ -80,6 +88,8 @@ class Run:
         self.static_weights = static_weights.cpu()
         if self._checkpoint is None and self._store is not None:
             self._save("stage1", 0, policy, None, None)
+            if self._tracker is not None and self.heldout is not None:
+                self._tracker.log("stage1", 0, self.heldout(policy))
 
     def resume(self, stage: str, steps: int, policy: FusionPolicy, learner: PolicyStep) -> int:
         """Restore policy and learner from the checkpoint; returns the steps of this stage that are done.
@@ -108,7 +118,9 @@ class Run:
         """After step ``step`` (from 1) of ``steps``: note its figures, and save a checkpoint if one is due."""
         _add(self._sums[stage], figures, step, steps)
         if self._tracker is not None:
-            self._tracker.log(stage, step, figures)
+            due = self.heldout is not None and (step % self._heldout_every == 0 or step == steps)
+            shown = self.heldout(policy) if due and self.heldout is not None else {}
+            self._tracker.log(stage, step, figures | shown)
         if self._store is not None and (step % self._every == 0 or step == steps):
             self._save(stage, step, policy, learner, reference)
         if self._on_step is not None:
@@ -127,7 +139,7 @@ class Run:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         if self._directory is not None:
-            write_bytes(self._directory / "train.json", to_json(summary))
+            write_bytes(self._directory / "train.json", (json.dumps(summary, indent=2) + "\n").encode())
 
     def close(self) -> None:
         if self._tracker is not None:
@@ -181,16 +193,16 @@ def _options(config: Any) -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
-    """``with seed 0 instead of 1 …``: the options of a run that differ from those asked for."""
+    """``--seed is 5, the run has 3; …``: the options that differ from those of a run."""
     parts = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             parts.append(_changes(old, new, f"{prefix}{name}."))
         elif old != new:
-            parts.append(f"{prefix}{name} {json.dumps(old)} instead of {json.dumps(new)}")
-    found = ", ".join(part for part in parts if part)
-    return f"with {found}" if found and not prefix else found
+            flag = f"{prefix}{name}".replace("_", "-")
+            parts.append(f"--{flag} is {json.dumps(new)}, the run has {json.dumps(old)}")
+    return "; ".join(part for part in parts if part)
 
 
 def _fingerprint(options: dict[str, Any], data: TrainingSet) -> str:

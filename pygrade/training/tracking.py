@@ -19,7 +19,7 @@ class Tracker:
 
     def __init__(self, directory: Path, done: dict[str, int], tensorboard: bool) -> None:
         self.path = directory / "metrics.jsonl"
-        kept = [line for line in read_metrics(self.path) if line["step"] <= done.get(line["stage"], 0)]
+        kept = [line for line in read_metrics(self.path) if line["step"] <= done.get(line["stage"], -1)]
         write_bytes(self.path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 (closed by close)
         self._writer = _writer(directory / "tensorboard", sum(done.values())) if tensorboard else None

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
-from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec, project_weights
+from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores, fit_baselines
+from pygrade.training.heldout import HeldOut
 from pygrade.training.policy_step import Engine, check_engine
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward, RewardConfig
@@ -36,6 +36,7 @@ from pygrade.training.stage1 import Stage1Config, train_stage1
 from pygrade.training.stage2 import Stage2Config, train_stage2
 from pygrade.training.static_weights import CemConfig, best_static_weights
 from pygrade.training.steps import check_positive
+from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.training.training_record import TrainingRecord
 from pygrade.training.training_set import TrainingSet
 from pygrade.training.trust import (
@@ -52,7 +53,6 @@ from pygrade.training.trust import (
 )
 
 logger = logging.getLogger("pygrade")
-_SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
 OnStep = Callable[[str, int], None]
 
 
@@ -71,10 +71,11 @@ class TrainConfig:
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
     checkpoint_every: int = 50  # steps between checkpoints
+    heldout_every: int = 50  # steps between figures of the learning curves on held-out requests
     tensorboard: bool = True  # scalars, where tensorboard is installed
 
     def __post_init__(self) -> None:
-        check_positive(self, "threads", "checkpoint_every")
+        check_positive(self, "threads", "checkpoint_every", "heldout_every")
         check_engine(self.engine)
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; want 0 or more")
@@ -113,7 +114,12 @@ class _Fold(NamedTuple):
 
 
 def train(
-    logs: Logs, config: TrainConfig, out_dir: str | Path, resume: bool = True, on_step: OnStep | None = None
+    logs: Logs,
+    config: TrainConfig,
+    out_dir: str | Path,
+    resume: bool = True,
+    on_step: OnStep | None = None,
+    heldout: Logs | None = None,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -122,7 +128,8 @@ def train(
     summary). With ``resume`` a run that stopped goes on from its newest whole checkpoint
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
-    process trains there. ``on_step(stage, steps done)`` is called after each step.
+    process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
+    learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
     if logs.incomplete:
@@ -131,14 +138,18 @@ def train(
     directory = Path(out_dir)
     started = time.perf_counter()
     logs = logs.valued(config.reward.task_values, config.reward.value_tasks)
+    cautions = cautions_of_log(logs)
+    for sentence in cautions:
+        logger.warning(sentence)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
-        fitted = _fit(logs, config, directory, resume, on_step, stack)
+        fitted = _fit(logs, config, directory, resume, on_step, stack, heldout)
         data, static, first, last, run = fitted
         for trained in (first, last):
-            trained.set_static_weights(static, _scenario_weights(logs, data, trained, static))
-        summary = _summary(data, config, run, static, first, last, logs.scenario)
+            trained.set_static_weights(static, scenario_weights(logs, data, trained, static))
+        summary = summary_of(data, (config.stage1.steps, config.stage2.steps), run, static, first, last, logs.scenario)
         summary["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
         summary["value_tasks"] = list(logs.value_tasks)
+        summary["warnings"] = cautions
         summary["seconds"] = time.perf_counter() - started
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
@@ -165,7 +176,13 @@ def train(
 
 
 def _fit(
-    logs: Logs, config: TrainConfig, directory: Path, resume: bool, on_step: OnStep | None, stack: contextlib.ExitStack
+    logs: Logs,
+    config: TrainConfig,
+    directory: Path,
+    resume: bool,
+    on_step: OnStep | None,
+    stack: contextlib.ExitStack,
+    heldout: Logs | None = None,
 ) -> _Fitted:
     """Static weights and both stages; the stack holds the directory's lock and the run's files."""
     spec = PolicySpec(logs.tasks, logs.features, config.policy)
@@ -178,6 +195,8 @@ def _fit(
     policy = FusionPolicy(spec, static.cpu(), config.seed)
     policy.fit_normalization(data.inputs_seen(config.seed).cpu())
     policy.to(config.device)
+    if heldout is not None:
+        run.heldout = HeldOut(heldout, spec, static, config.reward, data.propensity, config.device)
     run.begin(policy, static)
     train_stage1(data, policy, config.stage1, run, config.seed, config.engine)
     first = copy.deepcopy(policy)
@@ -254,52 +273,3 @@ def _check_device(name: str) -> None:
         raise ValueError(
             f"device is {name!r}; want cpu" + (" or cuda" if torch.cuda.is_available() else ", no GPU here")
         )
-
-
-@torch.no_grad()
-def _scenario_weights(logs: Logs, data: TrainingSet, policy: FusionPolicy, static: Tensor) -> dict[str, Tensor]:
-    """By scenario, the mean of the policy's weights, shrunk to the static ones if its requests are few."""
-    if logs.scenario is None:
-        return {}
-    alpha = policy.concentration(data.inputs)
-    weights = project_weights(alpha / alpha.sum(-1, keepdim=True), policy.bounds)
-    result = {}
-    for name in np.unique(logs.scenario):
-        rows = weights[torch.from_numpy(logs.scenario == name)]
-        result[str(name)] = (rows.sum(0) + _SCENARIO_PRIOR * static.to(rows)) / (len(rows) + _SCENARIO_PRIOR)
-    return result
-
-
-def _summary(
-    data: TrainingSet,
-    config: TrainConfig,
-    run: Run,
-    static: Tensor,
-    first: FusionPolicy,
-    last: FusionPolicy,
-    scenario: NDArray[Any] | None,
-) -> dict[str, Any]:
-    """Did it learn, was there signal, did it stay near the reference, is it stable?"""
-    names, component_weights = data.stage2.names, data.stage2.weights
-    every = torch.arange(data.num_requests, device=data.scores.device)
-
-    def served(weights: Tensor) -> dict[str, float]:  # [R, T] -> mean reward by component, OEC
-        parts = [data.rewards(rows, weights[rows][:, None]).sum((0, 1)) for rows in torch.split(every, 4096)]
-        means = torch.stack(parts).sum(0) / data.num_requests * component_weights
-        return {"reward": means.sum().item(), **dict(zip(names, means.tolist(), strict=True))}
-
-    return {
-        "requests": data.num_requests,
-        "stage1": {"steps": config.stage1.steps, **run.statistics("stage1")},
-        "stage2": {"steps": config.stage2.steps, **run.statistics("stage2")},
-        "component_weights": dict(zip(names, component_weights.tolist(), strict=True)),
-        "propensity": data.propensity.to_dict(),
-        "static_weights": static.tolist(),
-        # in-sample: on the very log that was trained on
-        "served": {
-            "static": served(static.expand(data.num_requests, -1)),
-            "stage1": served(first.serve(data.inputs, scenario)),
-            "stage2": served(last.serve(data.inputs, scenario)),
-        },
-        "resumed_from": run.resumed_from,
-    }

@@ -84,7 +84,7 @@ def test_intervals_cover_the_truth_in_50_worlds():
 
 def test_a_marketplace_log_judges_an_order_that_production_never_showed():
     """θ from the shuffled pages, q from the predictions: the closed form of the same requests lies in the interval."""
-    config = SimulateConfig(num_requests=6000, seed=3)
+    config = SimulateConfig(requests=6000, seed=3)
     world = Marketplace(config.world, config.seed)
     logs, requests = simulate_logs(config, world=world), world.requests(6000, 3, "log")
     values, slots = np.array(TASK_VALUES, np.float32), config.world.page_size

@@ -164,7 +164,7 @@ BAD = {
     "wrong type": (lambda c: c.update(p_cart=[str(v) for v in c["p_cart"]]), TypeError, "'p_cart' has type string"),
     "float position": (set_all("position", 0.5), TypeError, "'position' has type double"),
     "NaN prediction": (set_value("p_order", 7, float("nan")), ValueError, r"'p_order', row 7 of \S+: nan"),
-    "null prediction": (set_value("p_order", 7, None), ValueError, r"'p_order', row 7 of \S+: nan"),
+    "null prediction": (set_value("p_order", 7, None), ValueError, r"'p_order', row 7 of \S+: null; want a pred"),
     "negative prediction": (set_value("p_click", 3, -0.5), ValueError, r"'p_click', row 3 of \S+: -0.5; want a finite"),
     "infinite prediction": (set_value("p_click", 3, float("inf")), ValueError, r"'p_click', row 3 of \S+: inf"),
     "not contiguous": (swap_last_into_first, ValueError, r"'request_id', row \d+ of \S+: 0; want the rows of"),
@@ -174,7 +174,11 @@ BAD = {
         ValueError,
         rf"'y_cart', row {FIRST_HIDDEN} of .*null where position is null",
     ),
-    "shown without feedback": (set_value("y_click", 0, None), ValueError, r"'y_click', row 0 of \S+: nan; want finite"),
+    "shown without feedback": (
+        set_value("y_click", 0, None),
+        ValueError,
+        r"'y_click', row 0 of \S+: null; want feedback",
+    ),
     "null id": (set_value("item_id", 5, None), ValueError, r"'item_id', row 5 of \S+: null"),
     "bad weight": (set_value("w_cart", 0, -1.0), ValueError, "'w_cart'"),
     "trust above 1": (set_all("trust", 1.5), ValueError, "'trust', row 0 of .*1.5; want a number from 0 to 1"),
@@ -398,3 +402,32 @@ def test_validate_passes_a_good_log_and_names_where():
     twice[5] = twice[2]
     with pytest.raises(ValueError, match=f"here: column 'request_id', row {logs.offsets[5]}: 2"):
         validate(replace(logs, request_id=twice), "here")
+
+
+def test_tasks_and_features_are_arranged_by_name():
+    logs = make_logs()
+    other = logs.arranged(("order", "click"), ("hour",))
+    assert other.tasks == ("order", "click") and other.features == ("hour",) and other.task_values == (60.0, 1.0)
+    for name in ("predictions", "feedback", "weights", "concentration", "multipliers"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(logs, name)[:, [2, 0]])
+    np.testing.assert_array_equal(other.context, logs.context[:, [1]])
+    validate(other)
+    assert_same(logs.arranged(logs.tasks, logs.features), logs)
+    for tasks, features, message in (
+        (("click", "like"), (), "the log has no tasks like; it has click, cart, order"),
+        (("click",), ("hour", "day"), "the log has no features day; it has age, hour"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            logs.arranged(tasks, features)
+
+
+def test_a_notebook_shows_a_small_table():
+    logs = replace(make_logs(), tasks=("click", "<b>", "order"), value_tasks=("order",))
+    text = logs._repr_html_()
+    assert text.startswith("<table>") and text.endswith("</table>") and "<b>" not in text and "&lt;b&gt;" in text
+    rate = logs.feedback[logs.shown, 2].mean()
+    for part in ("50 of 9 users", f"{logs.num_rows:,} of 11 items", "in 4 slots", "home, search", "2023-11-14 22:13"):
+        assert part in text
+    assert f"{rate:.2%} of shown rows" in text and "worth 60 times the price" in text and "% missing" in text
+    hidden = replace(logs, position=np.full_like(logs.position, -1), feedback=np.zeros_like(logs.feedback))
+    assert "0, 0.0 a request" in hidden._repr_html_()

@@ -17,9 +17,10 @@ from pygrade.pipeline.policy_log import sample_hash, sampled_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
+from tests.documents import ROOT, blocks
+from tests.documents import run as run_code
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import copy
-from tests.test_readme import OF_PIPELINE
 
 
 @pytest.fixture(scope="module")
@@ -164,12 +165,12 @@ def test_judgment_tells_users_by_their_history():
     json.dumps(found, allow_nan=False)
 
 
-def test_the_readme_makes_a_page_for_a_user(run, tmp_path, monkeypatch, capsys):
+def test_the_guide_makes_a_page_for_a_user(run, tmp_path, monkeypatch, capsys):
     copy(run, tmp_path / "runs" / "kuairand")
     monkeypatch.chdir(tmp_path)
-    for snippet in OF_PIPELINE:
-        exec(compile(snippet, "README.md", "exec"), {})
-        assert capsys.readouterr().out
+    (code,) = blocks(ROOT / "docs/guides/pipeline.md", "python")
+    run_code(code, "pipeline.md")
+    assert capsys.readouterr().out.strip()
 
 
 def test_the_commands(run, tmp_path, capsys):

@@ -48,9 +48,18 @@ def test_it_leaves_every_stage_an_artifact_and_a_report(run):
     )
     assert str(run.parent) not in (run / "summary.json").read_text()
     page = (run / "report.html").read_text()
-    for title in ("Prerank", "Multi-task model", "Learning curves", "Policy: replay", "Users by their history", "Time"):
+    titles = (
+        "Prerank",
+        "Multi-task model",
+        "Held-out learning curve",
+        "Policy: replay",
+        "Users by their history",
+        "Time",
+    )
+    for title in (*titles, "Pages side by side", "Options"):
         assert f">{title}<" in page
-    assert {p.stem for p in (run / "plots").iterdir()} >= {"recall", "predictions", "learning", "replay", "seconds"}
+    assert {p.stem for p in (run / "plots").iterdir()} == {"heldout", "learning", "components"}
+    assert page.index(summary["stages"]["policy"]["trust"]["sentence"][:40]) < page.index("<section")
     assert not [p.name for p in run.iterdir() if p.name.endswith((".work", ".new")) or "partial" in p.name]
 
 
@@ -153,11 +162,12 @@ def test_a_leak_and_a_prerank_that_loses_are_said_loudly(run, tmp_path, monkeypa
     for _ in range(2):
         caplog.clear()
         summary = run_pipeline(data, other, config)
-        leaking, losing = summary["warnings"]
+        leaking, losing, *_ = summary["warnings"]
         assert leaking.startswith("LEAK: the features user_count change") and "recall@50 is" in losing
+        assert "difference -0.200, 95 %: -0.300 … -0.100" in losing
         assert all(sentence in caplog.text for sentence in summary["warnings"])
     report = (other / "report.html").read_text()
-    assert report.index("LEAK") < report.index(">Data<") and "Prerank is worse than popularity" in report
+    assert report.index("LEAK") < report.index("<section") and "Prerank is worse than popularity" in report
     assert summary_of(other)["stages"]["leaks"]["leaks"][0]["after"] is None
     without = run_pipeline(data, other, replace(CONFIG, leak_checks=0))
     assert "leaks" not in without["stages"] and without["warnings"] == summary_of(run)["warnings"]
@@ -175,7 +185,7 @@ def test_commands_do_not_overwrite_each_others_results(run, tmp_path, capsys):
     mine, data = copy(run, tmp_path / "run"), f"logs:{stage(run, 'logs') / 'policy'}"
     before = times(mine)
     assert cli.main(["train", "--data", data, "--out", str(mine), "--quiet"]) == 2
-    assert "holds the results of pygrade pipeline; want another directory for train" in capsys.readouterr().err
+    assert "holds the results of pygrade pipeline; want another for train" in capsys.readouterr().err
     assert times(mine) == before
     with claimed(tmp_path / "trained", "train"):
         pass

@@ -57,14 +57,15 @@ def run_dir(tmp_path):
 def test_the_page_stands_alone_and_has_every_section(run_dir):
     path = write_report(run_dir, "a <run>")
     text = path.read_text(encoding="utf-8")
+    assert text.count("<svg") > 10 and "prefers-color-scheme:dark" in text
     for title in ("A/B test", "Learning curves", "Reward components", "Weights by segment", "Concentration", "user 1"):
         assert title in text
-    assert "+3.12 %" in text
+    assert "+3.12 ±" in text
     assert "a &lt;run&gt;" in text and "static &lt;b&gt;" in text and "static <b>" not in text
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text)  # nothing from outside
     assert "http:" not in text and "https:" not in text
     names = {p.name for p in (run_dir / "plots").iterdir()}
-    assert names == {"lifts.png", "learning.png", "components.png", "weights_by_segment.png", "concentration.png"}
+    assert names == {"lifts.png", "learning.png", "components.png", "concentration.png"}
     assert all((run_dir / "plots" / name).read_bytes().startswith(PNG) for name in names)
 
 

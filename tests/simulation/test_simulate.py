@@ -11,7 +11,7 @@ from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASK
 from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
 
 WORLD = MarketplaceConfig(log_users=500, test_users=300, items=400, pool=50, candidates=15, page_size=5)
-CONFIG = SimulateConfig(num_requests=1500, seed=4, world=WORLD)
+CONFIG = SimulateConfig(requests=1500, seed=4, world=WORLD)
 EQUAL = np.full(len(TASKS), 1 / len(TASKS))
 
 
@@ -89,7 +89,7 @@ def test_pages_follow_the_logged_weights(logs):
 
 
 def test_clicks_fall_with_the_slot_on_shuffled_pages():
-    many = simulate_logs(replace(CONFIG, num_requests=4000, shuffle_share=0.9))
+    many = simulate_logs(replace(CONFIG, requests=4000, shuffle_share=0.9))
     rows = many.shown & np.repeat(many.exploration == "shuffle", 15)
     rate = [many.feedback[rows & (many.position == slot), 0].mean() for slot in (0, 4)]
     assert 0.3 < rate[1] / rate[0] < 0.7  # attention 5^-0.45 = 0.48 times the share that reached slot 5
@@ -152,6 +152,6 @@ def test_bad_arguments_are_named(world):
     with pytest.raises(ValueError, match="shuffle_share"):
         replace(CONFIG, shuffle_share=0.95)
     with pytest.raises(ValueError, match="num_requests is 0"):
-        replace(CONFIG, num_requests=0)
+        replace(CONFIG, requests=0)
     with pytest.raises(ValueError, match="world has seed 4; want the config's seed 5"):
         simulate_logs(replace(CONFIG, seed=5), world=world)

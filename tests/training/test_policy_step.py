@@ -141,7 +141,7 @@ def test_a_stopped_run_ends_as_one_that_was_not_stopped(tmp_path, engine):
 
 def test_a_run_of_another_engine_is_refused(tmp_path):
     train(tiny_logs(30), replace(SMALL, engine="fused"), tmp_path)
-    with pytest.raises(ValueError, match=r'engine "(fused|torch)" instead of "(fused|torch)"'):
+    with pytest.raises(ValueError, match=r'--engine is "(fused|torch)", the run has "(fused|torch)"'):
         train(tiny_logs(30), replace(SMALL, engine="torch"), tmp_path)
 
 

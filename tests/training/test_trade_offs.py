@@ -89,7 +89,7 @@ def test_a_killed_training_with_trade_offs_ends_as_if_it_had_not_been_killed(tmp
             train(logs, FAMILY, tmp_path / "killed", on_step=stop_at(stage, 8))
     assert train(logs, FAMILY, tmp_path / "killed").policy.version == whole.policy.version
     assert policy_bytes(tmp_path / "killed") == policy_bytes(tmp_path / "whole")
-    with pytest.raises(ValueError, match=r"reward.values_spread 1.0 instead of 0.5"):
+    with pytest.raises(ValueError, match=r"--reward.values-spread is 0.5, the run has 1.0"):
         train(logs, replace(FAMILY, reward=replace(FAMILY.reward, values_spread=0.5)), tmp_path / "killed")
 
 

@@ -30,10 +30,15 @@ typedef struct pygrade_model_rows {
   const int64_t* request_ids; /* [Fu] */
   const float* dense;         /* [n, D] normalized */
   const int64_t* ids;         /* [n, F] */
+  const int64_t* item_ids;    /* [n] */
+  int64_t user_id;            /* of the request */
+  int64_t timestamp;          /* of the request, ms since 1970 */
+  int32_t known_user;         /* 0: for an unknown user; user_id and timestamp mean nothing */
+  int32_t reserved;           /* 0 */
 } pygrade_model_rows;
 
-/* A model of the caller's: rows → probabilities [n, tasks]. Not 0: the request fails. Called by many threads at once.
- */
+/* A model of the caller's: rows → probabilities [n, tasks], NaN if unknown. Not 0: the request fails. Called by many
+   threads at once, and once for each artifact, for an unknown user. */
 typedef int (*pygrade_predict)(void* user, const pygrade_model_rows* rows, float* probabilities);
 
 enum {

@@ -49,8 +49,8 @@ struct PYGRADE_API Models {
   std::vector<std::shared_ptr<const Policy>> alternatives = {};
   std::shared_ptr<const void> attached = {};  // the owner's, such as names and prices that belong to these models
 
-  // Of an artifact that `pygrade pipeline` wrote. ArtifactError names the file that is missing, damaged or of another
-  // artifact, or the part that does not fit the others.
+  // Of an artifact that `pygrade pipeline` wrote; without mtl if its policy fuses the user's own predictions.
+  // ArtifactError names the file that is missing, damaged or of another artifact, or the part that does not fit.
   static Models load(const std::filesystem::path& directory);
   static Models parse(const ArtifactFiles& files, std::string_view name = "artifact");
 
@@ -65,6 +65,8 @@ struct ModelRows {
   std::span<const std::int64_t> request_ids;  // [Fu]
   std::span<const float> dense;               // [n, Di + Dx] normalized
   std::span<const std::int64_t> ids;          // [n, Fi]
+  std::span<const std::int64_t> item_ids;     // [n]
+  const FeatureRequest* request = nullptr;    // user, time, scenario, context; null: of an unknown user
 };
 
 struct PipelineOptions {
@@ -72,8 +74,8 @@ struct PipelineOptions {
   std::optional<double> ttl = {};          // seconds that a history lives without an event; nothing: for ever
   std::size_t cache = 1'000'000;           // items and users whose attributes are remembered, at most
   bool any_version = false;                // read the store's current version, whatever it is; else that of the models
-  // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T]. Called by many threads at once, and
-  // once for each set of models, for the items of an unknown user.
+  // A model of the caller's, where Models::mtl is null: rows → probabilities[n, T], NaN if unknown. Called by many
+  // threads at once, and once for each set of models, for the items of an unknown user.
   std::function<void(const ModelRows& rows, std::span<float> probabilities)> predict = {};
   // A search of the caller's in place of the artifact's: writes at most items.size() candidates, best first, and
   // returns how many. `seen` and `eligible` as in PipelineRequest.

@@ -21,6 +21,7 @@ constexpr int tries = 3;
 struct Manifest {
   std::string version, schema_hash;
   std::vector<std::pair<std::string, std::string>> files;  // path below the artifact, sha256
+  bool own_predictions = false;                            // there is no multi-task model: the caller predicts
 };
 
 // What the version is a hash of: the manifest without the lines of its own head.
@@ -52,6 +53,8 @@ Manifest parse_manifest(std::string_view text, const std::string& path) {
       throw detail::JsonError("it is of another format than " + std::string(format) + " version 1");
     manifest.version = record.string_at("version");
     manifest.schema_hash = record.string_at("schema_hash");
+    const Json* mtl = record.find("mtl");
+    manifest.own_predictions = mtl != nullptr && mtl->string == "own";
     const Json& files = record.object_at("files");
     for (std::size_t i = 0; i < files.keys.size(); ++i) {
       if (files.items[i].type != Json::Type::string || !is_inside(files.keys[i]))
@@ -124,7 +127,8 @@ Models Models::parse(const ArtifactFiles& files, std::string_view name) {
   const auto index = std::ranges::find(files, std::string("prerank/items.faiss"), &ArtifactFiles::value_type::first);
   models.prerank = Prerank::parse(text("prerank/prerank.json"), file(files, "prerank/prerank.safetensors", at),
                                   index == files.end() ? std::span<const std::byte>() : index->second, at + "/prerank");
-  models.mtl = MultiTaskModel::parse(text("mtl/mtl.json"), file(files, "mtl/mtl.safetensors", at), at + "/mtl");
+  if (!manifest.own_predictions)
+    models.mtl = MultiTaskModel::parse(text("mtl/mtl.json"), file(files, "mtl/mtl.safetensors", at), at + "/mtl");
   const auto tensors = std::ranges::find_if(files, [](const auto& entry) {
     return entry.first.starts_with("policy/policy") && entry.first.ends_with(".safetensors");
   });

@@ -76,7 +76,12 @@ Options options_of(const pygrade_pipeline_options* given) {
                                           rows.request_dense.data(),
                                           rows.request_ids.data(),
                                           rows.dense.data(),
-                                          rows.ids.data()};
+                                          rows.ids.data(),
+                                          rows.item_ids.data(),
+                                          rows.request == nullptr ? 0 : rows.request->user_id,
+                                          rows.request == nullptr ? 0 : rows.request->timestamp,
+                                          rows.request != nullptr,
+                                          0};
       if (predict(user, &given_rows, probabilities.data()) != 0) throw std::runtime_error("options.predict failed");
     };
   return options;

@@ -127,7 +127,9 @@ struct Pipeline::State {
     if (models.prerank == nullptr && !options.retrieve)
       throw std::invalid_argument("models have no prerank and options no retrieve; want one of them");
     if (models.mtl == nullptr && !options.predict)
-      throw std::invalid_argument("models have no mtl and options no predict; want one of them");
+      throw std::invalid_argument(
+          "the artifact has no multi-task model (--mtl own); want a model of the caller's: PipelineOptions::predict in "
+          "C++, options.predict in C, Pipeline.load(run, predict=…) in Python; a server without one cannot serve it");
     if (models.features != center->features())
       throw std::invalid_argument("the center reads other features than those of the models");
     const auto& names = models.features->request_features();
@@ -141,7 +143,8 @@ struct Pipeline::State {
   void search(const FeatureBuffer& user, std::span<const std::int64_t> seen,
               std::optional<std::span<const std::int64_t>> eligible, std::size_t count,
               PageWorkspace::Impl& work) const;
-  bool predict(PageWorkspace::Impl& work, std::optional<Clock::time_point> deadline) const;
+  bool predict(const FeatureRequest* request, PageWorkspace::Impl& work,
+               std::optional<Clock::time_point> deadline) const;
   void take_defaults(const PipelineRequest& request, PageWorkspace::Impl& work) const;
   void fill_defaults();
   std::optional<std::size_t> default_place(std::int64_t item) const;
@@ -210,8 +213,9 @@ void Pipeline::State::search(const FeatureBuffer& user, std::span<const std::int
   work.items.resize(found);
 }
 
-// Predictions of the candidates; false if time ran out before they were all there.
-bool Pipeline::State::predict(PageWorkspace::Impl& work, std::optional<Clock::time_point> deadline) const {
+// Predictions of the candidates; false if time ran out before they were all there. `request`: null of an unknown user.
+bool Pipeline::State::predict(const FeatureRequest* request, PageWorkspace::Impl& work,
+                              std::optional<Clock::time_point> deadline) const {
   const Features& features = *models.features;
   const FeatureBuffer& from = work.features;
   const std::size_t rows = work.items.size(),
@@ -230,7 +234,9 @@ bool Pipeline::State::predict(PageWorkspace::Impl& work, std::optional<Clock::ti
     const auto item_ids = std::span<const std::int64_t>(from.item_ids).subspan(begin * ids, count * ids);
     const auto out = std::span(work.predictions).subspan(begin * tasks(), count * tasks());
     if (models.mtl == nullptr)
-      options.predict({count, work.request_dense, from.request_ids, dense, item_ids}, out);
+      options.predict({count, work.request_dense, from.request_ids, dense, item_ids,
+                       std::span<const std::int64_t>(work.items).subspan(begin, count), request},
+                      out);
     else
       models.mtl->predict_request(work.request_dense, from.request_ids, dense, item_ids, out);
   }
@@ -244,7 +250,7 @@ void Pipeline::State::fill_defaults() {
   nothing.read_user({}, work.features);
   search(work.features, {}, {}, default_items, work);
   nothing.read_items(work.items, work.features);
-  predict(work, {});
+  predict(nullptr, work, {});
   default_ids = std::move(work.items);
   default_predictions = std::move(work.predictions);
   by_id.resize(default_ids.size());
@@ -401,7 +407,7 @@ ServedPage Pipeline::rank(const PipelineRequest& request, const PipelineBuffer& 
     if (work.items.empty()) return true;
     state.center->read_items(work.items, work.features, deadline);
     if (lap(step_items)) return false;
-    const bool predicted = state.predict(work, deadline);
+    const bool predicted = state.predict(&request.user, work, deadline);
     lap(step_predictions);
     return predicted;
   }();

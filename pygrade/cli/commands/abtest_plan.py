@@ -3,15 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pygrade.cli import console
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.abtest import MAX_EXTRAPOLATION, plan_test
-from pygrade.logs import numbered
-from pygrade.metrics import intervals
-
-_DAY = 86_400_000  # milliseconds
+from pygrade.evaluation.abtest import MAX_EXTRAPOLATION
+from pygrade.evaluation.log_plan import plan_of_log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +27,7 @@ class Options(Output, Source):
 
 def run(options: Options) -> dict[str, Any]:
     logs = options.load()
-    users, times = numbered(logs.user_id), logs.timestamp
-    day = None if times is None else (times - times.min()) // _DAY
-    early = np.zeros(logs.num_requests, bool)
-    order = np.arange(logs.num_requests) if times is None else np.argsort(times, kind="stable")
-    early[order[: logs.num_requests // 2]] = True
-    rows = {"value": logs.value_of(logs.feedback)} | {task: logs.feedback[:, t] for t, task in enumerate(logs.tasks)}
-    metrics: dict[str, dict[str, Any]] = {}
-    for name, row in rows.items():
-        amounts = np.add.reduceat(row, logs.offsets[:-1], dtype=np.float64)
-        plan = plan_test(amounts, users, early, day, options.effect, power=options.power, arms=options.arms)
-        metrics[name] = {"baseline": intervals.mean(amounts, users).to_dict(), **plan}
-    count, days = int(users.max()) + 1, None if day is None else int(day.max()) + 1
+    metrics, count, days = plan_of_log(logs, options.effect, options.power, options.arms)
     if not options.json:
         _print(metrics, options, count, days)
     settings = {"effect": options.effect, "power": options.power, "arms": options.arms}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pygrade.cli import console
 from pygrade.cli.options import Output
+from pygrade.cli.run_directory import check_out, write_options
 from pygrade.evaluation.arms import PRODUCTION, SERVED
 from pygrade.simulation.demo import DemoConfig, demo
 
@@ -29,7 +30,9 @@ class Options(Output):
 
 def run(options: Options) -> dict[str, Any]:
     config = DemoConfig(options.requests, options.test_requests, options.seed, options.pages)
+    check_out(options.out, "demo")
     result = demo(config, options.out, options.resume)
+    write_options(options, "demo", options.out)
     if not options.json:
         for page in result.pages:
             console.page(page)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import console
-from pygrade.cli.judging import IN_SAMPLE, print_evaluation
+from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_warnings
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, policy_estimates
+from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -45,7 +45,7 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"last is {options.last}; want a share above 0, up to 1")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options, trained)
+    logs = valued(options, trained, policy)
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
     fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
@@ -72,6 +72,7 @@ def run(options: Options) -> dict[str, Any]:
                 console.text(f"{'; '.join(names)}: {warning}")
         else:
             console.text(f"Off-policy: {NO_ESTIMATE}")
+        print_warnings(record["warnings"])
     return {
         "data": options.data,
         "policy": str(options.policy),
@@ -82,9 +83,11 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def valued(options: Source, trained: TrainingRecord | None) -> Logs:
-    """The log with the values of events that judge: given, else those that the policy was trained for, else its own."""
-    logs = options.read()
+def valued(options: Source, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:
+    """The log with the policy's tasks and features, matched by name, and with the values of events that judge: given,
+    else those that the policy was trained for, else its own.
+    """
+    logs = noted(policy, options.read())
     if trained is not None and trained.tasks == logs.tasks:
         if logs.task_values != (1.0,) * len(logs.tasks) and logs.task_values != trained.task_values:
             logger.warning(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
+from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
 from pygrade.mtl import artifact
 from pygrade.policy import FusionPolicy
@@ -31,6 +32,8 @@ class Options(Output):
 
 
 def run(options: Options) -> dict[str, Any]:
+    if options.out.is_dir():
+        raise ValueError(f"out is {options.out}, a directory; want a file")
     if (options.policy is None) == (options.model is None):
         raise ValueError("policy and model: want one of them, the directory of what to export")
     if options.policy is not None:
@@ -38,6 +41,7 @@ def run(options: Options) -> dict[str, Any]:
         facts = export_policy(policy, options.out, options.k, onnx=options.onnx, impute=options.impute)
     else:
         assert options.model is not None
+        refuse(options, ("k", "impute"), "--policy")
         facts = export_model(artifact.load(options.model), options.out, onnx=options.onnx)
     if not options.json:
         size = options.out.stat().st_size

@@ -13,6 +13,7 @@ from pygrade._util.serialization import write_bytes
 from pygrade._util.threads import torch_threads
 from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
+from pygrade.cli.ignored import refuse
 from pygrade.cli.judging import IN_SAMPLE
 from pygrade.cli.options import Output, Source
 from pygrade.evaluation.arms import PRODUCTION
@@ -62,9 +63,11 @@ def _run(options: Options) -> dict[str, Any]:
     keep = _levels(options.keep)
     if options.save is not None and not keep:
         raise ValueError("save is for the multipliers found; want --keep TASK=SHARE too")
+    if not keep:
+        refuse(options, ("most",), "--keep")
     policy = FusionPolicy.load(options.policy)
     trained = TrainingRecord.load(options.policy, policy.version)
-    logs = valued(options, trained)
+    logs = valued(options, trained, policy)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
     propensity = slot_propensity(logs, reward)
     chosen = _of_scenario(logs, options.scenario)

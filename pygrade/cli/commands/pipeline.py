@@ -2,18 +2,41 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pygrade._util.optional_imports import require
 from pygrade.cli import console
-from pygrade.cli.judging import print_evaluation
+from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
+from pygrade.cli.judging import print_evaluation, print_warnings
 from pygrade.cli.options import Output, part
+from pygrade.cli.run_directory import check_out, recorded
+from pygrade.cli.run_metrics import report_run
 from pygrade.data.ebnerd import EbNerdConfig
-from pygrade.data.events import CONFIGS
+from pygrade.data.events import CONFIGS, parse_spec
 from pygrade.data.kuairand_events import KuaiRandEventConfig
 from pygrade.data.logs_events import LogsEventConfig
 from pygrade.data.recflow import RecFlowConfig
 from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.models import OWN
 from pygrade.pipeline.run import run_pipeline
+from pygrade.training.mlflow_run import MlflowRun
+
+ESSENTIAL = (  # of --help
+    "data",
+    "out",
+    "store",
+    "tasks",
+    "policy_requests",
+    "evaluate_requests",
+    "candidates",
+    "negatives",
+    "schema",
+    "leak_checks",
+    "seed",
+    "predictions",
+    "track",
+)
+_MTL = require("tyro").conf.arg(aliases=("--mtl",))  # --mtl own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +47,19 @@ class Options(Output, PipelineConfig):
     an interrupted one continues. The directory gets a directory a stage, artifact/, summary.json and report.html.
 
     Example: pygrade pipeline --data kuairand:KuaiRand-1K --out runs/kuairand
+
+    Example: pygrade pipeline --data logs:runs/shop/logs --mtl own --out runs/shop_system
     """
 
     data: str  # SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs
     out: Path  # directory to write
     store: str | None = None  # address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out
+    # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
+    # register the artifact, whose newest version has the alias newest.
+    track: str | None = None
+    # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of a
+    # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
+    predictions: Annotated[Literal["mtl", "own"], _MTL] = "mtl"
     kuairand: KuaiRandEventConfig = field(default_factory=KuaiRandEventConfig)  # for kuairand: data only
     recflow: RecFlowConfig = field(default_factory=RecFlowConfig)  # for recflow: data only
     ebnerd: EbNerdConfig = field(default_factory=EbNerdConfig)  # for ebnerd: data only
@@ -41,7 +72,23 @@ def run(options: Options) -> dict[str, Any]:
         if name != scheme and getattr(options, name) != kind():
             raise ValueError(f"options --{name}.… are for {name}: data; data is {options.data}")
     source = getattr(options, scheme, None)
-    record = run_pipeline(options.data, options.out, part(PipelineConfig, options), source, options.store)
+    for name in ("prerank", "mtl", "train"):
+        if seed := getattr(options, name).seed:
+            raise ValueError(f"{name}.seed is {seed}; want --seed, which decides for all parts")
+    if options.leak_checks == 0:
+        refuse(options, ("leak_rows",), "--leak-checks")
+    if options.train.policy.evidence_prior:
+        refuse(options, ("evidence_prior",), "--train.policy.evidence-prior 0")
+    refuse_in_model(options.mtl)
+    refuse_in_training(options.train, "train.")
+    check_out(options.out, "pipeline", parse_spec(options.data)[1])
+    place = None if options.track is None else MlflowRun(options.track)
+    with recorded(options, "pipeline", options.out):
+        record = run_pipeline(options.data, options.out, part(PipelineConfig, options), source, options.store)
+    if place is not None:
+        stages = record["stages"]
+        steps = options.out / f"policy-{stages['policy']['key']}" / "training" / "metrics.jsonl"
+        report_run(place, "pipeline", options, options.out / "artifact", stages["publish"]["version"], steps)
     if not options.json:
         _print(record)
         console.text(f"report: {options.out / 'report.html'}    summary: {options.out / 'summary.json'}")
@@ -50,23 +97,29 @@ def run(options: Options) -> dict[str, Any]:
 
 def _print(record: dict[str, Any]) -> None:
     stages = record["stages"]
-    rows = [[name, f"{entry['seconds']:.1f} s", "yes" if entry["cached"] else ""] for name, entry in stages.items()]
-    console.table(f"{record['wall_seconds']:.1f} s", ["stage", "took", "done before"], rows)
+    done = {True: "earlier run", False: "this run"}
+    rows = [[name, f"{entry['seconds']:.1f} s", done[entry["cached"]]] for name, entry in stages.items()]
+    console.table(f"Stages, {record['wall_seconds']:.1f} s in all", ["stage", "took", "done in"], rows)
     recall = [
         [f"recall@{entry['n']}", console.interval(entry["recall"]), console.interval(entry["popularity_recall"])]
         for entry in stages["prerank"]["recall"]
     ]
-    console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall)
-    columns = ("auc", "gauc", "log_loss_before", "log_loss", "ece_before", "ece")
+    published = f"published: {stages['prerank']['published']}"
+    console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall, caption=published)
+    if stages["mtl"]["network"] != OWN:
+        _print_model(stages["logs"]["predictions"], stages["mtl"]["tasks"])
+    print_evaluation(stages["evaluate"]["replay"])
+    print_warnings(record["warnings"])
+
+
+def _print_model(metrics: dict[str, Any], names: list[str]) -> None:
+    columns = ("log_loss_before", "log_loss", "ece_before", "ece")
     tasks = [
         [task, f"{entry['positives']:,}", *(_number(entry[name]) for name in columns)]
-        for task, entry in stages["logs"]["predictions"].items()
+        for task, entry in ((task, metrics[task]) for task in names)
     ]
-    head = ["task", "events", "AUC", "GAUC", "log-loss", "calibrated", "ECE", "calibrated"]
+    head = ["task", "events", "log-loss", "calibrated", "ECE", "calibrated"]
     console.table("Multi-task model on later requests", head, tasks)
-    print_evaluation(stages["evaluate"]["replay"])
-    for sentence in record.get("warnings", ()):
-        console.text(f"WARNING: {sentence}")
 
 
 def _number(value: float | None) -> str:

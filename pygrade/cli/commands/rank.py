@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
+from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, Source
-from pygrade.evaluation.policy_estimates import check_schema
+from pygrade.evaluation.policy_estimates import noted
 from pygrade.logs import Logs, write_logs
 from pygrade.reports.pages import describe_pages
 from pygrade.serving.ranker import BlendedRanker
+
+ESSENTIAL = ("policy", "data", "requests", "k", "explore", "seed", "impute", "log")  # of --help
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +34,10 @@ class Options(Output, Source):
 
 
 def run(options: Options) -> dict[str, Any]:
+    if not options.explore:
+        refuse(options, ("seed",), "--explore")
     ranker = BlendedRanker.load(options.policy, options.seed, options.impute)
-    chosen = _chosen(options.load(), options.requests)
-    check_schema(ranker.policy, chosen)
+    chosen = noted(ranker.policy, _chosen(options.load(), options.requests))
     page = ranker.rank(
         chosen.context,
         chosen.predictions,

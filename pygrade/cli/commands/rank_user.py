@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import console
+from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
 from pygrade.logs import write_logs
 from pygrade.pipeline.names import Names
@@ -40,6 +41,8 @@ class Options(Output):
 def run(options: Options) -> dict[str, Any]:
     if options.repeat < 1:
         raise ValueError(f"repeat is {options.repeat}; want at least 1")
+    if not options.explore:
+        refuse(options, ("seed",), "--explore")
     with contextlib.closing(serve.Pipeline.load(options.run, options.store, options.seed)) as system:
         names = Names.of(options.run)
         user = names.user_id(options.user)

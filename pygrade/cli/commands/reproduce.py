@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.files import claimed
 from pygrade.cli import console
 from pygrade.cli.options import part
+from pygrade.cli.run_directory import recorded
 from pygrade.evaluation.arms import GRADE
 from pygrade.study import StudyConfig, reproduce, tables
 
@@ -33,7 +35,8 @@ def run(options: Options) -> dict[str, Any]:
     arms, regimes = (
         tuple(word for entry in names for word in entry.split(",")) for names in (config.arms, config.regimes)
     )
-    record = reproduce(replace(config, arms=arms, regimes=regimes), options.out, options.docs)
+    with claimed(options.out, "reproduce"), recorded(options, "reproduce", options.out):
+        record = reproduce(replace(config, arms=arms, regimes=regimes), options.out, options.docs)
     if options.json != Path("-"):
         for title, head, rows in tables(record):
             console.table(title, head, rows, GRADE)

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from pygrade.cli import console
+from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, part
+from pygrade.cli.run_directory import write_options
 from pygrade.evaluation.abtest import sequential_lifts
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
 from pygrade.policy import FusionPolicy
@@ -18,19 +20,21 @@ from pygrade.training.static_weights import equal_weights
 
 logger = logging.getLogger("pygrade")
 
-_OF_A_TEST = ("num_requests", "seed", "weights", "world")  # the other fields of SimulateConfig make a log
+_OF_A_TEST = ("requests", "seed", "weights", "world")  # the other fields of SimulateConfig make a log
+
+ESSENTIAL = ("out", "ab", "baseline", "requests", "seed", "days", "dirichlet_share", "shuffle_share")  # of --help
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(Output, SimulateConfig):
     """Write the production log of a simulated marketplace, in the Parquet layout that train and evaluate read.
 
-    With --ab instead of --out: paired A/B test of policies, in which each arm ranks the same --num-requests requests of
+    With --ab instead of --out: paired A/B test of policies, in which each arm ranks the same --requests requests of
     users that are in no log. Seed, weights and world are those of the log that the policies learned from.
 
-    Example: pygrade simulate --out runs/logs --num-requests 5000
+    Example: pygrade simulate --out runs/logs --requests 5000
 
-    Example: pygrade simulate --ab runs/mine/policy --num-requests 12000
+    Example: pygrade simulate --ab runs/mine/policy --requests 12000
     """
 
     out: Path | None = None  # directory to write; an earlier log there is replaced
@@ -47,9 +51,12 @@ def run(options: Options) -> dict[str, Any]:
 def _write_log(options: Options, out: Path) -> dict[str, Any]:
     if options.baseline is not None:
         raise ValueError(f"baseline is {options.baseline!r}; want it with --ab alone")
+    if options.concentrations:
+        refuse(options, ("concentration",), "no --concentrations")
     config = part(SimulateConfig, options)
-    logger.info("simulating %s requests …", f"{config.num_requests:,}")
+    logger.info("simulating %s requests …", f"{config.requests:,}")
     logs = simulate_logs(config, out)
+    write_options(options, "simulate", out)
     events = dict(zip(logs.tasks, logs.feedback.sum(0, dtype=float).tolist(), strict=True))
     if not options.json:
         console.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {out}")
@@ -74,7 +81,7 @@ def _test(options: Options) -> dict[str, Any]:
         raise ValueError(f"ab names a directory twice: {', '.join(map(str, options.ab))}; want each once")
     policies = [FusionPolicy.load(path) for path in options.ab]
     world = Marketplace(options.world, options.seed)
-    requests = world.requests(options.num_requests, options.seed, "test")
+    requests = world.requests(options.requests, options.seed, "test")
     first, baseline, size = policies[0], options.baseline or PRODUCTION, options.world.page_size
     pages = {
         EQUAL: rank_pages(requests.p_hat, equal_weights(len(first.tasks)), size),
@@ -87,7 +94,7 @@ def _test(options: Options) -> dict[str, Any]:
         scores = policy.scores(requests.context, requests.p_hat, scenario=requests.scenario).numpy()
         name = GRADE if len(policies) == 1 else str(path)
         pages[name] = rank_pages(scores[:, :, None], (1.0,), size, "identity")
-    logger.info(f"{len(pages)} arms ranked {options.num_requests:,} requests")
+    logger.info(f"{len(pages)} arms ranked {options.requests:,} requests")
     record = compare_pages(world, requests, pages, baseline, seed=options.seed).to_dict()
     users = record["num_users"]
     record["sequential"] = {

@@ -6,21 +6,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pygrade import ops
 from pygrade._util.files import claimed
 from pygrade.cli import console
-from pygrade.cli.judging import print_evaluation
+from pygrade.cli.ignored import refuse_in_training
+from pygrade.cli.judging import print_evaluation, print_warnings
 from pygrade.cli.options import Output, Source, part
+from pygrade.cli.run_directory import check_out, recorded
+from pygrade.cli.run_metrics import report_run
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.logs import Logs
+from pygrade.reports.comparison import FILE as COMPARISON
+from pygrade.reports.comparison import compare_pages
 from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.training.judging import is_mixed, replay
+from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
+
+ESSENTIAL = ("data", "out", "values", "value_tasks", "holdout", "resume", "seed", "device", "threads", "track")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,9 @@ class Options(Source, Output, TrainConfig):
     out: Path  # directory to write
     holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
     resume: bool = True  # continue from the checkpoints in --out; --no-resume removes them
+    # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
+    # register the policy, whose newest version has the alias newest.
+    track: str | None = None
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -46,21 +58,28 @@ def run(options: Options) -> dict[str, Any]:
     config = part(TrainConfig, options)
     if (options.values or options.value_tasks) and (config.reward.task_values or config.reward.value_tasks):
         raise ValueError("--values and --reward.task-values both say what events are worth; want --values alone")
-    _check_out(options.out, options.directory)
+    refuse_in_training(config)
+    check_out(options.out, "train", options.directory)
+    place = None if options.track is None else MlflowRun(options.track)
     logs = options.load()
     if not bool((logs.feedback > 0).any()):
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
     early, late = logs.split(1 - options.holdout) if options.holdout else (logs, None)
     if not early.num_requests or (late is not None and not late.num_requests):
+        few = f"the log has {logs.num_requests} requests, and holdout {options.holdout} leaves nothing to "
         raise ValueError(
-            f"holdout {options.holdout} of {logs.num_requests} requests leaves one part empty; want another"
+            few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
         )
-    with claimed(options.out, "train"):
+    with claimed(options.out, "train"), recorded(options, "train", options.out):
         record = _train_and_judge(options, config, early, late)
+    if place is not None:
+        version = record["train"]["version"]
+        report_run(place, "train", options, options.out / "policy", version, options.out / "metrics.jsonl")
     if not options.json:
         _print_trust(record["train"])
         if late is not None:
             print_evaluation(record["evaluation"], "later requests, which trained nothing: ")
+        print_warnings(record["warnings"])
         console.text(f"policy: {record['policy']}    report: {record['report']}")
     return record
 
@@ -82,17 +101,15 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
     console.text(f"{trust['sentence']} ({summary['trust_seconds']:.0f} s of cross-fitting)")
 
 
-def _check_out(out: Path, data: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out is {out}, a file; want a directory")
-    if out.resolve().is_relative_to(data.resolve()):
-        raise ValueError(f"out is {out}, inside the log {data}; want a directory of its own")
-
-
 def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: Logs | None) -> dict[str, Any]:
     out = options.out
-    result = train(early, config, out, options.resume)
-    record = {"data": options.data, "out": str(out), "policy": str(out / "policy"), "train": result.summary}
+    result = train(early, config, out, options.resume, heldout=late)
+    record: dict[str, Any] = {
+        "data": options.data,
+        "out": str(out),
+        "policy": str(out / "policy"),
+        "train": result.summary,
+    }
     if late is not None:
         late = late.valued(config.reward.task_values, config.reward.value_tasks)
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
@@ -101,10 +118,36 @@ def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: L
         evaluation = replay(late, early, policies, result.policy.mixture, config.reward, config.reward.page_size)
         record["evaluation"] = evaluation
         write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
+        pages = compare_pages(late, policies, result.policy.mixture)
+        write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")
         with torch.no_grad():
             alpha = result.policy(result.policy.request_inputs(late.context, late.predictions, late.offsets))
         entropy, static = ops.dirichlet_entropy(alpha).numpy(), result.static_weights.numpy()
         groups = {} if late.scenario is None else {"scenario": late.scenario}
-        record_weights(out, late.tasks, served_weights(result.policy, late), alpha.numpy(), entropy, static, groups)
-    record["report"] = str(write_report(out, f"pygrade train: {options.data}"))
-    return record
+        weights = served_weights(result.policy, late)
+        record_weights(out, late.tasks, weights, alpha.numpy(), entropy, static, groups, late.user_id)
+    judged = evaluation["warnings"] if late is not None else []
+    record["warnings"] = list(dict.fromkeys([*result.summary["warnings"], *judged]))
+    data = _describe(options, early, late, result.summary)
+    report = write_report(out, f"pygrade train: {options.data}", data=data, options=(config, TrainConfig()))
+    return record | {"report": str(report)}
+
+
+def _describe(options: Options, early: Logs, late: Logs | None, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the data is, for the report."""
+    parts = [("the policy learns from", early), *([("judged on", late)] if late is not None else [])]
+    sizes = [
+        (
+            name,
+            f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates",
+        )
+        for name, logs in parts
+    ]
+    return [
+        ("data", options.data),
+        *sizes,
+        ("tasks", ", ".join(early.tasks)),
+        ("features", ", ".join(early.features) or "none"),
+        ("values", event_worth(summary)),
+        ("slot propensities", summary["propensity"]["note"]),
+    ]

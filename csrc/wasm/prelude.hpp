@@ -1,0 +1,39 @@
+// Included before every file of the WebAssembly build, which has no exceptions and no threads: what would be thrown is
+// stored for `last_error`, and the call ends in a trap.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <new>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace pygrade::wasm {
+
+struct Thrown {
+  [[noreturn]] void operator=(const std::exception& error) const;
+};
+
+inline constexpr Thrown thrown;
+
+}  // namespace pygrade::wasm
+
+#define throw ::pygrade::wasm::thrown =
+#define try if constexpr (true)
+#define catch(...) else if constexpr (false)

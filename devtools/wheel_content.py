@@ -1,0 +1,33 @@
+"""Whether the wheel in a folder holds the package and nothing else: python -m devtools.wheel_content DIR"""
+
+import sys
+import zipfile
+from pathlib import Path
+
+EXPECTED = (
+    "_core.pyi",
+    "_ops.so",
+    "include/pygrade/pygrade.h",
+    "include/pygrade/ranker.hpp",
+    "kernels/advantage.py",
+    "lib/cmake/pygrade/pygrade-config.cmake",
+    "lib/libpygrade.a",
+    "lib/libpygrade.so.1",
+    "lib/pkgconfig/pygrade.pc",
+    "py.typed",
+)
+
+
+def main(folder: str) -> str | None:
+    """The fault, if there is one."""
+    (wheel,) = Path(folder).glob("pygrade-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    missing = [name for name in EXPECTED if f"pygrade/{name}" not in names]
+    outside = {name.split("/")[0] for name in names} - {"pygrade"}
+    if missing or any(not name.endswith(".dist-info") for name in outside):
+        return f"{wheel.name}: missing {missing}; outside the package {outside}"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,37 @@
+"""python trade_offs.py [DIR]: one policy for every trade-off, turned by a request instead of a training.
+
+Trains a policy that takes multipliers of the tasks' values as an input, and shows what later pages hold as an order
+becomes worth more: the events that the model predicts for the first ten items. `pygrade front` draws this with
+intervals, from the feedback.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pygrade import BlendedRanker, train
+from pygrade.policy import PolicyConfig
+from pygrade.simulation.marketplace import MarketplaceConfig
+from pygrade.simulation.simulate import SimulateConfig, simulate_logs
+from pygrade.training.train import TrainConfig
+from pygrade.training.trust import TrustConfig
+
+
+def main(directory: Path) -> None:
+    logs = simulate_logs(SimulateConfig(2_000, world=MarketplaceConfig(log_users=800, items=1_000)))
+    early, late = logs.split(0.8)
+    config = TrainConfig(policy=PolicyConfig(trade_offs=True), trust=TrustConfig(folds=0))  # no cross-fitting: quick
+    ranker = BlendedRanker(train(early, config, directory).policy)
+    print("order ×", *(f"{task:>8}" for task in logs.tasks), "  events per page as predicted")
+    for factor in (0.25, 1.0, 4.0):
+        page = ranker.rank(late.context, late.predictions, 10, offsets=late.offsets, values={"order": factor})
+        rows = late.offsets[:-1, None] + page.indices
+        events = late.predictions[rows].sum(1).mean(0)
+        print(
+            f"{factor:7.2f}", *(f"{number:8.3f}" for number in events), "  weights", np.round(page.weights.mean(0), 2)
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "runs/trade-offs-example"))

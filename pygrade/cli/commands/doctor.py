@@ -1,0 +1,159 @@
+"""pygrade doctor"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pygrade._util.files import claimed
+from pygrade._util.optional_imports import require
+from pygrade._util.serialization import plain, write_bytes
+from pygrade._util.text import printable
+from pygrade.cli import console
+from pygrade.cli.options import Output, Values
+from pygrade.cli.run_directory import check_out
+from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.logs import LogContractError, Logs, write_logs
+from pygrade.logs.contract import text_of
+from pygrade.logs.conversion import record_of
+from pygrade.logs.foreign import Imported, import_table
+from pygrade.logs.table_files import read_table
+
+ESSENTIAL = ("map", "values", "out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Output):
+    """Your own table of requests as a log: proposes what each column is, says what it changes, and tells what the log
+    can tell: calibration, order, which estimates are possible, users for 1 %, what exploration would buy.
+
+    Files are Parquet, CSV, JSON lines or Arrow, with a row per candidate. With --out it writes DIR/logs, which train
+    takes, DIR/pygrade.toml, DIR/doctor.json and DIR/doctor.html; without, it only says.
+
+    Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
+    """
+
+    files: Annotated[tuple[Path, ...], "positional"]  # files, or directories of files
+    # What columns are: request, user, item, slot, time, scenario, value (price), shown, TASK (its feedback), p_TASK
+    # (its prediction), x_NAME (a feature); skip=a+b leaves out; request=a+b joins. What is not given is proposed.
+    map: tuple[str, ...] = ()
+    out: Path | None = None  # directory to write
+    values: Values = field(default_factory=Values)  # what one event of a task is worth, e.g. click=1,buy=20
+    value_tasks: tuple[str, ...] = ()  # tasks whose events are worth that times the item's value (its price)
+    # Task=scale of predictions that are no probabilities: percent, logit or log, e.g. click=logit. Not given: what only
+    # one reading fits.
+    scale: tuple[str, ...] = ()
+    duplicates: Literal["keep-shown", "refuse"] = "keep-shown"  # of an item listed again within a request
+
+
+def run(options: Options) -> dict[str, Any]:
+    if options.out is None:
+        return _examine(options)
+    check_out(options.out, "doctor")
+    with claimed(options.out, "doctor"):
+        return _examine(options)
+
+
+def _examine(options: Options) -> dict[str, Any]:
+    table, where = read_table(options.files)
+    try:
+        imported = import_table(
+            table, options.map, scale=_scales(options.scale), duplicates=options.duplicates, where=where
+        )
+    except LogContractError as error:
+        print(printable_lines(text_of(error.rows, error.where)), file=sys.stderr)
+        raise ValueError(error.summary) from None
+    logs = Logs.from_imported(imported, options.values, options.value_tasks)
+    del table
+    record = record_of(imported.notes, imported.mapping)
+    record |= {"contract": imported.contract, "values": dict(zip(logs.tasks, logs.task_values, strict=True))}
+    if not options.json:
+        _print_columns(imported)
+    record["sheet"] = log_sheet(logs)
+    if options.out is not None:
+        record |= _write(options, options.out, logs, record, where)
+    if not options.json:
+        _print_sheet(record)
+    return record
+
+
+def _scales(entries: Sequence[str]) -> dict[str, str]:
+    """Task → scale of ``click=logit,buy=percent``, which may be several words."""
+    pairs = [entry.partition("=") for entry in ",".join(entries).split(",") if entry]
+    wrong = [task for task, equals, scale in pairs if not (task and scale)]
+    if wrong:
+        raise ValueError(f"scale has {wrong[0]!r}; want TASK=SCALE, e.g. click=logit")
+    return {task: scale for task, _, scale in pairs}
+
+
+def _write(options: Options, out: Path, logs: Logs, record: dict[str, Any], where: str) -> dict[str, Any]:
+    write_logs(logs, out / "logs")
+    write_bytes(out / "pygrade.toml", _toml(options, out, record).encode())
+    write_bytes(out / "doctor.json", (json.dumps(plain(record), indent=2) + "\n").encode())
+    write_bytes(out / "doctor.html", sheet_page(record, f"pygrade doctor: {where}").encode())
+    return {"logs": str(out / "logs"), "config": str(out / "pygrade.toml"), "report": str(out / "doctor.html")}
+
+
+def _toml(options: Options, out: Path, record: dict[str, Any]) -> str:
+    """The options that make this log again, and where the other commands find it."""
+    entries = [f"{role}={column}" for role, column in record["map"].items()]
+    entries += [f"skip={'+'.join(record['left_out'])}"] if record["left_out"] else []
+    doctor = {
+        "files": [str(path) for path in options.files],
+        "out": str(out),
+        "map": entries,
+        "duplicates": options.duplicates,
+        "scale": list(options.scale),
+        "value-tasks": list(options.value_tasks),
+        "values": record["values"],
+    }
+    text = require("tomli_w").dumps({"defaults": {"data": f"logs:{out / 'logs'}"}, "doctor": doctor}, indent=2)
+    return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
+
+
+def printable_lines(text: str) -> str:
+    """The text with no control character but its line ends."""
+    return "\n".join(printable(line) for line in text.splitlines())
+
+
+def _print_columns(imported: Imported) -> None:
+    rows = [(name, required, column) for name, required, _, column in _short(imported.contract)]
+    console.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
+    for note in imported.notes.changed:
+        console.text(f"changed: {note}")
+    for note in imported.notes.warned:
+        console.text(f"note: {note}")
+
+
+def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+    """The contract with the columns of one kind in one row."""
+    rows, folded = list[tuple[str, str, str, str]](), dict[str, list[str]]()
+    for name, required, what, column in contract:
+        prefix = name[:2] if name[:2] in ("x_", "w_", "a_", "u_") and column != "none" else ""
+        if name == "left out":
+            column = f"{column}: {what}"
+        if prefix and prefix not in folded:
+            rows.append((f"{prefix}…", required, what, prefix))
+        if prefix:
+            folded.setdefault(prefix, []).append(column.rpartition(" (")[0])
+        else:
+            rows.append((name, required, what, column))
+    return [(name, need, what, ", ".join(folded.get(column, [column]))) for name, need, what, column in rows]
+
+
+def _print_sheet(record: dict[str, Any]) -> None:
+    sheet = record["sheet"]
+    console.text("")
+    console.text(words.size_sentence(sheet))
+    for sentence in sheet["sentences"]:
+        console.text(f"! {sentence}")
+    head, rows = words.estimate_rows(sheet)
+    console.table("What this log can tell", head, rows, left=True)
+    console.table("Predictions beside feedback", *words.task_rows(sheet), caption=words.TASK_TEXT)
+    console.table("What exploration would buy", *words.worth_rows(sheet), caption=words.worth_text(sheet))
+    console.table("A/B test for 1 %", *words.plan_rows(sheet), caption=words.user_sentence(sheet))
+    if "logs" in record:
+        console.text(f"log: {record['logs']}    config: {record['config']}    report: {record['report']}")
+        console.text(f"next: pygrade train --data logs:{record['logs']} --out DIR")

@@ -1,0 +1,43 @@
+"""Options that a command would ignore, as another option rules them out: errors, not silence."""
+
+from collections.abc import Iterable
+from dataclasses import MISSING, fields
+from typing import Any
+
+from pygrade.mtl import MtlConfig
+from pygrade.training.train import TrainConfig
+
+
+def refuse(options: Any, names: Iterable[str], wanted: str, prefix: str = "") -> None:
+    """``ValueError`` if one of the options is not at its default; ``wanted``: when it counts."""
+    for entry in fields(options):
+        if entry.name in names:
+            value = getattr(options, entry.name)
+            default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+            if value != default:
+                raise ValueError(f"{prefix}{entry.name} is {value}; want it with {wanted} alone")
+
+
+def refuse_in_training(config: TrainConfig, prefix: str = "") -> None:
+    """Of the options of a training."""
+    policy, flag = config.policy, "--" + prefix.replace("_", "-")
+    if not policy.trade_offs:
+        spread = ("values_spread", "plain_share")
+        refuse(config.reward, spread, f"{flag}policy.trade-offs", f"{prefix}reward.")
+    if not policy.evidence_prior:
+        evidence = ("evidence_feature", "evidence_scale")
+        refuse(policy, evidence, f"{flag}policy.evidence-prior", f"{prefix}policy.")
+    if policy.transform != "log1p":
+        refuse(policy, ("slope",), f"{flag}policy.transform log1p", f"{prefix}policy.")
+    if config.reward.prior_weight == 0.0:
+        refuse(config.reward, ("prior_calibration",), f"a {flag}reward.prior-weight", f"{prefix}reward.")
+    if config.static.method != "cem":
+        refuse(config.static, ("elite",), f"{flag}static.method cem", f"{prefix}static.")
+
+
+def refuse_in_model(config: MtlConfig) -> None:
+    """Of the options of the multi-task model, whose networks have different ones."""
+    if config.network == "ple":
+        refuse(config, ("experts",), "--mtl.network mmoe", "mtl.")
+    else:
+        refuse(config, ("levels", "task_experts", "shared_experts"), "--mtl.network ple", "mtl.")

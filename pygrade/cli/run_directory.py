@@ -1,0 +1,109 @@
+"""The directory of a run: whether a command may write there, and the options of the run, which it keeps.
+
+``options.toml`` can be given back as --config, and two runs are compared by it.
+"""
+
+import dataclasses
+import logging
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pygrade._util.files import owner_of
+from pygrade._util.optional_imports import require
+from pygrade._util.serialization import write_bytes
+from pygrade.stores import without_secret
+
+RECORD = "options.toml"
+_OUTPUT = ("json", "quiet", "traceback")  # how a command prints, not what it does
+_PLACE = ("out", "resume", "track")  # differ between two runs with the same results
+
+logger = logging.getLogger("pygrade")
+Table = dict[str, Any]
+
+
+def check_out(out: Path, command: str, data: Path | None = None) -> None:
+    """``ValueError`` if ``out`` is a file, inside the data that is read, or has the results of another command."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out is {out}, a file; want a directory")
+    if data is not None and out.resolve().is_relative_to(data.resolve()):
+        raise ValueError(f"out is {out}, inside the data {data}; want a directory of its own")
+    if (owner := owner_of(out)) not in ("", command):
+        raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; want another for {command}")
+
+
+def to_table(options: Any) -> Table:
+    """The options of a run as a table of TOML. It has no null: none is left out if it is the default, else "none"."""
+    table = {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if value is not None or field.default is not None:
+            table[field.name] = "none" if value is None else _plain(value)
+    return table
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_table(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, str):
+        return without_secret(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_options(options: Any, command: str, out: Path) -> None:
+    """The file with the options of a run in its directory."""
+    table = {key: value for key, value in to_table(options).items() if key not in _OUTPUT}
+    write_bytes(out / RECORD, require("tomli_w").dumps({command: table}).encode())
+
+
+@contextmanager
+def recorded(options: Any, command: str, out: Path) -> Iterator[None]:
+    """Writes the options of a run into its directory; says first which ones differ from those of the run there."""
+    path = out / RECORD
+    if path.is_file():
+        for name, new, old in differences(to_table(options), stored_options(path)[1]):
+            logger.info(f"--{name.replace('_', '-')} is {shown(new)}; the run in {out} has {shown(old)}")
+    else:
+        write_options(options, command, out)
+    yield
+    write_options(options, command, out)
+
+
+def stored_options(path: Path) -> tuple[str, Table]:
+    """The command and the options that `recorded` wrote."""
+    tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    if len(tables) != 1 or not isinstance(next(iter(tables.values())), dict):
+        raise ValueError(f"{path} has {len(tables)} tables; want the one of the command that wrote it")
+    return next(iter(tables.items()))
+
+
+def differences(left: Table, right: Table, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Name, left and right value of each option that differs; None where one has none."""
+    for key in dict.fromkeys([*left, *right]):
+        a, b = left.get(key), right.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from differences(a, b, f"{prefix}{key}.")
+        elif a != b and prefix + key not in (*_OUTPUT, *_PLACE):
+            yield prefix + key, a, b
+
+
+def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option with its whole name: ``stage2.steps``."""
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        elif prefix + name not in _OUTPUT:
+            yield prefix + name, shown(value)
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence."""
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "empty"
+    return "none" if value is None else str(value)

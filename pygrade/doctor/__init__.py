@@ -1,0 +1,6 @@
+"""What a log can tell before anything is trained on it: `log_sheet`, and its HTML page."""
+
+from pygrade.doctor.page import sheet_page
+from pygrade.doctor.sheet import log_sheet
+
+__all__ = ["log_sheet", "sheet_page"]

@@ -1,0 +1,45 @@
+"""The sheet as one small HTML page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pygrade.doctor.words import (
+    TASK_TEXT,
+    WORTH_TEXT,
+    estimate_rows,
+    plan_rows,
+    size_sentence,
+    task_rows,
+    user_sentence,
+    worth_rows,
+    worth_text,
+)
+from pygrade.reports.html import Column, Lead, Section, document, escape, table
+
+
+def sheet_page(record: Mapping[str, Any], title: str) -> str:
+    """The page of ``{"sheet": log_sheet(…), "contract": rows, "changed": […], "warned": […]}``; all but the sheet may
+    be left out.
+    """
+    sheet = record["sheet"]
+    loud = [*sheet["sentences"], *record.get("warned", [])]
+    sections = [
+        Section("What this log can tell", escape(size_sentence(sheet)), table=_texts(*estimate_rows(sheet))),
+        Section(
+            "Predictions beside feedback",
+            escape(TASK_TEXT),
+            table=table(*task_rows(sheet)),
+        ),
+        Section("What exploration would buy", escape(worth_text(sheet)), table=table(*worth_rows(sheet))),
+        Section("A/B test for 1 %", escape(user_sentence(sheet)), table=table(*plan_rows(sheet))),
+    ]
+    if record.get("contract"):
+        rows = [(name, column, what) for name, _, what, column in record["contract"]]
+        text = "<br>".join(escape(note) for note in record.get("changed", [])) or "Nothing was changed."
+        sections.append(Section("What each column was taken for", text, table=_texts(("", "column", ""), rows)))
+    return document(title, Lead(escape(WORTH_TEXT), warnings=loud), sections, {})
+
+
+def _texts(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts; one of numbers is `reports.html.table`."""
+    return table([Column(name, "text") for name in head], rows)

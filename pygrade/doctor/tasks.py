@@ -1,0 +1,124 @@
+"""Predictions beside feedback, task by task: calibration, order, and faults that no training can mend."""
+
+from typing import Any
+
+import numpy as np
+
+from pygrade._typing import Array, Floats
+from pygrade.evaluation.replay import value_at_k
+from pygrade.logs import Logs, numbered
+from pygrade.metrics import intervals
+from pygrade.metrics.by_task import ece
+from pygrade.metrics.intervals import Interval
+from pygrade.metrics.roc import auc, gauc
+
+MIN_EVENTS = 100  # from which AUC and ratio are worth reading
+_RANKS, _FLOOR = 10, 0.15  # of DCG, and of a propensity that feedback is divided by
+_FAR = 2.0  # predicted over observed, or the inverse, that is called out
+
+
+def task_facts(logs: Logs, curve: Floats | None = None) -> dict[str, dict[str, Any]]:
+    """By task, over the shown rows: events, rate, mean prediction, ``ratio`` of predicted to observed events and
+    ``auc`` with 95 % intervals over users, ``ece`` (of feedback that is 0 or 1), ``page_auc`` within requests, and
+    ``over_order``: DCG of the order by prediction over that of the logged order, - 1.
+
+    With the slots' examination ``curve`` [S], if it is known, ``over_order`` allows for it, and ``examined_ratio`` is
+    that of predictions times the curve to observed events: 1 of a model of what happens to items that are looked at.
+    """
+    shown = np.flatnonzero(logs.shown)
+    request = logs.row_request[shown]
+    users = numbered(logs.user_id)[request]
+    seen = None if curve is None else curve[logs.position[shown]]
+    facts = {}
+    for t, task in enumerate(logs.tasks):
+        y, p = (values[shown, t].astype(np.float64) for values in (logs.feedback, logs.predictions))
+        binary = set(np.unique(y)) <= {0.0, 1.0}
+        facts[task] = {
+            "rows": len(y),
+            "events": int((y > 0).sum()),
+            "rate": float(y.mean()),
+            "mean_prediction": float(p.mean()),
+            "ratio": intervals.ratio(p, y, users).to_dict(),
+            "examined_ratio": None if seen is None else intervals.ratio(p * seen, y, users).to_dict(),
+            "auc": auc(y, p, users).to_dict(),
+            "page_auc": gauc(y, p, request).to_dict(),
+            "over_order": over_order(logs, logs.predictions[:, t], logs.feedback[:, t], curve).to_dict(),
+            "ece": ece(y, p) if binary else None,
+            "constant": bool(len(p) and p.min() == p.max()),
+            "worth": float(logs.task_values[t]),
+        }
+    return facts
+
+
+def over_order(logs: Logs, scores: Array, gains: Array, curve: Floats | None) -> Interval:
+    """DCG of the shown items by scores [M] over that in the logged order, - 1; gains [M] divided by the curve, which
+    makes it unbiased (and NDCG not: it divides by the best order of what chance showed).
+    """
+    if curve is not None:
+        gains = gains / np.maximum(curve[np.maximum(logs.position, 0)], _FLOOR)
+    discount = 1 / np.log2(np.arange(_RANKS) + 2.0)
+    orders = (scores, -logs.position)
+    found = [value_at_k(order, gains, logs.offsets, _RANKS, logs.shown, discount) for order in orders]
+    return intervals.simultaneous([intervals.mean_lift(*found)], numbered(logs.user_id))[0]
+
+
+def order_sentence(what: str, lift: dict[str, Any], known: bool) -> list[str]:
+    """That an order is worse than the logged one, if it is."""
+    if lift["high"] is None or lift["high"] >= 0:
+        return []
+    size = f"DCG {100 * lift['value']:+.1f} ± {50 * (lift['high'] - lift['low']):.1f} %"
+    why = "the slots' effect is allowed for" if known else "the slots' effect is not known, and speaks for that order"
+    return [f"{what} orders a page worse than the logged order itself ({size}; {why})"]
+
+
+def task_sentences(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """One loud sentence for each fault."""
+    result = []
+    if len(facts) == 1:
+        result.append(f"{next(iter(facts))} is the only task: there is nothing to fuse, every weight gives one order")
+    for task, entry in facts.items():
+        found, ratio = entry["auc"], entry["ratio"]["value"]
+        examined = ratio if entry["examined_ratio"] is None else entry["examined_ratio"]["value"]
+        if not entry["events"]:
+            result.append(
+                f"{task} has no event on {entry['rows']:,} shown rows: nothing can be learned or judged for it"
+            )
+            continue
+        if entry["constant"]:
+            result.append(f"the prediction of {task} is {entry['mean_prediction']:.4g} everywhere: it orders nothing")
+        elif entry["events"] < MIN_EVENTS:
+            result.append(f"{task} has {entry['events']} events: too few to say whether its prediction is any good")
+        elif found["high"] is not None and found["high"] < 0.5:
+            result.append(
+                f"the prediction of {task} orders the wrong way (AUC {_range(found)}): is it the chance of *no* event?"
+            )
+        elif found["low"] is not None and found["low"] <= 0.5:
+            result.append(f"the prediction of {task} has no signal: its AUC {_range(found)} is that of chance")
+        else:
+            result += order_sentence(
+                f"the prediction of {task}", entry["over_order"], entry["examined_ratio"] is not None
+            )
+        if entry["events"] >= MIN_EVENTS and (min(ratio, examined) > _FAR or max(ratio, examined) < 1 / _FAR):
+            result.append(
+                f"{task} is predicted {ratio:.2g} times as often as it happens: an expected value is off by that "
+                "factor, so calibrate it or let the weights do it"
+            )
+    return result + _twins(facts)
+
+
+def _twins(facts: dict[str, dict[str, Any]]) -> list[str]:
+    """Tasks with the same predictions have equal figures."""
+    seen: dict[tuple[Any, ...], str] = {}
+    result = []
+    for task, entry in facts.items():
+        key = (entry["mean_prediction"], entry["events"], entry["auc"]["value"])
+        if entry["events"] and key in seen:
+            result.append(f"{task} and {seen[key]} have the same events and predictions: one of them is enough")
+        seen.setdefault(key, task)
+    return result
+
+
+def _range(entry: dict[str, Any]) -> str:
+    if entry["low"] is None:
+        return f"{entry['value']:.3f}"
+    return f"{entry['value']:.3f} ± {(entry['high'] - entry['low']) / 2:.3f}"

@@ -1,0 +1,130 @@
+"""The sheet in words and table cells, which the terminal and the page share."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Sheet = Mapping[str, Any]
+Rows = tuple[tuple[str, ...], Sequence[tuple[str, ...]]]
+TASK_TEXT = (
+    "Over the shown rows, ± 95 % over users. Predicted / observed: 1 is calibrated; examined: the same with each "
+    "prediction times its slot's propensity. ECE: mean distance of prediction and rate in 20 groups. Over the "
+    "order: DCG of a page by prediction over that in the logged order; the slots' effect is allowed for if it is known."
+)
+WORTH_TEXT = "What the log can tell before anything is trained on it, and what would let it tell more."
+
+
+def size_sentence(sheet: Sheet) -> str:
+    size, explored = sheet["size"], sheet["exploration"]
+    days = "" if size["days"] is None else f" on {size['days']:,} days"
+    shares = [f"{100 * explored['shares'][kind]:.3g} % {kind}" for kind in ("shuffle", "dirichlet")]
+    told = ", ".join(shares) if explored["logged"] else "no exploration column"
+    slots = sheet["propensity"]
+    known = "unknown" if slots["source"] == "none" else slots["note"]
+    lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
+    return (
+        f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {size['slots']} slots; "
+        f"{size['items']:,} items; exploration: {told}. Slot propensity: {known}."
+    )
+
+
+def user_sentence(sheet: Sheet) -> str:
+    users = sheet["users"]
+    quantiles = ", ".join(f"{name}: {count:g}" for name, count in users["requests_per_user"].items())
+    return (
+        f"Requests per user by quantile: {quantiles}, largest {users['largest']:,}; "
+        f"{100 * users['single_share']:.3g} % of the requests are their user's only one."
+    )
+
+
+def estimate_rows(sheet: Sheet) -> Rows:
+    rows = [(name, "yes" if entry["possible"] else "no", entry["why"]) for name, entry in sheet["estimates"].items()]
+    return ("judgment", "possible", "what it says, or why not"), rows
+
+
+def task_rows(sheet: Sheet) -> Rows:
+    rows = []
+    for task, entry in sheet["tasks"].items():
+        rows.append(
+            (
+                task,
+                f"{entry['events']:,}",
+                f"{entry['rate']:.2%}",
+                f"{entry['mean_prediction']:.2%}",
+                around(entry["ratio"], "{:.2f}"),
+                "n/a" if entry["examined_ratio"] is None else around(entry["examined_ratio"], "{:.2f}"),
+                "n/a" if entry["ece"] is None else f"{entry['ece']:.4f}",
+                around(entry["auc"]),
+                around(entry["page_auc"]),
+                _lift(entry["over_order"]),
+            )
+        )
+    head = ("task", "events", "rate", "predicted", "pred. / obs.", "examined", "ECE", "AUC", "AUC in a page")
+    order = ("expected value", *[""] * 8, _lift(sheet["expected_value_over_order"]))
+    return (*head, "over the order"), [*rows, order]
+
+
+def plan_rows(sheet: Sheet) -> Rows:
+    rows = []
+    for name, entry in sheet["plan"].items():
+        lift = entry["detectable_lift"]
+        rows.append(
+            (
+                name,
+                around(entry["baseline"]),
+                "n/a" if entry["users"] is None else f"{entry['users']:,}",
+                "n/a" if entry["cuped_users"] is None else f"{entry['cuped_users']:,}",
+                "n/a" if lift is None else f"{100 * lift:.2f} %",
+            )
+        )
+    return ("metric", "per request", "users for 1 %", "with CUPED", "the log's users find"), rows
+
+
+def worth_text(sheet: Sheet) -> str:
+    worth = sheet["exploration_worth"]
+    known = "an assumed exponent" if worth["assumed"] else "the estimated exponent"
+    return (
+        f"By share of the requests, for a log of this size. Shuffled pages: ± of the slots' exponent (now {known} of "
+        f"{worth['exponent']:.2f}), and ± of the lift of an order by expected value, estimated from all pages. Drawn "
+        "weights: ± of the value of a policy that moves a tenth of the weight. Cost: of the value of all requests."
+    )
+
+
+def worth_rows(sheet: Sheet) -> Rows:
+    rows = [
+        (
+            f"{100 * row['share']:g} %",
+            _wide(row["exponent"], 1.0, ""),
+            _wide(row["lift"], 100.0, " %"),
+            _percent(row["shuffled_cost"]),
+            _wide(row["value"], 100.0, " %"),
+            _percent(row["drawn_cost"]),
+        )
+        for row in sheet["exploration_worth"]["rows"]
+    ]
+    return ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost"), rows
+
+
+def around(entry: Mapping[str, Any], form: str = "{:.4f}") -> str:
+    """``0.7123 ± 0.0045``; n/a if the value is unknown."""
+    value, low, high = (entry[name] for name in ("value", "low", "high"))
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    return form.format(value) + ("" if low is None or high is None else f" ± {form.format((high - low) / 2)}")
+
+
+def _wide(half: float | None, scale: float, unit: str) -> str:
+    if half is None:
+        return "too few"
+    size = half * scale
+    return f"± {f'{size:.0f}' if size >= 10 else f'{size:.2g}'}{unit}"
+
+
+def _lift(entry: Mapping[str, Any]) -> str:
+    if entry["value"] is None or entry["low"] is None:
+        return "n/a"
+    return f"{100 * entry['value']:+.1f} ± {50 * (entry['high'] - entry['low']):.1f} %"
+
+
+def _percent(share: float | None) -> str:
+    return "n/a" if share is None else f"{100 * share:.2g} %"

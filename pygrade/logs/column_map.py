@@ -1,0 +1,288 @@
+"""Which column of a table is what in a log: given, or proposed from names, types and values."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pygrade.logs.synonyms import NATIVE, ROLES, SHORT, event_of, is_id, is_prediction, likeness, normal, role_names
+from pygrade.logs.table import Table
+
+REQUIRED = ("request_id", "user_id", "item_id", "position")
+SKIP = "skip"
+PREFIXES = ("p_", "y_", "x_", "w_", "a_", "u_")
+_MAX_SCENARIOS = 50
+_IDS, _NUMBERS = ("integer", "text"), ("integer", "number", "bool")
+_KINDS = {
+    "request_id": _IDS,
+    "user_id": _IDS,
+    "item_id": _IDS,
+    "position": ("integer", "number"),
+    "timestamp": ("time", "integer", "number", "text"),
+    "scenario": ("text",),
+    "value": ("integer", "number"),
+    "shown": _NUMBERS,
+    "seed": ("integer",),
+    "candidates": ("integer",),
+    "trust": ("integer", "number"),
+}
+
+
+@dataclass
+class ColumnMap:
+    """Role in the log (`request_id`, `y_click`, `x_hour` …) → column of the table, and why; what is left out, and why.
+
+    Several columns joined by + make one id.
+    """
+
+    roles: dict[str, str] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)  # what a reader should know, such as feedback without a prediction
+
+    def take(self, role: str, column: str, why: str) -> None:
+        self.roles[role], self.why[role] = column, why
+
+    @property
+    def used(self) -> set[str]:
+        """Columns that have a role of their own; one that is joined to an id may have another role, too."""
+        return set(self.roles.values())
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """In the order of the predictions."""
+        return tuple(role[2:] for role in self.roles if role.startswith("p_"))
+
+    def words(self) -> dict[str, str]:
+        """The map as people write it: ``request=…,click=…,p_click=…``."""
+        names = {role: short for short, role in SHORT.items()}
+        reserved = {*SHORT, *SHORT.values(), *ROLES, *NATIVE, SKIP}
+        result = {}
+        for role, column in self.roles.items():
+            task = role[2:] if role.startswith("y_") else ""
+            result[task if task and task not in reserved else names.get(role, role)] = column
+        return result
+
+
+def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str | None) -> dict[str, str]:
+    """Role → column(s) of ``"request=session_id,click=clicked"``, of several such words, or of a dict.
+
+    A name that is no role is a task: its feedback.
+    """
+    if columns is None:
+        return {}
+    if isinstance(columns, Mapping):
+        pairs = [(key, value if isinstance(value, str) else "+".join(value)) for key, value in columns.items()]
+    else:
+        pairs = []
+        for text in [columns] if isinstance(columns, str) else columns:
+            for entry in filter(str.strip, re.split(r",(?=[^,]*=)", text)):  # a column's own name may hold a comma
+                key, equals, value = entry.partition("=")
+                if not (equals and key.strip() and value.strip(" ,")):
+                    raise ValueError(f"columns has {entry!r}; want ROLE=COLUMN, e.g. request=session_id,click=clicked")
+                pairs.append((key.strip(), value.strip(" ,")))
+    result: dict[str, str] = {}
+    for key, value in pairs:
+        role = SHORT.get(key, key)
+        if role not in {*ROLES, *NATIVE, SKIP} and not role.startswith(PREFIXES):
+            role = f"y_{role}"
+        if role in result:
+            raise ValueError(f"columns names {key!r} twice; want it once")
+        result[role] = value
+    return result
+
+
+def find_request(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
+    """The column whose rows make a request: needed before anything else can be said."""
+    _given(table, given, result, ["request_id"])
+    skipped = given.get(SKIP, "").split("+")
+    named = [] if "request_id" in result.roles else _named(table, "request_id", {*given.values(), *skipped})
+    if not named:
+        return
+    sizes = [len(table) / max(len(np.unique(table.codes(name))), 1) for name in named]
+    several = [name for name, size in zip(named, sizes, strict=True) if size > 1]
+    result.take("request_id", (several or named)[0], "by its name")
+
+
+def propose(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
+    """Fills in the map: what is given, then what names, types and values suggest. The table is grouped by request."""
+    _given(table, given, result, [role for role in given if role not in (SKIP, "request_id")])
+    for name in [given[SKIP]] if given.get(SKIP) in table.names else given.get(SKIP, "").split("+"):
+        if name in table.names:
+            result.left_out[name] = "as you say"
+    for role in ROLES:
+        if role not in result.roles:
+            free = [name for name in _named(table, role, _taken(result)) if _fits(table, role, name)]
+            if free:
+                result.take(role, free[0], "by its name")
+    _by_value(table, result)
+    for name in table.names:  # a log of pygrade's own has these
+        if name in NATIVE and name not in _taken(result) and table.kind(name) in _KINDS.get(name, ("text", "empty")):
+            result.take(name, name, "by its name")
+    _pair_tasks(table, result)
+    for prefix in ("w_", "a_", "u_"):
+        for task in result.tasks:
+            if prefix + task in table.names and prefix + task not in _taken(result):
+                result.take(prefix + task, prefix + task, "by its name")
+    _rest(table, result)
+
+
+def _taken(result: ColumnMap) -> set[str]:
+    return result.used | set(result.left_out)
+
+
+def _check_column(table: Table, name: str) -> None:
+    if name not in table.names:
+        near = difflib.get_close_matches(name, table.names, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{table.where} has no column {name!r}{hint} It has {', '.join(table.names)}")
+
+
+def _given(table: Table, given: Mapping[str, str], result: ColumnMap, roles: Iterable[str]) -> None:
+    for role in roles:
+        if role not in given:
+            continue
+        column = given[role]
+        for name in [column] if column in table.names else column.split("+"):
+            _check_column(table, name)
+        result.take(role, column, "given")
+
+
+def _named(table: Table, role: str, taken: set[str]) -> list[str]:
+    """Free columns with a name of this role and a type that fits, the surest name first."""
+    by_name = {normal(name): name for name in reversed(table.names) if name not in taken}
+    exact = [role] if role in table.names and role not in taken else []
+    found = [by_name[name] for name in role_names(role) if name in by_name]
+    return [name for name in dict.fromkeys(exact + found) if table.kind(name) in _KINDS[role]]
+
+
+def _fits(table: Table, role: str, name: str) -> bool:
+    """Do the values allow the role?"""
+    kind = table.kind(name)
+    if role == "scenario":
+        return not table.varies(name).any() and len(np.unique(table.codes(name))) <= _MAX_SCENARIOS
+    if role == "user_id":
+        return not table.varies(name).any()
+    if role == "value":
+        return bool((table.numbers(name) >= 0).all())
+    if role == "timestamp" and kind == "text":
+        return _is_date(next((value for value in table.column(name).slice(0, 100).to_pylist() if value), ""))
+    if role == "timestamp" and kind in ("integer", "number"):
+        return bool(np.nanmin(table.numbers(name), initial=np.inf) >= 1e9)  # 2001 in seconds
+    return True
+
+
+def _is_date(text: str) -> bool:
+    """Does the text begin with a date as ISO 8601 writes it?"""
+    return len(text) >= 10 and text[:4].isdigit() and text[4] == "-" and text[8:10].isdigit()
+
+
+def _by_value(table: Table, result: ColumnMap) -> None:
+    """Slots, times and exploration that no name tells."""
+    for name in table.names:
+        if name in _taken(result):
+            continue
+        kind = table.kind(name)
+        if "timestamp" not in result.roles and kind == "time":
+            result.take("timestamp", name, "by its type")
+        elif "position" not in result.roles and kind in ("integer", "number") and _counts_slots(table, name):
+            result.take("position", name, "its values count the rows of a request")
+        elif "exploration" not in result.roles and kind == "text" and _explores(table, name):
+            result.take("exploration", name, "by its values")
+
+
+def _explores(table: Table, name: str) -> bool:
+    """Are the values none, shuffle and dirichlet?"""
+    values = set(table.column(name).unique().to_pylist())
+    return len(values) > 1 and values <= {"none", "shuffle", "dirichlet"} and not table.varies(name).any()
+
+
+def _counts_slots(table: Table, name: str) -> bool:
+    """Are the values of each request k, k + 1, … in some order, k = 0 or 1, with null at most?"""
+    values, group = table.numbers(name), table.group
+    some = ~np.isnan(values)
+    if len(table.starts) == len(table) or not some.any():
+        return False
+    values, group = values[some], group[some]
+    low = values.min()
+    if low not in (0, 1) or bool((values != np.round(values)).any()):
+        return False
+    order = np.lexsort((values, group))
+    first = np.append(True, np.diff(group[order]) != 0)
+    place = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    return bool((values[order] - low == place).all())
+
+
+def _pair_tasks(table: Table, result: ColumnMap) -> None:
+    """Feedback and predictions of one event, by their names."""
+    taken = _taken(result)
+    free = [name for name in table.names if name not in taken and table.kind(name) in (*_NUMBERS, "empty")]
+    of_rows = {name: bool(table.varies(name).any()) for name in free}  # else it may as well be of the request
+    varied = of_rows if len(table.starts) < len(table) else dict.fromkeys(free, True)  # requests of one row say nothing
+    predictions = [name for name in free if is_prediction(name) or name.startswith("p_")]
+    feedback = [name for name in free if name not in predictions and not is_id(name)]
+    events = {name: event_of(name) for name in free}
+    for task in dict.fromkeys(role[2:] for role in result.roles if role[:2] in ("p_", "y_")):
+        for role, other, columns in (("p_", "y_", predictions), ("y_", "p_", feedback)):
+            if role + task not in result.roles:
+                names = (task, event_of(result.roles[other + task]))
+                scores = {n: (max(likeness(word, events[n]) for word in names), of_rows[n]) for n in columns}
+                best = max(scores, key=lambda name: scores[name], default="")
+                if best and scores[best][0]:
+                    result.take(role + task, best, "by its name")
+                    columns.remove(best)
+    pairs = [(likeness(events[y], events[p]), of_rows[y], of_rows[p], y, p) for p in predictions for y in feedback]
+    for score, _, _, y, p in sorted(pairs, key=lambda pair: pair[:3], reverse=True):
+        if not score or y in result.used or p in result.used:
+            continue
+        task = events[p] if f"p_{events[p]}" not in result.roles else f"{events[p]}_{events[y]}"
+        how = {3: "one name", 2: "one word", 1: "two words for one event"}[score]
+        result.take(f"y_{task}", y, f"{how} with {p}")
+        result.take(f"p_{task}", p, f"{how} with {y}")
+    _order_tasks(table, result)
+    for name in predictions:
+        if name not in result.used and (of_rows[name] or name.startswith("p_")):
+            result.left_out[name] = "a prediction without feedback"
+            result.odd.append(f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN")
+    for name in feedback:
+        if name not in result.used and ((varied[name] and table.kind(name) == "bool") or name.startswith("y_")):
+            result.left_out[name] = "feedback without a prediction"
+            result.odd.append(f"{name!r} looks like feedback, but no prediction goes with it: name it by p_TASK=COLUMN")
+
+
+def _order_tasks(table: Table, result: ColumnMap) -> None:
+    """Tasks in the order of their predictions in the table; given ones in the order given."""
+    given = [r for r in result.roles if r[:2] == "p_" and result.why[r] == "given"]
+    found = [r for r in result.roles if r[:2] == "p_" and r not in given]
+    ordered = given + sorted(found, key=lambda role: table.names.index(result.roles[role]))
+    others = {role: column for role, column in result.roles.items() if role[:2] != "p_"}
+    result.roles = others | {role: result.roles[role] for role in ordered}
+
+
+def _rest(table: Table, result: ColumnMap) -> None:
+    """The columns that are left: features and the scenario, if they are of the request; others are left out."""
+    joined = {part for column in result.roles.values() for part in column.split("+")}
+    for name in table.names:
+        if name in _taken(result) or name in joined:
+            continue
+        kind, role = table.kind(name), name if name.startswith("x_") else f"x_{name}"
+        own = name.startswith("x_") and role != "x_"
+        if kind not in (*_NUMBERS, "text", "empty") or (kind == "empty" and not own):
+            result.left_out[name] = "has no value" if kind == "empty" else f"type {table.type_of(name)}"
+        elif table.varies(name).any():
+            why = "differs within a request" if own else "differs within a request: a property of items"
+            result.left_out[name] = why if kind != "text" else "text of items"
+        elif kind == "text":
+            distinct = len(np.unique(table.codes(name)))
+            if "scenario" in result.roles or not 2 <= distinct <= _MAX_SCENARIOS:
+                result.left_out[name] = f"text with {distinct:,} values (one column can be the scenario)"
+            else:
+                result.take("scenario", name, f"text of the request with {distinct} values")
+        elif not own and is_id(name):
+            result.left_out[name] = "an id, by its name"
+        elif not own and len(np.unique(table.codes(name))) < 2:
+            result.left_out[name] = "the same value everywhere"
+        else:
+            result.take(role, name, "number of the request")

@@ -1,0 +1,273 @@
+"""A table's columns in the units of a log. Every change is noted; what could mean two things is refused."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Array, Floats
+from pygrade._util.optional_imports import require
+from pygrade.logs.column_map import ColumnMap
+from pygrade.logs.table import Table
+
+_EXPLORED = {
+    "shuffle": ("shuffle", "shuffled", "random", "randomized"),
+    "dirichlet": ("dirichlet", "drawn"),
+    "none": ("none", "", "production", "control", "normal", "ranked"),
+}
+_SECONDS, _MILLIS, _MICROS = 1e11, 1e14, 1e17  # numbers of today's times are below these, and a thousandth above
+
+
+@dataclass
+class Notes:
+    """What was done to a table, for people."""
+
+    changed: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+
+
+def ids(table: Table, column: str, role: str) -> Array:
+    """[M] int64 or object array of str of a column, or of several joined by +."""
+    parts = [column] if column in table.names else column.split("+")
+    for name in parts:
+        missing = table.nulls(name)
+        if missing.any():
+            at = table.row_name(int(np.argmax(missing)))
+            raise ValueError(f"{table.where}: {name!r} ({role}) is empty in {missing.sum():,} rows, first row {at}")
+    if len(parts) > 1:
+        joined = [table.texts(name) for name in parts]
+        return np.array(["+".join(row) for row in zip(*joined, strict=True)] + [None], dtype=object)[:-1]
+    kind = table.kind(column)
+    if kind == "integer":
+        try:
+            return np.asarray(table.column(column).cast(require("pyarrow").int64()).to_numpy(), np.int64)
+        except require("pyarrow").ArrowException:
+            return table.texts(column)  # beyond 2^63
+    if kind == "number":
+        values = table.numbers(column)
+        if not bool((values == np.round(values)).all() and np.abs(values).max() < 2**53):
+            raise ValueError(f"{table.where}: {column!r} ({role}) holds fractions; want ids, integers or text")
+        return values.astype(np.int64)
+    if kind not in ("text", "other"):
+        raise ValueError(f"{table.where}: {column!r} ({role}) has type {table.type_of(column)}; want integers or text")
+    return table.texts(column)
+
+
+def users(table: Table, column: str, request: Array, notes: Notes) -> Array:
+    """[R] the user of each request; one of his own where the column is empty."""
+    missing = table.nulls(column) if column in table.names else np.zeros(len(table), bool)
+    if not missing.any():
+        return of_request(table, column, ids(table, column, "user"))
+    texts = of_request(table, column, table.texts(column))
+    empty = of_request(table, column, missing)
+    notes.changed.append(f"{column!r} (user) is empty in {empty.sum():,} requests: each is a user of its own")
+    return np.array(
+        [f"request {r}" if e else t for t, e, r in zip(texts, empty, request, strict=True)] + [None], object
+    )[:-1]
+
+
+def of_request(table: Table, column: str, values: Array) -> Array:
+    """[R] of [M]; ValueError if the rows of a request disagree."""
+    changed = np.append(False, values[1:] != values[:-1])
+    if values.dtype.kind == "f":
+        changed[1:] &= ~(np.isnan(values[1:]) & np.isnan(values[:-1]))
+    changed &= table.inside
+    if changed.any():
+        row = int(np.argmax(changed))
+        raise ValueError(
+            f"{table.where}: {column!r} has several values in {len(np.unique(table.group[changed])):,} requests, e.g. "
+            f"{values[row - 1]} and {values[row]} in row {table.row_name(row)}; want one value a request (if its id is "
+            f"not unique, join columns: request=ITS_COLUMN+{column})"
+        )
+    return values[table.starts]
+
+
+def slots(table: Table, mapping: ColumnMap, notes: Notes) -> NDArray[np.int32]:
+    """[M] from 0, -1 where not shown."""
+    name = mapping.roles["position"]
+    values = table.numbers(name)
+    empty = np.isnan(values)
+    if bool((values[~empty] != np.round(values[~empty])).any()):
+        raise ValueError(f"{table.where}: {name!r} (slot) holds fractions; want whole numbers")
+    if bool((np.abs(values[~empty]) >= 2**31).any()):
+        raise ValueError(f"{table.where}: {name!r} (slot) holds {np.nanmax(np.abs(values)):g}; want slots of a page")
+    slot = np.where(empty, -1, values).astype(np.int64)
+    hidden = empty.copy()
+    if bool((slot[~empty] < 0).any()):
+        below = ~empty & (slot < 0)
+        notes.changed.append(f"{name!r} (slot): {below.sum():,} rows below 0 were not shown")
+        hidden |= below
+    if "shown" in mapping.roles:
+        flag = mapping.roles["shown"]
+        unseen = ~(table.numbers(flag) > 0) & ~hidden
+        notes.changed.append(f"{flag!r} (shown): {unseen.sum():,} rows with a slot were not shown")
+        hidden |= unseen
+    elif not hidden.any() and _zero_is_hidden(table, slot):
+        hidden = slot == 0
+        notes.changed.append(f"{name!r} (slot): 0 stands in several rows of a request: {hidden.sum():,} rows not shown")
+    if not hidden.all() and slot[~hidden].min() == 1:
+        slot = slot - 1
+        notes.changed.append(f"{name!r} (slot): counted from 1, now from 0")
+    if hidden.all():
+        raise ValueError(
+            f"{table.where}: {name!r} (slot) shows no row; want the slots of the candidates that were shown"
+        )
+    return np.where(hidden, -1, slot).astype(np.int32)
+
+
+def check_slots(table: Table, mapping: ColumnMap, slot: NDArray[np.int32]) -> None:
+    """ValueError if a request shows two items in one slot: mostly the ids of visits with several pages."""
+    shown = np.flatnonzero(slot >= 0)
+    group = table.group[shown]
+    order = np.lexsort((slot[shown], group))
+    same = np.append(False, (np.diff(group[order]) == 0) & (np.diff(slot[shown][order]) == 0))
+    if same.any():
+        row, count = int(shown[order][same].min()), len(np.unique(group[order][same]))
+        request, name = mapping.roles["request_id"], mapping.roles["position"]
+        other = mapping.roles.get("timestamp", "COLUMN")
+        raise ValueError(
+            f"{table.where}: {name!r} (slot) has a slot twice in {count:,} requests, first row {table.row_name(row)}; "
+            f"want each slot once in a request (if {request!r} covers several pages, join columns: "
+            f"request={request}+{other})"
+        )
+
+
+def _zero_is_hidden(table: Table, slot: NDArray[np.int64]) -> bool:
+    """Do several rows of a request have slot 0, and one slot 1?"""
+    zeros = np.bincount(table.group, slot == 0, len(table.starts))
+    return bool((zeros > 1).any() and (slot == 1).any())
+
+
+def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
+    """[R] milliseconds since 1970, the earliest of a request's rows."""
+    pa, kind = require("pyarrow"), table.kind(column)
+    if bool(table.nulls(column).any()):
+        raise ValueError(
+            f"{table.where}: {column!r} (time) is empty in {table.nulls(column).sum():,} rows; skip={column}?"
+        )
+    if kind in ("time", "text"):
+        stamps = table.arrow.column(column)
+        try:
+            if kind == "text":
+                stamps = table.column(column).cast(pa.timestamp("us"))
+            zone = getattr(table.type_of(column), "tz", None) if kind == "time" else None
+            millis = np.asarray(stamps.cast(pa.timestamp("ms", zone), safe=False).cast(pa.int64()).to_numpy(), np.int64)
+        except pa.ArrowException as error:
+            reason = " ".join(str(error).split())[:150]
+            raise ValueError(f"{table.where}: {column!r} (time): {reason}; want dates as in ISO 8601") from error
+        notes.changed.append(f"{column!r} (time): dates, now milliseconds since 1970 (UTC if they name no zone)")
+    else:
+        values = table.numbers(column)
+        lowest, highest = float(values.min()), float(values.max())
+        limits = (("seconds", _SECONDS, 1e3), ("milliseconds", _MILLIS, 1.0), ("microseconds", _MICROS, 1e-3))
+        unit, _, factor = next((u for u in limits if highest < u[1]), ("nanoseconds", 0.0, 1e-6))
+        if lowest < 1e9 or (unit == "milliseconds" and lowest < 1e10) or lowest * 100 < highest:
+            raise ValueError(
+                f"{table.where}: {column!r} (time) goes from {lowest:g} to {highest:g}; want dates, or seconds, "
+                "milli-, micro- or nanoseconds since 1970"
+            )
+        if factor == 1.0 and kind == "integer":
+            millis = np.asarray(table.column(column).cast(pa.int64()).to_numpy(), np.int64)
+        else:
+            millis = np.round(values * factor).astype(np.int64)
+        if unit != "milliseconds":
+            notes.changed.append(f"{column!r} (time): {unit} since 1970, now milliseconds")
+    first = np.minimum.reduceat(millis, table.starts)
+    several = int((np.maximum.reduceat(millis, table.starts) != first).sum())
+    if several:
+        notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
+    return first
+
+
+def exploration(table: Table, column: str, notes: Notes) -> Array:
+    """[R] how each page was made: none, shuffle or dirichlet, also by words for them; of a flag, shuffle or none."""
+    if table.kind(column) in ("bool", "integer", "number"):
+        flag = of_request(table, column, table.numbers(column))
+        if not set(np.unique(flag)) <= {0.0, 1.0}:
+            raise ValueError(f"{table.where}: {column!r} (exploration) is no flag; want 0 and 1, or words")
+        notes.changed.append(
+            f"{column!r} (exploration): {int(flag.sum()):,} requests were shuffled, the others not explored"
+        )
+        return np.where(flag == 1, "shuffle", "none").astype(object)
+    words = of_request(table, column, table.texts(column))
+    kinds = {word: kind for kind, known in _EXPLORED.items() for word in known}
+    known = {word: kinds.get(word.lower(), word) for word in dict.fromkeys(words.tolist())}
+    said = [f"{word!r} is {kind}" for word, kind in known.items() if word != kind and kind in _EXPLORED]
+    if said:
+        notes.changed.append(f"{column!r} (exploration): {', '.join(said)}")
+    return np.array([known[word] for word in words] + [None], dtype=object)[:-1]
+
+
+def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], notes: Notes) -> NDArray[np.float32]:
+    """[M], 0 where not shown."""
+    label = f"{column!r} (feedback {task!r})"
+    values = table.numbers(column)
+    if table.kind(column) == "bool":
+        notes.changed.append(f"{label}: true and false, now 1 and 0")
+    missing = np.isnan(values)
+    refuse(table, label, ~missing & (values < 0), values, "feedback ≥ 0 (for harm, a negative --values)")
+    refuse(table, label, np.isinf(values), values, "finite feedback")
+    refuse(
+        table, label, ~shown & (values > 0), values, "empty feedback where the row was not shown: nobody saw the item"
+    )
+    unseen = ~shown & (values == 0)
+    if unseen.any():
+        notes.changed.append(f"{label}: 0 in {unseen.sum():,} rows that were not shown, now empty")
+    unknown = shown & missing
+    if unknown.any():
+        if bool((values[shown] == 0).any()):
+            at = table.row_name(int(np.argmax(unknown)))
+            raise ValueError(
+                f"{table.where}: {label} is empty in {unknown.sum():,} shown rows, first row {at}, and 0 in others: is "
+                "an empty one not known yet, or no event? Write 0, or leave these requests out"
+            )
+        notes.changed.append(f"{label}: empty in {unknown.sum():,} shown rows and never 0: taken as no event")
+    return np.where(shown & ~missing, values, 0.0).astype(np.float32)
+
+
+def refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wanted: str, what: str = "") -> None:
+    """ValueError that names the first bad row, what is there and what is wanted."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        found = what or f"is {values[row]:g}"
+        more = f" ({bad.sum():,} such rows)" if bad.sum() > 1 else ""
+        raise ValueError(f"{table.where}: {label} {found} in row {table.row_name(row)}{more}; want {wanted}")
+
+
+def without_copies(
+    table: Table, mapping: ColumnMap, slot: NDArray[np.int32], duplicates: Literal["keep-shown", "refuse"], notes: Notes
+) -> NDArray[np.bool_]:
+    """[M]: rows to keep. Of an item listed several times in a request the shown rows stay, and one row if none was
+    shown; of rows that are the same in slot, too, the first.
+    """
+    name = mapping.roles["item_id"]
+    item = table.codes(name) if name in table.names else np.unique(ids(table, name, "item"), return_inverse=True)[1]
+    order = np.lexsort((np.arange(len(table)), slot < 0, item, table.group))  # shown rows first
+    same = np.append(False, (np.diff(item[order]) == 0) & (np.diff(table.group[order]) == 0))
+    before = np.append(-1, slot[order][:-1])
+    extra = np.zeros(len(table), bool)
+    extra[order] = same & ((slot[order] < 0) | (slot[order] == before))
+    if extra.any():
+        count = f"{extra.sum():,} rows in {len(np.unique(table.group[extra])):,} requests"
+        if duplicates == "refuse":
+            at = table.row_name(int(np.argmax(extra)))
+            raise ValueError(f"{table.where}: {name!r} lists an item again within a request ({count}, first row {at})")
+        notes.changed.append(f"{name!r} lists an item again within a request ({count}): the shown row is kept")
+    return ~extra
+
+
+def numbers(table: Table, column: str, prefix: str, notes: Notes) -> Floats:
+    """[M] of a feature or another number."""
+    if table.kind(column) == "bool" and prefix == "x_":
+        notes.changed.append(f"{column!r} (feature): true and false, now 1 and 0")
+    values = table.numbers(column)
+    if np.isinf(values).any():
+        notes.changed.append(f"{column!r}: {np.isinf(values).sum():,} infinite values, now missing")
+        values = np.where(np.isinf(values), np.nan, values)
+    return values
+
+
+def record_of(notes: Notes, mapping: ColumnMap) -> dict[str, Any]:
+    """For JSON."""
+    return {"map": mapping.words(), "left_out": mapping.left_out, "changed": notes.changed, "warned": notes.warned}

@@ -1,0 +1,65 @@
+"""Logs in Parquet files, and several logs as one."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pygrade.logs import parquet
+from pygrade.logs.logs import PER_REQUEST, PER_ROW, Logs, validate
+
+logger = logging.getLogger("pygrade")
+
+
+def read_logs(path: str | Path) -> Logs:
+    """Reads a Parquet file, or a directory of Parquet parts in the order of their names.
+
+    Errors (ValueError, TypeError) name the file, column, row and reason: a corrupt or partial file, a missing or
+    mistyped column, a missing value, a request whose rows are apart or disagree, and all that `validate` refuses.
+    Warnings go to the logger "pygrade".
+    """
+    with parquet.Source(Path(path)) as source:
+        logs = Logs(**source.read())
+        validate(logs, str(path), source.row_name)
+        for note in source.notes:
+            logger.warning("%s: %s", path, note)
+    for f, feature in enumerate(logs.features):
+        if bool(np.isnan(logs.context[:, f]).all()):
+            logger.warning("%s: column 'x_%s' has no value: the policy cannot use it", path, feature)
+    return logs
+
+
+def write_logs(logs: Logs, path: str | Path, rows_per_file: int = 1_000_000) -> None:
+    """Writes a directory of Parquet parts of about `rows_per_file` rows (whole requests), zstd compressed.
+
+    The directory appears complete in one step; it replaces an earlier log at `path`, never anything else.
+    """
+    if rows_per_file < 1:
+        raise ValueError(f"rows_per_file is {rows_per_file}; want at least 1")
+    validate(logs)
+    columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
+    parquet.write(columns, Path(path), rows_per_file)
+
+
+def concatenate(parts: Sequence[Logs]) -> Logs:
+    """One log of several with the same tasks, features and values; optional columns that all have are kept."""
+    if not parts:
+        raise ValueError("parts is empty; want at least one log")
+    first = parts[0]
+    for part in parts[1:]:
+        for name in ("tasks", "features", "task_values", "value_tasks"):
+            if getattr(part, name) != getattr(first, name):
+                raise ValueError(f"parts differ in {name}: {getattr(first, name)} and {getattr(part, name)}")
+        for name in ("request_id", "user_id", "item_id"):  # numpy would turn the integers into text
+            if (getattr(part, name).dtype == np.int64) != (getattr(first, name).dtype == np.int64):
+                raise ValueError(f"parts differ in {name}: integers and strings; want one kind")
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+    changes: dict[str, Any] = {"offsets": np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)}
+    for name in PER_REQUEST + PER_ROW:
+        arrays = [getattr(part, name) for part in parts]
+        whole = all(array is not None for array in arrays)
+        changes[name] = np.concatenate(arrays) if whole else None
+    return replace(first, **changes)

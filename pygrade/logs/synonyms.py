@@ -1,0 +1,137 @@
+"""What tables of other programs call the columns of a log: names to look for, and which names mean one event."""
+
+import re
+
+# Role → names, the surest first; compared without case, "_" and other separators.
+ROLES: dict[str, tuple[str, ...]] = {
+    "request_id": (
+        "request_id", "request", "req_id", "request_uuid", "rid", "session_id", "session", "query_id", "qid",
+        "search_id", "page_view_id", "page_id", "view_id", "slate_id", "list_id", "feed_id", "group_id",
+        "impression_id", "impression", "trace_id",
+    ),
+    "user_id": (
+        "user_id", "user", "uid", "user_uuid", "customer_id", "customer", "client_id", "client", "visitor_id",
+        "visitor", "member_id", "member", "buyer_id", "shopper_id", "profile_id", "account_id", "person_id",
+        "viewer_id", "cookie_id", "cookie", "device_id",
+    ),
+    "item_id": (
+        "item_id", "item", "iid", "product_id", "product", "sku", "sku_id", "asin", "goods_id", "document_id",
+        "document", "doc_id", "doc", "article_id", "article", "news_id", "content_id", "content", "video_id", "video",
+        "listing_id", "listing", "offer_id", "ad_id", "movie_id", "track_id", "song_id", "post_id", "photo_id",
+        "candidate_id", "candidate",
+    ),
+    "position": (
+        "position", "slot", "rank", "pos", "place", "display_position", "shown_position", "page_position",
+        "impression_position", "item_position", "ranking", "display_rank", "shown_rank",
+    ),
+    "timestamp": (
+        "timestamp", "timestamp_ms", "time", "ts", "at", "datetime", "time_ms", "request_time", "request_timestamp",
+        "event_time", "event_timestamp", "served_at", "shown_at", "created_at", "server_time", "epoch", "unix_time",
+        "date",
+    ),
+    "scenario": (
+        "scenario", "surface", "placement", "page_type", "channel", "platform", "device", "device_type", "tab", "site",
+        "market", "country", "locale",
+    ),
+    "value": ("value", "price", "item_price", "unit_price", "item_value", "amount", "revenue", "gmv"),
+    "shown": (
+        "shown", "is_shown", "was_shown", "displayed", "is_displayed", "visible", "viewable", "viewed", "impressed",
+        "exposed", "is_exposed", "is_impression",
+    ),
+}  # fmt: skip
+
+# What people write on the command line, and the column of a log that it is.
+SHORT = {
+    "request": "request_id",
+    "user": "user_id",
+    "item": "item_id",
+    "slot": "position",
+    "time": "timestamp",
+    "policy": "policy_version",
+}
+NATIVE = ("seed", "policy_version", "exploration", "trust", "baseline", "verdict", "candidates")  # by these names alone
+
+_PREDICTION = {"p", "pred", "preds", "prediction", "predicted", "prob", "probability", "proba", "score", "logit", "est"}
+_PREDICTION |= {"estimate", "estimated", "model", "hat", "phat", "expected", "pct", "percent", "percentage", "forecast"}
+_FEEDBACK = {"y", "is", "has", "did", "was", "label", "target", "feedback", "event", "events", "n", "num", "count"}
+_RATES = {"ctr": "click", "pctr": "click", "cvr": "conversion", "pcvr": "conversion", "pclick": "click"}
+_EVENTS = (
+    {"click", "tap", "open", "clickthrough"},
+    {"buy", "bought", "purchase", "order", "conversion", "convert", "sale", "transaction", "checkout", "booking"},
+    {"cart", "basket", "addtocart", "atc", "cartadd"},
+    {"like", "favorite", "favourite", "fav", "heart", "thumbsup"},
+    {"wish", "wishlist", "save", "bookmark"},
+    {"watch", "watchtime", "playtime", "dwell", "dwelltime", "duration", "view"},
+    {"follow", "subscribe", "subscription"},
+    {"share", "forward", "repost"},
+    {"hide", "dislike", "report", "notinterested"},
+)
+_IDS = {"id", "uuid", "guid", "hash", "key", "sha", "md5"}
+
+
+def words(name: str) -> list[str]:
+    """The words of a name in lower case: ``predClick_v2`` → pred, click, v2."""
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    return [word for word in re.split(r"[^0-9a-z]+", spaced.lower()) if word]
+
+
+def normal(name: str) -> str:
+    """The name for comparison.
+
+    >>> normal("Session-ID") == normal("sessionId") == normal("session_id")
+    True
+    """
+    return "".join(words(name))
+
+
+def role_names(role: str) -> list[str]:
+    """The names to look for, for comparison with `normal`."""
+    return [normal(name) for name in ROLES[role]]
+
+
+def is_id(name: str) -> bool:
+    """Does the name say that the numbers are ids?"""
+    return bool(_IDS & set(words(name)[-1:])) or normal(name).endswith(("id", "uuid"))
+
+
+def is_prediction(name: str) -> bool:
+    """Does the name say that the numbers are predictions?"""
+    found = set(words(name))
+    return bool(found & (_PREDICTION | set(_RATES)))
+
+
+def event_of(name: str) -> str:
+    """The event that a column of feedback or predictions is about.
+
+    >>> [event_of(name) for name in ("pred_click", "is_clicked", "pCTR", "p_long_view", "y_order")]
+    ['click', 'clicked', 'click', 'long_view', 'order']
+    """
+    if name[:2] in ("p_", "y_") and len(name) > 2:
+        return name[2:]
+    found = words(name)
+    if "".join(found) in _RATES:  # pCTR is split into p, ctr
+        return _RATES["".join(found)]
+    kept = [_RATES.get(word, word) for word in found if word not in _PREDICTION | _FEEDBACK]
+    return "_".join(kept) or name
+
+
+def likeness(feedback: str, prediction: str) -> int:
+    """How surely two events are one: 3 same name, 2 another form of the word, 1 another word for it, 0 not."""
+    a, b = normal(feedback), normal(prediction)
+    if a == b:
+        return 3
+    if _forms(a) & _forms(b):
+        return 2
+    return int(any(_forms(a) & group and _forms(b) & group for group in _EVENTS))
+
+
+def _forms(word: str) -> set[str]:
+    """The word and what it may be a form of: clicked → click, liked → like, plays → play."""
+    forms = {word}
+    for suffix, ends in (("s", ("",)), ("d", ("",)), ("ed", ("", "e")), ("ing", ("", "e")), ("es", ("",))):
+        if word.endswith(suffix) and len(word) > len(suffix) + 2:
+            stem = word.removesuffix(suffix)
+            forms |= {stem + end for end in ends}
+            if len(stem) > 3 and stem[-1] == stem[-2]:
+                forms.add(stem[:-1])  # tapped → tap
+    return forms

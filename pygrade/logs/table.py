@@ -1,0 +1,201 @@
+"""Any table as Arrow, and its columns as numpy arrays with what is missing as NaN."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Array, Floats
+from pygrade._util.optional_imports import require
+
+
+def to_arrow(table: Any) -> Any:
+    """A pyarrow Table of a polars or pandas DataFrame, an Arrow table or reader, a dict of columns, or whatever else
+    offers the Arrow PyCapsule interface.
+    """
+    pa = require("pyarrow")
+    if isinstance(table, pa.Table):
+        return table
+    if hasattr(table, "collect") and not hasattr(table, "__arrow_c_stream__"):
+        table = table.collect()  # polars' LazyFrame
+    if isinstance(table, Mapping):
+        if not table:
+            raise ValueError("the table has no columns")
+        columns = {str(name): _column(str(name), values) for name, values in table.items()}
+        sizes = {name: len(values) for name, values in columns.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the table's columns have {sizes} rows; want as many in each")
+        return pa.table(columns)
+    try:
+        if type(table).__module__.partition(".")[0] == "pandas":
+            return pa.Table.from_pandas(table, preserve_index=False)
+        if hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__"):
+            return pa.table(table)
+    except pa.ArrowException as error:
+        raise ValueError(f"the table does not become Arrow columns: {' '.join(str(error).split())[:200]}") from error
+    kind = type(table).__name__
+    raise TypeError(f"table is a {kind}; want a polars, pandas or Arrow table, or a dict of columns")
+
+
+def _column(name: str, values: Any) -> Any:
+    pa = require("pyarrow")
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
+    array = values if isinstance(values, list | tuple) else np.asarray(values)
+    if getattr(array, "ndim", 1) != 1:
+        raise ValueError(f"column {name!r} has shape {np.shape(array)}; want one value per row")
+    try:
+        return pa.array(array)
+    except pa.ArrowException as error:
+        raise ValueError(f"column {name!r}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _text_dictionaries(arrow: Any) -> Any:
+    """Dictionaries of string views (polars' categories) as those of strings, which pyarrow can decode."""
+    pa = require("pyarrow")
+    for place, field in enumerate(arrow.schema):
+        if pa.types.is_dictionary(field.type) and pa.types.is_string_view(field.type.value_type):
+            chunks = [
+                pa.DictionaryArray.from_arrays(chunk.indices, chunk.dictionary.cast(pa.string()))
+                for chunk in arrow.column(place).chunks
+            ]
+            kind = pa.dictionary(field.type.index_type, pa.string())
+            arrow = arrow.set_column(place, field.name, pa.chunked_array(chunks, type=kind))
+    return arrow
+
+
+class Table:
+    """An Arrow table whose rows belong to groups that are next to each other, once `grouped` was called."""
+
+    def __init__(self, arrow: Any, where: str, rows: NDArray[np.int64] | None = None, starts: Array | None = None):
+        self.arrow, self.where, self.rows = (
+            _text_dictionaries(arrow),
+            where,
+            rows,
+        )  # rows [M]: their numbers in the original table
+        self.names: list[str] = list(arrow.column_names)
+        self._starts = starts
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            raise ValueError(f"{where}: column {sorted(twice)[0]!r} is there more than once")
+        if not len(arrow):
+            raise ValueError(f"{where}: no rows")
+
+    def __len__(self) -> int:
+        return len(self.arrow)
+
+    def row_name(self, row: int) -> str:
+        """A row as users count it: its number in the table that they gave."""
+        return f"{row if self.rows is None else int(self.rows[row])} of {self.where}"
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """First row of each group."""
+        return np.zeros(1, np.int64) if self._starts is None else self._starts
+
+    @cached_property
+    def inside(self) -> NDArray[np.bool_]:
+        """[M]: the row before is of the same group."""
+        result = np.ones(len(self), bool)
+        result[self.starts] = False
+        return result
+
+    @property
+    def group(self) -> NDArray[np.int64]:
+        """[M]: number of each row's group."""
+        return np.cumsum(~self.inside) - 1
+
+    def grouped(self, code: NDArray[np.int64]) -> tuple["Table", int]:
+        """The rows of one code next to each other, groups in the order of their first rows; how many were apart."""
+        changes = np.flatnonzero(np.diff(code)) + 1
+        starts = np.append(0, changes)
+        distinct = len(np.unique(code[starts]))
+        if distinct == len(starts):
+            return Table(self.arrow, self.where, self.rows, starts), 0
+        order = np.argsort(code, kind="stable")  # codes are numbered by first appearance
+        rows = order if self.rows is None else self.rows[order]
+        arranged = code[order]
+        starts = np.append(0, np.flatnonzero(np.diff(arranged)) + 1)
+        return Table(self.arrow.take(order), self.where, rows, starts), int((np.diff(order) != 1).sum())
+
+    def kept(self, keep: NDArray[np.bool_]) -> "Table":
+        """Some of the rows, at least one of each group."""
+        rows = np.flatnonzero(keep) if self.rows is None else self.rows[keep]
+        group = self.group[keep]
+        starts = np.append(0, np.flatnonzero(np.diff(group)) + 1)
+        return Table(self.arrow.filter(require("pyarrow").array(keep)), self.where, rows, starts)
+
+    def type_of(self, name: str) -> Any:
+        dtype = self.arrow.schema.field(name).type
+        return dtype.value_type if require("pyarrow").types.is_dictionary(dtype) else dtype
+
+    def kind(self, name: str) -> str:
+        """number, integer, bool, text, time, empty or other."""
+        types, dtype = require("pyarrow").types, self.type_of(name)
+        if types.is_boolean(dtype):
+            return "bool"
+        if types.is_integer(dtype):
+            return "integer"
+        if types.is_floating(dtype) or types.is_decimal(dtype):
+            return "number"
+        if types.is_temporal(dtype) and not (types.is_time(dtype) or types.is_duration(dtype)):
+            return "time"
+        if types.is_string(dtype) or types.is_large_string(dtype) or types.is_string_view(dtype):
+            return "text"
+        return "empty" if types.is_null(dtype) else "other"
+
+    def column(self, name: str) -> Any:
+        """The column without dictionary encoding; text as one type."""
+        target = require("pyarrow").string() if self.kind(name) == "text" else self.type_of(name)
+        column = self.arrow.column(name)
+        return column if column.type == target else column.cast(target)
+
+    def numbers(self, name: str) -> Floats:
+        """[M], NaN for null; of bool 0 and 1. ValueError if the type has no numbers, or a text is none."""
+        pa, column = require("pyarrow"), self.column(name)
+        try:
+            if self.kind(name) == "bool":
+                column = column.cast(pa.int8())
+            return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
+        except pa.ArrowException as error:
+            kind = self.type_of(name)
+            raise ValueError(f"{self.where}: {name!r} has type {kind}, and not all of it are numbers") from error
+
+    def whole(self, name: str, dtype: Any) -> Array:
+        """[M] of an integer type, 0 for null; ValueError if some are not."""
+        pa, pc = require("pyarrow"), require("pyarrow.compute")
+        try:
+            column = self.column(name).cast(pa.from_numpy_dtype(np.dtype(dtype)))
+        except pa.ArrowException as error:
+            raise ValueError(f"{self.where}: {name!r} has values that are not of type {np.dtype(dtype)}") from error
+        return np.asarray(pc.fill_null(column, 0).to_numpy(), dtype)
+
+    def nulls(self, name: str) -> NDArray[np.bool_]:
+        """[M]"""
+        return np.asarray(self.arrow.column(name).is_null(nan_is_null=self.kind(name) == "number").to_numpy())
+
+    def codes(self, name: str) -> NDArray[np.int64]:
+        """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""
+        pc = require("pyarrow.compute")
+        encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
+        return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(), np.int64)
+
+    def texts(self, name: str, missing: str = "") -> Array:
+        """[M] object array of str, each distinct value made once."""
+        pa, pc = require("pyarrow"), require("pyarrow.compute")
+        column = pc.fill_null(self.column(name).cast(pa.string()), missing)
+        encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+        values = np.array([*encoded.dictionary.to_pylist(), None], dtype=object)  # None: never a matrix
+        return np.asarray(values[encoded.indices.to_numpy()])
+
+    def varies(self, name: str) -> NDArray[np.bool_]:
+        """[M]: the value differs from that of the row before, which is of the same group."""
+        if self.kind(name) in ("number", "integer", "bool"):
+            values = self.numbers(name)
+            changed = np.append(False, values[1:] != values[:-1])
+            changed[1:] &= ~(np.isnan(values[1:]) & np.isnan(values[:-1]))
+        else:
+            changed = np.append(False, np.diff(self.codes(name)) != 0)
+        return changed & self.inside

@@ -1,0 +1,87 @@
+"""What the core calls while it makes a page, and what it is called with: candidates, predictions, prices."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pygrade.prerank import Prerank
+
+
+class Rows(NamedTuple):
+    """The candidates of one request, for a model of the user's own."""
+
+    user_id: int | None  # None: an unknown user, whose page is ready for requests that run out of time
+    timestamp: int  # ms since 1970
+    scenario: str | None
+    item_id: NDArray[np.int64]  # [n]
+    # As the multi-task model would read them: dense ones normalized, ids as places in vocabularies.
+    request_dense: NDArray[np.float32]  # [1, Du]
+    request_ids: NDArray[np.int64]  # [1, Fu]
+    dense: NDArray[np.float32]  # [n, Di + Dx]
+    ids: NDArray[np.int64]  # [n, Fi]
+
+
+Predict = Callable[[Rows], ArrayLike]  # → probabilities [n, T] of the policy's tasks; NaN: unknown, ranks last
+ItemValues = Mapping[int, float] | ArrayLike | Callable[[NDArray[np.int64]], ArrayLike]
+
+
+class _User(NamedTuple):
+    """What the user tower reads of one request."""
+
+    user_id: NDArray[np.int64]  # [1]
+    request_dense: NDArray[np.float32]  # [1, Du]
+    request_ids: NDArray[np.int64]  # [1, Fu]
+    sequences: NDArray[np.int64]  # [1, L]
+
+
+def retrieve(prerank: Prerank, *inputs: Any) -> NDArray[np.int64]:
+    """Called by the core: request_dense [1, Du], request_ids [1, Fu], sequences [1, L], seen, eligible, n."""
+    dense, ids, sequences, seen, eligible, n = inputs
+    user = _User(np.zeros(1, np.int64), dense, ids, sequences)
+    found: NDArray[np.int64] = prerank.candidates(user, n, [seen], eligible)[0]
+    return found[found >= 0]
+
+
+def predicted(predict: Predict, tasks: int, *inputs: Any) -> NDArray[np.float32]:
+    """Called by the core with the fields of `Rows`."""
+    rows = Rows(*inputs)
+    given = np.ascontiguousarray(predict(rows), np.float32)
+    if given.shape != (len(rows.item_id), tasks):
+        raise ValueError(f"predict gave shape {given.shape}; want [n, T], {(len(rows.item_id), tasks)}")
+    return given
+
+
+def prices_of(item_values: ItemValues, item_ids: NDArray[np.int64] | None) -> Callable[[Any], NDArray[np.float32]]:
+    """ids [n] → prices [n], as the core asks."""
+    if isinstance(item_values, Mapping):
+        known: Mapping[int, float] = item_values
+
+        def look_up(ids: NDArray[np.int64]) -> NDArray[np.float32]:
+            missing = [item for item in ids.tolist() if item not in known]
+            if missing:
+                raise ValueError(f"item_values has no price of item {missing[0]}; want one of every candidate")
+            return np.array([known[item] for item in ids.tolist()], np.float32)
+
+        return look_up
+    if not callable(item_values):
+        given = np.ascontiguousarray(item_values, np.float32)
+        if item_ids is None or given.shape != item_ids.shape:
+            wanted = "a mapping or a function" if item_ids is None else f"one for each of item_ids, {item_ids.shape}"
+            raise ValueError(f"item_values has shape {given.shape}; want {wanted}")
+        return lambda ids: given
+    ask = item_values
+    return lambda ids: np.ascontiguousarray(ask(ids), np.float32)
+
+
+def checked_items(item_ids: ArrayLike) -> NDArray[np.int64]:
+    given = np.asarray(item_ids)
+    if given.size and (given.ndim != 1 or given.dtype.kind not in "iu"):
+        raise ValueError(f"item_ids has shape {given.shape} and dtype {given.dtype}; want integers [n]")
+    items: NDArray[np.int64] = given.astype(np.int64).reshape(-1)
+    values, counts = np.unique(items, return_counts=True)
+    wrong = values[(counts > 1) | (values < 0)]
+    if len(wrong):
+        raise ValueError(f"item_ids holds {wrong[0]} {items.tolist().count(wrong[0])} times; want ids ≥ 0, each once")
+    return items

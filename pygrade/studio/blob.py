@@ -1,0 +1,51 @@
+"""Records and arrays as one block of text, for the page to unpack: base64 of gzip.
+
+Unpacked: the length of the JSON (4 bytes, little-endian), the JSON, zeros up to a multiple of 8, then the arrays, each
+from a multiple of 8 on. In the JSON an array is ``{"array": dtype, "at": first byte after the JSON's, "length": n}``.
+"""
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import numpy as np
+
+from pygrade._util.serialization import plain
+
+DTYPES = ("float32", "float64", "int32", "uint8")
+
+
+def pack(record: dict[str, Any]) -> str:
+    """The text of a record, whose arrays are flattened; equal records give equal texts."""
+    parts: list[bytes] = []
+    head = json.dumps(plain(_lifted(record, parts)), allow_nan=False, separators=(",", ":")).encode()
+    text = len(head).to_bytes(4, "little") + head
+    return compressed(text + bytes(-len(text) % 8) + b"".join(parts))
+
+
+def compressed(content: bytes) -> str:
+    """Base64 of gzip."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
+
+
+def _lifted(value: Any, parts: list[bytes]) -> Any:
+    """The value with its arrays moved to the parts."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.name not in DTYPES:
+            raise TypeError(f"array has dtype {value.dtype}; want one of {', '.join(DTYPES)}")
+        content = np.ascontiguousarray(value).tobytes()
+        place = sum(map(len, parts))
+        parts.append(content + bytes(-len(content) % 8))
+        return {"array": value.dtype.name, "at": place, "length": int(value.size)}
+    if isinstance(value, dict):
+        return {name: _lifted(entry, parts) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_lifted(entry, parts) for entry in value]
+    return value
+
+
+def sparse(values: Any) -> dict[str, Any]:
+    """A column that is mostly 0: the places of the other numbers, and these."""
+    places = np.flatnonzero(values)
+    return {"places": places.astype(np.int32), "values": np.asarray(values, np.float64)[places]}

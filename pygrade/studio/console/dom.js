@@ -1,0 +1,77 @@
+// Elements and numbers. Text from data enters as text nodes alone.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+// An element; attributes that begin with "on" are listeners, `style` is an object, null and false are left out.
+export function h(tag, attributes = {}, ...children) {
+  return filled(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return filled(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function filled(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") Object.entries(value).forEach(([key, entry]) => element.style.setProperty(key, entry));
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
+  return element;
+}
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+export function show(parent, ...children) {
+  parent.replaceChildren(...children.flat(Infinity).filter(Boolean));
+}
+
+const MINUS = "−";
+
+// +1.6 %
+export function percent(value, digits = 1) {
+  if (value === null || !Number.isFinite(value)) return "n/a";
+  const text = Math.abs(100 * value).toFixed(digits);
+  return `${value < 0 && Number(text) !== 0 ? MINUS : "+"}${text} %`;
+}
+
+export function share(value, digits = 1) {
+  return Number.isFinite(value) ? `${(100 * value).toFixed(digits)} %` : "n/a";
+}
+
+export function signed(value, digits = 2) {
+  return `${value < 0 ? MINUS : "+"}${Math.abs(value).toFixed(digits)}`;
+}
+
+export function count(value) {
+  return Number.isFinite(value) ? value.toLocaleString("en-US", { maximumFractionDigits: 0 }) : "n/a";
+}
+
+// −0.4 to +3.6 %
+export function range(lift, digits = 1) {
+  if (!lift || !Number.isFinite(lift.low)) return "interval unknown";
+  return `${percent(lift.low, digits).replace(" %", "")} to ${percent(lift.high, digits)}`;
+}
+
+// better, worse or undecided
+export function verdictOf(lift) {
+  if (!lift || !Number.isFinite(lift.low)) return "undecided";
+  return lift.low > 0 ? "better" : lift.high < 0 ? "worse" : "undecided";
+}
+
+// The class of a task's color.
+export function taskClass(index) {
+  return `task task-${index % 8}`;
+}
+
+export function download(name, bytes, type) {
+  const url = URL.createObjectURL(new Blob([bytes], { type }));
+  h("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}

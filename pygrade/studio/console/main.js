@@ -1,0 +1,90 @@
+// Puts the page together.
+import { showChanges } from "./changes.js";
+import { showColumns } from "./columns.js";
+import { Core } from "./core.js";
+import { unpack, unpackBytes } from "./data.js";
+import { byId, h, show } from "./dom.js";
+import { Front } from "./front.js";
+import { showCheck, showHead, showYourCard } from "./head.js";
+import { Live } from "./live.js";
+import { Model } from "./model.js";
+import { Pages } from "./pages.js";
+import { Panel } from "./panel.js";
+import { showReplay } from "./rankings.js";
+
+const THEMES = ["system", "light", "dark"];
+
+function themes() {
+  const button = byId("theme");
+  let current = "system";
+  try {
+    current = localStorage.getItem("pygrade-theme") ?? "system";
+  } catch {
+    // a page from a file may have no storage
+  }
+  const apply = () => {
+    document.documentElement.dataset.theme = current;
+    button.textContent = `${current} theme`;
+  };
+  button.addEventListener("click", () => {
+    current = THEMES[(THEMES.indexOf(current) + 1) % THEMES.length];
+    try {
+      localStorage.setItem("pygrade-theme", current);
+    } catch {
+      // as above
+    }
+    apply();
+  });
+  apply();
+}
+
+// Calls work once the browser has time, with the arguments of the last call.
+function soon(work) {
+  let waiting = null;
+  return (...given) => {
+    if (waiting !== null) cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => {
+      waiting = null;
+      work(...given);
+    });
+  };
+}
+
+async function start() {
+  themes();
+  new Live(byId("live")).start();
+  const text = byId("data").textContent.trim();
+  if (text === "") {
+    document.body.classList.add("without-run");
+    return;
+  }
+  const core = await Core.load(await unpackBytes(byId("core").textContent));
+  const model = new Model(core, await unpack(text));
+  const over = model.record.baseline;
+  showHead(model);
+  showReplay(model);
+  showColumns(model);
+  const pages = new Pages(model);
+  const update = (sliders, rules) => {
+    const yours = model.yours(sliders, rules);
+    const lifts = model.lifts(yours, sliders, over);
+    pages.setYours(yours);
+    panel.showWorth(lifts, over);
+    showYourCard(model, lifts, over);
+    showChanges(model, yours);
+  };
+  let begun = false;
+  const later = soon(update);
+  const panel = new Panel(model, (sliders, rules) => begun && later(sliders, rules));
+  begun = true;
+  update(panel.sliders, panel.rules.core());
+  new Front(model, (values) => panel.setMultipliers(values));
+  const good = showCheck(model);
+  document.documentElement.dataset.state = good ? "ready" : "wrong";
+}
+
+start().catch((error) => {
+  document.documentElement.dataset.state = "failed";
+  show(byId("verdict"), h("p", { class: "bad" }, `The page could not start: ${error.message}`));
+  throw error;
+});

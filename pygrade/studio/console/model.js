@@ -1,0 +1,249 @@
+// The rankings of the page's requests: scores, orders, what moved an item, and the value of moved sliders.
+import { dense } from "./data.js";
+import { meanLift, Replay } from "./replay.js";
+
+export const ORDER_ONLY = "order";
+
+export class Model {
+  constructor(core, record) {
+    this.core = core;
+    this.record = record;
+    this.tasks = record.tasks;
+    this.k = record.k;
+    const { policy, browsed, judged } = record;
+    this.formula = { transform: policy.transform, beta: policy.beta, epsilon: policy.epsilon, slope: policy.slope };
+    this.identity = { ...this.formula, transform: 0 };
+    this.offsets = browsed.offsets;
+    this.requests = browsed.requests.length;
+    this.predictions = core.keep(browsed.predictions);
+    this.keptOffsets = core.keep(this.offsets);
+    this.prices = core.keep(browsed.prices);
+    this.context = core.keep(browsed.context);
+    this.scenario = core.keep(browsed.scenario);
+    this.transformed = { [policy.transform]: core.transform(this.predictions, this.keptOffsets, this.T, this.formula) };
+    this.events = browsed.events.map((column) => dense(column, browsed.items.length));
+    this.network = policy.network ? core.makePolicy(policy.network, this.T, this.formula) : null;
+    this.arms = record.arms.map((arm) => ({ ...arm, scores: this.#scoresOf(arm) }));
+    for (const arm of this.arms) arm.pages = this.#pagesOf(arm);
+    this.#prepareReplay(judged);
+  }
+
+  get T() {
+    return this.tasks.length;
+  }
+
+  rows(request) {
+    return [this.offsets[request], this.offsets[request + 1]];
+  }
+
+  arm(name) {
+    return this.arms.find((arm) => arm.name === name);
+  }
+
+  #priced(baseline) {
+    return this.tasks.map((task) => baseline.value_tasks.includes(task));
+  }
+
+  #baseline(baseline, multipliers = null) {
+    const formula = { ...this.formula, transform: this.record.policy.transforms.indexOf(baseline.transform) };
+    const priced = this.#priced(baseline);
+    return this.core.baseline(
+      this.predictions,
+      this.keptOffsets,
+      this.T,
+      baseline,
+      formula,
+      multipliers,
+      priced,
+      this.prices,
+    );
+  }
+
+  #scoresOf(arm) {
+    if (arm.kind === ORDER_ONLY) {
+      return Float32Array.from(this.record.browsed.positions, (slot) => (slot < 0 ? -Infinity : -slot));
+    }
+    if (arm.kind === "baseline") return this.#baseline(arm.baseline);
+    const fused = this.core.fuse(this.predictions, this.keptOffsets, this.T, arm.weights, this.formula);
+    if (arm.kind === "weights") return fused;
+    return this.core.mix(this.#baseline(arm.baseline), fused, this.keptOffsets, arm.trust);
+  }
+
+  // The arm that the sliders make: {kind, weights, …, scores, pages}. boosts and caps: see `rules` of Core.rank.
+  yours(sliders, rules = {}) {
+    const { policy } = this.record;
+    let arm = { name: "yours", kind: "weights", weights: sliders.weights, rules };
+    if (sliders.mode === "tradeoffs") {
+      const u = sliders.multipliers;
+      const weights = this.core.policyWeights(
+        this.network,
+        this.context,
+        this.predictions,
+        this.keptOffsets,
+        this.T,
+        this.scenario,
+        u,
+      );
+      const served = policy.mixture;
+      const mixed = served !== null && served.trust < 1;
+      arm = { ...arm, kind: mixed ? "mixture" : "weights", weights, multipliers: u };
+      if (mixed) arm = { ...arm, baseline: served.baseline, trust: served.trust };
+    }
+    arm.scores = this.core.fuse(this.predictions, this.keptOffsets, this.T, arm.weights, this.formula);
+    if (arm.kind === "mixture") {
+      const base = this.#baseline(arm.baseline, arm.multipliers);
+      arm.scores = this.core.mix(base, arm.scores, this.keptOffsets, arm.trust);
+    }
+    arm.pages = this.order(arm.scores, this.k, rules);
+    return arm;
+  }
+
+  // The k best of each request, -1 after the last.
+  order(scores, k, rules) {
+    return this.core.rank(scores, this.keptOffsets, k, rules);
+  }
+
+  // The k best of each request; a logged page ends with its last slot.
+  #pagesOf(arm) {
+    const pages = this.order(arm.scores, this.k);
+    if (arm.kind !== ORDER_ONLY) return pages;
+    const { positions } = this.record.browsed;
+    const shown = (index, i) => index >= 0 && positions[this.offsets[Math.floor(i / this.k)] + index] >= 0;
+    return pages.map((index, i) => (shown(index, i) ? index : -1));
+  }
+
+  // How many of all candidates of all arms rank where the C++ core ranks them.
+  check() {
+    const longest = this.offsets.reduce((most, end, i) => Math.max(most, i ? end - this.offsets[i - 1] : 0), 0);
+    let [same, all] = [0, 0];
+    for (const arm of this.arms) {
+      const order = this.order(arm.scores, longest);
+      for (let r = 0; r < this.requests; ++r) {
+        for (let rank = 0; rank < this.offsets[r + 1] - this.offsets[r]; ++rank) {
+          same += arm.ranks[this.offsets[r] + order[r * longest + rank]] === rank ? 1 : 0;
+          all += 1;
+        }
+      }
+    }
+    return { same, all };
+  }
+
+  #prepareReplay(judged) {
+    const rows = judged.offsets[judged.offsets.length - 1];
+    this.judged = judged;
+    this.replay = new Replay({
+      offsets: judged.offsets,
+      gains: dense(judged.gains, rows),
+      events: judged.events.map((column) => dense(column, rows)),
+      attention: judged.attention,
+      discount: judged.discount,
+      k: this.k,
+    });
+    this.shownRows = this.core.keep(judged.transformed);
+    this.shownOffsets = this.core.keep(judged.offsets);
+    this.longestPage = judged.offsets.reduce((most, end, i) => Math.max(most, i ? end - judged.offsets[i - 1] : 0), 1);
+  }
+
+  // Metrics by request of static weights on all judged requests, or of an arm on those that the page holds.
+  #metrics(arm, sliders) {
+    if (sliders.mode === "weights") {
+      const scores = this.core.fuse(this.shownRows, this.shownOffsets, this.T, sliders.weights, this.identity);
+      const order = this.core.rank(scores, this.shownOffsets, this.longestPage);
+      return { chosen: null, ...this.replay.metrics(order, this.longestPage) };
+    }
+    const { browsed } = this.record;
+    const scores = new Float32Array(this.judged.offsets[this.judged.offsets.length - 1]).fill(NaN);
+    for (let r = 0; r < this.requests; ++r) {
+      let at = this.judged.offsets[browsed.judged[r]];
+      for (let row = this.offsets[r]; row < this.offsets[r + 1]; ++row) {
+        if (browsed.positions[row] >= 0) scores[at++] = arm.scores[row];
+      }
+    }
+    const order = this.core.rank(scores, this.shownOffsets, this.longestPage);
+    return { chosen: browsed.judged, ...this.replay.metrics(order, this.longestPage) };
+  }
+
+  // Lifts of the sliders' arm over another one: {requests, users, value, ndcg, events[T]}.
+  lifts(arm, sliders, over) {
+    const found = this.#metrics(arm, sliders);
+    const base = this.judged.arms[over];
+    const pick = (column) => (found.chosen === null ? column : Float64Array.from(found.chosen, (r) => column[r]));
+    const users = pick(this.judged.users);
+    const lift = (fresh, old) => meanLift(pick(fresh), pick(old), users);
+    const known = this.record.evaluation.cannot_differ;
+    return {
+      requests: users.length,
+      users: new Set(users).size,
+      value: "value" in known ? null : lift(found.value, base.value),
+      ndcg: "ndcg" in known ? null : lift(found.ndcg, base.ndcg),
+      events: found.events.map((column, t) => ("value" in known ? null : lift(column, base.events[t]))),
+    };
+  }
+
+  // What each task gives to each candidate of a request, [N, T]: centered, in standard deviations of the score. null if
+  // the arm is an order alone.
+  contributions(arm, request) {
+    const [first, end] = this.rows(request);
+    if (arm.kind === ORDER_ONLY) return null;
+    const policyParts = () => {
+      const weights = arm.weights.length === this.T ? arm.weights : arm.weights.subarray(request * this.T);
+      const f = this.transformed[this.record.policy.transform];
+      return centered(first, end, this.T, (row, t) => weights[t] * f[row * this.T + t]);
+    };
+    if (arm.kind === "weights") return policyParts();
+    const base = this.#baselineParts(arm, first, end);
+    if (arm.kind === "baseline") return base;
+    return policyParts().map((value, i) => arm.trust * value + (1 - arm.trust) * base[i]);
+  }
+
+  #baselineParts(arm, first, end) {
+    const { baseline } = arm;
+    const kind = this.record.policy.transforms.indexOf(baseline.transform);
+    const priced = this.#priced(baseline);
+    const { prices, predictions } = this.record.browsed;
+    if (!(kind in this.transformed)) {
+      const formula = { ...this.formula, transform: kind };
+      this.transformed[kind] = this.core.transform(this.predictions, this.keptOffsets, this.T, formula);
+    }
+    const u = arm.multipliers;
+    return centered(first, end, this.T, (row, t) => {
+      let value = this.transformed[kind][row * this.T + t];
+      if (kind === 0 && baseline.calibration.length)
+        value = piecewise(baseline.calibration[t], predictions[row * this.T + t]);
+      return baseline.weights[t] * (u ? u[t] : 1) * value * (priced[t] && prices ? prices[row] : 1);
+    });
+  }
+
+  // The share of each request's first k that the other arm does not have there, [R].
+  replaced(pages, others) {
+    return Float64Array.from({ length: this.requests }, (_, r) => {
+      const page = (list) => [...list.subarray(r * this.k, (r + 1) * this.k)].filter((index) => index >= 0);
+      const other = new Set(page(others));
+      const own = page(pages);
+      return own.length ? own.filter((index) => !other.has(index)).length / own.length : 0;
+    });
+  }
+}
+
+function centered(first, end, tasks, part) {
+  const rows = end - first;
+  const values = Float64Array.from({ length: rows * tasks }, (_, i) => part(first + Math.floor(i / tasks), i % tasks));
+  let square = 0;
+  for (let t = 0; t < tasks; ++t) {
+    let mean = 0;
+    for (let i = 0; i < rows; ++i) mean += values[i * tasks + t] / rows;
+    for (let i = 0; i < rows; ++i) values[i * tasks + t] -= mean;
+  }
+  for (let i = 0; i < rows; ++i) {
+    let score = 0;
+    for (let t = 0; t < tasks; ++t) score += values[i * tasks + t];
+    square += (score * score) / rows;
+  }
+  return values.map((value) => value / (Math.sqrt(square) + 1e-12));
+}
+
+function piecewise([x, y], p) {
+  let i = 0;
+  while (i + 2 < x.length && p >= x[i + 1]) i += 1;
+  return y[i] + ((p - x[i]) * (y[i + 1] - y[i])) / (x[i + 1] - x[i]);
+}

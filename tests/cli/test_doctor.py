@@ -1,0 +1,235 @@
+"""`pygrade doctor` on a shop's files, whole and foul: each fault is named, and fixed or refused."""
+
+import json
+import math
+import tomllib
+
+import numpy as np
+import pytest
+
+from pygrade.cli import main as cli
+from pygrade.logs import read_logs
+from tests.cli.test_cli import TINY
+from tests.logs.shop import CANDIDATES, shop
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+SHOP = shop(150)
+ROWS = len(SHOP["rank"])
+
+
+def examined(capsys, path, *options):
+    """Exit code, standard output and standard error."""
+    capsys.readouterr()
+    code = cli.main(["doctor", str(path), *options])
+    return code, *capsys.readouterr()
+
+
+def write(path, **columns):
+    parquet.write_table(pa.table({**SHOP, **columns}), path)
+    return path
+
+
+@pytest.fixture
+def shop_file(tmp_path):
+    return write(tmp_path / "shop.parquet")
+
+
+def test_a_shops_table_becomes_a_log_that_train_takes(capsys, shop_file, tmp_path):
+    out = tmp_path / "shop"
+    code, text, _ = examined(capsys, shop_file, "--values", "buy=20", "--out", str(out))
+    assert code == 0
+    for part in (
+        "What the columns of shop.parquet are",
+        "changed: 'rank' (slot): counted from 1, now from 0",
+        "! 150 requests: below 5,000",
+        "What exploration would buy",
+        f"next: pygrade train --data logs:{out / 'logs'}",
+    ):
+        assert part in text
+    logs = read_logs(out / "logs")
+    assert logs.tasks == ("click", "buy") and logs.task_values == (1.0, 20.0) and logs.num_requests == 150
+    arguments = ["train", "--data", f"logs:{out / 'logs'}", "--out", str(tmp_path / "run"), "--quiet", "--json", *TINY]
+    assert cli.main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["train"]["requests"] == 120
+    assert cli.main(["train", "--data", f"logs:{out / 'logs'}", "--out", str(out), "--quiet", *TINY]) == 2
+    assert "pygrade doctor" in capsys.readouterr().err
+
+
+def test_the_config_that_it_writes_makes_the_same_log_again(capsys, shop_file, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert examined(capsys, shop_file, "--values", "buy=20", "--out", str(first), "--value-tasks", "buy")[0] == 0
+    config = tomllib.loads((first / "pygrade.toml").read_text())
+    assert config["defaults"]["data"] == f"logs:{first / 'logs'}"
+    table = config["doctor"]
+    assert table["files"] == [str(shop_file)] and "request=session_id" in table["map"]
+    values = [f"{task}={value}" for task, value in table["values"].items()]
+    words = ["--map", *table["map"], "--values", *values, "--value-tasks", *table["value-tasks"], "--out", str(second)]
+    assert examined(capsys, shop_file, *words)[0] == 0
+    files = [path.read_bytes() for path in sorted((first / "logs").iterdir())]
+    assert files == [path.read_bytes() for path in sorted((second / "logs").iterdir())]
+    record = json.loads((second / "doctor.json").read_text())
+    assert record["map"]["request"] == "session_id" and record["sheet"]["size"]["requests"] == 150
+    assert (second / "doctor.html").read_text().startswith("<!doctype html>")
+
+
+def test_without_a_directory_nothing_is_written(capsys, shop_file, tmp_path):
+    code, text, _ = examined(capsys, shop_file, "--json")
+    assert code == 0 and sorted(path.name for path in tmp_path.iterdir()) == ["shop.parquet"]
+    assert set(json.loads(text)) == {"map", "left_out", "changed", "warned", "contract", "values", "sheet"}
+
+
+def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "logs").mkdir()
+    (tmp_path / "mine" / "logs" / "notes.txt").write_text("mine")
+    code, _, err = examined(capsys, shop_file, "--out", str(tmp_path / "mine"))
+    assert code == 2 and "notes.txt, which is not part of a log" in err
+    code, _, err = examined(capsys, shop_file, "--out", str(shop_file))
+    assert code == 2 and "a file; want a directory" in err
+
+
+def test_foul_file_of_other_conventions_is_mended(capsys, tmp_path):
+    """Semicolons, seconds, percentages, rows of a request apart, one prediction as text of a number."""
+    rows = sorted(range(ROWS), key=lambda row: row % CANDIDATES)
+    names = list(SHOP)
+    lines = [";".join(names)]
+    for row in rows:
+        line = {name: SHOP[name][row] for name in names}
+        line["at"] = int(line["at"].timestamp())
+        line["pred_buy"] = f"{100 * line['pred_buy']:.4f}"
+        line["rank"] = "" if line["rank"] is None else line["rank"]
+        lines.append(";".join(str(line[name]) for name in names))
+    (tmp_path / "foul.csv").write_text("\n".join(lines) + "\n")
+    code, text, err = examined(capsys, tmp_path / "foul.csv", "--out", str(tmp_path / "out"))
+    assert code == 0, err
+    for change in (
+        "'session_id' (request): the rows of a request were apart; now sorted",
+        "'rank' (slot): counted from 1",
+        "'at' (time): seconds since 1970, now milliseconds",
+        "'pred_buy' (prediction of 'buy'): percentages, now probabilities",
+    ):
+        assert f"changed: {change}" in text
+    logs = read_logs(tmp_path / "out" / "logs")
+    expected = np.array(SHOP["pred_buy"]).reshape(-1, CANDIDATES)
+    np.testing.assert_allclose(logs.predictions[:, 1].reshape(-1, CANDIDATES), expected, atol=1e-6)
+
+
+def test_foul_file_of_logits_is_mended_if_they_are_clear_and_else_refused(capsys, tmp_path):
+    logit = np.log(np.array(SHOP["pred_click"]) / (1 - np.array(SHOP["pred_click"])))
+    clear = write(tmp_path / "clear.parquet", pred_click=logit.tolist())
+    assert "'pred_click' (prediction of 'click'): logits, now probabilities (sigmoid)" in examined(capsys, clear)[1]
+    unclear = write(tmp_path / "unclear.parquet", pred_click=(logit + 4).tolist())
+    code, _, err = examined(capsys, unclear, "--out", str(tmp_path / "out"))
+    assert code == 2 and "not clear" in err and "click=logit" in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out" / "logs").exists()
+    assert examined(capsys, unclear, "--scale", "click=logit")[0] == 0
+
+
+def test_foul_file_of_items_twice_and_unseen_feedback(capsys, tmp_path):
+    table = {name: [*values, values[0]] for name, values in SHOP.items()}
+    table["rank"][-1] = None
+    foul = write(tmp_path / "twice.parquet", **table)
+    assert "lists an item again within a request (1 rows in 1 requests): the shown row" in examined(capsys, foul)[1]
+    code, _, err = examined(capsys, foul, "--duplicates", "refuse")
+    assert code == 2 and "lists an item again" in err
+    hidden = SHOP["rank"].index(None)
+    seen = [row == hidden or event for row, event in enumerate(SHOP["clicked"])]
+    code, _, err = examined(capsys, write(tmp_path / "unseen.parquet", clicked=seen))
+    assert code == 2 and f"row {hidden} of unseen.parquet" in err and "nobody saw the item" in err
+
+
+def test_foul_file_of_half_joined_and_negative_feedback_is_refused(capsys, tmp_path):
+    first = next(row for row, slot in enumerate(SHOP["rank"]) if slot is not None)
+    unknown = [None if row == first else event for row, event in enumerate(SHOP["clicked"])]
+    code, _, err = examined(capsys, write(tmp_path / "late.parquet", clicked=unknown))
+    assert code == 2 and "empty in 1 shown rows" in err and "not known yet" in err
+    harm = [-1.0 if event else 0.0 for event in SHOP["bought"]]
+    code, _, err = examined(capsys, write(tmp_path / "harm.parquet", bought=harm))
+    assert code == 2 and "(feedback 'buy') is -1" in err and "want feedback ≥ 0" in err
+
+
+def test_foul_file_without_what_a_log_needs_gets_the_contract(capsys, tmp_path):
+    table = {name: values for name, values in SHOP.items() if name not in ("session_id", "rank", "pred_click")}
+    parquet.write_table(pa.table({**table, "\x1b[31mred": SHOP["rank"]}), tmp_path / "bare.parquet")
+    code, text, err = examined(capsys, tmp_path / "bare.parquet", "--json")
+    assert code == 2 and not text
+    lines = err.splitlines()
+    assert lines[0].split()[:3] == ["column", "required", "bare.parquet"]
+    assert lines[-1].startswith(
+        "pygrade: bare.parquet: no column is known for request, slot; say which by request=COLUMN"
+    )
+    assert any(line.split()[:3] == ["request", "yes", "missing"] for line in lines)
+    assert any(line.startswith("p_buy") and "pred_buy" in line for line in lines) and "\x1b" not in err
+    assert (
+        examined(capsys, tmp_path / "bare.parquet", "--map", "request=customer+at,slot=\x1b[31mred,skip=clicked")[0]
+        == 0
+    )
+
+
+def test_foul_file_that_says_nothing_is_read_and_called_so(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    mute = write(
+        tmp_path / "mute.parquet",
+        pred_click=[0.1] * ROWS,
+        pred_buy=rng.permutation(SHOP["pred_buy"]).tolist(),
+        buyer_score=[math.nan] * ROWS,
+    )
+    code, text, _ = examined(capsys, mute, "--map", "x_buyer_score=buyer_score")
+    assert code == 0
+    assert "! the prediction of click is 0.1 everywhere: it orders nothing" in text
+    assert "! the prediction of buy has no signal" in text
+    assert "! feature buyer_score has no value" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--map", "request=nothing"], "no column 'nothing'"),
+        (["--scale", "click"], "want TASK=SCALE"),
+        (["--scale", "click=odds"], "want one of probability, percent, logit, log"),
+        (["--values", "like=2"], "values names task 'like'; want one of click, buy"),
+        (["--value-tasks", "like"], "value_tasks names task 'like'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(capsys, shop_file, tmp_path, words, message):
+    code, _, err = examined(capsys, shop_file, *words, "--out", str(tmp_path / "out"))
+    assert code == 2 and message in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out" / "logs").exists()
+
+
+def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path):
+    """A policy of yesterday judges a log with its features in another order and one more."""
+    out = tmp_path / "first"
+    assert examined(capsys, shop_file, "--out", str(out))[0] == 0
+    run = tmp_path / "run"
+    assert cli.main(["train", "--data", f"logs:{out / 'logs'}", "--out", str(run), "--quiet", "--json", *TINY]) == 0
+    columns = {name: SHOP[name] for name in reversed(SHOP)}
+    columns["weather"] = np.repeat(np.arange(ROWS // CANDIDATES) % 5, CANDIDATES).tolist()
+    columns["pred_like"], columns["liked"] = SHOP["pred_click"], SHOP["clicked"]
+    parquet.write_table(pa.table(columns), tmp_path / "later.parquet")
+    assert examined(capsys, tmp_path / "later.parquet", "--out", str(tmp_path / "later"))[0] == 0
+    later = read_logs(tmp_path / "later" / "logs")
+    assert later.features == ("hour", "buyer_score", "weather") and later.tasks == ("buy", "click", "like")
+
+    def judged(path):
+        arguments = ["evaluate", "--data", f"logs:{path / 'logs'}", "--policy", str(run / "policy"), "--json"]
+        assert cli.main(arguments) == 0
+        shown = capsys.readouterr()
+        return json.loads(shown.out), shown.err
+
+    capsys.readouterr()
+    (first, silent), (second, noted) = judged(out), judged(tmp_path / "later")
+    assert "does not know" not in silent
+    assert "the policy does not know tasks like of the log: left out" in noted and "features weather" in noted
+    assert first["rankers"]["GRADE"] == second["rankers"]["GRADE"]
+    arguments = ["rank", "--data", f"logs:{tmp_path / 'later' / 'logs'}", "--policy", str(run / "policy"), "--json"]
+    assert cli.main(arguments) == 0
+    page = json.loads(capsys.readouterr().out)["pages"][0]
+    assert page["tasks"] == ["click", "buy"]
+    lacking = {name: values for name, values in SHOP.items() if name != "hour"}
+    parquet.write_table(pa.table(lacking), tmp_path / "lacking.parquet")
+    assert examined(capsys, tmp_path / "lacking.parquet", "--out", str(tmp_path / "lacking"))[0] == 0
+    arguments = ["evaluate", "--data", f"logs:{tmp_path / 'lacking' / 'logs'}", "--policy", str(run / "policy")]
+    assert cli.main(arguments) == 2
+    assert "the policy does not fit: the log has no features hour; it has buyer_score" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+"""Options that another one rules out are errors, before anything is written."""
+
+import pytest
+
+from pygrade.cli import main as cli
+
+TRAIN = ["train", "--data", "logs:x", "--out", "y"]
+PIPELINE = ["pipeline", "--data", "logs:x", "--out", "y"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rank", "--policy", "x", "--data", "logs:x", "--seed", "3"], "seed is 3; want it with --explore alone"),
+        (["rank-user", "--run", "x", "--user", "3", "--seed", "3"], "seed is 3; want it with --explore alone"),
+        (["front", "--policy", "x", "--data", "logs:x", "--most", "buy"], "most is buy; want it with --keep alone"),
+        (["export", "--model", "x", "--out", "y", "--k", "3"], "k is 3; want it with --policy alone"),
+        (["export", "--model", "x", "--out", "y", "--impute"], "impute is True; want it with --policy alone"),
+        (["simulate", "--out", "y", "--concentration", "3", "--concentrations", *"111111"], "no --concentrations"),
+        ([*TRAIN, "--reward.values-spread", "2"], "reward.values_spread is 2.0; want it with --policy.trade-offs"),
+        ([*TRAIN, "--policy.evidence-feature", "n"], "policy.evidence_feature is n; want it with"),
+        ([*TRAIN, "--policy.slope", "2"], "policy.slope is 2.0; want it with --policy.transform log1p"),
+        ([*TRAIN, "--static.method", "cmaes", "--static.elite", "4"], "want it with --static.method cem"),
+        (
+            [*TRAIN, "--reward.prior-weight", "0", "--reward.prior-calibration", "slope"],
+            "prior_calibration is slope; want it with a --reward.prior-weight",
+        ),
+        ([*PIPELINE, "--train.seed", "3"], "train.seed is 3; want --seed"),
+        ([*PIPELINE, "--mtl.seed", "3"], "mtl.seed is 3; want --seed"),
+        ([*PIPELINE, "--prerank.seed", "3"], "prerank.seed is 3; want --seed"),
+        ([*PIPELINE, "--leak-checks", "0", "--leak-rows", "3"], "leak_rows is 3; want it with --leak-checks"),
+        ([*PIPELINE, "--mtl.experts", "3"], "mtl.experts is 3; want it with --mtl.network mmoe alone"),
+        ([*PIPELINE, "--mtl.network", "mmoe", "--mtl.levels", "2"], "want it with --mtl.network ple alone"),
+        ([*PIPELINE, "--train.policy.slope", "2"], "train.policy.slope is 2.0; want it with --train.policy.transform"),
+        (
+            [*PIPELINE, "--train.policy.evidence-prior", "2", "--evidence-prior", "3"],
+            "evidence_prior is 3.0; want it with --train.policy.evidence-prior 0 alone",
+        ),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.count("\n") == 1 and not printed.out
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,209 @@
+"""The sheet says what a log can tell, and every fault in a sentence."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from pygrade._util.serialization import plain
+from pygrade.doctor import log_sheet, sheet_page, words
+from pygrade.doctor.exploration import SHARES, effective_share
+from pygrade.logs import Logs
+from pygrade.training.propensity import slot_propensity
+from pygrade.training.reward import RewardConfig
+from tests.logs.shop import PAGE, shop
+
+
+@pytest.fixture(scope="module")
+def logs():
+    return Logs.from_table(shop(900))
+
+
+@pytest.fixture(scope="module")
+def sheet(logs):
+    return log_sheet(logs)
+
+
+def test_calibration_and_order_of_each_task(logs, sheet):
+    shown = logs.shown
+    for t, task in enumerate(logs.tasks):
+        entry = sheet["tasks"][task]
+        assert entry["events"] == logs.feedback[:, t].sum() and entry["rows"] == shown.sum()
+        assert entry["ratio"]["value"] == pytest.approx(logs.predictions[shown, t].sum() / logs.feedback[:, t].sum())
+        assert entry["ratio"]["low"] < entry["ratio"]["value"] < entry["ratio"]["high"]
+        examined = entry["examined_ratio"]  # the shop's predictions are those of examined items
+        assert abs(examined["value"] - 1) < 0.25 < entry["ratio"]["value"] - 1
+        assert entry["over_order"]["low"] < entry["over_order"]["value"] < entry["over_order"]["high"]
+        assert 0.5 < entry["auc"]["low"] < entry["auc"]["high"] < 1 and 0 < entry["ece"] < 0.3
+
+
+def test_sizes_users_and_tests(logs, sheet):
+    size = sheet["size"]
+    assert (size["requests"], size["candidates"], size["shown"], size["slots"]) == (900, 9000, 900 * PAGE, PAGE)
+    assert size["users"] == len(set(logs.user_id.tolist())) and size["unseen_share"] == 0.5
+    assert sheet["users"]["requests_per_user"]["50 %"] == np.median(np.unique(logs.user_id, return_counts=True)[1])
+    assert sheet["plan"]["click"]["users"] < sheet["plan"]["buy"]["users"]
+
+
+def test_which_estimates_are_possible_and_why_others_are_not(logs, sheet):
+    possible = {name: entry["possible"] for name, entry in sheet["estimates"].items()}
+    assert possible["replay"] and possible["A/B test planning"] and not possible["value by densities"]
+    assert possible["value by position"] == (slot_propensity(logs, RewardConfig()).source != "none")
+    assert "w_<task> and a_<task>" in sheet["estimates"]["value by densities"]["why"]
+    assert "exploration and w_<task>" in sheet["estimates"]["cascade and whole page"]["why"]
+
+
+def test_drawn_and_shuffled_pages_are_found(logs):
+    rng = np.random.default_rng(0)
+    weights = rng.dirichlet([5, 5], logs.num_requests).astype(np.float32)
+    kind = np.array(["none", "dirichlet", "shuffle"])[np.arange(logs.num_requests) % 3]
+    concentration = np.full_like(weights, math.nan)
+    concentration[kind == "dirichlet"] = 5.0
+    explored = replace(logs, weights=weights, concentration=concentration, exploration=kind)
+    found = log_sheet(explored)
+    assert found["exploration"] == {
+        "logged": True,
+        "shares": {"none": pytest.approx(1 / 3), "dirichlet": pytest.approx(1 / 3), "shuffle": pytest.approx(1 / 3)},
+        "weights": True,
+        "drawn": 300,
+        "components": 1,
+    }
+    assert found["estimates"]["value by densities"]["possible"]
+    assert "300 requests with drawn weights" in found["estimates"]["value by densities"]["why"]
+
+
+def test_exploration_buys_narrower_intervals_at_a_higher_cost(logs, sheet):
+    rows = sheet["exploration_worth"]["rows"]
+    assert [row["share"] for row in rows] == list(SHARES)
+    for name, direction in (("exponent", -1), ("lift", -1), ("shuffled_cost", 1), ("value", -1)):
+        known = [row[name] for row in rows if row[name] is not None]
+        assert len(known) >= 2 and (np.diff(known) * direction > 0).all(), name
+    ratio = rows[0]["exponent"] / rows[-1]["exponent"]
+    assert ratio == pytest.approx(math.sqrt(SHARES[-1] / SHARES[0]))
+    more = log_sheet(Logs.from_table(shop(1800)))["exploration_worth"]["rows"]
+    assert more[-1]["lift"] < rows[-1]["lift"]
+
+
+def test_cost_of_shuffled_pages_is_what_they_lose():
+    """Feedback that is the slot's propensity itself: a random order earns its mean in each slot."""
+    logs = Logs.from_table(shop(300))
+    theta = (np.arange(PAGE) + 1.0) ** -0.7
+    feedback = np.where(logs.shown, theta[np.maximum(logs.position, 0)], 0.0).astype(np.float32)
+    logs = replace(
+        logs, tasks=("click",), predictions=logs.predictions[:, :1], feedback=feedback[:, None], task_values=()
+    )
+    worth = log_sheet(logs, RewardConfig(propensity=0.7))["exploration_worth"]
+    assert worth["rows"][-1]["shuffled_cost"] == pytest.approx(0.0, abs=1e-6)  # all items are equally good
+    best = np.where(logs.position == 0, 1.0, 0.0).astype(np.float32)
+    logs = replace(logs, feedback=best[:, None])
+    worth = log_sheet(logs, RewardConfig(propensity=0.7))["exploration_worth"]
+    assert worth["rows"][-1]["shuffled_cost"] == pytest.approx(SHARES[-1] * (1 - theta.mean()))
+
+
+def test_effective_share_is_that_of_sampled_ratios():
+    torch = pytest.importorskip("torch")
+    center = np.array([0.5, 0.3, 0.2])
+    target = torch.tensor([4.0, 3.0, 3.0], dtype=torch.float64)
+    logged = torch.tensor(center * 10)
+    torch.manual_seed(0)
+    draws = torch.distributions.Dirichlet(logged).sample((400_000,))
+    ratio = (
+        torch.distributions.Dirichlet(target).log_prob(draws) - torch.distributions.Dirichlet(logged).log_prob(draws)
+    ).exp()
+    sampled = float(ratio.sum() ** 2 / ratio.square().sum() / len(ratio))
+    assert effective_share(center) == pytest.approx(sampled, rel=0.03)
+    assert effective_share(np.ones(1)) == 0.0
+
+
+def test_nothing_in_the_sheet_is_lost_in_json_and_the_page(sheet):
+    again = json.loads(json.dumps(plain(sheet), allow_nan=False))
+    assert words.task_rows(again) == words.task_rows(sheet) and words.worth_rows(again) == words.worth_rows(sheet)
+    contract = [("<task>", "yes", "what & why", "missing"), ("left out", "", "<i>", "a")]
+    page = sheet_page({"sheet": sheet, "contract": contract, "changed": ["a < b"], "warned": ["c > d"]}, "<shop>")
+    assert "<i>" not in page and "<shop>" not in page and "&lt;shop&gt;" in page and "a &lt; b" in page
+    assert "http" not in page
+    for title in (
+        "What this log can tell",
+        "Predictions beside feedback",
+        "What exploration would buy",
+        "A/B test for 1 %",
+    ):
+        assert f"<h2>{title}</h2>" in page
+
+
+def spoiled(logs, **changes):
+    return replace(logs, **{name: change(getattr(logs, name).copy()) for name, change in changes.items()})
+
+
+def column(place, values):
+    def change(array):
+        array[:, place] = values(array[:, place])
+        return array
+
+    return change
+
+
+SENTENCES = {
+    "no event": (dict(feedback=column(1, np.zeros_like)), "buy has no event on 4,500 shown rows"),
+    "few events": (
+        dict(feedback=column(1, lambda y: y * (np.cumsum(y) <= 20))),
+        "buy has 20 events: too few",
+    ),
+    "a constant": (dict(predictions=column(0, lambda p: 0 * p + 0.2)), "the prediction of click is 0.2 everywhere"),
+    "noise": (
+        dict(predictions=column(0, lambda p: np.random.default_rng(1).permutation(p))),
+        "the prediction of click has no signal: its AUC 0.",
+    ),
+    "the wrong way": (dict(predictions=column(0, lambda p: 1 - p)), "the prediction of click orders the wrong way"),
+    "far from the rate": (dict(predictions=column(1, lambda p: p / 10)), "buy is predicted 0.1"),
+    "worse than the page": (
+        dict(predictions=column(0, lambda p: p + np.random.default_rng(1).uniform(0, 3, len(p)))),
+        "the prediction of click orders a page worse",
+    ),
+    "a feature without a value": (dict(context=column(0, lambda x: x * np.nan)), "feature buyer_score has no value"),
+    "a constant feature": (dict(context=column(1, np.ones_like)), "feature hour is 1 everywhere"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_each_fault_has_its_sentence(logs, sheet, name):
+    changes, sentence = SENTENCES[name]
+    assert not any(sentence in line for line in sheet["sentences"])
+    found = [line for line in log_sheet(spoiled(logs, **changes))["sentences"] if sentence in line]
+    assert len(found) == 1
+
+
+def test_faults_of_the_whole_log(logs):
+    one = replace(
+        logs, tasks=("click",), predictions=logs.predictions[:, :1], feedback=logs.feedback[:, :1], task_values=()
+    )
+    assert "click is the only task: there is nothing to fuse" in " ".join(log_sheet(one)["sentences"])
+    seen = Logs.from_table({k: [v for v, s in zip(c, TABLE["rank"], strict=True) if s] for k, c in TABLE.items()})
+    bare = replace(seen, features=(), context=seen.context[:, :0], timestamp=None)
+    text = " ".join(log_sheet(bare)["sentences"])
+    for sentence in ("every candidate was shown", "no feature of the request", "no timestamps", "900 requests: below"):
+        assert sentence in text
+    twins = replace(logs, predictions=logs.predictions[:, [0, 0]], feedback=logs.feedback[:, [0, 0]])
+    assert "buy and click have the same events and predictions" in " ".join(log_sheet(twins)["sentences"])
+
+
+TABLE = shop(900)
+
+
+def test_a_log_without_any_event_has_a_sheet(logs):
+    empty = log_sheet(replace(logs, feedback=np.zeros_like(logs.feedback)))
+    assert not empty["estimates"]["replay"]["possible"]
+    assert [row["lift"] for row in empty["exploration_worth"]["rows"]] == [None] * len(SHARES)
+    assert len([line for line in empty["sentences"] if "has no event" in line]) == 2
+    json.dumps(plain(empty), allow_nan=False)
+    assert "n/a" in str(words.task_rows(empty))
+
+
+def test_a_log_of_one_request_has_a_sheet(logs):
+    single = log_sheet(logs.select([0]))
+    assert not single["estimates"]["A/B test planning"]["possible"]
+    sheet_page({"sheet": single}, "one")

@@ -1,0 +1,93 @@
+"""The console in Chromium."""
+
+import contextlib
+import http.server
+import importlib.util
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+MISSING = "playwright is not installed" if importlib.util.find_spec("playwright") is None else "there is no Chromium"
+needs_browser = pytest.mark.skipif(CHROMIUM is None or MISSING.startswith("playwright"), reason=MISSING)
+
+
+@contextlib.contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium; its pages have a list ``faults`` of what went wrong in them."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        engine = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield engine
+        engine.close()
+
+
+def opened(engine: Any, address: str, width: int = 1400, theme: str = "light", height: int = 900) -> Any:
+    """A page that has started."""
+    page = engine.new_page(viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion="reduce")
+    page.faults, page.asked = [], []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("html[data-state], body.without-run")
+    return page
+
+
+@contextlib.contextmanager
+def service(page: Path, statuses: list[Any]) -> Iterator[str]:
+    """The address of a server of ``/console`` and of one status after the other; an int is an error, the last stays."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, body = 404, "application/json", b"{}"
+            if self.path == "/console":
+                status, kind, body = 200, "text/html; charset=utf-8", page.read_bytes()
+            elif self.path == "/v1/status":
+                answer = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+                status, body = (answer, b"{}") if isinstance(answer, int) else (200, json.dumps(answer).encode())
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """No line for each request."""
+
+    with _running(Handler) as address:
+        yield f"{address}/console"
+
+
+@contextlib.contextmanager
+def files_of(folder: Path) -> Iterator[str]:
+    """The address of a server of a folder's files."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given, directory=str(folder))
+
+        def log_message(self, *_: Any) -> None:
+            """No line for each request."""
+
+    with _running(Handler) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _running(handler: Any) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

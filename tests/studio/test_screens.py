@@ -1,0 +1,36 @@
+"""The page looks as it did."""
+
+import pytest
+
+from tests.studio.browser import needs_browser, opened
+from tests.studio.screens import THEMES, WIDTHS, alike, baseline, small
+
+pytestmark = [needs_browser, pytest.mark.slow]
+pytest.importorskip("PIL", reason="pillow is not installed")
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_screenshots_are_the_baselines(engine, address, theme, width):
+    page = opened(engine, address, width, theme)
+    assert alike(small(page), baseline(theme, width)), "python -m tests.studio.screens makes them again: look at them"
+    page.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "#pages { display: none; }",
+        ".panel { position: absolute; left: 40%; }",
+        ":root { --card: #ffe0b0; }",
+        ".columns { grid-template-columns: 1fr; }",
+    ],
+)
+def test_a_broken_page_is_not_alike(engine, address, damage):
+    page = opened(engine, address, 1400)
+    page.evaluate(
+        "(text) => { const s = new CSSStyleSheet(); s.replaceSync(text); document.adoptedStyleSheets = [s]; }",
+        damage,
+    )
+    assert not alike(small(page), baseline("light", 1400))
+    page.close()

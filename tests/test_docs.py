@@ -1,0 +1,138 @@
+"""What the pages of docs/ say is true: their code runs, their commands parse, every option has its row."""
+
+import dataclasses
+import importlib
+import re
+import tomllib
+from types import SimpleNamespace
+
+import pytest
+
+from devtools.option_pages import comments_of, groups_of, options_of, options_page, own_fields
+from pygrade.cli import main as cli
+from pygrade.cli.parse import parse
+from tests.documents import PAGES, ROOT, blocks, commands, run
+
+DOCS = ROOT / "docs"
+PYTHON = [
+    pytest.param(page, code, id=f"{page.stem}-{number}")
+    for page in [DOCS / "ops.md", *sorted((DOCS / "guides").glob("*.md"))]
+    for number, code in enumerate(blocks(page, "python"))
+    if "Pipeline.load" not in code  # run in tests/pipeline
+]
+COMMANDS = [
+    pytest.param(page, words, id=f"{page.stem}: {' '.join(words)}") for page in PAGES for words in commands(page)
+]
+SMALL = "--stage1.steps 3 --stage2.steps 3 --static.iterations 2 --trust.folds 2 --no-tensorboard --quiet"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The directory that the guides assume: a log in runs/logs, a policy with trade-offs in runs/mine."""
+    path = tmp_path_factory.mktemp("docs")
+    world = "--requests 200 --world.log-users 80 --world.test-users 40 --world.items 200 --quiet"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        assert cli.main(["simulate", "--out", "runs/logs", *world.split()]) == 0
+        train = "train --data logs:runs/logs --out runs/mine --policy.trade-offs"
+        assert cli.main([*train.split(), *SMALL.split()]) == 0
+    return path
+
+
+@pytest.mark.parametrize(("page", "code"), PYTHON)
+def test_the_python_of_the_guides_runs(page, code, place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    run(code, page.name)
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS)
+def test_the_commands_of_all_pages_are_commands(page, words, tmp_path, monkeypatch):
+    name, *arguments = words
+    if name.startswith("-"):
+        return
+    monkeypatch.chdir(tmp_path)
+    if "--config" in arguments:
+        path = tmp_path / arguments[arguments.index("--config") + 1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables = [table for table in blocks(page, "toml") if f"[{name}]" in table]
+        path.write_text(tables[0] if tables else '[defaults]\ndata = "logs:runs/logs"\n', encoding="utf-8")
+    assert name in cli.COMMANDS
+    parse(name, options_of(name), arguments)  # SystemExit: an option that does not exist
+
+
+def test_every_option_of_every_command_has_one_row():
+    page = options_page()
+    for name in cli.COMMANDS:
+        kind = options_of(name)
+        assert f"## pygrade {name} {{#" in page
+        shown = [entry for _, group in [("", kind), *groups_of(kind)] for entry in own_fields(group)]
+        assert {entry.name for entry in dataclasses.fields(kind)} <= {entry.name for entry in shown} | {
+            prefix.rstrip(".").replace("-", "_") for prefix, _ in groups_of(kind)
+        }
+    rows = re.findall(r"^\| `(--[\w.-]+)` \| .+ \| .+ \|$", page, re.M)
+    assert len(rows) > 150 and rows.count("--page-size") == 2  # of the reward, and of the simulated world
+
+
+def test_every_option_is_explained():
+    page = options_page()
+    bare = re.findall(r"^\| `(--[\w.-]+)` \| .+ \|  \|$", page, re.M)
+    assert not bare, "an option without a comment beside its field"
+
+
+def test_links_of_the_options_page_have_their_targets():
+    page = options_page()
+    places = set(re.findall(r"\{#([\w-]+)\}", page))
+    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) <= places
+
+
+def test_comments_are_those_beside_a_field_or_above_it():
+    source = '''
+    class Config:
+        """Text."""
+
+        # above,
+        # two lines
+        first: int = 1
+        # above
+        second: dict[str, int] = field(
+            default_factory=dict,
+        )  # beside
+        third: str = "#"
+
+        def method(self) -> None: ...
+    '''
+    assert comments_of(source) == {"first": "above, two lines", "second": "beside", "third": ""}
+
+
+def test_the_glossary_has_its_terms_in_order():
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^## (.+)\n\n\S", text, re.M)
+    assert len(terms) >= 40 and terms == sorted(terms, key=str.casefold)
+
+
+def test_the_service_reads_the_tables_that_pages_show():
+    service = pytest.importorskip("pygrade.service.config")
+    tables = [tomllib.loads(table) for page in PAGES for table in blocks(page, "toml")]
+    shown = [table["serve"] for table in tables if "serve" in table]
+    assert shown
+    for table in shown:
+        service.split(table)  # ValueError: an option that does not exist
+
+
+def test_relative_links_of_readme_and_contributing_exist():
+    for name in ("README.md", "CONTRIBUTING.md"):
+        links = re.findall(r"\]\(((?!https?:|#)[^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
+        assert links or name != "README.md"
+        assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_site_refuses_what_comes_from_another_host():
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed")
+    hooks = importlib.import_module("devtools.site_hooks")
+    page = '<link rel="stylesheet" href="a.css"><a href="https://x.org">x</a><script src="//cdn.org/a.js"></script>'
+    assert hooks.loaded(page) == ["//cdn.org/a.js"]
+    assert hooks.loaded('<link rel="icon" href="https://x.org/i.png"><img src="p.png">') == ["https://x.org/i.png"]
+    link = "[a](../../examples/c/rank.c), [b](../GPU.md), ![c](../lifts.png)"
+    found = hooks.outside_links(link, SimpleNamespace(src_uri="guides/serve.md"))
+    assert [path for _, path in found] == ["examples/c/rank.c"]

@@ -1,0 +1,58 @@
+"""The Python examples and the notebooks run as they are."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.documents import ROOT
+
+EXAMPLES = ROOT / "examples"
+SCRIPTS = {  # what each prints when it works
+    "torch_ranker.py": "page:",
+    "own_logs.py": "replay, value of the first five slots",
+    "trade_offs.py": "events per page",
+    "pipeline.py": "known events of the user",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_runs(name, tmp_path):
+    run = subprocess.run(
+        [sys.executable, EXAMPLES / "python" / name], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    assert SCRIPTS[name] in run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs(path, tmp_path):
+    pytest.importorskip("nbclient", reason="nbclient is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    for folder in ("notebooks", "python"):
+        shutil.copytree(EXAMPLES / folder, tmp_path / folder)
+    code = (
+        "import sys, nbformat, nbclient\n"
+        "notebook = nbformat.read(sys.argv[1], 4)\n"
+        "nbclient.NotebookClient(notebook, timeout=300, kernel_name='python3').execute()\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, path.name],
+        cwd=tmp_path / "notebooks",
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def test_notebooks_are_committed_without_outputs():
+    nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
+    notebooks = sorted((EXAMPLES / "notebooks").glob("*.ipynb"))
+    assert len(notebooks) == 2
+    for path in notebooks:
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        assert cells and not any(cell.outputs or cell.execution_count for cell in cells), path.name
