@@ -152,13 +152,18 @@ class Server:
         self.process = subprocess.Popen(
             [*command, "--run", str(world.run), "--config", str(path)],
             stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         )
         assert self.process.stdout is not None
-        found = re.search(r"https?://([\w.]+):(\d+)", self.process.stdout.readline())
-        if found is None:
-            raise RuntimeError("the server did not start")
+        found = None
+        while found is None:
+            line = self.process.stdout.readline()
+            if not line:
+                raise RuntimeError("the server did not start")
+            found = re.search(r"https?://([\w.]+):(\d+)", line)
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()  # so that it never waits for a reader
         self.host, self.port = found[1], int(found[2])
         limit = time.monotonic() + 60
         while subprocess.run(
@@ -279,10 +284,10 @@ class Bench:
         """From Redis: paused, and killed."""
         folder = self.world.folder / "redis"
         folder.mkdir()
-        redis = RedisServer(folder, save=True)
+        redis = RedisServer(folder, "--appendfsync", "everysec", save=True)
         link = ["redis-cli", "-p", str(redis.port)]
         try:
-            self.world.fill(redis.url("bench"))
+            self.world.fill(redis.url("bench", timeout=120))
             server = self.server(store=redis.url("bench"), deadline_ms=DEADLINE)
             try:
                 rate = self.load(server, 0.0, self.seconds)["per_second"] / 2
@@ -359,12 +364,14 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pygrade-bench-") as scratch:
         bench = Bench(World(options.run.resolve(), Path(scratch)), options)
-        bench.all()
-    record = {"machine": facts(), "server": options.server, "workers": options.workers, "threads": options.threads}
-    record |= {"rows": bench.rows}
-    out = options.out or (None if options.quick else RESULTS / f"service-{options.server}.json")
-    if out is not None:
-        write_json(out, record)
+        try:
+            bench.all()
+        finally:
+            record = {"machine": facts(), "server": options.server, "workers": options.workers}
+            record |= {"threads": options.threads, "rows": bench.rows}
+            out = options.out or (None if options.quick else RESULTS / f"service-{options.server}.json")
+            if out is not None:
+                write_json(out, record)
     loads = [row for row in bench.rows.values() if isinstance(row, dict) and "lost" in row]
     bad = sum(row["lost"] + row["wrong"] for row in loads)
     print(f"{bench.requests:,} requests, {bad} lost or wrong")

@@ -289,3 +289,22 @@ def test_served_pages_and_their_feedback_train_a_policy(own_run, tmp_path):
     assert logs.feedback.sum() == asked and set(logs.arm) == {"main"}
     summary = train(logs.complete(), SMALL, tmp_path / "trained").summary
     assert summary["requests"] == 120
+
+
+@pytest.mark.slow
+def test_online_learning_runs_beside_the_workers(own_run, tmp_path):
+    path = tmp_path / "pygrade.toml"
+    path.write_text(
+        '[serve]\nexposures = "exposures"\nfeedback = "feedback"\nfile_seconds = 1\n'
+        '[[serve.arms]]\nname = "main"\nshare = 0.5\n'
+        '[[serve.arms]]\nname = "learned"\nshare = 0.5\npolicy = "online/policy"\n'
+    )
+    options = ["--config", path, "--online"]
+    with serving(own_run, tmp_path / "log", *options) as server, httpx.Client(base_url=server.address) as client:
+        assert client.post("/v1/rank", json=RANK | {"arm": "learned"}, timeout=60).json()["arm"] == "learned"
+        eventually(lambda: (own_run / "online" / "status.json").exists(), 60)
+        eventually(lambda: client.get("/v1/status").json()["online"] is not None)
+        record = client.get("/v1/status").json()["online"]
+        assert record["learning"] and record["arms"]["control"] == "main"
+        assert set(record["arms"]["users"]) == {"main", "learned"}
+    assert (own_run / "online" / "state" / "inputs.json").exists()  # it ended on the signal
