@@ -303,14 +303,11 @@ def reinforcement_sentence(record: Mapping[str, Any]) -> str:
         return ""
     lift, metric = entry["lift"], "NDCG" if entry["metric"] == "ndcg" else entry["metric"]
     size = f"{100 * lift['value']:+.2f} ± {50 * (lift['high'] - lift['low']):.2f} %"
-    said = (
-        "adds to"
-        if lift["low"] > 0
-        else "costs"
-        if lift["high"] < 0
-        else "adds nothing that these requests can show to"
-    )
-    return f"Reinforcement learning {said} stage 1: GRADE over stage 1 {size} {metric}@{record['k']}."
+    if lift["low"] > 0:
+        said = "adds to stage 1"
+    else:
+        said = "loses against stage 1" if lift["high"] < 0 else "adds nothing to stage 1 that these requests can show"
+    return f"Reinforcement learning {said}: GRADE over stage 1 {size} {metric}@{record['k']}."
 
 
 def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> NDArray[np.float32]:
