@@ -85,7 +85,7 @@ def is_mixed(policy: FusionPolicy) -> bool:
 
 def replay(
     logs: Logs,
-    explored: Logs,
+    explored: Logs | SlotPropensity,
     policies: Mapping[str, FusionPolicy],
     mixture: Mixture | None,
     reward: RewardConfig,
@@ -97,7 +97,7 @@ def replay(
     ``mixture`` of the served policy.
     """
     arms = arms_of(logs, policies, mixture)
-    propensity = slot_propensity(explored, reward)
+    propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
     curve = propensity.known(k)
     evaluation = evaluate(
         logs,
