@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.evaluation.replay import equal_metrics, judged_by
+from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
 
 IN_SAMPLE = "in-sample, not evidence: "
 
@@ -34,6 +34,8 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     console.table(title, head, rows, record["verdict"]["name"], judged_by(record))
     for sentence in equal_metrics(record):
         console.text(sentence)
+    if added := reinforcement_sentence(record):
+        console.text(added)
     console.text(record["verdict"]["sentence"])
 
 

@@ -296,6 +296,20 @@ def equal_metrics(record: Mapping[str, Any]) -> list[str]:
     return [f"{name} cannot differ: {reasons[metric]}." for metric, name in names.items() if metric in reasons]
 
 
+def reinforcement_sentence(record: Mapping[str, Any]) -> str:
+    """What stage 2 adds to stage 1, of a replay of both; empty if nothing was compared."""
+    entry = record.get("reinforcement")
+    if not entry or entry["lift"]["low"] is None:
+        return ""
+    lift, metric = entry["lift"], "NDCG" if entry["metric"] == "ndcg" else entry["metric"]
+    size = f"{100 * lift['value']:+.2f} ± {50 * (lift['high'] - lift['low']):.2f} %"
+    if lift["low"] > 0:
+        said = "adds to stage 1"
+    else:
+        said = "loses against stage 1" if lift["high"] < 0 else "adds nothing to stage 1 that these requests can show"
+    return f"Reinforcement learning {said}: GRADE over stage 1 {size} {metric}@{record['k']}."
+
+
 def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> NDArray[np.float32]:
     """weights[T] or [R, T] as a contiguous [R, T]; a wrong shape or a value that is not finite is named."""
     array = np.asarray(weights, np.float32)

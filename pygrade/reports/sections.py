@@ -6,7 +6,7 @@ from typing import Any
 
 from pygrade._util.serialization import plain
 from pygrade.evaluation.arms import STAGE1
-from pygrade.evaluation.replay import equal_metrics, judged_by
+from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
 from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, escape, facts, folded, table
 from pygrade.reports.marks import Json, Scale, whisker
 from pygrade.training.trust import label
@@ -142,7 +142,7 @@ def prediction_section(replay: Json, title: str = "Predictions on held-out reque
     return Section(title, f"{text} {size}".strip(), table=drawn_key + table(heads, rows))
 
 
-def replay_section(replay: Json, title: str = "Replay of held-out requests", note: str = "") -> Section:
+def replay_section(replay: Json, title: str = "Replay of held-out requests") -> Section:
     """Each ranking's NDCG and value, and its lift over the baseline, with intervals that all cover at once."""
     k, base, named = replay["k"], replay["baseline"], replay["verdict"]["name"]
     metrics = [("value", f"value@{k}"), ("ndcg", f"NDCG@{k}")]
@@ -163,7 +163,7 @@ def replay_section(replay: Json, title: str = "Replay of held-out requests", not
     text = (
         f"Each ranking re-orders the shown items of {replay['num_requests']:,} requests that trained nothing; what was "
         f"not shown can't be judged. Lifts are over {escape(base)}, ± 95 %, and all intervals cover at once. "
-        f"{judged[0].upper()}{judged[1:]}. {note}"
+        f"{judged[0].upper()}{judged[1:]}. {escape(reinforcement_sentence(replay))}"
     )
     return Section(title, text.strip(), table=table(heads, rows, named))
 

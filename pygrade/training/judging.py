@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STATIC
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.evaluation.cautions import (
     caution_of_logged_order,
     caution_of_predicted_value,
@@ -118,6 +118,10 @@ def replay(
     if judge is not None and not in_sample:
         promised = record["lifts"][name]
         record["warnings"] += caution_of_predicted_value(name, promised[judge], promised["predicted_value"])
+    if judge is not None and {STAGE1, GRADE} <= set(policies):
+        orders = arms.scores[GRADE], arms.scores[STAGE1]
+        lift = paired_lift(logs, judge, *orders, k, curve, reward.propensity_floor)
+        record["reinforcement"] = {"metric": judge, "lift": lift.to_dict()}
     if judge is not None and LOGGED_ORDER in arms.scores:
         offered = served_name(policies, mixture)
         orders = arms.scores[offered], arms.scores[LOGGED_ORDER]

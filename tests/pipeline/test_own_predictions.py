@@ -88,6 +88,10 @@ def test_a_page_is_the_rankers_of_the_callers_predictions(own):
     page = ranker.rank(context, expected, 5, offsets=served.features.offsets, scenario=["feed"])
     assert page.values.tobytes() == served.page.values.tobytes()
     assert page.indices.tobytes() == served.page.indices.tobytes()
+    gone = served.items[:1]
+    system.update_items(remove=gone, timestamp=NOW)  # other models, the same predict
+    left = system.rank(3, k=5, candidates=200, scenario="feed", timestamp=NOW)
+    assert gone[0] not in left.features.item_id and len(left.items) == 5
     system.close()
 
 

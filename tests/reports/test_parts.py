@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER
+from pygrade.evaluation.replay import reinforcement_sentence
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.reports import plots
 from pygrade.reports.comparison import compare_pages, comparison_section
@@ -97,6 +98,17 @@ def test_a_replay_says_what_is_served_against_the_logged_order(judged):
     assert record["logged_order"]["name"] == EXPECTED_VALUE  # a policy without trust is not served
     assert record["logged_order"]["metric"] == "value" and record["logged_order"]["lift"]["low"] is not None
     assert record["warnings"] == []
+
+
+def test_what_stage_2_adds_is_said():
+    def added(low, high):
+        lift = {"value": (low + high) / 2, "low": low, "high": high}
+        return reinforcement_sentence({"k": 5, "reinforcement": {"metric": "ndcg", "lift": lift}})
+
+    assert added(0.01, 0.03) == "Reinforcement learning adds to stage 1: GRADE over stage 1 +2.00 ± 1.00 % NDCG@5."
+    assert "loses against stage 1" in added(-0.03, -0.01)
+    assert "adds nothing to stage 1 that these requests can show" in added(-0.01, 0.02)
+    assert reinforcement_sentence({"k": 5}) == ""
 
 
 def test_the_lead_has_the_verdict_then_the_warnings_then_the_lifts(judged):
