@@ -1,7 +1,7 @@
 """python http_client.py URL USER: a client of `pygrade serve` that needs Python alone.
 
-It asks for a page, says what was shown and that the second item was clicked, and asks again. If the service does not answer in time, the page
-is an order of the client's own: a ranking must never be the reason that a shop shows nothing.
+It asks for a page, says what was shown and that the second item was clicked, and asks again. If the service does not
+answer in time, the page is an order of the client's own: a ranking must never be the reason that a shop shows nothing.
 """
 
 import json
