@@ -66,7 +66,7 @@ def _about(found: CommandOptions) -> tuple[str, list[str]]:
 def _usage(command: str, found: CommandOptions, width: int) -> list[str]:
     required = [
         (option.kind if option.positional else f"{option.flag} {option.kind}")
-        for option in found.options
+        for option in _essential(found)
         if option.default is None or option.positional
     ]
     return _wrapped(" ".join([f"usage: pygrade {command}", *required, "[options]"]), width, 7)

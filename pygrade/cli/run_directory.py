@@ -14,10 +14,11 @@ from typing import Any
 from pygrade._util.files import owner_of
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_bytes
+from pygrade.stores import without_secret
 
 RECORD = "options.toml"
 _OUTPUT = ("json", "quiet", "traceback")  # how a command prints, not what it does
-_PLACE = ("out", "resume")  # differ between two runs with the same results
+_PLACE = ("out", "resume", "track")  # differ between two runs with the same results
 
 logger = logging.getLogger("pygrade")
 Table = dict[str, Any]
@@ -50,6 +51,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(entry) for entry in value]
+    if isinstance(value, str):
+        return without_secret(value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -88,6 +91,15 @@ def differences(left: Table, right: Table, prefix: str = "") -> Iterator[tuple[s
             yield from differences(a, b, f"{prefix}{key}.")
         elif a != b and prefix + key not in (*_OUTPUT, *_PLACE):
             yield prefix + key, a, b
+
+
+def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option with its whole name: ``stage2.steps``."""
+    for name, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        elif prefix + name not in _OUTPUT:
+            yield prefix + name, shown(value)
 
 
 def shown(value: Any) -> str:

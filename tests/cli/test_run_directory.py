@@ -7,7 +7,11 @@ import tomllib
 import pytest
 
 from pygrade.cli import main as cli
+from pygrade.cli.commands import pipeline
 from pygrade.cli.config_file import read_config
+from pygrade.cli.parse import parse
+from pygrade.cli.run_directory import write_options
+from pygrade.policy import FusionPolicy
 from tests.cli.test_cli import TINY, WORLD
 
 
@@ -127,3 +131,39 @@ def test_a_pipeline_that_reads_nothing_writes_nothing(capsys, tmp_path):
 def test_a_stored_file_names_its_command(runs):
     assert "seed" not in read_config(runs / "one" / "options.toml", "demo")
     assert read_config(runs / "one" / "options.toml", "train")["data"] == f"logs:{runs / 'logs'}"
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_a_tracked_run_is_in_mlflow(capsys, runs, tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="pip install 'pygrade[mlflow]'")
+    pytest.importorskip("sqlalchemy", reason="pip install 'pygrade[mlflow]'")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    assert cli.main([*training(runs, "one"), "--track", "mlflow:sqlite:///runs.db#shop"]) == 0
+    client = mlflow.MlflowClient("sqlite:///runs.db", "sqlite:///runs.db")
+    model = client.get_model_version_by_alias("shop", "newest")
+    data = client.get_run(model.run_id).data
+    assert data.params["stage2.steps"] == "6" and data.params["policy.transform"] == "zlog"
+    replay = json.loads((runs / "one" / "evaluation.json").read_text())
+    assert data.metrics["value_at_10/GRADE"] == pytest.approx(replay["rankers"]["GRADE"]["value"]["value"])
+    assert len(client.get_metric_history(model.run_id, "stage2/reward")) == 6
+    assert {"options.toml", "report.html", "model"} <= {entry.path for entry in client.list_artifacts(model.run_id)}
+    mlflow.set_tracking_uri("sqlite:///runs.db")
+    mlflow.set_registry_uri("sqlite:///runs.db")
+    folder = mlflow.artifacts.download_artifacts("models:/shop@newest", dst_path="down")
+    policy = json.loads((runs / "one" / "policy" / "policy.json").read_text())
+    assert FusionPolicy.load(folder).version == policy["version"] == model.tags["pygrade.version"]
+
+
+def test_a_bad_address_costs_no_training(capsys, runs, tmp_path):
+    for command in ("train", "pipeline"):
+        arguments = [command, "--data", f"logs:{runs / 'logs'}", "--out", str(tmp_path / "x"), "--track", "wandb:x"]
+        assert cli.main(arguments) == 2
+        assert "want mlflow:URI" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
+def test_stored_options_keep_no_password(tmp_path):
+    words = ["--data", "logs:x", "--out", "y", "--store", "redis://me:secret@host:1/2"]
+    write_options(parse("pipeline", pipeline.Options, words), "pipeline", tmp_path)
+    stored = (tmp_path / "options.toml").read_text()
+    assert "secret" not in stored and 'store = "redis://host:1/2"' in stored

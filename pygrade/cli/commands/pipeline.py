@@ -10,6 +10,7 @@ from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
 from pygrade.cli.judging import print_evaluation, print_warnings
 from pygrade.cli.options import Output, part
 from pygrade.cli.run_directory import check_out, recorded
+from pygrade.cli.run_metrics import report_run
 from pygrade.data.ebnerd import EbNerdConfig
 from pygrade.data.events import CONFIGS, parse_spec
 from pygrade.data.kuairand_events import KuaiRandEventConfig
@@ -18,6 +19,7 @@ from pygrade.data.recflow import RecFlowConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import OWN
 from pygrade.pipeline.run import run_pipeline
+from pygrade.training.mlflow_run import MlflowRun
 
 ESSENTIAL = (  # of --help
     "data",
@@ -32,6 +34,7 @@ ESSENTIAL = (  # of --help
     "leak_checks",
     "seed",
     "predictions",
+    "track",
 )
 _MTL = require("tyro").conf.arg(aliases=("--mtl",))  # --mtl own
 
@@ -51,6 +54,9 @@ class Options(Output, PipelineConfig):
     data: str  # SCHEME:PATH of raw events, e.g. kuairand:KuaiRand-1K or logs:runs/demo/logs
     out: Path  # directory to write
     store: str | None = None  # address of the store to fill: lmdb:DIR or redis://HOST:PORT/DB; none: lmdb in --out
+    # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
+    # register the artifact, whose newest version has the alias newest.
+    track: str | None = None
     # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of a
     # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
     predictions: Annotated[Literal["mtl", "own"], _MTL] = "mtl"
@@ -76,8 +82,13 @@ def run(options: Options) -> dict[str, Any]:
     refuse_in_model(options.mtl)
     refuse_in_training(options.train, "train.")
     check_out(options.out, "pipeline", parse_spec(options.data)[1])
+    place = None if options.track is None else MlflowRun(options.track)
     with recorded(options, "pipeline", options.out):
         record = run_pipeline(options.data, options.out, part(PipelineConfig, options), source, options.store)
+    if place is not None:
+        stages = record["stages"]
+        steps = options.out / f"policy-{stages['policy']['key']}" / "training" / "metrics.jsonl"
+        report_run(place, "pipeline", options, options.out / "artifact", stages["publish"]["version"], steps)
     if not options.json:
         _print(record)
         console.text(f"report: {options.out / 'report.html'}    summary: {options.out / 'summary.json'}")

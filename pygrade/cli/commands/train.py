@@ -16,6 +16,7 @@ from pygrade.cli.ignored import refuse_in_training
 from pygrade.cli.judging import print_evaluation, print_warnings
 from pygrade.cli.options import Output, Source, part
 from pygrade.cli.run_directory import check_out, recorded
+from pygrade.cli.run_metrics import report_run
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.evaluation.replay import event_worth
@@ -24,10 +25,11 @@ from pygrade.reports.comparison import FILE as COMPARISON
 from pygrade.reports.comparison import compare_pages
 from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.training.judging import is_mixed, replay
+from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
 
-ESSENTIAL = ("data", "out", "values", "value_tasks", "holdout", "resume", "seed", "device", "threads")  # of --help
+ESSENTIAL = ("data", "out", "values", "value_tasks", "holdout", "resume", "seed", "device", "threads", "track")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,9 @@ class Options(Source, Output, TrainConfig):
     out: Path  # directory to write
     holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
     resume: bool = True  # continue from the checkpoints in --out; --no-resume removes them
+    # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
+    # register the policy, whose newest version has the alias newest.
+    track: str | None = None
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError("--values and --reward.task-values both say what events are worth; want --values alone")
     refuse_in_training(config)
     check_out(options.out, "train", options.directory)
+    place = None if options.track is None else MlflowRun(options.track)
     logs = options.load()
     if not bool((logs.feedback > 0).any()):
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
@@ -66,6 +72,9 @@ def run(options: Options) -> dict[str, Any]:
         )
     with claimed(options.out, "train"), recorded(options, "train", options.out):
         record = _train_and_judge(options, config, early, late)
+    if place is not None:
+        version = record["train"]["version"]
+        report_run(place, "train", options, options.out / "policy", version, options.out / "metrics.jsonl")
     if not options.json:
         _print_trust(record["train"])
         if late is not None:
