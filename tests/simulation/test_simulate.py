@@ -151,7 +151,7 @@ def test_bad_arguments_are_named(world):
         rank_pages(requests.p_hat, EQUAL[:3], 5, name="a")
     with pytest.raises(ValueError, match="shuffle_share"):
         replace(CONFIG, shuffle_share=0.95)
-    with pytest.raises(ValueError, match="num_requests is 0"):
+    with pytest.raises(ValueError, match="requests is 0"):
         replace(CONFIG, requests=0)
     with pytest.raises(ValueError, match="world has seed 4; want the config's seed 5"):
         simulate_logs(replace(CONFIG, seed=5), world=world)
