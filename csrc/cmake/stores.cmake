@@ -2,6 +2,10 @@
 # PYGRADE_STORE_LIBRARIES (as arguments of pygrade_find_store_library, for the CMake package) and PYGRADE_PRIVATE_LIBS
 # (what a program that links the static library needs beside it).
 include(csrc/cmake/pygrade-stores.cmake)
+set(all_suffixes ${CMAKE_FIND_LIBRARY_SUFFIXES})
+if(PYGRADE_STATIC_STORES)
+  set(CMAKE_FIND_LIBRARY_SUFFIXES ${CMAKE_STATIC_LIBRARY_SUFFIX})
+endif()
 set(store_targets "")
 set(store_definitions "")
 set(PYGRADE_STORE_LIBRARIES "")
@@ -33,3 +37,4 @@ pygrade_add_store(LMDB lmdb lmdb.h lmdb liblmdb-dev
 pygrade_add_store(REDIS hiredis hiredis/hiredis.h hiredis libhiredis-dev
   csrc/src/stores/redis.cpp csrc/src/stores/redis_address.cpp csrc/src/stores/redis_connection.cpp
   csrc/src/stores/redis_pool.cpp)
+set(CMAKE_FIND_LIBRARY_SUFFIXES ${all_suffixes})

@@ -301,8 +301,11 @@ TEST(the_callers_model_and_search_take_the_places_of_the_artifacts) {
   models.prerank = nullptr;
   PipelineOptions options{.seed = 1};
   bool fails = false;
+  std::vector<std::optional<std::int64_t>> users;
   options.predict = [&](const ModelRows& rows, std::span<float> out) {
     if (fails) throw std::runtime_error("no model");
+    CHECK_EQUAL(rows.item_ids.size(), rows.rows);
+    users.push_back(rows.request == nullptr ? std::nullopt : std::optional(rows.request->user_id));
     model->predict_request(rows.request_dense, rows.request_ids, rows.dense, rows.ids, out);
   };
   options.retrieve = [&](const FeatureBuffer& user, std::span<const std::int64_t> seen,
@@ -314,10 +317,11 @@ TEST(the_callers_model_and_search_take_the_places_of_the_artifacts) {
   System system;
   const auto own = Pipeline::load(models, system.store, options);
   CHECK(rank(*own, request_of(3)).same(rank(*system.pipeline, request_of(3))));
+  CHECK(users == (std::vector<std::optional<std::int64_t>>{std::nullopt, 3}));  // first what an unknown user gets
   fails = true;
   CHECK_THROWS(std::runtime_error, "no model", rank(*own, request_of(3)));
   options.predict = {};
-  CHECK_THROWS(std::invalid_argument, "no mtl", Pipeline::load(models, system.store, options));
+  CHECK_THROWS(std::invalid_argument, "want a model of the caller's", Pipeline::load(models, system.store, options));
 }
 
 TEST(draws_follow_each_other_over_reloads_and_batches) {

@@ -1,7 +1,7 @@
 """python http_client.py URL USER: a client of `pygrade serve` that needs Python alone.
 
-It asks for a page, sends a click on the second item, and asks again. If the service does not answer in time, the page
-is an order of the client's own: a ranking must never be the reason that a shop shows nothing.
+It asks for a page, says what was shown and that the second item was clicked, and asks again. If the service does not
+answer in time, the page is an order of the client's own: a ranking must never be the reason that a shop shows nothing.
 """
 
 import json
@@ -44,8 +44,10 @@ def main(url: str, user: str) -> None:
     client = Client(url)
     page = client.page(user, k=5, deadline_ms=50)
     print("page:", page["items"], page.get("weights"), "degraded:", page["degraded"])
-    event = {"user": user, "item": page["items"][1], "task": "click", "timestamp": int(time.time() * 1000)}
-    print(client.ask("/v1/update", {"events": [event | {"request_id": page["request_id"]}]}))
+    shown = {"user": user, "task": None, "timestamp": int(time.time() * 1000), "request_id": page["request_id"]}
+    events = [shown | {"item": item} for item in page["items"]]  # shown without feedback, but for the second:
+    events[1] |= {"task": "click"}
+    print(client.ask("/v1/update", {"events": events}))
     print("next:", client.page(user, k=5, seen=page["items"])["items"])
     try:
         client.page(user, k=0)

@@ -155,6 +155,12 @@ def interval(record: Mapping[str, Any]) -> str:
     )
 
 
+def positive(record: Mapping[str, Any]) -> str:
+    """`interval` of a number that cannot be below 0, or that there is too little data for one."""
+    value, low = record["value"], record["low"]
+    return "too few" if value is not None and low is not None and low < 0 < value else interval(record)
+
+
 def share(record: Mapping[str, Any]) -> str:
     """`interval` of a number from 0 to 1, or that there is too little data for one."""
     low, high = record["low"], record["high"]

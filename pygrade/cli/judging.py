@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pygrade.cli import console
-from pygrade.evaluation.replay import equal_metrics, judged_by
+from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
 
 IN_SAMPLE = "in-sample, not evidence: "
 
@@ -26,7 +26,7 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
     lifted = {name: record["lifts"].get(name, {}) for name in record["rankers"]}
     rows = [
-        [name, *(console.interval(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
+        [name, *(console.positive(entry[m]) for m in names), *(console.lift(lifted[name].get(m)) for m in names)]
         for name, entry in sorted(record["rankers"].items(), key=lambda row: row[0] != record["baseline"])
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
@@ -34,6 +34,8 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
     console.table(title, head, rows, record["verdict"]["name"], judged_by(record))
     for sentence in equal_metrics(record):
         console.text(sentence)
+    if added := reinforcement_sentence(record):
+        console.text(added)
     console.text(record["verdict"]["sentence"])
 
 

@@ -49,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if arguments is None else arguments)
     wants_traceback = _TRACEBACK in args or os.environ.get("PYGRADE_TRACEBACK", "") not in ("", "0")
     try:
-        heed_interrupts()
         if (text := _answer(args)) is not None:
             print(text)
             return 0 if args else 2
         if args[0] not in COMMANDS:
             return _fail(f"{args[0]!r} is not a command; want one of {', '.join(COMMANDS)} (see pygrade --help)", 2)
+        heed_interrupts()
         _run(args[0], args[1:])
     except KeyboardInterrupt:
         return _fail(_INTERRUPTED, 130)

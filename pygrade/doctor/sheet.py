@@ -25,7 +25,7 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     it, and why not.
     """
     config = reward or RewardConfig()
-    propensity = slot_propensity(logs, config)
+    propensity = slot_propensity(logs, config, warn=False)  # the sheet says it
     curve = propensity.known(int(logs.position.max()) + 1)
     tasks = task_facts(logs, curve)
     worth = over_order(logs, logs.value_of(logs.predictions), logs.value_of(logs.feedback), curve).to_dict()

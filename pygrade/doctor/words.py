@@ -19,10 +19,12 @@ def size_sentence(sheet: Sheet) -> str:
     days = "" if size["days"] is None else f" on {size['days']:,} days"
     shares = [f"{100 * explored['shares'][kind]:.3g} % {kind}" for kind in ("shuffle", "dirichlet")]
     told = ", ".join(shares) if explored["logged"] else "no exploration column"
+    slots = sheet["propensity"]
+    known = "unknown" if slots["source"] == "none" else slots["note"]
     lengths = f"{size['candidates_per_request']:.3g} candidates and {size['shown_per_request']:.3g} shown items each"
     return (
         f"{size['requests']:,} requests of {size['users']:,} users{days}; {lengths}, in {size['slots']} slots; "
-        f"{size['items']:,} items; exploration: {told}. Slot propensity: {sheet['propensity']['note']}."
+        f"{size['items']:,} items; exploration: {told}. Slot propensity: {known}."
     )
 
 
@@ -100,7 +102,7 @@ def worth_rows(sheet: Sheet) -> Rows:
         )
         for row in sheet["exploration_worth"]["rows"]
     ]
-    return ("explored", "shuffled: exponent", "lift", "cost", "drawn: value", "cost"), rows
+    return ("explored", "shuffled: exponent", "lift", "shuffling costs", "drawn: value", "draws cost"), rows
 
 
 def around(entry: Mapping[str, Any], form: str = "{:.4f}") -> str:
@@ -112,7 +114,10 @@ def around(entry: Mapping[str, Any], form: str = "{:.4f}") -> str:
 
 
 def _wide(half: float | None, scale: float, unit: str) -> str:
-    return "too few" if half is None else f"± {half * scale:.2g}{unit}"
+    if half is None:
+        return "too few"
+    size = half * scale
+    return f"± {f'{size:.0f}' if size >= 10 else f'{size:.2g}'}{unit}"
 
 
 def _lift(entry: Mapping[str, Any]) -> str:

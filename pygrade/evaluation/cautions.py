@@ -59,6 +59,17 @@ def cautions_of_predictions(logs: Logs, predictions: Mapping[str, Mapping[str, A
     return sentences
 
 
+def caution_of_predicted_value(name: str, judged: Mapping[str, Any], predicted: Mapping[str, Any]) -> list[str]:
+    """If a ranking promises more by the predictions and delivers less by the feedback: lifts over one baseline."""
+    if judged["high"] is None or predicted["low"] is None or judged["high"] >= 0.0 or predicted["low"] <= 0.0:
+        return []
+    return [
+        f"PROMISES, NOT KEPT: {name} is {100 * predicted['value']:+.1f} % by its own predictions and "
+        f"{100 * judged['value']:+.1f} % by the feedback: it exploits the predictions' errors. Calibrate them, or give "
+        "the prior of the reward less weight."
+    ]
+
+
 def caution_of_logged_order(name: str, lift: Interval, metric: str, known_slots: bool) -> list[str]:
     """If ``name``, which is or would be served, is worse than the order in which production showed the items."""
     if not lift.high < 0.0:

@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array, Floats
+from pygrade._util.html_table import facts_table
 from pygrade._util.serialization import plain
 from pygrade.logs import numbered
 from pygrade.metrics import intervals
@@ -77,6 +78,15 @@ class OffPolicyEstimate:
         """For JSON: NaN and infinity become None."""
         record: dict[str, Any] = plain(self)
         return record
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        facts = {
+            "value": f"{self.value:.4f} (95 %: {self.low:.4f} … {self.high:.4f})",
+            "effective sample": f"{self.effective_sample_size:,.0f} of {self.num_requests:,} requests",
+            "warning": self.warning or "none",
+        }
+        return facts_table("off-policy estimate", facts)
 
 
 def log_ratio(

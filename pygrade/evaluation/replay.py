@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import plain
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
@@ -100,6 +101,28 @@ class Evaluation:
         """Plain numbers, strings and dicts for JSON."""
         record: dict[str, Any] = plain(self)
         return record
+
+    def _repr_html_(self) -> str:
+        """Two small tables, of the rankings and of the predictions, for notebooks."""
+        names = {"ndcg": f"NDCG@{self.k}", "value": f"value@{self.k}"}
+        rows = []
+        for ranker, entry in self.rankers.items():
+            lifts = self.lifts.get(ranker)
+            gained = [lifts[name].text(percent=True) if lifts else "baseline" for name in names]
+            rows.append([ranker, *(entry[name].text() for name in names), *gained])
+        size = f"{self.num_requests:,} requests of {self.num_users:,} users"
+        title = f"Replay of {size}; lift over {self.baseline}, ± 95 %"
+        head = ["ranking", *names.values(), *(f"{name} lift" for name in names.values())]
+        tasks = [
+            [task, f"{entry['events']:,.0f}", f"{entry['rate']:.2%}", *(_text(entry[name]) for name in ("auc", "gauc"))]
+            for task, entry in self.predictions.items()
+        ]
+        order = rows_table("Predictions, ± 95 %", ["task", "events", "rate", "AUC", "GAUC"], tasks)
+        return rows_table(title, head, rows) + order
+
+
+def _text(entry: float | Interval) -> str:
+    return entry.text() if isinstance(entry, Interval) else f"{entry:.4f}"
 
 
 def evaluate(
@@ -271,6 +294,20 @@ def equal_metrics(record: Mapping[str, Any]) -> list[str]:
     names = {"ndcg": f"NDCG@{record['k']}", "value": f"value@{record['k']}"}
     reasons = record["cannot_differ"]
     return [f"{name} cannot differ: {reasons[metric]}." for metric, name in names.items() if metric in reasons]
+
+
+def reinforcement_sentence(record: Mapping[str, Any]) -> str:
+    """What stage 2 adds to stage 1, of a replay of both; empty if nothing was compared."""
+    entry = record.get("reinforcement")
+    if not entry or entry["lift"]["low"] is None:
+        return ""
+    lift, metric = entry["lift"], "NDCG" if entry["metric"] == "ndcg" else entry["metric"]
+    size = f"{100 * lift['value']:+.2f} ± {50 * (lift['high'] - lift['low']):.2f} %"
+    if lift["low"] > 0:
+        said = "adds to stage 1"
+    else:
+        said = "loses against stage 1" if lift["high"] < 0 else "adds nothing to stage 1 that these requests can show"
+    return f"Reinforcement learning {said}: GRADE over stage 1 {size} {metric}@{record['k']}."
 
 
 def broadcast_weights(name: str, weights: ArrayLike, requests: int, tasks: int) -> NDArray[np.float32]:

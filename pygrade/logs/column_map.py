@@ -180,7 +180,7 @@ def _is_date(text: str) -> bool:
 
 
 def _by_value(table: Table, result: ColumnMap) -> None:
-    """Slots and times that no name tells."""
+    """Slots, times and exploration that no name tells."""
     for name in table.names:
         if name in _taken(result):
             continue
@@ -189,6 +189,14 @@ def _by_value(table: Table, result: ColumnMap) -> None:
             result.take("timestamp", name, "by its type")
         elif "position" not in result.roles and kind in ("integer", "number") and _counts_slots(table, name):
             result.take("position", name, "its values count the rows of a request")
+        elif "exploration" not in result.roles and kind == "text" and _explores(table, name):
+            result.take("exploration", name, "by its values")
+
+
+def _explores(table: Table, name: str) -> bool:
+    """Are the values none, shuffle and dirichlet?"""
+    values = set(table.column(name).unique().to_pylist())
+    return len(values) > 1 and values <= {"none", "shuffle", "dirichlet"} and not table.varies(name).any()
 
 
 def _counts_slots(table: Table, name: str) -> bool:

@@ -19,7 +19,7 @@ _PREDICTION = "the model's prediction, a column per task, for every candidate"
 _FEATURES = "numbers of the request that the policy may look at"
 _EXPLORATION = (
     "exploration",
-    "none, shuffle or dirichlet: how the page was made; with w_<task>, a_<task>: drawn weights",
+    "none, shuffle or dirichlet (or a flag: shuffled): how the page was made",
 )
 
 

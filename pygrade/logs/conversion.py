@@ -1,6 +1,5 @@
 """A table's columns in the units of a log. Every change is noted; what could mean two things is refused."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,10 +11,12 @@ from pygrade._util.optional_imports import require
 from pygrade.logs.column_map import ColumnMap
 from pygrade.logs.table import Table
 
-SCALES = ("probability", "percent", "logit", "log")
+_EXPLORED = {
+    "shuffle": ("shuffle", "shuffled", "random", "randomized"),
+    "dirichlet": ("dirichlet", "drawn"),
+    "none": ("none", "", "production", "control", "normal", "ranked"),
+}
 _SECONDS, _MILLIS, _MICROS = 1e11, 1e14, 1e17  # numbers of today's times are below these, and a thousandth above
-_MARGIN = 1e-3  # rounding of a probability
-_CLEAR = 2.0  # a conversion is clear if it brings the mean within this factor of the event's rate
 
 
 @dataclass
@@ -77,7 +78,7 @@ def of_request(table: Table, column: str, values: Array) -> Array:
         raise ValueError(
             f"{table.where}: {column!r} has several values in {len(np.unique(table.group[changed])):,} requests, e.g. "
             f"{values[row - 1]} and {values[row]} in row {table.row_name(row)}; want one value a request (if its id is "
-            f"not unique, join columns: request={'{'}its column{'}'}+{column})"
+            f"not unique, join columns: request=ITS_COLUMN+{column})"
         )
     return values[table.starts]
 
@@ -113,6 +114,23 @@ def slots(table: Table, mapping: ColumnMap, notes: Notes) -> NDArray[np.int32]:
             f"{table.where}: {name!r} (slot) shows no row; want the slots of the candidates that were shown"
         )
     return np.where(hidden, -1, slot).astype(np.int32)
+
+
+def check_slots(table: Table, mapping: ColumnMap, slot: NDArray[np.int32]) -> None:
+    """ValueError if a request shows two items in one slot: mostly the ids of visits with several pages."""
+    shown = np.flatnonzero(slot >= 0)
+    group = table.group[shown]
+    order = np.lexsort((slot[shown], group))
+    same = np.append(False, (np.diff(group[order]) == 0) & (np.diff(slot[shown][order]) == 0))
+    if same.any():
+        row, count = int(shown[order][same].min()), len(np.unique(group[order][same]))
+        request, name = mapping.roles["request_id"], mapping.roles["position"]
+        other = mapping.roles.get("timestamp", "COLUMN")
+        raise ValueError(
+            f"{table.where}: {name!r} (slot) has a slot twice in {count:,} requests, first row {table.row_name(row)}; "
+            f"want each slot once in a request (if {request!r} covers several pages, join columns: "
+            f"request={request}+{other})"
+        )
 
 
 def _zero_is_hidden(table: Table, slot: NDArray[np.int64]) -> bool:
@@ -162,6 +180,25 @@ def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
     return first
 
 
+def exploration(table: Table, column: str, notes: Notes) -> Array:
+    """[R] how each page was made: none, shuffle or dirichlet, also by words for them; of a flag, shuffle or none."""
+    if table.kind(column) in ("bool", "integer", "number"):
+        flag = of_request(table, column, table.numbers(column))
+        if not set(np.unique(flag)) <= {0.0, 1.0}:
+            raise ValueError(f"{table.where}: {column!r} (exploration) is no flag; want 0 and 1, or words")
+        notes.changed.append(
+            f"{column!r} (exploration): {int(flag.sum()):,} requests were shuffled, the others not explored"
+        )
+        return np.where(flag == 1, "shuffle", "none").astype(object)
+    words = of_request(table, column, table.texts(column))
+    kinds = {word: kind for kind, known in _EXPLORED.items() for word in known}
+    known = {word: kinds.get(word.lower(), word) for word in dict.fromkeys(words.tolist())}
+    said = [f"{word!r} is {kind}" for word, kind in known.items() if word != kind and kind in _EXPLORED]
+    if said:
+        notes.changed.append(f"{column!r} (exploration): {', '.join(said)}")
+    return np.array([known[word] for word in words] + [None], dtype=object)[:-1]
+
+
 def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], notes: Notes) -> NDArray[np.float32]:
     """[M], 0 where not shown."""
     label = f"{column!r} (feedback {task!r})"
@@ -169,9 +206,9 @@ def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], not
     if table.kind(column) == "bool":
         notes.changed.append(f"{label}: true and false, now 1 and 0")
     missing = np.isnan(values)
-    _refuse(table, label, ~missing & (values < 0), values, "feedback ≥ 0 (for harm, a negative --values)")
-    _refuse(table, label, np.isinf(values), values, "finite feedback")
-    _refuse(
+    refuse(table, label, ~missing & (values < 0), values, "feedback ≥ 0 (for harm, a negative --values)")
+    refuse(table, label, np.isinf(values), values, "finite feedback")
+    refuse(
         table, label, ~shown & (values > 0), values, "empty feedback where the row was not shown: nobody saw the item"
     )
     unseen = ~shown & (values == 0)
@@ -189,69 +226,8 @@ def feedback(table: Table, column: str, task: str, shown: NDArray[np.bool_], not
     return np.where(shown & ~missing, values, 0.0).astype(np.float32)
 
 
-def predictions(
-    table: Table,
-    column: str,
-    task: str,
-    events: Array,
-    shown: NDArray[np.bool_],
-    notes: Notes,
-    scale: str | None = None,
-) -> NDArray[np.float32]:
-    """[M] probabilities of an event that is 0 or 1, or amounts; events [M] is the feedback of the task."""
-    label = f"{column!r} (prediction of {task!r})"
-    values = table.numbers(column)
-    _refuse(table, label, np.isnan(values), values, "a prediction for every candidate", "is empty or NaN")
-    _refuse(table, label, np.isinf(values), values, "finite predictions")
-    binary = set(np.unique(events[shown])) <= {0.0, 1.0}
-    if scale is None:
-        scale = _scale_of(table, label, task, values, events, shown, binary)
-    if scale == "percent":
-        notes.changed.append(f"{label}: percentages, now probabilities")
-        values = values / 100
-    elif scale == "logit":
-        notes.changed.append(f"{label}: logits, now probabilities (sigmoid)")
-        values = 1 / (1 + np.exp(-np.clip(values, -80, 80)))
-    elif scale == "log":
-        notes.changed.append(f"{label}: logarithms, now probabilities (exp)")
-        values = np.exp(np.minimum(values, 80))
-    wanted = "predictions ≥ 0"
-    _refuse(table, label, values < 0, values, wanted)
-    if binary:
-        _refuse(table, label, values > 1 + _MARGIN, values, "probabilities, as feedback is 0 or 1")
-    return values.astype(np.float32)
-
-
-def _scale_of(
-    table: Table, label: str, task: str, values: Floats, events: Array, shown: NDArray[np.bool_], binary: bool
-) -> str:
-    """The scale that the values are in, if only one fits; ValueError asks if none is clear."""
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and (high <= 1 + _MARGIN or not binary):
-        return "probability"
-    if not binary:
-        raise ValueError(
-            f"{table.where}: {label} goes down to {low:.4g}; want predictions ≥ 0 of an amount, or their scale: "
-            f"{task}=log if these are logarithms"
-        )
-    candidates = {"logit": 1 / (1 + np.exp(-np.clip(values, -80, 80)))}
-    if low >= 0 and high <= 100:
-        candidates["percent"] = values / 100
-    if high <= 0:
-        candidates["log"] = np.exp(values)
-    rate = max(float(events[shown].mean()), 1e-9)
-    fit = {name: abs(np.log(max(float(p[shown].mean()), 1e-9) / rate)) for name, p in candidates.items()}
-    near = sorted((distance, name) for name, distance in fit.items() if distance <= np.log(_CLEAR))
-    if len(near) == 1:
-        return near[0][1]
-    means = ", ".join(f"{name}: {float(p[shown].mean()):.2%}" for name, p in candidates.items())
-    raise ValueError(
-        f"{table.where}: {label} goes from {low:.4g} to {high:.4g}, which are no probabilities, and what they are is "
-        f"not clear (mean over shown rows as {means}; events: {rate:.2%}); say their scale, e.g. {task}=logit"
-    )
-
-
-def _refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wanted: str, what: str = "") -> None:
+def refuse(table: Table, label: str, bad: NDArray[np.bool_], values: Floats, wanted: str, what: str = "") -> None:
+    """ValueError that names the first bad row, what is there and what is wanted."""
     if bad.any():
         row = int(np.argmax(bad))
         found = what or f"is {values[row]:g}"
@@ -290,17 +266,6 @@ def numbers(table: Table, column: str, prefix: str, notes: Notes) -> Floats:
         notes.changed.append(f"{column!r}: {np.isinf(values).sum():,} infinite values, now missing")
         values = np.where(np.isinf(values), np.nan, values)
     return values
-
-
-def scales_of(scale: Mapping[str, str] | None, tasks: tuple[str, ...]) -> dict[str, str]:
-    """Checked: task → one of SCALES."""
-    result = dict(scale or {})
-    for task, name in result.items():
-        if task not in tasks:
-            raise ValueError(f"scale names task {task!r}; want one of {', '.join(tasks)}")
-        if name not in SCALES:
-            raise ValueError(f"scale of {task!r} is {name!r}; want one of {', '.join(SCALES)}")
-    return result
 
 
 def record_of(notes: Notes, mapping: ColumnMap) -> dict[str, Any]:

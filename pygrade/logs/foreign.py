@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.logs import contract, conversion
+from pygrade.logs import contract, conversion, prediction_scale
 from pygrade.logs.column_map import ColumnMap, find_request, parse_map, propose
 from pygrade.logs.conversion import Notes
 from pygrade.logs.nested import unnested
@@ -17,7 +17,7 @@ from pygrade.logs.table import Table, to_arrow
 
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
-_TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict")
+_TEXTS = ("scenario", "policy_version", "baseline", "verdict")
 _MATRICES = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}
 
 
@@ -62,11 +62,12 @@ def import_table(
         found = found.grouped(np.arange(len(found)))[0]
     propose(found, given, mapping)
     contract.check(found, mapping)
-    scales = conversion.scales_of(scale, mapping.tasks)
+    scales = prediction_scale.scales_of(scale, mapping.tasks)
     slot = conversion.slots(found, mapping, notes)
     keep = conversion.without_copies(found, mapping, slot, duplicates, notes)
     if not keep.all():
         found, slot = found.kept(keep), slot[keep]
+    conversion.check_slots(found, mapping, slot)
     fields = _fields(found, mapping, slot, scales, notes)
     notes.warned += mapping.odd
     if not fields["features"]:
@@ -115,7 +116,7 @@ def _fields(
     result["feedback"] = np.stack(events, 1)
     result["predictions"] = np.stack(
         [
-            conversion.predictions(table, roles[f"p_{task}"], task, y, shown, notes, scales.get(task))
+            prediction_scale.predictions(table, roles[f"p_{task}"], task, y, shown, notes, scales.get(task))
             for task, y in zip(tasks, events, strict=True)
         ],
         1,
@@ -127,6 +128,8 @@ def _fields(
     for name in _TEXTS:
         if name in roles:
             result[name] = conversion.of_request(table, roles[name], table.texts(roles[name]))
+    if "exploration" in roles:
+        result["exploration"] = conversion.exploration(table, roles["exploration"], notes)
     for name, prefix in _MATRICES.items():
         if any(role.startswith(prefix) for role in roles):
             result[name] = _matrix(table, mapping, prefix, tasks, notes)

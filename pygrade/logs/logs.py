@@ -344,7 +344,13 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
     if len(first) != logs.num_requests:
         repeated = np.ones(logs.num_requests, bool)
         repeated[first] = False
-        refuse(repeated, "request_id", logs.request_id, "the rows of a request next to each other", by_request=True)
+        refuse(
+            repeated,
+            "request_id",
+            logs.request_id,
+            "the rows of a request next to each other (pygrade doctor sorts them)",
+            by_request=True,
+        )
     refuse(logs.position < -1, "position", logs.position, "a slot from 0 on, or null where not shown")
     refuse(logs.position >= MAX_SLOT, "position", logs.position, f"a slot below {MAX_SLOT:,}")
     shown = np.flatnonzero(logs.shown)

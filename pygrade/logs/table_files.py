@@ -27,7 +27,8 @@ def read_table(paths: Sequence[str | Path]) -> tuple[Any, str]:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise ValueError(f"the files' columns differ in type: {_reason(error)}") from error
-    return table, files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
+    names = [Path(path).name or str(path) for path in paths]
+    return table, names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _files(path: Path) -> list[Path]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pygrade import _core, mtl
 from pygrade._util.files import claimed
@@ -27,15 +26,15 @@ from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
 from pygrade.features.center import feedback_columns
-from pygrade.features.train_serve_skew import Skew
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.own_predictions import LoggedModel
+from pygrade.pipeline.page_equality import Offline, compare
 from pygrade.reports.pipeline import CHECK, write_pipeline_report
 from pygrade.reports.training import write_text
 from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.callbacks import predicted
-from pygrade.serving.pipeline import STEPS, Models, Pipeline, ServedPage, fuse, load_models
+from pygrade.serving.pipeline import Models, Pipeline, ServedPage, fuse, load_models
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.stores import Store, open_store
 
@@ -46,7 +45,6 @@ logger = logging.getLogger("pygrade")
 
 _VERSIONS = ("serve-check", "serve-check.2")  # in turn: the store serves one of them at any moment
 _UPDATE = 20_000  # events written at once
-_NAMED = 20  # requests with different pages that the record names
 
 
 class PagesDifferError(ValueError):
@@ -104,7 +102,7 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
             if embeddable:
                 _fill(opened, _free_version(opened), log, models, state)
         embedded = _embedded(log, artifact, models, address, chosen, online, config) if embeddable else None
-    record = _compare(offline, online) | {
+    record = compare(offline, online) | {
         "equal_embedded": embedded,
         "version": artifact.version,
         "store": address.partition(":")[0],
@@ -139,20 +137,9 @@ def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
     return chosen
 
 
-@dataclass(frozen=True)
-class _Offline:
-    """One request, ranked offline."""
-
-    features: FeatureBatch
-    predictions: NDArray[np.float32]
-    items: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-
 def _offline(
     log: EventLog, features: FeatureSet, models: Models, chosen: list[FeatureBatch], config: CheckConfig
-) -> list[_Offline]:
+) -> list[Offline]:
     own, candidates, given = _own_model(log, models), {}, {}
     for request in chosen:
         number = int(request.request_id[0])
@@ -162,7 +149,7 @@ def _offline(
     copies = CandidateCopies(log, candidates, int(chosen[-1].timestamp[0]) + 1)
     original = {number: request for request, number in copies.copy_of.items()}
     ranker = BlendedRanker(models.policy, seed=0, impute=True)
-    ranked: dict[int, _Offline] = {}
+    ranked: dict[int, Offline] = {}
     with tempfile.TemporaryDirectory() as scratch:
         made = materialize(copies, features.schema, Path(scratch) / "set", features.window)
         for batch in made.batches(int(chosen[0].timestamp[0])):
@@ -174,7 +161,7 @@ def _offline(
                 assert predictions is not None
                 page = fuse(ranker, one, predictions, config.k)
                 places = page.indices[0][page.indices[0] >= 0]
-                ranked[int(one.request_id[0])] = _Offline(
+                ranked[int(one.request_id[0])] = Offline(
                     one, predictions, one.item_id[places], page.values[0, : len(places)], page.weights[0]
                 )
     return [ranked[copies.copy_of[int(request.request_id[0])]] for request in chosen]
@@ -206,7 +193,7 @@ def _online(
     models: Models,
     store: Store,
     chosen: list[FeatureBatch],
-    offline: list[_Offline],
+    offline: list[Offline],
     config: CheckConfig,
 ) -> list[tuple[ServedPage, FeatureBatch]]:
     """Each request's page, and the features of the offline candidates."""
@@ -294,39 +281,3 @@ def _moments(log: EventLog, chosen: list[FeatureBatch], first: int) -> "Iterator
         assert waiting is not None
         yield waiting.filter(polars.col("event_time") < now), heads[number]
         waiting = waiting.filter(polars.col("event_time") >= now)
-
-
-def _compare(offline: list[_Offline], online: list[tuple[ServedPage, FeatureBatch]]) -> dict[str, Any]:
-    skew, equal, different = Skew(), 0, []
-    same = {"candidates": 0, "predictions": 0}
-    for one, (other, features) in zip(offline, online, strict=True):
-        skew.add(one.features, features)
-        if features is other.features:
-            same["candidates"] += 1
-            same["predictions"] += one.predictions.tobytes() == other.predictions.tobytes()
-        pages = ((one.items, other.items), (one.scores, other.scores), (one.weights, other.page.weights[0]))
-        if all(a.tobytes() == b.tobytes() for a, b in pages) and not other.degraded:
-            equal += 1
-        else:
-            different.append({"user": int(other.features.user_id[0]), "timestamp": int(other.features.timestamp[0])})
-    steps: dict[str, list[float]] = {name: [page.seconds[name] for page, _ in online] for name in STEPS}
-    steps["in all"] = [sum(page.seconds.values()) for page, _ in online]
-    return {
-        "requests": len(online),
-        "equal_pages": equal,
-        "equal_candidates": same["candidates"],
-        "equal_predictions": same["predictions"],
-        "different": different[:_NAMED],
-        "skew": {
-            entry.feature: {
-                "values": entry.values,
-                "equal": entry.equal,
-                "max_difference": entry.max_difference if np.isfinite(entry.max_difference) else None,
-            }
-            for entry in skew.features()
-        },
-        "latency": {
-            name: {"p50_ms": 1e3 * float(np.percentile(times, 50)), "p99_ms": 1e3 * float(np.percentile(times, 99))}
-            for name, times in steps.items()
-        },
-    }

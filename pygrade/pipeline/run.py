@@ -92,6 +92,8 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
     events = runner.stage("events", make_events, [scheme, source], [files])
+    if not sum(events.record["positives"].values()):
+        raise ValueError(f"{data}: no shown row has feedback; join it to the log (0 may stand for what is not known)")
     log = EventLog.open(events.path / "log")
 
     def make_features(out: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Ranked pages side by side: production's, expected value's and the policy's, for some held-out requests."""
 
-import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ from pygrade._typing import Array
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy, Mixture
-from pygrade.reports.html import Section, folded
+from pygrade.reports.html import Section, escape, folded
 from pygrade.training.judging import arms_of
 
 FILE = "comparison.json"
@@ -93,9 +92,9 @@ def comparison_section(record: Mapping[str, Any]) -> list[Section]:
 
 
 def _request(entry: Mapping[str, Any]) -> str:
-    weights = ", ".join(f"{html.escape(task)} {100 * weight:.0f} %" for task, weight in entry["weights"].items())
+    weights = ", ".join(f"{escape(task)} {100 * weight:.0f} %" for task, weight in entry["weights"].items())
     columns = "".join(_column(name, order) for name, order in entry["orders"].items())
-    title = f"{html.escape(entry['title'])}: {entry['candidates']} candidates"
+    title = f"{escape(entry['title'])}: {entry['candidates']} candidates"
     return f'<h3>{title}</h3><p class="note">Weights of the policy: {weights}</p><div class="pages">{columns}</div>'
 
 
@@ -103,13 +102,13 @@ def _column(name: str, order: Mapping[str, Any]) -> str:
     logged, hidden = name == LOGGED_ORDER, order["not_shown"]
     beside = f" <small>{hidden} not shown</small>" if hidden and not logged else ""
     lines = "".join(_line(place, item, logged) for place, item in enumerate(order["items"]))
-    return f"<div><h3>{html.escape('production' if logged else name)}{beside}</h3><ol>{lines}</ol></div>"
+    return f"<div><h3>{escape('production' if logged else name)}{beside}</h3><ol>{lines}</ol></div>"
 
 
 def _line(place: int, item: Mapping[str, Any], is_logged: bool) -> str:
-    tags = "".join(f"<em>{html.escape(task)}</em>" for task in item["feedback"])
+    tags = "".join(f"<em>{escape(task)}</em>" for task in item["feedback"])
     moved = "" if is_logged else _move(place, item["slot"])
-    return f"<li><b>{place + 1}</b><span>{html.escape(item['item'])}{tags}</span>{moved}</li>"
+    return f"<li><b>{place + 1}</b><span>{escape(item['item'])}{tags}</span>{moved}</li>"
 
 
 def _move(place: int, slot: int) -> str:

@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pygrade._util.text import printable
 from pygrade.reports.style import CSS
 
 Json = Mapping[str, Any]
+
+
+def escape(text: str) -> str:
+    """The text for a page: neither markup nor control characters of a name have an effect."""
+    return html.escape(printable(text))
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def table(columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], stron
     body = []
     for row in rows:
         cells = "".join(
-            f'<td class="{kind}" data-label="{html.escape(name)}">{_cell(cell)}</td>'
+            f'<td class="{kind}" data-label="{escape(name)}">{_cell(cell)}</td>'
             for cell, kind, name in zip(row[1:], kinds[1:], names[1:], strict=True)
         )
         own = ' class="own"' if strong and row[0] == strong else ""
@@ -72,7 +78,7 @@ def table(columns: Sequence[Column | str], rows: Sequence[Sequence[Cell]], stron
 def facts(rows: Sequence[tuple[str, Cell]]) -> str:
     """Names and texts, without a head."""
     body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th><td class="text">{_cell(value)}</td></tr>' for name, value in rows
+        f'<tr><th scope="row">{escape(name)}</th><td class="text">{_cell(value)}</td></tr>' for name, value in rows
     )
     return f'<table class="facts"><tbody>{body}</tbody></table>'
 
@@ -80,15 +86,15 @@ def facts(rows: Sequence[tuple[str, Cell]]) -> str:
 def cards(boxes: Sequence[tuple[str, str, str, bool]]) -> str:
     """Boxes of name, number, range, and whether it is the one that the text is about."""
     return "".join(
-        f'<div class="card{"" if own else " other"}"><div class="name">{html.escape(name)}</div>'
-        f'<div class="figure">{html.escape(number)}</div><div class="range">{html.escape(reach)}</div></div>'
+        f'<div class="card{"" if own else " other"}"><div class="name">{escape(name)}</div>'
+        f'<div class="figure">{escape(number)}</div><div class="range">{escape(reach)}</div></div>'
         for name, number, reach, own in boxes
     ).join(('<div class="cards">', "</div>"))
 
 
 def folded(summary: str, inner: str) -> str:
     """What most readers skip, behind a line to click."""
-    return f"<details><summary>{html.escape(summary)}</summary>{inner}</details>"
+    return f"<details><summary>{escape(summary)}</summary>{inner}</details>"
 
 
 def figures(picture: Picture) -> str:
@@ -101,21 +107,15 @@ def page_table(page: Json) -> str:
     parts = [item["contributions"] + ([item["baseline"]] if mixed else []) for item in page["items"]]
     reach = max((abs(v) for part in parts for v in part), default=1.0) or 1.0
     names = page["tasks"] + ([page["baseline"]] if mixed else [])
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
-    weights = "".join(
-        f'<td><div class="bar"><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %</td>' for w in page["weights"]
-    )
-    weights += "<td></td>" if mixed else ""
-    rows = []
+    columns = [Column("slot", "text"), Column("item", "text"), "score", *names]
+    weights: list[Cell] = [
+        Html(f'<div class="bar"><i style="width:{100 * w:.0f}%"></i></div>{100 * w:.1f} %') for w in page["weights"]
+    ]
+    rows: list[list[Cell]] = [["", "weights", "", *weights, *([""] if mixed else [])]]
     for slot, (item, part) in enumerate(zip(page["items"], parts, strict=True), 1):
-        cells = "".join(f'<td style="background:{shade(value / reach)}">{value:+.3f}</td>' for value in part)
-        name = html.escape(str(item.get("name", item["item_id"])))
-        rows.append(f'<tr><th>{slot}</th><td class="text">{name}</td><td>{item["score"]:+.3f}</td>{cells}</tr>')
-    return (
-        '<table><thead><tr><th class="text">slot</th><th class="text">item</th><th>score</th>'
-        f'{head}</tr></thead><tbody><tr class="own"><th></th><td class="text">weights</td><td></td>{weights}</tr>'
-        f"{''.join(rows)}</tbody></table>"
-    )
+        cells = [Html(f'<span class="shade" style="background:{shade(v / reach)}">{v:+.3f}</span>') for v in part]
+        rows.append([str(slot), str(item.get("name", item["item_id"])), f"{item['score']:+.3f}", *cells])
+    return table(columns, rows)
 
 
 def shade(share: float) -> str:
@@ -137,12 +137,10 @@ class Lead:
     cards: str = ""  # HTML
 
     def html(self) -> str:
-        small = f"<small>{html.escape(self.beside)}</small>" if self.beside else ""
-        said = (
-            f'<div class="verdict {self.kind}"><p>{html.escape(self.verdict)}</p>{small}</div>' if self.verdict else ""
-        )
+        small = f"<small>{escape(self.beside)}</small>" if self.beside else ""
+        said = f'<div class="verdict {self.kind}"><p>{escape(self.verdict)}</p>{small}</div>' if self.verdict else ""
         loud = "".join(
-            f'<div class="warning" role="alert"><b>WARNING</b> {html.escape(text)}</div>' for text in self.warnings
+            f'<div class="warning" role="alert"><b>WARNING</b> {escape(text)}</div>' for text in self.warnings
         )
         text = f'<p class="lead">{self.text}</p>' if self.text else ""
         return f"{said}{loud}{text}{self.cards}"
@@ -150,16 +148,16 @@ class Lead:
 
 def document(title: str, lead: Lead, sections: Sequence[Section], summary: Json) -> str:
     """The whole page; ``summary``: facts of the run, of which texts and numbers are shown."""
-    links = "".join(f'<a href="#s{i}">{html.escape(s.title)}</a>' for i, s in enumerate(sections))
+    links = "".join(f'<a href="#s{i}">{escape(s.title)}</a>' for i, s in enumerate(sections))
     body = []
     for i, section in enumerate(sections):
         drawn = figures(section.picture) if section.picture else ""
         inner = f'{drawn}<div class="scroll">{section.table}</div>' if section.table else drawn
-        body.append(f'<section id="s{i}"><h2>{html.escape(section.title)}</h2><p>{section.text}</p>{inner}</section>')
+        body.append(f'<section id="s{i}"><h2>{escape(section.title)}</h2><p>{section.text}</p>{inner}</section>')
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{CSS}</style></head><body><main>'
-        f"<h1>{html.escape(title)}</h1>{lead.html()}<nav>{links}</nav>{''.join(body)}{_run(summary)}</main></body></html>\n"
+        f"<h1>{escape(title)}</h1>{lead.html()}<nav>{links}</nav>{''.join(body)}{_run(summary)}</main></body></html>\n"
     )
 
 
@@ -173,4 +171,4 @@ def _run(summary: Json) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return cell.code if isinstance(cell, Html) else html.escape(cell)
+    return cell.code if isinstance(cell, Html) else escape(cell)

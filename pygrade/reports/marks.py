@@ -1,10 +1,11 @@
 """Small pictures in table cells, as SVG that takes the page's colors: intervals on a common scale, and bars."""
 
-import html
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pygrade.reports.html import escape
 
 Json = Mapping[str, Any]
 _WIDTH, _HEIGHT, _EDGE = 130, 18, 6
@@ -95,7 +96,7 @@ def _origin(scale: Scale) -> str:
 
 
 def _picture(inner: str, says: str) -> str:
-    title = f"<title>{html.escape(says)}</title>" if says else ""
+    title = f"<title>{escape(says)}</title>" if says else ""
     return (
         f'<svg class="mark" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'aria-hidden="true">{title}{inner}</svg>'

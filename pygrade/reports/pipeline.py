@@ -1,6 +1,5 @@
 """The report of a pipeline: the verdict, and every stage's figures and pictures."""
 
-import html
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from pygrade.evaluation.arms import LOGGED_ORDER
 from pygrade.evaluation.policy_estimates import LIFT
 from pygrade.evaluation.replay import event_worth
 from pygrade.reports.comparison import FILE, comparison_section
-from pygrade.reports.html import Cell, Column, Html, Section, facts, table
+from pygrade.reports.html import Cell, Column, Html, Section, escape, facts, table
 from pygrade.reports.marks import Scale, bars, whisker
 from pygrade.reports.sections import (
     auc_text,
@@ -118,7 +117,7 @@ def _prerank(record: Json) -> Section:
     text = (
         f"Share of a request's later positives among its candidates, of {record['items']:,} items in a "
         f"{record['index']} index, ± 95 %. Unknown items appeared after the training: no list can hold them. "
-        f"Published: <b>{html.escape(record.get('published', 'two towers'))}</b>."
+        f"Published: <b>{escape(record.get('published', 'two towers'))}</b>."
     )
     marks = key(("own", "two towers"), ("second", "most popular items, the same for everybody"))
     return Section("Prerank", text, table=marks + table(columns, rows))
@@ -135,8 +134,7 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
         [
             task,
             f"{entry['positives']:,}",
-            f"{entry['rate']:.2%}",
-            f"{entry['mean_prediction']:.2%}",
+            f"{100 * entry['rate']:.2f} / {100 * entry['mean_prediction']:.2f} %",
             auc_text(entry["auc_interval"]),
             auc_text(entry["gauc_interval"]),
             Html(whisker(scale, entry["auc_interval"], strong=True)),
@@ -146,10 +144,10 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
         ]
         for task, entry in ((task, tasks[task]) for task in model["tasks"])
     ]
-    columns: list[Column | str] = [Column("task", "text"), "events", "rate", "predicted", "AUC", "GAUC"]
+    columns: list[Column | str] = [Column("task", "text"), "events", "rate / predicted", "AUC", "GAUC"]
     columns += [Column(Html(scale.axis), "mark"), "log-loss", "ECE", Column(Html(errors.axis), "mark")]
     text = (
-        f"Predictions of the {html.escape(model['network'].upper())} on the requests that judge: later than those that "
+        f"Predictions of the {escape(model['network'].upper())} on the requests that judge: later than those that "
         "trained, stopped and calibrated it. Log-loss and calibration error (ECE): before → after calibration. GAUC: "
         "within a user. ± 95 %, clustered by user; the line beside the AUC is chance."
     )
@@ -158,7 +156,7 @@ def _predictions(tasks: Json, model: Json, replay: Json) -> Section:
 
 
 def _off_policy(record: Json) -> list[Section]:
-    estimates = record["off_policy"]
+    estimates, absent = record["off_policy"], record["off_policy_note"]
     notes: dict[str, list[str]] = {}
     for name, entry in estimates.items():
         if entry["warning"]:
@@ -169,11 +167,9 @@ def _off_policy(record: Json) -> list[Section]:
     ]
     text = (
         "Value of a request's page if the policy orders the shown items, by the position-based model, ± 95 %. "
-        f"{html.escape(record['off_policy_note'])}"
+        f"{escape(absent[:1].upper() + absent[1:])}"
     )
-    below = "".join(
-        f'<p class="note">{html.escape(", ".join(names))}: {html.escape(note)}</p>' for note, names in notes.items()
-    )
+    below = "".join(f'<p class="note">{escape(", ".join(names))}: {escape(note)}</p>' for note, names in notes.items())
     shown = table([Column("estimate", "text"), "value", "effective sample"], rows) + below if rows else ""
     return [Section("Policy: off-policy estimate", text, table=shown)]
 
@@ -193,7 +189,7 @@ def _users(record: Json) -> list[Section]:
         for name, entry in record["users"].items()
     ]
     text = (
-        f"Lift of NDCG@{replay['k']} over {html.escape(replay['baseline'])}, for users by their events before the "
+        f"Lift of NDCG@{replay['k']} over {escape(replay['baseline'])}, for users by their events before the "
         "request. Users of whom little is known are served weights near their scenario's. The intervals of a row cover "
         "at once, not those of the groups: one of four groups that differs is no finding."
     )
@@ -222,7 +218,7 @@ def _serving(check: Json) -> list[Section]:
     ]
     text = (
         f"{check['requests']:,} requests went both ways, from materialized features and from the store as it was at "
-        f"that moment ({html.escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
+        f"that moment ({escape(check['store'])}): {check['equal_pages']:,} pages are equal bit for bit. "
         f"{check['candidates']} candidates a request. Bar: p50; tick: {high}."
     )
     worst = list(check["skew"].items())[:_SHOWN]

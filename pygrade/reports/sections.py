@@ -1,14 +1,13 @@
 """Sections that the reports of training and pipeline share: verdict, held-out tables, data, options."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pygrade._util.serialization import plain
 from pygrade.evaluation.arms import STAGE1
-from pygrade.evaluation.replay import equal_metrics, judged_by
-from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, facts, folded, table
+from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
+from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, escape, facts, folded, table
 from pygrade.reports.marks import Json, Scale, whisker
 from pygrade.training.trust import label
 
@@ -106,9 +105,7 @@ def _range(entry: Json) -> str:
 
 def key(*entries: tuple[str, str]) -> str:
     """What the colors of marks mean: pairs of a class (own, other, second) and a text."""
-    return (
-        f'<div class="key">{" · ".join(f"<b class={kind}>●</b> {html.escape(text)}" for kind, text in entries)}</div>'
-    )
+    return f'<div class="key">{" · ".join(f"<b class={kind}>●</b> {escape(text)}" for kind, text in entries)}</div>'
 
 
 def prediction_section(replay: Json, title: str = "Predictions on held-out requests", text: str = "") -> Section:
@@ -145,7 +142,7 @@ def prediction_section(replay: Json, title: str = "Predictions on held-out reque
     return Section(title, f"{text} {size}".strip(), table=drawn_key + table(heads, rows))
 
 
-def replay_section(replay: Json, title: str = "Replay of held-out requests", note: str = "") -> Section:
+def replay_section(replay: Json, title: str = "Replay of held-out requests") -> Section:
     """Each ranking's NDCG and value, and its lift over the baseline, with intervals that all cover at once."""
     k, base, named = replay["k"], replay["baseline"], replay["verdict"]["name"]
     metrics = [("value", f"value@{k}"), ("ndcg", f"NDCG@{k}")]
@@ -162,11 +159,11 @@ def replay_section(replay: Json, title: str = "Replay of held-out requests", not
             drawn = whisker(scales[name], *([lifts[name]] if lifts else [{"value": 0.0}]), strong=arm == named)
             row += [lift_text(lifts[name] if lifts else None), Html(drawn)]
         rows.append(row)
-    judged = html.escape(". ".join((judged_by(replay), *equal_metrics(replay))))
+    judged = escape(". ".join((judged_by(replay), *equal_metrics(replay))))
     text = (
         f"Each ranking re-orders the shown items of {replay['num_requests']:,} requests that trained nothing; what was "
-        f"not shown can't be judged. Lifts are over {html.escape(base)}, ± 95 %, and all intervals cover at once. "
-        f"{judged[0].upper()}{judged[1:]}. {note}"
+        f"not shown can't be judged. Lifts are over {escape(base)}, ± 95 %, and all intervals cover at once. "
+        f"{judged[0].upper()}{judged[1:]}. {escape(reinforcement_sentence(replay))}"
     )
     return Section(title, text.strip(), table=table(heads, rows, named))
 
@@ -191,7 +188,7 @@ def trust_section(trust: Json | None) -> list[Section]:
     rows = [
         [name, lift_text(entry), Html(whisker(scale, entry, strong=name == served))] for name, entry in lifts.items()
     ]
-    return [Section("Cross-fitted value of the logged pages", html.escape(text), table=table(heads, rows, served))]
+    return [Section("Cross-fitted value of the logged pages", escape(text), table=table(heads, rows, served))]
 
 
 def options_section(options: Any, defaults: Any) -> list[Section]:
@@ -217,9 +214,9 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return html.escape(", ".join(map(str, value)) or "none")
+        return escape(", ".join(map(str, value)) or "none")
     if value is None or value == {} or value == "":
         return "none"
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:g}"
-    return html.escape(str(value))
+    return escape(str(value))

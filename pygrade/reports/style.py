@@ -59,6 +59,7 @@ tbody th{font-weight:600;overflow-wrap:break-word;min-width:8.5em}
 tr.own th,tr.own td{background:var(--own)}
 .facts{width:auto}
 .facts tbody th{padding-right:24px;white-space:nowrap}
+.shade{padding:2px 6px;border-radius:3px}
 .bar{height:5px;background:var(--grid);border-radius:3px;margin-bottom:3px}
 .bar i{display:block;height:5px;border-radius:3px;background:var(--blue)}
 details summary{cursor:pointer;color:var(--blue);font-size:14px;margin:10px 0}

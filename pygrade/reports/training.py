@@ -6,7 +6,6 @@ A run directory holds any of: ``training/metrics.jsonl`` (or ``metrics.jsonl``) 
 makes its sections.
 """
 
-import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from pygrade.reports.html import (
     Section,
     cards,
     document,
+    escape,
     facts,
     folded,
     page_table,
@@ -133,7 +133,7 @@ def _range(interval: Json) -> str:
 
 
 def _ab_sections(test: Json, highlight: str) -> list[Section]:
-    base = html.escape(test["baseline"])
+    base = escape(test["baseline"])
     text = (
         f"Every arm ranked the same {test['num_requests']:,} requests of {test['num_users']:,} users that are not in "
         f"the log. Closed-form expectation in the simulated world, and its lift over {base} with the 95 % interval. "
@@ -274,7 +274,7 @@ def _page_sections(pages: Json) -> list[Section]:
             f"A ranked page: {page['title']}",
             "What the saved policy served. First row: the weights it chose for this request. Below, each item's fused "
             "score and what every task contributed to it, w · f(p): blue lifts the item, orange sinks it."
-            + f" Here: {html.escape(page['why'])}.",
+            + f" Here: {escape(page['why'])}.",
             table=page_table(page),
         )
         for page in pages.get("pages", [])

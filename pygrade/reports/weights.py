@@ -98,7 +98,7 @@ def _group_section(record: Mapping[str, Any], kind: str) -> Section:
             error = "" if width is None else f" <small>± {100 * width:.1f}</small>"
             color = shade((groups[name][task] - static[task]) / reach)
             row.append(
-                Html(f'<span style="background:{color};padding:2px 6px">{100 * groups[name][task]:.1f}{error}</span>')
+                Html(f'<span class="shade" style="background:{color}">{100 * groups[name][task]:.1f}{error}</span>')
             )
         rows.append(row)
     rows.append(["best static", "", *(f"{100 * static[task]:.1f}" for task in tasks)])

@@ -28,6 +28,8 @@ CORE_KEYS = (
     "seed",
 )
 
+OTHER_KEYS = ("connections",)  # of pygraded, which reads the same table
+
 
 @dataclass(frozen=True)
 class ServeConfig:
@@ -102,7 +104,7 @@ def log_folder(run: Path, table: Mapping[str, Any], name: str) -> Path:
 def split(table: Mapping[str, Any]) -> tuple[ServeConfig, str]:
     """The options of the HTTP layer, and the JSON that the core takes; ValueError for a name that neither knows."""
     own = {entry.name for entry in fields(ServeConfig)}
-    unknown = sorted(set(table) - own - set(CORE_KEYS))
+    unknown = sorted(set(table) - own - {*CORE_KEYS, *OTHER_KEYS})
     if unknown:
         raise ValueError(f"serve has no option {unknown[0]!r}; want one of {', '.join(sorted(own | set(CORE_KEYS)))}")
     config = ServeConfig(**{name: value for name, value in table.items() if name in own})

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.html_table import rows_table
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import EPSILON
+
+_SHOWN = 3  # requests in a notebook
 
 
 class Ids(NamedTuple):
@@ -77,6 +80,39 @@ class Page:
         if self.ids.item is not None:
             return self.ids.item
         return np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+
+    @property
+    def items(self) -> Array | None:
+        """[B, k]: the caller's ids of the page's items, best first, padded with -1 or ""; None without ids."""
+        if self.ids.item is None:
+            return None
+        filled = np.nonzero(self.indices >= 0)
+        text = self.item_id.dtype.kind not in "iu"
+        result: Array = np.full(self.indices.shape, "" if text else -1, object if text else np.int64)
+        result[filled] = self.item_id[self.offsets[filled[0]] + self.indices[filled]]
+        return result
+
+    def _repr_html_(self) -> str:
+        """A small table of each of the first requests, for notebooks."""
+        tables = [self._table(b) for b in range(min(len(self.indices), _SHOWN))]
+        left = len(self.indices) - len(tables)
+        return "".join(tables) + (f"<p>… and {left:,} more requests</p>" if left else "")
+
+    def _table(self, request: int) -> str:
+        """The weights of a request, and its items with what each task, and the baseline, contributed."""
+        mixed = self.trust < 1.0
+        places = [int(place) for place in self.indices[request] if place >= 0]
+        rows = [["", "weight", "", *(f"{100 * weight:.1f} %" for weight in self.weights[request]), *[""] * mixed]]
+        for slot, place in enumerate(places):
+            item = self.item_id[self.offsets[request] + place]
+            parts = [*self.contributions[request, slot], *[self.baseline_contribution[request, slot]] * mixed]
+            numbers = (f"{number:+.3f}" for number in (self.values[request, slot], *parts))
+            rows.append([str(slot + 1), str(item), *numbers])
+        who = request if self.ids.request is None else self.ids.request[request]
+        source = "static weights" if self.fallback[request] else "drawn" if self.explored[request] else "policy"
+        title = f"request {who}: weights of {source}" if self.trust else f"request {who}: {self.baseline} alone"
+        head = ["slot", "item", "score", *self.tasks, *[self.baseline] * mixed]
+        return rows_table(title, head, rows, texts=2)
 
     @property
     def trust(self) -> float:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pygrade import _core, mtl
+from pygrade._util.html_table import facts_table
 from pygrade._util.serialization import ArtifactError, read_json
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.features.center import check_request
@@ -51,6 +52,13 @@ class ServedPage:
     seconds: dict[str, float] = field(repr=False)  # by step, see STEPS
     degraded: bool  # the store failed, or time ran out: features are defaults, weights the static ones
     history: float  # known events of the user; NaN if no feature says so (user_count)
+
+    def _repr_html_(self) -> str:
+        """The page and where its time went, for notebooks."""
+        facts = {name: f"{1e3 * seconds:.2f} ms" for name, seconds in self.seconds.items()}
+        facts["candidates"] = f"{len(self.predictions):,}"
+        facts["degraded"] = "yes: default features, static weights" if self.degraded else "no"
+        return self.page._repr_html_() + facts_table("how it was made", facts)
 
 
 @dataclass(frozen=True)

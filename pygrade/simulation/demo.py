@@ -142,7 +142,9 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-    report = write_report(run, "pygrade demo: weights learned from a simulated log", SERVED)
+    alone = result.policy.mixture is not None and result.policy.mixture.trust == 0  # the baseline is served
+    title = "pygrade demo: weights learned from a simulated log"
+    report = write_report(run, title, GRADE if alone else SERVED)
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
     _mark(run, config, "complete")

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import plain
 from pygrade.evaluation.replay import broadcast_weights
 from pygrade.logs import Logs, write_logs
@@ -172,6 +173,15 @@ class AbTest:
         """Plain numbers, strings and dicts for JSON."""
         record: dict[str, Any] = plain(self)
         return record
+
+    def _repr_html_(self) -> str:
+        """A small table of the expected lifts, for notebooks."""
+        rows = [
+            [arm, *(entry.lifts[m].text(percent=True) if entry.lifts else "baseline" for m in METRICS)]
+            for arm, entry in self.expected.items()
+        ]
+        title = f"Expected lift over {self.baseline}, {self.num_requests:,} requests of {self.num_users:,} users"
+        return rows_table(title, ["arm", *METRICS], rows)
 
 
 def compare_pages(

@@ -19,7 +19,7 @@ from pygrade.studio.blob import sparse
 from pygrade.studio.columns import item_groups, request_columns
 from pygrade.studio.judged import judged_rows
 from pygrade.studio.policy_files import static_template, trade_off_template
-from pygrade.studio.run_files import RunFiles
+from pygrade.studio.run_files import UNRECORDED, RunFiles
 from pygrade.training.baselines import baseline_scores
 from pygrade.training.judging import arms_of, replay, simple_baselines, with_unmixed
 from pygrade.training.propensity import slot_propensity
@@ -27,6 +27,7 @@ from pygrade.training.reward import RewardConfig
 
 logger = logging.getLogger("pygrade")
 _TURNED = 4  # tasks of the front
+_MAX_VALUES = 1_000_000  # predictions that a page holds, about
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     k, formula = config.k, policy.config.formula
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
     logger.info("judging %s requests", f"{late.num_requests:,}")
-    evaluation = replay(late, run.logs, with_unmixed(policy), policy.mixture, reward, k, run.in_sample)
     propensity = slot_propensity(run.logs, reward)
+    evaluation = replay(late, propensity, with_unmixed(policy), policy.mixture, reward, k, bool(run.in_sample))
+    evaluation["warnings"] += [UNRECORDED] if run.in_sample is None else []
     curve = propensity.known(max(k, int(late.position.max()) + 1))
     simple = simple_baselines(late, policy, policy.mixture)
     browsed = _spaced(late, config.requests)
@@ -87,7 +89,11 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
 
 
 def _spaced(logs: Logs, count: int) -> Logs:
-    """Evenly spaced requests."""
+    """Evenly spaced requests, fewer if their predictions are many."""
+    most = max(1, _MAX_VALUES * logs.num_requests // max(logs.predictions.size, 1))
+    if most < min(count, logs.num_requests):
+        logger.info("the page holds %d requests, whose predictions are many", most)
+    count = min(count, most)
     if logs.num_requests <= count:
         return logs
     return logs.select((np.arange(count) * logs.num_requests) // count)

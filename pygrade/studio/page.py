@@ -14,7 +14,13 @@ from pygrade.studio.collect import ConsoleConfig, collect
 from pygrade.studio.run_files import find_run
 
 # In the order of their imports: each uses those before it alone.
-MODULES = ("data", "core", "replay", "model", "save", "dom", "charts", "panel", "pages", "sections", "live", "main")
+MODULES = (
+    *("data", "core", "replay", "model", "save"),
+    *("dom", "charts", "rules", "panel", "pages"),
+    *("head", "rankings", "front", "columns", "changes"),
+    *("live_tables", "live", "main"),
+)
+STYLES = ("base", "panel", "pages", "tables", "narrow")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 
@@ -37,7 +43,7 @@ def console_page(run: Path | None, data: str | None = None, config: ConsoleConfi
 
 def _document(title: str, data: str) -> bytes:
     """The template, filled. What data says enters as base64 alone, but for the title."""
-    script, style = script_text(), _source("console.css")
+    script, style = script_text(), "".join(_source(f"{name}.css") for name in STYLES)
     filled = {
         "policy": _content_policy(script, style),
         "title": html.escape(title),

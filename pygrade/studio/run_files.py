@@ -18,6 +18,7 @@ from pygrade.policy import FusionPolicy
 from pygrade.training.training_record import TrainingRecord
 
 logger = logging.getLogger("pygrade")
+UNRECORDED = "nothing records what the policy was trained on: it may know these requests"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class RunFiles:
     policy: FusionPolicy
     logs: Logs  # all requests, with the values of events that judge
     held_out: Logs  # those that the training did not see, or all if it saw all
-    in_sample: bool
+    in_sample: bool | None  # None: nothing records what the policy was trained on
     names: Names | None  # of a pipeline's users and items
     events: EventLog | None  # of a pipeline
 
@@ -80,18 +81,17 @@ def _log_of(run: Path, data: str | None, stages: dict[str, Any] | None) -> Path:
 
 
 def _configured(path: Path) -> str | None:
-    """The ``data`` of the options that the run stored: of the command `train`, or of all commands."""
+    """The ``data`` of the options that `pygrade train` stored with the run."""
     if not path.is_file():
         return None
-    options = tomllib.loads(path.read_text(encoding="utf-8"))
-    found = options.get("train", {}).get("data", options.get("data"))
+    found = tomllib.loads(path.read_text(encoding="utf-8")).get("train", {}).get("data")
     return found if isinstance(found, str) else None
 
 
-def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool]:
+def _unseen(logs: Logs, trained: TrainingRecord | None) -> tuple[Logs, bool | None]:
     if trained is None:
-        logger.warning("nothing records what the policy was trained on: the console shows requests that it may know")
-        return logs, True
+        logger.warning(UNRECORDED)
+        return logs, None
     seen = trained.seen(logs)
     if bool(seen.all()):
         logger.warning("the policy was trained on all of these requests: what the console shows is no evidence")

@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STATIC
-from pygrade.evaluation.cautions import caution_of_logged_order, cautions_of_log, cautions_of_predictions
+from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
+from pygrade.evaluation.cautions import (
+    caution_of_logged_order,
+    caution_of_predicted_value,
+    cautions_of_log,
+    cautions_of_predictions,
+)
 from pygrade.evaluation.policy_estimates import policy_scores, served_weights
 from pygrade.evaluation.replay import evaluate, paired_lift
 from pygrade.evaluation.verdict import sentence, verdict_of
@@ -80,7 +85,7 @@ def is_mixed(policy: FusionPolicy) -> bool:
 
 def replay(
     logs: Logs,
-    explored: Logs,
+    explored: Logs | SlotPropensity,
     policies: Mapping[str, FusionPolicy],
     mixture: Mixture | None,
     reward: RewardConfig,
@@ -92,7 +97,7 @@ def replay(
     ``mixture`` of the served policy.
     """
     arms = arms_of(logs, policies, mixture)
-    propensity = slot_propensity(explored, reward)
+    propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
     curve = propensity.known(k)
     evaluation = evaluate(
         logs,
@@ -110,6 +115,13 @@ def replay(
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
     record["verdict"] = verdict_record(name, evaluation.baseline, lift, logs, served, propensity, in_sample)
     record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
+    if judge is not None and not in_sample:
+        promised = record["lifts"][name]
+        record["warnings"] += caution_of_predicted_value(name, promised[judge], promised["predicted_value"])
+    if judge is not None and {STAGE1, GRADE} <= set(policies):
+        orders = arms.scores[GRADE], arms.scores[STAGE1]
+        lift = paired_lift(logs, judge, *orders, k, curve, reward.propensity_floor)
+        record["reinforcement"] = {"metric": judge, "lift": lift.to_dict()}
     if judge is not None and LOGGED_ORDER in arms.scores:
         offered = served_name(policies, mixture)
         orders = arms.scores[offered], arms.scores[LOGGED_ORDER]

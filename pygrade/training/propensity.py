@@ -100,12 +100,12 @@ class SlotPropensity:
         return None if self.source == "none" else self.curve(slots)
 
 
-def slot_propensity(logs: Logs, config: PropensityConfig) -> SlotPropensity:
+def slot_propensity(logs: Logs, config: PropensityConfig, *, warn: bool = True) -> SlotPropensity:
     """The propensity of a log's slots, by the rule above.
 
     A power law has one number to fit, which a few hundred events determine; slot by slot the estimates would be noisier
     and could rise. The first ``page_size`` slots are fitted, since they are the ones that count. A warning is logged if
-    production's pages disagree with the shuffled ones.
+    nothing is known, unless ``warn`` is false, and if production's pages disagree with the shuffled ones.
     """
     if not isinstance(config.propensity, str):
         return SlotPropensity(float(config.propensity), "given")
@@ -117,7 +117,8 @@ def slot_propensity(logs: Logs, config: PropensityConfig) -> SlotPropensity:
             return _from_production(logs, slots, _spaced(np.arange(logs.num_requests), _MAX_PAGES))
         except ValueError as no_production:
             reason, needed = f"{no_shuffled}; {no_production}", _needed(logs, slots)
-        logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
+        if warn:
+            logger.warning("slot propensities are taken as 1 (labels keep their position bias): %s; %s", reason, needed)
         return SlotPropensity(0.0, "none", reason, needed)
     _compare(logs, slots, shuffled)
     return shuffled

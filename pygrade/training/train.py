@@ -14,9 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade._util.files import claimed
@@ -26,7 +24,7 @@ from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
-from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec, project_weights
+from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.heldout import HeldOut
@@ -38,6 +36,7 @@ from pygrade.training.stage1 import Stage1Config, train_stage1
 from pygrade.training.stage2 import Stage2Config, train_stage2
 from pygrade.training.static_weights import CemConfig, best_static_weights
 from pygrade.training.steps import check_positive
+from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.training.training_record import TrainingRecord
 from pygrade.training.training_set import TrainingSet
 from pygrade.training.trust import (
@@ -54,7 +53,6 @@ from pygrade.training.trust import (
 )
 
 logger = logging.getLogger("pygrade")
-_SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
 OnStep = Callable[[str, int], None]
 
 
@@ -147,8 +145,8 @@ def train(
         fitted = _fit(logs, config, directory, resume, on_step, stack, heldout)
         data, static, first, last, run = fitted
         for trained in (first, last):
-            trained.set_static_weights(static, _scenario_weights(logs, data, trained, static))
-        summary = _summary(data, config, run, static, first, last, logs.scenario)
+            trained.set_static_weights(static, scenario_weights(logs, data, trained, static))
+        summary = summary_of(data, (config.stage1.steps, config.stage2.steps), run, static, first, last, logs.scenario)
         summary["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
         summary["value_tasks"] = list(logs.value_tasks)
         summary["warnings"] = cautions
@@ -275,52 +273,3 @@ def _check_device(name: str) -> None:
         raise ValueError(
             f"device is {name!r}; want cpu" + (" or cuda" if torch.cuda.is_available() else ", no GPU here")
         )
-
-
-@torch.no_grad()
-def _scenario_weights(logs: Logs, data: TrainingSet, policy: FusionPolicy, static: Tensor) -> dict[str, Tensor]:
-    """By scenario, the mean of the policy's weights, shrunk to the static ones if its requests are few."""
-    if logs.scenario is None:
-        return {}
-    alpha = policy.concentration(data.inputs)
-    weights = project_weights(alpha / alpha.sum(-1, keepdim=True), policy.bounds)
-    result = {}
-    for name in np.unique(logs.scenario):
-        rows = weights[torch.from_numpy(logs.scenario == name)]
-        result[str(name)] = (rows.sum(0) + _SCENARIO_PRIOR * static.to(rows)) / (len(rows) + _SCENARIO_PRIOR)
-    return result
-
-
-def _summary(
-    data: TrainingSet,
-    config: TrainConfig,
-    run: Run,
-    static: Tensor,
-    first: FusionPolicy,
-    last: FusionPolicy,
-    scenario: NDArray[Any] | None,
-) -> dict[str, Any]:
-    """Did it learn, was there signal, did it stay near the reference, is it stable?"""
-    names, component_weights = data.stage2.names, data.stage2.weights
-    every = torch.arange(data.num_requests, device=data.scores.device)
-
-    def served(weights: Tensor) -> dict[str, float]:  # [R, T] -> mean reward by component, OEC
-        parts = [data.rewards(rows, weights[rows][:, None]).sum((0, 1)) for rows in torch.split(every, 4096)]
-        means = torch.stack(parts).sum(0) / data.num_requests * component_weights
-        return {"reward": means.sum().item(), **dict(zip(names, means.tolist(), strict=True))}
-
-    return {
-        "requests": data.num_requests,
-        "stage1": {"steps": config.stage1.steps, **run.statistics("stage1")},
-        "stage2": {"steps": config.stage2.steps, **run.statistics("stage2")},
-        "component_weights": dict(zip(names, component_weights.tolist(), strict=True)),
-        "propensity": data.propensity.to_dict(),
-        "static_weights": static.tolist(),
-        # in-sample: on the very log that was trained on
-        "served": {
-            "static": served(static.expand(data.num_requests, -1)),
-            "stage1": served(first.serve(data.inputs, scenario)),
-            "stage2": served(last.serve(data.inputs, scenario)),
-        },
-        "resumed_from": run.resumed_from,
-    }

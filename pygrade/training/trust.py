@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pygrade import ops
 from pygrade._typing import Array
+from pygrade._util.html_table import rows_table
 from pygrade._util.progress import track
 from pygrade._util.serialization import plain
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER
@@ -101,6 +102,11 @@ class Trust:
         """Plain numbers, strings and dicts for JSON."""
         record: dict[str, Any] = plain(self)
         return record
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        rows = [[name, lift.text(percent=True)] for name, lift in (self.mixtures | self.baselines).items()]
+        return rows_table(self.sentence, ["ranking", f"lift over {self.baseline}"], rows)
 
 
 def fold_of_requests(logs: Logs, folds: int, seed: int) -> NDArray[np.int64]:

@@ -350,7 +350,9 @@ def test_names_steer_neither_the_terminal_nor_the_pictures(capsys, workplace, tm
     for name in ("[/x]", "[bold red]", "\\x1b[31mred", "$5_to_$10"):
         assert name in printed.out
     assert "\x1b" not in printed.out + printed.err and "\u202e" not in printed.out
-    assert (tmp_path / "run" / "plots" / "weights_by_scenario.png").exists()
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert ">Weights by scenario<" in page and "$5_to_$10" in page
+    assert "\x1b" not in page and "\u202e" not in page
 
 
 def test_pipeline_options_of_another_data_set_are_refused(capsys, tmp_path):

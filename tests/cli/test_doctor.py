@@ -86,7 +86,7 @@ def test_a_foreign_directory_and_a_log_are_refused(capsys, shop_file, tmp_path):
     code, _, err = examined(capsys, shop_file, "--out", str(tmp_path / "mine"))
     assert code == 2 and "notes.txt, which is not part of a log" in err
     code, _, err = examined(capsys, shop_file, "--out", str(shop_file))
-    assert code == 2 and "is a file; want a directory" in err
+    assert code == 2 and "a file; want a directory" in err
 
 
 def test_foul_file_of_other_conventions_is_mended(capsys, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pygrade.data.events import import_events
+from pygrade.data.events import EventSource, import_events
 from pygrade.data.logs_events import LogsEventConfig
 from pygrade.logs import Logs, write_logs
 
@@ -126,7 +126,20 @@ def test_columns_that_are_not_read_are_named(tmp_path, caplog):
     path = tmp_path / "logs" / "part-00000.parquet"
     pl.read_parquet(path).with_columns(pl.lit(1.0).alias("price")).write_parquet(path)
     import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
-    assert "not read: column p_click, p_order, price" in caplog.text
+    assert "not read: column price" in caplog.text and "p_click" not in caplog.text
+
+
+def test_predictions_are_kept_shown_or_not(tmp_path):
+    logs = make_logs()
+    write_logs(logs, tmp_path / "logs")
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    assert log.predictions == logs.tasks
+    found = log.scan().collect().sort("request_id", "item_id")
+    order = np.lexsort((logs.item_id, logs.request_id[logs.row_request]))
+    for t, task in enumerate(logs.tasks):
+        assert np.array_equal(found[f"p_{task}"].to_numpy(), logs.predictions[order, t])
+    with pytest.raises(ValueError, match="predictions names 'buy'; want some of the tasks click"):
+        EventSource("n", "l", ("click",), (1.0,), predictions=("buy",))
 
 
 def test_feedback_0_of_an_item_that_was_not_shown_is_no_feedback(tmp_path, caplog):

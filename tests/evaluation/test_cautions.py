@@ -5,7 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pygrade.evaluation.cautions import caution_of_logged_order, cautions_of_log, cautions_of_predictions
+from pygrade.evaluation.cautions import (
+    caution_of_logged_order,
+    caution_of_predicted_value,
+    cautions_of_log,
+    cautions_of_predictions,
+)
 from pygrade.evaluation.replay import evaluate, paired_lift
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from tests.learning import tiny_logs
@@ -65,6 +70,15 @@ def test_a_task_without_signal_and_one_backwards(logs):
     assert sentence.startswith("BACKWARDS: the predictions of click")
     few = tiny_logs(6, seed=4)
     assert cautions_of_predictions(few, predictions_of(few)) == []  # too few events to say so
+
+
+def test_promises_that_the_feedback_does_not_keep():
+    up, down = {"value": 0.05, "low": 0.02, "high": 0.08}, {"value": -0.04, "low": -0.06, "high": -0.01}
+    (sentence,) = caution_of_predicted_value("GRADE", down, up)
+    assert sentence.startswith("PROMISES, NOT KEPT: GRADE is +5.0 % by its own predictions and -4.0 % by the feedback")
+    unknown = {"value": None, "low": None, "high": None}
+    for judged, predicted in ((up, up), (down, down), (unknown, up), (down, unknown)):
+        assert caution_of_predicted_value("GRADE", judged, predicted) == []
 
 
 def test_worse_than_the_logged_order():

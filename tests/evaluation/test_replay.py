@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pygrade.evaluation.replay import auc, evaluate, gauc, ndcg_at_k, ranks, value_at_k
 from pygrade.logs import Logs
+from tests.learning import tiny_logs
 
 
 def slow_auc(labels, scores):
@@ -169,3 +170,11 @@ def test_bad_arguments_are_named(logs, change, message):
     arguments = {"rankers": {"r": [0.5, 0.5]}, **change}
     with pytest.raises(ValueError, match=message):
         evaluate(logs, **arguments)
+
+
+def test_an_evaluation_is_two_small_tables_in_a_notebook():
+    found = evaluate(tiny_logs(60), {"a<b": [0.5, 0.5], "clicks": [0.9, 0.1]}, k=3)
+    shown = found._repr_html_()
+    assert shown.count("<table>") == 2 and "a&lt;b" in shown and "a<b" not in shown
+    assert found.lifts["clicks"]["ndcg"].text(percent=True) in shown and ">baseline<" in shown
+    assert found.predictions["order"]["auc"].text() in shown

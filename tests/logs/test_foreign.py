@@ -96,8 +96,6 @@ def test_the_map_as_text_and_as_a_dict(text):
 def test_columns_may_be_joined_skipped_and_left_out():
     table = changed("", session_id=[f"s{int(s[1:]) % 50}" for s in SHOP["session_id"]], colour=["red", "blue"] * 1000)
     table["app_version"] = [f"v{number}" for number in range(2000)]
-    with pytest.raises(ValueError, match=r"'customer' has several values .*request=\{its column\}\+customer"):
-        import_table(table, "request=session_id,user=customer")
     found = import_table(table, "request=session_id+at,skip=hour+price")
     assert len(found.fields["request_id"]) == 200 and found.fields["request_id"][0].startswith("s0+2026")
     assert "hour" not in found.fields["features"] and "value" not in found.fields
@@ -217,7 +215,7 @@ REFUSED = {
     "nothing shown": (changed("", rank=pa.nulls(2000, pa.int64())), "shows no row"),
     "an empty request id": (changed("session_id", None), r"'session_id' \(request\) is empty in 1 rows, first row 0"),
     "an item without an id": (changed("product_id", None), r"'product_id' \(item\) is empty"),
-    "two users of a request": (changed("customer", "nobody"), "several values in 1 requests"),
+    "two users of a request": (changed("customer", "nobody"), r"in 1 requests, .*=ITS_COLUMN\+customer"),
     "a date of another kind": (changed("", at=[20260301] * 2000), r"from 2.02603e\+07 to"),
     "columns of different length": (changed("", rank=SHOP["rank"][1:]), "want as many in each"),
 }  # fmt: skip
@@ -271,6 +269,43 @@ def test_values_of_events():
     assert logs.task_values == (1.0, 20.0) and logs.value_tasks == ("buy",)
     with pytest.raises(ValueError, match="values names task 'wish'; want one of click, buy"):
         Logs.from_table(SHOP, values={"wish": 2})
+
+
+PAGES = np.array(["none", "shuffle"], object)[np.arange(2000) // CANDIDATES % 4 // 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "columns", "note"),
+    [
+        (PAGES, "", ""),
+        (PAGES == "shuffle", "exploration=how", "50 requests were shuffled, the others not explored"),
+        (
+            np.where(PAGES == "shuffle", "Random", "control"),
+            "exploration=how",
+            "'control' is none, 'Random' is shuffle",
+        ),
+        (np.where(PAGES == "shuffle", "shuffle", None), "exploration=how", "'' is none"),
+    ],
+)
+def test_shuffled_pages_by_values_flags_and_words(values, columns, note):
+    logs, said = imported({**SHOP, "how": values.tolist()}, columns)
+    assert logs.exploration.tolist() == PAGES[::CANDIDATES].tolist() and note in said
+
+
+def test_exploration_of_another_kind_is_refused():
+    for values, message in (([7] * 2000, "is no flag"), (["abc"] * 2000, "want one of none, dirichlet, shuffle")):
+        with pytest.raises(ValueError, match=message):
+            imported({**SHOP, "how": values}, "exploration=how")
+
+
+def test_visits_of_several_pages_are_named_and_joined_with_their_time():
+    table = changed("", session_id=[f"v{int(s[1:]) // 4}" for s in SHOP["session_id"]])
+    table["customer"] = [f"c{s}" for s in table["session_id"]]
+    for name in ("device", "buyer_score", "hour"):
+        del table[name]
+    with pytest.raises(ValueError, match=r"twice in 50 requests, .*join columns: request=session_id\+at\)"):
+        import_table(table)
+    assert len(import_table(table, "request=session_id+at").fields["request_id"]) == 200
 
 
 def test_slots_that_only_their_values_tell():

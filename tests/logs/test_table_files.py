@@ -58,6 +58,8 @@ def test_files_and_directories_are_put_together(tmp_path):
     parquet.write_table(table.slice(0, 100), tmp_path / "day" / "a.parquet")
     parquet.write_table(table.slice(100).select(table.column_names[::-1]), tmp_path / "day" / "b.parquet")
     whole, where = read_table([tmp_path / "day"])
+    assert where == "day" and whole.equals(table)
+    whole, where = read_table(sorted((tmp_path / "day").iterdir()))
     assert where == "a.parquet and 1 more" and whole.equals(table)
 
 

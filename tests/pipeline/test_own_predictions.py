@@ -88,6 +88,10 @@ def test_a_page_is_the_rankers_of_the_callers_predictions(own):
     page = ranker.rank(context, expected, 5, offsets=served.features.offsets, scenario=["feed"])
     assert page.values.tobytes() == served.page.values.tobytes()
     assert page.indices.tobytes() == served.page.indices.tobytes()
+    gone = served.items[:1]
+    system.update_items(remove=gone, timestamp=NOW)  # other models, the same predict
+    left = system.rank(3, k=5, candidates=200, scenario="feed", timestamp=NOW)
+    assert gone[0] not in left.features.item_id and len(left.items) == 5
     system.close()
 
 
@@ -175,3 +179,10 @@ def test_the_command_line_takes_mtl_own(own, tmp_path, capsys):
     assert cli.main([*command, *given, "--quiet", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["options"]["predictions"] == "own" and record["stages"]["mtl"]["network"] == "own"
+
+
+def test_a_log_without_feedback_is_named(own, tmp_path):
+    nothing = [polars.col(f"y_{task}") * 0.0 for task in TASKS]
+    data = altered(own, tmp_path / "log", lambda table: table.with_columns(nothing))
+    with pytest.raises(ValueError, match="no shown row has feedback; join it to the log"):
+        run_pipeline(data, tmp_path / "run", OWN)

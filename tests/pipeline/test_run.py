@@ -185,7 +185,7 @@ def test_commands_do_not_overwrite_each_others_results(run, tmp_path, capsys):
     mine, data = copy(run, tmp_path / "run"), f"logs:{stage(run, 'logs') / 'policy'}"
     before = times(mine)
     assert cli.main(["train", "--data", data, "--out", str(mine), "--quiet"]) == 2
-    assert "holds the results of pygrade pipeline; want another directory for train" in capsys.readouterr().err
+    assert "holds the results of pygrade pipeline; want another for train" in capsys.readouterr().err
     assert times(mine) == before
     with claimed(tmp_path / "trained", "train"):
         pass

@@ -41,6 +41,15 @@ def opened(engine: Any, address: str, width: int = 1400, theme: str = "light", h
 
 
 @contextlib.contextmanager
+def updated(page: Any) -> Iterator[None]:
+    """Waits until what the block moved is shown."""
+    updates = "document.documentElement.dataset.updates"
+    before = page.evaluate(updates)
+    yield
+    page.wait_for_function(f"(before) => {updates} !== before", arg=before)
+
+
+@contextlib.contextmanager
 def service(page: Path, statuses: list[Any]) -> Iterator[str]:
     """The address of a server of ``/console`` and of one status after the other; an int is an error, the last stays."""
 
@@ -61,11 +70,32 @@ def service(page: Path, statuses: list[Any]) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             """No line for each request."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with _running(Handler) as address:
+        yield f"{address}/console"
+
+
+@contextlib.contextmanager
+def files_of(folder: Path) -> Iterator[str]:
+    """The address of a server of a folder's files."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given, directory=str(folder))
+
+        def log_message(self, *_: Any) -> None:
+            """No line for each request."""
+
+    with _running(Handler) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _running(handler: Any) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/console"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

@@ -8,11 +8,13 @@ import torch
 
 from pygrade.logs import write_logs
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicyConfig, PolicySpec
+from pygrade.studio import write_console
 from pygrade.studio.collect import ConsoleConfig, collect
 from pygrade.studio.run_files import find_run
 from pygrade.training.baselines import expected_value
 from pygrade.training.training_record import TrainingRecord
 from tests.learning import tiny_logs
+from tests.studio.browser import browser
 
 CONFIG = ConsoleConfig(requests=40, judge=120, k=3)
 HOSTILE = '<img src=x onerror="document.title=1">'
@@ -58,3 +60,22 @@ def found(run):
 @pytest.fixture(scope="session")
 def record(found):
     return collect(found, CONFIG)
+
+
+@pytest.fixture(scope="session")
+def file(run, tmp_path_factory):
+    """The console of the run."""
+    out = tmp_path_factory.mktemp("page") / "studio.html"
+    return write_console(run, out, f"logs:{run.parent / 'logs'}", CONFIG)
+
+
+@pytest.fixture(scope="session")
+def address(file):
+    return file.as_uri()
+
+
+@pytest.fixture(scope="package")
+def engine():
+    """Chromium; it ends with the package, as its event loop would be in the way of others."""
+    with browser() as started:
+        yield started

@@ -26,12 +26,17 @@ const functions = {
   page: ({ record, sliders, rules }) => {
     const model = new Model(core, record);
     const yours = model.yours(sliders, rules ?? {});
-    const saved = sliders.mode === "weights"
-      ? save.staticPolicy(core, record.policy, record.tasks, sliders.weights)
-      : save.tradeOffPolicy(core, record.policy, record.tasks, [...sliders.multipliers]);
+    const saved =
+      sliders.mode === "weights"
+        ? save.staticPolicy(core, record.policy, record.tasks, sliders.weights)
+        : save.tradeOffPolicy(core, record.policy, record.tasks, [...sliders.multipliers]);
     return {
-      check: model.check(), pages: yours.pages, scores: yours.scores, weights: yours.weights,
-      lifts: model.lifts(yours, sliders, record.baseline), zip: saved,
+      check: model.check(),
+      pages: yours.pages,
+      scores: yours.scores,
+      weights: yours.weights,
+      lifts: model.lifts(yours, sliders, record.baseline),
+      zip: saved,
       contributions: record.arms.map((_, i) => model.contributions(model.arms[i], 0)),
     };
   },

@@ -1,28 +1,26 @@
 """The page in Chromium: every control, both themes, three widths, accessibility, the saved policy."""
 
+import dataclasses
+import re
+import shutil
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 
+from pygrade.logs import write_logs
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.studio import write_console
-from tests.studio.browser import browser, needs_browser, opened
+from pygrade.studio.blob import pack
+from tests.learning import tiny_logs
+from tests.studio.browser import files_of, needs_browser, opened, updated
 from tests.studio.conftest import CONFIG, HOSTILE
+from tests.studio.node import SOURCES
+from tests.studio.test_core_wasm import golden_calls, same_bits
 
 pytestmark = [needs_browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def address(run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("page") / "studio.html"
-    return write_console(run, out, f"logs:{run.parent / 'logs'}", CONFIG).as_uri()
-
-
-@pytest.fixture(scope="module")
-def engine():
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture
@@ -40,10 +38,10 @@ def items(page, arm=-1):
 
 
 def drag(page, number, value):
-    page.locator(f"#slider-{number}").evaluate(
-        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
-    )
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator(f"#slider-{number}").evaluate(
+            "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); }", value
+        )
 
 
 def numbers(page, selector):
@@ -56,7 +54,7 @@ def numbers(page, selector):
 def test_the_page_starts_and_ranks_as_the_core(page, record):
     assert page.locator("html").get_attribute("data-state") == "ready"
     assert "exactly as the C++ core does" in page.locator("#check").inner_text()
-    assert page.locator("#verdict").inner_text().endswith(record["evaluation"]["verdict"]["sentence"])
+    assert page.locator("#verdict").text_content().endswith(record["evaluation"]["verdict"]["sentence"])
     headings = page.locator("#pages h3").all_inner_texts()
     assert headings == ["production", "expected value", "best static", "GRADE", "served", "your sliders"]
     assert page.title() == "run: pygrade console"
@@ -94,8 +92,8 @@ def test_a_held_weight_stays(page):
 
 def test_presets_are_the_static_rankings(page, record):
     for name, expected in (("production", [50.0, 50.0]), ("best static", [40.0, 60.0]), ("equal", [50.0, 50.0])):
-        page.locator(".presets button", has_text=name).click()
-        page.wait_for_timeout(100)
+        with updated(page):
+            page.locator(".presets button", has_text=name).click()
         assert numbers(page, ".slider output") == expected
         if name == "best static":
             assert items(page) == items(page, 2)
@@ -105,16 +103,16 @@ def test_presets_are_the_static_rankings(page, record):
 
 
 def test_trade_offs_turn_the_policy(page):
-    page.locator("label", has_text="Trade-offs").click()
+    with updated(page):
+        page.locator("label", has_text="Trade-offs").click()
     assert numbers(page, ".slider output") == [1.0, 1.0]
-    page.wait_for_timeout(100)
     assert items(page) == items(page, 4)
     drag(page, 0, 3)
     assert numbers(page, ".slider output") == [8.0, 1.0]
     page.locator("#next").click()
     assert "40 held-out requests" in page.locator(".worth").inner_text()
-    page.get_by_role("button", name="all × 1").click()
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.get_by_role("button", name="all × 1").click()
     assert items(page) == items(page, 4)
 
 
@@ -122,11 +120,13 @@ def test_a_point_of_the_front_sets_the_multipliers(page):
     points = page.locator("#front .point[role=button]")
     assert points.count() > 8 and page.locator("#front .point").count() == points.count() + 2
     page.locator("#front .point.knob").first.focus()
-    page.keyboard.press("Enter")
+    with updated(page):
+        page.keyboard.press("Enter")
     assert numbers(page, ".slider output") == [4.0, 1.0]
     assert page.locator("input[value=tradeoffs]").is_checked()
     page.locator("#front-y").select_option("value")
-    assert page.locator("#front .name").all_text_contents()[:2] == ["click →", "↑ value"]
+    page.locator("#front-x").select_option("order")
+    assert page.locator("#front .name").all_text_contents()[:2] == ["order →", "↑ value"]
 
 
 def test_requests_are_walked_through(page, record):
@@ -156,24 +156,29 @@ def test_moves_are_against_the_reference(page):
 
 def test_caps_and_boosts(page, record):
     page.locator(".rules summary").click()
-    page.locator("#boost-add").fill("100")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator("#boost-add").fill("100")
     codes, offsets = record["browsed"]["groups"][0]["codes"], record["browsed"]["offsets"]
     names = record["browsed"]["item_names"]
     group = {names[item]: code for item, code in zip(record["browsed"]["items"], codes, strict=True)}
     cheap = int((codes[: offsets[1]] == 0).sum())
     assert sum(group[name] == 0 for name in items(page)) == min(CONFIG.k, cheap) > 0
-    page.locator("#boost-add").fill("0")
-    page.locator("#boost-multiply").fill("0")
-    page.locator("#cap").fill("1")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator("#boost-add").fill("0")
+    with updated(page):
+        page.locator("#boost-multiply").fill("0")
+    with updated(page):
+        page.locator("#cap").fill("1")
     capped = [group[name] for name in items(page)]
     assert len(set(capped)) == len(capped)
-    page.locator(".rules select").nth(1).select_option("1")
-    page.locator(".rules select").nth(2).select_option("0")
-    page.locator("#cap").fill("")
-    page.locator("#boost-multiply").fill("1")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.locator(".rules select").nth(1).select_option("1")
+    with updated(page):
+        page.locator(".rules select").nth(2).select_option("0")
+    with updated(page):
+        page.locator("#cap").fill("")
+    with updated(page):
+        page.locator("#boost-multiply").fill("1")
     assert items(page) == items(page, 2)
 
 
@@ -192,6 +197,40 @@ def test_saved_weights_serve_the_page_that_is_shown(page, found, record, tmp_pat
         first = chosen.offsets[request]
         assert items(page) == [str(chosen.item_id[first + row]) for row in served.indices[request]]
     assert "static-policy.zip" in page.locator("#saved").inner_text()
+
+
+def test_saved_multipliers_serve_the_page_that_is_shown(page, found, record, tmp_path):
+    with updated(page):
+        page.locator("label", has_text="Trade-offs").click()
+    drag(page, 0, -2)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    assert download.value.suggested_filename == "trade-off-policy.zip"
+    download.value.save_as(tmp_path / "saved.zip")
+    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
+        file.extractall(tmp_path / "policy")
+    first = found.held_out.select([0])
+    served = BlendedRanker.load(tmp_path / "policy").rank(
+        first.context,
+        first.predictions,
+        CONFIG.k,
+        offsets=first.offsets,
+        scenario=str(first.scenario[0]),
+        item_values=first.value,
+    )
+    assert items(page) == [str(first.item_id[row]) for row in served.indices[0]]
+
+
+def test_what_moved_an_item_is_named(page):
+    drag(page, 0, 100)
+    causes = page.locator("#moves tbody td:nth-child(4)")
+    assert all(re.match("click|order|others", text) for text in causes.all_inner_texts()) and causes.count() > 0
+    page.locator(".rules summary").click()
+    with updated(page):
+        page.locator("#boost-add").fill("100")
+    assert "your boost" in causes.all_inner_texts()
+    page.locator("#pages li").first.hover()
+    assert page.locator("#pages li.same-item").count() > 1
 
 
 def test_columns_and_details(page, record):
@@ -232,8 +271,8 @@ def test_the_keyboard_reaches_every_control(page):
     assert wanted <= reached
     page.locator("#slider-0").focus()
     before = numbers(page, ".slider output")[0]
-    page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(100)
+    with updated(page):
+        page.keyboard.press("ArrowRight")
     assert numbers(page, ".slider output")[0] == pytest.approx(before + 0.1, abs=0.03)
 
 
@@ -266,5 +305,65 @@ def test_no_width_overflows_and_axe_finds_nothing_serious(engine, address, width
         if entry["impact"] in ("serious", "critical")
     ]
     assert serious == [] and len(found["passes"]) > 15
+    assert page.faults == []
+    page.close()
+
+
+def test_goldens_have_the_same_bits_in_chromium(engine, tmp_path):
+    calls, wanted = golden_calls()
+    (tmp_path / "calls.txt").write_text(pack({"calls": calls}), encoding="utf-8")
+    for path in SOURCES.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "index.html").write_text("<!doctype html><title>modules</title>", encoding="utf-8")
+    with files_of(tmp_path) as address:
+        page = engine.new_page()
+        page.goto(f"{address}/index.html")
+        results = page.evaluate(
+            """async () => {
+                const { Core } = await import("./core.js");
+                const { unpack } = await import("./data.js");
+                const core = await Core.load(await (await fetch("core.wasm")).arrayBuffer());
+                const { calls } = await unpack(await (await fetch("calls.txt")).text());
+                return calls.map(({ name, given }) => [...new Uint32Array(core[name](...given).buffer)]);
+            }"""
+        )
+        page.close()
+    for actual, expected in zip(results, wanted, strict=True):
+        same_bits(np.array(actual, np.uint32).view(np.float32), expected)
+
+
+def odd_run(folder, tasks, **changes):
+    """A run of a log without scenario, time, prices, weights and exploration, and with one, or many, tasks."""
+    logs = tiny_logs(60)
+    names = tuple(f"{'a_task_with_a_long_name_' if tasks > 1 else ''}{number}" for number in range(tasks))
+    columns = np.arange(tasks) % 2
+    bare = dict.fromkeys(("scenario", "weights", "exploration"))
+    arrays = {"predictions": logs.predictions[:, columns], "feedback": logs.feedback[:, columns]}
+    logs = dataclasses.replace(logs, tasks=names, task_values=(1.0, -0.5, *(2.0,) * tasks)[:tasks], **arrays, **bare)
+    write_logs(logs, folder / "logs")
+    policy = FusionPolicy(PolicySpec(names, logs.features, PolicyConfig(hidden=(2,), upper=1.0, transform="rank")))
+    policy.save(folder / "run/policy")
+    return write_console(folder / "run", folder / "page.html", f"logs:{folder / 'logs'}", **changes)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("tasks", [1, 12])
+def test_odd_runs_have_a_page(engine, tmp_path, tasks, width):
+    page = opened(engine, odd_run(tmp_path, tasks).as_uri(), width)
+    assert page.locator("html").get_attribute("data-state") == "ready"
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert "nothing records what the policy was trained on" in page.locator("#warnings").inner_text()
+    assert len(items(page, 0)) == 5  # what was shown
+    assert page.locator("#pages h3").first.inner_text() == "logged order"
+    assert not page.locator("#front-section").is_visible() and page.locator("input[name=mode]").count() == 0
+    drag(page, 0, 30)
+    shares = numbers(page, ".slider output")
+    assert shares == [100.0] if tasks == 1 else shares[0] == 30.0 and sum(shares) == pytest.approx(100, abs=0.5)
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    download.value.save_as(tmp_path / "saved.zip")
+    with zipfile.ZipFile(tmp_path / "saved.zip") as file:
+        file.extractall(tmp_path / "policy")
+    assert FusionPolicy.load(tmp_path / "policy").serve(torch.zeros(1, 2 + 2 * tasks)).sum() == pytest.approx(1)
     assert page.faults == []
     page.close()

@@ -34,21 +34,27 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
     assert result["in_sample"] and "in-sample" in result["evaluation"]["verdict"]["sentence"]
     (found.directory / "trained_on.safetensors").rename(tmp_path / "kept")
     try:
-        assert find_run(run, f"logs:{run.parent / 'logs'}").in_sample
+        unrecorded = find_run(run, f"logs:{run.parent / 'logs'}")
+        assert unrecorded.in_sample is None and unrecorded.held_out.num_requests == 400
+        result = collect(unrecorded, ConsoleConfig(requests=3, k=3, judge=50))
+        assert "nothing records" in result["evaluation"]["warnings"][-1]
+        assert "in-sample" not in result["evaluation"]["verdict"]["sentence"]
     finally:
         (tmp_path / "kept").rename(found.directory / "trained_on.safetensors")
 
 
 def test_the_log_that_the_run_names_is_found(run, tmp_path):
     data = f"logs:{run.parent / 'logs'}"
-    for text in (f'[train]\ndata = "{data}"\n', f'data = "{data}"\n'):
-        (run / "pygrade.toml").write_text(text, encoding="utf-8")
-        assert find_run(run).logs.num_requests == 400
-    (run / "pygrade.toml").unlink()
+    (run / "options.toml").write_text(f'[train]\ndata = "{data}"\n', encoding="utf-8")
+    assert find_run(run).logs.num_requests == 400
+    (run / "options.toml").write_text("[demo]\nrequests = 3\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="want --data logs:DIR"):
+        find_run(run)
+    (run / "options.toml").unlink()
     (run / "logs").symlink_to(run.parent / "logs")
     assert find_run(run).logs.num_requests == 400
     (run / "logs").unlink()
-    with pytest.raises(ValueError, match="the data has features"):
+    with pytest.raises(ValueError, match="mode"):
         other = dataclasses.replace(tiny_logs(20), features=("other", "noise"))
         write_logs(other, tmp_path / "other")
         find_run(run, f"logs:{tmp_path / 'other'}")
@@ -110,6 +116,12 @@ def test_a_policy_without_trade_offs_or_weights_in_the_log(tmp_path):
     first = result["arms"][0]["ranks"][: int(result["browsed"]["offsets"][1])]
     shown = result["browsed"]["positions"][: len(first)]
     assert np.array_equal(first[shown >= 0], shown[shown >= 0])
+
+
+def test_a_page_of_long_requests_holds_fewer(found, monkeypatch):
+    monkeypatch.setattr("pygrade.studio.collect._MAX_VALUES", 200)
+    result = collect(found, ConsoleConfig(requests=40, judge=120, k=3))
+    assert 5 <= len(result["browsed"]["requests"]) <= 12 and result["judged"]["requests"] == 120
 
 
 @pytest.mark.parametrize("name", ["requests", "judge", "k"])

@@ -48,8 +48,8 @@ def jagged(golden):
     return rows, offsets.numpy().astype(np.int32), weights
 
 
-@needs_node
-def test_goldens_of_fusion_have_the_same_bits(tmp_path):
+def golden_calls():
+    """Calls of the core, and the golden values that each must give."""
     calls, wanted = [], []
     for golden in load("fusion"):
         if golden.arguments["scores"].dtype != torch.float32 or "mask" in golden.arguments:
@@ -60,16 +60,20 @@ def test_goldens_of_fusion_have_the_same_bits(tmp_path):
         if golden.op == "transform_scores":
             calls.append(core("transform", rows.reshape(-1), offsets, tasks, how))
             wanted.append(golden.outputs[""].numpy())
-            continue
-        for sample, row in enumerate(weights):
-            if golden.op == "fuse_scores":
-                result = golden.outputs[""].numpy()
+        elif golden.op == "fuse_scores":
+            result = golden.outputs[""].numpy()
+            dense = "offsets" not in golden.arguments
+            by_sample = result.reshape(len(offsets) - 1, len(weights), -1).swapaxes(0, 1) if dense else result
+            for row, expected in zip(weights, by_sample, strict=True):
                 calls.append(core("fuse", rows.reshape(-1), offsets, tasks, np.ascontiguousarray(row), how))
-                by_sample = (
-                    result if "offsets" in golden.arguments else result.reshape(len(offsets) - 1, len(weights), -1)
-                )
-                wanted.append(by_sample[sample] if "offsets" in golden.arguments else by_sample[:, sample])
+                wanted.append(expected)
     assert len(calls) >= 38
+    return calls, wanted
+
+
+@needs_node
+def test_goldens_of_fusion_have_the_same_bits(tmp_path):
+    calls, wanted = golden_calls()
     for actual, expected in zip(call(tmp_path, *calls), wanted, strict=True):
         same_bits(actual, expected)
 

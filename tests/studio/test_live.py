@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from pygrade.studio import console_page, write_console
-from tests.studio.browser import browser, needs_browser, opened, service
-from tests.studio.conftest import CONFIG, HOSTILE
+from pygrade.studio import console_page
+from tests.studio.browser import needs_browser, opened, service
+from tests.studio.conftest import HOSTILE
 
 pytestmark = [needs_browser, pytest.mark.slow]
 NOW = time.time_ns() // 1_000_000
@@ -49,8 +49,12 @@ def status(pages=1000, at=0, **changes):
         "tasks": ["click", "order"],
         "arms": [arm("main", 0.8, 800), arm(HOSTILE, 0.2, 200)],
         "shadows": [],
-        "requests": {"rank": {"200": pages}, "update": {"400": 3, "503": 2}},
-        "latency": {"rank": times(pages, 0.002), "update": times(5, 0.0004), "explain": {"count": 0, "p50": None}},
+        "requests": {"/v1/rank": {"200": pages}, "/v1/update": {"400": 3, "503": 2}},
+        "latency": {
+            "/v1/rank": times(pages, 0.002),
+            "/v1/update": times(5, 4e-5),
+            "/v1/explain": {"count": 0, "p50": None},
+        },
         "steps": {"features": times(pages, 0.001)},
         "degraded": {"none": pages - 5, "store": 5, "deadline": 0},
         "fallback": {"none": pages, "scenario": 0, "global": 0},
@@ -65,23 +69,11 @@ def status(pages=1000, at=0, **changes):
     return record | changes
 
 
-@pytest.fixture(scope="module")
-def engine():
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def file(run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("page") / "studio.html"
-    return write_console(run, out, f"logs:{run.parent / 'logs'}", CONFIG)
-
-
 def poll(page):
     """The next poll, without waiting for it."""
-    with page.expect_response("**/v1/status"):
-        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.wait_for_timeout(50)
+    before = page.evaluate("document.querySelector('#live').dataset.polls")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_function("(before) => document.querySelector('#live').dataset.polls !== before", arg=before)
 
 
 def test_a_file_has_no_live_part(engine, file):

@@ -50,6 +50,7 @@ def test_modules_share_no_name_and_use_those_before_them_alone():
     every = [name for group in names.values() for name in group]
     assert len(set(every)) == len(every) > 60
     assert {path.stem for path in SOURCES.glob("*.js")} == set(page.MODULES)
+    assert {path.stem for path in SOURCES.glob("*.css")} == set(page.STYLES)
     for place, module in enumerate(page.MODULES):
         imported = re.findall(r'from "\./(\w+)\.js"', (SOURCES / f"{module}.js").read_text("utf-8"))
         assert set(imported) <= set(page.MODULES[:place])
@@ -64,8 +65,8 @@ def test_no_module_writes_markup():
 
 def test_sources_are_small():
     assert sum(path.stat().st_size for path in SOURCES.iterdir()) < 600_000
-    for path in [*SOURCES.glob("*.js"), *(files("pygrade.studio").iterdir())]:
-        if path.name.endswith((".js", ".py")):
+    for path in [*SOURCES.iterdir(), *(files("pygrade.studio").iterdir())]:
+        if path.name.endswith((".js", ".css", ".py")):
             assert len(path.read_text("utf-8").splitlines()) <= 300, path.name
 
 

@@ -2,25 +2,11 @@
 
 import pytest
 
-from pygrade.studio import write_console
-from tests.studio.browser import browser, needs_browser, opened
-from tests.studio.conftest import CONFIG
+from tests.studio.browser import needs_browser, opened
 from tests.studio.screens import THEMES, WIDTHS, alike, baseline, small
 
 pytestmark = [needs_browser, pytest.mark.slow]
 pytest.importorskip("PIL", reason="pillow is not installed")
-
-
-@pytest.fixture(scope="module")
-def engine():
-    with browser() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def address(run, tmp_path_factory):
-    out = tmp_path_factory.mktemp("page") / "studio.html"
-    return write_console(run, out, f"logs:{run.parent / 'logs'}", CONFIG).as_uri()
 
 
 @pytest.mark.parametrize("theme", THEMES)

@@ -77,7 +77,7 @@ struct Service::Impl {
   void drain();
 
   // --- pages (rank.cpp)
-  detail::Ranked rank(std::string_view body, detail::Context& context);
+  detail::Ranked rank(std::string_view body, detail::Context& context, bool shown);
   std::string rank_body(std::string_view body, detail::Context& context);
   std::string explain_body(std::string_view body, detail::Context& context);
   void count(const detail::Ranked& ranked, detail::Context& context);

@@ -59,7 +59,8 @@ bool Service::Impl::explores(const Context& context, std::size_t arm, bool& capp
   return false;
 }
 
-Ranked Service::Impl::rank(std::string_view body, Context& context) {
+// shown: the page counts for exploration.
+Ranked Service::Impl::rank(std::string_view body, Context& context, bool shown) {
   Ranked ranked;
   RankInput& input = context.input;
   bool explore = false, capped = false;
@@ -73,7 +74,7 @@ Ranked Service::Impl::rank(std::string_view body, Context& context) {
     ranked.arm = input.arm ? *input.arm : arm_of(config, input.user);
     if (is_first) {
       context.request_id = input.request_id ? std::string(*input.request_id) : hexadecimal(mixed(next_request++));
-      explore = explores(context, ranked.arm, capped);
+      explore = shown ? explores(context, ranked.arm, capped) : input.explore.value_or(false);
     }
     const Served& arm = ranked.release->arms[ranked.arm];
     context.values = input.values.empty() ? arm.values : input.values;
@@ -195,7 +196,7 @@ void detail::write_page(const Ranked& ranked, const Context& context, JsonWriter
 }
 
 std::string Service::Impl::rank_body(std::string_view body, Context& context) {
-  const Ranked ranked = rank(body, context);
+  const Ranked ranked = rank(body, context, true);
   count(ranked, context);
   log_exposure(ranked, context);
   compare(ranked, context);

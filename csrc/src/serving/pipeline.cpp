@@ -128,8 +128,8 @@ struct Pipeline::State {
       throw std::invalid_argument("models have no prerank and options no retrieve; want one of them");
     if (models.mtl == nullptr && !options.predict)
       throw std::invalid_argument(
-          "the models have no multi-task model (--mtl own: predictions come from your own ranker); want a `predict`, "
-          "which gives them");
+          "the artifact has no multi-task model (--mtl own); want a model of the caller's: PipelineOptions::predict in "
+          "C++, options.predict in C, Pipeline.load(run, predict=…) in Python; a server without one cannot serve it");
     if (models.features != center->features())
       throw std::invalid_argument("the center reads other features than those of the models");
     const auto& names = models.features->request_features();

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pygrade._util.files import claimed
+from pygrade._util.optional_imports import require
 from pygrade._util.serialization import plain, write_bytes
 from pygrade._util.text import printable
 from pygrade.cli import console
 from pygrade.cli.options import Output, Values
+from pygrade.cli.run_directory import check_out
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.logs import LogContractError, Logs, write_logs
 from pygrade.logs.contract import text_of
@@ -49,6 +51,7 @@ class Options(Output):
 def run(options: Options) -> dict[str, Any]:
     if options.out is None:
         return _examine(options)
+    check_out(options.out, "doctor")
     with claimed(options.out, "doctor"):
         return _examine(options)
 
@@ -95,30 +98,19 @@ def _write(options: Options, out: Path, logs: Logs, record: dict[str, Any], wher
 
 def _toml(options: Options, out: Path, record: dict[str, Any]) -> str:
     """The options that make this log again, and where the other commands find it."""
-
-    def text(value: Any) -> str:
-        return json.dumps(value, ensure_ascii=False)
-
     entries = [f"{role}={column}" for role, column in record["map"].items()]
     entries += [f"skip={'+'.join(record['left_out'])}"] if record["left_out"] else []
-    lines = [
-        "# pygrade COMMAND --config this-file reads the table of the command, and [defaults]",
-        "[defaults]",
-        f"data = {text('logs:' + str(out / 'logs'))}",
-        "",
-        "[doctor]",
-        f"files = {text([str(path) for path in options.files])}",
-        f"out = {text(str(out))}",
-        "map = [",
-        *(f"  {text(entry)}," for entry in entries),
-        "]",
-        f"duplicates = {text(options.duplicates)}",
-    ]
-    lines += [f"scale = {text(list(options.scale))}"] if options.scale else []
-    lines += [f"value-tasks = {text(list(options.value_tasks))}"] if options.value_tasks else []
-    lines += ["", "[doctor.values]  # what one event is worth; the log holds them, too"]
-    lines += [f"{text(task)} = {value:g}" for task, value in record["values"].items()]
-    return "\n".join(lines) + "\n"
+    doctor = {
+        "files": [str(path) for path in options.files],
+        "out": str(out),
+        "map": entries,
+        "duplicates": options.duplicates,
+        "scale": list(options.scale),
+        "value-tasks": list(options.value_tasks),
+        "values": record["values"],
+    }
+    text = require("tomli_w").dumps({"defaults": {"data": f"logs:{out / 'logs'}"}, "doctor": doctor}, indent=2)
+    return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
 
 
 def printable_lines(text: str) -> str:
@@ -127,13 +119,28 @@ def printable_lines(text: str) -> str:
 
 
 def _print_columns(imported: Imported) -> None:
-    rows = [(name, required, column) for name, required, _, column in imported.contract if name != "left out"]
-    rows += [(name, "", f"{column}: {why}") for name, _, why, column in imported.contract if name == "left out"]
+    rows = [(name, required, column) for name, required, _, column in _short(imported.contract)]
     console.table(f"What the columns of {imported.where} are", ["in the log", "required", "column"], rows, left=True)
     for note in imported.notes.changed:
         console.text(f"changed: {note}")
     for note in imported.notes.warned:
         console.text(f"note: {note}")
+
+
+def _short(contract: list[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+    """The contract with the columns of one kind in one row."""
+    rows, folded = list[tuple[str, str, str, str]](), dict[str, list[str]]()
+    for name, required, what, column in contract:
+        prefix = name[:2] if name[:2] in ("x_", "w_", "a_", "u_") and column != "none" else ""
+        if name == "left out":
+            column = f"{column}: {what}"
+        if prefix and prefix not in folded:
+            rows.append((f"{prefix}…", required, what, prefix))
+        if prefix:
+            folded.setdefault(prefix, []).append(column.rpartition(" (")[0])
+        else:
+            rows.append((name, required, what, column))
+    return [(name, need, what, ", ".join(folded.get(column, [column]))) for name, need, what, column in rows]
 
 
 def _print_sheet(record: dict[str, Any]) -> None:

@@ -37,6 +37,7 @@ class Options(Output):
     token_file: Path | None = None  # a line for each token that clients may send; none: everybody may ask
     tls_cert: Path | None = None  # PEM file of the certificate and its chain
     tls_key: Path | None = None  # PEM file of its key
+    refresh_seconds: float | None = None  # between looks at the artifact and the policies; none: 1
     drain_seconds: float | None = None  # after SIGTERM, while /readyz is 503; none: 5
     log: str | None = None  # a JSON line for each request: all, errors or none; none: all
     console: Path | None = None  # the page of /console; none: studio.html in the run

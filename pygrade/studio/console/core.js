@@ -3,6 +3,13 @@
 
 const IMPORTS = { wasi_snapshot_preview1: { fd_close: () => 8, fd_seek: () => 8, fd_write: () => 8 } };
 
+class Kept {
+  constructor(at, length) {
+    this.at = at;
+    this.length = length;
+  }
+}
+
 export class Core {
   static async load(bytes) {
     const { instance } = await WebAssembly.instantiate(bytes, IMPORTS);
@@ -18,7 +25,7 @@ export class Core {
   // A copy that stays, as an argument of the functions below.
   keep(array) {
     if (array === null || array === undefined) return null;
-    const kept = { at: this.exports.allocate(Math.max(array.byteLength, 8)), length: array.length };
+    const kept = new Kept(this.exports.allocate(Math.max(array.byteLength, 8)), array.length);
     new Uint8Array(this.exports.memory.buffer, kept.at, array.byteLength).set(bytesOf(array));
     return kept;
   }
@@ -26,7 +33,8 @@ export class Core {
   // The address of an array, which is copied for this call unless it is kept.
   #in(array) {
     if (array === null || array === undefined) return 0;
-    if (array.at !== undefined && !ArrayBuffer.isView(array)) return array.at;
+    if (array instanceof Kept) return array.at;
+    if (!ArrayBuffer.isView(array)) throw new TypeError("want a typed array or one that is kept");
     const copy = this.keep(array);
     this.temporary.push(copy.at);
     return copy.at;
@@ -43,6 +51,7 @@ export class Core {
     try {
       return work();
     } catch (error) {
+      if (error instanceof TypeError) throw error;
       const memory = new Uint8Array(this.exports.memory.buffer);
       const start = this.exports.last_error();
       throw new Error(new TextDecoder().decode(memory.slice(start, memory.indexOf(0, start))) || String(error));
@@ -78,7 +87,13 @@ export class Core {
     return this.#call(() => {
       const out = this.#room(predictions.length * 4);
       this.exports.transform(
-        this.#in(predictions), this.#in(offsets), offsets.length - 1, tasks, this.#formula(formula), out);
+        this.#in(predictions),
+        this.#in(offsets),
+        offsets.length - 1,
+        tasks,
+        this.#formula(formula),
+        out,
+      );
       return this.#read(Float32Array, out, predictions.length);
     });
   }
@@ -89,8 +104,15 @@ export class Core {
       const rows = predictions.length / tasks;
       const out = this.#room(rows * 4);
       this.exports.fuse(
-        this.#in(predictions), this.#in(offsets), offsets.length - 1, tasks, this.#in(weights),
-        weights.length === tasks, this.#formula(formula), out);
+        this.#in(predictions),
+        this.#in(offsets),
+        offsets.length - 1,
+        tasks,
+        this.#in(weights),
+        weights.length === tasks,
+        this.#formula(formula),
+        out,
+      );
       return this.#read(Float32Array, out, rows);
     });
   }
@@ -101,10 +123,19 @@ export class Core {
       const rows = predictions.length / tasks;
       const out = this.#room(rows * 4);
       this.exports.baseline(
-        this.#in(predictions), this.#in(offsets), offsets.length - 1, tasks,
-        this.#in(Float32Array.from(baseline.weights)), this.#formula(formula), baseline.logarithm,
-        this.#in(multipliers), priced.some(Boolean) ? this.#in(Uint8Array.from(priced)) : 0, this.#in(prices),
-        this.#knots(baseline.calibration), out);
+        this.#in(predictions),
+        this.#in(offsets),
+        offsets.length - 1,
+        tasks,
+        this.#in(Float32Array.from(baseline.weights)),
+        this.#formula(formula),
+        baseline.logarithm,
+        this.#in(multipliers),
+        priced.some(Boolean) ? this.#in(Uint8Array.from(priced)) : 0,
+        this.#in(prices),
+        this.#knots(baseline.calibration),
+        out,
+      );
       return this.#read(Float32Array, out, rows);
     });
   }
@@ -135,14 +166,26 @@ export class Core {
     return this.#call(() => {
       const view = new DataView(new ArrayBuffer(64));
       const whole = [
-        tasks, network.features, network.inputs, network.widths.length, network.scenarios.length,
-        network.evidence_scale, network.evidence_input, Number(network.context_only), Number(network.trade_offs)];
+        tasks,
+        network.features,
+        network.inputs,
+        network.widths.length,
+        network.scenarios.length,
+        network.evidence_scale,
+        network.evidence_input,
+        Number(network.context_only),
+        Number(network.trade_offs),
+      ];
       whole.forEach((number, i) => view.setInt32(4 * i, number, true));
       [formula.epsilon, network.floor, network.total, network.evidence_prior].forEach((number, i) =>
-        view.setFloat32(36 + 4 * i, number, true));
+        view.setFloat32(36 + 4 * i, number, true),
+      );
       view.setFloat64(56, formula.beta, true);
       return this.exports.make_policy(
-        this.#in(view), this.#in(Int32Array.from(network.widths)), this.#in(network.values));
+        this.#in(view),
+        this.#in(Int32Array.from(network.widths)),
+        this.#in(network.values),
+      );
     });
   }
 
@@ -152,8 +195,15 @@ export class Core {
       const requests = offsets.length - 1;
       const out = this.#room(requests * tasks * 4);
       this.exports.policy_weights(
-        policy, this.#in(context), this.#in(predictions), this.#in(offsets), requests, this.#in(scenarios),
-        this.#in(multipliers), out);
+        policy,
+        this.#in(context),
+        this.#in(predictions),
+        this.#in(offsets),
+        requests,
+        this.#in(scenarios),
+        this.#in(multipliers),
+        out,
+      );
       return this.#read(Float32Array, out, requests * tasks);
     });
   }
@@ -166,8 +216,18 @@ export class Core {
       const values = this.#room(requests * k * 4);
       const indices = this.#room(requests * k * 4);
       this.exports.rank(
-        this.#in(scores), this.#in(offsets), requests, k, this.#in(rules.boostMul), this.#in(rules.boostAdd),
-        this.#in(rules.groups), this.#in(rules.caps), rules.caps ? rules.caps.length : 0, values, indices);
+        this.#in(scores),
+        this.#in(offsets),
+        requests,
+        k,
+        this.#in(rules.boostMul),
+        this.#in(rules.boostAdd),
+        this.#in(rules.groups),
+        this.#in(rules.caps),
+        rules.caps ? rules.caps.length : 0,
+        values,
+        indices,
+      );
       return this.#read(Int32Array, indices, requests * k);
     });
   }

@@ -18,7 +18,9 @@ function filled(element, attributes, children) {
     else if (name === "style") Object.entries(value).forEach(([key, entry]) => element.style.setProperty(key, entry));
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return element;
 }
 

@@ -1,12 +1,16 @@
 // Puts the page together.
+import { showChanges } from "./changes.js";
+import { showColumns } from "./columns.js";
 import { Core } from "./core.js";
 import { unpack, unpackBytes } from "./data.js";
 import { byId, h, show } from "./dom.js";
+import { Front } from "./front.js";
+import { showCheck, showHead, showYourCard } from "./head.js";
 import { Live } from "./live.js";
 import { Model } from "./model.js";
 import { Pages } from "./pages.js";
 import { Panel } from "./panel.js";
-import { Front, showChanges, showCheck, showColumns, showHead, showReplay, showYourCard } from "./sections.js";
+import { showReplay } from "./rankings.js";
 
 const THEMES = ["system", "light", "dark"];
 
@@ -61,6 +65,7 @@ async function start() {
   showReplay(model);
   showColumns(model);
   const pages = new Pages(model);
+  let updates = 0;
   const update = (sliders, rules) => {
     const yours = model.yours(sliders, rules);
     const lifts = model.lifts(yours, sliders, over);
@@ -68,12 +73,13 @@ async function start() {
     panel.showWorth(lifts, over);
     showYourCard(model, lifts, over);
     showChanges(model, yours);
+    document.documentElement.dataset.updates = String(++updates);
   };
   let begun = false;
   const later = soon(update);
   const panel = new Panel(model, (sliders, rules) => begun && later(sliders, rules));
   begun = true;
-  update(panel.sliders, panel.coreRules());
+  update(panel.sliders, panel.rules.core());
   new Front(model, (values) => panel.setMultipliers(values));
   const good = showCheck(model);
   document.documentElement.dataset.state = good ? "ready" : "wrong";

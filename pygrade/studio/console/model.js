@@ -24,7 +24,7 @@ export class Model {
     this.events = browsed.events.map((column) => dense(column, browsed.items.length));
     this.network = policy.network ? core.makePolicy(policy.network, this.T, this.formula) : null;
     this.arms = record.arms.map((arm) => ({ ...arm, scores: this.#scoresOf(arm) }));
-    for (const arm of this.arms) arm.pages = this.order(arm.scores, this.k);
+    for (const arm of this.arms) arm.pages = this.#pagesOf(arm);
     this.#prepareReplay(judged);
   }
 
@@ -48,7 +48,15 @@ export class Model {
     const formula = { ...this.formula, transform: this.record.policy.transforms.indexOf(baseline.transform) };
     const priced = this.#priced(baseline);
     return this.core.baseline(
-      this.predictions, this.keptOffsets, this.T, baseline, formula, multipliers, priced, this.prices);
+      this.predictions,
+      this.keptOffsets,
+      this.T,
+      baseline,
+      formula,
+      multipliers,
+      priced,
+      this.prices,
+    );
   }
 
   #scoresOf(arm) {
@@ -62,13 +70,20 @@ export class Model {
   }
 
   // The arm that the sliders make: {kind, weights, …, scores, pages}. boosts and caps: see `rules` of Core.rank.
-  yours(sliders, rules) {
+  yours(sliders, rules = {}) {
     const { policy } = this.record;
-    let arm = { name: "yours", kind: "weights", weights: sliders.weights };
+    let arm = { name: "yours", kind: "weights", weights: sliders.weights, rules };
     if (sliders.mode === "tradeoffs") {
       const u = sliders.multipliers;
       const weights = this.core.policyWeights(
-        this.network, this.context, this.predictions, this.keptOffsets, this.T, this.scenario, u);
+        this.network,
+        this.context,
+        this.predictions,
+        this.keptOffsets,
+        this.T,
+        this.scenario,
+        u,
+      );
       const served = policy.mixture;
       const mixed = served !== null && served.trust < 1;
       arm = { ...arm, kind: mixed ? "mixture" : "weights", weights, multipliers: u };
@@ -86,6 +101,15 @@ export class Model {
   // The k best of each request, -1 after the last.
   order(scores, k, rules) {
     return this.core.rank(scores, this.keptOffsets, k, rules);
+  }
+
+  // The k best of each request; a logged page ends with its last slot.
+  #pagesOf(arm) {
+    const pages = this.order(arm.scores, this.k);
+    if (arm.kind !== ORDER_ONLY) return pages;
+    const { positions } = this.record.browsed;
+    const shown = (index, i) => index >= 0 && positions[this.offsets[Math.floor(i / this.k)] + index] >= 0;
+    return pages.map((index, i) => (shown(index, i) ? index : -1));
   }
 
   // How many of all candidates of all arms rank where the C++ core ranks them.
@@ -184,7 +208,8 @@ export class Model {
     const u = arm.multipliers;
     return centered(first, end, this.T, (row, t) => {
       let value = this.transformed[kind][row * this.T + t];
-      if (kind === 0 && baseline.calibration.length) value = piecewise(baseline.calibration[t], predictions[row * this.T + t]);
+      if (kind === 0 && baseline.calibration.length)
+        value = piecewise(baseline.calibration[t], predictions[row * this.T + t]);
       return baseline.weights[t] * (u ? u[t] : 1) * value * (priced[t] && prices ? prices[row] : 1);
     });
   }

@@ -11,17 +11,42 @@ export class Pages {
     this.hidden = new Set();
     this.yours = null;
     const step = (by) => this.go((this.request + by + model.requests) % model.requests);
-    this.select = h("select", { id: "request", "aria-label": "Request", onchange: (event) => this.go(Number(event.target.value)) },
-      record.browsed.requests.map((name, r) => h("option", { value: r }, `request ${name}`)));
-    this.referenceSelect = h("select", { id: "reference", onchange: (event) => { this.reference = event.target.value; this.update(); } },
-      arms.map(({ name }) => h("option", { value: name }, name)));
-    show(byId("navigator"),
-      h("div", { class: "buttons" },
-        h("button", { type: "button", id: "previous", "aria-label": "Previous request", onclick: () => step(-1) }, "←"), this.select,
+    this.select = h(
+      "select",
+      { id: "request", "aria-label": "Request", onchange: (event) => this.go(Number(event.target.value)) },
+      record.browsed.requests.map((name, r) => h("option", { value: r }, `request ${name}`)),
+    );
+    this.referenceSelect = h(
+      "select",
+      {
+        id: "reference",
+        onchange: (event) => {
+          this.reference = event.target.value;
+          this.update();
+        },
+      },
+      arms.map(({ name }) => h("option", { value: name }, name)),
+    );
+    show(
+      byId("navigator"),
+      h(
+        "div",
+        { class: "buttons" },
+        h("button", { type: "button", id: "previous", "aria-label": "Previous request", onclick: () => step(-1) }, "←"),
+        this.select,
         h("button", { type: "button", id: "next", "aria-label": "Next request", onclick: () => step(1) }, "→"),
-        h("button", { type: "button", id: "most-changed", onclick: () => this.go(this.mostChanged()) }, "Most changed by you")),
-      h("label", {}, "moves against", this.referenceSelect));
-    show(byId("legend"), model.tasks.map((task, t) => h("span", {}, h("i", { class: taskClass(t) }), task)));
+        h(
+          "button",
+          { type: "button", id: "most-changed", onclick: () => this.go(this.mostChanged()) },
+          "Most changed by you",
+        ),
+      ),
+      h("label", {}, "moves against", this.referenceSelect),
+    );
+    show(
+      byId("legend"),
+      model.tasks.map((task, t) => h("span", {}, h("i", { class: taskClass(t) }), task)),
+    );
   }
 
   go(request) {
@@ -48,7 +73,10 @@ export class Pages {
     const shown = [...arms, ...(this.yours ? [this.yours] : [])];
     const reference = arms.find(({ name }) => name === this.reference);
     show(byId("facts"), this.facts());
-    show(byId("pages"), shown.map((arm) => this.page(arm, reference)));
+    show(
+      byId("pages"),
+      shown.map((arm) => this.page(arm, reference)),
+    );
     show(byId("moves"), this.moves(this.yours, reference));
   }
 
@@ -56,12 +84,18 @@ export class Pages {
     const { record, request } = { record: this.model.record, request: this.request };
     const { browsed } = record;
     const [first, end] = this.model.rows(request);
-    const time = browsed.timestamps && new Date(browsed.timestamps[request]).toISOString().slice(0, 16).replace("T", " ");
+    const time =
+      browsed.timestamps && new Date(browsed.timestamps[request]).toISOString().slice(0, 16).replace("T", " ");
     const explored = browsed.exploration?.[request];
     return [
-      ["user", browsed.users[request]], ["scenario", browsed.scenario_names?.[request]], ["time", time && `${time} UTC`],
-      ["candidates", end - first], ["exploration", explored && explored !== "none" ? explored : null],
-    ].filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => h("span", {}, `${name} `, h("b", {}, String(value))));
+      ["user", browsed.users[request]],
+      ["scenario", browsed.scenario_names?.[request]],
+      ["time", time && `${time} UTC`],
+      ["candidates", end - first],
+      ["exploration", explored && explored !== "none" ? explored : null],
+    ]
+      .filter(([, value]) => value !== null && value !== undefined)
+      .map(([name, value]) => h("span", {}, `${name} `, h("b", {}, String(value))));
   }
 
   page(arm, reference) {
@@ -76,20 +110,44 @@ export class Pages {
     const rows = list.map((index, rank) => {
       const row = first + index;
       const name = browsed.item_names[browsed.items[row]];
-      const events = model.tasks.flatMap((task, t) => (model.events[t][row] > 0 ? [h("i", { class: `${taskClass(t)} event`, role: "img", "aria-label": task, title: `${task}: ${model.events[t][row]}` })] : []));
-      return h("li", { "data-item": index, onmouseenter: () => mark(index), onmouseleave: () => mark(null) },
+      const events = model.tasks.flatMap((task, t) =>
+        model.events[t][row] > 0
+          ? [
+              h("i", {
+                class: `${taskClass(t)} event`,
+                role: "img",
+                "aria-label": task,
+                title: `${task}: ${model.events[t][row]}`,
+              }),
+            ]
+          : [],
+      );
+      return h(
+        "li",
+        { "data-item": index, onmouseenter: () => mark(index), onmouseleave: () => mark(null) },
         h("span", { class: "rank" }, rank + 1),
         arm === reference ? h("span", { class: "move" }) : moveMark(places.get(index), rank),
         h("span", { class: "item", title: name }, name),
         h("span", { class: "events" }, events),
-        parts ? stack(parts.subarray(index * model.T, (index + 1) * model.T), reach, model.tasks, taskClass) : h("span", {}));
+        parts
+          ? stack(parts.subarray(index * model.T, (index + 1) * model.T), reach, model.tasks, taskClass)
+          : h("span", {}),
+      );
     });
     const seen = list.filter((index) => browsed.positions[first + index] >= 0).length;
-    return h("article", { class: arm === this.yours ? "page yours" : "page" },
-      h("header", {}, h("h3", {}, arm.name === "yours" ? "your sliders" : arm.name), h("small", {}, arm === reference ? "reference" : `${newOf(list, places)} new`)),
+    return h(
+      "article",
+      { class: arm === this.yours ? "page yours" : "page" },
+      h(
+        "header",
+        {},
+        h("h3", {}, arm.name === "yours" ? "your sliders" : arm.name),
+        h("small", {}, arm === reference ? "reference" : `${newOf(list, places)} new`),
+      ),
       weights ? weightBar(weights, model.tasks) : h("div", { class: "weights none" }),
       h("ol", {}, rows),
-      h("footer", {}, `${seen} of ${list.length} were shown`, end - first < list.length ? "" : null));
+      h("footer", {}, `${seen} of ${list.length} were shown`, end - first < list.length ? "" : null),
+    );
   }
 
   // The items that your page has elsewhere than the reference's, and the task that moved each most.
@@ -107,22 +165,61 @@ export class Pages {
       .sort((a, b) => Math.abs(b.by) - Math.abs(a.by));
     const heading = h("h3", {}, `What moved from ${reference.name} to your sliders`);
     if (!moved.length) return [heading, h("p", { class: "note" }, "Nothing: both pages are the same.")];
-    const change = (index) => Float64Array.from(model.tasks, (_, t) => (fresh ? fresh[index * model.T + t] : 0) - (old ? old[index * model.T + t] : 0));
+    const change = (index) =>
+      Float64Array.from(
+        model.tasks,
+        (_, t) => (fresh ? fresh[index * model.T + t] : 0) - (old ? old[index * model.T + t] : 0),
+      );
     const first8 = moved.slice(0, 8);
     const reach = reachOfAll(first8.map(({ index }) => sides(change(index), 0, model.T)));
     const body = first8.map(({ index, by }) => {
       const deltas = [...change(index)];
-      const cause = deltas.reduce((best, delta, t) => (Math.sign(by) * delta > Math.sign(by) * deltas[best] ? t : best), 0);
       const { browsed } = model.record;
       const place = (map) => (map.has(index) ? map.get(index) + 1 : "off");
-      return h("tr", {}, h("th", { scope: "row" }, browsed.item_names[browsed.items[first + index]]),
-        h("td", { class: "number" }, `${place(before)} → ${place(now)}`), h("td", {}, moveMark(before.get(index), now.get(index) ?? null)),
-        h("td", {}, h("i", { class: taskClass(cause) }), `${model.tasks[cause]} `, h("b", { class: "number" }, signed(deltas[cause]))),
-        h("td", { class: "wide" }, stack(deltas, reach, model.tasks, taskClass)));
+      return h(
+        "tr",
+        {},
+        h("th", { scope: "row" }, browsed.item_names[browsed.items[first + index]]),
+        h("td", { class: "number" }, `${place(before)} → ${place(now)}`),
+        h("td", {}, moveMark(before.get(index), now.get(index) ?? null)),
+        h("td", {}, this.cause(deltas, Math.sign(by), first + index)),
+        h("td", { class: "wide" }, stack(deltas, reach, model.tasks, taskClass)),
+      );
     });
-    return [heading, h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "What moved" }, h("table", { class: "moves" },
-      h("thead", {}, h("tr", {}, ["item", "place", "", "moved most by", "change by task, in standard deviations of the score"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, body)))];
+    return [
+      heading,
+      h(
+        "div",
+        { class: "scroll", tabindex: 0, role: "region", "aria-label": "What moved" },
+        h(
+          "table",
+          { class: "moves" },
+          h(
+            "thead",
+            {},
+            h(
+              "tr",
+              {},
+              ["item", "place", "", "moved most by", "change by task, in deviations of the score"].map((name) =>
+                h("th", { scope: "col" }, name),
+              ),
+            ),
+          ),
+          h("tbody", {}, body),
+        ),
+      ),
+      old ? null : h("p", { class: "note" }, `${reference.name} has no contributions of tasks: shown are your page's.`),
+    ];
+  }
+
+  // What moved a row up (1) or down (-1): your boost, or the task that did most, if one did.
+  cause(deltas, direction, row) {
+    const { boostMul, boostAdd } = this.yours.rules;
+    if ((boostMul && boostMul[row] !== 1) || (boostAdd && boostAdd[row] !== 0)) return "your boost";
+    const task = deltas.reduce((best, delta, t) => (direction * delta > direction * deltas[best] ? t : best), 0);
+    if (direction * deltas[task] <= 0) return direction > 0 ? "others sank" : "others rose";
+    const amount = h("b", { class: "number" }, signed(deltas[task]));
+    return [h("i", { class: taskClass(task) }), `${this.model.tasks[task]} `, amount];
   }
 }
 
@@ -147,7 +244,10 @@ function reachOfAll(pairs) {
 
 // The weights that rank the request, as shares; null of an order or of an expected value.
 function weightsOf(model, arm, request) {
-  if (arm.weights) return arm.weights.length === model.T ? arm.weights : arm.weights.subarray(request * model.T, (request + 1) * model.T);
+  if (arm.weights)
+    return arm.weights.length === model.T
+      ? arm.weights
+      : arm.weights.subarray(request * model.T, (request + 1) * model.T);
   if (arm.kind !== "baseline" || arm.baseline.transform !== model.record.policy.transform_name) return null;
   const total = arm.baseline.weights.reduce((sum, w) => sum + Math.abs(w), 0);
   return Float32Array.from(arm.baseline.weights, (w) => Math.abs(w) / total);
@@ -168,11 +268,15 @@ function moveMark(before, after) {
 
 function weightBar(weights, tasks) {
   const text = tasks.map((task, t) => `${task} ${share(weights[t], 0)}`).join(", ");
-  return h("div", { class: "weights", role: "img", "aria-label": `weights: ${text}`, title: text },
-    [...weights].map((w, t) => h("i", { class: taskClass(t), style: { width: `${100 * w}%` } })));
+  return h(
+    "div",
+    { class: "weights", role: "img", "aria-label": `weights: ${text}`, title: text },
+    [...weights].map((w, t) => h("i", { class: taskClass(t), style: { width: `${100 * w}%` } })),
+  );
 }
 
 // Marks an item in all pages.
 function mark(index) {
-  for (const row of document.querySelectorAll("#pages li")) row.classList.toggle("same-item", row.dataset.item === String(index));
+  for (const row of document.querySelectorAll("#pages li"))
+    row.classList.toggle("same-item", row.dataset.item === String(index));
 }

@@ -27,7 +27,11 @@ export function meanOf(values, users) {
   const defined = [...values.keys()].filter((i) => !Number.isNaN(values[i]));
   if (!defined.length) return { value: NaN, low: NaN, high: NaN };
   const value = defined.reduce((sum, i) => sum + values[i], 0) / defined.length;
-  return interval(value, defined.map((i) => values[i] - value), defined.map((i) => users[i]));
+  return interval(
+    value,
+    defined.map((i) => values[i] - value),
+    defined.map((i) => users[i]),
+  );
 }
 
 // mean(new) / mean(old) - 1 of paired requests; those with NaN in either are left out of both.
@@ -61,7 +65,10 @@ export class Replay {
   // The largest Σ_{rank<k} gain / log2(rank + 2) of each request.
   #ideal() {
     return Float64Array.from({ length: this.requests }, (_, r) => {
-      const gains = this.gains.slice(this.offsets[r], this.offsets[r + 1]).sort().reverse();
+      const gains = this.gains
+        .slice(this.offsets[r], this.offsets[r + 1])
+        .sort()
+        .reverse();
       return gains.slice(0, this.k).reduce((sum, gain, rank) => sum + gain * this.discount[rank], 0);
     });
   }

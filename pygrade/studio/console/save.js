@@ -25,7 +25,10 @@ export function staticPolicy(core, policy, tasks, weights) {
   if (tasks.length > 1) set("bounds", [...weights, ...weights]);
   set("static_weights", weights);
   const share = (w) => Math.max(((tasks.length * policy.floor + policy.total) * w - policy.floor) / policy.total, 1e-4);
-  set("head.bias", Array.from(weights, (w) => Math.log(share(w))));
+  set(
+    "head.bias",
+    Array.from(weights, (w) => Math.log(share(w))),
+  );
   return zipped(core, record, content, tail);
 }
 
@@ -64,8 +67,16 @@ function readTensors(content) {
   const head = JSON.parse(new TextDecoder().decode(content.subarray(8, 8 + size)));
   delete head.__metadata__;
   return Object.fromEntries(
-    Object.entries(head).map(([name, { shape, data_offsets: [begin, end] }]) => [
-      name, { shape, bytes: content.subarray(8 + size + begin, 8 + size + end) }]));
+    Object.entries(head).map(
+      ([
+        name,
+        {
+          shape,
+          data_offsets: [begin, end],
+        },
+      ]) => [name, { shape, bytes: content.subarray(8 + size + begin, 8 + size + end) }],
+    ),
+  );
 }
 
 function joined(parts) {
@@ -94,15 +105,29 @@ export function zip(files) {
     facts.setUint16(22, title.length, true);
     const local = joined([littleEndian(0x04034b50, 4), new Uint8Array(facts.buffer), title, content]);
     directory.push(
-      joined([littleEndian(0x02014b50, 4), littleEndian(20, 2), new Uint8Array(facts.buffer), new Uint8Array(10), littleEndian(at, 4), title]));
+      joined([
+        littleEndian(0x02014b50, 4),
+        littleEndian(20, 2),
+        new Uint8Array(facts.buffer),
+        new Uint8Array(10),
+        littleEndian(at, 4),
+        title,
+      ]),
+    );
     body.push(local);
     at += local.length;
   }
   const size = directory.reduce((sum, part) => sum + part.length, 0);
   const count = directory.length;
   const end = joined([
-    littleEndian(0x06054b50, 4), new Uint8Array(4), littleEndian(count, 2), littleEndian(count, 2),
-    littleEndian(size, 4), littleEndian(at, 4), new Uint8Array(2)]);
+    littleEndian(0x06054b50, 4),
+    new Uint8Array(4),
+    littleEndian(count, 2),
+    littleEndian(count, 2),
+    littleEndian(size, 4),
+    littleEndian(at, 4),
+    new Uint8Array(2),
+  ]);
   return joined([...body, ...directory, end]);
 }
 

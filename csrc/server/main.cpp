@@ -1,0 +1,100 @@
+// pygraded: the service over HTTP, without Python.
+#include <csignal>
+#include <cstdio>
+#include <ctime>
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "http.hpp"
+#include "pygrade/service.hpp"
+#include "pygrade/version.hpp"
+#include "settings.hpp"
+
+namespace {
+
+using namespace pygrade;
+using namespace pygrade::server;
+
+constexpr int wrong_options = 2;
+
+void say(const std::string& text) { std::fprintf(stderr, "pygraded: %s\n", text.c_str()); }
+
+timespec duration_of(double seconds) {
+  const auto whole = static_cast<time_t>(seconds);
+  return {whole, static_cast<long>((seconds - static_cast<double>(whole)) * 1e9)};
+}
+
+// Until a signal that ends the program.
+void watch(Service& service, Tokens& tokens, const sigset_t& signals, double refresh_seconds) {
+  const timespec pause = duration_of(refresh_seconds);
+  for (;;) {
+    const int signal = sigtimedwait(&signals, nullptr, &pause);
+    if (signal == SIGTERM || signal == SIGINT) return;
+    if (signal == SIGHUP) {
+      try {
+        tokens.reload();
+      } catch (const std::invalid_argument& error) {
+        say(std::string("the tokens stay as they were: ") + error.what());
+      }
+    }
+    if (service.refresh()) say("serves what is new on disk");
+  }
+}
+
+int run(const Settings& settings) {
+  // Blocked before any thread starts, so that this one alone gets them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  Tokens tokens(settings.token_file);
+  Service service(settings.run, settings.core);
+  HttpServer server(service, settings, tokens);
+  const int port = server.bind();
+  for (const auto& name : settings.ignored) say(name + " is an option of `pygrade serve`; ignored");
+  say("http" + std::string(settings.tls_cert ? "s" : "") + "://" + settings.host + ":" + std::to_string(port) +
+      " serves " + settings.run.string());
+  std::thread thread([&] { server.serve(); });
+  watch(service, tokens, signals, settings.refresh_seconds);
+
+  // Load balancers see /readyz and send no more; a second signal ends the wait.
+  say("drains");
+  service.drain();
+  server.drain();
+  const timespec pause = duration_of(settings.drain_seconds);
+  if (settings.drain_seconds > 0.0) sigtimedwait(&signals, nullptr, &pause);
+  server.stop();
+  thread.join();
+  service.drain();  // what was served since
+  say("has ended");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  try {
+    settings = Settings::parse(argc, argv);
+  } catch (const std::exception& error) {
+    say(error.what());
+    return wrong_options;
+  }
+  if (settings.wants_help || settings.wants_version) {
+    std::fputs(settings.wants_help ? Settings::help().c_str() : PYGRADE_VERSION "\n", stdout);
+    return 0;
+  }
+  try {
+    return run(settings);
+  } catch (const std::invalid_argument& error) {
+    say(error.what());
+    return wrong_options;
+  } catch (const std::exception& error) {
+    say(error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,111 @@
+// Weights and lifts by the classes of a column.
+import { intervalBar, reachOf, shareBar } from "./charts.js";
+import { byId, count, h, percent, share, show, taskClass } from "./dom.js";
+import { meanLift, meanOf } from "./replay.js";
+
+// GRADE's weights, and its lift over the baseline, by the classes of a column.
+export function showColumns(model) {
+  const { columns, weights, baseline, evaluation } = model.record;
+  const { users, arms } = model.judged;
+  const metric = ["value", "ndcg"].find((key) => !(key in evaluation.cannot_differ));
+  const place = h("div", {});
+  const draw = (number) => {
+    const { name, labels, codes } = columns[number];
+    const classes = labels
+      .map((label, code) => {
+        const rows = [...codes.keys()].filter((r) => codes[r] === code);
+        const pick = (values) => rows.map((r) => values[r]);
+        const means = model.tasks.map((_, t) =>
+          meanOf(
+            rows.map((r) => weights.GRADE[r * model.T + t]),
+            pick(users),
+          ),
+        );
+        const lift = metric ? meanLift(pick(arms.GRADE[metric]), pick(arms[baseline][metric]), pick(users)) : null;
+        return { label, n: rows.length, means, lift };
+      })
+      .filter(({ n }) => n > 0);
+    const most = Math.max(...classes.flatMap(({ means }) => means.map(({ value }) => value)), 0.1);
+    const reach = reachOf(classes.map(({ lift }) => lift));
+    const cell = (mean, t) =>
+      h(
+        "td",
+        {},
+        h(
+          "div",
+          { class: "weight-cell" },
+          h(
+            "span",
+            { class: "number" },
+            share(mean.value),
+            h("small", {}, Number.isFinite(mean.low) ? ` ± ${(50 * (mean.high - mean.low)).toFixed(1)}` : ""),
+          ),
+          shareBar(mean.value, taskClass(t), most),
+        ),
+      );
+    const head = [
+      h("th", { scope: "col" }, name),
+      h("th", { scope: "col", class: "number" }, "requests"),
+      model.tasks.map((task, t) => h("th", { scope: "col" }, h("i", { class: taskClass(t) }), task)),
+      metric ? h("th", { scope: "col", colspan: 2 }, `GRADE over ${baseline}`) : null,
+    ];
+    show(
+      place,
+      h(
+        "div",
+        { class: "scroll", tabindex: 0, role: "region", "aria-label": "Weights by column" },
+        h(
+          "table",
+          { class: "by-column" },
+          h("thead", {}, h("tr", {}, head)),
+          h(
+            "tbody",
+            {},
+            classes.map(({ label, n, means, lift }) =>
+              h(
+                "tr",
+                {},
+                h("th", { scope: "row" }, label),
+                h("td", { class: "number" }, count(n)),
+                means.map(cell),
+                lift
+                  ? [
+                      h("td", { class: "number" }, percent(lift.value)),
+                      h("td", { class: "wide" }, intervalBar(lift, reach, label)),
+                    ]
+                  : null,
+              ),
+            ),
+          ),
+        ),
+      ),
+    );
+  };
+  if (!columns.length) {
+    show(byId("columns"), h("p", { class: "note" }, "The log has no column with more than one value."));
+    return;
+  }
+  const judged = metric
+    ? ` The lift is of ${metric === "value" ? "value" : "NDCG"}@${model.k}; each interval covers alone, so one of twenty misses.`
+    : "";
+  show(
+    byId("columns"),
+    h(
+      "label",
+      {},
+      "column",
+      h(
+        "select",
+        { id: "column", onchange: (event) => draw(Number(event.target.value)) },
+        columns.map(({ name }, i) => h("option", { value: i }, name)),
+      ),
+    ),
+    place,
+    h(
+      "p",
+      { class: "note" },
+      `Mean weights that GRADE serves on the judged requests, ± 95 %. Numbers are cut into quarters.${judged}`,
+    ),
+  );
+  draw(0);
+}

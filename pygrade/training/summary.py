@@ -1,0 +1,64 @@
+"""What a training learned, in figures: weights by scenario, rewards, and whether both stages went well."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade.logs import Logs
+from pygrade.policy import FusionPolicy, project_weights
+from pygrade.training.run import Run
+from pygrade.training.training_set import TrainingSet
+
+_SCENARIO_PRIOR = 200  # requests that the best static weights are worth in a scenario's own weights
+
+
+@torch.no_grad()
+def scenario_weights(logs: Logs, data: TrainingSet, policy: FusionPolicy, static: Tensor) -> dict[str, Tensor]:
+    """By scenario, the mean of the policy's weights, shrunk to the static ones if its requests are few."""
+    if logs.scenario is None:
+        return {}
+    alpha = policy.concentration(data.inputs)
+    weights = project_weights(alpha / alpha.sum(-1, keepdim=True), policy.bounds)
+    result = {}
+    for name in np.unique(logs.scenario):
+        rows = weights[torch.from_numpy(logs.scenario == name)]
+        result[str(name)] = (rows.sum(0) + _SCENARIO_PRIOR * static.to(rows)) / (len(rows) + _SCENARIO_PRIOR)
+    return result
+
+
+def summary_of(
+    data: TrainingSet,
+    steps: tuple[int, int],
+    run: Run,
+    static: Tensor,
+    first: FusionPolicy,
+    last: FusionPolicy,
+    scenario: NDArray[Any] | None,
+) -> dict[str, Any]:
+    """Did it learn, was there signal, did it stay near the reference, is it stable? steps: of both stages."""
+    names, component_weights = data.stage2.names, data.stage2.weights
+    every = torch.arange(data.num_requests, device=data.scores.device)
+
+    def served(weights: Tensor) -> dict[str, float]:  # [R, T] -> mean reward by component, OEC
+        parts = [data.rewards(rows, weights[rows][:, None]).sum((0, 1)) for rows in torch.split(every, 4096)]
+        means = torch.stack(parts).sum(0) / data.num_requests * component_weights
+        return {"reward": means.sum().item(), **dict(zip(names, means.tolist(), strict=True))}
+
+    return {
+        "requests": data.num_requests,
+        "stage1": {"steps": steps[0], **run.statistics("stage1")},
+        "stage2": {"steps": steps[1], **run.statistics("stage2")},
+        "component_weights": dict(zip(names, component_weights.tolist(), strict=True)),
+        "propensity": data.propensity.to_dict(),
+        "static_weights": static.tolist(),
+        # in-sample: on the very log that was trained on
+        "served": {
+            "static": served(static.expand(data.num_requests, -1)),
+            "stage1": served(first.serve(data.inputs, scenario)),
+            "stage2": served(last.serve(data.inputs, scenario)),
+        },
+        "resumed_from": run.resumed_from,
+    }
