@@ -170,3 +170,15 @@ def test_values_of_a_data_set_keep_those_that_are_not_given(config):
     assert given == {**default, "click": 7.0} != default
     path = config("[pipeline.kuairand]\ntask-values = {click = 7}")
     assert parse("pipeline", pipeline.Options, [*words, "--config", str(path)]).kuairand.task_values == given
+
+
+def test_the_service_reads_its_table_itself(config):
+    """It has more than the command line can say, such as arms; what is required may stand there, too."""
+    from pygrade.cli.commands import serve
+
+    path = config('[serve]\nrun = "runs/shop"\nport = 9000\narms = [{name = "main", share = 1.0}]\n[train]\nseed = 4')
+    options = parse("serve", serve.Options, ["--config", str(path), "--workers", "2"])
+    assert (options.run, options.config, options.workers) == (Path("runs/shop"), path, 2)
+    table = serve.table_of(options)
+    assert (table["port"], table["workers"], table["arms"][0]["name"]) == (9000, 2, "main") and "run" not in table
+    assert read_config(path, "train") == {"seed": 4}
