@@ -1,7 +1,7 @@
 """What a service reads beside artifact and store: the names of items, and the distributions of predictions.
 
 ``RUN/item_names.safetensors``: item_id [n] ascending, start [n + 1], text: the UTF-8 names, one after another.
-``RUN/reference.json``: for the latest versions, and each task, the deciles of the predictions of candidates on pages for
+``RUN/reference.json``: for the latest versions, and each task, the deciles of the predictions of candidates on pages of
 users of the log. The service compares its own with them (``pygrade_prediction_psi``).
 """
 

@@ -1,4 +1,4 @@
-"""The C++ server gives the answers of the core. Build it first: cmake --preset server && cmake --build --preset server"""
+"""The C++ server gives the answers of the core. To build it: cmake --preset server && cmake --build --preset server"""
 
 import json
 import os
