@@ -77,6 +77,7 @@ def test_a_page_is_that_of_the_pipeline(run, client, core):
         ("POST", "/v1/rank", b'{"user": 7, "k": 0}'),
         ("POST", "/v1/rank", b'{"user": 7, "unheard": 1}'),
         ("POST", "/v1/rank", b"\xff{"),
+        ("POST", "/v1/rank", b'{"\\u0000user": 7}'),
         ("POST", "/v1/explain", b"[]"),
         ("POST", "/v1/update", b'{"events": 3}'),
         ("POST", "/v1/rank", b"{" + b" " * (1 << 20)),
@@ -91,7 +92,7 @@ def test_errors_are_those_of_the_core(client, core, method, path, body):
     status, kind, content = core.handle(method, path, body)
     assert 400 <= status < 500
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (status, kind, content)
-    assert set(answer.json()["error"]) == {"argument", "message"}
+    assert set(answer.json()["error"]) == {"argument", "message"} and answer.json()["error"]["message"]
 
 
 def test_a_body_without_a_length_is_read_up_to_the_limit(client):

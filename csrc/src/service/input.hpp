@@ -1,12 +1,14 @@
 // Values of a JSON object from outside, checked: every error names the key, what it is and what is wanted.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "util/json.hpp"
@@ -16,8 +18,16 @@ namespace pygrade::detail {
 // `argument`: the key that is wrong.
 class InputError : public std::invalid_argument {
  public:
-  InputError(std::string_view about, const std::string& message) : std::invalid_argument(message), argument(about) {}
+  InputError(std::string_view about, std::string message)
+      : std::invalid_argument(whole(std::move(message))), argument(about) {}
   std::string argument;
+
+ private:
+  // what() would end at a NUL of the caller's text, such as a key that begins with one.
+  static std::string whole(std::string text) {
+    std::replace(text.begin(), text.end(), '\0', '?');
+    return text;
+  }
 };
 
 // A short text of a value, for messages.
