@@ -119,9 +119,9 @@ bool HttpServer::refused(const httplib::Request& request, httplib::Response& res
   if (!tokens_.required() || tokens_.accept(request.get_header_value("Authorization"))) return false;
   response.status = 401;
   response.set_header("WWW-Authenticate", "Bearer, Basic realm=\"pygrade\"");
-  response.set_content(error_body("authorization",
-                                  "want a header Authorization: Bearer TOKEN with a token of the service's file"),
-                       "application/json");
+  response.set_content(
+      error_body("authorization", "want a header Authorization: Bearer TOKEN with a token of the service's file"),
+      "application/json");
   return true;
 }
 
@@ -129,9 +129,9 @@ void HttpServer::show_console(httplib::Response& response) const {
   std::ifstream file(settings_.console, std::ios::binary);
   if (!file) {
     response.status = 404;
-    response.set_content(error_body("console", settings_.console.filename().string() +
-                                                   " is not there; write it with pygrade studio"),
-                         "application/json");
+    response.set_content(
+        error_body("console", settings_.console.filename().string() + " is not there; write it with pygrade studio"),
+        "application/json");
     return;
   }
   response.status = 200;
@@ -157,8 +157,8 @@ void HttpServer::complete(const httplib::Request& request, httplib::Response& re
   }
   if (response.status == 413) {
     const std::string size = request.get_header_value("Content-Length");
-    response.set_content(error_body("body", "body has " + (size.empty() ? "too many" : size) +
-                                                " bytes; want at most " + std::to_string(settings_.max_body_bytes)),
+    response.set_content(error_body("body", "body has " + (size.empty() ? "too many" : size) + " bytes; want at most " +
+                                                std::to_string(settings_.max_body_bytes)),
                          "application/json");
     return;
   }
@@ -183,9 +183,9 @@ void HttpServer::write_line(const httplib::Request& request, const httplib::Resp
 }
 
 int HttpServer::bind() {
-  const int port = settings_.port == 0                                           ? server_->bind_to_any_port(settings_.host)
+  const int port = settings_.port == 0                                     ? server_->bind_to_any_port(settings_.host)
                    : server_->bind_to_port(settings_.host, settings_.port) ? settings_.port
-                                                                            : -1;
+                                                                           : -1;
   if (port < 0)
     throw std::runtime_error(settings_.host + ":" + std::to_string(settings_.port) +
                              " can't be bound; want a free port of this machine");

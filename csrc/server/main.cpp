@@ -55,9 +55,9 @@ int run(const Settings& settings) {
   Service service(settings.run, settings.core);
   HttpServer server(service, settings, tokens);
   const int port = server.bind();
-  for (const auto& name : settings.ignored) say(name + " is an option of `pygrade serve`; ignored");
   say("http" + std::string(settings.tls_cert ? "s" : "") + "://" + settings.host + ":" + std::to_string(port) +
       " serves " + settings.run.string());
+  for (const auto& name : settings.ignored) say(name + " is an option of `pygrade serve`; ignored");
   std::thread thread([&] { server.serve(); });
   watch(service, tokens, signals, settings.refresh_seconds);
 

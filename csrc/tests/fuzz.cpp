@@ -1,5 +1,6 @@
 // A deterministic mutation fuzzer for everything that reads external input: JSON, safetensors, policies, multi-task
-// models, preranks, feature schemas and their fitted values, records of a store, and the arguments of the C ABI.
+// models, preranks, feature schemas and their fitted values, records of a store, the arguments of the C ABI, and the
+// bodies of requests to the service.
 //
 //   fuzz [RUNS] [SEED]
 //
@@ -16,6 +17,7 @@
 #include "mtl_artifact.hpp"
 #include "prerank.hpp"
 #include "pygrade/pygrade.h"
+#include "service_run.hpp"
 #include "serving.hpp"
 #include "util/safetensors.hpp"
 
@@ -658,6 +660,37 @@ bool run_c_api(Random& random) {
   return true;
 }
 
+// ---- requests to the service: a reason with every refusal, and never a fault of the server
+
+bool run_service(Random& random) {
+  static const ServiceRun run;
+  static const auto service = run.serve(
+      R"({"max_body_bytes": 4096, "max_explore": 1, "shadow": [{"name": "s"}],
+          "arms": [{"name": "a", "share": 0.5, "explore": 0.5}, {"name": "b", "share": 0.5}]})");
+  struct Known {
+    const char *path, *body;
+  };
+  constexpr Known known[] = {
+      {"/v1/rank", R"({"user": 3, "k": 5, "candidates": 20, "scenario": "feed", "timestamp": 1700000000000,)"
+                   R"( "explore": true, "request_id": "r\u00e9", "seen": [1, 2], "arm": "b", "deadline_ms": 1e3})"},
+      {"/v1/rank", R"({"user": -4, "k": 3, "items": [5, 6, 7, 8], "item_values": [1, 2.5, 0, 1e3], "context": {}})"},
+      {"/v1/rank",
+       R"({"user": "5", "eligible": [4, 5, 6], "values": {"click": 1.5, "order": 0}, "context": {"c": null}})"},
+      {"/v1/explain", R"({"user": 3, "k": 2, "candidates": 10, "scenario": "search", "explore": true})"},
+      {"/v1/update",
+       R"({"events": [{"user": 3, "item": 7, "task": "click", "timestamp": 1700000000000, "amount": 2.5,)"
+       R"( "request_id": "r", "event_id": "e", "scenario": "feed"}, {"user": 3, "item": 8, "task": null}]})"}};
+  const Known& chosen = known[random.below(std::size(known))];
+  std::string body = chosen.body;
+  if (!random.one_in(10)) mutate(body, random);
+  const Response response = service->handle(random.one_in(50) ? "PUT" : "POST", chosen.path, body);
+  const detail::Json answer = json_of(response);
+  if (response.status == 200) return true;
+  expect(response.status == 400 || response.status == 405 || response.status == 413, "a request was a server's fault");
+  expect(!answer.object_at("error").string_at("message").empty(), "a refusal without a reason");
+  return false;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -670,7 +703,8 @@ int main(int argc, char** argv) {
   };
   Target targets[] = {
       {"json", &run_json},       {"safetensors", &run_safetensors}, {"policy", &run_policy},   {"mtl", &run_mtl},
-      {"prerank", &run_prerank}, {"features", &run_features},       {"records", &run_records}, {"C ABI", &run_c_api}};
+      {"prerank", &run_prerank}, {"features", &run_features},       {"records", &run_records}, {"C ABI", &run_c_api},
+      {"service", &run_service}};
   for (std::uint64_t i = 0; i < runs; ++i) {
     Random random(seed << 32 ^ i);
     Target& target = targets[i % std::size(targets)];

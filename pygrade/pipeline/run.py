@@ -26,6 +26,7 @@ from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, own_
 from pygrade.pipeline.names import names_record
 from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.policy_log import Predict, sampled_log
+from pygrade.pipeline.serving_files import write_item_names, write_reference
 from pygrade.pipeline.stages import Done, Runner, content_hash, peak_mib
 from pygrade.pipeline.warnings import warnings_of
 from pygrade.policy import FusionPolicy
@@ -224,7 +225,10 @@ def _publish(
 
     published = runner.stage("publish", make_artifact, None, [prerank, model, policy])
     artifact = open_artifact(published.path / "artifact")
-    fill_store(store.replace("{run}", str(runner.out)), load_models(artifact), log, features, artifact.version)
+    address, models = store.replace("{run}", str(runner.out)), load_models(artifact)
+    fill_store(address, models, log, features, artifact.version)
+    write_reference(runner.out, log, models, address, artifact.version)
+    write_item_names(runner.out, log)
     record = {"store": without_secret(store), "version": artifact.version, **names_record(log, runner.out)}
     _write_where_new(runner.out / STORE, json.dumps(record) + "\n")
     target, link = Path(published.path.name) / "artifact", runner.out / "artifact"

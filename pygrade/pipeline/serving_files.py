@@ -1,0 +1,99 @@
+"""What a service reads beside artifact and store: the names of items, and the distributions of predictions.
+
+``RUN/item_names.safetensors``: item_id [n] ascending, start [n + 1], text: the UTF-8 names, one after another.
+``RUN/reference.json``: for the latest versions, and each task, the deciles of the predictions of candidates on pages for
+users of the log. The service compares its own with them (``pygrade_prediction_psi``).
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pygrade._util.optional_imports import require
+from pygrade._util.serialization import read_json, to_json, to_safetensors, write_bytes
+from pygrade.data.events import EventLog
+from pygrade.serving.pipeline import Models, Pipeline
+from pygrade.stores import open_store
+
+if TYPE_CHECKING:
+    import polars as pl
+
+logger = logging.getLogger("pygrade")
+
+REFERENCE, ITEM_NAMES = "reference.json", "item_names.safetensors"
+_PAGES = 256  # that references are measured on: the log's latest requests
+_KEPT = 4  # versions in the file
+_DECILES = np.arange(1, 10) / 10
+
+
+def write_item_names(run: Path, log: EventLog) -> None:
+    """The names of items, if the log has some."""
+    if not log.has_names("item"):
+        return
+    polars = require("polars", "pipeline")
+    table = polars.scan_parquet(log.path / "ids.parquet").filter(polars.col("kind") == "item").sort("id").collect()
+    names = [name.encode() for name in table["name"].to_list()]
+    tensors = {
+        "item_id": torch.from_numpy(table["id"].to_numpy().astype(np.int64)),
+        "start": torch.from_numpy(np.cumsum([0, *map(len, names)])),
+        "text": torch.from_numpy(np.frombuffer(b"".join(names), np.uint8).copy()),
+    }
+    content = to_safetensors(tensors)
+    path = run / ITEM_NAMES
+    if not path.is_file() or path.read_bytes() != content:
+        write_bytes(path, content)
+
+
+def write_reference(run: Path, log: EventLog, models: Models, store: str, version: str) -> None:
+    """Measures the predictions of a version that the store serves, unless the file has it already."""
+    path = run / REFERENCE
+    known = read_json(path)["versions"] if path.is_file() else {}
+    if models.mtl is None or version in known:  # the user's own model is not here
+        return
+    logger.info("reference: predictions on %d pages of version %s", _PAGES, version)
+    predictions = _predictions(log, models, store, version)
+    if not len(predictions):
+        return
+    kept = dict(list(known.items())[1 - _KEPT :])
+    tasks = {task: deciles(predictions[:, t]) for t, task in enumerate(models.policy.tasks)}
+    write_bytes(path, to_json({"versions": kept | {version: tasks}}))
+
+
+def deciles(predictions: NDArray[np.float32]) -> dict[str, Any]:
+    """Bounds of the deciles, and the shares of predictions p in the bins ``bounds[i - 1] <= p < bounds[i]``."""
+    bounds = np.quantile(predictions, _DECILES).astype(np.float32)
+    counts = np.bincount(np.searchsorted(bounds, predictions, "right"), minlength=len(bounds) + 1)
+    return {"bounds": bounds.tolist(), "shares": (counts / len(predictions)).tolist()}
+
+
+def _predictions(log: EventLog, models: Models, store: str, version: str) -> NDArray[np.float32]:
+    """Of the candidates [n, T] of the log's latest requests, searched for as in service."""
+    requests: list[Mapping[str, Any]] = []
+    for frame in log.chunks():
+        requests = [*requests, *_heads(frame)][-_PAGES:]
+    found = []
+    with open_store(store) as opened:
+        system = Pipeline(models, opened, version, seed=0)
+        for request in requests:
+            page = system.rank(
+                request["user_id"],
+                k=1,
+                context={name: request[name] for name in models.schema.context},
+                scenario=request.get("scenario"),
+                timestamp=request["timestamp"],
+            )
+            if not page.degraded:
+                found.append(page.predictions)
+    width = len(models.policy.tasks)
+    return np.concatenate(found) if found else np.zeros((0, width), np.float32)
+
+
+def _heads(frame: "pl.DataFrame") -> list[dict[str, Any]]:
+    """One row of each of the latest requests of a chunk."""
+    unique = frame.unique("request_id", keep="first", maintain_order=True).tail(_PAGES)
+    return list(unique.iter_rows(named=True))
