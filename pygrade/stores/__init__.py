@@ -3,6 +3,7 @@
     lmdb:DIR                                 embedded, the default: one file that all processes of a machine share;
                                              lmdb:DIR?read_only=1 refuses writes
     redis://HOST:PORT/DB?prefix=NAME         a Redis server; also rediss:// and unix://SOCKET?db=DB&prefix=NAME
+    feast:DIR                                the online store of a Feast repository, for Python
     memory:                                  this process alone
 
 The interface is `Store`; pygrade/stores/errors.py has the errors.
@@ -19,12 +20,14 @@ from pygrade.stores.errors import (
     StoreUnreachableError,
     VersionInUseError,
 )
+from pygrade.stores.feast import FeastStore
 from pygrade.stores.lmdb import LmdbStore
 from pygrade.stores.memory import MemoryStore
 from pygrade.stores.redis import RedisStore
 from pygrade.stores.store import Store, without_secret
 
 __all__ = [
+    "FeastStore",
     "LmdbStore",
     "MemoryStore",
     "MissingVersionError",
@@ -53,6 +56,8 @@ def open_store(url: str, create: bool = False) -> Store:
     if scheme == "lmdb" and rest:
         folder = rest.removesuffix("?read_only=1")
         return LmdbStore(Path(folder), create, read_only=folder != rest)
+    if scheme == "feast" and rest:
+        return FeastStore(Path(rest), create)
     if scheme in ("redis", "rediss", "unix") and rest:
         return RedisStore(url, create)
     raise ValueError(f"url is {without_secret(url)!r}; want lmdb:DIR, redis://HOST:PORT/DB?prefix=NAME or memory:")

@@ -91,7 +91,7 @@ import pygrade
 from pygrade.cli.main import main
 sys.exit(main(sys.argv[2:]))
 """
-MODULES = {"faiss-cpu": "faiss", "scikit-learn": "sklearn"}
+MODULES = {"faiss-cpu": "faiss", "mlflow-skinny": "mlflow", "scikit-learn": "sklearn"}
 
 
 def base_install(*arguments):
