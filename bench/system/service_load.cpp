@@ -5,7 +5,8 @@
 // RATE requests a second; 0: each connection asks again as soon as it is answered. REQUESTS has a body a line, sent in
 // turn to /v1/rank. EXPECTED has for each of them the answers that are right, divided by tabs: the part from "items" up
 // to "seconds". Latencies count from the moment at which a request was due, so a server that stalls pays for all the
-// requests that waited (no coordinated omission). Prints JSON.
+// requests that waited (no coordinated omission). `unsent` were due and had no free connection when the time was over:
+// a server that keeps up has none. Prints JSON.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -74,7 +75,12 @@ class Load {
     std::vector<epoll_event> events(256);
     for (;;) {
       const auto now = Clock::now();
-      if (now < end) schedule(now);
+      if (now < end) {
+        schedule(now);
+      } else {
+        unsent_ += waiting_.size();
+        waiting_.clear();
+      }
       assign(now);
       const bool idle = std::ranges::none_of(connections_, &Connection::busy) && waiting_.empty();
       if (now >= end && idle) break;
@@ -85,7 +91,6 @@ class Load {
                  events[static_cast<std::size_t>(i)].events);
     }
     for (const Connection& connection : connections_) lost_ += connection.busy;
-    lost_ += waiting_.size();
     elapsed_ = std::chrono::duration<double>(Clock::now() - start_).count();
   }
 
@@ -96,8 +101,9 @@ class Load {
       return 1e-3 * micros_[static_cast<std::size_t>(q * static_cast<double>(micros_.size() - 1))];
     };
     std::printf(
-        "{\"sent\": %zu, \"answered\": %zu, \"lost\": %zu, \"wrong\": %zu, \"degraded\": %zu, \"retried\": %zu, ",
-        started_, micros_.size(), lost_, wrong_, degraded_, retried_);
+        "{\"sent\": %zu, \"answered\": %zu, \"unsent\": %zu, \"lost\": %zu, \"wrong\": %zu, \"degraded\": %zu, "
+        "\"retried\": %zu, ",
+        started_ - unsent_, micros_.size(), unsent_, lost_, wrong_, degraded_, retried_);
     std::printf("\"per_second\": %.1f, \"p50_ms\": %.3f, \"p90_ms\": %.3f, \"p99_ms\": %.3f, \"p999_ms\": %.3f, ",
                 static_cast<double>(micros_.size()) / elapsed_, quantile(0.5), quantile(0.9), quantile(0.99),
                 quantile(0.999));
@@ -281,7 +287,7 @@ class Load {
   int epoll_ = -1;
   Clock::time_point start_;
   double elapsed_ = 0.0;
-  std::size_t started_ = 0, lost_ = 0, wrong_ = 0, degraded_ = 0, retried_ = 0;
+  std::size_t started_ = 0, unsent_ = 0, lost_ = 0, wrong_ = 0, degraded_ = 0, retried_ = 0;
   ssize_t first_wrong_ = -1;
   std::vector<std::uint32_t> micros_;
   std::map<int, std::size_t> statuses_;
