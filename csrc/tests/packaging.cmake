@@ -1,4 +1,4 @@
-# cmake -DBUILD=build directory of pygrade -DSOURCE=its checkout -DWORK=DIR -DVERSION=0.1.0 -P packaging.cmake
+# cmake -DBUILD=build directory of pygrade -DSOURCE=its checkout -DWORK=DIR -DVERSION=0.2.0 -P packaging.cmake
 # The vcpkg port, run with stand-ins for vcpkg's functions that take an existing build: its options, paths and version are
 # those of this checkout. Versions of the Bazel module and of the Rust crate, too.
 file(REMOVE_RECURSE ${WORK})

@@ -43,7 +43,7 @@ class Client:
 def main(url: str, user: str) -> None:
     client = Client(url)
     page = client.page(user, k=5, deadline_ms=50)
-    print("page:", page["items"], page.get("weights"), "degraded:", page["degraded"])
+    print("page:", page.get("names") or page["items"], page.get("weights"), "degraded:", page["degraded"])
     shown = {"user": user, "task": None, "timestamp": int(time.time() * 1000), "request_id": page["request_id"]}
     events = [shown | {"item": item} for item in page["items"]]  # shown without feedback, but for the second:
     events[1] |= {"task": "click"}

@@ -1,4 +1,4 @@
 // The only definition of the version: CMake and the Python build read it from here.
 #pragma once
 
-#define PYGRADE_VERSION "0.1.0"
+#define PYGRADE_VERSION "0.2.0"
