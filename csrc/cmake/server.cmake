@@ -1,20 +1,24 @@
 # pygraded: the service over HTTP, without Python and torch.
 #
-# cpp-httplib is used as one header: some distributions' package is split into header and shared library, which can't be
-# linked statically; then, or if there is none, it is fetched. toml++ is a header, too. TLS needs OpenSSL, linked as the
+# cpp-httplib is one header, or, in some distributions, a header and a shared library: then pygraded needs that library
+# and is not static. If there is none, its sources are fetched. toml++ is a header, too. TLS needs OpenSSL, linked as the
 # system's shared library, which gets security updates; without it a proxy in front does TLS.
 option(PYGRADE_SERVER_TLS "TLS in pygraded, by the system's OpenSSL" OFF)
 option(PYGRADE_SERVER_STATIC "Link pygraded statically" ON)
 set(PYGRADE_HTTPLIB_DIR "" CACHE PATH "Directory of cpp-httplib's single httplib.h; empty: searched, else fetched")
 
 set(httplib_dir ${PYGRADE_HTTPLIB_DIR})
+set(httplib_library "")
 if(NOT httplib_dir)
   find_path(pygrade_httplib_include httplib.h)
   mark_as_advanced(pygrade_httplib_include)
   if(pygrade_httplib_include)
+    set(httplib_dir ${pygrade_httplib_include})
     file(STRINGS ${pygrade_httplib_include}/httplib.h whole_header REGEX "^inline bool Server::listen" LIMIT_COUNT 1)
-    if(whole_header)
-      set(httplib_dir ${pygrade_httplib_include})
+    if(NOT whole_header)
+      find_library(pygrade_httplib_library cpp-httplib REQUIRED)
+      mark_as_advanced(pygrade_httplib_library)
+      set(httplib_library ${pygrade_httplib_library})
     endif()
   endif()
 endif()
@@ -26,10 +30,8 @@ if(NOT pygrade_toml_include)
 endif()
 if(NOT httplib_dir)
   include(FetchContent)
-  # A tarball of the release with the license; CMake only unpacks it.
-  FetchContent_Declare(pygrade_httplib SOURCE_SUBDIR none DOWNLOAD_EXTRACT_TIMESTAMP OFF
-    URL https://deb.debian.org/debian/pool/main/c/cpp-httplib/cpp-httplib_0.18.7.orig.tar.xz
-    URL_HASH SHA256=c88f6495da71e778c82c22995b547a92ceb41cc4016f9028df67106a24b9210d)
+  FetchContent_Declare(pygrade_httplib GIT_REPOSITORY https://github.com/yhirose/cpp-httplib GIT_TAG v0.18.7
+    GIT_SHALLOW ON SOURCE_SUBDIR none)
   FetchContent_MakeAvailable(pygrade_httplib)
   set(httplib_dir ${pygrade_httplib_SOURCE_DIR})
 endif()
@@ -37,11 +39,14 @@ endif()
 add_executable(pygraded csrc/server/main.cpp csrc/server/http.cpp csrc/server/settings.cpp csrc/server/tokens.cpp)
 target_include_directories(pygraded PRIVATE csrc/src)
 target_include_directories(pygraded SYSTEM PRIVATE ${httplib_dir} ${pygrade_toml_include})
-target_link_libraries(pygraded PRIVATE pygrade)
+target_link_libraries(pygraded PRIVATE pygrade ${httplib_library})
 if(PYGRADE_SERVER_TLS)
   find_package(OpenSSL REQUIRED)
   target_compile_definitions(pygraded PRIVATE CPPHTTPLIB_OPENSSL_SUPPORT)
   target_link_libraries(pygraded PRIVATE OpenSSL::SSL OpenSSL::Crypto)
+  target_link_options(pygraded PRIVATE -static-libstdc++ -static-libgcc)
+elseif(httplib_library)
+  message(STATUS "pygraded needs ${httplib_library}; PYGRADE_HTTPLIB_DIR with the single header makes it static")
   target_link_options(pygraded PRIVATE -static-libstdc++ -static-libgcc)
 elseif(PYGRADE_SERVER_STATIC AND NOT PYGRADE_SANITIZE)
   target_link_options(pygraded PRIVATE -static)
