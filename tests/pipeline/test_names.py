@@ -6,6 +6,7 @@ import numpy as np
 import polars
 import pytest
 
+from pygrade import _core
 from pygrade._util.hashing import stable_id
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
@@ -84,3 +85,12 @@ def test_ids_that_leave_no_room_for_copies_are_named(named, monkeypatch):
     assert CandidateCopies(log, {least: np.array([1])}, 0).copy_of == {least: -(2**63)}
     with pytest.raises(ValueError, match="request_id of the log goes down"):
         CandidateCopies(log, {least: np.array([1]), 5: np.array([1])}, 0)
+
+
+def test_the_service_takes_and_gives_names(named):
+    service = _core.Service(str(named), "{}")
+    status, _, content = service.handle("POST", "/v1/rank", b'{"user": "3", "k": 5}')
+    page = json.loads(content)
+    assert status == 200 and page["names"] == EventLog.open(Names.of(named).events).names("item", page["items"])
+    body = json.dumps({"user": stable_id("3"), "k": 2, "items": page["names"][:2]}).encode()
+    assert set(json.loads(service.handle("POST", "/v1/rank", body)[2])["items"]) == set(page["items"][:2])
