@@ -360,6 +360,11 @@ TEST(a_new_artifact_is_served_and_a_damaged_one_is_not) {
   CHECK_EQUAL(metric(*service, "pygrade_reload_failures_total"), 2.0);
   const Json status = json_of(service->handle("GET", "/v1/status", ""));
   CHECK_EQUAL(status.at("reloads").items.size(), std::size_t{4});
+
+  // What is served stands there again: nothing is left to say.
+  run.link(copy);
+  CHECK(!service->refresh());
+  CHECK_EQUAL(text_at(json_of(service->handle("GET", "/readyz", "")), "reload_error"), std::string("null"));
 }
 
 TEST(a_new_policy_of_an_arm_is_served_without_a_new_artifact) {

@@ -82,6 +82,8 @@ def _check(folder: Path, config: CheckConfig, store: str | None) -> dict[str, An
     artifact = open_artifact(folder / "artifact")
     models = load_models(artifact)
     summary = read_json(folder / "summary.json")
+    if "options" not in summary:  # nor what else the report shows
+        raise ValueError(f"{folder / 'summary.json'} is of an older pygrade; run pygrade pipeline again")
     stages = summary["stages"]
     stated = stages["publish"]["version"]
     if stated != artifact.version:

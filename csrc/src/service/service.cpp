@@ -196,7 +196,12 @@ bool Service::Impl::refresh() {
   const std::lock_guard lock(refreshing);
   mirror();
   const Sources::Identity now = sources.identity();
-  if (now == identity) return false;
+  if (now == identity) {  // also after a failed load, if what is served stands there again
+    failed = {};
+    const std::lock_guard saying(telling);
+    last_error.clear();
+    return false;
+  }
   if (now == failed && Clock::now() < next_try) return false;
   try {
     const Models before = pipeline->models();
