@@ -1,24 +1,21 @@
 # pygraded: the service over HTTP, without Python and torch.
 #
-# cpp-httplib is one header, or, in some distributions, a header and a shared library: then pygraded needs that library
-# and is not static. If there is none, its sources are fetched. toml++ is a header, too. TLS needs OpenSSL, linked as the
-# system's shared library, which gets security updates; without it a proxy in front does TLS.
+# cpp-httplib is one header. Some distributions split it into a declaration and a shared library, whose settings are not
+# these (TCP_NODELAY, poll); then, or if there is none, its sources are fetched, or devtools/httplib finds the header.
+# toml++ is a header, too. TLS needs OpenSSL, linked as the system's shared library, which gets security updates; without
+# it a proxy in front does TLS.
 option(PYGRADE_SERVER_TLS "TLS in pygraded, by the system's OpenSSL" OFF)
 option(PYGRADE_SERVER_STATIC "Link pygraded statically" ON)
 set(PYGRADE_HTTPLIB_DIR "" CACHE PATH "Directory of cpp-httplib's single httplib.h; empty: searched, else fetched")
 
 set(httplib_dir ${PYGRADE_HTTPLIB_DIR})
-set(httplib_library "")
 if(NOT httplib_dir)
   find_path(pygrade_httplib_include httplib.h)
   mark_as_advanced(pygrade_httplib_include)
   if(pygrade_httplib_include)
-    set(httplib_dir ${pygrade_httplib_include})
     file(STRINGS ${pygrade_httplib_include}/httplib.h whole_header REGEX "^inline bool Server::listen" LIMIT_COUNT 1)
-    if(NOT whole_header)
-      find_library(pygrade_httplib_library cpp-httplib REQUIRED)
-      mark_as_advanced(pygrade_httplib_library)
-      set(httplib_library ${pygrade_httplib_library})
+    if(whole_header)
+      set(httplib_dir ${pygrade_httplib_include})
     endif()
   endif()
 endif()
@@ -39,14 +36,11 @@ endif()
 add_executable(pygraded csrc/server/main.cpp csrc/server/http.cpp csrc/server/settings.cpp csrc/server/tokens.cpp)
 target_include_directories(pygraded PRIVATE csrc/src)
 target_include_directories(pygraded SYSTEM PRIVATE ${httplib_dir} ${pygrade_toml_include})
-target_link_libraries(pygraded PRIVATE pygrade ${httplib_library})
+target_link_libraries(pygraded PRIVATE pygrade)
 if(PYGRADE_SERVER_TLS)
   find_package(OpenSSL REQUIRED)
   target_compile_definitions(pygraded PRIVATE CPPHTTPLIB_OPENSSL_SUPPORT)
   target_link_libraries(pygraded PRIVATE OpenSSL::SSL OpenSSL::Crypto)
-  target_link_options(pygraded PRIVATE -static-libstdc++ -static-libgcc)
-elseif(httplib_library)
-  message(STATUS "pygraded needs ${httplib_library}; PYGRADE_HTTPLIB_DIR with the single header makes it static")
   target_link_options(pygraded PRIVATE -static-libstdc++ -static-libgcc)
 elseif(PYGRADE_SERVER_STATIC AND NOT PYGRADE_SANITIZE)
   target_link_options(pygraded PRIVATE -static)
