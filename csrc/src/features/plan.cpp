@@ -245,7 +245,8 @@ void Plan::add_request() {
       } else {
         const std::size_t place =
             schema.attribute(Entity::user, f.source, f.kind == Kind::list ? "codes" : "code").place;
-        for (std::size_t i = 0; i < f.columns().size(); ++i) ids.push_back({{From::user, place + i}, own_coding});
+        const std::size_t count = f.columns().size();  // a long list makes a text for each
+        for (std::size_t i = 0; i < count; ++i) ids.push_back({{From::user, place + i}, own_coding});
       }
       continue;
     }
@@ -277,7 +278,8 @@ void Plan::add_items() {
       } else {
         const std::size_t place =
             schema.attribute(Entity::item, f.source, f.kind == Kind::list ? "codes" : "code").place;
-        for (std::size_t i = 0; i < f.columns().size(); ++i) items.ids.push_back({{From::item, place + i}, own_coding});
+        const std::size_t count = f.columns().size();  // a long list makes a text for each
+        for (std::size_t i = 0; i < count; ++i) items.ids.push_back({{From::item, place + i}, own_coding});
       }
       continue;
     }
