@@ -43,8 +43,8 @@ def _reader_left() -> None:
 
 
 def text(line: str) -> None:
-    """One line, as it is."""
-    print(printable(line))
+    """One line, as it is, at once: a program that reads it may wait for it."""
+    print(printable(line), flush=True)
 
 
 def table(

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import warnings
 from types import SimpleNamespace
 
@@ -62,6 +63,7 @@ def test_the_map_grows_under_readers_of_this_and_of_other_processes(path, small_
     def read(store):
         while not done.is_set():
             reads.append(store.get_tables([(table, KEYS) for table in TABLES]) == [[b"v1"] * len(KEYS)] * 2)
+            time.sleep(0.001)  # the writer, too, gets the interpreter, which it gives up at each record
 
     with made(path) as store, worker("read_whole", f"lmdb:{path}", 1, 2) as other:
         threads = [threading.Thread(target=read, args=(store,)) for _ in range(2)]
