@@ -43,7 +43,7 @@ def serving(run, log, *options):
     """A server on a free port, drained and ended with the block."""
     command = [sys.executable, "-m", "pygrade", "serve", "--run", run, "--port", "0", "--drain-seconds", "0", *options]
     with log.open("w") as stderr:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
         process = subprocess.Popen(
             [str(word) for word in command], stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
         )

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -55,10 +56,13 @@ class Server:
         (folder / "tokens").write_text(f"# for tests\n{TOKEN}\n")
         command = [PROGRAM, "--run", run, "--port", "0", "--token-file", folder / "tokens", "--drain-seconds", "0"]
         words = [str(word) for word in (*command, *options)]
-        self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        line = self.process.stderr.readline()
-        assert "http://" in line, line
-        self.address = re.search(r"http://\S+", line)[0]
+        self.said = folder / "said"
+        with self.said.open("w") as file:
+            self.process = subprocess.Popen(words, stderr=file)
+        while not (found := re.search(r"(http://\S+) serves", self.said.read_text())):
+            assert self.process.poll() is None, self.said.read_text()
+            time.sleep(0.01)
+        self.address = found[1]
 
     def ask(self, method, path, body=None, token=TOKEN):
         request = urllib.request.Request(self.address + path, data=body, method=method)
@@ -72,8 +76,7 @@ class Server:
 
     def end(self):
         self.process.send_signal(signal.SIGTERM)
-        _, text = self.process.communicate(timeout=20)
-        return self.process.returncode, text
+        return self.process.wait(timeout=20), self.said.read_text()
 
 
 @pytest.fixture(scope="module")
