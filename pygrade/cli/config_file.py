@@ -66,7 +66,8 @@ def _named(table: Table, names: set[str], path: Path, where: str, prefix: str = 
         elif isinstance(value, dict) and any(entry.startswith(f"{name}.") for entry in names):
             result[key.replace("-", "_")] = _named(value, names, path, f"{where}.{key}", f"{name}.")
         else:
-            near = _near(name.removeprefix(prefix), {n.removeprefix(prefix) for n in names if n.startswith(prefix)})
+            here = {entry.removeprefix(prefix) for entry in names if entry.startswith(prefix)}
+            near = _near(name.removeprefix(prefix), here | {entry.partition(".")[0] for entry in here})
             raise ValueError(f"config {path}: [{where}] {key} is not an option; {near or 'see --help-all'}")
     return result
 
