@@ -1,5 +1,8 @@
 """The page looks as it did."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from tests.studio.browser import needs_browser, opened
@@ -8,7 +11,18 @@ from tests.studio.screens import THEMES, WIDTHS, alike, baseline, small
 pytestmark = [needs_browser, pytest.mark.slow]
 pytest.importorskip("PIL", reason="pillow is not installed")
 
+FONTS = {"system-ui": "DejaVu Sans", "Arial": "Liberation Sans"}  # of the baselines; others have other widths
 
+
+def font_of(family):
+    """The font that the machine shows a family with."""
+    command = ["fc-match", "--format", "%{family[0]}", family]
+    return (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout if shutil.which("fc-match") else ""
+    )
+
+
+@pytest.mark.skipif(FONTS != {family: font_of(family) for family in FONTS}, reason=f"the fonts are not {FONTS}")
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_screenshots_are_the_baselines(engine, address, theme, width):
