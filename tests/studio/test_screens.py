@@ -22,7 +22,7 @@ def font_of(family):
     )
 
 
-@pytest.mark.skipif(FONTS != {family: font_of(family) for family in FONTS}, reason=f"the fonts are not {FONTS}")
+@pytest.mark.skipif({family: font_of(family) for family in FONTS} != FONTS, reason=f"the fonts are not {FONTS}")
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_screenshots_are_the_baselines(engine, address, theme, width):
