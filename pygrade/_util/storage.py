@@ -161,6 +161,10 @@ class Folder:
         """
         raise NotImplementedError
 
+    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
+        """Copies the files that match into a local directory, and checks them. FileNotFoundError if there is none."""
+        raise NotImplementedError
+
     def read_manifest(self) -> Manifest | None:
         """What was published here, now; None if nothing was, and for a local directory."""
         raise NotImplementedError
@@ -242,6 +246,11 @@ class _LocalFolder(Folder):
     def copy(self, pattern: str = "**/*") -> Path:
         return self.path
 
+    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
+        for name in _some(self, pattern):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path / name, directory / name)
+
     def read_manifest(self) -> Manifest | None:
         return None
 
@@ -286,6 +295,7 @@ class _RemoteFolder(Folder):
     def __init__(self, url: str, plain: bool = False) -> None:
         self._url, self._plain = url, plain
         self._store, self._path = store_of(url)
+        self._manifests: dict[str, Manifest | None] = {}  # of published folders in this one
 
     def __str__(self) -> str:
         return self._url
@@ -314,18 +324,44 @@ class _RemoteFolder(Folder):
         return _View(self._path, "", None)
 
     @cached_property
-    def _listed(self) -> dict[str, Found]:
-        """Of a folder without a manifest."""
-        return {name: found for name, found in self._store.listing(self._path).items() if _is_visible(name)}
+    def _sizes_of_all(self) -> dict[str, int]:
+        """Of a folder without a manifest: its files, and those of published folders in it."""
+        listed = {name: found.size for name, found in self._store.listing(self._path).items() if _is_visible(name)}
+        for name in [name for name in listed if posixpath.basename(name) == MANIFEST]:
+            folder = posixpath.dirname(name)
+            if name in listed and not self._plain and (manifest := self._nested(folder)) is not None:
+                listed = {other: size for other, size in listed.items() if not other.startswith(f"{folder}/")}
+                listed |= {f"{folder}/{inside}": entry.size for inside, entry in manifest.files.items()}
+        return listed
+
+    def _nested(self, folder: str) -> Manifest | None:
+        if folder not in self._manifests:
+            self._manifests[folder] = _manifest_at(self._store, f"{self._path}/{folder}")
+        return self._manifests[folder]
+
+    def _locate(self, name: str) -> tuple[str, Entry | None]:
+        """The path of a file in the store, and what its manifest says; FileNotFoundError if that does not name it."""
+        view, folder = self._view, self._path
+        manifest, root, inside = view.manifest, view.root, view.inside + name
+        above = posixpath.dirname(name)
+        while manifest is None and above and not self._plain:
+            if (manifest := self._nested(above)) is not None:
+                root, inside = posixpath.normpath(f"{folder}/{above}/{manifest.at}"), name[len(above) + 1 :]
+            above = posixpath.dirname(above)
+        entry = None if manifest is None else manifest.files.get(inside)
+        if manifest is not None and entry is None:
+            raise FileNotFoundError(f"{self}/{name} does not exist")
+        return f"{root}/{inside}", entry
 
     def exists(self) -> bool:
         return bool(self._sizes())
 
     def has(self, name: str) -> bool:
-        view = self._view
-        if view.manifest is not None:
-            return view.inside + name in view.manifest.files
-        return self._store.is_file(self._at(name))
+        try:
+            path, entry = self._locate(name)
+        except FileNotFoundError:
+            return False
+        return entry is not None or self._store.is_file(path)
 
     def size(self, name: str) -> int:
         return self._found(name).size
@@ -334,8 +370,8 @@ class _RemoteFolder(Folder):
         return self._found(name).stamp
 
     def sha256(self, name: str) -> str:
-        if self._view.manifest is not None:
-            return self._found(name).stamp
+        if (entry := self._locate(name)[1]) is not None:
+            return entry.sha256
         with self.local(name) as path:
             return file_hash(path)
 
@@ -356,17 +392,13 @@ class _RemoteFolder(Folder):
             release(path.parent)
 
     def open(self, name: str) -> Any:
-        self._found(name)
-        return self._store.open(self._at(name))
+        return self._store.open(self._locate(name)[0])
 
     def read(self, name: str) -> bytes:
-        self._found(name)
-        return self._store.read(self._at(name))
+        return self._store.read(self._locate(name)[0])
 
     def copy(self, pattern: str = "**/*") -> Path:
-        names = self.names(pattern)
-        if not names:
-            raise FileNotFoundError(f"{self} holds no file {pattern}" if self.exists() else f"{self} does not exist")
+        names = _some(self, pattern)
         if self._view.manifest is not None:
             folder = self._held_version() / self._view.inside
         else:
@@ -376,28 +408,23 @@ class _RemoteFolder(Folder):
         self._copy({name: folder / name for name in names})
         return folder
 
+    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
+        self._copy({name: directory / name for name in _some(self, pattern)})
+
     def read_manifest(self) -> Manifest | None:
         return _manifest_at(self._store, self._path)
 
     def _sizes(self) -> dict[str, int]:
         view = self._view
         if view.manifest is None:
-            return {name: found.size for name, found in self._listed.items()}
+            return self._sizes_of_all
         start = len(view.inside)
         files = view.manifest.files.items()
         return {name[start:]: entry.size for name, entry in files if name.startswith(view.inside)}
 
     def _found(self, name: str) -> Found:
-        view = self._view
-        if view.manifest is None:
-            return self._store.head(self._at(name))
-        entry = view.manifest.files.get(view.inside + name)
-        if entry is None:
-            raise FileNotFoundError(f"{self}/{name} does not exist")
-        return Found(entry.size, entry.sha256)
-
-    def _at(self, name: str) -> str:
-        return f"{self._view.root}/{self._view.inside}{name}"
+        path, entry = self._locate(name)
+        return self._store.head(path) if entry is None else Found(entry.size, entry.sha256)
 
     def _held_version(self) -> Path:
         """The local copy of the published folder that this one is, or is a part of."""
@@ -408,7 +435,8 @@ class _RemoteFolder(Folder):
 
     def _copy(self, targets: Mapping[str, Path]) -> None:
         """Files → local paths, those that are not there yet."""
-        wanted = {name: self._found(name) for name in targets}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            wanted = dict(zip(targets, pool.map(self._found, targets), strict=True))
         missing = {
             name: path
             for name, path in targets.items()
@@ -416,20 +444,19 @@ class _RemoteFolder(Folder):
         }
         if missing:
             make_room(sum(wanted[name].size for name in missing))
-            _all(lambda name: self._download(name, wanted[name], missing[name]), missing)
+            _all(lambda name: self._download(name, wanted[name].size, missing[name]), missing)
 
-    def _download(self, name: str, wanted: Found, target: Path) -> None:
+    def _download(self, name: str, size: int, target: Path) -> None:
+        path, entry = self._locate(name)
         with atomic_file(target) as partial:
             try:
-                sha256 = self._store.download(self._at(name), partial)
+                sha256 = self._store.download(path, partial)
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{self}/{name} has disappeared since it was listed") from error
-            size = partial.stat().st_size
-        if size != wanted.size or (self._view.manifest is not None and sha256 != wanted.stamp):
-            target.unlink(missing_ok=True)
-            raise StorageError(
-                f"{self}/{name} changed while it was read, or is damaged: {size:,} bytes of {wanted.size:,}"
-            )
+            found = partial.stat().st_size
+            if found != size or (entry is not None and sha256 != entry.sha256):
+                lengths = f"{found:,} bytes, {size:,} were stated"
+                raise StorageError(f"{self}/{name} changed while it was read, or is damaged: {lengths}")
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def put(self, name: str, content: bytes | Path) -> Entry:
@@ -509,14 +536,22 @@ class _RemoteFolder(Folder):
 
     def _forget(self) -> None:
         """What was read before is no longer so."""
-        for name in ("_view", "_listed"):
+        for name in ("_view", "_sizes_of_all"):
             self.__dict__.pop(name, None)
+        self._manifests.clear()
 
     def owner(self) -> str:
         try:
             return self._store.read(f"{self._path}/{_CLAIM}").decode(errors="replace").strip()
         except FileNotFoundError:
             return ""
+
+
+def _some(folder: Folder, pattern: str) -> list[str]:
+    names = folder.names(pattern)
+    if not names:
+        raise FileNotFoundError(f"{folder} holds no file {pattern}" if folder.exists() else f"{folder} does not exist")
+    return names
 
 
 @dataclass(frozen=True)
@@ -539,6 +574,40 @@ def local(place: Place) -> Path:
     if "/" in inside and folder.parent.has(folder.name):
         return folder.parent.fetch(folder.name)
     return folder.copy()
+
+
+def mirror(place: Place, *patterns: str) -> Path:
+    """The local directory, or one that is made like the folder at a URL where the patterns match (default: all of it).
+
+    Files that are new or changed there are copied, those that are gone are removed; other files in it stay.
+    """
+    folder, patterns = Folder.at(place), patterns or ("**/*",)
+    if isinstance(folder, _LocalFolder):
+        return folder.path
+    path = hold(entry_name(str(folder), "mirror")) / folder.name
+    names = sorted({name for pattern in patterns for name in folder.names(pattern)})
+    with ThreadPoolExecutor(_THREADS) as pool:
+        stamps = dict(zip(names, pool.map(folder.stamp, names), strict=True))
+    path.mkdir(exist_ok=True)
+    record = path.with_name(".stamps.json")
+    known: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    gone = [name for name in known if name not in stamps and any(_matcher(pattern)(name) for pattern in patterns)]
+    for name in gone:
+        (path / name).unlink(missing_ok=True)
+        del known[name]
+    changed = [name for name in names if known.get(name) != stamps[name] or not (path / name).is_file()]
+    for name in changed:
+        with folder.local(name) as copy, atomic_file(path / name) as partial:
+            shutil.copyfile(copy, partial)
+    if gone or changed:
+        with atomic_file(record) as partial:
+            partial.write_text(json.dumps(known | stamps), encoding="utf-8")
+    return path
+
+
+def place_of(text: str) -> Place:
+    """A place that a user names: text for a URL, a Path otherwise."""
+    return text if is_url(text) else Path(text)
 
 
 def place_exists(place: Place) -> bool:
