@@ -1,0 +1,1 @@
+"""Many machines: pygrade's work on Ray. Nothing else in the package imports ray."""
