@@ -1,1 +1,9 @@
-"""Many machines: pygrade's work on Ray. Nothing else in the package imports ray."""
+"""Work on several machines through Ray (``pip install 'pygrade[cluster]'``). Only this folder imports it.
+
+`connect` gives the `Workers` that everything below takes as an argument.
+"""
+
+from pygrade.cluster.connect import connect
+from pygrade.cluster.errors import ClusterError
+
+__all__ = ["ClusterError", "connect"]
