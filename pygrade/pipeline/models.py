@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
 from pygrade._util.group import Group
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
@@ -75,10 +75,9 @@ def fit_prerank(
     values: tuple[float, ...],
     config: PipelineConfig,
     out: Path,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Trains the towers, judges them on later requests, and saves them with an index of every item."""
-    workers = workers or LocalWorkers()
     later = features_between(features, *timeline.parts["predict"])
     job = TowersJob(features.path, timeline, values, replace(config.prerank, seed=config.seed))
     fitted = workers.train(train_towers, job, config.ranks, out / CHECKPOINTS, "prerank")
@@ -191,7 +190,7 @@ def fit_mtl(
     timeline: Timeline,
     config: PipelineConfig,
     out: Path,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Trains, calibrates and saves the multi-task model."""
     tasks = choose_tasks(features, timeline, config)
@@ -207,7 +206,7 @@ def fit_mtl(
     )
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
     job = MtlJob(features.path, tasks, timeline, options, columns)
-    model = (workers or LocalWorkers()).train(train_mtl, job, config.ranks, out / CHECKPOINTS, "mtl")
+    model = workers.train(train_mtl, job, config.ranks, out / CHECKPOINTS, "mtl")
     mtl.save(model, out / "mtl")
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return {

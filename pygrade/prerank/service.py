@@ -16,7 +16,7 @@ from pygrade import _core
 from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import HERE, Workers
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.prerank.batches import Catalog, Ids, TowerInputs
 from pygrade.prerank.index import Eligible, ItemIndex
@@ -64,14 +64,14 @@ class Prerank:
 
     @classmethod
     def build(
-        cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers | None = None
+        cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE
     ) -> "Prerank":
         """Towers that `fit` trained and an index of the catalog, of the kind that their config names.
 
         The workers build the index, each some of its shards.
         """
         towers = fitted.towers
-        index = build_index(towers, catalog, towers.config.index, workers or LocalWorkers())
+        index = build_index(towers, catalog, towers.config.index, workers)
         return cls(towers, index, fitted.task_weights, schema_hash)
 
     @property
@@ -128,7 +128,7 @@ class Prerank:
         """Indexes another catalog with the current towers, beside the index in use. Returns the new version."""
         with self._writing:
             towers = self._served.towers
-            index = build_index(towers, catalog, kind or towers.config.index, LocalWorkers())
+            index = build_index(towers, catalog, kind or towers.config.index, HERE)
             return self._put(index=index)
 
     def add_items(self, catalog: Catalog) -> int:
