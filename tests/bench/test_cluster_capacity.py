@@ -25,7 +25,7 @@ from bench.cluster.simulation import play
 LOG = Log(rows=4e7, users=1e6, items=1e6)
 FREE = {"node_network": 1e15, "node_store": 1e15, "store": 1e15, "stream": 1e15, "hand_out_ms": 0.0, "spread": 0.0}
 IDEAL = Cluster(64, **FREE)  # nothing but cores
-WORK = Stage("work", cpu_us=10.0, job_rows=100_000)  # 400 s of one core, 400 jobs
+WORK = Stage("work", cpu_us=10.0, job_rows=50_000)  # 400 s of one core, 800 jobs
 
 
 def test_with_nothing_but_cores_time_is_work_over_cores():
@@ -56,13 +56,13 @@ def test_the_largest_key_is_a_bound_for_any_number_of_cores():
         ({"shuffled_bytes": 100.0}, {"node_network": 1e7}, NETWORK, 4e7 * 100 * 0.75 / 4e7),
         ({"read_bytes": 60.0, "written_bytes": 40.0}, {"node_store": 1e7}, STORE, 4e9 / 4e7),
         ({"read_bytes": 60.0, "written_bytes": 40.0}, {"store": 2e7}, STORE, 4e9 / 2e7),
-        ({}, {"hand_out_ms": 50.0}, DRIVER, 400 * 0.05),
+        ({}, {"hand_out_ms": 25.0}, DRIVER, 800 * 0.025),
     ],
 )
 def test_the_resource_that_allows_least_decides(stage, cluster, resource, seconds):
     found = need(replace(WORK, **stage), LOG, replace(IDEAL, **cluster))  # 4 nodes
     assert found.longest == resource and found.by[resource] == pytest.approx(seconds)
-    assert found.seconds == pytest.approx(seconds, rel=0.05) and found.seconds >= seconds * (1 - 1e-9)
+    assert found.seconds == pytest.approx(seconds, rel=0.06) and found.seconds >= seconds * (1 - 1e-9)
     assert walls([replace(WORK, **stage)], LOG, replace(IDEAL, **cluster))[0].resource == resource
 
 
