@@ -39,6 +39,7 @@ def main(job: dict[str, Any]) -> None:
     out, seconds = Path(job["out"]), {}
     began("start", out)
     with workers_of(job["cluster"]) as workers:
+        given = {} if job["cluster"] is None else {"workers": workers}  # else the defaults, as a user's
         for name in job["stages"]:
             if name == "predictions" and job["model"] is None:
                 began("model", out)
@@ -46,10 +47,10 @@ def main(job: dict[str, Any]) -> None:
             began(name, out)
             started = time.perf_counter()
             if name == "events":
-                import_events(job["data"], out / "events", workers=workers)
+                import_events(job["data"], out / "events", **given)
             elif name == "features":
                 log = EventLog.open(out / "events")
-                materialize(log, default_schema(log), out / "features", window(log), workers=workers)
+                materialize(log, default_schema(log), out / "features", window(log), **given)
             else:
                 predict(out / "features", Path(job["model"] or out / "model"), out / "predictions", workers)
             seconds[name] = time.perf_counter() - started
