@@ -6,7 +6,6 @@ model, or null: one is trained, which no stage counts), ``stages`` (some of `STA
 store. ``out/stage`` holds the name of the stage that runs.
 """
 
-import functools
 import hashlib
 import json
 import re
@@ -14,12 +13,14 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from bench.cluster.observed import Observed
 from bench.cluster.watch import size_of
 from pygrade import mtl
 from pygrade._util.files import atomic_file
@@ -37,14 +38,17 @@ TRAIN_SHARE = 0.5  # of the time; its requests fit the features
 def main(job: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     out, seconds = Path(job["out"]), {}
-    began("start", out)
-    with workers_of(job["cluster"]) as workers:
+    began = partial(write_stage, out / "stage")
+    began("start")
+    with workers_of(job["cluster"]) as found:
+        workers = Observed(found, began)
         given = {} if job["cluster"] is None else {"workers": workers}  # else the defaults, as a user's
         for name in job["stages"]:
             if name == "predictions" and job["model"] is None:
-                began("model", out)
+                began("model")
                 train(out, out / "model")
-            began(name, out)
+            workers.stage = name
+            began(name)
             started = time.perf_counter()
             if name == "events":
                 import_events(job["data"], out / "events", **given)
@@ -54,14 +58,26 @@ def main(job: dict[str, Any]) -> None:
             else:
                 predict(out / "features", Path(job["model"] or out / "model"), out / "predictions", workers)
             seconds[name] = time.perf_counter() - started
-        began("end", out)
+        began("end")
         objects = object_store(job["cluster"] is not None)
     rows = EventLog.open(out / "events").num_rows
     stages = {
-        name: {"seconds": value, "rows": rows, "output_bytes": size_of(out / name), "hash": content_hash(out / name)}
+        name: {
+            "seconds": value,
+            "rows": rows,
+            "output_bytes": size_of(out / name),
+            "hash": content_hash(out / name),
+            "maps": workers.maps.get(name, {}),
+        }
         for name, value in seconds.items()
     }
     (out / "stages.json").write_text(json.dumps({"stages": stages, "object_store": objects}))
+
+
+def write_stage(file: Path, name: str) -> None:
+    """Tells the process that watches this one what runs now."""
+    with atomic_file(file) as partly:
+        partly.write_text(name)
 
 
 def object_store(running: bool) -> dict[str, float]:
@@ -78,17 +94,12 @@ def object_store(running: bool) -> dict[str, float]:
     return {name: float(match[1]) if match else 0.0 for name, match in found.items()}
 
 
-def began(stage: str, out: Path) -> None:
-    with atomic_file(out / "stage") as partial:
-        partial.write_text(stage)
-
-
 def workers_of(cluster: str | None) -> AbstractContextManager[Workers]:
     if cluster is None:
         return nullcontext(LocalWorkers())
     from pygrade.cluster import connect
 
-    return connect(cluster)
+    return connect(cluster, object_store_mib=200)
 
 
 def window(log: EventLog) -> tuple[int, int]:
@@ -137,7 +148,7 @@ def predict_part(job: Part) -> int:
     return len(values)
 
 
-@functools.lru_cache(1)
+@lru_cache(1)
 def _opened(features: Path, model: Path) -> tuple[FeatureSet, mtl.MtlModel]:
     return FeatureSet.open(features), mtl.load(model / "mtl")
 

@@ -127,26 +127,33 @@ def run(data: str, out: Path, contender: str, stages: Sequence[str], model: Path
     costs = watch.record()
     for name, entry in record["stages"].items():
         entry |= {"processors": len(processors), "costs": costs["stages"].get(name, {})}
+        for called, made in entry["maps"].items():
+            made["costs"] = costs["stages"].get(f"{name}: {called}", {})
     return record | {"peak_mib": costs["peak_mib"], "own_mib": costs["own_mib"]}
 
 
 def condensed(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the repetitions of one run; memory is the largest."""
+    """Medians over the repetitions of one run; memory is the largest. Costs of a stage include those of its maps."""
     stages = {}
     for name, first in results[0]["stages"].items():
         seconds = statistics.median(result["stages"][name]["seconds"] for result in results)
-        costs = [result["stages"][name]["costs"] for result in results]
+        of_all = [result["stages"][name] for result in results]
         stages[name] = {
             "seconds": seconds,
             "rows_per_second": first["rows"] / seconds,
             "rows_per_second_and_core": first["rows"] / seconds / first["processors"],
             "output_mib": first["output_bytes"] / _MIB,
+            "driver_only": middle([one["costs"] for one in of_all]),
+            "maps": {
+                called: {
+                    field: statistics.median(one["maps"][called][field] for one in of_all)
+                    for field in made
+                    if field != "costs"
+                }
+                | middle([one["maps"][called]["costs"] for one in of_all])
+                for called, made in first["maps"].items()
+            },
         }
-        for field in ("cpu_seconds", "read_bytes", "written_bytes", "own_mib", "folder_bytes"):
-            kinds = sorted({kind for cost in costs for kind in cost.get(field, {})})
-            stages[name][field] = {
-                kind: statistics.median(cost.get(field, {}).get(kind, 0) for cost in costs) for kind in kinds
-            }
     total = sum(entry["seconds"] for entry in stages.values())
     rows = next(iter(results[0]["stages"].values()))["rows"]
     memory = {
@@ -155,6 +162,15 @@ def condensed(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     objects = {name: max(result["object_store"][name] for result in results) for name in results[0]["object_store"]}
     return {"seconds": total, "rows_per_second": rows / total, **memory, "object_store": objects, "stages": stages}
+
+
+def middle(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The medians of `Costs`, by kind of process or folder."""
+    found: dict[str, Any] = {"sampled_seconds": statistics.median(cost.get("seconds", 0.0) for cost in costs)}
+    for field in ("cpu_seconds", "read_bytes", "written_bytes", "own_mib", "folder_bytes"):
+        kinds = sorted({kind for cost in costs for kind in cost.get(field, {})})
+        found[field] = {kind: statistics.median(cost.get(field, {}).get(kind, 0) for cost in costs) for kind in kinds}
+    return found
 
 
 def summary(runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
