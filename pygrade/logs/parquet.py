@@ -167,7 +167,7 @@ class Source:
             self.notes.append(f"not read: column {', '.join(strange)}")
 
         request_id = self.ids("request_id")
-        starts = np.flatnonzero(np.concatenate([[True], request_id[1:] != request_id[:-1]]))
+        starts = self._starts(request_id)
         offsets = np.append(starts, self.num_rows).astype(np.int64)
         result: dict[str, Any] = {"tasks": tasks, "features": features, "offsets": offsets}
         result["request_id"] = request_id[starts]
@@ -229,6 +229,25 @@ class Source:
         if "candidates" in self.names:
             result["candidates"] = per_request("candidates", self.integers("candidates", 0, np.int64))
         return result
+
+    def _starts(self, request_id: Array) -> NDArray[np.int64]:
+        """The first row of each request."""
+        return np.flatnonzero(np.concatenate([[True], request_id[1:] != request_id[:-1]]))
+
+    def request_ids(self) -> Array:
+        """[R]"""
+        ids = self.ids("request_id")
+        return ids[self._starts(ids)]
+
+    def of_requests(self, name: str) -> NDArray[np.int64]:
+        """[R]: an integer column, by the first row of each request."""
+        return np.asarray(self.integers(name, 0, np.int64)[self._starts(self.ids("request_id"))])
+
+    def facts(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...]]:
+        """Tasks, features, values of events and tasks worth an item's value."""
+        tasks, features = self._labels("tasks", "p_"), self._labels("features", "x_")
+        values = tuple(float(value) for value in self.header.get("task_values", ())) or (1.0,) * len(tasks)
+        return tasks, features, values, tuple(str(task) for task in self.header.get("value_tasks", ()))
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
         """What the metadata says, else the columns with this prefix."""
@@ -307,6 +326,12 @@ def parts_of(path: Path) -> list[Path]:
     if not files:
         raise ValueError(f"{path} holds no *.parquet file")
     return files
+
+
+def checked_parts_of(path: Path) -> list[Path]:
+    """`parts_of`, of which none is missing."""
+    with Source(path) as source:
+        return source.files
 
 
 def header_of(text: bytes, file: Path) -> dict[str, Any]:
