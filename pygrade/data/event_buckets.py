@@ -1,4 +1,4 @@
-"""Events in order of time: spans of days, or of seconds of a long day, that are sorted and checked one by one as jobs."""
+"""Events in order of time: spans of days, or of seconds of a long day, which jobs sort and check one by one."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -118,7 +118,6 @@ def sizes_path(path: Path) -> Path:
 
 
 def _origins(sources: Sequence[Source], request: int | None) -> list[str]:
-    polars = require("polars", "pipeline")
     return [
         source.origin
         for source in sources

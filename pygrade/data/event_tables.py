@@ -25,7 +25,7 @@ class _Table:
 
     name: str
     path: Path
-    partitions: tuple[tuple[tuple[str, tuple[Path, ...]], ...], ...]  # of each: origin and files
+    partitions: tuple[tuple[tuple[str, tuple[Path, ...]], ...], ...]  # origin and files; few rows are one
 
     @property
     def consumes(self) -> tuple[Path, ...]:
@@ -40,11 +40,13 @@ def write_tables(directory: Path, spilled: Sequence[Spilled], workers: Workers) 
     jobs = []
     for name, file in FILES.items():
         numbers = sorted({number for spill in spilled for number in spill.rows.get(name, {})})
+        rows = sum(sum(spill.rows.get(name, {}).values()) for spill in spilled)
+        together = [numbers] if rows <= _SORTED_ROWS else [[number] for number in numbers]
         partitions = tuple(
-            tuple((spill.origin, files) for spill in spilled if (files := spill.files(name, number)))
-            for number in numbers
+            tuple((spill.origin, files) for spill in spilled for n in some if (files := spill.files(name, n)))
+            for some in together
         )
-        if partitions:
+        if numbers:
             jobs.append(_Table(name, directory / file, partitions))
     if jobs:
         for _ in consuming(workers, _write_table, jobs, "events: tables"):

@@ -18,7 +18,7 @@ There is no funnel: 1 % of the long views have no click.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +131,9 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
     writer.add_attributes("user", users)
     item_kinds = _video_kinds(files.basic) if files.basic else {"duration": "dense"}
     size = PIECE * writer.rows * _BYTES_PER_ROW
-    writer.read(_read_videos, [_Videos(piece) for p in files.basic for piece in whole_lines(p, size)], "kuairand: videos")
+    writer.read(
+        _read_videos, [_Videos(piece) for p in files.basic for piece in whole_lines(p, size)], "kuairand: videos"
+    )
     _read_logs(files, users["user_id"].to_numpy(), tasks, writer, config)
     version = "27K, an excerpt" if files.excerpt else files.version
     writer.finish(
@@ -276,37 +278,34 @@ def _add_requests(frame: "pl.DataFrame", spill: Spill, gap: float | None, max_ro
     Impressions of one time are in order of the video, then of all other columns; equal ones are one.
     """
     polars = require("polars", "pipeline")
-    frame = in_content_order(frame, ["user_id", "tab", "time", "item_id"])
+    frame = frame.with_columns(polars.Series("hash", spread(frame["user_id"].to_numpy())))
+    frame = in_content_order(frame, ["hash", "tab", "time", "item_id"])
     user, tab, time = (frame[name].to_numpy() for name in ("user_id", "tab", "time"))
-    order, starts = group_requests(spread(user), tab, time, gap, max_rows)
-    request = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))  # [n] of each row
-    rows = frame[order].with_columns(
+    starts = request_starts(user, tab, time, gap, max_rows)
+    request = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(time))))  # [n] of each row
+    rows = frame.with_columns(
         polars.Series("request_id", first + request),
-        polars.Series("timestamp", time[order[starts]][request]),
-        polars.Series("position", np.arange(len(order)) - starts[request]),
+        polars.Series("timestamp", time[starts][request]),
+        polars.Series("position", np.arange(len(time)) - starts[request]),
         (polars.col("time") + polars.col("play_ms")).alias("event_time"),
     )
     if frame["tab"][0] >= 0:
         rows = rows.with_columns(polars.format("tab{}", "tab").alias("scenario"))
-    spill.add_events(rows.drop("time", "tab", "play_ms"))
+    spill.add_events(rows.drop("hash", "time", "tab", "play_ms"))
     return first + len(starts)
 
 
-def group_requests(
-    user: NDArray[np.integer[Any]], tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int
-) -> tuple[Ints, Ints]:
-    """Groups the impressions [n] of each user in one tab into requests of at most ``max_rows``, in order of time.
+def request_starts(user: Ints, tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int) -> Ints:
+    """The impressions [R] at which requests start, of impressions [n] by user, tab and time.
 
-    A request is a user's day (UTC+8) if ``gap_minutes`` is None; else it ends at a gap longer than that. Returns the
-    order of the impressions [n] and the place in it at which each request starts [R].
+    A request is a user's day (UTC+8) in one tab if ``gap_minutes`` is None; else it ends at a gap longer than that. It
+    has at most ``max_rows`` impressions.
     """
-    order = np.lexsort((time, tab, user))  # stable: equal times keep their order
-    user, tab, time = user[order], tab[order], time[order]
     ends = np.diff(local_day(time)) != 0 if gap_minutes is None else np.diff(time) > gap_minutes * 60_000
     first = np.concatenate([[True], (np.diff(user) != 0) | (np.diff(tab) != 0) | ends])
     begin = np.flatnonzero(first)
-    place = np.arange(len(order)) - np.repeat(begin, np.diff(np.append(begin, len(order))))
-    return order, np.flatnonzero(place % max_rows == 0)
+    place = np.arange(len(time)) - np.repeat(begin, np.diff(np.append(begin, len(time))))
+    return np.flatnonzero(place % max_rows == 0)
 
 
 def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":

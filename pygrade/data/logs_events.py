@@ -205,9 +205,10 @@ class _Reader:
 def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":
     """Whole requests, unchanged. ValueError names the first item that a request holds twice and not only in slots."""
     polars = require("polars", "pipeline")
-    hidden = frame.select(polars.col("position").is_null().any().over("request_id", "item_id")).to_series()
-    repeated = frame.select("request_id", "item_id").is_duplicated() & hidden
-    refuse_events(frame, repeated, "item_id", "each item once in a request, or each time in a slot")
+    repeated = frame.select("request_id", "item_id").is_duplicated()
+    if repeated.any():
+        hidden = frame.select(polars.col("position").is_null().any().over("request_id", "item_id")).to_series()
+        refuse_events(frame, repeated & hidden, "item_id", "each item once in a request, or each time in a slot")
     return frame
 
 
