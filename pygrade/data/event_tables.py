@@ -39,8 +39,8 @@ def write_tables(directory: Path, spilled: Sequence[Spilled], workers: Workers) 
     """Writes the tables that there are."""
     jobs = []
     for name, file in FILES.items():
-        numbers = sorted({number for spill in spilled for number in spill.rows.get(name, {})})
-        rows = sum(sum(spill.rows.get(name, {}).values()) for spill in spilled)
+        numbers = sorted({number for spill in spilled for number in spill.held.get(name, {})})
+        rows = sum(sum(spill.held.get(name, {}).values()) for spill in spilled)
         together = [numbers] if rows <= _SORTED_ROWS else [[number] for number in numbers]
         partitions = tuple(
             tuple((spill.origin, files) for spill in spilled for n in some if (files := spill.files(name, n)))

@@ -165,6 +165,10 @@ class _Impressions:
     users: Path  # where they are from
     durations: bool  # whether the videos' durations are those of the log
 
+    @property
+    def rows(self) -> int:
+        return self.lines.count
+
     def __str__(self) -> str:
         return str(self.lines)
 
@@ -197,7 +201,7 @@ def _read_logs(
     read = writer.spilled[before:]
     jobs = []
     for partition in range(partitions):
-        rows = sum(spill.rows.get("users", {}).get(partition, 0) for spill in read)
+        rows = sum(spill.held.get("users", {}).get(partition, 0) for spill in read)
         parts = tuple(path for spill in read for path in spill.files("users", partition))
         if rows:
             jobs.append(_Users(partition, partitions, rows, parts, config))
@@ -216,8 +220,8 @@ def _read_impressions(job: _Impressions, spill: Spill) -> None:
         absent = ~np.isin(user, known)
         if absent.any():
             raise ValueError(
-                f"{job.users}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line {line} on; "
-                "want a row for every user of the logs"
+                f"{job.users}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line {line} "
+                "on; want a row for every user of the logs"
             )
         if not len(user):
             continue
@@ -332,6 +336,10 @@ class _Videos:
     """A job: lines of a file of basic video features."""
 
     lines: Lines
+
+    @property
+    def rows(self) -> int:
+        return self.lines.count
 
     def __str__(self) -> str:
         return str(self.lines)

@@ -36,7 +36,7 @@ class Spilled:
     origin: str  # the job, for errors
     directory: Path
     schema: Mapping[str, Any]  # column of the events → polars type
-    rows: Mapping[str, Mapping[int, int]]  # shuffle (events, user, item, names …) → partition → rows
+    held: Mapping[str, Mapping[int, int]]  # shuffle (events, user, item, names …) → partition → rows
     counts: Mapping[str, Mapping[int, int]]  # shuffle → partition → files
     first_request: int = 0  # to be added to the request ids
 
@@ -160,6 +160,7 @@ def spilled_by(work: Callable[[Spill], Any], directory: Path, rows: int, origin:
 def smallest_rows(frame: "pl.DataFrame", key: str) -> "pl.DataFrame":
     """One row of each id, in any order: the smallest `SINCE`, then the smallest by content, nulls last."""
     polars = require("polars", "pipeline")
+    distinct: pl.DataFrame
     if SINCE in frame.columns:
         frame = frame.filter(polars.col(SINCE) == polars.col(SINCE).min().over(key))
     frame = frame.unique(maintain_order=True)
@@ -168,7 +169,8 @@ def smallest_rows(frame: "pl.DataFrame", key: str) -> "pl.DataFrame":
         return frame
     columns = [key, *(name for name in frame.columns if name != key)]
     smallest = frame.filter(several).sort(columns, nulls_last=True).unique(key, keep="first", maintain_order=True)
-    return polars.concat([frame.filter(~several), smallest])
+    distinct = polars.concat([frame.filter(~several), smallest])
+    return distinct
 
 
 def in_content_order(frame: "pl.DataFrame", order: Sequence[str]) -> "pl.DataFrame":
