@@ -67,7 +67,7 @@ def _write_table(table: _Table) -> None:
     hidden.replace(table.path)
 
 
-def _groups(frames: "Iterator[pl.DataFrame]", key: str, limit: int) -> "Iterator[pl.DataFrame]":
+def _groups(frames: "Iterator[pl.DataFrame]", key: Sequence[str], limit: int) -> "Iterator[pl.DataFrame]":
     """All rows in order of the key if they are few; else whole partitions, about 50,000 rows at a time."""
     polars = require("polars", "pipeline")
     held: list[pl.DataFrame] = []
@@ -81,7 +81,7 @@ def _groups(frames: "Iterator[pl.DataFrame]", key: str, limit: int) -> "Iterator
             held, count = [], 0
     if held:
         whole = polars.concat(held)
-        yield whole.sort(["kind", key] if "kind" in whole.columns else key) if few else whole
+        yield whole.sort(key) if few else whole
 
 
 def _distinct(table: _Table) -> "Iterator[pl.DataFrame]":
