@@ -16,6 +16,7 @@ from pygrade import __version__, mtl
 from pygrade._util.files import claimed
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json
+from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.logs import Logs, read_logs, write_logs
@@ -55,12 +56,14 @@ def run_pipeline(
     source: Any = None,
     store: str | None = None,
     on_step: OnStep | None = None,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Runs every stage that is not done in directory ``out``; returns the content of its ``summary.json``.
 
     data: SCHEME:PATH; source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the data,
     its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store in
-    ``out``. ``on_step`` is called after each step of the policy's training. ``warnings`` of the summary are sentences
+    ``out``. ``on_step`` is called after each step of the policy's training. workers: where the jobs of the stages run;
+    the result is the same. ``warnings`` of the summary are sentences
     that a reader must not miss.
     """
     config = config or PipelineConfig()
@@ -68,7 +71,7 @@ def run_pipeline(
     started = time.perf_counter()
     with claimed(run, "pipeline"):
         runner = Runner(run)
-        _stages(runner, data, config, source, store or DEFAULT_STORE, on_step)
+        _stages(runner, data, config, source, store or DEFAULT_STORE, on_step, workers)
         for sentence in warnings_of({name: done.record for name, done in runner.done.items()}):
             logger.warning(sentence)
         finished = _finished(run, runner)
@@ -81,7 +84,15 @@ def run_pipeline(
     return summary
 
 
-def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, store: str, on_step: OnStep | None) -> None:
+def _stages(
+    runner: Runner,
+    data: str,
+    config: PipelineConfig,
+    source: Any,
+    store: str,
+    on_step: OnStep | None,
+    workers: Workers,
+) -> None:
     scheme, path = parse_spec(data)
     schema = None if config.schema is None else FeatureSchema.load(config.schema)
     pattern = "*.parquet" if scheme == "logs" else "**/*"
@@ -177,7 +188,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     def make_policy(out: Path) -> dict[str, Any]:
         early, late = (read_logs(logs.path / name) for name in ("policy", "evaluate"))
-        return train(early, training, out / "training", on_step=on_step, heldout=late).summary
+        return train(early, training, out / "training", on_step=on_step, heldout=late, workers=workers).summary
 
     policy = runner.stage("policy", make_policy, training, [logs], resumable=True)
 

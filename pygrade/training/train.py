@@ -20,6 +20,7 @@ from torch import Tensor
 from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
+from pygrade._util.workers import HERE, Workers
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -43,10 +44,9 @@ from pygrade.training.trust import (
     Rankings,
     Trust,
     TrustConfig,
-    cross_fit,
     fold_of_requests,
+    fold_workers,
     judge,
-    process_count,
     standardized,
     too_little,
     undecidable,
@@ -112,6 +112,9 @@ class _Fold(NamedTuple):
     directory: Path
     resume: bool
 
+    def __str__(self) -> str:
+        return f"fold {self.directory.name}"
+
 
 def train(
     logs: Logs,
@@ -120,6 +123,7 @@ def train(
     resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
+    workers: Workers = HERE,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -129,7 +133,8 @@ def train(
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
-    learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
+    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where the folds run. The summary's
+    ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
     if logs.incomplete:
@@ -154,7 +159,7 @@ def train(
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
         )
-        trust = _trust(logs, config, data.propensity, directory, resume)
+        trust = _trust(logs, config, data.propensity, directory, resume, workers)
         policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
         served = last
         if trust is not None:
@@ -204,7 +209,9 @@ def _fit(
     return _Fitted(data, static, first, policy, run)
 
 
-def _trust(logs: Logs, config: TrainConfig, propensity: SlotPropensity, directory: Path, resume: bool) -> Trust | None:
+def _trust(
+    logs: Logs, config: TrainConfig, propensity: SlotPropensity, directory: Path, resume: bool, workers: Workers
+) -> Trust | None:
     """Cross-fit, and judge; None if it is switched off."""
     folds = config.trust.folds
     if not folds:
@@ -223,7 +230,7 @@ def _trust(logs: Logs, config: TrainConfig, propensity: SlotPropensity, director
         _Fold(logs.select(fold != n), logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
         for n in range(folds)
     ]
-    rankings = cross_fit(jobs, _run_fold, process_count(config.trust, logs))
+    rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
     return judge(logs, fold, rankings, config.trust, config.reward, propensity)
 
 
