@@ -53,14 +53,19 @@ def connect(text: str, paths: Sequence[Path] = (), object_store_mib: int | None 
 
     text: ``local`` or ``local:N`` (Ray starts here with N processes, default one a core), ``auto``, ``HOST:PORT`` or
     ``ray://HOST:PORT``. paths: local files and directories that every node must see. object_store_mib: memory for what
-    Ray passes between processes, of ``local`` alone. If Ray is connected in this process already, that cluster is used.
+    Ray passes between processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use it.
     `ClusterError` if the cluster does not answer, if a node has another pygrade, or if it does not see a path.
     """
     place = parse(text)
     ray = require("ray", "cluster")
-    if mine := not ray.is_initialized():
+    mine = not ray.is_initialized()
+    if mine:
         _quiet(ray)
         _start(ray, place, object_store_mib) if place.processes is not None else _join(ray, place.address)
+    elif place.address not in ("", _AUTO):
+        raise ClusterError(
+            f"cluster is {text}, and this process is connected to Ray already; want ray.shutdown() first"
+        )
     try:
         from pygrade.cluster.nodes import check_nodes
         from pygrade.cluster.workers import RayWorkers

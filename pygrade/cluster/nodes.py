@@ -17,13 +17,13 @@ from pygrade.pipeline.stages import code_hash
 PROBE_SECONDS = 120.0  # for all nodes to answer; a first worker of a node takes seconds to start
 
 
-def check_nodes(paths: Sequence[Path] = (), probe: Callable[[list[str]], dict[str, Any]] | None = None) -> None:
+def check_nodes(paths: Sequence[Path] = ()) -> None:
     """`ClusterError` that names the nodes which have another pygrade or none, or do not see a path as this one does."""
     with ExitStack() as stack:
         wanted = [stack.enter_context(_marked(path)) for path in paths]
         folders = [str(folder) for folder in wanted]
         mine = _prober()(folders)
-        found = _ask(probe or _prober(), folders)
+        found = _ask(folders)
     other = [f"{node} has {_version(facts)}" for node, facts in found.items() if facts["code"] != code_hash()]
     if other:
         raise ClusterError(
@@ -59,14 +59,14 @@ def _marked(path: Path) -> Iterator[Path]:
             mark.unlink()
 
 
-def _ask(probe: Callable[[list[str]], dict[str, Any]], folders: list[str]) -> dict[str, dict[str, Any]]:
-    """Node → what the probe finds there."""
+def _ask(folders: list[str]) -> dict[str, dict[str, Any]]:
+    """Node → what `_prober` finds there."""
     nodes = {
         node["NodeID"]: f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in ray.nodes()
         if node["Alive"]
     }
-    task = ray.remote(num_cpus=0, max_retries=2)(probe)
+    task = ray.remote(num_cpus=0, max_retries=2)(_prober())
     answers = {
         name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(folders)
         for node, name in nodes.items()
