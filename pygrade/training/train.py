@@ -75,8 +75,8 @@ class TrainConfig:
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
-    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, shard by shard, and a step's
-    # gradient is a sum over up to 64 shards.
+    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
+    # sum over its shards, up to 64.
     shard_requests: int = 50_000
     # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
     sample_requests: int = 20_000
