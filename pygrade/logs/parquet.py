@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -261,10 +261,7 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; want a directory, or a path that does not exist")
     if path.is_dir():
-        names = sorted(child.name for child in path.iterdir() if child.suffix != ".parquet")
-        strangers = [name for name in names if name != _OPTIONS]
-        if strangers:
-            raise ValueError(f"{path} holds {strangers[0]}, which is not part of a log; want a separate directory")
+        refuse_strangers(str(path), [child.name for child in path.iterdir()])
     offsets = columns["offsets"]
     part_of_request = offsets[:-1] // rows_per_file
     cuts = np.flatnonzero(np.concatenate([[True], part_of_request[1:] != part_of_request[:-1]]))[: len(offsets) - 1]
@@ -276,6 +273,13 @@ def write(columns: dict[str, Any], path: Path, rows_per_file: int) -> None:
         for number, (start, stop) in enumerate(pairwise(bounds)):
             table = _table(columns, int(start), int(stop), header)
             parquet.write_table(table, directory / f"part-{number:05d}.parquet", compression="zstd")
+
+
+def refuse_strangers(place: str, names: Iterable[str]) -> None:
+    """ValueError if a directory to be replaced by a log holds files that are not those of a log."""
+    strangers = sorted(name for name in names if not name.endswith(".parquet") and name != _OPTIONS)
+    if strangers:
+        raise ValueError(f"{place} holds {strangers[0]}, which is not part of a log; want a separate directory")
 
 
 def write_part(columns: dict[str, Any], file: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from pygrade import __version__, mtl
 from pygrade._util.files import claimed
+from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
@@ -27,7 +28,7 @@ from pygrade.pipeline.names import names_record
 from pygrade.pipeline.own_predictions import OwnPredictions
 from pygrade.pipeline.policy_log import Predict, sampled_log
 from pygrade.pipeline.serving_files import write_item_names, write_reference
-from pygrade.pipeline.stages import Done, Runner, content_hash, peak_mib
+from pygrade.pipeline.stages import Done, Runner, content_hash
 from pygrade.pipeline.warnings import warnings_of
 from pygrade.policy import FusionPolicy
 from pygrade.prerank import EligibleItems, Prerank
