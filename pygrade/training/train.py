@@ -20,7 +20,7 @@ from torch import Tensor
 from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import HERE, Workers
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -131,7 +131,7 @@ def train(
     resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -148,7 +148,6 @@ def train(
     learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
-    workers = LocalWorkers() if workers is None else workers
     directory = Path(out_dir)
     started = time.perf_counter()
     log = opened(logs, config.shard_requests)
@@ -275,7 +274,7 @@ def _run_fold(fold: _Fold) -> Rankings:
     config = fold.config
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
-        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, LocalWorkers())
+        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, HERE)
     learned, data, static = fitted.log, fitted.log.sample_data.to("cpu"), fitted.static
     first, last = fitted.first.cpu(), fitted.last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):
