@@ -63,7 +63,9 @@ class Prerank:
         self._writing = threading.Lock()
 
     @classmethod
-    def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE) -> "Prerank":
+    def build(
+        cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE
+    ) -> "Prerank":
         """Towers that `fit` trained and an index of the catalog, of the kind that their config names.
 
         The workers build the index, each some of its shards.

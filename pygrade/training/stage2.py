@@ -95,7 +95,7 @@ def stage2_step(
 ) -> dict[str, float]:
     """One batch: every shard samples groups for its requests and scores them; then the policy is updated.
 
-    learner: of the policy; reference [P]: parameters of the policy of the KL term; ``label`` names the step in an error.
+    learner: of the policy; reference [P]: parameters of the policy of the KL term; ``label``: of the step in an error.
     Returns its figures.
     """
     draws, options = batch.draws(policy, reference), [config] * len(batch.rows)
