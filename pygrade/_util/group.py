@@ -58,6 +58,7 @@ class Group:
 
     def __init__(self, checkpoints: Checkpoints | None = None, device: str = "cpu") -> None:
         self.device = torch.device(device)
+        self.agreed: Exception | None = None  # what every rank raised (`agreeing`)
         self._checkpoints = checkpoints
         self._found: dict[str, Any] | None = None  # states of an earlier run, until they are asked for
         self._states: dict[str, Any] = {}
@@ -100,6 +101,7 @@ class Group:
             own = error
         for error in self.gather(own):
             if error is not None:
+                self.agreed = error
                 raise error
 
     def save(self, name: str, state: dict[str, Any]) -> None:
