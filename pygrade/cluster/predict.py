@@ -25,6 +25,7 @@ def map_by_actors(work: Callable[[Job], Result], jobs: Sequence[Job], name: str,
         return
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
+    context.raise_original_map_exception = True
     context.enable_progress_bars = context.print_on_execution_start = False
     actors = ActorPoolStrategy(min_size=1, max_size=min(count, len(jobs)))
     with track(name, total=len(jobs)) as bar:
@@ -40,7 +41,7 @@ def map_by_actors(work: Callable[[Job], Result], jobs: Sequence[Job], name: str,
             for job, row in zip(jobs, rows.iter_rows(), strict=True):
                 yield shown.answered(job, pickle.loads(row["answer"]))
         except RayTaskError as error:
-            raise _cause(error) from error
+            raise (error.cause if isinstance(error.cause, Exception) else error) from error
         except RayError as error:
             raise ClusterError(f"a worker was lost: {' '.join(str(error).split())[:300]}") from error
 
@@ -60,13 +61,3 @@ class _Holder:
             with naming(self._name, job):
                 answers.append(pickle.dumps(answer(self._work, job, self._level)))
         return {"answer": np.array(answers, object)}
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error of the work itself."""
-    while isinstance(error, (RayTaskError, ray.exceptions.UserCodeException)):
-        inner = error.cause if isinstance(error, RayTaskError) else error.__cause__
-        if inner is None:
-            break
-        error = inner
-    return error
