@@ -102,6 +102,8 @@ class Batch:
     @classmethod
     def of(cls, rows: Tensor, sizes: NDArray[np.int64], values: Tensor | None = None, seed: int = 0) -> "Batch":
         """rows [B]: numbers of requests, counted through all shards of these sizes; values: in the batch's order."""
+        if len(sizes) == 1:
+            return cls((rows,), (0,), len(rows), values, seed)
         shard, local = located(rows.numpy(), sizes)
         order = np.argsort(shard, kind="stable")
         counts = np.bincount(shard, minlength=len(sizes))

@@ -20,7 +20,7 @@ from torch import Tensor
 from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import HERE, Workers
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -75,8 +75,8 @@ class TrainConfig:
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
-    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, shard by shard, and a step's
-    # gradient is a sum over up to 64 shards.
+    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
+    # sum over its shards, up to 64.
     shard_requests: int = 50_000
     # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
     sample_requests: int = 20_000
@@ -131,7 +131,7 @@ def train(
     resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -148,7 +148,6 @@ def train(
     learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
-    workers = LocalWorkers() if workers is None else workers
     directory = Path(out_dir)
     started = time.perf_counter()
     log = opened(logs, config.shard_requests)
@@ -275,7 +274,7 @@ def _run_fold(fold: _Fold) -> Rankings:
     config = fold.config
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
-        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, LocalWorkers())
+        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, HERE)
     learned, data, static = fitted.log, fitted.log.sample_data.to("cpu"), fitted.static
     first, last = fitted.first.cpu(), fitted.last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):
