@@ -1,7 +1,7 @@
 """The processes that train one model together (data parallelism): ranks 0 … size - 1 of a group.
 
-Every rank holds the whole model and reads its own share of the rows. In a step each computes the gradient of its part of
-the batch's loss, and all add them up, so that they take the same step. What is learned depends on the number of
+Every rank holds the whole model and reads its own share of the rows. In a step each computes the gradient of its part
+of the batch's loss, and all add them up, so that they take the same step. What is learned depends on the number of
 ranks, which divides the rows, and not on where the ranks run.
 """
 

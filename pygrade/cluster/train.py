@@ -53,15 +53,20 @@ def train_on_cluster(
 ) -> Result:
     """loop(group, job) of rank 0 of ``ranks`` workers; see `Workers.train`.
 
-    cpus, gpus: of the cluster. Ranks get a GPU each if there are enough, else a CPU, or share the CPUs. A lost worker or
-    node ends the others, and all start again from the last checkpoint, at most `RESTARTS` times; so does the next
+    cpus, gpus: of the cluster. Ranks get a GPU each if there are enough, else a CPU, or share the CPUs. A lost worker
+    or node ends the others, and all start again from the last checkpoint, at most `RESTARTS` times; so does the next
     run with the same directory, if the driver is lost.
     """
     use_gpu = gpus >= ranks
     resources = {"GPU": 1.0} if use_gpu else {"CPU": min(1.0, cpus / ranks)}
     trainer = TorchTrainer(
         _loop,
-        train_loop_config={"loop": loop, "job": job, "folder": os.getcwd(), "level": logging.getLogger("pygrade").level},
+        train_loop_config={
+            "loop": loop,
+            "job": job,
+            "folder": os.getcwd(),
+            "level": logging.getLogger("pygrade").getEffectiveLevel(),
+        },
         torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=ranks, use_gpu=use_gpu, resources_per_worker=resources),
         run_config=RunConfig(

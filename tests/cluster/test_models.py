@@ -20,7 +20,7 @@ def test_two_ranks_on_the_cluster_are_two_ranks_here_even_if_one_is_killed(clust
 
 
 def test_an_error_of_the_data_is_raised_once_and_as_it_is(cluster, tmp_path):
-    with pytest.raises(ValueError, match="labels of task 'a' is 2.0 in row"):
+    with pytest.raises(ValueError, match=r"labels of task 'a' is 2\.0 in row"):
         cluster.train(loop, Job(wrong=5), 2, tmp_path, "mtl")
 
 
