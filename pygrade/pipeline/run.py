@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pygrade import __version__
 from pygrade._util.files import claimed
 from pygrade._util.memory import peak_mib
@@ -21,7 +19,7 @@ from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.logs import Logs
 from pygrade.mtl import Timeline
-from pygrade.pipeline.candidates import with_candidates
+from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.logs_stage import EVALUATE, POLICY, LogsStage, judged_log
@@ -33,7 +31,6 @@ from pygrade.pipeline.serving_files import write_item_names, write_reference
 from pygrade.pipeline.stages import Done, Runner, content_hash
 from pygrade.pipeline.warnings import warnings_of
 from pygrade.policy import FusionPolicy
-from pygrade.prerank import EligibleItems, Prerank
 from pygrade.reports.comparison import FILE as COMPARISON
 from pygrade.reports.comparison import compare_pages
 from pygrade.reports.pipeline import write_pipeline_report
@@ -138,19 +135,20 @@ def _stages(
 
     prerank = runner.stage(
         "prerank",
-        lambda out: fit_prerank(materialized, timeline, log.task_values, config, out),
-        [config.prerank, config.recall_at, config.keep_prerank, config.seed],
+        lambda out: fit_prerank(materialized, timeline, log.task_values, config, out, workers),
+        [config.prerank, config.ranks, config.recall_at, config.keep_prerank, config.seed],
         [features],
+        resumable=True,
     )
     own = config.predictions == "own"
 
     def make_model(out: Path) -> dict[str, Any]:
         if own:
             return own_tasks(materialized, log, timeline, config)
-        return fit_mtl(materialized, log, timeline, config, out)
+        return fit_mtl(materialized, log, timeline, config, out, workers)
 
-    options = [config.predictions, config.mtl, config.tasks, config.min_events, config.seed]
-    model = runner.stage("mtl", make_model, options, [features])
+    options = [config.predictions, config.mtl, config.ranks, config.tasks, config.min_events, config.seed]
+    model = runner.stage("mtl", make_model, options, [features], resumable=True)
 
     def make_logs(out: Path) -> dict[str, Any]:
         tasks = tuple(model.record["tasks"])
@@ -164,10 +162,8 @@ def _stages(
             predict, raw = ModelPredictions(folder), ModelPredictions(folder, calibrated=False)
 
         def add(both: list[Logs]) -> list[Logs]:
-            finder = Prerank.load(prerank.path / "prerank", materialized.schema.hash)
-            known = EligibleItems(np.load(prerank.path / KNOWN))
-            scratch = out / "copies"
-            return with_candidates(both, log, materialized, finder, known, predict, config.candidates, scratch)
+            find = Finder(prerank.path / "prerank", prerank.path / KNOWN, materialized.schema.hash, config.candidates)
+            return with_candidates(both, log, materialized, find, predict, out / "copies", workers)
 
         stage = LogsStage(materialized, predict, raw, tasks, values, config, workers)
         adds = config.candidates and not own
