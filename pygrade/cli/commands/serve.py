@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.options import Output
 from pygrade.service.config import read_table, split
@@ -22,7 +23,7 @@ class Options(Output):
     Example: pygrade serve --run runs/kuairand --workers 2
     """
 
-    run: Path  # directory of pygrade pipeline
+    run: Place  # directory of pygrade pipeline
     config: Path | None = None  # a pygrade.toml
     host: str | None = None  # address to listen at; none: 127.0.0.1
     port: int | None = None  # none: 8080; 0: a free one
@@ -49,18 +50,20 @@ def run(options: Options) -> dict[str, Any]:
     for module in ("fastapi", "uvicorn"):
         require(module, "serve")
     from pygrade.service import supervisor
+    from pygrade.serving.run_copy import following
 
     table = table_of(options)
-    split(table)  # a bad option is named before the port is taken
-    folder = options.run.resolve()
-    if not (folder / "artifact").exists():
-        raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+    config, _ = split(table)  # a bad option is named before the port is taken
 
     def ready(address: str) -> None:
         if not options.json:
             console.text(f"{options.run}: {address}")
 
-    supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
+    with following(options.run, config.refresh_seconds, table.get("store")) as run:
+        folder = run.resolve()
+        if not (folder / "artifact").exists():
+            raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+        supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
     return {"run": str(options.run)}
 
 
