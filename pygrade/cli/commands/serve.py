@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.storage import Place, is_url
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
@@ -23,7 +24,7 @@ class Options(Output):
     Example: pygrade serve --run runs/kuairand --workers 2
     """
 
-    run: Path  # directory of pygrade pipeline
+    run: Place  # directory of pygrade pipeline
     config: Path | None = None  # a pygrade.toml
     host: str | None = None  # address to listen at; none: 127.0.0.1
     port: int | None = None  # none: 8080; 0: a free one
@@ -58,16 +59,14 @@ def run(options: Options) -> dict[str, Any]:
     for module in ("fastapi", "uvicorn"):
         require(module, "serve")
     from pygrade.service import supervisor
+    from pygrade.serving.run_copy import following
 
     if options.cluster is None:
         refuse(options, _REPLICAS, "--cluster")
     else:
         refuse(options, ("workers", "online"), "no --cluster")
     table = table_of(options)
-    split(table)  # a bad option is named before the port is taken
-    folder = options.run.resolve()
-    if not (folder / "artifact").exists():
-        raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+    config, _ = split(table)  # a bad option is named before the port is taken
 
     def ready(address: str) -> None:
         if not options.json:
@@ -77,9 +76,19 @@ def run(options: Options) -> dict[str, Any]:
         from pygrade.cluster.serve import Replicas, serve
 
         replicas = Replicas(**{name: getattr(options, name) for name in _REPLICAS})
-        serve(str(folder), table, replicas, options.cluster, ready)
+        serve(
+            str(options.run if is_url(options.run) else Path(options.run).resolve()),
+            table,
+            replicas,
+            options.cluster,
+            ready,
+        )
         return {"run": str(options.run)}
-    supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
+    with following(options.run, config.refresh_seconds, table.get("store")) as run:
+        folder = run.resolve()
+        if not (folder / "artifact").exists():
+            raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+        supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
     return {"run": str(options.run)}
 
 
