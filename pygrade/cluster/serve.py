@@ -29,6 +29,10 @@ class Replicas:
     target_ongoing_requests: float | None = None  # of a replica at once, which autoscaling aims at
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            wanted = (int, float) if name == "target_ongoing_requests" else int
+            if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+                raise TypeError(f"{name} is {value!r}; want a number")
         if self.replicas is not None and self.max_replicas is not None:
             raise ValueError("replicas and max_replicas rule each other out; want one of them")
         for name in ("min_replicas", "target_ongoing_requests"):

@@ -76,6 +76,11 @@ def test_bad_numbers_of_replicas(options, message):
         Replicas(**options)
 
 
+def test_replicas_of_a_config_file_are_numbers():
+    with pytest.raises(TypeError, match="replicas is '2'; want a number"):
+        Replicas(replicas="2")
+
+
 def test_numbers_of_replicas_as_ray_serve_takes_them():
     assert Replicas().options() == {"num_replicas": 1}
     assert Replicas(replicas=3).options() == {"num_replicas": 3}
@@ -90,13 +95,15 @@ def test_numbers_of_replicas_as_ray_serve_takes_them():
     ("words", "message"),
     [
         (["--replicas", "2"], "replicas is 2; want it with --cluster alone"),
-        (["--cluster", "local:1", "--workers", "2"], "workers is 2; want it with no --cluster alone"),
-        (["--cluster", "local:1", "--online"], "online is True; want it with no --cluster alone"),
+        (["--cluster", "local:1", "--workers", "2"], "workers is 2; want it without a cluster alone"),
+        (["--cluster", "local:1", "--online"], "online is true; want it without a cluster alone"),
         (["--cluster", "local:1", "--threads", "0"], "threads is 0; want 1 or more on a cluster"),
         (["--cluster", "local:1", "--min-replicas", "2"], "want it with max_replicas alone"),
     ],
 )
 def test_options_that_do_not_go_with_a_cluster(tmp_path, capsys, words, message):
+    for module in ("fastapi", "uvicorn"):
+        pytest.importorskip(module, reason=f"{module} is not installed")
     (tmp_path / "artifact").mkdir()
     assert main(["serve", "--run", str(tmp_path), *words]) == 2
     assert message in capsys.readouterr().err

@@ -7,7 +7,6 @@ from typing import Any
 
 from pygrade._util.optional_imports import require
 from pygrade.cli import console
-from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
 from pygrade.service.config import read_table, split
 
@@ -51,7 +50,7 @@ class Options(Output):
     target_ongoing_requests: float | None = None  # of a replica at once, for autoscaling; none: 16
 
 
-_REPLICAS = ("replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
+_PLACED = ("cluster", "replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -59,11 +58,12 @@ def run(options: Options) -> dict[str, Any]:
         require(module, "serve")
     from pygrade.service import supervisor
 
-    if options.cluster is None:
-        refuse(options, _REPLICAS, "--cluster")
-    else:
-        refuse(options, ("workers", "online"), "no --cluster")
     table = table_of(options)
+    placed = {name: table.pop(name) for name in _PLACED if name in table}
+    cluster = placed.pop("cluster", None)
+    for name, value in placed.items():
+        if cluster is None:
+            raise ValueError(f"{name} is {value}; want it with --cluster alone")
     split(table)  # a bad option is named before the port is taken
     folder = options.run.resolve()
     if not (folder / "artifact").exists():
@@ -73,11 +73,10 @@ def run(options: Options) -> dict[str, Any]:
         if not options.json:
             console.text(f"{options.run}: {address}")
 
-    if options.cluster is not None:
+    if cluster is not None:
         from pygrade.cluster.serve import Replicas, serve
 
-        replicas = Replicas(**{name: getattr(options, name) for name in _REPLICAS})
-        serve(str(folder), table, replicas, options.cluster, ready)
+        serve(str(folder), table, Replicas(**placed), str(cluster), ready)
         return {"run": str(options.run)}
     supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
     return {"run": str(options.run)}
@@ -86,11 +85,7 @@ def run(options: Options) -> dict[str, Any]:
 def table_of(options: Options) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config)
-    own = (
-        {entry.name for entry in fields(Options)}
-        - {entry.name for entry in fields(Output)}
-        - {"run", "config", "cluster", *_REPLICAS}
-    )
+    own = {entry.name for entry in fields(Options)} - {entry.name for entry in fields(Output)} - {"run", "config"}
     for name in sorted(own):
         value = getattr(options, name)
         if value is not None and value is not False:
