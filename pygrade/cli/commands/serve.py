@@ -8,7 +8,6 @@ from typing import Any
 from pygrade._util.optional_imports import require
 from pygrade._util.storage import Place, is_url
 from pygrade.cli import console
-from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
 from pygrade.service.config import read_table, split
 
@@ -52,7 +51,7 @@ class Options(Output):
     target_ongoing_requests: float | None = None  # of a replica at once, for autoscaling; none: 16
 
 
-_REPLICAS = ("replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
+_PLACED = ("cluster", "replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -61,31 +60,26 @@ def run(options: Options) -> dict[str, Any]:
     from pygrade.service import supervisor
     from pygrade.serving.run_copy import following
 
-    if options.cluster is None:
-        refuse(options, _REPLICAS, "--cluster")
-    else:
-        refuse(options, ("workers", "online"), "no --cluster")
     table = table_of(options)
+    placed = {name: table.pop(name) for name in _PLACED if name in table}
+    cluster = placed.pop("cluster", None)
+    for name, value in placed.items():
+        if cluster is None:
+            raise ValueError(f"{name} is {value}; want it with --cluster alone")
     config, _ = split(table)  # a bad option is named before the port is taken
 
     def ready(address: str) -> None:
         if not options.json:
             console.text(f"{options.run}: {address}")
 
-    if options.cluster is not None:
+    if cluster is not None:
         from pygrade.cluster.serve import Replicas, serve
 
-        replicas = Replicas(**{name: getattr(options, name) for name in _REPLICAS})
-        serve(
-            str(options.run if is_url(options.run) else Path(options.run).resolve()),
-            table,
-            replicas,
-            options.cluster,
-            ready,
-        )
+        run = str(options.run) if is_url(options.run) else str(Path(options.run).resolve())
+        serve(run, table, Replicas(**placed), str(cluster), ready)
         return {"run": str(options.run)}
-    with following(options.run, config.refresh_seconds, table.get("store")) as run:
-        folder = run.resolve()
+    with following(options.run, config.refresh_seconds, table.get("store")) as followed:
+        folder = followed.resolve()
         if not (folder / "artifact").exists():
             raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
         supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
@@ -95,11 +89,7 @@ def run(options: Options) -> dict[str, Any]:
 def table_of(options: Options) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config)
-    own = (
-        {entry.name for entry in fields(Options)}
-        - {entry.name for entry in fields(Output)}
-        - {"run", "config", "cluster", *_REPLICAS}
-    )
+    own = {entry.name for entry in fields(Options)} - {entry.name for entry in fields(Output)} - {"run", "config"}
     for name in sorted(own):
         value = getattr(options, name)
         if value is not None and value is not False:
