@@ -161,7 +161,14 @@ def condensed(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for field in ("peak_mib", "own_mib")
     }
     objects = {name: max(result["object_store"][name] for result in results) for name in results[0]["object_store"]}
-    return {"seconds": total, "rows_per_second": rows / total, **memory, "object_store": objects, "stages": stages}
+    return {
+        "start_seconds": statistics.median(result["start_seconds"] for result in results),
+        "seconds": total,
+        "rows_per_second": rows / total,
+        **memory,
+        "object_store": objects,
+        "stages": stages,
+    }
 
 
 def middle(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:
