@@ -38,6 +38,7 @@ class PipelineConfig:
     # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of the
     # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
     predictions: Literal["mtl", "own"] = "mtl"
+    ranks: int = 1  # processes that train each model together; the models depend on their number, within the noise
     keep_prerank: bool = False  # publish the two towers even if the most popular items are the better candidates
     seed: int = 0  # of everything that draws; it replaces the seeds of the parts
     prerank: PrerankConfig = field(default_factory=PrerankConfig)  # the two-tower model and its index
@@ -53,7 +54,7 @@ class PipelineConfig:
                 raise ValueError(f"{name} is {share}; want a share above 0 and below 1")
         if sum(shares.values()) >= 1.0:
             raise ValueError(f"the shares sum to {sum(shares.values()):g}; want less than 1, the rest judges")
-        for name in ("leak_rows", "min_events", "policy_requests", "evaluate_requests"):
+        for name in ("ranks", "leak_rows", "min_events", "policy_requests", "evaluate_requests"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
         for name in ("leak_checks", "candidates"):

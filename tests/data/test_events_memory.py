@@ -82,4 +82,4 @@ def test_memory_does_not_grow_with_the_log(tmp_path, write):
         run = subprocess.run(command, env=os.environ | ONE_HEAP, capture_output=True, text=True, check=True)
         rows, peak[times] = map(int, run.stdout.split())
         assert rows == times * ROWS
-    assert peak[3] <= 1.15 * peak[1], peak  # holding the rows takes 80 MB more, of about 180
+    assert peak[3] <= 1.3 * peak[1], peak  # 1.7 if an import keeps its rows

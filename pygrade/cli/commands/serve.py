@@ -7,6 +7,7 @@ from typing import Any
 
 from pygrade._util.optional_imports import require
 from pygrade.cli import console
+from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
 from pygrade.service.config import read_table, split
 
@@ -14,7 +15,7 @@ from pygrade.service.config import read_table, split
 @dataclass(frozen=True, kw_only=True)
 class Options(Output):
     """Serve a pipeline over HTTP: POST /v1/rank, /v1/update and /v1/explain, GET /v1/status, /metrics, /livez, /readyz,
-    /console and /docs.
+    /console and /docs. With --cluster, in replicas on Ray Serve.
 
     Options come from the table [serve] of --config, which also has arms, shadow policies, salt and caps; those given
     here take their place. SIGTERM drains, SIGHUP looks for a new artifact at once.
@@ -43,6 +44,14 @@ class Options(Output):
     console: Path | None = None  # the page of /console; none: studio.html in the run
     online: bool = False  # also learn from exposures and feedback, see pygrade online
     otel: bool = False  # OpenTelemetry traces
+    cluster: str | None = None  # serve on Ray: local, local:N or the address of a cluster; none: in processes here
+    replicas: int | None = None  # on a cluster; none: 1, or as max_replicas says
+    min_replicas: int | None = None  # of autoscaling on a cluster; none: 1
+    max_replicas: int | None = None  # of autoscaling on a cluster; none: no autoscaling
+    target_ongoing_requests: float | None = None  # of a replica at once, for autoscaling; none: 16
+
+
+_REPLICAS = ("replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -50,6 +59,10 @@ def run(options: Options) -> dict[str, Any]:
         require(module, "serve")
     from pygrade.service import supervisor
 
+    if options.cluster is None:
+        refuse(options, _REPLICAS, "--cluster")
+    else:
+        refuse(options, ("workers", "online"), "no --cluster")
     table = table_of(options)
     split(table)  # a bad option is named before the port is taken
     folder = options.run.resolve()
@@ -60,6 +73,12 @@ def run(options: Options) -> dict[str, Any]:
         if not options.json:
             console.text(f"{options.run}: {address}")
 
+    if options.cluster is not None:
+        from pygrade.cluster.serve import Replicas, serve
+
+        replicas = Replicas(**{name: getattr(options, name) for name in _REPLICAS})
+        serve(str(folder), table, replicas, options.cluster, ready)
+        return {"run": str(options.run)}
     supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
     return {"run": str(options.run)}
 
@@ -67,7 +86,11 @@ def run(options: Options) -> dict[str, Any]:
 def table_of(options: Options) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config)
-    own = {entry.name for entry in fields(Options)} - {entry.name for entry in fields(Output)} - {"run", "config"}
+    own = (
+        {entry.name for entry in fields(Options)}
+        - {entry.name for entry in fields(Output)}
+        - {"run", "config", "cluster", *_REPLICAS}
+    )
     for name in sorted(own):
         value = getattr(options, name)
         if value is not None and value is not False:
