@@ -33,21 +33,21 @@ class Stage:
     shuffled_bytes: float = 0.0  # written by one job, read by another
     written_bytes: float = 0.0  # to the store
     job_rows: int | None = None  # rows of a job, if the jobs are pieces of the log
-    jobs: int | None = None  # else the number of jobs, one a shard of keys
+    jobs: int | None = None  # else the number of jobs, one a shard of keys; with job_rows: the most there are
     largest: float = 0.0  # share of the rows that the largest shard holds beside its part of the others
     base_mib: float = 0.0  # memory of a worker before it knows any key
-    users_bytes: float = 0.0  # memory of one user in his shard
-    items_bytes: float = 0.0  # of one item
+    key_bytes: float = 0.0  # memory of one user or item in its shard
 
     def __post_init__(self) -> None:
-        if (self.jobs is None) == (self.job_rows is None):
-            raise ValueError(f"{self.name}: jobs is {self.jobs}, job_rows is {self.job_rows}; want one of them")
+        if self.jobs is None and self.job_rows is None:
+            raise ValueError(f"{self.name}: jobs and job_rows are None; want one of them, or both")
         if not 0.0 <= self.largest < 1.0:
             raise ValueError(f"{self.name}: largest is {self.largest}; want 0 to 1")
 
     def count(self, rows: float) -> int:
         """The number of jobs."""
-        return self.jobs if self.jobs is not None else max(1, math.ceil(rows / (self.job_rows or 1)))
+        pieces = math.inf if self.job_rows is None else max(1, math.ceil(rows / self.job_rows))
+        return int(min(pieces, math.inf if self.jobs is None else self.jobs))
 
     def shares(self, rows: float) -> tuple[float, float]:
         """Shares of the rows in a common job and in the largest."""
@@ -130,7 +130,7 @@ def need(stage: Stage, log: Log, cluster: Cluster) -> Need:
         SHARDS: rounds * common * stage.cpu_us / 1e6 if jobs <= 4 * busy else 0.0,
         KEY: largest * stage.cpu_us / 1e6 if stage.largest else 0.0,
     }
-    keys = (log.users * stage.users_bytes + log.items * stage.items_bytes) / (stage.jobs or 1)
+    keys = (log.users + log.items) * stage.key_bytes / jobs
     return Need(
         stage.name,
         max(jobs / busy * each + tail, rounds * single + tail, last) + stage.driver_us * rows / 1e6,

@@ -42,6 +42,10 @@ def test_fewer_shards_than_cores_leave_cores_idle():
     assert (walls([stage], LOG, IDEAL)[0].cores, walls([stage], LOG, IDEAL)[0].resource) == (64, SHARDS)
 
 
+def test_pieces_of_the_log_have_a_most():
+    assert [replace(WORK, jobs=256).count(rows) for rows in (1.0, 1e6, 1e8)] == [1, 20, 256]
+
+
 def test_the_largest_key_is_a_bound_for_any_number_of_cores():
     stage = replace(WORK, job_rows=None, jobs=256, largest=0.05)
     common = 400 * 0.95 / 256
@@ -72,9 +76,9 @@ def test_the_driver_alone_works_beside_nobody():
 
 
 def test_memory_is_that_of_a_shards_keys():
-    stage = Stage("keys", cpu_us=1.0, jobs=64, base_mib=100.0, users_bytes=64.0, items_bytes=640.0)
+    stage = Stage("keys", cpu_us=1.0, jobs=64, base_mib=100.0, key_bytes=64.0)
     log = Log(1e8, users=2**20, items=2**20)
-    assert need(stage, log, IDEAL).worker_mib == pytest.approx(100.0 + 1.0 + 10.0)
+    assert need(stage, log, IDEAL).worker_mib == pytest.approx(100.0 + 2.0)
 
 
 def test_stragglers_are_as_long_as_the_longest_of_so_many():
@@ -111,7 +115,7 @@ def test_the_simulation_shares_what_nodes_and_store_can_move():
 
 
 def test_bad_stages_and_clusters_are_refused():
-    with pytest.raises(ValueError, match="jobs is None, job_rows is None; want one"):
+    with pytest.raises(ValueError, match="jobs and job_rows are None; want one"):
         Stage("none", cpu_us=1.0)
     with pytest.raises(ValueError, match=r"largest is 1\.0; want 0 to 1"):
         Stage("all", cpu_us=1.0, jobs=1, largest=1.0)
