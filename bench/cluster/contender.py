@@ -1,4 +1,4 @@
-"""One contender of `bench.cluster.throughput`, a process of its own: `python -m bench.cluster.contender JOB.json`
+"""One contender of `bench.cluster.throughput`: main(JOB.json), in a process of its own.
 
 The job: ``data`` (SCHEME:PATH), ``out`` (an empty directory), ``cluster`` (null, local:1 …), ``model`` (a multi-task
 model, or null: one is trained, which no stage counts), ``stages`` (some of `STAGES`, from the first on). Writes
@@ -9,13 +9,11 @@ store. ``out/stage`` holds the name of the stage that runs.
 import hashlib
 import json
 import re
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +33,8 @@ STAGES = ("events", "features", "predictions")
 TRAIN_SHARE = 0.5  # of the time; its requests fit the features
 
 
-def main(job: dict[str, Any]) -> None:
+def main(path: str) -> None:
+    job = json.loads(Path(path).read_text())
     torch.set_num_threads(1)
     out, seconds = Path(job["out"]), {}
     began = partial(write_stage, out / "stage")
@@ -171,7 +170,3 @@ def content_hash(folder: Path) -> str:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -33,7 +33,9 @@ ALONE = "alone"  # the contender without Ray
 CONTENDERS = {ALONE: 1, "local:1": 1, "local:2": 2}  # processors
 MIN_SPEEDUP, MAX_OVERHEAD, MAX_BEND, MAX_GROWTH = 1.7, 0.15, 0.10, 1.2
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "ARROW_NUM_THREADS")
+_CONTENDER = "import sys; from bench.cluster.contender import main; main(sys.argv[1])"  # as a module: jobs are found
 _MIB = 2**20
+_ATTEMPTS, _SLOW_START = 5, "timed out during startup"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -108,21 +110,18 @@ def measure(
 def run(data: str, out: Path, contender: str, stages: Sequence[str], model: Path | None) -> dict[str, Any]:
     """One run in processes of its own, with what it costs."""
     out.mkdir()
-    mark = uuid.uuid4().hex
     job = out.with_suffix(".json")
     cluster = None if contender == ALONE else contender
     content = {"data": data, "out": str(out), "cluster": cluster, "stages": list(stages), "model": model and str(model)}
     job.write_text(json.dumps(content))
-    # Ray's sockets need short paths, so its directory is not below `out`.
-    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
-        environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {MARK: mark, "RAY_TMPDIR": temporary}
-        processors = sorted(os.sched_getaffinity(0))[: CONTENDERS.get(contender, 2)]
-        pinned = ["taskset", "-c", ",".join(map(str, processors))]
-        command = [*pinned, sys.executable, "-m", "bench.cluster.contender", str(job)]
-        with Watch(mark, out / "stage", {"out": out, "ray": Path(temporary)}) as watch:
-            ended = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if ended.returncode:
+    processors = sorted(os.sched_getaffinity(0))[: CONTENDERS.get(contender, 2)]
+    for attempt in range(_ATTEMPTS):
+        ended, watch = _watched(job, out, processors)
+        if not ended.returncode:
+            break
+        if _SLOW_START not in ended.stderr or attempt == _ATTEMPTS - 1:
             raise RuntimeError(f"{contender} ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
+        progress(f"{contender}: Ray did not start within its 30 s; again")
     record = json.loads((out / "stages.json").read_text())
     costs = watch.record()
     for name, entry in record["stages"].items():
@@ -130,6 +129,19 @@ def run(data: str, out: Path, contender: str, stages: Sequence[str], model: Path
         for called, made in entry["maps"].items():
             made["costs"] = costs["stages"].get(f"{name}: {called}", {})
     return record | {"peak_mib": costs["peak_mib"], "own_mib": costs["own_mib"]}
+
+
+def _watched(job: Path, out: Path, processors: Sequence[int]) -> tuple[subprocess.CompletedProcess[str], Watch]:
+    """The contender's process, ended, and what was seen of it and of Ray's."""
+    mark = uuid.uuid4().hex
+    pinned = ["taskset", "-c", ",".join(map(str, processors))]
+    command = [*pinned, sys.executable, "-c", _CONTENDER, str(job)]
+    # Ray's sockets need short paths, so its directory is not below `out`.
+    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
+        environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {MARK: mark, "RAY_TMPDIR": temporary}
+        with Watch(mark, out / "stage", {"out": out, "ray": Path(temporary)}) as watch:
+            ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return ended, watch
 
 
 def condensed(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
