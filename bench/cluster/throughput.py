@@ -20,6 +20,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="of every run of the shortest log; 1 of the others")
     parser.add_argument("--users", type=int, default=World.users)
     parser.add_argument("--items", type=int, default=World.items)
+    parser.add_argument("--keys", type=int, default=10, help="one more run with so many times the users and items")
     parser.add_argument("--scratch", type=Path, help="an existing directory for logs and results")
     parser.add_argument("--quick", action="store_true", help="200,000 rows, once; writes no file without --out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     if options.quick:
-        options.rows, options.growth, options.repeats = 200_000, "1", 1
+        options.rows, options.growth, options.repeats, options.keys = 200_000, "1", 1, 1
     out = options.out or (None if options.quick else RESULTS / "cluster_throughput.json")
     growth = [int(times) for times in options.growth.split(",")]
     contenders, stages = options.contenders.split(","), options.stages.split(",")
@@ -62,8 +64,16 @@ def main(arguments: Sequence[str]) -> int:
         for times in growth:
             repeats = options.repeats if times == growth[0] else 1
             runs[f"{times}x"] = measure(Path(folder), options.rows * times, world, contenders, stages, repeats)
-            record = summary(runs) | {"machine": machine(), "world": vars(world), "runs": runs}
+            record = summary(runs) | {"machine": machine(), "world": asdict(world), "runs": runs}
             if out is not None:  # after each length: the last takes long
+                write_json(out, record)
+        if options.keys > 1:
+            more = replace(world, users=options.keys * world.users, items=options.keys * world.items)
+            pair = {"few": runs[f"{growth[0]}x"], "many": None}
+            pair["many"] = measure(Path(folder), options.rows * growth[0], more, [contenders[-1]], stages[:2], 1)
+            sizes = {"few": world.users + world.items, "many": more.users + more.items}
+            record["keys"] = {name: {"keys": sizes[name], **run} for name, run in pair.items()}
+            if out is not None:
                 write_json(out, record)
     print(json.dumps(record["verdicts"], indent=1))
     return 0

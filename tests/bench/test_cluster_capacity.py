@@ -23,7 +23,7 @@ from bench.cluster.capacity import (
 from bench.cluster.simulation import play
 
 LOG = Log(rows=4e7, users=1e6, items=1e6)
-FREE = {"node_network": 1e15, "node_store": 1e15, "store": 1e15, "stream": 1e15, "hand_out_ms": 0.0, "spread": 0.0}
+FREE = {"node_network": 1e15, "store": 1e15, "stream": 1e15, "hand_out_ms": 0.0, "spread": 0.0}
 IDEAL = Cluster(64, **FREE)  # nothing but cores
 WORK = Stage("work", cpu_us=10.0, job_rows=50_000)  # 400 s of one core, 800 jobs
 
@@ -57,8 +57,7 @@ def test_the_largest_key_is_a_bound_for_any_number_of_cores():
 @pytest.mark.parametrize(
     ("stage", "cluster", "resource", "seconds"),
     [
-        ({"shuffled_bytes": 100.0}, {"node_network": 1e7}, NETWORK, 4e7 * 100 * 0.75 / 4e7),
-        ({"read_bytes": 60.0, "written_bytes": 40.0}, {"node_store": 1e7}, STORE, 4e9 / 4e7),
+        ({"read_bytes": 60.0, "written_bytes": 40.0}, {"node_network": 1e7}, NETWORK, 4e9 / 4e7),
         ({"read_bytes": 60.0, "written_bytes": 40.0}, {"store": 2e7}, STORE, 4e9 / 2e7),
         ({}, {"hand_out_ms": 25.0}, DRIVER, 800 * 0.025),
     ],
@@ -95,7 +94,8 @@ def test_stragglers_are_as_long_as_the_longest_of_so_many():
     [
         ({}, {}),
         ({"read_bytes": 200.0, "written_bytes": 100.0}, {"stream": 1e8}),
-        ({"shuffled_bytes": 300.0}, {"node_network": 5e7, "stream": 1e8}),
+        ({"read_bytes": 300.0}, {"node_network": 5e7, "stream": 1e8}),
+        ({"written_bytes": 300.0}, {"node_network": 5e8, "stream": 1e8}),
         ({"read_bytes": 300.0}, {"store": 4e8, "stream": 1e8}),
         ({}, {"hand_out_ms": 20.0}),
         ({"job_rows": None, "jobs": 128, "largest": 0.05}, {}),
@@ -107,11 +107,13 @@ def test_the_simulation_agrees_with_the_closed_form(stage, cluster, cores):
     assert need(stage, LOG, cluster).seconds == pytest.approx(play(stage, LOG, cluster).seconds, rel=0.12)
 
 
-def test_the_simulation_shares_what_nodes_and_store_can_move():
-    phase = np.array([simulation._READ, simulation._WRITE, simulation._FETCH, simulation._COMPUTE, simulation._FREE])
-    node = np.array([0, 0, 0, 1, 1])
-    cluster = Cluster(5, node_cores=3, node_network=70.0, node_store=80.0, store=60.0, stream=50.0)
-    np.testing.assert_allclose(simulation.rates(phase, node, cluster), [30.0, 30.0, 50.0, 1.0, 0.0])
+def test_the_simulation_shares_what_links_and_store_can_move():
+    phase = np.array([simulation._READ, simulation._WRITE, simulation._READ, simulation._COMPUTE, simulation._FREE])
+    node = np.array([0, 0, 1, 1, 1])
+    cluster = Cluster(5, node_cores=3, node_network=70.0, store=120.0, stream=50.0)
+    np.testing.assert_allclose(simulation.rates(phase, node, cluster), [35.0, 35.0, 40.0, 1.0, 0.0])
+    wide = replace(cluster, store=1000.0)
+    np.testing.assert_allclose(simulation.rates(phase, node, wide), [35.0, 35.0, 50.0, 1.0, 0.0])
 
 
 def test_bad_stages_and_clusters_are_refused():
