@@ -137,7 +137,8 @@ def usage() -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return printable(" ".join(str(error).split())) or type(error).__name__
+    notes = [f"({note})" for note in getattr(error, "__notes__", ())]  # which job of which stage
+    return printable(" ".join(" ".join([str(error) or type(error).__name__, *notes]).split()))
 
 
 def _fail(message: str, code: int) -> int:

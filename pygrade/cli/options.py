@@ -1,11 +1,13 @@
 """Options that several commands share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
 
@@ -19,6 +21,27 @@ class Output:
     json: bool = False  # print one JSON object on standard output instead of tables
     quiet: bool = False  # no progress on standard error
     traceback: bool = False  # show the Python traceback of an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the work of a command runs."""
+
+    # local[:N]: Ray on this machine, N processes (none: one a core); or a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.
+    # The result is the same as in one process, which is the default.
+    cluster: str | None = None
+
+
+@contextmanager
+def workers_of(cluster: str | None, *paths: Path) -> Iterator[Workers]:
+    """The workers that --cluster asks for; paths: local ones that all nodes must see."""
+    if cluster is None:
+        yield HERE
+        return
+    from pygrade.cluster import connect
+
+    with connect(cluster, paths) as workers:
+        yield workers
 
 
 class Values(dict[str, float]):

@@ -11,10 +11,11 @@ import torch
 
 from pygrade import ops
 from pygrade._util.files import claimed
+from pygrade._util.workers import Workers
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse_in_training
 from pygrade.cli.judging import print_evaluation, print_warnings
-from pygrade.cli.options import Output, Source, part
+from pygrade.cli.options import Cluster, Output, Source, part, workers_of
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.cli.run_metrics import report_run
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
@@ -29,11 +30,23 @@ from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
 
-ESSENTIAL = ("data", "out", "values", "value_tasks", "holdout", "resume", "seed", "device", "threads", "track")
+ESSENTIAL = (
+    "data",
+    "out",
+    "values",
+    "value_tasks",
+    "holdout",
+    "resume",
+    "seed",
+    "device",
+    "threads",
+    "track",
+    "cluster",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Source, Output, TrainConfig):
+class Options(Source, Output, Cluster, TrainConfig):
     """Train a fusion policy on logged requests, ask by cross-fitting whether it beats the strongest simple baseline,
     and judge it on the latest requests.
 
@@ -70,8 +83,12 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(
             few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
         )
-    with claimed(options.out, "train"), recorded(options, "train", options.out):
-        record = _train_and_judge(options, config, early, late)
+    with (
+        workers_of(options.cluster, options.out, options.directory) as workers,
+        claimed(options.out, "train"),
+        recorded(options, "train", options.out),
+    ):
+        record = _train_and_judge(options, config, early, late, workers)
     if place is not None:
         version = record["train"]["version"]
         report_run(place, "train", options, options.out / "policy", version, options.out / "metrics.jsonl")
@@ -101,9 +118,11 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
     console.text(f"{trust['sentence']} ({summary['trust_seconds']:.0f} s of cross-fitting)")
 
 
-def _train_and_judge(options: Options, config: TrainConfig, early: Logs, late: Logs | None) -> dict[str, Any]:
+def _train_and_judge(
+    options: Options, config: TrainConfig, early: Logs, late: Logs | None, workers: Workers
+) -> dict[str, Any]:
     out = options.out
-    result = train(early, config, out, options.resume, heldout=late)
+    result = train(early, config, out, options.resume, heldout=late, workers=workers)
     record: dict[str, Any] = {
         "data": options.data,
         "out": str(out),
