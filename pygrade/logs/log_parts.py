@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
+from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade.logs import parquet
 from pygrade.logs.files import concatenate, read_logs
 from pygrade.logs.keys import hashes
@@ -113,6 +114,19 @@ class LogParts:
         parts = [replace(part, chosen=part.chosen[piece]) for part, piece in zip(self.parts, pieces, strict=True)]
         return replace(self, parts=tuple(part for part in parts if len(part.chosen)))
 
+    def sample(self, limit: int) -> Logs:
+        """At most so many requests, in their order: those with the smallest hashes of their ids."""
+        if self.num_requests <= limit:
+            return self.read(0, self.num_requests)
+        drawn = []
+        for part in self.parts:
+            with parquet.Source(part.path) as source:
+                drawn.append(order_of(source.request_ids()[part.chosen]))
+        keep = np.zeros(self.num_requests, bool)
+        keep[np.argsort(np.concatenate(drawn), kind="stable")[:limit]] = True
+        chosen = self.select(keep)
+        return chosen.read(0, chosen.num_requests)
+
     def column(self, name: str) -> Array | None:
         """[R]: an integer column of the requests, such as ``timestamp``; None if a file has none."""
         arrays = []
@@ -132,6 +146,11 @@ class LogParts:
         early = np.zeros(self.num_requests, bool)
         early[order[: round(fraction * self.num_requests)]] = True
         return self.select(early), self.select(~early)
+
+
+def order_of(request_id: Array) -> NDArray[np.uint64]:
+    """[R] pseudo-random numbers of ids: the requests with the smallest are a uniform sample."""
+    return splitmix64(hashes(request_id) + GOLDEN)
 
 
 def _check_distinct(files: Sequence[Path], found: Sequence[NDArray[np.uint64]]) -> None:

@@ -126,7 +126,8 @@ class ShardFiles:
 
 def write_shard(folder: Path, requests: int, chunks: Iterable[tuple[TrainingSet, Index]]) -> str:
     """Writes a shard of so many requests, chunk by chunk; the directory is whole or absent. Returns a content hash."""
-    digest, indices = hashlib.sha256(), []
+    digest = hashlib.sha256()
+    indices: list[Index] = []
     with atomic_directory(folder) as partial:
         with open(partial / _RECORDS, "wb") as records, open(partial / _INPUTS, "wb") as inputs:
             for data, index in chunks:
@@ -134,9 +135,9 @@ def write_shard(folder: Path, requests: int, chunks: Iterable[tuple[TrainingSet,
                 if not indices:
                     _begin(records, rows, requests)
                     _begin(inputs, data.inputs.numpy(), requests)
-                records.write(memoryview(rows.view(np.uint8)))
+                records.write(rows.data.cast("B"))
                 inputs.write(np.ascontiguousarray(data.inputs.numpy()).data)
-                digest.update(memoryview(rows.view(np.uint8)))
+                digest.update(rows.data.cast("B"))
                 indices.append(index)
         whole = {name: np.concatenate([getattr(index, name) for index in indices]) for name in Index.__annotations__}
         if len(whole["keys"]) != requests:

@@ -74,8 +74,8 @@ class TrainConfig:
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
-    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, shard by shard, and a step's
-    # gradient is a sum over up to 64 shards.
+    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
+    # sum over its shards, up to 64.
     shard_requests: int = 50_000
     # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
     sample_requests: int = 20_000
@@ -212,7 +212,7 @@ def _fit(
     workers: Workers,
     heldout: Logs | None = None,
 ) -> _Fitted:
-    """Static weights and both stages; the stack holds the run's files and the shards' learners."""
+    """Static weights and both stages; the stack holds the run's files."""
     spec = PolicySpec(log.tasks, log.features, config.policy)
     prepared: Prepared
     if isinstance(log, ShardedLog):
@@ -233,10 +233,10 @@ def _fit(
         run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
     run.begin(policy, static)
     shards = ShardedSet.of(prepared.data)
-    learners = stack.enter_context(contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)))
-    train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
-    first = copy.deepcopy(policy)
-    train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
+    with contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)) as learners:
+        train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
+        first = copy.deepcopy(policy)
+        train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
     return _Fitted(prepared, static, first, policy, run)
 
 
@@ -246,8 +246,10 @@ def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, wo
     if not folds:
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
-    whole = isinstance(log, HeldLog)
-    fold = fold_of_requests(logs, folds, config.seed) if whole else log.fold_of_sample(folds, config.seed)
+    if isinstance(log, ShardedLog):
+        fold = log.fold_of_sample(folds, config.seed)
+    else:
+        fold = fold_of_requests(logs, folds, config.seed)
     if propensity.source == "none":
         unknown = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
         return undecidable(unknown, GRADE, folds, logs, propensity)
@@ -256,16 +258,14 @@ def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, wo
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
     reward = replace(config.reward, propensity=propensity.exponent)
     part = replace(config, reward=reward, tensorboard=False)
-    if whole:
-        part = replace(part, shard_requests=logs.num_requests)
+    learn: list[Logs | ShardedLog] = [
+        log.without(Fold(n, folds, config.seed), reward) if isinstance(log, ShardedLog) else logs.select(fold != n)
+        for n in range(folds)
+    ]
+    if isinstance(log, HeldLog):
+        part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
     jobs = [
-        _Fold(
-            logs.select(fold != n) if whole else log.without(Fold(n, folds, config.seed), reward),
-            logs.select(fold == n),
-            part,
-            _fold_directory(directory, n, folds),
-            resume,
-        )
+        _Fold(learn[n], logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
         for n in range(folds)
     ]
     rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
