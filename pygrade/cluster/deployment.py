@@ -50,7 +50,7 @@ class Service:
         anything is started.
         """
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        nodes = checks.machines(ray.nodes())  # type: ignore[no-untyped-call]
+        nodes = checks.machines(ray.nodes())
         checks.enough(nodes, self.replicas.least, may_grow)
         store = store_of(self.address, self.table)
         self.job = Job(self.address, self.table, checks.machine_of(store, self.address, nodes))
@@ -70,7 +70,7 @@ class Service:
             finally:
                 serve.delete(APP)
                 if not listening:
-                    serve.shutdown()  # type: ignore[no-untyped-call]
+                    serve.shutdown()
         finally:
             ray.kill(board)
 

@@ -1,9 +1,11 @@
-"""A pipeline on a cluster, one of whose workers is killed, leaves what one process leaves, byte for byte."""
+"""A pipeline on a cluster, whose worker or driver is killed, leaves what one process leaves, byte for byte."""
 
 import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -67,6 +69,39 @@ def test_a_pipeline_on_a_cluster_leaves_what_one_process_leaves_though_a_worker_
     assert [name for name in files if files[name] != expected[name]] == []
     assert version == expected_version
     assert any(name.startswith("policy/") for name in files)
+
+
+def test_a_pipeline_whose_driver_is_killed_goes_on_and_leaves_the_same(cluster, data, alone, tmp_path):
+    run = tmp_path / "run"
+    words = ["pipeline", "--data", data, "--out", str(run), *OPTIONS, "--cluster", "local:2"]
+    driver = subprocess.Popen([sys.executable, "-m", "pygrade", *words])
+    try:
+        while not list(run.glob("events-*")):  # the next stage has begun
+            assert driver.poll() is None
+            time.sleep(0.02)
+        started = [pid for pid, _ in descendants(driver.pid)]
+        driver.kill()
+    finally:
+        driver.kill()
+        driver.wait()
+    assert started and not (run / "summary.json").exists()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in started):  # Ray ends with its driver
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    done = {path.name for path in run.glob("events-*")}
+    pipeline(data, run, "--cluster", "local:2")
+    assert {path.name for path in run.glob("events-*")} == done
+    assert left(run) == left(alone)
+    assert not list(run.glob(".*.work"))
+
+
+def alive(pid):
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 class Killer:
