@@ -62,8 +62,8 @@ def run_pipeline(
     data: SCHEME:PATH or SCHEME:URL; ``out`` may be a URL, too: stages are made in a local directory (`work_directory`)
     and published one by one. source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the
     data, its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store
-    in ``out``. ``on_step`` is called after each step of the policy's training. ``warnings`` of the summary are sentences
-    that a reader must not miss.
+    in ``out``. ``on_step`` is called after each step of the policy's training. ``warnings`` of the summary are
+    sentences that a reader must not miss.
     """
     config = config or PipelineConfig()
     run = work_directory(out, "pipeline")
