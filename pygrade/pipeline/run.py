@@ -63,8 +63,7 @@ def run_pipeline(
     and published one by one. source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the
     data, its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store
     in ``out``. ``on_step`` is called after each step of the policy's training. workers: where the jobs of the stages
-    run; the result is the same. ``warnings`` of the summary are sentences
-    that a reader must not miss.
+    run; the result is the same. ``warnings`` of the summary are sentences that a reader must not miss.
     """
     config = config or PipelineConfig()
     run = work_directory(out, "pipeline")
