@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.workers import Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.logs import Logs
@@ -27,16 +28,18 @@ def with_candidates(
     predict: Predict,
     count: int,
     scratch: Path,
+    workers: Workers | None = None,
 ) -> list[Logs]:
     """The logs, each request with the ``count`` best items of prerank beside its rows, as rows not shown.
 
     known: the items that may be candidates, those of the time before. Their features are materialized as the requests
-    knew them, in a directory ``scratch`` that is removed again.
+    knew them, by ``workers``, in a directory ``scratch`` that is removed again.
     """
     wanted = np.sort(np.concatenate([part.request_id for part in logs]))
     start = min(int(_times(part).min()) for part in logs)
     stop = max(int(_times(part).max()) for part in logs) + 1
     candidates: dict[int, NDArray[np.int64]] = {}
+    times: dict[int, int] = {}
     for batch in features.batches(start, stop):
         chosen = np.flatnonzero(np.isin(batch.request_id, wanted))
         if not len(chosen):
@@ -44,13 +47,13 @@ def with_candidates(
         asked = batch.take(chosen)
         seen = np.split(asked.item_id, asked.offsets[1:-1])
         items = prerank.candidates(asked, count, seen, known)
-        for request, row in zip(asked.request_id.tolist(), items, strict=True):
+        for request, time, row in zip(asked.request_id.tolist(), asked.timestamp.tolist(), items, strict=True):
             if (row >= 0).any():
-                candidates[request] = row[row >= 0]
-    copies = CandidateCopies(log, candidates, stop)
+                candidates[request], times[request] = row[row >= 0], time
+    copies = CandidateCopies(log, candidates, stop, times)
     origin = {number: request for request, number in copies.copy_of.items()}
     rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
-    for batch in materialize(copies, features.schema, scratch, features.window).batches(start):
+    for batch in materialize(copies, features.schema, scratch, features.window, workers=workers).batches(start):
         chosen = np.flatnonzero(copies.is_copy(batch.request_id))
         if not len(chosen):
             continue

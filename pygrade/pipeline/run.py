@@ -15,6 +15,7 @@ import numpy as np
 from pygrade import __version__, mtl
 from pygrade._util.files import claimed
 from pygrade._util.serialization import plain, read_json
+from pygrade._util.workers import LocalWorkers, Workers
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.logs import Logs, read_logs, write_logs
@@ -54,6 +55,7 @@ def run_pipeline(
     source: Any = None,
     store: str | None = None,
     on_step: OnStep | None = None,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Runs every stage that is not done in directory ``out``; returns the content of its ``summary.json``.
 
@@ -67,7 +69,7 @@ def run_pipeline(
     started = time.perf_counter()
     with claimed(run, "pipeline"):
         runner = Runner(run)
-        _stages(runner, data, config, source, store or DEFAULT_STORE, on_step)
+        _stages(runner, data, config, source, store or DEFAULT_STORE, on_step, workers or LocalWorkers())
         for sentence in warnings_of({name: done.record for name, done in runner.done.items()}):
             logger.warning(sentence)
         finished = _finished(run, runner)
@@ -80,7 +82,15 @@ def run_pipeline(
     return summary
 
 
-def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, store: str, on_step: OnStep | None) -> None:
+def _stages(
+    runner: Runner,
+    data: str,
+    config: PipelineConfig,
+    source: Any,
+    store: str,
+    on_step: OnStep | None,
+    workers: Workers,
+) -> None:
     scheme, path = parse_spec(data)
     schema = None if config.schema is None else FeatureSchema.load(config.schema)
     pattern = "*.parquet" if scheme == "logs" else "**/*"
@@ -100,7 +110,10 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     def make_features(out: Path) -> dict[str, Any]:
         timeline, policy_end = cut_times(log, config)
         chosen = default_schema(log) if schema is None else schema
-        made = materialize(log, chosen, out / "set", (int(log.source["first_time"]), timeline.train_end))
+        window = int(log.source["first_time"]), timeline.train_end
+        for left in out.glob(".set.partial-*"):  # of a killed run; what its workers did is used
+            shutil.rmtree(left)
+        made = materialize(log, chosen, out / "set", window, workers=workers)
         return {
             "requests": made.num_requests,
             "rows": made.num_rows,
@@ -112,7 +125,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
     schema_hash = None if schema is None else schema.hash
-    features = runner.stage("features", make_features, [shares, schema_hash], [events])
+    features = runner.stage("features", make_features, [shares, schema_hash], [events], resumable=True)
     materialized = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 
@@ -158,7 +171,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
             finder = Prerank.load(prerank.path / "prerank", materialized.schema.hash)
             known = EligibleItems(np.load(prerank.path / KNOWN))
             early, late = with_candidates(
-                [early, late], log, materialized, finder, known, predict, config.candidates, out / "copies"
+                [early, late], log, materialized, finder, known, predict, config.candidates, out / "copies", workers
             )
         write_logs(early, out / "policy")
         write_logs(late, out / "evaluate")
