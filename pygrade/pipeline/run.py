@@ -117,7 +117,10 @@ def _stages(
     def make_features(out: Path) -> dict[str, Any]:
         timeline, policy_end = cut_times(log, config)
         chosen = default_schema(log) if schema is None else schema
-        made = materialize(log, chosen, out / "set", (int(log.source["first_time"]), timeline.train_end))
+        window = int(log.source["first_time"]), timeline.train_end
+        for left in out.glob(".set.partial-*"):  # of a killed run; what its workers did is used
+            shutil.rmtree(left)
+        made = materialize(log, chosen, out / "set", window, workers=workers)
         return {
             "requests": made.num_requests,
             "rows": made.num_rows,
@@ -129,7 +132,7 @@ def _stages(
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
     schema_hash = None if schema is None else schema.hash
-    features = runner.stage("features", make_features, [shares, schema_hash], [events])
+    features = runner.stage("features", make_features, [shares, schema_hash], [events], resumable=True)
     materialized = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 
