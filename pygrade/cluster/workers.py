@@ -8,15 +8,19 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pygrade._util.group import Group
 from pygrade._util.progress import track
 from pygrade._util.workers import Actors, Shown, answer, naming
 from pygrade.cluster.errors import ClusterError
+from pygrade.cluster.predict import map_by_actors
+from pygrade.cluster.train import train_on_cluster
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -64,6 +68,15 @@ class RayWorkers:
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """See `Workers`."""
         return _RayActors(make, parts, name, self._retries)
+
+    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
+        """See `Workers`."""
+        return map_by_actors(work, jobs, name, self.count)
+
+    def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
+        """See `Workers`."""
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        return train_on_cluster(loop, job, ranks, directory, name, self.count, gpus)
 
 
 def _run(folder: str, packed: bytes) -> bytes:

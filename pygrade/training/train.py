@@ -149,8 +149,8 @@ def train(
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
-    learning curves in ``metrics.jsonl`` that train nothing. The folds of trust run on ``workers``, too.
-    The summary's ``warnings`` are sentences not to miss.
+    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where shards and folds run. The summary's
+    ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
     directory = Path(out_dir)
