@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pygrade._util.workers import Actors, LocalWorkers, Workers
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, parameters_of
+from pygrade.training.policy_step import Engine, is_fused, parameters_of
 from pygrade.training.shard_learner import Draw, Held, LearnerPart, Shard, ShardLearner
 from pygrade.training.training_set import TrainingSet
 
@@ -60,8 +60,9 @@ class ShardedSet:
 
         threads: of torch in each worker.
         """
+        chosen: Engine = "fused" if is_fused(policy, engine) else "torch"  # here, not by each worker's processor
         parts = [
-            LearnerPart(number, len(self.shards), shard, policy, engine, threads)
+            LearnerPart(number, len(self.shards), shard, policy, chosen, threads)
             for number, shard in enumerate(self.shards)
         ]
         here = workers is None or any(isinstance(shard, Held) for shard in self.shards)

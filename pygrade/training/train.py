@@ -47,10 +47,9 @@ from pygrade.training.trust import (
     Rankings,
     Trust,
     TrustConfig,
-    cross_fit,
     fold_of_requests,
+    fold_workers,
     judge,
-    process_count,
     standardized,
     too_little,
     undecidable,
@@ -123,6 +122,9 @@ class _Fold(NamedTuple):
     directory: Path
     resume: bool
 
+    def __str__(self) -> str:
+        return f"fold {self.directory.name}"
+
 
 def train(
     logs: Source,
@@ -145,7 +147,8 @@ def train(
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
-    learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
+    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where shards and folds run. The summary's
+    ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
     directory = Path(out_dir)
@@ -177,7 +180,7 @@ def train(
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
         )
-        trust = _trust(prepared, config, directory, resume)
+        trust = _trust(prepared, config, directory, resume, workers)
         policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
         served = last
         if trust is not None:
@@ -209,7 +212,7 @@ def _fit(
     workers: Workers,
     heldout: Logs | None = None,
 ) -> _Fitted:
-    """Static weights and both stages; the stack holds the run's files and the shards' learners."""
+    """Static weights and both stages; the stack holds the run's files."""
     spec = PolicySpec(log.tasks, log.features, config.policy)
     prepared: Prepared
     if isinstance(log, ShardedLog):
@@ -230,21 +233,23 @@ def _fit(
         run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
     run.begin(policy, static)
     shards = ShardedSet.of(prepared.data)
-    learners = stack.enter_context(contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)))
-    train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
-    first = copy.deepcopy(policy)
-    train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
+    with contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)) as learners:
+        train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
+        first = copy.deepcopy(policy)
+        train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
     return _Fitted(prepared, static, first, policy, run)
 
 
-def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool) -> Trust | None:
+def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, workers: Workers) -> Trust | None:
     """Cross-fit, and judge; None if it is switched off."""
     folds, logs, propensity = config.trust.folds, log.sample, log.sample_data.propensity
     if not folds:
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
-    whole = isinstance(log, HeldLog)
-    fold = fold_of_requests(logs, folds, config.seed) if whole else log.fold_of_sample(folds, config.seed)
+    if isinstance(log, ShardedLog):
+        fold = log.fold_of_sample(folds, config.seed)
+    else:
+        fold = fold_of_requests(logs, folds, config.seed)
     if propensity.source == "none":
         unknown = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
         return undecidable(unknown, GRADE, folds, logs, propensity)
@@ -253,19 +258,17 @@ def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool) ->
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
     reward = replace(config.reward, propensity=propensity.exponent)
     part = replace(config, reward=reward, tensorboard=False)
-    if whole:
-        part = replace(part, shard_requests=logs.num_requests)
-    jobs = [
-        _Fold(
-            logs.select(fold != n) if whole else log.without(Fold(n, folds, config.seed), reward),
-            logs.select(fold == n),
-            part,
-            _fold_directory(directory, n, folds),
-            resume,
-        )
+    learn: list[Logs | ShardedLog] = [
+        log.without(Fold(n, folds, config.seed), reward) if isinstance(log, ShardedLog) else logs.select(fold != n)
         for n in range(folds)
     ]
-    rankings = cross_fit(jobs, _run_fold, process_count(config.trust, logs))
+    if isinstance(log, HeldLog):
+        part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
+    jobs = [
+        _Fold(learn[n], logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
+        for n in range(folds)
+    ]
+    rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
     return judge(logs, fold, rankings, config.trust, config.reward, propensity)
 
 

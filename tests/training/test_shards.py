@@ -1,4 +1,4 @@
-"""A log in shards: the policy is the same wherever they are, whatever files the log has, and whoever is lost meanwhile."""
+"""A log in shards: the policy is the same wherever they are, whatever files the log has, and if workers are lost."""
 
 import pickle
 from dataclasses import replace
@@ -30,8 +30,8 @@ LOGS = tiny_logs(200, jagged=True)  # 4 shards
 
 
 class Elsewhere:
-    """Workers behind a wire: whatever goes there and back is pickled. With ``forgets`` every such call of an actor finds
-    a new one, as if its worker had been lost."""
+    """Workers behind a wire: whatever goes there and back is pickled. With ``forgets`` every so many calls an actor is
+    made anew, as if its worker had been lost."""
 
     def __init__(self, count: int, forgets: int = 0) -> None:
         self.count, self.forgets = count, forgets
