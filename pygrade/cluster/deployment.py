@@ -58,6 +58,7 @@ class Service:
         version = self.target["published"]["artifact"]
         checks.check(nodes, self.address, version, self.table, None if listening else (host, port))
         board = self._board()
+        own = not listening or APP in serve.status().applications  # left by a command that was killed
         try:
             if not listening:
                 self._listen(host, port)
@@ -69,7 +70,7 @@ class Service:
                 yield
             finally:
                 serve.delete(APP)
-                if not listening:
+                if own and not serve.status().applications:
                     serve.shutdown()  # type: ignore[no-untyped-call]
         finally:
             ray.kill(board)

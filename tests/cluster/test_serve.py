@@ -240,6 +240,7 @@ def service(cluster, world):
     from pygrade.cluster.deployment import Service
 
     table = {"port": 0, "exposures": f"{world.run}/exposures-{{node}}", "exposure_share": 1.0, "log": "none"}
+    table |= {"feedback": f"file://{world.run}/feedback", "file_seconds": 1}
     found = Service(str(world.run), table, split(table)[0], Replicas(replicas=2))
     with found.running(may_grow=False):
         yield found
@@ -375,6 +376,8 @@ def test_a_drain_ends_readiness_and_all_pages_are_in_the_log(world, service):
     for number, body in enumerate(BODIES):
         asked = json.dumps({**json.loads(body), "request_id": f"own-{number}"})
         assert httpx.post(f"{service.url}/v1/rank", content=asked, timeout=60).status_code == 200
+    event = {"user": 1, "item": 3, "task": "click", "timestamp": TIME, "request_id": "own-1", "event_id": "e"}
+    assert httpx.post(f"{service.url}/v1/update", json={"events": [event]}, timeout=60).status_code == 200
     service.drain()
     folder = next(world.run.glob("exposures-*"))
 
@@ -386,3 +389,6 @@ def test_a_drain_ends_readiness_and_all_pages_are_in_the_log(world, service):
     eventually(lambda: len(logged()) == len(BODIES))
     eventually(lambda: httpx.get(f"{service.url}/readyz", timeout=60).status_code == 503)
     assert httpx.post(f"{service.url}/v1/rank", content=BODIES[0], timeout=60).status_code == 200
+    eventually(lambda: list((world.run / "feedback").glob("*.jsonl")))
+    lines = [json.loads(line) for file in (world.run / "feedback").iterdir() for line in file.open()]
+    assert [line["event_id"] for line in lines] == ["e"]
