@@ -19,8 +19,8 @@ from pygrade._util.optional_imports import require
 
 ATTEMPTS = 4  # of a request, before its store counts as unreachable
 _CONNECT_SECONDS, _REQUEST_SECONDS = 5.0, 60.0
-_S3_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE")
-_S3_VARIABLES += ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_S3_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+_S3_SECRETS = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _BUCKETS = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")  # schemes whose URLs begin with one
 _BLOCK = 8 << 20  # bytes that a copy reads at a time
 _WORDS = (  # in the text of an error → what it means
@@ -167,7 +167,8 @@ def store_of(url: str) -> tuple[ObjectStore, str]:
     """The store of a URL, and the path in it. ValueError if nothing here reads the scheme."""
     scheme, _, rest = url.partition("://")
     if scheme in ("s3", "s3a"):
-        return ObjectStore(scheme, _s3(os.getpid(), *map(os.environ.get, _S3_VARIABLES))), rest.strip("/")
+        settings = map(os.environ.get, (*_S3_VARIABLES, *_S3_SECRETS))
+        return ObjectStore(scheme, _s3(os.getpid(), *settings)), rest.strip("/")
     return _by_uri(scheme, rest.split("/")[0], os.getpid()), _path_in(scheme, rest)
 
 

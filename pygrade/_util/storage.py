@@ -161,6 +161,10 @@ class Folder:
         """
         raise NotImplementedError
 
+    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
+        """Copies the files that match into a local directory, and checks them. FileNotFoundError if there is none."""
+        raise NotImplementedError
+
     def read_manifest(self) -> Manifest | None:
         """What was published here, now; None if nothing was, and for a local directory."""
         raise NotImplementedError
@@ -170,10 +174,11 @@ class Folder:
         """Makes a file of bytes or of a local file; readers see the old one or the new one, whole."""
         raise NotImplementedError
 
-    def publish(self, directory: Path, without: Iterable[str] = ()) -> str:
+    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> str:
         """Makes the files of a local directory those of this folder, all at once; returns their version.
 
-        without: names of files and directories at its top that stay out.
+        without: names of files and directories at its top that stay out; hidden: hidden ones at its top that do
+        not; "*": all, wherever they are.
         """
         raise NotImplementedError
 
@@ -183,6 +188,10 @@ class Folder:
 
     def commit(self, key: str, files: Mapping[str, Entry]) -> None:
         """Makes the files of a draft those of this folder, all at once. StorageError names one that is not there."""
+        raise NotImplementedError
+
+    def point_to(self, other: "Folder") -> None:
+        """Makes this folder at a URL show what was published at another one in the same store, in one request."""
         raise NotImplementedError
 
     def remove(self) -> None:
@@ -210,6 +219,12 @@ class _LocalFolder(Folder):
     @property
     def parent(self) -> Folder:
         return _LocalFolder(self.path.parent)
+
+    def names(self, pattern: str = "**/*") -> list[str]:
+        if "**" in pattern:
+            return super().names(pattern)
+        found = (path for path in self.path.glob(pattern) if path.is_file())
+        return sorted(name for path in found if _is_visible(name := path.relative_to(self.path).as_posix()))
 
     def exists(self) -> bool:
         return self.path.is_dir()
@@ -242,6 +257,11 @@ class _LocalFolder(Folder):
     def copy(self, pattern: str = "**/*") -> Path:
         return self.path
 
+    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
+        for name in _some(self, pattern):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.path / name, directory / name)
+
     def read_manifest(self) -> Manifest | None:
         return None
 
@@ -253,8 +273,8 @@ class _LocalFolder(Folder):
                 partial.write_bytes(content)
             return _entry(partial)
 
-    def publish(self, directory: Path, without: Iterable[str] = ()) -> str:
-        entries = {name: _entry(directory / name) for name in visible_files(directory, without)}
+    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> str:
+        entries = {name: _entry(directory / name) for name in visible_files(directory, without, hidden)}
         with atomic_directory(self.path) as partial:
             for name in entries:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -272,6 +292,9 @@ class _LocalFolder(Folder):
         sync(self.path.parent)
         shutil.rmtree(made.path, ignore_errors=True)  # what was there before
 
+    def point_to(self, other: Folder) -> None:
+        raise ValueError(f"{self} is local; want a symbolic link")
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -286,6 +309,7 @@ class _RemoteFolder(Folder):
     def __init__(self, url: str, plain: bool = False) -> None:
         self._url, self._plain = url, plain
         self._store, self._path = store_of(url)
+        self._manifests: dict[str, Manifest | None] = {}  # of published folders in this one
 
     def __str__(self) -> str:
         return self._url
@@ -314,18 +338,45 @@ class _RemoteFolder(Folder):
         return _View(self._path, "", None)
 
     @cached_property
-    def _listed(self) -> dict[str, Found]:
-        """Of a folder without a manifest."""
-        return {name: found for name, found in self._store.listing(self._path).items() if _is_visible(name)}
+    def _sizes_of_all(self) -> dict[str, int]:
+        """Of a folder without a manifest: its files, and those of published folders in it."""
+        everything = self._store.listing(self._path).items()
+        listed = {name: found.size for name, found in everything if self._plain or _is_visible(name)}
+        for name in [name for name in listed if posixpath.basename(name) == MANIFEST]:
+            folder = posixpath.dirname(name)
+            if name in listed and not self._plain and (manifest := self._nested(folder)) is not None:
+                listed = {other: size for other, size in listed.items() if not other.startswith(f"{folder}/")}
+                listed |= {f"{folder}/{inside}": entry.size for inside, entry in manifest.files.items()}
+        return listed
+
+    def _nested(self, folder: str) -> Manifest | None:
+        if folder not in self._manifests:
+            self._manifests[folder] = _manifest_at(self._store, f"{self._path}/{folder}")
+        return self._manifests[folder]
+
+    def _locate(self, name: str) -> tuple[str, Entry | None]:
+        """The path of a file in the store, and what its manifest says; FileNotFoundError if that does not name it."""
+        view, folder = self._view, self._path
+        manifest, root, inside = view.manifest, view.root, view.inside + name
+        above = posixpath.dirname(name)
+        while manifest is None and above and not self._plain:
+            if (manifest := self._nested(above)) is not None:
+                root, inside = posixpath.normpath(f"{folder}/{above}/{manifest.at}"), name[len(above) + 1 :]
+            above = posixpath.dirname(above)
+        entry = None if manifest is None else manifest.files.get(inside)
+        if manifest is not None and entry is None:
+            raise FileNotFoundError(f"{self}/{name} does not exist")
+        return f"{root}/{inside}", entry
 
     def exists(self) -> bool:
         return bool(self._sizes())
 
     def has(self, name: str) -> bool:
-        view = self._view
-        if view.manifest is not None:
-            return view.inside + name in view.manifest.files
-        return self._store.is_file(self._at(name))
+        try:
+            path, entry = self._locate(name)
+        except FileNotFoundError:
+            return False
+        return entry is not None or self._store.is_file(path)
 
     def size(self, name: str) -> int:
         return self._found(name).size
@@ -334,8 +385,8 @@ class _RemoteFolder(Folder):
         return self._found(name).stamp
 
     def sha256(self, name: str) -> str:
-        if self._view.manifest is not None:
-            return self._found(name).stamp
+        if (entry := self._locate(name)[1]) is not None:
+            return entry.sha256
         with self.local(name) as path:
             return file_hash(path)
 
@@ -356,17 +407,13 @@ class _RemoteFolder(Folder):
             release(path.parent)
 
     def open(self, name: str) -> Any:
-        self._found(name)
-        return self._store.open(self._at(name))
+        return self._store.open(self._locate(name)[0])
 
     def read(self, name: str) -> bytes:
-        self._found(name)
-        return self._store.read(self._at(name))
+        return self._store.read(self._locate(name)[0])
 
     def copy(self, pattern: str = "**/*") -> Path:
-        names = self.names(pattern)
-        if not names:
-            raise FileNotFoundError(f"{self} holds no file {pattern}" if self.exists() else f"{self} does not exist")
+        names = _some(self, pattern)
         if self._view.manifest is not None:
             folder = self._held_version() / self._view.inside
         else:
@@ -376,28 +423,23 @@ class _RemoteFolder(Folder):
         self._copy({name: folder / name for name in names})
         return folder
 
+    def copy_to(self, directory: Path, pattern: str = "**/*") -> None:
+        self._copy({name: directory / name for name in _some(self, pattern)})
+
     def read_manifest(self) -> Manifest | None:
         return _manifest_at(self._store, self._path)
 
     def _sizes(self) -> dict[str, int]:
         view = self._view
         if view.manifest is None:
-            return {name: found.size for name, found in self._listed.items()}
+            return self._sizes_of_all
         start = len(view.inside)
         files = view.manifest.files.items()
         return {name[start:]: entry.size for name, entry in files if name.startswith(view.inside)}
 
     def _found(self, name: str) -> Found:
-        view = self._view
-        if view.manifest is None:
-            return self._store.head(self._at(name))
-        entry = view.manifest.files.get(view.inside + name)
-        if entry is None:
-            raise FileNotFoundError(f"{self}/{name} does not exist")
-        return Found(entry.size, entry.sha256)
-
-    def _at(self, name: str) -> str:
-        return f"{self._view.root}/{self._view.inside}{name}"
+        path, entry = self._locate(name)
+        return self._store.head(path) if entry is None else Found(entry.size, entry.sha256)
 
     def _held_version(self) -> Path:
         """The local copy of the published folder that this one is, or is a part of."""
@@ -408,7 +450,8 @@ class _RemoteFolder(Folder):
 
     def _copy(self, targets: Mapping[str, Path]) -> None:
         """Files → local paths, those that are not there yet."""
-        wanted = {name: self._found(name) for name in targets}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            wanted = dict(zip(targets, pool.map(self._found, targets), strict=True))
         missing = {
             name: path
             for name, path in targets.items()
@@ -416,20 +459,19 @@ class _RemoteFolder(Folder):
         }
         if missing:
             make_room(sum(wanted[name].size for name in missing))
-            _all(lambda name: self._download(name, wanted[name], missing[name]), missing)
+            _all(lambda name: self._download(name, wanted[name].size, missing[name]), missing)
 
-    def _download(self, name: str, wanted: Found, target: Path) -> None:
+    def _download(self, name: str, size: int, target: Path) -> None:
+        path, entry = self._locate(name)
         with atomic_file(target) as partial:
             try:
-                sha256 = self._store.download(self._at(name), partial)
+                sha256 = self._store.download(path, partial)
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{self}/{name} has disappeared since it was listed") from error
-            size = partial.stat().st_size
-        if size != wanted.size or (self._view.manifest is not None and sha256 != wanted.stamp):
-            target.unlink(missing_ok=True)
-            raise StorageError(
-                f"{self}/{name} changed while it was read, or is damaged: {size:,} bytes of {wanted.size:,}"
-            )
+            found = partial.stat().st_size
+            if found != size or (entry is not None and sha256 != entry.sha256):
+                lengths = f"{found:,} bytes, {size:,} were stated"
+                raise StorageError(f"{self}/{name} changed while it was read, or is damaged: {lengths}")
 
     # ---- writing -----------------------------------------------------------------------------------------------------
     def put(self, name: str, content: bytes | Path) -> Entry:
@@ -438,8 +480,8 @@ class _RemoteFolder(Folder):
         self._forget()
         return entry
 
-    def publish(self, directory: Path, without: Iterable[str] = ()) -> str:
-        files = visible_files(directory, without)
+    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> str:
+        files = visible_files(directory, without, hidden)
         if not files:
             raise ValueError(f"{directory} holds no file to publish at {self}")
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -465,7 +507,6 @@ class _RemoteFolder(Folder):
         self._write_manifest(Manifest(key, f"{_VERSION}{key}", files, previous))
 
     def point_to(self, other: Folder) -> None:
-        """Makes this folder show what was published at another one in the same store, in one request."""
         assert isinstance(other, _RemoteFolder)
         view = other._view
         if view.manifest is None:
@@ -509,14 +550,22 @@ class _RemoteFolder(Folder):
 
     def _forget(self) -> None:
         """What was read before is no longer so."""
-        for name in ("_view", "_listed"):
+        for name in ("_view", "_sizes_of_all"):
             self.__dict__.pop(name, None)
+        self._manifests.clear()
 
     def owner(self) -> str:
         try:
             return self._store.read(f"{self._path}/{_CLAIM}").decode(errors="replace").strip()
         except FileNotFoundError:
             return ""
+
+
+def _some(folder: Folder, pattern: str) -> list[str]:
+    names = folder.names(pattern)
+    if not names:
+        raise FileNotFoundError(f"{folder} holds no file {pattern}" if folder.exists() else f"{folder} does not exist")
+    return names
 
 
 @dataclass(frozen=True)
@@ -539,6 +588,48 @@ def local(place: Place) -> Path:
     if "/" in inside and folder.parent.has(folder.name):
         return folder.parent.fetch(folder.name)
     return folder.copy()
+
+
+def mirror(place: Place, *patterns: str) -> Path:
+    """The local directory, or one that is made like the folder at a URL where the patterns match (default: all of it).
+
+    Files that are new or changed there are copied, those that are gone are removed; other files in it stay.
+    """
+    folder, patterns = Folder.at(place), patterns or ("**/*",)
+    if isinstance(folder, _LocalFolder):
+        return folder.path
+    path = hold(entry_name(str(folder), "mirror")) / folder.name
+    names = sorted({name for pattern in patterns for name in folder.names(pattern)})
+    with ThreadPoolExecutor(_THREADS) as pool:
+        stamps = dict(zip(names, pool.map(folder.stamp, names), strict=True))
+    path.mkdir(exist_ok=True)
+    record = path.with_name(".stamps.json")
+    known: dict[str, str] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    gone = [name for name in known if name not in stamps and any(_matcher(pattern)(name) for pattern in patterns)]
+    for name in gone:
+        (path / name).unlink(missing_ok=True)
+        del known[name]
+    changed = [name for name in names if known.get(name) != stamps[name] or not (path / name).is_file()]
+    for name in changed:
+        with folder.local(name) as copy, atomic_file(path / name) as partial:
+            shutil.copyfile(copy, partial)
+    if gone or changed:
+        with atomic_file(record) as partial:
+            partial.write_text(json.dumps(known | stamps), encoding="utf-8")
+    return path
+
+
+def update(place: Place, directory: Path, *patterns: str) -> None:
+    """Puts the files of a local directory that match to where its contents are shown, if that is at a URL."""
+    folder = Folder.at(place)
+    if not folder.is_local:
+        for name in sorted({name for pattern in patterns for name in Folder.at(directory).names(pattern)}):
+            folder.put(name, directory / name)
+
+
+def place_of(text: str) -> Place:
+    """A place that a user names: text for a URL, a Path otherwise."""
+    return text if is_url(text) else Path(text)
 
 
 def place_exists(place: Place) -> bool:
@@ -582,13 +673,17 @@ def working(place: Place, command: str, without: Iterable[str] = ()) -> Iterator
     if isinstance(folder, _LocalFolder):
         yield folder.path
         return
-    path = claim(folder, command)
+    path = work_directory(place, command)
     yield path
     folder.publish(path, without)
 
 
-def claim(folder: Folder, command: str) -> Path:
-    """The local directory of a command whose results go to a folder at a URL, which is marked as its own."""
+def work_directory(place: Place, command: str) -> Path:
+    """The directory in which a command works: the local one, or an entry of the cache for the folder at a URL, which
+    is marked as the command's own."""
+    folder = Folder.at(place)
+    if isinstance(folder, _LocalFolder):
+        return folder.path
     if (owner := folder.owner()) not in ("", command):
         raise ValueError(f"{folder} holds the results of pygrade {owner}; want another place for {command}")
     if not owner:
@@ -616,16 +711,19 @@ def checked_url(url: str) -> str:
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-def visible_files(directory: Path, without: Iterable[str] = ()) -> list[str]:
-    """Names of the files below a directory, sorted, but hidden ones and those ``without`` at its top."""
-    left_out, found = set(without), list[str]()
+def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> list[str]:
+    """Names of the files below a directory, sorted; see `Folder.publish`."""
+    left_out, let_in, found = set(without), set(hidden), list[str]()
     for folder, folders, names in os.walk(directory, followlinks=True):
         inside = Path(folder).relative_to(directory)
-        if inside == Path():
-            folders[:] = [name for name in folders if name not in left_out]
-            names = [name for name in names if name not in left_out]
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [(inside / name).as_posix() for name in names if name[0] != "."]
+        top = inside == Path()
+
+        def wanted(name: str, top: bool = top) -> bool:
+            visible = name[0] != "." or "*" in let_in or (top and name in let_in)
+            return visible and not (top and name in left_out)
+
+        folders[:] = filter(wanted, folders)
+        found += [(inside / name).as_posix() for name in names if wanted(name)]
     return sorted(found)
 
 

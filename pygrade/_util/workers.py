@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from pygrade._util.group import Group
 from pygrade._util.memory import peak_mib
 from pygrade._util.progress import Bar, no_bars, track
+from pygrade._util.ranks import train_here
 from pygrade._util.threads import torch_threads
 
 Job = TypeVar("Job")
@@ -50,6 +53,16 @@ class Workers(Protocol):
 
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """One object make(part) for every part. A lost worker's objects are made again, so they keep no other state."""
+
+    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
+        """As `map`, for work that is an object: a worker gets it once and holds it with what it loads, as a model."""
+
+    def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
+        """loop(group, job) of rank 0 of ``ranks`` processes that train together; with 1 the group is alone.
+
+        The loop keeps checkpoints in ``directory`` (`Group.save`). If a rank is lost, all start again from the last
+        one. The number of ranks decides what is learned, not where they run.
+        """
 
 
 class LocalWorkers:
@@ -99,6 +112,15 @@ class LocalWorkers:
             with naming(name, part):
                 made.append(make(part))
         return _LocalActors(made)
+
+    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
+        """See `Workers`."""
+        return self.map(work, jobs, name)
+
+    def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
+        """See `Workers`."""
+        with naming(name, job):
+            return train_here(loop, job, ranks, directory)
 
 
 HERE = LocalWorkers()

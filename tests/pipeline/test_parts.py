@@ -11,7 +11,7 @@ from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
 from pygrade.logs import Logs, validate
 from pygrade.pipeline.candidate_copies import CandidateCopies
-from pygrade.pipeline.candidates import with_candidates
+from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.policy_log import sample_hash, sampled_log
 from pygrade.policy import FusionPolicy, PolicySpec
@@ -107,8 +107,10 @@ def test_candidates_of_prerank_join_the_rows_of_their_request(run, features, eve
     prerank = Prerank.load(stage(run, "prerank") / "prerank", features.schema.hash)
     both = sample(features, 20).split(0.5)
     items = np.arange(0, 120, 2)
+    np.save(tmp_path / "known.npy", items)
     known = EligibleItems(items)
-    joined = with_candidates(list(both), events, features, prerank, known, half, 7, tmp_path / "copies")
+    find = Finder(stage(run, "prerank") / "prerank", tmp_path / "known.npy", features.schema.hash, 7)
+    joined = with_candidates(list(both), events, features, find, half, tmp_path / "copies")
     assert not (tmp_path / "copies").exists()
     batches = {int(b.request_id[0]): b for b in features.batches(requests=1)}
     for before, after in zip(both, joined, strict=True):

@@ -8,7 +8,7 @@ import pytest
 
 from pygrade._util import file_cache, storage
 from pygrade._util.object_store import StorageError, store_of
-from pygrade._util.storage import Folder, is_url, local, publishing, within, working
+from pygrade._util.storage import Folder, is_url, local, mirror, publishing, within, working
 
 CONTENT = {"a.txt": b"first", "parts/b.bin": bytes(range(256)) * 50, "parts/deep/c.txt": b""}
 
@@ -204,6 +204,38 @@ def test_a_pointer_shows_what_is_published_elsewhere(s3, directory):
     assert local(str(pointer)).name == "artifact"
     with pytest.raises(ValueError, match="was not published"):
         pointer.point_to(Folder.at(f"{s3}/run"))
+
+
+def test_a_folder_of_published_ones_lists_all_of_their_files(s3, directory):
+    run = Folder.at(f"{s3}/run")
+    run.put("summary.json", b"{}")
+    (run / "stage-1").publish(directory)
+    (run / "stage-2").draft("half").put("x", b"unseen")
+    assert Folder.at(f"{s3}/run").names() == [
+        "stage-1/a.txt",
+        "stage-1/parts/b.bin",
+        "stage-1/parts/deep/c.txt",
+        "summary.json",
+    ]
+    fresh = Folder.at(f"{s3}/run")
+    assert fresh.read("stage-1/parts/b.bin") == CONTENT["parts/b.bin"] and fresh.has("stage-1/a.txt")
+    assert not fresh.has("stage-1/manifest.json") and not fresh.has("stage-2/x")
+    assert (local(f"{s3}/run") / "stage-1" / "a.txt").read_bytes() == b"first"
+
+
+def test_a_mirror_follows_the_folder(s3, directory):
+    run = Folder.at(f"{s3}/run")
+    run.put("summary.json", b"{}")
+    (run / "stage-1").publish(directory)
+    path = mirror(f"{s3}/run", "*", "stage-1/parts/*")
+    assert path.name == "run" and sorted(p.name for p in path.rglob("*") if p.is_file()) == ["b.bin", "summary.json"]
+    (path / "own.txt").write_text("stays")
+    (directory / "parts/b.bin").unlink()
+    (run / "stage-1").publish(directory)
+    run.put("summary.json", b"[]")
+    assert mirror(f"{s3}/run", "*", "stage-1/parts/*") == path
+    assert sorted(p.name for p in path.rglob("*") if p.is_file()) == ["own.txt", "summary.json"]
+    assert (path / "summary.json").read_bytes() == b"[]"
 
 
 def test_a_damaged_copy_is_refused(s3, directory):

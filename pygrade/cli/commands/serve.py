@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.storage import Place, is_url
 from pygrade.cli import console
 from pygrade.cli.options import Output
 from pygrade.service.config import read_table, split
@@ -22,7 +23,7 @@ class Options(Output):
     Example: pygrade serve --run runs/kuairand --workers 2
     """
 
-    run: Path  # directory of pygrade pipeline
+    run: Place  # directory of pygrade pipeline
     config: Path | None = None  # a pygrade.toml
     host: str | None = None  # address to listen at; none: 127.0.0.1
     port: int | None = None  # none: 8080; 0: a free one
@@ -57,6 +58,7 @@ def run(options: Options) -> dict[str, Any]:
     for module in ("fastapi", "uvicorn"):
         require(module, "serve")
     from pygrade.service import supervisor
+    from pygrade.serving.run_copy import following
 
     table = table_of(options)
     placed = {name: table.pop(name) for name in _PLACED if name in table}
@@ -64,10 +66,7 @@ def run(options: Options) -> dict[str, Any]:
     for name, value in placed.items():
         if cluster is None:
             raise ValueError(f"{name} is {value}; want it with --cluster alone")
-    split(table)  # a bad option is named before the port is taken
-    folder = options.run.resolve()
-    if not (folder / "artifact").exists():
-        raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+    config, _ = split(table)  # a bad option is named before the port is taken
 
     def ready(address: str) -> None:
         if not options.json:
@@ -76,9 +75,14 @@ def run(options: Options) -> dict[str, Any]:
     if cluster is not None:
         from pygrade.cluster.serve import Replicas, serve
 
-        serve(str(folder), table, Replicas(**placed), str(cluster), ready)
+        run = str(options.run) if is_url(options.run) else str(Path(options.run).resolve())
+        serve(run, table, Replicas(**placed), str(cluster), ready)
         return {"run": str(options.run)}
-    supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
+    with following(options.run, config.refresh_seconds, table.get("store")) as followed:
+        folder = followed.resolve()
+        if not (folder / "artifact").exists():
+            raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+        supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
     return {"run": str(options.run)}
 
 
