@@ -137,7 +137,8 @@ def usage() -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    notes = [f"({note})" for note in getattr(error, "__notes__", ())]  # which job of which stage
+    """The message and its notes: which stage, which job."""
+    notes = [f"({note})" for note in getattr(error, "__notes__", ())]
     return printable(" ".join(" ".join([str(error) or type(error).__name__, *notes]).split()))
 
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
+from pygrade._util.storage import Place
 from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
@@ -33,7 +33,7 @@ class Cluster:
 
 
 @contextmanager
-def workers_of(cluster: str | None, *paths: Path) -> Iterator[Workers]:
+def workers_of(cluster: str | None, *paths: Place) -> Iterator[Workers]:
     """The workers that --cluster asks for; paths: local ones that all nodes must see."""
     if cluster is None:
         yield HERE
@@ -52,14 +52,14 @@ class Values(dict[str, float]):
 class Source:
     """Where requests come from, and what events are worth."""
 
-    data: str  # logs:DIR, e.g. logs:runs/demo/logs
+    data: str  # logs:DIR or logs:URL, e.g. logs:runs/demo/logs
     # What one event of a task is worth, e.g. click=1,buy=20; negative for harm. Other tasks: as the policy was trained
     # for, if one is judged, else as the log says.
     values: Values = field(default_factory=Values)
     value_tasks: tuple[str, ...] = ()  # tasks whose events are worth that times the item's value (its price)
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> Place:
         return parse_spec(self.data, ["logs"])[1]
 
     def read(self) -> Logs:

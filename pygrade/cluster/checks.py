@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pygrade._util.optional_imports import require
-from pygrade.cluster.run_copy import is_url, read_manifest
+from pygrade._util.storage import is_url
+from pygrade.cluster.run_copy import artifact_version
 from pygrade.service.config import split
 from pygrade.service.supervisor import bind
 from pygrade.stores import without_secret
@@ -71,14 +72,16 @@ def listener(host: str, port: int) -> tuple[str, int, bool]:
     return str(options.host), int(options.port), True
 
 
-def check(nodes: Sequence[Node], run: str, table: Mapping[str, Any], address: tuple[str, int] | None) -> None:
+def check(
+    nodes: Sequence[Node], run: str, version: str, table: Mapping[str, Any], address: tuple[str, int] | None
+) -> None:
     """Looks from each node; OSError that names the first node where the service could not run.
 
-    address: that the proxies will take; None: they listen already.
+    version: of the run's artifact as it is seen here; address: that the proxies will take; None: they listen already.
     """
     ray = require("ray", "cluster")
     strategy = require("ray.util.scheduling_strategies", "cluster").NodeAffinitySchedulingStrategy
-    version, look = read_manifest(run)["version"], ray.remote(fault_here)
+    look = ray.remote(fault_here)
     seen: set[str] = set()
     asked = {}
     for node in nodes:
@@ -98,7 +101,7 @@ def check(nodes: Sequence[Node], run: str, table: Mapping[str, Any], address: tu
 def fault_here(run: str, version: str, table: Mapping[str, Any], address: tuple[str, int] | None) -> str | None:
     """Why this node can't serve the run."""
     try:
-        found = read_manifest(run)["version"]
+        found = artifact_version(run)
         if found != version:
             return f"{run} has artifact {found} here and {version} where the command runs; want one run for all nodes"
         split(table)  # looks for the files that it names

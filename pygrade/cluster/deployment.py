@@ -49,12 +49,14 @@ class Service:
         may_grow: the cluster may get more nodes than it has. ValueError or OSError for what can't be served, before
         anything is started.
         """
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         nodes = checks.machines(ray.nodes())  # type: ignore[no-untyped-call]
         checks.enough(nodes, self.replicas.least, may_grow)
         store = store_of(self.address, self.table)
         self.job = Job(self.address, self.table, checks.machine_of(store, self.address, nodes))
         host, port, listening = checks.listener(self.config.host, self.config.port)
-        checks.check(nodes, self.address, self.table, None if listening else (host, port))
+        version = self.target["published"]["artifact"]
+        checks.check(nodes, self.address, version, self.table, None if listening else (host, port))
         board = self._board()
         try:
             if not listening:

@@ -150,9 +150,7 @@ class _Reading:
 
 
 def _read(reading: _Reading) -> tuple[Spilled, Any]:
-    return spilled_by(
-        lambda spill: reading.work(reading.job, spill), reading.directory, reading.rows, str(reading.job)
-    )
+    return spilled_by(lambda spill: reading.work(reading.job, spill), reading.directory, reading.rows, str(reading.job))
 
 
 def _check_columns(spilled: Sequence[Spilled], source: EventSource) -> None:
@@ -164,7 +162,9 @@ def _check_columns(spilled: Sequence[Spilled], source: EventSource) -> None:
         raise ValueError(f"the events have the columns {', '.join(have)}; the source states {', '.join(stated)}")
     for spill in spilled:
         if spill.schema and list(spill.schema.items()) != list(schema.items()):
-            raise ValueError(f"{spill.origin} has the columns {', '.join(spill.schema)}; others have {', '.join(schema)}")
+            raise ValueError(
+                f"{spill.origin} has the columns {', '.join(spill.schema)}; others have {', '.join(schema)}"
+            )
 
 
 def _totals(buckets: Sequence[Summary], source: EventSource) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pygrade import __version__
 from pygrade._util.files import claimed
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json
-from pygrade._util.workers import HERE, Workers
+from pygrade._util.storage import Place, local, work_directory
+from pygrade._util.workers import HERE, Workers, naming
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
 from pygrade.logs import Logs
@@ -49,7 +50,7 @@ DEFAULT_STORE = "lmdb:{run}/store"
 
 def run_pipeline(
     data: str,
-    out: str | Path,
+    out: Place,
     config: PipelineConfig | None = None,
     source: Any = None,
     store: str | None = None,
@@ -58,17 +59,18 @@ def run_pipeline(
 ) -> dict[str, Any]:
     """Runs every stage that is not done in directory ``out``; returns the content of its ``summary.json``.
 
-    data: SCHEME:PATH; source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the data,
-    its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store in
-    ``out``. ``on_step`` is called after each step of the policy's training. workers: where the jobs of the stages run;
-    the result is the same. ``warnings`` of the summary are sentences
+    data: SCHEME:PATH or SCHEME:URL; ``out`` may be a URL, too: stages are made in a local directory (`work_directory`)
+    and published one by one. source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the
+    data, its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store
+    in ``out``. ``on_step`` is called after each step of the policy's training. workers: where the jobs of the stages
+    run; the result is the same. ``warnings`` of the summary are sentences
     that a reader must not miss.
     """
     config = config or PipelineConfig()
-    run = Path(out)
+    run = work_directory(out, "pipeline")
     started = time.perf_counter()
     with claimed(run, "pipeline"):
-        runner = Runner(run)
+        runner = Runner(run, out)
         _stages(runner, data, config, source, store or DEFAULT_STORE, on_step, workers)
         for sentence in warnings_of({name: done.record for name, done in runner.done.items()}):
             logger.warning(sentence)
@@ -79,6 +81,7 @@ def run_pipeline(
         summary = _summary(runner, data, config, store or DEFAULT_STORE, time.perf_counter() - started)
         write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_pipeline_report(run, summary, runner.done["policy"].path, PipelineConfig())
+        runner.show()
     return summary
 
 
@@ -91,11 +94,16 @@ def _stages(
     on_step: OnStep | None,
     workers: Workers,
 ) -> None:
-    scheme, path = parse_spec(data)
+    scheme, place = parse_spec(data)
+    with naming("data", data):
+        path = local(place)  # of a URL a copy, checked and kept
+    data = f"{scheme}:{path}"
     schema = None if config.schema is None else FeatureSchema.load(config.schema)
     pattern = "*.parquet" if scheme == "logs" else "**/*"
     files = content_hash(path, runner.out / ".hashes.json", without=runner.out, pattern=pattern)
-    open_store(store.replace("{run}", str(runner.out)), create=True).close()  # a bad address costs no training
+    address = store.replace("{run}", str(runner.out))
+    runner.store(address)
+    open_store(address, create=True).close()  # a bad address costs no training
 
     def make_events(out: Path) -> dict[str, Any]:
         log = import_events(data, out / "log", source)
@@ -233,12 +241,8 @@ def _publish(
     write_item_names(runner.out, log)
     record = {"store": without_secret(store), "version": artifact.version, **names_record(log, runner.out)}
     _write_where_new(runner.out / STORE, json.dumps(record) + "\n")
-    target, link = Path(published.path.name) / "artifact", runner.out / "artifact"
-    if not link.is_symlink() or link.readlink() != target:
-        new = runner.out / ".artifact.new"
-        new.unlink(missing_ok=True)
-        new.symlink_to(target)
-        new.replace(link)
+    runner.show(address)
+    runner.link("artifact", published.path / "artifact")
 
 
 def _write_where_new(path: Path, text: str) -> None:

@@ -2,11 +2,11 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, workers_of
@@ -33,7 +33,7 @@ class Options(Output, Cluster, Source):
     Example: pygrade evaluate --data logs:runs/logs --policy runs/mine/policy
     """
 
-    policy: Path  # directory of a saved policy, e.g. runs/mine/policy
+    policy: Place  # directory of a saved policy, e.g. runs/mine/policy
     last: float = 1.0  # evaluate only this share of the requests, the latest
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it from the log

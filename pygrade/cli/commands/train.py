@@ -11,6 +11,7 @@ import torch
 
 from pygrade import ops
 from pygrade._util.files import claimed
+from pygrade._util.storage import Place, within, working
 from pygrade._util.workers import Workers
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse_in_training
@@ -30,6 +31,7 @@ from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
 
+UNPUBLISHED = ("checkpoints",)  # of a run at a URL: an interrupted one goes on from the local ones
 ESSENTIAL = (
     "data",
     "out",
@@ -57,7 +59,7 @@ class Options(Source, Output, Cluster, TrainConfig):
     Example: pygrade train --data logs:runs/demo/logs --out runs/mine
     """
 
-    out: Path  # directory to write
+    out: Place  # directory to write
     holdout: float = 0.2  # share of the latest requests that is kept out of training, for the evaluation; 0: none
     resume: bool = True  # continue from the checkpoints in --out; --no-resume removes them
     # mlflow:URI, or mlflow:URI#NAME of the experiment and the model: report options, metrics and files there, and
@@ -84,14 +86,15 @@ def run(options: Options) -> dict[str, Any]:
             few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
         )
     with (
-        workers_of(options.cluster, options.out, options.directory) as workers,
-        claimed(options.out, "train"),
-        recorded(options, "train", options.out),
+        working(options.out, "train", UNPUBLISHED) as out,
+        workers_of(options.cluster, out, options.directory) as workers,
+        claimed(out, "train"),
+        recorded(options, "train", out),
     ):
-        record = _train_and_judge(options, config, early, late, workers)
+        record = _train_and_judge(options, config, early, late, out, workers)
     if place is not None:
         version = record["train"]["version"]
-        report_run(place, "train", options, options.out / "policy", version, options.out / "metrics.jsonl")
+        report_run(place, "train", options, out, out / "policy", version, out / "metrics.jsonl")
     if not options.json:
         _print_trust(record["train"])
         if late is not None:
@@ -119,14 +122,13 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
 
 
 def _train_and_judge(
-    options: Options, config: TrainConfig, early: Logs, late: Logs | None, workers: Workers
+    options: Options, config: TrainConfig, early: Logs, late: Logs | None, out: Path, workers: Workers
 ) -> dict[str, Any]:
-    out = options.out
     result = train(early, config, out, options.resume, heldout=late, workers=workers)
     record: dict[str, Any] = {
         "data": options.data,
-        "out": str(out),
-        "policy": str(out / "policy"),
+        "out": str(options.out),
+        "policy": within(options.out, "policy"),
         "train": result.summary,
     }
     if late is not None:
@@ -149,7 +151,7 @@ def _train_and_judge(
     record["warnings"] = list(dict.fromkeys([*result.summary["warnings"], *judged]))
     data = _describe(options, early, late, result.summary)
     report = write_report(out, f"pygrade train: {options.data}", data=data, options=(config, TrainConfig()))
-    return record | {"report": str(report)}
+    return record | {"report": within(options.out, report.name)}
 
 
 def _describe(options: Options, early: Logs, late: Logs | None, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
