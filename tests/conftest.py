@@ -56,6 +56,7 @@ def s3_server():
     server = pytest.importorskip("moto.server", reason="the S3 server of the tests is moto's").ThreadedMotoServer(
         "127.0.0.1", 0, verbose=False
     )
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server.start()
     yield "http://{}:{}".format(*server.get_host_and_port())
     server.stop()

@@ -1,4 +1,4 @@
-"""One contender of `bench.cluster.throughput`, a process of its own: `python -m bench.cluster.contender JOB.json`
+"""One contender of `bench.cluster.throughput`: main(JOB.json), in a process of its own.
 
 The job: ``data`` (SCHEME:PATH), ``out`` (an empty directory), ``cluster`` (null, local:1 …), ``model`` (a multi-task
 model, or null: one is trained, which no stage counts), ``stages`` (some of `STAGES`, from the first on). Writes
@@ -9,13 +9,11 @@ store. ``out/stage`` holds the name of the stage that runs.
 import hashlib
 import json
 import re
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +22,7 @@ from bench.cluster.observed import Observed
 from bench.cluster.watch import size_of
 from pygrade import mtl
 from pygrade._util.files import atomic_file
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import LocalWorkers, Workers, every
 from pygrade.data.events import EventLog, import_events
 from pygrade.features import FeatureSet, default_schema, materialize
 from pygrade.mtl import MtlConfig, Timeline
@@ -35,12 +33,16 @@ STAGES = ("events", "features", "predictions")
 TRAIN_SHARE = 0.5  # of the time; its requests fit the features
 
 
-def main(job: dict[str, Any]) -> None:
+def main(path: str) -> None:
+    job = json.loads(Path(path).read_text())
     torch.set_num_threads(1)
     out, seconds = Path(job["out"]), {}
     began = partial(write_stage, out / "stage")
     began("start")
+    started = time.perf_counter()
     with workers_of(job["cluster"]) as found:
+        every(found.map(import_all, range(4 * found.count), "start"))
+        start = time.perf_counter() - started
         workers = Observed(found, began)
         given = {} if job["cluster"] is None else {"workers": workers}  # else the defaults, as a user's
         for name in job["stages"]:
@@ -71,7 +73,13 @@ def main(job: dict[str, Any]) -> None:
         }
         for name, value in seconds.items()
     }
-    (out / "stages.json").write_text(json.dumps({"stages": stages, "object_store": objects}))
+    record = {"stages": stages, "object_store": objects, "start_seconds": start}
+    (out / "stages.json").write_text(json.dumps(record))
+
+
+def import_all(_: int) -> None:
+    """Loads in a worker what the stages import, so that no stage pays for it, and makes each worker get a job."""
+    time.sleep(0.2)
 
 
 def write_stage(file: Path, name: str) -> None:
@@ -84,9 +92,10 @@ def object_store(running: bool) -> dict[str, float]:
     """MiB that tasks took from Ray's object store, and that it spilled to disk, since Ray began."""
     if not running:
         return {}
+    import ray
     from ray._private.internal_api import memory_summary  # what `ray memory --stats-only` prints
 
-    text = memory_summary(stats_only=True)
+    text = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
     found = {
         "consumed_mib": re.search(r"Objects consumed by Ray tasks: (\d+) MiB", text),
         "spilled_mib": re.search(r"Spilled (\d+) MiB", text),
@@ -161,7 +170,3 @@ def content_hash(folder: Path) -> str:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
-
-
-if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,9 +1,8 @@
 """The stages of `bench.cluster.capacity`, played job by job: a check of its closed form.
 
-A job takes a core, reads, fetches what other nodes shuffled, computes and writes. Equal jobs take unequal times
-(lognormal); the largest shard is larger; the driver hands jobs out one after another, as cores become free. Transfers
-share evenly what their node can receive and what the store can move, and none is faster than one stream. Nothing of the
-closed form is used.
+A job takes a core, reads, computes and writes. Equal jobs take unequal times (lognormal); the largest shard is larger;
+the driver hands jobs out one after another, as cores become free. Transfers share evenly what the link of their node
+and what the store can move, and none is faster than one stream. Nothing of the closed form is used.
 """
 
 import heapq
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.cluster.capacity import Cluster, Log, Stage
 
-_READ, _FETCH, _COMPUTE, _WRITE, _FREE = range(5)
+_READ, _COMPUTE, _WRITE, _FREE = range(4)
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -83,26 +82,22 @@ def play(stage: Stage, log: Log, cluster: Cluster, seed: int = 0) -> Played:
 def rates(phase: Ints, node: Ints, cluster: Cluster) -> Floats:
     """What each core gets done of its phase: bytes/s, or s/s."""
     rate = (phase == _COMPUTE).astype(np.float64)
-    stored, fetched = (phase == _READ) | (phase == _WRITE), phase == _FETCH
-    if stored.any():
-        beside = np.bincount(node[stored], minlength=cluster.nodes)[node[stored]]
-        rate[stored] = np.minimum(np.minimum(cluster.node_store / beside, cluster.store / stored.sum()), cluster.stream)
-    if fetched.any():
-        beside = np.bincount(node[fetched], minlength=cluster.nodes)[node[fetched]]
-        rate[fetched] = np.minimum(cluster.node_network / beside, cluster.stream)
+    moving = (phase == _READ) | (phase == _WRITE)
+    if moving.any():
+        beside = np.bincount(node[moving], minlength=cluster.nodes)[node[moving]]
+        share = np.minimum(cluster.node_network / beside, cluster.store / moving.sum())
+        rate[moving] = np.minimum(share, cluster.stream)
     return rate
 
 
 def _amounts(stage: Stage, log: Log, cluster: Cluster, rng: np.random.Generator) -> Floats:
-    """The bytes to read and to fetch, the seconds to compute and the bytes to write of each job [J, 4]."""
+    """The bytes to read, the seconds to compute and the bytes to write of each job [J, 3]."""
     jobs = stage.count(log.rows)
     common, largest = stage.shares(log.rows)
     rows = np.full(jobs, common * log.rows)
     rows[jobs // 2] = largest * log.rows
     noise = np.exp(cluster.spread * rng.standard_normal(jobs) - cluster.spread**2 / 2)
-    moved = stage.shuffled_bytes * cluster.moved_share
-    columns = (stage.read_bytes, moved, stage.cpu_us / 1e6, stage.written_bytes)
-    amounts = rows[:, None] * np.array(columns)
+    amounts = rows[:, None] * np.array([stage.read_bytes, stage.cpu_us / 1e6, stage.written_bytes])
     amounts[:, _COMPUTE] *= noise
     amounts[amounts.sum(1) == 0.0, _COMPUTE] = 1e-9  # a job takes some time
     return amounts

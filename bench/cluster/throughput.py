@@ -20,6 +20,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,9 @@ ALONE = "alone"  # the contender without Ray
 CONTENDERS = {ALONE: 1, "local:1": 1, "local:2": 2}  # processors
 MIN_SPEEDUP, MAX_OVERHEAD, MAX_BEND, MAX_GROWTH = 1.7, 0.15, 0.10, 1.2
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "ARROW_NUM_THREADS")
+_CONTENDER = "import sys; from bench.cluster.contender import main; main(sys.argv[1])"  # as a module: jobs are found
 _MIB = 2**20
+_ATTEMPTS, _SLOW_START = 5, "timed out during startup"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,12 +48,13 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="of every run of the shortest log; 1 of the others")
     parser.add_argument("--users", type=int, default=World.users)
     parser.add_argument("--items", type=int, default=World.items)
+    parser.add_argument("--keys", type=int, default=10, help="one more run with so many times the users and items")
     parser.add_argument("--scratch", type=Path, help="an existing directory for logs and results")
     parser.add_argument("--quick", action="store_true", help="200,000 rows, once; writes no file without --out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     if options.quick:
-        options.rows, options.growth, options.repeats = 200_000, "1", 1
+        options.rows, options.growth, options.repeats, options.keys = 200_000, "1", 1, 1
     out = options.out or (None if options.quick else RESULTS / "cluster_throughput.json")
     growth = [int(times) for times in options.growth.split(",")]
     contenders, stages = options.contenders.split(","), options.stages.split(",")
@@ -60,8 +64,16 @@ def main(arguments: Sequence[str]) -> int:
         for times in growth:
             repeats = options.repeats if times == growth[0] else 1
             runs[f"{times}x"] = measure(Path(folder), options.rows * times, world, contenders, stages, repeats)
-            record = summary(runs) | {"machine": machine(), "world": vars(world), "runs": runs}
+            record = summary(runs) | {"machine": machine(), "world": asdict(world), "runs": runs}
             if out is not None:  # after each length: the last takes long
+                write_json(out, record)
+        if options.keys > 1:
+            more = replace(world, users=options.keys * world.users, items=options.keys * world.items)
+            pair = {"few": runs[f"{growth[0]}x"], "many": None}
+            pair["many"] = measure(Path(folder), options.rows * growth[0], more, [contenders[-1]], stages[:2], 1)
+            sizes = {"few": world.users + world.items, "many": more.users + more.items}
+            record["keys"] = {name: {"keys": sizes[name], **run} for name, run in pair.items()}
+            if out is not None:
                 write_json(out, record)
     print(json.dumps(record["verdicts"], indent=1))
     return 0
@@ -108,21 +120,18 @@ def measure(
 def run(data: str, out: Path, contender: str, stages: Sequence[str], model: Path | None) -> dict[str, Any]:
     """One run in processes of its own, with what it costs."""
     out.mkdir()
-    mark = uuid.uuid4().hex
     job = out.with_suffix(".json")
     cluster = None if contender == ALONE else contender
     content = {"data": data, "out": str(out), "cluster": cluster, "stages": list(stages), "model": model and str(model)}
     job.write_text(json.dumps(content))
-    # Ray's sockets need short paths, so its directory is not below `out`.
-    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
-        environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {MARK: mark, "RAY_TMPDIR": temporary}
-        processors = sorted(os.sched_getaffinity(0))[: CONTENDERS.get(contender, 2)]
-        pinned = ["taskset", "-c", ",".join(map(str, processors))]
-        command = [*pinned, sys.executable, "-m", "bench.cluster.contender", str(job)]
-        with Watch(mark, out / "stage", {"out": out, "ray": Path(temporary)}) as watch:
-            ended = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if ended.returncode:
+    processors = sorted(os.sched_getaffinity(0))[: CONTENDERS.get(contender, 2)]
+    for attempt in range(_ATTEMPTS):
+        ended, watch = _watched(job, out, processors)
+        if not ended.returncode:
+            break
+        if _SLOW_START not in ended.stderr or attempt == _ATTEMPTS - 1:
             raise RuntimeError(f"{contender} ended with {ended.returncode}:\n{ended.stderr[-3000:]}")
+        progress(f"{contender}: Ray did not start within its 30 s; again")
     record = json.loads((out / "stages.json").read_text())
     costs = watch.record()
     for name, entry in record["stages"].items():
@@ -130,6 +139,19 @@ def run(data: str, out: Path, contender: str, stages: Sequence[str], model: Path
         for called, made in entry["maps"].items():
             made["costs"] = costs["stages"].get(f"{name}: {called}", {})
     return record | {"peak_mib": costs["peak_mib"], "own_mib": costs["own_mib"]}
+
+
+def _watched(job: Path, out: Path, processors: Sequence[int]) -> tuple[subprocess.CompletedProcess[str], Watch]:
+    """The contender's process, ended, and what was seen of it and of Ray's."""
+    mark = uuid.uuid4().hex
+    pinned = ["taskset", "-c", ",".join(map(str, processors))]
+    command = [*pinned, sys.executable, "-c", _CONTENDER, str(job)]
+    # Ray's sockets need short paths, so its directory is not below `out`.
+    with tempfile.TemporaryDirectory(prefix="ray-") as temporary:
+        environment = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {MARK: mark, "RAY_TMPDIR": temporary}
+        with Watch(mark, out / "stage", {"out": out, "ray": Path(temporary)}) as watch:
+            ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return ended, watch
 
 
 def condensed(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -161,7 +183,14 @@ def condensed(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for field in ("peak_mib", "own_mib")
     }
     objects = {name: max(result["object_store"][name] for result in results) for name in results[0]["object_store"]}
-    return {"seconds": total, "rows_per_second": rows / total, **memory, "object_store": objects, "stages": stages}
+    return {
+        "start_seconds": statistics.median(result["start_seconds"] for result in results),
+        "seconds": total,
+        "rows_per_second": rows / total,
+        **memory,
+        "object_store": objects,
+        "stages": stages,
+    }
 
 
 def middle(costs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The processes that train one model together (data parallelism): ranks 0 … size - 1 of a group.
 
-Every rank holds the whole model and reads its own share of the rows. In a step each computes the gradient of its part of
-the batch's loss, and all add them up, so that they take the same step. What is learned depends on the number of
+Every rank holds the whole model and reads its own share of the rows. In a step each computes the gradient of its part
+of the batch's loss, and all add them up, so that they take the same step. What is learned depends on the number of
 ranks, which divides the rows, and not on where the ranks run.
 """
 
@@ -58,6 +58,7 @@ class Group:
 
     def __init__(self, checkpoints: Checkpoints | None = None, device: str = "cpu") -> None:
         self.device = torch.device(device)
+        self.agreed: Exception | None = None  # what every rank raised (`agreeing`)
         self._checkpoints = checkpoints
         self._found: dict[str, Any] | None = None  # states of an earlier run, until they are asked for
         self._states: dict[str, Any] = {}
@@ -100,6 +101,7 @@ class Group:
             own = error
         for error in self.gather(own):
             if error is not None:
+                self.agreed = error
                 raise error
 
     def save(self, name: str, state: dict[str, Any]) -> None:

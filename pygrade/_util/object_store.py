@@ -167,7 +167,8 @@ def store_of(url: str) -> tuple[ObjectStore, str]:
     """The store of a URL, and the path in it. ValueError if nothing here reads the scheme."""
     scheme, _, rest = url.partition("://")
     if scheme in ("s3", "s3a"):
-        return ObjectStore(scheme, _s3(os.getpid(), *map(os.environ.get, (*_S3_VARIABLES, *_S3_SECRETS)))), rest.strip("/")
+        settings = map(os.environ.get, (*_S3_VARIABLES, *_S3_SECRETS))
+        return ObjectStore(scheme, _s3(os.getpid(), *settings)), rest.strip("/")
     return _by_uri(scheme, rest.split("/")[0], os.getpid()), _path_in(scheme, rest)
 
 

@@ -174,10 +174,11 @@ class Folder:
         """Makes a file of bytes or of a local file; readers see the old one or the new one, whole."""
         raise NotImplementedError
 
-    def publish(self, directory: Path, without: Iterable[str] = ()) -> str:
+    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> str:
         """Makes the files of a local directory those of this folder, all at once; returns their version.
 
-        without: names of files and directories at its top that stay out.
+        without: names of files and directories that stay out, wherever they are; hidden: hidden ones at its top that do
+        not; "*": all, wherever they are.
         """
         raise NotImplementedError
 
@@ -187,6 +188,10 @@ class Folder:
 
     def commit(self, key: str, files: Mapping[str, Entry]) -> None:
         """Makes the files of a draft those of this folder, all at once. StorageError names one that is not there."""
+        raise NotImplementedError
+
+    def point_to(self, other: "Folder") -> None:
+        """Makes this folder at a URL show what was published at another one in the same store, in one request."""
         raise NotImplementedError
 
     def remove(self) -> None:
@@ -214,6 +219,12 @@ class _LocalFolder(Folder):
     @property
     def parent(self) -> Folder:
         return _LocalFolder(self.path.parent)
+
+    def names(self, pattern: str = "**/*") -> list[str]:
+        if "**" in pattern:
+            return super().names(pattern)
+        found = (path for path in self.path.glob(pattern) if path.is_file())
+        return sorted(name for path in found if _is_visible(name := path.relative_to(self.path).as_posix()))
 
     def exists(self) -> bool:
         return self.path.is_dir()
@@ -262,8 +273,8 @@ class _LocalFolder(Folder):
                 partial.write_bytes(content)
             return _entry(partial)
 
-    def publish(self, directory: Path, without: Iterable[str] = ()) -> str:
-        entries = {name: _entry(directory / name) for name in visible_files(directory, without)}
+    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> str:
+        entries = {name: _entry(directory / name) for name in visible_files(directory, without, hidden)}
         with atomic_directory(self.path) as partial:
             for name in entries:
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
@@ -280,6 +291,9 @@ class _LocalFolder(Folder):
         replace_directory(made.path, self.path)
         sync(self.path.parent)
         shutil.rmtree(made.path, ignore_errors=True)  # what was there before
+
+    def point_to(self, other: Folder) -> None:
+        raise ValueError(f"{self} is local; want a symbolic link")
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -326,7 +340,8 @@ class _RemoteFolder(Folder):
     @cached_property
     def _sizes_of_all(self) -> dict[str, int]:
         """Of a folder without a manifest: its files, and those of published folders in it."""
-        listed = {name: found.size for name, found in self._store.listing(self._path).items() if _is_visible(name)}
+        everything = self._store.listing(self._path).items()
+        listed = {name: found.size for name, found in everything if self._plain or _is_visible(name)}
         for name in [name for name in listed if posixpath.basename(name) == MANIFEST]:
             folder = posixpath.dirname(name)
             if name in listed and not self._plain and (manifest := self._nested(folder)) is not None:
@@ -465,8 +480,8 @@ class _RemoteFolder(Folder):
         self._forget()
         return entry
 
-    def publish(self, directory: Path, without: Iterable[str] = ()) -> str:
-        files = visible_files(directory, without)
+    def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> str:
+        files = visible_files(directory, without, hidden)
         if not files:
             raise ValueError(f"{directory} holds no file to publish at {self}")
         with ThreadPoolExecutor(_THREADS) as pool:
@@ -492,7 +507,6 @@ class _RemoteFolder(Folder):
         self._write_manifest(Manifest(key, f"{_VERSION}{key}", files, previous))
 
     def point_to(self, other: Folder) -> None:
-        """Makes this folder show what was published at another one in the same store, in one request."""
         assert isinstance(other, _RemoteFolder)
         view = other._view
         if view.manifest is None:
@@ -605,6 +619,14 @@ def mirror(place: Place, *patterns: str) -> Path:
     return path
 
 
+def update(place: Place, directory: Path, *patterns: str) -> None:
+    """Puts the files of a local directory that match to where its contents are shown, if that is at a URL."""
+    folder = Folder.at(place)
+    if not folder.is_local:
+        for name in sorted({name for pattern in patterns for name in Folder.at(directory).names(pattern)}):
+            folder.put(name, directory / name)
+
+
 def place_of(text: str) -> Place:
     """A place that a user names: text for a URL, a Path otherwise."""
     return text if is_url(text) else Path(text)
@@ -651,13 +673,17 @@ def working(place: Place, command: str, without: Iterable[str] = ()) -> Iterator
     if isinstance(folder, _LocalFolder):
         yield folder.path
         return
-    path = claim(folder, command)
+    path = work_directory(place, command)
     yield path
     folder.publish(path, without)
 
 
-def claim(folder: Folder, command: str) -> Path:
-    """The local directory of a command whose results go to a folder at a URL, which is marked as its own."""
+def work_directory(place: Place, command: str) -> Path:
+    """The directory in which a command works: the local one, or an entry of the cache for the folder at a URL, which
+    is marked as the command's own."""
+    folder = Folder.at(place)
+    if isinstance(folder, _LocalFolder):
+        return folder.path
     if (owner := folder.owner()) not in ("", command):
         raise ValueError(f"{folder} holds the results of pygrade {owner}; want another place for {command}")
     if not owner:
@@ -685,16 +711,19 @@ def checked_url(url: str) -> str:
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
-def visible_files(directory: Path, without: Iterable[str] = ()) -> list[str]:
-    """Names of the files below a directory, sorted, but hidden ones and those ``without`` at its top."""
-    left_out, found = set(without), list[str]()
+def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> list[str]:
+    """Names of the files below a directory, sorted; see `Folder.publish`."""
+    left_out, let_in, found = set(without), set(hidden), list[str]()
     for folder, folders, names in os.walk(directory, followlinks=True):
         inside = Path(folder).relative_to(directory)
-        if inside == Path():
-            folders[:] = [name for name in folders if name not in left_out]
-            names = [name for name in names if name not in left_out]
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [(inside / name).as_posix() for name in names if name[0] != "."]
+        top = inside == Path()
+
+        def wanted(name: str, top: bool = top) -> bool:
+            visible = name[0] != "." or "*" in let_in or (top and name in let_in)
+            return visible and name not in left_out
+
+        folders[:] = filter(wanted, folders)
+        found += [(inside / name).as_posix() for name in names if wanted(name)]
     return sorted(found)
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pygrade._util.optional_imports import require
-from pygrade.cluster.run_copy import is_url, read_manifest
+from pygrade._util.storage import is_url
+from pygrade.cluster.errors import ClusterError
+from pygrade.cluster.run_copy import artifact_version
 from pygrade.service.config import split
 from pygrade.service.supervisor import bind
 from pygrade.stores import without_secret
@@ -71,14 +73,16 @@ def listener(host: str, port: int) -> tuple[str, int, bool]:
     return str(options.host), int(options.port), True
 
 
-def check(nodes: Sequence[Node], run: str, table: Mapping[str, Any], address: tuple[str, int] | None) -> None:
-    """Looks from each node; OSError that names the first node where the service could not run.
+def check(
+    nodes: Sequence[Node], run: str, version: str, table: Mapping[str, Any], address: tuple[str, int] | None
+) -> None:
+    """Looks from each node; ClusterError that names the first node where the service could not run.
 
-    address: that the proxies will take; None: they listen already.
+    version: of the run's artifact as it is seen here; address: that the proxies will take; None: they listen already.
     """
     ray = require("ray", "cluster")
     strategy = require("ray.util.scheduling_strategies", "cluster").NodeAffinitySchedulingStrategy
-    version, look = read_manifest(run)["version"], ray.remote(fault_here)
+    look = ray.remote(fault_here)
     seen: set[str] = set()
     asked = {}
     for node in nodes:
@@ -88,17 +92,17 @@ def check(nodes: Sequence[Node], run: str, table: Mapping[str, Any], address: tu
         asked[task.remote(run, version, table, own)] = node
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_SECONDS)
     for reference in late:
-        raise OSError(f"node {asked[reference].machine} does not answer within {_SECONDS:g} s")
+        raise ClusterError(f"node {asked[reference].machine} does not answer within {_SECONDS:g} s")
     for reference in done:
         fault = ray.get(reference)
         if fault is not None:
-            raise OSError(f"node {asked[reference].machine}: {fault}")
+            raise ClusterError(f"node {asked[reference].machine}: {fault}")
 
 
 def fault_here(run: str, version: str, table: Mapping[str, Any], address: tuple[str, int] | None) -> str | None:
     """Why this node can't serve the run."""
     try:
-        found = read_manifest(run)["version"]
+        found = artifact_version(run)
         if found != version:
             return f"{run} has artifact {found} here and {version} where the command runs; want one run for all nodes"
         split(table)  # looks for the files that it names

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pygrade._util.optional_imports import require
+from pygrade._util.storage import Folder
 from pygrade.service.feedback_log import SUFFIX
 
 _LOCK = ".lock"
@@ -67,7 +67,7 @@ class LogUpload:
             for file in sorted((folder / kind).rglob("*")):
                 if not file.is_file() or file.name.startswith((".", "_")) or not (last or self._complete(file)):
                     continue
-                put(file, f"{url.rstrip('/')}/{file.relative_to(folder / kind)}")
+                Folder.at(url).put(file.relative_to(folder / kind).as_posix(), file)
                 file.unlink()
                 count += 1
         return count
@@ -77,27 +77,12 @@ class LogUpload:
         return file.suffix != SUFFIX or time.time() - file.stat().st_mtime > self.file_seconds + _MARGIN
 
 
-def put(file: Path, url: str) -> None:
-    """Copies a file to an address; on a store of objects it appears whole."""
-    system, path = file_system(url)
-    system.create_dir(path.rpartition("/")[0], recursive=True)
-    with file.open("rb") as source, system.open_output_stream(path) as target:
-        shutil.copyfileobj(source, target, 1 << 20)
-
-
-def file_system(url: str) -> tuple[Any, str]:
-    """The pyarrow file system of a URL, and the path in it; ValueError if the URL has no known scheme."""
-    fs = require("pyarrow.fs")
-    try:
-        system, path = fs.FileSystem.from_uri(url)
-    except Exception as error:
-        raise ValueError(f"{url} can't be opened: {error}") from error
-    return system, path
-
-
 def _locked(folder: Path) -> Any:
-    """The lock of a directory, held until it is closed; None if another process holds it."""
-    stream = (folder / _LOCK).open("ab")
+    """The lock of a directory, held until it is closed; None if another process holds it or has removed it."""
+    try:
+        stream = (folder / _LOCK).open("ab")
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -16,9 +16,10 @@ import ray
 from ray import serve
 
 from pygrade import _core
+from pygrade._util.storage import is_url
 from pygrade.cluster.figures import merged
 from pygrade.cluster.log_upload import LogUpload
-from pygrade.cluster.run_copy import RunCopy, is_url
+from pygrade.cluster.run_copy import RunCopy
 from pygrade.service.app import Core
 from pygrade.service.config import split
 from pygrade.service.gate import Asgi

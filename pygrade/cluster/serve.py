@@ -1,19 +1,21 @@
 """`pygrade serve` on a cluster: options, and a command's life around the service of `pygrade.cluster.deployment`."""
 
+import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pygrade._util.optional_imports import require
-from pygrade.cluster.run_copy import read_manifest
+from pygrade.cluster.connect import connect
+from pygrade.cluster.run_copy import artifact_version
 from pygrade.service.config import ServeConfig, split
 
 _TARGET = 16.0  # requests of a replica at once, which autoscaling aims at
+# Pages are made by the core's threads: threads of Ray Serve's own for each replica and router only cost.
+_RAY_SERVE = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
 _PATHS = ("token_file", "tls_cert", "tls_key", "console")
 
 
@@ -27,6 +29,10 @@ class Replicas:
     target_ongoing_requests: float | None = None  # of a replica at once, which autoscaling aims at
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            wanted = (int, float) if name == "target_ongoing_requests" else int
+            if value is not None and (not isinstance(value, wanted) or isinstance(value, bool)):
+                raise TypeError(f"{name} is {value!r}; want a number")
         if self.replicas is not None and self.max_replicas is not None:
             raise ValueError("replicas and max_replicas rule each other out; want one of them")
         for name in ("min_replicas", "target_ongoing_requests"):
@@ -63,8 +69,10 @@ def serve(run: str, table: Mapping[str, Any], replicas: Replicas, cluster: str, 
     table = _absolute(table)
     config, _ = split(table)
     _refuse(config, table)
-    read_manifest(run)
-    with connected(cluster):
+    artifact_version(run)
+    for name, value in _RAY_SERVE.items():  # for the processes of a cluster that starts here
+        os.environ.setdefault(name, value)
+    with connect(cluster):
         from pygrade.cluster.deployment import Service
 
         service = Service(run, table, config, replicas)
@@ -96,25 +104,6 @@ def watch(service: Any, config: ServeConfig) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def connected(cluster: str) -> Iterator[None]:
-    """A connection to a cluster, or one on this machine, until the block ends."""
-    ray = require("ray", "cluster")
-    kind, _, count = cluster.partition(":")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if kind == "local":
-        ray.init(num_cpus=int(count) if count else None, include_dashboard=False, **quiet)
-    else:
-        try:
-            ray.init(cluster, **quiet)
-        except ConnectionError as error:
-            raise ConnectionError(f"cluster {cluster} can't be reached: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _absolute(table: Mapping[str, Any]) -> dict[str, Any]:

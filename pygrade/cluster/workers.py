@@ -8,26 +8,33 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pygrade._util.group import Group
 from pygrade._util.progress import track
 from pygrade._util.workers import Actors, Shown, answer, naming
 from pygrade.cluster.errors import ClusterError
+from pygrade.cluster.predict import map_by_actors
+from pygrade.cluster.train import train_on_cluster
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Part = TypeVar("Part")
 
-RETRIES = 8  # of a job whose worker or node is lost
+RETRIES = 8
 _QUEUED = 2  # jobs in flight per worker: one that runs, one that waits
 
 
 class RayWorkers:
-    """The CPUs of the cluster that this process is connected to."""
+    """The CPUs of the cluster that this process is connected to; ``retries`` of a job whose worker or node is lost."""
+
+    def __init__(self, retries: int = RETRIES) -> None:
+        self._retries = retries
 
     @property
     def count(self) -> int:
@@ -36,7 +43,7 @@ class RayWorkers:
 
     def map(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
         """See `Workers`."""
-        task = _run.options(name=name, max_retries=RETRIES)
+        task = ray.remote(num_cpus=1, max_retries=self._retries)(_run).options(name=name)
         window, todo = _QUEUED * self.count, enumerate(jobs)
         running: dict[Any, int] = {}
         done: dict[int, Result] = {}
@@ -51,7 +58,7 @@ class RayWorkers:
                         for reference in finished:
                             at = running.pop(reference)
                             with naming(name, jobs[at]):
-                                given = _fetch(reference)
+                                given = _fetch(reference, self._retries)
                             done[at] = shown.answered(jobs[at], given)
                     yield done.pop(number)
             finally:
@@ -60,10 +67,18 @@ class RayWorkers:
 
     def actors(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> Actors:
         """See `Workers`."""
-        return _RayActors(make, parts, name)
+        return _RayActors(make, parts, name, self._retries)
+
+    def map_by_actors(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
+        """See `Workers`."""
+        return map_by_actors(work, jobs, name, self.count)
+
+    def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
+        """See `Workers`."""
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        return train_on_cluster(loop, job, ranks, directory, name, self.count, gpus)
 
 
-@ray.remote(num_cpus=1)  # type: ignore[untyped-decorator]
 def _run(folder: str, packed: bytes) -> bytes:
     """In a worker: the answer of a job."""
     _enter(folder)
@@ -74,14 +89,15 @@ def _run(folder: str, packed: bytes) -> bytes:
 class _RayActors:
     """Each actor holds several objects, so that there is one per CPU; they take no CPU from jobs between two calls."""
 
-    def __init__(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str) -> None:
+    def __init__(self, make: Callable[[Part], Any], parts: Sequence[Part], name: str, retries: int) -> None:
         places = _places(len(parts))
-        self._count, self._name = len(parts), name
+        self._count, self._name, self._retries = len(parts), name, retries
         self._groups = [range(at, len(parts), len(places)) for at in range(len(places))]
         self._holders = []
+        actor = ray.remote(num_cpus=0, max_restarts=retries, max_task_retries=retries)(_Holder)
         for place, group in zip(places, self._groups, strict=True):
-            holder = _Holder.options(name=None, scheduling_strategy=NodeAffinitySchedulingStrategy(place, soft=True))
-            self._holders.append(holder.remote(os.getcwd(), pickle.dumps((make, [parts[at] for at in group], name))))
+            held = actor.options(scheduling_strategy=NodeAffinitySchedulingStrategy(place, soft=True))
+            self._holders.append(held.remote(os.getcwd(), pickle.dumps((make, [parts[at] for at in group], name))))
         try:
             self._results([holder.start.remote() for holder in self._holders])
         except BaseException:
@@ -111,14 +127,13 @@ class _RayActors:
         results = []
         for number, reference in enumerate(references):
             try:
-                results.append(_fetch(reference))
+                results.append(_fetch(reference, self._retries))
             except ClusterError as error:
                 error.add_note(f"{self._name}: actor {number + 1} of {len(references)}")
                 raise
         return results
 
 
-@ray.remote(num_cpus=0, max_restarts=RETRIES, max_task_retries=RETRIES)  # type: ignore[untyped-decorator]
 class _Holder:
     """In a worker: the objects of some parts, made at the first call after a start."""
 
@@ -167,7 +182,7 @@ def _places(count: int) -> list[str]:
     return (places or [name for name, _ in nodes])[: max(count, 1)]
 
 
-def _fetch(reference: Any) -> Any:
+def _fetch(reference: Any, retries: int) -> Any:
     """The value of a task; its own error, or `ClusterError` if its worker is lost for good."""
     try:
         return pickle.loads(ray.get(reference))
@@ -178,4 +193,4 @@ def _fetch(reference: Any) -> Any:
         raise (cause if isinstance(cause, Exception) else error) from error
     except RayError as error:
         text = " ".join(str(error).split())[:300]
-        raise ClusterError(f"the worker was lost {RETRIES + 1} times, or its memory did not suffice: {text}") from error
+        raise ClusterError(f"the worker was lost {retries + 1} times, or its memory did not suffice: {text}") from error

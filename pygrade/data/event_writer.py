@@ -154,9 +154,10 @@ class _Reading:
 
 
 def _read(reading: _Reading) -> tuple[Spilled, Any]:
-    return spilled_by(
-        lambda spill: reading.work(reading.job, spill), reading.directory, reading.limit, str(reading.job)
-    )
+    def work(spill: Spill) -> Any:
+        return reading.work(reading.job, spill)
+
+    return spilled_by(work, reading.directory, reading.limit, str(reading.job))
 
 
 def _check_columns(spilled: Sequence[Spilled], source: EventSource) -> None:

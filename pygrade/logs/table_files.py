@@ -17,7 +17,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 def read_table(paths: Sequence[Place]) -> tuple[Any, str]:
     """One Arrow table of all the files, with columns by name (null where a file lacks one), and a name for it.
 
-    A directory stands for the files in it; of a URL the local copy is read. ValueError names a file that cannot be read, and why.
+    A directory stands for the files in it; of a URL the local copy is read. ValueError names a
+    file that cannot be read, and why.
     """
     pa = require("pyarrow")
     files = [file for path in paths for file in _files(local(path))]

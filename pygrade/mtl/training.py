@@ -44,8 +44,8 @@ def fit_stream(
     disagree, labels outside [0, 1], and a task that has only positives or only negatives in a part; the error names
     part and task.
 
-    group: the ranks that train together; ``batches()`` gives this rank's share of the rows, and every rank gets the same
-    model. It is as good as that of one process, not the same: rows, dropout and the last bits of sums differ.
+    group: the ranks that train together; ``batches()`` gives this rank's share of the rows, and every rank gets the
+    same model. It is as good as that of one process, not the same: rows, dropout and the last bits of sums differ.
     """
     config, tasks, group = config or MtlConfig(), tuple(tasks), group or Group()
     if columns is None:

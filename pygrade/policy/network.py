@@ -306,8 +306,8 @@ class FusionPolicy(nn.Module):
 
     @classmethod
     def load(cls, directory: Place) -> "FusionPolicy":
-        """Read a saved policy, local or at a URL. ``FileNotFoundError`` if there is none; `ArtifactError` (a ``ValueError``) naming file
-        and fault if a file is damaged, edited, of another save, or of a newer format.
+        """Read a saved policy, local or at a URL. ``FileNotFoundError`` if there is none; `ArtifactError` (a
+        ``ValueError``) naming file and fault if a file is damaged, edited, of another save, or of a newer format.
         """
         folder = local(directory)
         record, tensors = file.read(folder)

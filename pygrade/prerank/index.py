@@ -5,9 +5,9 @@ So an item's score has the same bits in every call, language and instruction set
 core computes it. Order: score descending, then item id ascending.
 
 A flat index scores all items (exact). An HNSW index (large catalogs) asks graphs of faiss for proposals, until enough
-of them pass the filters; they and the items added since the build are scored and ordered in the same way. It has a graph
-for every `SHARD_ITEMS` items in the order of their ids, so that many workers can build it; a search merges the proposals
-of all graphs.
+of them pass the filters; they and the items added since the build are scored and ordered in the same way. It has a
+graph for every `SHARD_ITEMS` items in the order of their ids, so that many workers can build it; a search merges the
+proposals of all graphs.
 """
 
 from collections.abc import Callable, Iterator, Sequence

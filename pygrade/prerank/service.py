@@ -63,9 +63,7 @@ class Prerank:
         self._writing = threading.Lock()
 
     @classmethod
-    def build(
-        cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE
-    ) -> "Prerank":
+    def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE) -> "Prerank":
         """Towers that `fit` trained and an index of the catalog, of the kind that their config names.
 
         The workers build the index, each some of its shards.
@@ -156,7 +154,8 @@ class Prerank:
     def save(self, directory: str | Path) -> Path:
         """Writes ``prerank.json`` and ``prerank.safetensors`` into a directory that appears complete.
 
-        A graph goes into ``items.faiss`` beside them, several into ``items-00000.faiss`` and so on. Items added since the last build become part of the saved index.
+        A graph goes into ``items.faiss`` beside them, several into ``items-00000.faiss`` and so on. Items added since
+        the last build become part of the saved index.
         """
         served, target = self._served, Path(directory)
         index = served.index.merged()

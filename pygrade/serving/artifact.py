@@ -58,7 +58,10 @@ def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, reco
 
 
 def open_artifact(path: Place) -> Artifact:
-    """The artifact at a path, or a local copy of the one at a URL. FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or foreign."""
+    """The artifact at a path, or a local copy of the one at a URL.
+
+    FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or foreign.
+    """
     folder = local(path)
     file = folder / "manifest.json"
     if not file.is_file():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pygrade import _core
 from pygrade._typing import Array
+from pygrade._util.storage import Place
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers

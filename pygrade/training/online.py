@@ -44,7 +44,7 @@ from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
-from pygrade.training.policy_step import Engine, PolicyStep, check_engine, policy_step
+from pygrade.training.policy_step import Engine, PolicyStep, check_engine, parameters_of, policy_step
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.sharded_set import Batch, ShardedSet
 from pygrade.training.stage2 import Stage2Config, stage2_step
@@ -205,13 +205,13 @@ class OnlineLearner:
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
         shards = ShardedSet.of(data)
         learners = shards.learners(self.policy, self.config.engine)
-        figures: dict[str, float] = {}
+        reference, figures = parameters_of(self.reference).cpu(), dict[str, float]()
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
             values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
             batch = Batch.of(rows, shards.sizes, values, seed)
-            drawn = (config, batch, self.reference, "update")
+            drawn = (config, batch, reference, "update")
             figures = stage2_step(data.stage2, learners, self.policy, self._learner, *drawn)
             self._steps += 1
         return len(pool), figures

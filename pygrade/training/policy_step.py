@@ -5,8 +5,7 @@
     gradient = step.gradient(slope)                   # [P]; slope: d loss / d alpha
     norm = step.descend(gradient, max_norm, "step 1")
 
-`parameters` and `load_parameters` carry the network to another `policy_step` of an equal policy, whose gradients may be
-added to those of this one: so a batch is worked on in several places.
+Gradients of the steps of equal policies may be added: so a batch is worked on in several places.
 
 Both sides compute the same up to rounding and keep Adam's state in one format, so that a training may go on with the
 other one. The core's results have the same bits on every instruction set and with any number of threads.
@@ -44,12 +43,6 @@ class PolicyStep(Protocol):
         Returns the norm before; ``FloatingPointError``, which begins with ``label``, if it is not finite; then nothing
         changes.
         """
-
-    def parameters(self) -> Tensor:
-        """A copy [P] of all parameters, one after the other."""
-
-    def load_parameters(self, values: Tensor) -> None:
-        """Put `parameters` of another into the policy."""
 
     def state(self) -> dict[str, Tensor]:
         """A copy of Adam's state: ``adam.<parameter>.{step,exp_avg,exp_avg_sq}``; empty before the first update."""
@@ -90,12 +83,6 @@ class TorchStep:
         self._optimizer.step()
         return norm
 
-    def parameters(self) -> Tensor:
-        return parameters_of(self._policy)
-
-    def load_parameters(self, values: Tensor) -> None:
-        _load(self._policy, values)
-
     def state(self) -> dict[str, Tensor]:
         entries = self._optimizer.state_dict()["state"].items()
         return {f"{_PREFIX}{index}.{name}": part.clone() for index, entry in entries for name, part in entry.items()}
@@ -110,7 +97,6 @@ class FusedStep:
 
     def __init__(self, policy: FusionPolicy, rate: float) -> None:
         self.rate = rate
-        self._policy = policy
         self._network = FusedNetwork(policy)
         self._adam = self._network.new_adam()
 
@@ -125,12 +111,6 @@ class FusedStep:
         _check_norm(norm, label)
         self._network.step(self._adam, gradient, self.rate, clip_factor(norm, max_norm))
         return norm
-
-    def parameters(self) -> Tensor:
-        return parameters_of(self._policy)
-
-    def load_parameters(self, values: Tensor) -> None:
-        _load(self._policy, values)
 
     def state(self) -> dict[str, Tensor]:
         if self._adam.steps == 0:
@@ -198,11 +178,13 @@ def norm_of(gradient: Tensor) -> float:
     return math.sqrt(sum(np.add.reduce(squares.reshape(-1, 16), 0).tolist()))
 
 
-@torch.no_grad()
-def _load(policy: FusionPolicy, values: Tensor) -> None:
+def joined(policy: FusionPolicy) -> Tensor:
+    """All parameters of the policy as one tensor [P], whose memory they share from now on."""
+    whole = parameters_of(policy)
     own = list(policy.parameters())
-    for parameter, part in zip(own, torch.split(values, [p.numel() for p in own]), strict=True):
-        parameter.copy_(part.view_as(parameter))  # in place: the core holds the memory
+    for parameter, part in zip(own, torch.split(whole, [p.numel() for p in own]), strict=True):
+        parameter.data = part.view_as(parameter)
+    return whole
 
 
 def _gradient_of(parameter: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pygrade import ops
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, policy_step
+from pygrade.training.policy_step import Engine, joined, policy_step
 from pygrade.training.training_set import TrainingSet
 
 
@@ -140,10 +140,10 @@ class ShardLearner:
         self._shard = part.shard
         if part.threads is not None:
             torch.set_num_threads(part.threads)
-        policy = copy.deepcopy(part.policy).requires_grad_(True)
-        self._device = policy.input_mean.device
-        self._step = policy_step(policy, 1.0, part.engine)
-        self._reference = policy_step(copy.deepcopy(policy), 1.0, part.engine)
+        policies = [copy.deepcopy(part.policy).requires_grad_(True) for _ in range(2)]
+        self._device = policies[0].input_mean.device
+        self._parameters, self._reference_parameters = (joined(policy) for policy in policies)
+        self._step, self._reference = (policy_step(policy, 1.0, part.engine) for policy in policies)
         self._valued: Tensor | None = None
         self._groups: _Groups | None = None  # of the last call, which the next one mostly needs again
 
@@ -158,7 +158,7 @@ class ShardLearner:
         labels = data.labels_at(rows, values)  # [b, P]
         if options.labels == "ips":
             labels = labels / data.stage1.propensity[rows]
-        self._step.load_parameters(draw.parameters)
+        self._parameters.copy_(draw.parameters)
         alpha = self._step.concentration(data.inputs_at(rows, values)).requires_grad_()
         weights = alpha / alpha.sum(-1, keepdim=True)  # [b, T]
         fused = (data.page_scores_at(rows) * weights[:, None]).sum(-1)  # [b, P]
@@ -186,7 +186,7 @@ class ShardLearner:
             groups = self._drawn(draw, options)
         alpha = groups.alpha
         if parameters is not None:
-            self._step.load_parameters(parameters)
+            self._parameters.copy_(parameters)
             alpha = self._step.concentration(groups.inputs, groups.exploration)
         result = ops.grpo_loss(
             alpha,
@@ -209,9 +209,9 @@ class ShardLearner:
         values = self._moved(draw.values)
         inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]
         assert draw.reference is not None
-        self._reference.load_parameters(draw.reference)
+        self._reference_parameters.copy_(draw.reference)
         anchor = self._reference.concentration(inputs, exploration)
-        self._step.load_parameters(draw.parameters)
+        self._parameters.copy_(draw.parameters)
         alpha = self._step.concentration(inputs, exploration)
         drawn = (options.group_size, draw.seed, options.weight_floor, values, draw.first)
         self._groups = _Groups(draw, inputs, exploration, data.rollout(rows, alpha, *drawn), alpha, anchor)

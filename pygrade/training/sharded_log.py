@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade._util.workers import LocalWorkers, Workers
 from pygrade.logs import Logs, concatenate, request_keys
 from pygrade.logs.keys import hashes
-from pygrade.logs.log_parts import LogParts
+from pygrade.logs.log_parts import LogParts, order_of
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import (
@@ -106,7 +105,7 @@ def _smallest(parts: Sequence[Logs], limit: int) -> Logs:
     logs = concatenate(list(parts))
     if logs.num_requests <= limit:
         return logs
-    order = np.argsort(splitmix64(hashes(logs.request_id) + GOLDEN), kind="stable")[:limit]
+    order = np.argsort(order_of(logs.request_id), kind="stable")[:limit]
     return logs.select(np.sort(order))
 
 

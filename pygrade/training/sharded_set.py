@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pygrade._util.workers import Actors, LocalWorkers, Workers
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, parameters_of
+from pygrade.training.policy_step import Engine, is_fused, parameters_of
 from pygrade.training.shard_learner import Draw, Held, LearnerPart, Shard, ShardLearner
 from pygrade.training.training_set import TrainingSet
 
@@ -60,8 +60,9 @@ class ShardedSet:
 
         threads: of torch in each worker.
         """
+        chosen: Engine = "fused" if is_fused(policy, engine) else "torch"  # here, not by each worker's processor
         parts = [
-            LearnerPart(number, len(self.shards), shard, policy, engine, threads)
+            LearnerPart(number, len(self.shards), shard, policy, chosen, threads)
             for number, shard in enumerate(self.shards)
         ]
         here = workers is None or any(isinstance(shard, Held) for shard in self.shards)
@@ -102,6 +103,8 @@ class Batch:
     @classmethod
     def of(cls, rows: Tensor, sizes: NDArray[np.int64], values: Tensor | None = None, seed: int = 0) -> "Batch":
         """rows [B]: numbers of requests, counted through all shards of these sizes; values: in the batch's order."""
+        if len(sizes) == 1:
+            return cls((rows,), (0,), len(rows), values, seed)
         shard, local = located(rows.numpy(), sizes)
         order = np.argsort(shard, kind="stable")
         counts = np.bincount(shard, minlength=len(sizes))

@@ -69,6 +69,7 @@ def train_stage2(
     reference = copy.deepcopy(policy).requires_grad_(False)
     learner = policy_step(policy, config.learning_rate, engine)
     start = run.resume("stage2", config.steps, policy, learner)
+    anchor = parameters_of(reference).cpu()
     with track("stage 2", total=config.steps, start=start) as bar:
         for step in range(start, config.steps):
             learner.rate = falling_rate(config.learning_rate, step / config.steps)
@@ -76,7 +77,7 @@ def train_stage2(
             values = shards.head.draw_values(seed, 2, step, len(rows))
             batch = Batch.of(rows, shards.sizes, values, draw_seed(seed, 2, step))
             label = f"stage 2, step {step + 1}"
-            figures = stage2_step(shards.head.stage2, learners, policy, learner, config, batch, reference, label)
+            figures = stage2_step(shards.head.stage2, learners, policy, learner, config, batch, anchor, label)
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, learner, reference)
     return policy
@@ -89,14 +90,15 @@ def stage2_step(
     learner: PolicyStep,
     config: Stage2Config,
     batch: Batch,
-    reference: FusionPolicy,
+    reference: Tensor,
     label: str = "stage 2",
 ) -> dict[str, float]:
     """One batch: every shard samples groups for its requests and scores them; then the policy is updated.
 
-    learner: of the policy; reference: of the KL term; ``label`` names the step in an error. Returns its figures.
+    learner: of the policy; reference [P]: parameters of the policy of the KL term; ``label``: of the step in an error.
+    Returns its figures.
     """
-    draws, options = batch.draws(policy, parameters_of(reference).cpu()), [config] * len(batch.rows)
+    draws, options = batch.draws(policy, reference), [config] * len(batch.rows)
     explored = known(learners.call("explore", draws, options))
     rewards = torch.cat([part.rewards for part in explored])  # [B, G, C]
     weights = parts.weights.cpu()

@@ -20,7 +20,7 @@ from torch import Tensor
 from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import HERE, Workers
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
@@ -32,6 +32,7 @@ from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.heldout import HeldOut
 from pygrade.training.policy_step import Engine, check_engine
 from pygrade.training.prepared import HeldLog, Prepared, Source, opened, prepare
+from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import RewardConfig
 from pygrade.training.run import Run
 from pygrade.training.shard_files import Fold
@@ -47,10 +48,9 @@ from pygrade.training.trust import (
     Rankings,
     Trust,
     TrustConfig,
-    cross_fit,
     fold_of_requests,
+    fold_workers,
     judge,
-    process_count,
     standardized,
     too_little,
     undecidable,
@@ -75,9 +75,9 @@ class TrainConfig:
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
-    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, shard by shard, and a step's
-    # gradient is a sum over up to 64 shards.
-    shard_requests: int = 50_000
+    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
+    # sum over its shards, up to 64.
+    shard_requests: int = 100_000
     # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
     sample_requests: int = 20_000
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
@@ -101,6 +101,7 @@ class TrainResult:
     stage2_policy: FusionPolicy  # as stage 2 left it
     static_weights: Tensor  # [T] best static weights
     baselines: tuple[Baseline, ...]
+    propensity: SlotPropensity  # of the log
     summary: dict[str, Any]
 
 
@@ -123,6 +124,9 @@ class _Fold(NamedTuple):
     directory: Path
     resume: bool
 
+    def __str__(self) -> str:
+        return f"fold {self.directory.name}"
+
 
 def train(
     logs: Source,
@@ -131,7 +135,7 @@ def train(
     resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
 
@@ -145,10 +149,10 @@ def train(
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
-    learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
+    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where shards and folds run. The summary's
+    ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
-    workers = LocalWorkers() if workers is None else workers
     directory = Path(out_dir)
     started = time.perf_counter()
     log = opened(logs, config.shard_requests)
@@ -178,7 +182,7 @@ def train(
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
         )
-        trust = _trust(prepared, config, directory, resume)
+        trust = _trust(prepared, config, directory, resume, workers)
         policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
         served = last
         if trust is not None:
@@ -197,7 +201,7 @@ def train(
         summary["version"] = served.version
         run.write_summary(summary)
         shutil.rmtree(directory / SHARDS, ignore_errors=True)
-    return TrainResult(served, first, last, static.cpu(), baselines, summary)
+    return TrainResult(served, first, last, static.cpu(), baselines, data.propensity, summary)
 
 
 def _fit(
@@ -210,7 +214,7 @@ def _fit(
     workers: Workers,
     heldout: Logs | None = None,
 ) -> _Fitted:
-    """Static weights and both stages; the stack holds the run's files and the shards' learners."""
+    """Static weights and both stages; the stack holds the run's files."""
     spec = PolicySpec(log.tasks, log.features, config.policy)
     prepared: Prepared
     if isinstance(log, ShardedLog):
@@ -231,21 +235,23 @@ def _fit(
         run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
     run.begin(policy, static)
     shards = ShardedSet.of(prepared.data)
-    learners = stack.enter_context(contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)))
-    train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
-    first = copy.deepcopy(policy)
-    train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
+    with contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)) as learners:
+        train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
+        first = copy.deepcopy(policy)
+        train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
     return _Fitted(prepared, static, first, policy, run)
 
 
-def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool) -> Trust | None:
+def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, workers: Workers) -> Trust | None:
     """Cross-fit, and judge; None if it is switched off."""
     folds, logs, propensity = config.trust.folds, log.sample, log.sample_data.propensity
     if not folds:
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
-    whole = isinstance(log, HeldLog)
-    fold = fold_of_requests(logs, folds, config.seed) if whole else log.fold_of_sample(folds, config.seed)
+    if isinstance(log, ShardedLog):
+        fold = log.fold_of_sample(folds, config.seed)
+    else:
+        fold = fold_of_requests(logs, folds, config.seed)
     if propensity.source == "none":
         unknown = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
         return undecidable(unknown, GRADE, folds, logs, propensity)
@@ -254,19 +260,17 @@ def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool) ->
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
     reward = replace(config.reward, propensity=propensity.exponent)
     part = replace(config, reward=reward, tensorboard=False)
-    if whole:
-        part = replace(part, shard_requests=logs.num_requests)
-    jobs = [
-        _Fold(
-            logs.select(fold != n) if whole else log.without(Fold(n, folds, config.seed), reward),
-            logs.select(fold == n),
-            part,
-            _fold_directory(directory, n, folds),
-            resume,
-        )
+    learn: list[Logs | ShardedLog] = [
+        log.without(Fold(n, folds, config.seed), reward) if isinstance(log, ShardedLog) else logs.select(fold != n)
         for n in range(folds)
     ]
-    rankings = cross_fit(jobs, _run_fold, process_count(config.trust, logs))
+    if isinstance(log, HeldLog):
+        part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
+    jobs = [
+        _Fold(learn[n], logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
+        for n in range(folds)
+    ]
+    rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
     return judge(logs, fold, rankings, config.trust, config.reward, propensity)
 
 
@@ -275,7 +279,7 @@ def _run_fold(fold: _Fold) -> Rankings:
     config = fold.config
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
-        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, LocalWorkers())
+        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, HERE)
     learned, data, static = fitted.log, fitted.log.sample_data.to("cpu"), fitted.static
     first, last = fitted.first.cpu(), fitted.last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):

@@ -23,7 +23,7 @@ from bench.cluster.capacity import (
 from bench.cluster.simulation import play
 
 LOG = Log(rows=4e7, users=1e6, items=1e6)
-FREE = {"node_network": 1e15, "node_store": 1e15, "store": 1e15, "stream": 1e15, "hand_out_ms": 0.0, "spread": 0.0}
+FREE = {"node_network": 1e15, "store": 1e15, "stream": 1e15, "hand_out_ms": 0.0, "spread": 0.0}
 IDEAL = Cluster(64, **FREE)  # nothing but cores
 WORK = Stage("work", cpu_us=10.0, job_rows=50_000)  # 400 s of one core, 800 jobs
 
@@ -42,6 +42,10 @@ def test_fewer_shards_than_cores_leave_cores_idle():
     assert (walls([stage], LOG, IDEAL)[0].cores, walls([stage], LOG, IDEAL)[0].resource) == (64, SHARDS)
 
 
+def test_pieces_of_the_log_have_a_most():
+    assert [replace(WORK, jobs=256).count(rows) for rows in (1.0, 1e6, 1e8)] == [1, 20, 256]
+
+
 def test_the_largest_key_is_a_bound_for_any_number_of_cores():
     stage = replace(WORK, job_rows=None, jobs=256, largest=0.05)
     common = 400 * 0.95 / 256
@@ -53,8 +57,7 @@ def test_the_largest_key_is_a_bound_for_any_number_of_cores():
 @pytest.mark.parametrize(
     ("stage", "cluster", "resource", "seconds"),
     [
-        ({"shuffled_bytes": 100.0}, {"node_network": 1e7}, NETWORK, 4e7 * 100 * 0.75 / 4e7),
-        ({"read_bytes": 60.0, "written_bytes": 40.0}, {"node_store": 1e7}, STORE, 4e9 / 4e7),
+        ({"read_bytes": 60.0, "written_bytes": 40.0}, {"node_network": 1e7}, NETWORK, 4e9 / 4e7),
         ({"read_bytes": 60.0, "written_bytes": 40.0}, {"store": 2e7}, STORE, 4e9 / 2e7),
         ({}, {"hand_out_ms": 25.0}, DRIVER, 800 * 0.025),
     ],
@@ -72,9 +75,9 @@ def test_the_driver_alone_works_beside_nobody():
 
 
 def test_memory_is_that_of_a_shards_keys():
-    stage = Stage("keys", cpu_us=1.0, jobs=64, base_mib=100.0, users_bytes=64.0, items_bytes=640.0)
+    stage = Stage("keys", cpu_us=1.0, jobs=64, base_mib=100.0, key_bytes=64.0)
     log = Log(1e8, users=2**20, items=2**20)
-    assert need(stage, log, IDEAL).worker_mib == pytest.approx(100.0 + 1.0 + 10.0)
+    assert need(stage, log, IDEAL).worker_mib == pytest.approx(100.0 + 2.0)
 
 
 def test_stragglers_are_as_long_as_the_longest_of_so_many():
@@ -91,7 +94,8 @@ def test_stragglers_are_as_long_as_the_longest_of_so_many():
     [
         ({}, {}),
         ({"read_bytes": 200.0, "written_bytes": 100.0}, {"stream": 1e8}),
-        ({"shuffled_bytes": 300.0}, {"node_network": 5e7, "stream": 1e8}),
+        ({"read_bytes": 300.0}, {"node_network": 5e7, "stream": 1e8}),
+        ({"written_bytes": 300.0}, {"node_network": 5e8, "stream": 1e8}),
         ({"read_bytes": 300.0}, {"store": 4e8, "stream": 1e8}),
         ({}, {"hand_out_ms": 20.0}),
         ({"job_rows": None, "jobs": 128, "largest": 0.05}, {}),
@@ -103,15 +107,17 @@ def test_the_simulation_agrees_with_the_closed_form(stage, cluster, cores):
     assert need(stage, LOG, cluster).seconds == pytest.approx(play(stage, LOG, cluster).seconds, rel=0.12)
 
 
-def test_the_simulation_shares_what_nodes_and_store_can_move():
-    phase = np.array([simulation._READ, simulation._WRITE, simulation._FETCH, simulation._COMPUTE, simulation._FREE])
-    node = np.array([0, 0, 0, 1, 1])
-    cluster = Cluster(5, node_cores=3, node_network=70.0, node_store=80.0, store=60.0, stream=50.0)
-    np.testing.assert_allclose(simulation.rates(phase, node, cluster), [30.0, 30.0, 50.0, 1.0, 0.0])
+def test_the_simulation_shares_what_links_and_store_can_move():
+    phase = np.array([simulation._READ, simulation._WRITE, simulation._READ, simulation._COMPUTE, simulation._FREE])
+    node = np.array([0, 0, 1, 1, 1])
+    cluster = Cluster(5, node_cores=3, node_network=70.0, store=120.0, stream=50.0)
+    np.testing.assert_allclose(simulation.rates(phase, node, cluster), [35.0, 35.0, 40.0, 1.0, 0.0])
+    wide = replace(cluster, store=1000.0)
+    np.testing.assert_allclose(simulation.rates(phase, node, wide), [35.0, 35.0, 50.0, 1.0, 0.0])
 
 
 def test_bad_stages_and_clusters_are_refused():
-    with pytest.raises(ValueError, match="jobs is None, job_rows is None; want one"):
+    with pytest.raises(ValueError, match="jobs and job_rows are None; want one"):
         Stage("none", cpu_us=1.0)
     with pytest.raises(ValueError, match=r"largest is 1\.0; want 0 to 1"):
         Stage("all", cpu_us=1.0, jobs=1, largest=1.0)

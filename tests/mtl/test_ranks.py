@@ -96,7 +96,7 @@ def test_one_process_continues_from_its_checkpoint_too(tmp_path):
 
 
 def test_an_error_of_one_rank_is_raised_as_it_is(tmp_path):
-    with pytest.raises(ValueError, match="labels of task 'a' is 2.0 in row"):
+    with pytest.raises(ValueError, match=r"labels of task 'a' is 2\.0 in row"):
         train_here(loop, Job(wrong=5), 2, tmp_path)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.storage import Place, is_url
 from pygrade.cli import console
-from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
 from pygrade.service.config import read_table, split
 
@@ -23,7 +23,7 @@ class Options(Output):
     Example: pygrade serve --run runs/kuairand --workers 2
     """
 
-    run: Path  # directory of pygrade pipeline
+    run: Place  # directory of pygrade pipeline
     config: Path | None = None  # a pygrade.toml
     host: str | None = None  # address to listen at; none: 127.0.0.1
     port: int | None = None  # none: 8080; 0: a free one
@@ -51,46 +51,45 @@ class Options(Output):
     target_ongoing_requests: float | None = None  # of a replica at once, for autoscaling; none: 16
 
 
-_REPLICAS = ("replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
+_PLACED = ("cluster", "replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
 
 
 def run(options: Options) -> dict[str, Any]:
     for module in ("fastapi", "uvicorn"):
         require(module, "serve")
     from pygrade.service import supervisor
+    from pygrade.serving.run_copy import following
 
-    if options.cluster is None:
-        refuse(options, _REPLICAS, "--cluster")
-    else:
-        refuse(options, ("workers", "online"), "no --cluster")
     table = table_of(options)
-    split(table)  # a bad option is named before the port is taken
-    folder = options.run.resolve()
-    if not (folder / "artifact").exists():
-        raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+    placed = {name: table.pop(name) for name in _PLACED if name in table}
+    cluster = placed.pop("cluster", None)
+    for name, value in placed.items():
+        if cluster is None:
+            raise ValueError(f"{name} is {value}; want it with --cluster alone")
+    config, _ = split(table)  # a bad option is named before the port is taken
 
     def ready(address: str) -> None:
         if not options.json:
             console.text(f"{options.run}: {address}")
 
-    if options.cluster is not None:
+    if cluster is not None:
         from pygrade.cluster.serve import Replicas, serve
 
-        replicas = Replicas(**{name: getattr(options, name) for name in _REPLICAS})
-        serve(str(folder), table, replicas, options.cluster, ready)
+        run = str(options.run) if is_url(options.run) else str(Path(options.run).resolve())
+        serve(run, table, Replicas(**placed), str(cluster), ready)
         return {"run": str(options.run)}
-    supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
+    with following(options.run, config.refresh_seconds, table.get("store")) as followed:
+        folder = followed.resolve()
+        if not (folder / "artifact").exists():
+            raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
+        supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))
     return {"run": str(options.run)}
 
 
 def table_of(options: Options) -> dict[str, Any]:
     """The options of the file with those of the command line."""
     table = {} if options.config is None else read_table(options.config)
-    own = (
-        {entry.name for entry in fields(Options)}
-        - {entry.name for entry in fields(Output)}
-        - {"run", "config", "cluster", *_REPLICAS}
-    )
+    own = {entry.name for entry in fields(Options)} - {entry.name for entry in fields(Output)} - {"run", "config"}
     for name in sorted(own):
         value = getattr(options, name)
         if value is not None and value is not False:
