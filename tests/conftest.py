@@ -1,5 +1,6 @@
 """Settings of the whole suite. Triton kernels run in its interpreter, or with ``--device cuda`` on a GPU."""
 
+import itertools
 import logging
 import os
 
@@ -13,6 +14,7 @@ settings.register_profile(
     "pygrade", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("pygrade")
+_numbers = itertools.count()  # of buckets
 
 
 def pytest_addoption(parser):
@@ -46,6 +48,36 @@ def kernels_take_cpu_tensors(pytestconfig):
 
     with adapted_kernels(device):
         yield
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The address of an S3 server on a free port."""
+    server = pytest.importorskip("moto.server", reason="the S3 server of the tests is moto's").ThreadedMotoServer(
+        "127.0.0.1", 0, verbose=False
+    )
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, tmp_path):
+    """URL of an empty bucket of its own; the environment has endpoint and credentials, and a cache of its own."""
+    fs = pytest.importorskip("pyarrow.fs")
+    settings = {
+        "ENDPOINT_URL": s3_server,
+        "REGION": "us-east-1",
+        "ACCESS_KEY_ID": "test",
+        "SECRET_ACCESS_KEY": "secret",
+    }
+    for name, value in {**settings, "EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path / "cache"))
+    bucket = f"bucket-{next(_numbers)}"
+    fs.S3FileSystem(endpoint_override=s3_server, allow_bucket_creation=True).create_dir(bucket)
+    return f"s3://{bucket}"
 
 
 @pytest.fixture(autouse=True)

@@ -65,7 +65,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         for child in partial.rglob("*"):
             sync(child)
         sync(partial)
-        _replace_directory(partial, path)
+        replace_directory(partial, path)
         sync(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # the unfinished directory, or the one that was replaced
@@ -115,7 +115,7 @@ def _umask() -> int:
     return mask
 
 
-def _replace_directory(new: Path, path: Path) -> None:
+def replace_directory(new: Path, path: Path) -> None:
     """Afterwards `path` is the new directory and `new` the old one, if there was one."""
     while True:  # another writer's directory may appear between two steps
         code = _exchange(new, path)

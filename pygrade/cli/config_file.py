@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pygrade._util.storage import place_of
 from pygrade.cli.option_list import commands, options_of
 from pygrade.cli.options import Values
 
@@ -121,6 +122,8 @@ def _value(value: Any, kind: Any, where: str) -> Any:
     """A value of the file as its option's type."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
+        if str in inner and Path in inner and isinstance(value, str) and value != "none":
+            return place_of(value)
         for choice in sorted(inner, key=lambda entry: entry is str):  # text is what everything else is not
             try:
                 return _value(value, choice, where)

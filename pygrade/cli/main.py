@@ -137,7 +137,9 @@ def usage() -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return printable(" ".join(str(error).split())) or type(error).__name__
+    """The message and its notes: which stage, which job."""
+    notes = [f"({note})" for note in getattr(error, "__notes__", ())]
+    return printable(" ".join(" ".join([str(error) or type(error).__name__, *notes]).split()))
 
 
 def _fail(message: str, code: int) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_TYPES = {"int": "INT", "float": "NUMBER", "str": "TEXT", "Path": "PATH", "Values": "TASK=VALUE,…", "Any": "VALUE"}
+_TYPES = {"int": "INT", "float": "NUMBER", "str": "TEXT", "Path": "PATH", "Place": "PATH|URL"}
+_TYPES |= {"Values": "TASK=VALUE,…", "Any": "VALUE"}
 
 
 @dataclass(frozen=True)

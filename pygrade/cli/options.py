@@ -1,15 +1,19 @@
 """Options that several commands share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
+from pygrade._util.storage import Place
+from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
+from pygrade.logs.log_parts import LogParts, rows_of
 
 Config = TypeVar("Config")
+Log = TypeVar("Log", Logs, LogParts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,27 @@ class Output:
     traceback: bool = False  # show the Python traceback of an error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the work of a command runs."""
+
+    # local[:N]: Ray on this machine, N processes (none: one a core); or a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.
+    # The result is the same as in one process, which is the default.
+    cluster: str | None = None
+
+
+@contextmanager
+def workers_of(cluster: str | None, *paths: Place) -> Iterator[Workers]:
+    """The workers that --cluster asks for; paths: local ones that all nodes must see."""
+    if cluster is None:
+        yield HERE
+        return
+    from pygrade.cluster import connect
+
+    with connect(cluster, paths) as workers:
+        yield workers
+
+
 class Values(dict[str, float]):
     """Task → what one event is worth."""
 
@@ -29,14 +54,14 @@ class Values(dict[str, float]):
 class Source:
     """Where requests come from, and what events are worth."""
 
-    data: str  # logs:DIR, e.g. logs:runs/demo/logs
+    data: str  # logs:DIR or logs:URL, e.g. logs:runs/demo/logs
     # What one event of a task is worth, e.g. click=1,buy=20; negative for harm. Other tasks: as the policy was trained
     # for, if one is judged, else as the log says.
     values: Values = field(default_factory=Values)
     value_tasks: tuple[str, ...] = ()  # tasks whose events are worth that times the item's value (its price)
 
     @property
-    def directory(self) -> Path:
+    def directory(self) -> Place:
         return parse_spec(self.data, ["logs"])[1]
 
     def read(self) -> Logs:
@@ -47,7 +72,14 @@ class Source:
         """The logs in DIR with the values of the options."""
         return self.valued(self.read())
 
-    def valued(self, logs: Logs) -> Logs:
+    def open(self, limit: int) -> Logs | LogParts:
+        """As `load`; a log of more requests than the limit is not read yet."""
+        if rows_of(self.directory) <= limit:  # and so the requests
+            return self.load()
+        parts = LogParts.open(self.directory).complete()
+        return self.load() if parts.num_requests <= limit else self.valued(parts)
+
+    def valued(self, logs: Log) -> Log:
         """Logs with the values of the options; ``ValueError`` names a task that they lack."""
         for option, names in (("values", self.values), ("value-tasks", self.value_tasks)):
             if unknown := [name for name in names if name not in logs.tasks]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pygrade._util.optional_imports import require
+from pygrade._util.storage import Place, place_of
 from pygrade.cli.config_file import build, has_own_config, is_mapping, read_config, read_tables
 from pygrade.cli.option_list import options_of
 from pygrade.cli.options import Values, parse_values
@@ -33,6 +34,7 @@ def parse(command: str, kind: Any, arguments: Sequence[str]) -> Any:
         return kind(**vars(parser.parse_args(words)))
     registry = tyro.constructors.ConstructorRegistry()
     registry.primitive_rule(lambda info: _pairs(tyro, info.type))
+    registry.primitive_rule(lambda info: _places(tyro, info.type))
     default = {}
     if path is not None:
         default["default"] = build(kind, read_config(path, command), path, command, tyro.MISSING)
@@ -94,6 +96,24 @@ def _pairs(tyro: Any, kind: Any) -> Any:
         instance_from_str=read,
         is_instance=lambda instance: instance is None or isinstance(instance, Mapping),
         str_from_instance=lambda instance: [f"{key}={entry}" for key, entry in (instance or {}).items()],
+    )
+
+
+def _places(tyro: Any, kind: Any) -> Any:
+    """How to read options that name a path or a URL (`Place`); None if the type is another one."""
+    choices = set(get_args(kind))
+    if not {str, Path} <= choices:
+        return None
+
+    def read(words: list[str]) -> Place | None:
+        return None if type(None) in choices and words[0] in ("none", "None") else place_of(words[0])
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|URL",
+        instance_from_str=read,
+        is_instance=lambda instance: isinstance(instance, str | Path | type(None)),
+        str_from_instance=lambda instance: [str(instance)],
     )
 
 

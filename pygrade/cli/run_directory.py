@@ -14,18 +14,29 @@ from typing import Any
 from pygrade._util.files import owner_of
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import write_bytes
+from pygrade._util.storage import Folder, Place, is_url
 from pygrade.stores import without_secret
 
 RECORD = "options.toml"
 _OUTPUT = ("json", "quiet", "traceback")  # how a command prints, not what it does
-_PLACE = ("out", "resume", "track")  # differ between two runs with the same results
+_PLACE = ("out", "resume", "track", "cluster")  # differ between two runs with the same results
 
 logger = logging.getLogger("pygrade")
 Table = dict[str, Any]
 
 
-def check_out(out: Path, command: str, data: Path | None = None) -> None:
-    """``ValueError`` if ``out`` is a file, inside the data that is read, or has the results of another command."""
+def check_out(out: Place, command: str, data: Place | None = None) -> None:
+    """``ValueError`` if ``out`` is a file, inside the data that is read, or has the results of another command.
+
+    StorageError if it is at a URL whose store refuses or can't be reached.
+    """
+    if is_url(out):
+        if data is not None and is_url(data) and f"{out}/".startswith(f"{str(data).rstrip('/')}/"):
+            raise ValueError(f"out is {out}, inside the data {data}; want a place of its own")
+        if (owner := Folder.at(out).owner()) not in ("", command):
+            raise ValueError(f"out is {out}, which holds the results of pygrade {owner}; want another for {command}")
+        return
+    out, data = Path(out), None if data is None or is_url(data) else Path(data)
     if out.exists() and not out.is_dir():
         raise ValueError(f"out is {out}, a file; want a directory")
     if data is not None and out.resolve().is_relative_to(data.resolve()):

@@ -13,9 +13,8 @@ _FILES = (RECORD, "report.html", "train.json", "evaluation.json", "summary.json"
 Metrics = dict[str, Mapping[str, Any]]
 
 
-def report_run(place: MlflowRun, command: str, options: Any, model: Path, version: str, steps: Path) -> None:
-    """Report a finished run of a command; model: directory of the policy or artifact with this version."""
-    out: Path = options.out
+def report_run(place: MlflowRun, command: str, options: Any, out: Path, model: Path, version: str, steps: Path) -> None:
+    """Report a finished run in ``out``; model: directory of the policy or artifact with this version."""
     judged = command == "pipeline" or options.holdout > 0
     metrics: dict[str, float | None] = {}
     for name, entry in (metrics_of(command, out) if judged else {}).items():

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.files import atomic_directory
+from pygrade._util.storage import Place, local, place_exists, place_of
+from pygrade._util.workers import Workers
 from pygrade.data.ebnerd import EbNerdConfig, import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
@@ -40,30 +42,38 @@ _IMPORTERS: dict[str, Callable[..., None]] = {
 }
 
 
-def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str, Path]:
-    """Scheme and path of ``SCHEME:PATH``.
+def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str, Place]:
+    """Scheme and place of ``SCHEME:PATH`` or ``SCHEME:URL``, such as ``logs:s3://bucket/logs``.
 
-    ValueError if the scheme is not one of ``schemes``, FileNotFoundError if the path does not exist.
+    ValueError if the scheme is not one of ``schemes``, FileNotFoundError if nothing is there, StorageError if the store
+    of a URL refuses or can't be reached.
     """
     scheme, _, path = spec.partition(":")
     accepted = "; ".join(SCHEMES[name] for name in schemes)
     if scheme not in schemes or not path:
         raw = f"; `pygrade pipeline` reads {scheme}:" if scheme in SCHEMES and scheme not in schemes else ""
         raise ValueError(f"data is {spec!r}; want one of {accepted}{raw}")
-    if not Path(path).exists():
+    place = place_of(path)
+    if not place_exists(place):
         raise FileNotFoundError(f"data is {spec!r}, and {path} does not exist; want one of {accepted}")
-    return scheme, Path(path)
+    return scheme, place
 
 
-def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int = 500_000) -> EventLog:
-    """Writes the raw events that ``SCHEME:PATH`` names into the directory ``out`` and opens it.
+def import_events(
+    spec: str, out: str | Path, config: Any = None, *, rows: int = 500_000, workers: Workers | None = None
+) -> EventLog:
+    """Writes the raw events that ``SCHEME:PATH`` names into the directory ``out`` and opens it; of a URL, those of a
+    local copy.
 
-    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows are held in memory at a time; memory
-    does not grow with the log. The directory appears at once and complete; it replaces an earlier log of events, never
-    anything else. ValueError for an unknown scheme, a foreign directory and bad input (named by file, line or row, and
+    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows a job sorts at a time; memory
+    does not grow with the log. ``workers`` run the jobs (`LocalWorkers`: this process); they must see ``out`` and the
+    source under the same paths. The log is the same, byte for byte, for any workers and for any division of the same
+    rows into files; `event_writer` says what decides between duplicates. While it runs, ``out`` holds each row up to
+    twice in scratch files (docs/guides/cluster.md has figures); they are removed at the end, also after an error. The
+    directory appears at once and complete; it replaces an earlier log of events, never anything else. ValueError for an unknown scheme, a foreign directory and bad input (named by file, line or row, and
     column), TypeError for another scheme's config, FileNotFoundError for missing files.
     """
-    scheme, path = parse_spec(spec)
+    scheme, place = parse_spec(spec)
     if config is not None and not isinstance(config, CONFIGS[scheme]):
         wanted = CONFIGS[scheme].__name__
         raise TypeError(f"config is a {type(config).__name__}; want a {wanted} for {scheme}:")
@@ -71,5 +81,5 @@ def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int =
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
         raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
-        _IMPORTERS[scheme](path, EventWriter(directory, rows), config)
+        _IMPORTERS[scheme](local(place), EventWriter(directory, rows, workers), config)
     return EventLog.open(out)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -191,17 +191,25 @@ class FeatureSet:
         return State.load(self.path / "state.safetensors", self.schema)
 
     def batches(
-        self, start: int | None = None, stop: int | None = None, requests: int = 256, shuffle: int | None = None
+        self,
+        start: int | None = None,
+        stop: int | None = None,
+        requests: int = 256,
+        shuffle: int | None = None,
+        parts: Sequence[int] | None = None,
     ) -> Iterator[FeatureBatch]:
         """Batches of ``requests`` requests with start ≤ timestamp < stop (the last may be smaller), part by part.
 
         In order of time, or, with a seed to ``shuffle`` by, parts and the requests of each part in a random order.
+        parts: numbers of the only parts to read.
         """
         if requests < 1:
             raise ValueError(f"requests is {requests}; want 1 or more")
         low = -(2**63) if start is None else start
         high = 2**63 - 1 if stop is None else stop
-        numbers = [i for i, part in enumerate(self._parts) if part["last"] >= low and part["first"] < high]
+        numbers = self.parts_between(start, stop)
+        if parts is not None:
+            numbers = [number for number in numbers if number in parts]
         random = None if shuffle is None else np.random.default_rng(shuffle)
         if random is not None:
             random.shuffle(numbers)
@@ -218,6 +226,12 @@ class FeatureSet:
             left = ready.take(np.arange(full, len(ready))) if full < len(ready) else None
         if left is not None:
             yield left
+
+    def parts_between(self, start: int | None = None, stop: int | None = None) -> list[int]:
+        """The numbers of the parts that may have requests with start ≤ timestamp < stop."""
+        low = -(2**63) if start is None else start
+        high = 2**63 - 1 if stop is None else stop
+        return [i for i, part in enumerate(self._parts) if part["last"] >= low and part["first"] < high]
 
     @property
     def num_parts(self) -> int:

@@ -3,25 +3,25 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pygrade._util.storage import Folder, Place, is_url, local, publishing
 from pygrade.logs import parquet
 from pygrade.logs.logs import PER_REQUEST, PER_ROW, Logs, validate
 
 logger = logging.getLogger("pygrade")
 
 
-def read_logs(path: str | Path) -> Logs:
-    """Reads a Parquet file, or a directory of Parquet parts in the order of their names.
+def read_logs(path: Place) -> Logs:
+    """Reads a Parquet file, or a directory of Parquet parts in the order of their names; at a URL, a local copy of it.
 
     Errors (ValueError, TypeError) name the file, column, row and reason: a corrupt or partial file, a missing or
     mistyped column, a missing value, a request whose rows are apart or disagree, and all that `validate` refuses.
     Warnings go to the logger "pygrade".
     """
-    with parquet.Source(Path(path)) as source:
+    with parquet.Source(local(path)) as source:
         logs = Logs(**source.read())
         validate(logs, str(path), source.row_name)
         for note in source.notes:
@@ -32,16 +32,20 @@ def read_logs(path: str | Path) -> Logs:
     return logs
 
 
-def write_logs(logs: Logs, path: str | Path, rows_per_file: int = 1_000_000) -> None:
+def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000) -> None:
     """Writes a directory of Parquet parts of about `rows_per_file` rows (whole requests), zstd compressed.
 
-    The directory appears complete in one step; it replaces an earlier log at `path`, never anything else.
+    The directory, local or at a URL, appears complete in one step; it replaces an earlier log there, never anything
+    else.
     """
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file is {rows_per_file}; want at least 1")
     validate(logs)
     columns = {field.name: getattr(logs, field.name) for field in fields(logs)}
-    parquet.write(columns, Path(path), rows_per_file)
+    if is_url(path):
+        parquet.refuse_strangers(str(path), Folder.at(path).names())
+    with publishing(path) as folder:
+        parquet.write(columns, folder, rows_per_file)
 
 
 def concatenate(parts: Sequence[Logs]) -> Logs:

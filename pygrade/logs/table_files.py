@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
+from pygrade._util.storage import Place, local
 
 PARQUET, CSV = (".parquet", ".pq"), (".csv", ".tsv", ".txt")
 JSON, ARROW = (".jsonl", ".ndjson", ".json"), (".arrow", ".feather", ".ipc")
@@ -13,13 +14,14 @@ _PACKED = (".gz", ".bz2", ".zst", ".lz4")
 _DELIMITERS = (",", ";", "\t", "|")
 
 
-def read_table(paths: Sequence[str | Path]) -> tuple[Any, str]:
+def read_table(paths: Sequence[Place]) -> tuple[Any, str]:
     """One Arrow table of all the files, with columns by name (null where a file lacks one), and a name for it.
 
-    A directory stands for the files in it. ValueError names a file that cannot be read, and why.
+    A directory stands for the files in it; of a URL the local copy is read. ValueError names a
+    file that cannot be read, and why.
     """
     pa = require("pyarrow")
-    files = [file for path in paths for file in _files(Path(path))]
+    files = [file for path in paths for file in _files(local(path))]
     if not files:
         raise ValueError("files is empty; want at least one file")
     tables = [_read(file) for file in files]

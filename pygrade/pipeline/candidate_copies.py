@@ -24,7 +24,8 @@ class CandidateCopies:
     """The events of a log up to the last of some requests, each of these followed by its copy.
 
     candidates: request id → item ids [n], distinct, n > 0. ``copy_of`` gives the id of a copy, which is below 0 and
-    below all ids of the log. ``times`` of the requests, if they are known, let `between` take only those it needs.
+    below all ids of the log: below ``first_id``. ``times`` of the requests, if they are known, let `between` take only
+    those it needs.
     """
 
     def __init__(
@@ -37,14 +38,14 @@ class CandidateCopies:
         """stop: a time (ms) after the last of the requests. ValueError if no id is left below those of the log."""
         polars = require("polars", "pipeline")
         self.log, self.candidates, self.stop, self._times = log, candidates, stop, times
-        self._first_id = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
-        if self._first_id - len(candidates) < -(2**63):
-            raise ValueError(f"request_id of the log goes down to {self._first_id}; want larger ones: copies go below")
-        self.copy_of = {request: self._first_id - 1 - place for place, request in enumerate(candidates)}
+        self.first_id = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
+        if self.first_id - len(candidates) < -(2**63):
+            raise ValueError(f"request_id of the log goes down to {self.first_id}; want larger ones: copies go below")
+        self.copy_of = {request: self.first_id - 1 - place for place, request in enumerate(candidates)}
 
     def is_copy(self, request_id: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which [R] of the requests are copies."""
-        return np.asarray(request_id < self._first_id)
+        return np.asarray(request_id < self.first_id)
 
     @property
     def tasks(self) -> tuple[str, ...]:

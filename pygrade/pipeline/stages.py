@@ -3,15 +3,16 @@
 ``RUN/<stage>-<key>``: the key is a hash of the stage's options, of the keys of the stages it reads, and of pygrade's
 code. A stage whose directory is complete is not run again; a killed one left a hidden working directory, in which it
 starts again or, if it can, continues. A directory gets its name when everything is written.
+
+Of a run at a URL each stage is made in a local directory and published when it is finished; one that is there is
+fetched, not made again.
 """
 
 import functools
 import hashlib
 import json
 import logging
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from typing import Any
 
 import pygrade
 from pygrade._util.files import file_hash, sync
+from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json, to_json, write_bytes
+from pygrade._util.storage import Folder, Place, update
 
 logger = logging.getLogger("pygrade")
 
 RECORD = "stage.json"
+SHOWN = ("*", "plots/*")  # files of a run that are not those of a stage
 _DIGITS = 12  # of a key, in names
 
 
@@ -45,9 +49,14 @@ class Done:
 class Runner:
     """Runs stages in a directory, and knows which it ran (`done`)."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, place: Place | None = None) -> None:
+        """place: of the run, if that is a URL, for which ``out`` is the local directory."""
+        self.out, self.place = out, Folder.at(out if place is None else place)
         self.done: dict[str, Done] = {}
+        if not self.place.is_local:
+            for name in self.place.names("*"):
+                if not (out / name).is_file():
+                    self.place.copy_to(out, name)
 
     def stage(
         self,
@@ -66,8 +75,10 @@ class Runner:
         recipe = json.dumps([name, plain(options), parts, code_hash()], sort_keys=True)
         key = hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS]
         path = self.out / f"{name}-{key}"
+        self._fetch(path)
         content = self._find(path, key)
         if content is not None:
+            self._publish(path)
             logger.info("%s: done before, %s", name, path.name)
             self.done[name] = _done(content, path, cached=True)
             return self.done[name]
@@ -78,7 +89,11 @@ class Runner:
         logger.info("%s: %s", name, "continued" if partial.exists() else "started")
         partial.mkdir(exist_ok=True)
         started = time.perf_counter()
-        record = work(partial)
+        try:
+            record = work(partial)
+        except Exception as error:
+            error.add_note(f"stage {name}")
+            raise
         seconds = time.perf_counter() - started
         files = _file_hashes(partial)
         for file in files:
@@ -95,8 +110,50 @@ class Runner:
         partial.rename(path)
         sync(self.out)
         logger.info("%s: %.1f s, %s", name, seconds, path.name)
+        self._publish(path)
         self.done[name] = _done(read_json(path / RECORD), path, cached=False)
         return self.done[name]
+
+    def store(self, address: str) -> None:
+        """Fetches the store of a run at a URL if it is a directory of the run, and nothing of it is here."""
+        path = _store_in(self.out, address)
+        if path is not None and not self.place.is_local and not path.exists():
+            folder = self.place / path.name
+            if folder.exists():
+                folder.copy_to(path)
+
+    def show(self, store: str | None = None) -> None:
+        """Publishes the files that are not of a stage, and the filled store, if it is a directory of the run."""
+        path = None if store is None else _store_in(self.out, store)
+        if path is not None and not self.place.is_local:
+            (self.place / path.name).publish(path, without=["lock.mdb"])
+        update(str(self.place), self.out, *SHOWN)
+
+    def link(self, name: str, target: Path) -> None:
+        """Makes RUN/name show what is in ``target``, a directory in the run, in one step."""
+        path, inside = self.out / name, target.relative_to(self.out)
+        if not path.is_symlink() or path.readlink() != inside:
+            new = self.out / f".{name}.new"
+            new.unlink(missing_ok=True)
+            new.symlink_to(inside)
+            new.replace(path)
+        if not self.place.is_local:
+            (self.place / name).point_to(self.place / inside.as_posix())
+
+    def _fetch(self, path: Path) -> None:
+        """A stage that another machine has made."""
+        folder = self.place / path.name
+        if self.place.is_local or path.exists() or folder.read_manifest() is None:
+            return
+        logger.info("%s: fetched from %s", path.name, self.place)
+        partial = self.out / f".{path.name}.fetched"
+        shutil.rmtree(partial, ignore_errors=True)
+        folder.copy_to(partial)
+        partial.rename(path)
+
+    def _publish(self, path: Path) -> None:
+        if not self.place.is_local and (self.place / path.name).read_manifest() is None:
+            (self.place / path.name).publish(path, hidden="*")
 
     def _find(self, path: Path, key: str) -> dict[str, Any] | None:
         """The record of a complete stage; a damaged one is removed."""
@@ -117,6 +174,12 @@ class Runner:
         return None
 
 
+def _store_in(run: Path, address: str) -> Path | None:
+    """The directory of an LMDB store at the top of a run."""
+    path = Path(address.removeprefix("lmdb:"))
+    return path if address.startswith("lmdb:") and path.parent == run else None
+
+
 def _file_hashes(folder: Path) -> dict[str, str]:
     """File below the folder → sha256, without the stage's record."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != RECORD)
@@ -126,12 +189,6 @@ def _file_hashes(folder: Path) -> dict[str, str]:
 def _done(content: dict[str, Any], path: Path, cached: bool) -> Done:
     seconds, peak = float(content["seconds"]), float(content["peak_mib"])
     return Done(content["stage"], content["key"], path, content["record"], seconds, cached, peak)
-
-
-def peak_mib() -> float:
-    """The largest memory of this process so far, MiB."""
-    unit = 1024.0**2 if sys.platform == "darwin" else 1024.0  # of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 @functools.cache

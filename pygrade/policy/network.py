@@ -20,7 +20,6 @@ and f stay. This changes what is served and explored, not what is trained.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from pygrade import ops
 from pygrade._util.serialization import ArtifactError, to_json
+from pygrade._util.storage import Place, is_url, local, publishing
 from pygrade.policy import file
 from pygrade.policy.mixture import Mixture
 from pygrade.policy.projection import project_weights
@@ -185,7 +185,10 @@ class FusionPolicy(nn.Module):
         seen = ~values.isnan()
         count = seen.sum(0).clamp_min(1)
         mean = torch.where(seen, values, 0.0).sum(0) / count
-        std = (torch.where(seen, values - mean, 0.0).square().sum(0) / count).sqrt()
+        self.set_normalization(mean, (torch.where(seen, values - mean, 0.0).square().sum(0) / count).sqrt())
+
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and std [D] of raw inputs, found elsewhere."""
         self.input_mean.copy_(mean)
         self.input_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
@@ -291,22 +294,22 @@ class FusionPolicy(nn.Module):
         }
         return file.encode(record, self.state_dict())
 
-    def save(self, directory: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
-        """Write the policy into a directory, which is made if absent; ``extra``: more JSON to keep with it.
+    def save(self, directory: Place, extra: Mapping[str, Any] | None = None) -> Place:
+        """Write the policy into a directory, local or at a URL; ``extra``: more JSON to keep with it.
 
         Other processes may load from and save into the directory meanwhile: each load gives one of the saved policies.
         `ArtifactError`, before anything is written, if `load` would refuse the policy (weights that are NaN, say).
         """
-        folder = Path(directory)
-        file.write(folder, *self.artifact(extra))
-        return folder
+        with publishing(directory) as folder:
+            file.write(folder, *self.artifact(extra))
+        return directory if is_url(directory) else folder
 
     @classmethod
-    def load(cls, directory: str | Path) -> "FusionPolicy":
-        """Read a saved policy. ``FileNotFoundError`` if there is none; `ArtifactError` (a ``ValueError``) naming file
-        and fault if a file is damaged, edited, of another save, or of a newer format.
+    def load(cls, directory: Place) -> "FusionPolicy":
+        """Read a saved policy, local or at a URL. ``FileNotFoundError`` if there is none; `ArtifactError` (a
+        ``ValueError``) naming file and fault if a file is damaged, edited, of another save, or of a newer format.
         """
-        folder = Path(directory)
+        folder = local(directory)
         record, tensors = file.read(folder)
         known = {item.name for item in fields(PolicyConfig)}
         options = {name: value for name, value in record["config"].items() if name in known}

@@ -14,6 +14,7 @@ from typing import Any
 
 from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.serialization import ArtifactError, read_json, to_json
+from pygrade._util.storage import Place, local
 
 FORMAT, FORMAT_VERSION = "pygrade.Pipeline", 1
 PARTS = ("features", "prerank", "mtl", "policy")
@@ -56,9 +57,12 @@ def write_artifact(path: Path, parts: Mapping[str, Path], schema_hash: str, reco
     return Artifact(path, version, schema_hash, dict(record))
 
 
-def open_artifact(path: str | Path) -> Artifact:
-    """FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or foreign."""
-    folder = Path(path)
+def open_artifact(path: Place) -> Artifact:
+    """The artifact at a path, or a local copy of the one at a URL.
+
+    FileNotFoundError if there is none; `ArtifactError` naming a file that is missing, damaged or foreign.
+    """
+    folder = local(path)
     file = folder / "manifest.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; want an artifact that pygrade pipeline published")

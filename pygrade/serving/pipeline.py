@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from pygrade import _core, mtl
 from pygrade._util.html_table import facts_table
 from pygrade._util.serialization import ArtifactError, read_json
+from pygrade._util.storage import Place
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSchema, Fitted
 from pygrade.features.center import check_request
 from pygrade.mtl import MtlModel
@@ -30,6 +31,7 @@ from pygrade.serving.artifact import Artifact, open_artifact
 from pygrade.serving.callbacks import ItemValues, Predict, Rows, checked_items, predicted, prices_of, retrieve
 from pygrade.serving.page import Ids, Page
 from pygrade.serving.ranker import BlendedRanker
+from pygrade.serving.run_copy import ARTIFACT, local_run
 from pygrade.stores import Store, StoreError, open_store
 
 STEPS = ("features of the user", "prerank", "features of the items", "predictions", "policy and ranking")
@@ -122,9 +124,9 @@ class Pipeline:
 
     @classmethod
     def load(
-        cls, run: str | Path, store: str | None = None, seed: int | None = None, predict: Predict | None = None
+        cls, run: Place, store: str | None = None, seed: int | None = None, predict: Predict | None = None
     ) -> "Pipeline":
-        """The system that ``pygrade pipeline`` wrote to directory ``run``.
+        """The system that ``pygrade pipeline`` wrote to directory ``run``, local or at a URL.
 
         store: its address; None: the one that was filled. predict: your own model, which a run with ``--mtl own``
         needs: `Rows` → probabilities [n, T], called by many threads, and once here for an unknown user. Raises
@@ -132,8 +134,8 @@ class Pipeline:
         damaged or do not belong together, or a store that was filled for another artifact, `StoreError` if there is no
         store.
         """
-        folder = Path(run)
-        artifact = open_artifact(folder / "artifact")
+        folder = local_run(run)
+        artifact = open_artifact(folder / ARTIFACT)
         opened = open_store(store_address(folder, store))
         try:
             current = opened.current()

@@ -7,7 +7,6 @@ C++ core does the work (Ranker of <pygrade/ranker.hpp>): servers that link it ge
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from pygrade import _core
 from pygrade._typing import Array
+from pygrade._util.storage import Place
 from pygrade.ops.checks import integer
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import multipliers
@@ -61,9 +61,9 @@ class BlendedRanker:
         self._core.swap(_core.Policy(*policy.artifact()), policy.eval())
 
     @classmethod
-    def load(cls, path: str | Path, seed: int | None = None, impute: bool = False) -> "BlendedRanker":
+    def load(cls, path: Place, seed: int | None = None, impute: bool = False) -> "BlendedRanker":
         """The ranker of a policy directory that `FusionPolicy.save` wrote; errors as of `FusionPolicy.load`."""
-        return cls(FusionPolicy.load(Path(path)), seed, impute)
+        return cls(FusionPolicy.load(path), seed, impute)
 
     @property
     def counters(self) -> dict[str, int]:

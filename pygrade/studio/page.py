@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from pygrade._util.serialization import write_bytes
+from pygrade._util.storage import Place
 from pygrade.studio.blob import compressed, pack
 from pygrade.studio.collect import ConsoleConfig, collect
 from pygrade.studio.run_files import find_run
@@ -25,7 +26,7 @@ _IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export ", re.MULTILINE)
 
 
-def write_console(run: Path, out: Path, data: str | None = None, config: ConsoleConfig | None = None) -> Path:
+def write_console(run: Place, out: Path, data: str | None = None, config: ConsoleConfig | None = None) -> Path:
     """Write the console of a run, see `find_run`; returns ``out``."""
     if out.is_dir():
         raise ValueError(f"out is {out}, a directory; want an HTML file")
@@ -33,11 +34,11 @@ def write_console(run: Path, out: Path, data: str | None = None, config: Console
     return out
 
 
-def console_page(run: Path | None, data: str | None = None, config: ConsoleConfig | None = None) -> bytes:
+def console_page(run: Place | None, data: str | None = None, config: ConsoleConfig | None = None) -> bytes:
     """The HTML of a run's console; of None the state of the service alone that serves it."""
     if run is None:
         return _document("pygrade console", "")
-    found = find_run(Path(run), data)
+    found = find_run(run, data)
     return _document(f"{found.title}: pygrade console", pack(collect(found, config or ConsoleConfig())))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pygrade._util.serialization import read_json
+from pygrade._util.storage import Place, is_url, mirror
 from pygrade.data.event_log import EventLog
 from pygrade.data.events import parse_spec
 from pygrade.evaluation.policy_estimates import noted
@@ -35,15 +36,22 @@ class RunFiles:
     events: EventLog | None  # of a pipeline
 
 
-def find_run(run: Path, data: str | None = None) -> RunFiles:
-    """Of `pygrade train`, `demo` or `pipeline`.
+def find_run(place: Place, data: str | None = None) -> RunFiles:
+    """Of `pygrade train`, `demo` or `pipeline`, local or at a URL.
 
     data: ``logs:DIR``; left out, it is what the run kept: the later requests of a pipeline, the log of a demo, or the
     log that the run's ``options.toml`` names.
     """
-    if not run.is_dir():
-        raise FileNotFoundError(f"run is {run}, which is no directory; want one of pygrade train or pygrade pipeline")
+    run = mirror(place, "*")
+    if not any(run.iterdir()) if is_url(place) else not run.is_dir():
+        raise FileNotFoundError(f"run is {place}, which is no directory; want one of pygrade train or pygrade pipeline")
     stages = _stages(run)
+    if is_url(place):
+        keys = (
+            {} if stages is None else {name: f"{name}-{stages[name]['key']}" for name in ("events", "logs", "policy")}
+        )
+        parts = [f"{folder}/**/*" for folder in keys.values()] or ["policy/*", "logs/*"]
+        run = mirror(place, "*", *parts)
     directory = run / "policy" if stages is None else run / f"policy-{stages['policy']['key']}" / "training" / "policy"
     policy = FusionPolicy.load(directory)
     trained = TrainingRecord.load(directory, policy.version)
@@ -68,7 +76,7 @@ def _stages(run: Path) -> dict[str, Any] | None:
     return stages
 
 
-def _log_of(run: Path, data: str | None, stages: dict[str, Any] | None) -> Path:
+def _log_of(run: Path, data: str | None, stages: dict[str, Any] | None) -> Place:
     if data is None:
         if stages is not None:
             return run / f"logs-{stages['logs']['key']}" / "evaluate"

@@ -9,6 +9,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from pygrade._util.serialization import write_bytes
+from pygrade._util.storage import Place, local
 from pygrade.logs import Logs, request_keys
 
 FILE = "trained_on.safetensors"
@@ -44,9 +45,9 @@ class TrainingRecord:
         write_bytes(directory / FILE, safetensors.numpy.save({"keys": self.keys}, {"record": json.dumps(facts)}))
 
     @classmethod
-    def load(cls, directory: Path, policy_version: str) -> "TrainingRecord | None":
+    def load(cls, directory: Place, policy_version: str) -> "TrainingRecord | None":
         """None if there is none, or it belongs to an earlier policy in this directory; ValueError if damaged."""
-        path = directory / FILE
+        path = local(directory) / FILE
         if not path.exists():
             return None
         try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pygrade._util.files import claimed
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import plain, write_bytes
+from pygrade._util.storage import Place, within, working
 from pygrade._util.text import printable
 from pygrade.cli import console
 from pygrade.cli.options import Output, Values
@@ -35,11 +36,11 @@ class Options(Output):
     Example: pygrade doctor shop.parquet --map request=session_id,item=product_id --values buy=20 --out runs/shop
     """
 
-    files: Annotated[tuple[Path, ...], "positional"]  # files, or directories of files
+    files: Annotated[tuple[Place, ...], "positional"]  # files, or directories of files
     # What columns are: request, user, item, slot, time, scenario, value (price), shown, TASK (its feedback), p_TASK
     # (its prediction), x_NAME (a feature); skip=a+b leaves out; request=a+b joins. What is not given is proposed.
     map: tuple[str, ...] = ()
-    out: Path | None = None  # directory to write
+    out: Place | None = None  # directory to write
     values: Values = field(default_factory=Values)  # what one event of a task is worth, e.g. click=1,buy=20
     value_tasks: tuple[str, ...] = ()  # tasks whose events are worth that times the item's value (its price)
     # Task=scale of predictions that are no probabilities: percent, logit or log, e.g. click=logit. Not given: what only
@@ -50,13 +51,13 @@ class Options(Output):
 
 def run(options: Options) -> dict[str, Any]:
     if options.out is None:
-        return _examine(options)
+        return _examine(options, None)
     check_out(options.out, "doctor")
-    with claimed(options.out, "doctor"):
-        return _examine(options)
+    with working(options.out, "doctor") as out, claimed(out, "doctor"):
+        return _examine(options, out)
 
 
-def _examine(options: Options) -> dict[str, Any]:
+def _examine(options: Options, out: Path | None) -> dict[str, Any]:
     table, where = read_table(options.files)
     try:
         imported = import_table(
@@ -72,8 +73,8 @@ def _examine(options: Options) -> dict[str, Any]:
     if not options.json:
         _print_columns(imported)
     record["sheet"] = log_sheet(logs)
-    if options.out is not None:
-        record |= _write(options, options.out, logs, record, where)
+    if options.out is not None and out is not None:
+        record |= _write(options, out, options.out, logs, record, where)
     if not options.json:
         _print_sheet(record)
     return record
@@ -88,15 +89,16 @@ def _scales(entries: Sequence[str]) -> dict[str, str]:
     return {task: scale for task, _, scale in pairs}
 
 
-def _write(options: Options, out: Path, logs: Logs, record: dict[str, Any], where: str) -> dict[str, Any]:
+def _write(options: Options, out: Path, place: Place, logs: Logs, record: dict[str, Any], where: str) -> dict[str, Any]:
     write_logs(logs, out / "logs")
-    write_bytes(out / "pygrade.toml", _toml(options, out, record).encode())
+    write_bytes(out / "pygrade.toml", _toml(options, place, record).encode())
     write_bytes(out / "doctor.json", (json.dumps(plain(record), indent=2) + "\n").encode())
     write_bytes(out / "doctor.html", sheet_page(record, f"pygrade doctor: {where}").encode())
-    return {"logs": str(out / "logs"), "config": str(out / "pygrade.toml"), "report": str(out / "doctor.html")}
+    names = {"logs": "logs", "config": "pygrade.toml", "report": "doctor.html"}
+    return {name: within(place, file) for name, file in names.items()}
 
 
-def _toml(options: Options, out: Path, record: dict[str, Any]) -> str:
+def _toml(options: Options, out: Place, record: dict[str, Any]) -> str:
     """The options that make this log again, and where the other commands find it."""
     entries = [f"{role}={column}" for role, column in record["map"].items()]
     entries += [f"skip={'+'.join(record['left_out'])}"] if record["left_out"] else []
@@ -109,7 +111,7 @@ def _toml(options: Options, out: Path, record: dict[str, Any]) -> str:
         "value-tasks": list(options.value_tasks),
         "values": record["values"],
     }
-    text = require("tomli_w").dumps({"defaults": {"data": f"logs:{out / 'logs'}"}, "doctor": doctor}, indent=2)
+    text = require("tomli_w").dumps({"defaults": {"data": f"logs:{within(out, 'logs')}"}, "doctor": doctor}, indent=2)
     return f"# pygrade COMMAND --config pygrade.toml reads the table of the command, and [defaults]\n{text}"
 
 

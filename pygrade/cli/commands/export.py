@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.storage import Place, local, publishing
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
@@ -23,28 +24,29 @@ class Options(Output):
     Example: pygrade export --policy runs/demo/policy --out policy.pt2
     """
 
-    out: Path  # file to write: .pt2, or .onnx with --onnx
-    policy: Path | None = None  # directory of a saved policy
-    model: Path | None = None  # directory of a saved multi-task model, instead of a policy
+    out: Place  # file to write: .pt2, or .onnx with --onnx
+    policy: Place | None = None  # directory of a saved policy
+    model: Place | None = None  # directory of a saved multi-task model, instead of a policy
     onnx: bool = False  # write ONNX; needs pip install 'pygrade[export]'
     k: int = 10  # items a page
     impute: bool = False  # send requests that miss some features through the policy, instead of static weights
 
 
 def run(options: Options) -> dict[str, Any]:
-    if options.out.is_dir():
+    if isinstance(options.out, Path) and options.out.is_dir():
         raise ValueError(f"out is {options.out}, a directory; want a file")
     if (options.policy is None) == (options.model is None):
         raise ValueError("policy and model: want one of them, the directory of what to export")
-    if options.policy is not None:
-        policy = FusionPolicy.load(options.policy)
-        facts = export_policy(policy, options.out, options.k, onnx=options.onnx, impute=options.impute)
-    else:
-        assert options.model is not None
-        refuse(options, ("k", "impute"), "--policy")
-        facts = export_model(artifact.load(options.model), options.out, onnx=options.onnx)
+    with publishing(options.out) as out:
+        if options.policy is not None:
+            policy = FusionPolicy.load(options.policy)
+            facts = export_policy(policy, out, options.k, onnx=options.onnx, impute=options.impute)
+        else:
+            assert options.model is not None
+            refuse(options, ("k", "impute"), "--policy")
+            facts = export_model(artifact.load(local(options.model)), out, onnx=options.onnx)
+        size = out.stat().st_size
     if not options.json:
-        size = options.out.stat().st_size
         console.text(f"{options.out}, {size / 1e6:.1f} MB")
         for direction in ("inputs", "outputs"):
             ports = (

@@ -4,18 +4,18 @@ import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pygrade._util.serialization import write_bytes
+from pygrade._util.storage import Folder, Place, place_of, publishing, within
 from pygrade._util.threads import torch_threads
 from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
 from pygrade.cli.ignored import refuse
 from pygrade.cli.judging import IN_SAMPLE
-from pygrade.cli.options import Output, Source
+from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
@@ -33,7 +33,7 @@ _TURNED = 4  # tasks whose multipliers turn by default
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Output, Source):
+class Options(Output, Cluster, Source):
     """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
     values turn; and the multipliers that keep events of some tasks and earn most of another.
 
@@ -43,13 +43,13 @@ class Options(Output, Source):
     Example: pygrade front --data logs:runs/logs --policy runs/mine/policy --keep click=1.0 --most order
     """
 
-    policy: Path  # directory of a saved policy, e.g. runs/mine/policy
+    policy: Place  # directory of a saved policy, e.g. runs/mine/policy
     tasks: tuple[str, ...] = ()  # tasks whose multipliers turn; none: the four of most predicted value
     keep: tuple[str, ...] = ()  # events to keep, as shares of production's: click=1.0 order=1.02, or value=1.05
     most: str = VALUE  # the task to earn most events of, or value
     scenario: str | None = None  # only requests of this scenario; the multipliers found are its own
-    save: Path | None = None  # directory to write the policy to, with the multipliers found as its default
-    picture: Path | None = None  # PNG file of the front
+    save: Place | None = None  # directory to write the policy to, with the multipliers found as its default
+    picture: Place | None = None  # PNG file of the front
     k: int = 10  # ranks that count
     propensity: float | None = None  # exponent of the slots' propensity; none: estimate it if pages were shuffled
 
@@ -86,10 +86,12 @@ def _run(options: Options) -> dict[str, Any]:
         search, judged = [judge_of(policy, fresh.select(half))], fresh.select(~half)
     judge = judge_of(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, policy.config.formula)
-    record = front(judge, options.tasks or _most_valuable(judged), expected).to_dict()
-    solution = solve(search, judge, keep, options.most) if keep else None
+    with workers_of(options.cluster) as workers:
+        record = front(judge, options.tasks or _most_valuable(judged), expected, workers).to_dict()
+        solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
     if options.picture is not None:
-        write_bytes(options.picture, plots.front(record))
+        with publishing(options.picture) as path:
+            write_bytes(path, plots.front(record))
     if options.save is not None and solution is not None:
         _save(policy, trained, solution, options)
     if not options.json:
@@ -142,10 +144,12 @@ def _judge(policy: FusionPolicy, logs: Logs, propensity: SlotPropensity, k: int)
 
 
 def _folds(
-    directory: Path, policy: FusionPolicy, trained: TrainingRecord | None, logs: Logs
+    directory: Place, policy: FusionPolicy, trained: TrainingRecord | None, logs: Logs
 ) -> Iterator[tuple[FusionPolicy, Logs]]:
     """The policies of cross-fitting, each with the requests of the training that it was not trained on."""
-    for path in sorted(directory.parent.glob("folds/*/policy")):
+    beside = Folder.at(directory).parent
+    for name in beside.names("folds/*/policy/policy.json"):
+        path = within(place_of(str(beside)), name.removesuffix("/policy.json"))
         part = FusionPolicy.load(path)
         record = TrainingRecord.load(path, part.version)
         if trained is None or record is None or not bool(np.isin(record.keys, trained.keys).all()):
@@ -169,9 +173,10 @@ def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Soluti
     turned = copy.deepcopy(policy)
     turned.spec = replace(policy.spec, config=config)
     assert options.save is not None
-    turned.save(options.save)
-    if trained is not None:
-        replace(trained, policy_version=turned.version).save(options.save)
+    with publishing(options.save) as folder:
+        turned.save(folder)
+        if trained is not None:
+            replace(trained, policy_version=turned.version).save(folder)
 
 
 def _basis(logs: Logs, propensity: SlotPropensity, k: int) -> str:

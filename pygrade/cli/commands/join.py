@@ -1,12 +1,12 @@
 """pygrade join"""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from pygrade._util.storage import Folder, Place, is_url, mirror
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
-from pygrade.service.join import JoinConfig, join_logs
+from pygrade.service.join import STATE, JoinConfig, join_logs
 
 _FOREVER = 1 << 62
 
@@ -20,9 +20,9 @@ class Options(Output, JoinConfig):
     Example: pygrade join --exposures logs/exposures --feedback logs/feedback --out runs/served
     """
 
-    exposures: Path  # directory of Parquet files that the service wrote
-    feedback: tuple[Path, ...]  # directories of JSON lines that the service wrote
-    out: Path  # directory of the joined log
+    exposures: Place  # directory of Parquet files that the service wrote
+    feedback: tuple[Place, ...]  # directories of JSON lines that the service wrote
+    out: Place  # directory of the joined log
     until: int | None = None  # ms since 1970 up to which all feedback is here; none: the time of the newest page
     final: bool = False  # no page waits any more: the logs have ended
 
@@ -31,7 +31,12 @@ def run(options: Options) -> dict[str, Any]:
     if options.final and options.until is not None:
         raise ValueError("--final and --until both say which pages wait no more; want one of them")
     until = _FOREVER if options.final else options.until
-    record = join_logs(options.exposures, options.feedback, options.out, part(JoinConfig, options), until)
+    # Of URLs, mirrors: files that were read before are not copied again.
+    exposures, feedback = mirror(options.exposures), [mirror(place) for place in options.feedback]
+    out = mirror(options.out)
+    record = join_logs(exposures, feedback, out, part(JoinConfig, options), until)
+    if is_url(options.out):
+        Folder.at(options.out).publish(out, hidden=(STATE,))
     if not options.json:
         rows = [[text, f"{record[name]:,}"] for name, text in _ROWS.items()]
         console.table(f"{options.out}", ["", "in all"], rows)

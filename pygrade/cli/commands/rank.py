@@ -1,9 +1,9 @@
 """pygrade rank"""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, Source
@@ -24,13 +24,13 @@ class Options(Output, Source):
     Example: pygrade rank --policy runs/demo/policy --data logs:runs/demo/logs --requests 0 7
     """
 
-    policy: Path  # directory of a saved policy
+    policy: Place  # directory of a saved policy
     requests: tuple[str, ...] = ()  # request ids; none: the first request of the data
     k: int = 10  # items a page
     explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
     seed: int | None = None  # of the draws; none: from the operating system
     impute: bool = False  # send requests that miss some features through the policy, instead of static weights
-    log: Path | None = None  # also write the pages as log rows (weights, concentration, trust, policy version)
+    log: Place | None = None  # also write the pages as log rows (weights, concentration, trust, policy version)
 
 
 def run(options: Options) -> dict[str, Any]:

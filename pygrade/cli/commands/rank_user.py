@@ -2,11 +2,11 @@
 
 import contextlib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output
@@ -14,6 +14,7 @@ from pygrade.logs import write_logs
 from pygrade.pipeline.names import Names
 from pygrade.reports.pages import describe_pages
 from pygrade.serving import pipeline as serve
+from pygrade.serving.run_copy import local_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class Options(Output):
     Example: pygrade rank-user --run runs/kuairand --user 7
     """
 
-    run: Path  # directory of pygrade pipeline
+    run: Place  # directory of pygrade pipeline
     user: str  # id or name of the user, as in the data
     store: str | None = None  # address of the store; none: the one that the pipeline filled
     candidates: int = 500  # that prerank finds for the user
@@ -35,7 +36,7 @@ class Options(Output):
     k: int = 10  # items a page
     explore: bool = False  # serve weights drawn from the policy's Dirichlet instead of its mean
     seed: int | None = None  # of the draws; none: from the operating system
-    log: Path | None = None  # also write the page as log rows (weights, concentration, trust, policy version)
+    log: Place | None = None  # also write the page as log rows (weights, concentration, trust, policy version)
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -43,8 +44,9 @@ def run(options: Options) -> dict[str, Any]:
         raise ValueError(f"repeat is {options.repeat}; want at least 1")
     if not options.explore:
         refuse(options, ("seed",), "--explore")
-    with contextlib.closing(serve.Pipeline.load(options.run, options.store, options.seed)) as system:
-        names = Names.of(options.run)
+    folder = local_run(options.run)
+    with contextlib.closing(serve.Pipeline.load(folder, options.store, options.seed)) as system:
+        names = Names.of(folder)
         user = names.user_id(options.user)
         kinds, scenarios = system.models.schema.context, system.models.policy.scenarios
         if scenarios and options.scenario not in (None, *scenarios):

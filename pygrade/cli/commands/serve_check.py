@@ -1,13 +1,15 @@
 """pygrade serve-check"""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from pygrade._util.storage import Place, update
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
 from pygrade.pipeline.check import CheckConfig, serve_check
+from pygrade.pipeline.stages import SHOWN
 from pygrade.reports.pipeline import difference, high_percentile
+from pygrade.serving.run_copy import local_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +20,14 @@ class Options(Output, CheckConfig):
     Example: pygrade serve-check --run runs/kuairand
     """
 
-    run: Path  # directory of pygrade pipeline
+    run: Place  # directory of pygrade pipeline
     store: str | None = None  # address of an empty store for the test, e.g. redis://HOST:PORT/DB; none: lmdb
 
 
 def run(options: Options) -> dict[str, Any]:
-    record = serve_check(options.run, part(CheckConfig, options), options.store)
+    folder = local_run(options.run, "events-*/**/*", "features-*/**/*", "policy-*/**/*")
+    record = serve_check(folder, part(CheckConfig, options), options.store)
+    update(options.run, folder, *SHOWN)
     if not options.json:
         different = {name: entry for name, entry in record["skew"].items() if entry["equal"] < 1.0}
         skew = [[name, f"{entry['equal']:.4%}", difference(entry)] for name, entry in different.items()]

@@ -2,17 +2,18 @@
 
 import logging
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pygrade._util.storage import Folder, Place, is_url, publishing
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse
 from pygrade.cli.options import Output, part
 from pygrade.cli.run_directory import write_options
 from pygrade.evaluation.abtest import sequential_lifts
 from pygrade.evaluation.arms import EQUAL, GRADE, PRODUCTION, STATIC
+from pygrade.logs.parquet import refuse_strangers
 from pygrade.policy import FusionPolicy
 from pygrade.simulation.marketplace import FEATURES, TASKS, Marketplace
 from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
@@ -37,8 +38,8 @@ class Options(Output, SimulateConfig):
     Example: pygrade simulate --ab runs/mine/policy --requests 12000
     """
 
-    out: Path | None = None  # directory to write; an earlier log there is replaced
-    ab: tuple[Path, ...] = ()  # directories of saved policies to test, an arm each
+    out: Place | None = None  # directory to write; an earlier log there is replaced
+    ab: tuple[Place, ...] = ()  # directories of saved policies to test, an arm each
     baseline: str | None = None  # arm that the test's lifts refer to: equal weights or best static; none: production
 
 
@@ -48,21 +49,24 @@ def run(options: Options) -> dict[str, Any]:
     return _write_log(options, options.out) if options.out else _test(options)
 
 
-def _write_log(options: Options, out: Path) -> dict[str, Any]:
+def _write_log(options: Options, place: Place) -> dict[str, Any]:
     if options.baseline is not None:
         raise ValueError(f"baseline is {options.baseline!r}; want it with --ab alone")
     if options.concentrations:
         refuse(options, ("concentration",), "no --concentrations")
     config = part(SimulateConfig, options)
     logger.info("simulating %s requests …", f"{config.requests:,}")
-    logs = simulate_logs(config, out)
-    write_options(options, "simulate", out)
+    if is_url(place):
+        refuse_strangers(str(place), Folder.at(place).names())
+    with publishing(place) as out:
+        logs = simulate_logs(config, out)
+        write_options(options, "simulate", out)
     events = dict(zip(logs.tasks, logs.feedback.sum(0, dtype=float).tolist(), strict=True))
     if not options.json:
-        console.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {out}")
+        console.text(f"{logs.num_requests:,} requests with {logs.num_rows:,} candidates in {place}")
         console.text("events: " + ", ".join(f"{int(count):,} {task}" for task, count in events.items()))
     return {
-        "out": str(out),
+        "out": str(place),
         "requests": logs.num_requests,
         "users": len(np.unique(logs.user_id)),
         "rows": logs.num_rows,
@@ -77,7 +81,7 @@ def _test(options: Options) -> dict[str, Any]:
     for entry in fields(SimulateConfig):
         if entry.name not in _OF_A_TEST and getattr(options, entry.name) != entry.default:
             raise ValueError(f"{entry.name} is {getattr(options, entry.name)}; want it with --out alone")
-    if len({path.resolve() for path in options.ab}) < len(options.ab):
+    if len({path if isinstance(path, str) else path.resolve() for path in options.ab}) < len(options.ab):
         raise ValueError(f"ab names a directory twice: {', '.join(map(str, options.ab))}; want each once")
     policies = [FusionPolicy.load(path) for path in options.ab]
     world = Marketplace(options.world, options.seed)

@@ -1,9 +1,9 @@
 """pygrade studio"""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
+from pygrade._util.storage import Place, place_of, publishing, within
 from pygrade.cli import console
 from pygrade.cli.options import Output, part
 from pygrade.studio import write_console
@@ -23,14 +23,16 @@ class Options(Output, ConsoleConfig):
     Example: pygrade studio runs/mine --data logs:runs/logs
     """
 
-    run: Annotated[Path, "positional"]  # directory of pygrade train, demo or pipeline
-    out: Path | None = None  # HTML file to write; none: studio.html in the run
+    run: Annotated[Place, "positional"]  # directory of pygrade train, demo or pipeline
+    out: Place | None = None  # HTML file to write; none: studio.html in the run
     data: str | None = None  # logs:DIR; none: the log that the run kept or names
 
 
 def run(options: Options) -> dict[str, Any]:
-    out = options.run / FILE if options.out is None else options.out
-    write_console(options.run, out, options.data, part(ConsoleConfig, options))
+    out = within(options.run, FILE) if options.out is None else options.out
+    with publishing(place_of(str(out))) as path:
+        write_console(options.run, path, options.data, part(ConsoleConfig, options))
+        size = path.stat().st_size
     if not options.json:
         console.text(f"console: {out}")
-    return {"run": str(options.run), "out": str(out), "bytes": out.stat().st_size}
+    return {"run": str(options.run), "out": str(out), "bytes": size}

@@ -1,0 +1,362 @@
+"""Folders at URLs beside local ones, against a real S3 server; see `tests.conftest` for the fixture ``s3``."""
+
+import os
+import time
+import urllib.request
+
+import pytest
+
+from pygrade._util import file_cache, storage
+from pygrade._util.object_store import StorageError, store_of
+from pygrade._util.storage import Folder, is_url, local, mirror, publishing, within, working
+
+CONTENT = {"a.txt": b"first", "parts/b.bin": bytes(range(256)) * 50, "parts/deep/c.txt": b""}
+
+
+@pytest.fixture(params=["local", "s3", "memory"])
+def folder(request, tmp_path, monkeypatch):
+    """An absent folder of each kind."""
+    monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path / "cache"))
+    if request.param == "local":
+        return Folder.at(tmp_path / "place" / "run")
+    if request.param == "memory":
+        pytest.importorskip("pyarrow"), pytest.importorskip("fsspec")
+        return Folder.at(f"memory://{tmp_path.name}/run")
+    return Folder.at(f"{request.getfixturevalue('s3')}/place/run")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    path = tmp_path / "made"
+    for name, content in CONTENT.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    (path / ".hidden").write_text("stays")
+    return path
+
+
+def contents(folder):
+    """What a fresh reader sees."""
+    fresh = Folder.at(str(folder))
+    return {name: fresh.read(name) for name in fresh.names()}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("s3://b/x", True),
+        ("file:///x", True),
+        ("logs:s3://b/x", False),
+        ("runs/mine", False),
+        ("C:/x", False),
+        ("lmdb:/x", False),
+    ],
+)
+def test_what_is_a_url(text, answer):
+    assert is_url(text) is answer
+
+
+def test_files_are_put_listed_and_read(folder):
+    assert not folder.exists() and folder.names() == []
+    for name, content in CONTENT.items():
+        entry = folder.put(name, content)
+        assert entry.size == len(content)
+    fresh = Folder.at(str(folder))
+    assert fresh.exists() and fresh.name == "run"
+    assert fresh.names() == sorted(CONTENT)
+    assert fresh.names("*") == ["a.txt"]
+    assert fresh.names("parts/*.bin") == ["parts/b.bin"]
+    assert fresh.names("**/*.txt") == ["a.txt", "parts/deep/c.txt"]
+    assert {name: fresh.size(name) for name in CONTENT} == {name: len(content) for name, content in CONTENT.items()}
+    assert (fresh / "parts").names() == ["b.bin", "deep/c.txt"]
+    assert (fresh / "parts").parent == fresh and (fresh / "parts").parent.names() == fresh.names()
+    assert fresh.has("a.txt") and not fresh.has("parts") and not fresh.has("nothing")
+    for missing in (fresh.fetch, fresh.read, fresh.open, fresh.size):
+        with pytest.raises(FileNotFoundError, match="nothing"):
+            missing("nothing")
+    with fresh.open("parts/b.bin") as stream:
+        stream.seek(256 * 49 + 255)
+        assert stream.read() == b"\xff"
+    before = fresh.stamp("a.txt")
+    time.sleep(0.01)
+    folder.put("a.txt", b"other")
+    assert Folder.at(str(folder)).stamp("a.txt") != before
+    folder.remove()
+    assert not Folder.at(str(folder)).exists()
+
+
+def test_a_directory_is_published_whole(folder, directory):
+    version = folder.publish(directory)
+    assert contents(folder) == CONTENT
+    assert folder.publish(directory) == version
+    first = Folder.at(str(folder))
+    assert first.names() == sorted(CONTENT)
+    (directory / "a.txt").write_bytes(b"second")
+    (directory / "parts/b.bin").unlink()
+    assert folder.publish(directory, without=["parts"]) != version
+    assert contents(folder) == {"a.txt": b"second"}
+    if not folder.is_local:  # who opened the earlier version goes on reading it
+        assert {name: first.read(name) for name in first.names()} == CONTENT
+
+
+def test_a_fetched_file_is_the_content_and_stays_when_another_one_comes(folder, tmp_path):
+    folder.put("a.txt", b"first")
+    path = Folder.at(str(folder)).fetch("a.txt")
+    assert path.read_bytes() == b"first" and path.name == "a.txt"
+    if folder.is_local:
+        return
+    stamp = path.stat().st_mtime_ns
+    assert Folder.at(str(folder)).fetch("a.txt") == path and path.stat().st_mtime_ns == stamp
+    folder.put("a.txt", b"third")
+    assert Folder.at(str(folder)).fetch("a.txt").read_bytes() == b"third"
+    assert path.read_bytes() == b"first"
+
+
+def test_a_part_of_a_published_folder_is_a_folder(folder, directory):
+    folder.publish(directory)
+    part = Folder.at(f"{folder}/parts")
+    assert part.names() == ["b.bin", "deep/c.txt"] and part.read("b.bin") == CONTENT["parts/b.bin"]
+    copy = local(f"{folder}/parts")
+    assert copy.name == "parts" and (copy / "b.bin").read_bytes() == CONTENT["parts/b.bin"]
+    assert local(f"{folder}/parts/b.bin").read_bytes() == CONTENT["parts/b.bin"]
+    whole = local(str(folder))
+    assert whole.name == "run" and copy == whole / "parts"
+
+
+def test_a_draft_is_seen_when_it_is_committed(folder):
+    folder.put("old.txt", b"old")
+    draft = folder.draft("one")
+    entries = {name: draft.put(name, content) for name, content in CONTENT.items()}
+    assert contents(folder) == {"old.txt": b"old"}
+    with pytest.raises(StorageError, match=r"more\.txt .* there is nothing"):
+        folder.commit("one", {**entries, "more.txt": entries["a.txt"]})
+    assert contents(folder) == {"old.txt": b"old"}
+    folder.commit("one", entries)
+    assert contents(folder) == CONTENT
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_a_publication_that_is_killed_shows_nothing(s3, directory, monkeypatch, at):
+    """Killed at the write number ``at``: 0 … 2 are files, 3 is the manifest."""
+    folder, writes = Folder.at(f"{s3}/run"), []
+    real = storage.ObjectStore.write
+
+    def write(store, path, content):
+        if len(writes) == at:
+            raise KeyboardInterrupt
+        real(store, path, content)
+        writes.append(path)
+
+    monkeypatch.setattr(storage, "_THREADS", 1)
+    monkeypatch.setattr(storage.ObjectStore, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        folder.publish(directory)
+    monkeypatch.setattr(storage.ObjectStore, "write", real)
+    assert not Folder.at(f"{s3}/run").exists() and contents(folder) == {}
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        local(f"{s3}/run")
+    written = []
+    monkeypatch.setattr(storage.ObjectStore, "write", lambda *args: (written.append(args[1]), real(*args)))
+    Folder.at(f"{s3}/run").publish(directory)
+    assert contents(folder) == CONTENT
+    assert len(written) == 4 - at  # what the killed one wrote is used
+
+
+def test_an_earlier_version_stays_until_the_manifest_is_replaced(s3, directory, monkeypatch):
+    folder = Folder.at(f"{s3}/run")
+    folder.publish(directory)
+    (directory / "a.txt").write_bytes(b"second")
+    real = storage.ObjectStore.write
+
+    def write(store, path, content):
+        if path.endswith("manifest.json"):
+            raise KeyboardInterrupt
+        real(store, path, content)
+
+    monkeypatch.setattr(storage.ObjectStore, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        folder.publish(directory)
+    assert contents(folder) == CONTENT
+
+
+def test_versions_that_nobody_reads_are_removed(s3, directory, monkeypatch):
+    folder, versions = Folder.at(f"{s3}/run"), []
+    monkeypatch.setattr(storage, "_STALE_SECONDS", 0.0)
+    store, path = store_of(f"{s3}/run")
+    for number in range(4):
+        (directory / "a.txt").write_bytes(b"%d" % number)
+        versions.append(folder.publish(directory))
+        time.sleep(1.1 if number == 1 else 0)  # S3 knows seconds
+    left = {name.partition("/")[0] for name in store.listing(path)} - {"manifest.json"}
+    assert {f".v-{versions[-1]}", f".v-{versions[-2]}"} <= left and f".v-{versions[0]}" not in left
+    assert contents(folder)["a.txt"] == b"3"
+
+
+def test_a_pointer_shows_what_is_published_elsewhere(s3, directory):
+    one, two, pointer = (Folder.at(f"{s3}/run/{name}") for name in ("stage-1", "stage-2", "artifact"))
+    one.publish(directory)
+    (directory / "parts/b.bin").write_bytes(b"two")
+    two.publish(directory)
+    pointer.point_to(Folder.at(f"{s3}/run/stage-1/parts"))
+    assert contents(pointer) == {"b.bin": CONTENT["parts/b.bin"], "deep/c.txt": b""}
+    pointer.point_to(Folder.at(f"{s3}/run/stage-2/parts"))
+    assert contents(pointer) == {"b.bin": b"two", "deep/c.txt": b""}
+    assert local(str(pointer)).name == "artifact"
+    with pytest.raises(ValueError, match="was not published"):
+        pointer.point_to(Folder.at(f"{s3}/run"))
+
+
+def test_a_folder_of_published_ones_lists_all_of_their_files(s3, directory):
+    run = Folder.at(f"{s3}/run")
+    run.put("summary.json", b"{}")
+    (run / "stage-1").publish(directory)
+    (run / "stage-2").draft("half").put("x", b"unseen")
+    assert Folder.at(f"{s3}/run").names() == [
+        "stage-1/a.txt",
+        "stage-1/parts/b.bin",
+        "stage-1/parts/deep/c.txt",
+        "summary.json",
+    ]
+    fresh = Folder.at(f"{s3}/run")
+    assert fresh.read("stage-1/parts/b.bin") == CONTENT["parts/b.bin"] and fresh.has("stage-1/a.txt")
+    assert not fresh.has("stage-1/manifest.json") and not fresh.has("stage-2/x")
+    assert (local(f"{s3}/run") / "stage-1" / "a.txt").read_bytes() == b"first"
+
+
+def test_a_mirror_follows_the_folder(s3, directory):
+    run = Folder.at(f"{s3}/run")
+    run.put("summary.json", b"{}")
+    (run / "stage-1").publish(directory)
+    path = mirror(f"{s3}/run", "*", "stage-1/parts/*")
+    assert path.name == "run" and sorted(p.name for p in path.rglob("*") if p.is_file()) == ["b.bin", "summary.json"]
+    (path / "own.txt").write_text("stays")
+    (directory / "parts/b.bin").unlink()
+    (run / "stage-1").publish(directory)
+    run.put("summary.json", b"[]")
+    assert mirror(f"{s3}/run", "*", "stage-1/parts/*") == path
+    assert sorted(p.name for p in path.rglob("*") if p.is_file()) == ["own.txt", "summary.json"]
+    assert (path / "summary.json").read_bytes() == b"[]"
+
+
+def test_a_damaged_copy_is_refused(s3, directory):
+    folder = Folder.at(f"{s3}/run")
+    version = folder.publish(directory)
+    (Folder.at(f"{s3}/run").draft(version)).put("a.txt", b"FIRST")
+    with pytest.raises(StorageError, match=r"run/a\.txt changed while it was read, or is damaged"):
+        local(f"{s3}/run")
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+def test_a_bucket_that_is_not_there_is_named(s3):
+    missing = f"{s3}-missing/logs"
+    for work in (lambda f: f.names(), lambda f: f.put("x", b""), lambda f: f.copy(), lambda f: f.exists()):
+        with pytest.raises(StorageError, match=f"{missing}.*no such bucket"):
+            work(Folder.at(missing))
+    with pytest.raises(FileNotFoundError, match=f"{missing}/x does not exist"):
+        Folder.at(missing).read("x")
+
+
+def test_refused_credentials_are_named(s3, s3_server, monkeypatch):
+    Folder.at(f"{s3}/x").put("a", b"1")
+    count = urllib.request.Request(
+        f"{s3_server}/moto-api/reset-auth", b"0", {"Content-Type": "text/plain"}, method="POST"
+    )
+    urllib.request.urlopen(count).close()
+    try:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        for work in (lambda f: f.names(), lambda f: f.read("a"), lambda f: f.put("a", b"2")):
+            with pytest.raises(StorageError, match=f"{s3}/x.*the store refuses these credentials") as refused:
+                work(Folder.at(f"{s3}/x"))
+            assert "wrong" not in str(refused.value)
+    finally:
+        count.data = b"inf"
+        urllib.request.urlopen(count).close()
+
+
+def test_a_store_that_is_not_there_is_named_after_some_attempts(s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(StorageError, match=rf"{s3}/x.*store at http://127.0.0.1:9 can't be reached after 4 attempts"):
+        Folder.at(f"{s3}/x").names()
+    assert time.monotonic() - start < 60
+
+
+def test_a_file_that_disappears_is_named(s3, monkeypatch):
+    folder = Folder.at(f"{s3}/logs")
+    for number in range(3):
+        folder.put(f"part-{number}.parquet", b"x" * 100)
+    reader = Folder.at(f"{s3}/logs")
+    assert len(reader.names()) == 3
+    store, path = store_of(f"{s3}/logs")
+    real = reader._found
+    monkeypatch.setattr(reader, "_found", lambda name: (real(name), store.remove(f"{path}/part-1.parquet"))[0])
+    with pytest.raises(FileNotFoundError, match=r"logs/part-1\.parquet (does not exist|has disappeared)"):
+        reader.copy()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("s3://KEY:SECRET@bucket/x", "has credentials; want them in the environment"),
+        ("s3://KEY@bucket/x", "has credentials"),
+        ("s3://bucket/x?access_key=SECRET", r"s3://bucket/x\?… has options; want endpoint and credentials"),
+        ("s3://", "names no bucket"),
+        ("what://bucket/x", r"nothing here reads what://"),
+    ],
+)
+def test_urls_with_secrets_or_of_unknown_kinds_are_refused(url, message):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match=message) as refused:
+        Folder.at(url)
+    assert "SECRET" not in str(refused.value)
+
+
+def test_a_url_that_lost_a_slash_is_refused(tmp_path):
+    from pathlib import Path
+
+    with pytest.raises(ValueError, match="want the URL as text"):
+        Folder.at(Path("s3://bucket/x"))
+
+
+# ---- places of commands ----------------------------------------------------------------------------------------------
+def test_what_a_command_writes_appears_when_it_ends_well(s3):
+    place = f"{s3}/runs/mine"
+    with pytest.raises(RuntimeError), working(place, "train") as out:
+        (out / "half.txt").write_text("half")
+        raise RuntimeError
+    assert Folder.at(place).names() == []
+    with working(place, "train", without=["checkpoints"]) as again:
+        assert again == out and (again / "half.txt").read_text() == "half"  # continues where it was
+        (again / "checkpoints").mkdir()
+        (again / "checkpoints" / "x").write_text("x")
+    assert contents(Folder.at(place)) == {"half.txt": b"half"} and out.name == "mine"
+    with pytest.raises(ValueError, match="holds the results of pygrade train"), working(place, "pipeline"):
+        pass
+    with pytest.raises(StorageError, match="no such bucket"), working(f"{s3}-missing/x", "train"):
+        raise AssertionError("no work before the place is known to be good")
+
+
+def test_one_file_is_published_too(s3):
+    with publishing(f"{s3}/out/policy.pt2") as path:
+        path.write_bytes(b"compiled")
+    assert local(f"{s3}/out/policy.pt2").read_bytes() == b"compiled"
+    assert within(f"{s3}/out/", "policy.pt2") == f"{s3}/out/policy.pt2"
+
+
+def test_local_copies_are_bounded(s3, monkeypatch):
+    monkeypatch.setenv("PYGRADE_CACHE_GIB", str(2500 / 2**30))
+    folder = Folder.at(f"{s3}/logs")
+    for number in range(4):
+        folder.put(f"{number}", bytes([number]) * 1000)
+    kept = []
+    for number in range(4):
+        with Folder.at(f"{s3}/logs").local(f"{number}") as path:
+            assert path.read_bytes() == bytes([number]) * 1000
+        os.utime(path.parent / ".lock", (number, number))
+        kept.append(path)
+    assert [path.exists() for path in kept] == [False, False, True, True]
+    held = Folder.at(f"{s3}/logs").fetch("2")
+    os.utime(held.parent / ".lock", (0, 0))
+    with Folder.at(f"{s3}/logs").local("0"):
+        assert held.exists() and not kept[3].exists()  # one in use is never removed
+    file_cache.release(held.parent)
