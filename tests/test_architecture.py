@@ -65,6 +65,7 @@ ORDER = [
     "simulation",
     "pipeline",
     "service",
+    "cluster",
     "studio",
     "study",
     "aot",
@@ -318,7 +319,7 @@ def test_importing_the_package_loads_no_optional_dependency():
     loaded = {name.split(".")[0] for name in run.stdout.split()}
     assert "pygrade" in loaded
     heavy = {"triton", "matplotlib", "pyarrow", "polars", "tyro", "rich", "tensorboard", "cmaes", "optuna", "scipy"}
-    heavy |= {"faiss", "lmdb", "redis", "sklearn", "fastapi", "pydantic", "uvicorn"}
+    heavy |= {"faiss", "lmdb", "redis", "sklearn", "fastapi", "pydantic", "uvicorn", "ray"}
     assert not loaded & heavy
 
 

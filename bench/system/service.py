@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from pygrade.stores import open_store
 
 SOURCE = Path(__file__).with_name("service_load.cpp")
 REQUESTS, CONNECTIONS, DEADLINE = 200, 16, 50
+_OWN = {"serve": ("workers", "threads"), "cluster": ("threads",)}  # options that only these servers have
 _WRK = """
 local bodies, at = {}, 0
 for line in io.lines("%s") do bodies[#bodies + 1] = line end
@@ -96,7 +97,7 @@ class World:
 
     def _expect(self) -> None:
         """The fixed requests, and their answers by both artifacts."""
-        users = self.log.users()["user_id"].to_numpy()
+        users = self.log.scan().select("user_id").unique().sort("user_id").collect()["user_id"].to_numpy()
         rng, now = np.random.default_rng(0), int(self.log.source["last_time"]) + 1
         bodies = [
             {"user": int(user), "k": 10, "candidates": 500, "timestamp": now}
@@ -143,25 +144,29 @@ def direct_pages(run: Path, store: str, bodies: list[dict[str, Any]]) -> list[tu
 class Server:
     """A server of a world, as a process."""
 
-    def __init__(self, kind: str, world: World, options: argparse.Namespace, config: dict[str, Any]) -> None:
+    def __init__(
+        self, kind: str, world: World, options: argparse.Namespace, config: dict[str, Any], words: Sequence[str] = ()
+    ) -> None:
+        """words: further ones of the command line."""
         path = world.folder / "pygrade.toml"
         lines = [f"{name} = {json.dumps(value)}" for name, value in config.items()]
-        own = [f"workers = {options.workers}", f"threads = {options.threads}"] if kind == "serve" else []
+        own = [f"{name} = {vars(options)[name]}" for name in _OWN.get(kind, ())]
         path.write_text('[serve]\nport = 0\nlog = "none"\n' + "\n".join(lines + own) + "\n")
-        command = [sys.executable, "-m", "pygrade", "serve"] if kind == "serve" else [str(options.pygraded)]
+        command = [str(options.pygraded)] if kind == "pygraded" else [sys.executable, "-m", "pygrade", "serve"]
         self.process = subprocess.Popen(
-            [*command, "--run", str(world.run), "--config", str(path)],
+            [*command, "--run", str(world.run), "--config", str(path), *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
         )
         assert self.process.stdout is not None
-        found = None
+        found, told = None, ""
         while found is None:
             line = self.process.stdout.readline()
             if not line:
-                raise RuntimeError("the server did not start")
+                raise RuntimeError(f"the server did not start: {told[-2000:]}")
+            told += line
             found = re.search(r"https?://([\w.]+):(\d+)", line)
         threading.Thread(target=self.process.stdout.read, daemon=True).start()  # so that it never waits for a reader
         self.host, self.port = found[1], int(found[2])

@@ -1,6 +1,7 @@
 """Progress of long work through the logger "pygrade": a live bar on a terminal, a line every few seconds elsewhere.
 
-Nothing is shown unless the logger takes INFO, as the command line sets it.
+Nothing is shown unless the logger takes INFO, as the command line sets it. Bars that are open at the same time share
+one view of the terminal.
 """
 
 import logging
@@ -15,6 +16,8 @@ from pygrade._util.interrupts import raise_pending
 
 LINE_SECONDS = 5.0  # between two lines of one task
 logger = logging.getLogger("pygrade")
+_bars = True
+_view: Any = None  # the rich Progress that is on the terminal
 
 
 class Bar(Protocol):
@@ -37,15 +40,26 @@ def hushed() -> Iterator[None]:
 
 
 @contextmanager
+def no_bars() -> Iterator[None]:
+    """No progress inside the block: for a worker, whose driver shows it."""
+    global _bars
+    before, _bars = _bars, False
+    try:
+        yield
+    finally:
+        _bars = before
+
+
+@contextmanager
 def track(label: str, total: int, start: int = 0) -> Iterator[Bar]:
     """Show the progress of ``total`` steps, ``start`` of them done before (a resumed run).
 
     >>> with track("doctest", total=2) as bar:
     ...     bar.advance(1, loss=0.5)
     """
-    if not logger.isEnabledFor(logging.INFO):
+    if not _bars or not logger.isEnabledFor(logging.INFO):
         yield _Silent()
-    elif sys.stderr.isatty() and find_spec("rich") is not None:
+    elif _on_terminal():
         with _live(label, total, start) as bar:
             yield bar
     else:
@@ -91,11 +105,30 @@ class _Lines:
         logger.info(line.rstrip())
 
 
+def _on_terminal() -> bool:
+    return sys.stderr.isatty() and find_spec("rich") is not None
+
+
 @contextmanager
-def _live(label: str, total: int, start: int) -> Iterator[Bar]:
+def screen() -> Iterator[None]:
+    """One live view of all bars inside, on a terminal: the finished ones stay above those that run."""
+    if not (_bars and logger.isEnabledFor(logging.INFO) and _on_terminal()):
+        yield
+        return
+    with _shared_view():
+        yield
+
+
+@contextmanager
+def _shared_view() -> Iterator[Any]:
+    """The view that is there, else a new one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    global _view
+    if _view is not None:
+        yield _view
+        return
     columns: list[Any] = [
         TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=24),
@@ -103,7 +136,17 @@ def _live(label: str, total: int, start: int) -> Iterator[Bar]:
         TimeRemainingColumn(elapsed_when_finished=True),
         TextColumn("{task.fields[figures]}", style="dim", markup=False),
     ]
-    with Progress(*columns, console=Console(stderr=True)) as view:
+    with Progress(*columns, console=Console(stderr=True)) as _view:
+        try:
+            yield _view
+        finally:
+            _view = None
+
+
+@contextmanager
+def _live(label: str, total: int, start: int) -> Iterator[Bar]:
+    with _shared_view() as view:
+        inner = any(not task.finished for task in view.tasks)  # of a job of another bar, whose end is that of the job
         task = view.add_task(label, total=total, completed=start, figures="")
 
         class Live:
@@ -115,3 +158,5 @@ def _live(label: str, total: int, start: int) -> Iterator[Bar]:
                     view.advance(task, steps)
 
         yield Live()
+        if inner:
+            view.remove_task(task)

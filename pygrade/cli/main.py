@@ -138,8 +138,8 @@ def usage() -> str:
 
 def _one_line(error: BaseException) -> str:
     """The message and its notes: which stage, which job."""
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    return printable(" ".join(f"{error}{notes}".split())) or type(error).__name__
+    notes = [f"({note})" for note in getattr(error, "__notes__", ())]
+    return printable(" ".join(" ".join([str(error) or type(error).__name__, *notes]).split()))
 
 
 def _fail(message: str, code: int) -> int:

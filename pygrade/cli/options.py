@@ -1,15 +1,19 @@
 """Options that several commands share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 from pygrade._util.storage import Place
+from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
+from pygrade.logs.log_parts import LogParts, rows_of
 
 Config = TypeVar("Config")
+Log = TypeVar("Log", Logs, LogParts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +23,27 @@ class Output:
     json: bool = False  # print one JSON object on standard output instead of tables
     quiet: bool = False  # no progress on standard error
     traceback: bool = False  # show the Python traceback of an error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where the work of a command runs."""
+
+    # local[:N]: Ray on this machine, N processes (none: one a core); or a Ray cluster: auto, HOST:PORT, ray://HOST:PORT.
+    # The result is the same as in one process, which is the default.
+    cluster: str | None = None
+
+
+@contextmanager
+def workers_of(cluster: str | None, *paths: Place) -> Iterator[Workers]:
+    """The workers that --cluster asks for; paths: local ones that all nodes must see."""
+    if cluster is None:
+        yield HERE
+        return
+    from pygrade.cluster import connect
+
+    with connect(cluster, paths) as workers:
+        yield workers
 
 
 class Values(dict[str, float]):
@@ -47,7 +72,14 @@ class Source:
         """The logs in DIR with the values of the options."""
         return self.valued(self.read())
 
-    def valued(self, logs: Logs) -> Logs:
+    def open(self, limit: int) -> Logs | LogParts:
+        """As `load`; a log of more requests than the limit is not read yet."""
+        if rows_of(self.directory) <= limit:  # and so the requests
+            return self.load()
+        parts = LogParts.open(self.directory).complete()
+        return self.load() if parts.num_requests <= limit else self.valued(parts)
+
+    def valued(self, logs: Log) -> Log:
         """Logs with the values of the options; ``ValueError`` names a task that they lack."""
         for option, names in (("values", self.values), ("value-tasks", self.value_tasks)):
             if unknown := [name for name in names if name not in logs.tasks]:

@@ -19,7 +19,7 @@ from pygrade.stores import without_secret
 
 RECORD = "options.toml"
 _OUTPUT = ("json", "quiet", "traceback")  # how a command prints, not what it does
-_PLACE = ("out", "resume", "track")  # differ between two runs with the same results
+_PLACE = ("out", "resume", "track", "cluster")  # differ between two runs with the same results
 
 logger = logging.getLogger("pygrade")
 Table = dict[str, Any]

@@ -3,6 +3,8 @@ column. The counterpart of `tables` for delimited text.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +37,39 @@ def column_names(path: Path) -> list[str]:
     return list(_schema(path).names)
 
 
-def read_batches(path: Path, columns: Mapping[str, str], rows: int = 100_000) -> "Iterator[tuple[int, pl.DataFrame]]":
+@dataclass(frozen=True)
+class RowGroups:
+    """A piece of a Parquet file, for a job."""
+
+    path: Path
+    start: int  # row groups start ≤ … < stop
+    stop: int
+    first: int  # the first row
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, rows {self.first} to {self.first + self.rows}"
+
+
+def row_groups(path: Path, rows: int) -> list[RowGroups]:
+    """Pieces of at least ``rows`` rows, the last aside; ValueError names a file that isn't a whole Parquet file."""
+    _schema(path)
+    with require("pyarrow.parquet", "pipeline").ParquetFile(path) as parquet:
+        counts = [parquet.metadata.row_group(group).num_rows for group in range(parquet.metadata.num_row_groups)]
+    pieces, start, first = [], 0, 0
+    for group, count in enumerate(accumulate(counts)):
+        if count - first >= rows or group == len(counts) - 1:
+            pieces.append(RowGroups(path, start, group + 1, first, count - first))
+            start, first = group + 1, count
+    return pieces or [RowGroups(path, 0, 0, 0, 0)]
+
+
+def read_batches(
+    path: Path, columns: Mapping[str, str], rows: int = 100_000, piece: RowGroups | None = None
+) -> "Iterator[tuple[int, pl.DataFrame]]":
     """The named columns of a Parquet (.parquet) or Feather file, a bounded number of rows at a time.
 
-    Yields the number (from 0) of the first row, and the rows: int64, float64, str, bool, times as int64 ms since 1970,
+    ``piece``: only these row groups. Yields the number (from 0) of the first row, and the rows: int64, float64, str, bool, times as int64 ms since 1970,
     lists of these. ValueError names the file, the column and the row of a missing column, a missing or foreign value;
     TypeError a column of another type.
     """
@@ -50,9 +81,9 @@ def read_batches(path: Path, columns: Mapping[str, str], rows: int = 100_000) ->
         if not _fits(schema.field(name).type, kind.rstrip("?")):
             wanted = WANTED[kind.rstrip("?")]
             raise TypeError(f"{path}: column {name!r} has type {schema.field(name).type}; want {wanted}")
-    first = 0
+    first = 0 if piece is None else piece.first
     try:
-        for batch in _batches(path, list(columns), rows):
+        for batch in _batches(path, list(columns), rows, piece):
             table = pa.Table.from_batches([batch])
             raw = {name: polars.from_arrow(table.column(name)) for name in columns}
             frame = polars.DataFrame([_typed(path, first, n, raw[n], k).alias(n) for n, k in columns.items()])
@@ -62,6 +93,8 @@ def read_batches(path: Path, columns: Mapping[str, str], rows: int = 100_000) ->
         raise ValueError(f"{path}: corrupt after row {first} ({_first_line(error)})") from error
     if first == 0:
         raise ValueError(f"{path}: the file has no rows")
+    if piece is not None and first != piece.first + piece.rows:
+        raise ValueError(f"{path}: {first - piece.first} rows from {piece.first} on; there were {piece.rows} before")
 
 
 def refuse_row(path: Path, first: int, column: str, values: "pl.Series", bad: NDArray[np.bool_], want: str) -> None:
@@ -72,10 +105,11 @@ def refuse_row(path: Path, first: int, column: str, values: "pl.Series", bad: ND
         raise ValueError(f"{path}: row {first + row}, column {column!r} is {value}; want {want}")
 
 
-def _batches(path: Path, columns: list[str], rows: int) -> Iterator[Any]:
+def _batches(path: Path, columns: list[str], rows: int, piece: RowGroups | None) -> Iterator[Any]:
     if path.suffix == ".parquet":
         with require("pyarrow.parquet", "pipeline").ParquetFile(path) as parquet:
-            yield from parquet.iter_batches(rows, columns=columns)
+            groups = None if piece is None else list(range(piece.start, piece.stop))
+            yield from parquet.iter_batches(rows, row_groups=groups, columns=columns)
         return
     pa = require("pyarrow", "pipeline")
     with pa.OSFile(str(path)) as file:

@@ -1,6 +1,6 @@
 """Rows that are put in another order on disk: appended to partitions, read back one partition at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,26 @@ if TYPE_CHECKING:
 
 
 _BUFFER_ROWS, _OPEN_FILES = 50_000, 128
+
+
+def partition_file(directory: Path, partition: int, number: int) -> Path:
+    """The file of this number, from 0 on, of a partition."""
+    return directory / f"{partition}-{number}.arrow"
+
+
+def read_frames(files: Iterable[Path], columns: Sequence[str] | None = None) -> "Iterator[pl.DataFrame]":
+    """The frames in files of a shuffle, or some columns of them. FileNotFoundError names a file that is gone."""
+    pa, polars = require("pyarrow", "pipeline"), require("polars", "pipeline")
+    for path in files:
+        with pa.OSFile(str(path)) as file:
+            options = None
+            if columns is not None:
+                names = pa.ipc.open_stream(file).schema.names
+                options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
+                file.seek(0)
+            with pa.ipc.open_stream(file, options=options) as reader:
+                for batch in reader:
+                    yield polars.from_arrow(batch)
 
 
 class DiskShuffle:
@@ -55,13 +75,9 @@ class DiskShuffle:
 
     def read(self, partition: int) -> "Iterator[pl.DataFrame]":
         """The frames of a partition in the order in which they were added."""
-        pa, polars = require("pyarrow", "pipeline"), require("polars", "pipeline")
         self._flush()
         self._close(partition)
-        for path in self._files.get(partition, []):
-            with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
-                for batch in reader:
-                    yield polars.from_arrow(batch)
+        yield from read_frames(self._files.get(partition, []))
 
     def take(self, partition: int) -> "pl.DataFrame":
         """The whole partition, which is removed."""
@@ -69,6 +85,11 @@ class DiskShuffle:
         frame: pl.DataFrame = polars.concat(list(self.read(partition)))
         self.drop(partition)
         return frame
+
+    @property
+    def files(self) -> dict[int, int]:
+        """Partition → number of its files, after `close`; see `partition_file`."""
+        return {partition: len(files) for partition, files in self._files.items() if files}
 
     def drop(self, partition: int) -> None:
         self._flush()
@@ -79,6 +100,7 @@ class DiskShuffle:
 
     def close(self) -> None:
         """Closes all files; the rows can still be read."""
+        self._flush()
         for partition in list(self._writers):
             self._close(partition)
 
@@ -89,7 +111,7 @@ class DiskShuffle:
             if len(self._writers) >= _OPEN_FILES:
                 self._close(next(iter(self._writers)))
             files = self._files.setdefault(partition, [])
-            files.append(self.directory / f"{partition}-{len(files)}.arrow")
+            files.append(partition_file(self.directory, partition, len(files)))
             writer = pa.ipc.new_stream(str(files[-1]), schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
         self._writers[partition] = writer
         return writer

@@ -20,22 +20,20 @@ belong to the first. is_subscriber was fixed when the data were made, so it tell
 ``event_time``: the impression's time plus the time on the page, plus for a clicked article its reading time.
 """
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pygrade._util.optional_imports import require
-from pygrade.data.columnar import column_names, read_batches, refuse_row
+from pygrade.data.columnar import RowGroups, column_names, read_batches, refuse_row, row_groups
 from pygrade.data.event_log import EventSource
-from pygrade.data.event_writer import EventWriter
+from pygrade.data.event_writer import PIECE, EventWriter
+from pygrade.data.spill import Spill
 from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:
     import polars as pl
-
-logger = logging.getLogger("pygrade")
 
 LICENSE = "EB-NeRD license terms (research), recsys.eb.dk"
 
@@ -85,6 +83,7 @@ _HISTORY = {
     "read_time_fixed": "floats",
     "scroll_percentage_fixed": "floats",
 }
+_SOURCES = {"body_length": "body"}  # columns of other names
 _INVIEW = 20  # articles of an impression, about
 
 
@@ -120,15 +119,16 @@ def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | N
             f"{directory} lacks articles.parquet, or train/behaviors.parquet and validation/behaviors.parquet; want "
             "EB-NeRD's files"
         )
-    if config.history:
-        _add_history(splits[0] / "history.parquet", writer, config)
-    for split in splits:
-        path = split / "behaviors.parquet"
-        logger.info("ebnerd: reading %s/%s", split.name, path.name)
-        for first, frame in read_batches(path, _BEHAVIORS, max(1, min(writer.rows, 500_000) // _INVIEW)):
-            _add_behaviors(path, first, frame, writer, config)
-    kinds = _add_articles(articles, writer)
-    logger.info("ebnerd: sorting by time")
+    history = splits[0] / "history.parquet"
+    if config.history and not history.is_file():
+        raise FileNotFoundError(f"{history} is missing, and history asks for it")
+    size = PIECE * writer.rows // _INVIEW
+    pieces = [_Piece(_read_behaviors, p, config) for s in splits for p in row_groups(s / "behaviors.parquet", size)]
+    pieces += [_Piece(_read_history, piece, config) for piece in (_whole(history) if config.history else [])]
+    pieces += [_Piece(_read_articles, piece, config) for piece in row_groups(articles, size)]
+    writer.read(_read, pieces, "ebnerd: read")
+    names = column_names(articles)
+    kinds = {name: kind for name, kind in ITEM_KINDS.items() if _SOURCES.get(name, name) in names}
     source = EventSource(
         name="EB-NeRD",
         license=LICENSE,
@@ -144,7 +144,34 @@ def import_ebnerd(directory: Path, writer: EventWriter, config: EbNerdConfig | N
     writer.finish(source)
 
 
-def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, config: EbNerdConfig) -> None:
+@dataclass(frozen=True)
+class _Piece:
+    """A job."""
+
+    work: Callable[[RowGroups, Spill, EbNerdConfig], None]
+    rows: RowGroups
+    config: EbNerdConfig
+
+    def __str__(self) -> str:
+        return str(self.rows)
+
+
+def _read(piece: _Piece, spill: Spill) -> None:
+    piece.work(piece.rows, spill, piece.config)
+
+
+def _whole(path: Path) -> list[RowGroups]:
+    """One piece: clicks of the history are numbered in the order of the file."""
+    return row_groups(path, 2**63)
+
+
+def _read_behaviors(piece: RowGroups, spill: Spill, config: EbNerdConfig) -> None:
+    rows = max(1, min(spill.rows, 500_000) // _INVIEW)
+    for first, frame in read_batches(piece.path, _BEHAVIORS, rows, piece):
+        _add_behaviors(piece.path, first, frame, spill, config)
+
+
+def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, config: EbNerdConfig) -> None:
     polars = require("polars", "pipeline")
     col = polars.col
     for column in ("article_ids_inview", "article_ids_clicked"):
@@ -152,7 +179,7 @@ def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", writer: EventW
         refuse_row(path, first, column, frame[column], bad, "whole numbers")
     for column in ("read_time", "next_read_time", "next_scroll_percentage"):
         refuse_row(path, first, column, frame[column], (frame[column] < 0).fill_null(False).to_numpy(), "0 or more")
-    writer.add_attributes("user", frame.select("user_id", *USER_KINDS))
+    spill.add_attributes("user", frame.select("user_id", *USER_KINDS), frame["impression_time"])
     both = polars.concat_list("article_ids_inview", "article_ids_clicked")
     frame = frame.with_columns(
         both.list.unique(maintain_order=True).alias("item_id"),
@@ -167,7 +194,7 @@ def _add_behaviors(path: Path, first: int, frame: "pl.DataFrame", writer: EventW
     scroll = polars.when("read").then("next_scroll_percentage")
     front, article = polars.lit("front"), polars.lit("article")
     seconds = col("read_time").fill_null(0.0) + read.fill_null(0.0)
-    writer.add_events(
+    spill.add_events(
         rows.select(
             col("impression_id").alias("request_id"),
             "user_id",
@@ -192,21 +219,19 @@ def _feedback(clicked: "pl.Expr", read: "pl.Expr", scroll: "pl.Expr", config: Eb
     ]
 
 
-def _add_history(path: Path, writer: EventWriter, config: EbNerdConfig) -> None:
+def _read_history(piece: RowGroups, spill: Spill, config: EbNerdConfig) -> None:
     """Clicks of the weeks before the first split, numbered -1, -2, …"""
-    polars = require("polars", "pipeline")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, and history asks for it")
+    polars, path = require("polars", "pipeline"), piece.path
     col, count = polars.col, 0
     lists = [name for name in _HISTORY if name != "user_id"]
-    for first, frame in read_batches(path, _HISTORY, max(1, min(writer.rows, 500_000) // 200)):
+    for first, frame in read_batches(path, _HISTORY, max(1, min(spill.rows, 500_000) // 200), piece):
         for name in lists[1:]:
             bad = (frame[name].list.len() != frame[lists[0]].list.len()).to_numpy()
             refuse_row(path, first, name, frame[name].list.len(), bad, f"as many entries as in {lists[0]}")
         rows = frame.explode(*lists).drop_nulls(["impression_time_fixed", "article_id_fixed"])
         read, scroll = col("read_time_fixed"), col("scroll_percentage_fixed")
         time = col("impression_time_fixed")
-        writer.add_events(
+        spill.add_events(
             rows.select(
                 (-1 - count - polars.int_range(polars.len())).alias("request_id"),
                 "user_id",
@@ -224,17 +249,14 @@ def _add_history(path: Path, writer: EventWriter, config: EbNerdConfig) -> None:
         count += len(rows)
 
 
-def _add_articles(path: Path, writer: EventWriter) -> dict[str, str]:
-    """Adds the articles. Returns the kinds of the attributes that the file has."""
+def _read_articles(piece: RowGroups, spill: Spill, _: EbNerdConfig) -> None:
     polars = require("polars", "pipeline")
-    names = column_names(path)
+    names = column_names(piece.path)
     columns = {name: kind for name, kind in _ARTICLES.items() if name in names or name == "article_id"}
-    kinds: dict[str, str] = {}
-    for _, frame in read_batches(path, columns, min(writer.rows, 20_000)):
+    for _, frame in read_batches(piece.path, columns, min(spill.rows, 20_000), piece):
         frame = frame.rename({"article_id": "item_id"})
         if "body" in columns:
             frame = frame.with_columns(polars.col("body").str.len_chars().cast(polars.Float32).alias("body_length"))
-        kinds = {name: kind for name, kind in ITEM_KINDS.items() if name in frame.columns}
+        kinds = [name for name in ITEM_KINDS if name in frame.columns]
         flags = [polars.col("premium").cast(polars.Int64)] if "premium" in kinds else []
-        writer.add_attributes("item", frame.with_columns(flags).select("item_id", *kinds))
-    return kinds
+        spill.add_attributes("item", frame.with_columns(flags).select("item_id", *kinds))

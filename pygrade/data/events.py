@@ -10,6 +10,7 @@ from typing import Any
 
 from pygrade._util.files import atomic_directory
 from pygrade._util.storage import Place, local, place_exists, place_of
+from pygrade._util.workers import Workers
 from pygrade.data.ebnerd import EbNerdConfig, import_ebnerd
 from pygrade.data.event_log import EventLog, EventSource
 from pygrade.data.event_writer import EventWriter
@@ -58,13 +59,18 @@ def parse_spec(spec: str, schemes: Sequence[str] = tuple(SCHEMES)) -> tuple[str,
     return scheme, place
 
 
-def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int = 500_000) -> EventLog:
+def import_events(
+    spec: str, out: str | Path, config: Any = None, *, rows: int = 500_000, workers: Workers | None = None
+) -> EventLog:
     """Writes the raw events that ``SCHEME:PATH`` names into the directory ``out`` and opens it; of a URL, those of a
     local copy.
 
-    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows are held in memory at a time; memory
-    does not grow with the log. The directory appears at once and complete; it replaces an earlier log of events, never
-    anything else. ValueError for an unknown scheme, a foreign directory and bad input (named by file, line or row, and
+    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows a job sorts at a time; memory
+    does not grow with the log. ``workers`` run the jobs (`LocalWorkers`: this process); they must see ``out`` and the
+    source under the same paths. The log is the same, byte for byte, for any workers and for any division of the same
+    rows into files; `event_writer` says what decides between duplicates. While it runs, ``out`` holds each row up to
+    twice in scratch files (docs/guides/cluster.md has figures); they are removed at the end, also after an error. The
+    directory appears at once and complete; it replaces an earlier log of events, never anything else. ValueError for an unknown scheme, a foreign directory and bad input (named by file, line or row, and
     column), TypeError for another scheme's config, FileNotFoundError for missing files.
     """
     scheme, place = parse_spec(spec)
@@ -75,5 +81,5 @@ def import_events(spec: str, out: str | Path, config: Any = None, *, rows: int =
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
         raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
-        _IMPORTERS[scheme](local(place), EventWriter(directory, rows), config)
+        _IMPORTERS[scheme](local(place), EventWriter(directory, rows, workers), config)
     return EventLog.open(out)

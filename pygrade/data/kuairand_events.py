@@ -15,11 +15,10 @@ is the order in time: take feedback as it is (a propensity of 1). Only shown vid
 There is no funnel: 1 % of the long views have no click.
 """
 
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +26,9 @@ from numpy.typing import NDArray
 from pygrade._typing import Array, Ints
 from pygrade._util.hashing import spread
 from pygrade._util.optional_imports import require
-from pygrade.data.disk_shuffle import DiskShuffle
+from pygrade.data.disk_shuffle import DiskShuffle, read_frames
 from pygrade.data.event_log import EventSource
-from pygrade.data.event_writer import EventWriter
+from pygrade.data.event_writer import PIECE, EventWriter
 from pygrade.data.kuairand_files import (
     BASIC_COLUMNS,
     EVENTS,
@@ -42,12 +41,11 @@ from pygrade.data.kuairand_files import (
     find_files,
     local_day,
 )
-from pygrade.data.tables import Table, read_blocks, read_header, refuse
+from pygrade.data.spill import Spill, in_content_order
+from pygrade.data.tables import Lines, Table, read_blocks, read_header, refuse, whole_lines
 
 if TYPE_CHECKING:
     import polars as pl
-
-logger = logging.getLogger("pygrade")
 
 LICENSE = "CC BY-SA 4.0"
 
@@ -94,6 +92,7 @@ ITEM_KINDS = {
 _UNKNOWN = -124
 _BYTES_PER_ROW = 60  # of the log files, at least; decides the number of partitions by user
 _PARTITIONS = 64
+_VIDEO_NAMES = {"upload_dt": "upload_time", "tag": "tags", "video_duration": "duration"}
 _BASIC_OPTIONAL = {"upload_type": "text", "video_duration": "float?", "music_id": "float?", "music_type": "float?"}
 
 
@@ -130,97 +129,139 @@ def import_kuairand(directory: Path, writer: EventWriter, config: KuaiRandEventC
     tasks = config.tasks or tuple(t for t in EVENTS if not (files.excerpt and t == "like"))
     users = _read_users(files.users)
     writer.add_attributes("user", users)
-    shuffle = _read_logs(files, users["user_id"].to_numpy(), tasks, writer, config)
-    item_kinds = dict(ITEM_KINDS)
-    for path in files.basic:
-        logger.info("kuairand: reading %s", path.name)
-        item_kinds = _add_videos(path, writer)
-    if not files.basic:
-        item_kinds = {"duration": "dense"}
-    gap = None if config.requests == "day" else config.session_gap_minutes
-    requests = 0
-    for frame in _by_users(shuffle, writer):
-        requests = _add_requests(frame, writer, gap, config.max_rows, requests)
-    version = "27K, an excerpt" if files.excerpt else files.version
-    source = EventSource(
-        name=f"KuaiRand-{version}".removesuffix("-"),
-        license=LICENSE,
-        tasks=tasks,
-        task_values=tuple(float(config.task_values.get(task, 1.0)) for task in tasks),
-        users={name: kind for name, kind in USER_KINDS.items() if name in users.columns},
-        items=item_kinds,
-        measures=("play", "comment_stay"),
-        category="category" if files.basic else None,
-        utc_offset_hours=8.0,
+    item_kinds = _video_kinds(files.basic) if files.basic else {"duration": "dense"}
+    size = PIECE * writer.rows * _BYTES_PER_ROW
+    writer.read(
+        _read_videos, [_Videos(piece) for p in files.basic for piece in whole_lines(p, size)], "kuairand: videos"
     )
-    logger.info("kuairand: sorting by time")
-    writer.finish(source)
+    _read_logs(files, users["user_id"].to_numpy(), tasks, writer, config)
+    version = "27K, an excerpt" if files.excerpt else files.version
+    writer.finish(
+        EventSource(
+            name=f"KuaiRand-{version}".removesuffix("-"),
+            license=LICENSE,
+            tasks=tasks,
+            task_values=tuple(float(config.task_values.get(task, 1.0)) for task in tasks),
+            users={name: kind for name, kind in USER_KINDS.items() if name in users.columns},
+            items=item_kinds,
+            measures=("play", "comment_stay"),
+            category="category" if files.basic else None,
+            utc_offset_hours=8.0,
+        )
+    )
+
+
+# ---- rows of a user meet ---------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Impressions:
+    """A job: lines of a log, whose rows go into partitions by user."""
+
+    lines: Lines
+    excerpt: bool
+    tasks: tuple[str, ...]
+    config: KuaiRandEventConfig
+    partitions: int
+    known: Path  # the ids of all users
+    users: Path  # where they are from
+    durations: bool  # whether the videos' durations are those of the log
+
+    def __str__(self) -> str:
+        return str(self.lines)
+
+
+@dataclass(frozen=True)
+class _Users:
+    """A job: all impressions of some users, to make requests of them."""
+
+    partition: int
+    partitions: int
+    rows: int
+    consumes: tuple[Path, ...]
+    config: KuaiRandEventConfig
+
+    def __str__(self) -> str:
+        return f"partition {self.partition + 1} of {self.partitions} of the users"
 
 
 def _read_logs(
-    files: Files,
-    known: Ints,
-    tasks: tuple[str, ...],
-    writer: EventWriter,
-    config: KuaiRandEventConfig,
-) -> DiskShuffle:
-    """Puts all rows of a user into one partition, to make requests of them."""
-    polars = require("polars", "pipeline")
+    files: Files, known: Ints, tasks: tuple[str, ...], writer: EventWriter, config: KuaiRandEventConfig
+) -> None:
     size = sum(path.stat().st_size for path in files.logs)
     partitions = min(max(size // (_BYTES_PER_ROW * writer.rows), 1), _PARTITIONS)
-    shuffle = DiskShuffle(writer.scratch / "users")
-    keep = chosen_rows(random=config.random_rows, user_fraction=config.user_fraction)
-    columns, delimiter = (EXCERPT_COLUMNS, "\t") if files.excerpt else (LOG_COLUMNS, ",")
-    durations = not files.basic
-    for path in files.logs:
-        logger.info("kuairand: reading %s", path.name)
-        for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep):
-            user = block["user_id"]
-            absent = ~np.isin(user, known)
-            if absent.any():
-                raise ValueError(
-                    f"{files.users[0]}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line "
-                    f"{line} on; want a row for every user of the logs"
-                )
-            if not len(user):
-                continue
-            frame = polars.DataFrame(
-                {
-                    "user_id": user,
-                    "item_id": block["video_id"],
-                    "time": block["time_ms"],
-                    "tab": block.get("tab", np.full(len(user), -1, np.int64)),
-                    "play_ms": block["play_time_ms"],
-                    "m_play": (block["play_time_ms"] / 1000.0).astype(np.float32),
-                    "m_comment_stay": (block["comment_stay_time"] / 1000.0).astype(np.float32),
-                    **{f"y_{task}": _feedback(block, task) for task in tasks},
-                }
-            )
-            shuffle.add((spread(user) % np.uint64(partitions)).astype(np.int64), frame)
-            if durations:
-                seconds = np.where(block["duration_ms"] > 0, block["duration_ms"] / 1000.0, np.nan)
-                items = polars.DataFrame({"item_id": block["video_id"], "duration": seconds.astype(np.float32)})
-                items = items.with_columns(polars.col("duration").fill_nan(None))
-                writer.add_attributes("item", items.sort("duration", nulls_last=True, maintain_order=True))
-    if not shuffle.rows:
+    ids = writer.scratch / "users.npy"
+    np.save(ids, known)
+    shared = (files.excerpt, tasks, config, partitions, ids, files.users[0], not files.basic)
+    pieces = [piece for path in files.logs for piece in whole_lines(path, PIECE * writer.rows * _BYTES_PER_ROW)]
+    before = len(writer.spilled)
+    writer.read(_read_impressions, [_Impressions(piece, *shared) for piece in pieces], "kuairand: read")
+    read = writer.spilled[before:]
+    jobs = []
+    for partition in range(partitions):
+        rows = sum(spill.rows.get("users", {}).get(partition, 0) for spill in read)
+        parts = tuple(path for spill in read for path in spill.files("users", partition))
+        if rows:
+            jobs.append(_Users(partition, partitions, rows, parts, config))
+    if not jobs:
         raise ValueError(f"user_fraction {config.user_fraction} leaves no user of {files.logs[0].parent}")
-    return shuffle
+    writer.number_requests(writer.read(_make_requests, jobs, "kuairand: requests"))
 
 
-def _by_users(shuffle: DiskShuffle, writer: EventWriter) -> "Iterator[pl.DataFrame]":
-    """All rows of some users at a time, about `writer.rows` rows; long partitions are divided once more."""
-    for partition in sorted(shuffle.rows):
-        parts = -(-shuffle.rows[partition] // writer.rows)
-        if parts == 1:
-            yield shuffle.take(partition)
+def _read_impressions(job: _Impressions, spill: Spill) -> None:
+    polars, known, path = require("polars", "pipeline"), np.load(job.known), job.lines.path
+    keep = chosen_rows(random=job.config.random_rows, user_fraction=job.config.user_fraction)
+    columns, delimiter = (EXCERPT_COLUMNS, "\t") if job.excerpt else (LOG_COLUMNS, ",")
+    shuffle = spill.shuffle("users")
+    for line, block in read_blocks(path, columns, delimiter=delimiter, check=check_log, keep=keep, piece=job.lines):
+        user = block["user_id"]
+        absent = ~np.isin(user, known)
+        if absent.any():
+            raise ValueError(
+                f"{job.users}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line {line} on; "
+                "want a row for every user of the logs"
+            )
+        if not len(user):
             continue
-        finer = DiskShuffle(writer.scratch / f"users{partition}")
-        for frame in shuffle.read(partition):
-            user = spread(frame["user_id"].to_numpy()) // np.uint64(_PARTITIONS)
-            finer.add((user % np.uint64(parts)).astype(np.int64), frame)
-        shuffle.drop(partition)
-        for part in sorted(finer.rows):
-            yield finer.take(part)
+        frame = polars.DataFrame(
+            {
+                "user_id": user,
+                "item_id": block["video_id"],
+                "time": block["time_ms"],
+                "tab": block.get("tab", np.full(len(user), -1, np.int64)),
+                "play_ms": block["play_time_ms"],
+                "m_play": (block["play_time_ms"] / 1000.0).astype(np.float32),
+                "m_comment_stay": (block["comment_stay_time"] / 1000.0).astype(np.float32),
+                **{f"y_{task}": _feedback(block, task) for task in job.tasks},
+            }
+        )
+        shuffle.add(_share(user, job.config) * job.partitions >> 32, frame)
+        if job.durations:
+            seconds = np.where(block["duration_ms"] > 0, block["duration_ms"] / 1000.0, np.nan)
+            items = polars.DataFrame({"item_id": block["video_id"], "duration": seconds.astype(np.float32)})
+            spill.add_attributes("item", items.with_columns(polars.col("duration").fill_nan(None)))
+
+
+def _share(user: Ints, config: KuaiRandEventConfig) -> Ints:
+    """Where the users' hashes [n] lie among those of the chosen users, of 2³²; it grows with the hash."""
+    place = (spread(user) >> np.uint64(32)).astype(np.float64) / config.user_fraction
+    share: Ints = np.minimum(place, 2.0**32 - 1).astype(np.int64)
+    return share
+
+
+def _make_requests(job: _Users, spill: Spill) -> int:
+    """Adds the requests, in order of the users' hashes and numbered from 0 on; returns their number."""
+    polars = require("polars", "pipeline")
+    gap = None if job.config.requests == "day" else job.config.session_gap_minutes
+    parts = -(-job.rows // spill.rows)  # of about spill.rows rows
+    if parts == 1:
+        return _add_requests(polars.concat(list(read_frames(job.consumes))), spill, gap, job.config.max_rows, 0)
+    finer = DiskShuffle(spill.directory / "finer")
+    for frame in read_frames(job.consumes):
+        within = _share(frame["user_id"].to_numpy(), job.config) * job.partitions & (2**32 - 1)
+        finer.add(within * parts >> 32, frame)
+    requests = 0
+    for part in sorted(finer.rows):
+        requests = _add_requests(finer.take(part), spill, gap, job.config.max_rows, requests)
+    return requests
 
 
 def _feedback(block: Table, task: str) -> NDArray[np.int8]:
@@ -231,11 +272,15 @@ def _feedback(block: Table, task: str) -> NDArray[np.int8]:
     return np.asarray(block[task if task == "long_view" else f"is_{task}"], np.int8)
 
 
-def _add_requests(frame: "pl.DataFrame", writer: EventWriter, gap: float | None, max_rows: int, first: int) -> int:
-    """Groups all rows of some users into requests numbered from ``first`` on. Returns the number after the last."""
+def _add_requests(frame: "pl.DataFrame", spill: Spill, gap: float | None, max_rows: int, first: int) -> int:
+    """Groups all rows of some users into requests numbered from ``first`` on. Returns the number after the last.
+
+    Impressions of one time are in order of the video, then of all other columns; equal ones are one.
+    """
     polars = require("polars", "pipeline")
+    frame = in_content_order(frame, ["user_id", "tab", "time", "item_id"])
     user, tab, time = (frame[name].to_numpy() for name in ("user_id", "tab", "time"))
-    order, starts = group_requests(user, tab, time, gap, max_rows)
+    order, starts = group_requests(spread(user), tab, time, gap, max_rows)
     request = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))  # [n] of each row
     rows = frame[order].with_columns(
         polars.Series("request_id", first + request),
@@ -245,17 +290,19 @@ def _add_requests(frame: "pl.DataFrame", writer: EventWriter, gap: float | None,
     )
     if frame["tab"][0] >= 0:
         rows = rows.with_columns(polars.format("tab{}", "tab").alias("scenario"))
-    writer.add_events(rows.drop("time", "tab", "play_ms"))
+    spill.add_events(rows.drop("time", "tab", "play_ms"))
     return first + len(starts)
 
 
-def group_requests(user: Ints, tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int) -> tuple[Ints, Ints]:
+def group_requests(
+    user: NDArray[np.integer[Any]], tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int
+) -> tuple[Ints, Ints]:
     """Groups the impressions [n] of each user in one tab into requests of at most ``max_rows``, in order of time.
 
     A request is a user's day (UTC+8) if ``gap_minutes`` is None; else it ends at a gap longer than that. Returns the
     order of the impressions [n] and the place in it at which each request starts [R].
     """
-    order = np.lexsort((time, tab, user))  # stable: equal times keep the file's order
+    order = np.lexsort((time, tab, user))  # stable: equal times keep their order
     user, tab, time = user[order], tab[order], time[order]
     ends = np.diff(local_day(time)) != 0 if gap_minutes is None else np.diff(time) > gap_minutes * 60_000
     first = np.concatenate([[True], (np.diff(user) != 0) | (np.diff(tab) != 0) | ends])
@@ -283,12 +330,31 @@ def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
     return frame.select("user_id", *(name for name in USER_KINDS if name in frame.columns))
 
 
-def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
-    """Adds one file of basic video features. Returns the kinds of its attributes."""
-    polars = require("polars", "pipeline")
+@dataclass(frozen=True)
+class _Videos:
+    """A job: lines of a file of basic video features."""
+
+    lines: Lines
+
+    def __str__(self) -> str:
+        return str(self.lines)
+
+
+def _video_columns(path: Path) -> dict[str, str]:
     header = read_header(path)
-    columns = BASIC_COLUMNS | {name: kind for name, kind in _BASIC_OPTIONAL.items() if name in header}
-    for line, block in read_blocks(path, columns):
+    return BASIC_COLUMNS | {name: kind for name, kind in _BASIC_OPTIONAL.items() if name in header}
+
+
+def _video_kinds(paths: tuple[Path, ...]) -> dict[str, str]:
+    """The kinds of the attributes that files of basic video features have."""
+    have = {_VIDEO_NAMES.get(name, name) for name in _video_columns(paths[0])} | {"category"}
+    return {name: kind for name, kind in ITEM_KINDS.items() if name in have}
+
+
+def _read_videos(job: _Videos, spill: Spill) -> None:
+    polars, path = require("polars", "pipeline"), job.lines.path
+    columns = _video_columns(path)
+    for line, block in read_blocks(path, columns, piece=job.lines):
         frame = polars.DataFrame({name: _attribute(block[name], columns[name]) for name in columns})
         upload = frame["upload_dt"].str.to_date("%Y-%m-%d", strict=False)
         bad = (upload.is_null() & frame["upload_dt"].is_not_null()).to_numpy()
@@ -305,9 +371,8 @@ def _add_videos(path: Path, writer: EventWriter) -> dict[str, str]:
         )
         if "video_duration" in frame.columns:
             frame = frame.with_columns((polars.col("video_duration") / 1000.0).cast(polars.Float32).alias("duration"))
-        kinds = {name: kind for name, kind in ITEM_KINDS.items() if name in frame.columns}
-        writer.add_attributes("item", frame.select(polars.col("video_id").alias("item_id"), *kinds))
-    return kinds
+        kinds = [name for name in ITEM_KINDS if name in frame.columns]
+        spill.add_attributes("item", frame.select(polars.col("video_id").alias("item_id"), *kinds))
 
 
 def _attribute(values: Array, kind: str) -> "pl.Series":

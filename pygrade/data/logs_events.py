@@ -9,7 +9,7 @@ request or each time in a slot, slots count from 0.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,12 @@ import numpy as np
 
 from pygrade._typing import Ints
 from pygrade._util.optional_imports import require
-from pygrade.data.columnar import read_batches, refuse_row
+from pygrade._util.workers import Workers
+from pygrade.data.columnar import RowGroups, read_batches, refuse_row, row_groups
+from pygrade.data.event_checks import refuse_events
 from pygrade.data.event_log import EventSource
-from pygrade.data.event_writer import EventWriter, refuse_events
+from pygrade.data.event_writer import PIECE, EventWriter
+from pygrade.data.spill import Spill
 from pygrade.logs.logs import FINER, MAX_SLOT, SECONDS
 from pygrade.logs.parquet import METADATA_KEY, header_of, parts_of
 
@@ -71,25 +74,88 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         context={feature: "dense" for feature in features},
         predictions=predicted,
     )
-    reader = _Reader(writer, tasks, features)
-    for path in parts:
-        logger.info("logs: reading %s", path.name)
-        for first, frame in read_batches(path, columns, min(writer.rows, 100_000)):
-            reader.add(path, first, frame)
-    reader.check_units(directory, "timestamp" in names)
-    logger.info("logs: sorting by time")
+    has_times = "timestamp" in names
+    pieces = [piece for path in parts for piece in row_groups(path, PIECE * writer.rows)]
+    first = [0] * len(pieces) if has_times else _first_requests(pieces, writer.workers)
+    jobs = [_Piece(piece, columns, tasks, features, number) for piece, number in zip(pieces, first, strict=True)]
+    _check_units(directory, has_times, writer.read(_read, jobs, "logs: read"))
     writer.finish(source, _refuse_repeated_items)
 
 
-class _Reader:
-    """Adds batches to the writer; numbers requests in the order of their rows, over batches and parts."""
+@dataclass(frozen=True)
+class _Piece:
+    """A job."""
 
-    def __init__(self, writer: EventWriter, tasks: tuple[str, ...], features: tuple[str, ...]) -> None:
-        self.writer, self.tasks, self.features = writer, tasks, features
+    rows: RowGroups
+    columns: Mapping[str, str]  # column → kind
+    tasks: tuple[str, ...]
+    features: tuple[str, ...]
+    request: int  # the number of the first row's request in the log, if it has no timestamps
+
+    def __str__(self) -> str:
+        return str(self.rows)
+
+
+@dataclass
+class _Facts:
+    """What the check of a whole log needs of a piece."""
+
+    first_slot: int = MAX_SLOT
+    all_seconds: bool = True
+    zeros_hidden: bool = False
+
+
+def _first_requests(pieces: Sequence[RowGroups], workers: Workers) -> list[int]:
+    """The number, in the order of the rows of all pieces, of the request of each piece's first row."""
+    numbers, number, last = [], -1, None
+    for count, begins, ends in workers.map(_count_requests, pieces, "logs: count"):
+        number += begins != last
+        numbers.append(number)
+        number, last = number + count - 1, ends
+    return numbers
+
+
+def _count_requests(piece: RowGroups) -> tuple[int, Any, Any]:
+    """The number of requests; the first and the last."""
+    count, begins, last = 0, None, None
+    for _, frame in read_batches(piece.path, {"request_id": "id"}, piece=piece):
+        request = frame["request_id"]
+        new = request.ne_missing(request.shift(1))
+        new[0] = count == 0 or request[0] != last
+        begins = request[0] if count == 0 else begins
+        count, last = count + int(new.sum()), request[-1]
+    return count, begins, last
+
+
+def _read(piece: _Piece, spill: Spill) -> _Facts:
+    reader = _Reader(spill, piece.tasks, piece.features, piece.request)
+    for first, frame in read_batches(piece.rows.path, piece.columns, min(spill.rows, 100_000), piece.rows):
+        reader.add(piece.rows.path, first, frame)
+    return reader.facts
+
+
+def _check_units(directory: Path, has_times: bool, facts: Sequence[_Facts]) -> None:
+    """Raises ValueError if the slots count from 1, or the timestamps are seconds."""
+    first_slot = min(fact.first_slot for fact in facts)
+    if 0 < first_slot < MAX_SLOT:
+        raise ValueError(
+            f"{directory}: column 'position': {first_slot} is the first slot; want slots from 0 "
+            "(no row has slot 0; counted from 1? subtract 1)"
+        )
+    if has_times and all(fact.all_seconds for fact in facts):
+        raise ValueError(f"{directory}: column 'timestamp': want {_CLOCK} (these look like seconds)")
+    if any(fact.zeros_hidden for fact in facts):
+        logger.warning("%s: feedback is 0 where position is null: taken as not shown (null)", directory)
+
+
+class _Reader:
+    """Adds batches to the spill; numbers requests in the order of their rows if there are no timestamps."""
+
+    def __init__(self, spill: Spill, tasks: tuple[str, ...], features: tuple[str, ...], request: int) -> None:
+        self.spill, self.tasks, self.features = spill, tasks, features
         self.last_request: Any = None
-        self.requests = -1
-        self.first_slot = MAX_SLOT
-        self.all_seconds, self.zeros_hidden = True, False
+        self.request = request - 1
+        self.facts = _Facts()
 
     def add(self, path: Path, first: int, frame: "pl.DataFrame") -> None:
         polars = require("polars", "pipeline")
@@ -106,46 +172,34 @@ class _Reader:
             values = frame[column]
             refuse(column, values.is_null() & ~hidden, "0 or 1 for a shown candidate")
             refuse(column, (values != 0) & hidden, "null where position is null, as nobody saw the item")
-            self.zeros_hidden |= bool(((values == 0) & hidden).any())
+            self.facts.zeros_hidden |= bool(((values == 0) & hidden).any())
         frame = frame.with_columns(polars.when(~hidden).then(polars.col(column)).alias(column) for column in feedback)
         same = ~frame["request_id"].ne_missing(frame["request_id"].shift(1))
         same[0] = False
         for feature in self.features:
             values = frame[f"x_{feature}"]
             refuse(f"x_{feature}", same & values.ne_missing(values.shift(1)), "one value a request")
-        self.first_slot = int(position.drop_nulls().to_numpy().min(initial=self.first_slot))
+        self.facts.first_slot = int(position.drop_nulls().to_numpy().min(initial=self.facts.first_slot))
         times = frame.get_column("timestamp", default=None)
         if times is None:
             times = polars.Series(self._count(frame["request_id"]))
         else:
             refuse("timestamp", times >= FINER, f"{_CLOCK} (this looks like microseconds or nanoseconds)")
-            self.all_seconds &= bool(times.is_between(*SECONDS, closed="left").all())
+            self.facts.all_seconds &= bool(times.is_between(*SECONDS, closed="left").all())
         ids = []
         for name in ("request_id", "user_id", "item_id"):
             whole = frame[name].dtype == polars.Int64
-            ids.append(frame[name] if whole else self.writer.number(name.removesuffix("_id"), frame[name]).alias(name))
+            ids.append(frame[name] if whole else self.spill.number(name.removesuffix("_id"), frame[name]).alias(name))
         context = [polars.col(f"x_{feature}").alias(f"c_{feature}") for feature in self.features]
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
-        self.writer.add_events(frame.drop(f"x_{feature}" for feature in self.features))
+        self.spill.add_events(frame.drop(f"x_{feature}" for feature in self.features))
 
     def _count(self, request: "pl.Series") -> Ints:
         new = request.ne_missing(request.shift(1)).to_numpy().copy()
         new[0] = request[0] != self.last_request
-        number: Ints = self.requests + np.cumsum(new)
-        self.last_request, self.requests = request[-1], int(number[-1])
+        number: Ints = self.request + np.cumsum(new)
+        self.last_request, self.request = request[-1], int(number[-1])
         return number
-
-    def check_units(self, directory: Path, has_times: bool) -> None:
-        """Raises ValueError if the slots count from 1, or the timestamps are seconds."""
-        if 0 < self.first_slot < MAX_SLOT:
-            raise ValueError(
-                f"{directory}: column 'position': {self.first_slot} is the first slot; want slots from 0 "
-                "(no row has slot 0; counted from 1? subtract 1)"
-            )
-        if has_times and self.all_seconds:
-            raise ValueError(f"{directory}: column 'timestamp': want {_CLOCK} (these look like seconds)")
-        if self.zeros_hidden:
-            logger.warning("%s: feedback is 0 where position is null: taken as not shown (null)", directory)
 
 
 def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":

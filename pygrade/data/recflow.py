@@ -14,7 +14,6 @@ videos by rerank_index; the other candidates have neither slot nor feedback. ``s
 stage that a candidate reached. ``event_time`` is the request's time plus what was played up to and including the video.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -26,13 +25,12 @@ import numpy as np
 from pygrade._util.optional_imports import require
 from pygrade.data.columnar import read_batches, refuse_row
 from pygrade.data.event_log import EventSource
-from pygrade.data.event_writer import DAY, EventWriter
+from pygrade.data.event_writer import EventWriter
+from pygrade.data.spill import DAY, Spill
 from pygrade.data.tables import by_kind
 
 if TYPE_CHECKING:
     import polars as pl
-
-logger = logging.getLogger("pygrade")
 
 LICENSE = "CC BY-SA 4.0"
 STAGES = ("realshow", "rerank_pos", "rerank_neg", "rank_pos", "rank_neg", "coarse_neg", "prerank_neg")
@@ -90,11 +88,7 @@ class RecFlowConfig:
 def import_recflow(directory: Path, writer: EventWriter, config: RecFlowConfig | None = None) -> None:
     """Writes the events of a RecFlow directory. Errors name file, row and column."""
     config = config or RecFlowConfig()
-    for path in find_files(directory):
-        logger.info("recflow: reading %s", path.name)
-        for first, frame in read_batches(path, _COLUMNS, min(writer.rows, 100_000)):
-            _add(path, first, frame, writer, config)
-    logger.info("recflow: sorting by time")
+    writer.read(_read_day, [_Day(path, config) for path in find_files(directory)], "recflow: read")
     funnel = ("effective_view", "long_view")
     source = EventSource(
         name="RecFlow",
@@ -131,7 +125,23 @@ def _day_of(path: Path) -> int:
         raise ValueError(f"{path}: want a file named by its day, YYYY-MM-DD.feather") from error
 
 
-def _add(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, config: RecFlowConfig) -> None:
+@dataclass(frozen=True)
+class _Day:
+    """A job: one file."""
+
+    path: Path
+    config: RecFlowConfig
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def _read_day(day: _Day, spill: Spill) -> None:
+    for first, frame in read_batches(day.path, _COLUMNS, min(spill.rows, 100_000)):
+        _add(day.path, first, frame, spill, day.config)
+
+
+def _add(path: Path, first: int, frame: "pl.DataFrame", spill: Spill, config: RecFlowConfig) -> None:
     polars = require("polars", "pipeline")
     time = frame["request_timestamp"]
     away = np.abs((time.to_numpy() + 8 * 3_600_000) // DAY - _day_of(path)) > 1
@@ -153,7 +163,7 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, con
         return chosen
 
     slot = polars.col("rerank_index").fill_null(2**31 - 1).clip(0, 2**31 - 1)  # a number from 0 on comes from _arrange
-    writer.add_events(
+    spill.add_events(
         frame.select(
             "request_id",
             "user_id",
@@ -166,8 +176,9 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, con
             *(shown_only(polars.col(task)).alias(f"y_{task}") for task in config.tasks),
         )
     )
-    writer.add_attributes("user", frame.select("user_id", *USER_KINDS))
-    writer.add_attributes(
+    since = frame["request_timestamp"]
+    spill.add_attributes("user", frame.select("user_id", *USER_KINDS), since)
+    spill.add_attributes(
         "item",
         frame.select(
             polars.col("video_id").alias("item_id"),
@@ -175,6 +186,7 @@ def _add(path: Path, first: int, frame: "pl.DataFrame", writer: EventWriter, con
             (polars.col("upload_timestamp") * 1000).alias("upload_time"),
             (polars.col("duration") / 1000.0).cast(polars.Float32),
         ),
+        since,
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,39 @@ def read_header(path: Path, delimiter: str = ",") -> list[str]:
     return names
 
 
+@dataclass(frozen=True)
+class Lines:
+    """A piece of a file, for a job."""
+
+    path: Path
+    start: int  # bytes start ≤ … < stop
+    stop: int
+    first: int  # the number of the first line
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, lines {self.first} to {self.first + self.count - 1}"
+
+
+def whole_lines(path: Path, size: int | None = None) -> list[Lines]:
+    """Pieces of about ``size`` bytes (default: one) of the lines below the header."""
+    pieces = []
+    with path.open("rb") as file:
+        start = position = len(file.readline())
+        line, count = 2, 0
+        while block := file.read(_BLOCK_BYTES):
+            if size is not None and position + len(block) - start >= size:
+                block += file.readline()
+            count += block.count(b"\n") + (not block.endswith(b"\n") and not file.peek(1))
+            position += len(block)
+            if size is not None and position - start >= size:
+                pieces.append(Lines(path, start, position, line, count))
+                start, line, count = position, line + count, 0
+    if count or not pieces:
+        pieces.append(Lines(path, start, position, line, count))
+    return pieces
+
+
 def read_blocks(
     path: Path,
     columns: Mapping[str, str],
@@ -47,8 +81,11 @@ def read_blocks(
     delimiter: str = ",",
     check: Callable[[Path, Table, int], None] | None = None,
     keep: Callable[[Table], NDArray[np.bool_]] | None = None,
+    piece: Lines | None = None,
 ) -> Iterator[tuple[int, Table]]:
     """Reads the named columns of one file, in blocks of a bounded size, each with the line of its first row.
+
+    ``piece``: only these lines.
 
     ``columns`` maps a name to a kind, one of `WANTED` or text; other columns of the file are skipped. Fields between
     commas may be quoted; with another delimiter a quote is an ordinary character. ``check`` gets the path, each block
@@ -63,15 +100,15 @@ def read_blocks(
     missing = [name for name in columns if name not in header]
     if missing:
         raise ValueError(f"{path}: column {missing[0]!r} is missing; the file has {', '.join(header)}")
-    lines = _count_lines(path)
-    if lines < 2:
+    piece = piece or whole_lines(path)[0]
+    if not piece.count:
         raise ValueError(f"{path}: the file has a header and no rows")
     types = {"int": pa.int64(), "binary": pa.int64(), "text": pa.string()}
-    line = 2
+    line = piece.first
     try:
         reader = pa_csv.open_csv(
-            path,
-            read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES),
+            pa.OSFile(str(path)).get_stream(piece.start, piece.stop - piece.start),
+            read_options=pa_csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=header),
             parse_options=pa_csv.ParseOptions(
                 delimiter=delimiter, quote_char=delimiter == "," and '"', ignore_empty_lines=False
             ),
@@ -97,9 +134,11 @@ def read_blocks(
     except pa.ArrowInvalid as error:
         _diagnose(path, header, columns, delimiter)
         raise ValueError(f"{path}: {error}") from error
-    if line - 1 != lines:  # pyarrow drops what an open quote swallows
+    if line - piece.first != piece.count:  # pyarrow drops what an open quote swallows
         _diagnose(path, header, columns, delimiter)
-        raise ValueError(f"{path}: {line - 2} rows were read from {lines} lines; want a header and one row a line")
+        raise ValueError(
+            f"{path}: {line - piece.first} rows were read from {piece.count} lines; want a header and one row a line"
+        )
 
 
 def refuse(path: Path, line: int, column: str, values: Array, bad: NDArray[np.bool_], want: str) -> None:
@@ -122,14 +161,6 @@ def _checked(path: Path, name: str, kind: str, column: Any, line: int) -> Array:
     elif kind == "float?":
         refuse(path, line, name, values, np.isinf(values), WANTED[kind])
     return values
-
-
-def _count_lines(path: Path) -> int:
-    count, last = 0, b"\n"
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            count, last = count + block.count(b"\n"), block[-1:]
-    return count + (last != b"\n")
 
 
 def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -9,7 +9,8 @@ predictions instead. Both are lifts over production, paired by request.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.serialization import plain
+from pygrade._util.workers import HERE, Workers
 from pygrade.evaluation.arms import EXPECTED_VALUE
 from pygrade.logs import Logs, numbered, pad
 from pygrade.metrics import intervals
@@ -111,6 +113,9 @@ class Judge:
         self._discount = torch.from_numpy(discount.astype(np.float32))
         self._base = self._counted(production)
 
+    def __str__(self) -> str:
+        return f"{self.logs.num_requests} requests"
+
     @property
     def names(self) -> tuple[str, ...]:
         """The columns: tasks, then `VALUE`."""
@@ -147,6 +152,14 @@ class Judge:
         """The policy at multipliers [T]."""
         return self.point(self.scores(values), values)
 
+    def at_each(self, vectors: Sequence[Sequence[float]]) -> list[Point]:
+        """`at` of each of several multipliers."""
+        return [self.at(values) for values in vectors]
+
+    def totals_each(self, vectors: Sequence[Sequence[float]]) -> list[Array]:
+        """`totals` of each of several multipliers."""
+        return [self.totals(values) for values in vectors]
+
     def totals(self, values: Sequence[float] | None) -> Array:
         """[T + 1]: debiased events of the policy at multipliers [T], or of production (None)."""
         return np.asarray((self._base if values is None else self._counted(self.scores(values)))[0].sum(0))
@@ -168,35 +181,84 @@ def _lift(new: Array, old: Array) -> Array:
     return np.asarray(np.divide(new, old, out=np.full(len(old), np.nan), where=old != 0) - 1.0)
 
 
-def front(judge: Judge, tasks: Sequence[str], expected_value: Array) -> Front:
-    """What the policy offers between these tasks; expected_value [M]: scores."""
+class _Judges:
+    """Judges that live in workers, each several times if there are workers enough, to count at many multipliers."""
+
+    def __init__(self, judges: Sequence[Judge], workers: Workers) -> None:
+        self._copies = max(1, workers.count // len(judges))
+        parts = [judge for judge in judges for _ in range(self._copies)]
+        self.actors = workers.actors(_itself, parts, "front")
+
+    def each(self, method: str, vectors: Sequence[Sequence[float]], judges: int = 1) -> list[list[Any]]:
+        """What the method finds at each of the vectors, by judge; a judge's copies share the vectors."""
+        shares = [list(vectors[copy :: self._copies]) for copy in range(self._copies)]
+        found = self.actors.call(method, shares * judges)
+        result = []
+        for first in range(0, len(found), self._copies):
+            of_judge: list[Any] = [None] * len(vectors)
+            for copy in range(self._copies):
+                of_judge[copy :: self._copies] = found[first + copy]
+            result.append(of_judge)
+        return result
+
+
+@contextmanager
+def _in_workers(judges: Sequence[Judge], workers: Workers) -> Iterator[_Judges]:
+    held = _Judges(judges, workers)
+    try:
+        yield held
+    finally:
+        held.actors.close()
+
+
+def _itself(judge: Judge) -> Judge:
+    return judge
+
+
+def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Workers = HERE) -> Front:
+    """What the policy offers between these tasks; expected_value [M]: scores; workers: where the points are counted."""
     every = judge.logs.tasks
     _check_known("tasks", tasks, every)
     if len(set(tasks)) != len(tasks):
         raise ValueError(f"tasks is {', '.join(tasks)}; want each task once")
 
-    def at(**factors: float) -> Point:
-        return judge.at([factors.get(task, 1.0) for task in every])
+    wanted: list[list[float]] = []
+
+    def at(**factors: float) -> int:
+        wanted.append([factors.get(task, 1.0) for task in every])
+        return len(wanted) - 1
 
     path = [REACH**step for step in np.linspace(1.0, -1.0, _STEPS)]
+    trained = at()
+    knobs = {f"{task} {sign}": at(**{task: u}) for task in tasks for sign, u in (("× 4", 4.0), ("/ 4", 0.25))}
+    pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
+    paths = [(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for a, b in pairs]
+    with _in_workers([judge], workers) as held:
+        (points,) = held.each("at_each", wanted)
     return Front(
         num_requests=judge.logs.num_requests,
         num_users=int(judge.users.max(initial=-1)) + 1,
         tasks=tuple(tasks),
-        marks={EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: at()},
-        knobs={f"{task} {sign}": at(**{task: u}) for task in tasks for sign, u in (("× 4", 4.0), ("/ 4", 0.25))},
-        paths=[(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for i, a in enumerate(tasks) for b in tasks[i + 1 :]],
+        marks={EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]},
+        knobs={name: points[place] for name, place in knobs.items()},
+        paths=[(a, b, [points[place] for place in places]) for a, b, places in paths],
     )
 
 
 def solve(
-    search: Sequence[Judge], judge: Judge, keep: Mapping[str, float], most: str = VALUE, seed: int = 0
+    search: Sequence[Judge],
+    judge: Judge,
+    keep: Mapping[str, float],
+    most: str = VALUE,
+    seed: int = 0,
+    workers: Workers = HERE,
 ) -> Solution:
     """The multipliers that keep each task's events at ``keep[task]`` × production's or above and earn most events of
     the task ``most`` (or most `VALUE`), found on the requests of ``search`` together, judged on those of ``judge``.
 
     Cross-entropy search over log u. A vector that lacks less of the levels is better than one that lacks more. Search
-    on requests that the searched policies were not trained on, or levels are kept there alone.
+    on requests that the searched policies were not trained on, or levels are kept there alone. workers: where the
+    candidates are counted.
     """
     names = judge.names
     _check_known("keep", keep, names)
@@ -212,16 +274,18 @@ def solve(
     rng, reach = np.random.default_rng(seed), math.log(REACH)
     mean, spread = np.zeros(len(names) - 1), np.full(len(names) - 1, 0.8)
     tried: list[tuple[float, float, Array, Array]] = []  # lacking, minus what is earned, log u, lifts
-    for _ in range(_ITERATIONS):
-        draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
-        draws[0] = mean  # at first u = 1
-        for draw in draws:
-            found = lifts(search, np.exp(draw).tolist())
-            lacking = float(np.maximum(wanted - found[kept], 0.0).max())
-            tried.append((lacking, -float(found[target]), draw, found))
-        tried.sort(key=lambda entry: entry[:2])
-        elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
-        mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
+    with _in_workers(search, workers) as held:
+        for _ in range(_ITERATIONS):
+            draws = np.clip(mean + spread * rng.standard_normal((_POPULATION, len(mean))), -reach, reach)
+            draws[0] = mean  # at first u = 1
+            counted = held.each("totals_each", [np.exp(draw).tolist() for draw in draws], len(search))
+            for draw, *of_judges in zip(draws, *counted, strict=True):
+                found = _lift(np.sum(of_judges, 0), totals)
+                lacking = float(np.maximum(wanted - found[kept], 0.0).max())
+                tried.append((lacking, -float(found[target]), draw, found))
+            tried.sort(key=lambda entry: entry[:2])
+            elite = np.stack([draw for _, _, draw, _ in tried[:_ELITE]])
+            mean, spread = elite.mean(0), 0.9 * elite.std(0) + 0.03
     _, _, best, found = tried[0]
     values = np.exp(best)
     missing = {task: float(gap) for task, gap in zip(keep, wanted - found[kept], strict=True) if gap > 0}

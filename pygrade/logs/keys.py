@@ -19,13 +19,14 @@ def request_keys(logs: Logs) -> Keys:
     The ids alone would not do: logs of different days may both number their requests from 0.
     """
     shown = np.flatnonzero(logs.shown)
-    slots = _hashes(logs.item_id[shown]) + logs.position[shown].astype(np.uint64)
+    slots = hashes(logs.item_id[shown]) + logs.position[shown].astype(np.uint64)
     page = np.zeros(logs.num_requests, np.uint64)
     np.add.at(page, logs.row_request[shown], splitmix64(slots))  # wraps around; the order of the rows does not matter
-    return splitmix64(splitmix64(splitmix64(page) + _hashes(logs.user_id)) + _hashes(logs.request_id))
+    return splitmix64(splitmix64(splitmix64(page) + hashes(logs.user_id)) + hashes(logs.request_id))
 
 
-def _hashes(ids: NDArray[Any]) -> Keys:
+def hashes(ids: NDArray[Any]) -> Keys:
+    """[n] 64-bit hashes of integers or strings."""
     if ids.dtype == np.int64:
         return splitmix64(ids.view(np.uint64))
     numbers = numbered(ids)

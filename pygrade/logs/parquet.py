@@ -15,6 +15,7 @@ from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 
 RowName = Callable[[int], str]
+Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...]]
 
 METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
@@ -167,7 +168,7 @@ class Source:
             self.notes.append(f"not read: column {', '.join(strange)}")
 
         request_id = self.ids("request_id")
-        starts = np.flatnonzero(np.concatenate([[True], request_id[1:] != request_id[:-1]]))
+        starts = self._starts(request_id)
         offsets = np.append(starts, self.num_rows).astype(np.int64)
         result: dict[str, Any] = {"tasks": tasks, "features": features, "offsets": offsets}
         result["request_id"] = request_id[starts]
@@ -229,6 +230,32 @@ class Source:
         if "candidates" in self.names:
             result["candidates"] = per_request("candidates", self.integers("candidates", 0, np.int64))
         return result
+
+    def _starts(self, request_id: Array) -> NDArray[np.int64]:
+        """The first row of each request."""
+        return np.flatnonzero(np.concatenate([[True], request_id[1:] != request_id[:-1]]))
+
+    def request_ids(self) -> Array:
+        """[R]"""
+        ids = self.ids("request_id")
+        return ids[self._starts(ids)]
+
+    def of_requests(self, name: str) -> NDArray[np.int64]:
+        """[R]: an integer column, by the first row of each request."""
+        return np.asarray(self.integers(name, 0, np.int64)[self._starts(self.ids("request_id"))])
+
+    def lists_all(self) -> NDArray[np.bool_]:
+        """[R]: the request has a row for all of its candidates."""
+        starts = self._starts(self.ids("request_id"))
+        if "candidates" not in self.names:
+            return np.ones(len(starts), bool)
+        return np.diff(np.append(starts, self.num_rows)) >= self.integers("candidates", 0, np.int64)[starts]
+
+    def facts(self) -> Facts:
+        """Tasks, features, values of events and tasks worth an item's value."""
+        tasks, features = self._labels("tasks", "p_"), self._labels("features", "x_")
+        values = tuple(float(value) for value in self.header.get("task_values", ())) or (1.0,) * len(tasks)
+        return tasks, features, values, tuple(str(task) for task in self.header.get("value_tasks", ()))
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
         """What the metadata says, else the columns with this prefix."""

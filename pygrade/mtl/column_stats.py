@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade._typing import Floats, Floats32, Ints
+from pygrade._util.group import Group
 from pygrade.mtl.config import Columns, MtlConfig, parents_of
 from pygrade.mtl.stream import Batch, Batches, labeled
 from pygrade.mtl.timeline import Timeline
@@ -90,8 +91,9 @@ def stats_of_parts(
     timeline: Timeline,
     config: MtlConfig,
     columns: Columns,
+    group: Group,
 ) -> dict[str, ColumnStats]:
-    """Stats of the labeled rows of each part, in one pass that checks every row.
+    """Stats of the labeled rows of each part, of all ranks, in one pass that checks every row.
 
     Every task must have a positive and a negative in every part, except in one of no length and in a part to be
     predicted that has no rows.
@@ -99,17 +101,23 @@ def stats_of_parts(
     parents = parents_of(tasks, config.funnel)
     by_part = {part: ColumnStats(len(columns.dense), len(tasks)) for part in timeline.parts}
     orphans = np.zeros(len(tasks), np.int64)  # rows with a funnel child's event and without its parent's
-    for batch in batches():
-        check(batch, columns, tasks)
-        dense, _, labels, time = batch
-        usable = labeled(labels)
-        for part, (start, stop) in timeline.parts.items():
-            inside = usable & (time >= start) & (time < stop)
-            if inside.any():
-                by_part[part].add(dense[inside], labels[inside])
-        for child, parent in enumerate(parents):
-            if parent >= 0:
-                orphans[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
+    with group.agreeing():
+        for batch in batches():
+            check(batch, columns, tasks)
+            dense, _, labels, time = batch
+            usable = labeled(labels)
+            for part, (start, stop) in timeline.parts.items():
+                inside = usable & (time >= start) & (time < stop)
+                if inside.any():
+                    by_part[part].add(dense[inside], labels[inside])
+            for child, parent in enumerate(parents):
+                if parent >= 0:
+                    orphans[child] += int(((labels[:, child] > 0) & (labels[:, parent] == 0)).sum())
+    (by_part, orphans), *others = group.gather((by_part, orphans))
+    for stats, count in others:
+        orphans = orphans + count
+        for part in by_part:
+            by_part[part].merge(stats[part])
     for part, (start, stop) in timeline.parts.items():
         if start < stop and (by_part[part].rows or part != "predict"):
             _check_classes(by_part[part], part, tasks)

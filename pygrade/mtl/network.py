@@ -64,9 +64,11 @@ class ExpertLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.dim() == 2
-        hidden = self.hidden(x if flat else x[:, self.reads]).view(x.shape[0], len(self.reads), -1)
+        hidden = self.hidden(x if flat else x[:, self.reads]).view(
+            x.shape[0], len(self.reads), self.output.weight.shape[1]
+        )
         outputs = functional.silu(self.output(self.dropout(functional.silu(hidden))))  # [n, M, O]
-        gates = self.gates(x if flat else x[:, : self.streams]).view(x.shape[0], self.streams, -1)
+        gates = self.gates(x if flat else x[:, : self.streams]).view(x.shape[0], self.streams, len(self.reads))
         if len(self.sees):
             gates = gates + self.sees
         odds = torch.exp(gates - gates.detach().amax(-1, keepdim=True))  # torch.softmax is slow on rows this short

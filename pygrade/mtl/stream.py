@@ -27,10 +27,19 @@ class Window:
     """The labeled rows with start ≤ time < stop. Up to ``memory_rows`` of them are kept, more are read each time."""
 
     def __init__(
-        self, batches: Batches, columns: Columns, buckets: int, span: tuple[int, int], rows: int, memory_rows: int
+        self,
+        batches: Batches,
+        columns: Columns,
+        buckets: int,
+        span: tuple[int, int],
+        rows: int,
+        memory_rows: int,
+        tasks: int,
     ) -> None:
         self.batches, self.columns, self.buckets = batches, columns, buckets
         self.span, self.rows, self.memory_rows = span, rows, memory_rows
+        dense, entries = torch.zeros(0, len(columns.dense)), torch.zeros(0, len(columns.ids), dtype=torch.int32)
+        self.empty: Rows = (dense, entries, torch.zeros(0, tasks))  # a batch without rows
         self._kept: Rows | None = None
 
     def __iter__(self) -> Iterator[Rows]:
@@ -39,7 +48,7 @@ class Window:
             yield from self._read()
             return
         if self._kept is None:
-            self._kept = _join(list(self._read()))
+            self._kept = _join(list(self._read()) or [self.empty])
         if len(self._kept[0]):
             yield self._kept
 
@@ -82,8 +91,6 @@ class Window:
 def _join(chunks: list[Rows]) -> Rows:
     if len(chunks) == 1:
         return chunks[0]
-    if not chunks:
-        return torch.zeros(0, 0), torch.zeros(0, 0, dtype=torch.int32), torch.zeros(0, 0)
     dense, entries, labels = zip(*chunks, strict=True)
     return torch.cat(dense), torch.cat(entries), torch.cat(labels)
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from pygrade._util.group import Group
 from pygrade._util.threads import torch_threads
 from pygrade.metrics.streamed import LabelHistogram
 from pygrade.mtl.calibration import fit_calibration
@@ -29,6 +30,7 @@ def fit_stream(
     timeline: Timeline,
     config: MtlConfig | None = None,
     columns: Columns | None = None,
+    group: Group | None = None,
 ) -> MtlModel:
     """Trains on rows from a factory of batches, in memory that does not grow with their number.
 
@@ -41,8 +43,11 @@ def fit_stream(
     one machine; torch's global generator is left as it was. Each pass is logged. ValueError for shapes that
     disagree, labels outside [0, 1], and a task that has only positives or only negatives in a part; the error names
     part and task.
+
+    group: the ranks that train together; ``batches()`` gives this rank's share of the rows, and every rank gets the
+    same model. It is as good as that of one process, not the same: rows, dropout and the last bits of sums differ.
     """
-    config, tasks = config or MtlConfig(), tuple(tasks)
+    config, tasks, group = config or MtlConfig(), tuple(tasks), group or Group()
     if columns is None:
         first = next(iter(batches()), None)
         if first is None:
@@ -51,27 +56,29 @@ def fit_stream(
             if len(shape) != 2:
                 raise ValueError(f"{name} has shape {shape}; want two dimensions, rows and columns")
         columns = Columns.numbered(first[0].shape[1], first[1].shape[1])
-    by_part = stats_of_parts(batches, tasks, timeline, config, columns)
+    by_part = stats_of_parts(batches, tasks, timeline, config, columns, group)
     spans = {name: span for name, span in timeline.parts.items() if span[0] < span[1]}
 
     def window(*names: str) -> Window:
         rows = sum(by_part[name].rows for name in names)
         span = (spans[names[0]][0], spans[names[-1]][1])
-        return Window(batches, columns, config.buckets, span, rows, config.memory_rows)
+        return Window(batches, columns, config.buckets, span, group.share(rows), config.memory_rows, len(tasks))
 
-    train = window("train")
+    def train(part: Window, stop: Window | None, epochs: int, name: str) -> MtlModel:
+        return _train(part, by_part["train"], stop, tasks, config, columns, epochs, group, name)
+
     if "stop" not in spans:
-        model = _train(train, by_part["train"], None, tasks, config, columns, config.epochs)
+        model = train(window("train"), None, config.epochs, "mtl")
     else:
-        model = _train(train, by_part["train"], window("stop"), tasks, config, columns, config.epochs)
+        model = train(window("train"), window("stop"), config.epochs, "mtl")
         if config.refit:
-            both = window("train", "stop")
             by_part["train"].merge(by_part["stop"])
-            again = _train(both, by_part["train"], None, tasks, config, columns, model.best_epoch)
+            again = train(window("train", "stop"), None, model.best_epoch, "mtl, again")
             model = replace(model, module=again.module)
     if "calibrate" in spans:
-        seen = _histogram(model.module, window("calibrate"), tasks, config)
+        seen = _histogram(model.module, window("calibrate"), tasks, config, group)
         model = replace(model, calibration=fit_calibration(seen, config.calibration, tasks))
+    model.module.cpu()
     return model
 
 
@@ -83,29 +90,43 @@ def _train(
     config: MtlConfig,
     columns: Columns,
     epochs: int,
+    group: Group,
+    name: str,
 ) -> MtlModel:
-    """Trains on ``window``; with rows to stop on it returns the best pass's parameters.
+    """Trains on ``window``; with rows to stop on it returns the best pass's parameters. ``name``: of its checkpoints.
 
     A positive counts ``weight`` times. The minimum of such a loss has odds that are ``weight`` times the true ones, so
     the loss sees the network's logit + log(weight) and the network's own logit is the true one.
     """
     rate = stats.rate
     weight = (((1 - rate) / rate) ** config.positive_weight_power).clip(1.0, config.max_positive_weight)
-    positive_weight = torch.from_numpy(weight.astype(np.float32))
+    positive_weight = torch.from_numpy(weight.astype(np.float32)).to(group.device)
     shift = positive_weight.log()
-    with torch.random.fork_rng(devices=[]):
+    with group.own_generator():
         torch.manual_seed(config.seed)
         module = Network(config, columns, tasks)
         _start_from(module, stats)
+        module.to(group.device)
+        if group.size > 1:
+            torch.manual_seed(group.seed(config.seed))
         optimizer = torch.optim.AdamW(
             module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        best, best_state = 0, _copy(module)
+        done, best, best_state = 0, 0, _copy(module)
         aucs: list[float] = []
         losses: list[float] = []
-        for epoch in range(epochs):
+        if saved := group.load(name):
+            module.load_state_dict(saved["module"])
+            optimizer.load_state_dict(saved["optimizer"])
+            done, best, best_state = saved["epochs"], saved["best"], saved["best_state"]
+            aucs, losses = saved["aucs"], saved["losses"]
+            group.set_random_state(saved["random"])
+        for epoch in range(done, epochs):
+            if stop is not None and epoch - 1 - best >= config.patience:
+                break
             module.train()
-            for dense, entries, labels in window.shuffled(config.batch_size):
+            for dense, entries, labels in group.steps(window.shuffled(group.share(config.batch_size)), window.empty):
+                dense, entries, labels = (part.to(group.device) for part in (dense, entries, labels))
                 observed = ~torch.isnan(labels)
                 loss = functional.binary_cross_entropy_with_logits(
                     module(module.inputs(dense, entries)) + shift,
@@ -113,26 +134,27 @@ def _train(
                     pos_weight=positive_weight,
                     reduction="none",
                 )
-                loss = (loss * observed).sum() / observed.sum().clamp_min(1)
+                loss = (loss * observed).sum() / group.sum(observed.sum()).clamp_min(1)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                group.sum_gradients(module)
                 optimizer.step()
-            _check_finite(loss.detach(), config)
+            _check_finite(group.sum(loss.detach()), config)
             if stop is None:
-                logger.info("mtl: pass %d of %d over %d rows", epoch + 1, epochs, window.rows)
-                continue
-            seen = _histogram(module, stop, tasks, config)
-            base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
-            aucs.append(float(np.average(seen.auc(), weights=seen.rarer())))
-            losses.append(float(np.mean(seen.log_loss() / base)))
-            logger.info(
-                "mtl: pass %d, validation AUC %.4f, loss %.4f of the base rate's", epoch + 1, aucs[-1], losses[-1]
-            )
-            score = np.array(aucs) if config.stop_on == "auc" else -np.array(losses)
-            if score[-1] >= score.max():
-                best, best_state = epoch, _copy(module)
-            elif epoch - best >= config.patience:
-                break
+                logger.info("mtl: pass %d of %d over %d rows", epoch + 1, epochs, stats.rows)
+            else:
+                seen = _histogram(module, stop, tasks, config, group)
+                base = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
+                aucs.append(float(np.average(seen.auc(), weights=seen.rarer())))
+                losses.append(float(np.mean(seen.log_loss() / base)))
+                report = "mtl: pass %d, validation AUC %.4f, loss %.4f of the base rate's"
+                logger.info(report, epoch + 1, aucs[-1], losses[-1])
+                score = np.array(aucs) if config.stop_on == "auc" else -np.array(losses)
+                if score[-1] >= score.max():
+                    best, best_state = epoch, _copy(module)
+            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
+            state |= {"best": best, "best_state": best_state, "aucs": aucs, "losses": losses}
+            group.save(name, state | {"random": group.random_state()})
         if stop is not None:
             module.load_state_dict(best_state)
         else:
@@ -157,16 +179,19 @@ def _copy(module: Network) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def _histogram(module: Network, window: Window, tasks: tuple[str, ...], config: MtlConfig) -> LabelHistogram:
-    """Labels of a window by the network's logit."""
+def _histogram(
+    module: Network, window: Window, tasks: tuple[str, ...], config: MtlConfig, group: Group
+) -> LabelHistogram:
+    """Labels of a window, of all ranks, by the network's logit."""
     seen = LabelHistogram(len(tasks))
     module.eval()
-    with torch.no_grad():
+    with group.agreeing(), torch.no_grad():
         for dense, entries, labels in window:
             for rows in zip(*(torch.split(part, _CHUNK) for part in (dense, entries, labels)), strict=True):
-                logits = module(module.inputs(rows[0], rows[1]))
+                logits = module(module.inputs(rows[0].to(group.device), rows[1].to(group.device)))
                 _check_finite(logits, config)
-                seen.add(logits.numpy(), rows[2].numpy())
+                seen.add(logits.cpu().numpy(), rows[2].numpy())
+    seen.rows, seen.positives = (group.sum(torch.from_numpy(sums)).numpy() for sums in (seen.rows, seen.positives))
     return seen
 
 

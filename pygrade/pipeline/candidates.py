@@ -2,63 +2,114 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet, materialize
 from pygrade.logs import Logs
 from pygrade.pipeline.candidate_copies import CandidateCopies
+from pygrade.pipeline.parts import Held, over_parts
 from pygrade.prerank import EligibleItems, Prerank
 
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]
+Items = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Finder(Held):
+    """The ``count`` best items [R, count] of each request of a batch, -1: none; a saved prerank, read when needed.
+
+    known: a file of the items that may be candidates, those of the time before.
+    """
+
+    prerank: Path
+    known: Path
+    schema_hash: str
+    count: int
+
+    @cached_property
+    def _loaded(self) -> tuple[Prerank, EligibleItems]:
+        return Prerank.load(self.prerank, self.schema_hash), EligibleItems(np.load(self.known))
+
+    def __call__(self, batch: FeatureBatch) -> Items:
+        prerank, known = self._loaded
+        return prerank.candidates(batch, self.count, np.split(batch.item_id, batch.offsets[1:-1]), known)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Work over parts: request → the items that were found for it, of the wanted requests."""
+
+    find: Callable[[FeatureBatch], Items]
+    wanted: Items  # ascending
+
+    def __call__(self, batches: list[FeatureBatch]) -> dict[int, Items]:
+        candidates: dict[int, Items] = {}
+        for batch in batches:
+            chosen = np.flatnonzero(np.isin(batch.request_id, self.wanted))
+            if len(chosen):
+                asked = batch.take(chosen)
+                rows = zip(asked.request_id.tolist(), self.find(asked), strict=True)
+                candidates |= {request: row[row >= 0] for request, row in rows if (row >= 0).any()}
+        return candidates
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Work over parts of copies: copy → its items and their predictions."""
+
+    predict: Predict
+    before: int  # copies have request ids below it
+
+    def __call__(self, batches: list[FeatureBatch]) -> dict[int, tuple[Items, NDArray[np.float32]]]:
+        rows: dict[int, tuple[Items, NDArray[np.float32]]] = {}
+        for batch in batches:
+            chosen = np.flatnonzero(batch.request_id < self.before)
+            if len(chosen):
+                part = batch.take(chosen)
+                parts = (np.split(values, part.offsets[1:-1]) for values in (part.item_id, self.predict(part)))
+                for number, item_id, values in zip(part.request_id.tolist(), *parts, strict=True):
+                    rows[number] = item_id, values
+        return rows
 
 
 def with_candidates(
     logs: list[Logs],
     log: EventLog,
     features: FeatureSet,
-    prerank: Prerank,
-    known: EligibleItems,
+    find: Callable[[FeatureBatch], Items],
     predict: Predict,
-    count: int,
     scratch: Path,
+    workers: Workers = HERE,
 ) -> list[Logs]:
-    """The logs, each request with the ``count`` best items of prerank beside its rows, as rows not shown.
+    """The logs, each request with the items that ``find`` gives beside its rows, as rows not shown.
 
-    known: the items that may be candidates, those of the time before. Their features are materialized as the requests
-    knew them, in a directory ``scratch`` that is removed again.
+    Their features are materialized as the requests knew them, in a directory ``scratch`` that is removed again. Actors
+    hold ``find`` and ``predict``, and answer for a part of the features at a time.
     """
     wanted = np.sort(np.concatenate([part.request_id for part in logs]))
     start = min(int(_times(part).min()) for part in logs)
     stop = max(int(_times(part).max()) for part in logs) + 1
-    candidates: dict[int, NDArray[np.int64]] = {}
-    for batch in features.batches(start, stop):
-        chosen = np.flatnonzero(np.isin(batch.request_id, wanted))
-        if not len(chosen):
-            continue
-        asked = batch.take(chosen)
-        seen = np.split(asked.item_id, asked.offsets[1:-1])
-        items = prerank.candidates(asked, count, seen, known)
-        for request, row in zip(asked.request_id.tolist(), items, strict=True):
-            if (row >= 0).any():
-                candidates[request] = row[row >= 0]
-    copies = CandidateCopies(log, candidates, stop)
+    candidates: dict[int, Items] = {}
+    for found in over_parts(workers, features, _Found(find, wanted), (start, stop), "candidates"):
+        candidates |= found
+    times = {
+        int(request): int(time) for part in logs for request, time in zip(part.request_id, _times(part), strict=True)
+    }
+    copies = CandidateCopies(log, candidates, stop, times)
     origin = {number: request for request, number in copies.copy_of.items()}
-    rows: dict[int, tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
-    for batch in materialize(copies, features.schema, scratch, features.window).batches(start):
-        chosen = np.flatnonzero(copies.is_copy(batch.request_id))
-        if not len(chosen):
-            continue
-        part = batch.take(chosen)
-        predictions = np.split(predict(part), part.offsets[1:-1])
-        items_of = np.split(part.item_id, part.offsets[1:-1])
-        for number, item_id, values in zip(part.request_id, items_of, predictions, strict=True):
-            rows[origin[int(number)]] = item_id, values
+    made = materialize(copies, features.schema, scratch, features.window, workers=workers)
+    rows: dict[int, tuple[Items, NDArray[np.float32]]] = {}
+    predicted = _Predicted(predict, copies.first_id)
+    for part in over_parts(workers, made, predicted, (start, None), "predictions of candidates"):
+        rows |= {origin[number]: row for number, row in part.items()}
     shutil.rmtree(scratch)
     return [_joined(part, rows) for part in logs]
 

@@ -29,8 +29,9 @@ class PipelineConfig:
     leak_rows: int = 100_000  # rows of the log, the earliest, that this check reads
     tasks: tuple[str, ...] = ()  # kinds of feedback to predict and to fuse; none: all that are frequent enough
     min_events: int = 10  # events that a kind of feedback needs in each of train, stop, calibrate and the rest
-    policy_requests: int = 20_000  # most requests that the policy learns from, a uniform sample; bounds the memory
-    evaluate_requests: int = 20_000  # most requests that judge, a uniform sample
+    # Most requests that the policy learns from, a uniform sample; 0: all, or 20,000 if prerank adds candidates.
+    policy_requests: int = 0
+    evaluate_requests: int = 0  # most requests that judge, a uniform sample; 0: as many, but judged by up to 50,000
     negatives: bool = True  # candidates that were considered and not shown are candidates of the policy, if logged
     candidates: int = _CANDIDATES  # items that prerank adds to each request of the policy's log; 0: none
     recall_at: tuple[int, ...] = (50, 100, 500)  # lengths of the lists whose recall is reported
@@ -38,6 +39,7 @@ class PipelineConfig:
     # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of the
     # log (logs: data only), for the log's candidates alone. Serving then asks your model: Pipeline.load(predict=…).
     predictions: Literal["mtl", "own"] = "mtl"
+    ranks: int = 1  # processes that train each model together; the models depend on their number, within the noise
     keep_prerank: bool = False  # publish the two towers even if the most popular items are the better candidates
     seed: int = 0  # of everything that draws; it replaces the seeds of the parts
     prerank: PrerankConfig = field(default_factory=PrerankConfig)  # the two-tower model and its index
@@ -53,10 +55,10 @@ class PipelineConfig:
                 raise ValueError(f"{name} is {share}; want a share above 0 and below 1")
         if sum(shares.values()) >= 1.0:
             raise ValueError(f"the shares sum to {sum(shares.values()):g}; want less than 1, the rest judges")
-        for name in ("leak_rows", "min_events", "policy_requests", "evaluate_requests"):
+        for name in ("ranks", "leak_rows", "min_events"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
-        for name in ("leak_checks", "candidates"):
+        for name in ("leak_checks", "candidates", "policy_requests", "evaluate_requests"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; want 0 or more")
         if self.predictions not in ("mtl", "own"):

@@ -1,8 +1,10 @@
 """The stages that learn from materialized features: prerank and the multi-task model."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
+from pygrade._util.group import Group
+from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs
@@ -18,13 +22,14 @@ from pygrade.metrics.by_task import metrics_by_task
 from pygrade.metrics.roc import auc, gauc
 from pygrade.mtl import Columns, MtlConfig, MtlModel, Timeline
 from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.parts import REQUESTS, Held, features_between, over_parts
 
 logger = logging.getLogger("pygrade")
 
 TOWERS, POPULAR = "two towers", "most popular items"  # what a prerank may be
 KNOWN = "known_items.npy"  # in prerank's stage: the items of the time before the policy's part
 OWN = "own"  # in place of a network: the user's own model predicts
-_REQUESTS = 1024  # of a batch
+CHECKPOINTS = "checkpoints"  # in a stage's directory while it trains
 _RECALL_REQUESTS = 2_000
 
 
@@ -42,25 +47,54 @@ def cut_times(log: EventLog, config: PipelineConfig) -> tuple[Timeline, int]:
     return timeline, later.calibrate_end
 
 
+@dataclass(frozen=True)
+class TowersJob:
+    """The training of the two towers."""
+
+    features: Path
+    timeline: Timeline
+    values: tuple[float, ...]
+    options: prerank.PrerankConfig
+
+    def __str__(self) -> str:
+        return "two towers"
+
+
+def train_towers(group: Group, job: TowersJob) -> prerank.FittedTowers:
+    """The loop of one rank."""
+    features = FeatureSet.open(job.features)
+    train, stop, *_ = (
+        features_between(features, *span, group.rank, group.size) for span in job.timeline.parts.values()
+    )
+    return prerank.fit(train, job.values, job.options, stop, group)
+
+
 def fit_prerank(
-    features: FeatureSet, timeline: Timeline, values: tuple[float, ...], config: PipelineConfig, out: Path
+    features: FeatureSet,
+    timeline: Timeline,
+    values: tuple[float, ...],
+    config: PipelineConfig,
+    out: Path,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Trains the towers, judges them on later requests, and saves them with an index of every item."""
-    train, stop, _, later = (features_between(features, *span) for span in timeline.parts.values())
-    options = replace(config.prerank, seed=config.seed)
-    fitted = prerank.fit(train, values, options, validation=stop)
-    known = prerank.Catalog.from_batches(features_between(features, None, timeline.calibrate_end))
-    judged = prerank.Prerank.build(fitted, known)
-    popular = prerank.Popularity.fit(features_between(features, None, timeline.stop_end), values)
+    later = features_between(features, *timeline.parts["predict"])
+    job = TowersJob(features.path, timeline, values, replace(config.prerank, seed=config.seed))
+    fitted = workers.train(train_towers, job, config.ranks, out / CHECKPOINTS, "prerank")
+    known = catalog_of(features, timeline.calibrate_end, workers)
+    judged = prerank.Prerank.build(fitted, known, workers=workers)
+    counted = over_parts(workers, features, PopularityOf(values), (None, timeline.stop_end), "popularity")
+    popular = prerank.Popularity.joined(counted)
     recalls = [
         prerank.evaluate(judged, later, popular, n, max_requests=_RECALL_REQUESTS).to_dict() for n in config.recall_at
     ]
-    every = prerank.Catalog.from_batches(features_between(features, None, None))
+    every = catalog_of(features, None, workers)
     replaced = loses(recalls) and not config.keep_prerank
     chosen = prerank.popularity_towers(popular, fitted) if replaced else fitted
-    served = prerank.Prerank.build(chosen, every, features.schema.hash)
+    served = prerank.Prerank.build(chosen, every, features.schema.hash, workers)
     served.save(out / "prerank")
     np.save(out / KNOWN, known.item_id)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return {
         "items": len(every),
         "index": served.index.kind,
@@ -70,16 +104,31 @@ def fit_prerank(
     }
 
 
+@dataclass(frozen=True)
+class PopularityOf:
+    """Work over parts: the popularity in one part."""
+
+    values: tuple[float, ...]
+
+    def __call__(self, batches: list[FeatureBatch]) -> prerank.Popularity:
+        return prerank.Popularity.fit(lambda: iter(batches), self.values)
+
+
+def catalog_of(features: FeatureSet, stop: int | None, workers: Workers) -> prerank.Catalog:
+    """The items of the requests before a moment, as they were in their last row."""
+    return prerank.Catalog.joined(over_parts(workers, features, catalog_of_part, (None, stop), "catalog"))
+
+
+def catalog_of_part(batches: list[FeatureBatch]) -> prerank.Catalog:
+    """Work over parts."""
+    return prerank.Catalog.from_batches(lambda: iter(batches))
+
+
 def loses(recalls: Sequence[Mapping[str, Any]]) -> bool:
     """The two towers find less than the most popular items in the longest list, beyond the 95 % interval."""
     longest = max(recalls, key=lambda entry: int(entry["n"]))
     high = longest["difference"]["high"]
     return high is not None and bool(high < 0.0)
-
-
-def features_between(features: FeatureSet, start: int | None, stop: int | None) -> Callable[[], Iterator[FeatureBatch]]:
-    """A factory of the batches of a period."""
-    return lambda: features.batches(start, stop, requests=_REQUESTS)
 
 
 def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfig) -> tuple[str, ...]:
@@ -94,7 +143,7 @@ def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfi
     fewest = np.full(len(names), np.inf)
     for start, stop in timeline.parts.values():
         events, rows = np.zeros(len(names)), 0
-        for batch in features.batches(start, stop, requests=_REQUESTS):
+        for batch in features.batches(start, stop, requests=REQUESTS):
             shown = batch.position >= 0
             events += batch.feedback[shown].sum(0, dtype=np.float64)
             rows += int(shown.sum())
@@ -115,8 +164,33 @@ def choose_tasks(features: FeatureSet, timeline: Timeline, config: PipelineConfi
     return tuple(chosen)
 
 
+@dataclass(frozen=True)
+class MtlJob:
+    """The training of the multi-task model."""
+
+    features: Path
+    tasks: tuple[str, ...]
+    timeline: Timeline
+    options: MtlConfig
+    columns: Columns
+
+    def __str__(self) -> str:
+        return "multi-task model"
+
+
+def train_mtl(group: Group, job: MtlJob) -> MtlModel:
+    """The loop of one rank."""
+    rows = mtl_rows(FeatureSet.open(job.features), job.tasks, group.rank, group.size)
+    return mtl.fit_stream(rows, job.tasks, job.timeline, job.options, job.columns, group)
+
+
 def fit_mtl(
-    features: FeatureSet, log: EventLog, timeline: Timeline, config: PipelineConfig, out: Path
+    features: FeatureSet,
+    log: EventLog,
+    timeline: Timeline,
+    config: PipelineConfig,
+    out: Path,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Trains, calibrates and saves the multi-task model."""
     tasks = choose_tasks(features, timeline, config)
@@ -131,8 +205,10 @@ def fit_mtl(
         request_ids=len(names.request_id_features),
     )
     options = replace(config.mtl, seed=config.seed, funnel=config.mtl.funnel or funnel_of(log, tasks))
-    model = mtl.fit_stream(mtl_rows(features, tasks), tasks, timeline, options, columns)
+    job = MtlJob(features.path, tasks, timeline, options, columns)
+    model = workers.train(train_mtl, job, config.ranks, out / CHECKPOINTS, "mtl")
     mtl.save(model, out / "mtl")
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return {
         "tasks": list(tasks),
         "network": options.network,
@@ -167,12 +243,13 @@ def funnel_of(log: EventLog, tasks: tuple[str, ...]) -> tuple[tuple[str, str], .
     return tuple(dict.fromkeys(pairs))
 
 
-def mtl_rows(features: FeatureSet, tasks: tuple[str, ...]) -> mtl.stream.Batches:
-    """The shown rows of all requests as the multi-task model reads them."""
+def mtl_rows(features: FeatureSet, tasks: tuple[str, ...], rank: int = 0, ranks: int = 1) -> mtl.stream.Batches:
+    """The shown rows of all requests, or of one rank's share, as the multi-task model reads them."""
     chosen = [features.schema.tasks.index(task) for task in tasks]
+    batches = features_between(features, None, None, rank, ranks)
 
     def rows() -> Iterator[mtl.stream.Batch]:
-        for batch in features.batches(requests=_REQUESTS):
+        for batch in batches():
             shown = batch.position >= 0
             dense, ids = batch.model_inputs()
             time = batch.timestamp[batch.row_request]
@@ -181,9 +258,19 @@ def mtl_rows(features: FeatureSet, tasks: tuple[str, ...]) -> mtl.stream.Batches
     return rows
 
 
-def predictor(model: MtlModel, calibrated: bool = True) -> Callable[[FeatureBatch], NDArray[np.float32]]:
-    """Predictions of the rows of a batch."""
-    return lambda batch: mtl.predict(model, *batch.model_inputs(), calibrated=calibrated)
+@dataclass(frozen=True)
+class ModelPredictions(Held):
+    """Predictions [n, T] of the rows of a batch by a saved model, which is read when it is first needed."""
+
+    directory: Path
+    calibrated: bool = True
+
+    @cached_property
+    def model(self) -> MtlModel:
+        return mtl.load(self.directory)
+
+    def __call__(self, batch: FeatureBatch) -> NDArray[np.float32]:
+        return mtl.predict(self.model, *batch.model_inputs(), calibrated=self.calibrated)
 
 
 def prediction_metrics(logs: Logs, raw: Logs | None, tasks: tuple[str, ...]) -> dict[str, Any]:
@@ -206,4 +293,4 @@ def prediction_metrics(logs: Logs, raw: Logs | None, tasks: tuple[str, ...]) -> 
     return result
 
 
-__all__ = ["MtlConfig", "choose_tasks", "cut_times", "features_between", "fit_mtl", "fit_prerank", "predictor"]
+__all__ = ["ModelPredictions", "MtlConfig", "choose_tasks", "cut_times", "fit_mtl", "fit_prerank"]

@@ -1,18 +1,26 @@
 """The policy's training log: materialized requests with out-of-time predictions, as `Logs`.
 
-It is held in memory, so it is a sample of bounded size: the requests with the smallest hash of their id. This is
-uniform over the period, needs one pass, and does not depend on the order or the size of the batches.
+`write_log` writes all requests of a period, one file for every part of the features, as jobs. `sampled_log` holds some
+of them in memory: the requests with the smallest hash of their id, which is uniform over the period, needs one pass,
+and does not depend on the order or the size of the batches.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.files import atomic_file
 from pygrade._util.hashing import GOLDEN, splitmix64
-from pygrade.features import FeatureBatch
-from pygrade.logs import Logs, concatenate
+from pygrade._util.workers import Workers
+from pygrade.features import FeatureBatch, FeatureSet
+from pygrade.logs import Logs, concatenate, validate
+from pygrade.logs.parquet import write_part
+from pygrade.pipeline.parts import REQUESTS, Held, Part
 
 Array = NDArray[Any]
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]  # [n, T] of a batch's rows
@@ -36,8 +44,7 @@ def sampled_log(
     parts: list[Logs] = []
     held, bound = 0, np.uint64(2**64 - 1)
     for batch in batches:
-        shown = np.bincount(batch.row_request[batch.position >= 0], minlength=len(batch)) > 0
-        keep = np.flatnonzero(shown & (sample_hash(batch.request_id) <= bound))
+        keep = np.flatnonzero(_has_page(batch) & (sample_hash(batch.request_id) <= bound))
         if not len(keep):
             continue
         parts.append(_logs(batch.take(keep), predict, tasks, task_values, negatives))
@@ -48,6 +55,58 @@ def sampled_log(
     if not parts:
         raise ValueError("the period has no request with a shown row; want another split or more data")
     return _smallest(parts, limit)
+
+
+@dataclass(frozen=True)
+class LogWriter(Held):
+    """Writes the log of a part of the features; a job of `write_log`."""
+
+    features: Path
+    predict: Predict
+    tasks: tuple[str, ...]
+    task_values: tuple[float, ...]
+    negatives: bool
+    folder: Path
+
+    @cached_property
+    def _set(self) -> FeatureSet:
+        return FeatureSet.open(self.features)
+
+    def __call__(self, part: Part) -> tuple[int, int]:
+        """Requests and rows of the part's file, (0, 0) if it has none."""
+        logs = [
+            _logs(batch.take(np.flatnonzero(keep)), self.predict, self.tasks, self.task_values, self.negatives)
+            for batch in self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number])
+            if (keep := _has_page(batch)).any()
+        ]
+        if not logs:
+            return 0, 0
+        whole = concatenate(logs)
+        validate(whole)
+        columns = {item.name: getattr(whole, item.name) for item in fields(whole)}
+        with atomic_file(self.folder / f"part-{part.number:05d}.parquet") as file:
+            write_part(columns, file)
+        return whole.num_requests, whole.num_rows
+
+
+def write_log(
+    features: FeatureSet, writer: LogWriter, period: tuple[int | None, int | None], workers: Workers, name: str
+) -> dict[str, int]:
+    """Writes all requests of a period (ms) that have a shown row; returns how many ``requests`` and ``rows``.
+
+    ValueError if there are none.
+    """
+    writer.folder.mkdir(parents=True, exist_ok=True)
+    jobs = [Part(number, features.num_parts, *period) for number in features.parts_between(*period)]
+    sizes = np.array([(0, 0), *workers.map_by_actors(writer, jobs, name)]).sum(0)
+    if not sizes[0]:
+        raise ValueError("the period has no request with a shown row; want another split or more data")
+    return {"requests": int(sizes[0]), "rows": int(sizes[1])}
+
+
+def _has_page(batch: FeatureBatch) -> NDArray[np.bool_]:
+    """[R]: the request has a shown row."""
+    return np.bincount(batch.row_request[batch.position >= 0], minlength=len(batch)) > 0
 
 
 def sample_hash(request_id: Array) -> NDArray[np.uint64]:

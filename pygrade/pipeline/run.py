@@ -10,29 +10,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pygrade import __version__, mtl
+from pygrade import __version__
 from pygrade._util.files import claimed
+from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json
 from pygrade._util.storage import Place, local, work_directory
-from pygrade._util.workers import naming
+from pygrade._util.workers import HERE, Workers, naming
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
-from pygrade.logs import Logs, read_logs, write_logs
+from pygrade.logs import Logs
 from pygrade.mtl import Timeline
-from pygrade.pipeline.candidates import with_candidates
+from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
-from pygrade.pipeline.models import KNOWN, cut_times, fit_mtl, fit_prerank, own_tasks, prediction_metrics, predictor
+from pygrade.pipeline.logs_stage import EVALUATE, POLICY, LogsStage, judged_log
+from pygrade.pipeline.models import KNOWN, ModelPredictions, cut_times, fit_mtl, fit_prerank, own_tasks
 from pygrade.pipeline.names import names_record
 from pygrade.pipeline.own_predictions import OwnPredictions
-from pygrade.pipeline.policy_log import Predict, sampled_log
+from pygrade.pipeline.policy_log import Predict
 from pygrade.pipeline.serving_files import write_item_names, write_reference
-from pygrade.pipeline.stages import Done, Runner, content_hash, peak_mib
+from pygrade.pipeline.stages import Done, Runner, content_hash
 from pygrade.pipeline.warnings import warnings_of
 from pygrade.policy import FusionPolicy
-from pygrade.prerank import EligibleItems, Prerank
 from pygrade.reports.comparison import FILE as COMPARISON
 from pygrade.reports.comparison import compare_pages
 from pygrade.reports.pipeline import write_pipeline_report
@@ -56,21 +55,22 @@ def run_pipeline(
     source: Any = None,
     store: str | None = None,
     on_step: OnStep | None = None,
+    workers: Workers = HERE,
 ) -> dict[str, Any]:
     """Runs every stage that is not done in directory ``out``; returns the content of its ``summary.json``.
 
     data: SCHEME:PATH or SCHEME:URL; ``out`` may be a URL, too: stages are made in a local directory (`work_directory`)
     and published one by one. source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the
     data, its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store
-    in ``out``. ``on_step`` is called after each step of the policy's training. ``warnings`` of the summary are
-    sentences that a reader must not miss.
+    in ``out``. ``on_step`` is called after each step of the policy's training. workers: where the jobs of the stages
+    run; the result is the same. ``warnings`` of the summary are sentences that a reader must not miss.
     """
     config = config or PipelineConfig()
     run = work_directory(out, "pipeline")
     started = time.perf_counter()
     with claimed(run, "pipeline"):
         runner = Runner(run, out)
-        _stages(runner, data, config, source, store or DEFAULT_STORE, on_step)
+        _stages(runner, data, config, source, store or DEFAULT_STORE, on_step, workers)
         for sentence in warnings_of({name: done.record for name, done in runner.done.items()}):
             logger.warning(sentence)
         finished = _finished(run, runner)
@@ -84,7 +84,15 @@ def run_pipeline(
     return summary
 
 
-def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, store: str, on_step: OnStep | None) -> None:
+def _stages(
+    runner: Runner,
+    data: str,
+    config: PipelineConfig,
+    source: Any,
+    store: str,
+    on_step: OnStep | None,
+    workers: Workers,
+) -> None:
     scheme, place = parse_spec(data)
     with naming("data", data):
         path = local(place)  # of a URL a copy, checked and kept
@@ -109,7 +117,10 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     def make_features(out: Path) -> dict[str, Any]:
         timeline, policy_end = cut_times(log, config)
         chosen = default_schema(log) if schema is None else schema
-        made = materialize(log, chosen, out / "set", (int(log.source["first_time"]), timeline.train_end))
+        window = int(log.source["first_time"]), timeline.train_end
+        for left in out.glob(".set.partial-*"):  # of a killed run; what its workers did is used
+            shutil.rmtree(left)
+        made = materialize(log, chosen, out / "set", window, workers=workers)
         return {
             "requests": made.num_requests,
             "rows": made.num_rows,
@@ -121,7 +132,7 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
     schema_hash = None if schema is None else schema.hash
-    features = runner.stage("features", make_features, [shares, schema_hash], [events])
+    features = runner.stage("features", make_features, [shares, schema_hash], [events], resumable=True)
     materialized = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 
@@ -134,48 +145,39 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
 
     prerank = runner.stage(
         "prerank",
-        lambda out: fit_prerank(materialized, timeline, log.task_values, config, out),
-        [config.prerank, config.recall_at, config.keep_prerank, config.seed],
+        lambda out: fit_prerank(materialized, timeline, log.task_values, config, out, workers),
+        [config.prerank, config.ranks, config.recall_at, config.keep_prerank, config.seed],
         [features],
+        resumable=True,
     )
     own = config.predictions == "own"
 
     def make_model(out: Path) -> dict[str, Any]:
         if own:
             return own_tasks(materialized, log, timeline, config)
-        return fit_mtl(materialized, log, timeline, config, out)
+        return fit_mtl(materialized, log, timeline, config, out, workers)
 
-    options = [config.predictions, config.mtl, config.tasks, config.min_events, config.seed]
-    model = runner.stage("mtl", make_model, options, [features])
+    options = [config.predictions, config.mtl, config.ranks, config.tasks, config.min_events, config.seed]
+    model = runner.stage("mtl", make_model, options, [features], resumable=True)
 
     def make_logs(out: Path) -> dict[str, Any]:
         tasks = tuple(model.record["tasks"])
         values = tuple(log.task_values[log.tasks.index(task)] for task in tasks)
 
-        def sample(predict: Predict, start: int, stop: int | None, limit: int) -> Logs:
-            return sampled_log(materialized.batches(start, stop), predict, tasks, values, limit, config.negatives)
+        predict: Predict
+        if own:
+            predict, raw = OwnPredictions(log, tasks), None
+        else:
+            folder = model.path / "mtl"
+            predict, raw = ModelPredictions(folder), ModelPredictions(folder, calibrated=False)
 
-        trained = None if own else mtl.load(model.path / "mtl")
-        predict = OwnPredictions(log, tasks) if trained is None else predictor(trained)
-        early = sample(predict, timeline.calibrate_end, policy_end, config.policy_requests)
-        late = sample(predict, policy_end, None, config.evaluate_requests)
-        raw = None
-        if trained is not None:
-            raw = sample(predictor(trained, calibrated=False), policy_end, None, config.evaluate_requests)
-        metrics = prediction_metrics(late, raw, tasks)
-        if config.candidates and not own:
-            finder = Prerank.load(prerank.path / "prerank", materialized.schema.hash)
-            known = EligibleItems(np.load(prerank.path / KNOWN))
-            early, late = with_candidates(
-                [early, late], log, materialized, finder, known, predict, config.candidates, out / "copies"
-            )
-        write_logs(early, out / "policy")
-        write_logs(late, out / "evaluate")
-        return {
-            "policy": {"requests": early.num_requests, "rows": early.num_rows},
-            "evaluate": {"requests": late.num_requests, "rows": late.num_rows},
-            "predictions": metrics,
-        }
+        def add(both: list[Logs]) -> list[Logs]:
+            find = Finder(prerank.path / "prerank", prerank.path / KNOWN, materialized.schema.hash, config.candidates)
+            return with_candidates(both, log, materialized, find, predict, out / "copies", workers)
+
+        stage = LogsStage(materialized, predict, raw, tasks, values, config, workers)
+        adds = config.candidates and not own
+        return stage.make(out, (timeline.calibrate_end, policy_end), (policy_end, None), add if adds else None)
 
     sizes = [config.policy_requests, config.evaluate_requests, config.negatives, config.candidates]
     sources = [features, model, *([prerank] if config.candidates and not own else [])]
@@ -184,16 +186,17 @@ def _stages(runner: Runner, data: str, config: PipelineConfig, source: Any, stor
     training = policy_options(config, materialized)
 
     def make_policy(out: Path) -> dict[str, Any]:
-        early, late = (read_logs(logs.path / name) for name in ("policy", "evaluate"))
-        return train(early, training, out / "training", on_step=on_step, heldout=late).summary
+        late = judged_log(logs.path / EVALUATE)
+        learned = train(logs.path / POLICY, training, out / "training", on_step=on_step, heldout=late, workers=workers)
+        return learned.summary
 
     policy = runner.stage("policy", make_policy, training, [logs], resumable=True)
 
     def make_judgment(out: Path) -> dict[str, Any]:
-        late = read_logs(logs.path / "evaluate")
+        late = judged_log(logs.path / EVALUATE)
         learned, first = (FusionPolicy.load(policy.path / "training" / name) for name in ("policy", "stage1"))
         history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
-        record = judge(late, learned, first, training.reward, history)
+        record = judge(late, learned, first, training.reward, history) | {"judged_requests": late.num_requests}
         write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
         pages = compare_pages(late, with_unmixed(learned), learned.mixture, partial(log.names, "item"))
         write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")

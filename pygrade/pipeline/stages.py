@@ -12,9 +12,7 @@ import functools
 import hashlib
 import json
 import logging
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from typing import Any
 
 import pygrade
 from pygrade._util.files import file_hash, sync
+from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json, to_json, write_bytes
 from pygrade._util.storage import Folder, Place, update
 
@@ -190,12 +189,6 @@ def _file_hashes(folder: Path) -> dict[str, str]:
 def _done(content: dict[str, Any], path: Path, cached: bool) -> Done:
     seconds, peak = float(content["seconds"]), float(content["peak_mib"])
     return Done(content["stage"], content["key"], path, content["record"], seconds, cached, peak)
-
-
-def peak_mib() -> float:
-    """The largest memory of this process so far, MiB."""
-    unit = 1024.0**2 if sys.platform == "darwin" else 1024.0  # of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 @functools.cache

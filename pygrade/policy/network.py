@@ -185,7 +185,10 @@ class FusionPolicy(nn.Module):
         seen = ~values.isnan()
         count = seen.sum(0).clamp_min(1)
         mean = torch.where(seen, values, 0.0).sum(0) / count
-        std = (torch.where(seen, values - mean, 0.0).square().sum(0) / count).sqrt()
+        self.set_normalization(mean, (torch.where(seen, values - mean, 0.0).square().sum(0) / count).sqrt())
+
+    def set_normalization(self, mean: Tensor, std: Tensor) -> None:
+        """Set the mean and std [D] of raw inputs, found elsewhere."""
         self.input_mean.copy_(mean)
         self.input_std.copy_(torch.where(std > 1e-6, std, 1.0))
 

@@ -1,6 +1,9 @@
 """Estimated frequency of each item in the stream: the Q of the log-Q correction."""
 
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 _RESCALE = 1e100
@@ -33,3 +36,11 @@ class ItemFrequency:
     def log(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """log q of rows[k] that were counted at least once, [k] float32."""
         return np.log(self.counts[rows] / self.total).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """The counts so far, for a checkpoint."""
+        return {"counts": torch.from_numpy(self.counts), "total": self.total, "weight": self.weight}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on counting from what `state` gave."""
+        self.counts, self.total, self.weight = state["counts"].numpy(), state["total"], state["weight"]

@@ -4,13 +4,16 @@ score(q, v) is one chain of float32 multiply-adds: s = 0, then s = fma(q_d, v_d,
 So an item's score has the same bits in every call, language and instruction set, whatever the other items are; the C++
 core computes it. Order: score descending, then item id ascending.
 
-A flat index scores all items (exact). An HNSW index (large catalogs) asks a graph of faiss for proposals, until enough
-of them pass the filters; they and the items added since the build are scored and ordered in the same way.
+A flat index scores all items (exact). An HNSW index (large catalogs) asks graphs of faiss for proposals, until enough
+of them pass the filters; they and the items added since the build are scored and ordered in the same way. It has a
+graph for every `SHARD_ITEMS` items in the order of their ids, so that many workers can build it; a search merges the
+proposals of all graphs.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import ModuleType
 from typing import Any, cast
 
@@ -25,6 +28,7 @@ Floats = NDArray[np.float32]
 Eligible = Ids | Callable[[Ids], NDArray[np.bool_]]
 
 HNSW_ABOVE = 200_000  # items above which kind="auto" builds a graph: a flat scan takes more than a millisecond
+SHARD_ITEMS = 1 << 20  # items of a graph
 _SLACK = 32  # extra rows to fetch, so that few searches need a second proposal
 _GROWTH = 4
 _SAMPLE = 256  # items tested to estimate the share that is eligible
@@ -70,7 +74,7 @@ class ItemIndex:
 
     kind: str  # "flat" or "hnsw"
     item_id: Ids  # [m] of the base, ascending
-    base: Any  # the core's flat index or the faiss graph of those m vectors
+    base: Any  # the core's flat index, or a tuple of faiss graphs, of those m vectors
     extra_id: Ids  # [e] added since to a graph, ascending
     extra_vectors: Floats  # [e, D]
 
@@ -81,24 +85,16 @@ class ItemIndex:
         ``kind``: "flat" (exact), "hnsw" (a graph), "auto" (hnsw above HNSW_ABOVE items). One thread builds a graph,
         so that the same items give the same graph. Raises ValueError naming the argument.
         """
-        if kind not in ("auto", "flat", "hnsw"):
-            raise ValueError(f"kind is {kind!r}; want 'auto', 'flat' or 'hnsw'")
         ids, rows = _checked(item_id, vectors)
-        if kind == "auto":
-            kind = "hnsw" if len(ids) > HNSW_ABOVE else "flat"
+        kind = kind_of(kind, len(ids))
         if kind == "flat":
             return cls.around(kind, ids, _core.ItemIndex(ids, rows), rows.shape[1])
-        faiss = require("faiss", "pipeline")
-        base = faiss.IndexHNSWFlat(rows.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
-        base.hnsw.efConstruction = _BUILD_BREADTH
-        if len(ids):
-            with _one_thread(faiss, True):
-                base.add(rows)
-        return cls.around(kind, ids, base, rows.shape[1])
+        graphs = tuple(graph_of(rows[start : start + SHARD_ITEMS]) for start in range(0, len(ids) or 1, SHARD_ITEMS))
+        return cls.around(kind, ids, graphs, rows.shape[1])
 
     @classmethod
     def around(cls, kind: str, item_id: Ids, base: Any, width: int) -> "ItemIndex":
-        """Wraps a flat index of the core or a faiss graph that `build` filled with vectors of these ascending ids."""
+        """Wraps a flat index of the core or faiss graphs that hold the vectors of these ascending ids."""
         return cls(kind, item_id, base, np.empty(0, np.int64), np.empty((0, width), np.float32))
 
     def __len__(self) -> int:
@@ -111,14 +107,37 @@ class ItemIndex:
 
     @property
     def vectors(self) -> Floats:
-        """The vectors of the base, [m, D]: a copy if flat, else a view of faiss' memory."""
+        """The vectors of the base, [m, D]: a copy, or, of a single graph, a view of faiss' memory."""
+        if self.kind == "hnsw":
+            return self._stored[0] if len(self._stored) == 1 else np.concatenate(self._stored)
         result = np.empty((len(self.item_id), self.width), np.float32)
-        if self.kind == "flat":
-            self.base.vectors(result)
-        elif len(result):
-            faiss = require("faiss", "pipeline")
-            memory = faiss.downcast_index(self.base.storage).get_xb()
-            result = faiss.rev_swig_ptr(memory, result.size).reshape(result.shape)
+        self.base.vectors(result)
+        return result
+
+    @cached_property
+    def _stored(self) -> list[Floats]:
+        """The vectors of each graph: views of faiss' memory."""
+        faiss = require("faiss", "pipeline")
+        stored = []
+        for graph in self.base:
+            shape = graph.ntotal, self.width
+            memory = faiss.downcast_index(graph.storage).get_xb()
+            size = shape[0] * shape[1]
+            stored.append(faiss.rev_swig_ptr(memory, size).reshape(shape) if size else np.empty(shape, np.float32))
+        return stored
+
+    @cached_property
+    def _starts(self) -> Ids:
+        """The row of each graph's first item, and the number of rows."""
+        return np.cumsum([0, *(graph.ntotal for graph in self.base)]).astype(np.int64)
+
+    def _vectors_of(self, rows: Ids) -> Floats:
+        """The vectors of rows of the graphs."""
+        result = np.empty((len(rows), self.width), np.float32)
+        graphs = np.searchsorted(self._starts, rows, "right") - 1
+        for graph in np.unique(graphs):
+            here = graphs == graph
+            result[here] = self._stored[graph][rows[here] - self._starts[graph]]
         return result
 
     def has(self, item_id: Ids) -> NDArray[np.bool_]:
@@ -192,7 +211,7 @@ class ItemIndex:
     def _search_graph(
         self, queries: Floats, dropped: list[Ids], tests: list[Test | None], ids: Ids, scores: Floats
     ) -> None:
-        n, vectors = ids.shape[1], self.vectors
+        n = ids.shape[1]
         open_rows = np.arange(len(queries))
         fetch = n + max((len(d) for d in dropped), default=0)
         fetch = int(fetch / min((self._share(test) for test in tests), default=1.0)) + _SLACK
@@ -208,7 +227,7 @@ class ItemIndex:
                     left.append(r)
                     continue
                 here = len(base)
-                kept = np.concatenate([vectors[base[keep[:here]]], self.extra_vectors[keep[here:]]])
+                kept = np.concatenate([self._vectors_of(base[keep[:here]]), self.extra_vectors[keep[here:]]])
                 found, values = proposed[keep], scores_of(queries[r], kept)
                 best = np.lexsort((found, -values))[:n]
                 ids[r, : len(best)], scores[r, : len(best)] = found[best], values[best]
@@ -224,11 +243,35 @@ class ItemIndex:
         return 0.9 * max(1.0, float(test(sample).sum())) / len(sample)
 
     def _propose(self, queries: Floats, fetch: int) -> Ids:
-        """Rows of the graph [R, fetch], -1: none."""
+        """Rows of the graphs, each graph's best ``fetch``, [R, graphs · fetch]; -1: none."""
         faiss = require("faiss", "pipeline")
         breadth = faiss.SearchParametersHNSW(efSearch=max(_SEARCH_BREADTH, 2 * fetch))
+        found = []
         with _one_thread(faiss, len(queries) == 1):  # waking the others takes longer than one query
-            return cast(Ids, self.base.search(queries, fetch, params=breadth)[1])
+            for graph, start in zip(self.base, self._starts, strict=False):
+                rows = graph.search(queries, fetch, params=breadth)[1]
+                found.append(np.where(rows >= 0, rows + start, -1))
+        return np.concatenate(found, 1)
+
+
+def kind_of(kind: str, items: int) -> str:
+    """The kind of an index of so many items: "auto" is decided. ValueError for an unknown one."""
+    if kind not in ("auto", "flat", "hnsw"):
+        raise ValueError(f"kind is {kind!r}; want 'auto', 'flat' or 'hnsw'")
+    if kind == "auto":
+        return "hnsw" if items > HNSW_ABOVE else "flat"
+    return kind
+
+
+def graph_of(vectors: Floats) -> Any:
+    """A graph of faiss that holds vectors[m, D], built by one thread, so that it is always the same."""
+    faiss = require("faiss", "pipeline")
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = _BUILD_BREADTH
+    if len(vectors):
+        with _one_thread(faiss, True):
+            graph.add(vectors)
+    return graph
 
 
 def _passes(item_id: Ids, dropped: Ids, test: Test | None) -> NDArray[np.bool_]:

@@ -16,9 +16,11 @@ from pygrade import _core
 from pygrade._util.files import atomic_directory, file_hash
 from pygrade._util.optional_imports import require
 from pygrade._util.serialization import ArtifactError, read_json, read_safetensors, to_json, to_safetensors
+from pygrade._util.workers import HERE, Workers
 from pygrade.features import FeatureBatch, SchemaError
 from pygrade.prerank.batches import Catalog, Ids, TowerInputs
 from pygrade.prerank.index import Eligible, ItemIndex
+from pygrade.prerank.shards import build_index
 from pygrade.prerank.towers import Inputs, PrerankConfig, TwoTower
 from pygrade.prerank.training import FittedTowers
 
@@ -61,10 +63,13 @@ class Prerank:
         self._writing = threading.Lock()
 
     @classmethod
-    def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "") -> "Prerank":
-        """Towers that `fit` trained and an index of the catalog, of the kind that their config names."""
+    def build(cls, fitted: FittedTowers, catalog: Catalog, schema_hash: str = "", workers: Workers = HERE) -> "Prerank":
+        """Towers that `fit` trained and an index of the catalog, of the kind that their config names.
+
+        The workers build the index, each some of its shards.
+        """
         towers = fitted.towers
-        index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), towers.config.index)
+        index = build_index(towers, catalog, towers.config.index, workers)
         return cls(towers, index, fitted.task_weights, schema_hash)
 
     @property
@@ -121,7 +126,7 @@ class Prerank:
         """Indexes another catalog with the current towers, beside the index in use. Returns the new version."""
         with self._writing:
             towers = self._served.towers
-            index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), kind or towers.config.index)
+            index = build_index(towers, catalog, kind or towers.config.index, HERE)
             return self._put(index=index)
 
     def add_items(self, catalog: Catalog) -> int:
@@ -149,7 +154,8 @@ class Prerank:
     def save(self, directory: str | Path) -> Path:
         """Writes ``prerank.json`` and ``prerank.safetensors`` into a directory that appears complete.
 
-        A graph goes into ``items.faiss`` beside them. Items added since the last build become part of the saved index.
+        A graph goes into ``items.faiss`` beside them, several into ``items-00000.faiss`` and so on. Items added since
+        the last build become part of the saved index.
         """
         served, target = self._served, Path(directory)
         index = served.index.merged()
@@ -162,7 +168,8 @@ class Prerank:
         with atomic_directory(target) as partial:
             (partial / _TENSORS).write_bytes(to_safetensors(tensors))
             if index.kind == "hnsw":
-                require("faiss", "pipeline").write_index(index.base, str(partial / _GRAPH))
+                for name, graph in zip(_graph_names(len(index.base)), index.base, strict=True):
+                    require("faiss", "pipeline").write_index(graph, str(partial / name))
             names = sorted(path.name for path in partial.iterdir())
             record: dict[str, Any] = {
                 "format": FORMAT,
@@ -238,13 +245,24 @@ def _read_index(folder: Path, record: dict[str, Any], tensors: dict[str, torch.T
         if vectors.shape[1:] != (width,):
             raise ValueError(f"{folder / _TENSORS} has vectors of shape {vectors.shape}; want [m, {width}]")
         return ItemIndex.build(item_id, vectors, kind)
-    path = folder / _GRAPH
-    stated, found = str(record["sha256"][_GRAPH]), file_hash(path)
-    if found != stated:
-        raise ValueError(f"{path} has sha256 {found[:12]}; want {stated[:12]} (truncated, corrupt or of another save)")
-    base = require("faiss", "pipeline").read_index(str(path))
-    if base.ntotal != len(item_id) or base.d != width:
+    stated = {name: str(sha256) for name, sha256 in record["sha256"].items() if name != _TENSORS}
+    graphs = []
+    for name in _graph_names(len(stated)):
+        path = folder / name
+        found = file_hash(path)
+        if found != stated[name]:
+            raise ValueError(
+                f"{path} has sha256 {found[:12]}; want {stated[name][:12]} (truncated, corrupt or of another save)"
+            )
+        graphs.append(require("faiss", "pipeline").read_index(str(path)))
+    count = sum(graph.ntotal for graph in graphs)
+    if count != len(item_id) or any(graph.d != width for graph in graphs):
         raise ValueError(
-            f"{path} holds {base.ntotal} vectors of width {base.d}; want {len(item_id)} of width {width}, as {_TENSORS}"
+            f"{folder / _graph_names(len(graphs))[0]} holds {count} vectors of width {graphs[0].d}; "
+            f"want {len(item_id)} of width {width}, as {_TENSORS}"
         )
-    return ItemIndex.around(kind, item_id, base, width)
+    return ItemIndex.around(kind, item_id, tuple(graphs), width)
+
+
+def _graph_names(count: int) -> list[str]:
+    return [_GRAPH] if count == 1 else [f"items-{number:05d}.faiss" for number in range(count)]

@@ -12,6 +12,7 @@ and the vectors of items, which are computed once and stored, use torch.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pygrade import _core
-from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, TowerInputs, aging, positives
+from pygrade._util.group import Group
+from pygrade.prerank.batches import Batches, Catalog, Ids, ItemCounts, Pairs, TowerInputs, aging, positives
 
 _INPUT_CLIP = 5.0
+_NO_POSITIVE = "batches hold no positive; want shown rows whose weighted feedback is above 0"
 
 
 @dataclass(frozen=True)
@@ -97,50 +100,96 @@ class Inputs:
     others: int  # items with a positive that share row 0, because others are more frequent
 
     @classmethod
-    def fit(cls, batches: Batches, task_weights: NDArray[np.float32], config: PrerankConfig) -> "Inputs":
-        """One pass over the positives of the batches. ValueError if there is none, or for an infinite feature."""
-        max_items, max_categories = config.max_items, config.max_categories
-        left_out: NDArray[np.bool_] = np.empty(0, bool)
-        counts = ItemCounts()
-        moments: list[_Moments] = []
-        sizes: list[Ids] = []
-        length = 0
-        for batch in batches():
-            pairs = positives(batch, task_weights)
-            if not moments:
-                moments = [_Moments(pairs.request_dense.shape[1]), _Moments(pairs.item_dense.shape[1])]
-                sizes = [np.ones(pairs.request_ids.shape[1], np.int64), np.ones(pairs.item_ids.shape[1], np.int64)]
-                length = pairs.sequences.shape[1]
-                left_out = aging(batch) & (not config.aging_features)
-            counts.add(pairs.item_id, np.ones(len(pairs)))
-            for moment, name, values in zip(
-                moments, ("request_dense", "item_dense"), (pairs.request_dense, pairs.item_dense), strict=True
-            ):
-                moment.add(name, values)
-            for size, name, ids in zip(
-                sizes, ("request_ids", "item_ids"), (pairs.request_ids, pairs.item_ids), strict=True
-            ):
-                np.maximum(size, ids.max(0, initial=0) + 1, out=size)
-                if (size > max_categories).any():
-                    column = int(np.argmax(size))
-                    raise ValueError(
-                        f"{name} reaches {size[column] - 1} in column {column}; want vocabulary indices below "
-                        f"max_categories, {max_categories}"
-                    )
-        items, times = counts.result()
-        if not len(items):
-            raise ValueError("batches hold no positive; want shown rows whose weighted feedback is above 0")
-        others = max(0, len(items) - max_items)
-        if others:  # the most frequent ones, ties by id
-            items = np.sort(items[np.lexsort((items, -times))[:max_items]])
-        (request_mean, request_std), (item_mean, item_std) = (moment.result() for moment in moments)
-        item_std[left_out] = 0.0
-        return cls(items, request_mean, request_std, item_mean, item_std, sizes[0], sizes[1], length, others)
+    def fit(
+        cls, batches: Batches, task_weights: NDArray[np.float32], config: PrerankConfig, group: Group | None = None
+    ) -> "Inputs":
+        """One pass over the positives of the batches, of all ranks of a group. ValueError if there is none, or for an
+        infinite feature."""
+        group = group or Group()
+        with group.agreeing():
+            own = _Seen.of(batches, task_weights, config)
+        ranks = [seen for seen in group.gather(own) if seen is not None]
+        if not ranks:
+            raise ValueError(_NO_POSITIVE)
+        seen, *others = ranks
+        for other in others:
+            seen.merge(other)
+        return seen.inputs(config.max_items)
+
+    def no_pairs(self) -> Pairs:
+        """A batch without positives."""
+        request, item = len(self.request_mean), len(self.item_mean)
+        ids, dense = partial(np.zeros, dtype=np.int64), partial(np.zeros, dtype=np.float32)
+        return Pairs(
+            user_id=ids(0),
+            request_dense=dense((0, request)),
+            request_ids=ids((0, len(self.request_sizes))),
+            sequences=ids((0, self.length)),
+            item_id=ids(0),
+            item_dense=dense((0, item)),
+            item_ids=ids((0, len(self.item_sizes))),
+            weight=dense(0),
+        )
 
     def item_rows(self, item_id: Ids) -> Ids:
         """Embedding row of each item id (any shape): 1 … V, 0 for items that the towers don't know."""
         place = np.searchsorted(self.item_id, item_id).clip(max=len(self.item_id) - 1)
         return np.where(self.item_id[place] == item_id, place + 1, 0)
+
+
+class _Seen:
+    """What `Inputs.fit` learns from the positives of the batches of one rank."""
+
+    def __init__(self, pairs: Pairs, left_out: NDArray[np.bool_]) -> None:
+        self.counts = ItemCounts()
+        self.moments = [_Moments(pairs.request_dense.shape[1]), _Moments(pairs.item_dense.shape[1])]
+        self.sizes = [np.ones(pairs.request_ids.shape[1], np.int64), np.ones(pairs.item_ids.shape[1], np.int64)]
+        self.length = pairs.sequences.shape[1]
+        self.left_out = left_out
+
+    @classmethod
+    def of(cls, batches: Batches, task_weights: NDArray[np.float32], config: PrerankConfig) -> "_Seen | None":
+        """None if there is no batch."""
+        seen = None
+        for batch in batches():
+            pairs = positives(batch, task_weights)
+            if seen is None:
+                seen = cls(pairs, aging(batch) & (not config.aging_features))
+            seen.add(pairs, config.max_categories)
+        return seen
+
+    def add(self, pairs: Pairs, max_categories: int) -> None:
+        self.counts.add(pairs.item_id, np.ones(len(pairs)))
+        names = ("request_dense", "item_dense")
+        for moment, name, values in zip(self.moments, names, (pairs.request_dense, pairs.item_dense), strict=True):
+            moment.add(name, values)
+        names = ("request_ids", "item_ids")
+        for size, name, ids in zip(self.sizes, names, (pairs.request_ids, pairs.item_ids), strict=True):
+            np.maximum(size, ids.max(0, initial=0) + 1, out=size)
+            if (size > max_categories).any():
+                column = int(np.argmax(size))
+                raise ValueError(
+                    f"{name} reaches {size[column] - 1} in column {column}; want vocabulary indices below "
+                    f"max_categories, {max_categories}"
+                )
+
+    def merge(self, other: "_Seen") -> None:
+        """Adds what another rank saw."""
+        self.counts.add(*other.counts.result())
+        for moment, more in zip(self.moments, other.moments, strict=True):
+            moment.merge(more)
+        self.sizes = [np.maximum(size, more) for size, more in zip(self.sizes, other.sizes, strict=True)]
+
+    def inputs(self, max_items: int) -> Inputs:
+        items, times = self.counts.result()
+        if not len(items):
+            raise ValueError(_NO_POSITIVE)
+        others = max(0, len(items) - max_items)
+        if others:  # the most frequent ones, ties by id
+            items = np.sort(items[np.lexsort((items, -times))[:max_items]])
+        (request_mean, request_std), (item_mean, item_std) = (moment.result() for moment in self.moments)
+        item_std[self.left_out] = 0.0
+        return Inputs(items, request_mean, request_std, item_mean, item_std, *self.sizes, self.length, others)
 
 
 class _Moments:
@@ -162,6 +211,17 @@ class _Moments:
         self.count += known.sum(0)
         self.sum += centered.sum(0)
         self.square += (centered**2).sum(0)
+
+    def merge(self, other: "_Moments") -> None:
+        """Adds another's values, which are around another origin."""
+        if other.origin is None:
+            return
+        if self.origin is None:
+            self.origin = other.origin
+        shift = other.origin - self.origin
+        self.square += other.square + 2 * shift * other.sum + other.count * shift**2
+        self.sum += other.sum + other.count * shift
+        self.count += other.count
 
     def result(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         count = self.count.clip(1)

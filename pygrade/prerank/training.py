@@ -7,6 +7,9 @@ Loss of a batch of B positives (u_r, i_r) of weight w_r, with s of `towers` and 
 where c runs over the columns of other items: a second copy of the positive is no negative. The B - 1 columns are draws
 from q, so the corrected sum estimates the sum over all other items, and s are the logits of a softmax over the catalog
 and not over popular items. The positive itself was not drawn but is always there: it has no correction.
+
+Ranks that train together (`_util.group`) gather the vectors of their items: the columns c of every rank's users are the
+items of the whole batch, so the loss is that of one process with the same batch.
 """
 
 import itertools
@@ -20,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade._util.group import Group
 from pygrade._util.threads import torch_threads
 from pygrade.prerank.batches import Batch, Batches, Catalog, Pairs, shuffled
 from pygrade.prerank.frequency import ItemFrequency
@@ -47,28 +51,32 @@ def fit(
     task_weights: Sequence[float],
     config: PrerankConfig | None = None,
     validation: Batches | None = None,
+    group: Group | None = None,
 ) -> FittedTowers:
     """Trains on every pass of ``batches()``; the later requests of ``validation()`` decide when to stop.
 
     task_weights[T]: a shown row is a positive of weight Σ_t task_weights[t] · feedback[t] if that is above 0. The
     same batches and config give the same towers on one machine, by one thread; torch's global generator is left as it
     was. Raises ValueError for shapes that disagree and for no positives.
+
+    group: the ranks that train together; both factories give this rank's share of the batches, and every rank gets the
+    same towers.
     """
-    config = config or PrerankConfig()
+    config, group = config or PrerankConfig(), group or Group()
     weights = np.asarray(task_weights, np.float32)
     if weights.ndim != 1 or not len(weights) or not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError(f"task_weights is {task_weights}; want numbers >= 0, one for each task")
     if validation is None:
-        towers, losses, _, _ = _train(batches, weights, config, None)
+        towers, losses, _, _ = _train(batches, weights, config, None, group, "prerank")
         return FittedTowers(towers, tuple(weights.tolist()), config.epochs, losses, ())
-    towers, losses, best, recalls = _train(batches, weights, config, validation)
+    towers, losses, best, recalls = _train(batches, weights, config, validation, group, "prerank")
     if config.refit:
         later = validation
 
         def everything() -> "itertools.chain[Batch]":
             return itertools.chain(batches(), later())
 
-        towers = _train(everything, weights, replace(config, epochs=best), None)[0]
+        towers = _train(everything, weights, replace(config, epochs=best), None, group, "prerank, again")[0]
     return FittedTowers(towers, tuple(weights.tolist()), best, losses, recalls)
 
 
@@ -77,62 +85,90 @@ def _train(
     task_weights: NDArray[np.float32],
     config: PrerankConfig,
     validation: Batches | None,
+    group: Group,
+    name: str,
 ) -> tuple[TwoTower, tuple[float, ...], int, tuple[float, ...]]:
-    inputs = Inputs.fit(batches, task_weights, config)
-    catalog = Catalog.from_batches(batches) if validation is not None else None
+    """Towers, losses, the best number of passes and the recalls. ``name``: of its checkpoints."""
+    inputs = Inputs.fit(batches, task_weights, config, group)
+    catalog = None if validation is None else Catalog.from_batches(batches, group)
     frequency = ItemFrequency(len(inputs.item_id) + 1, config.frequency_half_life)
-    rng = np.random.default_rng(config.seed)
-    losses: list[float] = []
-    recalls: list[float] = []
+    rng = np.random.default_rng(group.seed(config.seed))
+    done, losses, recalls = 0, list[float](), list[float]()
     best = config.epochs - 1
-    with torch.random.fork_rng(devices=[]):
+    with group.own_generator():
         torch.manual_seed(config.seed)
-        towers = TwoTower(config, inputs)
+        towers = TwoTower(config, inputs).to(group.device)
+        if group.size > 1:
+            torch.manual_seed(group.seed(config.seed))
         optimizer = torch.optim.AdamW(towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-        best_state = {name: value.clone() for name, value in towers.state_dict().items()}
-        for epoch in range(config.epochs):
+        best_state = _copy(towers)
+        if saved := group.load(name):
+            towers.load_state_dict(saved["towers"])
+            optimizer.load_state_dict(saved["optimizer"])
+            done, best, best_state = saved["epochs"], saved["best"], saved["best_state"]
+            losses, recalls = saved["losses"], saved["recalls"]
+            frequency.restore(saved["frequency"])
+            group.set_random_state(saved["random"], rng)
+        for epoch in range(done, config.epochs):
+            if recalls and epoch - 1 - best >= config.patience:
+                break
             towers.train()
-            total, weight = 0.0, 0.0
-            for pairs in shuffled(batches, task_weights, config.batch_size, config.shuffle, rng):
-                loss = _loss(towers, pairs, frequency, rng)
+            total = weight = 0.0
+            pairs_of_pass = shuffled(batches, task_weights, group.share(config.batch_size), config.shuffle, rng)
+            for pairs in group.steps(pairs_of_pass, inputs.no_pairs()):
+                loss = _loss(towers, pairs, frequency, rng, group)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
+                group.sum_gradients(towers)
                 optimizer.step()
-                total += float(loss.detach()) * float(pairs.weight.sum())
+                total += float(group.sum(loss.detach())) * float(pairs.weight.sum())
                 weight += float(pairs.weight.sum())
+            total, weight = group.sum(torch.tensor([total, weight], dtype=torch.float64)).tolist()
             losses.append(total / weight)
             towers.eval()
             if validation is None or catalog is None:
                 logger.info("prerank: pass %d of %d, loss %.4f", epoch + 1, config.epochs, losses[-1])
-                continue
-            recalls.append(_validate(towers, catalog, validation, task_weights, config))
-            report = "prerank: pass %d, loss %.4f, recall@%d %.4f"
-            logger.info(report, epoch + 1, losses[-1], config.recall_at, recalls[-1])
-            if recalls[-1] > max(recalls[:-1], default=-1.0):
-                best, best_state = epoch, {name: value.clone() for name, value in towers.state_dict().items()}
-            elif epoch - best >= config.patience:
-                break
+            else:
+                recalls.append(_validate(towers.cpu(), catalog, validation, task_weights, config, group))
+                towers.to(group.device)
+                report = "prerank: pass %d, loss %.4f, recall@%d %.4f"
+                logger.info(report, epoch + 1, losses[-1], config.recall_at, recalls[-1])
+                if recalls[-1] > max(recalls[:-1], default=-1.0):
+                    best, best_state = epoch, _copy(towers)
+            state = {"towers": towers.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
+            state |= {"best": best, "best_state": best_state, "losses": losses, "recalls": recalls}
+            state |= {"frequency": frequency.state(), "random": group.random_state(rng)}
+            group.save(name, state)
         if validation is not None:
             towers.load_state_dict(best_state)
-    return towers.eval(), tuple(losses), best + 1, tuple(recalls)
+    return towers.eval().cpu(), tuple(losses), best + 1, tuple(recalls)
 
 
-def _loss(towers: TwoTower, pairs: Pairs, frequency: ItemFrequency, rng: np.random.Generator) -> Tensor:
-    dense, fields, sequence = towers.user_inputs(pairs)
+def _copy(towers: TwoTower) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in towers.state_dict().items()}
+
+
+def _loss(towers: TwoTower, pairs: Pairs, frequency: ItemFrequency, rng: np.random.Generator, group: Group) -> Tensor:
+    """This rank's part of the batch's loss: the sum over the ranks is the loss."""
+    user_inputs = (part.to(group.device) for part in towers.user_inputs(pairs))
     item_dense, item_fields, rows = towers.item_inputs(pairs.item_id, pairs.item_dense, pairs.item_ids)
-    frequency.add(rows.numpy())
-    correction = torch.from_numpy(frequency.log(rows.numpy()))
-    correction -= math.log(max(1, towers.inputs.others)) * (rows == 0)  # those that share a row share its draws
     hidden = torch.from_numpy(rng.random(len(pairs)) < towers.config.id_dropout)
-    users = towers.user(dense, fields, sequence)
-    items = towers.item(item_dense, item_fields, rows.masked_fill(hidden, 0))
-    logits = users @ items.T  # [B, B]
-    positive = logits.diagonal()
-    same = torch.from_numpy(pairs.item_id[:, None] == pairs.item_id)
-    logits = torch.where(same, -torch.inf, logits - correction - math.log(max(1, len(pairs) - 1)))
+    item_inputs = (part.to(group.device) for part in (item_dense, item_fields, rows.masked_fill(hidden, 0)))
+    users, own_items = towers.user(*user_inputs), towers.item(*item_inputs)
+    every, _ = group.gather_rows(rows)  # [B], of the whole batch
+    frequency.add(every.numpy())
+    correction = torch.from_numpy(frequency.log(every.numpy()))
+    correction -= math.log(max(1, towers.inputs.others)) * (every == 0)  # those that share a row share its draws
+    items, first = group.gather_rows(own_items)
+    logits = users @ items.T  # [b, B]: the b positives of this rank
+    positive = logits.diagonal(first)
+    item_id = torch.from_numpy(pairs.item_id)
+    same = (item_id[:, None] == group.gather_rows(item_id)[0]).to(group.device)
+    correction = correction.to(group.device)
+    logits = torch.where(same, -torch.inf, logits - correction - math.log(max(1, len(every) - 1)))
     normalizer = torch.logaddexp(positive, torch.logsumexp(logits, 1))
-    weight = torch.from_numpy(pairs.weight)
-    return (weight * (normalizer - positive)).sum() / weight.sum()
+    weight = torch.from_numpy(pairs.weight).to(group.device)
+    return (weight * (normalizer - positive)).sum() / group.sum(weight.sum())
 
 
 def _validate(
@@ -141,22 +177,25 @@ def _validate(
     validation: Batches,
     task_weights: NDArray[np.float32],
     config: PrerankConfig,
+    group: Group,
 ) -> float:
-    """Recall of the first validation requests with a positive, by a flat index of the training items."""
+    """Recall of the first validation requests with a positive, of all ranks, by a flat index of the training items."""
     index = ItemIndex.build(catalog.item_id, towers.item_vectors(catalog), "flat")
-    total, count = 0.0, 0
-    for batch in validation():
-        requests, relevant = held_out_positives(batch, task_weights)
-        if not len(requests):
-            continue
-        requests = requests[: config.validation_requests - count]
-        with torch.inference_mode():
-            vectors = towers.user(*towers.user_inputs(batch)).numpy()[requests]
-        retrieved = index.search(vectors, config.recall_at)[0]
-        total += float(recall(retrieved, relevant[: len(requests)]).sum())
-        count += len(requests)
-        if count >= config.validation_requests:
-            break
-    if not count:
+    total, count, limit = 0.0, 0, group.share(config.validation_requests)
+    with group.agreeing():
+        for batch in validation():
+            requests, relevant = held_out_positives(batch, task_weights)
+            if not len(requests):
+                continue
+            requests = requests[: limit - count]
+            with torch.inference_mode():
+                vectors = towers.user(*towers.user_inputs(batch)).numpy()[requests]
+            retrieved = index.search(vectors, config.recall_at)[0]
+            total += float(recall(retrieved, relevant[: len(requests)]).sum())
+            count += len(requests)
+            if count >= limit:
+                break
+    found, requests_of_all = group.sum(torch.tensor([total, count], dtype=torch.float64)).tolist()
+    if not requests_of_all:
         raise ValueError("validation batches hold no positive; want later requests with some")
-    return total / count
+    return float(found / requests_of_all)

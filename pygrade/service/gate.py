@@ -48,7 +48,7 @@ class Gate:
     """ASGI around the app. log: all, errors or none."""
 
     def __init__(
-        self, app: Asgi, traffic: Traffic, tokens: Tokens | None, max_in_flight: int, log: str, worker: int
+        self, app: Asgi, traffic: Traffic, tokens: Tokens | None, max_in_flight: int, log: str, worker: int | str
     ) -> None:
         self.app, self.traffic, self.tokens = app, traffic, tokens
         self.max_in_flight, self.log, self.worker = max_in_flight, log, worker

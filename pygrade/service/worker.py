@@ -26,9 +26,10 @@ _KEEP_ALIVE = 75  # seconds that an idle connection stays open, longer than the 
 
 
 class Worker:
-    """Serves one core on a socket until a signal ends it."""
+    """The app over one core, served on a socket until a signal ends it, or by whoever calls `app`."""
 
-    def __init__(self, core: Core, run: Path, config: ServeConfig, number: int = 0) -> None:
+    def __init__(self, core: Core, run: Path, config: ServeConfig, number: int | str = 0) -> None:
+        """number: of the worker, or its name, in the lines of the log."""
         self.core, self.config, self.number = core, config, number
         self.traffic = Traffic()
         self.tokens = None if config.token_file is None else Tokens(Path(config.token_file))
@@ -53,19 +54,27 @@ class Worker:
             self._ended.set()
             self._look.set()
             watcher.join()
-            self.answers.close()
-            self.core.drain()  # what was served since the first time is in the logs, too
-            if self.tracer is not None:
-                self.tracer.close()
+            self.close()
+
+    def close(self) -> None:
+        """Waits for the pages that are being made, and flushes the logs."""
+        self.answers.close()
+        self.core.drain()  # what was served since the first time is in the logs, too
+        if self.tracer is not None:
+            self.tracer.close()
 
     def hang_up(self) -> None:
         """SIGHUP: looks at the artifact, the policies and the tokens at once."""
+        self.reload_tokens()
+        self._look.set()
+
+    def reload_tokens(self) -> None:
+        """Reads the file of tokens again; a bad one is told, and the tokens stay."""
         if self.tokens is not None:
             try:
                 self.tokens.reload()
             except (OSError, ValueError) as error:
                 logger.error("the tokens stay as they were: %s", error)
-        self._look.set()
 
     def _watch(self) -> None:
         while True:
@@ -78,7 +87,7 @@ class Worker:
                 os.kill(os.getpid(), signal.SIGTERM)  # nobody would end this worker any more
                 return
             if self.core.refresh():
-                logger.info("worker %d: serves what is new on disk", self.number)
+                logger.info("worker %s: serves what is new on disk", self.number)
 
 
 class _Server(uvicorn.Server):

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.workers import HERE, Workers
 from pygrade.reports.training import write_text
 from pygrade.study.findings import NOT_RUN, findings, percent
 from pygrade.study.report import write_results
@@ -32,12 +33,15 @@ _COLUMNS = (
 _SHORT = {"ev": "expected value", "static": "static z-log"}
 
 
-def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = None) -> dict[str, Any]:
+def reproduce(
+    config: StudyConfig, out: str | Path, docs: str | Path | None = None, workers: Workers = HERE
+) -> dict[str, Any]:
     """Run the requested parts of the study in directory ``out`` and report them; returns the record.
 
     Writes ``units/`` (one JSON per unit, from which a killed run continues), ``results.json``, ``RESULTS.md`` and
     ``pictures/``. With ``docs``, all frozen units in ``out`` are reported there too: ``RESULTS.md``, ``study/*.png``,
-    ``study/results.json``. ``ValueError`` if docs are requested with other settings than the frozen ones.
+    ``study/results.json``. workers: where the units are computed. ``ValueError`` if docs are requested with
+    other settings than the frozen ones.
     """
     if docs is not None and not config.publishable:
         raise ValueError("docs is for the frozen protocol; want it without --quick, --world-seed and --world-set")
@@ -46,7 +50,7 @@ def reproduce(config: StudyConfig, out: str | Path, docs: str | Path | None = No
     units = _runnable(plan(settings, config), settings, run)
     logger.info(f"{len(units)} results wanted in {run}")
     started = time.perf_counter()
-    results = run_units(units, settings, run, config.jobs)
+    results = run_units(units, settings, run, config.jobs, workers)
     record = _record(config, settings, results, []) | {"wall_seconds": round(time.perf_counter() - started, 1)}
     _write(run / "results.json", record)
     write_results(record, settings, run / "RESULTS.md", run / "pictures")

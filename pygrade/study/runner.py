@@ -7,11 +7,9 @@ its numbers; a result of other settings is computed again.
 import hashlib
 import json
 import logging
-import multiprocessing
 import platform
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -23,6 +21,7 @@ from pygrade import __version__
 from pygrade._util.files import atomic_file
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
+from pygrade._util.workers import HERE, LocalWorkers, Workers, every
 from pygrade.ops.info import collect
 from pygrade.study.arm_kinds import run_arm
 from pygrade.study.settings import MAIN, STABILITY, TUNING, Arm, Regime, Settings, changed, merged, parse_changes
@@ -48,7 +47,7 @@ class StudyConfig:
     regimes: tuple[str, ...] = ()  # only these parts (regimes, stability, tuning); empty: main, with --full all
     world_seed: tuple[int, ...] = ()  # your own worlds instead of the judging worlds
     world_set: tuple[str, ...] = ()  # KEY=VALUE changes of the worlds' constants: session=0.5 errors.bias=[0,…]
-    jobs: int = 1  # processes, one thread each
+    jobs: int = 1  # processes, one thread each, without --cluster
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -189,29 +188,16 @@ def _tuning(settings: Settings, config: StudyConfig) -> list[Unit]:
     ]
 
 
-def run_units(units: list[Unit], settings: Settings, out: Path, jobs: int = 1) -> list[dict[str, Any]]:
-    """The results of all units in their order; those in ``out`` are not computed again."""
+def run_units(
+    units: list[Unit], settings: Settings, out: Path, jobs: int = 1, workers: Workers = HERE
+) -> list[dict[str, Any]]:
+    """The results of all units in their order; those in ``out`` are not computed again. jobs: processes of this
+    machine, if no workers are given."""
     missing = [unit for unit in units if load_unit(unit, settings, out) is None]
     if len(missing) < len(units):
         logger.info(f"{len(units) - len(missing)} of {len(units)} results are already there")
-    groups = list(_groups(missing))
-    done = 0
-    if jobs == 1:
-        for group in groups:
-            for line in _run_group(settings, group, out):
-                done += 1
-                logger.info(f"[{done}/{len(missing)}] {line}")
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            try:
-                for future in as_completed([pool.submit(_work, settings, group, out) for group in groups]):
-                    for line in future.result():
-                        done += 1
-                        logger.info(f"[{done}/{len(missing)}] {line}")
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    groups = [_Group(settings, tuple(group), out) for group in _groups(missing)]
+    every((LocalWorkers(jobs) if workers is HERE else workers).map(_run_group, groups, "study"))
     results = [load_unit(unit, settings, out) for unit in units]
     assert all(result is not None for result in results)
     return [result for result in results if result is not None]
@@ -234,18 +220,26 @@ def _groups(units: list[Unit]) -> Iterator[list[Unit]]:
     yield from table.values()
 
 
-def _work(settings: Settings, group: list[Unit], out: Path) -> list[str]:
-    logger.setLevel(logging.WARNING)
-    return list(_run_group(settings, group, out))
+@dataclass(frozen=True)
+class _Group:
+    """A job: units that share a world, its log and stage 1."""
+
+    settings: Settings
+    units: tuple[Unit, ...]
+    out: Path
+
+    def __str__(self) -> str:
+        first = self.units[0]
+        return f"{first.regime.name}, world {first.world}, seed {first.seed}"
 
 
-def _run_group(settings: Settings, group: list[Unit], out: Path) -> Iterator[str]:
-    """Compute and write each unit of a group; yields a line per unit."""
+def _run_group(group: _Group) -> None:
+    """Compute and write each unit of a group; a line of each goes to the log."""
     with torch_threads(1):
-        first = group[0]
-        trial = Trial(settings, first.regime, first.world, first.seed)
-        for unit in group:
-            yield _run_unit(settings, trial, unit, out)
+        first = group.units[0]
+        trial = Trial(group.settings, first.regime, first.world, first.seed)
+        for unit in group.units:
+            logger.info(_run_unit(group.settings, trial, unit, group.out))
 
 
 def _run_unit(settings: Settings, trial: Trial, unit: Unit, out: Path) -> str:

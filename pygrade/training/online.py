@@ -44,9 +44,10 @@ from pygrade.evaluation.offpolicy import OffPolicyEstimate
 from pygrade.logs import Logs, concatenate
 from pygrade.policy import FusionPolicy
 from pygrade.training.feedback import Event, FeedbackJoin, Key, as_key
-from pygrade.training.policy_step import Engine, PolicyStep, check_engine, policy_step
+from pygrade.training.policy_step import Engine, PolicyStep, check_engine, parameters_of, policy_step
 from pygrade.training.reward import CompositeReward, RewardConfig
-from pygrade.training.stage2 import Stage2Config, anchors_of, stage2_step
+from pygrade.training.sharded_set import Batch, ShardedSet
+from pygrade.training.stage2 import Stage2Config, stage2_step
 from pygrade.training.steps import batch_rows, draw_seed
 
 logger = logging.getLogger("pygrade")
@@ -202,14 +203,16 @@ class OnlineLearner:
         config = self.config.step
         data = CompositeReward(self.config.reward).build(window, self.policy.spec)
         pool = torch.from_numpy(np.flatnonzero(~self._judging(window)))
-        anchors = anchors_of(self.reference, data, self.config.engine)
-        figures: dict[str, float] = {}
+        shards = ShardedSet.of(data)
+        learners = shards.learners(self.policy, self.config.engine)
+        reference, figures = parameters_of(self.reference).cpu(), dict[str, float]()
         for _ in range(config.steps):
             rows = pool[batch_rows(self.config.seed, _STAGE, self._steps, len(pool), config.batch_size)]
             seed = draw_seed(self.config.seed, _STAGE, self._steps)
             values = data.draw_values(self.config.seed, _STAGE, self._steps, len(rows))
-            drawn = (rows, anchors(rows, values), seed, "update", values)
-            figures = stage2_step(data, self._learner, config, *drawn)
+            batch = Batch.of(rows, shards.sizes, values, seed)
+            drawn = (config, batch, reference, "update")
+            figures = stage2_step(data.stage2, learners, self.policy, self._learner, *drawn)
             self._steps += 1
         return len(pool), figures
 

@@ -1,13 +1,17 @@
 """Who runs the policy's network and Adam in a training step: the C++ core, or torch.
 
     step = policy_step(policy, learning_rate)
-    alpha = step.concentration(inputs)              # [B, T], without a graph
-    norm = step.update(slope, max_norm, "step 1")   # slope: d loss / d alpha
+    alpha = step.concentration(inputs)                # [B, T], without a graph
+    gradient = step.gradient(slope)                   # [P]; slope: d loss / d alpha
+    norm = step.descend(gradient, max_norm, "step 1")
+
+Gradients of the steps of equal policies may be added: so a batch is worked on in several places.
 
 Both sides compute the same up to rounding and keep Adam's state in one format, so that a training may go on with the
 other one. The core's results have the same bits on every instruction set and with any number of threads.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, get_args
 
@@ -30,11 +34,14 @@ class PolicyStep(Protocol):
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
         """α [B, T] of raw inputs [B, D] under exploration factors [B], without a graph; remembers the batch."""
 
-    def update(self, slope: Tensor, max_norm: float, label: str) -> float:
-        """One step of Adam, given the gradient ``slope`` [B, T] of the loss by the last `concentration`.
+    def gradient(self, slope: Tensor) -> Tensor:
+        """Of the loss by all P parameters, one after the other; ``slope`` [B, T]: by the last `concentration`."""
 
-        Gradients are scaled down to ``max_norm``. Returns the norm before; ``FloatingPointError``, which begins with
-        ``label``, if it is not finite; then nothing changes.
+    def descend(self, gradient: Tensor, max_norm: float, label: str) -> float:
+        """One step of Adam along a gradient [P], scaled down to ``max_norm``.
+
+        Returns the norm before; ``FloatingPointError``, which begins with ``label``, if it is not finite; then nothing
+        changes.
         """
 
     def state(self) -> dict[str, Tensor]:
@@ -58,12 +65,18 @@ class TorchStep:
             self._alpha = self._policy.concentration(inputs, factor)
         return self._alpha.detach()
 
-    def update(self, slope: Tensor, max_norm: float, label: str) -> float:
+    def gradient(self, slope: Tensor) -> Tensor:
         assert self._alpha is not None
         self._optimizer.zero_grad()
         self._alpha.backward(slope)  # type: ignore[no-untyped-call]
         self._alpha = None
-        norm = torch.nn.utils.clip_grad_norm_(self._policy.parameters(), max_norm).item()
+        return torch.cat([_gradient_of(parameter).reshape(-1) for parameter in self._policy.parameters()])
+
+    def descend(self, gradient: Tensor, max_norm: float, label: str) -> float:
+        own = list(self._policy.parameters())
+        for parameter, part in zip(own, torch.split(gradient, [p.numel() for p in own]), strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.device, copy=True)
+        norm = torch.nn.utils.clip_grad_norm_(own, max_norm).item()
         _check_norm(norm, label)
         for group in self._optimizer.param_groups:
             group["lr"] = self.rate
@@ -90,8 +103,11 @@ class FusedStep:
     def concentration(self, inputs: Tensor, factor: Tensor | None = None) -> Tensor:
         return self._network.forward(inputs, factor)
 
-    def update(self, slope: Tensor, max_norm: float, label: str) -> float:
-        gradient, norm = self._network.gradient(slope)
+    def gradient(self, slope: Tensor) -> Tensor:
+        return self._network.gradient(slope)[0]
+
+    def descend(self, gradient: Tensor, max_norm: float, label: str) -> float:
+        norm = norm_of(gradient)
         _check_norm(norm, label)
         self._network.step(self._adam, gradient, self.rate, clip_factor(norm, max_norm))
         return norm
@@ -148,6 +164,31 @@ def is_fused(policy: FusionPolicy, engine: Engine) -> bool:
 def check_engine(engine: str) -> None:
     if engine not in get_args(Engine):
         raise ValueError(f"engine is {engine!r}; want one of {', '.join(get_args(Engine))}")
+
+
+def parameters_of(policy: FusionPolicy) -> Tensor:
+    """A copy [P] of all parameters of the policy, one after the other, on its device."""
+    return torch.cat([parameter.detach().reshape(-1) for parameter in policy.parameters()])
+
+
+def norm_of(gradient: Tensor) -> float:
+    """Norm of a gradient [P] in double, with the bits of the core: 16 sums, of every sixteenth square each."""
+    squares = np.zeros(-(-len(gradient) // 16) * 16)
+    squares[: len(gradient)] = np.square(gradient.numpy(), dtype=np.float64)
+    return math.sqrt(sum(np.add.reduce(squares.reshape(-1, 16), 0).tolist()))
+
+
+def joined(policy: FusionPolicy) -> Tensor:
+    """All parameters of the policy as one tensor [P], whose memory they share from now on."""
+    whole = parameters_of(policy)
+    own = list(policy.parameters())
+    for parameter, part in zip(own, torch.split(whole, [p.numel() for p in own]), strict=True):
+        parameter.data = part.view_as(parameter)
+    return whole
+
+
+def _gradient_of(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _check_norm(norm: float, label: str) -> None:

@@ -15,7 +15,7 @@ D(r) is the attention that rank r gets: q again ("attention"), or 1 / log2(r + 2
 exponent of 0, or an unknown one) could not tell a page's orders apart, so D is "dcg" then.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch import Tensor
 from pygrade import ops
 from pygrade.logs import Logs, pad
 from pygrade.policy import PolicySpec
-from pygrade.training.propensity import slot_propensity
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.training_set import Components, LoggedPages, TradeOffs, TrainingSet
 
 
@@ -101,6 +101,11 @@ def calibration_slopes(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[n
     Σ (p - p̄) y / q over Σ (p - p̄)² of the shown rows, p̄ the mean of the row's page, q = propensity [M]; cut to 0 … 2.
     1: calibrated; less: the predictions overrate the event or their differences; 0: they don't predict the order.
     """
+    return slopes_of(calibration_sums(logs, propensity))
+
+
+def calibration_sums(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[2, T]: both sums of `calibration_slopes`, which add up over parts of a log."""
     shown = logs.shown
     request = logs.row_request[shown]
     p = logs.predictions[shown].astype(np.float64)
@@ -109,8 +114,45 @@ def calibration_slopes(logs: Logs, propensity: NDArray[np.float64]) -> NDArray[n
     deviation = p - mean[request]
     spread = np.square(deviation).sum(0)
     covariance = (deviation * logs.feedback[shown] / propensity[shown, None]).sum(0)
+    return np.stack([covariance, spread])
+
+
+def slopes_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[T] of `calibration_sums`."""
+    covariance, spread = sums
     slopes = np.divide(covariance, spread, out=np.zeros(len(spread)), where=spread > 0)
     return np.asarray(np.clip(slopes, 0.0, 2.0))
+
+
+@dataclass(frozen=True)
+class LogFigures:
+    """What the training set of a part of a log takes from the whole log."""
+
+    propensity: SlotPropensity
+    slopes: NDArray[np.float64] | float  # of the predictions, `calibration_slopes`; 1: unscaled
+    candidates: int  # N, of the longest request
+    padded: bool  # some request is shorter
+    slots: int  # P, items on the longest page
+    last_slot: int
+
+    @classmethod
+    def of(cls, logs: Logs, config: RewardConfig) -> "LogFigures":
+        """Of a log in memory, with the values of events that count."""
+        propensity, sizes = slot_propensity(logs, config), np.diff(logs.offsets)
+        pages = np.bincount(logs.row_request[logs.shown], minlength=logs.num_requests)
+        longest, last = int(sizes.max()), int(logs.position.max(initial=0))
+        figures = cls(propensity, 1.0, longest, bool((sizes < longest).any()), max(int(pages.max()), 1), last)
+        if config.prior_calibration == "none":
+            return figures
+        return replace(figures, slopes=calibration_slopes(logs, figures.floored(logs, config)))
+
+    def curve(self, config: RewardConfig) -> NDArray[np.float64]:
+        """q of the slots."""
+        return self.propensity.curve(max(self.last_slot + 1, config.page_size))
+
+    def floored(self, logs: Logs, config: RewardConfig) -> NDArray[np.float64]:
+        """[M]: the propensity that feedback of a row is divided by."""
+        return np.asarray(np.maximum(self.curve(config), config.propensity_floor)[logs.position])
 
 
 class CompositeReward:
@@ -119,8 +161,11 @@ class CompositeReward:
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
 
-    def build(self, logs: Logs, spec: PolicySpec) -> TrainingSet:
-        """Transformed scores, gains, lists and page labels; ``ValueError`` if log and spec do not fit."""
+    def build(self, logs: Logs, spec: PolicySpec, figures: LogFigures | None = None) -> TrainingSet:
+        """Transformed scores, gains, lists and page labels; ``ValueError`` if log and spec do not fit.
+
+        figures: of the whole log, if this is a part; the weight of the format component is then that of the part.
+        """
         if logs.tasks != spec.tasks or logs.features != spec.features:
             raise ValueError(
                 f"logs have tasks {logs.tasks} and features {logs.features}; "
@@ -130,16 +175,15 @@ class CompositeReward:
             raise ValueError("logs hold no request; want at least one")
         config = self.config
         logs = logs.valued(config.task_values, config.value_tasks)
-        propensity = slot_propensity(logs, config)
+        figures = LogFigures.of(logs, config) if figures is None else figures
+        propensity, slopes, curve = figures.propensity, figures.slopes, figures.curve(config)
         value = (logs.feedback * logs.event_values).sum(1)  # [M] logged
-        curve = propensity.curve(max(int(logs.position.max(initial=0)) + 1, config.page_size))
         examined = np.where(logs.shown, curve[logs.position], 0.0)  # [M]
-        floored = np.maximum(curve, config.propensity_floor)[logs.position]
-        slopes = calibration_slopes(logs, floored) if config.prior_calibration == "slope" else 1.0
+        floored = figures.floored(logs, config)
         predicted = (logs.predictions * (logs.event_values * slopes)).sum(1)  # [M]
 
-        scores, exists = pad(transformed_predictions(logs, spec), logs.offsets)
-        padded = not bool(exists.all())
+        longest, padded = figures.candidates, figures.padded
+        scores, exists = pad(transformed_predictions(logs, spec), logs.offsets, length=longest)
         page_list, all_list = 0, 1 if padded else -1
         ranked: list[tuple[str, float, int, NDArray[Any]]] = []  # name, weight, list, gain of each row
         if config.has_posterior:
@@ -150,47 +194,60 @@ class CompositeReward:
         names, weights, lists, gains = zip(*ranked, strict=True)
         if config.format_weight > 0.0:
             page_mean = float((predicted * examined).sum()) / logs.num_requests
-            names, weights = (*names, "format"), (*weights, 10.0 * config.format_weight * page_mean)
+            names, weights = (*names, "format"), (*weights, format_weight(config, page_mean))
 
         attention = config.discount == "attention" and propensity.exponent > 0.0  # a flat one rewards all orders alike
         rank = np.arange(config.page_size)
         discount = curve[: config.page_size] if attention else 1.0 / np.log2(rank + 2.0)
-        shown = pad(logs.shown, logs.offsets)[0]
+        shown = pad(logs.shown, logs.offsets, length=longest)[0]
         return TrainingSet(
             inputs=_inputs(logs, spec),
             exploration=spec.exploration_factor(logs.scenario, logs.num_requests),
             scores=torch.from_numpy(scores),
             discount=torch.from_numpy(discount.astype(np.float32)),
-            stage1=_logged_pages(logs, value, floored),
+            stage1=_logged_pages(logs, value, floored, figures.slots),
             stage2=Components(
                 names=names,
                 weights=torch.tensor(weights, dtype=torch.float32),
-                gains=torch.from_numpy(pad(np.stack(gains, 1).astype(np.float32), logs.offsets)[0]),
+                gains=torch.from_numpy(pad(np.stack(gains, 1).astype(np.float32), logs.offsets, length=longest)[0]),
                 masks=torch.from_numpy(np.stack([shown, exists] if padded else [shown], 1)),
                 lists=torch.tensor(lists, dtype=torch.int32),
                 bounds=spec.bounds.clone() if config.format_weight > 0.0 else None,
             ),
             propensity=propensity,
-            trade_offs=self._trade_offs(logs, spec, floored, slopes) if spec.config.trade_offs else None,
+            trade_offs=self._trade_offs(logs, spec, floored, figures) if spec.config.trade_offs else None,
         )
 
-    def _trade_offs(self, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], slopes: Any) -> TradeOffs:
+    def page_values(self, logs: Logs, figures: LogFigures) -> NDArray[np.float64]:
+        """[R]: predicted value of each logged page; their mean is what the format component is measured by."""
+        logs = logs.valued(self.config.task_values, self.config.value_tasks)
+        examined = np.where(logs.shown, figures.curve(self.config)[logs.position], 0.0)
+        predicted = (logs.predictions * (logs.event_values * figures.slopes)).sum(1)
+        return np.asarray(np.add.reduceat(predicted * examined, logs.offsets[:-1]), np.float64)
+
+    def _trade_offs(self, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], figures: LogFigures) -> TradeOffs:
         """`build`'s labels and gains by task."""
         config, logged = self.config, logs.feedback * logs.event_values  # [M, T]
-        predicted = logs.predictions * (logs.event_values * slopes)
+        predicted = logs.predictions * (logs.event_values * figures.slopes)
         gains = []
         if config.has_posterior:
             gains.append(logged / floored[:, None] if config.posterior == "ips" else logged)
         if config.prior_weight > 0.0:
             gains.append(predicted)
-        rows, mask = _page_rows(logs)
+        rows, mask = _page_rows(logs, figures.slots)
+        block = np.stack(gains, 1).astype(np.float32)
         return TradeOffs(
             config.values_spread,
             config.plain_share,
             spec.config.beta,
             value=_on_pages(mask, logged[rows], np.float32),
-            gains=torch.from_numpy(pad(np.stack(gains, 1).astype(np.float32), logs.offsets)[0]),
+            gains=torch.from_numpy(pad(block, logs.offsets, length=figures.candidates)[0]),
         )
+
+
+def format_weight(config: RewardConfig, page_mean: float) -> float:
+    """Weight of the format component, if a page's mean predicted value is this."""
+    return 10.0 * config.format_weight * page_mean
 
 
 def transformed_predictions(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]:
@@ -210,9 +267,9 @@ def _inputs(logs: Logs, spec: PolicySpec) -> Tensor:
     return spec.request_inputs(logs.context, logs.predictions, logs.offsets, values)
 
 
-def _logged_pages(logs: Logs, value: NDArray[Any], propensity: NDArray[np.float64]) -> LoggedPages:
+def _logged_pages(logs: Logs, value: NDArray[Any], propensity: NDArray[np.float64], slots: int) -> LoggedPages:
     """The items shown, in slot order."""
-    rows, mask = _page_rows(logs)
+    rows, mask = _page_rows(logs, slots)
     item = rows - logs.offsets[:-1][logs.row_request[rows]]
     return LoggedPages(
         item=_on_pages(mask, item, np.int64),
@@ -222,12 +279,12 @@ def _logged_pages(logs: Logs, value: NDArray[Any], propensity: NDArray[np.float6
     )
 
 
-def _page_rows(logs: Logs) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _page_rows(logs: Logs, slots: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The rows shown, by request and slot, and which of the P slots [R, P] they fill."""
     rows = np.flatnonzero(logs.shown)
     rows = rows[np.lexsort((logs.position[rows], logs.row_request[rows]))]
     counts = np.bincount(logs.row_request[rows], minlength=logs.num_requests)
-    return rows, np.arange(max(int(counts.max(initial=0)), 1)) < counts[:, None]
+    return rows, np.arange(slots) < counts[:, None]
 
 
 def _on_pages(mask: NDArray[np.bool_], values: NDArray[Any], dtype: type, empty: float = 0.0) -> Tensor:

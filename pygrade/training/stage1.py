@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 
-from pygrade import ops
 from pygrade._util.progress import track
+from pygrade._util.workers import Actors
 from pygrade.policy import FusionPolicy
 from pygrade.training.policy_step import Engine, policy_step
 from pygrade.training.run import Run
+from pygrade.training.sharded_set import Batch, ShardedSet, known, total
 from pygrade.training.steps import batch_rows, check_positive, falling_rate
 from pygrade.training.training_set import TrainingSet
 
@@ -35,46 +36,40 @@ class Stage1Config:
 
 
 def train_stage1(
-    data: TrainingSet,
+    data: TrainingSet | ShardedSet,
     policy: FusionPolicy,
     config: Stage1Config,
     run: Run | None = None,
     seed: int = 0,
     engine: Engine = "auto",
+    learners: Actors | None = None,
 ) -> FusionPolicy:
     """Fit the served mean to the order of the logged pages, in place.
 
     Labels are the logged value (OEC) of each item on the page, over its slot's propensity; the loss is `lambda_loss`
     of the fused score with the discount of the reward, per slot. Only requests with feedback are drawn. ``engine``: see
-    `policy_step`.
+    `policy_step`; learners: of the set's shards for a policy like this one, by default in this process.
     """
     run = run or Run()
-    device = data.scores.device
+    device = policy.input_mean.device
+    shards = ShardedSet.of(data)
+    learners = learners or shards.learners(policy, engine)
     learner = policy_step(policy, config.learning_rate, engine)
     start = run.resume("stage1", config.steps, policy, learner)
-    pages = data.stage1
-    worth = pages.value if data.trade_offs is None else data.trade_offs.value.amax(-1)  # [R, P]
-    pool = (worth > 0).any(1).nonzero()[:, 0]
-    if len(pool) == 0 and config.steps:
+    pool = int(shards.valued.sum())
+    if pool == 0 and config.steps:
         logger.warning("no logged page has feedback of positive value: stage 1 has nothing to learn from")
-    steps = config.steps if len(pool) else 0
-    index = pages.item[..., None].expand(-1, -1, data.scores.shape[-1])
-    scores = data.scores.gather(1, index)  # [R, P, T]
+    steps = config.steps if pool else 0
+    options, every = [config] * len(shards.sizes), shards.head
     with track("stage 1", total=steps, start=min(start, steps)) as bar:
         for step in range(start, steps):
             learner.rate = falling_rate(config.learning_rate, step / steps)
-            rows = pool[batch_rows(seed, 1, step, len(pool), config.batch_size).to(device)]
-            values = data.draw_values(seed, 1, step, len(rows))
-            labels = data.labels_at(rows, values)  # [B, P]
-            if config.labels == "ips":
-                labels = labels / pages.propensity[rows]
-            alpha = learner.concentration(data.inputs_at(rows, values)).requires_grad_()
-            weights = alpha / alpha.sum(-1, keepdim=True)  # [B, T]
-            fused = (scores[rows] * weights[:, None]).sum(-1)  # [B, P]
-            losses = ops.lambda_loss(fused, labels, pages.mask[rows], data.discount, config.temperature)
-            loss = losses.mean() / len(data.discount)
-            (slope,) = torch.autograd.grad(loss, alpha)
-            norm = learner.update(slope, config.max_grad_norm, f"stage 1, step {step + 1}")
+            rows = batch_rows(seed, 1, step, pool, config.batch_size)
+            batch = Batch.of(rows, shards.valued, every.draw_values(seed, 1, step, len(rows)))
+            found = known(learners.call("page_gradient", batch.draws(policy), options))
+            gradient = total([part.gradient for part in found])
+            norm = learner.descend(gradient.to(device), config.max_grad_norm, f"stage 1, step {step + 1}")
+            loss = torch.cat([part.losses for part in found]).mean() / len(every.discount)
             figures = {"loss": loss.item(), "grad_norm": norm, "learning_rate": learner.rate}
             bar.advance(1, loss=figures["loss"])
             run.after("stage1", step + 1, steps, figures, policy, learner)

@@ -10,19 +10,21 @@ size blows it up.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pygrade import ops
 from pygrade._util.progress import track
+from pygrade._util.workers import Actors
 from pygrade.policy import FusionPolicy
-from pygrade.training.policy_step import Engine, PolicyStep, concentrations, policy_step
+from pygrade.training.policy_step import Engine, PolicyStep, parameters_of, policy_step
 from pygrade.training.run import Run
+from pygrade.training.sharded_set import Batch, ShardedSet, known, total
 from pygrade.training.steps import batch_rows, check_positive, draw_seed, falling_rate
-from pygrade.training.training_set import TrainingSet
+from pygrade.training.training_set import Components, TrainingSet
 
 
 @dataclass(frozen=True)
@@ -49,101 +51,78 @@ class Stage2Config:
 
 
 def train_stage2(
-    data: TrainingSet,
+    data: TrainingSet | ShardedSet,
     policy: FusionPolicy,
     config: Stage2Config,
     run: Run | None = None,
     seed: int = 0,
     engine: Engine = "auto",
+    learners: Actors | None = None,
 ) -> FusionPolicy:
     """Group-relative fine-tuning, in place; the policy as it comes in is the reference of the KL term.
 
-    ``engine``: see `policy_step`.
+    ``engine``: see `policy_step`; learners: of the set's shards for a policy like this one, by default in this process.
     """
     run = run or Run()
-    device = data.scores.device
+    shards = ShardedSet.of(data)
+    learners = learners or shards.learners(policy, engine)
     reference = copy.deepcopy(policy).requires_grad_(False)
     learner = policy_step(policy, config.learning_rate, engine)
     start = run.resume("stage2", config.steps, policy, learner)
-    anchors = anchors_of(reference, data, engine)
+    anchor = parameters_of(reference).cpu()
     with track("stage 2", total=config.steps, start=start) as bar:
         for step in range(start, config.steps):
             learner.rate = falling_rate(config.learning_rate, step / config.steps)
-            rows = batch_rows(seed, 2, step, data.num_requests, config.batch_size).to(device)
-            label, draw = f"stage 2, step {step + 1}", draw_seed(seed, 2, step)
-            values = data.draw_values(seed, 2, step, len(rows))
-            anchor = anchors(rows, values)
-            figures = stage2_step(data, learner, config, rows, anchor, draw, label, values)
+            rows = batch_rows(seed, 2, step, shards.num_requests, config.batch_size)
+            values = shards.head.draw_values(seed, 2, step, len(rows))
+            batch = Batch.of(rows, shards.sizes, values, draw_seed(seed, 2, step))
+            label = f"stage 2, step {step + 1}"
+            figures = stage2_step(shards.head.stage2, learners, policy, learner, config, batch, anchor, label)
             bar.advance(1, reward=figures["reward"], kl=figures["kl"])
             run.after("stage2", step + 1, config.steps, figures, policy, learner, reference)
     return policy
 
 
-def anchors_of(
-    reference: FusionPolicy, data: TrainingSet, engine: Engine = "auto"
-) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Gives the reference's α [B, T] on requests rows [B] at multipliers u [B, T]; computed once without trade-offs."""
-    alpha = concentrations(reference, engine)
-    if data.trade_offs is None:
-        every = alpha(data.inputs, data.exploration)  # [R, T]
-        return lambda rows, values: every[rows]
-    return lambda rows, values: alpha(data.inputs_at(rows, values), data.exploration[rows])
-
-
 def stage2_step(
-    data: TrainingSet,
+    parts: Components,
+    learners: Actors,
+    policy: FusionPolicy,
     learner: PolicyStep,
     config: Stage2Config,
-    rows: Tensor,
-    anchor: Tensor,
-    seed: int,
+    batch: Batch,
+    reference: Tensor,
     label: str = "stage 2",
-    values: Tensor | None = None,
 ) -> dict[str, float]:
-    """One batch: sample groups for requests rows [B], score them, update; anchor [B, T] is the reference's α.
+    """One batch: every shard samples groups for its requests and scores them; then the policy is updated.
 
-    values [B, T]: multipliers u of the tasks' values, 1 by default. ``label`` names the step in an error. Returns its
-    figures.
+    learner: of the policy; reference [P]: parameters of the policy of the KL term; ``label``: of the step in an error.
+    Returns its figures.
     """
-    component_weights = data.stage2.weights
-    inputs, exploration = data.inputs_at(rows, values), data.exploration[rows]
-    alpha = old = learner.concentration(inputs, exploration)
-    sample = data.rollout(rows, old, config.group_size, seed, config.weight_floor, values)
+    draws, options = batch.draws(policy, reference), [config] * len(batch.rows)
+    explored = known(learners.call("explore", draws, options))
+    rewards = torch.cat([part.rewards for part in explored])  # [B, G, C]
+    weights = parts.weights.cpu()
     advantages = ops.group_advantage(
-        sample.rewards,
-        component_weights,
-        config.normalize,
-        config.leave_one_out,
-        config.advantage_clip,
-    )
+        rewards, weights, config.normalize, config.leave_one_out, config.advantage_clip
+    )  # of the whole batch: it is normalized by the batch's deviation
     assert isinstance(advantages, Tensor)  # [B, G]
+    given = batch.slices(advantages)
     for epoch in range(config.inner_epochs):
-        if epoch > 0:
-            alpha = learner.concentration(inputs, exploration)
-        result = ops.grpo_loss(
-            alpha,
-            sample.log_weights,
-            sample.log_prob,
-            advantages,
-            anchor,
-            clip=config.clip,
-            clip_high=config.clip_high,
-            kl_coefficient=config.kl_coefficient,
-            entropy_coefficient=config.entropy_coefficient,
-            weight_floor=config.weight_floor,
-        )
-        gradient = result.gradient / len(alpha)  # of the mean loss
-        norm = learner.update(gradient, config.max_grad_norm, label)
+        parameters = parameters_of(policy).cpu() if epoch > 0 else None
+        found = known(learners.call("group_gradient", draws, options, [parameters] * len(draws), given))
+        gradient = total([part.gradient for part in found]).to(policy.input_mean.device)
+        norm = learner.descend(gradient, config.max_grad_norm, label)
+    loss, kl, entropy, clip_fraction, ratio_max = torch.cat([part.figures for part in found], 1)  # [B] each
     return {
-        "loss": result.loss.mean().item(),
-        "kl": result.kl.mean().item(),
-        "entropy": result.entropy.mean().item(),
-        "clip_fraction": result.clip_fraction.mean().item(),
-        "ratio_max": result.ratio_max.max().item(),
-        "concentration": old.sum(-1).mean().item(),
+        "loss": loss.mean().item(),
+        "kl": kl.mean().item(),
+        "entropy": entropy.mean().item(),
+        "clip_fraction": clip_fraction.mean().item(),
+        "ratio_max": ratio_max.max().item(),
+        "concentration": torch.cat([part.concentration for part in explored]).mean().item(),
         "grad_norm": norm,
         "learning_rate": learner.rate,
-        **_signal(data.stage2.names, sample.rewards, component_weights, advantages),
+        **_signal(parts.names, rewards, weights, advantages),
     }
 
 

@@ -20,33 +20,37 @@ from torch import Tensor
 from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
+from pygrade._util.workers import HERE, Workers
 from pygrade.evaluation.arms import GRADE, STAGE1
 from pygrade.evaluation.cautions import cautions_of_log
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
+from pygrade.logs.log_parts import LogParts
 from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.policy.mixture import Mixture
 from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.heldout import HeldOut
 from pygrade.training.policy_step import Engine, check_engine
+from pygrade.training.prepared import HeldLog, Prepared, Source, opened, prepare
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import CompositeReward, RewardConfig
+from pygrade.training.reward import RewardConfig
 from pygrade.training.run import Run
+from pygrade.training.shard_files import Fold
+from pygrade.training.sharded_log import ShardedLog
+from pygrade.training.sharded_set import ShardedSet
 from pygrade.training.stage1 import Stage1Config, train_stage1
 from pygrade.training.stage2 import Stage2Config, train_stage2
 from pygrade.training.static_weights import CemConfig, best_static_weights
 from pygrade.training.steps import check_positive
 from pygrade.training.summary import scenario_weights, summary_of
 from pygrade.training.training_record import TrainingRecord
-from pygrade.training.training_set import TrainingSet
 from pygrade.training.trust import (
     Rankings,
     Trust,
     TrustConfig,
-    cross_fit,
     fold_of_requests,
+    fold_workers,
     judge,
-    process_count,
     standardized,
     too_little,
     undecidable,
@@ -54,6 +58,8 @@ from pygrade.training.trust import (
 
 logger = logging.getLogger("pygrade")
 OnStep = Callable[[str, int], None]
+SHARDS = "shards"  # folder of a log that is prepared on disk, while it is learned from
+SAMPLED = "simple baselines, trust, weights for missing features, rewards of the summary"
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,18 @@ class TrainConfig:
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
+    # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
+    # sum over its shards, up to 64.
+    shard_requests: int = 100_000
+    # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
+    sample_requests: int = 20_000
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
     checkpoint_every: int = 50  # steps between checkpoints
     heldout_every: int = 50  # steps between figures of the learning curves on held-out requests
     tensorboard: bool = True  # scalars, where tensorboard is installed
 
     def __post_init__(self) -> None:
-        check_positive(self, "threads", "checkpoint_every", "heldout_every")
+        check_positive(self, "threads", "checkpoint_every", "heldout_every", "shard_requests", "sample_requests")
         check_engine(self.engine)
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; want 0 or more")
@@ -90,13 +101,14 @@ class TrainResult:
     stage2_policy: FusionPolicy  # as stage 2 left it
     static_weights: Tensor  # [T] best static weights
     baselines: tuple[Baseline, ...]
+    propensity: SlotPropensity  # of the log
     summary: dict[str, Any]
 
 
 class _Fitted(NamedTuple):
     """What both stages leave."""
 
-    data: TrainingSet
+    log: Prepared
     static: Tensor
     first: FusionPolicy
     last: FusionPolicy
@@ -106,22 +118,30 @@ class _Fitted(NamedTuple):
 class _Fold(NamedTuple):
     """A fold's work, for a process of its own."""
 
-    learn: Logs
+    learn: Logs | ShardedLog
     judge: Logs
     config: TrainConfig
     directory: Path
     resume: bool
 
+    def __str__(self) -> str:
+        return f"fold {self.directory.name}"
+
 
 def train(
-    logs: Logs,
+    logs: Source,
     config: TrainConfig,
     out_dir: str | Path,
     resume: bool = True,
     on_step: OnStep | None = None,
     heldout: Logs | None = None,
+    workers: Workers = HERE,
 ) -> TrainResult:
     """Train a fusion policy on logged requests and leave it in ``out_dir/policy``.
+
+    logs: `Logs`, or the path of a log, or several, in order. A log of more than ``config.shard_requests`` requests is
+    prepared in shards below ``out_dir/shards``, which every worker must see, and learned from without holding it in
+    memory: by ``workers``, by default in this process. The policy has the same bits wherever it was learned.
 
     ``out_dir`` also gets ``stage1/`` and ``stage2/`` (the policy after each stage, not mixed with a baseline),
     ``checkpoints/``, ``folds/`` (those of cross-fitting), ``metrics.jsonl``, ``tensorboard/`` and ``train.json`` (the
@@ -129,24 +149,32 @@ def train(
     and ends with the same policy bytes as one that did not stop; a finished run is left as it is. Without it,
     checkpoints are removed first. ``ValueError`` if the checkpoints are of other logs or another config, or if another
     process trains there. ``on_step(stage, steps done)`` is called after each step. ``heldout``: other requests, for
-    learning curves in ``metrics.jsonl`` that train nothing. The summary's ``warnings`` are sentences not to miss.
+    learning curves in ``metrics.jsonl`` that train nothing. ``workers``: where shards and folds run. The summary's
+    ``warnings`` are sentences not to miss.
     """
     _check_device(config.device)
-    if logs.incomplete:
-        wanted = "requests list only a part of their candidates; want logs.complete()"
-        raise ValueError(f"{logs.incomplete} of {logs.num_requests} {wanted}")
     directory = Path(out_dir)
     started = time.perf_counter()
-    logs = logs.valued(config.reward.task_values, config.reward.value_tasks)
-    cautions = cautions_of_log(logs)
-    for sentence in cautions:
-        logger.warning(sentence)
+    log = opened(logs, config.shard_requests)
+    if isinstance(log, Logs) and log.incomplete:
+        wanted = "requests list only a part of their candidates; want logs.complete()"
+        raise ValueError(f"{log.incomplete} of {log.num_requests} {wanted}")
+    log = log.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
-        fitted = _fit(logs, config, directory, resume, on_step, stack, heldout)
-        data, static, first, last, run = fitted
+        stack.enter_context(claimed(directory / "checkpoints", "train"))
+        fitted = _fit(log, config, directory, resume, on_step, stack, workers, heldout)
+        prepared, static, first, last, run = fitted
+        logs, data = prepared.sample, prepared.sample_data
+        cautions = cautions_of_log(logs)
+        for sentence in cautions:
+            logger.warning(sentence)
         for trained in (first, last):
             trained.set_static_weights(static, scenario_weights(logs, data, trained, static))
         summary = summary_of(data, (config.stage1.steps, config.stage2.steps), run, static, first, last, logs.scenario)
+        summary["requests"] = log.num_requests
+        if isinstance(prepared, ShardedLog):
+            summary["shards"] = len(prepared.data.shards)
+            summary["sample"] = {"requests": logs.num_requests, "for": SAMPLED}
         summary["task_values"] = dict(zip(logs.tasks, logs.task_values, strict=True))
         summary["value_tasks"] = list(logs.value_tasks)
         summary["warnings"] = cautions
@@ -154,7 +182,7 @@ def train(
         baselines = fit_baselines(
             logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
         )
-        trust = _trust(logs, config, data.propensity, directory, resume)
+        trust = _trust(prepared, config, directory, resume, workers)
         policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
         served = last
         if trust is not None:
@@ -167,50 +195,63 @@ def train(
             summary["trust"] = None
         summary["trust_seconds"] = time.perf_counter() - started - summary["seconds"]
         for trained, name in ((first, "stage1"), (last, "stage2"), (served, "policy")):
-            extra = {"trained_on": logs.num_requests, "seed": config.seed, "stage": name}
+            extra = {"trained_on": log.num_requests, "seed": config.seed, "stage": name}
             trained.save(directory / name, extra=extra)
-            TrainingRecord.of(logs, trained.version).save(directory / name)
+            prepared.record(trained.version).save(directory / name)
         summary["version"] = served.version
         run.write_summary(summary)
-    return TrainResult(served, first, last, static.cpu(), baselines, summary)
+        shutil.rmtree(directory / SHARDS, ignore_errors=True)
+    return TrainResult(served, first, last, static.cpu(), baselines, data.propensity, summary)
 
 
 def _fit(
-    logs: Logs,
+    log: Logs | LogParts | ShardedLog,
     config: TrainConfig,
     directory: Path,
     resume: bool,
     on_step: OnStep | None,
     stack: contextlib.ExitStack,
+    workers: Workers,
     heldout: Logs | None = None,
 ) -> _Fitted:
-    """Static weights and both stages; the stack holds the directory's lock and the run's files."""
-    spec = PolicySpec(logs.tasks, logs.features, config.policy)
-    data = CompositeReward(config.reward).build(logs, spec).to(config.device)
-    stack.enter_context(claimed(directory / "checkpoints", "train"))
-    run = stack.enter_context(contextlib.closing(Run(directory, config, data, resume, on_step)))
+    """Static weights and both stages; the stack holds the run's files."""
+    spec = PolicySpec(log.tasks, log.features, config.policy)
+    prepared: Prepared
+    if isinstance(log, ShardedLog):
+        prepared = log
+    else:
+        sizes = config.shard_requests, config.sample_requests
+        prepared = prepare(log, spec, config.reward, directory / SHARDS, *sizes, workers, config.device)
+    identity = prepared.digest or prepared.sample_data
+    run = stack.enter_context(contextlib.closing(Run(directory, config, identity, resume, on_step)))
     static = run.static_weights
     if static is None:
-        static = best_static_weights(data, config.static, bounds=spec.bounds)
+        static = best_static_weights(prepared.searched(config.static), config.static, bounds=spec.bounds)
     policy = FusionPolicy(spec, static.cpu(), config.seed)
-    policy.fit_normalization(data.inputs_seen(config.seed).cpu())
+    prepared.fit_normalization(policy, config.seed, workers)
     policy.to(config.device)
     if heldout is not None:
-        run.heldout = HeldOut(heldout, spec, static, config.reward, data.propensity, config.device)
+        propensity = prepared.sample_data.propensity
+        run.heldout = HeldOut(heldout, spec, static, config.reward, propensity, config.device)
     run.begin(policy, static)
-    train_stage1(data, policy, config.stage1, run, config.seed, config.engine)
-    first = copy.deepcopy(policy)
-    train_stage2(data, policy, config.stage2, run, config.seed, config.engine)
-    return _Fitted(data, static, first, policy, run)
+    shards = ShardedSet.of(prepared.data)
+    with contextlib.closing(shards.learners(policy, config.engine, workers, config.threads)) as learners:
+        train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
+        first = copy.deepcopy(policy)
+        train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
+    return _Fitted(prepared, static, first, policy, run)
 
 
-def _trust(logs: Logs, config: TrainConfig, propensity: SlotPropensity, directory: Path, resume: bool) -> Trust | None:
+def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, workers: Workers) -> Trust | None:
     """Cross-fit, and judge; None if it is switched off."""
-    folds = config.trust.folds
+    folds, logs, propensity = config.trust.folds, log.sample, log.sample_data.propensity
     if not folds:
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
-    fold = fold_of_requests(logs, folds, config.seed)
+    if isinstance(log, ShardedLog):
+        fold = log.fold_of_sample(folds, config.seed)
+    else:
+        fold = fold_of_requests(logs, folds, config.seed)
     if propensity.source == "none":
         unknown = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
         return undecidable(unknown, GRADE, folds, logs, propensity)
@@ -219,11 +260,17 @@ def _trust(logs: Logs, config: TrainConfig, propensity: SlotPropensity, director
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
     reward = replace(config.reward, propensity=propensity.exponent)
     part = replace(config, reward=reward, tensorboard=False)
-    jobs = [
-        _Fold(logs.select(fold != n), logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
+    learn: list[Logs | ShardedLog] = [
+        log.without(Fold(n, folds, config.seed), reward) if isinstance(log, ShardedLog) else logs.select(fold != n)
         for n in range(folds)
     ]
-    rankings = cross_fit(jobs, _run_fold, process_count(config.trust, logs))
+    if isinstance(log, HeldLog):
+        part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
+    jobs = [
+        _Fold(learn[n], logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
+        for n in range(folds)
+    ]
+    rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
     return judge(logs, fold, rankings, config.trust, config.reward, propensity)
 
 
@@ -231,12 +278,14 @@ def _run_fold(fold: _Fold) -> Rankings:
     """Learn from the other folds and rank this one's pages."""
     config = fold.config
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
-        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack)
-    data, static, first, last = fitted.data.to("cpu"), fitted.static, fitted.first.cpu(), fitted.last.cpu()
+        stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
+        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, HERE)
+    learned, data, static = fitted.log, fitted.log.sample_data.to("cpu"), fitted.static
+    first, last = fitted.first.cpu(), fitted.last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):
         policy.save(fold.directory / name)
-        TrainingRecord.of(fold.learn, policy.version).save(fold.directory / name)
-    baselines = fit_baselines(fold.learn, last.spec, data, config.static, config.reward.propensity_floor, static)
+        learned.record(policy.version).save(fold.directory / name)
+    baselines = fit_baselines(learned.sample, last.spec, data, config.static, config.reward.propensity_floor, static)
     log, formula = fold.judge, config.policy.formula
     return Rankings(
         {entry.name: standardized(baseline_scores(entry, log, formula), log) for entry in baselines},

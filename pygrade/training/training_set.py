@@ -1,5 +1,6 @@
 """A log made ready for training: R requests padded to N candidates."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -76,6 +77,15 @@ class TrainingSet:
         """The same on another device."""
         return _moved(self, device)
 
+    def select(self, rows: Tensor) -> "TrainingSet":
+        """The same of requests rows [n]."""
+        return with_requests(self, {name: values[rows] for name, values in by_request(self).items()})
+
+    def joined(self, others: Sequence["TrainingSet"]) -> "TrainingSet":
+        """One set of this and others, whose requests are as long."""
+        parts = [by_request(part) for part in (self, *others)]
+        return with_requests(self, {name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
     def draw_values(self, seed: int, stage: int, step: int, count: int) -> Tensor | None:
         """Multipliers u [count, T] of a step; None without trade-offs."""
         if self.trade_offs is None:
@@ -98,6 +108,16 @@ class TrainingSet:
     def scores_at(self, rows: Tensor) -> Tensor:
         """Transformed predictions [B, N, T] of requests rows [B]; `scores[rows]` takes three times as long."""
         return self.scores.index_select(0, rows)
+
+    def page_scores_at(self, rows: Tensor) -> Tensor:
+        """The same [B, P, T] of the items on the logged pages."""
+        places = rows[:, None] * self.scores.shape[1] + self.stage1.item[rows]
+        return self.scores.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
+
+    def valued(self) -> Tensor:
+        """[n]: requests whose logged page has feedback of positive value."""
+        worth = self.stage1.value if self.trade_offs is None else self.trade_offs.value.amax(-1)  # [R, P]
+        return (worth > 0).any(1).nonzero()[:, 0]
 
     def labels_at(self, rows: Tensor, values: Tensor | None) -> Tensor:
         """Logged value [B, P] of pages rows [B] at multipliers u [B, T], over their mean; None: 1."""
@@ -127,10 +147,11 @@ class TrainingSet:
         seed: int,
         weight_floor: float = 0.0,
         values: Tensor | None = None,
+        first: int = 0,
     ) -> ops.Rollout:
         """Draw G weight vectors from Dirichlet(concentration[B, T]) for requests rows [B], and score them.
 
-        values [B, T]: multipliers u, None: 1.
+        values [B, T]: multipliers u, None: 1; first: place of the first row in a larger batch, whose draws these are.
         """
         parts = self.stage2
         return ops.rollout(
@@ -141,6 +162,7 @@ class TrainingSet:
             self.discount,
             num_samples,
             seed,
+            first,
             masks=parts.masks[rows],
             component_list=parts.lists,
             weight_bounds=parts.bounds,
@@ -155,3 +177,31 @@ def _moved(part: T, device: str) -> T:
         return part
     move = partial(_moved, device=device)
     return replace(part, **{item.name: move(getattr(part, item.name)) for item in fields(part)})  # type: ignore[type-var]
+
+
+def by_request(data: TrainingSet) -> dict[str, Tensor]:
+    """The tensors that have a row for each request."""
+    pages, parts = data.stage1, data.stage2
+    tensors = {"inputs": data.inputs, "exploration": data.exploration, "scores": data.scores}
+    tensors |= {f"page_{name}": getattr(pages, name) for name in ("item", "mask", "value", "propensity")}
+    tensors |= {"gains": parts.gains, "masks": parts.masks}
+    if data.trade_offs is not None:
+        tensors |= {"value_by_task": data.trade_offs.value, "gains_by_task": data.trade_offs.gains}
+    return tensors
+
+
+def with_requests(data: TrainingSet, tensors: Mapping[str, Tensor]) -> TrainingSet:
+    """The set with other requests: tensors as `by_request` gives them."""
+    pages = {name: tensors[f"page_{name}"] for name in ("item", "mask", "value", "propensity")}
+    trade_offs = data.trade_offs
+    if trade_offs is not None:
+        trade_offs = replace(trade_offs, value=tensors["value_by_task"], gains=tensors["gains_by_task"])
+    return replace(
+        data,
+        inputs=tensors["inputs"],
+        exploration=tensors["exploration"],
+        scores=tensors["scores"],
+        stage1=LoggedPages(**pages),
+        stage2=replace(data.stage2, gains=tensors["gains"], masks=tensors["masks"]),
+        trade_offs=trade_offs,
+    )

@@ -13,10 +13,8 @@ baseline itself is served: a policy that is no better is served in at most one l
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,8 +24,8 @@ from numpy.typing import NDArray
 from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.html_table import rows_table
-from pygrade._util.progress import track
 from pygrade._util.serialization import plain
+from pygrade._util.workers import HERE, LocalWorkers, Workers
 from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER
 from pygrade.evaluation.verdict import sentence, strongest, verdict_of
 from pygrade.logs import Logs, numbered
@@ -46,7 +44,7 @@ class TrustConfig:
 
     folds: int = 4  # parts of the users; 0: off, the policy is served and nothing says that it beats a baseline
     shares: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)  # λ tried; 1: the policy alone
-    processes: int = 2  # that train folds at the same time
+    processes: int = 2  # that train folds at the same time, without --cluster
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shares", tuple(self.shares))
@@ -128,34 +126,11 @@ def too_little(logs: Logs, fold: NDArray[np.int64]) -> str:
     return ""
 
 
-def cross_fit(jobs: Sequence[Any], run: Callable[[Any], Rankings], processes: int) -> list[Rankings]:
-    """The rankings of each fold in order; run: a function of a module, for other processes to find."""
-    results: dict[int, Rankings] = {}
-    with track("cross-fitting", total=len(jobs)) as bar:
-        for number, result in _results(jobs, run, processes):
-            results[number] = result
-            bar.advance(1)
-    return [results[number] for number in range(len(jobs))]
-
-
-def _results(jobs: Sequence[Any], run: Callable[[Any], Rankings], processes: int) -> Iterable[tuple[int, Rankings]]:
-    if processes == 1:
-        for number, job in enumerate(jobs):
-            yield number, run(job)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run, job): number for number, job in enumerate(jobs)}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def process_count(config: TrustConfig, logs: Logs) -> int:
-    """Processes that are worth starting."""
-    return min(config.processes, config.folds) if logs.num_requests >= _POOL_REQUESTS else 1
+def fold_workers(config: TrustConfig, logs: Logs, workers: Workers) -> Workers:
+    """Where the folds are trained: if nothing else is said, in as many processes of this machine as are worth it."""
+    if workers is not HERE:
+        return workers
+    return LocalWorkers(min(config.processes, config.folds) if logs.num_requests >= _POOL_REQUESTS else 1)
 
 
 def standardized(scores: NDArray[np.float32], logs: Logs) -> NDArray[np.float32]:

@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from pygrade._util.hashing import stable_id
 from pygrade.data.event_log import EventLog, EventSource
-from pygrade.data.event_writer import EventWriter, stable_id
+from pygrade.data.event_writer import EventWriter
 from pygrade.data.events import import_events, parse_spec
 
 DAY = 86_400_000
@@ -63,7 +64,7 @@ def in_order(rows):
 def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, limit, monkeypatch):
     monkeypatch.setattr("pygrade.data.disk_shuffle._BUFFER_ROWS", min(limit, 300))
     held = []
-    monkeypatch.setattr("pygrade.data.event_writer.check_events", lambda frame: held.append(len(frame)))
+    monkeypatch.setattr("pygrade.data.event_buckets.check_events", lambda frame: held.append(len(frame)))
     rows = rows_of()
     log = write(tmp_path / "log", rows, limit)
     assert sum(held) == 2400 and max(held) <= limit + 36  # and what the last second holds
@@ -79,8 +80,8 @@ def test_rows_come_out_in_order_of_time_whatever_is_held_in_memory(tmp_path, lim
 
 @pytest.mark.parametrize("limit", [1, 13, 100, 10_000])
 def test_chunks_hold_whole_requests_in_order(tmp_path, limit, monkeypatch):
-    monkeypatch.setattr("pygrade.data.event_writer._GROUP_ROWS", 40)
-    monkeypatch.setattr("pygrade.data.event_writer._PART_ROWS", 1000)
+    monkeypatch.setattr("pygrade.data.event_parts._GROUP_ROWS", 40)
+    monkeypatch.setattr("pygrade.data.event_parts._PART_ROWS", 1000)
     log = write(tmp_path / "log", rows_of())
     assert len(log.parts) == 3 and sum(log.source["parts"]) == 2400
     chunks = list(log.chunks(limit))
@@ -90,7 +91,7 @@ def test_chunks_hold_whole_requests_in_order(tmp_path, limit, monkeypatch):
 
 
 def test_chunks_of_some_columns_and_a_span_of_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("pygrade.data.event_writer._GROUP_ROWS", 40)
+    monkeypatch.setattr("pygrade.data.event_parts._GROUP_ROWS", 40)
     log = write(tmp_path / "log", rows_of())
     part = pl.concat(log.chunks(100, ["y_click"], start=DAY, stop=2 * DAY))
     wanted = log.scan().filter(pl.col("timestamp").is_between(DAY, 2 * DAY - 1)).collect()
@@ -183,7 +184,7 @@ def test_attributes_that_every_row_repeats_do_not_pile_up(tmp_path):
     writer.add_events(pl.DataFrame(rows_of(5), infer_schema_length=None))
     for time in range(50):
         writer.add_attributes("item", pl.DataFrame({"item_id": range(200), "age": [time] * 200}))
-    assert sum(writer._attributes["item"].rows.values()) <= 64 * 20
+    assert sum(writer._own.shuffle("item").rows.values()) <= 64 * 20
     writer.finish(SOURCE)
     items = EventLog.open(tmp_path / "log").items()
     assert sorted(items["item_id"]) == list(range(200)) and set(items["age"]) == {0}

@@ -1,5 +1,6 @@
-"""Importing and reading four times the rows takes no more memory."""
+"""Importing and reading three times the rows takes no more memory."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,16 @@ import pytest
 
 from tests.data.kuairand_world import FIRST_DAY, HOUR, LOG_HEADER, user_text
 
-ROWS = 120_000
+ROWS = 400_000  # a file of CSV longer than the 32 MiB that pyarrow reads ahead
 USERS, ITEMS = 1000, 20_000
+# Each thread of polars and pyarrow and each arena of an allocator keeps memory that was freed: with 2 threads the peaks
+# of one import differed by 25 MB, with 16 by 45 MB.
+ONE_HEAP = {
+    "POLARS_MAX_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_ARENA_MAX": "1",
+}
 # ru_maxrss would start from the peak of the process that starts this one
 PROGRAM = """
 import re, sys
@@ -65,12 +74,12 @@ def write_contract(directory: Path, rows: int) -> str:
 @pytest.mark.parametrize("write", [write_kuairand, write_contract])
 def test_memory_does_not_grow_with_the_log(tmp_path, write):
     peak = {}
-    for times in (1, 4):
+    for times in (1, 3):
         source = tmp_path / f"{times}"
         source.mkdir()
         spec = write(source, times * ROWS)
         command = [sys.executable, "-c", PROGRAM, spec, str(tmp_path / f"log{times}")]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        run = subprocess.run(command, env=os.environ | ONE_HEAP, capture_output=True, text=True, check=True)
         rows, peak[times] = map(int, run.stdout.split())
         assert rows == times * ROWS
-    assert peak[4] <= 1.2 * peak[1]
+    assert peak[3] <= 1.3 * peak[1], peak  # 1.7 if an import keeps its rows

@@ -76,7 +76,7 @@ def test_the_buffer_gives_every_row_once_a_pass_mixed_and_holds_few():
             read += len(chunk[0])
             yield chunk
 
-    window = Window(batches, Columns.numbered(1, 1), 8, (1000, 4500), 3500, memory_rows)
+    window = Window(batches, Columns.numbered(1, 1), 8, (1000, 4500), 3500, memory_rows, 1)
     torch.manual_seed(0)
     given = []
     for rows, *_ in window.shuffled(64):
@@ -101,7 +101,7 @@ def test_a_window_that_fits_is_read_once():
 
     for memory_rows, expected in ((500, 1), (499, 3)):
         calls = 0
-        window = Window(batches, Columns.numbered(3, 2), 64, (250, 750), 500, memory_rows)
+        window = Window(batches, Columns.numbered(3, 2), 64, (250, 750), 500, memory_rows, 2)
         for _ in range(3):
             assert sum(len(rows[0]) for rows in window) == 500
         assert calls == expected

@@ -276,7 +276,7 @@ def test_bad_options_and_bad_data_are_named(tmp_path):
     for options, message in (
         ({"train_share": 0.9}, "shares sum to"),
         ({"train_share": 0.0}, "train_share is 0"),
-        ({"policy_requests": 0}, "policy_requests is 0"),
+        ({"policy_requests": -1}, "policy_requests is -1"),
         ({"recall_at": ()}, "recall_at"),
         ({"candidates": -1}, "candidates is -1"),
         ({"evidence_prior": -1.0}, "evidence_prior is -1"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from devtools.tolerances import assert_close
+from pygrade._util.group import Group
 from pygrade.prerank import Catalog, ItemIndex, Popularity, Prerank, PrerankConfig, evaluate, fit
 from pygrade.prerank.batches import ItemCounts, positives, shuffled
 from pygrade.prerank.frequency import ItemFrequency
@@ -113,7 +114,7 @@ def test_the_loss_is_its_formula(max_items):
     config = replace(SMALL, id_dropout=0.0, max_items=max_items)
     inputs = Inputs.fit(train, weights, config)
     towers = TwoTower(config, inputs).eval()
-    loss = _loss(towers, pairs, ItemFrequency(6), np.random.default_rng(0)).detach()
+    loss = _loss(towers, pairs, ItemFrequency(6), np.random.default_rng(0), Group()).detach()
     with torch.no_grad():
         users = towers.user(*towers.user_inputs(pairs)).double()
         items = towers.item(*towers.item_inputs(pairs.item_id, pairs.item_dense, pairs.item_ids)).double()

@@ -71,7 +71,7 @@ def test_an_update_that_is_not_finite_changes_nothing(kind):
     step, before = kind(policy, 1e-2), weights_of(policy).clone()
     alpha = step.concentration(torch.zeros(3, policy.num_inputs))
     with pytest.raises(FloatingPointError, match="stage 7, step 3: gradient norm nan"):
-        step.update(torch.full_like(alpha, torch.nan), 1.0, "stage 7, step 3")
+        step.descend(step.gradient(torch.full_like(alpha, torch.nan)), 1.0, "stage 7, step 3")
     assert torch.equal(weights_of(policy), before) and not step.state()
 
 
@@ -86,7 +86,7 @@ def test_each_engine_goes_on_from_the_state_of_the_other(source, target):
     def advance(step, count: int) -> None:
         for _ in range(count):
             step.concentration(inputs)
-            step.update(slope, 1.0, "step")
+            step.descend(step.gradient(slope), 1.0, "step")
 
     straight = policy_step(policy, 1e-2, source)
     advance(straight, 3)

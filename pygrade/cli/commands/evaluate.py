@@ -2,20 +2,20 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from pygrade._util.storage import Place
 from pygrade.cli import console
 from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_warnings
-from pygrade.cli.options import Output, Source
+from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.judging import replay, with_unmixed
-from pygrade.training.propensity import slot_propensity
+from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig
 from pygrade.training.training_record import TrainingRecord
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("pygrade")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Output, Source):
+class Options(Output, Cluster, Source):
     """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
     the off-policy estimate of the policy: what it would have earned, from all requests of the log.
 
@@ -49,10 +49,14 @@ def run(options: Options) -> dict[str, Any]:
     chosen = logs.split(1 - options.last)[1] if options.last < 1 else logs
     fresh, in_sample = unseen(chosen, trained)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
-    record = replay(fresh, logs, with_unmixed(policy), policy.mixture, reward, options.k, bool(in_sample))
     propensity = slot_propensity(logs, reward)
-    curve = propensity.known(int(logs.position.max()) + 1)
-    estimates = policy_estimates(policy, fresh, curve, options.k, exponent_error=propensity.standard_error)
+    slots = int(logs.position.max()) + 1
+    jobs = [
+        _Job(kind, policy, fresh, propensity, slots, reward, options.k, bool(in_sample))
+        for kind in ("replay", "estimates")
+    ]
+    with workers_of(options.cluster) as workers:
+        record, estimates = workers.map(_judged, jobs, "evaluation")
     record["off_policy"] = {name: estimate.to_dict() for name, estimate in estimates.items()}
     record["off_policy_note"] = "" if estimates else NO_ESTIMATE
     if not options.json:
@@ -81,6 +85,32 @@ def run(options: Options) -> dict[str, Any]:
         "left_out": chosen.num_requests - fresh.num_requests,
         **record,
     }
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One of the two ways to judge a policy."""
+
+    kind: Literal["replay", "estimates"]
+    policy: FusionPolicy
+    logs: Logs
+    propensity: SlotPropensity
+    slots: int
+    reward: RewardConfig
+    k: int
+    in_sample: bool
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+def _judged(job: _Job) -> dict[str, Any]:
+    policy = job.policy
+    if job.kind == "replay":
+        arms = with_unmixed(policy)
+        return replay(job.logs, job.propensity, arms, policy.mixture, job.reward, job.k, job.in_sample)
+    curve, error = job.propensity.known(job.slots), job.propensity.standard_error
+    return dict(policy_estimates(policy, job.logs, curve, job.k, exponent_error=error))
 
 
 def valued(options: Source, trained: TrainingRecord | None, policy: FusionPolicy) -> Logs:

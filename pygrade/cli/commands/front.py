@@ -15,7 +15,7 @@ from pygrade.cli import console
 from pygrade.cli.commands.evaluate import unseen, valued
 from pygrade.cli.ignored import refuse
 from pygrade.cli.judging import IN_SAMPLE
-from pygrade.cli.options import Output, Source
+from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
@@ -33,7 +33,7 @@ _TURNED = 4  # tasks whose multipliers turn by default
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Output, Source):
+class Options(Output, Cluster, Source):
     """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
     values turn; and the multipliers that keep events of some tasks and earn most of another.
 
@@ -86,8 +86,9 @@ def _run(options: Options) -> dict[str, Any]:
         search, judged = [judge_of(policy, fresh.select(half))], fresh.select(~half)
     judge = judge_of(policy, judged)
     expected = baseline_scores(expected_value(judged), judged, policy.config.formula)
-    record = front(judge, options.tasks or _most_valuable(judged), expected).to_dict()
-    solution = solve(search, judge, keep, options.most) if keep else None
+    with workers_of(options.cluster) as workers:
+        record = front(judge, options.tasks or _most_valuable(judged), expected, workers).to_dict()
+        solution = solve(search, judge, keep, options.most, workers=workers) if keep else None
     if options.picture is not None:
         with publishing(options.picture) as path:
             write_bytes(path, plots.front(record))

@@ -8,7 +8,7 @@ from pygrade._util.storage import Place, update, within, work_directory
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
 from pygrade.cli.judging import print_evaluation, print_warnings
-from pygrade.cli.options import Output, part
+from pygrade.cli.options import Cluster, Output, part, workers_of
 from pygrade.cli.run_directory import RECORD, check_out, recorded
 from pygrade.cli.run_metrics import report_run
 from pygrade.data.ebnerd import EbNerdConfig
@@ -35,12 +35,13 @@ ESSENTIAL = (  # of --help
     "seed",
     "predictions",
     "track",
+    "cluster",
 )
 _MTL = require("tyro").conf.arg(aliases=("--mtl",))  # --mtl own
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Output, PipelineConfig):
+class Options(Output, Cluster, PipelineConfig):
     """The whole system from raw events: features, prerank, multi-task model, fusion policy, judgment, store, report.
 
     Each stage is done once: the same command again does nothing, another option redoes the stages that it decides, and
@@ -81,11 +82,12 @@ def run(options: Options) -> dict[str, Any]:
         refuse(options, ("evidence_prior",), "--train.policy.evidence-prior 0")
     refuse_in_model(options.mtl)
     refuse_in_training(options.train, "train.")
-    check_out(options.out, "pipeline", parse_spec(options.data)[1])
+    path = parse_spec(options.data)[1]
+    check_out(options.out, "pipeline", path)
     place = None if options.track is None else MlflowRun(options.track)
-    out = work_directory(options.out, "pipeline")
-    with recorded(options, "pipeline", out):
-        record = run_pipeline(options.data, options.out, part(PipelineConfig, options), source, options.store)
+    out, config = work_directory(options.out, "pipeline"), part(PipelineConfig, options)
+    with workers_of(options.cluster, out, path) as workers, recorded(options, "pipeline", out):
+        record = run_pipeline(options.data, options.out, config, source, options.store, workers=workers)
     update(options.out, out, RECORD)
     if place is not None:
         stages = record["stages"]

@@ -6,14 +6,15 @@ from typing import Any
 
 from pygrade._util.files import claimed
 from pygrade.cli import console
-from pygrade.cli.options import part
+from pygrade.cli.ignored import refuse
+from pygrade.cli.options import Cluster, part, workers_of
 from pygrade.cli.run_directory import recorded
 from pygrade.evaluation.arms import GRADE
 from pygrade.study import StudyConfig, reproduce, tables
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(StudyConfig):
+class Options(Cluster, StudyConfig):
     """The study: every arm and finding on held-out worlds, with tables, pictures and verdicts (see docs/PROTOCOL.md).
 
     Each result is kept in --out once it is done; an interrupted study continues with the missing ones.
@@ -35,8 +36,14 @@ def run(options: Options) -> dict[str, Any]:
     arms, regimes = (
         tuple(word for entry in names for word in entry.split(",")) for names in (config.arms, config.regimes)
     )
-    with claimed(options.out, "reproduce"), recorded(options, "reproduce", options.out):
-        record = reproduce(replace(config, arms=arms, regimes=regimes), options.out, options.docs)
+    if options.cluster is not None:
+        refuse(options, ("jobs",), "no --cluster")
+    with (
+        workers_of(options.cluster, options.out) as workers,
+        claimed(options.out, "reproduce"),
+        recorded(options, "reproduce", options.out),
+    ):
+        record = reproduce(replace(config, arms=arms, regimes=regimes), options.out, options.docs, workers)
     if options.json != Path("-"):
         for title, head, rows in tables(record):
             console.table(title, head, rows, GRADE)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade._util.optional_imports import require
-from pygrade._util.storage import Place
+from pygrade._util.storage import Place, is_url
 from pygrade.cli import console
 from pygrade.cli.options import Output
 from pygrade.service.config import read_table, split
@@ -15,7 +15,7 @@ from pygrade.service.config import read_table, split
 @dataclass(frozen=True, kw_only=True)
 class Options(Output):
     """Serve a pipeline over HTTP: POST /v1/rank, /v1/update and /v1/explain, GET /v1/status, /metrics, /livez, /readyz,
-    /console and /docs.
+    /console and /docs. With --cluster, in replicas on Ray Serve.
 
     Options come from the table [serve] of --config, which also has arms, shadow policies, salt and caps; those given
     here take their place. SIGTERM drains, SIGHUP looks for a new artifact at once.
@@ -44,6 +44,14 @@ class Options(Output):
     console: Path | None = None  # the page of /console; none: studio.html in the run
     online: bool = False  # also learn from exposures and feedback, see pygrade online
     otel: bool = False  # OpenTelemetry traces
+    cluster: str | None = None  # serve on Ray: local, local:N or the address of a cluster; none: in processes here
+    replicas: int | None = None  # on a cluster; none: 1, or as max_replicas says
+    min_replicas: int | None = None  # of autoscaling on a cluster; none: 1
+    max_replicas: int | None = None  # of autoscaling on a cluster; none: no autoscaling
+    target_ongoing_requests: float | None = None  # of a replica at once, for autoscaling; none: 16
+
+
+_PLACED = ("cluster", "replicas", "min_replicas", "max_replicas", "target_ongoing_requests")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -53,14 +61,25 @@ def run(options: Options) -> dict[str, Any]:
     from pygrade.serving.run_copy import following
 
     table = table_of(options)
+    placed = {name: table.pop(name) for name in _PLACED if name in table}
+    cluster = placed.pop("cluster", None)
+    for name, value in placed.items():
+        if cluster is None:
+            raise ValueError(f"{name} is {value}; want it with --cluster alone")
     config, _ = split(table)  # a bad option is named before the port is taken
 
     def ready(address: str) -> None:
         if not options.json:
             console.text(f"{options.run}: {address}")
 
-    with following(options.run, config.refresh_seconds, table.get("store")) as run:
-        folder = run.resolve()
+    if cluster is not None:
+        from pygrade.cluster.serve import Replicas, serve
+
+        run = str(options.run) if is_url(options.run) else str(Path(options.run).resolve())
+        serve(run, table, Replicas(**placed), str(cluster), ready)
+        return {"run": str(options.run)}
+    with following(options.run, config.refresh_seconds, table.get("store")) as followed:
+        folder = followed.resolve()
         if not (folder / "artifact").exists():
             raise FileNotFoundError(f"{options.run} has no artifact; want a directory of pygrade pipeline")
         supervisor.serve(folder, table, ready, functools.partial(console.show_log, options.quiet))

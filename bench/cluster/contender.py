@@ -1,0 +1,172 @@
+"""One contender of `bench.cluster.throughput`: main(JOB.json), in a process of its own.
+
+The job: ``data`` (SCHEME:PATH), ``out`` (an empty directory), ``cluster`` (null, local:1 …), ``model`` (a multi-task
+model, or null: one is trained, which no stage counts), ``stages`` (some of `STAGES`, from the first on). Writes
+``out/stages.json``: of each stage seconds, rows, bytes and a hash of what it wrote; what went through Ray's object
+store. ``out/stage`` holds the name of the stage that runs.
+"""
+
+import hashlib
+import json
+import re
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.cluster.observed import Observed
+from bench.cluster.watch import size_of
+from pygrade import mtl
+from pygrade._util.files import atomic_file
+from pygrade._util.workers import LocalWorkers, Workers, every
+from pygrade.data.events import EventLog, import_events
+from pygrade.features import FeatureSet, default_schema, materialize
+from pygrade.mtl import MtlConfig, Timeline
+from pygrade.pipeline.config import PipelineConfig
+from pygrade.pipeline.models import fit_mtl
+
+STAGES = ("events", "features", "predictions")
+TRAIN_SHARE = 0.5  # of the time; its requests fit the features
+
+
+def main(path: str) -> None:
+    job = json.loads(Path(path).read_text())
+    torch.set_num_threads(1)
+    out, seconds = Path(job["out"]), {}
+    began = partial(write_stage, out / "stage")
+    began("start")
+    started = time.perf_counter()
+    with workers_of(job["cluster"]) as found:
+        every(found.map(import_all, range(4 * found.count), "start"))
+        start = time.perf_counter() - started
+        workers = Observed(found, began)
+        given = {} if job["cluster"] is None else {"workers": workers}  # else the defaults, as a user's
+        for name in job["stages"]:
+            if name == "predictions" and job["model"] is None:
+                began("model")
+                train(out, out / "model")
+            workers.stage = name
+            began(name)
+            started = time.perf_counter()
+            if name == "events":
+                import_events(job["data"], out / "events", **given)
+            elif name == "features":
+                log = EventLog.open(out / "events")
+                materialize(log, default_schema(log), out / "features", window(log), **given)
+            else:
+                predict(out / "features", Path(job["model"] or out / "model"), out / "predictions", workers)
+            seconds[name] = time.perf_counter() - started
+        began("end")
+        objects = object_store(job["cluster"] is not None)
+    rows = EventLog.open(out / "events").num_rows
+    stages = {
+        name: {
+            "seconds": value,
+            "rows": rows,
+            "output_bytes": size_of(out / name),
+            "hash": content_hash(out / name),
+            "maps": workers.maps.get(name, {}),
+        }
+        for name, value in seconds.items()
+    }
+    record = {"stages": stages, "object_store": objects, "start_seconds": start}
+    (out / "stages.json").write_text(json.dumps(record))
+
+
+def import_all(_: int) -> None:
+    """Loads in a worker what the stages import, so that no stage pays for it, and makes each worker get a job."""
+    time.sleep(0.2)
+
+
+def write_stage(file: Path, name: str) -> None:
+    """Tells the process that watches this one what runs now."""
+    with atomic_file(file) as partly:
+        partly.write_text(name)
+
+
+def object_store(running: bool) -> dict[str, float]:
+    """MiB that tasks took from Ray's object store, and that it spilled to disk, since Ray began."""
+    if not running:
+        return {}
+    import ray
+    from ray._private.internal_api import memory_summary  # what `ray memory --stats-only` prints
+
+    text = memory_summary(ray.get_runtime_context().gcs_address, stats_only=True)
+    found = {
+        "consumed_mib": re.search(r"Objects consumed by Ray tasks: (\d+) MiB", text),
+        "spilled_mib": re.search(r"Spilled (\d+) MiB", text),
+    }
+    return {name: float(match[1]) if match else 0.0 for name, match in found.items()}
+
+
+def workers_of(cluster: str | None) -> AbstractContextManager[Workers]:
+    if cluster is None:
+        return nullcontext(LocalWorkers())
+    from pygrade.cluster import connect
+
+    return connect(cluster, object_store_mib=200)
+
+
+def window(log: EventLog) -> tuple[int, int]:
+    first, last = int(log.source["first_time"]), int(log.source["last_time"])
+    return first, first + int(TRAIN_SHARE * (last - first))
+
+
+def train(out: Path, to: Path) -> None:
+    """A multi-task model of the pipeline's default shape, from the first part of the features."""
+    features = FeatureSet.open(out / "features")
+    index = json.loads((features.path / "index.json").read_text())
+    first = FeatureSet(features.path, features.schema, features.fitted, index | {"parts": index["parts"][:1]})
+    times = first.part(0).timestamp
+    ends = (int(times[int(share * (len(times) - 1))]) for share in (0.6, 0.8, 0.9))
+    config = PipelineConfig(min_events=1, mtl=MtlConfig(epochs=1, refit=False))
+    fit_mtl(first, EventLog.open(out / "events"), Timeline(*ends), config, to)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a feature set, to be predicted."""
+
+    features: Path
+    model: Path
+    out: Path
+    number: int
+
+    def __str__(self) -> str:
+        return f"part {self.number} of {self.features}"
+
+
+def predict(features: Path, model: Path, out: Path, workers: Workers) -> int:
+    """Predictions of every row, in a file a part; returns the rows."""
+    out.mkdir()
+    parts = range(FeatureSet.open(features).num_parts)
+    return sum(workers.map(predict_part, [Part(features, model, out, number) for number in parts], "predictions"))
+
+
+def predict_part(job: Part) -> int:
+    torch.set_num_threads(1)
+    features, model = _opened(job.features, job.model)
+    batch = features.part(job.number)
+    values = mtl.predict(model, *batch.model_inputs())
+    with atomic_file(job.out / f"part-{job.number:05d}.npy") as partial, partial.open("wb") as file:
+        np.save(file, values)
+    return len(values)
+
+
+@lru_cache(1)
+def _opened(features: Path, model: Path) -> tuple[FeatureSet, mtl.MtlModel]:
+    return FeatureSet.open(features), mtl.load(model / "mtl")
+
+
+def content_hash(folder: Path) -> str:
+    """Of the names and contents of all files below a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{file.relative_to(folder)}\0".encode())
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,150 @@
+"""From ``--cluster local[:N]|ADDRESS`` to workers."""
+
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from pygrade._util.optional_imports import require
+from pygrade._util.progress import screen
+from pygrade._util.storage import Place
+from pygrade._util.workers import Workers
+from pygrade.cluster.errors import ClusterError
+
+CONNECT_SECONDS = 10.0  # for a host to accept a connection
+ANSWER_SECONDS = 30.0  # for its Ray to answer
+_CLIENT = "ray://"
+_AUTO = "auto"
+logger = logging.getLogger("pygrade")
+
+
+class Named(NamedTuple):
+    """What the text of ``--cluster`` names: Ray started here with so many processes (0: all), or an address."""
+
+    processes: int | None
+    address: str
+
+
+def parse(text: str) -> Named:
+    """The place that ``local``, ``local:N`` or an address names.
+
+    >>> parse("local:4").processes, parse("ray://head:10001").address
+    (4, 'ray://head:10001')
+    """
+    local = re.fullmatch(r"local(?::(\d+))?", text)
+    if local is not None and local[1] != "0":
+        return Named(int(local[1] or 0), "")
+    if local is None and re.fullmatch(r"auto|(ray://)?([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", text):
+        return Named(None, text)
+    raise ValueError(
+        f"cluster is {text!r}; want local, local:N with N processes from 1, auto (the cluster of this machine), "
+        "HOST:PORT of its head, or ray://HOST:PORT"
+    )
+
+
+@contextmanager
+def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None = None) -> Iterator[Workers]:
+    """The workers of a cluster, while the block runs.
+
+    text: ``local`` or ``local:N`` (Ray starts here with N processes, default one a core), ``auto``, ``HOST:PORT`` or
+    ``ray://HOST:PORT``. paths: places that every node must see. object_store_mib: memory for what
+    Ray passes between processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use it.
+    `ClusterError` if the cluster does not answer, if a node has another pygrade, or if it does not see a path.
+    """
+    place = parse(text)
+    ray = require("ray", "cluster")
+    mine = not ray.is_initialized()
+    if mine:
+        _quiet(ray)
+        _start(ray, place, object_store_mib) if place.processes is not None else _join(ray, place.address)
+    elif place.address not in ("", _AUTO):
+        raise ClusterError(f"cluster is {text}; this process is connected to Ray already: want ray.shutdown() first")
+    try:
+        from pygrade.cluster.nodes import check_nodes
+        from pygrade.cluster.workers import RayWorkers
+
+        if place.processes is None:
+            check_nodes(paths)
+        workers = RayWorkers()
+        logger.info("cluster: %s, %d workers", text, workers.count)
+        with screen():
+            yield workers
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _quiet(ray: Any) -> None:
+    """No statistics to Ray's makers, and none of its lines between ours: what matters comes back as an error."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else a FutureWarning
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):  # prints every lost worker, whatever log_to_driver says
+        worker.print_to_stdstream = _debug
+
+
+def _debug(data: dict[str, Any], *_: Any, **__: Any) -> None:
+    for line in data.get("lines", ()):
+        logger.debug("ray: %s", line)
+
+
+_SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+
+
+def _start(ray: Any, place: Named, object_store_mib: int | None) -> None:
+    options = _SILENT | ({} if object_store_mib is None else {"object_store_memory": object_store_mib * 2**20})
+    retries = {"task_oom_retries": 3}  # of a job that the memory does not suffice for; Ray's default is forever
+    for last in (False, True):
+        try:
+            ray.init(
+                "local", num_cpus=place.processes or None, include_dashboard=False, _system_config=retries, **options
+            )
+            return
+        except Exception as error:  # a busy machine does not start Ray's processes within the 30 s that Ray allows
+            ray.shutdown()
+            if last:
+                raise ClusterError(f"Ray does not start here: {_one_line(error)}") from error
+
+
+def _join(ray: Any, address: str) -> None:
+    if address != _AUTO:
+        _wait_for(address)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # what its client warns of is in the error, too
+            ray.init(address=address, **_SILENT)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        ray.shutdown()
+        hint = "; start one with: ray start --head" if address == _AUTO else ""
+        raise ClusterError(f"cluster {address} cannot be used: {_one_line(error)}{hint}") from error
+
+
+def _wait_for(address: str) -> None:
+    """`ClusterError` unless Ray answers there in time. Ray itself would wait for many minutes."""
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"cluster {address} does not answer: {error}; is it running, and is the port open?"
+        ) from error
+    if address.startswith(_CLIENT):
+        return  # its client has a time limit of its own
+    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check", "--address", address]
+    try:
+        subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS, check=True)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        raise ClusterError(
+            f"cluster {address} does not answer as the head of a Ray cluster does; want its port, which "
+            "ray start --head prints (6379 by default)"
+        ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

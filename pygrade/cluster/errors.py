@@ -1,0 +1,5 @@
+"""What goes wrong between machines."""
+
+
+class ClusterError(OSError):
+    """A cluster that cannot be reached or used, or a job whose worker died again and again."""

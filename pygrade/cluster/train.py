@@ -1,0 +1,117 @@
+"""Training by ranks on the cluster: Ray Train's `TorchTrainer`, over gloo, and NCCL where the ranks have GPUs."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from pygrade._util.group import DistributedGroup, Group
+from pygrade._util.ranks import CHECKPOINT, RESTARTS
+from pygrade._util.workers import naming
+from pygrade.cluster.errors import ClusterError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class _Failed(NamedTuple):
+    """In place of a result: an error that every rank raised, and would raise again."""
+
+    error: Exception
+
+
+class RayCheckpoints:
+    """Ray Train's storage: a directory or bucket that every node sees."""
+
+    def write(self, content: bytes | None) -> None:
+        """See `Checkpoints`."""
+        if content is None:
+            ray.train.report({})
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / CHECKPOINT).write_bytes(content)
+            ray.train.report({}, checkpoint=Checkpoint.from_directory(folder))
+
+    def read(self) -> bytes | None:
+        """See `Checkpoints`."""
+        last = ray.train.get_checkpoint()
+        if last is None:
+            return None
+        with last.as_directory() as folder:
+            return (Path(folder) / CHECKPOINT).read_bytes()
+
+
+def train_on_cluster(
+    loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str, cpus: int, gpus: int
+) -> Result:
+    """loop(group, job) of rank 0 of ``ranks`` workers; see `Workers.train`.
+
+    cpus, gpus: of the cluster. Ranks get a GPU each if there are enough, else a CPU, or share the CPUs. A lost worker
+    or node ends the others, and all start again from the last checkpoint, at most `RESTARTS` times; so does the next
+    run with the same directory, if the driver is lost.
+    """
+    use_gpu = gpus >= ranks
+    resources = {"GPU": 1.0} if use_gpu else {"CPU": min(1.0, cpus / ranks)}
+    trainer = TorchTrainer(
+        _loop,
+        train_loop_config={
+            "loop": loop,
+            "job": job,
+            "folder": os.getcwd(),
+            "level": logging.getLogger("pygrade").getEffectiveLevel(),
+        },
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=ranks, use_gpu=use_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(directory.absolute()),
+            failure_config=FailureConfig(max_failures=RESTARTS),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    with naming(name, job):
+        try:
+            result: Any = trainer.fit().return_value
+        except ray.train.WorkerGroupError as error:
+            raise _own_error(error) from error
+        except ray.train.TrainingFailedError as error:
+            raise ClusterError(f"training failed: {' '.join(str(error).split())[:500]}") from error
+        if isinstance(result, _Failed):
+            raise result.error
+    trained: Result = result
+    return trained
+
+
+def _loop(config: dict[str, Any]) -> Any:
+    """In a worker."""
+    logging.getLogger("pygrade").setLevel(config["level"])
+    if os.path.isdir(config["folder"]):
+        os.chdir(config["folder"])
+    kind = Group if ray.train.get_context().get_world_size() == 1 else DistributedGroup
+    group = kind(RayCheckpoints(), str(get_device()))
+    if group.device.type == "cuda":
+        torch.cuda.set_device(group.device)
+    try:
+        return config["loop"](group, config["job"])
+    except Exception as error:
+        if group.size == 1 or error is group.agreed:
+            return _Failed(error)
+        raise
+
+
+def _own_error(error: Any) -> Exception:
+    """Of the errors of the ranks the one that is not about a rank that is gone."""
+    failures = [getattr(failure, "_base_exc", failure) for failure in error.worker_failures.values()]
+    stated = [failure for failure in failures if not isinstance(failure, (RuntimeError, ray.exceptions.RayError))]
+    if stated:
+        own: Exception = stated[0]
+        return own
+    text = " ".join(str(error).split())[-500:]
+    return ClusterError(f"training lost a worker {RESTARTS + 1} times, or its memory did not suffice: {text}")

@@ -1,0 +1,85 @@
+"""What rows of events must be, see `event_log`; errors name the column and the request."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.optional_imports import require
+from pygrade.data.event_log import request_starts
+from pygrade.data.spill import IDS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_MOST_CHARACTERS = 1000
+
+
+class BadEvent(ValueError):
+    """A bad value of a row of ``request``."""
+
+    def __init__(self, message: str, request: int | None) -> None:
+        super().__init__(message, request)
+        self.message, self.request = message, request
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def check_events(frame: "pl.DataFrame") -> None:
+    """Raises BadEvent that names the column and the request of the first bad value of sorted rows.
+
+    Whole requests, each with one user, time, scenario and context; slots from 0 on, each once; feedback 0 or 1 if
+    shown and null if not; no event before its request.
+    """
+    polars = require("polars", "pipeline")
+    request = frame["request_id"].to_numpy()
+
+    def refuse(bad: NDArray[np.bool_], column: str, want: str) -> None:
+        refuse_events(frame, bad, column, want)
+
+    for column in IDS:
+        refuse(frame[column].is_null().to_numpy(), column, "a whole number")
+    refuse((frame["item_id"] < 0).to_numpy(), "item_id", "a number from 0 on")  # -1 stands for no item
+    starts = request_starts(request)
+    if len(starts) != frame["request_id"].n_unique():
+        first = np.zeros(len(frame), bool)
+        first[starts] = True
+        again = frame.select(polars.col("request_id").filter(polars.Series(first))).to_series()
+        bad = np.zeros(len(frame), bool)
+        bad[starts[again.is_duplicated().to_numpy()][-1]] = True
+        refuse(bad, "timestamp", "one time for all rows of a request")
+    same = np.ones(len(frame), bool)
+    same[starts] = False  # rows whose predecessor belongs to the same request
+    for column in ("user_id", *(c for c in frame.columns if c == "scenario" or c.startswith("c_"))):
+        differs = frame[column].ne_missing(frame[column].shift(1)).to_numpy()
+        refuse(same & differs, column, "one value in a request")
+    if "scenario" in frame.columns:
+        long = (frame["scenario"].str.len_chars() > _MOST_CHARACTERS).fill_null(False).to_numpy()
+        refuse(
+            long, "scenario", f"at most {_MOST_CHARACTERS} characters"
+        )  # arrays of scenarios are as wide as the longest
+    refuse((frame["event_time"] < frame["timestamp"]).to_numpy(), "event_time", "the request's time, or later")
+    position = frame["position"].fill_null(-1).to_numpy()
+    shown = frame["position"].is_not_null().to_numpy()
+    refuse(shown & (position < 0), "position", "a slot from 0 on, or null if not shown")
+    twice = np.zeros(len(frame), bool)
+    twice[1:] = same[1:] & shown[1:] & (position[1:] == position[:-1])
+    refuse(twice, "position", "each slot once in a request")
+    for column in (name for name in frame.columns if name[:2] in ("m_", "y_")):
+        there = frame[column].is_not_null().to_numpy()
+        refuse(there & ~shown, column, "null where position is null")
+        if column.startswith("y_"):
+            value = frame[column].fill_null(0.0).to_numpy()
+            refuse(shown & (~there | ((value != 0) & (value != 1))), column, "0 or 1 for a shown candidate")
+        else:
+            refuse(there & ~np.isfinite(frame[column].fill_null(0.0).to_numpy()), column, "a finite number or null")
+
+
+def refuse_events(frame: "pl.DataFrame", bad: "NDArray[np.bool_] | pl.Series", column: str, want: str) -> None:
+    """Raises BadEvent that names the column and the request of the first bad value."""
+    if bad.any():
+        row = int(np.argmax(bad))
+        value = str(frame[column][row])[:100]
+        request = frame["request_id"][row]
+        raise BadEvent(f"column {column!r}, request {request}: {value}; want {want}", request)

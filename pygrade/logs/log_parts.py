@@ -1,0 +1,221 @@
+"""A log that is read part by part: what does not fit the memory is still one log of numbered requests.
+
+log = LogParts.open("logs")            # or several paths, in order
+early, late = log.split(0.8)           # of requests alone; nothing is copied
+some = log.read(0, 1000)               # `Logs` of the first thousand requests
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Array
+from pygrade._util.hashing import GOLDEN, splitmix64
+from pygrade._util.storage import Folder, Place, local
+from pygrade.logs import parquet
+from pygrade.logs.files import concatenate, read_logs
+from pygrade.logs.keys import hashes
+from pygrade.logs.logs import Logs
+
+logger = logging.getLogger("pygrade")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of whole requests."""
+
+    folder: str  # local or at a URL
+    name: str
+    chosen: NDArray[np.int64]  # the requests of the file that belong to the log, ascending
+
+    @property
+    def path(self) -> Path:
+        """The file, or a local copy of it."""
+        return Folder.at(self.folder).fetch(self.name)
+
+
+@dataclass(frozen=True)
+class LogParts:
+    """The requests of one or several files. Takes 8 bytes of memory a request."""
+
+    parts: tuple[Part, ...]
+    tasks: tuple[str, ...]
+    features: tuple[str, ...]
+    task_values: tuple[float, ...]
+    value_tasks: tuple[str, ...]
+
+    @classmethod
+    def open(cls, paths: Place | Sequence[Place]) -> "LogParts":
+        """Parquet files, or directories of Parquet parts in the order of their names; ids alone are read now. At a URL,
+        local copies of them.
+
+        A file holds whole requests. ValueError names the files if a request is in two of them, or if they differ in
+        tasks or features; and what `read_logs` says of a file.
+        """
+        places = [paths] if isinstance(paths, str | Path) else list(paths)
+        if not places:
+            raise ValueError("paths is empty; want at least one Parquet file or directory")
+        parts: list[Part] = []
+        found: list[NDArray[np.uint64]] = []
+        facts: parquet.Facts | None = None
+        for place in places:
+            folder, names = _files(place)
+            for name in names:
+                with parquet.Source(folder.fetch(name)) as source:
+                    now, ids = source.facts(), source.request_ids()
+                    if (wanted := source.header.get("parts", len(names))) != len(names) and len(names) > 1:
+                        raise ValueError(f"{place}: {len(names)} parts; {name} says the log has {wanted}")
+                if facts is not None and now[:2] != facts[:2]:
+                    raise ValueError(
+                        f"{place}/{name} has tasks and features {now[:2]}; {parts[0].name} has {facts[:2]}"
+                    )
+                facts = facts or now
+                parts.append(Part(str(folder), name, np.arange(len(ids), dtype=np.int64)))
+                found.append(hashes(ids))
+        assert facts is not None
+        _check_distinct(parts, found)
+        return cls(tuple(parts), *facts)
+
+    @property
+    def num_requests(self) -> int:
+        return sum(len(part.chosen) for part in self.parts)
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """[n]: number of the request after each part's last."""
+        return np.cumsum([len(part.chosen) for part in self.parts])
+
+    def read(self, start: int, stop: int) -> Logs:
+        """Requests start … stop - 1; needs memory for them and one part."""
+        return concatenate(list(self._read(start, stop)))
+
+    def _read(self, start: int, stop: int) -> Iterator[Logs]:
+        if not 0 <= start < stop <= self.num_requests:
+            raise ValueError(f"requests are {start} to {stop}; want a range in 0 to {self.num_requests}")
+        before = 0
+        for part in self.parts:
+            wanted = part.chosen[max(start - before, 0) : max(stop - before, 0)]
+            before += len(part.chosen)
+            if len(wanted):
+                logs = read_logs(part.path).arranged(self.tasks, self.features)
+                whole = len(wanted) == logs.num_requests
+                logs = logs if whole else logs.select(wanted)
+                yield logs.valued(self.task_values, self.value_tasks)
+
+    def chunks(self, start: int, stop: int, requests: int) -> Iterator[Logs]:
+        """The same, ``requests`` at a time (the last may be fewer), wherever the files are cut."""
+        left: Logs | None = None
+        for logs in self._read(start, stop):
+            ready = logs if left is None else concatenate([left, logs])
+            full = ready.num_requests // requests * requests
+            for at in range(0, full, requests):
+                yield ready.select(slice(at, at + requests))
+            left = ready.select(slice(full, None)) if full < ready.num_requests else None
+        if left is not None:
+            yield left
+
+    def valued(
+        self, task_values: Sequence[float] | None = None, value_tasks: Sequence[str] | None = None
+    ) -> "LogParts":
+        """The same log with other values of events, see `Logs.valued`."""
+        values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
+        return replace(self, task_values=values, value_tasks=priced)
+
+    def complete(self) -> "LogParts":
+        """The requests that list all of their candidates, see `Logs.complete`."""
+        kept = []
+        for part in self.parts:
+            with parquet.Source(part.path) as source:
+                whole = source.lists_all()[part.chosen]
+            kept.append(replace(part, chosen=part.chosen[whole]))
+        result = replace(self, parts=tuple(part for part in kept if len(part.chosen)))
+        if not result.num_requests:
+            raise ValueError("no request lists all of its candidates; want a log with a larger share of such requests")
+        if missing := self.num_requests - result.num_requests:
+            message = "%d of %d requests list only a part of their candidates: left out"
+            logger.warning(message, missing, self.num_requests)
+        return result
+
+    def select(self, keep: NDArray[np.bool_]) -> "LogParts":
+        """The requests of a mask [R]."""
+        pieces = np.split(keep, self.ends[:-1])
+        parts = [replace(part, chosen=part.chosen[piece]) for part, piece in zip(self.parts, pieces, strict=True)]
+        return replace(self, parts=tuple(part for part in parts if len(part.chosen)))
+
+    def sample(self, limit: int) -> Logs:
+        """At most so many requests, in their order: those with the smallest hashes of their ids."""
+        if self.num_requests <= limit:
+            return self.read(0, self.num_requests)
+        drawn = []
+        for part in self.parts:
+            with parquet.Source(part.path) as source:
+                drawn.append(order_of(source.request_ids()[part.chosen]))
+        keep = np.zeros(self.num_requests, bool)
+        keep[np.argsort(np.concatenate(drawn), kind="stable")[:limit]] = True
+        chosen = self.select(keep)
+        return chosen.read(0, chosen.num_requests)
+
+    def column(self, name: str) -> Array | None:
+        """[R]: an integer column of the requests, such as ``timestamp``; None if a file has none."""
+        arrays = []
+        for part in self.parts:
+            with parquet.Source(part.path) as source:
+                if name not in source.names:
+                    return None
+                arrays.append(source.of_requests(name)[part.chosen])
+        return np.concatenate(arrays)
+
+    def split(self, fraction: float) -> tuple["LogParts", "LogParts"]:
+        """Earlier and later requests, as `Logs.split` cuts them; times take 8 bytes a request while it runs."""
+        if not 0.0 <= fraction <= 1.0:
+            raise ValueError(f"fraction is {fraction}; want 0 to 1")
+        stamps = self.column("timestamp")
+        order = np.arange(self.num_requests) if stamps is None else np.argsort(stamps, kind="stable")
+        early = np.zeros(self.num_requests, bool)
+        early[order[: round(fraction * self.num_requests)]] = True
+        return self.select(early), self.select(~early)
+
+
+def rows_of(path: Place) -> int:
+    """Rows of a log, by what its files say of themselves."""
+    with parquet.Source(local(path)) as source:
+        return source.num_rows
+
+
+def order_of(request_id: Array) -> NDArray[np.uint64]:
+    """[R] pseudo-random numbers of ids: the requests with the smallest are a uniform sample."""
+    return splitmix64(hashes(request_id) + GOLDEN)
+
+
+def _files(place: Place) -> tuple[Folder, list[str]]:
+    """The folder of a log, and the names of its files in order."""
+    folder = Folder.at(place)
+    if folder.is_local:
+        files = parquet.parts_of(Path(str(folder)))
+        return Folder.at(files[0].parent), [file.name for file in files]
+    if folder.parent.has(folder.name):
+        return folder.parent, [folder.name]
+    names = [name for name in folder.names("*.parquet") if not name.startswith("_")]
+    if not names:
+        raise ValueError(f"{place} holds no *.parquet file")
+    return folder, names
+
+
+def _check_distinct(parts: Sequence[Part], found: Sequence[NDArray[np.uint64]]) -> None:
+    """Each request in one file alone."""
+    every = np.concatenate(found)
+    order = np.argsort(every, kind="stable")
+    twice = np.flatnonzero(every[order[1:]] == every[order[:-1]])
+    if not len(twice):
+        return
+    ends = np.cumsum([len(ids) for ids in found])
+    one, other = (parts[int(np.searchsorted(ends, order[twice[0] + i], side="right"))] for i in (0, 1))
+    where = f"{one.name} twice" if one is other else f"{one.name} and in {other.name}"
+    if one is not other and one.folder != other.folder:
+        where += f" of {other.folder}"
+    wanted = "want the rows of a request next to each other, in one file"
+    raise ValueError(f"{one.folder}: a request is in {where}; {wanted}")

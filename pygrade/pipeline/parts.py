@@ -1,0 +1,87 @@
+"""Work over the parts of materialized features, one job a part: what it finds comes back in the order of the parts."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from pygrade._util.workers import Workers
+from pygrade.features import FeatureBatch, FeatureSet
+
+REQUESTS = 1024  # of a batch
+_PARTS_OF_A_RANK = 16  # from so many on, ranks share whole parts, and one has at most a 16th more than another
+
+Found = TypeVar("Found")
+
+
+class Held:
+    """Base of dataclasses that workers get and hold: pickled without what they have loaded."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {item.name: getattr(self, item.name) for item in fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a feature set, in a period (ms)."""
+
+    number: int
+    of: int
+    start: int | None
+    stop: int | None
+
+    def __str__(self) -> str:
+        return f"part {self.number} of {self.of}"
+
+
+@dataclass(frozen=True)
+class OverParts(Held, Generic[Found]):
+    """work(batches) of a part's requests in its period; None if there are none."""
+
+    features: Path
+    work: Callable[[list[FeatureBatch]], Found]
+
+    @cached_property
+    def _set(self) -> FeatureSet:
+        return FeatureSet.open(self.features)
+
+    def __call__(self, part: Part) -> Found | None:
+        batches = list(self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]))
+        return self.work(batches) if batches else None
+
+
+def over_parts(
+    workers: Workers,
+    features: FeatureSet,
+    work: Callable[[list[FeatureBatch]], Found],
+    period: tuple[int | None, int | None],
+    name: str,
+) -> Iterator[Found]:
+    """work(batches) of every part with requests in the period, by actors that hold the work; in the order of parts."""
+    jobs = [Part(number, features.num_parts, *period) for number in features.parts_between(*period)]
+    for found in workers.map_by_actors(OverParts(features.path, work), jobs, name):
+        if found is not None:
+            yield found
+
+
+def features_between(
+    features: FeatureSet, start: int | None, stop: int | None, rank: int = 0, ranks: int = 1
+) -> Callable[[], Iterator[FeatureBatch]]:
+    """A factory of the batches of a period; with ranks, of one's share: every ``ranks``-th part, or, if the parts are
+    few, every ``ranks``-th request."""
+    parts = features.parts_between(start, stop)
+    if ranks == 1:
+        return lambda: features.batches(start, stop, REQUESTS)
+    if len(parts) >= _PARTS_OF_A_RANK * ranks:
+        return lambda: features.batches(start, stop, REQUESTS, parts=parts[rank::ranks])
+
+    def share() -> Iterator[FeatureBatch]:
+        for batch in features.batches(start, stop, REQUESTS):
+            own = np.arange(rank, len(batch), ranks)
+            if len(own):
+                yield batch.take(own)
+
+    return share

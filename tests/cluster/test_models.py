@@ -1,0 +1,45 @@
+"""Models on Ray: ranks of Ray Train, and work by actors of Ray Data, with the bits of this machine alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pygrade._util.ranks import train_here
+from pygrade._util.workers import HERE
+from tests.mtl.test_ranks import Job, loop
+
+pytestmark = pytest.mark.slow
+
+
+def test_two_ranks_on_the_cluster_are_two_ranks_here_even_if_one_is_killed(cluster, tmp_path):
+    here = train_here(loop, Job(), 2, tmp_path / "here")
+    there = cluster.train(loop, Job(killed=tmp_path / "killed"), 2, tmp_path / "there", "mtl")
+    assert (tmp_path / "killed").exists()
+    assert there.files() == here.files()
+
+
+def test_an_error_of_the_data_is_raised_once_and_as_it_is(cluster, tmp_path):
+    with pytest.raises(ValueError, match=r"labels of task 'a' is 2\.0 in row"):
+        cluster.train(loop, Job(wrong=5), 2, tmp_path, "mtl")
+
+
+@dataclass(frozen=True)
+class Times:
+    factor: int
+
+    def __call__(self, number: int) -> np.ndarray:
+        if number == 13:
+            raise ValueError("number is 13; want another")
+        return np.arange(3) * number * self.factor
+
+
+def test_work_by_actors_comes_back_in_the_order_of_the_jobs(cluster):
+    jobs = list(range(12))
+    found = list(cluster.map_by_actors(Times(3), jobs, "times"))
+    expected = list(HERE.map_by_actors(Times(3), jobs, "times"))
+    assert [value.tolist() for value in found] == [value.tolist() for value in expected]
+    assert list(cluster.map_by_actors(Times(3), [], "times")) == []
+    with pytest.raises(ValueError, match="number is 13") as error:
+        list(cluster.map_by_actors(Times(3), [12, 13, 14], "times"))
+    assert error.value.__notes__ == ["times: 13"]

@@ -1,0 +1,149 @@
+"""A pipeline on a cluster, whose worker or driver is killed, leaves what one process leaves, byte for byte."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from devtools.synthetic_log import write_synthetic_log
+from pygrade.cli import main as cli
+
+pytestmark = pytest.mark.slow
+
+NO_JOB = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # titles of Ray's other processes
+DATA = os.environ.get("PYGRADE_DATA")
+OPTIONS = shlex.split(
+    """
+    --min-events 2 --recall-at 10 50 --policy-requests 1000 --evaluate-requests 1000 --candidates 5 --leak-rows 5000
+    --prerank.epochs 1 --prerank.width 8 --prerank.hidden 16 --mtl.epochs 1 --mtl.expert-hidden 16
+    --train.static.iterations 2 --train.trust.folds 2 --train.stage1.steps 16 --train.stage2.steps 16
+    --train.checkpoint-every 8 --train.no-tensorboard --quiet
+    """
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The KuaiRand excerpt, or where there is none a log that is made here."""
+    if DATA and (Path(DATA) / "kuairand27k").is_dir():
+        return f"kuairand:{Path(DATA) / 'kuairand27k'}"
+    log = tmp_path_factory.mktemp("data") / "log"
+    write_synthetic_log(log, 4_000)
+    return f"logs:{log}"
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """What one process leaves."""
+    return pipeline(data, tmp_path_factory.mktemp("alone") / "run")
+
+
+def pipeline(data, out, *words):
+    assert cli.main(["pipeline", "--data", data, "--out", str(out), *OPTIONS, *words]) == 0
+    return out
+
+
+def left(run):
+    """The artifact's version, and the bytes of every file of the artifact."""
+    summary = json.loads((run / "summary.json").read_text())
+    artifact = (run / "artifact").resolve()
+    files = {str(file.relative_to(artifact)): file.read_bytes() for file in artifact.rglob("*") if file.is_file()}
+    return summary["stages"]["publish"]["version"], files
+
+
+def test_a_pipeline_on_a_cluster_leaves_what_one_process_leaves_though_a_worker_is_killed(
+    cluster, data, alone, tmp_path
+):
+    with Killer() as killer:
+        run = pipeline(data, tmp_path / "run", "--cluster", "local:2")
+    assert killer.killed, "no job ran in a worker"
+    version, files = left(run)
+    expected_version, expected = left(alone)
+    assert files.keys() == expected.keys()
+    assert [name for name in files if files[name] != expected[name]] == []
+    assert version == expected_version
+    assert any(name.startswith("policy/") for name in files)
+
+
+def test_a_pipeline_whose_driver_is_killed_goes_on_and_leaves_the_same(cluster, data, alone, tmp_path):
+    run = tmp_path / "run"
+    words = ["pipeline", "--data", data, "--out", str(run), *OPTIONS, "--cluster", "local:2"]
+    driver = subprocess.Popen([sys.executable, "-m", "pygrade", *words])
+    try:
+        while not list(run.glob("events-*")):  # the next stage has begun
+            assert driver.poll() is None
+            time.sleep(0.02)
+        started = [pid for pid, _ in descendants(driver.pid)]
+        driver.kill()
+    finally:
+        driver.kill()
+        driver.wait()
+    assert started and not (run / "summary.json").exists()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in started):  # Ray ends with its driver
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    done = {path.name for path in run.glob("events-*")}
+    pipeline(data, run, "--cluster", "local:2")
+    assert {path.name for path in run.glob("events-*")} == done
+    assert left(run) == left(alone)
+    assert not list(run.glob(".*.work"))
+
+
+def alive(pid):
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Killer:
+    """While the block runs, kills the first of this process's Ray workers that is seen at a job."""
+
+    def __init__(self):
+        self.killed = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self):
+        while not self._ended.is_set() and self.killed is None:
+            for pid, title in descendants(os.getpid()):
+                if title.startswith("ray::") and not title.startswith(NO_JOB):
+                    os.kill(pid, signal.SIGKILL)
+                    self.killed = title
+                    break
+            time.sleep(0.01)
+
+
+def descendants(root):
+    """Process id and title of all processes below one."""
+    parents, titles = {}, {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            titles[int(entry)] = Path(f"/proc/{entry}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
+        except (OSError, ValueError):
+            continue  # it has ended
+
+    def below(pid):
+        while pid in parents and pid != root:
+            pid = parents[pid]
+        return pid == root
+
+    return [(pid, titles[pid]) for pid in parents if pid != root and below(pid)]

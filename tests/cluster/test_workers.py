@@ -1,0 +1,78 @@
+"""`RayWorkers`: order, errors, lost workers, actors."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from pygrade._util.workers import LocalWorkers
+from pygrade.cluster import ClusterError
+from tests.cluster import jobs
+from tests.cluster.jobs import Shard, Sum
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def shards(tmp_path):
+    return [Shard(number, str(tmp_path)) for number in range(8)]
+
+
+def test_results_come_in_the_order_of_the_jobs(cluster, shards):
+    assert list(cluster.map(jobs.slow_first, shards, "order")) == list(range(8))
+    assert list(cluster.map(jobs.square, shards, "squares")) == list(LocalWorkers().map(jobs.square, shards, "squares"))
+    assert list(cluster.map(jobs.square, [], "none")) == []
+
+
+def test_workers_compute_on_one_thread_and_get_writable_arrays(cluster, shards):
+    assert set(cluster.map(jobs.threads, shards, "threads")) == {1}
+    large = np.ones(200_000)
+    results = list(cluster.map(jobs.doubled, [large, large], "double"))
+    assert all((result == 2).all() and result.flags.writeable for result in results) and (large == 1).all()
+
+
+def test_an_error_keeps_its_type_and_names_stage_and_job(cluster, shards, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        list(cluster.map(jobs.fails_at_3, shards * 4, "events"))
+    assert caught.value.errno == 2 and caught.value.filename == "part-00003.parquet"
+    assert caught.value.__notes__ == ["events: shard 3 of 8, part-00003.parquet"]
+    assert "fails_at_3" in str(caught.value.__cause__)  # where it happened
+
+
+def test_a_job_whose_worker_is_killed_runs_again(cluster, shards):
+    assert list(cluster.map(jobs.die_once, shards, "kill")) == [number**2 for number in range(8)]
+
+
+def test_a_job_that_always_kills_its_worker_is_named(cluster, shards):
+    from pygrade.cluster.workers import RayWorkers
+
+    with pytest.raises(ClusterError, match="worker was lost 2 times") as caught:
+        list(RayWorkers(retries=1).map(jobs.die_always, shards[5:6], "import"))
+    assert caught.value.__notes__ == ["import: shard 5 of 8, part-00005.parquet"]
+
+
+def test_actors_hold_all_parts_and_are_made_again(cluster, shards):
+    held = cluster.actors(Sum, shards, "sums")
+    local = LocalWorkers().actors(Sum, shards, "sums")
+    factors = list(range(8))
+    assert held.call("add", factors) == local.call("add", factors)
+    assert list(cluster.map(jobs.square, shards, "beside")) == [number**2 for number in range(8)]  # CPUs are free
+    assert held.call("die_once") == [float(number) for number in range(8)]
+    assert held.call("add", factors) == local.call("add", factors)
+    with pytest.raises(KeyError) as caught:
+        held.call("fail")
+    assert caught.value.__notes__[0].startswith("sums: shard ")
+    held.close()
+
+
+def test_an_actor_that_cannot_be_made_says_why(cluster, shards):
+    with pytest.raises(ValueError, match="number is negative") as caught:
+        cluster.actors(Sum, [*shards, Shard(-1)], "sums")
+    assert caught.value.__notes__ == ["sums: shard -1 of 8, part--0001.parquet"]
+
+
+def test_progress_says_rows_per_second_and_memory(cluster, shards, caplog):
+    with caplog.at_level(logging.INFO, "pygrade"):
+        list(cluster.map(jobs.square, shards, "squares"))
+    last = caplog.messages[-1]
+    assert last.startswith("squares: 8/8") and "rows/s" in last and "MiB a worker" in last
