@@ -55,7 +55,7 @@ class PipelineConfig:
                 raise ValueError(f"{name} is {share}; want a share above 0 and below 1")
         if sum(shares.values()) >= 1.0:
             raise ValueError(f"the shares sum to {sum(shares.values()):g}; want less than 1, the rest judges")
-        for name in ("ranks", "leak_rows", "min_events", "policy_requests", "evaluate_requests"):
+        for name in ("ranks", "leak_rows", "min_events"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; want at least 1")
         for name in ("leak_checks", "candidates", "policy_requests", "evaluate_requests"):

@@ -32,6 +32,7 @@ from pygrade.training.baselines import baseline_scores, fit_baselines
 from pygrade.training.heldout import HeldOut
 from pygrade.training.policy_step import Engine, check_engine
 from pygrade.training.prepared import HeldLog, Prepared, Source, opened, prepare
+from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import RewardConfig
 from pygrade.training.run import Run
 from pygrade.training.shard_files import Fold
@@ -76,7 +77,7 @@ class TrainConfig:
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
     # Requests of a logical shard. A log of more is never in memory: it is prepared on disk, and a step's gradient is a
     # sum over its shards, up to 64.
-    shard_requests: int = 50_000
+    shard_requests: int = 100_000
     # Requests of such a log, a uniform sample, that the simple baselines are fitted to and that trust is judged by.
     sample_requests: int = 20_000
     threads: int = 1  # of torch on the CPU; more do not help networks of this size
@@ -100,6 +101,7 @@ class TrainResult:
     stage2_policy: FusionPolicy  # as stage 2 left it
     static_weights: Tensor  # [T] best static weights
     baselines: tuple[Baseline, ...]
+    propensity: SlotPropensity  # of the log
     summary: dict[str, Any]
 
 
@@ -199,7 +201,7 @@ def train(
         summary["version"] = served.version
         run.write_summary(summary)
         shutil.rmtree(directory / SHARDS, ignore_errors=True)
-    return TrainResult(served, first, last, static.cpu(), baselines, summary)
+    return TrainResult(served, first, last, static.cpu(), baselines, data.propensity, summary)
 
 
 def _fit(

@@ -17,6 +17,7 @@ from pygrade.cli import main as cli
 
 pytestmark = pytest.mark.slow
 
+NO_JOB = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # titles of Ray's other processes
 DATA = os.environ.get("PYGRADE_DATA")
 OPTIONS = shlex.split(
     """
@@ -123,7 +124,7 @@ class Killer:
     def _watch(self):
         while not self._ended.is_set() and self.killed is None:
             for pid, title in descendants(os.getpid()):
-                if title.startswith("ray::") and not title.startswith("ray::IDLE"):
+                if title.startswith("ray::") and not title.startswith(NO_JOB):
                     os.kill(pid, signal.SIGKILL)
                     self.killed = title
                     break

@@ -19,7 +19,7 @@ from pygrade.training.sharded_log import sharded
 from pygrade.training.sharded_set import Batch, ShardedSet, located, shard_bounds
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
-from pygrade.training.train import train
+from pygrade.training.train import TrainConfig, train
 from pygrade.training.training_set import by_request
 from pygrade.training.trust import TrustConfig
 from tests.learning import tiny_logs
@@ -42,6 +42,9 @@ class Elsewhere:
         for number in [n for first in range(self.count) for n in range(first, len(jobs), self.count)]:
             results[number] = wire(work(wire(jobs[number])))
         yield from (results[number] for number in range(len(jobs)))
+
+    def map_by_actors(self, work, jobs, name):
+        return self.map(work, jobs, name)
 
     def actors(self, make, parts, name):
         return _Actors(self, make, [pickle.dumps(part) for part in parts])
@@ -179,9 +182,10 @@ def test_shards_hold_what_the_log_holds(tmp_path):
 
 
 def test_one_shard_in_memory_is_the_rule_for_small_logs():
-    assert shard_bounds(50_000, 50_000).tolist() == [0, 50_000]
-    assert len(shard_bounds(50_001, 50_000)) == 3
-    assert len(shard_bounds(10**9, 50_000)) == 65
+    limit = TrainConfig().shard_requests
+    assert shard_bounds(limit, limit).tolist() == [0, limit]
+    assert len(shard_bounds(limit + 1, limit)) == 3
+    assert len(shard_bounds(10**9, limit)) == 65
     shard, local = located(np.array([0, 2, 3, 9]), np.array([3, 0, 7]))
     assert shard.tolist() == [0, 0, 2, 2] and local.tolist() == [0, 2, 0, 6]
 
@@ -220,7 +224,7 @@ def same(one, other) -> bool:
 def test_a_request_in_two_files_is_refused(tmp_path):
     write_logs(LOGS.select(slice(0, 100)), tmp_path / "one")
     write_logs(LOGS.select(slice(99, 200)), tmp_path / "two")
-    with pytest.raises(ValueError, match=r"a request is in part-00000.parquet.*twice"):
+    with pytest.raises(ValueError, match=r"a request is in part-00000.parquet and in part-00000.parquet of .*two"):
         LogParts.open([tmp_path / "one", tmp_path / "two"])
     write_logs(LOGS.arranged(("click",), LOGS.features).select(slice(100, 200)), tmp_path / "other")
     with pytest.raises(ValueError, match="has tasks and features"):
