@@ -170,7 +170,7 @@ def _read(held: _Open, rows: NDArray[np.int64]) -> Array:
     """The records of rows [b]."""
     size = held.kind.itemsize
     records = np.empty(len(rows), held.kind)
-    memory = memoryview(records.view(np.uint8) if len(rows) else records)
+    memory = records.view(np.uint8).data
     for place, row in enumerate(rows.tolist()):
         wanted = memory[place * size : (place + 1) * size]
         if os.preadv(held.descriptor, [wanted], held.start + row * size) != size:
