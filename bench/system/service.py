@@ -97,7 +97,7 @@ class World:
 
     def _expect(self) -> None:
         """The fixed requests, and their answers by both artifacts."""
-        users = self.log.users()["user_id"].to_numpy()
+        users = self.log.scan().select("user_id").unique().sort("user_id").collect()["user_id"].to_numpy()
         rng, now = np.random.default_rng(0), int(self.log.source["last_time"]) + 1
         bodies = [
             {"user": int(user), "k": 10, "candidates": 500, "timestamp": now}

@@ -7,6 +7,7 @@ from typing import Any
 
 from pygrade._util.optional_imports import require
 from pygrade._util.storage import is_url
+from pygrade.cluster.errors import ClusterError
 from pygrade.cluster.run_copy import artifact_version
 from pygrade.service.config import split
 from pygrade.service.supervisor import bind
@@ -75,7 +76,7 @@ def listener(host: str, port: int) -> tuple[str, int, bool]:
 def check(
     nodes: Sequence[Node], run: str, version: str, table: Mapping[str, Any], address: tuple[str, int] | None
 ) -> None:
-    """Looks from each node; OSError that names the first node where the service could not run.
+    """Looks from each node; ClusterError that names the first node where the service could not run.
 
     version: of the run's artifact as it is seen here; address: that the proxies will take; None: they listen already.
     """
@@ -91,11 +92,11 @@ def check(
         asked[task.remote(run, version, table, own)] = node
     done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_SECONDS)
     for reference in late:
-        raise OSError(f"node {asked[reference].machine} does not answer within {_SECONDS:g} s")
+        raise ClusterError(f"node {asked[reference].machine} does not answer within {_SECONDS:g} s")
     for reference in done:
         fault = ray.get(reference)
         if fault is not None:
-            raise OSError(f"node {asked[reference].machine}: {fault}")
+            raise ClusterError(f"node {asked[reference].machine}: {fault}")
 
 
 def fault_here(run: str, version: str, table: Mapping[str, Any], address: tuple[str, int] | None) -> str | None:

@@ -18,6 +18,7 @@ from ray import serve
 
 from pygrade import __version__
 from pygrade.cluster import checks
+from pygrade.cluster.errors import ClusterError
 from pygrade.cluster.figures import Board
 from pygrade.cluster.replica import BOARD, NAMESPACE, Job, Replica
 from pygrade.cluster.run_copy import published, store_of
@@ -46,11 +47,11 @@ class Service:
     def running(self, may_grow: bool = False) -> Iterator[None]:
         """The service from the moment when all replicas serve. Afterwards they answer what they hold, and end.
 
-        may_grow: the cluster may get more nodes than it has. ValueError or OSError for what can't be served, before
-        anything is started.
+        may_grow: the cluster may get more nodes than it has. ValueError or OSError (`ClusterError`) for what can't be
+        served, before anything is started.
         """
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        nodes = checks.machines(ray.nodes())  # type: ignore[no-untyped-call]
+        nodes = checks.machines(ray.nodes())
         checks.enough(nodes, self.replicas.least, may_grow)
         store = store_of(self.address, self.table)
         self.job = Job(self.address, self.table, checks.machine_of(store, self.address, nodes))
@@ -58,6 +59,7 @@ class Service:
         version = self.target["published"]["artifact"]
         checks.check(nodes, self.address, version, self.table, None if listening else (host, port))
         board = self._board()
+        own = not listening or APP in serve.status().applications  # left by a command that was killed
         try:
             if not listening:
                 self._listen(host, port)
@@ -69,8 +71,8 @@ class Service:
                 yield
             finally:
                 serve.delete(APP)
-                if not listening:
-                    serve.shutdown()  # type: ignore[no-untyped-call]
+                if own and not serve.status().applications:
+                    serve.shutdown()
         finally:
             ray.kill(board)
 
@@ -102,11 +104,16 @@ class Service:
 
     def _listen(self, host: str, port: int) -> None:
         tls = {"ssl_certfile": self.config.tls_cert, "ssl_keyfile": self.config.tls_key}
-        serve.start(
-            proxy_location="EveryNode",
-            http_options={"host": host, "port": port, "keep_alive_timeout_s": _KEEP_ALIVE, **tls},
-            logging_config=_QUIET,
-        )
+        try:
+            serve.start(
+                proxy_location="EveryNode",
+                http_options={"host": host, "port": port, "keep_alive_timeout_s": _KEEP_ALIVE, **tls},
+                logging_config=_QUIET,
+            )
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise ClusterError(
+                f"Ray Serve does not listen at host {host} and port {port}: {checks.last_error(str(error))}"
+            ) from error
 
     def _deploy(self) -> None:
         """Tells Serve what the replicas are to serve; it does not wait."""
@@ -130,10 +137,10 @@ class Service:
         serve.run_many([target], wait_for_applications_running=False)
 
     def _wait(self) -> None:
-        """Until all replicas serve; OSError with the fault of one that does not start."""
+        """Until all replicas serve; ClusterError with the fault of one that does not start."""
         while (status := self._status()) != "RUNNING":
             if status == "DEPLOY_FAILED":
-                raise OSError(f"the replicas do not start: {self._fault()}")
+                raise ClusterError(f"the replicas do not start: {self._fault()}")
             time.sleep(_POLL)
 
     def _progress(self) -> None:

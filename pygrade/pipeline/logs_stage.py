@@ -13,12 +13,12 @@ from pygrade.logs.log_parts import LogParts
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import prediction_metrics
 from pygrade.pipeline.policy_log import LogWriter, Predict, SamplePart, sampled_log_of, write_log
+from pygrade.training.judging import JUDGED
 
 logger = logging.getLogger("pygrade")
 
 POLICY, EVALUATE = "policy", "evaluate"  # folders of the logs
 WITH_CANDIDATES = 20_000  # requests of each log to which prerank adds candidates: they are held in memory
-JUDGED = 50_000  # requests of the later log, a uniform sample, that judge
 Add = Callable[[list[Logs]], list[Logs]]
 Period = tuple[int, int | None]
 

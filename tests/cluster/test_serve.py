@@ -10,10 +10,12 @@ import pytest
 
 from devtools import redis_server
 from pygrade import _core
+from pygrade._util.storage import Folder
 from pygrade.cli.main import main
 from pygrade.cluster import checks
 from pygrade.cluster.figures import Board, merged
 from pygrade.cluster.log_upload import LogUpload
+from pygrade.cluster.run_copy import RunCopy, artifact_version, published, store_of
 from pygrade.cluster.serve import Replicas, serve
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
@@ -175,6 +177,40 @@ def test_logs_of_a_replica_that_was_killed_are_uploaded_by_the_next(tmp_path):
     next_one.close()
 
 
+def publish(place, artifact, number):
+    """As the pipeline does it at a URL: a stage, then the link to it."""
+    (Folder.at(place) / f"publish-{number}").publish(artifact.parent)
+    (Folder.at(place) / "artifact").point_to(Folder.at(place) / f"publish-{number}" / artifact.name)
+
+
+def test_a_run_at_a_url_is_copied_and_followed(s3, tmp_path):
+    place, artifacts = f"{s3}/runs/shop", []
+    with pytest.raises(FileNotFoundError, match="has no artifact"):
+        artifact_version(place)
+    for number in range(2):
+        parts = {}
+        for name in ("features", "prerank", "mtl", "policy"):
+            parts[name] = tmp_path / f"{number}" / name
+            parts[name].mkdir(parents=True)
+            (parts[name] / "weights").write_text(f"{name} {number}")
+        artifacts.append(write_artifact(tmp_path / f"publish-{number}" / "artifact", parts, "schema", {}))
+    publish(place, artifacts[0].path, 0)
+    Folder.at(place).put("store.json", b'{"store": "redis://host/0"}')
+    assert artifact_version(place) == published(place, {})["artifact"] == artifacts[0].version
+    assert store_of(place, {}) == "redis://host/0" and store_of(place, {"store": "redis://own/0"}) == "redis://own/0"
+    copy = RunCopy(place, tmp_path / "copy")
+    copy.update()
+    assert open_artifact(copy.folder / "artifact").version == artifacts[0].version
+    assert (copy.folder / "store.json").read_bytes() == b'{"store": "redis://host/0"}'
+    publish(place, artifacts[1].path, 1)
+    assert open_artifact(copy.folder / "artifact").version == artifacts[0].version  # until it is asked
+    copy.update()
+    assert open_artifact(copy.folder / "artifact").version == artifacts[1].version == artifact_version(place)
+    assert (copy.folder / "artifact" / "policy" / "weights").read_text() == "policy 1"
+    with pytest.raises(ValueError, match="policy is online/policy and the run is at s3://"):
+        published(place, {"arms": [{"name": "main", "policy": "online/policy"}]})
+
+
 # ---- with Ray --------------------------------------------------------------------------------------------------------
 class World:
     """A run whose store is in Redis and serves two artifacts, and the pages of both."""
@@ -240,6 +276,7 @@ def service(cluster, world):
     from pygrade.cluster.deployment import Service
 
     table = {"port": 0, "exposures": f"{world.run}/exposures-{{node}}", "exposure_share": 1.0, "log": "none"}
+    table |= {"feedback": f"file://{world.run}/feedback", "file_seconds": 1}
     found = Service(str(world.run), table, split(table)[0], Replicas(replicas=2))
     with found.running(may_grow=False):
         yield found
@@ -375,6 +412,8 @@ def test_a_drain_ends_readiness_and_all_pages_are_in_the_log(world, service):
     for number, body in enumerate(BODIES):
         asked = json.dumps({**json.loads(body), "request_id": f"own-{number}"})
         assert httpx.post(f"{service.url}/v1/rank", content=asked, timeout=60).status_code == 200
+    event = {"user": 1, "item": 3, "task": "click", "timestamp": TIME, "request_id": "own-1", "event_id": "e"}
+    assert httpx.post(f"{service.url}/v1/update", json={"events": [event]}, timeout=60).status_code == 200
     service.drain()
     folder = next(world.run.glob("exposures-*"))
 
@@ -386,3 +425,6 @@ def test_a_drain_ends_readiness_and_all_pages_are_in_the_log(world, service):
     eventually(lambda: len(logged()) == len(BODIES))
     eventually(lambda: httpx.get(f"{service.url}/readyz", timeout=60).status_code == 503)
     assert httpx.post(f"{service.url}/v1/rank", content=BODIES[0], timeout=60).status_code == 200
+    eventually(lambda: list((world.run / "feedback").glob("*.jsonl")))
+    lines = [json.loads(line) for file in (world.run / "feedback").iterdir() for line in file.open()]
+    assert [line["event_id"] for line in lines] == ["e"]

@@ -10,11 +10,11 @@ from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
-from pygrade.logs import Logs, validate
+from pygrade.logs import Logs, read_logs, validate
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.judge import judge
-from pygrade.pipeline.policy_log import SamplePart, sample_hash, sampled_log, sampled_log_of
+from pygrade.pipeline.policy_log import LogWriter, SamplePart, sample_hash, sampled_log, sampled_log_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
@@ -22,6 +22,7 @@ from tests.documents import ROOT, blocks
 from tests.documents import run as run_code
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import copy
+from tests.training.test_shards import Elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,25 @@ def test_without_negatives_candidates_are_what_was_shown(features):
     every, shown = sample(features, 50), sample(features, 50, negatives=False)
     assert shown.shown.all() and shown.num_rows == every.shown.sum() < every.num_rows
     assert np.array_equal(shown.item_id, every.item_id[every.shown])
+
+
+def test_the_whole_log_is_written_part_by_part(features, tmp_path):
+    """In any order, in processes of its own: the files hold what a sample of all requests holds."""
+    middle = int(np.median(np.concatenate([batch.timestamp for batch in features.batches()])))
+    for period in ((None, None), (middle, None)):
+        folder = tmp_path / str(period[0])
+        writer = LogWriter(features.path, half, TASKS, VALUES, True, folder)
+        sizes = write_log(features, writer, period, Elsewhere(3), "log")
+        wanted = sampled_log(features.batches(*period), half, TASKS, VALUES, 10_000)
+        found = read_logs(folder)
+        assert sizes == {"requests": wanted.num_requests, "rows": wanted.num_rows}
+        for name in ("request_id", "user_id", "context", "item_id", "position", "predictions", "feedback"):
+            assert np.array_equal(getattr(found, name), getattr(wanted, name), equal_nan=name == "context")
+        assert (found.tasks, found.task_values) == (TASKS, VALUES)
+    with pytest.raises(ValueError, match="no request with a shown row"):
+        write_log(
+            features, LogWriter(features.path, half, TASKS, VALUES, True, tmp_path / "none"), (2**62, None), HERE, "log"
+        )
 
 
 def test_a_period_without_requests_is_named(features):
