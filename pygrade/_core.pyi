@@ -325,6 +325,49 @@ class Features:
     def normalize(self, request_dense: Any, item_dense: Any, cross_dense: Any, request_out: Any, rows_out: Any) -> None:
         """Normalized request_dense [1, Du], and item_dense [n, Di] and cross_dense [n, Dx] side by side."""
 
+class Records:
+    """Records of one table of a schema in memory. Arrays are int64; key -2^63 stands for none."""
+
+    def __init__(self, schema: str, table: str) -> None: ...
+    def __len__(self) -> int: ...
+    def keys(self) -> Any:
+        """[K] as they came."""
+
+    def apply(self, keys: Any, time: Any, item: Any, values: list[Any], known: list[Any]) -> None:
+        """Adds events [e]. values, known: a column for each outcome of the schema, fixed point, and of a measure 1 if
+        it is known, else None."""
+
+    def merge(self, keys: Any, records: Any) -> None: ...
+    def get(self, keys: Any) -> tuple[Any, Any]:
+        """Records [q, width], and which of the keys [q] are known."""
+
+    def view(self, asked: Any, times: Any) -> tuple[Any, Any]:
+        """Values [q, V] and the latest items [q, L] that keys show at times."""
+
+    def stream(
+        self, asked: Any, times: Any, keys: Any, time: Any, item: Any, values: list[Any], known: list[Any]
+    ) -> tuple[Any, Any]:
+        """The same with the events before the times added. In the end all are. Times must ascend, or ValueError."""
+
+class KeyIndex:
+    """Distinct keys and their numbers from 0 on, in the order in which they came."""
+
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def add(self, keys: Any) -> Any:
+        """Numbers [q] of the keys, new ones included; -1 of -2^63."""
+
+    def keys(self) -> Any: ...
+
+def log1p(values: Any) -> None:
+    """log(1 + max(x, 0)) of float64 values [q, k], in place."""
+
+def shrunk_means(view: Any, counts: list[int], sums: list[int], weight: float, prior: Any) -> Any:
+    """(s + m·g) / (n + m) [q, k] of columns of a view [q, V] and priors [q, k]; g if n + m is 0."""
+
+def moments(values: Any) -> Any:
+    """Of columns of float32 values [q, D]: known values, their mean, the sum of squares around it, [3, D]."""
+
 class UserRequest:
     """A request whose user has been read."""
 

@@ -17,6 +17,7 @@ from typing import Any
 MARK = "PYGRADE_BENCH_RUN"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _EVERY = 0.2  # s between samples
+_AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
 
 @dataclass
@@ -128,6 +129,8 @@ class Watch:
 
 def kind_of(command: str, before: str) -> str:
     """The kind of a process by its command line; one that has ended has none, and keeps the kind that it had."""
+    if command.startswith(_AGENTS):
+        return "ray"
     if command.startswith("ray::") or "default_worker.py" in command:
         return "worker"
     if "bench.cluster.contender" in command:

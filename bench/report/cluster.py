@@ -70,8 +70,8 @@ def throughput(results: Path) -> str:
     )
     tail = f"Rows per second and core; {', '.join(verdicts)}.\n"
     tail += (
-        f"With {last['rows']:,} rows and 2 workers, jobs read {moved / 1e9:.2f} GB that other jobs had shuffled into files "
-        f"(at most {folder / 1e9:.2f} GB on disk at a time, results included); Ray's object store spilled "
+        f"With {last['rows']:,} rows and 2 workers, jobs read {moved / 1e9:.2f} GB that other jobs had shuffled into "
+        f"files (at most {folder / 1e9:.2f} GB on disk at a time, results included); Ray's object store spilled "
         f"{store.get('spilled_mib', 0):.0f} MiB.\n"
     )
     return "\n".join(lines) + "\n\n" + tail + _machine(record)
@@ -123,8 +123,8 @@ def capacity(results: Path) -> str:
             if met:
                 first = met[0]
                 parts.append(
-                    f"First wall with {_power(rows)} rows: from {first['cores']:,} cores on *{first['stage']}* loses half of "
-                    f"their time ({first['resource']}).\n"
+                    f"First wall with {_power(rows)} rows: from {first['cores']:,} cores on *{first['stage']}* loses "
+                    f"half of their time ({first['resource']}).\n"
                 )
     checks = [
         f"{_NAMES[name]} {entry['closed_form_seconds']:.0f} s for {entry['measured_seconds']:.0f} s"

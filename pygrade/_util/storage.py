@@ -177,7 +177,7 @@ class Folder:
     def publish(self, directory: Path, without: Iterable[str] = (), hidden: Iterable[str] = ()) -> str:
         """Makes the files of a local directory those of this folder, all at once; returns their version.
 
-        without: names of files and directories at its top that stay out; hidden: hidden ones at its top that do
+        without: names of files and directories that stay out, wherever they are; hidden: hidden ones at its top that do
         not; "*": all, wherever they are.
         """
         raise NotImplementedError
@@ -720,7 +720,7 @@ def visible_files(directory: Path, without: Iterable[str] = (), hidden: Iterable
 
         def wanted(name: str, top: bool = top) -> bool:
             visible = name[0] != "." or "*" in let_in or (top and name in let_in)
-            return visible and not (top and name in left_out)
+            return visible and name not in left_out
 
         folders[:] = filter(wanted, folders)
         found += [(inside / name).as_posix() for name in names if wanted(name)]

@@ -10,8 +10,10 @@ from pygrade._util.storage import Place
 from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import parse_spec
 from pygrade.logs import Logs, read_logs
+from pygrade.logs.log_parts import LogParts, rows_of
 
 Config = TypeVar("Config")
+Log = TypeVar("Log", Logs, LogParts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,14 @@ class Source:
         """The logs in DIR with the values of the options."""
         return self.valued(self.read())
 
-    def valued(self, logs: Logs) -> Logs:
+    def open(self, limit: int) -> Logs | LogParts:
+        """As `load`; a log of more requests than the limit is not read yet."""
+        if rows_of(self.directory) <= limit:  # and so the requests
+            return self.load()
+        parts = LogParts.open(self.directory).complete()
+        return self.load() if parts.num_requests <= limit else self.valued(parts)
+
+    def valued(self, logs: Log) -> Log:
         """Logs with the values of the options; ``ValueError`` names a task that they lack."""
         for option, names in (("values", self.values), ("value-tasks", self.value_tasks)):
             if unknown := [name for name in names if name not in logs.tasks]:

@@ -6,31 +6,33 @@ import re
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pygrade._util.optional_imports import require
 from pygrade._util.progress import screen
+from pygrade._util.storage import Place
 from pygrade._util.workers import Workers
 from pygrade.cluster.errors import ClusterError
 
 CONNECT_SECONDS = 10.0  # for a host to accept a connection
 ANSWER_SECONDS = 30.0  # for its Ray to answer
+START_TRIES = 4  # Ray gives its own processes 30 s to start, which do not suffice on a busy machine
 _CLIENT = "ray://"
 _AUTO = "auto"
 logger = logging.getLogger("pygrade")
 
 
-class Place(NamedTuple):
+class Named(NamedTuple):
     """What the text of ``--cluster`` names: Ray started here with so many processes (0: all), or an address."""
 
     processes: int | None
     address: str
 
 
-def parse(text: str) -> Place:
+def parse(text: str) -> Named:
     """The place that ``local``, ``local:N`` or an address names.
 
     >>> parse("local:4").processes, parse("ray://head:10001").address
@@ -38,9 +40,9 @@ def parse(text: str) -> Place:
     """
     local = re.fullmatch(r"local(?::(\d+))?", text)
     if local is not None and local[1] != "0":
-        return Place(int(local[1] or 0), "")
+        return Named(int(local[1] or 0), "")
     if local is None and re.fullmatch(r"auto|(ray://)?([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}", text):
-        return Place(None, text)
+        return Named(None, text)
     raise ValueError(
         f"cluster is {text!r}; want local, local:N with N processes from 1, auto (the cluster of this machine), "
         "HOST:PORT of its head, or ray://HOST:PORT"
@@ -48,19 +50,22 @@ def parse(text: str) -> Place:
 
 
 @contextmanager
-def connect(text: str, paths: Sequence[Path] = (), object_store_mib: int | None = None) -> Iterator[Workers]:
+def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None = None) -> Iterator[Workers]:
     """The workers of a cluster, while the block runs.
 
     text: ``local`` or ``local:N`` (Ray starts here with N processes, default one a core), ``auto``, ``HOST:PORT`` or
-    ``ray://HOST:PORT``. paths: local files and directories that every node must see. object_store_mib: memory for what
-    Ray passes between processes, of ``local`` alone. If Ray is connected in this process already, that cluster is used.
+    ``ray://HOST:PORT``. paths: places that every node must see. object_store_mib: memory for what Ray passes between
+    processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use that.
     `ClusterError` if the cluster does not answer, if a node has another pygrade, or if it does not see a path.
     """
     place = parse(text)
     ray = require("ray", "cluster")
-    if mine := not ray.is_initialized():
+    mine = not ray.is_initialized()
+    if mine:
         _quiet(ray)
         _start(ray, place, object_store_mib) if place.processes is not None else _join(ray, place.address)
+    elif place.address not in ("", _AUTO):
+        raise ClusterError(f"cluster is {text}; this process is connected to Ray already: want ray.shutdown() first")
     try:
         from pygrade.cluster.nodes import check_nodes
         from pygrade.cluster.workers import RayWorkers
@@ -94,28 +99,31 @@ def _debug(data: dict[str, Any], *_: Any, **__: Any) -> None:
 _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
 
 
-def _start(ray: Any, place: Place, object_store_mib: int | None) -> None:
-    store = {} if object_store_mib is None else {"object_store_memory": object_store_mib * 2**20}
+def _start(ray: Any, place: Named, object_store_mib: int | None) -> None:
+    options = _SILENT | ({} if object_store_mib is None else {"object_store_memory": object_store_mib * 2**20})
     retries = {"task_oom_retries": 3}  # of a job that the memory does not suffice for; Ray's default is forever
-    ray.init(
-        address="local",
-        num_cpus=place.processes or None,
-        include_dashboard=False,
-        _system_config=retries,
-        **store,
-        **_SILENT,
-    )
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray.init(
+                "local", num_cpus=place.processes or None, include_dashboard=False, _system_config=retries, **options
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                raise ClusterError(f"Ray does not start here: {_one_line(error)}") from error
 
 
 def _join(ray: Any, address: str) -> None:
     if address != _AUTO:
         _wait_for(address)
     try:
-        ray.init(address=address, **_SILENT)
+        with warnings.catch_warnings(action="ignore"):  # what its client warns of is in the error, too
+            ray.init(address=address, **_SILENT)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
         hint = "; start one with: ray start --head" if address == _AUTO else ""
-        raise ClusterError(f"cluster {address} cannot be used: {' '.join(str(error).split())[:500]}{hint}") from error
+        raise ClusterError(f"cluster {address} cannot be used: {_one_line(error)}{hint}") from error
 
 
 def _wait_for(address: str) -> None:
@@ -137,3 +145,7 @@ def _wait_for(address: str) -> None:
             f"cluster {address} does not answer as the head of a Ray cluster does; want its port, which "
             "ray start --head prints (6379 by default)"
         ) from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

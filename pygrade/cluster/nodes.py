@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,30 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pygrade import __version__
+from pygrade._util.storage import Folder, Place
 from pygrade.cluster.errors import ClusterError
 from pygrade.pipeline.stages import code_hash
 
 PROBE_SECONDS = 120.0  # for all nodes to answer; a first worker of a node takes seconds to start
 
 
-def check_nodes(paths: Sequence[Path] = (), probe: Callable[[list[str]], dict[str, Any]] | None = None) -> None:
-    """`ClusterError` that names the nodes which have another pygrade or none, or do not see a path as this one does."""
+def check_nodes(paths: Sequence[Place] = ()) -> None:
+    """`ClusterError` that names the nodes which have another pygrade or none, or do not see a path of this one."""
     with ExitStack() as stack:
         wanted = [stack.enter_context(_marked(path)) for path in paths]
-        folders = [str(folder) for folder in wanted]
-        mine = _prober()(folders)
-        found = _ask(probe or _prober(), folders)
+        found = _ask(wanted)
     other = [f"{node} has {_version(facts)}" for node, facts in found.items() if facts["code"] != code_hash()]
     if other:
         raise ClusterError(
             f"this process has pygrade {__version__} ({code_hash()[:12]}); {'; '.join(other)}; "
             "want the same code on every node"
         )
-    for path, folder in zip(paths, folders, strict=True):
-        blind = [node for node, facts in found.items() if facts["seen"][folder] != mine["seen"][folder]]
+    for path, mark in zip(paths, wanted, strict=True):
+        blind = {node: facts["unseen"][mark] for node, facts in found.items() if mark in facts["unseen"]}
         if blind:
+            reasons = "; ".join(f"{node} ({reason})" for node, reason in blind.items())
             raise ClusterError(
-                f"{path} is not the same on {', '.join(blind)}; want a path that every node shares, "
-                "or a URL such as s3://BUCKET/…"
+                f"{path} is not seen by {reasons}; want a path that all nodes share, or a URL such as s3://BUCKET/…"
             )
 
 
@@ -44,31 +43,38 @@ def _version(facts: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _marked(path: Path) -> Iterator[Path]:
-    """The directory of a path, or the nearest one that exists, with a new file in it where one can be written."""
-    folder = path.absolute()
+def _marked(path: Place) -> Iterator[str]:
+    """What nodes must see: a URL, or a new file in the directory or in the nearest one that exists; the directory
+    itself if it cannot be written to."""
+    place = Folder.at(path)
+    if not place.is_local:
+        yield str(path)
+        return
+    folder = Path(str(place)).absolute()
     while not folder.is_dir():
         folder = folder.parent
     mark = folder / f".probe-{secrets.token_hex(8)}"
-    with suppress(OSError):
-        mark.touch()
     try:
-        yield folder
+        mark.touch()
+    except OSError:
+        yield str(folder)
+        return
+    try:
+        yield str(mark)
     finally:
-        with suppress(OSError):
-            mark.unlink()
+        mark.unlink(missing_ok=True)
 
 
-def _ask(probe: Callable[[list[str]], dict[str, Any]], folders: list[str]) -> dict[str, dict[str, Any]]:
-    """Node → what the probe finds there."""
+def _ask(wanted: list[str]) -> dict[str, dict[str, Any]]:
+    """Node → what `_prober` finds there."""
     nodes = {
         node["NodeID"]: f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in ray.nodes()
         if node["Alive"]
     }
-    task = ray.remote(num_cpus=0, max_retries=2)(probe)
+    task = ray.remote(num_cpus=0, max_retries=2)(_prober())
     answers = {
-        name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(folders)
+        name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(wanted)
         for node, name in nodes.items()
     }
     _, late = ray.wait(list(answers.values()), num_returns=len(answers), timeout=PROBE_SECONDS)
@@ -84,22 +90,26 @@ def _ask(probe: Callable[[list[str]], dict[str, Any]], folders: list[str]) -> di
 def _prober() -> Callable[[list[str]], dict[str, Any]]:
     """What every node is asked. A function inside a function travels by value: a node may have no pygrade."""
 
-    def probe(folders: list[str]) -> dict[str, Any]:
+    def probe(wanted: list[str]) -> dict[str, Any]:
         import os
 
-        facts: dict[str, Any] = {"code": None, "version": None, "error": None, "seen": {}}
+        facts: dict[str, Any] = {"code": None, "version": None, "error": None, "unseen": {}}
         try:
             from pygrade import __version__
+            from pygrade._util.storage import Folder
             from pygrade.pipeline.stages import code_hash
 
             facts["code"], facts["version"] = code_hash(), __version__
         except Exception as error:
-            facts["error"] = f"none that can be imported: {error}"
-        for folder in folders:
+            return facts | {"error": f"none that can be imported: {error}"}
+        for path in wanted:
             try:
-                facts["seen"][folder] = sorted(os.listdir(folder))
-            except OSError:
-                facts["seen"][folder] = None
+                if "://" in path:
+                    Folder.at(path).exists()  # raises if the store cannot be reached
+                else:
+                    os.stat(path)
+            except Exception as error:
+                facts["unseen"][path] = str(error)
         return facts
 
     return probe

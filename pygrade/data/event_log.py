@@ -22,7 +22,7 @@ Columns of the events:
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,16 @@ class EventSource:
                     raise ValueError(f"{table} says {column!r} is {kind!r}; want one of {', '.join(KINDS)}")
         if self.category is not None and self.category not in self.items:
             raise ValueError(f"category is {self.category!r}; want an item attribute: {', '.join(self.items)}")
+
+
+@dataclass(frozen=True)
+class ChunkPlace:
+    """Where the rows of one of the log's chunks lie."""
+
+    pieces: tuple[tuple[int, int, int, int], ...]  # (part, row group, first row in it, the row after the last) each
+    rows: int
+    first: int  # timestamp (ms) of its first request
+    last: int  # timestamp of its last request
 
 
 class EventLog:
@@ -192,6 +202,77 @@ class EventLog:
         if held:
             yield polars.concat(held)
 
+    def places(self, rows: int = 200_000, stop: int | None = None) -> list[ChunkPlace]:
+        """The places of `chunks` (rows, stop=stop), for `read`: from metadata, unless a row group must be cut."""
+        if rows < 1:
+            raise ValueError(f"rows is {rows}; want at least 1")
+        made: list[ChunkPlace] = []
+        held: list[tuple[int, int, int, int, int, int]] = []
+        for piece in self._placed_pieces(rows, stop):
+            if held and sum(p[3] - p[2] for p in held) + piece[3] - piece[2] > rows:
+                made.append(_place(held))
+                held = []
+            held.append(piece)
+        return [*made, _place(held)] if held else made
+
+    def read(self, places: Iterable[ChunkPlace], columns: Sequence[str] | None = None) -> "Iterator[pl.DataFrame]":
+        """The frames of chunks, of ``columns`` alone if they are given. A row group is read once for all in a row."""
+        polars = require("polars", "pipeline")
+        held: tuple[int, int] | None = None
+        frame = None
+        for place in places:
+            frames = []
+            for part, group, begin, end in place.pieces:
+                if held != (part, group):
+                    frame, held = self._row_group(self.parts[part], group, columns), (part, group)
+                assert frame is not None
+                frames.append(frame.slice(begin, end - begin))
+            yield polars.concat(frames)
+
+    def between(self, first: int, last: int) -> "EventLog":
+        """The log for a reader of the requests between two times."""
+        return self
+
+    def identity(self) -> str:
+        """A text that changes with the content: the description, and the files' sizes and times of change."""
+        files = [*self.parts, self.path / "users.parquet", self.path / "items.parquet"]
+        stamps = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+        return json.dumps([self.source, stamps], sort_keys=True)
+
+    def _placed_pieces(self, rows: int, stop: int | None) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """(part, row group, first row, row after the last, first time, last time) of pieces of whole requests."""
+        high = 2**63 - 1 if stop is None else stop
+        for number, part in enumerate(self.parts):
+            with self._parquet(part) as parquet:
+                metadata, column = parquet.metadata, parquet.schema_arrow.names.index("timestamp")
+                for group in range(metadata.num_row_groups):
+                    size, times = (
+                        metadata.row_group(group).num_rows,
+                        metadata.row_group(group).column(column).statistics,
+                    )
+                    if times.min >= high:
+                        return
+                    if size <= rows and times.max < high:
+                        yield number, group, 0, size, times.min, times.max
+                        continue
+                    frame = self._row_group(part, group, ("request_id", "timestamp"))
+                    at = 0
+                    for piece in _pieces(frame.filter(frame["timestamp"] < high), rows):
+                        first, last = piece["timestamp"][0], piece["timestamp"][-1]
+                        yield number, group, at, at + len(piece), first, last
+                        at += len(piece)
+
+    def _row_group(self, part: Path, group: int, columns: Sequence[str] | None) -> "pl.DataFrame":
+        with self._parquet(part) as parquet:
+            names = [n for n in parquet.schema_arrow.names if columns is None or n in columns]
+            try:
+                frame: pl.DataFrame = require("polars", "pipeline").from_arrow(
+                    parquet.read_row_group(group, columns=names)
+                )
+            except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+                raise ValueError(f"{part}: row group {group} is corrupt ({error})") from error
+            return frame
+
     def _row_groups(
         self, columns: Sequence[str] | None, start: int | None, stop: int | None
     ) -> "Iterator[pl.DataFrame]":
@@ -234,6 +315,11 @@ class EventLog:
         self._parquet(path).close()
         frame: pl.DataFrame = polars.read_parquet(path)
         return frame
+
+
+def _place(pieces: list[tuple[int, int, int, int, int, int]]) -> ChunkPlace:
+    rows = sum(piece[3] - piece[2] for piece in pieces)
+    return ChunkPlace(tuple(piece[:4] for piece in pieces), rows, pieces[0][4], pieces[-1][5])
 
 
 def request_starts(request_id: Ints) -> Ints:

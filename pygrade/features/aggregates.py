@@ -1,4 +1,4 @@
-"""The state of the past: every key's record, in arrays, and exact reads inside a chunk of events."""
+"""The state of the past: every key's record, and exact reads inside a chunk of events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade._util.files import atomic_file
-from pygrade.features.feature import SchemaError
-from pygrade.features.records import EventRun, Ints, Table, View
+from pygrade.features.feature import SchemaError, is_measure
+from pygrade.features.records import Ints, Table, View
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.storage import read_tensors
-from pygrade.features.values import NULL, floats_of, log1p, mix, to_fixed
+from pygrade.features.values import SCALE, floats_of, log1p, mix, to_fixed
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Feedback:
             {name: column[rows] for name, column in group.items()} for group in (self.parts, self.values, self.observed)
         )
         return Feedback(self.time[rows], self.item[rows], parts, values, observed)
+
+    def by_time(self) -> "Feedback":
+        """The events in order of time."""
+        return self.take(np.argsort(self.time, kind="stable"))
 
     def then(self, other: "Feedback") -> "Feedback":
         """These events and the others."""
@@ -62,21 +67,29 @@ def outcomes_of(frame: Any, schema: FeatureSchema) -> tuple[dict[str, Ints], dic
         column = source.removeprefix("log1p(").removesuffix(")")
         if column not in frame.columns:
             raise SchemaError(f"feedback lacks {column}; histories of {source} need it")
+        if column.startswith("y_"):
+            values[source] = _zero_or_one(frame[column], column)
+            continue
         numbers = floats_of(frame[column])
         known = ~np.isnan(numbers)
         if np.isinf(numbers).any():
             raise SchemaError(f"feedback {column} holds an infinite number; want finite ones")
-        if column.startswith("y_"):
-            if not known.all():
-                raise SchemaError(f"feedback {column} is null on a shown row; want a number")
-            foreign = (numbers != 0.0) & (numbers != 1.0)
-            if foreign.any():
-                raise SchemaError(f"feedback {column} is {numbers[foreign][0]:g}; want 0 or 1")
-        else:
-            observed[source] = known.astype(np.int64)
+        observed[source] = known.astype(np.int64)
         numbers = np.where(known, numbers, 0.0)
         values[source] = to_fixed(log1p(numbers.clip(min=0.0)) if source.startswith("log1p(") else numbers)
     return values, observed
+
+
+def _zero_or_one(values: Any, column: str) -> Ints:
+    numbers = floats_of(values)
+    positive = numbers == 1.0
+    if not (positive | (numbers == 0.0)).all():
+        if np.isnan(numbers).any():
+            raise SchemaError(f"feedback {column} is null on a shown row; want a number")
+        foreign = numbers[~positive & (numbers != 0.0)][0]
+        want = "finite ones" if np.isinf(foreign) else "0 or 1"
+        raise SchemaError(f"feedback {column} is {foreign:g}; want {want}")
+    return positive * np.int64(SCALE)
 
 
 def keys_of(table: Table, parts: Mapping[str, Ints], rows: int) -> Ints:
@@ -84,127 +97,88 @@ def keys_of(table: Table, parts: Mapping[str, Ints], rows: int) -> Ints:
     if not table.key:
         return np.zeros(rows, np.int64)
     columns = [parts[part] for part in table.key]
-    return columns[0] if len(columns) == 1 else mix(*columns)
-
-
-KeyedEvents = tuple[Ints, EventRun]  # keys [U], ascending, and their events in this order
-
-
-def run_of(table: Table, feedback: Feedback) -> KeyedEvents:
-    """The keys [U], ascending, and their events in this order, without events that have no key. ``feedback`` must be in
-    order of (time, item)."""
-    keys = keys_of(table, feedback.parts, len(feedback))
-    order = np.argsort(keys, kind="stable")
-    order = order[np.searchsorted(keys[order], NULL, side="right") :]  # NULL is the smallest key
-    ordered = keys[order]
-    start = np.flatnonzero(np.append(True, np.diff(ordered) != 0)) if len(ordered) else np.zeros(0, np.int64)
-    names = {*table.sums, *table.lasts, *(s for s, _ in table.recents), *(s for _, w in table.windows for s in w)}
-    return ordered[start], EventRun(
-        time=feedback.time[order],
-        item=feedback.item[order],
-        values={name: feedback.values[name][order] for name in names - {""}},
-        observed={name: feedback.observed[name][order] for name in names if name in feedback.observed},
-        start=start,
-    )
-
-
-def by_time(feedback: Feedback) -> Feedback:
-    """The events in order of (time, item)."""
-    return feedback.take(np.lexsort((feedback.item, feedback.time)))
+    return np.ascontiguousarray(columns[0]) if len(columns) == 1 else mix(*columns)
 
 
 class Records:
-    """The records of one table: a growing array and sorted keys."""
+    """The records of one table, in the core."""
 
-    def __init__(self, table: Table, keys: Ints | None = None, records: Ints | None = None) -> None:
-        self.table = table
-        self.keys = np.zeros(0, np.int64) if keys is None else keys  # [K] ascending
-        self._row = np.arange(len(self.keys))  # [K] row of each key
-        self._data = np.zeros((0, table.width), np.int64) if records is None else records  # [≥ K, width]
+    def __init__(self, schema: FeatureSchema, table: Table) -> None:
+        self.table, self._outcomes = table, schema.outcomes
+        self._core = _core.Records(schema.to_json(), table.name)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self._core)
 
-    def _find(self, keys: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Place of each key among the sorted ones, and whether it is present."""
-        place = np.searchsorted(self.keys, keys)
-        if not len(self.keys):
-            return place, np.zeros(len(keys), np.bool_)
-        return place, self.keys[place.clip(max=len(self.keys) - 1)] == keys
-
-    def get(self, keys: Ints) -> Ints:
-        """Records [q, width] of the keys; the empty record for a key without events."""
-        place, present = self._find(keys)
-        records = np.empty((len(keys), self.table.width), np.int64)
-        records[present] = self._data[self._row[place[present]]]
-        records[~present] = self.table.empty
-        return records
+    @property
+    def keys(self) -> Ints:
+        """The keys [K], ascending: a copy."""
+        return np.sort(self._core.keys())
 
     def all(self) -> Ints:
-        """Records [K, width] in order of the keys. A later `put` may write into this array."""
-        self._data, self._row = self._data[self._row], np.arange(len(self.keys))  # no second copy of a large table
-        return self._data
+        """Records [K, width] in order of the keys: a copy."""
+        return self.get(self.keys)[0]
 
-    def put(self, keys: Ints, records: Ints) -> None:
-        """Writes the records of distinct, ascending keys."""
-        place, present = self._find(keys)
-        self._data[self._row[place[present]]] = records[present]
-        fresh = np.flatnonzero(~present)
-        size = len(self.keys)
-        if size + len(fresh) > len(self._data):
-            grown = np.empty((max(size + len(fresh), size + size // 2), self.table.width), np.int64)
-            grown[:size] = self._data[:size]
-            self._data = grown
-        self._data[size : size + len(fresh)] = records[fresh]
-        self.keys = np.insert(self.keys, place[fresh], keys[fresh])
-        self._row = np.insert(self._row, place[fresh], np.arange(size, size + len(fresh)))
+    def get(self, keys: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Records [q, width] of the keys, empty without events, and which of them [q] have events."""
+        records, known = self._core.get(keys)
+        return records, known
+
+    def merge(self, keys: Ints, records: Ints) -> None:
+        """Adds the records [q, width] of distinct keys, which have other events than these."""
+        self._core.merge(keys, records)
+
+    def apply(self, feedback: Feedback) -> None:
+        """Adds events, in any order."""
+        self._core.apply(keys_of(self.table, feedback.parts, len(feedback)), *self._columns(feedback))
+
+    def read(self, keys: Ints, time: Ints) -> View:
+        """What the records of the keys [q] show at the times [q]."""
+        return self._view(*self._core.view(keys, time))
+
+    def stream(self, keys: Ints, time: Ints, events: Feedback) -> View:
+        """The same, with the events strictly before the times added; in the end all events are.
+
+        Both events and times [q] must ascend.
+        """
+        changed = keys_of(self.table, events.parts, len(events))
+        return self._view(*self._core.stream(keys, time, changed, *self._columns(events)))
+
+    def _columns(self, feedback: Feedback) -> tuple[Ints, Ints, list[Ints], list[Ints | None]]:
+        values = [feedback.values[source] for source in self._outcomes]
+        known = [feedback.observed[source] if is_measure(source) else None for source in self._outcomes]
+        return feedback.time, feedback.item, values, known
+
+    def _view(self, values: Ints, items: Ints) -> View:
+        recents, at = {}, 0
+        for source, length in self.table.recents:
+            recents[source] = items[:, at : at + length]
+            at += length
+        return View(values, recents)
 
 
 class State:
-    """Records of every table of a schema: the past up to some moment.
-
-    ``apply`` adds events in any order; ``read`` gives what requests inside a time-ordered chunk saw.
-    """
+    """Records of every table of a schema: the past up to some moment."""
 
     def __init__(self, schema: FeatureSchema) -> None:
         self.schema = schema
-        self.records = {name: Records(table) for name, table in schema.tables.items()}
-
-    def runs(self, feedback: Feedback) -> dict[str, KeyedEvents]:
-        """The events by table and key."""
-        ordered = by_time(feedback)
-        return {name: run_of(table, ordered) for name, table in self.schema.tables.items()}
+        self.records = {name: Records(schema, table) for name, table in schema.tables.items()}
 
     def apply(self, feedback: Feedback) -> None:
         """Adds the events to the records of all tables. The result depends on the set of events alone."""
-        self.apply_runs(self.runs(feedback))
+        for records in self.records.values():
+            records.apply(feedback)
 
-    def apply_runs(self, runs: Mapping[str, KeyedEvents]) -> None:
-        """The same for events that are already grouped by table and key."""
-        for name, (keys, run) in runs.items():
-            records = self.records[name]
-            records.put(keys, records.table.merged(records.get(keys), run))
-
-    def read(self, name: str, keys: Ints, time: Ints, recent: KeyedEvents | None = None) -> View:
-        """The view of the keys [q] of table ``name`` at the times [q], of events strictly before them.
-
-        ``recent`` are events of the table that are not applied yet; none may be older than an applied one. Applied
-        events count whatever their time.
-        """
-        records = self.records[name]
-        if recent is None:
-            return records.table.view(records.get(keys), time)
-        present, run = recent
-        group = np.searchsorted(present, keys)
-        if len(present):
-            group = np.where(present[group.clip(max=len(present) - 1)] == keys, group, -1)
-        return records.table.view_with(records.get(keys), run, group, time)
+    def read(self, name: str, keys: Ints, time: Ints) -> View:
+        """What the keys [q] of table ``name`` show at the times [q]; all events count, whatever their time."""
+        return self.records[name].read(keys, time)
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file, whole or not at all."""
         tensors = {}
         for number, records in enumerate(self.records.values()):
-            tensors[f"{number}.keys"], tensors[f"{number}.records"] = records.keys, records.all()
+            tensors[f"{number}.keys"] = keys = records.keys
+            tensors[f"{number}.records"] = records.get(keys)[0]
         with atomic_file(path) as partial:
             safetensors.numpy.save_file(tensors, partial, {"schema": self.schema.hash})
 
@@ -213,6 +187,6 @@ class State:
         """Reads what `save` wrote. `SchemaError` if it is damaged or of another schema."""
         tensors = read_tensors(path, schema.hash)
         state = cls(schema)
-        for number, (name, table) in enumerate(schema.tables.items()):
-            state.records[name] = Records(table, tensors[f"{number}.keys"], tensors[f"{number}.records"])
+        for number, records in enumerate(state.records.values()):
+            records.merge(tensors.pop(f"{number}.keys"), tensors.pop(f"{number}.records"))
         return state

@@ -140,10 +140,11 @@ class FeatureCenter:
             self.schema.validate_columns(f"{entity}s", None if frame is None else dict(frame.schema))
         self.store.begin(version)
         for name, records in state.records.items():
-            table, data = records.table, records.all()
-            for at in range(0, len(records), _BATCH):
-                keys, values = records.keys[at : at + _BATCH], table.encode(data[at : at + _BATCH])
-                self.store.put_many(self._names[name], keys, values, version, self.ttl)
+            keys = records.keys
+            data = records.get(keys)[0]
+            for at in range(0, len(keys), _BATCH):
+                values = records.table.encode(data[at : at + _BATCH])
+                self.store.put_many(self._names[name], keys[at : at + _BATCH], values, version, self.ttl)
         for entity, frame in attributes.items():
             self._put_attributes(entity, Attributes.of(self.schema, entity, frame), version)
         meta = json.dumps({"schema": self.schema.hash, "version": version}).encode()

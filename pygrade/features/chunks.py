@@ -23,6 +23,7 @@ class Chunk:
     user_id: Ints  # [R]
     timestamp: Ints  # [R]
     scenario: NDArray[np.str_] | None  # [R]
+    scenario_code: Ints  # [R] NULL if there is none
     context: Mapping[str, NDArray[Any]]  # column → float64 or codes int64 [R]
     offsets: Ints  # [R + 1]
     item_id: Ints  # [n]
@@ -51,6 +52,7 @@ class Chunk:
             scenario=heads["scenario"].fill_null("").to_numpy().astype(np.str_)
             if "scenario" in frame.columns
             else None,
+            scenario_code=scenario_codes(heads),
             context={
                 name: floats_of(heads[name]) if kind == "float" else codes_of(heads[name])
                 for name, kind in schema.context.items()
@@ -67,12 +69,12 @@ class Chunk:
         return np.repeat(np.arange(len(self.request_id)), np.diff(self.offsets))
 
 
-def scenario_codes(scenario: NDArray[np.str_] | None, requests: int) -> Ints:
-    """Codes [R] of the scenarios; NULL if there is none."""
-    if scenario is None:
-        return np.full(requests, NULL, np.int64)
-    names, place = np.unique(scenario, return_inverse=True)
-    return np.array([code_of(name) if name else NULL for name in names.tolist()], np.int64)[place]
+def scenario_codes(frame: Any) -> Ints:
+    """Codes [n] of the scenarios of a frame; NULL if there is none."""
+    if "scenario" not in frame.columns:
+        return np.full(len(frame), NULL, np.int64)
+    codes = codes_of(frame["scenario"])
+    return np.where(codes == code_of(""), NULL, codes)
 
 
 def with_whole_ids(frame: Any) -> Any:
@@ -85,16 +87,29 @@ def with_whole_ids(frame: Any) -> Any:
     return frame
 
 
+def feedback_columns(schema: FeatureSchema) -> list[str]:
+    """The columns of events that `feedback_of` reads."""
+    return ["user_id", "item_id", "event_time", "position", "scenario", *schema.outcome_columns]
+
+
+def chunk_columns(schema: FeatureSchema) -> list[str]:
+    """The columns of events that features and their files read."""
+    tasks = [f"y_{task}" for task in schema.tasks]
+    return ["request_id", "timestamp", *feedback_columns(schema), *schema.context, *tasks]
+
+
 def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> Feedback:
     """The shown rows of a frame (or mapping) of raw events as `Feedback`; without a position column all are shown."""
     frame = frame_of(frame)
-    if "position" in frame.columns:
+    frame = frame.select([name for name in feedback_columns(schema) if name in frame.columns])
+    if "position" in frame.columns and frame["position"].null_count():
         frame = frame.filter(frame["position"].is_not_null())
     user, item = frame["user_id"].to_numpy(), frame["item_id"].to_numpy()
-    scenario = frame["scenario"].fill_null("").to_numpy().astype(np.str_) if "scenario" in frame.columns else None
-    parts = key_parts(
-        schema, users, items, user, item, scenario_codes(scenario, len(user)), users.get(user), items.get(item)
-    )
+    kept = schema.key_parts
+    scenario = scenario_codes(frame) if "scenario" in kept else np.zeros(0, np.int64)
+    user_rows = users.get(user if any(part.startswith("user.") for part in kept) else user[:0])
+    item_rows = items.get(item if any(part.startswith("item.") for part in kept) else item[:0])
+    parts = key_parts(schema, users, items, user, item, scenario, user_rows, item_rows)
     values, observed = outcomes_of(frame, schema)
     return Feedback(frame["event_time"].to_numpy(), item, parts, values, observed)
 
@@ -121,6 +136,20 @@ def key_parts(
     return parts
 
 
+def question_keys(
+    schema: FeatureSchema, users: Attributes, items: Attributes, parts: Mapping[str, Ints], row_request: Ints
+) -> dict[str, Ints]:
+    """Keys of each table that requests ask for: [n] if its key names an item, else [R]; parts as of `key_parts`."""
+    keys = {}
+    for name, table in schema.tables.items():
+        rows = len(row_request) if table.per_row else len(parts["user_id"])
+        lifted = {
+            p: parts[p][row_request] if table.per_row and not p.startswith("item") else parts[p] for p in table.key
+        }
+        keys[name] = keys_of(table, lifted, rows)
+    return keys
+
+
 @dataclass(frozen=True)
 class Questions:
     """The keys and times at which the requests of a chunk need the past."""
@@ -133,15 +162,13 @@ class Questions:
     @classmethod
     def of(cls, schema: FeatureSchema, users: Attributes, items: Attributes, chunk: Chunk) -> "Questions":
         """The attributes of the chunk's users and items, and the keys that depend on them."""
-        scenario = scenario_codes(chunk.scenario, len(chunk.user_id))
         user_rows, item_rows = users.get(chunk.user_id), items.get(chunk.item_id)
+        scenario, row_request = chunk.scenario_code, chunk.row_request
         parts = key_parts(schema, users, items, chunk.user_id, chunk.item_id, scenario, user_rows, item_rows)
-        row_request, tables = chunk.row_request, {}
-        for name, table in schema.tables.items():
-            per_row = table.per_row
-            level = {p: parts[p][row_request] if per_row and not p.startswith("item") else parts[p] for p in table.key}
-            time = chunk.timestamp[row_request] if per_row else chunk.timestamp
-            tables[name] = keys_of(table, level, len(time)), time
+        parts["user_id"] = chunk.user_id
+        times = {True: chunk.timestamp[row_request], False: chunk.timestamp}
+        keys = question_keys(schema, users, items, parts, row_request)
+        tables = {name: (keys[name], times[table.per_row]) for name, table in schema.tables.items()}
         return cls(scenario, user_rows, item_rows, tables)
 
     def answered(self, chunk: Chunk, views: Mapping[str, View]) -> Inputs:

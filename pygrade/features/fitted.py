@@ -119,6 +119,37 @@ def schema_in(path: Path) -> FeatureSchema:
         raise SchemaError(f"{path} is truncated, corrupt or no fitted features: {error}") from error
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What one chunk of a training window tells about dense values and codes."""
+
+    rows: Mapping[str, int]  # array name → rows
+    moments: Mapping[str, NDArray[np.float64]]  # array name → [3, D] known values, their mean, their squared deviations
+    known: Mapping[str, int]  # feature with ids → rows with a known first value
+    codes: Mapping[str, NDArray[np.int64]]  # feature with a vocabulary → [2, V] distinct codes and their occurrences
+
+    @classmethod
+    def of(cls, schema: FeatureSchema, arrays: Mapping[str, NDArray[Any]]) -> "Sample":
+        """Of dense arrays [q, D] and raw codes [q, F] by name."""
+        known, codes = {}, {}
+        for name in IDS:
+            at = 0
+            for feature in schema.group(name):
+                columns = arrays[name][:, at : at + len(feature.columns)]
+                at += len(feature.columns)
+                known[feature.name] = int((columns[:, 0] != NULL).sum())
+                if feature.kind != "hashed":
+                    codes[feature.name] = _counted(np.ascontiguousarray(columns).ravel())
+        rows = {name: len(arrays[name]) for name in (*DENSE, *IDS)}
+        return cls(rows, {name: _core.moments(arrays[name]) for name in DENSE}, known, codes)
+
+
+def _counted(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    index = _core.KeyIndex()
+    numbers = index.add(codes)
+    return np.stack([index.keys(), np.bincount(numbers[numbers >= 0], minlength=len(index))])
+
+
 class Fitter:
     """Accumulates means, deviations and vocabularies over the chunks of a training window."""
 
@@ -131,42 +162,28 @@ class Fitter:
         self._rows = dict.fromkeys((*DENSE, *IDS), 0)
         self._known: dict[str, int] = {}
         named = [f for name in IDS for f in schema.group(name) if f.kind != "hashed"]
-        self._codes = {f.name: np.zeros(0, np.int64) for f in named}
+        self._codes = {f.name: _core.KeyIndex() for f in named}
         self._seen = {f.name: np.zeros(0, np.int64) for f in named}
 
-    def add_dense(self, name: str, values: NDArray[np.float32]) -> None:
-        """Rows [q, D] of one of the dense arrays."""
-        if not len(values):
-            return
-        self._rows[name] += len(values)
-        exact = values.astype(np.float64)
-        known = ~np.isnan(exact)
-        count = known.sum(0).astype(np.float64)
-        mean = np.where(known, exact, 0.0).sum(0) / count.clip(min=1.0)
-        square = (np.where(known, exact - mean, 0.0) ** 2).sum(0)
-        total = self._count[name] + count
-        shift = mean - self._mean[name]
-        self._square[name] += square + shift**2 * self._count[name] * count / total.clip(min=1.0)
-        self._mean[name] += shift * count / total.clip(min=1.0)
-        self._count[name] = total
-
-    def add_codes(self, name: str, codes: NDArray[np.int64]) -> None:
-        """Raw codes [q, F] of request_ids or item_ids."""
-        self._rows[name] += len(codes)
-        at = 0
-        for feature in self.schema.group(name):
-            columns = codes[:, at : at + len(feature.columns)]
-            at += len(feature.columns)
-            known = int((columns[:, 0] != NULL).sum())
-            self._known[feature.name] = self._known.get(feature.name, 0) + known
-            if feature.kind == "hashed":
+    def add(self, sample: Sample) -> None:
+        """Adds the next chunk: the order decides the last bits of means and deviations."""
+        for name, (count, mean, square) in sample.moments.items():
+            if not sample.rows[name]:
                 continue
-            fresh, count = np.unique(columns[columns != NULL], return_counts=True)
-            both = np.concatenate([self._codes[feature.name], fresh])
-            self._codes[feature.name], place = np.unique(both, return_inverse=True)
-            seen = np.zeros(len(self._codes[feature.name]), np.int64)
-            np.add.at(seen, place, np.concatenate([self._seen[feature.name], count]))
-            self._seen[feature.name] = seen
+            total = self._count[name] + count
+            shift = mean - self._mean[name]
+            self._square[name] += square + shift**2 * self._count[name] * count / total.clip(min=1.0)
+            self._mean[name] += shift * count / total.clip(min=1.0)
+            self._count[name] = total
+        for name, rows in sample.rows.items():
+            self._rows[name] += rows
+        for feature, known in sample.known.items():
+            self._known[feature] = self._known.get(feature, 0) + known
+        for feature, (codes, seen) in sample.codes.items():
+            numbers = self._codes[feature].add(codes)
+            more = len(self._codes[feature]) - len(self._seen[feature])
+            self._seen[feature] = np.pad(self._seen[feature], (0, more))
+            self._seen[feature][numbers] += seen
 
     def summary(self, fitted: Fitted) -> list[dict[str, Any]]:
         """Of each feature its name, array, kind and the share of values that are known; of numbers mean and std, of ids
@@ -194,7 +211,7 @@ class Fitter:
             std[name] = np.where(deviation > 1e-6 * np.abs(self._mean[name]).clip(min=1.0), deviation, 1.0)
         vocabularies = {}
         for feature in (f for name in IDS for f in self.schema.group(name) if f.kind != "hashed"):
-            codes, seen = self._codes[feature.name], self._seen[feature.name]
+            codes, seen = self._codes[feature.name].keys(), self._seen[feature.name]
             order = np.lexsort((codes, -seen))[: feature.max_size]
             vocabularies[feature.name] = np.sort(codes[order[seen[order] >= feature.min_count]])
         return Fitted(self.schema, dict(self._mean), std, vocabularies)

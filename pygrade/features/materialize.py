@@ -1,30 +1,32 @@
-"""Features of a whole event log, as each request knew them, in one pass over chunks."""
+"""Features of a whole event log, as each request knew them."""
 
+import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
-from pygrade._util.files import atomic_directory
-from pygrade.features.aggregates import Feedback, State
+from pygrade._core import __version__
+from pygrade._util.files import atomic_directory, claimed
+from pygrade._util.workers import LocalWorkers, Workers
+from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch, concatenate
-from pygrade.features.chunks import Chunk, Questions, feedback_of
-from pygrade.features.compute import Attributes, Raw, compute
+from pygrade.features.chunks import chunk_columns, feedback_of
+from pygrade.features.compute import Attributes
 from pygrade.features.feature import SchemaError
-from pygrade.features.fitted import DENSE, IDS, Fitted, Fitter
-from pygrade.features.schema import FeatureSchema, RawEvents
+from pygrade.features.fitted import IDS, Fitted, Fitter
+from pygrade.features.schema import FeatureSchema, RawEvents, SplitEvents
+from pygrade.features.sharded import SPAN_ROWS, materialize_sharded, spans_of
 from pygrade.features.storage import read_tensors
+from pygrade.features.stream import PART, Stream, write_parts
 
 logger = logging.getLogger("pygrade")
-
-_PARTS = "part-{:05d}.safetensors"
-_OF_CHUNK = ("request_id", "user_id", "timestamp", "offsets", "item_id", "position", "feedback")
-_OF_RAW = ("request_dense", "request_ids", "sequences", "item_dense", "item_ids", "cross_dense")
 
 
 def materialize(
@@ -34,63 +36,96 @@ def materialize(
     window: tuple[int, int] | None = None,
     *,
     rows: int = 200_000,
+    workers: Workers | None = None,
+    span_rows: int = SPAN_ROWS,
+    shards: int | None = None,
 ) -> "FeatureSet":
     """Writes the features of every request of the log to the directory ``out`` and opens it.
 
     A request sees the events whose ``event_time`` is strictly before its ``timestamp``, and nothing else of the log.
     Requests with window[0] ≤ timestamp < window[1] (default: all) fit normalization and vocabularies; earlier ones
-    count in histories too. The log is read once, ``rows`` at a time; memory holds one chunk, the feedback
-    still to come at its end, and a record per key. ``out`` appears when it is complete.
+    count in histories too. ``rows`` are read at a time. ``out`` appears when it is complete.
+
+    With one worker the log is read once; memory holds one chunk, the feedback still to come at its end, and a record
+    per key. With several, jobs of about ``span_rows`` rows and of one of ``shards`` of the keys (default: 8 to 256,
+    more for a longer log) run at the same time; a process holds a chunk and the records of one job. The result is the
+    same, byte for byte. Files between the jobs lie beside ``out`` and are removed, unless the process is killed: the
+    same call then goes on from them.
 
     Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
     schema.validate(event_log)
+    workers, out = workers or LocalWorkers(), Path(out)
     users = Attributes.of(schema, "user", event_log.users())
     items = Attributes.of(schema, "item", event_log.items())
-    state, fitter, pending = State(schema), Fitter(schema), None
-    parts: list[dict[str, Any]] = []
-    fitted_requests, latest = 0, None
-    low, high = window or (-(2**63), 2**63 - 1)
-    with atomic_directory(Path(out)) as folder:
-        for frame in event_log.chunks(rows):
-            if not len(frame):
-                continue
-            chunk = Chunk.of(schema, frame)
-            if latest is not None and chunk.timestamp[0] < latest:
-                raise SchemaError(f"events are not in order of time: request {chunk.request_id[0]} is too late")
-            latest = int(chunk.timestamp[-1])
-            recent, pending = _split(feedback_of(schema, users, items, frame), pending, latest)
-            questions = Questions.of(schema, users, items, chunk)
-            runs = state.runs(recent)
-            views = {name: state.read(name, *asked, runs[name]) for name, asked in questions.tables.items()}
-            raw = compute(schema, users, items, questions.answered(chunk, views))
-            state.apply_runs(runs)
-            inside = (chunk.timestamp >= low) & (chunk.timestamp < high)
-            fitted_requests += _fit(fitter, raw, chunk, inside)
-            names = _write(folder / _PARTS.format(len(parts)), schema, chunk, raw)
-            parts.append(
-                {
-                    "requests": len(chunk.request_id),
-                    "rows": len(chunk.item_id),
-                    "first": int(chunk.timestamp[0]),
-                    "last": latest,
-                    "scenarios": names,
-                }
-            )
-            logger.info("features: %s rows", f"{sum(p['rows'] for p in parts):,}")
-        if not fitted_requests:
-            raise SchemaError(f"no request of the log lies in the training window {window}")
-        if pending is not None:
-            state.apply(pending)
-        fitted = fitter.finish()
-        fitted.save(folder / "fitted.safetensors")
-        summary = fitter.summary(fitted)
-        _name_useless_features(summary)
-        state.save(folder / "state.safetensors")
-        schema.save(folder / "schema.json")
-        index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
-        (folder / "index.json").write_text(index, encoding="utf-8")
+    spans = []
+    if workers.count > 1 and isinstance(event_log, SplitEvents):
+        spans = spans_of(event_log, rows, span_rows)
+    if len(spans) < 2:
+        with atomic_directory(out) as folder:
+            stream, fitter = Stream(schema, users, items, State(schema)), Fitter(schema)
+            parts, requests = [], 0
+            for part in write_parts(stream, _frames(event_log, schema, rows), folder, window):
+                parts.append(part.entry)
+                requests += part.fitted_requests
+                fitter.add(part.sample)
+                logger.info("features: %s rows", f"{sum(p['rows'] for p in parts):,}")
+            _finish(folder, schema, window, parts, requests, fitter, stream.finish)
+        return FeatureSet.open(out)
+    assert isinstance(event_log, SplitEvents)
+    recipe = [__version__, event_log.identity(), schema.hash, window, rows, span_rows, shards]
+    with _work_folder(out, hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]) as work:
+        parts, requests, fitter, state = materialize_sharded(
+            event_log, schema, users, items, work, window, spans, shards, workers
+        )
+        with atomic_directory(out) as folder:
+            for number in range(len(parts)):
+                (work / PART.format(number)).rename(folder / PART.format(number))
+            _finish(folder, schema, window, parts, requests, fitter, lambda: state)
     return FeatureSet.open(out)
+
+
+def _frames(event_log: RawEvents, schema: FeatureSchema, rows: int) -> Iterator[Any]:
+    if isinstance(event_log, SplitEvents):
+        return event_log.read(event_log.places(rows), chunk_columns(schema))
+    return event_log.chunks(rows)
+
+
+def _finish(
+    folder: Path,
+    schema: FeatureSchema,
+    window: tuple[int, int] | None,
+    parts: list[dict[str, Any]],
+    requests: int,
+    fitter: Fitter,
+    last_state: Callable[[], State],
+) -> None:
+    """Writes all but the parts."""
+    if not requests:
+        raise SchemaError(f"no request of the log lies in the training window {window}")
+    fitted = fitter.finish()
+    fitted.save(folder / "fitted.safetensors")
+    summary = fitter.summary(fitted)
+    _name_useless_features(summary)
+    last_state().save(folder / "state.safetensors")
+    schema.save(folder / "schema.json")
+    index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
+    (folder / "index.json").write_text(index, encoding="utf-8")
+
+
+@contextmanager
+def _work_folder(out: Path, key: str) -> Iterator[Path]:
+    """A directory beside ``out`` that a killed process leaves to the next one with this key; else it is removed."""
+    work = out.with_name(f".{out.name}.work-{key}")
+    with claimed(work, "features"):
+        for left in out.parent.glob(f".{out.name}.work-*"):
+            if left != work:
+                with suppress(ValueError), claimed(left, "features"):  # ValueError: another process is at it
+                    shutil.rmtree(left)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work)
 
 
 def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: int = 200_000) -> State:
@@ -106,40 +141,12 @@ def state_before(event_log: RawEvents, schema: FeatureSchema, time: int, rows: i
     return state
 
 
-def _split(new: Feedback, pending: Feedback | None, latest: int) -> tuple[Feedback, Feedback]:
-    """The feedback before the moment, and the later feedback."""
-    both = new if pending is None else pending.then(new)
-    return both.take(both.time < latest), both.take(both.time >= latest)
-
-
-def _fit(fitter: Fitter, raw: Raw, chunk: Chunk, inside: NDArray[np.bool_]) -> int:
-    """Learns from the requests inside the window; returns their number."""
-    row_inside = np.repeat(inside, np.diff(chunk.offsets))
-    for name in DENSE:
-        fitter.add_dense(name, getattr(raw, name)[inside if name.startswith("request") else row_inside])
-    for name in IDS:
-        fitter.add_codes(name, getattr(raw, name)[inside if name.startswith("request") else row_inside])
-    return int(inside.sum())
-
-
 def _name_useless_features(summary: list[dict[str, Any]]) -> None:
     unknown = [record["feature"] for record in summary if not record["known"]]
     constant = [r["feature"] for r in summary if r["known"] and not r.get("std", r.get("values", 2) - 1)]
     for names, what in ((unknown, "never known"), (constant, "of one value")):
         if names:
             logger.info("features: %s in the training window: %s", what, ", ".join(names))
-
-
-def _write(path: Path, schema: FeatureSchema, chunk: Chunk, raw: Raw) -> list[str]:
-    """Writes one part; returns the names of its numbered scenarios."""
-    tensors = {name: getattr(chunk, name) for name in _OF_CHUNK} | {name: getattr(raw, name) for name in _OF_RAW}
-    names: list[str] = []
-    if chunk.scenario is not None:
-        unique, place = np.unique(chunk.scenario, return_inverse=True)
-        tensors["scenario"], names = place.astype(np.int32), unique.tolist()
-    contiguous = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
-    safetensors.numpy.save_file(contiguous, path, {"schema": schema.hash})
-    return names
 
 
 class FeatureSet:
@@ -226,6 +233,10 @@ class FeatureSet:
         high = 2**63 - 1 if stop is None else stop
         return [i for i, part in enumerate(self._parts) if part["last"] >= low and part["first"] < high]
 
+    def requests_in(self, parts: Sequence[int]) -> int:
+        """The number of requests in parts."""
+        return sum(self._parts[number]["requests"] for number in parts)
+
     @property
     def num_parts(self) -> int:
         """Number of files with requests."""
@@ -233,7 +244,7 @@ class FeatureSet:
 
     def raw_part(self, number: int) -> dict[str, NDArray[Any]]:
         """The arrays of one part as written, with codes in place of ids."""
-        return read_tensors(self.path / _PARTS.format(number), self.schema.hash)
+        return read_tensors(self.path / PART.format(number), self.schema.hash)
 
     def part(self, number: int) -> FeatureBatch:
         """All requests of one part."""

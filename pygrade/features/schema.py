@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pygrade._util.files import atomic_file
 from pygrade.features.feature import ATTRIBUTE_TABLES, HISTORY, TIMES, Feature, SchemaError, table_name
@@ -23,6 +23,23 @@ class RawEvents(Protocol):
     def users(self) -> Any | None: ...
     def items(self) -> Any | None: ...
     def chunks(self, rows: int = 200_000) -> Iterator[Any]: ...
+
+
+@runtime_checkable
+class SplitEvents(RawEvents, Protocol):
+    """A log whose chunks can be read apart from each other, by other processes too."""
+
+    def places(self, rows: int = 200_000) -> Sequence[Any]:
+        """The places of its chunks: picklable, with ``rows``, and ``first`` and ``last``, times of their requests."""
+
+    def read(self, places: Iterable[Any], columns: Sequence[str] | None = None) -> Iterator[Any]:
+        """The frames of some places, of ``columns`` alone if they are given."""
+
+    def between(self, first: int, last: int) -> "SplitEvents":
+        """What `read` needs for the requests between two times: picklable."""
+
+    def identity(self) -> str:
+        """A text that changes with the content."""
 
 
 @dataclass(frozen=True)
@@ -285,6 +302,10 @@ class FeatureSchema:
 
     def to_json(self) -> str:
         """The schema as JSON: each feature with the fields that differ from their defaults."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
         defaults = {f.name: f.default for f in fields(Feature)}
         listed = [{k: v for k, v in asdict(f).items() if v != defaults[k]} for f in self.features]
         record = {

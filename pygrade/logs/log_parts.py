@@ -5,6 +5,7 @@ early, late = log.split(0.8)           # of requests alone; nothing is copied
 some = log.read(0, 1000)               # `Logs` of the first thousand requests
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,18 +15,27 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array
 from pygrade._util.hashing import GOLDEN, splitmix64
+from pygrade._util.storage import Folder, Place, local
 from pygrade.logs import parquet
 from pygrade.logs.files import concatenate, read_logs
 from pygrade.logs.keys import hashes
 from pygrade.logs.logs import Logs
+
+logger = logging.getLogger("pygrade")
 
 
 @dataclass(frozen=True)
 class Part:
     """One file of whole requests."""
 
-    path: Path
+    folder: str  # local or at a URL
+    name: str
     chosen: NDArray[np.int64]  # the requests of the file that belong to the log, ascending
+
+    @property
+    def path(self) -> Path:
+        """The file, or a local copy of it."""
+        return Folder.at(self.folder).fetch(self.name)
 
 
 @dataclass(frozen=True)
@@ -39,29 +49,36 @@ class LogParts:
     value_tasks: tuple[str, ...]
 
     @classmethod
-    def open(cls, paths: str | Path | Sequence[str | Path]) -> "LogParts":
-        """Parquet files, or directories of Parquet parts in the order of their names; ids alone are read now.
+    def open(cls, paths: Place | Sequence[Place]) -> "LogParts":
+        """Parquet files, or directories of Parquet parts in the order of their names; ids alone are read now. At a URL,
+        local copies of them.
 
         A file holds whole requests. ValueError names the files if a request is in two of them, or if they differ in
         tasks or features; and what `read_logs` says of a file.
         """
-        folders = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
-        if not folders:
+        places = [paths] if isinstance(paths, str | Path) else list(paths)
+        if not places:
             raise ValueError("paths is empty; want at least one Parquet file or directory")
-        parts, found, first = [], [], None
-        for folder in folders:
-            for file in parquet.checked_parts_of(folder):
-                with parquet.Source(file) as source:
-                    facts = source.facts()
-                    ids = source.request_ids()
-                if first is not None and facts[:2] != first[:2]:
-                    raise ValueError(f"{file} has tasks and features {facts[:2]}; {parts[0].path} has {first[:2]}")
-                first = first or facts
-                parts.append(Part(file, np.arange(len(ids), dtype=np.int64)))
+        parts: list[Part] = []
+        found: list[NDArray[np.uint64]] = []
+        facts: parquet.Facts | None = None
+        for place in places:
+            folder, names = _files(place)
+            for name in names:
+                with parquet.Source(folder.fetch(name)) as source:
+                    now, ids = source.facts(), source.request_ids()
+                    if (wanted := source.header.get("parts", len(names))) != len(names) and len(names) > 1:
+                        raise ValueError(f"{place}: {len(names)} parts; {name} says the log has {wanted}")
+                if facts is not None and now[:2] != facts[:2]:
+                    raise ValueError(
+                        f"{place}/{name} has tasks and features {now[:2]}; {parts[0].name} has {facts[:2]}"
+                    )
+                facts = facts or now
+                parts.append(Part(str(folder), name, np.arange(len(ids), dtype=np.int64)))
                 found.append(hashes(ids))
-        assert first is not None
-        _check_distinct([part.path for part in parts], found)
-        return cls(tuple(parts), *first)
+        assert facts is not None
+        _check_distinct(parts, found)
+        return cls(tuple(parts), *facts)
 
     @property
     def num_requests(self) -> int:
@@ -108,6 +125,21 @@ class LogParts:
         values, priced = tuple(task_values or self.task_values), tuple(value_tasks or self.value_tasks)
         return replace(self, task_values=values, value_tasks=priced)
 
+    def complete(self) -> "LogParts":
+        """The requests that list all of their candidates, see `Logs.complete`."""
+        kept = []
+        for part in self.parts:
+            with parquet.Source(part.path) as source:
+                whole = source.lists_all()[part.chosen]
+            kept.append(replace(part, chosen=part.chosen[whole]))
+        result = replace(self, parts=tuple(part for part in kept if len(part.chosen)))
+        if not result.num_requests:
+            raise ValueError("no request lists all of its candidates; want a log with a larger share of such requests")
+        if missing := self.num_requests - result.num_requests:
+            message = "%d of %d requests list only a part of their candidates: left out"
+            logger.warning(message, missing, self.num_requests)
+        return result
+
     def select(self, keep: NDArray[np.bool_]) -> "LogParts":
         """The requests of a mask [R]."""
         pieces = np.split(keep, self.ends[:-1])
@@ -148,12 +180,32 @@ class LogParts:
         return self.select(early), self.select(~early)
 
 
+def rows_of(path: Place) -> int:
+    """Rows of a log, by what its files say of themselves."""
+    with parquet.Source(local(path)) as source:
+        return source.num_rows
+
+
 def order_of(request_id: Array) -> NDArray[np.uint64]:
     """[R] pseudo-random numbers of ids: the requests with the smallest are a uniform sample."""
     return splitmix64(hashes(request_id) + GOLDEN)
 
 
-def _check_distinct(files: Sequence[Path], found: Sequence[NDArray[np.uint64]]) -> None:
+def _files(place: Place) -> tuple[Folder, list[str]]:
+    """The folder of a log, and the names of its files in order."""
+    folder = Folder.at(place)
+    if folder.is_local:
+        files = parquet.parts_of(Path(str(folder)))
+        return Folder.at(files[0].parent), [file.name for file in files]
+    if folder.parent.has(folder.name):
+        return folder.parent, [folder.name]
+    names = [name for name in folder.names("*.parquet") if not name.startswith("_")]
+    if not names:
+        raise ValueError(f"{place} holds no *.parquet file")
+    return folder, names
+
+
+def _check_distinct(parts: Sequence[Part], found: Sequence[NDArray[np.uint64]]) -> None:
     """Each request in one file alone."""
     every = np.concatenate(found)
     order = np.argsort(every, kind="stable")
@@ -161,8 +213,9 @@ def _check_distinct(files: Sequence[Path], found: Sequence[NDArray[np.uint64]]) 
     if not len(twice):
         return
     ends = np.cumsum([len(ids) for ids in found])
-    one, other = (files[int(np.searchsorted(ends, order[twice[0] + i], side="right"))] for i in (0, 1))
-    where = f"{one.name} and {other.name}" if one != other else one.name
-    raise ValueError(
-        f"{one.parent}: a request is in {where} twice; want the rows of a request next to each other, in one file"
-    )
+    one, other = (parts[int(np.searchsorted(ends, order[twice[0] + i], side="right"))] for i in (0, 1))
+    where = f"{one.name} twice" if one is other else f"{one.name} and in {other.name}"
+    if one is not other and one.folder != other.folder:
+        where += f" of {other.folder}"
+    wanted = "want the rows of a request next to each other, in one file"
+    raise ValueError(f"{one.folder}: a request is in {where}; {wanted}")

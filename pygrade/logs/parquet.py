@@ -15,6 +15,7 @@ from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 
 RowName = Callable[[int], str]
+Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...]]
 
 METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
@@ -243,7 +244,14 @@ class Source:
         """[R]: an integer column, by the first row of each request."""
         return np.asarray(self.integers(name, 0, np.int64)[self._starts(self.ids("request_id"))])
 
-    def facts(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...]]:
+    def lists_all(self) -> NDArray[np.bool_]:
+        """[R]: the request has a row for all of its candidates."""
+        starts = self._starts(self.ids("request_id"))
+        if "candidates" not in self.names:
+            return np.ones(len(starts), bool)
+        return np.diff(np.append(starts, self.num_rows)) >= self.integers("candidates", 0, np.int64)[starts]
+
+    def facts(self) -> Facts:
         """Tasks, features, values of events and tasks worth an item's value."""
         tasks, features = self._labels("tasks", "p_"), self._labels("features", "x_")
         values = tuple(float(value) for value in self.header.get("task_values", ())) or (1.0,) * len(tasks)
@@ -326,12 +334,6 @@ def parts_of(path: Path) -> list[Path]:
     if not files:
         raise ValueError(f"{path} holds no *.parquet file")
     return files
-
-
-def checked_parts_of(path: Path) -> list[Path]:
-    """`parts_of`, of which none is missing."""
-    with Source(path) as source:
-        return source.files
 
 
 def header_of(text: bytes, file: Path) -> dict[str, Any]:

@@ -100,9 +100,12 @@ def with_candidates(
     candidates: dict[int, Items] = {}
     for found in over_parts(workers, features, _Found(find, wanted), (start, stop), "candidates"):
         candidates |= found
-    copies = CandidateCopies(log, candidates, stop)
+    times = {
+        int(request): int(time) for part in logs for request, time in zip(part.request_id, _times(part), strict=True)
+    }
+    copies = CandidateCopies(log, candidates, stop, times)
     origin = {number: request for request, number in copies.copy_of.items()}
-    made = materialize(copies, features.schema, scratch, features.window)
+    made = materialize(copies, features.schema, scratch, features.window, workers=workers)
     rows: dict[int, tuple[Items, NDArray[np.float32]]] = {}
     predicted = _Predicted(predict, copies.first_id)
     for part in over_parts(workers, made, predicted, (start, None), "predictions of candidates"):

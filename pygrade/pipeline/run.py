@@ -63,8 +63,7 @@ def run_pipeline(
     and published one by one. source: the scheme's options (`data.events.CONFIGS`). A stage is done again only if the
     data, its options, the code or a stage before it changed. store: address of the store to fill, default an LMDB store
     in ``out``. ``on_step`` is called after each step of the policy's training. workers: where the jobs of the stages
-    run; the result is the same. ``warnings`` of the summary are sentences
-    that a reader must not miss.
+    run; the result is the same. ``warnings`` of the summary are sentences that a reader must not miss.
     """
     config = config or PipelineConfig()
     run = work_directory(out, "pipeline")
@@ -118,7 +117,10 @@ def _stages(
     def make_features(out: Path) -> dict[str, Any]:
         timeline, policy_end = cut_times(log, config)
         chosen = default_schema(log) if schema is None else schema
-        made = materialize(log, chosen, out / "set", (int(log.source["first_time"]), timeline.train_end))
+        window = int(log.source["first_time"]), timeline.train_end
+        for left in out.glob(".set.partial-*"):  # of a killed run; what its workers did is used
+            shutil.rmtree(left)
+        made = materialize(log, chosen, out / "set", window, workers=workers)
         return {
             "requests": made.num_requests,
             "rows": made.num_rows,
@@ -130,7 +132,7 @@ def _stages(
 
     shares = [config.train_share, config.stop_share, config.calibrate_share, config.policy_share]
     schema_hash = None if schema is None else schema.hash
-    features = runner.stage("features", make_features, [shares, schema_hash], [events])
+    features = runner.stage("features", make_features, [shares, schema_hash], [events], resumable=True)
     materialized = FeatureSet.open(features.path / "set")
     timeline, policy_end = Timeline(**features.record["timeline"]), int(features.record["policy_end"])
 

@@ -26,6 +26,7 @@ from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
 
 _METRICS = {"value": "value", "ndcg": "NDCG"}
+JUDGED = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
 JUDGE = ("value", "ndcg")  # the metric of the verdict: the first one that can tell rankings apart
 
 

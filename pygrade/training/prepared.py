@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pygrade._util.storage import Place
 from pygrade._util.workers import Workers
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
@@ -14,7 +15,7 @@ from pygrade.training.static_weights import CemConfig
 from pygrade.training.training_record import TrainingRecord
 from pygrade.training.training_set import TrainingSet
 
-Source = Logs | LogParts | str | Path | Sequence[str | Path]
+Source = Logs | LogParts | Place | Sequence[Place]
 """A log: in memory, or its Parquet files and directories."""
 
 

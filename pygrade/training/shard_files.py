@@ -56,6 +56,7 @@ class _Open(NamedTuple):
     descriptor: int
     start: int  # of the first record
     kind: np.dtype[np.void]
+    names: tuple[str, ...]  # of the fields that are tensors
     chosen: NDArray[np.int64] | None  # the requests without those of a fold; None: all
     valued: Tensor  # numbers among the chosen
 
@@ -76,9 +77,9 @@ class ShardFiles:
         held, numbers = self._open, rows.numpy()
         wanted = numbers if held.chosen is None else held.chosen[numbers]
         records = _read(held, wanted)
-        tensors = {name: torch.from_numpy(records[name]) for name in by_request(self.head)}
-        device = str(self.head.discount.device)
-        return with_requests(self.head, tensors).to(device), torch.arange(len(wanted), device=device)
+        device = self.head.discount.device
+        tensors = {name: torch.from_numpy(records[name]).to(device) for name in held.names}
+        return with_requests(self.head, tensors), torch.arange(len(wanted), device=device)
 
     def valued(self) -> Tensor:
         """See `shard_learner.Shard`."""
@@ -113,7 +114,7 @@ class ShardFiles:
         path = self.folder / _RECORDS
         mapped = np.load(path, mmap_mode="r")
         descriptor = os.open(path, os.O_RDONLY)
-        return _Open(descriptor, int(mapped.offset), mapped.dtype, chosen, places)
+        return _Open(descriptor, int(mapped.offset), mapped.dtype, tuple(by_request(self.head)), chosen, places)
 
     def __getstate__(self) -> dict[str, object]:
         return {"folder": self.folder, "head": self.head, "without": self.without}  # an open file stays here

@@ -1,9 +1,11 @@
-"""A pipeline on a cluster, one of whose workers is killed, leaves what one process leaves, byte for byte."""
+"""A pipeline on a cluster, whose worker or driver is killed, leaves what one process leaves, byte for byte."""
 
 import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,7 @@ from pygrade.cli import main as cli
 
 pytestmark = pytest.mark.slow
 
+NO_JOB = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # titles of Ray's other processes
 DATA = os.environ.get("PYGRADE_DATA")
 OPTIONS = shlex.split(
     """
@@ -69,6 +72,39 @@ def test_a_pipeline_on_a_cluster_leaves_what_one_process_leaves_though_a_worker_
     assert any(name.startswith("policy/") for name in files)
 
 
+def test_a_pipeline_whose_driver_is_killed_goes_on_and_leaves_the_same(cluster, data, alone, tmp_path):
+    run = tmp_path / "run"
+    words = ["pipeline", "--data", data, "--out", str(run), *OPTIONS, "--cluster", "local:2"]
+    driver = subprocess.Popen([sys.executable, "-m", "pygrade", *words])
+    try:
+        while not list(run.glob("events-*")):  # the next stage has begun
+            assert driver.poll() is None
+            time.sleep(0.02)
+        started = [pid for pid, _ in descendants(driver.pid)]
+        driver.kill()
+    finally:
+        driver.kill()
+        driver.wait()
+    assert started and not (run / "summary.json").exists()
+    deadline = time.monotonic() + 60
+    while any(alive(pid) for pid in started):  # Ray ends with its driver
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    done = {path.name for path in run.glob("events-*")}
+    pipeline(data, run, "--cluster", "local:2")
+    assert {path.name for path in run.glob("events-*")} == done
+    assert left(run) == left(alone)
+    assert not list(run.glob(".*.work"))
+
+
+def alive(pid):
+    """Whether the process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Killer:
     """While the block runs, kills the first of this process's Ray workers that is seen at a job."""
 
@@ -88,7 +124,7 @@ class Killer:
     def _watch(self):
         while not self._ended.is_set() and self.killed is None:
             for pid, title in descendants(os.getpid()):
-                if title.startswith("ray::") and not title.startswith("ray::IDLE"):
+                if title.startswith("ray::") and not title.startswith(NO_JOB):
                     os.kill(pid, signal.SIGKILL)
                     self.killed = title
                     break

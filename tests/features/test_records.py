@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pygrade.features.aggregates import Feedback, State, run_of
+from pygrade.features.aggregates import Feedback, State
 from pygrade.features.feature import Feature
-from pygrade.features.records import NEVER, Table
+from pygrade.features.records import NEVER
 from pygrade.features.schema import FeatureSchema
 from pygrade.features.values import NULL, SCALE, codes_of, mix, to_fixed
 
@@ -87,25 +87,30 @@ def test_a_read_inside_a_chunk_is_what_came_before_and_what_a_server_would_see(e
     before, inside = events[:cut], events[cut:]
     low = before[-1][1] if not inside else inside[0][1]
     queries = [(user, max(time, low)) for user, time in queries]  # a chunk's requests come after what is applied
+    queries.sort(key=lambda query: query[1])
     state = State(SCHEMA)
     state.apply(feedback_of(before))
-    for user, time in queries:
-        recent = state.runs(feedback_of(inside))["user"] if inside else None
-        chunk = state.read("user", np.array([user]), np.array([time]), recent)
-        applied = [e for e in (before if inside else []) if e[1] >= time]
-        if applied or (not inside and before[-1][1] >= time):
+    asked, times = (np.array([query[i] for query in queries], np.int64) for i in (0, 1))
+    chunk = state.records["user"].stream(asked, times, feedback_of(inside).by_time()) if inside else None
+    for place, (user, time) in enumerate(queries):
+        if any(e[1] >= time for e in before):
             continue  # applied events of the very moment count; materialization applies none
         server = State(SCHEMA)
         server.apply(feedback_of(before))
         arrived = [e for e in inside if e[1] < time]
         if arrived:
             server.apply(feedback_of(arrived))
-        online = server.read("user", np.array([user]), np.array([time]))
-        assert chunk.values.tolist() == online.values.tolist()
+        online = server.read("user", asked[place : place + 1], times[place : place + 1])
         names, recents = by_hand(events, user, time)
-        assert chunk.values[0].tolist() == [int(names[name]) for name in TABLE.columns]
+        assert online.values[0].tolist() == [int(names[name]) for name in TABLE.columns]
+        assert chunk is None or chunk.values[place].tolist() == online.values[0].tolist()
         for source, items in recents.items():
-            assert chunk.recents[source][0].tolist() == online.recents[source][0].tolist() == items
+            assert online.recents[source][0].tolist() == items
+            assert chunk is None or chunk.recents[source][place].tolist() == items
+    whole = State(SCHEMA)
+    whole.apply(feedback_of(events))
+    if inside:
+        assert state.records["user"].all().tolist() == whole.records["user"].all().tolist()
 
 
 @given(EVENTS, st.randoms(use_true_random=False))
@@ -122,6 +127,13 @@ def test_records_are_of_the_set_of_events(events, random):
     for name, records in whole.records.items():
         assert records.keys.tolist() == pieces.records[name].keys.tolist()
         assert records.all().tolist() == pieces.records[name].all().tolist()
+        halves = State(SCHEMA), State(SCHEMA)
+        for at, half in enumerate(halves):
+            if events[at::2]:
+                half.apply(feedback_of(events[at::2]))
+        halves[0].records[name].merge(halves[1].records[name].keys, halves[1].records[name].all())
+        assert halves[0].records[name].keys.tolist() == records.keys.tolist()
+        assert halves[0].records[name].all().tolist() == records.all().tolist()
         table = records.table
         encoded = table.encode(records.all())
         assert table.decode([None, *encoded]).tolist() == [table.empty.tolist(), *records.all().tolist()]
@@ -133,10 +145,38 @@ def test_a_record_of_another_size_is_refused():
 
 
 def test_events_without_a_key_are_left_out():
-    table = Table("author", ("item.author",))
-    feedback = Feedback(np.arange(3), np.arange(3), {"item.author": np.array([NULL, 4, NULL])}, {}, {})
-    keys, run = run_of(table, feedback)
-    assert keys.tolist() == [4] and run.time.tolist() == [1]
+    schema = FeatureSchema((Feature("seen", "item", "count", key=("item.author",)),), (), {"items.author": "int"})
+    records = State(schema).records["author"]
+    events = Feedback(np.arange(3), np.arange(3), {"item.author": np.array([NULL, 4, NULL])}, {}, {})
+    view = records.stream(np.array([4, NULL, 4]), np.array([1, 2, 2]), events)
+    assert records.keys.tolist() == [4] and records.all().tolist() == [[1]]
+    assert view.values.tolist() == [[0], [0], [1]]
+
+
+def test_what_a_stream_cannot_read_is_named():
+    schema = FeatureSchema((Feature("seen", "user", "count", key=("user_id",)),), ())
+    records = State(schema).records["user"]
+    events = Feedback(np.array([2, 1]), np.arange(2), {"user_id": np.arange(2)}, {}, {})
+    with pytest.raises(ValueError, match="time of events goes back"):
+        records.stream(np.arange(2), np.arange(2), events)
+    with pytest.raises(ValueError, match="time of questions goes back"):
+        records.stream(np.arange(2), np.array([1, 0]), events.by_time())
+    with pytest.raises(ValueError, match="records"):
+        records.merge(np.arange(2), np.zeros((2, 2), np.int64))
+    assert len(records) == 0
+
+
+def test_many_keys():
+    """Growth of the table, keys that collide in its low or high bits, and blocks of records."""
+    schema = FeatureSchema((Feature("seen", "user", "count", key=("user_id",)),), ())
+    records = State(schema).records["user"]
+    keys = np.concatenate([np.arange(30_000), np.arange(1, 30_001) << 40, [-1, -(2**63) + 1, 2**63 - 1]])
+    for part in (keys, keys[::2]):
+        records.apply(Feedback(np.zeros(len(part), np.int64), np.zeros(len(part), np.int64), {"user_id": part}, {}, {}))
+    found, known = records.get(keys)
+    assert known.all() and found[::2].tolist() == [[2]] * len(keys[::2]) and found[1::2].tolist() == [[1]] * 30_001
+    assert records.keys.tolist() == np.unique(keys).tolist()
+    assert not records.get(np.array([30_000, -2, NULL]))[1].any()
 
 
 def test_numbers_are_counted_over_by_octave():
@@ -154,16 +194,8 @@ def test_mixed_keys_differ_in_order_and_keep_the_unknown():
 
 def test_a_task_whose_name_looks_like_a_measure_is_none():
     features = (Feature("submits", "user", "rate", "y_form_submit", ("user_id",), window_hours=1.0),)
-    table = FeatureSchema(features, ("form_submit",)).tables["user"]
-    run = run_of(
-        table,
-        Feedback(
-            np.array([5, 6]),
-            np.array([1, 2]),
-            {"user_id": np.array([3, 3])},
-            {"y_form_submit": to_fixed(np.ones(2))},
-            {},
-        ),
-    )[1]
-    view = table.view(table.merged(table.empty[None], run), np.array([7]))
-    assert view.values[0, table.columns["y_form_submit@1.0"]] == 2 * SCALE
+    records = State(FeatureSchema(features, ("form_submit",))).records["user"]
+    sent = {"y_form_submit": to_fixed(np.ones(2))}
+    records.apply(Feedback(np.array([5, 6]), np.array([1, 2]), {"user_id": np.array([3, 3])}, sent, {}))
+    view = records.read(np.array([3]), np.array([7]))
+    assert view.values[0, records.table.columns["y_form_submit@1.0"]] == 2 * SCALE

@@ -5,15 +5,16 @@ import json
 import numpy as np
 import pytest
 
+from pygrade._util.workers import HERE
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
-from pygrade.logs import Logs, validate
+from pygrade.logs import Logs, read_logs, validate
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.judge import judge
-from pygrade.pipeline.policy_log import sample_hash, sampled_log
+from pygrade.pipeline.policy_log import LogWriter, SamplePart, sample_hash, sampled_log, sampled_log_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
@@ -21,6 +22,7 @@ from tests.documents import ROOT, blocks
 from tests.documents import run as run_code
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import copy
+from tests.training.test_shards import Elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,20 @@ def test_the_sample_is_of_the_smallest_hashes_whatever_the_batches(features, lim
     assert np.array_equal(found.predictions, other.predictions) and (np.diff(found.timestamp) >= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("rows", "limit", "last"), [(400, 7, 600), (400, 100, 600), (400, 650, 600), (200_000, 40, 99)]
+)
+def test_a_sample_of_parts_is_that_of_the_whole_period(events, features, rows, limit, last, tmp_path):
+    made = materialize(events, features.schema, tmp_path / "set", features.window, rows=rows)
+    assert made.num_parts > 5 or rows > 400  # then a period that is a small share of its only part
+    times = next(features.batches(requests=700)).timestamp
+    period = int(times[50]), int(times[last])
+    expected = sampled_log(made.batches(*period), half, TASKS, VALUES, limit)
+    found = sampled_log_of(made, SamplePart(half, TASKS, VALUES, limit), period, HERE, "sample")
+    for name in ("request_id", "item_id", "predictions", "feedback", "offsets"):
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
+
+
 def test_a_sample_larger_than_the_log_is_the_log(features):
     found = sample(features, 10_000)
     assert found.num_requests == features.num_requests and found.num_rows == features.num_rows
@@ -69,6 +85,25 @@ def test_without_negatives_candidates_are_what_was_shown(features):
     every, shown = sample(features, 50), sample(features, 50, negatives=False)
     assert shown.shown.all() and shown.num_rows == every.shown.sum() < every.num_rows
     assert np.array_equal(shown.item_id, every.item_id[every.shown])
+
+
+def test_the_whole_log_is_written_part_by_part(features, tmp_path):
+    """In any order, in processes of its own: the files hold what a sample of all requests holds."""
+    middle = int(np.median(np.concatenate([batch.timestamp for batch in features.batches()])))
+    for period in ((None, None), (middle, None)):
+        folder = tmp_path / str(period[0])
+        writer = LogWriter(features.path, half, TASKS, VALUES, True, folder)
+        sizes = write_log(features, writer, period, Elsewhere(3), "log")
+        wanted = sampled_log(features.batches(*period), half, TASKS, VALUES, 10_000)
+        found = read_logs(folder)
+        assert sizes == {"requests": wanted.num_requests, "rows": wanted.num_rows}
+        for name in ("request_id", "user_id", "context", "item_id", "position", "predictions", "feedback"):
+            assert np.array_equal(getattr(found, name), getattr(wanted, name), equal_nan=name == "context")
+        assert (found.tasks, found.task_values) == (TASKS, VALUES)
+    with pytest.raises(ValueError, match="no request with a shown row"):
+        write_log(
+            features, LogWriter(features.path, half, TASKS, VALUES, True, tmp_path / "none"), (2**62, None), HERE, "log"
+        )
 
 
 def test_a_period_without_requests_is_named(features):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import threading
+import time
 
 import pytest
 
@@ -11,10 +13,12 @@ from pygrade._util.storage import Folder
 from pygrade.cli import main as cli
 from pygrade.data import events
 from pygrade.pipeline.run import run_pipeline
+from pygrade.pipeline.stages import Runner
 from pygrade.policy import FusionPolicy
 from pygrade.serving.artifact import open_artifact
 from pygrade.serving.pipeline import Pipeline
-from tests.pipeline.world import CONFIG, OTHER, write_log
+from pygrade.serving.run_copy import following, local_run
+from tests.pipeline.world import CONFIG, OTHER, copy, write_log
 
 _OWN = ("report.html", "summary.json", "stage.json", "train.json")  # have durations
 SHARED = ("events", "features", "leaks", "prerank", "mtl", "logs", "publish")
@@ -27,6 +31,17 @@ def data(s3, tmp_path):
     for path in (tmp_path / "log").iterdir():
         Folder.at(f"{s3}/in/log").put(path.name, path)
     return f"logs:{s3}/in/log"
+
+
+def uploaded(run, place):
+    """A finished local run as one that was made at a URL."""
+    runner = Runner(run, place)
+    summary = json.loads((run / "summary.json").read_text())
+    for name, entry in summary["stages"].items():
+        runner._publish(run / f"{name}-{entry['key']}")
+    runner.show(f"lmdb:{run / 'store'}")
+    runner.link("artifact", (run / "artifact").resolve())
+    return place
 
 
 def forget(monkeypatch, tmp_path, name):
@@ -95,6 +110,42 @@ def test_a_pipeline_that_was_killed_goes_on_elsewhere(s3, data, tmp_path, monkey
     assert first == made["stages"]["publish"]["version"]
     made = run_pipeline(data, place, OTHER)
     assert open_artifact(f"{place}/artifact").version == made["stages"]["publish"]["version"] != first
+
+
+def test_pages_of_a_run_in_a_bucket_are_those_of_the_local_one(s3, run, capsys, tmp_path):
+    own = copy(run, tmp_path / "run")
+    place, records = uploaded(own, f"{s3}/runs/tiny"), []
+    for at in (place, own):
+        assert cli.main(["rank-user", "--run", str(at), "--user", "7", "--timestamp", "1700002900000", "--json"]) == 0
+        records.append(json.loads(capsys.readouterr().out))
+        assert cli.main(["serve-check", "--run", str(at), "--requests", "5", "--candidates", "20", "--json"]) == 0
+        records.append(json.loads(capsys.readouterr().out))
+    assert records[0]["pages"][0]["items"] == records[2]["pages"][0]["items"]
+    assert records[0]["version"] == records[2]["version"]
+    assert records[1]["equal_pages"] == records[3]["equal_pages"] == 5
+    assert json.loads(Folder.at(place).read("serve-check.json"))["requests"] == 5
+    assert cli.main(["studio", place, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["out"] == f"{place}/studio.html"
+    assert len(Folder.at(place).read("studio.html")) > 10_000
+
+
+def test_a_directory_follows_the_run(s3, run, tmp_path):
+    place, own = f"{s3}/runs/tiny", copy(run, tmp_path / "run")
+    with pytest.raises(FileNotFoundError, match="has no artifact"):
+        local_run(place)
+    uploaded(own, place)
+    with pytest.raises(ValueError, match="want --store redis"), following(place, 0.05):
+        pass
+    with following(place, 0.05, "lmdb:elsewhere") as folder:
+        first = open_artifact(folder / "artifact")
+        run_pipeline(f"logs:{run.parent / 'log'}", own, OTHER)
+        uploaded(own, place)
+        version, limit = open_artifact(own / "artifact").version, time.monotonic() + 20
+        while open_artifact(folder / "artifact").version != version:  # never something between the two
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        assert version != first.version
+    assert not [thread for thread in threading.enumerate() if thread.name == "pygrade-follow"]
 
 
 @pytest.mark.parametrize("when", ["while it is copied", "while it is read"])

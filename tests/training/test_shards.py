@@ -1,5 +1,6 @@
 """A log in shards: the policy is the same wherever they are, whatever files the log has, and if workers are lost."""
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from pygrade._util.workers import LocalWorkers
+from pygrade.cli import main as cli
 from pygrade.logs import concatenate, read_logs, request_keys, write_logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
@@ -19,7 +21,7 @@ from pygrade.training.sharded_log import sharded
 from pygrade.training.sharded_set import Batch, ShardedSet, located, shard_bounds
 from pygrade.training.stage1 import train_stage1
 from pygrade.training.stage2 import train_stage2
-from pygrade.training.train import train
+from pygrade.training.train import TrainConfig, train
 from pygrade.training.training_set import by_request
 from pygrade.training.trust import TrustConfig
 from tests.learning import tiny_logs
@@ -42,6 +44,9 @@ class Elsewhere:
         for number in [n for first in range(self.count) for n in range(first, len(jobs), self.count)]:
             results[number] = wire(work(wire(jobs[number])))
         yield from (results[number] for number in range(len(jobs)))
+
+    def map_by_actors(self, work, jobs, name):
+        return self.map(work, jobs, name)
 
     def actors(self, make, parts, name):
         return _Actors(self, make, [pickle.dumps(part) for part in parts])
@@ -179,9 +184,10 @@ def test_shards_hold_what_the_log_holds(tmp_path):
 
 
 def test_one_shard_in_memory_is_the_rule_for_small_logs():
-    assert shard_bounds(50_000, 50_000).tolist() == [0, 50_000]
-    assert len(shard_bounds(50_001, 50_000)) == 3
-    assert len(shard_bounds(10**9, 50_000)) == 65
+    limit = TrainConfig().shard_requests
+    assert shard_bounds(limit, limit).tolist() == [0, limit]
+    assert len(shard_bounds(limit + 1, limit)) == 3
+    assert len(shard_bounds(10**9, limit)) == 65
     shard, local = located(np.array([0, 2, 3, 9]), np.array([3, 0, 7]))
     assert shard.tolist() == [0, 0, 2, 2] and local.tolist() == [0, 2, 0, 6]
 
@@ -220,7 +226,7 @@ def same(one, other) -> bool:
 def test_a_request_in_two_files_is_refused(tmp_path):
     write_logs(LOGS.select(slice(0, 100)), tmp_path / "one")
     write_logs(LOGS.select(slice(99, 200)), tmp_path / "two")
-    with pytest.raises(ValueError, match=r"a request is in part-00000.parquet.*twice"):
+    with pytest.raises(ValueError, match=r"a request is in part-00000.parquet and in part-00000.parquet of .*two"):
         LogParts.open([tmp_path / "one", tmp_path / "two"])
     write_logs(LOGS.arranged(("click",), LOGS.features).select(slice(100, 200)), tmp_path / "other")
     with pytest.raises(ValueError, match="has tasks and features"):
@@ -244,3 +250,40 @@ def test_stages_take_a_set_in_memory_or_in_shards(tmp_path):
         learned.append(policy.serve(CompositeReward(SMALL.reward).build(logs, spec).inputs))
     assert ShardedSet.of(data) is data
     assert (learned[0] - learned[1]).abs().mean() < 0.05
+
+
+def test_the_command_reads_a_long_log_part_by_part(tmp_path, monkeypatch):
+    """It never holds the log: read_logs is for one file at a time, and the later requests judge."""
+    write_logs(LOGS, tmp_path / "logs", rows_per_file=300)
+    options = "--shard-requests 60 --sample-requests 80 --trust.folds 2 --stage1.steps 4 --stage2.steps 4"
+    words = [
+        "train",
+        "--data",
+        f"logs:{tmp_path / 'logs'}",
+        "--out",
+        str(tmp_path / "run"),
+        *options.split(),
+        "--quiet",
+    ]
+    monkeypatch.setattr("pygrade.cli.options.read_logs", None)
+    assert cli.main([*words, "--reward.propensity", "0.5", "--no-tensorboard", "--quiet"]) == 0
+    summary = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert summary["requests"] == 160 and summary["shards"] == 3
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["num_requests"] == 40
+    assert "160 requests in" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_requests_without_all_candidates_are_left_out(tmp_path, caplog):
+    sizes = np.diff(LOGS.offsets)
+    logs = replace(LOGS, candidates=sizes + (np.arange(200) % 4 == 0))
+    write_logs(logs, tmp_path / "logs", rows_per_file=300)
+    parts = LogParts.open(tmp_path / "logs")
+    complete = parts.complete()
+    assert complete.num_requests == 150 and "50 of 200 requests" in caplog.text
+    assert same(complete.read(0, 150), logs.complete())
+    with pytest.raises(ValueError, match="50 of 200 requests list only a part"):
+        train(parts, SHARDED, tmp_path / "run")
+    assert same(parts.sample(200), logs) and parts.sample(20).num_requests == 20
+    drawn = parts.sample(20).request_id
+    write_logs(logs, tmp_path / "one")
+    assert np.array_equal(LogParts.open(tmp_path / "one").sample(20).request_id, drawn)

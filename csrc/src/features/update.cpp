@@ -6,6 +6,7 @@
 
 #include "features/center.hpp"
 #include "features/feedback.hpp"
+#include "features/record_layout.hpp"
 #include "util/fpenv.hpp"
 
 namespace pygrade {
@@ -44,21 +45,27 @@ std::span<const double> outcome_column(const FeedbackEvents& events, std::string
   return found->values;
 }
 
-detail::Outcomes outcomes_of(const detail::Schema& schema, const FeedbackEvents& events) {
-  detail::Outcomes outcomes;
+// Outcomes of events in the order of Schema::outcomes.
+struct Outcomes {
+  std::vector<Column> values;  // [outcomes][e] fixed point
+  std::vector<Column> known;   // [outcomes][e] 1 if a measure is known; of others empty
+};
+
+Outcomes outcomes_of(const detail::Schema& schema, const FeedbackEvents& events) {
+  Outcomes outcomes;
   for (const std::string& source : schema.outcomes) {
     const bool logarithm = source.starts_with("log1p(");
     const std::string_view column =
         logarithm ? std::string_view(source).substr(6, source.size() - 7) : std::string_view(source);
-    Column values, observed;
+    Column values, known_of;
     for (const double value : outcome_column(events, column, events.user_id.size())) {
       const bool known = value == value;
       const double number = known ? value : 0.0;
       values.push_back(detail::to_fixed(logarithm ? detail::log1p_of(detail::from_zero(number)) : number));
-      if (detail::is_measure(source)) observed.push_back(known);
+      if (detail::is_measure(source)) known_of.push_back(known);
     }
     outcomes.values.push_back(std::move(values));
-    outcomes.observed.push_back(std::move(observed));
+    outcomes.known.push_back(std::move(known_of));
   }
   return outcomes;
 }
@@ -114,7 +121,7 @@ class Writer {
 
   std::size_t run() {
     check();
-    const detail::Outcomes outcomes = outcomes_of(plan_.schema, events_);
+    const Outcomes outcomes = outcomes_of(plan_.schema, events_);
     try {
       write(outcomes);
     } catch (const StoreError&) {
@@ -137,7 +144,7 @@ class Writer {
     if (count >= std::size_t{1} << 32) throw SchemaError("feedback has 2^32 events or more; want fewer at once");
   }
 
-  void write(const detail::Outcomes& outcomes) {
+  void write(const Outcomes& outcomes) {
     Known users(events_.user_id, plan_.schema.user_width), items(events_.item_id, plan_.items.width());
     ask(users, items);
     std::vector<std::uint32_t> in_time(events_.user_id.size());
@@ -150,16 +157,18 @@ class Writer {
     struct Run {
       const detail::Table* table;
       detail::KeyedEvents keyed;
-      detail::Merger merger;
+      detail::RecordLayout layout;
     };
+    const detail::EventColumns columns{
+        events_.event_time, events_.item_id, {outcomes.values.begin(), outcomes.values.end()},
+        {outcomes.known.begin(), outcomes.known.end()}};
     std::vector<Run> runs;
     std::vector<StoreQuery> queries;
     runs.reserve(plan_.tables.size());
     for (const auto& table : plan_.tables) {
       auto keyed = detail::group(keys_of(table, users, items), in_time);
       if (keyed.keys.empty()) continue;
-      runs.push_back({table.table, std::move(keyed),
-                      detail::Merger(plan_.schema, *table.table, events_.event_time, events_.item_id, outcomes)});
+      runs.push_back({table.table, std::move(keyed), detail::RecordLayout(plan_.schema, *table.table)});
       queries.push_back({table.stored_name, runs.back().keyed.keys});
     }
     center_.store->update(
@@ -171,8 +180,8 @@ class Writer {
             record.resize(run.table->empty.size());
             for (std::size_t k = 0; k < run.keyed.keys.size(); ++k, ++at) {
               std::memcpy(record.data(), center_.record(*run.table, stored[at]), 8 * record.size());
-              const std::size_t first = run.keyed.start[k];
-              run.merger.merge(std::span(run.keyed.events).subspan(first, run.keyed.start[k + 1] - first), record);
+              for (std::size_t e = run.keyed.start[k]; e < run.keyed.start[k + 1]; ++e)
+                run.layout.add(columns, run.keyed.events[e], record.data());
               changed[at].assign(reinterpret_cast<const char*>(record.data()), 8 * record.size());
             }
           }

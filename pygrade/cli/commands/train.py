@@ -23,10 +23,11 @@ from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.logs import Logs
+from pygrade.logs.log_parts import LogParts
 from pygrade.reports.comparison import FILE as COMPARISON
 from pygrade.reports.comparison import compare_pages
 from pygrade.reports.training import record_weights, write_report, write_text
-from pygrade.training.judging import is_mixed, replay
+from pygrade.training.judging import JUDGED, is_mixed, replay
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
@@ -76,10 +77,12 @@ def run(options: Options) -> dict[str, Any]:
     refuse_in_training(config)
     check_out(options.out, "train", options.directory)
     place = None if options.track is None else MlflowRun(options.track)
-    logs = options.load()
-    if not bool((logs.feedback > 0).any()):
+    logs = options.open(config.shard_requests)
+    if isinstance(logs, Logs) and not bool((logs.feedback > 0).any()):
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
+    early: Logs | LogParts
     early, late = logs.split(1 - options.holdout) if options.holdout else (logs, None)
+    late = late.sample(JUDGED) if isinstance(late, LogParts) and late.num_requests else late
     if not early.num_requests or (late is not None and not late.num_requests):
         few = f"the log has {logs.num_requests} requests, and holdout {options.holdout} leaves nothing to "
         raise ValueError(
@@ -122,7 +125,12 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
 
 
 def _train_and_judge(
-    options: Options, config: TrainConfig, early: Logs, late: Logs | None, out: Path, workers: Workers
+    options: Options,
+    config: TrainConfig,
+    early: Logs | LogParts,
+    late: Logs | None,
+    out: Path,
+    workers: Workers,
 ) -> dict[str, Any]:
     result = train(early, config, out, options.resume, heldout=late, workers=workers)
     record: dict[str, Any] = {
@@ -136,7 +144,9 @@ def _train_and_judge(
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
         if is_mixed(result.policy):
             policies[SERVED] = result.policy
-        evaluation = replay(late, early, policies, result.policy.mixture, config.reward, config.reward.page_size)
+        evaluation = replay(
+            late, result.propensity, policies, result.policy.mixture, config.reward, config.reward.page_size
+        )
         record["evaluation"] = evaluation
         write_text(out / "evaluation.json", json.dumps(evaluation, indent=2) + "\n")
         pages = compare_pages(late, policies, result.policy.mixture)
@@ -154,16 +164,12 @@ def _train_and_judge(
     return record | {"report": within(options.out, report.name)}
 
 
-def _describe(options: Options, early: Logs, late: Logs | None, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _describe(
+    options: Options, early: Logs | LogParts, late: Logs | None, summary: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     """What the data is, for the report."""
     parts = [("the policy learns from", early), *([("judged on", late)] if late is not None else [])]
-    sizes = [
-        (
-            name,
-            f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates",
-        )
-        for name, logs in parts
-    ]
+    sizes = [(name, _size(logs)) for name, logs in parts]
     return [
         ("data", options.data),
         *sizes,
@@ -172,3 +178,9 @@ def _describe(options: Options, early: Logs, late: Logs | None, summary: Mapping
         ("values", event_worth(summary)),
         ("slot propensities", summary["propensity"]["note"]),
     ]
+
+
+def _size(logs: Logs | LogParts) -> str:
+    if isinstance(logs, LogParts):
+        return f"{logs.num_requests:,} requests in {len(logs.parts):,} files"
+    return f"{logs.num_requests:,} requests of {len(np.unique(logs.user_id)):,} users, {logs.num_rows:,} candidates"

@@ -1,0 +1,101 @@
+"""Files of int64 arrays for work in several processes: written once, read in pieces, whole or absent."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._util.optional_imports import require
+
+_FOOTER = 16  # bytes at the end: the length of the index, and a mark
+_MARK = b"pygspill"
+
+
+class SpillWriter:
+    """Writes pieces, each a list of arrays, and then their index; the file gets its name when all is well."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._partial = path, path.with_name(f".{path.name}.partial")
+        self._file = self._partial.open("wb")
+        self._index: dict[str, list[Any]] = {}
+        self._codec = require("pyarrow", "pipeline").Codec("lz4")
+
+    def add(self, name: str, arrays: Iterable[NDArray[Any]]) -> None:
+        """One piece: arrays [n] or [n, C], C ≥ 1. Columns of int64 are kept in as few bytes as their values need."""
+        shapes, content = [], []
+        for array in arrays:
+            columns = [_narrow(column) for column in (array[:, None] if array.ndim == 1 else array).T]
+            shapes.append([[column.dtype.str for column in columns], list(array.shape)])
+            content += [column.tobytes() for column in columns]
+        raw = b"".join(content)
+        if not raw:
+            self._index[name] = [0, 0, 0, shapes]
+            return
+        packed = self._codec.compress(raw, asbytes=True)
+        self._index[name] = [self._file.tell(), len(packed), len(raw), shapes]
+        self._file.write(packed)
+
+    def __enter__(self) -> "SpillWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            index = json.dumps(self._index).encode()
+            self._file.write(index + len(index).to_bytes(8, "little") + _MARK)
+        self._file.close()
+        if kind is None:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink()
+
+
+class Spill:
+    """A file of `SpillWriter`. ValueError that names it if it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._codec = require("pyarrow", "pipeline").Codec("lz4")
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(size - _FOOTER, 0))
+            footer = file.read()
+            if footer[8:] != _MARK:
+                raise ValueError(f"{path} is truncated or corrupt")
+            file.seek(size - _FOOTER - int.from_bytes(footer[:8], "little"))
+            self._index: dict[str, list[Any]] = json.loads(file.read()[:-_FOOTER])
+
+    def names(self) -> list[str]:
+        """The pieces."""
+        return list(self._index)
+
+    def get(self, name: str) -> list[NDArray[Any]]:
+        """The arrays of a piece; int64 as they were written."""
+        at, length, size, shapes = self._index[name]
+        raw = b""
+        if length:
+            with self.path.open("rb") as file:
+                file.seek(at)
+                raw = self._codec.decompress(file.read(length), size, asbytes=True)
+        arrays, at = [], 0
+        for kinds, shape in shapes:
+            array = np.empty((shape[0], len(kinds)), np.int64 if np.dtype(kinds[0]).kind == "i" else kinds[0])
+            for place, kind in enumerate(kinds):
+                column = np.frombuffer(raw, kind, shape[0], at)
+                array[:, place] = column
+                at += column.nbytes
+            arrays.append(array.reshape(shape))
+        return arrays
+
+
+def _narrow(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind != "i" or not array.size:
+        return array
+    low, high = int(array.min()), int(array.max())
+    for kind in (np.int8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return array.astype(kind)
+    return array

@@ -1,0 +1,305 @@
+"""Materialization by several workers has the bytes of one process, for every way of cutting the work."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from pygrade._util.workers import LocalWorkers
+from pygrade.data.event_log import EventLog
+from pygrade.features import SchemaError, default_schema, materialize
+from pygrade.features import sharded as sharded_module
+from pygrade.features.spill import Spill, SpillWriter
+from pygrade.pipeline.candidate_copies import CandidateCopies
+from tests.features.events import make_log
+
+
+class Jobs:
+    """Two workers that are this process, so that a test sees into the jobs."""
+
+    count = 2
+
+    def __init__(self):
+        self.names = []
+
+    def map(self, work, jobs, name):
+        self.names += [name] * len(jobs)
+        return LocalWorkers().map(work, jobs, name)
+
+    def actors(self, make, parts, name):
+        raise AssertionError("materialization has no actors")
+
+
+def written(events, path, users=None, items=None, group_rows=64, tasks=("click", "order")):
+    """The events as a log on disk, with row groups and parts so small that there are many."""
+    source = {
+        "format_version": 1,
+        "name": "test",
+        "license": "none",
+        "tasks": list(tasks),
+        "task_values": [1.0] * len(tasks),
+        "num_rows": len(events),
+        "first_time": int(events["timestamp"].min()),
+    }
+    (path / "events").mkdir(parents=True)
+    ends = np.append(np.flatnonzero(np.diff(events["request_id"].to_numpy())) + 1, len(events))
+    cuts = [0]
+    while cuts[-1] < len(events):
+        inside = ends[(ends > cuts[-1]) & (ends <= cuts[-1] + group_rows)]
+        cuts.append(int(inside[-1]) if len(inside) else int(ends[ends > cuts[-1]][0]))
+
+    parts = []
+    for number, group in enumerate(range(0, len(cuts) - 1, 5)):
+        bounds = cuts[group : group + 6]
+        with pq.ParquetWriter(path / "events" / f"part-{number:05d}.parquet", events.to_arrow().schema) as writer:
+            for low, high in pairwise(bounds):
+                writer.write_table(events[low:high].to_arrow(), row_group_size=high - low)
+        parts.append(bounds[-1] - bounds[0])
+    for name, frame in (("users", users), ("items", items)):
+        if frame is not None:
+            frame.write_parquet(path / f"{name}.parquet")
+    (path / "source.json").write_text(json.dumps(source | {"parts": parts}))
+    return EventLog.open(path)
+
+
+def saved(log, path, **kwargs):
+    return written(log.events, path, log.users(), log.items(), **kwargs)
+
+
+def content(folder):
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def same_files(one, other):
+    """Every byte of every file."""
+    a, b = content(one), content(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name] == b[name], name
+    return True
+
+
+@pytest.fixture(scope="module")
+def memory_log():
+    return make_log(requests=400, seed=5)
+
+
+@pytest.fixture(scope="module")
+def log(memory_log, tmp_path_factory):
+    return saved(memory_log, tmp_path_factory.mktemp("log") / "log")
+
+
+@pytest.fixture(scope="module")
+def single(log, tmp_path_factory):
+    return materialize(log, default_schema(log), tmp_path_factory.mktemp("single") / "set", rows=100)
+
+
+def test_places_are_the_chunks(log):
+    middle = int(log.scan().collect()["timestamp"].sort()[700])
+    for rows in (1, 7, 64, 100, 200, 10**6):
+        for stop in (None, middle, middle + 1, 0):
+            chunks = list(log.chunks(rows, stop=stop))
+            places = log.places(rows, stop)
+            assert [place.rows for place in places] == [len(chunk) for chunk in chunks]
+            assert [place.first for place in places] == [chunk["timestamp"][0] for chunk in chunks]
+            assert [place.last for place in places] == [chunk["timestamp"][-1] for chunk in chunks]
+            assert all(a.equals(b) for a, b in zip(log.read(places), chunks, strict=True))
+    some = log.places(100)[3:5]
+    assert [frame.columns for frame in log.read(some, ("item_id", "timestamp"))] == [["item_id", "timestamp"]] * 2
+
+
+@pytest.mark.parametrize(("span_rows", "shards"), [(100, 1), (100, 8), (300, 3), (500, None), (1000, 17)])
+def test_the_cut_changes_no_byte(log, single, tmp_path, span_rows, shards):
+    jobs = Jobs()
+    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=jobs, span_rows=span_rows, shards=shards)
+    assert same_files(single.path, made.path)
+    spans = -(-len(log.places(100)) // (span_rows // 100))
+    assert jobs.names.count("features: histories") == jobs.names.count("features: rows") == spans > 1
+    assert jobs.names.count("features: pasts") == (shards or 8)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]  # nothing is left
+
+
+def test_two_processes(log, single, tmp_path):
+    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=LocalWorkers(2), span_rows=400)
+    assert same_files(single.path, made.path)
+
+
+def test_a_window(log, tmp_path):
+    times = log.scan().collect()["timestamp"].unique().sort()
+    window = (int(times[20]), int(times[90]))
+    one = materialize(log, default_schema(log), tmp_path / "one", window, rows=50)
+    two = materialize(log, default_schema(log), tmp_path / "two", window, rows=50, workers=Jobs(), span_rows=150)
+    assert one.window == window and same_files(one.path, two.path)
+
+
+def test_feedback_that_comes_much_later(memory_log, tmp_path):
+    """Some of it after several spans, some after the end of the log."""
+    events = memory_log.events
+    step = 600_000 * np.random.default_rng(1).choice([0, 1, 40, 150, 10_000], len(events))
+    late = dataclasses.replace(memory_log, events=events.with_columns(pl.col("event_time") + pl.Series(step)))
+    log = saved(late, tmp_path / "log")
+    one = materialize(log, default_schema(log), tmp_path / "one", rows=60)
+    jobs = Jobs()
+    two = materialize(log, default_schema(log), tmp_path / "two", rows=60, workers=jobs, span_rows=120)
+    assert same_files(one.path, two.path)
+    last = events["timestamp"][-1]
+    assert (late.events["event_time"] > last).sum() > 100
+
+
+def test_an_item_in_most_events_and_one_user(tmp_path):
+    """Skew: a key's feedback in a span is one record, so that a file does not grow with it."""
+    log = make_log(requests=500, users=3, items=30, seed=2)
+    hot = pl.Series(np.random.default_rng(0).random(len(log.events)) < 0.7)
+    skewed = dataclasses.replace(
+        log, events=log.events.with_columns(pl.when(hot).then(5).otherwise("item_id").alias("item_id"))
+    )
+    disk = saved(skewed, tmp_path / "log")
+    one = materialize(disk, default_schema(disk), tmp_path / "one", rows=100)
+    two = materialize(disk, default_schema(disk), tmp_path / "two", rows=100, workers=Jobs(), span_rows=300)
+    assert same_files(one.path, two.path)
+
+
+def test_rows_that_come_twice(memory_log, tmp_path):
+    """Equal rows of a request count twice, in histories of one process and of several."""
+    twice = dataclasses.replace(
+        memory_log, events=pl.concat([memory_log.events] * 2).sort("timestamp", "request_id", maintain_order=True)
+    )
+    log = saved(twice, tmp_path / "log")
+    one = materialize(log, default_schema(log), tmp_path / "one", rows=100)
+    two = materialize(log, default_schema(log), tmp_path / "two", rows=100, workers=Jobs(), span_rows=200)
+    assert same_files(one.path, two.path)
+    once = materialize(memory_log, default_schema(memory_log), tmp_path / "once")
+    counts = [features.state().records["all"].all()[0, 0] for features in (one, once)]
+    assert counts[0] == 2 * counts[1] > 0
+
+
+def test_requests_of_one_instant_in_several_spans(memory_log, tmp_path):
+    """The times of all requests are equal, then those of the second half: spans without any time between them."""
+    first = memory_log.events["timestamp"][0]
+    for name, half in (("all", 0.0), ("half", 0.5)):
+        kept = np.arange(len(memory_log.events)) < half * len(memory_log.events)
+        time = pl.when(pl.Series(kept)).then(first).otherwise(first + 1).alias("timestamp")
+        events = memory_log.events.with_columns(time, pl.max_horizontal("event_time", pl.lit(first + 1)))
+        log = saved(dataclasses.replace(memory_log, events=events), tmp_path / name)
+        one = materialize(log, default_schema(log), tmp_path / f"{name}-one", rows=100)
+        two = materialize(log, default_schema(log), tmp_path / f"{name}-two", rows=100, workers=Jobs(), span_rows=200)
+        assert same_files(one.path, two.path)
+
+
+def test_copies_of_requests(memory_log, log, tmp_path):
+    """Candidates that were not shown, with and without the times of their requests."""
+    request = log.scan().select("request_id", "timestamp").unique(maintain_order=True).collect()
+    chosen = request[5:-30:4]
+    candidates = {number: np.array([5 + 13 * (number % 40), 18]) for number in chosen["request_id"].to_list()}
+    times = dict(zip(chosen["request_id"].to_list(), chosen["timestamp"].to_list(), strict=True))
+    stop = int(chosen["timestamp"][-1]) + 1
+    copies = [CandidateCopies(log, candidates, stop, known) for known in (None, times)]
+    one = materialize(copies[0], default_schema(log), tmp_path / "one", rows=100)
+    for number, copy in enumerate(copies):
+        jobs = Jobs()
+        made = materialize(copy, default_schema(log), tmp_path / f"{number}", rows=100, workers=jobs, span_rows=300)
+        assert same_files(one.path, made.path) and len(set(jobs.names)) == 3
+    part = copies[1].between(int(chosen["timestamp"][3]), int(chosen["timestamp"][6]))
+    assert 0 < len(part.candidates) < len(candidates)
+    assert copies[0].identity() == copies[1].identity() != CandidateCopies(log, candidates, stop + 1).identity()
+
+
+def test_errors_leave_nothing(log, memory_log, tmp_path):
+    schema = default_schema(log)
+    for change, message in (
+        (pl.lit(None, pl.Float32).alias("y_click"), "y_click is null on a shown row"),
+        (pl.col("timestamp").alias("event_time") - 1, "is before its timestamp"),
+    ):
+        late = pl.when(pl.col("request_id") > 1500).then(change).otherwise(change.meta.output_name())
+        bad = dataclasses.replace(memory_log, events=memory_log.events.with_columns(late))
+        folder = tmp_path / message[:7].strip()
+        wrong = saved(bad, folder / "log")
+        with pytest.raises(SchemaError, match=message) as caught:
+            materialize(wrong, schema, folder / "set", rows=100, workers=Jobs(), span_rows=300)
+        assert any("span " in note for note in caught.value.__notes__)
+        assert [path.name for path in folder.iterdir()] == ["log"]
+    with pytest.raises(SchemaError, match="no request of the log lies in the training window"):
+        materialize(log, schema, tmp_path / "set", (0, 1), rows=100, workers=Jobs(), span_rows=300)
+    swapped = [memory_log.events[900:], memory_log.events[:900]]
+    wrong = saved(dataclasses.replace(memory_log, events=pl.concat(swapped)), tmp_path / "swapped")
+    with pytest.raises(SchemaError, match="not in order of time"):
+        materialize(wrong, schema, tmp_path / "set", rows=100, workers=Jobs(), span_rows=300)
+    assert not (tmp_path / "set").exists() and not list(tmp_path.glob(".set*"))
+
+
+_KILLED = """
+import os, signal, sys
+from pygrade.data.event_log import EventLog
+from pygrade.features import default_schema, materialize
+from tests.features.test_sharded import Jobs
+
+class Dying(Jobs):
+    def map(self, work, jobs, name):
+        for result in super().map(work, jobs, name):
+            if name == sys.argv[3] and len(self.names) and self.done == int(sys.argv[4]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.done += name == sys.argv[3]
+            yield result
+    done = 0
+
+log = EventLog.open(sys.argv[1])
+materialize(log, default_schema(log), sys.argv[2], rows=100, workers=Dying(), span_rows=300)
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "after"), [("features: histories", 2), ("features: pasts", 3), ("features: rows", 1)]
+)
+def test_a_killed_run_is_continued(log, single, tmp_path, monkeypatch, stage, after):
+    command = [sys.executable, "-c", _KILLED, str(log.path), str(tmp_path / "set"), stage, str(after)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".set.work-")
+    ran = []
+    for name in ("_write_history", "_write_past", "_write_rows"):
+        exact = getattr(sharded_module, name)
+        monkeypatch.setattr(sharded_module, name, lambda job, exact=exact, name=name: (ran.append(name), exact(job))[1])
+    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=Jobs(), span_rows=300)
+    assert same_files(single.path, made.path) and [path.name for path in tmp_path.iterdir()] == ["set"]
+    spans = -(-len(log.places(100)) // 3)
+    done = {"features: histories": after + 1, "features: pasts": spans + after + 1}
+    assert len(ran) == 2 * spans + 8 - done.get(stage, spans + 8 + after + 1)
+
+
+def test_what_another_call_left_is_removed(log, single, tmp_path):
+    (tmp_path / ".set.work-0123").mkdir()
+    (tmp_path / ".set.work-0123" / "history-00000").write_bytes(b"of another log")
+    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=Jobs(), span_rows=300)
+    assert same_files(single.path, made.path) and [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_spilled_arrays_come_back(tmp_path):
+    arrays = [
+        np.array([1, -(2**62), 2**40]),
+        np.zeros(0, np.int64),
+        np.arange(12).reshape(3, 4) * 1000,
+        np.array([0.5, np.nan]),
+        np.zeros((0, 3), np.int64),
+    ]
+    with SpillWriter(tmp_path / "file") as spill:
+        spill.add("a", arrays)
+        spill.add("nothing", [])
+        spill.add("empty", [np.zeros(0, np.int64)])
+    back = Spill(tmp_path / "file")
+    assert back.names() == ["a", "nothing", "empty"] and back.get("nothing") == []
+    for array, read in zip(arrays, back.get("a"), strict=True):
+        assert read.dtype == array.dtype and read.shape == array.shape and read.tobytes() == array.tobytes()
+    (tmp_path / "cut").write_bytes((tmp_path / "file").read_bytes()[:-3])
+    with pytest.raises(ValueError, match="cut is truncated or corrupt"):
+        Spill(tmp_path / "cut")
+    with pytest.raises(RuntimeError), SpillWriter(tmp_path / "bad") as spill:
+        spill.add("a", arrays)
+        raise RuntimeError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "file"]
