@@ -359,6 +359,15 @@ class KeyIndex:
 
     def keys(self) -> Any: ...
 
+def log1p(values: Any) -> None:
+    """log(1 + max(x, 0)) of float64 values [q, k], in place."""
+
+def shrunk_means(view: Any, counts: list[int], sums: list[int], weight: float, prior: Any) -> Any:
+    """(s + m·g) / (n + m) [q, k] of columns of a view [q, V] and priors [q, k]; g if n + m is 0."""
+
+def moments(values: Any) -> Any:
+    """Of columns of float32 values [q, D]: known values, their mean, the sum of squares around it, [3, D]."""
+
 class UserRequest:
     """A request whose user has been read."""
 

@@ -16,7 +16,7 @@ void bind_dispatch(pybind11::module_& module);
 void bind_policy(pybind11::module_& module);
 void bind_ranker(pybind11::module_& module);
 void bind_features(pybind11::module_& module);
-void bind_record_table(pybind11::module_& module);
+void bind_materialize(pybind11::module_& module);
 void bind_prerank(pybind11::module_& module);
 void bind_store(pybind11::module_& module);
 void bind_mtl(pybind11::module_& module);

@@ -19,6 +19,7 @@ from pygrade.cluster.errors import ClusterError
 
 CONNECT_SECONDS = 10.0  # for a host to accept a connection
 ANSWER_SECONDS = 30.0  # for its Ray to answer
+START_TRIES = 4  # Ray gives its own processes 30 s to start, which do not suffice on a busy machine
 _CLIENT = "ray://"
 _AUTO = "auto"
 logger = logging.getLogger("pygrade")
@@ -53,8 +54,8 @@ def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None
     """The workers of a cluster, while the block runs.
 
     text: ``local`` or ``local:N`` (Ray starts here with N processes, default one a core), ``auto``, ``HOST:PORT`` or
-    ``ray://HOST:PORT``. paths: places that every node must see. object_store_mib: memory for what
-    Ray passes between processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use it.
+    ``ray://HOST:PORT``. paths: places that every node must see. object_store_mib: memory for what Ray passes between
+    processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use that.
     `ClusterError` if the cluster does not answer, if a node has another pygrade, or if it does not see a path.
     """
     place = parse(text)
@@ -101,15 +102,15 @@ _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRIT
 def _start(ray: Any, place: Named, object_store_mib: int | None) -> None:
     options = _SILENT | ({} if object_store_mib is None else {"object_store_memory": object_store_mib * 2**20})
     retries = {"task_oom_retries": 3}  # of a job that the memory does not suffice for; Ray's default is forever
-    for last in (False, True):
+    for left in reversed(range(START_TRIES)):
         try:
             ray.init(
                 "local", num_cpus=place.processes or None, include_dashboard=False, _system_config=retries, **options
             )
             return
-        except Exception as error:  # a busy machine does not start Ray's processes within the 30 s that Ray allows
+        except Exception as error:
             ray.shutdown()
-            if last:
+            if not left:
                 raise ClusterError(f"Ray does not start here: {_one_line(error)}") from error
 
 

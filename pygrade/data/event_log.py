@@ -267,7 +267,7 @@ class EventLog:
             names = [n for n in parquet.schema_arrow.names if columns is None or n in columns]
             try:
                 frame: pl.DataFrame = require("polars", "pipeline").from_arrow(
-                    parquet.read_row_group(group, columns=names, use_threads=False)
+                    parquet.read_row_group(group, columns=names)
                 )
             except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
                 raise ValueError(f"{part}: row group {group} is corrupt ({error})") from error

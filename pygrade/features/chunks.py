@@ -92,6 +92,12 @@ def feedback_columns(schema: FeatureSchema) -> list[str]:
     return ["user_id", "item_id", "event_time", "position", "scenario", *schema.outcome_columns]
 
 
+def chunk_columns(schema: FeatureSchema) -> list[str]:
+    """The columns of events that features and their files read."""
+    tasks = [f"y_{task}" for task in schema.tasks]
+    return ["request_id", "timestamp", *feedback_columns(schema), *schema.context, *tasks]
+
+
 def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> Feedback:
     """The shown rows of a frame (or mapping) of raw events as `Feedback`; without a position column all are shown."""
     frame = frame_of(frame)

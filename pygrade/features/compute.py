@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade.features.feature import Feature, table_name
 from pygrade.features.records import NEVER, Ints, View
 from pygrade.features.schema import FeatureSchema
@@ -18,7 +19,6 @@ from pygrade.features.values import (
     code_lists_of,
     codes_of,
     floats_of,
-    log1p,
 )
 
 Floats = NDArray[np.float64]
@@ -153,7 +153,9 @@ class _Maker:
             values[:, places] = self._rates([features[place] for place in places])
         logs = [at for at, f in enumerate(features) if f.kind == "recency" or f.transform != "none"]
         if logs:
-            values[:, logs] = log1p(values[:, logs].clip(min=0.0))
+            chosen = values.take(logs, axis=1)
+            _core.log1p(chosen)
+            values[:, logs] = chosen
         with np.errstate(over="ignore"):  # infinite beyond float32
             rounded = values.astype(np.float32)
         rounded[np.isnan(rounded)] = np.nan  # one NaN, whatever the processor makes of it
@@ -226,9 +228,9 @@ class _Maker:
     def _means(self, key: tuple[str, ...], names: list[str], count: str, prior: Floats, weight: float) -> Floats:
         """(s + m·g) / (n + m) of the view's columns [q, k]; g if n + m is 0."""
         view, columns = self.inputs.views[table_name(key)].values, self.schema.tables[table_name(key)].columns
-        known = view[:, [columns.get(f"n:{name}", columns[count]) for name in names]] + weight
-        total = view[:, [columns[name] for name in names]] / SCALE + weight * prior
-        return np.where(known > 0, total / np.where(known > 0, known, 1.0), prior)
+        counts = [columns.get(f"n:{name}", columns[count]) for name in names]
+        means: Floats = _core.shrunk_means(view, counts, [columns[name] for name in names], weight, prior)
+        return means
 
 
 def _column(name: str, feature: Feature) -> str:

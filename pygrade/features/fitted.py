@@ -141,15 +141,7 @@ class Sample:
                 if feature.kind != "hashed":
                     codes[feature.name] = _counted(np.ascontiguousarray(columns).ravel())
         rows = {name: len(arrays[name]) for name in (*DENSE, *IDS)}
-        return cls(rows, {name: _moments(arrays[name]) for name in DENSE}, known, codes)
-
-
-def _moments(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    exact = values.astype(np.float64)
-    known = ~np.isnan(exact)
-    count = known.sum(0).astype(np.float64)
-    mean = np.where(known, exact, 0.0).sum(0) / count.clip(min=1.0)
-    return np.stack([count, mean, (np.where(known, exact - mean, 0.0) ** 2).sum(0)])
+        return cls(rows, {name: _core.moments(arrays[name]) for name in DENSE}, known, codes)
 
 
 def _counted(codes: NDArray[np.int64]) -> NDArray[np.int64]:

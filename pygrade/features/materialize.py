@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from pygrade._core import __version__
 from pygrade._util.files import atomic_directory, claimed
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import HERE, Workers
 from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch, concatenate
-from pygrade.features.chunks import feedback_of
+from pygrade.features.chunks import chunk_columns, feedback_of
 from pygrade.features.compute import Attributes
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import IDS, Fitted, Fitter
@@ -36,7 +36,7 @@ def materialize(
     window: tuple[int, int] | None = None,
     *,
     rows: int = 200_000,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
     span_rows: int = SPAN_ROWS,
     shards: int | None = None,
 ) -> "FeatureSet":
@@ -55,7 +55,7 @@ def materialize(
     Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
     schema.validate(event_log)
-    workers, out = workers or LocalWorkers(), Path(out)
+    out = Path(out)
     users = Attributes.of(schema, "user", event_log.users())
     items = Attributes.of(schema, "item", event_log.items())
     spans = []
@@ -65,7 +65,7 @@ def materialize(
         with atomic_directory(out) as folder:
             stream, fitter = Stream(schema, users, items, State(schema)), Fitter(schema)
             parts, requests = [], 0
-            for part in write_parts(stream, event_log.chunks(rows), folder, window):
+            for part in write_parts(stream, _frames(event_log, schema, rows), folder, window):
                 parts.append(part.entry)
                 requests += part.fitted_requests
                 fitter.add(part.sample)
@@ -83,6 +83,12 @@ def materialize(
                 (work / PART.format(number)).rename(folder / PART.format(number))
             _finish(folder, schema, window, parts, requests, fitter, lambda: state)
     return FeatureSet.open(out)
+
+
+def _frames(event_log: RawEvents, schema: FeatureSchema, rows: int) -> Iterator[Any]:
+    if isinstance(event_log, SplitEvents):
+        return event_log.read(event_log.places(rows), chunk_columns(schema))
+    return event_log.chunks(rows)
 
 
 def _finish(
@@ -226,6 +232,10 @@ class FeatureSet:
         low = -(2**63) if start is None else start
         high = 2**63 - 1 if stop is None else stop
         return [i for i, part in enumerate(self._parts) if part["last"] >= low and part["first"] < high]
+
+    def requests_in(self, parts: Sequence[int]) -> int:
+        """The number of requests in parts."""
+        return sum(self._parts[number]["requests"] for number in parts)
 
     @property
     def num_parts(self) -> int:

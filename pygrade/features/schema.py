@@ -302,6 +302,10 @@ class FeatureSchema:
 
     def to_json(self) -> str:
         """The schema as JSON: each feature with the fields that differ from their defaults."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> str:
         defaults = {f.name: f.default for f in fields(Feature)}
         listed = [{k: v for k, v in asdict(f).items() if v != defaults[k]} for f in self.features]
         record = {

@@ -23,7 +23,14 @@ from pygrade._util.files import atomic_file
 from pygrade._util.workers import Workers, every
 from pygrade.data.event_log import request_starts
 from pygrade.features.aggregates import Feedback, State
-from pygrade.features.chunks import feedback_columns, feedback_of, key_parts, question_keys, scenario_codes
+from pygrade.features.chunks import (
+    chunk_columns,
+    feedback_columns,
+    feedback_of,
+    key_parts,
+    question_keys,
+    scenario_codes,
+)
 from pygrade.features.compute import Attributes
 from pygrade.features.feature import is_measure
 from pygrade.features.fitted import DENSE, IDS, Fitter, Sample
@@ -288,7 +295,7 @@ def _write_rows(job: RowsJob) -> tuple[list[dict[str, Any]], int]:
     stream = Stream(plan.schema, *plan.attributes(), state, pending, before)
     entries, inside = [], 0
     with SpillWriter(plan.sample(span.number)) as spill:
-        frames = span.log.read(span.places)
+        frames = span.log.read(span.places, chunk_columns(plan.schema))
         for number, part in enumerate(write_parts(stream, frames, plan.folder, plan.window, span.first_part)):
             entries.append(part.entry)
             inside += part.fitted_requests

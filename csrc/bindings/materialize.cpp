@@ -1,5 +1,6 @@
-// Records of features in memory, for materialization.
+// Features of a whole log: records in memory, and the arithmetic of pygrade.features.compute and fitted.
 #include "features/record_table.hpp"
+#include "features/records.hpp"
 
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -18,6 +19,7 @@ namespace {
 
 using Column = std::span<const std::int64_t>;
 using Matrix = py::array_t<std::int64_t>;
+using Floats = py::array_t<double>;
 
 Column column(py::handle value, const char* name) {
   return array(value, name, Dtype::int64, {any_size}).span<const std::int64_t>();
@@ -157,9 +159,66 @@ class Keys {
   detail::KeyIndex index_;
 };
 
+Floats floats(std::size_t rows, std::size_t columns) {
+  return Floats({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(columns)});
+}
+
+// log(1 + max(x, 0)) of every value [q, k], in place.
+void log1p(py::handle values) {
+  const auto all = array(values, "values", Dtype::float64, {any_size, any_size}).span<double>();
+  const py::gil_scoped_release unlocked;
+  for (double& value : all) value = detail::log1p_of(detail::from_zero(value));
+}
+
+// (s + m·g) / (n + m) [q, k] of columns of views [q, V], g being the prior [q, k].
+Floats shrunk_means(py::handle view, const std::vector<std::size_t>& counts, const std::vector<std::size_t>& sums,
+                    double weight, py::handle prior) {
+  const auto given = array(view, "view", Dtype::int64, {any_size, any_size});
+  const auto rows = static_cast<std::size_t>(given.shape[0]), width = static_cast<std::size_t>(given.shape[1]);
+  const auto count = static_cast<std::int64_t>(sums.size());
+  const auto priors = array(prior, "prior", Dtype::float64, {given.shape[0], count}).span<const double>();
+  for (const auto* columns : {&counts, &sums})
+    if (columns->size() != sums.size() || std::ranges::any_of(*columns, [&](std::size_t c) { return c >= width; }))
+      throw py::value_error("counts and sums name other columns than the view has");
+  Floats means = floats(rows, sums.size());
+  double* out = means.mutable_data();
+  const py::gil_scoped_release unlocked;
+  const std::int64_t* values = given.span<const std::int64_t>().data();
+  const double* own = priors.data();
+  for (std::size_t i = 0; i < rows; ++i, values += width)
+    for (std::size_t k = 0; k < sums.size(); ++k)
+      *out++ = detail::shrunk_mean(static_cast<double>(values[sums[k]]), static_cast<double>(values[counts[k]]),
+                                   weight, *own++);
+  return means;
+}
+
+// Of the columns of values [q, D]: known values, their mean, and the sum of squares around it, [3, D].
+Floats moments(py::handle values) {
+  const auto given = array(values, "values", Dtype::float32, {any_size, any_size});
+  const auto all = given.span<const float>();
+  const auto width = static_cast<std::size_t>(given.shape[1]);
+  Floats made = floats(3, width);
+  double *const count = made.mutable_data(), *const mean = count + width, *const square = mean + width;
+  const py::gil_scoped_release unlocked;
+  std::fill_n(count, 3 * width, 0.0);
+  for (std::size_t at = 0; at < all.size(); at += width)
+    for (std::size_t d = 0; d < width; ++d) {
+      const double value = all[at + d];
+      count[d] += value == value ? 1.0 : 0.0;
+      mean[d] += value == value ? value : 0.0;
+    }
+  for (std::size_t d = 0; d < width; ++d) mean[d] /= std::max(count[d], 1.0);
+  for (std::size_t at = 0; at < all.size(); at += width)
+    for (std::size_t d = 0; d < width; ++d) {
+      const double value = all[at + d], away = value - mean[d];
+      square[d] += value == value ? away * away : 0.0;
+    }
+  return made;
+}
+
 }  // namespace
 
-void bind_record_table(py::module_& module) {
+void bind_materialize(py::module_& module) {
   py::class_<Records>(module, "Records")
       .def(py::init<const std::string&, const std::string&>(), py::arg("schema"), py::arg("table"))
       .def("__len__", &Records::size)
@@ -176,6 +235,10 @@ void bind_record_table(py::module_& module) {
       .def("__len__", &Keys::size)
       .def("add", &Keys::add, py::arg("keys"))
       .def("keys", &Keys::keys);
+  module.def("log1p", &log1p, py::arg("values"));
+  module.def("shrunk_means", &shrunk_means, py::arg("view"), py::arg("counts"), py::arg("sums"), py::arg("weight"),
+             py::arg("prior"));
+  module.def("moments", &moments, py::arg("values"));
 }
 
 }  // namespace pygrade::bindings
