@@ -16,7 +16,8 @@ from pygrade.cluster import checks
 from pygrade.cluster.figures import Board, merged
 from pygrade.cluster.log_upload import LogUpload
 from pygrade.cluster.run_copy import RunCopy, artifact_version, published, store_of
-from pygrade.cluster.serve import Replicas, serve
+from pygrade.cluster.scale import Replicas
+from pygrade.cluster.serve import serve
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
