@@ -98,6 +98,7 @@ def test_numbers_of_replicas_as_ray_serve_takes_them():
     ("words", "message"),
     [
         (["--replicas", "2"], "replicas is 2; want it with --cluster alone"),
+        (["--exposures", "s3://bucket/x"], "exposures is s3://bucket/x; want a directory, or this URL with --cluster"),
         (["--cluster", "local:1", "--workers", "2"], "workers is 2; want it without a cluster alone"),
         (["--cluster", "local:1", "--online"], "online is true; want it without a cluster alone"),
         (["--cluster", "local:1", "--threads", "0"], "threads is 0; want 1 or more on a cluster"),
