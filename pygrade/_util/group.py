@@ -7,6 +7,7 @@ ranks, which divides the rows, and not on where the ranks run.
 
 import io
 import logging
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,7 +100,7 @@ class Group:
             yield
         except Exception as error:
             own = error
-        for error in self.gather(own):
+        for error in self.gather(_portable(own) if self.size > 1 else own):
             if error is not None:
                 self.agreed = error
                 raise error
@@ -149,6 +150,15 @@ class Group:
         """torch's generators are afterwards as they were before."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             yield
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error, or its text if it cannot be pickled."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 class DistributedGroup(Group):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pygrade._core import __version__
 from pygrade._util.files import atomic_directory, claimed
-from pygrade._util.workers import LocalWorkers, Workers
+from pygrade._util.workers import HERE, Workers
 from pygrade.features.aggregates import State
 from pygrade.features.batch import FeatureBatch, concatenate
 from pygrade.features.chunks import chunk_columns, feedback_of
@@ -36,7 +36,7 @@ def materialize(
     window: tuple[int, int] | None = None,
     *,
     rows: int = 200_000,
-    workers: Workers | None = None,
+    workers: Workers = HERE,
     span_rows: int = SPAN_ROWS,
     shards: int | None = None,
 ) -> "FeatureSet":
@@ -55,7 +55,7 @@ def materialize(
     Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
     schema.validate(event_log)
-    workers, out = workers or LocalWorkers(), Path(out)
+    out = Path(out)
     users = Attributes.of(schema, "user", event_log.users())
     items = Attributes.of(schema, "item", event_log.items())
     spans = []
