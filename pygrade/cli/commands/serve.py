@@ -73,7 +73,8 @@ def run(options: Options) -> dict[str, Any]:
             console.text(f"{options.run}: {address}")
 
     if cluster is not None:
-        from pygrade.cluster.serve import Replicas, serve
+        from pygrade.cluster.scale import Replicas
+        from pygrade.cluster.serve import serve
 
         run = str(options.run) if is_url(options.run) else str(Path(options.run).resolve())
         serve(run, table, Replicas(**placed), str(cluster), ready)
