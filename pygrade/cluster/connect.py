@@ -1,5 +1,6 @@
 """From ``--cluster local[:N]|ADDRESS`` to workers."""
 
+import gc
 import logging
 import os
 import re
@@ -113,6 +114,8 @@ def _start(ray: Any, place: Named, object_store_mib: int | None) -> None:
             ray.shutdown()
             if not left:
                 raise ClusterError(f"Ray does not start here: {_one_line(error)}") from error
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()  # the processes of this try, which end with this one
 
 
 def _join(ray: Any, address: str) -> None:
