@@ -48,7 +48,7 @@ class DiskShuffle:
         self._waiting: list[tuple[Ints, pl.DataFrame]] = []
         self._writers: dict[int, Any] = {}  # the least recently used first
         self._files: dict[int, list[Path]] = {}
-        directory.mkdir(parents=True)
+        directory.mkdir()
 
     def add(self, partition: Ints, frame: "pl.DataFrame") -> None:
         """Appends each row to its partition; partition[n]."""

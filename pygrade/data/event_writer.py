@@ -56,6 +56,7 @@ class EventWriter:
             raise ValueError(f"rows is {rows}; want at least 1")
         self.directory, self.rows, self.workers = directory, rows, workers or LocalWorkers()
         self.scratch = directory / "scratch"
+        self.scratch.mkdir(parents=True)
         self.spilled: list[Spilled] = []
         self._own: Spill | None = None
         self._stages = 0

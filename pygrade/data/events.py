@@ -4,6 +4,8 @@
 which license: `kuairand_events`, `recflow`, `ebnerd`, `logs_events`.
 """
 
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ CONFIGS: dict[str, type] = {
 }
 """The dataclass of options of each scheme."""
 
+_PATIENCE_SECONDS = 10.0
 _IMPORTERS: dict[str, Callable[..., None]] = {
     "kuairand": import_kuairand,
     "recflow": import_recflow,
@@ -83,5 +86,17 @@ def import_events(
     if out.exists() and not (out.is_dir() and ((out / "source.json").is_file() or not any(out.iterdir()))):
         raise ValueError(f"{out} exists and is no log of events; want a path that is free")
     with atomic_directory(out) as directory:
-        _IMPORTERS[scheme](local(place), EventWriter(directory, rows, workers), config)
+        try:
+            _IMPORTERS[scheme](local(place), EventWriter(directory, rows, workers), config)
+        except BaseException:
+            _remove(directory)
+            raise
     return EventLog.open(out)
+
+
+def _remove(directory: Path) -> None:
+    """Removes it, though jobs that still run may put files there until they find that it is gone."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while directory.exists() and time.monotonic() < until:
+        shutil.rmtree(directory, ignore_errors=True)
+        time.sleep(0.02)

@@ -54,7 +54,7 @@ class Spill:
 
     def __init__(self, directory: Path, rows: int, origin: str = "") -> None:
         self.directory, self.rows, self.origin = directory, rows, origin
-        directory.mkdir(parents=True)
+        directory.mkdir()  # without parents: a job whose import failed meanwhile must not bring them back
         self._shuffles: dict[str, DiskShuffle] = {}
         self._crowded: dict[tuple[str, int], int] = {}  # rows of attributes that a partition may hold
         self._known: dict[str, set[int]] = {kind: set() for kind in KINDS_OF_IDS}
