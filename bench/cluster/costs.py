@@ -5,6 +5,7 @@ map are those that its processes moved through system calls, at least what the s
 the first of its stage reads what others of the stage wrote: these bytes are shuffled.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,62 +18,66 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """The runs of one contender on the shortest and on the longest log."""
+class Seen:
+    """A map of jobs in a run."""
 
-    short: dict[str, Any]
-    long: dict[str, Any]
-    rows: tuple[int, int]
-
-    @classmethod
-    def of(cls, record: dict[str, Any], contender: str) -> "Lengths":
-        """ValueError if the record has one length only."""
-        runs = [run for run in record["runs"].values() if contender in run]
-        if len(runs) < 2:
-            raise ValueError(f"{contender} ran on {len(runs)} lengths of the log; want two, see --growth")
-        return cls(runs[0][contender], runs[-1][contender], (runs[0]["rows"], runs[-1]["rows"]))
-
-    def slope(self, short: float, long: float) -> float:
-        """Of a figure, per row."""
-        return max(long - short, 0.0) / (self.rows[1] - self.rows[0])
+    rows: int  # of the log
+    log_bytes: float
+    stage: dict[str, Any]
+    before: dict[str, Any] | None  # the stage before it
+    costs: dict[str, Any]
 
 
 def stages_of(record: dict[str, Any], contender: str = CONTENDER) -> list[Stage]:
-    """A stage of `capacity` for each map of jobs, in order. What the driver does alone is with the first of a stage."""
-    lengths = Lengths.of(record, contender)
-    logs = [run["log_mib"] * _MIB for run in record["runs"].values() if contender in run]
-    before = lengths.slope(logs[0], logs[-1])  # bytes per row that the stage reads at least
+    """A stage of `capacity` for each map of jobs of the longest run, in order. What the driver does alone is with the
+    first of its stage."""
+    runs = [run for run in record["runs"].values() if contender in run]
     made = []
-    for name, long in lengths.long["stages"].items():
-        short = lengths.short["stages"][name]
-        alone = lengths.slope(short["driver_only"]["sampled_seconds"], long["driver_only"]["sampled_seconds"])
-        for place, (called, costs) in enumerate(long["maps"].items()):
-            stage = _stage(called, lengths, short["maps"][called], costs)
-            if place == 0:
-                read = max(stage.read_bytes, before)
-                stage = replace(stage, driver_us=1e6 * alone, read_bytes=read, shuffled_bytes=0.0)
+    names = list(runs[-1][contender]["stages"])
+    for place, name in enumerate(names):
+        for number, called in enumerate(runs[-1][contender]["stages"][name]["maps"]):
+            seen = [
+                Seen(
+                    run["rows"], run["log_mib"] * _MIB, stages[name], stages[names[place - 1]] if place else None, costs
+                )
+                for run in runs
+                for stages in (run[contender]["stages"],)
+                if (costs := stages[name]["maps"].get(called)) is not None
+            ]
+            made.append(_stage(called, seen, number == 0))
             if called in MOST_SHARDS:
-                stage = replace(stage, jobs=MOST_SHARDS[called], key_bytes=key_bytes(record, called))
-            made.append(stage)
-        before = lengths.slope(short["output_mib"], long["output_mib"]) * _MIB
+                made[-1] = replace(made[-1], jobs=MOST_SHARDS[called], key_bytes=key_bytes(record, called))
     return made
 
 
-def _stage(name: str, lengths: Lengths, short: dict[str, Any], long: dict[str, Any]) -> Stage:
-    seconds, read, written = (
-        lengths.slope(*(sum(costs[field].get(kind, 0.0) for kind in WORKING) for costs in (short, long)))
-        for field in ("cpu_seconds", "read_bytes", "written_bytes")
-    )
-    grows = long["jobs"] > short["jobs"]
+def slope(seen: Sequence[Seen], figure: Callable[[Seen], float]) -> float:
+    """Of a figure, per row: between the shortest and the longest log; from nothing on if there is one alone."""
+    first, last = seen[0], seen[-1]
+    if first is last:
+        return figure(last) / last.rows
+    return max(figure(last) - figure(first), 0.0) / (last.rows - first.rows)
+
+
+def _stage(name: str, seen: Sequence[Seen], first: bool) -> Stage:
+    def of(field: str) -> float:
+        return slope(seen, lambda one: sum(one.costs[field].get(kind, 0.0) for kind in WORKING))
+
+    def given(one: Seen) -> float:
+        return one.log_bytes if one.before is None else one.before["output_mib"] * _MIB
+
+    jobs, last = seen[-1].costs["jobs"], seen[-1]
+    fixed = len(seen) > 1 and seen[0].costs["jobs"] == jobs
+    read = max(of("read_bytes"), slope(seen, given)) if first else of("read_bytes")
     return Stage(
         name,
-        cpu_us=1e6 * seconds,
+        cpu_us=1e6 * of("cpu_seconds"),
+        driver_us=1e6 * slope(seen, lambda one: one.stage["driver_only"]["sampled_seconds"]) if first else 0.0,
         read_bytes=read,
-        written_bytes=written,
-        shuffled_bytes=read,
-        job_rows=max(1, round(lengths.rows[1] / long["jobs"])) if grows else None,
-        jobs=None if grows else int(long["jobs"]),
-        base_mib=long["own_mib"].get("worker", 0.0),
+        written_bytes=of("written_bytes"),
+        shuffled_bytes=0.0 if first else read,
+        job_rows=None if fixed else max(1, round(last.rows / jobs)),
+        jobs=int(jobs) if fixed else None,
+        base_mib=last.costs["own_mib"].get("worker", 0.0),
     )
 
 
@@ -80,9 +85,11 @@ def key_bytes(record: dict[str, Any], name: str) -> float:
     """Memory of a user or an item in the shard of a map: from the run on a log with more of them, if there is one."""
     if "keys" not in record:
         return 0.0
-    few, many = (
-        next(entry["maps"][name] for entry in run[CONTENDER]["stages"].values() if name in entry["maps"])
-        for run in (record["keys"]["few"], record["keys"]["many"])
-    )
-    more = record["keys"]["many"]["keys"] / many["jobs"] - record["keys"]["few"]["keys"] / few["jobs"]
-    return max(many["own_mib"]["worker"] - few["own_mib"]["worker"], 0.0) * _MIB / more
+    found = []
+    for run in (record["keys"]["few"], record["keys"]["many"]):
+        maps = {called: made for stage in run[CONTENDER]["stages"].values() for called, made in stage["maps"].items()}
+        if name not in maps:
+            return 0.0
+        found.append((run["keys"] / maps[name]["jobs"], maps[name]["own_mib"].get("worker", 0.0)))
+    (few, small), (many, large) = found
+    return max(large - small, 0.0) * _MIB / (many - few)

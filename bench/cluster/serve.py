@@ -48,6 +48,18 @@ class Bench:
         subprocess.run(["g++", "-std=c++20", "-O2", "-o", str(self.program), str(SOURCE)], check=True)
         self.rows: dict[str, dict[str, Any]] = {}
 
+    def all(self, folder: Path) -> None:
+        """Every server, one after another."""
+        for name, (workers, replicas) in SERVERS.items():
+            self.serve(name, workers, replicas, self.world.store)
+        redis = redis_server.RedisServer(folder)
+        try:
+            store = redis.url("bench", timeout=120)
+            self.world.fill(store)
+            self.serve("Ray Serve, 2 replicas, Redis", 0, 2, store)
+        finally:
+            redis.kill()
+
     def serve(self, name: str, workers: int, replicas: int, store: str) -> None:
         """All rows of one server."""
         self.world.point("first", store)
@@ -57,7 +69,6 @@ class Bench:
         begun = time.perf_counter()
         server = Server("cluster" if replicas else "serve", self.world, options, config, words)
         rows: dict[str, Any] = {"start_seconds": round(time.perf_counter() - begun, 1)}
-        self.rows[name] = rows
         try:
             self.load(server, 0.0, SETTLE_SECONDS)
             rows["capacity"] = self.load(server, 0.0, self.seconds)
@@ -70,6 +81,7 @@ class Bench:
             begun = time.perf_counter()
             rows["exit"] = server.close()
             rows["end_seconds"] = round(time.perf_counter() - begun, 1)
+        self.rows[name] = rows
         print(name, json.dumps(rows), file=sys.stderr, flush=True)
 
     def load(self, server: Server, rate: float, seconds: float) -> dict[str, Any]:
@@ -105,20 +117,14 @@ def main() -> int:
     seconds = 4.0 if options.quick else options.seconds
     with tempfile.TemporaryDirectory(prefix="pygrade-bench-") as scratch:
         bench = Bench(World(run.resolve(), Path(scratch)), seconds, options.threads)
-        for name, (workers, replicas) in SERVERS.items():
-            bench.serve(name, workers, replicas, bench.world.store)
-        redis = redis_server.RedisServer(Path(scratch))
         try:
-            store = redis.url("bench", timeout=120)
-            bench.world.fill(store)
-            bench.serve("Ray Serve, 2 replicas, Redis", 0, 2, store)
-        finally:
-            redis.kill()
-    record = {"suite": "cluster_serve", "machine": facts() | {"ray": ray.__version__}, "data": source}
-    record |= {"connections": CONNECTIONS, "seconds": seconds, "flip_seconds": FLIP_SECONDS, "servers": bench.rows}
-    out = options.out or (None if options.quick else RESULTS / "cluster_serve.json")
-    if out is not None:
-        write_json(out, record)
+            bench.all(Path(scratch))
+        finally:  # what was measured before a fault is kept
+            record = {"suite": "cluster_serve", "machine": facts() | {"ray": ray.__version__}, "data": source}
+            record |= {"connections": CONNECTIONS, "seconds": seconds, "flip_seconds": FLIP_SECONDS}
+            out = options.out or (None if options.quick else RESULTS / "cluster_serve.json")
+            if out is not None and bench.rows:
+                write_json(out, record | {"servers": bench.rows})
     bad = lost_or_wrong(bench.rows)
     print(f"{bad} requests lost or wrong")
     return int(bad > 0)

@@ -69,9 +69,10 @@ def main(arguments: Sequence[str]) -> int:
                 write_json(out, record)
         if options.keys > 1:
             more = replace(world, users=options.keys * world.users, items=options.keys * world.items)
-            pair = {"few": runs[f"{growth[0]}x"], "many": None}
-            pair["many"] = measure(Path(folder), options.rows * growth[0], more, [contenders[-1]], stages[:2], 1)
+            times = growth[len(growth) // 2]  # long enough for the maps of jobs
+            many = measure(Path(folder), options.rows * times, more, [contenders[-1]], stages[:2], 1)
             sizes = {"few": world.users + world.items, "many": more.users + more.items}
+            pair = {"few": runs[f"{times}x"], "many": many}
             record["keys"] = {name: {"keys": sizes[name], **run} for name, run in pair.items()}
             if out is not None:
                 write_json(out, record)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from pygrade._util.optional_imports import require
@@ -19,8 +19,10 @@ from pygrade.cluster.errors import ClusterError
 
 CONNECT_SECONDS = 10.0  # for a host to accept a connection
 ANSWER_SECONDS = 30.0  # for its Ray to answer
+START_TRIES = 4  # Ray gives its own processes 30 s to start, which do not suffice on a busy machine
 _CLIENT = "ray://"
 _AUTO = "auto"
+_TOKEN = "RAY_AUTH_MODE=token if it asks for a token, which Ray gives to no address on its own"
 logger = logging.getLogger("pygrade")
 
 
@@ -53,8 +55,8 @@ def connect(text: str, paths: Sequence[Place] = (), object_store_mib: int | None
     """The workers of a cluster, while the block runs.
 
     text: ``local`` or ``local:N`` (Ray starts here with N processes, default one a core), ``auto``, ``HOST:PORT`` or
-    ``ray://HOST:PORT``. paths: places that every node must see. object_store_mib: memory for what
-    Ray passes between processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use it.
+    ``ray://HOST:PORT``. paths: places that every node must see. object_store_mib: memory for what Ray passes between
+    processes, of ``local`` alone. If this process has started Ray already, ``local`` and ``auto`` use that.
     `ClusterError` if the cluster does not answer, if a node has another pygrade, or if it does not see a path.
     """
     place = parse(text)
@@ -101,15 +103,15 @@ _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRIT
 def _start(ray: Any, place: Named, object_store_mib: int | None) -> None:
     options = _SILENT | ({} if object_store_mib is None else {"object_store_memory": object_store_mib * 2**20})
     retries = {"task_oom_retries": 3}  # of a job that the memory does not suffice for; Ray's default is forever
-    for last in (False, True):
+    for left in reversed(range(START_TRIES)):
         try:
             ray.init(
                 "local", num_cpus=place.processes or None, include_dashboard=False, _system_config=retries, **options
             )
             return
-        except Exception as error:  # a busy machine does not start Ray's processes within the 30 s that Ray allows
+        except Exception as error:
             ray.shutdown()
-            if last:
+            if not left:
                 raise ClusterError(f"Ray does not start here: {_one_line(error)}") from error
 
 
@@ -121,8 +123,8 @@ def _join(ray: Any, address: str) -> None:
             ray.init(address=address, **_SILENT)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
-        hint = "; start one with: ray start --head" if address == _AUTO else ""
-        raise ClusterError(f"cluster {address} cannot be used: {_one_line(error)}{hint}") from error
+        hint = "start one with: ray start --head" if address == _AUTO else f"want {_TOKEN}"
+        raise ClusterError(f"cluster {address} cannot be used: {_one_line(error)}; {hint}") from error
 
 
 def _wait_for(address: str) -> None:
@@ -137,13 +139,13 @@ def _wait_for(address: str) -> None:
     if address.startswith(_CLIENT):
         return  # its client has a time limit of its own
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check", "--address", address]
-    try:
-        subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS, check=True)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-        raise ClusterError(
-            f"cluster {address} does not answer as the head of a Ray cluster does; want its port, which "
-            "ray start --head prints (6379 by default)"
-        ) from error
+    with suppress(subprocess.TimeoutExpired):
+        if not subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS).returncode:
+            return
+    raise ClusterError(
+        f"cluster {address} does not answer as the head of a Ray cluster does within {ANSWER_SECONDS:.0f} s; want its "
+        f"port, which ray start --head prints (6379 by default), and {_TOKEN}"
+    )
 
 
 def _one_line(error: BaseException) -> str:

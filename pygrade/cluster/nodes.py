@@ -44,8 +44,8 @@ def _version(facts: dict[str, Any]) -> str:
 
 @contextmanager
 def _marked(path: Place) -> Iterator[str]:
-    """What nodes must see: a URL, or a new file in the directory, or in the nearest one that exists; the directory itself
-    if it cannot be written to."""
+    """What nodes must see: a URL, or a new file in the directory or in the nearest one that exists; the directory
+    itself if it cannot be written to."""
     place = Folder.at(path)
     if not place.is_local:
         yield str(path)

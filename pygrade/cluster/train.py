@@ -17,6 +17,8 @@ from pygrade._util.ranks import CHECKPOINT, RESTARTS
 from pygrade._util.workers import naming
 from pygrade.cluster.errors import ClusterError
 
+logger = logging.getLogger("pygrade")
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -78,7 +80,7 @@ def train_on_cluster(
     )
     with naming(name, job):
         try:
-            result: Any = trainer.fit().return_value
+            result = _fitted(trainer)
         except ray.train.WorkerGroupError as error:
             raise _own_error(error) from error
         except ray.train.TrainingFailedError as error:
@@ -87,6 +89,19 @@ def train_on_cluster(
             raise result.error
     trained: Result = result
     return trained
+
+
+def _fitted(trainer: TorchTrainer) -> Any:
+    """The result of rank 0. The process that directs the ranks may be lost as well: another goes on from the last
+    checkpoint."""
+    for attempt in range(RESTARTS + 1):
+        try:
+            return trainer.fit().return_value
+        except ray.exceptions.RayActorError as error:
+            if attempt == RESTARTS:
+                text = " ".join(str(error).split())[:300]
+                raise ClusterError(f"training lost its controller {RESTARTS + 1} times: {text}") from error
+            logger.warning("training lost its controller, and goes on from the last checkpoint")
 
 
 def _loop(config: dict[str, Any]) -> Any:

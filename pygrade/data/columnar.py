@@ -69,9 +69,9 @@ def read_batches(
 ) -> "Iterator[tuple[int, pl.DataFrame]]":
     """The named columns of a Parquet (.parquet) or Feather file, a bounded number of rows at a time.
 
-    ``piece``: only these row groups. Yields the number (from 0) of the first row, and the rows: int64, float64, str, bool, times as int64 ms since 1970,
-    lists of these. ValueError names the file, the column and the row of a missing column, a missing or foreign value;
-    TypeError a column of another type.
+    ``piece``: only these row groups. Yields the number (from 0) of the first row, and the rows: int64, float64, str,
+    bool, times as int64 ms since 1970, lists of these. ValueError names the file, the column and the row of a missing
+    column, a missing or foreign value; TypeError a column of another type.
     """
     polars, pa = require("polars", "pipeline"), require("pyarrow", "pipeline")
     schema = _schema(path)

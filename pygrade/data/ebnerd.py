@@ -149,15 +149,19 @@ class _Piece:
     """A job."""
 
     work: Callable[[RowGroups, Spill, EbNerdConfig], None]
-    rows: RowGroups
+    groups: RowGroups
     config: EbNerdConfig
 
+    @property
+    def rows(self) -> int:
+        return self.groups.rows
+
     def __str__(self) -> str:
-        return str(self.rows)
+        return str(self.groups)
 
 
 def _read(piece: _Piece, spill: Spill) -> None:
-    piece.work(piece.rows, spill, piece.config)
+    piece.work(piece.groups, spill, piece.config)
 
 
 def _whole(path: Path) -> list[RowGroups]:
@@ -249,7 +253,7 @@ def _read_history(piece: RowGroups, spill: Spill, config: EbNerdConfig) -> None:
         count += len(rows)
 
 
-def _read_articles(piece: RowGroups, spill: Spill, _: EbNerdConfig) -> None:
+def _read_articles(piece: RowGroups, spill: Spill, _config: EbNerdConfig) -> None:
     polars = require("polars", "pipeline")
     names = column_names(piece.path)
     columns = {name: kind for name, kind in _ARTICLES.items() if name in names or name == "article_id"}

@@ -1,4 +1,4 @@
-"""Events in order of time: spans of days, or of seconds of a long day, that are sorted and checked one by one as jobs."""
+"""Events in order of time: spans of days, or of seconds of a long day, which jobs sort and check one by one."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -118,7 +118,6 @@ def sizes_path(path: Path) -> Path:
 
 
 def _origins(sources: Sequence[Source], request: int | None) -> list[str]:
-    polars = require("polars", "pipeline")
     return [
         source.origin
         for source in sources
@@ -136,7 +135,7 @@ def make_spans(
     """
     days: dict[int, int] = {}
     for spill in spilled:
-        for day, count in spill.rows.get("events", {}).items():
+        for day, count in spill.held.get("events", {}).items():
             days[day] = days.get(day, 0) + count
     long = {day: _sources(spilled, [day]) for day, count in sorted(days.items()) if count > rows}
     divided = _divide(long, rows, scratch, workers) if long else {}
@@ -181,7 +180,7 @@ class _Stretch:
 
     day: int
     source: Source
-    rows: int
+    limit: int  # rows that a bucket holds
     path: Path
     starts: tuple[int, ...] = ()  # the first second of every bucket but the first
 
@@ -213,7 +212,7 @@ def _divide(
     stretches = [replace(stretch, starts=starts[stretch.day]) for stretch in stretches]
     pieces: dict[int, dict[int, list[Source]]] = {day: {} for day in long}
     for stretch, spill in zip(stretches, consuming(workers, _split, stretches, "events: divide"), strict=True):
-        for bucket in spill.rows["events"]:
+        for bucket in spill.held["events"]:
             source = Source(spill.origin, spill.files("events", bucket), stretch.source.first_request)
             pieces[stretch.day].setdefault(bucket, []).append(source)
     return {
@@ -238,7 +237,7 @@ def _split(stretch: _Stretch) -> Spilled:
             bucket = np.searchsorted(starts, _second(frame, stretch.day), side="right")
             spill.shuffle("events").add(bucket, frame)
 
-    return spilled_by(work, stretch.path, stretch.rows, stretch.source.origin)[0]
+    return spilled_by(work, stretch.path, stretch.limit, stretch.source.origin)[0]
 
 
 def _second(frame: "pl.DataFrame", day: int) -> Ints:

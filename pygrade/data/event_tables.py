@@ -25,7 +25,7 @@ class _Table:
 
     name: str
     path: Path
-    partitions: tuple[tuple[tuple[str, tuple[Path, ...]], ...], ...]  # of each: origin and files
+    partitions: tuple[tuple[tuple[str, tuple[Path, ...]], ...], ...]  # origin and files; few rows are one
 
     @property
     def consumes(self) -> tuple[Path, ...]:
@@ -39,12 +39,14 @@ def write_tables(directory: Path, spilled: Sequence[Spilled], workers: Workers) 
     """Writes the tables that there are."""
     jobs = []
     for name, file in FILES.items():
-        numbers = sorted({number for spill in spilled for number in spill.rows.get(name, {})})
+        numbers = sorted({number for spill in spilled for number in spill.held.get(name, {})})
+        rows = sum(sum(spill.held.get(name, {}).values()) for spill in spilled)
+        together = [numbers] if rows <= _SORTED_ROWS else [[number] for number in numbers]
         partitions = tuple(
-            tuple((spill.origin, files) for spill in spilled if (files := spill.files(name, number)))
-            for number in numbers
+            tuple((spill.origin, files) for spill in spilled for n in some if (files := spill.files(name, n)))
+            for some in together
         )
-        if partitions:
+        if numbers:
             jobs.append(_Table(name, directory / file, partitions))
     if jobs:
         for _ in consuming(workers, _write_table, jobs, "events: tables"):
@@ -65,7 +67,7 @@ def _write_table(table: _Table) -> None:
     hidden.replace(table.path)
 
 
-def _groups(frames: "Iterator[pl.DataFrame]", key: str, limit: int) -> "Iterator[pl.DataFrame]":
+def _groups(frames: "Iterator[pl.DataFrame]", key: Sequence[str], limit: int) -> "Iterator[pl.DataFrame]":
     """All rows in order of the key if they are few; else whole partitions, about 50,000 rows at a time."""
     polars = require("polars", "pipeline")
     held: list[pl.DataFrame] = []
@@ -79,7 +81,7 @@ def _groups(frames: "Iterator[pl.DataFrame]", key: str, limit: int) -> "Iterator
             held, count = [], 0
     if held:
         whole = polars.concat(held)
-        yield whole.sort(["kind", key] if "kind" in whole.columns else key) if few else whole
+        yield whole.sort(key) if few else whole
 
 
 def _distinct(table: _Table) -> "Iterator[pl.DataFrame]":

@@ -1,7 +1,7 @@
 """Writes a log of events from rows in any order, in jobs that each hold a bounded number of rows.
 
-The stages of an import: jobs read pieces of the source and spill its rows by day (`spill`); jobs sort and check a span of
-time each (`event_buckets`); the requests' sizes decide where row groups and parts begin; jobs write a part each
+The stages of an import: jobs read pieces of the source and spill its rows by day (`spill`); jobs sort and check a span
+of time each (`event_buckets`); the requests' sizes decide where row groups and parts begin; jobs write a part each
 (`event_parts`), and a table each (`event_tables`). Stages hand files to one another, so that no job holds more than its
 rows, whatever runs it. (Ray Data's shuffle would do the same for the first step only, in blocks that it keeps in the
 object store, and with an order of rows that depends on the blocks.)
@@ -45,10 +45,10 @@ PIECE = 4
 class EventWriter:
     """Collects the events and attributes of one log and writes them into ``directory``, which exists and is empty.
 
-    Memory of a job grows with ``rows``, the number of rows that are sorted at a time, not with the length of the log. It
-    also grows with the number of distinct users and items (a 64th of their attributes), and of rows within one second
-    if that is larger. Disk: ``scratch`` in the directory holds each row at most twice at a time (see docs), and is
-    removed at the end; every worker must see the directory.
+    Memory of a job grows with ``rows``, the number of rows that are sorted at a time, not with the length of the log.
+    It also grows with the number of distinct users and items (a 64th of their attributes), and of rows within one
+    second if that is larger. Disk: ``scratch`` in the directory holds the rows once, and twice those of the jobs that
+    run; it is removed at the end. Every worker must see the directory.
     """
 
     def __init__(self, directory: Path, rows: int = 500_000, workers: Workers | None = None) -> None:
@@ -62,10 +62,10 @@ class EventWriter:
 
     # ---- what importers call -----------------------------------------------------------------------------------------
     def read(self, work: "Callable[[Job, Spill], Any]", jobs: Sequence[Job], name: str) -> list[Any]:
-        """Runs ``work(job, spill)`` of every job in the workers: it reads a piece of the source and adds it to the spill.
+        """Runs ``work(job, spill)`` of every job in the workers: it adds a piece of the source to the spill.
 
-        Returns the results, facts about the pieces, in the order of the jobs. Files in ``job.consumes``, if it has that,
-        are removed when the job is done.
+        Returns the results, facts about the pieces, in the order of the jobs. Files in ``job.consumes``, if it has
+        that, are removed when the job is done.
         """
         self._stages += 1
         readings = [
@@ -106,7 +106,7 @@ class EventWriter:
     def finish(self, source: EventSource, arrange: Arrange | None = None) -> None:
         """Sorts and writes everything. ``arrange`` gets frames of whole requests and may set their positions."""
         spilled = [*self.spilled, *([] if self._own is None else [self._own.close()])]
-        if not any(spill.rows.get("events") for spill in spilled):
+        if not any(spill.held.get("events") for spill in spilled):
             raise ValueError("the source holds no events; want at least one")
         _check_columns(spilled, source)
         sorted_rows = self.scratch / "sorted"
@@ -138,8 +138,12 @@ class _Reading:
     count: int
     job: Any
     work: Callable[[Any, Spill], Any]
-    rows: int
+    limit: int  # rows that wait in memory
     directory: Path
+
+    @property
+    def rows(self) -> int:
+        return int(getattr(self.job, "rows", 0))
 
     @property
     def consumes(self) -> tuple[Path, ...]:
@@ -150,7 +154,10 @@ class _Reading:
 
 
 def _read(reading: _Reading) -> tuple[Spilled, Any]:
-    return spilled_by(lambda spill: reading.work(reading.job, spill), reading.directory, reading.rows, str(reading.job))
+    def work(spill: Spill) -> Any:
+        return reading.work(reading.job, spill)
+
+    return spilled_by(work, reading.directory, reading.limit, str(reading.job))
 
 
 def _check_columns(spilled: Sequence[Spilled], source: EventSource) -> None:

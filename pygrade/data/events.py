@@ -65,13 +65,15 @@ def import_events(
     """Writes the raw events that ``SCHEME:PATH`` names into the directory ``out`` and opens it; of a URL, those of a
     local copy.
 
-    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows a job sorts at a time; memory
-    does not grow with the log. ``workers`` run the jobs (`LocalWorkers`: this process); they must see ``out`` and the
-    source under the same paths. The log is the same, byte for byte, for any workers and for any division of the same
-    rows into files; `event_writer` says what decides between duplicates. While it runs, ``out`` holds each row up to
-    twice in scratch files (docs/guides/cluster.md has figures); they are removed at the end, also after an error. The
-    directory appears at once and complete; it replaces an earlier log of events, never anything else. ValueError for an unknown scheme, a foreign directory and bad input (named by file, line or row, and
-    column), TypeError for another scheme's config, FileNotFoundError for missing files.
+    ``config`` is the scheme's dataclass (`CONFIGS`). ``rows`` is how many rows a job sorts at a time; memory does not
+    grow with the log. ``workers`` run the jobs (`LocalWorkers`: this process); they must see the source, and the
+    directory of ``out``, under the same paths. The log is the same, byte for byte, for any workers and for any division
+    of the same rows into files; `event_writer` says what decides between duplicates. Scratch files beside ``out`` hold
+    the rows meanwhile, and are removed at the end, also after an error.
+
+    The directory appears at once and complete; it replaces an earlier log of events, never anything else. ValueError
+    for an unknown scheme, a foreign directory and bad input (named by file, line or row, and column), TypeError for
+    another scheme's config, FileNotFoundError for missing files.
     """
     scheme, place = parse_spec(spec)
     if config is not None and not isinstance(config, CONFIGS[scheme]):

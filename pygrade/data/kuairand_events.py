@@ -18,7 +18,7 @@ There is no funnel: 1 % of the long views have no click.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,6 +165,10 @@ class _Impressions:
     users: Path  # where they are from
     durations: bool  # whether the videos' durations are those of the log
 
+    @property
+    def rows(self) -> int:
+        return self.lines.count
+
     def __str__(self) -> str:
         return str(self.lines)
 
@@ -197,7 +201,7 @@ def _read_logs(
     read = writer.spilled[before:]
     jobs = []
     for partition in range(partitions):
-        rows = sum(spill.rows.get("users", {}).get(partition, 0) for spill in read)
+        rows = sum(spill.held.get("users", {}).get(partition, 0) for spill in read)
         parts = tuple(path for spill in read for path in spill.files("users", partition))
         if rows:
             jobs.append(_Users(partition, partitions, rows, parts, config))
@@ -216,8 +220,8 @@ def _read_impressions(job: _Impressions, spill: Spill) -> None:
         absent = ~np.isin(user, known)
         if absent.any():
             raise ValueError(
-                f"{job.users}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line {line} on; "
-                "want a row for every user of the logs"
+                f"{job.users}: user_id {user[np.argmax(absent)]} is missing, which {path.name} has from line {line} "
+                "on; want a row for every user of the logs"
             )
         if not len(user):
             continue
@@ -278,37 +282,34 @@ def _add_requests(frame: "pl.DataFrame", spill: Spill, gap: float | None, max_ro
     Impressions of one time are in order of the video, then of all other columns; equal ones are one.
     """
     polars = require("polars", "pipeline")
-    frame = in_content_order(frame, ["user_id", "tab", "time", "item_id"])
+    frame = frame.with_columns(polars.Series("hash", spread(frame["user_id"].to_numpy())))
+    frame = in_content_order(frame, ["hash", "tab", "time", "item_id"])
     user, tab, time = (frame[name].to_numpy() for name in ("user_id", "tab", "time"))
-    order, starts = group_requests(spread(user), tab, time, gap, max_rows)
-    request = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(order))))  # [n] of each row
-    rows = frame[order].with_columns(
+    starts = request_starts(user, tab, time, gap, max_rows)
+    request = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(time))))  # [n] of each row
+    rows = frame.with_columns(
         polars.Series("request_id", first + request),
-        polars.Series("timestamp", time[order[starts]][request]),
-        polars.Series("position", np.arange(len(order)) - starts[request]),
+        polars.Series("timestamp", time[starts][request]),
+        polars.Series("position", np.arange(len(time)) - starts[request]),
         (polars.col("time") + polars.col("play_ms")).alias("event_time"),
     )
     if frame["tab"][0] >= 0:
         rows = rows.with_columns(polars.format("tab{}", "tab").alias("scenario"))
-    spill.add_events(rows.drop("time", "tab", "play_ms"))
+    spill.add_events(rows.drop("hash", "time", "tab", "play_ms"))
     return first + len(starts)
 
 
-def group_requests(
-    user: NDArray[np.integer[Any]], tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int
-) -> tuple[Ints, Ints]:
-    """Groups the impressions [n] of each user in one tab into requests of at most ``max_rows``, in order of time.
+def request_starts(user: Ints, tab: Ints, time: Ints, gap_minutes: float | None, max_rows: int) -> Ints:
+    """The impressions [R] at which requests start, of impressions [n] by user, tab and time.
 
-    A request is a user's day (UTC+8) if ``gap_minutes`` is None; else it ends at a gap longer than that. Returns the
-    order of the impressions [n] and the place in it at which each request starts [R].
+    A request is a user's day (UTC+8) in one tab if ``gap_minutes`` is None; else it ends at a gap longer than that. It
+    has at most ``max_rows`` impressions.
     """
-    order = np.lexsort((time, tab, user))  # stable: equal times keep their order
-    user, tab, time = user[order], tab[order], time[order]
     ends = np.diff(local_day(time)) != 0 if gap_minutes is None else np.diff(time) > gap_minutes * 60_000
     first = np.concatenate([[True], (np.diff(user) != 0) | (np.diff(tab) != 0) | ends])
     begin = np.flatnonzero(first)
-    place = np.arange(len(order)) - np.repeat(begin, np.diff(np.append(begin, len(order))))
-    return order, np.flatnonzero(place % max_rows == 0)
+    place = np.arange(len(time)) - np.repeat(begin, np.diff(np.append(begin, len(time))))
+    return np.flatnonzero(place % max_rows == 0)
 
 
 def _read_users(paths: tuple[Path, ...]) -> "pl.DataFrame":
@@ -335,6 +336,10 @@ class _Videos:
     """A job: lines of a file of basic video features."""
 
     lines: Lines
+
+    @property
+    def rows(self) -> int:
+        return self.lines.count
 
     def __str__(self) -> str:
         return str(self.lines)

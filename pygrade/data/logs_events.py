@@ -86,14 +86,18 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
 class _Piece:
     """A job."""
 
-    rows: RowGroups
+    groups: RowGroups
     columns: Mapping[str, str]  # column → kind
     tasks: tuple[str, ...]
     features: tuple[str, ...]
     request: int  # the number of the first row's request in the log, if it has no timestamps
 
+    @property
+    def rows(self) -> int:
+        return self.groups.rows
+
     def __str__(self) -> str:
-        return str(self.rows)
+        return str(self.groups)
 
 
 @dataclass
@@ -129,8 +133,8 @@ def _count_requests(piece: RowGroups) -> tuple[int, Any, Any]:
 
 def _read(piece: _Piece, spill: Spill) -> _Facts:
     reader = _Reader(spill, piece.tasks, piece.features, piece.request)
-    for first, frame in read_batches(piece.rows.path, piece.columns, min(spill.rows, 100_000), piece.rows):
-        reader.add(piece.rows.path, first, frame)
+    for first, frame in read_batches(piece.groups.path, piece.columns, min(spill.rows, 100_000), piece.groups):
+        reader.add(piece.groups.path, first, frame)
     return reader.facts
 
 
@@ -205,9 +209,10 @@ class _Reader:
 def _refuse_repeated_items(frame: "pl.DataFrame") -> "pl.DataFrame":
     """Whole requests, unchanged. ValueError names the first item that a request holds twice and not only in slots."""
     polars = require("polars", "pipeline")
-    hidden = frame.select(polars.col("position").is_null().any().over("request_id", "item_id")).to_series()
-    repeated = frame.select("request_id", "item_id").is_duplicated() & hidden
-    refuse_events(frame, repeated, "item_id", "each item once in a request, or each time in a slot")
+    repeated = frame.select("request_id", "item_id").is_duplicated()
+    if repeated.any():
+        hidden = frame.select(polars.col("position").is_null().any().over("request_id", "item_id")).to_series()
+        refuse_events(frame, repeated & hidden, "item_id", "each item once in a request, or each time in a slot")
     return frame
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DAY = 86_400_000
 IDS = ("request_id", "user_id", "item_id", "timestamp", "event_time")
 KINDS_OF_IDS = ("item", "request", "user")
-TABLES = {"user": "user_id", "item": "item_id", "names": "id"}
-"""Tables of one row per id, and the column of the id."""
+TABLES = {"user": ("user_id",), "item": ("item_id",), "names": ("kind", "id")}
+"""Tables of one row per id, and the columns of the id."""
 
 SINCE = "_since"  # of attributes: ms of the event that told them
 PARTITIONS = 64
@@ -36,7 +36,7 @@ class Spilled:
     origin: str  # the job, for errors
     directory: Path
     schema: Mapping[str, Any]  # column of the events → polars type
-    rows: Mapping[str, Mapping[int, int]]  # shuffle (events, user, item, names …) → partition → rows
+    held: Mapping[str, Mapping[int, int]]  # shuffle (events, user, item, names …) → partition → rows
     counts: Mapping[str, Mapping[int, int]]  # shuffle → partition → files
     first_request: int = 0  # to be added to the request ids
 
@@ -74,10 +74,10 @@ class Spill:
         Of several rows with one id, the one with the smallest ``since`` counts (ms of the event that told it), of these
         the smallest by content.
         """
-        key = TABLES[table]
+        (key,) = TABLES[table]
         if since is not None:
             frame = frame.with_columns(since.alias(SINCE))
-        frame = smallest_rows(frame, key)
+        frame = smallest_rows(frame, [key])
         self._add(table, (spread(frame[key].to_numpy()) % np.uint64(PARTITIONS)).astype(np.int64), frame)
 
     def number(self, kind: str, names: "pl.Series") -> "pl.Series":
@@ -157,18 +157,20 @@ def spilled_by(work: Callable[[Spill], Any], directory: Path, rows: int, origin:
     return replace(closed, directory=directory), result
 
 
-def smallest_rows(frame: "pl.DataFrame", key: str) -> "pl.DataFrame":
+def smallest_rows(frame: "pl.DataFrame", key: Sequence[str]) -> "pl.DataFrame":
     """One row of each id, in any order: the smallest `SINCE`, then the smallest by content, nulls last."""
     polars = require("polars", "pipeline")
+    distinct: pl.DataFrame
     if SINCE in frame.columns:
-        frame = frame.filter(polars.col(SINCE) == polars.col(SINCE).min().over(key))
+        frame = frame.filter(polars.col(SINCE) == polars.col(SINCE).min().over(*key))
     frame = frame.unique(maintain_order=True)
-    several = frame[key].is_duplicated()
+    several = frame.select(key).is_duplicated()
     if not several.any():
         return frame
-    columns = [key, *(name for name in frame.columns if name != key)]
+    columns = [*key, *(name for name in frame.columns if name not in key)]
     smallest = frame.filter(several).sort(columns, nulls_last=True).unique(key, keep="first", maintain_order=True)
-    return polars.concat([frame.filter(~several), smallest])
+    distinct = polars.concat([frame.filter(~several), smallest])
+    return distinct
 
 
 def in_content_order(frame: "pl.DataFrame", order: Sequence[str]) -> "pl.DataFrame":

@@ -12,7 +12,7 @@ from pygrade.logs import Logs, write_logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import prediction_metrics
-from pygrade.pipeline.policy_log import LogWriter, Predict, sampled_log, write_log
+from pygrade.pipeline.policy_log import LogWriter, Predict, SamplePart, sampled_log_of, write_log
 from pygrade.training.judging import JUDGED
 
 logger = logging.getLogger("pygrade")
@@ -64,8 +64,8 @@ class LogsStage:
         return record
 
     def _sample(self, predict: Predict, period: Period, limit: int) -> Logs:
-        batches = self.features.batches(*period)
-        return sampled_log(batches, predict, self.tasks, self.task_values, limit, self.config.negatives)
+        sample = SamplePart(predict, self.tasks, self.task_values, limit, self.config.negatives)
+        return sampled_log_of(self.features, sample, period, self.workers, "predictions")
 
     def _writer(self, folder: Path) -> LogWriter:
         return LogWriter(self.features.path, self.predict, self.tasks, self.task_values, self.config.negatives, folder)

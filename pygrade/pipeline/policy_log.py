@@ -6,7 +6,7 @@ and does not depend on the order or the size of the batches.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from pygrade._util.workers import Workers
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs, concatenate, validate
 from pygrade.logs.parquet import write_part
-from pygrade.pipeline.parts import REQUESTS, Held, Part
+from pygrade.pipeline.parts import REQUESTS, Held, Part, over_parts
 
 Array = NDArray[Any]
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]  # [n, T] of a batch's rows
+_NO_REQUEST = "the period has no request with a shown row; want another split or more data"
 
 
 def sampled_log(
@@ -39,22 +40,63 @@ def sampled_log(
     tasks: some of the schema's, in the order of the predictions. negatives: rows that were never shown are candidates
     too. Requests without a shown row are left out. ValueError if no request is left.
     """
-    if limit < 1:
-        raise ValueError(f"limit is {limit}; want at least 1")
-    parts: list[Logs] = []
-    held, bound = 0, np.uint64(2**64 - 1)
-    for batch in batches:
-        keep = np.flatnonzero(_has_page(batch) & (sample_hash(batch.request_id) <= bound))
-        if not len(keep):
-            continue
-        parts.append(_logs(batch.take(keep), predict, tasks, task_values, negatives))
-        held += len(keep)
-        if held >= 2 * limit:
-            parts, bound = [_smallest(parts, limit)], _bound(parts, limit)
-            held = parts[0].num_requests
-    if not parts:
-        raise ValueError("the period has no request with a shown row; want another split or more data")
-    return _smallest(parts, limit)
+    found = SamplePart(predict, tasks, task_values, limit, negatives)(batches)
+    if found is None:
+        raise ValueError(_NO_REQUEST)
+    return found
+
+
+@dataclass(frozen=True)
+class SamplePart:
+    """Work over parts: at most ``limit`` requests of a part, as `Logs`; see `sampled_log`. None: it has no page."""
+
+    predict: Predict
+    tasks: tuple[str, ...]
+    task_values: tuple[float, ...]
+    limit: int
+    negatives: bool = True
+    bound: int = 2**64 - 1  # requests of a larger hash are left out
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"limit is {self.limit}; want at least 1")
+
+    def __call__(self, batches: Iterable[FeatureBatch]) -> Logs | None:
+        parts: list[Logs] = []
+        held, bound = 0, np.uint64(self.bound)
+        for batch in batches:
+            keep = np.flatnonzero(_has_page(batch) & (sample_hash(batch.request_id) <= bound))
+            if not len(keep):
+                continue
+            parts.append(_logs(batch.take(keep), self.predict, self.tasks, self.task_values, self.negatives))
+            held += len(keep)
+            if held >= 2 * self.limit:
+                parts, bound = [_smallest(parts, self.limit)], _bound(parts, self.limit)
+                held = parts[0].num_requests
+        return _smallest(parts, self.limit) if parts else None
+
+
+def sampled_log_of(
+    features: FeatureSet, sample: SamplePart, period: tuple[int | None, int | None], workers: Workers, name: str
+) -> Logs:
+    """The `sampled_log` of a period (ms), by actors that hold ``sample``, a part of the features at a time.
+
+    A part does not know which requests the others have. To predict few in vain, it first leaves out those whose hash
+    is beyond twice the expected one of the last; if fewer than ``limit`` are left in all, it is asked again for all.
+    """
+    most = features.requests_in(features.parts_between(*period))
+    share = min(1.0, 2 * sample.limit / max(most, 1))
+    first = replace(sample, bound=min(2**64 - 1, int(share * 2.0**64)))
+    for attempt in (first, sample):
+        held: Logs | None = None
+        for part in over_parts(workers, features, attempt, period, name):
+            if part is not None:
+                held = part if held is None else _smallest([held, part], sample.limit)
+        if attempt.bound == sample.bound or (held is not None and held.num_requests == sample.limit):
+            break
+    if held is None:
+        raise ValueError(_NO_REQUEST)
+    return held
 
 
 @dataclass(frozen=True)
@@ -100,7 +142,7 @@ def write_log(
     jobs = [Part(number, features.num_parts, *period) for number in features.parts_between(*period)]
     sizes = np.array([(0, 0), *workers.map_by_actors(writer, jobs, name)]).sum(0)
     if not sizes[0]:
-        raise ValueError("the period has no request with a shown row; want another split or more data")
+        raise ValueError(_NO_REQUEST)
     return {"requests": int(sizes[0]), "rows": int(sizes[1])}
 
 

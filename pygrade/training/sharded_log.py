@@ -172,14 +172,6 @@ class ShardedLog:
     digest: str  # of all that is learned from
     times: tuple[int, int] | None  # first and last (ms)
 
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return self.sample.tasks
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        return self.sample.features
-
     def searched(self, search: CemConfig) -> TrainingSet:
         """The requests that the search for static weights scores on."""
         rows, count = np.arange(self.data.num_requests), search.subsample

@@ -108,7 +108,6 @@ class TrainResult:
 class _Fitted(NamedTuple):
     """What both stages leave."""
 
-    log: Prepared
     static: Tensor
     first: FusionPolicy
     last: FusionPolicy
@@ -162,12 +161,12 @@ def train(
     log = log.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(directory / "checkpoints", "train"))
-        fitted = _fit(log, config, directory, resume, on_step, stack, workers, heldout)
-        prepared, static, first, last, run = fitted
+        prepared = _prepared(log, config, directory, workers)
         logs, data = prepared.sample, prepared.sample_data
         cautions = cautions_of_log(logs)
         for sentence in cautions:
             logger.warning(sentence)
+        static, first, last, run = _fit(prepared, config, directory, resume, on_step, stack, workers, heldout)
         for trained in (first, last):
             trained.set_static_weights(static, scenario_weights(logs, data, trained, static))
         summary = summary_of(data, (config.stage1.steps, config.stage2.steps), run, static, first, last, logs.scenario)
@@ -204,8 +203,15 @@ def train(
     return TrainResult(served, first, last, static.cpu(), baselines, data.propensity, summary)
 
 
+def _prepared(log: Logs | LogParts, config: TrainConfig, directory: Path, workers: Workers) -> Prepared:
+    """The log ready for training; in shards below the directory if it is longer than one."""
+    spec = PolicySpec(log.tasks, log.features, config.policy)
+    sizes = config.shard_requests, config.sample_requests
+    return prepare(log, spec, config.reward, directory / SHARDS, *sizes, workers, config.device)
+
+
 def _fit(
-    log: Logs | LogParts | ShardedLog,
+    prepared: Prepared,
     config: TrainConfig,
     directory: Path,
     resume: bool,
@@ -215,13 +221,7 @@ def _fit(
     heldout: Logs | None = None,
 ) -> _Fitted:
     """Static weights and both stages; the stack holds the run's files."""
-    spec = PolicySpec(log.tasks, log.features, config.policy)
-    prepared: Prepared
-    if isinstance(log, ShardedLog):
-        prepared = log
-    else:
-        sizes = config.shard_requests, config.sample_requests
-        prepared = prepare(log, spec, config.reward, directory / SHARDS, *sizes, workers, config.device)
+    spec = PolicySpec(prepared.sample.tasks, prepared.sample.features, config.policy)
     identity = prepared.digest or prepared.sample_data
     run = stack.enter_context(contextlib.closing(Run(directory, config, identity, resume, on_step)))
     static = run.static_weights
@@ -239,7 +239,7 @@ def _fit(
         train_stage1(shards, policy, config.stage1, run, config.seed, config.engine, learners)
         first = copy.deepcopy(policy)
         train_stage2(shards, policy, config.stage2, run, config.seed, config.engine, learners)
-    return _Fitted(prepared, static, first, policy, run)
+    return _Fitted(static, first, policy, run)
 
 
 def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, workers: Workers) -> Trust | None:
@@ -279,9 +279,9 @@ def _run_fold(fold: _Fold) -> Rankings:
     config = fold.config
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
-        fitted = _fit(fold.learn, config, fold.directory, fold.resume, None, stack, HERE)
-    learned, data, static = fitted.log, fitted.log.sample_data.to("cpu"), fitted.static
-    first, last = fitted.first.cpu(), fitted.last.cpu()
+        learned = _prepared(fold.learn, config, fold.directory, HERE) if isinstance(fold.learn, Logs) else fold.learn
+        static, first, last, _ = _fit(learned, config, fold.directory, fold.resume, None, stack, HERE)
+    data, first, last = learned.sample_data.to("cpu"), first.cpu(), last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):
         policy.save(fold.directory / name)
         learned.record(policy.version).save(fold.directory / name)

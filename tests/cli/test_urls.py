@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("s3")
 
 def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
     for place in (s3, tmp_path):
-        simulated = ["simulate", "--out", f"{place}/logs", "--requests", "200", "--quiet", *WORLD]
+        simulated = ["simulate", "--out", f"{place}/logs", "--requests", "400", "--quiet", *WORLD]
         assert result(capsys, *simulated)["out"] == f"{place}/logs"
         trained = ["train", "--data", f"logs:{place}/logs", "--out", f"{place}/run", "--quiet", *TINY]
         record = result(capsys, *trained, "--policy.trade-offs")
@@ -61,7 +61,7 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
 
 
 def test_an_interrupted_training_resumes_and_shows_nothing_before(s3, capsys, tmp_path, monkeypatch):
-    result(capsys, "simulate", "--out", str(tmp_path / "logs"), "--requests", "200", "--quiet", *WORLD)
+    result(capsys, "simulate", "--out", str(tmp_path / "logs"), "--requests", "400", "--quiet", *WORLD)
     command = ["train", "--data", f"logs:{tmp_path}/logs", "--out", f"{s3}/run", "--quiet", *TINY]
     real = train.write_report
     monkeypatch.setattr(train, "write_report", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))

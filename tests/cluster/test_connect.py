@@ -20,7 +20,7 @@ def test_places_are_parsed(text):
     "text", ["", "local:0", "local:-1", "local:two", "head", "http://head:1", "head:123456", "s3://x:1"]
 )
 def test_a_bad_text_is_named(text):
-    with pytest.raises(ValueError, match="cluster is .*; want local, local:N"), connect(text):
+    with pytest.raises(ValueError, match=r"cluster is .*; want local, local:N"), connect(text):
         pass
 
 
@@ -45,7 +45,7 @@ def test_a_closed_port_is_an_error_at_once(not_connected, scheme):
         free.bind(("127.0.0.1", 0))
         address = f"{scheme}127.0.0.1:{free.getsockname()[1]}"  # bound, and nobody listens
         started = time.monotonic()
-        with pytest.raises(ClusterError, match=f"cluster {address} does not answer: .*refused"), connect(address):
+        with pytest.raises(ClusterError, match=rf"cluster {address} does not answer: .*refused"), connect(address):
             pass
         assert time.monotonic() - started < 20
 

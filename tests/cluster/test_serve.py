@@ -16,7 +16,8 @@ from pygrade.cluster import checks
 from pygrade.cluster.figures import Board, merged
 from pygrade.cluster.log_upload import LogUpload
 from pygrade.cluster.run_copy import RunCopy, artifact_version, published, store_of
-from pygrade.cluster.serve import Replicas, serve
+from pygrade.cluster.scale import Replicas
+from pygrade.cluster.serve import serve
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
@@ -97,6 +98,7 @@ def test_numbers_of_replicas_as_ray_serve_takes_them():
     ("words", "message"),
     [
         (["--replicas", "2"], "replicas is 2; want it with --cluster alone"),
+        (["--exposures", "s3://bucket/x"], "exposures is s3://bucket/x; want a directory, or this URL with --cluster"),
         (["--cluster", "local:1", "--workers", "2"], "workers is 2; want it without a cluster alone"),
         (["--cluster", "local:1", "--online"], "online is true; want it without a cluster alone"),
         (["--cluster", "local:1", "--threads", "0"], "threads is 0; want 1 or more on a cluster"),

@@ -14,7 +14,7 @@ from pygrade.logs import Logs, read_logs, validate
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
 from pygrade.pipeline.judge import judge
-from pygrade.pipeline.policy_log import LogWriter, sample_hash, sampled_log, write_log
+from pygrade.pipeline.policy_log import LogWriter, SamplePart, sample_hash, sampled_log, sampled_log_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
@@ -56,6 +56,20 @@ def test_the_sample_is_of_the_smallest_hashes_whatever_the_batches(features, lim
     assert np.array_equal(np.sort(sample_hash(found.request_id)), chosen)
     assert np.array_equal(found.request_id, other.request_id) and np.array_equal(found.item_id, other.item_id)
     assert np.array_equal(found.predictions, other.predictions) and (np.diff(found.timestamp) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "limit", "last"), [(400, 7, 600), (400, 100, 600), (400, 650, 600), (200_000, 40, 99)]
+)
+def test_a_sample_of_parts_is_that_of_the_whole_period(events, features, rows, limit, last, tmp_path):
+    made = materialize(events, features.schema, tmp_path / "set", features.window, rows=rows)
+    assert made.num_parts > 5 or rows > 400  # then a period that is a small share of its only part
+    times = next(features.batches(requests=700)).timestamp
+    period = int(times[50]), int(times[last])
+    expected = sampled_log(made.batches(*period), half, TASKS, VALUES, limit)
+    found = sampled_log_of(made, SamplePart(half, TASKS, VALUES, limit), period, HERE, "sample")
+    for name in ("request_id", "item_id", "predictions", "feedback", "offsets"):
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
 
 
 def test_a_sample_larger_than_the_log_is_the_log(features):

@@ -1,5 +1,6 @@
 """A log in shards: the policy is the same wherever they are, whatever files the log has, and if workers are lost."""
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from pygrade._util.workers import LocalWorkers
+from pygrade.cli import main as cli
 from pygrade.logs import concatenate, read_logs, request_keys, write_logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import FusionPolicy, PolicySpec
@@ -248,3 +250,40 @@ def test_stages_take_a_set_in_memory_or_in_shards(tmp_path):
         learned.append(policy.serve(CompositeReward(SMALL.reward).build(logs, spec).inputs))
     assert ShardedSet.of(data) is data
     assert (learned[0] - learned[1]).abs().mean() < 0.05
+
+
+def test_the_command_reads_a_long_log_part_by_part(tmp_path, monkeypatch):
+    """It never holds the log: read_logs is for one file at a time, and the later requests judge."""
+    write_logs(LOGS, tmp_path / "logs", rows_per_file=300)
+    options = "--shard-requests 60 --sample-requests 80 --trust.folds 2 --stage1.steps 4 --stage2.steps 4"
+    words = [
+        "train",
+        "--data",
+        f"logs:{tmp_path / 'logs'}",
+        "--out",
+        str(tmp_path / "run"),
+        *options.split(),
+        "--quiet",
+    ]
+    monkeypatch.setattr("pygrade.cli.options.read_logs", None)
+    assert cli.main([*words, "--reward.propensity", "0.5", "--no-tensorboard", "--quiet"]) == 0
+    summary = json.loads((tmp_path / "run" / "train.json").read_text())
+    assert summary["requests"] == 160 and summary["shards"] == 3
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["num_requests"] == 40
+    assert "160 requests in" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_requests_without_all_candidates_are_left_out(tmp_path, caplog):
+    sizes = np.diff(LOGS.offsets)
+    logs = replace(LOGS, candidates=sizes + (np.arange(200) % 4 == 0))
+    write_logs(logs, tmp_path / "logs", rows_per_file=300)
+    parts = LogParts.open(tmp_path / "logs")
+    complete = parts.complete()
+    assert complete.num_requests == 150 and "50 of 200 requests" in caplog.text
+    assert same(complete.read(0, 150), logs.complete())
+    with pytest.raises(ValueError, match="50 of 200 requests list only a part"):
+        train(parts, SHARDED, tmp_path / "run")
+    assert same(parts.sample(200), logs) and parts.sample(20).num_requests == 20
+    drawn = parts.sample(20).request_id
+    write_logs(logs, tmp_path / "one")
+    assert np.array_equal(LogParts.open(tmp_path / "one").sample(20).request_id, drawn)

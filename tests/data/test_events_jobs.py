@@ -1,0 +1,244 @@
+"""The log of events depends on the rows alone: not on the workers, the files, their order, or copies of rows."""
+
+import hashlib
+import os
+import shutil
+import threading
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pygrade._util.workers import LocalWorkers
+from pygrade.data import event_parts
+from pygrade.data.event_log import EventLog
+from pygrade.data.event_writer import EventWriter
+from pygrade.data.events import import_events
+from pygrade.data.tables import whole_lines
+from tests.data.kuairand_world import make_rows, write_excerpt, write_public
+from tests.data.test_events import DAY, SOURCE, rows_of
+from tests.data.test_recflow import make_rows as recflow_rows
+from tests.data.test_recflow import write_recflow
+
+
+def digest(log):
+    """File → hash of every file of a log."""
+    files = sorted(path for path in log.path.rglob("*") if path.is_file())
+    assert not [path for path in files if path.name.startswith(".") or "scratch" in path.parts]
+    return {str(path.relative_to(log.path)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def contract(requests=200, days=6, times=True, seed=0):
+    """Rows of a log in the contract: string users, one item in many requests, half of them in one day."""
+    rng = np.random.default_rng(seed)
+    size = 6
+    request = np.repeat(np.arange(requests), size)
+    time = np.where(rng.random(requests) < 0.5, 2 * DAY, 0) + rng.integers(0, days * DAY, requests) // 2
+    slot = np.tile(np.arange(size), requests)
+    click = rng.integers(0, 2, len(request)).astype(np.float32)
+    frame = pl.DataFrame(
+        {
+            "request_id": request,
+            "user_id": [f"u{i % 17}" for i in request],
+            "item_id": np.where(slot == 1, 7, 1000 * slot + rng.integers(10, 900, len(request))),
+            "position": slot.astype(np.int32),
+            "x_age": rng.normal(size=requests)[request],
+            "p_click": rng.random(len(request)).astype(np.float32),
+            "y_click": click,
+        }
+    )
+    if times:
+        frame = frame.with_columns(pl.Series("timestamp", time[request]))
+    return frame.with_columns(pl.when(pl.col("position") < 4).then(pl.col("position", "y_click")))
+
+
+def write_parts(directory, frames, group=50):
+    directory.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        frame.write_parquet(directory / f"part-{number:05d}.parquet", row_group_size=group)
+    return f"logs:{directory}"
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(event_parts, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(event_parts, "_PART_ROWS", 400)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    return contract()
+
+
+def test_any_division_into_files_gives_the_same_log(one, tmp_path):
+    rows = len(one)
+    whole = import_events(write_parts(tmp_path / "a" / "logs", [one]), tmp_path / "whole", rows=10_000)
+    assert len(whole.parts) == 3 and whole.source["positives"]["click"] > 0
+    mixed = one[np.random.default_rng(1).permutation(rows).tolist()]
+    cuts = [0, 77, 400, 711, rows]  # within requests, too
+    pieces = [one[a:b] for a, b in pairwise(cuts)]
+    layouts = {
+        "cut": pieces,
+        "other order": pieces[::-1],
+        "rows apart": [mixed[a:b].sort("request_id") for a, b in pairwise(cuts)],
+        "a file twice": [*pieces, pieces[1]],
+        "late": [one.filter(pl.col("timestamp") > DAY), one.filter(pl.col("timestamp") <= DAY)],
+    }
+    for number, (name, frames) in enumerate(layouts.items()):
+        spec = write_parts(tmp_path / str(number) / "logs", frames)
+        for limit in (10_000, 250):
+            log = import_events(spec, tmp_path / f"log{number}", rows=limit)
+            assert digest(log) == digest(whole), (name, limit)
+
+
+def test_an_event_that_came_twice_with_other_values_is_refused_with_its_files(one, tmp_path):
+    again = one[30:36].with_columns(pl.lit(1.0 - one["y_click"][30], pl.Float32).alias("y_click"))
+    again = again.with_columns(pl.when(pl.col("position").is_not_null()).then("y_click"))
+    spec = write_parts(tmp_path / "logs", [one, again])
+    with pytest.raises(ValueError, match=r"column '\w+', request \d+: ") as caught:
+        import_events(spec, tmp_path / "log")
+    notes = "\n".join(caught.value.__notes__)
+    assert "part-00000.parquet, rows 0 to 1200" in notes and "part-00001.parquet, rows 0 to 6" in notes
+    assert "events: sort: bucket 1 of " in notes
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [True, False])
+def test_two_workers_write_the_same_log(tmp_path, times):
+    frame = contract(times=times)
+    spec = write_parts(tmp_path / "logs", [frame[:700], frame[700:]])
+    alone = import_events(spec, tmp_path / "alone", rows=300)
+    two = import_events(spec, tmp_path / "two", rows=300, workers=LocalWorkers(2))
+    assert digest(two) == digest(alone)
+
+
+def test_requests_without_times_are_counted_over_files(tmp_path):
+    frame = contract(times=False)
+    whole = import_events(write_parts(tmp_path / "a" / "logs", [frame]), tmp_path / "whole")
+    apart = write_parts(tmp_path / "b" / "logs", [frame[:101], frame[101:104], frame[104:]])  # within a request
+    assert digest(import_events(apart, tmp_path / "log", rows=60)) == digest(whole)
+    assert sorted(set(whole.scan().collect()["timestamp"])) == list(range(200))
+
+
+@pytest.fixture(scope="module")
+def impressions():
+    return make_rows(leak=True)
+
+
+def test_files_of_kuairand_in_pieces(impressions, tmp_path):
+    for name, write in {"public": write_public, "excerpt": write_excerpt}.items():
+        directory = write(tmp_path / name / "data", impressions)
+        spec = f"kuairand:{directory.parent if name == 'public' else directory}"
+        whole = import_events(spec, tmp_path / "whole")
+        pieces = import_events(spec, tmp_path / "pieces", rows=100)
+        assert digest(pieces) == digest(whole)
+    users = whole.scan().collect()["user_id"].n_unique()
+    assert users == 24 and whole.num_rows == len(impressions)
+
+
+def test_kuairand_rows_in_another_order_or_twice(impressions, tmp_path):
+    whole = import_events(f"kuairand:{write_excerpt(tmp_path / 'a', impressions)}", tmp_path / "whole")
+    directory = write_excerpt(tmp_path / "b", impressions)
+    path = directory / "interactions.tsv"
+    head, *lines = path.read_text().splitlines()
+    order = np.random.default_rng(0).permutation(len(lines))
+    path.write_text("\n".join([head, *(lines[i] for i in order), *lines[5:9]]) + "\n")
+    assert digest(import_events(f"kuairand:{directory}", tmp_path / "log", rows=50)) == digest(whole)
+
+
+def test_recflow_keeps_what_was_known_first_of_an_item_whatever_the_order_of_rows(tmp_path):
+    days = recflow_rows()
+    whole = import_events(f"recflow:{write_recflow(tmp_path / 'a', days)}", tmp_path / "whole")
+    rng = np.random.default_rng(0)
+    mixed = {day: [rows[i] for i in rng.permutation(len(rows))] for day, rows in days.items()}
+    log = import_events(f"recflow:{write_recflow(tmp_path / 'b', mixed)}", tmp_path / "log", rows=40)
+    assert digest(log) == digest(whole)
+
+
+def add_user(piece, spill):
+    for user, age, since in piece:
+        frame = pl.DataFrame({"user_id": [user], "age": [age]}, {"user_id": pl.Int64, "age": pl.Int64})
+        spill.add_attributes("user", frame, pl.Series([since]))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_earliest_attributes_count_then_the_smallest(tmp_path, order):
+    (tmp_path / "log").mkdir()
+    writer = EventWriter(tmp_path / "log", 3)
+    writer.add_events(pl.DataFrame(rows_of(5), infer_schema_length=None))
+    told = [(1, 30, 5), (1, 20, 7), (2, 40, 5), (2, None, 5), (2, 50, 5), (3, 60, 1)]
+    writer.read(add_user, [[row] for row in told[::order]], "users")
+    writer.finish(SOURCE)
+    users = EventLog.open(tmp_path / "log").users()
+    assert users.rows() == [(1, 30), (2, 40), (3, 60)]
+
+
+@pytest.mark.parametrize("size", [1, 30, 1000, 10**9])
+def test_pieces_of_a_text_file_are_whole_lines(tmp_path, size, monkeypatch):
+    monkeypatch.setattr("pygrade.data.tables._BLOCK_BYTES", 64)
+    text = "a,b\n" + "".join(f"{i},{'x' * (i % 40)}\n" for i in range(200))
+    for end in ("", "200,last"):
+        path = tmp_path / "file.csv"
+        path.write_text(text + end)
+        pieces = whole_lines(path, size)
+        content = path.read_bytes()
+        joined = b"".join(content[piece.start : piece.stop] for piece in pieces)
+        assert b"a,b\n" + joined == content
+        assert [piece.first for piece in pieces] == [2 + sum(p.count for p in pieces[:n]) for n in range(len(pieces))]
+        for piece in pieces:
+            assert piece.count == len(content[piece.start : piece.stop].splitlines())
+        assert (len(pieces) > 10) == (size < 1000)
+
+
+def test_scratch_files_hold_the_rows_once(tmp_path):
+    """The most that is on disk while an import runs, of what its rows take in scratch files."""
+    spec = write_parts(tmp_path / "logs", [contract(4000)[a : a + 3000] for a in range(0, 24_000, 3000)])
+    seen, spilled, done = [], [], threading.Event()
+
+    def watch():
+        while not done.is_set():
+            sizes = {}
+            for folder, _, names in os.walk(tmp_path):
+                for name in names if ".partial-" in folder else ():
+                    with suppress(FileNotFoundError):
+                        sizes[folder, name] = (Path(folder) / name).stat().st_size
+            seen.append(sum(sizes.values()))
+            spilled.append(
+                sum(size for (folder, _), size in sizes.items() if "/scratch/" in folder and "read" in folder)
+            )
+            done.wait(0.02)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        log = import_events(spec, tmp_path / "log", rows=2000)
+    finally:
+        done.set()
+        thread.join()
+    assert log.num_rows == 24_000 and max(spilled) > 300_000
+    assert max(seen) <= 2.5 * max(spilled)
+    assert not (log.path / "scratch").exists() and not list(tmp_path.glob(".log.partial-*"))
+
+
+def test_nothing_is_left_after_an_error(one, tmp_path):
+    spec = write_parts(tmp_path / "logs", [one, one.head(60).with_columns(pl.lit(3.0).alias("y_click"))])
+    with pytest.raises(ValueError, match=r"column 'y_click' is 3\.0; want 0 or 1"):
+        import_events(spec, tmp_path / "log", rows=100)
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]
+
+
+def lose_a_file(piece, spill):
+    spill.add_events(pl.DataFrame(piece, infer_schema_length=None))
+
+
+def test_a_scratch_file_that_vanished_is_named(tmp_path):
+    (tmp_path / "log").mkdir()
+    writer = EventWriter(tmp_path / "log")
+    writer.read(lose_a_file, [rows_of(5), rows_of(5, seed=1)], "read")
+    shutil.rmtree(tmp_path / "log" / "scratch" / "read1-00001" / "events")
+    with pytest.raises(FileNotFoundError, match=r"read1-00001.events"):
+        writer.finish(SOURCE)
