@@ -1,4 +1,4 @@
-"""Writes the README's five rows, docs/BENCH.md and its pictures from the committed results.
+"""Writes the README's five rows, docs/BENCH.md with its pictures, and the figures of the guide to clusters.
 
 All numbers come from results. Two texts are written by hand: report/METHOD.md, and results/missed.md with a paragraph
 for each missed target that starts with **the target's name**.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.cpu.harness import OURS, Report, Row
-from bench.report import results
+from bench.report import cluster, results
 from bench.report.pictures import ISA_NAMES
 from bench.report.targets import AT_LEAST, CALL, CORE, MEANING, PEER, TARGETS, Results, Verdict, judge
 
@@ -37,7 +37,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="directory of README.md and docs/")
     options = parser.parse_args(arguments)
     committed, notes = load(options.results)
-    for path, content in files(committed, notes, (options.root / "README.md").read_text()).items():
+    made = files(committed, notes, (options.root / "README.md").read_text())
+    made[cluster.PAGE] = cluster.with_figures((options.root / cluster.PAGE).read_text(), options.results)
+    for path, content in made.items():
         target = options.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, bytes):

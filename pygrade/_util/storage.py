@@ -311,6 +311,9 @@ class _RemoteFolder(Folder):
         self._store, self._path = store_of(url)
         self._manifests: dict[str, Manifest | None] = {}  # of published folders in this one
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _RemoteFolder, (self._url, self._plain)  # each process has its own connection
+
     def __str__(self) -> str:
         return self._url
 

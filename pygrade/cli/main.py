@@ -127,6 +127,7 @@ def usage() -> str:
         "Learns and serves multi-task fusion weights for rankers (GRADE, arXiv 2510.07919).\n\n"
         f"commands:\n{rows}\n\n"
         "Data is named SCHEME:PATH: logs:DIR (Parquet logs); pipeline also reads kuairand:, recflow: and ebnerd:DIR.\n"
+        "It may be at a URL: logs:s3://BUCKET/PATH; so may all that --help calls PATH|URL.\n"
         "'pygrade COMMAND --help' has the options of a command that matter most, --help-all every one. --config FILE\n"
         "reads them from a TOML file: a table per command, [train], [train.reward], and [defaults] for several.\n"
         "'pygrade --version' prints the version, 'pygrade --cmake-dir' where C++ projects find the library:\n"

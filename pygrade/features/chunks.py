@@ -89,13 +89,14 @@ def with_whole_ids(frame: Any) -> Any:
 
 def feedback_columns(schema: FeatureSchema) -> list[str]:
     """The columns of events that `feedback_of` reads."""
-    return ["user_id", "item_id", "event_time", "position", "scenario", *schema.outcome_columns]
+    scenario = ["scenario"] if "scenario" in schema.key_parts else []
+    return ["user_id", "item_id", "event_time", "position", *scenario, *schema.outcome_columns]
 
 
 def chunk_columns(schema: FeatureSchema) -> list[str]:
     """The columns of events that features and their files read."""
     tasks = [f"y_{task}" for task in schema.tasks]
-    return ["request_id", "timestamp", *feedback_columns(schema), *schema.context, *tasks]
+    return ["request_id", "timestamp", "scenario", *feedback_columns(schema), *schema.context, *tasks]
 
 
 def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> Feedback:

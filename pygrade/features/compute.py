@@ -153,7 +153,7 @@ class _Maker:
             values[:, places] = self._rates([features[place] for place in places])
         logs = [at for at, f in enumerate(features) if f.kind == "recency" or f.transform != "none"]
         if logs:
-            chosen = values[:, logs]
+            chosen = values.take(logs, axis=1)
             _core.log1p(chosen)
             values[:, logs] = chosen
         with np.errstate(over="ignore"):  # infinite beyond float32

@@ -1,6 +1,6 @@
 """Parts of a log by time: train | early stop | calibrate | predict. No part sees a later one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -45,15 +45,7 @@ def split_times(batches: Batches, shares: Sequence[float] = (0.5, 0.1, 0.15)) ->
     more than 65536 instants, neighbors count as one. ValueError if shares aren't positive or leave nothing to predict,
     or a part has no rows.
     """
-    if len(shares) != 3 or min(shares) <= 0 or sum(shares) >= 1:
-        raise ValueError(f"shares is {tuple(shares)}; want three positive numbers with a sum below 1")
-    instants, counts = _count_times(batches)
-    ends = [cut(instants, counts, share) for share in np.cumsum(shares)]
-    timeline = Timeline(*ends)
-    for name, (start, stop) in timeline.parts.items():
-        if not counts[(instants >= start) & (instants < stop)].sum():
-            raise ValueError(f"the {name} part has no rows: {counts.sum()} rows of {len(instants)} instants; want more")
-    return timeline
+    return count_times(time for *_, time in batches()).split(shares)
 
 
 def cut(instants: Ints, counts: Ints, share: float) -> int:
@@ -63,19 +55,47 @@ def cut(instants: Ints, counts: Ints, share: float) -> int:
     return int(instants[at]) if share < 1 else LAST
 
 
-def _count_times(batches: Batches) -> tuple[Ints, Ints]:
-    """Ascending instants (each the first of its span of time) and the number of rows at each."""
-    width = 1
-    instants, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    for *_, time in batches():
-        values, rows = np.unique(time // width * width, return_counts=True)
-        instants, counts = _merge(np.concatenate([instants, values]), np.concatenate([counts, rows]))
-        while len(instants) > _MAX_INSTANTS:
-            width *= 2
-            instants, counts = _merge(instants // width * width, counts)
-    if not len(instants):
-        raise ValueError("batches gives no rows; want some")
-    return instants, counts
+@dataclass(frozen=True)
+class TimeCounts:
+    """Rows at each instant."""
+
+    instants: Ints  # ascending, each the first of its span of `width` ms
+    counts: Ints
+    width: int = 1
+
+    @classmethod
+    def join(cls, parts: "Iterable[TimeCounts]") -> "TimeCounts":
+        """Of all parts together, whatever their order."""
+        width = 1
+        instants, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        for part in parts:
+            width = max(width, part.width)
+            both = np.concatenate([instants, part.instants]) // width * width
+            instants, counts = _merge(both, np.concatenate([counts, part.counts]))
+            while len(instants) > _MAX_INSTANTS:
+                width *= 2
+                instants, counts = _merge(instants // width * width, counts)
+        return cls(instants, counts, width)
+
+    def split(self, shares: Sequence[float]) -> Timeline:
+        """See `split_times`."""
+        if len(shares) != 3 or min(shares) <= 0 or sum(shares) >= 1:
+            raise ValueError(f"shares is {tuple(shares)}; want three positive numbers with a sum below 1")
+        if not len(self.instants):
+            raise ValueError("batches gives no rows; want some")
+        timeline = Timeline(*(cut(self.instants, self.counts, share) for share in np.cumsum(shares)))
+        for name, (start, stop) in timeline.parts.items():
+            if not self.counts[(self.instants >= start) & (self.instants < stop)].sum():
+                rows = self.counts.sum()
+                raise ValueError(
+                    f"the {name} part has no rows: {rows} rows of {len(self.instants)} instants; want more"
+                )
+        return timeline
+
+
+def count_times(times: Iterable[Ints]) -> TimeCounts:
+    """Of times (ms) in batches; memory for 65536 instants."""
+    return TimeCounts.join(TimeCounts(*np.unique(time, return_counts=True)) for time in times)
 
 
 def _merge(instants: Ints, counts: Ints) -> tuple[Ints, Ints]:

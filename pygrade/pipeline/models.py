@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pygrade import mtl, prerank
 from pygrade._util.group import Group
+from pygrade._util.optional_imports import require
 from pygrade._util.workers import HERE, Workers
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureSet
@@ -33,18 +34,19 @@ CHECKPOINTS = "checkpoints"  # in a stage's directory while it trains
 _RECALL_REQUESTS = 2_000
 
 
-def cut_times(log: EventLog, config: PipelineConfig) -> tuple[Timeline, int]:
+def cut_times(log: EventLog, config: PipelineConfig, workers: Workers = HERE) -> tuple[Timeline, int]:
     """Bounds of train, stop and calibrate, and the end (ms) of the policy's part; the rest judges."""
-    nothing = np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32)
-
-    def times() -> Iterator[mtl.stream.Batch]:
-        return ((*nothing, chunk["timestamp"].to_numpy()) for chunk in log.chunks(columns=["timestamp"]))
-
+    counted = mtl.TimeCounts.join(workers.map(_times_of_part, log.parts, "features: count times"))
     first = (config.train_share, config.stop_share, config.calibrate_share)
     learned = sum(first)
-    timeline = mtl.split_times(times, first)
-    later = mtl.split_times(times, (learned / 2, learned / 2, config.policy_share))
-    return timeline, later.calibrate_end
+    later = counted.split((learned / 2, learned / 2, config.policy_share))
+    return counted.split(first), later.calibrate_end
+
+
+def _times_of_part(path: Path) -> mtl.TimeCounts:
+    with require("pyarrow.parquet", "pipeline").ParquetFile(path) as parquet:
+        groups = (parquet.read_row_group(n, columns=["timestamp"]) for n in range(parquet.metadata.num_row_groups))
+        return mtl.count_times(group["timestamp"].to_numpy() for group in groups)
 
 
 @dataclass(frozen=True)

@@ -99,13 +99,13 @@ def _stages(
     data = f"{scheme}:{path}"
     schema = None if config.schema is None else FeatureSchema.load(config.schema)
     pattern = "*.parquet" if scheme == "logs" else "**/*"
-    files = content_hash(path, runner.out / ".hashes.json", without=runner.out, pattern=pattern)
+    files = content_hash(path, runner.out / ".hashes.json", without=runner.out, pattern=pattern, workers=workers)
     address = store.replace("{run}", str(runner.out))
     runner.store(address)
     open_store(address, create=True).close()  # a bad address costs no training
 
     def make_events(out: Path) -> dict[str, Any]:
-        log = import_events(data, out / "log", source)
+        log = import_events(data, out / "log", source, workers=workers)
         facts = ("name", "license", "num_requests", "num_rows", "num_shown", "positives", "first_time", "last_time")
         return {"tasks": list(log.tasks)} | {name: log.source.get(name) for name in facts}
 
@@ -115,7 +115,7 @@ def _stages(
     log = EventLog.open(events.path / "log")
 
     def make_features(out: Path) -> dict[str, Any]:
-        timeline, policy_end = cut_times(log, config)
+        timeline, policy_end = cut_times(log, config, workers)
         chosen = default_schema(log) if schema is None else schema
         window = int(log.source["first_time"]), timeline.train_end
         for left in out.glob(".set.partial-*"):  # of a killed run; what its workers did is used

@@ -25,6 +25,7 @@ from pygrade._util.files import file_hash, sync
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json, to_json, write_bytes
 from pygrade._util.storage import Folder, Place, update
+from pygrade._util.workers import HERE, Workers
 
 logger = logging.getLogger("pygrade")
 
@@ -203,10 +204,13 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def content_hash(path: Path, memory: Path, without: Path | None = None, pattern: str = "**/*") -> str:
+def content_hash(
+    path: Path, memory: Path, without: Path | None = None, pattern: str = "**/*", workers: Workers = HERE
+) -> str:
     """Hash of a file, or of names and contents of a directory's files that match, without those in ``without``.
 
-    A file is read again only if its size or time of change is new; ``memory``, a JSON file, keeps the hashes.
+    A file is read again, a job of its own, only if its size or time of change is new; ``memory``, a JSON file, keeps
+    the hashes.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; want a file or a directory")
@@ -217,13 +221,12 @@ def content_hash(path: Path, memory: Path, without: Path | None = None, pattern:
     files = sorted(file for file in path.glob(pattern) if file.is_file()) if path.is_dir() else [path]
     if without is not None:
         files = [file for file in files if not file.resolve().is_relative_to(without.resolve())]
+    stamps = {file: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    new = [file for file in files if (known.get(str(file.resolve())) or [])[:2] != stamps[file]]
+    hashes = dict(zip(new, workers.map(file_hash, new, "data: hash"), strict=True)) if new else {}
     digest, fresh = hashlib.sha256(), dict(known)
     for file in files:
-        status = file.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
-        entry = known.get(str(file.resolve()))
-        if not entry or entry[:2] != stamp:
-            entry = [*stamp, file_hash(file)]
+        entry = [*stamps[file], hashes[file]] if file in hashes else known[str(file.resolve())]
         fresh[str(file.resolve())] = entry
         digest.update(f"{file.relative_to(path) if path.is_dir() else file.name}\0{entry[2]}\0".encode())
     if fresh != known:

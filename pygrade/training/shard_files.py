@@ -140,10 +140,16 @@ def write_shard(folder: Path, requests: int, chunks: Iterable[tuple[TrainingSet,
                 inputs.write(np.ascontiguousarray(data.inputs.numpy()).data)
                 digest.update(rows.data.cast("B"))
                 indices.append(index)
-        whole = {name: np.concatenate([getattr(index, name) for index in indices]) for name in Index.__annotations__}
-        if len(whole["keys"]) != requests:
-            raise ValueError(f"{folder.name} got {len(whole['keys'])} requests; want {requests}")
-        np.savez(partial / _INDEX, **whole)
+        keys = np.concatenate([index.keys for index in indices])
+        if len(keys) != requests:
+            raise ValueError(f"{folder.name} got {len(keys)} requests; want {requests}")
+        np.savez(
+            partial / _INDEX,
+            keys=keys,
+            users=np.concatenate([index.users for index in indices]),
+            valued=np.concatenate([index.valued for index in indices]),
+            page_value=np.concatenate([index.page_value for index in indices]),
+        )
     return digest.hexdigest()
 
 
@@ -170,7 +176,7 @@ def _read(held: _Open, rows: NDArray[np.int64]) -> Array:
     """The records of rows [b]."""
     size = held.kind.itemsize
     records = np.empty(len(rows), held.kind)
-    memory = memoryview(records.view(np.uint8) if len(rows) else records)
+    memory = records.view(np.uint8).data
     for place, row in enumerate(rows.tolist()):
         wanted = memory[place * size : (place + 1) * size]
         if os.preadv(held.descriptor, [wanted], held.start + row * size) != size:

@@ -112,7 +112,7 @@ class TrainingSet:
     def page_scores_at(self, rows: Tensor) -> Tensor:
         """The same [B, P, T] of the items on the logged pages."""
         places = rows[:, None] * self.scores.shape[1] + self.stage1.item[rows]
-        return self.scores.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
+        return self.scores.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, -1)
 
     def valued(self) -> Tensor:
         """[n]: requests whose logged page has feedback of positive value."""

@@ -53,7 +53,7 @@ def test_the_short_help_fits_a_screen_and_has_the_required_options_first(command
     text = "\n".join(lines)
     assert "--json" in text and "--traceback" in text and "--config FILE" in text and "--help-all" in text
     required = [option for option in found if option.default is None]
-    shown = re.findall(r"^  (--\S+|[A-Z]+(?=[ …\n]))", text, re.MULTILINE)
+    shown = re.findall(r"^  (--\S+|[A-Z|]+(?=[ …\n]))", text, re.MULTILINE)
     assert set(shown[: len(required)]) == {o.kind.split()[0] if o.positional else o.flag for o in required}
 
 

@@ -1,6 +1,7 @@
 """Folders at URLs beside local ones, against a real S3 server; see `tests.conftest` for the fixture ``s3``."""
 
 import os
+import pickle
 import time
 import urllib.request
 
@@ -236,6 +237,15 @@ def test_a_mirror_follows_the_folder(s3, directory):
     assert mirror(f"{s3}/run", "*", "stage-1/parts/*") == path
     assert sorted(p.name for p in path.rglob("*") if p.is_file()) == ["own.txt", "summary.json"]
     assert (path / "summary.json").read_bytes() == b"[]"
+
+
+def test_a_folder_travels_to_other_processes(s3, directory):
+    folder = Folder.at(f"{s3}/run")
+    folder.publish(directory)
+    assert folder.names()
+    for sent in (folder, folder.draft("next"), Folder.at(directory)):
+        got = pickle.loads(pickle.dumps(sent))
+        assert got == sent and got.names() == sent.names()
 
 
 def test_a_damaged_copy_is_refused(s3, directory):

@@ -81,13 +81,13 @@ def run(options: Options) -> dict[str, Any]:
     if isinstance(logs, Logs) and not bool((logs.feedback > 0).any()):
         raise ValueError(f"{options.data}: no shown row has feedback; join it to the log before training")
     early: Logs | LogParts
-    early, late = logs.split(1 - options.holdout) if options.holdout else (logs, None)
-    late = late.sample(JUDGED) if isinstance(late, LogParts) and late.num_requests else late
-    if not early.num_requests or (late is not None and not late.num_requests):
+    early, later = logs.split(1 - options.holdout) if options.holdout else (logs, None)
+    if not early.num_requests or (later is not None and not later.num_requests):
         few = f"the log has {logs.num_requests} requests, and holdout {options.holdout} leaves nothing to "
         raise ValueError(
             few + ("train on" if not early.num_requests else "judge on; want more requests, or --holdout 0")
         )
+    late = later.sample(JUDGED) if isinstance(later, LogParts) else later
     with (
         working(options.out, "train", UNPUBLISHED) as out,
         workers_of(options.cluster, out, options.directory) as workers,
