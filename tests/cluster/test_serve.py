@@ -263,8 +263,10 @@ def world(tmp_path_factory):
         pytest.skip("redis-server is not installed")
     folder = tmp_path_factory.mktemp("cluster-serve")
     server = redis_server.RedisServer(folder)
-    yield World(folder, server)
-    server.kill()
+    try:
+        yield World(folder, server)
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="module")
