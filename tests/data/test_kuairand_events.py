@@ -232,4 +232,4 @@ def test_the_real_excerpt(tmp_path):
     events = log.scan().collect()
     assert events["user_id"].n_unique() == 664 and events["item_id"].n_unique() == 9_359 == len(log.items())
     assert set(events["user_id"]) <= set(log.users()["user_id"])
-    assert log.source["positives"]["click"] == 27_484
+    assert log.source["positives"]["click"] == 27_442
