@@ -430,5 +430,5 @@ def test_a_drain_ends_readiness_and_all_pages_are_in_the_log(world, service):
     eventually(lambda: httpx.get(f"{service.url}/readyz", timeout=60).status_code == 503)
     assert httpx.post(f"{service.url}/v1/rank", content=BODIES[0], timeout=60).status_code == 200
     eventually(lambda: list((world.run / "feedback").glob("*.jsonl")))
-    lines = [json.loads(line) for file in (world.run / "feedback").iterdir() for line in file.open()]
+    lines = [json.loads(line) for file in (world.run / "feedback").iterdir() for line in file.read_text().splitlines()]
     assert [line["event_id"] for line in lines] == ["e"]
