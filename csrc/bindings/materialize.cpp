@@ -1,7 +1,4 @@
 // Features of a whole log: records in memory, and the arithmetic of pygrade.features.compute and fitted.
-#include "features/record_table.hpp"
-#include "features/records.hpp"
-
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -12,6 +9,8 @@
 
 #include "arrays.hpp"
 #include "families.hpp"
+#include "features/record_table.hpp"
+#include "features/records.hpp"
 
 namespace pygrade::bindings {
 
@@ -187,8 +186,8 @@ Floats shrunk_means(py::handle view, const std::vector<std::size_t>& counts, con
   const double* own = priors.data();
   for (std::size_t i = 0; i < rows; ++i, values += width)
     for (std::size_t k = 0; k < sums.size(); ++k)
-      *out++ = detail::shrunk_mean(static_cast<double>(values[sums[k]]), static_cast<double>(values[counts[k]]),
-                                   weight, *own++);
+      *out++ = detail::shrunk_mean(static_cast<double>(values[sums[k]]), static_cast<double>(values[counts[k]]), weight,
+                                   *own++);
   return means;
 }
 

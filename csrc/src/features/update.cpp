@@ -159,9 +159,10 @@ class Writer {
       detail::KeyedEvents keyed;
       detail::RecordLayout layout;
     };
-    const detail::EventColumns columns{
-        events_.event_time, events_.item_id, {outcomes.values.begin(), outcomes.values.end()},
-        {outcomes.known.begin(), outcomes.known.end()}};
+    const detail::EventColumns columns{events_.event_time,
+                                       events_.item_id,
+                                       {outcomes.values.begin(), outcomes.values.end()},
+                                       {outcomes.known.begin(), outcomes.known.end()}};
     std::vector<Run> runs;
     std::vector<StoreQuery> queries;
     runs.reserve(plan_.tables.size());
