@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.cluster.watch import MARK, kind_of
 
-_QUIET = {"include_dashboard": False}
+_ATTEMPTS = 5
 
 
 @contextmanager
@@ -34,13 +34,18 @@ def nodes(cpus: Sequence[int], object_store_mib: int = 100, mark: str | None = N
 
 
 def add(cluster: Any, number: int, cpus: int, object_store_mib: int = 100) -> Any:
-    """A further node."""
-    return cluster.add_node(
-        num_cpus=cpus,
-        object_store_memory=object_store_mib * 2**20,
-        resources={f"node_{number}": 1.0},
-        **_QUIET,
-    )
+    """A further node. A busy machine does not start one within the 30 s that Ray allows: it is tried again."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return cluster.add_node(
+                num_cpus=cpus,
+                object_store_memory=object_store_mib * 2**20,
+                resources={f"node_{number}": 1.0},
+                include_dashboard=False,
+            )
+        except Exception as error:
+            if "timed out during startup" not in str(error) or attempt == _ATTEMPTS - 1:
+                raise
 
 
 def workers_of(mark: str) -> list[tuple[int, str]]:

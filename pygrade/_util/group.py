@@ -100,10 +100,10 @@ class Group:
             yield
         except Exception as error:
             own = error
-        for error in self.gather(_portable(own) if self.size > 1 else own):
-            if error is not None:
-                self.agreed = error
-                raise error
+        for stated in self.gather(_portable(own) if self.size > 1 else own):
+            if stated is not None:
+                self.agreed = stated
+                raise stated
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Keeps the state (tensors, numbers, lists and dicts) of one of the trainings that a loop consists of."""
@@ -207,7 +207,7 @@ class DistributedGroup(Group):
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         torch.distributed.all_reduce(flat)
-        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
 
 
@@ -227,4 +227,4 @@ class _GatherRows(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         total = gradients[0].contiguous()
         torch.distributed.all_reduce(total)
-        return total.split(ctx.sizes)[ctx.rank], None, None
+        return torch.split(total, ctx.sizes)[ctx.rank], None, None

@@ -1,5 +1,6 @@
 """From ``--cluster local[:N]|ADDRESS`` to workers."""
 
+import gc
 import logging
 import os
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from pygrade._util.optional_imports import require
@@ -22,6 +23,7 @@ ANSWER_SECONDS = 30.0  # for its Ray to answer
 START_TRIES = 4  # Ray gives its own processes 30 s to start, which do not suffice on a busy machine
 _CLIENT = "ray://"
 _AUTO = "auto"
+_TOKEN = "RAY_AUTH_MODE=token if it asks for a token, which Ray gives to no address on its own"
 logger = logging.getLogger("pygrade")
 
 
@@ -112,6 +114,8 @@ def _start(ray: Any, place: Named, object_store_mib: int | None) -> None:
             ray.shutdown()
             if not left:
                 raise ClusterError(f"Ray does not start here: {_one_line(error)}") from error
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()  # the processes of this try, which end with this one
 
 
 def _join(ray: Any, address: str) -> None:
@@ -122,8 +126,8 @@ def _join(ray: Any, address: str) -> None:
             ray.init(address=address, **_SILENT)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         ray.shutdown()
-        hint = "; start one with: ray start --head" if address == _AUTO else ""
-        raise ClusterError(f"cluster {address} cannot be used: {_one_line(error)}{hint}") from error
+        hint = "start one with: ray start --head" if address == _AUTO else f"want {_TOKEN}"
+        raise ClusterError(f"cluster {address} cannot be used: {_one_line(error)}; {hint}") from error
 
 
 def _wait_for(address: str) -> None:
@@ -138,13 +142,13 @@ def _wait_for(address: str) -> None:
     if address.startswith(_CLIENT):
         return  # its client has a time limit of its own
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check", "--address", address]
-    try:
-        subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS, check=True)
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
-        raise ClusterError(
-            f"cluster {address} does not answer as the head of a Ray cluster does; want its port, which "
-            "ray start --head prints (6379 by default)"
-        ) from error
+    with suppress(subprocess.TimeoutExpired):
+        if not subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS).returncode:
+            return
+    raise ClusterError(
+        f"cluster {address} does not answer as the head of a Ray cluster does within {ANSWER_SECONDS:.0f} s; want its "
+        f"port, which ray start --head prints (6379 by default), and {_TOKEN}"
+    )
 
 
 def _one_line(error: BaseException) -> str:

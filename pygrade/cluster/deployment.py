@@ -22,7 +22,7 @@ from pygrade.cluster.errors import ClusterError
 from pygrade.cluster.figures import Board
 from pygrade.cluster.replica import BOARD, NAMESPACE, Job, Replica
 from pygrade.cluster.run_copy import published, store_of
-from pygrade.cluster.serve import Replicas
+from pygrade.cluster.scale import Replicas
 from pygrade.service.config import ServeConfig
 
 logger = logging.getLogger("pygrade")

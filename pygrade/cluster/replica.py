@@ -15,7 +15,6 @@ from typing import Any
 import ray
 from ray import serve
 
-from pygrade import _core
 from pygrade._util.storage import is_url
 from pygrade.cluster.figures import merged
 from pygrade.cluster.log_upload import LogUpload
@@ -23,7 +22,7 @@ from pygrade.cluster.run_copy import RunCopy
 from pygrade.service.app import Core
 from pygrade.service.config import split
 from pygrade.service.gate import Asgi
-from pygrade.service.worker import Worker
+from pygrade.service.worker import Worker, open_core
 
 logger = logging.getLogger("pygrade")
 NAMESPACE, BOARD = "pygrade", "pygrade-figures"
@@ -74,7 +73,7 @@ class Replica:
             self.upload = LogUpload(scratch / "logs", urls, float(table.get("file_seconds", _FILE_SECONDS)))
             table |= {kind: str(self.upload.folder(kind)) for kind in urls}
         config, core = split(table)
-        self.core = ReplicaCore(_core.Service(str(run), core), self.labels)
+        self.core = ReplicaCore(open_core(run, core), self.labels)
         self.worker = Worker(self.core, run, config, context.replica_tag)
         self._refreshing, self._behind = threading.Lock(), False
         self._ended = threading.Event()

@@ -89,7 +89,8 @@ def _zero_or_one(values: Any, column: str) -> Ints:
         foreign = numbers[~positive & (numbers != 0.0)][0]
         want = "finite ones" if np.isinf(foreign) else "0 or 1"
         raise SchemaError(f"feedback {column} is {foreign:g}; want {want}")
-    return positive * np.int64(SCALE)
+    outcomes: Ints = positive * np.int64(SCALE)
+    return outcomes
 
 
 def keys_of(table: Table, parts: Mapping[str, Ints], rows: int) -> Ints:

@@ -73,7 +73,8 @@ def scenario_codes(frame: Any) -> Ints:
     """Codes [n] of the scenarios of a frame; NULL if there is none."""
     if "scenario" not in frame.columns:
         return np.full(len(frame), NULL, np.int64)
-    codes = codes_of(frame["scenario"])
+    # Arrays of numpy, in which batches and the core's callers have scenarios, end a text before its last NULs.
+    codes = codes_of(frame["scenario"].cast(str).str.strip_chars_end("\0"))
     return np.where(codes == code_of(""), NULL, codes)
 
 
@@ -89,13 +90,14 @@ def with_whole_ids(frame: Any) -> Any:
 
 def feedback_columns(schema: FeatureSchema) -> list[str]:
     """The columns of events that `feedback_of` reads."""
-    return ["user_id", "item_id", "event_time", "position", "scenario", *schema.outcome_columns]
+    scenario = ["scenario"] if "scenario" in schema.key_parts else []
+    return ["user_id", "item_id", "event_time", "position", *scenario, *schema.outcome_columns]
 
 
 def chunk_columns(schema: FeatureSchema) -> list[str]:
     """The columns of events that features and their files read."""
     tasks = [f"y_{task}" for task in schema.tasks]
-    return ["request_id", "timestamp", *feedback_columns(schema), *schema.context, *tasks]
+    return ["request_id", "timestamp", "scenario", *feedback_columns(schema), *schema.context, *tasks]
 
 
 def feedback_of(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> Feedback:

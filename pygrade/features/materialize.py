@@ -22,7 +22,8 @@ from pygrade.features.compute import Attributes
 from pygrade.features.feature import SchemaError
 from pygrade.features.fitted import IDS, Fitted, Fitter
 from pygrade.features.schema import FeatureSchema, RawEvents, SplitEvents
-from pygrade.features.sharded import SPAN_ROWS, materialize_sharded, spans_of
+from pygrade.features.segments import MOST, materialize_segments, segments_of
+from pygrade.features.sharded import SPAN_ROWS, materialize_sharded, plan_of
 from pygrade.features.storage import read_tensors
 from pygrade.features.stream import PART, Stream, write_parts
 
@@ -47,10 +48,11 @@ def materialize(
     count in histories too. ``rows`` are read at a time. ``out`` appears when it is complete.
 
     With one worker the log is read once; memory holds one chunk, the feedback still to come at its end, and a record
-    per key. With several, jobs of about ``span_rows`` rows and of one of ``shards`` of the keys (default: 8 to 256,
-    more for a longer log) run at the same time; a process holds a chunk and the records of one job. The result is the
-    same, byte for byte. Files between the jobs lie beside ``out`` and are removed, unless the process is killed: the
-    same call then goes on from them.
+    per key. Of two or three, each does so for a segment of the log, after it has read the feedback before it
+    (`segments`). With more, jobs of about ``span_rows`` rows and of one of ``shards`` of the keys (default: 8 to 256,
+    more for a longer log) run at the same time, and a process holds a chunk and the records of one job (`sharded`). The
+    result is the same, byte for byte. Files between the jobs lie beside ``out`` and are removed, unless the process is
+    killed: the same call then goes on from them.
 
     Raises `SchemaError` if the log does not fit the schema, has no request in the window, or is not in order.
     """
@@ -58,9 +60,10 @@ def materialize(
     out = Path(out)
     users = Attributes.of(schema, "user", event_log.users())
     items = Attributes.of(schema, "item", event_log.items())
-    spans = []
+    spans: list[list[Any]] = []
     if workers.count > 1 and isinstance(event_log, SplitEvents):
-        spans = spans_of(event_log, rows, span_rows)
+        places = list(event_log.places(rows))
+        spans = segments_of(places, workers.count) if workers.count <= MOST else spans_of(places, rows, span_rows)
     if len(spans) < 2:
         with atomic_directory(out) as folder:
             stream, fitter = Stream(schema, users, items, State(schema)), Fitter(schema)
@@ -70,19 +73,28 @@ def materialize(
                 requests += part.fitted_requests
                 fitter.add(part.sample)
                 logger.info("features: %s rows", f"{sum(p['rows'] for p in parts):,}")
-            _finish(folder, schema, window, parts, requests, fitter, stream.finish)
+            _finish(folder, schema, window, parts, requests, fitter, lambda path: stream.finish().save(path))
         return FeatureSet.open(out)
     assert isinstance(event_log, SplitEvents)
-    recipe = [__version__, event_log.identity(), schema.hash, window, rows, span_rows, shards]
+    cuts = [len(span) for span in spans]
+    recipe = [__version__, event_log.identity(), schema.hash, window, rows, cuts, shards]
     with _work_folder(out, hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]) as work:
-        parts, requests, fitter, state = materialize_sharded(
-            event_log, schema, users, items, work, window, spans, shards, workers
-        )
+        plan, jobs = plan_of(event_log, schema, users, items, work, window, spans, shards)
+        if workers.count <= MOST:
+            parts, requests, fitter, save_state = materialize_segments(plan, jobs, event_log, workers)
+        else:
+            parts, requests, fitter, save_state = materialize_sharded(plan, jobs, workers)
         with atomic_directory(out) as folder:
             for number in range(len(parts)):
                 (work / PART.format(number)).rename(folder / PART.format(number))
-            _finish(folder, schema, window, parts, requests, fitter, lambda: state)
+            _finish(folder, schema, window, parts, requests, fitter, save_state)
     return FeatureSet.open(out)
+
+
+def spans_of(places: list[Any], rows: int, span_rows: int) -> list[list[Any]]:
+    """The places of the log's chunks, cut into spans."""
+    size = max(span_rows // rows, 1)
+    return [places[at : at + size] for at in range(0, len(places), size)]
 
 
 def _frames(event_log: RawEvents, schema: FeatureSchema, rows: int) -> Iterator[Any]:
@@ -98,7 +110,7 @@ def _finish(
     parts: list[dict[str, Any]],
     requests: int,
     fitter: Fitter,
-    last_state: Callable[[], State],
+    save_state: Callable[[Path], None],
 ) -> None:
     """Writes all but the parts."""
     if not requests:
@@ -107,7 +119,7 @@ def _finish(
     fitted.save(folder / "fitted.safetensors")
     summary = fitter.summary(fitted)
     _name_useless_features(summary)
-    last_state().save(folder / "state.safetensors")
+    save_state(folder / "state.safetensors")
     schema.save(folder / "schema.json")
     index = json.dumps({"schema": schema.hash, "window": window, "parts": parts, "summary": summary})
     (folder / "index.json").write_text(index, encoding="utf-8")

@@ -11,7 +11,7 @@ much there is. Feedback that comes after its span's last request is handed to th
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,12 @@ import numpy as np
 from pygrade import _core
 from pygrade._util.files import atomic_file
 from pygrade._util.workers import Workers, every
-from pygrade.data.event_log import request_starts
-from pygrade.features.aggregates import Feedback, State
+from pygrade.features.aggregates import Feedback, State, keys_of
 from pygrade.features.chunks import (
     chunk_columns,
     feedback_columns,
     feedback_of,
     key_parts,
-    question_keys,
     scenario_codes,
 )
 from pygrade.features.compute import Attributes
@@ -57,13 +55,11 @@ class Plan:
 
     def attributes(self) -> tuple[Attributes, Attributes]:
         """Of users and items, mapped from files: the processes of a machine share them."""
-        users, items = (
-            Attributes(
-                self.schema.attributes(entity), *(self._mapped(f"{entity}-{name}") for name in ("ids", "values"))
-            )
-            for entity in ("user", "item")
-        )
-        return users, items
+        return self._attributes("user"), self._attributes("item")
+
+    def _attributes(self, entity: str) -> Attributes:
+        columns = self.schema.attributes(entity)
+        return Attributes(columns, self._mapped(f"{entity}-ids"), self._mapped(f"{entity}-values"))
 
     def _mapped(self, name: str) -> Ints:
         path = self.folder / f"{name}.npy"
@@ -131,14 +127,11 @@ class RowsJob:
         return str(self.span)
 
 
-def spans_of(log: SplitEvents, rows: int, span_rows: int) -> list[list[Any]]:
-    """The places of the log's chunks, cut into spans."""
-    places = list(log.places(rows))
-    size = max(span_rows // rows, 1)
-    return [places[at : at + size] for at in range(0, len(places), size)]
+Made = tuple[list[dict[str, Any]], int, Fitter, Callable[[Path], None]]
+"""Entries of the parts, the number of requests in the window, the fitter, and what writes the last state."""
 
 
-def materialize_sharded(
+def plan_of(
     log: SplitEvents,
     schema: FeatureSchema,
     users: Attributes,
@@ -147,13 +140,8 @@ def materialize_sharded(
     window: tuple[int, int] | None,
     spans: Sequence[Sequence[Any]],
     shards: int | None,
-    workers: Workers,
-) -> tuple[list[dict[str, Any]], int, Fitter, State]:
-    """The parts, in ``folder``: their entries, the requests in the window, the fitter and the last state.
-
-    What an earlier call left in the folder, of the same log and arguments, is used. The folder holds, beside the parts,
-    for each row at most the records of its keys, twice.
-    """
+) -> tuple[Plan, list[SpanJob]]:
+    """What the jobs know, with the attributes in files, and a job for each span: a run of places of chunks."""
     if shards is None:
         shards = min(max(8, 1 << (len(spans) - 1).bit_length()), MOST_SHARDS)
     plan = Plan(folder, schema, window, tuple(span[-1].last for span in spans), shards)
@@ -165,28 +153,34 @@ def materialize_sharded(
     for number, span in enumerate(spans):
         jobs.append(SpanJob(plan, log.between(span[0].first, span[-1].last), number, part, tuple(span)))
         part += len(span)
+    return plan, jobs
+
+
+def materialize_sharded(plan: Plan, jobs: Sequence[SpanJob], workers: Workers) -> Made:
+    """Writes the parts into the plan's folder. What an earlier call of the same plan and jobs left there is used.
+
+    The folder then holds, beside the parts, for each span the records of the keys of its rows and of its feedback.
+    """
     targets = list(workers.map(_history, jobs, "features: histories"))
-    sources = tuple(tuple(r for r, reached in enumerate(targets) if t in reached) for t in range(len(spans) + 1))
-    every(workers.map(_past, [ShardJob(plan, number, sources) for number in range(shards)], "features: pasts"))
-    entries: list[dict[str, Any]] = []
-    requests, fitter = 0, Fitter(schema)
+    sources = tuple(tuple(r for r, reached in enumerate(targets) if t in reached) for t in range(len(jobs) + 1))
+    every(workers.map(_past, [ShardJob(plan, number, sources) for number in range(plan.shards)], "features: pasts"))
     rows_jobs = [RowsJob(job, sources[job.number]) for job in jobs]
-    for job, (made, inside) in zip(jobs, workers.map(_rows, rows_jobs, "features: rows"), strict=True):
-        entries += made
-        requests += inside
-        for sample in _samples(plan.sample(job.number), schema):
-            fitter.add(sample)
-    state = State(schema)
-    for shard in range(shards):
-        _merge_piece(state, Spill(plan.past(shard)), "end")
-    return entries, requests, fitter, state
+    made = gathered(jobs, workers.map(_rows, rows_jobs, "features: rows"))
+
+    def save_state(path: Path) -> None:
+        state = State(plan.schema)
+        for shard in range(plan.shards):
+            _merge_piece(state, Spill(plan.past(shard)), "end")
+        state.save(path)
+
+    return *made, save_state
 
 
 # ---- 1: histories
 
 
 def _history(job: SpanJob) -> list[int]:
-    return list(_once(job.plan, job.plan.history(job.number).name, _write_history, job))
+    return list(once(job.plan, job.plan.history(job.number).name, _write_history, job))
 
 
 def _write_history(job: SpanJob) -> list[int]:
@@ -196,8 +190,7 @@ def _write_history(job: SpanJob) -> list[int]:
     states: dict[int, State] = {}
     asked = {name: _core.KeyIndex() for name in schema.tables}
     late: dict[int, Feedback] = {}
-    columns = [*feedback_columns(schema), "request_id", "timestamp"]
-    for frame in job.log.read(job.places, columns):
+    for frame in job.log.read(job.places, feedback_columns(schema)):
         feedback = feedback_of(schema, users, items, frame)
         target = np.searchsorted(plan.ends, feedback.time, side="right").clip(min=job.number)
         for number in np.unique(target).tolist():
@@ -208,45 +201,39 @@ def _write_history(job: SpanJob) -> list[int]:
         for name, keys in _asked(schema, users, items, frame).items():
             asked[name].add(keys)
     with SpillWriter(plan.history(job.number)) as spill:
-        for name, index in asked.items():
-            keys = index.keys()
-            order, starts = _by_shard(keys, plan.shards)
-            for shard in range(plan.shards):
-                spill.add(f"asked/{shard}/{name}", [keys[order[starts[shard] : starts[shard + 1]]]])
+        _add_by_shard(spill, "asked", plan.shards, [[index.keys()] for index in asked.values()])
         for number, state in states.items():
-            for name, records in state.records.items():
-                keys = records.keys
-                order, starts = _by_shard(keys, plan.shards)
-                for shard in range(plan.shards):
-                    some = keys[order[starts[shard] : starts[shard + 1]]]
-                    spill.add(f"{number}/{shard}/{name}", [some, records.get(some)[0]])
+            pieces = [[records.keys, records.all()] for records in state.records.values()]
+            _add_by_shard(spill, str(number), plan.shards, pieces)
         for number, events in late.items():
             spill.add(f"late/{number}", _columns(schema, events))
     return sorted(states)
 
 
 def _asked(schema: FeatureSchema, users: Attributes, items: Attributes, frame: Any) -> dict[str, Ints]:
-    """The keys of each table that the requests of a frame ask for."""
-    request = frame["request_id"].to_numpy()
-    first = request_starts(request)
-    row_request = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(request))))
-    heads = frame[first]
-    user, item = heads["user_id"].to_numpy(), frame["item_id"].to_numpy()
-    parts = key_parts(schema, users, items, user, item, scenario_codes(heads), users.get(user), items.get(item))
-    return question_keys(schema, users, items, parts | {"user_id": user}, row_request)
+    """The keys of each table that the rows of a frame ask for."""
+    user, item = frame["user_id"].to_numpy(), frame["item_id"].to_numpy()
+    parts = key_parts(schema, users, items, user, item, scenario_codes(frame), users.get(user), items.get(item))
+    return {name: keys_of(table, parts, len(user)) for name, table in schema.tables.items()}
 
 
-def _by_shard(keys: Ints, shards: int) -> tuple[Ints, Ints]:
-    """The order of keys by shard, and where each shard starts [shards + 1]."""
-    shard = (mix(keys).view(np.uint64) % np.uint64(shards)).astype(np.uint16)
-    return np.argsort(shard, kind="stable"), np.append(0, np.cumsum(np.bincount(shard, minlength=shards)))
+def _add_by_shard(spill: SpillWriter, name: str, shards: int, tables: list[list[Ints]]) -> None:
+    """A piece for each shard with the rows of the arrays of each table; the first array of a table has its keys."""
+    orders = []
+    for keys, *_ in tables:
+        shard = (mix(keys).view(np.uint64) % np.uint64(shards)).astype(np.uint16)
+        starts = np.append(0, np.cumsum(np.bincount(shard, minlength=shards)))
+        orders.append(np.split(np.argsort(shard, kind="stable"), starts[1:-1]))
+    for number in range(shards):
+        pieces = zip(tables, orders, strict=True)
+        spill.add(f"{name}/{number}", [array[order[number]] for arrays, order in pieces for array in arrays])
 
 
 # ---- 2: pasts
 
 
 def _past(job: ShardJob) -> None:
-    _once(job.plan, job.plan.past(job.number).name, _write_past, job)
+    once(job.plan, job.plan.past(job.number).name, _write_past, job)
 
 
 def _write_past(job: ShardJob) -> None:
@@ -256,28 +243,29 @@ def _write_past(job: ShardJob) -> None:
     with SpillWriter(plan.past(job.number)) as spill:
         for span in range(len(plan.ends)):
             history = Spill(plan.history(span))
-            for name, records in state.records.items():
-                (keys,) = history.get(f"asked/{job.number}/{name}")
+            arrays = []
+            for records, keys in zip(state.records.values(), history.get(f"asked/{job.number}"), strict=True):
                 found, known = records.get(keys)
-                spill.add(f"{span}/{name}", [keys[known], found[known]])
+                arrays += [keys[known], found[known]]
+            spill.add(str(span), arrays)
             for source in job.sources[span]:
                 _merge_piece(state, Spill(plan.history(source)), f"{span}/{job.number}")
         for source in job.sources[-1]:
             _merge_piece(state, Spill(plan.history(source)), f"{len(plan.ends)}/{job.number}")
-        for name, records in state.records.items():
-            spill.add(f"end/{name}", [records.keys, records.all()])
+        spill.add("end", [array for records in state.records.values() for array in (records.keys, records.all())])
 
 
 def _merge_piece(state: State, spill: Spill, piece: str) -> None:
-    for name, records in state.records.items():
-        records.merge(*spill.get(f"{piece}/{name}"))
+    arrays = spill.get(piece)
+    for records, keys, more in zip(state.records.values(), arrays[::2], arrays[1::2], strict=True):
+        records.merge(keys, more)
 
 
 # ---- 3: rows
 
 
 def _rows(job: RowsJob) -> tuple[list[dict[str, Any]], int]:
-    entries, inside = _once(job.span.plan, f"rows-{job.span.number:05d}", _write_rows, job)
+    entries, inside = once(job.span.plan, f"rows-{job.span.number:05d}", _write_rows, job)
     return entries, inside
 
 
@@ -292,8 +280,12 @@ def _write_rows(job: RowsJob) -> tuple[list[dict[str, Any]], int]:
             events = _events(plan.schema, Spill(plan.history(source)).get(f"late/{span.number}"))
             pending = events if pending is None else pending.then(events)
     before = plan.ends[span.number - 1] if span.number else None
-    stream = Stream(plan.schema, *plan.attributes(), state, pending, before)
-    entries, inside = [], 0
+    return write_span(Stream(plan.schema, *plan.attributes(), state, pending, before), span)
+
+
+def write_span(stream: Stream, span: SpanJob) -> tuple[list[dict[str, Any]], int]:
+    """Writes the parts of a span and its sample; returns their entries and the number of requests in the window."""
+    plan, entries, inside = span.plan, [], 0
     with SpillWriter(plan.sample(span.number)) as spill:
         frames = span.log.read(span.places, chunk_columns(plan.schema))
         for number, part in enumerate(write_parts(stream, frames, plan.folder, plan.window, span.first_part)):
@@ -301,6 +293,20 @@ def _write_rows(job: RowsJob) -> tuple[list[dict[str, Any]], int]:
             inside += part.fitted_requests
             _write_sample(spill, number, part.sample)
     return entries, inside
+
+
+def gathered(
+    spans: Sequence[SpanJob], results: Iterable[tuple[list[dict[str, Any]], int]]
+) -> tuple[list[dict[str, Any]], int, Fitter]:
+    """The entries of all parts, the requests in the window and the fitter, of `write_span` of each span in order."""
+    entries: list[dict[str, Any]] = []
+    requests, fitter = 0, Fitter(spans[0].plan.schema)
+    for span, (made, inside) in zip(spans, results, strict=True):
+        entries += made
+        requests += inside
+        for sample in _samples(span.plan.sample(span.number), span.plan.schema):
+            fitter.add(sample)
+    return entries, requests, fitter
 
 
 def _write_sample(spill: SpillWriter, number: int, sample: Sample) -> None:
@@ -350,7 +356,7 @@ def _events(schema: FeatureSchema, columns: Sequence[Ints]) -> Feedback:
     )
 
 
-def _once(plan: Plan, name: str, work: Callable[[Any], Any], job: Any) -> Any:
+def once(plan: Plan, name: str, work: Callable[[Any], Any], job: Any) -> Any:
     """work(job), or what it returned to an earlier call: a JSON file beside the job's files says that it is done."""
     path = plan.folder / f"{name}.json"
     if path.is_file():

@@ -44,6 +44,15 @@ class Stream:
         views = {name: self.state.records[name].stream(*asked, recent) for name, asked in questions.tables.items()}
         return chunk, compute(self.schema, self.users, self.items, questions.answered(chunk, views))
 
+    def skip(self, feedback: Feedback) -> None:
+        """Adds feedback of requests that are not read, all up to ``latest``."""
+        assert self.latest is not None
+        late = feedback.time >= self.latest
+        self.state.apply(feedback.take(~late) if late.any() else feedback)
+        if late.any():
+            later = feedback.take(late)
+            self.pending = later if self.pending is None else self.pending.then(later)
+
     def finish(self) -> State:
         """The state after the feedback that was still to come."""
         if self.pending is not None:

@@ -69,8 +69,10 @@ class CandidateCopies:
         return self.log.places(rows, self.stop)
 
     def read(self, places: Iterable[ChunkPlace], columns: Sequence[str] | None = None) -> "Iterator[pl.DataFrame]":
-        """As `EventLog.read`, with the copies; ``columns`` must name request_id."""
-        return self._with_copies(self.log.read(places, columns))
+        """As `EventLog.read`, with the copies."""
+        named = None if columns is None else {"request_id", "timestamp", *columns}
+        for frame in self._with_copies(self.log.read(places, None if named is None else sorted(named))):
+            yield frame if columns is None else frame.select(name for name in frame.columns if name in columns)
 
     def between(self, first: int, last: int) -> "CandidateCopies":
         """The copies of requests between two times, if the times are known; else all."""

@@ -90,7 +90,8 @@ def sampled_log_of(
     for attempt in (first, sample):
         held: Logs | None = None
         for part in over_parts(workers, features, attempt, period, name):
-            held = part if held is None else _smallest([held, part], sample.limit)
+            if part is not None:
+                held = part if held is None else _smallest([held, part], sample.limit)
         if attempt.bound == sample.bound or (held is not None and held.num_requests == sample.limit):
             break
     if held is None:

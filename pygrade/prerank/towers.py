@@ -12,7 +12,6 @@ and the vectors of items, which are computed once and stored, use torch.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -119,15 +118,21 @@ class Inputs:
     def no_pairs(self) -> Pairs:
         """A batch without positives."""
         request, item = len(self.request_mean), len(self.item_mean)
-        ids, dense = partial(np.zeros, dtype=np.int64), partial(np.zeros, dtype=np.float32)
+
+        def ids(*shape: int) -> Ids:
+            return np.zeros(shape, np.int64)
+
+        def dense(*shape: int) -> NDArray[np.float32]:
+            return np.zeros(shape, np.float32)
+
         return Pairs(
             user_id=ids(0),
-            request_dense=dense((0, request)),
-            request_ids=ids((0, len(self.request_sizes))),
-            sequences=ids((0, self.length)),
+            request_dense=dense(0, request),
+            request_ids=ids(0, len(self.request_sizes)),
+            sequences=ids(0, self.length),
             item_id=ids(0),
-            item_dense=dense((0, item)),
-            item_ids=ids((0, len(self.item_sizes))),
+            item_dense=dense(0, item),
+            item_ids=ids(0, len(self.item_sizes)),
             weight=dense(0),
         )
 
@@ -189,7 +194,10 @@ class _Seen:
             items = np.sort(items[np.lexsort((items, -times))[:max_items]])
         (request_mean, request_std), (item_mean, item_std) = (moment.result() for moment in self.moments)
         item_std[self.left_out] = 0.0
-        return Inputs(items, request_mean, request_std, item_mean, item_std, *self.sizes, self.length, others)
+        request_sizes, item_sizes = self.sizes
+        return Inputs(
+            items, request_mean, request_std, item_mean, item_std, request_sizes, item_sizes, self.length, others
+        )
 
 
 class _Moments:

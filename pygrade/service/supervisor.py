@@ -62,12 +62,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 def work(run: Path, table: dict[str, Any], listener: socket.socket, number: int) -> None:
     """One worker's life."""
-    from pygrade import _core
-    from pygrade.service.worker import Worker
+    from pygrade.service.worker import Worker, open_core
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it serves, there is nothing to look at again
     config, core = split(table)
-    Worker(_core.Service(str(run), core), run, config, number).serve(listener)
+    Worker(open_core(run, core), run, config, number).serve(listener)
 
 
 def _child(run: Path, table: dict[str, Any], listener: socket.socket, number: int, prepare: Callable[[], Any]) -> None:

@@ -25,6 +25,13 @@ _MAX_IN_FLIGHT = 512  # requests of a worker; more are told to come again
 _KEEP_ALIVE = 75  # seconds that an idle connection stays open, longer than the proxies in front wait
 
 
+def open_core(run: Path, config_json: str) -> Core:
+    """The core over a run; config_json: as `split` makes it. The core's errors name what is missing."""
+    from pygrade import _core
+
+    return _core.Service(str(run), config_json)
+
+
 class Worker:
     """The app over one core, served on a socket until a signal ends it, or by whoever calls `app`."""
 

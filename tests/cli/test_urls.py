@@ -10,7 +10,7 @@ from pygrade.cli import main as cli
 from pygrade.cli.commands import train
 from pygrade.cli.option_list import options_of
 from pygrade.logs import read_logs, write_logs
-from pygrade.policy import FusionPolicy
+from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from tests.cli.test_cli import TINY, WORLD, result
 from tests.cli.test_doctor import SHOP, pa, parquet
 from tests.service.served import events_of, pages, write_exposures, write_feedback
@@ -54,10 +54,17 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
     assert read_logs(f"{s3}/pages").num_requests == 1
     record = result(capsys, "studio", f"{s3}/run", "--data", f"logs:{s3}/logs")
     assert record["out"] == f"{s3}/run/studio.html"
-    record = result(capsys, "export", "--policy", f"{s3}/run/policy", "--out", f"{s3}/policy.pt2", "--k", "5")
-    assert len(Folder.at(s3).read("policy.pt2")) > 1000 and record["out"] == f"{s3}/policy.pt2"
     record = result(capsys, "simulate", "--ab", f"{s3}/run/policy", "--requests", "60", "--quiet", *WORLD)
     assert record["sampled"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch about itself
+def test_a_compiled_policy_goes_to_a_bucket(s3, capsys):
+    policy = FusionPolicy(PolicySpec(("click", "buy"), ("hour",), PolicyConfig(hidden=(4,))))
+    assert policy.save(f"{s3}/policy") == f"{s3}/policy"
+    record = result(capsys, "export", "--policy", f"{s3}/policy", "--out", f"{s3}/policy.pt2", "--k", "5")
+    assert len(Folder.at(s3).read("policy.pt2")) > 1000 and record["out"] == f"{s3}/policy.pt2"
 
 
 def test_an_interrupted_training_resumes_and_shows_nothing_before(s3, capsys, tmp_path, monkeypatch):

@@ -16,7 +16,8 @@ from pygrade.cluster import checks
 from pygrade.cluster.figures import Board, merged
 from pygrade.cluster.log_upload import LogUpload
 from pygrade.cluster.run_copy import RunCopy, artifact_version, published, store_of
-from pygrade.cluster.serve import Replicas, serve
+from pygrade.cluster.scale import Replicas
+from pygrade.cluster.serve import serve
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
@@ -97,6 +98,7 @@ def test_numbers_of_replicas_as_ray_serve_takes_them():
     ("words", "message"),
     [
         (["--replicas", "2"], "replicas is 2; want it with --cluster alone"),
+        (["--exposures", "s3://bucket/x"], "exposures is s3://bucket/x; want a directory, or this URL with --cluster"),
         (["--cluster", "local:1", "--workers", "2"], "workers is 2; want it without a cluster alone"),
         (["--cluster", "local:1", "--online"], "online is true; want it without a cluster alone"),
         (["--cluster", "local:1", "--threads", "0"], "threads is 0; want 1 or more on a cluster"),
@@ -261,8 +263,10 @@ def world(tmp_path_factory):
         pytest.skip("redis-server is not installed")
     folder = tmp_path_factory.mktemp("cluster-serve")
     server = redis_server.RedisServer(folder)
-    yield World(folder, server)
-    server.kill()
+    try:
+        yield World(folder, server)
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -426,5 +430,5 @@ def test_a_drain_ends_readiness_and_all_pages_are_in_the_log(world, service):
     eventually(lambda: httpx.get(f"{service.url}/readyz", timeout=60).status_code == 503)
     assert httpx.post(f"{service.url}/v1/rank", content=BODIES[0], timeout=60).status_code == 200
     eventually(lambda: list((world.run / "feedback").glob("*.jsonl")))
-    lines = [json.loads(line) for file in (world.run / "feedback").iterdir() for line in file.open()]
+    lines = [json.loads(line) for file in (world.run / "feedback").iterdir() for line in file.read_text().splitlines()]
     assert [line["event_id"] for line in lines] == ["e"]

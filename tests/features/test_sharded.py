@@ -16,18 +16,17 @@ from pygrade._util.workers import LocalWorkers
 from pygrade.data.event_log import EventLog
 from pygrade.features import SchemaError, default_schema, materialize
 from pygrade.features import sharded as sharded_module
+from pygrade.features.segments import HISTORY, segments_of
 from pygrade.features.spill import Spill, SpillWriter
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from tests.features.events import make_log
 
 
 class Jobs:
-    """Two workers that are this process, so that a test sees into the jobs."""
+    """Workers that are this process, so that a test sees into the jobs."""
 
-    count = 2
-
-    def __init__(self):
-        self.names = []
+    def __init__(self, count=4):
+        self.names, self.count = [], count
 
     def map(self, work, jobs, name):
         self.names += [name] * len(jobs)
@@ -126,8 +125,27 @@ def test_the_cut_changes_no_byte(log, single, tmp_path, span_rows, shards):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]  # nothing is left
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_workers_read_the_feedback_before_their_segment(log, single, tmp_path, count):
+    jobs = Jobs(count)
+    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=jobs)
+    assert same_files(single.path, made.path) and jobs.names == ["features: rows"] * count
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_segments_are_shorter_the_more_comes_before_them(log):
+    places = log.places(10)
+    for count in (2, 3, 5):
+        sizes = [sum(place.rows for place in run) for run in segments_of(places, count)]
+        assert sum(sizes) == sum(place.rows for place in places) and len(sizes) == count
+        before = np.cumsum([0, *sizes[:-1]])
+        times = [HISTORY * earlier + size for earlier, size in zip(before, sizes, strict=True)]
+        assert max(times) < min(times) + 50  # rows
+    assert [len(run) for run in segments_of(places[:1], 2)] == [1]
+
+
 def test_two_processes(log, single, tmp_path):
-    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=LocalWorkers(2), span_rows=400)
+    made = materialize(log, single.schema, tmp_path / "set", rows=100, workers=LocalWorkers(2))
     assert same_files(single.path, made.path)
 
 
@@ -146,9 +164,9 @@ def test_feedback_that_comes_much_later(memory_log, tmp_path):
     late = dataclasses.replace(memory_log, events=events.with_columns(pl.col("event_time") + pl.Series(step)))
     log = saved(late, tmp_path / "log")
     one = materialize(log, default_schema(log), tmp_path / "one", rows=60)
-    jobs = Jobs()
-    two = materialize(log, default_schema(log), tmp_path / "two", rows=60, workers=jobs, span_rows=120)
-    assert same_files(one.path, two.path)
+    for count in (2, 4):
+        two = materialize(log, default_schema(log), tmp_path / f"{count}", rows=60, workers=Jobs(count), span_rows=240)
+        assert same_files(one.path, two.path)
     last = events["timestamp"][-1]
     assert (late.events["event_time"] > last).sum() > 100
 

@@ -41,8 +41,8 @@ class CountingBase:
 
 
 def counting(index):
-    base = CountingBase(index.base)
-    object.__setattr__(index, "base", base)
+    base = CountingBase(index.base if index.kind == "flat" else index.base[0])
+    object.__setattr__(index, "base", base if index.kind == "flat" else (base,))
     return index, base
 
 

@@ -31,9 +31,9 @@ class Options(Output):
     threads: int | None = None  # of a worker, that make pages; 0: its event loop makes them; none: 4
     store: str | None = None  # address of the store; none: the one that the pipeline filled
     deadline_ms: float | None = None  # of a page, after which it is made without the user's features; none: no limit
-    exposures: Path | None = None  # directory for the log of served pages
+    exposures: Place | None = None  # directory for the log of served pages; a URL on a cluster alone
     exposure_share: float | None = None  # of the requests, logged with all candidates, as training wants; none: 0.05
-    feedback: Path | None = None  # directory for the log of feedback events
+    feedback: Place | None = None  # directory for the log of feedback events; a URL on a cluster alone
     max_body_bytes: int | None = None  # of a request; none: 1 MiB
     token_file: Path | None = None  # a line for each token that clients may send; none: everybody may ask
     tls_cert: Path | None = None  # PEM file of the certificate and its chain
@@ -73,11 +73,15 @@ def run(options: Options) -> dict[str, Any]:
             console.text(f"{options.run}: {address}")
 
     if cluster is not None:
-        from pygrade.cluster.serve import Replicas, serve
+        from pygrade.cluster.scale import Replicas
+        from pygrade.cluster.serve import serve
 
         run = str(options.run) if is_url(options.run) else str(Path(options.run).resolve())
         serve(run, table, Replicas(**placed), str(cluster), ready)
         return {"run": str(options.run)}
+    for name in ("exposures", "feedback"):
+        if is_url(table.get(name)):
+            raise ValueError(f"{name} is {table[name]}; want a directory, or this URL with --cluster")
     with following(options.run, config.refresh_seconds, table.get("store")) as followed:
         folder = followed.resolve()
         if not (folder / "artifact").exists():
