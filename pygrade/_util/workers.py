@@ -82,7 +82,7 @@ class LocalWorkers:
         """See `Workers`."""
         with track(name, total=len(jobs)) as bar:
             shown = Shown(bar)
-            if self.count == 1 or len(jobs) == 1:
+            if self.count == 1 or len(jobs) <= 1:
                 for job in jobs:
                     with naming(name, job):
                         result = work(job)

@@ -106,13 +106,11 @@ def test_an_event_that_came_twice_with_other_values_is_refused_with_its_files(on
     assert [path.name for path in tmp_path.iterdir()] == ["logs"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("times", [True, False])
-def test_two_workers_write_the_same_log(tmp_path, times):
-    frame = contract(times=times)
-    spec = write_parts(tmp_path / "logs", [frame[:700], frame[700:]])
-    alone = import_events(spec, tmp_path / "alone", rows=300)
-    two = import_events(spec, tmp_path / "two", rows=300, workers=LocalWorkers(2))
+@pytest.mark.slow  # processes start for every stage
+def test_two_workers_write_the_same_log(one, tmp_path):
+    spec = write_parts(tmp_path / "logs", [one[:700], one[700:]])
+    alone = import_events(spec, tmp_path / "alone", rows=10_000)
+    two = import_events(spec, tmp_path / "two", rows=900, workers=LocalWorkers(2))
     assert digest(two) == digest(alone)
 
 
@@ -134,7 +132,7 @@ def test_files_of_kuairand_in_pieces(impressions, tmp_path):
         directory = write(tmp_path / name / "data", impressions)
         spec = f"kuairand:{directory.parent if name == 'public' else directory}"
         whole = import_events(spec, tmp_path / "whole")
-        pieces = import_events(spec, tmp_path / "pieces", rows=100)
+        pieces = import_events(spec, tmp_path / "pieces", rows=700)
         assert digest(pieces) == digest(whole)
     users = whole.scan().collect()["user_id"].n_unique()
     assert users == 24 and whole.num_rows == len(impressions)
@@ -242,3 +240,7 @@ def test_a_scratch_file_that_vanished_is_named(tmp_path):
     shutil.rmtree(tmp_path / "log" / "scratch" / "read1-00001" / "events")
     with pytest.raises(FileNotFoundError, match=r"read1-00001.events"):
         writer.finish(SOURCE)
+
+
+def test_no_jobs_take_no_process():
+    assert list(LocalWorkers(2).map(add_user, [], "nothing")) == []

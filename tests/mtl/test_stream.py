@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pygrade.metrics.roc import auc
-from pygrade.mtl import Columns, Timeline, fit_stream, predict, split_times
+from pygrade.mtl import Columns, TimeCounts, Timeline, count_times, fit_stream, predict, split_times
 from pygrade.mtl.column_stats import ColumnStats
 from pygrade.mtl.stream import Window
 from pygrade.mtl.timeline import FIRST, LAST
@@ -185,3 +185,17 @@ def test_a_funnel_that_cannot_be_is_named(funnel, message):
     dense, ids, labels, time, _ = world(3000)
     with pytest.raises(ValueError, match=message):
         fit_stream(batches_of(dense, ids, labels, time), TASKS, PARTS, replace(SMALL, funnel=funnel))
+
+
+def test_times_counted_in_parts_join_to_the_whole(monkeypatch):
+    monkeypatch.setattr("pygrade.mtl.timeline._MAX_INSTANTS", 40)
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(start, start + width, 300) for start, width in ((0, 10), (50, 5000), (3, 900))]
+    whole = count_times([np.concatenate(parts)])
+    assert whole.width > 1 and len(whole.instants) <= 40 and whole.counts.sum() == 900
+    for order in ([0, 1, 2], [2, 1, 0]):
+        joined = TimeCounts.join(count_times(np.array_split(parts[i], 7)) for i in order)
+        assert joined.width == whole.width
+        np.testing.assert_array_equal(joined.instants, whole.instants)
+        np.testing.assert_array_equal(joined.counts, whole.counts)
+    assert joined.split((0.5, 0.1, 0.15)) == whole.split((0.5, 0.1, 0.15))
