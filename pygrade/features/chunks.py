@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.optional_imports import require
 from pygrade.features.aggregates import Feedback, keys_of, outcomes_of
 from pygrade.features.compute import Attributes, Inputs
 from pygrade.features.feature import SchemaError
@@ -73,9 +74,13 @@ def scenario_codes(frame: Any) -> Ints:
     """Codes [n] of the scenarios of a frame; NULL if there is none."""
     if "scenario" not in frame.columns:
         return np.full(len(frame), NULL, np.int64)
-    # Arrays of numpy, in which batches and the core's callers have scenarios, end a text before its last NULs.
-    codes = codes_of(frame["scenario"].cast(str).str.strip_chars_end("\0"))
-    return np.where(codes == code_of(""), NULL, codes)
+    polars = require("polars", "pipeline")
+    column = frame["scenario"].cast(polars.String)
+    names = column.drop_nulls().unique()
+    texts = [name.rstrip("\0") for name in names]  # as numpy's arrays of texts, and the core, have them
+    codes = [code_of(text) if text else NULL for text in texts]
+    coded: Ints = column.replace_strict(names, codes, default=NULL, return_dtype=polars.Int64).to_numpy()
+    return coded
 
 
 def with_whole_ids(frame: Any) -> Any:

@@ -23,7 +23,7 @@ def read(schema, fitted, state, users, items, user_id, item_ids, context, timest
         user_id=np.array([user_id], np.int64),
         timestamp=np.array([timestamp], np.int64),
         scenario=None if scenario is None else np.array([scenario]),
-        scenario_code=np.array([code_of(plain) if (plain := (scenario or "").rstrip("\0")) else NULL]),
+        scenario_code=np.array([code_of(scenario.rstrip("\0")) if scenario and scenario.rstrip("\0") else NULL]),
         context=values,
         offsets=np.array([0, len(item_ids)], np.int64),
         item_id=np.asarray(item_ids, np.int64),
