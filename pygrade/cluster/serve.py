@@ -13,8 +13,12 @@ from pygrade.cluster.run_copy import artifact_version
 from pygrade.cluster.scale import Replicas
 from pygrade.service.config import ServeConfig, split
 
-# Pages are made by the core's threads: threads of Ray Serve's own for each replica and router only cost.
-_RAY_SERVE = {"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0", "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
+RAY_SERVE = {  # settings of Ray Serve in a cluster that starts here, unless the environment has others
+    # Pages are made by the core's threads: threads of Serve's own for each replica and router only cost.
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # its 5 s are too short for a machine that is busy
+}
 _PATHS = ("token_file", "tls_cert", "tls_key", "console")
 
 
@@ -27,7 +31,7 @@ def serve(run: str, table: Mapping[str, Any], replicas: Replicas, cluster: str, 
     config, _ = split(table)
     _refuse(config, table)
     artifact_version(run)
-    for name, value in _RAY_SERVE.items():  # for the processes of a cluster that starts here
+    for name, value in RAY_SERVE.items():
         os.environ.setdefault(name, value)
     with connect(cluster):
         from pygrade.cluster.deployment import Service

@@ -1,6 +1,7 @@
 """The service on Ray Serve: the core's answers, artifacts rolled out under load, metrics of all, drains, logs."""
 
 import json
+import os
 import re
 import threading
 import time
@@ -17,7 +18,7 @@ from pygrade.cluster.figures import Board, merged
 from pygrade.cluster.log_upload import LogUpload
 from pygrade.cluster.run_copy import RunCopy, artifact_version, published, store_of
 from pygrade.cluster.scale import Replicas
-from pygrade.cluster.serve import serve
+from pygrade.cluster.serve import RAY_SERVE, serve
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
@@ -28,6 +29,9 @@ from pygrade.serving.artifact import open_artifact, write_artifact
 from pygrade.serving.pipeline import load_models
 from pygrade.stores import open_store
 from tests.pipeline.world import trained
+
+for name, value in RAY_SERVE.items():  # before the session's Ray starts
+    os.environ.setdefault(name, value)
 
 TIME = 1_700_002_900_000
 BODIES = [json.dumps({"user": user, "k": 5, "candidates": 40, "timestamp": TIME}).encode() for user in range(40)]
