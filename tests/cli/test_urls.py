@@ -59,7 +59,7 @@ def test_a_policy_is_trained_judged_and_used_in_a_bucket(s3, capsys, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch about itself
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch about itself
 def test_a_compiled_policy_goes_to_a_bucket(s3, capsys):
     policy = FusionPolicy(PolicySpec(("click", "buy"), ("hour",), PolicyConfig(hidden=(4,))))
     assert policy.save(f"{s3}/policy") == f"{s3}/policy"
