@@ -130,6 +130,6 @@ def test_four_times_the_rows_take_no_more_memory(tmp_path):
         command = [sys.executable, "-c", MEASURE, str(tmp_path / name), str(tmp_path / f"{name}-features")]
         run = subprocess.run(command, capture_output=True, text=True, check=True)
         rows, peak = map(int, run.stdout.split())
-        assert rows == len(log.events) >= 3 * requests
+        assert rows == log.events.n_unique() >= 3 * requests  # rows that are equal in all columns are one event
         peaks.append(peak)
     assert peaks[1] <= 1.2 * peaks[0], peaks

@@ -227,8 +227,8 @@ def on_step(stage, step):
         die()
 if point == "materialize":
     from pygrade.features import materialize as real
-    def materialize(*args):
-        real(*args)
+    def materialize(*args, **options):
+        real(*args, **options)
         die()
     module.materialize = materialize
 elif point == "store":
