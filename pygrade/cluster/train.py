@@ -1,18 +1,23 @@
-"""Training by ranks on the cluster: Ray Train's `TorchTrainer`, over gloo, and NCCL where the ranks have GPUs."""
+"""Training on the cluster: one rank is a job like others; several are Ray Train's `TorchTrainer`, over gloo, and NCCL
+where the ranks have GPUs."""
 
 import logging
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import ray.train
 import torch
+from ray._raylet import PlacementGroupID
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from pygrade._util.group import DistributedGroup, Group
+from pygrade._util.group import DistributedGroup, FileCheckpoints, Group
 from pygrade._util.ranks import CHECKPOINT, RESTARTS
 from pygrade._util.workers import naming
 from pygrade.cluster.errors import ClusterError
@@ -27,6 +32,20 @@ class _Failed(NamedTuple):
     """In place of a result: an error that every rank raised, and would raise again."""
 
     error: Exception
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A training of one rank, as the work of a job."""
+
+    loop: Callable[[Group, Any], Any]
+    directory: Path
+    gpu: bool
+
+    def __call__(self, job: Any) -> Any:
+        """In a worker. If it is lost, the next one goes on from the last checkpoint."""
+        checkpoints = FileCheckpoints(self.directory / CHECKPOINT)
+        return self.loop(Group(checkpoints, "cuda" if self.gpu else "cpu"), job)
 
 
 class RayCheckpoints:
@@ -53,7 +72,7 @@ class RayCheckpoints:
 def train_on_cluster(
     loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str, cpus: int, gpus: int
 ) -> Result:
-    """loop(group, job) of rank 0 of ``ranks`` workers; see `Workers.train`.
+    """loop(group, job) of rank 0 of ``ranks`` workers, from 2 on; see `Workers.train`.
 
     cpus, gpus: of the cluster. Ranks get a GPU each if there are enough, else a CPU, or share the CPUs. A lost worker
     or node ends the others, and all start again from the last checkpoint, at most `RESTARTS` times; so does the next
@@ -61,7 +80,8 @@ def train_on_cluster(
     """
     use_gpu = gpus >= ranks
     resources = {"GPU": 1.0} if use_gpu else {"CPU": min(1.0, cpus / ranks)}
-    trainer = TorchTrainer(
+    trainer = partial(
+        TorchTrainer,
         _loop,
         train_loop_config={
             "loop": loop,
@@ -91,17 +111,27 @@ def train_on_cluster(
     return trained
 
 
-def _fitted(trainer: TorchTrainer) -> Any:
+def _fitted(trainer: Callable[[], TorchTrainer]) -> Any:
     """The result of rank 0. The process that directs the ranks may be lost as well: another goes on from the last
     checkpoint."""
-    for attempt in range(RESTARTS + 1):
+    for left in reversed(range(RESTARTS + 1)):
         try:
-            return trainer.fit().return_value
+            return trainer().fit().return_value
         except ray.exceptions.RayActorError as error:
-            if attempt == RESTARTS:
+            if not left:
                 text = " ".join(str(error).split())[:300]
                 raise ClusterError(f"training lost its controller {RESTARTS + 1} times: {text}") from error
-            logger.warning("training lost its controller, and goes on from the last checkpoint")
+            logger.warning("training: its controller was lost; %d more restarts", left)
+            _release()
+
+
+def _release() -> None:
+    """Gives back what the ranks of a lost controller hold. Ray Train's own cleaner asks Ray's dashboard whether the
+    controller lives, so without a dashboard it would never do it, and the next ranks would wait for processors."""
+    own = ray.get_runtime_context().get_job_id()
+    for name, group in placement_group_table().items():
+        if name.endswith(own) and group["state"] != "REMOVED":
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(name)))
 
 
 def _loop(config: dict[str, Any]) -> Any:
@@ -109,14 +139,13 @@ def _loop(config: dict[str, Any]) -> Any:
     logging.getLogger("pygrade").setLevel(config["level"])
     if os.path.isdir(config["folder"]):
         os.chdir(config["folder"])
-    kind = Group if ray.train.get_context().get_world_size() == 1 else DistributedGroup
-    group = kind(RayCheckpoints(), str(get_device()))
+    group = DistributedGroup(RayCheckpoints(), str(get_device()))
     if group.device.type == "cuda":
         torch.cuda.set_device(group.device)
     try:
         return config["loop"](group, config["job"])
     except Exception as error:
-        if group.size == 1 or error is group.agreed:
+        if error is group.agreed:
             return _Failed(error)
         raise
 

@@ -20,7 +20,7 @@ from pygrade._util.progress import track
 from pygrade._util.workers import Actors, Shown, answer, naming
 from pygrade.cluster.errors import ClusterError
 from pygrade.cluster.predict import map_by_actors
-from pygrade.cluster.train import train_on_cluster
+from pygrade.cluster.train import Alone, train_on_cluster
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -43,7 +43,10 @@ class RayWorkers:
 
     def map(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str) -> Iterator[Result]:
         """See `Workers`."""
-        task = ray.remote(num_cpus=1, max_retries=self._retries)(_run).options(name=name)
+        return self._map(work, jobs, name, gpus=0)
+
+    def _map(self, work: Callable[[Job], Result], jobs: Sequence[Job], name: str, gpus: int) -> Iterator[Result]:
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=self._retries)(_run).options(name=name)
         window, todo = _QUEUED * self.count, enumerate(jobs)
         running: dict[Any, int] = {}
         done: dict[int, Result] = {}
@@ -76,6 +79,9 @@ class RayWorkers:
     def train(self, loop: Callable[[Group, Job], Result], job: Job, ranks: int, directory: Path, name: str) -> Result:
         """See `Workers`."""
         gpus = int(ray.cluster_resources().get("GPU", 0))
+        if ranks == 1:
+            alone = Alone(loop, directory.absolute(), gpu=gpus > 0)
+            return next(self._map(alone, [job], name, min(gpus, 1)))
         return train_on_cluster(loop, job, ranks, directory, name, self.count, gpus)
 
 

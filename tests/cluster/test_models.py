@@ -7,14 +7,27 @@ import pytest
 
 from pygrade._util.ranks import train_here
 from pygrade._util.workers import HERE
+from tests.cluster.killer import Killer
 from tests.mtl.test_ranks import Job, loop
 
 pytestmark = pytest.mark.slow
 
 
-def test_two_ranks_on_the_cluster_are_two_ranks_here_even_if_one_is_killed(cluster, tmp_path):
+def test_two_ranks_are_two_ranks_here_though_one_and_the_process_that_directs_them_are_killed(
+    cluster, tmp_path, caplog
+):
+    caplog.set_level("WARNING", "pygrade")
     here = train_here(loop, Job(), 2, tmp_path / "here")
-    there = cluster.train(loop, Job(killed=tmp_path / "killed"), 2, tmp_path / "there", "mtl")
+    with Killer("ray::TrainController", after="ray::RayTrainWorker.run_train_fn") as killer:
+        there = cluster.train(loop, Job(killed=tmp_path / "killed"), 2, tmp_path / "there", "mtl")
+    assert killer.killed and "its controller was lost" in caplog.text
+    assert (tmp_path / "killed").exists()
+    assert there.files() == here.files()
+
+
+def test_one_rank_is_a_job_that_goes_on_from_its_checkpoint(cluster, tmp_path):
+    here = train_here(loop, Job(), 1, tmp_path / "here")
+    there = cluster.train(loop, Job(killed=tmp_path / "killed"), 1, tmp_path / "there", "mtl")
     assert (tmp_path / "killed").exists()
     assert there.files() == here.files()
 

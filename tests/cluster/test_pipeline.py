@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +14,10 @@ import pytest
 
 from devtools.synthetic_log import write_synthetic_log
 from pygrade.cli import main as cli
+from tests.cluster.killer import Killer, descendants
 
 pytestmark = pytest.mark.slow
 
-NO_JOB = ("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")  # titles of Ray's other processes
 DATA = os.environ.get("PYGRADE_DATA")
 OPTIONS = shlex.split(
     """
@@ -95,47 +94,3 @@ def test_a_pipeline_whose_driver_is_killed_goes_on_and_leaves_the_same(cluster, 
     assert {path.name for path in run.glob("events-*")} == done
     assert left(run) == left(alone)
     assert not list(run.glob(".*.work"))
-
-
-class Killer:
-    """While the block runs, kills the first of this process's Ray workers that is seen at a job."""
-
-    def __init__(self):
-        self.killed = None
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ended.set()
-        self._thread.join()
-
-    def _watch(self):
-        while not self._ended.is_set() and self.killed is None:
-            for pid, title in descendants(os.getpid()):
-                if title.startswith("ray::") and not title.startswith(NO_JOB):
-                    os.kill(pid, signal.SIGKILL)
-                    self.killed = title
-                    break
-            time.sleep(0.01)
-
-
-def descendants(root):
-    """Process id and title of all processes below one."""
-    parents, titles = {}, {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            titles[int(entry)] = Path(f"/proc/{entry}/cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
-        except (OSError, ValueError):
-            continue  # it has ended
-
-    def below(pid):
-        while pid in parents and pid != root:
-            pid = parents[pid]
-        return pid == root
-
-    return [(pid, titles[pid]) for pid in parents if pid != root and below(pid)]
