@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.cluster.capacity import Stage
 
-CONTENDER = "local:2"
+CONTENDER = "local:4"  # with fewer workers each holds the past of all keys, as no cluster would
 WORKING = ("worker", "ray")  # processes whose time is the workers'
 MOST_SHARDS = {"features: pasts": 256}  # maps with a job for each shard of keys, and the most there are
 _MIB = 2**20

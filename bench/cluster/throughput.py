@@ -31,7 +31,7 @@ from bench.cpu.machine import facts, versions
 from bench.report.results import RESULTS, write_json
 
 ALONE = "alone"  # the contender without Ray
-CONTENDERS = {ALONE: 1, "local:1": 1, "local:2": 2}  # processors
+CONTENDERS = {ALONE: 1, "local:1": 1, "local:2": 2, "local:4": 2}  # processors; from 4 workers on features are sharded
 MIN_SPEEDUP, MAX_OVERHEAD, MAX_BEND, MAX_GROWTH = 1.7, 0.15, 0.10, 1.2
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS", "ARROW_NUM_THREADS")
 _CONTENDER = "import sys; from bench.cluster.contender import main; main(sys.argv[1])"  # as a module: jobs are found
