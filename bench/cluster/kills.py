@@ -48,6 +48,10 @@ OPTIONS = shlex.split(
     """
 )
 _CPUS = (1, 1, 1)
+_NO_JOB = tuple(  # titles of processes at rest, and of Ray's own actors
+    f"ray::{name}"
+    for name in ("IDLE", "Idle", "Dashboard", "RuntimeEnv", "_Autoscaling", "Autoscaling", "_Stats", "ActorLocation")
+)
 _PER_RUN = (WORKER, WORKER, NODE, WORKER, DRIVER)  # kinds of the kills of a run, in a random order
 _GRACE, _MOST = 60.0, 1800.0  # s to find a worker that runs a job; of a run
 
@@ -201,8 +205,8 @@ def strike(kind: str, run: Run, cluster: Any, mark: str, rng: random.Random) -> 
         return Kill(run.number, since, kind, stage, f"node of {node.node_id[:8]}")
     until = time.perf_counter() + _GRACE
     while time.perf_counter() < until and not run.ended():
-        busy = [(pid, title) for pid, title in workers_of(mark) if not title.startswith(("ray::IDLE", "ray::Idle"))]
-        busy = [(pid, title) for pid, title in busy if title.startswith("ray::")]
+        busy = [(pid, title) for pid, title in workers_of(mark) if title.startswith("ray::")]
+        busy = [(pid, title) for pid, title in busy if not title.startswith(_NO_JOB)]
         if busy:
             pid, title = rng.choice(sorted(busy))
             with suppress(ProcessLookupError):

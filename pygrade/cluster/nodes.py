@@ -1,6 +1,7 @@
 """Before work starts: every node has this pygrade and sees the files."""
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pygrade._util.storage import Folder, Place
 from pygrade.cluster.errors import ClusterError
 from pygrade.pipeline.stages import code_hash
 
+DEATH_SECONDS = 30.0  # in which a cluster notices that a node is dead
 PROBE_SECONDS = 120.0  # for all nodes to answer; a first worker of a node takes seconds to start
 
 
@@ -23,14 +25,14 @@ def check_nodes(paths: Sequence[Place] = ()) -> None:
     with ExitStack() as stack:
         wanted = [stack.enter_context(_marked(path)) for path in paths]
         found = _ask(wanted)
-    other = [f"{node} has {_version(facts)}" for node, facts in found.items() if facts["code"] != code_hash()]
+    other = [f"{node} has {_version(facts)}" for node, facts in found if facts["code"] != code_hash()]
     if other:
         raise ClusterError(
             f"this process has pygrade {__version__} ({code_hash()[:12]}); {'; '.join(other)}; "
             "want the same code on every node"
         )
     for path, mark in zip(paths, wanted, strict=True):
-        blind = {node: facts["unseen"][mark] for node, facts in found.items() if mark in facts["unseen"]}
+        blind = {node: facts["unseen"][mark] for node, facts in found if mark in facts["unseen"]}
         if blind:
             reasons = "; ".join(f"{node} ({reason})" for node, reason in blind.items())
             raise ClusterError(
@@ -65,26 +67,46 @@ def _marked(path: Place) -> Iterator[str]:
         mark.unlink(missing_ok=True)
 
 
-def _ask(wanted: list[str]) -> dict[str, dict[str, Any]]:
-    """Node → what `_prober` finds there."""
-    nodes = {
+def _ask(wanted: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Every node, and what `_prober` finds there. A node that dies meanwhile is not among them: others do its work."""
+    nodes = _alive()
+    task = ray.remote(num_cpus=0, max_retries=2)(_prober())
+    answers = {
+        node: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(wanted)
+        for node in nodes
+    }
+    _, late = ray.wait(list(answers.values()), num_returns=len(answers), timeout=PROBE_SECONDS)
+    if late:
+        names = [nodes[node] for node, reference in answers.items() if reference in late]
+        raise ClusterError(f"{', '.join(names)} did not answer within {PROBE_SECONDS:.0f} s")
+    found = []
+    for node, reference in answers.items():
+        try:
+            found.append((nodes[node], ray.get(reference)))
+        except RayError as error:
+            if not _has_died(node):
+                text = " ".join(str(error).split())[:500]
+                raise ClusterError(f"{nodes[node]} cannot run Python tasks: {text}") from error
+    return found
+
+
+def _alive() -> dict[str, str]:
+    """Node → its name for people; several may have the same."""
+    return {
         node["NodeID"]: f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in ray.nodes()
         if node["Alive"]
     }
-    task = ray.remote(num_cpus=0, max_retries=2)(_prober())
-    answers = {
-        name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(wanted)
-        for node, name in nodes.items()
-    }
-    _, late = ray.wait(list(answers.values()), num_returns=len(answers), timeout=PROBE_SECONDS)
-    if late:
-        names = [name for name, reference in answers.items() if reference in late]
-        raise ClusterError(f"{', '.join(names)} did not answer within {PROBE_SECONDS:.0f} s")
-    try:
-        return {name: ray.get(reference) for name, reference in answers.items()}
-    except RayError as error:
-        raise ClusterError(f"a node cannot run Python tasks: {' '.join(str(error).split())[:500]}") from error
+
+
+def _has_died(node: str) -> bool:
+    """Whether the cluster finds so; it takes some time to."""
+    until = time.monotonic() + DEATH_SECONDS
+    while node in _alive():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def _prober() -> Callable[[list[str]], dict[str, Any]]:

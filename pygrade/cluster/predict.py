@@ -1,5 +1,6 @@
 """Predictions on the cluster: Ray Data's ``map_batches`` by actors, which hold a model."""
 
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ def map_by_actors(work: Callable[[Job], Result], jobs: Sequence[Job], name: str,
     """work(job) of every job, in the order of the jobs, by at most ``count`` actors; see `Workers.map_by_actors`."""
     if not jobs:
         return
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it reports every map; what fails is an error here
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.raise_original_map_exception = True
