@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--users", type=float, default=1e8)
     parser.add_argument("--items", type=float, default=1e8)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=RESULTS / "cluster_capacity.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "cluster_plan.json")
     options = parser.parse_args(arguments)
     throughput, network = (
         json.loads((options.results / f"cluster_{name}.json").read_text()) for name in ("throughput", "network")

@@ -1,4 +1,4 @@
-"""Writes the README's five rows, docs/BENCH.md with its pictures, and the figures of the guide to clusters.
+"""Writes the README's five rows, docs/BENCH.md with its pictures, and the figures of runs on a cluster.
 
 All numbers come from results. Two texts are written by hand: report/METHOD.md, and results/missed.md with a paragraph
 for each missed target that starts with **the target's name**.
@@ -38,7 +38,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     committed, notes = load(options.results)
     made = files(committed, notes, (options.root / "README.md").read_text())
-    made[cluster.PAGE] = cluster.with_figures((options.root / cluster.PAGE).read_text(), options.results)
+    for path in cluster.PAGES:
+        made[path] = cluster.with_figures((options.root / path).read_text(), options.results)
     for path, content in made.items():
         target = options.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
