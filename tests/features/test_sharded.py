@@ -314,10 +314,20 @@ def test_spilled_arrays_come_back(tmp_path):
     assert back.names() == ["a", "nothing", "empty"] and back.get("nothing") == []
     for array, read in zip(arrays, back.get("a"), strict=True):
         assert read.dtype == array.dtype and read.shape == array.shape and read.tobytes() == array.tobytes()
+    with pytest.raises(KeyError, match="has no piece b"):
+        back.get("b")
+    with SpillWriter(tmp_path / "many") as spill:
+        for number in range(1000):
+            spill.add(f"{number}/{number}", [np.array([number])])
+        with pytest.raises(ValueError, match="want at most 24 letters"):
+            spill.add("a" * 25, [])
+    many = Spill(tmp_path / "many")
+    assert many.names() == [f"{number}/{number}" for number in range(1000)]
+    assert [many.get(name)[0].item() for name in many.names()] == list(range(1000))
     (tmp_path / "cut").write_bytes((tmp_path / "file").read_bytes()[:-3])
     with pytest.raises(ValueError, match="cut is truncated or corrupt"):
         Spill(tmp_path / "cut")
     with pytest.raises(RuntimeError), SpillWriter(tmp_path / "bad") as spill:
         spill.add("a", arrays)
         raise RuntimeError
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "file"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "file", "many"]
