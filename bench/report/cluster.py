@@ -51,7 +51,9 @@ def throughput(record: dict[str, Any]) -> str:
             cells.append(f"{run[name]['rows_per_second'] / cores:,.0f}")
             cells.append(f"{max(run[name]['own_mib'].values()):,.0f} MiB")
             lines.append(f"| {run['rows']:,} | {said} | " + " | ".join(cells) + " |")
-    verdicts = [f"{name}: {entry['value']:g}" for name, entry in record["verdicts"].items()]
+    verdicts = ["| | value | |", "|---|---|---|"]
+    for name, entry in record["verdicts"].items():
+        verdicts.append(f"| {name} | {entry['value']:g} | {'' if entry['met'] else 'target missed'} |")
     last = list(record["runs"].values())[-1]
     most = [name for name in _NAMES if name in last][-1]
     widest = last[most]
@@ -65,13 +67,13 @@ def throughput(record: dict[str, Any]) -> str:
         (made["folder_bytes"].get("out", 0) for stage in widest["stages"].values() for made in stage["maps"].values()),
         default=0,
     )
-    tail = f"Rows per second and core; {', '.join(verdicts)}.\n"
-    tail += (
+    tail = (
         f"{last['rows']:,} rows, {_NAMES[most]}: jobs read {moved / 1e9:.2f} GB that other jobs had shuffled "
         f"into files (at most {folder / 1e9:.2f} GB on disk at a time, results included); Ray's object store spilled "
         f"{store.get('spilled_mib', 0):.0f} MiB.\n"
     )
-    return "\n".join(lines) + "\n\n" + tail + _machine(record)
+    head = "Rows per second and core:\n\n"
+    return head + "\n".join(lines) + "\n\n" + "\n".join(verdicts) + "\n\n" + tail + _machine(record)
 
 
 def kills(record: dict[str, Any]) -> str:
