@@ -1,5 +1,6 @@
 """Candidates for the policy's log that were not shown: what prerank would have found at that moment."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,13 +72,20 @@ class CandidateWriter(Held):
 
 
 def with_candidates(
-    log: EventLog, features: FeatureSet, find: Find, wanted: Sequence[Wanted], scratch: Path, workers: Workers = HERE
+    log: EventLog,
+    features: FeatureSet,
+    find: Find,
+    wanted: Sequence[Wanted],
+    scratch: Path,
+    workers: Workers = HERE,
+    rows: int = 200_000,
 ) -> tuple[FeatureSet, int]:
-    """The features of a log up to the last wanted request, and each of these once more with the items that ``find``
-    gives; ids of these copies are below the second result (`CandidateCopies`).
+    """The features of a log up to the last wanted request, each of these followed by its copy with the items that
+    ``find`` gives; ids of copies are below the second result (`CandidateCopies`).
 
-    They are materialized as the requests knew them, in a directory ``scratch`` that the caller removes. Actors hold
-    ``find`` and answer for a part of the features at a time. ValueError if a log has no request.
+    They are materialized as the requests knew them, ``rows`` at a time, in a directory ``scratch`` that the caller
+    removes. Actors hold ``find`` and answer for a part of the features at a time. ValueError if a period has no
+    request.
     """
     files: list[CandidateFile] = []
     for number, requests in enumerate(wanted):
@@ -87,5 +95,7 @@ def with_candidates(
             raise ValueError(NO_REQUEST)
         files += [file for file in found if file is not None]
     copies = CandidateCopies(log, files, max(file.last for file in files) + 1)
-    made = materialize(copies, features.schema, scratch / "set", features.window, workers=workers)
-    return made, copies.first_id
+    made = materialize(copies, features.schema, scratch / "set", features.window, rows=rows, workers=workers)
+    # Models know the fitted values of the log, from which these, of other chunks, may differ in the last bits.
+    shutil.copy(features.path / "fitted.safetensors", made.path)
+    return FeatureSet.open(made.path), copies.first_id

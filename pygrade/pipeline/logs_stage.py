@@ -36,6 +36,7 @@ class LogsStage:
     task_values: tuple[float, ...]
     config: PipelineConfig
     workers: Workers
+    rows: int = 200_000  # of the features with candidates, materialized at a time
 
     def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:
         """Writes both logs, of two periods; returns their sizes, and metrics of the predictions.
@@ -49,8 +50,10 @@ class LogsStage:
         }
         source, first_id = self.features, NO_COPY
         if self.find is not None:
-            asked = list(wanted.values())
-            source, first_id = with_candidates(self.log, self.features, self.find, asked, out / _SCRATCH, self.workers)
+            asked, scratch = list(wanted.values()), out / _SCRATCH
+            source, first_id = with_candidates(
+                self.log, self.features, self.find, asked, scratch, self.workers, self.rows
+            )
         sizes: dict[str, Any] = {}
         for name, requests in wanted.items():
             row = self.predict, self.tasks, self.task_values, self.config.negatives
