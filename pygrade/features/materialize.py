@@ -245,10 +245,6 @@ class FeatureSet:
         high = 2**63 - 1 if stop is None else stop
         return [i for i, part in enumerate(self._parts) if part["last"] >= low and part["first"] < high]
 
-    def requests_in(self, parts: Sequence[int]) -> int:
-        """The number of requests in parts."""
-        return sum(self._parts[number]["requests"] for number in parts)
-
     @property
     def num_parts(self) -> int:
         """Number of files with requests."""

@@ -6,12 +6,15 @@ so no history counts them.
 
 import copy
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade._util.files import atomic_file
 from pygrade._util.optional_imports import require
 from pygrade.data.event_log import ChunkPlace
 from pygrade.data.events import EventLog
@@ -19,29 +22,54 @@ from pygrade.data.events import EventLog
 if TYPE_CHECKING:
     import polars as pl
 
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CandidateFile:
+    """What `write_candidates` wrote: the candidates of some requests."""
+
+    path: Path
+    requests: int
+    candidates: int
+    first: int  # timestamp of the first request
+    last: int
+    digest: str  # of the content
+
+
+def write_candidates(path: Path, request_id: Ints, timestamp: Ints, sizes: Ints, item_id: Ints) -> CandidateFile:
+    """Writes the candidates of R ≥ 1 requests, which are in order of time: sizes [R], and their distinct items [n]."""
+    arrays = request_id, np.append(0, np.cumsum(sizes)), item_id
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, np.int64).tobytes())
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, *arrays)
+    first, last = int(timestamp[0]), int(timestamp[-1])
+    return CandidateFile(path, len(request_id), len(item_id), first, last, digest.hexdigest())
+
 
 class CandidateCopies:
     """The events of a log up to the last of some requests, each of these followed by its copy.
 
-    candidates: request id → item ids [n], distinct, n > 0. ``copy_of`` gives the id of a copy, which is below 0 and
-    below all ids of the log: below ``first_id``. ``times`` of the requests, if they are known, let `between` take only
-    those it needs.
+    files: the candidates of the requests; a request without one has no copy. Only the files that overlap the frame at
+    hand in time are in memory. The id of a copy (`copy_id`) is below 0 and below all ids of the log: below
+    ``first_id``.
     """
 
-    def __init__(
-        self,
-        log: EventLog,
-        candidates: Mapping[int, NDArray[np.int64]],
-        stop: int,
-        times: Mapping[int, int] | None = None,
-    ) -> None:
+    def __init__(self, log: EventLog, files: Sequence[CandidateFile], stop: int) -> None:
         """stop: a time (ms) after the last of the requests. ValueError if no id is left below those of the log."""
         polars = require("polars", "pipeline")
-        self.log, self.candidates, self.stop, self._times = log, candidates, stop, times
+        self.log, self.stop = log, stop
+        starts = np.append(0, np.cumsum([file.requests for file in files])).tolist()
+        self._files = tuple(zip(files, starts, strict=False))  # each with the place of its first request among all
         self.first_id = min(0, int(log.scan().select(polars.col("request_id").min()).collect().item()))
-        if self.first_id - len(candidates) < -(2**63):
+        if self.first_id - starts[-1] < -(2**63):
             raise ValueError(f"request_id of the log goes down to {self.first_id}; want larger ones: copies go below")
-        self.copy_of = {request: self.first_id - 1 - place for place, request in enumerate(candidates)}
+
+    def copy_id(self, place: Ints) -> Ints:
+        """The ids of the copies of the requests at these places among those of all files."""
+        return np.asarray(self.first_id - 1 - place)
 
     def is_copy(self, request_id: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which [R] of the requests are copies."""
@@ -61,12 +89,19 @@ class CandidateCopies:
         return self.log.items()
 
     def chunks(self, rows: int = 200_000) -> "Iterator[pl.DataFrame]":
-        """As `EventLog.chunks`, with the copies."""
-        return self._with_copies(self.log.chunks(rows, stop=self.stop))
+        """As `EventLog.chunks`, with the copies, which count: a chunk has about ``rows`` rows with them."""
+        return self._with_copies(self.log.chunks(self._own_rows(rows), stop=self.stop))
 
     def places(self, rows: int = 200_000) -> list[ChunkPlace]:
-        """The places of the log's chunks, up to the last of the requests."""
-        return self.log.places(rows, self.stop)
+        """The places of these chunks, up to the last of the requests."""
+        return self.log.places(self._own_rows(rows), self.stop)
+
+    def _own_rows(self, rows: int) -> int:
+        """How many rows of the log have about ``rows`` with their copies, from the first copy on."""
+        begin = min((file.first for file, _ in self._files), default=self.stop)
+        own = sum(place.rows for place in self.log.places(rows, self.stop) if place.last >= begin)
+        copied = sum(file.candidates for file, _ in self._files)
+        return max(1, rows * own // max(own + copied, 1)) if copied else rows
 
     def read(self, places: Iterable[ChunkPlace], columns: Sequence[str] | None = None) -> "Iterator[pl.DataFrame]":
         """As `EventLog.read`, with the copies."""
@@ -75,48 +110,50 @@ class CandidateCopies:
             yield frame if columns is None else frame.select(name for name in frame.columns if name in columns)
 
     def between(self, first: int, last: int) -> "CandidateCopies":
-        """The copies of requests between two times, if the times are known; else all."""
+        """The same for a reader of the requests between two times: with the files that have some of them."""
         part = copy.copy(self)
         part.log = self.log.between(first, last)
-        if self._times is not None:
-            inside = [request for request in self.candidates if first <= self._times[request] <= last]
-            part.candidates = {request: self.candidates[request] for request in inside}
-            part.copy_of = {request: self.copy_of[request] for request in inside}
-            part._times = None
+        part._files = self._overlapping(first, last)
         return part
 
     def identity(self) -> str:
         """A text that changes with the content."""
         digest = hashlib.sha256(self.log.identity().encode())
-        for request, items in self.candidates.items():
-            digest.update(np.array([request, len(items), *items], np.int64).tobytes())
+        for file, _ in self._files:
+            digest.update(file.digest.encode())
         return f"{digest.hexdigest()} {self.stop}"
+
+    def _overlapping(self, first: int, last: int) -> tuple[tuple[CandidateFile, int], ...]:
+        return tuple((file, start) for file, start in self._files if file.first <= last and file.last >= first)
 
     def _with_copies(self, frames: "Iterator[pl.DataFrame]") -> "Iterator[pl.DataFrame]":
         polars = require("polars", "pipeline")
+        held: dict[Path, _Candidates] = {}
         for frame in frames:
             heads = frame.unique("request_id", keep="first", maintain_order=True)
-            chosen = [row for row, request in enumerate(heads["request_id"].to_list()) if request in self.candidates]
-            if not chosen:
+            files = self._overlapping(heads["timestamp"][0], heads["timestamp"][-1])
+            held = {file.path: held.get(file.path) or _Candidates(file.path) for file, _ in files}
+            copies = [self._copies(heads, held[file.path], start) for file, start in files]
+            if any(map(len, copies)):
+                place = frame["request_id"].rle_id().cast(polars.Int64).alias("place")
+                both = polars.concat([frame.with_columns(place), *copies])
+                yield both.sort("place", maintain_order=True).drop("place")
+            else:
                 yield frame
-                continue
-            place = frame["request_id"].rle_id().cast(polars.Int64).alias("place")
-            both = [frame.with_columns(place), self._copies(heads, np.array(chosen))]
-            yield polars.concat(both).sort("place", maintain_order=True).drop("place")
 
-    def _copies(self, heads: "pl.DataFrame", chosen: NDArray[np.int64]) -> "pl.DataFrame":
-        """The rows of the copies of the requests at ``chosen``, with their places; columns of logged rows are null."""
+    def _copies(self, heads: "pl.DataFrame", candidates: "_Candidates", start: int) -> "pl.DataFrame":
+        """The rows of the copies of the requests that a file has, with their places among the heads; columns of logged
+        rows are null.
+        """
         polars = require("polars", "pipeline")
-        requests = heads["request_id"].to_numpy()[chosen].tolist()
-        items = [self.candidates[request] for request in requests]
-        sizes = [len(row) for row in items]
+        chosen, places, sizes, item_id = candidates.of(heads["request_id"].to_numpy())
         frame = heads[np.repeat(chosen, sizes)]
         columns: list[Any] = []
         for name, kind in frame.schema.items():
             if name == "request_id":
-                columns.append(polars.Series(name, np.repeat([self.copy_of[request] for request in requests], sizes)))
+                columns.append(polars.Series(name, np.repeat(self.copy_id(start + places), sizes)))
             elif name == "item_id":
-                columns.append(polars.Series(name, np.concatenate(items)))
+                columns.append(polars.Series(name, item_id))
             elif name == "event_time":
                 columns.append(polars.col("timestamp").alias(name))
             elif name in ("user_id", "timestamp", "scenario") or name.startswith("c_"):
@@ -124,3 +161,22 @@ class CandidateCopies:
             else:
                 columns.append(polars.lit(None, kind).alias(name))
         return frame.select(columns).with_columns(polars.Series("place", np.repeat(chosen, sizes)))
+
+
+class _Candidates:
+    """A file in memory."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path) as arrays:
+            request_id, self._offsets, self._item_id = arrays.values()
+        self._order = np.argsort(request_id)
+        self._sorted = request_id[self._order]
+
+    def of(self, requests: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """Those of the requests [R] that the file has, and their places in it; how many candidates, and these [n]."""
+        at = np.minimum(np.searchsorted(self._sorted, requests), len(self._sorted) - 1)
+        chosen = np.flatnonzero(self._sorted[at] == requests)
+        places = self._order[at[chosen]]
+        sizes = np.diff(self._offsets)[places]
+        rows = np.arange(sizes.sum()) + np.repeat(self._offsets[places] - (np.cumsum(sizes) - sizes), sizes)
+        return chosen, places, sizes, self._item_id[rows]

@@ -26,7 +26,7 @@ from pygrade._util.serialization import read_json
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureBatch, FeatureCenter, FeatureSet, State, materialize, state_before
 from pygrade.features.center import feedback_columns
-from pygrade.pipeline.candidate_copies import CandidateCopies
+from pygrade.pipeline.candidate_copies import CandidateCopies, write_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.own_predictions import LoggedModel
 from pygrade.pipeline.page_equality import Offline, compare
@@ -142,22 +142,26 @@ def _choose(features: FeatureSet, start: int, count: int) -> list[FeatureBatch]:
 def _offline(
     log: EventLog, features: FeatureSet, models: Models, chosen: list[FeatureBatch], config: CheckConfig
 ) -> list[Offline]:
-    own, candidates, given = _own_model(log, models), {}, {}
+    own, candidates, given = _own_model(log, models), [], []
     for request in chosen:
-        number = int(request.request_id[0])
         items = models.prerank.candidates(request, config.candidates)[0] if own is None else own.turn_to(request)
-        candidates[number] = items[items >= 0]
-        given[number] = None if own is None else own.of(items)
-    copies = CandidateCopies(log, candidates, int(chosen[-1].timestamp[0]) + 1)
-    original = {number: request for request, number in copies.copy_of.items()}
+        candidates.append(items[items >= 0])
+        given.append(None if own is None else own.of(items))
+    request_id, timestamp = (np.concatenate([getattr(r, name) for r in chosen]) for name in ("request_id", "timestamp"))
+    sizes = np.array([len(items) for items in candidates])
     ranker = BlendedRanker(models.policy, seed=0, impute=True)
     ranked: dict[int, Offline] = {}
     with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "candidates.npz"
+        file = write_candidates(path, request_id, timestamp, sizes, np.concatenate(candidates))
+        copies = CandidateCopies(log, [file], file.last + 1)
+        numbers = copies.copy_id(np.arange(len(chosen))).tolist()
+        predicted = dict(zip(numbers, given, strict=True))
         made = materialize(copies, features.schema, Path(scratch) / "set", features.window)
-        for batch in made.batches(int(chosen[0].timestamp[0])):
+        for batch in made.batches(file.first):
             for row in np.flatnonzero(copies.is_copy(batch.request_id)):
                 one = batch.take(np.array([row]))
-                predictions = given[original[int(one.request_id[0])]]
+                predictions = predicted[int(one.request_id[0])]
                 if models.mtl is not None:
                     predictions = mtl.predict(models.mtl, *one.model_inputs())
                 assert predictions is not None
@@ -166,7 +170,7 @@ def _offline(
                 ranked[int(one.request_id[0])] = Offline(
                     one, predictions, one.item_id[places], page.values[0, : len(places)], page.weights[0]
                 )
-    return [ranked[copies.copy_of[int(request.request_id[0])]] for request in chosen]
+    return [ranked[number] for number in numbers]
 
 
 def _own_model(log: EventLog, models: Models) -> LoggedModel | None:

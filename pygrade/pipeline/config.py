@@ -29,11 +29,10 @@ class PipelineConfig:
     leak_rows: int = 100_000  # rows of the log, the earliest, that this check reads
     tasks: tuple[str, ...] = ()  # kinds of feedback to predict and to fuse; none: all that are frequent enough
     min_events: int = 10  # events that a kind of feedback needs in each of train, stop, calibrate and the rest
-    # Most requests that the policy learns from, a uniform sample; 0: all, or 20,000 if prerank adds candidates.
-    policy_requests: int = 0
-    evaluate_requests: int = 0  # most requests that judge, a uniform sample; 0: as many, but judged by up to 50,000
+    policy_requests: int = 0  # most requests that the policy learns from, a uniform sample; 0: all
+    evaluate_requests: int = 0  # most requests of the later log, a uniform sample; 0: all; up to 50,000 of them judge
     negatives: bool = True  # candidates that were considered and not shown are candidates of the policy, if logged
-    candidates: int = _CANDIDATES  # items that prerank adds to each request of the policy's log; 0: none
+    candidates: int = _CANDIDATES  # items that prerank adds to each request of both logs; 0: none
     recall_at: tuple[int, ...] = (50, 100, 500)  # lengths of the lists whose recall is reported
     evidence_prior: float = 10.0  # events of a user that his scenario's weights are worth; 0: no shrinkage
     # Whose predictions the policy fuses: mtl, a multi-task model that is trained here; own, the columns p_<task> of the

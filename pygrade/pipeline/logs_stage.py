@@ -1,74 +1,74 @@
 """The stage that makes the logs which the policy learns from and is judged by."""
 
-import logging
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pygrade._util.workers import Workers
+from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
-from pygrade.logs import Logs, write_logs
+from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
+from pygrade.pipeline.candidates import Find, with_candidates
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.models import prediction_metrics
-from pygrade.pipeline.policy_log import LogWriter, Predict, SamplePart, sampled_log_of, write_log
+from pygrade.pipeline.parts import Period, over_parts
+from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Predict, ShownPredictions, wanted_of, write_log
 from pygrade.training.judging import JUDGED
 
-logger = logging.getLogger("pygrade")
-
 POLICY, EVALUATE = "policy", "evaluate"  # folders of the logs
-WITH_CANDIDATES = 20_000  # requests of each log to which prerank adds candidates: they are held in memory
-Add = Callable[[list[Logs]], list[Logs]]
-Period = tuple[int, int | None]
+_SCRATCH = "copies"
 
 
 @dataclass(frozen=True)
 class LogsStage:
     """What the logs are made of."""
 
+    log: EventLog
     features: FeatureSet
+    find: Find | None  # gives every request more candidates
     predict: Predict
     raw: Predict | None  # predictions before calibration
     tasks: tuple[str, ...]
     task_values: tuple[float, ...]
     config: PipelineConfig
     workers: Workers
+    rows: int = 200_000  # of the features with candidates, materialized at a time
 
-    def make(self, out: Path, early: Period, late: Period, add: Add | None) -> dict[str, Any]:
-        """Writes both logs, of two periods (ms); returns their sizes, and metrics of the predictions.
+    def make(self, out: Path, early: Period, late: Period) -> dict[str, Any]:
+        """Writes both logs, of two periods; returns their sizes, and metrics of the predictions.
 
-        add: gives every request more candidates. Without it the logs have all requests of their periods, unless the
-        config wants fewer.
+        They have all requests of their periods, unless the config wants fewer.
         """
         limits = {POLICY: self.config.policy_requests, EVALUATE: self.config.evaluate_requests}
-        if add is not None:
-            limits = {name: limit or WITH_CANDIDATES for name, limit in limits.items()}
-        held = {
-            name: self._sample(self.predict, period, limits[name])
+        wanted = {
+            name: wanted_of(self.features, period, limits[name], self.workers, f"{name} log: sample")
             for name, period in ((POLICY, early), (EVALUATE, late))
-            if limits[name]
         }
-        judged = held[EVALUATE] if EVALUATE in held else self._sample(self.predict, late, JUDGED)
-        raw = None if self.raw is None else self._sample(self.raw, late, limits[EVALUATE] or JUDGED)
-        record: dict[str, Any] = {"predictions": prediction_metrics(judged, raw, self.tasks)}
-        if add is not None:
-            held = dict(zip(held, add(list(held.values())), strict=True))
-        for name, period in ((POLICY, early), (EVALUATE, late)):
-            if name in held:
-                write_logs(held[name], out / name)
-                sizes = {"requests": held[name].num_requests, "rows": held[name].num_rows}
-            else:
-                sizes = write_log(self.features, self._writer(out / name), period, self.workers, f"{name} log")
-            record[name] = {**sizes, "at_most": limits[name] or None}
-        return record
+        source, first_id = self.features, NO_COPY
+        if self.find is not None:
+            asked, scratch = list(wanted.values()), out / _SCRATCH
+            source, first_id = with_candidates(
+                self.log, self.features, self.find, asked, scratch, self.workers, self.rows
+            )
+        sizes: dict[str, Any] = {}
+        for name, requests in wanted.items():
+            row = self.predict, self.tasks, self.task_values, self.config.negatives
+            writer = LogWriter(source.path, first_id, requests, *row, out / name)
+            written = write_log(source, writer, self.workers, f"{name} log")
+            sizes[name] = {**written, "at_most": limits[name] or None}
+        shutil.rmtree(out / _SCRATCH, ignore_errors=True)
+        return {"predictions": self._metrics(judged_log(out / EVALUATE), late), **sizes}
 
-    def _sample(self, predict: Predict, period: Period, limit: int) -> Logs:
-        sample = SamplePart(predict, self.tasks, self.task_values, limit, self.config.negatives)
-        return sampled_log_of(self.features, sample, period, self.workers, "predictions")
-
-    def _writer(self, folder: Path) -> LogWriter:
-        return LogWriter(self.features.path, self.predict, self.tasks, self.task_values, self.config.negatives, folder)
+    def _metrics(self, judged: Logs, period: Period) -> dict[str, Any]:
+        if self.raw is None:
+            return prediction_metrics(judged, None, self.tasks)
+        work = ShownPredictions(self.raw, judged.request_id)
+        raw = list(over_parts(self.workers, self.features, work, period, "predictions before calibration"))
+        return prediction_metrics(judged, np.concatenate(raw), self.tasks)
 
 
 def judged_log(folder: Path) -> Logs:

@@ -275,16 +275,17 @@ class ModelPredictions(Held):
         return mtl.predict(self.model, *batch.model_inputs(), calibrated=self.calibrated)
 
 
-def prediction_metrics(logs: Logs, raw: Logs | None, tasks: tuple[str, ...]) -> dict[str, Any]:
-    """By task: metrics of the shown rows' predictions, and the calibration error before calibration, if raw has it.
+def prediction_metrics(logs: Logs, raw: NDArray[np.float32] | None, tasks: tuple[str, ...]) -> dict[str, Any]:
+    """By task: metrics of the shown rows' predictions, and the calibration error before calibration.
 
-    ``auc_interval`` and ``gauc_interval``: with 95 % intervals, clustered by user.
+    raw: the predictions of the shown rows [n, T] before it. ``auc_interval`` and ``gauc_interval``: with 95 %
+    intervals, clustered by user.
     """
     shown = logs.shown
     users = logs.user_id[logs.row_request][shown]
     labels, values = logs.feedback[shown], logs.predictions[shown]
     after = metrics_by_task(labels, values, users, tasks)
-    before = None if raw is None else metrics_by_task(labels, raw.predictions[shown], users, tasks)
+    before = None if raw is None else metrics_by_task(labels, raw, users, tasks)
     result = {}
     for t, task in enumerate(tasks):
         row: dict[str, Any] = after[task].to_dict()

@@ -15,6 +15,8 @@ REQUESTS = 1024  # of a batch
 _PARTS_OF_A_RANK = 16  # from so many on, ranks share whole parts, and one has at most a 16th more than another
 
 Found = TypeVar("Found")
+Period = tuple[int | None, int | None]
+"""First time (ms), and the time after the last; None: no bound."""
 
 
 class Held:
@@ -53,16 +55,20 @@ class OverParts(Held, Generic[Found]):
         return self.work(batches) if batches else None
 
 
+def parts_of(features: FeatureSet, period: Period) -> list[Part]:
+    """The parts that may have requests in a period."""
+    return [Part(number, features.num_parts, *period) for number in features.parts_between(*period)]
+
+
 def over_parts(
     workers: Workers,
     features: FeatureSet,
     work: Callable[[list[FeatureBatch]], Found],
-    period: tuple[int | None, int | None],
+    period: Period,
     name: str,
 ) -> Iterator[Found]:
     """work(batches) of every part with requests in the period, by actors that hold the work; in the order of parts."""
-    jobs = [Part(number, features.num_parts, *period) for number in features.parts_between(*period)]
-    for found in workers.map_by_actors(OverParts(features.path, work), jobs, name):
+    for found in workers.map_by_actors(OverParts(features.path, work), parts_of(features, period), name):
         if found is not None:
             yield found
 

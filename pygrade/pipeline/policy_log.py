@@ -1,11 +1,11 @@
-"""The policy's training log: materialized requests with out-of-time predictions, as `Logs`.
+"""The policy's training log: materialized requests with out-of-time predictions, one file a part, as jobs.
 
-`write_log` writes all requests of a period, one file for every part of the features, as jobs. `sampled_log` holds some
-of them in memory: the requests with the smallest hash of their id, which is uniform over the period, needs one pass,
-and does not depend on the order or the size of the batches.
+A log has all requests of a period, or a sample: those with the smallest hashes of their ids, which is uniform over the
+period and does not depend on how it is cut. The bound of the hashes is found first (`wanted_of`), so that every part
+knows by itself which requests are in the log, and nothing that is held grows with it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,95 +19,70 @@ from pygrade._util.hashing import GOLDEN, splitmix64
 from pygrade._util.workers import Workers
 from pygrade.features import FeatureBatch, FeatureSet
 from pygrade.logs import Logs, concatenate, validate
+from pygrade.logs.logs import PER_REQUEST
 from pygrade.logs.parquet import write_part
-from pygrade.pipeline.parts import REQUESTS, Held, Part, over_parts
+from pygrade.pipeline.parts import REQUESTS, Held, Part, Period, over_parts, parts_of
 
 Array = NDArray[Any]
 Predict = Callable[[FeatureBatch], NDArray[np.float32]]  # [n, T] of a batch's rows
-_NO_REQUEST = "the period has no request with a shown row; want another split or more data"
-
-
-def sampled_log(
-    batches: Iterable[FeatureBatch],
-    predict: Predict,
-    tasks: tuple[str, ...],
-    task_values: tuple[float, ...],
-    limit: int,
-    negatives: bool = True,
-) -> Logs:
-    """At most ``limit`` requests of the batches as `Logs`, with predictions, in the order of the batches.
-
-    tasks: some of the schema's, in the order of the predictions. negatives: rows that were never shown are candidates
-    too. Requests without a shown row are left out. ValueError if no request is left.
-    """
-    found = SamplePart(predict, tasks, task_values, limit, negatives)(batches)
-    if found is None:
-        raise ValueError(_NO_REQUEST)
-    return found
+NO_COPY = -(2**63)  # no request has an id below it
+NO_REQUEST = "the period has no request with a shown row; want another split or more data"
 
 
 @dataclass(frozen=True)
-class SamplePart:
-    """Work over parts: at most ``limit`` requests of a part, as `Logs`; see `sampled_log`. None: it has no page."""
+class Wanted:
+    """The requests of a log: those of a period that have a shown row, and a hash up to a bound."""
 
-    predict: Predict
-    tasks: tuple[str, ...]
-    task_values: tuple[float, ...]
+    period: Period
+    bound: int = 2**64 - 1
+
+    def among(self, batch: FeatureBatch) -> NDArray[np.bool_]:
+        """[R]: which requests of a batch of the period are in the log."""
+        return _has_page(batch) & (sample_hash(batch.request_id) <= np.uint64(self.bound))
+
+
+def wanted_of(features: FeatureSet, period: Period, limit: int, workers: Workers, name: str) -> Wanted:
+    """All requests of a period that have a shown row, or ``limit`` of them, if it is not 0."""
+    if limit < 0:
+        raise ValueError(f"limit is {limit}; want 0 or more")
+    if not limit:
+        return Wanted(period)
+    hashes = np.zeros(0, np.uint64)
+    for found in over_parts(workers, features, SmallestHashes(limit), period, name):
+        hashes = _smallest(np.concatenate([hashes, found]), limit)
+    return Wanted(period, int(hashes.max(initial=0)))
+
+
+@dataclass(frozen=True)
+class SmallestHashes:
+    """Work over parts: the smallest hashes of the requests that have a shown row, at most ``limit``."""
+
     limit: int
-    negatives: bool = True
-    bound: int = 2**64 - 1  # requests of a larger hash are left out
 
-    def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ValueError(f"limit is {self.limit}; want at least 1")
-
-    def __call__(self, batches: Iterable[FeatureBatch]) -> Logs | None:
-        parts: list[Logs] = []
-        held, bound = 0, np.uint64(self.bound)
-        for batch in batches:
-            keep = np.flatnonzero(_has_page(batch) & (sample_hash(batch.request_id) <= bound))
-            if not len(keep):
-                continue
-            parts.append(_logs(batch.take(keep), self.predict, self.tasks, self.task_values, self.negatives))
-            held += len(keep)
-            if held >= 2 * self.limit:
-                parts, bound = [_smallest(parts, self.limit)], _bound(parts, self.limit)
-                held = parts[0].num_requests
-        return _smallest(parts, self.limit) if parts else None
+    def __call__(self, batches: list[FeatureBatch]) -> NDArray[np.uint64]:
+        hashes = np.concatenate([sample_hash(batch.request_id[_has_page(batch)]) for batch in batches])
+        return _smallest(hashes, self.limit)
 
 
-def sampled_log_of(
-    features: FeatureSet, sample: SamplePart, period: tuple[int | None, int | None], workers: Workers, name: str
-) -> Logs:
-    """The `sampled_log` of a period (ms), by actors that hold ``sample``, a part of the features at a time.
-
-    A part does not know which requests the others have. To predict few in vain, it first leaves out those whose hash
-    is beyond twice the expected one of the last; if fewer than ``limit`` are left in all, it is asked again for all.
-    """
-    most = features.requests_in(features.parts_between(*period))
-    share = min(1.0, 2 * sample.limit / max(most, 1))
-    first = replace(sample, bound=min(2**64 - 1, int(share * 2.0**64)))
-    for attempt in (first, sample):
-        held: Logs | None = None
-        for part in over_parts(workers, features, attempt, period, name):
-            if part is not None:
-                held = part if held is None else _smallest([held, part], sample.limit)
-        if attempt.bound == sample.bound or (held is not None and held.num_requests == sample.limit):
-            break
-    if held is None:
-        raise ValueError(_NO_REQUEST)
-    return held
+def _smallest(hashes: NDArray[np.uint64], limit: int) -> NDArray[np.uint64]:
+    return hashes if len(hashes) <= limit else np.partition(hashes, limit - 1)[:limit]
 
 
 @dataclass(frozen=True)
 class LogWriter(Held):
-    """Writes the log of a part of the features; a job of `write_log`."""
+    """Writes the log of a part of the features; a job of `write_log`.
+
+    A request may be followed by its copy (`CandidateCopies`), which has an id below ``first_id``: the rows of the copy
+    become rows of the request that were not shown.
+    """
 
     features: Path
+    first_id: int
+    wanted: Wanted
     predict: Predict
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...]  # some of the schema's, in the order of the predictions
     task_values: tuple[float, ...]
-    negatives: bool
+    negatives: bool  # rows that were never shown are candidates too
     folder: Path
 
     @cached_property
@@ -116,34 +91,78 @@ class LogWriter(Held):
 
     def __call__(self, part: Part) -> tuple[int, int]:
         """Requests and rows of the part's file, (0, 0) if it has none."""
-        logs = [
-            _logs(batch.take(np.flatnonzero(keep)), self.predict, self.tasks, self.task_values, self.negatives)
-            for batch in self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number])
-            if (keep := _has_page(batch)).any()
-        ]
+        logs = []
+        for batch in self._set.batches(part.start, part.stop, REQUESTS, parts=[part.number]):
+            kept = np.flatnonzero(self.wanted.among(batch) | self._is_copy(batch.request_id))
+            if len(kept):
+                logs.append(self._log(batch.take(kept)))
         if not logs:
             return 0, 0
-        whole = concatenate(logs)
+        whole = self._joined(concatenate(logs))
         validate(whole)
         columns = {item.name: getattr(whole, item.name) for item in fields(whole)}
         with atomic_file(self.folder / f"part-{part.number:05d}.parquet") as file:
             write_part(columns, file)
         return whole.num_requests, whole.num_rows
 
+    def _is_copy(self, request_id: Array) -> NDArray[np.bool_]:
+        return np.asarray(request_id < self.first_id)
 
-def write_log(
-    features: FeatureSet, writer: LogWriter, period: tuple[int | None, int | None], workers: Workers, name: str
-) -> dict[str, int]:
-    """Writes all requests of a period (ms) that have a shown row; returns how many ``requests`` and ``rows``.
+    def _log(self, batch: FeatureBatch) -> Logs:
+        """The requests of a batch and the copies, with predictions."""
+        shown = batch.position >= 0
+        rows = shown | self._is_copy(batch.request_id)[batch.row_request] | self.negatives
+        chosen = [batch.fitted.schema.tasks.index(task) for task in self.tasks]
+        counts = np.bincount(batch.row_request[rows], minlength=len(batch))
+        feedback = np.where(shown[:, None], np.nan_to_num(batch.feedback[:, chosen]), 0.0)
+        return Logs(
+            tasks=self.tasks,
+            features=batch.names["request_dense"],
+            request_id=batch.request_id,
+            user_id=batch.user_id,
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            context=batch.request_dense,
+            item_id=batch.item_id[rows],
+            position=batch.position[rows],
+            predictions=self.predict(batch)[rows],
+            feedback=feedback[rows].astype(np.float32),
+            task_values=self.task_values,
+            scenario=None if batch.scenario is None else batch.scenario.astype(str),
+            timestamp=batch.timestamp,
+        )
+
+    def _joined(self, logs: Logs) -> Logs:
+        """The requests with the rows of their copies, which follow them."""
+        own = np.flatnonzero(~self._is_copy(logs.request_id))
+        changes: dict[str, Any] = {"offsets": np.append(logs.offsets[own], logs.num_rows)}
+        for name in PER_REQUEST:
+            if getattr(logs, name) is not None:
+                changes[name] = getattr(logs, name)[own]
+        return replace(logs, **changes)
+
+
+def write_log(features: FeatureSet, writer: LogWriter, workers: Workers, name: str) -> dict[str, int]:
+    """Writes the requests that ``writer`` wants; returns how many ``requests`` and ``rows``.
 
     ValueError if there are none.
     """
     writer.folder.mkdir(parents=True, exist_ok=True)
-    jobs = [Part(number, features.num_parts, *period) for number in features.parts_between(*period)]
-    sizes = np.array([(0, 0), *workers.map_by_actors(writer, jobs, name)]).sum(0)
+    sizes = np.array([(0, 0), *workers.map_by_actors(writer, parts_of(features, writer.wanted.period), name)]).sum(0)
     if not sizes[0]:
-        raise ValueError(_NO_REQUEST)
+        raise ValueError(NO_REQUEST)
     return {"requests": int(sizes[0]), "rows": int(sizes[1])}
+
+
+@dataclass(frozen=True)
+class ShownPredictions:
+    """Work over parts: predictions [n, T] of the shown rows of some requests."""
+
+    predict: Predict
+    requests: NDArray[np.int64]
+
+    def __call__(self, batches: list[FeatureBatch]) -> NDArray[np.float32]:
+        chosen = [batch.take(np.flatnonzero(np.isin(batch.request_id, self.requests))) for batch in batches]
+        return np.concatenate([self.predict(batch)[batch.position >= 0] for batch in chosen])
 
 
 def _has_page(batch: FeatureBatch) -> NDArray[np.bool_]:
@@ -154,41 +173,3 @@ def _has_page(batch: FeatureBatch) -> NDArray[np.bool_]:
 def sample_hash(request_id: Array) -> NDArray[np.uint64]:
     """A pseudo-random number of each id [R]."""
     return splitmix64(request_id.astype(np.uint64) + GOLDEN)
-
-
-def _bound(parts: list[Logs], limit: int) -> np.uint64:
-    """The hash that a request must not exceed to be among the ``limit`` smallest so far."""
-    hashes = np.concatenate([sample_hash(part.request_id) for part in parts])
-    return np.uint64(np.partition(hashes, limit - 1)[limit - 1])
-
-
-def _smallest(parts: list[Logs], limit: int) -> Logs:
-    logs = concatenate(parts)
-    if logs.num_requests <= limit:
-        return logs
-    return logs.select(sample_hash(logs.request_id) <= _bound([logs], limit))
-
-
-def _logs(
-    batch: FeatureBatch, predict: Predict, tasks: tuple[str, ...], task_values: tuple[float, ...], negatives: bool
-) -> Logs:
-    shown = batch.position >= 0
-    rows = np.ones(len(shown), bool) if negatives else shown
-    chosen = [batch.fitted.schema.tasks.index(task) for task in tasks]
-    counts = np.bincount(batch.row_request[rows], minlength=len(batch))
-    feedback = np.where(shown[:, None], np.nan_to_num(batch.feedback[:, chosen]), 0.0)
-    return Logs(
-        tasks=tasks,
-        features=batch.names["request_dense"],
-        request_id=batch.request_id,
-        user_id=batch.user_id,
-        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        context=batch.request_dense,
-        item_id=batch.item_id[rows],
-        position=batch.position[rows],
-        predictions=predict(batch)[rows],
-        feedback=feedback[rows].astype(np.float32),
-        task_values=task_values,
-        scenario=None if batch.scenario is None else batch.scenario.astype(str),
-        timestamp=batch.timestamp,
-    )

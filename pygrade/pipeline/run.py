@@ -18,9 +18,8 @@ from pygrade._util.storage import Place, local, work_directory
 from pygrade._util.workers import HERE, Workers, naming
 from pygrade.data.events import EventLog, import_events, parse_spec
 from pygrade.features import FeatureCenter, FeatureSchema, FeatureSet, default_schema, find_leaks, materialize
-from pygrade.logs import Logs
 from pygrade.mtl import Timeline
-from pygrade.pipeline.candidates import Finder, with_candidates
+from pygrade.pipeline.candidates import Finder
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
 from pygrade.pipeline.logs_stage import EVALUATE, POLICY, LogsStage, judged_log
@@ -160,6 +159,8 @@ def _stages(
     options = [config.predictions, config.mtl, config.ranks, config.tasks, config.min_events, config.seed]
     model = runner.stage("mtl", make_model, options, [features], resumable=True)
 
+    candidates = prerank if config.candidates and not own else None
+
     def make_logs(out: Path) -> dict[str, Any]:
         tasks = tuple(model.record["tasks"])
         values = tuple(log.task_values[log.tasks.index(task)] for task in tasks)
@@ -171,16 +172,15 @@ def _stages(
             folder = model.path / "mtl"
             predict, raw = ModelPredictions(folder), ModelPredictions(folder, calibrated=False)
 
-        def add(both: list[Logs]) -> list[Logs]:
-            find = Finder(prerank.path / "prerank", prerank.path / KNOWN, materialized.schema.hash, config.candidates)
-            return with_candidates(both, log, materialized, find, predict, out / "copies", workers)
-
-        stage = LogsStage(materialized, predict, raw, tasks, values, config, workers)
-        adds = config.candidates and not own
-        return stage.make(out, (timeline.calibrate_end, policy_end), (policy_end, None), add if adds else None)
+        find = None
+        if candidates is not None:
+            folder = candidates.path
+            find = Finder(folder / "prerank", folder / KNOWN, materialized.schema.hash, config.candidates)
+        stage = LogsStage(log, materialized, find, predict, raw, tasks, values, config, workers)
+        return stage.make(out, (timeline.calibrate_end, policy_end), (policy_end, None))
 
     sizes = [config.policy_requests, config.evaluate_requests, config.negatives, config.candidates]
-    sources = [features, model, *([prerank] if config.candidates and not own else [])]
+    sources = [features, model] if candidates is None else [features, model, candidates]
     logs = runner.stage("logs", make_logs, sizes, sources)
 
     training = policy_options(config, materialized)

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +19,9 @@ from pygrade.features import SchemaError, default_schema, materialize
 from pygrade.features import sharded as sharded_module
 from pygrade.features.segments import HISTORY, segments_of
 from pygrade.features.spill import Spill, SpillWriter
+from pygrade.pipeline import candidate_copies
 from pygrade.pipeline.candidate_copies import CandidateCopies
+from tests.candidates import candidate_file
 from tests.features.events import make_log
 
 
@@ -212,21 +215,65 @@ def test_requests_of_one_instant_in_several_spans(memory_log, tmp_path):
 
 
 def test_copies_of_requests(memory_log, log, tmp_path):
-    """Candidates that were not shown, with and without the times of their requests."""
+    """Candidates that were not shown, from one file and from several, some of which end where the next begins."""
     request = log.scan().select("request_id", "timestamp").unique(maintain_order=True).collect()
     chosen = request[5:-30:4]
-    candidates = {number: np.array([5 + 13 * (number % 40), 18]) for number in chosen["request_id"].to_list()}
-    times = dict(zip(chosen["request_id"].to_list(), chosen["timestamp"].to_list(), strict=True))
-    stop = int(chosen["timestamp"][-1]) + 1
-    copies = [CandidateCopies(log, candidates, stop, known) for known in (None, times)]
-    one = materialize(copies[0], default_schema(log), tmp_path / "one", rows=100)
-    for number, copy in enumerate(copies):
+    requests, times = chosen["request_id"].to_list(), chosen["timestamp"].to_list()
+    items = [[5 + 13 * (number % 40), 18][: number % 3] for number in requests]  # of some requests none
+    stop = times[-1] + 1
+
+    def copies_of(size):
+        cuts = range(0, len(requests), size)
+        parts = [[column[at : at + size] for column in (requests, times, items)] for at in cuts]
+        files = [candidate_file(tmp_path / f"{size}-{n}.npz", *part) for n, part in enumerate(parts)]
+        return CandidateCopies(log, files, stop)
+
+    whole, cut = copies_of(len(requests)), copies_of(7)
+    one = materialize(whole, default_schema(log), tmp_path / "one", rows=100)
+    found = np.concatenate([batch.request_id for batch in one.batches()])
+    places = np.flatnonzero([len(row) > 0 for row in items])
+    assert np.array_equal(found[found < 0], whole.copy_id(places))
+    for number, copy in enumerate((whole, cut)):
         jobs = Jobs()
         made = materialize(copy, default_schema(log), tmp_path / f"{number}", rows=100, workers=jobs, span_rows=300)
         assert same_files(one.path, made.path) and len(set(jobs.names)) == 3
-    part = copies[1].between(int(chosen["timestamp"][3]), int(chosen["timestamp"][6]))
-    assert 0 < len(part.candidates) < len(candidates)
-    assert copies[0].identity() == copies[1].identity() != CandidateCopies(log, candidates, stop + 1).identity()
+    assert len(list(cut.between(times[3], times[6]).read(cut.places(100)[:1]))) == 1
+    identities = {copies.identity() for copies in (whole, copies_of(len(requests)), CandidateCopies(log, [], stop))}
+    assert len(identities) == 2 and whole.identity() != cut.identity()
+
+
+def test_copies_count_as_rows_of_their_chunk(log, tmp_path):
+    """Chunks with many copies are made of fewer rows of the log."""
+    request = log.scan().select("request_id", "timestamp").unique(maintain_order=True).collect()
+    items = [list(range(20)) for _ in range(len(request))]
+    file = candidate_file(tmp_path / "file.npz", request["request_id"], request["timestamp"], items)
+    copies = CandidateCopies(log, [file], int(request["timestamp"][-1]) + 1)
+    sizes = [len(frame) for frame in copies.read(copies.places(1000))]
+    assert [len(frame) for frame in copies.chunks(1000)] == sizes
+    assert np.mean(sizes) > 500 and max(sizes) < 1500 and len(sizes) > 3
+
+
+def test_copies_hold_the_files_that_overlap(log, tmp_path, monkeypatch):
+    request = log.scan().select("request_id", "timestamp").unique(maintain_order=True).collect()
+    parts = [request[at : at + 20] for at in range(0, len(request), 20)]
+    files = [
+        candidate_file(tmp_path / f"{n}.npz", part["request_id"], part["timestamp"], [[18]] * len(part))
+        for n, part in enumerate(parts)
+    ]
+    alive, most, read = weakref.WeakSet(), [], []
+
+    class Counted(candidate_copies._Candidates):
+        def __init__(self, path):
+            super().__init__(path)
+            alive.add(self)
+            most.append(len(alive))
+            read.append(path)
+
+    monkeypatch.setattr(candidate_copies, "_Candidates", Counted)
+    copies = CandidateCopies(log, files, int(request["timestamp"][-1]) + 1)
+    rows = sum(map(len, copies.read(copies.places(30))))
+    assert rows == log.num_rows + len(request)
+    assert read == [file.path for file in files] and len(files) > 10 and max(most) <= 4
 
 
 def test_errors_leave_nothing(log, memory_log, tmp_path):

@@ -15,6 +15,7 @@ from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.check import CheckConfig, serve_check
 from pygrade.pipeline.names import Names
 from pygrade.pipeline.run import run_pipeline
+from tests.candidates import candidate_file
 from tests.pipeline.test_run import stage
 from tests.pipeline.world import CONFIG, copy, write_log
 
@@ -78,13 +79,14 @@ def test_negative_requests_are_not_taken_for_copies(named, tmp_path):
     assert found["equal_pages"] == 10 == found["equal_candidates"]
 
 
-def test_ids_that_leave_no_room_for_copies_are_named(named, monkeypatch):
+def test_ids_that_leave_no_room_for_copies_are_named(named, monkeypatch, tmp_path):
     log = EventLog.open(stage(named, "events") / "log")
     least = -(2**63) + 1
     monkeypatch.setattr(log, "scan", lambda: polars.LazyFrame({"request_id": [least]}))
-    assert CandidateCopies(log, {least: np.array([1])}, 0).copy_of == {least: -(2**63)}
+    files = [candidate_file(tmp_path / f"{number}.npz", [number], [0], [[1]]) for number in (least, 5)]
+    assert CandidateCopies(log, files[:1], 0).copy_id(np.array([0])).tolist() == [-(2**63)]
     with pytest.raises(ValueError, match="request_id of the log goes down"):
-        CandidateCopies(log, {least: np.array([1]), 5: np.array([1])}, 0)
+        CandidateCopies(log, files, 0)
 
 
 def test_the_service_takes_and_gives_names(named):

@@ -1,23 +1,29 @@
 """What the stages are made of: the sample of a log, copies of requests, the judgment, and the commands."""
 
 import json
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from pygrade._util.workers import HERE
+from pygrade import mtl
+from pygrade._util.workers import HERE, LocalWorkers
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STATIC
 from pygrade.features import FeatureSet, materialize
-from pygrade.logs import Logs, read_logs, validate
+from pygrade.logs import Logs, read_logs
+from pygrade.logs.logs import PER_REQUEST, PER_ROW
 from pygrade.pipeline.candidate_copies import CandidateCopies
 from pygrade.pipeline.candidates import Finder, with_candidates
+from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.judge import judge
-from pygrade.pipeline.policy_log import LogWriter, SamplePart, sample_hash, sampled_log, sampled_log_of, write_log
+from pygrade.pipeline.logs_stage import LogsStage
+from pygrade.pipeline.models import ModelPredictions
+from pygrade.pipeline.policy_log import NO_COPY, LogWriter, Wanted, sample_hash, wanted_of, write_log
 from pygrade.policy import FusionPolicy, PolicySpec
-from pygrade.prerank import EligibleItems, Prerank
 from pygrade.training.reward import RewardConfig
+from tests.candidates import candidate_file
 from tests.documents import ROOT, blocks
 from tests.documents import run as run_code
 from tests.pipeline.test_run import stage
@@ -43,37 +49,57 @@ def half(batch):
     return np.stack([np.full(len(batch.item_id), 0.5), batch.item_id / 1000.0], 1).astype(np.float32)
 
 
-def sample(features, limit, requests=64, **options):
-    return sampled_log(features.batches(requests=requests), half, TASKS, VALUES, limit, **options)
+def written(features, folder, limit=0, period=(None, None), negatives=True, workers=HERE):
+    """The log of a period."""
+    wanted = wanted_of(features, period, limit, workers, "sample")
+    writer = LogWriter(features.path, NO_COPY, wanted, half, TASKS, VALUES, negatives, folder)
+    sizes = write_log(features, writer, workers, "log")
+    found = read_logs(folder)
+    assert sizes == {"requests": found.num_requests, "rows": found.num_rows}
+    return found
+
+
+def same(one, other):
+    assert (one.tasks, one.features, one.task_values) == (other.tasks, other.features, other.task_values)
+    for name in (*PER_REQUEST, *PER_ROW, "offsets"):
+        mine, yours = getattr(one, name), getattr(other, name)
+        if mine is not None or yours is not None:
+            assert np.array_equal(mine, yours, equal_nan=mine.dtype.kind == "f"), name
+
+
+@pytest.fixture(scope="module")
+def cut(events, features, tmp_path_factory):
+    """The features in several parts."""
+    folder = tmp_path_factory.mktemp("cut")
+    made = materialize(events, features.schema, folder / "set", features.window, rows=400)
+    assert made.num_parts > 5
+    return made
 
 
 @pytest.mark.parametrize("limit", [1, 7, 100])
-def test_the_sample_is_of_the_smallest_hashes_whatever_the_batches(features, limit):
-    found = sample(features, limit, 13)
-    other = sample(features, limit, 256)
+def test_the_sample_is_of_the_smallest_hashes_however_the_features_are_cut(features, cut, limit, tmp_path):
+    found = written(features, tmp_path / "one", limit)
     every = np.concatenate([batch.request_id for batch in features.batches()])
     chosen = np.sort(sample_hash(every))[:limit]
     assert np.array_equal(np.sort(sample_hash(found.request_id)), chosen)
-    assert np.array_equal(found.request_id, other.request_id) and np.array_equal(found.item_id, other.item_id)
-    assert np.array_equal(found.predictions, other.predictions) and (np.diff(found.timestamp) >= 0).all()
+    assert (np.diff(found.timestamp) >= 0).all()
+    same(found, written(cut, tmp_path / "many", limit, workers=Elsewhere(3)))
 
 
-@pytest.mark.parametrize(
-    ("rows", "limit", "last"), [(400, 7, 600), (400, 100, 600), (400, 650, 600), (200_000, 40, 99)]
-)
-def test_a_sample_of_parts_is_that_of_the_whole_period(events, features, rows, limit, last, tmp_path):
-    made = materialize(events, features.schema, tmp_path / "set", features.window, rows=rows)
-    assert made.num_parts > 5 or rows > 400  # then a period that is a small share of its only part
+@pytest.mark.parametrize(("limit", "last"), [(7, 600), (100, 600), (650, 600), (40, 99)])
+def test_a_sample_of_a_period(features, cut, limit, last, tmp_path):
+    """In parts that are cut by the period, too."""
     times = next(features.batches(requests=700)).timestamp
     period = int(times[50]), int(times[last])
-    expected = sampled_log(made.batches(*period), half, TASKS, VALUES, limit)
-    found = sampled_log_of(made, SamplePart(half, TASKS, VALUES, limit), period, HERE, "sample")
-    for name in ("request_id", "item_id", "predictions", "feedback", "offsets"):
-        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
+    every = written(features, tmp_path / "every", 0, period)
+    hashes = sample_hash(every.request_id)
+    kept = hashes <= np.sort(hashes)[min(limit, len(hashes)) - 1]
+    assert kept.sum() == min(limit, len(hashes)) and every.timestamp.min() >= period[0]
+    same(every.select(kept), written(cut, tmp_path / "some", limit, period))
 
 
-def test_a_sample_larger_than_the_log_is_the_log(features):
-    found = sample(features, 10_000)
+def test_a_log_without_a_limit_has_all_requests(features, tmp_path):
+    found = written(features, tmp_path)
     assert found.num_requests == features.num_requests and found.num_rows == features.num_rows
     assert np.allclose(found.predictions[:, 1], found.item_id / 1000.0)
     assert found.tasks == TASKS and found.task_values == VALUES
@@ -81,49 +107,47 @@ def test_a_sample_larger_than_the_log_is_the_log(features):
     assert np.array_equal(found.feedback[:, 1], np.nan_to_num(orders))
 
 
-def test_without_negatives_candidates_are_what_was_shown(features):
-    every, shown = sample(features, 50), sample(features, 50, negatives=False)
+def test_without_negatives_candidates_are_what_was_shown(features, tmp_path):
+    every, shown = written(features, tmp_path / "every", 50), written(features, tmp_path / "shown", 50, negatives=False)
     assert shown.shown.all() and shown.num_rows == every.shown.sum() < every.num_rows
     assert np.array_equal(shown.item_id, every.item_id[every.shown])
 
 
-def test_the_whole_log_is_written_part_by_part(features, tmp_path):
-    """In any order, in processes of its own: the files hold what a sample of all requests holds."""
+def test_the_log_is_written_part_by_part(features, cut, tmp_path):
+    """In any order, in processes of its own."""
     middle = int(np.median(np.concatenate([batch.timestamp for batch in features.batches()])))
     for period in ((None, None), (middle, None)):
         folder = tmp_path / str(period[0])
-        writer = LogWriter(features.path, half, TASKS, VALUES, True, folder)
-        sizes = write_log(features, writer, period, Elsewhere(3), "log")
-        wanted = sampled_log(features.batches(*period), half, TASKS, VALUES, 10_000)
-        found = read_logs(folder)
-        assert sizes == {"requests": wanted.num_requests, "rows": wanted.num_rows}
-        for name in ("request_id", "user_id", "context", "item_id", "position", "predictions", "feedback"):
-            assert np.array_equal(getattr(found, name), getattr(wanted, name), equal_nan=name == "context")
-        assert (found.tasks, found.task_values) == (TASKS, VALUES)
-    with pytest.raises(ValueError, match="no request with a shown row"):
-        write_log(
-            features, LogWriter(features.path, half, TASKS, VALUES, True, tmp_path / "none"), (2**62, None), HERE, "log"
-        )
+        same(written(features, folder / "one", 0, period), written(cut, folder / "many", 0, period, True, Elsewhere(3)))
+    files = [path.name for path in sorted((tmp_path / "None" / "many").iterdir())]
+    assert files == [f"part-{number:05d}.parquet" for number in range(cut.num_parts)]
 
 
-def test_a_period_without_requests_is_named(features):
+@pytest.mark.parametrize("limit", [0, 5])
+def test_a_period_without_requests_is_named(features, events, limit, tmp_path):
     with pytest.raises(ValueError, match="no request with a shown row"):
-        sampled_log(iter(()), half, TASKS, VALUES, 5)
-    with pytest.raises(ValueError, match="limit is 0"):
-        sample(features, 0)
+        written(features, tmp_path / "none", limit, (2**62, None))
+    late = wanted_of(features, (2**62, None), limit, HERE, "sample")
+    with pytest.raises(ValueError, match="no request with a shown row"):
+        with_candidates(events, features, nothing, [Wanted((None, None)), late], tmp_path / "copies")
+    with pytest.raises(ValueError, match="limit is -1"):
+        wanted_of(features, (None, None), -1, HERE, "sample")
+
+
+def nothing(batch):
+    return np.full((len(batch), 3), -1)
 
 
 def test_copies_have_the_features_of_their_request_and_change_nothing_else(features, events, tmp_path):
     late = next(features.batches(int(np.median([b.timestamp[0] for b in features.batches(requests=1)])), requests=3))
     requests = late.take(np.array([0, 2]))
-    candidates = {int(r): np.array([5, 3, 10**12]) for r in requests.request_id}
-    copies = CandidateCopies(events, candidates, int(requests.timestamp[-1]) + 1)
+    file = candidate_file(tmp_path / "file.npz", requests.request_id, requests.timestamp, [[5, 3, 10**12]] * 2)
+    copies = CandidateCopies(events, [file], file.last + 1)
     made = materialize(copies, features.schema, tmp_path / "set", features.window)
     batches = list(made.batches())
     ids = np.concatenate([batch.request_id for batch in batches])
     assert (ids < 0).sum() == 2 and len(ids) < features.num_requests
-    for request in range(2):
-        number = copies.copy_of[int(requests.request_id[request])]
+    for request, number in enumerate(copies.copy_id(np.arange(2))):
         (batch,) = [b for b in batches if number in b.request_id]
         place = int(np.flatnonzero(batch.request_id == number)[0])
         assert batch.request_id[place - 1] == requests.request_id[request]
@@ -138,32 +162,112 @@ def test_copies_have_the_features_of_their_request_and_change_nothing_else(featu
         assert getattr(joined, name).tobytes() == getattr(before, name).tobytes()
 
 
-def test_candidates_of_prerank_join_the_rows_of_their_request(run, features, events, tmp_path):
-    prerank = Prerank.load(stage(run, "prerank") / "prerank", features.schema.hash)
-    both = sample(features, 20).split(0.5)
-    items = np.arange(0, 120, 2)
-    np.save(tmp_path / "known.npy", items)
-    known = EligibleItems(items)
-    find = Finder(stage(run, "prerank") / "prerank", tmp_path / "known.npy", features.schema.hash, 7)
-    joined = with_candidates(list(both), events, features, find, half, tmp_path / "copies")
-    assert not (tmp_path / "copies").exists()
-    batches = {int(b.request_id[0]): b for b in features.batches(requests=1)}
-    for before, after in zip(both, joined, strict=True):
-        validate(after)
-        assert np.array_equal(after.request_id, before.request_id)
-        assert after.context.tobytes() == before.context.tobytes()
-        for r, request in enumerate(after.request_id.tolist()):
-            rows = slice(after.offsets[r], after.offsets[r + 1])
-            own = slice(before.offsets[r], before.offsets[r + 1])
-            count = own.stop - own.start
-            for name in ("item_id", "position", "feedback", "predictions"):
-                assert np.array_equal(getattr(after, name)[rows][:count], getattr(before, name)[own])
-            new = after.item_id[rows][count:]
-            seen = [before.item_id[own]]
-            assert new.tolist() == prerank.candidates(batches[request], 7, seen, known)[0].tolist()
-            assert set(new.tolist()) < set(items.tolist())
-            assert (after.position[rows][count:] == -1).all()
-            assert np.allclose(after.predictions[rows][count:, 1], new / 1000.0)
+@dataclass(frozen=True)
+class Sometimes:
+    """What a finder gives, but nothing for every fifth request."""
+
+    find: Finder
+
+    def __call__(self, batch):
+        return np.where(batch.request_id[:, None] % 5 == 0, -1, self.find(batch))
+
+
+@pytest.fixture(scope="module")
+def stage_of(run, events, features, tmp_path_factory):
+    """A factory of the stage of logs over other features, with 7 candidates out of known items."""
+    known = tmp_path_factory.mktemp("known") / "known.npy"
+    np.save(known, np.arange(0, 120, 2))
+    find = Sometimes(Finder(stage(run, "prerank") / "prerank", known, features.schema.hash, 7))
+    model = stage(run, "mtl") / "mtl"
+    tasks = tuple(mtl.load(model).tasks)
+
+    def make(source, workers, limit, negatives=True):
+        config = PipelineConfig(policy_requests=limit, evaluate_requests=limit, negatives=negatives)
+        predict, raw = ModelPredictions(model), ModelPredictions(model, calibrated=False)
+        return LogsStage(events, source, find, predict, raw, tasks, (1.0,) * len(tasks), config, workers, 800)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def periods(features):
+    times = np.concatenate([batch.timestamp for batch in features.batches()])
+    return (int(times[300]), int(times[500])), (int(times[500]), None)
+
+
+@pytest.mark.parametrize(("limit", "negatives"), [(0, True), (30, True), (0, False)])
+def test_candidates_of_prerank_join_the_rows_of_their_request(
+    run, features, events, cut, stage_of, periods, limit, negatives, tmp_path
+):
+    """All requests or a sample, in several parts: what a request by itself gets."""
+    made = stage_of(cut, HERE, limit, negatives)
+    record = made.make(tmp_path, *periods)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluate", "policy"]
+    batches = {int(batch.request_id[0]): batch for batch in cut.batches(requests=1)}
+    for name, period in zip(("policy", "evaluate"), periods, strict=True):
+        found = read_logs(tmp_path / name)
+        before = written(features, tmp_path / f"{name} alone", limit, period, negatives)
+        assert record[name] == {"requests": found.num_requests, "rows": found.num_rows, "at_most": limit or None}
+        for column in PER_REQUEST:
+            values = getattr(before, column)
+            assert values is None or np.array_equal(getattr(found, column), values, equal_nan=column == "context")
+        assert found.num_requests == (limit or {"policy": 200, "evaluate": features.num_requests - 500}[name])
+        for r, request in enumerate(found.request_id.tolist()):
+            rows, own = slice(*found.offsets[r : r + 2]), slice(*before.offsets[r : r + 2])
+            count, batch = own.stop - own.start, batches[request]
+            assert np.array_equal(found.item_id[rows][:count], before.item_id[own])
+            assert np.array_equal(found.position[rows][:count], before.position[own])
+            assert (found.position[rows][count:] == -1).all()
+            shown = batch.position >= 0
+            predicted = made.predict(batch)[shown | negatives]
+            assert found.predictions[rows][:count].tobytes() == predicted.tobytes()
+            more = made.find(batch)[0]
+            assert found.item_id[rows][count:].tolist() == more[more >= 0].tolist()
+            assert (request % 5 == 0) == (len(found.item_id[rows]) == count)
+            assert not found.feedback[rows][count:].any()
+    for request in [number for number in found.request_id.tolist() if number % 5][::15]:
+        batch, r = batches[request], found.request_id.tolist().index(request)
+        file = candidate_file(tmp_path / "file.npz", [request], batch.timestamp, [made.find(batch)[0]])
+        copies = CandidateCopies(events, [file], file.last + 1)
+        alone = materialize(copies, features.schema, tmp_path / f"set-{request}", features.window)
+        (copy,) = [b for b in alone.batches(requests=1) if copies.is_copy(b.request_id).all()]
+        copy = replace(copy, fitted=cut.fitted)
+        assert found.predictions[slice(*found.offsets[r : r + 2])][-7:].tobytes() == made.predict(copy).tobytes()
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("workers", "limit"),
+    [
+        (Elsewhere(2), 0),
+        (Elsewhere(2), 30),
+        (Elsewhere(5), 0),
+        pytest.param(LocalWorkers(2), 0, marks=pytest.mark.slow),
+    ],
+)
+def test_logs_with_candidates_are_the_same_for_any_workers(cut, stage_of, periods, workers, limit, tmp_path):
+    records = [stage_of(cut, own, limit).make(tmp_path / str(own.count), *periods) for own in (HERE, workers)]
+    assert records[0] == records[1]
+    content = files_of(tmp_path / "1")
+    assert content == files_of(tmp_path / str(workers.count)) and len(content) > 5
+
+
+def test_metrics_of_the_predictions_are_those_of_the_shown_rows(cut, stage_of, periods, tmp_path):
+    made = stage_of(cut, HERE, 0)
+    found = made.make(tmp_path, *periods)["predictions"]
+    late = list(cut.batches(*periods[1]))
+    shown = [batch.position >= 0 for batch in late]
+    for t, task in enumerate(made.tasks):
+        column = cut.schema.tasks.index(task)
+        labels = np.concatenate([batch.feedback[rows, column] for batch, rows in zip(late, shown, strict=True)])
+        for predict, name in ((made.predict, "log_loss"), (made.raw, "log_loss_before")):
+            values = np.concatenate([predict(batch)[rows, t] for batch, rows in zip(late, shown, strict=True)])
+            loss = -np.mean(np.where(labels > 0, np.log(values), np.log1p(-values)), dtype=np.float64)
+            assert np.isclose(found[task][name], loss, rtol=1e-5)
+        assert found[task]["rows"] == len(labels)
 
 
 def logs_of(requests: int, shuffled: bool = False) -> Logs:
