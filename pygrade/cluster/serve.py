@@ -2,8 +2,10 @@
 
 import os
 import signal
+import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +21,13 @@ RAY_SERVE = {  # settings of Ray Serve in a cluster that starts here, unless the
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # its 5 s are too short for a machine that is busy
 }
+HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+_HAPROXY_FILES = {  # by default in a directory that all services of a machine share, and all its users can write to
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
 _PATHS = ("token_file", "tls_cert", "tls_key", "console")
 
 
@@ -31,15 +40,31 @@ def serve(run: str, table: Mapping[str, Any], replicas: Replicas, cluster: str, 
     config, _ = split(table)
     _refuse(config, table)
     artifact_version(run)
-    for name, value in RAY_SERVE.items():
-        os.environ.setdefault(name, value)
-    with connect(cluster):
+    with _settings(config), connect(cluster):
         from pygrade.cluster.deployment import Service
 
         service = Service(run, table, config, replicas)
         with service.running(may_grow=not cluster.startswith("local")):
             ready(service.url)
             watch(service, config)
+
+
+@contextmanager
+def _settings(config: ServeConfig) -> Iterator[None]:
+    """Ray Serve's settings. Requests go to the replicas by HAProxy, which costs a fraction of Serve's proxy in Python;
+    it has no TLS."""
+    with tempfile.TemporaryDirectory(prefix="pygrade-serve-") as folder:
+        settings = dict(RAY_SERVE)
+        if config.tls_cert is None:
+            settings[HAPROXY] = "1"
+            settings |= {name: os.path.join(folder, file) for name, file in _HAPROXY_FILES.items()}
+        new = {name: value for name, value in settings.items() if name not in os.environ}
+        os.environ.update(new)
+        try:
+            yield
+        finally:
+            for name in new:
+                del os.environ[name]
 
 
 def watch(service: Any, config: ServeConfig) -> None:
@@ -87,5 +112,7 @@ def _refuse(config: ServeConfig, table: Mapping[str, Any]) -> None:
         raise ValueError("online is true; want it without a cluster alone, and here pygrade online beside the service")
     if table.get("metrics"):
         raise ValueError(f"metrics is {table['metrics']}; want it without a cluster alone: replicas need no directory")
+    if config.tls_cert is not None and os.environ.get(HAPROXY) == "1":
+        raise ValueError(f"tls_cert is {config.tls_cert} and {HAPROXY} is 1; want it unset: that proxy has no TLS")
     if config.threads < 1:
         raise ValueError("threads is 0; want 1 or more on a cluster")

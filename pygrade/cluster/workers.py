@@ -80,7 +80,7 @@ class RayWorkers:
         """See `Workers`."""
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if ranks == 1:
-            alone = Alone(loop, directory.absolute(), gpu=gpus > 0)
+            alone: Callable[[Job], Result] = Alone(loop, directory.absolute(), gpu=gpus > 0)
             return next(self._map(alone, [job], name, min(gpus, 1)))
         return train_on_cluster(loop, job, ranks, directory, name, self.count, gpus)
 

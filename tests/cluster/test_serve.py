@@ -18,7 +18,7 @@ from pygrade.cluster.figures import Board, merged
 from pygrade.cluster.log_upload import LogUpload
 from pygrade.cluster.run_copy import RunCopy, artifact_version, published, store_of
 from pygrade.cluster.scale import Replicas
-from pygrade.cluster.serve import RAY_SERVE, serve
+from pygrade.cluster.serve import HAPROXY, RAY_SERVE, serve
 from pygrade.data.events import EventLog
 from pygrade.features import FeatureSet
 from pygrade.logs import read_logs
@@ -30,7 +30,7 @@ from pygrade.serving.pipeline import load_models
 from pygrade.stores import open_store
 from tests.pipeline.world import trained
 
-for name, value in RAY_SERVE.items():  # before the session's Ray starts
+for name, value in {**RAY_SERVE, HAPROXY: "1"}.items():  # before the session's Ray starts
     os.environ.setdefault(name, value)
 
 TIME = 1_700_002_900_000
@@ -119,7 +119,12 @@ def test_options_that_do_not_go_with_a_cluster(tmp_path, capsys, words, message)
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [({"workers": 2}, "workers is 2"), ({"online": True}, "online is true"), ({"metrics": "m"}, "metrics is m")],
+    [
+        ({"workers": 2}, "workers is 2"),
+        ({"online": True}, "online is true"),
+        ({"metrics": "m"}, "metrics is m"),
+        ({"tls_cert": __file__, "tls_key": __file__}, "that proxy has no TLS"),  # this process has HAPROXY set
+    ],
 )
 def test_options_of_the_file_that_do_not_go_with_a_cluster(table, message):
     with pytest.raises(ValueError, match=message):
