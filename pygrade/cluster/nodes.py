@@ -12,6 +12,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pygrade import __version__
+from pygrade._util.file_cache import cache_root
 from pygrade._util.storage import Folder, Place
 from pygrade.cluster.errors import ClusterError
 from pygrade.pipeline.stages import code_hash
@@ -35,9 +36,10 @@ def check_nodes(paths: Sequence[Place] = ()) -> None:
         blind = {node: facts["unseen"][mark] for node, facts in found if mark in facts["unseen"]}
         if blind:
             reasons = "; ".join(f"{node} ({reason})" for node, reason in blind.items())
-            raise ClusterError(
-                f"{path} is not seen by {reasons}; want a path that all nodes share, or a URL such as s3://BUCKET/…"
-            )
+            wanted_path = "a path that all nodes share, or a URL such as s3://BUCKET/…"
+            if Path(str(path)).absolute().is_relative_to(cache_root().absolute()):
+                wanted_path = "PYGRADE_CACHE, where runs at URLs are worked on, at a path that all nodes share"
+            raise ClusterError(f"{path} is not seen by {reasons}; want {wanted_path}")
 
 
 def _version(facts: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ RAY_SERVE = {  # settings of Ray Serve in a cluster that starts here, unless the
     # Pages are made by the core's threads: threads of Serve's own for each replica and router only cost.
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # its 30 s are for balancers that ask seldom
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # its 5 s are too short for a machine that is busy
 }
 HAPROXY = "RAY_SERVE_ENABLE_HA_PROXY"

@@ -91,6 +91,11 @@ def test_a_path_that_nodes_do_not_see_is_named(cluster, monkeypatch, tmp_path):
     named = rf"run is not seen by node {socket.gethostname()} .*want a path that all nodes share"
     with pytest.raises(ClusterError, match=named):
         nodes.check_nodes([tmp_path / "run"])
+    monkeypatch.setenv("PYGRADE_CACHE", str(tmp_path))
+    with pytest.raises(
+        ClusterError, match=r"run is not seen by .*; want PYGRADE_CACHE, .* at a path that all nodes share"
+    ):
+        nodes.check_nodes([tmp_path / "run"])
 
 
 @pytest.mark.slow
