@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 
-CORES, NETWORK, STORE, DRIVER = "cores", "network", "store", "driver"
+CORES, NETWORK, STORE, STREAM, DRIVER = "cores", "network", "store", "a stream to the store", "driver"
 SHARDS, KEY = "number of shards", "largest key"
 _MIB = 2**20
 
@@ -121,6 +121,7 @@ def need(stage: Stage, log: Log, cluster: Cluster) -> Need:
         CORES: stage.cpu_us * rows / 1e6 / cluster.cores,
         NETWORK: moved / (cluster.nodes * cluster.node_network),
         STORE: moved / cluster.store,
+        STREAM: moved / busy / cluster.stream,
         DRIVER: jobs * cluster.hand_out_ms / 1e3 + stage.driver_us * rows / 1e6,
         SHARDS: rounds * common * stage.cpu_us / 1e6 if jobs <= 4 * busy else 0.0,
         KEY: largest * stage.cpu_us / 1e6 if stage.largest else 0.0,

@@ -13,6 +13,7 @@ from bench.cluster.capacity import (
     NETWORK,
     SHARDS,
     STORE,
+    STREAM,
     Cluster,
     Log,
     Stage,
@@ -59,6 +60,7 @@ def test_the_largest_key_is_a_bound_for_any_number_of_cores():
     [
         ({"read_bytes": 60.0, "written_bytes": 40.0}, {"node_network": 1e7}, NETWORK, 4e9 / 4e7),
         ({"read_bytes": 60.0, "written_bytes": 40.0}, {"store": 2e7}, STORE, 4e9 / 2e7),
+        ({"read_bytes": 60.0, "written_bytes": 40.0}, {"stream": 2e5}, STREAM, 4e9 / 64 / 2e5),
         ({}, {"hand_out_ms": 25.0}, DRIVER, 800 * 0.025),
     ],
 )
