@@ -141,6 +141,16 @@ def replace_directory(new: Path, path: Path) -> None:
         return
 
 
+def replace_link(path: Path, target: Path) -> None:
+    """Afterwards `path` is a symbolic link to the target, in one step."""
+    if path.is_symlink() and path.readlink() == target:
+        return
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(path)
+
+
 def _exchange(new: Path, path: Path) -> int:
     """Swaps two directories in one step: 0, ENOENT if `path` is absent, ENOSYS if the system cannot."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pygrade._util.files import replace_link
 from pygrade._util.storage import Folder, is_url
 from pygrade.serving.artifact import open_artifact
 
@@ -67,11 +68,5 @@ class RunCopy:
             return
         open_artifact(artifact)
         for name in (name for name in _FILES if run.has(name)):
-            self._link(name, run.fetch(name))
-        self._link("artifact", artifact)
-
-    def _link(self, name: str, target: Path) -> None:
-        new = self.folder / f".{name}.new"
-        new.unlink(missing_ok=True)
-        new.symlink_to(target)
-        new.replace(self.folder / name)
+            replace_link(self.folder / name, run.fetch(name))
+        replace_link(self.folder / "artifact", artifact)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pygrade
-from pygrade._util.files import file_hash, sync
+from pygrade._util.files import file_hash, replace_link, sync
 from pygrade._util.memory import peak_mib
 from pygrade._util.serialization import plain, read_json, to_json, write_bytes
 from pygrade._util.storage import Folder, Place, update
@@ -132,12 +132,8 @@ class Runner:
 
     def link(self, name: str, target: Path) -> None:
         """Makes RUN/name show what is in ``target``, a directory in the run, in one step."""
-        path, inside = self.out / name, target.relative_to(self.out)
-        if not path.is_symlink() or path.readlink() != inside:
-            new = self.out / f".{name}.new"
-            new.unlink(missing_ok=True)
-            new.symlink_to(inside)
-            new.replace(path)
+        inside = target.relative_to(self.out)
+        replace_link(self.out / name, inside)
         if not self.place.is_local:
             (self.place / name).point_to(self.place / inside.as_posix())
 

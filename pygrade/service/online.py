@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pygrade._util.files import atomic_directory, claimed
+from pygrade._util.files import atomic_directory, claimed, replace_link
 from pygrade._util.serialization import plain, read_json, to_json, write_bytes
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
@@ -60,10 +60,8 @@ def point_to(run: Path, policy: FusionPolicy) -> Path:
     target = folder / f"policy-{policy.version}"
     if not target.is_dir():
         policy.save(target)
-    link, new = folder / LINK, folder / f".{LINK}.new"
-    new.unlink(missing_ok=True)
-    new.symlink_to(target.name)
-    new.replace(link)
+    link = folder / LINK
+    replace_link(link, Path(target.name))
     old = sorted(folder.glob("policy-*"), key=lambda path: path.stat().st_mtime)
     for path in [path for path in old if path != target][:-_KEPT]:
         shutil.rmtree(path)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pygrade._util.files import replace_link
 from pygrade._util.serialization import read_json
 from pygrade._util.storage import Folder, Place, is_url, mirror
 
@@ -25,12 +26,7 @@ def local_run(run: Place, *patterns: str) -> Path:
     if artifact.read_manifest() is None:
         raise FileNotFoundError(f"{run} has no artifact; want a run that pygrade pipeline published")
     path = mirror(run, "*", "store/*", *patterns)
-    target, link = artifact.copy(), path / ARTIFACT
-    if not link.is_symlink() or link.readlink() != target:
-        new = path / f".{ARTIFACT}.new"
-        new.unlink(missing_ok=True)
-        new.symlink_to(target)
-        new.replace(link)
+    replace_link(path / ARTIFACT, artifact.copy())
     return path
 
 
