@@ -25,9 +25,7 @@ from pygrade.mtl import MtlConfig
 from pygrade.pipeline.config import PipelineConfig
 from pygrade.pipeline.run import run_pipeline
 from pygrade.prerank import PrerankConfig
-config = PipelineConfig(
-    policy_requests=5_000, evaluate_requests=5_000, prerank=PrerankConfig(epochs=1), mtl=MtlConfig(epochs=1)
-)
+config = PipelineConfig(prerank=PrerankConfig(epochs=1), mtl=MtlConfig(epochs=1))
 run_pipeline(sys.argv[1], sys.argv[2], config)
 """
 

@@ -172,9 +172,9 @@ def test_the_command_writes_texts_and_pictures(tmp_path, capsys):
         for measured in reports.values():
             results.write(measured, tmp_path / "results")
     (tmp_path / "README.md").write_text(f"{generate.BEGIN}\n{generate.END}\n")
-    guide = tmp_path / cluster.PAGE
-    guide.parent.mkdir(parents=True)
-    guide.write_text((ROOT / cluster.PAGE).read_text())
+    for page in cluster.PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / page).write_text((ROOT / page).read_text())
     assert generate.main(["--results", str(tmp_path / "results"), "--root", str(tmp_path)]) == 0
     for name in ("ratios", "serving", "scaling"):
         assert (tmp_path / f"docs/bench/{name}.png").read_bytes().startswith(b"\x89PNG")

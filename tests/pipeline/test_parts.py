@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pygrade import mtl
-from pygrade._util.workers import HERE, LocalWorkers
+from pygrade._util.workers import HERE
 from pygrade.cli import main as cli
 from pygrade.data.events import EventLog
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, STATIC
@@ -245,7 +245,6 @@ def files_of(folder):
         (Elsewhere(2), 0),
         (Elsewhere(2), 30),
         (Elsewhere(5), 0),
-        pytest.param(LocalWorkers(2), 0, marks=pytest.mark.slow),
     ],
 )
 def test_logs_with_candidates_are_the_same_for_any_workers(cut, stage_of, periods, workers, limit, tmp_path):

@@ -45,6 +45,10 @@ POLICIES = {
     "trust": ({"transform": "log"}, Mixture(0.4, VALUED)),
     "trust 0, trade-offs": ({"trade_offs": True}, Mixture(0.0, Baseline("static", "log1p", (1.0, 0.0, 2.0, 0.5)))),
     "trust 1": ({}, Mixture(1.0, VALUED)),
+    "all": (
+        {"transform": "log1p", "trade_offs": True, "scenario_values": {"home": {"buy": 3.0}}},
+        Mixture(0.4, VALUED),
+    ),
 }
 
 
@@ -117,6 +121,7 @@ def test_every_case_is_one_of_its_own():
     inputs = {name: [port.name for port in export.PolicyPage(policy_of(name), K).ports[2:]] for name in POLICIES}
     assert inputs["free"] == [] and inputs["bounded"] == ["scenario"]
     assert inputs["trade-offs"] == ["scenario", "values"] and inputs["trust"] == ["item_values"]
+    assert inputs["all"] == ["scenario", "values", "item_values"]
     assert inputs["trust 1"] == ["scenario"]  # served alone, so that no price counts
     assert export.PolicyPage(policy_of("free"), K).free and not export.PolicyPage(policy_of("bounded"), K).free
 
@@ -205,9 +210,8 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="AOTIndu
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("name", ["trust", "trade-offs"])
-def test_a_pt2_file_ranks_in_a_new_process(tmp_path, name):
-    policy = policy_of(name)
+def test_a_pt2_file_ranks_in_a_new_process(tmp_path):
+    policy = policy_of("all")
     record = exported(tmp_path, policy.save(tmp_path / "policy"), "page.pt2", "--k", str(K))
     assert record["version"] == policy.version and record["tasks"] == list(TASKS) and record["k"] == K
     page = export.PolicyPage(policy, K)
