@@ -5,7 +5,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,19 +41,20 @@ def serve(run: str, table: Mapping[str, Any], replicas: Replicas, cluster: str, 
     config, _ = split(table)
     _refuse(config, table)
     artifact_version(run)
-    with _settings(config), connect(cluster):
+    starts_here = cluster.startswith("local")
+    with _settings(config) if starts_here else nullcontext(), connect(cluster):
         from pygrade.cluster.deployment import Service
 
         service = Service(run, table, config, replicas)
-        with service.running(may_grow=not cluster.startswith("local")):
+        with service.running(may_grow=not starts_here):
             ready(service.url)
             watch(service, config)
 
 
 @contextmanager
 def _settings(config: ServeConfig) -> Iterator[None]:
-    """Ray Serve's settings. Requests go to the replicas by HAProxy, which costs a fraction of Serve's proxy in Python;
-    it has no TLS."""
+    """Ray Serve's settings in a cluster that starts here. Requests go to the replicas by HAProxy, which costs a
+    fraction of Serve's proxy in Python; it has no TLS."""
     with tempfile.TemporaryDirectory(prefix="pygrade-serve-") as folder:
         settings = dict(RAY_SERVE)
         if config.tls_cert is None:
