@@ -1,6 +1,7 @@
 # Sourced by .ci/run and devtools/release-check, in the repository root.
 set -euo pipefail
 export PIP_QUIET=1
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE  # the tests run with NumPy's own choice of kernel
 BIN=.venv/bin
 
 step() { printf '\n== %s (%s s)\n' "$*" "$SECONDS"; }

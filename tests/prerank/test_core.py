@@ -63,18 +63,31 @@ def round_to_float32(value: Fraction) -> np.float32:
     return min(around, key=lambda x: (abs(Fraction(float(x)) - value), int(np.array(x).view(np.int32)) & 1))
 
 
+def one_chain(query, row) -> np.float32:
+    """A float32 score as one chain of fused multiply-adds, in order."""
+    total = np.float32(0)
+    for q, v in zip(query.tolist(), row.tolist(), strict=True):
+        total = round_to_float32(Fraction(q) * Fraction(v) + Fraction(float(total)))
+    return total
+
+
+def two_roundings(query, row) -> np.float32:
+    """The same in order, with each product rounded by itself."""
+    total = np.float32(0)
+    for q, v in zip(query, row, strict=True):
+        total = np.float32(total + np.float32(q * v))
+    return total
+
+
 def test_a_score_is_one_chain_of_multiply_adds_in_order():
     rng = np.random.default_rng(0)
     query, vectors = rng.normal(size=7).astype(np.float32), rng.normal(size=(40, 7)).astype(np.float32)
     vectors[0] = query * np.float32(1 + 2**-12)
-    want = []
-    for row in vectors:
-        total = np.float32(0)
-        for q, v in zip(query.tolist(), row.tolist(), strict=True):
-            total = round_to_float32(Fraction(q) * Fraction(v) + Fraction(float(total)))
-        want.append(total)
-    assert scores_of(query, vectors).tobytes() == np.array(want).tobytes()
-    assert (np.array(want) != (vectors @ query)).any()  # other orders round in another way
+    want = np.array([one_chain(query, row) for row in vectors])
+    assert scores_of(query, vectors).tobytes() == want.tobytes()
+    backwards = [one_chain(query[::-1], row[::-1]) for row in vectors]
+    unfused = [two_roundings(query, row) for row in vectors]
+    assert (want != backwards).any() and (want != unfused).any()  # the vectors tell other chains apart
 
 
 @given(st.integers(0, 400), st.integers(1, 40), st.integers(1, 450), st.booleans(), st.booleans(), st.integers(0, 99))
