@@ -26,9 +26,11 @@ def read_logs(path: Place) -> Logs:
         validate(logs, str(path), source.row_name)
         for note in source.notes:
             logger.warning("%s: %s", path, note)
-    for f, feature in enumerate(logs.features):
-        if bool(np.isnan(logs.context[:, f]).all()):
-            logger.warning("%s: column 'x_%s' has no value: the policy cannot use it", path, feature)
+    columns = [("x_", logs.features, logs.context), ("i_", logs.items, logs.item_columns)]
+    for prefix, names, values in columns:
+        for i, name in enumerate(names):
+            if bool(np.isnan(values[:, i]).all()):
+                logger.warning("%s: column '%s%s' has no value: the policy cannot use it", path, prefix, name)
     return logs
 
 
@@ -49,9 +51,13 @@ def write_logs(logs: Logs, path: Place, rows_per_file: int = 1_000_000) -> None:
 
 
 def concatenate(parts: Sequence[Logs]) -> Logs:
-    """One log of several with the same tasks, features and values; optional columns that all have are kept."""
+    """One log of several with the same tasks, features and values; optional columns that all have are kept, also of
+    items."""
     if not parts:
         raise ValueError("parts is empty; want at least one log")
+    if any(part.items != parts[0].items for part in parts):
+        common = [name for name in parts[0].items if all(name in part.items for part in parts)]
+        parts = [part.arranged(part.tasks, part.features, common) for part in parts]
     first = parts[0]
     for part in parts[1:]:
         for name in ("tasks", "features", "task_values", "value_tasks"):

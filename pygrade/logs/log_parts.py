@@ -47,6 +47,7 @@ class LogParts:
     features: tuple[str, ...]
     task_values: tuple[float, ...]
     value_tasks: tuple[str, ...]
+    items: tuple[str, ...] = ()  # item columns that every file has
 
     @classmethod
     def open(cls, paths: Place | Sequence[Place]) -> "LogParts":
@@ -74,6 +75,7 @@ class LogParts:
                         f"{place}/{name} has tasks and features {now[:2]}; {parts[0].name} has {facts[:2]}"
                     )
                 facts = facts or now
+                facts = (*facts[:4], tuple(name for name in facts[4] if name in now[4]))
                 parts.append(Part(str(folder), name, np.arange(len(ids), dtype=np.int64)))
                 found.append(hashes(ids))
         assert facts is not None
@@ -101,7 +103,7 @@ class LogParts:
             wanted = part.chosen[max(start - before, 0) : max(stop - before, 0)]
             before += len(part.chosen)
             if len(wanted):
-                logs = read_logs(part.path).arranged(self.tasks, self.features)
+                logs = read_logs(part.path).arranged(self.tasks, self.features, self.items)
                 whole = len(wanted) == logs.num_requests
                 logs = logs if whole else logs.select(wanted)
                 yield logs.valued(self.task_values, self.value_tasks)

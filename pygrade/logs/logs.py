@@ -2,11 +2,11 @@
 
 One Parquet row is one candidate of a request; the rows of a request are contiguous. Columns: `request_id`, `user_id`,
 `item_id` (integer or string), `position` (integer, 0-based slot, null where not shown), context features `x_<feature>`,
-predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally `scenario`, `value`, the logging
-policy's weights `w_<task>` and concentration `a_<task>`, `seed`, `policy_version`, `exploration`, `timestamp` (ms),
-`trust`, `baseline`, `verdict` (what the policy was mixed with), `u_<task>` (multipliers of the tasks' values),
-`candidates` (how many the request had; a server's log may list all candidates of a sample of its requests, and the
-shown ones alone of the others) and `arm` (of a service's A/B test).
+predictions `p_<task>`, feedback `y_<task>` (null where not shown), and optionally item columns `i_<name>` (numbers,
+null where unknown), `scenario`, `value`, the logging policy's weights `w_<task>` and concentration `a_<task>`, `seed`,
+`policy_version`, `exploration`, `timestamp` (ms), `trust`, `baseline`, `verdict` (what the policy was mixed with),
+`u_<task>` (multipliers of the tasks' values), `candidates` (how many the request had; a server's log may list all
+candidates of a sample of its requests, and the shown ones alone of the others) and `arm` (of a service's A/B test).
 
 Values that another convention explains are refused, with the row: slots from 1 (no row has slot 0), timestamps in
 seconds, microseconds or nanoseconds, predictions above 1 of a task whose feedback is only 0 and 1 (percentages), an
@@ -35,7 +35,7 @@ EXPLORATIONS = ("none", "dirichlet", "shuffle")
 PER_REQUEST: tuple[str, ...] = ("request_id", "user_id", "context", "scenario", "weights", "concentration", "seed")
 PER_REQUEST += ("policy_version", "exploration", "timestamp", "trust", "baseline", "verdict", "multipliers")
 PER_REQUEST += ("candidates", "arm")
-PER_ROW = ("item_id", "position", "predictions", "feedback", "value")
+PER_ROW = ("item_id", "position", "predictions", "feedback", "value", "item_features")
 MAX_SLOT = 100_000  # arrays are as long as the last slot
 SECONDS = (10**9, 10**11)  # 2001 … as seconds, January 1970 … 1973 as milliseconds
 FINER = 10**14  # microseconds since 1973; the year 5138 in milliseconds
@@ -44,7 +44,8 @@ _PROBABILITY_MARGIN = 1e-3  # rounding
 
 @dataclass(frozen=True)
 class Logs:
-    """R requests with M candidate rows in all, T tasks, F context features. `context` may hold NaN (feature missing).
+    """R requests with M candidate rows in all, T tasks, F context features, I item columns. `context` and
+    `item_features` may hold NaN (missing).
 
     Text is a numpy str array or an object array of str: as `read_logs` gives it, one long id costs no other row memory.
     Construction checks types and shapes; `validate` checks the values.
@@ -76,13 +77,20 @@ class Logs:
     multipliers: NDArray[np.float32] | None = None  # [R, T] of the tasks' values; NaN: unknown
     candidates: NDArray[np.int64] | None = None  # [R] that the request had; None: those that are listed
     arm: Array | None = None  # [R] str, of a service that served several policies
+    items: tuple[str, ...] = ()  # item columns, without the i_ prefix; no task or feature has one of these names
+    item_features: NDArray[np.float32] | None = None  # [M, I], None if there are no item columns; NaN: unknown
 
     def __post_init__(self) -> None:
         if not self.task_values:
             object.__setattr__(self, "task_values", (1.0,) * len(self.tasks))
-        for name, labels in (("tasks", self.tasks), ("features", self.features)):
+        for name, labels in (("tasks", self.tasks), ("features", self.features), ("items", self.items)):
             if len(set(labels)) != len(labels):
                 raise ValueError(f"{name} are {labels}; want distinct names")
+        if taken := [name for name in self.items if name in (*self.tasks, *self.features)]:
+            raise ValueError(f"items has {taken[0]!r}, which is the name of a task or feature; want another name")
+        if (self.item_features is None) != (not self.items):
+            shape = "None" if self.item_features is None else f"of shape {self.item_features.shape}"
+            raise ValueError(f"items are {self.items}, item_features is {shape}; want both or none of them")
         if not self.tasks:
             raise ValueError("tasks is empty; want at least one task")
         if len(self.task_values) != len(self.tasks):
@@ -128,6 +136,7 @@ class Logs:
             "multipliers": ((requests, tasks), "float32"),
             "candidates": ((requests,), "int64"),
             "arm": ((requests,), "str"),
+            "item_features": ((rows, len(self.items)), "float32"),
         }
         for name, (shape, kind) in optional.items():
             if getattr(self, name) is not None:
@@ -145,6 +154,12 @@ class Logs:
     def shown(self) -> NDArray[np.bool_]:
         """[M]: the candidate was on the page."""
         return self.position >= 0
+
+    @property
+    def item_columns(self) -> NDArray[np.float32]:
+        """[M, I], also where there are none."""
+        none = np.empty((self.num_rows, 0), np.float32)
+        return none if self.item_features is None else self.item_features
 
     @property
     def row_request(self) -> NDArray[np.int64]:
@@ -233,12 +248,14 @@ class Logs:
             changes |= {name: getattr(self, name)[pick] for name in names if getattr(self, name) is not None}
         return replace(self, **changes)
 
-    def arranged(self, tasks: Sequence[str], features: Sequence[str]) -> "Logs":
-        """The same log with these tasks and features in this order; others are left out. ValueError names what is
-        missing.
+    def arranged(self, tasks: Sequence[str], features: Sequence[str], items: Sequence[str] | None = None) -> "Logs":
+        """The same log with these tasks, features and item columns (None: all) in this order; others are left out.
+        ValueError names what is missing.
         """
-        changes: dict[str, Any] = {"tasks": tuple(tasks), "features": tuple(features)}
-        for kind, own, wanted in (("tasks", self.tasks, tasks), ("features", self.features, features)):
+        items = [name for name in self.items if name not in (*tasks, *features)] if items is None else items
+        changes: dict[str, Any] = {"tasks": tuple(tasks), "features": tuple(features), "items": tuple(items)}
+        kinds = (("tasks", self.tasks, tasks), ("features", self.features, features), ("items", self.items, items))
+        for kind, own, wanted in kinds:
             if missing := [name for name in wanted if name not in own]:
                 raise ValueError(f"the log has no {kind} {', '.join(missing)}; it has {', '.join(own) or 'none'}")
         place, feature = [self.tasks.index(t) for t in tasks], [self.features.index(f) for f in features]
@@ -246,9 +263,18 @@ class Logs:
             if getattr(self, name) is not None:
                 changes[name] = np.ascontiguousarray(getattr(self, name)[:, place])
         changes["context"] = np.ascontiguousarray(self.context[:, feature])
+        if self.item_features is not None and tuple(items) != self.items:
+            column = [self.items.index(name) for name in items]
+            changes["item_features"] = np.ascontiguousarray(self.item_features[:, column]) if column else None
         changes["task_values"] = tuple(self.task_values[t] for t in place)
         changes["value_tasks"] = tuple(task for task in self.value_tasks if task in tasks)
         return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.num_requests:,} requests", f"{self.num_rows:,} candidates"]
+        for kind, names in (("tasks", self.tasks), ("features", self.features), ("items", self.items)):
+            parts += [f"{kind} {', '.join(names)}"] if names else []
+        return f"<Logs: {'; '.join(parts)}>"
 
     def _repr_html_(self) -> str:
         """The log in one small table, for notebooks."""
@@ -268,12 +294,9 @@ class Logs:
             mean = float(self.predictions[shown, t].mean()) if shown.any() else 0.0
             facts[f"task {task}"] = f"{rate:.2%} of shown rows, predicted {mean:.2%}, worth {worth:g}{price}"
         for f, feature in enumerate(self.features):
-            column = self.context[:, f]
-            known = column[~np.isnan(column)]
-            span = f"{known.min():g} to {known.max():g}" if len(known) else "no value"
-            facts[f"feature {feature}"] = span + (
-                f", {np.isnan(column).mean():.0%} missing" if len(known) < len(column) else ""
-            )
+            facts[f"feature {feature}"] = _span(self.context[:, f])
+        for i, item in enumerate(self.items):
+            facts[f"item column {item}"] = _span(self.item_columns[:, i])
         if self.scenario is not None:
             names = np.unique(self.scenario.astype(str)).tolist()
             facts["scenarios"] = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
@@ -314,6 +337,13 @@ class Logs:
             raise ValueError("time splits by timestamp, and this log has none; use fraction")
         early = self.timestamp < np.int64(time or 0)
         return self.select(np.flatnonzero(early)), self.select(np.flatnonzero(~early))
+
+
+def _span(column: NDArray[np.float32]) -> str:
+    """Least and greatest value, and the share that is missing."""
+    known = column[~np.isnan(column)]
+    span = f"{known.min():g} to {known.max():g}" if len(known) else "no value"
+    return span + (f", {np.isnan(column).mean():.0%} missing" if len(known) < len(column) else "")
 
 
 def _check(name: str, array: Any, shape: tuple[int, ...], kind: str) -> None:
@@ -400,6 +430,9 @@ def validate(logs: Logs, where: str = "logs", row_name: logs_parquet.RowName = s
     for f, feature in enumerate(logs.features):
         column = logs.context[:, f]
         refuse(np.isinf(column), f"x_{feature}", column, "a finite value, or NaN where missing", by_request=True)
+    for i, item in enumerate(logs.items):
+        column = logs.item_columns[:, i]
+        refuse(np.isinf(column), f"i_{item}", column, "a finite value, or NaN where missing")
     if logs.candidates is not None:
         wanted = "at least as many as the request has rows"
         refuse(logs.candidates < np.diff(logs.offsets), "candidates", logs.candidates, wanted, by_request=True)

@@ -15,7 +15,7 @@ from pygrade._util.files import atomic_directory
 from pygrade._util.optional_imports import require
 
 RowName = Callable[[int], str]
-Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...]]
+Facts = tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...], tuple[str, ...], tuple[str, ...]]
 
 METADATA_KEY = b"pygrade"
 FORMAT_VERSION = 1
@@ -24,13 +24,13 @@ _KINDS = {"number": "a number", "integer": "an integer", "id": "an integer or a 
 _REQUIRED = ("request_id", "user_id", "item_id", "position")
 _TEXTS = ("scenario", "policy_version", "exploration", "baseline", "verdict", "arm")  # of a request
 _OPTIONAL = (*_TEXTS, "value", "seed", "timestamp", "trust", "candidates")
-_STATED = ("tasks", "features", "task_values", "value_tasks")  # in the metadata of every file
+_STATED = ("tasks", "features", "items", "task_values", "value_tasks")  # in the metadata of every file
 PER_TASK = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}  # matrices [R, T] and their columns
 _CONTRACT = (
     "a log has a row per candidate, with request_id, user_id, item_id, position (slot from 0, null: not shown) and for "
-    "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, scenario, value, "
-    "w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, baseline, verdict, "
-    "candidates (that the request had), arm; `pygrade doctor FILE` makes such a log of a table with other names"
+    "each task p_<task> (prediction) and y_<task> (feedback, null: not shown); optional: x_<feature>, i_<item column>, "
+    "scenario, value, w_<task>, a_<task>, u_<task>, seed, policy_version, exploration, timestamp (ms), trust, "
+    "baseline, verdict, candidates (of the request), arm; `pygrade doctor FILE` makes such a log of a table with other names"
 )
 
 
@@ -151,17 +151,24 @@ class Source:
 
     def read(self) -> dict[str, Any]:
         """The arguments of `Logs`."""
-        tasks, features = self._labels("tasks", "p_"), self._labels("features", "x_")
+        tasks, features, items = (
+            self._labels("tasks", "p_"),
+            self._labels("features", "x_"),
+            self._labels("items", "i_"),
+        )
         missing = [name for name in _REQUIRED if name not in self.names] + ([] if tasks else ["p_<task>"])
         for task in dict.fromkeys((*tasks, *self._labels("", "y_"))):
             missing += [name for name in (f"p_{task}", f"y_{task}") if name not in self.names]
-        missing += [f"x_{feature}" for feature in features if f"x_{feature}" not in self.names]
+        missing += [
+            name for name in (*(f"x_{f}" for f in features), *(f"i_{i}" for i in items)) if name not in self.names
+        ]
         if missing:
             present = ", ".join(self.names)
             raise ValueError(f"{self.files[0]}: no column {', '.join(missing)}; it has {present}; {_CONTRACT}")
         if not features:
             self.notes.append("no feature column x_<feature>: the policy sees the predictions alone")
         read = {*_REQUIRED, *_OPTIONAL, "share", *(f"x_{feature}" for feature in features)}
+        read |= {f"i_{item}" for item in items}
         read |= {prefix + task for prefix in ("p_", "y_", *PER_TASK.values()) for task in tasks}
         strange = [name for name in self.names if name not in read]
         if strange:
@@ -170,7 +177,7 @@ class Source:
         request_id = self.ids("request_id")
         starts = self._starts(request_id)
         offsets = np.append(starts, self.num_rows).astype(np.int64)
-        result: dict[str, Any] = {"tasks": tasks, "features": features, "offsets": offsets}
+        result: dict[str, Any] = {"tasks": tasks, "features": features, "items": items, "offsets": offsets}
         result["request_id"] = request_id[starts]
         result["task_values"] = tuple(float(v) for v in self.header.get("task_values", ()))
         result["value_tasks"] = tuple(str(task) for task in self.header.get("value_tasks", ()))
@@ -218,6 +225,8 @@ class Source:
                 result[name] = matrix(prefix, tasks, by_request=True)
         if "value" in self.names:
             result["value"] = self.numbers("value")[0]
+        if items:
+            result["item_features"] = matrix("i_", items, by_request=False)
         for name in _TEXTS:
             if name in self.names:
                 result[name] = per_request(name, self.text(name))
@@ -252,10 +261,11 @@ class Source:
         return np.diff(np.append(starts, self.num_rows)) >= self.integers("candidates", 0, np.int64)[starts]
 
     def facts(self) -> Facts:
-        """Tasks, features, values of events and tasks worth an item's value."""
+        """Tasks, features, values of events, tasks worth an item's value, and item columns."""
         tasks, features = self._labels("tasks", "p_"), self._labels("features", "x_")
         values = tuple(float(value) for value in self.header.get("task_values", ())) or (1.0,) * len(tasks)
-        return tasks, features, values, tuple(str(task) for task in self.header.get("value_tasks", ()))
+        priced = tuple(str(task) for task in self.header.get("value_tasks", ()))
+        return tasks, features, values, priced, self._labels("items", "i_")
 
     def _labels(self, key: str, prefix: str) -> tuple[str, ...]:
         """What the metadata says, else the columns with this prefix."""
@@ -318,6 +328,8 @@ def _table(columns: dict[str, Any], start: int, stop: int, header: dict[str, Any
         table[f"p_{task}"] = pa.array(np.ascontiguousarray(columns["predictions"][rows, t]))
     for t, task in enumerate(columns["tasks"]):
         table[f"y_{task}"] = pa.array(np.ascontiguousarray(columns["feedback"][rows, t]), mask=hidden)
+    for i, item in enumerate(columns["items"]):
+        table[f"i_{item}"] = pa.array(np.ascontiguousarray(columns["item_features"][rows, i]))
     for name, prefix in PER_TASK.items():
         for t, task in enumerate(columns["tasks"] if columns[name] is not None else ()):
             table[prefix + task] = repeated(columns[name][:, t])

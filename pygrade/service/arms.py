@@ -16,6 +16,7 @@ import numpy as np
 from pygrade._util.serialization import plain
 from pygrade.evaluation.abtest import UserMetric, read_test, sample_ratio
 from pygrade.logs import Logs, concatenate, read_logs
+from pygrade.logs.logs import PER_ROW
 from pygrade.logs.parquet import write_part
 from pygrade.metrics import intervals
 from pygrade.service.feedback_log import SUFFIX, event_of, line_of, lines_of
@@ -158,7 +159,6 @@ def _shown(logs: Logs) -> Logs:
     sizes = np.bincount(logs.row_request[logs.shown], minlength=logs.num_requests)
     some = logs.select(np.flatnonzero(sizes > 0))
     rows = some.shown
-    per_row = ("item_id", "position", "predictions", "feedback", "value")
-    changes = {name: getattr(some, name)[rows] for name in per_row if getattr(some, name) is not None}
+    changes = {name: getattr(some, name)[rows] for name in PER_ROW if getattr(some, name) is not None}
     offsets = np.concatenate([[0], np.cumsum(sizes[sizes > 0])]).astype(np.int64)
     return replace(some, offsets=offsets, **changes)

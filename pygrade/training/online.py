@@ -345,7 +345,7 @@ def _digest(record: dict[str, Any]) -> str:
 
 
 def _plain(logs: Logs) -> dict[str, list[Any]]:
-    return {name: list(getattr(logs, name)) for name in ("tasks", "features", "task_values", "value_tasks")}
+    return {name: list(getattr(logs, name)) for name in ("tasks", "features", "items", "task_values", "value_tasks")}
 
 
 def _arrays(logs: Logs) -> bytes:

@@ -20,6 +20,7 @@ from pygrade._util.workers import LocalWorkers, Workers
 from pygrade.logs import Logs, concatenate, request_keys
 from pygrade.logs.keys import hashes
 from pygrade.logs.log_parts import LogParts, order_of
+from pygrade.logs.logs import PER_ROW
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import (
@@ -113,8 +114,7 @@ def _shown(logs: Logs) -> Logs:
     """The shown rows alone, of requests that have some."""
     rows = logs.shown
     sizes = np.bincount(logs.row_request[rows], minlength=logs.num_requests)
-    per_row = ("item_id", "position", "predictions", "feedback", "value")
-    changes = {name: getattr(logs, name)[rows] for name in per_row if getattr(logs, name) is not None}
+    changes = {name: getattr(logs, name)[rows] for name in PER_ROW if getattr(logs, name) is not None}
     return replace(logs, offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64), candidates=None, **changes)
 
 

@@ -43,6 +43,8 @@ def make_logs(requests: int = 50, seed: int = 0, ids: type = int, optional: bool
             baseline=rng.choice(["", "expected value"], requests),
             verdict=np.full(requests, "better"),
             multipliers=np.where(np.isnan(concentration), concentration, 2 * concentration),
+            items=("brand", "margin"),
+            item_features=np.where(rng.random((rows, 2)) < 0.1, np.nan, rng.random((rows, 2))).astype(np.float32),
         )
     return Logs(
         tasks=("click", "cart", "order"),
@@ -181,6 +183,7 @@ BAD = {
     ),
     "null id": (set_value("item_id", 5, None), ValueError, r"'item_id', row 5 of \S+: null"),
     "bad weight": (set_value("w_cart", 0, -1.0), ValueError, "'w_cart'"),
+    "infinite item column": (set_value("i_margin", 4, float("inf")), ValueError, r"'i_margin', row 4 of .*inf; want"),
     "trust above 1": (set_all("trust", 1.5), ValueError, "'trust', row 0 of .*1.5; want a number from 0 to 1"),
     "negative multiplier": (set_all("u_cart", -1.0), ValueError, "'u_cart', row 0 of .*-1.0; want a finite value"),
     "unknown exploration": (set_all("exploration", "x"), ValueError, "'exploration', row 0"),
@@ -202,6 +205,7 @@ def test_what_is_unusual_is_read_with_a_warning(tmp_path, caplog):
     columns = columns_of(make_logs(), tmp_path)
     columns["y_cart"] = [value or 0.0 for value in columns["y_cart"]]
     columns["x_age"] = [float("nan")] * len(columns["x_age"])
+    columns["i_brand"] = [None] * len(columns["x_age"])
     columns["color"] = ["red"] * len(columns["x_age"])
     pq.write_table(pa.table(columns), tmp_path / "odd.parquet")
     assert_same(
@@ -211,10 +215,13 @@ def test_what_is_unusual_is_read_with_a_warning(tmp_path, caplog):
             task_values=(1.0, 1.0, 1.0),
             features=("age", "hour"),
             context=np.array([[np.nan, make_logs().context[1, 1]]], np.float32),
+            item_features=make_logs().select([1]).item_features * np.array([np.nan, 1], np.float32),
         ),
     )
     assert [
-        word for word in ("color", "0 where position is null", "'x_age' has no value") if word not in caplog.text
+        word
+        for word in ("color", "0 where position is null", "'x_age' has no", "'i_brand' has no")
+        if word not in caplog.text
     ] == []
 
 
@@ -350,6 +357,7 @@ def test_select_split_concatenate():
     rows = np.concatenate([np.arange(logs.offsets[r], logs.offsets[r + 1]) for r in chosen])
     np.testing.assert_array_equal(part.predictions, logs.predictions[rows])
     np.testing.assert_array_equal(part.value, logs.value[rows])
+    np.testing.assert_array_equal(part.item_features, logs.item_features[rows])
     assert_same(logs.select(logs.request_id < 10), logs.select(slice(10)))
     early, late = logs.split(0.7)
     assert early.num_requests == 35 and early.timestamp.max() < late.timestamp.min()
@@ -357,6 +365,9 @@ def test_select_split_concatenate():
     assert_same(early, again)
     assert_same(late, rest)
     assert_same(concatenate([logs.select(slice(20)), logs.select(slice(20, None))]), logs)
+    fewer = concatenate([logs.select(slice(20)).arranged(logs.tasks, logs.features, ("margin",)), logs])
+    assert fewer.items == ("margin",) and fewer.item_features.shape == (fewer.num_rows, 1)
+    assert concatenate([make_logs(optional=False), logs]).items == ()
     with pytest.raises(ValueError, match="differ in request_id"):
         concatenate([logs, make_logs(ids=str)])
     with pytest.raises(ValueError, match="exactly one"):
@@ -385,6 +396,12 @@ def test_pad():
         ("task_values", (1.0, float("nan"), 1.0), ValueError),
         ("value_tasks", ("wish",), ValueError),
         ("request_id", np.array([0] * 50, object), TypeError),
+        ("items", ("brand", "brand"), ValueError),
+        ("items", ("brand", "click"), ValueError),
+        ("items", ("brand", "hour"), ValueError),
+        ("items", (), ValueError),
+        ("item_features", None, ValueError),
+        ("item_features", np.zeros((3, 2), np.float32), ValueError),
     ],
 )
 def test_record_checks_types_and_shapes(name, value, error):
@@ -413,12 +430,18 @@ def test_tasks_and_features_are_arranged_by_name():
     np.testing.assert_array_equal(other.context, logs.context[:, [1]])
     validate(other)
     assert_same(logs.arranged(logs.tasks, logs.features), logs)
-    for tasks, features, message in (
-        (("click", "like"), (), "the log has no tasks like; it has click, cart, order"),
-        (("click",), ("hour", "day"), "the log has no features day; it has age, hour"),
+    turned = logs.arranged(logs.tasks, logs.features, ("margin", "brand"))
+    assert turned.items == ("margin", "brand")
+    np.testing.assert_array_equal(turned.item_features, logs.item_features[:, [1, 0]])
+    none = logs.arranged(logs.tasks, logs.features, ())
+    assert none.items == () and none.item_features is None and none.item_columns.shape == (logs.num_rows, 0)
+    for tasks, features, items, message in (
+        (("click", "like"), (), None, "the log has no tasks like; it has click, cart, order"),
+        (("click",), ("hour", "day"), None, "the log has no features day; it has age, hour"),
+        (("click",), (), ("margin", "hype"), "the log has no items hype; it has brand, margin"),
     ):
         with pytest.raises(ValueError, match=message):
-            logs.arranged(tasks, features)
+            logs.arranged(tasks, features, items)
 
 
 def test_a_notebook_shows_a_small_table():
@@ -431,3 +454,6 @@ def test_a_notebook_shows_a_small_table():
     assert f"{rate:.2%} of shown rows" in text and "worth 60 times the price" in text and "% missing" in text
     hidden = replace(logs, position=np.full_like(logs.position, -1), feedback=np.zeros_like(logs.feedback))
     assert "0, 0.0 a request" in hidden._repr_html_()
+    assert "item column margin" in text
+    names = "tasks click, <b>, order; features age, hour; items brand, margin"
+    assert repr(logs) == f"<Logs: 50 requests; {logs.num_rows} candidates; {names}>"
