@@ -9,7 +9,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
@@ -31,6 +31,8 @@ logger = logging.getLogger("pygrade")
 FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
 # Kinds that run once in a world: they do not depend on the training seed, or (from boosted on) cost too much.
 _ONE_SEED = ("fixed", "baseline", "static", "estimates", "boosted", "trust", "family", "kept")
+# Fields of a regime that do not decide a unit's numbers, or are in the unit's path.
+_UNREAD = ("name", "title", "arms", "family", "sized", "worlds", "first_world", "group")
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 # The largest value of each.
@@ -86,7 +88,7 @@ class Unit:
 
     def fingerprint(self, settings: Settings) -> str:
         """Hash of everything that decides its numbers."""
-        regime = changed(self.regime, unread=("name", "title", "arms", "family", "sized", "worlds"))
+        regime = changed(self.regime, unread=_UNREAD)
         train = changed(settings.train, unread=("engine",))  # always torch
         inputs = [FORMAT, regime, self.arm.kind, self.options, train, settings.test_requests]
         inputs += [settings.oracle_requests] if self.arm.kind == "oracle" else []
@@ -154,12 +156,14 @@ def plan(settings: Settings, config: StudyConfig) -> list[Unit]:
         if name == STABILITY:
             main = settings.regimes[MAIN]
             regime = replace(main, name=STABILITY, arms=tuple(settings.stability["arms"]))
-            seeds: Iterable[int] = range(settings.stability["seeds"])
+            seeds: Sequence[int] = range(settings.stability["seeds"])
         else:
             regime, seeds = settings.regimes[name], settings.training_seeds
+        seeds = seeds[:1] if regime.fresh else seeds
         worlds = settings.judging_worlds
         if regime.worlds and config.publishable:
-            worlds = tuple(range(worlds[0], worlds[0] + regime.worlds))
+            first = regime.first_world or worlds[0]
+            worlds = tuple(range(first, first + regime.worlds))
         wanted = [settings.arms[a] for a in regime.arms if not config.arms or a in config.arms]
         units += [
             Unit(regime, world, seed, arm)

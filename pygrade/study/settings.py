@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pygrade.policy import PolicyConfig
 from pygrade.simulation.marketplace_config import MarketplaceConfig
+from pygrade.study.worlds import Shape
 from pygrade.training.reward import RewardConfig
 from pygrade.training.stage1 import Stage1Config
 from pygrade.training.stage2 import Stage2Config
@@ -45,7 +46,23 @@ class Regime:
     judge: str = "value"  # the metric that decides
     family: str = ""  # the world of regimes that differ in the number of requests; "": not compared so
     sized: bool = False  # one of a family's further sizes: in its tables only
-    worlds: int = 0  # number of worlds from the first judging world on; 0: the judging worlds
+    worlds: int = 0  # number of worlds from the first one on; 0: the judging worlds
+    first_world: int = 0  # of a part with worlds of its own; 0: the first judging world
+    bend: str = ""  # of the predictions, see `worlds.Shape`
+    truth: str = ""  # see `worlds.Shape`
+    item_columns: int = 0  # the items' attributes that the log has, seen with noise
+    prior: str = ""  # another market whose correction is known: related or unrelated; "": none
+    group: str = ""  # the row of the tables on fresh worlds; "": not one of these
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is of the worlds that judge the correction."""
+        return bool(self.group)
+
+    @property
+    def shape(self) -> Shape:
+        """How its world differs from the marketplace."""
+        return Shape(self.bend, self.truth)
 
     @property
     def marketplace(self) -> MarketplaceConfig:
@@ -88,7 +105,7 @@ def load_settings() -> Settings:
             name: Arm(
                 name, entry.pop("title"), entry.pop("kind"), entry.pop("extra", False), entry.pop("package", ""), entry
             )
-            for name, entry in (record["arms"] | record["beyond_arms"]).items()
+            for name, entry in (record["arms"] | record["beyond_arms"] | record["fresh"]["arms"]).items()
         }
         default = {MAIN: tuple(record["arms"])}
         regimes = {
@@ -96,6 +113,7 @@ def load_settings() -> Settings:
             for name, entry in record["regimes"].items()
         }
         regimes |= _sizes(record["sizes"], regimes)
+        regimes |= _fresh(record["fresh"], regimes)
         parts = {
             "policy": PolicyConfig,
             "reward": RewardConfig,
@@ -113,6 +131,9 @@ def load_settings() -> Settings:
         raise ValueError(f"{source} lacks a field or has a wrong one: {error}") from error
     if set(settings.development_worlds) & set(settings.judging_worlds):
         raise ValueError(f"{source}: development_worlds and judging_worlds overlap; want disjoint ones")
+    used = {*settings.development_worlds, *range(min(settings.judging_worlds), min(settings.judging_worlds) + 50)}
+    if own := [name for name, regime in regimes.items() if regime.fresh and regime.first_world in used]:
+        raise ValueError(f"{source}: {own[0]} has worlds of the other parts; want worlds that nothing has used")
     if not set(settings.tuning["worlds"]) <= set(settings.development_worlds):
         raise ValueError(f"{source}: tuning worlds are {settings.tuning['worlds']}; want development worlds")
     return settings
@@ -128,6 +149,33 @@ def _sizes(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str
             title = f"{regime.title}, {entry['title']}"
             result[f"{base}-{size}"] = replace(
                 regime, **{**entry, **changes, "name": f"{base}-{size}", "title": title, "sized": True}
+            )
+    return result
+
+
+def _fresh(record: Mapping[str, Any], regimes: Mapping[str, Regime]) -> dict[str, Regime]:
+    """Regimes on worlds of their own, by size: ``fresh-default-2k``."""
+    result = {}
+    for group, entry in record["regimes"].items():
+        base, changes = regimes[entry["like"]], entry.get("changes", {})
+        for requests in entry["requests"]:
+            small = {"prior_weight": 1.0} if requests <= record["small"] else {}
+            arms = [*record["common"], *(entry.get("arms", {}).get(str(requests), []))]
+            size = f"{requests // 1000}k" if requests >= 1000 else str(requests)
+            name = f"fresh-{group.replace(' ', '-').replace(',', '')}-{size}"
+            result[name] = replace(
+                base,
+                name=name,
+                title=f"{group}, {requests:,} requests",
+                requests=requests,
+                arms=tuple(arms),
+                reward=merged(base.reward, small),
+                family="",
+                sized=True,
+                group=group,
+                first_world=record["first_world"],
+                worlds=entry.get("worlds", record["worlds"]),
+                **changes,
             )
     return result
 

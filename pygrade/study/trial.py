@@ -18,9 +18,10 @@ from pygrade.logs import Logs
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicySpec
 from pygrade.policy.mixture import Baseline
-from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, Requests
+from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Requests
 from pygrade.simulation.simulate import METRICS, SimulateConfig, compare_pages, rank_pages, simulate_logs
 from pygrade.study.settings import Regime, Settings, merged, override
+from pygrade.study.worlds import make_world
 from pygrade.training.baselines import fit_baselines
 from pygrade.training.reward import CompositeReward
 from pygrade.training.stage1 import train_stage1
@@ -50,7 +51,7 @@ class Trial:
 
     def __init__(self, settings: Settings, regime: Regime, world_seed: int, seed: int) -> None:
         self.settings, self.regime, self.seed = settings, regime, seed
-        self.world = Marketplace(regime.marketplace, world_seed)
+        self.world = make_world(regime.marketplace, world_seed, regime.shape)
         self.logs = self._log(regime.requests)
         requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)  # after a drift, if any
         self.requests = replace(requests, p_hat=self._with_noise(requests.p_hat, 1))
