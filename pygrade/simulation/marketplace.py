@@ -31,6 +31,7 @@ Float32 = NDArray[np.float32]
 
 __all__ = [
     "FEATURES",
+    "ITEM_ATTRIBUTES",
     "PRODUCTION_WEIGHTS",
     "SCENARIOS",
     "SEGMENTS",
@@ -50,6 +51,7 @@ FEATURES = (
     *(f"segment_{name}" for name in SEGMENTS),
     *("specificity", "log_history", "hour_sin", "hour_cos"),
 )
+ITEM_ATTRIBUTES = ("quality", "hype", "price", "entertainment", "social_appeal")  # in standard deviations
 _BLOCK = 1024  # requests generated at a time: keeps the arrays in cache
 
 
@@ -117,6 +119,13 @@ class Marketplace:
         self.frequency = {name: frequency[ids] / frequency[ids].sum() for name, ids in self.users.items()}
         log = self._sensitivities(self.traits[: c.log_users])
         self.population = {name: np.average(v, weights=self.frequency["log"]) for name, v in log.items()}
+
+    def observe_items(self, noise: float) -> Float32:
+        """[items, 5]: ITEM_ATTRIBUTES with normal errors of sd ``noise``, permanent per item, as logs may have them."""
+        if not 0 <= noise < np.inf:
+            raise ValueError(f"noise is {noise}; want a standard deviation ≥ 0")
+        true = np.stack([getattr(self, name) for name in ITEM_ATTRIBUTES], 1)
+        return np.asarray(true + np.float32(noise) * _normal(np.random.default_rng([self.seed, 11]), *true.shape))
 
     # ---- requests ----------------------------------------------------------------------------------------------------
     def requests(self, n: int, seed: int, users: Literal["log", "test"] = "log", time: float = 0.0) -> Requests:

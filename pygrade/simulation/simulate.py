@@ -19,6 +19,7 @@ from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.simulation.marketplace import (
     FEATURES,
+    ITEM_ATTRIBUTES,
     PRODUCTION_WEIGHTS,
     TASK_VALUES,
     TASKS,
@@ -47,6 +48,10 @@ class SimulateConfig:
     concentration: float = 15.0  # of the draws: the higher, the closer to the weights
     # Several Dirichlets to draw from, each with its concentrations by task and the same share; none: the one above.
     concentrations: tuple[PerTask, ...] = ()
+    # Sd of the noise in the item columns of the log (quality, hype, price, …), drawn once per item; none: there are no
+    # item columns.
+    item_noise: float | None = None
+    missing_share: float = 0.0  # of the values of each context feature, missing at random
     world: MarketplaceConfig = field(default_factory=MarketplaceConfig)  # the marketplace's constants
 
     def __post_init__(self) -> None:
@@ -61,6 +66,10 @@ class SimulateConfig:
             raise ValueError(f"weights {self.weights}, concentration {self.concentration}; want positive numbers")
         if any(len(row) != len(TASKS) or min(row) <= 0 for row in self.concentrations):
             raise ValueError(f"concentrations are {self.concentrations}; want {len(TASKS)} positive numbers each")
+        if self.item_noise is not None and not 0 <= self.item_noise < np.inf:
+            raise ValueError(f"item_noise is {self.item_noise}; want a standard deviation ≥ 0, or none")
+        if not 0 <= self.missing_share < 1:
+            raise ValueError(f"missing_share is {self.missing_share}; want a share from 0 to below 1")
 
 
 def rank_pages(
@@ -123,13 +132,14 @@ def simulate_logs(
     feedback = np.zeros((n, candidates, tasks), np.float32)
     np.put_along_axis(feedback, pages[:, :, None], shown_feedback, 1)
     day = np.arange(n) * c.days // n
+    items = None if c.item_noise is None else world.observe_items(c.item_noise)[requests.item_id.ravel()]
     logs = Logs(
         tasks=TASKS,
         features=FEATURES,
         request_id=np.arange(n),
         user_id=requests.user_id,
         offsets=np.arange(n + 1) * candidates,
-        context=requests.context,
+        context=hide_values(requests.context, c.missing_share, seed),
         item_id=requests.item_id.ravel().astype(np.int64),
         position=position.ravel(),
         predictions=requests.p_hat.reshape(-1, tasks),
@@ -142,10 +152,19 @@ def simulate_logs(
         policy_version=np.full(n, "production"),
         exploration=np.where(drawn, "dirichlet", np.where(shuffled, "shuffle", "none")),
         timestamp=_LOG_START + day * _DAY + (requests.hour * _HOUR).astype(np.int64),
+        items=() if items is None else ITEM_ATTRIBUTES,
+        item_features=items,
     )
     if out is not None:
         write_logs(logs, out)
     return logs
+
+
+def hide_values(context: NDArray[np.float32], share: float, seed: int) -> NDArray[np.float32]:
+    """The context [n, F] with a random share of each feature's values missing (NaN); itself if the share is 0."""
+    if share == 0:
+        return context
+    return np.where(np.random.default_rng([seed, 12]).random(context.shape) < share, np.float32(np.nan), context)
 
 
 @dataclass(frozen=True)

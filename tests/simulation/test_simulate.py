@@ -7,7 +7,14 @@ import torch
 
 from pygrade import ops
 from pygrade.logs import read_logs, validate
-from pygrade.simulation.marketplace import PRODUCTION_WEIGHTS, TASK_VALUES, TASKS, Marketplace, MarketplaceConfig
+from pygrade.simulation.marketplace import (
+    ITEM_ATTRIBUTES,
+    PRODUCTION_WEIGHTS,
+    TASK_VALUES,
+    TASKS,
+    Marketplace,
+    MarketplaceConfig,
+)
 from pygrade.simulation.simulate import SimulateConfig, compare_pages, rank_pages, simulate_logs
 
 WORLD = MarketplaceConfig(log_users=500, test_users=300, items=400, pool=50, candidates=15, page_size=5)
@@ -34,6 +41,28 @@ def test_log_on_disk_is_the_log_in_memory_and_a_function_of_the_seed(tmp_path, l
     assert logs.task_values == TASK_VALUES
     for other in (simulate_logs(replace(CONFIG, seed=5)), simulate_logs(CONFIG, number=1)):
         assert not np.array_equal(logs.feedback, other.feedback)
+
+
+def test_item_columns_and_missing_values_change_nothing_else(logs, world):
+    other = simulate_logs(replace(CONFIG, item_noise=0.5, missing_share=0.3))
+    assert other.items == ITEM_ATTRIBUTES and logs.items == () and logs.item_features is None
+    for field in fields(logs):
+        if field.name not in ("items", "item_features", "context"):
+            np.testing.assert_array_equal(getattr(logs, field.name), getattr(other, field.name), err_msg=field.name)
+    missing = np.isnan(other.context)
+    np.testing.assert_array_equal(other.context[~missing], logs.context[~missing])
+    assert (np.abs(missing.mean(0) - 0.3) < 0.06).all() and not np.isnan(logs.context).any()
+    true = np.stack([getattr(world, name) for name in ITEM_ATTRIBUTES], 1)[logs.item_id]
+    error = other.item_features - true
+    assert (np.abs(error.std(0) - 0.5) < 0.1).all()
+    first = {item: row for row, item in enumerate(logs.item_id)}
+    np.testing.assert_array_equal(error, error[[first[item] for item in logs.item_id]], "an item has one value")
+    np.testing.assert_array_equal(world.observe_items(0.0)[logs.item_id], true)
+    again = simulate_logs(replace(CONFIG, item_noise=0.5), number=1)
+    np.testing.assert_array_equal(again.item_features, world.observe_items(0.5)[again.item_id])
+    for name, value in (("item_noise", -0.1), ("item_noise", np.inf), ("missing_share", 1.0)):
+        with pytest.raises(ValueError, match=name):
+            replace(CONFIG, **{name: value})
 
 
 def test_shares_weights_and_concentration_of_the_exploration(logs):
