@@ -58,6 +58,7 @@ ORDER = [
     "prerank",
     "mtl",
     "evaluation",
+    "correction",
     "training",
     "serving",
     "reports",

@@ -1,0 +1,264 @@
+"""Fit a correction to a log, cross-fitted by user, with the figures of the gate.
+
+    log odds of task t given its parent = predicted + b_t(x) + A_t(x) · l
+
+l: the candidate's conditional log odds less the request's mean, and its item columns; x: the request's context and
+these means. b and A are linear in x. No seed, no learning rate, no network.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Array, Floats
+from pygrade.correction import newton
+from pygrade.correction.gate import Gain, costs_of_errors, gain, likelihood
+from pygrade.correction.inputs import MIN_EVENTS, Frame, Inputs, Rows
+from pygrade.correction.maps import FORMS, Maps, fit_maps
+from pygrade.logs import Logs
+from pygrade.policy.correction import Correction
+
+_ALONE = np.array([[newton.LEVEL_PRECISION, 1.0], [1.0, newton.MOST]])  # z: 1, m_t; u: 1, c_t
+_ROUNDS, _RENEW = 8, (0, 2, 5)
+_POOLED_ROUNDS, _POOLED_RENEW = 5, (0, 3)
+
+
+@dataclass(frozen=True)
+class CorrectionConfig:
+    """Correction of the predictions by context, before anything is weighed."""
+
+    on: bool = True  # learn a correction, and let the gate decide whether it is served
+    maps: bool = True  # let each prediction bend first, where the log shows that it has to
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A correction that could be served."""
+
+    name: str  # "correction", "maps and correction" or "maps"
+    correction: Correction
+    folds: tuple[Correction, ...]  # of the log without each fold
+    gain: Gain  # over each prediction calibrated alone
+
+    def cross_fitted(self, logs: Logs, fold: Array) -> NDArray[np.float32]:
+        """Corrected predictions [M, T] of the log's own requests, each by the correction without its fold [R]."""
+        result = np.empty_like(logs.predictions)
+        for k, correction in enumerate(self.folds):
+            requests = np.flatnonzero(fold == k)
+            if len(requests):
+                result[fold[logs.row_request] == k] = correct(correction, logs.select(requests))
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a log gives: corrections from the best to the plainest, and how likely each form of map is."""
+
+    candidates: tuple[Candidate, ...]
+    forms: dict[str, float]  # held-out z of each form of map over none
+    frame: Frame
+
+    @property
+    def licensed(self) -> Candidate | None:
+        """The first candidate whose gain passes."""
+        return next((entry for entry in self.candidates if entry.gain.passes), None)
+
+
+def correct(correction: Correction, logs: Logs) -> NDArray[np.float32]:
+    """Corrected predictions [M, T] of a log's candidates."""
+    return correction.apply(logs.context, logs.predictions, logs.offsets, logs.item_features)
+
+
+def fit_correction(
+    logs: Logs,
+    curve: Floats,
+    fold: Array,
+    cluster: Array,
+    config: CorrectionConfig | None = None,
+    prior: Correction | None = None,
+    parents: tuple[int, ...] | None = None,
+) -> Fitted:
+    """Corrections of a log, with the values of events that count.
+
+    curve: examination of the slots; fold [R]: from 0, each user in one; cluster [R]: of requests that are dependent,
+    each in one fold; prior: of another market, whose blocks enter as one column each; parents: the chain, if known.
+    """
+    config = config or CorrectionConfig()
+    task = _Task(logs, np.asarray(curve, np.float64)[logs.position[logs.shown]], fold, cluster, parents)
+    plain = task.view(None)
+    forms, chosen = {}, plain
+    if config.maps:
+        best = 0.0
+        for form in FORMS:
+            view = task.view(form)
+            found = gain(view.alone, plain.alone, task.costs, cluster)
+            forms[form] = found.z
+            if found.z > 2.0 and found.value > best:
+                best, chosen = found.value, view
+    candidates = [task.corrected(chosen, prior)]
+    if chosen is not plain:
+        linear = task.view("linear").alone
+        reference = linear if linear.sum() > plain.alone.sum() else plain.alone
+        candidates.append(task.mapped(chosen, gain(chosen.alone, reference, task.costs, cluster)))
+    return Fitted(tuple(candidates), forms, chosen.frame)
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A log under a form of maps."""
+
+    maps: Maps | None
+    fold_maps: tuple[Maps, ...]
+    frame: Frame
+    inputs: Inputs
+    fold_inputs: tuple[Inputs, ...]  # without maps: none
+    alone: Floats  # [R, T] held-out likelihood of each prediction calibrated alone
+
+
+class _Task:
+    """What all views of one log share."""
+
+    def __init__(self, logs: Logs, theta: Floats, fold: Array, cluster: Array, parents: tuple[int, ...] | None):
+        self.logs, self.theta, self.fold, self.cluster = logs, theta, fold, cluster
+        self.count = int(fold.max()) + 1
+        self.frame = Frame.of(logs, logs.predictions, parents)
+        self.costs = costs_of_errors(self.frame, logs)
+        self.row_fold = fold[logs.row_request[logs.shown]]
+
+    def view(self, form: str | None) -> _View:
+        """The log as maps of a form show it, with its likelihood."""
+        frame, logs = self.frame, self.logs
+        if form is None:
+            view = _View(None, (), frame, frame.inputs(logs, logs.predictions), (), np.empty(0))
+        else:
+            chain = frame.parents, frame.amounts
+            maps, parts = fit_maps(form, logs, self.theta, *chain, self.fold, self.count)
+            mapped = maps.apply(logs.predictions)
+            frame = Frame.of(logs, mapped, frame.parents)
+            inputs = [frame.inputs(logs, part.apply(logs.predictions)) for part in parts]
+            view = _View(maps, tuple(parts), frame, frame.inputs(logs, mapped), tuple(inputs), np.empty(0))
+        weights = [self._alone(t, view) for t in range(len(frame.tasks))]
+        folds = [[entry[k] for entry in weights] for k in range(self.count)]
+        return replace(view, alone=likelihood(self._given(view, folds), view.frame, logs, self.theta))
+
+    def corrected(self, view: _View, prior: Correction | None) -> Candidate:
+        """The correction over a view."""
+        frame = view.frame
+        shape = (view.inputs.z.shape[1], view.inputs.u.shape[1])
+        blocks = newton.blocks_of(frame.groups, shape[1])
+        designs = [newton.Design(shape, blocks, _columns(prior, frame, blocks, t)) for t in range(len(frame.tasks))]
+        if prior is not None:
+            own = shape[0] * shape[1]
+            extra = {"prior": np.arange(own, designs[0].size)}
+            designs = [replace(design, blocks=blocks | extra) for design in designs]
+        rows = [self._rows(t, view.frame, view.inputs) for t in range(len(frame.tasks))]
+        solutions: list[newton.Solution | None] = [
+            newton.solve(part, design, newton.start(design), _ROUNDS, _RENEW) if part.events >= MIN_EVENTS else None
+            for part, design in zip(rows, designs, strict=True)
+        ]
+        pool = newton.pooled(solutions, designs[0])
+        whole, folds = [], [[np.zeros(shape) for _ in frame.tasks] for _ in range(self.count)]
+        for t, (part, design, solution) in enumerate(zip(rows, designs, solutions, strict=True)):
+            if solution is None:
+                whole.append(np.zeros(shape))
+                continue
+            found = newton.solve(part, design, solution, _POOLED_ROUNDS, _POOLED_RENEW, pool)
+            whole.append(design.matrix(found.vector))
+            for k, vector in enumerate(self._cross_fit(t, view, part, design, found)):
+                folds[k][t] = design.matrix(vector)
+        new = likelihood(self._given(view, folds), frame, self.logs, self.theta)
+        found_gain = gain(new, view.alone, self.costs, self.cluster)
+        name = "correction" if view.maps is None else "maps and correction"
+        parts = [(None if view.maps is None else view.fold_maps[k], np.stack(folds[k])) for k in range(self.count)]
+        every = [
+            frame.correction(weights, None if maps is None else maps.fields())
+            for maps, weights in [(view.maps, np.stack(whole)), *parts]
+        ]
+        return Candidate(name, every[0], tuple(every[1:]), found_gain)
+
+    def mapped(self, view: _View, over: Gain) -> Candidate:
+        """The maps of a view alone."""
+        assert view.maps is not None
+        nothing = np.zeros((len(view.frame.tasks), view.inputs.z.shape[1], view.inputs.u.shape[1]))
+        every = [view.frame.correction(nothing, maps.fields()) for maps in (view.maps, *view.fold_maps)]
+        return Candidate("maps", every[0], tuple(every[1:]), over)
+
+    def _rows(self, t: int, frame: Frame, inputs: Inputs, keep: Array | None = None) -> Rows:
+        return Rows(t, frame, inputs, self.logs, self.theta, keep)
+
+    def _cross_fit(
+        self, t: int, view: _View, rows: Rows, design: newton.Design, at: newton.Solution
+    ) -> Sequence[Floats]:
+        if not view.fold_inputs:
+            return newton.cross_fit(rows, design, at, self.fold[rows.request], self.count)
+        parts = (self._rows(t, view.frame, view.fold_inputs[k], self.fold != k) for k in range(self.count))
+        return [newton.without_fold(part, design, at) for part in parts]
+
+    def _alone(self, t: int, view: _View) -> list[Floats]:
+        """Coefficients [Z, U] of each fold of task t calibrated by its own level and slope."""
+        shape = (view.inputs.z.shape[1], view.inputs.u.shape[1])
+        own = (shape[0] - len(view.frame.l_mean) + t, 1 + t)
+
+        def narrow(inputs: Inputs) -> Inputs:
+            return Inputs(inputs.z[:, [0, own[0]]], inputs.u[:, [0, own[1]]], inputs.base)
+
+        def widen(vector: Floats) -> Floats:
+            weights = np.zeros(shape)
+            weights[np.ix_([0, own[0]], [0, own[1]])] = vector.reshape(2, 2)
+            return weights
+
+        rows = self._rows(t, view.frame, narrow(view.inputs))
+        if rows.events < MIN_EVENTS:
+            return [np.zeros(shape)] * self.count
+        design = newton.Design((2, 2), {})
+        start = newton.Solution(np.zeros(4), _ALONE.reshape(-1))
+        found = newton.solve(rows, design, start, 6, (0, 2, 4))
+        narrowed = replace(view, fold_inputs=tuple(narrow(inputs) for inputs in view.fold_inputs))
+        return [widen(vector) for vector in self._cross_fit(t, narrowed, rows, design, found)]
+
+    def _given(self, view: _View, folds: Sequence[Sequence[Floats]]) -> Floats:
+        """[S, T]: conditional probabilities of the shown rows, each by the coefficients without its fold."""
+        request = self.logs.row_request[self.logs.shown]
+        result = np.empty(view.inputs.base.shape)
+        for k in range(self.count):
+            some = np.flatnonzero(self.row_fold == k)
+            inputs = view.fold_inputs[k] if view.fold_inputs else view.inputs
+            z, u, base = inputs.z[request[some]], inputs.u[some], inputs.base[some]
+            for t, parent in enumerate(view.frame.parents):
+                eta = base[:, t] + np.einsum("su,su->s", z @ folds[k][t], u)
+                if parent >= 0:
+                    result[some, t] = 1 / (1 + np.exp(-eta))
+                else:
+                    result[some, t] = np.exp(eta if view.frame.amounts[t] else np.minimum(eta, 0.0))
+        return result
+
+
+def _columns(prior: Correction | None, frame: Frame, blocks: Mapping[str, Array], t: int) -> Floats | None:
+    """[Z·U, B]: the prior's coefficients of a task in the places of this market's, a block a column."""
+    if prior is None:
+        return None
+    shape = (1 + len(frame.x_mean) + len(frame.l_mean), 1 + len(frame.l_mean))
+    result = np.zeros((shape[0] * shape[1], len(blocks)))
+    if frame.tasks[t] not in prior.tasks:
+        return result
+    names, theirs = _names(frame), _names(prior)
+    source = prior.weights[prior.tasks.index(frame.tasks[t])]
+    moved = np.zeros(shape)
+    first = [(a, theirs[0].index(name)) for a, name in enumerate(names[0]) if name in theirs[0]]
+    second = [(b, theirs[1].index(name)) for b, name in enumerate(names[1]) if name in theirs[1]]
+    for a, p in first:
+        for b, q in second:
+            moved[a, b] = source[p, q]
+    for column, places in enumerate(blocks.values()):
+        result[places, column] = moved.reshape(-1)[places]
+    return result
+
+
+def _names(frame: Frame | Correction) -> tuple[list[str], list[str]]:
+    """Of the inputs in z and in u."""
+    values = [f"task {name}" for name in frame.tasks] + [f"item {name}" for name in frame.items]
+    features = [f"feature {name}" for name in frame.features]
+    missing = [f"missing {frame.features[f]}" for f in frame.indicators]
+    return ["1", *features, *missing, *values], ["1", *values]

@@ -1,0 +1,275 @@
+"""What a correction reads of a log: conditional log odds, context and item columns, each standardized.
+
+A task that never happens without another (cart without click) is corrected *given* it, its parent. The formulas are
+those of `pygrade.reference.correction`; a `Frame` holds what stays the same for all requests.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Array, Floats
+from pygrade.logs import Logs
+from pygrade.policy.correction import Correction
+
+SMALLEST = 1e-6  # of a probability, and the distance of the largest one from 1
+RATIO = (1e-4, 0.95)  # of a prediction to its parent's: separate models break p(child) ≤ p(parent) in some rows
+EPSILON = 1e-7  # added to the parent's prediction
+REACH = 4.0  # standardized inputs are cut to ± this
+MIN_EVENTS = 10  # of a task; with fewer it is neither corrected nor the child of another
+
+
+def parents_of(feedback: Array, amounts: tuple[bool, ...]) -> tuple[int, ...]:
+    """Of the feedback [S, T] of shown rows: the rarest task without which each never happens, -1: none."""
+    happened = feedback > 0
+    count = happened.sum(0)
+    parents = []
+    for t in range(feedback.shape[1]):
+        found = -1
+        if count[t] >= MIN_EVENTS and not amounts[t]:
+            for s in np.argsort(count, kind="stable"):
+                if count[s] > count[t] and not amounts[s] and not (happened[:, t] & ~happened[:, s]).any():
+                    found = int(s)
+                    break
+        parents.append(found)
+    return tuple(parents)
+
+
+def amounts_of(logs: Logs) -> tuple[bool, ...]:
+    """Tasks whose feedback or prediction is an amount: above 1, or a feedback between 0 and 1."""
+    shown = logs.feedback[logs.shown]
+    events = ((shown == 0) | (shown == 1)).all(0)
+    return tuple((~events | (logs.predictions.max(0, initial=0.0) > 1)).tolist())
+
+
+def clip(p: Array, amount: bool) -> Array:
+    """Probabilities within (0, 1), amounts above 0."""
+    return np.maximum(p, SMALLEST) if amount else np.clip(p, SMALLEST, 1 - SMALLEST)
+
+
+def logit(p: Array, amount: bool = False) -> Array:
+    """Log odds of probabilities, logarithms of amounts."""
+    p = clip(p, amount)
+    return np.log(p) if amount else np.log(p) - np.log1p(-p)
+
+
+def sigmoid(a: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-a))
+
+
+def ratio(child: Array, parent: Array) -> Array:
+    """The probability of a child given its parent, cut where predictions contradict each other."""
+    return np.clip(child / (parent + EPSILON), *RATIO)
+
+
+def depth(parents: tuple[int, ...], t: int) -> int:
+    """The number of ancestors of a task."""
+    return 0 if parents[t] < 0 else 1 + depth(parents, parents[t])
+
+
+def downward(parents: tuple[int, ...]) -> list[int]:
+    """The tasks, each after its parent."""
+    return sorted(range(len(parents)), key=lambda t: depth(parents, t))
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The shown rows of a log, as a fit sees them; the coefficients of a row are z (of its request) ⊗ u."""
+
+    z: Floats  # [R, Z]: 1, context, the request's means
+    u: Floats  # [S, U]: 1, the candidate's deviations from these means
+    base: Floats  # [S, T] conditional log odds; of a root log p
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The chain of tasks and the standardization of a log's inputs."""
+
+    tasks: tuple[str, ...]
+    features: tuple[str, ...]
+    items: tuple[str, ...]
+    parents: tuple[int, ...]
+    amounts: tuple[bool, ...]
+    median: NDArray[np.float32]  # [F]
+    indicators: tuple[int, ...]
+    x_mean: NDArray[np.float32]  # [X]
+    x_std: NDArray[np.float32]
+    l_mean: NDArray[np.float32]  # [V]
+    l_std: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, logs: Logs, predictions: NDArray[np.float32], parents: tuple[int, ...] | None = None) -> "Frame":
+        """Of a log and its (mapped) predictions [M, T]; parents: the chain, if it is known."""
+        amounts = amounts_of(logs)
+        chain = parents_of(logs.feedback[logs.shown], amounts) if parents is None else parents
+        columns = [log_odds(predictions, t, chain, amounts) for t in range(len(chain))]
+        columns += [logs.item_features[:, i] for i in range(len(logs.items))] if logs.item_features is not None else []
+        known = [column[np.isfinite(column)].astype(np.float64) for column in columns]
+        missing = np.isnan(logs.context)
+        with np.errstate(all="ignore"):
+            seen = ~missing.all(0)
+            median = np.zeros(len(logs.features), np.float32)
+            median[seen] = np.nanmedian(logs.context[:, seen], 0)
+        indicators = tuple(int(f) for f in np.flatnonzero(missing.any(0) & seen))
+        x = _context(logs.context, median, indicators).astype(np.float64)
+        return cls(
+            logs.tasks,
+            logs.features,
+            logs.items,
+            chain,
+            amounts,
+            median,
+            indicators,
+            x.mean(0).astype(np.float32),
+            (x.std(0) + 1e-6).astype(np.float32),
+            np.array([v.mean() if len(v) else 0.0 for v in known], np.float32),
+            np.array([v.std() + 1e-6 if len(v) else 1.0 for v in known], np.float32),
+        )
+
+    @property
+    def groups(self) -> tuple[dict[str, slice], dict[str, slice]]:
+        """Places in z and in u by kind of input; a block of coefficients is one of each."""
+        tasks, items, x = len(self.tasks), len(self.items), len(self.x_mean)
+        first = {"1": slice(0, 1), "x": slice(1, 1 + x), "m": slice(1 + x, 1 + x + tasks)}
+        first["i"] = slice(1 + x + tasks, 1 + x + tasks + items)
+        second = {"1": slice(0, 1), "c": slice(1, 1 + tasks), "i": slice(1 + tasks, 1 + tasks + items)}
+        return tuple({name: part for name, part in side.items() if part.stop > part.start} for side in (first, second))  # type: ignore[return-value]
+
+    def inputs(self, logs: Logs, predictions: NDArray[np.float32]) -> Inputs:
+        """Of the log's shown rows under (mapped) predictions [M, T] of all candidates."""
+        count, shown, offsets = logs.num_requests, logs.shown, logs.offsets
+        request, sizes = logs.row_request[shown], np.diff(offsets)[:, None]
+        columns, base = [], np.empty((int(shown.sum()), len(self.tasks)))
+        for t in range(len(self.tasks)):
+            odds = log_odds(predictions, t, self.parents, self.amounts)
+            columns.append(np.clip((odds - self.l_mean[t]) / self.l_std[t], -REACH, REACH))
+            root = self.parents[t] < 0
+            base[:, t] = np.log(clip(predictions[shown, t], self.amounts[t])) if root else odds[shown]
+        for j in range(len(self.items)):
+            v = len(self.tasks) + j
+            value = (logs.item_features[:, j] - self.l_mean[v]) / self.l_std[v]  # type: ignore[index]
+            columns.append(np.nan_to_num(np.clip(value, -REACH, REACH), nan=0.0))
+        mean = np.stack([np.add.reduceat(column, offsets[:-1], dtype=np.float64) for column in columns], 1) / sizes
+        u = np.ones((len(request), 1 + len(columns)))
+        for v, column in enumerate(columns):
+            u[:, 1 + v] = column[shown] - mean[request, v]
+        x = (_context(logs.context, self.median, self.indicators) - self.x_mean) / self.x_std
+        z = np.concatenate([np.ones((count, 1)), np.clip(x, -REACH, REACH), mean], 1)
+        return Inputs(z, u, base)
+
+    def correction(self, weights: Floats, maps: dict[str, Any] | None = None) -> Correction:
+        """The correction with coefficients [T, Z, U] and the fields of its maps."""
+        count = len(self.tasks)
+        found = maps or {
+            "form": "",
+            "map_mean": np.zeros(count, np.float32),
+            "map_std": np.ones(count, np.float32),
+            "map_knots": np.zeros((count, 5), np.float32),
+            "map_weights": np.zeros((count, 7), np.float32),
+        }
+        frame = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Correction(**frame, weights=weights.astype(np.float32), **found)
+
+
+def log_odds(
+    predictions: NDArray[np.float32], t: int, parents: tuple[int, ...], amounts: tuple[bool, ...]
+) -> NDArray[np.float32]:
+    """[M]: of task t given its parent."""
+    if parents[t] < 0:
+        return np.asarray(logit(predictions[:, t], amounts[t]), np.float32)
+    return np.asarray(logit(ratio(predictions[:, t], predictions[:, parents[t]])), np.float32)
+
+
+def _context(context: NDArray[np.float32], median: NDArray[np.float32], indicators: tuple[int, ...]) -> Array:
+    """[R, X]: features with the median where one is missing, then what is missing."""
+    missing = np.isnan(context)
+    return np.concatenate([np.where(missing, median, context), missing[:, list(indicators)]], 1, dtype=np.float32)
+
+
+class Rows:
+    """The rows that tell of one task: all shown ones of a root, those with the parent's event of a child."""
+
+    def __init__(self, t: int, frame: Frame, inputs: Inputs, logs: Logs, theta: Floats, keep: Array | None = None):
+        """theta [S]: examination of the shown rows; keep [R]: requests that count."""
+        feedback, request = logs.feedback[logs.shown], logs.row_request[logs.shown]
+        parent = frame.parents[t]
+        chosen = np.ones(len(request), bool) if parent < 0 else feedback[:, parent] > 0
+        if keep is not None:
+            chosen &= keep[request]
+        self.rows = np.flatnonzero(chosen)
+        self.kind = "amount" if frame.amounts[t] else "root" if parent < 0 else "child"
+        self.request, self._compact = np.unique(request[self.rows], return_inverse=True)
+        self.offsets = np.searchsorted(self._compact, np.arange(len(self.request) + 1)).astype(np.int64)
+        self.z, self.u, self.base = inputs.z[self.request], inputs.u[self.rows], inputs.base[self.rows, t]
+        self.y, self.theta = feedback[self.rows, t].astype(np.float64), theta[self.rows]
+        self.case = 1.0
+        if self.kind == "amount" and len(self.rows):  # a quasi-likelihood: the variance is a multiple of the mean
+            mean = self.mean(np.zeros((self.z.shape[1], self.u.shape[1])))
+            mean = mean * (self.y.sum() / mean.sum())
+            self.case = 1.0 / max(float((np.square(self.y - mean) / mean).mean()), 1e-9)
+
+    @cached_property
+    def events(self) -> int:
+        return int((self.y > 0).sum())
+
+    def eta(self, weights: Floats) -> Floats:
+        """The predictor [S'] of coefficients [Z, U]."""
+        moved = (self.z @ weights)[self._compact]
+        return np.asarray(self.base + np.einsum("su,su->s", moved, self.u))
+
+    def mean(self, weights: Floats) -> Floats:
+        """Expected feedback [S']."""
+        eta = self.eta(weights)
+        if self.kind == "child":
+            return np.asarray(sigmoid(eta))
+        return np.asarray(self.theta * np.exp(eta if self.kind == "amount" else np.minimum(eta, 0.0)))
+
+    def gradient(self, mean: Floats, on: Array | float = 1.0) -> Floats:
+        """Of the log likelihood by coefficients [Z, U]; on [S']: rows that count."""
+        error = (self.case * on) * (self.y - mean)
+        sums = np.add.reduceat(error[:, None] * self.u, self.offsets[:-1], 0)
+        return np.asarray(self.z.T @ sums)
+
+    def information(self, mean: Floats, parts: Array | None = None, count: int = 1) -> Floats:
+        """[count, Z·U, Z·U]: of the requests of each part [R'] (None: one part)."""
+        weight = self.case * (mean * (1.0 - mean) if self.kind == "child" else mean)
+        if parts is None:
+            return gram(self.z, self.u, weight, self.offsets)[None]
+        result = []
+        for part in range(count):
+            some = np.flatnonzero(parts == part)
+            rows = np.flatnonzero(parts[self._compact] == part)
+            ends = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[some])])
+            result.append(gram(self.z[some], self.u[rows], weight[rows], ends))
+        return np.stack(result)
+
+    def on_rows(self, values: Array) -> Array:
+        """[S'] of values [R'] by request."""
+        return values[self._compact]
+
+    def reach(self, step: Floats) -> float:
+        """The largest move of a predictor by a step [Z, U], of some rows."""
+        every = slice(None, None, max(len(self.rows) // 2000, 1))
+        moved = (self.z @ step)[self._compact[every]]
+        return float(np.abs(np.einsum("su,su->s", moved, self.u[every])).max(initial=0.0))
+
+
+_BLOCK = 2048  # requests
+
+
+def gram(z: Floats, u: Floats, weight: Floats, offsets: NDArray[np.int64]) -> Floats:
+    """[Z·U, Z·U]: Σ over rows of weight · (z ⊗ u)(z ⊗ u)ᵀ, by request: (z zᵀ) ⊗ (Σ weight · u uᵀ)."""
+    first, second = z.shape[1], u.shape[1]
+    total = np.zeros((first * first, second * second))
+    for begin in range(0, len(z), _BLOCK):
+        end = min(begin + _BLOCK, len(z))
+        rows = slice(offsets[begin], offsets[end])
+        pairs = (u[rows, :, None] * (weight[rows, None] * u[rows])[:, None]).reshape(-1, second * second)
+        inner = np.add.reduceat(pairs, offsets[begin:end] - offsets[begin], 0)
+        outer = (z[begin:end, :, None] * z[begin:end, None]).reshape(-1, first * first)
+        total += outer.T @ inner
+    shape = (first, first, second, second)
+    return np.asarray(total.reshape(shape).transpose(0, 2, 1, 3).reshape(first * second, -1))

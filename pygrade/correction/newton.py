@@ -1,0 +1,146 @@
+"""Newton steps for one task's coefficients, whose prior precisions are found by the evidence.
+
+Each block of coefficients has one precision α. MacKay's fixed point: α = γ / |w|², γ = n - α tr(Σ of the block), the
+number of coefficients that the log determines (MacKay 1992, "Bayesian interpolation"). Where the log shows nothing α
+grows and the block vanishes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pygrade._typing import Array, Floats
+from pygrade.correction.inputs import Rows
+
+LEVEL_PRECISION = 1e-2  # of the intercept
+FIRST_PRECISION = 100.0  # of a block before the evidence is known
+PRIOR_PRECISION = 1.0  # of the weight of another market's block
+LEAST, MOST = 1.0, 1e6  # precisions
+POOLED = 10.0  # coefficients that the precision of all tasks is worth
+_LONGEST = 2.0  # move of a predictor in one step
+_FOLD_STEPS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """The coefficients of a task: a vector of Z · U numbers, and of a weight for each block of another market."""
+
+    shape: tuple[int, int]
+    blocks: dict[str, Array]  # name → places in the vector
+    prior: Floats | None = None  # [Z·U, B] another market's coefficients, a block a column
+
+    @property
+    def size(self) -> int:
+        return self.shape[0] * self.shape[1] + (0 if self.prior is None else self.prior.shape[1])
+
+    def matrix(self, vector: Floats) -> Floats:
+        """The coefficients [Z, U] of a vector."""
+        own = self.shape[0] * self.shape[1]
+        total = vector[:own] if self.prior is None else vector[:own] + self.prior @ vector[own:]
+        return np.asarray(total.reshape(self.shape))
+
+    def gradient(self, by_matrix: Floats) -> Floats:
+        flat = by_matrix.reshape(-1)
+        return flat if self.prior is None else np.concatenate([flat, self.prior.T @ flat])
+
+    def information(self, by_matrix: Floats) -> Floats:
+        """Of one or more matrices [.., Z·U, Z·U]."""
+        if self.prior is None:
+            return by_matrix
+        side = by_matrix @ self.prior
+        corner = np.swapaxes(self.prior.T @ side, -1, -2)
+        return np.asarray(np.block([[by_matrix, side], [np.swapaxes(side, -1, -2), corner]]))
+
+
+def blocks_of(groups: tuple[dict[str, slice], dict[str, slice]], width: int) -> dict[str, Array]:
+    """Places z · U + u by block: a group of z with a group of u; the intercept is none."""
+    first, second = groups
+    return {
+        f"{a}·{b}": (np.arange(p.start, p.stop)[:, None] * width + np.arange(q.start, q.stop)).reshape(-1)
+        for a, p in first.items()
+        for b, q in second.items()
+        if (a, b) != ("1", "1")
+    }
+
+
+@dataclass
+class Solution:
+    """Coefficients of a task, with those of the log without each fold."""
+
+    vector: Floats
+    precision: Floats
+    determined: dict[str, float] = field(default_factory=dict)  # γ by block
+    folds: list[Floats] = field(default_factory=list)
+
+
+def start(design: Design) -> Solution:
+    precision = np.full(design.size, FIRST_PRECISION)
+    precision[0] = LEVEL_PRECISION
+    precision[design.shape[0] * design.shape[1] :] = PRIOR_PRECISION
+    return Solution(np.zeros(design.size), precision)
+
+
+def solve(
+    rows: Rows, design: Design, at: Solution, rounds: int, renew: Sequence[int], pool: dict[str, float] | None = None
+) -> Solution:
+    """Newton steps from a solution; information is computed anew at the rounds ``renew``, precisions after each round
+    but the first. pool: precision of each block over all tasks, which a task's own is drawn to.
+    """
+    vector, precision, determined = at.vector, at.precision.copy(), dict(at.determined)
+    information = np.empty((0, 0))
+    for turn in range(rounds):
+        if turn in renew:
+            information = design.information(rows.information(rows.mean(design.matrix(vector)))[0])
+        covariance = np.linalg.inv(information + np.diag(precision))
+        for _ in range(2 if turn == 0 else 1):
+            vector = step(rows, design, vector, covariance, precision)
+        if turn == 0 and not at.determined:
+            continue
+        spread = np.diag(covariance)
+        for name, places in design.blocks.items():
+            gamma = max(len(places) - float((precision[places] * spread[places]).sum()), 0.0)
+            determined[name] = gamma
+            more = (0.0, 0.0) if pool is None else (POOLED, POOLED / max(pool[name], 1e-3))
+            size = float(vector[places] @ vector[places])
+            precision[places] = np.clip((gamma + more[0]) / max(size + more[1], 1e-12), LEAST, MOST)
+    return Solution(vector, precision, determined)
+
+
+def step(
+    rows: Rows, design: Design, vector: Floats, covariance: Floats, precision: Floats, on: Array | float = 1.0
+) -> Floats:
+    """One Newton step, shortened where a predictor would move far; on [S']: rows that count."""
+    gradient = design.gradient(rows.gradient(rows.mean(design.matrix(vector)), on)) - precision * vector
+    move = covariance @ gradient
+    return np.asarray(vector + move * min(1.0, _LONGEST / (rows.reach(design.matrix(move)) + 1e-9)))
+
+
+def cross_fit(rows: Rows, design: Design, at: Solution, fold: Array, count: int) -> list[Floats]:
+    """The vectors of the log without each fold [R'], by Newton steps from the whole log's."""
+    parts = design.information(rows.information(rows.mean(design.matrix(at.vector)), fold, count))
+    total, row_fold = parts.sum(0), rows.on_rows(fold)
+    return [_without(rows, design, at, total - parts[k], row_fold != k) for k in range(count)]
+
+
+def without_fold(rows: Rows, design: Design, at: Solution) -> Floats:
+    """The same of rows whose inputs are those of one fold: the whole log's information does not fit them."""
+    information = design.information(rows.information(rows.mean(design.matrix(at.vector)))[0])
+    return _without(rows, design, at, information, 1.0)
+
+
+def _without(rows: Rows, design: Design, at: Solution, information: Floats, on: Array | float) -> Floats:
+    covariance, vector = np.linalg.inv(information + np.diag(at.precision)), at.vector
+    for _ in range(_FOLD_STEPS):
+        vector = step(rows, design, vector, covariance, at.precision, on)
+    return vector
+
+
+def pooled(solutions: Sequence[Solution | None], design: Design) -> dict[str, float]:
+    """The precision of each block over all tasks."""
+    found = [solution for solution in solutions if solution is not None]
+    result = {}
+    for name, places in design.blocks.items():
+        size = sum(float(entry.vector[places] @ entry.vector[places]) for entry in found)
+        result[name] = sum(entry.determined.get(name, 0.0) for entry in found) / max(size, 1e-9)
+    return result
