@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from pygrade._typing import Array
 from pygrade.evaluation import offpolicy, position
@@ -55,7 +56,7 @@ def policy_estimates(
             estimates |= by_position(rewards, _order(policy, logs, k, shown_only))
         drawn = _drawn(policy, logs)
         if drawn is not None:
-            inputs = policy.request_inputs(drawn.context, drawn.predictions, drawn.offsets)
+            inputs = log_inputs(policy, drawn)
             with torch.no_grad():
                 alpha = policy(inputs, drawn.scenario)
             estimates |= drawn_estimates(drawn, alpha.numpy())
@@ -91,23 +92,42 @@ def noted(policy: FusionPolicy, logs: Logs) -> Logs:
     return fitted(policy, logs)
 
 
+def item_inputs(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32] | None:
+    """[M, I]: the item columns that the policy's correction reads, NaN of those that the log lacks; None if it reads
+    none.
+    """
+    names = () if policy.correction is None else policy.correction.items
+    if not names:
+        return None
+    known = dict(zip(logs.items, logs.item_columns.T, strict=True))
+    unknown = np.full(logs.num_rows, np.nan, np.float32)
+    return np.stack([known.get(name, unknown) for name in names], 1)
+
+
+def log_inputs(policy: FusionPolicy, logs: Logs) -> Tensor:
+    """[R, num_inputs]: the inputs of the policy's network on these requests, without multipliers of values."""
+    logs = fitted(policy, logs)
+    return policy.request_inputs(logs.context, logs.predictions, logs.offsets, items=item_inputs(policy, logs))
+
+
 def served_weights(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
     """[R, T]: the weights that the policy serves on these requests."""
-    logs = fitted(policy, logs)
-    inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
-    return np.asarray(policy.serve(inputs, logs.scenario).numpy())
+    return np.asarray(policy.serve(log_inputs(policy, logs), logs.scenario).numpy())
 
 
 def policy_scores(policy: FusionPolicy, logs: Logs) -> NDArray[np.float32]:
     """[M]: what the policy ranks the candidates by, mixed with its baseline."""
     logs = fitted(policy, logs)
-    scores = policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, item_values=logs.value)
+    given = {"item_values": logs.value, "items": item_inputs(policy, logs)}
+    scores = policy.scores(logs.context, logs.predictions, logs.offsets, logs.scenario, **given)
     return np.asarray(scores.numpy())
 
 
 def _drawn(policy: FusionPolicy, logs: Logs) -> Logs | None:
     """The requests whose drawn weights ranked as they would under the policy; None if there are not two."""
     if logs.concentration is None or logs.weights is None:
+        return None
+    if policy.mixture is not None and policy.mixture.challenger is not None:  # no weights rank
         return None
     keep = ~np.isnan(logs.concentration).any(1)
     if logs.trust is not None:  # under another trust the same weights make other pages

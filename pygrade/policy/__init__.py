@@ -1,8 +1,9 @@
 """The fusion policy: what it reads (`PolicySpec`), its network, its files."""
 
+from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.policy.network import FusionPolicy
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicyConfig, PolicySpec
 
-__all__ = ["Baseline", "FusionPolicy", "Mixture", "PolicyConfig", "PolicySpec", "project_weights"]
+__all__ = ["Baseline", "Correction", "FusionPolicy", "Mixture", "PolicyConfig", "PolicySpec", "project_weights"]

@@ -25,18 +25,22 @@ FORMAT = "pygrade.FusionPolicy"
 # Rises if an older reader would serve a newer policy wrongly; readers ignore keys of `config` that they do not know. 2
 # added an evidence prior. 3 added ``json_sha256``, and the tensors' file got a name of its own for each content. 4
 # added the mixture with a baseline, multipliers of values and frozen weights; before, `context_only` was
-# `prediction_features`.
-FORMAT_VERSION = 4
+# `prediction_features`. 5 added the correction, challengers and prices, and sends requests that miss some of their
+# features through the network; a policy of an older format is written as format 4, so that it falls back as before.
+FORMAT_VERSION = 5
+OLDEST_WRITTEN = 4
 _REPLACED = re.compile(r"policy-[0-9a-f]{16}\.safetensors|policy\.safetensors(\.new)?|\.policy.*\.partial-.*")
 
 
-def encode(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[bytes, bytes]:
+def encode(
+    record: Mapping[str, Any], tensors: Mapping[str, Tensor], version: int = FORMAT_VERSION
+) -> tuple[bytes, bytes]:
     """The content of ``policy.json`` and of the tensors' file."""
     content = to_safetensors(tensors)
     zeros = "0" * 64
     head = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": version,
         "json_sha256": zeros,
         "tensors_sha256": hashlib.sha256(content).hexdigest(),
     }

@@ -3,12 +3,13 @@
     score_j = (1 - λ) · z(b_j) + λ · z(Σ_t w_t f_t(p_jt)),    z(s) = (s - mean) / (sd + 10⁻⁶) within the request
 
 λ is the `trust`: 0 serves the baseline alone, 1 the policy alone. The baseline's score of candidate j is
-b_j = Σ_t v_t u_t g_t(price_j · c_t(p_jt)), or its logarithm: an expected value, or a fusion by static weights.
+b_j = Σ_t v_t u_t g_t(price_j · c_t(p_jt)), or its logarithm: an expected value, or a fusion by static weights, of the
+predictions or of corrected ones. A challenger is such a ranking, too, in the place of the policy's network.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,6 +24,7 @@ Knots = tuple[tuple[float, ...], tuple[float, ...]]
 Verdict = Literal["better", "undecided", "worse", "undecidable", "untested"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 _NAME_BYTES = 64  # of a baseline in the C ABI's page, with a closing 0
+_REASONS = 3
 EPSILON = 1e-6  # added to the standard deviation of the scores: small, as expected values are
 
 
@@ -37,6 +39,7 @@ class Baseline:
     value_tasks: tuple[str, ...] = ()  # tasks whose prediction is multiplied by the item's value (its price)
     # Per task the knots (x, y) of a piecewise linear map of its predictions, x[0] = 0; none: as they are.
     calibration: tuple[Knots, ...] = ()
+    corrected: bool = False  # of predictions that the policy's correction corrected
 
     def __post_init__(self) -> None:
         for name in ("weights", "value_tasks"):
@@ -58,6 +61,25 @@ class Baseline:
             if not rising or min(y) < 0 or bool((np.diff(y) < 0).any()) or not all(map(math.isfinite, (*x, *y))):
                 raise ValueError(f"calibration has knots {x}, {y}; want x from 0, rising, and y ≥ 0, not falling")
 
+    @property
+    def expects(self) -> bool:
+        """It is an expected value, so that it holds for other values of the tasks."""
+        return self.transform == "identity" and (self.logarithm or self.corrected)
+
+    @property
+    def facts(self) -> tuple[list[str], list[float]]:
+        """Names and numbers that decide its scores."""
+        knots = [number for x, y in self.calibration for number in (float(len(x)), *x, *y)]
+        kinds = ["log" if self.logarithm else "raw", *(["corrected"] if self.corrected else [])]
+        return [self.transform, *kinds, *self.value_tasks], [*self.weights, *knots]
+
+    def amounts(self, tasks: tuple[str, ...], predictions: Tensor, item_values: Tensor | None = None) -> Tensor:
+        """What the weights count, [M, T]: predictions [M, T], calibrated and priced."""
+        given = predictions
+        if self.calibration:
+            given = torch.stack([_interpolate(given[:, t], *knots) for t, knots in enumerate(self.calibration)], 1)
+        return priced(given, tasks, self.value_tasks, item_values)
+
     def scores(
         self,
         tasks: tuple[str, ...],
@@ -67,19 +89,12 @@ class Baseline:
         values: Tensor | None = None,
         item_values: Tensor | None = None,
     ) -> Tensor:
-        """float32 [M] of predictions [M, T] with offsets [R + 1].
+        """float32 [M] of predictions [M, T] with offsets [R + 1]; corrected ones, if it is `corrected`.
 
         formula: of the policy, whose beta, epsilon and slope count here too. values [R, T]: multipliers u, None: 1.
         item_values [M]: prices, for `value_tasks`.
         """
-        given = predictions
-        if self.calibration:
-            given = torch.stack([_interpolate(given[:, t], *knots) for t, knots in enumerate(self.calibration)], 1)
-        if self.value_tasks:
-            if item_values is None:
-                raise ValueError(f"item_values is missing; the baseline prices {', '.join(self.value_tasks)} by it")
-            priced = torch.tensor([task in self.value_tasks for task in tasks])
-            given = torch.where(priced, given * item_values[:, None], given)
+        given = self.amounts(tasks, predictions, item_values)
         weights = torch.tensor(self.weights, dtype=torch.float32).repeat(len(offsets) - 1, 1)
         if values is not None:
             weights = weights * values
@@ -95,18 +110,48 @@ class Mixture:
 
     trust: float  # λ
     baseline: Baseline
-    verdict: str = "untested"  # one of `VERDICTS`: the policy or its mixture against the baseline
-    sentence: str = ""  # the verdict for people
+    verdict: str = "untested"  # one of `VERDICTS`: what is served against the baseline
+    sentence: str = ""  # the verdict for those who decide
     baselines: tuple[Baseline, ...] = field(default=(), compare=False)  # the others that were tried, for evaluations
+    challenger: Baseline | None = None  # in the place of the policy's network
+    detail: str = ""  # the verdict for engineers, one line
+    reasons: tuple[str, ...] = ()  # what moved it, at most three lines
+    lift: tuple[float, float, float] | None = None  # of what is served over the baseline: value, low, high; .01 is 1 %
+    weeks: float | None = None  # of the log's own traffic that an A/B test takes
 
     def __post_init__(self) -> None:
+        for name in ("reasons", "lift"):
+            if isinstance(getattr(self, name), list):  # of JSON
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.reasons) > _REASONS:
+            raise ValueError(f"reasons has {len(self.reasons)} lines; want at most {_REASONS}")
+        if self.lift is not None and not (len(self.lift) == 3 and all(map(math.isfinite, self.lift))):
+            raise ValueError(f"lift is {self.lift}; want a value, a lower and an upper bound")
+        if self.weeks is not None and not 0 < self.weeks < math.inf:
+            raise ValueError(f"weeks is {self.weeks}; want a positive number, or None")
         if not 0.0 <= self.trust <= 1.0:
             raise ValueError(f"trust is {self.trust}; want a number from 0 to 1")
         if self.verdict not in VERDICTS:
             raise ValueError(f"verdict is {self.verdict!r}; want one of {', '.join(VERDICTS)}")
 
+    @property
+    def ranked_by(self) -> tuple[Baseline, ...]:
+        """Those whose scores count: the challenger unless trust is 0, the baseline unless it is 1."""
+        challenger = () if self.challenger is None or self.trust == 0.0 else (self.challenger,)
+        return challenger if self.trust == 1.0 else (*challenger, self.baseline)
+
+    @property
+    def takes_network(self) -> bool:
+        """The scores of the policy's network count."""
+        return self.trust > 0.0 and self.challenger is None
+
+    @property
+    def expected_value(self) -> Baseline | None:
+        """What alone ranks a request with multipliers, if the policy has no trade-offs; None: it takes none."""
+        return max((entry for entry in self.ranked_by if entry.expects), key=lambda e: e.corrected, default=None)
+
     def scores(self, base: Tensor, fused: Tensor, offsets: Tensor) -> Tensor:
-        """float32 [M] of the baseline's and the policy's scores [M]."""
+        """float32 [M] of the baseline's and the policy's, or the challenger's, scores [M]."""
         if self.trust == 1.0:
             return fused
         weights = torch.tensor([1.0 - self.trust, self.trust], dtype=torch.float32).repeat(len(offsets) - 1, 1)
@@ -116,9 +161,27 @@ class Mixture:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Mixture":
         """Of the JSON of a policy."""
-        others = tuple(Baseline(**entry) for entry in record.get("baselines", ()))
-        known = {name: record[name] for name in ("trust", "verdict", "sentence")}
-        return cls(baseline=Baseline(**record["baseline"]), baselines=others, **known)
+        names = {entry.name for entry in fields(cls)} - {"baseline", "baselines", "challenger"}
+        challenger = record.get("challenger")
+        return cls(
+            baseline=Baseline(**record["baseline"]),
+            baselines=tuple(Baseline(**entry) for entry in record.get("baselines", ())),
+            challenger=None if challenger is None else Baseline(**challenger),
+            **{name: record[name] for name in names & record.keys()},
+        )
+
+
+def priced(
+    predictions: Tensor, tasks: tuple[str, ...], value_tasks: tuple[str, ...], item_values: Tensor | None
+) -> Tensor:
+    """Predictions [M, T], those of `value_tasks` times the item's value (its price) [M]."""
+    if not value_tasks:
+        return predictions
+    if item_values is None:
+        raise ValueError(f"item_values is missing; the policy prices {', '.join(value_tasks)} by it")
+    return torch.where(
+        torch.tensor([task in value_tasks for task in tasks]), predictions * item_values[:, None], predictions
+    )
 
 
 def _interpolate(p: Tensor, x: tuple[float, ...], y: tuple[float, ...]) -> Tensor:

@@ -10,7 +10,8 @@ the width of the exploration, f the exploration factor of the request's scenario
 is served, projected onto the weight constraints; it does not depend on f, so that exploring more in one scenario does
 not change what exploitation shows there.
 
-What is ranked by may be a mixture with a simple baseline (`mixture`), as far as the log proves the policy.
+What is ranked by may be a mixture with a simple baseline (`mixture`), as far as the log proves the policy. Either may
+take predictions that the request's context corrects (`correction`).
 
 The weights of users of whom little is known may be shrunk to those of their scenario (off by default): with n pieces of
 evidence, from a context feature, and a prior worth m, the mean becomes (n · mean + m · scenario) / (n + m), while Σα
@@ -31,7 +32,8 @@ from pygrade import ops
 from pygrade._util.serialization import ArtifactError, to_json
 from pygrade._util.storage import Place, is_url, local, publishing
 from pygrade.policy import file
-from pygrade.policy.mixture import Mixture
+from pygrade.policy.correction import PREFIX, Correction
+from pygrade.policy.mixture import Baseline, Mixture, priced
 from pygrade.policy.projection import project_weights
 from pygrade.policy.spec import PolicyConfig, PolicySpec
 
@@ -52,10 +54,13 @@ class FusionPolicy(nn.Module):
     seed: of the network's initial weights; equal seeds give equal bits, whatever the global generator.
 
     `static_weights` [T] and `scenario_weights` {scenario: [T]} are served to requests whose features are missing.
-    `mixture`: the baseline that its scores are mixed with; None: served alone.
+    `mixture`: the baseline that its scores are mixed with; None: served alone. `correction`: of the predictions, for
+    what takes corrected ones. `format_version`: of its file; before 5 a missing feature is enough for static weights.
     """
 
     mixture: Mixture | None = None
+    correction: Correction | None = None
+    format_version: int = file.OLDEST_WRITTEN  # TODO A2: FORMAT_VERSION once the core reads 5
 
     input_mean: Tensor
     input_std: Tensor
@@ -112,7 +117,7 @@ class FusionPolicy(nn.Module):
     def version(self) -> str:
         """First 12 hex digits of a sha256 of all that decides what is served: equal policies, equal versions."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in sorted(self._tensors().items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         digest.update(self.version_tail)
         return digest.hexdigest()[:12]
@@ -125,22 +130,25 @@ class FusionPolicy(nn.Module):
         evidence = [config.evidence_scale, config.evidence_feature] if config.evidence_prior else []
         names = {"evidence": evidence, "explored": explored, "scenarios": self.scenarios}
         mixed, valued = self._mixture_facts(), self._value_facts()
+        corrected: tuple[list[str], list[float]] = ([], []) if self.correction is None else self.correction.facts
+        names |= {"correction": corrected[0]} if corrected[0] else {}
         names |= {"mixture": mixed[0]} if mixed[1] else {}
         names |= {"values": valued[0]} if valued[1] else {}
         slopes = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(self.tasks)
         factors = (config.scenario_exploration[name] for name in explored)
         numbers = [self.spec.concentration_floor, config.total_concentration, config.beta, config.epsilon]
-        numbers += [config.evidence_prior, *slopes, *factors, *mixed[1], *valued[1]]
+        numbers += [config.evidence_prior, *slopes, *factors, *mixed[1], *corrected[1], *valued[1]]
         return self.spec.schema_hash().encode() + to_json(names) + np.array(numbers, "<f8").tobytes()
 
     def _mixture_facts(self) -> tuple[list[str], list[float]]:
         """Names and numbers of the mixture that decide what is served."""
         if self.mixture is None:
             return [], []
-        base = self.mixture.baseline
-        knots = [number for x, y in base.calibration for number in (float(len(x)), *x, *y)]
-        kind = "log" if base.logarithm else "raw"
-        return [base.transform, kind, *base.value_tasks], [self.mixture.trust, *base.weights, *knots]
+        names, numbers = self.mixture.baseline.facts
+        if self.mixture.challenger is not None:
+            more = self.mixture.challenger.facts
+            names, numbers = [*names, "challenger", *more[0]], [*numbers, *more[1]]
+        return names, [self.mixture.trust, *numbers]
 
     def _value_facts(self) -> tuple[list[str], list[float]]:
         """Scenarios with multipliers of their own, and the multipliers: of all requests, then of each scenario."""
@@ -169,15 +177,55 @@ class FusionPolicy(nn.Module):
             return self.scenario_table[self.scenarios.index(scenario)]
         return self.static_weights
 
+    def correct(
+        self,
+        context: NDArray[Any],
+        predictions: NDArray[Any],
+        offsets: NDArray[Any] | None = None,
+        items: NDArray[Any] | None = None,
+    ) -> NDArray[np.float32]:
+        """The corrected predictions, float32 in the shape of predictions [R, N, T] or, with offsets [R + 1], [M, T].
+
+        context [R, F]; items [R, N, I] or [M, I]: item columns, None: unknown. ValueError without a correction.
+        """
+        if self.correction is None:
+            raise ValueError("the policy has no correction, and takes corrected predictions")
+        rows = np.asarray(predictions, np.float32)
+        bounds = np.arange(len(rows) + 1) * rows.shape[1] if offsets is None else offsets
+        columns = None if items is None else np.asarray(items).reshape(-1, len(self.correction.items))
+        given = np.asarray(context, np.float32)
+        return self.correction.apply(given, rows.reshape(-1, rows.shape[-1]), bounds, columns).reshape(rows.shape)
+
     def request_inputs(
         self,
         context: NDArray[Any],
         predictions: NDArray[Any],
         offsets: NDArray[Any] | None = None,
         multipliers: Tensor | None = None,
+        items: NDArray[Any] | None = None,
     ) -> Tensor:
-        """`PolicySpec.request_inputs` on the device of the policy."""
-        return self.spec.request_inputs(context, predictions, offsets, multipliers).to(self.input_mean.device)
+        """`PolicySpec.request_inputs` on the device of the policy, of predictions that it corrects if it takes such."""
+        given = self.correct(context, predictions, offsets, items) if self.config.corrected else predictions
+        return self.spec.request_inputs(context, given, offsets, multipliers).to(self.input_mean.device)
+
+    def multipliers(
+        self, values: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int
+    ) -> tuple[Tensor | None, Baseline | None]:
+        """u [count, T] of requests, if any are in force, and the expected value that alone ranks by them.
+
+        values: see `mixture.multipliers`. With `trade_offs` the policy takes them; without, an expected value that the
+        policy is mixed with does, and ranks alone. ValueError if there is none.
+        """
+        if self.config.trade_offs:
+            return self.spec.multipliers(values, scenario, count), None
+        if values is None:
+            return None, None
+        alone = None if self.mixture is None else self.mixture.expected_value
+        if alone is None:
+            raise ValueError(
+                "values was given to a policy without trade_offs and without an expected value; want one of them"
+            )
+        return self.spec.multipliers(values, scenario, count), alone
 
     def fit_normalization(self, inputs: Tensor) -> None:
         """Set the mean and std of raw inputs [R, D]; NaN is left out, a constant input gets std 1."""
@@ -228,9 +276,15 @@ class FusionPolicy(nn.Module):
 
     @torch.no_grad()
     def serve(self, inputs: Tensor, scenario: Sequence[str] | NDArray[Any] | None = None) -> Tensor:
-        """Weights [B, T] to rank with in the scenarios [B] (names): the mean of α, projected onto the constraints."""
+        """Weights [B, T] to rank with in the scenarios [B] (names): the mean of α, projected onto the constraints. A
+        request without any known feature gets static weights.
+        """
         alpha = self._shrunk(inputs, scenario)
-        return project_weights(alpha / alpha.sum(-1, keepdim=True), self.bounds)
+        weights = project_weights(alpha / alpha.sum(-1, keepdim=True), self.bounds)
+        if self.features:
+            for row in inputs[:, : len(self.features)].isnan().all(1).nonzero()[:, 0].tolist():
+                weights[row] = self.fallback_weights(None if scenario is None else str(scenario[row]))
+        return weights
 
     @torch.no_grad()
     def scores(
@@ -241,15 +295,25 @@ class FusionPolicy(nn.Module):
         scenario: Sequence[str] | NDArray[Any] | None = None,
         values: Any = None,
         item_values: NDArray[Any] | None = None,
+        items: NDArray[Any] | None = None,
     ) -> Tensor:
         """What the candidates are ranked by, float32 [R, N] or, of predictions [M, T] with offsets [R + 1], [M].
 
-        context [R, F], scenario [R] names; values: multipliers of the tasks' values, see `mixture.multipliers`;
-        item_values [R, N] or [M]: prices, if the baseline needs them.
+        context [R, F], scenario [R] names; values: multipliers of the tasks' values, see `multipliers`; item_values
+        [R, N] or [M]: prices, if what ranks needs them; items [R, N, I] or [M, I]: item columns of the correction.
         """
-        u = self.spec.multipliers(values, scenario, len(context))
-        weights = self.serve(self.request_inputs(context, predictions, offsets, u), scenario).cpu()
-        return self.scores_of(weights, predictions, offsets, u, item_values)
+        u, _ = self.multipliers(values, scenario, len(context))
+        corrected = self.correct(context, predictions, offsets, items) if self.takes_corrected else None
+        given = predictions if corrected is None or not self.config.corrected else corrected
+        inputs = self.spec.request_inputs(context, given, offsets, u if self.config.trade_offs else None)
+        weights = self.serve(inputs.to(self.input_mean.device), scenario).cpu()
+        return self.scores_of(weights, predictions, offsets, u, item_values, corrected)
+
+    @property
+    def takes_corrected(self) -> bool:
+        """The scores, or the network's inputs, are of corrected predictions."""
+        mixed = () if self.mixture is None else self.mixture.ranked_by
+        return self.config.corrected or any(entry.corrected for entry in mixed)
 
     @torch.no_grad()
     def scores_of(
@@ -259,19 +323,38 @@ class FusionPolicy(nn.Module):
         offsets: NDArray[Any] | None = None,
         multipliers: Tensor | None = None,
         item_values: NDArray[Any] | None = None,
+        corrected: NDArray[Any] | None = None,
     ) -> Tensor:
-        """`scores` under given weights [R, T], such as drawn ones."""
+        """`scores` under given weights [R, T], such as drawn ones. corrected: what `correct` gives, if
+        `takes_corrected`. multipliers [R, T]: in force; without `trade_offs` an expected value ranks by them alone.
+        """
         rows = np.ascontiguousarray(predictions, np.float32)
         shape, tasks = rows.shape[:-1], rows.shape[-1]
         bounds = torch.arange(len(rows) + 1) * shape[1] if offsets is None else torch.from_numpy(offsets)
-        given = torch.from_numpy(rows.reshape(-1, tasks))
-        fused = ops.fuse_scores(given, weights, offsets=bounds, **self.config.formula)
-        if self.mixture is None or self.mixture.trust == 1.0:
-            return fused.reshape(shape)
         prices = None if item_values is None else torch.tensor(np.asarray(item_values, np.float32).reshape(-1))
-        u = multipliers if self.config.trade_offs else None
-        base = self.mixture.baseline.scores(self.tasks, self.config.formula, given, bounds, u, prices)
-        return self.mixture.scores(base, fused, bounds).reshape(shape)
+
+        def candidates(of_corrected: bool) -> Tensor:
+            if of_corrected and corrected is None:
+                raise ValueError("corrected is missing; the policy takes corrected predictions")
+            given = corrected if of_corrected and corrected is not None else rows
+            return torch.from_numpy(np.ascontiguousarray(given, np.float32).reshape(-1, tasks))
+
+        def scores(entry: Baseline, u: Tensor | None) -> Tensor:
+            given = candidates(entry.corrected)
+            return entry.scores(self.tasks, self.config.formula, given, bounds, u, prices)
+
+        mixture, config = self.mixture, self.config
+        if multipliers is not None and not config.trade_offs and mixture is not None and mixture.expected_value:
+            return scores(mixture.expected_value, multipliers).reshape(shape)
+        u = multipliers if config.trade_offs else None
+        if mixture is None or mixture.challenger is None:
+            given = priced(candidates(config.corrected), self.tasks, config.value_tasks, prices)
+            fused = ops.fuse_scores(given, weights, offsets=bounds, **config.formula)
+        else:
+            fused = scores(mixture.challenger, u)
+        if mixture is None or mixture.trust == 1.0:
+            return fused.reshape(shape)
+        return mixture.scores(scores(mixture.baseline, u), fused, bounds).reshape(shape)
 
     def schema_hash(self) -> str:
         """`PolicySpec.schema_hash`."""
@@ -289,10 +372,30 @@ class FusionPolicy(nn.Module):
             "config": asdict(self.config) | {"prediction_features": not self.config.context_only},
             "static_weights": self.static_weights.tolist(),
             "scenario_weights": {name: weights.tolist() for name, weights in self.scenario_weights.items()},
-            "mixture": None if self.mixture is None else asdict(self.mixture),
+            "mixture": self._mixture_record(),
+            "correction": None if self.correction is None else self.correction.record(),
             "extra": dict(extra or {}),
         }
-        return file.encode(record, self.state_dict())
+        return file.encode(record, self._tensors(), self._format())
+
+    def _mixture_record(self) -> dict[str, Any] | None:
+        if self.mixture is None:
+            return None
+        record = asdict(self.mixture)
+        for entry in (record["baseline"], *record["baselines"]) if self._format() == file.OLDEST_WRITTEN else ():
+            del entry["corrected"]  # which readers of format 4 refuse
+        return record
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return self.state_dict() | ({} if self.correction is None else self.correction.tensors())
+
+    def _format(self) -> int:
+        """Of the file: the policy's own, unless it has what older readers do not know."""
+        config, mixture = self.config, self.mixture
+        listed = () if mixture is None else (mixture.baseline, *([mixture.challenger] if mixture.challenger else ()))
+        new = self.correction is not None or config.corrected or bool(config.indicators or config.value_tasks)
+        new = new or len(listed) > 1 or any(entry.corrected for entry in listed)
+        return file.FORMAT_VERSION if new else self.format_version
 
     def save(self, directory: Place, extra: Mapping[str, Any] | None = None) -> Place:
         """Write the policy into a directory, local or at a URL; ``extra``: more JSON to keep with it.
@@ -320,8 +423,11 @@ class FusionPolicy(nn.Module):
             policy = cls(PolicySpec(record["tasks"], record["features"], PolicyConfig(**options)))
             policy.scenarios = tuple(record["scenarios"])
             policy.scenario_table = torch.zeros(len(policy.scenarios), len(policy.tasks))
-            policy.load_state_dict(tensors)
+            policy.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(PREFIX)})
             policy.mixture = Mixture.from_dict(record["mixture"]) if record.get("mixture") else None
+            policy.format_version = max(record["format_version"], file.OLDEST_WRITTEN)
+            if record.get("correction"):
+                policy.correction = Correction.decode(record["correction"], tensors, policy.tasks, policy.features)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{folder / 'policy.json'} does not describe a policy: {error}") from error
         return policy.eval()

@@ -36,6 +36,9 @@ class PolicyConfig:
     # policy can be evaluated beside the model that makes the predictions.
     context_only: bool = False
     trade_offs: bool = False  # the policy takes multipliers u of the tasks' values: log(u + beta) of each is an input
+    corrected: bool = False  # the inputs from the predictions, and its scores, take corrected predictions
+    value_tasks: tuple[str, ...] = ()  # tasks whose prediction is multiplied by the item's price in its scores
+    indicators: tuple[str, ...] = ()  # features of which it is an input, 1 or 0, that they are missing
     lower: float | tuple[float, ...] = 0.005  # smallest weight served, for all tasks or one each
     upper: float | tuple[float, ...] = 0.70  # largest weight served, for all tasks or one each
     minimum: dict[str, float] = field(default_factory=dict)  # smallest weight of single tasks, above `lower`
@@ -51,7 +54,7 @@ class PolicyConfig:
     evidence_prior: float = 0.0  # m ≥ 0, the evidence that the scenario's weights are worth; 0: off
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "slope", "lower", "upper"):  # JSON gives lists
+        for name in ("hidden", "slope", "lower", "upper", "value_tasks", "indicators"):  # JSON gives lists
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.hidden or any(width < 1 for width in self.hidden):
@@ -103,6 +106,12 @@ class PolicySpec:
             raise ValueError(f"slope has {len(config.slope)} numbers; want one, or {count}, one per task")
         if config.evidence_prior and config.evidence_feature not in self.features:
             raise ValueError(f"evidence_feature is {config.evidence_feature!r}; want one of {', '.join(self.features)}")
+        for name, known in (("value_tasks", self.tasks), ("indicators", self.features)):
+            listed = getattr(config, name)
+            if unknown := [entry for entry in listed if entry not in known]:
+                raise ValueError(f"{name} names {unknown[0]!r}; want one of {', '.join(known)}")
+            if len({*listed}) != len(listed):
+                raise ValueError(f"{name} is {', '.join(listed)}; want each name once")
         if self.num_inputs == 0:
             raise ValueError("there are no features and context_only is on; the policy needs an input")
         _ = self.bounds  # checks them
@@ -111,9 +120,9 @@ class PolicySpec:
 
     @property
     def num_inputs(self) -> int:
-        """F, 2T more unless `context_only`, T more with `trade_offs`."""
+        """F, as many as `indicators` more, 2T more unless `context_only`, T more with `trade_offs`."""
         parts = 2 * (not self.config.context_only) + self.config.trade_offs
-        return len(self.features) + parts * len(self.tasks)
+        return len(self.features) + len(self.config.indicators) + parts * len(self.tasks)
 
     @property
     def concentration_floor(self) -> float:
@@ -151,8 +160,9 @@ class PolicySpec:
             "prediction_features": not self.config.context_only,
             "transform": self.config.transform,
         }
-        if self.config.trade_offs:
-            schema["trade_offs"] = True
+        for name in ("corrected", "indicators", "trade_offs", "value_tasks"):
+            if getattr(self.config, name):
+                schema[name] = getattr(self.config, name)
         return hashlib.sha256(to_json(schema)).hexdigest()[:16]
 
     def exploration_factor(self, scenario: Sequence[str] | NDArray[Any] | None, count: int) -> Tensor:
@@ -165,8 +175,6 @@ class PolicySpec:
     def multipliers(self, values: Any, scenario: Sequence[str] | NDArray[Any] | None, count: int) -> Tensor:
         """u [count, T] of requests: what `values` says (see `mixture.multipliers`), else the config, else 1."""
         given = multipliers(values, self.tasks, count)
-        if given is not None and not self.config.trade_offs:
-            raise ValueError("values was given to a policy without trade_offs; want one trained with them")
         row = np.array([self.config.values.get(task, 1.0) for task in self.tasks], np.float32)
         table = np.tile(row, (count, 1))
         for name, entries in self.config.scenario_values.items() if scenario is not None else ():
@@ -189,16 +197,21 @@ class PolicySpec:
         offsets: NDArray[Any] | None = None,
         multipliers: Tensor | None = None,
     ) -> Tensor:
-        """Raw inputs [R, num_inputs]: the context, then mean and std over the request's candidates of log(p + beta),
-        then, with `trade_offs`, log(u + beta) of the multipliers [R, T] (None: 1).
+        """Raw inputs [R, num_inputs]: the context, what of it is missing (`indicators`), then mean and std over the
+        request's candidates of log(p + beta), then, with `trade_offs`, log(u + beta) of the multipliers [R, T] (None:
+        1).
 
-        context [R, F]; predictions [M, T] with offsets [R + 1] (every request with at least one row), or [R, N, T].
-        The sums are float64, so that training and serving see the same numbers. NaN features stay NaN.
+        context [R, F]; predictions [M, T] with offsets [R + 1] (every request with at least one row), or [R, N, T]:
+        corrected ones, if the config asks for them. The sums are float64, so that training and serving see the same
+        numbers. Features that are not finite are NaN.
         """
         context = np.asarray(context, np.float32)
         if context.ndim != 2 or context.shape[1] != len(self.features):
             raise ValueError(f"context has shape {context.shape}; want [R, {len(self.features)}]")
-        parts = [torch.from_numpy(context.copy())]
+        missing = ~np.isfinite(context)
+        places = [self.features.index(name) for name in self.config.indicators]
+        parts = [torch.from_numpy(np.where(missing, np.float32(np.nan), context))]
+        parts.append(torch.from_numpy(missing[:, places].astype(np.float32)))
         if not self.config.context_only:
             parts.append(self._prediction_inputs(context, predictions, offsets))
         if self.config.trade_offs:

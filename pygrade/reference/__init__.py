@@ -5,6 +5,7 @@ speed, so that a reader can check them against the docstring by eye.
 """
 
 from pygrade.reference.advantage import group_advantage
+from pygrade.reference.correction import conditional_log_odds, correct
 from pygrade.reference.dirichlet import (
     dirichlet_entropy,
     dirichlet_kl,
@@ -23,6 +24,8 @@ from pygrade.reference.ranking import rank
 from pygrade.reference.rollout import format_penalty, rollout
 
 __all__ = [
+    "conditional_log_odds",
+    "correct",
     "dirichlet_entropy",
     "dirichlet_kl",
     "dirichlet_log_prob",

@@ -1,0 +1,188 @@
+"""The correction of a request's predictions by its context: part of a policy, applied by the C++ core.
+
+`pygrade.reference.correction` has the formula. A task has a parent if it never happens without it (an order without a
+click): its log odds are then those given the parent's event.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pygrade import _core
+
+FORMS = ("", "marginal", "conditional")
+KNOTS = 5
+MAX_VARIABLES = 128  # tasks and item columns together
+PREFIX = "correction."  # of its tensors in the policy's file
+_LISTS = ("items", "parents", "amounts", "indicators", "form")  # in policy.json
+
+
+@dataclass(frozen=True, eq=False)
+class Correction:
+    """Coefficients of T tasks, F features and I item columns; V = T + I, X = F + K, Z = 1 + X + V, U = 1 + V.
+
+    Arrays are float32 and finite; what ends with ``std`` is positive. ValueError names the field that is not as below.
+    """
+
+    tasks: tuple[str, ...]
+    features: tuple[str, ...]  # of the context
+    items: tuple[str, ...]  # item columns, without the i_ prefix
+    parents: tuple[int, ...]  # [T] place of the parent, -1: a root
+    amounts: tuple[bool, ...]  # [T] roots whose prediction is an expected amount, which may exceed 1
+    median: NDArray[np.float32]  # [F] in the place of a missing feature
+    indicators: tuple[int, ...]  # [K] places of the features of which it counts that they are missing, rising
+    x_mean: NDArray[np.float32]  # [X] of the context and the indicators
+    x_std: NDArray[np.float32]  # [X]
+    l_mean: NDArray[np.float32]  # [V] of the conditional log odds and the item columns
+    l_std: NDArray[np.float32]  # [V]
+    weights: NDArray[np.float32]  # [T, Z, U]
+    form: str  # of the maps: one of `FORMS`, "": none
+    map_mean: NDArray[np.float32]  # [T] of the log odds that are mapped; without maps any
+    map_std: NDArray[np.float32]  # [T]
+    map_knots: NDArray[np.float32]  # [T, 5] of standardized log odds
+    map_weights: NDArray[np.float32]  # [T, 7] level, slope, hinges
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "features", "items"):
+            names = tuple(map(str, getattr(self, name)))
+            if len({*names}) != len(names):
+                raise ValueError(f"{name} of the correction are {names}; want distinct names")
+            object.__setattr__(self, name, names)
+        for name, kind in (("parents", int), ("amounts", bool), ("indicators", int)):
+            object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
+        self._check_structure()
+        shapes = self._shapes()
+        for name, shape in shapes.items():
+            array = np.array(getattr(self, name), np.float32, order="C")
+            if array.shape != shape:
+                raise ValueError(f"{name} of the correction has shape {array.shape}; want {shape}")
+            if name.startswith("map_") and not self.form:
+                array = np.full(shape, float(name == "map_std"), np.float32)
+            if not np.isfinite(array).all() or (name.endswith("std") and not (array > 0).all()):
+                wanted = "positive numbers" if name.endswith("std") else "finite numbers"
+                raise ValueError(f"{name} of the correction is {array.tolist()}; want {wanted}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+
+    def _check_structure(self) -> None:
+        count = len(self.tasks)
+        for name in ("parents", "amounts"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(f"{name} of the correction has {len(getattr(self, name))} entries; want {count}")
+        if count < 1 or count + len(self.items) > MAX_VARIABLES:
+            raise ValueError(
+                f"the correction has {count} tasks and {len(self.items)} item columns; want at least one task and at "
+                f"most {MAX_VARIABLES} of both"
+            )
+        if self.form not in FORMS:
+            raise ValueError(f"form of the correction is {self.form!r}; want one of {FORMS}")
+        for t, parent in enumerate(self.parents):
+            seen, above = {t}, parent
+            while 0 <= above < count and above not in seen:
+                seen.add(above)
+                above = self.parents[above]
+            if above != -1:
+                raise ValueError(f"parents of the correction is {self.parents}; want places of tasks without a cycle")
+            if parent >= 0 and (self.amounts[t] or self.amounts[parent]):
+                raise ValueError(
+                    f"amounts of the correction has {self.tasks[t]!r} or its parent; want tasks without one"
+                )
+        rising = all(a < b for a, b in zip(self.indicators, self.indicators[1:], strict=False))
+        if not rising or not all(0 <= place < len(self.features) for place in self.indicators):
+            count = len(self.features)
+            raise ValueError(
+                f"indicators of the correction is {self.indicators}; want rising places of {count} features"
+            )
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        count, variables = len(self.tasks), len(self.tasks) + len(self.items)
+        inputs = len(self.features) + len(self.indicators)
+        return {
+            "median": (len(self.features),),
+            "x_mean": (inputs,),
+            "x_std": (inputs,),
+            "l_mean": (variables,),
+            "l_std": (variables,),
+            "weights": (count, 1 + inputs + variables, 1 + variables),
+            "map_mean": (count,),
+            "map_std": (count,),
+            "map_knots": (count, KNOTS),
+            "map_weights": (count, 2 + KNOTS),
+        }
+
+    def __eq__(self, other: object) -> bool:
+        """Equal bit for bit."""
+        if not isinstance(other, Correction):
+            return NotImplemented
+        return all(_bits(getattr(self, f.name)) == _bits(getattr(other, f.name)) for f in fields(self))
+
+    def __hash__(self) -> int:
+        return hash((self.tasks, self.features, self.items, self.weights.tobytes()))
+
+    def apply(
+        self,
+        context: NDArray[np.float32] | None,
+        predictions: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        items: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """The corrected predictions, float32 [M, T] of finite predictions [M, T] with offsets [R + 1].
+
+        context [R, F]; None, or a row without a finite value: nothing is known of the request. items [M, I]: item
+        columns; None: unknown. NaN and infinite: unknown.
+        """
+        count, bounds = len(self.tasks), np.ascontiguousarray(offsets, np.int64)
+        rows = np.ascontiguousarray(predictions, np.float32)
+        if rows.ndim != 2 or rows.shape[1] != count:
+            raise ValueError(f"predictions has shape {rows.shape}; want [M, {count}]")
+        given = {
+            "context": (context, (len(bounds) - 1, len(self.features))),
+            "items": (items, (len(rows), len(self.items))),
+        }
+        arrays: dict[str, NDArray[np.float32] | None] = {}
+        for name, (value, shape) in given.items():
+            arrays[name] = None if value is None else np.ascontiguousarray(value, np.float32)
+            if (found := arrays[name]) is not None and found.shape != shape:
+                raise ValueError(f"{name} has shape {found.shape}; want {shape}")
+        result = np.empty_like(rows)
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tasks", "features", "items")}
+        core = _core.Correction(**parts)
+        core.apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
+        return result
+
+    @property
+    def facts(self) -> tuple[list[str], list[float]]:
+        """Names and numbers that decide what is served, beside the tensors."""
+        return [self.form, *self.items], [*map(float, self.parents), *map(float, self.amounts), *self.indicators]
+
+    def record(self) -> dict[str, Any]:
+        """What stands in policy.json."""
+        return {name: getattr(self, name) for name in _LISTS}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What stands in the file of tensors, by name there."""
+        return {PREFIX + name: torch.from_numpy(getattr(self, name).copy()) for name in self._shapes()}
+
+    @classmethod
+    def decode(
+        cls,
+        record: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        tasks: tuple[str, ...],
+        features: tuple[str, ...],
+    ) -> "Correction":
+        """Of what `record` and `tensors` gave."""
+        arrays: dict[str, Any] = {
+            name.removeprefix(PREFIX): t.numpy() for name, t in tensors.items() if name.startswith(PREFIX)
+        }
+        arrays |= {name: record[name] for name in _LISTS}
+        return cls(tasks=tasks, features=features, **arrays)
+
+
+def _bits(value: Any) -> Any:
+    return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
