@@ -1,7 +1,10 @@
 """Names of the arms that evaluations and reports compare."""
 
 EXPECTED_VALUE, EXPECTED_VALUE_CALIBRATED = "expected value", "expected value, calibrated"
+CORRECTED_EXPECTED_VALUE = "corrected expected value"  # of predictions that the policy's correction corrected
 EQUAL, PRODUCTION, LOGGED_ORDER = "equal weights", "production", "logged order"
 STATIC = "best static"  # in the policy's form
 LINEAR, Z_LINEAR, Z_LOG, LOG1P = (f"best static, {form}" for form in ("linear", "z-linear", "z-log", "log1p"))
-STAGE1, GRADE, SERVED = "stage 1", "GRADE", "served"
+# The start of the trained policy, the trained policy (after stage 2), and what the artifact ranks by. A policy whose
+# training is not beside it is one of the first two, but nothing says which.
+STAGE1, GRADE, SERVED, ALONE = "stage 1", "GRADE", "served", "policy alone"
