@@ -150,7 +150,7 @@ class Correction:
             if (found := arrays[name]) is not None and found.shape != shape:
                 raise ValueError(f"{name} has shape {found.shape}; want {shape}")
         result = np.empty_like(rows)
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tasks", "features", "items")}
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tasks", "features")}
         core = _core.Correction(**parts)
         core.apply(arrays["context"], rows, bounds, arrays["items"], result, torch.get_num_threads())
         return result

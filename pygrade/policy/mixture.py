@@ -118,6 +118,7 @@ class Mixture:
     reasons: tuple[str, ...] = ()  # what moved it, at most three lines
     lift: tuple[float, float, float] | None = None  # of what is served over the baseline: value, low, high; .01 is 1 %
     weeks: float | None = None  # of the log's own traffic that an A/B test takes
+    over: str = ""  # the ranking that lift and verdict are over; "": the baseline
 
     def __post_init__(self) -> None:
         for name in ("reasons", "lift"):

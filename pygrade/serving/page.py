@@ -15,9 +15,9 @@ from pygrade._typing import Array
 from pygrade._util.html_table import rows_table
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.policy.mixture import EPSILON
+from pygrade.policy.mixture import EPSILON, Baseline, priced
 
-_SHOWN = 3  # requests in a notebook
+_SHOWN = 3  # requests in a notebook, tasks of an explanation
 
 
 class Ids(NamedTuple):
@@ -52,6 +52,7 @@ class Page:
     scenario: str | Sequence[str] | None  # of all requests, or one each
     item_values: NDArray[np.float32] | None  # one for each candidate: prices
     ids: Ids
+    item_columns: NDArray[np.float32] | None = None  # [M, I] or [B, N, I] of the policy's correction
 
     def __repr__(self) -> str:
         batch, k = self.indices.shape
@@ -100,7 +101,7 @@ class Page:
 
     def _table(self, request: int) -> str:
         """The weights of a request, and its items with what each task, and the baseline, contributed."""
-        mixed = self.trust < 1.0
+        mixed = self.trust < 1.0 and not self._by_values
         places = [int(place) for place in self.indices[request] if place >= 0]
         rows = [["", "weight", "", *(f"{100 * weight:.1f} %" for weight in self.weights[request]), *[""] * mixed]]
         for slot, place in enumerate(places):
@@ -110,7 +111,9 @@ class Page:
             rows.append([str(slot + 1), str(item), *numbers])
         who = request if self.ids.request is None else self.ids.request[request]
         source = "static weights" if self.fallback[request] else "drawn" if self.explored[request] else "policy"
-        title = f"request {who}: weights of {source}" if self.trust else f"request {who}: {self.baseline} alone"
+        names = ", mixed with ".join(entry.name for entry in self.ranked_by)
+        title = f"request {who}: " + (f"weights of {source}" if self.takes_network else names)
+        title += f"; {moved}" if (moved := self.explain_correction(request)) else ""
         head = ["slot", "item", "score", *self.tasks, *[self.baseline] * mixed]
         return rows_table(title, head, rows, texts=2)
 
@@ -129,17 +132,47 @@ class Page:
         """What the log says of the policy against the baseline, or ""."""
         return "" if self.policy.mixture is None else self.policy.mixture.verdict
 
+    @property
+    def ranked_by(self) -> tuple[Baseline, ...]:
+        """The rankings that need no network and make the scores, beside the network or without it."""
+        mixture = self.policy.mixture
+        if mixture is None:
+            return ()
+        alone = mixture.expected_value if self._by_values else None
+        return mixture.ranked_by if alone is None else (alone,)
+
+    @property
+    def takes_network(self) -> bool:
+        """The weights count."""
+        mixture = self.policy.mixture
+        return mixture is None or (mixture.takes_network and not self._by_values)
+
+    @property
+    def _by_values(self) -> bool:
+        """Multipliers of a policy without trade-offs: an expected value alone ranks by them."""
+        return self.multipliers is not None and not self.policy.config.trade_offs
+
     @cached_property
     def contributions(self) -> NDArray[np.float32]:
         """What each task gives to the score of each page item, [B, k, T]. 0 in padding.
 
         Of a policy served alone w_t · f_t(p_jt); in a mixture λ · w_t · (f_t(p_jt) - mean) / (sd + ε), with the mean of
         f_t and the sd of the policy's score over the request. With `baseline_contribution` they add up to the score.
+        Where weights do not count (`takes_network`) it is what the first of `ranked_by` adds up: of an expected value
+        each task's value times its prediction, corrected if it is corrected, and times the price.
         Boosts come after it and are not in it. An item with a missing prediction has NaN.
         """
-        present, offsets, request = self._present
-        given = torch.from_numpy(self.rows[present])
-        scores = ops.transform_scores(given, offsets=offsets, **self.policy.config.formula).numpy()
+        _, offsets, request = self._present
+        config = self.policy.config
+        if not self.takes_network:
+            entry = self.ranked_by[0]
+            amounts = entry.amounts(self.tasks, self._candidates(entry.corrected), self._prices)
+            formula = config.formula | {"transform": entry.transform}
+            weights = np.asarray(entry.weights, np.float32) * (1.0 if self.multipliers is None else self.multipliers)
+            scores = ops.transform_scores(amounts, offsets=offsets, **formula).numpy()
+            return self._of_page(scores * np.broadcast_to(weights, self.weights.shape)[request])
+        given = priced(self._candidates(config.corrected), self.tasks, config.value_tasks, self._prices)
+        scores = ops.transform_scores(given, offsets=offsets, **config.formula).numpy()
         parts: Array = scores * self.weights[request]
         if self.trust < 1.0:
             parts = self.trust * _standardized(parts, request, len(self.weights))
@@ -148,17 +181,66 @@ class Page:
     @cached_property
     def baseline_contribution(self) -> NDArray[np.float32]:
         """What the baseline gives to the score of each page item, [B, k]: (1 - λ) times its standardized score."""
-        present, offsets, request = self._present
+        _, offsets, request = self._present
         parts = np.zeros((len(request), 1))
-        if self.policy.mixture is not None and self.trust < 1.0:
+        if self.policy.mixture is not None and self.trust < 1.0 and not self._by_values:
             u = None if self.multipliers is None else torch.from_numpy(self.multipliers)
-            prices = None
-            if self.item_values is not None:
-                prices = torch.from_numpy(np.reshape(self.item_values, -1)[present])
-            given, formula = torch.from_numpy(self.rows[present]), self.policy.config.formula
-            scores = self.policy.mixture.baseline.scores(self.tasks, formula, given, offsets, u, prices)
+            base = self.policy.mixture.baseline
+            given, formula = self._candidates(base.corrected), self.policy.config.formula
+            scores = base.scores(self.tasks, formula, given, offsets, u, self._prices)
             parts = _standardized(scores.numpy()[:, None], request, len(self.weights)) * (1.0 - self.trust)
         return self._of_page(parts)[:, :, 0]
+
+    @cached_property
+    def corrections(self) -> NDArray[np.float32] | None:
+        """[B, T]: by how much the correction multiplies each task's prediction, corrected ones of the page's items over
+        their predictions; 1 on an empty page. None if nothing reads corrected predictions.
+        """
+        if not self.policy.takes_corrected:
+            return None
+        given, corrected = (
+            np.nan_to_num(self._of_page(self._candidates(kind).numpy())).astype(np.float64).sum(1)
+            for kind in (False, True)
+        )
+        factors: Array = np.divide(corrected, given, out=np.ones_like(given), where=given > 0)
+        return factors.astype(np.float32)
+
+    def explain_correction(self, request: int) -> str:
+        """The largest factors of `corrections` as text, such as "order × 1.8, click × 0.9 for this request"; "" without
+        one that rounds to another number than 1.
+        """
+        if self.corrections is None:
+            return ""
+        factors = self.corrections[request].clip(1e-6)
+        order = np.argsort(-np.abs(np.log(factors)), kind="stable")[:_SHOWN]
+        moved = [f"{self.tasks[t]} × {factors[t]:.2g}" for t in order if abs(factors[t] - 1.0) >= 0.05]
+        return ", ".join(moved) + " for this request" if moved else ""
+
+    def _candidates(self, corrected: bool) -> Tensor:
+        """[M', T]: predictions, or corrected ones, of the candidates without a missing one."""
+        return torch.from_numpy(self._corrected if corrected else self.rows[self._present[0]])
+
+    @cached_property
+    def _corrected(self) -> NDArray[np.float32]:
+        present, offsets, _ = self._present
+        columns = self._item_rows
+        items = None if columns is None else columns[present]
+        return self.policy.correct(self.context, self.rows[present], offsets.numpy(), items)
+
+    @property
+    def _item_rows(self) -> NDArray[np.float32] | None:
+        """[M, I]: the item columns; None if there are none."""
+        correction = self.policy.correction
+        if self.item_columns is None or correction is None:
+            return None
+        return np.asarray(self.item_columns, np.float32).reshape(-1, len(correction.items))
+
+    @property
+    def _prices(self) -> Tensor | None:
+        """[M'] of the same candidates."""
+        if self.item_values is None:
+            return None
+        return torch.from_numpy(np.reshape(self.item_values, -1)[self._present[0]].astype(np.float32))
 
     @property
     def _present(self) -> tuple[NDArray[np.bool_], Tensor, NDArray[np.int64]]:
@@ -207,6 +289,7 @@ class Page:
         keep = ~missing | (position >= 0)  # [M]
         sizes = np.bincount(request[keep], minlength=batch)
         some = sizes > 0  # [B]
+        columns = self._item_rows
         number = np.arange(self.first_number, self.first_number + batch)
         scenario = np.broadcast_to(np.array(self.scenario, dtype=str), batch) if self.scenario is not None else None
         return Logs(
@@ -233,6 +316,8 @@ class Page:
             verdict=np.full(int(some.sum()), self.verdict),
             multipliers=None if self.multipliers is None else self.multipliers[some],
             value=None if self.item_values is None else self.item_values.reshape(-1)[keep],
+            items=() if columns is None or self.policy.correction is None else self.policy.correction.items,
+            item_features=None if columns is None else columns[keep],
         )
 
 
