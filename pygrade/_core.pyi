@@ -64,6 +64,37 @@ def rank_fast_path(
     num_threads: Any,
 ) -> Any: ...
 
+class Correction:
+    """A correction of predictions in the C++ core (csrc/include/pygrade/correction.hpp); copies its arrays, float32."""
+
+    def __init__(
+        self,
+        *,
+        items: Sequence[str],
+        parents: Sequence[int],
+        amounts: Sequence[bool],
+        indicators: Sequence[int],
+        form: str,
+        median: Any,
+        x_mean: Any,
+        x_std: Any,
+        l_mean: Any,
+        l_std: Any,
+        weights: Any,
+        map_mean: Any,
+        map_std: Any,
+        map_knots: Any,
+        map_weights: Any,
+    ) -> None: ...
+    def apply(
+        self, context: Any, predictions: Any, offsets: Any, items: Any, result: Any, num_threads: int = 1
+    ) -> None:
+        """context [R, F] or None, predictions [M, T], offsets [R + 1] and items [M, I] or None → result [M, T]."""
+
+def correction_gram(z: Any, u: Any, h: Any, offsets: Any, result: Any, num_threads: int = 1) -> None:
+    """Σ h (z_r ⊗ u_i)(z_r ⊗ u_i)ᵀ over the rows i of the requests r, of float64 z [R, Z], u [M, U] and h [M] with
+    offsets [R + 1], into result [Z · U, Z · U]; place z · U + u. The bits do not depend on the threads."""
+
 class Policy:
     """A saved policy as the C++ core reads it."""
 

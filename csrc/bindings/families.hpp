@@ -13,6 +13,7 @@ void bind_ranking(pybind11::module_& module);
 
 // Not op families: dispatch, the saved policy, the ranker and the parts of a page.
 void bind_dispatch(pybind11::module_& module);
+void bind_correction(pybind11::module_& module);
 void bind_policy(pybind11::module_& module);
 void bind_ranker(pybind11::module_& module);
 void bind_features(pybind11::module_& module);

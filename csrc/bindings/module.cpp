@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     return names;
   });
   pygrade::bindings::bind_dispatch(module);
+  pygrade::bindings::bind_correction(module);
   pygrade::bindings::bind_policy(module);
   pygrade::bindings::bind_ranker(module);
   pygrade::bindings::bind_features(module);
