@@ -147,7 +147,7 @@ class LoggedRewards:
         sums = np.stack([np.bincount(self._users, row, users) for row in influences])
         covariance = sums @ sums.T / requests**2 * users / max(users - 1, 1)
         place, error = choose(values, covariance, sum((np.square(shift) for shift in shifts), np.zeros(len(values))))
-        reach = intervals.student_t(users - 1) * error
+        reach = intervals.student_t(intervals.effective_number(self._users) - 1) * error
         result = Interval(float(values[place]), error, float(values[place]) - reach, float(values[place]) + reach)
         sizes, largest, reasons = [], 0.0, []
         for rank in ranks:

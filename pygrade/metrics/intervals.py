@@ -47,21 +47,40 @@ UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
 
 
 def student_t(degrees: float) -> float:
-    """The 97.5 % point of Student's t; Cornish-Fisher expansion, within 0.2 % from 4 degrees of freedom on."""
-    z = 1.959963984540054
-    if degrees < 1:
+    """The 97.5 % point of Student's t, within 0.2 %: Cornish-Fisher expansion, below 4 degrees of freedom a cubic of
+    1 / degrees. NaN below 1.
+    """
+    if not degrees >= 1:
         return math.nan
+    x = 1 / degrees
+    if degrees < 4:
+        return math.exp(0.67880123 + x * (1.15189795 + x * (0.9247745 - x * 0.21341269)))
+    z = 1.959963984540054
     first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     fourth = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
-    return z + first / degrees + second / degrees**2 + third / degrees**3 + fourth / degrees**4
+    return z + x * (first + x * (second + x * (third + x * fourth)))
+
+
+def effective_number(cluster: Array, weight: Array | None = None) -> float:
+    """(Σ share)² / Σ share² of the clusters' shares of the rows [n], or of their weights: the number of equal clusters
+    that vary as much; 0 without rows or weight.
+
+    >>> effective_number(np.array([5, 5, 7, 7])), effective_number(np.array([5] * 9 + [7]))
+    (2.0, 1.2195121951219512)
+    """
+    sizes = np.bincount(numbers_of(cluster), weight).astype(np.float64) if len(cluster) else np.zeros(1)
+    total = float(np.square(sizes).sum())
+    return float(sizes.sum()) ** 2 / total if total > 0 else 0.0
 
 
 def interval(value: float, influence: Array, cluster: Array) -> Interval:
     """The interval of a smooth estimate from its influence function (delta method).
 
     influence[n] has mean 0; estimate = value + mean of influence to first order. Rows of one cluster (a user) may be
-    dependent: SE = √(Σ_u (Σ_{i∈u} influence_i)² · U / (U - 1)) / n.
+    dependent: SE = √(Σ_u (Σ_{i∈u} influence_i)² · U / (U - 1)) / n. Degrees of freedom: the clusters' effective number
+    less 1, since a cluster that has most rows hides its own error (Carter, Schnepel and Steigerwald 2017, "Asymptotic
+    behavior of a t-test robust to cluster heterogeneity"); NaN ends below 1 degree.
     """
     n = len(influence)
     sums = np.bincount(numbers_of(cluster), weights=influence) if n else np.empty(0)
@@ -69,7 +88,7 @@ def interval(value: float, influence: Array, cluster: Array) -> Interval:
     if users < 2 or not math.isfinite(value):
         return Interval(value, math.nan, math.nan, math.nan)
     error = math.sqrt(float(np.square(sums).sum()) * users / (users - 1)) / n
-    reach = student_t(users - 1) * error
+    reach = student_t(effective_number(cluster) - 1) * error if error else 0.0
     return Interval(value, error, value - reach, value + reach)
 
 
@@ -111,7 +130,7 @@ def ratio_lift(
         return interval(value, (1 + value) * (new_influence - old_influence), cluster)
     errors = [interval(0.0, influence, cluster).standard_error for influence in (new_influence, old_influence)]
     error = (1 + value) * math.hypot(*errors)
-    reach = student_t(len(np.unique(cluster)) - 1) * error
+    reach = student_t(effective_number(cluster) - 1) * error
     return Interval(value, error, value - reach, value + reach)
 
 
@@ -137,7 +156,7 @@ def mean_lift(new: ArrayLike, old: ArrayLike) -> Estimate:
 def simultaneous(
     estimates: Sequence[Estimate], cluster: Array, *, one_sided: bool = False, seed: int = 0
 ) -> list[Interval]:
-    """Intervals of which, with 95 % confidence, all cover at once; clustered as in `interval`.
+    """Intervals of which, with 95 % confidence, all cover at once; clusters and degrees of freedom as in `interval`.
 
     one_sided: with 95 % confidence all lower ends are below the truth, and likewise all upper ends are above it.
 
@@ -155,7 +174,7 @@ def simultaneous(
     reach = math.nan
     if varied.any():
         scaled = sums[varied] / np.linalg.norm(sums[varied], axis=1, keepdims=True)
-        reach = max_t(scaled @ scaled.T, count - 1, one_sided=one_sided, seed=seed)
+        reach = max_t(scaled @ scaled.T, effective_number(users) - 1, one_sided=one_sided, seed=seed)
     result = []
     for entry, error, fine in zip(estimates, errors.tolist(), known.tolist(), strict=True):
         width = reach * error if error else 0.0
@@ -165,7 +184,11 @@ def simultaneous(
 
 
 def max_t(correlation: Array, degrees: float, *, one_sided: bool = False, seed: int = 0) -> float:
-    """The 95 % point of the largest |t| (one-sided: of the largest t) of estimates with this correlation."""
+    """The 95 % point of the largest |t| (one-sided: of the largest t) of estimates with this correlation; NaN below 1
+    degree of freedom.
+    """
+    if not degrees >= 1:
+        return math.nan
     if len(correlation) == 1 and not one_sided:
         return student_t(degrees)
     rng = np.random.default_rng(seed)

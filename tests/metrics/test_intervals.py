@@ -7,8 +7,10 @@ from pygrade.metrics import intervals
 
 
 def test_student_t_against_the_table():
-    for degrees, exact in ((4, 2.7764), (10, 2.2281), (30, 2.0423), (10**9, 1.95996)):
+    small = ((1, 12.7062), (1.5, 6.0167), (2, 4.3027), (2.5, 3.5747), (3, 3.1824), (3.999, 2.7767))
+    for degrees, exact in (*small, (4, 2.7764), (10, 2.2281), (30, 2.0423), (10**9, 1.95996)):
         assert intervals.student_t(degrees) == pytest.approx(exact, rel=2e-3)
+    assert math.isnan(intervals.student_t(0.99)) and math.isnan(intervals.student_t(math.nan))
 
 
 def test_mean_of_independent_rows_is_the_t_interval():
@@ -26,6 +28,32 @@ def test_repeating_each_user_does_not_narrow_the_interval():
     once = intervals.mean(values, np.arange(200))
     copies = intervals.mean(np.repeat(values, 7), np.repeat(np.arange(200), 7))
     assert copies.standard_error == pytest.approx(once.standard_error, rel=1e-9)
+
+
+def test_the_effective_number_of_clusters():
+    assert intervals.effective_number(np.array([3, 9, 3, 9, 1, 1])) == 3.0  # equal clusters: their number, exactly
+    assert intervals.effective_number(np.repeat(np.arange(701), 13)) == 701.0
+    assert intervals.effective_number(np.repeat([0, 1], [8, 2])) == pytest.approx(1 / (0.64 + 0.04))
+    assert intervals.effective_number(np.array([0, 0, 1]), np.array([1.0, 1.0, 2.0])) == 2.0
+    assert intervals.effective_number(np.empty(0)) == intervals.effective_number(np.zeros(2), np.zeros(2)) == 0.0
+
+
+def test_a_cluster_with_most_rows_takes_the_degrees_of_freedom():
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal(1000)
+    estimate = intervals.mean_lift(values + 5, np.full(1000, 4.0))
+    for share, least in ((0.3, 1.05), (0.5, 1.4)):
+        users = np.where(np.arange(1000) < share * 1000, 0, np.arange(1000))
+        equal = intervals.interval(0.0, values, np.arange(1000))
+        whale = intervals.interval(0.0, values, users)
+        reach = whale.high / whale.standard_error
+        assert reach == pytest.approx(intervals.student_t(intervals.effective_number(users) - 1))
+        assert reach > least * equal.high / equal.standard_error
+        (both,) = intervals.simultaneous([estimate], users)
+        assert (both.high - both.low) / both.standard_error / 2 == pytest.approx(reach)
+    users = np.where(np.arange(1000) < 900, 0, np.arange(1000))  # 1.2 users
+    for found in (intervals.interval(0.0, values, users), *intervals.simultaneous([estimate] * 2, users)):
+        assert math.isfinite(found.value) and math.isnan(found.low) and math.isnan(found.high)
 
 
 def test_ratio_and_lift_intervals_cover_at_their_level():

@@ -27,9 +27,11 @@ def page(record, moved, **rules):
     return {"call": "page", "record": record, "sliders": moved, "rules": rules}
 
 
-def assert_equal(actual, expected, users=None):
-    """The same estimate and standard error; of one estimate alone the same interval, too."""
-    degrees = (expected.high - expected.low) / 2 / expected.standard_error if users is None else student_t(users - 1)
+def assert_equal(actual, expected, logs=None):
+    """The same estimate and standard error, with the t of the log's users; of one estimate alone the same interval."""
+    degrees = (expected.high - expected.low) / 2 / expected.standard_error
+    if logs is not None:
+        degrees = student_t(intervals.effective_number(numbered(logs.user_id)) - 1)
     reach = degrees * expected.standard_error
     for name, wanted in (("value", 0.0), ("low", -reach), ("high", reach)):
         assert actual[name] == pytest.approx(expected.value + wanted, rel=1e-9, abs=1e-12)
@@ -51,7 +53,7 @@ def test_moved_weights_are_worth_what_python_says(tmp_path, found, record):
     evaluation = replayed(found, found.held_out, record)
     assert result["lifts"]["requests"] == found.held_out.num_requests == 120
     for metric in ("value", "ndcg"):
-        assert_equal(result["lifts"][metric], evaluation.lifts["yours"][metric], evaluation.num_users)
+        assert_equal(result["lifts"][metric], evaluation.lifts["yours"][metric], found.held_out)
     assert not np.array_equal(result["pages"], result["scores"])
 
 
@@ -74,7 +76,7 @@ def test_moved_multipliers_are_worth_what_python_says(tmp_path, found, record):
     evaluation = replayed(found, chosen, record, yours=result["scores"])
     assert result["lifts"]["requests"] == chosen.num_requests == CONFIG.requests
     for metric in ("value", "ndcg"):
-        assert_equal(result["lifts"][metric], evaluation.lifts["yours"][metric], evaluation.num_users)
+        assert_equal(result["lifts"][metric], evaluation.lifts["yours"][metric], chosen)
 
 
 @needs_node
@@ -95,7 +97,7 @@ def test_without_propensities_all_slots_count_alike(tmp_path, found):
         transform={"yours": found.policy.config.formula},
         propensity=np.ones(5),
     )
-    assert_equal(result["lifts"]["value"], evaluation.lifts["yours"]["value"], evaluation.num_users)
+    assert_equal(result["lifts"]["value"], evaluation.lifts["yours"]["value"], logs)
 
 
 @needs_node

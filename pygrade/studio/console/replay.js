@@ -2,23 +2,32 @@
 
 // The 97.5 % point of Student's t.
 export function studentT(degrees) {
+  if (!(degrees >= 1)) return NaN;
+  const x = 1 / degrees;
+  if (degrees < 4) return Math.exp(0.67880123 + x * (1.15189795 + x * (0.9247745 - x * 0.21341269)));
   const z = 1.959963984540054;
-  if (degrees < 1) return NaN;
   const first = (z ** 3 + z) / 4;
   const second = (5 * z ** 5 + 16 * z ** 3 + 3 * z) / 96;
   const third = (3 * z ** 7 + 19 * z ** 5 + 17 * z ** 3 - 15 * z) / 384;
   const fourth = (79 * z ** 9 + 776 * z ** 7 + 1482 * z ** 5 - 1920 * z ** 3 - 945 * z) / 92160;
-  return z + first / degrees + second / degrees ** 2 + third / degrees ** 3 + fourth / degrees ** 4;
+  return z + x * (first + x * (second + x * (third + x * fourth)));
 }
 
 function interval(value, influence, users) {
-  const sums = new Map();
-  users.forEach((user, i) => sums.set(user, (sums.get(user) ?? 0) + influence[i]));
+  const [sums, sizes] = [new Map(), new Map()];
+  users.forEach((user, i) => {
+    sums.set(user, (sums.get(user) ?? 0) + influence[i]);
+    sizes.set(user, (sizes.get(user) ?? 0) + 1);
+  });
   const count = sums.size;
   if (count < 2 || !Number.isFinite(value)) return { value, low: NaN, high: NaN };
   let squares = 0;
   for (const sum of sums.values()) squares += sum * sum;
-  const reach = (studentT(count - 1) * Math.sqrt((squares * count) / (count - 1))) / influence.length;
+  const error = Math.sqrt((squares * count) / (count - 1)) / influence.length;
+  let effective = 0; // number of users: those who have most requests hide their own error
+  for (const size of sizes.values()) effective += size * size;
+  effective = influence.length ** 2 / effective;
+  const reach = error ? studentT(effective - 1) * error : 0;
   return { value, low: value - reach, high: value + reach };
 }
 
