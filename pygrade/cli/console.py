@@ -140,6 +140,19 @@ def lift(entry: Mapping[str, Any] | None) -> str:
     return f"{100 * value:+.2f} ± {50 * (entry['high'] - entry['low']):.2f} %"
 
 
+def bounds(entry: Mapping[str, Any]) -> str:
+    """``+1.20 % (0.90 to 1.50)`` of a lift with the bounds of an interval that need not be symmetric.
+
+    >>> bounds({"value": 0.012, "low": 0.009, "high": 0.015})
+    '+1.20 % (0.90 to 1.50)'
+    """
+    value, low, high = entry["value"], entry["low"], entry["high"]
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    size = f"{100 * value:+.2f} %"
+    return size if low is None or not math.isfinite(low) else f"{size} ({100 * low:.2f} to {100 * high:.2f})"
+
+
 def interval(record: Mapping[str, Any]) -> str:
     """``0.7123 ± 0.0045`` of an estimate with its interval; fewer decimals of numbers from 10 on.
 

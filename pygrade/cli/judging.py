@@ -1,4 +1,4 @@
-"""The tables of a replay, which `train`, `evaluate` and `pipeline` share."""
+"""The tables of a replay and the verdict, which `train`, `evaluate` and `pipeline` share."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,13 +30,24 @@ def print_evaluation(record: Mapping[str, Any], heading: str = "") -> None:
         for name, entry in sorted(record["rankers"].items(), key=lambda row: row[0] != record["baseline"])
     ]
     head = ["", *names.values(), *(f"{label} lift" for label in names.values())]
-    title = f"{heading}Replay of the shown items; lift over {record['baseline']}, ± 95 %"
-    console.table(title, head, rows, record["verdict"]["name"], judged_by(record))
+    title = f"{heading}Replay of the shown items; lift over {record['baseline']}, ± two-sided 95 %"
+    later = record["later"]
+    console.table(title, head, rows, later["served"], f"served: {later['served']}; {judged_by(record)}")
     for sentence in equal_metrics(record):
         console.text(sentence)
     if added := reinforcement_sentence(record):
         console.text(added)
-    console.text(record["verdict"]["sentence"])
+
+
+def print_verdict(verdict: Mapping[str, Any], later: Mapping[str, Any] | None = None) -> None:
+    """The verdict of a training, what moved it, and what later requests show, whose figures are no verdict."""
+    console.text("")
+    console.text(verdict["sentence"])
+    for line in (verdict["detail"], *verdict["reasons"]):
+        if line:
+            console.text(f"  {line}")
+    if later is not None:
+        console.text(f"  {later['text']}")
 
 
 def print_warnings(sentences: Iterable[str]) -> None:

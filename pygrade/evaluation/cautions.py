@@ -1,15 +1,22 @@
-"""Loud sentences: what a reader of an evaluation must not miss, because it makes the figures beside it meaningless."""
+"""Loud sentences: what a reader of an evaluation must not miss, because it makes the figures beside it meaningless; and
+what keeps a verdict from being *better*.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from pygrade._typing import Array, Floats
+from pygrade._util.text import printable
 from pygrade.evaluation.verdict import percent
 from pygrade.logs import Logs
+from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 
 _FEW_EVENTS = 30  # of a task, below which nothing is said about the order of its predictions
+_MOST_VALUE = 0.1  # share of the log's value that one cluster may count for
+_LATER = (0.3, 0.15)  # last parts of the log that a lift must not contradict
 
 
 def cautions_of_log(logs: Logs) -> list[str]:
@@ -77,5 +84,88 @@ def caution_of_logged_order(name: str, lift: Interval, metric: str, known_slots:
     bias = "" if known_slots else "; slot propensities are unknown, and feedback without them favors the logged order"
     return [
         f"WORSE THAN THE LOGGED ORDER: {name} has {percent(lift)} {metric} against the order that production "
-        f"showed{bias}. Do not ship it on this evidence."
+        f"showed{bias}. Find out why before a test."
     ]
+
+
+def one_user(logs: Logs, cluster: Array, least: float) -> str:
+    """Why the requests of clusters [R] count as fewer than ``least`` users; empty if they do not.
+
+    Counted by the effective number of clusters, of all requests and of those with feedback of value.
+    """
+    valued = _values(logs) > 0
+    for chosen, what in ((np.ones(len(valued), bool), "requests"), (valued, "requests with feedback of value")):
+        number = intervals.effective_number(cluster[chosen])
+        if number >= least:
+            continue
+        sizes = np.bincount(intervals.numbers_of(cluster[chosen])) if chosen.any() else np.zeros(1)
+        largest = cluster == np.unique(cluster[chosen])[np.argmax(sizes)] if chosen.any() else chosen
+        who = "one user has" if len(np.unique(logs.user_id[largest])) < 2 else "users who share copies of requests have"
+        share = sizes.max() / max(int(chosen.sum()), 1)
+        most = f"{who} {100 * share:.0f} % of the {what}, which" if share > 1 / least else f"the {what}"
+        return f"{most} count as {number:.3g} users; want {least:g}"
+    return ""
+
+
+def winsorized(logs: Logs, cluster: Array) -> Floats:
+    """[R]: the share of each request's value that counts, so that no cluster [R] has more than a tenth of all value.
+
+    Clusters above the limit are scaled down to it: with the k largest at the limit c, c = (k c + rest) / 10. All 1 if
+    there is none, or if fewer than ten clusters have value: then no limit helps.
+    """
+    numbers = intervals.numbers_of(cluster)
+    totals = np.bincount(numbers, _values(logs))
+    ordered = np.sort(totals)[::-1]
+    for capped in range(int(1 / _MOST_VALUE)):
+        limit = _MOST_VALUE * ordered[capped:].sum() / (1 - _MOST_VALUE * capped)
+        if capped == len(ordered) or ordered[capped] <= limit:
+            if limit > 0:
+                return np.asarray(limit / np.maximum(totals, limit))[numbers]
+            break
+    return np.ones(len(numbers))
+
+
+def caution_of_value(logs: Logs, cluster: Array) -> list[str]:
+    """If one cluster [R] has more than a tenth of the log's value: whose, and what is done about it."""
+    values, numbers = _values(logs), intervals.numbers_of(cluster)
+    totals = np.bincount(numbers, values)
+    total = float(totals.sum())
+    if not total > 0 or totals.max() <= 1.001 * _MOST_VALUE * total:
+        return []
+    place, largest = int(np.argmax(values)), int(np.argmax(totals))
+    if values[place] > _MOST_VALUE * total:
+        request = printable(str(logs.request_id[place]))
+        who, share = f"request {request} alone has", values[place] / total
+    else:
+        user = printable(str(logs.user_id[np.argmax(numbers == largest)]))
+        who, share = f"user {user} alone has", totals[largest] / total
+    limited = "A verdict counts at most a tenth of all value of one user."
+    if (winsorized(logs, cluster) == 1).all():
+        limited = "Fewer than ten users gave feedback of value, so that a verdict can't allow for it."
+    return [
+        f"MUCH OF THE VALUE IN ONE PLACE: {who} {100 * share:.0f} % of the value of all feedback. Is it a bot, or a "
+        f"wrong amount? {limited}"
+    ]
+
+
+def contradicted(logs: Logs, new: Floats, old: Floats, cluster: Array) -> str:
+    """Why the later requests speak against a ranking worth ``new`` [R] instead of ``old`` [R]; empty if they do not.
+
+    They do if the upper bound of the lift lies below 0 in the last 30 % or the last 15 % of the requests, by time (one-
+    sided at 95 %, for both at once): a ranking that was better while a taste lasted may be worse from now on.
+    """
+    count = logs.num_requests
+    time = np.arange(count) if logs.timestamp is None else np.argsort(np.argsort(logs.timestamp, kind="stable"))
+    later = [time >= round((1 - share) * count) for share in _LATER]
+    lifts = [intervals.mean_lift(np.where(part, new, np.nan), np.where(part, old, np.nan)) for part in later]
+    for share, bound in zip(_LATER, intervals.simultaneous(lifts, cluster, one_sided=True), strict=True):
+        if bound.high < 0:
+            return f"the last {100 * share:.0f} % of the requests say the contrary: {percent(bound)}"
+    return ""
+
+
+def _values(logs: Logs) -> Floats:
+    """[R]: what the feedback of each request is worth, harm as much as gain."""
+    if not logs.num_requests:
+        return np.zeros(0)
+    return np.asarray(np.add.reduceat(np.abs(logs.value_of(logs.feedback)), logs.offsets[:-1]), np.float64)

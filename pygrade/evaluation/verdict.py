@@ -6,6 +6,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from pygrade.evaluation.arms import EQUAL, EXPECTED_VALUE, EXPECTED_VALUE_CALIBR
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
+from pygrade.policy.mixture import Mixture
 
 _SMALL_LIFT = 0.005  # lift that more requests should find if the estimate is smaller
 _DAY = 86_400_000  # ms
@@ -32,6 +34,7 @@ class VerdictText:
     reasons: tuple[str, ...]  # what moved it, three lines at most
     lift: Interval | None  # of what is judged over the baseline, low and high one-sided at 95 % each
     weeks: float | None  # of the log's traffic that an A/B test of the lift takes; None: not known, or nothing to test
+    over: str = ""  # the ranking that the lift is over
 
 
 def write_verdict(
@@ -75,7 +78,32 @@ def write_verdict(
     else:
         raise ValueError(f"verdict is {verdict!r}; want better, undecided, worse, undecidable or untested")
     detail = _detail(verdict, served, baseline, lift, license, why, users)
-    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], lift, weeks)
+    return VerdictText(verdict, text, detail, tuple(reasons)[:_REASONS], lift, weeks, baseline)
+
+
+def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
+    """The fields of `VerdictText` as a policy keeps them, for records; *untested* of a policy without a mixture."""
+    if mixture is None:
+        text = "Not tested: nothing shows whether the new ranking is better."
+        nothing = {"detail": "", "reasons": [], "lift": None, "weeks": None, "over": EXPECTED_VALUE}
+        return {"verdict": "untested", "sentence": text, **nothing}
+    lift = mixture.lift
+    return {
+        "verdict": mixture.verdict,
+        "sentence": mixture.sentence,
+        "detail": mixture.detail,
+        "reasons": list(mixture.reasons),
+        "lift": None if lift is None else dict(zip(("value", "low", "high"), lift, strict=True)),
+        "weeks": mixture.weeks,
+        "over": judged_over(mixture),
+    }
+
+
+def judged_over(mixture: Mixture | None) -> str:
+    """The ranking that the policy's verdict is over, which later requests compare it with, too."""
+    if mixture is None or mixture.baseline.corrected:
+        return (mixture and mixture.over) or EXPECTED_VALUE
+    return mixture.over or mixture.baseline.name
 
 
 def is_simple(name: str) -> bool:

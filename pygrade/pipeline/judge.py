@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.evaluation.arms import GRADE, STAGE1
+from pygrade.evaluation.arms import GRADE
 from pygrade.evaluation.policy_estimates import NO_ESTIMATE, policy_estimates
 from pygrade.evaluation.replay import evaluate
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.judging import arms_of, replay, with_unmixed
+from pygrade.training.judging import arms_of, replay
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.reward import RewardConfig
 
@@ -23,15 +23,19 @@ _FEW = 20  # requests of a group below which it is not judged
 
 
 def judge(
-    logs: Logs, policy: FusionPolicy, stage1: FusionPolicy, reward: RewardConfig, history: NDArray[Any] | None
+    logs: Logs,
+    policy: FusionPolicy,
+    policies: dict[str, FusionPolicy],
+    reward: RewardConfig,
+    history: NDArray[Any] | None,
 ) -> dict[str, Any]:
-    """Plain records: ``replay`` (`Evaluation.to_dict`), ``off_policy``, ``users`` by history.
+    """Plain records: ``replay`` (`training.judging.replay`), ``off_policy``, ``users`` by history.
 
+    policies: those that the served policy is made of, see `training.judging.policies_of`.
     history [R]: events of the request's user before it; None: users are not told apart.
     """
     logs = logs.valued(reward.task_values, reward.value_tasks)
-    policies = {STAGE1: stage1, **with_unmixed(policy)}
-    if policy.config.evidence_prior:
+    if GRADE in policies and policy.config.evidence_prior:
         policies = {UNSHRUNK: _without_prior(policies[GRADE]), **policies}
     arms = arms_of(logs, policies, policy.mixture)
     propensity = slot_propensity(logs, reward)

@@ -38,7 +38,7 @@ from pygrade.reports.training import write_text
 from pygrade.serving.artifact import open_artifact, write_artifact
 from pygrade.serving.pipeline import EVIDENCE, STORE, Models, load_models
 from pygrade.stores import open_store, without_secret
-from pygrade.training.judging import with_unmixed
+from pygrade.training.judging import policies_of
 from pygrade.training.train import TrainConfig, train
 
 logger = logging.getLogger("pygrade")
@@ -194,11 +194,13 @@ def _stages(
 
     def make_judgment(out: Path) -> dict[str, Any]:
         late = judged_log(logs.path / EVALUATE)
-        learned, first = (FusionPolicy.load(policy.path / "training" / name) for name in ("policy", "stage1"))
+        place = policy.path / "training" / "policy"
+        learned = FusionPolicy.load(place)
+        policies = policies_of(learned, place)
         history = late.context[:, late.features.index(EVIDENCE)] if EVIDENCE in late.features else None
-        record = judge(late, learned, first, training.reward, history) | {"judged_requests": late.num_requests}
+        record = judge(late, learned, policies, training.reward, history) | {"judged_requests": late.num_requests}
         write_text(out / "evaluation.json", json.dumps(record, indent=2) + "\n")
-        pages = compare_pages(late, with_unmixed(learned), learned.mixture, partial(log.names, "item"))
+        pages = compare_pages(late, policies, learned.mixture, partial(log.names, "item"))
         write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")
         return record
 

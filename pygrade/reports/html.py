@@ -132,12 +132,12 @@ class Lead:
     text: str = ""  # HTML
     verdict: str = ""  # a sentence
     kind: str = ""  # of the verdict: better, undecided, worse …
-    beside: str = ""  # in small print below it
+    beside: Sequence[str] = ()  # lines in small print below it
     warnings: Sequence[str] = field(default=())
     cards: str = ""  # HTML
 
     def html(self) -> str:
-        small = f"<small>{escape(self.beside)}</small>" if self.beside else ""
+        small = "".join(f"<small>{escape(line)}</small>" for line in self.beside)
         said = f'<div class="verdict {self.kind}"><p>{escape(self.verdict)}</p>{small}</div>' if self.verdict else ""
         loud = "".join(
             f'<div class="warning" role="alert"><b>WARNING</b> {escape(text)}</div>' for text in self.warnings

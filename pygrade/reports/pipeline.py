@@ -60,7 +60,7 @@ def write_pipeline_report(run: Path, summary: Json, training: Path, defaults: An
         "Raw events → features → prerank → multi-task model → fusion policy → page. Every part is judged on requests "
         "later than all it learned from."
     )
-    lead = verdict_lead(trust, replay, summary.get("warnings", ()), text)
+    lead = verdict_lead(replay["verdict"], replay, summary.get("warnings", ()), text)
     shown = {name: value for name, value in summary.items() if name != "options"}
     write_page(run, f"pygrade pipeline: {summary['data']}", lead, sections, shown)
     return run / "report.html"

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pygrade._util.serialization import plain
-from pygrade.evaluation.arms import STAGE1
+from pygrade.evaluation.arms import ALONE, GRADE, LOGGED_ORDER, SERVED, STAGE1
 from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
 from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, escape, facts, folded, table
 from pygrade.reports.marks import Json, Scale, whisker
@@ -16,16 +16,16 @@ _FIRST_OPTIONS = 40  # characters of a value that is shown
 
 
 def signed_percent(interval: Json) -> str:
-    """A lift with its 95 % interval.
+    """A lift with its bounds.
 
     >>> signed_percent({"value": 0.0312, "low": 0.029, "high": 0.0334})
-    '+3.12 % (+2.90 … +3.34)'
+    '+3.12 % (2.90 to 3.34)'
     """
     if interval.get("value") is None:
         return "n/a"
     if interval.get("low") is None or interval.get("high") is None:
         return f"{100 * interval['value']:+.2f} %"
-    return f"{100 * interval['value']:+.2f} % ({100 * interval['low']:+.2f} … {100 * interval['high']:+.2f})"
+    return f"{100 * interval['value']:+.2f} % ({100 * interval['low']:.2f} to {100 * interval['high']:.2f})"
 
 
 def lift_text(entry: Json | None) -> str:
@@ -64,17 +64,19 @@ def auc_text(entry: Json) -> str:
     return plus_minus(entry, 3)
 
 
-def verdict_lead(trust: Json | None, replay: Json | None, warnings: Sequence[str], text: str = "") -> Lead:
-    """The verdict on top, the warnings, and the lifts of the arms that a reader asks for first."""
-    held_out = replay["verdict"]["sentence"] if replay else ""
+def verdict_lead(verdict: Json | None, replay: Json | None, warnings: Sequence[str], text: str = "") -> Lead:
+    """The verdict of the training on top, with what later requests show; the warnings, and the lifts of the arms that a
+    reader asks for first.
+
+    verdict: see `evaluation.verdict.stored_verdict`; None: that of the replay, if there is one.
+    """
     loud = tuple(dict.fromkeys(warnings))
     boxes = _boxes(replay) if replay else ""
-    if not trust:
-        kind = replay["verdict"]["verdict"] if replay else ""
-        return Lead(text, held_out, kind, "On held-out requests." if held_out else "", loud, boxes)
-    how = "By cross-fitting on the requests of the training."
-    beside = f"{how} On held-out requests: {held_out}." if held_out else how
-    return Lead(text, trust["sentence"], trust["verdict"], beside, loud, boxes)
+    found = verdict or (replay["verdict"] if replay else None)
+    if not found:
+        return Lead(text, warnings=loud, cards=boxes)
+    lines = [found.get("detail", ""), *found.get("reasons", ()), replay["later"]["text"] if replay else ""]
+    return Lead(text, found["sentence"], found["verdict"], tuple(filter(None, lines)), loud, boxes)
 
 
 def judge_metric(replay: Json) -> str | None:
@@ -86,21 +88,21 @@ def _boxes(replay: Json) -> str:
     metric = judge_metric(replay)
     if metric is None:
         return ""
-    named, base = replay["verdict"]["name"], replay["baseline"]
+    served, base = replay["later"]["served"], replay["baseline"]
     what = f"{'value' if metric == 'value' else 'NDCG'}@{replay['k']}"
     boxes = []
-    for arm in dict.fromkeys((named, "GRADE", STAGE1, "logged order")):
+    for arm in dict.fromkeys((served, SERVED, GRADE, STAGE1, ALONE, LOGGED_ORDER)):
         entry = replay["lifts"].get(arm, {}).get(metric)
         if entry and entry["value"] is not None:
             reach = f"{what} over {base}, 95 %: {_range(entry)}"
-            boxes.append((arm, f"{100 * entry['value']:+.2f} %", reach, arm == named))
+            boxes.append((arm, f"{100 * entry['value']:+.2f} %", reach, arm == served))
     return cards(boxes)
 
 
 def _range(entry: Json) -> str:
     if entry["low"] is None:
         return "unknown"
-    return f"{100 * entry['low']:+.2f} … {100 * entry['high']:+.2f}"
+    return f"{100 * entry['low']:.2f} to {100 * entry['high']:.2f}"
 
 
 def key(*entries: tuple[str, str]) -> str:
@@ -144,7 +146,7 @@ def prediction_section(replay: Json, title: str = "Predictions on held-out reque
 
 def replay_section(replay: Json, title: str = "Replay of held-out requests") -> Section:
     """Each ranking's NDCG and value, and its lift over the baseline, with intervals that all cover at once."""
-    k, base, named = replay["k"], replay["baseline"], replay["verdict"]["name"]
+    k, base, named = replay["k"], replay["baseline"], replay["later"]["served"]
     metrics = [("value", f"value@{k}"), ("ndcg", f"NDCG@{k}")]
     differing = [pair for pair in metrics if pair[0] not in replay["cannot_differ"]]
     scales = {name: Scale.of([e[name] for e in replay["lifts"].values()], percent=True) for name, _ in differing}
@@ -162,7 +164,7 @@ def replay_section(replay: Json, title: str = "Replay of held-out requests") -> 
     judged = escape(". ".join((judged_by(replay), *equal_metrics(replay))))
     text = (
         f"Each ranking re-orders the shown items of {replay['num_requests']:,} requests that trained nothing; what was "
-        f"not shown can't be judged. Lifts are over {escape(base)}, ± 95 %, and all intervals cover at once. "
+        f"not shown can't be judged. Lifts are over {escape(base)}, ± two-sided 95 %, and all intervals cover at once. "
         f"{judged[0].upper()}{judged[1:]}. {escape(reinforcement_sentence(replay))}"
     )
     return Section(title, text.strip(), table=table(heads, rows, named))
@@ -180,13 +182,14 @@ def trust_section(trust: Json | None) -> list[Section]:
     text = (
         f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
         f"({trust['folds']} folds, {trust['users']:,} users; slot propensities: {trust['propensity']}). Lifts of the "
-        f"debiased value over {trust['baseline']}, with one-sided 95 % bounds that hold for all rows at once. A "
+        f"debiased value over {trust['baseline']}; each bound is one-sided at 95 % and holds for all rows at once. A "
         f"mixture adds the standardized scores of the policy and of {trust['served_baseline']}. Served: {served}."
     )
     scale = Scale.of(lifts.values(), percent=True)
     heads: list[Column | str] = [Column("ranking", "text"), "lift", Column(Html(scale.axis), "mark")]
     rows = [
-        [name, lift_text(entry), Html(whisker(scale, entry, strong=name == served))] for name, entry in lifts.items()
+        [name, signed_percent(entry), Html(whisker(scale, entry, strong=name == served))]
+        for name, entry in lifts.items()
     ]
     return [Section("Cross-fitted value of the logged pages", escape(text), table=table(heads, rows, served))]
 

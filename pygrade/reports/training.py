@@ -9,6 +9,7 @@ makes its sections.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,9 @@ def write_report(
         *(options_section(*options) if options else []),
     ]
     warnings = [*trained.get("warnings", ()), *replay.get("warnings", ())]
-    lead = verdict_lead(trust, replay or None, warnings)
+    lead = verdict_lead(replay.get("verdict") or summary.get("verdict") or trust, replay or None, warnings)
     if test:
-        lead = Lead(lead.text, lead.verdict, lead.kind, lead.beside, lead.warnings, _test_cards(test, highlight))
+        lead = replace(lead, cards=_test_cards(test, highlight))
     if not sections and not lead.verdict:
         raise ValueError(f"{run} has no metrics.jsonl, abtest.json, weights.json or pages.json; want at least one")
     write_page(run, title, lead, sections, summary)
@@ -129,7 +130,7 @@ def _test_cards(test: Json, highlight: str) -> str:
 def _range(interval: Json) -> str:
     if interval["low"] is None:
         return "unknown"
-    return f"{100 * interval['low']:+.2f} … {100 * interval['high']:+.2f}"
+    return f"{100 * interval['low']:.2f} to {100 * interval['high']:.2f}"
 
 
 def _ab_sections(test: Json, highlight: str) -> list[Section]:

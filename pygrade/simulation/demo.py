@@ -19,6 +19,7 @@ from pygrade import __version__, ops
 from pygrade._util.files import claimed
 from pygrade._util.progress import track
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, PRODUCTION, SERVED, STAGE1
+from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import read_logs
 from pygrade.reports.pages import describe_pages
 from pygrade.reports.training import record_weights, write_report, write_text
@@ -134,6 +135,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
         "test_users": test.num_users,
         "policy_version": result.policy.version,
         "trust": result.summary["trust"],
+        "verdict": stored_verdict(result.policy.mixture),
         "baseline": baseline,
         "resumed_from": result.summary.get("resumed_from"),
         "arms": _lifts(test, against_production),

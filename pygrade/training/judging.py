@@ -1,23 +1,25 @@
-"""Policies beside the simple baselines on logged requests: replay, and the sentence that says which is better."""
+"""Policies beside the simple baselines on logged requests: replay. Its figures stand beside the verdict of `train`."""
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
+from pygrade._util.storage import Folder, Place
+from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STAGE1, STATIC
 from pygrade.evaluation.cautions import (
     caution_of_logged_order,
     caution_of_predicted_value,
     cautions_of_log,
     cautions_of_predictions,
 )
-from pygrade.evaluation.policy_estimates import policy_scores, served_weights
+from pygrade.evaluation.policy_estimates import fitted, item_inputs, policy_scores, served_weights
 from pygrade.evaluation.replay import evaluate, paired_lift
-from pygrade.evaluation.verdict import sentence, verdict_of
+from pygrade.evaluation.verdict import judged_over, percent, stored_verdict
 from pygrade.logs import Logs
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from pygrade.policy import Baseline, FusionPolicy, Mixture
@@ -36,7 +38,7 @@ class Arms:
 
     scores: dict[str, NDArray[Any]]  # name → [M]
     weights: dict[str, NDArray[np.float32]]  # policy → [R, T]
-    baseline: str  # name of the strongest simple one, as the last policy's training found it
+    baseline: str  # the one that the last policy's verdict is over
 
     def select(self, logs: Logs, requests: NDArray[np.int64]) -> "Arms":
         """Of some requests of the log that they were made for."""
@@ -49,7 +51,9 @@ def simple_baselines(logs: Logs, policy: FusionPolicy, mixture: Mixture | None) 
     """Those of the mixture, as the training fitted them, and production; expected value by the log's own values."""
     simple: dict[str, Baseline] = {EXPECTED_VALUE: expected_value(logs)}
     if mixture is not None:
-        simple |= {entry.name: entry for entry in mixture.baselines if entry.name != EXPECTED_VALUE}
+        tried = [*mixture.baselines, mixture.baseline, *([] if mixture.challenger is None else [mixture.challenger])]
+        tried = [entry for entry in tried if policy.correction is not None or not entry.corrected]
+        simple |= {entry.name: entry for entry in tried if entry.name != EXPECTED_VALUE}
     simple.setdefault(STATIC, Baseline(STATIC, policy.config.transform, tuple(policy.static_weights.tolist())))
     production = logged_weights(logs)
     if production is not None:
@@ -62,26 +66,58 @@ def arms_of(logs: Logs, policies: Mapping[str, FusionPolicy], mixture: Mixture |
     last = list(policies.values())[-1]
     simple = simple_baselines(logs, last, mixture)
     scores: dict[str, NDArray[Any]] = {
-        name: baseline_scores(entry, logs, last.config.formula) for name, entry in simple.items()
+        name: baseline_scores(entry, corrected(logs, last) if entry.corrected else logs, last.config.formula)
+        for name, entry in simple.items()
     }
     explored = np.zeros(logs.num_requests, bool) if logs.exploration is None else logs.exploration != "none"
     if not explored.all():
         scores[LOGGED_ORDER] = np.where(logs.shown & ~explored[logs.row_request], -logs.position, np.nan)
-    baseline = EXPECTED_VALUE if mixture is None else mixture.baseline.name
+    baseline = judged_over(mixture) if judged_over(mixture) in scores else EXPECTED_VALUE
     scores |= {name: policy_scores(policy, logs) for name, policy in policies.items()}
     return Arms(scores, {name: served_weights(policy, logs) for name, policy in policies.items()}, baseline)
 
 
-def with_unmixed(policy: FusionPolicy) -> dict[str, FusionPolicy]:
-    """The policy alone, and as it is served if it is mixed with a baseline."""
-    alone = copy.copy(policy)
-    alone.mixture = None
-    return {GRADE: alone} | ({SERVED: policy} if is_mixed(policy) else {})
+def corrected(logs: Logs, policy: FusionPolicy) -> Logs:
+    """The log with predictions as the policy's correction has them."""
+    context, items = fitted(policy, logs).context, item_inputs(policy, logs)
+    return replace(logs, predictions=policy.correct(context, logs.predictions, logs.offsets, items))
 
 
-def is_mixed(policy: FusionPolicy) -> bool:
-    """Neither the policy alone is served, nor the baseline alone."""
-    return policy.mixture is not None and 0 < policy.mixture.trust < 1
+def policies_of(policy: FusionPolicy, place: Place | None = None) -> dict[str, FusionPolicy]:
+    """What an artifact is made of, by name; the last one is served, unless the baseline alone is.
+
+    place: of the artifact. `stage 1` and `GRADE` are those of its training, if this left them beside it, else the
+    artifact's network stands alone. `served` is there if a mixture is.
+    """
+    found = {} if place is None else _stages_beside(policy, Folder.at(place))
+    if not found:
+        alone = copy.copy(policy)
+        alone.mixture = None
+        found = {ALONE: alone}
+    return found | ({SERVED: policy} if is_new(policy) else {})
+
+
+def _stages_beside(policy: FusionPolicy, folder: Folder) -> dict[str, FusionPolicy]:
+    """The policies in ``stage1/`` and ``stage2/`` beside the artifact, if one of them has its network."""
+    try:
+        parent = folder.parent
+    except ValueError:  # a bucket has none
+        return {}
+    places = {STAGE1: parent / "stage1", GRADE: parent / "stage2"}
+    if not all(place.has("policy.json") for place in places.values()):
+        return {}
+    found = {name: FusionPolicy.load(str(place)) for name, place in places.items()}
+    return found if any(_same_network(policy, stage) for stage in found.values()) else {}
+
+
+def _same_network(one: FusionPolicy, other: FusionPolicy) -> bool:
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def is_new(policy: FusionPolicy) -> bool:
+    """Whether what an artifact ranks by is more than a simple baseline, and was tested against one."""
+    return policy.mixture is not None and (policy.mixture.trust > 0 or policy.mixture.baseline.corrected)
 
 
 def replay(
@@ -91,11 +127,17 @@ def replay(
     mixture: Mixture | None,
     reward: RewardConfig,
     k: int,
-    in_sample: bool = False,
+    in_sample: bool | None = False,
 ) -> dict[str, Any]:
-    """`Evaluation.to_dict` of the policies beside the simple baselines, the ``propensity_source``, the verdict on the
-    last policy, and ``warnings``, sentences not to miss. Slot propensities come from ``explored``, baselines from the
-    ``mixture`` of the served policy.
+    """`Evaluation.to_dict` of the policies beside the simple baselines, and
+
+    - ``propensity_source``, where the slot propensities come from: ``explored``;
+    - ``verdict``, that of the training, which the ``mixture`` of the served policy keeps: no request of this log made
+      it (see `evaluation.verdict.stored_verdict`);
+    - ``later``, what these requests show of the last policy: `later_record`;
+    - ``warnings``, sentences not to miss.
+
+    in_sample: whether the policy was trained on these requests; None: nothing records it.
     """
     arms = arms_of(logs, policies, mixture)
     propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
@@ -109,12 +151,14 @@ def replay(
         propensity=curve,
         propensity_floor=reward.propensity_floor,
     )
-    name = list(policies)[-1]
+    offered = served_name(policies, mixture)
+    name = offered if offered != evaluation.baseline else list(policies)[-1]
     judge = next((metric for metric in JUDGE if metric not in evaluation.cannot_differ), None)
     lift = UNKNOWN if judge is None else evaluation.lifts[name][judge]
-    served = f"{evaluation.baseline} is what to serve"
     record = evaluation.to_dict() | {"propensity_source": propensity.origin}
-    record["verdict"] = verdict_record(name, evaluation.baseline, lift, logs, served, propensity, in_sample)
+    record["verdict"] = stored_verdict(mixture)
+    known = propensity.source != "none"
+    record["later"] = later_record(name, offered, evaluation.baseline, judge, lift, k, known, in_sample)
     record["warnings"] = [*cautions_of_log(logs), *cautions_of_predictions(logs, record["predictions"])]
     if judge is not None and not in_sample:
         promised = record["lifts"][name]
@@ -124,31 +168,41 @@ def replay(
         lift = paired_lift(logs, judge, *orders, k, curve, reward.propensity_floor)
         record["reinforcement"] = {"metric": judge, "lift": lift.to_dict()}
     if judge is not None and LOGGED_ORDER in arms.scores:
-        offered = served_name(policies, mixture)
         orders = arms.scores[offered], arms.scores[LOGGED_ORDER]
         lift = paired_lift(logs, judge, *orders, k, curve, reward.propensity_floor)
         record["logged_order"] = {"name": offered, "metric": judge, "lift": lift.to_dict()}
-        known = propensity.source != "none"
         record["warnings"] += caution_of_logged_order(offered, lift, f"{_METRICS[judge]}@{k}", known)
     return record
 
 
 def served_name(policies: Mapping[str, FusionPolicy], mixture: Mixture | None) -> str:
-    """The arm that is served: a policy, its mixture, or the baseline alone if the policy has no trust."""
-    if mixture is not None and mixture.trust == 0:
-        return mixture.baseline.name
-    return list(policies)[-1]
+    """The arm that is served: the last policy, or the baseline alone if the policy has no trust."""
+    alone = mixture is not None and SERVED not in policies and mixture.trust == 0
+    return mixture.baseline.name if mixture is not None and alone else list(policies)[-1]
 
 
-def verdict_record(
-    name: str, baseline: str, lift: Interval, logs: Logs, served: str, propensity: SlotPropensity, in_sample: bool
+def later_record(
+    name: str,
+    served: str,
+    baseline: str,
+    metric: str | None,
+    lift: Interval,
+    k: int,
+    known_slots: bool,
+    in_sample: bool | None,
 ) -> dict[str, Any]:
-    """The verdict with its sentence."""
-    if in_sample:
-        found, text = "undecidable", "in-sample, not evidence: the policy was trained on these requests"
-    elif propensity.source == "none":
-        found = "undecidable"
-        text = f"not decidable on this log: {served}. Slot propensities are unknown; {propensity.needed}"
+    """What other requests than the training's show of a ranking over the baseline: ``text``, and its figures.
+
+    ``name`` and ``lift`` are of the last policy; ``served`` is the ranking that is served, which may be the baseline.
+    """
+    whose = {False: "later requests", True: "in-sample, not evidence", None: "requests that the policy may know"}
+    head = f"{whose[in_sample]}: "
+    if served != name:
+        head += f"{served} is served; "
+    if metric is None:
+        text = f"{head}rankings cannot differ on these pages"
     else:
-        found, text = verdict_of(lift), sentence(name, baseline, lift, logs, served)
-    return {"name": name, "baseline": baseline, "verdict": found, "sentence": text, "lift": lift.to_dict()}
+        how = f"{_METRICS[metric]}@{k}, two-sided 95 %{'' if known_slots else ', slot propensities are unknown'}"
+        text = f"{head}{name} {percent(lift)} over {baseline} ({how})"
+    figures = {"name": name, "served": served, "baseline": baseline, "metric": metric, "lift": lift.to_dict()}
+    return figures | {"in_sample": in_sample, "text": text}

@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,12 @@ def test_train_judges_on_the_held_out_requests(capsys, workplace):
     arms = {"expected value, calibrated", "best static", "production", "logged order", "stage 1", "GRADE"}
     assert arms <= set(record["evaluation"]["rankers"])
     assert record["evaluation"]["baseline"] == next(iter(record["evaluation"]["rankers"])) == "expected value"
-    assert record["evaluation"]["verdict"]["sentence"] and record["train"]["trust"]["sentence"]
+    kept = FusionPolicy.load(workplace / "run" / "policy").mixture
+    assert record["verdict"] == record["evaluation"]["verdict"]
+    assert kept.sentence == record["verdict"]["sentence"] == record["train"]["trust"]["sentence"]
+    assert record["evaluation"]["later"]["text"].startswith("later requests: ")
+    report = (workplace / "run" / "report.html").read_text(encoding="utf-8")
+    assert escape(kept.sentence) in report and escape(record["evaluation"]["later"]["text"]) in report
     for interval in record["evaluation"]["lifts"]["GRADE"].values():
         assert interval["low"] <= interval["value"] <= interval["high"]
     assert (workplace / "run" / "report.html").exists()

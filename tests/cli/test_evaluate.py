@@ -2,15 +2,19 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pygrade.cli import main as cli
 from pygrade.cli.options import parse_values
+from pygrade.evaluation.arms import ALONE, GRADE, SERVED, STAGE1
 from pygrade.logs import Logs, request_keys, write_logs
-from pygrade.policy import FusionPolicy
+from pygrade.policy import Baseline, FusionPolicy, Mixture
+from pygrade.training.judging import policies_of, served_name
 from pygrade.training.reward import RewardConfig
 from pygrade.training.static_weights import CemConfig
 from pygrade.training.train import Stage1Config, Stage2Config, TrainConfig, train
@@ -73,15 +77,41 @@ def test_noise_is_no_lift_on_requests_that_the_policy_has_not_seen(capsys, train
         for metric in ("ndcg", "value"):
             lift = fresh["lifts"]["GRADE"][metric]
             assert lift["low"] < 0
-        assert fresh["verdict"]["verdict"] != "better"
+        kept = FusionPolicy.load(place / "policy").mixture
+        assert fresh["verdict"]["sentence"] == kept.sentence and kept.sentence in printed.out.splitlines()
+        assert fresh["later"]["text"].startswith("later requests: ") and fresh["later"]["text"] in printed.out
+        assert list(fresh["weights"]) == [STAGE1, GRADE]  # as the training calls them
 
 
 def test_requests_of_the_training_alone_are_called_no_evidence(capsys, trained):
     for place in trained:
         seen, printed = evaluated(capsys, place, "--k", "5", log="early")
         assert seen["in_sample"] is True and (seen["left_out"], seen["num_requests"]) == (0, 320)
-        assert seen["verdict"]["verdict"] == "undecidable" and "in-sample" in seen["verdict"]["sentence"]
+        assert seen["verdict"]["sentence"] == FusionPolicy.load(place / "policy").mixture.sentence
+        assert seen["later"]["text"].startswith("in-sample, not evidence: ") and seen["later"]["text"] in printed.out
         assert "in-sample, not evidence: Replay" in printed.out and "trained on all of these" in printed.err
+
+
+def test_names_mean_the_same_as_in_the_training(trained, tmp_path):
+    place = trained[0] / "policy"
+    policy = FusionPolicy.load(place)
+    assert list(policies_of(policy, place)) == [STAGE1, GRADE]
+    expected = Baseline("expected value", "identity", (1.0, 5.0))
+    policy.mixture = Mixture(0.4, expected, "better", "Test the new ranking.")
+    policy.save(tmp_path / "run/policy")
+    moved = policies_of(policy, tmp_path / "run/policy")  # without its training, whose stages have names
+    assert list(moved) == [ALONE, SERVED] == list(policies_of(policy))
+    assert moved[SERVED] is policy and moved[ALONE].mixture is None
+    assert served_name(moved, policy.mixture) == SERVED
+    for stage in ("stage1", "stage2"):
+        shutil.copytree(trained[0] / stage, tmp_path / "run" / stage)
+    beside = policies_of(policy, tmp_path / "run/policy")
+    assert list(beside) == [STAGE1, GRADE, SERVED] and beside[SERVED] is policy
+    policy.mixture = Mixture(0.0, expected, "worse", "Keep what you have.")
+    assert served_name(policies_of(policy), policy.mixture) == "expected value"
+    with torch.no_grad():
+        policy.head.bias.add_(1.0)  # of another training than the stages beside it
+    assert list(policies_of(policy, tmp_path / "run/policy")) == [ALONE]
 
 
 def test_events_are_worth_what_the_policy_was_trained_for(capsys, trained):

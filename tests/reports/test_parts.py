@@ -10,6 +10,7 @@ import torch
 
 from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER
 from pygrade.evaluation.replay import reinforcement_sentence
+from pygrade.metrics.intervals import UNKNOWN
 from pygrade.policy import Baseline, FusionPolicy, Mixture, PolicySpec
 from pygrade.reports import plots
 from pygrade.reports.comparison import compare_pages, comparison_section
@@ -18,7 +19,7 @@ from pygrade.reports.marks import Scale, bars, whisker
 from pygrade.reports.sections import auc_text, options_section, prediction_section, replay_section, verdict_lead
 from pygrade.reports.style import COLORS
 from pygrade.reports.weights import record_weights, weight_sections
-from pygrade.training.judging import replay
+from pygrade.training.judging import later_record, replay
 from pygrade.training.reward import RewardConfig
 from pygrade.training.train import TrainConfig
 from tests.learning import tiny_logs
@@ -88,7 +89,8 @@ def judged():
     logs = tiny_logs(150, seed=3)
     spec = PolicySpec(logs.tasks, logs.features)
     policies = {GRADE: FusionPolicy(spec, torch.tensor([0.7, 0.3]), seed=0)}
-    mixture = Mixture(0.0, Baseline(EXPECTED_VALUE, "identity", (1.0, 2.0)))
+    baseline = Baseline(EXPECTED_VALUE, "identity", (1.0, 2.0))
+    mixture = Mixture(0.0, baseline, "undecided", "Keep what you have.", detail="GRADE over expected value")
     record = replay(logs, logs, policies, mixture, RewardConfig(page_size=5, propensity=0.5), 3)
     return logs, policies, mixture, json.loads(json.dumps(record))
 
@@ -113,12 +115,40 @@ def test_what_stage_2_adds_is_said():
 
 def test_the_lead_has_the_verdict_then_the_warnings_then_the_lifts(judged):
     *_, record = judged
-    trust = {"sentence": "GRADE is <better>", "verdict": "better"}
-    lead = verdict_lead(trust, record, ["WATCH & wait", "WATCH & wait"]).html()
-    assert lead.index("GRADE is &lt;better&gt;") < lead.index("WATCH &amp; wait") < lead.index('class="cards"')
-    assert lead.count("WATCH") == 1 and 'class="verdict better"' in lead and record["verdict"]["sentence"][:20] in lead
-    alone = verdict_lead(None, record, ()).html()
-    assert "On held-out requests" in alone and f'verdict {record["verdict"]["verdict"]}"' in alone
+    verdict = {"sentence": "Test the <new> ranking.", "verdict": "better", "detail": "a over b", "reasons": ["c & d"]}
+    lead = verdict_lead(verdict, record, ["WATCH & wait", "WATCH & wait"]).html()
+    words = ("Test the &lt;new&gt; ranking.", "a over b", "c &amp; d", "later requests: ", "WATCH &amp; wait")
+    places = [lead.index(part) for part in (*words, 'class="cards"')]
+    assert places == sorted(places) and lead.count("WATCH") == 1 and 'class="verdict better"' in lead
+    assert verdict_lead(None, None, ()).html() == ""
+
+
+def test_later_requests_have_figures_and_no_verdict(judged):
+    _, _, mixture, record = judged
+    assert record["verdict"]["sentence"] == mixture.sentence and record["verdict"]["verdict"] == "undecided"
+    later = record["later"]
+    assert later["text"].startswith(f"later requests: {EXPECTED_VALUE} is served; GRADE ")
+    assert later["text"].endswith(f" over {EXPECTED_VALUE} (value@3, two-sided 95 %)")
+    assert later["lift"] == record["lifts"][GRADE]["value"]
+    lead = verdict_lead(None, record, ()).html()
+    assert lead.index(mixture.sentence) < lead.index("later requests: ") and 'class="verdict undecided"' in lead
+
+
+@pytest.mark.parametrize(
+    "in_sample, head", [(True, "in-sample, not evidence: "), (None, "requests that the policy may know: ")]
+)
+def test_requests_of_the_training_are_called_so(judged, in_sample, head):
+    logs, policies, mixture, _ = judged
+    reward = RewardConfig(page_size=5, propensity=0.5)
+    later = replay(logs, logs, policies, replace(mixture, trust=1.0), reward, 3, in_sample)["later"]
+    assert later["text"].startswith(f"{head}GRADE ") and later["in_sample"] is in_sample
+
+
+def test_figures_that_need_propensities_or_cannot_differ_say_so():
+    given = (GRADE, GRADE, EXPECTED_VALUE)
+    text = later_record(*given, "ndcg", UNKNOWN, 5, False, False)["text"]
+    assert text.endswith("(NDCG@5, two-sided 95 %, slot propensities are unknown)")
+    assert later_record(*given, None, UNKNOWN, 5, True, False)["text"].endswith("rankings cannot differ on these pages")
 
 
 def test_held_out_tables_have_every_interval(judged):

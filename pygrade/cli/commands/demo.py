@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pygrade.cli import console
+from pygrade.cli.judging import print_verdict
 from pygrade.cli.options import Output
 from pygrade.cli.run_directory import check_out, write_options
 from pygrade.evaluation.arms import PRODUCTION, SERVED
@@ -46,8 +47,7 @@ def run(options: Options) -> dict[str, Any]:
         console.lifts(f"Sampled A/B test: lift over {base}, ± 95 %", sampled, strong=SERVED)
         columns = (*console.LABELS, extra)
         console.lifts(f"Closed-form A/B test: lift over {base}, ± 95 %", expected, columns, SERVED)
-        if (trust := result.summary["trust"]) is not None:
-            console.text(f"{trust['sentence']}")
+        print_verdict(result.summary["verdict"])
         policy, summary = options.out / "policy", options.out / "summary.json"
         console.text(f"report: {result.report}    policy: {policy}    summary: {summary}")
     return result.summary | {"report": str(result.report)}

@@ -8,13 +8,13 @@ import numpy as np
 
 from pygrade._util.storage import Place
 from pygrade.cli import console
-from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_warnings
+from pygrade.cli.judging import IN_SAMPLE, print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, workers_of
 from pygrade.evaluation.policy_estimates import LIFT, NO_ESTIMATE, decisive, noted, policy_estimates
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs
 from pygrade.policy import FusionPolicy
-from pygrade.training.judging import replay, with_unmixed
+from pygrade.training.judging import policies_of, replay
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig
 from pygrade.training.training_record import TrainingRecord
@@ -25,7 +25,8 @@ logger = logging.getLogger("pygrade")
 @dataclass(frozen=True, kw_only=True)
 class Options(Output, Cluster, Source):
     """Replay metrics of a policy, its static weights and the log's own weights, with 95 % intervals over users; and
-    the off-policy estimate of the policy: what it would have earned, from all requests of the log.
+    the off-policy estimate of the policy: what it would have earned, from all requests of the log. They stand beside
+    the verdict of its training, which no other requests change.
 
     Requests that the policy was trained on are left out. A replay re-orders what was shown. Feedback is divided by the
     slot's propensity, estimated from the log if it can be. Events are worth what the policy was trained for.
@@ -52,7 +53,7 @@ def run(options: Options) -> dict[str, Any]:
     propensity = slot_propensity(logs, reward)
     slots = int(logs.position.max()) + 1
     jobs = [
-        _Job(kind, policy, fresh, propensity, slots, reward, options.k, bool(in_sample))
+        _Job(kind, options.policy, policy, fresh, propensity, slots, reward, options.k, in_sample)
         for kind in ("replay", "estimates")
     ]
     with workers_of(options.cluster) as workers:
@@ -76,6 +77,7 @@ def run(options: Options) -> dict[str, Any]:
                 console.text(f"{'; '.join(names)}: {warning}")
         else:
             console.text(f"Off-policy: {NO_ESTIMATE}")
+        print_verdict(record["verdict"], record["later"])
         print_warnings(record["warnings"])
     return {
         "data": options.data,
@@ -92,13 +94,14 @@ class _Job:
     """One of the two ways to judge a policy."""
 
     kind: Literal["replay", "estimates"]
+    place: Place
     policy: FusionPolicy
     logs: Logs
     propensity: SlotPropensity
     slots: int
     reward: RewardConfig
     k: int
-    in_sample: bool
+    in_sample: bool | None
 
     def __str__(self) -> str:
         return self.kind
@@ -107,7 +110,7 @@ class _Job:
 def _judged(job: _Job) -> dict[str, Any]:
     policy = job.policy
     if job.kind == "replay":
-        arms = with_unmixed(policy)
+        arms = policies_of(policy, job.place)
         return replay(job.logs, job.propensity, arms, policy.mixture, job.reward, job.k, job.in_sample)
     curve, error = job.propensity.known(job.slots), job.propensity.standard_error
     return dict(policy_estimates(policy, job.logs, curve, job.k, exponent_error=error))

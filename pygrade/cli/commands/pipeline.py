@@ -7,7 +7,7 @@ from pygrade._util.optional_imports import require
 from pygrade._util.storage import Place, update, within, work_directory
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse, refuse_in_model, refuse_in_training
-from pygrade.cli.judging import print_evaluation, print_warnings
+from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, part, workers_of
 from pygrade.cli.run_directory import RECORD, check_out, recorded
 from pygrade.cli.run_metrics import report_run
@@ -112,7 +112,9 @@ def _print(record: dict[str, Any]) -> None:
     console.table("Prerank: later positives found", ["", "two towers", "popularity"], recall, caption=published)
     if stages["mtl"]["network"] != OWN:
         _print_model(stages["logs"]["predictions"], stages["mtl"]["tasks"])
-    print_evaluation(stages["evaluate"]["replay"])
+    replay = stages["evaluate"]["replay"]
+    print_evaluation(replay)
+    print_verdict(replay["verdict"], replay["later"])
     print_warnings(record["warnings"])
 
 

@@ -15,19 +15,20 @@ from pygrade._util.storage import Place, within, working
 from pygrade._util.workers import Workers
 from pygrade.cli import console
 from pygrade.cli.ignored import refuse_in_training
-from pygrade.cli.judging import print_evaluation, print_warnings
+from pygrade.cli.judging import print_evaluation, print_verdict, print_warnings
 from pygrade.cli.options import Cluster, Output, Source, part, workers_of
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.cli.run_metrics import report_run
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
 from pygrade.evaluation.policy_estimates import served_weights
 from pygrade.evaluation.replay import event_worth
+from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
 from pygrade.logs.log_parts import LogParts
 from pygrade.reports.comparison import FILE as COMPARISON
 from pygrade.reports.comparison import compare_pages
 from pygrade.reports.training import record_weights, write_report, write_text
-from pygrade.training.judging import JUDGED, is_mixed, replay
+from pygrade.training.judging import JUDGED, is_new, replay
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
 from pygrade.training.trust import label
@@ -102,26 +103,24 @@ def run(options: Options) -> dict[str, Any]:
         _print_trust(record["train"])
         if late is not None:
             print_evaluation(record["evaluation"], "later requests, which trained nothing: ")
+        print_verdict(record["verdict"], record["evaluation"]["later"] if late is not None else None)
         print_warnings(record["warnings"])
         console.text(f"policy: {record['policy']}    report: {record['report']}")
     return record
 
 
 def _print_trust(summary: Mapping[str, Any]) -> None:
-    """What cross-fitting found: mixtures and baselines against the baseline, and the verdict."""
+    """What cross-fitting found: mixtures and baselines against the baseline."""
     trust = summary["trust"]
-    if trust is None:
-        console.text("trust: not estimated (--trust.folds 0): nothing says whether the policy beats expected value")
-        return
-    lifts = trust["mixtures"] | trust["baselines"]
+    lifts = {} if trust is None else trust["mixtures"] | trust["baselines"]
     if lifts:
-        title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']}, ± one-sided 95 %"
-        rows = [[name, console.lift(entry)] for name, entry in lifts.items()]
+        title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']} (bounds one-sided 95 % each)"
+        rows = [[name, console.bounds(entry)] for name, entry in lifts.items()]
         caption = f"{trust['folds']} folds of {trust['users']:,} users; {event_worth(summary)}; "
         caption += f"slot propensities: {trust['propensity']}"
         served = label(trust["policy"], trust["trust"], trust["served_baseline"])
+        caption += f"; {summary['trust_seconds']:.0f} s of cross-fitting"
         console.table(title, ["", "lift"], rows, served, caption)
-    console.text(f"{trust['sentence']} ({summary['trust_seconds']:.0f} s of cross-fitting)")
 
 
 def _train_and_judge(
@@ -138,11 +137,12 @@ def _train_and_judge(
         "out": str(options.out),
         "policy": within(options.out, "policy"),
         "train": result.summary,
+        "verdict": stored_verdict(result.policy.mixture),
     }
     if late is not None:
         late = late.valued(config.reward.task_values, config.reward.value_tasks)
         policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy}
-        if is_mixed(result.policy):
+        if is_new(result.policy):
             policies[SERVED] = result.policy
         evaluation = replay(
             late, result.propensity, policies, result.policy.mixture, config.reward, config.reward.page_size
