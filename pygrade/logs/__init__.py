@@ -1,6 +1,7 @@
 """Logged requests: the typed record that every stage reads, and its Parquet form."""
 
 from pygrade.logs.arrays import numbered, pad
+from pygrade.logs.categories import encode
 from pygrade.logs.contract import LogContractError
 from pygrade.logs.files import concatenate, read_logs, write_logs
 from pygrade.logs.keys import request_keys
@@ -11,6 +12,7 @@ __all__ = [
     "LogContractError",
     "Logs",
     "concatenate",
+    "encode",
     "numbered",
     "pad",
     "read_logs",

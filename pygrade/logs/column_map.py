@@ -7,13 +7,26 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pygrade.logs.synonyms import NATIVE, ROLES, SHORT, event_of, is_id, is_prediction, likeness, normal, role_names
+from pygrade.logs.categories import MANY
+from pygrade.logs.synonyms import (
+    NATIVE,
+    ROLES,
+    SHORT,
+    event_of,
+    is_id,
+    is_prediction,
+    likeness,
+    names_event,
+    normal,
+    role_names,
+)
 from pygrade.logs.table import Table
 
 REQUIRED = ("request_id", "user_id", "item_id", "position")
 SKIP = "skip"
-PREFIXES = ("p_", "y_", "x_", "w_", "a_", "u_")
+PREFIXES = ("p_", "y_", "x_", "i_", "w_", "a_", "u_")
 _MAX_SCENARIOS = 50
+_MAX_ITEM_COLUMNS = 20  # that are proposed
 _IDS, _NUMBERS = ("integer", "text"), ("integer", "number", "bool")
 _KINDS = {
     "request_id": _IDS,
@@ -44,6 +57,11 @@ class ColumnMap:
 
     def take(self, role: str, column: str, why: str) -> None:
         self.roles[role], self.why[role] = column, why
+
+    def drop(self, role: str, why: str) -> None:
+        """Leaves out the column of a role after all."""
+        self.left_out[self.roles.pop(role)] = why
+        del self.why[role]
 
     @property
     def used(self) -> set[str]:
@@ -79,7 +97,7 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
         pairs = []
         for text in [columns] if isinstance(columns, str) else columns:
             for entry in filter(str.strip, re.split(r",(?=[^,]*=)", text)):  # a column's own name may hold a comma
-                key, equals, value = entry.partition("=")
+                key, equals, value = _split(entry)
                 if not (equals and key.strip() and value.strip(" ,")):
                     raise ValueError(f"columns has {entry!r}; want ROLE=COLUMN, e.g. request=session_id,click=clicked")
                 pairs.append((key.strip(), value.strip(" ,")))
@@ -92,6 +110,13 @@ def parse_map(columns: Mapping[str, str | Iterable[str]] | Sequence[str] | str |
             raise ValueError(f"columns names {key!r} twice; want it once")
         result[role] = value
     return result
+
+
+def _split(entry: str) -> tuple[str, str, str]:
+    """Role, "=" and column; at the middle "=" for a 0/1 column of a log of pygrade's own, ``x_a=b=x_a=b``."""
+    parts = entry.split("=")
+    middle = len(parts) // 2 if parts[0][:2] in ("x_", "i_") and len(parts) % 2 == 0 else 1
+    return "=".join(parts[:middle]), "=" * (len(parts) > 1), "=".join(parts[middle:])
 
 
 def find_request(table: Table, given: Mapping[str, str], result: ColumnMap) -> None:
@@ -155,7 +180,11 @@ def _named(table: Table, role: str, taken: set[str]) -> list[str]:
     by_name = {normal(name): name for name in reversed(table.names) if name not in taken}
     exact = [role] if role in table.names and role not in taken else []
     found = [by_name[name] for name in role_names(role) if name in by_name]
-    return [name for name in dict.fromkeys(exact + found) if table.kind(name) in _KINDS[role]]
+    return [name for name in dict.fromkeys(exact + found) if _has_kind(table, name, _KINDS[role])]
+
+
+def _has_kind(table: Table, name: str, kinds: Sequence[str]) -> bool:
+    return table.kind(name) in kinds or ("number" in kinds and table.is_numeric(name))
 
 
 def _fits(table: Table, role: str, name: str) -> bool:
@@ -189,8 +218,18 @@ def _by_value(table: Table, result: ColumnMap) -> None:
             result.take("timestamp", name, "by its type")
         elif "position" not in result.roles and kind in ("integer", "number") and _counts_slots(table, name):
             result.take("position", name, "its values count the rows of a request")
+        elif "timestamp" not in result.roles and kind in ("integer", "number") and _counts_seconds(table, name):
+            result.take("timestamp", name, "its values are times since 1970")
         elif "exploration" not in result.roles and kind == "text" and _explores(table, name):
             result.take("exploration", name, "by its values")
+
+
+def _counts_seconds(table: Table, name: str) -> bool:
+    """Are the values, one a request, seconds or milliseconds since 1970 of this century?"""
+    values = table.numbers(name)
+    low, high = float(values.min()), float(values.max())  # NaN is neither
+    clear = any(9.5e8 * unit < low < high < 4e9 * unit for unit in (1, 1000))
+    return clear and not is_id(name) and not table.varies(name).any()
 
 
 def _explores(table: Table, name: str) -> bool:
@@ -218,7 +257,7 @@ def _counts_slots(table: Table, name: str) -> bool:
 def _pair_tasks(table: Table, result: ColumnMap) -> None:
     """Feedback and predictions of one event, by their names."""
     taken = _taken(result)
-    free = [name for name in table.names if name not in taken and table.kind(name) in (*_NUMBERS, "empty")]
+    free = [name for name in table.names if name not in taken and _has_kind(table, name, (*_NUMBERS, "empty"))]
     of_rows = {name: bool(table.varies(name).any()) for name in free}  # else it may as well be of the request
     varied = of_rows if len(table.starts) < len(table) else dict.fromkeys(free, True)  # requests of one row say nothing
     predictions = [name for name in free if is_prediction(name) or name.startswith("p_")]
@@ -244,10 +283,14 @@ def _pair_tasks(table: Table, result: ColumnMap) -> None:
     _order_tasks(table, result)
     for name in predictions:
         if name not in result.used and (of_rows[name] or name.startswith("p_")):
-            result.left_out[name] = "a prediction without feedback"
-            result.odd.append(f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN")
+            said = f"{name!r} looks like a prediction, but no feedback goes with it: name it by TASK=COLUMN"
+            result.odd.append(said)
+            if name.startswith("p_"):
+                result.left_out[name] = "a prediction without feedback"
     for name in feedback:
-        if name not in result.used and ((varied[name] and table.kind(name) == "bool") or name.startswith("y_")):
+        if name not in result.used and (
+            name.startswith("y_") or (varied[name] and names_event(name) and _is_flag(table, name))
+        ):
             result.left_out[name] = "feedback without a prediction"
             result.odd.append(f"{name!r} looks like feedback, but no prediction goes with it: name it by p_TASK=COLUMN")
 
@@ -262,27 +305,48 @@ def _order_tasks(table: Table, result: ColumnMap) -> None:
 
 
 def _rest(table: Table, result: ColumnMap) -> None:
-    """The columns that are left: features and the scenario, if they are of the request; others are left out."""
+    """The columns that are left: features and the scenario if they are of the request, else item columns."""
     joined = {part for column in result.roles.values() for part in column.split("+")}
     for name in table.names:
         if name in _taken(result) or name in joined:
             continue
-        kind, role = table.kind(name), name if name.startswith("x_") else f"x_{name}"
-        own = name.startswith("x_") and role != "x_"
-        if kind not in (*_NUMBERS, "text", "empty") or (kind == "empty" and not own):
-            result.left_out[name] = "has no value" if kind == "empty" else f"type {table.type_of(name)}"
-        elif table.varies(name).any():
-            why = "differs within a request" if own else "differs within a request: a property of items"
-            result.left_out[name] = why if kind != "text" else "text of items"
-        elif kind == "text":
-            distinct = len(np.unique(table.codes(name)))
-            if "scenario" in result.roles or not 2 <= distinct <= _MAX_SCENARIOS:
-                result.left_out[name] = f"text with {distinct:,} values (one column can be the scenario)"
+        kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
+        distinct = len(np.unique(table.codes(name)))
+        varies = bool(table.varies(name).any())
+        if why := _unfit(table, name, own, distinct):
+            result.left_out[name] = why
+        elif own and name.startswith("x_") and varies:
+            result.left_out[name] = "differs within a request"
+        elif varies or (own and name.startswith("i_")):
+            if sum(role.startswith("i_") for role in result.roles) < _MAX_ITEM_COLUMNS:
+                what = "text" if kind == "text" else "number"
+                result.take(name if own else f"i_{name}", name, f"{what} of the candidate")
             else:
-                result.take("scenario", name, f"text of the request with {distinct} values")
-        elif not own and is_id(name):
-            result.left_out[name] = "an id, by its name"
-        elif not own and len(np.unique(table.codes(name))) < 2:
-            result.left_out[name] = "the same value everywhere"
+                result.left_out[name] = f"more than {_MAX_ITEM_COLUMNS} item columns; i_{name}={name} takes it"
+        elif kind != "text" or own or table.is_numeric(name):
+            result.take(name if own else f"x_{name}", name, "number of the request")
+        elif "scenario" not in result.roles and distinct <= _MAX_SCENARIOS:
+            result.take("scenario", name, f"text of the request with {distinct} values")
         else:
-            result.take(role, name, "number of the request")
+            result.take(f"x_{name}", name, f"text of the request with {distinct:,} values")
+
+
+def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
+    """Why a column is no number or category, or nothing."""
+    kind = table.kind(name)
+    if kind == "empty" and not own:
+        return "has no value"
+    if kind not in (*_NUMBERS, "text", "empty"):
+        return f"type {table.type_of(name)}"
+    if not own and is_id(name):
+        return "an id, by its name"
+    if not own and distinct < 2:
+        return "the same value everywhere"
+    if kind == "text" and distinct > MANY and not table.is_numeric(name):
+        return f"text with {distinct:,} values"
+    return ""
+
+
+def _is_flag(table: Table, name: str) -> bool:
+    """Is it a column of true and false, or of words for them?"""
+    return table.kind(name) == "bool" or (table.kind(name) == "text" and table.is_numeric(name))

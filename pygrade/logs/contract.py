@@ -16,7 +16,8 @@ _WHAT = {
 }
 _FEEDBACK = "what followed, a column per task: 0 or 1 or an amount, empty where not shown"
 _PREDICTION = "the model's prediction, a column per task, for every candidate"
-_FEATURES = "numbers of the request that the policy may look at"
+_FEATURES = "numbers or text of the request that the policy may look at"
+_ITEMS = "numbers or text of the candidate, such as its brand or margin"
 _EXPLORATION = (
     "exploration",
     "none, shuffle or dirichlet (or a flag: shuffled): how the page was made",
@@ -60,10 +61,9 @@ def contract_rows(table: Table, mapping: ColumnMap) -> list[tuple[str, str, str,
         for role, what in _WHAT.items()
         if role not in REQUIRED and (role != "shown" or role in mapping.roles)
     ]
-    features = [role for role in mapping.roles if role.startswith("x_")]
-    rows += [(role, "no", "" if i else _FEATURES, found(role)) for i, role in enumerate(features)]
-    if not features:
-        rows.append(("x_<name>", "no", _FEATURES, "none"))
+    for prefix, text in (("x_", _FEATURES), ("i_", _ITEMS)):
+        named = [role for role in mapping.roles if role.startswith(prefix)] or [f"{prefix}<name>"]
+        rows += [(role, "no", "" if i else text, found(role)) for i, role in enumerate(named)]
     rows.append((_EXPLORATION[0], "no", _EXPLORATION[1], found(_EXPLORATION[0])))
     known = {SHORT.get(row[0], row[0]) for row in rows} | {f"y_{task}" for task in tasks}
     rows += [(role, "no", "", found(role)) for role in mapping.roles if role not in known]

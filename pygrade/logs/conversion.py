@@ -1,5 +1,6 @@
 """A table's columns in the units of a log. Every change is noted; what could mean two things is refused."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -150,8 +151,8 @@ def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
         stamps = table.arrow.column(column)
         try:
             if kind == "text":
-                stamps = table.column(column).cast(pa.timestamp("us"))
-            zone = getattr(table.type_of(column), "tz", None) if kind == "time" else None
+                stamps = _dates(table.column(column))
+            zone = getattr(stamps.type, "tz", None)
             millis = np.asarray(stamps.cast(pa.timestamp("ms", zone), safe=False).cast(pa.int64()).to_numpy(), np.int64)
         except pa.ArrowException as error:
             reason = " ".join(str(error).split())[:150]
@@ -178,6 +179,15 @@ def times(table: Table, column: str, notes: Notes) -> NDArray[np.int64]:
     if several:
         notes.changed.append(f"{column!r} (time) has several times in {several:,} requests: the earliest of each")
     return first
+
+
+def _dates(texts: Any) -> Any:
+    """Arrow times of ISO 8601, either all with a zone or an offset, or all without."""
+    pa = require("pyarrow")
+    try:
+        return texts.cast(pa.timestamp("us"))
+    except pa.ArrowException:
+        return texts.cast(pa.timestamp("us", "UTC"))
 
 
 def exploration(table: Table, column: str, notes: Notes) -> Array:
@@ -257,15 +267,24 @@ def without_copies(
     return ~extra
 
 
-def numbers(table: Table, column: str, prefix: str, notes: Notes) -> Floats:
-    """[M] of a feature or another number."""
-    if table.kind(column) == "bool" and prefix == "x_":
-        notes.changed.append(f"{column!r} (feature): true and false, now 1 and 0")
+def numbers(table: Table, column: str, kind: str, notes: Notes) -> Floats:
+    """[M] of a feature, an item column or another number."""
+    if table.kind(column) == "bool" and kind:
+        notes.changed.append(f"{column!r} ({kind}): true and false, now 1 and 0")
     values = table.numbers(column)
     if np.isinf(values).any():
         notes.changed.append(f"{column!r}: {np.isinf(values).sum():,} infinite values, now missing")
         values = np.where(np.isinf(values), np.nan, values)
     return values
+
+
+def note_texts(table: Table, columns: Iterable[str], notes: Notes) -> None:
+    """Notes which of the columns hold numbers, or yes and no, as text."""
+    for column in dict.fromkeys(columns):
+        if column in table.names and table.kind(column) == "text" and table.is_numeric(column):
+            text = next((level for level in table.levels(column) if level.strip()), "")
+            row = int(np.argmax(table.texts(column) == text))
+            notes.changed.append(f"{column!r}: text, now numbers; {text!r} is {table.numbers(column)[row]:g}")
 
 
 def record_of(notes: Notes, mapping: ColumnMap) -> dict[str, Any]:

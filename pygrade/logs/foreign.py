@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.logs import contract, conversion, prediction_scale
-from pygrade.logs.column_map import ColumnMap, find_request, parse_map, propose
+from pygrade.logs import attributes, contract, conversion, prediction_scale
+from pygrade.logs.column_map import PREFIXES, ColumnMap, find_request, parse_map, propose
 from pygrade.logs.conversion import Notes
 from pygrade.logs.nested import unnested
 from pygrade.logs.parquet import METADATA_KEY, header_of
@@ -18,6 +18,7 @@ from pygrade.logs.table import Table, to_arrow
 Columns = Mapping[str, str | Iterable[str]] | Sequence[str] | str
 Duplicates = Literal["keep-shown", "refuse"]
 _TEXTS = ("scenario", "policy_version", "baseline", "verdict")
+_NUMBERS = ("position", "value", "shown", "trust")
 _MATRICES = {"weights": "w_", "concentration": "a_", "multipliers": "u_"}
 
 
@@ -41,6 +42,7 @@ def import_table(
     *,
     scale: Mapping[str, str] | None = None,
     duplicates: Duplicates = "keep-shown",
+    levels: Sequence[str] = (),
     where: str = "the table",
 ) -> Imported:
     """The fields of a log made of a table; see `Logs.from_table`. `where` names the table in messages.
@@ -68,7 +70,7 @@ def import_table(
     if not keep.all():
         found, slot = found.kept(keep), slot[keep]
     conversion.check_slots(found, mapping, slot)
-    fields = _fields(found, mapping, slot, scales, notes)
+    fields = _fields(found, mapping, slot, scales, levels, notes)
     notes.warned += mapping.odd
     if not fields["features"]:
         notes.warned.append("no feature of the request: the policy will see the predictions alone")
@@ -96,12 +98,20 @@ def _first_seen(ids: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _fields(
-    table: Table, mapping: ColumnMap, slot: NDArray[np.int32], scales: Mapping[str, str], notes: Notes
+    table: Table,
+    mapping: ColumnMap,
+    slot: NDArray[np.int32],
+    scales: Mapping[str, str],
+    levels: Sequence[str],
+    notes: Notes,
 ) -> dict[str, Any]:
     roles, starts, tasks = mapping.roles, table.starts, mapping.tasks
     shown = slot >= 0
     request = conversion.ids(table, roles["request_id"], "request")[starts]
-    features = tuple(role[2:] for role in roles if role.startswith("x_"))
+    features, context = attributes.features(table, mapping, levels, notes)
+    items, item_features = attributes.item_columns(table, mapping, shown, (*tasks, *features), levels, notes)
+    of_numbers = [column for role, column in roles.items() if role in _NUMBERS or role.startswith(PREFIXES)]
+    conversion.note_texts(table, of_numbers, notes)
     result: dict[str, Any] = {
         "tasks": tasks,
         "features": features,
@@ -110,7 +120,9 @@ def _fields(
         "offsets": np.append(starts, len(table)).astype(np.int64),
         "item_id": conversion.ids(table, roles["item_id"], "item"),
         "position": slot,
-        "context": _matrix(table, mapping, "x_", features, notes),
+        "context": context,
+        "items": items,
+        "item_features": item_features if items else None,
     }
     events = [conversion.feedback(table, roles[f"y_{task}"], task, shown, notes) for task in tasks]
     result["feedback"] = np.stack(events, 1)
@@ -132,7 +144,7 @@ def _fields(
         result["exploration"] = conversion.exploration(table, roles["exploration"], notes)
     for name, prefix in _MATRICES.items():
         if any(role.startswith(prefix) for role in roles):
-            result[name] = _matrix(table, mapping, prefix, tasks, notes)
+            result[name] = _task_matrix(table, mapping, prefix, notes)
     if "trust" in roles:
         trust = conversion.of_request(table, roles["trust"], table.numbers(roles["trust"]))
         result["trust"] = trust.astype(np.float32)
@@ -142,14 +154,11 @@ def _fields(
     return result
 
 
-def _matrix(table: Table, mapping: ColumnMap, prefix: str, labels: Sequence[str], notes: Notes) -> NDArray[np.float32]:
-    """[R, len(labels)]; NaN where there is no column."""
-    block = np.full((len(table.starts), len(labels)), np.nan, np.float32)
-    for i, label in enumerate(labels):
-        column = mapping.roles.get(prefix + label)
+def _task_matrix(table: Table, mapping: ColumnMap, prefix: str, notes: Notes) -> NDArray[np.float32]:
+    """[R, T]; NaN where there is no column."""
+    block = np.full((len(table.starts), len(mapping.tasks)), np.nan, np.float32)
+    for i, task in enumerate(mapping.tasks):
+        column = mapping.roles.get(prefix + task)
         if column is not None:
-            values = conversion.of_request(table, column, conversion.numbers(table, column, prefix, notes))
-            block[:, i] = values
-            if prefix == "x_" and bool(np.isnan(values).all()):
-                notes.warned.append(f"{column!r} (feature) has no value: the policy cannot use it")
+            block[:, i] = conversion.of_request(table, column, conversion.numbers(table, column, "", notes))
     return block

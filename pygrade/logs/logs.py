@@ -18,7 +18,7 @@ where not shown.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from pygrade._util.html_table import facts_table
 from pygrade.logs import foreign
 from pygrade.logs import parquet as logs_parquet
 from pygrade.logs.arrays import numbered
+from pygrade.logs.categories import levels_of
 
 logger = logging.getLogger("pygrade")
 
@@ -89,8 +90,8 @@ class Logs:
         if taken := [name for name in self.items if name in (*self.tasks, *self.features)]:
             raise ValueError(f"items has {taken[0]!r}, which is the name of a task or feature; want another name")
         if (self.item_features is None) != (not self.items):
-            shape = "None" if self.item_features is None else f"of shape {self.item_features.shape}"
-            raise ValueError(f"items are {self.items}, item_features is {shape}; want both or none of them")
+            found = "None" if self.item_features is None else f"of shape {self.item_features.shape}"
+            raise ValueError(f"items are {self.items}, item_features is {found}; want both or none of them")
         if not self.tasks:
             raise ValueError("tasks is empty; want at least one task")
         if len(self.task_values) != len(self.tasks):
@@ -196,24 +197,28 @@ class Logs:
         value_tasks: Sequence[str] = (),
         scale: Mapping[str, str] | None = None,
         duplicates: foreign.Duplicates = "keep-shown",
+        levels: Sequence[str] = (),
         where: str = "the table",
     ) -> "Logs":
         """A log of a polars, pandas or Arrow table or a dict of columns, with a row per candidate and any names.
 
         Args:
             columns: what the columns are, as a dict or as text: ``"request=session_id,item=product_id,slot=rank,
-                user=customer,time=at,click=clicked,p_click=pred_click,x_hour=hour"``; also scenario, value (price) and
-                shown. What is not given is proposed from names, types and values; ``skip=a+b`` leaves columns out.
+                user=customer,time=at,click=clicked,p_click=pred_click,x_hour=hour,i_brand=brand"``; also scenario,
+                value (price) and shown. What is not given is proposed from names, types and values; ``skip=a+b`` leaves
+                columns out.
             values: task → what one event is worth; not given: 1, or what a log of pygrade's own says.
             value_tasks: those worth that times the price.
             scale: task → what its predictions are: probability, percent, logit or log. Not given: what is clear.
             duplicates: of an item listed twice in a request, keep the row that was shown, or refuse.
+            levels: 0/1 columns ``name=level`` of a policy or another log, which text columns get instead of those of
+                their frequent levels.
             where: name of the table in messages.
 
         Slots from 1, dates and seconds, booleans, percentages, rows out of order are converted; each change is logged
         as a warning. ValueError: the whole contract beside what the table has, or what is refused and why.
         """
-        imported = foreign.import_table(table, columns, scale=scale, duplicates=duplicates, where=where)
+        imported = foreign.import_table(table, columns, scale=scale, duplicates=duplicates, levels=levels, where=where)
         logs = cls.from_imported(imported, values, value_tasks)
         for note in [*imported.notes.changed, *imported.notes.warned]:
             logger.warning("%s: %s", where, note)
@@ -250,10 +255,15 @@ class Logs:
 
     def arranged(self, tasks: Sequence[str], features: Sequence[str], items: Sequence[str] | None = None) -> "Logs":
         """The same log with these tasks, features and item columns (None: all) in this order; others are left out.
-        ValueError names what is missing.
+
+        A 0/1 column ``name=level`` that is missing is 0 if the log has columns of other levels: of a text, each table
+        has the frequent levels. ValueError names what else is missing.
         """
         items = [name for name in self.items if name not in (*tasks, *features)] if items is None else items
         changes: dict[str, Any] = {"tasks": tuple(tasks), "features": tuple(features), "items": tuple(items)}
+        log = self._with_levels("features", features)._with_levels("items", items)
+        if log is not self:
+            return log.arranged(tasks, features, items)
         kinds = (("tasks", self.tasks, tasks), ("features", self.features, features), ("items", self.items, items))
         for kind, own, wanted in kinds:
             if missing := [name for name in wanted if name not in own]:
@@ -269,6 +279,20 @@ class Logs:
         changes["task_values"] = tuple(self.task_values[t] for t in place)
         changes["value_tasks"] = tuple(task for task in self.value_tasks if task in tasks)
         return replace(self, **changes)
+
+    def _with_levels(self, kind: Literal["features", "items"], wanted: Sequence[str]) -> "Logs":
+        """The log with columns of 0 for levels of a text that it does not have."""
+        own = self.features if kind == "features" else self.items
+        texts = levels_of(own)
+        rare = tuple(name for name in wanted if name not in own and "=" in name and name.partition("=")[0] in texts)
+        if not rare:
+            return self
+        logger.warning("the log has no %s %s: taken as 0, as it has other values of the text", kind, ", ".join(rare))
+        columns = self.context if kind == "features" else self.item_columns
+        wider = np.concatenate([columns, np.zeros((len(columns), len(rare)), np.float32)], 1)
+        if kind == "features":
+            return replace(self, features=(*own, *rare), context=wider)
+        return replace(self, items=(*own, *rare), item_features=wider)
 
     def __repr__(self) -> str:
         parts = [f"{self.num_requests:,} requests", f"{self.num_rows:,} candidates"]

@@ -100,6 +100,15 @@ def is_prediction(name: str) -> bool:
     return bool(found & (_PREDICTION | set(_RATES)))
 
 
+def names_event(name: str) -> bool:
+    """Does a word of the name mean something that users do?
+
+    >>> names_event("is_wishlisted"), names_event("margin")
+    (True, False)
+    """
+    return any(_forms(word) & group for word in words(name) for group in _EVENTS)
+
+
 def event_of(name: str) -> str:
     """The event that a column of feedback or predictions is about.
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pygrade._typing import Array, Floats
 from pygrade._util.optional_imports import require
+from pygrade.logs.text_numbers import parse_numbers
 
 
 def to_arrow(table: Any) -> Any:
@@ -76,6 +77,7 @@ class Table:
             rows,
         )  # rows [M]: their numbers in the original table
         self.names: list[str] = list(arrow.column_names)
+        self._parsed: dict[str, Floats | None] = {}  # columns of text as numbers
         self._starts = starts
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
@@ -152,9 +154,36 @@ class Table:
         column = self.arrow.column(name)
         return column if column.type == target else column.cast(target)
 
+    def is_numeric(self, name: str) -> bool:
+        """Is it a column of numbers or of yes and no, also written as text?"""
+        return self.kind(name) in ("number", "integer", "bool") or self._text_numbers(name) is not None
+
+    def _text_numbers(self, name: str) -> Floats | None:
+        """[M], NaN for null and blank; None if the column is no text, or not all of it are numbers."""
+        if self.kind(name) != "text":
+            return None
+        if name not in self._parsed:
+            first = self.column(name).slice(0, 100).drop_null().to_pylist()  # of most texts they are enough
+            given_up = bool("".join(first).strip()) and parse_numbers(first) is None and "," not in "".join(first)
+            found = None if given_up else parse_numbers(self.levels(name))
+            self._parsed[name] = None if found is None else np.array([*found, np.nan])[self.codes(name)]
+        return self._parsed[name]
+
     def numbers(self, name: str) -> Floats:
-        """[M], NaN for null; of bool 0 and 1. ValueError if the type has no numbers, or a text is none."""
+        """[M], NaN for null; of yes and no (bool or text) 1 and 0. ValueError if the type has no numbers, or a text is
+        none.
+        """
         pa, column = require("pyarrow"), self.column(name)
+        if self.kind(name) == "text":
+            parsed = self._text_numbers(name)
+            if parsed is not None:
+                return parsed
+            if not (codes := self.codes(name) >= 0).any():
+                return np.full(len(self), np.nan)
+            wrong = next((level for level in self.levels(name) if parse_numbers([level]) is None), "")
+            row = self.row_name(int(np.argmax(codes & (self.texts(name) == wrong))))
+            wanted = f"not all of it are numbers: {wrong!r} in row {row}"
+            raise ValueError(f"{self.where}: {name!r} is text, and {wanted}")
         try:
             if self.kind(name) == "bool":
                 column = column.cast(pa.int8())
@@ -175,6 +204,11 @@ class Table:
     def nulls(self, name: str) -> NDArray[np.bool_]:
         """[M]"""
         return np.asarray(self.arrow.column(name).is_null(nan_is_null=self.kind(name) == "number").to_numpy())
+
+    def levels(self, name: str) -> list[str]:
+        """The distinct texts of a column, in the order of `codes`."""
+        encoded = self.column(name).dictionary_encode().unify_dictionaries().combine_chunks()
+        return [str(value) for value in encoded.dictionary.to_pylist()]
 
     def codes(self, name: str) -> NDArray[np.int64]:
         """[M] numbers of the distinct values in the order of their first appearance, -1 for null."""

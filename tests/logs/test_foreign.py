@@ -99,7 +99,8 @@ def test_columns_may_be_joined_skipped_and_left_out():
     found = import_table(table, "request=session_id+at,skip=hour+price")
     assert len(found.fields["request_id"]) == 200 and found.fields["request_id"][0].startswith("s0+2026")
     assert "hour" not in found.fields["features"] and "value" not in found.fields
-    assert found.mapping.left_out["hour"] == "as you say" and "text" in found.mapping.left_out["colour"]
+    assert found.mapping.left_out["hour"] == "as you say" and found.mapping.roles["i_colour"] == "colour"
+    assert found.mapping.left_out["app_version"] == "text with 2,000 values"
 
 
 BETTER = dict(zip(SHOP["session_id"][::CANDIDATES], range(200), strict=True))
@@ -123,7 +124,23 @@ CONVERTED = {
     ),
     "seconds": (changed("", at=[d.timestamp() // 1 for d in SHOP["at"]]), "'at' (time): seconds since 1970"),
     "nanoseconds": (changed("", at=[int(d.timestamp()) * 10**9 for d in SHOP["at"]]), "(time): nanoseconds"),
+    "text of dates with a zone": (
+        changed("", at=[f"{d + datetime.timedelta(hours=1)}+01:00" for d in SHOP["at"]]),
+        "'at' (time): dates",
+    ),
     "text of dates": (changed("", at=[d.isoformat() for d in SHOP["at"]]), "'at' (time): dates"),
+    "percentages as text": (
+        changed("", pred_buy=[f"{100 * p:.12f}%" for p in SHOP["pred_buy"]]),
+        "'pred_buy': text, now numbers; '",
+    ),
+    "yes and no": (
+        changed("", clicked=["Yes" if clicked else "No" for clicked in SHOP["clicked"]]),
+        "'clicked': text, now numbers; '",
+    ),
+    "decimal commas": (
+        changed("", pred_click=[f"{p:.9f}".replace(".", ",") for p in SHOP["pred_click"]]),
+        "'pred_click': text, now numbers; '0,",
+    ),
     "percent": (changed("", pred_buy=[100 * p for p in SHOP["pred_buy"]]), "'pred_buy' (prediction of 'buy'): percent"),
     "rows apart": (
         {name: values[::2] + values[1::2] for name, values in SHOP.items()},
@@ -306,6 +323,15 @@ def test_visits_of_several_pages_are_named_and_joined_with_their_time():
     with pytest.raises(ValueError, match=r"twice in 50 requests, .*join columns: request=session_id\+at\)"):
         import_table(table)
     assert len(import_table(table, "request=session_id+at").fields["request_id"]) == 200
+
+
+def test_times_that_only_their_values_tell():
+    seconds = [int(at.timestamp()) for at in SHOP["at"]]
+    table = {("loaded" if name == "at" else name): values for name, values in SHOP.items()}
+    found = import_table({**table, "loaded": seconds})
+    assert found.mapping.why["timestamp"] == "its values are times since 1970"
+    assert found.fields["timestamp"][0] == seconds[0] * 1000
+    assert "timestamp" not in import_table({**table, "loaded": [s % 10**6 for s in seconds]}).mapping.roles
 
 
 def test_slots_that_only_their_values_tell():

@@ -1,0 +1,117 @@
+"""Context features and item columns of a table: numbers as they are, text as 0/1 columns of its levels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.logs import conversion
+from pygrade.logs.categories import frequent_levels, indicators, levels_of
+from pygrade.logs.column_map import ColumnMap
+from pygrade.logs.conversion import Notes
+from pygrade.logs.synonyms import names_event
+from pygrade.logs.table import Table
+
+Names = tuple[str, ...]
+
+
+def features(
+    table: Table, mapping: ColumnMap, levels: Sequence[str], notes: Notes
+) -> tuple[Names, NDArray[np.float32]]:
+    """The context features and their values [R, F]; see `item_columns`."""
+    for role in [role for role in mapping.roles if role.startswith("x_")]:
+        column = mapping.roles[role]
+        if table.kind(column) == "text" and not table.is_numeric(column) and table.varies(column).any():
+            conversion.of_request(table, column, table.texts(column))  # the error has the values
+    return _columns(table, mapping, "x_", levels, notes)
+
+
+def item_columns(
+    table: Table,
+    mapping: ColumnMap,
+    shown: NDArray[np.bool_],
+    taken: Sequence[str],
+    levels: Sequence[str],
+    notes: Notes,
+) -> tuple[Names, NDArray[np.float32]]:
+    """The item columns and their values [M, I]; the map loses the columns that turn out to be none, and says why.
+
+    Args:
+        shown: [M]; a column that was proposed, and is empty or 0 wherever a row was not shown, is feedback.
+        taken: names of tasks and features.
+        levels: ``column=level`` of a policy: the 0/1 columns that text gets; of other texts, the frequent levels.
+    """
+    for role in [role for role in mapping.roles if role.startswith("i_")]:
+        column = mapping.roles[role]
+        if mapping.why[role] == "given":
+            continue
+        if why := _is_outcome(table, column, shown):
+            mapping.drop(role, why)
+        elif role[2:] in taken:
+            mapping.drop(role, "a task or feature has its name")
+    return _columns(table, mapping, "i_", levels, notes)
+
+
+def _is_outcome(table: Table, column: str, shown: NDArray[np.bool_]) -> str:
+    """Why a column is known only after the page, or nothing."""
+    if shown.all():
+        role = f"i_{column.removeprefix('i_')}"
+        return f"named like feedback; {role}={column} takes it as a property of items" if names_event(column) else ""
+    if table.is_numeric(column):
+        values = table.numbers(column)
+        known = ~np.isnan(values) & (values != 0)
+    else:
+        known = ~_blank(table, column)
+    if known[~shown].any() or not known.any():
+        return ""
+    return "empty or 0 wherever the row was not shown: it became known after the page"
+
+
+def _blank(table: Table, column: str) -> NDArray[np.bool_]:
+    """[M]: the text is missing."""
+    if table.kind(column) != "text":
+        return table.nulls(column)
+    some = np.array([bool(level.strip()) for level in table.levels(column)] + [False])
+    return ~some[table.codes(column)]
+
+
+def _columns(
+    table: Table, mapping: ColumnMap, prefix: str, levels: Sequence[str], notes: Notes
+) -> tuple[Names, NDArray[np.float32]]:
+    of_request = prefix == "x_"
+    rows = table.starts if of_request else np.arange(len(table))
+    kind, unit = ("feature", "requests") if of_request else ("item column", "rows")
+    wanted = levels_of(levels)
+    names: list[str] = []
+    arrays: list[NDArray[np.float32]] = []
+    for role in [role for role in mapping.roles if role.startswith(prefix)]:
+        column, name = mapping.roles[role], role[2:]
+        label = f"{column!r} ({kind})"
+        if table.kind(column) != "text" or table.is_numeric(column):
+            values = conversion.numbers(table, column, kind, notes)
+            values = conversion.of_request(table, column, values) if of_request else values
+            names.append(name)
+            arrays.append(values.astype(np.float32)[:, None])
+            if bool(np.isnan(values).all()):
+                notes.warned.append(f"{label} has no value: the policy cannot use it")
+            continue
+        codes, texts = table.codes(column)[rows], table.levels(column)
+        if name in wanted:
+            places = {text: code for code, text in enumerate(texts)}
+            own, chosen = wanted[name], [places.get(text, len(texts)) for text in wanted[name]]
+        else:
+            chosen = frequent_levels(codes, texts)
+            own = [texts[code] for code in chosen]
+        if not chosen:
+            mapping.drop(role, f"text without a value that 1 % of the {unit}, and 20, have")
+            continue
+        names += [f"{name}={level}" for level in own]
+        arrays.append(block := indicators(codes, chosen))
+        rest = np.array([bool(text.strip()) for text in texts] + [False])[codes] & (block.sum(1) == 0)
+        said = f"{label}: text, now a 0/1 column for each of {', '.join(own)}"
+        if rest.any():
+            count = len(np.unique(codes[rest]))
+            said += f"; {count:,} rarer values in {rest.mean():.1%} of the {unit} are 0 in all of them"
+        notes.changed.append(said)
+    block = np.concatenate(arrays, 1) if arrays else np.empty((len(rows), 0), np.float32)
+    return tuple(names), block

@@ -1,0 +1,88 @@
+"""Categories as 0/1 columns ``name=level``: the levels of a text column, and raw values of requests for serving."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade.logs.text_numbers import parse_number
+
+LEVELS = 20  # 0/1 columns of a text column, at most
+MANY = 1000  # levels of a text column that is not proposed
+_SHARE, _COUNT = 0.01, 20  # of the values that a level must have
+
+
+def frequent_levels(codes: NDArray[np.int64], texts: Sequence[str]) -> list[int]:
+    """The levels that get a column, the most frequent first: at most LEVELS, each in at least 1 % and 20 of the values.
+
+    Args:
+        codes: [n] places in ``texts``, -1 where a value is missing.
+    """
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    enough = max(_COUNT, _SHARE * len(codes))
+    order = sorted((-int(count), texts[code], code) for code, count in enumerate(counts) if count >= enough)
+    return [code for _, text, code in order if text.strip()][:LEVELS]
+
+
+def indicators(codes: NDArray[np.int64], levels: Sequence[int]) -> NDArray[np.float32]:
+    """[n, L]: 1.0 in the column of the value's level."""
+    return np.asarray(codes[:, None] == np.array(levels, np.int64), np.float32)
+
+
+def levels_of(names: Sequence[str]) -> dict[str, list[str]]:
+    """Column → its levels, of names ``column=level``; others are left out.
+
+    >>> levels_of(["hour", "device=app", "device=web"])
+    {'device': ['app', 'web']}
+    """
+    result: dict[str, list[str]] = {}
+    for name in names:
+        column, equals, level = name.partition("=")
+        if equals:
+            result.setdefault(column, []).append(level)
+    return result
+
+
+def encode(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], unseen: Counter[str] | None = None
+) -> NDArray[np.float32]:
+    """Raw values as the context or the item columns of a policy that learned from a table.
+
+    Args:
+        names: the policy's ``features``, or its item columns: of numbers their name, of text ``column=level``.
+        rows: column → value of each request or candidate, as in the table; further columns are ignored.
+        unseen: by column, how often a level has no 0/1 column (rare or unknown when the table became a log).
+
+    Returns:
+        [R, F]; NaN where a number is missing, 0 in all columns of a text that is missing or unseen.
+
+    ValueError names the row and the column of what is no number.
+    """
+    result = np.full((len(rows), len(names)), np.nan, np.float32)
+    plain = [(f, name) for f, name in enumerate(names) if "=" not in name]
+    place = {name: f for f, name in enumerate(names)}
+    texts = levels_of(names)
+    for r, row in enumerate(rows):
+        for f, name in plain:
+            result[r, f] = _number(row.get(name), name, r)
+        for column, levels in texts.items():
+            value = row.get(column)
+            level = "" if value is None or value != value else str(value)
+            for entry in levels:
+                result[r, place[f"{column}={entry}"]] = entry == level
+            if unseen is not None and level.strip() and level not in levels:
+                unseen[column] += 1
+    return result
+
+
+def _number(value: Any, name: str, row: int) -> float:
+    if value is None:
+        return math.nan
+    try:
+        number = parse_number(value) if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"rows[{row}][{name!r}] is {value!r}; want a number, or None where it is missing") from None
+    return number if math.isfinite(number) else math.nan

@@ -1,0 +1,217 @@
+"""Text and item columns of a table: 0/1 columns of levels, yes and no, and the same from raw values at serving."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from pygrade.logs import Logs, encode
+from pygrade.logs.foreign import import_table
+from pygrade.logs.text_numbers import parse_number, parse_numbers
+from tests.logs.shop import CANDIDATES, shop
+
+pytest.importorskip("pyarrow")
+REQUESTS = 1000
+SHOP = shop(REQUESTS)
+ROWS = len(SHOP["rank"])
+RNG = np.random.default_rng(1)
+SHOWN = np.array([slot is not None for slot in SHOP["rank"]])
+HIDDEN = ~SHOWN
+
+
+def of_request(values):
+    return np.repeat(np.array(values, object), CANDIDATES).tolist()
+
+
+def imported(**columns):
+    """The import of the shop with further columns, its log, and all that was said."""
+    found = import_table({**SHOP, **columns})
+    return found, Logs.from_imported(found), " | ".join([*found.notes.changed, *found.notes.warned])
+
+
+# 0.5 % of the requests have a level of their own, 1 % no plan at all.
+PLANS = np.array(["basic"] * 600 + ["family"] * 300 + ["student"] * 85 + ["staff"] * 5 + [None] * 10, object)
+PLAN = RNG.permutation(PLANS)
+
+
+def test_text_of_the_request_becomes_a_column_per_frequent_level():
+    found, logs, said = imported(plan=of_request(PLAN))
+    assert found.mapping.roles["x_plan"] == "plan" and found.mapping.roles["scenario"] == "device"
+    assert logs.features[-3:] == ("plan=basic", "plan=family", "plan=student")
+    for f, level in enumerate(("basic", "family", "student")):
+        np.testing.assert_array_equal(logs.context[:, f - 3], level == PLAN)
+    assert "'plan' (feature): text, now a 0/1 column for each of basic, family, student" in said
+    assert "; 1 rarer values in 0.5% of the requests are 0 in all of them" in said
+    row = {"hour": 3, "buyer_score": 0.25}
+    again = encode(logs.features, [{**row, "plan": plan} for plan in PLAN])
+    np.testing.assert_array_equal(again[:, 2:], logs.context[:, 2:])
+    assert again[0, : len(row)].tolist() == [row[name] for name in logs.features[: len(row)]]
+
+
+def test_at_most_twenty_levels_the_most_frequent_ones():
+    counts = [60, *range(59, 20, -2), 30, 20, 19]  # the last but one is frequent enough, and the 23rd
+    plan = [f"p{level}" for level, count in enumerate(counts) for _ in range(count)]
+    plan += [f"q{number}" for number in range(REQUESTS - len(plan))]
+    _, logs, said = imported(plan=of_request(plan))
+    levels = [name for name in logs.features if name.startswith("plan=")]
+    assert (
+        levels == [f"plan=p{level}" for level in sorted(range(len(counts)), key=lambda p: (-counts[p], f"p{p}"))][:20]
+    )
+    assert "rarer values" in said
+
+
+def test_text_without_a_frequent_level_or_of_too_many_is_left_out():
+    query = [f"q{number}" for number in range(REQUESTS)]
+    found, logs, _ = imported(query=of_request(query), few=of_request([text[:3] for text in query]))
+    for name in ("query", "few"):
+        assert found.mapping.left_out[name] == "text without a value that 1 % of the requests, and 20, have"
+    assert logs.features == ("buyer_score", "hour")
+    items = [f"title {number % 1001}" for number in range(ROWS)]
+    assert imported(title=items)[0].mapping.left_out["title"] == "text with 1,001 values"
+
+
+@pytest.mark.parametrize("words", [("Y", "N"), ("yes", "no"), ("True", "false")])
+def test_yes_and_no_are_one_column(words):
+    answers = RNG.choice([*words, None], REQUESTS)
+    found, logs, said = imported(returning=of_request(answers))
+    assert logs.features[-1] == "returning" and found.mapping.roles["scenario"] == "device"
+    expected = [{words[0]: 1.0, words[1]: 0.0}.get(answer, np.nan) for answer in answers]
+    np.testing.assert_array_equal(logs.context[:, -1], np.array(expected, np.float32))
+    assert "'returning': text, now numbers; '" in said
+    np.testing.assert_array_equal(
+        encode(logs.features, [{"returning": answer} for answer in answers])[:, -1], logs.context[:, -1]
+    )
+
+
+def test_numbers_and_text_of_items_become_item_columns():
+    margin = RNG.random(ROWS)
+    margin[3] = np.nan
+    brand = RNG.choice(["acme", "zig", "rare"], ROWS, p=[0.6, 0.396, 0.004]).astype(object)
+    brand[5] = None
+    found, logs, said = imported(margin=margin, brand=brand, sponsored=(margin > 0.5).tolist())
+    assert logs.items == ("margin", "brand=acme", "brand=zig", "sponsored")
+    assert found.mapping.why["i_brand"] == "text of the candidate" and found.mapping.roles["i_margin"] == "margin"
+    assert logs.item_features.dtype == np.float32
+    np.testing.assert_array_equal(logs.item_features[:, 0], margin.astype(np.float32))
+    np.testing.assert_array_equal(logs.item_features[:, 1], brand == "acme")
+    np.testing.assert_array_equal(logs.item_features[:, 3], margin > 0.5)
+    assert "'brand' (item column): text, now a 0/1 column for each of acme, zig; 1 rarer values in 0." in said
+    columns = {"margin": margin, "brand": brand, "sponsored": margin > 0.5}
+    rows = [{name: values[row] for name, values in columns.items()} for row in range(ROWS)]
+    np.testing.assert_array_equal(encode(logs.items, rows), logs.item_features)
+    assert ("i_margin", "no", "numbers or text of the candidate, such as its brand or margin") in [
+        row[:3] for row in found.contract
+    ]
+    given = import_table({**SHOP, "m": margin}, "i_gain=m,skip=price").fields
+    assert given["items"] == ("gain",) and given["item_features"].shape == (ROWS, 1)
+    assert import_table(SHOP).fields["item_features"] is None
+
+
+def test_what_is_known_only_after_the_page_is_no_item_column():
+    seconds = np.where(SHOWN, RNG.integers(0, 60, ROWS), 0)
+    note = np.where(SHOWN, "fine", None)
+    note[:50] = np.where(SHOWN[:50], "bad", None)
+    found, logs, _ = imported(seconds=seconds, seconds_or_null=np.where(SHOWN, seconds, np.nan), note=note)
+    assert logs.items == ()
+    assert {found.mapping.left_out[name] for name in ("seconds", "seconds_or_null", "note")} == {
+        "empty or 0 wherever the row was not shown: it became known after the page"
+    }
+    table = {
+        name: [value for value, shown in zip(values, SHOWN, strict=True) if shown] for name, values in SHOP.items()
+    }
+    table |= {"wishlisted": RNG.integers(0, 2, SHOWN.sum()), "age_days": RNG.integers(0, 99, SHOWN.sum())}
+    found = import_table(table)
+    assert found.fields["items"] == ("age_days",)
+    assert found.mapping.left_out["wishlisted"].startswith("named like feedback; i_wishlisted=wishlisted takes it")
+    assert import_table(table, "i_wishlisted=wishlisted").fields["items"] == ("wishlisted", "age_days")
+
+
+def test_item_columns_have_names_of_their_own_and_are_at_most_twenty():
+    found, logs, _ = imported(**{f"n{n}": RNG.random(ROWS) for n in range(22)}, i_hour=RNG.random(ROWS))
+    assert logs.items == tuple(f"n{n}" for n in range(20))
+    assert found.mapping.left_out["n21"] == "more than 20 item columns; i_n21=n21 takes it"
+    found, logs, _ = imported(i_hour=RNG.random(ROWS), i_color=RNG.random(ROWS))
+    assert logs.items == ("color",) and found.mapping.left_out["i_hour"] == "a task or feature has its name"
+    with pytest.raises(ValueError, match="items has 'click', which is the name of a task"):
+        Logs.from_table({**SHOP, "c": RNG.random(ROWS)}, "i_click=c")
+
+
+def test_the_levels_of_a_policy_apply_to_another_table(caplog):
+    levels = ("plan=family", "plan=gone")
+    found = import_table({**SHOP, "plan": of_request(PLAN)}, levels=levels)
+    assert found.fields["features"][-2:] == levels
+    np.testing.assert_array_equal(found.fields["context"][:, -2], PLAN == "family")
+    assert not found.fields["context"][:, -1].any()
+    logs = Logs.from_table({**SHOP, "plan": of_request(PLAN), "brand": ["a", "b"] * (ROWS // 2)})
+    other = logs.arranged(logs.tasks, ("hour", *levels), ("brand=b", "brand=c"))
+    assert other.features == ("hour", *levels) and other.items == ("brand=b", "brand=c")
+    np.testing.assert_array_equal(other.context[:, 1], PLAN == "family")
+    assert not other.context[:, 2].any() and not other.item_features[:, 1].any() and other.item_features[:, 0].any()
+    assert "no features plan=gone: taken as 0" in caplog.text and "no items brand=c" in caplog.text
+    for features, items in ((("city=x",), ()), ((), ("city=x",)), (("plan",), ())):
+        with pytest.raises(ValueError, match="the log has no"):
+            logs.arranged(logs.tasks, features, items)
+
+
+def test_a_log_with_such_columns_is_read_again(tmp_path):
+    logs = Logs.from_table({**SHOP, "plan": of_request(PLAN), "brand": ["a", "b"] * (ROWS // 2)})
+    columns = {"x_plan=family": np.repeat(PLAN == "family", CANDIDATES), **SHOP}
+    found = import_table(columns)
+    words = [f"{role}={column}" for role, column in found.mapping.words().items()]
+    assert "x_plan=family=x_plan=family" in words
+    assert import_table(columns, words).mapping.roles == found.mapping.roles
+    assert "plan=family" in found.fields["features"] and "plan=family" in logs.features
+
+
+def test_raw_values_of_requests():
+    names = ("hour", "plan=a", "rate", "plan=b=c")
+    unseen: Counter[str] = Counter()
+    rows = [
+        {"hour": "7", "plan": "b=c", "rate": "12,5 %", "other": object()},
+        {"hour": True, "plan": "new", "rate": float("inf")},
+        {"hour": np.float32(2), "plan": None},
+        {"hour": "yes", "plan": float("nan"), "rate": " "},
+    ]
+    nan = np.nan
+    expected = [[7, 0, 0.125, 1], [1, 0, nan, 0], [2, 0, nan, 0], [1, 0, nan, 0]]
+    np.testing.assert_array_equal(encode(names, rows, unseen), np.array(expected, np.float32))
+    assert unseen == {"plan": 1} and encode(names, []).shape == (0, 4) and encode((), rows).shape == (4, 0)
+    for value in ("soon", [1], object()):
+        with pytest.raises(ValueError, match=r"rows\[1\]\['hour'\] is .*want a number"):
+            encode(names, [{}, {"hour": value}])
+
+
+@pytest.mark.parametrize(
+    ("texts", "numbers"),
+    [
+        (["1", " 2.5", "-3e2"], [1, 2.5, -300]),
+        (["3.5%", "0 %", ""], [0.035, 0, np.nan]),
+        (["1,5", "1,125"], [1.5, 1.125]),
+        (["1,5 %"], [0.015]),
+        (["1,125", "2,250"], None),  # thousands, or not
+        (["1.125,5"], None),
+        (["Y", "n", "NA"], [1, 0, np.nan]),
+        (["Y", "maybe"], None),
+        (["1", "yes"], None),
+        (["", "null"], None),
+        (["5%", "5"], None),
+    ],
+)
+def test_texts_that_are_numbers(texts, numbers):
+    found = parse_numbers(texts)
+    assert (found is None) == (numbers is None)
+    if numbers is not None:
+        np.testing.assert_allclose(found, numbers)
+
+
+def test_one_text_is_a_number():
+    assert parse_number("1,125") == 1.125 and parse_number("no") == 0 and np.isnan(parse_number(" "))
+    with pytest.raises(ValueError, match="'x' is no number"):
+        parse_number("x")
+
+
+def test_text_that_is_no_number_is_named_with_its_row():
+    prices = [str(price) for price in SHOP["price"]]
+    prices[7] = "on request"
+    with pytest.raises(ValueError, match=r"'price' is text, and not all of it are numbers: 'on request' in row 7 of"):
+        import_table({**SHOP, "price": prices}, "value=price")
