@@ -8,10 +8,15 @@ import pytest
 from pygrade.evaluation.cautions import (
     caution_of_logged_order,
     caution_of_predicted_value,
+    caution_of_value,
     cautions_of_log,
     cautions_of_predictions,
+    contradicted,
+    one_user,
+    winsorized,
 )
 from pygrade.evaluation.replay import evaluate, paired_lift
+from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from tests.learning import tiny_logs
 
@@ -84,7 +89,7 @@ def test_promises_that_the_feedback_does_not_keep():
 def test_worse_than_the_logged_order():
     worse = Interval(-0.03, 0.01, -0.05, -0.01)
     (sentence,) = caution_of_logged_order("GRADE", worse, "value@10", known_slots=True)
-    assert sentence.startswith("WORSE THAN THE LOGGED ORDER: GRADE has -3.0 ± 2.0 % value@10")
+    assert sentence.startswith("WORSE THAN THE LOGGED ORDER: GRADE has -3.0 % (-5.0 to -1.0) value@10")
     assert "propensities are unknown" not in sentence
     assert "propensities are unknown" in caution_of_logged_order("GRADE", worse, "value@10", known_slots=False)[0]
     for lift in (Interval(-0.01, 0.01, -0.03, 0.01), UNKNOWN):
@@ -102,3 +107,105 @@ def test_the_paired_lift_is_that_of_the_evaluation(logs, metric):
     assert found.low >= record.lifts["clicks"][metric].low  # one interval is narrower than two that cover at once
     hidden = np.where(logs.row_request == 3, np.nan, scores["clicks"])
     assert paired_lift(logs, metric, hidden, scores["equal"], 3, curve, 0.15).value != found.value
+
+
+def clusters(logs, share: float):
+    """Users, the first of whom has a share of the requests."""
+    count = logs.num_requests
+    return np.where(np.arange(count) < share * count, 0, 1 + np.arange(count) % 100)
+
+
+def test_one_user_with_most_requests_counts_as_one(logs):
+    users = clusters(logs, 0.9)
+    whale = replace(logs, user_id=users)
+    reason = one_user(whale, users, 30)
+    assert reason == "one user has 90 % of the requests, which count as 1.23 users; want 30"
+    assert one_user(whale, clusters(logs, 0.02), 30) == ""
+    assert one_user(logs, users, 30).startswith("users who share copies of requests have 90 %")
+    assert one_user(logs, np.arange(400) % 12, 30) == "the requests count as 12 users; want 30"
+
+
+def test_one_user_with_most_feedback_counts_as_one(logs):
+    users = clusters(logs, 0.1)
+    quiet = np.where((users > 0)[logs.row_request, None], 0, logs.feedback).astype(np.float32)
+    quiet[-200:] = logs.feedback[-200:]
+    reason = one_user(replace(logs, feedback=quiet, user_id=users), users, 30)
+    assert reason.startswith("one user has") and "of the requests with feedback of value, which count as" in reason
+    assert one_user(replace(logs, feedback=0 * quiet), users, 30) == (
+        "the requests with feedback of value count as 0 users; want 30"
+    )
+
+
+def with_bot(logs, amount: float):
+    """One order counted many times, in the first request with an order."""
+    feedback = logs.feedback.copy()
+    row = int(np.argmax(feedback[:, 1] > 0))
+    feedback[row, 1] = amount
+    return replace(logs, feedback=feedback), int(logs.row_request[row])
+
+
+def value_of(logs):
+    return np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
+
+
+def test_no_cluster_counts_for_more_than_a_tenth_of_the_value(logs):
+    users = np.arange(400) % 200
+    assert (winsorized(logs, users) == 1).all() and caution_of_value(logs, users) == []
+    bot, request = with_bot(logs, 10_000)
+    for bots, most in ((bot, 1), (with_bot(bot.select(np.arange(400)[::-1]), 3_000)[0], 2)):
+        chosen = np.arange(400) % 200
+        share = winsorized(bots, chosen)
+        counted = np.bincount(chosen, share * value_of(bots))
+        assert counted.max() / counted.sum() == pytest.approx(0.1)
+        assert (np.bincount(chosen, share < 1) > 0).sum() == most
+    (sentence,) = caution_of_value(bot, users)
+    assert sentence.startswith(f"MUCH OF THE VALUE IN ONE PLACE: request {request} alone has 97 % of the value")
+    assert sentence.endswith("A verdict counts at most a tenth of all value of one user.")
+
+
+def test_one_user_with_much_value_in_many_requests(logs):
+    users = np.where(np.arange(400) < 80, 500, np.arange(400))
+    (sentence,) = caution_of_value(replace(logs, user_id=users), users)
+    assert "user 500 alone has" in sentence
+    share = winsorized(logs, users)
+    assert np.ptp(share[:80]) == 0 and share[0] < 1 and (share[80:] == 1).all()
+
+
+def test_harm_is_value_too(logs):
+    harm = replace(logs, task_values=(1.0, -2.0))
+    bot, request = with_bot(harm, 10_000)
+    assert winsorized(bot, np.arange(400))[request] < 0.1
+
+
+def test_few_users_and_no_value_have_no_limit(logs):
+    bot, _ = with_bot(logs, 10_000)
+    (sentence,) = caution_of_value(bot, np.arange(400) % 9)
+    assert "Fewer than ten users" in sentence
+    assert (winsorized(bot, np.arange(400) % 9) == 1).all()
+    nothing = replace(logs, feedback=np.zeros_like(logs.feedback))
+    assert (winsorized(nothing, np.arange(400)) == 1).all() and caution_of_value(nothing, np.arange(400)) == []
+
+
+@pytest.mark.parametrize("turn", [0.7, 0.85])
+def test_later_requests_that_say_the_contrary(logs, turn):
+    rng = np.random.default_rng(0)
+    old, users = rng.gamma(2, 1, 400), np.arange(400)
+    sign = np.where(np.arange(400) < turn * 400, 1, -1)
+    new = old * (1 + 0.3 * sign + 0.2 * rng.normal(size=400))
+    (whole,) = intervals.simultaneous([intervals.mean_lift(new, old)], users)
+    assert whole.low > 0
+    reason = contradicted(logs, new, old, users)
+    assert reason.startswith("the last 30 %" if turn == 0.7 else "the last 15 %")
+    assert "of the requests say the contrary: -" in reason
+    assert contradicted(logs, new[::-1], old[::-1], users) == ""  # it turned for the better
+    stamped = replace(logs, timestamp=np.arange(400)[::-1].copy())
+    assert contradicted(stamped, new, old, users) == "" != contradicted(stamped, new[::-1], old[::-1], users)
+
+
+def test_noise_in_the_later_requests_is_no_contradiction(logs):
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(100):
+        old = rng.gamma(2, 1, 400)
+        found += contradicted(logs, old * (1.02 + 0.3 * rng.normal(size=400)), old, np.arange(400)) != ""
+    assert found <= 7
