@@ -14,9 +14,11 @@ from pygrade.policy import FusionPolicy, PolicySpec, project_weights
 from pygrade.simulation.marketplace import FEATURES, TRAITS
 from pygrade.study.boosted_trees import boosted
 from pygrade.study.chosen_settings import chosen
+from pygrade.study.corrected import corrected, grade_corrected, served_by_default
 from pygrade.study.drift import online, retrained
 from pygrade.study.estimate_coverage import estimates
 from pygrade.study.family import family, kept
+from pygrade.study.input_oracle import oracle_of_inputs
 from pygrade.study.learners import RivalConfig, train_actor_critic, train_monotone, train_rival, train_scorer
 from pygrade.study.served import served
 from pygrade.study.trial import ArmRanking, Options, Trial
@@ -177,4 +179,8 @@ _KINDS: dict[str, Callable[[Trial, Options], ArmRanking]] = {
     "chosen": chosen,
     "family": family,
     "kept": kept,
+    "corrected": corrected,
+    "grade-corrected": grade_corrected,
+    "served": served_by_default,
+    "oracle-inputs": oracle_of_inputs,
 }

@@ -8,7 +8,7 @@ import numpy as np
 from pygrade._typing import Array
 from pygrade.evaluation.arms import PRODUCTION
 from pygrade.evaluation.front import Judge, solve
-from pygrade.logs import Logs
+from pygrade.logs import Logs, numbered
 from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy
 from pygrade.policy.mixture import Baseline
@@ -66,7 +66,7 @@ def kept(trial: Trial, options: Options) -> ArmRanking:
     """
     keep: Mapping[str, float] = options["keep"]
     config = _config(trial, {name: value for name, value in options.items() if name != "keep"})
-    fold = fold_of_requests(trial.logs, _FOLDS, trial.seed)
+    fold = fold_of_requests(numbered(trial.logs.user_id), _FOLDS, trial.seed)
     search = []
     for number in range(_FOLDS):
         part = trial.trained(config, trial.logs.select(fold != number))

@@ -30,9 +30,10 @@ from pygrade.study.trial import Trial
 logger = logging.getLogger("pygrade")
 FORMAT = 2  # of a unit's numbers: raise it if the default of an option changes
 # Kinds that run once in a world: they do not depend on the training seed, or (from boosted on) cost too much.
-_ONE_SEED = ("fixed", "baseline", "static", "estimates", "boosted", "trust", "family", "kept")
+_ONE_SEED = ("fixed", "baseline", "static", "estimates", "corrected", "boosted", "trust", "family", "kept", "served")
 # Fields of a regime that do not decide a unit's numbers, or are in the unit's path.
 _UNREAD = ("name", "title", "arms", "family", "sized", "worlds", "first_world", "group")
+_FORMER_PRIOR_WEIGHT = 0.5  # the default when FORMAT was raised
 _QUICK_WORLD = {"log_users": 2000, "test_users": 1000, "items": 1000}
 _QUICK_REQUESTS, _QUICK_STEPS = 2000, 40
 # The largest value of each.
@@ -90,6 +91,8 @@ class Unit:
         """Hash of everything that decides its numbers."""
         regime = changed(self.regime, unread=_UNREAD)
         train = changed(settings.train, unread=("engine",))  # always torch
+        if settings.train.reward.prior_weight == _FORMER_PRIOR_WEIGHT:
+            train.get("reward", {}).pop("prior_weight", None)
         inputs = [FORMAT, regime, self.arm.kind, self.options, train, settings.test_requests]
         inputs += [settings.oracle_requests] if self.arm.kind == "oracle" else []
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]

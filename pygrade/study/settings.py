@@ -50,7 +50,7 @@ class Regime:
     first_world: int = 0  # of a part with worlds of its own; 0: the first judging world
     bend: str = ""  # of the predictions, see `worlds.Shape`
     truth: str = ""  # see `worlds.Shape`
-    item_columns: int = 0  # the items' attributes that the log has, seen with noise
+    item_noise: float | None = None  # sd of the noise of the items' attributes that the log has; None: it has none
     prior: str = ""  # another market whose correction is known: related or unrelated; "": none
     group: str = ""  # the row of the tables on fresh worlds; "": not one of these
 

@@ -56,9 +56,12 @@ class Trial:
         requests = self.world.requests(settings.test_requests, world_seed, "test", time=1.0)  # after a drift, if any
         self.requests = replace(requests, p_hat=self._with_noise(requests.p_hat, 1))
         self._stage1: dict[str, FusionPolicy] = {}
+        self.learned: Any = None  # corrections of the log, which the arms on them share
 
     def _log(self, requests: int) -> Logs:
-        config = SimulateConfig(requests=requests, seed=self.world.seed, world=self.regime.marketplace)
+        config = SimulateConfig(
+            requests=requests, seed=self.world.seed, world=self.regime.marketplace, item_noise=self.regime.item_noise
+        )
         return _with_noise_tasks(simulate_logs(config, world=self.world), self)
 
     def _with_noise(self, p_hat: Array, stream: int) -> Array:
@@ -68,6 +71,16 @@ class Trial:
         rng = np.random.default_rng([self.world.seed, 7, stream])
         noise = np.exp(rng.standard_normal((*p_hat.shape[:-1], self.regime.noise_tasks), dtype=np.float32) - 3.0)
         return np.concatenate([p_hat, np.minimum(noise, 1.0)], -1)
+
+    def items_of(self, requests: Requests) -> Array | None:
+        """Item columns [n, N, I] of requests, as the log has them."""
+        noise = self.regime.item_noise
+        return None if noise is None else self.world.observe_items(noise)[requests.item_id]
+
+    @cached_property
+    def test_items(self) -> Array | None:
+        """Of the test requests."""
+        return self.items_of(self.requests)
 
     def config(self, options: Options) -> TrainConfig:
         """The frozen training config with the changes of the regime, then of the arm."""
