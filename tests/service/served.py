@@ -41,6 +41,8 @@ def pages(count, seed=0, first=0, size=6, shown=3, items=40, names="r{}", tasks=
         timestamp=START + 1000 * number,
         candidates=np.full(count, size),
         arm=np.where(number % 2 == 0, "main", "new"),
+        items=("margin",),
+        item_features=np.random.default_rng([seed, 2]).random((rows, 1), dtype=np.float32),
     )
 
 

@@ -63,7 +63,7 @@ def test_a_version_is_learned_and_published_behind_the_link(run):
     logs, events = served(run)
     part = logs.select(slice(0, 30))  # of these only the shown rows are logged
     shown = part.shown
-    fields = {name: getattr(part, name)[shown] for name in ("item_id", "position", "predictions", "feedback")}
+    fields = {name: getattr(part, name)[shown] for name in PER_ROW if getattr(part, name) is not None}
     part = replace(part, offsets=np.arange(31) * 3, request_id=np.array([f"p{n}" for n in range(30)]), **fields)
     write_exposures(part, run / "exposures", "parts")
     learning = service(run)

@@ -119,6 +119,7 @@ def test_a_saved_learner_goes_on_bit_for_bit(tmp_path):
     price = np.random.default_rng(5).uniform(1, 9, logs.num_rows).astype(np.float32)
     users = logs.user_id.astype(str).astype(object)  # as read_logs gives strings
     logs = replace(logs, value=price, value_tasks=("order",), user_id=users)
+    logs = replace(logs, items=("margin",), item_features=price[:, None])
     whole, stopped = (OnlineLearner(policy, CONFIG) for _ in range(2))
     for learner in (whole, stopped):
         learner.serve(logs)
@@ -126,6 +127,9 @@ def test_a_saved_learner_goes_on_bit_for_bit(tmp_path):
         learner.update(500)
     stopped.save(tmp_path / "state")
     resumed = OnlineLearner.load(tmp_path / "state", CONFIG)
+    for one, other in zip(stopped._join.pages, resumed._join.pages, strict=True):
+        assert one.items == other.items == ("margin",)
+        np.testing.assert_array_equal(one.item_features, other.item_features)
     for learner in (whole, resumed):
         learner.feedback(events[1::2])
         learner.update(2000)
