@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pygrade.logs.logs import PER_ROW
 from pygrade.policy import FusionPolicy
 from pygrade.service.arms import ArmReadings
 from pygrade.service.feedback_log import event_of
