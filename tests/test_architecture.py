@@ -79,6 +79,7 @@ CORE_USERS = (  # beside the package itself, which takes the version from the co
     "features",
     "prerank",
     "mtl",
+    "correction",
     "training",
     "serving",
     "pipeline",

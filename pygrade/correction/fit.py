@@ -31,6 +31,8 @@ class CorrectionConfig:
 
     on: bool = True  # learn a correction, and let the gate decide whether it is served
     maps: bool = True  # let each prediction bend first, where the log shows that it has to
+    policy: bool = True  # GRADE learns from corrected predictions where they are licensed
+    prior: str = ""  # directory of a policy of another market, whose correction is a start
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a log gives: corrections from the best to the plainest, and how likely each form of map is."""
+    """What a log gives: corrections from the likeliest to the plainest, and how likely each form of map is."""
 
     candidates: tuple[Candidate, ...]
     forms: dict[str, float]  # held-out z of each form of map over none
@@ -97,7 +99,10 @@ def fit_correction(
             forms[form] = found.z
             if found.z > 2.0 and found.value > best:
                 best, chosen = found.value, view
-    candidates = [task.corrected(chosen, prior)]
+    candidates = [task.corrected(chosen)]
+    if prior is not None:
+        candidates += [task.corrected(chosen, prior, share) for share in (True, False)]
+        candidates.sort(key=lambda entry: -entry.gain.value)
     if chosen is not plain:
         linear = task.view("linear").alone
         reference = linear if linear.sum() > plain.alone.sum() else plain.alone
@@ -143,16 +148,12 @@ class _Task:
         folds = [[entry[k] for entry in weights] for k in range(self.count)]
         return replace(view, alone=likelihood(self._given(view, folds), view.frame, logs, self.theta))
 
-    def corrected(self, view: _View, prior: Correction | None) -> Candidate:
-        """The correction over a view."""
+    def corrected(self, view: _View, prior: Correction | None = None, share: bool = False) -> Candidate:
+        """The correction over a view; a prior's blocks enter by a weight each (share), or it starts there."""
         frame = view.frame
         shape = (view.inputs.z.shape[1], view.inputs.u.shape[1])
         blocks = newton.blocks_of(frame.groups, shape[1])
-        designs = [newton.Design(shape, blocks, _columns(prior, frame, blocks, t)) for t in range(len(frame.tasks))]
-        if prior is not None:
-            own = shape[0] * shape[1]
-            extra = {"prior": np.arange(own, designs[0].size)}
-            designs = [replace(design, blocks=blocks | extra) for design in designs]
+        designs = [_design(shape, blocks, frame, t, prior, share) for t in range(len(frame.tasks))]
         rows = [self._rows(t, view.frame, view.inputs) for t in range(len(frame.tasks))]
         solutions: list[newton.Solution | None] = [
             newton.solve(part, design, newton.start(design), _ROUNDS, _RENEW) if part.events >= MIN_EVENTS else None
@@ -171,6 +172,7 @@ class _Task:
         new = likelihood(self._given(view, folds), frame, self.logs, self.theta)
         found_gain = gain(new, view.alone, self.costs, self.cluster)
         name = "correction" if view.maps is None else "maps and correction"
+        name += "" if prior is None else " from the prior's"
         parts = [(None if view.maps is None else view.fold_maps[k], np.stack(folds[k])) for k in range(self.count)]
         every = [
             frame.correction(weights, None if maps is None else maps.fields())
@@ -235,25 +237,41 @@ class _Task:
         return result
 
 
-def _columns(prior: Correction | None, frame: Frame, blocks: Mapping[str, Array], t: int) -> Floats | None:
-    """[Z·U, B]: the prior's coefficients of a task in the places of this market's, a block a column."""
+def _design(
+    shape: tuple[int, int],
+    blocks: Mapping[str, Array],
+    frame: Frame,
+    t: int,
+    prior: Correction | None,
+    share: bool,
+) -> newton.Design:
+    """The coefficients of task t, beside those of a prior market or counted from them."""
     if prior is None:
-        return None
-    shape = (1 + len(frame.x_mean) + len(frame.l_mean), 1 + len(frame.l_mean))
-    result = np.zeros((shape[0] * shape[1], len(blocks)))
+        return newton.Design(shape, dict(blocks))
+    moved = _moved(prior, frame, t, shape).reshape(-1)
+    if not share:
+        return newton.Design(shape, dict(blocks), center=moved)
+    columns = np.zeros((len(moved), len(blocks)))
+    for column, places in enumerate(blocks.values()):
+        columns[places, column] = moved[places]
+    extra = {"prior": len(moved) + np.arange(len(blocks))}
+    return newton.Design(shape, {**blocks, **extra}, columns)
+
+
+def _moved(prior: Correction, frame: Frame, t: int, shape: tuple[int, int]) -> Floats:
+    """[Z, U]: the prior's coefficients of a task in the places of this market's, without its level."""
+    moved = np.zeros(shape)
     if frame.tasks[t] not in prior.tasks:
-        return result
+        return moved
     names, theirs = _names(frame), _names(prior)
     source = prior.weights[prior.tasks.index(frame.tasks[t])]
-    moved = np.zeros(shape)
     first = [(a, theirs[0].index(name)) for a, name in enumerate(names[0]) if name in theirs[0]]
     second = [(b, theirs[1].index(name)) for b, name in enumerate(names[1]) if name in theirs[1]]
     for a, p in first:
         for b, q in second:
             moved[a, b] = source[p, q]
-    for column, places in enumerate(blocks.values()):
-        result[places, column] = moved.reshape(-1)[places]
-    return result
+    moved[0, 0] = 0.0
+    return moved
 
 
 def _names(frame: Frame | Correction) -> tuple[list[str], list[str]]:

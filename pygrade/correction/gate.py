@@ -80,4 +80,4 @@ def costs_of_errors(frame: Frame, logs: Logs) -> Floats:
     for t, parent in enumerate(frame.parents):
         variance = rate[t] if parent < 0 else rate[t] * (1 - rate[t] / max(rate[parent], 1e-9))
         result[t] = below[t] ** 2 / max(variance, 1e-9)
-    return result / max(total**2, 1e-30)
+    return np.asarray(result / max(total**2, 1e-30))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pygrade import _core
 from pygrade._typing import Array, Floats
 from pygrade.logs import Logs
 from pygrade.policy.correction import Correction
@@ -257,19 +258,9 @@ class Rows:
         return float(np.abs(np.einsum("su,su->s", moved, self.u[every])).max(initial=0.0))
 
 
-_BLOCK = 2048  # requests
-
-
 def gram(z: Floats, u: Floats, weight: Floats, offsets: NDArray[np.int64]) -> Floats:
     """[Z·U, Z·U]: Σ over rows of weight · (z ⊗ u)(z ⊗ u)ᵀ, by request: (z zᵀ) ⊗ (Σ weight · u uᵀ)."""
-    first, second = z.shape[1], u.shape[1]
-    total = np.zeros((first * first, second * second))
-    for begin in range(0, len(z), _BLOCK):
-        end = min(begin + _BLOCK, len(z))
-        rows = slice(offsets[begin], offsets[end])
-        pairs = (u[rows, :, None] * (weight[rows, None] * u[rows])[:, None]).reshape(-1, second * second)
-        inner = np.add.reduceat(pairs, offsets[begin:end] - offsets[begin], 0)
-        outer = (z[begin:end, :, None] * z[begin:end, None]).reshape(-1, first * first)
-        total += outer.T @ inner
-    shape = (first, first, second, second)
-    return np.asarray(total.reshape(shape).transpose(0, 2, 1, 3).reshape(first * second, -1))
+    size = z.shape[1] * u.shape[1]
+    result = np.empty((size, size))
+    _core.correction_gram(z, u, np.ascontiguousarray(weight), offsets.astype(np.int64), result)
+    return result

@@ -29,6 +29,7 @@ class Design:
     shape: tuple[int, int]
     blocks: dict[str, Array]  # name → places in the vector
     prior: Floats | None = None  # [Z·U, B] another market's coefficients, a block a column
+    center: Floats | None = None  # [Z·U] coefficients that the vector is counted from
 
     @property
     def size(self) -> int:
@@ -36,6 +37,11 @@ class Design:
 
     def matrix(self, vector: Floats) -> Floats:
         """The coefficients [Z, U] of a vector."""
+        total = self.move(vector)
+        return total if self.center is None else total + self.center.reshape(self.shape)
+
+    def move(self, vector: Floats) -> Floats:
+        """What a vector adds to the coefficients [Z, U]."""
         own = self.shape[0] * self.shape[1]
         total = vector[:own] if self.prior is None else vector[:own] + self.prior @ vector[own:]
         return np.asarray(total.reshape(self.shape))
@@ -92,7 +98,7 @@ def solve(
     for turn in range(rounds):
         if turn in renew:
             information = design.information(rows.information(rows.mean(design.matrix(vector)))[0])
-        covariance = np.linalg.inv(information + np.diag(precision))
+        covariance = _inverse(information, precision)
         for _ in range(2 if turn == 0 else 1):
             vector = step(rows, design, vector, covariance, precision)
         if turn == 0 and not at.determined:
@@ -113,7 +119,7 @@ def step(
     """One Newton step, shortened where a predictor would move far; on [S']: rows that count."""
     gradient = design.gradient(rows.gradient(rows.mean(design.matrix(vector)), on)) - precision * vector
     move = covariance @ gradient
-    return np.asarray(vector + move * min(1.0, _LONGEST / (rows.reach(design.matrix(move)) + 1e-9)))
+    return np.asarray(vector + move * min(1.0, _LONGEST / (rows.reach(design.move(move)) + 1e-9)))
 
 
 def cross_fit(rows: Rows, design: Design, at: Solution, fold: Array, count: int) -> list[Floats]:
@@ -130,10 +136,15 @@ def without_fold(rows: Rows, design: Design, at: Solution) -> Floats:
 
 
 def _without(rows: Rows, design: Design, at: Solution, information: Floats, on: Array | float) -> Floats:
-    covariance, vector = np.linalg.inv(information + np.diag(at.precision)), at.vector
+    covariance = _inverse(information, at.precision)
+    vector = at.vector
     for _ in range(_FOLD_STEPS):
         vector = step(rows, design, vector, covariance, at.precision, on)
     return vector
+
+
+def _inverse(information: Floats, precision: Floats) -> Floats:
+    return np.asarray(np.linalg.inv(information + np.diag(precision)), np.float64)
 
 
 def pooled(solutions: Sequence[Solution | None], design: Design) -> dict[str, float]:

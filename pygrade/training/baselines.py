@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pygrade.correction.fit import correct
 from pygrade.evaluation.arms import (
+    CORRECTED_EXPECTED_VALUE,
     EXPECTED_VALUE,
     EXPECTED_VALUE_CALIBRATED,
     LINEAR,
@@ -21,6 +23,7 @@ from pygrade.evaluation.arms import (
 )
 from pygrade.logs import Logs, pad
 from pygrade.metrics.isotonic import isotonic_rates
+from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Baseline, Knots
 from pygrade.policy.spec import PolicySpec
 from pygrade.training.reward import logged_weights, transformed_predictions
@@ -66,6 +69,11 @@ def expected_value(logs: Logs, maps: tuple[Knots, ...] = ()) -> Baseline:
     return Baseline(name, "identity", logs.task_values, min(logs.task_values) >= 0, logs.value_tasks, maps)
 
 
+def corrected_expected_value(logs: Logs) -> Baseline:
+    """`expected_value` of corrected predictions."""
+    return replace(expected_value(logs), name=CORRECTED_EXPECTED_VALUE, corrected=True)
+
+
 def calibration(logs: Logs, propensity: NDArray[np.float64]) -> tuple[Knots, ...]:
     """Per task the isotonic map of predictions to feedback per look at a slot: propensity [slots].
 
@@ -85,10 +93,17 @@ def calibration(logs: Logs, propensity: NDArray[np.float64]) -> tuple[Knots, ...
     return tuple(maps)
 
 
-def baseline_scores(baseline: Baseline, logs: Logs, formula: Mapping[str, Any]) -> NDArray[np.float32]:
-    """float32 [M] of the log's candidates."""
+def baseline_scores(
+    baseline: Baseline, logs: Logs, formula: Mapping[str, Any], correction: Correction | None = None
+) -> NDArray[np.float32]:
+    """float32 [M] of the log's candidates; correction: of a baseline that takes corrected predictions."""
     prices = None if logs.value is None else torch.tensor(logs.value)
-    predictions, offsets = torch.from_numpy(logs.predictions), torch.from_numpy(logs.offsets)
+    given = logs.predictions
+    if baseline.corrected:
+        if correction is None:
+            raise ValueError(f"correction is missing; {baseline.name!r} takes corrected predictions")
+        given = correct(correction, logs)
+    predictions, offsets = torch.from_numpy(given), torch.from_numpy(logs.offsets)
     scores = baseline.scores(logs.tasks, formula, predictions, offsets, item_values=prices)
     return np.asarray(scores.numpy())
 

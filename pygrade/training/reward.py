@@ -29,6 +29,8 @@ from pygrade.policy import PolicySpec
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.training_set import Components, LoggedPages, TradeOffs, TrainingSet
 
+_SMALL = 5_000  # requests of a log up to which the prior counts as much as the posterior
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -36,7 +38,8 @@ class RewardConfig:
 
     posterior: Literal["ips", "raw", "none"] = "ips"  # logged value, debiased by slot or not; none: off
     posterior_weight: float = 1.0  # of the logged value
-    prior_weight: float = 0.5  # 0.3 to 0.5; 1 for logs of 5,000 requests or fewer
+    # Of the predicted value; None: by the size of the log, 1 up to 5,000 requests, 0.5 beyond.
+    prior_weight: float | None = None
     # slope: scale each task's predictions by the regression slope of feedback on prediction (shrinks over-confident
     # tasks, drops uninformative ones); none: unscaled.
     prior_calibration: Literal["none", "slope"] = "none"
@@ -62,7 +65,7 @@ class RewardConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; want one of {', '.join(allowed)}")
         for name in ("posterior_weight", "prior_weight", "format_weight", "values_spread"):
-            if not getattr(self, name) >= 0.0:
+            if not (getattr(self, name) is None or getattr(self, name) >= 0.0):
                 raise ValueError(f"{name} is {getattr(self, name)}; want a number >= 0")
         if not self.has_posterior and self.prior_weight == 0.0:
             raise ValueError("posterior and prior are both off; want at least one of them")
@@ -81,6 +84,10 @@ class RewardConfig:
     @property
     def has_posterior(self) -> bool:
         return self.posterior != "none" and self.posterior_weight > 0.0
+
+    def sized(self, requests: int) -> "RewardConfig":
+        """The same with the prior's weight for a log of so many requests."""
+        return self if self.prior_weight is not None else replace(self, prior_weight=1.0 if requests <= _SMALL else 0.5)
 
 
 def logged_weights(logs: Logs) -> NDArray[np.float32] | None:
@@ -173,7 +180,8 @@ class CompositeReward:
             )
         if logs.num_requests == 0:
             raise ValueError("logs hold no request; want at least one")
-        config = self.config
+        config = self.config.sized(logs.num_requests)
+        assert config.prior_weight is not None
         logs = logs.valued(config.task_values, config.value_tasks)
         figures = LogFigures.of(logs, config) if figures is None else figures
         propensity, slopes, curve = figures.propensity, figures.slopes, figures.curve(config)
@@ -215,7 +223,9 @@ class CompositeReward:
                 bounds=spec.bounds.clone() if config.format_weight > 0.0 else None,
             ),
             propensity=propensity,
-            trade_offs=self._trade_offs(logs, spec, floored, figures) if spec.config.trade_offs else None,
+            trade_offs=self._trade_offs(logs, spec, floored, figures, config.prior_weight > 0.0)
+            if spec.config.trade_offs
+            else None,
         )
 
     def page_values(self, logs: Logs, figures: LogFigures) -> NDArray[np.float64]:
@@ -225,14 +235,16 @@ class CompositeReward:
         predicted = (logs.predictions * (logs.event_values * figures.slopes)).sum(1)
         return np.asarray(np.add.reduceat(predicted * examined, logs.offsets[:-1]), np.float64)
 
-    def _trade_offs(self, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], figures: LogFigures) -> TradeOffs:
+    def _trade_offs(
+        self, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], figures: LogFigures, components: int
+    ) -> TradeOffs:
         """`build`'s labels and gains by task."""
         config, logged = self.config, logs.feedback * logs.event_values  # [M, T]
         predicted = logs.predictions * (logs.event_values * figures.slopes)
         gains = []
         if config.has_posterior:
             gains.append(logged / floored[:, None] if config.posterior == "ips" else logged)
-        if config.prior_weight > 0.0:
+        if len(gains) < components:  # the prior
             gains.append(predicted)
         rows, mask = _page_rows(logs, figures.slots)
         block = np.stack(gains, 1).astype(np.float32)
@@ -251,12 +263,19 @@ def format_weight(config: RewardConfig, page_mean: float) -> float:
 
 
 def transformed_predictions(logs: Logs, spec: PolicySpec) -> NDArray[np.float32]:
-    """Transformed predictions [M, T]: requests of equal size go through the op together."""
+    """Transformed predictions [M, T], priced as the spec says: requests of equal size go through the op together."""
     sizes = np.diff(logs.offsets)
     result = np.empty_like(logs.predictions)
+    given = logs.predictions
+    if spec.config.value_tasks:
+        if logs.value is None:
+            raise ValueError(
+                f"value is missing in the log; the policy prices {', '.join(spec.config.value_tasks)} by it"
+            )
+        given = np.where(np.isin(spec.tasks, spec.config.value_tasks), given * logs.value[:, None], given)
     for size in np.unique(sizes):
         rows = logs.offsets[:-1][sizes == size][:, None] + np.arange(size)  # [r, n]
-        block = torch.from_numpy(logs.predictions[rows])
+        block = torch.from_numpy(given[rows])
         result[rows] = ops.transform_scores(block, **spec.config.formula).numpy()
     return result
 

@@ -14,26 +14,33 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pygrade._util.files import claimed
 from pygrade._util.progress import hushed
 from pygrade._util.threads import torch_threads
 from pygrade._util.workers import HERE, Workers
+from pygrade.correction.fit import Candidate, CorrectionConfig, correct, fit_correction
 from pygrade.evaluation.arms import GRADE, STAGE1
-from pygrade.evaluation.cautions import cautions_of_log
+from pygrade.evaluation.cautions import caution_of_value, cautions_of_log, winsorized
 from pygrade.evaluation.policy_estimates import policy_scores
 from pygrade.logs import Logs
+from pygrade.logs.clusters import clusters_of
 from pygrade.logs.log_parts import LogParts
 from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy.correction import Correction
 from pygrade.policy.mixture import Mixture
-from pygrade.training.baselines import baseline_scores, fit_baselines
+from pygrade.training.baselines import baseline_scores, corrected_expected_value, fit_baselines
 from pygrade.training.heldout import HeldOut
+from pygrade.training.license import License, license_correction, reasons_of
+from pygrade.training.pages import Pages
 from pygrade.training.policy_step import Engine, check_engine
 from pygrade.training.prepared import HeldLog, Prepared, Source, opened, prepare
 from pygrade.training.propensity import SlotPropensity
-from pygrade.training.reward import RewardConfig
+from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.run import Run
 from pygrade.training.shard_files import Fold
 from pygrade.training.sharded_log import ShardedLog
@@ -72,6 +79,9 @@ class TrainConfig:
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)
     trust: TrustConfig = field(default_factory=TrustConfig)
+    correction: CorrectionConfig = field(
+        default_factory=CorrectionConfig
+    )  # of the predictions, before they are weighed
     seed: int = 0  # of the network, the batches and the draws
     device: str = "cpu"  # cpu or cuda
     engine: Engine = "auto"  # of network and Adam: fused, the C++ core; torch; auto, the core if it covers the policy
@@ -114,6 +124,24 @@ class _Fitted(NamedTuple):
     run: Run
 
 
+class _Corrected(NamedTuple):
+    """What the likelihood licenses."""
+
+    candidate: Candidate
+    predictions: NDArray[np.float32]  # [M, T] of the log, cross-fitted
+    license: License
+    reasons: tuple[str, ...]
+
+
+class _Judged(NamedTuple):
+    """How the log is split, and what it shows before any policy is trained."""
+
+    fold: NDArray[np.int64]  # [R]
+    cluster: NDArray[np.int64]  # [R]
+    reason: str  # why nothing can be decided
+    corrected: _Corrected | None
+
+
 class _Fold(NamedTuple):
     """A fold's work, for a process of its own."""
 
@@ -122,6 +150,7 @@ class _Fold(NamedTuple):
     config: TrainConfig
     directory: Path
     resume: bool
+    correction: Correction | None  # of the log without the fold
 
     def __str__(self) -> str:
         return f"fold {self.directory.name}"
@@ -161,15 +190,20 @@ def train(
     log = log.valued(config.reward.task_values, config.reward.value_tasks)
     with torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(directory / "checkpoints", "train"))
+        config = _completed(config, log)
         prepared = _prepared(log, config, directory, workers)
         logs, data = prepared.sample, prepared.sample_data
-        cautions = cautions_of_log(logs)
+        judged = _judged(prepared, config)
+        cautions = [*cautions_of_log(logs), *caution_of_value(logs, judged.cluster)]
         for sentence in cautions:
             logger.warning(sentence)
-        static, first, last, run = _fit(prepared, config, directory, resume, on_step, stack, workers, heldout)
+        learned, used, correction = _corrected(prepared, config, judged.corrected)
+        static, first, last, run = _fit(learned, used, directory, resume, on_step, stack, workers, heldout)
         for trained in (first, last):
-            trained.set_static_weights(static, scenario_weights(logs, data, trained, static))
-        summary = summary_of(data, (config.stage1.steps, config.stage2.steps), run, static, first, last, logs.scenario)
+            trained.correction = correction
+            trained.set_static_weights(static, scenario_weights(logs, learned.sample_data, trained, static))
+        steps = config.stage1.steps, config.stage2.steps
+        summary = summary_of(learned.sample_data, steps, run, static, first, last, logs.scenario)
         summary["requests"] = log.num_requests
         if isinstance(prepared, ShardedLog):
             summary["shards"] = len(prepared.data.shards)
@@ -178,10 +212,11 @@ def train(
         summary["value_tasks"] = list(logs.value_tasks)
         summary["warnings"] = cautions
         summary["seconds"] = time.perf_counter() - started
-        baselines = fit_baselines(
-            logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, static
-        )
-        trust = _trust(prepared, config, directory, resume, workers)
+        own = None if used.policy.corrected else static
+        baselines = fit_baselines(logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, own)
+        if correction is not None:
+            baselines = (*baselines, corrected_expected_value(logs))
+        trust = _trust(prepared, used, directory, resume, workers, judged)
         policies = {STAGE1: first.cpu().eval(), GRADE: last.cpu().eval()}
         served = last
         if trust is not None:
@@ -201,6 +236,67 @@ def train(
         run.write_summary(summary)
         shutil.rmtree(directory / SHARDS, ignore_errors=True)
     return TrainResult(served, first, last, static.cpu(), baselines, data.propensity, summary)
+
+
+def _completed(config: TrainConfig, log: Logs | LogParts) -> TrainConfig:
+    """The config with what follows from the log: features that may be missing, prices, the prior's weight."""
+    logs = log if isinstance(log, Logs) else log.read(0, min(log.num_requests, config.sample_requests))
+    missing = np.isnan(logs.context).any(0) & ~np.isnan(logs.context).all(0)
+    indicators = config.policy.indicators or tuple(np.array(logs.features, object)[missing].tolist())
+    priced = config.policy.value_tasks or logs.value_tasks
+    policy = replace(config.policy, indicators=indicators, value_tasks=priced)
+    return replace(config, policy=policy, reward=config.reward.sized(log.num_requests))
+
+
+def _judged(log: Prepared, config: TrainConfig) -> _Judged:
+    """The folds of the log, and the correction that its likelihood licenses."""
+    folds, logs, propensity = config.trust.folds, log.sample, log.sample_data.propensity
+    cluster = clusters_of(logs)
+    if isinstance(log, ShardedLog):
+        fold = log.fold_of_sample(folds, config.seed) if folds else np.zeros(0, np.int64)
+    else:
+        fold = fold_of_requests(cluster, folds, config.seed) if folds else np.zeros(0, np.int64)
+    reason = ""
+    if not folds:
+        reason = "trust.folds is 0"
+    elif propensity.source == "none":
+        reason = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
+    elif few := too_little(logs, fold, cluster):
+        reason = f"too little data: {few}"
+    if reason or not config.correction.on:
+        return _Judged(fold, cluster, reason, None)
+    slots = max(int(logs.position.max(initial=0)) + 1, config.reward.page_size)
+    prior = FusionPolicy.load(config.correction.prior).correction if config.correction.prior else None
+    if config.correction.prior and prior is None:
+        raise ValueError(f"correction.prior is {config.correction.prior}; want a policy with a correction")
+    fitted = fit_correction(logs, propensity.curve(slots), fold, cluster, config.correction, prior)
+    pages = Pages(logs, config.reward, winsorized(logs, cluster))
+    found = license_correction(logs, fitted, fold, cluster, pages, propensity)
+    if found is None:
+        return _Judged(fold, cluster, "", None)
+    candidate, predictions, license = found
+    return _Judged(fold, cluster, "", _Corrected(candidate, predictions, license, reasons_of(logs, predictions)))
+
+
+def _corrected(
+    log: Prepared, config: TrainConfig, found: _Corrected | None
+) -> tuple[Prepared, TrainConfig, Correction | None]:
+    """The log that policies learn from, with their config: of corrected predictions where they are licensed."""
+    if found is None:
+        return log, config, None
+    correction = found.candidate.correction
+    if not isinstance(log, HeldLog) or not config.correction.policy:
+        return log, config, correction
+    config = replace(config, policy=replace(config.policy, corrected=True))
+    logs = replace(log.sample, predictions=found.predictions)
+    spec, reward = PolicySpec(logs.tasks, logs.features, config.policy), _known(config.reward, log)
+    data = CompositeReward(reward).build(logs, spec).to(config.device)
+    return HeldLog(replace(data, propensity=log.data.propensity), logs), config, correction
+
+
+def _known(reward: RewardConfig, log: Prepared) -> RewardConfig:
+    """The reward under the slot propensities of the whole log."""
+    return replace(reward, propensity=log.sample_data.propensity.exponent)
 
 
 def _prepared(log: Logs | LogParts, config: TrainConfig, directory: Path, workers: Workers) -> Prepared:
@@ -242,23 +338,18 @@ def _fit(
     return _Fitted(static, first, policy, run)
 
 
-def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, workers: Workers) -> Trust | None:
+def _trust(
+    log: Prepared, config: TrainConfig, directory: Path, resume: bool, workers: Workers, judged: _Judged
+) -> Trust | None:
     """Cross-fit, and judge; None if it is switched off."""
     folds, logs, propensity = config.trust.folds, log.sample, log.sample_data.propensity
     if not folds:
         logger.warning("trust.folds is 0: nothing says whether the policy is better than sorting by expected value")
         return None
-    if isinstance(log, ShardedLog):
-        fold = log.fold_of_sample(folds, config.seed)
-    else:
-        fold = fold_of_requests(logs, folds, config.seed)
-    if propensity.source == "none":
-        unknown = f"slot propensities are unknown ({propensity.reason}); {propensity.needed}"
-        return undecidable(unknown, GRADE, folds, logs, propensity)
-    if reason := too_little(logs, fold):
-        return undecidable(f"too little data: {reason}", GRADE, folds, logs, propensity)
+    if judged.reason:
+        return undecidable(judged.reason, GRADE, folds, logs, propensity)
     # The folds take the slot propensities of the whole log, which cost no user's feedback much.
-    reward = replace(config.reward, propensity=propensity.exponent)
+    reward, fold = _known(config.reward, log), judged.fold
     part = replace(config, reward=reward, tensorboard=False)
     learn: list[Logs | ShardedLog] = [
         log.without(Fold(n, folds, config.seed), reward) if isinstance(log, ShardedLog) else logs.select(fold != n)
@@ -266,29 +357,49 @@ def _trust(log: Prepared, config: TrainConfig, directory: Path, resume: bool, wo
     ]
     if isinstance(log, HeldLog):
         part = replace(part, shard_requests=logs.num_requests)  # in memory as the whole log is
+    found = judged.corrected
     jobs = [
-        _Fold(learn[n], logs.select(fold == n), part, _fold_directory(directory, n, folds), resume)
+        _Fold(
+            learn[n],
+            logs.select(fold == n),
+            part,
+            _fold_directory(directory, n, folds),
+            resume,
+            None if found is None else found.candidate.folds[n],
+        )
         for n in range(folds)
     ]
     rankings = list(fold_workers(config.trust, logs, workers).map(_run_fold, jobs, "cross-fitting"))
-    return judge(logs, fold, rankings, config.trust, config.reward, propensity)
+    license, reasons = (None, ()) if found is None else (found.license, found.reasons)
+    return judge(
+        logs, fold, judged.cluster, rankings, config.trust, config.reward, propensity, license=license, reasons=reasons
+    )
 
 
 def _run_fold(fold: _Fold) -> Rankings:
     """Learn from the other folds and rank this one's pages."""
-    config = fold.config
+    config, correction = fold.config, fold.correction
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
-        learned = _prepared(fold.learn, config, fold.directory, HERE) if isinstance(fold.learn, Logs) else fold.learn
+        raw = replace(config, policy=replace(config.policy, corrected=False))
+        plain = fold.learn if isinstance(fold.learn, ShardedLog) else _prepared(fold.learn, raw, fold.directory, HERE)
+        learned = plain
+        if config.policy.corrected and correction is not None:
+            logs = replace(plain.sample, predictions=correct(correction, plain.sample))
+            learned = _prepared(logs, config, fold.directory, HERE)
         static, first, last, _ = _fit(learned, config, fold.directory, fold.resume, None, stack, HERE)
-    data, first, last = learned.sample_data.to("cpu"), first.cpu(), last.cpu()
+    data, first, last = plain.sample_data.to("cpu"), first.cpu(), last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):
+        policy.correction = correction
         policy.save(fold.directory / name)
-        learned.record(policy.version).save(fold.directory / name)
-    baselines = fit_baselines(learned.sample, last.spec, data, config.static, config.reward.propensity_floor, static)
+        plain.record(policy.version).save(fold.directory / name)
+    own = None if config.policy.corrected else static
+    baselines = fit_baselines(plain.sample, last.spec, data, config.static, config.reward.propensity_floor, own)
+    if correction is not None:
+        baselines = (*baselines, corrected_expected_value(plain.sample))
     log, formula = fold.judge, config.policy.formula
     return Rankings(
-        {entry.name: standardized(baseline_scores(entry, log, formula), log) for entry in baselines},
+        {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},
         {name: standardized(policy_scores(policy, log), log) for name, policy in ((STAGE1, first), (GRADE, last))},
     )
 

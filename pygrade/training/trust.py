@@ -4,36 +4,44 @@ Users are split into K folds. Policies and baselines learn from all folds but on
 that nothing is judged by requests that it learned from. A ranking is worth the debiased value of the logged page in its
 order, Σ_r D(r) · v / max(q(slot), floor), as in the posterior of the composite reward.
 
-*The baseline* is the strongest one: that with the highest lower bound of the lift over expected value, which is the
-baseline itself if no other is shown to be better. What is served is a mixture (`pygrade.policy.mixture`) of it
-with the policy after stage 1 or stage 2, at the trust λ that has the highest lower bound of the lift over the baseline:
-paired by request, clustered by user, one-sided at 95 %, widened for the number of mixtures tried
-(`intervals.simultaneous`), and the lowest over the interval of the slot propensities. If no bound is above 0 the
-baseline itself is served: a policy that is no better is served in at most one log of twenty.
+*The baseline* is the strongest simple one: that with the highest lower bound of the lift over expected value, which is
+the baseline itself if no other is shown to be better. *The anchor* is chosen in the same way among what can be served,
+which includes the expected value of corrected predictions if the likelihood licenses them (`pygrade.training.license`):
+the license counts as a bound just above 0. What is served is the anchor, or a mixture of it with the policy after stage
+1 or stage 2 or with another of these rankings, at the share λ that has the highest lower bound of the lift over the
+anchor if that is above 0.
+
+Lifts are paired by request and clustered (`pygrade.logs.clusters`), their 95 % intervals are widened for the number of
+rankings tried (`intervals.simultaneous`) and reach over the interval of the slot propensities. The verdict is *better*
+if the lower bound of what is served over the baseline is above 0, or the likelihood licenses it, and the later requests
+of the log do not show the contrary.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pygrade import ops
-from pygrade._typing import Array
 from pygrade._util.html_table import rows_table
 from pygrade._util.serialization import plain
 from pygrade._util.workers import HERE, LocalWorkers, Workers
-from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER
-from pygrade.evaluation.verdict import sentence, strongest, verdict_of
+from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION
+from pygrade.evaluation.cautions import contradicted, one_user, winsorized
+from pygrade.evaluation.verdict import VerdictText, strongest, write_verdict
 from pygrade.logs import Logs, numbered
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
 from pygrade.policy.mixture import Baseline, Mixture
+from pygrade.training.license import License
+from pygrade.training.pages import Pages, RewardOptions, logged_order
 from pygrade.training.propensity import SlotPropensity
 
+_LICENSED = 1e-9  # lower bound of a lift that the likelihood licenses and replay does not show
 MIN_USERS = 30  # with feedback of value; with fewer, nothing is said
 _POOL_REQUESTS = 5_000  # from which on folds are worth processes of their own
 
@@ -56,17 +64,6 @@ class TrustConfig:
             raise ValueError(f"processes is {self.processes}; want 1 or more")
 
 
-class RewardOptions(Protocol):
-    """The options of `RewardConfig` that decide what a page is worth."""
-
-    @property
-    def propensity_floor(self) -> float: ...
-    @property
-    def page_size(self) -> int: ...
-    @property
-    def discount(self) -> str: ...
-
-
 class Rankings(NamedTuple):
     """Standardized scores of a fold's shown rows, float32 [S] each, by name."""
 
@@ -78,28 +75,52 @@ class Rankings(NamedTuple):
 class Trust:
     """What cross-fitting found. Lifts are relative; their intervals cover all at once (mixtures, baselines)."""
 
-    verdict: str  # see `pygrade.policy.mixture.Verdict`
-    sentence: str
-    baseline: str  # the strongest one
-    served_baseline: str  # what is mixed with: the strongest one that a ranker can serve
-    policy: str  # that the served mixture has: stage 1 or GRADE
-    trust: float  # λ that is served
-    lift: Interval | None  # of what is served, over the baseline
+    verdict: VerdictText
+    baseline: str  # the strongest simple one
+    served_baseline: str  # that a mixture is made of, or that is served alone
+    challenger: str  # what is mixed with it: stage 1, GRADE, or a baseline
+    policy: str  # that the artifact has: stage 1 or GRADE
+    trust: float  # share of the challenger that is served
+    lift: Interval | None  # of what is served over the baseline
     mixtures: dict[str, Interval]  # over the baseline
     baselines: dict[str, Interval]  # over the baseline
+    license: License | None  # of corrected predictions
     folds: int
     users: int
     propensity: str  # where the slot propensities come from
 
+    @property
+    def sentence(self) -> str:
+        """The verdict for those who decide."""
+        return self.verdict.sentence
+
+    @property
+    def served(self) -> str:
+        """The name of what is served."""
+        return label(self.challenger, self.trust, self.served_baseline)
+
     def mixture(self, baselines: Sequence[Baseline]) -> Mixture:
         """For the served policy; baselines: as fitted to the whole log."""
-        anchor = next(entry for entry in baselines if entry.name == self.served_baseline)
-        return Mixture(self.trust, anchor, self.verdict, self.sentence, tuple(baselines))
+        by_name = {entry.name: entry for entry in baselines}
+        said = self.verdict
+        lift = None if said.lift is None else (said.lift.value, said.lift.low, said.lift.high)
+        return Mixture(
+            self.trust,
+            by_name[self.served_baseline],
+            said.verdict,
+            said.sentence,
+            tuple(baselines),
+            challenger=by_name.get(self.challenger) if self.trust else None,
+            detail=said.detail,
+            reasons=said.reasons,
+            lift=lift,
+            weeks=said.weeks,
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and dicts for JSON."""
+        """Plain numbers, strings and dicts for JSON; the fields of the verdict beside the others."""
         record: dict[str, Any] = plain(self)
-        return record
+        return record | {**record["verdict"], "lift": record["lift"], "served": self.served}
 
     def _repr_html_(self) -> str:
         """A small table for notebooks."""
@@ -107,19 +128,20 @@ class Trust:
         return rows_table(self.sentence, ["ranking", f"lift over {self.baseline}"], rows)
 
 
-def fold_of_requests(logs: Logs, folds: int, seed: int) -> NDArray[np.int64]:
-    """[R]: the fold of each request's user; folds have equally many users."""
-    users = numbered(logs.user_id)
-    place = np.random.default_rng([seed, 3]).permutation(int(users.max(initial=-1)) + 1)
-    return np.asarray(place[users] % folds)
+def fold_of_requests(cluster: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
+    """[R]: the fold of each request's cluster [R]; folds have equally many clusters."""
+    place = np.random.default_rng([seed, 3]).permutation(int(cluster.max(initial=-1)) + 1)
+    return np.asarray(place[cluster] % folds)
 
 
-def too_little(logs: Logs, fold: NDArray[np.int64]) -> str:
+def too_little(logs: Logs, fold: NDArray[np.int64], cluster: NDArray[np.int64]) -> str:
     """Why the log is too small to cross-fit; empty if it is not."""
     valued = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1]) != 0
-    users = len(np.unique(numbered(logs.user_id)[valued]))
+    users = len(np.unique(cluster[valued]))
     if users < MIN_USERS:
         return f"{users} users gave feedback of value; want {MIN_USERS}"
+    if reason := one_user(logs, cluster, MIN_USERS):
+        return reason
     for number in np.unique(fold):
         if not valued[fold != number].any():
             return f"all feedback of value is of the users of fold {number}"
@@ -141,123 +163,155 @@ def standardized(scores: NDArray[np.float32], logs: Logs) -> NDArray[np.float32]
     return np.asarray(z.numpy()[logs.shown])
 
 
-class Pages:
-    """The logged pages: what an order of their items is worth."""
-
-    def __init__(self, logs: Logs, reward: RewardOptions) -> None:
-        self.count = logs.num_requests
-        self._request, self._slot = logs.row_request[logs.shown], logs.position[logs.shown]
-        self._value, self._reward = logs.value_of(logs.feedback)[logs.shown], reward
-        sizes = np.bincount(self._request, minlength=self.count)
-        self._start = np.cumsum(sizes) - sizes
-
-    def ranks(self, scores: Array) -> NDArray[np.int64]:
-        """[S] of scores [S]: score descending, then the order of the log."""
-        order = np.lexsort((-scores, self._request))
-        result = np.empty(len(order), np.int64)
-        result[order] = np.arange(len(order)) - self._start[self._request[order]]
-        return result
-
-    def logged(self) -> NDArray[np.int64]:
-        """[S]: ranks by slot."""
-        return self.ranks(-self._slot.astype(np.float64))
-
-    def values(self, rank: NDArray[np.int64], propensity: SlotPropensity) -> NDArray[np.float64]:
-        """[R]: the debiased value of each page in the order of ranks [S]."""
-        size = self._reward.page_size
-        curve = propensity.curve(max(int(self._slot.max(initial=0)) + 1, size))
-        attention = self._reward.discount == "attention" and propensity.exponent > 0
-        discount = curve[:size] if attention else 1.0 / np.log2(np.arange(size) + 2.0)
-        gain = self._value / np.maximum(curve, self._reward.propensity_floor)[self._slot]
-        earned = np.where(rank < size, discount[np.minimum(rank, size - 1)] * gain, 0.0)
-        return np.asarray(np.bincount(self._request, earned, self.count), np.float64)
-
-
 def judge(
     logs: Logs,
     fold: NDArray[np.int64],
+    cluster: NDArray[np.int64],
     rankings: Sequence[Rankings],
     config: TrustConfig,
     reward: RewardOptions,
     propensity: SlotPropensity,
+    license: License | None = None,
+    reasons: Sequence[str] = (),
 ) -> Trust:
-    """Choose the baseline, the policy and its trust by the rankings of the folds.
+    """Choose the baseline, the anchor and what is mixed with it by the rankings of the folds.
 
-    logs: with the values of events that count.
+    logs: with the values of events that count; fold, cluster [R]; license: of the corrected predictions, whose expected
+    value is then one of the rankings' baselines; reasons: what the correction changes, in words.
     """
     baselines = _joined(logs, fold, [part.baselines for part in rankings])
     policies = _joined(logs, fold, [part.policies for part in rankings])
-    pages, users = Pages(logs, reward), numbered(logs.user_id)
-    curves = [propensity, *propensity.bounds()]
+    pages = Pages(logs, reward, winsorized(logs, cluster))
     ranks = {name: pages.ranks(scores) for name, scores in baselines.items()}
     worth = {name: pages.values(rank, propensity) for name, rank in ranks.items()}
-    if (ordered := _logged_order(logs, pages, propensity)) is not None:
+    if (ordered := logged_order(logs, pages, propensity)) is not None:
         worth[LOGGED_ORDER] = ordered
-    lows = strongest(worth, EXPECTED_VALUE, users)
-    baseline = max(lows, key=lambda name: lows[name])
+    lows = strongest(worth, EXPECTED_VALUE, cluster)
+    if CORRECTED_EXPECTED_VALUE in lows:
+        lows[CORRECTED_EXPECTED_VALUE] = max(lows[CORRECTED_EXPECTED_VALUE], _LICENSED)
+    simple = [name for name in lows if name != CORRECTED_EXPECTED_VALUE]
+    baseline = max(simple, key=lambda name: lows[name])
     anchor = max(ranks, key=lambda name: lows[name])
 
-    names = [(policy, share) for policy in policies for share in config.shares]
-    mixed = [
-        pages.ranks((1 - share) * baselines[anchor] + share * policies[policy].astype(np.float64))
-        for policy, share in names
-    ]
-    found: list[list[Interval]] = []
-    for curve in curves:
-        base = _logged_order(logs, pages, curve) if baseline == LOGGED_ORDER else pages.values(ranks[baseline], curve)
-        assert base is not None
-        lifts = [intervals.mean_lift(pages.values(rank, curve), base) for rank in mixed]
-        found.append(intervals.simultaneous(lifts, users, one_sided=True))
-    bounded = [
-        Interval(entry[0].value, entry[0].standard_error, min(e.low for e in entry), max(e.high for e in entry))
-        for entry in zip(*found, strict=True)
-    ]
-    best = max(range(len(names)), key=lambda place: _or_lowest(bounded[place].low))
-    last = max(place for place, entry in enumerate(names) if entry[1] == max(config.shares))
-    (policy, share), shown, worst = names[best], bounded[best], bounded[last]
+    arms = [_Arm(anchor, "", 0.0, ranks[anchor])]
+    for name, scores in (policies | _challengers(baselines, lows, anchor)).items():
+        for share in config.shares:
+            if share < 1 or name in policies:
+                mixed = (1 - share) * baselines[anchor] + share * scores.astype(np.float64)
+                arms.append(_Arm(anchor, name, share, pages.ranks(mixed)))
+
+    def lifts(over: str) -> list[Interval]:
+        """Of the arms, the widest over the interval of the propensities."""
+        found = []
+        for curve in (propensity, *propensity.bounds()):
+            base = logged_order(logs, pages, curve) if over == LOGGED_ORDER else pages.values(ranks[over], curve)
+            assert base is not None
+            each = [intervals.mean_lift(pages.values(arm.rank, curve), base) for arm in arms]
+            found.append(intervals.simultaneous(each, cluster))
+        widest = zip(*found, strict=True)
+        return [
+            Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e)) for e in widest
+        ]
+
+    over_anchor, claims = lifts(anchor), lifts(baseline)
+    best = max(range(1, len(arms)), key=lambda place: _or_lowest(over_anchor[place].low))
+    whole = max(place for place, arm in enumerate(arms) if arm.challenger in policies)  # the policy alone
+    served = best if over_anchor[best].low > 0 else 0
+    corrected = license is not None and CORRECTED_EXPECTED_VALUE in (anchor, arms[served].challenger)
+    judged, verdict, why = served if served or corrected else best, "undecided", ""
+    if (served or corrected) and (corrected or claims[served].low > 0):
+        why = contradicted(logs, pages.values(arms[served].rank, propensity), worth[baseline], cluster)
+        verdict = "undecided" if why else "better"
+    elif claims[whole].high < 0:
+        verdict, judged = "worse", whole
     others = {name: value for name, value in worth.items() if name != baseline}
     against = [intervals.mean_lift(value, worth[baseline]) for value in others.values()]
-    verdict = verdict_of(shown)
-    if verdict != "better" and worst.high < 0:
-        verdict, (policy, share), shown = "worse", names[last], worst
-    better = verdict == "better"
+    beside = dict(zip(others, intervals.simultaneous(against, cluster), strict=True))
+
+    new, arm = verdict == "better", arms[served]
+    kept = max((name for name in simple if name in ranks), key=lambda name: lows[name])
+    named, over, lift = arms[judged].name, baseline, claims[judged]
+    if not new and kept == baseline and kept not in (EXPECTED_VALUE, PRODUCTION):  # another simple ranking is better
+        verdict, named, over = "better", kept, EXPECTED_VALUE
+        estimate = intervals.mean_lift(worth[kept], worth[EXPECTED_VALUE])
+        lift = intervals.simultaneous([estimate], cluster)[0]
+    text = write_verdict(
+        verdict,
+        named,
+        over,
+        lift,
+        logs,
+        license=license.text if new and corrected and license is not None else "",
+        reasons=reasons if new and corrected else (),
+        why="; ".join(part for part in (f"{len(rankings)}-fold cross-fitted by user", why) if part),
+    )
     return Trust(
-        verdict=verdict,
-        sentence=sentence(label(policy, share, anchor), baseline, shown, logs, f"{anchor} is served"),
+        verdict=text,
         baseline=baseline,
-        served_baseline=anchor,
-        policy=policy,
-        trust=share if better else 0.0,
-        lift=shown if better else None,
-        mixtures={label(*entry, anchor): lift for entry, lift in zip(names, bounded, strict=True)},
-        baselines=dict(zip(others, intervals.simultaneous(against, users, one_sided=True), strict=True)),
+        served_baseline=anchor if new else kept,
+        challenger=arm.challenger if new else "",
+        policy=arm.challenger if new and arm.challenger in policies else list(policies)[-1],
+        trust=arm.share if new else 0.0,
+        lift=claims[served] if new else None,
+        mixtures={entry.name: lift for entry, lift in zip(arms, claims, strict=True)},
+        baselines=beside,
+        license=license,
         folds=len(rankings),
-        users=int(users.max(initial=-1)) + 1,
+        users=int(cluster.max(initial=-1)) + 1,
         propensity=propensity.note,
     )
+
+
+class _Arm(NamedTuple):
+    """A ranking that could be served."""
+
+    anchor: str
+    challenger: str  # "": the anchor alone
+    share: float
+    rank: NDArray[np.int64]  # [S]
+
+    @property
+    def name(self) -> str:
+        return label(self.challenger, self.share, self.anchor)
+
+
+def _challengers(
+    baselines: Mapping[str, NDArray[np.float32]], lows: Mapping[str, float], anchor: str
+) -> dict[str, NDArray[np.float32]]:
+    """Baselines to mix with the anchor: corrected expected value, and with that the strongest of the others."""
+    if CORRECTED_EXPECTED_VALUE not in baselines:
+        return {}
+    others = [name for name in baselines if name not in (CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE)]
+    name = (
+        max(others, key=lambda other: lows[other]) if anchor == CORRECTED_EXPECTED_VALUE else CORRECTED_EXPECTED_VALUE
+    )
+    return {name: baselines[name]}
 
 
 def undecidable(reason: str, policy: str, folds: int, logs: Logs, propensity: SlotPropensity) -> Trust:
     """Nothing can be said, for this reason: expected value is served."""
     return Trust(
-        verdict="undecidable",
-        sentence=f"not decidable on this log: {EXPECTED_VALUE} is served. {reason[0].upper()}{reason[1:]}",
+        verdict=write_verdict("undecidable", EXPECTED_VALUE, EXPECTED_VALUE, None, logs, why=reason),
         baseline=EXPECTED_VALUE,
         served_baseline=EXPECTED_VALUE,
+        challenger="",
         policy=policy,
         trust=0.0,
         lift=None,
         mixtures={},
         baselines={},
+        license=None,
         folds=folds,
         users=int(numbered(logs.user_id).max(initial=-1)) + 1,
         propensity=propensity.note,
     )
 
 
-def label(policy: str, share: float, baseline: str) -> str:
-    """A mixture's name: the policy's own if it is served alone."""
-    return policy if share == 1 else f"{share:g} {policy} + {1 - share:g} {baseline}"
+def label(challenger: str, share: float, baseline: str) -> str:
+    """A mixture's name: that of its only part if it has one."""
+    if not share:
+        return baseline
+    return challenger if share == 1 else f"{share:g} {challenger} + {1 - share:g} {baseline}"
 
 
 def _joined(
@@ -274,11 +328,3 @@ def _joined(
 
 def _or_lowest(bound: float) -> float:
     return bound if math.isfinite(bound) else -math.inf
-
-
-def _logged_order(logs: Logs, pages: Pages, propensity: SlotPropensity) -> NDArray[np.float64] | None:
-    """[R]: the pages in production's own order, NaN where it explored; None if it always did."""
-    values = pages.values(pages.logged(), propensity)
-    if logs.exploration is not None:
-        values[logs.exploration != "none"] = np.nan
-    return None if bool(np.isnan(values).all()) else values

@@ -1,0 +1,106 @@
+"""The license: whether corrected predictions may be served, by held-out likelihood, guarded by replay.
+
+The likelihood (`pygrade.correction.gate`) proves better predictions; the replay of the logged pages in the order of
+their expected value must not be more than one standard error below that of the predictions as they are. Claims with a
+size stay with the replay.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Floats
+from pygrade.correction.fit import Candidate, Fitted
+from pygrade.logs import Logs
+from pygrade.metrics import intervals
+from pygrade.metrics.intervals import Interval
+from pygrade.training.pages import Pages
+from pygrade.training.propensity import SlotPropensity
+
+_SPLITS = 2  # requests with a feature above and below its median
+_MOVED = 1.1  # ratio from which a line is worth reading
+
+
+@dataclass(frozen=True)
+class License:
+    """Why corrected predictions may be served."""
+
+    name: str  # "correction", "maps and correction" or "maps"
+    z: float  # of the held-out likelihood over each prediction calibrated alone
+    z_value: float  # the same, weighted by value
+    replay: Interval  # lift of corrected expected value over expected value
+
+    @property
+    def text(self) -> str:
+        """In a sentence."""
+        return f"likelihood z {self.z:.1f}, by value {self.z_value:.1f}"
+
+
+def license_correction(
+    logs: Logs,
+    fitted: Fitted,
+    fold: NDArray[np.int64],
+    cluster: NDArray[np.int64],
+    pages: Pages,
+    propensity: SlotPropensity,
+) -> tuple[Candidate, NDArray[np.float32], License] | None:
+    """The first candidate that passes, its cross-fitted predictions [M, T], and why; None: none passes."""
+    shown = logs.shown
+    plain = pages.values(pages.ranks(logs.value_of(logs.predictions)[shown]), propensity)
+    for entry in fitted.candidates:
+        if not entry.gain.passes:
+            continue
+        corrected = entry.cross_fitted(logs, fold)
+        value = pages.values(pages.ranks(logs.value_of(corrected)[shown]), propensity)
+        estimate = intervals.mean_lift(value, plain)
+        lift = intervals.interval(estimate.value, estimate.influence, cluster)
+        if lift.value >= -lift.standard_error:
+            return entry, corrected, License(entry.name, entry.gain.z, entry.gain.z_value, lift)
+    return None
+
+
+def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tuple[str, ...]:
+    """What moved the predictions most, in value: lines such as "order of requests with high tenure: 1.9 times what the
+    model predicts, of the others 0.9"."""
+    before, after = _by_request(logs, logs.predictions), _by_request(logs, corrected)  # [R, T]
+    worth = np.asarray(logs.task_values)
+    if logs.value_tasks and logs.value is not None:
+        price = float(np.mean(logs.value, dtype=np.float64))
+        worth = np.where(np.isin(logs.tasks, logs.value_tasks), worth * price, worth)
+    found: list[tuple[float, str, str, str]] = []
+    for f, feature in enumerate(logs.features):
+        high, name = _split(logs.context[:, f], feature)
+        if high is None or not high.any() or high.all():
+            continue
+        for t, task in enumerate(logs.tasks):
+            factors = [float(after[rows, t].sum() / max(before[rows, t].sum(), 1e-30)) for rows in (high, ~high)]
+            ratio = factors[0] / max(factors[1], 1e-9)
+            if not 1 / _MOVED < ratio < _MOVED:
+                moved = abs(np.log(ratio)) * worth[t] * after[:, t].sum() * min(high.mean(), 1 - high.mean())
+                line = f"{task} where {name}: {factors[0]:.2g} times what the model predicts, else {factors[1]:.2g}"
+                found.append((float(moved), task, feature, line))
+    found.sort(reverse=True)
+    lines: dict[tuple[str, str], str] = {}
+    for _, task, feature, line in found:
+        lines.setdefault((task, feature), line)
+    return tuple(lines.values())[:count]
+
+
+def _by_request(logs: Logs, predictions: NDArray[np.float32]) -> Floats:
+    return np.asarray(np.add.reduceat(predictions.astype(np.float64), logs.offsets[:-1]))
+
+
+def _split(values: NDArray[np.float32], name: str) -> tuple[NDArray[np.bool_] | None, str]:
+    """The requests with a high value of a feature, and how that is said; None: it does not vary."""
+    known = values[~np.isnan(values)]
+    levels: Sequence[float] = np.unique(known[:1000]).tolist()
+    if len(levels) < 2:
+        return None, ""
+    if len(levels) == _SPLITS and set(np.unique(known)) == set(levels):
+        words = name.split("=", 1)
+        said = f"{words[0]} is {words[1]}" if len(words) == 2 else f"{name} is {levels[1]:g}"
+        return values == levels[1], said
+    middle = float(np.median(known))
+    return values > middle, f"{name} is above {middle:.3g}"

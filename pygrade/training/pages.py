@@ -1,0 +1,64 @@
+"""The logged pages: what an order of their items is worth, debiased by slot."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pygrade._typing import Array
+from pygrade.logs import Logs
+from pygrade.training.propensity import SlotPropensity
+
+
+class RewardOptions(Protocol):
+    """The options of `RewardConfig` that decide what a page is worth."""
+
+    @property
+    def propensity_floor(self) -> float: ...
+    @property
+    def page_size(self) -> int: ...
+    @property
+    def discount(self) -> str: ...
+
+
+class Pages:
+    """The logged pages: what an order of their items is worth."""
+
+    def __init__(self, logs: Logs, reward: RewardOptions, share: NDArray[np.float64] | None = None) -> None:
+        """share [R]: of each request's value that counts, see `cautions.winsorized`."""
+        self.count = logs.num_requests
+        self._request, self._slot = logs.row_request[logs.shown], logs.position[logs.shown]
+        self._value, self._reward = logs.value_of(logs.feedback)[logs.shown], reward
+        if share is not None:
+            self._value = self._value * share[self._request]
+        sizes = np.bincount(self._request, minlength=self.count)
+        self._start = np.cumsum(sizes) - sizes
+
+    def ranks(self, scores: Array) -> NDArray[np.int64]:
+        """[S] of scores [S]: score descending, then the order of the log."""
+        order = np.lexsort((-scores, self._request))
+        result = np.empty(len(order), np.int64)
+        result[order] = np.arange(len(order)) - self._start[self._request[order]]
+        return result
+
+    def logged(self) -> NDArray[np.int64]:
+        """[S]: ranks by slot."""
+        return self.ranks(-self._slot.astype(np.float64))
+
+    def values(self, rank: NDArray[np.int64], propensity: SlotPropensity) -> NDArray[np.float64]:
+        """[R]: the debiased value of each page in the order of ranks [S]."""
+        size = self._reward.page_size
+        curve = propensity.curve(max(int(self._slot.max(initial=0)) + 1, size))
+        attention = self._reward.discount == "attention" and propensity.exponent > 0
+        discount = curve[:size] if attention else 1.0 / np.log2(np.arange(size) + 2.0)
+        gain = self._value / np.maximum(curve, self._reward.propensity_floor)[self._slot]
+        earned = np.where(rank < size, discount[np.minimum(rank, size - 1)] * gain, 0.0)
+        return np.asarray(np.bincount(self._request, earned, self.count), np.float64)
+
+
+def logged_order(logs: Logs, pages: Pages, propensity: SlotPropensity) -> NDArray[np.float64] | None:
+    """[R]: the pages in production's own order, NaN where it explored; None if it always did."""
+    values = pages.values(pages.logged(), propensity)
+    if logs.exploration is not None:
+        values[logs.exploration != "none"] = np.nan
+    return None if bool(np.isnan(values).all()) else values

@@ -1,0 +1,210 @@
+"""The fit of a correction: what it finds in worlds with a known truth, its pieces against plain formulas."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pygrade.correction.fit import CorrectionConfig, correct, fit_correction
+from pygrade.correction.gate import gain, zscore
+from pygrade.correction.inputs import Frame, Rows, gram, parents_of
+from pygrade.correction.maps import fit_maps
+from pygrade.logs import Logs
+
+CURVE = np.arange(1, 11.0) ** -0.5
+
+
+def world(requests: int = 1500, seed: int = 0, effect: float = 0.8, bend: float = 0.0, noise: bool = False) -> Logs:
+    """Clicks, and orders that need one. Orders are exp(±effect) times likelier than predicted, as the context says.
+
+    bend: of the predictions' log odds above -2, which the feedback does not follow.
+    """
+    rng = np.random.default_rng([seed, 7])
+    count, page, rows = 20, 8, requests * 20
+    odds = rng.normal([-1.6, -1.0], 0.9, (rows, 2))
+    context = rng.normal(size=(requests, 3)).astype(np.float32)
+    request = np.repeat(np.arange(requests), count)
+    truth = odds + np.stack([0 * request, effect * np.sign(context[request, 0])], 1)
+    if noise:
+        truth = np.full((rows, 2), -1.5)
+    given = 1 / (1 + np.exp(-(odds + bend * np.maximum(odds + 2.0, 0.0))))
+    p = 1 / (1 + np.exp(-truth))
+    order = np.argsort(-(odds.sum(1) + rng.normal(size=rows)).reshape(requests, count), 1)[:, :page]
+    position = np.full((requests, count), -1, np.int32)
+    np.put_along_axis(position, order, np.broadcast_to(np.arange(page, dtype=np.int32), order.shape), 1)
+    position = position.reshape(-1)
+    look = np.where(position >= 0, CURVE[position], 0.0)
+    click = rng.random(rows) < look * p[:, 0]
+    buy = click & (rng.random(rows) < p[:, 1])
+    return Logs(
+        tasks=("click", "order"),
+        features=("taste", "noise", "other"),
+        request_id=np.arange(requests),
+        user_id=np.arange(requests) // 2,
+        offsets=np.arange(requests + 1, dtype=np.int64) * count,
+        context=context,
+        item_id=rng.integers(0, 300, rows),
+        position=position,
+        predictions=np.stack([given[:, 0], given[:, 0] * given[:, 1]], 1).astype(np.float32),
+        feedback=np.stack([click, buy], 1).astype(np.float32),
+        task_values=(1.0, 8.0),
+    )
+
+
+def fitted(logs: Logs, **options):  # type: ignore[no-untyped-def]
+    users = logs.user_id.astype(np.int64)
+    return fit_correction(logs, CURVE, users % 4, users, CorrectionConfig(**options))
+
+
+def test_a_planted_effect_of_the_context_is_found_and_licensed():
+    found = fitted(world(4000))
+    chosen = found.licensed
+    assert chosen is not None and chosen.name == "correction"
+    fresh = world(500, seed=1)
+    moved = correct(chosen.correction, fresh)
+    likes = np.repeat(fresh.context[:, 0] > 0, 20)
+    factor = (moved[:, 1] / moved[:, 0]) / (fresh.predictions[:, 1] / fresh.predictions[:, 0])
+    assert np.median(factor[likes]) > 1.2 and np.median(factor[~likes]) < 0.8
+    np.testing.assert_allclose(moved[:, 0], fresh.predictions[:, 0], rtol=0.35)  # clicks are as predicted
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_and_accurate_predictions_are_not_licensed(seed):
+    for logs in (world(800, seed, noise=True), world(1500, seed, effect=0.0)):
+        assert fitted(logs).licensed is None
+
+
+def test_bent_predictions_are_mapped_before_they_are_corrected():
+    found = fitted(world(6000, effect=0.0, bend=1.5))
+    assert max(found.forms.values()) > 2
+    assert found.candidates[0].name == "maps and correction" and found.candidates[-1].name == "maps"
+    fresh = world(400, seed=3, effect=0.0, bend=1.5)
+    straight = world(400, seed=3, effect=0.0)
+    error = [
+        float(np.abs(np.log(p[:, 0] / straight.predictions[:, 0])).mean())
+        for p in (fresh.predictions, correct(found.candidates[-1].correction, fresh))
+    ]
+    assert error[1] < 0.5 * error[0]
+    assert fitted(world(1500, effect=0.0, bend=1.5), maps=False).forms == {}
+
+
+def test_a_related_market_helps_a_small_log():
+    source = fitted(world(6000, seed=5)).candidates[0].correction
+    small = world(250, seed=6)
+    users = small.user_id.astype(np.int64)
+    with_prior = fit_correction(small, CURVE, users % 4, users, prior=source)
+    alone = fitted(small)
+    best = max(entry.gain.value for entry in with_prior.candidates)
+    assert best > alone.candidates[0].gain.value
+    stranger = replace(source, weights=-source.weights)
+    against = fit_correction(small, CURVE, users % 4, users, prior=stranger)
+    best = max(entry.gain.value for entry in against.candidates)
+    assert best > alone.candidates[0].gain.value - 0.02
+
+
+def test_cross_fitted_predictions_are_of_the_other_folds():
+    logs = world(1200)
+    found = fitted(logs).candidates[0]
+    users = logs.user_id.astype(np.int64)
+    predictions = found.cross_fitted(logs, users % 4)
+    some = np.flatnonzero(users % 4 == 2)
+    np.testing.assert_array_equal(
+        predictions.reshape(len(users), 20, 2)[some].reshape(-1, 2), correct(found.folds[2], logs.select(some))
+    )
+    other = replace(logs, feedback=np.where((np.repeat(users, 20) % 4 == 2)[:, None], 0, logs.feedback))
+    again = fit_correction(other, CURVE, users % 4, users, parents=found.correction.parents)
+    # Without fold 2 nothing of its feedback is left but the start of the Newton steps.
+    np.testing.assert_allclose(again.candidates[0].folds[2].weights, found.folds[2].weights, atol=0.12)
+
+
+def test_missing_features_get_indicators_and_keep_the_rest():
+    logs = world(4000)
+    context = logs.context.copy()
+    context[np.random.default_rng(0).random(len(context)) < 0.3, 1] = np.nan
+    found = fitted(replace(logs, context=context)).licensed
+    assert found is not None
+    assert found.correction.indicators == (1,)
+    whole = fitted(logs).licensed
+    some = world(50, seed=9)
+    blank = some.context.copy()
+    blank[:, 1] = np.nan
+    moved = correct(found.correction, replace(some, context=blank))
+    np.testing.assert_allclose(moved, correct(whole.correction, some), rtol=0.6)
+    assert np.corrcoef(moved[:, 1], correct(whole.correction, some)[:, 1])[0, 1] > 0.97
+
+
+def test_item_columns_are_inputs():
+    logs = world(4000, effect=0.0)
+    quality = np.random.default_rng(3).normal(size=logs.num_rows).astype(np.float32)
+    boost = (logs.feedback[:, 0] > 0) & (np.random.default_rng(4).random(logs.num_rows) < np.where(quality > 0, 0.5, 0))
+    feedback = logs.feedback.copy()
+    feedback[:, 1] = np.maximum(feedback[:, 1], boost)
+    quality[::17] = np.nan
+    found = fitted(replace(logs, feedback=feedback, items=("quality",), item_features=quality[:, None])).licensed
+    assert found is not None and found.correction.items == ("quality",)
+
+
+def test_the_chain_is_found_in_the_log():
+    y = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0], [0, 0, 0]] * 10)
+    assert parents_of(y, (False, False, False)) == (-1, 0, 1)
+    assert parents_of(y, (False, True, False)) == (-1, -1, 0)
+    y[0] = [0, 1, 1]
+    assert parents_of(y, (False, False, False)) == (-1, -1, 1)
+    assert parents_of(y[:8], (False, False, False)) == (-1, -1, -1)  # too few events
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_the_gram_matrix_is_that_of_the_products(requests, first, second, seed):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(0, 5, requests)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    z, u = rng.normal(size=(requests, first)), rng.normal(size=(sizes.sum(), second))
+    weight = rng.random(sizes.sum())
+    phi = (np.repeat(z, sizes, 0)[:, :, None] * u[:, None]).reshape(sizes.sum(), first * second)
+    np.testing.assert_allclose(gram(z, u, weight, offsets), (phi * weight[:, None]).T @ phi, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0, 1])
+def test_the_gradient_is_that_of_the_likelihood(t):
+    logs = world(200)
+    frame = Frame.of(logs, logs.predictions)
+    theta = CURVE[logs.position[logs.shown]]
+    rows = Rows(t, frame, frame.inputs(logs, logs.predictions), logs, theta)
+    rng = np.random.default_rng(0)
+    weights = 0.01 * rng.normal(size=(rows.z.shape[1], rows.u.shape[1]))
+
+    def value(w):  # type: ignore[no-untyped-def]
+        mean = rows.mean(w)
+        if t == 0:
+            return float((rows.y * np.log(mean) - mean).sum())
+        return float((rows.y * np.log(mean) + (1 - rows.y) * np.log1p(-mean)).sum())
+
+    gradient = rows.gradient(rows.mean(weights))
+    for place in [(0, 0), (1, 1), (4, 2), (2, 0)]:
+        step = np.zeros_like(weights)
+        step[place] = 1e-5
+        assert gradient[place] == pytest.approx((value(weights + step) - value(weights - step)) / 2e-5, rel=1e-4)
+
+
+@given(st.integers(0, 20))
+@settings(max_examples=5, deadline=None)
+def test_maps_rise(seed):
+    logs = world(300, seed)
+    theta = CURVE[logs.position[logs.shown]]
+    for form in ("marginal", "conditional", "linear"):
+        maps, _ = fit_maps(form, logs, theta, (-1, 0), (False, False))
+        grid = np.linspace(1e-4, 0.999, 400, dtype=np.float32)
+        mapped = maps.apply(np.stack([grid, np.minimum(grid, 0.3)], 1))
+        assert (np.diff(mapped[:, 0]) >= -1e-6).all() and (mapped > 0).all() and (mapped < 1).all()
+
+
+def test_the_gain_is_clustered():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.1, 1.0, 400)
+    once = zscore(values, np.arange(400))
+    assert zscore(np.repeat(values, 4), np.repeat(np.arange(400), 4)) == pytest.approx(once, rel=1e-9)
+    found = gain(values[:, None], np.zeros((400, 1)), np.array([2.0]), np.arange(400))
+    assert found.z == pytest.approx(found.z_value) and found.passes == (once > 2)
