@@ -5,18 +5,21 @@ import numpy as np
 import pytest
 import torch
 
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, STAGE1, STATIC
-from pygrade.logs import Logs
+from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, GRADE, LOGGED_ORDER, STAGE1, STATIC
+from pygrade.logs import Logs, numbered
+from pygrade.metrics.intervals import Interval
 from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
 from pygrade.training import train as train_module
 from pygrade.training import trust
+from pygrade.training.license import License
+from pygrade.training.pages import Pages
 from pygrade.training.propensity import SlotPropensity
 from pygrade.training.reward import CompositeReward, RewardConfig
 from pygrade.training.stage1 import Stage1Config
 from pygrade.training.stage2 import Stage2Config
 from pygrade.training.static_weights import CemConfig
 from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import Pages, Rankings, TrustConfig, fold_of_requests, judge
+from pygrade.training.trust import Rankings, TrustConfig, fold_of_requests, judge
 
 KNOWN = SlotPropensity(0.5, "given")
 FAST = TrainConfig(
@@ -61,28 +64,34 @@ def rare() -> Logs:
     return replace(logs, feedback=logs.feedback * (np.arange(logs.num_rows) % 10 == 0)[:, None].astype(np.float32))
 
 
-def judged(logs: Logs, baseline, policy, propensity=KNOWN, **config):
-    """The verdict on rankings by given scores [M] of all rows."""
-    fold = fold_of_requests(logs, 2, 0)
+def judged(logs: Logs, baseline, policy, propensity=KNOWN, corrected=None, license=None, static=None):
+    """The verdict on rankings by given scores [M] of all rows; static: by default as the baseline."""
+    cluster = numbered(logs.user_id)
+    fold = fold_of_requests(cluster, 2, 0)
     parts = []
     for number in range(2):
         part = logs.select(fold == number)
         rows = (fold == number)[logs.row_request]
         z = {
             name: trust.standardized(np.float32(scores[rows]), part)
-            for name, scores in (("b", baseline), ("p", policy))
+            for name, scores in (("b", baseline), ("p", policy), ("c", corrected), ("s", static))
+            if scores is not None
         }
-        parts.append(Rankings({EXPECTED_VALUE: z["b"], STATIC: z["b"]}, {STAGE1: z["b"], GRADE: z["p"]}))
-    return judge(logs, fold, parts, TrustConfig(folds=2, **config), RewardConfig(page_size=6), propensity)
+        simple = {EXPECTED_VALUE: z["b"], STATIC: z.get("s", z["b"])}
+        simple |= {CORRECTED_EXPECTED_VALUE: z["c"]} if "c" in z else {}
+        parts.append(Rankings(simple, {STAGE1: z["b"], GRADE: z["p"]}))
+    options = TrustConfig(folds=2), RewardConfig(page_size=6), propensity
+    return judge(logs, fold, cluster, parts, *options, license=license)
 
 
 def test_folds_hold_whole_users_and_are_of_equal_size():
     logs = log()
-    fold = fold_of_requests(logs, 4, 1)
+    cluster = numbered(logs.user_id)
+    fold = fold_of_requests(cluster, 4, 1)
     for user in np.unique(logs.user_id):
         assert len(set(fold[logs.user_id == user])) == 1
     sizes = [len(np.unique(logs.user_id[fold == n])) for n in range(4)]
-    assert max(sizes) - min(sizes) <= 1 and (fold == fold_of_requests(logs, 4, 1)).all()
+    assert max(sizes) - min(sizes) <= 1 and (fold == fold_of_requests(cluster, 4, 1)).all()
 
 
 def test_a_page_is_worth_what_the_posterior_says():
@@ -100,26 +109,61 @@ def test_the_verdict_follows_what_the_log_proves():
     logs = log(requests=1500)
     good, noise = logs.predictions[:, 0], np.random.default_rng(3).random(logs.num_rows)
     better = judged(logs, noise, good)
-    assert (better.verdict, better.policy, better.baseline) == ("better", GRADE, EXPECTED_VALUE)
+    assert (better.verdict.verdict, better.policy, better.baseline) == ("better", GRADE, EXPECTED_VALUE)
     assert better.trust > 0.5 and better.lift is not None and better.lift.low > 0
-    assert "users per arm" in better.sentence and "%" in better.sentence
+    assert better.sentence.startswith("Test the new ranking: +") and "of your traffic" in better.sentence
+    assert "users per arm" in better.verdict.detail
     worse = judged(logs, good, noise)
-    assert (worse.verdict, worse.trust, worse.lift) == ("worse", 0.0, None)
-    assert worse.sentence.startswith("GRADE is worse than expected value (-")
+    assert (worse.verdict.verdict, worse.trust, worse.lift) == ("worse", 0.0, None)
+    assert worse.sentence.startswith("Keep what you have: the new ranking is worse (-")
     assert worse.mixtures[GRADE].high < 0 and set(worse.baselines) == {STATIC, LOGGED_ORDER}
     same = judged(logs, good, good)
-    assert (same.verdict, same.trust) == ("undecided", 0.0)
+    assert (same.verdict.verdict, same.trust) == ("undecided", 0.0)
     other = judged(logs, noise, np.random.default_rng(4).random(logs.num_rows))
-    assert other.verdict == "undecided" and "more requests" in other.sentence and "days" in other.sentence
+    assert other.verdict.verdict == "undecided" and "more requests" in other.sentence
 
 
 def test_a_stronger_baseline_takes_the_place_of_expected_value():
     logs = log(requests=1500)
     order = np.where(logs.shown, -logs.position, -99).astype(np.float32)
     result = judged(logs, order, logs.predictions[:, 0])
-    assert result.baseline == EXPECTED_VALUE and result.verdict == "better"  # the order of slots is no merit
+    assert result.baseline == EXPECTED_VALUE and result.verdict.verdict == "better"  # the order of slots is no merit
     backwards = judged(logs, -order, -order)
     assert backwards.baseline in (EXPECTED_VALUE, LOGGED_ORDER)
+
+
+def test_corrected_predictions_need_a_license_and_give_it_to_the_verdict():
+    logs = log(requests=1500)
+    noise, good = np.random.default_rng(3).random(logs.num_rows), logs.predictions[:, 0]
+    license = License("correction", 5.0, 4.0, Interval(0.01, 0.01, -0.01, 0.03))
+    small = 0.02 * good + noise  # better by less than the pages can show
+    found = judged(logs, noise, noise, corrected=small, license=license)
+    assert (found.verdict.verdict, found.served, found.trust) == ("better", CORRECTED_EXPECTED_VALUE, 0.0)
+    assert "likelihood z 5.0, by value 4.0" in found.sentence and found.lift is not None and found.lift.low < 0
+    assert judged(logs, noise, noise, corrected=good, license=license).served == CORRECTED_EXPECTED_VALUE
+    mixed = judged(logs, noise, good, corrected=small, license=license)
+    assert mixed.served_baseline == CORRECTED_EXPECTED_VALUE and mixed.challenger == GRADE and mixed.trust > 0.5
+    # Where a simple ranking is proven to be better than expected value by more, it is the anchor.
+    static = judged(logs, noise, noise, corrected=small, license=license, static=good)
+    assert (static.baseline, static.served_baseline) == (STATIC, STATIC)
+
+
+def test_what_later_requests_contradict_is_not_served():
+    logs = log(requests=3000)
+    noise = np.random.default_rng(3).random(logs.num_rows)
+    late = logs.row_request > 0.8 * logs.num_requests
+    turned = np.where(late, -logs.predictions[:, 0], logs.predictions[:, 0])
+    assert judged(logs, noise, logs.predictions[:, 0]).verdict.verdict == "better"
+    found = judged(logs, noise, turned)
+    assert (found.verdict.verdict, found.trust) == ("undecided", 0.0)
+    assert "say the contrary" in found.verdict.detail
+
+
+def test_another_simple_ranking_is_named_if_it_is_better():
+    logs = log(requests=1500)
+    noise = np.random.default_rng(3).random(logs.num_rows)
+    found = judged(logs, noise, noise, static=logs.predictions[:, 0])
+    assert found.sentence.startswith("Rank by best static weights: +") and found.served == STATIC
 
 
 def test_unsure_propensities_make_an_unsure_verdict():
@@ -128,17 +172,17 @@ def test_unsure_propensities_make_an_unsure_verdict():
     order = np.where(logs.shown, -logs.position, -99).astype(np.float32)
     noise = np.random.default_rng(3).random(logs.num_rows)
     sure = judged(logs, noise, order, SlotPropensity(0.2, "given"))
-    assert sure.verdict == "better"
+    assert sure.verdict.verdict == "better"
     unsure = judged(logs, noise, order, SlotPropensity(0.2, "regression EM", standard_error=0.25))
-    assert unsure.verdict != "better" and unsure.trust == 0.0
+    assert unsure.verdict.verdict != "better" and unsure.trust == 0.0
 
 
 def test_noise_is_seldom_better():
     count = 0
     for seed in range(40):
         logs, rng = log(seed, requests=200), np.random.default_rng(seed)
-        count += judged(logs, rng.random(logs.num_rows), rng.random(logs.num_rows)).verdict == "better"
-    assert count <= 5  # 5 % of 40 are 2; more than 5 have a probability of 1.4 %
+        count += judged(logs, rng.random(logs.num_rows), rng.random(logs.num_rows)).verdict.verdict == "better"
+    assert count <= 4  # 2.5 % of 40 are 1; more than 4 have a probability of 0.3 %
 
 
 def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
@@ -150,7 +194,7 @@ def test_training_serves_the_mixture_and_keeps_the_verdict(tmp_path):
     assert served.mixture is not None and served.mixture.sentence == record["sentence"]
     assert served.mixture.trust == record["trust"] and served.mixture.baseline.name == record["served_baseline"]
     assert {entry.name for entry in result.baselines} >= {EXPECTED_VALUE, STATIC}
-    assert len(record["mixtures"]) == 10 and record["folds"] == 3
+    assert len(record["mixtures"]) == 11 and record["folds"] == 3
     assert FusionPolicy.load(tmp_path / "stage2").mixture is None
     assert FusionPolicy.load(tmp_path / "stage1").version == result.stage1_policy.version
 
@@ -184,9 +228,9 @@ def test_another_number_of_folds_continues_in_the_same_directory(tmp_path):
 @pytest.mark.parametrize(
     ("logs", "reward", "reason"),
     [
-        (log(requests=60), FAST.reward, "Too little data"),
-        (rare(), RewardConfig(), "Slot propensities are unknown"),
-        (replace(log(), feedback=np.zeros_like(log().feedback)), FAST.reward, "Too little data"),
+        (log(requests=60), FAST.reward, "too little data"),
+        (rare(), RewardConfig(), "slot propensities are unknown"),
+        (replace(log(), feedback=np.zeros_like(log().feedback)), FAST.reward, "too little data"),
     ],
     ids=["few users", "no propensities", "no feedback"],
 )
@@ -194,7 +238,7 @@ def test_what_cannot_be_decided_serves_the_baseline_and_says_why(tmp_path, logs,
     result = train(logs, replace(FAST, reward=reward), tmp_path)
     found = result.summary["trust"]
     assert (found["verdict"], found["trust"], found["served_baseline"]) == ("undecidable", 0.0, EXPECTED_VALUE)
-    assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"]
+    assert found["mixtures"] == {} and found["lift"] is None and reason in found["sentence"].lower()
     scores = result.policy.scores(logs.context, logs.predictions, logs.offsets).numpy()
     worth = logs.predictions.sum(1)
     for start, stop in zip(logs.offsets[:3], logs.offsets[1:4], strict=True):
