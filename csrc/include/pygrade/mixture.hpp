@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -40,8 +41,9 @@ struct PYGRADE_API Baseline {
     std::vector<float> weights, predictions;
   };
 
-  // One score for each row of predictions[N, T], with the multipliers[T] of the tasks' values (empty: 1) and, if tasks
-  // are priced, item_values[N]. `formula` gives beta, epsilon and slope. std::invalid_argument as of fuse_scores.
+  // One score for each row of predictions[N, T], corrected ones if it is `corrected`, with the multipliers[T] of the
+  // tasks' values (empty: 1) and, if tasks are priced, item_values[N]. `formula` gives beta, epsilon and slope.
+  // std::invalid_argument as of fuse_scores.
   void scores(std::span<const float> predictions, std::span<const float> multipliers,
               std::span<const float> item_values, const FusionOptions& formula, Workspace& workspace,
               std::span<float> result) const;
@@ -49,22 +51,37 @@ struct PYGRADE_API Baseline {
   // Whether it takes a logarithm, so that predictions must not be negative.
   bool takes_logarithm() const;
 
+  // Whether it is an expected value, which holds for other values of the tasks.
+  bool expects() const { return transform == Transform::identity && (logarithm || corrected); }
+
   std::string name;
   Transform transform = Transform::identity;
   std::vector<float> weights;                // [T]
   bool logarithm = false;                    // of the score
   std::vector<bool> priced;                  // [T] whether the item's value multiplies the prediction; empty: none
   std::vector<PiecewiseLinear> calibration;  // [T], or empty
+  bool corrected = false;                    // takes predictions that the policy's correction corrected
 };
 
 struct PYGRADE_API Mixture {
-  // (1 - trust) · z(base) + trust · z(fused) of base[N] and fused[N], which follow each other in scores[2, N].
+  // (1 - trust) · z(base) + trust · z(other) of base[N] and other[N], which follow each other in scores[2, N].
   void mix(std::span<const float> scores, std::span<float> result) const;
 
-  double trust = 1.0;  // 0: the baseline alone, 1: the policy alone
+  // Whose scores count: the challenger unless trust is 0, the baseline unless it is 1. Null: it does not.
+  const Baseline* counted_challenger() const { return challenger && trust > 0.0 ? &*challenger : nullptr; }
+  const Baseline* counted_baseline() const { return trust < 1.0 ? &baseline : nullptr; }
+  // Whether the scores of the policy's network count.
+  bool takes_network() const { return !challenger && trust > 0.0; }
+  // Of those that count, what alone ranks a request with multipliers if the policy has no trade-offs: an expected
+  // value, of corrected predictions rather than others, the challenger's rather than the baseline's. Null: there is
+  // none.
+  const Baseline* expected_value() const;
+
+  double trust = 1.0;  // 0: the baseline alone, 1: the policy, or the challenger, alone
   Baseline baseline = {};
   Verdict verdict = Verdict::untested;
-  std::string sentence = {};  // the verdict for people
+  std::string sentence = {};                // the verdict for people
+  std::optional<Baseline> challenger = {};  // in the place of the policy's network
 };
 
 }  // namespace pygrade

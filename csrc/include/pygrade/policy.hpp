@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "pygrade/correction.hpp"
 #include "pygrade/export.h"
 #include "pygrade/mixture.hpp"
 
@@ -32,7 +33,7 @@ class PYGRADE_API ArtifactMissing : public ArtifactError {
 // Immutable: any number of threads may use one concurrently. At most 64 tasks.
 class PYGRADE_API Policy {
  public:
-  static constexpr std::int64_t format_version = 4;  // the newest that is read; 1 to 3 are, too
+  static constexpr std::int64_t format_version = 5;  // the newest that is read; 1 to 4 are, too
   static constexpr std::size_t max_tasks = 64;
 
   // Reads a directory that FusionPolicy.save wrote. Other processes may save into it meanwhile.
@@ -57,10 +58,23 @@ class PYGRADE_API Policy {
   float beta() const { return static_cast<float>(beta_); }         // added to predictions before a logarithm
   float epsilon() const { return epsilon_; }                       // added to the standard deviation of a z-score
   std::span<const float> slope() const { return slope_; }          // [T] of log1p, log(1 + slope_t p_t)
-  std::size_t num_inputs() const { return input_mean_.size(); }    // F, 2T of the predictions, T of the multipliers
-  bool context_only() const { return context_only_; }              // no inputs from the predictions
-  bool trade_offs() const { return trade_offs_; }                  // takes multipliers of the tasks' values
+  // F, those of indicators(), 2T of the predictions, T of the multipliers.
+  std::size_t num_inputs() const { return input_mean_.size(); }
+  bool context_only() const { return context_only_; }  // no inputs from the predictions
+  bool trade_offs() const { return trade_offs_; }      // takes multipliers of the tasks' values
+  bool corrected() const { return corrected_; }        // network and scores take corrected predictions
+  // [T] tasks whose prediction the item's value multiplies in the policy's scores; empty: none.
+  const std::vector<bool>& priced() const { return priced_; }
+  // Places of the features of which it is an input that they are missing.
+  const std::vector<std::size_t>& indicators() const { return indicators_; }
+  // A missing feature is the mean, and only a request without any gets static weights: from format 5 on.
+  bool imputes() const { return imputes_; }
   const std::optional<Mixture>& mixture() const { return mixture_; }  // nothing: the policy is served alone
+  // Of predictions, for what takes corrected ones; nothing: none does.
+  const std::optional<Correction>& correction() const { return correction_; }
+
+  // What alone ranks a request with multipliers: see Mixture::expected_value. Null with trade_offs(), and if none does.
+  const Baseline* expected_value() const;
 
   // This policy with another share in the scores, see Mixture::trust. std::invalid_argument for a share outside 0 … 1,
   // and for one below 1 if there is no baseline.
@@ -74,7 +88,8 @@ class PYGRADE_API Policy {
   Fallback fallback(std::optional<std::string_view> scenario) const;
 
   // The multipliers[T] in force if a request gives `given`[T] (NaN: nothing) or, empty, none: else the scenario's, the
-  // policy's own, 1. std::invalid_argument if one is negative or infinite, all are 0, or the policy takes none.
+  // policy's own, 1. std::invalid_argument if one is negative or infinite, all are 0, or the policy takes none: it has
+  // neither trade_offs() nor an expected_value().
   void multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
                    std::span<float> multipliers) const;
 
@@ -83,9 +98,10 @@ class PYGRADE_API Policy {
     std::vector<float> activations;
   };
 
-  // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features are unknown) → raw
-  // inputs[num_inputs]: the context; unless context_only() per task mean and std of log(p + beta) over the candidates,
-  // in double; with trade_offs() log(u + beta) of multipliers[T] (empty: 1). A policy of the context alone needs no
+  // context[F] and predictions[N, T] of one request, N ≥ 1, without NaN predictions (NaN features are unknown),
+  // corrected if the policy is corrected() → raw inputs[num_inputs]: the context; 1 for the indicators() that are
+  // unknown, 0 for the others; unless context_only() per task mean and std of log(p + beta) over the candidates, in
+  // double; with trade_offs() log(u + beta) of multipliers[T] (empty: 1). A policy of the context alone needs no
   // predictions, so that it can run beside the model that makes them.
   void request_inputs(std::span<const float> context, std::span<const float> predictions, std::span<float> inputs,
                       std::span<const float> multipliers = {}) const;
@@ -118,7 +134,9 @@ class PYGRADE_API Policy {
   enum class Evidence { count, log, log1p } evidence_scale_ = Evidence::count;
   std::size_t evidence_input_ = 0;  // the feature that holds the evidence
   float evidence_prior_ = 0.0f;     // 0: no shrinkage
-  bool context_only_ = false, trade_offs_ = false;
+  bool context_only_ = false, trade_offs_ = false, corrected_ = false, imputes_ = false;
+  std::vector<bool> priced_;             // [T], or empty
+  std::vector<std::size_t> indicators_;  // places of features
   std::vector<float> input_mean_, input_std_;
   std::vector<float> lower_, upper_, static_weights_;  // [T] each
   std::vector<float> scenario_table_;                  // [scenarios, T]
@@ -127,6 +145,7 @@ class PYGRADE_API Policy {
   std::vector<std::string> valued_scenarios_;          // those with multipliers of their own
   std::vector<float> default_multipliers_;             // [1 + valued scenarios, T], first those of all others
   std::optional<Mixture> mixture_;
+  std::optional<Correction> correction_;
   std::vector<Layer> layers_;
   std::size_t widest_ = 0;
 };

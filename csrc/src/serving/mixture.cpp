@@ -53,6 +53,14 @@ void Baseline::scores(std::span<const float> predictions, std::span<const float>
     transform_scores(Scores::dense(result.data(), ScoreType::float32, 1, count, 1), options, result);
 }
 
+const Baseline* Mixture::expected_value() const {
+  const Baseline* found = nullptr;
+  for (const Baseline* entry : {counted_challenger(), counted_baseline()})
+    if (entry != nullptr && entry->expects() && (found == nullptr || (entry->corrected && !found->corrected)))
+      found = entry;
+  return found;
+}
+
 void Mixture::mix(std::span<const float> scores, std::span<float> result) const {
   constexpr float epsilon = 1e-6f;  // small, as expected values are
   const float weights[] = {static_cast<float>(1.0 - trust), static_cast<float>(trust)};

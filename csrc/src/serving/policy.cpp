@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "util/fpenv.hpp"
 
@@ -9,6 +10,7 @@ namespace pygrade {
 
 namespace {
 
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
 constexpr float input_clip = 5.0f;  // normalized inputs are clipped: one broken feature must not dominate
 
 void require(bool good, const char* message) {
@@ -74,6 +76,10 @@ Policy::Fallback Policy::fallback(std::optional<std::string_view> scenario) cons
   return {static_weights_, false};
 }
 
+const Baseline* Policy::expected_value() const {
+  return mixture_ && !trade_offs_ ? mixture_->expected_value() : nullptr;
+}
+
 std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
   require(trust >= 0.0 && trust <= 1.0, "trust is outside 0 … 1");
   require(mixture_ || trust == 1.0, "trust is below 1, and the policy has no baseline to mix with");
@@ -85,7 +91,8 @@ std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
 void Policy::multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
                          std::span<float> multipliers) const {
   const std::size_t tasks = tasks_.size();
-  require(given.empty() || trade_offs_, "values is given; the policy takes no multipliers (trade_offs)");
+  require(given.empty() || trade_offs_ || expected_value() != nullptr,
+          "values is given; the policy takes no multipliers (trade_offs) and is mixed with no expected value");
   require((given.empty() || given.size() == tasks) && multipliers.size() == tasks,
           "values must have one multiplier for each task of the policy, or none");
   std::size_t row = 0;
@@ -115,8 +122,10 @@ void Policy::request_inputs(std::span<const float> context, std::span<const floa
   require(inputs.size() == num_inputs(), "inputs must have num_inputs() places");
   require(multipliers.empty() || (trade_offs_ && multipliers.size() == tasks),
           "multipliers must have one value for each task of a policy that takes them");
-  std::ranges::copy(context, inputs.begin());
+  std::ranges::transform(context, inputs.begin(), [](float v) { return std::isfinite(v) ? v : nan; });
   auto rest = inputs.subspan(context.size());
+  for (std::size_t i = 0; i < indicators_.size(); ++i) rest[i] = std::isfinite(context[indicators_[i]]) ? 0.0f : 1.0f;
+  rest = rest.subspan(indicators_.size());
   const detail::FloatEnvironment environment;
   const detail::PolicyKernels& kernels = PYGRADE_KERNELS(policy_kernels);
   const auto count = static_cast<std::int64_t>(tasks);

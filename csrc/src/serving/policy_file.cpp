@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <set>
 
 #include "pygrade/fusion.hpp"
 #include "serving/policy.hpp"
@@ -48,7 +49,7 @@ Json read_record(std::string_view text, const std::string& path) {
     if (format != "pygrade.FusionPolicy" || !(version >= 1.0 && version <= Policy::format_version) ||
         version != std::floor(version))
       throw detail::JsonError("it is " + detail::json_quote(format) + " of version " + std::to_string(version) +
-                              "; this pygrade reads pygrade.FusionPolicy version 1 to 4");
+                              "; this pygrade reads pygrade.FusionPolicy version 1 to 5");
     if (version >= 3.0) check_hash(record, text);
     return record;
   } catch (const detail::JsonError& error) {
@@ -64,11 +65,16 @@ std::string names_text(std::span<const std::string> names) {
 }
 
 // What FusionPolicy.schema_hash hashes: json.dumps(schema, indent=2, sort_keys=True) and a line feed.
-std::string schema_text(const Policy& policy) {
-  return "{\n  \"features\": " + names_text(policy.features()) +
+std::string schema_text(const Policy& policy, std::span<const std::string> value_tasks) {
+  std::vector<std::string> missing;
+  for (const std::size_t place : policy.indicators()) missing.push_back(policy.features()[place]);
+  return std::string("{\n") + (policy.corrected() ? "  \"corrected\": true,\n" : "") +
+         "  \"features\": " + names_text(policy.features()) +
+         (missing.empty() ? "" : ",\n  \"indicators\": " + names_text(missing)) +
          ",\n  \"prediction_features\": " + (policy.context_only() ? "false" : "true") +
          ",\n  \"tasks\": " + names_text(policy.tasks()) + (policy.trade_offs() ? ",\n  \"trade_offs\": true" : "") +
-         ",\n  \"transform\": " + detail::json_quote(policy.transform()) + "\n}\n";
+         ",\n  \"transform\": " + detail::json_quote(policy.transform()) +
+         (value_tasks.empty() ? "" : ",\n  \"value_tasks\": " + names_text(value_tasks)) + "\n}\n";
 }
 
 [[noreturn]] void wrong(std::string_view key, const std::string& what) {
@@ -109,6 +115,16 @@ std::vector<double> numbers_of(const Json& list, std::string_view key) {
   return result;
 }
 
+// Places from -1 on, as integers.
+std::vector<std::int64_t> places_of(const Json& list, std::string_view key) {
+  std::vector<std::int64_t> result;
+  for (const double number : numbers_of(list, key)) {
+    if (!(number >= -1.0 && number <= 1e6 && number == std::floor(number))) wrong(key, "holds no place");
+    result.push_back(static_cast<std::int64_t>(number));
+  }
+  return result;
+}
+
 std::vector<float> floats(std::span<const double> numbers) { return {numbers.begin(), numbers.end()}; }
 
 Transform transform_at(const Json& table) {
@@ -138,6 +154,7 @@ class PolicyReader {
  public:
   PolicyReader(const Json& record, const std::string& path) {
     try {
+      format_ = record.finite_at("format_version");
       read(record);
     } catch (const detail::JsonError& error) {
       throw ArtifactError(path + ": " + error.what());
@@ -168,9 +185,9 @@ class PolicyReader {
         std::ranges::any_of(hidden_, [](auto width) { return width < 1 || width > max_width; }))
       throw detail::JsonError("'hidden' must be 1 … 64 widths of 1 … 65536");
     p.transform_ = transform_names[static_cast<std::size_t>(transform_at(config))];
-    current_ = record.finite_at("format_version") >= 4.0;
-    p.context_only_ = current_ ? config.boolean_at("context_only") : !config.boolean_at("prediction_features");
-    p.trade_offs_ = current_ && config.boolean_at("trade_offs");
+    p.context_only_ = format_ >= 4.0 ? config.boolean_at("context_only") : !config.boolean_at("prediction_features");
+    p.trade_offs_ = format_ >= 4.0 && config.boolean_at("trade_offs");
+    if (format_ >= 5.0) corrected(record, config);
     p.beta_ = positive(config, "beta");
     const double epsilon = positive(config, "epsilon");
     p.epsilon_ = static_cast<float>(epsilon);
@@ -183,13 +200,71 @@ class PolicyReader {
     slope(config);
     exploration(config.object_at("scenario_exploration"));
     box(config);
-    if (current_ && record.at("mixture").type != Json::Type::null) mixture(record.object_at("mixture"));
+    if (format_ >= 4.0 && record.at("mixture").type != Json::Type::null) mixture(record.object_at("mixture"));
+    correction_numbers();
     multipliers(config);
-    p.schema_hash_ = sha256_text(schema_text(p)).substr(0, 16);
+    p.schema_hash_ = sha256_text(schema_text(p, value_tasks_)).substr(0, 16);
     if (const std::string& wanted = record.string_at("schema_hash"); wanted != p.schema_hash_)
       throw detail::JsonError("'schema_hash' is " + detail::json_quote(wanted) + "; tasks, features and formula give " +
                               p.schema_hash_);
     if (inputs() == 0) throw detail::JsonError("there are no features and context_only is on");
+  }
+
+  // What format 5 added beside the mixture's challenger.
+  void corrected(const Json& record, const Json& config) {
+    Policy& p = *policy_;
+    p.imputes_ = true;
+    if (record.at("correction").type != Json::Type::null) correction(record.object_at("correction"));
+    p.corrected_ = config.boolean_at("corrected");
+    if (p.corrected_ && !correction_) wrong("corrected", "is true, and there is no correction");
+    value_tasks_ = config.strings_at("value_tasks");
+    p.priced_ = priced(value_tasks_);
+    for (const std::string& name : config.strings_at("indicators")) {
+      const auto feature = std::ranges::find(p.features_, name);
+      if (feature == p.features_.end())
+        wrong("indicators", "names " + detail::json_quote(name) + ", which is not a feature");
+      const auto place = static_cast<std::size_t>(feature - p.features_.begin());
+      if (std::ranges::find(p.indicators_, place) != p.indicators_.end())
+        wrong("indicators", "names " + detail::json_quote(name) + " twice");
+      p.indicators_.push_back(place);
+    }
+  }
+
+  void correction(const Json& record) {
+    Correction::Structure& s = correction_.emplace().structure;
+    s.items = record.strings_at("items");
+    if (std::set(s.items.begin(), s.items.end()).size() != s.items.size()) wrong("items", "holds a name twice");
+    s.parents = places_of(record.at("parents"), "parents");
+    s.indicators = places_of(record.at("indicators"), "indicators");
+    for (const Json& entry : record.at("amounts").items) {
+      if (entry.type != Json::Type::boolean) wrong("amounts", "holds something else than true and false");
+      s.amounts.push_back(entry.boolean);
+    }
+    const auto form = std::ranges::find(Correction::form_names, record.string_at("form"));
+    if (form == Correction::form_names.end()) wrong("form", "is not \"\", marginal or conditional");
+    s.form = static_cast<Correction::Form>(form - Correction::form_names.begin());
+    if (s.parents.size() != policy_->tasks_.size())
+      wrong("parents", "has " + std::to_string(s.parents.size()) + " numbers; want one for each task");
+    try {
+      s.check(policy_->features_.size());
+    } catch (const std::invalid_argument& error) {
+      wrong("correction", std::string("is wrong: ") + error.what());
+    }
+  }
+
+  void correction_numbers() {
+    if (!correction_) return;
+    const Correction::Structure& s = correction_->structure;
+    numbers_.insert(numbers_.end(), s.parents.begin(), s.parents.end());
+    for (const bool amount : s.amounts) numbers_.push_back(amount ? 1.0 : 0.0);
+    numbers_.insert(numbers_.end(), s.indicators.begin(), s.indicators.end());
+  }
+
+  // [T] whether a task is among these; nothing if there are none.
+  std::vector<bool> priced(std::span<const std::string> names) const {
+    std::vector<bool> result(names.empty() ? 0 : policy_->tasks_.size());
+    for (const std::string& name : names) result[task("value_tasks", name)] = true;
+    return result;
   }
 
   // 1 in files that are older than the key.
@@ -240,7 +315,7 @@ class PolicyReader {
       double& bound = low[task("minimum", name)];
       bound = std::max(bound, minimum.finite_at(name));
     }
-    if (current_) {
+    if (format_ >= 4.0) {
       const Json& frozen = config.object_at("frozen");
       for (const std::string& name : frozen.keys) {
         const std::size_t t = task("frozen", name);
@@ -270,6 +345,9 @@ class PolicyReader {
     mixture.verdict = static_cast<Verdict>(verdict - verdict_names.begin());
     numbers_.push_back(mixture.trust);
     baseline(record.object_at("baseline"), mixture.baseline);
+    if (format_ < 5.0 || record.at("challenger").type == Json::Type::null) return;
+    mixed_.emplace_back("challenger");
+    baseline(record.object_at("challenger"), mixture.challenger.emplace());
   }
 
   void baseline(const Json& record, Baseline& baseline) {
@@ -289,12 +367,16 @@ class PolicyReader {
     if (baseline.logarithm && (smallest < 0.0f || baseline.transform != Transform::identity))
       wrong("logarithm", "needs the identity and weights that are not negative");
     numbers_.insert(numbers_.end(), weights.begin(), weights.end());
-    mixed_ = {record.string_at("transform"), baseline.logarithm ? "log" : "raw"};
-    for (const std::string& name : record.strings_at("value_tasks")) {
-      baseline.priced.resize(tasks);
-      baseline.priced[task("value_tasks", name)] = true;
-      mixed_.push_back(name);
+    mixed_.push_back(record.string_at("transform"));
+    mixed_.emplace_back(baseline.logarithm ? "log" : "raw");
+    baseline.corrected = format_ >= 5.0 && record.boolean_at("corrected");
+    if (baseline.corrected) {
+      if (!correction_) wrong("corrected", "is true, and there is no correction");
+      mixed_.emplace_back("corrected");
     }
+    const auto value_tasks = record.strings_at("value_tasks");
+    baseline.priced = priced(value_tasks);
+    mixed_.insert(mixed_.end(), value_tasks.begin(), value_tasks.end());
     const Json& calibration = record.at("calibration");
     if (calibration.type != Json::Type::array || (!calibration.items.empty() && calibration.items.size() != tasks))
       wrong("calibration", "is no list of one map for each task, or none");
@@ -323,7 +405,7 @@ class PolicyReader {
   void multipliers(const Json& config) {
     Policy& p = *policy_;
     std::vector<double> row(p.tasks_.size(), 1.0);
-    if (current_) {
+    if (format_ >= 4.0) {
       const Json& values = config.object_at("values");
       const Json& by_scenario = config.object_at("scenario_values");
       multipliers("values", values, row);
@@ -343,7 +425,8 @@ class PolicyReader {
 
   std::int64_t inputs() const {
     const std::size_t parts = (policy_->context_only_ ? 0 : 2) + (policy_->trade_offs_ ? 1 : 0);
-    return static_cast<std::int64_t>(policy_->features_.size() + parts * policy_->tasks_.size());
+    return static_cast<std::int64_t>(policy_->features_.size() + policy_->indicators_.size() +
+                                     parts * policy_->tasks_.size());
   }
 
   void fill(const std::vector<detail::TensorView>& tensors) {
@@ -375,6 +458,27 @@ class PolicyReader {
       size = hidden_[i];
     }
     add_layer(take("head.weight", {tasks, size}), take("head.bias", {tasks}), size);
+    if (correction_) {
+      const auto count = [](std::size_t n) { return static_cast<std::int64_t>(n); };
+      const Correction::Structure& s = correction_->structure;
+      const std::int64_t x = count(p.features_.size() + s.indicators.size()), v = tasks + count(s.items.size());
+      constexpr std::int64_t knots = Correction::knots;
+      correction_->median = take("correction.median", {count(p.features_.size())});
+      correction_->x_mean = take("correction.x_mean", {x});
+      correction_->x_std = take("correction.x_std", {x});
+      correction_->l_mean = take("correction.l_mean", {v});
+      correction_->l_std = take("correction.l_std", {v});
+      correction_->weights = take("correction.weights", {tasks, 1 + x + v, 1 + v});
+      correction_->map_mean = take("correction.map_mean", {tasks});
+      correction_->map_std = take("correction.map_std", {tasks});
+      correction_->map_knots = take("correction.map_knots", {tasks, knots});
+      correction_->map_weights = take("correction.map_weights", {tasks, knots + 2});
+      try {
+        p.correction_.emplace(*std::move(correction_));
+      } catch (const std::invalid_argument& error) {
+        throw detail::SafetensorsError(std::string("tensors of the correction: ") + error.what());
+      }
+    }
     if (used != tensors.size()) throw detail::SafetensorsError("there are tensors that the policy does not have");
     check_bounds();
     check_weights("static_weights", p.static_weights_);
@@ -391,8 +495,14 @@ class PolicyReader {
       digest.update(tensor.bytes);
     }
     add(policy_->schema_hash_);
-    add("{\n  \"evidence\": " + names_text(evidence_) +
-        ",\n  \"explored\": " + names_text(policy_->explored_scenarios_) +
+    std::vector<std::string> of_correction;
+    if (policy_->correction_) {
+      const Correction::Structure& s = policy_->correction_->parts().structure;
+      of_correction.emplace_back(Correction::form_names[static_cast<std::size_t>(s.form)]);
+      of_correction.insert(of_correction.end(), s.items.begin(), s.items.end());
+    }
+    add("{\n" + (of_correction.empty() ? "" : "  \"correction\": " + names_text(of_correction) + ",\n") +
+        "  \"evidence\": " + names_text(evidence_) + ",\n  \"explored\": " + names_text(policy_->explored_scenarios_) +
         (policy_->mixture_ ? ",\n  \"mixture\": " + names_text(mixed_) : "") +
         ",\n  \"scenarios\": " + names_text(policy_->scenarios_) +
         (valued_ ? ",\n  \"values\": " + names_text(policy_->valued_scenarios_) : "") + "\n}\n");
@@ -449,14 +559,16 @@ class PolicyReader {
   }
 
   std::shared_ptr<Policy> policy_{new Policy};
+  double format_ = 0.0;
   std::vector<std::int64_t> hidden_;
-  std::vector<double> numbers_;        // what the version covers besides tensors and names
-  std::vector<std::string> evidence_;  // its scale and feature, or nothing without a prior
-  std::vector<float> box_;             // [2, T], or nothing
-  std::vector<std::string> mixed_;     // names of the mixture that decide what is served
-  std::vector<double> multipliers_;    // [1 + valued scenarios, T]
-  bool valued_ = false;                // the config has multipliers
-  bool current_ = false;               // the file is of format 4
+  std::optional<Correction::Parts> correction_;  // without its tensors, until they are read
+  std::vector<std::string> value_tasks_;         // of the config
+  std::vector<double> numbers_;                  // what the version covers besides tensors and names
+  std::vector<std::string> evidence_;            // its scale and feature, or nothing without a prior
+  std::vector<float> box_;                       // [2, T], or nothing
+  std::vector<std::string> mixed_;               // names of the mixture that decide what is served
+  std::vector<double> multipliers_;              // [1 + valued scenarios, T]
+  bool valued_ = false;                          // the config has multipliers
 };
 
 namespace {
