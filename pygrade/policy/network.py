@@ -55,12 +55,12 @@ class FusionPolicy(nn.Module):
 
     `static_weights` [T] and `scenario_weights` {scenario: [T]} are served to requests whose features are missing.
     `mixture`: the baseline that its scores are mixed with; None: served alone. `correction`: of the predictions, for
-    what takes corrected ones. `format_version`: of its file; before 5 a missing feature is enough for static weights.
+    what takes corrected ones.
     """
 
     mixture: Mixture | None = None
     correction: Correction | None = None
-    format_version: int = file.OLDEST_WRITTEN  # TODO A2: FORMAT_VERSION once the core reads 5
+    _format: int = file.OLDEST_WRITTEN  # TODO A2: FORMAT_VERSION once the core reads 5
 
     input_mean: Tensor
     input_std: Tensor
@@ -343,18 +343,22 @@ class FusionPolicy(nn.Module):
             given = candidates(entry.corrected)
             return entry.scores(self.tasks, self.config.formula, given, bounds, u, prices)
 
-        mixture, config = self.mixture, self.config
+        mixture, config, base = self.mixture, self.config, None
         if multipliers is not None and not config.trade_offs and mixture is not None and mixture.expected_value:
             return scores(mixture.expected_value, multipliers).reshape(shape)
         u = multipliers if config.trade_offs else None
-        if mixture is None or mixture.challenger is None:
+        if mixture is not None and mixture.trust < 1.0:
+            base = scores(mixture.baseline, u)
+        if mixture is not None and base is not None and mixture.trust == 0.0:
+            fused = base
+        elif mixture is None or mixture.challenger is None:
             given = priced(candidates(config.corrected), self.tasks, config.value_tasks, prices)
             fused = ops.fuse_scores(given, weights, offsets=bounds, **config.formula)
         else:
             fused = scores(mixture.challenger, u)
-        if mixture is None or mixture.trust == 1.0:
+        if mixture is None or base is None:
             return fused.reshape(shape)
-        return mixture.scores(scores(mixture.baseline, u), fused, bounds).reshape(shape)
+        return mixture.scores(base, fused, bounds).reshape(shape)
 
     def schema_hash(self) -> str:
         """`PolicySpec.schema_hash`."""
@@ -376,26 +380,29 @@ class FusionPolicy(nn.Module):
             "correction": None if self.correction is None else self.correction.record(),
             "extra": dict(extra or {}),
         }
-        return file.encode(record, self._tensors(), self._format())
+        return file.encode(record, self._tensors(), self.format_version)
 
     def _mixture_record(self) -> dict[str, Any] | None:
         if self.mixture is None:
             return None
         record = asdict(self.mixture)
-        for entry in (record["baseline"], *record["baselines"]) if self._format() == file.OLDEST_WRITTEN else ():
+        for entry in (record["baseline"], *record["baselines"]) if self.format_version == file.OLDEST_WRITTEN else ():
             del entry["corrected"]  # which readers of format 4 refuse
         return record
 
     def _tensors(self) -> dict[str, Tensor]:
         return self.state_dict() | ({} if self.correction is None else self.correction.tensors())
 
-    def _format(self) -> int:
-        """Of the file: the policy's own, unless it has what older readers do not know."""
+    @property
+    def format_version(self) -> int:
+        """Of its file: that of the file it came from, unless it has what older readers do not know. Before 5 a missing
+        feature is enough for static weights.
+        """
         config, mixture = self.config, self.mixture
         listed = () if mixture is None else (mixture.baseline, *([mixture.challenger] if mixture.challenger else ()))
         new = self.correction is not None or config.corrected or bool(config.indicators or config.value_tasks)
         new = new or len(listed) > 1 or any(entry.corrected for entry in listed)
-        return file.FORMAT_VERSION if new else self.format_version
+        return file.FORMAT_VERSION if new else self._format
 
     def save(self, directory: Place, extra: Mapping[str, Any] | None = None) -> Place:
         """Write the policy into a directory, local or at a URL; ``extra``: more JSON to keep with it.
@@ -425,7 +432,7 @@ class FusionPolicy(nn.Module):
             policy.scenario_table = torch.zeros(len(policy.scenarios), len(policy.tasks))
             policy.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(PREFIX)})
             policy.mixture = Mixture.from_dict(record["mixture"]) if record.get("mixture") else None
-            policy.format_version = max(record["format_version"], file.OLDEST_WRITTEN)
+            policy._format = max(record["format_version"], file.OLDEST_WRITTEN)
             if record.get("correction"):
                 policy.correction = Correction.decode(record["correction"], tensors, policy.tasks, policy.features)
         except (TypeError, ValueError, RuntimeError) as error:

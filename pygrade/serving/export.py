@@ -12,6 +12,7 @@ ranker's too.
 """
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,10 +28,13 @@ from pygrade._util.optional_imports import require
 from pygrade.mtl.model import MIN_PREDICTION, MtlModel
 from pygrade.ops.fusion import MAX_LENGTH, TRANSFORMS
 from pygrade.policy import FusionPolicy, project_weights
+from pygrade.policy.correction import PREFIX, Correction
+from pygrade.policy.file import FORMAT_VERSION
 from pygrade.policy.mixture import EPSILON, Baseline
 from pygrade.serving import onnx_ops
 
 _IDENTITY, _LOG, _ZSCORE = (TRANSFORMS.index(name) for name in ("identity", "log", "zscore"))
+_SMALLEST = 1e-6  # of a prediction, and of what a probability lacks to 1
 _SAMPLE = (2, 16)  # requests and candidates of the example that is traced
 
 
@@ -48,11 +52,13 @@ class PolicyPage(nn.Module):
 
     context [B, F] (NaN: unknown), predictions [B, N, T] → scores [B, k], indices [B, k] (-1 pads), weights [B, T].
     Further inputs, if the policy has a use for them: ``scenario`` int64 [B], the place in `scenarios` (another number:
-    none of them); ``values`` [B, T], multipliers (NaN: the policy's own); ``item_values`` [B, N], prices.
+    none of them); ``values`` [B, T], multipliers (NaN: the policy's own); ``item_values`` [B, N], prices; ``items``
+    [B, N, I], item columns of the correction (NaN or infinite: unknown).
     """
 
     slope: Tensor | None
     fallback: Tensor
+    priced: Tensor | None
     multipliers: Tensor
 
     def __init__(self, policy: FusionPolicy, k: int, impute: bool = False) -> None:
@@ -70,21 +76,29 @@ class PolicyPage(nn.Module):
         self.register_buffer("multipliers", torch.stack(defaults))
         low, high = policy.bounds
         self.free = bool((low == 0).all() and (high == 1).all())  # then the mean complies with them
+        self.correction = None
+        if policy.takes_corrected and policy.correction is not None:
+            self.correction = _Correction(policy.correction)
         mixture = policy.mixture
-        self.mixture = None if mixture is None or mixture.trust == 1.0 else mixture
-        base = None if self.mixture is None else _Baseline(self.mixture.baseline, policy)
-        self.base = base
+        self.takes_network = mixture is None or mixture.takes_network
+        self.trust = 1.0 if mixture is None else mixture.trust
+        self.entries = nn.ModuleList(_Baseline(entry, policy) for entry in mixture.ranked_by) if mixture else ()
+        priced = [task in config.value_tasks for task in policy.tasks]
+        self.register_buffer("priced", torch.tensor(priced) if self.takes_network and any(priced) else None)
 
     @property
     def ports(self) -> tuple[Port, ...]:
         """The inputs in the order of `forward`."""
         tasks = len(self.policy.tasks)
+        priced = self.priced is not None or any(entry.priced for entry in self.entries)
+        columns = 0 if self.correction is None else self.correction.columns
         return (
             Port("context", "float32", ("B", len(self.policy.features))),
             Port("predictions", "float32", ("B", "N", tasks)),
             *((Port("scenario", "int64", ("B",)),) if self.scenarios else ()),
             *((Port("values", "float32", ("B", tasks)),) if self.policy.config.trade_offs else ()),
-            *((Port("item_values", "float32", ("B", "N")),) if self.base is not None and self.base.priced else ()),
+            *((Port("item_values", "float32", ("B", "N")),) if priced else ()),
+            *((Port("items", "float32", ("B", "N", columns)),) if columns else ()),
         )
 
     def forward(self, context: Tensor, predictions: Tensor, *others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,9 +112,14 @@ class PolicyPage(nn.Module):
         multipliers = self.multipliers[row]
         if "values" in given:
             multipliers = torch.where(given["values"].isnan(), multipliers, given["values"])
-        parts = [context]
+        corrected = predictions
+        if self.correction is not None:
+            corrected = self.correction(context, predictions, given.get("items"))
+        own, prices = corrected if config.corrected else predictions, given.get("item_values")
+        missing = context.isnan()
+        parts = [context, missing[:, [policy.features.index(name) for name in config.indicators]].float()]
         if not config.context_only:
-            logs = torch.log(predictions.double() + config.beta)
+            logs = torch.log(own.double() + config.beta)
             mean = logs.mean(1)
             parts += [mean.float(), (logs - mean[:, None]).square().mean(1).sqrt().float()]
         if config.trade_offs:
@@ -114,16 +133,24 @@ class PolicyPage(nn.Module):
         weights = alpha / alpha.sum(-1, keepdim=True)
         if not self.free:
             weights = project_weights(weights, policy.bounds)
-        if not self.impute:
-            weights = torch.where(context.isnan().any(1, keepdim=True), static, weights)
-        scores, fusing = predictions, weights
+        if policy.features:
+            any_missing = policy.format_version < FORMAT_VERSION and not self.impute
+            unknown = missing.any(1, keepdim=True) if any_missing else missing.all(1, keepdim=True)
+            weights = torch.where(unknown, static, weights)
+        if self.priced is not None and prices is not None:
+            own = torch.where(self.priced, own * prices[..., None], own)
+        scores, fusing = own, weights
         formula = [TRANSFORMS.index(config.transform), config.beta, config.epsilon, self.slope]
-        if self.mixture is not None and self.base is not None:
-            fused = torch.ops.pygrade.fuse_scores(predictions, weights, *formula)
-            base = self.base(predictions, multipliers if config.trade_offs else None, given.get("item_values"))
-            trust = weights.new_tensor([1.0 - self.mixture.trust, self.mixture.trust]).expand(weights.shape[0], 2)
-            pair = torch.stack([base, fused], -1)
-            scores = torch.ops.pygrade.fuse_scores(pair, trust, _ZSCORE, epsilon=EPSILON)[..., None]
+        if self.entries:
+            u = multipliers if config.trade_offs else None
+            found = [entry(corrected if entry.corrected else predictions, u, prices) for entry in self.entries]
+            if self.takes_network:
+                found.insert(0, torch.ops.pygrade.fuse_scores(own, weights, *formula))
+            scores = found[0][..., None]
+            if self.trust < 1.0:  # the baseline comes last
+                trust = weights.new_tensor([1.0 - self.trust, self.trust]).expand(weights.shape[0], 2)
+                pair = torch.stack([found[-1], found[0]], -1)
+                scores = torch.ops.pygrade.fuse_scores(pair, trust, _ZSCORE, epsilon=EPSILON)[..., None]
             fusing, formula = torch.ones_like(weights[:, :1]), [_IDENTITY, 0.0, 0.0, None]
         code, beta, epsilon, slope = formula
         best, indices = torch.ops.pygrade.fuse_topk(scores, fusing, self.k, code, None, beta, epsilon, slope)
@@ -141,6 +168,7 @@ class _Baseline(nn.Module):
         super().__init__()
         config = policy.config
         self.logarithm, self.priced = baseline.logarithm, bool(baseline.value_tasks)
+        self.corrected = baseline.corrected
         self.code, self.beta, self.epsilon = TRANSFORMS.index(baseline.transform), config.beta, config.epsilon
         slope = config.slope if isinstance(config.slope, tuple) else (config.slope,) * len(policy.tasks)
         self.register_buffer("slope", torch.tensor(slope) if baseline.transform == "log1p" else None)
@@ -152,7 +180,7 @@ class _Baseline(nn.Module):
         given = predictions
         if len(self.maps):
             given = torch.stack([line(given[..., t]) for t, line in enumerate(self.maps)], -1)
-        if item_values is not None:
+        if self.priced and item_values is not None:
             given = torch.where(self.applies, given * item_values[..., None], given)
         weights = self.weights.expand(predictions.shape[0], self.weights.shape[0])
         if multipliers is not None:
@@ -162,6 +190,91 @@ class _Baseline(nn.Module):
         if self.logarithm:
             score = torch.ops.pygrade.transform_scores(score[..., None], _LOG, self.beta)[..., 0]
         return score
+
+
+class _Correction(nn.Module):
+    """`pygrade.reference.correct` of predictions [B, N, T], context [B, F] (NaN: unknown) and items [B, N, I]."""
+
+    median: Tensor
+    x_mean: Tensor
+    x_std: Tensor
+    l_mean: Tensor
+    l_std: Tensor
+    weights: Tensor
+    map_mean: Tensor
+    map_std: Tensor
+    map_knots: Tensor
+    map_weights: Tensor
+
+    def __init__(self, correction: Correction) -> None:
+        super().__init__()
+        self.parents, self.amounts, self.form = correction.parents, correction.amounts, correction.form
+        self.columns, self.indicators = len(correction.items), list(correction.indicators)
+        self.order = sorted(range(len(self.parents)), key=self._depth)
+        for name, tensor in correction.tensors().items():
+            self.register_buffer(name.removeprefix(PREFIX), tensor)
+
+    def _depth(self, task: int) -> int:
+        return 0 if self.parents[task] < 0 else 1 + self._depth(self.parents[task])
+
+    def forward(self, context: Tensor, predictions: Tensor, items: Tensor | None) -> Tensor:
+        given = self._mapped(list(predictions.unbind(-1)))
+        ratios = [p if s < 0 else _ratio(p, given[s] + 1e-7) for p, s in zip(given, self.parents, strict=True)]
+        base = torch.stack([_log_odds(p, amount) for p, amount in zip(ratios, self.amounts, strict=True)], -1)
+        if items is None:
+            items = torch.full_like(base[..., :1], torch.nan).expand(-1, -1, self.columns)
+        raw = (torch.cat([base, items], -1) - self.l_mean) / self.l_std
+        variables = torch.where(raw.isfinite(), raw, 0.0).clamp(-4.0, 4.0)  # [B, N, V]
+        mean = variables.double().mean(1).float()
+        z = torch.cat([torch.ones_like(mean[:, :1]), self._context(context), mean], 1)
+        b = (z[:, None, :, None] * self.weights).sum(2)  # [B, T, U]
+        shift = b[:, None, :, 0] + ((variables - mean[:, None])[:, :, None] * b[:, None, :, 1:]).sum(-1)  # [B, N, T]
+        corrected = list(given)
+        for t in self.order:
+            if self.amounts[t]:
+                corrected[t] = given[t].clamp_min(_SMALLEST) * shift[..., t].exp()
+            elif self.parents[t] < 0:
+                corrected[t] = (given[t].clamp(_SMALLEST, 1 - _SMALLEST) * shift[..., t].exp()).clamp_max(1.0)
+            else:
+                corrected[t] = torch.sigmoid(base[..., t] + shift[..., t]) * corrected[self.parents[t]]
+        return torch.stack(corrected, -1)
+
+    def _context(self, context: Tensor) -> Tensor:
+        """[B, X]"""
+        missing = context.isnan()
+        x = torch.cat([torch.where(missing, self.median, context), missing[:, self.indicators].float()], 1)
+        x = ((x - self.x_mean) / self.x_std).clamp(-4.0, 4.0)
+        return torch.where(missing.all(1, keepdim=True), 0.0, x) if context.shape[1] else x
+
+    def _mapped(self, raw: list[Tensor]) -> list[Tensor]:
+        if not self.form:
+            return raw
+        mapped = list(raw)
+        for t in self.order:
+            s = self.parents[t]
+            child = self.form == "conditional" and s >= 0
+            odds = _log_odds(_ratio(raw[t], raw[s].clamp_min(1e-9)) if child else raw[t], self.amounts[t])
+            z = ((odds - self.map_mean[t]) / self.map_std[t]).clamp(-6.0, 6.0)
+            level, slope, *hinges = self.map_weights[t].unbind()
+            odds = odds + level + slope * z
+            for hinge, knot in zip(hinges, self.map_knots[t].unbind(), strict=True):
+                odds = odds + hinge * (z - knot).clamp_min(0.0)
+            if self.amounts[t]:
+                mapped[t] = odds.exp()
+            else:
+                p = torch.sigmoid(odds)
+                mapped[t] = p * mapped[s] if child else p.clamp_max(math.exp(-1e-3)) if self.form == "marginal" else p
+        return mapped
+
+
+def _log_odds(p: Tensor, amount: bool) -> Tensor:
+    if amount:
+        return torch.log(p.clamp_min(_SMALLEST))
+    return torch.log(p.clamp(_SMALLEST, 1 - _SMALLEST) / (1 - p).clamp_min(_SMALLEST))
+
+
+def _ratio(child: Tensor, parent: Tensor) -> Tensor:
+    return (child / parent).clamp(1e-4, 0.95)
 
 
 class _PiecewiseLinear(nn.Module):
