@@ -223,9 +223,7 @@ class CompositeReward:
                 bounds=spec.bounds.clone() if config.format_weight > 0.0 else None,
             ),
             propensity=propensity,
-            trade_offs=self._trade_offs(logs, spec, floored, figures, config.prior_weight > 0.0)
-            if spec.config.trade_offs
-            else None,
+            trade_offs=_trade_offs(config, logs, spec, floored, figures) if spec.config.trade_offs else None,
         )
 
     def page_values(self, logs: Logs, figures: LogFigures) -> NDArray[np.float64]:
@@ -235,26 +233,26 @@ class CompositeReward:
         predicted = (logs.predictions * (logs.event_values * figures.slopes)).sum(1)
         return np.asarray(np.add.reduceat(predicted * examined, logs.offsets[:-1]), np.float64)
 
-    def _trade_offs(
-        self, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], figures: LogFigures, components: int
-    ) -> TradeOffs:
-        """`build`'s labels and gains by task."""
-        config, logged = self.config, logs.feedback * logs.event_values  # [M, T]
-        predicted = logs.predictions * (logs.event_values * figures.slopes)
-        gains = []
-        if config.has_posterior:
-            gains.append(logged / floored[:, None] if config.posterior == "ips" else logged)
-        if len(gains) < components:  # the prior
-            gains.append(predicted)
-        rows, mask = _page_rows(logs, figures.slots)
-        block = np.stack(gains, 1).astype(np.float32)
-        return TradeOffs(
-            config.values_spread,
-            config.plain_share,
-            spec.config.beta,
-            value=_on_pages(mask, logged[rows], np.float32),
-            gains=torch.from_numpy(pad(block, logs.offsets, length=figures.candidates)[0]),
-        )
+
+def _trade_offs(
+    config: RewardConfig, logs: Logs, spec: PolicySpec, floored: NDArray[np.float64], figures: LogFigures
+) -> TradeOffs:
+    """Labels and gains by task, under a config with the prior's weight."""
+    logged = logs.feedback * logs.event_values  # [M, T]
+    gains = []
+    if config.has_posterior:
+        gains.append(logged / floored[:, None] if config.posterior == "ips" else logged)
+    if config.prior_weight:
+        gains.append(logs.predictions * (logs.event_values * figures.slopes))
+    rows, mask = _page_rows(logs, figures.slots)
+    block = np.stack(gains, 1).astype(np.float32)
+    return TradeOffs(
+        config.values_spread,
+        config.plain_share,
+        spec.config.beta,
+        value=_on_pages(mask, logged[rows], np.float32),
+        gains=torch.from_numpy(pad(block, logs.offsets, length=figures.candidates)[0]),
+    )
 
 
 def format_weight(config: RewardConfig, page_mean: float) -> float:
