@@ -60,7 +60,7 @@ class FusionPolicy(nn.Module):
 
     mixture: Mixture | None = None
     correction: Correction | None = None
-    _format: int = file.OLDEST_WRITTEN  # TODO A2: FORMAT_VERSION once the core reads 5
+    _format: int = file.FORMAT_VERSION
 
     input_mean: Tensor
     input_std: Tensor

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 
 from pygrade import _core
 from pygrade._util.serialization import ArtifactError
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec, file
+from pygrade.policy import Correction, FusionPolicy, PolicyConfig, PolicySpec, file
 from pygrade.policy.mixture import Baseline, Mixture
+from tests.corrections import random_correction
 
 TASKS, FEATURES = ("click", "cart", "order"), ("hour", "intent")
 OLD_FORMATS = Path(__file__).parents[2] / "csrc/tests"
@@ -30,6 +32,28 @@ KNOTS = ((0.0, 0.5, 1.0), (0.0, 0.1, 0.3))
 def mixture(trust: float = 0.25, **baseline: object) -> Mixture:
     options = {"name": "expected value", "transform": "identity", "weights": (1.0, 2.0, 3.0), **baseline}
     return Mixture(trust, Baseline(**options), "worse", "worse than it")  # type: ignore[arg-type]
+
+
+def correction(**fields: object) -> Correction:
+    options = {"tasks": TASKS, "features": FEATURES, "items": ("price",), "indicators": (1,), "parents": (-1, 0, -1)}
+    return random_correction(**{"form": "marginal", "amounts": (False, False, True), **options, **fields})
+
+
+def make_corrected() -> FusionPolicy:
+    """With all that format 5 added."""
+    policy = make_policy(5, corrected=True, value_tasks=("order", "cart"), indicators=("intent", "hour"))
+    policy.correction = correction()
+    challenger = Baseline("corrected", "identity", (1.0, 2.0, 3.0), True, ("order",), (KNOTS,) * 3, corrected=True)
+    policy.mixture = replace(
+        mixture(corrected=True, logarithm=True),
+        challenger=challenger,
+        detail="z 3.1",
+        reasons=("orders × 1.9",),
+        lift=(0.02, 0.01, 0.03),
+        weeks=3.5,
+        baselines=(challenger,),
+    )
+    return policy
 
 
 @pytest.fixture
@@ -84,6 +108,42 @@ def test_save_and_load_give_the_same_policy(policy, folder) -> None:
     loaded.save(folder.parent / "again", extra={"note": "x"})
     for path in folder.iterdir():
         assert path.read_bytes() == (folder.parent / "again" / path.name).read_bytes()
+
+
+def test_a_correction_and_a_challenger_are_saved(tmp_path) -> None:
+    policy = make_corrected()
+    loaded = FusionPolicy.load(policy.save(tmp_path / "one"))
+    assert loaded.spec == policy.spec and loaded.mixture == policy.mixture and loaded.correction == policy.correction
+    assert loaded.mixture is not None and policy.mixture is not None
+    assert loaded.mixture.baselines == policy.mixture.baselines
+    assert loaded.num_inputs == 2 + 2 + 6
+    assert version_in(tmp_path / "one") == policy.version and loaded.schema_hash() == policy.schema_hash()
+    loaded.save(tmp_path / "two")
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_policy_of_format_4_stays_one_until_it_has_something_new(tmp_path) -> None:
+    new, old = make_policy(3), make_policy(3)
+    old._format = 4
+    for policy in (new, old):
+        policy.mixture = mixture()
+    old.save(tmp_path / "old")
+    record = json.loads((tmp_path / "old/policy.json").read_text())
+    assert record["format_version"] == 4 and "corrected" not in record["mixture"]["baseline"]
+    for key in ("correction", "challenger"):
+        (record if key in record else record["mixture"]).pop(key)
+    for key in ("corrected", "value_tasks", "indicators"):
+        del record["config"][key]
+    text, content = file.encode(record, old.state_dict(), 4)  # as an older package wrote it
+    assert _core.Policy(text, content).version == new.version == old.version
+    (tmp_path / "old/policy.json").write_bytes(text)
+    loaded = FusionPolicy.load(tmp_path / "old")
+    assert loaded.format_version == 4 and loaded.mixture == old.mixture
+    assert version_in(loaded.save(tmp_path / "again")) == new.version
+    assert FusionPolicy.load(tmp_path / "again").format_version == 4
+    loaded.correction = correction()
+    assert FusionPolicy.load(loaded.save(tmp_path / "newer")).format_version == 5 == new.format_version
 
 
 # ---- saves at once ---------------------------------------------------------------------------------------------------
@@ -192,6 +252,25 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
         {"mixture": mixture(value_tasks=("order", "cart"))},
         {"mixture": mixture(calibration=((KNOTS,) * 3))},
         {"mixture": mixture(calibration=((KNOTS, KNOTS, ((0.0, 0.2, 1.0), (0.0, 0.1, 0.3)))))},
+        {"correction": correction()},
+        {"correction": correction(seed=1)},
+        {"correction": correction(form="conditional")},
+        {"correction": correction(form="")},
+        {"correction": correction(items=("size",))},
+        {"correction": correction(indicators=(0,))},
+        {"correction": correction(parents=(-1, -1, -1))},
+        {"correction": correction(amounts=(False, False, False))},
+        {"correction": correction(), "corrected": True},
+        {"correction": correction(), "mixture": mixture()},
+        {"correction": correction(), "mixture": mixture(corrected=True)},
+        {"mixture": replace(mixture(), challenger=mixture().baseline)},
+        {"mixture": replace(mixture(), challenger=mixture(weights=(1.0, 2.0, 4.0)).baseline)},
+        {"mixture": replace(mixture(), challenger=mixture(calibration=(KNOTS,) * 3).baseline)},
+        {"mixture": replace(mixture(), challenger=mixture(logarithm=True).baseline)},
+        {"value_tasks": ("order",)},
+        {"value_tasks": ("order", "cart")},
+        {"indicators": ("hour",)},
+        {"indicators": ("intent",)},
         {"trade_offs": True},
         {"trade_offs": True, "values": {"cart": 2.0}},
         {"trade_offs": True, "scenario_values": {"feed": {"cart": 2.0}}},
@@ -201,11 +280,12 @@ def test_what_changes_what_is_served_changes_the_version() -> None:
     first = make_policy()
     versions = set()
     for change in changes:
-        policy = make_policy(**{name: value for name, value in change.items() if name != "mixture"})
+        policy = make_policy(**{name: value for name, value in change.items() if name not in ("mixture", "correction")})
         state = first.state_dict() | {"bounds": policy.bounds}  # the same network
-        if not policy.config.trade_offs:
+        if policy.num_inputs == first.num_inputs:
             policy.load_state_dict(state)
         policy.mixture = change.get("mixture")  # type: ignore[assignment]
+        policy.correction = change.get("correction")  # type: ignore[assignment]
         assert _core.Policy(*policy.artifact()).version == policy.version
         versions.add(policy.version)
     renamed = make_policy()
@@ -263,7 +343,7 @@ def changed(text: bytes, **changes: object) -> bytes:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"format_version": 5}, "version 5"),
+        ({"format_version": 6}, "version 6"),
         ({"format_version": 2}, "sha256"),
         ({"format_version": True}, "format_version"),
         ({"format": "other"}, "other"),
@@ -342,6 +422,79 @@ def test_a_damaged_mixture_is_refused_and_the_key_named(folder, key: str, value:
     (record if key in record else record["baseline"])[key] = value
     (folder / "policy.json").write_bytes(sealed(changed(text, mixture=record)))
     refused(folder, f"'{key}'")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("correction", None, "corrected"),
+        ("correction", [], "correction"),
+        ("items", ["price", "price"], "items"),
+        ("items", ["price", "size"], r"tensor \"correction.l_mean"),
+        ("items", None, "items"),
+        ("parents", [-1, 0], "parents"),
+        ("parents", [1, 0, -1], "parent of task 0"),
+        ("parents", [-1, 0.5, -1], "parents"),
+        ("parents", [-1, 3, -1], "parent of task 1"),
+        ("amounts", [False, True, True], "amount"),
+        ("amounts", [0, 0, 1], "amounts"),
+        ("amounts", [False], "amounts"),
+        ("indicators", [2], "indicators"),
+        ("indicators", [0, 1], r"tensor \"correction.x_mean"),
+        ("form", "bent", "form"),
+        ("corrected", 1, "corrected"),
+        ("corrected", False, "schema_hash"),
+        ("value_tasks", ["buy"], "value_tasks"),
+        ("value_tasks", ["order"], "schema_hash"),
+        ("indicators of the network", ["age"], "indicators"),
+        ("indicators of the network", ["hour", "hour"], "indicators"),
+        ("indicators of the network", ["hour"], "schema_hash"),
+        ("challenger", [], "challenger"),
+        ("corrected of the challenger", 0, "corrected"),
+        ("corrected of the baseline", None, "corrected"),
+    ],
+)
+def test_a_damaged_correction_is_refused_and_the_key_named(tmp_path, key: str, value: object, named: str) -> None:
+    folder = make_corrected().save(tmp_path / "policy")
+    record = json.loads((folder / "policy.json").read_text())
+    key, _, place = key.partition(" of the ")
+    tables = record["mixture"] | {"network": record["config"]}
+    found = [tables[place]] if place else [record["correction"], record["config"], record["mixture"], record]
+    next(table for table in found if key in table)[key] = value
+    (folder / "policy.json").write_bytes(sealed((json.dumps(record, indent=2, sort_keys=True) + "\n").encode()))
+    refused(folder, named)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "named"),
+    [
+        ("correction.weights", float("nan"), "NaN"),
+        ("correction.x_std", 0.0, "x_std"),
+        ("correction.l_std", -1.0, "l_std"),
+        ("correction.map_std", 0.0, "map_std"),
+        ("correction.median", None, "median"),
+        ("correction.more", 1.0, "does not have"),
+    ],
+)
+def test_tensors_of_a_correction_that_cannot_be_served_are_refused(tmp_path, tensor, value, named) -> None:
+    policy = make_corrected()
+    folder = policy.save(tmp_path / "policy")
+    tensors = policy._tensors()
+    if value is None:
+        del tensors[tensor]
+    else:
+        tensors[tensor] = torch.full_like(tensors.get(tensor, torch.ones(1)), value)
+    text, content = file.encode(json.loads((folder / "policy.json").read_bytes()), tensors)
+    (folder / "policy.json").write_bytes(text)
+    (folder / f"policy-{hashlib.sha256(content).hexdigest()[:16]}.safetensors").write_bytes(content)
+    refused(folder, rf"policy-.*\.safetensors: .*{named}")
+
+
+def test_a_policy_that_takes_corrected_predictions_needs_a_correction(tmp_path) -> None:
+    policy = make_corrected()
+    policy.correction = None
+    with pytest.raises(ArtifactError, match="'corrected' is true, and there is no correction"):
+        policy.save(tmp_path)
 
 
 @pytest.mark.parametrize(

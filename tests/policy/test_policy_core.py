@@ -46,6 +46,8 @@ CASES = {
     "tight box": {"lower": (0.2, 0.3, 0.1), "upper": 0.5, "minimum": {"order": 0.15}, "scale": 900.0},
     "trade-offs": {"trade_offs": True, "values": {"cart": 3.0}, "scenario_values": {"search": {"click": 0.0}}},
     "trade-offs of the context": {"trade_offs": True, "context_only": True, "frozen": {"order": 0.3}},
+    "indicators": {"indicators": ("intent", "hour"), "trade_offs": True},
+    "indicators of the context": {"indicators": ("intent",), "context_only": True, "evidence_feature": "hour"},
     "wide": {"tasks": tuple(f"t{i}" for i in range(64)), "features": (), "lower": 0.0, "upper": 1.0},
 }
 
