@@ -16,7 +16,8 @@ _SHARE, _COUNT = 0.01, 20  # of the values that a level must have
 
 
 def frequent_levels(codes: NDArray[np.int64], texts: Sequence[str]) -> list[int]:
-    """The levels that get a column, the most frequent first: at most LEVELS, each in at least 1 % and 20 of the values.
+    """The levels that get a column, in the order of their names: the LEVELS most frequent, each in at least 1 % and 20
+    of the values.
 
     Args:
         codes: [n] places in ``texts``, -1 where a value is missing.
@@ -24,7 +25,8 @@ def frequent_levels(codes: NDArray[np.int64], texts: Sequence[str]) -> list[int]
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     enough = max(_COUNT, _SHARE * len(codes))
     order = sorted((-int(count), texts[code], code) for code, count in enumerate(counts) if count >= enough)
-    return [code for _, text, code in order if text.strip()][:LEVELS]
+    chosen = [code for _, text, code in order if text.strip()][:LEVELS]
+    return sorted(chosen, key=lambda code: texts[code])
 
 
 def indicators(codes: NDArray[np.int64], levels: Sequence[int]) -> NDArray[np.float32]:

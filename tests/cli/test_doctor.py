@@ -210,7 +210,11 @@ def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path):
     parquet.write_table(pa.table(columns), tmp_path / "later.parquet")
     assert examined(capsys, tmp_path / "later.parquet", "--out", str(tmp_path / "later"))[0] == 0
     later = read_logs(tmp_path / "later" / "logs")
-    assert later.features == ("hour", "buyer_score", "weather") and later.tasks == ("buy", "click", "like")
+    assert later.features == ("hour", "buyer_score", "device=app", "device=web", "weather") and later.tasks == (
+        "buy",
+        "click",
+        "like",
+    )
 
     def judged(path):
         arguments = ["evaluate", "--data", f"logs:{path / 'logs'}", "--policy", str(run / "policy"), "--json"]
@@ -232,4 +236,7 @@ def test_evaluate_and_rank_match_columns_by_name(capsys, shop_file, tmp_path):
     assert examined(capsys, tmp_path / "lacking.parquet", "--out", str(tmp_path / "lacking"))[0] == 0
     arguments = ["evaluate", "--data", f"logs:{tmp_path / 'lacking' / 'logs'}", "--policy", str(run / "policy")]
     assert cli.main(arguments) == 2
-    assert "the policy does not fit: the log has no features hour; it has buyer_score" in capsys.readouterr().err
+    assert (
+        "the policy does not fit: the log has no features hour; it has device=app, device=web, buyer_score"
+        in capsys.readouterr().err
+    )

@@ -12,7 +12,7 @@ pytest.importorskip("pyarrow")
 from pygrade._util.serialization import plain
 from pygrade.doctor import log_sheet, sheet_page, words
 from pygrade.doctor.exploration import SHARES, effective_share
-from pygrade.logs import Logs
+from pygrade.logs import Logs, concatenate
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.reward import RewardConfig
 from tests.logs.shop import PAGE, shop
@@ -164,8 +164,8 @@ SENTENCES = {
         dict(predictions=column(0, lambda p: p + np.random.default_rng(1).uniform(0, 3, len(p)))),
         "the prediction of click orders a page worse",
     ),
-    "a feature without a value": (dict(context=column(0, lambda x: x * np.nan)), "feature buyer_score has no value"),
-    "a constant feature": (dict(context=column(1, np.ones_like)), "feature hour is 1 everywhere"),
+    "a feature without a value": (dict(context=column(2, lambda x: x * np.nan)), "feature buyer_score has no value"),
+    "a constant feature": (dict(context=column(3, np.ones_like)), "feature hour is 1 everywhere"),
 }  # fmt: skip
 
 
@@ -175,6 +175,38 @@ def test_each_fault_has_its_sentence(logs, sheet, name):
     assert not any(sentence in line for line in sheet["sentences"])
     found = [line for line in log_sheet(spoiled(logs, **changes))["sentences"] if sentence in line]
     assert len(found) == 1
+
+
+def test_copies_and_missing_features_are_counted(logs, sheet):
+    assert sheet["users"]["copied_share"] == 0.0 and sheet["missing"]["share"] == 0.0
+    assert not any("repeat another one" in line or "lack a feature" in line for line in sheet["sentences"])
+    again = replace(
+        logs,
+        request_id=np.array([f"again {r}" for r in logs.request_id]),
+        user_id=np.char.add("b", logs.user_id.astype(str)),
+    )
+    some = again.select(np.arange(300))
+    context = logs.context.copy()
+    context[:225, -2], context[:300, -1] = np.nan, np.nan
+    found = log_sheet(concatenate([replace(logs, context=context), replace(some, context=context[:300])]))
+    assert found["users"]["copied_share"] == 0.25
+    assert found["users"]["effective"] < sheet["users"]["effective"] < found["size"]["users"]
+    assert found["missing"]["share"] == 0.5
+    assert found["missing"]["features"]["buyer_score"] == 0.375
+    said = " | ".join(found["sentences"])
+    assert "25 % of the requests repeat another one under another user" in said
+    assert "50 % of the requests lack a feature: hour 50 %, buyer_score 38 %" in said
+    assert "25 % repeat another user's. As evidence" in words.user_sentence(found)
+
+
+def test_columns_that_hold_the_feedback_come_first(logs):
+    feedback = logs.feedback[:, 1]
+    leaking = log_sheet(replace(logs, predictions=np.stack([logs.predictions[:, 0], (feedback + 1) / 3], 1)))
+    assert leaking["sentences"][0].startswith("the prediction of buy holds its feedback (AUC 1.000)")
+    bot = feedback.copy()
+    bot[np.argmax(bot)] = 1e5
+    found = log_sheet(replace(logs, feedback=np.stack([logs.feedback[:, 0], bot], 1)))["sentences"]
+    assert any(line.startswith("MUCH OF THE VALUE IN ONE PLACE") for line in found)
 
 
 def test_faults_of_the_whole_log(logs):

@@ -42,10 +42,24 @@ def test_text_of_the_request_becomes_a_column_per_frequent_level():
         np.testing.assert_array_equal(logs.context[:, f - 3], level == PLAN)
     assert "'plan' (feature): text, now a 0/1 column for each of basic, family, student" in said
     assert "; 1 rarer values in 0.5% of the requests are 0 in all of them" in said
-    row = {"hour": 3, "buyer_score": 0.25}
-    again = encode(logs.features, [{**row, "plan": plan} for plan in PLAN])
-    np.testing.assert_array_equal(again[:, 2:], logs.context[:, 2:])
-    assert again[0, : len(row)].tolist() == [row[name] for name in logs.features[: len(row)]]
+    columns = {name: SHOP[name][::CANDIDATES] for name in ("hour", "buyer_score", "device")} | {"plan": PLAN}
+    rows = [{name: values[r] for name, values in columns.items()} for r in range(REQUESTS)]
+    np.testing.assert_array_equal(encode(logs.features, rows), logs.context)
+
+
+def test_the_scenario_is_a_feature_too_unless_the_log_is_of_pygrades_own():
+    found, logs, _ = imported()
+    assert found.mapping.why["x_device"] == "the scenario as a feature" and "device=app" in logs.features
+    np.testing.assert_array_equal(logs.context[:, logs.features.index("device=app")], logs.scenario == "app")
+    named = {("scenario" if name == "device" else name): values for name, values in SHOP.items()}
+    assert import_table(named).fields["features"] == ("buyer_score", "hour")
+    first = import_table({**named, "page": named["scenario"]}, "skip=scenario")
+    assert first.mapping.roles["scenario"] == first.mapping.roles["x_page"] == "page"
+    words = [f"{role}={column}" for role, column in first.mapping.words().items()]
+    assert (
+        import_table({**named, "page": named["scenario"]}, [*words, "skip=scenario"]).mapping.roles
+        == first.mapping.roles
+    )
 
 
 def test_at_most_twenty_levels_the_most_frequent_ones():
@@ -54,9 +68,7 @@ def test_at_most_twenty_levels_the_most_frequent_ones():
     plan += [f"q{number}" for number in range(REQUESTS - len(plan))]
     _, logs, said = imported(plan=of_request(plan))
     levels = [name for name in logs.features if name.startswith("plan=")]
-    assert (
-        levels == [f"plan=p{level}" for level in sorted(range(len(counts)), key=lambda p: (-counts[p], f"p{p}"))][:20]
-    )
+    assert levels == sorted(f"plan=p{level}" for level in np.argsort(np.negative(counts))[:20])
     assert "rarer values" in said
 
 
@@ -65,7 +77,7 @@ def test_text_without_a_frequent_level_or_of_too_many_is_left_out():
     found, logs, _ = imported(query=of_request(query), few=of_request([text[:3] for text in query]))
     for name in ("query", "few"):
         assert found.mapping.left_out[name] == "text without a value that 1 % of the requests, and 20, have"
-    assert logs.features == ("buyer_score", "hour")
+    assert {name.partition("=")[0] for name in logs.features} == {"device", "buyer_score", "hour"}
     items = [f"title {number % 1001}" for number in range(ROWS)]
     assert imported(title=items)[0].mapping.left_out["title"] == "text with 1,001 values"
 

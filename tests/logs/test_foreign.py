@@ -43,21 +43,23 @@ def test_every_column_of_a_shop_is_proposed():
         "y_buy": "bought",
         "p_click": "pred_click",
         "p_buy": "pred_buy",
+        "x_device": "device",
         "x_buyer_score": "buyer_score",
         "x_hour": "hour",
     }
     logs = Logs.from_imported(found)
-    assert logs.tasks == ("click", "buy") and logs.features == ("buyer_score", "hour")
+    assert logs.tasks == ("click", "buy") and logs.features == ("device=app", "device=web", "buyer_score", "hour")
     assert logs.num_requests == len(SHOP["rank"]) // CANDIDATES and logs.shown.sum() == PAGE * logs.num_requests
     assert logs.position[:CANDIDATES].tolist() == [-1 if s is None else s - 1 for s in SHOP["rank"][:CANDIDATES]]
     np.testing.assert_array_equal(logs.feedback[:, 0], SHOP["clicked"])
     np.testing.assert_allclose(logs.predictions[:, 1], SHOP["pred_buy"], rtol=1e-6)
     assert logs.timestamp is not None and logs.timestamp[1] - logs.timestamp[0] == 11 * 60_000
-    assert logs.context[:, 1].tolist() == SHOP["hour"][::CANDIDATES]
+    assert logs.context[:, 3].tolist() == SHOP["hour"][::CANDIDATES]
+    assert (logs.context[:, 1] == (logs.scenario == "web")).all() and found.mapping.left_out == {}
     said = " | ".join(found.notes.changed)
     for part in ("'rank' (slot): counted from 1", "'clicked' (feedback 'click'): true and false", "'at' (time): dates"):
         assert part in said
-    assert len(found.notes.changed) == 6 and not found.notes.warned
+    assert len(found.notes.changed) == 7 and not found.notes.warned
 
 
 def test_frames_of_every_library_give_the_same_log(caplog):
