@@ -202,8 +202,10 @@ class Rows:
             chosen &= keep[request]
         self.rows = np.flatnonzero(chosen)
         self.kind = "amount" if frame.amounts[t] else "root" if parent < 0 else "child"
-        self.request, self._compact = np.unique(request[self.rows], return_inverse=True)
-        self.offsets = np.searchsorted(self._compact, np.arange(len(self.request) + 1)).astype(np.int64)
+        own = request[self.rows]  # rising
+        first = np.diff(own, prepend=-1) != 0
+        self.request, self._compact = own[first], np.cumsum(first) - 1
+        self.offsets = np.append(np.flatnonzero(first), len(own)).astype(np.int64)
         self.z, self.u, self.base = inputs.z[self.request], inputs.u[self.rows], inputs.base[self.rows, t]
         self.y, self.theta = feedback[self.rows, t].astype(np.float64), theta[self.rows]
         self.case = 1.0

@@ -62,8 +62,8 @@ def license_correction(
 
 
 def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tuple[str, ...]:
-    """What moved the predictions most, in value: lines such as "order of requests with high tenure: 1.9 times what the
-    model predicts, of the others 0.9"."""
+    """What moved the predictions most, in value: lines such as "order: 1.9 times what the model predicts where
+    returning is 1, 0.9 times elsewhere"."""
     before, after = _by_request(logs, logs.predictions), _by_request(logs, corrected)  # [R, T]
     worth = np.asarray(logs.task_values)
     if logs.value_tasks and logs.value is not None:
@@ -79,7 +79,7 @@ def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tu
             ratio = factors[0] / max(factors[1], 1e-9)
             if not 1 / _MOVED < ratio < _MOVED:
                 moved = abs(np.log(ratio)) * worth[t] * after[:, t].sum() * min(high.mean(), 1 - high.mean())
-                line = f"{task} where {name}: {factors[0]:.2g} times what the model predicts, else {factors[1]:.2g}"
+                line = f"{task}: {factors[0]:.2g} times what the model predicts where {name}, {factors[1]:.2g} times elsewhere"
                 found.append((float(moved), task, feature, line))
     found.sort(reverse=True)
     lines: dict[tuple[str, str], str] = {}

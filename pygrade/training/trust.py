@@ -200,20 +200,21 @@ def judge(
                 mixed = (1 - share) * baselines[anchor] + share * scores.astype(np.float64)
                 arms.append(_Arm(anchor, name, share, pages.ranks(mixed)))
 
-    def lifts(over: str) -> list[Interval]:
-        """Of the arms, the widest over the interval of the propensities."""
+    def lifts(over: str, chosen: Sequence[_Arm]) -> list[Interval]:
+        """Of arms, the widest over the interval of the propensities."""
         found = []
         for curve in (propensity, *propensity.bounds()):
             base = logged_order(logs, pages, curve) if over == LOGGED_ORDER else pages.values(ranks[over], curve)
             assert base is not None
-            each = [intervals.mean_lift(pages.values(arm.rank, curve), base) for arm in arms]
+            each = [intervals.mean_lift(pages.values(arm.rank, curve), base) for arm in chosen]
             found.append(intervals.simultaneous(each, cluster))
         widest = zip(*found, strict=True)
         return [
             Interval(e[0].value, e[0].standard_error, min(i.low for i in e), max(i.high for i in e)) for e in widest
         ]
 
-    over_anchor, claims = lifts(anchor), lifts(baseline)
+    # The anchor was not chosen for its lift, so that its interval stands alone.
+    over_anchor, claims = lifts(anchor, arms), [*lifts(baseline, arms[:1]), *lifts(baseline, arms)[1:]]
     best = max(range(1, len(arms)), key=lambda place: _or_lowest(over_anchor[place].low))
     whole = max(place for place, arm in enumerate(arms) if arm.challenger in policies)  # the policy alone
     served = best if over_anchor[best].low > 0 else 0
