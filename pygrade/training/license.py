@@ -63,7 +63,7 @@ def license_correction(
 
 def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tuple[str, ...]:
     """What moved the predictions most, in value: lines such as "order: 1.9 times what the model predicts where
-    returning is 1, 0.9 times elsewhere"."""
+    returning is 1, else 0.9 times"."""
     before, after = _by_request(logs, logs.predictions), _by_request(logs, corrected)  # [R, T]
     worth = np.asarray(logs.task_values)
     if logs.value_tasks and logs.value is not None:
@@ -79,7 +79,7 @@ def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tu
             ratio = factors[0] / max(factors[1], 1e-9)
             if not 1 / _MOVED < ratio < _MOVED:
                 moved = abs(np.log(ratio)) * worth[t] * after[:, t].sum() * min(high.mean(), 1 - high.mean())
-                line = f"{task}: {factors[0]:.2g} times what the model predicts where {name}, {factors[1]:.2g} times elsewhere"
+                line = f"{task}: {factors[0]:.2g} times what the model predicts where {name}, else {factors[1]:.2g} times"
                 found.append((float(moved), task, feature, line))
     found.sort(reverse=True)
     lines: dict[tuple[str, str], str] = {}
