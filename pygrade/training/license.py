@@ -79,7 +79,8 @@ def reasons_of(logs: Logs, corrected: NDArray[np.float32], count: int = 3) -> tu
             ratio = factors[0] / max(factors[1], 1e-9)
             if not 1 / _MOVED < ratio < _MOVED:
                 moved = abs(np.log(ratio)) * worth[t] * after[:, t].sum() * min(high.mean(), 1 - high.mean())
-                line = f"{task}: {factors[0]:.2g} times what the model predicts where {name}, else {factors[1]:.2g} times"
+                sizes = [f"{factor:.2g} times" for factor in factors]
+                line = f"{task}: {sizes[0]} what the model predicts where {name}, else {sizes[1]}"
                 found.append((float(moved), task, feature, line))
     found.sort(reverse=True)
     lines: dict[tuple[str, str], str] = {}
