@@ -115,6 +115,7 @@ class Trust:
             reasons=said.reasons,
             lift=lift,
             weeks=said.weeks,
+            over=said.over,
         )
 
     def to_dict(self) -> dict[str, Any]:
