@@ -85,7 +85,7 @@ def stored_verdict(mixture: Mixture | None) -> dict[str, Any]:
     """The fields of `VerdictText` as a policy keeps them, for records; *untested* of a policy without a mixture."""
     if mixture is None:
         text = "Not tested: nothing shows whether the new ranking is better."
-        nothing = {"detail": "", "reasons": [], "lift": None, "weeks": None, "over": EXPECTED_VALUE}
+        nothing: dict[str, Any] = {"detail": "", "reasons": [], "lift": None, "weeks": None, "over": EXPECTED_VALUE}
         return {"verdict": "untested", "sentence": text, **nothing}
     lift = mixture.lift
     return {

@@ -1,7 +1,6 @@
 """The rankings that stand side by side in the console, described so that the page can make them itself."""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,47 +9,55 @@ import torch
 from numpy.typing import NDArray
 
 from pygrade._typing import Array
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, LOGGED_ORDER, PRODUCTION, SERVED, STATIC
+from pygrade.evaluation.arms import EXPECTED_VALUE, LOGGED_ORDER, PRODUCTION, STAGE1, STATIC
+from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.evaluation.replay import ranks
 from pygrade.logs import Logs
 from pygrade.policy import Baseline, FusionPolicy
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.judging import is_mixed
+from pygrade.training.judging import corrected
 
 
 def describe_arms(
-    logs: Logs, policy: FusionPolicy, simple: Mapping[str, Baseline], baseline: str
+    logs: Logs, policies: Mapping[str, FusionPolicy], simple: Mapping[str, Baseline], named: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Production, expected value, best static, the strongest baseline, GRADE, and what is served if it is a mixture.
+    """Production, expected value, best static, the ``named`` ones of the simple baselines, and the policies.
 
-    simple: the baselines by name, `training.judging.simple_baselines`; baseline: the strongest one.
+    simple: the baselines by name, `training.judging.simple_baselines`; policies: `training.judging.policies_of`.
 
     ``kind`` says how the page ranks: ``order`` by the logged slots, ``baseline`` by a `policy.Baseline`, ``weights`` by
-    weights [R, T] in the policy's formula, ``mixture`` of both. ``ranks`` [M] are those of the core, which the page
-    compares with its own.
+    weights [R, T] in the policy's formula, ``mixture`` of a baseline with these weights or with a ``challenger``.
+    ``ranks`` [M] are those of the core, which the page compares with its own.
     """
-    wanted = [PRODUCTION, EXPECTED_VALUE, STATIC]
-    wanted += [baseline] if baseline in simple and baseline not in wanted else []
+    last = list(policies.values())[-1]
     arms: list[dict[str, Any]] = []
     if PRODUCTION not in simple:
         order = np.where(logs.shown, -logs.position.astype(np.float64), -np.inf)
         arms.append({"name": LOGGED_ORDER, "kind": "order", "ranks": _ranks(order, logs)})
-    for name in wanted:
+    for name in dict.fromkeys((PRODUCTION, EXPECTED_VALUE, STATIC, *named)):
         if name in simple:
-            scores = baseline_scores(simple[name], logs, policy.config.formula)
+            given = corrected(logs, last) if simple[name].corrected else logs
+            scores = baseline_scores(simple[name], given, last.config.formula)
             made = {"name": name, "kind": "baseline", "baseline": asdict(simple[name]), "ranks": _ranks(scores, logs)}
             arms.append(made)
-    alone = copy.copy(policy)
-    alone.mixture = None
-    weights, order = served_by_core(alone, logs)
-    arms.append({"name": GRADE, "kind": "weights", "weights": weights, "ranks": order})
-    if policy.mixture is not None and is_mixed(policy):
-        weights, order = served_by_core(policy, logs)
-        base = asdict(policy.mixture.baseline)
-        arms.append({"name": SERVED, "kind": "mixture", "weights": weights, "baseline": base, "ranks": order})
-        arms[-1]["trust"] = policy.mixture.trust
+    for name, policy in policies.items():
+        if name != STAGE1:
+            weights, order = served_by_core(policy, logs)
+            arms.append({"name": name, "ranks": order, **_described(policy, weights)})
     return arms
+
+
+def _described(policy: FusionPolicy, weights: NDArray[np.float32]) -> dict[str, Any]:
+    """The kind of an arm that is a policy, and what it ranks by."""
+    mixture = policy.mixture
+    if mixture is None or (mixture.trust == 1 and mixture.challenger is None):
+        return {"kind": "weights", "weights": weights}
+    if len(mixture.ranked_by) == 1 and not mixture.takes_network:
+        return {"kind": "baseline", "baseline": asdict(mixture.ranked_by[0])}
+    made: dict[str, Any] = {"kind": "mixture", "baseline": asdict(mixture.baseline), "trust": mixture.trust}
+    other = {"weights": weights} if mixture.challenger is None else {"challenger": asdict(mixture.challenger)}
+    return made | other
 
 
 def _ranks(scores: Array, logs: Logs) -> NDArray[np.int32]:
@@ -59,6 +66,8 @@ def _ranks(scores: Array, logs: Logs) -> NDArray[np.int32]:
 
 def served_by_core(policy: FusionPolicy, logs: Logs) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """Weights [R, T] and ranks [M] of `BlendedRanker`."""
+    items = item_inputs(policy, logs)
+    columns: dict[str, Any] = {} if items is None else {"items": items}
     page = BlendedRanker(policy, seed=0).rank(
         logs.context,
         logs.predictions,
@@ -66,6 +75,7 @@ def served_by_core(policy: FusionPolicy, logs: Logs) -> tuple[NDArray[np.float32
         offsets=logs.offsets,
         scenario=None if logs.scenario is None else [str(name) for name in logs.scenario],
         item_values=logs.value,
+        **columns,
     )
     request, rank = np.nonzero(page.indices >= 0)
     result = np.empty(logs.num_rows, np.int32)

@@ -1,19 +1,21 @@
 """The record of a console: everything that its page shows, of one run."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pygrade import __version__
-from pygrade.evaluation.arms import EXPECTED_VALUE, GRADE, SERVED, STATIC
+from pygrade.evaluation.arms import ALONE, EXPECTED_VALUE, GRADE, STATIC
 from pygrade.evaluation.front import Judge, front
 from pygrade.evaluation.replay import event_worth, judged_by
 from pygrade.logs import Logs
 from pygrade.ops.fusion import TRANSFORMS
 from pygrade.policy import FusionPolicy
+from pygrade.policy.mixture import priced
 from pygrade.studio.arms import describe_arms, network_record
 from pygrade.studio.blob import sparse
 from pygrade.studio.columns import item_groups, request_columns
@@ -21,7 +23,7 @@ from pygrade.studio.judged import judged_rows
 from pygrade.studio.policy_files import static_template, trade_off_template
 from pygrade.studio.run_files import UNRECORDED, RunFiles
 from pygrade.training.baselines import baseline_scores
-from pygrade.training.judging import arms_of, replay, simple_baselines, with_unmixed
+from pygrade.training.judging import arms_of, corrected, policies_of, replay, serves, simple_baselines
 from pygrade.training.propensity import slot_propensity
 from pygrade.training.reward import RewardConfig
 
@@ -54,16 +56,24 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
     reward = RewardConfig(propensity="estimate" if config.propensity is None else config.propensity)
     logger.info("judging %s requests", f"{late.num_requests:,}")
     propensity = slot_propensity(run.logs, reward)
-    evaluation = replay(late, propensity, with_unmixed(policy), policy.mixture, reward, k, bool(run.in_sample))
+    policies = policies_of(policy, run.directory)
+    own = GRADE if GRADE in policies else ALONE
+    evaluation = replay(late, propensity, policies, policy.mixture, reward, k, run.in_sample)
     evaluation["warnings"] += [UNRECORDED] if run.in_sample is None else []
     curve = propensity.known(max(k, int(late.position.max()) + 1))
     simple = simple_baselines(late, policy, policy.mixture)
     browsed = _spaced(late, config.requests)
-    every = arms_of(late, with_unmixed(policy), policy.mixture)
-    arms = describe_arms(browsed, policy, simple, every.baseline)
+    every = arms_of(late, policies, policy.mixture)
+    served = evaluation["later"]["served"]
+    arms = describe_arms(browsed, policies, simple, (every.baseline, served))
     compared = dict.fromkeys([every.baseline, *(arm["name"] for arm in arms)])
     judged = judged_rows(
-        late, {name: every.scores[name] for name in compared}, formula, k, curve, reward.propensity_floor
+        _slid(late, policy),
+        {name: every.scores[name] for name in compared},
+        formula,
+        k,
+        curve,
+        reward.propensity_floor,
     )
     return {
         "format": 1,
@@ -77,15 +87,29 @@ def collect(run: RunFiles, config: ConsoleConfig) -> dict[str, Any]:
         "k": k,
         "in_sample": run.in_sample,
         "policy": _policy_record(policy),
+        "names": {"policy": own, "served": served, "static": STATIC, "serves": serves(policy, policies)},
         "evaluation": evaluation,
         "baseline": every.baseline,
         "arms": arms,
         "judged": judged,
         "columns": request_columns(late),
-        "weights": {name: weights for name, weights in every.weights.items() if name == GRADE},
+        "weights": {name: weights for name, weights in every.weights.items() if name == own},
         "browsed": _browsed(run, browsed, late),
-        "front": _front(policy, late, curve, k) if policy.config.trade_offs else None,
+        "front": _front(policy, late, curve, k) if _turns(policy) else None,
     }
+
+
+def _turns(policy: FusionPolicy) -> bool:
+    """Whether the page can run the network for other multipliers: its inputs are those that the page makes."""
+    config = policy.config
+    return config.trade_offs and not config.corrected and not config.indicators
+
+
+def _slid(logs: Logs, policy: FusionPolicy) -> Logs:
+    """The log with what the sliders weigh: predictions with the prices that the policy's formula has."""
+    prices = None if logs.value is None else torch.from_numpy(np.asarray(logs.value, np.float32))
+    rows = torch.from_numpy(logs.predictions)
+    return replace(logs, predictions=priced(rows, logs.tasks, policy.config.value_tasks, prices).numpy())
 
 
 def _spaced(logs: Logs, count: int) -> Logs:
@@ -113,16 +137,13 @@ def _policy_record(policy: FusionPolicy) -> dict[str, Any]:
         "bounds": policy.bounds.tolist(),
         "static_weights": policy.static_weights.tolist(),
         "mixture": None if mixture is None else {"trust": mixture.trust, "baseline": asdict(mixture.baseline)},
-        "trust": 1.0 if mixture is None else mixture.trust,
-        "verdict": None if mixture is None else {"verdict": mixture.verdict, "sentence": mixture.sentence},
-        "trade_offs": config.trade_offs,
+        "trade_offs": _turns(policy),
         "features": list(policy.features),
         "floor": policy.spec.concentration_floor,
         "total": config.total_concentration,
         "static_template": static_template(policy),
-        "trade_off_template": trade_off_template(policy) if config.trade_offs else None,
-        "network": network_record(policy) if config.trade_offs else None,
-        "names": {"grade": GRADE, "served": SERVED, "static": STATIC, "expected": EXPECTED_VALUE},
+        "trade_off_template": trade_off_template(policy) if _turns(policy) else None,
+        "network": network_record(policy) if _turns(policy) else None,
     }
 
 
@@ -145,6 +166,7 @@ def _browsed(run: RunFiles, logs: Logs, late: Logs) -> dict[str, Any]:
         "judged": np.array([ids[str(name)] for name in logs.request_id], np.int32),
         "offsets": logs.offsets.astype(np.int32),
         "predictions": logs.predictions,
+        **_other_predictions(logs, run.policy),
         "context": logs.context,
         "scenario": np.array(scenario, np.int32),
         "scenario_names": None if logs.scenario is None else [str(name) for name in logs.scenario],
@@ -157,6 +179,20 @@ def _browsed(run: RunFiles, logs: Logs, late: Logs) -> dict[str, Any]:
     rows = np.isin(late.row_request, record["judged"])
     record["groups"] = item_groups(late, rows, run.events)
     return record
+
+
+def _other_predictions(logs: Logs, policy: FusionPolicy) -> dict[str, NDArray[np.float32] | None]:
+    """[M, T] beside the log's own, None where they are these: ``corrected``, what the policy's network weighs, and what
+    the sliders weigh.
+    """
+    fixed = corrected(logs, policy) if policy.correction is not None else None
+    taken = fixed if policy.config.corrected and fixed is not None else logs
+    plain = not policy.config.value_tasks
+    return {
+        "corrected": None if fixed is None else fixed.predictions,
+        "weighed": None if taken is logs and plain else _slid(taken, policy).predictions,
+        "slid": None if plain else _slid(logs, policy).predictions,
+    }
 
 
 def _front(policy: FusionPolicy, logs: Logs, curve: NDArray[np.float64] | None, k: int) -> dict[str, Any]:

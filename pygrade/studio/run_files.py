@@ -50,7 +50,7 @@ def find_run(place: Place, data: str | None = None) -> RunFiles:
         keys = (
             {} if stages is None else {name: f"{name}-{stages[name]['key']}" for name in ("events", "logs", "policy")}
         )
-        parts = [f"{folder}/**/*" for folder in keys.values()] or ["policy/*", "logs/*"]
+        parts = [f"{folder}/**/*" for folder in keys.values()] or ["policy/*", "stage1/*", "stage2/*", "logs/*"]
         run = mirror(place, "*", *parts)
     directory = run / "policy" if stages is None else run / f"policy-{stages['policy']['key']}" / "training" / "policy"
     policy = FusionPolicy.load(directory)

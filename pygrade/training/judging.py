@@ -26,6 +26,7 @@ from pygrade.policy import Baseline, FusionPolicy, Mixture
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig, logged_weights
+from pygrade.training.trust import label
 
 _METRICS = {"value": "value", "ndcg": "NDCG"}
 JUDGED = 50_000  # requests of a log that is not in memory, a uniform sample, that judge
@@ -115,6 +116,19 @@ def _same_network(one: FusionPolicy, other: FusionPolicy) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def serves(policy: FusionPolicy, policies: Mapping[str, FusionPolicy]) -> str:
+    """What an artifact ranks by, as text: the parts of its mixture and their shares. policies: see `policies_of`."""
+    mixture = policy.mixture
+    if mixture is not None and mixture.trust == 0:
+        return mixture.baseline.name
+    if mixture is not None and mixture.challenger is not None:
+        name = mixture.challenger.name
+    else:
+        stages = [stage for stage, other in policies.items() if stage != SERVED and _same_network(policy, other)]
+        name = GRADE if GRADE in stages else next(iter(stages), ALONE)
+    return name if mixture is None else label(name, mixture.trust, mixture.baseline.name)
+
+
 def is_new(policy: FusionPolicy) -> bool:
     """Whether what an artifact ranks by is more than a simple baseline, and was tested against one."""
     return policy.mixture is not None and (policy.mixture.trust > 0 or policy.mixture.baseline.corrected)
@@ -141,7 +155,7 @@ def replay(
     """
     arms = arms_of(logs, policies, mixture)
     propensity = slot_propensity(explored, reward) if isinstance(explored, Logs) else explored
-    curve = propensity.known(k)
+    curve = propensity.known(max(k, int(logs.position.max(initial=0)) + 1))
     evaluation = evaluate(
         logs,
         arms.weights,

@@ -1,5 +1,6 @@
 """A small run that all tests of the console look at: an untrained policy, whose numbers are the same everywhere."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -17,11 +18,21 @@ from tests.learning import tiny_logs
 from tests.studio.browser import browser
 
 CONFIG = ConsoleConfig(requests=40, judge=120, k=3)
+VERDICT = ("better", "Test the new ranking: +0.8 % (0.1 to 1.5); about 3 weeks of your traffic.")
+DETAILS = {
+    "detail": "0.6 GRADE + 0.4 expected value over expected value, 4-fold cross-fitted by user, one-sided 95 %",
+    "reasons": ("purchases of returning users are worth 1.9 times what the model says",),
+    "lift": (0.008, 0.001, 0.015),
+    "weeks": 3.1,
+}
 HOSTILE = '<img src=x onerror="document.title=1">'
 
 
-def make_run(folder, trust=0.6, trade_offs=True, requests=400):
-    """What `pygrade train` leaves in ``folder/run`` of ``folder/logs``; the policy is mixed with expected value."""
+def make_run(folder, trust=0.6, trade_offs=True, requests=400, stages=True):
+    """What `pygrade train` leaves in ``folder/run`` of ``folder/logs``; the policy is mixed with expected value.
+
+    stages: the policies of both stages lie beside it.
+    """
     rng = np.random.default_rng(0)
     logs = tiny_logs(requests, jagged=True)
     logs = dataclasses.replace(
@@ -39,9 +50,15 @@ def make_run(folder, trust=0.6, trade_offs=True, requests=400):
         policy.head.weight.normal_(std=0.8, generator=torch.Generator().manual_seed(0))
     tables = {"browse": torch.tensor([0.6, 0.4]), "buy": torch.tensor([0.3, 0.7])}
     policy.set_static_weights(torch.tensor([0.4, 0.6]), tables)
+    if stages:
+        first = copy.deepcopy(policy)
+        with torch.no_grad():
+            first.head.weight.zero_()
+        first.save(folder / "run/stage1")
+        policy.save(folder / "run/stage2")
     if trust < 1:
         static = Baseline("best static", "zlog", (0.4, 0.6))
-        policy.mixture = Mixture(trust, expected_value(early), "better", "it is better", (static,))
+        policy.mixture = Mixture(trust, expected_value(early), *VERDICT, (static,), **DETAILS)
     policy.save(folder / "run/policy")
     TrainingRecord.of(early, policy.version).save(folder / "run/policy")
     return folder / "run"

@@ -16,7 +16,7 @@ from pygrade.studio import write_console
 from pygrade.studio.blob import pack
 from tests.learning import tiny_logs
 from tests.studio.browser import files_of, needs_browser, opened, updated
-from tests.studio.conftest import CONFIG, HOSTILE
+from tests.studio.conftest import CONFIG, DETAILS, HOSTILE, VERDICT
 from tests.studio.node import SOURCES
 from tests.studio.test_core_wasm import golden_calls, same_bits
 
@@ -32,9 +32,14 @@ def page(engine, address):
     made.close()
 
 
-def items(page, arm=-1):
-    """The items on the page of one arm; the last is that of the sliders."""
-    return page.locator("#pages article").nth(arm).locator(".item").all_inner_texts()
+def items(page, arm="your sliders"):
+    """The items on the page of one ranking."""
+    return page_of(page, arm).locator(".item").all_inner_texts()
+
+
+def page_of(page, arm):
+    headings = page.locator("#pages h3").all_inner_texts()
+    return page.locator("#pages article").nth(headings.index(arm))
 
 
 def drag(page, number, value):
@@ -54,10 +59,37 @@ def numbers(page, selector):
 def test_the_page_starts_and_ranks_as_the_core(page, record):
     assert page.locator("html").get_attribute("data-state") == "ready"
     assert "exactly as the C++ core does" in page.locator("#check").inner_text()
-    assert page.locator("#verdict").text_content().endswith(record["evaluation"]["verdict"]["sentence"])
+    later = record["evaluation"]["later"]["text"]
+    said = [VERDICT[0], VERDICT[1], DETAILS["detail"], *DETAILS["reasons"], later]
+    assert page.locator("#verdict").locator(".badge, p, small").all_text_contents() == said
     headings = page.locator("#pages h3").all_inner_texts()
-    assert headings == ["production", "expected value", "best static", "GRADE", "served", "your sliders"]
+    assert headings == ["production", "served", "your sliders", "expected value", "best static", "GRADE"]
+    serves = "0.6 GRADE + 0.4 expected value"
+    assert serves in page.locator("#about-run").inner_text()
     assert page.title() == "run: pygrade console"
+
+
+def test_the_sliders_start_with_what_is_served(page, record):
+    assert items(page) == items(page, "served") and "as served" in page.locator(".worth").inner_text()
+    lift = record["evaluation"]["lifts"]["served"]["value"]["value"]
+    assert numbers(page, ".worth .number")[0] == pytest.approx(100 * lift, abs=0.051)
+    notes = page.locator("#cards .card .note").all_inner_texts()
+    assert notes[0] == notes[2]  # one interval of one ranking
+    page.locator("#save").click()
+    assert "is served already" in page.locator("#saved").inner_text()
+    drag(page, 0, 100)
+    assert items(page) != items(page, "served") and "your sliders" in page.locator(".worth").inner_text()
+    with updated(page):
+        page.locator(".presets button", has_text="as served").click()
+    assert items(page) == items(page, "served")
+
+
+@pytest.mark.parametrize("width", [400, 820, 1440])
+def test_your_page_is_in_sight(engine, address, width):
+    made = opened(engine, address, width)
+    box = made.locator(".page.yours").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width
+    made.close()
 
 
 def test_names_from_data_stay_text(page):
@@ -82,6 +114,8 @@ def test_weights_move_together_and_rank_at_once(page, found, record):
 
 
 def test_a_held_weight_stays(page):
+    with updated(page):
+        page.locator(".presets button", has_text="best static").click()
     page.get_by_label("Hold click").check()
     drag(page, 1, 100)
     assert numbers(page, ".slider output") == [40.0, 60.0]
@@ -96,7 +130,7 @@ def test_presets_are_the_static_rankings(page, record):
             page.locator(".presets button", has_text=name).click()
         assert numbers(page, ".slider output") == expected
         if name == "best static":
-            assert items(page) == items(page, 2)
+            assert items(page) == items(page, "best static")
     page.locator(".presets button", has_text="mean").click()
     mean = record["weights"]["GRADE"].mean(0)
     assert numbers(page, ".slider output") == pytest.approx(100 * mean, abs=0.1)
@@ -106,14 +140,14 @@ def test_trade_offs_turn_the_policy(page):
     with updated(page):
         page.locator("label", has_text="Trade-offs").click()
     assert numbers(page, ".slider output") == [1.0, 1.0]
-    assert items(page) == items(page, 4)
+    assert items(page) == items(page, "served")
     drag(page, 0, 3)
     assert numbers(page, ".slider output") == [8.0, 1.0]
     page.locator("#next").click()
     assert "40 held-out requests" in page.locator(".worth").inner_text()
     with updated(page):
         page.get_by_role("button", name="all × 1").click()
-    assert items(page) == items(page, 4)
+    assert items(page) == items(page, "served")
 
 
 def test_a_point_of_the_front_sets_the_multipliers(page):
@@ -144,10 +178,10 @@ def test_requests_are_walked_through(page, record):
 def test_moves_are_against_the_reference(page):
     drag(page, 0, 100)
     page.locator("#reference").select_option("GRADE")
-    assert page.locator("#pages article").nth(3).locator("small").inner_text() == "reference"
+    assert page_of(page, "GRADE").locator("small").inner_text() == "reference"
     assert "from GRADE" in page.locator("#moves h3").inner_text()
-    places = {name: rank for rank, name in enumerate(items(page, 3))}
-    for rank, row in enumerate(page.locator("#pages article").nth(-1).locator("li").all()):
+    places = {name: rank for rank, name in enumerate(items(page, "GRADE"))}
+    for rank, row in enumerate(page_of(page, "your sliders").locator("li").all()):
         before = places.get(row.locator(".item").inner_text())
         by = None if before is None else before - rank
         mark = row.locator(".move").inner_text()
@@ -179,7 +213,7 @@ def test_caps_and_boosts(page, record):
         page.locator("#cap").fill("")
     with updated(page):
         page.locator("#boost-multiply").fill("1")
-    assert items(page) == items(page, 2)
+    assert items(page) == items(page, "served")
 
 
 def test_saved_weights_serve_the_page_that_is_shown(page, found, record, tmp_path):
@@ -353,7 +387,7 @@ def test_odd_runs_have_a_page(engine, tmp_path, tasks, width):
     assert page.locator("html").get_attribute("data-state") == "ready"
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert "nothing records what the policy was trained on" in page.locator("#warnings").inner_text()
-    assert len(items(page, 0)) == 5  # what was shown
+    assert len(items(page, "logged order")) == 5  # what was shown
     assert page.locator("#pages h3").first.inner_text() == "logged order"
     assert not page.locator("#front-section").is_visible() and page.locator("input[name=mode]").count() == 0
     drag(page, 0, 30)

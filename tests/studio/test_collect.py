@@ -12,7 +12,7 @@ from pygrade.studio.columns import MAX_CLASSES, item_groups, request_columns
 from pygrade.studio.run_files import find_run
 from pygrade.training.training_record import TrainingRecord
 from tests.learning import tiny_logs
-from tests.studio.conftest import make_run
+from tests.studio.conftest import VERDICT, make_run
 
 
 def test_requests_of_the_training_are_left_out(found, record):
@@ -31,14 +31,15 @@ def test_a_log_that_the_policy_knows_is_marked(found, run, tmp_path):
     known = find_run(run, f"logs:{tmp_path / 'logs'}")
     assert known.in_sample and known.held_out.num_requests == 280
     result = collect(known, ConsoleConfig(requests=3, k=3, judge=50))
-    assert result["in_sample"] and "in-sample" in result["evaluation"]["verdict"]["sentence"]
+    assert result["in_sample"] and result["evaluation"]["verdict"]["sentence"] == VERDICT[1]
+    assert result["evaluation"]["later"]["text"].startswith("in-sample, not evidence: served ")
     (found.directory / "trained_on.safetensors").rename(tmp_path / "kept")
     try:
         unrecorded = find_run(run, f"logs:{run.parent / 'logs'}")
         assert unrecorded.in_sample is None and unrecorded.held_out.num_requests == 400
         result = collect(unrecorded, ConsoleConfig(requests=3, k=3, judge=50))
         assert "nothing records" in result["evaluation"]["warnings"][-1]
-        assert "in-sample" not in result["evaluation"]["verdict"]["sentence"]
+        assert result["evaluation"]["later"]["text"].startswith("requests that the policy may know: ")
     finally:
         (tmp_path / "kept").rename(found.directory / "trained_on.safetensors")
 
@@ -106,12 +107,14 @@ def test_groups_of_items_are_by_price_and_by_times_in_the_log():
 
 
 def test_a_policy_without_trade_offs_or_weights_in_the_log(tmp_path):
-    folder = make_run(tmp_path, trust=1.0, trade_offs=False, requests=120)
+    folder = make_run(tmp_path, trust=1.0, trade_offs=False, requests=120, stages=False)
     found = find_run(folder, f"logs:{tmp_path / 'logs'}")
     bare: Logs = dataclasses.replace(found.held_out, weights=None)
     found = dataclasses.replace(found, held_out=bare, logs=dataclasses.replace(found.logs, weights=None))
     result = collect(found, ConsoleConfig(requests=5, k=3))
-    assert [arm["name"] for arm in result["arms"]] == ["logged order", "expected value", "best static", "GRADE"]
+    assert [arm["name"] for arm in result["arms"]] == ["logged order", "expected value", "best static", "policy alone"]
+    assert result["names"]["served"] == result["names"]["serves"] == "policy alone"
+    assert result["evaluation"]["verdict"]["verdict"] == "untested"
     assert result["front"] is None and result["policy"]["network"] is None
     first = result["arms"][0]["ranks"][: int(result["browsed"]["offsets"][1])]
     shown = result["browsed"]["positions"][: len(first)]

@@ -3,9 +3,9 @@ import { intervalBar, reachOf, shareBar } from "./charts.js";
 import { byId, count, h, percent, share, show, taskClass } from "./dom.js";
 import { meanLift, meanOf } from "./replay.js";
 
-// GRADE's weights, and its lift over the baseline, by the classes of a column.
+// The policy's weights, and its lift over the baseline, by the classes of a column.
 export function showColumns(model) {
-  const { columns, weights, baseline, evaluation } = model.record;
+  const { columns, weights, baseline, evaluation, names } = model.record;
   const { users, arms } = model.judged;
   const metric = ["value", "ndcg"].find((key) => !(key in evaluation.cannot_differ));
   const place = h("div", {});
@@ -17,11 +17,13 @@ export function showColumns(model) {
         const pick = (values) => rows.map((r) => values[r]);
         const means = model.tasks.map((_, t) =>
           meanOf(
-            rows.map((r) => weights.GRADE[r * model.T + t]),
+            rows.map((r) => weights[names.policy][r * model.T + t]),
             pick(users),
           ),
         );
-        const lift = metric ? meanLift(pick(arms.GRADE[metric]), pick(arms[baseline][metric]), pick(users)) : null;
+        const lift = metric
+          ? meanLift(pick(arms[names.policy][metric]), pick(arms[baseline][metric]), pick(users))
+          : null;
         return { label, n: rows.length, means, lift };
       })
       .filter(({ n }) => n > 0);
@@ -47,7 +49,7 @@ export function showColumns(model) {
       h("th", { scope: "col" }, name),
       h("th", { scope: "col", class: "number" }, "requests"),
       model.tasks.map((task, t) => h("th", { scope: "col" }, h("i", { class: taskClass(t) }), task)),
-      metric ? h("th", { scope: "col", colspan: 2 }, `GRADE over ${baseline}`) : null,
+      metric ? h("th", { scope: "col", colspan: 2 }, `${names.policy} over ${baseline}`) : null,
     ];
     show(
       place,
@@ -104,7 +106,7 @@ export function showColumns(model) {
     h(
       "p",
       { class: "note" },
-      `Mean weights that GRADE serves on the judged requests, ± 95 %. Numbers are cut into quarters.${judged}`,
+      `Mean weights of ${names.policy} on the judged requests, ± 95 %. Numbers are cut into quarters.${judged}`,
     ),
   );
   draw(0);

@@ -1,25 +1,29 @@
-// The verdict, the facts of the run, the cards; and whether the page ranks as the core does.
+// The training's verdict, what later requests show, the facts of the run; and whether the page ranks as the core does.
 import { intervalBar, reachOf } from "./charts.js";
-import { byId, count, h, percent, range, share, show } from "./dom.js";
+import { byId, count, h, percent, range, show } from "./dom.js";
 
 export function showHead(model) {
   const { record } = model;
-  const { evaluation, policy } = record;
-  const { verdict } = evaluation;
+  const { evaluation, names, policy } = record;
+  const { verdict, later } = evaluation;
   document.title = `${record.title}: pygrade console`;
   byId("title").textContent = record.title;
-  const word = record.in_sample ? "in-sample" : verdict.verdict;
-  show(byId("verdict"), h("span", { class: `badge ${word}` }, word), h("p", {}, verdict.sentence));
+  const beside = [verdict.detail, ...verdict.reasons].filter(Boolean);
+  show(
+    byId("verdict"),
+    h("span", { class: `badge ${verdict.verdict}` }, verdict.verdict),
+    h(
+      "div",
+      {},
+      h("p", {}, verdict.sentence),
+      beside.map((line) => h("small", {}, line)),
+      h("small", { class: record.in_sample ? "later bad" : "later" }, later.text),
+    ),
+  );
   show(
     byId("warnings"),
     (evaluation.warnings ?? []).map((sentence) => h("li", {}, sentence)),
   );
-  const served =
-    policy.trust === 1
-      ? "GRADE alone"
-      : policy.trust === 0
-        ? `${record.baseline} alone (trust 0)`
-        : `${share(policy.trust, 0)} GRADE, ${share(1 - policy.trust, 0)} ${record.baseline}`;
   show(
     byId("about-run"),
     [
@@ -29,18 +33,18 @@ export function showHead(model) {
       ],
       ["users", count(evaluation.num_users)],
       ["policy", policy.version],
-      ["serves", served],
+      ["serves", names.serves],
       ["pygrade", record.pygrade],
     ].map(([name, value]) => h("span", {}, `${name} `, h("b", {}, value))),
   );
-  const lift = evaluation.lifts[verdict.name] ?? {};
+  const lift = evaluation.lifts[later.name] ?? {};
   const metrics = [
     ["value", `value@${record.k}`],
     ["ndcg", `NDCG@${record.k}`],
   ];
   const reach = reachOf(metrics.map(([key]) => lift[key]));
   const cards = metrics.map(([key, name]) =>
-    card(`${verdict.name}: ${name} over ${evaluation.baseline}`, lift[key], reach, evaluation.cannot_differ[key]),
+    card(`${later.name}: ${name} over ${evaluation.baseline}`, lift[key], reach, evaluation.cannot_differ[key]),
   );
   show(byId("cards"), cards, h("div", { class: "card yours", id: "your-card" }));
 }

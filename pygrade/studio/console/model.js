@@ -15,12 +15,17 @@ export class Model {
     this.identity = { ...this.formula, transform: 0 };
     this.offsets = browsed.offsets;
     this.requests = browsed.requests.length;
-    this.predictions = core.keep(browsed.predictions);
+    // What rankings weigh: the log's own predictions, corrected ones, those of the policy's network, of the sliders.
+    const given = { own: core.keep(browsed.predictions) };
+    for (const name of ["corrected", "weighed", "slid"])
+      given[name] = browsed[name] ? core.keep(browsed[name]) : given.own;
+    this.given = given;
+    this.numbers = Object.fromEntries(Object.keys(given).map((name) => [name, browsed[name] ?? browsed.predictions]));
     this.keptOffsets = core.keep(this.offsets);
     this.prices = core.keep(browsed.prices);
     this.context = core.keep(browsed.context);
     this.scenario = core.keep(browsed.scenario);
-    this.transformed = { [policy.transform]: core.transform(this.predictions, this.keptOffsets, this.T, this.formula) };
+    this.transformed = {};
     this.events = browsed.events.map((column) => dense(column, browsed.items.length));
     this.network = policy.network ? core.makePolicy(policy.network, this.T, this.formula) : null;
     this.arms = record.arms.map((arm) => ({ ...arm, scores: this.#scoresOf(arm) }));
@@ -44,11 +49,20 @@ export class Model {
     return this.tasks.map((task) => baseline.value_tasks.includes(task));
   }
 
+  // The served ranking.
+  get served() {
+    return this.arm(this.record.names.served);
+  }
+
+  #fuse(source, weights) {
+    return this.core.fuse(this.given[source], this.keptOffsets, this.T, weights, this.formula);
+  }
+
   #baseline(baseline, multipliers = null) {
     const formula = { ...this.formula, transform: this.record.policy.transforms.indexOf(baseline.transform) };
     const priced = this.#priced(baseline);
     return this.core.baseline(
-      this.predictions,
+      this.given[baseline.corrected ? "corrected" : "own"],
       this.keptOffsets,
       this.T,
       baseline,
@@ -64,21 +78,26 @@ export class Model {
       return Float32Array.from(this.record.browsed.positions, (slot) => (slot < 0 ? -Infinity : -slot));
     }
     if (arm.kind === "baseline") return this.#baseline(arm.baseline);
-    const fused = this.core.fuse(this.predictions, this.keptOffsets, this.T, arm.weights, this.formula);
+    const fused = arm.challenger ? this.#baseline(arm.challenger) : this.#fuse("weighed", arm.weights);
     if (arm.kind === "weights") return fused;
     return this.core.mix(this.#baseline(arm.baseline), fused, this.keptOffsets, arm.trust);
   }
 
-  // The arm that the sliders make: {kind, weights, …, scores, pages}. boosts and caps: see `rules` of Core.rank.
+  // The arm that the sliders make, at first the served one: {kind, weights, …, scores, pages}. boosts and caps: see
+  // `rules` of Core.rank.
   yours(sliders, rules = {}) {
     const { policy } = this.record;
-    let arm = { name: "yours", kind: "weights", weights: sliders.weights, rules };
+    if (sliders.mode === "served") {
+      const { scores } = this.served;
+      return { ...this.served, name: "yours", rules, pages: this.order(scores, this.k, rules) };
+    }
+    let arm = { name: "yours", kind: "weights", source: "slid", weights: sliders.weights, rules };
     if (sliders.mode === "tradeoffs") {
       const u = sliders.multipliers;
       const weights = this.core.policyWeights(
         this.network,
         this.context,
-        this.predictions,
+        this.given.own,
         this.keptOffsets,
         this.T,
         this.scenario,
@@ -86,10 +105,10 @@ export class Model {
       );
       const served = policy.mixture;
       const mixed = served !== null && served.trust < 1;
-      arm = { ...arm, kind: mixed ? "mixture" : "weights", weights, multipliers: u };
+      arm = { ...arm, kind: mixed ? "mixture" : "weights", source: "weighed", weights, multipliers: u };
       if (mixed) arm = { ...arm, baseline: served.baseline, trust: served.trust };
     }
-    arm.scores = this.core.fuse(this.predictions, this.keptOffsets, this.T, arm.weights, this.formula);
+    arm.scores = this.#fuse(arm.source, arm.weights);
     if (arm.kind === "mixture") {
       const base = this.#baseline(arm.baseline, arm.multipliers);
       arm.scores = this.core.mix(base, arm.scores, this.keptOffsets, arm.trust);
@@ -146,6 +165,7 @@ export class Model {
 
   // Metrics by request of static weights on all judged requests, or of an arm on those that the page holds.
   #metrics(arm, sliders) {
+    if (sliders.mode === "served") return { chosen: null, ...this.judged.arms[this.served.name] };
     if (sliders.mode === "weights") {
       const scores = this.core.fuse(this.shownRows, this.shownOffsets, this.T, sliders.weights, this.identity);
       const order = this.core.rank(scores, this.shownOffsets, this.longestPage);
@@ -171,11 +191,14 @@ export class Model {
     const users = pick(this.judged.users);
     const lift = (fresh, old) => meanLift(pick(fresh), pick(old), users);
     const known = this.record.evaluation.cannot_differ;
+    // Of the served ranking the same intervals as everywhere: those that cover all rankings at once.
+    const told = sliders.mode === "served" && this.record.evaluation.lifts[this.served.name];
+    const replayed = (metric) => (told ? told[metric] : lift(found[metric], base[metric]));
     return {
       requests: users.length,
       users: new Set(users).size,
-      value: "value" in known ? null : lift(found.value, base.value),
-      ndcg: "ndcg" in known ? null : lift(found.ndcg, base.ndcg),
+      value: "value" in known ? null : replayed("value"),
+      ndcg: "ndcg" in known ? null : replayed("ndcg"),
       events: found.events.map((column, t) => ("value" in known ? null : lift(column, base.events[t]))),
     };
   }
@@ -187,29 +210,34 @@ export class Model {
     if (arm.kind === ORDER_ONLY) return null;
     const policyParts = () => {
       const weights = arm.weights.length === this.T ? arm.weights : arm.weights.subarray(request * this.T);
-      const f = this.transformed[this.record.policy.transform];
+      const f = this.#transformed(arm.source ?? "weighed", this.record.policy.transform);
       return centered(first, end, this.T, (row, t) => weights[t] * f[row * this.T + t]);
     };
     if (arm.kind === "weights") return policyParts();
-    const base = this.#baselineParts(arm, first, end);
+    const base = this.#baselineParts(arm.baseline, arm.multipliers, first, end);
     if (arm.kind === "baseline") return base;
-    return policyParts().map((value, i) => arm.trust * value + (1 - arm.trust) * base[i]);
+    const parts = arm.challenger ? this.#baselineParts(arm.challenger, null, first, end) : policyParts();
+    return parts.map((value, i) => arm.trust * value + (1 - arm.trust) * base[i]);
   }
 
-  #baselineParts(arm, first, end) {
-    const { baseline } = arm;
+  // f(p) of all rows, [M, T].
+  #transformed(source, kind) {
+    const name = `${source} ${kind}`;
+    const formula = { ...this.formula, transform: kind };
+    this.transformed[name] ??= this.core.transform(this.given[source], this.keptOffsets, this.T, formula);
+    return this.transformed[name];
+  }
+
+  #baselineParts(baseline, u, first, end) {
     const kind = this.record.policy.transforms.indexOf(baseline.transform);
     const priced = this.#priced(baseline);
-    const { prices, predictions } = this.record.browsed;
-    if (!(kind in this.transformed)) {
-      const formula = { ...this.formula, transform: kind };
-      this.transformed[kind] = this.core.transform(this.predictions, this.keptOffsets, this.T, formula);
-    }
-    const u = arm.multipliers;
+    const { prices } = this.record.browsed;
+    const source = baseline.corrected ? "corrected" : "own";
+    const f = this.#transformed(source, kind);
     return centered(first, end, this.T, (row, t) => {
-      let value = this.transformed[kind][row * this.T + t];
+      let value = f[row * this.T + t];
       if (kind === 0 && baseline.calibration.length)
-        value = piecewise(baseline.calibration[t], predictions[row * this.T + t]);
+        value = piecewise(baseline.calibration[t], this.numbers[source][row * this.T + t]);
       return baseline.weights[t] * (u ? u[t] : 1) * value * (priced[t] && prices ? prices[row] : 1);
     });
   }

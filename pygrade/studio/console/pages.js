@@ -70,7 +70,9 @@ export class Pages {
 
   update() {
     const { arms } = this.model;
-    const shown = [...arms, ...(this.yours ? [this.yours] : [])];
+    // What was shown, what is served and your page stand first: others may be beyond the edge.
+    const front = [arms[0], this.model.served, ...(this.yours ? [this.yours] : [])];
+    const shown = [...new Set([...front, ...arms])];
     const reference = arms.find(({ name }) => name === this.reference);
     show(byId("facts"), this.facts());
     show(

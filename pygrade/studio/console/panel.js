@@ -1,6 +1,6 @@
 // The sliders: weights or multipliers, presets, caps and boosts, what they are worth, and the file that keeps them.
 import { intervalBar, reachOf } from "./charts.js";
-import { byId, count, download, h, percent, range, share, show, taskClass, verdictOf } from "./dom.js";
+import { byId, count, download, h, percent, range, share, show, taskClass } from "./dom.js";
 import { Rules } from "./rules.js";
 import { exactWeights, staticPolicy, tradeOffPolicy } from "./save.js";
 
@@ -13,7 +13,10 @@ export class Panel {
     this.changed = changed;
     const { policy } = model.record;
     this.presets = presetsOf(model);
-    this.wanted = [...(this.presets["best static"] ?? Object.values(this.presets)[0])];
+    const { names } = model.record;
+    this.start = this.presets[names.served] ?? this.presets[meanName(names)];
+    this.wanted = [...this.start];
+    this.moved = false; // at first the page is the served one
     this.locked = model.tasks.map(() => false);
     this.doublings = model.tasks.map(() => 0);
     this.mode = "weights";
@@ -24,7 +27,7 @@ export class Panel {
 
   get sliders() {
     return {
-      mode: this.mode,
+      mode: this.mode === "weights" && !this.moved ? "served" : this.mode,
       weights: exactWeights(this.wanted),
       multipliers: Float32Array.from(this.doublings, (d) => 2 ** d),
     };
@@ -90,7 +93,7 @@ export class Panel {
     this.mode = mode;
     const weights = mode === "weights";
     this.note.textContent = weights
-      ? "The same weights for every request, in the policy's formula. A ticked box holds a weight while others move."
+      ? "They start with what is served. A move ranks by the same weights for every request, in the policy's formula; a ticked box holds a weight while others move."
       : "Multipliers of what events are worth. The policy chooses each request's weights for them.";
     const bounds = weights ? { min: 0, max: 100, step: 0.1 } : { min: -DOUBLINGS, max: DOUBLINGS, step: 0.05 };
     this.inputs = this.model.tasks.map((task, t) => {
@@ -125,9 +128,12 @@ export class Panel {
     show(
       this.presetRow,
       weights
-        ? Object.entries(this.presets).map(([name, values]) =>
-            h("button", { type: "button", onclick: () => this.setWeights(values) }, name),
-          )
+        ? [
+            h("button", { type: "button", onclick: () => this.reset() }, "as served"),
+            ...Object.entries(this.presets).map(([name, values]) =>
+              h("button", { type: "button", onclick: () => this.setWeights(values) }, name),
+            ),
+          ]
         : h("button", { type: "button", onclick: () => this.setMultipliers(this.model.tasks.map(() => 1)) }, "all × 1"),
     );
     this.update();
@@ -140,6 +146,7 @@ export class Panel {
       this.update();
       return;
     }
+    this.moved = true;
     const held = this.locked.reduce((sum, locked, s) => sum + (locked && s !== t ? this.wanted[s] : 0), 0);
     const own = Math.min(value / 100, 1 - held);
     const free = this.wanted.map((_, s) => s !== t && !this.locked[s]);
@@ -154,7 +161,15 @@ export class Panel {
     this.update();
   }
 
+  // Back to what is served.
+  reset() {
+    this.moved = false;
+    this.wanted = [...this.start];
+    this.update();
+  }
+
   setWeights(values) {
+    this.moved = true;
     const total = values.reduce((sum, w) => sum + w, 0);
     this.wanted = Array.from(values, (w) => w / total);
     this.update();
@@ -189,9 +204,7 @@ export class Panel {
     ];
     const reach = reachOf([lifts.value, lifts.ndcg]);
     const byTask = reachOf(lifts.events);
-    const judge = lifts.value ?? lifts.ndcg;
-    this.mark.className = `mark ${verdictOf(judge)}`;
-    show(this.mark, `${verdictOf(judge)} `, h("span", {}, `against ${over}`));
+    show(this.mark, this.sliders.mode === "served" ? "as served " : "your sliders ", h("span", {}, `over ${over}`));
     show(
       this.worth,
       named.map(([name, lift]) =>
@@ -221,12 +234,16 @@ export class Panel {
       record.in_sample
     ];
     const requests = `${count(lifts.requests)} ${kind}`;
-    this.basis.textContent = `Replay of ${requests} of ${count(lifts.users)} users, ± 95 %, paired.`;
+    this.basis.textContent = `Replay of ${requests} of ${count(lifts.users)} users, two-sided 95 %, paired.`;
   }
 
   save() {
     const { core, record, tasks } = this.model;
     const { mode, weights, multipliers } = this.sliders;
+    if (mode === "served") {
+      byId("saved").textContent = "This is served already: move a slider first.";
+      return;
+    }
     const [bytes, name] =
       mode === "weights"
         ? [staticPolicy(core, record.policy, tasks, weights), "static-policy.zip"]
@@ -236,17 +253,28 @@ export class Panel {
   }
 }
 
+function meanName(names) {
+  return `mean of ${names.policy}`;
+}
+
 // Name → weights [T] of the static rankings in the policy's form.
 function presetsOf({ record, tasks }) {
+  const { names } = record;
   const form = record.policy.transform_name;
   const found = {};
   for (const { name, kind, baseline } of record.arms) {
     const plain = kind === "baseline" && baseline.transform === form && Math.min(...baseline.weights) >= 0;
-    if (plain && !baseline.value_tasks.length && !baseline.calibration.length && !baseline.logarithm)
+    if (
+      plain &&
+      !baseline.corrected &&
+      !baseline.value_tasks.length &&
+      !baseline.calibration.length &&
+      !baseline.logarithm
+    )
       found[name] = baseline.weights;
   }
-  const served = record.weights.GRADE;
-  found["GRADE’s mean"] = tasks.map((_, t) => {
+  const served = record.weights[names.policy];
+  found[meanName(names)] = tasks.map((_, t) => {
     let sum = 0;
     for (let r = 0; r < served.length; r += tasks.length) sum += served[r + t];
     return sum / (served.length / tasks.length);
