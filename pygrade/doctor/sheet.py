@@ -4,11 +4,16 @@ from typing import Any
 
 import numpy as np
 
+from pygrade._typing import Array
 from pygrade.doctor.exploration import exploration_worth
 from pygrade.doctor.tasks import order_sentence, over_order, task_facts, task_sentences
+from pygrade.evaluation.cautions import caution_of_value, copies_sentence, missing_sentence
+from pygrade.evaluation.label_leaks import leaks_of
 from pygrade.evaluation.log_plan import plan_of_log
 from pygrade.evaluation.logging_policy import drawn_components, logging_policy
 from pygrade.logs import EXPLORATIONS, Logs, numbered
+from pygrade.logs.clusters import clusters_of, copied_share
+from pygrade.metrics.intervals import effective_number
 from pygrade.policy import PolicyConfig
 from pygrade.training.propensity import SlotPropensity, slot_propensity
 from pygrade.training.reward import RewardConfig
@@ -32,9 +37,11 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
     plan, users, days = plan_of_log(logs)
     explored = _exploration(logs)
     size = _size(logs, users, days)
+    clusters, copied = clusters_of(logs), copied_share(logs)
     return {
         "size": size,
-        "users": _users(logs),
+        "users": _users(logs, clusters, copied),
+        "missing": _missing(logs),
         "tasks": tasks,
         "propensity": {**propensity.to_dict(), "note": propensity.note},
         "exploration": explored,
@@ -43,8 +50,11 @@ def log_sheet(logs: Logs, reward: RewardConfig | None = None) -> dict[str, Any]:
         "exploration_worth": exploration_worth(logs, propensity, config.page_size),
         "expected_value_over_order": worth,
         "sentences": [
+            *leaks_of(logs),
             *task_sentences(tasks),
             *(order_sentence("expected value", worth, curve is not None) if len(tasks) > 1 else []),
+            *filter(None, (copies_sentence(copied), missing_sentence(logs))),
+            *caution_of_value(logs, clusters),
             *_sentences(logs, size),
         ],
     }
@@ -70,14 +80,25 @@ def _size(logs: Logs, users: int, days: int | None) -> dict[str, Any]:
     }
 
 
-def _users(logs: Logs) -> dict[str, Any]:
-    """Evidence per user: quantiles of the requests per user, and the share of requests by users with one only."""
+def _users(logs: Logs, clusters: Array, copied: float) -> dict[str, Any]:
+    """Evidence per user: quantiles of the requests per user, the share of requests by users with one only, that of
+    copies under other users, and the number of users with equally many requests that are as much evidence.
+    """
     counts = np.bincount(numbered(logs.user_id))
     return {
+        "effective": effective_number(clusters),
+        "copied_share": copied,
         "requests_per_user": {f"{100 * q:g} %": float(np.quantile(counts, q)) for q in _QUANTILES},
         "largest": int(counts.max()),
         "single_share": float((counts == 1).sum() / counts.sum()),
     }
+
+
+def _missing(logs: Logs) -> dict[str, Any]:
+    """The share of requests that lack a feature, and of those that lack each one."""
+    missing = np.isnan(logs.context)
+    share = dict(zip(logs.features, missing.mean(0).tolist(), strict=True))
+    return {"share": float(missing.any(1).mean()), "features": share}
 
 
 def _exploration(logs: Logs) -> dict[str, Any]:

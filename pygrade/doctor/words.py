@@ -33,7 +33,9 @@ def user_sentence(sheet: Sheet) -> str:
     quantiles = ", ".join(f"{name}: {count:g}" for name, count in users["requests_per_user"].items())
     return (
         f"Requests per user by quantile: {quantiles}, largest {users['largest']:,}; "
-        f"{100 * users['single_share']:.3g} % of the requests are their user's only one."
+        f"{100 * users['single_share']:.3g} % of the requests are their user's only one, "
+        f"{100 * users['copied_share']:.2g} % repeat another user's. As evidence they are worth "
+        f"{users['effective']:,.0f} users with equally many."
     )
 
 

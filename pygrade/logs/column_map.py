@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pygrade.logs.categories import MANY
+from pygrade.logs.leaks import are_times
 from pygrade.logs.synonyms import (
     NATIVE,
     ROLES,
@@ -59,9 +60,11 @@ class ColumnMap:
         self.roles[role], self.why[role] = column, why
 
     def drop(self, role: str, why: str) -> None:
-        """Leaves out the column of a role after all."""
-        self.left_out[self.roles.pop(role)] = why
+        """Takes a role from its column after all, and leaves the column out if that was its only role."""
+        column = self.roles.pop(role)
         del self.why[role]
+        if column not in self.used:
+            self.left_out[column] = why
 
     @property
     def used(self) -> set[str]:
@@ -225,11 +228,10 @@ def _by_value(table: Table, result: ColumnMap) -> None:
 
 
 def _counts_seconds(table: Table, name: str) -> bool:
-    """Are the values, one a request, seconds or milliseconds since 1970 of this century?"""
+    """Are the values, one a request, times since 1970 of this century, and not all the same?"""
     values = table.numbers(name)
-    low, high = float(values.min()), float(values.max())  # NaN is neither
-    clear = any(9.5e8 * unit < low < high < 4e9 * unit for unit in (1, 1000))
-    return clear and not is_id(name) and not table.varies(name).any()
+    clear = bool(values.min() < values.max())  # NaN is neither
+    return clear and are_times(values) and not is_id(name) and not table.varies(name).any()
 
 
 def _explores(table: Table, name: str) -> bool:
@@ -305,9 +307,13 @@ def _order_tasks(table: Table, result: ColumnMap) -> None:
 
 
 def _rest(table: Table, result: ColumnMap) -> None:
-    """The columns that are left: features and the scenario if they are of the request, else item columns."""
+    """The columns that are left: features and the scenario if they are of the request, else item columns. A scenario is
+    a feature, too, but in a log of pygrade's own.
+    """
     joined = {part for column in result.roles.values() for part in column.split("+")}
     for name in table.names:
+        if name == result.roles.get("scenario") and name != "scenario" and f"x_{name}" not in result.roles:
+            result.take(f"x_{name}", name, "the scenario as a feature")
         if name in _taken(result) or name in joined:
             continue
         kind, own = table.kind(name), name[:2] in ("x_", "i_") and len(name) > 2
@@ -327,6 +333,7 @@ def _rest(table: Table, result: ColumnMap) -> None:
             result.take(name if own else f"x_{name}", name, "number of the request")
         elif "scenario" not in result.roles and distinct <= _MAX_SCENARIOS:
             result.take("scenario", name, f"text of the request with {distinct} values")
+            result.take(f"x_{name}", name, "the scenario as a feature")
         else:
             result.take(f"x_{name}", name, f"text of the request with {distinct:,} values")
 
@@ -342,6 +349,8 @@ def _unfit(table: Table, name: str, own: bool, distinct: int) -> str:
         return "an id, by its name"
     if not own and distinct < 2:
         return "the same value everywhere"
+    if not own and kind in ("integer", "number") and are_times(table.numbers(name)):
+        return "times since 1970: no number to learn from"
     if kind == "text" and distinct > MANY and not table.is_numeric(name):
         return f"text with {distinct:,} values"
     return ""

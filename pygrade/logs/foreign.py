@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pygrade.logs import attributes, contract, conversion, prediction_scale
+from pygrade.logs import attributes, contract, conversion, leaks, prediction_scale
+from pygrade.logs.arrays import numbered
 from pygrade.logs.column_map import PREFIXES, ColumnMap, find_request, parse_map, propose
 from pygrade.logs.conversion import Notes
 from pygrade.logs.nested import unnested
@@ -34,6 +35,7 @@ class Imported:
     row_name: Callable[[int], str]
     values: dict[str, float]  # of one event, if the table is a log of pygrade's own
     value_tasks: tuple[str, ...]
+    own: bool  # the table is a log of pygrade's own
 
 
 def import_table(
@@ -71,6 +73,7 @@ def import_table(
         found, slot = found.kept(keep), slot[keep]
     conversion.check_slots(found, mapping, slot)
     fields = _fields(found, mapping, slot, scales, levels, notes)
+    _check_price(fields, mapping, notes, own=bool(header))
     notes.warned += mapping.odd
     if not fields["features"]:
         notes.warned.append("no feature of the request: the policy will see the predictions alone")
@@ -78,7 +81,25 @@ def import_table(
     values = dict(zip(header.get("tasks", ()), header.get("task_values", ()), strict=True))
     values = {task: float(value) for task, value in values.items() if task in mapping.tasks}
     priced = tuple(task for task in header.get("value_tasks", ()) if task in mapping.tasks and "value" in fields)
-    return Imported(fields, mapping, notes, rows, where, found.row_name, values, priced)
+    return Imported(fields, mapping, notes, rows, where, found.row_name, values, priced, bool(header))
+
+
+def check_priced(imported: Imported, worth: Mapping[str, float], priced: Sequence[str]) -> None:
+    """ValueError if tasks with prices have none, or a proposed one that gains too much to be known before the page."""
+    fields, mapping = imported.fields, imported.mapping
+    no_price = [f"{name!r} is {why}" for name, why in mapping.left_out.items() if why.startswith("no price: ")]
+    wanted = "a price that is known before the page is shown, named by value=COLUMN"
+    if priced and "value" not in fields and no_price:
+        raise ValueError(f"value_tasks is {tuple(priced)}, and {no_price[0]}; want {wanted}")
+    if not priced or "value" not in fields or imported.own or mapping.why["value"] == "given":
+        return
+    values = np.where(np.isin(fields["tasks"], priced), [worth[task] for task in fields["tasks"]], 0.0)
+    events = (fields["predictions"] @ values, fields["feedback"] @ values)
+    if gain := leaks.absurd_price(events, fields["value"], fields["position"], fields["offsets"]):
+        column = mapping.roles["value"]
+        raise ValueError(
+            f"{imported.where}: with {column!r} (price, by its name) the order by expected value {gain}; want {wanted}"
+        )
 
 
 def _grouped(table: Table, column: str, notes: Notes) -> Table:
@@ -152,6 +173,23 @@ def _fields(
         if name in roles:
             result[name] = conversion.of_request(table, roles[name], table.whole(roles[name], dtype))
     return result
+
+
+def _check_price(fields: dict[str, Any], mapping: ColumnMap, notes: Notes, own: bool) -> None:
+    """A price that leaks is left out if it was proposed, and named if it was given or the log is pygrade's own."""
+    if "value" not in fields:
+        return
+    sizes = np.diff(fields["offsets"])
+    time = fields.get("timestamp", np.arange(len(sizes)))
+    rows = fields["value"], fields["feedback"], fields["tasks"], fields["position"] >= 0
+    why = leaks.price_leak(*rows, numbered(fields["item_id"]), np.repeat(time, sizes))
+    column = mapping.roles["value"]
+    if why and (own or mapping.why["value"] == "given"):
+        notes.warned.append(f"{column!r} (price) {why}: is it known before the page is shown?")
+    elif why:
+        del fields["value"]
+        mapping.drop("value", f"no price: {why}")
+        notes.warned.append(f"{column!r} is no price, by its values: it {why}; if it is one, name it: value={column}")
 
 
 def _task_matrix(table: Table, mapping: ColumnMap, prefix: str, notes: Notes) -> NDArray[np.float32]:

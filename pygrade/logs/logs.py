@@ -238,6 +238,7 @@ class Logs:
                 raise ValueError(f"{name} names task {unknown[0]!r}; want one of {', '.join(tasks)}")
         worth = {**dict.fromkeys(tasks, 1.0), **imported.values, **(values or {})}
         priced = tuple(value_tasks) or imported.value_tasks
+        foreign.check_priced(imported, worth, priced)
         logs = cls(**imported.fields, task_values=tuple(map(float, worth.values())), value_tasks=priced)
         validate(logs, imported.where, imported.row_name)
         return logs

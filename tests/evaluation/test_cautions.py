@@ -16,6 +16,7 @@ from pygrade.evaluation.cautions import (
     winsorized,
 )
 from pygrade.evaluation.replay import evaluate, paired_lift
+from pygrade.logs import concatenate
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import UNKNOWN, Interval
 from tests.learning import tiny_logs
@@ -60,6 +61,36 @@ def test_a_constant_prediction(logs):
     (sentence,) = cautions_of_log(flat)
     assert sentence.startswith("CONSTANT PREDICTION") and "order (0.25)" in sentence and "click" not in sentence
     assert cautions_of_predictions(flat, predictions_of(flat)) == []  # said once
+
+
+def test_copies(logs):
+    other = replace(logs, request_id=logs.request_id + 1000, user_id=logs.user_id + 1000).select(np.arange(100))
+    (sentence,) = cautions_of_log(concatenate([logs, other]))
+    assert sentence.startswith("COPIES: 20 % of the requests repeat another one under another user")
+    assert cautions_of_log(concatenate([logs, other.select(np.arange(3))])) == []
+
+
+def test_missing_features(logs):
+    context = logs.context.copy()
+    context[:100, 0], context[80:132, 1] = np.nan, np.nan
+    (sentence,) = cautions_of_log(replace(logs, context=context))
+    assert sentence == "MISSING FEATURES: 33 % of the requests lack a feature: mode 25 %, noise 13 %"
+    context[:, 1] = 0
+    context[3:, 0] = 0
+    assert cautions_of_log(replace(logs, context=context)) == []  # 3 of 400
+    many = np.full((400, 7), np.nan, np.float32)
+    (sentence,) = cautions_of_log(replace(logs, features=tuple("abcdefg"), context=many))
+    assert sentence.endswith(
+        "100 % of the requests lack a feature: a 100 %, b 100 %, c 100 %, d 100 %, e 100 %, 2 more"
+    )
+
+
+def test_a_leak_and_a_bot(logs):
+    told = np.add.reduceat(logs.feedback, logs.offsets[:-1])[:, 0]
+    bot, _ = with_bot(replace(logs, context=np.stack([told, logs.context[:, 1]], 1)), 10_000)
+    leak, value = cautions_of_log(bot)
+    assert leak.startswith("LEAK: feature mode tells how often click happens on the page (AUC 1.000)")
+    assert value.startswith("MUCH OF THE VALUE IN ONE PLACE")
 
 
 def test_a_task_without_signal_and_one_backwards(logs):
