@@ -40,11 +40,18 @@ def fit_baselines(
 ) -> tuple[Baseline, ...]:
     """Expected value, raw and calibrated; the best static weights in each form; production's weights, if logged.
 
-    logs: with the values of events that count, see `Logs.valued`; data: their training set under the spec; floor: the
-    smallest slot propensity that feedback is divided by; static [T]: the best weights of the policy's form, if known.
+    logs: with the values of events that count, see `Logs.valued`; data: their training set under the spec, of these or
+    of corrected predictions; floor: the smallest slot propensity that feedback is divided by; static [T]: the best
+    weights of the policy's form, if known.
     """
+
+    def of_form(form: PolicySpec) -> TrainingSet:
+        """The set, whose policy may learn from corrected predictions, with the log's own."""
+        scores = torch.from_numpy(pad(transformed_predictions(logs, form), logs.offsets)[0])
+        return replace(data, scores=scores)
+
     if static is None:
-        static = best_static_weights(data, search, bounds=spec.bounds)
+        static = best_static_weights(of_form(spec), search, bounds=spec.bounds)
     own = spec.config.transform
     found = [
         expected_value(logs),
@@ -54,8 +61,7 @@ def fit_baselines(
     for transform, name in _FORMS.items():
         if transform != own:
             form = PolicySpec(spec.tasks, spec.features, replace(spec.config, transform=transform))
-            scores = torch.from_numpy(pad(transformed_predictions(logs, form), logs.offsets)[0])
-            weights = best_static_weights(replace(data, scores=scores), search)
+            weights = best_static_weights(of_form(form), search)
             found.append(Baseline(name, transform, tuple(weights.tolist())))
     production = logged_weights(logs)
     if production is not None:

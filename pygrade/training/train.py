@@ -192,7 +192,7 @@ def train(
         stack.enter_context(claimed(directory / "checkpoints", "train"))
         config = _completed(config, log)
         prepared = _prepared(log, config, directory, workers)
-        logs, data = prepared.sample, prepared.sample_data
+        logs = prepared.sample
         judged = _judged(prepared, config)
         cautions = [*cautions_of_log(logs), *caution_of_value(logs, judged.cluster)]
         for sentence in cautions:
@@ -213,7 +213,8 @@ def train(
         summary["warnings"] = cautions
         summary["seconds"] = time.perf_counter() - started
         own = None if used.policy.corrected else static
-        baselines = fit_baselines(logs, last.spec, data.to("cpu"), config.static, config.reward.propensity_floor, own)
+        data = learned.sample_data.to("cpu")
+        baselines = fit_baselines(logs, last.spec, data, config.static, config.reward.propensity_floor, own)
         if correction is not None:
             baselines = (*baselines, corrected_expected_value(logs))
         trust = _trust(prepared, used, directory, resume, workers, judged)
@@ -235,7 +236,7 @@ def train(
         summary["version"] = served.version
         run.write_summary(summary)
         shutil.rmtree(directory / SHARDS, ignore_errors=True)
-    return TrainResult(served, first, last, static.cpu(), baselines, data.propensity, summary)
+    return TrainResult(served, first, last, static.cpu(), baselines, prepared.sample_data.propensity, summary)
 
 
 def _completed(config: TrainConfig, log: Logs | LogParts) -> TrainConfig:
@@ -381,22 +382,24 @@ def _run_fold(fold: _Fold) -> Rankings:
     config, correction = fold.config, fold.correction
     with hushed(), torch_threads(config.threads), contextlib.ExitStack() as stack:
         stack.enter_context(claimed(fold.directory / "checkpoints", "train"))
-        raw = replace(config, policy=replace(config.policy, corrected=False))
-        plain = fold.learn if isinstance(fold.learn, ShardedLog) else _prepared(fold.learn, raw, fold.directory, HERE)
-        learned = plain
-        if config.policy.corrected and correction is not None:
-            logs = replace(plain.sample, predictions=correct(correction, plain.sample))
+        if isinstance(fold.learn, ShardedLog):
+            learned: Prepared = fold.learn
+        else:
+            logs = fold.learn
+            if correction is not None and config.policy.corrected:
+                logs = replace(logs, predictions=correct(correction, logs))
             learned = _prepared(logs, config, fold.directory, HERE)
         static, first, last, _ = _fit(learned, config, fold.directory, fold.resume, None, stack, HERE)
-    data, first, last = plain.sample_data.to("cpu"), first.cpu(), last.cpu()
+    plain = learned.sample if isinstance(fold.learn, ShardedLog) else fold.learn
+    data, first, last = learned.sample_data.to("cpu"), first.cpu(), last.cpu()
     for policy, name in ((first, "stage1"), (last, "stage2")):
         policy.correction = correction
         policy.save(fold.directory / name)
-        plain.record(policy.version).save(fold.directory / name)
+        learned.record(policy.version).save(fold.directory / name)
     own = None if config.policy.corrected else static
-    baselines = fit_baselines(plain.sample, last.spec, data, config.static, config.reward.propensity_floor, own)
+    baselines = fit_baselines(plain, last.spec, data, config.static, config.reward.propensity_floor, own)
     if correction is not None:
-        baselines = (*baselines, corrected_expected_value(plain.sample))
+        baselines = (*baselines, corrected_expected_value(plain))
     log, formula = fold.judge, config.policy.formula
     return Rankings(
         {entry.name: standardized(baseline_scores(entry, log, formula, correction), log) for entry in baselines},

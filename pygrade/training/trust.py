@@ -245,7 +245,8 @@ def judge(
         logs,
         license=license.text if new and corrected and license is not None else "",
         reasons=reasons if new and corrected else (),
-        why="; ".join(part for part in (f"{len(rankings)}-fold cross-fitted by user", why) if part),
+        why=f"{len(rankings)}-fold cross-fitted by user",
+        contrary=why,
     )
     return Trust(
         verdict=text,
