@@ -1,14 +1,15 @@
 """Logs in pygrade's own contract (`pygrade.logs`) as raw events; the license is that of the log's owner.
 
 Read: request_id, user_id, item_id (integers, or strings, which are numbered), position, y_<task>, and if present
-scenario, timestamp, the context x_<feature>, which becomes c_<feature>, and predictions p_<task>, which the pipeline
-fuses if it is told to (`PipelineConfig.predictions`). Other columns (weights w_, concentrations a_, value …) are not
-read, and a warning names them. ``event_time`` is the request's time: the contract knows no other. A log without
-timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or 1, each item comes once in a
-request or each time in a slot, slots count from 0.
+scenario, timestamp, the context x_<feature>, which becomes c_<feature> (x_device=app: c_device_app), and predictions
+p_<task>, which the pipeline fuses if it is told to (`PipelineConfig.predictions`). Other columns (weights w_,
+concentrations a_, value, item columns i_ …) are not read, and a warning names them. ``event_time`` is the request's
+time: the contract knows no other. A log without timestamps counts its requests in their order instead, one ms each.
+Feedback must be 0 or 1, each item comes once in a request or each time in a slot, slots count from 0.
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
         tasks=tasks,
         task_values=tuple(float(values[task]) for task in tasks),
         funnel=config.funnel,
-        context={feature: "dense" for feature in features},
+        context=dict.fromkeys(identifiers(features).values(), "dense"),
         predictions=predicted,
     )
     has_times = "timestamp" in names
@@ -117,6 +118,21 @@ def _first_requests(pieces: Sequence[RowGroups], workers: Workers) -> list[int]:
         numbers.append(number)
         number, last = number + count - 1, ends
     return numbers
+
+
+def identifiers(features: Sequence[str]) -> dict[str, str]:
+    """Feature → its name with letters, digits and _ alone, each another one.
+
+    >>> identifiers(["hour", "device=app", "device-app"])
+    {'hour': 'hour', 'device=app': 'device_app', 'device-app': 'device_app_2'}
+    """
+    result: dict[str, str] = {}
+    for feature in features:
+        label = re.sub(r"\W", "_", feature)
+        taken = {*result.values(), *(other for other in features if other != feature)}
+        numbers = (f"{label}_{number}" for number in range(2, len(features) + 2))
+        result[feature] = next(name for name in (label, *numbers) if name not in taken)
+    return result
 
 
 def _count_requests(piece: RowGroups) -> tuple[int, Any, Any]:
@@ -194,7 +210,8 @@ class _Reader:
         for name in ("request_id", "user_id", "item_id"):
             whole = frame[name].dtype == polars.Int64
             ids.append(frame[name] if whole else self.spill.number(name.removesuffix("_id"), frame[name]).alias(name))
-        context = [polars.col(f"x_{feature}").alias(f"c_{feature}") for feature in self.features]
+        labels = identifiers(self.features)
+        context = [polars.col(f"x_{feature}").alias(f"c_{label}") for feature, label in labels.items()]
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
         self.spill.add_events(frame.drop(f"x_{feature}" for feature in self.features))
 

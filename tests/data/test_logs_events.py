@@ -64,6 +64,16 @@ def test_every_row_comes_through(tmp_path, limit, part):
         np.testing.assert_array_equal(found[f"y_{task}"].fill_null(np.nan), expected)
 
 
+def test_features_get_names_that_are_identifiers(tmp_path):
+    logs = replace(make_logs(), features=("plan=a b", "plan_a_b"))
+    write_logs(logs, tmp_path / "logs")
+    log = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log")
+    assert log.source["context"] == {"plan_a_b_2": "dense", "plan_a_b": "dense"}
+    events = log.scan().collect().unique("request_id").sort("request_id")
+    for name, place in (("c_plan_a_b_2", 0), ("c_plan_a_b", 1)):
+        np.testing.assert_array_equal(events[name].fill_null(np.nan), logs.context[:, place])
+
+
 def test_without_timestamps_requests_are_counted_in_their_order(tmp_path):
     logs = replace(make_logs(), timestamp=None)
     write_logs(logs, tmp_path / "logs", 50)
