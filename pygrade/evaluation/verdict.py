@@ -32,7 +32,7 @@ class VerdictText:
     sentence: str  # for those who decide
     detail: str  # for engineers: which ranking over which, and how it was judged
     reasons: tuple[str, ...]  # what moved it, three lines at most
-    lift: Interval | None  # of what is judged over the baseline, low and high one-sided at 95 % each
+    lift: Interval | None  # of what is judged over the baseline, two-sided 95 %
     weeks: float | None  # of the log's traffic that an A/B test of the lift takes; None: not known, or nothing to test
     over: str = ""  # the ranking that the lift is over
 
@@ -47,15 +47,18 @@ def write_verdict(
     license: str = "",
     reasons: Sequence[str] = (),
     why: str = "",
+    contrary: str = "",
     requests: int | None = None,
 ) -> VerdictText:
     """Put a verdict into words.
 
     served: the ranking that is judged, by its exact name; what the artifact ranks by if it is better. The baseline
-    itself if nothing else is judged. lift: of it over the baseline, each bound one-sided at 95 %.
+    itself if nothing else is judged. lift: of it over the baseline, two-sided 95 %.
     license: what proves its predictions better, such as "likelihood z 7.1, by value 5.2"; it is in the sentence if the
     lift alone does not prove it. why: how it was judged, such as "4-fold cross-fitted by user"; of *undecidable* and
-    *untested*, the reason. requests: of the whole log, if ``logs`` is a sample of it.
+    *untested*, the reason. contrary: how the later requests of the log say the contrary, so that nothing is decided,
+    such as "the last 30 % of the requests earn -2.1 % (-3.0 to -1.2)". requests: of the whole log, if
+    ``logs`` is a sample of it.
     """
     users = _test_users(lift, logs) if verdict == "better" else None
     weeks = None if users is None else _weeks(users, logs, requests)
@@ -66,7 +69,8 @@ def write_verdict(
     elif verdict == "better":
         text = f"Test the new ranking: {_gain(lift, baseline, license)}{_effort(users, weeks)}."
     elif verdict == "undecided":
-        text = f"Keep what you have. {_need(lift, baseline, logs)}"
+        all_in_all = "" if lift is None else f"The new ranking earns {percent(lift)} in all, but "
+        text = f"Keep what you have. {f'{all_in_all}{contrary}.' if contrary else _need(lift, baseline, logs)}"
     elif verdict == "worse":
         size = "" if lift is None else f" ({_span(lift)} %)"
         over = "" if baseline == EXPECTED_VALUE else f" than {plain_name(baseline)}"
@@ -106,6 +110,21 @@ def judged_over(mixture: Mixture | None) -> str:
     return mixture.over or mixture.baseline.name
 
 
+def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict[str, float]:
+    """Each ranking's lower bound of its lift over the reference, 0 of the reference itself; the highest is the best.
+
+    So another ranking takes the reference's place only if the log shows it to be better. worth: name → value [R] of
+    each request, NaN if unknown.
+    """
+    others = [name for name in worth if name != reference]
+    lifts = [intervals.mean_lift(worth[name], worth[reference]) for name in others]
+    bounds = intervals.simultaneous(lifts, users, one_sided=True)
+    lows = {
+        name: bound.low if math.isfinite(bound.low) else -math.inf for name, bound in zip(others, bounds, strict=True)
+    }
+    return {reference: 0.0} | lows
+
+
 def is_simple(name: str) -> bool:
     """Whether an arm is a simple baseline other than expected value, which ranks all requests by one formula."""
     others = (STATIC, EQUAL, PRODUCTION, LOGGED_ORDER, EXPECTED_VALUE_CALIBRATED)
@@ -123,6 +142,18 @@ def plain_name(name: str) -> str:
         return f"{STATIC} weights ({form})" if form else f"{STATIC} weights"
     known = {EXPECTED_VALUE_CALIBRATED: f"calibrated {EXPECTED_VALUE}", LOGGED_ORDER: f"the {LOGGED_ORDER}"}
     return known.get(name, name)
+
+
+def percent(lift: Interval) -> str:
+    """A lift with its bounds.
+
+    >>> percent(Interval(0.008, 0.004, 0.001, 0.015))
+    '+0.8 % (0.1 to 1.5)'
+    """
+    if not math.isfinite(lift.value):
+        return "n/a"
+    size = f"{100 * lift.value:+.{_digits(lift)}f} %"
+    return f"{size} ({_span(lift)})" if math.isfinite(lift.low) else size
 
 
 def _gain(lift: Interval | None, baseline: str, license: str) -> str:
@@ -202,7 +233,7 @@ def _detail(
         return f"{served} is served"
     parts = [f"{served} over {baseline}" if served != baseline else f"{baseline} is served"]
     parts[0] += f", {why}" if why else ""
-    parts[0] += ", one-sided 95 %" if lift is not None else ""
+    parts[0] += ", two-sided 95 %" if lift is not None else ""
     parts += [license] if license else []
     parts += [f"A/B test of {_rounded(users)} users per arm"] if users is not None else []
     return "; ".join(parts)
@@ -213,64 +244,9 @@ def _closed(text: str) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def strongest(worth: Mapping[str, Floats], reference: str, users: Array) -> dict[str, float]:
-    """Each ranking's lower bound of its lift over the reference, 0 of the reference itself; the highest is the best.
-
-    So another ranking takes the reference's place only if the log shows it to be better. worth: name → value [R] of
-    each request, NaN if unknown.
-    """
-    others = [name for name in worth if name != reference]
-    lifts = [intervals.mean_lift(worth[name], worth[reference]) for name in others]
-    bounds = intervals.simultaneous(lifts, users, one_sided=True)
-    lows = {
-        name: bound.low if math.isfinite(bound.low) else -math.inf for name, bound in zip(others, bounds, strict=True)
-    }
-    return {reference: 0.0} | lows
-
-
-def verdict_of(lift: Interval) -> str:
-    """better, worse or undecided."""
-    return "better" if lift.low > 0 else "worse" if lift.high < 0 else "undecided"
-
-
-def sentence(name: str, baseline: str, lift: Interval, logs: Logs, served: str) -> str:
-    """The verdict in words; served: what is, or should be, served unless the ranking is better."""
-    size = percent(lift)
-    match verdict_of(lift):
-        case "better":
-            value = np.add.reduceat(logs.value_of(logs.feedback), logs.offsets[:-1])
-            users = users_per_arm(lift.value * value.mean(), numbered(logs.user_id), value)
-            test = f"ship it to an A/B test of {_rounded(users)} users per arm"
-            return f"{name} is better than {baseline} by {size} on this log: {test}"
-        case "worse":
-            return f"{name} is worse than {baseline} ({size}): {served}"
-    if not math.isfinite(lift.low):
-        return f"{name} can't be compared with {baseline} on this log: {served}"
-    wanted = max(lift.value, _SMALL_LIFT)
-    reach = (lift.high - lift.low) / 2
-    more = math.ceil(logs.num_requests * max((reach / wanted) ** 2 - 1, 0.1))
-    times = logs.timestamp
-    days = 0.0 if times is None else more / logs.num_requests * float(times.max() - times.min()) / _DAY
-    span = f" ({days:,.0f} days of such traffic)" if days >= 1 else ""
-    need = f"{_rounded(more)} more requests{span} would decide a lift of {100 * wanted:.1f} %"
-    return f"{name} is not distinguishable from {baseline} ({size}): {served}; {need}"
-
-
 def _rounded(count: float) -> str:
     """Two significant digits."""
     return f"{float(f'{count:.2g}'):,.0f}"
-
-
-def percent(lift: Interval) -> str:
-    """A lift with its bounds.
-
-    >>> percent(Interval(0.008, 0.004, 0.001, 0.015))
-    '+0.8 % (0.1 to 1.5)'
-    """
-    if not math.isfinite(lift.value):
-        return "n/a"
-    size = f"{100 * lift.value:+.{_digits(lift)}f} %"
-    return f"{size} ({_span(lift)})" if math.isfinite(lift.low) else size
 
 
 def _span(lift: Interval) -> str:

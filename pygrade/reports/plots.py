@@ -194,7 +194,7 @@ def front(record: Mapping[str, Any]) -> bytes:
             axis.plot(_percent(point["events"][a], "low", "high"), up, color=BLUE, alpha=0.25)
             axis.plot(across, _percent(point["events"][b], "low", "high"), color=BLUE, alpha=0.25)
         axis.plot([0], [0], "D", color=INK, markersize=6, label="production")
-        for color, marker, (name, point) in zip((ORANGE, BLUE), "so", record["marks"].items(), strict=True):
+        for color, marker, (name, point) in zip((ORANGE, BLUE, GREEN), "so^", record["marks"].items(), strict=False):
             x, y = ([_lift_of(point, "events", task)] for task in (a, b))
             axis.plot(x, y, marker, color=color, markersize=7, label=shortened(name))
         axis.set_xlabel(f"{shortened(a)}, % over production")

@@ -9,7 +9,6 @@ from pygrade.evaluation.arms import ALONE, GRADE, LOGGED_ORDER, SERVED, STAGE1
 from pygrade.evaluation.replay import equal_metrics, judged_by, reinforcement_sentence
 from pygrade.reports.html import Cell, Column, Html, Lead, Section, cards, escape, facts, folded, table
 from pygrade.reports.marks import Json, Scale, whisker
-from pygrade.training.trust import label
 
 _WIDE = 0.5  # of the interval of an AUC, from which on it says nothing
 _FIRST_OPTIONS = 40  # characters of a value that is shown
@@ -176,14 +175,12 @@ def trust_section(trust: Json | None) -> list[Section]:
     if not trust or not lifts:
         return []
     lifts = dict(sorted(lifts.items(), key=lambda row: -(row[1]["value"] or 0.0)))
-    served = trust["served_baseline"]
-    if trust["trust"]:
-        served = label(trust["policy"], trust["trust"], served)
+    served = trust["served"]
     text = (
         f"Policies and baselines learned from all users but a fold's and re-ordered the logged pages of that fold "
         f"({trust['folds']} folds, {trust['users']:,} users; slot propensities: {trust['propensity']}). Lifts of the "
-        f"debiased value over {trust['baseline']}; each bound is one-sided at 95 % and holds for all rows at once. A "
-        f"mixture adds the standardized scores of the policy and of {trust['served_baseline']}. Served: {served}."
+        f"debiased value over {trust['baseline']}; bounds are two-sided at 95 % and hold for all rows at once. A "
+        f"mixture adds the standardized scores of its parts. Served: {served}."
     )
     scale = Scale.of(lifts.values(), percent=True)
     heads: list[Column | str] = [Column("ranking", "text"), "lift", Column(Html(scale.axis), "mark")]

@@ -26,6 +26,7 @@ from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.serving.ranker import BlendedRanker
 from pygrade.simulation.marketplace import SEGMENTS, Marketplace, Requests
 from pygrade.simulation.simulate import AbTest, SimulateConfig, compare_pages, rank_pages, simulate_logs
+from pygrade.training.judging import is_new
 from pygrade.training.train import TrainConfig, TrainResult, train
 from pygrade.training.training_record import TrainingRecord
 
@@ -144,7 +145,7 @@ def _demo(config: DemoConfig, run: Path, resume: bool) -> DemoResult:
     summary["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _maxrss_unit()
     summary["wall_seconds"] = time.perf_counter() - started
     write_text(run / "summary.json", json.dumps(summary, indent=2) + "\n")
-    alone = result.policy.mixture is not None and result.policy.mixture.trust == 0  # the baseline is served
+    alone = result.policy.mixture is not None and not is_new(result.policy)  # the baseline is served
     title = "pygrade demo: weights learned from a simulated log"
     report = write_report(run, title, GRADE if alone else SERVED)
     summary["wall_seconds"] = time.perf_counter() - started
@@ -190,17 +191,23 @@ def _maxrss_unit() -> float:
 def _baseline(result: TrainResult) -> str:
     """The strongest simple baseline that can rank new requests."""
     trust = result.summary["trust"]
-    return EXPECTED_VALUE if trust is None else str(trust["served_baseline"])
+    known = [entry.name for entry in result.baselines]
+    return str(trust["baseline"]) if trust is not None and trust["baseline"] in known else EXPECTED_VALUE
 
 
 def _scores(result: TrainResult, requests: Requests) -> dict[str, NDArray[np.float32]]:
     """What each arm ranks the test requests' candidates by, [n, C]."""
     count, candidates, tasks = requests.p_hat.shape
     rows = torch.from_numpy(np.ascontiguousarray(requests.p_hat.reshape(-1, tasks)))
+    fixed = rows
+    if result.policy.correction is not None:
+        fixed = torch.from_numpy(result.policy.correct(requests.context, requests.p_hat).reshape(-1, tasks))
     offsets = torch.arange(count + 1) * candidates
     formula = result.policy.config.formula
     scores = {
-        entry.name: entry.scores(result.policy.tasks, formula, rows, offsets).numpy().reshape(count, candidates)
+        entry.name: entry.scores(result.policy.tasks, formula, fixed if entry.corrected else rows, offsets)
+        .numpy()
+        .reshape(count, candidates)
         for entry in result.baselines
     }
     policies = {STAGE1: result.stage1_policy, GRADE: result.stage2_policy, SERVED: result.policy}

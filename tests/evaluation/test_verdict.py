@@ -50,7 +50,7 @@ def test_better_says_what_to_test_and_for_how_long():
         f"Test the new ranking: +5.0 % (3.1 to 6.9); about {round(found.weeks)} weeks of your traffic."
     )
     assert found.detail.startswith(
-        f"{NEW} over {EXPECTED_VALUE}, 4-fold cross-fitted by user, one-sided 95 %; A/B test"
+        f"{NEW} over {EXPECTED_VALUE}, 4-fold cross-fitted by user, two-sided 95 %; A/B test"
     )
     assert (found.verdict, found.lift, found.reasons) == ("better", large, ())
 
@@ -104,6 +104,12 @@ def test_undecided_says_what_would_decide():
     for lift in (None, UNKNOWN):
         text = write_verdict("undecided", NEW, EXPECTED_VALUE, lift, log()).sentence
         assert text == "Keep what you have. The log can't compare the new ranking with expected value."
+
+
+def test_a_taste_that_turns_is_said():
+    turned = "the last 30 % of the requests earn -2.1 % (-3.0 to -1.2)"
+    text = write_verdict("undecided", NEW, EXPECTED_VALUE, GAIN, log(), contrary=turned).sentence
+    assert text == f"Keep what you have. The new ranking earns +0.8 % (0.1 to 1.5) in all, but {turned}."
 
 
 def test_worse_and_undecidable_and_untested():

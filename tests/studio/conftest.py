@@ -20,7 +20,7 @@ from tests.studio.browser import browser
 CONFIG = ConsoleConfig(requests=40, judge=120, k=3)
 VERDICT = ("better", "Test the new ranking: +0.8 % (0.1 to 1.5); about 3 weeks of your traffic.")
 DETAILS = {
-    "detail": "0.6 GRADE + 0.4 expected value over expected value, 4-fold cross-fitted by user, one-sided 95 %",
+    "detail": "0.6 GRADE + 0.4 expected value over expected value, 4-fold cross-fitted by user, two-sided 95 %",
     "reasons": ("purchases of returning users are worth 1.9 times what the model says",),
     "lift": (0.008, 0.001, 0.015),
     "weeks": 3.1,

@@ -156,7 +156,7 @@ def test_what_later_requests_contradict_is_not_served():
     assert judged(logs, noise, logs.predictions[:, 0]).verdict.verdict == "better"
     found = judged(logs, noise, turned)
     assert (found.verdict.verdict, found.trust) == ("undecided", 0.0)
-    assert "say the contrary" in found.verdict.detail
+    assert "say the contrary" in found.verdict.sentence
 
 
 def test_another_simple_ranking_is_named_if_it_is_better():

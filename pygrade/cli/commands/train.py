@@ -20,7 +20,7 @@ from pygrade.cli.options import Cluster, Output, Source, part, workers_of
 from pygrade.cli.run_directory import check_out, recorded
 from pygrade.cli.run_metrics import report_run
 from pygrade.evaluation.arms import GRADE, SERVED, STAGE1
-from pygrade.evaluation.policy_estimates import served_weights
+from pygrade.evaluation.policy_estimates import log_inputs, served_weights
 from pygrade.evaluation.replay import event_worth
 from pygrade.evaluation.verdict import stored_verdict
 from pygrade.logs import Logs
@@ -31,7 +31,6 @@ from pygrade.reports.training import record_weights, write_report, write_text
 from pygrade.training.judging import JUDGED, is_new, replay
 from pygrade.training.mlflow_run import MlflowRun
 from pygrade.training.train import TrainConfig, train
-from pygrade.training.trust import label
 
 UNPUBLISHED = ("checkpoints",)  # of a run at a URL: an interrupted one goes on from the local ones
 ESSENTIAL = (
@@ -114,13 +113,12 @@ def _print_trust(summary: Mapping[str, Any]) -> None:
     trust = summary["trust"]
     lifts = {} if trust is None else trust["mixtures"] | trust["baselines"]
     if lifts:
-        title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']} (bounds one-sided 95 % each)"
+        title = f"Cross-fitted value of the logged pages, lift over {trust['baseline']} (bounds two-sided 95 %)"
         rows = [[name, console.bounds(entry)] for name, entry in lifts.items()]
         caption = f"{trust['folds']} folds of {trust['users']:,} users; {event_worth(summary)}; "
         caption += f"slot propensities: {trust['propensity']}"
-        served = label(trust["policy"], trust["trust"], trust["served_baseline"])
         caption += f"; {summary['trust_seconds']:.0f} s of cross-fitting"
-        console.table(title, ["", "lift"], rows, served, caption)
+        console.table(title, ["", "lift"], rows, trust["served"], caption)
 
 
 def _train_and_judge(
@@ -152,7 +150,7 @@ def _train_and_judge(
         pages = compare_pages(late, policies, result.policy.mixture)
         write_text(out / COMPARISON, json.dumps(pages, indent=2) + "\n")
         with torch.no_grad():
-            alpha = result.policy(result.policy.request_inputs(late.context, late.predictions, late.offsets))
+            alpha = result.policy(log_inputs(result.policy, late))
         entropy, static = ops.dirichlet_entropy(alpha).numpy(), result.static_weights.numpy()
         groups = {} if late.scenario is None else {"scenario": late.scenario}
         weights = served_weights(result.policy, late)
