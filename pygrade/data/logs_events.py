@@ -2,10 +2,11 @@
 
 Read: request_id, user_id, item_id (integers, or strings, which are numbered), position, y_<task>, and if present
 scenario, timestamp, the context x_<feature>, which becomes c_<feature> (x_device=app: c_device_app), and predictions
-p_<task>, which the pipeline fuses if it is told to (`PipelineConfig.predictions`). Other columns (weights w_,
-concentrations a_, value, item columns i_ …) are not read, and a warning names them. ``event_time`` is the request's
-time: the contract knows no other. A log without timestamps counts its requests in their order instead, one ms each.
-Feedback must be 0 or 1, each item comes once in a request or each time in a slot, slots count from 0.
+p_<task>, which the pipeline fuses if it is told to (`PipelineConfig.predictions`). Item columns i_<name> become
+attributes of the item, with their values at its first request. Other columns (weights w_, concentrations a_, value …)
+are not read, and a warning names them. ``event_time`` is the request's time: the contract knows no other. A log without
+timestamps counts its requests in their order instead, one ms each. Feedback must be 0 or 1, each item comes once in a
+request or each time in a slot, slots count from 0.
 """
 
 import logging
@@ -52,6 +53,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     names, header = _describe(parts[0])
     tasks = tuple(header.get("tasks") or (n.removeprefix("y_") for n in names if n.startswith("y_")))
     features = tuple(header.get("features") or (n.removeprefix("x_") for n in names if n.startswith("x_")))
+    items = tuple(header.get("items") or (n.removeprefix("i_") for n in names if n.startswith("i_")))
     if not tasks:
         raise ValueError(f"{parts[0]}: no feedback column y_<task>")
     for task in config.task_values or ():
@@ -60,6 +62,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     columns = {"request_id": "id", "user_id": "id", "item_id": "id", "position": "int?"}
     columns |= {name: kind for name, kind in (("scenario", "text?"), ("timestamp", "int")) if name in names}
     columns |= {f"x_{feature}": "float?" for feature in features} | {f"y_{task}": "binary?" for task in tasks}
+    columns |= {f"i_{item}": "float?" for item in items}
     predicted = tuple(task for task in tasks if f"p_{task}" in names)
     columns |= {f"p_{task}": "float?" for task in predicted}
     if unread := [name for name in names if name not in columns]:
@@ -78,7 +81,7 @@ def import_logs(directory: Path, writer: EventWriter, config: LogsEventConfig | 
     has_times = "timestamp" in names
     pieces = [piece for path in parts for piece in row_groups(path, PIECE * writer.rows)]
     first = [0] * len(pieces) if has_times else _first_requests(pieces, writer.workers)
-    jobs = [_Piece(piece, columns, tasks, features, number) for piece, number in zip(pieces, first, strict=True)]
+    jobs = [_Piece(piece, columns, tasks, features, items, number) for piece, number in zip(pieces, first, strict=True)]
     _check_units(directory, has_times, writer.read(_read, jobs, "logs: read"))
     writer.finish(source, _refuse_repeated_items)
 
@@ -91,6 +94,7 @@ class _Piece:
     columns: Mapping[str, str]  # column → kind
     tasks: tuple[str, ...]
     features: tuple[str, ...]
+    items: tuple[str, ...]  # item columns
     request: int  # the number of the first row's request in the log, if it has no timestamps
 
     @property
@@ -148,7 +152,7 @@ def _count_requests(piece: RowGroups) -> tuple[int, Any, Any]:
 
 
 def _read(piece: _Piece, spill: Spill) -> _Facts:
-    reader = _Reader(spill, piece.tasks, piece.features, piece.request)
+    reader = _Reader(spill, piece)
     for first, frame in read_batches(piece.groups.path, piece.columns, min(spill.rows, 100_000), piece.groups):
         reader.add(piece.groups.path, first, frame)
     return reader.facts
@@ -171,10 +175,10 @@ def _check_units(directory: Path, has_times: bool, facts: Sequence[_Facts]) -> N
 class _Reader:
     """Adds batches to the spill; numbers requests in the order of their rows if there are no timestamps."""
 
-    def __init__(self, spill: Spill, tasks: tuple[str, ...], features: tuple[str, ...], request: int) -> None:
-        self.spill, self.tasks, self.features = spill, tasks, features
+    def __init__(self, spill: Spill, piece: _Piece) -> None:
+        self.spill, self.tasks, self.features, self.items = spill, piece.tasks, piece.features, piece.items
         self.last_request: Any = None
-        self.request = request - 1
+        self.request = piece.request - 1
         self.facts = _Facts()
 
     def add(self, path: Path, first: int, frame: "pl.DataFrame") -> None:
@@ -210,10 +214,15 @@ class _Reader:
         for name in ("request_id", "user_id", "item_id"):
             whole = frame[name].dtype == polars.Int64
             ids.append(frame[name] if whole else self.spill.number(name.removesuffix("_id"), frame[name]).alias(name))
+        if self.items:
+            named = identifiers(self.items)
+            columns = [frame[f"i_{item}"].cast(polars.Float32).fill_nan(None).alias(named[item]) for item in self.items]
+            self.spill.add_attributes("item", polars.DataFrame([ids[2], *columns]), times)
         labels = identifiers(self.features)
         context = [polars.col(f"x_{feature}").alias(f"c_{label}") for feature, label in labels.items()]
         frame = frame.with_columns(*ids, times.alias("timestamp"), times.alias("event_time")).with_columns(context)
-        self.spill.add_events(frame.drop(f"x_{feature}" for feature in self.features))
+        read = [*(f"x_{feature}" for feature in self.features), *(f"i_{item}" for item in self.items)]
+        self.spill.add_events(frame.drop(read))
 
     def _count(self, request: "pl.Series") -> Ints:
         new = request.ne_missing(request.shift(1)).to_numpy().copy()

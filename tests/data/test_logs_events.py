@@ -74,6 +74,23 @@ def test_features_get_names_that_are_identifiers(tmp_path):
         np.testing.assert_array_equal(events[name].fill_null(np.nan), logs.context[:, place])
 
 
+def test_item_columns_are_attributes_of_the_item(tmp_path):
+    logs = make_logs()
+    rows = np.arange(logs.num_rows)
+    values = np.stack([rows, np.where(logs.item_id % 3 == 0, np.nan, -logs.item_id)], 1).astype(np.float32)
+    logs = replace(logs, items=("age", "brand=a"), features=("old", "hour"), item_features=values)
+    write_logs(logs, tmp_path / "logs", 50)
+    items = import_events(f"logs:{tmp_path / 'logs'}", tmp_path / "log").items().sort("item_id")
+    assert items.columns == ["item_id", "age", "brand_a"]
+    order = np.lexsort((rows, logs.timestamp[logs.row_request]))
+    first = {
+        int(item): float(values[row, 0]) for row, item in reversed(list(zip(order, logs.item_id[order], strict=True)))
+    }
+    assert dict(zip(items["item_id"], items["age"], strict=True)) == first
+    expected = [None if item % 3 == 0 else -item for item in items["item_id"]]
+    assert items["brand_a"].to_list() == expected
+
+
 def test_without_timestamps_requests_are_counted_in_their_order(tmp_path):
     logs = replace(make_logs(), timestamp=None)
     write_logs(logs, tmp_path / "logs", 50)
