@@ -124,7 +124,9 @@ class Policy:
         concentration: Any,
         weights: Any,
         values: Any = None,
-    ) -> None: ...
+        items: Any = None,
+    ) -> None:
+        """items [N, I]: of the correction, for a policy whose network takes corrected predictions."""
 
 class MultiTaskModel:
     """A saved multi-task model as the C++ core reads it."""
@@ -240,6 +242,7 @@ def rank_pages(
     seed: int | None,
     values: Any,
     item_values: Any,
+    items: Any,
 ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int]:
     """values, indices, weights, concentration, fallback, explored and seed of a Page, the policy that made it and its
     version, the context as it was used, the multipliers in force if the policy takes any, and the number of the first
@@ -261,6 +264,7 @@ def rank_pages_fast_path(
     seed: Any,
     values: Any,
     item_values: Any,
+    items: Any,
 ) -> tuple[Any, Any, Any, Any, Any, Any, Any, Any, str, Any, Any, int] | None: ...
 
 class UserTower:

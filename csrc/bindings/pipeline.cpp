@@ -197,7 +197,7 @@ py::dict rank(Served& served, std::int64_t user_id, std::int64_t timestamp, cons
   result["seconds"] = std::vector<float>(page.seconds.begin(), page.seconds.end());
   result["item_values"] = prices.empty() ? py::object(py::none()) : py::object(to_array<float>(prices, {rows}));
   result["multipliers"] = py::none();
-  if (policy.trade_offs()) {
+  if (policy.trade_offs() || !request.values.empty()) {
     py::array_t<float> in_force({py::ssize_t{1}, static_cast<py::ssize_t>(tasks)});
     policy.multipliers(request.values, request.user.scenario, {in_force.mutable_data(), tasks});
     result["multipliers"] = in_force;

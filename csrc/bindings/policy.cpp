@@ -22,7 +22,7 @@ py::bytes to_bytes(const std::vector<std::byte>& content) {
 
 void evaluate(const Policy& policy, py::handle context, py::handle predictions,
               const std::optional<std::string>& scenario, py::handle inputs, py::handle concentration,
-              py::handle weights, py::handle values) {
+              py::handle weights, py::handle values, py::handle items) {
   const auto tasks = static_cast<std::int64_t>(policy.tasks().size());
   const Array c = array(context, "context", Dtype::float32, {static_cast<std::int64_t>(policy.features().size())});
   const Array p = array(predictions, "predictions", Dtype::float32, {any_size, tasks});
@@ -35,7 +35,17 @@ void evaluate(const Policy& policy, py::handle context, py::handle predictions,
   policy.multipliers(given, scenario, multipliers);
   if (!policy.trade_offs()) multipliers.clear();
   Policy::Workspace workspace;
-  policy.request_inputs(c.span<const float>(), p.span<const float>(), i.span<float>(), multipliers);
+  std::span<const float> rows = p.span<const float>(), item_rows;
+  std::vector<float> corrected;
+  if (policy.corrected()) {
+    const auto columns = static_cast<std::int64_t>(policy.correction()->num_items());
+    if (!items.is_none()) item_rows = array(items, "items", Dtype::float32, {p.shape[0], columns}).span<const float>();
+    Correction::Workspace memory;
+    corrected.resize(rows.size());
+    policy.correction()->apply(c.span<const float>(), rows, item_rows, memory, corrected);
+    rows = corrected;
+  }
+  policy.request_inputs(c.span<const float>(), rows, i.span<float>(), multipliers);
   policy.evaluate(i.span<const float>(), scenario, workspace, a.span<float>(), w.span<float>());
 }
 
@@ -83,7 +93,8 @@ void bind_policy(py::module_& module) {
       .def_property_readonly("schema_hash", &Policy::schema_hash)
       .def_property_readonly("num_inputs", &Policy::num_inputs)
       .def("evaluate", &evaluate, py::arg("context"), py::arg("predictions"), py::arg("scenario").none(true),
-           py::arg("inputs"), py::arg("concentration"), py::arg("weights"), py::arg("values") = py::none());
+           py::arg("inputs"), py::arg("concentration"), py::arg("weights"), py::arg("values") = py::none(),
+           py::arg("items") = py::none());
   module.def("piecewise_linear", &piecewise_linear, py::arg("values"), py::arg("x"), py::arg("y"), py::arg("result"));
 }
 

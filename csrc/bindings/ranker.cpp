@@ -95,6 +95,12 @@ struct Rows {
   }
 };
 
+// The item columns of an array of any shape whose rows are candidates; the core knows how many it wants.
+std::size_t columns_of(py::handle items, std::size_t total) {
+  if (items.is_none() || total == 0) return 0;
+  return static_cast<std::size_t>(any_array(items, "items").size()) / total;
+}
+
 // One name for all requests, or a list of one for each.
 struct Scenarios {
   std::optional<std::string_view> all;
@@ -151,10 +157,10 @@ void copy_context(py::handle context, std::size_t batch, std::size_t features, s
 }
 
 // Server, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps, explore, seed, values,
-// item_values → what a Page holds, see _core.pyi.
-py::object rank(const Arguments<15>& arguments) {
+// item_values, items → what a Page holds, see _core.pyi.
+py::object rank(const Arguments<16>& arguments) {
   const auto& [self, context, predictions, length, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-               exploring, seed, multipliers, item_values] = arguments;
+               exploring, seed, multipliers, item_values, items] = arguments;
   auto& server = py::cast<Server&>(self);
   const std::size_t tasks = server.tasks, features = server.features;
   const Candidates candidates = candidates_of(predictions, offsets, static_cast<std::int64_t>(tasks));
@@ -171,6 +177,7 @@ py::object rank(const Arguments<15>& arguments) {
   const Rows<float> addend(boost_add, "boost_add", Dtype::float32, total);
   const Rows<std::int32_t> member(groups, "groups", Dtype::int32, total, limits.size());
   const Rows<float> prices(item_values, "item_values", Dtype::float32, total);
+  const Rows<float> item_columns(items, "items", Dtype::float32, total, columns_of(items, total));
   const Rows<float> given(multipliers, "values", Dtype::float32, batch, tasks);
   const bool explore = py::cast<bool>(exploring);
 
@@ -192,7 +199,8 @@ py::object rank(const Arguments<15>& arguments) {
                    explore,
                    first + b,
                    given.of(b, b + 1),
-                   prices.of(begin, end)};
+                   prices.of(begin, end),
+                   item_columns.of(begin, end)};
   };
   const auto buffer_of = [&](std::size_t b) {
     return PageBuffer{values.row(b, k), indices.row(b, k), weights.row(b, tasks), concentration.row(b, tasks)};
@@ -228,7 +236,7 @@ py::object rank(const Arguments<15>& arguments) {
     keep(pages);
   }
   py::object in_force = py::none();
-  if (policy->trade_offs()) {
+  if (policy->trade_offs() || !multipliers.is_none()) {
     const Output<float> table(batch, tasks);
     for (std::size_t b = 0; b < batch; ++b)
       policy->multipliers(given.of(b, b + 1), scenarios.of(b), table.row(b, tasks));
@@ -241,7 +249,7 @@ py::object rank(const Arguments<15>& arguments) {
 }
 
 // The core's own checks don't name the request; Python's do.
-py::object rank_fast_path(const Arguments<15>& arguments) {
+py::object rank_fast_path(const Arguments<16>& arguments) {
   try {
     return rank(arguments);
   } catch (const std::invalid_argument& error) {
@@ -286,18 +294,20 @@ void bind_ranker(py::module_& module) {
       "rank_pages",
       [](py::handle ranker, py::handle context, py::handle predictions, py::handle k, py::handle offsets,
          py::handle scenario, py::handle mask, py::handle boost_mul, py::handle boost_add, py::handle groups,
-         py::handle caps, py::handle explore, py::handle seed, py::handle values, py::handle item_values) {
+         py::handle caps, py::handle explore, py::handle seed, py::handle values, py::handle item_values,
+         py::handle items) {
         return rank({ranker, context, predictions, k, offsets, scenario, mask, boost_mul, boost_add, groups, caps,
-                     explore, seed, values, item_values});
+                     explore, seed, values, item_values, items});
       },
       py::arg("ranker"), py::arg("context"), py::arg("predictions"), py::arg("k"), py::arg("offsets"),
       py::arg("scenario"), py::arg("mask"), py::arg("boost_mul"), py::arg("boost_add"), py::arg("groups"),
-      py::arg("caps"), py::arg("explore"), py::arg("seed"), py::arg("values"), py::arg("item_values"));
+      py::arg("caps"), py::arg("explore"), py::arg("seed"), py::arg("values"), py::arg("item_values"),
+      py::arg("items"));
   def_positional<&rank_fast_path, true>(
       module, "rank_pages_fast_path",
       "rank_pages(ranker: object, context: object, predictions: object, k: object, offsets: "
       "object, scenario: object, mask: object, boost_mul: object, boost_add: object, groups: object, "
-      "caps: object, explore: object, seed: object, values: object, item_values: object) -> object");
+      "caps: object, explore: object, seed: object, values: object, item_values: object, items: object) -> object");
 }
 
 }  // namespace pygrade::bindings

@@ -1,8 +1,9 @@
 """`BlendedRanker`: a saved policy in front of the blended-ranking op, ready for a Python server.
 
-The policy chooses task weights per request from its features; the op fuses the task predictions with them, applies
-masks, boosts and caps, and returns the page. Requests without their features get static weights, and are counted. The
-C++ core does the work (Ranker of <pygrade/ranker.hpp>): servers that link it get the same pages.
+The policy corrects the task predictions by the request's features and chooses task weights from these; the op fuses
+predictions by weights, applies masks, boosts and caps, and returns the page. Requests without features get static
+weights, and are counted. The C++ core does the work (Ranker of <pygrade/ranker.hpp>): servers that link it get the same
+pages.
 """
 
 import os
@@ -30,8 +31,8 @@ class BlendedRanker:
     def __init__(self, policy: FusionPolicy, seed: int | None = None, impute: bool = False) -> None:
         """``seed`` (0 … 2³¹ - 1) starts the exploration stream; None takes one from the operating system.
 
-        ``impute``: a request that misses some of its features goes through the policy, with their training means; for
-        policies trained on logs with such gaps. By default one missing feature is enough to fall back.
+        ``impute``: for policies of files before format 5, where one missing feature is enough to fall back: a request
+        that misses some of its features goes through the policy, with their training means, as it does since.
         """
         start = int.from_bytes(os.urandom(4), "little") >> 1 if seed is None else integer("seed", seed, 0, _MAX)
         self.impute = impute
@@ -91,18 +92,22 @@ class BlendedRanker:
         item_id: ArrayLike | None = None,
         values: Mapping[str, float] | Sequence[Mapping[str, float]] | ArrayLike | None = None,
         item_values: ArrayLike | None = None,
+        items: ArrayLike | None = None,
     ) -> Page:
         """The best ``k`` candidates of each of B requests.
 
-        ``context`` [B, F] in the order of ``policy.features``; None, or a row with a NaN: that request is served the
-        static weights of its ``scenario`` (a name, or one a request) if the policy has them, else the global ones.
+        ``context`` [B, F] in the order of ``policy.features``, NaN or infinite: unknown; None, or a row without a known
+        feature: that request is served the static weights of its ``scenario`` (a name, or one a request) if the policy
+        has them, else the global ones.
         ``predictions`` [B, N, T], or jagged [M, T] with ``offsets`` [B + 1]; a candidate with a missing one (NaN or
         infinite) ranks last, with score NaN, and leaves the others' scores alone. ``mask`` bool, ``boost_mul``,
         ``boost_add`` [B, N] or [M]; ``groups`` int [B, N, A] or [M, A] with ``caps`` [A]: see `pygrade.rank`.
         ``item_id`` [B, N] or [M]; ``request_id``, ``user_id`` [B]: only for the log. ``values``: multipliers of the
-        tasks' values, for a policy with ``trade_offs``: a mapping from task to number ≥ 0, or one a request, or an
-        array [T] or [B, T]; NaN or left out: the policy's default. ``item_values`` [B, N] or [M]: prices, for a policy
-        mixed with a baseline that needs them.
+        tasks' values, for a policy with ``trade_offs`` or, to rank by it alone, an expected value: a mapping from task
+        to number ≥ 0, or one a request, or an array [T] or [B, T]; NaN or left out: the policy's default.
+        ``item_values`` [B, N] or [M]: prices, for a policy that needs them. ``items`` [B, N, I] or [M, I]: item columns
+        in the order of ``policy.correction.items``, NaN or left out: unknown; a policy without a correction ignores
+        them.
 
         ``explore`` serves a draw of Dirichlet(concentration) instead of its mean, unprojected so that its logged
         density is exact; fallback requests never explore. Draw of a request: ``dirichlet_sample(concentration, 1, seed
@@ -126,6 +131,7 @@ class BlendedRanker:
             seed,
             values,
             item_values,
+            items,
         )
         if type(predictions) is not np.ndarray or predictions.ndim != (3 if offsets is None else 2):
             arguments = arguments.converted(self.policy)
@@ -146,6 +152,7 @@ class BlendedRanker:
             scenario=arguments.scenario,
             item_values=None if arguments.item_values is None else np.asarray(arguments.item_values),
             ids=ids,
+            item_columns=None if arguments.items is None else np.asarray(arguments.items),
         )
 
 
@@ -166,6 +173,7 @@ class _Arguments(NamedTuple):
     seed: Any
     values: Any
     item_values: Any
+    items: Any
 
     def sizes(self) -> tuple[int, int]:
         """The numbers of requests and of candidates."""
@@ -178,10 +186,11 @@ class _Arguments(NamedTuple):
         """The same with the arrays and numbers that the core takes, predictions [M, T] with offsets."""
         rows, offsets = _candidates(self.predictions, self.offsets, len(policy.tasks))
         batch, total = len(offsets) - 1, len(rows)
-        transforms = {policy.config.transform}
-        if policy.mixture is not None and policy.mixture.trust < 1.0:
-            baseline = policy.mixture.baseline
-            transforms.add("log" if baseline.logarithm else baseline.transform)
+        mixture = policy.mixture
+        raw = [] if mixture is None else [entry for entry in mixture.ranked_by if not entry.corrected]
+        transforms = {"log" if entry.logarithm else entry.transform for entry in raw}
+        if (mixture is None or mixture.takes_network) and not policy.config.corrected:
+            transforms.add(policy.config.transform)
         if transforms & {"log", "zlog", "log1p"}:
             _check_signs(rows, offsets)
         groups, caps = _capped_groups(self.groups, self.caps, total)
@@ -200,6 +209,7 @@ class _Arguments(NamedTuple):
             seed=None if self.seed is None else integer("seed", self.seed, 0, _MAX),
             values=None if self.values is None else multipliers(self.values, policy.tasks, batch),
             item_values=_option("item_values", self.item_values, np.float32, total),
+            items=None if self.items is None else _items(self.items, total, policy),
         )
 
 
@@ -269,6 +279,16 @@ def _option(name: str, value: ArrayLike | None, dtype: Any, total: int) -> Array
     if array.size != total:
         raise ValueError(f"{name} has shape {array.shape}; want one entry for each of {total} candidates")
     return array
+
+
+def _items(items: ArrayLike, total: int, policy: FusionPolicy) -> NDArray[np.float32] | None:
+    if policy.correction is None:
+        return None
+    values: NDArray[np.float32] = _array("items", items, np.float32)
+    count = len(policy.correction.items)
+    if values.ndim not in (2, 3) or values.shape[-1] != count or values.size != total * count:
+        raise ValueError(f"items has shape {values.shape}; want {count} numbers for each of {total} candidates")
+    return values.reshape(total, count)
 
 
 def _capped_groups(

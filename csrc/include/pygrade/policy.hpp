@@ -76,6 +76,10 @@ class PYGRADE_API Policy {
   // What alone ranks a request with multipliers: see Mixture::expected_value. Null with trade_offs(), and if none does.
   const Baseline* expected_value() const;
 
+  // Whether requests may give multipliers of the tasks' values, and whether something prices tasks.
+  bool takes_values() const { return trade_offs_ || expected_value() != nullptr; }
+  bool takes_prices() const;
+
   // This policy with another share in the scores, see Mixture::trust. std::invalid_argument for a share outside 0 … 1,
   // and for one below 1 if there is no baseline.
   std::shared_ptr<const Policy> with_trust(double trust) const;

@@ -1,10 +1,10 @@
 // The whole serving path in one object: features and task predictions of a request in, page out.
 //
-// `Ranker` evaluates the policy, falls back to static weights if features are missing, explores on request, mixes the
-// scores with the baseline's, and ranks; BlendedRanker of the Python package calls this code. Any number of threads may
-// call `rank` at once, also while another thread swaps the policy. It takes no lock. After the first requests of a size
-// it allocates nothing, except for the memory of large ones, which it gives back. A forked child may use the rankers of
-// its parent.
+// `Ranker` corrects the predictions, evaluates the policy, falls back to static weights if features are missing,
+// explores on request, mixes the scores with the baseline's, and ranks; BlendedRanker of the Python package calls this
+// code. Any number of threads may call `rank` at once, also while another thread swaps the policy. It takes no lock.
+// After the first requests of a size it allocates nothing, except for the memory of large ones, which it gives back. A
+// forked child may use the rankers of its parent.
 #pragma once
 
 #include <array>
@@ -35,8 +35,13 @@ struct Request {
   std::optional<std::string_view> scenario = {};  // chooses fallback weights, width of exploration, multipliers
   bool explore = false;                           // serve a Dirichlet draw instead of the mean
   std::optional<std::uint64_t> draw = {};         // its coordinates, see Page::seed; by default the ranker's next ones
-  std::span<const float> values = {};  // [T] multipliers of the tasks' values; empty, or NaN: the policy's defaults
-  std::span<const float> item_values = {};  // [N] prices ≥ 0, for a baseline that needs them
+  // [T] multipliers of the tasks' values; empty, or NaN: the policy's defaults. Of a policy without trade_offs() its
+  // expected_value() alone ranks by them.
+  std::span<const float> values = {};
+  std::span<const float> item_values = {};  // [N] prices ≥ 0, for what needs them
+  // [N, I] item columns in the order of the policy's correction; empty, or not finite: unknown. A policy without a
+  // correction ignores them.
+  std::span<const float> items = {};
 };
 
 // Where `rank` writes. k is the size of values.
@@ -69,7 +74,8 @@ struct Page {
 
 struct RankerOptions {
   std::optional<std::uint32_t> seed = {};  // of the exploration stream, below 2^31; by default from the system
-  bool impute = false;  // a request with some features goes through the policy, which takes means for the others
+  // A request with some features goes through the policy, which takes means for the others; see Policy::imputes.
+  bool impute = false;
 };
 
 // Since the start, over all threads.
@@ -102,7 +108,8 @@ class PYGRADE_API Ranker {
             int num_threads = 1);
 
   // Requests that start after this returns are ranked by `policy`; std::invalid_argument if it has other tasks or
-  // features. Returns when no thread ranks with the old one, and no Lease holds it, any more.
+  // features, or both have corrections, by other item columns. Returns when no thread ranks with the old one, and no
+  // Lease holds it, any more.
   void swap(std::shared_ptr<const Policy> policy);
 
   std::shared_ptr<const Policy> policy() const;
@@ -165,11 +172,11 @@ struct LogIds {
 };
 
 // The request as rows of CSV in the columns of the log contract (request_id, user_id, item_id, position, x_…, p_…, y_…,
-// value if the baseline prices tasks, scenario, w_…, a_…, seed, policy_version, exploration, timestamp, trust,
-// baseline, verdict, and u_… if the policy takes multipliers): one per candidate, as Python's Page.log_rows. The y_ of
-// shown candidates are 0, the others empty: join the feedback by request_id and item_id. A candidate with a missing
-// prediction is left out unless it was shown; then the smallest prediction of the task in the request stands in.
-// Appends to `out`.
+// i_… of the policy's correction, value if something prices tasks, scenario, w_…, a_…, seed, policy_version,
+// exploration, timestamp, trust, baseline, verdict, and u_… if the policy takes multipliers): one per candidate, as
+// Python's Page.log_rows. The y_ of shown candidates are 0, the others empty: join the feedback by request_id and
+// item_id. A candidate with a missing prediction is left out unless it was shown; then the smallest prediction of the
+// task in the request stands in. Appends to `out`.
 PYGRADE_API void append_log_header(const Policy& policy, std::string& out);
 PYGRADE_API void append_log_rows(const Policy& policy, const Request& request, const PageBuffer& buffer,
                                  const Page& page, const LogIds& ids, std::string& out);

@@ -111,7 +111,7 @@ void Service::Impl::compare(const Ranked& ranked, Context& context) {
     const Served& shadow = ranked.release->shadows[s];
     Request request = workspace.request();
     request.explore = false;
-    if (!shadow.values.empty() || !shadow.policy->trade_offs()) request.values = shadow.values;
+    if (!shadow.values.empty() || !shadow.policy->takes_values()) request.values = shadow.values;
     try {
       Pipeline::rank_again(
           context.workspace, 1 + config.arms.size() + s, request,

@@ -55,12 +55,11 @@ void sync_directory(const std::filesystem::path& directory) {
 ExposureSchema::ExposureSchema(const Policy& policy)
     : tasks(policy.tasks()),
       features(policy.features()),
-      priced(policy.mixture() && !policy.mixture()->baseline.priced.empty()),
+      priced(policy.takes_prices()),
       trade_offs(policy.trade_offs()) {}
 
 bool ExposureSchema::is_of(const Policy& policy) const {
-  return trade_offs == policy.trade_offs() &&
-         priced == (policy.mixture() && !policy.mixture()->baseline.priced.empty()) && tasks == policy.tasks() &&
+  return trade_offs == policy.trade_offs() && priced == policy.takes_prices() && tasks == policy.tasks() &&
          features == policy.features();
 }
 

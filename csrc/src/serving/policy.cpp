@@ -80,6 +80,11 @@ const Baseline* Policy::expected_value() const {
   return mixture_ && !trade_offs_ ? mixture_->expected_value() : nullptr;
 }
 
+bool Policy::takes_prices() const {
+  return !priced_.empty() || (mixture_ && (!mixture_->baseline.priced.empty() ||
+                                           (mixture_->challenger && !mixture_->challenger->priced.empty())));
+}
+
 std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
   require(trust >= 0.0 && trust <= 1.0, "trust is outside 0 … 1");
   require(mixture_ || trust == 1.0, "trust is below 1, and the policy has no baseline to mix with");
@@ -91,7 +96,7 @@ std::shared_ptr<const Policy> Policy::with_trust(double trust) const {
 void Policy::multipliers(std::span<const float> given, std::optional<std::string_view> scenario,
                          std::span<float> multipliers) const {
   const std::size_t tasks = tasks_.size();
-  require(given.empty() || trade_offs_ || expected_value() != nullptr,
+  require(given.empty() || takes_values(),
           "values is given; the policy takes no multipliers (trade_offs) and is mixed with no expected value");
   require((given.empty() || given.size() == tasks) && multipliers.size() == tasks,
           "values must have one multiplier for each task of the policy, or none");

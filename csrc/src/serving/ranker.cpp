@@ -63,11 +63,44 @@ bool any_missing(std::span<const float> predictions) {
   return count > 0;
 }
 
-// What the policy's scores are mixed with, or null if it is served alone.
-const Mixture* mixture_of(const Policy& policy) {
-  const auto& mixture = policy.mixture();
-  return mixture && mixture->trust < 1.0 ? &*mixture : nullptr;
-}
+// What makes the scores of a request.
+struct Sources {
+  const Baseline* baseline = nullptr;    // null: none
+  const Baseline* challenger = nullptr;  // or what alone ranks by the request's values; null: none
+  bool network = true;                   // the policy's network
+  const Mixture* mixture = nullptr;      // of baseline and the other one; null: there is one source
+
+  Sources(const Policy& policy, const Request& request) {
+    const auto& mixed = policy.mixture();
+    if (!request.values.empty() && policy.expected_value() != nullptr) {
+      challenger = policy.expected_value();
+      network = false;
+    } else if (mixed) {
+      baseline = mixed->counted_baseline();
+      challenger = mixed->counted_challenger();
+      network = mixed->takes_network();
+      if (baseline != nullptr) mixture = &*mixed;
+    }
+  }
+
+  bool network_alone() const { return baseline == nullptr && challenger == nullptr; }
+
+  template <class Condition>
+  bool any(Condition condition) const {
+    return (baseline != nullptr && condition(*baseline)) || (challenger != nullptr && condition(*challenger));
+  }
+  bool take_corrected(const Policy& policy) const {
+    return policy.corrected() || any([](const Baseline& entry) { return entry.corrected; });
+  }
+  bool take_prices(const Policy& policy) const {
+    return (network && !policy.priced().empty()) || any([](const Baseline& entry) { return !entry.priced.empty(); });
+  }
+  // Of predictions that must not be negative: corrected ones never are.
+  bool take_logarithms(const Policy& policy) const {
+    return (network && !policy.corrected() && detail::takes_logarithm(transform_of(policy))) ||
+           any([](const Baseline& entry) { return !entry.corrected && entry.takes_logarithm(); });
+  }
+};
 
 void check_sizes(const Policy& policy, const Request& request, const PageBuffer& buffer) {
   const std::size_t tasks = policy.tasks().size();
@@ -80,12 +113,15 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
     throw std::invalid_argument("values and indices must have k >= 1 places each");
   if (!fits(buffer.weights.size(), tasks) || !fits(buffer.concentration.size(), tasks))
     throw std::invalid_argument("weights and concentration must have one place for each task of the policy, or none");
-  if (!fits(request.item_values.size(), request.predictions.size() / tasks))
+  const std::size_t rows = request.predictions.size() / tasks;
+  if (!fits(request.item_values.size(), rows))
     throw std::invalid_argument("item_values must have one value for each candidate, or none");
-  const Mixture* mixture = mixture_of(policy);
-  if (mixture != nullptr && !mixture->baseline.priced.empty() && request.item_values.empty() &&
-      !request.predictions.empty())
-    throw std::invalid_argument("item_values is missing; the policy's baseline prices tasks by it");
+  if (const auto& correction = policy.correction();
+      correction && !fits(request.items.size(), rows * correction->num_items()))
+    throw std::invalid_argument("items must have one value for each candidate and each of the " +
+                                std::to_string(correction->num_items()) + " item columns of the policy, or none");
+  if (Sources(policy, request).take_prices(policy) && request.item_values.empty() && rows > 0)
+    throw std::invalid_argument("item_values is missing; the policy or its baseline prices tasks by it");
   for (std::size_t i = 0; i < request.item_values.size(); ++i)
     if (const float value = request.item_values[i]; !(value >= 0.0f && std::isfinite(value)))
       throw std::invalid_argument("item_values is " + std::to_string(value) + " at candidate " + std::to_string(i) +
@@ -94,9 +130,7 @@ void check_sizes(const Policy& policy, const Request& request, const PageBuffer&
 
 // Refuses negative predictions under a logarithm. Candidates with a missing prediction are not transformed.
 void check_signs(const Policy& policy, const Request& request) {
-  const Mixture* mixture = mixture_of(policy);
-  if (!detail::takes_logarithm(transform_of(policy)) && !(mixture != nullptr && mixture->baseline.takes_logarithm()))
-    return;
+  if (!Sources(policy, request).take_logarithms(policy)) return;
   std::uint32_t negative = 0;
   for (const float value : request.predictions) negative += value < 0.0f ? 1u : 0u;
   const std::size_t tasks = policy.tasks().size();
@@ -130,11 +164,14 @@ struct alignas(64) Ranker::Slot {
   std::vector<float> inputs, context;
   std::vector<float> concentration, weights;        // [T]
   std::vector<float> present;                       // [N', T] rows without a missing prediction
+  std::vector<float> items;                         // [N', I] their item columns
+  std::vector<float> corrected, priced;             // [N', T] the same, corrected; and times the prices
   std::vector<float> transformed;                   // [N', T], then [N, T]
   std::vector<float> multipliers;                   // [T]
-  std::vector<float> prices, scores;                // [N'] and [2, N'], of a mixture
+  std::vector<float> prices, scores;                // [N'] and [2, N']
   std::vector<std::optional<std::uint64_t>> draws;  // [B]
   Baseline::Workspace baseline;
+  Correction::Workspace correction;
 
   void add(Count count, std::uint64_t amount) {  // only the owner of the slot writes
     auto& counter = counters[count];
@@ -143,16 +180,20 @@ struct alignas(64) Ranker::Slot {
 
   // Keeps no more than 4 MiB of each after a large request.
   void trim() {
-    for (auto* values : {&present, &transformed, &prices, &scores, &baseline.predictions})
+    for (auto* values : {&present, &items, &corrected, &priced, &transformed, &prices, &scores, &baseline.predictions,
+                         &correction.columns})
       if (values->capacity() > std::size_t{1} << 20) std::vector<float>().swap(*values);
     if (draws.capacity() > std::size_t{1} << 18) decltype(draws)().swap(draws);
   }
 
+  std::span<const float> of_present(const Request& request, std::span<const float> values, std::size_t width,
+                                    std::vector<float>& kept) const;
   bool choose_weights(const Policy& used, const Request& request, std::span<const float> rows, bool impute);
-  void rank_with_gaps(const Policy& used, const Request& request, const FusionOptions& options, std::size_t rows,
+  std::span<const float> network_rows(const Policy& used, std::span<const float> rows, std::span<const float> values);
+  void rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
                       const PageBuffer& buffer);
-  void rank_mixture(const Mixture& mixture, const Request& request, std::span<const float> rows,
-                    const FusionOptions& options, const PageBuffer& buffer);
+  void rank_scores(const Sources& sources, const Policy& used, const Request& request, std::span<const float> rows,
+                   const FusionOptions& options, const PageBuffer& buffer);
   void spread(const Request& request, std::size_t width, std::size_t rows);
 };
 
@@ -259,16 +300,40 @@ void Ranker::Slot::spread(const Request& request, std::size_t width, std::size_t
   }
 }
 
-// Missing predictions must not enter the statistics of the others: transforms `present`, then ranks it spread over all
-// rows, with NaN in the rest.
-void Ranker::Slot::rank_with_gaps(const Policy& used, const Request& request, const FusionOptions& options,
-                                  std::size_t rows, const PageBuffer& buffer) {
-  const std::size_t tasks = used.tasks().size();
+// The rows of `width` values of the candidates without a missing prediction.
+std::span<const float> Ranker::Slot::of_present(const Request& request, std::span<const float> values,
+                                                std::size_t width, std::vector<float>& kept) const {
+  const std::size_t tasks = weights.size(), rows = request.predictions.size() / tasks;
+  if (values.empty()) return values;
+  kept.clear();
+  for (std::size_t i = 0; i < rows; ++i)
+    if (!any_missing(request.predictions.subspan(i * tasks, tasks)))
+      kept.insert(kept.end(), values.begin() + static_cast<std::ptrdiff_t>(i * width),
+                  values.begin() + static_cast<std::ptrdiff_t>((i + 1) * width));
+  return kept;
+}
+
+// What the policy's weights fuse: the rows, with priced tasks times the prices of the rows.
+std::span<const float> Ranker::Slot::network_rows(const Policy& used, std::span<const float> rows,
+                                                  std::span<const float> values) {
+  if (used.priced().empty()) return rows;
+  const std::size_t tasks = weights.size();
+  priced.assign(rows.begin(), rows.end());
+  for (std::size_t t = 0; t < tasks; ++t)
+    for (std::size_t i = 0; used.priced()[t] && i < values.size(); ++i) priced[i * tasks + t] *= values[i];
+  return priced;
+}
+
+// Missing predictions must not enter the statistics of the others: transforms `some`, the rows without one, then ranks
+// them spread over all rows, with NaN in the rest.
+void Ranker::Slot::rank_with_gaps(const Request& request, std::span<const float> some, const FusionOptions& options,
+                                  const PageBuffer& buffer) {
+  const std::size_t tasks = weights.size(), rows = request.predictions.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
   transformed.assign(rows * tasks, nan);
-  if (!present.empty()) {
-    const auto packed = std::span(transformed).first(present.size());
-    transform_scores(Scores::dense(present.data(), ScoreType::float32, 1, count(present.size() / tasks), count(tasks)),
+  if (!some.empty()) {
+    const auto packed = std::span(transformed).first(some.size());
+    transform_scores(Scores::dense(some.data(), ScoreType::float32, 1, count(some.size() / tasks), count(tasks)),
                      options, packed);
   }
   spread(request, tasks, rows);
@@ -276,27 +341,37 @@ void Ranker::Slot::rank_with_gaps(const Policy& used, const Request& request, co
                 count(buffer.values.size()), {}, request.rules, buffer.values, buffer.indices);
 }
 
-// Ranks by the mixture's scores, which those of `rows`, the candidates without a missing prediction, make.
-void Ranker::Slot::rank_mixture(const Mixture& mixture, const Request& request, std::span<const float> rows,
-                                const FusionOptions& options, const PageBuffer& buffer) {
+// Ranks by the scores of the sources, which those of `rows`, the candidates without a missing prediction, make.
+void Ranker::Slot::rank_scores(const Sources& sources, const Policy& used, const Request& request,
+                               std::span<const float> rows, const FusionOptions& options, const PageBuffer& buffer) {
   const std::size_t tasks = weights.size(), all = request.predictions.size() / tasks, some = rows.size() / tasks;
   const auto count = [&](std::size_t n) { return static_cast<std::int64_t>(n); };
-  std::span<const float> item_values = request.item_values;
-  if (some < all && !mixture.baseline.priced.empty()) {
-    prices.clear();
-    prices.reserve(some);
-    for (std::size_t i = 0; i < all; ++i)
-      if (!any_missing(request.predictions.subspan(i * tasks, tasks))) prices.push_back(item_values[i]);
-    item_values = prices;
-  }
+  std::span<const float> item_values;
+  if (sources.take_prices(used))
+    item_values = some < all ? of_present(request, request.item_values, 1, prices) : request.item_values;
+  const auto of = [&](const Baseline& entry, std::span<float> to) {
+    entry.scores(entry.corrected ? corrected : rows, multipliers, item_values, options, baseline, to);
+  };
   scores.resize(2 * some);
   transformed.resize(all);
   if (some > 0) {
-    const auto base = std::span(scores).first(some), fused = std::span(scores).last(some);
-    mixture.baseline.scores(rows, multipliers, item_values, options, baseline, base);
-    fuse_scores(Scores::dense(rows.data(), ScoreType::float32, 1, count(some), count(tasks)), weights, 1, options,
-                fused);
-    mixture.mix(scores, std::span(transformed).first(some));
+    const auto base = std::span(scores).first(some), other = std::span(scores).last(some);
+    const auto result = std::span(transformed).first(some);
+    if (sources.challenger != nullptr) {
+      of(*sources.challenger, other);
+    } else if (sources.network) {
+      const auto fused = network_rows(used, used.corrected() ? corrected : rows, item_values);
+      fuse_scores(Scores::dense(fused.data(), ScoreType::float32, 1, count(some), count(tasks)), weights, 1, options,
+                  other);
+    } else {
+      std::ranges::fill(other, 0.0f);
+    }
+    if (sources.mixture != nullptr) {
+      of(*sources.baseline, base);
+      sources.mixture->mix(scores, result);
+    } else {
+      std::ranges::copy(other, result.begin());
+    }
   }
   if (some < all) spread(request, 1, all);
   constexpr float one[] = {1.0f};
@@ -310,16 +385,17 @@ Page Ranker::rank(Slot& slot, const Policy& used, const Request& request, const 
   check_sizes(used, request, buffer);
   const std::size_t tasks = used.tasks().size();
   const std::size_t rows = request.predictions.size() / tasks;
-  const Mixture* mixture = mixture_of(used);
+  const Sources sources(used, request);
   slot.weights.resize(tasks);
   slot.concentration.resize(tasks);
   slot.multipliers.resize(tasks);
   used.multipliers(request.values, request.scenario, slot.multipliers);
-  if (mixture != nullptr) check_signs(used, request);
+  if (!sources.network_alone() || !used.priced().empty()) check_signs(used, request);
 
   Page page;
   std::span<const float> present = request.predictions;
-  if (any_missing(present)) {
+  const bool gaps = any_missing(present);
+  if (gaps) {
     slot.present.clear();
     slot.present.reserve(present.size());
     for (std::size_t row = 0; row < rows; ++row) {
@@ -331,8 +407,16 @@ Page Ranker::rank(Slot& slot, const Policy& used, const Request& request, const 
     }
     present = slot.present;
   }
+  if (sources.take_corrected(used)) {
+    const auto& correction = *used.correction();
+    slot.corrected.resize(present.size());
+    const auto items =
+        gaps ? slot.of_present(request, request.items, correction.num_items(), slot.items) : request.items;
+    correction.apply(request.context, present, items, slot.correction, slot.corrected);
+  }
+  const auto rows_of_network = used.corrected() ? std::span<const float>(slot.corrected) : present;
 
-  if (!slot.choose_weights(used, request, present, impute_)) {
+  if (!slot.choose_weights(used, request, rows_of_network, impute_ || used.imputes())) {
     const auto fallback = used.fallback(request.scenario);
     page.fallback = fallback.of_scenario ? Fallback::scenario : Fallback::global;
     std::ranges::copy(fallback.weights, slot.weights.begin());
@@ -345,15 +429,20 @@ Page Ranker::rank(Slot& slot, const Policy& used, const Request& request, const 
   }
 
   const FusionOptions options{transform_of(used), used.beta(), used.epsilon(), used.slope().data()};
-  if (mixture != nullptr)
-    slot.rank_mixture(*mixture, request, present, options, buffer);
-  else if (page.missing_predictions > 0)
-    slot.rank_with_gaps(used, request, options, rows, buffer);
-  else
-    pygrade::rank(Scores::dense(request.predictions.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
-                                static_cast<std::int64_t>(tasks)),
-                  slot.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules, buffer.values,
-                  buffer.indices);
+  if (!sources.network_alone()) {
+    slot.rank_scores(sources, used, request, present, options, buffer);
+  } else {
+    auto item_values = request.item_values;
+    if (gaps && !used.priced().empty()) item_values = slot.of_present(request, item_values, 1, slot.prices);
+    const auto fused = slot.network_rows(used, rows_of_network, item_values);
+    if (gaps)
+      slot.rank_with_gaps(request, fused, options, buffer);
+    else
+      pygrade::rank(Scores::dense(fused.data(), ScoreType::float32, 1, static_cast<std::int64_t>(rows),
+                                  static_cast<std::int64_t>(tasks)),
+                    slot.weights, static_cast<std::int64_t>(buffer.values.size()), options, request.rules,
+                    buffer.values, buffer.indices);
+  }
 
   if (!buffer.weights.empty()) std::ranges::copy(slot.weights, buffer.weights.begin());
   if (!buffer.concentration.empty()) std::ranges::copy(slot.concentration, buffer.concentration.begin());
@@ -425,6 +514,9 @@ void Ranker::swap(std::shared_ptr<const Policy> policy) {
   const Owner* current = current_.load();
   if ((*next)->tasks() != (*current)->tasks() || (*next)->features() != (*current)->features())
     throw std::invalid_argument("policy has other tasks or features than the one that it replaces");
+  const auto &after = (*next)->correction(), &before = (*current)->correction();
+  if (after && before && after->parts().structure.items != before->parts().structure.items)
+    throw std::invalid_argument("policy has other item columns than the one that it replaces");
   old.reset(current);
   current_.store(next.release());
   for (const Slot* slot = slots_.load(); slot != nullptr; slot = slot->next)

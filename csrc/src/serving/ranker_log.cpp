@@ -41,12 +41,14 @@ float smallest(std::span<const float> predictions, std::size_t tasks, std::size_
   return std::isinf(low) ? 0.0f : low;
 }
 
-bool prices(const Policy& policy) { return policy.mixture() && !policy.mixture()->baseline.priced.empty(); }
+std::span<const std::string> items_of(const Policy& policy) {
+  return policy.correction() ? std::span(policy.correction()->parts().structure.items) : std::span<const std::string>();
+}
 
 }  // namespace
 
 void append_log_header(const Policy& policy, std::string& out) {
-  const auto columns = [&](const char* prefix, const std::vector<std::string>& names) {
+  const auto columns = [&](const char* prefix, std::span<const std::string> names) {
     for (const auto& name : names) {
       out += ',';
       field(prefix + name, out);
@@ -56,7 +58,8 @@ void append_log_header(const Policy& policy, std::string& out) {
   columns("x_", policy.features());
   columns("p_", policy.tasks());
   columns("y_", policy.tasks());
-  if (prices(policy)) out += ",value";
+  columns("i_", items_of(policy));
+  if (policy.takes_prices()) out += ",value";
   out += ",scenario";
   columns("w_", policy.tasks());
   columns("a_", policy.tasks());
@@ -75,6 +78,9 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
     throw std::invalid_argument("item_id must have one entry for each candidate");
   if (!request.item_values.empty() && request.item_values.size() != rows)
     throw std::invalid_argument("item_values must have one value for each candidate, or none");
+  const std::size_t items = items_of(policy).size();
+  if (items > 0 && !request.items.empty() && request.items.size() != rows * items)
+    throw std::invalid_argument("items must have one value for each candidate and item column, or none");
   // The parts of a row that all candidates share.
   std::string before;
   field(ids.request_id, before);
@@ -126,7 +132,12 @@ void append_log_rows(const Policy& policy, const Request& request, const PageBuf
       real(is_missing(predictions[t]) ? smallest(request.predictions, tasks, t) : predictions[t], out);
     }
     for (std::size_t t = 0; t < tasks; ++t) out += is_shown ? ",0" : ",";
-    if (prices(policy)) {
+    for (std::size_t i = 0; i < items; ++i) {
+      out += ',';
+      if (!request.items.empty() && std::isfinite(request.items[row * items + i]))
+        real(request.items[row * items + i], out);
+    }
+    if (policy.takes_prices()) {
       out += ',';
       if (!request.item_values.empty()) number(request.item_values[row], out);
     }
