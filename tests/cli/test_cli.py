@@ -237,7 +237,7 @@ def test_abtest_plan_reads_the_variances_from_the_log(capsys, workplace):
     assert coarse["metrics"][logs.tasks[0]]["days"] <= 14
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "users for 1 %" in printed and "CUPED" in printed and "> 140" in printed
+    assert "finds 1 %" in printed and "users over all arms" in printed and "CUPED" in printed and "> 140" in printed
 
 
 def tables_of(path: Path, users: int = 300) -> list[str]:

@@ -45,11 +45,12 @@ def _print(metrics: dict[str, dict[str, Any]], options: Options, count: int, day
             plan = ["n/a"] * 3 if users is None else [f"{users:,}", f"{needed or beyond}", f"{100 * lift:.2f} %"]
             cells += [*gain, *plan]
         lines.append(cells)
-    asked = [f"users for {100 * options.effect:g} %", "days", "detectable"]
+    asked = ["users over all arms", "days", "detectable"]
     span = "" if days is None else f" and {days} days"
     console.table(
-        f"A test of {options.arms} arms with power {options.power:g}; users of all arms, days with all traffic",
-        ["", "per request", *asked, "CUPED saves", "users", "days", "detectable"],
+        f"A test of {options.arms} arms that finds {100 * options.effect:g} % with power {options.power:g}; "
+        "users over all arms, days with all traffic",
+        ["", "per request", *asked, "CUPED saves", *asked],
         lines,
         caption=f"detectable: the lift that the log's {count:,} users{span} find; right: with CUPED, whose saving is "
         "measured on the log (its first half predicts its second)",
