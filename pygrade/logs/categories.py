@@ -63,21 +63,23 @@ def encode(
 
     ValueError names the row and the column of what is no number.
     """
-    result = np.full((len(rows), len(names)), np.nan, np.float32)
-    plain = [(f, name) for f, name in enumerate(names) if "=" not in name]
     place = {name: f for f, name in enumerate(names)}
-    texts = levels_of(names)
+    numbers = {name: f for name, f in place.items() if "=" not in name}
+    texts = {column: {x: place[f"{column}={x}"] for x in levels} for column, levels in levels_of(names).items()}
+    result = []
     for r, row in enumerate(rows):
-        for f, name in plain:
-            result[r, f] = _number(row.get(name), name, r)
+        values = [0.0] * len(names)
+        for name, f in numbers.items():
+            values[f] = _number(row.get(name), name, r)
         for column, levels in texts.items():
             value = row.get(column)
             level = "" if value is None or value != value else str(value)
-            for entry in levels:
-                result[r, place[f"{column}={entry}"]] = entry == level
-            if unseen is not None and level.strip() and level not in levels:
+            if level in levels:
+                values[levels[level]] = 1.0
+            elif unseen is not None and level.strip():
                 unseen[column] += 1
-    return result
+        result.append(values)
+    return np.array(result, np.float32).reshape(len(rows), len(names))
 
 
 def _number(value: Any, name: str, row: int) -> float:
