@@ -1,5 +1,7 @@
-"""The front of a policy with trade-offs: how many events of each task it earns as the multipliers u of their values
-turn, and the u that keeps some tasks' events and earns most of another.
+"""The front of a policy: how many events of each task it earns as the multipliers u of their values turn, and the u
+that keeps some tasks' events and earns most of another.
+
+A policy with trade-offs takes u as an input. Of another policy the expected value that it is mixed with ranks alone.
 
 Events of a ranking of all candidates are estimated by position and model, as `position.estimate` does: Σ_r D(r) · g_jt
 over the first k ranks, with g = m + (y - q m) / max(q, floor) of items that were shown, q the propensity of their slot,
@@ -21,7 +23,8 @@ from pygrade import ops
 from pygrade._typing import Array
 from pygrade._util.serialization import plain
 from pygrade._util.workers import HERE, Workers
-from pygrade.evaluation.arms import EXPECTED_VALUE
+from pygrade.evaluation.arms import EXPECTED_VALUE, SERVED
+from pygrade.evaluation.policy_estimates import item_inputs
 from pygrade.logs import Logs, numbered, pad
 from pygrade.metrics import intervals
 from pygrade.metrics.intervals import Interval
@@ -50,7 +53,8 @@ class Front:
     num_requests: int
     num_users: int
     tasks: tuple[str, ...]  # whose multipliers turn
-    marks: dict[str, Point]  # `EXPECTED_VALUE` and `AS_TRAINED`; production is 0
+    # `EXPECTED_VALUE`, `AS_TRAINED` and, if without multipliers something else ranks, `SERVED`; production is 0.
+    marks: dict[str, Point]
     knobs: dict[str, Point]  # one task's multiplier turned by 4
     paths: list[tuple[str, str, list[Point]]]  # a, b, and points from the most of a to the most of b, others at u = 1
 
@@ -91,11 +95,23 @@ class Judge:
         k: int = 10,
         floor: float = 0.15,
     ) -> None:
-        if not policy.config.trade_offs:
-            raise ValueError("policy has no trade_offs; want one trained with them (--policy.trade-offs)")
+        mixture, trade_offs = policy.mixture, policy.config.trade_offs
+        alone = None if mixture is None else mixture.expected_value
+        if not trade_offs and alone is None:
+            raise ValueError(
+                "policy has no trade_offs and ranks by no expected value; want one trained with them "
+                "(--policy.trade-offs), or one that serves an expected value or a mixture with it"
+            )
         self.policy, self.logs = policy, logs
         self.users = numbered(logs.user_id)
-        self._inputs = policy.request_inputs(logs.context, logs.predictions, logs.offsets)
+        # Without multipliers more than the expected value ranks, so that u = 1 is not what is served.
+        served = mixture is not None and not mixture.takes_network and mixture.ranked_by == (alone,)
+        self.mixed = not trade_offs and not served
+        requests = (logs.context, logs.predictions, logs.offsets)
+        self._corrected = policy.correct(*requests, item_inputs(policy, logs)) if policy.takes_corrected else None
+        given = self._corrected if policy.config.corrected and self._corrected is not None else logs.predictions
+        inputs = policy.spec.request_inputs(logs.context, given, logs.offsets)
+        self._inputs = inputs.to(policy.input_mean.device)
         looks, discount = np.where(logs.shown, 1.0, 0.0), 1.0 / np.log2(np.arange(k) + 2.0)
         if propensity is not None:
             looks = np.where(logs.shown, propensity[np.clip(logs.position, 0, len(propensity) - 1)], 0.0)
@@ -129,13 +145,16 @@ class Judge:
         gain = ops.topk_gain(padded, one, self._gains, len(self._discount), *lists)[:, 0].numpy().astype(np.float64)
         return gain[:, : len(self.names)], gain[:, len(self.names) :]
 
-    def scores(self, values: Sequence[float]) -> Array:
-        """[M]: `FusionPolicy.scores` at multipliers [T], with the inputs computed once."""
-        logs, policy = self.logs, self.policy
-        u = torch.tensor(values, dtype=torch.float32).repeat(logs.num_requests, 1)
-        inputs = torch.cat([self._inputs[:, : -len(logs.tasks)], policy.spec.value_inputs(u)], 1)
-        weights = policy.serve(inputs, logs.scenario)
-        return policy.scores_of(weights, logs.predictions, logs.offsets, u, logs.value).numpy()
+    def scores(self, values: Sequence[float] | None) -> Array:
+        """[M]: `FusionPolicy.scores` at multipliers [T] (None: without any), with the inputs computed once."""
+        logs, policy, inputs, u = self.logs, self.policy, self._inputs, None
+        if values is not None:
+            u = torch.tensor(values, dtype=torch.float32).repeat(logs.num_requests, 1)
+            if policy.config.trade_offs:
+                inputs = torch.cat([inputs[:, : -len(logs.tasks)], policy.spec.value_inputs(u).to(inputs)], 1)
+        weights = policy.serve(inputs, logs.scenario).cpu()
+        given = (logs.predictions, logs.offsets, u, logs.value, self._corrected)
+        return policy.scores_of(weights, *given).numpy()
 
     def point(self, scores: Array, values: Sequence[float] | None = None) -> Point:
         """Ranking by scores [M]; values [T]: the multipliers that they are the policy's at."""
@@ -235,11 +254,14 @@ def front(judge: Judge, tasks: Sequence[str], expected_value: Array, workers: Wo
     paths = [(a, b, [at(**{a: u, b: 1 / u}) for u in path]) for a, b in pairs]
     with _in_workers([judge], workers) as held:
         (points,) = held.each("at_each", wanted)
+    marks = {EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]}
+    if judge.mixed:
+        marks[SERVED] = judge.point(judge.scores(None))
     return Front(
         num_requests=judge.logs.num_requests,
         num_users=int(judge.users.max(initial=-1)) + 1,
         tasks=tuple(tasks),
-        marks={EXPECTED_VALUE: judge.point(expected_value), AS_TRAINED: points[trained]},
+        marks=marks,
         knobs={name: points[place] for name, place in knobs.items()},
         paths=[(a, b, [points[place] for place in places]) for a, b, places in paths],
     )

@@ -1,14 +1,20 @@
-"""`pygrade front`, end to end on a tiny log."""
+"""`pygrade front`, end to end on tiny logs."""
 
 import json
 
+import numpy as np
 import pytest
 
 from pygrade.cli import main as cli
+from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE
+from pygrade.evaluation.front import AS_TRAINED
+from pygrade.evaluation.policy_estimates import policy_scores
+from pygrade.evaluation.replay import ranks
 from pygrade.logs import write_logs
 from pygrade.policy import FusionPolicy
 from pygrade.training.train import train
 from pygrade.training.trust import TrustConfig
+from tests.correction.test_fit import world
 from tests.learning import tiny_logs
 from tests.training.test_trade_offs import FAMILY
 from tests.training.test_train import SMALL, replace
@@ -56,6 +62,48 @@ def test_front_and_multipliers(capsys, place, tmp_path):
     assert record["searched_on"] + record["front"]["num_requests"] == 60  # no folds: half of the users
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A run whose policy serves the expected value of corrected predictions."""
+    path = tmp_path_factory.mktemp("shop")
+    logs = world(1800, effect=1.2)
+    logs = replace(logs, item_id=np.arange(logs.num_rows))
+    write_logs(logs, path / "logs")
+    train(logs.split(0.8)[0], replace(SMALL, trust=FOLDS), path / "run")
+    return path
+
+
+def test_a_corrected_policy_takes_multipliers(capsys, shop, tmp_path):
+    policy = FusionPolicy.load(shop / "run" / "policy")
+    assert policy.mixture is not None and policy.mixture.baseline.name == CORRECTED_EXPECTED_VALUE
+    options = ("--keep", "click=0.9", "--most", "order", "--picture", str(tmp_path / "front.png"))
+    assert cli.main(arguments(shop, *options, "--save", str(tmp_path / "mine"), "--json")) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["left_out"], record["front"]["num_requests"]) == (1440, 360)
+    assert record["searched_on"] == 1440  # by cross-fitting
+    trained, solution = record["front"]["marks"][AS_TRAINED], record["solution"]
+    assert solution["judged"]["events"]["order"]["value"] > trained["events"]["order"]["value"]
+    saved, logs = FusionPolicy.load(tmp_path / "mine"), world(50, seed=8)
+    turned = policy.scores(logs.context, logs.predictions, logs.offsets, values=solution["values"]).numpy()
+    orders = [ranks(scores, logs.offsets) for scores in (policy_scores(saved, logs), turned)]
+    assert (orders[0] == orders[1]).mean() > 0.99  # float32 scores of two formulas
+    # What was saved is served without multipliers, and others count from there: the folds beside it do not fit.
+    assert (
+        cli.main(arguments(shop, "--save", str(shop / "run" / "mine"), "--keep", "click=0.9", "--most", "order")) == 0
+    )
+    capsys.readouterr()
+    assert cli.main(arguments(shop, "--json", policy="run/mine")) == 0
+    again = json.loads(capsys.readouterr().out)["front"]["marks"]
+    for name, entry in again[AS_TRAINED]["events"].items():
+        assert entry["value"] == pytest.approx(solution["judged"]["events"][name]["value"], abs=2e-3)
+    assert cli.main(arguments(shop, "--keep", "click=0.9", "--json", policy="run/mine")) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["searched_on"] + record["front"]["num_requests"] == 360
+    own = ("--keep", "click=0.9", "--scenario", "night", "--save", str(tmp_path / "night"))
+    assert cli.main(arguments(shop, *own)) == 2
+    assert "multipliers can be saved in a policy trained with --policy.trade-offs alone" in capsys.readouterr().err
+
+
 def test_multipliers_of_a_scenario(place, tmp_path):
     options = ("--keep", "order=0.5", "--scenario", "buy", "--save", str(tmp_path / "mine"))
     assert cli.main(arguments(place, *options)) == 0
@@ -73,7 +121,7 @@ def test_a_level_out_of_reach_and_requests_of_the_training(capsys, place):
 @pytest.mark.parametrize(
     ("options", "policy", "named"),
     [
-        ((), "plain/policy", "policy has no trade_offs; want one trained with them"),
+        ((), "plain/policy", "policy has no trade_offs and ranks by no expected value"),
         (("--keep", "dwell=1"), "run/policy", "keep names 'dwell'; want one of click, order, value"),
         (("--keep", "click=1", "--most", "dwell"), "run/policy", "most names 'dwell'"),
         (("--tasks", "dwell"), "run/policy", "tasks names 'dwell'; want one of click, order"),

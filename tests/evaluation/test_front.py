@@ -1,14 +1,16 @@
-"""The front of a policy with trade-offs: events counted as in training, and multipliers that keep a level."""
+"""The front of a policy: events counted as in training, and multipliers that keep a level."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pygrade.evaluation.arms import EXPECTED_VALUE
+from pygrade.evaluation.arms import CORRECTED_EXPECTED_VALUE, EXPECTED_VALUE, SERVED
 from pygrade.evaluation.front import AS_TRAINED, VALUE, Judge, front, lifts, solve
 from pygrade.evaluation.replay import ranks
-from pygrade.policy import FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy import Baseline, FusionPolicy, PolicyConfig, PolicySpec
+from pygrade.policy.mixture import Mixture
+from tests.corrections import random_correction
 from tests.learning import TASKS, VALUES, tiny_logs
 from tests.training.test_trade_offs import FAMILY, learned
 
@@ -117,11 +119,68 @@ def test_what_is_kept_and_earned_is_checked(policy, keep, most, named):
         solve([counts], counts, keep, most)
 
 
-def test_a_front_needs_a_policy_with_trade_offs_and_known_tasks(policy):
+def corrected(logs, trust=0.4, plain=False):
+    """A policy without trade-offs, mixed with an expected value that may be of corrected predictions."""
+    policy = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig(corrected=not plain)))
+    name = EXPECTED_VALUE if plain else CORRECTED_EXPECTED_VALUE
+    policy.mixture = Mixture(trust, Baseline(name, "identity", VALUES, True, corrected=not plain))
+    if not plain:
+        items = ("margin",)
+        policy.correction = random_correction(tasks=logs.tasks, features=logs.features, items=items)
+    return policy
+
+
+def with_items(logs):
+    margin = np.random.default_rng(1).normal(size=(logs.num_rows, 2)).astype(np.float32)
+    return replace(logs, items=("other", "margin"), item_features=margin)
+
+
+def margin_of(logs):
+    return logs.item_features[:, [1]]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_an_expected_value_takes_multipliers_without_trade_offs(plain):
+    logs = with_items(tiny_logs(120, seed=4))
+    mixed, alone = corrected(logs, 0.4, plain), corrected(logs, 0.0, plain)
+    given = logs.predictions if plain else mixed.correct(logs.context, logs.predictions, logs.offsets, margin_of(logs))
+    u = np.array([2.0, 0.5], np.float32)
+    value = given @ (np.array(VALUES, np.float32) * u)
+    np.testing.assert_allclose(np.exp(judge(mixed, logs).scores(u)), value, rtol=1e-4)
+    result = front(judge(mixed, logs), TASKS, logs.predictions @ np.array(VALUES))
+    assert list(result.marks) == [EXPECTED_VALUE, AS_TRAINED, SERVED]
+    # Without multipliers the network ranks, too; of an expected value alone u = 1 is what is served.
+    served = judge(mixed, logs).point(judge(mixed, logs).scores(None))
+    assert result.marks[SERVED] == served and served.events != result.marks[AS_TRAINED].events
+    same = front(judge(alone, logs), TASKS, logs.predictions @ np.array(VALUES))
+    assert list(same.marks) == [EXPECTED_VALUE, AS_TRAINED] and same.marks == {n: result.marks[n] for n in same.marks}
+    assert (same.marks[EXPECTED_VALUE].events == same.marks[AS_TRAINED].events) == plain
+    ((_, _, points),) = result.paths
+    assert points[0].events["click"].value > points[-1].events["click"].value + 0.02
+    solution = solve([judge(mixed, logs)], judge(mixed, logs), {"click": 0.5}, "order")
+    assert solution.judged.events["order"].value > same.marks[AS_TRAINED].events["order"].value
+
+
+def test_multipliers_of_a_policy_with_trade_offs_and_a_correction(policy):
+    logs = with_items(tiny_logs(60, seed=4))
+    turned = learned(tiny_logs(60), FAMILY)
+    config = replace(turned.config, corrected=True)
+    turned.spec = PolicySpec(logs.tasks, logs.features, config)
+    turned.correction = corrected(logs).correction
+    scores = turned.scores(
+        logs.context, logs.predictions, logs.offsets, logs.scenario, np.array([2.0, 0.5]), items=margin_of(logs)
+    )
+    np.testing.assert_array_equal(judge(turned, logs).scores([2.0, 0.5]), scores.numpy())
+
+
+def test_a_front_needs_a_policy_that_takes_multipliers_and_known_tasks(policy):
     logs = tiny_logs(20)
     plain = FusionPolicy(PolicySpec(logs.tasks, logs.features, PolicyConfig()))
-    with pytest.raises(ValueError, match="policy has no trade_offs; want one trained with them"):
-        judge(plain, logs)
+    static = Mixture(0.5, Baseline("best static", "zlog", VALUES))
+    for mixture in (None, static, replace(corrected(logs, plain=True).mixture, trust=1.0)):
+        plain.mixture = mixture
+        with pytest.raises(ValueError, match="policy has no trade_offs and ranks by no expected value; want one"):
+            judge(plain, logs)
     for tasks, named in ((("dwell",), "tasks names 'dwell'"), (("click", "click"), "want each task once")):
         with pytest.raises(ValueError, match=named):
             front(judge(policy, logs), tasks, logs.predictions[:, 0])

@@ -21,7 +21,7 @@ from pygrade.evaluation.front import VALUE, Judge, Solution, front, solve
 from pygrade.evaluation.replay import judged_by
 from pygrade.logs import Logs, numbered
 from pygrade.policy import FusionPolicy
-from pygrade.policy.mixture import Baseline
+from pygrade.policy.mixture import Baseline, Mixture
 from pygrade.reports import plots
 from pygrade.training.baselines import baseline_scores, expected_value
 from pygrade.training.propensity import SlotPropensity, slot_propensity
@@ -37,8 +37,9 @@ class Options(Output, Cluster, Source):
     """The trade-offs that a policy offers: events of each task against every other as the multipliers of the tasks'
     values turn; and the multipliers that keep events of some tasks and earn most of another.
 
-    The policy must have been trained with --policy.trade-offs. Judged on the requests that it was not trained on, in
-    per cent over production. A replay re-orders what was shown. Feedback is divided by the slot's propensity.
+    The policy takes multipliers if it was trained with --policy.trade-offs, or serves an expected value or a mixture
+    with one, which then ranks alone. Judged on the requests that it was not trained on, in per cent over production. A
+    replay re-orders what was shown. Feedback is divided by the slot's propensity.
 
     Example: pygrade front --data logs:runs/logs --policy runs/mine/policy --keep click=1.0 --most order
     """
@@ -66,6 +67,11 @@ def _run(options: Options) -> dict[str, Any]:
     if not keep:
         refuse(options, ("most",), "--keep")
     policy = FusionPolicy.load(options.policy)
+    if options.save is not None and options.scenario is not None and not policy.config.trade_offs:
+        raise ValueError(
+            "scenario's own multipliers can be saved in a policy trained with --policy.trade-offs alone; give them at "
+            "serving (values), or leave out --scenario"
+        )
     trained = TrainingRecord.load(options.policy, policy.version)
     logs = valued(options, trained, policy)
     reward = RewardConfig(propensity="estimate" if options.propensity is None else options.propensity)
@@ -155,8 +161,13 @@ def _folds(
         if trained is None or record is None or not bool(np.isin(record.keys, trained.keys).all()):
             continue  # of another training
         rows = trained.seen(logs) & ~record.seen(logs)
-        if part.schema_hash() == policy.schema_hash() and bool(rows.any()):
+        if part.schema_hash() == policy.schema_hash() and _expected(part) == _expected(policy) and bool(rows.any()):
             yield part, logs.select(rows)
+
+
+def _expected(policy: FusionPolicy) -> Baseline | None:
+    """The expected value that multipliers turn; None: they are an input of the policy."""
+    return None if policy.config.trade_offs or policy.mixture is None else policy.mixture.expected_value
 
 
 def _most_valuable(logs: Logs) -> tuple[str, ...]:
@@ -166,11 +177,14 @@ def _most_valuable(logs: Logs) -> tuple[str, ...]:
 
 def _save(policy: FusionPolicy, trained: TrainingRecord | None, solution: Solution, options: Options) -> None:
     config, values = policy.config, solution.values
-    if options.scenario is None:
+    turned = copy.deepcopy(policy)
+    if (alone := _expected(policy)) is not None and policy.mixture is not None:
+        weights = tuple(w * values[task] for w, task in zip(alone.weights, policy.tasks, strict=True))
+        turned.mixture = Mixture(0.0, replace(alone, weights=weights), baselines=policy.mixture.baselines)
+    elif options.scenario is None:
         config = replace(config, values=values)
     else:
         config = replace(config, scenario_values=config.scenario_values | {options.scenario: values})
-    turned = copy.deepcopy(policy)
     turned.spec = replace(policy.spec, config=config)
     assert options.save is not None
     with publishing(options.save) as folder:
